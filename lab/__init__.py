@@ -1,0 +1,1 @@
+"""Places to rehearse: a simulated cluster without root, and real hosts in containers."""

@@ -1,0 +1,1 @@
+"""Simulated hosts and a simulated Kubernetes API behind real SSH and TLS servers."""

@@ -1,0 +1,127 @@
+"""Converge: look at every step, apply what drifted and is allowed, look again; a plan is the same code allowed nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
+from shipway.step import Check, Drift, Impact, Step, StepResult
+
+
+class Looked(Protocol):
+    """What steps act on: it can forget what it knew, so that the next look is a real one."""
+
+    name: str
+
+    def forget(self) -> None:
+        """Drop what is known."""
+
+
+On = TypeVar("On", bound=Looked)
+Look = Drift | ShipwayError | None
+
+
+async def _look(step: Check[On], on: On) -> Look:
+    """Give the drift, or None, or the error that kept from telling."""
+    try:
+        return await step.check(on)
+    except ShipwayError as error:
+        return error.at(host=on.name, step=step.name)
+
+
+async def converge(
+    steps: Sequence[Check[On]], on: On, allow: Impact, told: Callable[[StepResult], None] = lambda _: None
+) -> list[StepResult]:
+    """Bring `on` to what the steps want, as far as `allow` goes; give one result a step, in order.
+
+    All steps are looked at together first. The first step that fails ends it (later ones build on earlier ones): their
+    results say `unknown`. `told` hears each result as it is known. Errors are results, not raised.
+    """
+    results: list[StepResult] = []
+    async for result in _results(steps, on, allow):
+        told(result)
+        results.append(result)
+    return results
+
+
+async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIterator[StepResult]:
+    """Give the results one by one; after an apply, it and all later steps are looked at anew in one round trip."""
+    looks: list[Look] = list(await asyncio.gather(*(_look(step, on) for step in steps)))
+    failed = False
+    for index, step in enumerate(steps):
+        seen, started = looks[index], time.monotonic()
+        if failed:
+            yield StepResult(step.name, "unknown", _impact(step), error=Blocked("an earlier step failed"))
+        elif isinstance(seen, Drift) and isinstance(step, Step) and step.impact <= allow:
+            error = await _apply(step, on, seen)
+            if error is None:
+                on.forget()
+                looks[index:] = await asyncio.gather(*(_look(later, on) for later in steps[index:]))
+            result = _changed(step, on, seen, error or looks[index], time.monotonic() - started)
+            failed = result.outcome == "failed"
+            yield result
+        else:
+            result = _told(step, seen, allow)
+            failed = result.outcome == "failed"
+            yield result
+
+
+def _impact(step: Check[On]) -> Impact:
+    return step.impact if isinstance(step, Step) else Impact.NOTHING
+
+
+def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
+    """Give the result of a step that is not applied."""
+    if seen is None:
+        return StepResult(step.name, "ok", _impact(step))
+    if isinstance(seen, Drift):
+        return StepResult(step.name, "drifted", _impact(step), drift=seen)
+    unknown = isinstance(seen, Blocked) and allow is Impact.NOTHING
+    return StepResult(step.name, "unknown" if unknown else "failed", _impact(step), error=seen)
+
+
+async def _apply(step: Step[On], on: On, drift: Drift) -> ShipwayError | None:
+    """Apply; give the error, if any, with its place filled in."""
+    try:
+        await step.apply(on, drift)
+    except ShipwayError as error:
+        return error.at(host=on.name, step=step.name)
+    return None
+
+
+def _changed(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
+    """Give the result of a step that was applied, by what the second look saw."""
+    if again is None:
+        return StepResult(step.name, "changed", step.impact, drift, seconds=seconds)
+    if isinstance(again, Drift):
+        message = f"applied, and yet: {again}"
+        again = PostconditionFailed(message, host=on.name, step=step.name)
+    return StepResult(step.name, "failed", step.impact, drift, again, seconds)
+
+
+async def wait_until(
+    check: Check[On], on: On, *, seconds: float, every: float = 2.0, told: Callable[[str], None] = lambda _: None
+) -> None:
+    """Look again and again until the check is as wanted; a permanent error ends it at once.
+
+    Raises DeadlineExceeded after `seconds` with the last thing seen.
+    """
+    last = "nothing seen yet"
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        on.forget()
+        seen = await _look(check, on)
+        if seen is None:
+            return
+        if isinstance(seen, ShipwayError) and not (seen.may_retry or isinstance(seen, Blocked)):
+            raise seen
+        said = str(seen.have if isinstance(seen, Drift) else seen.message)
+        if said != last:
+            told(f"{check.name}: {said}")
+            last = said
+        await asyncio.sleep(every)
+    message = f"not so after {seconds:.0f} s; last seen: {last}"
+    raise DeadlineExceeded(message, host=on.name, step=check.name)

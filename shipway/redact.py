@@ -1,0 +1,35 @@
+"""Secrets are never printed, logged or stored: every foreign text passes through here first."""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "[hidden]"
+_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+# Bootstrap tokens: six characters, a dot, sixteen (Kubernetes documentation, "Authenticating with Bootstrap Tokens").
+_BOOTSTRAP_TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]{8,}")
+# kubeadm prints the certificate key on a line of its own, or behind its flag; a CA hash has `sha256:` before it.
+_CERTIFICATE_KEY = re.compile(r"((?:certificate[- ]?key:?[\s=]*\n?\s*))[0-9a-f]{64}\b", re.IGNORECASE)
+_YAML_SECRET = re.compile(
+    r"((?:client-key-data|certificate-authority-data|client-certificate-data|token|password|certificateKey)"
+    r"\"?\s*[:=]\s*\"?)[^\s\"',}]+",
+    re.IGNORECASE,
+)
+_TOKEN_FLAG = re.compile(r"(--token[ =])\S+")
+
+
+def redact(text: str) -> str:
+    """Give the text with private keys, bootstrap tokens, service account tokens and certificate keys hidden."""
+    text = _PEM.sub(HIDDEN, text)
+    text = _JWT.sub(HIDDEN, text)
+    text = _BOOTSTRAP_TOKEN.sub(HIDDEN, text)
+    text = _CERTIFICATE_KEY.sub(rf"\g<1>{HIDDEN}", text)
+    text = _TOKEN_FLAG.sub(rf"\g<1>{HIDDEN}", text)
+    return _YAML_SECRET.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def tail(text: str, lines: int = 12, width: int = 400) -> str:
+    """Give the last lines of a text, redacted and each cut to a width, for an error message."""
+    kept = [line[:width] for line in redact(text).strip().splitlines() if line.strip()]
+    return "\n".join(kept[-lines:])

@@ -1,0 +1,59 @@
+"""The wire format: many commands in one `sh` script, and their framed outputs told apart again.
+
+`r` runs a command that only looks (no input) and goes on whatever it answers; `d` runs one that does something and
+ends the script after the first that fails. Each command is a list of words, each word quoted: nothing is ever glued.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROLOGUE = (
+    f"export LC_ALL=C PATH={PATH} DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l\n"
+    "c=0\n"
+    "f() { c=$?; printf '\\n%s %s\\n' \"$b\" \"$c\"; printf '\\n%s\\n' \"$b\" >&2; }\n"
+    'r() { "$@" </dev/null; f; }\n'
+    'd() { [ "$c" = 0 ] || exit 0; "$@"; f; }\n'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one command answered: exit status (timeout(1) gives 124), standard output and error."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command ended with exit status 0; nothing else is success."""
+        return self.status == 0
+
+
+def compose(commands: Sequence[Sequence[str]], *, verb: str) -> tuple[str, str]:
+    """Give the script of these commands (verb `r` to look, `d` to do) and the boundary its outputs are framed with.
+
+    The boundary is random, so that no file content can imitate it.
+    """
+    boundary = f"--shipway-{secrets.token_hex(12)}"
+    lines = [f"{verb} {shlex.join(words)}\n" for words in commands]
+    return f"b={boundary}\n{PROLOGUE}{''.join(lines)}", boundary
+
+
+def split(boundary: str, stdout: str, stderr: str) -> list[Output]:
+    """Give the output of every command that ended, in order; a script cut short gives fewer than were sent."""
+    out_parts = stdout.split(f"\n{boundary} ")
+    err_parts = stderr.split(f"\n{boundary}\n")
+    outputs: list[Output] = []
+    text = out_parts[0]
+    for index, part in enumerate(out_parts[1:]):
+        status, _, following = part.partition("\n")
+        error = err_parts[index] if index < len(err_parts) else ""
+        outputs.append(Output(int(status), text, error))
+        text = following
+    return outputs

@@ -1,0 +1,68 @@
+"""A step is one fact about a host or the cluster: something to check, maybe something to apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    from shipway.errors import ShipwayError
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+Outcome = Literal["ok", "changed", "drifted", "unknown", "failed"]
+
+
+class Impact(IntEnum):
+    """What applying a step may disturb; a run is allowed a highest impact and never goes above it."""
+
+    NOTHING = 0
+    FILES = 1
+    SERVICE = 2
+    WORKLOADS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What is, and what should be: short, printable, free of secrets."""
+
+    have: str
+    want: str
+
+    def __str__(self) -> str:
+        return f"have {self.have}; want {self.want}"
+
+
+@runtime_checkable
+class Check(Protocol[T_contra]):
+    """One thing that is looked at and never changed; `on` is a host session or the cluster API."""
+
+    @property
+    def name(self) -> str:
+        """The fact as a sentence in the present tense: log line, artifact row and test id."""
+
+    async def check(self, on: T_contra) -> Drift | None:
+        """Return None when it is as wanted, else the drift; raise Blocked when it cannot be told yet."""
+
+
+@runtime_checkable
+class Step(Check[T_contra], Protocol[T_contra]):
+    """A check that can also bring about what it wants."""
+
+    impact: ClassVar[Impact]
+
+    async def apply(self, on: T_contra, drift: Drift) -> None:
+        """Change what drifted; safe to repeat; raises a ShipwayError that names cause and next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How one step of one host (or of the cluster) ended."""
+
+    step: str
+    outcome: Outcome
+    impact: Impact = Impact.NOTHING
+    drift: Drift | None = None
+    error: ShipwayError | None = None
+    seconds: float = 0.0
