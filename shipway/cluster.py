@@ -125,7 +125,9 @@ class Cluster(Part):
         try:
             cluster = cls.model_validate(merged(profile_data(data.get("profile", DEFAULT_PROFILE)), data))
         except ValidationError as error:
-            faults = [f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()]
+            faults = [
+                f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
+            ]
             raise Refused(f"{where}: " + "; ".join(faults)) from error
         return cluster
 

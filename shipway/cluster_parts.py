@@ -68,7 +68,9 @@ class HostSpec(Part):
     name: Name = Field(description="Host name and Kubernetes node name, unique, lower case.")
     address: Address = Field(description="Address or DNS name SSH reaches; the node's address where it is an IP.")
     node_ip: IPv4Address | None = Field(None, description="The node's address where SSH uses another one.")
-    roles: tuple[Role, ...] = Field((), description="control_plane, worker; default: the first host is the control plane.")
+    roles: tuple[Role, ...] = Field(
+        (), description="control_plane, worker; default: the first host is the control plane."
+    )
     gpus: int | Literal["auto"] = Field("auto", description="Cards this host must have; `auto` takes what PCI shows.")
     ssh: HostSsh = HostSsh()
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, description="Node labels.")
@@ -93,7 +95,9 @@ class Kubernetes(Part):
     api_port: Port = 6443
     image_repository: ImageRef | None = Field(None, description="Registry for the control plane's images.")
     allow_cgroup_v1: bool = Field(False, description="Run Kubernetes 1.35 and later on cgroup v1 all the same.")
-    schedule_on_control_plane: bool | Literal["auto"] = Field("auto", description="`auto`: only when there is no worker.")
+    schedule_on_control_plane: bool | Literal["auto"] = Field(
+        "auto", description="`auto`: only when there is no worker."
+    )
     joins_at_once: int = Field(50, ge=1, le=250, description="kubeadm#3181: 300 at once overload its preflight.")
     kubelet: dict[str, Any] = Field(default_factory=dict, description="Added to the KubeletConfiguration.")
     kube_proxy: dict[str, Any] = Field(default_factory=dict, description="Added to the KubeProxyConfiguration.")

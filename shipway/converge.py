@@ -1,4 +1,4 @@
-"""Converge: look at every step, apply what drifted and is allowed, look again; a plan is the same code allowed nothing."""
+"""Converge: look at every step, apply what drifted and is allowed, look again; a plan is allowed nothing."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ D = TypeVar("D")
 
 LOOK_SECONDS = 90.0
 OPERATIONS = "/run/shipway"
+AT_WORK = ("active", "activating", "deactivating")
 
 
 class Shell(Protocol):
@@ -174,14 +175,17 @@ class Host:
             stdin=content,
         )
 
-    async def operate(self, name: str, words: Sequence[str], *, seconds: int) -> Output:
+    async def operate(self, name: str, words: Sequence[str], *, seconds: int, marker: str = "") -> Output:
         """Run a long command as a transient systemd unit `shipway-NAME`, and give its exit status and joined output.
 
         The unit lives on when the link breaks or the controller dies, and its name is a lock: where an earlier run's
         unit still works, this waits for its end and raises Transient, so that the caller looks again before it acts.
+        A `marker` file is removed by the unit itself when the command succeeds: it tells an interrupted operation.
         Raises DeadlineExceeded after `seconds`.
         """
         unit, log = f"shipway-{name}", f"{OPERATIONS}/{name}.log"
+        if marker:
+            words = ("sh", "-c", '"$@" && rm -f -- "$0"', marker, *words)
         await self._await_earlier(unit, seconds)
         run = (
             *("systemd-run", "--quiet", "--collect", "--wait", f"--unit={unit}"),
@@ -206,7 +210,7 @@ class Host:
         seen = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while (await self.read(UnitState(f"{unit}.service"))).active in ("active", "activating", "deactivating"):
+                while (await self.read(UnitState(f"{unit}.service"))).active in AT_WORK:
                     seen = True
                     self.forget()
                     await asyncio.sleep(2)
@@ -215,7 +219,8 @@ class Host:
                 message = f"{unit} of an earlier run was still at work; it has ended, so look again"
                 raise Transient(message, host=self.name, code="SHW-205", fix="Nothing to do: the step looks again.")
         message = f"{unit} of an earlier run is still at work after {seconds} s"
-        raise DeadlineExceeded(message, host=self.name, fix=f"See `systemctl status {unit}` and its journal on the host.")
+        fix = f"See `systemctl status {unit}` and its journal on the host."
+        raise DeadlineExceeded(message, host=self.name, fix=fix)
 
     async def succeed(self, name: str, words: Sequence[str], *, seconds: int) -> Output:
         """`operate`, and raise CommandFailed unless the exit status is 0."""

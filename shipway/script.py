@@ -15,7 +15,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROLOGUE = (
     f"export LC_ALL=C PATH={PATH} DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l\n"
     "c=0\n"
-    "f() { c=$?; printf '\\n%s %s\\n' \"$b\" \"$c\"; printf '\\n%s\\n' \"$b\" >&2; }\n"
+    'f() { c=$?; printf \'\\n%s %s\\n\' "$b" "$c"; printf \'\\n%s\\n\' "$b" >&2; }\n'
     'r() { "$@" </dev/null; f; }\n'
     'd() { [ "$c" = 0 ] || exit 0; "$@"; f; }\n'
 )

@@ -1,4 +1,4 @@
-"""SSH: one connection a host for a whole run, and every asyncssh error as one of ours; nothing else imports asyncssh."""
+"""SSH: one connection a host for a whole run, and every asyncssh error as ours; nothing else imports asyncssh."""
 
 from __future__ import annotations
 
@@ -143,11 +143,16 @@ def _text(data: object) -> str:
     return data.decode(ENCODING, errors="replace") if isinstance(data, bytes) else str(data or "")
 
 
+def _files(target: Target) -> tuple[Path, list[str] | tuple[()]]:
+    """Give the known_hosts file and the private keys to try; none named means the usual ones."""
+    path = Path(target.known_hosts or "~/.ssh/known_hosts").expanduser()
+    return path, [str(Path(target.key).expanduser())] if target.key else ()
+
+
 async def _connect(target: Target, through: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
     """Make one connection; every failure becomes Unreachable, HostKeyMismatch, LoginRefused or Refused."""
     where = f"{target.user}@{target.address}:{target.port}"
-    path = Path(target.known_hosts or "~/.ssh/known_hosts").expanduser()
-    keys = [str(Path(target.key).expanduser())] if target.key else ()
+    path, keys = _files(target)
     try:
         async with asyncio.timeout(target.connect_seconds):
             return await asyncssh.connect(

@@ -32,7 +32,7 @@ class Package(Fact[PackageInfo | None]):
 
     @classmethod
     def answer_all(cls, facts: Sequence[Package], outputs: Sequence[Output]) -> list[PackageInfo | None]:
-        """Status-Abbrev is wanted (i install, h hold), state (i installed, U unpacked, F half configured ...), error."""
+        """Status-Abbrev is wanted (i install, h hold), state (i installed, U unpacked ...), error."""
         found: dict[str, PackageInfo] = {}
         for line in outputs[0].stdout.splitlines():
             name, status, version = (*line.split("|", 2), "", "", "")[:3]

@@ -1,0 +1,211 @@
+"""The calls that Shipway makes to a Kubernetes API, over any way to send a request; reads are shared within a look."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from shipway.kube_errors import NOT_FOUND, kind_missing, refusal
+from shipway.kube_paths import Object, Resource, resource_in, root_of, title
+
+CALL_SECONDS = 30.0
+PAGE = 500  # objects a list call, as kubectl asks
+MANAGER = "shipway"
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+JSON = "application/json"
+OK = 200
+ACCEPTED = 202
+SUCCESS = range(200, 300)
+BAD_REQUEST = 400
+
+
+class Calls:
+    """`get`, `list_`, `raw`, `logs` look; `apply`, `patch`, `delete`, `create_token` change.
+
+    Every call raises ApiUnavailable (may pass), ApiRefused (will not), KindMissing (no such kind yet), or the errors
+    of the way there; each is bounded by a number of seconds. Objects given back are shared: do not change them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, asyncio.Task[tuple[int, str]]] = {}
+        self._reads: set[asyncio.Task[tuple[int, str]]] = set()
+        self._resources: dict[tuple[str, str], Resource] = {}
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        media: str = JSON,
+        seconds: float = CALL_SECONDS,
+    ) -> tuple[int, str]:
+        """Send one request; give HTTP code and text, whatever the code."""
+        raise NotImplementedError(method, path, body, media, seconds)
+
+    def forget(self) -> None:
+        """Drop every answer known so far: the next look is a real one."""
+        self._known = {}
+
+    async def stop_reading(self) -> None:
+        """Cancel the reads that nobody waits for any more."""
+        self._known = {}
+        for read in self._reads:
+            read.cancel()
+        await asyncio.gather(*self._reads, return_exceptions=True)
+
+    async def raw(self, path: str, *, seconds: float = CALL_SECONDS) -> tuple[int, str]:
+        """Give HTTP code and text of a GET, whatever the code: /readyz?verbose answers 500 with the reason."""
+        if path not in self._known:
+            read = asyncio.get_running_loop().create_task(self.send("GET", path, seconds=seconds))
+            self._reads.add(read)
+            read.add_done_callback(self._ended)
+            self._known[path] = read
+        read = self._known[path]
+        try:
+            return await asyncio.shield(read)
+        except Exception:
+            if self._known.get(path) is read:
+                del self._known[path]
+            raise
+
+    def _ended(self, read: asyncio.Task[tuple[int, str]]) -> None:
+        """Let go of a read; its error belongs to whoever asked, also when they no longer wait."""
+        self._reads.discard(read)
+        if not read.cancelled():
+            read.exception()
+
+    async def version(self) -> str:
+        """Give the server's version, like v1.31.7."""
+        code, text = await self.raw("/version")
+        if code != OK:
+            raise refusal("GET /version", code, text)
+        return str(json.loads(text)["gitVersion"])
+
+    async def resource(self, api_version: str, kind: str) -> Resource:
+        """Give where objects of a kind live; raises KindMissing. What was found once is kept."""
+        key = (api_version, kind)
+        if key not in self._resources:
+            code, text = await self.raw(root_of(api_version))
+            if code == NOT_FOUND:
+                raise kind_missing(api_version, kind)
+            if code != OK:
+                raise refusal(f"discovery of {api_version}", code, text)
+            self._resources[key] = resource_in(json.loads(text), api_version, kind)
+        return self._resources[key]
+
+    async def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Object | None:
+        """Give an object, or None where there is none."""
+        path = (await self.resource(api_version, kind)).path(name, namespace)
+        code, text = await self.raw(path)
+        if code == NOT_FOUND:
+            return None
+        if code != OK:
+            raise refusal(f"GET {kind}/{name}", code, text)
+        found: Object = json.loads(text)
+        return found
+
+    async def list_(
+        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """Give all objects of a kind, of one namespace or of all, by label and field selectors."""
+        path = (await self.resource(api_version, kind)).path(namespace=namespace)
+        query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields, "continue": ""}
+        items: list[Object] = []
+        while True:
+            code, text = await self.raw(_with(path, query))
+            if code != OK:
+                raise refusal(f"list of {kind}", code, text)
+            page = json.loads(text)
+            items += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
+            query["continue"] = (page.get("metadata") or {}).get("continue", "")
+            if not query["continue"]:
+                return items
+
+    async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
+        """Give the last lines a pod printed; empty where its container has not started or is gone."""
+        path = (await self.resource("v1", "Pod")).path(pod, namespace, under="log")
+        code, text = await self.raw(_with(path, {"tailLines": str(lines)}))
+        if code in (BAD_REQUEST, NOT_FOUND):  # 400: "container is waiting to start"
+            return ""
+        if code != OK:
+            raise refusal(f"log of pod {namespace}/{pod}", code, text)
+        return text
+
+    async def events_of(self, name: str, namespace: str = "default") -> list[str]:
+        """Give the events about an object as `reason: message`, oldest first."""
+        events = await self.list_("v1", "Event", namespace, fields=f"involvedObject.name={name}")
+        events.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+        return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in events]
+
+    # --- changing
+
+    async def apply(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
+        """Apply an object on the server's side as field manager `shipway`, with force; give it as the server has it.
+
+        With `dry_run` nothing is changed: the answer is what it would become, defaults and admission included.
+        """
+        meta = obj["metadata"]
+        path = (await self.resource(obj["apiVersion"], obj["kind"])).path(meta["name"], meta.get("namespace", ""))
+        query = {"fieldManager": MANAGER, "force": "true", "dryRun": "All" if dry_run else ""}
+        return await self._change("PATCH", _with(path, query), title(obj), body=obj, media=APPLY, forget=not dry_run)
+
+    async def dry_run_apply(self, obj: Mapping[str, Any]) -> Object:
+        """Give what the object would become by `apply`; changes nothing."""
+        return await self.apply(obj, dry_run=True)
+
+    async def patch(self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "") -> Object:
+        """Merge changes into an object (RFC 7386); with metadata.resourceVersion only if nobody wrote meanwhile."""
+        path = (await self.resource(api_version, kind)).path(name, namespace)
+        return await self._change("PATCH", path, f"{kind}/{name}", body=changes, media=MERGE)
+
+    async def delete(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
+    ) -> bool:
+        """Ask for the deletion of an object, `grace` in seconds; give whether it was there."""
+        path = (await self.resource(api_version, kind)).path(name, namespace)
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        code, text = await self.send("DELETE", path, body=options)
+        self.forget()
+        if code not in (OK, ACCEPTED, NOT_FOUND):
+            raise refusal(f"DELETE {kind}/{name}", code, text)
+        return code != NOT_FOUND
+
+    async def create_token(self, namespace: str, account: str, seconds: int) -> str:
+        """Give a new token of a service account; the server may shorten its life of `seconds`. A secret."""
+        path = (await self.resource("v1", "ServiceAccount")).path(account, namespace, under="token")
+        spec = {"expirationSeconds": seconds}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self._change("POST", path, f"token of {namespace}/{account}", body=request, forget=False)
+        return str(answer["status"]["token"])
+
+    async def _change(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        body: Mapping[str, Any],
+        media: str = JSON,
+        forget: bool = True,
+    ) -> Object:
+        """Send a change; give the object of the answer."""
+        code, text = await self.send(method, path, body=body, media=media)
+        if forget:
+            self.forget()
+        if code not in SUCCESS:
+            raise refusal(f"{method} {what}", code, text)
+        changed: Object = json.loads(text)
+        return changed
+
+
+def _with(path: str, query: Mapping[str, str]) -> str:
+    """Give a path with those parts of the query that say something."""
+    said = [(key, value) for key, value in query.items() if value]
+    return f"{path}?{urlencode(said)}" if said else path

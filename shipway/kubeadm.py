@@ -1,0 +1,141 @@
+"""kubeadm's configuration files, keyed by minor version, and what belongs to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
+
+from shipway.cluster import Cluster, node_ip
+from shipway.cluster_parts import HostSpec
+
+CRI_SOCKET = "unix:///run/containerd/containerd.sock"
+# The pause image each kubeadm minor asks for (`kubeadm config images list`; constants.PauseVersion in its source).
+PAUSE = {
+    20: "3.2",
+    21: "3.4.1",
+    22: "3.5",
+    23: "3.6",
+    24: "3.7",
+    25: "3.8",
+    **dict.fromkeys(range(26, 31), "3.9"),
+    **dict.fromkeys(range(31, 34), "3.10"),
+    **dict.fromkeys(range(34, 38), "3.10.1"),
+}
+Minor = tuple[int, int]
+
+
+def api_version(minor: Minor) -> str:
+    """Give kubeadm's configuration API: v1beta2 up to 1.21, v1beta3 from 1.22, v1beta4 from 1.31."""
+    if minor >= (1, 31):
+        return "kubeadm.k8s.io/v1beta4"
+    return "kubeadm.k8s.io/v1beta3" if minor >= (1, 22) else "kubeadm.k8s.io/v1beta2"
+
+
+def image_repository(cluster: Cluster) -> str:
+    """Give the registry of the control plane's images: as declared, else upstream's (k8s.gcr.io before 1.25)."""
+    upstream = "registry.k8s.io" if cluster.kubernetes.minor >= (1, 25) else "k8s.gcr.io"
+    return cluster.kubernetes.image_repository or upstream
+
+
+def sandbox_image(cluster: Cluster) -> str:
+    """Give the pause image that kubeadm and containerd must agree on (kubeadm#2851)."""
+    return f"{image_repository(cluster)}/pause:{PAUSE[cluster.kubernetes.minor[1]]}"
+
+
+def control_plane_labels(minor: Minor) -> tuple[str, ...]:
+    """Give the taint keys of a control plane: `master` before 1.24, both in 1.24, `control-plane` since 1.25."""
+    old, new = "node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"
+    if minor < (1, 24):
+        return (old,)
+    return (old, new) if minor < (1, 25) else (new,)
+
+
+def _args(minor: Minor, values: Mapping[str, str]) -> Any:
+    """Extra arguments are a map up to v1beta3 and a list of name and value since v1beta4."""
+    if minor >= (1, 31):
+        return [{"name": name, "value": value} for name, value in values.items()]
+    return dict(values)
+
+
+def _registration(cluster: Cluster, host: HostSpec) -> dict[str, Any]:
+    """Node name, runtime socket and node address (the default route's interface may be another: kubernetes#87244)."""
+    minor = cluster.kubernetes.minor
+    registration: dict[str, Any] = {
+        "name": host.name,
+        # Before 1.24 kubeadm put this value into a kubelet flag that wanted a plain path.
+        "criSocket": CRI_SOCKET if minor >= (1, 24) else CRI_SOCKET.removeprefix("unix://"),
+        "kubeletExtraArgs": _args(minor, {"node-ip": node_ip(host)}),
+    }
+    ignored = ["SystemVerification"] if minor >= (1, 35) and cluster.kubernetes.allow_cgroup_v1 else []
+    if ignored and minor >= (1, 22):
+        registration["ignorePreflightErrors"] = ignored
+    return registration
+
+
+def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
+    """Give kubeadm init's configuration: no secret is in it, the bootstrap token is kubeadm's own and short-lived."""
+    kubernetes, api = cluster.kubernetes, api_version(cluster.kubernetes.minor)
+    size = {"node-cidr-mask-size": str(kubernetes.node_mask)}
+    init = {
+        "apiVersion": api,
+        "kind": "InitConfiguration",
+        "bootstrapTokens": [
+            {
+                "ttl": "10m0s",
+                "description": "made by kubeadm init; Shipway makes one of its own for each join",
+                "usages": ["signing", "authentication"],
+                "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+            }
+        ],
+        "localAPIEndpoint": {"advertiseAddress": node_ip(host), "bindPort": kubernetes.api_port},
+        "nodeRegistration": _registration(cluster, host),
+    }
+    declared = {
+        "apiVersion": api,
+        "kind": "ClusterConfiguration",
+        "clusterName": cluster.name,
+        "kubernetesVersion": f"v{kubernetes.version}",
+        "controlPlaneEndpoint": cluster.endpoint,
+        "imageRepository": image_repository(cluster),
+        "networking": {"podSubnet": str(kubernetes.pod_network), "serviceSubnet": str(kubernetes.service_network)},
+        "controllerManager": {"extraArgs": _args(kubernetes.minor, size)},
+    }
+    kubelet: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "systemd",
+    }
+    if kubernetes.minor >= (1, 35) and kubernetes.allow_cgroup_v1:
+        kubelet |= {"failCgroupV1": False}
+    proxy = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
+    documents: list[dict[str, Any]] = [init, declared, kubelet | kubernetes.kubelet]
+    return [*documents, proxy | kubernetes.kube_proxy] if kubernetes.kube_proxy else documents
+
+
+def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -> list[dict[str, Any]]:
+    """Give kubeadm join's configuration; it holds the token, so it goes into a file of mode 0600 and nowhere else."""
+    discovery = {"apiServerEndpoint": cluster.endpoint, "token": token, "caCertHashes": [ca_hash]}
+    return [
+        {
+            "apiVersion": api_version(cluster.kubernetes.minor),
+            "kind": "JoinConfiguration",
+            "discovery": {"bootstrapToken": discovery, "tlsBootstrapToken": token},
+            "nodeRegistration": _registration(cluster, host),
+        }
+    ]
+
+
+def as_yaml(documents: list[dict[str, Any]]) -> str:
+    """Give the documents as YAML text."""
+    return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def ca_hash(pem: str) -> str:
+    """Give `sha256:HEX` of a CA certificate's public key, as kubeadm pins it; raises ValueError for no certificate."""
+    key = load_pem_x509_certificate(pem.encode()).public_key()
+    return "sha256:" + hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

@@ -1,0 +1,81 @@
+"""Steps about containerd: its effective configuration, and that its CRI answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.containerd_config import CONFIG, NVIDIA_RUNTIME, UnreadableError, Wanted, differences, rendered
+from shipway.errors import Blocked, Permanent
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState
+from shipway.host import Command, Host
+from shipway.step import Drift, Impact
+
+DUMP = Says(("containerd", "config", "dump"))
+DEFAULT = Says(("containerd", "config", "default"))
+CTR = Says(("ctr", "--connect-timeout", "5s", "plugins", "ls"))
+_NOT_FOUND = 127
+
+
+@dataclass(frozen=True)
+class ContainerdConfigured:
+    """containerd's effective configuration (the dump, not the file's text) says what is wanted."""
+
+    traps: ClassVar[tuple[int, ...]] = (17, 18, 19, 20, 21, 24, 25, 26)
+    impact: ClassVar[Impact] = Impact.FILES
+    wanted: Wanted
+    name: str = "containerd uses the systemd cgroup driver and our sandbox image"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the dump; what containerd cannot read is drift too. The nvidia part counts only when asked for."""
+        dump, state = await on.read(DUMP, FileState(CONFIG))
+        if dump.status in (126, _NOT_FOUND):
+            raise Blocked("containerd is not installed yet", host=on.name)
+        want = "systemd cgroup driver, sandbox image, registry folder" + (", nvidia runtime" * self.wanted.nvidia)
+        if state is None:
+            return Drift(f"no {CONFIG}", want)
+        if not dump.ok:
+            return Drift("containerd cannot read its configuration", want)
+        try:
+            wrong = differences(dump.stdout, self.wanted)
+        except UnreadableError as error:
+            return Drift(str(error), want)
+        if not self.wanted.nvidia:  # the default runtime is the next stage's affair where the toolkit is there
+            wrong = [line for line in wrong if "default_runtime_name = nvidia" not in line]
+        return Drift("; ".join(wrong), want) if wrong else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the whole file has one owner
+        """Write containerd's own default with our settings; the file before is kept beside it."""
+        default, runtime, before = await on.read(DEFAULT, FileState(NVIDIA_RUNTIME), FileState(CONFIG))
+        if self.wanted.nvidia and runtime is None:
+            # A default runtime that is not there fails every pod of the node (deckhouse#22142).
+            raise Blocked(f"{NVIDIA_RUNTIME} is not installed yet", host=on.name)
+        try:
+            text = rendered(default.stdout, self.wanted)
+        except UnreadableError as error:
+            fix = "Check the containerd package: `containerd config default` should print its configuration."
+            raise Permanent(f"`containerd config default`: {error}", host=on.name, code="SHW-308", fix=fix) from error
+        if before:
+            await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
+        await on.write(CONFIG, text.encode())
+
+
+@dataclass(frozen=True)
+class CriAnswers:
+    """containerd's CRI plugin is loaded."""
+
+    traps: ClassVar[tuple[int, ...]] = (17,)
+    name: str = "containerd's CRI answers"
+
+    async def check(self, on: Host) -> Drift | None:
+        """List the plugins: a CRI plugin must be there with status ok, none with error."""
+        plugins = await on.read(CTR)
+        if plugins.status == _NOT_FOUND:
+            raise Blocked("containerd is not installed yet", host=on.name)
+        rows = [line.split() for line in plugins.stdout.splitlines()]
+        cri = [row for row in rows if (len(row) > 1 and row[1] == "cri") or row[:1] == ["io.containerd.cri.v1"]]
+        bad = [" ".join(row[:2]) for row in cri if row[-1] != "ok"]
+        if cri and not bad:
+            return None
+        return Drift(f"plugins in error: {', '.join(bad)}" if bad else "no CRI plugin", "CRI plugin loaded")

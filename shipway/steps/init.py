@@ -1,0 +1,184 @@
+"""The control plane's initialisation: decided by what is there, never done twice, never at the cost of etcd's data."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from shipway.cluster import Cluster
+from shipway.cluster_parts import HostSpec
+from shipway.errors import ApiUnavailable, Blocked, Refused
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText, Listing
+from shipway.facts.packages import Package
+from shipway.host import OPERATIONS, Command, Host
+from shipway.kubeadm import as_yaml, init_documents
+from shipway.step import Drift, Impact
+from shipway.steps.evidence import collected
+
+ADMIN = "/etc/kubernetes/admin.conf"
+CNI = "/etc/cni/net.d"
+STARTED = "/var/lib/shipway/init-started"
+State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What tells how far an initialisation came."""
+
+    admin: bool
+    etcd_data: bool
+    manifests: bool
+    certificates: bool
+    ready: bool
+    started_by: str | None
+
+
+def decide(seen: Seen, cluster: str) -> State:
+    """Give the state: only `bare`, `resumable` and `resettable` may be acted on.
+
+    `resumable`: our own init broke off and etcd may hold data: kubeadm's phases reuse what is there and are run again.
+    `resettable`: something was begun and no etcd data exists, so a reset loses nothing (kubeadm#2353).
+    `down`: an initialised control plane that does not answer; `foreign`: etcd data of something unknown.
+    """
+    if seen.started_by is not None and seen.etcd_data:
+        return "resumable" if seen.started_by == cluster and seen.certificates else "foreign"
+    if seen.admin and seen.etcd_data:
+        return "initialised" if seen.ready else "down"
+    if seen.etcd_data:
+        return "foreign"
+    return "resettable" if seen.admin or seen.manifests or seen.certificates else "bare"
+
+
+@dataclass(frozen=True)
+class ControlPlaneInitialised:
+    """The control plane is initialised and its API is ready."""
+
+    traps: ClassVar[tuple[int, ...]] = (34, 37, 38, 39, 40)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    cluster: Cluster
+    host: HostSpec
+    reset: bool = False
+    name: str = "the control plane is initialised"
+
+    async def _look(self, on: Host) -> Seen:
+        local = f"https://127.0.0.1:{self.cluster.kubernetes.api_port}/readyz"
+        (admin, started, installed), (manifests, etcd, certificates), ready = await asyncio.gather(
+            on.read(FileState(ADMIN), FileText(STARTED), Package("kubeadm")),
+            on.read(
+                Listing("/etc/kubernetes/manifests"), Listing("/var/lib/etcd/member"), Listing("/etc/kubernetes/pki")
+            ),
+            on.read(Says(("curl", "-sk", "--max-time", "8", local))),
+        )
+        if installed is None:
+            raise Blocked("kubeadm is not installed yet", host=on.name)
+        complete = {"ca.crt", "ca.key", "sa.key", "sa.pub", "etcd"} <= set(certificates)
+        return Seen(
+            admin=admin is not None,
+            etcd_data=bool(etcd),
+            manifests=bool(manifests),
+            certificates=complete if etcd else bool(certificates),
+            ready=ready.stdout.strip() == "ok",
+            started_by=started.strip() if started is not None else None,
+        )
+
+    async def check(self, on: Host) -> Drift | None:
+        """Tell the state; refuse what a person must decide."""
+        state = decide(await self._look(on), self.cluster.name)
+        if state == "initialised":
+            return None
+        if state == "down":
+            raise ApiUnavailable("the control plane is initialised, but its API is not ready", host=on.name)
+        if state == "foreign" and not self.reset:
+            message = "etcd data is there that no interrupted run of this cluster made; it is never deleted unasked"
+            fix = f"If it may be lost, run again with `--reset {on.name}`; else restore that cluster."
+            raise Refused(message, host=on.name, code="SHW-101", fix=fix)
+        return Drift(f"{state} host", "initialised, API ready")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the state is looked at anew
+        """Initialise, or go on with an initialisation that broke off."""
+        state = decide(await self._look(on), self.cluster.name)
+        if state == "resettable" or (state == "foreign" and self.reset):
+            await reset(on)
+        config = f"{OPERATIONS}/kubeadm-init.yaml"
+        await on.write(config, as_yaml(init_documents(self.cluster, self.host)).encode(), mode="600")
+        await on.write(STARTED, f"{self.cluster.name}\n".encode(), mode="600")
+        words = ["kubeadm", "init", "--config", config, "--skip-token-print"]
+        if state == "resumable":
+            words.append(f"--ignore-preflight-errors={','.join(await self._ignored(on))}")
+        limit = self.cluster.kubernetes.init_seconds
+        output = await on.operate("kubeadm-init", words, seconds=limit, marker=STARTED)
+        if not output.ok:
+            raise await collected(on, "kubeadm init", output)
+        await on.do(Command(("rm", "-f", config)))
+
+    async def _ignored(self, on: Host) -> list[str]:
+        """Name the preflight errors that an interrupted init of our own must give: its files and ports are in use."""
+        manifests = await on.read(Listing("/etc/kubernetes/manifests"))
+        ports = (self.cluster.kubernetes.api_port, 10250, 10257, 10259, 2379, 2380)
+        names = [f"FileAvailable--etc-kubernetes-manifests-{name}" for name in manifests]
+        return [*names, *(f"Port-{port}" for port in ports), "DirAvailable--var-lib-etcd"]
+
+
+async def reset(on: Host) -> None:
+    """Undo kubeadm's work on a host; CNI files are removed but their folder stays (containerd watches it)."""
+    await on.succeed("kubeadm-reset", ("kubeadm", "reset", "-f"), seconds=300)
+    files = [f"{CNI}/{name}" for name in await on.read(Listing(CNI))]
+    await on.do(Command(("rm", "-rf", "--", STARTED, *files)))
+
+
+@dataclass(frozen=True)
+class UserHasKubeconfig:
+    """The login user on the control plane has the admin kubeconfig, private and its own."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    user: str
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{self.user} has the admin kubeconfig"
+
+    @property
+    def _path(self) -> str:
+        return "/root/.kube/config" if self.user == "root" else f"/home/{self.user}/.kube/config"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare digests, mode and owner; the content stays on the host."""
+        admin, own = await on.read(FileState(ADMIN), FileState(self._path))
+        if admin is None:
+            raise Blocked("the control plane is not initialised yet", host=on.name)
+        if own and own.sha256 == admin.sha256 and own.mode == "600" and own.owner.startswith(f"{self.user}:"):
+            return None
+        return Drift("another one" if own else "none", f"{self._path}, mode 600")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - it is copied whole
+        """Copy it on the host."""
+        folder = self._path.rsplit("/", 1)[0]
+        await on.do(
+            Command(("install", "-d", "-m", "700", "-o", self.user, "-g", self.user, folder)),
+            Command(("install", "-m", "600", "-o", self.user, "-g", self.user, ADMIN, self._path)),
+        )
+
+
+@dataclass(frozen=True)
+class SandboxImageAgrees:
+    """kubeadm and containerd want the same pause image."""
+
+    traps: ClassVar[tuple[int, ...]] = (19,)
+    image: str
+    version: str
+    repository: str
+    name: str = "kubeadm and containerd agree on the pause image"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask the installed kubeadm which images it wants."""
+        version, repository = f"--kubernetes-version=v{self.version}", f"--image-repository={self.repository}"
+        listed = await on.read(Says(("kubeadm", "config", "images", "list", version, repository)))
+        if listed.status == 127:  # noqa: PLR2004 - command not found
+            raise Blocked("kubeadm is not installed yet", host=on.name)
+        pause = [line for line in listed.stdout.split() if "/pause:" in line]
+        if not pause or self.image in pause:
+            return None
+        return Drift(f"kubeadm wants {pause[0]}", self.image)

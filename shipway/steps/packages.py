@@ -1,0 +1,165 @@
+"""Steps about Debian packages: installed in a version, held, dpkg in order, base packages upgraded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.errors import CommandFailed, Permanent
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState
+from shipway.facts.packages import Package, PackageInfo
+from shipway.host import Command, Host
+from shipway.step import Drift, Impact
+from shipway.steps.apt import APT, APT_SECONDS
+
+AUDIT = Says(("dpkg", "--audit"))
+UPGRADED = "/var/lib/shipway/base-upgraded"
+# Never upgraded in passing: a new driver or kernel under running pods breaks NVML (homelab#4110: 269 restarts).
+FROZEN = ("nvidia*", "libnvidia*", "cuda*", "linux-image*", "linux-headers*", "linux-modules*", "containerd*")
+
+
+def version_matches(have: str, want: str | None) -> bool:
+    """Tell whether an installed Debian version is the wanted one: equal, or its continuation after -, +, ~ or dot."""
+    if want is None:
+        return True
+    plain = have.split(":", 1)[-1]
+    return want in (have, plain) or (plain.startswith(want) and plain[len(want)] in "-+~.")
+
+
+@dataclass(frozen=True)
+class PackagesInstalled:
+    """Packages are installed, each in its version where one is given."""
+
+    traps: ClassVar[tuple[int, ...]] = (1, 2, 5, 6)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    name: str
+    packages: Mapping[str, str | None]
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dpkg."""
+        infos = await on.read_all([Package(name) for name in self.packages])
+        wrong = [
+            f"{name} {_said(info)}"
+            for (name, want), info in zip(self.packages.items(), infos, strict=True)
+            if info is None or not info.sound or not version_matches(info.version, want)
+        ]
+        want = ", ".join(f"{name}{' ' + version if version else ''}" for name, version in self.packages.items())
+        return Drift(", ".join(wrong), want) if wrong else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - apt knows what is missing
+        """Install the newest offered version that fits; where none does, fetch all lists once and look again."""
+        try:
+            await self._install(on)
+        except (Permanent, CommandFailed) as error:
+            lists_are_old = isinstance(error, Permanent) or any(sign in error.output for sign in ("404", "Unable to"))
+            if not lists_are_old:
+                raise
+            await on.succeed("apt", (*APT, "update"), seconds=APT_SECONDS)
+            await self._install(on)
+
+    async def _install(self, on: Host) -> None:
+        offered = offers((await on.read(Says(("apt-cache", "madison", *self.packages)))).stdout)
+        asked = []
+        for name, want in self.packages.items():
+            fitting = [version for version in offered.get(name, []) if version_matches(version, want)]
+            if want and not fitting:
+                seen = ", ".join(offered.get(name, [])[:5]) or "nothing"
+                message = f"no repository offers {name} {want}; offered: {seen}"
+                fix = "Name a version that the repository offers, or a repository that offers this one (sources.apt)."
+                raise Permanent(message, code="SHW-307", fix=fix)
+            asked.append(f"{name}={fitting[0]}" if want else name)
+        options = ("--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages")
+        await on.succeed("apt", (*APT, "install", *options, "--", *asked), seconds=APT_SECONDS)
+
+
+def offers(madison: str) -> dict[str, list[str]]:
+    """Give the versions offered a package, newest first, from `apt-cache madison` (name | version | source)."""
+    found: dict[str, list[str]] = {}
+    for line in madison.splitlines():
+        columns = [column.strip() for column in line.split("|")]
+        if len(columns) >= 2 and columns[1] not in found.get(columns[0], []):  # noqa: PLR2004 - name and version
+            found.setdefault(columns[0], []).append(columns[1])
+    return found
+
+
+def _said(info: PackageInfo | None) -> str:
+    if info is None:
+        return "missing"
+    return info.version if info.sound else f"{info.version} half installed"
+
+
+@dataclass(frozen=True)
+class PackagesHeld:
+    """Packages are held, so that no upgrade in passing changes them."""
+
+    traps: ClassVar[tuple[int, ...]] = (3, 6)
+    impact: ClassVar[Impact] = Impact.FILES
+    packages: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{', '.join(self.packages)} {'are' if len(self.packages) > 1 else 'is'} held"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dpkg."""
+        infos = await on.read_all([Package(name) for name in self.packages])
+        loose = [name for name, info in zip(self.packages, infos, strict=True) if info is None or not info.held]
+        return Drift(f"not held: {', '.join(loose)}", "held") if loose else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - holding twice is holding once
+        """Hold them."""
+        await on.do(Command(("apt-mark", "hold", *self.packages), seconds=120))
+
+
+@dataclass(frozen=True)
+class DpkgInOrder:
+    """No package is left half installed by an interrupted run."""
+
+    traps: ClassVar[tuple[int, ...]] = (1,)
+    impact: ClassVar[Impact] = Impact.SERVICE
+    name: str = "dpkg is in order"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Dpkg --audit prints what is broken."""
+        audit = await on.read(AUDIT)
+        said = audit.stdout.strip().splitlines()
+        return Drift(said[0][:120], "nothing half installed") if said else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - dpkg knows
+        """Finish what was begun."""
+        await on.succeed(
+            "apt", ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"), seconds=APT_SECONDS
+        )
+        await on.succeed("apt", (*APT, "-f", "install"), seconds=APT_SECONDS)
+
+
+@dataclass(frozen=True)
+class BaseUpgraded:
+    """Base packages were upgraded once, before the host became part of a cluster; never after."""
+
+    traps: ClassVar[tuple[int, ...]] = (3, 4)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    name: str = "base packages were upgraded before the host joined"
+
+    async def check(self, on: Host) -> Drift | None:
+        """A host that is part of a cluster is never upgraded here."""
+        done, joined = await on.read(FileState(UPGRADED), FileState("/etc/kubernetes/kubelet.conf"))
+        return None if done or joined else Drift("never", "once")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+        """Upgrade all but drivers, kernel and runtime, which are held meanwhile."""
+        listed = await on.read(Says(("dpkg-query", "-W", "-f", "${Package}|${db:Status-Abbrev}\\n", *FROZEN)))
+        rows = [line.split("|") for line in listed.stdout.splitlines() if "|" in line]
+        frozen = [name for name, status in rows if status.startswith("ii")]
+        await on.succeed("apt", (*APT, "update"), seconds=APT_SECONDS)
+        if frozen:
+            await on.do(Command(("apt-mark", "hold", *frozen), seconds=120))
+        try:
+            await on.succeed("apt", (*APT, "upgrade"), seconds=APT_SECONDS)
+        finally:
+            if frozen:
+                await on.do(Command(("apt-mark", "unhold", *frozen), seconds=120))
+        await on.write(UPGRADED, b"")

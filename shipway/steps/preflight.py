@@ -1,0 +1,199 @@
+"""Checks before anything is changed: what a host must be for a bootstrap to work on it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from shipway.errors import Permanent, Transient
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText
+from shipway.host import Host
+from shipway.step import Drift
+from shipway.steps.apt import ARCHITECTURES, filled, os_release
+from shipway.survey import survey
+
+SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
+# kubeadm's preflight asks for 2 CPUs and 1,700 MB on a control plane (kubeadm preflight NumCPU, Mem).
+CONTROL_PLANE = (2, 1700)
+WORKER = (1, 900)
+FREE_GIB = 8  # images of the control plane, the runtime and a CUDA sample take about 5 GiB
+UNREACHABLE = "000"
+
+
+@dataclass(frozen=True)
+class SystemSupported:
+    """The host runs a supported system on a supported architecture, with systemd."""
+
+    name: str = "operating system and architecture are supported"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Read os-release, the architecture and what process 1 is."""
+        release, machine, init = await on.read(
+            FileText("/etc/os-release"), Says(("uname", "-m")), FileText("/proc/1/comm")
+        )
+        found = os_release(release or "")
+        known = SYSTEMS.get(found.get("ID", ""), ())
+        wrong = []
+        version = found.get("VERSION_ID", "")
+        if not known or (version and version not in known):
+            wrong.append(found.get("PRETTY_NAME", "unknown system"))
+        if machine.stdout.strip() not in ARCHITECTURES:
+            wrong.append(machine.stdout.strip() or "unknown architecture")
+        if (init or "").strip() != "systemd":
+            wrong.append("no systemd")
+        return (
+            Drift(", ".join(wrong), "Ubuntu 20.04-26.04 or Debian 11-14, x86_64 or aarch64, systemd") if wrong else None
+        )
+
+
+@dataclass(frozen=True)
+class SizeEnough:
+    """CPUs, memory and free disk are enough."""
+
+    control_plane: bool
+    name: str = "CPU, memory and disk are enough"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare with what kubeadm asks for."""
+        cpus, memory, disk = await on.read(Says(("nproc",)), FileText("/proc/meminfo"), Says(("df", "-Pk", "/var/lib")))
+        need_cpus, need_mb = CONTROL_PLANE if self.control_plane else WORKER
+        wrong = []
+        count = int(cpus.stdout) if cpus.stdout.strip().isdigit() else 0
+        megabytes = next(
+            (int(line.split()[1]) // 1024 for line in (memory or "").splitlines() if line.startswith("MemTotal:")), 0
+        )
+        last = disk.stdout.strip().splitlines()[-1:]
+        fields = last[0].split() if last else []
+        free = int(fields[3]) / 2**20 if len(fields) > 3 and fields[3].isdigit() else 0.0  # noqa: PLR2004 - column 4
+        if count < need_cpus:
+            wrong.append(f"{count} CPU")
+        if megabytes < need_mb:
+            wrong.append(f"{megabytes} MB memory")
+        if free < FREE_GIB:
+            wrong.append(f"{free:.1f} GiB free in /var/lib")
+        return Drift(", ".join(wrong), f"{need_cpus} CPU, {need_mb} MB, {FREE_GIB} GiB free") if wrong else None
+
+
+@dataclass(frozen=True)
+class CgroupFits:
+    """The cgroup version is one that this Kubernetes runs on."""
+
+    traps: ClassVar[tuple[int, ...]] = (16,)
+    minor: tuple[int, int]
+    allow_v1: bool
+    name: str = "the cgroup version fits"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Kubelet 1.35 and later refuses cgroup v1 (kubernetes#134298)."""
+        kind = (await on.read(Says(("stat", "-fc", "%T", "/sys/fs/cgroup")))).stdout.strip()
+        if kind == "cgroup2fs" or self.minor < (1, 35) or self.allow_v1:
+            return None
+        return Drift(f"cgroup v1 ({kind or 'unknown'})", "cgroup v2, or kubernetes.allow_cgroup_v1: true")
+
+
+@dataclass(frozen=True)
+class PortsFree:
+    """The ports that Kubernetes needs are free, on a host that is not yet part of a cluster."""
+
+    traps: ClassVar[tuple[int, ...]] = (34,)
+    ports: tuple[int, ...]
+    name: str = "the ports are free"
+
+    async def check(self, on: Host) -> Drift | None:
+        """List listening sockets; what a cluster of our own (or an interrupted run) uses is no fault."""
+        sockets, joined, started, admin = await on.read(
+            Says(("ss", "-Hltnp")),
+            FileState("/etc/kubernetes/kubelet.conf"),
+            FileState("/var/lib/shipway/init-started"),
+            FileState("/etc/kubernetes/admin.conf"),
+        )
+        if joined or started or admin:
+            return None
+        used = {}
+        for line in sockets.stdout.splitlines():
+            fields = line.split()
+            port = fields[3].rsplit(":", 1)[-1] if len(fields) > 3 else ""  # noqa: PLR2004 - local address
+            if port.isdigit() and int(port) in self.ports:
+                owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "unknown"
+                used[int(port)] = owner
+        said = ", ".join(f"{port} used by {owner}" for port, owner in sorted(used.items()))
+        return Drift(said, "free") if used else None
+
+
+@dataclass(frozen=True)
+class AddressOnHost:
+    """The declared node address is on one of the host's interfaces."""
+
+    traps: ClassVar[tuple[int, ...]] = (13,)
+    address: str
+    name: str = "the node's address is on the host"
+
+    async def check(self, on: Host) -> Drift | None:
+        """List IPv4 addresses; the whole loopback range is on every host."""
+        if IPv4Address(self.address).is_loopback:
+            return None
+        listed = (await on.read(Says(("ip", "-o", "-4", "addr", "show")))).stdout
+        found = [word.split("/")[0] for line in listed.splitlines() for word in line.split()[3:4]]
+        return None if self.address in found else Drift(", ".join(found) or "no address", self.address)
+
+
+@dataclass(frozen=True)
+class SourcesReachable:
+    """Every source answers from this host."""
+
+    traps: ClassVar[tuple[int, ...]] = (8,)
+    urls: tuple[str, ...]
+    minor: tuple[int, int]
+    name: str = "every source can be reached"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask each source once; any answer but 403 counts, for only the mirror's root may be hidden."""
+        release = await on.read(FileText("/etc/os-release"))
+        plain = os_release(release or "")
+        urls = sorted({_base(filled(url, plain, self.minor)) for url in self.urls})
+        command = ("curl", "-sS", "-o", "/dev/null", "--max-time", "10", "-w", "%{http_code}")
+        answers = await on.read_all([Says((*command, url)) for url in urls])
+        refused = [url for url, answer in zip(urls, answers, strict=True) if answer.stdout.strip() == "403"]
+        silent = [url for url, answer in zip(urls, answers, strict=True) if answer.stdout.strip() == UNREACHABLE]
+        if refused:
+            message = f"{', '.join(refused)} refuses this host's address (HTTP 403)"
+            fix = "Name a mirror for it under `sources` in the cluster file; trying again does not help."
+            raise Permanent(message, host=on.name, code="SHW-310", fix=fix)
+        if silent:
+            fix = "Check DNS, proxy and firewall of the host, or name a mirror under `sources`."
+            raise Transient(f"no answer from {', '.join(silent)}", host=on.name, code="SHW-207", fix=fix)
+        return None
+
+
+def _base(url: str) -> str:
+    """Give scheme and host of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/"
+
+
+@dataclass(frozen=True)
+class CardsHealthy:
+    """The declared cards are there, and the driver answers."""
+
+    traps: ClassVar[tuple[int, ...]] = (4, 31, 32, 33)
+    declared: int | None
+    name: str = "cards are on PCI and the driver answers"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare PCI, driver and declaration; a driver that hangs needs a reboot, no retry helps."""
+        seen, modules = await asyncio.gather(survey(on), on.read(FileText("/proc/modules")))
+        want = seen.cards if self.declared is None else self.declared
+        if want == 0:
+            return None
+        if seen.cards != want:
+            return Drift(f"{seen.cards} on PCI", f"{want} cards")
+        if any(line.startswith("nouveau ") for line in (modules or "").splitlines()):
+            return Drift("the nouveau driver is loaded", "NVIDIA's driver (blacklist nouveau, reboot)")
+        if seen.driver_cards == want:
+            return None
+        said = seen.driver_said or f"the driver shows {seen.driver_cards}"
+        return Drift(said, f"nvidia-smi lists {want} cards (install or reload the driver; reboot if it hangs)")

@@ -1,0 +1,78 @@
+"""Steps about systemd services: running, enabled, and running what their configuration says."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.errors import Blocked
+from shipway.facts.files import FileState
+from shipway.facts.services import UnitState
+from shipway.host import Command, Host
+from shipway.step import Drift, Impact
+
+
+@dataclass(frozen=True)
+class ServiceRuns:
+    """A service is active (where `active`) and enabled."""
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    unit: str
+    active: bool = True
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{self.unit} is {'active and ' if self.active else ''}enabled"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd."""
+        info = await on.read(UnitState(f"{self.unit}.service"))
+        if info.load == "not-found":
+            raise Blocked(f"{self.unit} is not installed yet", host=on.name)
+        running = info.active == "active" or not self.active
+        if running and info.enabled == "enabled":
+            return None
+        return Drift(f"{info.active}, {info.enabled or info.load}", "active, enabled" if self.active else "enabled")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are brought about
+        """Enable it, and start it where it should run; starting what stands still disturbs nobody."""
+        commands = [
+            Command(("systemctl", "unmask", "--quiet", self.unit)),
+            Command(("systemctl", "enable", "--quiet", self.unit)),
+        ]
+        if self.active:
+            commands.append(Command(("systemctl", "start", self.unit), seconds=120))
+        await on.do(*commands)
+
+
+@dataclass(frozen=True)
+class ServiceLoaded:
+    """A service was started after its configuration last changed."""
+
+    traps: ClassVar[tuple[int, ...]] = (22,)
+    impact: ClassVar[Impact] = Impact.SERVICE
+    unit: str
+    files: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{self.unit} runs its current configuration"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the time of start with the files' times of change, both in whole seconds."""
+        files, info = await asyncio.gather(
+            on.read_all([FileState(path) for path in self.files]), on.read(UnitState(f"{self.unit}.service"))
+        )
+        if info.load == "not-found":
+            raise Blocked(f"{self.unit} is not installed yet", host=on.name)
+        changed = max((file.changed for file in files if file), default=0)
+        if info.active == "active" and info.active_since > changed:
+            return None
+        return Drift("started before its configuration changed", "started after")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+        """Restart it, in a later second than the change, so that the times can be told apart."""
+        await on.do(Command(("sleep", "1")), Command(("systemctl", "restart", self.unit), seconds=180))

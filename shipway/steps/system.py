@@ -1,0 +1,55 @@
+"""Steps about the base system: its name, and cloud-init being done with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.facts.commands import Says
+from shipway.facts.files import FileText
+from shipway.host import Command, Host
+from shipway.step import Drift, Impact
+
+CLOUD_INIT = Says(("cloud-init", "status"))
+
+
+@dataclass(frozen=True)
+class HostnameIs:
+    """The host name is the declared one, now and after a reboot."""
+
+    traps: ClassVar[tuple[int, ...]] = (12,)
+    impact: ClassVar[Impact] = Impact.FILES
+    hostname: str
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"the host name is {self.hostname}"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the live and the lasting name."""
+        live, lasting = await on.read(FileText("/proc/sys/kernel/hostname"), FileText("/etc/hostname"))
+        have = {(live or "").strip(), (lasting or "").strip()}
+        return None if have == {self.hostname} else Drift(" and ".join(sorted(have)) or "none", self.hostname)
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are set
+        """Set both."""
+        await on.do(Command(("hostnamectl", "set-hostname", "--", self.hostname)))
+
+
+@dataclass(frozen=True)
+class CloudInitDone:
+    """cloud-init has finished, so that it neither holds dpkg's lock nor rewrites what is set after."""
+
+    traps: ClassVar[tuple[int, ...]] = (1,)
+    impact: ClassVar[Impact] = Impact.NOTHING
+    name: str = "cloud-init is done"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Hosts without cloud-init are done."""
+        said = await on.read(CLOUD_INIT)
+        return Drift("still running", "done") if "running" in said.stdout else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is only waiting
+        """Wait for it, at most 15 minutes."""
+        await on.do(Command(("cloud-init", "status", "--wait"), seconds=900))

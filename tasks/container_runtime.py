@@ -1,0 +1,47 @@
+"""Stage 2, every host (S3): containerd from its repository, configured, running what its configuration says."""
+
+from __future__ import annotations
+
+from shipway.cluster import Cluster
+from shipway.cluster_parts import HostSpec
+from shipway.containerd_config import CERTS, CONFIG, Wanted, hosts_toml
+from shipway.host import Host
+from shipway.kubeadm import sandbox_image
+from shipway.step import Check
+from shipway.steps.apt import RepositoryIs
+from shipway.steps.containerd import ContainerdConfigured, CriAnswers
+from shipway.steps.files import FileIs
+from shipway.steps.packages import PackagesHeld, PackagesInstalled
+from shipway.steps.services import ServiceLoaded, ServiceRuns
+
+
+def mirrors(cluster: Cluster) -> list[Check[Host]]:
+    """Give one step a registry mirror; containerd reads these files anew at every pull, so no restart follows."""
+    return [
+        FileIs(
+            f"{registry} is pulled through its mirror", f"{CERTS}/{registry}/hosts.toml", hosts_toml(registry, str(url))
+        )
+        for registry, url in cluster.sources.registry_mirrors.items()
+    ]
+
+
+def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:
+    """Give what containerd's configuration must bring about on a host, with or without the nvidia runtime."""
+    default = nvidia and cluster.gpu.mode == "default_runtime"
+    return Wanted(sandbox_image(cluster), nvidia, default, cluster.runtime.restrict_oom_score_adj)
+
+
+def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
+    """Give the steps of a host, in order."""
+    runtime = cluster.runtime
+    packages = {runtime.package: runtime.version, **dict.fromkeys(runtime.extra_packages)}
+    return [
+        RepositoryIs("docker", cluster.sources.apt["docker"], cluster.kubernetes.minor),
+        PackagesInstalled("containerd is installed", packages),
+        PackagesHeld((runtime.package,)),
+        *mirrors(cluster),
+        ContainerdConfigured(wanted(cluster)),
+        ServiceRuns("containerd"),
+        ServiceLoaded("containerd", (CONFIG,)),
+        CriAnswers(),
+    ]

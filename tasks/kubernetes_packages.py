@@ -1,0 +1,31 @@
+"""Stage 4, every host (S5): kubelet, kubeadm and kubectl in one version, held, the kubelet enabled."""
+
+from __future__ import annotations
+
+from shipway.cluster import Cluster
+from shipway.cluster_parts import HostSpec
+from shipway.host import Host
+from shipway.kubeadm import CRI_SOCKET, image_repository, sandbox_image
+from shipway.step import Check
+from shipway.steps.apt import RepositoryIs
+from shipway.steps.files import FileIs
+from shipway.steps.init import SandboxImageAgrees
+from shipway.steps.packages import PackagesHeld, PackagesInstalled
+from shipway.steps.services import ServiceRuns
+
+PROGRAMS = ("kubelet", "kubeadm", "kubectl")
+CRICTL = f"runtime-endpoint: {CRI_SOCKET}\nimage-endpoint: {CRI_SOCKET}\n"
+
+
+def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
+    """Give the steps of a host, in order."""
+    kubernetes = cluster.kubernetes
+    fact = f"Kubernetes {kubernetes.version} programs are installed"
+    return [
+        RepositoryIs("kubernetes", cluster.sources.apt["kubernetes"], kubernetes.minor),
+        PackagesInstalled(fact, dict.fromkeys(PROGRAMS, kubernetes.version)),
+        PackagesHeld(PROGRAMS),
+        FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),
+        ServiceRuns("kubelet", active=False),
+        SandboxImageAgrees(sandbox_image(cluster), kubernetes.version, image_repository(cluster)),
+    ]

@@ -1,0 +1,36 @@
+"""Stage 3, GPU hosts (S4): NVIDIA's container toolkit, and its runtime in containerd."""
+
+from __future__ import annotations
+
+from shipway.cluster import Cluster
+from shipway.cluster_parts import HostSpec
+from shipway.containerd_config import CONFIG
+from shipway.host import Host
+from shipway.step import Check
+from shipway.steps.apt import RepositoryIs
+from shipway.steps.containerd import ContainerdConfigured, CriAnswers
+from shipway.steps.packages import PackagesHeld, PackagesInstalled
+from shipway.steps.services import ServiceLoaded
+from tasks.container_runtime import wanted
+
+# One release, four packages: NVIDIA's installation guide pins all of them to the same version.
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+
+
+def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every GPU host
+    """Give the steps of a GPU host, in order."""
+    default = cluster.gpu.mode == "default_runtime"
+    fact = "nvidia is containerd's default runtime" if default else "containerd has the nvidia runtime"
+    return [
+        RepositoryIs("nvidia", cluster.sources.apt["nvidia"], cluster.kubernetes.minor),
+        PackagesInstalled("NVIDIA's container toolkit is installed", dict.fromkeys(TOOLKIT, cluster.gpu.toolkit)),
+        PackagesHeld(TOOLKIT),
+        ContainerdConfigured(wanted(cluster, nvidia=True), name=fact),
+        ServiceLoaded("containerd", (CONFIG,)),
+        CriAnswers(),
+    ]

@@ -1,0 +1,59 @@
+"""Stage 1, every host (S1, S2): base packages, names, swap off for good, kernel modules and settings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from shipway.cluster import Cluster, node_ip
+from shipway.cluster_parts import HostSpec
+from shipway.edits import fstab_without_swap, hosts_file
+from shipway.host import Host
+from shipway.step import Check
+from shipway.steps.apt import RepositoryIs
+from shipway.steps.files import FileEdited, FileIs
+from shipway.steps.kernel import ModulesLoaded, SwapOff, SwapStaysOff, SysctlsLive
+from shipway.steps.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
+from shipway.steps.system import CloudInitDone, HostnameIs
+
+MODULES = ("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
+BRIDGED = {
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+    "net.ipv4.ip_forward": "1",
+}
+# 128 instances are used up by a device plugin and a few log readers (gpu-operator#441); Kubespray uses 8192.
+WATCHES = {"fs.inotify.max_user_instances": "8192", "fs.inotify.max_user_watches": "524288"}
+CLOUD_CONFIG = "# The host name and /etc/hosts are kept by Shipway.\npreserve_hostname: true\nmanage_etc_hosts: false\n"
+
+
+def _settings(values: dict[str, str]) -> str:
+    return "".join(f"{key} = {value}\n" for key, value in values.items())
+
+
+def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+    """Give the steps of a host, in order."""
+    entries = {node_ip(other): other.name for other in cluster.hosts}
+    known = partial(hosts_file, entries=entries)
+    base = cluster.sources.base_apt
+    sources: list[Check[Host]] = []
+    if base:
+        sources.append(RepositoryIs("base", base, cluster.kubernetes.minor, alone=True))
+    upgrade: list[Check[Host]] = [BaseUpgraded()] if cluster.system.upgrade else []
+    return [
+        CloudInitDone(),
+        DpkgInOrder(),
+        *sources,
+        *upgrade,
+        PackagesInstalled("base packages are installed", dict.fromkeys(cluster.system.packages)),
+        FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
+        HostnameIs(host.name),
+        FileEdited("/etc/hosts names every host", "/etc/hosts", known, f"{len(entries)} hosts in our block"),
+        FileEdited("no swap in /etc/fstab", "/etc/fstab", fstab_without_swap, "no swap line", needed=False),
+        SwapStaysOff(),
+        SwapOff(),
+        FileIs("kernel modules load at boot", "/etc/modules-load.d/k8s.conf", "".join(f"{m}\n" for m in MODULES)),
+        ModulesLoaded(MODULES),
+        FileIs("kernel settings last", "/etc/sysctl.d/k8s.conf", _settings(BRIDGED)),
+        FileIs("inotify limits last", "/etc/sysctl.d/90-shipway-inotify.conf", _settings(WATCHES)),
+        SysctlsLive(BRIDGED | WATCHES),
+    ]
