@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import IPv4Address
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from shipway.cluster_faults import Fault, pydantic_faults, refusal
+from shipway.cluster_hosts import node_ip
 from shipway.cluster_parts import (
     Dashboard,
     DevicePlugin,
@@ -25,9 +25,18 @@ from shipway.cluster_parts import (
     System,
     first_label,
 )
+from shipway.cluster_repair import repaired
+from shipway.cluster_text import CODE, LARGEST, source
+from shipway.cluster_types import FilePath
 from shipway.errors import Refused
 from shipway.profiles import DEFAULT_PROFILE, merged, profile_data
+from shipway.solver import missing_files, refusals
 from shipway.ssh_target import Target
+
+__all__ = ["Cluster", "node_ip"]
+
+# Mending one fault can show another behind it (a rule of a section is asked when its values are right).
+MENDINGS = 4
 
 
 class Cluster(Part):
@@ -36,16 +45,16 @@ class Cluster(Part):
     name: Name = Field(description="Name of the cluster.")
     profile: str = Field(DEFAULT_PROFILE, description="Version set: see docs/profiles.md.")
     hosts: tuple[HostSpec, ...] = Field(min_length=1, description="The machines.")
-    ssh: Ssh = Ssh()
-    system: System
-    kubernetes: Kubernetes
-    runtime: Runtime = Runtime()
-    gpu: Gpu = Gpu()
-    network: Network = Network()
-    device_plugin: DevicePlugin
-    dashboard: Dashboard = Dashboard()
-    sources: Sources
-    state_dir: str = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")
+    ssh: Ssh = Field(Ssh(), description="How to log in to every host.")
+    system: System = Field(description="The base system.")
+    kubernetes: Kubernetes = Field(description="Version, networks and API endpoint.")
+    runtime: Runtime = Field(Runtime(), description="containerd.")
+    gpu: Gpu = Field(Gpu(), description="How pods get cards, and how that is proven.")
+    network: Network = Field(Network(), description="The pod network.")
+    device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
+    dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
+    sources: Sources = Field(description="Where packages, images and manifests come from.")
+    state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")
 
     @model_validator(mode="before")
     @classmethod
@@ -105,39 +114,60 @@ class Cluster(Part):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a cluster file; raises Refused with all faults and their places in the file."""
+        """Read a cluster file; raises Refused with all faults and their places, files that it names and lacks too."""
+        where = str(path)
         try:
+            if path.stat().st_size > LARGEST:
+                message = f"{where}: {path.stat().st_size} bytes are more than the {LARGEST} a cluster file may have"
+                raise Refused(message, code=CODE)
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise Refused(f"cluster file {path} cannot be read: {error}") from error
-        return cls.parse(text, where=str(path))
+            message = f"cluster file {where} cannot be read: {error}"
+            raise Refused(message, code=CODE, fix="Name a file that is there: a cluster file in UTF-8.") from error
+        return cls.parse(text, where=where, folder=path.resolve().parent, files=True)
 
     @classmethod
-    def parse(cls, text: str, *, where: str = "cluster file") -> Self:
-        """Read a cluster file's text; raises Refused with all faults and their places in the file."""
+    def parse(cls, text: str, *, where: str = "cluster file", folder: Path | None = None, files: bool = False) -> Self:
+        """Read a cluster file's text; raises Refused with all faults, those of values and those of what cannot work.
+
+        Relative paths are resolved against `folder`; `files` asks that the local files it names are there.
+        """
+        read = source(text, where)
+        faults = [Fault(path, f"stands twice; again in line {line}") for path, line in read.twice]
+        given = {key: value for key, value in read.data.items() if value is not None}
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise Refused(f"{where} is not YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise Refused(f"{where}: a cluster file is a mapping with `name` and `hosts`")
-        faults: list[str] = []
-        try:
-            cluster = cls.model_validate(merged(profile_data(data.get("profile", DEFAULT_PROFILE)), data))
-        except ValidationError as error:
-            faults = [
-                f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
-            ]
-            raise Refused(f"{where}: " + "; ".join(faults)) from error
+            base = profile_data(given.get("profile", DEFAULT_PROFILE))
+        except Refused as error:
+            base = profile_data(DEFAULT_PROFILE)
+            faults.append(Fault(("profile",), error.message.removeprefix("profile: ")))
+            given.pop("profile")
+        cluster, wrong = cls._judged(merged(base, given), base, {"folder": folder} if folder else {})
+        faults += wrong
+        if cluster is not None:
+            bad = [fault.path for fault in faults]
+            said = [*refusals(cluster), *(missing_files(cluster) if files else ())]
+            faults += [fault for fault in said if not _rests_on(fault, bad)]
+        if faults or cluster is None:
+            raise refusal(read, base, faults)
         return cluster
 
+    @classmethod
+    def _judged(
+        cls, data: dict[str, Any], base: Mapping[str, Any], context: Mapping[str, Any]
+    ) -> tuple[Self | None, list[Fault]]:
+        """Give the cluster and its faults; with faults it is one mended for further judging, or None."""
+        faults: list[Fault] = []
+        for _ in range(MENDINGS):
+            try:
+                return cls.model_validate(data, context=dict(context)), faults
+            except ValidationError as error:
+                mended = [fault.path for fault in faults]
+                found = pydantic_faults(error, cls, data)
+                faults += [fault for fault in found if not _rests_on(fault, mended)]
+                data = repaired(data, base, [fault.path for fault in found])
+        return None, faults
 
-def node_ip(host: HostSpec) -> str:
-    """Give the node's address: `node_ip`, else `address` where that is an IP; raises Refused where it is a name."""
-    if host.node_ip:
-        return str(host.node_ip)
-    try:
-        return str(IPv4Address(host.address))
-    except ValueError as error:
-        message = f"hosts.{host.name}: address {host.address} is a name, so node_ip must be given"
-        raise Refused(message) from error
+
+def _rests_on(fault: Fault, bad: Sequence[tuple[str | int, ...]]) -> bool:
+    """Tell whether a fault was told from a value that is itself a fault: it may be none once that is corrected."""
+    return any(path[: len(one)] == one for path in (fault.path, *fault.also) for one in bad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 BEGIN, END = "# BEGIN shipway", "# END shipway"
 OFF = "# off by shipway: "
 
@@ -22,8 +24,8 @@ def with_block(text: str, lines: list[str]) -> str:
     return "\n".join([*kept, BEGIN, *lines, END]) + "\n"
 
 
-def hosts_file(text: str, entries: dict[str, str]) -> str:
-    """Give /etc/hosts with our block of `address name` lines, and without a 127.0.1.1 line for one of our names.
+def hosts_file(text: str, entries: Mapping[str, str]) -> str:
+    """Give /etc/hosts with our block (entries: name -> address), and without a 127.0.1.1 line for one of our names.
 
     Debian's installer writes `127.0.1.1 NAME`, and a kubelet that resolves its own name then takes the loopback
     address (kubernetes#87244).

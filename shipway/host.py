@@ -22,6 +22,7 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 LOOK_SECONDS = 90.0
+TURNS = 3  # of the event loop: a check may gather two looks that gather facts
 OPERATIONS = "/run/shipway"
 AT_WORK = ("active", "activating", "deactivating")
 
@@ -95,7 +96,12 @@ class Host:
 
     async def _flush(self) -> None:
         """Answer all facts asked in this turn with one script."""
-        await asyncio.sleep(0)  # let every check of the stage ask before the script leaves
+        seen = 0
+        for _ in range(TURNS):  # let every check of the stage ask before the script leaves, and checks within checks
+            await asyncio.sleep(0)
+        while seen != len(self._asked):
+            seen = len(self._asked)
+            await asyncio.sleep(0)
         asked, self._asked = self._asked, []
         futures = [self._known[fact] for fact in asked]
         try:

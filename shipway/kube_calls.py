@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from shipway.kube_errors import NOT_FOUND, kind_missing, refusal
+from shipway.kube_errors import NOT_FOUND, PASSING, kind_missing, refusal
 from shipway.kube_paths import Object, Resource, resource_in, root_of, title
 
 CALL_SECONDS = 30.0
@@ -66,12 +66,14 @@ class Calls:
             read.add_done_callback(self._ended)
             self._known[path] = read
         read = self._known[path]
+        keep = False
         try:
-            return await asyncio.shield(read)
-        except Exception:
-            if self._known.get(path) is read:
+            answer = await asyncio.shield(read)
+            keep = answer[0] not in PASSING
+        finally:
+            if not keep and self._known.get(path) is read:  # a failure is no knowledge: the next to ask asks anew
                 del self._known[path]
-            raise
+        return answer
 
     def _ended(self, read: asyncio.Task[tuple[int, str]]) -> None:
         """Let go of a read; its error belongs to whoever asked, also when they no longer wait."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import load_pem_x509_certificate
 
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
 
+VERSION_TAG = 0xA0  # [0], the only optional element before the public key
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 # The pause image each kubeadm minor asks for (`kubeadm config images list`; constants.PauseVersion in its source).
 PAUSE = {
@@ -136,6 +136,34 @@ def as_yaml(documents: list[dict[str, Any]]) -> str:
 
 
 def ca_hash(pem: str) -> str:
-    """Give `sha256:HEX` of a CA certificate's public key, as kubeadm pins it; raises ValueError for no certificate."""
-    key = load_pem_x509_certificate(pem.encode()).public_key()
-    return "sha256:" + hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    """Give `sha256:HEX` of a CA certificate's public key, as kubeadm pins it; raises ValueError for no certificate.
+
+    The public key is cut out of the DER by hand: kubeadm's CAs before 1.24 have serial number 0, which certificate
+    libraries refuse or will refuse (RFC 5280 wants it positive).
+    """
+    der = ssl.PEM_cert_to_DER_cert(pem[pem.find("-----BEGIN CERTIFICATE-----") :].strip())
+    (_, certificate, _), *_ = _elements(der)
+    (_, signed, _), *_ = _elements(certificate)
+    fields = [whole for tag, _, whole in _elements(signed) if tag != VERSION_TAG]
+    if len(fields) < 6:  # noqa: PLR2004 - serial, algorithm, issuer, validity, subject, public key (RFC 5280, 4.1)
+        raise ValueError("not an X.509 certificate")
+    return "sha256:" + hashlib.sha256(fields[5]).hexdigest()
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
+    """Give tag, content and whole bytes of each DER element in a row; raises ValueError where it is cut short."""
+    found = []
+    at = 0
+    while at + 1 < len(data):
+        size, head = data[at + 1], 2
+        if size & 0x80:
+            count = size & 0x7F
+            size, head = int.from_bytes(data[at + 2 : at + 2 + count], "big"), 2 + count
+        end = at + head + size
+        if end > len(data):
+            raise ValueError("not an X.509 certificate: cut short")
+        found.append((data[at], data[at + head : end], data[at:end]))
+        at = end
+    if not found:
+        raise ValueError("not an X.509 certificate: empty")
+    return found

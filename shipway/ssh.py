@@ -86,7 +86,9 @@ class Connection:
         connection = await self._open()
         try:
             async with asyncio.timeout(seconds):
-                done = await connection.run(shlex.join((*sudo, "sh", "-c", text)), input=stdin, encoding=None)
+                # Without input its end must be told: an open input lets a command that reads it wait for ever.
+                feed = {"input": stdin} if stdin else {"stdin": asyncssh.DEVNULL}
+                done = await connection.run(shlex.join((*sudo, "sh", "-c", text)), encoding=None, **feed)
         except TimeoutError as error:
             message = f"no answer within {seconds:.0f} s"
             raise DeadlineExceeded(message, host=self.target.name) from error

@@ -46,7 +46,7 @@ def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         CgroupFits(kubernetes.minor, kubernetes.allow_cgroup_v1),
         PortsFree(ports),
         AddressOnHost(node_ip(host)),
-        SourcesReachable(source_urls(cluster), kubernetes.minor),
+        SourcesReachable(source_urls(cluster)),
         CardsHealthy(None if host.gpus == "auto" else host.gpus),
     ]
 

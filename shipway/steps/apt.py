@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
+from shipway.signing_key import SigningKey, read_key
 from shipway.step import Drift, Impact
 
 KEYRINGS = "/etc/apt/keyrings"
@@ -23,6 +26,12 @@ APT = (
     *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
 )
 APT_SECONDS = 1800
+APT_HELPER = "/usr/lib/apt/apt-helper"  # part of apt itself
+OWN_SOURCES = (
+    "/etc/apt/sources.list",
+    "/etc/apt/sources.list.d/debian.sources",
+    "/etc/apt/sources.list.d/ubuntu.sources",
+)
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -66,97 +75,92 @@ class RepositoryIs:
         return f"/etc/apt/sources.list.d/shipway-{self.title}.list"
 
     @property
-    def _fetched(self) -> str:
-        return f"/var/lib/shipway/apt-{self.title}.fetched"
-
     def _keyring(self) -> str:
-        armored = (self.repository.key.path or self.repository.key.url or "").endswith((".asc", "gpg", ".key"))
-        return f"{KEYRINGS}/shipway-{self.title}.{'asc' if armored else 'gpg'}"
+        return f"{KEYRINGS}/shipway-{self.title}.asc"
+
+    @property
+    def _accepted(self) -> str:
+        return f"/var/lib/shipway/apt-{self.title}.accepted"
 
     async def _line(self, on: Host) -> str:
         release, machine = await on.read(FileText("/etc/os-release"), Says(("uname", "-m")))
         host_os = os_release(release or "")
         host_os["arch"] = ARCHITECTURES.get(machine.stdout.strip(), machine.stdout.strip())
         uri, suite = (filled(part, host_os, self.minor) for part in (self.repository.uri, self.repository.suite))
-        options = f"signed-by={self._keyring()}"
+        options = f"signed-by={self._keyring}"
         return f"deb [{options}] {uri} {' '.join((suite, *self.repository.components))}\n"
 
     async def check(self, on: Host) -> Drift | None:
         """Compare the source line, and the key's fingerprint and expiry."""
-        shows = Says(("gpg", "--show-keys", "--with-colons", self._keyring()))
-        line, (text, shown, lists) = await asyncio.gather(
-            self._line(on), on.read(FileText(self._list), shows, FileState(self._fetched))
+        line, (text, keyring, accepted) = await asyncio.gather(
+            self._line(on), on.read(FileText(self._list), FileState(self._keyring), FileText(self._accepted))
         )
         if text != line:
             return Drift("no such source" if text is None else "another source line", line.strip())
-        trouble = key_trouble(shown.stdout, self.repository.key.fingerprint)
-        if trouble:
-            return Drift(trouble, f"key {self.repository.key.fingerprint or 'readable'}, not expired")
-        return None if lists else Drift("lists never fetched", "fetched")
+        digest, fingerprints, expires = (*(accepted or "").split(), "", "", "")[:3]
+        pinned = self.repository.key.fingerprint
+        if keyring is None or keyring.sha256 != digest:
+            return Drift("no key that was checked", f"key {pinned or 'checked'}")
+        if pinned and pinned not in fingerprints.split(","):
+            return Drift(f"key {fingerprints}", f"key {pinned}")
+        expired = expires.isdigit() and 0 < int(expires) < time.time()
+        return Drift("the key is expired", "a living key") if expired else None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - all of it is made so
-        """Fetch and check the key, write the source, fetch its lists."""
-        await self._place_key(on)
-        await on.write(self._list, (await self._line(on)).encode())
+        """Fetch and check the key, write the source, fetch its lists; the note that all is well comes last."""
+        key = await self._key(on)
+        line = await self._line(on)
+        await self._step_aside(on, line.split("] ", 1)[1].split()[0])
+        await on.write(self._keyring, key.armored.encode())
+        await on.write(self._list, line.encode())
         if self.alone:
-            for own in (
-                "/etc/apt/sources.list",
-                "/etc/apt/sources.list.d/debian.sources",
-                "/etc/apt/sources.list.d/ubuntu.sources",
-            ):
-                if await on.read(FileState(own)):
-                    await on.do(Command(("mv", "-f", own, f"{own}.before-shipway")))
-        source = f"Dir::Etc::sourcelist={self._list}"
-        only = ("-o", source, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Get::List-Cleanup=0")
+            await self._replace_own(on)
+        only = ("-o", f"Dir::Etc::sourcelist={self._list}", "-o", "Dir::Etc::sourceparts=-")
         # A mirror that cannot be reached is a warning for apt: here it is an error.
-        await on.succeed("apt", (*APT, *only, "-o", "APT::Update::Error-Mode=any", "update"), seconds=APT_SECONDS)
-        await on.write(self._fetched, b"")
+        strict = ("-o", "APT::Get::List-Cleanup=0", "-o", "APT::Update::Error-Mode=any")
+        await on.succeed("apt", (*APT, *only, *strict, "update"), seconds=APT_SECONDS)
+        digest = hashlib.sha256(key.armored.encode()).hexdigest()
+        note = f"{digest} {','.join(key.fingerprints)} {key.expires}\n"
+        await on.write(self._accepted, note.encode())
 
-    async def _place_key(self, on: Host) -> None:
-        """Put the key in place after its fingerprint is the pinned one."""
-        key, fresh = self.repository.key, f"{KEYRINGS}/shipway-{self.title}.fetched"
-        if key.path:
-            await on.write(fresh, Path(key.path).expanduser().read_bytes())  # noqa: ASYNC240 - a few kilobytes
+    async def _replace_own(self, on: Host) -> None:
+        """Put the host's own sources aside."""
+        for own in OWN_SOURCES:
+            if await on.read(FileState(own)):
+                await on.do(Command(("mv", "-f", own, f"{own}.before-shipway")))
+
+    async def _step_aside(self, on: Host, uri: str) -> None:
+        """Put aside other source files for the same address: apt refuses one address with two keys (Signed-By)."""
+        listed = await on.read(Says(("grep", "-rlF", "--", uri.rstrip("/"), "/etc/apt/sources.list.d")))
+        others = [path for path in listed.stdout.splitlines() if path.endswith((".list", ".sources"))]
+        for path in others:
+            if path != self._list and not path.startswith("/etc/apt/sources.list.d/shipway-"):
+                await on.do(Command(("mv", "-f", "--", path, f"{path}.before-shipway")))
+
+    async def _key(self, on: Host) -> SigningKey:
+        """Give the key, checked here: a bare host may have neither gpg nor curl, but apt has a helper that fetches."""
+        declared = self.repository.key
+        if declared.path:
+            data = Path(declared.path).expanduser().read_bytes()  # noqa: ASYNC240 - a few kilobytes
         else:
             release = await on.read(FileText("/etc/os-release"))
-            url = filled(key.url or "", os_release(release or ""), self.minor)
+            url, fresh = filled(declared.url or "", os_release(release or ""), self.minor), f"{self._keyring}.fetched"
             await on.do(
                 Command(("install", "-d", "-m", "755", KEYRINGS)),
-                Command(("curl", "-fsSL", "--retry", "2", "--max-time", "60", "-o", fresh, url), seconds=200),
-                Command(("chmod", "644", fresh)),
+                Command((APT_HELPER, "-o", "Acquire::Retries=2", "download-file", url, fresh), seconds=200),
             )
-        shown = await on.read(Says(("gpg", "--show-keys", "--with-colons", fresh)))
-        trouble = key_trouble(shown.stdout, key.fingerprint)
-        if trouble:
+            encoded = await on.read(Says(("base64", "-w0", fresh)))
             await on.do(Command(("rm", "-f", fresh)))
+            data = base64.b64decode(encoded.stdout, validate=False)
+        try:
+            key = read_key(data)
+            trouble = key.trouble(declared.fingerprint, now=time.time())
+        except ValueError as error:
+            trouble = str(error)
+        if trouble:
             fix = (
                 "Compare with the vendor's published fingerprint; correct `fingerprint`, or the mirror that serves it."
             )
-            raise Permanent(f"the {self.title} repository's key is not accepted: {trouble}", code="SHW-306", fix=fix)
-        await on.do(Command(("mv", "-fT", fresh, self._keyring())))
-
-
-def key_trouble(colons: str, fingerprint: str | None, *, now: float | None = None) -> str:
-    """Give what is wrong with a key by gpg's colon listing ("" when nothing is): absent, expired, another one.
-
-    Field 7 of a `pub` record is the expiry in seconds since 1970, field 10 of the `fpr` after it the fingerprint
-    (GnuPG doc/DETAILS).
-    """
-    fingerprints: list[str] = []
-    alive = False
-    pub: list[str] = []
-    for line in colons.splitlines():
-        fields = line.split(":")
-        if fields[0] == "pub" and len(fields) > 6:  # noqa: PLR2004 - field 7
-            pub = fields
-        elif fields[0] == "fpr" and pub and len(fields) > 9:  # noqa: PLR2004 - field 10
-            fingerprints.append(fields[9])
-            expiry = pub[6]
-            expired = pub[1] == "e" or (expiry.isdigit() and float(expiry) < (time.time() if now is None else now))
-            alive = alive or not expired
-            pub = []
-    if not fingerprints:
-        return "no key there"
-    if fingerprint and fingerprint not in fingerprints:
-        return f"key {fingerprints[0]}"
-    return "" if alive else f"key {fingerprints[0]} is expired"
+            message = f"the {self.title} repository's key is not accepted: {trouble}"
+            raise Permanent(message, host=on.name, code="SHW-306", fix=fix)
+        return key

@@ -13,7 +13,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host import Host
 from shipway.step import Drift
-from shipway.steps.apt import ARCHITECTURES, filled, os_release
+from shipway.steps.apt import ARCHITECTURES, os_release
 from shipway.survey import survey
 
 SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
@@ -22,6 +22,7 @@ CONTROL_PLANE = (2, 1700)
 WORKER = (1, 900)
 FREE_GIB = 8  # images of the control plane, the runtime and a CUDA sample take about 5 GiB
 UNREACHABLE = "000"
+NO_CURL = 127
 
 
 @dataclass(frozen=True)
@@ -147,16 +148,15 @@ class SourcesReachable:
 
     traps: ClassVar[tuple[int, ...]] = (8,)
     urls: tuple[str, ...]
-    minor: tuple[int, int]
     name: str = "every source can be reached"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask each source once; any answer but 403 counts, for only the mirror's root may be hidden."""
-        release = await on.read(FileText("/etc/os-release"))
-        plain = os_release(release or "")
-        urls = sorted({_base(filled(url, plain, self.minor)) for url in self.urls})
+        urls = sorted({_base(url) for url in self.urls})
         command = ("curl", "-sS", "-o", "/dev/null", "--max-time", "10", "-w", "%{http_code}")
         answers = await on.read_all([Says((*command, url)) for url in urls])
+        if answers and answers[0].status == NO_CURL:
+            return await self._connected(on, urls)
         refused = [url for url, answer in zip(urls, answers, strict=True) if answer.stdout.strip() == "403"]
         silent = [url for url, answer in zip(urls, answers, strict=True) if answer.stdout.strip() == UNREACHABLE]
         if refused:
@@ -164,9 +164,22 @@ class SourcesReachable:
             fix = "Name a mirror for it under `sources` in the cluster file; trying again does not help."
             raise Permanent(message, host=on.name, code="SHW-310", fix=fix)
         if silent:
-            fix = "Check DNS, proxy and firewall of the host, or name a mirror under `sources`."
-            raise Transient(f"no answer from {', '.join(silent)}", host=on.name, code="SHW-207", fix=fix)
+            raise self._silence(on, silent)
         return None
+
+    async def _connected(self, on: Host, urls: list[str]) -> Drift | None:
+        """Tell by a bare TCP connection, on a host that has no curl yet."""
+        ports = {url: urlsplit(url).port or (443 if url.startswith("https") else 80) for url in urls}
+        dial = ("bash", "-c", 'exec 3<>"/dev/tcp/$0/$1"')
+        tried = await on.read_all([Says((*dial, urlsplit(u).hostname or "", str(p)), 10) for u, p in ports.items()])
+        silent = [url for url, answer in zip(urls, tried, strict=True) if not answer.ok]
+        if silent:
+            raise self._silence(on, silent)
+        return None
+
+    def _silence(self, on: Host, silent: list[str]) -> Transient:
+        fix = "Check DNS, proxy and firewall of the host, or name a mirror under `sources`."
+        return Transient(f"no answer from {', '.join(silent)}", host=on.name, code="SHW-207", fix=fix)
 
 
 def _base(url: str) -> str:

@@ -1,0 +1,65 @@
+"""The `sources` section of a cluster file: where packages, images and manifests come from, and how they are pinned."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from shipway.cluster_types import Component, FilePath, Fingerprint, ManifestName, Part, Registry, Sha256, Suite, Url
+
+
+class Key(Part):
+    """A signing key by URL or local file, pinned by its fingerprint."""
+
+    url: Url | None = Field(None, description="Address of the key.")
+    path: FilePath | None = Field(None, description="Local file with the key, instead of `url`.")
+    fingerprint: Fingerprint | None = Field(
+        None, description="Fingerprint of the primary key; without it any key that is served is taken."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Key:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("takes either url or path")
+        return self
+
+
+class AptRepository(Part):
+    """One apt repository; `{codename}`, `{arch}`, `{os}` and `{minor}` are filled in from the host and the version."""
+
+    uri: Url = Field(description="Address of the repository.")
+    suite: Suite = Field(description="Suite, or `/` for a flat repository.")
+    components: tuple[Component, ...] = Field((), description="Components; none for a flat repository.")
+    key: Key = Field(description="The key its lists are signed with.")
+
+
+class Manifest(Part):
+    """A manifest by URL and SHA-256, or by local path."""
+
+    url: Url | None = Field(None, description="Address of the manifest.")
+    sha256: Sha256 | None = Field(None, description="SHA-256 of the file; needed with `url`.")
+    path: FilePath | None = Field(None, description="Local file, instead of `url`.")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Manifest:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("takes either url or path")
+        if self.url and not self.sha256:
+            raise ValueError("by url needs its sha256")
+        return self
+
+
+class Sources(Part):
+    """Where everything comes from; a site without internet names its mirrors here."""
+
+    apt: dict[Literal["docker", "nvidia", "kubernetes"], AptRepository] = Field(
+        description="Repositories of containerd (`docker`), the NVIDIA toolkit and Kubernetes."
+    )
+    base_apt: AptRepository | None = Field(None, description="Replaces the hosts' own apt sources for base packages.")
+    registry_mirrors: dict[Registry, Url] = Field(
+        default_factory=dict, description="Registry host -> URL of its mirror."
+    )
+    manifests: dict[ManifestName, Manifest] = Field(
+        default_factory=dict, description="tigera_operator, operator_crds (Calico from 3.30 on) and dashboard."
+    )

@@ -1,0 +1,188 @@
+"""The kinds of values in a cluster file: each says in words what it takes, and refuses what could do harm."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo
+
+_NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_ADDRESS = r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$"
+_ENDPOINT = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?$"
+_VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,5}$"
+_APT_VERSION = r"^[0-9][A-Za-z0-9.+:~-]*$"
+_PACKAGE = r"^[a-z0-9][a-z0-9.+-]+$"
+_URL = r"^https?://[^\s\"'`$\\<>|;&()]+$"
+_PATH = r"^[^\x00-\x1f\x7f]+$"
+_USER = r"^[a-z_][a-z0-9_-]{0,31}$"
+_SHA256 = r"^[0-9a-f]{64}$"
+_FINGERPRINT = r"^([0-9A-F]{40}|[0-9A-F]{64})$"
+_IMAGE = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
+_LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
+_REGISTRY = r"^(_default|[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?)$"
+_SUITE = r"^[A-Za-z0-9.{/_][A-Za-z0-9.{}/_-]*$"
+_COMPONENT = r"^[a-z0-9][a-z0-9-]*$"
+_MANIFEST_NAME = r"^[a-z0-9_]+$"
+
+# What each pattern asks for, in words: the text of a fault.
+WORDS: dict[str, str] = {
+    _NAME: "lower-case letters, digits and dashes, 1 to 63, letter or digit first and last (RFC 1123)",
+    _ADDRESS: "an IP address or a DNS name",
+    _ENDPOINT: "host or host:port",
+    _VERSION: "three numbers with dots and no `v`, such as 1.31.7",
+    _APT_VERSION: "a package version or its beginning, such as 1.7.27",
+    _PACKAGE: "a package name: lower-case letters, digits, `.`, `+` and `-`",
+    _URL: "an http:// or https:// address without blanks, quotes or shell characters",
+    _PATH: "a file path without control characters",
+    _USER: "a Unix user name",
+    _SHA256: "64 lower-case hexadecimal digits",
+    _FINGERPRINT: "40 or 64 upper-case hexadecimal digits without blanks",
+    _IMAGE: "an image reference: registry/name:tag",
+    _LABEL_KEY: "a Kubernetes label key",
+    _LABEL_VALUE: "a Kubernetes label value: up to 63 letters, digits, `-`, `_` and `.`",
+    _REGISTRY: "a registry's host name with an optional port, in lower case, or _default",
+    _SUITE: "an apt suite: letters, digits, `/`, `.`, `_` and `-`",
+    _COMPONENT: "an apt component: lower-case letters, digits and dashes",
+    _MANIFEST_NAME: "lower-case letters, digits and `_`",
+}
+TEMPLATES = ("{codename}", "{arch}", "{os}", "{minor}")
+
+
+class Part(BaseModel):
+    """The base of every section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+def _address(value: str) -> str:
+    """Refuse what only looks like an address: 10.0.0.999, a label of 70 letters, 10.0.0.1:22."""
+    if re.fullmatch(r"[0-9.]+", value):
+        try:
+            IPv4Address(value)
+        except AddressValueError as error:
+            message = f"is no IPv4 address ({error})"
+            raise ValueError(message) from error
+    elif ":" in value:
+        try:
+            IPv6Address(value)
+        except AddressValueError as error:
+            raise ValueError("is no IPv6 address; a port goes into ssh.port") from error
+    elif not all(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", label) for label in value.split(".")):
+        raise ValueError("is no DNS name: each part has 1 to 63 letters, digits or inner dashes")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    host, _, port = value.partition(":")
+    _address(host)
+    if port and not 1 <= int(port) <= 65535:  # noqa: PLR2004 - the range of ports
+        raise ValueError("has a port outside 1 to 65535")
+    return value
+
+
+def _url(value: str) -> str:
+    """Refuse credentials (they would be printed) and unknown placeholders."""
+    rest = value
+    for template in TEMPLATES:
+        rest = rest.replace(template, "x")
+    if "{" in rest or "}" in rest:
+        message = f"has an unknown placeholder; known: {', '.join(TEMPLATES)}"
+        raise ValueError(message)
+    try:
+        parts = urlsplit(rest)
+        _ = parts.port
+    except ValueError as error:
+        message = f"is no web address ({error})"
+        raise ValueError(message) from error
+    if not parts.hostname:
+        raise ValueError("names no host")
+    if "@" in parts.netloc:
+        raise ValueError("holds credentials: they would end up in logs; use a mirror that needs none")
+    return value
+
+
+def _template(value: str) -> str:
+    _url(f"http://suite/{value}")
+    return value
+
+
+def _path(value: str, info: ValidationInfo) -> str:
+    """Resolve a relative path against the cluster file's folder, where the reader says which that is."""
+    folder = (info.context or {}).get("folder")
+    relative = folder is not None and not value.startswith(("/", "~"))
+    return str(Path(str(folder)) / value) if relative else value
+
+
+def _text_or(kind: type[Any]) -> BeforeValidator:
+    """Numbers are no addresses, though ipaddress takes them: 5 would be 0.0.0.5."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str | kind):
+            example = "10.244.0.0/16" if kind is IPv4Network else "10.0.0.1"
+            message = f"must be text, such as {example}"
+            raise ValueError(message)  # noqa: TRY004 - Pydantic makes faults of ValueErrors
+        return value
+
+    return BeforeValidator(check)
+
+
+def _network(value: Any) -> Any:
+    """Say which network was meant where host bits are set."""
+    if isinstance(value, str):
+        try:
+            meant = IPv4Network(value.strip(), strict=False)
+        except ValueError as error:
+            message = f"is no IPv4 network ({error})"
+            raise ValueError(message) from error
+        if str(meant) != value.strip() and "/" in value:
+            message = f"has host bits set; the network is {meant}"
+            raise ValueError(message)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Refuse what is not JSON (dates, bytes): it could not be passed on unchanged."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("has a key that is not text: put it in quotes")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if value is not None and not isinstance(value, str | int | float | bool):
+        message = f"holds a {type(value).__name__}: put it in quotes"
+        raise ValueError(message)
+    return value
+
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_address)]
+Endpoint = Annotated[str, StringConstraints(pattern=_ENDPOINT), AfterValidator(_endpoint)]
+Version = Annotated[str, StringConstraints(pattern=_VERSION)]
+AptVersion = Annotated[str, StringConstraints(pattern=_APT_VERSION, max_length=128)]
+Package = Annotated[str, StringConstraints(pattern=_PACKAGE, max_length=128)]
+Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_url)]
+FilePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_path)]
+UnixUser = Annotated[str, StringConstraints(pattern=_USER)]
+Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
+Fingerprint = Annotated[str, StringConstraints(pattern=_FINGERPRINT)]
+ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512)]
+LabelKey = Annotated[str, StringConstraints(pattern=_LABEL_KEY)]
+LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE)]
+Registry = Annotated[str, StringConstraints(pattern=_REGISTRY, max_length=253)]
+Suite = Annotated[str, StringConstraints(pattern=_SUITE, max_length=128), AfterValidator(_template)]
+Component = Annotated[str, StringConstraints(pattern=_COMPONENT, max_length=64)]
+ManifestName = Annotated[str, StringConstraints(pattern=_MANIFEST_NAME, max_length=64)]
+NodeAddress = Annotated[IPv4Address, _text_or(IPv4Address)]
+PodNetwork = Annotated[IPv4Network, BeforeValidator(_network), _text_or(IPv4Network)]
+Plain = Annotated[dict[str, Any], BeforeValidator(_plain)]
+Role = Literal["control_plane", "worker"]
+# Strict: `true` is no number and "22" is text, whatever YAML readers make of them elsewhere.
+Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]

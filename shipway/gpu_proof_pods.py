@@ -1,0 +1,217 @@
+"""The pods of the GPU proof: what they run, what their logs tell, and the checks that watch them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shipway.cluster import Cluster
+from shipway.errors import PostconditionFailed
+from shipway.gpu_proof_seen import PodSeen
+from shipway.kube import Kube, Object
+from shipway.kube_looks import condition
+from shipway.manifests import render
+from shipway.redact import redact
+from shipway.step import Drift
+from shipway.steps.plugin import RUNTIME_CLASS
+
+NAMESPACE = "shipway-verify"
+EXTRA = "gpu-test-extra"
+SAMPLE = "/cuda-samples/vectorAdd"  # where NVIDIA's cuda-sample images keep it
+LISTED = "cards-listed"
+PASSED = "Test PASSED"
+ENDED = "vectorAdd ended with exit status"
+FULL = "Insufficient nvidia.com/gpu"
+# A pod that was told one of these does not start by waiting: its node's containerd has no such runtime.
+HOPELESS = re.compile(r"no runtime for \"?\w+\"? is configured|no corresponding runtime configured")
+_UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
+_GIVEN = re.compile(r"^devices=(.*)$", re.MULTILINE)
+_NO_DEVICE = frozenset({"", "all", "none", "void"})
+
+
+def script(*, compute: bool) -> str:
+    """Give what a pod runs: say the card, compute where asked for, stay. Only sh, echo and sleep must be there."""
+    parts = ['echo "devices=$NVIDIA_VISIBLE_DEVICES"', "nvidia-smi -L", f"echo {LISTED}"]
+    parts += [SAMPLE, f'echo "{ENDED} $?"'] if compute else []
+    return "; ".join([*parts, "sleep 86400"])
+
+
+def test_pod(cluster: Cluster, name: str) -> Object:
+    """Give one pod that asks for one card."""
+    return render(
+        "verify/pod.yaml",
+        name=name,
+        namespace=NAMESPACE,
+        image=cluster.gpu.verify_image,
+        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
+        script=script(compute=cluster.gpu.compute == "required"),
+        seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the cards are free again
+    )[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a pod's log tells: the cards it was given, and how the sample ended (None: it has not)."""
+
+    devices: tuple[str, ...]
+    passed: bool | None = None
+
+
+def said(log: str) -> Said | None:
+    """Give what a log tells so far; None before the pod has said which card it has.
+
+    UUIDs that nvidia-smi lists inside the pod count; without it, NVIDIA_VISIBLE_DEVICES as the kubelet set it.
+    """
+    given = _GIVEN.search(log)
+    if given is None or LISTED not in log:
+        return None
+    words = [word.strip() for word in given[1].split(",")]
+    devices = _UUID.findall(log) or [word for word in words if word not in _NO_DEVICE and not word.startswith("/")]
+    passed = PASSED in log if ENDED in log else None
+    return Said(tuple(dict.fromkeys(devices)), passed)
+
+
+def why_waiting(pod: Object, events: Sequence[str]) -> str:
+    """Give why a pod does not run: its image, its place, its sandbox; empty when nothing is said."""
+    status = pod.get("status") or {}
+    states = [entry.get("state") or {} for entry in status.get("containerStatuses") or ()]
+    for state in [entry.get("waiting") or entry.get("terminated") or {} for entry in states]:
+        if state.get("reason") and state["reason"] != "ContainerCreating":
+            return f"{state['reason']}: {state.get('message', '')}".rstrip(": ")
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"FailedScheduling: {scheduled.get('message', '')}"
+    if status.get("reason"):
+        return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+    failed = [event for event in events if event.startswith(("Failed", "BackOff", "Unexpected"))]
+    return failed[-1] if failed else ""
+
+
+def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
+    """Give a pod as a piece of evidence, free of secrets."""
+    status = pod.get("status") or {}
+    return PodSeen(
+        name=pod["metadata"]["name"],
+        node=(pod.get("spec") or {}).get("nodeName", ""),
+        phase=status.get("phase", ""),
+        why=redact(why_waiting(pod, events)),
+        events=tuple(redact(event) for event in events[-8:]),
+        log=redact(log[-4000:]),
+    )
+
+
+async def _pods(on: Kube) -> dict[str, Object]:
+    return {pod["metadata"]["name"]: pod for pod in await on.list_("v1", "Pod", NAMESPACE)}
+
+
+@dataclass(frozen=True)
+class AllRun:
+    """All pods of the proof are Running in one and the same look, so no card was used twice in turn."""
+
+    traps: ClassVar[tuple[int, ...]] = (46, 47)
+    names: Sequence[str] = field(hash=False)
+    name: str = "all test pods run at once"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the pods and their events; raises PostconditionFailed for a pod that will never run."""
+        pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
+        running = [name for name in self.names if _phase(pods.get(name)) == "Running"]
+        if len(running) == len(self.names):
+            return None
+        waiting = {}
+        for name in (name for name in self.names if name not in running):
+            events = _about(listed, name)
+            waiting[name] = why_waiting(pods[name], events) if name in pods else "gone"
+            over = _phase(pods.get(name)) in ("Failed", "Succeeded") or HOPELESS.search("\n".join(events))
+            if over:
+                raise PostconditionFailed(f"{name} does not run: {waiting[name] or _phase(pods.get(name))}")
+        name, why = next(((name, why) for name, why in waiting.items() if why), (next(iter(waiting)), "starting"))
+        return Drift(f"{len(running)} of {len(self.names)} running; {name}: {why[:300]}", f"{len(self.names)} running")
+
+
+def _phase(pod: Object | None) -> str:
+    return str((pod.get("status") or {}).get("phase", "")) if pod else ""
+
+
+def _about(events: Sequence[Object], name: str) -> list[str]:
+    """Give the events about one pod as texts, oldest first."""
+    own = [event for event in events if (event.get("involvedObject") or {}).get("name") == name]
+    own.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+    return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in own]
+
+
+@dataclass(frozen=True)
+class AllSpoke:
+    """Every pod has said which card it has, and has computed where that is asked for; what they said is in `heard`."""
+
+    traps: ClassVar[tuple[int, ...]] = (31, 46)
+    names: Sequence[str] = field(hash=False)
+    compute: bool
+    heard: dict[str, Said] = field(default_factory=dict, hash=False)
+    name: str = "every test pod has said which card it has"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read the logs of those that have not said all yet."""
+        asked = [name for name in self.names if not self._done(self.heard.get(name))]
+        logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in asked))
+        self.heard.update({name: words for name, log in zip(asked, logs, strict=True) if (words := said(log))})
+        silent = [name for name in self.names if not self._done(self.heard.get(name))]
+        if not silent:
+            return None
+        what = "its card" if silent[0] not in self.heard else "the result of the CUDA sample"
+        return Drift(f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not told {what}", "all have spoken")
+
+    def _done(self, words: Said | None) -> bool:
+        return words is not None and (words.passed is not None or not self.compute)
+
+
+@dataclass(frozen=True)
+class ExtraWaits:
+    """One pod more than there are cards stays Pending, for the lack of a card and nothing else."""
+
+    traps: ClassVar[tuple[int, ...]] = (46,)
+    name: str = f"a further pod stays Pending: {FULL}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the scheduler's word; raises PostconditionFailed when it found a card."""
+        pod = await on.get("v1", "Pod", EXTRA, NAMESPACE)
+        scheduled = condition(pod or {}, "PodScheduled")
+        if scheduled.get("status") == "True" or (pod and pod["spec"].get("nodeName")):
+            node = pod["spec"].get("nodeName") if pod else ""
+            raise PostconditionFailed(f"the further pod was given a card on {node}: there are more cards than counted")
+        message = str(scheduled.get("message", ""))
+        if scheduled.get("status") == "False" and FULL in message:
+            return None
+        return Drift(message or "the scheduler has not said anything", FULL)
+
+
+@dataclass(frozen=True)
+class PodsGone:
+    """Nothing of a proof is left: its namespace is gone with all that was in it."""
+
+    name: str = f"nothing of an earlier proof is left in {NAMESPACE}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for the namespace."""
+        if await on.get("v1", "Namespace", NAMESPACE) is None:
+            return None
+        pods = await on.list_("v1", "Pod", NAMESPACE)
+        return Drift(f"namespace {NAMESPACE} with {len(pods)} pods is still being deleted", "gone")
+
+
+def same_cards(heard: Mapping[str, Said]) -> list[str]:
+    """Give what is wrong with the cards that were given: none, several, or the same one twice."""
+    faults = [
+        f"{name} was given {len(words.devices)} cards ({', '.join(words.devices) or 'none'}) instead of one"
+        for name, words in sorted(heard.items())
+        if len(words.devices) != 1
+    ]
+    holders: dict[str, list[str]] = {}
+    for name, words in sorted(heard.items()):
+        for device in words.devices:
+            holders.setdefault(device, []).append(name)
+    shared = {device: names for device, names in holders.items() if len(names) > 1}
+    return faults + [f"the same card was given to {' and '.join(names)}: {device}" for device, names in shared.items()]

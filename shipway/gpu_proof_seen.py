@@ -1,0 +1,65 @@
+"""What was seen of hosts, nodes and pods when a GPU proof failed: plain data, free of secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class HostGpuFacts:
+    """What was seen on a host over SSH; None means that it was not looked at.
+
+    `pci` counts NVIDIA cards on the bus, `driver` the cards `nvidia-smi -L` lists, `driver_said` its error.
+    """
+
+    pci: int | None = None
+    driver: int | None = None
+    driver_said: str = ""
+    toolkit: bool | None = None
+    handler: bool | None = None
+    default_runtime: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """A pod as it was seen: why it waits, its events (`reason: message`) and its log, redacted."""
+
+    name: str
+    node: str = ""
+    phase: str = ""
+    why: str = ""
+    events: tuple[str, ...] = ()
+    log: str = ""
+
+    @property
+    def text(self) -> str:
+        """Everything that was said about it and by it."""
+        return "\n".join((self.why, *self.events, self.log))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node as it was seen; `why_not_ready` and `barred` (what keeps pods away) are empty when all is well."""
+
+    name: str
+    expected: int
+    allocatable: int = 0
+    capacity: int = 0
+    why_not_ready: str = ""
+    barred: str = ""
+    labelled: bool = True
+    host: HostGpuFacts = HostGpuFacts()
+    plugin: PodSeen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that a failed proof leaves behind; `handler` is that of RuntimeClass nvidia, None where there is none."""
+
+    mode: Literal["runtime_class", "default_runtime"]
+    nodes: tuple[NodeSeen, ...] = ()
+    pods: tuple[PodSeen, ...] = ()
+    handler: str | None = None
+    plugin_declared: bool = True
+    refusal: str = ""

@@ -1,0 +1,42 @@
+"""A repository's signing key: its fingerprints, when it expires, and whether it is the pinned one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pysequoia import Cert
+
+ARMOR = b"-----BEGIN"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """The certificates of a key file; `expires` in seconds since 1970, 0 when the longest lived never does."""
+
+    armored: str
+    fingerprints: tuple[str, ...]
+    expires: int
+
+    def trouble(self, pinned: str | None, *, now: float) -> str:
+        """Give what is wrong with it ("" when nothing is): another key, or expired at `now` (seconds since 1970)."""
+        if pinned and pinned not in self.fingerprints:
+            return f"its fingerprint is {', '.join(self.fingerprints)}, not the pinned {pinned}"
+        if self.expires and self.expires < now:
+            return f"it expired on {datetime.fromtimestamp(self.expires, UTC):%Y-%m-%d}"
+        return ""
+
+
+def read_key(data: bytes) -> SigningKey:
+    """Read an OpenPGP key file, armored or binary; raises ValueError when it is none."""
+    try:
+        certificates = Cert.split_bytes(data)
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"not an OpenPGP key: {error}") from error
+    if not certificates:
+        raise ValueError("no OpenPGP key in it")
+    ends = [one.expiration for one in certificates]
+    expires = 0 if any(end is None for end in ends) else max(int(end.timestamp()) for end in ends if end)
+    text = data.decode("ascii", errors="replace") if data.lstrip().startswith(ARMOR) else ""
+    armored = text or "".join(str(one) for one in certificates)
+    return SigningKey(armored, tuple(one.fingerprint.upper() for one in certificates), expires)

@@ -1,0 +1,47 @@
+"""The local files a cluster file names: each must be there before anything is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path as File
+from typing import TYPE_CHECKING
+
+from shipway.cluster_faults import Fault
+from shipway.cluster_hosts import HostSsh, Ssh
+from shipway.cluster_text import Path
+
+if TYPE_CHECKING:
+    from shipway.cluster import Cluster
+
+
+def _logins(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
+    """Give place and path of every SSH key; known_hosts may be made by accept-new and is not asked for."""
+    sections: list[tuple[Path, Ssh | HostSsh]] = [(("ssh",), cluster.ssh)]
+    sections += [(("hosts", index, "ssh"), host.ssh) for index, host in enumerate(cluster.hosts)]
+    for place, section in sections:
+        yield (*place, "key"), section.key
+        yield (*place, "jump", "key"), section.jump.key if section.jump else None
+
+
+def _contents(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
+    """Give place and path of every apt key and manifest."""
+    sources, network = cluster.sources, cluster.network
+    for title, repository in sources.apt.items():
+        yield ("sources", "apt", title, "key", "path"), repository.key.path
+    yield ("sources", "base_apt", "key", "path"), sources.base_apt.key.path if sources.base_apt else None
+    for name, manifest in sources.manifests.items():
+        yield ("sources", "manifests", name, "path"), manifest.path
+    for index, path in enumerate(network.manifests if network.provider == "manifests" else ()):
+        yield ("network", "manifests", index), path
+
+
+def missing_files(cluster: Cluster) -> Iterator[Fault]:
+    """Give a fault for every named local file that is not a readable file."""
+    for place, path in (*_logins(cluster), *_contents(cluster)):
+        if path is None:
+            continue
+        try:
+            File(path).expanduser().open("rb").close()
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            yield Fault(place, f"{path} cannot be read: {reason}")

@@ -1,0 +1,164 @@
+"""The run that tasks work for: its cluster, its permission, its connections; found by context, never an argument.
+
+Prefect stores arguments and results, and a stored connection is neither data nor alive after a retry. So tasks take
+names, and find what lives here; a run's contents are born in `opened` and end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Literal, Protocol
+from uuid import UUID
+
+from shipway.cluster import Cluster
+from shipway.cluster_parts import HostSpec
+from shipway.errors import Refused
+from shipway.gpu_proof import Proof
+from shipway.host import Host
+from shipway.kube import Kube
+from shipway.retry import patiently
+from shipway.ssh import Pool
+from shipway.step import Impact, StepResult
+from shipway.survey import Survey
+from tasks.stage_result import StageResult, StepRow
+
+Mode = Literal["bootstrap", "plan"]
+CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
+
+
+class View(Protocol):
+    """What hears of a run's progress, and shows it."""
+
+    def began(self, host: str, stage: str) -> None:
+        """A stage starts on a host."""
+
+    def told(self, host: str, stage: str, result: StepResult) -> None:
+        """A step of it is known."""
+
+    def said(self, host: str, stage: str, sentence: str) -> None:
+        """A wait saw something new."""
+
+    def ended(self, result: StageResult) -> None:
+        """The stage is over."""
+
+
+class Unseen:
+    """The view of a run that nobody watches."""
+
+    def began(self, host: str, stage: str) -> None:
+        """Show nothing."""
+
+    def told(self, host: str, stage: str, result: StepResult) -> None:
+        """Show nothing."""
+
+    def said(self, host: str, stage: str, sentence: str) -> None:
+        """Show nothing."""
+
+    def ended(self, result: StageResult) -> None:
+        """Show nothing."""
+
+
+VIEW: ContextVar[View] = ContextVar("VIEW")
+_RUN: ContextVar[Run] = ContextVar("_RUN")
+
+
+class Run:
+    """One run on one cluster, for as long as it lasts."""
+
+    def __init__(self, cluster: Cluster, mode: Mode, only: Sequence[str] = (), reset: Sequence[str] = ()) -> None:
+        unknown = [name for name in (*only, *reset) if name not in {host.name for host in cluster.hosts}]
+        if unknown:
+            known = ", ".join(host.name for host in cluster.hosts)
+            raise Refused(f"{', '.join(unknown)}: no such host in the cluster file; it has {known}", code="SHW-100")
+        self.cluster, self.mode, self.only, self.reset = cluster, mode, tuple(only), tuple(reset)
+        self.allow = Impact.NOTHING if mode == "plan" else Impact.WORKLOADS
+        self.view = VIEW.get(Unseen())
+        self.started = time.monotonic()
+        self.results: list[StageResult] = []
+        self.surveys: dict[str, Survey] = {}
+        self.task_runs: list[UUID] = []
+        self.flow_runs: list[UUID] = []
+        self.admitted: set[str] = set()
+        self.ready: set[str] = set()
+        self.proof: Proof | None = None
+        self.busy: dict[str, list[str]] = {}
+        self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self.last_said: dict[str, str] = {}
+        self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
+        self._pool = Pool()
+        self._kube: Kube | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def hosts(self) -> tuple[HostSpec, ...]:
+        """The hosts this run is about: all, or those named by --host."""
+        return tuple(host for host in self.cluster.hosts if not self.only or host.name in self.only)
+
+    @property
+    def control(self) -> HostSpec:
+        """The host that initialises the control plane."""
+        return self.cluster.control_planes[0]
+
+    def session(self, name: str) -> Host:
+        """Give the session of a host; one connection a host for the whole run."""
+        return self._pool.host(self.cluster.target(self.cluster.host(name)))
+
+    def cards(self, host: HostSpec) -> int:
+        """Give how many cards a host is expected to have: as declared, else what PCI showed."""
+        if host.gpus != "auto":
+            return host.gpus
+        survey = self.surveys.get(host.name)
+        return survey.cards if survey else 0
+
+    def allowed(self, host: str) -> Impact:
+        """Give the highest impact a step may have on a host: less where GPU workloads run than on others."""
+        return min(self.allow, Impact.FILES) if host in self.busy else self.allow
+
+    def skip(self, host: str, stage: str) -> None:
+        """Keep that a stage was not run, for what it builds on did not succeed."""
+        why = "not tried: what it builds on did not succeed"
+        self.results.append(StageResult(host, stage, "unknown", (StepRow(stage, "unknown", why=why),)))
+
+    async def kube(self) -> Kube:
+        """Give the cluster's API, connected when first asked for.
+
+        Raises Blocked while the control plane is not initialised, and the SSH errors of reaching its host.
+        """
+        async with self._connecting:
+            if self._kube is None:
+                control = self.session(self.control.name)
+                self._kube = await patiently(lambda: Kube.connect(control, self.cluster))
+            return self._kube
+
+    @property
+    def folder(self) -> Path:
+        """The controller's folder of this cluster: lock, kubeconfig, tokens."""
+        return Path(self.cluster.state_dir).expanduser() / self.cluster.name
+
+    async def close(self) -> None:
+        """End every connection."""
+        if self._kube is not None:
+            await self._kube.close()
+        await self._pool.close()
+
+
+@asynccontextmanager
+async def opened(run: Run) -> AsyncIterator[Run]:
+    """Make the run the current one, and close its connections at the end."""
+    token = _RUN.set(run)
+    try:
+        yield run
+    finally:
+        _RUN.reset(token)
+        await run.close()
+
+
+def current() -> Run:
+    """Give the run that this task works for; raises LookupError outside one."""
+    return _RUN.get()

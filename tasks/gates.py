@@ -1,0 +1,91 @@
+"""The gates between stages, checks that nothing can apply, and the steps that each node takes once it has joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.cluster import Cluster
+from shipway.cluster_parts import HostSpec
+from shipway.errors import ApiRefused, ApiUnavailable
+from shipway.kube import Kube
+from shipway.redact import tail
+from shipway.step import Check, Drift
+from shipway.steps.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
+from shipway.steps.plugin import GPU_LABEL, PluginRunning
+
+__all__ = [
+    "ApiAnswers",
+    "CardsAllocatable",
+    "EtcdHealthy",
+    "NodesReady",
+    "PluginRunning",
+    "WorkloadRuns",
+    "cluster_gates",
+    "node_steps",
+]
+
+OK = 200
+
+
+@dataclass(frozen=True)
+class ApiAnswers:
+    """The API server says of itself that it is ready; an answer that it is not names the parts that fail."""
+
+    traps: ClassVar[tuple[int, ...]] = (34,)
+    name: str = "the Kubernetes API answers and is ready"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask /readyz; raises ApiUnavailable where nothing answers."""
+        failing = await _failing(on)
+        return Drift(f"not ready: {', '.join(failing)}", "ready") if failing else None
+
+
+@dataclass(frozen=True)
+class EtcdHealthy:
+    """The API server reaches its etcd."""
+
+    name: str = "etcd is healthy"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask /readyz for the parts that are about etcd."""
+        failing = [part for part in await _failing(on) if part.startswith("etcd")]
+        return Drift(f"failing: {', '.join(failing)}", "healthy") if failing else None
+
+
+async def _failing(on: Kube) -> list[str]:
+    """Give the names of the parts that /readyz marks with [-]; empty when all are well."""
+    code, text = await on.raw("/readyz?verbose")
+    parts = [line[3:].split(" ")[0] for line in text.splitlines() if line.startswith("[-]")]
+    if code == OK or parts:
+        return parts
+    error = ApiUnavailable if code >= 500 else ApiRefused  # noqa: PLR2004 - the class of the server's own faults
+    raise error(f"/readyz answered {code}: {tail(text, 3)}")
+
+
+def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> list[Check[Kube]]:
+    """Give what a node takes once it is registered: its labels, and pods on the control plane where that is wanted.
+
+    `cards` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with cards.
+    """
+    declared = host.gpus if cards is None else cards
+    labels = {**host.labels, **({GPU_LABEL: "true"} if declared else {})}
+    steps: list[Check[Kube]] = [NodeLabels(host.name, labels)] if labels else []
+    if host in cluster.control_planes and cluster.schedules_on_control_plane:
+        steps.append(NodeUntainted(host.name))
+    return steps
+
+
+def cluster_gates(cluster: Cluster, expected: Mapping[str, int]) -> list[Check[Kube]]:
+    """Give what must hold before GPUs are proven: nodes Ready, the plugin up, every card allocatable.
+
+    `expected` gives the cards of every node that is to be part of the cluster; 0 for one without.
+    """
+    gates: list[Check[Kube]] = [NodesReady(tuple(expected))]
+    if any(expected.values()):
+        gates += [
+            PluginRunning(cluster.gpu.mode),
+            CardsAllocatable({n: count for n, count in expected.items() if count}),
+        ]
+    return gates

@@ -1,0 +1,129 @@
+"""A stage as a Prefect task run: one stage on one host, tried again only for what may pass."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import Any
+
+from prefect import State, Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.logging import get_run_logger
+from prefect.states import Failed
+from prefect.tasks import exponential_backoff
+
+from shipway.errors import ShipwayError
+from shipway.step import StepResult
+from tasks.context import Run, current
+from tasks.stage_result import StageResult, StepRow, cut_short, errors_of, reported, worst
+from tasks.stages import RETRIES, STAGES
+
+
+class Returned:
+    """Carries a stage's result out of its task.
+
+    No dataclass, on purpose: Prefect draws an edge from a task to whoever is given one of the fields of its result,
+    and two stages that share a host's name share that string.
+    """
+
+    def __init__(self, result: StageResult) -> None:
+        self.result = result
+
+    def __repr__(self) -> str:
+        return f"<{self.result.stage} on {self.result.host}: {self.result.outcome}>"
+
+
+async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Say whether trying again can help; a coroutine, for Prefect gives a plain function no result to judge by."""
+    data = await state.aresult(raise_on_failure=False)
+    return isinstance(data, Returned) and data.result.may_pass
+
+
+@task(
+    cache_policy=NO_CACHE,  # "look again" must look again
+    persist_result=False,
+    task_run_name="{stage} on {host}",
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(backoff_factor=2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_may_pass,
+)
+async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
+    """Run a stage of the current run on a host; gives the result, in a failed state where nothing may build on it."""
+    run, log = current(), get_run_logger()
+    run.view.began(host, stage)
+    result = await _done(run, stage, host)
+    for row in result.rows:
+        log.info("%s: %s%s", row.step, row.outcome, f" (was {row.have}; want {row.want})" if row.want else "")
+    for error in result.errors:
+        log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)
+    run.view.ended(result)
+    return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
+
+
+async def _done(run: Run, stage: str, host: str) -> StageResult:
+    """Give how the stage ended; an error of ours is a result, anything else is a fault of ours and goes on up."""
+    session = run.session(host) if host in {spec.name for spec in run.cluster.hosts} else None
+    before, started = session.round_trips if session else 0, time.monotonic()
+    results: list[StepResult] = []
+    try:
+        results = await STAGES[stage].work(run, stage, host)
+        errors = errors_of(host, results, run.allow)
+    except ShipwayError as error:
+        errors = (reported(error.at(host=host, step=stage)),)
+    rows = tuple(_remembered(run, stage, host, StepRow.of(result)) for result in results)
+    outcome = "failed" if errors else worst([row.outcome for row in rows])
+    trips = session.round_trips - before if session else 0
+    return StageResult(host, stage, outcome, rows, trips, round(time.monotonic() - started, 3), errors)
+
+
+def _remembered(run: Run, stage: str, host: str, row: StepRow) -> StepRow:
+    """Give the row as `changed` where an earlier attempt of this stage changed it and this one found it in place."""
+    changed = run.changed[stage, host]
+    if row.outcome == "changed":
+        changed.add(row.step)
+    elif row.outcome == "ok" and row.step in changed:
+        return StepRow(row.step, "changed", row.have, row.want, row.why, row.seconds)
+    return row
+
+
+@cache
+def stage_task(stage: str, seconds: float) -> Task[[str, str], Any]:
+    """Give the task of a stage, with the stage's name, limit and retries."""
+    retries = STAGES[stage].retries
+    return run_stage.with_options(name=stage, timeout_seconds=seconds, retries=retries, tags=[stage])
+
+
+def edge(state: State[Any]) -> State[Any]:
+    """Give the state so that waiting for it draws this one edge: with its data, Prefect would follow that as well.
+
+    Completed states lose their data to True, for a state without any raises MissingResult where it is waited for.
+    """
+    return state.model_copy(update={"data": True}) if state.is_completed() else state
+
+
+async def on(stage: str, host: str, *after: State[Any] | None) -> State[Any] | None:
+    """Run a stage after the given ones; give its state when later stages may build on it, else None.
+
+    The result is kept in the current run. Where one of `after` is None the stage is not run: whoever made that None
+    has told why.
+    """
+    run = current()
+    waits = [edge(state) for state in after if state is not None]
+    if len(waits) < len(after):
+        run.skip(host, stage)
+        return None
+    seconds = STAGES[stage].seconds(run.cluster)
+    state: State[Any] = await stage_task(stage, seconds)(stage, host, wait_for=waits, return_state=True)
+    if state.state_details.task_run_id:
+        run.task_runs.append(state.state_details.task_run_id)
+    data = await state.aresult(raise_on_failure=False)
+    if isinstance(data, Returned):
+        run.results.append(data.result)
+    elif state.name == "TimedOut":
+        run.results.append(cut_short(host, stage, seconds, run.last_said.get(host, "")))
+        run.view.ended(run.results[-1])
+    elif isinstance(data, BaseException):
+        raise data  # no error of ours: a fault in this program, and Prefect holds its traceback
+    return state if state.is_completed() else None

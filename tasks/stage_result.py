@@ -1,0 +1,100 @@
+"""How a stage ended on a host: plain data for the report, the artifacts and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shipway.errors import DeadlineExceeded, ErrorReport, Permanent, ShipwayError
+from shipway.redact import redact
+from shipway.step import Impact, Outcome, StepResult
+
+WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")
+BY_HAND = "Bring the host to what is wanted (no step can do it for you), then run again."
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step's line: what was, what was wanted, and why it failed or could not be told."""
+
+    step: str
+    outcome: Outcome
+    have: str = ""
+    want: str = ""
+    why: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, result: StepResult) -> StepRow:
+        """Give the line of a step's result, every text redacted."""
+        have, want = (result.drift.have, result.drift.want) if result.drift else ("", "")
+        why = result.error.message if result.error else ""
+        return cls(result.step, result.outcome, redact(have), redact(want), redact(why), round(result.seconds, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """One stage on one host (or on `cluster`); `round_trips` counts SSH exchanges with that host, `seconds` is wall time."""
+
+    host: str
+    stage: str
+    outcome: Outcome
+    rows: tuple[StepRow, ...] = ()
+    round_trips: int = 0
+    seconds: float = 0.0
+    errors: tuple[ErrorReport, ...] = ()
+
+    @property
+    def stands(self) -> bool:
+        """Whether what comes after may build on it."""
+        return not self.errors
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether trying again can help."""
+        return any(error.retryable for error in self.errors)
+
+    @property
+    def said(self) -> str:
+        """One line for a task run's state: what failed, or what was done."""
+        if self.errors:
+            return "; ".join(f"{error.step}: {error.cause} [{error.code}]" for error in self.errors)[:500]
+        counts = {outcome: sum(row.outcome == outcome for row in self.rows) for outcome in reversed(WORST_FIRST)}
+        return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """Give the worst of the outcomes; `ok` for none."""
+    return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "ok")
+
+
+def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[ErrorReport, ...]:
+    """Give what keeps later stages from building on these: failures, and what no step can bring about.
+
+    A plan is told of drift, it does not fail by it; a drift that only a higher permission may change is no error.
+    """
+    found: list[ErrorReport] = []
+    for result in results:
+        if result.outcome == "failed" and result.error:
+            found.append(reported(result.error.at(host=host, step=result.step)))
+        elif result.outcome == "drifted" and result.impact is Impact.NOTHING and allow is not Impact.NOTHING:
+            found.append(reported(fault(host, result)))
+    return tuple(found)
+
+
+def fault(host: str, result: StepResult) -> ShipwayError:
+    """Give the error of a check that is not as wanted and that nothing can apply."""
+    return Permanent(str(result.drift), host=host, step=result.step, fix=BY_HAND)
+
+
+def reported(error: ShipwayError) -> ErrorReport:
+    """Give the error as a row of the report, its texts redacted."""
+    row = error.report()
+    return ErrorReport(row.host, row.step, row.code, redact(row.cause), redact(row.fix), row.retryable)
+
+
+def cut_short(host: str, stage: str, seconds: float, last: str) -> StageResult:
+    """Give the result of a stage that ran out of its time; `last` is the last thing seen."""
+    message = f"not done after {seconds:.0f} s; last seen: {last or 'nothing yet'}"
+    error = reported(DeadlineExceeded(message, host=host, step=stage))
+    return StageResult(host, stage, "failed", seconds=seconds, errors=(error,))

@@ -1,0 +1,167 @@
+"""The table of stages: what each one does on a host or the cluster, and how long one attempt may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+from shipway.cluster import Cluster
+from shipway.converge import On, converge, wait_until
+from shipway.errors import ShipwayError
+from shipway.host import Host
+from shipway.kube import Kube, save_kubeconfig
+from shipway.step import Check, Drift, Impact, StepResult
+from shipway.survey import CLOCK, Survey, survey
+from tasks import (
+    container_runtime,
+    control_plane,
+    dashboard,
+    device_plugin,
+    gates,
+    join_worker,
+    kubernetes_packages,
+    nvidia_runtime,
+    pod_network,
+    preflight,
+    prepare_system,
+)
+from tasks.context import Run
+from tasks.verify import CARD_SECONDS, NODE_SECONDS, cards_allocatable, gpu_proof, nodes_ready
+from tasks.waiting import by_api, heard, waited
+
+Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
+RETRIES = 2
+GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: `work(run, stage, host)` gives the results of its steps, within `seconds` an attempt.
+
+    `retries` is the outer retry layer (the inner one is shipway.retry); what waits by itself needs none.
+    """
+
+    name: str
+    work: Work
+    seconds: Callable[[Cluster], float]
+    retries: int = RETRIES
+
+
+async def _brought(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
+    """Converge, with the progress told."""
+    return await converge(steps, on, allow, heard(run, stage, on.name))
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The host answers over SSH, and the login user may run commands as root."""
+
+    name: str = "SSH and sudo work"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Read the clock; what keeps from that is raised by the session."""
+        await on.read(CLOCK)
+        return None
+
+
+async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Preflight: look at a host, and keep what later stages ask of it; all in one round trip."""
+    session = run.session(host)
+    session.forget()
+    checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host))]
+    looked, seen = await asyncio.gather(
+        _brought(run, stage, session, checks, Impact.NOTHING), survey(session), return_exceptions=True
+    )
+    if isinstance(looked, BaseException):
+        raise looked
+    if isinstance(seen, Survey):
+        run.surveys[host] = seen
+    elif all(result.outcome == "ok" for result in looked):
+        raise seen
+    return looked
+
+
+async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:
+    """Bring a host to what the stage's steps want."""
+    session = run.session(host)
+    session.forget()
+    return await _brought(run, stage, session, module.steps(run.cluster, run.cluster.host(host)), run.allowed(host))
+
+
+async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Initialise the control plane."""
+    session = run.session(host)
+    session.forget()
+    steps = control_plane.steps(run.cluster, run.cluster.host(host), reset=host in run.reset)
+    return await _brought(run, stage, session, steps, run.allowed(host))
+
+
+async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Join a worker; its token is made through the control plane's session."""
+    session, control = run.session(host), run.session(run.control.name)
+    session.forget()
+    steps = join_worker.steps(run.cluster, run.cluster.host(host), control)
+    return await _brought(run, stage, session, steps, run.allowed(host))
+
+
+async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Bring the cluster to what the stage's steps want."""
+    return await by_api(run, stage, module.steps(run.cluster))
+
+
+async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Give a node its labels, and take the control plane's taint away where pods are wanted there."""
+    spec = run.cluster.host(host)
+    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.cards(spec)), host)
+
+
+async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Wait until the API answers and etcd is healthy, then keep the kubeconfig; a plan only looks."""
+    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy()]
+    if run.allow is Impact.NOTHING:
+        return await by_api(run, stage, checks)
+    kube = await run.kube()
+    results = [await waited(run, stage, check, kube, GATE_SECONDS) for check in checks]
+    return [*results, _kept(run, kube)] if all(result.outcome == "ok" for result in results) else results
+
+
+def _kept(run: Run, kube: Kube) -> StepResult:
+    """Keep the admin kubeconfig on this machine, readable by its owner alone."""
+    path = run.folder / "kubeconfig"
+    name = "the kubeconfig is on this machine"
+    if path.exists() and path.read_text(encoding="utf-8") == kube.admin_conf and not path.stat().st_mode & 0o077:
+        return StepResult(name, "ok", Impact.FILES)
+    save_kubeconfig(path, kube.admin_conf)
+    return StepResult(name, "changed", Impact.FILES)
+
+
+def _always(seconds: float) -> Callable[[Cluster], float]:
+    return lambda _: seconds
+
+
+# An attempt's limit is far above what the stage takes; what is slow within it has limits of its own, command by command.
+_HOST_STAGES = {
+    "prepare_system": (prepare_system, 2400.0),
+    "container_runtime": (container_runtime, 1500.0),
+    "nvidia_runtime": (nvidia_runtime, 1500.0),
+    "kubernetes_packages": (kubernetes_packages, 1500.0),
+}
+_CLUSTER_STAGES = {"pod_network": pod_network, "device_plugin": device_plugin, "dashboard": dashboard}
+_SPECIAL = (
+    Stage("preflight", _look_over, _always(180.0)),
+    Stage("control_plane", _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
+    Stage("control_plane_ready", _gate, _always(2 * GATE_SECONDS + 120), 0),
+    Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
+    Stage("node_settings", _node, _always(300.0)),
+    Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
+    Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + 120), 0),
+    Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
+)
+STAGES: dict[str, Stage] = {
+    **{stage.name: stage for stage in _SPECIAL},
+    **{name: Stage(name, partial(_on_host, module), _always(limit)) for name, (module, limit) in _HOST_STAGES.items()},
+    **{name: Stage(name, partial(_on_cluster, module), _always(1200.0)) for name, module in _CLUSTER_STAGES.items()},
+}

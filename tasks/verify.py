@@ -1,0 +1,97 @@
+"""The verification's stages: nodes Ready, cards allocatable, and the proof that pods hold and use them."""
+
+from __future__ import annotations
+
+from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu_proof import HostGpuFacts, prove
+from shipway.kube import Kube
+from shipway.kube_looks import cards, why_not_ready
+from shipway.step import Check, Impact, StepResult
+from shipway.steps.nodes import nodes_by_name
+from tasks import gates
+from tasks.context import Run
+from tasks.waiting import by_api, spoken, waited
+
+NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
+CARD_SECONDS = 300.0
+
+
+def expected(run: Run) -> dict[str, int]:
+    """Give the cards of every node that has come as far as being Ready."""
+    return {host.name: run.cards(host) for host in run.hosts if host.name in run.ready}
+
+
+async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
+    """Wait for the nodes that joined; each one that is not Ready in the end is named, the others go on."""
+    if run.allow is Impact.NOTHING:
+        return await by_api(run, stage, [gates.NodesReady(tuple(host.name for host in run.hosts))])
+    names = tuple(sorted(run.ready))
+    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), NODE_SECONDS)
+    if together.outcome == "ok":
+        return [together]
+    return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
+
+
+async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Wait for every card to be offered; each node that lacks some is named."""
+    wanted = {name: count for name, count in expected(run).items() if count}
+    if run.allow is Impact.NOTHING:
+        declared = {host.name: run.cards(host) for host in run.hosts if run.cards(host)}
+        return await by_api(run, stage, [gates.CardsAllocatable(declared)] if declared else [])
+    if not wanted:
+        return []
+    kube = await run.kube()
+    together = await waited(run, stage, gates.CardsAllocatable(wanted), kube, CARD_SECONDS)
+    if together.outcome == "ok":
+        return [together]
+    return await _one_by_one(run, {name: gates.CardsAllocatable({name: wanted[name]}) for name in wanted}, kube)
+
+
+async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:
+    """Look once more, node by node, and name each that is not as wanted; it leaves the proof where that is asked."""
+    results: list[StepResult] = []
+    for name, check in checks.items():
+        error: ShipwayError | None = None
+        try:
+            drift = await check.check(kube)
+            if drift:
+                error = PostconditionFailed(str(drift), fix=f"See `kubectl describe node {name}`, then run again.")
+        except ShipwayError as caught:
+            error = caught
+        if error is None:
+            results.append(StepResult(f"{check.name} ({name})", "ok"))
+            continue
+        results.append(StepResult(check.name, "failed", error=error.at(host=name, step=check.name)))
+        if leave:
+            run.ready.discard(name)
+    return results
+
+
+async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Prove every card of the nodes that are Ready; a plan makes no pods, so it cannot tell."""
+    name = "every expected card can be scheduled and used"
+    if run.allow is Impact.NOTHING:
+        return [StepResult(name, "unknown", error=ShipwayError("a plan starts no test pods"))]
+    kube = await run.kube()
+    wanted = {**await _elsewhere(kube), **expected(run)}
+    run.proof = await prove(kube, run.cluster, wanted, _seen(run), spoken(run, stage, host))
+    error = run.proof.error
+    return [StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)]
+
+
+async def _elsewhere(kube: Kube) -> dict[str, int]:
+    """Give the cards of all Ready nodes: a test pod may land on one that this run was not about."""
+    try:
+        nodes = await nodes_by_name(kube)
+    except ShipwayError:
+        return {}  # the proof asks the API itself, and tells why it does not answer
+    return {name: cards(node) for name, node in nodes.items() if cards(node) and not why_not_ready(node)}
+
+
+def _seen(run: Run) -> dict[str, HostGpuFacts]:
+    """Give what SSH showed of the hosts' cards; a toolkit may have been installed since the first look."""
+    installed = {done.host for done in run.results if done.stage == "nvidia_runtime" and done.stands}
+    return {
+        name: HostGpuFacts(survey.cards, survey.driver_cards, survey.driver_said, survey.toolkit or name in installed)
+        for name, survey in run.surveys.items()
+    }

@@ -1,0 +1,60 @@
+"""How a stage tells of its progress, waits for a check, and works on the API where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from shipway.converge import On, converge, wait_until
+from shipway.errors import ShipwayError
+from shipway.kube import Kube
+from shipway.step import Check, Impact, StepResult
+from tasks.context import CLUSTER, Run
+
+
+def heard(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
+    """Give what hears the results of a stage's steps."""
+
+    def told(result: StepResult) -> None:
+        run.last_said[host] = f"{result.step}: {result.outcome}"
+        run.view.told(host, stage, result)
+
+    return told
+
+
+def spoken(run: Run, stage: str, host: str) -> Callable[[str], None]:
+    """Give what hears the sentences of a wait."""
+
+    def told(sentence: str) -> None:
+        run.last_said[host] = sentence
+        run.view.said(host, stage, sentence)
+
+    return told
+
+
+async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str = CLUSTER) -> list[StepResult]:
+    """Converge on the API; a plan of a cluster that is not there yet says so of every step.
+
+    Raises Blocked and the SSH errors where a bootstrap finds no API.
+    """
+    if not steps:
+        return []
+    try:
+        kube = await run.kube()
+    except ShipwayError as error:
+        if run.allow is not Impact.NOTHING:
+            raise
+        return [StepResult(step.name, "unknown", error=error) for step in steps]
+    kube.forget()
+    return await converge(steps, kube, run.allow, heard(run, stage, host))
+
+
+async def waited(run: Run, stage: str, check: Check[On], on: On, seconds: float, every: float = 1.0) -> StepResult:
+    """Give the result of waiting until a check is as wanted, within so many seconds."""
+    try:
+        await wait_until(check, on, seconds=seconds, every=every, told=spoken(run, stage, on.name))
+    except ShipwayError as error:
+        result = StepResult(check.name, "failed", error=error.at(host=on.name, step=check.name))
+    else:
+        result = StepResult(check.name, "ok")
+    heard(run, stage, on.name)(result)
+    return result

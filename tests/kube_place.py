@@ -1,0 +1,102 @@
+"""A simulated cluster behind TLS for tests of the Kubernetes side, and a control host that reads and forwards to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.simulated.kube.cluster import Cluster as SimulatedCluster
+from lab.simulated.kube.hosts import SimpleHost
+from lab.simulated.kube.latencies import Latencies
+from lab.simulated.kube.world import ClusterConfig
+from shipway.cluster import Cluster
+from shipway.facts.fact import Fact
+from shipway.host import Host
+from shipway.kube import Kube
+from shipway.profiles import merged, profile_data
+
+POD_NETWORK = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: test-cni, namespace: kube-system}
+spec:
+  selector: {matchLabels: {app: test-cni}}
+  template:
+    metadata: {labels: {app: test-cni}}
+    spec:
+      hostNetwork: true
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: agent
+        image: registry.example/test-cni:1
+        volumeMounts: [{name: conf, mountPath: /etc/cni/net.d}]
+      volumes: [{name: conf, hostPath: {path: /etc/cni/net.d}}]
+"""
+
+
+class Control(Host):
+    """A control-plane host whose only file is admin.conf; `ways` maps what it is asked to forward to, to a local port."""
+
+    def __init__(self, admin_conf: str | None, ways: dict[tuple[str, int], int]) -> None:
+        super().__init__("te1", shell=None)  # type: ignore[arg-type] - nothing here goes over SSH
+        self.admin_conf, self.ways = admin_conf, ways
+        self.forwarded: list[tuple[str, int]] = []
+
+    async def read(self, *facts: Fact[Any]) -> Any:  # type: ignore[override]
+        """Give admin.conf, whatever is asked."""
+        assert [getattr(fact, "path", "") for fact in facts] == ["/etc/kubernetes/admin.conf"]
+        return self.admin_conf
+
+    async def forward(self, address: str, port: int) -> int:
+        """Give the local port; one where nothing listens for a way that leads nowhere."""
+        self.forwarded.append((address, port))
+        return self.ways.get((address, port), 1)
+
+
+@dataclass
+class Place:
+    """One simulated cluster with its API, and what was declared of it."""
+
+    simulated: SimulatedCluster
+    kube: Kube
+    cluster: Cluster
+    control: Control
+    hosts: dict[str, SimpleHost]
+    port: int
+    told: list[str] = field(default_factory=list)
+
+
+def cluster_of(names: Sequence[str], *, profile: str = "seed", **sections: Any) -> Cluster:
+    """Give a cluster file of hosts with those names and the sections that a test changes."""
+    hosts = [{"name": name, "address": f"10.9.0.{number}", "gpus": 1} for number, name in enumerate(names, 11)]
+    return Cluster.model_validate(
+        merged(profile_data(profile), {"name": "demo", "profile": profile, "hosts": hosts, **sections})
+    )
+
+
+@asynccontextmanager
+async def place(
+    *, hosts: Sequence[SimpleHost], cluster: Cluster, version: str = "v1.31.7", factor: float = 0.02, **config: Any
+) -> AsyncIterator[Place]:
+    """Give a cluster of those hosts, the first its control plane, all joined, with its API served."""
+    settings = ClusterConfig(version=version, latencies=Latencies(factor=factor), **config)
+    simulated = await SimulatedCluster.init(hosts[0], settings)
+    for host in hosts[1:]:
+        await simulated.join(host, simulated.init_token)
+    port = await simulated.serve()
+    control = Control(simulated.admin_kubeconfig(), {(hosts[0].address, 6443): port})
+    kube = await Kube.connect(control, cluster)
+    try:
+        yield Place(simulated, kube, cluster, control, {host.name: host for host in hosts}, port)
+    finally:
+        await kube.close()
+        await simulated.close()
+
+
+def gpu_host(number: int, cards: int, **changes: Any) -> SimpleHost:
+    """Give host te<number> with that many healthy cards and a configured nvidia runtime."""
+    uuids = [(f"GPU-{number:08d}-0000-0000-0000-{card:012d}", True) for card in range(cards)]
+    values = {"runtime_handlers": {"runc", "nvidia"} if cards else {"runc"}, "cards": uuids, **changes}
+    return SimpleHost(name=f"te{number}", address=f"10.9.0.{10 + number}", **values)
