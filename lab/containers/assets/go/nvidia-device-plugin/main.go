@@ -1,0 +1,170 @@
+// nvidia-device-plugin (SIMULATED) offers the cards of /var/lib/labgpu/devices to the kubelet over its device-plugin API
+// v1beta1. That file is only there when the container runs under the nvidia runtime, as with the real plugin and NVML.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/ioutil"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+)
+
+const (
+	cardList = "/var/lib/labgpu/devices"
+	resource = "nvidia.com/gpu"
+	endpoint = "nvidia-gpu.sock"
+	pollTime = time.Second
+)
+
+func cards() ([]*api.Device, error) {
+	text, err := ioutil.ReadFile(cardList)
+	if err != nil {
+		return nil, err
+	}
+	found := []*api.Device{}
+	for _, line := range strings.Split(string(text), "\n") {
+		if fields := strings.Fields(line); len(fields) == 2 {
+			found = append(found, &api.Device{ID: fields[0], Health: fields[1]})
+		}
+	}
+	return found, nil
+}
+
+type plugin struct{}
+
+func (plugin) GetDevicePluginOptions(context.Context, *api.Empty) (*api.DevicePluginOptions, error) {
+	return &api.DevicePluginOptions{}, nil
+}
+
+func (plugin) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
+	last := ""
+	for {
+		found, err := cards()
+		if err != nil {
+			return err
+		}
+		if now := fmt.Sprint(found); now != last {
+			last = now
+			for _, card := range found {
+				log.Printf("SIMULATED card %s is %s", card.ID, card.Health)
+			}
+			if err := stream.Send(&api.ListAndWatchResponse{Devices: found}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-time.After(pollTime):
+		}
+	}
+}
+
+func (plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.AllocateResponse, error) {
+	answer := &api.AllocateResponse{}
+	for _, container := range request.ContainerRequests {
+		ids := strings.Join(container.DevicesIDs, ",")
+		log.Printf("Allocate %s", ids)
+		environment := map[string]string{"NVIDIA_VISIBLE_DEVICES": ids}
+		answer.ContainerResponses = append(answer.ContainerResponses, &api.ContainerAllocateResponse{Envs: environment})
+	}
+	return answer, nil
+}
+
+func (plugin) PreStartContainer(context.Context, *api.PreStartContainerRequest) (*api.PreStartContainerResponse, error) {
+	return &api.PreStartContainerResponse{}, nil
+}
+
+func (plugin) GetPreferredAllocation(context.Context, *api.PreferredAllocationRequest) (*api.PreferredAllocationResponse, error) {
+	return &api.PreferredAllocationResponse{}, nil
+}
+
+func serve(path string) (*grpc.Server, error) {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	server := grpc.NewServer()
+	api.RegisterDevicePluginServer(server, plugin{})
+	go server.Serve(listener)
+	return server, nil
+}
+
+func register() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", address)
+	}
+	connection, err := grpc.DialContext(ctx, api.KubeletSocket, grpc.WithInsecure(), grpc.WithBlock(), grpc.WithContextDialer(dial))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	request := &api.RegisterRequest{Version: api.Version, Endpoint: endpoint, ResourceName: resource, Options: &api.DevicePluginOptions{}}
+	_, err = api.NewRegistrationClient(connection).Register(ctx, request)
+	return err
+}
+
+// round serves and registers once, and ends when the kubelet has made its socket anew.
+func round() error {
+	before, err := os.Stat(api.KubeletSocket)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(api.DevicePluginPath, endpoint)
+	server, err := serve(path)
+	if err != nil {
+		return err
+	}
+	defer server.Stop()
+	if err := register(); err != nil {
+		return err
+	}
+	log.Printf("Registered device plugin for '%s' with Kubelet", resource)
+	for {
+		time.Sleep(pollTime)
+		now, err := os.Stat(api.KubeletSocket)
+		if err != nil || !os.SameFile(before, now) || !now.ModTime().Equal(before.ModTime()) {
+			log.Printf("inotify: %s created, restarting.", api.KubeletSocket)
+			return nil
+		}
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("own socket is gone: %v", err)
+		}
+	}
+}
+
+func main() {
+	log.SetFlags(log.LstdFlags)
+	log.Print("Starting NVIDIA Device Plugin (SIMULATED by the lab, answers as v0.17.1)")
+	found, err := cards()
+	if err != nil || len(found) == 0 {
+		log.Print("Incompatible strategy detected auto")
+		log.Print("If this is a GPU node, did you configure the NVIDIA Container Toolkit?")
+		if os.Getenv("FAIL_ON_INIT_ERROR") != "false" {
+			log.Fatal("failed to create resource managers: no cards visible (SIMULATED)")
+		}
+		log.Print("No devices found. Waiting indefinitely.")
+		for {
+			time.Sleep(time.Hour)
+		}
+	}
+	for {
+		if err := round(); err != nil {
+			log.Printf("Could not register with the kubelet, trying again: %v", err)
+			time.Sleep(2 * time.Second)
+		}
+	}
+}

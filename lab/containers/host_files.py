@@ -1,0 +1,54 @@
+"""What one host gets besides the image: its login key, the site's apt source, and what this machine kind or its cards need."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.containers.model import LabHost, LabPlan
+from lab.containers.places import ASSETS
+
+USER_ID = 1000  # the first user that useradd makes
+
+
+@dataclass(frozen=True)
+class HostFile:
+    """One file to put on a host."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    owner: int = 0
+
+
+def host_files(host: LabHost, plan: LabPlan, *, login_key: bytes, archive_key: bytes, runtime: Path | None) -> list[HostFile]:
+    """Give the files of one host; `runtime` stands in front of runc where the machine lacks a capability."""
+    source = f"deb [signed-by=/etc/apt/keyrings/site.asc] {plan.apt_url('debian')} ./\n"
+    files = [
+        HostFile(f"/home/{host.user}/.ssh/authorized_keys", login_key, 0o600, USER_ID),
+        HostFile("/etc/apt/keyrings/site.asc", archive_key),
+        HostFile("/etc/apt/sources.list.d/site.list", source.encode()),
+    ]
+    if runtime is not None:
+        # First in every service's PATH, so runc's package can come and go behind it.
+        files.append(HostFile("/usr/local/sbin/runc", runtime.read_bytes(), 0o755))
+    if host.cards:
+        cards = "".join(f"{card} Healthy\n" for card in host.card_ids())
+        files += [
+            HostFile("/usr/bin/nvidia-smi", (ASSETS / "gpu" / "nvidia-smi").read_bytes(), 0o755),
+            HostFile("/var/lib/labgpu/devices", cards.encode()),
+        ]
+    return files
+
+
+def archive(files: list[HostFile]) -> bytes:
+    """Give the files as a tar archive for the engine."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for file in files:
+            entry = tarfile.TarInfo(file.path.lstrip("/"))
+            entry.size, entry.mode, entry.uid, entry.gid = len(file.content), file.mode, file.owner, file.owner
+            tar.addfile(entry, io.BytesIO(file.content))
+    return buffer.getvalue()

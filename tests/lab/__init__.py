@@ -1,0 +1,1 @@
+"""What must be shown on real hosts in containers; `make test-lab` runs it."""

@@ -1,0 +1,133 @@
+"""One container lab for the whole run; each test asks for the hosts it needs, bare or bootstrapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.containers.cluster_file import content
+from lab.containers.lab import Lab
+from lab.containers.model import LabHost, LabPlan
+
+ROOT = Path(__file__).parents[2]
+HOSTS = (
+    LabHost("cp1", "172.30.0.11", 0, "control_plane"),
+    LabHost("w1", "172.30.0.12", 2, "worker"),
+    LabHost("w2", "172.30.0.13", 2, "worker"),
+)
+
+
+@dataclass
+class Ran:
+    """How a command of ours ended; `report` is what `--report` wrote."""
+
+    code: int
+    output: str
+    seconds: float
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def host(self, name: str) -> dict[str, Any]:
+        """Give a host's part of the report."""
+        return next(host for host in self.report["hosts"] if host["name"] == name)
+
+
+@dataclass
+class Site:
+    """The lab, a cluster file and a Prefect home of its own."""
+
+    lab: Lab
+    folder: Path
+
+    def cluster_file(self, **changes: Any) -> Path:
+        """Write a cluster file with these sections replaced; give its path."""
+        path = self.folder / "cluster.yaml"
+        data = content(self.lab.plan, self.lab.state, **changes) | {"state_dir": str(self.folder / "controller")}
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    def start(self, *words: str, report: Path | None = None) -> subprocess.Popen[str]:
+        """Start a bootstrap as a user would."""
+        path = self.folder / "cluster.yaml"
+        if not path.exists():
+            self.cluster_file()
+        extra = ("--report", str(report)) if report else ()
+        env = {**os.environ, "PREFECT_HOME": str(self.folder / "prefect"), "NO_COLOR": "1"}
+        env.pop("PREFECT_API_URL", None)
+        return subprocess.Popen(
+            (sys.executable, "-m", "flows.bootstrap", str(path), *extra, *words),
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *words: str, seconds: float = 420) -> Ran:
+        """Run a bootstrap to its end; the test fails when it takes longer than `seconds`."""
+        report = self.folder / "report.json"
+        report.unlink(missing_ok=True)
+        started = time.monotonic()
+        process = self.start(*words, report=report)
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        took = time.monotonic() - started
+        print(f"\n$ flows.bootstrap {' '.join(words)}: exit {process.returncode}, {took:.1f} s\n{output}")
+        found = json.loads(report.read_text()) if report.exists() else {}
+        return Ran(process.returncode, output, took, found)
+
+    def kill_when(self, happened: Callable[[], bool], *, seconds: float = 240) -> str:
+        """Start a bootstrap and SIGKILL the controlling process as soon as something has happened; give its output."""
+        process = self.start()
+        deadline = time.monotonic() + seconds
+        try:
+            while not happened():
+                assert process.poll() is None, f"ended before it was killed: {process.communicate()[0]}"
+                assert time.monotonic() < deadline, "what was waited for did not happen"
+                time.sleep(0.2)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+        return output
+
+    def on(self, host: str, script: str) -> str:
+        """Give the output of a shell line that runs as root on a host."""
+        return self.lab.exec(host, "sh", "-c", script)
+
+    def holds(self, host: str, test: str) -> bool:
+        """Tell whether a shell test is true on a host."""
+        return self.on(host, f"if {test}; then echo yes; else echo no; fi").strip() == "yes"
+
+    def kubectl(self, line: str) -> str:
+        """Give what kubectl on the control plane says."""
+        return self.on("cp1", f"kubectl --kubeconfig /etc/kubernetes/admin.conf {line}")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    one = Lab()
+    one.up(LabPlan(HOSTS))
+    yield one
+    if not os.environ.get("SHIPWAY_KEEP_LAB"):
+        one.down()
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Bare hosts, a fresh controller."""
+    lab.fresh()
+    return Site(lab, tmp_path_factory.mktemp("site"))
