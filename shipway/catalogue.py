@@ -1,29 +1,28 @@
-"""The catalogue of known failures: what their output looks like, their cause, the fix, and whether trying again helps."""
+"""The catalogue of known failures: what their output looks like, cause, fix, and whether trying again helps."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from shipway import catalogue_gpu, catalogue_hosts, catalogue_kubeadm, catalogue_network, catalogue_runtime
+from shipway.catalogue_entry import Known
 from shipway.errors import CommandFailed
 from shipway.redact import redact, tail
 from shipway.script import Output
 
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """One known failure; `traps` are numbers of the list of known traps in docs/traps.md."""
-
-    code: str
-    title: str
-    pattern: str
-    cause: str
-    fix: str
-    retryable: bool
-    traps: tuple[int, ...] = ()
+__all__ = ["KNOWN", "VAGUE", "Known", "diagnose", "failure"]
 
 
-KNOWN: tuple[Known, ...] = ()
+# Vague entries say that something died and not what: their code stays SHW-400, so that evidence is still looked for.
+VAGUE: tuple[Known, ...] = catalogue_kubeadm.VAGUE
+# The order matters where one output holds several texts: what names the cause stands before what names its effect.
+KNOWN: tuple[Known, ...] = (
+    *catalogue_hosts.ENTRIES,
+    *catalogue_gpu.ENTRIES,
+    *catalogue_runtime.ENTRIES,
+    *catalogue_kubeadm.ENTRIES,
+    *catalogue_network.ENTRIES,
+)
 
 
 def diagnose(text: str) -> Known | None:
@@ -34,7 +33,7 @@ def diagnose(text: str) -> Known | None:
 def failure(what: str, output: Output, *, host: str = "") -> CommandFailed:
     """Give the error of a command that failed: the catalogue's cause and fix where it knows the output."""
     text = redact(f"{output.stderr}\n{output.stdout}")
-    known = diagnose(text)
+    known = diagnose(text) or next((entry for entry in VAGUE if re.search(entry.pattern, text)), None)
     said = tail(output.stderr) or tail(output.stdout) or "no output"
     message = f"`{what}` ended with exit status {output.status}: {said}"
     if known is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 
 from shipway.cluster import Cluster
-from shipway.errors import ApiUnavailable, Blocked
+from shipway.errors import ApiRefused, ApiUnavailable, Blocked
 from shipway.facts.files import FileText
 from shipway.host import Host
 from shipway.kube_access import ADMIN_CONF, Access, as_file, parse_admin_conf, save_kubeconfig
@@ -64,17 +65,22 @@ class Kube(Calls):
         media: str = JSON,
         seconds: float = CALL_SECONDS,
     ) -> tuple[int, str]:
-        """Send one request the way that worked last; a GET whose way is broken tries the other one."""
-        for way in list(self._ways):
-            try:
-                answer = await self._exchange(way, method, path, body=body, media=media, seconds=seconds)
-            except ApiUnavailable:
-                if method != "GET" or way == self._ways[-1]:
-                    raise
-            else:
-                self._ways.sort(key=lambda known, good=way: known != good)  # type: ignore[misc]
-                return answer
-        raise AssertionError(self._ways)
+        """Send one request the way that worked last; a GET whose way is broken tries the other one.
+
+        A change is never sent a second time: it may have taken effect though its answer was lost.
+        """
+        first, *others = self._ways
+        try:
+            return await self._exchange(first, method, path, body=body, media=media, seconds=seconds)
+        except ApiUnavailable as error:
+            if method != "GET":
+                raise
+            for way in others:
+                with contextlib.suppress(ApiUnavailable):  # what the better way said is raised below
+                    answer = await self._exchange(way, method, path, body=body, media=media, seconds=seconds)
+                    self._ways = [way, first]
+                    return answer
+            raise error from error.__cause__
 
     async def _exchange(
         self,
@@ -102,7 +108,9 @@ class Kube(Calls):
             )
         except ApiException as error:
             return int(error.status or 0), _text(error.body)
-        except (aiohttp.ClientError, OpenApiException, OSError, TimeoutError) as error:
+        except OpenApiException as error:
+            raise ApiRefused(f"{what}: the Kubernetes client refused to send it ({error})") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise untold(what, error, seconds) from error
         return int(answer.status), _text(answer.data)
 

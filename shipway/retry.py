@@ -24,7 +24,12 @@ def may_pass(error: BaseException) -> bool:
 
 
 async def patiently(
-    action: Callable[[], Awaitable[T]], *, attempts: int = ATTEMPTS, first: float = 0.5, most: float = 8.0, seconds: float = 60.0
+    action: Callable[[], Awaitable[T]],
+    *,
+    attempts: int = ATTEMPTS,
+    first: float = 0.5,
+    most: float = 8.0,
+    seconds: float = 60.0,
 ) -> T:
     """Give what the action gives, tried again while its error says that this can help.
 
@@ -37,4 +42,8 @@ async def patiently(
         wait=wait_random_exponential(multiplier=first, max=most),
         reraise=True,
     )
-    return await trying(action)
+
+    async def once() -> T:  # tenacity awaits only what it sees to be a coroutine function, and a lambda is none
+        return await action()
+
+    return await trying(once)

@@ -97,9 +97,9 @@ def manifests(cluster: Cluster) -> Iterator[Fault]:
         named = re.search(r"/v(\d+\.\d+\.\d+)/", manifest.url or "") if manifest else None
         if named and named[1] != version:
             message = (
-                f"is version {named[1]}, {'.'.join(place)} is {version}: give url and sha256 (or path) of {version}"
+                f"is version {named[1]}, {'.'.join(owner)} is {version}: give url and sha256 (or path) of {version}"
             )
-            yield Fault(("sources", "manifests", name, "url"), message, (place,))
+            yield Fault(("sources", "manifests", name, "url"), message, (owner,))
 
 
 def repositories(cluster: Cluster) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from uuid import UUID
 
 from shipway.cluster import Cluster
@@ -27,6 +27,9 @@ from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
 from shipway.survey import Survey
 from tasks.stage_result import StageResult, StepRow
+
+if TYPE_CHECKING:
+    from tasks.report import Report
 
 Mode = Literal["bootstrap", "plan"]
 CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
@@ -47,6 +50,9 @@ class View(Protocol):
     def ended(self, result: StageResult) -> None:
         """The stage is over."""
 
+    def opened(self, run: Run) -> None:
+        """A run begins."""
+
 
 class Unseen:
     """The view of a run that nobody watches."""
@@ -61,6 +67,9 @@ class Unseen:
         """Show nothing."""
 
     def ended(self, result: StageResult) -> None:
+        """Show nothing."""
+
+    def opened(self, run: Run) -> None:
         """Show nothing."""
 
 
@@ -87,7 +96,8 @@ class Run:
         self.admitted: set[str] = set()
         self.ready: set[str] = set()
         self.proof: Proof | None = None
-        self.busy: dict[str, list[str]] = {}
+        self.report: Report | None = None
+        self.busy: dict[str, str] = {}
         self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.last_said: dict[str, str] = {}
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
@@ -119,6 +129,13 @@ class Run:
     def allowed(self, host: str) -> Impact:
         """Give the highest impact a step may have on a host: less where GPU workloads run than on others."""
         return min(self.allow, Impact.FILES) if host in self.busy else self.allow
+
+    @property
+    def proof_said(self) -> str:
+        """One line on the GPU proof."""
+        if self.proof is None:
+            return "no GPU was proven"
+        return f"{self.proof.verified} of {self.proof.expected} cards verified ({self.proof.outcome})"
 
     def skip(self, host: str, stage: str) -> None:
         """Keep that a stage was not run, for what it builds on did not succeed."""

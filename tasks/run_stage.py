@@ -115,7 +115,7 @@ async def on(stage: str, host: str, *after: State[Any] | None) -> State[Any] | N
         run.skip(host, stage)
         return None
     seconds = STAGES[stage].seconds(run.cluster)
-    state: State[Any] = await stage_task(stage, seconds)(stage, host, wait_for=waits, return_state=True)
+    state: State[Any] = await stage_task(stage, seconds)(stage, host, wait_for=waits, return_state=True)  # type: ignore[misc]
     if state.state_details.task_run_id:
         run.task_runs.append(state.state_details.task_run_id)
     data = await state.aresult(raise_on_failure=False)

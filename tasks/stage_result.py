@@ -34,7 +34,7 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """One stage on one host (or on `cluster`); `round_trips` counts SSH exchanges with that host, `seconds` is wall time."""
+    """One stage on one host (or on `cluster`); `round_trips` counts SSH exchanges with the host, `seconds` wall time."""
 
     host: str
     stage: str

@@ -9,8 +9,7 @@ from functools import partial
 from types import ModuleType
 
 from shipway.cluster import Cluster
-from shipway.converge import On, converge, wait_until
-from shipway.errors import ShipwayError
+from shipway.converge import On, converge
 from shipway.host import Host
 from shipway.kube import Kube, save_kubeconfig
 from shipway.step import Check, Drift, Impact, StepResult
@@ -118,13 +117,13 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
     return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.cards(spec)), host)
 
 
-async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:
+async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
     """Wait until the API answers and etcd is healthy, then keep the kubeconfig; a plan only looks."""
     checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy()]
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
     kube = await run.kube()
-    results = [await waited(run, stage, check, kube, GATE_SECONDS) for check in checks]
+    results = [await waited(run, stage, check, kube, seconds=GATE_SECONDS) for check in checks]
     return [*results, _kept(run, kube)] if all(result.outcome == "ok" for result in results) else results
 
 
@@ -142,7 +141,7 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
     return lambda _: seconds
 
 
-# An attempt's limit is far above what the stage takes; what is slow within it has limits of its own, command by command.
+# An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
 _HOST_STAGES = {
     "prepare_system": (prepare_system, 2400.0),
     "container_runtime": (container_runtime, 1500.0),

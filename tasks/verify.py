@@ -26,7 +26,7 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, [gates.NodesReady(tuple(host.name for host in run.hosts))])
     names = tuple(sorted(run.ready))
-    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), NODE_SECONDS)
+    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), seconds=NODE_SECONDS)
     if together.outcome == "ok":
         return [together]
     return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
@@ -41,7 +41,7 @@ async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]
     if not wanted:
         return []
     kube = await run.kube()
-    together = await waited(run, stage, gates.CardsAllocatable(wanted), kube, CARD_SECONDS)
+    together = await waited(run, stage, gates.CardsAllocatable(wanted), kube, seconds=CARD_SECONDS)
     if together.outcome == "ok":
         return [together]
     return await _one_by_one(run, {name: gates.CardsAllocatable({name: wanted[name]}) for name in wanted}, kube)

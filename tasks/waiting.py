@@ -48,10 +48,10 @@ async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str =
     return await converge(steps, kube, run.allow, heard(run, stage, host))
 
 
-async def waited(run: Run, stage: str, check: Check[On], on: On, seconds: float, every: float = 1.0) -> StepResult:
+async def waited(run: Run, stage: str, check: Check[On], on: On, *, seconds: float) -> StepResult:
     """Give the result of waiting until a check is as wanted, within so many seconds."""
     try:
-        await wait_until(check, on, seconds=seconds, every=every, told=spoken(run, stage, on.name))
+        await wait_until(check, on, seconds=seconds, every=1.0, told=spoken(run, stage, on.name))
     except ShipwayError as error:
         result = StepResult(check.name, "failed", error=error.at(host=on.name, step=check.name))
     else:

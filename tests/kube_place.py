@@ -37,7 +37,7 @@ spec:
 
 
 class Control(Host):
-    """A control-plane host whose only file is admin.conf; `ways` maps what it is asked to forward to, to a local port."""
+    """A control-plane host whose only file is admin.conf; `ways` maps what it is asked to reach to a local port."""
 
     def __init__(self, admin_conf: str | None, ways: dict[tuple[str, int], int]) -> None:
         super().__init__("te1", shell=None)  # type: ignore[arg-type] - nothing here goes over SSH
@@ -78,7 +78,7 @@ def cluster_of(names: Sequence[str], *, profile: str = "seed", **sections: Any) 
 
 @asynccontextmanager
 async def place(
-    *, hosts: Sequence[SimpleHost], cluster: Cluster, version: str = "v1.31.7", factor: float = 0.02, **config: Any
+    *, hosts: Sequence[SimpleHost], cluster: Cluster, version: str = "v1.31.7", factor: float = 0.005, **config: Any
 ) -> AsyncIterator[Place]:
     """Give a cluster of those hosts, the first its control plane, all joined, with its API served."""
     settings = ClusterConfig(version=version, latencies=Latencies(factor=factor), **config)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -31,7 +33,7 @@ def config_map(text: str) -> dict[str, object]:
 
 
 @pytest.fixture
-async def small():
+async def small() -> AsyncIterator[Place]:
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 1)], cluster=cluster_of(NAMES)) as made:
         yield made
 
@@ -95,7 +97,7 @@ async def test_a_dropped_connection_and_a_slow_answer_are_told_apart(small: Plac
     with pytest.raises(ApiUnavailable, match="cannot be reached"):
         await small.kube.list_("v1", "Node")
     small.simulated.set_faults(lambda _m, _p: Fault(delay=5))
-    with pytest.raises(ApiUnavailable, match="no answer .* within 0 s"):
+    with pytest.raises(ApiUnavailable, match=r"no answer .* within 0 s"):
         await small.kube.raw("/readyz", seconds=0.2)
 
 
@@ -271,8 +273,6 @@ def test_every_error_of_the_link_may_pass(error: BaseException) -> None:
     ],
 )
 def test_the_answer_says_whether_to_try_again(code: int, reason: str, causes: list[object], *, retry: bool) -> None:
-    import json
-
     status = {"kind": "Status", "message": "because", "reason": reason, "details": {"causes": causes}}
     error = refusal("PATCH node/te1", code, json.dumps(status))
     assert error.may_retry is retry

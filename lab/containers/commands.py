@@ -43,7 +43,9 @@ def run(
             check=False,
         )
     except FileNotFoundError as error:
-        raise LabError(f"{command[0]} is not installed on this machine; run `python -m lab.containers doctor`") from error
+        raise LabError(
+            f"{command[0]} is not installed on this machine; run `python -m lab.containers doctor`"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"`{shown}` did not end within {seconds:.0f} s; last output: {_tail(error.stderr)}") from error
     if done.returncode not in expect:

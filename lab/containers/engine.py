@@ -108,7 +108,10 @@ class Engine:
                 )
             wait_until("the lab's engine answers", lambda: self._look(process), seconds=60)
         if NETWORK not in self.docker("network", "ls", "--format", "{{.Name}}").split():
-            options = ("com.docker.network.bridge.name=" + self.bridge, "com.docker.network.bridge.enable_ip_masquerade=false")
+            options = (
+                "com.docker.network.bridge.name=" + self.bridge,
+                "com.docker.network.bridge.enable_ip_masquerade=false",
+            )
             words = [word for option in options for word in ("--opt", option)]
             gateway = network.subnet.replace(".0/24", ".1")
             self.docker("network", "create", "--subnet", network.subnet, "--gateway", gateway, *words, NETWORK)

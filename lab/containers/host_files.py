@@ -23,7 +23,9 @@ class HostFile:
     owner: int = 0
 
 
-def host_files(host: LabHost, plan: LabPlan, *, login_key: bytes, archive_key: bytes, runtime: Path | None) -> list[HostFile]:
+def host_files(
+    host: LabHost, plan: LabPlan, *, login_key: bytes, archive_key: bytes, runtime: Path | None
+) -> list[HostFile]:
     """Give the files of one host; `runtime` stands in front of runc where the machine lacks a capability."""
     source = f"deb [signed-by=/etc/apt/keyrings/site.asc] {plan.apt_url('debian')} ./\n"
     files = [

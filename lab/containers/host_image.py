@@ -47,7 +47,11 @@ def build_host_image(into: Path) -> None:
     run(
         *("nice", "-n", "5", "mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
         # What dpkg writes is not synced to disk, as in every container image: a crash loses the host anyway.
-        *("--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"),
+        *(
+            "--dpkgopt=force-unsafe-io",
+            "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+        ),
         *("--aptopt=APT::Install-Recommends false", "--aptopt=Acquire::Languages none"),
         f"--customize-hook={hook} $1 {ASSETS / 'host'} {USER}",
         f"--customize-hook=cp $1/var/lib/dpkg/status {into}/dpkg-status",

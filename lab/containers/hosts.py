@@ -66,7 +66,17 @@ class Hosts:
         """Make and start one bare host; `names` is the address of its name server."""
         words = ["--name", host.name, "--hostname", host.name, "--network", NETWORK, "--ip", host.address]
         # /var on a volume: containerd's overlay snapshots cannot lie on the container's own overlay.
-        words += ["--privileged", "--cgroupns", "private", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--volume", "/var"]
+        words += [
+            "--privileged",
+            "--cgroupns",
+            "private",
+            "--tmpfs",
+            "/run",
+            "--tmpfs",
+            "/run/lock",
+            "--volume",
+            "/var",
+        ]
         # `reboot` inside ends the container; the engine then starts it again.
         words += ["--restart", "unless-stopped", "--stop-signal", "SIGRTMIN+3", "--stop-timeout", STOP_SECONDS]
         # The engine answers for the lab's own names and asks this server for others: it denies them at once, where no

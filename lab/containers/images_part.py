@@ -25,7 +25,11 @@ PROXY_LINKS = {
 PAUSE_TAGS = ("3.2", "3.6", "3.8", "3.10")
 PLUGIN = "nvidia/k8s-device-plugin:v0.17.1"
 SAMPLE = "nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0"
-NVIDIA_ENV = (*Image(names=(), files={}).env, "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility")
+NVIDIA_ENV = (
+    *Image(names=(), files={}).env,
+    "NVIDIA_VISIBLE_DEVICES=all",
+    "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+)
 
 
 def download_tools(apt_folder: Path, into: Path) -> None:

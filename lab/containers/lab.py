@@ -83,7 +83,9 @@ class Lab:
             each(self._start, wanted.hosts)
             self._learn_keys(wanted.hosts)
             cluster_file.write(wanted, self.state)
-            say(f"lab of {len(wanted.hosts)} hosts is up after {time.monotonic() - started:.1f} s: {self.state}/cluster.yaml")
+            say(
+                f"lab of {len(wanted.hosts)} hosts is up after {time.monotonic() - started:.1f} s: {self.state}/cluster.yaml"
+            )
 
     def _packages(self, wanted: LabPlan) -> dict[str, str]:
         """Give the versions that this lab's repositories offer, by package."""

@@ -86,11 +86,15 @@ def examine(cache: Path) -> list[Finding]:
         Finding(os.geteuid() == 0, "root: the lab makes namespaces, mounts and containers; run it with sudo"),
         Finding("overlay" in filesystems, "kernel: overlay file system; run `modprobe overlay`"),
         Finding(Path("/proc/sys/net/bridge").is_dir(), "kernel: bridge netfilter; run `modprobe br_netfilter`"),
-        Finding(not lacking, f"packages; run `python -m lab.containers doctor --install`; missing: {' '.join(lacking)}"),
+        Finding(
+            not lacking, f"packages; run `python -m lab.containers doctor --install`; missing: {' '.join(lacking)}"
+        ),
         Finding(free > ROOM_GB, f"disk: {ROOM_GB} GB free for building at {room}; free are {free:.0f} GB"),
     ]
     if lacks_sys_resource():
-        note = "CAP_SYS_RESOURCE is missing on this machine: containers start through lab-runtime, which works around it"
+        note = (
+            "CAP_SYS_RESOURCE is missing on this machine: containers start through lab-runtime, which works around it"
+        )
         findings.append(Finding(good=True, text=note))
     return findings
 

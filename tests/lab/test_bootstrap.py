@@ -12,9 +12,12 @@ from tests.lab.conftest import Ran, Site
 pytestmark = pytest.mark.lab
 STATE = (
     "{ find /etc /usr/lib/systemd /lib/systemd /var/lib/shipway /run/shipway -xdev -type f -exec sha256sum {} + ; "
-    "dpkg-query -W; systemctl list-unit-files --no-pager; systemctl list-units --all --no-pager --plain | cut -d' ' -f1; "
-    "sysctl -a 2>/dev/null | grep -E 'bridge-nf|ip_forward|inotify'; } 2>/dev/null | grep -vE 'session-|user-|run-' | sort"
+    "dpkg-query -W; systemctl list-unit-files --no-pager; systemctl list-units --all --no-pager --plain | "
+    "cut -d' ' -f1; "
+    "sysctl -a 2>/dev/null | grep -E 'bridge-nf|ip_forward|inotify'; } 2>/dev/null | "
+    "grep -vE 'session-|user-|run-' | sort"
 )
+TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -99,7 +102,7 @@ def _secrets(site: Site) -> list[str]:
     conf = site.on("cp1", "cat /etc/kubernetes/admin.conf")
     keys = re.findall(r"client-key-data: (\S{80})", conf)
     lines = [site.on("cp1", f"sed -n 3p /etc/kubernetes/pki/{name}.key").strip() for name in ("ca", "sa", "etcd/ca")]
-    tokens = re.findall(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", site.on("cp1", "kubeadm token list"))
+    tokens = TOKEN.findall(site.on("cp1", "kubeadm token list"))
     journal = re.findall(
         r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", site.on("cp1", "journalctl --no-pager -u 'shipway-*' -o cat")
     )

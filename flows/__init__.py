@@ -1,0 +1,1 @@
+"""The order: Prefect flows, and the command line that runs them."""

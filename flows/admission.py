@@ -1,0 +1,60 @@
+"""Admission: which hosts a run may begin to change, told by preflight on all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from prefect import State
+
+from tasks.context import Run
+from tasks.preflight import compared
+from tasks.run_stage import on
+from tasks.stage_result import StageResult
+from tasks.workloads import find_busy
+
+# Hosts are compared with each other before any is changed, but one that does not answer holds up the rest no longer
+# than this; it is tried on meanwhile, and joins in late.
+GRACE_SECONDS = 20.0
+
+
+class Admission:
+    """Preflight of every host of the run, under way; `of(host)` gives its state once it may be changed."""
+
+    def __init__(self, run: Run, together: asyncio.TaskGroup) -> None:
+        self._run, self._until = run, time.monotonic() + GRACE_SECONDS
+        names = [host.name for host in run.hosts]
+        self._looks = {name: together.create_task(on("preflight", name)) for name in names}
+        self._verdicts = {name: together.create_task(self._verdict(name)) for name in names}
+        self._busy: asyncio.Task[None] | None = None
+
+    async def of(self, name: str) -> State[Any] | None:
+        """Give the preflight's state of a host that may be changed, else None.
+
+        No host is changed where the control plane's own host is refused: there would be nothing to join.
+        """
+        control = self._verdicts.get(self._run.control.name)
+        if control is not None and await control is None:
+            return None
+        state = await self._verdicts[name]
+        if state is not None:
+            await self._workloads_known()
+            self._run.admitted.add(name)
+        return state
+
+    async def _verdict(self, name: str) -> State[Any] | None:
+        """Compare a host that passed with all that have answered within the grace."""
+        state = await self._looks[name]
+        await asyncio.wait(self._looks.values(), timeout=max(0.0, self._until - time.monotonic()))
+        faults = tuple(fault for fault in compared(list(self._run.surveys.values())) if fault.host == name)
+        if state is None or not faults:
+            return state
+        self._run.results.append(StageResult(name, "preflight", "failed", errors=faults))
+        return None
+
+    async def _workloads_known(self) -> None:
+        """Ask once which hosts run GPU workloads."""
+        if self._busy is None:
+            self._busy = asyncio.create_task(find_busy(self._run))
+        await self._busy

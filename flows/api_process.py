@@ -1,0 +1,36 @@
+"""Prefect's API as a process beside one run: `python -m flows.api_process`; it ends when its standard input closes.
+
+So it ends in order whatever ends the run, SIGKILL included, and what was sent to it is still recorded.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+
+
+def main() -> None:
+    """Bind a free port of loopback, say which on standard output at once, then serve."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)  # from here on a request waits instead of being refused
+    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+
+    import uvicorn  # noqa: PLC0415 - the port is told first: the run that waits for it imports Prefect meanwhile
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+
+    config = uvicorn.Config(create_app(final=True), log_level="error", lifespan="on", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

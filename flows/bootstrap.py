@@ -1,0 +1,93 @@
+"""The bootstrap: from machines that answer SSH to a cluster whose GPUs are proven. `python -m flows.bootstrap`."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # first of all: the command line starts Prefect's API, and imports Prefect meanwhile
+    from flows.command_line import main
+
+    raise SystemExit(main())
+
+import asyncio
+from typing import Any
+
+from prefect import State, flow
+
+from flows.admission import Admission
+from flows.running import run_name, running, verdict
+from flows.verify_gpus import verify_gpus
+from shipway.cluster_parts import HostSpec
+from tasks.context import CLUSTER, Mode, Run
+from tasks.report import Report
+from tasks.run_stage import on
+
+Ready = asyncio.Task[State[Any] | None]
+
+
+@flow(name="bootstrap", flow_run_name=run_name, persist_result=False)
+async def bootstrap(
+    cluster_file: str,
+    mode: Mode = "bootstrap",
+    hosts: tuple[str, ...] = (),
+    reset: tuple[str, ...] = (),
+    report_file: str | None = None,
+) -> State[Report]:
+    """Bring up the cluster of a cluster file, or (mode plan) say what that would change; run again to resume."""
+    async with running(cluster_file, mode, hosts, reset, report_file) as run:
+        async with asyncio.TaskGroup() as together:
+            admission = Admission(run, together)
+            ready = together.create_task(control_plane(run, admission))
+            together.create_task(first_node(run, ready))
+            together.create_task(add_ons(run, ready))
+            for host in run.hosts:
+                if host not in run.cluster.control_planes:
+                    together.create_task(worker(run, host, admission, ready))
+        if run.ready:
+            await verify_gpus(run.cluster.name, return_state=True)
+    return verdict(run)
+
+
+async def prepared(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:
+    """Prepare one host, whatever the others do."""
+    state = await on("prepare_system", host.name, await admission.of(host.name))
+    state = await on("container_runtime", host.name, state)
+    if run.cards(host):
+        state = await on("nvidia_runtime", host.name, state)
+    return await on("kubernetes_packages", host.name, state)
+
+
+async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
+    """Initialise the control plane as soon as its own host is prepared, and wait until it answers."""
+    host = run.control
+    if host not in run.hosts:  # a run about other hosts only asks the control plane
+        return await on("control_plane_ready", CLUSTER)
+    own = await on("control_plane", host.name, await prepared(run, host, admission))
+    return await on("control_plane_ready", CLUSTER, own)
+
+
+async def first_node(run: Run, ready: Ready) -> None:
+    """Give the control plane's own node its settings."""
+    if run.control in run.hosts:
+        await settled(run, run.control, await ready)
+
+
+async def worker(run: Run, host: HostSpec, admission: Admission, ready: Ready) -> None:
+    """Join a worker as soon as both it and the control plane are ready."""
+    own, control = await prepared(run, host, admission), await ready
+    async with run.joining:
+        joined = await on("join_worker", host.name, own, control)
+    await settled(run, host, joined)
+
+
+async def settled(run: Run, host: HostSpec, joined: State[Any] | None) -> None:
+    """Give a node its settings; then it is one of those that are verified."""
+    if await on("node_settings", host.name, joined):
+        run.ready.add(host.name)
+
+
+async def add_ons(run: Run, ready: Ready) -> None:
+    """Bring the pod network, then what runs on it, while workers join."""
+    if run.only:
+        return  # a run about some hosts leaves what all share as it is
+    network = await on("pod_network", CLUSTER, await ready)
+    wanted = ["device_plugin", *(["dashboard"] if run.cluster.dashboard.enabled else [])]
+    await asyncio.gather(*(on(stage, CLUSTER, network) for stage in wanted))

@@ -1,0 +1,162 @@
+"""A Prefect API of a local run's own: started in the background, its settings tuned, drained before it ends.
+
+The server that Prefect itself starts where none is set is ended at once with the run, and loses most of its history.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from uuid import UUID
+
+from shipway.errors import DeadlineExceeded, Refused
+
+# The recorder of task runs writes them one by one by default: batches cost a quarter of the CPU (measured), and the
+# run's end is not kept waiting for a backlog. What nobody watches in a local run is off.
+TUNED = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+}
+# The terminal shows the run by itself; the lines stay in Prefect's history. At ERROR it would print tracebacks twice.
+QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+START_SECONDS = 180.0  # the first start of all migrates a new database: half a minute where it was measured
+DRAIN_SECONDS = 60.0
+STILL_SECONDS = 1.5  # longer than the recorder keeps a batch
+FINAL = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
+
+
+def given_url() -> str:
+    """Give the API that is set, in the environment or in Prefect's active profile; empty where none is."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    try:
+        profiles = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise Refused(f"Prefect's profiles in {path} cannot be read: {error}", code="SHW-103") from error
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
+    return str(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL", ""))
+
+
+class LocalApi:
+    """The API for one run: the one that is set, else a process of our own; import nothing of Prefect before `start`."""
+
+    def __init__(self) -> None:
+        self.url = given_url()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a process of this run."""
+        return self._process is not None
+
+    def __enter__(self) -> Self:
+        """Start it where none is set, without waiting; from now on the environment names it."""
+        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+        if not self.url:
+            self._process = self._started()
+            port = self._process.stdout.readline().strip().decode() if self._process.stdout else ""
+            if not port.isdigit():
+                raise Refused("Prefect's API process did not start; its message is above", code="SHW-104")
+            self.url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        return self
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """Start the process in a session of its own: Ctrl-C must not reach it before the run is recorded."""
+        root = str(Path(__file__).parent.parent)
+        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        environment = {**os.environ, **TUNED, "PYTHONPATH": paths}
+        words = [sys.executable, "-m", "flows.api_process"]
+        pipe: int = subprocess.PIPE
+        return subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
+
+    def wait(self, seconds: float = START_SECONDS) -> None:
+        """Wait until it answers; raises DeadlineExceeded, or Refused when the process ended."""
+        ends, last = time.monotonic() + seconds, "no answer"
+        while time.monotonic() < ends:
+            if self._process is not None and self._process.poll() is not None:
+                message = f"Prefect's API process ended with exit status {self._process.returncode}"
+                raise Refused(message, code="SHW-104")
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=10):  # noqa: S310 - an HTTP URL by construction
+                    return
+            except OSError as error:
+                last = str(error)
+            time.sleep(0.1)
+        fix = "Look at PREFECT_API_URL, or unset it to let the run start an API of its own."
+        raise DeadlineExceeded(f"Prefect's API at {self.url} is not ready after {seconds:.0f} s: {last}", fix=fix)
+
+    def drain(self, flow_runs: Sequence[UUID], expected: int, seconds: float = DRAIN_SECONDS) -> str:
+        """Wait until every task run is recorded in a final state; give "" or what is missing.
+
+        An API that lives on after the run needs no waiting for.
+        """
+        if not self.own or not flow_runs:
+            return ""
+        from prefect.events.worker import EventsWorker  # noqa: PLC0415 - only now is Prefect surely imported
+        from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+
+        EventsWorker.drain_all(timeout=seconds)
+        APILogWorker.drain_all(timeout=seconds)
+        ends, seen, since = time.monotonic() + seconds, (-1, -1), time.monotonic()
+        while time.monotonic() < ends:
+            now = self._counted(flow_runs)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            recorded, final = now
+            # What was broken off may have begun task runs that nobody counted: so it must also have come to rest.
+            if recorded == final >= expected and time.monotonic() - since >= STILL_SECONDS:
+                return ""
+            time.sleep(0.2)
+        return f"only {seen[1]} of {max(expected, seen[0])} task runs are recorded in a final state"
+
+    def _counted(self, flow_runs: Sequence[UUID]) -> tuple[int, int]:
+        """Give how many task runs of these flow runs are recorded, and how many of them in a final state."""
+        about: dict[str, Any] = {"flow_runs": {"id": {"any_": [str(one) for one in flow_runs]}}}
+        final = {**about, "task_runs": {"state": {"type": {"any_": FINAL}}}}
+        return self._post("/task_runs/count", about), self._post("/task_runs/count", final)
+
+    def _post(self, path: str, body: dict[str, Any]) -> int:
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+            return int(json.load(answer))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End our own process in order: it records what it was sent, then ends because its input closes."""
+        if self._process is None:
+            return
+        _close(self._process.stdin)
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+        _close(self._process.stdout)
+        os.environ.pop("PREFECT_API_URL", None)
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    if stream is not None:
+        stream.close()

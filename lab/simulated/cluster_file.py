@@ -1,0 +1,51 @@
+"""The ordinary files by which a lab is used: cluster file, private key, known_hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import yaml
+
+from lab.simulated.host import SimulatedHost
+from shipway.profiles import merged
+
+HEAD = "# SIMULATED: these hosts are in-process objects of `python -m lab.simulated`, not machines.\n"
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that is 0600 from its first byte."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+
+
+def known_hosts(keys: Sequence[tuple[str, int, asyncssh.SSHKey]]) -> str:
+    """Give known_hosts for (address, port, key)."""
+    lines = (f"[{address}]:{port} {key.export_public_key().decode().strip()}" for address, port, key in keys)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profile: str) -> dict[str, Any]:
+    """Give a cluster file's data: the first host is the control plane."""
+    return {
+        "name": "te",
+        "profile": profile,
+        "hosts": [{"name": host.name, "address": host.address, "gpus": len(host.gpu.cards)} for host in hosts],
+        "ssh": {
+            "user": "ops",
+            "port": port,
+            "key": str(folder / "id_ed25519"),
+            "known_hosts": str(folder / "known_hosts"),
+        },
+        "state_dir": str(folder / "state"),
+    }
+
+
+def write_cluster_file(path: Path, data: dict[str, Any], over: dict[str, Any]) -> None:
+    """Write the cluster file with `over` put over it."""
+    text = yaml.safe_dump(merged(data, over), sort_keys=False)
+    path.write_text(HEAD + text, encoding="utf-8")

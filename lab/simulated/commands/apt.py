@@ -1,0 +1,184 @@
+"""apt-get: fetch lists, install, upgrade, remove; in the words of the real one where somebody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.simulated import installs
+from lab.simulated.commands.arguments import Parsed, parse
+from lab.simulated.commands.registry import Call, program
+from lab.simulated.packages import Action, AptFailed
+from lab.simulated.versions import compare
+
+_FLAGS = (
+    "-y -q -qq -f -s --yes --quiet --no-install-recommends --allow-downgrades --allow-change-held-packages --purge "
+    "--allow-unauthenticated --fix-broken --reinstall --download-only --only-upgrade --no-upgrade --assume-yes"
+)
+_UPDATE, _UNPACK, _CONFIGURE, _PER_MEGABYTE = 3.0, 0.8, 0.5, 0.08  # seconds; of the transcripts
+_LOCK = "/var/lib/dpkg/lock-frontend"
+
+
+@program("apt-get", "apt")
+async def apt_get(call: Call) -> int:
+    """Fetch lists, install, upgrade or remove."""
+    asked = parse(call.args, flags=_FLAGS, values="-o -t -c --option")
+    if asked.unknown:
+        return call.warn(f"E: Command line option {asked.unknown[0]!r} is not understood in SIMULATED apt", 100)
+    action, *names = asked.rest or [""]
+    if not call.root:
+        return call.warn(f"E: Could not open lock file {_LOCK} - open (13: Permission denied)", 100)
+    options = dict(value.split("=", 1) for value in asked.values.get("-o", []) if "=" in value)
+    if action == "update":
+        return await _update(call, options)
+    if not await _lock(call, float(options.get("DPkg::Lock::Timeout", "0"))):
+        who = call.host.packages.locked_by
+        call.warn(f"E: Could not get lock {_LOCK}. It is held by process 1234 ({who})")
+        return call.warn(f"E: Unable to acquire the dpkg frontend lock ({_LOCK}), is another process using it?", 100)
+    if action in ("install", "upgrade", "dist-upgrade", "full-upgrade"):
+        return await _change(call, asked, action, names)
+    if action in ("remove", "purge"):
+        return _remove(call, names)
+    if action in ("clean", "autoclean", "autoremove"):
+        return 0
+    return call.warn(f"E: Invalid operation {action}", 100)
+
+
+async def _lock(call: Call, limit: float) -> bool:
+    """Wait for dpkg's lock as long as asked; say whether it is free."""
+    waited = 0.0
+    while call.host.packages.locked_by and waited < limit:
+        await call.took(5)
+        waited += 5
+    return not call.host.packages.locked_by
+
+
+async def _update(call: Call, options: dict[str, str]) -> int:
+    only = options.get("Dir::Etc::sourcelist")
+    if only and options.get("Dir::Etc::sourceparts") not in ("-", "/dev/null"):
+        only = None
+    await call.took(_UPDATE)
+    told, well = call.host.packages.fetch(only)
+    errors = []
+    for number, (source, error) in enumerate(told, 1):
+        where = f"{source.uri} {source.suite}"
+        call.say(f"{'Err' if error else 'Get'}:{number} {where} InRelease\n")
+        if error.startswith("404"):
+            errors.append(f"E: The repository '{where} Release' does not have a Release file.")
+        elif "NO_PUBKEY" in error:
+            call.warn(f"W: GPG error: {where} InRelease: {error}")
+            errors.append(f"E: The repository '{where} InRelease' is not signed.")
+        elif error:
+            kind = "E" if options.get("APT::Update::Error-Mode") == "any" else "W"
+            errors.append(f"{kind}: Failed to fetch {source.uri}/dists/{source.suite}/InRelease  {error}")
+    call.say("Reading package lists...\n")
+    for line in errors:
+        call.warn(line)
+    if well:
+        return 0
+    return 100 if any(line.startswith("E:") for line in errors) else 0
+
+
+async def _change(call: Call, asked: Parsed, action: str, names: Sequence[str]) -> int:
+    packages = call.host.packages
+    call.say("Reading package lists...\nBuilding dependency tree...\nReading state information...\n")
+    try:
+        if action == "install":
+            plan = packages.plan(
+                names, downgrade=asked.has("--allow-downgrades"), change_held=asked.has("--allow-change-held-packages")
+            )
+        else:
+            plan = packages.upgrades()
+    except AptFailed as error:
+        *before, last = str(error).splitlines()
+        if before:
+            call.say("\n".join(before) + "\n")
+        return call.warn(last, 100)
+    _tell(call, plan)
+    missing = [offer for offer in plan.all.values() if not _fetchable(call, offer.name)]
+    if missing:
+        uri = next(repo.uri for repo in packages.lists.values() if missing[0] in repo.offers)
+        call.warn(f"E: Failed to fetch {uri}/{missing[0].name}_{missing[0].version}_amd64.deb  Could not connect")
+        return call.warn("E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?", 100)
+    await call.took(sum(offer.size for offer in plan.all.values()) / 1e6 * _PER_MEGABYTE)
+    await _unpack(call, plan)
+    return 0
+
+
+def _fetchable(call: Call, name: str) -> bool:
+    packages = call.host.packages
+    return any(
+        packages.world.answers(repo.uri)
+        for repo in packages.lists.values()
+        for offer in repo.offers
+        if offer.name == name
+    )
+
+
+def _tell(call: Call, plan: Action) -> None:
+    """Print what is going to happen, in apt's sections."""
+    for name in plan.already:
+        if name in plan.named:
+            version = call.host.packages.installed[name].version
+            call.say(f"{name} is already the newest version ({version}).\n")
+    extra = sorted(name for name in plan.new if name not in plan.named)
+    newer = [n for n, o in plan.changed.items() if compare(o.version, call.host.packages.installed[n].version) > 0]
+    older = [name for name in plan.changed if name not in newer]
+    for title, found in (
+        ("The following additional packages will be installed:", extra),
+        ("The following NEW packages will be installed:", sorted(plan.new)),
+        ("The following packages have been kept back:", list(plan.kept)),
+        ("The following packages will be upgraded:", newer),
+        ("The following packages will be DOWNGRADED:", older),
+    ):
+        if found:
+            call.say(f"{title}\n{_wrapped(found)}")
+    counts = f"{len(newer)} upgraded, {len(plan.new)} newly installed, "
+    down = f"{len(older)} downgraded, " if older else ""
+    call.say(f"{counts}{down}0 to remove and {len(plan.kept)} not upgraded.\n")
+
+
+def _wrapped(names: Sequence[str]) -> str:
+    """Give names in lines of at most 80 columns, indented by two, as apt does."""
+    lines, line = [], " "
+    for name in names:
+        if len(line) + 1 + len(name) > 79 and line.strip():
+            lines.append(line)
+            line = " "
+        line += f" {name}"
+    return "\n".join([*lines, line]) + "\n"
+
+
+async def _unpack(call: Call, plan: Action) -> None:
+    """Unpack all, then configure all: what is cut short in between leaves packages unpacked."""
+    packages = call.host.packages
+    for name, offer in plan.all.items():
+        before = packages.installed.get(name)
+        if before is None or before.state in "cn":
+            call.say(f"Selecting previously unselected package {name}.\n")
+        file = f"{name}_{offer.version.replace(':', '%3a')}_amd64.deb"
+        call.say(f"Preparing to unpack .../{file} ...\n")
+        over = f" over ({before.version})" if before and before.state == "i" else ""
+        call.say(f"Unpacking {name} ({offer.version}){over} ...\n")
+        packages.put(name, offer.version, "U")
+        await call.took(_UNPACK)
+    for name, offer in plan.all.items():
+        call.say(f"Setting up {name} ({offer.version}) ...\n")
+        await call.took(_CONFIGURE)
+        packages.put(name, offer.version)
+        for line in installs.configure(call.host, name):
+            call.warn(line)
+    if plan.all:
+        call.host.changed()
+
+
+def _remove(call: Call, names: Sequence[str]) -> int:
+    packages = call.host.packages
+    for name in names:
+        have = packages.installed.get(name)
+        if have is None or have.state == "c":
+            call.say(f"Package '{name}' is not installed, so not removed\n")
+            continue
+        call.say(f"Removing {name} ({have.version}) ...\n")
+        packages.put(name, have.version, "c")
+        installs.remove(call.host, name)
+    return 0

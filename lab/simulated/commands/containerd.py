@@ -1,0 +1,159 @@
+"""containerd, ctr, crictl and runc: the runtime's configuration, plugins, images and containers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+
+import tomli_w
+
+from lab.simulated import containerd
+from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.registry import Call, program
+
+_ENGINE = ("containerd.io", "containerd")
+_SOCKET = "/run/containerd/containerd.sock"
+_PLUGINS = (
+    ("io.containerd.content.v1", "content", "-"),
+    ("io.containerd.snapshotter.v1", "overlayfs", "linux/amd64"),
+    ("io.containerd.metadata.v1", "bolt", "-"),
+    ("io.containerd.runtime.v2", "task", "linux/amd64"),
+    ("io.containerd.service.v1", "tasks-service", "-"),
+    ("io.containerd.grpc.v1", "version", "-"),
+)
+
+
+@program("containerd", needs=_ENGINE)
+async def daemon(call: Call) -> int:
+    """Show the version, the default configuration, or the effective one."""
+    version = call.host.services.containerd_version
+    if call.args[:1] in (("--version",), ("-v",)):
+        if "containerd" in call.host.packages.installed:
+            package = call.host.packages.installed["containerd"].version
+            own = package.split("-")[0]
+            return call.say(f"containerd github.com/containerd/containerd {own} {package}\n")
+        commit = hashlib.sha1(version.encode(), usedforsecurity=False).hexdigest()
+        module = "github.com/containerd/containerd" + ("" if version.startswith("1.") else "/v2")
+        return call.say(
+            f"containerd {module} v{version} {commit}\n"
+            if version[0] != "1"
+            else f"containerd containerd.io {version} {commit}\n"
+        )
+    asked = parse(call.args, values="-c --config -l --log-level")
+    if asked.rest == ["config", "default"]:
+        return call.say(tomli_w.dumps(containerd.default(version)))
+    if asked.rest == ["config", "dump"]:
+        try:
+            return call.say(tomli_w.dumps(containerd.effective(call.host.files, version)))
+        except containerd.BadConfig as error:
+            return call.warn(str(error))
+    return call.warn("containerd: SIMULATED hosts run it as a service alone")
+
+
+def _down(call: Call) -> bool:
+    unit = call.host.units.get("containerd")
+    return unit is None or unit.active != "active"
+
+
+@program("ctr", needs=_ENGINE)
+async def ctr(call: Call) -> int:
+    """List the daemon's plugins, its version or its images."""
+    asked = parse(call.args, flags="-q", values="--connect-timeout --timeout -a --address -n --namespace")
+    if _down(call):
+        await call.took(5)
+        reason = f'dial unix {_SOCKET}: connect: no such file or directory"'
+        return call.warn(
+            f'ctr: failed to dial "{_SOCKET}": connection error: desc = "transport: error while dialing: {reason}'
+        )
+    config = call.host.services.containerd_config
+    if asked.rest[:1] in (["plugins"], ["plugin"]):
+        rows = list(_PLUGINS)
+        if containerd.cri_loaded(config):
+            new = [("io.containerd.cri.v1", "images", "-"), ("io.containerd.cri.v1", "runtime", "linux/amd64")]
+            rows += [] if config.get("version") == 2 else new
+            rows.append(("io.containerd.grpc.v1", "cri", "linux/amd64"))
+        call.say(f"{'TYPE':<38} {'ID':<24} {'PLATFORMS':<14} {'STATUS':<10}\n")
+        return call.say("".join(f"{kind:<38} {name:<24} {where:<14} {'ok':<10}\n" for kind, name, where in rows))
+    if asked.rest[:1] == ["version"]:
+        version = call.host.services.containerd_version
+        return call.say(f"Client:\n  Version:  {version}\n\nServer:\n  Version:  {version}\n")
+    if asked.rest[:2] == ["images", "ls"] or asked.rest[:2] == ["image", "ls"]:
+        return call.say("".join(f"{image}\n" for image in sorted(call.host.images)))
+    return call.warn("ctr: SIMULATED hosts know plugins, version and images alone")
+
+
+def _stamp(call: Call) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(call.host.now()))
+
+
+def pull_error(image: str) -> str:
+    """Give containerd's words for an image that its registry does not have."""
+    return (
+        f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": '
+        f'failed to resolve reference "{image}": {image}: not found'
+    )
+
+
+async def pull(call: Call, image: str) -> str:
+    """Pull an image; gives the error's text, empty when it is there."""
+    if image in call.host.images:
+        return ""
+    if any(pattern in image for pattern in call.host.packages.world.missing_images):
+        return pull_error(image)
+    await call.took(1.0)
+    call.host.images.add(image)
+    return ""
+
+
+@program("crictl", needs=("cri-tools",))
+async def crictl(call: Call) -> int:
+    """Ask the CRI: info, version, images, pull, ps, pods, logs."""
+    asked = parse(
+        call.args, flags="-a -q -D --debug -o", values="--runtime-endpoint -r --image-endpoint -i --timeout -t --output"
+    )
+    action, *names = asked.rest or ["help"]
+    if not call.host.services.containerd_up:
+        await call.took(2)
+        where = f"connect: connect endpoint 'unix://{_SOCKET}', make sure you are running as root and the endpoint has been started"
+        return call.warn(f'time="{_stamp(call)}" level=fatal msg="{where}: context deadline exceeded"')
+    if action == "pull":
+        error = await pull(call, names[0])
+        if error:
+            quoted = error.replace('"', '\\"')
+            return call.warn(f'time="{_stamp(call)}" level=fatal msg="pulling image: {quoted}"')
+        return call.say(f"Image is up to date for {_image_id(names[0])}\n")
+    if action == "info":
+        conditions = [{"type": kind, "status": True} for kind in ("RuntimeReady", "NetworkReady")]
+        config = {"containerd": {"runtimes": containerd.runtimes(call.host.services.containerd_config)}}
+        return call.say(json.dumps({"status": {"conditions": conditions}, "config": config}, indent=2) + "\n")
+    if action == "version":
+        version = call.host.services.containerd_version
+        return call.say(
+            f"Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  v{version}\nRuntimeApiVersion:  v1\n"
+        )
+    if action == "images":
+        call.say(f"{'IMAGE':<50} {'TAG':<12} IMAGE ID\n")
+        rows = (image.rpartition(":") for image in sorted(call.host.images))
+        return call.say("".join(f"{name:<50} {tag:<12} {_image_id(name)[7:20]}\n" for name, _, tag in rows))
+    if action in ("ps", "pods"):
+        call.say(f"{'CONTAINER':<16}{'IMAGE':<16}{'CREATED':<20}{'STATE':<12}{'NAME':<28}ATTEMPT  POD ID\n")
+        rows_of = call.host.link.containers(call.host)
+        shown = [row for row in rows_of if asked.has("-a") or row[1] == "Running"]
+        return call.say(
+            "".join(
+                f"{_image_id(name)[7:20]:<16}{'SIMULATED':<16}{'now':<20}{state:<12}{name:<28}0        {pod}\n"
+                for name, state, pod in shown
+            )
+        )
+    return call.warn(f"crictl: SIMULATED hosts do not know `{action}`")
+
+
+def _image_id(name: str) -> str:
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+@program("runc", needs=("containerd.io", "runc"))
+async def runc(call: Call) -> int:
+    """Say the version."""
+    return call.say("runc version 1.2.5\nspec: 1.2.0\n")

@@ -1,0 +1,188 @@
+"""kubeadm: version, init, join, reset, tokens, images, certificates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from lab.simulated import kubeadm_config, kubeadm_init, kubeadm_join, kubeadm_texts
+from lab.simulated.commands import kubeadm_tokens
+from lab.simulated.commands.arguments import Parsed, parse
+from lab.simulated.commands.containerd import pull
+from lab.simulated.commands.registry import Call, program
+from lab.simulated.kubeadm_config import Asked, BadConfig
+from lab.simulated.kubeadm_preflight import PARTS, TRACE
+
+_FLAGS = "-f --force --print-join-command --skip-token-print --upload-certs -o short --short --dry-run"
+_VALUES = (
+    "--config --kubernetes-version --pod-network-cidr --service-cidr --image-repository --apiserver-advertise-address "
+    "--control-plane-endpoint --ignore-preflight-errors --token --discovery-token-ca-cert-hash --node-name --cri-socket "
+    "--ttl --description --kubeconfig --skip-phases --apiserver-bind-port --v -v -o --output --cert-dir --usages"
+)
+Action = Callable[[Call, Parsed], Coroutine[Any, Any, int]]
+
+
+def installed(call: Call) -> str:
+    """Give the version of the installed kubeadm."""
+    return call.host.packages.installed["kubeadm"].version.split("-")[0]
+
+
+@program("kubeadm", needs=("kubeadm",))
+async def kubeadm(call: Call) -> int:
+    """Do one of kubeadm's actions."""
+    asked = parse(call.args, flags=_FLAGS, values=_VALUES)
+    words = " ".join(asked.rest)
+    actions: dict[str, Action] = {
+        "version": _version,
+        "init": _init,
+        "join": _join,
+        "reset": _reset,
+        "token create": kubeadm_tokens.create_token,
+        "token list": kubeadm_tokens.list_tokens,
+        "token delete": kubeadm_tokens.delete_token,
+        "config images list": _images,
+        "config images pull": _pull,
+        "certs check-expiration": _expiration,
+    }
+    if asked.unknown:
+        return call.warn(f"unknown flag: {asked.unknown[0]}\n{TRACE}")
+    for name, action in actions.items():
+        if words == name or words.startswith(f"{name} "):
+            if name not in ("version", "config images list") and not call.root:
+                return call.warn(
+                    "error execution phase preflight: [preflight] Some fatal errors occurred:\n\t[ERROR IsPrivilegedUser]: user is not running as root"
+                )
+            return await action(call, asked)
+    call.host.not_simulated.append(f"kubeadm {words}")
+    return call.warn(f"kubeadm: SIMULATED hosts do not know `{words}`")
+
+
+async def _version(call: Call, asked: Parsed) -> int:
+    version = f"v{installed(call)}"
+    if asked.value("-o", "--output") == "short":
+        return call.say(f"{version}\n")
+    major, minor, _ = version.lstrip("v").split(".")
+    info = f'Major:"{major}", Minor:"{minor}", GitVersion:"{version}", GitTreeState:"clean", Platform:"linux/amd64"'
+    return call.say(f"kubeadm version: &version.Info{{{info}}}\n")
+
+
+def _read(call: Call, asked: Parsed) -> Asked:
+    """Give what init or join is asked; raises BadConfig."""
+    version = installed(call)
+    path = asked.value("--config")
+    text = ""
+    if path:
+        found = call.host.files.read(path)
+        if found is None:
+            raise BadConfig(f'unable to read config from "{path}" : open {path}: no such file or directory')
+        text = found.decode()
+    minor = kubeadm_config.minor_of(version)
+    name = asked.value("--node-name", default=call.host.kernel.hostname)
+    wanted = asked.value("--kubernetes-version", default=version)
+    told = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
+    ignored = asked.value("--ignore-preflight-errors").lower().split(",")
+    hashes = asked.values.get("--discovery-token-ca-cert-hash", [])
+    return Asked(
+        **{
+            **{field: getattr(told, field) for field in Asked.__dataclass_fields__},
+            "ignored": told.ignored | {word for word in ignored if word},
+            "pod_network": told.pod_network or asked.value("--pod-network-cidr"),
+            "endpoint": told.endpoint or asked.value("--control-plane-endpoint"),
+            "repository": told.repository or asked.value("--image-repository"),
+            "token": told.token or asked.value("--token"),
+            "ca_hashes": told.ca_hashes or tuple(hashes),
+            "server": told.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
+        }
+    )
+
+
+async def _init(call: Call, asked: Parsed) -> int:
+    try:
+        told = _read(call, asked)
+    except BadConfig as error:
+        return call.warn(f"{error}\n{TRACE}")
+    own = kubeadm_config.minor_of(installed(call))
+    if not own - 1 <= told.minor <= own:
+        least = f"1.{own - 1}.0"
+        return call.warn(
+            f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{told.version}\n{TRACE}"
+        )
+    return await kubeadm_init.init(call, told)
+
+
+async def _join(call: Call, asked: Parsed) -> int:
+    try:
+        told = _read(call, asked)
+    except BadConfig as error:
+        return call.warn(f"{error}\n{TRACE}")
+    return await kubeadm_join.join(call, told)
+
+
+async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every action is called alike
+    files, host = call.host.files, call.host
+    control = host.link.control is host or files.exists("/etc/kubernetes/admin.conf")
+    etcd_known = files.exists("/etc/kubernetes/manifests/etcd.yaml")
+    await call.took(1.5)
+    call.say(kubeadm_texts.reset(control_plane=control, etcd_known=etcd_known))
+    unit = host.units.get("kubelet")
+    if unit is not None:
+        host.units.stop(unit)
+    await host.link.forget(host)
+    for folder in ("/etc/kubernetes/manifests", "/etc/kubernetes/pki", "/var/lib/kubelet", "/var/lib/cni"):
+        for path in files.under(folder):
+            files.remove(path)
+    if etcd_known:
+        for path in files.under("/var/lib/etcd"):
+            files.remove(path)
+    for name in ("admin", "super-admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler"):
+        files.remove(f"/etc/kubernetes/{name}.conf")
+    host.changed()
+    return 0
+
+
+def _wanted(call: Call, asked: Parsed) -> list[str]:
+    return _read(call, asked).images()
+
+
+async def _images(call: Call, asked: Parsed) -> int:
+    try:
+        return call.say("".join(f"{image}\n" for image in _wanted(call, asked)))
+    except BadConfig as error:
+        return call.warn(f"{error}\n{TRACE}")
+
+
+async def _pull(call: Call, asked: Parsed) -> int:
+    try:
+        wanted = _wanted(call, asked)
+    except BadConfig as error:
+        return call.warn(f"{error}\n{TRACE}")
+    for image in wanted:
+        why = await pull(call, image)
+        if why:
+            quoted = why.replace('"', '\\"')
+            return call.warn(
+                f'failed to pull image "{image}": output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1\n{TRACE}'
+            )
+        call.say(f"[config/images] Pulled {image}\n")
+    return 0
+
+
+async def _expiration(call: Call, asked: Parsed) -> int:
+    if not call.host.files.exists("/etc/kubernetes/pki/ca.crt"):
+        return call.warn(
+            f"failed to load certificates: open /etc/kubernetes/pki/ca.crt: no such file or directory\n{TRACE}"
+        )
+    names = (
+        "admin.conf",
+        "apiserver",
+        "apiserver-etcd-client",
+        "apiserver-kubelet-client",
+        "controller-manager.conf",
+        *PARTS[2:3],
+    )
+    when = time.strftime("%b %d, %Y %H:%M UTC", time.gmtime(call.host.now() + 365 * 86_400))
+    call.say(
+        "[check-expiration] Reading configuration from the cluster...\n\nCERTIFICATE                EXPIRES                  RESIDUAL TIME\n"
+    )
+    return call.say("".join(f"{name:<26} {when}   364d\n" for name in names))

@@ -1,0 +1,90 @@
+"""kubeadm token: create, list and delete bootstrap tokens."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+from lab.simulated.commands.arguments import Parsed
+from lab.simulated.commands.registry import Call
+from lab.simulated.kubeadm_preflight import TRACE
+
+
+def _admin(call: Call, asked: Parsed) -> str:
+    """Say why the API cannot be asked as its administrator; empty where it can."""
+    path = asked.value("--kubeconfig", default="/etc/kubernetes/admin.conf")
+    if not call.host.files.exists(path):
+        return f"failed to load admin kubeconfig: open {path}: no such file or directory"
+    cluster = call.host.link.cluster
+    if cluster is None or call.host.link.api_of(call.host, cluster.endpoint) is None:
+        server = cluster.endpoint if cluster is not None else "127.0.0.1:6443"
+        return f'Get "https://{server}/api/v1/namespaces/kube-system?timeout=10s": dial tcp {server}: connect: connection refused'
+    return ""
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text or 0)
+
+
+async def create_token(call: Call, asked: Parsed) -> int:
+    await call.took(1.0)
+    trouble = _admin(call, asked)
+    cluster = call.host.link.cluster
+    if trouble or cluster is None:
+        return call.warn(f"{trouble}\n{TRACE}")
+    ttl = _seconds(asked.value("--ttl", default="24h"))
+    token = cluster.create_token(ttl, asked.value("--description"), token=asked.rest[2] if len(asked.rest) > 2 else "")
+    if asked.has("--print-join-command"):
+        return call.say(
+            f"kubeadm join {cluster.endpoint} --token {token} --discovery-token-ca-cert-hash {cluster.ca_hash} \n"
+        )
+    return call.say(f"{token}\n")
+
+
+async def list_tokens(call: Call, asked: Parsed) -> int:
+    trouble = _admin(call, asked)
+    cluster = call.host.link.cluster
+    if trouble or cluster is None:
+        return call.warn(f"{trouble}\n{TRACE}")
+    rows = [("TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS")]
+    for token in cluster.list_tokens():
+        secret = cluster.store.get("secrets", "kube-system", f"bootstrap-token-{token.token_id}") or {"data": {}}
+        rows.append(
+            (
+                f"{token.token_id}.{_plain(secret['data'].get('token-secret', ''))}",
+                _left(token.expires),
+                token.expires or "<never>",
+                ",".join(token.usages) or "<none>",
+                token.description or "<none>",
+                ",".join(token.groups) or "<none>",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return call.say("".join(f"{line}\n" for line in lines))
+
+
+def _plain(text: str) -> str:
+
+    return base64.b64decode(text).decode()
+
+
+def _left(expires: str) -> str:
+    if not expires:
+        return "<forever>"
+    left = time.mktime(time.strptime(expires, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone - time.time()
+    return f"{int(left // 3600)}h" if left >= 3600 else f"{int(left // 60)}m"
+
+
+async def delete_token(call: Call, asked: Parsed) -> int:
+    trouble = _admin(call, asked)
+    cluster = call.host.link.cluster
+    if trouble or cluster is None:
+        return call.warn(f"{trouble}\n{TRACE}")
+    name = asked.rest[2].split(".")[0]
+    if not cluster.delete_token(name):
+        return call.warn(
+            f'failed to delete bootstrap token "{name}": secrets "bootstrap-token-{name}" not found\n{TRACE}'
+        )
+    return call.say(f'bootstrap token "{name}" deleted\n')

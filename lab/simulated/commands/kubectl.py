@@ -1,0 +1,35 @@
+"""kubectl on a simulated control plane: a pointer to the real one, and the few looks that need no more."""
+
+from __future__ import annotations
+
+from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.registry import Call, program
+
+
+@program("kubectl", needs=("kubectl",))
+async def kubectl(call: Call) -> int:
+    """List nodes by name and readiness, say the version; everything else is for a real kubectl on the kubeconfig."""
+    asked = parse(
+        call.args, flags="--client --short -A --all-namespaces", values="--kubeconfig -o --output -n --namespace"
+    )
+    version = call.host.packages.installed["kubectl"].version.split("-")[0]
+    if asked.rest[:1] == ["version"]:
+        return call.say(f"Client Version: v{version}\n")
+    cluster = call.host.link.cluster
+    if cluster is None or call.host.link.api_of(call.host, cluster.endpoint) is None:
+        server = cluster.endpoint if cluster is not None else "localhost:8080"
+        return call.warn(f"The connection to the server {server} was refused - did you specify the right host or port?")
+    path = asked.value("--kubeconfig", default="/root/.kube/config" if call.root else f"/home/{call.user}/.kube/config")
+    if not call.host.files.exists(path):
+        return call.warn(
+            "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
+        )
+    if asked.rest[:2] in (["get", "nodes"], ["get", "node"]):
+        call.say(f"{'NAME':<8}{'STATUS':<10}VERSION\n")
+        for node in cluster.store.objects("nodes"):
+            status = node["status"]
+            ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status["conditions"])
+            word = "Ready" if ready else "NotReady"
+            call.say(f"{node['metadata']['name']:<8}{word:<10}{status['nodeInfo']['kubeletVersion']}\n")
+        return 0
+    return call.warn("kubectl: on SIMULATED hosts use a real kubectl with the kubeconfig that Shipway saved")

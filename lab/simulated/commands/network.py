@@ -1,0 +1,155 @@
+"""Programs about the network: curl, wget, ip, ss, ping, nc."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import urlsplit
+
+from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.registry import Call, program
+
+_FLAGS = "-f -s -S -L -k -I -v -g --fail --silent --show-error --location --insecure --head --retry-connrefused"
+_VALUES = (
+    "-o -w -m -H -X -d -A --max-time --connect-timeout --retry --retry-delay --output --write-out --cacert --cert --key"
+)
+_CONNECT_FAILED, _HTTP_ERROR, _WRITE_ERROR, _TIMED_OUT = 7, 22, 23, 28
+
+
+@program("curl", needs=("curl",))
+async def curl(call: Call) -> int:
+    """Fetch an address of the simulated world, or the health of the simulated API."""
+    asked = parse(call.args, flags=_FLAGS, values=_VALUES)
+    url = asked.rest[0]
+    code, body, trouble = await _fetched(call, url, float(asked.value("-m", "--max-time", default="60")))
+    if trouble:
+        if not asked.has("-s", "--silent") or asked.has("-S", "--show-error"):
+            call.warn(trouble[1])
+        _write_out(call, asked.value("-w", "--write-out"), 0)
+        return trouble[0]
+    if code >= 400 and asked.has("-f", "--fail"):
+        call.warn(f"curl: (22) The requested URL returned error: {code}")
+        _write_out(call, asked.value("-w", "--write-out"), code)
+        return _HTTP_ERROR
+    target = asked.value("-o", "--output")
+    if not target or target == "-":
+        call.out(body)
+    elif target != "/dev/null":
+        if not call.host.files.exists(posixpath.dirname(target)):
+            return call.warn(f"curl: (23) Failure writing output to destination: {target}", _WRITE_ERROR)
+        call.host.files.write(target, body)
+    _write_out(call, asked.value("-w", "--write-out"), code)
+    return 0
+
+
+def _write_out(call: Call, shape: str, code: int) -> None:
+    if shape:
+        call.say(
+            shape.replace("%{http_code}", f"{code:03d}").replace("%{response_code}", f"{code:03d}").replace("\\n", "\n")
+        )
+
+
+async def _fetched(call: Call, url: str, limit: float) -> tuple[int, bytes, tuple[int, str] | None]:
+    """Give status and body, or curl's exit status and message."""
+    parts = urlsplit(url)
+    world = call.host.packages.world
+    api = await call.host.link.asked(call.host, url)
+    if api is not None:
+        code, body = api
+        if code:
+            return code, body, None
+        where = f"{parts.hostname} port {parts.port or 443}"
+        return (
+            0,
+            b"",
+            (_CONNECT_FAILED, f"curl: (7) Failed to connect to {where} after 0 ms: Couldn't connect to server"),
+        )
+    if not world.answers(url):
+        await call.took(limit)
+        message = f"curl: (28) Connection timed out after {int(limit * 1000)} milliseconds"
+        return 0, b"", (_TIMED_OUT, message)
+    await call.took(0.2)
+    refused = next((start for start in world.refused if url.startswith(start)), None)
+    if refused is not None:
+        return 403, b"Forbidden\n", None
+    found = world.page(url)
+    return (200, found, None) if found is not None else (404, b"Not Found\n", None)
+
+
+@program("wget")
+async def wget(call: Call) -> int:
+    """Fetch as curl does."""
+    asked = parse(call.args, flags="-q", values="-O -T -t")
+    return await curl(call.like(("curl", "-fsSL", "-o", asked.value("-O", default="-"), asked.rest[-1])))
+
+
+@program("ip")
+async def ip(call: Call) -> int:
+    """Show the host's addresses and routes."""
+    asked = parse(call.args, flags="-o -4 -6 -j -br -oneline -brief -json", single_dash=True)
+    what, host = (asked.rest or ["addr"])[0], call.host
+    if what.startswith("r"):
+        return call.say(f"default via 10.0.0.1 dev eth0 proto dhcp src {host.address} metric 100\n")
+    if what.startswith("l"):
+        return call.say(
+            "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536\n2: eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500\n"
+        )
+    if asked.has("-br", "-brief"):
+        return call.say(
+            f"lo               UNKNOWN        127.0.0.1/8\neth0             UP             {host.address}/24\n"
+        )
+    if asked.has("-o", "-oneline"):
+        end = "\\       valid_lft forever preferred_lft forever"
+        call.say(f"1: lo    inet 127.0.0.1/8 scope host lo{end}\n")
+        return call.say(f"2: eth0    inet {host.address}/24 brd 10.0.0.255 scope global dynamic eth0{end}\n")
+    call.say("1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536\n    inet 127.0.0.1/8 scope host lo\n")
+    return call.say(
+        f"2: eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500\n    inet {host.address}/24 scope global eth0\n"
+    )
+
+
+@program("ss", "netstat")
+async def ss(call: Call) -> int:
+    """List listening sockets."""
+    asked = parse(call.args, flags="-H -l -t -n -p -u -4 -a")
+    if not asked.has("-H"):
+        call.say("State  Recv-Q Send-Q Local Address:Port  Peer Address:Port Process\n")
+    for port, owner in sorted(listening(call).items()):
+        name = f'users:(("{owner}",pid=1000,fd=3))' if asked.has("-p") and call.root else ""
+        call.say(f"LISTEN 0      4096               *:{port}            *:*    {name}\n".replace("    \n", "\n"))
+    return 0
+
+
+def listening(call: Call) -> dict[int, str]:
+    """Give the ports in use on the host, each with the program that holds it."""
+    host = call.host
+    ports = {22: "sshd", **host.link.reach.ports(host)}
+    if host.services.kubelet_up:
+        ports[10250] = "kubelet"
+    if host.link.runs_control_plane(host):
+        ports |= {6443: "kube-apiserver", 2379: "etcd", 2380: "etcd", 10257: "kube-controller", 10259: "kube-scheduler"}
+    return ports
+
+
+@program("ping", "nc")
+async def ping(call: Call) -> int:
+    """Reach a host of the lab, or not."""
+    target = next((word for word in call.args if word.count(".") == 3), "")
+    return 0 if call.host.link.reach.reaches(call.host, target) else 1
+
+
+@program("apt-helper")
+async def apt_helper(call: Call) -> int:
+    """Download a file as apt does."""
+    asked = parse(call.args, values="-o -c")
+    if asked.rest[:1] != ["download-file"] or len(asked.rest) < 3:
+        return call.warn("E: Invalid operation", 100)
+    url, target = asked.rest[1:3]
+    code, body, trouble = await _fetched(call, url, 30.0)
+    if trouble or code >= 400:
+        why = "Could not connect" if trouble else {403: "403  Forbidden", 404: "404  Not Found"}.get(code, str(code))
+        call.warn(f"E: Failed to fetch {url}  {why}")
+        return call.warn("E: Download Failed", 100)
+    if not call.host.files.exists(posixpath.dirname(target)):
+        return call.warn(f"E: Could not open file {target} - open (2: No such file or directory)", 100)
+    call.host.files.write(target, body)
+    return call.say(f"Get:1 {url} [{len(body)} B]\nFetched {len(body)} B in 0s (0 B/s)\n")

@@ -1,0 +1,125 @@
+"""The programs of a simulated host: functions on word lists, what they are given, and how one runs another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from lab.simulated.clock import Clock
+
+if TYPE_CHECKING:
+    from lab.simulated.host import SimulatedHost
+
+log = logging.getLogger("lab.simulated")
+Write = Callable[[bytes], None]
+
+
+class Input:
+    """A command's standard input: read once, to its end."""
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]] | None = None) -> None:
+        self._read = read
+
+    async def read(self) -> bytes:
+        """Give all of it."""
+        read, self._read = self._read, None
+        return await read() if read is not None else b""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a program: its words, on which host, as which user, and where its output goes."""
+
+    host: SimulatedHost
+    words: tuple[str, ...]
+    out: Write
+    err: Write
+    clock: Clock
+    user: str = "root"
+    stdin: Input = field(default_factory=Input)
+    env: tuple[tuple[str, str], ...] = ()
+    via: str = "sh"
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The words after the program."""
+        return self.words[1:]
+
+    @property
+    def root(self) -> bool:
+        """Whether it runs as root."""
+        return self.user == "root"
+
+    def say(self, text: str) -> int:
+        """Print to standard output; gives 0."""
+        self.out(text.encode())
+        return 0
+
+    def warn(self, text: str, status: int = 1) -> int:
+        """Print a line to standard error; gives the status."""
+        self.err(f"{text}\n".encode())
+        return status
+
+    async def took(self, seconds: float) -> None:
+        """Let the time pass that this takes on a real host."""
+        await self.clock.took(seconds)
+
+    def like(self, words: Sequence[str], **other: object) -> Call:
+        """Give a call of another program in the same place."""
+        return replace(self, words=tuple(words), **other)  # type: ignore[arg-type]
+
+    async def captured(self, words: Sequence[str]) -> tuple[int, str, str]:
+        """Run another program; give its status, output and error."""
+        out, err = bytearray(), bytearray()
+        status = await run(self.like(words, out=out.extend, err=err.extend))
+        return status, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+Program = Callable[[Call], Awaitable[int]]
+PROGRAMS: dict[str, Program] = {}
+# Programs that come with a package (any of these names); all others are part of every host.
+NEEDS: dict[str, tuple[str, ...]] = {}
+
+
+def program(*names: str, needs: Sequence[str] = ()) -> Callable[[Program], Program]:
+    """Register a function as the program of these names; `needs`: packages of which one must be installed."""
+
+    def register(function: Program) -> Program:
+        for name in names:
+            PROGRAMS[name] = function
+            if needs:
+                NEEDS[name] = tuple(needs)
+        return function
+
+    return register
+
+
+async def run(call: Call) -> int:
+    """Run a program; one that is not there answers as the shell does: 127."""
+    path = call.words[0]
+    folder, _, name = path.rpartition("/")
+    function = (
+        PROGRAMS.get(name)
+        if folder in ("", "/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/lib/apt")
+        else None
+    )
+    if function is None:
+        line = " ".join(call.words)[:300]
+        log.error("SIMULATED host %s: command not simulated: %s", call.host.name, line)
+        call.host.not_simulated.append(line)
+    if function is None or not call.host.has_program(name):
+        return call.warn(_absent(call, path), 127)
+    return await function(call)
+
+
+def _absent(call: Call, path: str) -> str:
+    """Give the message of a program that is not there, by who was to start it."""
+    if call.via == "timeout":
+        return f"timeout: failed to run command '{path}': No such file or directory"
+    if call.via == "env":
+        return f"env: '{path}': No such file or directory"
+    if call.via == "sudo":
+        return f"sudo: {path}: command not found"
+    return f"sh: 1: {path}: not found"

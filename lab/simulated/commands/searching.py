@@ -1,0 +1,116 @@
+"""find and grep, as far as looks at a host need them."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from fnmatch import fnmatchcase
+
+from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.files import NO_SUCH, content
+from lab.simulated.commands.registry import Call, program, run
+
+
+def _walk(call: Call, path: str, depth: int, limit: int) -> list[tuple[str, int]]:
+    """Give every path from `path` down with its depth, a directory before what is in it."""
+    found = [(path, depth)]
+    names = call.host.files.names(path) if depth < limit else None
+    for name in names or ():
+        found += _walk(call, posixpath.join(path, name), depth + 1, limit)
+    return found
+
+
+@program("find")
+async def find(call: Call) -> int:
+    """Find files by depth, name and kind; print, delete or hand them to a program."""
+    words = [word for word in call.args if word not in ("-L", "-H", "-P", "-print")]
+    actions: list[str] = []
+    if "-exec" in words:
+        at = words.index("-exec")
+        words, actions = words[:at], words[at + 1 :]
+    asked = parse(
+        words, flags="-delete -print0 -xdev", values="-mindepth -maxdepth -name -type -path", single_dash=True
+    )
+    if asked.unknown:
+        return call.warn(f"find: unknown predicate `{asked.unknown[0]}'")
+    low, high = int(asked.value("-mindepth", default="0")), int(asked.value("-maxdepth", default="64"))
+    status, hits = 0, []
+    for start in asked.rest or ["."]:
+        if not call.host.files.exists(start):
+            status = call.warn(f"find: '{start}': {NO_SUCH}")
+            continue
+        hits += [
+            path for path, depth in _walk(call, start, 0, high) if depth >= low and _fits(call, path, asked.values)
+        ]
+    if actions:
+        return await _handed(call, actions, hits) or status
+    for path in reversed(hits) if asked.has("-delete") else hits:
+        if asked.has("-delete"):
+            call.host.files.remove(path)
+        else:
+            call.say(f"{path}\n")
+    return status
+
+
+def _fits(call: Call, path: str, values: dict[str, list[str]]) -> bool:
+    if not all(fnmatchcase(posixpath.basename(path), pattern) for pattern in values.get("-name", [])):
+        return False
+    if not all(fnmatchcase(path, pattern) for pattern in values.get("-path", [])):
+        return False
+    kinds = {"f": "file", "d": "dir", "l": "link"}
+    node = call.host.files.node(path)
+    return all(node is not None and node.kind == kinds.get(kind) for kind in values.get("-type", []))
+
+
+async def _handed(call: Call, actions: list[str], hits: list[str]) -> int:
+    """Run the program of -exec: once for all with +, once each with a semicolon."""
+    words, end = actions[:-1], actions[-1]
+    if not hits:
+        return 0
+    if end == "+":
+        full = [part for word in words for part in (hits if word == "{}" else [word])]
+        return await run(call.like(full))
+    for path in hits:
+        await run(call.like([path if word == "{}" else word for word in words]))
+    return 0
+
+
+@program("grep")
+async def grep(call: Call) -> int:
+    """Search files or standard input."""
+    asked = parse(call.args, flags="-l -q -c -v -i -H -h -E -F -s -x -n -w -o -r -R", values="-e")
+    patterns = asked.values.get("-e") or asked.rest[:1]
+    paths = asked.rest if "-e" in asked.values else asked.rest[1:]
+    texts = [re.escape(pattern) if asked.has("-F") else pattern for pattern in patterns]
+    ignore = re.IGNORECASE if asked.has("-i") else 0
+    matcher = re.compile("|".join(f"(?:^{text}$)" if asked.has("-x") else f"(?:{text})" for text in texts), ignore)
+    any_hit, trouble = False, False
+    if asked.has("-r", "-R"):
+        paths = [
+            found for path in paths for found, _ in _walk(call, path, 0, 64) if call.host.files.names(found) is None
+        ]
+    for path in paths or ["-"]:
+        found = await call.stdin.read() if path == "-" else content(call, path)
+        if isinstance(found, str):
+            trouble = True
+            if not asked.has("-s"):
+                call.warn(f"grep: {path}: {found}")
+            continue
+        lines = found.decode(errors="replace").splitlines()
+        hits = [line for line in lines if bool(matcher.search(line)) != asked.has("-v")]
+        any_hit = any_hit or bool(hits)
+        _shown(call, path, hits, asked.flags, many=len(paths) > 1)
+    return 2 if trouble else int(not any_hit)
+
+
+def _shown(call: Call, path: str, hits: list[str], flags: set[str], *, many: bool) -> None:
+    if "-q" in flags:
+        return
+    if "-l" in flags:
+        if hits:
+            call.say(f"{path}\n")
+        return
+    named = "-H" in flags or (many and "-h" not in flags)
+    before = f"{path}:" if named else ""
+    for line in [str(len(hits))] if "-c" in flags else hits:
+        call.say(f"{before}{line}\n")

@@ -1,0 +1,90 @@
+"""systemd-run: a command as a transient unit of its own, that lives on when the session that started it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from lab.simulated.clock import Clock, RanOut
+from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.registry import Call, Input, program, run
+from lab.simulated.units import Unit
+
+_FLAGS = "--quiet -q --collect -G --wait --pipe -P --no-block --user --scope"
+_VALUES = "--unit -u -p --property --setenv -E --description --slice --uid --on-active"
+
+
+@program("systemd-run")
+async def systemd_run(call: Call) -> int:
+    """Start the unit, and with --wait give its exit status."""
+    asked = parse(call.args, flags=_FLAGS, values=_VALUES, stop_at_first=True)
+    if not call.root:
+        return call.warn("Failed to start transient service unit: Interactive authentication required.")
+    name = call.host.units.full(asked.value("--unit", "-u", default=f"run-u{len(call.host.ran)}"))
+    if name in call.host.units.all:
+        return call.warn(
+            f"Failed to start transient service unit: Unit {name} was already loaded or has a fragment file."
+        )
+    properties = dict(
+        value.split("=", 1) for value in [*asked.values.get("-p", []), *asked.values.get("--property", [])]
+    )
+    environment = tuple(
+        (pair.partition("=")[0], pair.partition("=")[2])
+        for pair in [*asked.values.get("--setenv", []), *asked.values.get("-E", [])]
+    )
+    unit = call.host.units.add(Unit(name, " ".join(asked.rest)[:100], transient=True, type="simple"))
+    call.host.units.set(unit, "active", "running")
+    work = _work(call, unit, asked.rest, properties, environment, collect=asked.has("--collect", "-G"))
+    task: asyncio.Task[int] = call.host.background(work)
+    call.host.operations[name] = task
+    if not asked.has("--quiet", "-q"):
+        call.warn(f"Running as unit: {name}")
+    if not asked.has("--wait"):
+        return 0
+    await asyncio.wait([task])
+    return 1 if task.cancelled() else task.result()
+
+
+def _sink(call: Call, target: str, fallback: str) -> str:
+    return target.removeprefix("append:") if target.startswith("append:") else fallback
+
+
+async def _work(
+    call: Call,
+    unit: Unit,
+    words: list[str],
+    properties: dict[str, str],
+    environment: tuple[tuple[str, str], ...],
+    *,
+    collect: bool,
+) -> int:
+    """Run the command with the unit's outputs and limit; whatever ends it, the unit is done after."""
+    host = call.host
+
+    def into(path: str) -> object:
+        if not path:
+            return lambda data: host.services.note(
+                unit.name.removesuffix(".service"), data.decode(errors="replace").rstrip()
+            )
+        mode = 0o666 & ~int(properties.get("UMask", "0022"), 8)
+        if not host.files.exists(path):
+            host.files.write(path, b"", mode=mode)
+        return lambda data: host.files.write(path, (host.files.read(path) or b"") + data)
+
+    out = into(_sink(call, properties.get("StandardOutput", ""), ""))
+    err = into(_sink(call, properties.get("StandardError", ""), ""))
+    limit = properties.get("RuntimeMaxSec", "infinity")
+    clock = Clock(host.scale, math.inf if limit == "infinity" else float(limit))
+    inner = call.like(words, out=out, err=err, clock=clock, env=environment, stdin=Input(), via="systemd", user="root")
+    status, result = 1, "signal"
+    try:
+        status = await run(inner)
+        result = "success" if status == 0 else "exit-code"
+    except RanOut:
+        result = "timeout"
+    finally:
+        host.operations.pop(unit.name, None)
+        host.units.set(unit, "inactive" if result == "success" or collect else "failed", "dead", result)
+        if collect or result == "success":
+            host.units.all.pop(unit.name, None)
+    return status

@@ -1,0 +1,133 @@
+"""Programs that run another one: env, timeout, sudo, sh, nice; and true, false, sleep, echo, printf."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from lab.simulated.clock import RanOut
+from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.registry import Call, program, run
+from lab.simulated.wire import NotUnderstood, tokens
+
+# What shipway.host.operate puts around an operation that has a marker file.
+MARKED = '"$@" && rm -f -- "$0"'
+
+
+@program("true", ":", "sync")
+async def true(call: Call) -> int:  # noqa: ARG001 - the shape of a program
+    """Do nothing, well."""
+    return 0
+
+
+@program("false")
+async def false(call: Call) -> int:  # noqa: ARG001 - the shape of a program
+    """Do nothing, badly."""
+    return 1
+
+
+@program("echo")
+async def echo(call: Call) -> int:
+    """Print words."""
+    words = call.args[1:] if call.args[:1] == ("-n",) else call.args
+    return call.say(" ".join(words) + ("" if call.args[:1] == ("-n",) else "\n"))
+
+
+@program("printf")
+async def printf(call: Call) -> int:
+    """Print by a format of %s and the usual escapes."""
+    shape, *values = call.args
+    shape = shape.replace("\\n", "\n").replace("\\t", "\t")
+    if "%s" not in shape:
+        return call.say(shape)
+    if shape.count("%s") == 1:
+        return call.say("".join(shape.replace("%s", value) for value in values or [""]))
+    return call.say(shape.replace("%s", "{}").format(*values))
+
+
+@program("sleep")
+async def sleep(call: Call) -> int:
+    """Sleep in wall time: who sleeps wants the clock to move (file times and unit starts are compared by the second)."""
+    await asyncio.sleep(float(call.args[0].rstrip("s")))
+    return 0
+
+
+@program("hang")
+async def hang(call: Call) -> int:
+    """Never end: what a failure puts in a command's place."""
+    await call.took(math.inf)
+    return 1
+
+
+@program("env")
+async def env(call: Call) -> int:
+    """Run a program with more in its environment."""
+    pairs = dict(call.env)
+    words = list(call.args)
+    while words and (words[0] == "-i" or "=" in words[0].split("/")[0]):
+        if words[0] != "-i":
+            name, _, value = words[0].partition("=")
+            pairs[name] = value
+        words.pop(0)
+    if not words:
+        return call.say("".join(f"{name}={value}\n" for name, value in pairs.items()))
+    return await run(call.like(words, env=tuple(pairs.items()), via="env"))
+
+
+@program("timeout")
+async def timeout(call: Call) -> int:
+    """Run a program for a limited time: 124 when it did not end, 137 when only KILL ended it."""
+    asked = parse(
+        call.args, flags="--foreground --preserve-status", values="-k -s --kill-after --signal", stop_at_first=True
+    )
+    limit, *words = asked.rest
+    units = {"s": 1, "m": 60, "h": 3600}
+    seconds = float(limit[:-1]) * units[limit[-1]] if limit[-1] in units else float(limit)
+    clock = call.clock.within(seconds) if seconds else call.clock
+    try:
+        return await run(call.like(words, clock=clock, via="timeout"))
+    except RanOut as over:
+        if over.clock is not clock:
+            raise
+        return 124
+
+
+@program("nice", "ionice", "nohup", "setsid", "stdbuf")
+async def nice(call: Call) -> int:
+    """Run a program as it is."""
+    asked = parse(call.args, values="-n -c", stop_at_first=True)
+    return await run(call.like(asked.rest))
+
+
+@program("sudo")
+async def sudo(call: Call) -> int:
+    """Run a program as root, where this user may without a password."""
+    asked = parse(call.args, flags="-n -E -H -S -k", values="-u", stop_at_first=True)
+    if not call.root and not call.host.sudo:
+        return call.warn("sudo: a password is required")
+    return await run(call.like(asked.rest, user=asked.value("-u", default="root"), via="sudo"))
+
+
+@program("sh", "bash", "dash")
+async def sh(call: Call) -> int:
+    """Run one plain command, or the one script that shipway.host writes itself; everything else is refused aloud."""
+    if call.args[:1] != ("-c",) or len(call.args) < 2:
+        return _refused(call, " ".join(call.args))
+    text, *rest = call.args[1:]
+    if text == MARKED and rest:
+        marker, *words = rest
+        status = await run(call.like(words))
+        return await run(call.like(("rm", "-f", "--", marker))) if status == 0 else status
+    try:
+        lines = tokens(text)
+    except NotUnderstood:
+        return _refused(call, text)
+    status = 0
+    for words in lines:
+        status = await run(call.like(words))
+    return status
+
+
+def _refused(call: Call, text: str) -> int:
+    call.host.not_simulated.append(f"sh: {text[:300]}")
+    return call.warn(f"SIMULATED host: this shell takes single plain commands, not: {text[:200]}", 2)

@@ -1,0 +1,180 @@
+"""containerd on a simulated host: its three configuration layouts, how files and drop-ins make the effective one."""
+
+from __future__ import annotations
+
+import copy
+import posixpath
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lab.simulated.files import FileTree
+from lab.simulated.versions import compare
+
+CONFIG = "/etc/containerd/config.toml"
+Table = dict[str, Any]
+CRI2, RUNTIME, IMAGES = "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"
+
+
+class BadConfig(Exception):  # noqa: N818 - containerd's complaint
+    """containerd does not take its configuration; the text is what it says."""
+
+
+def layout(version: str) -> int:
+    """Give the configuration version that a release of containerd writes: 2 in 1.x, 3 from 2.0, 4 from 2.3."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if major < 2:
+        return 2
+    return 3 if minor < 3 else 4
+
+
+def default(version: str) -> Table:
+    """Give `containerd config default` as data, with the parts that a cluster's set-up meets."""
+    old = layout(version) == 2
+    pause = (
+        "registry.k8s.io/pause:3.6"
+        if version.startswith("1.6")
+        else "registry.k8s.io/pause:3.8"
+        if old
+        else "registry.k8s.io/pause:3.10"
+    )
+    runc: Table = {
+        "base_runtime_spec": "",
+        "cni_conf_dir": "",
+        "cni_max_conf_num": 0,
+        "container_annotations": [],
+        "pod_annotations": [],
+        "privileged_without_host_devices": False,
+        "runtime_type": "io.containerd.runc.v2",
+        "options": {"BinaryName": "", "NoPivotRoot": False, "Root": "", "ShimCgroup": "", "SystemdCgroup": False},
+    }
+    engine: Table = {"default_runtime_name": "runc", "ignore_rdt_not_enabled_errors": False, "runtimes": {"runc": runc}}
+    folder: Table = (
+        {"bin_dir": "/opt/cni/bin"} if compare(version, "2.1") < 0 else {"bin_dir": "", "bin_dirs": ["/opt/cni/bin"]}
+    )
+    cni: Table = {**folder, "conf_dir": "/etc/cni/net.d", "conf_template": "", "ip_pref": "", "max_conf_num": 1}
+    runtime: Table = {
+        "enable_selinux": False,
+        "max_container_log_line_size": 16384,
+        "restrict_oom_score_adj": False,
+        "cni": cni,
+        "containerd": engine,
+    }
+    registry: Table = {"config_path": "" if old else "/etc/containerd/certs.d:/etc/docker/certs.d"}
+    if old:
+        plugins: Table = {
+            CRI2: {
+                **runtime,
+                "sandbox_image": pause,
+                "snapshotter": "overlayfs",
+                "systemd_cgroup": False,
+                "registry": {**registry, "auths": {}, "configs": {}, "headers": {}, "mirrors": {}},
+            }
+        }
+    else:
+        images: Table = {"snapshotter": "overlayfs", "pinned_images": {"sandbox": pause}, "registry": registry}
+        plugins = {RUNTIME: runtime, IMAGES: images}
+    return {
+        "version": layout(version),
+        "root": "/var/lib/containerd",
+        "state": "/run/containerd",
+        "disabled_plugins": [],
+        "imports": [] if compare(version, "2.2") < 0 else ["/etc/containerd/conf.d/*.toml"],
+        "oom_score": 0,
+        "required_plugins": [],
+        "grpc": {"address": "/run/containerd/containerd.sock", "uid": 0, "gid": 0},
+        "plugins": plugins,
+    }
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """Give `base` with `over` put over it, table by table."""
+    result = dict(base)
+    for key, value in over.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
+
+
+def load(files: FileTree, path: str, version: str) -> Table:
+    """Give one configuration file as data in the daemon's own layout; raises BadConfig."""
+    text = files.text(path)
+    try:
+        data: Table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"containerd: failed to load TOML: {path}: {error}") from error
+    own, said = layout(version), data.get("version", layout(version))
+    if not isinstance(said, int) or said > own:
+        raise BadConfig(f"containerd: failed to load TOML from {path}: unsupported config version `{said}`")
+    if said == 2 and own > 2:
+        data = _migrated(data)
+    data["version"] = own
+    return data
+
+
+def _migrated(data: Table) -> Table:
+    """Give a layout 2 file in the shape of layouts 3 and 4, as containerd 2 does when it starts."""
+    data = copy.deepcopy(data)
+    plugins: Table = data.setdefault("plugins", {})
+    old: Table = plugins.pop(CRI2, {})
+    images: Table = plugins.setdefault(IMAGES, {})
+    if "sandbox_image" in old:
+        images.setdefault("pinned_images", {})["sandbox"] = old.pop("sandbox_image")
+    for key in ("registry", "snapshotter"):
+        if key in old:
+            images[key] = old.pop(key)
+    plugins[RUNTIME] = merged(plugins.get(RUNTIME, {}), old)
+    data["disabled_plugins"] = [name.replace(CRI2, RUNTIME) for name in data.get("disabled_plugins", [])]
+    return data
+
+
+def effective(files: FileTree, version: str) -> Table:
+    """Give what `containerd config dump` shows: defaults, the file, and the drop-ins it imports; raises BadConfig."""
+    if files.read(CONFIG) is None:
+        return default(version)
+    data = load(files, CONFIG, version)
+    for pattern in data.get("imports", []):
+        for path in _glob(files, str(pattern)):
+            extra = load(files, path, version)
+            if compare(version, "2.1") < 0:  # a plugin's whole table is replaced, not merged (containerd#5837)
+                extra["plugins"] = {**data.get("plugins", {}), **extra.get("plugins", {})}
+                data = {**data, **extra, "imports": data["imports"]}
+            else:
+                data = merged(data, {key: value for key, value in extra.items() if key != "imports"})
+    return merged(default(version), data)
+
+
+def _glob(files: FileTree, pattern: str) -> list[str]:
+    folder, name = posixpath.split(pattern)
+    return [f"{folder}/{found}" for found in files.names(folder) or () if fnmatchcase(found, name)]
+
+
+def cri_loaded(config: Mapping[str, Any]) -> bool:
+    """Say whether this configuration leaves the CRI plugin on."""
+    return not any("cri" in str(name) for name in config.get("disabled_plugins", []))
+
+
+def _cri(config: Mapping[str, Any]) -> Table:
+    plugins = config.get("plugins", {})
+    found: Table = plugins.get(CRI2) or plugins.get(RUNTIME) or {}
+    return found
+
+
+def runtimes(config: Mapping[str, Any]) -> dict[str, Table]:
+    """Give the runtimes by name."""
+    found: dict[str, Table] = _cri(config).get("containerd", {}).get("runtimes", {})
+    return found
+
+
+def default_runtime(config: Mapping[str, Any]) -> str:
+    """Give the default runtime's name."""
+    return str(_cri(config).get("containerd", {}).get("default_runtime_name", "runc"))
+
+
+def sandbox_image(config: Mapping[str, Any]) -> str:
+    """Give the pause image."""
+    plugins = config.get("plugins", {})
+    if CRI2 in plugins:
+        return str(plugins[CRI2].get("sandbox_image", ""))
+    return str(plugins.get(IMAGES, {}).get("pinned_images", {}).get("sandbox", ""))

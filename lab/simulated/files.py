@@ -1,0 +1,192 @@
+"""A host's files in memory, over a base that all hosts share: contents, modes, owners, times, and views like /proc."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One file, directory or symbolic link; `changed` is in seconds since 1970, 0 stands for the host's boot."""
+
+    content: bytes = b""
+    mode: int = 0o644
+    owner: str = "root:root"
+    changed: float = 0.0
+    kind: Literal["file", "dir", "link"] = "file"
+
+    @property
+    def target(self) -> str:
+        """Where a link leads."""
+        return self.content.decode()
+
+
+def directory(mode: int = 0o755, owner: str = "root:root") -> Node:
+    """Give a directory."""
+    return Node(mode=mode, owner=owner, kind="dir")
+
+
+def link(target: str) -> Node:
+    """Give a symbolic link."""
+    return Node(target.encode(), 0o777, kind="link")
+
+
+class Views(Protocol):
+    """What the kernel shows as files: computed when looked at."""
+
+    def read(self, path: str) -> bytes | None:
+        """Give the content of a computed file; None where there is none."""
+
+    def names(self, path: str) -> list[str] | None:
+        """Give the names in a computed directory; None where there is none."""
+
+    def write(self, path: str, content: bytes) -> bool:
+        """Take what is written to a computed file; False where it is not one."""
+
+
+class FileTree:
+    """The files of one host. Paths are absolute; links are followed; parents of base files exist by themselves."""
+
+    def __init__(self, base: Mapping[str, Node], views: Views, now: Callable[[], float]) -> None:
+        self._base = base
+        self._own: dict[str, Node | None] = {}
+        self._views = views
+        self._now = now
+
+    def resolve(self, path: str) -> str:
+        """Give the path with every link on the way followed."""
+        path = posixpath.normpath(path if path.startswith("/") else f"/{path}")
+        for _ in range(16):
+            walked = ""
+            for part in path.split("/")[1:]:
+                walked = f"{walked}/{part}"
+                node = self._node(walked)
+                if node is not None and node.kind == "link":
+                    target = posixpath.join(posixpath.dirname(walked), node.target)
+                    path = posixpath.normpath(target + path[len(walked) :])
+                    break
+            else:
+                return path
+        return path
+
+    def _node(self, path: str) -> Node | None:
+        return self._own[path] if path in self._own else self._base.get(path)
+
+    def node(self, path: str, *, follow: bool = True) -> Node | None:
+        """Give what is at the path; None where nothing is."""
+        path = self.resolve(path) if follow else posixpath.normpath(path)
+        node = self._node(path)
+        if node is not None:
+            return node
+        content = self._views.read(path)
+        if content is not None:
+            return Node(content, 0o644 if path.startswith("/proc/sys/") else 0o444, changed=self._now())
+        names = self._views.names(path)
+        if names is not None:
+            return Node(mode=0o555, changed=self._now(), kind="dir")
+        return directory() if path == "/" or self._has_children(path) else None
+
+    def _has_children(self, path: str) -> bool:
+        start = f"{path}/"
+        return any(name.startswith(start) for name in self._paths())
+
+    def _paths(self) -> Iterable[str]:
+        yield from (path for path, node in self._own.items() if node is not None)
+        yield from (path for path in self._base if path not in self._own)
+
+    def read(self, path: str) -> bytes | None:
+        """Give a file's content; None where there is no file."""
+        node = self.node(path)
+        return node.content if node is not None and node.kind == "file" else None
+
+    def text(self, path: str) -> str:
+        """Give a file's text, empty where there is no file."""
+        return (self.read(path) or b"").decode(errors="replace")
+
+    def exists(self, path: str) -> bool:
+        """Say whether anything is there."""
+        return self.node(path) is not None
+
+    def names(self, path: str) -> list[str] | None:
+        """Give the sorted names in a directory; None where it is none."""
+        node = self.node(path)
+        if node is None or node.kind != "dir":
+            return None
+        path = self.resolve(path)
+        start = "/" if path == "/" else f"{path}/"
+        found = {
+            name[len(start) :].split("/", 1)[0] for name in self._paths() if name.startswith(start) and name != start
+        }
+        return sorted(found | set(self._views.names(path) or ()))
+
+    def under(self, path: str) -> list[str]:
+        """Give every path below a directory, deepest last."""
+        start = f"{self.resolve(path)}/"
+        return sorted(name for name in self._paths() if name.startswith(start))
+
+    def write(self, path: str, content: bytes, *, mode: int | None = None, owner: str | None = None) -> None:
+        """Put content into a file, keeping mode and owner of one that is there (644 root:root of a new one)."""
+        path = self.resolve(path)
+        if self._views.write(path, content):
+            return
+        known = self._node(path)
+        old = known if known is not None and known.kind == "file" else Node()
+        self._own[path] = Node(
+            content, old.mode if mode is None else mode, old.owner if owner is None else owner, self._now()
+        )
+
+    def put(self, path: str, node: Node) -> None:
+        """Put a node in place as it is."""
+        self._own[posixpath.normpath(path)] = node
+
+    def make_directory(self, path: str, mode: int = 0o755) -> None:
+        """Make a directory and its parents where they are not there."""
+        path = self.resolve(path)
+        parent = posixpath.dirname(path)
+        if parent not in ("", "/"):
+            self.make_directory(parent)
+        if self.node(path) is None:
+            self._own[path] = replace(directory(mode), changed=self._now())
+
+    def change(self, path: str, *, mode: int | None = None, owner: str | None = None) -> None:
+        """Change mode or owner; the time of change of the content stays. Nothing happens where nothing is."""
+        path = self.resolve(path)
+        node = self.node(path)
+        if node is not None:
+            mode, owner = node.mode if mode is None else mode, node.owner if owner is None else owner
+            self._own[path] = replace(node, mode=mode, owner=owner)
+
+    def touch(self, path: str) -> None:
+        """Make the file newer, or empty where there is none."""
+        self.write(path, self.read(path) or b"")
+
+    def remove(self, path: str) -> bool:
+        """Remove a file, a link or a whole directory; False where nothing was."""
+        path = posixpath.normpath(path)
+        parent = self.resolve(posixpath.dirname(path) or "/")
+        path = posixpath.join(parent, posixpath.basename(path))
+        if self.node(path, follow=False) is None:
+            return False
+        for name in [path, *self.under(path)]:
+            if name in self._base:
+                self._own[name] = None
+            else:
+                self._own.pop(name, None)
+        return True
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file or a directory, in place of what was there."""
+        source, target = self.resolve(source), self.resolve(target)
+        moved = {name: self._node(name) for name in [source, *self.under(source)]}
+        self.remove(target)
+        self.remove(source)
+        for name, node in moved.items():
+            if node is not None:
+                self._own[target + name[len(source) :]] = node
+
+    def changes(self) -> dict[str, Node | None]:
+        """Give what differs from the base: a snapshot for tests and for the control socket."""
+        return dict(self._own)

@@ -1,0 +1,146 @@
+"""A simulated host's kernel: modules, settings and swap, and what /proc and /sys show of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+MODULES = {
+    "overlay",
+    "br_netfilter",
+    "ip_tables",
+    "iptable_nat",
+    "nf_nat",
+    "nf_conntrack",
+    "ip_vs",
+    "vxlan",
+    "zram",
+    "nouveau",
+}
+_DEFAULTS = {
+    "fs.file-max": "9223372036854775807",
+    "fs.inotify.max_user_instances": "128",
+    "fs.inotify.max_user_watches": "65536",
+    "fs.inotify.max_queued_events": "16384",
+    "kernel.panic": "0",
+    "kernel.panic_on_oops": "0",
+    "kernel.pid_max": "4194304",
+    "net.core.somaxconn": "4096",
+    "net.ipv4.conf.all.forwarding": "0",
+    "net.ipv4.conf.all.rp_filter": "2",
+    "net.ipv4.ip_forward": "0",
+    "net.ipv6.conf.all.forwarding": "0",
+    "vm.max_map_count": "65530",
+    "vm.overcommit_memory": "0",
+    "vm.swappiness": "60",
+}
+_BRIDGE = {
+    "net.bridge.bridge-nf-call-arptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+    "net.bridge.bridge-nf-call-iptables": "1",
+}
+_FILESYSTEMS = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\n\text4\n"
+
+
+@dataclass
+class Kernel:
+    """One host's kernel; swap is a list of (device, size in KiB)."""
+
+    release: str
+    hostname: str
+    cpus: int = 8
+    memory_kib: int = 65_536_000
+    cgroup: int = 2
+    pci: list[tuple[str, str]] = field(default_factory=list)  # (address, device id) of NVIDIA's display controllers
+    settings: dict[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
+    modules: dict[str, None] = field(default_factory=dict)
+    swaps: list[tuple[str, int]] = field(default_factory=lambda: [("/swap.img", 4_194_300)])
+    extra: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+
+    def load(self, module: str) -> bool:
+        """Load a module and what it brings; False where the kernel has none of that name."""
+        module = module.replace("-", "_")
+        if module not in MODULES:
+            return False
+        self.modules[module] = None
+        if module == "br_netfilter":
+            for key, value in _BRIDGE.items():
+                self.settings.setdefault(key, value)
+        return True
+
+    def set(self, key: str, value: str) -> bool:
+        """Set a kernel setting; False where there is none of that name."""
+        if key not in self.settings:
+            return False
+        self.settings[key] = value
+        if key == "net.ipv4.ip_forward":
+            self.settings["net.ipv4.conf.all.forwarding"] = value
+        return True
+
+    def reboot(self) -> None:
+        """Forget what a reboot forgets."""
+        self.settings, self.modules = dict(_DEFAULTS), {}
+
+    def read(self, path: str) -> bytes | None:
+        """Give a computed file."""
+        if path in self.extra:
+            return self.extra[path]()
+        if path == "/proc/sys/kernel/hostname":
+            return f"{self.hostname}\n".encode()
+        if path.startswith("/proc/sys/"):
+            value = self.settings.get(path[len("/proc/sys/") :].replace("/", "."))
+            return None if value is None else f"{value}\n".encode()
+        text = self._proc(path) if path.startswith("/proc/") else self._sys(path)
+        return None if text is None else text.encode()
+
+    def _proc(self, path: str) -> str | None:
+        if path == "/proc/swaps":
+            head = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+            return head + "".join(f"{name:<40}file\t\t{size}\t\t0\t\t-2\n" for name, size in self.swaps)
+        if path == "/proc/modules":
+            return "".join(f"{name} 16384 0 - Live 0x0000000000000000\n" for name in reversed(self.modules))
+        if path == "/proc/filesystems":
+            return _FILESYSTEMS + ("nodev\toverlay\n" if "overlay" in self.modules else "")
+        if path == "/proc/meminfo":
+            free = self.memory_kib - 2_000_000
+            return f"MemTotal:       {self.memory_kib} kB\nMemFree:        {free} kB\nMemAvailable:   {free} kB\n"
+        if path == "/proc/cpuinfo":
+            return "".join(f"processor\t: {index}\nmodel name\t: SIMULATED\n\n" for index in range(self.cpus))
+        return "0.10 0.05 0.01 1/200 4242\n" if path == "/proc/loadavg" else None
+
+    def _sys(self, path: str) -> str | None:
+        if not path.startswith("/sys/"):
+            return None
+        if self.cgroup == 2 and path == "/sys/fs/cgroup/cgroup.controllers":
+            return "cpuset cpu io memory hugetlb pids rdma misc\n"
+        for address, device in self.pci:
+            folder = f"/sys/bus/pci/devices/{address}/"
+            if path.startswith(folder):
+                known = {"vendor": "0x10de\n", "device": f"{device}\n", "class": "0x030200\n"}
+                return known.get(path[len(folder) :])
+        return None
+
+    def names(self, path: str) -> list[str] | None:
+        """Give the names in a computed directory."""
+        if path == "/sys/bus/pci/devices":
+            return ["0000:00:00.0", *(address for address, _ in self.pci)]
+        if path.startswith("/sys/bus/pci/devices/") and any(path.endswith(address) for address, _ in self.pci):
+            return ["class", "device", "vendor"]
+        if path == "/sys/module":
+            return sorted(self.modules)
+        if path.startswith("/sys/module/"):
+            return [] if path.rsplit("/", 1)[1] in self.modules else None
+        if path in ("/proc", "/sys", "/sys/fs/cgroup"):
+            return []
+        if path == "/proc/sys" or path.startswith("/proc/sys/"):
+            start = path[len("/proc/sys") :].strip("/").replace("/", ".")
+            start = f"{start}." if start else ""
+            found = {key[len(start) :].split(".", 1)[0] for key in self.settings if key.startswith(start)}
+            return sorted(found) or None
+        return None
+
+    def write(self, path: str, content: bytes) -> bool:
+        """Take a setting written through /proc/sys."""
+        return path.startswith("/proc/sys/") and self.set(
+            path[len("/proc/sys/") :].replace("/", "."), content.decode(errors="replace").strip()
+        )

@@ -1,0 +1,176 @@
+"""Who sends a request (client certificate, bearer token) and what they may do (RBAC)."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from .api_errors import ApiError, forbidden, forbidden_path, unauthorized
+from .objects import Obj, dig, namespace_of, parsed_time
+from .signed_tokens import TokenSigner
+from .store import Store
+
+ANONYMOUS = "system:anonymous"
+# What anonymous users may read: the public-info role, and cluster-info by kubeadm's own role binding.
+OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
+# Roles of every cluster that let any authenticated user look at what is served (system:discovery).
+DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
+
+
+@dataclass(frozen=True)
+class User:
+    """A name and the groups it is in."""
+
+    name: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request wants: a verb on a resource (or on a plain path)."""
+
+    verb: str
+    path: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def full_resource(self) -> str:
+        """Give `pods` or `pods/log`."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+def bootstrap_secret(store: Store, token_id: str) -> dict[str, str] | None:
+    """Give the decoded data of a bootstrap token's Secret, or None where it is missing or has expired."""
+    secret = store.get("secrets", "kube-system", f"bootstrap-token-{token_id}")
+    if secret is None or secret.get("type") != "bootstrap.kubernetes.io/token":
+        return None
+    data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+    expiration = data.get("expiration")
+    if expiration:
+        moment = parsed_time(expiration)
+        if moment <= type(moment).now(moment.tzinfo):
+            return None
+    return data
+
+
+class Authenticator:
+    """Tells users by their certificate or token."""
+
+    def __init__(self, store: Store, signer: TokenSigner) -> None:
+        self._store = store
+        self._signer = signer
+
+    def user(self, certificate: dict[str, Any] | None, authorization: str) -> User:
+        """Give the user of a request. Raises ApiError (401) for a token that nobody knows."""
+        if certificate and certificate.get("subject"):
+            pairs = [pair for part in certificate["subject"] for pair in part]
+            names = [value for key, value in pairs if key == "commonName"]
+            groups = [value for key, value in pairs if key == "organizationName"]
+            return User(names[0] if names else "", (*groups, "system:authenticated"))
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return User(ANONYMOUS, ("system:unauthenticated",))
+        user = self.by_token(token.strip())
+        if user is None:
+            raise unauthorized()
+        return user
+
+    def by_token(self, token: str) -> User | None:
+        """Give the user of a bearer token: a bootstrap token or that of a service account that is still there."""
+        token_id, _, secret = token.partition(".")
+        if len(token_id) == 6 and len(secret) == 16:
+            data = bootstrap_secret(self._store, token_id)
+            if data and data.get("token-secret") == secret and data.get("usage-bootstrap-authentication") == "true":
+                extra = [group for group in data.get("auth-extra-groups", "").split(",") if group]
+                return User(f"system:bootstrap:{token_id}", ("system:bootstrappers", *extra, "system:authenticated"))
+            return None
+        claims = self._signer.claims(token)
+        namespace = str(dig(claims, "kubernetes.io", "namespace", default=""))
+        name = str(dig(claims, "kubernetes.io", "serviceaccount", "name", default=""))
+        account = self._store.get("serviceaccounts", namespace, name)
+        if account is None or account["metadata"]["uid"] != dig(claims, "kubernetes.io", "serviceaccount", "uid"):
+            return None
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        return User(f"system:serviceaccount:{namespace}:{name}", groups)
+
+
+def _subject_is(subject: Obj, user: User, namespace: str) -> bool:
+    kind, name = subject.get("kind"), subject.get("name", "")
+    if kind == "User":
+        return bool(name == user.name)
+    if kind == "Group":
+        return name in user.groups
+    return user.name == f"system:serviceaccount:{subject.get('namespace') or namespace}:{name}"
+
+
+def _allows(rule: Obj, wish: Wish) -> bool:
+    if not {"*", wish.verb} & set(rule.get("verbs") or []):
+        return False
+    if not wish.resource:
+        paths = rule.get("nonResourceURLs") or []
+        return any(p == wish.path or (p.endswith("*") and wish.path.startswith(p[:-1])) for p in paths)
+    if not {"*", wish.group} & set(rule.get("apiGroups") or []):
+        return False
+    if not {"*", wish.full_resource, f"*/{wish.subresource}"} & set(rule.get("resources") or []):
+        return False
+    names = rule.get("resourceNames") or []
+    return not names or wish.name in names
+
+
+class Authorizer:
+    """RBAC over the roles and bindings in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def check(self, user: User, wish: Wish) -> None:
+        """Pass if the user may. Raises ApiError (403) worded as the real server words it."""
+        if not self.may(user, wish):
+            raise self._refusal(user, wish)
+
+    def may(self, user: User, wish: Wish) -> bool:
+        """Say whether a user may do this."""
+        if "system:masters" in user.groups:
+            return True
+        if not wish.resource and wish.verb == "get":
+            if wish.path in OPEN_PATHS or wish.path.startswith(("/readyz/", "/livez/", "/healthz/")):
+                return True
+            if "system:authenticated" in user.groups and _allows(
+                {"verbs": ["get"], "nonResourceURLs": list(DISCOVERY_PATHS)}, wish
+            ):
+                return True
+        if wish.resource.startswith("selfsubject") and "system:authenticated" in user.groups:
+            return True
+        return any(_allows(rule, wish) for rule in self._rules(user, wish.namespace))
+
+    def _rules(self, user: User, namespace: str) -> list[Obj]:
+        bindings = self._store.objects("clusterrolebindings.rbac.authorization.k8s.io")
+        if namespace:
+            bindings = bindings + self._store.objects("rolebindings.rbac.authorization.k8s.io", namespace)
+        rules: list[Obj] = []
+        for binding in bindings:
+            place = namespace_of(binding)
+            if any(_subject_is(subject, user, place) for subject in binding.get("subjects") or []):
+                rules += self._role_rules(binding["roleRef"], place)
+        return rules
+
+    def _role_rules(self, reference: Obj, namespace: str) -> list[Obj]:
+        if reference["kind"] == "ClusterRole":
+            role = self._store.get("clusterroles.rbac.authorization.k8s.io", "", reference["name"])
+        else:
+            role = self._store.get("roles.rbac.authorization.k8s.io", namespace, reference["name"])
+        return list((role or {}).get("rules") or [])
+
+    def _refusal(self, user: User, wish: Wish) -> ApiError:
+        if not wish.resource:
+            return forbidden_path(wish.path, user.name, wish.verb)
+        where = f'in the namespace "{wish.namespace}"' if wish.namespace else "at the cluster scope"
+        why = (
+            f'User "{user.name}" cannot {wish.verb} resource "{wish.full_resource}" in API group "{wish.group}" {where}'
+        )
+        return forbidden(wish.resource, wish.group, wish.name, why)

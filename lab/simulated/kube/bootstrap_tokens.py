@@ -1,0 +1,78 @@
+"""Bootstrap tokens as `kubeadm token` makes, lists and deletes them."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from .auth import bootstrap_secret
+from .controllers.bootstrap_tokens import PREFIX, TYPE
+from .objects import Obj, name_of, timestamp
+from .store import Store
+
+DEFAULT_GROUP = "system:bootstrappers:kubeadm:default-node-token"
+DEFAULT_TTL = 24 * 3600.0  # seconds
+_LETTERS = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True)
+class BootstrapToken:
+    """One row of `kubeadm token list`; its secret half is kept out of its repr."""
+
+    token_id: str
+    expires: str  # time stamp of the API, empty for a token without end
+    usages: tuple[str, ...]
+    description: str
+    groups: tuple[str, ...]
+
+
+def new_token() -> str:
+    """Give a fresh token of kubeadm's form, six and sixteen letters."""
+    return (
+        "".join(secrets.choice(_LETTERS) for _ in range(6)) + "." + "".join(secrets.choice(_LETTERS) for _ in range(16))
+    )
+
+
+def token_secret(token: str, ttl: float, description: str, usages: tuple[str, ...], groups: tuple[str, ...]) -> Obj:
+    """Give the Secret that holds a token; `ttl` in seconds, 0 for a token without end.
+
+    Raises ValueError for a token that is not of kubeadm's form.
+    """
+    token_id, _, secret = token.partition(".")
+    if len(token_id) != 6 or len(secret) != 16 or set(token_id + secret) - set(_LETTERS):
+        raise ValueError(f"the bootstrap token with ID {token_id!r} is not of the form [a-z0-9]{{6}}.[a-z0-9]{{16}}")
+    data = {"token-id": token_id, "token-secret": secret}
+    if "authentication" in usages:
+        data["auth-extra-groups"] = ",".join(groups)
+    if ttl:
+        data["expiration"] = timestamp(datetime.now(UTC) + timedelta(seconds=ttl))
+    if description:
+        data["description"] = description
+    data |= {f"usage-bootstrap-{usage}": "true" for usage in usages}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": PREFIX + token_id, "namespace": "kube-system"},
+        "type": TYPE,
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in sorted(data.items())},
+    }
+
+
+def listed(store: Store) -> list[BootstrapToken]:
+    """Give the tokens that are alive, by id."""
+    rows = []
+    for secret in store.objects("secrets", "kube-system"):
+        if secret.get("type") != TYPE:
+            continue
+        data = bootstrap_secret(store, name_of(secret).removeprefix(PREFIX))
+        if data is not None:
+            usages = tuple(u for u in ("authentication", "signing") if data.get(f"usage-bootstrap-{u}") == "true")
+            groups = tuple(group for group in data.get("auth-extra-groups", "").split(",") if group)
+            row = BootstrapToken(
+                data["token-id"], data.get("expiration", ""), usages, data.get("description", ""), groups
+            )
+            rows.append(row)
+    return sorted(rows, key=lambda row: row.token_id)

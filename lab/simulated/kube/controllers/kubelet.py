@@ -1,0 +1,200 @@
+"""The kubelets of all nodes: a pod's way from assigned to running to its end, with the events of the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lab.simulated.kube.container_logs import ContainerLogs
+from lab.simulated.kube.objects import Obj, dig, key_of, name_of
+from lab.simulated.kube.store import DELETED, Change
+from lab.simulated.kube.world import World, is_finished
+
+from .containers import Containers
+from .devices import Devices, NoDeviceError
+from .nodes import Nodes
+from .pod_network import PodNetwork, is_network_pod
+from .pod_runs import ContainerState, PodRun, written
+from .sandboxes import SandboxError, check_sandbox, runtime_handler
+
+MIRROR = "kubernetes.io/config.mirror"
+
+
+class Kubelets:
+    """Runs the pods that were given a node, wherever that node's kubelet is alive."""
+
+    def __init__(self, world: World, nodes: Nodes, devices: Devices, logs: ContainerLogs) -> None:
+        self.world = world
+        self.devices = devices
+        self.logs = logs
+        self._nodes = nodes
+        self._network = PodNetwork(world)
+        self._containers = Containers(self)
+        self._runs: dict[str, PodRun] = {}
+        nodes.on_alive.append(self._node_alive)
+        world.store.listen(["pods"], self._pod_changed)
+        world.store.listen(["nodes"], self._node_changed)
+
+    def _node_changed(self, change: Change) -> None:
+        if change.kind == DELETED:
+            self.devices.forget_node(name_of(change.obj))
+
+    def _pod_changed(self, change: Change) -> None:
+        node = dig(change.obj, "spec", "nodeName")
+        if not node:
+            return
+        if change.kind == DELETED:
+            self._forget(change.obj)
+        elif (pod := self.world.store.get("pods", *key_of(change.obj))) is not None:
+            self._sync(pod)
+
+    def _sync(self, pod: Obj) -> None:
+        """Start or stop a pod as its object asks, where its kubelet is alive."""
+        if not self.world.alive(str(pod["spec"]["nodeName"])):
+            return
+        run = self._runs.get(pod["metadata"]["uid"])
+        if pod["metadata"].get("deletionTimestamp"):
+            if run is None:
+                self.world.store.remove("pods", *key_of(pod))
+            elif not run.stopping:
+                run.stopping = True
+                self._event(pod, "Killing", f"Stopping container {pod['spec']['containers'][0]['name']}")
+                self.later(run, self.world.latencies.pod_stop, self._stopped)
+        elif run is None and not is_finished(pod):
+            self._start(pod)
+
+    def _event(self, pod: Obj, reason: str, message: str) -> None:
+        self.world.event(pod, reason, message, "kubelet", str(pod["spec"]["nodeName"]))
+
+    def later(self, run: PodRun, seconds: float, action: Callable[..., None], *arguments: object) -> None:
+        """Call `action(pod, run, ...)` after some time, if the pod is still there and its kubelet is alive."""
+
+        def act() -> None:
+            pod = self.world.store.get("pods", *run.key)
+            if pod is None or pod["metadata"]["uid"] != run.uid or self._runs.get(run.uid) is not run:
+                return
+            if not self.world.alive(run.node):
+                return  # _node_alive looks at all pods of a node that comes back
+            action(pod, run, *arguments)
+
+        now = asyncio.get_running_loop().time()
+        run.timers = [timer for timer in run.timers if not timer.cancelled() and timer.when() > now]
+        run.timers.append(self.world.pace.after(seconds, act))
+
+    def publish(self, pod: Obj, run: PodRun) -> Obj:
+        """Write a pod's status from the state of its containers."""
+        host = self.world.hosts[run.node]
+        return self.world.store.replace("pods", written(pod, run, host, self.world.config.minor))
+
+    def _start(self, pod: Obj) -> None:
+        containers = {c["name"]: ContainerState(c["name"], c["image"]) for c in pod["spec"]["containers"]}
+        run = PodRun(key_of(pod), pod["metadata"]["uid"], containers, str(pod["spec"]["nodeName"]))
+        self._runs[run.uid] = run
+        try:
+            self.devices.allocate(pod)
+        except NoDeviceError as error:
+            run.failure = ("UnexpectedAdmissionError", str(error))
+            run.containers = {}
+            self._event(pod, "UnexpectedAdmissionError", str(error))
+            self.publish(pod, run)
+            return
+        pod = self.publish(pod, run)
+        self.later(run, self.world.latencies.sandbox, self._sandbox)
+
+    def _sandbox(self, pod: Obj, run: PodRun) -> None:
+        """Make the pod's sandbox, or say why not and try again: the network may come, the runtime may learn."""
+        if run.stopping:
+            return
+        try:
+            check_sandbox(self.world, pod, networked=run.node in self._nodes.networked)
+        except SandboxError as error:
+            self._event(pod, error.reason, str(error))
+            self.later(run, self.world.latencies.sandbox_retry, self._sandbox)
+            return
+        host = self.world.hosts[run.node]
+        run.address = host.address if dig(pod, "spec", "hostNetwork") else self._network.address(run.node)
+        self._containers.begin(pod, run)
+
+    def running(self, pod: Obj, run: PodRun) -> None:
+        """Note what a pod that has begun to run brings to its node: a network, a device plugin."""
+        self.devices.plugin_started(pod, runtime_handler(self.world, pod))
+        if is_network_pod(pod) and run.node not in self._nodes.networked:
+            self.later(run, self.world.latencies.network_ready, self._network_up)
+
+    def _network_up(self, pod: Obj, run: PodRun) -> None:  # noqa: ARG002 - the shape of a later action
+        self._nodes.network_up(run.node)
+        for other in self.world.store.indexed("pods", "node", run.node):
+            waiting = self._runs.get(other["metadata"]["uid"])
+            if waiting is not None and not waiting.address and not waiting.stopping:
+                self.later(waiting, self.world.latencies.sandbox, self._sandbox_again)
+
+    def _sandbox_again(self, pod: Obj, run: PodRun) -> None:
+        if not run.address:
+            self._sandbox(pod, run)
+
+    def host_changed(self, node: str) -> None:
+        """Try again what waited for something on a host: a runtime handler, a card's health."""
+        self.devices.health_changed(node)
+        for pod in self.world.store.indexed("pods", "node", node):
+            run = self._runs.get(pod["metadata"]["uid"])
+            if run is not None and not run.address and not run.failure:
+                self.later(run, self.world.latencies.sandbox, self._sandbox_again)
+
+    def _stopped(self, pod: Obj, run: PodRun) -> None:  # noqa: ARG002
+        self.world.store.remove("pods", *key_of(pod))
+
+    def end(self, pod: Obj, run: PodRun) -> None:
+        """Give back what a pod that has finished held."""
+        self.devices.release(pod)
+        self.devices.plugin_stopped(pod)
+        self._network.give_back(run.node, run.address)
+
+    def _forget(self, pod: Obj) -> None:
+        run = self._runs.pop(pod["metadata"]["uid"], None)
+        if run is None:
+            return
+        for timer in run.timers:
+            self.world.pace.cancel(timer)
+        self.end(pod, run)
+        self.logs.forget(pod)
+        if MIRROR in (pod["metadata"].get("annotations") or {}) and self.world.alive(run.node):
+            self._recreate_mirror(pod)
+
+    def _recreate_mirror(self, pod: Obj) -> None:
+        """Make a static pod's mirror again: it is the file on the host that counts."""
+        if self.world.store.get("nodes", "", str(pod["spec"]["nodeName"])) is None:
+            return
+        kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
+        metadata = {key: pod["metadata"][key] for key in kept if key in pod["metadata"]}
+        if self.world.store.get("pods", *key_of(pod)) is None:
+            self.world.store.create("pods", {**pod, "metadata": metadata, "status": {"phase": "Pending"}})
+
+    def _node_alive(self, node: str) -> None:
+        """Take up the pods of a node whose kubelet is there (again): those that wait, stop, or lost their condition."""
+        for pod in self.world.store.indexed("pods", "node", node):
+            run = self._runs.get(pod["metadata"]["uid"])
+            if run is None or pod["metadata"].get("deletionTimestamp"):
+                if run is not None:
+                    run.stopping = False
+                self._sync(pod)
+            elif not run.address and not run.failure:
+                self.later(run, self.world.latencies.sandbox, self._sandbox_again)
+            else:
+                self.publish(pod, run)
+                self._containers.resume(pod, run)
+
+    def rebooted(self, node: str) -> None:
+        """Start every pod of a node that was rebooted anew: same pods, one restart more, new addresses."""
+        for pod in self.world.store.indexed("pods", "node", node):
+            run = self._runs.get(pod["metadata"]["uid"])
+            if run is None or is_finished(pod) or run.failure:
+                continue
+            for timer in run.timers:
+                self.world.pace.cancel(timer)
+            if run.address:
+                self.devices.plugin_stopped(pod)
+                self._network.give_back(node, run.address)
+            run.address, run.stopping = "", False
+            self._containers.rebooted(run)
+            self.publish(pod, run)
+            self.later(run, self.world.latencies.sandbox, self._sandbox)

@@ -1,0 +1,134 @@
+"""A pod on its kubelet: the state of its containers, and the status that is written from it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+
+from lab.simulated.kube.hosts import HostState
+from lab.simulated.kube.objects import Obj, dig, set_condition, timestamp, with_status
+from lab.simulated.kube.store import Key
+
+
+def container_id(pod: Obj, name: str, restarts: int) -> str:
+    """Give a container's id, made from what it is."""
+    return "containerd://" + hashlib.sha256(f"{pod['metadata']['uid']}/{name}/{restarts}".encode()).hexdigest()
+
+
+@dataclass
+class ContainerState:
+    """One container's state as containerStatuses show it."""
+
+    name: str
+    image: str
+    state: Obj = field(default_factory=lambda: {"waiting": {"reason": "ContainerCreating"}})
+    ready: bool = False
+    restarts: int = 0
+    last: Obj = field(default_factory=dict)
+    begun: bool = False
+
+    def shown(self, pod: Obj) -> Obj:
+        """Give the entry of containerStatuses."""
+        entry: Obj = {
+            "name": self.name,
+            "image": self.image,
+            "imageID": f"{self.image.split('@')[0]}@sha256:{hashlib.sha256(self.image.encode()).hexdigest()}",
+            "containerID": container_id(pod, self.name, self.restarts),
+            "lastState": self.last,
+            "ready": self.ready,
+            "restartCount": self.restarts,
+            "started": "running" in self.state,
+            "state": self.state,
+        }
+        if not self.begun:
+            entry |= {"imageID": ""}
+            del entry["containerID"]
+        return entry
+
+
+@dataclass
+class PodRun:
+    """What a kubelet knows of one pod."""
+
+    key: Key
+    uid: str
+    containers: dict[str, ContainerState]
+    node: str
+    address: str = ""
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    began: str = field(default_factory=timestamp)
+    failure: tuple[str, str] | None = None  # reason and message of a pod that was refused
+    stopping: bool = False
+    tries: int = 0
+
+    def phase(self, restart_policy: str) -> str:
+        """Give the pod's phase from its containers' states."""
+        if self.failure:
+            return "Failed"
+        states = list(self.containers.values())
+        ended = [state.state["terminated"]["exitCode"] for state in states if "terminated" in state.state]
+        if len(ended) == len(states) and restart_policy != "Always":
+            if all(code == 0 for code in ended):
+                return "Succeeded"
+            if restart_policy == "Never":
+                return "Failed"
+        return "Running" if any(state.begun for state in states) else "Pending"
+
+
+def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
+    """Give a pod with the status that its kubelet would write now."""
+    phase = run.phase(dig(pod, "spec", "restartPolicy", default="Always"))
+    ready = phase == "Running" and all(state.ready for state in run.containers.values())
+    finished = phase in {"Succeeded", "Failed"}
+    names = " ".join(state.name for state in run.containers.values() if not state.ready)
+    conditions = dig(pod, "status", "conditions", default=[])
+    conditions = set_condition(conditions, "Initialized", "True", "PodCompleted" if phase == "Succeeded" else "")
+    for kind in ("Ready", "ContainersReady"):
+        if ready:
+            conditions = set_condition(conditions, kind, "True")
+        elif phase == "Succeeded":
+            conditions = set_condition(conditions, kind, "False", "PodCompleted")
+        elif phase == "Failed":
+            conditions = set_condition(conditions, kind, "False", "PodFailed")
+        else:
+            text = f"containers with unready status: [{names}]"
+            conditions = set_condition(conditions, kind, "False", "ContainersNotReady", text)
+    conditions = set_condition(conditions, "PodScheduled", "True")
+    if minor >= 29:
+        there = bool(run.address) and not finished
+        conditions = set_condition(conditions, "PodReadyToStartContainers", "True" if there else "False")
+    fields: Obj = {
+        "phase": phase,
+        "conditions": conditions,
+        "hostIP": host.address,
+        "startTime": run.began,
+        "qosClass": "BestEffort" if not _asks(pod) else "Burstable",
+        "containerStatuses": [state.shown(pod) for state in run.containers.values()],
+    }
+    if minor >= 28:
+        fields["hostIPs"] = [{"ip": host.address}]
+    if run.address:
+        fields |= {"podIP": run.address, "podIPs": [{"ip": run.address}]}
+    if run.failure:
+        fields |= {"reason": run.failure[0], "message": run.failure[1]}
+    if pod["spec"].get("initContainers"):
+        fields["initContainerStatuses"] = _init_statuses(pod, run)
+    return with_status(pod, **fields)
+
+
+def _asks(pod: Obj) -> bool:
+    return any(dig(c, "resources", part) for c in pod["spec"]["containers"] for part in ("requests", "limits"))
+
+
+def _init_statuses(pod: Obj, run: PodRun) -> list[Obj]:
+    """Give the init containers' entries: done as soon as any container has begun; they are not simulated further."""
+    done = any(state.begun for state in run.containers.values())
+    entries = []
+    for container in pod["spec"]["initContainers"]:
+        state = ContainerState(container["name"], container["image"], {"waiting": {"reason": "PodInitializing"}})
+        if done:
+            end = {"exitCode": 0, "reason": "Completed", "startedAt": run.began, "finishedAt": run.began}
+            state.state, state.ready, state.begun = {"terminated": end}, True, True
+        entries.append(state.shown(pod))
+    return entries

@@ -1,0 +1,45 @@
+"""What the simulated cluster asks of the machine under a node, and a plain implementation for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class HostState(Protocol):
+    """A host as its kubelet sees it; whoever changes one calls `Cluster.host_changed(node_name)` afterwards."""
+
+    name: str  # the node's name
+    address: str  # InternalIP
+    kubelet_running: bool
+    reachable: bool  # by network, from the control plane
+    runtime_handlers: set[str]  # names of the containerd runtimes, "runc" among them
+    default_runtime: str
+    cards: list[tuple[str, bool]]  # (GPU-uuid, healthy)
+    os_image: str
+    kernel: str
+    containerd_version: str  # without a leading v: "1.7.27"
+    kubelet_version: str  # with it: "v1.31.7"
+
+
+@dataclass
+class SimpleHost:
+    """A HostState made of plain fields."""
+
+    name: str
+    address: str
+    kubelet_running: bool = True
+    reachable: bool = True
+    runtime_handlers: set[str] = field(default_factory=lambda: {"runc"})
+    default_runtime: str = "runc"
+    cards: list[tuple[str, bool]] = field(default_factory=list)
+    os_image: str = "Ubuntu 22.04.5 LTS"
+    kernel: str = "5.15.0-134-generic"
+    containerd_version: str = "1.7.27"
+    kubelet_version: str = "v1.31.7"
+
+
+def runs_nvidia(host: HostState, handler: str | None) -> bool:
+    """Say whether a pod with this runtime handler (None: the host's default) runs under an nvidia runtime."""
+    name = handler or host.default_runtime
+    return name.startswith("nvidia") and name in host.runtime_handlers

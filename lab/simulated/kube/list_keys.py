@@ -1,0 +1,64 @@
+"""How lists and maps of built-in kinds merge: by which keys, as a set, or as one value."""
+
+from __future__ import annotations
+
+from .objects import Obj
+
+# Facts of the API's own schema: x-kubernetes-list-map-keys, x-kubernetes-patch-merge-key.
+_BY_NAME = {
+    "containers", "initContainers", "ephemeralContainers", "env", "volumes", "imagePullSecrets", "secrets",
+}  # fmt: skip
+_KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_BY_NAME, ("name",)),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "hostAliases": ("ip",),
+    "ownerReferences": ("uid",),
+    "conditions": ("type",),
+    "addresses": ("type",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "claims": ("name",),
+}
+_SETS = {"finalizers", "podCIDRs"}
+# Maps that have one owner as a whole (x-kubernetes-map-type: atomic).
+_ATOMIC_MAPS = {
+    "selector",
+    "nodeSelector",
+    "roleRef",
+    "fieldRef",
+    "resourceFieldRef",
+    "configMapKeyRef",
+    "secretKeyRef",
+}
+_DEFAULTS = {"protocol": "TCP"}
+
+
+class Shape:
+    """The shape of one kind of object; custom resources have granular maps and atomic lists unless metadata."""
+
+    def __init__(self, *, custom: bool) -> None:
+        self.custom = custom
+
+    def list_keys(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Give the keys of the list at this path of field names; empty where it is atomic or a set."""
+        field = path[-1] if path else ""
+        if self.custom and path[:1] != ("metadata",):
+            return ()
+        if field == "ports":
+            if "containers" in path or "initContainers" in path:
+                return ("containerPort", "protocol")
+            return ("port", "protocol") if path[:2] == ("spec", "ports") else ()
+        return _KEYS.get(field, ())
+
+    def is_set(self, path: tuple[str, ...]) -> bool:
+        """Say whether the list at this path is a set of plain values."""
+        return bool(path) and path[-1] in _SETS and (not self.custom or path[:1] == ("metadata",))
+
+    def is_atomic_map(self, path: tuple[str, ...]) -> bool:
+        """Say whether the map at this path has one owner as a whole."""
+        return not self.custom and bool(path) and path[-1] in _ATOMIC_MAPS
+
+    @staticmethod
+    def key_values(item: Obj, keys: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
+        """Give the values by which an item of a keyed list is known; protocol is TCP where it is not said."""
+        return tuple((key, item.get(key, _DEFAULTS.get(key))) for key in keys)

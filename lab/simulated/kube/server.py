@@ -1,0 +1,135 @@
+"""The API server over TLS: authentication, authorisation, faults, and one handler for every path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+
+from aiohttp import web
+
+from .api import Api
+from .api_errors import ApiError, PlainNotFoundError, injected
+from .auth import Authenticator, Authorizer, User, Wish
+from .container_logs import ContainerLogs
+from .discovery import discover
+from .faults import Fault, FaultHook, no_faults
+from .http_common import Call, json_response
+from .openapi import ASKED_FOR, PROTOBUF, document, protobuf
+from .pki import Authority, KeyPair
+from .reading import Reading
+from .routing import route
+from .subresources import Subresources
+from .watches import Watches
+from .world import World
+from .writing import Writing
+
+MAX_BODY = 3 * 1024 * 1024  # bytes; the real server's limit for one request
+_HEALTH = ("/healthz", "/livez", "/readyz")
+
+
+class ApiServer:
+    """Serves one simulated cluster's API; it may be stopped and served again, as at a reboot of its host."""
+
+    def __init__(self, world: World, api: Api, logs: ContainerLogs) -> None:
+        self._world = world
+        self._authenticator = Authenticator(world.store, world.signer)
+        self._authorizer = Authorizer(world.store)
+        self._reading = Reading(world, api)
+        self._watches = Watches(world)
+        self._writing = Writing(world, api, self._authenticator, self._authorizer)
+        self._subresources = Subresources(world, api, logs)
+        self._runner: web.AppRunner | None = None
+        self.faults: FaultHook = no_faults
+        self.requests: Counter[str] = Counter()  # by method
+        self.port = 0
+
+    async def serve(self, authority: Authority, pair: KeyPair, host: str, port: int) -> int:
+        """Listen on an address; give the port bound. Raises OSError where the port is taken."""
+        application = web.Application(client_max_size=MAX_BODY)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        # access_log None: a line for each request of a thousand nodes helps nobody, and would show tokens' names.
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+        await runner.setup()
+        site = web.TCPSite(runner, host, port, ssl_context=authority.server_context(pair), backlog=1024)
+        try:
+            await site.start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self.port = int(runner.addresses[0][1])
+        return self.port
+
+    async def stop(self) -> None:
+        """Stop listening and end every connection."""
+        if self._runner is not None:
+            self._world.store.end_watches()
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests[request.method] += 1
+        fault = self.faults(request.method, request.path)
+        if fault is not None and fault.delay:
+            await asyncio.sleep(fault.delay)
+        try:
+            if fault is not None and fault.drop and request.transport is not None:
+                request.transport.abort()
+                raise ConnectionResetError("SIMULATED fault: connection dropped")
+            if fault is not None and fault.status:
+                raise injected(fault.status, fault.retry_after)
+            await asyncio.sleep(self._world.pace.scaled(self._world.latencies.api_request))
+            return await self._answer(request, fault)
+        except ApiError as error:
+            retry = (error.details or {}).get("retryAfterSeconds")
+            return json_response(error.status(), error.code, {"Retry-After": str(retry)} if retry else None)
+        except PlainNotFoundError:
+            return web.Response(text="404 page not found\n", status=404)
+
+    async def _answer(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        user = self._authenticator.user(certificate, request.headers.get("Authorization", ""))
+        path = request.path
+        if not path.startswith(("/api/", "/apis/")) or len(path.strip("/").split("/")) < 3:
+            return self._plain(request, user)
+        plain = discover(path, self._world.resources, self._world.config, request.host)
+        if plain is not None:
+            self._authorizer.check(user, Wish("get", path))
+            return json_response(plain)
+        call = Call(request, route(path, self._world.resources), user, self._world.config.minor)
+        watching = request.method == "GET" and call.flag("watch")
+        self._authorizer.check(user, call.route.wish(request.method, path, watch=watching))
+        if call.route.subresource not in {"", "status"}:
+            return await self._subresources.serve(call)
+        if watching:
+            return await self._watches.watch(call, fault)
+        if request.method in {"GET", "HEAD"}:
+            return self._reading.get(call) if call.route.name else self._reading.collection(call)
+        return await self._writing.write(call)
+
+    def _plain(self, request: web.Request, user: User) -> web.Response:
+        """Answer what is no resource: health, version, discovery, OpenAPI."""
+        path = request.path.rstrip("/") or "/"
+        self._authorizer.check(user, Wish(request.method.lower(), path))
+        if path.startswith(_HEALTH) and (path in _HEALTH or path[1:].split("/")[0] + "/" in path):
+            return self._health(request, path)
+        if path == "/openapi/v2":
+            version = self._world.config.version
+            if any(kind in request.headers.get("Accept", "") for kind in ASKED_FOR):
+                return web.Response(body=protobuf(self._world.resources, version), content_type=PROTOBUF)
+            return json_response(document(self._world.resources, version))
+        found = discover(path, self._world.resources, self._world.config, request.host)
+        if found is None:
+            raise PlainNotFoundError(path)
+        if path == "/version":  # the real server indents this one
+            return web.Response(body=json.dumps(found, indent=2).encode(), content_type="application/json")
+        return json_response(found)
+
+    def _health(self, request: web.Request, path: str) -> web.Response:
+        if "verbose" not in request.query:
+            return web.Response(text="ok")
+        checks = ["ping", "log", "etcd", "poststarthook/start-apiextensions-controllers"]
+        lines = [f"[+]{check} ok" for check in checks]
+        return web.Response(text="\n".join([*lines, f"{path.strip('/')} check passed\n"]))

@@ -1,0 +1,75 @@
+"""The control plane's own pods as mirror objects, and the images that a minor version of kubeadm uses."""
+
+from __future__ import annotations
+
+import hashlib
+
+from .hosts import HostState
+from .objects import Obj
+from .world import ClusterConfig
+
+# etcd, coredns and pause by the minor version that brought them (kubeadm's own constants); others use the last before.
+_IMAGES = {
+    20: ("3.4.13-0", "coredns:1.7.0", "3.2"),
+    22: ("3.5.0-0", "coredns/coredns:v1.8.4", "3.5"),
+    24: ("3.5.3-0", "coredns/coredns:v1.8.6", "3.7"),
+    27: ("3.5.7-0", "coredns/coredns:v1.10.1", "3.9"),
+    29: ("3.5.10-0", "coredns/coredns:v1.11.1", "3.9"),
+    31: ("3.5.15-0", "coredns/coredns:v1.11.3", "3.10"),
+    33: ("3.5.21-0", "coredns/coredns:v1.12.0", "3.10"),
+}
+_PORTS = {"kube-apiserver": 6443, "kube-controller-manager": 10257, "kube-scheduler": 10259, "etcd": 2381}
+
+
+def images(config: ClusterConfig) -> dict[str, str]:
+    """Give the images of `kubeadm config images list`, by component."""
+    newest = max((minor for minor in _IMAGES if minor <= config.minor), default=min(_IMAGES))
+    etcd, coredns, pause = _IMAGES[newest]
+    components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+    found = {name: f"{config.repository}/{name}:{config.version}" for name in components}
+    return found | {
+        "etcd": f"{config.repository}/etcd:{etcd}",
+        "coredns": f"{config.repository}/{coredns}",
+        "pause": f"{config.repository}/pause:{pause}",
+    }
+
+
+def static_pods(host: HostState, node: Obj, config: ClusterConfig) -> list[Obj]:
+    """Give the mirror pods of a control-plane host."""
+    return [_mirror(name, port, host, node, config) for name, port in _PORTS.items()]
+
+
+def _mirror(component: str, port: int, host: HostState, node: Obj, config: ClusterConfig) -> Obj:
+    digest = hashlib.sha256(f"{component}/{config.version}".encode()).hexdigest()[:32]
+    path = "/health" if component == "etcd" else "/livez" if component == "kube-apiserver" else "/healthz"
+    probe = {"httpGet": {"host": "127.0.0.1", "path": path, "port": port, "scheme": "HTTPS"}}
+    command = [component, f"--advertise-address={host.address}"] if component == "kube-apiserver" else [component]
+    labels = {"component": component, "tier": "control-plane"}
+    annotations = {
+        "kubernetes.io/config.hash": digest,
+        "kubernetes.io/config.mirror": digest,
+        "kubernetes.io/config.source": "file",
+    }
+    owner = {"apiVersion": "v1", "kind": "Node", "name": host.name, "uid": node["metadata"]["uid"], "controller": True}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{component}-{host.name}",
+            "namespace": "kube-system",
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "containers": [
+                {"name": component, "image": images(config)[component], "command": command, "livenessProbe": probe}
+            ],
+            "hostNetwork": True,
+            "nodeName": host.name,
+            "priorityClassName": "system-node-critical",
+            "priority": 2_000_001_000,
+            "tolerations": [{"effect": "NoExecute", "operator": "Exists"}],
+        },
+        "status": {"phase": "Pending"},
+    }

@@ -1,0 +1,210 @@
+"""The object store: versions, a window of changes for watches, indexes, and listeners that are told in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from .changes import Change, Entry, Watcher
+from .latencies import Pace
+from .objects import Obj, key_of, new_uid, timestamp
+
+__all__ = ["ADDED", "DELETED", "MODIFIED", "WINDOW", "Change", "Entry", "Key", "Store", "Watcher"]
+
+Key = tuple[str, str]
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+WINDOW = 4096  # changes of one resource that a watch may start behind; the real watch cache holds a like number
+
+
+Listener = Callable[[Change], None]
+
+
+class _Index:
+    """Keys of one resource by some value of the object, with a stamp that moves when a value's set changes."""
+
+    def __init__(self, value_of: Callable[[Obj], str]) -> None:
+        self.value_of = value_of
+        self.keys: dict[str, dict[Key, None]] = {}
+        self.stamps: dict[str, int] = {}
+
+    def update(self, before: Obj | None, after: Obj | None) -> None:
+        """Follow one change."""
+        if before is not None and (value := self.value_of(before)):
+            self.keys.get(value, {}).pop(key_of(before), None)
+            self.stamps[value] = self.stamps.get(value, 0) + 1
+        if after is not None and (value := self.value_of(after)):
+            self.keys.setdefault(value, {})[key_of(after)] = None
+            self.stamps[value] = self.stamps.get(value, 0) + 1
+
+
+class Store:
+    """All objects of a simulated cluster, by resource key (`deployments.apps`), then by (namespace, name)."""
+
+    def __init__(self, pace: Pace, dice: random.Random) -> None:
+        self._pace = pace
+        self._dice = dice
+        self.version = 1
+        self._tables: dict[str, dict[Key, Entry]] = {}
+        self._history: dict[str, deque[Change]] = {}
+        self._forgotten: dict[str, int] = {}
+        self._indexes: dict[tuple[str, str], _Index] = {}
+        self._listeners: dict[str, list[Listener]] = {}
+        self._watchers: dict[str, set[Watcher]] = {}
+        self._untold: deque[Change] = deque()
+        self._telling = False
+
+    def entry(self, resource: str, namespace: str, name: str) -> Entry | None:
+        """Give an object's entry."""
+        return self._tables.get(resource, {}).get((namespace, name))
+
+    def get(self, resource: str, namespace: str, name: str) -> Obj | None:
+        """Give an object; it must not be changed in place."""
+        found = self.entry(resource, namespace, name)
+        return found.obj if found else None
+
+    def entries(self, resource: str, namespace: str = "") -> list[Entry]:
+        """Give the entries of a resource in one namespace (empty: in all), sorted by key."""
+        table = self._tables.get(resource, {})
+        keys = sorted(key for key in table if not namespace or key[0] == namespace)
+        return [table[key] for key in keys]
+
+    def objects(self, resource: str, namespace: str = "") -> list[Obj]:
+        """Give the objects of a resource in one namespace (empty: in all), unsorted."""
+        table = self._tables.get(resource, {})
+        return [entry.obj for key, entry in table.items() if not namespace or key[0] == namespace]
+
+    def count(self, resource: str) -> int:
+        """Give the number of objects of a resource."""
+        return len(self._tables.get(resource, ()))
+
+    def resources(self) -> list[str]:
+        """Give the keys of the resources that hold something."""
+        return [key for key, table in self._tables.items() if table]
+
+    def create(self, resource: str, obj: Obj) -> Obj:
+        """Store a new object with uid, time and version. Raises KeyError where the key is taken."""
+        key = key_of(obj)
+        table = self._tables.setdefault(resource, {})
+        if key in table:
+            raise KeyError(key)
+        metadata = {"uid": new_uid(self._dice), "creationTimestamp": timestamp(), **obj["metadata"]}
+        return self._put(ADDED, resource, {**obj, "metadata": metadata}, None)
+
+    def replace(self, resource: str, obj: Obj) -> Obj:
+        """Store a new state of an object that is there. Raises KeyError where it is not."""
+        before = self._tables[resource][key_of(obj)].obj
+        if before is obj or _same(before, obj):
+            return before
+        return self._put(MODIFIED, resource, obj, before)
+
+    def remove(self, resource: str, namespace: str, name: str) -> Obj | None:
+        """Remove an object; give its last state, or None where it was not there."""
+        entry = self._tables.get(resource, {}).pop((namespace, name), None)
+        if entry is None:
+            return None
+        self.version += 1
+        last = {**entry.obj, "metadata": {**entry.obj["metadata"], "resourceVersion": str(self.version)}}
+        self._record(Change(DELETED, resource, Entry(last, self.version), entry.obj))
+        return last
+
+    def _put(self, kind: str, resource: str, obj: Obj, before: Obj | None) -> Obj:
+        self.version += 1
+        stored = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
+        entry = Entry(stored, self.version)
+        self._tables[resource][key_of(stored)] = entry
+        self._record(Change(kind, resource, entry, before))
+        return stored
+
+    def _record(self, change: Change) -> None:
+        after = None if change.kind == DELETED else change.obj
+        for (resource, _), index in self._indexes.items():
+            if resource == change.resource:
+                index.update(change.before, after)
+        history = self._history.setdefault(change.resource, deque())
+        history.append(change)
+        if len(history) > WINDOW:
+            self._forgotten[change.resource] = history.popleft().entry.version
+        for watcher in self._watchers.get(change.resource, ()):
+            watcher.offer(change)
+        self._untold.append(change)
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """Tell listeners what happened, a batch at a time so that the event loop can answer requests in between."""
+        for _ in range(min(200, len(self._untold))):
+            change = self._untold.popleft()
+            for listener in self._listeners.get(change.resource, ()):
+                self._pace.guarded(listener, change)
+        if self._untold:
+            asyncio.get_running_loop().call_soon(self._tell)
+        else:
+            self._telling = False
+
+    def listen(self, resources: Iterable[str], listener: Listener) -> None:
+        """Call `listener` with every later change of these resources, in order, soon after it happened."""
+        for resource in resources:
+            self._listeners.setdefault(resource, []).append(listener)
+
+    def add_index(self, resource: str, name: str, value_of: Callable[[Obj], str]) -> None:
+        """Index a resource by what `value_of` gives (empty: not in it); always up to date."""
+        index = _Index(value_of)
+        for obj in self.objects(resource):
+            index.update(None, obj)
+        self._indexes[resource, name] = index
+
+    def indexed(self, resource: str, name: str, value: str) -> list[Obj]:
+        """Give the objects with this value in an index."""
+        table = self._tables.get(resource, {})
+        return [table[key].obj for key in self._indexes[resource, name].keys.get(value, ())]
+
+    def stamp(self, resource: str, name: str, value: str) -> int:
+        """Give a number that moves whenever an object with this value changes."""
+        return self._indexes[resource, name].stamps.get(value, 0)
+
+    def oldest(self, resource: str) -> int:
+        """Give the version since which every change of a resource is still known."""
+        return self._forgotten.get(resource, 0)
+
+    def since(self, resource: str, version: int) -> list[Change]:
+        """Give the known changes after a version."""
+        return [change for change in self._history.get(resource, ()) if change.entry.version > version]
+
+    def forget_history(self) -> None:
+        """Forget all changes so far, as etcd's compaction does: older watches get 410."""
+        for resource, history in self._history.items():
+            if history:
+                self._forgotten[resource] = history[-1].entry.version
+                history.clear()
+
+    def add_watcher(self, resource: str) -> Watcher:
+        """Give a watcher that is offered every later change of a resource."""
+        watcher = Watcher()
+        self._watchers.setdefault(resource, set()).add(watcher)
+        return watcher
+
+    def drop_watcher(self, resource: str, watcher: Watcher) -> None:
+        """Offer nothing more to a watcher."""
+        self._watchers.get(resource, set()).discard(watcher)
+
+    def end_watches(self, resource: str = "") -> None:
+        """End the watches of one resource, or of all."""
+        for key, watchers in self._watchers.items():
+            if not resource or key == resource:
+                for watcher in watchers:
+                    watcher.end()
+
+
+def _same(before: Obj, after: Obj) -> bool:
+    """Say whether two states are equal but for their version: such a write changes nothing, as with etcd."""
+    if before.keys() != after.keys():
+        return False
+    if any(before[key] != after[key] for key in before if key != "metadata"):
+        return False
+    old, new = dict(before["metadata"]), dict(after["metadata"])
+    old.pop("resourceVersion", None)
+    new.pop("resourceVersion", None)
+    return bool(old == new)

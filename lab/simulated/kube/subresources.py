@@ -1,0 +1,134 @@
+"""Subresources: a pod's log and eviction, a service account's token, scale, binding, a namespace's end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+
+from .api import Api
+from .api_errors import ApiError, bad_request, invalid, method_not_allowed, not_found
+from .container_logs import ContainerLogs, LogQuery
+from .http_common import Call, json_response
+from .objects import Obj, dig, timestamp
+from .world import World
+
+MIN_TOKEN_SECONDS, DEFAULT_TOKEN_SECONDS = 600, 3600  # the API's own limits for TokenRequest
+FOLLOW_TURN = 0.1  # wall seconds between looks at a log that is followed
+
+
+class Subresources:
+    """Answers requests on subresources other than status."""
+
+    def __init__(self, world: World, api: Api, logs: ContainerLogs) -> None:
+        self._world = world
+        self._api = api
+        self._logs = logs
+
+    async def serve(self, call: Call) -> web.StreamResponse:
+        """Answer. Raises ApiError."""
+        kind, method = call.route.subresource, call.request.method
+        if kind == "log" and method == "GET":
+            return await self._log(call)
+        if kind == "eviction" and method == "POST":
+            return await self._evict(call)
+        if kind == "token" and method == "POST":
+            return await self._token(call)
+        if kind == "scale":
+            return await self._scale(call)
+        if kind == "binding" and method == "POST":
+            return await self._bind(call)
+        if kind == "exec":
+            raise ApiError(501, "NotImplemented", "SIMULATED cluster: exec into a pod is not simulated; read its log")
+        raise method_not_allowed()
+
+    async def _log(self, call: Call) -> web.StreamResponse:
+        pod = self._api.get(call.route.resource, call.route.namespace, call.route.name)
+        tail, since, limit = call.query("tailLines"), call.query("sinceSeconds"), call.query("limitBytes")
+        query = LogQuery(
+            container=call.query("container"),
+            previous=call.flag("previous"),
+            timestamps=call.flag("timestamps"),
+            tail=int(tail) if tail else None,
+            since=float(since) if since else None,
+            limit=int(limit) if limit else None,
+        )
+        if not call.flag("follow"):
+            return web.Response(body=self._logs.read(pod, query).encode(), content_type="text/plain")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        source = self._logs.follower(pod, query)
+        await response.prepare(call.request)
+        try:
+            while (text := source()) is not None:
+                if text:
+                    await response.write(text.encode())
+                await asyncio.sleep(FOLLOW_TURN)
+            await response.write_eof()
+        except ConnectionResetError:
+            pass  # the reader has seen enough
+        return response
+
+    async def _evict(self, call: Call) -> web.Response:
+        body = await call.body()
+        options = body.get("deleteOptions") or {}
+        route = call.route
+        if call.options().dry_run or "All" in (options.get("dryRun") or []):
+            self._api.get(route.resource, route.namespace, route.name)
+        else:
+            self._api.delete(route.resource, route.namespace, route.name, options)
+        success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return json_response(success, 201)
+
+    async def _token(self, call: Call) -> web.Response:
+        body, route = await call.body(), call.route
+        account = self._api.get(route.resource, route.namespace, route.name)
+        seconds = int(dig(body, "spec", "expirationSeconds", default=DEFAULT_TOKEN_SECONDS))
+        if seconds < MIN_TOKEN_SECONDS:
+            text = f"Invalid value: {seconds}: may not specify a duration less than 10 minutes"
+            cause = ("spec.expirationSeconds", "FieldValueInvalid", text)
+            raise invalid("TokenRequest", "authentication.k8s.io", route.name, [cause])
+        audiences = dig(body, "spec", "audiences", default=[]) or [self._world.signer.issuer]
+        token = self._world.signer.for_account(
+            route.namespace, route.name, account["metadata"]["uid"], seconds, audiences
+        )
+        until = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+        answer: Obj = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": route.name, "namespace": route.namespace, "creationTimestamp": timestamp()},
+            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None},
+            "status": {"token": token, "expirationTimestamp": until},
+        }
+        return json_response(answer, 201)
+
+    async def _scale(self, call: Call) -> web.Response:
+        route = call.route
+        obj = self._api.get(route.resource, route.namespace, route.name)
+        if call.request.method != "GET":
+            body = await call.body()
+            replicas = dig(body, "spec", "replicas")
+            if not isinstance(replicas, int):
+                raise bad_request("a Scale needs spec.replicas")
+            changed = {**obj, "spec": {**obj["spec"], "replicas": replicas}}
+            obj = self._api.update(route.resource, route.namespace, route.name, changed, call.options())
+        metadata = {key: obj["metadata"].get(key) for key in ("name", "namespace", "uid", "resourceVersion")}
+        have = dig(obj, "status", "replicas", default=0)
+        return json_response(
+            {
+                "kind": "Scale",
+                "apiVersion": "autoscaling/v1",
+                "metadata": metadata,
+                "spec": {"replicas": obj["spec"].get("replicas", 1)},
+                "status": {"replicas": have},
+            }
+        )
+
+    async def _bind(self, call: Call) -> web.Response:
+        body, route = await call.body(), call.route
+        node = str(dig(body, "target", "name", default=""))
+        if self._world.store.get("nodes", "", node) is None:
+            raise not_found("nodes", "", node)
+        pod = self._api.get(route.resource, route.namespace, route.name)
+        self._world.store.replace("pods", {**pod, "spec": {**pod["spec"], "nodeName": node}})
+        return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)

@@ -1,0 +1,148 @@
+"""kubeadm's configuration files as its simulated self reads them: strict about versions and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+# First and last minor version of Kubernetes whose kubeadm reads each API version (kubeadm's changelogs).
+_APIS = {"v1beta1": (13, 21), "v1beta2": (15, 26), "v1beta3": (22, 99), "v1beta4": (31, 99)}
+_IMAGES = {  # minor: (coredns, pause, etcd), kubeadm's constants
+    20: ("1.7.0", "3.2", "3.4.13-0"),
+    21: ("v1.8.0", "3.4.1", "3.4.13-0"),
+    22: ("v1.8.4", "3.5", "3.5.0-0"),
+    23: ("v1.8.6", "3.6", "3.5.1-0"),
+    24: ("v1.8.6", "3.7", "3.5.3-0"),
+    25: ("v1.9.3", "3.8", "3.5.4-0"),
+    26: ("v1.9.3", "3.9", "3.5.6-0"),
+    27: ("v1.10.1", "3.9", "3.5.7-0"),
+    28: ("v1.10.1", "3.9", "3.5.9-0"),
+    29: ("v1.11.1", "3.9", "3.5.10-0"),
+    30: ("v1.11.1", "3.9", "3.5.12-0"),
+    31: ("v1.11.3", "3.10", "3.5.15-0"),
+    32: ("v1.11.3", "3.10", "3.5.16-0"),
+    33: ("v1.12.0", "3.10", "3.5.21-0"),
+    34: ("v1.12.1", "3.10.1", "3.6.4-0"),
+    35: ("v1.13.1", "3.10.1", "3.6.5-0"),
+}
+
+
+class BadConfig(Exception):  # noqa: N818 - kubeadm's complaint
+    """kubeadm does not take the configuration; the text is what it says."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What init or join is asked, from files and flags."""
+
+    node_name: str
+    address: str
+    port: int = 6443
+    version: str = ""
+    endpoint: str = ""
+    repository: str = ""
+    cluster_name: str = "kubernetes"
+    pod_network: str = ""
+    service_network: str = "10.96.0.0/12"
+    node_mask: int = 24
+    kubelet: dict[str, Any] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
+    server: str = ""
+    token: str = ""
+    ca_hashes: tuple[str, ...] = ()
+
+    @property
+    def minor(self) -> int:
+        """The minor version as a number."""
+        return minor_of(self.version)
+
+    def images(self) -> list[str]:
+        """Give the images of the control plane in kubeadm's order."""
+        return images(self.version, self.repository)
+
+
+def minor_of(version: str) -> int:
+    """Give 31 of v1.31.7."""
+    return int(version.lstrip("v").split(".")[1])
+
+
+def images(version: str, repository: str = "") -> list[str]:
+    """Give the images that kubeadm of this version wants, in its order."""
+    minor = minor_of(version)
+    upstream = "registry.k8s.io" if minor >= 25 else "k8s.gcr.io"
+    base = repository or upstream
+    coredns, pause, etcd = _IMAGES[max(20, min(minor, max(_IMAGES)))]
+    dns = f"{base}/coredns/coredns:{coredns}" if base == upstream and minor > 20 else f"{base}/coredns:{coredns}"
+    parts = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+    named = [f"{base}/{part}:v{version.lstrip('v')}" for part in parts]
+    rest = [f"{base}/pause:{pause}", f"{base}/etcd:{etcd}"]
+    return [*named, *rest, dns] if minor < 24 else [*named, dns, *rest]
+
+
+def read(text: str, minor: int, *, node_name: str, address: str, version: str) -> Asked:
+    """Read the documents of a configuration file; raises BadConfig in kubeadm's words."""
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if isinstance(document, dict)]
+    except yaml.YAMLError as error:
+        raise BadConfig(f"error unmarshaling YAML: {error}") from error
+    kinds: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        kinds[str(document.get("kind"))] = document
+        _known(document, minor)
+    first = kinds.get("InitConfiguration") or kinds.get("JoinConfiguration") or {}
+    declared, node = kinds.get("ClusterConfiguration", {}), first.get("nodeRegistration", {})
+    point = first.get("localAPIEndpoint", {})
+    network = declared.get("networking", {})
+    mask = _arguments(declared.get("controllerManager", {}).get("extraArgs"), minor).get("node-cidr-mask-size", "24")
+    _arguments(node.get("kubeletExtraArgs"), minor)
+    token = first.get("discovery", {}).get("bootstrapToken", {})
+    return Asked(
+        node_name=str(node.get("name") or node_name),
+        address=str(point.get("advertiseAddress") or address),
+        port=int(point.get("bindPort") or 6443),
+        version=str(declared.get("kubernetesVersion") or version).lstrip("v"),
+        endpoint=str(declared.get("controlPlaneEndpoint") or ""),
+        repository=str(declared.get("imageRepository") or ""),
+        cluster_name=str(declared.get("clusterName") or "kubernetes"),
+        pod_network=str(network.get("podSubnet") or ""),
+        service_network=str(network.get("serviceSubnet") or "10.96.0.0/12"),
+        node_mask=int(mask),
+        kubelet=kinds.get("KubeletConfiguration", {}),
+        ignored=frozenset(str(name).lower() for name in node.get("ignorePreflightErrors", [])),
+        server=str(token.get("apiServerEndpoint") or ""),
+        token=str(token.get("token") or ""),
+        ca_hashes=tuple(token.get("caCertHashes", [])),
+    )
+
+
+def _known(document: Mapping[str, Any], minor: int) -> None:
+    """Refuse an API version that this kubeadm does not read."""
+    api, kind = str(document.get("apiVersion")), document.get("kind")
+    group, _, version = api.partition("/")
+    if group != "kubeadm.k8s.io":
+        return
+    first, last = _APIS.get(version, (99, 99))
+    if minor < first:
+        raise BadConfig(
+            f'no kind "{kind}" is registered for version "{api}" in scheme "k8s.io/kubernetes/cmd/kubeadm/app/apis/kubeadm/scheme/scheme.go:31"'
+        )
+    if minor > last:
+        raise BadConfig(
+            f'your configuration file uses an old API spec: "{api}" (kind: "{kind}"). Please use kubeadm v1.{last} instead '
+            "and run 'kubeadm config migrate --old-config old.yaml --new-config new.yaml', "
+            "which will write the new, similar spec using a newer API version."
+        )
+
+
+def _arguments(given: Any, minor: int) -> dict[str, str]:
+    """Give extra arguments: a list of name and value from v1beta4 on, a map before."""
+    if not given:
+        return {}
+    if isinstance(given, list):
+        if minor < 31:
+            raise BadConfig("json: cannot unmarshal array into Go struct field .extraArgs of type map[string]string")
+        return {str(pair["name"]): str(pair["value"]) for pair in given}
+    return {str(name): str(value) for name, value in given.items()}

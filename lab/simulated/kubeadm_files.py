@@ -1,0 +1,100 @@
+"""The files that kubeadm writes: certificates, kubeconfigs, static pods, the kubelet's configuration, etcd's data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from lab.simulated.files import FileTree
+from lab.simulated.kube.pki import Authority, kubeconfig
+from lab.simulated.kubeadm_config import Asked
+
+PKI, ETC = "/etc/kubernetes/pki", "/etc/kubernetes"
+_SIGNED = ("apiserver", "apiserver-kubelet-client", "front-proxy-ca", "front-proxy-client")
+_ETCD = ("etcd/ca", "etcd/server", "etcd/peer", "etcd/healthcheck-client", "apiserver-etcd-client")
+
+
+def _pair(files: FileTree, name: str, certificate: bytes, key: bytes) -> None:
+    files.make_directory(f"{PKI}/{name}".rsplit("/", 1)[0])
+    files.write(f"{PKI}/{name}.crt", certificate, mode=0o644)
+    files.write(f"{PKI}/{name}.key", key, mode=0o600)
+
+
+def write_authority(files: FileTree, authority: Authority) -> None:
+    """Write the cluster's CA."""
+    _pair(files, "ca", authority.certificate, authority.key)
+
+
+def write_certificates(files: FileTree, authority: Authority) -> None:
+    """Write everything else that init keeps in its certificate folder."""
+    for name in (*_SIGNED, *_ETCD):
+        pair = authority.client(name.replace("/", "-"))
+        _pair(files, name, pair.certificate, pair.key)
+    key = authority.client("sa").key
+    public = load_pem_private_key(key, None).public_key()
+    files.write(f"{PKI}/sa.key", key, mode=0o600)
+    files.write(f"{PKI}/sa.pub", public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o600)
+
+
+def users(asked: Asked) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Give the kubeconfig files that init writes: name -> (user, groups)."""
+    new = asked.minor >= 29
+    admins = {
+        "admin": ("kubernetes-admin", ("kubeadm:cluster-admins",) if new else ("system:masters",)),
+        **({"super-admin": ("kubernetes-super-admin", ("system:masters",))} if new else {}),
+    }
+    return {
+        **admins,
+        "kubelet": (f"system:node:{asked.node_name}", ("system:nodes",)),
+        "controller-manager": ("system:kube-controller-manager", ()),
+        "scheduler": ("system:kube-scheduler", ()),
+    }
+
+
+def write_kubeconfig(files: FileTree, authority: Authority, name: str, asked: Asked, server: str) -> None:
+    """Write one kubeconfig."""
+    user, groups = users(asked).get(name, ("", ()))
+    text = kubeconfig(server, authority.certificate, asked.cluster_name, user, authority.client(user, groups))
+    files.write(f"{ETC}/{name}.conf", text.encode(), mode=0o600)
+
+
+def write_kubelet(files: FileTree, asked: Asked, kubelet: dict[str, Any]) -> None:
+    """Write the kubelet's environment file and configuration."""
+    files.make_directory("/var/lib/kubelet")
+    socket = "/run/containerd/containerd.sock"
+    flags = (
+        f"--container-runtime=remote --container-runtime-endpoint={socket}"
+        if asked.minor < 24
+        else f"--container-runtime-endpoint=unix://{socket} --node-ip={asked.address}"
+    )
+    files.write("/var/lib/kubelet/kubeadm-flags.env", f'KUBELET_KUBEADM_ARGS="{flags}"\n'.encode())
+    config = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "staticPodPath": f"{ETC}/manifests",
+    }
+    files.write("/var/lib/kubelet/config.yaml", yaml.safe_dump({**config, **kubelet}).encode())
+
+
+def write_manifest(files: FileTree, part: str, asked: Asked) -> None:
+    """Write a static pod of the control plane."""
+    image = next(image for image in asked.images() if f"/{part}:" in image)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": part, "namespace": "kube-system", "labels": {"component": part, "tier": "control-plane"}},
+        "spec": {"hostNetwork": True, "containers": [{"name": part, "image": image, "command": [part]}]},
+    }
+    files.make_directory(f"{ETC}/manifests")
+    files.write(f"{ETC}/manifests/{part}.yaml", yaml.safe_dump(pod).encode(), mode=0o600)
+
+
+def write_etcd_data(files: FileTree) -> None:
+    """Write what a started etcd leaves behind."""
+    for name in ("snap/db", "wal/0000000000000000-0000000000000000.wal"):
+        path = f"/var/lib/etcd/member/{name}"
+        files.make_directory(path.rsplit("/", 1)[0], 0o700)
+        files.write(path, b"SIMULATED etcd data\n", mode=0o600)
+    files.change("/var/lib/etcd", mode=0o700)

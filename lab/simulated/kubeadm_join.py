@@ -1,0 +1,122 @@
+"""`kubeadm join` on a simulated host: discovery with its long waits, the kubelet's bootstrap, the node."""
+
+from __future__ import annotations
+
+from lab.simulated import kubeadm_files as files
+from lab.simulated import kubeadm_texts as texts
+from lab.simulated.commands.registry import Call
+from lab.simulated.kube.joining import JoinRefusedError, check_join
+from lab.simulated.kube.pki import kubeconfig
+from lab.simulated.kubeadm_config import Asked
+from lab.simulated.kubeadm_preflight import TRACE, of_join, passed
+from lab.simulated.node import PreparedCluster
+from lab.simulated.units import UnitFailed
+
+# Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes.
+_CHECKS, _DISCOVERY, _BOOTSTRAP, _PATIENCE, _AGAIN = 1.0, 1.0, 8.0, 300.0, 5.0
+_DOUBT = "couldn't validate the identity of the API Server: "
+_TIMED_OUT = "error execution phase kubelet-start: error uploading crisocket: timed out waiting for the condition"
+
+
+class _Ended(Exception):  # noqa: N818 - kubeadm's last words
+    """The join ends here; the text is its error."""
+
+
+async def join(call: Call, asked: Asked) -> int:
+    """Run all phases; gives kubeadm's exit status."""
+    call.say("[preflight] Running pre-flight checks\n")
+    await call.took(_CHECKS)
+    if not passed(call, asked, *await of_join(call, asked)):
+        return 1
+    try:
+        await call.took(_DISCOVERY)
+        cluster = await _discovered(call, asked)
+        call.say(texts.READING)
+        check_join(cluster.store, cluster.ca_hash, _new_name(call, asked), asked.token, _pinned(asked))
+        _write_trust(call, asked, cluster)
+        await _start_kubelet(call, asked)
+        await call.took(_BOOTSTRAP)
+        await _registered(call, asked, cluster)
+    except (JoinRefusedError, _Ended) as error:
+        call.warn(str(error))
+        return call.warn(TRACE)
+    return call.say(texts.JOINED)
+
+
+def _pinned(asked: Asked) -> str:
+    return asked.ca_hashes[0] if asked.ca_hashes else ""
+
+
+def _new_name(call: Call, asked: Asked) -> str:
+    """Give the name that must not be taken; a host that was this node before may be it again."""
+    return "" if call.host.link.is_node(call.host, asked.node_name) else asked.node_name
+
+
+def _unreached(call: Call, asked: Asked) -> str:
+    reached = call.host.link.reach.reaches(call.host, asked.server.rpartition(":")[0])
+    why = "connection refused" if reached else "no route to host"
+    url = f"https://{asked.server}/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s"
+    return f'Get "{url}": dial tcp {asked.server}: connect: {why}'
+
+
+async def _discovered(call: Call, asked: Asked) -> PreparedCluster:
+    """Find the cluster and trust it, trying for five minutes; raises _Ended, and at once for another CA."""
+    spent = 0.0
+    while True:
+        cluster = call.host.link.api_of(call.host, asked.server)
+        doubt = _unreached(call, asked) if cluster is None else ""
+        if cluster is not None:
+            try:
+                check_join(cluster.store, cluster.ca_hash, "", asked.token, _pinned(asked))
+            except JoinRefusedError as error:
+                if "pinned" in error.message:
+                    await call.took(20)
+                    raise
+                doubt = error.message.removeprefix(_DOUBT)
+            else:
+                return cluster
+        if spent >= _PATIENCE:
+            raise _Ended(f"error execution phase preflight: {_DOUBT}{doubt}")
+        await call.took(_AGAIN)
+        spent += _AGAIN
+
+
+def _write_trust(call: Call, asked: Asked, cluster: PreparedCluster) -> None:
+    """Write the CA and the kubelet's first credentials."""
+    tree, certificate = call.host.files, cluster.authority.certificate
+    tree.make_directory(files.PKI)
+    tree.write(f"{files.PKI}/ca.crt", certificate)
+    user = "tls-bootstrap-token-user"
+    bootstrap = kubeconfig(f"https://{asked.server}", certificate, asked.cluster_name, user, asked.token)
+    tree.write(f"{files.ETC}/bootstrap-kubelet.conf", bootstrap.encode(), mode=0o600)
+
+
+async def _start_kubelet(call: Call, asked: Asked) -> None:
+    control = call.host.link.control
+    kubelet = control.files.read("/var/lib/kubelet/config.yaml") if control is not None else None
+    call.say(texts.JOIN_KUBELET)
+    files.write_kubelet(call.host.files, asked, {})
+    if kubelet:  # the cluster's own, from its ConfigMap
+        call.host.files.write("/var/lib/kubelet/config.yaml", kubelet)
+    unit = call.host.units.get("kubelet")
+    if unit is not None:
+        call.host.units.stop(unit)
+        try:
+            call.host.units.start(unit)
+        except UnitFailed as error:
+            call.warn(str(error))
+    call.say(texts.bootstrapping(asked.minor))
+    call.host.services.settle()
+
+
+async def _registered(call: Call, asked: Asked, cluster: PreparedCluster) -> None:
+    """Let the kubelet register; raises _Ended where it cannot."""
+    link, tree = call.host.link, call.host.files
+    if not call.host.services.kubelet_up or link.api_of(call.host, asked.server) is None:
+        await call.took(40)
+        raise _Ended(_TIMED_OUT)
+    await link.join(call.host, asked)
+    text = cluster.kubelet_kubeconfig(asked.node_name, f"https://{asked.server}")
+    tree.write(f"{files.ETC}/kubelet.conf", text.encode(), mode=0o600)
+    tree.remove(f"{files.ETC}/bootstrap-kubelet.conf")
+    call.host.changed()

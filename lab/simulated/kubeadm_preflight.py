@@ -1,0 +1,147 @@
+"""kubeadm's preflight checks on a simulated host: their order, their names and their words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lab.simulated.commands.containerd import pull
+from lab.simulated.commands.network import listening
+from lab.simulated.commands.registry import Call
+from lab.simulated.kubeadm_config import Asked
+
+Error = tuple[str, str]
+_SOCKET = "unix:///run/containerd/containerd.sock"
+MANIFESTS = "/etc/kubernetes/manifests"
+PARTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+TRACE = "To see the stack trace of this error execute with --v=5 or higher"
+IGNORE = (
+    "[preflight] If you know what you are doing, you can make a check non-fatal with `--ignore-preflight-errors=...`"
+)
+
+
+def _dashed(path: str) -> str:
+    return path.replace("/", "-")
+
+
+def _port(call: Call, port: int) -> list[Error]:
+    return [(f"Port-{port}", f"Port {port} is in use")] if port in listening(call) else []
+
+
+def _absent(call: Call, path: str) -> list[Error]:
+    return [(f"FileAvailable-{_dashed(path)}", f"{path} already exists")] if call.host.files.exists(path) else []
+
+
+def _runtime(call: Call, minor: int) -> list[Error]:
+    services = call.host.services
+    if services.containerd_up:
+        return []
+    unit = call.host.units.get("containerd")
+    up = unit is not None and unit.active == "active"
+    if minor >= 26:
+        why = (
+            "code = Unimplemented desc = unknown service runtime.v1.RuntimeService"
+            if up
+            else (
+                'code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix '
+                '/run/containerd/containerd.sock: connect: no such file or directory"'
+            )
+        )
+        start = "could not connect to the container runtime: failed to create new CRI runtime service"
+        return [
+            (
+                "CRI",
+                f'{start}: validate service connection: validate CRI v1 runtime API for endpoint "{_SOCKET}": rpc error: {why}',
+            )
+        ]
+    where = (
+        f"connect: connect endpoint '{_SOCKET}', make sure you are running as root and the endpoint has been started"
+    )
+    level = f'time="SIMULATED" level=fatal msg="{where}: context deadline exceeded"'
+    return [("CRI", f"container runtime is not running: output: {level}\n, error: exit status 1")]
+
+
+def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
+    """Give errors and warnings about settings and swap."""
+    errors: list[Error] = []
+    settings = call.host.kernel.settings
+    for key in ("net.bridge.bridge-nf-call-iptables", "net.ipv4.ip_forward"):
+        path = f"/proc/sys/{key.replace('.', '/')}"
+        name = f"FileContent-{_dashed(path)}"
+        if key not in settings:
+            errors.append((name, f"{path} does not exist"))
+        elif settings[key] != "1":
+            errors.append((name, f"{path} contents are not set to 1"))
+    if not call.host.kernel.swaps:
+        return errors, []
+    if minor < 28:
+        return [*errors, ("Swap", "running with swap on is not supported. Please disable swap")], []
+    return errors, [
+        ("Swap", "swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap.")
+    ]
+
+
+def _system(call: Call, minor: int) -> list[Error]:
+    if minor >= 35 and call.host.kernel.cgroup == 1:
+        return [("SystemVerification", "cgroups v1 support was deprecated and will be removed in a future release")]
+    return []
+
+
+async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
+    """Give errors and warnings of init, but for images."""
+    errors: list[Error] = []
+    if call.host.kernel.cpus < 2:
+        errors.append(("NumCPU", f"the number of available CPUs {call.host.kernel.cpus} is less than the required 2"))
+    for port in (asked.port, 10259, 10257):
+        errors += _port(call, port)
+    for part in PARTS:
+        errors += _absent(call, f"{MANIFESTS}/{part}.yaml")
+    errors += _runtime(call, asked.minor)
+    kernel, warnings = _kernel(call, asked.minor)
+    errors += [*kernel, *_system(call, asked.minor)]
+    for port in (10250, 2379, 2380):
+        errors += _port(call, port)
+    if call.host.files.names("/var/lib/etcd"):
+        errors.append(("DirAvailable--var-lib-etcd", "/var/lib/etcd is not empty"))
+    return errors, warnings
+
+
+async def of_join(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
+    """Give errors and warnings of a worker's join."""
+    errors: list[Error] = []
+    if call.host.files.names(MANIFESTS):
+        errors.append((f"DirAvailable-{_dashed(MANIFESTS)}", f"{MANIFESTS} is not empty"))
+    for path in ("/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf"):
+        errors += _absent(call, path)
+    errors += _runtime(call, asked.minor)
+    kernel, warnings = _kernel(call, asked.minor)
+    errors += [*kernel, *_system(call, asked.minor), *_port(call, 10250)]
+    return [*errors, *_absent(call, "/etc/kubernetes/pki/ca.crt")], warnings
+
+
+async def pull_images(call: Call, wanted: Iterable[str], minor: int) -> list[Error]:
+    """Pull images; give an error for each that is not to be had."""
+    errors: list[Error] = []
+    for image in wanted:
+        why = await pull(call, image)
+        if why and minor < 26:
+            quoted = why.replace('"', '\\"')
+            said = f'output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1'
+            errors.append(("ImagePull", f"failed to pull image {image}: {said}"))
+        elif why:
+            errors.append(("ImagePull", f"failed to pull image {image}: {why}"))
+    return errors
+
+
+def passed(call: Call, asked: Asked, errors: list[Error], warnings: list[Error]) -> bool:
+    """Tell warnings and errors, ignored ones as warnings; say whether none is left."""
+    fatal = []
+    for name, text in [*warnings, *errors]:
+        soft = (name, text) in warnings or "all" in asked.ignored or name.lower() in asked.ignored
+        if soft:
+            call.warn(f"\t[WARNING {name}]: {text}")
+        else:
+            fatal.append(f"\t[ERROR {name}]: {text}")
+    if fatal:
+        call.warn("error execution phase preflight: [preflight] Some fatal errors occurred:")
+        call.warn("\n".join([*fatal, IGNORE, TRACE]))
+    return not fatal

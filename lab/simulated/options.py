@@ -1,0 +1,40 @@
+"""What a simulated lab is asked to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.simulated.failures import Spec
+from lab.simulated.systems import SYSTEMS, System
+
+
+@dataclass(frozen=True)
+class Options:
+    """The size and the world of a lab; `scale` is wall seconds for one second of a real host (0: nothing waits)."""
+
+    hosts: int = 4
+    cards: int = 1
+    profile: str = "seed"
+    system: str = "ubuntu-22.04"
+    seed: int = 1
+    scale: float = 0.1
+    control_plane_cards: int | None = None
+    names: tuple[str, ...] = ()
+    failures: tuple[Spec, ...] = ()
+    drifts: tuple[Spec, ...] = ()
+    cluster: dict[str, Any] = field(default_factory=dict)  # put over the cluster file that is written
+    keep: bool = False
+
+    @property
+    def os(self) -> System:
+        """The operating system of every host."""
+        return SYSTEMS[self.system]
+
+    def host_names(self) -> tuple[str, ...]:
+        """Give the hosts' names: te1, te2, ... as in the guide."""
+        return self.names or tuple(f"te{number}" for number in range(1, self.hosts + 1))
+
+    def cards_of(self, index: int) -> int:
+        """Give the number of cards of the host at this place."""
+        return self.control_plane_cards if index == 0 and self.control_plane_cards is not None else self.cards

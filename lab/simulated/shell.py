@@ -1,0 +1,104 @@
+"""How a simulated host runs a request: a script line by line with framed answers, or one plain command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.simulated import commands as _programs  # noqa: F401 - registers all programs
+from lab.simulated.commands.registry import Call, Input, Write, run
+from lab.simulated.failures import Failure
+from lab.simulated.host import Ran, SimulatedHost
+from lab.simulated.wire import NotUnderstood, Script, request
+
+log = logging.getLogger("lab.simulated")
+_NOT_UNDERSTOOD = 2
+
+
+class Cut(Exception):  # noqa: N818 - what happens
+    """The connection is to be cut here, as a failure asked for it."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The session's ends: input, output, error, and whether the client is still there."""
+
+    stdin: Input
+    out: Write
+    err: Write
+    gone: Callable[[], bool]
+
+
+async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) -> int:
+    """Run one exec request; give its exit status. Raises Cut where a failure cuts the connection."""
+    try:
+        asked = request(command)
+    except NotUnderstood as error:
+        log.error("SIMULATED host %s: request not understood: %s", host.name, error)
+        host.not_simulated.append(f"request: {error}")
+        ends.err(f"SIMULATED host {host.name} does not understand this request: {error}\n".encode())
+        return _NOT_UNDERSTOOD
+    if asked.sudo and user != "root" and not host.sudo:
+        ends.err(b"sudo: a password is required\n")
+        return 1
+    user = "root" if asked.sudo else user
+    if asked.script is not None:
+        return await _script(host, user, asked.script, ends)
+    call = Call(host, asked.words, ends.out, ends.err, host.clock(), user, ends.stdin)
+    return await _one(call, "d")
+
+
+async def _script(host: SimulatedHost, user: str, script: Script, ends: Terminal) -> int:
+    """Run the lines; `d` lines end at the first that fails, as the prologue says."""
+    failed = False
+    for line in script.lines:
+        if line.verb == "d" and failed:
+            return 0
+        stdin = ends.stdin if line.verb == "d" else Input()
+        status = await _one(Call(host, line.words, ends.out, ends.err, host.clock(), user, stdin), line.verb)
+        if ends.gone():  # the shell's printf meets a closed pipe and dies of it
+            return 1
+        ends.out(f"\n{script.boundary} {status}\n".encode())
+        ends.err(f"\n{script.boundary}\n".encode())
+        failed = status != 0
+    return 0
+
+
+async def _one(call: Call, verb: str) -> int:
+    """Run one command, unless a failure has something else to happen; what was run is remembered."""
+    host = call.host
+    failure = host.failures.at(call.words)
+    if failure is not None:
+        log.warning("SIMULATED host %s: %s at: %s", host.name, failure.kind, " ".join(call.words)[:200])
+    if failure is not None and failure.kind == "cut-before":
+        raise Cut
+    status = await (run(call) if failure is None or failure.kind == "cut-after" else _failing(call, failure))
+    host.ran.append(Ran(host.now(), verb, call.words, status))
+    if failure is not None and failure.kind == "cut-after":
+        raise Cut
+    return status
+
+
+async def _failing(call: Call, failure: Failure) -> int:
+    """Do what the failure says instead of, or beside, the command."""
+    if failure.kind == "exit":
+        return call.warn(failure.text or "SIMULATED failure: this command was asked to fail")
+    if failure.kind == "garbage":
+        call.out(random.Random(failure.nth).randbytes(2000))
+        return 0
+    if failure.kind == "kill":
+        unit = next((word.removeprefix("--unit=") for word in call.words if word.startswith("--unit=")), "")
+        call.host.background(_kill(call.host, unit, failure.after))
+        return await run(call)
+    words = call.words
+    at = words.index("--") + 1 if "--" in words and words[0] == "systemd-run" else 4 if words[0] == "timeout" else 0
+    return await run(call.like((*words[:at], "hang")))
+
+
+async def _kill(host: SimulatedHost, unit: str, after: float) -> None:
+    """Kill a transient unit in the middle, `after` simulated seconds from its start."""
+    await asyncio.sleep(after * host.scale)
+    host.kill(unit)

@@ -1,0 +1,101 @@
+"""The door of a simulated host: who may log in, and where a forwarded connection may lead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from lab.simulated.host import SimulatedHost
+
+USERS = ("ops", "root")
+Way = Callable[[SimulatedHost, str, int], tuple[str, int] | None]
+
+
+@dataclass
+class Listening:
+    """One host's end: its listening socket, key and connections; options are made at the first connection."""
+
+    host: SimulatedHost
+    key: asyncssh.SSHKey
+    listener: socket.socket | None = None
+    options: asyncssh.SSHServerConnectionOptions | None = None
+    connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
+    silent: set[socket.socket] = field(default_factory=set)
+
+
+class Door(asyncssh.SSHServer):
+    """Lets in the lab's key for ops and root, and forwards to addresses of the lab alone."""
+
+    def __init__(self, end: Listening, client_key: asyncssh.SSHKey, way: Way) -> None:
+        self._end, self._client_key, self._way = end, client_key, way
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Keep the connection, so that it can be cut."""
+        self._conn = conn
+        self._end.connections.add(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh's signature
+        """Forget the connection."""
+        self._end.connections.discard(self._conn)
+
+    def public_key_auth_supported(self) -> bool:
+        """Keys are the only way in."""
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Take the lab's own key for the users that there are."""
+        return username in USERS and key.public_data == self._client_key.public_data
+
+    def connection_requested(
+        self,
+        dest_host: str,
+        dest_port: int,
+        orig_host: str,
+        orig_port: int,  # noqa: ARG002 - asyncssh's signature
+    ) -> Callable[[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]], Awaitable[None]]:
+        """Forward to what the host reaches: other hosts and the simulated API; nothing outside the lab."""
+        target = self._way(self._end.host, dest_host, dest_port)
+        if target is None:
+            message = (
+                f"SIMULATED host {self._end.host.name}: connect to {dest_host} port {dest_port}: Connection refused"
+            )
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, message)
+
+        async def piped(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
+            await _pipe(target, reader, writer)
+
+        return piped
+
+
+async def _pipe(target: tuple[str, int], reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
+    """Carry bytes both ways until both ends are done."""
+    try:
+        far_reader, far_writer = await asyncio.open_connection(*target)
+    except OSError:
+        writer.channel.abort() if hasattr(writer, "channel") else writer.close()
+        return
+
+    async def outward() -> None:
+        with contextlib.suppress(OSError, asyncssh.Error):
+            while data := await reader.read(65536):
+                far_writer.write(data)
+                await far_writer.drain()
+            far_writer.write_eof()
+
+    sending = asyncio.get_running_loop().create_task(outward())
+    try:
+        with contextlib.suppress(OSError, asyncssh.Error):
+            while data := await far_reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+    finally:
+        sending.cancel()
+        far_writer.close()
+        writer.close()
+        await asyncio.gather(sending, return_exceptions=True)

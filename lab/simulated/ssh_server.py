@@ -1,0 +1,164 @@
+"""A real SSH server on loopback in front of all simulated hosts: one address a host, one port, one key a host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+
+import asyncssh
+
+from lab.simulated.commands.registry import Input
+from lab.simulated.host import SimulatedHost
+from lab.simulated.prompt import interactive
+from lab.simulated.shell import Cut, Terminal, serve
+from lab.simulated.ssh_door import Door, Listening, Way
+
+log = logging.getLogger("lab.simulated")
+_BACKLOG = 128
+
+
+class SshServer:
+    """All hosts' listening sockets in one event loop; a host costs a socket until somebody connects."""
+
+    def __init__(self, port: int, client_key: asyncssh.SSHKey, way: Way) -> None:
+        self.port = port
+        self._client_key = client_key
+        self._way = way
+        self._ends: dict[str, Listening] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, host: SimulatedHost, key: asyncssh.SSHKey) -> None:
+        """Listen for a host. Raises OSError where its address and port are taken."""
+        end = self._ends[host.name] = Listening(host, key)
+        self.listen(end)
+
+    def listen(self, end: Listening) -> None:
+        """Open the host's socket."""
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setblocking(False)
+            made.bind((end.host.address, self.port))
+            made.listen(_BACKLOG)
+        except OSError:
+            made.close()
+            raise
+        end.listener = made
+        asyncio.get_running_loop().add_reader(made, self._accept, end)
+
+    def refuse(self, name: str) -> None:
+        """Close the host's socket: who connects is refused, as by a machine whose sshd is down."""
+        end = self._ends[name]
+        if end.listener is not None:
+            asyncio.get_running_loop().remove_reader(end.listener)
+            end.listener.close()
+            end.listener = None
+
+    def up(self, name: str) -> None:
+        """Listen again, and let go of who waited on a silent host."""
+        end = self._ends[name]
+        for waiting in end.silent:
+            waiting.close()
+        end.silent.clear()
+        if end.listener is None:
+            self.listen(end)
+
+    def cut(self, name: str, *, stall: bool = False) -> None:
+        """End a host's connections; with `stall` they stay and nothing moves on them, as on a cut cable."""
+        for connection in list(self._ends[name].connections):
+            transport = connection._transport  # noqa: SLF001 - the one way to stop reading
+            if not stall:
+                connection.abort()
+            elif transport is not None:
+                transport.pause_reading()
+
+    def _accept(self, end: Listening) -> None:
+        if end.listener is None:
+            return
+        try:
+            accepted, _ = end.listener.accept()
+        except (BlockingIOError, OSError):
+            return
+        if not end.host.reachable:
+            end.silent.add(accepted)
+            return
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = asyncio.get_running_loop().create_task(self._greet(end, accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _greet(self, end: Listening, accepted: socket.socket) -> None:
+        """Speak SSH on an accepted socket."""
+        if end.options is None:
+            end.options = asyncssh.SSHServerConnectionOptions(
+                server_factory=lambda: Door(end, self._client_key, self._way),
+                server_host_keys=[end.key],
+                process_factory=lambda process: self._session(end.host, process),
+                encoding=None,
+                server_version="SIMULATED_host",
+                config=None,
+                login_timeout=30,
+                keepalive_interval=0,
+                agent_forwarding=False,
+            )
+        with contextlib.suppress(asyncssh.Error, OSError):
+            await asyncssh.run_server(accepted, options=end.options)
+
+    async def _session(self, host: SimulatedHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run what one session asks for."""
+        user = str(process.get_extra_info("username") or "ops")
+
+        def writing(write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+            def sink(data: bytes) -> None:
+                if host.reachable and not process.is_closing():
+                    with contextlib.suppress(BrokenPipeError, OSError):
+                        write(data)
+
+            return sink
+
+        out, err = writing(process.stdout.write), writing(process.stderr.write)
+        ends = Terminal(Input(process.stdin.read), out, err, process.is_closing)
+        try:
+            if process.command is None:
+                status = await interactive(host, user, process, ends)
+            else:
+                status = await serve(host, user, process.command, ends)
+        except Cut:
+            process.channel.get_connection().abort()
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("SIMULATED host %s: the simulation itself failed", host.name)
+            host.not_simulated.append("the simulation itself failed, see its log")
+            err(b"SIMULATED host: the simulation itself failed, see the lab's log\n")
+            status = 70
+        if host.reachable and not process.is_closing():
+            with contextlib.suppress(BrokenPipeError, OSError):
+                process.exit(status)
+
+    def drop(self) -> None:
+        """Close every socket at once; nobody has connected yet."""
+        for name in self._ends:
+            self.refuse(name)
+
+    async def close(self) -> None:
+        """Close every socket and connection."""
+        connections = [connection for end in self._ends.values() for connection in end.connections]
+        for name in self._ends:
+            self.refuse(name)
+            for waiting in self._ends[name].silent:
+                waiting.close()
+        for connection in connections:
+            connection.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in connections:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(2):
+                    await connection.wait_closed()

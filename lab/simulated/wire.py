@@ -1,0 +1,115 @@
+"""What a client may send: Shipway's script format, taken apart exactly, or one plain command line typed by a person."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+
+from shipway.script import PROLOGUE
+
+_SAFE = re.compile(r"[A-Za-z0-9@%+=:,./_-]")  # what shlex.join leaves unquoted: everything else must be quoted
+_BOUNDARY = re.compile(r"b=(--shipway-[0-9a-f]{24})\n")
+
+
+class NotUnderstood(ValueError):
+    """The text is not in a form that the simulated shell takes; said loudly, for the author of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a script: `look` (verb r) or `do` (verb d), and the words of its command."""
+
+    verb: Literal["r", "d"]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A whole script in the wire format of shipway.script."""
+
+    boundary: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One exec request: whether it asks for root through `sudo -n`, and a script or one command's words."""
+
+    sudo: bool
+    script: Script | None = None
+    words: tuple[str, ...] = ()
+
+
+def request(command: str) -> Request:
+    """Take an exec request apart; raises NotUnderstood."""
+    words = tokens(command)
+    if len(words) != 1:
+        raise NotUnderstood("one command line at a time")
+    line = words[0]
+    sudo = line[:3] == ["sudo", "-n", "--"]
+    if sudo:
+        line = line[3:]
+    if len(line) >= 3 and line[:2] == ["sh", "-c"]:
+        text = line[2]
+        return Request(sudo, script(text)) if text.startswith("b=") else Request(sudo, words=_single(text))
+    return Request(sudo, words=tuple(line))
+
+
+def _single(text: str) -> tuple[str, ...]:
+    lines = tokens(text)
+    if len(lines) != 1:
+        raise NotUnderstood("`sh -c` takes one plain command here, or the script format of shipway/script.py")
+    return tuple(lines[0])
+
+
+def script(text: str) -> Script:
+    """Take a script apart: the boundary, the prologue letter by letter, then `r` and `d` lines; raises NotUnderstood."""
+    head = _BOUNDARY.match(text)
+    if head is None:
+        raise NotUnderstood("the script does not begin with a boundary `b=--shipway-...`")
+    body = text[head.end() :]
+    if not body.startswith(PROLOGUE):
+        raise NotUnderstood("the script's prologue is not the one of shipway/script.py")
+    lines: list[Line] = []
+    for words in tokens(body[len(PROLOGUE) :]):
+        verb = words[0]
+        if verb not in ("r", "d") or len(words) < 2:
+            raise NotUnderstood(f"a line begins with {verb!r}, not with r or d and a command")
+        lines.append(Line("r" if verb == "r" else "d", tuple(words[1:])))
+    return Script(head.group(1), tuple(lines))
+
+
+def tokens(text: str) -> list[list[str]]:
+    """Give the words of each line; only plain and quoted words are taken, everything a shell would expand is refused."""
+    lines: list[list[str]] = []
+    words: list[str] = []
+    word: str | None = None
+    at = 0
+    while at < len(text):
+        letter = text[at]
+        if letter in "'\"":
+            end = text.find(letter, at + 1)
+            if end < 0:
+                raise NotUnderstood(f"a quote {letter} without an end")
+            quoted = text[at + 1 : end]
+            if letter == '"' and re.search(r"[$`\\]", quoted):
+                raise NotUnderstood(f'"{quoted}" would be expanded by a shell')
+            word, at = (word or "") + quoted, end
+        elif letter in " \t\n":
+            if word is not None:
+                words.append(word)
+                word = None
+            if letter == "\n" and words:
+                lines.append(words)
+                words = []
+        elif _SAFE.match(letter) or letter in "^!{}[]~" or ord(letter) > 127:
+            word = (word or "") + letter
+        else:
+            rest = shlex.quote(text[at : at + 20])
+            raise NotUnderstood(f"{letter!r} has a meaning for a shell that is not simulated, at {rest}")
+        at += 1
+    if word is not None:
+        words.append(word)
+    return [*lines, words] if words else lines

@@ -1,0 +1,187 @@
+"""What lies outside the simulated hosts: apt repositories with their keys and versions, web pages, image registries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pysequoia import Cert
+
+from lab.simulated.systems import System
+
+ARCH = "amd64"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One version of a package that a repository offers; `depends` are names, with ` (= VERSION)` where exact."""
+
+    name: str
+    version: str
+    depends: tuple[str, ...] = ()
+    size: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One apt repository: where it is, the key it is signed with, and what it offers."""
+
+    uri: str
+    suite: str
+    fingerprint: str
+    offers: tuple[Offer, ...]
+
+
+_CONTAINERD = ("1.6.33-1", "1.7.27-1", "1.7.28-1", "2.1.5-1", "2.2.1-1", "2.3.1-1")
+_TOOLKIT = ("1.16.2-1", "1.17.4-1", "1.17.8-1", "1.18.0-1", "1.18.1-1", "1.19.1-1", "1.20.0-1")
+_BASE = (
+    *(("apt-transport-https", "2.4.13"), ("gnupg", "2.2.27-3ubuntu2.1"), ("lsb-release", "11.1.0ubuntu4")),
+    *(("software-properties-common", "0.99.22.9"), ("conntrack", "1:1.4.6-2build2"), ("socat", "1.7.4.1-3ubuntu4")),
+    *(("ethtool", "1:5.16-1ubuntu0.1"), ("ebtables", "2.0.11-4build2"), ("chrony", "4.2-2ubuntu2"), ("jq", "1.6-2.1")),
+    *(("open-iscsi", "2.1.5-1ubuntu1"), ("nfs-common", "1:2.6.1-1ubuntu1.2"), ("ipset", "7.15-1build1")),
+    *(("runc", "1.1.12-0ubuntu2~22.04.1"), ("containerd", "1.7.12-0ubuntu2~22.04.1"), ("ipvsadm", "1:1.31-1build2")),
+)
+# Debian 12's versions, where a repository of the lab's own mirror is asked (they are in the transcripts).
+_DEBIAN = {
+    "containerd": "1.6.20~ds1-1+deb12u3",
+    "runc": "1.1.5+ds1-1+deb12u1",
+    "conntrack": "1:1.4.7-1+b2",
+    "ebtables": "2.0.11-5",
+    "ethtool": "1:6.1-1",
+    "socat": "1.7.4.4-2",
+    "gnupg": "2.2.40-1.1",
+    "apt-transport-https": "2.6.1",
+    "lsb-release": "12.0-1",
+    "software-properties-common": "0.99.30-4.1~deb12u1",
+}
+
+
+def base_offers(system: System) -> tuple[Offer, ...]:
+    """Give what a system's own archive offers."""
+    own = dict(_BASE) | (_DEBIAN if system.id == "debian" else {})
+    known = {**dict(system.packages), **own, **dict(system.upgradable)}
+    depends = {"containerd": ("runc",), "software-properties-common": ("gnupg",)}
+    return tuple(Offer(name, version, depends.get(name, ())) for name, version in known.items())
+
+
+def docker_offers(system: System) -> tuple[Offer, ...]:
+    """Give what Docker's repository offers of what is used here."""
+    client = "5:28.1.1-1~ubuntu.22.04~jammy" if system.id == "ubuntu" else "5:28.1.1-1~debian.12~bookworm"
+    engine = tuple(Offer("containerd.io", version, (), 30_000_000) for version in _CONTAINERD)
+    return (*engine, Offer("docker-ce-cli", client, (), 15_000_000))
+
+
+def nvidia_offers() -> tuple[Offer, ...]:
+    """Give the container toolkit: its base and tools are asked for in exactly its own version."""
+    offers: list[Offer] = []
+    for version in _TOOLKIT:
+        same = f" (= {version})"
+        offers += [
+            Offer("libnvidia-container1", version),
+            Offer("libnvidia-container-tools", version, (f"libnvidia-container1{same}",)),
+            Offer("nvidia-container-toolkit-base", version),
+            Offer(
+                "nvidia-container-toolkit",
+                version,
+                (f"libnvidia-container-tools{same}", f"nvidia-container-toolkit-base{same}"),
+            ),
+        ]
+    return tuple(offers)
+
+
+def kubernetes_offers(version: str) -> tuple[Offer, ...]:
+    """Give the repository of a minor version: its patch releases up to the wanted one, the tools and the plugins."""
+    major, minor, patch = version.split(".")
+    old = int(minor) < 24
+    mark = "-00" if old else "-1.1"
+    needs = ("conntrack", "ethtool", "socat")
+    offers: list[Offer] = []
+    for number in range(int(patch) + 1) if old else range(max(int(patch), 14) + 1):
+        release = f"{major}.{minor}.{number}{mark}"
+        offers += [
+            Offer("kubelet", release, ("kubernetes-cni", *needs, *(("ebtables",) if old else ())), 27_400_000),
+            Offer("kubectl", release, (), 11_800_000),
+            Offer(
+                "kubeadm",
+                release,
+                ("cri-tools", *(("kubelet", "kubectl", "kubernetes-cni") if old else ())),
+                11_400_000,
+            ),
+        ]
+    tools = "1.13.0-01" if old else f"{major}.{minor}.1-1.1"
+    plugins = "0.8.7-00" if old else "1.5.1-1.1"
+    return (*offers, Offer("cri-tools", tools), Offer("kubernetes-cni", plugins))
+
+
+def fingerprints(content: bytes) -> list[str]:
+    """Give the fingerprints of the OpenPGP keys in a file, armoured or not; empty where there is none."""
+    try:
+        return [key.fingerprint.upper() for key in Cert.split_bytes(content)]
+    except Exception:  # noqa: BLE001 - the library raises bare Exceptions for what is no key
+        return []
+
+
+@dataclass
+class World:
+    """Everything that hosts can fetch. `down` holds the beginnings of addresses that do not answer."""
+
+    system: System
+    repositories: list[Repository] = field(default_factory=list)
+    pages: dict[str, bytes] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)  # beginnings of addresses that answer 403
+    missing_images: set[str] = field(default_factory=set)
+
+    def answers(self, url: str) -> bool:
+        """Say whether the server of an address answers."""
+        return not any(url.startswith(start) for start in self.down)
+
+    def repository(self, uri: str, suite: str) -> Repository | None:
+        """Give the repository at an address."""
+        wanted = (uri.rstrip("/"), suite.strip("./") or "/")
+        return next((repo for repo in self.repositories if (repo.uri.rstrip("/"), repo.suite) == wanted), None)
+
+    def page(self, url: str) -> bytes | None:
+        """Give what is at a web address; a repository answers at its root and with its Release file."""
+        for repository in self.repositories:
+            root = repository.uri.rstrip("/")
+            if url.rstrip("/") == root or (url.startswith(root) and url.endswith(("Release", "InRelease"))):
+                return b"SIMULATED\n"
+        if url.rstrip("/").endswith("/v2") or re.fullmatch(r"https?://[^/]+/?", url):
+            return b"{}"
+        return self.pages.get(url)
+
+
+def world_of(profile: Mapping[str, Any], system: System, keys: Mapping[str, bytes]) -> World:
+    """Give the world in which a profile's sources exist and are signed with these keys (by source, armoured)."""
+    version = str(profile["kubernetes"]["version"])
+    major, minor, _ = version.split(".")
+    fill = {"{os}": system.id, "{codename}": system.codename, "{arch}": ARCH, "{minor}": f"{major}.{minor}"}
+    offers = {
+        "docker": docker_offers(system),
+        "nvidia": nvidia_offers(),
+        "kubernetes": kubernetes_offers(version),
+    }
+    world = World(system)
+    own = base_offers(system)
+    for pocket in ("", "-updates", "-security"):
+        world.repositories.append(Repository(system.archive, f"{system.codename}{pocket}", "", own))
+    sources: Mapping[str, Any] = profile.get("sources", {})
+    for title, source in dict(sources.get("apt", {})).items():
+        fingerprint = str(source["key"].get("fingerprint") or "0" * 40)
+        suite = _filled(str(source["suite"]), fill).strip("./") or "/"
+        world.repositories.append(
+            Repository(_filled(str(source["uri"]), fill), suite, fingerprint, offers.get(title, ()))
+        )
+        url = source["key"].get("url")
+        if url:
+            world.pages[_filled(str(url), fill)] = keys[title]
+    return world
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text

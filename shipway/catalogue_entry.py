@@ -1,0 +1,22 @@
+"""One entry of the catalogue of known failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One known failure; `pattern` is searched in its redacted output, `traps` are numbers of docs/traps.md.
+
+    `cause` and `fix` are sentences; `fix` names a command to type or a key of the cluster file. `retryable` says
+    whether the same command may succeed later with nobody doing anything.
+    """
+
+    code: str
+    title: str
+    pattern: str
+    cause: str
+    fix: str
+    retryable: bool
+    traps: tuple[int, ...] = ()
