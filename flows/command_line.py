@@ -133,7 +133,7 @@ def _flown(asked: argparse.Namespace, path: Path, console: Console, *, simulated
     file = str(path.resolve())
 
     async def fly() -> None:
-        _end_on_signals()
+        view.at_start = _end_on_signals  # after Prefect has set its own: that one cuts off what is under way
         state = await bootstrap(file, mode, tuple(asked.host), tuple(asked.reset), report, return_state=True)
         ended = await state.aresult(raise_on_failure=False)
         if isinstance(ended, ShipwayError):

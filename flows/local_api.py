@@ -63,6 +63,7 @@ class LocalApi:
     def __init__(self) -> None:
         self.url = given_url()
         self._process: subprocess.Popen[bytes] | None = None
+        self._drained = False
 
     @property
     def own(self) -> bool:
@@ -125,6 +126,7 @@ class LocalApi:
             recorded, final = now
             # What was broken off may have begun task runs that nobody counted: so it must also have come to rest.
             if recorded == final >= expected and time.monotonic() - since >= STILL_SECONDS:
+                self._drained = True
                 return ""
             time.sleep(0.2)
         return f"only {seen[1]} of {max(expected, seen[0])} task runs are recorded in a final state"
@@ -144,12 +146,15 @@ class LocalApi:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End our own process in order: it records what it was sent, then ends because its input closes."""
+        """End our own process in order: it records what it was sent, then ends because its input closes.
+
+        Where all is recorded there is nothing to wait for: its services take ten seconds and more to stop.
+        """
         if self._process is None:
             return
         _close(self._process.stdin)
         try:
-            self._process.wait(15)
+            self._process.wait(1 if self._drained else 15)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)

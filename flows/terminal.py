@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ class Plain:
 
     def __init__(self, console: Console, *, steps: bool = True) -> None:
         self.run: Run | None = None
+        self.at_start: Callable[[], None] = lambda: None
         self._console, self._steps = console, steps
 
     def _line(self, host: str, stage: str, text: str) -> None:
@@ -35,6 +36,7 @@ class Plain:
     def opened(self, run: Run) -> None:
         """Keep the run, for what is said at its end."""
         self.run = run
+        self.at_start()
 
     def began(self, host: str, stage: str) -> None:
         """Say nothing: its end is near."""

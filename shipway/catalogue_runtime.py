@@ -15,6 +15,15 @@ ENTRIES: tuple[Known, ...] = (
         traps=(17,),
     ),
     Known(
+        "SHW-435",
+        "containerd's default runtime is not configured",
+        r"no corresponding runtime configured in",
+        "A drop-in has replaced the whole table of runtimes (containerd before 2.1 merges by key).",
+        "On the host: `containerd config dump` must show runc and nvidia; remove foreign drop-ins, then run again.",
+        retryable=False,
+        traps=(21, 25),
+    ),
+    Known(
         "SHW-432",
         "containerd refuses its configuration",
         r"failed to load TOML|expected containerd config version|invalid plugin config|"
@@ -44,15 +53,6 @@ ENTRIES: tuple[Known, ...] = (
         "On the node: `containerd config dump | grep -A3 'runtimes.nvidia'`; run the bootstrap again for this host.",
         retryable=False,
         traps=(21, 25, 48),
-    ),
-    Known(
-        "SHW-435",
-        "containerd's default runtime is not configured",
-        r"no corresponding runtime configured in",
-        "A drop-in has replaced the whole table of runtimes (containerd before 2.1 merges by key).",
-        "On the host: `containerd config dump` must show runc and nvidia; remove foreign drop-ins, then run again.",
-        retryable=False,
-        traps=(21, 25),
     ),
     Known(
         "SHW-436",
@@ -126,8 +126,8 @@ ENTRIES: tuple[Known, ...] = (
         "a certificate is signed by an unknown authority",
         r"x509: certificate signed by unknown authority",
         "A registry, mirror or API uses a certificate of an authority that this host does not know.",
-        "Install the site's CA on the host (`/usr/local/share/ca-certificates`, `sudo update-ca-certificates`), restart "
-        "containerd, then run again.",
+        "Install the site's CA on the host (`/usr/local/share/ca-certificates`, `sudo update-ca-certificates`), "
+        "restart containerd, then run again.",
         retryable=False,
     ),
 )

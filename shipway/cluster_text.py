@@ -13,7 +13,7 @@ from shipway.errors import Refused
 LARGEST = 1024 * 1024  # bytes; a thousand hosts with labels take a tenth of it
 DEEPEST = 40  # levels; the model has six, kubelet's configuration a few more
 MOST_VALUES = 200_000  # aliases may stand for many values: a few lines could ask for billions
-CODE = "SHW-102"
+CODE = "SHW-120"
 PathPart = str | int
 Path = tuple[PathPart, ...]
 # libyaml reads a thousand hosts in milliseconds; without it PyYAML's own reader takes seconds.

@@ -13,7 +13,7 @@ from shipway.converge import wait_until
 from shipway.errors import PostconditionFailed, Refused, ShipwayError
 from shipway.gpu_proof_evidence import collect, mismatches, see_nodes, taken_by_others
 from shipway.gpu_proof_links import Link, broken_link
-from shipway.gpu_proof_pods import EXTRA, NAMESPACE, AllRun, AllSpoke, ExtraWaits, PodsGone, Said, same_cards, test_pod
+from shipway.gpu_proof_pods import EXTRA, NAMESPACE, AllRun, AllSpoke, ExtraWaits, NoPods, PodsGone, Said, same_cards, test_pod
 from shipway.gpu_proof_seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.kube import Kube
 from shipway.manifests import render
@@ -229,5 +229,7 @@ async def _clear(kube: Kube, told: Told) -> None:
         raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
     pods = await kube.list_("v1", "Pod", NAMESPACE)
     await asyncio.gather(*(kube.delete("v1", "Pod", pod["metadata"]["name"], NAMESPACE, grace=1) for pod in pods))
+    # A namespace that still has pods is tried again ever more slowly by its controller: they go first.
+    await wait_until(NoPods(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, told=told)
     await kube.delete("v1", "Namespace", NAMESPACE)
     await wait_until(PodsGone(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, told=told)

@@ -189,6 +189,18 @@ class ExtraWaits:
 
 
 @dataclass(frozen=True)
+class NoPods:
+    """No pod of a proof is left."""
+
+    name: str = f"no test pod is left in {NAMESPACE}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Count them."""
+        pods = await on.list_("v1", "Pod", NAMESPACE)
+        return Drift(f"{len(pods)} are still ending", "none") if pods else None
+
+
+@dataclass(frozen=True)
 class PodsGone:
     """Nothing of a proof is left: its namespace is gone with all that was in it."""
 

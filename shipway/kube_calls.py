@@ -100,9 +100,13 @@ class Calls:
             self._resources[key] = resource_in(json.loads(text), api_version, kind)
         return self._resources[key]
 
-    async def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Object | None:
-        """Give an object, or None where there is none."""
+    async def get(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, fresh: bool = False
+    ) -> Object | None:
+        """Give an object, or None where there is none; `fresh` looks anew at this one, whatever is known."""
         path = (await self.resource(api_version, kind)).path(name, namespace)
+        if fresh:
+            self._known.pop(path, None)
         code, text = await self.raw(path)
         if code == NOT_FOUND:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ DOWNLOAD_SECONDS = 60.0
 LARGEST = 16 * 1024 * 1024  # bytes; Calico's definitions, the largest we know, are 2 MB
 _HOLE = re.compile(r"\$\{([a-z_]+)\}")
 _ABSENT = object()
+# Both are safe loaders; the C one reads Calico's 3 MB ten times faster.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def render(template: str, **values: Any) -> list[Object]:
@@ -61,7 +64,7 @@ def parse(text: str, *, where: str) -> list[Object]:
     `status` and empty creation times, which generators leave in, are the server's and are dropped.
     """
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+        documents = [document for document in yaml.load_all(text, _LOADER) if document is not None]
     except yaml.YAMLError as error:
         raise Refused(f"manifest {where} is not YAML: {error}", code="SHW-110") from error
     objects: list[Object] = []
@@ -105,7 +108,9 @@ class ForeignManifest:
                 text = data.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise Refused(f"manifest {where} is not UTF-8 text", code="SHW-110") from error
-            self._loaded.extend(self.change(parse(text, where=where)))
+            # In a thread: megabytes of YAML would keep every SSH connection waiting for a second.
+            objects = self.change(await asyncio.to_thread(parse, text, where=where))
+            self._loaded[:] = objects  # two who ask at once read it twice, and hold it once
         return self._loaded
 
     async def _bytes(self) -> bytes:

@@ -23,7 +23,7 @@ def profile_data(name: object) -> dict[str, Any]:
     """Give a profile's values, of the same shape as a cluster file; raises Refused for an unknown name."""
     if not isinstance(name, str) or name not in profile_names():
         message = f"profile: {str(name)[:60]!r} is not one of {', '.join(profile_names())}"
-        raise Refused(message, code="SHW-103", fix="Name one of these profiles; docs/profiles.md says what each holds.")
+        raise Refused(message, code="SHW-121", fix="Name one of these profiles; docs/profiles.md says what each holds.")
     data: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return data
 

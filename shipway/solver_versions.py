@@ -41,7 +41,7 @@ def kubernetes(cluster: Cluster) -> Iterator[Fault]:
 
 def runtime(cluster: Cluster) -> Iterator[Fault]:
     """The kubelet speaks CRI v1 since 1.23 and only that since 1.26; containerd 2.x only that, 1.5 not at all."""
-    if cluster.runtime.version is None:
+    if cluster.runtime.version is None or cluster.kubernetes.minor < OLDEST_KUBERNETES:
         return
     found, minor = minor_of(cluster.runtime.version), cluster.kubernetes.minor
     if "." not in cluster.runtime.version and found[0] == 1:

@@ -126,6 +126,11 @@ class Run:
         survey = self.surveys.get(host.name)
         return survey.cards if survey else 0
 
+    def provable(self, host: HostSpec) -> int:
+        """Give how many of its cards pods can get: none on a control plane that keeps ordinary pods away."""
+        kept_away = host in self.cluster.control_planes and not self.cluster.schedules_on_control_plane
+        return 0 if kept_away else self.cards(host)
+
     def allowed(self, host: str) -> Impact:
         """Give the highest impact a step may have on a host: less where GPU workloads run than on others."""
         return min(self.allow, Impact.FILES) if host in self.busy else self.allow

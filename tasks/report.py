@@ -129,7 +129,7 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
         return "partial" if errors else "planned"
     gate = any(result.stage == "control_plane_ready" and result.stands for result in run.results)
     well = [host for host in hosts if host.outcome in ("ok", "changed")]
-    cards = sum(run.cards(host) for host in run.hosts if host.name in {row.name for row in well})
+    cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in well})
     proven = run.proof is not None and (run.proof.verified > 0 or not cards)
     if not gate or not well or not proven:
         return "failed"
@@ -141,9 +141,12 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
 def _gpus(run: Run) -> dict[str, Any]:
     """Give the part about cards: those expected of all hosts of the run, and what the proof showed."""
     shown = run.proof.as_dict() if run.proof else NO_CARDS
-    return {**shown, "expected": max(sum(run.cards(host) for host in run.hosts), int(shown["expected"]))}
+    return {**shown, "expected": max(sum(run.provable(host) for host in run.hosts), int(shown["expected"]))}
 
 
 def _limits(run: Run) -> list[str]:
-    """Tell of hosts on which nothing was changed that could disturb GPU workloads."""
-    return [f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.busy.items()]
+    """Tell of hosts on which nothing was changed that could disturb GPU workloads, and of cards that pods cannot get."""
+    busy = [f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.busy.items()]
+    idle = [host for host in run.hosts if run.cards(host) and not run.provable(host)]
+    how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
+    return [*busy, *(f"{host.name}: its {run.cards(host)} cards are not used: {how}" for host in idle)]

@@ -34,7 +34,7 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """One stage on one host (or on `cluster`); `round_trips` counts SSH exchanges with the host, `seconds` wall time."""
+    """One stage on one host (or on `cluster`); `round_trips` counts SSH exchanges with it, `seconds` is wall time."""
 
     host: str
     stage: str

@@ -14,11 +14,12 @@ from tasks.waiting import by_api, spoken, waited
 
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
 CARD_SECONDS = 300.0
+HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are Ready at once or not at all
 
 
 def expected(run: Run) -> dict[str, int]:
     """Give the cards of every node that has come as far as being Ready."""
-    return {host.name: run.cards(host) for host in run.hosts if host.name in run.ready}
+    return {host.name: run.provable(host) for host in run.hosts if host.name in run.ready}
 
 
 async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
@@ -26,7 +27,9 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, [gates.NodesReady(tuple(host.name for host in run.hosts))])
     names = tuple(sorted(run.ready))
-    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), seconds=NODE_SECONDS)
+    failed = any(result.stage == "pod_network" and not result.stands for result in run.results)
+    limit = HOPELESS_SECONDS if failed else NODE_SECONDS
+    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), seconds=limit)
     if together.outcome == "ok":
         return [together]
     return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
@@ -36,7 +39,7 @@ async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]
     """Wait for every card to be offered; each node that lacks some is named."""
     wanted = {name: count for name, count in expected(run).items() if count}
     if run.allow is Impact.NOTHING:
-        declared = {host.name: run.cards(host) for host in run.hosts if run.cards(host)}
+        declared = {host.name: count for host in run.hosts if (count := run.provable(host))}
         return await by_api(run, stage, [gates.CardsAllocatable(declared)] if declared else [])
     if not wanted:
         return []

@@ -318,7 +318,7 @@ BLIND = PodSeen(
         (evidence(host=host(toolkit=False), allocatable=0, capacity=0), "toolkit", "nvidia-ctk is not there"),
         (
             evidence(pods=pending('Failed: exec: "nvidia-container-runtime": executable file not found')),
-            "unknown",
+            "toolkit",
             "executable",
         ),
         (evidence(pods=pending(NO_HANDLER)), "runtime", "gpu-test-1 on n1"),

@@ -64,8 +64,10 @@ def parts(cache: Cache) -> list[Part]:
         ),
         files=tuple(
             HERE / name
-            for name in ("apt_part.py", "apt_repository.py", "deb_builder.py", "kubernetes_packages.py")
-            + ("nvidia_packages.py", "assets/kubernetes", "assets/nvidia")
+            for name in (
+                *("apt_part.py", "apt_repository.py", "deb_builder.py", "kubernetes_packages.py"),
+                *("nvidia_packages.py", "assets/kubernetes", "assets/nvidia"),
+            )
         ),
         needs=(kubernetes, stand_ins, downloads, tools),
     )

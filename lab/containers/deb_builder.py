@@ -13,7 +13,10 @@ MAINTAINER = "Shipway lab <lab@localhost>"
 
 @dataclass(frozen=True)
 class Deb:
-    """A package: `files` maps a path on the host to a file here, `texts` to text; (path, mode) by `modes`, else 0644."""
+    """A package: `files` maps a path on the host to a file here, `texts` to text, `links` to a link's target.
+
+    `tree` is a folder to start from; programs get mode 0755, other files 0644.
+    """
 
     name: str
     version: str

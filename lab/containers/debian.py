@@ -22,7 +22,9 @@ class Source:
 
 def machine_codename() -> str:
     """Give the machine's Debian codename, as /etc/os-release says it; raises LabError on another system."""
-    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
+    release: dict[str, str] = dict(
+        re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE)
+    )
     if release.get("ID") != "debian":
         raise LabError(f"the lab builds from Debian packages, and this machine runs {release.get('ID')}; use Debian 12")
     return release["VERSION_CODENAME"]
@@ -52,7 +54,7 @@ def machine_sources() -> list[Source]:
 
 
 def sources_of(codename: str) -> list[Source]:
-    """Give sources of a Debian release: this machine's own, the suite's name replaced; another release: main suite only."""
+    """Give the sources of a Debian release: this machine's with the suite's name replaced, of others the main suite."""
     here = machine_codename()
     sources = [Source(each.uri, each.suite.replace(here, codename, 1), each.signed_by) for each in machine_sources()]
     return sources if codename == here else [each for each in sources if each.suite == codename]
@@ -98,7 +100,7 @@ class Apt:
         self.apt("update")
 
     def download(self, packages: tuple[str, ...], into: Path) -> None:
-        """Put the packages and everything they depend on, less what counts as installed, into a folder as .deb files."""
+        """Put the packages, and what they depend on that does not count as installed, into a folder."""
         (into / "partial").mkdir(parents=True, exist_ok=True)
         self.apt("install", "-y", "--download-only", "-o", f"Dir::Cache::archives={into}", *packages)
         (into / "partial").rmdir()

@@ -172,7 +172,8 @@ class Engine:
         wait_until("the lab's processes have ended", lambda: str(self._members() or "") or None, seconds=20)
         self._end_helpers()
         self._unmount()
-        shutil.rmtree(self.run_folder, ignore_errors=True)
+        if self.run_folder.exists():
+            shutil.rmtree(self.run_folder)
 
     def _end_helpers(self) -> None:
         """End containerd and its shims where dockerd died without them: their command lines name our run folder."""
@@ -186,11 +187,11 @@ class Engine:
                 os.kill(int(folder.name), signal.SIGKILL)
 
     def _unmount(self) -> None:
-        """Unmount, deepest first, what is mounted below the lab's own folders."""
+        """Unmount, deepest first, what is mounted on and below the lab's own folders."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         points = [line.split()[4] for line in lines]
         for point in sorted(points, key=len, reverse=True):
-            if point.startswith((f"{self.data}/", f"{self.run_folder}/")):
+            if f"{point}/".startswith((f"{self.data}/", f"{self.run_folder}/")):
                 run("umount", "--lazy", point)
 
     def remove_cgroups(self) -> None:

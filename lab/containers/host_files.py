@@ -1,4 +1,4 @@
-"""What one host gets besides the image: its login key, the site's apt source, and what this machine kind or its cards need."""
+"""What one host gets besides the image: its login key, the site's apt source, and what its cards need."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The hosts' root file system: Debian 12 with systemd, sshd, sudo and what a cloud image brings, nothing of Kubernetes."""
+"""The hosts' root file system: Debian 12 with systemd, sshd and sudo, as a cloud image, with nothing of Kubernetes."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from lab.containers.commands import run
@@ -56,7 +55,7 @@ def build_host_image(into: Path) -> None:
         f"--customize-hook={hook} $1 {ASSETS / 'host'} {USER}",
         f"--customize-hook=cp $1/var/lib/dpkg/status {into}/dpkg-status",
         *(CODENAME, into / "rootfs.tar", sources),
-        env={"SOURCE_DATE_EPOCH": "1700000000", "TMPDIR": os.environ.get("TMPDIR", "/var/tmp")},
+        env={"SOURCE_DATE_EPOCH": "1700000000"},
         seconds=1200,
     )
     sources.unlink()

@@ -80,7 +80,7 @@ class Hosts:
         # `reboot` inside ends the container; the engine then starts it again.
         words += ["--restart", "unless-stopped", "--stop-signal", "SIGRTMIN+3", "--stop-timeout", STOP_SECONDS]
         # The engine answers for the lab's own names and asks this server for others: it denies them at once, where no
-        # answer would cost every kubelet start five seconds.
+        # answer at all would cost every such look-up 20 seconds.
         words += ["--dns", names]
         if MODULES.is_dir():
             words += ["--volume", f"{MODULES}:{MODULES}:ro"]

@@ -70,7 +70,7 @@ class Lab:
         with self._alone():
             started = time.monotonic()
             wanted = replace(wanted, packages=self._packages(wanted), key_fingerprint=self._fingerprint())
-            if (self.state / "lab.json").is_file() and self.plan != wanted:
+            if (self.state / "lab.json").is_file() and not self.plan.same_hosts(wanted):
                 raise LabError(f"another lab is recorded in {self.state}; take it away with `down`, or use --state")
             self._record(wanted)
             network = LabNetwork(wanted.number)
@@ -84,7 +84,8 @@ class Lab:
             self._learn_keys(wanted.hosts)
             cluster_file.write(wanted, self.state)
             say(
-                f"lab of {len(wanted.hosts)} hosts is up after {time.monotonic() - started:.1f} s: {self.state}/cluster.yaml"
+                f"lab of {len(wanted.hosts)} hosts is up after {time.monotonic() - started:.1f} s:"
+                f" {self.state}/cluster.yaml"
             )
 
     def _packages(self, wanted: LabPlan) -> dict[str, str]:
@@ -169,7 +170,8 @@ class Lab:
             engine.remove_cgroups()
             network.down()
             set_conntrack_max(kept["conntrack_max"])
-            shutil.rmtree(engine.data, ignore_errors=True)
+            if engine.data.exists():
+                shutil.rmtree(engine.data)
             for name in ("id_ed25519", "id_ed25519.pub", "known_hosts", "lab.json", "dockerd.log", "cluster.yaml"):
                 (self.state / name).unlink(missing_ok=True)
             record.unlink()
@@ -199,7 +201,7 @@ class Lab:
         self.hosts().reboot(self.plan.host(name))
 
     def exec(self, name: str, *words: str, give: str | bytes | None = None, seconds: float = 120) -> str:
-        """Give the output of a command that runs as root on a host, past its network; raises LabError where it fails."""
+        """Give the output of a command run as root on a host, past its network; raises LabError where it fails."""
         host = self.plan.host(name)
         return self.engine().docker("exec", "--interactive", host.name, *words, give=give, seconds=seconds)
 

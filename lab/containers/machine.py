@@ -63,7 +63,7 @@ def missing_packages() -> list[str]:
 
 
 def load_modules() -> None:
-    """Load what the kernel keeps in modules. modprobe's exit code says nothing where they are built in: see `examine`."""
+    """Load the kernel's modules; modprobe's exit code says nothing where they are built in, so `examine` looks."""
     if program("modprobe"):
         run("modprobe", "--all", "--quiet", "overlay", "br_netfilter", "iptable_nat", "ip6table_nat", expect=(0, 1))
 

@@ -62,6 +62,10 @@ class LabPlan:
                 return host
         raise LabError(f"this lab has no host {name!r}; it has {', '.join(host.name for host in self.hosts)}")
 
+    def same_hosts(self, other: LabPlan) -> bool:
+        """Say whether another plan has the same hosts and addresses; offered package versions may differ."""
+        return (self.hosts, self.containerd, self.number) == (other.hosts, other.containerd, other.number)
+
     def apt_url(self, name: str) -> str:
         """Give the URL of one apt repository: kubernetes, containerd (of this lab's version), nvidia or debian."""
         folder = f"containerd-{self.containerd}" if name == "containerd" else name
@@ -98,7 +102,7 @@ class LabPlan:
 
 
 def plan(names: str, *, cards: int = 2, containerd: str = "1.6", number: int = 0) -> LabPlan:
-    """Give the plan for comma-separated host names; `NAME:K` sets a host's cards, names of control planes begin with cp.
+    """Give the plan for comma-separated host names: cp* are control planes, `NAME:K` sets a host's cards.
 
     Raises LabError on names that are no host names, come twice, or are too many.
     """

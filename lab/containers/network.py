@@ -60,7 +60,7 @@ class LabNetwork:
         self._ip("link", "set", self.outer, "up")
         self._inside("address", "replace", f"{there}/30", "dev", self.inner)
         self._inside("link", "set", self.inner, "up")
-        # What is not this lab's goes nowhere, neither from the machine nor from the hosts: no address of theirs leaks out.
+        # What is not this lab's goes nowhere, neither from the machine nor from the hosts.
         self._ip("route", "replace", "blackhole", WIDER, "metric", BLACKHOLE_METRIC)
         self._ip("route", "replace", self.subnet, "via", there, "dev", self.outer)
         self._inside("route", "replace", "blackhole", WIDER, "metric", BLACKHOLE_METRIC)
@@ -87,7 +87,7 @@ class LabNetwork:
 def set_conntrack_max(value: int) -> int:
     """Set the machine's limit of tracked connections and give the former one.
 
-    kube-proxy may not write it inside a host, and leaves it alone where it is what it wants: 32768 a core, 131072 at least.
+    kube-proxy may not write it inside a host, and does not where it is as wanted: 32768 a core, 131072 at least.
     """
     former = int(CONNTRACK.read_text())
     if former != value:

@@ -88,16 +88,14 @@ class Registry:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
             "history": [{"created": CREATED, "created_by": "shipway lab"}],
         }
-        pieces = {
-            "config": self._piece(CONFIG_TYPE, json.dumps(config, sort_keys=True).encode()),
-            "layers": [self._piece(LAYER_TYPE, gzip.compress(layer, compresslevel=1, mtime=0))],
-        }
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, **pieces}
+        head = self._piece(CONFIG_TYPE, json.dumps(config, sort_keys=True).encode())
+        body = self._piece(LAYER_TYPE, gzip.compress(layer, compresslevel=1, mtime=0))
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": head, "layers": [body]}
         digest = self._blob(json.dumps(manifest, sort_keys=True).encode())
         for name in image.names:
             repository, tag = name.rsplit(":", 1)
             folder = self.store / "repositories" / repository
-            for blob in (manifest["config"], *manifest["layers"]):  # type: ignore[misc]
+            for blob in (head, body):
                 algorithm, value = blob["digest"].split(":")
                 self._link(folder / "_layers" / algorithm / value, blob["digest"])
             value = digest.split(":")[1]

@@ -13,6 +13,10 @@ def _swap_on(host: SimulatedHost, values: Values) -> None:  # noqa: ARG001 - the
     host.kernel.swaps = [("/swap.img", 4_194_300)]
 
 
+def _swap_off(host: SimulatedHost, values: Values) -> None:  # noqa: ARG001 - the shape of a drift
+    host.kernel.swaps = []
+
+
 def _sysctl(host: SimulatedHost, values: Values) -> None:
     host.kernel.set(values["key"], values["value"])
 
@@ -113,6 +117,7 @@ def _image_missing(host: SimulatedHost, values: Values) -> None:
 
 DRIFTS: dict[str, Callable[[SimulatedHost, Values], None]] = {
     "swap-on": _swap_on,
+    "swap-off": _swap_off,
     "sysctl": _sysctl,
     "edit": _edit,
     "remove": _remove,

@@ -35,7 +35,7 @@ class Card:
 
     uuid: str
     healthy: bool = True
-    name: str = "NVIDIA A10"
+    name: str = "NVIDIA A10 SIMULATED"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class SimulatedHost:
         cards: int,
         scale: float,
         seed: int,
+        swap: bool,
         link: ClusterLink,
     ) -> None:
         self.name = name
@@ -91,7 +92,9 @@ class SimulatedHost:
         identity = uuid.UUID(hashlib.md5(f"product/{seed}/{name}".encode(), usedforsecurity=False).hexdigest())
         self.gpu = Gpu([Card(_card_uuid(seed, name, index)) for index in range(cards)])
         self.kernel = Kernel(system.kernel, f"ip-{address.replace('.', '-')}")
-        self.kernel.pci = [(f"0000:{65 + index:02x}:00.0", "0x2236") for index in range(cards)]
+        if not swap:
+            self.kernel.swaps = []
+        self.kernel.pci = [(f"0000:{16 + index:02x}:00.0", "0x2236") for index in range(cards)]
         if cards:
             self.kernel.modules["nvidia"] = None
         self.kernel.extra = {

@@ -52,7 +52,8 @@ def configure(host: SimulatedHost, name: str, *, running: bool = False) -> list[
     if config and not files.exists("/etc/containerd/config.toml"):
         files.write("/etc/containerd/config.toml", config.encode())
     if name == "kubelet":
-        files.make_directory("/etc/kubernetes/manifests")
+        if not host.packages.installed[name].version.endswith("-00"):
+            files.make_directory("/etc/kubernetes/manifests")
         files.write("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", _KUBELET_DROPIN.encode())
     if name not in _UNITS or running:
         return []

@@ -105,6 +105,7 @@ class SimulatedLab:
             cards=self.options.cards_of(index),
             scale=self.options.scale,
             seed=self.options.seed,
+            swap=self.options.swap,
             link=self.link,
         )
 

@@ -20,6 +20,7 @@ class Options:
     seed: int = 1
     scale: float = 0.1
     control_plane_cards: int | None = None
+    swap: bool = True
     names: tuple[str, ...] = ()
     failures: tuple[Spec, ...] = ()
     drifts: tuple[Spec, ...] = ()

@@ -14,7 +14,7 @@ from lab.simulated.world import World, world_of
 from shipway.profiles import merged
 
 MANIFESTS = Path(__file__).parent / "manifests"
-SOURCES = ("docker", "nvidia", "kubernetes")
+SOURCES = ("docker", "nvidia", "kubernetes", "base")
 MIRROR = "http://mirror.simulated"
 
 
@@ -34,16 +34,18 @@ def site(profile: Mapping[str, Any], system: System) -> Site:
     """
     keys = {title: Tsk.generate(f"SIMULATED {title} repository").extract_certificate() for title in SOURCES}
     known: Mapping[str, Any] = profile.get("sources", {}).get("apt", {})
-    apt = {}
+    apt: dict[str, Any] = {}
     for title, key in keys.items():
         pinned = {"fingerprint": key.fingerprint.upper()}
         mirror = {"uri": f"{MIRROR}/apt/{title}", "suite": "./"}
         apt[title] = (
             {"key": pinned} if title in known else {**mirror, "key": {"url": f"{MIRROR}/{title}.asc", **pinned}}
         )
+    base = apt.pop("base")
     names = profile.get("sources", {}).get("manifests", {})
     local = {name: {"path": str(MANIFESTS / f"{_file(name, names)}.yaml")} for name in names}
-    settings: dict[str, Any] = {"sources": {"apt": apt, **({"manifests": local} if local else {})}}
+    sources = {"apt": apt, **({"manifests": local} if local else {}), **({} if known else {"base_apt": base})}
+    settings: dict[str, Any] = {"sources": sources}
     if profile.get("network", {}).get("provider") == "manifests":
         settings["network"] = {"manifests": [str(MANIFESTS / "network.yaml")]}
     world = world_of(merged(profile, settings), system, {title: str(key).encode() for title, key in keys.items()})

@@ -118,7 +118,7 @@ class Units:
             return None
         unit.wanted = "enabled"
         self._files.put(self._wants(unit), link(unit.fragment))
-        return f"Created symlink {self._wants(unit)} → {unit.fragment.removeprefix('/usr')}."
+        return f"Created symlink {self._wants(unit)} -> {unit.fragment.removeprefix('/usr')}."
 
     def disable(self, unit: Unit) -> str | None:
         """Disable a unit; gives systemctl's line, None where nothing was to remove."""
@@ -131,13 +131,15 @@ class Units:
     def mask(self, name: str) -> str | None:
         """Mask a unit or a name that is none yet; gives systemctl's line."""
         name = self.full(name)
-        unit = self.all.get(name) or self.add(Unit(name))
+        known = self.all.get(name)
+        unit = known or self.add(Unit(name))
         if unit.masked:
             return None
         unit.masked = True
         path = f"/etc/systemd/system/{name}"
         self._files.put(path, link("/dev/null"))
-        return f"Created symlink {path} → /dev/null."
+        first = "" if known else f"Unit {name} does not exist, proceeding anyway.\n"
+        return f"{first}Created symlink {path} -> /dev/null."
 
     def unmask(self, name: str) -> str | None:
         """Undo mask; gives systemctl's line, None where it was not masked."""

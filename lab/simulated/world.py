@@ -70,7 +70,8 @@ def docker_offers(system: System) -> tuple[Offer, ...]:
     """Give what Docker's repository offers of what is used here."""
     client = "5:28.1.1-1~ubuntu.22.04~jammy" if system.id == "ubuntu" else "5:28.1.1-1~debian.12~bookworm"
     engine = tuple(Offer("containerd.io", version, (), 30_000_000) for version in _CONTAINERD)
-    return (*engine, Offer("docker-ce-cli", client, (), 15_000_000))
+    own = tuple(offer for offer in base_offers(system) if offer.name in ("containerd", "runc"))
+    return (*engine, *own, Offer("docker-ce-cli", client, (), 15_000_000))
 
 
 def nvidia_offers() -> tuple[Offer, ...]:
@@ -169,11 +170,12 @@ def world_of(profile: Mapping[str, Any], system: System, keys: Mapping[str, byte
     for pocket in ("", "-updates", "-security"):
         world.repositories.append(Repository(system.archive, f"{system.codename}{pocket}", "", own))
     sources: Mapping[str, Any] = profile.get("sources", {})
-    for title, source in dict(sources.get("apt", {})).items():
+    base = sources.get("base_apt")
+    for title, source in {**sources.get("apt", {}), **({"base": base} if base else {})}.items():
         fingerprint = str(source["key"].get("fingerprint") or "0" * 40)
         suite = _filled(str(source["suite"]), fill).strip("./") or "/"
         world.repositories.append(
-            Repository(_filled(str(source["uri"]), fill), suite, fingerprint, offers.get(title, ()))
+            Repository(_filled(str(source["uri"]), fill), suite, fingerprint, offers.get(title, own))
         )
         url = source["key"].get("url")
         if url:

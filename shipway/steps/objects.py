@@ -16,6 +16,7 @@ from shipway.step import Drift, Impact
 
 ESTABLISH_SECONDS = 60.0  # a CustomResourceDefinition is established within a second on a healthy API server
 SHOWN = 8
+LOOKS = 4  # at an object that somebody else keeps writing
 CRD = "CustomResourceDefinition"
 # What others need stands first; everything that is not named here (workloads, services, custom resources) comes last.
 RANKS = (
@@ -112,19 +113,30 @@ def _ranked(objects: Sequence[Object]) -> list[list[Object]]:
 
 async def _drift(on: Kube, obj: Object, brought: set[tuple[str, str]]) -> list[str]:
     """Give what differs as `kind/namespace/name: field`; contents are never told."""
-    group = obj["apiVersion"].rpartition("/")[0]
-    meta = obj["metadata"]
     try:
-        live = await on.get(obj["apiVersion"], obj["kind"], meta["name"], meta.get("namespace", ""))
+        live = await _live(on, obj)
     except KindMissing:
-        if (group, obj["kind"]) in brought:
+        if (obj["apiVersion"].rpartition("/")[0], obj["kind"]) not in brought:
+            raise
+        live = None
+    places: list[str] = []
+    for _ in range(LOOKS):
+        if live is None:
             return [f"{title(obj)}: missing"]
-        raise
-    if live is None:
-        return [f"{title(obj)}: missing"]
-    if (live.get("metadata") or {}).get("deletionTimestamp"):
-        raise Blocked(f"{title(obj)} is being deleted", fix="Wait until it is gone, then run again.")
-    return [f"{title(obj)}: {place}" for place in differences(live, await on.dry_run_apply(obj))]
+        if live["metadata"].get("deletionTimestamp"):
+            raise Blocked(f"{title(obj)} is being deleted", fix="Wait until it is gone, then run again.")
+        places = [f"{title(obj)}: {place}" for place in differences(live, await on.dry_run_apply(obj))]
+        # A controller may write between the two answers; only what differs from one and the same state is drift.
+        again = await _live(on, obj, fresh=True) if places else live
+        if again is not None and again["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]:
+            break
+        live = again
+    return places
+
+
+async def _live(on: Kube, obj: Object, *, fresh: bool = False) -> Object | None:
+    meta = obj["metadata"]
+    return await on.get(obj["apiVersion"], obj["kind"], meta["name"], meta.get("namespace", ""), fresh=fresh)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ async def apt_mark(call: Call) -> int:
         return call.warn("E: Could not open lock file /var/lib/dpkg/lock-frontend - open (13: Permission denied)", 100)
     unknown = [name for name in names if name not in packages.installed and not packages.offers(name)]
     if unknown:
-        return call.warn(f"E: Unable to locate package {unknown[0]}", 100)
+        return call.warn(f"E: Unable to locate package {unknown[0]}\nE: No packages found", 100)
     for name in names:
         if name not in packages.installed:
             packages.installed[name] = Installed("", state="n")
@@ -126,8 +126,6 @@ async def apt_cache(call: Call) -> int:
             for offer in offers:
                 origin = next(f"{repo.uri} {repo.suite}/" for repo in packages.lists.values() if offer in repo.offers)
                 call.say(f"{name:>10} | {offer.version} | {origin} Packages\n")
-            if not offers:
-                call.warn(f"W: Unable to locate package {name}")
         elif action == "policy" and (offers or name in packages.installed):
             have = packages.installed.get(name)
             candidate = offers[0].version if offers else have.version if have else "(none)"

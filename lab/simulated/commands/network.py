@@ -146,7 +146,9 @@ async def apt_helper(call: Call) -> int:
     url, target = asked.rest[1:3]
     code, body, trouble = await _fetched(call, url, 30.0)
     if trouble or code >= 400:
-        why = "Could not connect" if trouble else {403: "403  Forbidden", 404: "404  Not Found"}.get(code, str(code))
+        where = urlsplit(url).netloc
+        refused = f"Could not connect to {where} ({urlsplit(url).hostname}). - connect (111: Connection refused)"
+        why = refused if trouble else {403: "403  Forbidden", 404: "404  Not Found"}.get(code, str(code))
         call.warn(f"E: Failed to fetch {url}  {why}")
         return call.warn("E: Download Failed", 100)
     if not call.host.files.exists(posixpath.dirname(target)):

@@ -59,9 +59,12 @@ def _look(call: Call, action: str, names: Sequence[str], asked: Parsed) -> int:
         return _listed(call, asked, files=action == "list-unit-files")
     answers = {"is-active": _is_active, "is-enabled": _is_enabled, "is-failed": _is_failed}
     if action in answers:
+        unknown = [name for name in names if action == "is-enabled" and units.get(name) is None]
+        for name in unknown:
+            call.warn(f"Failed to get unit file state for {units.full(name)}: No such file or directory")
         results = [answers[action](units, name) for name in names]
         if not asked.has("-q", "--quiet"):
-            call.say("".join(f"{word}\n" for word, _ in results))
+            call.say("".join(f"{word}\n" for word, _ in results if word))
         return min(status for _, status in results) if results else 1
     return _status(call, names, file=action == "cat")
 
@@ -102,7 +105,7 @@ def _is_active(units: Units, name: str) -> tuple[str, int]:
 
 def _is_enabled(units: Units, name: str) -> tuple[str, int]:
     unit = units.get(name)
-    state = "not-found" if unit is None else "masked" if unit.masked else unit.wanted or "disabled"
+    state = "" if unit is None else "masked" if unit.masked else unit.wanted or "disabled"
     return state, 0 if state in ("enabled", "static", "generated") else 1
 
 

@@ -44,9 +44,9 @@ from .world import ClusterConfig, World
 class Cluster:
     """One simulated cluster. Everything happens in the event loop that made it."""
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, authority: Authority | None = None) -> None:
         self.config = config
-        self.authority = Authority()
+        self.authority = authority or Authority()
         self.world = World(config)
         self.store = self.world.store
         self._logs = ContainerLogs()

@@ -15,6 +15,7 @@ __all__ = ["ADDED", "DELETED", "MODIFIED", "WINDOW", "Change", "Entry", "Key", "
 
 Key = tuple[str, str]
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+TURN = 0.01  # wall seconds of telling listeners after which the event loop may answer others
 WINDOW = 4096  # changes of one resource that a watch may start behind; the real watch cache holds a like number
 
 
@@ -135,7 +136,9 @@ class Store:
 
     def _tell(self) -> None:
         """Tell listeners what happened, a batch at a time so that the event loop can answer requests in between."""
-        for _ in range(min(200, len(self._untold))):
+        clock = asyncio.get_running_loop().time
+        until = clock() + TURN
+        while self._untold and clock() < until:
             change = self._untold.popleft()
             for listener in self._listeners.get(change.resource, ()):
                 self._pace.guarded(listener, change)

@@ -31,7 +31,7 @@ class Controller:
         self.pace.after_exactly(max(MIN_DELAY, delay), self._work, key)
 
     def enqueue_at_least(self, key: Hashable, wall_seconds: float) -> None:
-        """Work on a key after the usual delay, but not before `wall_seconds`: for work that looks at very many things."""
+        """Work on a key after the usual delay, but not before `wall_seconds`: for work that looks at many things."""
         if key not in self._due:
             self._due.add(key)
             delay = self.pace.scaled(self.latencies.controller)

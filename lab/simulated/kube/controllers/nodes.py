@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from lab.simulated.kube.objects import (
     Obj,
@@ -45,6 +45,8 @@ class Nodes(Controller):
         self._silence: dict[str, asyncio.TimerHandle] = {}
         self._away: set[str] = set()  # nodes whose kubelet was away at some time since its last beat
         self._ranges: dict[str, str] = {}
+        self._subnets = self._all_ranges()
+        self._given_back: list[str] = []
         self.store.listen(["nodes"], self._node_changed)
 
     def register(self, node: str, *, control_plane: bool) -> Obj:
@@ -72,13 +74,15 @@ class Nodes(Controller):
 
     def _free_range(self, node: str) -> str:
         """Give a node's pod range, empty where none is left: a /20 in pieces of /24 serves 16 nodes and no more."""
+        found = self._given_back.pop(0) if self._given_back else next(self._subnets, "")
+        if found:
+            self._ranges[node] = found
+        return found
+
+    def _all_ranges(self) -> Iterator[str]:
         network = ipaddress.ip_network(self.world.config.pod_cidr)
-        taken = set(self._ranges.values())
         for subnet in network.subnets(new_prefix=max(network.prefixlen, self.world.config.node_cidr_mask)):
-            if str(subnet) not in taken:
-                self._ranges[node] = str(subnet)
-                return str(subnet)
-        return ""
+            yield str(subnet)
 
     def network_up(self, node: str) -> None:
         """Note that a pod network runs on a node."""
@@ -181,7 +185,8 @@ class Nodes(Controller):
             self.store.replace("nodes", with_taints(node, {UNSCHEDULABLE}, new))
 
     def _gone(self, name: str) -> None:
-        self._ranges.pop(name, None)
+        if pod_range := self._ranges.pop(name, ""):
+            self._given_back.append(pod_range)
         self.networked.discard(name)
         self._away.discard(name)
         self.pace.cancel(self._silence.pop(name, None))

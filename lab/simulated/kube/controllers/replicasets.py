@@ -12,7 +12,7 @@ from .base import SECONDS_A_THING, Controller
 from .pod_factory import PodFactory
 
 _RESOURCE = "replicasets.apps"
-BURST = 100  # pods that are made in one turn; what they cause asks for the next
+BURST = 500  # pods that are made in one turn; what they cause asks for the next
 REFUSED_RETRY = 2.0  # seconds until a pod that was refused is tried again
 
 

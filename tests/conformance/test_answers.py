@@ -1,0 +1,106 @@
+"""Every lab gives the recorded real answers: the simulated one here, the containers where they can run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.containers.lab import Lab
+from lab.containers.model import plan
+from lab.simulated.lab import SimulatedLab
+from lab.simulated.options import Options
+from tests.conformance.case import API, Answer, Case
+from tests.conformance.places import Place
+from tests.conformance.play import load, play
+from tests.conformance.scenario import SCENES
+
+RECORDED = load()
+CASES = [part for parts in SCENES.values() for part in parts if isinstance(part, Case)]
+NAMES = [one.name for one in CASES]
+LAB_NUMBER = 9  # beside a lab that a person may have up
+
+
+async def _simulated(folder: Path) -> dict[str, Answer]:
+    options = Options(
+        names=("cp1", "w1", "w2"),
+        cards=2,
+        control_plane_cards=0,
+        profile="lab",
+        system="debian-12",
+        scale=0.02,
+        swap=False,
+    )
+    async with SimulatedLab(folder, options) as lab:
+
+        async def swap(host: str, on: bool) -> None:  # noqa: FBT001 - the shape of a place
+            lab.drift(host, "swap-on" if on else "swap-off", {})
+
+        lab.drift("*", "image-missing", {"image": "/nosuch/"})
+        place = Place(lab.cluster_file, folder, swap)
+        try:
+            return await play(place, slow=True)
+        finally:
+            await place.close()
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """Play all scenes once on the simulated lab."""
+    if shutil.which("kubectl") is None:
+        pytest.fail("kubectl is not there: install Debian's kubernetes-client (apt-get install kubernetes-client)")
+    return asyncio.run(_simulated(tmp_path_factory.mktemp("simulated")))
+
+
+@pytest.fixture(scope="module")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Answer]]:
+    """Play the scenes once on a container lab of its own."""
+    state = tmp_path_factory.mktemp("containers")
+    lab = Lab(state)
+    lab.up(plan("cp1,w1,w2", number=LAB_NUMBER))
+
+    async def swap(host: str, on: bool) -> None:  # noqa: FBT001 - the shape of a place
+        await asyncio.to_thread(lab.swap, host, on=on)
+
+    async def run() -> dict[str, Answer]:
+        place = Place(state / "cluster.yaml", state, swap)
+        try:
+            return await play(place, slow=False)
+        finally:
+            await place.close()
+
+    try:
+        yield asyncio.run(run())
+    finally:
+        lab.down()
+
+
+def test_every_case_is_recorded_and_every_recording_is_a_case() -> None:
+    assert sorted(RECORDED) == sorted(set(NAMES))
+    assert len(NAMES) == len(set(NAMES))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_simulated_lab_answers_as_the_real_one(name: str, simulated: dict[str, Answer]) -> None:
+    assert simulated[name] == RECORDED[name]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", [one.name for one in CASES if not one.slow])
+def test_the_container_lab_answers_as_recorded(name: str, containers: dict[str, Answer]) -> None:
+    assert containers[name] == RECORDED[name]
+
+
+def test_a_changed_answer_is_seen() -> None:
+    """The comparison is not blind: texts, statuses and outputs that differ are different answers."""
+    some: Callable[..., Answer] = Answer
+    assert some(0, "a", "") != some(0, "b", "")
+    assert some(0, "a", "") != some(1, "a", "")
+    assert all(answer.stdout or answer.stderr or answer.status is not None for answer in RECORDED.values())
+
+
+def test_cases_of_the_api_are_there() -> None:
+    assert sum(one.host == API for one in CASES) > 20

@@ -1,0 +1,64 @@
+"""What is secret never passes: tokens, keys, kubeconfig data; what only looks like it stays readable."""
+
+from __future__ import annotations
+
+import pytest
+
+from shipway.catalogue import failure
+from shipway.redact import HIDDEN, redact, tail
+from shipway.script import Output
+
+TOKEN = "abcdef.0123456789abcdef"  # noqa: S105 - made up, of the form of a bootstrap token
+JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJlLW9mLWl0"
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nabc\n-----END RSA PRIVATE KEY-----"
+DATA = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
+KEY = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"kubeadm join 10.0.0.1:6443 --token {TOKEN} --discovery-token-ca-cert-hash sha256:{KEY}", TOKEN),
+        (f"--token={TOKEN}", TOKEN),
+        (f"Authorization: Bearer {JWT}", JWT),
+        (PEM, "MIIEow"),
+        ("-----BEGIN PRIVATE KEY-----\ncut short", "cut short"),
+        (f"client-key-data: {DATA}", DATA),
+        (f'"client-certificate-data": "{DATA}"', DATA),
+        (f"[upload-certs] Using certificate key:\n{KEY}\n", KEY),
+        (f"--certificate-key {KEY}", KEY),
+        ("password: hunter2", "hunter2"),
+        ("token: s3cr3t", "s3cr3t"),
+    ],
+)
+def test_a_secret_is_hidden(text: str, secret: str) -> None:
+    hidden = redact(text)
+    assert secret not in hidden
+    assert HIDDEN in hidden
+    assert redact(hidden) == hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"sha256:{KEY}",
+        "could not find a JWS signature in the cluster-info ConfigMap for the id",
+        "[kubelet-start] Starting the kubelet",
+        "k8s.gcr.io/kube-apiserver:v1.20.2",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_an_error_carries_no_secret() -> None:
+    output = Output(1, f"token: {TOKEN}\n", f"error: --token {TOKEN} refused\n{PEM}\n")
+    error = failure("kubeadm join", output, host="w1")
+    for secret in (TOKEN, "MIIEow"):
+        assert secret not in f"{error} {error.output} {error.report().as_dict()}"
+
+
+def test_a_tail_keeps_the_last_lines_cut_to_a_width() -> None:
+    text = "\n".join(f"line {number} " + "x" * 500 for number in range(30))
+    kept = tail(text, lines=3, width=20).splitlines()
+    assert kept == [f"line {number} ".ljust(20, "x") for number in (27, 28, 29)]
