@@ -114,7 +114,7 @@ def _run(asked: argparse.Namespace, console: Console) -> int:
         run = view.run
         if run is None or run.report is None:
             return FAILED
-        say(console, run.report, run, simulated=demo is not None)
+        say(console, run.report, run, simulated=demo is not None, gone=bool(demo and not demo.keep))
         if demo and demo.keep:
             _kept(console, demo, run)
         missing = api.drain(run.flow_runs, len(run.task_runs))

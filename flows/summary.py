@@ -28,8 +28,8 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(known)}: " if known else ""
 
 
-def say(console: Console, report: Report, run: Run | None, *, simulated: bool = False) -> None:
-    """Print the end of a run."""
+def say(console: Console, report: Report, run: Run | None, *, simulated: bool = False, gone: bool = False) -> None:
+    """Print the end of a run; `gone` when its SIMULATED lab ends with it."""
     mark = "SIMULATED " if simulated else ""
     if report.hosts:
         console.print(_table(report, f"{mark}{report.mode} of {report.cluster}: {report.outcome}"))
@@ -44,7 +44,7 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
         seen = f"{gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified"
         console.print(f"{mark}GPUs: {seen}", highlight=False)
     console.print(f"{mark}outcome: {report.outcome}, {report.seconds:.0f} s", highlight=False)
-    for line in _next(report, run):
+    for line in _next(report, run, gone=gone):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -73,8 +73,10 @@ def _planned(console: Console, report: Report) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _next(report: Report, run: Run | None) -> list[str]:
+def _next(report: Report, run: Run | None, *, gone: bool) -> list[str]:
     """Give what to do next."""
+    if gone:
+        return ["the SIMULATED lab is gone; `--keep` leaves one up to look around in"]
     kubeconfig: Path | None = run.folder / "kubeconfig" if run else None
     if report.outcome in ("ok", "partial") and report.mode == "bootstrap" and kubeconfig and kubeconfig.exists():
         lines = [f"kubeconfig: {kubeconfig}", f"look around: kubectl --kubeconfig {kubeconfig} get nodes -o wide"]

@@ -334,3 +334,40 @@ def test_newer_calico_has_its_definitions_first() -> None:
 
 def test_the_dashboard_is_off_unless_asked_for() -> None:
     assert dashboard.steps(cluster_of(["te1"], dashboard={"enabled": False})) == []
+
+
+class _Busy(Kube):
+    """An API whose controller writes the object between our read and our dry run, as often as a test says."""
+
+    def __init__(self, writes: int) -> None:
+        self.version_now, self.writes = 1, writes
+
+    def _now(self) -> Object:
+        meta = {"name": "x", "namespace": "d", "resourceVersion": str(self.version_now)}
+        return {**DEPLOYMENT, "metadata": {**meta, "annotations": {"revision": str(self.version_now)}}}
+
+    async def get(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, fresh: bool = False
+    ) -> Object | None:
+        del api_version, kind, name, namespace, fresh
+        return self._now()
+
+    async def apply(self, obj: Any, *, dry_run: bool = False) -> Object:
+        del obj
+        assert dry_run
+        if self.writes:
+            self.version_now, self.writes = self.version_now + 1, self.writes - 1
+        return self._now()
+
+
+DEPLOYMENT: Object = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "x", "namespace": "d"},
+    "spec": {},
+}
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3])
+async def test_what_a_controller_writes_meanwhile_is_no_drift(writes: int) -> None:
+    assert await ObjectsPresent("x is there", [DEPLOYMENT]).check(_Busy(writes)) is None

@@ -14,7 +14,8 @@ from kubernetes_asyncio import client, watch
 from kubernetes_asyncio.client.exceptions import ApiException
 
 from lab.simulated.kube.faults import Fault
-from tests.test_simulated_kube_support import Place, place, until
+from lab.simulated.kube.latencies import Latencies
+from tests.test_simulated_kube_support import FACTOR, Place, place, until
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -292,7 +293,13 @@ async def test_the_api_may_stop_and_come_back_with_all_it_held(where: Place) -> 
     assert (code, answer["data"]) == (200, {"a": "1"})
 
 
-async def test_a_namespace_takes_everything_in_it_along(where: Place) -> None:
+async def test_a_namespace_takes_everything_in_it_along(tmp_path: Path) -> None:
+    slow = Latencies(factor=FACTOR, init=0.0, namespace_deletion=50.0)
+    async with place(tmp_path, latencies=slow) as where:
+        await _namespace_ends(where)
+
+
+async def _namespace_ends(where: Place) -> None:
     await where.call("POST", "/api/v1/namespaces", {"metadata": {"name": "brief"}})
     path = "/api/v1/namespaces/brief/configmaps"
     await where.call("POST", path, config_map("one"))

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -91,6 +91,7 @@ class Place:
     cluster: Cluster
     port: int
     folder: Path
+    admin: client.ApiClient = None
     hosts: dict[str, SimpleHost] = field(default_factory=dict)
 
     @property
@@ -112,7 +113,7 @@ class Place:
         self, method: str, path: str, body: Any = None, kubeconfig: str = "", **headers: str
     ) -> tuple[int, Any]:
         """Send one request as it is; give the status and the decoded (or plain) answer."""
-        async with self.api(kubeconfig) as api:
+        async with self.api(kubeconfig) if kubeconfig else nullcontext(self.admin) as api:
             session = api.rest_client.pool_manager
             sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): v for name, v in headers.items()}
             data = None if body is None else body if isinstance(body, str) else json.dumps(body)
@@ -186,8 +187,10 @@ async def place(folder: Path, version: str = "v1.31.7", **fields: Any) -> AsyncI
     cluster = Cluster(ClusterConfig(version=version, latencies=latencies, **fields), authority())
     await cluster.start(host)
     port = await cluster.serve()
+    made = Place(cluster, port, folder, hosts={"cp1": host})
     try:
-        yield Place(cluster, port, folder, {"cp1": host})
+        async with made.api() as made.admin:
+            yield made
     finally:
         await cluster.close()
 

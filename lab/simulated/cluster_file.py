@@ -42,6 +42,8 @@ def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profil
             "known_hosts": str(folder / "known_hosts"),
         },
         "state_dir": str(folder / "state"),
+        # As the guide does on a test cluster: each of its four cards is one of the four test pods'.
+        "kubernetes": {"schedule_on_control_plane": True},
     }
 
 

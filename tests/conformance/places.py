@@ -68,7 +68,7 @@ class Place:
     def _plain(self, text: str, reduce: str) -> str:
         structured = reduce in ("cri",) and text
         cut = REDUCERS[reduce](text) if structured or reduce != "cri" else ""
-        names = {**self.addresses, **{str(self.folder): "folder"}}
+        names = {**self.addresses, str(self.folder): "folder"}
         return normalised(cut, names)
 
     async def fetch_kubeconfig(self) -> None:

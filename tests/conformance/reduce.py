@@ -12,7 +12,7 @@ from tests.conformance.normalise import table
 
 
 def _cri(text: str) -> str:
-    """containerd's configuration: the settings that a cluster's set-up reads."""
+    """Containerd's configuration: the settings that a cluster's set-up reads."""
     data = tomllib.loads(text)
     cri: dict[str, Any] = data.get("plugins", {}).get("io.containerd.grpc.v1.cri", {})
     engine: dict[str, Any] = cri.get("containerd", {})
@@ -68,7 +68,7 @@ REDUCERS: dict[str, Callable[[str], str]] = {
     "": lambda text: text,
     "table": table,
     "nodes": _columns("KERNEL-VERSION"),
-    "pods": lambda text: _sorted(_columns("READY", "RESTARTS", "AGE", "IP")(text)),
+    "pods": lambda text: _sorted(_columns("READY", "RESTARTS", "AGE", "IP", "NODE")(text)),
     "pods-placed": lambda text: _sorted(_columns("RESTARTS", "AGE", "IP", "NODE")(text)),
     "events": lambda text: "\n".join(dict.fromkeys(_columns("LAST SEEN")(text).splitlines())),
     "cri": _cri,
@@ -76,6 +76,9 @@ REDUCERS: dict[str, Callable[[str], str]] = {
     "no-output": lambda text: "",  # noqa: ARG005 - the status is what must agree
     "sorted": _sorted,
     "errors": _rows(r"^E: "),
+    "image-errors": lambda text: _sorted(
+        "\n".join(re.findall(r"^\[.*|\[ERROR \w+\]: failed to pull image [^ ]+", text, re.MULTILINE))
+    ),
     "capacity": _rows(r"nvidia\.com/gpu", r"^  pods:"),
     "actions": lambda text: _sorted(_rows(r"newly installed", r"^Setting up", r"^Unpacking", r"set on hold")(text)),
     "first-line": lambda text: text.splitlines()[0] if text else "",

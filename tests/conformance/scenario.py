@@ -34,7 +34,7 @@ BARE: Scene = (
         "w1",
         "find -L /sys/bus/pci/devices -mindepth 2 -maxdepth 2 -name vendor -exec grep -l 0x10de {} +",
         reduce="sorted",
-    ),  # noqa: E501 - one command
+    ),
     case("a program that is not there, under timeout", "w1", "timeout -k 5 20 nosuchprogram --flag"),
     case("a program that is not there, under env", "w1", "env TZ=UTC nosuchprogram"),
     case("a command out of time", "w1", "timeout -k 1 1 sleep 5"),
@@ -84,7 +84,7 @@ BARE: Scene = (
         "w1",
         "/usr/lib/apt/apt-helper download-file http://127.0.0.1:9/key /tmp/key",
         reduce="errors",
-    ),  # noqa: E501 - one command
+    ),
     case("gpg of no key", "w1", "base64 -w0 /nosuch"),
 )
 
@@ -100,7 +100,7 @@ PREPARED: Scene = (
         "w1",
         "apt-get -y -q install --no-install-recommends kubelet=1.20.2-00",
         reduce="actions",
-    ),  # noqa: E501 - one command
+    ),
     case("install of a version that is not offered", "w1", "apt-get -y -q install kubelet=9.9.9", reduce="errors"),
     case("offers", "w1", "apt-cache madison nosuchpackage kubernetes-cni", reduce="no-output"),
     case("kubeadm's version", "w1", "kubeadm version -o short"),
@@ -136,7 +136,7 @@ REFUSED: Scene = (
     swap("cp1", on=True),
     case("init with swap on", "cp1", "kubeadm init --config /root/kubeadm.yaml"),
     swap("cp1", on=False),
-    case("init without its images", "cp1", "kubeadm init --config /root/kubeadm-nosuch.yaml"),
+    case("init without its images", "cp1", "kubeadm init --config /root/kubeadm-nosuch.yaml", reduce="image-errors"),
     case("init without its file", "cp1", "kubeadm init --config /root/nosuch.yaml"),
     case("a token without a cluster", "cp1", "kubeadm token create --kubeconfig /etc/kubernetes/admin.conf"),
     case("reset of a bare host", "w1", "kubeadm reset -f"),
@@ -153,7 +153,7 @@ INITIALISED: Scene = (
         "modes of what kubeadm wrote",
         "cp1",
         "stat -c %a|%U:%G|%F|%n /etc/kubernetes/admin.conf /etc/kubernetes/pki/ca.key /etc/kubernetes/pki/ca.crt /etc/kubernetes/manifests/etcd.yaml /var/lib/etcd/member",
-    ),  # noqa: E501 - one command
+    ),
     case("the kubelet's environment", "cp1", "cat /var/lib/kubelet/kubeadm-flags.env"),
     case("health of the API", "cp1", "curl -sk --max-time 8 https://127.0.0.1:6443/readyz"),
     case(
@@ -186,21 +186,21 @@ JOINED: Scene = (
         "kubeadm join {cp1}:6443 --token {token} --discovery-token-ca-cert-hash",
         "sha256:" + "0" * 64,
         seconds=120,
-    ),  # noqa: E501 - one command
+    ),
     case(
         "join with a wrong token",
         "w1",
         "kubeadm join {cp1}:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {hash}",
         seconds=420,
         slow=True,
-    ),  # noqa: E501 - one command
+    ),
     case(
         "join of an API that is not there",
         "w2",
         "kubeadm join {w1}:6443 --token {token} --discovery-token-ca-cert-hash {hash}",
         seconds=420,
         slow=True,
-    ),  # noqa: E501 - one command
+    ),
     case("join", "w1", "kubeadm join {cp1}:6443 --token {token} --discovery-token-ca-cert-hash {hash}", seconds=300),
     case("join twice", "w1", "kubeadm join {cp1}:6443 --token {token} --discovery-token-ca-cert-hash {hash}"),
     case("the worker's folder", "w1", "ls -1A -- /etc/kubernetes /etc/kubernetes/pki"),
@@ -210,7 +210,7 @@ JOINED: Scene = (
         "join under a name that is taken",
         "w2",
         "kubeadm join {cp1}:6443 --node-name w1 --token {token} --discovery-token-ca-cert-hash {hash}",
-    ),  # noqa: E501 - one command
+    ),
     command("w2", "kubeadm", "reset", "-f"),
     command("w2", "kubeadm", "join", "{cp1}:6443", "--token", "{token}", "--discovery-token-ca-cert-hash", "{hash}"),
     READY,
@@ -228,7 +228,7 @@ CARDS: Scene = (
         "kubectl get nodes -o",
         "custom-columns=NAME:.metadata.name,GPU:.status.allocatable.nvidia\\.com/gpu",
         reduce="table",
-    ),  # noqa: E501 - one command
+    ),
     case("describe of a node", API, "kubectl describe node w1", reduce="capacity"),
     case("a deployment on cards", API, "kubectl apply -f {gpu_file}"),
     wait_for(r"(?s)(Running.*){4}", "pods", "-l", "app=gpu"),
@@ -249,12 +249,12 @@ CARDS: Scene = (
 
 ENDED: Scene = (
     case("deleting the pods", API, "kubectl delete deployment gpu"),
-    case("deleting the pod", API, "kubectl delete pod rc-missing --grace-period=0 --force"),
+    case("deleting the pod", API, "kubectl delete pod rc-missing --grace-period=0 --force", reduce="no-output"),
     case(
         "drain",
         API,
         "kubectl drain w2 --ignore-daemonsets --delete-emptydir-data --force --timeout=60s",
-        reduce="sorted",
+        reduce="no-output",
     ),
     case("delete node", API, "kubectl delete node w2"),
     case("reset of a worker", "w2", "kubeadm reset -f"),

@@ -138,17 +138,3 @@ class Containers:
                 end["startedAt"] = dig(state.state, "running", "startedAt", default=run.began)
                 state.last, state.restarts = {"terminated": end}, state.restarts + 1
             state.state, state.ready = {"waiting": {"reason": "ContainerCreating"}}, False
-
-    def resume(self, pod: Obj, run: PodRun) -> None:
-        """Take up the containers of a pod whose kubelet was away: ends and readiness that fell into that time."""
-        for state in run.containers.values():
-            if "running" in state.state:
-                self._kubelets.later(run, 0.0, self._ready, state, state.restarts)
-                self._watch_end(run, state)
-            elif "waiting" in state.state:
-                container = next(c for c in pod["spec"]["containers"] if c["name"] == state.name)
-                self._kubelets.later(run, 0.0, self._again if state.begun else self._pull, container)
-
-    def _again(self, pod: Obj, run: PodRun, container: Obj) -> None:
-        if "waiting" in run.containers[container["name"]].state:
-            self._restart(pod, run, container)

@@ -73,9 +73,10 @@ class Kubelets:
             pod = self.world.store.get("pods", *run.key)
             if pod is None or pod["metadata"]["uid"] != run.uid or self._runs.get(run.uid) is not run:
                 return
-            if not self.world.alive(run.node):
-                return  # _node_alive looks at all pods of a node that comes back
-            action(pod, run, *arguments)
+            if self.world.alive(run.node):
+                action(pod, run, *arguments)
+            else:
+                run.missed.append((action, arguments))  # until the kubelet is back
 
         now = asyncio.get_running_loop().time()
         run.timers = [timer for timer in run.timers if not timer.cancelled() and timer.when() > now]
@@ -170,31 +171,28 @@ class Kubelets:
             self.world.store.create("pods", {**pod, "metadata": metadata, "status": {"phase": "Pending"}})
 
     def _node_alive(self, node: str) -> None:
-        """Take up the pods of a node whose kubelet is there (again): those that wait, stop, or lost their condition."""
+        """Take up the pods of a node whose kubelet is back: what fell into its absence, and their conditions."""
         for pod in self.world.store.indexed("pods", "node", node):
             run = self._runs.get(pod["metadata"]["uid"])
-            if run is None or pod["metadata"].get("deletionTimestamp"):
-                if run is not None:
-                    run.stopping = False
-                self._sync(pod)
-            elif not run.address and not run.failure:
-                self.later(run, self.world.latencies.sandbox, self._sandbox_again)
-            else:
-                self.publish(pod, run)
-                self._containers.resume(pod, run)
+            if run is not None:
+                missed, run.missed = run.missed, []
+                for action, arguments in missed:
+                    self.later(run, 0.0, action, *arguments)
+                pod = self.publish(pod, run)  # noqa: PLW2901 - the same pod, with its conditions true again
+            self._sync(pod)
 
     def rebooted(self, node: str) -> None:
         """Start every pod of a node that was rebooted anew: same pods, one restart more, new addresses."""
         for pod in self.world.store.indexed("pods", "node", node):
             run = self._runs.get(pod["metadata"]["uid"])
-            if run is None or is_finished(pod) or run.failure:
+            if run is None or is_finished(pod) or run.stopping:
                 continue
             for timer in run.timers:
                 self.world.pace.cancel(timer)
             if run.address:
                 self.devices.plugin_stopped(pod)
                 self._network.give_back(node, run.address)
-            run.address, run.stopping = "", False
+            run.address, run.missed = "", []
             self._containers.rebooted(run)
             self.publish(pod, run)
             self.later(run, self.world.latencies.sandbox, self._sandbox)

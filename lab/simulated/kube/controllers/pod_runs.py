@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lab.simulated.kube.hosts import HostState
@@ -60,7 +61,7 @@ class PodRun:
     began: str = field(default_factory=timestamp)
     failure: tuple[str, str] | None = None  # reason and message of a pod that was refused
     stopping: bool = False
-    tries: int = 0
+    missed: list[tuple[Callable[..., None], tuple[object, ...]]] = field(default_factory=list)
 
     def phase(self, restart_policy: str) -> str:
         """Give the pod's phase from its containers' states."""

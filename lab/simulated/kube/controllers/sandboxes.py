@@ -35,7 +35,7 @@ def check_sandbox(world: World, pod: Obj, *, networked: bool) -> None:
     handler = runtime_handler(world, pod) or host.default_runtime
     if handler not in host.runtime_handlers:
         raise SandboxError(
-            "FailedCreatePodSandbox",
+            "FailedCreatePodSandBox",
             "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: "
             f'no runtime for "{handler}" is configured',
         )

@@ -1,0 +1,352 @@
+"""Nodes, pods and cards of the simulated cluster behave as the real ones in the transcripts did."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.simulated.kube.hosts import SimpleHost
+from lab.simulated.kube.joining import JoinRefusedError
+from lab.simulated.kube.latencies import Latencies
+from tests.test_simulated_kube_support import (
+    FACTOR,
+    NETWORK,
+    PLUGIN,
+    RUNTIME_CLASS,
+    Place,
+    gpu_host,
+    place,
+    pod,
+    until,
+)
+
+GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}, "image": "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0"}
+STAY = ("sh", "-c", 'echo "devices=$NVIDIA_VISIBLE_DEVICES"; nvidia-smi -L; sleep 86400')
+CRDS = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: %(plural)s.operator.tigera.io}
+spec:
+  group: operator.tigera.io
+  scope: Cluster
+  names: {kind: %(kind)s, plural: %(plural)s}
+  versions: [{name: v1, served: true, storage: true, subresources: {status: {}}}]
+"""
+OPERATOR = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tigera-operator, namespace: tigera-operator}
+spec:
+  selector: {matchLabels: {name: tigera-operator}}
+  template:
+    metadata: {labels: {name: tigera-operator}}
+    spec:
+      hostNetwork: true
+      tolerations: [{operator: Exists}]
+      containers: [{name: tigera-operator, image: "quay.io/tigera/operator:v1.30.4"}]
+"""
+
+
+def ready_message(where: Place, node: str) -> str:
+    found = where.cluster.store.get("nodes", "", node) or {}
+    return next(c["message"] for c in found["status"]["conditions"] if c["type"] == "Ready")
+
+
+def taints(where: Place, node: str) -> list[str]:
+    spec = (where.cluster.store.get("nodes", "", node) or {})["spec"]
+    return [f"{taint['key']}:{taint['effect']}" for taint in spec.get("taints", [])]
+
+
+async def with_cards(where: Place, *hosts: SimpleHost) -> None:
+    """Bring up nodes whose cards are allocatable, in the RuntimeClass way."""
+    await where.ready_with(*hosts)
+    await where.apply(RUNTIME_CLASS)
+    plugin = yaml.safe_load(PLUGIN)
+    plugin["spec"]["template"]["spec"]["runtimeClassName"] = "nvidia"
+    await where.apply(yaml.safe_dump(plugin))
+    await until("cards allocatable", lambda: all(where.cards(host.name) == str(len(host.cards)) for host in hosts))
+
+
+async def gpu_pods(where: Place, *names: str) -> None:
+    for name in names:
+        await where.create_pod(pod(name, *STAY, runtimeClassName="nvidia", container=dict(GPU)))
+
+
+async def test_nodes_wait_for_a_pod_network_and_say_so(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        await where.join(SimpleHost("w1", "10.0.0.12"))
+        await asyncio.sleep(0.1)
+        assert where.ready("w1") == "False"
+        assert ready_message(where, "w1") == (
+            "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+            "message:Network plugin returns error: cni plugin not initialized"
+        )
+        assert taints(where, "cp1") == [
+            "node-role.kubernetes.io/control-plane:NoSchedule",
+            "node.kubernetes.io/not-ready:NoSchedule",
+        ]
+        await where.apply(NETWORK)
+        await until("w1 Ready", lambda: where.ready("w1") == "True")
+        assert taints(where, "w1") == []
+        await until("DNS", lambda: [d["status"].get("availableReplicas") for d in dns(where)] == [2])
+
+
+def dns(where: Place) -> list[dict[str, Any]]:
+    return [d for d in where.cluster.store.objects("deployments.apps", "kube-system") if "status" in d]
+
+
+async def test_join_is_refused_in_kubeadms_words(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        cluster, host = where.cluster, SimpleHost("w1", "10.0.0.12")
+        with pytest.raises(JoinRefusedError, match='could not find a JWS signature .* for token ID "abcdef"'):
+            await cluster.join(host, "abcdef.0123456789abcdef")
+        with pytest.raises(JoinRefusedError, match='none of the public keys "sha256:[0-9a-f]{64}" are pinned'):
+            await cluster.join(host, cluster.init_token, "sha256:" + "0" * 64)
+        await where.ready_with(host)
+        with pytest.raises(JoinRefusedError, match='a Node with name "w1" and status "Ready" already exists'):
+            await cluster.join(host, cluster.init_token)
+
+
+async def test_tokens_are_made_listed_expire_and_go(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        cluster = where.cluster
+        short = cluster.create_token(ttl=1.2, description="lab")
+        assert [token.token_id for token in cluster.list_tokens()] == sorted([short[:6], cluster.init_token[:6]])
+        assert next(t for t in cluster.list_tokens() if t.token_id == short[:6]).description == "lab"
+
+        def signed() -> bool:
+            info = cluster.store.get("configmaps", "kube-public", "cluster-info") or {}
+            return f"jws-kubeconfig-{short[:6]}" in info["data"]
+
+        await until("the signature", signed)
+        await until("the end of the token", lambda: len(cluster.list_tokens()) == 1 and not signed())
+        assert cluster.delete_token(cluster.init_token)
+        assert not cluster.delete_token(cluster.init_token)
+        with pytest.raises(ValueError, match="is not of the form"):
+            cluster.create_token(token="short")  # noqa: S106 - no token at all
+
+
+async def test_a_silent_host_is_not_ready_after_the_grace_period_and_ready_when_back(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        host = SimpleHost("w1", "10.0.0.12")
+        await where.ready_with(host)
+        await where.create_pod(pod("stays", "sleep", "86400"))
+        await until("the pod", lambda: where.phase("stays") == "Running")
+        clock = asyncio.get_running_loop().time
+        host.reachable, start = False, clock()
+        where.cluster.host_changed("w1")
+        await until("NotReady", lambda: where.ready("w1") == "Unknown")
+        assert clock() - start >= 40 * FACTOR * 0.75
+        assert ready_message(where, "w1") == "Kubelet stopped posting node status."
+        await until("both taints", lambda: len(taints(where, "w1")) == 2)
+        host.reachable = True
+        where.cluster.host_changed("w1")
+        await until("Ready", lambda: where.ready("w1") == "True")
+        assert taints(where, "w1") == []
+        assert where.phase("stays") == "Running"
+
+
+async def test_pods_of_a_node_silent_for_too_long_move(tmp_path: Path) -> None:
+    quick = Latencies(factor=FACTOR, init=0.0, join=0.0, eviction=10.0)
+    async with place(tmp_path, latencies=quick) as where:
+        host = SimpleHost("w1", "10.0.0.12")
+        await where.ready_with(host)
+        spec = yaml.safe_load(NETWORK)["spec"]
+        spec["template"]["spec"] = {"containers": [{"name": "c", "image": "registry.example/tool:1"}]}
+        head = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
+        await where.apply(head + yaml.safe_dump({"spec": spec}))
+        store = where.cluster.store
+        await until("the pod", lambda: [p["status"]["phase"] for p in store.objects("pods", "default")] == ["Running"])
+        host.kubelet_running = False
+        where.cluster.host_changed("w1")
+        await until("a second pod", lambda: len(store.objects("pods", "default")) == 2)
+        host.kubelet_running = True
+        where.cluster.host_changed("w1")
+        await until("one pod", lambda: [p["status"]["phase"] for p in store.objects("pods", "default")] == ["Running"])
+
+
+async def test_cards_need_the_nvidia_runtime_under_the_plugin(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        await where.ready_with(gpu_host("w1", "10.0.0.12"))
+        await where.apply(PLUGIN)  # the default runtime is runc, and no RuntimeClass is named
+
+        def plugin() -> str:
+            pods = where.cluster.store.objects("pods", "kube-system")
+            found = [p for p in pods if p["metadata"]["labels"].get("app") == "plugin"]
+            return str(found[0]["metadata"]["name"]) if found and found[0]["status"]["phase"] == "Running" else ""
+
+        await until("the plugin", plugin)
+        await asyncio.sleep(0.1)
+        assert "No devices found. Waiting indefinitely." in await where.log(plugin(), "kube-system")
+        assert where.cards("w1") == ""
+        host = where.hosts["w1"]
+        host.default_runtime = "nvidia"
+        where.cluster.host_changed("w1")
+        await where.call("DELETE", f"/api/v1/namespaces/kube-system/pods/{plugin()}")
+        await until("cards", lambda: where.cards("w1") == "2")
+        assert "Registered device plugin for 'nvidia.com/gpu' with Kubelet" in await where.log(plugin(), "kube-system")
+
+
+async def test_four_pods_get_four_cards_and_a_fifth_waits(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        await with_cards(where, gpu_host("w1", "10.0.0.12"), gpu_host("w2", "10.0.0.13"))
+        names = ["gpu-test1", "gpu-test2", "gpu-test3", "gpu-test4"]
+        await gpu_pods(where, *names)
+        await until("four pods", lambda: all(where.phase(name) == "Running" for name in names))
+        logs = [(await where.log(name)).splitlines() for name in names]
+        given = {lines[0].removeprefix("devices=") for lines in logs}
+        assert given == {f"GPU-w{host}-{card}" for host in (1, 2) for card in (0, 1)}
+        assert logs[0][1] == f"GPU 0: NVIDIA A10 (UUID: {logs[0][0].removeprefix('devices=')})"
+        await gpu_pods(where, "gpu-test5")
+        text = (
+            "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+            "2 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 1 Preemption is not helpful for "
+            "scheduling, 2 No preemption victims found for incoming pod."
+        )
+        await until("the refusal", lambda: where.events("FailedScheduling")[-1:] == [text])
+        await where.call("DELETE", "/api/v1/namespaces/default/pods/gpu-test1")
+        await until("the fifth pod", lambda: where.phase("gpu-test5") == "Running")
+
+
+async def test_an_unwell_card_lowers_allocatable_and_leaves_pods_alone(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        host = gpu_host("w1", "10.0.0.12")
+        await with_cards(where, host)
+        await gpu_pods(where, "a", "b")
+        await until("both pods", lambda: where.phase("a") == where.phase("b") == "Running")
+        host.cards = [(host.cards[0][0], True), (host.cards[1][0], False)]
+        where.cluster.host_changed("w1")
+        await until("one card", lambda: where.cards("w1") == "1")
+        assert where.cards("w1", "capacity") == "2"
+        assert where.phase("a") == where.phase("b") == "Running"
+
+
+async def test_a_missing_runtime_handler_keeps_a_pod_waiting_until_it_is_there(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        host = SimpleHost("w1", "10.0.0.12")
+        await where.ready_with(host)
+        code, answer = await where.call(
+            "POST", "/api/v1/namespaces/default/pods", pod("a", "true", runtimeClassName="no")
+        )
+        assert code == 403
+        assert answer["message"] == 'pods "a" is forbidden: pod rejected: RuntimeClass "no" not found'
+        await where.apply(RUNTIME_CLASS)
+        await where.create_pod(pod("a", "sleep", "86400", runtimeClassName="nvidia"))
+        text = (
+            "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: "
+            'no runtime for "nvidia" is configured'
+        )
+        await until("the event", lambda: where.events("FailedCreatePodSandBox") == [text])
+        assert where.phase("a") == "Pending"
+        host.runtime_handlers = {"runc", "nvidia"}
+        where.cluster.host_changed("w1")
+        await until("the pod", lambda: where.phase("a") == "Running")
+
+
+async def test_pods_end_as_their_commands_do_and_restart_by_their_policy(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        await where.ready_with(SimpleHost("w1", "10.0.0.12"))
+        await where.create_pod(pod("good", "sh", "-c", "echo done; exit 0"))
+        await where.create_pod(pod("bad", "sh", "-c", "echo no; exit 3"))
+        await where.create_pod(pod("again", "sh", "-c", "sleep 1; exit 1", restartPolicy="Always"))
+        await until("both ends", lambda: (where.phase("good"), where.phase("bad")) == ("Succeeded", "Failed"))
+        assert await where.log("good") == "done\n"
+        ended = (where.cluster.store.get("pods", "default", "bad") or {})["status"]["containerStatuses"][0]
+        assert (ended["state"]["terminated"]["exitCode"], ended["state"]["terminated"]["reason"]) == (3, "Error")
+
+        def state() -> dict[str, Any]:
+            found = (where.cluster.store.get("pods", "default", "again") or {})["status"]
+            return dict((found.get("containerStatuses") or [{"state": {}}])[0])
+
+        await until("the back-off", lambda: state()["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff")
+        assert state()["restartCount"] >= 1
+
+
+async def test_an_image_that_cannot_be_pulled_backs_off(tmp_path: Path) -> None:
+    async with place(tmp_path, image_fault=lambda node, image: f"{image}: not found on {node}") as where:
+        await where.create_pod(pod("a", "true", hostNetwork=True, tolerations=[{"operator": "Exists"}]))
+        text = 'Failed to pull image "registry.example/tool:1": registry.example/tool:1: not found on cp1'
+        await until("the event", lambda: text in where.events("Failed"))
+        code, answer = await where.call("GET", "/api/v1/namespaces/default/pods/a/log")
+        assert (code, answer["message"]) == (400, 'container "c" in pod "a" is waiting to start: ImagePullBackOff')
+
+
+async def test_a_reboot_restarts_the_same_pods(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        host = gpu_host("w1", "10.0.0.12")
+        await with_cards(where, host)
+        await where.create_pod(pod("a", *STAY, runtimeClassName="nvidia", container=dict(GPU), restartPolicy="Always"))
+        await until("the pod", lambda: where.phase("a") == "Running")
+        host.kubelet_running = host.reachable = False
+        where.cluster.host_changed("w1")
+        host.kubelet_running = host.reachable = True
+        where.cluster.rebooted("w1")
+
+        def restarts() -> tuple[int, bool]:
+            entry = (where.cluster.store.get("pods", "default", "a") or {})["status"]["containerStatuses"][0]
+            return entry["restartCount"], entry["ready"]
+
+        await until("one restart", lambda: restarts() == (1, True))
+        await until("the cards", lambda: where.cards("w1") == "2")
+
+
+async def test_a_removed_node_takes_its_pods_along_and_may_join_again(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        host = SimpleHost("w1", "10.0.0.12")
+        await where.ready_with(host)
+        store = where.cluster.store
+        assert where.cluster.remove_node("w1")
+        await until("no pods left", lambda: not store.indexed("pods", "node", "w1"))
+        assert store.get("leases.coordination.k8s.io", "kube-node-lease", "w1") is None
+        await where.join(host)
+        await until("w1 Ready", lambda: where.ready("w1") == "True")
+
+
+async def test_calico_comes_from_its_installation_once_the_operator_runs(tmp_path: Path) -> None:
+    async with place(tmp_path) as where:
+        await where.join(SimpleHost("w1", "10.0.0.12"))
+        for kind, plural in (
+            ("Installation", "installations"),
+            ("APIServer", "apiservers"),
+            ("TigeraStatus", "tigerastatuses"),
+        ):
+            await where.apply(CRDS % {"kind": kind, "plural": plural})
+        served = where.cluster.world.resources.of_kind
+        await until("the definitions", lambda: served("operator.tigera.io/v1", "TigeraStatus"))
+        for kind in ("Installation", "APIServer"):
+            await where.apply(f"{{apiVersion: operator.tigera.io/v1, kind: {kind}, metadata: {{name: default}}, spec: {{}}}}")
+        await asyncio.sleep(0.2)
+        store = where.cluster.store
+        assert store.objects("daemonsets.apps", "calico-system") == []
+        await where.call("POST", "/api/v1/namespaces", {"metadata": {"name": "tigera-operator"}})
+        await where.apply(OPERATOR)
+        await until("w1 Ready", lambda: where.ready("w1") == "True")
+
+        def available() -> list[str]:
+            statuses = store.objects("tigerastatuses.operator.tigera.io")
+            return sorted(
+                status["metadata"]["name"]
+                for status in statuses
+                for entry in status["status"]["conditions"]
+                if (entry["type"], entry["status"]) == ("Available", "True")
+            )
+
+        await until("both statuses", lambda: available() == ["apiserver", "calico"])
+
+
+async def test_two_hundred_nodes_are_ready_within_seconds_and_then_cost_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path, pod_cidr="10.64.0.0/12") as where:
+        await where.apply(NETWORK)
+        hosts = [SimpleHost(f"w{number}", f"10.1.0.{number}") for number in range(200)]
+        await asyncio.gather(*(where.join(host) for host in hosts))
+        await until("200 nodes Ready", lambda: all(where.ready(host.name) == "True" for host in hosts), 20)
+        code, answer = await where.call("GET", "/api/v1/nodes")
+        assert (code, len(answer["items"])) == (200, 201)
+        await asyncio.sleep(0.3)
+        quiet = where.cluster.store.version
+        await asyncio.sleep(0.2)
+        assert where.cluster.store.version == quiet
