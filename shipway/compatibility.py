@@ -37,8 +37,18 @@ KUBERNETES_END: dict[Minor, date] = {
 }
 # The last patch of releases that get no more: kubernetes/website data/releases/eol.yaml.
 LAST_PATCH: dict[Minor, int] = {
-    (1, 20): 15, (1, 21): 14, (1, 22): 17, (1, 23): 17, (1, 24): 17, (1, 25): 16,
-    (1, 26): 15, (1, 27): 16, (1, 28): 15, (1, 29): 14, (1, 30): 14, (1, 31): 14,
+    (1, 20): 15,
+    (1, 21): 14,
+    (1, 22): 17,
+    (1, 23): 17,
+    (1, 24): 17,
+    (1, 25): 16,
+    (1, 26): 15,
+    (1, 27): 16,
+    (1, 28): 15,
+    (1, 29): 14,
+    (1, 30): 14,
+    (1, 31): 14,
 }
 # Kubernetes minors each Calico release is tested on: tigera/docs requirements pages (3.26, 3.29, 3.31 to 3.33).
 CALICO_TESTED: dict[Minor, tuple[Minor, Minor]] = {

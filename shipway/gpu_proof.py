@@ -13,7 +13,18 @@ from shipway.converge import wait_until
 from shipway.errors import PostconditionFailed, Refused, ShipwayError
 from shipway.gpu_proof_evidence import collect, mismatches, see_nodes, taken_by_others
 from shipway.gpu_proof_links import Link, broken_link
-from shipway.gpu_proof_pods import EXTRA, NAMESPACE, AllRun, AllSpoke, ExtraWaits, NoPods, PodsGone, Said, same_cards, test_pod
+from shipway.gpu_proof_pods import (
+    EXTRA,
+    NAMESPACE,
+    AllRun,
+    AllSpoke,
+    ExtraWaits,
+    NoPods,
+    PodsGone,
+    Said,
+    same_cards,
+    test_pod,
+)
 from shipway.gpu_proof_seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.kube import Kube
 from shipway.manifests import render

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from shipway.kube_errors import NOT_FOUND, PASSING, kind_missing, refusal
-from shipway.kube_paths import Object, Resource, resource_in, root_of, title
+from shipway.kube_paths import Object, Resource, resource_in, root_of, title, with_protocols
 
 CALL_SECONDS = 30.0
 PAGE = 500  # objects a list call, as kubectl asks
@@ -19,6 +19,7 @@ MERGE = "application/merge-patch+json"
 JSON = "application/json"
 OK = 200
 ACCEPTED = 202
+NO_CONTENT = 204
 SUCCESS = range(200, 300)
 BAD_REQUEST = 400
 
@@ -136,7 +137,7 @@ class Calls:
         """Give the last lines a pod printed; empty where its container has not started or is gone."""
         path = (await self.resource("v1", "Pod")).path(pod, namespace, under="log")
         code, text = await self.raw(_with(path, {"tailLines": str(lines)}))
-        if code in (BAD_REQUEST, NOT_FOUND):  # 400: "container is waiting to start"
+        if code in (NO_CONTENT, BAD_REQUEST, NOT_FOUND):  # 204: not scheduled; 400: "container is waiting to start"
             return ""
         if code != OK:
             raise refusal(f"log of pod {namespace}/{pod}", code, text)
@@ -158,7 +159,9 @@ class Calls:
         meta = obj["metadata"]
         path = (await self.resource(obj["apiVersion"], obj["kind"])).path(meta["name"], meta.get("namespace", ""))
         query = {"fieldManager": MANAGER, "force": "true", "dryRun": "All" if dry_run else ""}
-        return await self._change("PATCH", _with(path, query), title(obj), body=obj, media=APPLY, forget=not dry_run)
+        return await self._change(
+            "PATCH", _with(path, query), title(obj), body=with_protocols(obj), media=APPLY, forget=not dry_run
+        )
 
     async def dry_run_apply(self, obj: Mapping[str, Any]) -> Object:
         """Give what the object would become by `apply`; changes nothing."""

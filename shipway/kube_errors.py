@@ -48,7 +48,8 @@ def refusal(what: str, code: int, text: str) -> ShipwayError:
     reason = str(status.get("reason", ""))
     said = tail(str(status.get("message") or text or "no text"), 6)
     message = f"{what}: the Kubernetes API answered {code}{f' {reason}' if reason else ''}: {said}"
-    if code in PASSING or (code == CONFLICT and reason == "Conflict" and not _owned(status)):
+    unfit = "failed to create typed patch object" in said  # a 500, though it is the object that is wrong
+    if (code in PASSING and not unfit) or (code == CONFLICT and reason == "Conflict" and not _owned(status)):
         return ApiUnavailable(message)
     return ApiRefused(message, fix=_fix(code, reason))
 
@@ -75,7 +76,7 @@ def untold(what: str, error: BaseException, seconds: float) -> ShipwayError:
     """Give the error for a request without an answer: a wrong certificate, or the way to the API is broken."""
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError)):
         fix = "Something else answers on that address, or the cluster was made anew: look at its certificate."
-        return ApiRefused(f"{what}: the API's certificate is not of this cluster ({error})", code="SHW-306", fix=fix)
+        return ApiRefused(f"{what}: the API's certificate is not of this cluster ({error})", code="SHW-313", fix=fix)
     if isinstance(error, TimeoutError):
         return ApiUnavailable(f"{what}: no answer from the Kubernetes API within {seconds:.0f} s")
     return ApiUnavailable(f"{what}: the Kubernetes API cannot be reached ({type(error).__name__}: {error})")

@@ -9,6 +9,7 @@ from typing import Any
 CARD = "nvidia.com/gpu"
 # What the server itself writes, at every write or on its own: never a reason to apply.
 SERVERS_OWN = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"})
+COUNTED = "deprecated.daemonset.template.generation"  # an annotation that only counts changes
 SHORTER = (
     (re.compile(r"cni (?:plugin|config) (?:not|un)\s*initiali[sz]ed", re.IGNORECASE), "CNI not initialised"),
     (re.compile(r"NetworkPluginNotReady|network plugin is not ready", re.IGNORECASE), "CNI not initialised"),
@@ -66,11 +67,16 @@ def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
     places: list[str] = []
     for key in sorted({*live, *wanted} - {"status", "metadata"}):
         places += _differ(live.get(key), wanted.get(key), key, adopted=adopted, inside=False)
-    before, after = (
-        {key: value for key, value in (obj.get("metadata") or {}).items() if key not in SERVERS_OWN}
-        for obj in (live, wanted)
-    )
+    before, after = _meta(live), _meta(wanted)
     return places + list(_differ(before, after, "metadata", adopted=False, inside=False))
+
+
+def _meta(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an object's metadata without what the server alone writes."""
+    meta = {key: value for key, value in (obj.get("metadata") or {}).items() if key not in SERVERS_OWN}
+    if COUNTED in (meta.get("annotations") or {}):
+        meta["annotations"] = {key: value for key, value in meta["annotations"].items() if key != COUNTED}
+    return meta
 
 
 def _differ(live: Any, wanted: Any, place: str, *, adopted: bool, inside: bool) -> Iterator[str]:

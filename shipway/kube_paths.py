@@ -48,3 +48,23 @@ def title(obj: Mapping[str, Any]) -> str:
     meta = obj.get("metadata") or {}
     parts = (str(obj.get("kind", "?")), meta.get("namespace", ""), str(meta.get("name", "?")))
     return "/".join(part for part in parts if part)
+
+
+def with_protocols(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give an object whose ports all name their protocol, TCP where nothing is said.
+
+    It is part of a port's key in server-side apply, and older servers (seen with 1.20) refuse a port without it.
+    """
+    return _ports_named(obj) if obj.get("apiVersion") in ("v1", "apps/v1", "batch/v1", "batch/v1beta1") else obj
+
+
+def _ports_named(part: Any) -> Any:
+    """Give a part of an object with the protocol in every entry of every list `ports`."""
+    if isinstance(part, list):
+        return [_ports_named(entry) for entry in part]
+    if not isinstance(part, Mapping):
+        return part
+    named = {key: _ports_named(value) for key, value in part.items()}
+    if isinstance(named.get("ports"), list):
+        named["ports"] = [{"protocol": "TCP", **port} if isinstance(port, dict) else port for port in named["ports"]]
+    return named

@@ -153,13 +153,13 @@ async def _download(url: str, name: str) -> bytes:
             if answer.status != 200:  # noqa: PLR2004 - HTTP success
                 retry = answer.status >= 500 or answer.status == 429  # noqa: PLR2004 - the server's trouble, not ours
                 message = f"manifest {name}: {url} answered {answer.status} {answer.reason}"
-                raise Transient(message, code="SHW-206", fix=fix, retry=retry)
+                raise Transient(message, code="SHW-208", fix=fix, retry=retry)
             data = await answer.content.read(LARGEST + 1)
             while len(data) <= LARGEST and (more := await answer.content.read(LARGEST)):
                 data += more
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         said = f"{type(error).__name__}: {error}"
-        raise Transient(f"manifest {name} cannot be downloaded from {url} ({said})", code="SHW-206", fix=fix) from error
+        raise Transient(f"manifest {name} cannot be downloaded from {url} ({said})", code="SHW-208", fix=fix) from error
     if len(data) > LARGEST:
         raise Refused(f"manifest {name}: {url} is larger than {LARGEST} bytes", code="SHW-110")
     return data

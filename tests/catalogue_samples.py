@@ -1,4 +1,4 @@
-"""Texts that each entry of the catalogue must know, and texts of success that none may know."""
+"""Texts that each entry of the catalogue must know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-403": ("E: Held packages were changed and -y was used without --allow-change-held-packages.",),
     "SHW-404": (
         (
-            "W: GPG error: https://pkgs.k8s.io/core:/stable:/v1.31/deb InRelease: The following signatures were invalid: "
+            "W: GPG error: https://pkgs.k8s.io/core:/stable:/v1.31/deb InRelease: The following "
+            "signatures were invalid: "
             "EXPKEYSIG 234654DA9A296436 isv:kubernetes OBS Project <isv:kubernetes@build.opensuse.org>"
         ),
     ),
@@ -102,7 +103,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     ),
     "SHW-441": (
         (
-            'failed to resolve reference "registry.k8s.io/etcd:3.5": failed to do request: Head "https://registry.k8s.io": '
+            'failed to resolve reference "registry.k8s.io/etcd:3.5": failed to do request: Head '
+            '"https://registry.k8s.io": '
             "dial tcp 192.0.2.1:443: i/o timeout"
         ),
     ),
@@ -130,7 +132,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     ),
     "SHW-458": (
         (
-            "nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open shared object "
+            "nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot "
+            "open shared object "
             "file: no such file or directory"
         ),
         "nvidia-container-cli: detection error: nvml error: unknown error",
@@ -176,7 +179,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     ),
     "SHW-480": (
         (
-            'error execution phase kubelet-start: a Node with name "w1" and status "Ready" already exists in the cluster. '
+            'error execution phase kubelet-start: a Node with name "w1" and status "Ready" already '
+            "exists in the cluster. "
             "You must delete the existing Node or change the name of this new joining Node"
         ),
     ),
@@ -206,7 +210,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-488": ("Error from server: etcdserver: request timed out",),
     "SHW-491": (
         (
-            'The CustomResourceDefinition "installations.operator.tigera.io" is invalid: metadata.annotations: Too long: '
+            'The CustomResourceDefinition "installations.operator.tigera.io" is invalid: '
+            "metadata.annotations: Too long: "
             "must have at most 262144 bytes"
         ),
     ),
@@ -218,46 +223,3 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-497": ("open /proc/sys/net/netfilter/nf_conntrack_max: permission denied",),
     "SHW-498": ("0/3 nodes are available: 1 node(s) had taint, 2 Insufficient nvidia.com/gpu.",),
 }
-# What programs say when all is well, warnings included.
-FINE_TEXTS: tuple[str, ...] = (
-    (
-        "[init] Using Kubernetes version: v1.20.2\n[preflight] Running pre-flight checks\n"
-        "\t[WARNING SystemVerification]: cgroups v1 support is in maintenance mode, please migrate to cgroups v2\n"
-        "[preflight] Pulling images required for setting up a Kubernetes cluster\n"
-        '[certs] Generating "ca" certificate and key\n[kubelet-start] Starting the kubelet\n'
-        "[wait-control-plane] Waiting for the kubelet to boot up the control plane as static Pods from directory "
-        '"/etc/kubernetes/manifests". This can take up to 4m0s\n'
-        "[apiclient] All control plane components are healthy after 24.502 seconds\n"
-        "Your Kubernetes control-plane has initialized successfully!\n"
-        "Then you can join any number of worker nodes by running the following on each as root:\n"
-        "kubeadm join 192.0.2.11:6443 --token [hidden] \\\n    --discovery-token-ca-cert-hash sha256:8455\n"
-    ),
-    (
-        "W1123 your configuration file uses a deprecated API spec: kubeadm.k8s.io/v1beta3. Please use 'kubeadm config "
-        "migrate --old-config old.yaml --new-config new.yaml'\n"
-    ),
-    (
-        '[preflight] Running pre-flight checks\n\t[WARNING Hostname]: hostname "w1" could not be reached\n'
-        "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap...\nThis node has joined the cluster:\n"
-        "* Certificate signing request was sent to apiserver and a response was received.\n"
-    ),
-    (
-        "[reset] Stopping the kubelet service\n[reset] Deleting contents of config directories: "
-        "[/etc/kubernetes/manifests /etc/kubernetes/pki]\nW1123 [reset] Unable to fetch the kubeadm-config ConfigMap from "
-        'cluster: Get "https://192.0.2.11:6443": dial tcp 192.0.2.11:6443: connect: connection refused\n'
-    ),
-    (
-        "E1123 kubelet.go:2188] Container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
-        "message:Network plugin returns error: cni plugin not initialized\n"
-    ),
-    (
-        "Reading package lists...\nBuilding dependency tree...\nThe following NEW packages will be installed:\n  kubeadm\n"
-        "debconf: delaying package configuration, since apt-utils is not installed\nSetting up kubelet (1.31.7-1.1) ...\n"
-    ),
-    "kubelet set on hold.\nkubeadm was already set on hold.\n",
-    "NAME   STATUS     ROLES    AGE   VERSION\ncp1    NotReady   master   10s   v1.20.2\n",
-    "* Applying /etc/sysctl.d/k8s.conf ...\nnet.bridge.bridge-nf-call-iptables = 1\nnet.ipv4.ip_forward = 1\n",
-    "GPU 0: NVIDIA A10 (UUID: GPU-2f1c9f0e-0000-0000-0000-000000000000)\n",
-    "Created symlink /etc/systemd/system/multi-user.target.wants/kubelet.service\n",
-    "I1123 nvidia-device-plugin: Registered device plugin for 'nvidia.com/gpu' with Kubelet\n",
-)

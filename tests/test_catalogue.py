@@ -9,7 +9,8 @@ import pytest
 from shipway.catalogue import KNOWN, VAGUE, Known, diagnose, failure
 from shipway.redact import redact
 from shipway.script import Output
-from tests.catalogue_samples import FINE_TEXTS, KNOWN_TEXTS
+from tests.catalogue_fine import FINE_TEXTS
+from tests.catalogue_samples import KNOWN_TEXTS
 
 WAITED = "[kubelet-check] Initial timeout of 40s passed.\nerror execution phase wait-control-plane: couldn't initialize"
 SAMPLES = [(code, text) for code, texts in KNOWN_TEXTS.items() for text in texts]

@@ -18,6 +18,7 @@ from shipway.cluster_fields import entries
 from shipway.reference_codes import CODE, raised
 from shipway.traps import BUILT_IN, HOST_TRAPS, ROOT, TITLES, answers, sources
 
+PAGES = reference.pages()
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
@@ -61,9 +62,9 @@ def test_the_commented_example_shows_every_section() -> None:
         assert f"\n{name}:" in text, name
 
 
-@pytest.mark.parametrize("path", sorted(reference.pages()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PAGES), ids=lambda path: path.name)
 def test_a_made_page_is_up_to_date(path: Path) -> None:
-    assert path.read_text() == reference.pages()[path], "run python -m shipway.reference --write"
+    assert path.read_text() == PAGES[path], "run python -m shipway.reference --write"
 
 
 def test_every_key_is_described() -> None:

@@ -18,6 +18,7 @@ from shipway.errors import ApiRefused, ApiUnavailable, Blocked, ShipwayError
 from shipway.kube import Kube
 from shipway.kube_access import as_file, parse_admin_conf, save_kubeconfig
 from shipway.kube_errors import KindMissing, refusal, untold
+from shipway.kube_paths import with_protocols
 from tests.kube_place import Control, Place, cluster_of, gpu_host, place
 
 NAMES = ("te1", "te2")
@@ -278,6 +279,24 @@ def test_the_answer_says_whether_to_try_again(code: int, reason: str, causes: li
     assert error.may_retry is retry
     assert "because" in error.message
     assert "PATCH node/te1" in error.message
+
+
+def test_an_object_that_cannot_be_typed_is_refused_though_the_server_answers_500() -> None:
+    # As a real 1.20.2 server words it.
+    text = "failed to create typed patch object: .spec.ports: element 0: associative list with keys has an element"
+    error = refusal("PATCH Service/a/b", 500, json.dumps({"kind": "Status", "message": text}))
+    assert isinstance(error, ApiRefused)
+
+
+def test_ports_name_their_protocol_because_it_is_part_of_their_key() -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 1}, {"port": 2, "protocol": "UDP"}]}}
+    assert with_protocols(service)["spec"]["ports"] == [{"port": 1, "protocol": "TCP"}, {"port": 2, "protocol": "UDP"}]
+    pod = {"containers": [{"name": "a", "ports": [{"containerPort": 80}]}]}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": pod}}}
+    container = with_protocols(deployment)["spec"]["template"]["spec"]["containers"][0]
+    assert container["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
+    foreign = {"apiVersion": "example.org/v1", "kind": "Ship", "spec": {"ports": [{"city": "Oslo"}]}}
+    assert with_protocols(foreign) == foreign
 
 
 def test_a_refusal_hides_secrets_and_takes_any_text() -> None:

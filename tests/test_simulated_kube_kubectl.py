@@ -34,7 +34,7 @@ spec:
       - name: c
         image: nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0
         command: [sh, -c, 'nvidia-smi -L | wc -l; sleep 3600']
-        resources: {limits: {nvidia.com/gpu: 1}}
+        resources: {limits: {nvidia.com/gpu: "1"}}
 """
 
 
@@ -106,7 +106,7 @@ async def test_a_node_is_drained_and_deleted(where: Place) -> None:
 
 
 async def test_server_side_apply_and_dry_run_work_through_kubectl(where: Place) -> None:
-    text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: one}, data: {a: '1'}}"
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {a: '1'}\n"
     tried = await kubectl(where, "apply", "--server-side", "--dry-run=server", "-f", "-", given=text)
     assert "configmap/one serverside-applied (server dry run)" in tried
     assert where.cluster.store.get("configmaps", "default", "one") is None

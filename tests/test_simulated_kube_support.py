@@ -53,7 +53,12 @@ spec:
         image: nvcr.io/nvidia/k8s-device-plugin:v0.17.1
         env: [{name: FAIL_ON_INIT_ERROR, value: "false"}]
 """
-RUNTIME_CLASS = "{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: nvidia}, handler: nvidia}"
+RUNTIME_CLASS = """
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: nvidia}
+handler: nvidia
+"""
 
 
 @cache
@@ -76,7 +81,7 @@ def pod(name: str, *command: str, **spec: Any) -> dict[str, Any]:
     return {**head, "spec": {"restartPolicy": "Never", "containers": [container], **spec}}
 
 
-async def until(what: str, look: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(what: str, look: Callable[[], object], seconds: float = 15.0) -> None:
     """Wait until `look` gives something true; fail by name of what was waited for."""
     end = time.monotonic() + seconds
     while not look():
@@ -91,7 +96,7 @@ class Place:
     cluster: Cluster
     port: int
     folder: Path
-    admin: client.ApiClient = None
+    admin: client.ApiClient | None = None
     hosts: dict[str, SimpleHost] = field(default_factory=dict)
 
     @property
@@ -113,7 +118,7 @@ class Place:
         self, method: str, path: str, body: Any = None, kubeconfig: str = "", **headers: str
     ) -> tuple[int, Any]:
         """Send one request as it is; give the status and the decoded (or plain) answer."""
-        async with self.api(kubeconfig) if kubeconfig else nullcontext(self.admin) as api:
+        async with self.api(kubeconfig) if kubeconfig or self.admin is None else nullcontext(self.admin) as api:
             session = api.rest_client.pool_manager
             sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): v for name, v in headers.items()}
             data = None if body is None else body if isinstance(body, str) else json.dumps(body)

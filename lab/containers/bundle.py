@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 
@@ -98,6 +99,16 @@ def build_bundle(cache: Cache, *, refresh: bool = False) -> bool:
     Raises LabError with the failing program's last lines.
     """
     started = time.monotonic()
+    cache.root.mkdir(parents=True, exist_ok=True)
+    with (cache.root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and then finds everything built
+        built = _ensure(cache, refresh=refresh)
+    took = time.monotonic() - started
+    say(f"bundle {cache.bundle}: {f'built in {took:.0f} s' if built else 'up to date'}")
+    return built
+
+
+def _ensure(cache: Cache, *, refresh: bool) -> bool:
     built = False
     for part in parts(cache):
         if refresh and part.name in {"host image", "tools", "downloads"}:
@@ -106,8 +117,6 @@ def build_bundle(cache: Cache, *, refresh: bool = False) -> bool:
         built = part.ensure() or built
     if built:
         describe(cache)
-    took = time.monotonic() - started
-    say(f"bundle {cache.bundle}: {f'built in {took:.0f} s' if built else 'up to date'}")
     return built
 
 

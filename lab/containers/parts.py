@@ -52,7 +52,11 @@ class Part:
         fresh.mkdir(parents=True)
         self.build(fresh)
         (fresh / KEY_FILE).write_text(self.key())
-        shutil.rmtree(self.folder, ignore_errors=True)
+        former = self.folder.with_name(self.folder.name + ".old")
+        shutil.rmtree(former, ignore_errors=True)
+        if self.folder.exists():  # moved, not deleted, so that a running mirror misses it only for an instant
+            self.folder.rename(former)
         fresh.rename(self.folder)
+        shutil.rmtree(former, ignore_errors=True)
         say(f"built {self.name} in {time.monotonic() - started:.0f} s")
         return True

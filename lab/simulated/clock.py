@@ -35,8 +35,8 @@ class Clock:
             clock = clock.outer
         return clocks
 
-    async def took(self, seconds: float) -> None:
-        """Let `seconds` pass; raises RanOut at the limit. Endless time without a limit is a wait without end."""
+    async def took(self, seconds: float, *, wall: bool = False) -> None:
+        """Let `seconds` pass (`wall`: unscaled); raises RanOut at the limit. Endless time waits without end."""
         chain = self._chain()
         tightest = min(chain, key=lambda clock: clock.limit - clock.spent)
         left = max(0.0, tightest.limit - tightest.spent)
@@ -45,7 +45,8 @@ class Clock:
             await asyncio.Event().wait()
         for clock in chain:
             clock.spent += passed
-        if passed * self.scale > 0:
-            await asyncio.sleep(passed * self.scale)
+        scale = 1.0 if wall else self.scale
+        if passed * scale > 0:
+            await asyncio.sleep(passed * scale)
         if seconds > left:
             raise RanOut(tightest)

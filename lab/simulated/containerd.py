@@ -142,6 +142,7 @@ def effective(files: FileTree, version: str) -> Table:
                 data = {**data, **extra, "imports": data["imports"]}
             else:
                 data = merged(data, {key: value for key, value in extra.items() if key != "imports"})
+    data["imports"] = [CONFIG, *data.get("imports", [])]  # the dump names every file it was made of
     return merged(default(version), data)
 
 

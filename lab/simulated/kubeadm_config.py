@@ -49,6 +49,7 @@ class Asked:
     service_network: str = "10.96.0.0/12"
     node_mask: int = 24
     kubelet: dict[str, Any] = field(default_factory=dict)
+    kubelet_args: dict[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
     server: str = ""
     token: str = ""
@@ -97,7 +98,6 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
     point = first.get("localAPIEndpoint", {})
     network = declared.get("networking", {})
     mask = _arguments(declared.get("controllerManager", {}).get("extraArgs"), minor).get("node-cidr-mask-size", "24")
-    _arguments(node.get("kubeletExtraArgs"), minor)
     token = first.get("discovery", {}).get("bootstrapToken", {})
     return Asked(
         node_name=str(node.get("name") or node_name),
@@ -111,6 +111,7 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
         service_network=str(network.get("serviceSubnet") or "10.96.0.0/12"),
         node_mask=int(mask),
         kubelet=kinds.get("KubeletConfiguration", {}),
+        kubelet_args=_arguments(node.get("kubeletExtraArgs"), minor),
         ignored=frozenset(str(name).lower() for name in node.get("ignorePreflightErrors", [])),
         server=str(token.get("apiServerEndpoint") or ""),
         token=str(token.get("token") or ""),

@@ -67,8 +67,9 @@ def write_kubelet(files: FileTree, asked: Asked, kubelet: dict[str, Any]) -> Non
     flags = (
         f"--container-runtime=remote --container-runtime-endpoint={socket}"
         if asked.minor < 24
-        else f"--container-runtime-endpoint=unix://{socket} --node-ip={asked.address}"
+        else f"--container-runtime-endpoint=unix://{socket}"
     )
+    flags += "".join(f" --{name}={value}" for name, value in sorted(asked.kubelet_args.items()))
     files.write("/var/lib/kubelet/kubeadm-flags.env", f'KUBELET_KUBEADM_ARGS="{flags}"\n'.encode())
     config = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -97,4 +98,5 @@ def write_etcd_data(files: FileTree) -> None:
         path = f"/var/lib/etcd/member/{name}"
         files.make_directory(path.rsplit("/", 1)[0], 0o700)
         files.write(path, b"SIMULATED etcd data\n", mode=0o600)
-    files.change("/var/lib/etcd", mode=0o700)
+    for path in ("/var/lib/etcd", "/var/lib/etcd/member"):
+        files.change(path, mode=0o700)

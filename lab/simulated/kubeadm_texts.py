@@ -15,6 +15,7 @@ JOIN_KUBELET = (
     '[kubelet-start] Writing kubelet environment file with flags to file "/var/lib/kubelet/kubeadm-flags.env"\n'
     "[kubelet-start] Starting the kubelet\n"
 )
+_KUBEADM_CONFIG = 'the ConfigMap "kubeadm-config" in the "kube-system" Namespace'
 READING = (
     "[preflight] Reading configuration from the cluster...\n"
     "[preflight] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'\n"
@@ -156,7 +157,7 @@ def finished(asked: Asked, token: str, ca_hash: str, *, shown: bool) -> str:
         f'[kubelet] Creating a ConfigMap "{config}" in namespace kube-system with the configuration for the kubelets in the cluster\n'
         "[upload-certs] Skipping phase. Please see --upload-certs\n"
         f"{_marking(asked)}"
-        f"[bootstrap-token] Using token: {said}\n"
+        f"{f'[bootstrap-token] Using token: {token}' + chr(10) if shown else ''}"
         "[bootstrap-token] Configuring bootstrap tokens, cluster-info ConfigMap, RBAC Roles\n"
         f"{rbac}"
         '[bootstrap-token] Creating the "cluster-info" ConfigMap in the "kube-public" namespace\n'
@@ -187,8 +188,8 @@ def bootstrapping(minor: int) -> str:
     )
 
 
-def reset(*, control_plane: bool, etcd_known: bool) -> str:
-    """Give what reset says, from its first look at the host on."""
+def reset(*, control_plane: bool, etcd_known: bool, removed: str = "") -> str:
+    """Give what reset says; `removed` is the node that the cluster still knew and forgets."""
     folders = ["/var/lib/kubelet", "/var/lib/dockershim", "/var/run/kubernetes", "/var/lib/cni"]
     if etcd_known:
         folders.insert(0, "/var/lib/etcd")
@@ -200,6 +201,7 @@ def reset(*, control_plane: bool, etcd_known: bool) -> str:
     return (
         (READING.replace("[preflight]", "[reset]") if control_plane else "")
         + "[preflight] Running pre-flight checks\n"
+        + (f'[reset] Removing info for node "{removed}" from {_KUBEADM_CONFIG}\n' if removed else "")
         + ("" if etcd_known else external)
         + "[reset] Stopping the kubelet service\n"
         '[reset] Unmounting mounted directories in "/var/lib/kubelet"\n'

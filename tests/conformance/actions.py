@@ -42,6 +42,13 @@ async def _write_config(place: Place) -> None:
     await place.host("cp1").write("/root/kubeadm-nosuch.yaml", as_yaml(parts).encode())
 
 
+async def _listens(place: Place) -> None:
+    async def look() -> str:
+        return (await place.run("cp1", ("ss", "-Hltn"))).stdout
+
+    await place.until(look, ":10250 ", seconds=60)
+
+
 async def _fetch(place: Place) -> None:
     await place.fetch_kubeconfig()
     await _token(place)
@@ -166,6 +173,7 @@ def swap(host: str, *, on: bool) -> Action:
 PREPARE = Action("prepare every host by the product's own steps", _prepare)
 WRITE_CONFIG = Action("write kubeadm's configuration", _write_config)
 FETCH = Action("fetch the kubeconfig, make a token", _fetch)
+KUBELET_LISTENS = Action("wait for the kubelet's port", _listens)
 NETWORK = Action("apply the pod network", _network)
 READY = Action("wait until all is ready", _ready)
 PLUGIN = Action("install the device plugin", _plugin)

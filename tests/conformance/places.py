@@ -66,8 +66,7 @@ class Place:
         return Answer(said.status, self._plain(said.stdout, asked.reduce), self._plain(said.stderr, asked.reduce))
 
     def _plain(self, text: str, reduce: str) -> str:
-        structured = reduce in ("cri",) and text
-        cut = REDUCERS[reduce](text) if structured or reduce != "cri" else ""
+        cut = REDUCERS[reduce](text) if text else ""
         names = {**self.addresses, str(self.folder): "folder"}
         return normalised(cut, names)
 

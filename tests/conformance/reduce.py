@@ -64,6 +64,17 @@ def _sorted(text: str) -> str:
     return "\n".join(sorted(text.splitlines()))
 
 
+def _image_errors(text: str) -> str:
+    """Give which images failed, and not why: a mirror, a proxy and an empty network each say it in their own way."""
+    found = re.findall(r"^\[preflight.*|\[ERROR \w+\]: failed to pull image [^ ]+:", text, re.MULTILINE)
+    return _sorted("\n".join(found))
+
+
+def _network(text: str) -> str:
+    """Give the reason about the network alone: for a moment another one stands beside it."""
+    return "".join(re.findall(r"runtime network not ready: .*?cni plugin not initialized", text))
+
+
 REDUCERS: dict[str, Callable[[str], str]] = {
     "": lambda text: text,
     "table": table,
@@ -76,10 +87,9 @@ REDUCERS: dict[str, Callable[[str], str]] = {
     "no-output": lambda text: "",  # noqa: ARG005 - the status is what must agree
     "sorted": _sorted,
     "errors": _rows(r"^E: "),
-    "image-errors": lambda text: _sorted(
-        "\n".join(re.findall(r"^\[.*|\[ERROR \w+\]: failed to pull image [^ ]+", text, re.MULTILINE))
-    ),
-    "capacity": _rows(r"nvidia\.com/gpu", r"^  pods:"),
+    "image-errors": _image_errors,
+    "capacity": lambda text: _collapsed(_rows(r"nvidia\.com/gpu", r"^  pods:")(text)),
+    "network": _network,
     "actions": lambda text: _sorted(_rows(r"newly installed", r"^Setting up", r"^Unpacking", r"set on hold")(text)),
     "first-line": lambda text: text.splitlines()[0] if text else "",
 }

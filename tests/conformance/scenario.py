@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.conformance.actions import (
     FETCH,
     GPU_PODS,
+    KUBELET_LISTENS,
     NETWORK,
     PLUGIN,
     PREPARE,
@@ -145,6 +146,7 @@ REFUSED: Scene = (
 INITIALISED: Scene = (
     case("init", "cp1", "kubeadm init --config /root/kubeadm.yaml --skip-token-print", seconds=400),
     FETCH,
+    KUBELET_LISTENS,
     case("init twice", "cp1", "kubeadm init --config /root/kubeadm.yaml"),
     case("the kubelet is active", "cp1", "systemctl is-active kubelet"),
     case("kubeadm's folder", "cp1", "ls -1A -- /etc/kubernetes /etc/kubernetes/manifests"),
@@ -152,7 +154,9 @@ INITIALISED: Scene = (
     case(
         "modes of what kubeadm wrote",
         "cp1",
-        "stat -c %a|%U:%G|%F|%n /etc/kubernetes/admin.conf /etc/kubernetes/pki/ca.key /etc/kubernetes/pki/ca.crt /etc/kubernetes/manifests/etcd.yaml /var/lib/etcd/member",
+        "stat -c %a|%U:%G|%F|%n",
+        *("/etc/kubernetes/admin.conf", "/etc/kubernetes/pki/ca.key", "/etc/kubernetes/pki/ca.crt"),
+        *("/etc/kubernetes/manifests/etcd.yaml", "/var/lib/etcd/member"),
     ),
     case("the kubelet's environment", "cp1", "cat /var/lib/kubelet/kubeadm-flags.env"),
     case("health of the API", "cp1", "curl -sk --max-time 8 https://127.0.0.1:6443/readyz"),
@@ -166,7 +170,13 @@ INITIALISED: Scene = (
     ),
     case("token delete of nothing", "cp1", "kubeadm token delete --kubeconfig /etc/kubernetes/admin.conf zzzzzz"),
     case("nodes after init", API, "kubectl get nodes -o wide", reduce="nodes"),
-    case("why not ready", API, "kubectl get node cp1 -o", 'jsonpath={.status.conditions[?(@.type=="Ready")].message}'),
+    case(
+        "why not ready",
+        API,
+        "kubectl get node cp1 -o",
+        'jsonpath={.status.conditions[?(@.type=="Ready")].message}',
+        reduce="network",
+    ),
     case(
         "taints of the control plane",
         API,

@@ -20,12 +20,14 @@ async def dpkg_query(call: Call) -> int:
     asked = parse(call.args, flags="-W -l --show -s", values="-f --showformat")
     shape = asked.value("-f", "--showformat", default="${Package}\\t${Version}\\n")
     packages, status = call.host.packages, 0
+    found: set[str] = set()
     for pattern in asked.rest or ["*"]:
         names = packages.matching(pattern)
         if not names:
             status = call.warn(f"dpkg-query: no packages found matching {pattern}")
-        for name in names:
-            call.say(_shown(shape, name, packages.installed[name]))
+        found |= set(names)
+    for name in sorted(found):
+        call.say(_shown(shape, name, packages.installed[name]))
     return status
 
 

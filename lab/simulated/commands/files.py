@@ -6,7 +6,7 @@ import base64
 import hashlib
 import time
 
-from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.files import Node
 
@@ -166,19 +166,26 @@ def _filesystem(call: Call, path: str) -> str:
 async def ls(call: Call) -> int:
     """List directories."""
     asked = parse(call.args, flags="-1 -A -a -l -d -R -h -t -r")
-    status = 0
-    for path in asked.rest or ["."]:
-        node = call.host.files.node(path)
-        if node is None:
+    status, found = 0, []
+    for path in sorted(asked.rest or ["."]):
+        if call.host.files.node(path) is None:
             call.warn(f"ls: cannot access '{path}': {NO_SUCH}")
             status = 2
-            continue
-        names = None if asked.has("-d") else call.host.files.names(path)
-        shown = [path] if names is None else [n for n in names if asked.has("-A", "-a") or not n.startswith(".")]
-        for name in shown:
-            where = path if names is None else f"{path.rstrip('/')}/{name}"
-            call.say(f"{_long(call, where, name)}\n" if asked.has("-l") else f"{name}\n")
+        else:
+            found.append((path, None if asked.has("-d") else call.host.files.names(path)))
+    plain = [path for path, names in found if names is None]
+    call.say("".join(_entry(call, path, path, asked) for path in plain))
+    folders = [(path, names) for path, names in found if names is not None]
+    for index, (path, names) in enumerate(folders):
+        if len(asked.rest) > 1:
+            call.say(f"{chr(10) if index or plain else ''}{path}:\n")
+        shown = [name for name in names if asked.has("-A", "-a") or not name.startswith(".")]
+        call.say("".join(_entry(call, f"{path.rstrip('/')}/{name}", name, asked) for name in shown))
     return status
+
+
+def _entry(call: Call, path: str, name: str, asked: Parsed) -> str:
+    return f"{_long(call, path, name)}\n" if asked.has("-l") else f"{name}\n"
 
 
 def _long(call: Call, path: str, name: str) -> str:

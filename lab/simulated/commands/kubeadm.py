@@ -14,7 +14,7 @@ from lab.simulated.commands.registry import Call, program
 from lab.simulated.kubeadm_config import Asked, BadConfig
 from lab.simulated.kubeadm_preflight import PARTS, TRACE
 
-_FLAGS = "-f --force --print-join-command --skip-token-print --upload-certs -o short --short --dry-run"
+_FLAGS = "-f --force --print-join-command --skip-token-print --upload-certs --short --dry-run"
 _VALUES = (
     "--config --kubernetes-version --pod-network-cidr --service-cidr --image-repository --apiserver-advertise-address "
     "--control-plane-endpoint --ignore-preflight-errors --token --discovery-token-ca-cert-hash --node-name --cri-socket "
@@ -124,7 +124,12 @@ async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every acti
     control = host.link.control is host or files.exists("/etc/kubernetes/admin.conf")
     etcd_known = files.exists("/etc/kubernetes/manifests/etcd.yaml")
     await call.took(1.5)
-    call.say(kubeadm_texts.reset(control_plane=control, etcd_known=etcd_known))
+    up = host.link.runs_control_plane(host)
+    removed = host.link.views[host.name].name if up and host.name in host.link.views else ""
+    call.say(kubeadm_texts.reset(control_plane=control, etcd_known=etcd_known, removed=removed))
+    if not up:
+        log = "removeetcdmember.go:79] [reset] No kubeadm config, using etcd pod spec to get data directory"
+        call.warn(f"W1123 00:00:00.000000       1 {log}")
     unit = host.units.get("kubelet")
     if unit is not None:
         host.units.stop(unit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 from lab.simulated.clock import RanOut
@@ -48,7 +47,7 @@ async def printf(call: Call) -> int:
 @program("sleep")
 async def sleep(call: Call) -> int:
     """Sleep in wall time: who sleeps wants the clock to move (file times and unit starts are compared by the second)."""
-    await asyncio.sleep(float(call.args[0].rstrip("s")))
+    await call.clock.took(float(call.args[0].rstrip("s")), wall=True)
     return 0
 
 
@@ -124,6 +123,8 @@ async def sh(call: Call) -> int:
         return _refused(call, text)
     status = 0
     for words in lines:
+        if words[0] == "exit":
+            return int(words[1]) if len(words) > 1 else status
         status = await run(call.like(words))
     return status
 

@@ -86,7 +86,7 @@ def _word(script: str, at: int) -> tuple[Word, int]:
             raise UnsupportedError("command substitution")
         else:
             end = at + 1
-            while end < len(script) and script[end] not in " \t\r\n;&|()<>'\"\\":
+            while end < len(script) and script[end] not in " \t\r\n;&|()<>'\"\\" and script[end : end + 2] != "$(":
                 end += 1
             pieces.append((script[at:end], False))
             at = end

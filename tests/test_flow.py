@@ -1,0 +1,248 @@
+"""The bootstrap flow on a SIMULATED lab, run in this process against a Prefect API of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import State
+
+from flows.bootstrap import bootstrap
+from flows.demo import Demo
+from flows.local_api import LocalApi
+from lab.simulated.control import ask
+from shipway.step import Outcome
+from tasks.context import VIEW, Mode, Run, Unseen
+from tasks.report import Report
+from tests.prefect_place import api_in, rows
+
+LAST = "te4"
+
+
+class Kept(Unseen):
+    """A view that keeps the run."""
+
+    run: Run
+
+    def opened(self, run: Run) -> None:
+        """Keep it."""
+        self.run = run
+
+
+@dataclass
+class Flown:
+    """One run: its report, its context, its flow run's state."""
+
+    report: Report
+    run: Run
+    state: State[Any]
+
+    def stages(self, host: str) -> dict[str, Outcome]:
+        """Give the outcomes of a host's stages."""
+        return {stage.stage: stage.outcome for stage in self.report.stages if stage.host == host}
+
+
+@dataclass
+class Story:
+    """What happened to one lab: a plan of bare hosts, a bootstrap without one of them, and one with it."""
+
+    home: Path
+    folder: Path
+    reports: Path
+    before: dict[str, str] = field(default_factory=dict)
+    after_plan: dict[str, str] = field(default_factory=dict)
+    flown: dict[str, Flown] = field(default_factory=dict)
+
+    def fly(self, name: str, file: Path, mode: Mode = "bootstrap", hosts: tuple[str, ...] = ()) -> Flown:
+        """Run the flow."""
+        view = Kept()
+        VIEW.set(view)
+        report = str(self.reports / f"{name}.json")
+        state = asyncio.run(bootstrap(str(file), mode, hosts, (), report, return_state=True))
+        assert view.run.report is not None
+        self.flown[name] = Flown(view.run.report, view.run, state)
+        return self.flown[name]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalApi, Path]]:
+    home = tmp_path_factory.mktemp("prefect")
+    with api_in(home) as started:
+        yield started, home
+
+
+def patient(file: Path, **over: Any) -> Path:
+    """Give a copy of a lab's cluster file that does not wait long for a host that is gone."""
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    data["ssh"]["connect_seconds"] = 1
+    made = file.with_name(f"{'-'.join(['test', *over])}.yaml")
+    made.write_text(yaml.safe_dump({**data, **over}), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def story(api: tuple[LocalApi, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    with Demo() as lab:
+        started, home = api
+        file = patient(lab.cluster_file())
+        told = Story(home, lab.folder, tmp_path_factory.mktemp("reports"))
+        told.before = ask(lab.folder, do="digest")["digests"]
+        told.fly("plan", file, "plan")
+        told.after_plan = ask(lab.folder, do="digest")["digests"]
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        greedy = [{**host, "gpus": 3} if host["name"] == "te1" else host for host in data["hosts"]]
+        told.fly("refused", patient(file, hosts=greedy))
+        ask(lab.folder, do="cut", host=LAST, refuse=True)
+        told.fly("without", file)
+        ask(lab.folder, do="plug", host=LAST)
+        told.fly("whole", file)
+        everything = [one for flown in told.flown.values() for one in flown.run.flow_runs]
+        assert started.drain(everything, sum(len(flown.run.task_runs) for flown in told.flown.values())) == ""
+        yield told
+
+
+def test_a_plan_changes_nothing_and_lists_what_would_change(story: Story) -> None:
+    plan = story.flown["plan"].report
+    assert story.before == story.after_plan
+    assert (plan.outcome, plan.exit_code, plan.counted["changed"]) == ("planned", 0, 0)
+    drifted = {row.step for stage in plan.stages for row in stage.rows if row.outcome == "drifted"}
+    assert "swap is off" in drifted
+    assert all(row.want for stage in plan.stages for row in stage.rows if row.outcome == "drifted")
+
+
+def test_a_plan_says_what_it_cannot_know_and_why(story: Story) -> None:
+    unknown = [row for stage in story.flown["plan"].report.stages for row in stage.rows if row.outcome == "unknown"]
+    assert any("not initialised" in row.why for row in unknown)
+    assert all(row.why for row in unknown)
+
+
+def test_a_control_plane_that_fails_preflight_refuses_the_run_and_nothing_is_changed(story: Story) -> None:
+    flown = story.flown["refused"]
+    assert (flown.report.outcome, flown.report.exit_code, flown.state.name) == ("refused", 1, "Refused")
+    assert flown.report.counted["changed"] == 0
+    assert {stage.stage for stage in flown.report.stages if stage.outcome != "unknown"} == {"preflight"}
+    assert [error.host for error in flown.report.errors] == ["te1"]
+    assert "3 cards" in flown.report.errors[0].cause
+
+
+def test_a_dead_worker_stops_nobody_and_is_named_with_its_cause(story: Story) -> None:
+    report = story.flown["without"].report
+    assert (report.outcome, report.exit_code) == ("partial", 2)
+    assert {error.host for error in report.errors} == {LAST}
+    error = report.errors[0]
+    assert (error.code, error.retryable) == ("SHW-201", True)
+    assert [host.outcome for host in report.hosts] == ["changed", "changed", "changed", "failed"]
+    verified = report.gpus["verified"]
+    assert verified == len(set(report.gpus["devices"])) == report.gpus["expected"] - 1 >= 2
+
+
+def test_what_passes_is_tried_again_and_what_does_not_is_not(story: Story) -> None:
+    def attempts(name: str, task: str) -> int:
+        flow_run = str(story.flown[name].run.flow_runs[0])
+        sql = "select run_count from task_run where flow_run_id = ? and name = ?"
+        return int(rows(story.home, sql, flow_run, task)[0][0])
+
+    assert attempts("without", f"preflight on {LAST}") == 3
+    assert attempts("without", "preflight on te1") == 1
+    assert attempts("refused", "preflight on te1") == 1
+
+
+def test_the_next_run_completes_what_was_missing_and_only_that(story: Story) -> None:
+    flown = story.flown["whole"]
+    assert (flown.report.outcome, flown.report.exit_code) == ("ok", 0), flown.report.errors
+    assert {host.name: host.outcome for host in flown.report.hosts if host.name != LAST} == dict.fromkeys(
+        ("te1", "te2", "te3"), "ok"
+    )
+    assert flown.stages(LAST)["join_worker"] == "changed"
+    assert flown.report.gpus["verified"] == flown.report.gpus["expected"] >= 3
+
+
+def test_a_host_as_wanted_costs_one_round_trip_a_stage(story: Story) -> None:
+    stages = [stage for stage in story.flown["whole"].report.stages if stage.host in ("te1", "te2", "te3")]
+    assert {stage.round_trips for stage in stages if stage.stage != "node_settings"} == {1}
+
+
+def test_the_run_graph_has_exactly_the_edges_of_the_order(story: Story) -> None:
+    flow_run = str(story.flown["whole"].run.flow_runs[0])
+    found = rows(story.home, "select id, name, task_inputs from task_run where flow_run_id = ?", flow_run)
+    names = {str(one).replace("-", ""): name for one, name, _ in found}
+    edges = {
+        name: {names[given["id"].replace("-", "")] for given in json.loads(inputs).get("wait_for", [])}
+        for _, name, inputs in found
+    }
+    others = [value for _, _, inputs in found for key, value in json.loads(inputs).items() if key != "wait_for"]
+    assert not any(others)
+    assert edges["join_worker on te2"] == {"kubernetes_packages on te2", "control_plane_ready on cluster"}
+    assert edges["control_plane_ready on cluster"] == {"control_plane on te1"}
+    assert edges["kubernetes_packages on te3"] == {"nvidia_runtime on te3"}
+    assert edges["prepare_system on te3"] == {"preflight on te3"}
+    assert edges["pod_network on cluster"] == {"control_plane_ready on cluster"}
+    assert edges["device_plugin on cluster"] == {"pod_network on cluster"}
+
+
+def test_every_task_run_is_recorded_in_a_final_state(story: Story) -> None:
+    for flown in story.flown.values():
+        sql = "select id, state_type from task_run where flow_run_id = ?"
+        states = {str(one): kind for run in flown.run.flow_runs for one, kind in rows(story.home, sql, str(run))}
+        assert set(states.values()) <= {"COMPLETED", "FAILED"}
+        assert {str(one) for one in flown.run.task_runs} <= set(states)
+        assert flown.run.task_runs
+
+
+def test_runs_have_names_that_can_be_read(story: Story) -> None:
+    names = {name for (name,) in rows(story.home, "select name from flow_run")}
+    assert {"bootstrap te", "bootstrap te (plan)", "verify the GPUs of te"} <= names
+    task_names = {name for (name,) in rows(story.home, "select name from task_run")}
+    assert {"container_runtime on te2", "gpu_proof on cluster"} <= task_names
+
+
+def test_artifacts_hold_the_report_the_hosts_and_the_progress(story: Story) -> None:
+    kinds = dict(rows(story.home, "select key, type from artifact"))
+    assert kinds["bootstrap-te-report"] == "markdown"
+    assert kinds["bootstrap-te-hosts"] == "table"
+    assert kinds["bootstrap-te-progress"] == "progress"
+
+
+def test_the_report_file_is_the_report(story: Story) -> None:
+    written = json.loads((story.reports / "whole.json").read_text(encoding="utf-8"))
+    keys = {"cluster", "profile", "mode", "outcome", "seconds", "hosts", "gpus", "warnings", "errors", "stages"}
+    assert set(written) == keys
+    assert set(written["hosts"][0]) == {"name", "role", "outcome", "steps", "round_trips", "seconds"}
+    assert set(written["hosts"][0]["steps"]) == {"ok", "changed", "drifted", "unknown", "failed"}
+    assert {"expected", "allocatable", "verified", "devices"} <= set(written["gpus"])
+    assert written["outcome"] == "ok"
+
+
+def test_the_kubeconfig_is_for_its_owner_alone(story: Story) -> None:
+    path = story.folder / "state" / "te" / "kubeconfig"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "client-key-data" in path.read_text(encoding="utf-8")
+
+
+def test_no_secret_is_in_prefects_database_or_the_reports(story: Story) -> None:
+    kubeconfig = yaml.safe_load((story.folder / "state" / "te" / "kubeconfig").read_text(encoding="utf-8"))
+    key = kubeconfig["users"][0]["user"]["client-key-data"]
+    dashboard = (story.folder / "state" / "te" / "dashboard-token").read_text(encoding="utf-8").strip()
+    private = (story.folder / "id_ed25519").read_text(encoding="utf-8").splitlines()[2]
+    link = sqlite3.connect(f"file:{story.home / 'prefect.db'}?mode=ro", uri=True)
+    stored = "\n".join(link.iterdump())
+    link.close()
+    reports = "\n".join(path.read_text(encoding="utf-8") for path in story.reports.glob("*.json"))
+    assert "the node has joined" in stored
+    for text in (stored, reports):
+        for secret in (key, dashboard, private, "PRIVATE KEY"):
+            assert secret not in text
+        assert not re.search(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", text)
+
+
+def test_a_run_leaves_nothing_locked(story: Story) -> None:
+    assert story.fly("limited", patient(story.folder / "cluster.yaml"), "plan", ("te2",)).report.outcome == "planned"
+    assert [host.name for host in story.flown["limited"].report.hosts] == ["te2"]
