@@ -6,7 +6,7 @@ import asyncio
 import math
 
 
-class RanOut(Exception):  # noqa: N818 - not an error: a limit was reached
+class RanOut(Exception):
     """A limit of simulated time was reached; `clock` is the one that ran out."""
 
     def __init__(self, clock: Clock) -> None:

@@ -104,7 +104,7 @@ class ClusterLink:
         self.cluster, self.control, self._initialised = PreparedCluster.prepare(config), host, False
         return self.cluster.authority, False
 
-    def _image_fault(self, node: str, image: str) -> str | None:  # noqa: ARG002 - the same for every node
+    def _image_fault(self, node: str, image: str) -> str | None:
         if not any(part in image for part in self.world.missing_images):
             return None
         return f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {image}: not found'

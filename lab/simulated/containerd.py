@@ -17,7 +17,7 @@ Table = dict[str, Any]
 CRI2, RUNTIME, IMAGES = "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images"
 
 
-class BadConfig(Exception):  # noqa: N818 - containerd's complaint
+class BadConfig(Exception):
     """containerd does not take its configuration; the text is what it says."""
 
 

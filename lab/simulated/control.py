@@ -105,7 +105,7 @@ class Control:
         units = self._lab.hosts[asked["host"]].units.all
         return {"units": {name: [unit.active, unit.sub, unit.wanted, unit.since] for name, unit in units.items()}}
 
-    def _unsimulated(self, asked: dict[str, Any]) -> Answer:  # noqa: ARG002 - it is about all hosts
+    def _unsimulated(self, asked: dict[str, Any]) -> Answer:
         return {"commands": {name: host.not_simulated for name, host in self._lab.hosts.items() if host.not_simulated}}
 
 

@@ -30,7 +30,7 @@ _IMAGES = {  # minor: (coredns, pause, etcd), kubeadm's constants
 }
 
 
-class BadConfig(Exception):  # noqa: N818 - kubeadm's complaint
+class BadConfig(Exception):
     """kubeadm does not take the configuration; the text is what it says."""
 
 

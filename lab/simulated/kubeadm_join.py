@@ -18,7 +18,7 @@ _DOUBT = "couldn't validate the identity of the API Server: "
 _TIMED_OUT = "error execution phase kubelet-start: error uploading crisocket: timed out waiting for the condition"
 
 
-class _Ended(Exception):  # noqa: N818 - kubeadm's last words
+class _Ended(Exception):
     """The join ends here; the text is its error."""
 
 

@@ -36,7 +36,7 @@ class Source:
     signed_by: str
 
 
-class AptFailed(Exception):  # noqa: N818 - apt's E: line
+class AptFailed(Exception):
     """apt cannot do what is asked; the text is its E: lines."""
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger("lab.simulated")
 _NOT_UNDERSTOOD = 2
 
 
-class Cut(Exception):  # noqa: N818 - what happens
+class Cut(Exception):
     """The connection is to be cut here, as a failure asked for it."""
 
 

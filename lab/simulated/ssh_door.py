@@ -39,7 +39,7 @@ class Door(asyncssh.SSHServer):
         self._conn = conn
         self._end.connections.add(conn)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._end.connections.discard(self._conn)
 
@@ -56,7 +56,7 @@ class Door(asyncssh.SSHServer):
         dest_host: str,
         dest_port: int,
         orig_host: str,
-        orig_port: int,  # noqa: ARG002 - asyncssh's signature
+        orig_port: int,
     ) -> Callable[[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]], Awaitable[None]]:
         """Forward to what the host reaches: other hosts and the simulated API; nothing outside the lab."""
         target = self._way(self._end.host, dest_host, dest_port)

@@ -116,7 +116,7 @@ _STUB = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n"
 def base_files(system: System) -> dict[str, Node]:
     """Give the files that every new host of a system has; shared by all hosts and never changed."""
     files = {path: directory() for path in _FOLDERS}
-    files |= {"/tmp": directory(0o1777), "/root": directory(0o700), "/home/ops": directory(0o755, "ops:ops")}  # noqa: S108
+    files |= {"/tmp": directory(0o1777), "/root": directory(0o700), "/home/ops": directory(0o755, "ops:ops")}
     files |= {"/var/run": link("/run"), "/bin": link("usr/bin"), "/sbin": link("usr/sbin"), "/lib": link("usr/lib")}
     texts = {
         "/usr/lib/os-release": system.os_release(),

@@ -36,7 +36,7 @@ class Unit:
         return "masked" if self.masked else "loaded"
 
 
-class UnitFailed(Exception):  # noqa: N818 - systemd's word
+class UnitFailed(Exception):
     """A unit did not start; the text is what systemctl says."""
 
 

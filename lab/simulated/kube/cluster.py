@@ -30,10 +30,10 @@ from .kubeadm_objects import (
     address_in,
     endpoints_of_api,
     priority_classes,
-    roles,
     services,
     settings,
 )
+from .kubeadm_roles import roles
 from .objects import Obj
 from .pki import Authority, KeyPair, kubeconfig
 from .server import ApiServer

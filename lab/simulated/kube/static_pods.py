@@ -45,12 +45,10 @@ def _mirror(component: str, port: int, host: HostState, node: Obj, config: Clust
     probe = {"httpGet": {"host": "127.0.0.1", "path": path, "port": port, "scheme": "HTTPS"}}
     command = [component, f"--advertise-address={host.address}"] if component == "kube-apiserver" else [component]
     labels = {"component": component, "tier": "control-plane"}
-    annotations = {
-        "kubernetes.io/config.hash": digest,
-        "kubernetes.io/config.mirror": digest,
-        "kubernetes.io/config.source": "file",
-    }
+    parts = (("hash", digest), ("mirror", digest), ("source", "file"))
+    annotations = {f"kubernetes.io/config.{part}": value for part, value in parts}
     owner = {"apiVersion": "v1", "kind": "Node", "name": host.name, "uid": node["metadata"]["uid"], "controller": True}
+    container = {"name": component, "image": images(config)[component], "command": command, "livenessProbe": probe}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -62,9 +60,7 @@ def _mirror(component: str, port: int, host: HostState, node: Obj, config: Clust
             "ownerReferences": [owner],
         },
         "spec": {
-            "containers": [
-                {"name": component, "image": images(config)[component], "command": command, "livenessProbe": probe}
-            ],
+            "containers": [container],
             "hostNetwork": True,
             "nodeName": host.name,
             "priorityClassName": "system-node-critical",

@@ -43,7 +43,7 @@ class BootstrapTokens(Controller):
         self._expiry.pop(name, None)
         self.store.remove("secrets", "kube-system", name)
 
-    def reconcile(self, key: Hashable) -> None:  # noqa: ARG002 - there is one thing to do only
+    def reconcile(self, key: Hashable) -> None:
         """Sign cluster-info with every token that may."""
         info = self.store.get("configmaps", "kube-public", "cluster-info")
         if info is None:

@@ -33,6 +33,18 @@ def share(value: int | str, total: int, *, up: bool) -> int:
     return -(-percent * total // 100) if up else percent * total // 100
 
 
+def _conditions(conditions: list[Obj], new: str, *, enough: bool, done: bool) -> list[Obj]:
+    if enough:
+        text = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+    else:
+        text = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+    conditions = set_condition(conditions, "Available", *text)
+    reason, verb = (
+        ("NewReplicaSetAvailable", "has successfully progressed") if done else ("ReplicaSetUpdated", "is progressing")
+    )
+    return set_condition(conditions, "Progressing", "True", reason, f'ReplicaSet "{new}" {verb}.')
+
+
 class Deployments(Controller):
     """Works on one Deployment at a time."""
 
@@ -72,29 +84,18 @@ class Deployments(Controller):
         template["metadata"]["labels"] = labels
         revision = 1 + max((int((rs["metadata"].get("annotations") or {}).get(REVISION, 0)) for rs in old), default=0)
         wanted = int(deployment["spec"]["replicas"])
-        selector = {
-            "matchLabels": {
-                **dig(deployment, "spec", "selector", "matchLabels", default={}),
-                "pod-template-hash": suffix,
-            }
+        chosen = {**dig(deployment, "spec", "selector", "matchLabels", default={}), "pod-template-hash": suffix}
+        metadata = {
+            "name": f"{name_of(deployment)}-{suffix}",
+            "namespace": namespace_of(deployment),
+            "labels": labels,
+            "annotations": {REVISION: str(revision), "deployment.kubernetes.io/desired-replicas": str(wanted)},
+            "ownerReferences": [owner_reference(deployment)],
+            "generation": 1,
         }
-        rs = self.store.create(
-            _SETS,
-            {
-                "apiVersion": "apps/v1",
-                "kind": "ReplicaSet",
-                "metadata": {
-                    "name": f"{name_of(deployment)}-{suffix}",
-                    "namespace": namespace_of(deployment),
-                    "labels": labels,
-                    "annotations": {REVISION: str(revision), "deployment.kubernetes.io/desired-replicas": str(wanted)},
-                    "ownerReferences": [owner_reference(deployment)],
-                    "generation": 1,
-                },
-                "spec": {"replicas": wanted if not old else 0, "selector": selector, "template": template},
-                "status": {"replicas": 0},
-            },
-        )
+        spec = {"replicas": 0 if old else wanted, "selector": {"matchLabels": chosen}, "template": template}
+        head = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata}
+        rs = self.store.create(_SETS, {**head, "spec": spec, "status": {"replicas": 0}})
         verb = f"Scaled up replica set {name_of(rs)} to {wanted}" + (" from 0" if self.world.config.minor >= 28 else "")
         self.world.event(deployment, "ScalingReplicaSet", verb, "deployment-controller")
         metadata = deployment["metadata"]
@@ -143,18 +144,8 @@ class Deployments(Controller):
         away = share(
             dig(deployment, "spec", "strategy", "rollingUpdate", "maxUnavailable", default=0), wanted, up=False
         )
-        conditions = dig(deployment, "status", "conditions", default=[])
-        if available >= wanted - away:
-            text = ("MinimumReplicasAvailable", "Deployment has minimum availability.")
-            conditions = set_condition(conditions, "Available", "True", *text)
-        else:
-            text = ("MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
-            conditions = set_condition(conditions, "Available", "False", *text)
-        if total("availableReplicas", new) >= wanted:
-            reason, verb = "NewReplicaSetAvailable", "has successfully progressed"
-        else:
-            reason, verb = "ReplicaSetUpdated", "is progressing"
-        conditions = set_condition(conditions, "Progressing", "True", reason, f'ReplicaSet "{new}" {verb}.')
+        enough, done = available >= wanted - away, total("availableReplicas", new) >= wanted
+        conditions = _conditions(dig(deployment, "status", "conditions", default=[]), new, enough=enough, done=done)
         status: Obj = {
             "observedGeneration": deployment["metadata"].get("generation", 1),
             "replicas": total("replicas"),

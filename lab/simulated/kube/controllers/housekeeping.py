@@ -175,21 +175,7 @@ class Endpoints(Controller):
         if service is None:
             return
         pods = [pod for pod in self.store.objects("pods", key[0]) if matches_service(service, labels_of(pod))]
-        ports = [
-            {
-                "port": port["targetPort"] if isinstance(port.get("targetPort"), int) else port["port"],
-                "protocol": port.get("protocol", "TCP"),
-                **({"name": port["name"]} if port.get("name") else {}),
-            }
-            for port in service["spec"].get("ports") or []
-        ]
-        subset: Obj = {"ports": ports}
-        for field, wanted in (("addresses", True), ("notReadyAddresses", False)):
-            found = [
-                self._address(pod) for pod in pods if dig(pod, "status", "podIP") and is_true(pod, "Ready") is wanted
-            ]
-            if found:
-                subset[field] = sorted(found, key=lambda address: str(address["ip"]))
+        subset = self._subset(service, pods)
         obj = {
             "apiVersion": "v1",
             "kind": "Endpoints",
@@ -201,6 +187,20 @@ class Endpoints(Controller):
             self.store.create("endpoints", obj)
         else:
             self.store.replace("endpoints", {**known, "subsets": obj["subsets"]})
+
+    def _subset(self, service: Obj, pods: list[Obj]) -> Obj:
+        ports = []
+        for port in service["spec"].get("ports") or []:
+            number = port["targetPort"] if isinstance(port.get("targetPort"), int) else port["port"]
+            name = {"name": port["name"]} if port.get("name") else {}
+            ports.append({"port": number, "protocol": port.get("protocol", "TCP"), **name})
+        subset: Obj = {"ports": ports}
+        placed = [pod for pod in pods if dig(pod, "status", "podIP")]
+        for field, wanted in (("addresses", True), ("notReadyAddresses", False)):
+            found = [self._address(pod) for pod in placed if is_true(pod, "Ready") is wanted]
+            if found:
+                subset[field] = sorted(found, key=lambda address: str(address["ip"]))
+        return subset
 
     @staticmethod
     def _address(pod: Obj) -> Obj:

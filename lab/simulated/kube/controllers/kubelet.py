@@ -122,7 +122,7 @@ class Kubelets:
         if is_network_pod(pod) and run.node not in self._nodes.networked:
             self.later(run, self.world.latencies.network_ready, self._network_up)
 
-    def _network_up(self, pod: Obj, run: PodRun) -> None:  # noqa: ARG002 - the shape of a later action
+    def _network_up(self, pod: Obj, run: PodRun) -> None:
         self._nodes.network_up(run.node)
         for other in self.world.store.indexed("pods", "node", run.node):
             waiting = self._runs.get(other["metadata"]["uid"])
@@ -141,7 +141,7 @@ class Kubelets:
             if run is not None and not run.address and not run.failure:
                 self.later(run, self.world.latencies.sandbox, self._sandbox_again)
 
-    def _stopped(self, pod: Obj, run: PodRun) -> None:  # noqa: ARG002
+    def _stopped(self, pod: Obj, run: PodRun) -> None:
         self.world.store.remove("pods", *key_of(pod))
 
     def end(self, pod: Obj, run: PodRun) -> None:

@@ -77,13 +77,10 @@ class PodRun:
         return "Running" if any(state.begun for state in states) else "Pending"
 
 
-def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
-    """Give a pod with the status that its kubelet would write now."""
-    phase = run.phase(dig(pod, "spec", "restartPolicy", default="Always"))
+def _conditions(conditions: list[Obj], run: PodRun, phase: str, minor: int) -> list[Obj]:
     ready = phase == "Running" and all(state.ready for state in run.containers.values())
     finished = phase in {"Succeeded", "Failed"}
     names = " ".join(state.name for state in run.containers.values() if not state.ready)
-    conditions = dig(pod, "status", "conditions", default=[])
     conditions = set_condition(conditions, "Initialized", "True", "PodCompleted" if phase == "Succeeded" else "")
     for kind in ("Ready", "ContainersReady"):
         if ready:
@@ -99,6 +96,13 @@ def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
     if minor >= 29:
         there = bool(run.address) and not finished
         conditions = set_condition(conditions, "PodReadyToStartContainers", "True" if there else "False")
+    return conditions
+
+
+def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
+    """Give a pod with the status that its kubelet would write now."""
+    phase = run.phase(dig(pod, "spec", "restartPolicy", default="Always"))
+    conditions = _conditions(dig(pod, "status", "conditions", default=[]), run, phase, minor)
     fields: Obj = {
         "phase": phase,
         "conditions": conditions,

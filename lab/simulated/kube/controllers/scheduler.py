@@ -65,7 +65,7 @@ class Scheduler(Controller):
         self._waiting.clear()
         self.reconcile("new")
 
-    def reconcile(self, key: Hashable) -> None:  # noqa: ARG002 - there is one queue only
+    def reconcile(self, key: Hashable) -> None:
         """Schedule everything that is queued, the most important first."""
         pods = [pod for where in self._new if (pod := self.store.get("pods", *where)) is not None]
         self._new.clear()

@@ -1,4 +1,4 @@
-// coredns (stand-in): answers A questions for Services from the API server, and the health addresses kubeadm's manifest probes.
+// coredns (stand-in): answers A questions for Services from the API server, and the probes of kubeadm's manifest.
 package main
 
 import (

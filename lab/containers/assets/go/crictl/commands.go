@@ -76,7 +76,8 @@ func pods(s *session) {
 			continue
 		}
 		state := strings.TrimPrefix(pod.State.String(), "SANDBOX_")
-		fmt.Printf("%-15s %-10s %-45s %-20s %d\n", short(pod.Id), state, pod.Metadata.Name, pod.Metadata.Namespace, pod.Metadata.Attempt)
+		about := pod.Metadata
+		fmt.Printf("%-15s %-10s %-45s %-20s %d\n", short(pod.Id), state, about.Name, about.Namespace, about.Attempt)
 	}
 }
 
@@ -99,7 +100,8 @@ func containers(s *session) {
 			continue
 		}
 		state := strings.TrimPrefix(item.State.String(), "CONTAINER_")
-		fmt.Printf("%-15s %-10s %-30s %-8d %s\n", short(item.Id), state, item.Metadata.Name, item.Metadata.Attempt, short(item.PodSandboxId))
+		about, pod := item.Metadata, short(item.PodSandboxId)
+		fmt.Printf("%-15s %-10s %-30s %-8d %s\n", short(item.Id), state, about.Name, about.Attempt, pod)
 	}
 }
 

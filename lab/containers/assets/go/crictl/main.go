@@ -46,10 +46,12 @@ func connect(ctx context.Context, endpoint string) *grpc.ClientConn {
 	dial := func(ctx context.Context, path string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}
-	connection, err := grpc.DialContext(ctx, strings.TrimPrefix(endpoint, "unix://"), grpc.WithInsecure(), grpc.WithBlock(),
-		grpc.WithContextDialer(dial), grpc.WithUnaryInterceptor(eitherVersion))
+	options := []grpc.DialOption{grpc.WithInsecure(), grpc.WithBlock(), grpc.WithContextDialer(dial),
+		grpc.WithUnaryInterceptor(eitherVersion)}
+	connection, err := grpc.DialContext(ctx, strings.TrimPrefix(endpoint, "unix://"), options...)
 	if err != nil {
-		fail("connect: connect endpoint '%s', make sure you are running as root and the endpoint has been started: %v", endpoint, err)
+		fail("connect: connect endpoint '%s', make sure you are running as root and the endpoint has been started: %v",
+			endpoint, err)
 	}
 	return connection
 }
@@ -133,6 +135,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	connection := connect(ctx, endpoint)
-	current.ctx, current.runtime, current.images = ctx, cri.NewRuntimeServiceClient(connection), cri.NewImageServiceClient(connection)
+	current.ctx = ctx
+	current.runtime, current.images = cri.NewRuntimeServiceClient(connection), cri.NewImageServiceClient(connection)
 	command(&current)
 }

@@ -1,5 +1,6 @@
-// lab-runtime stands in front of runc. As `runc` it takes out of the container's specification what a machine without
-// CAP_SYS_RESOURCE cannot grant. As `nvidia-container-runtime` it hands SIMULATED cards to containers that ask for them.
+// lab-runtime stands in front of runc. As `runc` it takes out of a container's specification what a machine without
+// CAP_SYS_RESOURCE cannot grant. As `nvidia-container-runtime` it hands SIMULATED cards to containers that ask for
+// them.
 package main
 
 import (
@@ -123,7 +124,7 @@ func lacksSysResource() (bool, error) {
 	return false, fmt.Errorf("/proc/self/status has no CapBnd line")
 }
 
-// lower removes from a process what only CAP_SYS_RESOURCE may give: the capability itself, a lower OOM score, higher limits.
+// lower removes from a process what only CAP_SYS_RESOURCE may give: itself, a lower OOM score, higher limits.
 func lower(process object) {
 	capabilities, _ := process["capabilities"].(object)
 	for set, names := range capabilities {
@@ -215,7 +216,8 @@ func addCards(spec, process object, bundle string) error {
 		return err
 	}
 	mounts, _ := spec["mounts"].([]interface{})
-	mounts = append(mounts, bind(source, filepath.Dir(cardList), "ro"), bind("/usr/bin/nvidia-smi", "/usr/bin/nvidia-smi", "ro"))
+	const tool = "/usr/bin/nvidia-smi"
+	mounts = append(mounts, bind(source, filepath.Dir(cardList), "ro"), bind(tool, tool, "ro"))
 	for _, index := range chosen {
 		node := fmt.Sprintf("/dev/nvidia%d", index)
 		if _, err := os.Stat(node); err == nil {

@@ -1,5 +1,6 @@
-// nvidia-device-plugin (SIMULATED) offers the cards of /var/lib/labgpu/devices to the kubelet over its device-plugin API
-// v1beta1. That file is only there when the container runs under the nvidia runtime, as with the real plugin and NVML.
+// nvidia-device-plugin (SIMULATED) offers the cards of /var/lib/labgpu/devices to the kubelet over its API for device
+// plugins, v1beta1. As NVML for the real plugin, that file is only there when the container runs under the nvidia
+// runtime.
 package main
 
 import (
@@ -79,11 +80,15 @@ func (plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.Al
 	return answer, nil
 }
 
-func (plugin) PreStartContainer(context.Context, *api.PreStartContainerRequest) (*api.PreStartContainerResponse, error) {
+func (plugin) PreStartContainer(
+	context.Context, *api.PreStartContainerRequest,
+) (*api.PreStartContainerResponse, error) {
 	return &api.PreStartContainerResponse{}, nil
 }
 
-func (plugin) GetPreferredAllocation(context.Context, *api.PreferredAllocationRequest) (*api.PreferredAllocationResponse, error) {
+func (plugin) GetPreferredAllocation(
+	context.Context, *api.PreferredAllocationRequest,
+) (*api.PreferredAllocationResponse, error) {
 	return &api.PreferredAllocationResponse{}, nil
 }
 
@@ -107,12 +112,14 @@ func register() error {
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", address)
 	}
-	connection, err := grpc.DialContext(ctx, api.KubeletSocket, grpc.WithInsecure(), grpc.WithBlock(), grpc.WithContextDialer(dial))
+	options := []grpc.DialOption{grpc.WithInsecure(), grpc.WithBlock(), grpc.WithContextDialer(dial)}
+	connection, err := grpc.DialContext(ctx, api.KubeletSocket, options...)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	request := &api.RegisterRequest{Version: api.Version, Endpoint: endpoint, ResourceName: resource, Options: &api.DevicePluginOptions{}}
+	request := &api.RegisterRequest{
+		Version: api.Version, Endpoint: endpoint, ResourceName: resource, Options: &api.DevicePluginOptions{}}
 	_, err = api.NewRegistrationClient(connection).Register(ctx, request)
 	return err
 }
