@@ -35,7 +35,7 @@ test-lab: lab-bundle  ## The flow on real hosts in containers: real kubeadm, con
 
 docs: $(READY)  ## Write the generated pages and the schema again
 	$(RUN) -m shipway.schema --write
-	$(RUN) -m shipway.catalogue --write
+	$(RUN) -m shipway.reference --write
 
 lock:  ## Resolve requirements.in into requirements.lock, with hashes
 	$(VENV)/bin/pip-compile -q --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \

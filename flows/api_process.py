@@ -5,9 +5,14 @@ So it ends in order whatever ends the run, SIGKILL included, and what was sent t
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def main() -> None:
@@ -15,6 +20,8 @@ def main() -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)  # from here on a request waits instead of being refused
+    serving: list[uvicorn.Server] = []
+    threading.Thread(target=_end_with_parent, args=(serving,), daemon=True).start()
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
 
@@ -22,14 +29,16 @@ def main() -> None:
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
     config = uvicorn.Config(create_app(final=True), log_level="error", lifespan="on", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    serving.append(uvicorn.Server(config))
+    serving[0].run(sockets=[listener])
 
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        server.should_exit = True
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    server.run(sockets=[listener])
+def _end_with_parent(serving: list[uvicorn.Server]) -> None:
+    """End in order when standard input closes; at once where nothing is served yet."""
+    sys.stdin.buffer.read()
+    if not serving:
+        os._exit(0)
+    serving[0].should_exit = True
 
 
 if __name__ == "__main__":

@@ -35,8 +35,10 @@ TUNED = {
 }
 # The terminal shows the run by itself; the lines stay in Prefect's history. At ERROR it would print tracebacks twice.
 QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+COMMAND = (sys.executable, "-m", "flows.api_process")
 START_SECONDS = 180.0  # the first start of all migrates a new database: half a minute where it was measured
 DRAIN_SECONDS = 60.0
+SEE_ABOVE = "Read its message above; set PREFECT_API_URL to use a server that runs."
 STILL_SECONDS = 1.5  # longer than the recorder keeps a batch
 FINAL = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
@@ -77,7 +79,8 @@ class LocalApi:
             self._process = self._started()
             port = self._process.stdout.readline().strip().decode() if self._process.stdout else ""
             if not port.isdigit():
-                raise Refused("Prefect's API process did not start; its message is above", code="SHW-104")
+                self.__exit__(None, None, None)
+                raise Refused("Prefect's API process did not start", code="SHW-104", fix=SEE_ABOVE)
             self.url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         return self
 
@@ -86,9 +89,8 @@ class LocalApi:
         root = str(Path(__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         environment = {**os.environ, **TUNED, "PYTHONPATH": paths}
-        words = [sys.executable, "-m", "flows.api_process"]
         pipe: int = subprocess.PIPE
-        return subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
+        return subprocess.Popen(COMMAND, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
 
     def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until it answers; raises DeadlineExceeded, or Refused when the process ended."""
@@ -96,7 +98,7 @@ class LocalApi:
         while time.monotonic() < ends:
             if self._process is not None and self._process.poll() is not None:
                 message = f"Prefect's API process ended with exit status {self._process.returncode}"
-                raise Refused(message, code="SHW-104")
+                raise Refused(message, code="SHW-104", fix=SEE_ABOVE)
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=10):  # noqa: S310 - an HTTP URL by construction
                     return

@@ -11,7 +11,7 @@ from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.files import FileIs
-from shipway.steps.packages import PackagesHeld, PackagesInstalled
+from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.services import ServiceLoaded, ServiceRuns
 
 
@@ -38,6 +38,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
     return [
         RepositoryIs("docker", cluster.sources.apt["docker"], cluster.kubernetes.minor),
         PackagesInstalled("containerd is installed", packages),
+        PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages),
         PackagesHeld((runtime.package,)),
         *mirrors(cluster),
         ContainerdConfigured(wanted(cluster)),

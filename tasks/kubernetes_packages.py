@@ -10,7 +10,7 @@ from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.files import FileIs
 from shipway.steps.init import SandboxImageAgrees
-from shipway.steps.packages import PackagesHeld, PackagesInstalled
+from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.services import ServiceRuns
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
@@ -20,10 +20,11 @@ CRICTL = f"runtime-endpoint: {CRI_SOCKET}\nimage-endpoint: {CRI_SOCKET}\n"
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
     """Give the steps of a host, in order."""
     kubernetes = cluster.kubernetes
-    fact = f"Kubernetes {kubernetes.version} programs are installed"
+    packages = dict.fromkeys(PROGRAMS, kubernetes.version)
     return [
         RepositoryIs("kubernetes", cluster.sources.apt["kubernetes"], kubernetes.minor),
-        PackagesInstalled(fact, dict.fromkeys(PROGRAMS, kubernetes.version)),
+        PackagesInstalled("kubelet, kubeadm and kubectl are installed", packages),
+        PackagesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages),
         PackagesHeld(PROGRAMS),
         FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),
         ServiceRuns("kubelet", active=False),

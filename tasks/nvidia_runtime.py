@@ -9,7 +9,7 @@ from shipway.host import Host
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers
-from shipway.steps.packages import PackagesHeld, PackagesInstalled
+from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.services import ServiceLoaded
 from tasks.container_runtime import wanted
 
@@ -24,11 +24,13 @@ TOOLKIT = (
 
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every GPU host
     """Give the steps of a GPU host, in order."""
+    packages = dict.fromkeys(TOOLKIT, cluster.gpu.toolkit)
     default = cluster.gpu.mode == "default_runtime"
     fact = "nvidia is containerd's default runtime" if default else "containerd has the nvidia runtime"
     return [
         RepositoryIs("nvidia", cluster.sources.apt["nvidia"], cluster.kubernetes.minor),
-        PackagesInstalled("NVIDIA's container toolkit is installed", dict.fromkeys(TOOLKIT, cluster.gpu.toolkit)),
+        PackagesInstalled("NVIDIA's container toolkit is installed", packages),
+        PackagesInVersion(f"NVIDIA's container toolkit is {cluster.gpu.toolkit or 'of any version'}", packages),
         PackagesHeld(TOOLKIT),
         ContainerdConfigured(wanted(cluster, nvidia=True), name=fact),
         ServiceLoaded("containerd", (CONFIG,)),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ErrorReport, ShipwayError
+from shipway.errors import ErrorReport, ShipwayError, Transient
 from shipway.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import CLUSTER, Mode, Run
@@ -90,7 +90,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
     errors = [error for result in run.results for error in result.errors]
     if broken_off:
         fix = "Run again: every step looks first, so the run goes on where this one ended."
-        errors.append(ErrorReport("", "run", "SHW-206", broken_off, fix, retryable=True))
+        errors.append(reported(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
     outcome: RunOutcome = "failed" if broken_off else _outcome(run, hosts, errors)
     warnings = [*warnings_of(run.cluster), *_limits(run), *(run.proof.notes if run.proof else ())]
     return Report(

@@ -84,10 +84,12 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:
-    """Bring a host to what the stage's steps want."""
+    """Bring a host to what the stage's steps want; on one that has joined nothing that may end its pods is done."""
     session = run.session(host)
     session.forget()
-    return await _brought(run, stage, session, module.steps(run.cluster, run.cluster.host(host)), run.allowed(host))
+    survey = run.surveys.get(host)
+    allow = min(run.allowed(host), Impact.SERVICE) if survey and survey.joined else run.allowed(host)
+    return await _brought(run, stage, session, module.steps(run.cluster, run.cluster.host(host)), allow)
 
 
 async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:

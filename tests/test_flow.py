@@ -2,111 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from prefect import State
 
-from flows.bootstrap import bootstrap
-from flows.demo import Demo
-from flows.local_api import LocalApi
-from lab.simulated.control import ask
-from shipway.step import Outcome
-from tasks.context import VIEW, Mode, Run, Unseen
-from tasks.report import Report
-from tests.prefect_place import api_in, rows
+from tests.flow_story import LAST, Story, patient
+from tests.prefect_place import rows
 
-LAST = "te4"
-
-
-class Kept(Unseen):
-    """A view that keeps the run."""
-
-    run: Run
-
-    def opened(self, run: Run) -> None:
-        """Keep it."""
-        self.run = run
-
-
-@dataclass
-class Flown:
-    """One run: its report, its context, its flow run's state."""
-
-    report: Report
-    run: Run
-    state: State[Any]
-
-    def stages(self, host: str) -> dict[str, Outcome]:
-        """Give the outcomes of a host's stages."""
-        return {stage.stage: stage.outcome for stage in self.report.stages if stage.host == host}
-
-
-@dataclass
-class Story:
-    """What happened to one lab: a plan of bare hosts, a bootstrap without one of them, and one with it."""
-
-    home: Path
-    folder: Path
-    reports: Path
-    before: dict[str, str] = field(default_factory=dict)
-    after_plan: dict[str, str] = field(default_factory=dict)
-    flown: dict[str, Flown] = field(default_factory=dict)
-
-    def fly(self, name: str, file: Path, mode: Mode = "bootstrap", hosts: tuple[str, ...] = ()) -> Flown:
-        """Run the flow."""
-        view = Kept()
-        VIEW.set(view)
-        report = str(self.reports / f"{name}.json")
-        state = asyncio.run(bootstrap(str(file), mode, hosts, (), report, return_state=True))
-        assert view.run.report is not None
-        self.flown[name] = Flown(view.run.report, view.run, state)
-        return self.flown[name]
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalApi, Path]]:
-    home = tmp_path_factory.mktemp("prefect")
-    with api_in(home) as started:
-        yield started, home
-
-
-def patient(file: Path, **over: Any) -> Path:
-    """Give a copy of a lab's cluster file that does not wait long for a host that is gone."""
-    data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    data["ssh"]["connect_seconds"] = 1
-    made = file.with_name(f"{'-'.join(['test', *over])}.yaml")
-    made.write_text(yaml.safe_dump({**data, **over}), encoding="utf-8")
-    return made
-
-
-@pytest.fixture(scope="module")
-def story(api: tuple[LocalApi, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with Demo() as lab:
-        started, home = api
-        file = patient(lab.cluster_file())
-        told = Story(home, lab.folder, tmp_path_factory.mktemp("reports"))
-        told.before = ask(lab.folder, do="digest")["digests"]
-        told.fly("plan", file, "plan")
-        told.after_plan = ask(lab.folder, do="digest")["digests"]
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-        greedy = [{**host, "gpus": 3} if host["name"] == "te1" else host for host in data["hosts"]]
-        told.fly("refused", patient(file, hosts=greedy))
-        ask(lab.folder, do="cut", host=LAST, refuse=True)
-        told.fly("without", file)
-        ask(lab.folder, do="plug", host=LAST)
-        told.fly("whole", file)
-        everything = [one for flown in told.flown.values() for one in flown.run.flow_runs]
-        assert started.drain(everything, sum(len(flown.run.task_runs) for flown in told.flown.values())) == ""
-        yield told
+# Prefect's own client leaves its sockets to the garbage collector when the loop of a flow ends.
+pytestmark = [
+    pytest.mark.xdist_group("prefect"),
+    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def test_a_plan_changes_nothing_and_lists_what_would_change(story: Story) -> None:

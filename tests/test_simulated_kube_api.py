@@ -238,12 +238,12 @@ async def test_a_namespace_takes_everything_in_it_along(tmp_path: Path) -> None:
 
 
 async def _namespace_ends(where: Place) -> None:
-    await where.call("POST", "/api/v1/namespaces", {"metadata": {"name": "brief"}})
-    path = "/api/v1/namespaces/brief/configmaps"
+    await where.call("POST", "/api/v1/namespaces", {"metadata": {"name": "short-lived"}})
+    path = "/api/v1/namespaces/short-lived/configmaps"
     await where.call("POST", path, config_map("one"))
-    _, answer = await where.call("DELETE", "/api/v1/namespaces/brief")
+    _, answer = await where.call("DELETE", "/api/v1/namespaces/short-lived")
     assert answer["status"]["phase"] == "Terminating"
     code, answer = await where.call("POST", path, config_map("two"))
     assert (code, "because it is being terminated" in answer["message"]) == (403, True)
-    await until("the namespace gone", lambda: where.cluster.store.get("namespaces", "", "brief") is None)
-    assert where.cluster.store.objects("configmaps", "brief") == []
+    await until("the namespace gone", lambda: where.cluster.store.get("namespaces", "", "short-lived") is None)
+    assert where.cluster.store.objects("configmaps", "short-lived") == []

@@ -13,6 +13,8 @@ import yaml
 from lab.simulated.host import SimulatedHost
 from shipway.profiles import merged
 
+# The guide's pod network, a /20, has room for 16 nodes; this one for 2,048.
+_NARROW, _WIDE = 16, "10.128.0.0/13"
 HEAD = "# SIMULATED: these hosts are in-process objects of `python -m lab.simulated`, not machines.\n"
 
 
@@ -31,9 +33,11 @@ def known_hosts(keys: Sequence[tuple[str, int, asyncssh.SSHKey]]) -> str:
 
 def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profile: str) -> dict[str, Any]:
     """Give a cluster file's data: the first host is the control plane."""
+    wide = {"kubernetes": {"pod_network": _WIDE}} if len(hosts) > _NARROW else {}
     return {
         "name": "te",
         "profile": profile,
+        **wide,
         "hosts": [{"name": host.name, "address": host.address, "gpus": len(host.gpu.cards)} for host in hosts],
         "ssh": {
             "user": "ops",

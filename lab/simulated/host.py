@@ -98,8 +98,8 @@ class SimulatedHost:
         if cards:
             self.kernel.modules["nvidia"] = None
         self.kernel.extra = {
-            "/proc/1/comm": b"systemd\n".__bytes__,
-            "/sys/class/dmi/id/product_uuid": lambda: f"{identity}\n".encode(),
+            "/proc/1/comm": b"systemd\n",
+            "/sys/class/dmi/id/product_uuid": f"{identity}\n".encode(),
         }
         self.files = FileTree(base_files(system), self.kernel, self.now)
         self.units = Units(self.files, self.now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MODULES = {
@@ -55,7 +54,7 @@ class Kernel:
     settings: dict[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
     modules: dict[str, None] = field(default_factory=dict)
     swaps: list[tuple[str, int]] = field(default_factory=lambda: [("/swap.img", 4_194_300)])
-    extra: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    extra: dict[str, bytes] = field(default_factory=dict)
 
     def load(self, module: str) -> bool:
         """Load a module and what it brings; False where the kernel has none of that name."""
@@ -84,7 +83,7 @@ class Kernel:
     def read(self, path: str) -> bytes | None:
         """Give a computed file."""
         if path in self.extra:
-            return self.extra[path]()
+            return self.extra[path]
         if path == "/proc/sys/kernel/hostname":
             return f"{self.hostname}\n".encode()
         if path.startswith("/proc/sys/"):
@@ -130,14 +129,15 @@ class Kernel:
             return sorted(self.modules)
         if path.startswith("/sys/module/"):
             return [] if path.rsplit("/", 1)[1] in self.modules else None
-        if path in ("/proc", "/sys", "/sys/fs/cgroup"):
-            return []
         if path == "/proc/sys" or path.startswith("/proc/sys/"):
-            start = path[len("/proc/sys") :].strip("/").replace("/", ".")
-            start = f"{start}." if start else ""
-            found = {key[len(start) :].split(".", 1)[0] for key in self.settings if key.startswith(start)}
-            return sorted(found) or None
-        return None
+            return self._settings_below(path[len("/proc/sys") :].strip("/").replace("/", "."))
+        return [] if path in ("/proc", "/sys", "/sys/fs/cgroup") else None
+
+    def _settings_below(self, start: str) -> list[str] | None:
+        """Give the next parts of the settings' names below a part of them."""
+        start = f"{start}." if start else ""
+        found = {key[len(start) :].split(".", 1)[0] for key in self.settings if key.startswith(start)}
+        return sorted(found) or None
 
     def write(self, path: str, content: bytes) -> bool:
         """Take a setting written through /proc/sys."""

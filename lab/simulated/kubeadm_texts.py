@@ -188,9 +188,11 @@ def bootstrapping(minor: int) -> str:
     )
 
 
-def reset(*, control_plane: bool, etcd_known: bool, removed: str = "") -> str:
+def reset(*, control_plane: bool, etcd_known: bool, kubelet: bool, removed: str = "") -> str:
     """Give what reset says; `removed` is the node that the cluster still knew and forgets."""
-    folders = ["/var/lib/kubelet", "/var/lib/dockershim", "/var/run/kubernetes", "/var/lib/cni"]
+    folders = ["/var/lib/dockershim", "/var/run/kubernetes", "/var/lib/cni"]
+    if kubelet:
+        folders.insert(0, "/var/lib/kubelet")
     if etcd_known:
         folders.insert(0, "/var/lib/etcd")
     names = ("admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")

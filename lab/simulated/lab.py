@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,14 @@ from shipway.profiles import merged, profile_data
 PORT, API_PORT = 2222, 6443
 _TRIES = 64
 _PER_NET = 250
+
+
+def _allow_files(hosts: int) -> None:
+    """Raise this process's limit of open files where it can: a host is a socket, and a session a few more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * hosts + 512
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))
 
 
 class SimulatedLab:
@@ -60,6 +69,7 @@ class SimulatedLab:
     async def start(self) -> None:
         """Make hosts and keys, listen, write the files, then let the asked failures and drifts be."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        _allow_files(len(self.options.host_names()))
         client = asyncssh.generate_private_key("ssh-ed25519", comment="SIMULATED lab")
         server, keys = self._listening(client)
         self._server = server

@@ -30,10 +30,10 @@ def version_matches(have: str, want: str | None) -> bool:
 
 @dataclass(frozen=True)
 class PackagesInstalled:
-    """Packages are installed, each in its version where one is given."""
+    """Packages are there; what is missing is installed in its version, what is there keeps the one it has."""
 
-    traps: ClassVar[tuple[int, ...]] = (1, 2, 5, 6)
-    impact: ClassVar[Impact] = Impact.WORKLOADS
+    traps: ClassVar[tuple[int, ...]] = (1, 2)
+    impact: ClassVar[Impact] = Impact.SERVICE
     name: str
     packages: Mapping[str, str | None]
 
@@ -43,10 +43,14 @@ class PackagesInstalled:
         wrong = [
             f"{name} {_said(info)}"
             for (name, want), info in zip(self.packages.items(), infos, strict=True)
-            if info is None or not info.sound or not version_matches(info.version, want)
+            if self.wrong(info, want)
         ]
         want = ", ".join(f"{name}{' ' + version if version else ''}" for name, version in self.packages.items())
         return Drift(", ".join(wrong), want) if wrong else None
+
+    def wrong(self, info: PackageInfo | None, want: str | None) -> bool:  # noqa: ARG002 - the next class's affair
+        """Tell whether a package is missing or half installed."""
+        return info is None or not info.sound
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - apt knows what is missing
         """Install the newest offered version that fits; where none does, fetch all lists once and look again."""
@@ -60,9 +64,13 @@ class PackagesInstalled:
             await self._install(on)
 
     async def _install(self, on: Host) -> None:
-        offered = offers((await on.read(Says(("apt-cache", "madison", *self.packages)))).stdout)
+        madison = Says(("apt-cache", "madison", *self.packages))
+        infos = await on.read_all([Package(name) for name in self.packages])
+        offered = offers((await on.read(madison)).stdout)
         asked = []
-        for name, want in self.packages.items():
+        for (name, want), info in zip(self.packages.items(), infos, strict=True):
+            if not self.wrong(info, want):
+                continue
             fitting = [version for version in offered.get(name, []) if version_matches(version, want)]
             if want and not fitting:
                 seen = ", ".join(offered.get(name, [])[:5]) or "nothing"
@@ -72,6 +80,18 @@ class PackagesInstalled:
             asked.append(f"{name}={fitting[0]}" if want else name)
         options = ("--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages")
         await on.succeed("apt", (*APT, "install", *options, "--", *asked), seconds=APT_SECONDS)
+
+
+@dataclass(frozen=True)
+class PackagesInVersion(PackagesInstalled):
+    """Packages have their versions; changing one under running pods may end them, so it is never done unasked."""
+
+    traps: ClassVar[tuple[int, ...]] = (5, 6)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+
+    def wrong(self, info: PackageInfo | None, want: str | None) -> bool:
+        """Tell whether a package has another version than the wanted one."""
+        return info is None or not info.sound or not version_matches(info.version, want)
 
 
 def offers(madison: str) -> dict[str, list[str]]:

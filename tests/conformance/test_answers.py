@@ -31,7 +31,7 @@ async def _simulated(folder: Path) -> dict[str, Answer]:
         control_plane_cards=0,
         profile="lab",
         system="debian-12",
-        scale=0.02,
+        scale=0.005,
         swap=False,
     )
     async with SimulatedLab(folder, options) as lab:

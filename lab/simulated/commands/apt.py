@@ -22,11 +22,11 @@ _LOCK = "/var/lib/dpkg/lock-frontend"
 async def apt_get(call: Call) -> int:
     """Fetch lists, install, upgrade or remove."""
     asked = parse(call.args, flags=_FLAGS, values="-o -t -c --option")
-    if asked.unknown:
-        return call.warn(f"E: Command line option {asked.unknown[0]!r} is not understood in SIMULATED apt", 100)
     action, *names = asked.rest or [""]
-    if not call.root:
-        return call.warn(f"E: Could not open lock file {_LOCK} - open (13: Permission denied)", 100)
+    if asked.unknown or not call.root:
+        option = f"E: Command line option {asked.unknown[:1]} is not understood in SIMULATED apt"
+        denied = f"E: Could not open lock file {_LOCK} - open (13: Permission denied)"
+        return call.warn(option if asked.unknown else denied, 100)
     options = dict(value.split("=", 1) for value in asked.values.get("-o", []) if "=" in value)
     if action == "update":
         return await _update(call, options)
@@ -38,9 +38,7 @@ async def apt_get(call: Call) -> int:
         return await _change(call, asked, action, names)
     if action in ("remove", "purge"):
         return _remove(call, names)
-    if action in ("clean", "autoclean", "autoremove"):
-        return 0
-    return call.warn(f"E: Invalid operation {action}", 100)
+    return 0 if action in ("clean", "autoclean", "autoremove") else call.warn(f"E: Invalid operation {action}", 100)
 
 
 async def _lock(call: Call, limit: float) -> bool:

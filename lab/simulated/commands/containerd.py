@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 
 import tomli_w
 
@@ -123,30 +124,38 @@ async def crictl(call: Call) -> int:
             quoted = error.replace('"', '\\"')
             return call.warn(f'time="{_stamp(call)}" level=fatal msg="pulling image: {quoted}"')
         return call.say(f"Image is up to date for {_image_id(names[0])}\n")
-    if action == "info":
-        conditions = [{"type": kind, "status": True} for kind in ("RuntimeReady", "NetworkReady")]
-        config = {"containerd": {"runtimes": containerd.runtimes(call.host.services.containerd_config)}}
-        return call.say(json.dumps({"status": {"conditions": conditions}, "config": config}, indent=2) + "\n")
-    if action == "version":
-        version = call.host.services.containerd_version
-        return call.say(
-            f"Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  v{version}\nRuntimeApiVersion:  v1\n"
-        )
-    if action == "images":
-        call.say(f"{'IMAGE':<50} {'TAG':<12} IMAGE ID\n")
-        rows = (image.rpartition(":") for image in sorted(call.host.images))
-        return call.say("".join(f"{name:<50} {tag:<12} {_image_id(name)[7:20]}\n" for name, _, tag in rows))
+    answers: dict[str, Callable[[Call], str]] = {"info": _info, "version": _versions, "images": _images}
+    if action in answers:
+        return call.say(answers[action](call))
     if action in ("ps", "pods"):
-        call.say(f"{'CONTAINER':<16}{'IMAGE':<16}{'CREATED':<20}{'STATE':<12}{'NAME':<28}ATTEMPT  POD ID\n")
-        rows_of = call.host.link.containers(call.host)
-        shown = [row for row in rows_of if asked.has("-a") or row[1] == "Running"]
-        return call.say(
-            "".join(
-                f"{_image_id(name)[7:20]:<16}{'SIMULATED':<16}{'now':<20}{state:<12}{name:<28}0        {pod}\n"
-                for name, state, pod in shown
-            )
-        )
+        return call.say(_containers(call, every=asked.has("-a")))
     return call.warn(f"crictl: SIMULATED hosts do not know `{action}`")
+
+
+def _info(call: Call) -> str:
+    conditions = [{"type": kind, "status": True} for kind in ("RuntimeReady", "NetworkReady")]
+    config = {"containerd": {"runtimes": containerd.runtimes(call.host.services.containerd_config)}}
+    return json.dumps({"status": {"conditions": conditions}, "config": config}, indent=2) + "\n"
+
+
+def _versions(call: Call) -> str:
+    version = call.host.services.containerd_version
+    return f"Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  v{version}\nRuntimeApiVersion:  v1\n"
+
+
+def _images(call: Call) -> str:
+    rows = (image.rpartition(":") for image in sorted(call.host.images))
+    lines = (f"{name:<50} {tag:<12} {_image_id(name)[7:20]}\n" for name, _, tag in rows)
+    return f"{'IMAGE':<50} {'TAG':<12} IMAGE ID\n" + "".join(lines)
+
+
+def _containers(call: Call, *, every: bool) -> str:
+    head = f"{'CONTAINER':<16}{'IMAGE':<16}{'CREATED':<20}{'STATE':<12}{'NAME':<28}ATTEMPT  POD ID\n"
+    shown = [row for row in call.host.link.containers(call.host) if every or row[1] == "Running"]
+    return head + "".join(
+        f"{_image_id(name)[7:20]:<16}{'SIMULATED':<16}{'now':<20}{state:<12}{name:<28}0        {pod}\n"
+        for name, state, pod in shown
+    )
 
 
 def _image_id(name: str) -> str:

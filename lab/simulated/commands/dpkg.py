@@ -62,24 +62,25 @@ async def dpkg(call: Call) -> int:
     if asked.has("--audit", "-C"):
         return call.say(_audit(broken))
     if asked.has("--configure"):
-        if packages.locked_by:
-            return call.warn(
-                f"dpkg: error: dpkg frontend lock was locked by another process with pid 1234 ({packages.locked_by})", 2
-            )
-        for name, one in broken.items():
-            call.say(f"Setting up {name} ({one.version}) ...\n")
-            packages.put(name, one.version)
-            installs.configure(call.host, name)
-        return 0
-    if asked.has("-l"):
-        return await dpkg_query(
-            call.like(("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Package} ${Version}\\n", *asked.rest))
-        )
-    if asked.has("-s"):
-        return await dpkg_query(
-            call.like(("dpkg-query", "-W", "-f", "Package: ${Package}\\nStatus: ${Status}\\n", *asked.rest))
-        )
-    return call.warn("dpkg: SIMULATED hosts do not know this action", 2)
+        return _configure(call, broken)
+    shapes = {"-l": "${db:Status-Abbrev}${Package} ${Version}\\n", "-s": "Package: ${Package}\\nStatus: ${Status}\\n"}
+    shape = next((shapes[flag] for flag in shapes if asked.has(flag)), "")
+    if not shape:
+        return call.warn("dpkg: SIMULATED hosts do not know this action", 2)
+    return await dpkg_query(call.like(("dpkg-query", "-W", "-f", shape, *asked.rest)))
+
+
+def _configure(call: Call, broken: dict[str, Installed]) -> int:
+    """Finish what was begun."""
+    packages = call.host.packages
+    if packages.locked_by:
+        who = f"another process with pid 1234 ({packages.locked_by})"
+        return call.warn(f"dpkg: error: dpkg frontend lock was locked by {who}", 2)
+    for name, one in broken.items():
+        call.say(f"Setting up {name} ({one.version}) ...\n")
+        packages.put(name, one.version)
+        installs.configure(call.host, name)
+    return 0
 
 
 def _audit(broken: dict[str, Installed]) -> str:

@@ -130,7 +130,7 @@ def fields_of(path: str, node: Node) -> dict[str, str]:
     kind = _TYPES[node.kind]
     if node.kind == "file" and not node.content and not path.startswith("/proc"):
         kind = "regular empty file"
-    if path in ("/dev/null",) or path.startswith("/dev/nvidia"):
+    if path == "/dev/null" or path.startswith("/dev/nvidia"):
         kind = "character special file"
     return {
         "%a": f"{node.mode:o}",
@@ -215,7 +215,7 @@ async def readlink(call: Call) -> int:
 
 @program("test", "[")
 async def test(call: Call) -> int:
-    """Answer what test(1) is asked about files and texts."""
+    """Answer a question about files or texts by the exit status."""
     words = [word for word in call.args if word != "]"]
     negated = words[:1] == ["!"]
     words = words[1:] if negated else words

@@ -13,23 +13,13 @@ async def sysctl(call: Call) -> int:
     kernel, status = call.host.kernel, 0
     quiet = asked.has("-q", "--quiet")
     if asked.has("--system"):
-        if not call.root:
-            return call.warn("sysctl: permission denied", 255)
-        for line in call.host.services.apply_sysctls():
-            if line.startswith("sysctl:"):
-                call.warn(line)
-            elif not quiet:
-                call.say(f"{line}\n")
-        call.host.changed()
-        return 0
+        return _system(call, quiet=quiet)
     words = [f"{key} = {value}" for key, value in sorted(kernel.settings.items())] if asked.has("-a") else asked.rest
     for word in words:
         key, equals, value = (part.strip() for part in word.partition("="))
         key = key.replace("/", ".")
         if key not in kernel.settings:
-            if not asked.has("-e", "--ignore"):
-                call.warn(f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file or directory")
-                status = 1 if call.host.system.id == "debian" else 255
+            status = status if asked.has("-e", "--ignore") else _unknown(call, key)
             continue
         if equals and not asked.has("-a"):
             if not call.root:
@@ -41,6 +31,25 @@ async def sysctl(call: Call) -> int:
             shown = kernel.settings[key]
             call.say(f"{shown}\n" if asked.has("-n", "--values") else f"{key} = {shown}\n")
     return status
+
+
+def _system(call: Call, *, quiet: bool) -> int:
+    """Apply every file."""
+    if not call.root:
+        return call.warn("sysctl: permission denied", 255)
+    for line in call.host.services.apply_sysctls():
+        if line.startswith("sysctl:"):
+            call.warn(line)
+        elif not quiet:
+            call.say(f"{line}\n")
+    call.host.changed()
+    return 0
+
+
+def _unknown(call: Call, key: str) -> int:
+    where = f"/proc/sys/{key.replace('.', '/')}"
+    status = 1 if call.host.system.id == "debian" else 255  # procps 4 and 3
+    return call.warn(f"sysctl: cannot stat {where}: No such file or directory", status)
 
 
 @program("modprobe")

@@ -124,12 +124,17 @@ async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every acti
     control = host.link.control is host or files.exists("/etc/kubernetes/admin.conf")
     etcd_known = files.exists("/etc/kubernetes/manifests/etcd.yaml")
     await call.took(1.5)
+    kubelet = files.exists("/var/lib/kubelet")
     up = host.link.runs_control_plane(host)
     removed = host.link.views[host.name].name if up and host.name in host.link.views else ""
-    call.say(kubeadm_texts.reset(control_plane=control, etcd_known=etcd_known, removed=removed))
+    call.say(kubeadm_texts.reset(control_plane=control, etcd_known=etcd_known, kubelet=kubelet, removed=removed))
     if not up:
         log = "removeetcdmember.go:79] [reset] No kubeadm config, using etcd pod spec to get data directory"
         call.warn(f"W1123 00:00:00.000000       1 {log}")
+    if not kubelet:
+        what = 'Failed to evaluate the "/var/lib/kubelet" directory. Skipping its unmount and cleanup'
+        why = "lstat /var/lib/kubelet: no such file or directory"
+        call.warn(f"W1123 00:00:00.000000       1 cleanupnode.go:81] [reset] {what}: {why}")
     unit = host.units.get("kubelet")
     if unit is not None:
         host.units.stop(unit)
@@ -173,7 +178,7 @@ async def _pull(call: Call, asked: Parsed) -> int:
     return 0
 
 
-async def _expiration(call: Call, asked: Parsed) -> int:
+async def _expiration(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every action is called alike
     if not call.host.files.exists("/etc/kubernetes/pki/ca.crt"):
         return call.warn(
             f"failed to load certificates: open /etc/kubernetes/pki/ca.crt: no such file or directory\n{TRACE}"

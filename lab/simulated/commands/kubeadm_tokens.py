@@ -28,6 +28,7 @@ def _seconds(text: str) -> float:
 
 
 async def create_token(call: Call, asked: Parsed) -> int:
+    """Make a token and print it, or the whole join command."""
     await call.took(1.0)
     trouble = _admin(call, asked)
     cluster = call.host.link.cluster
@@ -43,6 +44,7 @@ async def create_token(call: Call, asked: Parsed) -> int:
 
 
 async def list_tokens(call: Call, asked: Parsed) -> int:
+    """Print the living tokens as a table."""
     trouble = _admin(call, asked)
     cluster = call.host.link.cluster
     if trouble or cluster is None:
@@ -78,6 +80,7 @@ def _left(expires: str) -> str:
 
 
 async def delete_token(call: Call, asked: Parsed) -> int:
+    """Delete a token by its id or whole."""
     trouble = _admin(call, asked)
     cluster = call.host.link.cluster
     if trouble or cluster is None:

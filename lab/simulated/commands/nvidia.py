@@ -14,13 +14,13 @@ from lab.simulated.commands.registry import Call, program
 from lab.simulated.versions import compare
 
 # The driver's own words and exit statuses (nvidia-smi's manual page, RETURN VALUE).
+_UNREACHABLE = (
+    "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
+    "Make sure that the latest NVIDIA driver is installed and running.\n"
+)
 _TROUBLES = {
     "mismatch": ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 550.163", 18),
-    "unreachable": (
-        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
-        "Make sure that the latest NVIDIA driver is installed and running.\n",
-        9,
-    ),
+    "unreachable": (_UNREACHABLE, 9),
     "none": ("No devices were found", 6),
 }
 

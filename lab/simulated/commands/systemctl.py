@@ -16,7 +16,7 @@ _CHANGES = {
     *("daemon-reload", "reset-failed", "kill", "reboot", "set-property"),
 }
 _NOT_RUNNING = 3  # systemctl's status for a unit that is not active
-_UNKNOWN = 4
+_UNKNOWN, _NOT_FOUND = 4, 5
 _SECONDS = {"containerd.service": 1.0, "kubelet.service": 0.5}
 
 
@@ -156,29 +156,39 @@ def _status(call: Call, names: Sequence[str], *, file: bool) -> int:
 async def _change(call: Call, action: str, name: str, asked: Parsed) -> int:
     units = call.host.units
     full, unit = units.full(name), units.get(name)
-    loud = not asked.has("-q", "--quiet")
     if action in ("mask", "unmask"):
-        line = units.mask(name) if action == "mask" else units.unmask(name)
-        if unit is not None and action == "mask" and asked.has("--now"):
-            units.stop(unit)
-        return call.warn(line, 0) if line and loud else 0
+        return _mask(call, action, name, asked)
+    if unit is None and action in ("enable", "disable"):
+        return call.warn(f"Failed to {action} unit: Unit file {full} does not exist.")
     if unit is None:
-        if action in ("enable", "disable"):
-            return call.warn(f"Failed to {action} unit: Unit file {full} does not exist.")
-        return call.warn(f"Failed to {action} {full}: Unit {full} not found.", 5)
+        return call.warn(f"Failed to {action} {full}: Unit {full} not found.", _NOT_FOUND)
     if action in ("enable", "disable"):
-        if unit.masked and action == "enable":
-            return call.warn(f"Failed to enable unit: Unit file /etc/systemd/system/{full} is masked.")
-        line = units.enable(unit) if action == "enable" else units.disable(unit)
-        if line and loud:
-            call.warn(line)
-        if asked.has("--now"):
-            return await _run(call, "start" if action == "enable" else "stop", unit)
-        return 0
+        return await _enable(call, action, unit, asked)
     if action == "reset-failed":
         units.set(unit, "inactive", "dead")
         return 0
     return await _run(call, action, unit)
+
+
+def _mask(call: Call, action: str, name: str, asked: Parsed) -> int:
+    units = call.host.units
+    unit = units.get(name)
+    line = units.mask(name) if action == "mask" else units.unmask(name)
+    if unit is not None and action == "mask" and asked.has("--now"):
+        units.stop(unit)
+    return call.warn(line, 0) if line and not asked.has("-q", "--quiet") else 0
+
+
+async def _enable(call: Call, action: str, unit: Unit, asked: Parsed) -> int:
+    units = call.host.units
+    if unit.masked and action == "enable":
+        return call.warn(f"Failed to enable unit: Unit file /etc/systemd/system/{unit.name} is masked.")
+    line = units.enable(unit) if action == "enable" else units.disable(unit)
+    if line and not asked.has("-q", "--quiet"):
+        call.warn(line)
+    if asked.has("--now"):
+        return await _run(call, "start" if action == "enable" else "stop", unit)
+    return 0
 
 
 async def _run(call: Call, action: str, unit: Unit) -> int:

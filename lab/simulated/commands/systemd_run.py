@@ -45,8 +45,9 @@ async def systemd_run(call: Call) -> int:
     return 1 if task.cancelled() else task.result()
 
 
-def _sink(call: Call, target: str, fallback: str) -> str:
-    return target.removeprefix("append:") if target.startswith("append:") else fallback
+def _file(target: str) -> str:
+    """Give the file that `append:FILE` names, else nothing: then it is the journal."""
+    return target.removeprefix("append:") if target.startswith("append:") else ""
 
 
 async def _work(
@@ -71,8 +72,8 @@ async def _work(
             host.files.write(path, b"", mode=mode)
         return lambda data: host.files.write(path, (host.files.read(path) or b"") + data)
 
-    out = into(_sink(call, properties.get("StandardOutput", ""), ""))
-    err = into(_sink(call, properties.get("StandardError", ""), ""))
+    out = into(_file(properties.get("StandardOutput", "")))
+    err = into(_file(properties.get("StandardError", "")))
     limit = properties.get("RuntimeMaxSec", "infinity")
     clock = Clock(host.scale, math.inf if limit == "infinity" else float(limit))
     inner = call.like(words, out=out, err=err, clock=clock, env=environment, stdin=Input(), via="systemd", user="root")

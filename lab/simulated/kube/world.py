@@ -99,8 +99,7 @@ class World:
             "kind": about["kind"],
             "namespace": namespace_of(about),
             "name": name_of(about),
-            # The node controller and the kubelet both know a node by its name where a uid belongs.
-            "uid": name_of(about) if about["kind"] == "Node" else about["metadata"].get("uid", ""),
+            "uid": _known_as(about),
             "apiVersion": about["apiVersion"],
             "resourceVersion": about["metadata"].get("resourceVersion", ""),
         }
@@ -130,6 +129,14 @@ class World:
         if len(self._events) > 4096:
             for key in list(self._events)[:2048]:
                 del self._events[key]
+
+
+def _known_as(about: Obj) -> str:
+    """Give the uid by which events know an object: a node's is its name, a static pod's the hash of its file."""
+    if about["kind"] == "Node":
+        return name_of(about)
+    annotations = about["metadata"].get("annotations") or {}
+    return str(annotations.get("kubernetes.io/config.mirror") or about["metadata"].get("uid", ""))
 
 
 def lease(node: str) -> Obj:

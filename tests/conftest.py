@@ -1,0 +1,30 @@
+"""What tests of several files share; it imports Prefect only for those that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.flow_story import Story
+    from tests.prefect_place import Place
+
+
+@pytest.fixture(scope="session")
+def prefect_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Give a running Prefect API with a database of its own; it takes seconds to start, so there is one."""
+    from tests.prefect_place import api_in  # noqa: PLC0415 - see above
+
+    with api_in(tmp_path_factory.mktemp("prefect")) as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
+def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Give four runs on one simulated lab, and the lab."""
+    from tests.flow_story import told  # noqa: PLC0415 - see above
+
+    with told(prefect_place, tmp_path_factory.mktemp("reports")) as story:
+        yield story

@@ -1,0 +1,192 @@
+"""The report: judged by rules, written whole, read by people and programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.summary import grouped, say
+from shipway.cluster import Cluster
+from shipway.errors import LoginRefused, PostconditionFailed, Refused, Unreachable
+from shipway.gpu_proof import Proof
+from shipway.step import Drift, Impact, Outcome, StepResult
+from shipway.survey import Survey
+from tasks.artifacts import markdown
+from tasks.context import CLUSTER, Mode, Run
+from tasks.report import EXIT_CODES, Report, refused, report_of
+from tasks.stage_result import StageResult, StepRow, errors_of, reported, worst
+
+FILE = """
+name: te
+profile: seed
+hosts:
+- {name: te1, address: 192.0.2.1, gpus: 0}
+- {name: te2, address: 192.0.2.2, gpus: 1}
+- {name: te3, address: 192.0.2.3, gpus: 1}
+"""
+GATE = StageResult(CLUSTER, "control_plane_ready", "ok")
+PROVEN = Proof("ok", 2, 2, 2, {"gpu-test-1": "GPU-a", "gpu-test-2": "GPU-b"})
+
+
+def run_with(
+    results: Sequence[StageResult],
+    *,
+    ready: Sequence[str],
+    proof: Proof | None,
+    mode: Mode = "bootstrap",
+    admitted: int = 3,
+) -> Run:
+    """Give a run that ended with these results."""
+    run = Run(Cluster.parse(FILE), mode)
+    run.results += results
+    run.ready, run.proof = set(ready), proof
+    run.admitted = {host.name for host in run.hosts[:admitted]}
+    return run
+
+
+def stage(host: str, outcome: Outcome, *errors: Exception) -> StageResult:
+    """Give a stage's result."""
+    told = tuple(
+        reported(error.at(host=host, step="s"))
+        for error in errors
+        if isinstance(error, (Unreachable, LoginRefused, PostconditionFailed))
+    )
+    return StageResult(host, "prepare_system", outcome, (StepRow("s", outcome, "a", "b"),), 1, 2.0, told)
+
+
+ALL = ("te1", "te2", "te3")
+FINE = [stage(name, "changed") for name in ALL]
+DEAD = [stage("te1", "ok"), stage("te2", "ok"), stage("te3", "failed", Unreachable("gone"))]
+BLIND = Proof("failed", 2, 0, 0, error=PostconditionFailed("no card"))
+HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFailed("one card"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "run"),
+    [
+        ("ok", run_with([GATE, *FINE], ready=ALL, proof=PROVEN)),
+        ("partial", run_with([GATE, *DEAD], ready=ALL[:2], proof=Proof("ok", 1, 1, 1, {"gpu-test-1": "GPU-a"}))),
+        ("partial", run_with([GATE, *FINE], ready=ALL, proof=HALF)),
+        ("partial", run_with([GATE, *FINE, stage(CLUSTER, "failed", LoginRefused("x"))], ready=ALL, proof=PROVEN)),
+        ("failed", run_with(FINE, ready=(), proof=None)),
+        ("failed", run_with([GATE, *FINE], ready=ALL, proof=BLIND)),
+        ("failed", run_with([GATE, *FINE], ready=ALL, proof=None)),
+        ("refused", run_with(DEAD[2:], ready=(), proof=None, admitted=0)),
+        ("planned", run_with([stage(name, "drifted") for name in ALL], ready=ALL, proof=None, mode="plan")),
+        ("partial", run_with(DEAD, ready=ALL, proof=None, mode="plan")),
+        ("refused", run_with(DEAD[2:], ready=(), proof=None, mode="plan", admitted=0)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_is_judged_by_hosts_control_plane_and_cards(outcome: str, run: Run) -> None:
+    report = report_of(run)
+    assert report.outcome == outcome
+    assert report.exit_code == {"ok": 0, "planned": 0, "refused": 1, "partial": 2, "failed": 3}[outcome]
+
+
+def test_a_host_that_never_came_as_far_as_being_ready_is_not_ok() -> None:
+    report = report_of(run_with([GATE, *FINE], ready=ALL[:2], proof=PROVEN))
+    assert [host.outcome for host in report.hosts] == ["changed", "changed", "unknown"]
+    assert report.outcome == "partial"
+
+
+def test_an_error_that_names_a_host_fails_it_whichever_stage_told() -> None:
+    error = reported(PostconditionFailed("not Ready", host="te2", step="every node is Ready"))
+    told = StageResult(CLUSTER, "nodes_ready", "failed", errors=(error,))
+    report = report_of(run_with([GATE, *FINE, told], ready=ALL, proof=PROVEN))
+    assert {host.name: host.outcome for host in report.hosts}["te2"] == "failed"
+
+
+def test_what_breaks_a_run_off_fails_it_and_is_told() -> None:
+    report = report_of(run_with([GATE, *FINE], ready=ALL, proof=PROVEN), broken_off="the run was interrupted")
+    assert (report.outcome, report.errors[-1].cause, report.errors[-1].retryable) == (
+        "failed",
+        "the run was interrupted",
+        True,
+    )
+
+
+def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told() -> None:
+    run = Run(Cluster.parse(FILE.replace("gpus: 0", "gpus: 4")), "bootstrap")
+    run.surveys["te1"] = Survey("te1", False, 4, 4, "", True, "", "", 0.0)
+    report = report_of(run)
+    assert report.gpus["expected"] == 2
+    assert any("te1: its 4 cards are not used" in warning for warning in report.warnings)
+
+
+def test_spared_hosts_are_told() -> None:
+    run = run_with([GATE, *FINE], ready=ALL, proof=PROVEN)
+    run.busy = {"te2": "2 cards held by running pods"}
+    assert run.allowed("te2") is Impact.FILES
+    assert run.allowed("te3") is Impact.WORKLOADS
+    assert any("te2: only files may change" in warning for warning in report_of(run).warnings)
+
+
+def test_a_report_is_put_in_place_in_one_rename_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "report.json"
+    report = refused(Refused("a bad file"), "plan")
+    report.write(path)
+    assert json.loads(path.read_text(encoding="utf-8"))["errors"][0]["cause"] == "a bad file"
+    monkeypatch.setattr(Report, "as_json", lambda _: "\ud800")
+    with pytest.raises(UnicodeEncodeError):
+        report.write(path)
+    assert [one.name for one in path.parent.iterdir()] == ["report.json"]
+    assert json.loads(path.read_text(encoding="utf-8"))["outcome"] == "refused"
+
+
+def test_the_same_error_on_many_hosts_is_said_once() -> None:
+    dead = [stage(name, "failed", Unreachable("gone")) for name in ALL[1:]]
+    assert grouped(report_of(run_with(dead, ready=(), proof=None)))[0].startswith("te2, te3: s: gone [SHW-201] Next: ")
+
+
+@pytest.mark.parametrize("mode", ["bootstrap", "plan"])
+def test_the_end_of_a_run_says_hosts_errors_and_what_next(mode: Mode) -> None:
+    run = run_with([GATE, *DEAD, stage("te1", "drifted")], ready=ALL[:2], proof=PROVEN, mode=mode)
+    out = StringIO()
+    say(Console(file=out, width=160), report_of(run), run, simulated=True)
+    said = out.getvalue()
+    assert "SIMULATED" in said
+    assert "te3: s: gone [SHW-201] Next: Check that the host is up" in said
+    assert ("would change: s (have a; want b) [te1]" in said) == (mode == "plan")
+    assert "next: " in said or "then: " in said or "kubeconfig" in said
+
+
+def test_foreign_text_stays_harmless_in_markdown() -> None:
+    rows = (StepRow("s", "changed", "a|b\n<script>", "want"),)
+    text = markdown(report_of(run_with([StageResult("te1", "x", "changed", rows)], ready=(), proof=None)))
+    assert "a\\|b &lt;script> | want |" in text
+
+
+def test_outcomes_have_an_order_and_exit_codes_are_those_promised() -> None:
+    assert worst(["ok", "changed", "drifted"]) == "drifted"
+    assert worst(["failed", "unknown"]) == "failed"
+    assert worst([]) == "ok"
+    assert EXIT_CODES == {"ok": 0, "planned": 0, "refused": 1, "partial": 2, "failed": 3}
+
+
+def test_a_check_nobody_can_mend_is_an_error_of_a_bootstrap_and_news_in_a_plan() -> None:
+    check = StepResult("CPU is enough", "drifted", Impact.NOTHING, Drift("1 CPU", "2 CPU"))
+    spared = StepResult("kubelet runs", "drifted", Impact.SERVICE, Drift("stopped", "runs"))
+    assert [error.step for error in errors_of("te1", [check, spared], Impact.FILES)] == ["CPU is enough"]
+    assert errors_of("te1", [check, spared], Impact.NOTHING) == ()
+
+
+def test_secrets_in_a_steps_texts_are_hidden() -> None:
+    error = Unreachable("kubeadm join --token abcdef.0123456789abcdef failed")
+    row = StepRow.of(StepResult("s", "failed", drift=Drift("token: abcdef.0123456789abcdef", "x"), error=error))
+    assert "0123456789abcdef" not in f"{row}{reported(error)}"
+
+
+def test_a_name_that_is_no_host_is_refused() -> None:
+    with pytest.raises(Refused, match="te9: no such host in the cluster file; it has te1, te2, te3"):
+        Run(Cluster.parse(FILE), "plan", ["te9"])
+
+
+def test_a_run_without_connections_closes() -> None:
+    asyncio.run(Run(Cluster.parse(FILE), "plan").close())
