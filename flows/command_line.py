@@ -64,27 +64,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(asked, console)
     except ShipwayError as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        _refused(asked, error)
+        _refused(asked, error, console)
         return REFUSED
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to go on")
         return FAILED
 
 
-def _refused(asked: argparse.Namespace, error: ShipwayError) -> None:
+def _refused(asked: argparse.Namespace, error: ShipwayError, console: Console) -> None:
     """Write the report of a run that never began, where one was asked for."""
     if asked.report:
         from tasks.report import refused  # noqa: PLC0415 - a refusal without a report needs none of it
 
-        refused(error, "plan" if asked.plan else "bootstrap").write(asked.report)
+        try:
+            refused(error, "plan" if asked.plan else "bootstrap").write(asked.report)
+        except OSError as fault:
+            console.print(f"warning: no report: {fault}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _checked(asked: argparse.Namespace) -> None:
     """Refuse bad input before anything is started. Raises Refused."""
     if asked.keep and asked.cluster_file:
         raise Refused("--keep is for the SIMULATED lab; a cluster of your own is never taken down")
-    if asked.report and asked.report.is_dir():
-        raise Refused(f"--report {asked.report} is a folder; name a file")
+    if asked.report and (asked.report.is_dir() or not asked.report.parent.is_dir()):
+        raise Refused(f"--report {asked.report}: name a file in a folder that is there")
     if asked.cluster_file:
         known = [host.name for host in Cluster.load(asked.cluster_file).hosts]
         if unknown := [name for name in (*asked.host, *asked.reset) if name not in known]:

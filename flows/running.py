@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -68,9 +69,12 @@ def _why(error: BaseException) -> str:
 
 
 def _write(run: Run, report_file: str | None) -> None:
-    """Write the report file where one was asked for."""
+    """Write the report file where one was asked for; what keeps from it is told, and undoes no cluster."""
     if report_file and run.report:
-        run.report.write(Path(report_file))
+        try:
+            run.report.write(Path(report_file))
+        except OSError as error:
+            run.report = replace(run.report, warnings=(*run.report.warnings, f"no report file: {error}"))
 
 
 def verdict(run: Run) -> State[Report]:

@@ -50,10 +50,11 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
 
 def _table(report: Report, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
-    for column in ("host", "role", "outcome", *COUNTED, "round trips", "seconds"):
-        table.add_column(column, justify="left" if column in ("host", "role", "outcome") else "right")
+    counted = [name for name in COUNTED if name in ("ok", "changed") or any(host.steps[name] for host in report.hosts)]
+    for column in ("host", "role", "outcome", *counted, "trips", "seconds"):
+        table.add_column(column, justify="left" if column in ("host", "role", "outcome") else "right", no_wrap=True)
     for host in report.hosts:
-        counts = [str(host.steps[outcome]) for outcome in COUNTED]
+        counts = [str(host.steps[outcome]) for outcome in counted]
         cells = (host.name, host.role, host.outcome, *counts, str(host.round_trips), f"{host.seconds:.1f}")
         table.add_row(*cells, style=STYLES[host.outcome])
     return table

@@ -54,7 +54,8 @@ def test_a_broken_cluster_file_ends_with_1_and_one_clear_message(
         (["--host", "te9"], "no host te9 in "),
         (["--reset", "te9"], "no host te9 in "),
         (["--keep"], "--keep is for the SIMULATED lab"),
-        (["--report", "."], "is a folder; name a file"),
+        (["--report", "no/such/folder/report.json"], "name a file in a folder that is there"),
+        (["--report", "."], "name a file in a folder that is there"),
     ],
 )
 def test_input_that_cannot_be_meant_is_refused(

@@ -114,7 +114,17 @@ def test_what_breaks_a_run_off_fails_it_and_is_told() -> None:
 
 def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told() -> None:
     run = Run(Cluster.parse(FILE.replace("gpus: 0", "gpus: 4")), "bootstrap")
-    run.surveys["te1"] = Survey("te1", False, 4, 4, "", True, "", "", 0.0)
+    run.surveys["te1"] = Survey(
+        "te1",
+        joined=False,
+        cards=4,
+        driver_cards=4,
+        driver_said="",
+        toolkit=True,
+        machine_id="",
+        product_uuid="",
+        skew=0.0,
+    )
     report = report_of(run)
     assert report.gpus["expected"] == 2
     assert any("te1: its 4 cards are not used" in warning for warning in report.warnings)

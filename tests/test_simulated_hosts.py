@@ -134,20 +134,29 @@ async def test_a_user_without_sudo_rights_is_told_so(place: Place) -> None:
         await place.session("te1").read(FileText("/etc/hostname"))
 
 
+KILLED_AT = (
+    ("Running pre-flight checks", 0.1),
+    ('Generating "ca"', 0.1),
+    ('Writing "scheduler.conf"', 0.1),
+    ("Starting the kubelet", 0.1),
+    ("[wait-control-plane]", 4.0),  # etcd has written its data after 2 s
+)
+
+
 async def test_kubeadm_init_killed_in_the_middle_is_repaired_and_nothing_is_initialised_twice(tmp_path: Path) -> None:
-    async with simulated_place(tmp_path, Options(hosts=1, scale=0.01)) as place:
+    async with simulated_place(tmp_path, Options(hosts=1, scale=0.02)) as place:
         assert failed(await place.prepare("te1")) == []
         machine, seen = place.machine("te1"), set()
-        for after in (1.0, 3.0, 5.0, 8.0, 14.0):
-            place.lab.fail_command("te1", Failure("kill", "--unit=shipway-kubeadm-init", after=after))
-            assert failed(await place.init()) != [], after
+        for text, after in KILLED_AT:
+            place.lab.fail_command("te1", Failure("kill", "--unit=shipway-kubeadm-init", text=text, after=after))
+            assert failed(await place.init()) != [], text
             etcd = machine.files.exists("/var/lib/etcd/member")
             authority = machine.files.read("/etc/kubernetes/pki/ca.crt")
             seen.add((authority is not None, etcd))
-            assert failed(await place.init()) == [], after
-            assert place.ready() == {"te1": True}, after
+            assert failed(await place.init()) == [], text
+            assert place.ready() == {"te1": True}, text
             if etcd:  # its data belongs to the first authority
-                assert machine.files.read("/etc/kubernetes/pki/ca.crt") == authority, after
+                assert machine.files.read("/etc/kubernetes/pki/ca.crt") == authority, text
             await place.session("te1").do(Command(("kubeadm", "reset", "-f")))
         assert seen == {(False, False), (True, False), (True, True)}, "killed before, between and after"
 

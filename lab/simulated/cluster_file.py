@@ -33,11 +33,10 @@ def known_hosts(keys: Sequence[tuple[str, int, asyncssh.SSHKey]]) -> str:
 
 def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profile: str) -> dict[str, Any]:
     """Give a cluster file's data: the first host is the control plane."""
-    wide = {"kubernetes": {"pod_network": _WIDE}} if len(hosts) > _NARROW else {}
+    wide = {"pod_network": _WIDE} if len(hosts) > _NARROW else {}
     return {
         "name": "te",
         "profile": profile,
-        **wide,
         "hosts": [{"name": host.name, "address": host.address, "gpus": len(host.gpu.cards)} for host in hosts],
         "ssh": {
             "user": "ops",
@@ -47,7 +46,7 @@ def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profil
         },
         "state_dir": str(folder / "state"),
         # As the guide does on a test cluster: each of its four cards is one of the four test pods'.
-        "kubernetes": {"schedule_on_control_plane": True},
+        "kubernetes": {"schedule_on_control_plane": True, **wide},
     }
 
 

@@ -14,7 +14,8 @@ HOST_KINDS = ("unreachable", "refused", "no-sudo", "locked", "skew", "driver", "
 class Failure:
     """One failure: what happens at the `nth` command that holds every word of `match`, and `times` in a row from there.
 
-    `kill` ends the transient unit that the command starts, `after` simulated seconds later.
+    `kill` ends the transient unit that the command starts, `after` simulated seconds from its start, or from when
+    `text` stands in its log.
     """
 
     kind: Kind

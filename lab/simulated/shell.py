@@ -91,14 +91,17 @@ async def _failing(call: Call, failure: Failure) -> int:
         return 0
     if failure.kind == "kill":
         unit = next((word.removeprefix("--unit=") for word in call.words if word.startswith("--unit=")), "")
-        call.host.background(_kill(call.host, unit, failure.after))
+        log_file = next((word.partition("append:")[2] for word in call.words if "StandardOutput=append:" in word), "")
+        call.host.background(_kill(call.host, unit, failure, log_file))
         return await run(call)
     words = call.words
     at = words.index("--") + 1 if "--" in words and words[0] == "systemd-run" else 4 if words[0] == "timeout" else 0
     return await run(call.like((*words[:at], "hang")))
 
 
-async def _kill(host: SimulatedHost, unit: str, after: float) -> None:
-    """Kill a transient unit in the middle, `after` simulated seconds from its start."""
-    await asyncio.sleep(after * host.scale)
+async def _kill(host: SimulatedHost, unit: str, failure: Failure, log_file: str) -> None:
+    """Kill a transient unit in the middle: so long after its start, or after a text stands in its log."""
+    while failure.text and failure.text not in host.files.text(log_file):
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(failure.after * host.scale)
     host.kill(unit)

@@ -1,0 +1,80 @@
+"""What a run looks like while it lasts: lines where no terminal is, a row a host on one."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from flows.terminal import Lively, Plain, shown
+from shipway.cluster import Cluster
+from shipway.errors import Unreachable
+from shipway.step import Drift, Impact, StepResult
+from tasks.context import CLUSTER, Run
+from tasks.stage_result import StageResult, reported
+
+MANY = "name: te\nprofile: seed\nkubernetes: {pod_network: 10.0.0.0/14}\nhosts:\n" + "".join(
+    f"- {{name: h{number}, address: 192.0.2.{number}}}\n" for number in range(1, 61)
+)
+LOST = StageResult("h60", "preflight", "failed", errors=(reported(Unreachable("gone", host="h60", step="SSH")),))
+
+
+def console(height: int = 20, *, terminal: bool = False) -> tuple[Console, StringIO]:
+    out = StringIO()
+    return Console(file=out, width=120, height=height, force_terminal=terminal, color_system=None), out
+
+
+def test_lines_say_what_is_not_simply_as_wanted() -> None:
+    on, out = console()
+    view = Plain(on)
+    view.told("te1", "s", StepResult("swap is off", "ok"))
+    view.told(
+        "te1", "s", StepResult("swap is off", "changed", Impact.FILES, Drift("on", "token: abcdef.0123456789abcdef"))
+    )
+    view.said(CLUSTER, "nodes_ready", "3 of 8 ready; gpu-05: CNI not initialised")
+    view.ended(LOST)
+    said = out.getvalue()
+    assert said.count("swap is off") == 1
+    assert "0123456789abcdef" not in said
+    assert "3 of 8 ready; gpu-05: CNI not initialised" in said
+    assert "failed in 0.0 s: SSH: gone [SHW-201]" in said
+
+
+def test_quiet_says_nothing_and_still_knows_the_run() -> None:
+    on, out = console()
+    run = Run(Cluster.parse(MANY), "plan")
+    started: list[int] = []
+    with shown(on, "plan", quiet=True) as view:
+        view.at_start = lambda: started.append(1)
+        view.opened(run)
+        view.ended(LOST)
+    assert (out.getvalue(), view.run, started) == ("", run, [1])
+
+
+def test_of_many_hosts_those_at_work_and_those_that_failed_are_shown_first() -> None:
+    on, out = console()
+    view = Lively(on, "SIMULATED bootstrap")
+    view.opened(Run(Cluster.parse(MANY), "plan"))
+    view.began("h59", "join_worker")
+    view.told("h59", "join_worker", StepResult("the node has joined", "ok"))
+    view.ended(LOST)
+    view.began(CLUSTER, "pod_network")
+    view.began(CLUSTER, "dashboard")
+    view.ended(StageResult(CLUSTER, "dashboard", "ok"))
+    on.print(view)
+    said = out.getvalue()
+    assert "SIMULATED bootstrap" in said
+    assert "the node has joined: ok" in said
+    assert "SSH: gone [SHW-201]" in said
+    assert "(pod_network)" in said
+    assert "(dashboard)" not in said
+    assert "more" in said
+    assert len(said.splitlines()) <= 20
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [(True, Lively), (False, Plain)])
+def test_the_view_is_the_one_that_fits(*, terminal: bool, kind: type[Plain]) -> None:
+    on, _ = console(terminal=terminal)
+    with shown(on, "title", quiet=False) as view:
+        assert type(view) is kind
