@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Kube", "Object", "save_kubeconfig", "title"]
 
 CONNECTIONS = 8  # each is a TLS handshake through the tunnel; more only queue in the API server
+# aiohttp ends TLS connections in the turns of the loop after its close (its documentation, "Graceful Shutdown").
+CLOSING_SECONDS = 0.1
 
 
 class Kube(Calls):
@@ -55,6 +58,7 @@ class Kube(Calls):
         """Close the connections to the API; the tunnel belongs to the SSH connection."""
         await self.stop_reading()
         await self._client.close()
+        await asyncio.sleep(CLOSING_SECONDS)
 
     async def send(
         self,

@@ -9,12 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from lab.simulated.failures import Failure
+from lab.simulated.failures import Failure, Spec
 from lab.simulated.options import Options
-from shipway.errors import CommandFailed, ConnectionLost, DeadlineExceeded, LoginRefused, ShipwayError, Unreachable
+from shipway.errors import (
+    ApiUnavailable,
+    CommandFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    LoginRefused,
+    ShipwayError,
+    Unreachable,
+)
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host import Command
+from shipway.kube import Kube
 from shipway.step import Impact
 from tests.simulated_place import PREPARATION, Place, failed, outcomes, simulated_place
 
@@ -171,6 +180,22 @@ async def test_a_reboot_keeps_what_lasts_and_the_node_comes_back(place: Place) -
     assert place.ready() == {"te1": True, "te2": True}
     assert place.machine("te2").kernel.swaps == []
     assert outcomes(await place.prepare("te2", allow=Impact.NOTHING)) == {"ok"}
+
+
+async def test_the_api_fails_as_often_as_asked_and_answers_again(place: Place) -> None:
+    await _bootstrapped(place)
+    place.lab.fail(Spec.parse("api,status,status=503,path=/api/v1/nodes,times=2"))
+    kube = await Kube.connect(place.session("te1"), place.cluster)
+    try:
+        for _ in range(2):
+            with pytest.raises(ApiUnavailable):
+                await kube.list_("v1", "Node")
+            kube.forget()
+        assert {node["metadata"]["name"] for node in await kube.list_("v1", "Node")} == {"te1", "te2"}
+    finally:
+        await kube.close()
+    with pytest.raises(ValueError, match="known: status, drop, delay"):
+        place.lab.fail(Spec.parse("api,nosuch"))
 
 
 async def test_a_locked_dpkg_is_waited_for_and_then_named(place: Place) -> None:

@@ -16,6 +16,7 @@ from lab.simulated.wire import NotUnderstood, Script, request
 
 log = logging.getLogger("lab.simulated")
 _NOT_UNDERSTOOD = 2
+_LOOKS, _BETWEEN = 60_000, 0.002  # two minutes for a text to appear, looked for often: phases are short
 
 
 class Cut(Exception):
@@ -101,7 +102,12 @@ async def _failing(call: Call, failure: Failure) -> int:
 
 async def _kill(host: SimulatedHost, unit: str, failure: Failure, log_file: str) -> None:
     """Kill a transient unit in the middle: so long after its start, or after a text stands in its log."""
-    while failure.text and failure.text not in host.files.text(log_file):
-        await asyncio.sleep(0.002)
+    for _ in range(_LOOKS):
+        if failure.text in host.files.text(log_file):
+            break
+        await asyncio.sleep(_BETWEEN)
+    else:
+        log.error("SIMULATED host %s: %r never stood in %s: %s lives on", host.name, failure.text, log_file, unit)
+        return
     await asyncio.sleep(failure.after * host.scale)
     host.kill(unit)
