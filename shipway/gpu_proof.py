@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from shipway.cluster import Cluster
 from shipway.converge import wait_until
-from shipway.errors import PostconditionFailed, Refused, ShipwayError
+from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
 from shipway.gpu_proof_evidence import collect, mismatches, see_nodes, taken_by_others
-from shipway.gpu_proof_links import Link, broken_link
+from shipway.gpu_proof_links import broken_link
 from shipway.gpu_proof_pods import (
     EXTRA,
     NAMESPACE,
@@ -22,54 +22,26 @@ from shipway.gpu_proof_pods import (
     NoPods,
     PodsGone,
     Said,
+    TurnedAway,
     same_cards,
     test_pod,
 )
+from shipway.gpu_proof_result import Proof, no_cards, plain
 from shipway.gpu_proof_seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.kube import Kube
 from shipway.manifests import render
+from shipway.step import Check
+from shipway.steps.nodes import CardsAllocatable
 
 __all__ = ["HostGpuFacts", "Proof", "prove"]
 
 LOOK_SECONDS = 1.0
 EXTRA_SECONDS = 60.0  # the scheduler speaks within a second or two; a busy one may take longer
 CLEAR_SECONDS = 120.0
+# A kubelet posts its node's status every 10 s (nodeStatusUpdateFrequency), so after a plugin or containerd has been
+# restarted the count of cards may be old for that long, in both directions.
+SETTLE_SECONDS = 30.0
 Told = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """How the proof ended. `verified` counts cards that a pod held while all others were held too.
-
-    `devices` maps pod to card; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
-    failure `error` names the broken `link`, and the pods and `evidence` are kept.
-    """
-
-    outcome: Literal["ok", "failed", "no cards declared"]
-    expected: int
-    allocatable: int = 0
-    verified: int = 0
-    devices: Mapping[str, str] = field(default_factory=dict)
-    compute: Literal["passed", "failed", "not run"] = "not run"
-    notes: tuple[str, ...] = ()
-    link: Link | None = None
-    error: ShipwayError | None = None
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the part `gpus` of the report as plain data."""
-        return {
-            "outcome": self.outcome,
-            "expected": self.expected,
-            "allocatable": self.allocatable,
-            "verified": self.verified,
-            "devices": sorted(self.devices.values()),
-            "compute": self.compute,
-            "notes": list(self.notes),
-            "link": asdict(self.link) if self.link else None,
-            "evidence": dict(self.evidence),
-        }
 
 
 async def prove(
@@ -87,17 +59,8 @@ async def prove(
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
-        return _nothing(cluster)
+        return no_cards(cluster)
     return await _Proving(kube, cluster, wanted, seen, told).run()
-
-
-def _nothing(cluster: Cluster) -> Proof:
-    """Give the proof of no cards: right where the cluster file says so of every host, else a failure."""
-    if all(host.gpus == 0 for host in cluster.hosts):
-        return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
-    fix = "Look at `lspci -d 10de:` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
-    error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-601", fix=fix)
-    return Proof("failed", 0, error=error)
 
 
 class _Proving:
@@ -136,6 +99,8 @@ class _Proving:
 
     async def _count(self) -> list[str]:
         """Count the cards that are free to be proven; give how the counts of the hosts and of Kubernetes disagree."""
+        with contextlib.suppress(DeadlineExceeded):  # what is missing then is said with its reason below
+            await self._wait(CardsAllocatable(self.expected), min(SETTLE_SECONDS, self.cluster.gpu.verify_seconds))
         self.kube.forget()
         self.nodes, others = await asyncio.gather(
             see_nodes(self.kube, self.expected, self.seen), taken_by_others(self.kube, self.expected)
@@ -157,13 +122,28 @@ class _Proving:
             await self.kube.apply(obj)
         await asyncio.gather(*(self.kube.apply(test_pod(self.cluster, name)) for name in self.names))
         limit = self.cluster.gpu.verify_seconds
-        await self._wait(AllRun(self.names), limit)
+        await self._all_run(limit)
         await self._wait(AllSpoke(self.names, self.compute, self.heard), limit)
         await self.kube.apply(test_pod(self.cluster, EXTRA))
         await self._wait(ExtraWaits(), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its card back meanwhile
 
-    async def _wait(self, check: AllRun | AllSpoke | ExtraWaits, seconds: float) -> None:
+    async def _all_run(self, limit: float) -> None:
+        """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
+        settled = time.monotonic() + min(SETTLE_SECONDS, limit)
+        while True:
+            try:
+                return await self._wait(AllRun(self.names), limit)
+            except TurnedAway as refused:
+                if time.monotonic() > settled:
+                    raise
+                self.told(f"{refused.message}; made anew, as its device plugin may be registering again")
+                await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
+                await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
+                await asyncio.sleep(2 * LOOK_SECONDS)
+                await asyncio.gather(*(self.kube.apply(test_pod(self.cluster, name)) for name in refused.pods))
+
+    async def _wait(self, check: Check[Kube], seconds: float) -> None:
         await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, told=self.told)
 
     def _computed(self) -> list[str]:
@@ -202,7 +182,7 @@ class _Proving:
         evidence, missing = await collect(self.kube, self.cluster, self.expected, self.seen, self.refusal)
         self.nodes = evidence.nodes or self.nodes
         if isinstance(error, Refused):
-            return self._proof("failed", seconds, error=error, evidence=_plain(evidence, missing))
+            return self._proof("failed", seconds, error=error, evidence=plain(evidence, missing))
         await self._hear(evidence)
         link = broken_link(evidence)
         named = PostconditionFailed(
@@ -213,7 +193,7 @@ class _Proving:
             fix=link.fix,
             retry=error is not None and error.may_retry and link.name == "unknown",
         )
-        return self._proof("failed", seconds, link=link, error=named, evidence=_plain(evidence, missing))
+        return self._proof("failed", seconds, link=link, error=named, evidence=plain(evidence, missing))
 
     async def _hear(self, evidence: Evidence) -> None:
         """Take in what the pods that do run have said, so that working cards count."""
@@ -222,11 +202,6 @@ class _Proving:
             await AllSpoke(running, self.compute, self.heard).check(self.kube)
         except ShipwayError as error:
             self.notes.append(f"the logs of the test pods could not be read: {error.message}")
-
-
-def _plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
-    """Give the evidence as plain data for the report."""
-    return {**asdict(evidence), "not_collected": list(missing)}
 
 
 async def _clear(kube: Kube, told: Told) -> None:

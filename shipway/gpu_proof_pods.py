@@ -27,6 +27,8 @@ ENDED = "vectorAdd ended with exit status"
 FULL = "Insufficient nvidia.com/gpu"
 # A pod that was told one of these does not start by waiting: its node's containerd has no such runtime.
 HOPELESS = re.compile(r"no runtime for \"?\w+\"? is configured|no corresponding runtime configured")
+# The kubelet's word for a pod that the scheduler gave a card which the kubelet does not have at this moment.
+TURNED_AWAY = "UnexpectedAdmissionError"
 _UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
 _GIVEN = re.compile(r"^devices=(.*)$", re.MULTILINE)
 _NO_DEVICE = frozenset({"", "all", "none", "void"})
@@ -103,6 +105,14 @@ def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
     )
 
 
+class TurnedAway(PostconditionFailed):
+    """The kubelet refused pods because its device plugin was not registered with it; `pods` names them."""
+
+    def __init__(self, message: str, pods: Sequence[str]) -> None:
+        super().__init__(message)
+        self.pods = tuple(pods)
+
+
 async def _pods(on: Kube) -> dict[str, Object]:
     return {pod["metadata"]["name"]: pod for pod in await on.list_("v1", "Pod", NAMESPACE)}
 
@@ -116,8 +126,14 @@ class AllRun:
     name: str = "all test pods run at once"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Ask for the pods and their events; raises PostconditionFailed for a pod that will never run."""
+        """Ask for the pods and their events; raises PostconditionFailed for a pod that will never run.
+
+        Raises TurnedAway where all that keeps pods is a kubelet that had no card to give them.
+        """
         pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
+        refused = [
+            name for name in self.names if ((pods.get(name) or {}).get("status") or {}).get("reason") == TURNED_AWAY
+        ]
         running = [name for name in self.names if _phase(pods.get(name)) == "Running"]
         if len(running) == len(self.names):
             return None
@@ -126,8 +142,10 @@ class AllRun:
             events = _about(listed, name)
             waiting[name] = why_waiting(pods[name], events) if name in pods else "gone"
             over = _phase(pods.get(name)) in ("Failed", "Succeeded") or HOPELESS.search("\n".join(events))
-            if over:
+            if over and name not in refused:
                 raise PostconditionFailed(f"{name} does not run: {waiting[name] or _phase(pods.get(name))}")
+        if refused:
+            raise TurnedAway(f"{refused[0]} does not run: {waiting[refused[0]]}", refused)
         name, why = next(((name, why) for name, why in waiting.items() if why), (next(iter(waiting)), "starting"))
         return Drift(f"{len(running)} of {len(self.names)} running; {name}: {why[:300]}", f"{len(self.names)} running")
 
@@ -190,13 +208,14 @@ class ExtraWaits:
 
 @dataclass(frozen=True)
 class NoPods:
-    """No pod of a proof is left."""
+    """No pod of a proof is left, or none of these."""
 
+    names: Sequence[str] = field(default=(), hash=False)
     name: str = f"no test pod is left in {NAMESPACE}"
 
     async def check(self, on: Kube) -> Drift | None:
         """Count them."""
-        pods = await on.list_("v1", "Pod", NAMESPACE)
+        pods = [name for name in await _pods(on) if not self.names or name in self.names]
         return Drift(f"{len(pods)} are still ending", "none") if pods else None
 
 

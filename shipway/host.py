@@ -57,7 +57,7 @@ class Host:
         self.round_trips = 0
         self._shell = shell
         self._known: dict[Fact[Any], asyncio.Future[Any]] = {}
-        self._asked: list[Fact[Any]] = []
+        self._asked: list[tuple[Fact[Any], asyncio.Future[Any]]] = []
         self._flushes: set[asyncio.Task[None]] = set()
 
     @overload
@@ -80,6 +80,7 @@ class Host:
     async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
         """Give the values of any number of facts, in their order."""
         loop = asyncio.get_running_loop()
+        wanted = []
         for fact in facts:
             if fact not in self._known:
                 self._known[fact] = loop.create_future()
@@ -87,40 +88,51 @@ class Host:
                     task = loop.create_task(self._flush())
                     self._flushes.add(task)
                     task.add_done_callback(self._flushes.discard)
-                self._asked.append(fact)
-        return list(await asyncio.gather(*(asyncio.shield(self._known[fact]) for fact in facts)))
+                self._asked.append((fact, self._known[fact]))
+            wanted.append(asyncio.shield(self._known[fact]))
+        return list(await asyncio.gather(*wanted))
 
     def forget(self) -> None:
-        """Drop every fact known so far: the next read looks anew."""
+        """Drop every fact known so far: the next read looks anew; who asked before still gets an answer."""
         self._known = {}
 
     async def _flush(self) -> None:
         """Answer all facts asked in this turn with one script."""
-        seen = 0
-        for _ in range(TURNS):  # let every check of the stage ask before the script leaves, and checks within checks
-            await asyncio.sleep(0)
-        while seen != len(self._asked):
-            seen = len(self._asked)
-            await asyncio.sleep(0)
-        asked, self._asked = self._asked, []
-        futures = [self._known[fact] for fact in asked]
+        asked: list[tuple[Fact[Any], asyncio.Future[Any]]] = []
         try:
-            plan = Plan(asked)
-            outputs = await self._exchange(plan.commands, verb="r", seconds=LOOK_SECONDS)
-            answers = plan.answers(outputs)
+            await self._gather_askers()
+            asked, self._asked = self._asked, []
+            plan = Plan([fact for fact, _ in asked])
+            answers = plan.answers(await self._exchange(plan.commands, verb="r", seconds=LOOK_SECONDS))
         except BaseException as error:
-            failed = error if isinstance(error, Exception) else ConnectionLost("the look was cancelled", host=self.name)
-            for fact, future in zip(asked, futures, strict=True):
-                self._known.pop(fact, None)
-                if not future.done():
-                    future.set_exception(failed)
-                    future.exception()  # whoever asked gets it; a reader that was cancelled must not leave a warning
+            if not asked:
+                asked, self._asked = self._asked, []
+            self._fail(asked, error)
             if not isinstance(error, Exception):
                 raise
             return
-        for fact, future in zip(asked, futures, strict=True):
+        for fact, future in asked:
             if not future.done():
                 future.set_result(answers[fact])
+
+    async def _gather_askers(self) -> None:
+        """Wait some turns of the event loop, until no further check of the stage asks for a fact."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        seen = 0
+        while seen != len(self._asked):
+            seen = len(self._asked)
+            await asyncio.sleep(0)
+
+    def _fail(self, asked: Sequence[tuple[Fact[Any], asyncio.Future[Any]]], error: BaseException) -> None:
+        """Give the error to all who asked; the next read of these facts looks again."""
+        failed = error if isinstance(error, Exception) else ConnectionLost("the look was cancelled", host=self.name)
+        for fact, future in asked:
+            if self._known.get(fact) is future:
+                del self._known[fact]
+            if not future.done():
+                future.set_exception(failed)
+                future.exception()  # whoever asked gets it; a reader that was cancelled must not leave a warning
 
     async def _exchange(
         self, commands: Sequence[Sequence[str]], *, verb: str, seconds: float, stdin: bytes = b""
@@ -192,7 +204,7 @@ class Host:
         unit, log = f"shipway-{name}", f"{OPERATIONS}/{name}.log"
         if marker:
             words = ("sh", "-c", '"$@" && rm -f -- "$0"', marker, *words)
-        await self._await_earlier(unit, seconds)
+        await self.settled(name, seconds=seconds)
         run = (
             *("systemd-run", "--quiet", "--collect", "--wait", f"--unit={unit}"),
             *("-p", f"RuntimeMaxSec={seconds}", "-p", f"StandardOutput=append:{log}"),
@@ -211,22 +223,29 @@ class Host:
             raise Transient(f"another run started {unit} at the same moment", host=self.name, code="SHW-205")
         return Output(ran.status, said.stdout, ran.stderr)
 
-    async def _await_earlier(self, unit: str, seconds: int) -> None:
-        """Wait for the unit of an interrupted run, then ask the caller to look again."""
-        seen = False
+    async def settled(self, *names: str, seconds: int) -> None:
+        """Wait until no earlier run's operation of these names is at work; ask it before deciding what is half done.
+
+        Raises Transient (SHW-205) where one was, so that the caller looks again; DeadlineExceeded after `seconds`.
+        """
+        units, seen = [UnitState(f"shipway-{name}.service") for name in names], ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while (await self.read(UnitState(f"{unit}.service"))).active in AT_WORK:
-                    seen = True
+                while busy := [unit.unit for unit, now in await self._states(units) if now in AT_WORK]:
+                    seen = busy[0].removesuffix(".service")
                     self.forget()
                     await asyncio.sleep(2)
-                if not seen:
-                    return
-                message = f"{unit} of an earlier run was still at work; it has ended, so look again"
-                raise Transient(message, host=self.name, code="SHW-205", fix="Nothing to do: the step looks again.")
-        message = f"{unit} of an earlier run is still at work after {seconds} s"
-        fix = f"See `systemctl status {unit}` and its journal on the host."
-        raise DeadlineExceeded(message, host=self.name, fix=fix)
+            if not seen:
+                return
+            message = f"{seen} of an earlier run was still at work; it has ended, so look again"
+            raise Transient(message, host=self.name, code="SHW-205", fix="Nothing to do: the step looks again.")
+        message = f"{seen} of an earlier run is still at work after {seconds} s"
+        raise DeadlineExceeded(
+            message, host=self.name, fix=f"See `systemctl status {seen}` and its journal on the host."
+        )
+
+    async def _states(self, units: Sequence[UnitState]) -> list[tuple[UnitState, str]]:
+        return [(unit, state.active) for unit, state in zip(units, await self.read_all(units), strict=True)]
 
     async def succeed(self, name: str, words: Sequence[str], *, seconds: int) -> Output:
         """`operate`, and raise CommandFailed unless the exit status is 0."""

@@ -75,6 +75,21 @@ async def test_a_known_fact_is_not_asked_again_until_forgotten(host: Host, tmp_p
     assert host.round_trips == 2
 
 
+async def test_who_asked_before_a_change_still_gets_an_answer(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("one")
+    early = asyncio.ensure_future(host.read(FileText(str(file))))
+    await asyncio.sleep(0)
+    host.forget()  # as `do` does when it ends, with a look of another step not sent yet
+    late = asyncio.ensure_future(host.read(FileText(str(file)), FileText("/none")))
+    assert await asyncio.wait_for(early, 20) == "one"
+    assert await asyncio.wait_for(late, 20) == ("one", None)
+    early = asyncio.ensure_future(host.read(FileText(str(tmp_path / "other"))))
+    await asyncio.sleep(0)
+    early.cancel()
+    assert await asyncio.wait_for(host.read(FileText(str(tmp_path / "other"))), 20) is None
+
+
 async def test_a_file_is_private_until_it_is_in_place(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "secret"
     content = bytes(range(256)) * 300

@@ -46,6 +46,8 @@ BARE = {
         ({"etcd_data": True}, "foreign"),
         ({"admin": True, "etcd_data": True, "certificates": True, "ready": True}, "initialised"),
         ({"admin": True, "etcd_data": True, "certificates": True}, "down"),
+        ({"manifests": True, "certificates": True, "at_work": True}, "at work"),
+        ({"etcd_data": True, "started_by": "te", "at_work": True}, "at work"),
     ],
 )
 def test_an_initialisation_is_judged_by_what_is_there(seen: dict[str, object], state: str) -> None:

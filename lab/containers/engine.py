@@ -18,6 +18,7 @@ CPU_SHARES = "8192"  # eight times the default: under load a starved control pla
 CPU_WEIGHT = "800"
 IMAGE = "shipway-lab-host"
 NETWORK = "lab"
+_STARTED: list[subprocess.Popen[bytes]] = []  # engines outlive who started them; kept, so that none is warned of
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Engine:
                     start_new_session=True,
                     env={**os.environ, "PATH": path},
                 )
+            _STARTED.append(process)
             wait_until("the lab's engine answers", lambda: self._look(process), seconds=60)
         if NETWORK not in self.docker("network", "ls", "--format", "{{.Name}}").split():
             options = (

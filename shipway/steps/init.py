@@ -12,7 +12,8 @@ from shipway.errors import ApiUnavailable, Blocked, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
-from shipway.host import OPERATIONS, Command, Host
+from shipway.facts.services import UnitState
+from shipway.host import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, init_documents
 from shipway.step import Drift, Impact
 from shipway.steps.evidence import collected
@@ -20,7 +21,8 @@ from shipway.steps.evidence import collected
 ADMIN = "/etc/kubernetes/admin.conf"
 CNI = "/etc/cni/net.d"
 STARTED = "/var/lib/shipway/init-started"
-State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign"]
+State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign", "at work"]
+OPERATION = "kubeadm-init"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Seen:
     certificates: bool
     ready: bool
     started_by: str | None
+    at_work: bool = False
 
 
 def decide(seen: Seen, cluster: str) -> State:
@@ -41,7 +44,10 @@ def decide(seen: Seen, cluster: str) -> State:
     `resumable`: our own init broke off and etcd may hold data: kubeadm's phases reuse what is there and are run again.
     `resettable`: something was begun and no etcd data exists, so a reset loses nothing (kubeadm#2353).
     `down`: an initialised control plane that does not answer; `foreign`: etcd data of something unknown.
+    `at work`: the init of an interrupted run goes on by itself, so what is there is half written: wait, look again.
     """
+    if seen.at_work:
+        return "at work"
     if seen.started_by is not None and seen.etcd_data:
         return "resumable" if seen.started_by == cluster and seen.certificates else "foreign"
     if seen.admin and seen.etcd_data:
@@ -64,12 +70,12 @@ class ControlPlaneInitialised:
 
     async def _look(self, on: Host) -> Seen:
         local = f"https://127.0.0.1:{self.cluster.kubernetes.api_port}/readyz"
-        (admin, started, installed), (manifests, etcd, certificates), ready = await asyncio.gather(
+        (admin, started, installed), (manifests, etcd, certificates), (ready, unit) = await asyncio.gather(
             on.read(FileState(ADMIN), FileText(STARTED), Package("kubeadm")),
             on.read(
                 Listing("/etc/kubernetes/manifests"), Listing("/var/lib/etcd/member"), Listing("/etc/kubernetes/pki")
             ),
-            on.read(Says(("curl", "-sk", "--max-time", "8", local))),
+            on.read(Says(("curl", "-sk", "--max-time", "8", local)), UnitState(f"shipway-{OPERATION}.service")),
         )
         if installed is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
@@ -81,6 +87,7 @@ class ControlPlaneInitialised:
             certificates=complete if etcd else bool(certificates),
             ready=ready.stdout.strip() == "ok",
             started_by=started.strip() if started is not None else None,
+            at_work=unit.active in AT_WORK,
         )
 
     async def check(self, on: Host) -> Drift | None:
@@ -97,7 +104,8 @@ class ControlPlaneInitialised:
         return Drift(f"{state} host", "initialised, API ready")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the state is looked at anew
-        """Initialise, or go on with an initialisation that broke off."""
+        """Initialise, or go on with an initialisation that broke off; one still at work is waited for first."""
+        await on.settled(OPERATION, "kubeadm-reset", seconds=self.cluster.kubernetes.init_seconds)
         state = decide(await self._look(on), self.cluster.name)
         if state == "resettable" or (state == "foreign" and self.reset):
             await reset(on)
@@ -108,7 +116,7 @@ class ControlPlaneInitialised:
         if state == "resumable":
             words.append(f"--ignore-preflight-errors={','.join(await self._ignored(on))}")
         limit = self.cluster.kubernetes.init_seconds
-        output = await on.operate("kubeadm-init", words, seconds=limit, marker=STARTED)
+        output = await on.operate(OPERATION, words, seconds=limit, marker=STARTED)
         if not output.ok:
             raise await collected(on, "kubeadm init", output)
         await on.do(Command(("rm", "-f", config)))

@@ -50,7 +50,8 @@ class NodeJoined:
         return None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
-        """Make a token, join, delete the token."""
+        """Make a token, join, delete the token; a join of an interrupted run that is still at work is waited for."""
+        await on.settled("kubeadm-join", "kubeadm-reset", seconds=self.cluster.kubernetes.join_seconds)
         await self._reachable(on)
         begun, manifests = await on.read(Listing("/etc/kubernetes"), Listing("/etc/kubernetes/manifests"))
         if manifests or set(begun) & {"bootstrap-kubelet.conf", "pki"}:

@@ -1,0 +1,61 @@
+"""How a GPU proof ended, as the report gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from shipway.cluster import Cluster
+from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu_proof_links import Link
+from shipway.gpu_proof_seen import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How the proof ended. `verified` counts cards that a pod held while all others were held too.
+
+    `devices` maps pod to card; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
+    failure `error` names the broken `link`, and the pods and `evidence` are kept.
+    """
+
+    outcome: Literal["ok", "failed", "no cards declared"]
+    expected: int
+    allocatable: int = 0
+    verified: int = 0
+    devices: Mapping[str, str] = field(default_factory=dict)
+    compute: Literal["passed", "failed", "not run"] = "not run"
+    notes: tuple[str, ...] = ()
+    link: Link | None = None
+    error: ShipwayError | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the part `gpus` of the report as plain data."""
+        return {
+            "outcome": self.outcome,
+            "expected": self.expected,
+            "allocatable": self.allocatable,
+            "verified": self.verified,
+            "devices": sorted(self.devices.values()),
+            "compute": self.compute,
+            "notes": list(self.notes),
+            "link": asdict(self.link) if self.link else None,
+            "evidence": dict(self.evidence),
+        }
+
+
+def no_cards(cluster: Cluster) -> Proof:
+    """Give the proof of no cards: right where the cluster file says so of every host, else a failure."""
+    if all(host.gpus == 0 for host in cluster.hosts):
+        return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
+    fix = "Look at `lspci -d 10de:` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
+    error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-601", fix=fix)
+    return Proof("failed", 0, error=error)
+
+
+def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
+    """Give the evidence as plain data for the report."""
+    return {**asdict(evidence), "not_collected": list(missing)}
