@@ -31,7 +31,15 @@ async def bootstrap(
     reset: tuple[str, ...] = (),
     report_file: str | None = None,
 ) -> State[Report]:
-    """Bring up the cluster of a cluster file, or (mode plan) say what that would change; run again to resume."""
+    """Bring up the cluster of a cluster file, or (mode plan) say what that would change; run again to resume.
+
+    Args:
+        cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
+        mode: plan changes nothing and says what would be changed; bootstrap changes it.
+        hosts: Only these hosts, as the cluster file names them; none given means all.
+        reset: Hosts whose unknown etcd data may be LOST; none, unless a person decided so.
+        report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
+    """
     async with running(cluster_file, mode, hosts, reset, report_file) as run:
         async with asyncio.TaskGroup() as together:
             admission = Admission(run, together)

@@ -1,0 +1,1 @@
+"""What puts the flows on a Prefect server: deployments, automations, images."""
