@@ -68,7 +68,8 @@ def _card(evidence: Evidence) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.pci is not None and node.host.pci < node.expected:
             yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} cards"
-        elif node.allocatable < node.expected <= node.capacity:
+        # A plugin that has ended leaves capacity as it was and takes allocatable to 0: only one that runs has judged.
+        elif node.plugin and node.plugin.phase == "Running" and node.allocatable < node.expected <= node.capacity:
             sick = node.capacity - node.allocatable
             yield f"{node.name}: the plugin reports {sick} of {node.capacity} cards as unhealthy"
 

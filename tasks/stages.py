@@ -13,6 +13,7 @@ from shipway.converge import On, converge
 from shipway.host import Host
 from shipway.kube import Kube, save_kubeconfig
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.nodes import NodeRegistered
 from shipway.survey import CLOCK, Survey, survey
 from tasks import (
     container_runtime,
@@ -28,11 +29,12 @@ from tasks import (
     prepare_system,
 )
 from tasks.context import Run
-from tasks.verify import CARD_SECONDS, NODE_SECONDS, cards_allocatable, gpu_proof, nodes_ready
+from tasks.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
+REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
 GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
 
 
@@ -116,6 +118,10 @@ async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> li
 async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
     """Give a node its labels, and take the control plane's taint away where pods are wanted there."""
     spec = run.cluster.host(host)
+    if run.allow is not Impact.NOTHING and gates.node_steps(run.cluster, spec, run.cards(spec)):
+        registered = await waited(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)
+        if registered.outcome != "ok":
+            return [registered]
     return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.cards(spec)), host)
 
 
@@ -158,7 +164,7 @@ _SPECIAL = (
     Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage("node_settings", _node, _always(300.0)),
     Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
-    Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + 120), 0),
+    Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
 STAGES: dict[str, Stage] = {

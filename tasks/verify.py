@@ -8,12 +8,15 @@ from shipway.kube import Kube
 from shipway.kube_looks import cards, why_not_ready
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.nodes import nodes_by_name
+from shipway.steps.plugin import NAMESPACE as PLUGIN_NAMESPACE
+from shipway.steps.plugin import PLUGIN
 from tasks import gates
 from tasks.context import Run
 from tasks.waiting import by_api, spoken, waited
 
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
 CARD_SECONDS = 300.0
+ROLLOUT_SECONDS = 120.0  # of the plugin, node after node; most of it is the grace of the pod that goes
 HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are Ready at once or not at all
 
 
@@ -44,6 +47,10 @@ async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]
     if not wanted:
         return []
     kube = await run.kube()
+    # A plugin that is being replaced takes its cards away with it, and the node tells that seconds later: first the
+    # plugin in its newest form, then its cards. Where it does not come up, the missing cards are named by node.
+    plugin = gates.WorkloadRuns("DaemonSet", PLUGIN, PLUGIN_NAMESPACE)
+    await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
     together = await waited(run, stage, gates.CardsAllocatable(wanted), kube, seconds=CARD_SECONDS)
     if together.outcome == "ok":
         return [together]

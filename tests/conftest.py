@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,3 +29,11 @@ def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     with told(prefect_place, tmp_path_factory.mktemp("reports")) as story:
         yield story
+
+
+@pytest.fixture(autouse=True)
+def _swept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what Prefect's client leaves while its own test still stands, not in a later test of something else."""
+    yield
+    if {"prefect_place", "story"} & set(request.fixturenames):
+        gc.collect()

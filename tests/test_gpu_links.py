@@ -97,6 +97,9 @@ def host(**changes: Any) -> HostGpuFacts:
     return HostGpuFacts(**{**values, **changes})
 
 
+WAITS = PodSeen("p", "n1", "Pending", why="ContainerCreating")
+
+
 def pending(*events: str, **more: Any) -> tuple[PodSeen, ...]:
     return (PodSeen("gpu-test-1", "n1", "Pending", events=events, **more),)
 
@@ -138,6 +141,7 @@ BLIND = PodSeen(
         ),
         (evidence(handler=None, allocatable=0, capacity=0, plugin=None), "RuntimeClass", "no RuntimeClass nvidia"),
         (evidence(handler="other"), "RuntimeClass", "its handler is other"),
+        (evidence(allocatable=0, capacity=2, host=host(handler=False), plugin=WAITS), "runtime", "no runtime named"),
         (
             evidence(refusal='pods "x" is forbidden: pod rejected: RuntimeClass "nvidia" not found'),
             "RuntimeClass",

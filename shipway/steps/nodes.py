@@ -48,6 +48,22 @@ class NodesReady:
 
 
 @dataclass(frozen=True)
+class NodeRegistered:
+    """The node's kubelet has registered it: some seconds after the join's last file is there."""
+
+    node: str
+
+    @property
+    def name(self) -> str:
+        """The node."""
+        return f"node {self.node} is registered"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for the node."""
+        return None if self.node in await nodes_by_name(on) else Drift("no such node", "registered")
+
+
+@dataclass(frozen=True)
 class CardsAllocatable:
     """Every node offers as many cards as it should, by what its kubelet says, not by the plugin's pod being up."""
 

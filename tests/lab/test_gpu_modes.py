@@ -24,9 +24,12 @@ def test_the_default_runtime_mode_proves_every_card(site: Site) -> None:
 
 async def test_a_host_without_the_nvidia_handler_is_diagnosed_with_the_missing_link(site: Site) -> None:
     """Another owner takes the handler away; the proof itself repairs nothing, so it must name the broken link."""
-    cluster = Cluster.load(site.cluster_file(gpu={"mode": "runtime_class", "compute": "off", "verify_seconds": 20}))
+    cluster = Cluster.load(site.cluster_file(gpu={"mode": "runtime_class", "compute": "off", "verify_seconds": 60}))
     assert site.run().code == 0
-    site.on("w2", "sed -i '/nvidia/,/BinaryName/d' /etc/containerd/config.toml && systemctl restart containerd")
+    site.on(
+        "w2",
+        "sed -i 's/runtimes[.]nvidia/runtimes.renamed/' /etc/containerd/config.toml && systemctl restart containerd",
+    )
     site.kubectl("-n kube-system delete pod -l name=nvidia-device-plugin-ds --field-selector spec.nodeName=w2")
     pool = Pool()
     try:
