@@ -52,7 +52,7 @@ def no_cards(cluster: Cluster) -> Proof:
     if all(host.gpus == 0 for host in cluster.hosts):
         return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
     fix = "Look at `lspci -d 10de:` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
-    error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-601", fix=fix)
+    error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-613", fix=fix)
     return Proof("failed", 0, error=error)
 
 

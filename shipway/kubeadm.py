@@ -11,6 +11,7 @@ import yaml
 
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
+from shipway.compatibility import kubeadm_api
 
 VERSION_TAG = 0xA0  # [0], the only optional element before the public key
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
@@ -29,13 +30,6 @@ PAUSE = {
 Minor = tuple[int, int]
 
 
-def api_version(minor: Minor) -> str:
-    """Give kubeadm's configuration API: v1beta2 up to 1.21, v1beta3 from 1.22, v1beta4 from 1.31."""
-    if minor >= (1, 31):
-        return "kubeadm.k8s.io/v1beta4"
-    return "kubeadm.k8s.io/v1beta3" if minor >= (1, 22) else "kubeadm.k8s.io/v1beta2"
-
-
 def image_repository(cluster: Cluster) -> str:
     """Give the registry of the control plane's images: as declared, else upstream's (k8s.gcr.io before 1.25)."""
     upstream = "registry.k8s.io" if cluster.kubernetes.minor >= (1, 25) else "k8s.gcr.io"
@@ -45,14 +39,6 @@ def image_repository(cluster: Cluster) -> str:
 def sandbox_image(cluster: Cluster) -> str:
     """Give the pause image that kubeadm and containerd must agree on (kubeadm#2851)."""
     return f"{image_repository(cluster)}/pause:{PAUSE[cluster.kubernetes.minor[1]]}"
-
-
-def control_plane_labels(minor: Minor) -> tuple[str, ...]:
-    """Give the taint keys of a control plane: `master` before 1.24, both in 1.24, `control-plane` since 1.25."""
-    old, new = "node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"
-    if minor < (1, 24):
-        return (old,)
-    return (old, new) if minor < (1, 25) else (new,)
 
 
 def _args(minor: Minor, values: Mapping[str, str]) -> Any:
@@ -79,7 +65,7 @@ def _registration(cluster: Cluster, host: HostSpec) -> dict[str, Any]:
 
 def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
     """Give kubeadm init's configuration: no secret is in it, the bootstrap token is kubeadm's own and short-lived."""
-    kubernetes, api = cluster.kubernetes, api_version(cluster.kubernetes.minor)
+    kubernetes, api = cluster.kubernetes, f"kubeadm.k8s.io/{kubeadm_api(cluster.kubernetes.minor)}"
     size = {"node-cidr-mask-size": str(kubernetes.node_mask)}
     init = {
         "apiVersion": api,
@@ -122,7 +108,7 @@ def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -
     discovery = {"apiServerEndpoint": cluster.endpoint, "token": token, "caCertHashes": [ca_hash]}
     return [
         {
-            "apiVersion": api_version(cluster.kubernetes.minor),
+            "apiVersion": f"kubeadm.k8s.io/{kubeadm_api(cluster.kubernetes.minor)}",
             "kind": "JoinConfiguration",
             "discovery": {"bootstrapToken": discovery, "tlsBootstrapToken": token},
             "nodeRegistration": _registration(cluster, host),
