@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
 from prefect import State
@@ -33,30 +34,52 @@ def run_name() -> str:
     return f"bootstrap {name}" + (" (plan)" if given.get("mode") == "plan" else "")
 
 
+class Reporter(Protocol):
+    """What makes a run's report."""
+
+    def __call__(self, run: Run, *, broken_off: str = "") -> Report:
+        """Give the report; `broken_off` says what ended the run before its time."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a kind of run is surrounded: whether it only looks, and what makes and leaves its report."""
+
+    only_looks: bool = False
+    report: Reporter = report_of
+    leave: Callable[[Run], Awaitable[None]] = leave
+
+
 @asynccontextmanager
-async def running(
-    cluster_file: str, mode: Mode, hosts: Sequence[str], reset: Sequence[str], report_file: str | None
+async def running(  # noqa: PLR0917 - the flow's parameters, in their order
+    cluster_file: str,
+    mode: Mode,
+    hosts: Sequence[str],
+    reset: Sequence[str],
+    report_file: str | None,
+    manner: Manner | None = None,
 ) -> AsyncIterator[Run]:
     """Give the run of a flow; its report is left as artifacts and, where asked for, in a file.
 
     Raises Refused for a bad cluster file, an unknown host, or while another run holds the cluster.
     """
     run = Run(Cluster.load(Path(cluster_file)), mode, hosts, reset)
+    manner = manner or Manner(only_looks=mode == "plan")
     run.flow_runs.append(UUID(flow_run.id))
     run.view.opened(run)
-    with held(run.folder / "lock", run.cluster.name, shared=mode == "plan"):
+    with held(run.folder / "lock", run.cluster.name, shared=manner.only_looks):
         async with opened(run), progressing(run):
             try:
                 yield run
             except BaseException as error:
-                run.report = report_of(run, broken_off=_why(error))
+                run.report = manner.report(run, broken_off=_why(error))
                 raise
             else:
-                run.report = report_of(run)
+                run.report = manner.report(run)
             finally:
                 _write(run, report_file)
     with contextlib.suppress(asyncio.CancelledError):
-        await leave(run)
+        await manner.leave(run)
 
 
 def _why(error: BaseException) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shipway.cluster_hosts import HostSpec, HostSsh, Jump, Ssh, first_label
 from shipway.cluster_sources import AptRepository, Key, Manifest, Sources
@@ -24,6 +24,7 @@ from shipway.cluster_types import (
     Port,
     Version,
 )
+from shipway.window_rules import fault
 
 __all__ = [
     "AptRepository",
@@ -39,10 +40,12 @@ __all__ = [
     "Name",
     "Network",
     "Part",
+    "Repair",
     "Runtime",
     "Sources",
     "Ssh",
     "System",
+    "Window",
     "first_label",
 ]
 
@@ -155,3 +158,37 @@ class System(Part):
     ports: tuple[Port, ...] = Field(
         (6443, 2379, 2380, 10250, 10257, 10259), description="Ports that must be free on a bare control plane."
     )
+
+
+class Window(Part):
+    """When services may be repaired: it opens by a rule, in the controller's local time, for so many minutes."""
+
+    cron: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description='Five fields: `"0 2 * * 6"` opens it on Saturdays at 02:00.'
+    )
+    rrule: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Or a rule of RFC 5545, as `FREQ=MONTHLY;BYDAY=1SU;BYHOUR=3;BYMINUTE=0;BYSECOND=0`."
+    )
+    minutes: Annotated[Count, Field(ge=1, le=10080)] = Field(120, description="How long it stays open.")
+
+    @model_validator(mode="after")
+    def _rule(self) -> Self:
+        if why := fault(self.cron, self.rrule):
+            raise ValueError(why)
+        return self
+
+
+class Repair(Part):
+    """What drift repair may do by itself; a run may be asked for less or more."""
+
+    allow: Literal["none", "files", "service", "workloads"] = Field(
+        "service", description="Highest impact of a repair; what is above it is reported."
+    )
+    ask: Flag = Field(default=False, description="Pause for an approval in Prefect's UI before anything is repaired.")
+    hosts_at_once: Annotated[Count, Field(ge=1, le=100)] = Field(
+        1, description="Hosts whose services are repaired at the same time."
+    )
+    disturb: tuple[Name, ...] = Field(
+        (), description="Hosts whose containerd and kubelet may be restarted beside running GPU pods."
+    )
+    window: Window | None = Field(None, description="Only then more than files is repaired; none: at any time.")

@@ -69,6 +69,17 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIt
             yield result
 
 
+async def looked_at(
+    steps: Sequence[Check[On]], on: On, told: Callable[[StepResult], None] = lambda _: None
+) -> list[StepResult]:
+    """Give what each step sees, changing nothing; unlike a plan, no failure hides what comes after it."""
+    looks = await asyncio.gather(*(_look(step, on) for step in steps))
+    results = [_told(step, seen, Impact.NOTHING) for step, seen in zip(steps, looks, strict=True)]
+    for result in results:
+        told(result)
+    return results
+
+
 def _impact(step: Check[On]) -> Impact:
     return step.impact if isinstance(step, Step) else Impact.NOTHING
 

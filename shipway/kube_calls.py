@@ -35,6 +35,7 @@ class Calls:
         self._known: dict[str, asyncio.Task[tuple[int, str]]] = {}
         self._reads: set[asyncio.Task[tuple[int, str]]] = set()
         self._resources: dict[tuple[str, str], Resource] = {}
+        self._pages: dict[str, tuple[str, Object, list[Object]]] = {}
 
     async def send(
         self,
@@ -50,7 +51,7 @@ class Calls:
 
     def forget(self) -> None:
         """Drop every answer known so far: the next look is a real one."""
-        self._known = {}
+        self._known, self._pages = {}, {}
 
     async def stop_reading(self) -> None:
         """Cancel the reads that nobody waits for any more."""
@@ -124,14 +125,23 @@ class Calls:
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields, "continue": ""}
         items: list[Object] = []
         while True:
-            code, text = await self.raw(_with(path, query))
+            code, text = await self.raw(asked := _with(path, query))
             if code != OK:
                 raise refusal(f"list of {kind}", code, text)
-            page = json.loads(text)
-            items += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or ()]
+            page, found = self._page(asked, text, {"apiVersion": api_version, "kind": kind})
+            items += found
             query["continue"] = (page.get("metadata") or {}).get("continue", "")
             if not query["continue"]:
                 return items
+
+    def _page(self, path: str, text: str, head: Object) -> tuple[Object, list[Object]]:
+        """Give a page and its items, read once however many ask: a thousand nodes are megabytes of JSON."""
+        known = self._pages.get(path)
+        if known is None or known[0] is not text:
+            page: Object = json.loads(text)
+            known = (text, page, [{**head, **item} for item in page.get("items") or ()])
+            self._pages[path] = known
+        return known[1], known[2]
 
     async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
         """Give the last lines a pod printed; empty where its container has not started or is gone."""

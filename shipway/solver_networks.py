@@ -166,3 +166,11 @@ def ports(cluster: Cluster) -> Iterator[Fault]:
     port = cluster.kubernetes.api_port
     if port in TAKEN:
         yield Fault(("kubernetes", "api_port"), f"{port} is the port of {TAKEN[port]}")
+
+
+def disturbed(cluster: Cluster) -> Iterator[Fault]:
+    """A host that repairs may disturb must be one of the file's: a typing error there would protect nobody."""
+    known = {host.name for host in cluster.hosts}
+    for index, name in enumerate(cluster.repair.disturb):
+        if name not in known:
+            yield Fault(("repair", "disturb", index), f"no host {name} in this file; it has {', '.join(sorted(known))}")

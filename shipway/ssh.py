@@ -198,6 +198,11 @@ class Pool:
             self._hosts[target] = (connection, Host(target.name, connection))
         return self._hosts[target][1]
 
+    async def hang_up(self, target: Target) -> None:
+        """Close the connection of a host; its session connects anew when it is used again."""
+        if target in self._hosts:
+            await self._hosts[target][0].close()
+
     async def close(self) -> None:
         """Close every connection."""
         connections = [connection for connection, _ in self._hosts.values()]

@@ -41,7 +41,7 @@ async def _follow(run: Run) -> None:
         made = await acreate_progress_artifact(0.0, key=_key(run, "progress"), description="stages that have ended")
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            share = min(99.0, 100.0 * len(run.results) / (STAGES_A_HOST * len(run.hosts) + 7))
+            share = min(99.0, 100.0 * len(run.results) / _stages(run))
             if share > shown:
                 shown = share
                 await aupdate_progress_artifact(made, share)
@@ -49,8 +49,13 @@ async def _follow(run: Run) -> None:
         get_run_logger().warning("no progress artifact: %s", error)
 
 
+def _stages(run: Run) -> int:
+    """Give about how many stages a run has: a drift pass has one a host and the cluster's."""
+    return len(run.hosts) + 1 if run.mode == "drift" else STAGES_A_HOST * len(run.hosts) + 7
+
+
 def _key(run: Run, what: str) -> str:
-    return f"bootstrap-{run.cluster.name}-{what}"
+    return f"{'drift' if run.mode == 'drift' else 'bootstrap'}-{run.cluster.name}-{what}"
 
 
 async def leave(run: Run) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
 from shipway.cluster import Cluster
@@ -26,12 +26,13 @@ from shipway.retry import patiently
 from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
 from shipway.survey import Survey
+from tasks.findings import Finding
 from tasks.stage_result import StageResult, StepRow
 
 if TYPE_CHECKING:
     from tasks.report import Report
 
-Mode = Literal["bootstrap", "plan"]
+Mode = Literal["bootstrap", "plan", "drift"]
 CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
 
 
@@ -86,7 +87,7 @@ class Run:
             known = ", ".join(host.name for host in cluster.hosts)
             raise Refused(f"{', '.join(unknown)}: no such host in the cluster file; it has {known}", code="SHW-100")
         self.cluster, self.mode, self.only, self.reset = cluster, mode, tuple(only), tuple(reset)
-        self.allow = Impact.NOTHING if mode == "plan" else Impact.WORKLOADS
+        self.allow = Impact.WORKLOADS if mode == "bootstrap" else Impact.NOTHING
         self.view = VIEW.get(Unseen())
         self.started = time.monotonic()
         self.results: list[StageResult] = []
@@ -98,6 +99,13 @@ class Run:
         self.proof: Proof | None = None
         self.report: Report | None = None
         self.busy: dict[str, str] = {}
+        self.findings: dict[str, list[Finding]] = {}
+        self.cluster_findings: list[Finding] = []
+        self.across: list[Finding] = []
+        self.permits: dict[str, Impact] = {}
+        self.allocatable: dict[str, int] = {}
+        self.fights: list[str] = []
+        self.trend: list[dict[str, Any]] = []
         self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.last_said: dict[str, str] = {}
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
@@ -162,6 +170,11 @@ class Run:
     def folder(self) -> Path:
         """The controller's folder of this cluster: lock, kubeconfig, tokens."""
         return Path(self.cluster.state_dir).expanduser() / self.cluster.name
+
+    async def hang_up(self, name: str) -> None:
+        """End the connection of a host that is done with; the control plane's leads to the API and stays."""
+        if name != self.control.name:
+            await self._pool.hang_up(self.cluster.target(self.cluster.host(name)))
 
     async def close(self) -> None:
         """End every connection."""

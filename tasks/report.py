@@ -19,9 +19,9 @@ from shipway.step import Outcome
 from tasks.context import CLUSTER, Mode, Run
 from tasks.stage_result import StageResult, reported, worst
 
-RunOutcome = Literal["ok", "planned", "partial", "failed", "refused"]
+RunOutcome = Literal["ok", "planned", "drifted", "partial", "failed", "refused"]
 NO_CARDS: dict[str, Any] = {"expected": 0, "allocatable": 0, "verified": 0, "devices": []}
-EXIT_CODES: dict[RunOutcome, int] = {"ok": 0, "planned": 0, "refused": 1, "partial": 2, "failed": 3}
+EXIT_CODES: dict[RunOutcome, int] = {"ok": 0, "planned": 0, "refused": 1, "drifted": 2, "partial": 2, "failed": 3}
 
 
 @dataclass(frozen=True, slots=True)

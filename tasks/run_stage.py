@@ -54,7 +54,7 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
     run, log = current(), get_run_logger()
     run.view.began(host, stage)
     result = await _done(run, stage, host)
-    for row in result.rows:
+    for row in (row for row in result.rows if row.outcome != "ok" or not STAGES[stage].terse):
         log.info("%s: %s%s", row.step, row.outcome, f" (was {row.have}; want {row.want})" if row.want else "")
     for error in result.errors:
         log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)

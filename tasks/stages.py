@@ -29,6 +29,8 @@ from tasks import (
     prepare_system,
 )
 from tasks.context import Run
+from tasks.drift_look import look_at_cluster, look_at_host
+from tasks.drift_repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
 
@@ -42,13 +44,15 @@ GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled 
 class Stage:
     """One stage: `work(run, stage, host)` gives the results of its steps, within `seconds` an attempt.
 
-    `retries` is the outer retry layer (the inner one is shipway.retry); what waits by itself needs none.
+    `retries` is the outer retry layer (the inner one is shipway.retry); what waits by itself needs none. A `terse`
+    one logs only what is not as wanted: of a thousand hosts nobody reads the rest.
     """
 
     name: str
     work: Work
     seconds: Callable[[Cluster], float]
     retries: int = RETRIES
+    terse: bool = False
 
 
 async def _brought(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
@@ -157,6 +161,13 @@ _HOST_STAGES = {
     "kubernetes_packages": (kubernetes_packages, 1500.0),
 }
 _CLUSTER_STAGES = {"pod_network": pod_network, "device_plugin": device_plugin, "dashboard": dashboard}
+_DRIFT = (
+    Stage("look", look_at_host, _always(240.0), 1, terse=True),
+    Stage("look_at_cluster", look_at_cluster, _always(300.0), 1, terse=True),
+    Stage("repair", repair_host, _always(3600.0), 0, terse=True),
+    Stage("repair_drained", repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
+    Stage("repair_cluster", repair_cluster, _always(1200.0), 0, terse=True),
+)
 _SPECIAL = (
     Stage("preflight", _look_over, _always(180.0)),
     Stage("control_plane", _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
@@ -168,7 +179,7 @@ _SPECIAL = (
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
 STAGES: dict[str, Stage] = {
-    **{stage.name: stage for stage in _SPECIAL},
+    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},
     **{name: Stage(name, partial(_on_host, module), _always(limit)) for name, (module, limit) in _HOST_STAGES.items()},
     **{name: Stage(name, partial(_on_cluster, module), _always(1200.0)) for name, module in _CLUSTER_STAGES.items()},
 }

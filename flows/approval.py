@@ -1,0 +1,66 @@
+"""The approval of a repair: the flow run pauses, and a form in Prefect's UI shows the plan and takes the answer."""
+
+from __future__ import annotations
+
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import apause_flow_run
+from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from tasks.context import Run
+from tasks.drift_parts import cluster_parts, host_parts
+from tasks.drift_permission import Permission, repairable
+from tasks.drift_report import findings_of
+from tasks.findings import Finding
+
+APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an answer, the next pass asks again
+SHOWN = 60
+
+
+class Approval(RunInput):
+    """The form."""
+
+    approve: bool = Field(default=False, title="Repair", description="On: repair what is listed. Off: change nothing.")
+    leave_out: list[str] = Field(
+        default_factory=list, title="Leave out", description="Hosts that are not touched this time."
+    )
+    comment: str = Field(default="", title="Comment", description="Kept in the log of this run.")
+
+
+def wanted(run: Run, allowed: Permission) -> list[Finding]:
+    """Give the findings that this pass would repair."""
+    most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
+    for host in run.hosts:
+        most |= {(part.host, part.stage): part.most for part in host_parts(run, host)}
+    return [
+        finding
+        for finding in findings_of(run)
+        if (finding.host, finding.stage) in most
+        and repairable(run, allowed, finding, most[finding.host, finding.stage])
+    ]
+
+
+async def approved(run: Run, allowed: Permission, path: str) -> Approval | None:
+    """Show the plan and wait for the answer; no answer within an hour is a no.
+
+    Gives None where there is nothing to approve.
+    """
+    plan = wanted(run, allowed)
+    if not plan:
+        return None
+    form = Approval.with_initial_data(description=described(plan, path))
+    try:
+        answer = await apause_flow_run(wait_for_input=form, timeout=APPROVAL_SECONDS, poll_interval=2)
+    except FlowPauseTimeout:
+        return Approval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
+    get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
+    return answer
+
+
+def described(plan: list[Finding], path: str) -> str:
+    """Give the plan as Markdown for the form."""
+    lines = [f"# Repair of {path}", "", f"{len(plan)} things drifted and would be repaired:", ""]
+    lines += [f"- **{f.host}**: {f.step} ({f.impact.lower()}): {f.have} → {f.want}" for f in plan[:SHOWN]]
+    more = [f"- and {len(plan) - SHOWN} more"] if len(plan) > SHOWN else []
+    return "\n".join([*lines, *more])

@@ -1,0 +1,82 @@
+"""The command line of drift repair; it is no part of flows.drift_repair, for that file runs as `__main__`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from flows.command_line import FAILED, REFUSED, WIDTH, Parser, check, write_refusal
+from flows.flight import flown, history
+from flows.local_api import LocalApi
+from shipway.errors import ShipwayError
+
+if TYPE_CHECKING:
+    from prefect import State
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of `python -m flows.drift_repair`."""
+    made = Parser(
+        prog="python -m flows.drift_repair",
+        description="Find what drifted from a cluster file, repair what is allowed, look again.",
+        epilog="Exit status: 0 nothing drifted or all of it repaired, 1 refused, 2 drift is left, 3 failed.",
+    )
+    made.add_argument("cluster_file", type=Path, help="the cluster file")
+    made.add_argument(
+        "--repair",
+        choices=("none", "files", "service", "workloads"),
+        help="highest impact of a repair (default: repair.allow of the cluster file)",
+    )
+    made.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host (may be repeated)")
+    made.add_argument("--ask", action="store_true", default=None, help="pause for an approval in Prefect's UI")
+    made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
+    made.add_argument("--quiet", action="store_true", help="only say how it ended")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit status."""
+    asked = parser().parse_args(arguments)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    try:
+        check(asked.report, asked.cluster_file, asked.host)
+        return _run(asked, console)
+    except ShipwayError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        write_refusal(asked.report, error, "drift", console)
+        return REFUSED
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on")
+        return FAILED
+
+
+def _run(asked: argparse.Namespace, console: Console) -> int:
+    """Run the flow, say how it ended, and see its history recorded."""
+    with LocalApi() as api:
+        if not asked.quiet:
+            console.print("Starting Prefect's API ..." if api.own else f"Prefect's API: {api.url}", highlight=False)
+        from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect, which reads the environment
+        from flows.drift_summary import say  # noqa: PLC0415
+        from tasks.drift_report import DriftReport  # noqa: PLC0415
+
+        report = str(asked.report.resolve()) if asked.report else None
+        api.wait()
+
+        async def flight() -> State[Any]:
+            state: State[Any] = await drift_repair(
+                str(asked.cluster_file.resolve()), asked.repair, tuple(asked.host), asked.ask, report, return_state=True
+            )
+            return state
+
+        run = flown(console, f"drift of {asked.cluster_file}", flight, quiet=asked.quiet).run
+        if run is None or not isinstance(run.report, DriftReport):
+            return FAILED
+        say(console, run.report)
+        missing = api.drain(run.flow_runs, len(run.task_runs))
+        history(console, api, run, missing)
+        return run.report.exit_code

@@ -1,0 +1,160 @@
+"""The passes of drift repair: look at all hosts, repair them within the blast radius, then the cluster's objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shipway.drain import left_cordoned, uncordon
+from shipway.errors import ShipwayError
+from shipway.repair_history import History
+from shipway.step import Impact
+from tasks.context import CLUSTER, Run
+from tasks.drift_look import between
+from tasks.drift_parts import cluster_parts, host_parts
+from tasks.drift_permission import Permission, judged, repairable
+from tasks.drift_report import findings_of
+from tasks.findings import Finding, counted
+from tasks.run_stage import on
+
+if TYPE_CHECKING:
+    from flows.approval import Approval
+
+LOOKS_AT_ONCE = 50  # connections that are open at the same time; 1,000 hosts stay under a gigabyte with it
+FILES_AT_ONCE = 20
+WORSE_AT_MOST = 2  # repairs in a row that leave a host worse end the repairs of this pass
+TREND = 48
+
+
+async def look(run: Run) -> None:
+    """Look at every host, one task each, then at the cluster."""
+    gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with gate:
+            await on("look", name)
+            if not run.findings.get(name):
+                await run.hang_up(name)  # nothing to repair there
+
+    async with asyncio.TaskGroup() as together:
+        for host in run.hosts:
+            together.create_task(one(host.name))
+    run.across = between(list(run.surveys.values()))
+    await on("look_at_cluster", CLUSTER)
+
+
+async def repair_all(run: Run, allowed: Permission, path: str, approval: Approval | None) -> None:
+    """Repair what is allowed and approved, keep what became of it, and judge what is left."""
+    if approval is not None and not approval.approve:
+        await _kept(run, allowed, path, f"not approved: {approval.comment or 'no comment'}")
+        return
+    spared = set(approval.leave_out) if approval else set()
+    await _opened(run)
+    chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
+    files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
+    drained = [name for name, some in chosen.items() if any(allowed.drains(run, f) for f in some)]
+    service = [name for name, some in chosen.items() if some and name not in (*files, *drained)]
+    for name in chosen:
+        run.permits[name] = allowed.of(run, name)
+    await _together(files, FILES_AT_ONCE)
+    breaker = Breaker(run)
+    await breaker.repair("repair", service, run.cluster.repair.hosts_at_once)
+    await breaker.repair("repair_drained", drained, 1)
+    await _cluster(run, allowed)
+    await _kept(run, allowed, path, breaker.why)
+
+
+def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
+    most = {part.stage: part.most for part in host_parts(run, run.cluster.host(host))}
+    own = run.findings.get(host, ())
+    return [f for f in own if f.stage in most and repairable(run, allowed, f, most[f.stage])]
+
+
+async def _together(hosts: Sequence[str], at_once: int) -> None:
+    """Repair files on many hosts: nothing is restarted, so there is nothing to spread."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(name: str) -> None:
+        async with gate:
+            await on("repair", name)
+
+    async with asyncio.TaskGroup() as together:
+        for name in hosts:
+            together.create_task(one(name))
+
+
+class Breaker:
+    """Repairs of services a few hosts at a time; two in a row that leave a host worse end them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._worse, self.why = run, 0, ""
+
+    async def repair(self, stage: str, hosts: Sequence[str], at_once: int) -> None:
+        """Repair hosts in order, so many at a time."""
+        waiting = list(hosts)
+
+        async def lane() -> None:
+            while waiting and not self.why:
+                name = waiting.pop(0)
+                before = len(self._run.findings.get(name, ()))
+                stood = await on(stage, name)
+                self._judge(name, before, stood=stood is not None)
+
+        async with asyncio.TaskGroup() as together:
+            for _ in range(at_once):
+                together.create_task(lane())
+
+    def _judge(self, name: str, before: int, *, stood: bool) -> None:
+        after = [f for f in self._run.findings.get(name, ()) if f.action != "repaired"]
+        failed = any(f.action in ("failed", "came back") for f in after)
+        worse = not stood or failed or len(after) > before
+        self._worse = self._worse + 1 if worse else 0
+        if self._worse >= WORSE_AT_MOST:
+            self.why = f"stopped: {self._worse} repairs in a row left their host worse, the last one {name}"
+
+
+async def _opened(run: Run) -> None:
+    """Open the nodes that a killed pass left cordoned; they are repaired again where that is still needed."""
+    try:
+        kube = await run.kube()
+        for name in await left_cordoned(kube):
+            if name in {host.name for host in run.hosts}:
+                await uncordon(kube, name)
+    except ShipwayError as error:
+        run.view.said(CLUSTER, "repair", f"nodes that are left cordoned cannot be told: {error.message}")
+
+
+async def _cluster(run: Run, allowed: Permission) -> None:
+    """Repair objects, and see what the hosts' repairs did to the nodes."""
+    most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
+    own = [f for f in run.cluster_findings if (f.host, f.stage) in most]
+    run.permits[CLUSTER] = min(allowed.now, Impact.SERVICE)
+    changed = any(f.action == "repaired" for some in run.findings.values() for f in some)
+    if own and (changed or any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
+        await on("repair_cluster", CLUSTER)
+
+
+async def _kept(run: Run, allowed: Permission, path: str, held: str = "") -> None:
+    """Give every finding that is left its reason and command, and add the pass to the history."""
+    for name, findings in run.findings.items():
+        run.findings[name] = _held(run, allowed, findings, path, held)
+    run.cluster_findings = _held(run, allowed, run.cluster_findings, path, held)
+    findings = findings_of(run)
+    history, now = History(run.folder / "history.json"), datetime.now(UTC)
+    history.keep(counted(findings), [f.key for f in findings if f.action == "repaired"], now)
+    fights = history.fights(now)
+    run.fights = [
+        f"{host}: {step}: repaired {count} times within a day: something else owns that setting"
+        for (host, step), count in fights.items()
+    ]
+    run.trend = history.trend(TREND)
+
+
+def _held(run: Run, allowed: Permission, findings: Sequence[Finding], path: str, held: str) -> list[Finding]:
+    """Judge what nothing was done about."""
+    judged_now = judged(run, allowed, [f for f in findings if f.action == "reported"], path)
+    done = [f for f in findings if f.action != "reported"]
+    kept = [f.became("held back", held) if held and f.level and not f.command else f for f in judged_now]
+    return [*done, *kept]

@@ -1,0 +1,96 @@
+"""Drift repair: look at everything, repair what is allowed, look again. `python -m flows.drift_repair`."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # first of all, as in flows.bootstrap
+    from flows.drift_command import main
+
+    raise SystemExit(main())
+
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from flows.approval import approved
+from flows.drift_passes import look, repair_all
+from flows.running import Manner, running
+from shipway.cluster import Cluster
+from shipway.cluster_lease import held
+from shipway.errors import ShipwayError
+from shipway.step import Impact
+from tasks.context import Run
+from tasks.drift_artifacts import leave_drift
+from tasks.drift_permission import permission
+from tasks.drift_report import DriftReport, drift_report, said
+from tasks.workloads import find_busy
+
+Allow = Literal["none", "files", "service", "workloads"]
+
+
+def drift_name() -> str:
+    """Give the flow run's name: "drift of te"."""
+    path = Path(flow_run.parameters["cluster_file"])
+    try:
+        return f"drift of {Cluster.load(path).name}"
+    except ShipwayError:
+        return f"drift of {path.name}"  # the run itself refuses the file, and says why
+
+
+@flow(name="drift-repair", flow_run_name=drift_name, persist_result=False)
+async def drift_repair(
+    cluster_file: str,
+    repair: Allow | None = None,
+    hosts: tuple[str, ...] = (),
+    ask: bool | None = None,  # noqa: FBT001 - a flow's parameters are the fields of its form
+    report_file: str | None = None,
+) -> State[DriftReport]:
+    """Find what drifted from the cluster file, repair what is allowed without disturbing a workload, look again.
+
+    Args:
+        cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
+        repair: Highest impact of a repair: none only looks, files restarts nothing, service may restart containerd or
+            the kubelet where no GPU pod runs, workloads drains hosts. None given means what the cluster file says.
+        hosts: Only these hosts, as the cluster file names them; none given means all, and what the hosts share.
+        ask: Pause for an approval in the UI before anything is repaired. None given means what the cluster file says.
+        report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
+    """
+    declared = Cluster.load(Path(cluster_file)).repair
+    allow = Impact[(repair or declared.allow).upper()]
+    manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
+    async with running(cluster_file, "drift", hosts, (), report_file, manner) as run:
+        await look(run)
+        if allow > Impact.NOTHING and run.surveys:
+            await _repaired(run, allow, cluster_file, ask=declared.ask if ask is None else ask)
+    report = run.report
+    if not isinstance(report, DriftReport):
+        raise TypeError("the pass left no report")
+    return _ended(report)
+
+
+async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
+    """Repair under the cluster's lease, as far as is allowed now and approved."""
+    run.allow = allow
+    await find_busy(run)
+    allowed = permission(run, allow, datetime.now().astimezone())
+    approval = await approved(run, allowed, path) if ask else None
+    try:
+        kube = await run.kube()
+    except ShipwayError:  # the API is down: what brings it back must be possible without it
+        await repair_all(run, allowed, path, approval)
+        return
+    who = f"{os.environ.get('USER', 'root')}@{socket.gethostname()} pid {os.getpid()}, {flow_run.name}"
+    async with held(kube, who):
+        await repair_all(run, allowed, path, approval)
+
+
+def _ended(report: DriftReport) -> State[DriftReport]:
+    """Give the flow run's final state: completed where nothing is left, else failed under the outcome's name."""
+    if report.outcome == "ok":
+        return Completed(message=said(report), data=report)
+    return Failed(name=report.outcome.capitalize(), message=said(report), data=report)

@@ -1,0 +1,72 @@
+"""A flow flown from a command line: under a view, ended in order by signals, its history told afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from flows.local_api import LocalApi
+from shipway.errors import ShipwayError
+
+if TYPE_CHECKING:
+    from prefect import State
+
+    from flows.terminal import Plain
+    from tasks.context import Run
+
+
+def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Plain:
+    """Run a flow under a view; give the view, which has the run. Raises Refused as the flow does."""
+    from flows.terminal import shown  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
+    from tasks.context import VIEW  # noqa: PLC0415
+
+    async def fly() -> None:
+        view.at_start = end_on_signals  # after Prefect has set its own: that one cuts off what is under way
+        state = await flight()
+        ended = await state.aresult(raise_on_failure=False)
+        if isinstance(ended, ShipwayError):
+            raise ended  # it never began
+        if isinstance(ended, Exception):
+            console.print("".join(traceback.format_exception(ended)), markup=False, highlight=False, soft_wrap=True)
+
+    with shown(console, title, quiet=quiet) as view:
+        VIEW.set(view)
+        try:
+            asyncio.run(fly())
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            console.print("interrupted: connections are closed, and what was done so far is reported")
+    return view
+
+
+def end_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once."""
+    loop, main_task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def end() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        if main_task:
+            main_task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+
+
+def history(console: Console, api: LocalApi, run: Run, missing: str) -> None:
+    """Say where the run can be seen."""
+    if missing:
+        console.print(f"warning: Prefect's history of this run has gaps: {missing}", style="yellow", highlight=False)
+    place = f"/runs/flow-run/{run.flow_runs[0]}"
+    if api.own:
+        home = os.environ.get("PREFECT_HOME")
+        server = f"{f'PREFECT_HOME={home} ' if home else ''}prefect server start"
+        line = f"see the run: `{server}`, then http://127.0.0.1:4200{place}"
+    else:
+        line = f"see the run: {api.url.removesuffix('/api')}{place}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

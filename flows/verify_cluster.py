@@ -1,0 +1,31 @@
+"""The GPU proof on its own: a deployment that shows every day that each card can still be scheduled and used."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import State, flow
+
+from flows.running import Manner, running, verdict
+from flows.verify_gpus import verify_gpus
+from tasks.context import CLUSTER
+from tasks.report import Report
+from tasks.run_stage import on
+
+
+@flow(name="verify-cluster", persist_result=False)
+async def verify_cluster(cluster_file: str, report_file: str | None = None) -> State[Report]:
+    """Prove that every card of a running cluster can be scheduled and used; test pods only, nothing is changed.
+
+    Args:
+        cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
+        report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
+    """
+    async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True)) as run:
+        seen = await asyncio.gather(*(on("preflight", host.name) for host in run.hosts))
+        run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
+        await on("control_plane_ready", CLUSTER)
+        run.ready |= {host.name for host in run.hosts if (found := run.surveys.get(host.name)) and found.joined}
+        if run.ready:
+            await verify_gpus(run.cluster.name, return_state=True)
+    return verdict(run)

@@ -1,0 +1,57 @@
+"""What repairs were done when, kept on the controller: who fights over a setting, and how drift goes over time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+FIGHT, DAY = 3, timedelta(hours=24)
+PASSES, REPAIRS = 200, 2000  # kept; at a pass every 30 minutes these are four days
+
+
+class History:
+    """Passes and repairs of one cluster in a file of its own; a file that cannot be read begins anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept = self._read()
+
+    def _read(self) -> dict[str, list[Any]]:
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            return {"passes": list(kept["passes"]), "repairs": [tuple(map(str, row)) for row in kept["repairs"]]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {"passes": [], "repairs": []}
+
+    def keep(self, counts: Mapping[str, int], repaired: Sequence[tuple[str, str]], now: datetime) -> None:
+        """Add a pass: how many findings came to each end, and the (host, step) that were repaired; write the file.
+
+        Raises OSError.
+        """
+        when = now.isoformat(timespec="seconds")
+        self._kept["passes"] = [*self._kept["passes"], {"when": when, **counts}][-PASSES:]
+        self._kept["repairs"] = [*self._kept["repairs"], *((host, step, when) for host, step in repaired)][-REPAIRS:]
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self._path.with_suffix(".new")
+        draft.write_text(json.dumps(self._kept), encoding="utf-8")
+        draft.replace(self._path)
+
+    def fights(self, now: datetime) -> dict[tuple[str, str], int]:
+        """Give what was repaired three times and more within a day, and how often: something else owns it."""
+        recent = Counter((host, step) for host, step, when in self._kept["repairs"] if _within(when, now))
+        return {key: count for key, count in recent.items() if count >= FIGHT}
+
+    def trend(self, passes: int) -> list[dict[str, Any]]:
+        """Give the last passes, oldest first: `when`, and how many findings came to each end."""
+        return list(self._kept["passes"][-passes:])
+
+
+def _within(when: str, now: datetime) -> bool:
+    try:
+        return now - datetime.fromisoformat(when) <= DAY
+    except (ValueError, TypeError):
+        return False

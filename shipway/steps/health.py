@@ -1,0 +1,161 @@
+"""Checks of a host that is part of a cluster: certificates, disks, and the kubelet's configuration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import yaml
+
+from shipway.errors import Blocked
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText
+from shipway.facts.services import UnitState
+from shipway.host import Command, Host
+from shipway.step import Drift, Impact
+
+DAY = 86400.0
+# kubeadm's leaf certificates live a year and are renewed by an upgrade or `kubeadm certs renew` (kubeadm: certificate
+# management). The kubelet renews its own at 70 to 90 % of its life, so 30 days left there mean that it cannot.
+EXPIRY_DAYS = 30
+FULL_PERCENT = 85  # the kubelet evicts pods at 85 % of the image file system (eviction signals: imagefs.available<15%)
+DISKS = ("/", "/var/lib/containerd", "/var/lib/kubelet")
+KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+PKI = "/etc/kubernetes/pki"
+CONTROL_PLANE_CERTIFICATES = tuple(
+    f"{PKI}/{name}.crt"
+    for name in (
+        "apiserver",
+        "apiserver-etcd-client",
+        "apiserver-kubelet-client",
+        "ca",
+        "etcd/ca",
+        "etcd/healthcheck-client",
+        "etcd/peer",
+        "etcd/server",
+        "front-proxy-ca",
+        "front-proxy-client",
+    )
+)
+KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
+KUBELET_FILES = (KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env")
+NO_OPENSSL = 127
+
+
+def expires(said: str) -> float | None:
+    """Give seconds since 1970 of `notAfter=Nov 24 08:03:27 2027 GMT`, openssl's words; None for anything else."""
+    _, found, stamp = said.strip().partition("notAfter=")
+    try:
+        when = datetime.strptime(stamp.split("\n")[0].removesuffix(" GMT"), "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return when.timestamp() if found else None
+
+
+@dataclass(frozen=True)
+class CertificatesValid:
+    """No certificate of this host expires within 30 days; only the dates leave the host."""
+
+    paths: tuple[str, ...]
+    name: str = "certificates are valid for 30 days and more"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask openssl for the dates; a file that is not there is its own step's affair."""
+        command = ("openssl", "x509", "-noout", "-enddate", "-in")
+        answers = await on.read_all([Says((*command, path)) for path in self.paths])
+        if answers and answers[0].status == NO_OPENSSL:
+            raise Blocked("no openssl there", host=on.name, fix=f"Install openssl on {on.name}.")
+        now, soon = time.time(), []
+        for path, answer in zip(self.paths, answers, strict=True):
+            when = expires(answer.stdout) if answer.ok else None
+            if when is not None and when - now < EXPIRY_DAYS * DAY:
+                days = (when - now) / DAY
+                short = path.removeprefix(f"{PKI}/")
+                soon.append(f"{short} {f'in {days:.0f} days' if days > 0 else 'has expired'}")
+        want = f"{EXPIRY_DAYS} days left (`kubeadm certs renew all`, then restart the control plane's pods)"
+        return Drift(f"expires: {', '.join(soon)}", want) if soon else None
+
+
+@dataclass(frozen=True)
+class DiskRoomLeft:
+    """No file system that pods and images live on is nearly full."""
+
+    name: str = "disks have room"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask df; paths on one file system count once."""
+        said = (await on.read(Says(("df", "-P", *DISKS)))).stdout
+        full = {}
+        for line in said.splitlines()[1:]:
+            fields = line.split()
+            percent = fields[4].removesuffix("%") if len(fields) > 5 else ""  # noqa: PLR2004 - df -P has six columns
+            if percent.isdigit() and int(percent) > FULL_PERCENT:
+                full[fields[5]] = f"{fields[5]} {percent} % full"
+        want = f"at most {FULL_PERCENT} % (the kubelet evicts pods above)"
+        return Drift(", ".join(full.values()), want) if full else None
+
+
+@dataclass(frozen=True)
+class KubeletConfigured:
+    """The kubelet's file says what the cluster file declares; kubeadm owns the rest of it."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    traps: ClassVar[tuple[int, ...]] = (17,)
+    wanted: Mapping[str, Any] = field(hash=False)
+    name: str = "the kubelet's configuration says what is declared"
+
+    async def _config(self, on: Host) -> dict[str, Any]:
+        text = await on.read(FileText(KUBELET_CONFIG))
+        if text is None:
+            raise Blocked("the host has not joined yet", host=on.name)
+        try:
+            config = yaml.safe_load(text)
+        except yaml.YAMLError:
+            config = None
+        return config if isinstance(config, dict) else {}
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the keys that are declared."""
+        config = await self._config(on)
+        if "kind" not in config:
+            raise Blocked(f"{KUBELET_CONFIG} is no kubelet configuration", host=on.name, fix=REMAKE)
+        wrong = [key for key, value in self.wanted.items() if config.get(key) != value]
+        have = ", ".join(f"{key}: {config.get(key, 'not set')}" for key in wrong)
+        return Drift(have, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+        """Set the declared keys, keep every other."""
+        config = await self._config(on)
+        info = await on.read(FileState(KUBELET_CONFIG))
+        text = yaml.safe_dump({**config, **self.wanted})
+        await on.write(KUBELET_CONFIG, text.encode(), mode=info.mode if info else "644")
+
+
+REMAKE = "Make it anew there with `kubeadm upgrade node phase kubelet-config`, then restart the kubelet."
+
+
+@dataclass(frozen=True)
+class KubeletLoaded:
+    """The kubelet was started after its files last changed.
+
+    kubeadm writes them and starts the kubelet within the same second, so that second counts as after.
+    """
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    name: str = "kubelet runs its current configuration"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the time of start with the files' times of change, both in whole seconds."""
+        files = await on.read_all([FileState(path) for path in KUBELET_FILES])
+        info = await on.read(UnitState("kubelet.service"))
+        changed = max((file.changed for file in files if file), default=0)
+        if info.active != "active" or info.active_since >= changed:
+            return None  # a kubelet that does not run is the affair of "kubelet is active and enabled"
+        return Drift("started before its configuration changed", "started after")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+        """Restart it; running containers go on without it."""
+        await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))

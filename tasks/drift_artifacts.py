@@ -1,0 +1,106 @@
+"""What a drift pass leaves in Prefect: the table of drift, the trend, the map of cards, and events to build on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_progress_artifact, acreate_table_artifact
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from tasks.context import Run
+from tasks.drift_report import DriftReport, gpu_map, said
+from tasks.findings import Finding, counted, left
+
+SHOWN = 500  # rows of the table: the report file has all
+MOST_EVENTS = 50
+BAR = 24
+
+
+async def leave_drift(run: Run) -> None:
+    """Leave artifacts and events; Prefect's trouble is told in its log and stops nothing."""
+    report = run.report
+    if not isinstance(report, DriftReport):
+        return
+    key = f"drift-{run.cluster.name}"
+    try:
+        await acreate_progress_artifact(100.0, key=f"{key}-progress", description="the pass has ended")
+        await acreate_markdown_artifact(drift_markdown(report), key=f"{key}-report", description=said(report))
+        await acreate_table_artifact(table(report.findings), key=f"{key}-findings", description="What drifted")
+        await acreate_markdown_artifact(trend_markdown(report.trend), key=f"{key}-trend", description="The last passes")
+        cards = gpu_map(run, run.allocatable)
+        if cards:
+            await acreate_table_artifact(cards, key=f"{key}-gpus", description="Cards by host")
+    except Exception as error:  # noqa: BLE001 - an artifact is no reason to fail a pass
+        get_run_logger().warning("no artifact of this pass: %s", error)
+    _events(run, report)
+
+
+def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Give the drift table, worst first, short enough for a phone."""
+    done = [finding for finding in findings if finding.action == "repaired"]
+    rows = [*left(findings), *done][:SHOWN]
+    return [
+        {"host": f.host, "step": f.step, "have": f.have, "want": f.want, "impact": f.impact, "action": f.action}
+        for f in rows
+    ]
+
+
+def drift_markdown(report: DriftReport) -> str:
+    """Give the pass as Markdown: what is left with its command, what was repaired, fights, errors."""
+    lines = [f"# Drift of {report.cluster}: {report.outcome}", "", f"{said(report)}; {report.seconds:.0f} s.", ""]
+    rest = left(report.findings)
+    lines += _section("Left as it is", [_told(f) for f in rest[:SHOWN]])
+    lines += _section("Repaired", [f"**{f.host}**: {_flat(f.step)} (was {_flat(f.have)})" for f in _repaired(report)])
+    lines += _section("Repaired again and again", [_flat(line) for line in report.fights])
+    errors = [f"**{e.host}**: {_flat(e.cause)} `{e.code}`. Next: {_flat(e.fix)}" for e in report.errors]
+    return "\n".join([*lines, *_section("Not looked at, or failed", errors)]) + "\n"
+
+
+def _repaired(report: DriftReport) -> list[Finding]:
+    return [finding for finding in report.findings if finding.action == "repaired"]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
+
+
+def _told(f: Finding) -> str:
+    """Give a finding that is left as a list entry."""
+    want = f"; want {_flat(f.want)}" if f.want else ""
+    why = f" {f.action.capitalize()}: {_flat(f.why)}" if f.why else f" {f.action.capitalize()}."
+    command = f" `{f.command}`" if f.command else ""
+    return f"**{f.host}**: {_flat(f.step)}: {_flat(f.have)}{want}.{why}{command}"
+
+
+def trend_markdown(trend: Sequence[dict[str, Any]]) -> str:
+    """Give the last passes as bars of text: found in all, and what is left of it."""
+    head = ["# Drift over the last passes", "", "| pass | found | left | |", "|---|---|---|---|"]
+    rows = []
+    for one in trend:
+        found = sum(count for name, count in one.items() if name != "when")
+        rest = found - int(one.get("repaired", 0))
+        bar = "█" * min(BAR, rest) + "░" * min(BAR - min(BAR, rest), found - rest)
+        rows.append(f"| {str(one['when'])[5:16].replace('T', ' ')} | {found} | {rest} | {bar} |")
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _flat(text: str) -> str:
+    """Give foreign text on one line, harmless in Markdown."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())[:300]
+
+
+def _events(run: Run, report: DriftReport) -> None:
+    """Tell Prefect's event stream: one event for what was found, one a repair, one for what is held back."""
+    if not report.findings:
+        return
+    name = run.cluster.name
+    resource = {"prefect.resource.id": f"shipway.cluster.{name}", "prefect.resource.name": name}
+    rest = left(report.findings)
+    emit_event("shipway.drift.found", resource, payload={"counts": counted(report.findings), "left": len(rest)})
+    for finding in [*_repaired(report), *(f for f in rest if f.action == "held back")][:MOST_EVENTS]:
+        what = "repaired" if finding.action == "repaired" else "held-back"
+        fields = {"host": finding.host, "step": finding.step, "impact": finding.impact, "why": finding.why}
+        emit_event(f"shipway.drift.{what}", resource, payload=json.loads(json.dumps(fields)))

@@ -1,0 +1,149 @@
+"""What a drift pass looks at: every stage's steps of a host and of the cluster, and how far repairing them may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from shipway.cluster import Cluster, node_ip
+from shipway.cluster_parts import HostSpec
+from shipway.host import Host
+from shipway.kube import Kube
+from shipway.kubeadm import init_documents
+from shipway.step import Check, Impact
+from shipway.steps import health
+from shipway.steps.containerd import ContainerdConfigured, CriAnswers
+from shipway.steps.health_cluster import (
+    EveryNodeDeclared,
+    HostIsNode,
+    KubeadmRemembers,
+    NodeOpen,
+    NodeReady,
+    NodeTaints,
+    PodsStable,
+)
+from shipway.steps.plugin import NAMESPACE, PLUGIN, SELECTOR
+from shipway.steps.preflight import AddressOnHost, CardsHealthy
+from shipway.steps.services import ServiceLoaded
+from tasks import (
+    container_runtime,
+    control_plane,
+    dashboard,
+    device_plugin,
+    gates,
+    join_worker,
+    kubernetes_packages,
+    nvidia_runtime,
+    pod_network,
+    prepare_system,
+)
+from tasks.context import CLUSTER, Run
+from tasks.gates import node_steps
+
+On = TypeVar("On", Host, Kube)
+PREPARED: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
+ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
+JOINED_BY = ("control_plane", "join_worker")  # initialising and joining is the bootstrap's, never a repair
+
+
+@dataclass(frozen=True)
+class Part(Generic[On]):
+    """Steps of one stage about one host (or the cluster), and the highest impact a repair of them may ever have."""
+
+    host: str
+    stage: str
+    steps: Sequence[Check[On]]
+    most: Impact = Impact.WORKLOADS
+
+
+def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
+    """Give what is looked at on a host, in the order in which it is repaired."""
+    parts = [Part(spec.name, _name(module), _steps(module, run.cluster, spec)) for module in PREPARED]
+    if spec.gpus == 0:
+        parts = [part for part in parts if part.stage != "nvidia_runtime"]
+    return [*parts, _joined(run, spec), Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[Host]]:
+    """Give a stage's steps; on a host with cards containerd's configuration is the nvidia stage's alone.
+
+    A bootstrap writes it first without and then with the nvidia runtime; a repair that did so would take the runtime
+    away from running pods for a moment.
+    """
+    steps: list[Check[Host]] = module.steps(cluster, spec)
+    if module is container_runtime and spec.gpus != 0:
+        return [step for step in steps if not isinstance(step, ContainerdConfigured | ServiceLoaded | CriAnswers)]
+    return steps
+
+
+def plain_runtime(cluster: Cluster, spec: HostSpec) -> Part[Host]:
+    """Give the container runtime's part of a host that turned out to have no cards (`gpus: auto`)."""
+    return Part(spec.name, _name(container_runtime), container_runtime.steps(cluster, spec))
+
+
+def _joined(run: Run, spec: HostSpec) -> Part[Host]:
+    if spec in run.cluster.control_planes:
+        return Part(spec.name, "control_plane", control_plane.steps(run.cluster, spec), Impact.SERVICE)
+    steps = join_worker.steps(run.cluster, spec, run.session(run.control.name))
+    return Part(spec.name, "join_worker", steps, Impact.SERVICE)
+
+
+def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
+    """Give the checks that only a running host needs."""
+    control = spec in run.cluster.control_planes
+    own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
+    declared = init_documents(run.cluster, run.control)[2]
+    wanted = {key: value for key, value in declared.items() if key not in ("apiVersion", "kind")}
+    return [
+        health.CertificatesValid(own),
+        health.DiskRoomLeft(),
+        AddressOnHost(node_ip(spec)),
+        CardsHealthy(None if spec.gpus == "auto" else spec.gpus),
+        health.KubeletConfigured(wanted),
+        health.KubeletLoaded(),
+    ]
+
+
+def cluster_parts(run: Run) -> list[Part[Kube]]:
+    """Give what is looked at through the API: what all share, then every node of the run."""
+    cluster = run.cluster
+    shared = [Part(CLUSTER, _name(module), _lasting(module.steps(cluster)), Impact.SERVICE) for module in ADD_ONS]
+    nodes = [_node(run, spec) for spec in run.hosts]
+    whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]
+    return [*([] if run.only else shared), *whole, *nodes]
+
+
+def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:
+    """Leave out what is no part of the cluster: a login token on this machine, which ends every day."""
+    return [step for step in steps if not isinstance(step, dashboard.TokenFile)]
+
+
+def _node(run: Run, spec: HostSpec) -> Part[Kube]:
+    kept_away = spec in run.cluster.control_planes and not run.cluster.schedules_on_control_plane
+    steps: list[Check[Kube]] = [HostIsNode(spec.name), NodeReady(spec.name), NodeOpen(spec.name)]
+    steps += [NodeTaints(spec.name, kept_away)]
+    if run.provable(spec):
+        steps.append(gates.CardsAllocatable({spec.name: run.provable(spec)}))
+    return Part(spec.name, "node_settings", [*steps, *node_steps(run.cluster, spec, run.cards(spec))], Impact.SERVICE)
+
+
+def _shared_health(run: Run) -> list[Check[Kube]]:
+    cluster = run.cluster
+    declared = init_documents(cluster, run.control)[1]
+    keys = ("kubernetesVersion", "controlPlaneEndpoint", "imageRepository")
+    wanted = {**{key: str(declared[key]) for key in keys}, **declared["networking"]}
+    checks: list[Check[Kube]] = [
+        gates.ApiAnswers(),
+        gates.EtcdHealthy(),
+        EveryNodeDeclared([host.name for host in cluster.hosts]),
+        KubeadmRemembers(wanted),
+    ]
+    if any(run.cards(host) for host in run.hosts):
+        checks += [gates.PluginRunning(cluster.gpu.mode), PodsStable(PLUGIN, NAMESPACE, SELECTOR)]
+    return checks

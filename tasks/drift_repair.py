@@ -1,0 +1,135 @@
+"""The repair of a drift pass: each host brought back as far as is allowed, and looked at again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from shipway.converge import converge
+from shipway.drain import cordon, drain, uncordon
+from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.host import Host
+from shipway.kube import Kube
+from shipway.step import Impact, StepResult
+from shipway.steps.health_cluster import NodeReady
+from tasks.context import CLUSTER, Run
+from tasks.drift_look import look_at_cluster, look_at_host
+from tasks.drift_parts import Part, cluster_parts, host_parts, plain_runtime
+from tasks.findings import Finding, Key
+from tasks.waiting import heard, spoken, waited
+
+DRAIN_SECONDS = 600.0
+READY_SECONDS = 300.0
+
+
+def parts_of(run: Run, host: str) -> list[Part[Host]]:
+    """Give a host's parts as they were looked at: without nvidia's on a host that has no cards."""
+    spec = run.cluster.host(host)
+    parts = host_parts(run, spec)
+    if spec.gpus == "auto" and not run.cards(spec):
+        plain = plain_runtime(run.cluster, spec)
+        parts = [plain if part.stage == plain.stage else part for part in parts if part.stage != "nvidia_runtime"]
+    return parts
+
+
+async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Repair a host without touching workloads, then look again; what became of each finding is kept in the run."""
+    results = await _converged(run, stage, host, run.permits[host])
+    await _again(run, stage, host, results)
+    return results
+
+
+async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Cordon, drain, repair, look again, uncordon. A host whose drain is held up is opened again, unchanged.
+
+    A host that is not Ready afterwards stays cordoned, and the error says so. Raises DeadlineExceeded where a drain
+    is held up, PostconditionFailed where the host stays cordoned.
+    """
+    kube = await run.kube()
+    await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
+    try:
+        await drain(kube, host, seconds=DRAIN_SECONDS, told=spoken(run, stage, host))
+    except BaseException:
+        await uncordon(kube, host)
+        raise
+    results: list[StepResult] = []
+    try:
+        results = await _converged(run, stage, host, Impact.WORKLOADS)
+        await _again(run, stage, host, results)
+    finally:
+        kube.forget()
+        ready = await waited(run, stage, NodeReady(host), kube, seconds=READY_SECONDS)
+        if ready.outcome == "ok":
+            await uncordon(kube, host)
+    if ready.outcome != "ok":
+        fix = f"See `journalctl -u kubelet` on {host}; then `kubectl uncordon {host}`."
+        raise PostconditionFailed("not Ready after its repair, so it stays cordoned", host=host, fix=fix)
+    return results
+
+
+def _steps(run: Run, host: str) -> list[str]:
+    return [finding.step for finding in run.findings.get(host, ())]
+
+
+async def _converged(run: Run, stage: str, host: str, allow: Impact) -> list[StepResult]:
+    """Converge the parts in which something drifted, each as far as its own limit goes."""
+    session, drifted = run.session(host), {finding.stage for finding in run.findings.get(host, ())}
+    results: list[StepResult] = []
+    for part in parts_of(run, host):
+        if part.stage in drifted or any(result.outcome == "changed" for result in results):
+            session.forget()
+            limit = min(allow, part.most)
+            results += await converge(part.steps, session, limit, heard(run, stage, host))
+    return results
+
+
+async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult]) -> None:
+    """Look again, and keep what became of every finding of this host."""
+    before = list(run.findings.get(host, ()))
+    with contextlib.suppress(ShipwayError):  # a host that is gone after its repair: nothing was confirmed
+        await look_at_host(run, stage, host)
+        after = {finding.key: finding for finding in run.findings.get(host, ())}
+        run.findings[host] = became(before, after, results)
+        return
+    run.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
+
+
+def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequence[StepResult]) -> list[Finding]:
+    """Give what became of each finding: gone is repaired; changed and here again came back; the rest stays."""
+    errors = {result.step: result.error for result in results if result.outcome == "failed" and result.error}
+    changed = {result.step for result in results if result.outcome == "changed"}
+    ended = []
+    for finding in before:
+        error = errors.get(finding.step)
+        if finding.key not in after:
+            ended.append(finding.became("repaired"))
+        elif error is not None:
+            ended.append(finding.became("failed", f"{error.message} Next: {error.fix}"))
+        elif finding.step in changed:
+            ended.append(finding.became("came back", "it was repaired and drifted again at once: something owns it"))
+        else:
+            ended.append(finding)
+    known = {finding.key for finding in before}
+    return [*ended, *(finding for key, finding in after.items() if key not in known)]
+
+
+async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
+    """Repair nodes' settings and the objects that all share, then look again."""
+    kube = await run.kube()
+    before = list(run.cluster_findings)
+    drifted = {(finding.host, finding.stage) for finding in before}
+    results: dict[str, list[StepResult]] = {}
+    for part in cluster_parts(run):
+        if (part.host, part.stage) in drifted:
+            results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
+    await look_at_cluster(run, stage, CLUSTER)
+    after = {finding.key: finding for finding in run.cluster_findings}
+    told = [result for some in results.values() for result in some]
+    run.cluster_findings = became(before, after, told)
+    return told
+
+
+async def _by_api(run: Run, stage: str, part: Part[Kube], kube: Kube) -> list[StepResult]:
+    kube.forget()
+    limit = min(run.permits[CLUSTER], part.most)
+    return await converge(part.steps, kube, limit, heard(run, stage, part.host))

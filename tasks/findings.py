@@ -1,0 +1,71 @@
+"""Findings: what drift a pass found, what repairing it may disturb, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from shipway.redact import redact
+from shipway.step import Impact, StepResult
+
+Action = Literal["reported", "held back", "repaired", "came back", "failed"]
+# What is still wrong afterwards, worst first; the order of the table.
+LEFT: tuple[Action, ...] = ("failed", "came back", "held back", "reported")
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as declared. `impact` is what repairing it may disturb, NOTHING where no step can.
+
+    `why` says what kept it from being repaired or looked at; `command` is what would do it. All texts are redacted.
+    """
+
+    host: str
+    stage: str
+    step: str
+    have: str
+    want: str
+    impact: str
+    action: Action = "reported"
+    why: str = ""
+    command: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Host and step: the same key in the next pass is the same thing."""
+        return self.host, self.step
+
+    @property
+    def level(self) -> Impact:
+        """The impact as a number to compare."""
+        return Impact[self.impact]
+
+    def became(self, action: Action, why: str = "", command: str = "") -> Finding:
+        """Give the finding with what became of it."""
+        return replace(self, action=action, why=redact(why) or self.why, command=command or self.command)
+
+
+def found(host: str, stage: str, result: StepResult) -> Finding | None:
+    """Give the finding of a step's result; None where all is as wanted."""
+    if result.outcome in ("ok", "changed"):
+        return None
+    have, want = (result.drift.have, result.drift.want) if result.drift else ("cannot be told", "")
+    why = f"{result.error.message} Next: {result.error.fix}" if result.error else ""
+    return Finding(host, stage, result.step, redact(have), redact(want), result.impact.name, why=redact(why))
+
+
+def distinct(findings: Iterable[Finding]) -> list[Finding]:
+    """Give each host's step once: two stages may ask for the same thing."""
+    return list({finding.key: finding for finding in reversed(list(findings))}.values())[::-1]
+
+
+def left(findings: Sequence[Finding]) -> list[Finding]:
+    """Give what is still not as declared, worst first."""
+    return sorted((f for f in findings if f.action != "repaired"), key=lambda f: LEFT.index(f.action))
+
+
+def counted(findings: Sequence[Finding]) -> dict[str, int]:
+    """Give how many findings came to each end."""
+    return {action: n for action in ("repaired", *LEFT) if (n := sum(f.action == action for f in findings))}
