@@ -131,8 +131,7 @@ async def _cluster(run: Run, allowed: Permission) -> None:
     most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     own = [f for f in run.cluster_findings if (f.host, f.stage) in most]
     run.permits[CLUSTER] = min(allowed.now, Impact.SERVICE)
-    changed = any(f.action == "repaired" for some in run.findings.values() for f in some)
-    if own and (changed or any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
+    if own and (run.repaired_hosts or any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
         await on("repair_cluster", CLUSTER)
 
 

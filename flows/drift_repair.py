@@ -11,7 +11,7 @@ import os
 import socket
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from prefect import State, flow
 from prefect.runtime import flow_run
@@ -31,6 +31,7 @@ from tasks.drift_report import DriftReport, drift_report, said
 from tasks.workloads import find_busy
 
 Allow = Literal["none", "files", "service", "workloads"]
+LEVELS: dict[Allow, Impact] = dict(zip(get_args(Allow), Impact, strict=True))
 
 
 def drift_name() -> str:
@@ -61,7 +62,7 @@ async def drift_repair(
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     declared = Cluster.load(Path(cluster_file)).repair
-    allow = Impact[(repair or declared.allow).upper()]
+    allow = LEVELS[repair or declared.allow]
     manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
     async with running(cluster_file, "drift", hosts, (), report_file, manner) as run:
         await look(run)

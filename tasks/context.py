@@ -102,6 +102,7 @@ class Run:
         self.findings: dict[str, list[Finding]] = {}
         self.cluster_findings: list[Finding] = []
         self.across: list[Finding] = []
+        self.repaired_hosts: set[str] = set()
         self.permits: dict[str, Impact] = {}
         self.allocatable: dict[str, int] = {}
         self.fights: list[str] = []

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from shipway.converge import looked_at
-from shipway.errors import ErrorReport, ShipwayError
-from shipway.gpu_proof_evidence import see_nodes
+from shipway.errors import ErrorReport
+from shipway.gpu_proof_evidence import collect
 from shipway.gpu_proof_links import broken_link
-from shipway.gpu_proof_seen import Evidence, HostGpuFacts
+from shipway.gpu_proof_seen import HostGpuFacts
 from shipway.host import Host
 from shipway.kube import Kube
 from shipway.kube_looks import cards
@@ -86,11 +86,8 @@ async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
         return finding
     spec, seen = run.cluster.host(finding.host), run.surveys[finding.host]
     facts = HostGpuFacts(seen.cards, seen.driver_cards, seen.driver_said, seen.toolkit)
-    try:
-        nodes = await see_nodes(kube, {spec.name: run.provable(spec)}, {spec.name: facts})
-    except ShipwayError as error:
-        return finding.became("reported", f"which link broke cannot be told: {error.message}")
-    link = broken_link(Evidence(run.cluster.gpu.mode, nodes))
+    evidence, _ = await collect(kube, run.cluster, {spec.name: run.provable(spec)}, {spec.name: facts}, "")
+    link = broken_link(evidence)
     return finding.became("reported", f"{link.name}: {link.why} [{link.code}] Next: {link.fix}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 
 from shipway.converge import converge
@@ -11,7 +13,9 @@ from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.host import Host
 from shipway.kube import Kube
 from shipway.step import Impact, StepResult
-from shipway.steps.health_cluster import NodeReady
+from shipway.steps.health_cluster import NodeReady, PodsStable
+from shipway.steps.nodes import CardsAllocatable
+from shipway.steps.plugin import PLUGIN, PluginRunning
 from tasks.context import CLUSTER, Run
 from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_parts import Part, cluster_parts, host_parts, plain_runtime
@@ -20,6 +24,11 @@ from tasks.waiting import heard, spoken, waited
 
 DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
+SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its cards after that
+EVERY_SECONDS = 2.0
+FOLLOWING = frozenset(
+    {NodeReady("").name, CardsAllocatable({}).name, PluginRunning("").name, PodsStable(PLUGIN, "", "").name}
+)
 
 
 def parts_of(run: Run, host: str) -> list[Part[Host]]:
@@ -90,13 +99,15 @@ async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult])
         await look_at_host(run, stage, host)
         after = {finding.key: finding for finding in run.findings.get(host, ())}
         run.findings[host] = became(before, after, results)
+        run.repaired_hosts |= {f.host for f in run.findings[host] if f.action == "repaired"}
         return
     run.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
 
 
 def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequence[StepResult]) -> list[Finding]:
     """Give what became of each finding: gone is repaired; changed and here again came back; the rest stays."""
-    errors = {result.step: result.error for result in results if result.outcome == "failed" and result.error}
+    # An error with a drift is of a repair; without one it is of a look that did not succeed.
+    errors = {r.step: r.error for r in results if r.outcome == "failed" and r.error and r.drift}
     changed = {result.step for result in results if result.outcome == "changed"}
     ended = []
     for finding in before:
@@ -122,11 +133,24 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     for part in cluster_parts(run):
         if (part.host, part.stage) in drifted:
             results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
-    await look_at_cluster(run, stage, CLUSTER)
-    after = {finding.key: finding for finding in run.cluster_findings}
     told = [result for some in results.values() for result in some]
+    done = run.repaired_hosts or any(result.outcome == "changed" for result in told)
+    await _settled(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
+    after = {finding.key: finding for finding in run.cluster_findings}
     run.cluster_findings = became(before, after, told)
     return told
+
+
+async def _settled(run: Run, stage: str, *, seconds: float) -> None:
+    """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, cards."""
+    ends = time.monotonic() + seconds
+    while True:
+        await look_at_cluster(run, stage, CLUSTER)
+        following = [finding for finding in run.cluster_findings if finding.step in FOLLOWING]
+        if not following or time.monotonic() > ends:
+            return
+        spoken(run, stage, CLUSTER)(f"waits for {following[0].host}: {following[0].step}: {following[0].have}")
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 async def _by_api(run: Run, stage: str, part: Part[Kube], kube: Kube) -> list[StepResult]:

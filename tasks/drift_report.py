@@ -76,7 +76,7 @@ def _unseen(run: Run) -> Sequence[ErrorReport]:
         error
         for result in failed
         for error in result.errors
-        if (not result.rows and (result.host, result.stage) not in later) or result.stage.startswith("repair")
+        if not result.rows and (result.host, result.stage) not in later
     ]
 
 

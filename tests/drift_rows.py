@@ -1,0 +1,220 @@
+"""The table of drift: what somebody breaks on a real host, which step finds it, and what a SERVICE pass makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+CONTAINERD = "/etc/containerd/config.toml"
+KUBELET = "/var/lib/kubelet/config.yaml"
+PLUGIN = "nvidia-device-plugin-daemonset"
+LOADED = "containerd runs its current configuration"
+KUBELET_RUNS = "kubelet is active and enabled"
+APT = "apt knows the kubernetes repository and its key"
+CARDS = "every expected card is allocatable"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is broken: `script` runs as root on `on`; `step` (of `host`) finds it and comes to `end`.
+
+    `also` are steps that may drift with it; `undo` takes back what a pass only reports; `until` is a shell test that
+    is waited for before the pass.
+    """
+
+    what: str
+    script: str
+    step: str
+    end: str = "repaired"
+    on: str = "w1"
+    host: str = "w1"
+    also: tuple[str, ...] = ()
+    undo: str = ""
+    until: str = ""
+
+
+def _cp(what: str, script: str, step: str, end: str = "repaired", **more: str | tuple[str, ...]) -> Row:
+    return Row(what, script, step, end, **{"on": "cp1", "host": "w1", **more})  # type: ignore[arg-type]
+
+
+PODS = (CARDS, "the device plugin runs and sees cards on every node that it is for", f"{PLUGIN} does not crash")
+ROWS: tuple[Row, ...] = (
+    Row(
+        "a swap line is back in /etc/fstab", "echo '/swap.img none swap sw 0 0' >> /etc/fstab", "no swap in /etc/fstab"
+    ),
+    Row("swap.target is unmasked", "systemctl unmask swap.target", "no unit turns swap on again"),
+    Row("a kernel setting is changed live", "sysctl -w net.ipv4.ip_forward=0", "kernel settings are live"),
+    Row(
+        "a kernel setting is changed in its file only",
+        "sed -i 's/ip_forward = 1/ip_forward = 0/' /etc/sysctl.d/k8s.conf",
+        "kernel settings last",
+    ),
+    Row("the kernel modules' file is gone", "rm /etc/modules-load.d/k8s.conf", "kernel modules load at boot"),
+    Row("the host name is changed", "hostname other", "the host name is w1"),
+    Row("our block in /etc/hosts is edited", "sed -i '/ w2$/d; /\\tw2$/d' /etc/hosts", "/etc/hosts names every host"),
+    Row(
+        "an apt source is removed",
+        "rm /etc/apt/sources.list.d/*kubernetes*",
+        APT,
+    ),
+    Row("an apt key is removed", "rm /etc/apt/keyrings/*kubernetes*", APT),
+    Row(
+        "a package has another version",
+        "cp /var/lib/dpkg/status /root/status; sed -i '/^Package: kubectl$/,/^$/s/^Version: 1.20.2/Version: 1.20.9/' "
+        "/var/lib/dpkg/status",
+        "kubelet, kubeadm and kubectl are 1.20.2",
+        "reported",
+        undo="cp /root/status /var/lib/dpkg/status",
+    ),
+    Row("a package's hold is lost", "apt-mark unhold kubelet", "kubelet, kubeadm, kubectl are held"),
+    Row(
+        "containerd's cgroup driver is edited",
+        f"sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' {CONTAINERD}",
+        "containerd has the nvidia runtime",
+        also=(LOADED,),
+    ),
+    Row(
+        "containerd's sandbox image is edited",
+        f"sed -i 's/sandbox_image = .*/sandbox_image = \"other:1\"/' {CONTAINERD}",
+        "containerd has the nvidia runtime",
+        also=(LOADED,),
+    ),
+    Row(
+        "containerd imports a file that overrides it",
+        'mkdir -p /etc/containerd/conf.d && printf \'version = 2\\n[plugins."io.containerd.grpc.v1.cri"]\\n'
+        '  sandbox_image = "other:2"\\n\' > /etc/containerd/conf.d/x.toml && '
+        f"sed -i 's#^imports = .*#imports = [\"/etc/containerd/conf.d/*.toml\"]#' {CONTAINERD}",
+        "containerd has the nvidia runtime",
+        also=(LOADED,),
+    ),
+    Row(
+        "the nvidia runtime is lost",
+        f"sed -i 's/runtimes[.]nvidia/runtimes.renamed/' {CONTAINERD}",
+        "containerd has the nvidia runtime",
+        also=(LOADED,),
+    ),
+    Row("containerd's file is edited and not reloaded", f"touch {CONTAINERD}", LOADED),
+    Row(
+        "containerd is stopped",
+        "systemctl stop containerd",
+        "containerd is active and enabled",
+        also=(LOADED, "containerd's CRI answers", "the node is Ready", *PODS),
+    ),
+    Row("containerd is disabled", "systemctl disable containerd", "containerd is active and enabled"),
+    Row(
+        "the kubelet is stopped",
+        "systemctl stop kubelet",
+        KUBELET_RUNS,
+        also=("the node is Ready", *PODS),
+    ),
+    Row(
+        "the kubelet is disabled",
+        "systemctl disable kubelet",
+        "kubelet is enabled",
+        also=(KUBELET_RUNS,),
+    ),
+    Row(
+        "the kubelet's configuration is edited",
+        f"sed -i 's/cgroupDriver: systemd/cgroupDriver: cgroupfs/' {KUBELET}",
+        "the kubelet's configuration says what is declared",
+        also=("kubelet runs its current configuration",),
+    ),
+    _cp(
+        "the RuntimeClass is gone",
+        f"{KUBECTL} delete runtimeclass nvidia",
+        "RuntimeClass nvidia leads to containerd's handler nvidia",
+        host="cluster",
+    ),
+    _cp(
+        "the device plugin is edited",
+        f"{KUBECTL} -n kube-system patch ds {PLUGIN} --type json -p "
+        '\'[{"op":"add","path":"/spec/template/spec/containers/0/env","value":[{"name":"X","value":"y"}]}]\'',
+        "the NVIDIA device plugin 0.17.1 is declared for every node with cards",
+        host="cluster",
+        also=PODS,
+    ),
+    _cp(
+        "the device plugin is deleted",
+        f"{KUBECTL} -n kube-system delete ds {PLUGIN} --wait=true",
+        "the NVIDIA device plugin 0.17.1 is declared for every node with cards",
+        host="cluster",
+        also=PODS,
+    ),
+    _cp(
+        "the node is NotReady",
+        "true",
+        "the node is Ready",
+        until=f"{KUBECTL} get node w1 --no-headers | grep -q NotReady",
+        also=(KUBELET_RUNS, *PODS),
+    ),
+    _cp(
+        "the node is cordoned",
+        f"{KUBECTL} cordon w1",
+        "the node is not cordoned",
+        "reported",
+        undo=f"{KUBECTL} uncordon w1",
+    ),
+    _cp(
+        "a label is changed",
+        f"{KUBECTL} label node w1 nvidia.com/gpu.present=false --overwrite",
+        "node w1 is labelled nvidia.com/gpu.present=true",
+        also=PODS,
+    ),
+    _cp(
+        "a taint is added",
+        f"{KUBECTL} taint node w1 somebody=here:NoSchedule",
+        "the node has no other taints than its role's",
+        "reported",
+        undo=f"{KUBECTL} taint node w1 somebody-",
+    ),
+    Row(
+        "a card fails",
+        "sed -i '1s/Healthy/Unhealthy/' /var/lib/labgpu/devices",
+        CARDS,
+        "reported",
+        undo="sed -i '1s/Unhealthy/Healthy/' /var/lib/labgpu/devices; sleep 5",
+        until="sleep 5",
+        also=PODS,
+    ),
+    Row(
+        "the device plugin crashes again and again",
+        "true",
+        f"{PLUGIN} does not crash",
+        "reported",
+        host="cluster",
+        also=PODS,
+        until="crictl ps -q --name nvidia-device-plugin-ctr | xargs -r crictl stop -t 0 >/dev/null; sleep 1; kubectl "
+        "--kubeconfig /etc/kubernetes/kubelet.conf -n kube-system get pods --field-selector spec.nodeName=w1 | "
+        "grep -q CrashLoopBackOff",
+        undo="sleep 45",
+    ),
+    _cp(
+        "a node is there that nobody declared",
+        f"printf 'apiVersion: v1\\nkind: Node\\nmetadata: {{name: ghost}}\\n' | {KUBECTL} apply -f -",
+        "every node is declared",
+        "reported",
+        host="cluster",
+        undo=f"{KUBECTL} delete node ghost",
+    ),
+    _cp(
+        "kubeadm-config says something else",
+        f"{KUBECTL} -n kube-system get cm kubeadm-config -o yaml > /root/cm.yaml && "
+        "sed 's/v1.20.2/v1.20.9/' /root/cm.yaml | " + f"{KUBECTL} replace -f -",
+        "kubeadm-config says what the cluster file says",
+        "reported",
+        host="cluster",
+        undo=f'{KUBECTL} -n kube-system patch cm kubeadm-config --type merge -p "$({KUBECTL} create --dry-run=client '
+        '-o json -f /root/cm.yaml | sed \'s/"resourceVersion": "[0-9]*",//\')"',
+    ),
+    Row(
+        "a certificate expires soon",
+        "cd /etc/kubernetes/pki && cp -a front-proxy-client.crt /root/ && openssl x509 -req -days 5 -in "
+        "<(openssl req -new -key front-proxy-client.key -subj /CN=front-proxy-client) -CA front-proxy-ca.crt "
+        "-CAkey front-proxy-ca.key -CAcreateserial -out front-proxy-client.crt",
+        "certificates are valid for 30 days and more",
+        "reported",
+        on="cp1",
+        host="cp1",
+        undo="cp -a /root/front-proxy-client.crt /etc/kubernetes/pki/",
+    ),
+)
