@@ -7,8 +7,6 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     raise SystemExit(main())
 
-import os
-import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,7 +19,7 @@ from flows.approval import approved
 from flows.drift_passes import look, repair_all
 from flows.running import Manner, running
 from shipway.cluster import Cluster
-from shipway.cluster_lease import held
+from shipway.cluster_lease import held, holder
 from shipway.errors import ShipwayError
 from shipway.step import Impact
 from tasks.context import Run
@@ -85,8 +83,7 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     except ShipwayError:  # the API is down: what brings it back must be possible without it
         await repair_all(run, allowed, path, approval)
         return
-    who = f"{os.environ.get('USER', 'root')}@{socket.gethostname()} pid {os.getpid()}, {flow_run.name}"
-    async with held(kube, who):
+    async with held(kube, holder(flow_run.name or "drift repair")):
         await repair_all(run, allowed, path, approval)
 
 

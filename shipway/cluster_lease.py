@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,18 +23,18 @@ STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"  # a MicroTime, as the API wants it
 
 
 @asynccontextmanager
-async def held(kube: Kube, holder: str) -> AsyncIterator[None]:
+async def held(kube: Kube, who: str) -> AsyncIterator[None]:
     """Hold the cluster's lease; it is renewed meanwhile and given back at the end.
 
     Raises Refused SHW-102 naming who holds it since when. An API that does not answer is no reason not to repair it:
     then nobody else can hold the lease either. A holder that was killed is followed after 60 s.
     """
     try:
-        await _take(kube, holder)
+        await _take(kube, who)
     except ApiUnavailable:
         yield
         return
-    renewing = asyncio.create_task(_renew(kube, holder))
+    renewing = asyncio.create_task(_renew(kube, who))
     try:
         yield
     finally:
@@ -39,7 +42,7 @@ async def held(kube: Kube, holder: str) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await renewing
         with contextlib.suppress(ShipwayError):  # it ends by itself within a minute
-            await _put(kube, await _read(kube), holder="")
+            await _put(kube, await _read(kube), who="")
 
 
 def _now() -> str:
@@ -61,20 +64,40 @@ def _holder(found: Object | None) -> str:
     return str(spec.get("holderIdentity") or "") if age < LEASE_SECONDS else ""
 
 
-async def _take(kube: Kube, holder: str) -> None:
+async def _take(kube: Kube, who: str) -> None:
     found = await _read(kube)
-    if other := _holder(found):
+    other = _holder(found)
+    if other and not _dead(other):
         since = str(((found or {}).get("spec") or {}).get("acquireTime", "unknown"))
         message = f"another run works on this cluster: {other} since {since}"
         fix = f"Wait for its end; a killed run's lease ends {LEASE_SECONDS} s after its last sign of life."
         raise Refused(message, code="SHW-102", fix=fix)
-    await _put(kube, found, holder=holder)
+    await _put(kube, found, who=who)
 
 
-async def _put(kube: Kube, found: Object | None, *, holder: str) -> None:
+def holder(what: str) -> str:
+    """Give the name under which this process holds a lease: user, machine, process id, and what it does."""
+    return f"{os.environ.get('USER', 'root')}@{socket.gethostname()} pid {os.getpid()}, {what}"
+
+
+def _dead(other: str) -> bool:
+    """Say whether a holder was a process of this machine that has ended: nobody needs to wait for its lease's end."""
+    match = re.fullmatch(r"[^@]*@(\S+) pid (\d+), .*", other)
+    if not match or match[1] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(match[2]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+async def _put(kube: Kube, found: Object | None, *, who: str) -> None:
     """Write the lease, only if nobody wrote it since it was read. Raises Refused where somebody did."""
     now = _now()
-    spec = {"holderIdentity": holder, "leaseDurationSeconds": LEASE_SECONDS, "acquireTime": now, "renewTime": now}
+    spec = {"holderIdentity": who, "leaseDurationSeconds": LEASE_SECONDS, "acquireTime": now, "renewTime": now}
     meta = {"name": NAME, "namespace": NAMESPACE}
     resource = await kube.resource(API, KIND)
     body: Object = {"apiVersion": API, "kind": KIND, "metadata": meta, "spec": spec}
@@ -90,14 +113,14 @@ async def _put(kube: Kube, found: Object | None, *, holder: str) -> None:
         raise refusal(f"lease {NAMESPACE}/{NAME}", code, text)
 
 
-async def _renew(kube: Kube, holder: str) -> None:
+async def _renew(kube: Kube, who: str) -> None:
     """Renew until cancelled; an API that does not answer is asked again: it may be what is being repaired."""
     while True:
         await asyncio.sleep(RENEW_SECONDS)
         with contextlib.suppress(ShipwayError):
             found = await _read(kube)
-            if found is not None and _holder(found) in ("", holder):
+            if found is not None and _holder(found) in ("", who):
                 acquired = found["spec"].get("acquireTime", _now())
-                changes = {"spec": {"renewTime": _now(), "holderIdentity": holder, "acquireTime": acquired}}
+                changes = {"spec": {"renewTime": _now(), "holderIdentity": who, "acquireTime": acquired}}
                 version = found["metadata"]["resourceVersion"]
                 await kube.patch(API, KIND, NAME, {"metadata": {"resourceVersion": version}, **changes}, NAMESPACE)

@@ -13,7 +13,7 @@ from shipway.gpu_proof_seen import HostGpuFacts
 from shipway.host import Host
 from shipway.kube import Kube
 from shipway.kube_looks import cards
-from shipway.step import StepResult
+from shipway.step import Impact, StepResult
 from shipway.steps.nodes import nodes_by_name
 from shipway.survey import Survey, survey
 from tasks.context import CLUSTER, Run
@@ -51,7 +51,10 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
 
 def _kept(pairs: list[tuple[Part[Host], list[StepResult]]], seen: Survey) -> list[tuple[Part[Host], list[StepResult]]]:
     """Leave of a host that never joined only that: a bootstrap brings about all the rest."""
-    return pairs if seen.joined else [pair for pair in pairs if pair[0].stage in JOINED_BY]
+    if seen.joined:
+        return pairs
+    joining = [(part, results) for part, results in pairs if part.stage in JOINED_BY]
+    return [(part, [one for one in results if one.impact is Impact.WORKLOADS]) for part, results in joining]
 
 
 async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:

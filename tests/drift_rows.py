@@ -183,7 +183,7 @@ ROWS: tuple[Row, ...] = (
         "reported",
         host="cluster",
         also=PODS,
-        until="crictl ps -q --name nvidia-device-plugin-ctr | xargs -r crictl stop -t 0 >/dev/null; sleep 1; kubectl "
+        until="ps -C nvidia-device-p -o pid= | xargs -r kill -9; sleep 2; kubectl "
         "--kubeconfig /etc/kubernetes/kubelet.conf -n kube-system get pods --field-selector spec.nodeName=w1 | "
         "grep -q CrashLoopBackOff",
         undo="sleep 45",

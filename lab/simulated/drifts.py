@@ -91,6 +91,10 @@ def _skew(host: SimulatedHost, values: Values) -> None:
     host.skew = float(values["seconds"])
 
 
+def _disk(host: SimulatedHost, values: Values) -> None:
+    host.free_kib = int(values["free_kib"])
+
+
 def _no_sudo(host: SimulatedHost, values: Values) -> None:  # noqa: ARG001 - the shape of a drift
     host.sudo = False
 
@@ -133,6 +137,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, Values], None]] = {
     "locked": _locked,
     "unlocked": _unlocked,
     "skew": _skew,
+    "disk": _disk,
     "no-sudo": _no_sudo,
     "cgroup": _cgroup,
     "port": _port,

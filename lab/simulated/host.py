@@ -79,6 +79,7 @@ class SimulatedHost:
         self.scale = scale
         self.link = link
         self.skew = 0.0
+        self.free_kib = 200_000_000
         self.sudo = True
         self.reachable = True
         self.refusing = False

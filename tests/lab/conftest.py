@@ -20,6 +20,7 @@ import yaml
 from lab.containers.cluster_file import content
 from lab.containers.lab import Lab
 from lab.containers.model import LabHost, LabPlan
+from tests.prefect_place import api_in
 
 ROOT = Path(__file__).parents[2]
 HOSTS = (
@@ -126,6 +127,17 @@ def lab() -> Iterator[Lab]:
     yield one
     if not os.environ.get("SHIPWAY_KEEP_LAB"):
         one.down()
+
+
+@pytest.fixture(scope="session")
+def drifting(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A bootstrapped cluster that things drift on, and an API of Prefect's in this process, for all tests of drift."""
+    lab.fresh()
+    one = Site(lab, tmp_path_factory.mktemp("drifting"))
+    one.cluster_file()
+    assert one.run().code == 0
+    with api_in(tmp_path_factory.mktemp("prefect")):
+        yield one
 
 
 @pytest.fixture(scope="module")

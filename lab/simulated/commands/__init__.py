@@ -2,6 +2,7 @@
 
 from lab.simulated.commands import (
     apt,
+    certificates,
     containerd,
     copying,
     dpkg,
@@ -20,6 +21,7 @@ from lab.simulated.commands import (
 
 __all__ = [
     "apt",
+    "certificates",
     "containerd",
     "copying",
     "dpkg",

@@ -7,7 +7,7 @@ import time
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
 
-_DISK_KIB, _FREE_KIB = 264_212_084, 200_000_000
+_DISK_KIB = 264_212_084
 
 
 @program("hostname")
@@ -61,12 +61,13 @@ async def date(call: Call) -> int:
 async def df(call: Call) -> int:
     """Say how full the one disk is."""
     asked = parse(call.args, flags="-P -k -h -T", values="--output")
-    used = _DISK_KIB - _FREE_KIB
+    free = call.host.free_kib
+    used = _DISK_KIB - free
     kind, shown = ("Type     ", "ext4     ") if asked.has("-T") else ("", "")
     call.say(f"Filesystem     {kind}1024-blocks     Used Available Capacity Mounted on\n")
     for _ in asked.rest or ["/"]:
-        percent = -(-used * 100 // (used + _FREE_KIB))
-        call.say(f"/dev/sda1      {shown}{_DISK_KIB:>11} {used:>8} {_FREE_KIB:>9} {percent:>7}% /\n")
+        percent = -(-used * 100 // (used + free))
+        call.say(f"/dev/sda1      {shown}{_DISK_KIB:>11} {used:>8} {free:>9} {percent:>7}% /\n")
     return 0
 
 

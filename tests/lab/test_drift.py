@@ -1,0 +1,73 @@
+"""Drift on real hosts: an untouched cluster shows none; each row of the table is found and comes to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.drift_report import DriftReport
+from tests.drift_rows import ROWS, Row
+from tests.lab.conftest import Site
+from tests.lab.drifting import passed
+
+pytestmark = [
+    pytest.mark.lab,
+    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
+    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
+RESULTS = os.environ.get("SHIPWAY_DRIFT_RESULTS")  # a file to keep the table's results in: docs are made from it
+UNTIL_TRIES = 90
+
+
+def waited(drifting: Site, row: Row) -> None:
+    for _ in range(UNTIL_TRIES):
+        if drifting.holds(row.on, f"{{ {row.until}; }} >/dev/null 2>&1"):
+            return
+        time.sleep(1)
+    pytest.fail(f"not so after {UNTIL_TRIES} tries: {row.until}")
+
+
+def test_an_untouched_cluster_shows_no_drift_twenty_times(drifting: Site) -> None:
+    for _ in range(20):
+        report = passed(drifting, "none")
+        assert (report.outcome, report.findings) == ("ok", ())
+        assert all(host.round_trips <= 3 for host in report.hosts)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_what_is_broken_is_found_and_comes_to_its_end(drifting: Site, row: Row) -> None:
+    if "NotReady" in row.what:
+        drifting.on("w1", "systemctl stop kubelet")
+    drifting.lab.exec(row.on, "bash", "-c", row.script)
+    if row.until:
+        waited(drifting, row)
+    try:
+        report = passed(drifting, "service")
+    finally:
+        if row.undo:
+            drifting.lab.exec(row.on, "bash", "-c", row.undo)
+    main = [f for f in report.findings if f.host == row.host and f.step.startswith(row.step)]
+    assert main, report.findings
+    assert {finding.action for finding in main} == {row.end}
+    rest = [finding for finding in report.findings if finding not in main]
+    assert all(finding.step.startswith(row.also or ("nothing",)) for finding in rest), rest
+    if row.end == "repaired":
+        assert report.outcome == "ok", rest
+    kept(row, report)
+
+
+def kept(row: Row, report: DriftReport) -> None:
+    """Keep the row for the page that is made from it."""
+    if RESULTS:
+        with Path(RESULTS).open("a", encoding="utf-8") as file:
+            found = next(f for f in report.findings if f.host == row.host and f.step.startswith(row.step))
+            line = {"what": row.what, "step": found.step, "impact": found.impact, "end": found.action}
+            file.write(json.dumps({**line, "lab": "containers", "seconds": report.seconds}) + "\n")
+
+
+def test_afterwards_nothing_is_left(drifting: Site) -> None:
+    assert passed(drifting, "none").findings == ()

@@ -1,0 +1,148 @@
+"""Drift repair beside real workloads: a GPU pod lives on, a drain keeps budgets, a killed pass is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks import drift_repair
+from tests.drift_rows import KUBECTL, ROWS
+from tests.lab.conftest import ROOT, Site
+from tests.lab.drifting import passed
+
+pytestmark = [
+    pytest.mark.lab,
+    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
+    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
+PASSES = int(os.environ.get("SHIPWAY_DRIFT_PASSES", "6"))
+TOUCH = "touch /etc/containerd/config.toml"
+QUICK = ("swap", "kernel", "hosts", "hold", "apt", "containerd's file", "RuntimeClass", "kubelet's configuration")
+
+
+def pod(image: str, **spec: object) -> dict[str, object]:
+    """Give a pod template that sleeps, and ends at once when it is told."""
+    sleeps = {"name": "c", "image": image, "command": ["sh", "-c", "sleep 86400"]}
+    return {"terminationGracePeriodSeconds": 1, "containers": [{**sleeps, **spec}]}
+
+
+def image_of(site: Site) -> str:
+    return str(yaml.safe_load((site.folder / "cluster.yaml").read_text())["gpu"]["verify_image"])
+
+
+def applied(site: Site, *objects: dict[str, object]) -> None:
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+    site.lab.exec("cp1", "sh", "-c", f"{KUBECTL} apply -f -", give=text)
+
+
+def open_everywhere(site: Site) -> bool:
+    return "SchedulingDisabled" not in site.kubectl("get nodes --no-headers")
+
+
+def test_a_gpu_pod_lives_through_a_service_pass_and_its_host_is_held_back(drifting: Site) -> None:
+    limits = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    spec = {**pod(image_of(drifting), **limits), "nodeName": "w1", "runtimeClassName": "nvidia"}
+    meta = {"name": "holds-a-card", "namespace": "default"}
+    applied(drifting, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    drifting.kubectl("wait --for=condition=Ready pod/holds-a-card --timeout=90s")
+    identity = "get pod holds-a-card -o jsonpath={.status.containerStatuses[0].containerID}"
+    since = "systemctl show -p ActiveEnterTimestampMonotonic containerd kubelet"
+    before = drifting.kubectl(identity), drifting.on("w1", since)
+    drifting.on("w1", f"{TOUCH}; rm /etc/modules-load.d/k8s.conf")
+    ends = {finding.step: finding for finding in passed(drifting, "service").findings}
+    assert ends["kernel modules load at boot"].action == "repaired"
+    held = ends["containerd runs its current configuration"]
+    assert held.action == "held back"
+    assert "cards held by running pods" in held.why
+    assert "--repair workloads --host w1" in held.command
+    assert (drifting.kubectl(identity), drifting.on("w1", since)) == before
+
+
+def test_a_pod_that_nothing_would_start_again_is_not_evicted(drifting: Site) -> None:
+    report = passed(drifting, "workloads")
+    assert report.outcome == "partial"
+    assert any("default/holds-a-card" in error.cause for error in report.errors)
+    assert open_everywhere(drifting)
+    drifting.kubectl("delete pod holds-a-card --wait=true")
+
+
+def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
+    drifting: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {"app": "kept"}
+    limits = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    spec = {**pod(image_of(drifting), **limits), "runtimeClassName": "nvidia"}
+    selector = {"kubernetes.io/hostname": "w1"}
+    template = {"metadata": {"labels": labels}, "spec": {**spec, "nodeSelector": selector}}
+    meta = {"name": "kept", "namespace": "default"}
+    deployment = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    budget = {"minAvailable": 1, "selector": {"matchLabels": labels}}
+    applied(
+        drifting,
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
+        {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": budget},
+    )
+    drifting.kubectl("rollout status deployment/kept --timeout=90s")
+    monkeypatch.setattr(drift_repair, "DRAIN_SECONDS", 8.0)
+    report = passed(drifting, "workloads")
+    assert any("default/kept" in error.cause and "disruption budget" in error.cause for error in report.errors)
+    assert open_everywhere(drifting)
+    drifting.kubectl("delete pdb kept")
+    anywhere = """'[{"op": "remove", "path": "/spec/template/spec/nodeSelector"}]'"""
+    drifting.kubectl(f"patch deployment kept --type json -p {anywhere}")
+    assert passed(drifting, "workloads").outcome == "ok"
+    assert open_everywhere(drifting)
+
+
+def test_a_pass_that_is_killed_in_the_middle_of_a_drain_is_finished_by_the_next(drifting: Site) -> None:
+    drifting.kubectl("rollout status deployment/kept --timeout=90s")
+    drifting.on("w1", TOUCH)
+    env = {**os.environ, "PREFECT_HOME": str(drifting.folder / "killed")}
+    words = (sys.executable, "-m", "flows.drift_repair", str(drifting.folder / "cluster.yaml"), "--repair", "workloads")
+    process = subprocess.Popen(words, cwd=ROOT, env=env, start_new_session=True)
+    ends = time.monotonic() + 120
+    while open_everywhere(drifting):
+        assert process.poll() is None
+        assert time.monotonic() < ends
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not open_everywhere(drifting)
+    assert passed(drifting, "workloads").outcome == "ok"
+    assert open_everywhere(drifting)
+    drifting.kubectl("delete deployment kept")
+
+
+def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -> None:
+    """`SHIPWAY_DRIFT_PASSES=100` for the long form."""
+    rows = [row for row in ROWS if row.end == "repaired" and not row.until and any(word in row.what for word in QUICK)]
+    seed = random.randrange(2**32)  # noqa: S311 - it is told, so that the passes can be had again
+    chooser = random.Random(seed)  # noqa: S311
+    print(f"seed {seed}")
+    seen = []
+    for number in range(PASSES):
+        broken = chooser.sample(rows, chooser.choice((0, 1, 2)))
+        for row in broken:
+            drifting.lab.exec(row.on, "bash", "-c", row.script)
+        report = passed(drifting, "service")
+        found = {finding.step for finding in report.findings}
+        for row in broken:
+            assert any(step.startswith(row.step) for step in found), (row.what, found)
+        allowed = tuple(text for row in broken for text in (row.step, *row.also))
+        assert all(step.startswith(allowed) for step in found), (found, [row.what for row in broken])
+        assert report.outcome == "ok", report.findings
+        seen.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        if number % 10 == 0:
+            print(f"pass {number}: {seen[-1]} MiB")
+    database = sum(path.stat().st_size for path in Path(os.environ["PREFECT_HOME"]).glob("prefect.db*"))
+    print(f"{PASSES} passes: {seen[0]} MiB at first, {seen[-1]} MiB at last; database {database / 2**20:.1f} MiB")
+    assert seen[-1] - seen[len(seen) // 2] < 60, seen  # MiB over the second half

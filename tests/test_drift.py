@@ -1,0 +1,202 @@
+"""Drift on the SIMULATED lab: what the container lab's shared kernel and clock cannot show, and passes of the flow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.bootstrap import bootstrap
+from flows.demo import Demo
+from flows.drift_repair import Allow, drift_repair
+from lab.simulated.control import ask
+from shipway.cluster import Cluster
+from shipway.kube import Kube
+from shipway.ssh import Pool
+from tasks.drift_report import DriftReport
+from tasks.findings import Finding
+from tests.flow_story import patient
+from tests.prefect_place import Place, rows
+
+pytestmark = [
+    pytest.mark.xdist_group("drift"),
+    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@dataclass
+class Scene:
+    """A bootstrapped SIMULATED cluster of three hosts, and a file that declares a fourth."""
+
+    lab: Path
+    file: Path
+    declared: Path
+    home: Path
+
+    def passed(self, repair: Allow = "service", file: Path | None = None, **more: Any) -> DriftReport:
+        """Give the report of a pass."""
+
+        async def fly() -> DriftReport:
+            state = await drift_repair(str(file or self.file), repair, return_state=True, **more)
+            report = await state.aresult(raise_on_failure=False)
+            assert isinstance(report, DriftReport), report
+            return report
+
+        return asyncio.run(fly())
+
+    def drift(self, host: str, kind: str, **values: Any) -> None:
+        """Let something drift."""
+        ask(self.lab, do="drift", host=host, kind=kind, **values)
+
+    def patched(self, kind: str, name: str, changes: dict[str, Any], namespace: str, api: str = "v1") -> None:
+        """Change an object behind Shipway's back."""
+
+        async def change() -> None:
+            cluster, pool = Cluster.load(self.file), Pool()
+            kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
+            await kube.patch(api, kind, name, changes, namespace)
+            await kube.close()
+            await pool.close()
+
+        asyncio.run(change())
+
+
+@pytest.fixture(scope="module")
+def scene(prefect_place: Place) -> Iterator[Scene]:
+    with Demo() as lab:
+        declared = patient(lab.cluster_file())
+        data = yaml.safe_load(declared.read_text(encoding="utf-8"))
+        file = declared.with_name("three.yaml")
+        file.write_text(yaml.safe_dump({**data, "hosts": data["hosts"][:3]}), encoding="utf-8")
+        state = asyncio.run(bootstrap(str(file), return_state=True))
+        assert state.is_completed(), state
+        yield Scene(lab.folder, file, declared, prefect_place.home)
+
+
+def ends(report: DriftReport) -> dict[tuple[str, str], str]:
+    return {finding.key: finding.action for finding in report.findings}
+
+
+def test_an_untouched_cluster_shows_no_drift_and_costs_one_task_a_host(scene: Scene) -> None:
+    report = scene.passed("none")
+    assert (report.outcome, report.findings, report.exit_code) == ("ok", (), 0)
+    names = [name for (name,) in rows(scene.home, "select name from task_run where name like 'look on te%'")]
+    assert sorted(names) == ["look on te1", "look on te2", "look on te3"]
+    assert all(host.round_trips <= 3 for host in report.hosts)
+
+
+REPAIRED = {
+    "swap is on": ("swap-on", {}, "swap is off"),
+    "a kernel setting is changed live": (
+        "sysctl",
+        {"key": "fs.inotify.max_user_instances", "value": "128"},
+        "kernel settings are live",
+    ),
+    "a hold is lost": ("unhold", {"package": "kubelet"}, "kubelet, kubeadm, kubectl are held"),
+    "containerd is stopped": ("stop", {"unit": "containerd.service"}, "containerd is active and enabled"),
+    "the kubelet is disabled": ("disable", {"unit": "kubelet.service"}, "kubelet is enabled"),
+    "a file is removed": ("remove", {"path": "/etc/sysctl.d/k8s.conf"}, "kernel settings last"),
+}
+
+
+@pytest.mark.parametrize("what", REPAIRED)
+def test_what_drifts_on_a_host_is_repaired_in_the_next_pass(scene: Scene, what: str) -> None:
+    kind, values, step = REPAIRED[what]
+    scene.drift("te2", kind, **values)
+    report = scene.passed("service")
+    assert ends(report).get(("te2", step)) == "repaired", ends(report)
+    assert report.outcome == "ok", report.findings
+    assert scene.passed("none").findings == ()
+
+
+REPORTED = {
+    "a clock is off": ("skew", {"seconds": 90}, {"seconds": 0}, "the clocks agree"),
+    "a disk is nearly full": ("disk", {"free_kib": 9_000_000}, {"free_kib": 200_000_000}, "disks have room"),
+}
+
+
+@pytest.mark.parametrize("what", REPORTED)
+def test_what_no_step_can_repair_is_reported(scene: Scene, what: str) -> None:
+    kind, bad, good, step = REPORTED[what]
+    scene.drift("te3", kind, **bad)
+    try:
+        report = scene.passed("workloads")
+    finally:
+        scene.drift("te3", kind, **good)
+    assert ends(report) == {("te3", step): "reported"}
+    assert (report.outcome, report.exit_code) == ("drifted", 2)
+
+
+def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_joins_it(scene: Scene) -> None:
+    report = scene.passed("workloads", scene.declared)
+    assert [(f.host, f.step, f.action) for f in report.findings if f.host == "te4"] == [
+        ("te4", "the node has joined", "reported"),
+    ]
+    finding = next(f for f in report.findings if f.host == "te4")
+    assert finding.command == f"python -m flows.bootstrap {scene.declared} --host te4"
+
+
+def test_a_service_of_the_dashboard_that_was_edited_is_put_right(scene: Scene) -> None:
+    ports = {"spec": {"ports": [{"port": 443, "targetPort": 8443, "nodePort": 31777}]}}
+    scene.patched("Service", "kubernetes-dashboard", ports, "kubernetes-dashboard")
+    report = scene.passed("service")
+    own = [finding for finding in report.findings if finding.host == "cluster"]  # /etc/hosts: te4 was declared before
+    assert [finding.action for finding in own] == ["repaired"]
+    assert "dashboard" in own[0].step
+
+
+def test_above_what_is_allowed_is_reported_with_its_command(scene: Scene) -> None:
+    scene.drift("te2", "disable", unit="kubelet.service")
+    report = scene.passed("files")
+    found = [f for f in report.findings if f.step == "kubelet is enabled"]
+    assert [f.action for f in found] == ["reported"]
+    assert found[0].command == f"python -m flows.drift_repair {scene.file} --repair service --host te2"
+    assert scene.passed("service").outcome == "ok"
+
+
+def test_a_host_that_cannot_be_reached_is_an_error_and_the_others_are_repaired(scene: Scene) -> None:
+    scene.drift("te3", "unhold", package="kubelet")
+    ask(scene.lab, do="cut", host="te2", refuse=True)
+    try:
+        report = scene.passed("service")
+    finally:
+        ask(scene.lab, do="plug", host="te2")
+    assert (report.outcome, report.exit_code) == ("partial", 2)
+    assert [error.host for error in report.errors] == ["te2"]
+    assert ends(report)[("te3", "kubelet, kubeadm, kubectl are held")] == "repaired"
+
+
+def test_three_repairs_of_one_thing_in_a_day_are_told_as_a_fight(scene: Scene) -> None:
+    for _ in range(3):
+        scene.drift("te1", "remove", path="/etc/modules-load.d/k8s.conf")
+        report = scene.passed("files")
+    assert any("te1: kernel modules load at boot: repaired 3 times" in line for line in report.fights)
+
+
+def test_outside_its_window_a_pass_repairs_files_only(scene: Scene) -> None:
+    data = yaml.safe_load(scene.file.read_text(encoding="utf-8"))
+    shut = scene.file.with_name("shut.yaml")
+    rule = {"rrule": "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29;BYHOUR=3;BYMINUTE=0;BYSECOND=0", "minutes": 1}
+    shut.write_text(yaml.safe_dump({**data, "repair": {"window": rule}}), encoding="utf-8")
+    scene.drift("te2", "unhold", package="kubelet")
+    scene.drift("te2", "disable", unit="kubelet.service")
+    report = scene.passed("service", shut)
+    assert ends(report)[("te2", "kubelet, kubeadm, kubectl are held")] == "repaired"
+    held: list[Finding] = [f for f in report.findings if f.action == "held back"]
+    assert {f.step for f in held} == {"kubelet is enabled", "kubelet is active and enabled"}
+    assert all("outside the maintenance window; it opens 20" in f.why for f in held)
+    assert scene.passed("service").outcome == "ok"
+
+
+def test_the_pass_leaves_its_artifacts(scene: Scene) -> None:
+    found = dict(rows(scene.home, "select key, data from artifact where key like 'drift-%'"))
+    name = Cluster.load(scene.file).name
+    assert {f"drift-{name}-{what}" for what in ("report", "findings", "trend", "gpus", "progress")} <= set(found)
+    cards = json.loads(json.loads(found[f"drift-{name}-gpus"]))
+    assert [row["state"] for row in cards] == ["all offered"] * len(cards)
