@@ -8,11 +8,12 @@ from typing import Any
 
 from prefect import State
 
+from shipway.errors import Refused
 from tasks.context import Run
 from tasks.preflight import compared
 from tasks.run_stage import on
-from tasks.stage_result import StageResult
-from tasks.workloads import find_busy
+from tasks.stage_result import StageResult, reported
+from tasks.workloads import find_busy, lease
 
 # Hosts are compared with each other before any is changed, but one that does not answer holds up the rest no longer
 # than this; it is tried on meanwhile, and joins in late.
@@ -28,6 +29,7 @@ class Admission:
         self._looks = {name: together.create_task(on("preflight", name)) for name in names}
         self._verdicts = {name: together.create_task(self._verdict(name)) for name in names}
         self._busy: asyncio.Task[None] | None = None
+        self._lease: asyncio.Task[Refused | None] | None = None
 
     async def of(self, name: str) -> State[Any] | None:
         """Give the preflight's state of a host that may be changed, else None.
@@ -38,10 +40,21 @@ class Admission:
         if control is not None and await control is None:
             return None
         state = await self._verdicts[name]
-        if state is not None:
-            await self._workloads_known()
-            self._run.admitted.add(name)
+        if state is None:
+            return None
+        await self._workloads_known()
+        if (refused := await self._alone()) is not None:
+            error = reported(refused.at(host=name, step="preflight"))
+            self._run.results.append(StageResult(name, "preflight", "failed", errors=(error,)))
+            return None
+        self._run.admitted.add(name)
         return state
+
+    async def _alone(self) -> Refused | None:
+        """Take the cluster's lease once, where there is a cluster; give the refusal where another run holds it."""
+        if self._lease is None:
+            self._lease = asyncio.create_task(lease(self._run))
+        return await self._lease
 
     async def _verdict(self, name: str) -> State[Any] | None:
         """Compare a host that passed with all that have answered within the grace."""

@@ -29,11 +29,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("cluster_file", type=Path, help="the cluster file")
     made.add_argument(
         "--repair",
-        choices=("none", "files", "service", "workloads"),
-        help="highest impact of a repair (default: repair.allow of the cluster file)",
+        choices=("declared", "none", "files", "service", "workloads"),
+        default="declared",
+        help="highest impact of a repair (declared: what the cluster file allows)",
     )
     made.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host (may be repeated)")
-    made.add_argument("--ask", action="store_true", default=None, help="pause for an approval in Prefect's UI")
+    made.add_argument("--ask", action="store_true", help="pause for an approval in Prefect's UI")
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")
     return made

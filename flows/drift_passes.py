@@ -131,7 +131,9 @@ async def _cluster(run: Run, allowed: Permission) -> None:
     most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     own = [f for f in run.cluster_findings if (f.host, f.stage) in most]
     run.permits[CLUSTER] = min(allowed.now, Impact.SERVICE)
-    if own and (run.repaired_hosts or any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
+    # A restarted kubelet or containerd shows in its node a moment later: the pass ends when that is over.
+    restarted = any(f.action == "repaired" and f.level > Impact.FILES for some in run.findings.values() for f in some)
+    if restarted or (own and any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
         await on("repair_cluster", CLUSTER)
 
 

@@ -19,17 +19,16 @@ from flows.approval import approved
 from flows.drift_passes import look, repair_all
 from flows.running import Manner, running
 from shipway.cluster import Cluster
-from shipway.cluster_lease import held, holder
 from shipway.errors import ShipwayError
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift_artifacts import leave_drift
 from tasks.drift_permission import permission
 from tasks.drift_report import DriftReport, drift_report, said
-from tasks.workloads import find_busy
+from tasks.workloads import find_busy, lease
 
-Allow = Literal["none", "files", "service", "workloads"]
-LEVELS: dict[Allow, Impact] = dict(zip(get_args(Allow), Impact, strict=True))
+Allow = Literal["declared", "none", "files", "service", "workloads"]
+LEVELS: dict[Allow, Impact] = dict(zip(get_args(Allow)[1:], Impact, strict=True))
 
 
 def drift_name() -> str:
@@ -44,28 +43,28 @@ def drift_name() -> str:
 @flow(name="drift-repair", flow_run_name=drift_name, persist_result=False)
 async def drift_repair(
     cluster_file: str,
-    repair: Allow | None = None,
+    repair: Allow = "declared",
     hosts: tuple[str, ...] = (),
-    ask: bool | None = None,  # noqa: FBT001 - a flow's parameters are the fields of its form
+    ask: bool = False,  # noqa: FBT001, FBT002 - a flow's parameters are the fields of its form
     report_file: str | None = None,
 ) -> State[DriftReport]:
     """Find what drifted from the cluster file, repair what is allowed without disturbing a workload, look again.
 
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
-        repair: Highest impact of a repair: none only looks, files restarts nothing, service may restart containerd or
-            the kubelet where no GPU pod runs, workloads drains hosts. None given means what the cluster file says.
+        repair: Highest impact of a repair: declared is what the cluster file says, none only looks, files restarts
+            nothing, service may restart containerd or the kubelet where no GPU pod runs, workloads drains hosts.
         hosts: Only these hosts, as the cluster file names them; none given means all, and what the hosts share.
-        ask: Pause for an approval in the UI before anything is repaired. None given means what the cluster file says.
+        ask: Pause for an approval in the UI before anything is repaired, also where the cluster file does not ask so.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     declared = Cluster.load(Path(cluster_file)).repair
-    allow = LEVELS[repair or declared.allow]
+    allow = LEVELS[declared.allow if repair == "declared" else repair]
     manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
     async with running(cluster_file, "drift", hosts, (), report_file, manner) as run:
         await look(run)
         if allow > Impact.NOTHING and run.surveys:
-            await _repaired(run, allow, cluster_file, ask=declared.ask if ask is None else ask)
+            await _repaired(run, allow, cluster_file, ask=ask or declared.ask)
     report = run.report
     if not isinstance(report, DriftReport):
         raise TypeError("the pass left no report")
@@ -77,14 +76,10 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     run.allow = allow
     await find_busy(run)
     allowed = permission(run, allow, datetime.now().astimezone())
+    if (refused := await lease(run)) is not None:
+        raise refused
     approval = await approved(run, allowed, path) if ask else None
-    try:
-        kube = await run.kube()
-    except ShipwayError:  # the API is down: what brings it back must be possible without it
-        await repair_all(run, allowed, path, approval)
-        return
-    async with held(kube, holder(flow_run.name or "drift repair")):
-        await repair_all(run, allowed, path, approval)
+    await repair_all(run, allowed, path, approval)
 
 
 def _ended(report: DriftReport) -> State[DriftReport]:

@@ -53,7 +53,9 @@ async def fleet_group(cluster_file: str, what: What = "plan", hosts: tuple[str, 
     sent = short(asdict(report))
     await acreate_markdown_artifact(fenced(sent), key=KEY, description=f"Report of {span(hosts or ('all hosts',))}")
     message = f"{sent['outcome']}: {len(sent['hosts'])} hosts"
-    return Completed(message=message) if state.is_completed() else Failed(message=message)
+    if state.is_completed():
+        return Completed(message=message)
+    return Failed(name=str(sent["outcome"]).capitalize(), message=message)
 
 
 KEY = "fleet-group-report"

@@ -38,6 +38,7 @@ class FleetReport:
     warnings: tuple[str, ...] = ()
     errors: tuple[dict[str, Any], ...] = ()
     stages: tuple[dict[str, Any], ...] = field(default=())
+    findings: tuple[dict[str, Any], ...] = ()
 
     @property
     def counted(self) -> dict[str, int]:
@@ -52,12 +53,14 @@ def joined(cluster: str, what: str, groups: Sequence[Group], seconds: float) -> 
     errors: list[dict[str, Any]] = []
     warnings: list[str] = []
     stages: list[dict[str, Any]] = []
+    findings: list[dict[str, Any]] = []
     missing = 0
     for group in groups:
         report = group.report or {}
         told = {host["name"]: host for host in report.get("hosts", ())}
         hosts += [told.get(name) or _unknown(name) for name in group.hosts]
         errors += report.get("errors", ())
+        findings += report.get("findings", ())
         warnings += report.get("warnings", ())
         stages += report.get("stages", ())
         lost = [name for name in group.hosts if name not in told]
@@ -73,6 +76,7 @@ def joined(cluster: str, what: str, groups: Sequence[Group], seconds: float) -> 
         tuple(dict.fromkeys(warnings)),
         tuple(_once(errors)),
         tuple(stages),
+        tuple(findings),
     )
 
 
@@ -111,4 +115,6 @@ def _outcome(groups: Sequence[Group], hosts: int, missing: int) -> str:
     outcomes = {str(group.report["outcome"]) for group in groups if group.report}
     if len(outcomes) == 1:
         return outcomes.pop()
-    return "ok" if outcomes <= set(WELL) else "partial"
+    if outcomes <= set(WELL):
+        return "ok"
+    return "drifted" if outcomes <= {*WELL, "drifted"} else "partial"

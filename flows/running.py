@@ -88,6 +88,8 @@ def _why(error: BaseException) -> str:
         return "the run was interrupted"
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_why(inner) for inner in error.exceptions)
+    if isinstance(error, ShipwayError):
+        return error.message
     return f"a fault in this program: {type(error).__name__}: {error}"
 
 

@@ -23,7 +23,10 @@ class History:
     def _read(self) -> dict[str, list[Any]]:
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
-            return {"passes": list(kept["passes"]), "repairs": [tuple(map(str, row)) for row in kept["repairs"]]}
+            return {
+                "passes": list(kept["passes"]),
+                "repairs": [(str(host), str(step), str(when)) for host, step, when in kept["repairs"]],
+            }
         except (OSError, ValueError, KeyError, TypeError):
             return {"passes": [], "repairs": []}
 

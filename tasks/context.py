@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -110,6 +110,7 @@ class Run:
         self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.last_said: dict[str, str] = {}
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
+        self.until_end = AsyncExitStack()  # what is held until the run ends
         self._pool = Pool()
         self._kube: Kube | None = None
         self._connecting = asyncio.Lock()
@@ -178,7 +179,8 @@ class Run:
             await self._pool.hang_up(self.cluster.target(self.cluster.host(name)))
 
     async def close(self) -> None:
-        """End every connection."""
+        """End what is held and every connection."""
+        await self.until_end.aclose()
         if self._kube is not None:
             await self._kube.close()
         await self._pool.close()

@@ -43,7 +43,7 @@ def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     done = [finding for finding in findings if finding.action == "repaired"]
     rows = [*left(findings), *done][:SHOWN]
     return [
-        {"host": f.host, "step": f.step, "have": f.have, "want": f.want, "impact": f.impact, "action": f.action}
+        {"host": f.host, "step": f.step, "action": f.action, "have": f.have, "want": f.want, "impact": f.impact}
         for f in rows
     ]
 

@@ -21,6 +21,7 @@ from shipway.kube import Kube
 from shipway.ssh import Pool
 from tasks.drift_report import DriftReport
 from tasks.findings import Finding
+from tests.drift_page import keep
 from tests.flow_story import patient
 from tests.prefect_place import Place, rows
 
@@ -93,14 +94,14 @@ def test_an_untouched_cluster_shows_no_drift_and_costs_one_task_a_host(scene: Sc
 
 REPAIRED = {
     "swap is on": ("swap-on", {}, "swap is off"),
-    "a kernel setting is changed live": (
+    "inotify's limit is changed live": (
         "sysctl",
-        {"key": "fs.inotify.max_user_instances", "value": "128"},
+        {"key": "fs.inotify.max_user_watches", "value": "8192"},
         "kernel settings are live",
     ),
-    "a hold is lost": ("unhold", {"package": "kubelet"}, "kubelet, kubeadm, kubectl are held"),
-    "containerd is stopped": ("stop", {"unit": "containerd.service"}, "containerd is active and enabled"),
-    "the kubelet is disabled": ("disable", {"unit": "kubelet.service"}, "kubelet is enabled"),
+    "a hold is lost (SIMULATED)": ("unhold", {"package": "kubelet"}, "kubelet, kubeadm, kubectl are held"),
+    "containerd is stopped (SIMULATED)": ("stop", {"unit": "containerd.service"}, "containerd is active and enabled"),
+    "the kubelet is disabled (SIMULATED)": ("disable", {"unit": "kubelet.service"}, "kubelet is enabled"),
     "a file is removed": ("remove", {"path": "/etc/sysctl.d/k8s.conf"}, "kernel settings last"),
 }
 
@@ -112,6 +113,7 @@ def test_what_drifts_on_a_host_is_repaired_in_the_next_pass(scene: Scene, what: 
     report = scene.passed("service")
     assert ends(report).get(("te2", step)) == "repaired", ends(report)
     assert report.outcome == "ok", report.findings
+    keep(what, next(f for f in report.findings if f.key == ("te2", step)), "simulated")
     assert scene.passed("none").findings == ()
 
 
@@ -130,6 +132,7 @@ def test_what_no_step_can_repair_is_reported(scene: Scene, what: str) -> None:
     finally:
         scene.drift("te3", kind, **good)
     assert ends(report) == {("te3", step): "reported"}
+    keep(what, report.findings[0], "simulated")
     assert (report.outcome, report.exit_code) == ("drifted", 2)
 
 
@@ -140,6 +143,7 @@ def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_j
     ]
     finding = next(f for f in report.findings if f.host == "te4")
     assert finding.command == f"python -m flows.bootstrap {scene.declared} --host te4"
+    keep("a declared host never joined", finding, "simulated")
 
 
 def test_a_service_of_the_dashboard_that_was_edited_is_put_right(scene: Scene) -> None:
@@ -149,6 +153,7 @@ def test_a_service_of_the_dashboard_that_was_edited_is_put_right(scene: Scene) -
     own = [finding for finding in report.findings if finding.host == "cluster"]  # /etc/hosts: te4 was declared before
     assert [finding.action for finding in own] == ["repaired"]
     assert "dashboard" in own[0].step
+    keep("the dashboard's service is edited", own[0], "simulated")
 
 
 def test_above_what_is_allowed_is_reported_with_its_command(scene: Scene) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from pathlib import Path
 
 import pytest
 
-from tasks.drift_report import DriftReport
+from tests.drift_page import keep
 from tests.drift_rows import ROWS, Row
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
@@ -19,7 +16,6 @@ pytestmark = [
     # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
-RESULTS = os.environ.get("SHIPWAY_DRIFT_RESULTS")  # a file to keep the table's results in: docs are made from it
 UNTIL_TRIES = 90
 
 
@@ -57,16 +53,7 @@ def test_what_is_broken_is_found_and_comes_to_its_end(drifting: Site, row: Row) 
     assert all(finding.step.startswith(row.also or ("nothing",)) for finding in rest), rest
     if row.end == "repaired":
         assert report.outcome == "ok", rest
-    kept(row, report)
-
-
-def kept(row: Row, report: DriftReport) -> None:
-    """Keep the row for the page that is made from it."""
-    if RESULTS:
-        with Path(RESULTS).open("a", encoding="utf-8") as file:
-            found = next(f for f in report.findings if f.host == row.host and f.step.startswith(row.step))
-            line = {"what": row.what, "step": found.step, "impact": found.impact, "end": found.action}
-            file.write(json.dumps({**line, "lab": "containers", "seconds": report.seconds}) + "\n")
+    keep(row.what, main[0], "containers")
 
 
 def test_afterwards_nothing_is_left(drifting: Site) -> None:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
+from shipway.cluster import Cluster
 from tasks import drift_repair
 from tests.drift_rows import KUBECTL, ROWS
 from tests.lab.conftest import ROOT, Site
@@ -37,7 +37,7 @@ def pod(image: str, **spec: object) -> dict[str, object]:
 
 
 def image_of(site: Site) -> str:
-    return str(yaml.safe_load((site.folder / "cluster.yaml").read_text())["gpu"]["verify_image"])
+    return Cluster.load(site.folder / "cluster.yaml").gpu.verify_image
 
 
 def applied(site: Site, *objects: dict[str, object]) -> None:
@@ -98,9 +98,10 @@ def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
     assert any("default/kept" in error.cause and "disruption budget" in error.cause for error in report.errors)
     assert open_everywhere(drifting)
     drifting.kubectl("delete pdb kept")
-    anywhere = """'[{"op": "remove", "path": "/spec/template/spec/nodeSelector"}]'"""
-    drifting.kubectl(f"patch deployment kept --type json -p {anywhere}")
-    assert passed(drifting, "workloads").outcome == "ok"
+    monkeypatch.setattr(drift_repair, "DRAIN_SECONDS", 90.0)
+    again = passed(drifting, "workloads")  # the pod waits for w1 meanwhile, and comes back to it
+    assert again.outcome == "ok", (again.errors, again.findings)
+    drifting.kubectl("rollout status deployment/kept --timeout=90s")
     assert open_everywhere(drifting)
 
 
@@ -117,7 +118,8 @@ def test_a_pass_that_is_killed_in_the_middle_of_a_drain_is_finished_by_the_next(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not open_everywhere(drifting)
-    assert passed(drifting, "workloads").outcome == "ok"
+    report = passed(drifting, "workloads")
+    assert report.outcome == "ok", (report.errors, report.findings)
     assert open_everywhere(drifting)
     drifting.kubectl("delete deployment kept")
 

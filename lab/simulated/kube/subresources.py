@@ -10,6 +10,7 @@ from aiohttp import web
 from .api import Api
 from .api_errors import ApiError, bad_request, invalid, method_not_allowed, not_found
 from .container_logs import ContainerLogs, LogQuery
+from .disruption import guard
 from .http_common import Call, json_response
 from .objects import Obj, dig, timestamp
 from .world import World
@@ -76,6 +77,7 @@ class Subresources:
         if call.options().dry_run or "All" in (options.get("dryRun") or []):
             self._api.get(route.resource, route.namespace, route.name)
         else:
+            guard(self._world.store, self._api.get(route.resource, route.namespace, route.name))
             self._api.delete(route.resource, route.namespace, route.name, options)
         success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return json_response(success, 201)

@@ -1,0 +1,171 @@
+"""The nouns of repair: window, history, lease, drain, cordon; on the SIMULATED API where they need one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from shipway import cluster_lease
+from shipway.cluster_lease import held, holder
+from shipway.cluster_parts import Window
+from shipway.drain import cordon, drain, left_cordoned, uncordon
+from shipway.errors import DeadlineExceeded, Refused
+from shipway.kube import Object
+from shipway.repair_history import History
+from shipway.window import next_opening, open_now
+from tests.kube_place import Place, cluster_of, gpu_host, place
+
+SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is
+NAMES = ("te1", "te2", "te3")
+
+
+@pytest.fixture
+async def small() -> AsyncIterator[Place]:
+    hosts = [gpu_host(1, 0), gpu_host(2, 1), gpu_host(3, 1)]
+    async with place(hosts=hosts, cluster=cluster_of(NAMES), version="v1.20.2") as made:
+        yield made
+
+
+def deployment(replicas: int) -> Object:
+    labels = {"app": "web"}
+    spec = {"containers": [{"name": "c", "image": "registry.example/web:1"}]}
+    template = {"metadata": {"labels": labels}, "spec": {**spec, "hostNetwork": True}}
+    meta = {"name": "web", "namespace": "default"}
+    body = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": body}
+
+
+async def web(small: Place, *, on: str = "") -> list[Object]:
+    pods = await small.kube.list_("v1", "Pod", "default", labels="app=web")
+    return [pod for pod in pods if not on or pod["spec"].get("nodeName") == on]
+
+
+async def running(small: Place, count: int) -> None:
+    while True:
+        small.kube.forget()
+        ready = [pod for pod in await web(small) if pod.get("status", {}).get("phase") == "Running"]
+        if len(ready) >= count:
+            return
+
+
+@pytest.mark.parametrize(
+    ("rules", "now", "is_open"),
+    [
+        ({"cron": "0 2 * * 6"}, SATURDAY, True),
+        ({"cron": "0 2 * * 6"}, SATURDAY + timedelta(hours=2), False),
+        ({"cron": "0 2 * * 6"}, SATURDAY - timedelta(minutes=31), False),
+        ({"rrule": "FREQ=WEEKLY;BYDAY=SA;BYHOUR=2;BYMINUTE=0;BYSECOND=0"}, SATURDAY, True),
+        ({"rrule": "FREQ=MONTHLY;BYDAY=1SU;BYHOUR=3;BYMINUTE=0;BYSECOND=0"}, SATURDAY, False),
+    ],
+)
+def test_a_window_is_open_for_its_minutes(rules: dict[str, str], now: datetime, is_open: bool) -> None:  # noqa: FBT001
+    assert open_now(Window(minutes=120, **rules), now) is is_open
+
+
+def test_the_next_opening_is_told() -> None:
+    assert next_opening(Window(cron="0 2 * * 6"), SATURDAY) == datetime(2026, 12, 5, 2, 0)  # noqa: DTZ001
+
+
+def test_a_window_may_have_ended_for_good() -> None:
+    assert next_opening(Window(rrule="FREQ=DAILY;UNTIL=20250601T000000"), SATURDAY) is None
+
+
+def test_three_repairs_within_a_day_are_a_fight_and_the_file_stays_small(tmp_path: Path) -> None:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    for hours in (30, 20, 10):
+        History(tmp_path / "h.json").keep({"repaired": 1}, [("te1", "swap is off")], now - timedelta(hours=hours))
+    assert History(tmp_path / "h.json").fights(now) == {}
+    History(tmp_path / "h.json").keep({"repaired": 1}, [("te1", "swap is off")], now)
+    assert History(tmp_path / "h.json").fights(now) == {("te1", "swap is off"): 3}
+    history = History(tmp_path / "h.json")
+    for _ in range(300):
+        history.keep({}, [("te1", "x")] * 10, now)
+    assert len(history.trend(1000)) == 200
+    assert (tmp_path / "h.json").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"passes": 1}', "\x00", '{"passes": [], "repairs": [["a"]]}'])
+def test_a_history_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "h.json").write_text(text, encoding="utf-8")
+    assert History(tmp_path / "h.json").fights(datetime.now(UTC)) == {}
+
+
+async def test_a_second_holder_is_refused_and_told_who_holds_the_lease(small: Place) -> None:
+    async with held(small.kube, "ops@elsewhere pid 7, drift of te"):
+        with pytest.raises(Refused, match="ops@elsewhere pid 7, drift of te since 20") as refused:
+            async with held(small.kube, holder("bootstrap of te")):
+                pass
+        assert refused.value.code == "SHW-102"
+    async with held(small.kube, holder("bootstrap of te")):
+        pass  # given back
+
+
+async def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(small: Place) -> None:
+    await cluster_lease._put(small.kube, None, who=f"ops@{socket.gethostname()} pid {2**22 + 1}, drift of te")
+    async with held(small.kube, holder("the next")):
+        pass
+    found = await cluster_lease._read(small.kube)
+    await cluster_lease._put(small.kube, found, who=f"ops@{socket.gethostname()} pid {os.getpid()}, drift of te")
+    with pytest.raises(Refused):
+        async with held(small.kube, holder("the next")):
+            pass
+
+
+async def test_a_lease_that_was_not_renewed_for_a_minute_is_free(small: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_lease, "_now", lambda: "2026-01-01T00:00:00.000000Z")
+    await cluster_lease._put(small.kube, None, who="ops@elsewhere pid 7, drift of te")
+    monkeypatch.undo()
+    async with held(small.kube, holder("the next")):
+        pass
+
+
+async def test_a_cordon_says_why_and_is_found_again(small: Place) -> None:
+    await cordon(small.kube, "te2", "repair of containerd")
+    small.kube.forget()
+    assert (await left_cordoned(small.kube))["te2"].startswith("repair of containerd (since 20")
+    await uncordon(small.kube, "te2")
+    small.kube.forget()
+    assert await left_cordoned(small.kube) == {}
+
+
+async def test_somebody_elses_cordon_is_not_ours(small: Place) -> None:
+    await small.kube.patch("v1", "Node", "te2", {"spec": {"unschedulable": True}})
+    assert await left_cordoned(small.kube) == {}
+
+
+async def test_a_drain_evicts_what_a_controller_starts_again(small: Place) -> None:
+    await small.kube.apply(deployment(2))
+    await running(small, 2)
+    node = (await web(small))[0]["spec"]["nodeName"]
+    names = {f"default/{pod['metadata']['name']}" for pod in await web(small, on=node)}
+    await cordon(small.kube, node, "test")
+    gone = await drain(small.kube, node, seconds=30)
+    assert names <= set(gone)
+
+
+async def test_a_budget_holds_a_drain_up_and_is_named(small: Place) -> None:
+    await small.kube.apply(deployment(1))
+    meta = {"name": "kept", "namespace": "default"}
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    await small.kube.apply({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": spec})
+    await running(small, 1)
+    said: list[str] = []
+    with pytest.raises(DeadlineExceeded, match="The disruption budget kept needs 1 healthy pods and has 1 currently"):
+        await drain(small.kube, (await web(small))[0]["spec"]["nodeName"], seconds=0.5, told=said.append)
+    assert said
+    assert len(await web(small)) == 1
+
+
+async def test_a_pod_without_an_owner_is_not_evicted(small: Place) -> None:
+    spec = {"containers": [{"name": "c", "image": "registry.example/web:1"}], "nodeName": "te2", "hostNetwork": True}
+    meta = {"name": "alone", "namespace": "default", "labels": {"app": "web"}}
+    await small.kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    await running(small, 1)
+    with pytest.raises(Refused, match="default/alone"):
+        await drain(small.kube, "te2", seconds=5)
+    assert len(await web(small, on="te2")) == 1
