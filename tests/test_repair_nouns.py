@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -33,7 +34,8 @@ async def small() -> AsyncIterator[Place]:
 
 def deployment(replicas: int) -> Object:
     labels = {"app": "web"}
-    spec = {"containers": [{"name": "c", "image": "registry.example/web:1"}]}
+    unready = {"key": "node.kubernetes.io/not-ready", "operator": "Exists"}  # there is no pod network here
+    spec = {"containers": [{"name": "c", "image": "registry.example/web:1"}], "tolerations": [unready]}
     template = {"metadata": {"labels": labels}, "spec": {**spec, "hostNetwork": True}}
     meta = {"name": "web", "namespace": "default"}
     body = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
@@ -46,11 +48,12 @@ async def web(small: Place, *, on: str = "") -> list[Object]:
 
 
 async def running(small: Place, count: int) -> None:
-    while True:
-        small.kube.forget()
-        ready = [pod for pod in await web(small) if pod.get("status", {}).get("phase") == "Running"]
-        if len(ready) >= count:
-            return
+    async with asyncio.timeout(20):
+        while True:
+            small.kube.forget()
+            ready = [pod for pod in await web(small) if pod.get("status", {}).get("phase") == "Running"]
+            if len(ready) >= count:
+                return
 
 
 @pytest.mark.parametrize(
