@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -177,9 +176,6 @@ def test_helm_runs_one_set_of_services_apart_from_the_api() -> None:
     assert mounted == {one["name"] for one in WORKER["worker"]["extraVolumes"]}
 
 
-@pytest.mark.xfail(
-    version("sqlalchemy") >= "2.1", reason="Prefect 3.8.8 cannot insert scheduled runs on SQLAlchemy 2.1", strict=True
-)
 def test_a_schedule_brings_runs(prefect_place: Place) -> None:
     """What the scheduler does every minute, asked for at once: on SQLAlchemy 2.1 no scheduled run ever appears."""
     assert prefect_place.api.url
