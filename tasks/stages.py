@@ -162,8 +162,8 @@ _HOST_STAGES = {
 }
 _CLUSTER_STAGES = {"pod_network": pod_network, "device_plugin": device_plugin, "dashboard": dashboard}
 _DRIFT = (
-    Stage("look", look_at_host, _always(240.0), 1, terse=True),
-    Stage("look_at_cluster", look_at_cluster, _always(300.0), 1, terse=True),
+    Stage("look", look_at_host, _always(240.0), terse=True),
+    Stage("look_at_cluster", look_at_cluster, _always(300.0), terse=True),
     Stage("repair", repair_host, _always(3600.0), 0, terse=True),
     Stage("repair_drained", repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
     Stage("repair_cluster", repair_cluster, _always(1200.0), 0, terse=True),

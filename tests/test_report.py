@@ -87,7 +87,7 @@ HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFail
 def test_a_run_is_judged_by_hosts_control_plane_and_cards(outcome: str, run: Run) -> None:
     report = report_of(run)
     assert report.outcome == outcome
-    assert report.exit_code == {"ok": 0, "planned": 0, "refused": 1, "partial": 2, "failed": 3}[outcome]
+    assert report.exit_code == {"ok": 0, "planned": 0, "refused": 1, "drifted": 2, "partial": 2, "failed": 3}[outcome]
 
 
 def test_a_host_that_never_came_as_far_as_being_ready_is_not_ok() -> None:
@@ -177,7 +177,7 @@ def test_outcomes_have_an_order_and_exit_codes_are_those_promised() -> None:
     assert worst(["ok", "changed", "drifted"]) == "drifted"
     assert worst(["failed", "unknown"]) == "failed"
     assert worst([]) == "ok"
-    assert EXIT_CODES == {"ok": 0, "planned": 0, "refused": 1, "partial": 2, "failed": 3}
+    assert EXIT_CODES == {"ok": 0, "planned": 0, "refused": 1, "drifted": 2, "partial": 2, "failed": 3}
 
 
 def test_a_check_nobody_can_mend_is_an_error_of_a_bootstrap_and_news_in_a_plan() -> None:
