@@ -51,6 +51,10 @@ async def repair_all(run: Run, allowed: Permission, path: str, approval: Approva
         await _kept(run, allowed, path, f"not approved: {approval.comment or 'no comment'}")
         return
     spared = set(approval.leave_out) if approval else set()
+    for name in spared & {host.name for host in run.hosts}:
+        left_out = _wanted(run, allowed, name)
+        kept = [one for one in run.findings.get(name, ()) if one not in left_out]
+        run.findings[name] = [*kept, *(one.became("held back", "left out in the approval") for one in left_out)]
     await _opened(run)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]

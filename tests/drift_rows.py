@@ -126,6 +126,16 @@ ROWS: tuple[Row, ...] = (
         host="cluster",
     ),
     _cp(
+        "an object of the pod network is edited",
+        f"{KUBECTL} -n kube-system patch ds lab-cni --type json -p "
+        '\'[{"op":"add","path":"/spec/template/spec/containers/0/env/-","value":{"name":"X","value":"y"}}]\' || '
+        f"{KUBECTL} -n kube-system patch ds lab-cni --type json -p "
+        '\'[{"op":"add","path":"/spec/template/spec/containers/0/env","value":[{"name":"X","value":"y"}]}]\'',
+        "the pod network is as lab-cni.yaml declares",
+        host="cluster",
+        also=PODS,
+    ),
+    _cp(
         "the device plugin is edited",
         f"{KUBECTL} -n kube-system patch ds {PLUGIN} --type json -p "
         '\'[{"op":"add","path":"/spec/template/spec/containers/0/env","value":[{"name":"X","value":"y"}]}]\'',

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 
 from flows.bootstrap import bootstrap
 from flows.demo import Demo
@@ -196,6 +199,31 @@ def test_outside_its_window_a_pass_repairs_files_only(scene: Scene) -> None:
     held: list[Finding] = [f for f in report.findings if f.action == "held back"]
     assert {f.step for f in held} == {"kubelet is enabled", "kubelet is active and enabled"}
     assert all("outside the maintenance window; it opens 20" in f.why for f in held)
+    assert scene.passed("service").outcome == "ok"
+
+
+async def answered(scene: Scene, answer: dict[str, Any]) -> DriftReport:
+    """Give the report of a pass that asks, answered as the form in the UI does."""
+    flying = asyncio.create_task(drift_repair(str(scene.file), "service", ask=True, return_state=True))
+    async with get_client() as client:
+        paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+        async with asyncio.timeout(60):
+            while not (found := await client.read_flow_runs(flow_run_filter=paused)):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)  # there is no event to wait for: the API is asked
+        await client.resume_flow_run(found[0].id, run_input=answer)
+    report = await (await flying).aresult(raise_on_failure=False)
+    assert isinstance(report, DriftReport), report
+    return report
+
+
+def test_a_pass_that_asks_repairs_only_what_was_approved(scene: Scene) -> None:
+    scene.drift("te2", "unhold", package="kubelet")
+    scene.drift("te3", "unhold", package="kubelet")
+    refused = asyncio.run(answered(scene, {"approve": False, "comment": "not today"}))
+    assert set(ends(refused).values()) == {"held back"}
+    assert {finding.why for finding in refused.findings} == {"not approved: not today"}
+    partly = asyncio.run(answered(scene, {"approve": True, "leave_out": ["te3"]}))
+    assert {finding.host: finding.action for finding in partly.findings} == {"te2": "repaired", "te3": "held back"}
     assert scene.passed("service").outcome == "ok"
 
 

@@ -1,0 +1,140 @@
+"""Parts of drift repair on their own: what became of findings, what is allowed, when repairs are ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import drift_passes
+from flows.drift_passes import Breaker
+from shipway.cluster import Cluster
+from shipway.errors import PostconditionFailed
+from shipway.step import Drift, Impact, StepResult
+from shipway.steps.health import expires
+from tasks.context import Run
+from tasks.drift_artifacts import drift_markdown, trend_markdown
+from tasks.drift_permission import Permission, judged, repairable
+from tasks.drift_repair import became
+from tasks.drift_report import drift_report, findings_of
+from tasks.findings import Finding, distinct, left
+from tests.kube_place import cluster_of
+
+
+def finding(
+    host: str = "te2", step: str = "swap is off", impact: str = "SERVICE", stage: str = "prepare_system"
+) -> Finding:
+    return Finding(host, stage, step, "on", "off", impact)
+
+
+def run_of(**sections: object) -> Run:
+    cluster: Cluster = cluster_of(("te1", "te2", "te3"), **sections)
+    return Run(cluster, "drift")
+
+
+def test_what_became_of_findings() -> None:
+    gone, again, broke, kept = (finding(step=step) for step in ("gone", "again", "broke", "kept"))
+    drift = Drift("on", "off")
+    results = [
+        StepResult("gone", "changed", Impact.SERVICE, drift),
+        StepResult("again", "changed", Impact.SERVICE, drift),
+        StepResult("broke", "failed", Impact.SERVICE, drift, PostconditionFailed("it did not end")),
+        StepResult("kept", "failed", Impact.NOTHING, None, PostconditionFailed("a look that failed is no repair")),
+    ]
+    new = finding(step="new")
+    after = {one.key: one for one in (again, broke, kept, new)}
+    ends = {one.step: one.action for one in became([gone, again, broke, kept], after, results)}
+    assert ends == {"gone": "repaired", "again": "came back", "broke": "failed", "kept": "reported", "new": "reported"}
+
+
+def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbed() -> None:
+    run = run_of()
+    run.busy = {"te2": "1 cards held by running pods"}
+    allowed = Permission(Impact.SERVICE, Impact.SERVICE)
+    assert not repairable(run, allowed, finding(), Impact.WORKLOADS)
+    assert repairable(run, allowed, finding(impact="FILES"), Impact.WORKLOADS)
+    assert repairable(run, allowed, finding("te3"), Impact.WORKLOADS)
+    held = judged(run, allowed, [finding()], "te.yaml")[0]
+    assert (held.action, held.why) == ("held back", "1 cards held by running pods")
+    assert held.command == "python -m flows.drift_repair te.yaml --repair workloads --host te2"
+    free = run_of(repair={"disturb": ["te2"]})
+    free.busy = run.busy
+    assert repairable(free, allowed, finding(), Impact.WORKLOADS)
+
+
+def test_workloads_allowed_a_busy_host_is_drained_for_a_service() -> None:
+    run = run_of()
+    run.busy = {"te2": "1 cards held by running pods"}
+    allowed = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
+    assert allowed.drains(run, finding())
+    assert not allowed.drains(run, finding("te3"))
+    assert allowed.drains(run, finding("te3", impact="WORKLOADS"))
+
+
+def test_what_no_step_can_repair_and_joins_are_never_repaired() -> None:
+    run, allowed = run_of(), Permission(Impact.WORKLOADS, Impact.WORKLOADS)
+    assert not repairable(run, allowed, finding(impact="NOTHING"), Impact.WORKLOADS)
+    joining = finding(step="the node has joined", impact="WORKLOADS", stage="join_worker")
+    assert not repairable(run, allowed, joining, Impact.SERVICE)
+    assert judged(run, allowed, [joining], "te.yaml")[0].command == "python -m flows.bootstrap te.yaml --host te2"
+
+
+@pytest.mark.parametrize(
+    ("ends", "tried"), [("bad bad good good", 2), ("bad good bad good", 4), ("good good bad bad", 4)]
+)
+async def test_two_repairs_in_a_row_that_leave_their_host_worse_end_them(
+    monkeypatch: pytest.MonkeyPatch, ends: str, tried: int
+) -> None:
+    run, seen = run_of(), []
+
+    async def on(_stage: str, host: str) -> str | None:
+        seen.append(host)
+        return "state" if ends.split()[len(seen) - 1] == "good" else None
+
+    monkeypatch.setattr(drift_passes, "on", on)
+    breaker = Breaker(run)
+    await breaker.repair("repair", ["a", "b", "c", "d"], 1)
+    assert len(seen) == tried
+    assert bool(breaker.why) == ("bad bad" in ends)
+
+
+def test_a_finding_of_two_stages_is_one() -> None:
+    assert len(distinct([finding(), finding(stage="nvidia_runtime"), finding("te3")])) == 2
+
+
+def test_what_is_left_stands_worst_first() -> None:
+    ends = [finding(step=action).became(action) for action in ("reported", "repaired", "failed", "held back")]  # type: ignore[arg-type]
+    assert [one.action for one in left(ends)] == ["failed", "held back", "reported"]
+
+
+def test_the_report_of_a_pass_that_saw_nobody_failed() -> None:
+    run = run_of()
+    report = drift_report(run)
+    assert (report.outcome, report.exit_code) == ("failed", 3)
+    assert {host.outcome for host in report.hosts} == {"failed"}
+
+
+def test_markdown_is_harmless_and_says_what_to_do() -> None:
+    run = run_of()
+    run.findings["te2"] = [finding(step="a | b <script>").became("held back", "why", "python -m x")]
+    text = drift_markdown(drift_report(run))
+    assert "a \\| b &lt;script>" in text
+    assert "Held back: why `python -m x`" in text
+    assert findings_of(run)[0].action == "held back"
+
+
+def test_the_trend_is_a_bar_a_pass() -> None:
+    text = trend_markdown([{"when": "2026-11-24T09:00:00+00:00", "repaired": 2, "reported": 1}, {"when": "2026-11-24"}])
+    assert "| 11-24 09:00 | 3 | 1 | █░░ |" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "when"),
+    [
+        ("notAfter=Nov 24 08:03:27 2027 GMT\n", 1827043407.0),
+        ("notAfter=Nov  4 08:03:27 2027 GMT", 1825315407.0),
+        ("", None),
+        ("notAfter=never", None),
+        ("Could not open file", None),
+    ],
+)
+def test_the_end_of_a_certificate_is_read(said: str, when: float | None) -> None:
+    assert expires(said) == when
