@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help bootstrap test check lab-bundle test-lab docs lock clean
+.PHONY: help bootstrap test check lab-bundle test-lab test-lab-long docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,7 +32,10 @@ lab-bundle: $(READY)  ## Mirror, images and programs for the container lab, from
 	$(RUN) -m lab.containers bundle
 
 test-lab: lab-bundle  ## The flow on real hosts in containers: real kubeadm, containerd, apt (needs root)
-	$(RUN) -m pytest -q -m lab tests
+	$(RUN) -m pytest -q -m "lab and not lab_long" tests
+
+test-lab-long: lab-bundle  ## All of test-lab, the slow cases and 100 passes with random drift as well (an hour)
+	SHIPWAY_DRIFT_PASSES=100 $(RUN) -m pytest -q -m lab tests
 
 docs: $(READY)  ## Write the generated pages and the schema again
 	$(RUN) -m shipway.schema --write

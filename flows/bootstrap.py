@@ -41,17 +41,22 @@ async def bootstrap(
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     async with running(cluster_file, mode, hosts, reset, report_file) as run:
-        async with asyncio.TaskGroup() as together:
-            admission = Admission(run, together)
-            ready = together.create_task(control_plane(run, admission))
-            together.create_task(first_node(run, ready))
-            together.create_task(add_ons(run, ready))
-            for host in run.hosts:
-                if host not in run.cluster.control_planes:
-                    together.create_task(worker(run, host, admission, ready))
+        await brought_up(run)
         if run.ready:
             await verify_gpus(run.cluster.name, return_state=True)
     return verdict(run)
+
+
+async def brought_up(run: Run) -> None:
+    """Run every stage up to the verification, each as soon as what it builds on is there."""
+    async with asyncio.TaskGroup() as together:
+        admission = Admission(run, together)
+        ready = together.create_task(control_plane(run, admission))
+        together.create_task(first_node(run, ready))
+        together.create_task(add_ons(run, ready))
+        for host in run.hosts:
+            if host not in run.cluster.control_planes:
+                together.create_task(worker(run, host, admission, ready))
 
 
 async def prepared(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:

@@ -1,6 +1,6 @@
 """The page of everything that was broken and what a pass made of it: docs/drift-table.md, from recorded results.
 
-SHIPWAY_DRIFT_RESULTS=results.jsonl python -m pytest -m lab tests/lab/test_drift.py   (and tests/test_drift.py)
+SHIPWAY_DRIFT_RESULTS=results.jsonl python -m pytest -m lab tests/lab/test_cluster_drift.py   (and tests/test_drift.py)
 python -m tests.drift_page results.jsonl
 """
 

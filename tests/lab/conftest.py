@@ -130,14 +130,19 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def drifting(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A bootstrapped cluster that things drift on, and an API of Prefect's in this process, for all tests of drift."""
+def whole(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Bare hosts that the first tests make a cluster of, and the tests of drift find as one."""
     lab.fresh()
-    one = Site(lab, tmp_path_factory.mktemp("drifting"))
-    one.cluster_file()
-    assert one.run().code == 0
+    return Site(lab, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="session")
+def drifting(whole: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A bootstrapped cluster that things drift on, and an API of Prefect's in this process, for all tests of drift."""
+    whole.cluster_file()
+    assert whole.run().code == 0
     with api_in(tmp_path_factory.mktemp("prefect")):
-        yield one
+        yield whole
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,12 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @pytest.fixture(scope="module")
+def site(whole: Site) -> Site:
+    """The hosts that the tests of drift go on with."""
+    return whole
+
+
+@pytest.fixture(scope="module")
 def planned(site: Site) -> tuple[dict[str, str], dict[str, str], Ran]:
     """State before, state after, and the plan on bare hosts; it comes first of all."""
     before = {name: site.on(name, STATE) for name in ("cp1", "w1", "w2")}

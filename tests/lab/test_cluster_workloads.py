@@ -93,6 +93,7 @@ def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
         {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": budget},
     )
     drifting.kubectl("rollout status deployment/kept --timeout=90s")
+    drifting.on("w1", TOUCH)
     monkeypatch.setattr(drift_repair, "DRAIN_SECONDS", 8.0)
     report = passed(drifting, "workloads")
     assert any("default/kept" in error.cause and "disruption budget" in error.cause for error in report.errors)

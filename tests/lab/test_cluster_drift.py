@@ -34,7 +34,10 @@ def test_an_untouched_cluster_shows_no_drift_twenty_times(drifting: Site) -> Non
         assert all(host.round_trips <= 3 for host in report.hosts)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+LONG = pytest.mark.lab_long  # a minute and more: `make test-lab-long`
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.what, marks=[LONG] * row.long) for row in ROWS])
 def test_what_is_broken_is_found_and_comes_to_its_end(drifting: Site, row: Row) -> None:
     if "NotReady" in row.what:
         drifting.on("w1", "systemctl stop kubelet")

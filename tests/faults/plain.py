@@ -1,0 +1,227 @@
+"""A bootstrap of the SIMULATED lab without Prefect and SSH: the same stages and order, a fraction of the time.
+
+Each exchange with a host or the API passes one place, where a case may spoil exactly one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from flows import admission, bootstrap
+from lab.simulated.commands.registry import Input
+from lab.simulated.host import SimulatedHost
+from lab.simulated.lab import SimulatedLab
+from lab.simulated.shell import Cut, Terminal, serve
+from shipway import retry
+from shipway.cluster import Cluster
+from shipway.errors import ConnectionLost
+from shipway.host import Host
+from shipway.kube import Kube
+from shipway.ssh_target import Target
+from tasks import context, run_stage
+from tasks.context import Run, opened
+from tasks.report import Report, report_of
+from tasks.stages import STAGES
+
+Exchange = Callable[[], Awaitable[Any]]
+Key = tuple[str, str, int]  # host or "api", what is asked, how often it was asked before
+
+
+@dataclass
+class Line:
+    """All exchanges of a run pass here: counted, and one of them spoiled."""
+
+    spoil: Callable[[Key, Exchange], Awaitable[Any]] | None = None
+    target: Key | None = None
+    seen: list[Key] = field(default_factory=list)
+    hit: bool = False
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    async def passes(self, where: str, what: str, exchange: Exchange) -> Any:
+        """Let an exchange pass, or spoil it where it is the one."""
+        key = (where, what, self._counts[where, what])
+        self._counts[where, what] += 1
+        self.seen.append(key)
+        if self.spoil is not None and key == self.target and not self.hit:
+            self.hit = True
+            return await self.spoil(key, exchange)
+        return await exchange()
+
+
+def summary(script: str) -> str:
+    """Give what a script does, in a form that two runs share: its verbs and programs, without paths and boundaries."""
+    words = [line.split() for line in script.splitlines() if line[:2] in ("r ", "d ")]
+    names = [" ".join(word for word in line[:6] if not word.startswith(("-", "/", "'"))) for line in words]
+    return "; ".join(dict.fromkeys(names))[:160]
+
+
+class Direct:
+    """A Shell that hands scripts to a simulated host in this process."""
+
+    def __init__(self, lab: SimulatedLab, machine: SimulatedHost, user: str, line: Line) -> None:
+        self._lab, self._machine, self._user, self._line = lab, machine, user, line
+        self._tunnels: dict[tuple[str, int], asyncio.Server] = {}
+
+    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+        """Run a script; raises ConnectionLost where the host is cut off."""
+
+        async def exchange() -> tuple[str, str]:
+            out, err, fed = bytearray(), bytearray(), [stdin]
+
+            async def read(_size: int = -1) -> bytes:
+                return fed.pop() if fed else b""
+
+            command = shlex.join((*(("sudo", "-n", "--") if self._user != "root" else ()), "sh", "-c", text))
+            ends = Terminal(Input(read), out.extend, err.extend, lambda: False)
+            try:
+                async with asyncio.timeout(seconds):
+                    await serve(self._machine, self._user, command, ends)
+            except Cut as cut:
+                raise ConnectionLost("the connection broke while a command ran", host=self._machine.name) from cut
+            return out.decode(errors="replace"), err.decode(errors="replace")
+
+        given: tuple[str, str] = await self._line.passes(self._machine.name, summary(text), exchange)
+        return given
+
+    async def forward(self, address: str, port: int) -> int:
+        """Give a local port that leads to what the host reaches there, as the tunnel does."""
+        if (address, port) not in self._tunnels:
+            self._tunnels[address, port] = await asyncio.start_server(
+                lambda reader, writer: self._carry((address, port), reader, writer), "127.0.0.1", 0
+            )
+        made: int = self._tunnels[address, port].sockets[0].getsockname()[1]
+        return made
+
+    async def _carry(self, asked: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a connection to where it leads now; nothing answers where the host reaches nothing."""
+        way = self._lab.link.way(self._machine, *asked)
+        try:
+            if way is not None:
+                far_reader, far_writer = await asyncio.open_connection(*way)
+                await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """Close the tunnels."""
+        for tunnel in self._tunnels.values():
+            tunnel.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry bytes one way until their end."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.close()
+
+
+class Pool:
+    """Sessions on the simulated hosts, in place of SSH's."""
+
+    lab: SimulatedLab
+    line: Line
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, Host] = {}
+        self._shells: list[Direct] = []
+
+    def host(self, target: Target) -> Host:
+        """Give the session of a host."""
+        if target.name not in self._hosts:
+            shell = Direct(self.lab, self.lab.hosts[target.name], target.user, self.line)
+            self._shells.append(shell)
+            self._hosts[target.name] = Host(target.name, shell)
+        return self._hosts[target.name]
+
+    async def hang_up(self, target: Target) -> None:
+        """Keep nothing of a host."""
+        self._hosts.pop(target.name, None)
+
+    async def close(self) -> None:
+        """Close the tunnels."""
+        for shell in self._shells:
+            await shell.close()
+
+
+class Stands:
+    """What a stage gives to those that build on it."""
+
+
+async def plain_on(stage: str, host: str, *after: Any) -> Any:
+    """Run a stage as `tasks.run_stage.on` does, without Prefect: the same retries for what may pass, no waits."""
+    run = context.current()
+    if any(state is None for state in after):
+        run.skip(host, stage)
+        return None
+    for attempt in range(1 + STAGES[stage].retries):
+        result = await run_stage._done(run, stage, host)
+        if result.stands or not result.may_pass or attempt == STAGES[stage].retries:
+            break
+    run.results.append(result)
+    return Stands() if result.stands else None
+
+
+async def brought_up(lab: SimulatedLab, line: Line) -> Report:
+    """Bootstrap the lab once; give the report."""
+    Pool.lab, Pool.line = lab, line
+    run = Run(Cluster.load(lab.cluster_file), "bootstrap")
+    async with opened(run):
+        await bootstrap.brought_up(run)
+        if run.ready:
+            for stage in ("nodes_ready", "cards_allocatable", "gpu_proof"):
+                await plain_on(stage, context.CLUSTER)
+        return report_of(run)
+
+
+def send_through(line_of: Callable[[], Line]) -> Callable[..., Awaitable[tuple[int, str]]]:
+    """Give Kube.send with every request passing the line; watches and reads alike."""
+    plain = Kube.send
+
+    async def send(kube: Kube, method: str, path: str, **more: Any) -> tuple[int, str]:
+        async def exchange() -> tuple[int, str]:
+            return await plain(kube, method, path, **more)
+
+        where = path.partition("?")[0]
+        answer: tuple[int, str] = await line_of().passes("api", f"{method} {_stable(where)}", exchange)
+        return answer
+
+    return send
+
+
+def _stable(path: str) -> str:
+    """Give an API path without the parts that differ from run to run: generated names."""
+    parts = path.split("/")
+    return "/".join("*" if any(c.isdigit() for c in part) and len(part) > 12 else part for part in parts)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the plain ways in place of Prefect and SSH, and let retries wait no time."""
+    installed(monkeypatch)
+
+
+def installed(patch: pytest.MonkeyPatch) -> None:
+    """Put the plain ways in place."""
+    for module in (bootstrap, admission):
+        patch.setattr(module, "on", plain_on)
+    patch.setattr(context, "Pool", Pool)
+    patch.setattr(Kube, "send", send_through(lambda: Pool.line))
+    patch.setattr(retry, "WAIT", 0.0, raising=False)
+
+
+def state_of(lab: SimulatedLab) -> Mapping[str, str]:
+    """Give the digest of every host."""
+    return {name: host.digest() for name, host in lab.hosts.items()}
