@@ -59,7 +59,7 @@ def shares(count: int, *, base: float, stragglers: bool, seed: int = 1) -> list[
 def laid(root: Path) -> None:
     """Make a host's directory as it is before the first run."""
     for folder in ("etc", "tmp", "flags"):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
     (root / "etc/fstab").write_text(FSTAB, encoding="utf-8")
     (root / "etc/hosts").write_text(HOSTS, encoding="utf-8")
