@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     """Give the parser."""
     made = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     made.add_argument("--results", type=Path, default=ROOT / "build/bench", help="folder of the results; resumed there")
-    made.add_argument("--work", type=Path, default=Path("/var/tmp/shipway-bench"), help="folder of the hosts, not in /tmp")
+    made.add_argument(
+        "--work", type=Path, default=Path("/var/tmp/shipway-bench"), help="folder of the hosts, not in /tmp"
+    )
     made.add_argument("--hosts", default="10,30,100")
     made.add_argument("--kinds", default="plain,rtt20,stragglers", help=f"of {', '.join(KINDS)}; the last two at --few")
     made.add_argument("--few", type=int, default=30, help="hosts of the kinds but plain")
@@ -74,7 +76,11 @@ def _kept(path: Path, result: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(result, indent=1), encoding="utf-8")
     fresh.rename(path)
-    short = {turn: f"{result[turn]['wall']:.1f}/{result[turn]['cpu']:.1f} s" for turn in ("first", "second") if turn in result}
+    short = {
+        turn: f"{result[turn]['wall']:.1f}/{result[turn]['cpu']:.1f} s"
+        for turn in ("first", "second")
+        if turn in result
+    }
     print(f"{path.stem}: wall/CPU {short} {result.get('fault', '')}", flush=True)
 
 

@@ -57,7 +57,9 @@ class Place:
 
     def __enter__(self) -> Self:
         if not Path(SSHD).exists():
-            raise SystemExit(f"bench: no {SSHD}; install OpenSSH's server (Debian, Ubuntu: apt-get install openssh-server)")
+            raise SystemExit(
+                f"bench: no {SSHD}; install OpenSSH's server (Debian, Ubuntu: apt-get install openssh-server)"
+            )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         Path(NODE).mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,9 @@ class Place:
 
     def faults(self) -> list[str]:
         """Give what is not done, host by host."""
-        return [f"{door.name}: {', '.join(f)}" for door, r in zip(self.doors, self.roots, strict=True) if (f := faults(r))]
+        return [
+            f"{door.name}: {', '.join(f)}" for door, r in zip(self.doors, self.roots, strict=True) if (f := faults(r))
+        ]
 
     def marks(self) -> list[dict[str, tuple[int, int]]]:
         """Give inode and time of change of everything that is managed."""

@@ -64,7 +64,9 @@ def _ratio(ours: float | None, base: float | None) -> str:
 def contest(cells: Cells, kind: str, hosts: int) -> list[str]:
     """Give the table of one kind and number of hosts."""
     lines = [f"### {kind}, {hosts} hosts", ""]
-    lines += ["| contestant | runs | first: wall s | first: CPU s | nothing to change: wall s | CPU s | memory MB | turns |"]
+    lines += [
+        "| contestant | runs | first: wall s | first: CPU s | nothing to change: wall s | CPU s | memory MB | turns |"
+    ]
     lines += ["|---|---|---|---|---|---|---|---|"]
     floor = cells.get((kind, hosts, ORDER[0]), [])
     for name in ORDER:
@@ -98,7 +100,12 @@ def paths(cells: Cells) -> list[str]:
 
 def goals(cells: Cells) -> list[str]:
     """Give every goal with what was measured at the largest number of hosts that both sides have."""
-    lines = ["### Goals", "", "| ours | against | run | figure | goal | measured | hosts | |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "### Goals",
+        "",
+        "| ours | against | run | figure | goal | measured | hosts | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for against, turn, figure, ours, bound in GOALS:
         sizes = [n for kind, n, name in cells if kind == "plain" and name == ours and ("plain", n, against) in cells]
         best = None
@@ -113,7 +120,9 @@ def goals(cells: Cells) -> list[str]:
             continue
         met = best[0] <= bound if against == "floor" else best[0] >= bound
         said = "met" if met else "MISSED"
-        lines.append(f"| {ours} | {against} | {turn} | {figure} | {sign} {bound} | {best[0]:.2f} | {best[1]} | {said} |")
+        lines.append(
+            f"| {ours} | {against} | {turn} | {figure} | {sign} {bound} | {best[0]:.2f} | {best[1]} | {said} |"
+        )
     return [*lines, ""]
 
 
@@ -139,7 +148,11 @@ def page(folder: Path, path: Path) -> None:
     cells, told = read(folder), json.loads((folder / "machine.json").read_text(encoding="utf-8"))
     names = ("ansible-core", "mitogen", "pyinfra", "parallel-ssh")
     peers = ", ".join(f"{name} {told['peers'].get(name, 'NOT INSTALLED')}" for name in names)
-    lines = [BEGIN, "", f"Measured {told['date']} on {told['cores']} cores ({told['processor']}), {told['memory_gb']} GB,"]
+    lines = [
+        BEGIN,
+        "",
+        f"Measured {told['date']} on {told['cores']} cores ({told['processor']}), {told['memory_gb']} GB,",
+    ]
     lines += [f"Linux {told['kernel']}, Python {told['python']}, Prefect {told['prefect']}; {peers}."]
     lines += ["Medians (lowest to highest); after the semicolon the ratio to the floor.", ""]
     for kind, hosts in sorted({(kind, hosts) for kind, hosts, _ in cells}):

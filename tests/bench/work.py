@@ -73,7 +73,9 @@ def faults(root: Path) -> list[str]:
         if not file.exists() or file.read_text(encoding="utf-8") != content:
             found.append(path)
     fstab = (root / "etc/fstab").read_text(encoding="utf-8").splitlines()
-    if [line for line in fstab if " swap " in line and not line.startswith("#")] or len(fstab) != len(FSTAB.splitlines()):
+    if [line for line in fstab if " swap " in line and not line.startswith("#")] or len(fstab) != len(
+        FSTAB.splitlines()
+    ):
         found.append("etc/fstab")
     hosts = (root / "etc/hosts").read_text(encoding="utf-8")
     if not hosts.startswith(HOSTS) or any(hosts.count(f"{line}\n") != 1 for line in HOSTS_LINES):
