@@ -117,7 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peers = environment(ROOT / "build/bench-peers")
     (folder / "machine.json").write_text(json.dumps(machine(peers), indent=1), encoding="utf-8")
     started = time.monotonic()
-    os.environ["PREFECT_HOME"] = str(asked.work / "prefect")
+    home = asked.work / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
     os.environ.pop("PREFECT_API_URL", None)
     with LocalApi() as api:  # as `prefect server start` for daily use: its CPU is not the controller's
         api.wait()

@@ -27,6 +27,8 @@ StrictModes no
 MaxStartups 500
 MaxSessions 100
 Subsystem sftp internal-sftp
+# A home of the host's own: Debian's bash reads ~/.bashrc under sshd, and this machine's may cost 0.1 s a command.
+SetEnv HOME={home}
 """
 # The host's directory at the common path, and a /tmp of its own; the mounts are seen by this sshd and its children only.
 ENTER = 'mount --bind "$1" "$2" && mount --bind "$1/tmp" /tmp && shift 2 && exec "$@"'
@@ -81,7 +83,7 @@ class Place:
 
     def _start(self, door: Door, root: Path) -> None:
         config = root.parent / "sshd_config"
-        text = CONFIG.format(port=door.port, address=door.address, folder=self.folder)
+        text = CONFIG.format(port=door.port, address=door.address, folder=self.folder, home=f"{NODE}/home")
         config.write_text(text, encoding="utf-8")
         inside = ["sh", "-c", ENTER, "sh", str(root), NODE, SSHD, "-D", "-f", str(config)]
         words = ["unshare", "--mount", "--propagation", "private", *inside]
@@ -92,7 +94,7 @@ class Place:
         """Put every host back to what it is before a first run; the directory itself stays, for it is mounted."""
         for root in self.roots:
             root.mkdir(parents=True, exist_ok=True)
-            for entry in ("etc", "flags"):
+            for entry in ("etc", "flags", "home"):
                 shutil.rmtree(root / entry, ignore_errors=True)
             tmp = root / "tmp"
             for left in tmp.iterdir() if tmp.exists() else ():

@@ -1,4 +1,4 @@
-"""Scale on the SIMULATED lab: a bootstrap of many hosts, its task runs recorded and final; CPU without the lab's own."""
+"""Scale on the SIMULATED lab: bootstraps of many hosts, task runs recorded and final; CPU without the lab's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = Fals
     memory hold the run's own Prefect API process.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "lab").mkdir(parents=True)
+    for name in ("lab", "prefect"):
+        (folder / name).mkdir(parents=True)
     words = [sys.executable, "-m", "lab.simulated", "--state", str(folder / "lab"), "--hosts", str(count)]
     words += ["--latency", "0", "--with-parent"]
     root, pipe = HERE.parent.parent, subprocess.PIPE
