@@ -84,6 +84,11 @@ def _kept(path: Path, result: dict[str, Any]) -> None:
     print(f"{path.stem}: wall/CPU {short} {result.get('fault', '')}", flush=True)
 
 
+def _measured(path: Path) -> bool:
+    """Say whether a cell is there and ended well; one with a fault is tried again."""
+    return path.exists() and "fault" not in json.loads(path.read_text(encoding="utf-8"))
+
+
 def ssh_cells(asked: argparse.Namespace, peers: Path, folder: Path) -> None:
     """Measure what is missing on real sshds."""
     chosen = [one for one in contestants(peers) if not asked.contestants or one.name in asked.contestants.split(",")]
@@ -93,7 +98,7 @@ def ssh_cells(asked: argparse.Namespace, peers: Path, folder: Path) -> None:
         chosen.remove(one)
     for count, kind, repeat in cells(asked):
         paths = {one.name: folder / f"{kind}-{count}-{one.name}-{repeat}.json" for one in chosen}
-        missing = [one for one in chosen if not paths[one.name].exists()]
+        missing = [one for one in chosen if not _measured(paths[one.name])]
         if not missing:
             continue
         with Place(asked.work / "hosts", count) as place:
@@ -126,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ssh_cells(asked, peers, folder)
     for count in [int(word) for word in asked.scale.split(",") if word]:
         path = folder / f"scale-{count}.json"
-        if not path.exists():
+        if not _measured(path):
             _kept(path, bootstrapped(count, asked.work / "scale", 3 * asked.limit))
     page(folder, ROOT / "docs/performance.md")
     print(f"bench: done in {time.monotonic() - started:.0f} s; docs/performance.md is written", flush=True)
