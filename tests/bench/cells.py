@@ -1,4 +1,4 @@
-"""One cell of the measuring: a contestant, a number of hosts, a kind of network and of hosts; a first run and a second."""
+"""One cell of the measuring: a contestant on N hosts of a kind, its first run and one with nothing to change."""
 
 from __future__ import annotations
 

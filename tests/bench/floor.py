@@ -14,9 +14,8 @@ from tests.bench.work import Door, Order, Work
 AT_ONCE = 64
 
 
-async def main(order: Order) -> None:
+async def main(order: Order, known: asyncssh.SSHKnownHosts) -> None:
     """Run the script on all hosts at once."""
-    known = asyncssh.import_known_hosts(Path(order.known_hosts).read_text(encoding="utf-8"))
     key = asyncssh.read_private_key(order.key)
     turn = asyncio.Semaphore(AT_ONCE)
 
@@ -40,4 +39,6 @@ async def main(order: Order) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Order.read(Path(sys.argv[1]))))
+    asked = Order.read(Path(sys.argv[1]))
+    parsed = asyncssh.import_known_hosts(Path(asked.known_hosts).read_text(encoding="utf-8"))
+    asyncio.run(main(asked, parsed))

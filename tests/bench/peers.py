@@ -38,10 +38,11 @@ def environment(folder: Path) -> Path:
     if not python.exists():
         print(f"bench: making {folder} from requirements.txt", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    for line in (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#") and versions(folder).get(line.split("==")[0]) != line.split("==")[1]:
-            if subprocess.run([str(python), "-m", "pip", "install", "-q", line], check=False).returncode:
-                print(f"bench: NOT MEASURED, cannot be installed: {line}", flush=True)
+    have, lines = versions(folder), (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    for name, _, version in [line.partition("==") for line in lines if "==" in line]:
+        words = [str(python), "-m", "pip", "install", "-q", f"{name}=={version}"]
+        if have.get(name) != version and subprocess.run(words, check=False).returncode:
+            print(f"bench: NOT MEASURED, cannot be installed: {name} {version}", flush=True)
     return folder
 
 

@@ -30,7 +30,7 @@ Subsystem sftp internal-sftp
 # A home of the host's own: Debian's bash reads ~/.bashrc under sshd, and this machine's may cost 0.1 s a command.
 SetEnv HOME={home}
 """
-# The host's directory at the common path, and a /tmp of its own; the mounts are seen by this sshd and its children only.
+# The host's directory at the common path, and a /tmp of its own: mounts that this sshd and its children alone see.
 ENTER = 'mount --bind "$1" "$2" && mount --bind "$1/tmp" /tmp && shift 2 && exec "$@"'
 
 

@@ -16,9 +16,9 @@ from tests.bench.work import Door, Order
 
 
 class Relay:
-    """Listens on each host's relayed address; `turns` counts, per host, data from the client after data from the host.
+    """Listens on each host's relayed address; `turns` counts a host's times of data from the client after its own.
 
-    A turn is at most one round trip that somebody waits for: what a client sends unasked while the host talks counts too.
+    Turns are an upper bound of the round trips waited for: what a client sends unasked counts too.
     """
 
     def __init__(self, delay: float) -> None:

@@ -31,8 +31,7 @@ def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = Fals
         lab = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environ({}), cwd=root)
     result: dict[str, Any] = {"hosts": count}
     try:
-        if lab.stdout is None or not lab.stdout.readline().startswith(READY):
-            raise RuntimeError("the SIMULATED lab did not start")
+        _ready(lab)
         for turn in ("first", "second"):
             before = _cpu(lab.pid)
             result[turn] = _once(folder, turn, limit, profile=profile)
@@ -44,6 +43,11 @@ def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = Fals
             lab.stdin.close()
         lab.wait(30)
     return result
+
+
+def _ready(lab: subprocess.Popen[str]) -> None:
+    if lab.stdout is None or not lab.stdout.readline().startswith(READY):
+        raise RuntimeError("the SIMULATED lab did not start")
 
 
 def _cpu(pid: int) -> float:

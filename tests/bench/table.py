@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-
 BEGIN, END = "<!-- measured: begin (make bench) -->", "<!-- measured: end -->"
 ORDER = ("floor", "shipway", "shipway+prefect", "parallel-ssh", "pyinfra", "ansible+mitogen", "ansible")
 # (against, turn, figure, Shipway's contestant, bound): a peer's figure over ours is at least the bound;
