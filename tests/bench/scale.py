@@ -36,6 +36,8 @@ def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = Fals
             before = _cpu(lab.pid)
             result[turn] = _once(folder, turn, limit, profile=profile)
             result[turn]["lab_cpu"] = _cpu(lab.pid) - before
+            if result[turn]["status"]:
+                result["fault"] = f"the {turn} run ended {result[turn]['outcome']}: {result[turn]['why']}"
     except (RuntimeError, OSError) as error:
         result["fault"] = str(error)[-600:]
     finally:
@@ -73,7 +75,11 @@ def _once(folder: Path, turn: str, limit: float, *, profile: bool) -> dict[str, 
     told = json.loads(report.read_text(encoding="utf-8"))
     measured: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     gaps = [line for line in said.splitlines() if "history of this run has gaps" in line]
-    return measured | {"outcome": told.get("outcome"), "gaps": gaps} | recorded(folder / "prefect")
+    return (
+        measured
+        | {"outcome": told.get("outcome"), "why": str(told.get("errors", [])[:1])[:400], "gaps": gaps}
+        | recorded(folder / "prefect")
+    )
 
 
 def recorded(home: Path) -> dict[str, int]:
