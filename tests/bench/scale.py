@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.bench.peers import HERE, environ
 
+LATENCY = 0.1  # of the lab: with 0 its test pods end before the proof has seen them run together
 READY = "SIMULATED lab ready: "
 
 
@@ -25,7 +26,7 @@ def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = Fals
     for name in ("lab", "prefect"):
         (folder / name).mkdir(parents=True)
     words = [sys.executable, "-m", "lab.simulated", "--state", str(folder / "lab"), "--hosts", str(count)]
-    words += ["--latency", "0", "--with-parent"]
+    words += ["--latency", str(LATENCY), "--with-parent"]
     root, pipe = HERE.parent.parent, subprocess.PIPE
     with (folder / "lab.log").open("wb") as log:
         lab = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environ({}), cwd=root)
