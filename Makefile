@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help bootstrap test check lab-bundle test-lab test-lab-long docs lock clean
+.PHONY: help bootstrap test bench check lab-bundle test-lab test-lab-long docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,6 +21,9 @@ bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED clu
 
 test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side
 	$(RUN) -m pytest -q -n 2 --dist loadgroup
+
+bench: $(READY)  ## Measure against other tools on real sshds and at scale; resumes; writes docs/performance.md (needs root)
+	$(RUN) -m tests.bench $(ARGS)
 
 check: $(READY)  ## Lint, types, import contracts
 	$(VENV)/bin/ruff check .

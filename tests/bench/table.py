@@ -1,0 +1,163 @@
+"""docs/performance.md from the kept results: medians, spread, ratios to the floor, goals met or not."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+BEGIN, END = "<!-- measured: begin (make bench) -->", "<!-- measured: end -->"
+ORDER = ("floor", "shipway", "shipway+prefect", "parallel-ssh", "pyinfra", "ansible+mitogen", "ansible")
+# (against, turn, figure, Shipway's contestant, bound): a peer's figure over ours is at least the bound;
+# against the floor, ours over the floor's is at most the bound.
+GOALS = (
+    ("floor", "second", "wall", "shipway", 1.3),
+    ("floor", "second", "cpu", "shipway", 2.0),
+    ("floor", "second", "cpu", "shipway+prefect", 5.0),
+    ("pyinfra", "second", "wall", "shipway", 4.0),
+    ("pyinfra", "second", "cpu", "shipway", 4.0),
+    ("pyinfra", "first", "wall", "shipway", 3.0),
+    ("ansible+mitogen", "second", "wall", "shipway", 20.0),
+    ("ansible+mitogen", "second", "cpu", "shipway", 40.0),
+    ("ansible", "second", "wall", "shipway", 40.0),
+    ("ansible", "second", "cpu", "shipway", 60.0),
+)
+Cells = dict[tuple[str, int, str], list[dict[str, Any]]]
+
+
+def read(folder: Path) -> Cells:
+    """Give all kept cells by kind, hosts and contestant."""
+    found: Cells = defaultdict(list)
+    for path in sorted(folder.glob("*-*-*-*.json")):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        found[cell["kind"], cell["hosts"], cell["contestant"]].append(cell)
+    return found
+
+
+def values(cells: Iterable[dict[str, Any]], turn: str, figure: str) -> list[float]:
+    """Give a figure of every cell that ended well."""
+    return [cell[turn][figure] for cell in cells if "fault" not in cell and cell[turn].get(figure) is not None]
+
+
+def middle(cells: Iterable[dict[str, Any]], turn: str, figure: str) -> float | None:
+    """Give the median, or None where nothing was measured."""
+    found = values(cells, turn, figure)
+    return median(found) if found else None
+
+
+def spread(cells: list[dict[str, Any]], turn: str, figure: str) -> str:
+    """Give median and (lowest to highest)."""
+    found = values(cells, turn, figure)
+    if not found:
+        return "-"
+    return f"{median(found):.2f}" + (f" ({min(found):.2f} to {max(found):.2f})" if len(found) > 1 else "")
+
+
+def _ratio(ours: float | None, base: float | None) -> str:
+    return f"{ours / base:.1f}x" if ours and base else "-"
+
+
+def contest(cells: Cells, kind: str, hosts: int) -> list[str]:
+    """Give the table of one kind and number of hosts."""
+    lines = [f"### {kind}, {hosts} hosts", ""]
+    lines += [
+        "| contestant | runs | first: wall s | first: CPU s | nothing to change: wall s | CPU s | memory MB | turns |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    floor = cells.get((kind, hosts, ORDER[0]), [])
+    for name in ORDER:
+        got = cells.get((kind, hosts, name), [])
+        if not got:
+            lines.append(f"| {name} | 0 | not measured | | | | | |")
+            continue
+        row = [f"| {name} | {len(values(got, 'second', 'wall'))}"]
+        for turn in ("first", "second"):
+            for figure in ("wall", "cpu"):
+                ratio = _ratio(middle(got, turn, figure), middle(floor, turn, figure))
+                row.append(f"{spread(got, turn, figure)}; {ratio}")
+        memory, turns = middle(got, "second", "memory"), middle(got, "second", "turns")
+        row.append(f"{memory / 1e6:.0f}" if memory else "-")
+        row.append(f"{turns:.0f}" if turns else "-")
+        lines.append(" | ".join(row) + " |")
+        lines += [f"| | fault | {cell['fault'][:160].replace('|', '/')} ||||||" for cell in got if "fault" in cell][:1]
+    return [*lines, ""]
+
+
+def paths(cells: Cells) -> list[str]:
+    """Give makespan over critical path of the first run, where some hosts are slow."""
+    lines = []
+    for (kind, hosts, name), got in sorted(cells.items()):
+        wall = middle(got, "first", "wall")
+        if kind == "stragglers" and wall:
+            lines.append(f"| {name} | {hosts} | {got[0]['path']:.1f} | {wall:.1f} | {wall / got[0]['path']:.2f} |")
+    head = ["### Stragglers: makespan of the first run against the critical path", ""]
+    return [*head, "| contestant | hosts | path s | makespan s | ratio |", "|---|---|---|---|---|", *lines, ""]
+
+
+def goals(cells: Cells) -> list[str]:
+    """Give every goal with what was measured at the largest number of hosts that both sides have."""
+    lines = [
+        "### Goals",
+        "",
+        "| ours | against | run | figure | goal | measured | hosts | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for against, turn, figure, ours, bound in GOALS:
+        sizes = [n for kind, n, name in cells if kind == "plain" and name == ours and ("plain", n, against) in cells]
+        best = None
+        for size in sorted(set(sizes)):
+            mine = middle(cells["plain", size, ours], turn, figure)
+            other = middle(cells["plain", size, against], turn, figure)
+            if mine and other:
+                best = (mine / other if against == "floor" else other / mine, size)
+        sign = "<=" if against == "floor" else ">="
+        if best is None:
+            lines.append(f"| {ours} | {against} | {turn} | {figure} | {sign} {bound} | not measured | | |")
+            continue
+        met = best[0] <= bound if against == "floor" else best[0] >= bound
+        said = "met" if met else "MISSED"
+        lines.append(
+            f"| {ours} | {against} | {turn} | {figure} | {sign} {bound} | {best[0]:.2f} | {best[1]} | {said} |"
+        )
+    return [*lines, ""]
+
+
+def scale(folder: Path) -> list[str]:
+    """Give the table of the SIMULATED lab."""
+    lines = ["### Scale, SIMULATED lab: whole bootstraps, with the run's own Prefect API process", ""]
+    lines += ["| hosts | run | outcome | wall s | CPU s | CPU ms a host | memory MB | task runs | not final |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    for path in sorted(folder.glob("scale-*.json"), key=lambda path: int(path.stem.split("-")[1])):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        for turn in [turn for turn in ("first", "second") if turn in cell]:
+            got, n = cell[turn], cell["hosts"]
+            figures = f"{got['wall']:.0f} | {got['cpu']:.1f} | {1000 * got['cpu'] / n:.0f} | {got['memory'] / 1e6:.0f}"
+            counts = f"{got['task_runs']} | {got['not_final']}"
+            lines.append(f"| {n} | {turn} | {got['outcome']} | {figures} | {counts} |")
+        if "fault" in cell:
+            lines.append(f"| {cell['hosts']} | fault | {cell['fault'][-160:].replace('|', '/')} | | | | | | |")
+    return [*lines, ""]
+
+
+def page(folder: Path, path: Path) -> None:
+    """Write the measured part of the page; what stands around its marks is written by people and stays."""
+    cells, told = read(folder), json.loads((folder / "machine.json").read_text(encoding="utf-8"))
+    names = ("ansible-core", "mitogen", "pyinfra", "parallel-ssh")
+    peers = ", ".join(f"{name} {told['peers'].get(name, 'NOT INSTALLED')}" for name in names)
+    lines = [
+        BEGIN,
+        "",
+        f"Measured {told['date']} on {told['cores']} cores ({told['processor']}), {told['memory_gb']} GB,",
+    ]
+    lines += [f"Linux {told['kernel']}, Python {told['python']}, Prefect {told['prefect']}; {peers}."]
+    lines += ["Medians (lowest to highest); after the semicolon the ratio to the floor.", ""]
+    for kind, hosts in sorted({(kind, hosts) for kind, hosts, _ in cells}):
+        lines += contest(cells, kind, hosts)
+    lines += [*paths(cells), *goals(cells), *scale(folder), END]
+    text = path.read_text(encoding="utf-8") if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(before + "\n".join(lines) + after, encoding="utf-8")
