@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.drift_scene import Scene
     from tests.flow_story import Story
     from tests.prefect_place import Place
 
@@ -31,9 +32,18 @@ def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield story
 
 
+@pytest.fixture(scope="session")
+def scene(prefect_place: Place) -> Iterator[Scene]:
+    """Give a bootstrapped simulated cluster that things drift on; its tests are of the group "drift"."""
+    from tests.drift_scene import staged  # noqa: PLC0415 - see above
+
+    with staged(prefect_place) as made:
+        yield made
+
+
 @pytest.fixture(autouse=True)
 def _swept(request: pytest.FixtureRequest) -> Iterator[None]:
     """Collect what Prefect's client leaves while its own test still stands, not in a later test of something else."""
     yield
-    if {"prefect_place", "story"} & set(request.fixturenames):
+    if {"prefect_place", "story", "scene"} & set(request.fixturenames):
         gc.collect()

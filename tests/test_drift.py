@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,72 +13,19 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 
-from flows.bootstrap import bootstrap
-from flows.demo import Demo
-from flows.drift_repair import Allow, drift_repair
+from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster import Cluster
-from shipway.kube import Kube
-from shipway.ssh import Pool
 from tasks.drift_report import DriftReport
 from tasks.findings import Finding
 from tests.drift_page import keep
-from tests.flow_story import patient
-from tests.prefect_place import Place, rows
+from tests.drift_scene import Scene
+from tests.prefect_place import rows
 
 pytestmark = [
     pytest.mark.xdist_group("drift"),
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@dataclass
-class Scene:
-    """A bootstrapped SIMULATED cluster of three hosts, and a file that declares a fourth."""
-
-    lab: Path
-    file: Path
-    declared: Path
-    home: Path
-
-    def passed(self, repair: Allow = "service", file: Path | None = None, **more: Any) -> DriftReport:
-        """Give the report of a pass."""
-
-        async def fly() -> DriftReport:
-            state = await drift_repair(str(file or self.file), repair, return_state=True, **more)
-            report = await state.aresult(raise_on_failure=False)
-            assert isinstance(report, DriftReport), report
-            return report
-
-        return asyncio.run(fly())
-
-    def drift(self, host: str, kind: str, **values: Any) -> None:
-        """Let something drift."""
-        ask(self.lab, do="drift", host=host, kind=kind, **values)
-
-    def patched(self, kind: str, name: str, changes: dict[str, Any], namespace: str, api: str = "v1") -> None:
-        """Change an object behind Shipway's back."""
-
-        async def change() -> None:
-            cluster, pool = Cluster.load(self.file), Pool()
-            kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
-            await kube.patch(api, kind, name, changes, namespace)
-            await kube.close()
-            await pool.close()
-
-        asyncio.run(change())
-
-
-@pytest.fixture(scope="module")
-def scene(prefect_place: Place) -> Iterator[Scene]:
-    with Demo() as lab:
-        declared = patient(lab.cluster_file())
-        data = yaml.safe_load(declared.read_text(encoding="utf-8"))
-        file = declared.with_name("three.yaml")
-        file.write_text(yaml.safe_dump({**data, "hosts": data["hosts"][:3]}), encoding="utf-8")
-        state = asyncio.run(bootstrap(str(file), return_state=True))
-        assert state.is_completed(), state
-        yield Scene(lab.folder, file, declared, prefect_place.home)
 
 
 def ends(report: DriftReport) -> dict[tuple[str, str], str]:

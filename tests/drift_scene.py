@@ -1,0 +1,73 @@
+"""A bootstrapped SIMULATED cluster that things drift on, for the tests of drift repair."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.bootstrap import bootstrap
+from flows.demo import Demo
+from flows.drift_repair import Allow, drift_repair
+from lab.simulated.control import ask
+from shipway.cluster import Cluster
+from shipway.kube import Kube
+from shipway.ssh import Pool
+from tasks.drift_report import DriftReport
+from tests.flow_story import patient
+from tests.prefect_place import Place
+
+
+@dataclass
+class Scene:
+    """A bootstrapped SIMULATED cluster of three hosts, and a file that declares a fourth."""
+
+    lab: Path
+    file: Path
+    declared: Path
+    home: Path
+
+    def passed(self, repair: Allow = "service", file: Path | None = None, **more: Any) -> DriftReport:
+        """Give the report of a pass."""
+
+        async def fly() -> DriftReport:
+            state = await drift_repair(str(file or self.file), repair, return_state=True, **more)
+            report = await state.aresult(raise_on_failure=False)
+            assert isinstance(report, DriftReport), report
+            return report
+
+        return asyncio.run(fly())
+
+    def drift(self, host: str, kind: str, **values: Any) -> None:
+        """Let something drift."""
+        ask(self.lab, do="drift", host=host, kind=kind, **values)
+
+    def patched(self, kind: str, name: str, changes: dict[str, Any], namespace: str, api: str = "v1") -> None:
+        """Change an object behind Shipway's back."""
+
+        async def change() -> None:
+            cluster, pool = Cluster.load(self.file), Pool()
+            kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
+            await kube.patch(api, kind, name, changes, namespace)
+            await kube.close()
+            await pool.close()
+
+        asyncio.run(change())
+
+
+@contextmanager
+def staged(place: Place) -> Iterator[Scene]:
+    """Give the scene; its lab ends with it."""
+    with Demo() as lab:
+        declared = patient(lab.cluster_file())
+        data = yaml.safe_load(declared.read_text(encoding="utf-8"))
+        file = declared.with_name("three.yaml")
+        file.write_text(yaml.safe_dump({**data, "hosts": data["hosts"][:3]}), encoding="utf-8")
+        state = asyncio.run(bootstrap(str(file), return_state=True))
+        assert state.is_completed(), state
+        yield Scene(lab.folder, file, declared, place.home)
