@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help bootstrap test bench check lab-bundle test-lab test-lab-long docs lock clean
+.PHONY: help bootstrap test bench check lab-bundle test-lab test-lab-long test-faults docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -36,6 +36,9 @@ lab-bundle: $(READY)  ## Mirror, images and programs for the container lab, from
 
 test-lab: lab-bundle  ## The flow on real hosts in containers: real kubeadm, containerd, apt (needs root)
 	$(RUN) -m pytest -q -m "lab and not lab_long" tests
+
+test-faults: $(READY)  ## A bootstrap interrupted at every exchange with a host or the API (half an hour)
+	$(RUN) -m pytest -q -m faults -n 2 -rP tests/faults
 
 test-lab-long: lab-bundle  ## All of test-lab, the slow cases and 100 passes with random drift as well (an hour)
 	SHIPWAY_DRIFT_PASSES=100 $(RUN) -m pytest -q -m lab tests

@@ -53,7 +53,7 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
             key=_pem(user, "client-key-data"),
             token=str(user.get("token", "")),
         )
-    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, StopIteration):
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, StopIteration, RecursionError):
         raise _unusable("it is not a complete kubeconfig", host) from None  # the cause would quote the file
     if server.scheme != "https" or not access.host or not access.ca:
         raise _unusable("it names no https server with its certificate authority", host)

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from shipway.errors import ApiUnavailable
 from shipway.kube_errors import NOT_FOUND, PASSING, kind_missing, refusal
 from shipway.kube_paths import Object, Resource, resource_in, root_of, title, with_protocols
+from shipway.redact import tail
 
 CALL_SECONDS = 30.0
 PAGE = 500  # objects a list call, as kubectl asks
@@ -88,7 +90,7 @@ class Calls:
         code, text = await self.raw("/version")
         if code != OK:
             raise refusal("GET /version", code, text)
-        return str(json.loads(text)["gitVersion"])
+        return str(_read(text, "GET /version").get("gitVersion", ""))
 
     async def resource(self, api_version: str, kind: str) -> Resource:
         """Give where objects of a kind live; raises KindMissing. What was found once is kept."""
@@ -99,7 +101,7 @@ class Calls:
                 raise kind_missing(api_version, kind)
             if code != OK:
                 raise refusal(f"discovery of {api_version}", code, text)
-            self._resources[key] = resource_in(json.loads(text), api_version, kind)
+            self._resources[key] = resource_in(_read(text, f"discovery of {api_version}"), api_version, kind)
         return self._resources[key]
 
     async def get(
@@ -114,8 +116,7 @@ class Calls:
             return None
         if code != OK:
             raise refusal(f"GET {kind}/{name}", code, text)
-        found: Object = json.loads(text)
-        return found
+        return _read(text, f"GET {kind}/{name}")
 
     async def list_(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
@@ -138,7 +139,7 @@ class Calls:
         """Give a page and its items, read once however many ask: a thousand nodes are megabytes of JSON."""
         known = self._pages.get(path)
         if known is None or known[0] is not text:
-            page: Object = json.loads(text)
+            page = _read(text, f"GET {path.partition('?')[0]}")
             known = (text, page, [{**head, **item} for item in page.get("items") or ()])
             self._pages[path] = known
         return known[1], known[2]
@@ -220,8 +221,18 @@ class Calls:
             self.forget()
         if code not in SUCCESS:
             raise refusal(f"{method} {what}", code, text)
-        changed: Object = json.loads(text)
-        return changed
+        return _read(text, f"{method} {what}")
+
+
+def _read(text: str, what: str) -> Object:
+    """Give the object of a successful answer; raises ApiUnavailable where something else answered in its place."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ApiUnavailable(f"{what}: what answered is not the Kubernetes API: {tail(text, 2) or 'no text'}")
+    return found
 
 
 def _with(path: str, query: Mapping[str, str]) -> str:

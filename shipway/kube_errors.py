@@ -34,7 +34,7 @@ def status_of(text: str) -> dict[str, Any]:
     """Give the Status object of an API's answer; an empty one where the text is something else."""
     try:
         status = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return status if isinstance(status, dict) and status.get("kind") == "Status" else {}
 

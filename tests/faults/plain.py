@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tenacity import wait_none
 
 from flows import admission, bootstrap
 from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.shell import Cut, Terminal, serve
-from shipway import retry
+from shipway import converge, retry
 from shipway.cluster import Cluster
 from shipway.errors import ConnectionLost
 from shipway.host import Host
@@ -207,21 +209,21 @@ def _stable(path: str) -> str:
     return "/".join("*" if any(c.isdigit() for c in part) and len(part) > 12 else part for part in parts)
 
 
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the plain ways in place of Prefect and SSH, and let retries wait no time."""
-    installed(monkeypatch)
-
-
 def installed(patch: pytest.MonkeyPatch) -> None:
     """Put the plain ways in place."""
     for module in (bootstrap, admission):
         patch.setattr(module, "on", plain_on)
     patch.setattr(context, "Pool", Pool)
     patch.setattr(Kube, "send", send_through(lambda: Pool.line))
-    patch.setattr(retry, "WAIT", 0.0, raising=False)
+    patch.setattr(retry, "wait_random_exponential", lambda **_: wait_none())
+    hurried = types.SimpleNamespace(**vars(asyncio))
+    hurried.sleep = _hurried
+    patch.setattr(converge, "asyncio", hurried)
 
 
-def state_of(lab: SimulatedLab) -> Mapping[str, str]:
-    """Give the digest of every host."""
-    return {name: host.digest() for name, host in lab.hosts.items()}
+_sleep = asyncio.sleep
+
+
+async def _hurried(seconds: float) -> None:
+    """Wait a twentieth: the lab's own seconds are shorter still."""
+    await _sleep(seconds / 20)

@@ -1,0 +1,77 @@
+"""The ways in which an exchange with a host or the API fails, each as something that happens to exactly one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from shipway.errors import ApiUnavailable, ConnectionLost, DeadlineExceeded
+from tests.faults.plain import Exchange, Key
+
+Spoil = Callable[[Key, Exchange], Awaitable[Any]]
+
+
+async def cut_before(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+    """The connection breaks before anything was sent."""
+    raise ConnectionLost("FAULT: the connection broke before", host=key[0])
+
+
+async def cut_after(key: Key, exchange: Exchange) -> Any:
+    """The connection breaks once all has taken effect: nobody hears the answer."""
+    await exchange()
+    raise ConnectionLost("FAULT: the connection broke after", host=key[0])
+
+
+async def timeout(key: Key, exchange: Exchange) -> Any:
+    """The answer comes too late."""
+    await exchange()
+    raise DeadlineExceeded("FAULT: no answer in time", host=key[0])
+
+
+async def garbage(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+    """The host takes effect and answers something else."""
+    await exchange()
+    return "\x00\x1b[31mrubbish \ufffd" * 40, "more rubbish"
+
+
+def api_code(code: int, reason: str) -> Spoil:
+    """Give a spoiler that answers with an HTTP code instead of doing anything."""
+
+    async def answered(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}
+        return code, json.dumps({**status, "message": f"FAULT: {reason}"})
+
+    return answered
+
+
+async def api_lost(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+    """The API takes effect and its answer is lost: a dropped connection, or a dropped watch."""
+    await exchange()
+    raise ApiUnavailable("FAULT: the answer was lost")
+
+
+async def api_garbage(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+    """Something that is not the API answers."""
+    return 502, "<html>FAULT: a proxy speaks</html>"
+
+
+HOST_KINDS: dict[str, Spoil] = {
+    "cut before": cut_before,
+    "cut after": cut_after,
+    "timeout": timeout,
+    "garbage": garbage,
+}
+API_KINDS: dict[str, Spoil] = {
+    "409": api_code(409, "Conflict"),
+    "429": api_code(429, "TooManyRequests"),
+    "500": api_code(500, "InternalError"),
+    "503": api_code(503, "ServiceUnavailable"),
+    "lost": api_lost,
+    "garbage": api_garbage,
+}
+
+
+def kinds_for(where: str) -> dict[str, Spoil]:
+    """Give the kinds that fit an exchange."""
+    return API_KINDS if where == "api" else HOST_KINDS
