@@ -13,6 +13,7 @@ from shipway.converge import On, converge
 from shipway.host import Host
 from shipway.kube import Kube, save_kubeconfig
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.join_tokens import NoTokenLeft
 from shipway.steps.nodes import NodeRegistered
 from shipway.survey import CLOCK, Survey, survey
 from tasks import (
@@ -130,13 +131,15 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
-    """Wait until the API answers and etcd is healthy, then keep the kubeconfig; a plan only looks."""
+    """Wait until the API answers and etcd is healthy, then keep the kubeconfig and clear tokens; a plan only looks."""
     checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy()]
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
     kube = await run.kube()
     results = [await waited(run, stage, check, kube, seconds=GATE_SECONDS) for check in checks]
-    return [*results, _kept(run, kube)] if all(result.outcome == "ok" for result in results) else results
+    if any(result.outcome != "ok" for result in results):
+        return results
+    return [*results, *await by_api(run, stage, [NoTokenLeft()]), _kept(run, kube)]
 
 
 def _kept(run: Run, kube: Kube) -> StepResult:

@@ -20,6 +20,7 @@ from shipway.steps.init import ADMIN, reset
 
 KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
 TOKEN_MINUTES = 15
+PURPOSE = "join of "  # how each of our tokens is described, with the host's name after it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class NodeJoined:
     async def _token(self) -> str:
         """Make a token on the control plane; it is in no argument, log or result."""
         words = ("kubeadm", "token", "create", "--kubeconfig", ADMIN, "--ttl", f"{TOKEN_MINUTES}m")
-        made = await self.control.do(Command((*words, "--description", f"join of {self.host.name}"), seconds=90))
+        made = await self.control.do(Command((*words, "--description", f"{PURPOSE}{self.host.name}"), seconds=90))
         return made[-1].stdout.strip().splitlines()[-1]
 
     async def _forget(self, on: Host, config: str, token: str) -> None:

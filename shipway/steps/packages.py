@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from shipway.errors import CommandFailed, Permanent
 from shipway.facts.commands import Says
-from shipway.facts.files import FileState
+from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import Package, PackageInfo
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
@@ -16,6 +16,8 @@ from shipway.steps.apt import APT, APT_SECONDS
 
 AUDIT = Says(("dpkg", "--audit"))
 UPGRADED = "/var/lib/shipway/base-upgraded"
+# Written before the hold, removed with it: an interrupted upgrade knows which holds are its own and not a person's.
+HELD_MEANWHILE = "/var/lib/shipway/held-during-upgrade"
 # Never upgraded in passing: a new driver or kernel under running pods breaks NVML (homelab#4110: 269 restarts).
 FROZEN = ("nvidia*", "libnvidia*", "cuda*", "linux-image*", "linux-headers*", "linux-modules*", "containerd*")
 
@@ -171,15 +173,23 @@ class BaseUpgraded:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
         """Upgrade all but drivers, kernel and runtime, which are held meanwhile."""
-        listed = await on.read(Says(("dpkg-query", "-W", "-f", "${Package}|${db:Status-Abbrev}\\n", *FROZEN)))
-        rows = [line.split("|") for line in listed.stdout.splitlines() if "|" in line]
-        frozen = [name for name, status in rows if status.startswith("ii")]
+        query = Says(("dpkg-query", "-W", "-f", "${Package}|${db:Status-Abbrev}\\n", *FROZEN))
+        listed, ours = await on.read(query, FileText(HELD_MEANWHILE))
+        states = dict(line.split("|", 1) for line in listed.stdout.splitlines() if "|" in line)
+        frozen = [name for name, state in states.items() if state[1:2] == "i" and _free(name, state, ours or "")]
         await on.succeed("apt", (*APT, "update"), seconds=APT_SECONDS)
         if frozen:
+            await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in frozen).encode())
             await on.do(Command(("apt-mark", "hold", *frozen), seconds=120))
         try:
             await on.succeed("apt", (*APT, "upgrade"), seconds=APT_SECONDS)
         finally:
             if frozen:
-                await on.do(Command(("apt-mark", "unhold", *frozen), seconds=120))
+                unhold = Command(("apt-mark", "unhold", *frozen), seconds=120)
+                await on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE)))
         await on.write(UPGRADED, b"")
+
+
+def _free(name: str, state: str, ours: str) -> bool:
+    """Tell whether nobody else holds a package: it is loose, or an interrupted upgrade of ours held it."""
+    return state.startswith("i") or name in ours.split()
