@@ -19,7 +19,7 @@ TOKEN_TYPE = "bootstrap.kubernetes.io/token"  # noqa: S105 - the type of a Secre
 class NoTokenLeft:
     """No token of an earlier join is left; sound only while nobody joins: before this run's joins, under the lease."""
 
-    traps: ClassVar[tuple[int, ...]] = (40,)
+    traps: ClassVar[tuple[int, ...]] = (37,)
     impact: ClassVar[Impact] = Impact.FILES
     name: str = "no token of an earlier join is left"
 
