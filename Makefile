@@ -35,7 +35,7 @@ lab-bundle: $(READY)  ## Mirror, images and programs for the container lab, from
 	$(RUN) -m lab.containers bundle
 
 test-lab: lab-bundle  ## The flow on real hosts in containers: real kubeadm, containerd, apt (needs root)
-	$(RUN) -m pytest -q -m "lab and not lab_long" tests
+	$(RUN) -m pytest -q -m "lab and not lab_long" --durations=40 tests
 
 test-faults: $(READY)  ## A bootstrap interrupted at every exchange with a host or the API (half an hour)
 	$(RUN) -m pytest -q -m faults -n 2 -rP tests/faults
