@@ -30,6 +30,11 @@ HOSTS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that share one cluster come first, one file after the other; the rest makes the hosts bare again."""
+    items.sort(key=lambda item: "tests/lab/" in item.nodeid and "whole" not in getattr(item, "fixturenames", ()))
+
+
 @dataclass
 class Ran:
     """How a command of ours ended; `report` is what `--report` wrote."""
