@@ -12,6 +12,7 @@ import types
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,16 +177,21 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
     return Stands() if result.stands else None
 
 
-async def brought_up(lab: SimulatedLab, line: Line) -> Report:
-    """Bootstrap the lab once; give the report."""
-    Pool.lab, Pool.line = lab, line
-    run = Run(Cluster.load(lab.cluster_file), "bootstrap")
+async def flown(cluster_file: Path, on: Callable[..., Awaitable[Any]] = plain_on) -> Report:
+    """Bootstrap a cluster once, its proof included; give the report."""
+    run = Run(Cluster.load(cluster_file), "bootstrap")
     async with opened(run):
         await bootstrap.brought_up(run)
         if run.ready:
             for stage in ("nodes_ready", "cards_allocatable", "gpu_proof"):
-                await plain_on(stage, context.CLUSTER)
+                await on(stage, context.CLUSTER)
         return report_of(run)
+
+
+async def brought_up(lab: SimulatedLab, line: Line) -> Report:
+    """Bootstrap the lab once in this process; give the report."""
+    Pool.lab, Pool.line = lab, line
+    return await flown(lab.cluster_file)
 
 
 def send_through(line_of: Callable[[], Line]) -> Callable[..., Awaitable[tuple[int, str]]]:
@@ -210,11 +216,16 @@ def _stable(path: str) -> str:
 
 
 def installed(patch: pytest.MonkeyPatch) -> None:
-    """Put the plain ways in place."""
-    for module in (bootstrap, admission):
-        patch.setattr(module, "on", plain_on)
+    """Put the plain ways in place: stages without Prefect, hosts without SSH, no waits."""
+    staged(patch, plain_on)
     patch.setattr(context, "Pool", Pool)
     patch.setattr(Kube, "send", send_through(lambda: Pool.line))
+
+
+def staged(patch: pytest.MonkeyPatch, on: Callable[..., Awaitable[Any]]) -> None:
+    """Let the flow run its stages by `on`, and wait a twentieth between looks and not at all between tries."""
+    for module in (bootstrap, admission):
+        patch.setattr(module, "on", on)
     patch.setattr(retry, "wait_random_exponential", lambda **_: wait_none())
     hurried = types.SimpleNamespace(**vars(asyncio))
     hurried.sleep = _hurried
