@@ -8,7 +8,7 @@ if __name__ == "__main__":  # first of all: the command line starts Prefect's AP
     raise SystemExit(main())
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from prefect import State, flow
 
@@ -16,7 +16,7 @@ from flows.admission import Admission
 from flows.running import run_name, running, verdict
 from flows.verify_gpus import verify_gpus
 from shipway.cluster_parts import HostSpec
-from tasks.context import CLUSTER, Mode, Run
+from tasks.context import CLUSTER, Run
 from tasks.report import Report
 from tasks.run_stage import on
 
@@ -26,7 +26,7 @@ Ready = asyncio.Task[State[Any] | None]
 @flow(name="bootstrap", flow_run_name=run_name, persist_result=False)
 async def bootstrap(
     cluster_file: str,
-    mode: Mode = "bootstrap",
+    mode: Literal["bootstrap", "plan"] = "bootstrap",
     hosts: tuple[str, ...] = (),
     reset: tuple[str, ...] = (),
     report_file: str | None = None,

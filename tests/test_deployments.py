@@ -59,6 +59,15 @@ def test_the_run_form_explains_every_parameter(deployment: dict[str, Any]) -> No
     assert deployment["description"].strip()
 
 
+def test_the_run_form_offers_only_what_the_flow_does() -> None:
+    def choices(deployment: str, field: str) -> list[str]:
+        return list(flow_of(DEPLOYMENTS[deployment]).parameters.properties[field]["enum"])
+
+    assert choices("bootstrap", "mode") == ["bootstrap", "plan"]
+    assert choices("drift-repair", "repair") == ["declared", "none", "files", "service", "workloads"]
+    assert choices("fleet", "what") == ["plan", "look"]
+
+
 def test_no_parameter_can_hold_a_secret(deployment: dict[str, Any]) -> None:
     for name in flow_of(deployment).parameters.properties:
         assert not {"password", "token", "secret", "key"} & set(name.split("_"))
