@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from shipway.cluster_fields import entries, section
+from shipway.cluster_fields import described, entries, pattern, section
 from shipway.cluster_text import CODE, Path, Source
 from shipway.cluster_types import WORDS
 from shipway.errors import Refused
@@ -49,8 +49,9 @@ def refusal(source: Source, base: Mapping[str, Any], faults: Iterable[Fault]) ->
 
 def _row(source: Source, base: Mapping[str, Any], fault: Fault) -> tuple[int, str]:
     """Give the line number to sort by and the text; a value of the profile is told beside the user's keys about it."""
-    told = [path for path in (fault.path, *fault.also) if source.line(path)]
-    line = source.line(told[0]) if told else source.nearest(fault.path)
+    about = (fault.path, *fault.also)
+    told = [path for path in about if source.line(path)]
+    line = source.line(told[0]) if told else next((near for path in about if (near := source.nearest(path))), None)
     place = f"line {line}: " if line else ""
     owner = "" if source.line(fault.path) or not holds(base, fault.path) else " (from the profile)"
     return line or 0, f"{place}{spelled(fault.path)}{owner}: {fault.message}"
@@ -106,11 +107,16 @@ def _words(item: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
     """Give one Pydantic error in the words of this project."""
     kind, context = str(item["type"]), item.get("ctx", {})
     if kind == "missing":
-        return "is missing"
+        return f"is missing: {described(model, path) or 'it is needed'}".removesuffix(".")
     if kind == "extra_forbidden":
         return _unknown(path, model)
     if kind == "string_pattern_mismatch":
         words = f"must be {WORDS.get(str(context.get('pattern')), 'of another form')}"
+    elif kind == "string_type":
+        form = WORDS.get(pattern(model, path) or "")
+        words = "must be text (put it in quotes)" + (f": {form}" if form else "")
+    elif kind.startswith("model_") and path[:1] == ("hosts",) and len(path) == 2:  # noqa: PLR2004 - a host itself
+        words = "must be an address, or a mapping such as {name: gpu1, address: 10.0.0.1}"
     elif kind == "literal_error":
         words = f"must be {context.get('expected')}".replace("'", "`")
     else:
@@ -120,7 +126,6 @@ def _words(item: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
 
 
 KINDS = {
-    "string_type": "must be text (put it in quotes)",
     "string_too_long": "must be at most {max_length} characters long",
     "int_": "must be a whole number without quotes",
     "float_": "must be a number without quotes",
@@ -139,12 +144,18 @@ KINDS = {
 
 
 def _is(value: Any) -> str:
-    return f"; it is {_shown(value)}" if isinstance(value, str | int | float | bool) or value is None else ""
+    """Give what was found, as YAML has it: who wrote `no` did not write False."""
+    if value is None:
+        return "; it is empty"
+    if isinstance(value, bool):
+        return f"; it is {str(value).lower()} (YAML reads yes, no, on and off as true or false)"
+    return f"; it is {_shown(value)}" if isinstance(value, str | int | float) else ""
 
 
 def _shown(value: Any) -> str:
-    """Give a value on one line, cut short: a hostile one may hold newlines or megabytes."""
-    text = ascii(value[: SHOWN + 1] if isinstance(value, str) else value)
+    """Give a value on one line, cut short and without a password: a hostile one may hold newlines or megabytes."""
+    text = ascii(re.sub(r"//.*@", "//…@", value)[: SHOWN + 1] if isinstance(value, str) else value)
+    text = text.replace("\\u2026", "…")
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 

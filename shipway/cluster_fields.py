@@ -50,6 +50,36 @@ def section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMod
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
+def described(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    """Give what the key at a path is for; "" where the model has no such key."""
+    info = _info(model, path)
+    return (info.description or "") if info else ""
+
+
+def pattern(model: type[BaseModel], path: tuple[str | int, ...]) -> str | None:
+    """Give the pattern that the text at a path must match, or None where it has none."""
+    info = _info(model, path)
+    if info is None:
+        return None
+    held = [*info.metadata, *_constraints(info.annotation)]
+    return next((str(found) for part in held if (found := getattr(part, "pattern", None))), None)
+
+
+def _info(model: type[BaseModel], path: tuple[str | int, ...]) -> FieldInfo | None:
+    """Give the field at a path."""
+    held = section(model, path[:-1])
+    return held.model_fields.get(str(path[-1])) if held and path else None
+
+
+def _constraints(kind: Any) -> Iterator[Any]:
+    """Give what constrains the members of a union."""
+    if get_origin(kind) is Annotated:
+        yield from get_args(kind)[1:]
+    elif get_origin(kind) in UNIONS:
+        for part in get_args(kind):
+            yield from _constraints(part)
+
+
 def _step(kind: Any, part: str | int) -> Any:
     """Give what stands at one key or index of a kind."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -14,6 +14,18 @@ LARGEST = 1024 * 1024  # bytes; a thousand hosts with labels take a tenth of it
 DEEPEST = 40  # levels; the model has six, kubelet's configuration a few more
 MOST_VALUES = 200_000  # aliases may stand for many values: a few lines could ask for billions
 CODE = "SHW-120"
+SYNTAX = "Correct that place in the cluster file (an editor with YAML support shows it), then run again."
+# What YAML takes for more than text by its look.
+LOOKS_LIKE = {f"tag:yaml.org,2002:{name}": said for name, said in (("timestamp", "date"), ("int", "number"))}
+# YAML's own words, and plainer ones.
+PLAINER = {
+    "found another document": "a second document begins here (---): a cluster file is one",
+    "could not determine a constructor": "a tag (!...) stands here: a cluster file holds plain values",
+    "did not find expected ',' or": "the list or mapping before this place is not closed, or a comma is missing",
+    "did not find expected key": "a key is expected here: look at the indentation, and at quotes left open",
+    "mapping values are not allowed": "a colon stands where no key can be: look at the line above and the indentation",
+    "could not find expected ':'": "a key without a colon and a blank after it",
+}
 PathPart = str | int
 Path = tuple[PathPart, ...]
 # libyaml reads a thousand hosts in milliseconds; without it PyYAML's own reader takes seconds.
@@ -49,9 +61,9 @@ def source(text: str, where: str) -> Source:
     except RecursionError as error:
         raise _too_deep(where) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise Refused(f"{where} is not YAML: {_one_line(error)}", code=CODE) from error
+        raise Refused(f"{where} is not YAML: {_one_line(error, text)}", code=CODE, fix=SYNTAX) from error
     if not isinstance(data, dict):
-        found = "empty" if data is None else f"a {type(data).__name__}"
+        found = "empty" if data is None else "a list" if isinstance(data, list) else "a single value"
         message = f"{where} is {found}; a cluster file is a mapping with at least `name` and `hosts`"
         raise Refused(message, code=CODE, fix="Start from the two lines `name: demo` and `hosts: [10.0.0.1]`.")
     return Source(where, data, lines, tuple(twice))
@@ -73,6 +85,7 @@ def _read(text: str, where: str) -> tuple[Any, dict[Path, int], list[tuple[Path,
             if again:
                 twice.append((path, line))
             lines.setdefault(path, line)
+        _readable(loader, node)
         return loader.construct_document(node), lines, twice
     finally:
         loader.dispose()
@@ -115,8 +128,36 @@ def _walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int, bool]]:
             yield from _walk(item, (*path, index))
 
 
-def _one_line(error: Exception) -> str:
-    """Give YAML's words in one line, with the line number first."""
+def _readable(loader: Any, node: yaml.Node) -> None:
+    """Find the value that looks like a date or number and is none: the reader itself would not say where it stands."""
+    found: list[yaml.Node] = [node]
+    seen: set[int] = set()
+    while found:
+        one = found.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, yaml.MappingNode):
+            found += [part for pair in one.value for part in pair]
+        elif isinstance(one, yaml.SequenceNode):
+            found += one.value
+        elif one.tag in LOOKS_LIKE:
+            try:
+                loader.construct_object(one)
+            except ValueError as error:
+                kind = LOOKS_LIKE[one.tag]
+                message = f"{str(one.value)[:40]!a} looks like a {kind}, but cannot be one: put it in quotes"
+                raise yaml.MarkedYAMLError(problem=message, problem_mark=one.start_mark) from error
+
+
+def _one_line(error: Exception, text: str) -> str:
+    """Give what is wrong in one line, with the line number first; YAML's own words where there are none of ours."""
     mark = getattr(error, "problem_mark", None)
     problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+    if mark is None:
+        return problem
+    line = [*text.splitlines(), "", ""][mark.line]
+    if "\t" in line[: mark.column + 1]:
+        problem = "a tab cannot indent: use blanks"
+    said = next((ours for theirs, ours in PLAINER.items() if theirs in problem), problem)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}"

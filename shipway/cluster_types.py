@@ -147,14 +147,20 @@ def _network(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Refuse what is not JSON (dates, bytes): it could not be passed on unchanged."""
+    return _plain_at(value, "")
+
+
+def _plain_at(value: Any, place: str) -> Any:
+    at = f" at {place}" if place else ""
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise ValueError("has a key that is not text: put it in quotes")
-        return {key: _plain(item) for key, item in value.items()}
+            message = f"has a key{at} that is not text: put it in quotes"
+            raise ValueError(message)
+        return {key: _plain_at(item, f"{place}.{key}".removeprefix(".")) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain_at(item, f"{place}[{index}]") for index, item in enumerate(value)]
     if value is not None and not isinstance(value, str | int | float | bool):
-        message = f"holds a {type(value).__name__}: put it in quotes"
+        message = f"holds a {type(value).__name__}{at}: put it in quotes"
         raise ValueError(message)
     return value
 

@@ -161,3 +161,16 @@ def test_a_thousand_hosts_are_read_in_moments() -> None:
     hosts = "\n".join(f"  - 10.{1 + number // 250}.0.{1 + number % 250}" for number in range(1000))
     networks = "kubernetes: {pod_network: 172.16.0.0/13, node_mask: 24, service_network: 192.168.0.0/16}\n"
     assert len(Cluster.parse(f"name: big\n{networks}hosts:\n{hosts}\n").hosts) == 1000
+
+
+@pytest.mark.parametrize("url", ["http://me:s3cret@mirror", "http://me:s3 cret@mirror", "ftp://me:s3cret@mirror"])
+def test_a_refusal_never_shows_a_password(url: str) -> None:
+    with pytest.raises(Refused) as raised:
+        Cluster.parse(f"name: demo\nhosts: [10.0.0.1]\nsources: {{registry_mirrors: {{docker.io: '{url}'}}}}\n")
+    assert "s3" not in str(raised.value)
+
+
+def test_a_fault_deep_inside_names_its_place() -> None:
+    text = "name: demo\nhosts: [10.0.0.1]\nkubernetes: {kubelet: {a: [1, {b: 2026-01-01}]}}\n"
+    with pytest.raises(Refused, match=r"holds a date at a\[1\]\.b: put it in quotes"):
+        Cluster.parse(text)
