@@ -30,6 +30,10 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-407": (
         "E: Failed to fetch https://pkgs.k8s.io/core:/stable:/v1.31/deb/InRelease  403  Forbidden [IP: 192.0.2.7 443]",
         "unexpected status from HEAD request to https://registry.k8s.io/v2/pause/manifests/3.10: 403 Forbidden",
+        (
+            "E: Failed to fetch http://192.0.2.5/apt/debian/./InRelease  403  Forbidden [IP: 192.0.2.5 80]\n"
+            "E: The repository 'http://192.0.2.5/apt/debian ./ InRelease' is not signed."
+        ),
     ),
     "SHW-408": (
         "E: Version '1.31.7*' for 'kubelet' was not found",
@@ -49,6 +53,19 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
         "E: Failed to fetch http://mirror.example.com/InRelease  Could not connect to mirror.example.com:80",
         "Could not connect to mirror.example.com:80 (192.0.2.9). - connect (111: Connection refused)",
         "curl: (28) Connection timed out after 10001 milliseconds",
+        (
+            "Could not connect to 192.0.2.5:80 (192.0.2.5). - connect (111: Connection refused)\n"
+            "E: The repository 'http://192.0.2.5/apt/debian ./ InRelease' is not signed."
+        ),
+    ),
+    "SHW-422": (
+        (
+            "E: Failed to fetch http://192.0.2.5/apt/debian/./InRelease  503  Service Unavailable [IP: 192.0.2.5 80]\n"
+            "E: The repository 'http://192.0.2.5/apt/debian ./ InRelease' is not signed."
+        ),
+        "E: Failed to fetch http://192.0.2.5/Release.key  502  Bad Gateway [IP: 192.0.2.5 80]\nE: Download Failed",
+        "unexpected status from HEAD request to http://192.0.2.5:5000/v2/pause/manifests/3.2: 503 Service Unavailable",
+        "curl: (22) The requested URL returned error: 503",
     ),
     "SHW-413": ("dpkg: error: failed to write status database record: No space left on device",),
     "SHW-414": ("E: Repository 'http://m ./ InRelease' changed its 'Origin' value from 'lab' to 'other'",),
