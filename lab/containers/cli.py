@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     swap = add("swap", "show or hide SIMULATED swap")
     swap.add_argument("host")
     swap.add_argument("state_of_swap", choices=["on", "off"])
+    packages = add("packages", "let the mirror answer for packages with an HTTP status, or serve them again")
+    packages.add_argument("mirror", type=lambda word: word if word == "ok" else int(word), metavar="STATUS|ok")
+    add("images", "stop the mirror's registry, or start it").add_argument("mirror", choices=["up", "down"])
     add("status", "show the hosts")
     add("doctor", "say what this machine lacks").add_argument("--install", action="store_true", help="install packages")
     return parser
@@ -85,28 +88,44 @@ def _status(lab: Lab) -> None:
 
 def _act(words: argparse.Namespace) -> int:
     lab = Lab(words.state)
+    if words.verb == "doctor":
+        return _doctor(mend=words.install)
+    if words.verb == "exec":
+        return _exec(lab, words.host, words.words)
+    _change(lab, words)
+    return 0
+
+
+def _change(lab: Lab, words: argparse.Namespace) -> None:
     match words.verb:
         case "bundle":
             build_bundle(lab.cache, refresh=words.refresh)
-        case "doctor":
-            return _doctor(mend=words.install)
         case "up":
             lab.up(plan(words.hosts, cards=words.cards, containerd=words.containerd, number=words.number))
         case "down":
             lab.down()
         case "fresh":
             lab.fresh(*([] if words.hosts == ["all"] else words.hosts))
-        case "exec":
-            return _exec(lab, words.host, words.words)
         case "card":
             lab.card(words.host, words.id, words.health)
         case "swap":
             lab.swap(words.host, on=words.state_of_swap == "on")
         case "status":
             _status(lab)
+        case "packages" | "images":
+            _mirror(lab, words)
         case verb:
             getattr(lab, verb)(words.host)
-    return 0
+
+
+def _mirror(lab: Lab, words: argparse.Namespace) -> None:
+    """Put the mirror out of order, or back."""
+    if words.verb == "images":
+        lab.mirror().images(up=words.mirror == "up")
+    elif words.mirror == "ok":
+        lab.mirror().serve()
+    else:
+        lab.mirror().answer(words.mirror)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from lab.containers.commands import LabError, run, say
 from lab.containers.engine import IMAGE, Engine
 from lab.containers.host_files import host_files
 from lab.containers.hosts import Hosts, each
+from lab.containers.mirror import Mirror
 from lab.containers.model import LabHost, LabPlan
 from lab.containers.network import LabNetwork, set_conntrack_max
 from lab.containers.places import Cache, default_state
@@ -47,6 +48,10 @@ class Lab:
         """Give the lab's containers."""
         key = (self.cache.bundle / "host" / ".key").read_text()
         return Hosts(self.engine(), f"{IMAGE}:{key[:12]}")
+
+    def mirror(self) -> Mirror:
+        """Give the site's mirror, to put it out of order and back."""
+        return Mirror(self.engine())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
