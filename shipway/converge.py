@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
@@ -18,6 +19,9 @@ class Looked(Protocol):
 
     def forget(self) -> None:
         """Drop what is known."""
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Within it a change is made; afterwards nothing is known that was not seen after that change."""
 
 
 On = TypeVar("On", bound=Looked)
@@ -48,25 +52,56 @@ async def converge(
 
 
 async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIterator[StepResult]:
-    """Give the results one by one; after an apply, it and all later steps are looked at anew in one round trip."""
+    """Give the results one by one; after a change, what was changed and all later steps are looked at anew at once."""
     looks: list[Look] = list(await asyncio.gather(*(_look(step, on) for step in steps)))
-    failed = False
-    for index, step in enumerate(steps):
-        seen, started = looks[index], time.monotonic()
+    failed, index = False, 0
+    while index < len(steps):
+        step = steps[index]
         if failed:
             yield StepResult(step.name, "unknown", _impact(step), error=Blocked("an earlier step failed"))
-        elif isinstance(seen, Drift) and isinstance(step, Step) and step.impact <= allow:
-            error = await _apply(step, on, seen)
-            if error is None:
-                on.forget()
-                looks[index:] = await asyncio.gather(*(_look(later, on) for later in steps[index:]))
-            result = _changed(step, on, seen, error or looks[index], time.monotonic() - started)
-            failed = result.outcome == "failed"
+            index += 1
+            continue
+        batch, started = _batch(steps[index:], looks[index:], allow), time.monotonic()
+        before, errors = looks[index : index + len(batch)], await _applied(batch, looks[index:], on, allow)
+        if None in errors.values():
+            looks[index:] = await asyncio.gather(*(_look(later, on) for later in steps[index:]))
+        for at, one in enumerate(batch):
+            seen = before[at]
+            if at in errors and isinstance(seen, Drift) and isinstance(one, Step):
+                took = time.monotonic() - started
+                result = _changed(one, on, seen, errors[at] or looks[index + at], took)
+            else:
+                result = _told(one, looks[index + at], allow)
+            failed = failed or result.outcome == "failed"
             yield result
-        else:
-            result = _told(step, seen, allow)
-            failed = result.outcome == "failed"
-            yield result
+        index += len(batch)
+
+
+def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> Sequence[Check[On]]:
+    """Give the first step, with those after it that can be changed at the same time: files, each one on its own."""
+    count = 0
+    for step, seen in zip(steps, looks, strict=True):
+        alone = not getattr(step, "together", False)
+        if isinstance(seen, ShipwayError) or (seen is not None and (alone or _impact(step) > allow)):
+            break
+        count += 1
+    return steps[: count or 1]
+
+
+async def _applied(
+    batch: Sequence[Check[On]], looks: Sequence[Look], on: On, allow: Impact
+) -> dict[int, ShipwayError | None]:
+    """Apply what drifted of a batch, as far as it is allowed; give, by place, what became of each that was applied."""
+    drifted = [
+        (at, step, seen)
+        for at, (step, seen) in enumerate(zip(batch, looks, strict=False))
+        if isinstance(seen, Drift) and isinstance(step, Step) and step.impact <= allow
+    ]
+    if not drifted:
+        return {}
+    with on.changing():
+        errors = await asyncio.gather(*(_apply(step, on, seen) for _, step, seen in drifted))
+    return dict(zip((at for at, _, _ in drifted), errors, strict=True))
 
 
 async def looked_at(

@@ -1,19 +1,24 @@
-"""A host session: facts read in bulk over one connection, commands that change, operations that outlive a lost link."""
+"""A host session: facts read in bulk over one connection, commands that change, operations that outlive a lost link.
+
+What a change brought about is looked at in the exchange that brings it about: see `Host.changing`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
 from shipway.catalogue import failure
+from shipway.command import Command, placed
 from shipway.errors import ConnectionLost, DeadlineExceeded, ShipwayError, Transient
-from shipway.facts.fact import Fact, Plan
+from shipway.facts.fact import Fact, Plan, Words
 from shipway.facts.services import UnitState
+from shipway.looks import Looks
 from shipway.redact import tail
 from shipway.script import Output, compose, split
+from shipway.writes import Writes
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -22,8 +27,8 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 LOOK_SECONDS = 90.0
-TURNS = 3  # of the event loop: a check may gather two looks that gather facts
 OPERATIONS = "/run/shipway"
+__all__ = ["AT_WORK", "LOOK_SECONDS", "OPERATIONS", "Command", "Host", "Shell"]
 AT_WORK = ("active", "activating", "deactivating")
 
 
@@ -37,18 +42,6 @@ class Shell(Protocol):
         """Give a local port on loopback that leads to address:port as seen from the host."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command that changes something: words, what to feed it, and its own limit in seconds."""
-
-    words: tuple[str, ...]
-    seconds: int = 60
-
-    def bounded(self) -> tuple[str, ...]:
-        """Give the words under timeout(1), so that a command never outlives its limit on the host."""
-        return ("timeout", "-k", "10", str(self.seconds), *self.words)
-
-
 class Host:
     """One host for the length of a run: `read` looks (never changes), `do`, `write` and `operate` change."""
 
@@ -56,9 +49,12 @@ class Host:
         self.name = name
         self.round_trips = 0
         self._shell = shell
-        self._known: dict[Fact[Any], asyncio.Future[Any]] = {}
-        self._asked: list[tuple[Fact[Any], asyncio.Future[Any]]] = []
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._looks = Looks(name, self._look)
+        self._after: list[Fact[Any]] = []  # what every change of a step looks at, in the same exchange
+        self._fresh = False  # what is known was looked at after the last change
+        self._at_work = 0  # changes under way; two at once, and nobody's look was certainly after both
+        self._mixed = False
+        self._writes = Writes(name, self._sent, self._failed)
 
     @overload
     async def read(self, a: Fact[A], /) -> A: ...
@@ -79,66 +75,44 @@ class Host:
 
     async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
         """Give the values of any number of facts, in their order."""
-        loop = asyncio.get_running_loop()
-        wanted = []
-        for fact in facts:
-            if fact not in self._known:
-                self._known[fact] = loop.create_future()
-                if not self._asked:
-                    task = loop.create_task(self._flush())
-                    self._flushes.add(task)
-                    task.add_done_callback(self._flushes.discard)
-                self._asked.append((fact, self._known[fact]))
-            wanted.append(asyncio.shield(self._known[fact]))
-        return list(await asyncio.gather(*wanted))
+        return await self._looks.read_all(facts)
 
     def forget(self) -> None:
         """Drop every fact known so far: the next read looks anew; who asked before still gets an answer."""
-        self._known = {}
+        self._looks.forget()
+        self._looks.watched = {}
 
-    async def _flush(self) -> None:
-        """Answer all facts asked in this turn with one script."""
-        asked: list[tuple[Fact[Any], asyncio.Future[Any]]] = []
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Within it, whatever changes the host also looks again at all that the last looks read, in one exchange.
+
+        Afterwards only what was seen after the last change is known.
+        """
+        self._after, self._fresh = list(self._looks.watched), False
         try:
-            await self._gather_askers()
-            asked, self._asked = self._asked, []
-            plan = Plan([fact for fact, _ in asked])
-            answers = plan.answers(await self._exchange(plan.commands, verb="r", seconds=LOOK_SECONDS))
-        except BaseException as error:
-            if not asked:
-                asked, self._asked = self._asked, []
-            self._fail(asked, error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for fact, future in asked:
-            if not future.done():
-                future.set_result(answers[fact])
+            yield
+        finally:
+            if not self._fresh:
+                self._looks.forget()
+            self._looks.watched, self._after, self._fresh = {}, [], False
 
-    async def _gather_askers(self) -> None:
-        """Wait some turns of the event loop, until no further check of the stage asks for a fact."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-        seen = 0
-        while seen != len(self._asked):
-            seen = len(self._asked)
-            await asyncio.sleep(0)
-
-    def _fail(self, asked: Sequence[tuple[Fact[Any], asyncio.Future[Any]]], error: BaseException) -> None:
-        """Give the error to all who asked; the next read of these facts looks again."""
-        failed = error if isinstance(error, Exception) else ConnectionLost("the look was cancelled", host=self.name)
-        for fact, future in asked:
-            if self._known.get(fact) is future:
-                del self._known[fact]
-            if not future.done():
-                future.set_exception(failed)
-                future.exception()  # whoever asked gets it; a reader that was cancelled must not leave a warning
+    async def _look(self, commands: Sequence[Words]) -> list[Output]:
+        return await self._exchange(commands, verb="r", seconds=LOOK_SECONDS)
 
     async def _exchange(
-        self, commands: Sequence[Sequence[str]], *, verb: str, seconds: float, stdin: bytes = b""
+        self,
+        commands: Sequence[Sequence[str]],
+        *,
+        verb: str,
+        seconds: float,
+        stdin: bytes = b"",
+        after: Sequence[Words] = (),
     ) -> list[Output]:
-        """Send one script, give one output a command; a script cut short raises ConnectionLost."""
-        text, boundary = compose(commands, verb=verb)
+        """Send one script, give one output a command; a script cut short raises ConnectionLost.
+
+        The outputs of `after` follow where all of them came.
+        """
+        text, boundary = compose(commands, verb=verb, after=after)
         self.round_trips += 1
         try:
             outputs = split(boundary, *await self._shell.script(text, stdin=stdin, seconds=seconds))
@@ -146,52 +120,68 @@ class Host:
             raise error.at(host=self.name) from error.__cause__
         except ValueError as error:
             raise ConnectionLost(f"the host's answer cannot be read ({error})", host=self.name) from error
-        complete = len(outputs) == len(commands) or (verb == "d" and outputs and not outputs[-1].ok)
+        complete = len(outputs) >= len(commands) or (verb == "d" and outputs and not outputs[-1].ok)
         if not complete:
             message = f"only {len(outputs)} of {len(commands)} commands answered"
             raise ConnectionLost(message, host=self.name)
         return outputs
 
-    async def do(self, *commands: Command, stdin: bytes = b"") -> list[Output]:
-        """Run commands in order, ending at the first that fails; every fact is forgotten.
+    async def _change(
+        self, commands: Sequence[Words], *, verb: str, seconds: float, stdin: bytes = b""
+    ) -> list[Output]:
+        """Send what changes the host, and with it the look at what the running step is about; give the outputs."""
+        plan = Plan(self._after)
+        self._fresh, self._mixed = False, self._at_work > 0 or self._mixed
+        self._at_work += 1
+        limit = seconds + LOOK_SECONDS * bool(self._after)
+        looked: list[Output] = []
+        try:
+            outputs = await self._exchange(commands, verb=verb, seconds=limit, stdin=stdin, after=plan.commands)
+            looked = outputs[len(commands) :]
+            return outputs[: len(commands)]
+        finally:
+            self._at_work -= 1
+            if self._after and len(looked) == len(plan.commands) and not self._mixed:
+                self._looks.learn(plan, looked)
+                self._fresh = True
+            else:
+                self._looks.forget()
+            self._mixed = self._mixed and self._at_work > 0
+
+    async def do(self, *commands: Command) -> list[Output]:
+        """Run commands in order, ending at the first that fails; every fact from before is forgotten.
 
         Raises CommandFailed (with the catalogue's cause and fix where it knows the output), DeadlineExceeded for a
         command that ran out of its time, ConnectionLost when it is not known what took effect.
         """
-        try:
-            limit = sum(command.seconds for command in commands) + 30
-            words = [command.bounded() for command in commands]
-            outputs = await self._exchange(words, verb="d", seconds=limit, stdin=stdin)
-        finally:
-            self.forget()
+        outputs = await self._sent(commands)
         last, command = outputs[-1], commands[len(outputs) - 1]
         if not last.ok:
-            raise self._failed(command.words, last, command.seconds)
+            raise self._failed(command, last)
         return outputs
 
-    def _failed(self, words: Sequence[str], output: Output, seconds: int) -> ShipwayError:
+    async def _sent(self, commands: Sequence[Command]) -> list[Output]:
+        """Run commands up to the first that fails; give the outputs of those that ran."""
+        limit = sum(command.seconds for command in commands) + 30
+        words, feed = [command.bounded() for command in commands], b"".join(command.feed for command in commands)
+        return await self._change(words, verb="d", seconds=limit, stdin=feed)
+
+    def _failed(self, command: Command, output: Output) -> ShipwayError:
         """Give the error for a command that did not end with 0."""
-        what = " ".join(words[:4])
+        what = " ".join(command.words[:4])
         said = tail(output.stderr) or tail(output.stdout) or "no output"
         if output.status in (124, 137):
-            message = f"`{what}` did not end within {seconds} s; last output: {said}"
+            message = f"`{what}` did not end within {command.seconds} s; last output: {said}"
             return DeadlineExceeded(message, host=self.name)
         return failure(what, output, host=self.name)
 
     async def write(self, path: str, content: bytes, *, mode: str = "644", owner: str = "root:root") -> None:
         """Put a file in place in one rename, private until it is complete; parent directories are made.
 
-        The content goes through a file that is 0600 from its first byte. Raises as `do`.
+        Files that are written in the same turn of the event loop travel in one exchange, in the order they were asked
+        for; one that fails keeps none of the others from its place. Raises as `do`.
         """
-        fresh = f"{path}.shipway-new"
-        await self.do(
-            Command(("install", "-D", "-m", "600", "/dev/null", fresh)),
-            Command(("dd", f"of={fresh}", "status=none")),
-            Command(("chown", owner, fresh)),
-            Command(("chmod", mode, fresh)),
-            Command(("mv", "-fT", fresh, path)),
-            stdin=content,
-        )
+        await self._writes.write(placed(path, content, mode, owner))
 
     async def operate(self, name: str, words: Sequence[str], *, seconds: int, marker: str = "") -> Output:
         """Run a long command as a transient systemd unit `shipway-NAME`, and give its exit status and joined output.
@@ -214,11 +204,7 @@ class Host:
         )
         prepare = ("install", "-d", "-m", "700", OPERATIONS)
         commands = [prepare, ("rm", "-f", log), run, ("cat", log), ("rm", "-f", log)]
-        try:
-            outputs = await self._exchange(commands, verb="r", seconds=seconds + 60)
-        finally:
-            self.forget()
-        _, _, ran, said, _ = outputs
+        _, _, ran, said, _ = await self._change(commands, verb="r", seconds=seconds + 60)
         if not ran.ok and "already" in ran.stderr and unit in ran.stderr:
             raise Transient(f"another run started {unit} at the same moment", host=self.name, code="SHW-205")
         return Output(ran.status, said.stdout, ran.stderr)

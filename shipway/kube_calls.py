@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -54,6 +55,14 @@ class Calls:
     def forget(self) -> None:
         """Drop every answer known so far: the next look is a real one."""
         self._known, self._pages = {}, {}
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Within it a change is made; afterwards nothing from before it is known."""
+        try:
+            yield
+        finally:
+            self.forget()
 
     async def stop_reading(self) -> None:
         """Cancel the reads that nobody waits for any more."""

@@ -1,7 +1,8 @@
 """The wire format: many commands in one `sh` script, and their framed outputs told apart again.
 
 `r` runs a command that only looks (no input) and goes on whatever it answers; `d` runs one that does something and
-ends the script after the first that fails. Each command is a list of words, each word quoted: nothing is ever glued.
+ends the script after the first that fails; `l` looks, as `r` does, at what was done: only where all of it was. Each
+command is a list of words, each word quoted: nothing is ever glued.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ PROLOGUE = (
     'f() { c=$?; printf \'\\n%s %s\\n\' "$b" "$c"; printf \'\\n%s\\n\' "$b" >&2; }\n'
     'r() { "$@" </dev/null; f; }\n'
     'd() { [ "$c" = 0 ] || exit 0; "$@"; f; }\n'
+    'l() { [ "$c" = 0 ] || exit 0; r "$@"; c=0; }\n'
 )
 
 
@@ -35,13 +37,15 @@ class Output:
         return self.status == 0
 
 
-def compose(commands: Sequence[Sequence[str]], *, verb: str) -> tuple[str, str]:
+def compose(commands: Sequence[Sequence[str]], *, verb: str, after: Sequence[Sequence[str]] = ()) -> tuple[str, str]:
     """Give the script of these commands (verb `r` to look, `d` to do) and the boundary its outputs are framed with.
 
-    The boundary is random, so that no file content can imitate it.
+    `after` are commands that look at what was done, in the same script. The boundary is random, so that no file
+    content can imitate it.
     """
     boundary = f"--shipway-{secrets.token_hex(12)}"
     lines = [f"{verb} {shlex.join(words)}\n" for words in commands]
+    lines += [f"l {shlex.join(words)}\n" for words in after]
     return f"b={boundary}\n{PROLOGUE}{''.join(lines)}", boundary
 
 

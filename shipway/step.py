@@ -48,7 +48,11 @@ class Check(Protocol[T_contra]):
 
 @runtime_checkable
 class Step(Check[T_contra], Protocol[T_contra]):
-    """A check that can also bring about what it wants."""
+    """A check that can also bring about what it wants.
+
+    One that says `together = True` changes a file that no step beside it touches: it is applied at the same time as
+    those beside it that say so too.
+    """
 
     impact: ClassVar[Impact]
 

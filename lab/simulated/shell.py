@@ -53,10 +53,10 @@ async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) ->
 
 
 async def _script(host: SimulatedHost, user: str, script: Script, ends: Terminal) -> int:
-    """Run the lines; `d` lines end at the first that fails, as the prologue says."""
+    """Run the lines; `d` lines end at the first that fails, and no `l` follows then, as the prologue says."""
     failed = False
     for line in script.lines:
-        if line.verb == "d" and failed:
+        if line.verb in ("d", "l") and failed:
             return 0
         stdin = ends.stdin if line.verb == "d" else Input()
         status = await _one(Call(host, line.words, ends.out, ends.err, host.clock(), user, stdin), line.verb)
@@ -64,7 +64,7 @@ async def _script(host: SimulatedHost, user: str, script: Script, ends: Terminal
             return 1
         ends.out(f"\n{script.boundary} {status}\n".encode())
         ends.err(f"\n{script.boundary}\n".encode())
-        failed = status != 0
+        failed = status != 0 and line.verb != "l"
     return 0
 
 
@@ -87,6 +87,9 @@ async def _failing(call: Call, failure: Failure) -> int:
     """Do what the failure says instead of, or beside, the command."""
     if failure.kind == "exit":
         return call.warn(failure.text or "SIMULATED failure: this command was asked to fail")
+    if failure.kind == "full":
+        call.host.free_kib = int(failure.text or 0)
+        return await run(call)
     if failure.kind == "garbage":
         call.out(random.Random(failure.nth).randbytes(2000))
         return 0

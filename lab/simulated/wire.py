@@ -9,6 +9,8 @@ from typing import Literal
 
 from shipway.script import PROLOGUE
 
+Verb = Literal["r", "d", "l"]
+_VERBS: dict[str, Verb] = {"r": "r", "d": "d", "l": "l"}
 _SAFE = re.compile(r"[A-Za-z0-9@%+=:,./_-]")  # what shlex.join leaves unquoted: everything else must be quoted
 _BOUNDARY = re.compile(r"b=(--shipway-[0-9a-f]{24})\n")
 
@@ -19,9 +21,9 @@ class NotUnderstood(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a script: `look` (verb r) or `do` (verb d), and the words of its command."""
+    """One line of a script: look (verb r), do (verb d) or look at what was done (verb l), and its command's words."""
 
-    verb: Literal["r", "d"]
+    verb: Verb
     words: tuple[str, ...]
 
 
@@ -65,7 +67,7 @@ def _single(text: str) -> tuple[str, ...]:
 
 
 def script(text: str) -> Script:
-    """Take a script apart: the boundary, the prologue letter by letter, then `r` and `d` lines; raises NotUnderstood."""
+    """Take a script apart: the boundary, the prologue letter by letter, then its lines; raises NotUnderstood."""
     head = _BOUNDARY.match(text)
     if head is None:
         raise NotUnderstood("the script does not begin with a boundary `b=--shipway-...`")
@@ -75,9 +77,9 @@ def script(text: str) -> Script:
     lines: list[Line] = []
     for words in tokens(body[len(PROLOGUE) :]):
         verb = words[0]
-        if verb not in ("r", "d") or len(words) < 2:
-            raise NotUnderstood(f"a line begins with {verb!r}, not with r or d and a command")
-        lines.append(Line("r" if verb == "r" else "d", tuple(words[1:])))
+        if verb not in _VERBS or len(words) < 2:
+            raise NotUnderstood(f"a line begins with {verb!r}, not with r, d or l and a command")
+        lines.append(Line(_VERBS[verb], tuple(words[1:])))
     return Script(head.group(1), tuple(lines))
 
 

@@ -22,6 +22,7 @@ class FileIs:
     """A file has exactly this content, mode and owner; contents travel only where the digest differs."""
 
     impact: ClassVar[Impact] = Impact.FILES
+    together: ClassVar[bool] = True
     name: str
     path: str
     content: str
@@ -56,6 +57,7 @@ class FileEdited:
     """A shared file is as an edit leaves it; the edit keeps every foreign line, and editing twice is editing once."""
 
     impact: ClassVar[Impact] = Impact.FILES
+    together: ClassVar[bool] = True
     name: str
     path: str
     edit: Callable[[str], str]

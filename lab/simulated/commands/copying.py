@@ -66,10 +66,11 @@ async def install(call: Call) -> int:
 
 @program("dd")
 async def dd(call: Call) -> int:
-    """Copy standard input or a file into a file, keeping the mode of one that is there."""
+    """Copy standard input or a file into a file, keeping the mode of one that is there; of input one block, if asked."""
     pairs = dict(word.split("=", 1) for word in call.args if "=" in word)
     source, target = pairs.get("if"), pairs.get("of")
-    found = content(call, source) if source else await call.stdin.read()
+    block = int(pairs["bs"]) if pairs.get("count") == "1" and pairs.get("iflag") == "fullblock" else None
+    found = content(call, source) if source else await call.stdin.read(block)
     if isinstance(found, str):
         return call.warn(f"dd: failed to open '{source}': {found}")
     if target is None:

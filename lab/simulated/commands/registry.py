@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lab.simulated.clock import Clock
+from lab.simulated.files import NoSpace
 
 if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
@@ -17,15 +18,19 @@ Write = Callable[[bytes], None]
 
 
 class Input:
-    """A command's standard input: read once, to its end."""
+    """A script's standard input: each command takes so many bytes of it, or all that is left."""
 
     def __init__(self, read: Callable[[], Awaitable[bytes]] | None = None) -> None:
         self._read = read
+        self._left = b""
 
-    async def read(self) -> bytes:
-        """Give all of it."""
+    async def read(self, size: int | None = None) -> bytes:
+        """Give all that is left, or `size` bytes of it."""
         read, self._read = self._read, None
-        return await read() if read is not None else b""
+        self._left += await read() if read is not None else b""
+        cut = len(self._left) if size is None else size
+        given, self._left = self._left[:cut], self._left[cut:]
+        return given
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,15 @@ class Call:
         return status, out.decode(errors="replace"), err.decode(errors="replace")
 
 
+# How a program says that the disk is full; Go's programs in Go's words.
+_FULL = {
+    "dd": "dd: error writing '{path}': No space left on device",
+    "cp": "cp: error writing '{path}': No space left on device",
+    "install": "install: error writing '{path}': No space left on device",
+    "kubeadm": "error execution phase: write {path}: no space left on device",
+    "nvidia-ctk": 'level=error msg="unable to flush config: write {path}: no space left on device"',
+    "curl": "curl: (23) Failure writing output to destination",
+}
 Program = Callable[[Call], Awaitable[int]]
 PROGRAMS: dict[str, Program] = {}
 # Programs that come with a package (any of these names); all others are part of every host.
@@ -111,7 +125,10 @@ async def run(call: Call) -> int:
         call.host.not_simulated.append(line)
     if function is None or not call.host.has_program(name):
         return call.warn(_absent(call, path), 127)
-    return await function(call)
+    try:
+        return await function(call)
+    except NoSpace as error:
+        return call.warn(_FULL.get(name, "{name}: {path}: No space left on device").format(name=name, path=error.path))
 
 
 def _absent(call: Call, path: str) -> str:

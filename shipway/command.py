@@ -1,0 +1,40 @@
+"""A command that changes a host, as data: words, limit, input; and those that put a file in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that changes something: words, its own limit in seconds, and input of which it takes every byte.
+
+    One that is `brief` (it moves or marks a file on a disk of the host) has no limit but its exchange's: timeout(1)
+    would cost as much as the command, and a process that waits for a disk cannot be ended anyway.
+    """
+
+    words: tuple[str, ...]
+    seconds: int = 60
+    feed: bytes = b""
+    brief: bool = False
+
+    def bounded(self) -> tuple[str, ...]:
+        """Give the words under timeout(1), so that a command never outlives its limit on the host."""
+        return self.words if self.brief else ("timeout", "-k", "10", str(self.seconds), *self.words)
+
+
+def placed(path: str, content: bytes, mode: str, owner: str) -> tuple[Command, ...]:
+    """Give what puts a file in place in one rename, private until it is complete; parent directories are made.
+
+    The content goes through a file that is 0600 and root's from its first byte. dd is told the size, so that it takes
+    its own bytes of an input that further commands share, and not one more.
+    """
+    fresh = f"{path}.shipway-new"
+    filled = ("dd", f"bs={len(content)}", "count=1", "iflag=fullblock", f"of={fresh}", "status=none")
+    return (
+        Command(("install", "-D", "-m", "600", "/dev/null", fresh), brief=True),
+        *([Command(filled, feed=content)] if content else []),
+        *([Command(("chown", owner, fresh), brief=True)] if owner != "root:root" else []),
+        *([Command(("chmod", mode, fresh), brief=True)] if mode != "600" else []),
+        Command(("mv", "-fT", fresh, path), brief=True),
+    )
