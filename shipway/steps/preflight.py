@@ -105,7 +105,10 @@ class PortsFree:
     name: str = "the ports are free"
 
     async def check(self, on: Host) -> Drift | None:
-        """List listening sockets; what a cluster of our own (or an interrupted run) uses is no fault."""
+        """List listening sockets; what a cluster of our own (or an interrupted run) uses is no fault.
+
+        Raises Permanent (SHW-474): nothing here may end another program.
+        """
         sockets, joined, started, admin = await on.read(
             Says(("ss", "-Hltnp")),
             FileState("/etc/kubernetes/kubelet.conf"),
@@ -121,8 +124,14 @@ class PortsFree:
             if port.isdigit() and int(port) in self.ports:
                 owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "unknown"
                 used[int(port)] = owner
-        said = ", ".join(f"{port} used by {owner}" for port, owner in sorted(used.items()))
-        return Drift(said, "free") if used else None
+        if not used:
+            return None
+        said = ", ".join(f"{port} is used by {owner}" for port, owner in sorted(used.items()))
+        fix = (
+            "On the host: `sudo ss -ltnp` shows it; stop it, or (for the API's own port) name another "
+            "`kubernetes.api_port` in the cluster file, then run again."
+        )
+        raise Permanent(f"TCP port {said}", host=on.name, code="SHW-474", fix=fix)
 
 
 @dataclass(frozen=True)
