@@ -8,7 +8,8 @@ ENTRIES: tuple[Known, ...] = (
     Known(
         "SHW-401",
         "dpkg or apt is locked",
-        r"Could not get lock /var/lib/(?:dpkg|apt)/|Unable to acquire the dpkg frontend lock",
+        r"Could not get lock /var/(?:lib/(?:dpkg|apt)|cache/apt)/|Unable to acquire the dpkg frontend lock|"
+        r"dpkg (?:frontend|database) lock was locked by another process",
         "Another package manager is at work on the host (unattended-upgrades, apt-daily, cloud-init).",
         "Wait for it: `cloud-init status --wait; systemctl status unattended-upgrades`. Never remove the lock file.",
         retryable=True,

@@ -10,6 +10,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
         "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 (unattended-upgr)",
         "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
         "E: Could not get lock /var/lib/apt/lists/lock - open (11: Resource temporarily unavailable)",
+        "E: Could not get lock /var/cache/apt/archives/lock. It is held by process 238 (apt-get)",
+        "dpkg: error: dpkg frontend lock was locked by another process with pid 812",
     ),
     "SHW-402": ("E: dpkg was interrupted, you must manually run 'sudo dpkg --configure -a' to correct the problem.",),
     "SHW-403": ("E: Held packages were changed and -y was used without --allow-change-held-packages.",),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from shipway.cluster_parts import AptRepository
-from shipway.errors import Permanent
+from shipway.errors import CommandFailed, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
@@ -26,6 +26,9 @@ APT = (
     *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
 )
 APT_SECONDS = 1800
+LOCK_SECONDS = 600.0
+LOCK_EVERY = 5.0
+LOCKED = "SHW-401"
 APT_HELPER = "/usr/lib/apt/apt-helper"  # part of apt itself
 OWN_SOURCES = (
     "/etc/apt/sources.list",
@@ -33,6 +36,23 @@ OWN_SOURCES = (
     "/etc/apt/sources.list.d/ubuntu.sources",
 )
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+async def with_lock(on: Host, *words: str) -> None:
+    """Run apt-get or dpkg; a lock that apt's own option leaves out (the lists', plain dpkg's) is waited for as well.
+
+    Raises CommandFailed: SHW-401 where another package manager is at work for longer than LOCK_SECONDS.
+    """
+    ends = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            await on.succeed("apt", words, seconds=APT_SECONDS)
+        except CommandFailed as error:
+            if error.code != LOCKED or time.monotonic() > ends:
+                raise
+        else:
+            return
+        await asyncio.sleep(LOCK_EVERY)
 
 
 def os_release(text: str) -> dict[str, str]:
@@ -118,7 +138,7 @@ class RepositoryIs:
         only = ("-o", f"Dir::Etc::sourcelist={self._list}", "-o", "Dir::Etc::sourceparts=-")
         # A mirror that cannot be reached is a warning for apt: here it is an error.
         strict = ("-o", "APT::Get::List-Cleanup=0", "-o", "APT::Update::Error-Mode=any")
-        await on.succeed("apt", (*APT, *only, *strict, "update"), seconds=APT_SECONDS)
+        await with_lock(on, *APT, *only, *strict, "update")
         digest = hashlib.sha256(key.armored.encode()).hexdigest()
         note = f"{digest} {','.join(key.fingerprints)} {key.expires}\n"
         await on.write(self._accepted, note.encode())

@@ -12,7 +12,7 @@ from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import Package, PackageInfo
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
-from shipway.steps.apt import APT, APT_SECONDS
+from shipway.steps.apt import APT, with_lock
 
 AUDIT = Says(("dpkg", "--audit"))
 UPGRADED = "/var/lib/shipway/base-upgraded"
@@ -62,7 +62,7 @@ class PackagesInstalled:
             lists_are_old = isinstance(error, Permanent) or any(sign in error.output for sign in ("404", "Unable to"))
             if not lists_are_old:
                 raise
-            await on.succeed("apt", (*APT, "update"), seconds=APT_SECONDS)
+            await with_lock(on, *APT, "update")
             await self._install(on)
 
     async def _install(self, on: Host) -> None:
@@ -81,7 +81,7 @@ class PackagesInstalled:
                 raise Permanent(message, code="SHW-307", fix=fix)
             asked.append(f"{name}={fitting[0]}" if want else name)
         options = ("--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages")
-        await on.succeed("apt", (*APT, "install", *options, "--", *asked), seconds=APT_SECONDS)
+        await with_lock(on, *APT, "install", *options, "--", *asked)
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,8 @@ class DpkgInOrder:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - dpkg knows
         """Finish what was begun."""
-        await on.succeed(
-            "apt", ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"), seconds=APT_SECONDS
-        )
-        await on.succeed("apt", (*APT, "-f", "install"), seconds=APT_SECONDS)
+        await with_lock(on, "dpkg", "--configure", "-a", "--force-confdef", "--force-confold")
+        await with_lock(on, *APT, "-f", "install")
 
 
 @dataclass(frozen=True)
@@ -177,12 +175,12 @@ class BaseUpgraded:
         listed, ours = await on.read(query, FileText(HELD_MEANWHILE))
         states = dict(line.split("|", 1) for line in listed.stdout.splitlines() if "|" in line)
         frozen = [name for name, state in states.items() if state[1:2] == "i" and _free(name, state, ours or "")]
-        await on.succeed("apt", (*APT, "update"), seconds=APT_SECONDS)
+        await with_lock(on, *APT, "update")
         if frozen:
             await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in frozen).encode())
             await on.do(Command(("apt-mark", "hold", *frozen), seconds=120))
         try:
-            await on.succeed("apt", (*APT, "upgrade"), seconds=APT_SECONDS)
+            await with_lock(on, *APT, "upgrade")
         finally:
             if frozen:
                 unhold = Command(("apt-mark", "unhold", *frozen), seconds=120)
