@@ -36,6 +36,7 @@ class ClusterLink:
         self.control: SimulatedHost | None = None
         self.faults = ApiFaults()
         self.views: dict[str, NodeView] = {}  # by host name
+        self.born: list[str] = []  # the CA hash of every cluster that an init brought up: two mean initialised twice
         self._initialised = False
         self._api: tuple[str, int] | None = None  # where it is served, while it is
         self._listening = asyncio.Lock()
@@ -123,6 +124,7 @@ class ClusterLink:
             await PreparedCluster.init(self.views[host.name], cluster.config)
             cluster.set_faults(self.faults)
             self._initialised = True
+            self.born.append(cluster.ca_hash)
         await self._listen()
 
     async def _listen(self) -> None:

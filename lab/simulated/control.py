@@ -28,6 +28,7 @@ class Control:
             "cut": self._cut,
             "plug": self._plug,
             "reboot": self._reboot,
+            "rekey": self._rekey,
             "kill": self._kill,
             "ran": self._ran,
             "digest": self._digest,
@@ -84,6 +85,10 @@ class Control:
 
     def _reboot(self, asked: dict[str, Any]) -> Answer:
         self._lab.reboot(asked["host"])
+        return {}
+
+    def _rekey(self, asked: dict[str, Any]) -> Answer:
+        self._lab.rekey(asked["host"])
         return {}
 
     def _kill(self, asked: dict[str, Any]) -> Answer:

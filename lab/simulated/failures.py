@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
-Kind = Literal["cut-before", "cut-after", "exit", "garbage", "hang", "kill"]
+Kind = Literal["cut-before", "cut-after", "exit", "garbage", "hang", "kill", "full"]
 # Not bound to a command: the host itself.
 HOST_KINDS = ("unreachable", "refused", "no-sudo", "locked", "skew", "driver", "clone")
 
@@ -15,7 +15,7 @@ class Failure:
     """One failure: what happens at the `nth` command that holds every word of `match`, and `times` in a row from there.
 
     `kill` ends the transient unit that the command starts, `after` simulated seconds from its start, or from when
-    `text` stands in its log.
+    `text` stands in its log. `full` leaves the disk `text` KiB (none by default) before the command runs.
     """
 
     kind: Kind

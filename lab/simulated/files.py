@@ -47,6 +47,17 @@ class Views(Protocol):
         """Take what is written to a computed file; False where it is not one."""
 
 
+class NoSpace(OSError):
+    """The disk is full: the file was emptied, and what was to be in it could not be written."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path}: No space left on device")
+        self.path = path
+
+
+IN_MEMORY = ("/run/", "/dev/", "/proc/", "/sys/")
+
+
 class FileTree:
     """The files of one host. Paths are absolute; links are followed; parents of base files exist by themselves."""
 
@@ -55,6 +66,7 @@ class FileTree:
         self._own: dict[str, Node | None] = {}
         self._views = views
         self._now = now
+        self.full: Callable[[], bool] = lambda: False  # whether the disk has no room left
 
     def resolve(self, path: str) -> str:
         """Give the path with every link on the way followed."""
@@ -128,15 +140,24 @@ class FileTree:
         return sorted(name for name in self._paths() if name.startswith(start))
 
     def write(self, path: str, content: bytes, *, mode: int | None = None, owner: str | None = None) -> None:
-        """Put content into a file, keeping mode and owner of one that is there (644 root:root of a new one)."""
+        """Put content into a file, keeping mode and owner of one that is there (644 root:root of a new one).
+
+        Raises NoSpace where the disk is full; the file is there then, and empty.
+        """
         path = self.resolve(path)
         if self._views.write(path, content):
             return
         known = self._node(path)
         old = known if known is not None and known.kind == "file" else Node()
+        full = bool(content) and self.full() and not path.startswith(IN_MEMORY)
         self._own[path] = Node(
-            content, old.mode if mode is None else mode, old.owner if owner is None else owner, self._now()
+            b"" if full else content,
+            old.mode if mode is None else mode,
+            old.owner if owner is None else owner,
+            self._now(),
         )
+        if full:
+            raise NoSpace(path)
 
     def put(self, path: str, node: Node) -> None:
         """Put a node in place as it is."""

@@ -103,6 +103,7 @@ class SimulatedHost:
             "/sys/class/dmi/id/product_uuid": f"{identity}\n".encode(),
         }
         self.files = FileTree(base_files(system), self.kernel, self.now)
+        self.files.full = lambda: self.free_kib <= 0
         self.units = Units(self.files, self.now)
         self.packages = Packages(self.files, world)
         self._own_files()

@@ -167,6 +167,12 @@ class SimulatedLab:
             self.ssh.up(host.name)
             host.changed()
 
+    def rekey(self, name: str) -> None:
+        """Give a host a new SSH key, and end its connections: the next one meets the new key."""
+        for host in self._named(name):
+            self.ssh.rekey(host.name)
+            self.ssh.cut(host.name)
+
     def reboot(self, name: str) -> None:
         """Reboot a host; it is away for 30 simulated seconds."""
         for host in self._named(name):

@@ -25,6 +25,7 @@ class Listening:
     listener: socket.socket | None = None
     options: asyncssh.SSHServerConnectionOptions | None = None
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
+    logins: int = 0
     silent: set[socket.socket] = field(default_factory=set)
 
 
@@ -42,6 +43,11 @@ class Door(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._end.connections.discard(self._conn)
+
+    def begin_auth(self, username: str) -> bool:
+        """Count a client that took the host's key and wants to log in."""
+        self._end.logins += 1
+        return True
 
     def public_key_auth_supported(self) -> bool:
         """Keys are the only way in."""

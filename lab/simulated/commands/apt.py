@@ -15,6 +15,7 @@ _FLAGS = (
     "--allow-unauthenticated --fix-broken --reinstall --download-only --only-upgrade --no-upgrade --assume-yes"
 )
 _UPDATE, _UNPACK, _CONFIGURE, _PER_MEGABYTE = 3.0, 0.8, 0.5, 0.08  # seconds; of the transcripts
+_UNPACKED = 4  # times its archive's size is what a package takes on the disk
 _LOCK = "/var/lib/dpkg/lock-frontend"
 
 
@@ -97,9 +98,11 @@ async def _change(call: Call, asked: Parsed, action: str, names: Sequence[str]) 
         uri = next(repo.uri for repo in packages.lists.values() if missing[0] in repo.offers)
         call.warn(f"E: Failed to fetch {uri}/{missing[0].name}_{missing[0].version}_amd64.deb  Could not connect")
         return call.warn("E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?", 100)
-    await call.took(sum(offer.size for offer in plan.all.values()) / 1e6 * _PER_MEGABYTE)
-    await _unpack(call, plan)
-    return 0
+    size = sum(offer.size for offer in plan.all.values())
+    if size > call.host.free_kib * 1024:
+        return call.warn("E: You don't have enough free space in /var/cache/apt/archives/.", 100)
+    await call.took(size / 1e6 * _PER_MEGABYTE)
+    return await _unpack(call, plan)
 
 
 def _fetchable(call: Call, name: str) -> bool:
@@ -146,7 +149,16 @@ def _wrapped(names: Sequence[str]) -> str:
     return "\n".join([*lines, line]) + "\n"
 
 
-async def _unpack(call: Call, plan: Action) -> None:
+def _no_room(call: Call, name: str, file: str) -> int:
+    """Say in dpkg's and apt's words that a package did not fit on the disk."""
+    call.warn(f"dpkg: error processing archive /var/cache/apt/archives/{file} (--unpack):")
+    what = f"'./usr/share/doc/{name}/copyright' to '/usr/share/doc/{name}/copyright.dpkg-new'"
+    call.warn(f" cannot copy extracted data for {what}: failed to write (No space left on device)")
+    call.warn(f"Errors were encountered while processing:\n /var/cache/apt/archives/{file}")
+    return call.warn("E: Sub-process /usr/bin/dpkg returned an error code (1)", 100)
+
+
+async def _unpack(call: Call, plan: Action) -> int:
     """Unpack all, then configure all: what is cut short in between leaves packages unpacked."""
     packages = call.host.packages
     for name, offer in plan.all.items():
@@ -157,6 +169,10 @@ async def _unpack(call: Call, plan: Action) -> None:
         call.say(f"Preparing to unpack .../{file} ...\n")
         over = f" over ({before.version})" if before and before.state == "i" else ""
         call.say(f"Unpacking {name} ({offer.version}){over} ...\n")
+        call.host.free_kib -= offer.size * _UNPACKED // 1024
+        if call.host.free_kib <= 0:
+            call.host.free_kib = 0
+            return _no_room(call, name, file)
         packages.put(name, offer.version, "U")
         await call.took(_UNPACK)
     for name, offer in plan.all.items():
@@ -167,6 +183,7 @@ async def _unpack(call: Call, plan: Action) -> None:
             call.warn(line)
     if plan.all:
         call.host.changed()
+    return 0
 
 
 def _remove(call: Call, names: Sequence[str]) -> int:
