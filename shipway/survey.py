@@ -7,22 +7,34 @@ import re
 import time
 from dataclasses import dataclass
 
-from shipway.facts.commands import Says
+from shipway.facts.commands import NOT_ENDED, Says, Watched
 from shipway.facts.files import FileState, FileText
 from shipway.host import Host
+from shipway.script import Output
 
 # PCI vendor 0x10de is NVIDIA; class 0x0300 is a VGA and 0x0302 a 3D controller (PCI ID database).
 _DEVICES = ("find", "-L", "/sys/bus/pci/devices", "-mindepth", "2", "-maxdepth", "2", "-name")
 PCI = Says((*_DEVICES, "vendor", "-exec", "grep", "-l", "0x10de", "{}", "+"))
 PCI_CLASSES = Says((*_DEVICES, "class", "-exec", "grep", "-l", "^0x030[02]", "{}", "+"))
-DRIVER = Says(("nvidia-smi", "-L"), seconds=30)
+DRIVER = Watched(("nvidia-smi", "-L"), seconds=30)
+HANGS = "nvidia-smi does not end: the driver hangs in the kernel"
 CLOCK = Says(("date", "+%s.%N"))
 TOOLKIT = Says(("nvidia-ctk", "--version"))
+# Interfaces with hardware behind them have a link `device`; bridges and the containers' have none.
+_INTERFACES = ("find", "-L", "/sys/class/net", "-mindepth", "2", "-maxdepth", "2", "-name")
+MACS = Says((*_INTERFACES, "address", "-exec", "grep", "-H", ".", "{}", "+"))
+HARDWARE = Says((*_INTERFACES, "device"))
+ADDRESSES = Says(("ip", "-o", "-4", "addr", "show"))
+CONTAINER = FileText("/run/systemd/container")  # systemd writes into it what kind of container it runs in
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was seen on a host; `skew` is its clock minus ours in seconds, `cards` what PCI shows."""
+    """What was seen on a host; `skew` is its clock minus ours in seconds, `cards` what PCI shows.
+
+    `product_uuid` is empty in a container, which shows the machine's; `macs` are of the interfaces with hardware and an
+    IPv4 address that is not link-local.
+    """
 
     host: str
     joined: bool
@@ -33,6 +45,7 @@ class Survey:
     machine_id: str
     product_uuid: str
     skew: float
+    macs: tuple[str, ...] = ()
 
 
 def cards_of(vendors: str, classes: str) -> int:
@@ -46,10 +59,27 @@ def uuids(listed: str) -> list[str]:
     return re.findall(r"UUID: (GPU-[0-9A-Za-z-]+)", listed)
 
 
+def macs_of(addresses: str, macs: str, hardware: str) -> tuple[str, ...]:
+    """Give the hardware addresses from the three looks at a host's interfaces, sorted.
+
+    Link-local ones are left out: servers of one maker often have a management interface with the same MAC in each.
+    """
+    words = [line.split() for line in addresses.splitlines()]
+    used = {fields[1] for fields in words if len(fields) > 3 and not fields[3].startswith(("169.254.", "127."))}  # noqa: PLR2004 - index, name, family, address
+    real = {path.split("/")[-2] for path in hardware.split() if path.count("/") > 1}
+    pairs = (line.split("/")[-2:] for line in macs.splitlines() if line.count("/") > 1)
+    found = {name: rest.partition(":")[2].strip().lower() for name, rest in pairs}
+    return tuple(sorted({mac for name, mac in found.items() if name in used & real and mac.strip("0:")}))
+
+
 async def survey(on: Host) -> Survey:
     """Look at a host; costs the round trip that the preflight checks share."""
     asked = time.time()
-    (vendors, classes, driver, toolkit), (machine, product, credentials, clock) = await asyncio.gather(
+    (
+        (vendors, classes, driver, toolkit),
+        (machine, product, credentials, clock),
+        (addresses, macs, hardware, container),
+    ) = await asyncio.gather(
         on.read(PCI, PCI_CLASSES, DRIVER, TOOLKIT),
         on.read(
             FileText("/etc/machine-id"),
@@ -57,6 +87,7 @@ async def survey(on: Host) -> Survey:
             FileState("/etc/kubernetes/kubelet.conf"),
             CLOCK,
         ),
+        on.read(ADDRESSES, MACS, HARDWARE, CONTAINER),
     )
     now = time.time()
     try:
@@ -69,9 +100,17 @@ async def survey(on: Host) -> Survey:
         joined=credentials is not None,
         cards=cards_of(vendors.stdout, classes.stdout),
         driver_cards=len(uuids(driver.stdout)) if driver.ok else 0,
-        driver_said=(driver.stderr or driver.stdout).strip()[:200] if not driver.ok else "",
+        driver_said=_said(driver),
         toolkit=toolkit.ok,
         machine_id=(machine or "").strip(),
-        product_uuid=(product or "").strip(),
+        product_uuid="" if container else (product or "").strip(),
         skew=skew,
+        macs=macs_of(addresses.stdout, macs.stdout, hardware.stdout),
     )
+
+
+def _said(driver: Output) -> str:
+    """Give why the driver did not answer; empty where it did."""
+    if driver.status == NOT_ENDED:
+        return HANGS
+    return "" if driver.ok else (driver.stderr or driver.stdout).strip()[:200]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shipway.catalogue import KNOWN, VAGUE
+from shipway.machines import COMPARISONS
 from shipway.solver import REFUSALS, WARNINGS
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,9 @@ def answers() -> dict[int, list[str]]:
     for title, traps in rules:
         for trap in traps:
             found[trap].append(f"solver: {title}")
+    for comparison in COMPARISONS:
+        for trap in comparison.traps:
+            found[trap].append(f"between hosts: {comparison.title}")
     for trap, name in step_traps():
         found[trap].append(name)
     for trap, file in BUILT_IN.items():

@@ -8,6 +8,7 @@ from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program, run
 from lab.simulated.wire import NotUnderstood, tokens
+from shipway.facts.commands import WATCHED
 
 # What shipway.host.operate puts around an operation that has a marker file.
 MARKED = '"$@" && rm -f -- "$0"'
@@ -117,6 +118,8 @@ async def sh(call: Call) -> int:
         marker, *words = rest
         status = await run(call.like(words))
         return await run(call.like(("rm", "-f", "--", marker))) if status == 0 else status
+    if text == WATCHED and len(rest) > 2:
+        return await timeout(call.like(("timeout", rest[0], *rest[2:]), err=call.out))
     try:
         lines = tokens(text)
     except NotUnderstood:

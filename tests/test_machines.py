@@ -1,0 +1,88 @@
+"""What only shows when hosts are compared: clones are named with their likes, and clocks apart are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from shipway.machines import UNSET_UUIDS, compared
+from shipway.survey import Survey, macs_of
+
+ADDRESSES = (
+    "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever\n"
+    "2: eth0    inet 10.0.0.1/24 brd 10.0.0.255 scope global eth0\\       valid_lft forever\n"
+    "3: usb0    inet 169.254.3.1/24 scope link usb0\\       valid_lft forever\n"
+    "5: docker0    inet 172.17.0.1/16 scope global docker0\\       valid_lft forever\n"
+)
+MACS = (
+    "/sys/class/net/lo/address:00:00:00:00:00:00\n"
+    "/sys/class/net/eth0/address:3C:EC:EF:00:00:01\n"
+    "/sys/class/net/eth1/address:3c:ec:ef:00:00:02\n"
+    "/sys/class/net/usb0/address:be:3a:f2:b6:05:9f\n"
+    "/sys/class/net/docker0/address:02:42:ac:11:00:02\n"
+)
+HARDWARE = "/sys/class/net/eth0/device\n/sys/class/net/eth1/device\n/sys/class/net/usb0/device\n"
+
+
+def seen(host: str, **other: object) -> Survey:
+    values: dict[str, object] = {
+        "joined": False,
+        "cards": 0,
+        "driver_cards": 0,
+        "driver_said": "",
+        "toolkit": False,
+        "machine_id": f"id-{host}",
+        "product_uuid": f"uuid-{host}",
+        "skew": 0.0,
+        "macs": (f"mac-{host}",),
+    }
+    return Survey(host, **(values | other))  # type: ignore[arg-type]
+
+
+def told(*surveys: Survey) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for fault in compared(surveys):
+        found.setdefault(fault.code, []).append(fault.host)
+    return found
+
+
+def test_hosts_of_their_own_have_no_fault() -> None:
+    assert told(seen("a"), seen("b"), seen("c")) == {}
+    assert told() == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [({"machine_id": "x"}, "SHW-311"), ({"product_uuid": "X-1"}, "SHW-314"), ({"macs": ("m", "n")}, "SHW-315")],
+)
+def test_clones_are_named_all_of_them_and_nobody_else(value: dict[str, object], code: str) -> None:
+    faults = compared([seen("a", **value), seen("b"), seen("c", **value)])
+    assert {(fault.host, fault.code) for fault in faults} == {("a", code), ("c", code)}
+    assert len({fault.cause for fault in faults}) == 1  # so that a report says it once for both
+    assert "a, c" in faults[0].cause
+    assert not any(fault.retryable for fault in faults)
+
+
+@pytest.mark.parametrize("uuid", ["", *UNSET_UUIDS, UNSET_UUIDS[1].upper()])
+def test_a_uuid_that_nobody_set_is_no_ones(uuid: str) -> None:
+    assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)) == {}
+
+
+@pytest.mark.parametrize(
+    ("skews", "off"),
+    [
+        ((0, 0, 9), ["c"]),
+        ((0, 8), ["b"]),  # a mean would be 4 s from each, and tell of none
+        ((0, 0, 8, 8), ["c", "d"]),
+        ((100, 100, 100), []),  # the controller's own clock is off: no affair of the hosts
+        ((0, 4.9), []),
+    ],
+)
+def test_a_clock_more_than_five_seconds_off_is_told(skews: tuple[float, ...], off: list[str]) -> None:
+    surveys = [seen(name, skew=float(skew)) for name, skew in zip("abcd", skews, strict=False)]
+    assert told(*surveys).get("SHW-312", []) == off
+
+
+def test_a_mac_counts_where_hardware_has_an_address_of_the_network() -> None:
+    assert macs_of(ADDRESSES, MACS, HARDWARE) == ("3c:ec:ef:00:00:01",)
+    assert macs_of("", "", "") == ()
+    assert macs_of("x\n\n1:", "no path", "/") == ()
