@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from flows.demo import Demo
-from flows.flight import flown, history
+from flows.flight import flown, history, program
 from flows.local_api import LocalApi
 from shipway.cluster import Cluster
 from shipway.errors import Refused, ShipwayError
@@ -155,8 +155,8 @@ def _kept(console: Console, demo: Demo, run: Run) -> None:
         f"SIMULATED lab stays up as process {demo.pid}; its folder is {demo.folder}",
         f"  {kubectl} get nodes,pods -A -o wide",
         f"  ssh -i {ssh.key} -p {ssh.port} -o UserKnownHostsFile={ssh.known_hosts} {ssh.user}@{ssh.address}",
-        f"  python -m flows.bootstrap {demo.folder / 'cluster.yaml'}     (again: nothing to change)",
-        f"  kill {demo.pid}     (the end of it)",
+        f"  {program('python')} -m flows.bootstrap {demo.folder / 'cluster.yaml'}     (again: nothing to change)",
+        f"  kill {demo.pid} && rm -r {demo.folder}     (the end of it)",
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -58,6 +61,14 @@ def end_on_signals() -> None:
         loop.add_signal_handler(number, end)
 
 
+def program(name: str) -> str:
+    """Give how a person types a program of this run's virtual environment: its path, unless the name finds it."""
+    path = Path(sys.executable).parent / name
+    if not path.exists() or shutil.which(name) == str(path):
+        return name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def history(console: Console, api: LocalApi, run: Run, missing: str) -> None:
     """Say where the run can be seen."""
     if missing:
@@ -65,7 +76,7 @@ def history(console: Console, api: LocalApi, run: Run, missing: str) -> None:
     place = f"/runs/flow-run/{run.flow_runs[0]}"
     if api.own:
         home = os.environ.get("PREFECT_HOME")
-        server = f"{f'PREFECT_HOME={home} ' if home else ''}prefect server start"
+        server = f"{f'PREFECT_HOME={home} ' if home else ''}{program('prefect')} server start"
         line = f"see the run: `{server}`, then http://127.0.0.1:4200{place}"
     else:
         line = f"see the run: {api.url.removesuffix('/api')}{place}"

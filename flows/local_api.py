@@ -34,7 +34,8 @@ TUNED = {
     "PREFECT_LOGGING_LEVEL": "ERROR",
 }
 # The terminal shows the run by itself; the lines stay in Prefect's history. At ERROR it would print tracebacks twice.
-QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+# On a terminal Prefect's client would also tell its makers of a first use: a run talks to its hosts and to nobody else.
+QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "DO_NOT_TRACK": "1"}
 COMMAND = (sys.executable, "-m", "flows.api_process")
 START_SECONDS = 180.0  # the first start of all migrates a new database: half a minute where it was measured
 DRAIN_SECONDS = 60.0

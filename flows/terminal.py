@@ -22,15 +22,15 @@ SPARE_LINES = 6  # title, header and footer of the table
 
 
 class Plain:
-    """One line for a stage's end and one for each step that changed, drifted or failed."""
+    """One line for a stage's end, and what a wait sees; steps are told by the report and by Prefect's log."""
 
-    def __init__(self, console: Console, *, steps: bool = True) -> None:
+    def __init__(self, console: Console, *, lines: bool = True) -> None:
         self.run: Run | None = None
         self.at_start: Callable[[], None] = lambda: None
-        self._console, self._steps = console, steps
+        self._console, self._lines = console, lines
 
     def _line(self, host: str, stage: str, text: str) -> None:
-        if self._steps:
+        if self._lines:
             self._console.print(f"{host:<12} {stage:<20} {text}", markup=False, highlight=False, soft_wrap=True)
 
     def opened(self, run: Run) -> None:
@@ -42,10 +42,7 @@ class Plain:
         """Say nothing: its end is near."""
 
     def told(self, host: str, stage: str, result: StepResult) -> None:
-        """Say what is not simply as wanted."""
-        if result.outcome != "ok":
-            why = f" ({result.drift})" if result.drift else f" ({result.error.message})" if result.error else ""
-            self._line(host, stage, f"{result.outcome}: {result.step}{redact(why)}")
+        """Say nothing: the stage's end tells what failed, and how many were changed."""
 
     def said(self, host: str, stage: str, sentence: str) -> None:
         """Say what a wait sees."""
@@ -75,7 +72,7 @@ class Lively(Plain):
     """A table that is drawn anew: a row a host with its stage, the newest sentence and how long the stage takes."""
 
     def __init__(self, console: Console, title: str) -> None:
-        super().__init__(console, steps=False)
+        super().__init__(console, lines=False)
         self.title = title
         self._rows: dict[str, _Row] = {}
 
@@ -133,7 +130,7 @@ class Lively(Plain):
 def shown(console: Console, title: str, *, quiet: bool) -> Iterator[Plain]:
     """Give the view that fits: live on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
-        yield Plain(console, steps=False)
+        yield Plain(console, lines=False)
     elif console.is_terminal:
         lively = Lively(console, title)
         with Live(lively, console=console, refresh_per_second=4, transient=True):

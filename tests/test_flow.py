@@ -109,16 +109,16 @@ def test_every_task_run_is_recorded_in_a_final_state(story: Story) -> None:
 
 def test_runs_have_names_that_can_be_read(story: Story) -> None:
     names = {name for (name,) in rows(story.home, "select name from flow_run")}
-    assert {"bootstrap te", "bootstrap te (plan)", "verify the GPUs of te"} <= names
+    assert {"bootstrap simulated", "bootstrap simulated (plan)", "verify the GPUs of simulated"} <= names
     task_names = {name for (name,) in rows(story.home, "select name from task_run")}
     assert {"container_runtime on te2", "gpu_proof on cluster"} <= task_names
 
 
 def test_artifacts_hold_the_report_the_hosts_and_the_progress(story: Story) -> None:
     kinds = dict(rows(story.home, "select key, type from artifact"))
-    assert kinds["bootstrap-te-report"] == "markdown"
-    assert kinds["bootstrap-te-hosts"] == "table"
-    assert kinds["bootstrap-te-progress"] == "progress"
+    assert kinds["bootstrap-simulated-report"] == "markdown"
+    assert kinds["bootstrap-simulated-hosts"] == "table"
+    assert kinds["bootstrap-simulated-progress"] == "progress"
 
 
 def test_the_report_file_is_the_report(story: Story) -> None:
@@ -132,15 +132,15 @@ def test_the_report_file_is_the_report(story: Story) -> None:
 
 
 def test_the_kubeconfig_is_for_its_owner_alone(story: Story) -> None:
-    path = story.folder / "state" / "te" / "kubeconfig"
+    path = story.folder / "state" / "simulated" / "kubeconfig"
     assert path.stat().st_mode & 0o777 == 0o600
     assert "client-key-data" in path.read_text(encoding="utf-8")
 
 
 def test_no_secret_is_in_prefects_database_or_the_reports(story: Story) -> None:
-    kubeconfig = yaml.safe_load((story.folder / "state" / "te" / "kubeconfig").read_text(encoding="utf-8"))
+    kubeconfig = yaml.safe_load((story.folder / "state" / "simulated" / "kubeconfig").read_text(encoding="utf-8"))
     key = kubeconfig["users"][0]["user"]["client-key-data"]
-    dashboard = (story.folder / "state" / "te" / "dashboard-token").read_text(encoding="utf-8").strip()
+    dashboard = (story.folder / "state" / "simulated" / "dashboard-token").read_text(encoding="utf-8").strip()
     private = (story.folder / "id_ed25519").read_text(encoding="utf-8").splitlines()[2]
     link = sqlite3.connect(f"file:{story.home / 'prefect.db'}?mode=ro", uri=True)
     stored = "\n".join(link.iterdump())

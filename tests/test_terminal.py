@@ -12,7 +12,7 @@ from shipway.cluster import Cluster
 from shipway.errors import Unreachable
 from shipway.step import Drift, Impact, StepResult
 from tasks.context import CLUSTER, Run
-from tasks.stage_result import StageResult, reported
+from tasks.stage_result import StageResult, StepRow, reported
 
 MANY = "name: te\nprofile: seed\nkubernetes: {pod_network: 10.0.0.0/14}\nhosts:\n" + "".join(
     f"- {{name: h{number}, address: 192.0.2.{number}}}\n" for number in range(1, 61)
@@ -25,20 +25,21 @@ def console(height: int = 20, *, terminal: bool = False) -> tuple[Console, Strin
     return Console(file=out, width=120, height=height, force_terminal=terminal, color_system=None), out
 
 
-def test_lines_say_what_is_not_simply_as_wanted() -> None:
+def test_where_no_terminal_is_there_is_one_line_a_stage_and_what_a_wait_sees() -> None:
     on, out = console()
     view = Plain(on)
-    view.told("te1", "s", StepResult("swap is off", "ok"))
-    view.told(
-        "te1", "s", StepResult("swap is off", "changed", Impact.FILES, Drift("on", "token: abcdef.0123456789abcdef"))
-    )
-    view.said(CLUSTER, "nodes_ready", "3 of 8 ready; gpu-05: CNI not initialised")
+    view.began("te1", "prepare_system")
+    changed = StepResult("swap is off", "changed", Impact.FILES, Drift("on", "none"))
+    view.told("te1", "prepare_system", changed)
+    view.ended(StageResult("te1", "prepare_system", "changed", (StepRow.of(changed),), 3, 1.5))
+    view.said(CLUSTER, "nodes_ready", "3 of 8 ready; gpu-05: token: abcdef.0123456789abcdef")
     view.ended(LOST)
-    said = out.getvalue()
-    assert said.count("swap is off") == 1
-    assert "0123456789abcdef" not in said
-    assert "3 of 8 ready; gpu-05: CNI not initialised" in said
-    assert "failed in 0.0 s: SSH: gone [SHW-201]" in said
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "changed in 1.5 s: 1 changed" in lines[0]
+    assert "3 of 8 ready; gpu-05: " in lines[1]
+    assert "0123456789abcdef" not in lines[1]
+    assert "failed in 0.0 s: SSH: gone [SHW-201]" in lines[2]
 
 
 def test_quiet_says_nothing_and_still_knows_the_run() -> None:

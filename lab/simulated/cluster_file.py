@@ -15,6 +15,7 @@ from shipway.profiles import merged
 
 # The guide's pod network, a /20, has room for 16 nodes; this one for 2,048.
 _NARROW, _WIDE = 16, "10.128.0.0/13"
+NAME = "simulated"  # so that reports, artifacts and names of runs say what it is, as well as the terminal
 HEAD = "# SIMULATED: these hosts are in-process objects of `python -m lab.simulated`, not machines.\n"
 
 
@@ -35,7 +36,7 @@ def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profil
     """Give a cluster file's data: the first host is the control plane."""
     wide = {"pod_network": _WIDE} if len(hosts) > _NARROW else {}
     return {
-        "name": "te",
+        "name": NAME,
         "profile": profile,
         "hosts": [{"name": host.name, "address": host.address, "gpus": len(host.gpu.cards)} for host in hosts],
         "ssh": {
