@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -38,21 +38,27 @@ OWN_SOURCES = (
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-async def with_lock(on: Host, *words: str) -> None:
-    """Run apt-get or dpkg; a lock that apt's own option leaves out (the lists', plain dpkg's) is waited for as well.
+async def unlocked(act: Callable[[], Awaitable[object]]) -> None:
+    """Do what changes packages; a lock that apt's own option leaves out is waited for as well.
 
-    Raises CommandFailed: SHW-401 where another package manager is at work for longer than LOCK_SECONDS.
+    Those are the lists' and the archives', and dpkg's own for plain dpkg and apt-mark. Raises what `act` raises:
+    SHW-401 where another package manager is at work for longer than LOCK_SECONDS.
     """
     ends = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            await on.succeed("apt", words, seconds=APT_SECONDS)
+            await act()
         except CommandFailed as error:
             if error.code != LOCKED or time.monotonic() > ends:
                 raise
         else:
             return
         await asyncio.sleep(LOCK_EVERY)
+
+
+async def with_lock(on: Host, *words: str) -> None:
+    """Run apt-get or dpkg as an operation of the host, as soon as no other package manager is at work."""
+    await unlocked(lambda: on.succeed("apt", words, seconds=APT_SECONDS))
 
 
 def os_release(text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import Package, PackageInfo
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
-from shipway.steps.apt import APT, with_lock
+from shipway.steps.apt import APT, unlocked, with_lock
 
 AUDIT = Says(("dpkg", "--audit"))
 UPGRADED = "/var/lib/shipway/base-upgraded"
@@ -133,7 +133,7 @@ class PackagesHeld:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - holding twice is holding once
         """Hold them."""
-        await on.do(Command(("apt-mark", "hold", *self.packages), seconds=120))
+        await unlocked(lambda: on.do(Command(("apt-mark", "hold", *self.packages), seconds=120)))
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,13 @@ class BaseUpgraded:
         await with_lock(on, *APT, "update")
         if frozen:
             await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in frozen).encode())
-            await on.do(Command(("apt-mark", "hold", *frozen), seconds=120))
+            await unlocked(lambda: on.do(Command(("apt-mark", "hold", *frozen), seconds=120)))
         try:
             await with_lock(on, *APT, "upgrade")
         finally:
             if frozen:
                 unhold = Command(("apt-mark", "unhold", *frozen), seconds=120)
-                await on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE)))
+                await unlocked(lambda: on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE))))
         await on.write(UPGRADED, b"")
 
 
