@@ -25,17 +25,6 @@ ENTRIES: tuple[Known, ...] = (
         traps=(28,),
     ),
     Known(
-        "SHW-453",
-        "the driver does not answer",
-        r"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver|"
-        r"modprobe: (?:ERROR|FATAL): [^\n]*nvidia",
-        "The kernel module is not loaded: a new kernel without its module, Secure Boot, or no driver at all.",
-        "On the host: `lsmod | grep nvidia; dkms status; uname -r`; install the driver for this kernel, "
-        "restart the host.",
-        retryable=False,
-        traps=(4, 33),
-    ),
-    Known(
         "SHW-454",
         "the kernel refuses the driver's module",
         r"Loading of unsigned module is rejected|Key was rejected by service",
@@ -55,9 +44,21 @@ ENTRIES: tuple[Known, ...] = (
         traps=(33,),
     ),
     Known(
+        "SHW-453",
+        "the driver does not answer",
+        r"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver|"
+        r"modprobe: (?:ERROR|FATAL): [^\n]*nvidia",
+        "The kernel module is not loaded: a new kernel without its module, Secure Boot, or no driver at all.",
+        "On the host: `lsmod | grep nvidia; dkms status; uname -r`; install the driver for this kernel, "
+        "restart the host.",
+        retryable=False,
+        traps=(4, 33),
+    ),
+    Known(
         "SHW-456",
         "the card's fabric is not ready",
-        r"cudaErrorSystemNotReady|system not yet initialized|CUDA error:? 802|error code 802",
+        r"cudaErrorSystemNotReady|system not yet initialized|CUDA error:? 802|error code 802|"
+        r"nvidia-fabricmanager is |the fabric's state is ",
         "On NVSwitch machines CUDA waits for nvidia-fabricmanager, which is not running or of another version.",
         "On the host: install nvidia-fabricmanager of exactly the driver's version, `sudo systemctl enable --now "
         "nvidia-fabricmanager`; `nvidia-smi -q | grep -A2 Fabric` must say Completed.",
@@ -104,5 +105,15 @@ ENTRIES: tuple[Known, ...] = (
         "node's kubelet.",
         retryable=True,
         traps=(30, 47),
+    ),
+    Known(
+        "SHW-461",
+        "the driver hangs in the kernel",
+        r"nvidia-smi does not end",
+        "A call into the NVIDIA driver never returns (often after a card fell off the bus); even KILL does not end it.",
+        "Restart the host (`sudo reboot`; where that hangs too, power it off); then `sudo dmesg | grep -iE "
+        "'xid|fallen off'` says which card.",
+        retryable=False,
+        traps=(32,),
     ),
 )

@@ -33,7 +33,7 @@ class Survey:
     """What was seen on a host; `skew` is its clock minus ours in seconds, `cards` what PCI shows.
 
     `product_uuid` is empty in a container, which shows the machine's; `macs` are of the interfaces with hardware and an
-    IPv4 address that is not link-local.
+    IPv4 address that is not link-local; `notices` are what a preflight heard (shipway.notices).
     """
 
     host: str
@@ -46,6 +46,7 @@ class Survey:
     product_uuid: str
     skew: float
     macs: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 def cards_of(vendors: str, classes: str) -> int:

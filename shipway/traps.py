@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shipway.catalogue import KNOWN, VAGUE
 from shipway.machines import COMPARISONS
+from shipway.notices import TRAPS as NOTICED
 from shipway.solver import REFUSALS, WARNINGS
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,9 @@ TITLES: dict[int, str] = {
 }
 # Answered by how the whole is built, not by one step: the file where it can be read.
 BUILT_IN: dict[int, str] = {
+    28: "tasks/workloads.py",
+    48: "manifests/verify/pod.yaml",
+    49: "shipway/ssh.py",
     50: "flows/bootstrap.py",
     52: "shipway/ssh.py",
     53: "tasks/run_stage.py",
@@ -101,6 +105,8 @@ def answers() -> dict[int, list[str]]:
     for comparison in COMPARISONS:
         for trap in comparison.traps:
             found[trap].append(f"between hosts: {comparison.title}")
+    for trap in NOTICED:
+        found[trap].append("warning: shipway.notices")
     for trap, name in step_traps():
         found[trap].append(name)
     for trap, file in BUILT_IN.items():

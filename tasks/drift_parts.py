@@ -14,6 +14,7 @@ from shipway.kube import Kube
 from shipway.kubeadm import init_documents
 from shipway.step import Check, Impact
 from shipway.steps import health
+from shipway.steps.cards import CardsHealthy, FabricReady
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.health_cluster import (
     EveryNodeDeclared,
@@ -25,7 +26,7 @@ from shipway.steps.health_cluster import (
     PodsStable,
 )
 from shipway.steps.plugin import NAMESPACE, PLUGIN, SELECTOR
-from shipway.steps.preflight import AddressOnHost, CardsHealthy
+from shipway.steps.preflight import AddressOnHost
 from shipway.steps.services import ServiceLoaded
 from tasks import (
     container_runtime,
@@ -105,6 +106,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         health.DiskRoomLeft(),
         AddressOnHost(node_ip(spec)),
         CardsHealthy(None if spec.gpus == "auto" else spec.gpus),
+        FabricReady(),
         health.KubeletConfigured(wanted),
         health.KubeletLoaded(),
     ]

@@ -7,9 +7,9 @@ from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.machines import compared
 from shipway.step import Check
+from shipway.steps.cards import CardsHealthy, FabricReady
 from shipway.steps.preflight import (
     AddressOnHost,
-    CardsHealthy,
     CgroupFits,
     PortsFree,
     SizeEnough,
@@ -43,4 +43,5 @@ def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         AddressOnHost(node_ip(host)),
         SourcesReachable(source_urls(cluster)),
         CardsHealthy(None if host.gpus == "auto" else host.gpus),
+        FabricReady(),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shipway.catalogue import diagnose
 from shipway.errors import DeadlineExceeded, ErrorReport, Permanent, ShipwayError
 from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
@@ -83,8 +84,10 @@ def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[
 
 
 def fault(host: str, result: StepResult) -> ShipwayError:
-    """Give the error of a check that is not as wanted and that nothing can apply."""
-    return Permanent(str(result.drift), host=host, step=result.step, fix=BY_HAND)
+    """Give the error of a check that is not as wanted and that nothing can apply, as the catalogue knows it."""
+    known = diagnose(result.drift.have) if result.drift else None
+    code, fix = (known.code, known.fix) if known else ("", BY_HAND)
+    return Permanent(str(result.drift), host=host, step=result.step, code=code, fix=fix)
 
 
 def reported(error: ShipwayError) -> ErrorReport:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from shipway.catalogue import diagnose
 from shipway.converge import On, converge, wait_until
-from shipway.errors import ShipwayError
+from shipway.errors import DeadlineExceeded, ShipwayError
 from shipway.kube import Kube
 from shipway.step import Check, Impact, StepResult
 from tasks.context import CLUSTER, Run
@@ -53,8 +54,17 @@ async def waited(run: Run, stage: str, check: Check[On], on: On, *, seconds: flo
     try:
         await wait_until(check, on, seconds=seconds, every=1.0, told=spoken(run, stage, on.name))
     except ShipwayError as error:
-        result = StepResult(check.name, "failed", error=error.at(host=on.name, step=check.name))
+        result = StepResult(check.name, "failed", error=_explained(error).at(host=on.name, step=check.name))
     else:
         result = StepResult(check.name, "ok")
     heard(run, stage, on.name)(result)
     return result
+
+
+def _explained(error: ShipwayError) -> ShipwayError:
+    """Give a wait that ran out with the catalogue's code, cause and fix, where it knows what was seen last."""
+    known = diagnose(error.message) if isinstance(error, DeadlineExceeded) else None
+    if known:
+        error.code, error.fix, error.may_retry = known.code, known.fix, known.retryable
+        error.message = f"{known.cause} ({error.message})"
+    return error

@@ -143,6 +143,8 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-456": (
         "cudaGetDeviceCount failed: cudaErrorSystemNotReady",
         "CUDA error 802: system not yet initialized",
+        "nvidia-fabricmanager is inactive",
+        "the fabric's state is In Progress on 8 cards",
     ),
     "SHW-457": (
         'E0301 factory.go:113] Incompatible strategy detected auto\nE0301 "If this is a GPU node, did you configure"',
@@ -165,6 +167,7 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
         "UnexpectedAdmissionError   Allocate failed due to requested number of devices unavailable for nvidia.com/gpu",
         "Allocate failed due to can't allocate unregistered device nvidia.com/gpu, which is unexpected",
     ),
+    "SHW-461": ("nvidia-smi does not end: the driver hangs in the kernel",),
     "SHW-471": (
         PREFLIGHT + "[ERROR Port-6443]: Port 6443 is in use\n\t"
         "[ERROR FileAvailable--etc-kubernetes-manifests-kube-apiserver.yaml]: "

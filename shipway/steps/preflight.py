@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import ClassVar
@@ -14,7 +13,6 @@ from shipway.facts.files import FileState, FileText
 from shipway.host import Host
 from shipway.step import Drift
 from shipway.steps.apt import ARCHITECTURES, os_release
-from shipway.survey import survey
 
 SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
 # kubeadm's preflight asks for 2 CPUs and 1,700 MB on a control plane (kubeadm preflight NumCPU, Mem).
@@ -195,27 +193,3 @@ def _base(url: str) -> str:
     """Give scheme and host of a URL."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}/"
-
-
-@dataclass(frozen=True)
-class CardsHealthy:
-    """The declared cards are there, and the driver answers."""
-
-    traps: ClassVar[tuple[int, ...]] = (4, 31, 32, 33)
-    declared: int | None
-    name: str = "cards are on PCI and the driver answers"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Compare PCI, driver and declaration; a driver that hangs needs a reboot, no retry helps."""
-        seen, modules = await asyncio.gather(survey(on), on.read(FileText("/proc/modules")))
-        want = seen.cards if self.declared is None else self.declared
-        if want == 0:
-            return None
-        if seen.cards != want:
-            return Drift(f"{seen.cards} on PCI", f"{want} cards")
-        if any(line.startswith("nouveau ") for line in (modules or "").splitlines()):
-            return Drift("the nouveau driver is loaded", "NVIDIA's driver (blacklist nouveau, reboot)")
-        if seen.driver_cards == want:
-            return None
-        said = seen.driver_said or f"the driver shows {seen.driver_cards}"
-        return Drift(said, f"nvidia-smi lists {want} cards (install or reload the driver; reboot if it hangs)")

@@ -1,0 +1,52 @@
+"""A host that is nothing but what is known of it: for checks that are pure functions of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shipway.facts.fact import Fact
+from shipway.facts.services import UnitInfo, UnitState
+from shipway.script import Output
+
+NOT_THERE = Output(127, "", "not there")
+NO_UNIT = UnitInfo("not-found", "inactive", "dead", "", 0, needs_reload=False)
+
+
+def said(text: str, status: int = 0) -> Output:
+    """Give the output of a command that printed this."""
+    return Output(status, text, "")
+
+
+def unit(active: str = "active") -> UnitInfo:
+    """Give the state of an installed unit."""
+    return UnitInfo("loaded", active, "running", "enabled", 1, needs_reload=False)
+
+
+class Told:
+    """Answers the facts it was told; to all others it has no such file, program, unit or package."""
+
+    name = "te1"
+
+    def __init__(self, facts: Mapping[Fact[Any], Any]) -> None:
+        self.facts = dict(facts)
+        self.asked: list[Fact[Any]] = []
+
+    async def read(self, *facts: Fact[Any]) -> Any:
+        """Give the values, one of one fact."""
+        values = await self.read_all(facts)
+        return values[0] if len(facts) == 1 else tuple(values)
+
+    async def read_all(self, facts: Sequence[Fact[Any]]) -> list[Any]:
+        """Give the values in order."""
+        self.asked += facts
+        return [self.facts[fact] if fact in self.facts else _nothing(fact) for fact in facts]
+
+
+def _nothing(fact: Fact[Any]) -> Any:
+    if isinstance(fact, UnitState):
+        return NO_UNIT
+    try:
+        return fact.parse(NOT_THERE)
+    except NotImplementedError:
+        return None
