@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shipway.catalogue import KNOWN
 from shipway.traps import ROOT, sources
 
 CODE = re.compile(r"SHW-\d{3}")
@@ -27,8 +28,13 @@ class Raised:
 
 
 def raised() -> list[Raised]:
-    """Give every place outside the error tree and the catalogue that names a code, by code."""
-    return sorted({row for path in sources() if not APART.fullmatch(path.name) for row in _of(path)})
+    """Give every place outside the error tree and the catalogue that names a code of its own, by code.
+
+    A step that sees for itself what the catalogue knows from outputs raises the entry's code: its row is the entry's.
+    """
+    known = {entry.code for entry in KNOWN}
+    found = {row for path in sources() if not APART.fullmatch(path.name) for row in _of(path)}
+    return sorted(row for row in found if row.code not in known)
 
 
 def _of(path: Path) -> Iterator[Raised]:
