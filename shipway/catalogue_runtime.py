@@ -83,7 +83,8 @@ ENTRIES: tuple[Known, ...] = (
     Known(
         "SHW-439",
         "the sandbox image cannot be pulled",
-        r"failed to (?:get|pull) (?:sandbox )?image \"?\S*pause:[^\n]*",
+        # In quotes: kubeadm's list of all images that it could not pull has pause in it as well, without them.
+        r"failed to (?:get|pull) (?:sandbox )?image \\?\"\S*pause:[^\n]*",
         "containerd's own sandbox (pause) image is fetched from where this host does not get: kubeadm's image "
         "repository does not set it.",
         "On the host: `containerd config dump | grep -E 'sandbox'`; set `kubernetes.image_repository` or a registry "
