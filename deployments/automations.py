@@ -25,11 +25,13 @@ RUNS = ("bootstrap", "fleet", "verify-cluster")
 # A flow run's event is named for its state: shipway's flows name theirs for the outcome (docs/notifications.md).
 BROKEN = ("Failed", "Partial", "Refused", "Crashed", "TimedOut")
 DRIFT_LEFT = ("Drifted", "Partial", "Failed", "Refused", "Crashed", "TimedOut")
+ASKS = ("Paused",)
 SUBJECT = "Shipway: {{ flow.name }} is {{ flow_run.state.name }}"
-BODY = "{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+BODY = "{{ flow_run.name }}: {{ flow_run.state.message or '' }}\n{{ flow_run|ui_url }}"
 # Names and messages are quoted by `tojson`: what a host said must not break the receiver's JSON.
 PAYLOAD = (
-    '{"text": {{ (flow.name ~ " is " ~ flow_run.state.name ~ ": " ~ flow_run.state.message)|tojson }},'
+    '{"text": {{ (flow.name ~ " is " ~ flow_run.state.name ~ ": " ~ (flow_run.state.message or flow_run.name))'
+    "|tojson }},"
     ' "automation": {{ automation.name|tojson }}, "flow_run": {{ flow_run.name|tojson }},'
     ' "outcome": {{ flow_run.state.name|tojson }}, "url": {{ flow_run|ui_url|tojson }}}'
 )
@@ -48,6 +50,9 @@ class Notice:
 
 NOTICES = (
     Notice("shipway: partial or failed", "A bootstrap, fleet or GPU verification did not end well.", RUNS, BROKEN),
+    Notice(
+        "shipway: approval is asked for", "A drift repair waits for a yes or no in the UI.", ("drift-repair",), ASKS
+    ),
     Notice("shipway: drift is left", "Drift above what is allowed, or a failed repair.", ("drift-repair",), DRIFT_LEFT),
 )
 

@@ -19,7 +19,7 @@ from flows.approval import approved
 from flows.drift_passes import look, repair_all
 from flows.running import Manner, running
 from shipway.cluster import Cluster
-from shipway.errors import ShipwayError
+from shipway.errors import Refused, ShipwayError
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift_artifacts import leave_drift
@@ -58,6 +58,16 @@ async def drift_repair(
         ask: Pause for an approval in the UI before anything is repaired, also where the cluster file does not ask so.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
+    try:
+        return _ended(await _passed(cluster_file, repair, hosts, ask=ask, report_file=report_file))
+    except Refused as refused:  # its state says so by name, in the UI and to whoever is notified
+        return Failed(name="Refused", message=str(refused), data=refused)
+
+
+async def _passed(
+    cluster_file: str, repair: Allow, hosts: tuple[str, ...], *, ask: bool, report_file: str | None
+) -> DriftReport:
+    """Give the report of a pass; raises Refused as `running` does, and where another run holds the lease."""
     declared = Cluster.load(Path(cluster_file)).repair
     allow = LEVELS[declared.allow if repair == "declared" else repair]
     manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
@@ -68,7 +78,7 @@ async def drift_repair(
     report = run.report
     if not isinstance(report, DriftReport):
         raise TypeError("the pass left no report")
-    return _ended(report)
+    return report
 
 
 async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:

@@ -39,11 +39,11 @@ async def leave_drift(run: Run) -> None:
 
 
 def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Give the drift table, worst first, short enough for a phone."""
+    """Give the drift table, worst first; what fits on a phone (host, action, most of the step) comes first."""
     done = [finding for finding in findings if finding.action == "repaired"]
     rows = [*left(findings), *done][:SHOWN]
     return [
-        {"host": f.host, "step": f.step, "action": f.action, "have": f.have, "want": f.want, "impact": f.impact}
+        {"host": f.host, "action": f.action, "step": f.step, "have": f.have, "want": f.want, "impact": f.impact}
         for f in rows
     ]
 

@@ -125,7 +125,6 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
         offered = allocatable.get(host.name, 0)
         state = "all offered" if offered >= run.provable(host) else f"{run.provable(host) - offered} missing"
         cards = {"expected": expected, "on PCI": seen.cards, "with driver": seen.driver_cards, CARD: offered}
-        rows.append(
-            {"host": host.name, **cards, "state": state, "map": "■" * offered + "□" * max(0, expected - offered)}
-        )
+        shown = "■" * offered + "□" * max(0, expected - offered)
+        rows.append({"host": host.name, "map": shown, "state": state, **cards})  # what fits on a phone comes first
     return rows

@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import get_client
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Failed, Paused
 
 from deployments import automations
 from flows import local_api
 from tests.prefect_place import api_in
-
-
-class _Receiver(BaseHTTPRequestHandler):
-    got: list[dict[str, Any]]
-    heard: threading.Event
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.got.append(json.loads(body))
-        self.heard.set()
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+from tests.webhook_place import Heard, webhook
 
 
 @pytest.fixture
-def receiver() -> Iterator[tuple[str, type[_Receiver]]]:
-    kind = type("Receiver", (_Receiver,), {"got": [], "heard": threading.Event()})
-    server = HTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", kind
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def heard() -> Iterator[Heard]:
+    with webhook() as heard:
+        yield heard
 
 
-def test_a_webhook_hears_of_what_did_not_end_well_and_of_nothing_else(
-    receiver: tuple[str, type[_Receiver]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_webhook_hears_of_what_did_not_end_well_of_what_asks_and_of_nothing_else(
+    heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url, heard = receiver
     monkeypatch.setitem(local_api.TUNED, "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "true")
     secret = tmp_path / "url"
-    secret.write_text(url + "\n", encoding="utf-8")
+    secret.write_text(heard.url + "\n", encoding="utf-8")
 
     async def ends(flow_name: str, *states: Any) -> None:
         async with get_client() as client:
@@ -85,16 +58,15 @@ def test_a_webhook_hears_of_what_did_not_end_well_and_of_nothing_else(
         asyncio.run(ends("bootstrap", Completed(message="ok: 3 hosts")))
         asyncio.run(ends("other", Failed(name="Partial", message="no business of ours")))
         asyncio.run(ends("bootstrap", Failed(name="Partial", message='te2: said "no"\n{"x": 1}')))
-        asyncio.run(ends("drift-repair", Failed(name="Drifted", message="2 drifted")))
-        for _ in range(240):
-            if len(heard.got) >= 2:
-                break
-            heard.heard.wait(0.25)
+        asyncio.run(ends("drift-repair", Failed(name="Drifted", message="2 drifted"), Paused()))
+        asyncio.run(ends("bootstrap", Paused()))
+        heard.wait(3)
     by_name = {one["automation"]: one for one in heard.got}
-    assert len(heard.got) == 2
-    partial, drifted = (by_name[name] for name in names)
+    assert len(heard.got) == 3
+    partial, asks, drifted = (by_name[name] for name in names)
     assert partial["outcome"] == "Partial"
     assert partial["text"] == 'bootstrap is Partial: te2: said "no"\n{"x": 1}'
     assert partial["flow_run"] == "bootstrap te"
     assert partial["by"] == "test"
+    assert asks["text"] == "drift-repair is Paused: drift-repair te"
     assert drifted["text"] == "drift-repair is Drifted: 2 drifted"
