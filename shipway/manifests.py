@@ -21,6 +21,7 @@ from shipway.kube_paths import Object
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "manifests"
 DOWNLOAD_SECONDS = 60.0
+CONNECT_SECONDS = 15.0
 LARGEST = 16 * 1024 * 1024  # bytes; Calico's definitions, the largest we know, are 2 MB
 _HOLE = re.compile(r"\$\{([a-z_]+)\}")
 _ABSENT = object()
@@ -103,7 +104,7 @@ class ForeignManifest:
         """Give the objects; raises Refused (unreadable, wrong SHA-256, no manifest) or Transient (download failed)."""
         if not self._loaded:
             where = self.manifest.url or self.manifest.path or self.name
-            data = _verified(await self._bytes(), self.manifest.sha256, f"{self.name} ({where})")
+            data = await self.fetched()
             try:
                 text = data.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -112,6 +113,11 @@ class ForeignManifest:
             objects = self.change(await asyncio.to_thread(parse, text, where=where))
             self._loaded[:] = objects  # two who ask at once read it twice, and hold it once
         return self._loaded
+
+    async def fetched(self) -> bytes:
+        """Give the content as it is pinned; raises as `load`."""
+        where = self.manifest.url or self.manifest.path or self.name
+        return _verified(await self._bytes(), self.manifest.sha256, f"{self.name} ({where})")
 
     async def _bytes(self) -> bytes:
         """Give the content from its path, from the cache, or from its URL; a download is cached once it is verified."""
@@ -147,7 +153,7 @@ def _verified(data: bytes, sha256: str | None, what: str) -> bytes:
 async def _download(url: str, name: str) -> bytes:
     """Give what is at the URL; through the proxy of the environment, where it names one."""
     fix = f"Check that {url} can be reached from here, or name a local copy under sources.manifests.{name}.path."
-    timeout = aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session, session.get(url) as answer:
             if answer.status != 200:  # noqa: PLR2004 - HTTP success

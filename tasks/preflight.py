@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
+from shipway.compatibility import calico_manifests
 from shipway.host import Host
 from shipway.machines import compared
+from shipway.manifests import ForeignManifest, foreign
+from shipway.origins import origins
 from shipway.step import Check
 from shipway.steps.cards import CardsHealthy, FabricReady
 from shipway.steps.preflight import (
@@ -13,21 +16,20 @@ from shipway.steps.preflight import (
     CgroupFits,
     PortsFree,
     SizeEnough,
-    SourcesReachable,
     SystemSupported,
 )
+from shipway.steps.sources import ManifestsFetched, SourcesReachable
 
-__all__ = ["checks", "compared", "source_urls"]
+__all__ = ["checks", "compared", "manifests"]
 
 WORKER_PORTS = (10250,)
 
 
-def source_urls(cluster: Cluster) -> tuple[str, ...]:
-    """Give what hosts fetch from: apt repositories, keys by URL, registry mirrors."""
-    repositories = [*cluster.sources.apt.values(), *([cluster.sources.base_apt] if cluster.sources.base_apt else [])]
-    keys = [repository.key.url for repository in repositories if repository.key.url]
-    mirrors = [str(url) for url in cluster.sources.registry_mirrors.values()]
-    return (*(str(repository.uri) for repository in repositories), *keys, *mirrors)
+def manifests(cluster: Cluster) -> list[ForeignManifest]:
+    """Give the manifests that a cluster is built from, and that others wrote."""
+    network, dashboard = cluster.network, cluster.dashboard
+    names = list(calico_manifests(network.version)) if network.provider == "calico" and network.version else []
+    return [foreign(cluster, name) for name in (*names, *(["dashboard"] if dashboard.enabled else []))]
 
 
 def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
@@ -41,7 +43,8 @@ def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         CgroupFits(kubernetes.minor, kubernetes.allow_cgroup_v1),
         PortsFree(ports),
         AddressOnHost(node_ip(host)),
-        SourcesReachable(source_urls(cluster)),
+        SourcesReachable(origins(cluster, host)),
         CardsHealthy(None if host.gpus == "auto" else host.gpus),
         FabricReady(),
+        *([ManifestsFetched(manifests(cluster))] if control else []),
     ]

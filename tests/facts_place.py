@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shipway.facts.fact import Fact
+from shipway.facts.files import FileText, Listing
 from shipway.facts.services import UnitInfo, UnitState
 from shipway.script import Output
 
@@ -46,7 +47,12 @@ class Told:
 def _nothing(fact: Fact[Any]) -> Any:
     if isinstance(fact, UnitState):
         return NO_UNIT
+    if isinstance(fact, FileText):
+        return None
+    if isinstance(fact, Listing):
+        return ()
     try:
-        return fact.parse(NOT_THERE)
+        path = getattr(fact, "path", "")
+        return fact.parse(Output(1, "", f"{path}: No such file or directory") if path else NOT_THERE)
     except NotImplementedError:
         return None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import ClassVar
-from urllib.parse import urlsplit
 
-from shipway.errors import Permanent, Transient
+from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host import Host
@@ -19,8 +18,6 @@ SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12"
 CONTROL_PLANE = (2, 1700)
 WORKER = (1, 900)
 FREE_GIB = 8  # images of the control plane, the runtime and a CUDA sample take about 5 GiB
-UNREACHABLE = "000"
-NO_CURL = 127
 
 
 @dataclass(frozen=True)
@@ -147,49 +144,3 @@ class AddressOnHost:
         listed = (await on.read(Says(("ip", "-o", "-4", "addr", "show")))).stdout
         found = [word.split("/")[0] for line in listed.splitlines() for word in line.split()[3:4]]
         return None if self.address in found else Drift(", ".join(found) or "no address", self.address)
-
-
-@dataclass(frozen=True)
-class SourcesReachable:
-    """Every source answers from this host."""
-
-    traps: ClassVar[tuple[int, ...]] = (8,)
-    urls: tuple[str, ...]
-    name: str = "every source can be reached"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Ask each source once; any answer but 403 counts, for only the mirror's root may be hidden."""
-        urls = sorted({_base(url) for url in self.urls})
-        command = ("curl", "-sS", "-o", "/dev/null", "--max-time", "10", "-w", "%{http_code}")
-        answers = await on.read_all([Says((*command, url)) for url in urls])
-        if answers and answers[0].status == NO_CURL:
-            return await self._connected(on, urls)
-        refused = [url for url, answer in zip(urls, answers, strict=True) if answer.stdout.strip() == "403"]
-        silent = [url for url, answer in zip(urls, answers, strict=True) if answer.stdout.strip() == UNREACHABLE]
-        if refused:
-            message = f"{', '.join(refused)} refuses this host's address (HTTP 403)"
-            fix = "Name a mirror for it under `sources` in the cluster file; trying again does not help."
-            raise Permanent(message, host=on.name, code="SHW-310", fix=fix)
-        if silent:
-            raise self._silence(on, silent)
-        return None
-
-    async def _connected(self, on: Host, urls: list[str]) -> Drift | None:
-        """Tell by a bare TCP connection, on a host that has no curl yet."""
-        ports = {url: urlsplit(url).port or (443 if url.startswith("https") else 80) for url in urls}
-        dial = ("bash", "-c", 'exec 3<>"/dev/tcp/$0/$1"')
-        tried = await on.read_all([Says((*dial, urlsplit(u).hostname or "", str(p)), 10) for u, p in ports.items()])
-        silent = [url for url, answer in zip(urls, tried, strict=True) if not answer.ok]
-        if silent:
-            raise self._silence(on, silent)
-        return None
-
-    def _silence(self, on: Host, silent: list[str]) -> Transient:
-        fix = "Check DNS, proxy and firewall of the host, or name a mirror under `sources`."
-        return Transient(f"no answer from {', '.join(silent)}", host=on.name, code="SHW-207", fix=fix)
-
-
-def _base(url: str) -> str:
-    """Give scheme and host of a URL."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}/"

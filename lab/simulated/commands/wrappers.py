@@ -9,6 +9,7 @@ from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program, run
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
+from shipway.steps.sources import FILLED
 
 # What shipway.host.operate puts around an operation that has a marker file.
 MARKED = '"$@" && rm -f -- "$0"'
@@ -110,16 +111,13 @@ async def sudo(call: Call) -> int:
 
 @program("sh", "bash", "dash")
 async def sh(call: Call) -> int:
-    """Run one plain command, or the one script that shipway.host writes itself; everything else is refused aloud."""
+    """Run one plain command, or a script that the product writes itself; everything else is refused aloud."""
     if call.args[:1] != ("-c",) or len(call.args) < 2:
         return _refused(call, " ".join(call.args))
     text, *rest = call.args[1:]
-    if text == MARKED and rest:
-        marker, *words = rest
-        status = await run(call.like(words))
-        return await run(call.like(("rm", "-f", "--", marker))) if status == 0 else status
-    if text == WATCHED and len(rest) > 2:
-        return await timeout(call.like(("timeout", rest[0], *rest[2:]), err=call.out))
+    known = await _known(call, text, rest)
+    if known is not None:
+        return known
     try:
         lines = tokens(text)
     except NotUnderstood:
@@ -135,3 +133,19 @@ async def sh(call: Call) -> int:
 def _refused(call: Call, text: str) -> int:
     call.host.not_simulated.append(f"sh: {text[:300]}")
     return call.warn(f"SIMULATED host: this shell takes single plain commands, not: {text[:200]}", 2)
+
+
+async def _known(call: Call, text: str, rest: list[str]) -> int | None:
+    """Run one of the scripts that the product writes, each known by its whole text; None where it is another one."""
+    if text == MARKED and rest:
+        marker, *words = rest
+        status = await run(call.like(words))
+        return await run(call.like(("rm", "-f", "--", marker))) if status == 0 else status
+    if text == WATCHED and len(rest) > 2:
+        return await timeout(call.like(("timeout", rest[0], *rest[2:]), err=call.out))
+    if text == FILLED and rest:
+        system, (url, *words) = call.host.system, rest
+        for part, value in (("{os}", system.id), ("{codename}", system.codename), ("{arch}", "amd64")):
+            url = url.replace(part, value)
+        return await run(call.like((*words, url)))
+    return None
