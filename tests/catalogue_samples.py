@@ -129,7 +129,7 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
         PREFLIGHT
         + "[ERROR ImagePull]: failed to pull image k8s.gcr.io/pause:3.2: output: level=fatal msg=pulling image: "
         'failed to pull and unpack image \\"k8s.gcr.io/pause:3.2\\": failed to resolve reference '
-        '\\"k8s.gcr.io/pause:3.2\\": failed to do request: Head \\"http://192.0.2.5:5000/v2/pause/manifests/3.2\\": dial '
+        '\\"k8s.gcr.io/pause:3.2\\": failed to do request: Head \\"http://192.0.2.5:5000/v2/pause\\": dial '
         "tcp 192.0.2.5:5000: connect: connection refused",
     ),
     "SHW-442": ("tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time",),
