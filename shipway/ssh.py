@@ -26,6 +26,9 @@ from shipway.ssh_target import Target
 HANDSHAKES = 64  # at once: a handshake is CPU on this side (2.8 ms measured), more at once only makes all late
 KEEPALIVE_SECONDS = 15  # four unanswered: a dead host is known after a minute, even while a command is silent
 ENCODING = "utf-8"
+# First among those that are anyway allowed: asyncssh makes one call a packet of it, and four of its usual first choice,
+# ChaCha20 (17 % and 45 % of a controller's CPU measured with 50 hosts).
+CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 
 
 @lru_cache(maxsize=8)
@@ -167,6 +170,7 @@ async def _connect(target: Target, through: asyncssh.SSHClientConnection | None)
                 tunnel=through or (),
                 config=None,
                 preferred_auth="publickey",
+                encryption_algs=CIPHERS,
                 keepalive_interval=KEEPALIVE_SECONDS,
                 keepalive_count_max=4,
             )

@@ -20,6 +20,29 @@ log = logging.getLogger("lab.simulated")
 _BACKLOG = 128
 
 
+class Gathering:
+    """What a session writes to one stream: all of one turn of the event loop goes out at once, as through a pipe."""
+
+    def __init__(
+        self, host: SimulatedHost, process: asyncssh.SSHServerProcess[bytes], write: Callable[[bytes], None]
+    ) -> None:
+        self._host, self._process, self._write = host, process, write
+        self._kept = bytearray()
+
+    def __call__(self, data: bytes) -> None:
+        """Take some bytes."""
+        if not self._kept:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._kept += data
+
+    def flush(self) -> None:
+        """Send what was taken; a host that cannot be reached, and a session that is over, send nothing."""
+        kept, self._kept = bytes(self._kept), bytearray()
+        if kept and self._host.reachable and not self._process.is_closing():
+            with contextlib.suppress(BrokenPipeError, OSError):
+                self._write(kept)
+
+
 class SshServer:
     """All hosts' listening sockets in one event loop; a host costs a socket until somebody connects."""
 
@@ -122,15 +145,7 @@ class SshServer:
         """Run what one session asks for."""
         user = str(process.get_extra_info("username") or "ops")
 
-        def writing(write: Callable[[bytes], None]) -> Callable[[bytes], None]:
-            def sink(data: bytes) -> None:
-                if host.reachable and not process.is_closing():
-                    with contextlib.suppress(BrokenPipeError, OSError):
-                        write(data)
-
-            return sink
-
-        out, err = writing(process.stdout.write), writing(process.stderr.write)
+        out, err = (Gathering(host, process, stream.write) for stream in (process.stdout, process.stderr))
         ends = Terminal(Input(process.stdin.read), out, err, process.is_closing)
         try:
             if process.command is None:
@@ -147,6 +162,8 @@ class SshServer:
             host.not_simulated.append("the simulation itself failed, see its log")
             err(b"SIMULATED host: the simulation itself failed, see the lab's log\n")
             status = 70
+        out.flush()
+        err.flush()
         if host.reachable and not process.is_closing():
             with contextlib.suppress(BrokenPipeError, OSError):
                 process.exit(status)
