@@ -27,16 +27,22 @@ class SigningKey:
         return ""
 
 
-def read_key(data: bytes) -> SigningKey:
-    """Read an OpenPGP key file, armored or binary; raises ValueError when it is none."""
+def read_key(data: bytes, pinned: str | None = None) -> SigningKey:
+    """Read an OpenPGP key file, armored or binary; raises ValueError when it is none.
+
+    Of a file with several certificates only the pinned one is kept: apt trusts each that its keyring holds, and whoever
+    serves the file could have put one of his own beside it.
+    """
     try:
         certificates = Cert.split_bytes(data)
     except Exception as error:  # the library raises bare Exceptions
         raise ValueError(f"not an OpenPGP key: {error}") from error
     if not certificates:
         raise ValueError("no OpenPGP key in it")
+    kept = [one for one in certificates if one.fingerprint.upper() == pinned]
+    certificates = kept or certificates
     ends = [one.expiration for one in certificates]
     expires = 0 if any(end is None for end in ends) else max(int(end.timestamp()) for end in ends if end)
-    text = data.decode("ascii", errors="replace") if data.lstrip().startswith(ARMOR) else ""
+    text = data.decode("ascii", errors="replace") if data.lstrip().startswith(ARMOR) and not kept else ""
     armored = text or "".join(str(one) for one in certificates)
     return SigningKey(armored, tuple(one.fingerprint.upper() for one in certificates), expires)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from shipway.cluster_parts import AptRepository
-from shipway.errors import CommandFailed, Permanent
+from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
@@ -127,7 +127,7 @@ class RepositoryIs:
         pinned = self.repository.key.fingerprint
         if keyring is None or keyring.sha256 != digest:
             return Drift("no key that was checked", f"key {pinned or 'checked'}")
-        if pinned and pinned not in fingerprints.split(","):
+        if pinned and pinned != fingerprints:
             return Drift(f"key {fingerprints}", f"key {pinned}")
         expired = expires.isdigit() and 0 < int(expires) < time.time()
         return Drift("the key is expired", "a living key") if expired else None
@@ -166,21 +166,14 @@ class RepositoryIs:
     async def _key(self, on: Host) -> SigningKey:
         """Give the key, checked here: a bare host may have neither gpg nor curl, but apt has a helper that fetches."""
         declared = self.repository.key
-        if declared.path:
-            data = Path(declared.path).expanduser().read_bytes()  # noqa: ASYNC240 - a few kilobytes
-        else:
-            release = await on.read(FileText("/etc/os-release"))
-            url, fresh = filled(declared.url or "", os_release(release or ""), self.minor), f"{self._keyring}.fetched"
-            await on.do(
-                Command(("install", "-d", "-m", "755", KEYRINGS)),
-                Command((APT_HELPER, "-o", "Acquire::Retries=2", "download-file", url, fresh), seconds=200),
-            )
-            encoded = await on.read(Says(("base64", "-w0", fresh)))
-            await on.do(Command(("rm", "-f", fresh)))
-            data = base64.b64decode(encoded.stdout, validate=False)
+        encoded = "" if declared.path else await self._fetched(on)
         try:
-            key = read_key(data)
+            # What is no base64 is a ValueError, as what is no key is.
+            data = Path(declared.path).expanduser().read_bytes() if declared.path else base64.b64decode(encoded)  # noqa: ASYNC240 - a few kilobytes
+            key = read_key(data, declared.fingerprint)
             trouble = key.trouble(declared.fingerprint, now=time.time())
+        except OSError as error:
+            raise Refused(f"the {self.title} repository's key cannot be read: {error}", host=on.name) from error
         except ValueError as error:
             trouble = str(error)
         if trouble:
@@ -190,3 +183,16 @@ class RepositoryIs:
             message = f"the {self.title} repository's key is not accepted: {trouble}"
             raise Permanent(message, host=on.name, code="SHW-306", fix=fix)
         return key
+
+    async def _fetched(self, on: Host) -> str:
+        """Let the host fetch the key; give it in base64."""
+        release = await on.read(FileText("/etc/os-release"))
+        url = filled(self.repository.key.url or "", os_release(release or ""), self.minor)
+        fresh = f"{self._keyring}.fetched"
+        await on.do(
+            Command(("install", "-d", "-m", "755", KEYRINGS)),
+            Command((APT_HELPER, "-o", "Acquire::Retries=2", "download-file", url, fresh), seconds=200),
+        )
+        encoded = await on.read(Says(("base64", "-w0", fresh)))
+        await on.do(Command(("rm", "-f", fresh)))
+        return encoded.stdout

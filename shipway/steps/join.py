@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ApiUnavailable, Blocked, ShipwayError
+from shipway.errors import ApiUnavailable, Blocked, ShipwayError, Transient
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
@@ -20,6 +21,8 @@ from shipway.steps.init import ADMIN, reset
 
 KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
 TOKEN_MINUTES = 15
+# Kubernetes documentation, "Authenticating with Bootstrap Tokens"; the first half becomes a word of a command.
+_TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 PURPOSE = "join of "  # how each of our tokens is described, with the host's name after it
 
 
@@ -82,10 +85,15 @@ class NodeJoined:
             raise ApiUnavailable(message, host=on.name, code="SHW-206", fix=fix)
 
     async def _token(self) -> str:
-        """Make a token on the control plane; it is in no argument, log or result."""
+        """Make a token on the control plane; it is in no argument, log or result. Raises Transient for what is none."""
         words = ("kubeadm", "token", "create", "--kubeconfig", ADMIN, "--ttl", f"{TOKEN_MINUTES}m")
         made = await self.control.do(Command((*words, "--description", f"{PURPOSE}{self.host.name}"), seconds=90))
-        return made[-1].stdout.strip().splitlines()[-1]
+        token = next((word for word in reversed(made[-1].stdout.split()) if _TOKEN.fullmatch(word)), None)
+        if token is None:
+            message = "`kubeadm token create` answered something that is no token"
+            fix = f"Run it by hand on {self.control.name}, look at what else it prints, then run again."
+            raise Transient(message, host=self.control.name, code="SHW-210", fix=fix)
+        return token
 
     async def _forget(self, on: Host, config: str, token: str) -> None:
         """Delete file and token; what cannot be reached expires by itself."""

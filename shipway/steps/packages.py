@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,6 +19,7 @@ AUDIT = Says(("dpkg", "--audit"))
 UPGRADED = "/var/lib/shipway/base-upgraded"
 # Written before the hold, removed with it: an interrupted upgrade knows which holds are its own and not a person's.
 HELD_MEANWHILE = "/var/lib/shipway/held-during-upgrade"
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian Policy 5.6.7: what else dpkg may answer never becomes a word
 # Never upgraded in passing: a new driver or kernel under running pods breaks NVML (homelab#4110: 269 restarts).
 FROZEN = ("nvidia*", "libnvidia*", "cuda*", "linux-image*", "linux-headers*", "linux-modules*", "containerd*")
 
@@ -190,4 +192,4 @@ class BaseUpgraded:
 
 def _free(name: str, state: str, ours: str) -> bool:
     """Tell whether nobody else holds a package: it is loose, or an interrupted upgrade of ours held it."""
-    return state.startswith("i") or name in ours.split()
+    return _NAME.fullmatch(name) is not None and (state.startswith("i") or name in ours.split())
