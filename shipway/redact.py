@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 HIDDEN = "[hidden]"
+# Foreign text must not steer a terminal (ECMA-48 control functions) nor turn its line around (Unicode, UAX #9), and
+# PostgreSQL stores no NUL: what is left of it is a mark.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 # Bootstrap tokens: six characters, a dot, sixteen (Kubernetes documentation, "Authenticating with Bootstrap Tokens").
 _BOOTSTRAP_TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
@@ -20,7 +23,11 @@ _TOKEN_FLAG = re.compile(r"(--token[ =])\S+")
 
 
 def redact(text: str) -> str:
-    """Give the text with private keys, bootstrap tokens, service account tokens and certificate keys hidden."""
+    """Give the text with private keys, bootstrap tokens, service account tokens and certificate keys hidden.
+
+    Control characters but tab and newline become U+FFFD, first: no secret passes by holding one.
+    """
+    text = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _PEM.sub(HIDDEN, text)
     text = _JWT.sub(HIDDEN, text)
     text = _BOOTSTRAP_TOKEN.sub(HIDDEN, text)
