@@ -24,17 +24,22 @@ class Command:
 
 
 def placed(path: str, content: bytes, mode: str, owner: str) -> tuple[Command, ...]:
-    """Give what puts a file in place in one rename, private until it is complete; parent directories are made.
+    """Give what puts a file in place in one rename, private until it is complete; parent directories are made (755).
 
-    The content goes through a file that is 0600 and root's from its first byte. dd is told the size, so that it takes
-    its own bytes of an input that further commands share, and not one more.
+    The content goes through a new file that is 0600 and root's from before its first byte, by the shell's umask: the
+    `install` of GNU would make it so, the one in Rust (Ubuntu 25.10 and later) makes it readable and changes that a
+    moment later, and who opened it meanwhile reads all that follows. dd is told the size, so that it takes its own
+    bytes of an input that further commands share, and not one more.
     """
-    fresh = f"{path}.shipway-new"
-    filled = ("dd", f"bs={len(content)}", "count=1", "iflag=fullblock", f"of={fresh}", "status=none")
+    folder, fresh = path.rsplit("/", 1)[0] or "/", f"{path}.shipway-new"
+    size = (f"bs={len(content)}", "count=1") if content else ("count=0",)
     return (
-        Command(("install", "-D", "-m", "600", "/dev/null", fresh), brief=True),
-        *([Command(filled, feed=content)] if content else []),
+        Command(("umask", "022"), brief=True),
+        Command(("mkdir", "-p", "--", folder), brief=True),
+        Command(("rm", "-f", "--", fresh), brief=True),
+        Command(("umask", "077"), brief=True),
+        Command(("dd", *size, "iflag=fullblock", f"of={fresh}", "status=none"), feed=content),
         *([Command(("chown", owner, fresh), brief=True)] if owner != "root:root" else []),
-        *([Command(("chmod", mode, fresh), brief=True)] if mode != "600" else []),
+        Command(("chmod", mode, fresh), brief=True),
         Command(("mv", "-fT", fresh, path), brief=True),
     )

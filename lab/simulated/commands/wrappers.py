@@ -15,7 +15,7 @@ from shipway.steps.sources import FILLED
 MARKED = '"$@" && rm -f -- "$0"'
 
 
-@program("true", ":", "sync")
+@program("true", ":", "sync", "umask")
 async def true(call: Call) -> int:  # noqa: ARG001 - the shape of a program
     """Do nothing, well."""
     return 0
