@@ -1,0 +1,145 @@
+"""Two hostile hosts, and every step of every stage let loose on them through real SSH, a real `sh` and stand-ins."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from shipway.cluster import Cluster
+from shipway.errors import ShipwayError
+from shipway.host import Host
+from shipway.ssh import Pool
+from shipway.step import Drift
+from shipway.steps.init import STARTED
+from tasks import (
+    container_runtime,
+    control_plane,
+    join_worker,
+    kubernetes_packages,
+    nvidia_runtime,
+    preflight,
+    prepare_system,
+)
+from tests.hostile import MARK, PAYLOADS
+from tests.shell_server import shell_server
+from tests.standins import StandIns
+
+TEXTS = tuple(one for one in PAYLOADS if not re.search(r"[\x00-\x1f.\u2028]", one))
+HOSTILE = "\n".join([*PAYLOADS, "sda1", "12 34 56 78 /"]).replace("\x00", "")
+
+
+def told(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
+    """Give what two hostile hosts answer: one rubbish, the other what lets its hostile names go furthest."""
+    names = "".join(f"{one}\n" for one in PAYLOADS if "\x00" not in one)
+    far = {
+        "other": names,
+        "cat": names,
+        "cat-_var_lib_shipway_init-started": f"{cluster_name}\n",
+        "cat-_etc_os-release": f"ID=debian$(touch {MARK})\nVERSION_CODENAME='x; touch {MARK}'\nVERSION_ID=12\n",
+        "cat-_etc_kubernetes_pki_ca.crt": _certificate(),
+        "cat-_proc_swaps": "Filename\n/swap.img file 1 1\n",
+        "cat-_var_lib_kubelet_config.yaml": f"kind: KubeletConfiguration\nevil: $(touch {MARK})\n",
+        "ls": f"ca.crt\nca.key\nsa.key\nsa.pub\netcd\npki\n{names}",
+        "dpkg-query": f"-o|ii |1\n$(touch {MARK})|ii |1\n;touch {MARK}|hi |1\nnvidia-driver|ii |1\n",
+        "apt-cache": f"1.34.2-$(touch {MARK})",
+        "systemctl": f"$(touch${{IFS}}{MARK}).swap loaded active\n-x.swap loaded\n;touch${{IFS}}{MARK};.swap loaded\n",
+        "grep": f"/etc/apt/sources.list.d/a;touch {MARK};.list\n/etc/apt/sources.list.d/$(touch {MARK}).list\n",
+        "kubeadm": "abcdef.0123456789abcdef\n",
+        "curl": "200",
+        "date": "1700000000.0",
+        "containerd-default": f'version = 2\n[plugins."$(touch {MARK})"]\n"; touch {MARK}" = "`touch {MARK}`"\n',
+        "base64": apt_key.decode(),
+        "uname": f"x86_64;touch {MARK}",
+    }
+    rubbish = {"other": HOSTILE, "apt-cache": f"9; touch {MARK}", "dpkg-query": HOSTILE, "cat": HOSTILE}
+    return {"rubbish": rubbish, "far": far}
+
+
+def _certificate() -> str:
+    """Give some certificate authority's certificate as PEM."""
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(secret.public_key())
+    dated = built.serial_number(1).not_valid_before(start).not_valid_after(start + timedelta(days=1))
+    return dated.sign(secret, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+@dataclass
+class Watched:
+    """All words that steps gave to a shell."""
+
+    words: list[tuple[str, ...]] = field(default_factory=list)
+
+    def suffixes(self) -> set[tuple[str, ...]]:
+        """Give what a wrapper may start: the end of what it was given."""
+        return {words[start:] for words in self.words for start in range(len(words))}
+
+
+@asynccontextmanager
+async def two_hosts(folder: Path) -> AsyncIterator[tuple[Host, Host]]:
+    """Give sessions of two hosts, one of which logs in as a user and so goes through sudo."""
+    pool = Pool()
+    async with shell_server(folder) as server:
+        try:
+            yield pool.host(replace(server.target, user="ops")), pool.host(replace(server.target, name="control"))
+        finally:
+            await pool.close()
+
+
+def all_steps(cluster: Cluster, control: Host) -> Iterator[Any]:
+    """Give every step of every stage of a host."""
+    host = cluster.hosts[1]
+    yield from preflight.checks(cluster, host)
+    for module in (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages):
+        yield from module.steps(cluster, host)
+    yield from control_plane.steps(cluster, cluster.hosts[0], reset=True)
+    yield from join_worker.steps(cluster, host, control)
+
+
+async def driven(cluster: Cluster, folder: Path) -> Counter[str]:
+    """Look by every step and let it do its work, whatever it saw; an error of ours is an answer, any other is a bug."""
+    counted: Counter[str] = Counter()
+    async with two_hosts(folder) as (on, control):
+        for step in all_steps(cluster, control):
+            for deed in ("check", "apply"):
+                if not hasattr(step, deed):
+                    continue
+                on.forget()
+                control.forget()
+                try:
+                    await (step.check(on) if deed == "check" else step.apply(on, Drift("this", "that")))
+                except ShipwayError as error:
+                    counted[type(error).__name__] += 1
+                else:
+                    counted["done"] += 1
+    return counted
+
+
+def judged(watched: Watched, programs: StandIns, work: Path) -> int:
+    """Check that exactly the words of steps reached programs; give how many programs ran."""
+    may = watched.suffixes() | {("rm", "-f", "--", STARTED)}  # the one that shipway.host's own script starts
+    ran = programs.ran()
+    strange = [words for words in ran if words not in may and not _carries(words)]
+    assert strange == []
+    assert not list(work.rglob(f"*{MARK}*"))
+    assert not Path(MARK).exists()
+    assert {words[0] for words in watched.words} - {words[0] for words in ran} <= {"umask"}  # it is the shell's own
+    return len(ran)
+
+
+def _carries(words: tuple[str, ...]) -> bool:
+    """Tell whether it is how a whole script reaches a host's shell."""
+    return words[:2] in (("sudo", "-n"), ("sh", "-c")) and "b=--shipway-" in words[-1]
