@@ -9,7 +9,7 @@ from shipway.host import Host
 from shipway.kubeadm import sandbox_image
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
-from shipway.steps.containerd import ContainerdConfigured, CriAnswers
+from shipway.steps.containerd import ContainerdConfigured, CriAnswers, OneContainerd
 from shipway.steps.files import FileIs
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.services import ServiceLoaded, ServiceRuns
@@ -41,6 +41,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages),
         PackagesHeld((runtime.package,)),
         *mirrors(cluster),
+        OneContainerd(),
         ContainerdConfigured(wanted(cluster)),
         ServiceRuns("containerd"),
         ServiceLoaded("containerd", (CONFIG,)),

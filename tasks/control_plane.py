@@ -7,6 +7,7 @@ from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.step import Check
 from shipway.steps.init import ControlPlaneInitialised, UserHasKubeconfig
+from shipway.steps.resolver import ResolverReal
 from shipway.steps.services import ServiceRuns
 
 
@@ -15,5 +16,6 @@ def steps(cluster: Cluster, host: HostSpec, *, reset: bool = False) -> list[Chec
     return [
         ControlPlaneInitialised(cluster, host, reset),
         ServiceRuns("kubelet"),
+        ResolverReal(),
         UserHasKubeconfig(cluster.target(host).user),
     ]

@@ -7,9 +7,10 @@ from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.step import Check
 from shipway.steps.join import NodeJoined
+from shipway.steps.resolver import ResolverReal
 from shipway.steps.services import ServiceRuns
 
 
 def steps(cluster: Cluster, host: HostSpec, control: Host) -> list[Check[Host]]:
     """Give the steps of a worker, in order; `control` is the session of the control plane's host."""
-    return [NodeJoined(cluster, host, control), ServiceRuns("kubelet")]
+    return [NodeJoined(cluster, host, control), ServiceRuns("kubelet"), ResolverReal()]

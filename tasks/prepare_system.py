@@ -12,6 +12,7 @@ from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.files import FileEdited, FileIs
 from shipway.steps.kernel import ModulesLoaded, SwapOff, SwapStaysOff, SysctlsLive
+from shipway.steps.network_manager import InterfacesLeftAlone
 from shipway.steps.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
 from shipway.steps.system import CloudInitDone, HostnameIs
 
@@ -38,6 +39,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
     sources: list[Check[Host]] = []
     if base:
         sources.append(RepositoryIs("base", base, cluster.kubernetes.minor, alone=True))
+    calico: list[Check[Host]] = [InterfacesLeftAlone()] if cluster.network.provider == "calico" else []
     upgrade: list[Check[Host]] = [BaseUpgraded()] if cluster.system.upgrade else []
     return [
         CloudInitDone(),
@@ -56,4 +58,5 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         FileIs("kernel settings last", "/etc/sysctl.d/k8s.conf", _settings(BRIDGED)),
         FileIs("inotify limits last", "/etc/sysctl.d/90-shipway-inotify.conf", _settings(WATCHES)),
         SysctlsLive(BRIDGED | WATCHES),
+        *calico,
     ]

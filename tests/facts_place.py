@@ -8,6 +8,7 @@ from typing import Any
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText, Listing
 from shipway.facts.services import UnitInfo, UnitState
+from shipway.host import Command
 from shipway.script import Output
 
 NOT_THERE = Output(127, "", "not there")
@@ -32,6 +33,8 @@ class Told:
     def __init__(self, facts: Mapping[Fact[Any], Any]) -> None:
         self.facts = dict(facts)
         self.asked: list[Fact[Any]] = []
+        self.done: list[str] = []
+        self.written: dict[str, str] = {}
 
     async def read(self, *facts: Fact[Any]) -> Any:
         """Give the values, one of one fact."""
@@ -42,6 +45,20 @@ class Told:
         """Give the values in order."""
         self.asked += facts
         return [self.facts[fact] if fact in self.facts else _nothing(fact) for fact in facts]
+
+    async def do(self, *commands: Command) -> list[Output]:
+        """Keep what was to be done."""
+        self.done += [" ".join(command.words) for command in commands]
+        return [Output(0, "", "") for _ in commands]
+
+    async def write(self, path: str, content: bytes, **_: str) -> None:
+        """Keep what was to be written."""
+        self.written[path] = content.decode()
+
+    async def succeed(self, name: str, words: Sequence[str], **_: int) -> Output:
+        """Keep what was to be run."""
+        self.done.append(f"{name}: {' '.join(words)}")
+        return Output(0, "", "")
 
 
 def _nothing(fact: Fact[Any]) -> Any:

@@ -108,10 +108,13 @@ class RepositoryIs:
     def _accepted(self) -> str:
         return f"/var/lib/shipway/apt-{self.title}.accepted"
 
-    async def _line(self, on: Host) -> str:
+    async def _os(self, on: Host) -> dict[str, str]:
         release, machine = await on.read(FileText("/etc/os-release"), Says(("uname", "-m")))
-        host_os = os_release(release or "")
-        host_os["arch"] = ARCHITECTURES.get(machine.stdout.strip(), machine.stdout.strip())
+        found = machine.stdout.strip()
+        return {**os_release(release or ""), "arch": ARCHITECTURES.get(found, found)}
+
+    async def _line(self, on: Host) -> str:
+        host_os = await self._os(on)
         uri, suite = (filled(part, host_os, self.minor) for part in (self.repository.uri, self.repository.suite))
         options = f"signed-by={self._keyring}"
         return f"deb [{options}] {uri} {' '.join((suite, *self.repository.components))}\n"
@@ -186,8 +189,7 @@ class RepositoryIs:
 
     async def _fetched(self, on: Host) -> str:
         """Let the host fetch the key; give it in base64."""
-        release = await on.read(FileText("/etc/os-release"))
-        url = filled(self.repository.key.url or "", os_release(release or ""), self.minor)
+        url = filled(self.repository.key.url or "", await self._os(on), self.minor)
         fresh = f"{self._keyring}.fetched"
         await on.do(
             Command(("install", "-d", "-m", "755", KEYRINGS)),

@@ -8,7 +8,7 @@ from typing import ClassVar
 from shipway.containerd_config import CONFIG, NVIDIA_RUNTIME, UnreadableError, Wanted, differences, rendered
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
-from shipway.facts.files import FileState
+from shipway.facts.files import FileState, Listing
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 
@@ -16,6 +16,7 @@ DUMP = Says(("containerd", "config", "dump"))
 DEFAULT = Says(("containerd", "config", "default"))
 CTR = Says(("ctr", "--connect-timeout", "5s", "plugins", "ls"))
 _NOT_FOUND = 127
+PROGRAM = "containerd"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,22 @@ class ContainerdConfigured:
         if before:
             await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
         await on.write(CONFIG, text.encode())
+
+
+@dataclass(frozen=True)
+class OneContainerd:
+    """There is one containerd: with two, one is configured and the other runs (nvidia-container-toolkit#982)."""
+
+    traps: ClassVar[tuple[int, ...]] = (22,)
+    name: str = "there is one containerd, the package's"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look where programs are put by hand; these folders come first in every path."""
+        local, system = await on.read(Listing("/usr/local/bin"), Listing("/usr/local/sbin"))
+        places = {"bin": local, "sbin": system}
+        found = [f"/usr/local/{place}/containerd" for place, names in places.items() if PROGRAM in names]
+        fix = "only the package's (remove the other one, and its unit in /etc/systemd/system or /usr/local/lib/systemd)"
+        return Drift(f"{', '.join(found)} beside it", fix) if found else None
 
 
 @dataclass(frozen=True)

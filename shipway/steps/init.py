@@ -17,6 +17,7 @@ from shipway.host import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, init_documents
 from shipway.step import Drift, Impact
 from shipway.steps.evidence import collected
+from shipway.steps.leftovers import clean
 
 ADMIN = "/etc/kubernetes/admin.conf"
 CNI = "/etc/cni/net.d"
@@ -134,6 +135,7 @@ async def reset(on: Host) -> None:
     await on.succeed("kubeadm-reset", ("kubeadm", "reset", "-f"), seconds=300)
     files = [f"{CNI}/{name}" for name in await on.read(Listing(CNI))]
     await on.do(Command(("rm", "-rf", "--", STARTED, *files)))
+    await clean(on)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ async def dmesg(call: Call) -> int:
     return call.say(f"[    0.000000] Linux version {call.host.kernel.release} (SIMULATED)\n")
 
 
-@program("iptables", "ip6tables", "iptables-save", "nft")
+@program("iptables", "ip6tables", "iptables-save", "ip6tables-save", "nft")
 async def iptables(call: Call) -> int:
     """Show an empty table."""
     if not call.root:

@@ -1,0 +1,68 @@
+"""The name servers that pods are given: never the host's own stub, which a pod's CoreDNS would take for itself."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, ClassVar
+
+import yaml
+
+from shipway.errors import Blocked, Permanent
+from shipway.facts.files import FileState, FileText
+from shipway.host import Command, Host
+from shipway.step import Drift, Impact
+
+CONFIG = "/var/lib/kubelet/config.yaml"
+PLAIN = "/etc/resolv.conf"
+REAL = "/run/systemd/resolve/resolv.conf"  # what systemd-resolved itself asks
+
+
+@dataclass(frozen=True)
+class ResolverReal:
+    """The kubelet gives pods name servers that are reached from a pod (kubeadm#1162: 127.0.0.53 loops)."""
+
+    traps: ClassVar[tuple[int, ...]] = (14,)
+    impact: ClassVar[Impact] = Impact.SERVICE
+    name: str = "pods are given name servers other than the host's own stub"
+
+    async def _config(self, on: Host) -> dict[str, Any]:
+        text = await on.read(FileText(CONFIG))
+        if text is None:
+            raise Blocked("the host has not joined yet", host=on.name)
+        try:
+            config = yaml.safe_load(text)
+        except yaml.YAMLError:
+            config = None
+        return config if isinstance(config, dict) else {}
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare what the kubelet passes on; kubeadm sets the right one where it sees systemd-resolved at work."""
+        (plain, real), config = await asyncio.gather(on.read(FileText(PLAIN), FileState(REAL)), self._config(on))
+        if (config.get("resolvConf") or PLAIN) != PLAIN or not only_stubs(plain or ""):
+            return None
+        if real is None:
+            fix = "Set `kubernetes.kubelet.resolvConf` to a file that names the real name servers, and run again."
+            raise Permanent(f"{PLAIN} names only the host's own stub", host=on.name, code="SHW-496", fix=fix)
+        return Drift(f"{PLAIN}, which names only the host's own stub", f"resolvConf: {REAL}")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+        """Set it in the kubelet's configuration, keep every other key, restart the kubelet; pods go on."""
+        config, info = await self._config(on), await on.read(FileState(CONFIG))
+        text = yaml.safe_dump({**config, "resolvConf": REAL})
+        await on.write(CONFIG, text.encode(), mode=info.mode if info else "644")
+        await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))
+
+
+def only_stubs(text: str) -> bool:
+    """Say whether every name server of a resolv.conf is on the loopback interface; false where there is none."""
+    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
+    return bool(servers) and all(_loopback(server) for server in servers)
+
+
+def _loopback(server: str) -> bool:
+    try:
+        return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
