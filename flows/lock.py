@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from shipway.errors import Refused
+from shipway.kube_access import own_folder
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def held(path: Path, cluster: str, *, shared: bool = False) -> Iterator[None]:
 
     Raises Refused with who holds it since when. The kernel frees it with the process, so nothing stale is left.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own_folder(path.parent)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -98,12 +98,22 @@ def as_file(text: str) -> Iterator[str]:
         yield file.name
 
 
+def own_folder(path: Path) -> None:
+    """Make a folder and what is missing above it, each open to its owner alone, whatever the umask is.
+
+    `Path.mkdir` gives its mode to the last folder only: who may write to one above it could put another in its place.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def save_secret(path: Path, text: str) -> None:
     """Put a secret into a file: mode 0600 from the first byte, whole or not at all; the folder is made with 0700.
 
     Raises OSError when the place cannot be written.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own_folder(path.parent)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from shipway.kube_access import own_folder
+
 FIGHT, DAY = 3, timedelta(hours=24)
 PASSES, REPAIRS = 200, 2000  # kept; at a pass every 30 minutes these are four days
 
@@ -38,7 +40,7 @@ class History:
         when = now.isoformat(timespec="seconds")
         self._kept["passes"] = [*self._kept["passes"], {"when": when, **counts}][-PASSES:]
         self._kept["repairs"] = [*self._kept["repairs"], *((host, step, when) for host, step in repaired)][-REPAIRS:]
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_folder(self._path.parent)
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps(self._kept), encoding="utf-8")
         draft.replace(self._path)

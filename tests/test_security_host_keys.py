@@ -1,0 +1,130 @@
+"""Host keys are checked by default: a host whose key is another is refused and named, and nothing is sent to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from shipway.cluster import Cluster
+from shipway.errors import HostKeyMismatch
+from shipway.facts.commands import Says
+from shipway.host import Command
+from shipway.ssh import Pool
+from shipway.ssh_target import Target
+
+
+@dataclass
+class Stranger:
+    """A server whose key is not the known one: what it got to see of a client."""
+
+    port: int = 0
+    connections: int = 0
+    users: list[str] = field(default_factory=list)
+    keys: int = 0
+    commands: list[str] = field(default_factory=list)
+    tunnels: list[tuple[str, int]] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def stranger() -> AsyncIterator[Stranger]:
+    """Serve with a key nobody knows, and let everybody in."""
+    seen = Stranger()
+
+    class Server(asyncssh.SSHServer):
+        def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+            del conn
+            seen.connections += 1
+
+        def begin_auth(self, username: str) -> bool:
+            seen.users.append(username)
+            return True
+
+        def public_key_auth_supported(self) -> bool:
+            return True
+
+        def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+            del username, key
+            seen.keys += 1
+            return True
+
+        def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+            del orig_host, orig_port
+            seen.tunnels.append((dest_host, dest_port))
+            return True
+
+    async def run(process: asyncssh.SSHServerProcess[str]) -> None:
+        seen.commands.append(process.command or "")
+        process.exit(0)
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    async with asyncssh.listen(
+        "127.0.0.1", 0, server_factory=Server, server_host_keys=[key], process_factory=run
+    ) as listener:
+        seen.port = listener.get_port()
+        yield seen
+
+
+def known(folder: Path, *ports: int) -> Path:
+    """Give a known_hosts file that knows other keys for these ports."""
+    path = folder / "known_hosts"
+    lines = []
+    for port in ports:
+        key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+        lines.append(f"[127.0.0.1]:{port} {key}")
+    path.write_text("".join(lines))
+    return path
+
+
+def target_of(folder: Path, port: int) -> Target:
+    """Give where a host of a cluster file is, with what that file does not say left at its default."""
+    (folder / "id").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+    (folder / "id").chmod(0o600)
+    ssh = f"{{user: ops, key: {folder}/id, known_hosts: {folder}/known_hosts, port: {port}}}"
+    cluster = Cluster.parse(f"name: demo\nhosts: [{{name: gpu7, address: 127.0.0.1}}]\nssh: {ssh}")
+    return cluster.target(cluster.hosts[0])
+
+
+def test_strict_is_the_default() -> None:
+    cluster = Cluster.parse("name: demo\nhosts: [10.0.0.1]")
+    assert cluster.ssh.host_keys == "strict"
+    assert not cluster.target(cluster.hosts[0]).accept_new
+    assert not Target("a", "10.0.0.1").accept_new
+
+
+@pytest.mark.parametrize("accept_new", [False, True], ids=["strict", "accept-new"])
+async def test_a_changed_key_is_refused_by_name_and_nothing_is_sent(tmp_path: Path, *, accept_new: bool) -> None:
+    async with stranger() as seen:
+        path = known(tmp_path, seen.port)
+        before = path.read_bytes()
+        target = replace(target_of(tmp_path, seen.port), accept_new=accept_new)
+        pool = Pool()
+        for change in (False, True):
+            with pytest.raises(HostKeyMismatch) as refused:
+                await (pool.host(target).do(Command(("reboot",))) if change else pool.host(target).read(Says(("id",))))
+            assert refused.value.host == "gpu7"
+            assert str(path) in refused.value.message
+            assert not refused.value.may_retry
+        await pool.close()
+        await asyncio.sleep(0.05)
+    assert seen.connections >= 1
+    assert (seen.users, seen.keys, seen.commands, seen.tunnels) == ([], 0, [], [])
+    assert path.read_bytes() == before
+
+
+async def test_a_jump_host_whose_key_changed_is_refused_by_name_and_leads_nowhere(tmp_path: Path) -> None:
+    async with stranger() as jump, stranger() as behind:
+        known(tmp_path, jump.port, behind.port)
+        target = target_of(tmp_path, behind.port)
+        way = replace(target, name="gpu7 (jump host)", port=jump.port)
+        pool = Pool()
+        with pytest.raises(HostKeyMismatch) as refused:
+            await pool.host(replace(target, jump=way)).read(Says(("id",)))
+        await pool.close()
+    assert refused.value.host == "gpu7 (jump host)"
+    assert (jump.users, jump.keys, jump.tunnels, behind.connections) == ([], 0, [], 0)
