@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,26 @@ async def test_a_new_host_is_taken_only_where_that_was_asked_for_and_then_kept(
     assert not empty.exists()
     assert (await pool.host(replace(server.target, known_hosts=str(empty), accept_new=True)).read(Says(("true",)))).ok
     assert str(server.target.port) in empty.read_text()
+
+
+async def test_known_hosts_is_parsed_once_for_all_connections_and_again_when_it_changed(
+    server: Server, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    parse = asyncssh.import_known_hosts
+
+    def counted(text: str) -> asyncssh.SSHKnownHosts:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(asyncssh, "import_known_hosts", counted)
+    names = [f"host{number}" for number in range(6)]
+    hosts = [pool.host(replace(server.target, name=name)) for name in names]
+    await asyncio.gather(*(one.read(Says(("true",))) for one in hosts))
+    assert len(parsed) == 1
+    os.utime(server.target.known_hosts, (1, 1))
+    await pool.host(replace(server.target, name="later")).read(Says(("true",)))
+    assert len(parsed) == 2
 
 
 async def test_a_refused_key_a_missing_key_and_a_closed_port_are_three_errors(

@@ -1,0 +1,101 @@
+"""What only looks like working cards is not taken for it: shared cards, samples that fail, one card too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from lab.simulated.kube.container_tools import TOOLS
+from lab.simulated.kube.controllers.devices import Devices
+from shipway.gpu_proof import Proof, prove
+from shipway.gpu_proof_pods import EXTRA, NAMESPACE, ExtraWaits
+from tests.kube_place import gpu_host, place
+from tests.test_gpu_proof import EXPECTED, declared, facts, furnished
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shipway.gpu_proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu_proof.SETTLE_SECONDS", 1.0)
+
+
+async def proof_of_two_by_two(**gpu: Any) -> tuple[Proof, list[str]]:
+    """Give the proof of two nodes with two cards each, and the pods that it left."""
+    hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
+    async with place(hosts=hosts, cluster=declared(**gpu)) as made:
+        await furnished(made)
+        proof = await prove(made.kube, made.cluster, EXPECTED, facts())
+        made.kube.forget()
+        return proof, [pod["metadata"]["name"] for pod in await made.kube.list_("v1", "Pod", NAMESPACE)]
+
+
+async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is with time-slicing: every pod runs, and the cards are fewer than the pods."""
+    given = Devices.cards
+
+    def shared(self: Devices, pod: Any, container: str) -> list[str]:
+        on_this_node = self._held.get(pod["spec"]["nodeName"], {})
+        return [*on_this_node][:1] if pod["spec"]["nodeName"] == "te2" else given(self, pod, container)
+
+    monkeypatch.setattr(Devices, "cards", shared)
+    proof, left = await proof_of_two_by_two(compute="off")
+    assert (proof.outcome, proof.verified) == ("failed", 2)
+    assert proof.error
+    assert "the same card was given to gpu-test-" in proof.error.message
+    assert proof.link
+    assert (proof.link.name, proof.link.code) == ("plugin", "SHW-606")
+    assert len(left) == 5  # the four and the further one are the evidence
+
+
+async def test_a_card_that_does_not_compute_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = TOOLS["vectorAdd"]
+
+    def fails_once(machine: Any, words: list[str], given: str) -> Any:
+        if machine.hostname == "gpu-test-1":
+            return 1, "Failed to allocate device vector A (error code unknown error)!\n", 0.5
+        return sample(machine, words, given)
+
+    monkeypatch.setitem(TOOLS, "vectorAdd", fails_once)
+    proof, left = await proof_of_two_by_two()
+    assert (proof.outcome, proof.verified, proof.compute) == ("failed", 3, "failed")
+    assert "gpu-test-1" not in proof.devices
+    assert proof.error
+    assert "the CUDA sample failed in gpu-test-1" in proof.error.message
+    assert proof.link
+    assert (proof.link.name, proof.link.code) == ("compute", "SHW-612")
+    assert left
+
+
+async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One card was taken for held by others: then one pod more than was counted finds a place."""
+
+    async def one_is_held(*_: Any) -> Mapping[str, int]:
+        return {"te2": 1}
+
+    monkeypatch.setattr("shipway.gpu_proof.taken_by_others", one_is_held)
+    proof, left = await proof_of_two_by_two(compute="off")
+    assert proof.outcome == "failed"
+    assert proof.error
+    assert "the further pod was given a card on te2: there are more cards than counted" in proof.error.message
+    assert EXTRA in left
+
+
+@pytest.mark.parametrize(
+    ("message", "waits"),
+    [
+        ("0/3 nodes are available: 1 node(s) had taint, 2 Insufficient nvidia.com/gpu.", True),
+        ("0/3 nodes are available: 3 Insufficient cpu.", False),
+        ("", False),
+    ],
+)
+async def test_the_further_pod_must_wait_for_a_card_and_for_nothing_else(message: str, *, waits: bool) -> None:
+    class Api:
+        async def get(self, *_: str) -> Any:
+            unplaced = {"type": "PodScheduled", "status": "False", "message": message}
+            return {"spec": {}, "status": {"conditions": [unplaced]}}
+
+    api: Any = Api()
+    drift = await ExtraWaits().check(api)
+    assert (drift is None) == waits
