@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.host import Host
 
-TRAPS = (4, 44)  # numbers of docs/traps.md
+TRAPS = (4, 14, 44)  # numbers of docs/traps.md
+PLAIN = "/etc/resolv.conf"
+REAL = "/run/systemd/resolve/resolv.conf"  # what systemd-resolved itself asks
 RUNNING = Says(("uname", "-r"))
 KERNELS = Listing("/lib/modules")
 MODULES = Says(("find", "/lib/modules", "-name", "nvidia.ko*"))  # .ko, .ko.zst, .ko.xz
@@ -20,16 +23,37 @@ FORWARD = Says(("iptables", "-S", "FORWARD"))
 
 async def noticed(on: Host) -> tuple[str, ...]:
     """Give a sentence for each thing; costs the round trip that the preflight checks share."""
-    (running, kernels, modules, restart), (ufw, forward, joined) = await asyncio.gather(
+    (running, kernels, modules, restart), (ufw, forward, joined), (plain, real) = await asyncio.gather(
         on.read(RUNNING, KERNELS, MODULES, FileState("/run/reboot-required")),
         on.read(UFW, FORWARD, FileState("/etc/kubernetes/kubelet.conf")),
+        on.read(FileText(PLAIN), FileState(REAL)),
     )
     found = [next_kernel(running.stdout.strip(), kernels, modules.stdout)]
     if restart:
         found.append("it waits for a restart (/run/reboot-required): better now than under workloads")
     if not joined:
         found.append(firewall(ufw or "", forward.stdout))
+        found.append("" if real or not only_stubs(plain or "") else STUB)
     return tuple(text for text in found if text)
+
+
+STUB = (
+    f"{PLAIN} names only the host itself as name server: CoreDNS would ask itself (`plugin/loop`); set "
+    "`kubernetes.kubelet.resolvConf` to a file that names the real ones"
+)
+
+
+def only_stubs(text: str) -> bool:
+    """Say whether every name server of a resolv.conf is on the loopback interface; false where there is none."""
+    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
+    return bool(servers) and all(_loopback(server) for server in servers)
+
+
+def _loopback(server: str) -> bool:
+    try:
+        return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def next_kernel(running: str, kernels: Sequence[str], modules: str) -> str:

@@ -9,18 +9,20 @@ import yaml
 
 from shipway.catalogue import diagnose
 from shipway.cluster import Cluster
-from shipway.errors import Blocked, CommandFailed, Permanent
+from shipway.errors import Blocked, CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.host import Host
+from shipway.notices import PLAIN, REAL, noticed, only_stubs
+from shipway.notices import STUB as STUBS
 from shipway.script import Output
 from shipway.steps.containerd import OneContainerd
 from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
 from shipway.steps.init import reset
 from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
-from shipway.steps.resolver import CONFIG, PLAIN, REAL, ResolverReal, only_stubs
+from shipway.steps.resolver import CONFIG, ResolverReal
 from tasks import control_plane, join_worker, prepare_system
 from tests.facts_place import Told, said, unit
 
@@ -119,11 +121,11 @@ async def test_a_kubelet_that_passes_the_stub_on_is_given_the_real_name_servers(
     assert await step.check(cast("Host", host)) is None
 
 
-async def test_where_there_are_no_real_ones_a_person_is_told() -> None:
-    facts = {FileText(CONFIG): "resolvConf: /etc/resolv.conf\n", FileText(PLAIN): STUB}
-    with pytest.raises(Permanent) as raised:
-        await ResolverReal().check(cast("Host", Told(facts)))
-    assert raised.value.code == "SHW-496"
+async def test_where_there_are_no_real_ones_a_person_is_warned() -> None:
+    facts: dict[Fact[Any], Any] = {FileText(CONFIG): "resolvConf: /etc/resolv.conf\n", FileText(PLAIN): STUB}
+    assert await ResolverReal().check(cast("Host", Told(facts))) is None
+    assert await noticed(cast("Host", Told(facts))) == (STUBS,)
+    assert await noticed(cast("Host", Told({**facts, FileState(REAL): THERE}))) == ()
     with pytest.raises(Blocked):
         await ResolverReal().check(cast("Host", Told({FileText(PLAIN): STUB})))
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, ClassVar
 
 import yaml
 
-from shipway.errors import Blocked, Permanent
+from shipway.errors import Blocked
 from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
+from shipway.notices import PLAIN, REAL, only_stubs
 from shipway.step import Drift, Impact
 
 CONFIG = "/var/lib/kubelet/config.yaml"
-PLAIN = "/etc/resolv.conf"
-REAL = "/run/systemd/resolve/resolv.conf"  # what systemd-resolved itself asks
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class ResolverReal:
         if (config.get("resolvConf") or PLAIN) != PLAIN or not only_stubs(plain or ""):
             return None
         if real is None:
-            fix = "Set `kubernetes.kubelet.resolvConf` to a file that names the real name servers, and run again."
-            raise Permanent(f"{PLAIN} names only the host's own stub", host=on.name, code="SHW-496", fix=fix)
+            return None  # there is nothing better to give: whoever runs it was warned (shipway.notices)
         return Drift(f"{PLAIN}, which names only the host's own stub", f"resolvConf: {REAL}")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
@@ -53,16 +50,3 @@ class ResolverReal:
         text = yaml.safe_dump({**config, "resolvConf": REAL})
         await on.write(CONFIG, text.encode(), mode=info.mode if info else "644")
         await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))
-
-
-def only_stubs(text: str) -> bool:
-    """Say whether every name server of a resolv.conf is on the loopback interface; false where there is none."""
-    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
-    return bool(servers) and all(_loopback(server) for server in servers)
-
-
-def _loopback(server: str) -> bool:
-    try:
-        return ip_address(server.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
