@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
@@ -12,6 +12,7 @@ from shipway.cluster import Cluster
 from shipway.converge import On, converge
 from shipway.host import Host
 from shipway.kube import Kube, save_kubeconfig
+from shipway.notices import noticed
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.join_tokens import NoTokenLeft
 from shipway.steps.nodes import NodeRegistered
@@ -78,13 +79,13 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     session = run.session(host)
     session.forget()
     checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host))]
-    looked, seen = await asyncio.gather(
-        _brought(run, stage, session, checks, Impact.NOTHING), survey(session), return_exceptions=True
+    looked, seen, heard_of = await asyncio.gather(
+        _brought(run, stage, session, checks, Impact.NOTHING), survey(session), noticed(session), return_exceptions=True
     )
     if isinstance(looked, BaseException):
         raise looked
     if isinstance(seen, Survey):
-        run.surveys[host] = seen
+        run.surveys[host] = seen if isinstance(heard_of, BaseException) else replace(seen, notices=heard_of)
     elif all(result.outcome == "ok" for result in looked):
         raise seen
     return looked
