@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
-from shipway.step import Check, Drift, Impact, Step, StepResult
+from shipway.step import Check, Drift, Impact, Step, StepResult, can_change
 
 
 class Looked(Protocol):
@@ -67,7 +67,7 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIt
             looks[index:] = await asyncio.gather(*(_look(later, on) for later in steps[index:]))
         for at, one in enumerate(batch):
             seen = before[at]
-            if at in errors and isinstance(seen, Drift) and isinstance(one, Step):
+            if at in errors and isinstance(seen, Drift) and can_change(one):
                 took = time.monotonic() - started
                 result = _changed(one, on, seen, errors[at] or looks[index + at], took)
             else:
@@ -95,7 +95,7 @@ async def _applied(
     drifted = [
         (at, step, seen)
         for at, (step, seen) in enumerate(zip(batch, looks, strict=False))
-        if isinstance(seen, Drift) and isinstance(step, Step) and step.impact <= allow
+        if isinstance(seen, Drift) and can_change(step) and step.impact <= allow
     ]
     if not drifted:
         return {}
@@ -116,7 +116,7 @@ async def looked_at(
 
 
 def _impact(step: Check[On]) -> Impact:
-    return step.impact if isinstance(step, Step) else Impact.NOTHING
+    return step.impact if can_change(step) else Impact.NOTHING
 
 
 def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from shipway.errors import ShipwayError
@@ -58,6 +59,16 @@ class Step(Check[T_contra], Protocol[T_contra]):
 
     async def apply(self, on: T_contra, drift: Drift) -> None:
         """Change what drifted; safe to repeat; raises a ShipwayError that names cause and next step."""
+
+
+@cache
+def _applies(kind: type) -> bool:
+    return hasattr(kind, "apply")
+
+
+def can_change(step: Check[T_contra]) -> TypeGuard[Step[T_contra]]:
+    """Tell a step from what only looks; asked once a kind, for `isinstance` with a protocol costs as much as a look."""
+    return _applies(type(step))
 
 
 @dataclass(frozen=True, slots=True)

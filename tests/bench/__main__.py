@@ -16,7 +16,7 @@ from typing import Any
 from prefect import __version__ as prefect_version
 
 from flows.local_api import LocalApi
-from tests.bench.cells import KINDS, ran
+from tests.bench.cells import KINDS, alone, ran
 from tests.bench.peers import contestants, environment, versions
 from tests.bench.place import Place
 from tests.bench.scale import bootstrapped
@@ -24,7 +24,7 @@ from tests.bench.table import page
 
 ROOT = Path(__file__).parent.parent.parent
 CELL_LIMIT = 900.0
-PREFECT = "shipway+prefect"
+CROWD = ("floor", "shipway", "shipway+prefect")  # those that are measured on so many hosts that others take hours
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--few", type=int, default=30, help="hosts of the kinds but plain")
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--contestants", default="", help="names; all by default")
+    made.add_argument("--crowd", type=int, default=1000, help=f"hosts on which only {', '.join(CROWD)} run, once")
     made.add_argument("--scale", default="50,200,1000", help="simulated hosts; empty for none")
     made.add_argument("--limit", type=float, default=CELL_LIMIT, help="seconds a run may take")
     made.add_argument("--page", type=Path, help="write the table into this page and end")
@@ -52,7 +53,8 @@ def cells(asked: argparse.Namespace) -> list[tuple[int, str, int]]:
     kinds = [kind for kind in asked.kinds.split(",") if kind]
     pairs = [(size, plain) for size in sizes if plain in kinds]
     pairs += [(asked.few, kind) for kind in kinds if kind != plain]
-    return [(size, kind, repeat) for repeat in range(asked.repeats) for size, kind in pairs]
+    crowd = [(asked.crowd, plain, 0)] if asked.crowd else []
+    return [(size, kind, repeat) for repeat in range(asked.repeats) for size, kind in pairs] + crowd
 
 
 def machine(peers: Path) -> dict[str, Any]:
@@ -91,14 +93,16 @@ def _measured(path: Path) -> bool:
 
 def ssh_cells(asked: argparse.Namespace, peers: Path, folder: Path) -> None:
     """Measure what is missing on real sshds."""
-    chosen = [one for one in contestants(peers) if not asked.contestants or one.name in asked.contestants.split(",")]
+    everyone = contestants(peers)
+    chosen = [one for one in everyone if not asked.contestants or one.name in asked.contestants.split(",")]
     have = versions(peers)
     for one in [one for one in chosen if one.package and one.package not in have]:
         print(f"bench: NOT MEASURED, {one.package} is not installed: {one.name}", flush=True)
         chosen.remove(one)
     for count, kind, repeat in cells(asked):
-        paths = {one.name: folder / f"{kind}-{count}-{one.name}-{repeat}.json" for one in chosen}
-        missing = [one for one in chosen if not _measured(paths[one.name])]
+        few = [one for one in chosen if count != asked.crowd or one.name in CROWD]
+        paths = {one.name: folder / f"{kind}-{count}-{one.name}-{repeat}.json" for one in few}
+        missing = [one for one in few if not _measured(paths[one.name])]
         if not missing:
             continue
         with Place(asked.work / "hosts", count) as place:
@@ -107,6 +111,17 @@ def ssh_cells(asked: argparse.Namespace, peers: Path, folder: Path) -> None:
                 given["load"] = os.getloadavg()[0]
                 result = ran(place, one, KINDS[kind], asked.work / "cell", asked.limit)
                 _kept(paths[one.name], given | result)
+
+
+def one_host(asked: argparse.Namespace, peers: Path, folder: Path) -> None:
+    """Measure one host by itself, unless it was."""
+    path = folder / "one-host.json"
+    if not path.exists():
+        shipway = next(one for one in contestants(peers) if one.name == "shipway")
+        with Place(asked.work / "hosts", 1) as place:
+            found = alone(place, shipway, asked.work / "cell")
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        print(f"one host: {found}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.pop("PREFECT_API_URL", None)
     with LocalApi() as api:  # as `prefect server start` for daily use: its CPU is not the controller's
         api.wait()
+        one_host(asked, peers, folder)
         ssh_cells(asked, peers, folder)
     for count in [int(word) for word in asked.scale.split(",") if word]:
         path = folder / f"scale-{count}.json"

@@ -25,6 +25,7 @@ class Kind:
     stragglers: bool = False
 
 
+FAR = Kind("far", 0.2)  # so long that a round trip is all that a look's time is made of
 KINDS = {
     "plain": Kind("plain"),
     "rtt20": Kind("rtt20", 0.020),
@@ -91,6 +92,23 @@ def ran(place: Place, contestant: Contestant, kind: Kind, folder: Path, limit: f
     finally:
         relay.close()
     return result
+
+
+def alone(place: Place, shipway: Contestant, folder: Path) -> dict[str, Any]:
+    """Measure one host on which nothing is to change, on a new connection and on a warm one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _, through, direct = ordered(place, FAR, folder)
+    words, extra = shipway.start(direct, folder)
+    place.fresh()
+    _once(words, extra, folder, 120.0)
+    relay = Relaying(direct, FAR.delay)
+    asked = [sys.executable, "-m", "tests.bench.one_host", str(direct), str(through), str(FAR.delay)]
+    try:
+        done = subprocess.run(asked, env=environ({}), check=True, capture_output=True, text=True, timeout=300)
+    finally:
+        relay.close()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def _said(folder: Path) -> str:

@@ -55,7 +55,7 @@ def work_of(order: Order) -> Stage:
         session.forget()
         return await converge(steps(works[host]), session, run.allow, heard(run, stage, host))
 
-    return Stage(NAME, work, lambda _: 600.0)
+    return Stage(NAME, work, lambda _: 600.0, terse=True)  # as the stages of a scan of drift are
 
 
 @flow(name="bench", persist_result=False)

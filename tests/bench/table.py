@@ -3,49 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.bench.goals import Cells, goals, middle, read, values
+
 BEGIN, END = "<!-- measured: begin (make bench) -->", "<!-- measured: end -->"
 ORDER = ("floor", "shipway", "shipway+prefect", "parallel-ssh", "pyinfra", "ansible+mitogen", "ansible")
-# (against, turn, figure, Shipway's contestant, bound): a peer's figure over ours is at least the bound;
-# against the floor, ours over the floor's is at most the bound.
-GOALS = (
-    ("floor", "second", "wall", "shipway", 1.3),
-    ("floor", "second", "cpu", "shipway", 2.0),
-    ("floor", "second", "cpu", "shipway+prefect", 5.0),
-    ("pyinfra", "second", "wall", "shipway", 4.0),
-    ("pyinfra", "second", "cpu", "shipway", 4.0),
-    ("pyinfra", "first", "wall", "shipway", 3.0),
-    ("ansible+mitogen", "second", "wall", "shipway", 20.0),
-    ("ansible+mitogen", "second", "cpu", "shipway", 40.0),
-    ("ansible", "second", "wall", "shipway", 40.0),
-    ("ansible", "second", "cpu", "shipway", 60.0),
-)
-Cells = dict[tuple[str, int, str], list[dict[str, Any]]]
-
-
-def read(folder: Path) -> Cells:
-    """Give all kept cells by kind, hosts and contestant."""
-    found: Cells = defaultdict(list)
-    for path in sorted(folder.glob("*-*-*-*.json")):
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        found[cell["kind"], cell["hosts"], cell["contestant"]].append(cell)
-    return found
-
-
-def values(cells: Iterable[dict[str, Any]], turn: str, figure: str) -> list[float]:
-    """Give a figure of every cell that ended well."""
-    return [cell[turn][figure] for cell in cells if "fault" not in cell and cell[turn].get(figure) is not None]
-
-
-def middle(cells: Iterable[dict[str, Any]], turn: str, figure: str) -> float | None:
-    """Give the median, or None where nothing was measured."""
-    found = values(cells, turn, figure)
-    return median(found) if found else None
 
 
 def spread(cells: list[dict[str, Any]], turn: str, figure: str) -> str:
@@ -97,34 +62,6 @@ def paths(cells: Cells) -> list[str]:
     return [*head, "| contestant | hosts | path s | makespan s | ratio |", "|---|---|---|---|---|", *lines, ""]
 
 
-def goals(cells: Cells) -> list[str]:
-    """Give every goal with what was measured at the largest number of hosts that both sides have."""
-    lines = [
-        "### Goals",
-        "",
-        "| ours | against | run | figure | goal | measured | hosts | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for against, turn, figure, ours, bound in GOALS:
-        sizes = [n for kind, n, name in cells if kind == "plain" and name == ours and ("plain", n, against) in cells]
-        best = None
-        for size in sorted(set(sizes)):
-            mine = middle(cells["plain", size, ours], turn, figure)
-            other = middle(cells["plain", size, against], turn, figure)
-            if mine and other:
-                best = (mine / other if against == "floor" else other / mine, size)
-        sign = "<=" if against == "floor" else ">="
-        if best is None:
-            lines.append(f"| {ours} | {against} | {turn} | {figure} | {sign} {bound} | not measured | | |")
-            continue
-        met = best[0] <= bound if against == "floor" else best[0] >= bound
-        said = "met" if met else "MISSED"
-        lines.append(
-            f"| {ours} | {against} | {turn} | {figure} | {sign} {bound} | {best[0]:.2f} | {best[1]} | {said} |"
-        )
-    return [*lines, ""]
-
-
 def scale(folder: Path) -> list[str]:
     """Give the table of the SIMULATED lab."""
     lines = ["### Scale, SIMULATED lab: whole bootstraps, with the run's own Prefect API process", ""]
@@ -156,7 +93,7 @@ def page(folder: Path, path: Path) -> None:
     lines += ["Medians (lowest to highest); after the semicolon the ratio to the floor.", ""]
     for kind, hosts in sorted({(kind, hosts) for kind, hosts, _ in cells}):
         lines += contest(cells, kind, hosts)
-    lines += [*paths(cells), *goals(cells), *scale(folder), END]
+    lines += [*paths(cells), *goals(cells, folder), *scale(folder), END]
     text = path.read_text(encoding="utf-8") if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
