@@ -16,6 +16,7 @@ from shipway.errors import ConnectionLost, DeadlineExceeded, ShipwayError, Trans
 from shipway.facts.fact import Fact, Plan, Words
 from shipway.facts.services import UnitState
 from shipway.looks import Looks
+from shipway.operation import OPERATIONS, ended, started
 from shipway.redact import tail
 from shipway.script import Output, compose, split
 from shipway.writes import Writes
@@ -27,7 +28,6 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 LOOK_SECONDS = 90.0
-OPERATIONS = "/run/shipway"
 __all__ = ["AT_WORK", "LOOK_SECONDS", "OPERATIONS", "Command", "Host", "Shell"]
 AT_WORK = ("active", "activating", "deactivating")
 
@@ -189,25 +189,14 @@ class Host:
         The unit lives on when the link breaks or the controller dies, and its name is a lock: where an earlier run's
         unit still works, this waits for its end and raises Transient, so that the caller looks again before it acts.
         A `marker` file is removed by the unit itself when the command succeeds: it tells an interrupted operation.
-        Raises DeadlineExceeded after `seconds`.
+        Raises DeadlineExceeded after `seconds`, and Transient (SHW-211) where it was stopped from outside.
         """
-        unit, log = f"shipway-{name}", f"{OPERATIONS}/{name}.log"
+        unit = f"shipway-{name}"
         if marker:
             words = ("sh", "-c", '"$@" && rm -f -- "$0"', marker, *words)
         await self.settled(name, seconds=seconds)
-        run = (
-            *("systemd-run", "--quiet", "--collect", "--wait", f"--unit={unit}"),
-            *("-p", f"RuntimeMaxSec={seconds}", "-p", f"StandardOutput=append:{log}"),
-            *("-p", f"StandardError=append:{log}", "-p", "UMask=0077"),
-            *("--setenv=LC_ALL=C", "--setenv=DEBIAN_FRONTEND=noninteractive", "--setenv=NEEDRESTART_MODE=l"),
-            *("--setenv=HOME=/root", "--", *words),
-        )
-        prepare = ("install", "-d", "-m", "700", OPERATIONS)
-        commands = [prepare, ("rm", "-f", log), run, ("cat", log), ("rm", "-f", log)]
-        _, _, ran, said, _ = await self._change(commands, verb="r", seconds=seconds + 60)
-        if not ran.ok and "already" in ran.stderr and unit in ran.stderr:
-            raise Transient(f"another run started {unit} at the same moment", host=self.name, code="SHW-205")
-        return Output(ran.status, said.stdout, ran.stderr)
+        sent = started(unit, words, seconds)
+        return ended(unit, await self._change(sent, verb="r", seconds=seconds + 60), host=self.name)
 
     async def settled(self, *names: str, seconds: int) -> None:
         """Wait until no earlier run's operation of these names is at work; ask it before deciding what is half done.

@@ -109,6 +109,7 @@ class Run:
         self.trend: list[dict[str, Any]] = []
         self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.last_said: dict[str, str] = {}
+        self.gone: set[str] = set()  # hosts that were waited for in vain
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
         self.until_end = AsyncExitStack()  # what is held until the run ends
         self._pool = Pool()

@@ -16,6 +16,7 @@ from prefect.tasks import exponential_backoff
 from shipway.errors import ShipwayError
 from shipway.step import StepResult
 from tasks.context import Run, current
+from tasks.returning import returned
 from tasks.stage_result import StageResult, StepRow, cut_short, errors_of, reported, worst
 from tasks.stages import RETRIES, STAGES
 
@@ -59,6 +60,7 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
     for error in result.errors:
         log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)
     run.view.ended(result)
+    await returned(run, result)
     return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
 
 

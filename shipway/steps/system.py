@@ -11,6 +11,19 @@ from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 
 CLOUD_INIT = Says(("cloud-init", "status"))
+SYSTEM = Says(("systemctl", "is-system-running"))
+
+
+@dataclass(frozen=True)
+class AnswersAgain:
+    """A host that was lost answers, and is not on its way down."""
+
+    name: str = "the host answers again"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd; what keeps from asking is raised by the session."""
+        state = (await on.read(SYSTEM)).stdout.strip()
+        return Drift("it shuts down", "up") if state == "stopping" else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""An operation that was stopped from outside is never taken for done, and a host that restarts is waited for once."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shipway.errors import ErrorReport, Transient
+from shipway.operation import ended, started
+from shipway.script import Output
+from shipway.step import StepResult
+from tasks import returning
+from tasks.stage_result import StageResult
+
+UNIT = "shipway-kubeadm-join"
+# systemd-run of systemd 252, recorded on a host of the container lab
+ENDED = f"Running as unit: {UNIT}.service\nFinished with result: "
+GOOD = f"{ENDED}success\nMain processes terminated with: code=exited/status=0\nService runtime: 1.1s\n"
+STOPPED = f"{ENDED}success\nMain processes terminated with: code=killed/status=TERM\nService runtime: 2.983s\n"
+FAILED = f"{ENDED}exit-code\nMain processes terminated with: code=exited/status=1\nService runtime: 3.000s\n"
+TIMED_OUT = f"{ENDED}timeout\nMain processes terminated with: code=killed/status=TERM\nService runtime: 1.168s\n"
+TAKEN = f"Failed to start transient service unit: Unit {UNIT}.service was already loaded or has a fragment file."
+
+
+def outputs(status: int, stderr: str, system: str = "running") -> list[Output]:
+    fine = Output(0, "", "")
+    return [fine, fine, Output(status, "", stderr), Output(0, "what it said\n", ""), fine, Output(0, f"{system}\n", "")]
+
+
+def test_there_is_an_output_for_each_command() -> None:
+    assert len(started(UNIT, ("true",), 60)) == len(outputs(0, GOOD))
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "system"),
+    [(0, GOOD, "running"), (0, GOOD, "stopping"), (1, FAILED, "degraded"), (1, TIMED_OUT, ""), (0, "", "")],
+)
+def test_what_came_to_its_own_end_is_told_as_it_is(status: int, stderr: str, system: str) -> None:
+    assert ended(UNIT, outputs(status, stderr, system), host="w2") == Output(status, "what it said\n", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "system", "code"),
+    [
+        (0, STOPPED, "running", "SHW-211"),
+        (0, STOPPED, "stopping", "SHW-211"),
+        (1, FAILED, "stopping", "SHW-211"),
+        (1, TAKEN, "running", "SHW-205"),
+    ],
+)
+def test_what_was_ended_from_outside_may_be_tried_again(status: int, stderr: str, system: str, code: str) -> None:
+    with pytest.raises(Transient) as caught:
+        ended(UNIT, outputs(status, stderr, system), host="w2")
+    assert (caught.value.code, caught.value.may_retry, caught.value.host) == (code, True, "w2")
+
+
+def test_why_a_unit_did_not_start_is_kept() -> None:
+    said = "Failed to start transient service unit: Interactive authentication required."
+    assert ended(UNIT, outputs(1, said), host="w2").stderr == said
+
+
+async def test_a_host_that_stays_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def waited(_run: Any, _stage: str, _check: Any, on: str, *, seconds: float) -> StepResult:
+        asked.append(f"{on} {seconds:.0f}")
+        return StepResult("the host answers again", "ok" if on == "comes-back" else "failed")
+
+    monkeypatch.setattr(returning, "waited", waited)
+    seen = dict.fromkeys(("comes-back", "stays-away", "refuses"))
+    run: Any = SimpleNamespace(surveys=seen, gone=set(), session=lambda name: name)
+
+    def lost(host: str, code: str) -> StageResult:
+        error = ErrorReport(host, "a step", code, "", "", retryable=True)
+        return StageResult("w2", "join_worker", "failed", errors=(error,))
+
+    for host in ("comes-back", "stays-away", "never-seen"):
+        for code in ("SHW-202", "SHW-201", "SHW-211"):
+            await returning.returned(run, lost(host, code))
+    await returning.returned(run, lost("refuses", "SHW-302"))
+    assert asked == ["comes-back 90"] * 3 + ["stays-away 90"]
