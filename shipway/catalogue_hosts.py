@@ -129,7 +129,7 @@ ENTRIES: tuple[Known, ...] = (
     Known(
         "SHW-413",
         "the disk is full",
-        r"No space left on device",
+        r"[Nn]o space left on device|You don't have enough free space in",  # C, Go, apt before it fetches
         "A file system of the host is full.",
         "On the host: `df -h; df -i`; make room (`sudo apt-get clean`, `sudo journalctl "
         "--vacuum-size=200M`), run again.",

@@ -69,7 +69,11 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
         "unexpected status from HEAD request to http://192.0.2.5:5000/v2/pause/manifests/3.2: 503 Service Unavailable",
         "curl: (22) The requested URL returned error: 503",
     ),
-    "SHW-413": ("dpkg: error: failed to write status database record: No space left on device",),
+    "SHW-413": (
+        "dpkg: error: failed to write status database record: No space left on device",
+        "E: You don't have enough free space in /var/cache/apt/archives/.",
+        "failed to pull image: write /var/lib/containerd/content/ingest: no space left on device",
+    ),
     "SHW-414": ("E: Repository 'http://m ./ InRelease' changed its 'Origin' value from 'lab' to 'other'",),
     "SHW-415": (
         "sudo: a password is required",
