@@ -137,10 +137,11 @@ async def rm(call: Call) -> int:
     for path in asked.rest:
         node = call.host.files.node(path, follow=False)
         if node is None:
-            status = status if asked.has("-f") else call.warn(f"rm: cannot remove '{path}': {NO_SUCH}")
+            forced = asked.has("-f", "-rf", "-fr", "--force")
+            status = status if forced else call.warn(f"rm: cannot remove '{path}': {NO_SUCH}")
         elif _denied(call, path):
             status = call.warn(f"rm: cannot remove '{path}': Permission denied")
-        elif node.kind == "dir" and not asked.has("-r", "-R", "--recursive"):
+        elif node.kind == "dir" and not asked.has("-r", "-R", "-rf", "-fr", "--recursive"):
             status = call.warn(f"rm: cannot remove '{path}': Is a directory")
         else:
             call.host.files.remove(path)
