@@ -16,6 +16,7 @@ from shipway.gpu_proof_links import broken_link
 from shipway.gpu_proof_pods import (
     EXTRA,
     NAMESPACE,
+    AllDecided,
     AllRun,
     AllSpoke,
     ExtraWaits,
@@ -23,10 +24,9 @@ from shipway.gpu_proof_pods import (
     PodsGone,
     Said,
     TurnedAway,
-    same_cards,
     test_pod,
 )
-from shipway.gpu_proof_result import Proof, no_cards, plain
+from shipway.gpu_proof_result import Proof, no_cards, plain, same_cards
 from shipway.gpu_proof_seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.kube import Kube
 from shipway.manifests import render
@@ -41,6 +41,8 @@ CLEAR_SECONDS = 120.0
 # A kubelet posts its node's status every 10 s (nodeStatusUpdateFrequency), so after a plugin or containerd has been
 # restarted the count of cards may be old for that long, in both directions.
 SETTLE_SECONDS = 30.0
+# For pods that start well while others do not: by then their image is there, or it is pulled for minutes.
+DECIDE_SECONDS = 30.0
 Told = Callable[[str], None]
 
 
@@ -177,7 +179,10 @@ class _Proving:
         )
 
     async def _failed(self, said: str, error: ShipwayError | None, seconds: float) -> Proof:
-        """Collect the evidence, and name the broken link."""
+        """Collect the evidence, and name the broken link; what one node lacks must not hide what the others can."""
+        if not isinstance(error, Refused):
+            with contextlib.suppress(ShipwayError):  # told by the evidence
+                await self._wait(AllDecided(self.names), DECIDE_SECONDS)
         self.kube.forget()
         evidence, missing = await collect(self.kube, self.cluster, self.expected, self.seen, self.refusal)
         self.nodes = evidence.nodes or self.nodes
@@ -199,9 +204,9 @@ class _Proving:
         """Take in what the pods that do run have said, so that working cards count."""
         running = [pod.name for pod in evidence.pods if pod.phase == "Running" and pod.name in self.names]
         try:
-            await AllSpoke(running, self.compute, self.heard).check(self.kube)
+            await self._wait(AllSpoke(running, self.compute, self.heard), DECIDE_SECONDS)
         except ShipwayError as error:
-            self.notes.append(f"the logs of the test pods could not be read: {error.message}")
+            self.notes.append(f"not every test pod was heard: {error.message}")
 
 
 async def _clear(kube: Kube, told: Told) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -150,6 +150,22 @@ class AllRun:
         return Drift(f"{len(running)} of {len(self.names)} running; {name}: {why[:300]}", f"{len(self.names)} running")
 
 
+@dataclass(frozen=True)
+class AllDecided:
+    """Every pod of the proof runs, or has said why it does not."""
+
+    traps: ClassVar[tuple[int, ...]] = (47,)
+    names: Sequence[str] = field(hash=False)
+    name: str = "every test pod runs or says why not"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the pods and their events."""
+        pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
+        waiting = [name for name in self.names if _phase(pods.get(name)) == "Pending"]
+        starting = [name for name in waiting if not why_waiting(pods[name], _about(listed, name))]
+        return Drift(f"{len(starting)} are starting: {', '.join(starting[:3])}", "none") if starting else None
+
+
 def _phase(pod: Object | None) -> str:
     return str((pod.get("status") or {}).get("phase", "")) if pod else ""
 
@@ -231,18 +247,3 @@ class PodsGone:
             return None
         pods = await on.list_("v1", "Pod", NAMESPACE)
         return Drift(f"namespace {NAMESPACE} with {len(pods)} pods is still being deleted", "gone")
-
-
-def same_cards(heard: Mapping[str, Said]) -> list[str]:
-    """Give what is wrong with the cards that were given: none, several, or the same one twice."""
-    faults = [
-        f"{name} was given {len(words.devices)} cards ({', '.join(words.devices) or 'none'}) instead of one"
-        for name, words in sorted(heard.items())
-        if len(words.devices) != 1
-    ]
-    holders: dict[str, list[str]] = {}
-    for name, words in sorted(heard.items()):
-        for device in words.devices:
-            holders.setdefault(device, []).append(name)
-    shared = {device: names for device, names in holders.items() if len(names) > 1}
-    return faults + [f"the same card was given to {' and '.join(names)}: {device}" for device, names in shared.items()]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from shipway.cluster import Cluster
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu_proof_links import Link
+from shipway.gpu_proof_pods import Said
 from shipway.gpu_proof_seen import Evidence
 
 
@@ -59,3 +60,18 @@ def no_cards(cluster: Cluster) -> Proof:
 def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
     """Give the evidence as plain data for the report."""
     return {**asdict(evidence), "not_collected": list(missing)}
+
+
+def same_cards(heard: Mapping[str, Said]) -> list[str]:
+    """Give what is wrong with the cards that were given: none, several, or the same one twice."""
+    faults = [
+        f"{name} was given {len(words.devices)} cards ({', '.join(words.devices) or 'none'}) instead of one"
+        for name, words in sorted(heard.items())
+        if len(words.devices) != 1
+    ]
+    holders: dict[str, list[str]] = {}
+    for name, words in sorted(heard.items()):
+        for device in words.devices:
+            holders.setdefault(device, []).append(name)
+    shared = {device: names for device, names in holders.items() if len(names) > 1}
+    return faults + [f"the same card was given to {' and '.join(names)}: {device}" for device, names in shared.items()]

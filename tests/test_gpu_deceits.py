@@ -82,6 +82,18 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     assert EXTRA in left
 
 
+async def test_a_node_without_the_handler_does_not_hide_the_cards_of_another() -> None:
+    """Its pods are hopeless at once, while those of the other still pull their image."""
+    hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
+    async with place(hosts=hosts, cluster=declared(compute="off"), factor=0.08) as made:
+        await furnished(made)
+        hosts[2].runtime_handlers.discard("nvidia")
+        made.simulated.host_changed("te3")
+        proof = await prove(made.kube, made.cluster, EXPECTED, facts())
+    assert proof.link
+    assert (proof.outcome, proof.verified, proof.link.name) == ("failed", 2, "runtime")
+
+
 @pytest.mark.parametrize(
     ("message", "waits"),
     [

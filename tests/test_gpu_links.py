@@ -9,8 +9,9 @@ import pytest
 
 from shipway.gpu_proof import HostGpuFacts, Proof
 from shipway.gpu_proof_links import RULES, broken_link
-from shipway.gpu_proof_pods import Said, said, same_cards, script, why_waiting
+from shipway.gpu_proof_pods import Said, said, script, why_waiting
 from shipway.gpu_proof_pods import test_pod as pod_of
+from shipway.gpu_proof_result import same_cards
 from shipway.gpu_proof_seen import Evidence, NodeSeen, PodSeen
 from tests.test_gpu_proof import WELL, declared
 
