@@ -154,7 +154,6 @@ class AllRun:
 class AllDecided:
     """Every pod of the proof runs, or has said why it does not."""
 
-    traps: ClassVar[tuple[int, ...]] = (47,)
     names: Sequence[str] = field(hash=False)
     name: str = "every test pod runs or says why not"
 
