@@ -95,5 +95,8 @@ class ManifestsFetched:
 
     async def check(self, on: Host) -> Drift | None:  # noqa: ARG002 - manifests come to the controller, not to a host
         """Fetch all at once; raises Refused (unreadable, another SHA-256) or Transient (download failed)."""
-        await asyncio.gather(*(manifest.fetched() for manifest in self.manifests))
+        fetched = await asyncio.gather(*(manifest.fetched() for manifest in self.manifests), return_exceptions=True)
+        for result in fetched:  # the first of the list, so that a second try does not tell of another one
+            if isinstance(result, BaseException):
+                raise result
         return None
