@@ -1,12 +1,35 @@
-"""Facts about files: their state by digest, their text, what a directory holds."""
+"""Facts about files: their state by digest, their text, what a directory holds.
+
+That something is not there is told only by the program's own words for it. A look that failed for another reason (a
+disk with errors, no memory, a broken program) says nothing, and is never taken for an absence: whether a host has
+joined and whether etcd holds data is told by files, and a host is reset where they are not there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shipway.catalogue import failure
 from shipway.facts.fact import Fact, Words
 from shipway.script import Output
+
+ABSENT = ("No such file or directory", "Not a directory", "Is a directory", "Too many levels of symbolic links")
+
+
+KERNEL = ("/proc/", "/sys/")  # what these show may be unreadable by its nature
+
+
+def _absent(path: str, output: Output, program: str) -> None:
+    """Return where the program says that there is no such file; raises CommandFailed where it says anything else.
+
+    Looking again is always safe, so the error may be retried.
+    """
+    said = any(path in line and line.endswith(ABSENT) for line in output.stderr.splitlines())
+    if not said and not path.startswith(KERNEL):
+        error = failure(f"{program} {path}", Output(output.status, "", output.stderr))  # stdout may hold secrets
+        error.may_retry = True
+        raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +44,7 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class FileState(Fact[FileInfo | None]):
-    """Digest, mode and owner of a file; None where there is none. All files of a look cost two processes."""
+    """Digest, mode and owner of a regular file; None where there is none. All files of a look cost two processes."""
 
     path: str
 
@@ -33,10 +56,12 @@ class FileState(Fact[FileInfo | None]):
 
     @classmethod
     def answer_all(cls, facts: Sequence[FileState], outputs: Sequence[Output]) -> list[FileInfo | None]:
-        """Join the answers of stat and sha256sum by path."""
+        """Join the answers of stat and sha256sum by path; raises CommandFailed where a look failed."""
         states: dict[str, tuple[str, str, int]] = {}
+        seen: set[str] = set()
         for line in outputs[0].stdout.splitlines():
             mode, owner, changed, kind, path = (*line.split("|", 4), "", "", "", "", "")[:5]
+            seen.add(path)
             if kind.startswith("regular") and changed.isdigit():
                 states[path] = (mode, owner, int(changed))
         digests: dict[str, str] = {}
@@ -46,13 +71,17 @@ class FileState(Fact[FileInfo | None]):
         answers: list[FileInfo | None] = []
         for fact in facts:
             state, digest_of = states.get(fact.path), digests.get(fact.path)
+            if fact.path not in seen:
+                _absent(fact.path, outputs[0], "stat")
+            elif state and not digest_of:
+                _absent(fact.path, outputs[1], "sha256sum")
             answers.append(FileInfo(digest_of, *state) if state and digest_of else None)
         return answers
 
 
 @dataclass(frozen=True)
 class FileText(Fact[str | None]):
-    """The text of a file; None where there is none or it cannot be read."""
+    """The text of a file; None where there is none."""
 
     path: str
 
@@ -61,8 +90,11 @@ class FileText(Fact[str | None]):
         return ("cat", "--", self.path)
 
     def parse(self, output: Output) -> str | None:
-        """Give the text as it is."""
-        return output.stdout if output.ok else None
+        """Give the text as it is; raises CommandFailed where the file is there and cannot be read."""
+        if not output.ok:
+            _absent(self.path, output, "cat")
+            return None
+        return output.stdout
 
 
 @dataclass(frozen=True)
@@ -76,5 +108,8 @@ class Listing(Fact[tuple[str, ...]]):
         return ("ls", "-1A", "--", self.path)
 
     def parse(self, output: Output) -> tuple[str, ...]:
-        """Give the names."""
-        return tuple(sorted(output.stdout.splitlines())) if output.ok else ()
+        """Give the names; raises CommandFailed where the directory is there and cannot be read."""
+        if not output.ok:
+            _absent(self.path, output, "ls")
+            return ()
+        return tuple(sorted(output.stdout.splitlines()))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
+from lab.simulated import wire
 from shipway.errors import ApiUnavailable, ConnectionLost, DeadlineExceeded
+from shipway.script import PROLOGUE
 from tests.faults.plain import Exchange, Key
 
 Spoil = Callable[[Key, Exchange], Awaitable[Any]]
@@ -35,6 +39,31 @@ async def garbage(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoi
     return "\x00\x1b[31mrubbish \ufffd" * 40, "more rubbish"
 
 
+def exit_1(place: Callable[[int], int]) -> Spoil:
+    """Give a spoiler in which one command of the script, by its place among them, does nothing and answers status 1."""
+
+    async def failed(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+        def change(text: str) -> str:
+            script = wire.script(text)
+            lines = [(line.verb, line.words) for line in script.lines]
+            at = place(len(lines))
+            lines[at] = (lines[at][0], ("false",))
+            said = "".join(f"{verb} {shlex.join(words)}\n" for verb, words in lines)
+            return f"b={script.boundary}\n{PROLOGUE}{said}"
+
+        return await exchange(change)
+
+    return failed
+
+
+async def exit_1_after(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
+    """Every command takes effect, and the last one answers status 1 nevertheless."""
+    out, err = await exchange()
+    head, frame, status = out.rpartition("\n--shipway-")
+    boundary, _, number = status.strip().partition(" ")
+    return (f"{head}{frame}{boundary} {'1' if number == '0' else number}\n", err) if frame else (out, err)
+
+
 def api_code(code: int, reason: str) -> Spoil:
     """Give a spoiler that answers with an HTTP code instead of doing anything."""
 
@@ -61,6 +90,10 @@ HOST_KINDS: dict[str, Spoil] = {
     "cut after": cut_after,
     "timeout": timeout,
     "garbage": garbage,
+    "exit 1 of the first command": exit_1(lambda _: 0),
+    "exit 1 of a command in the middle": exit_1(lambda count: count // 2),
+    "exit 1 of the last command": exit_1(lambda count: count - 1),
+    "exit 1 after all took effect": exit_1_after,
 }
 API_KINDS: dict[str, Spoil] = {
     "409": api_code(409, "Conflict"),
@@ -70,6 +103,11 @@ API_KINDS: dict[str, Spoil] = {
     "lost": api_lost,
     "garbage": api_garbage,
 }
+
+
+def exit_1_of_each(count: int) -> dict[str, Spoil]:
+    """Give for each of so many commands the spoiler in which that one answers status 1."""
+    return {f"exit 1 of command {at + 1} of {count}": exit_1(partial(min, at)) for at in range(count)}
 
 
 def kinds_for(where: str) -> dict[str, Spoil]:

@@ -19,6 +19,8 @@ import pytest
 from tenacity import wait_none
 
 from flows import admission, bootstrap
+from flows.lock import held
+from lab.simulated import wire
 from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
@@ -34,7 +36,8 @@ from tasks.context import Run, opened
 from tasks.report import Report, report_of
 from tasks.stages import STAGES
 
-Exchange = Callable[[], Awaitable[Any]]
+Exchange = Callable[..., Awaitable[Any]]  # one with a host takes `change`: what to make of the script before it runs
+DECIDING = ("/var/lib/etcd", "/etc/kubernetes/kubelet.conf", "/etc/kubernetes/admin.conf")
 Key = tuple[str, str, int]  # host or "api", what is asked, how often it was asked before
 
 
@@ -46,11 +49,14 @@ class Line:
     target: Key | None = None
     seen: list[Key] = field(default_factory=list)
     hit: bool = False
+    deciding: dict[Key, int] = field(default_factory=dict)  # what tells of a cluster's state, and its commands
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    async def passes(self, where: str, what: str, exchange: Exchange) -> Any:
+    async def passes(self, where: str, what: str, exchange: Exchange, script: str = "") -> Any:
         """Let an exchange pass, or spoil it where it is the one."""
         key = (where, what, self._counts[where, what])
+        if any(path in script for path in DECIDING):
+            self.deciding[key] = len(wire.script(script).lines)
         self._counts[where, what] += 1
         self.seen.append(key)
         if self.spoil is not None and key == self.target and not self.hit:
@@ -61,7 +67,7 @@ class Line:
 
 def summary(script: str) -> str:
     """Give what a script does, in a form that two runs share: its verbs and programs, without paths and boundaries."""
-    words = [line.split() for line in script.splitlines() if line[:2] in ("r ", "d ")]
+    words = [line.split() for line in script.splitlines() if line[:2] in ("r ", "d ", "l ")]
     names = [" ".join(word for word in line[:6] if not word.startswith(("-", "/", "'"))) for line in words]
     return "; ".join(dict.fromkeys(names))[:160]
 
@@ -76,13 +82,13 @@ class Direct:
     async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
         """Run a script; raises ConnectionLost where the host is cut off."""
 
-        async def exchange() -> tuple[str, str]:
+        async def exchange(change: Callable[[str], str] = str) -> tuple[str, str]:
             out, err, fed = bytearray(), bytearray(), [stdin]
 
             async def read(_size: int = -1) -> bytes:
                 return fed.pop() if fed else b""
 
-            command = shlex.join((*(("sudo", "-n", "--") if self._user != "root" else ()), "sh", "-c", text))
+            command = shlex.join((*(("sudo", "-n", "--") if self._user != "root" else ()), "sh", "-c", change(text)))
             ends = Terminal(Input(read), out.extend, err.extend, lambda: False)
             try:
                 async with asyncio.timeout(seconds):
@@ -91,7 +97,7 @@ class Direct:
                 raise ConnectionLost("the connection broke while a command ran", host=self._machine.name) from cut
             return out.decode(errors="replace"), err.decode(errors="replace")
 
-        given: tuple[str, str] = await self._line.passes(self._machine.name, summary(text), exchange)
+        given: tuple[str, str] = await self._line.passes(self._machine.name, summary(text), exchange, text)
         return given
 
     async def forward(self, address: str, port: int) -> int:
@@ -180,6 +186,11 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
 async def flown(cluster_file: Path, on: Callable[..., Awaitable[Any]] = plain_on) -> Report:
     """Bootstrap a cluster once, its proof included; give the report."""
     run = Run(Cluster.load(cluster_file), "bootstrap")
+    with held(run.folder / "lock", run.cluster.name):
+        return await _flown(run, on)
+
+
+async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
     async with opened(run):
         await bootstrap.brought_up(run)
         if run.ready:

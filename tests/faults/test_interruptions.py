@@ -1,99 +1,130 @@
-"""Every exchange of a bootstrap interrupted: one run in which that very exchange fails, then a plain second one.
+"""Every exchange interrupted, on bare hosts and on a cluster: one run in which it fails, then a plain run.
 
-After the second run: outcome ok, the state of an undisturbed lab, nothing initialised twice, no token left behind.
-`make test-faults` takes one kind of failure an exchange, in turn; with SHIPWAY_FAULTS=all it takes every kind.
+After the plain run: outcome ok, the state of an undisturbed lab, nothing initialised twice, no token or lock left.
+`make test-faults` takes one kind of failure an exchange, in turn; SHIPWAY_FAULTS=all takes every kind, and a part of a
+kind's name (SHIPWAY_FAULTS="exit 1") all that have it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import zlib
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lab.simulated.lab import SimulatedLab
-from lab.simulated.options import Options
-from tests.faults.end_state import differences, end_state
-from tests.faults.kinds import Spoil, kinds_for
-from tests.faults.plain import Key, Line, brought_up, installed
+from tests.faults.kinds import Spoil, exit_1_of_each, kinds_for
+from tests.faults.left_over import resets
+from tests.faults.plain import Key, Line, brought_up
+from tests.faults.undisturbed import SECONDS, Known, fresh, whole
 
 pytestmark = pytest.mark.faults
-SHARDS = 48
-CASE_SECONDS = 180
+BARE_SHARDS, AGAIN_SHARDS = 48, 8
+TRIES = 3  # a wait asks more or less often from run to run: an exchange that did not come is waited for again
 NEVER = "the exchange never came"
-OPTIONS = Options(hosts=3, scale=0.01)
-ALL = os.environ.get("SHIPWAY_FAULTS") == "all"
+ASKED = os.environ.get("SHIPWAY_FAULTS", "")
+Case = tuple[Key, str, Spoil]
 
 
-async def undisturbed() -> tuple[list[Key], dict[str, object]]:
-    """Give every exchange of an undisturbed bootstrap, and the state that it and a second run leave."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with SimulatedLab(Path(folder), OPTIONS) as lab:
-            line = Line()
-            assert (await brought_up(lab, line)).outcome == "ok"
-            assert (await brought_up(lab, Line())).outcome == "ok"
-            return line.seen, end_state(lab)
-
-
-@pytest.fixture(scope="module")
-def known() -> Iterator[tuple[list[Key], dict[str, object]]]:
-    with pytest.MonkeyPatch.context() as patch:
-        installed(patch)
-        yield asyncio.run(undisturbed())
-
-
-def cases(keys: list[Key], shard: int) -> list[tuple[Key, str, Spoil]]:
+def cases(keys: list[Key], shard: int, shards: int) -> list[Case]:
     """Give the cases of a shard; te3 does what te2 does, so it is left out."""
-    chosen = [key for key in keys if key[0] != "te3"][shard::SHARDS]
+    chosen = [key for key in keys if key[0] != "te3"][shard::shards]
     made = []
     for key in chosen:
         kinds = list(kinds_for(key[0]).items())
         turn = zlib.crc32(repr(key).encode()) % len(kinds)
-        made += [(key, name, spoil) for name, spoil in (kinds if ALL else kinds[turn : turn + 1])]
+        taken = [one for one in kinds if ASKED == "all" or ASKED in one[0]]
+        made += [(key, name, spoil) for name, spoil in (taken if ASKED else kinds[turn : turn + 1])]
     return made
 
 
-async def broken(key: Key, spoil: Spoil, want: dict[str, object]) -> list[str]:
+async def broken(lab: SimulatedLab, key: Key, spoil: Spoil, known: Known) -> list[str]:
     """Give what is wrong after a run in which this exchange failed, and a plain run; empty when nothing is."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with SimulatedLab(Path(folder), OPTIONS) as lab:
-            line = Line(spoil, key)
-            first = await brought_up(lab, line)
-            inits = [one for one in lab.hosts["te1"].ran if "kubeadm init" in " ".join(one.words)]
-            second = await brought_up(lab, Line())
-            if not line.hit:  # a wait asked less often this time: there was nothing to spoil
-                return [NEVER]
-            faults = []
-            if second.outcome != "ok":
-                faults += [f"second run {second.outcome} (first {first.outcome})"]
-                faults += [f"{error.host}: {error.step}: {error.cause}" for error in second.errors][:3]
-            again = [one for one in lab.hosts["te1"].ran if "kubeadm init" in " ".join(one.words)]
-            if len(again) > len(inits) and first.outcome in ("ok", "partial"):
-                faults.append("initialised twice")
-            return faults + differences(want, end_state(lab))[:6]
+    line = Line(spoil, key)
+    await brought_up(lab, line)
+    return await whole(lab, known) or ([] if line.hit else [NEVER])
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_a_run_after_any_interruption_ends_as_if_there_had_been_none(
-    known: tuple[list[Key], dict[str, object]], shard: int
-) -> None:
-    keys, want = known
-    told: list[str] = []
-    counts: Counter[str] = Counter()
-    for key, kind, spoil in cases(keys, shard):
-        counts[kind] += 1
-        try:
-            faults = asyncio.run(asyncio.wait_for(broken(key, spoil, want), CASE_SECONDS))
-        except TimeoutError:
-            faults = [f"not done after {CASE_SECONDS} s"]
+async def broken_bare(case: Case, known: Known) -> list[str]:
+    """Interrupt a bootstrap of bare hosts; again where a wait asked less often, so that there was nothing to spoil."""
+    faults = [NEVER]
+    for _ in range(TRIES):
         if faults == [NEVER]:
-            counts["never came"] += 1
-        elif faults:
-            told.append(f"{kind} at {key}: " + "; ".join(faults))
-    print(f"shard {shard}: {sum(counts.values())} cases: {dict(counts)}")
-    assert not told, "\n".join(told)
+            async with fresh() as lab:
+                faults = await broken(lab, case[0], case[2], known)
+    return faults
+
+
+async def broken_again(lab: SimulatedLab, case: Case, known: Known) -> list[str]:
+    """Interrupt a run on a cluster that is as wanted: nothing on it may be reset."""
+    before = resets(lab)
+    faults = await broken(lab, case[0], case[2], known)
+    return faults + (["a host of a working cluster was reset"] if resets(lab) > before else [])
+
+
+def told(case: Case, faults: list[str], counts: dict[str, int]) -> list[str]:
+    """Count a case; give its line where something is wrong."""
+    key, kind, _ = case
+    name = f"{'API' if key[0] == 'api' else 'host'}: {kind.partition(' of command')[0]}"
+    counts[name] = counts.get(name, 0) + 1
+    if faults == [NEVER]:
+        counts["never came"] = counts.get("never came", 0) + 1
+        return []
+    return [f"{kind} at {key}: " + "; ".join(faults)] if faults else []
+
+
+@pytest.mark.parametrize("shard", range(BARE_SHARDS))
+def test_a_run_after_any_interruption_ends_as_if_there_had_been_none(
+    known: Known, counted: dict[str, int], shard: int
+) -> None:
+    lines: list[str] = []
+    for case in cases(known.bare, shard, BARE_SHARDS):
+        try:
+            faults = asyncio.run(asyncio.wait_for(broken_bare(case, known), SECONDS))
+        except TimeoutError:
+            faults = [f"not done after {SECONDS} s"]
+        lines += told(case, faults, counted)
+    assert not lines, "\n".join(lines)
+
+
+def harmless(known: Known, todo: list[Case], counted: dict[str, int]) -> None:
+    """Take cases on a working cluster; where one does harm, the next go on with a lab of their own."""
+    lines: list[str] = []
+
+    async def on_one_lab() -> None:
+        async with fresh() as lab:
+            assert (await brought_up(lab, Line())).outcome == "ok"
+            while todo:
+                case = todo.pop(0)
+                try:
+                    faults = await asyncio.wait_for(broken_again(lab, case, known), SECONDS)
+                except TimeoutError:
+                    faults = [f"not done after {SECONDS} s"]
+                lines.extend(told(case, faults, counted))
+                if faults not in ([], [NEVER]):
+                    return
+
+    while todo:
+        asyncio.run(on_one_lab())
+    assert not lines, "\n".join(lines)
+
+
+@pytest.mark.parametrize("shard", range(AGAIN_SHARDS))
+def test_an_interrupted_run_on_a_working_cluster_harms_nothing(
+    known: Known, counted: dict[str, int], shard: int
+) -> None:
+    harmless(known, cases(known.again, shard, AGAIN_SHARDS), counted)
+
+
+@pytest.mark.parametrize("shard", range(AGAIN_SHARDS))
+def test_no_failed_look_at_a_working_cluster_is_taken_for_its_absence(
+    known: Known, counted: dict[str, int], shard: int
+) -> None:
+    each = [
+        (key, kind, spoil)
+        for key, count in known.deciding.items()
+        if key[0] != "te3"
+        for kind, spoil in exit_1_of_each(count).items()
+    ]
+    harmless(known, each[shard::AGAIN_SHARDS], counted)
