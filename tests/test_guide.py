@@ -15,7 +15,7 @@ from shipway.step import Check
 from shipway.steps.apt import RepositoryIs, filled
 from shipway.steps.files import FileEdited, FileIs
 from shipway.steps.init import UserHasKubeconfig
-from shipway.steps.nodes import NodeUntainted
+from shipway.steps.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
 from shipway.steps.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
 from shipway.steps.services import ServiceRuns
 from shipway.steps.system import HostnameIs
@@ -114,7 +114,8 @@ def test_s6_and_s9_the_control_plane_and_the_workers(guide: Cluster) -> None:
     }
     alone = Cluster.parse("name: te\nprofile: seed\nhosts: [{name: te1, address: 10.0.0.1}]\n")
     untaint = of(NodeUntainted, gates.node_steps(alone, alone.hosts[0], 1))
-    assert CONTROL in str(untaint[0])
+    assert untaint == [NodeUntainted("te1")]
+    assert CONTROL in CONTROL_PLANE_TAINTS
     assert not of(NodeUntainted, gates.node_steps(guide, guide.hosts[0], 1))
 
 
@@ -150,16 +151,8 @@ def test_s8_the_device_plugin_in_both_ways(guide: Cluster) -> None:
 async def test_s10_the_dashboard(guide: Cluster) -> None:
     parts, _, login, token = dashboard.steps(guide)
     assert "/kubernetes/dashboard/v2.7.0/aio/deploy/recommended.yaml" in str(parts)
-    (service,) = dashboard.on_node_port(
-        [
-            {
-                "kind": "Service",
-                "metadata": {"name": "kubernetes-dashboard", "namespace": "kubernetes-dashboard"},
-                "spec": {},
-            }
-        ],
-        guide.dashboard.node_port,
-    )
+    meta = {"name": "kubernetes-dashboard", "namespace": "kubernetes-dashboard"}
+    (service,) = dashboard.on_node_port([{"kind": "Service", "metadata": meta, "spec": {}}], guide.dashboard.node_port)
     assert service["spec"] == {"type": "NodePort", "ports": [{"port": 443, "targetPort": 8443, "nodePort": 31000}]}
     account, binding = cast("Any", login).objects
     assert (account["kind"], account["metadata"]["name"]) == ("ServiceAccount", "admin-user")
