@@ -19,7 +19,7 @@ class Row:
     """One thing that is broken: `script` runs as root on `on`; `step` (of `host`) finds it and comes to `end`.
 
     `also` are steps that may drift with it; `undo` takes back what a pass only reports; `until` is a shell test that
-    is waited for before the pass. A `long` row takes a minute and more.
+    is waited for before the pass. `why` is what the finding says of the cause. A `long` row takes a minute and more.
     """
 
     what: str
@@ -31,6 +31,7 @@ class Row:
     also: tuple[str, ...] = ()
     undo: str = ""
     until: str = ""
+    why: str = ""
     long: bool = False
 
 
@@ -185,6 +186,7 @@ ROWS: tuple[Row, ...] = (
         undo="sed -i '1s/Unhealthy/Healthy/' /var/lib/labgpu/devices; sleep 5",
         until="sleep 5",
         also=PODS,
+        why="card: w1: the plugin reports 1 of 2 cards as unhealthy",
     ),
     Row(
         "the device plugin crashes again and again",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import prefect
 import pytest
 import yaml
 from cronsim import CronSim
@@ -28,6 +31,7 @@ SERVER = yaml.safe_load((FOLDER / "helm" / "values-server.yaml").read_text(encod
 WORKER = yaml.safe_load((FOLDER / "helm" / "values-worker.yaml").read_text(encoding="utf-8"))
 DEPLOYMENTS = {one["name"]: one for one in PREFECT["deployments"]}
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+WORKERS = Path(prefect.__path__[0]) / "server/api/collections_data/views/aggregate-worker-metadata.json"
 SCHEDULED = {"drift-repair": 48, "verify-gpus": 1}  # runs a day
 
 
@@ -88,6 +92,16 @@ def test_schedules_come_as_often_as_they_say_and_never_twice_at_once() -> None:
 def test_every_deployment_has_the_process_pool_and_variants_are_there() -> None:
     assert {one["work_pool"]["name"] for one in DEPLOYMENTS.values()} == {"shipway"}
     assert set(PREFECT["definitions"]["pools"]) == {"process", "docker", "kubernetes"}
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_the_job_variables_of_a_variant_are_those_of_prefects_own_worker(kind: str) -> None:
+    """Held against the template that a server gives to a new pool of the type."""
+    workers = json.loads(WORKERS.read_text(encoding="utf-8"))
+    (template,) = (one[kind]["default_base_job_configuration"] for one in workers.values() if kind in one)
+    variables = PREFECT["definitions"]["pools"][kind]["job_variables"]
+    assert not set(variables) - set(template["variables"]["properties"])
+    jsonschema.validate(variables, template["variables"])
 
 
 def known_settings() -> set[str]:

@@ -13,6 +13,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 
+from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster import Cluster
@@ -85,6 +86,18 @@ def test_what_no_step_can_repair_is_reported(scene: Scene, what: str) -> None:
     assert ends(report) == {("te3", step): "reported"}
     keep(what, report.findings[0], "simulated")
     assert (report.outcome, report.exit_code) == ("drifted", 2)
+
+
+def test_missing_cards_are_reported_with_the_link_that_broke(scene: Scene) -> None:
+    scene.drift("te2", "card", state="Unhealthy")
+    try:
+        report = scene.passed("service")
+    finally:
+        scene.drift("te2", "card", state="Healthy")
+    cards = next(f for f in report.findings if f.key == ("te2", "every expected card is allocatable"))
+    assert cards.action == "reported"
+    assert cards.why.startswith("card: te2: ")
+    assert " Next: " in cards.why
 
 
 def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_joins_it(scene: Scene) -> None:
@@ -172,6 +185,15 @@ def test_a_pass_that_asks_repairs_only_what_was_approved(scene: Scene) -> None:
     assert {finding.why for finding in refused.findings} == {"not approved: not today"}
     partly = asyncio.run(answered(scene, {"approve": True, "leave_out": ["te3"]}))
     assert {finding.host: finding.action for finding in partly.findings} == {"te2": "repaired", "te3": "held back"}
+    assert scene.passed("service").outcome == "ok"
+
+
+def test_no_answer_is_a_no(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approval, "APPROVAL_SECONDS", 3)
+    scene.drift("te2", "unhold", package="kubelet")
+    report = scene.passed("service", ask=True)
+    (finding,) = report.findings
+    assert (finding.action, finding.why) == ("held back", "not approved: no answer within 0 minutes")
     assert scene.passed("service").outcome == "ok"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from flows import drift_passes
@@ -94,6 +96,23 @@ async def test_two_repairs_in_a_row_that_leave_their_host_worse_end_them(
     await breaker.repair("repair", ["a", "b", "c", "d"], 1)
     assert len(seen) == tried
     assert bool(breaker.why) == ("bad bad" in ends)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_at_most_so_many_hosts_are_repaired_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    under_way, most = 0, 0
+
+    async def on(_stage: str, _host: str) -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return "state"
+
+    monkeypatch.setattr(drift_passes, "on", on)
+    await Breaker(run_of()).repair("repair", ["a", "b", "c", "d", "e"], at_once)
+    assert most == at_once
 
 
 def test_a_finding_of_two_stages_is_one() -> None:

@@ -63,6 +63,7 @@ def test_what_is_broken_is_found_and_comes_to_its_end(drifting: Site, row: Row) 
     main = [f for f in report.findings if f.host == row.host and f.step.startswith(row.step)]
     assert main, report.findings
     assert {finding.action for finding in main} == {row.end}
+    assert row.why in main[0].why
     rest = [finding for finding in report.findings if finding not in main]
     assert all(finding.step.startswith(row.also or ("nothing",)) for finding in rest), rest
     if row.end == "repaired":

@@ -158,3 +158,4 @@ def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -
     database = sum(path.stat().st_size for path in Path(os.environ["PREFECT_HOME"]).glob("prefect.db*"))
     print(f"{PASSES} passes: {seen[0]} MiB at first, {seen[-1]} MiB at last; database {database / 2**20:.1f} MiB")
     assert seen[-1] - seen[len(seen) // 2] < 60, seen  # MiB over the second half
+    assert database / PASSES < 2**20, "a pass leaves more than a MiB; a month of them is what the server keeps"

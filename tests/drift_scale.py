@@ -1,0 +1,114 @@
+"""One pass over many SIMULATED hosts: findings, task runs, round trips, memory. `python -m tests.drift_scale [N]`.
+
+Exits with 1 unless an untouched cluster shows no drift, ten changed hosts are found and no other, a host costs one task
+run and at most three round trips, and the pass and its own Prefect API together stay under a gigabyte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import bootstrap
+from lab.simulated.control import ask
+from shipway.cluster import Cluster
+from tasks.context import Run, opened
+from tasks.report import Report, report_of
+from tests.bench.scale import recorded
+from tests.faults.plain import plain_on, staged
+
+ROOT = Path(__file__).parents[1]
+READY = "SIMULATED lab ready: "
+GIGABYTE = 10**9
+CHANGED = 10
+TRIPS = 3
+LIMIT = 3600.0
+
+
+async def joined(file: Path) -> Report:
+    """Bring all hosts up without Prefect, over SSH, without the proof of cards; give the report."""
+    run = Run(Cluster.load(file), "bootstrap")
+    async with opened(run):
+        await bootstrap.brought_up(run)
+        return report_of(run)
+
+
+def passed(file: Path, folder: Path, turn: str) -> dict[str, Any]:
+    """Give the report of a pass that only looks, as a command of its own, with what it took."""
+    out, report = folder / f"{turn}.measured.json", folder / f"{turn}.json"
+    words = [
+        sys.executable,
+        "-m",
+        "flows.drift_repair",
+        str(file),
+        "--repair",
+        "none",
+        "--quiet",
+        "--report",
+        str(report),
+    ]
+    home = {"PREFECT_HOME": str(folder / turn), "NO_COLOR": "1"}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | home
+    subprocess.run(
+        [sys.executable, "-m", "tests.bench.measure", str(out), str(LIMIT), *words], env=env, cwd=ROOT, check=True
+    )
+    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return told | {"took": json.loads(out.read_text(encoding="utf-8"))} | recorded(folder / turn)
+
+
+def faults(told: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
+    """Give what a pass did not keep."""
+    found = {(one["host"], one["step"]) for one in told["findings"]}
+    wanted = {(name, "kubelet, kubeadm, kubectl are held") for name in changed}
+    trips = max(host["round_trips"] for host in told["hosts"])
+    rules = {
+        f"found {len(found)} things, not {len(wanted)}: {sorted(found ^ wanted)[:5]}": found == wanted,
+        f"{told['task_runs']} task runs ({told['not_final']} not final)": told["task_runs"] == hosts + 1,
+        f"{trips} round trips on a host": trips <= TRIPS,
+        f"{told['took']['memory'] / 1e6:.0f} MB": told["took"]["memory"] < GIGABYTE,
+        f"{len(told['hosts'])} hosts, {len(told['errors'])} errors": len(told["hosts"]) == hosts and not told["errors"],
+    }
+    took = f"{told['took']['wall']:.0f} s, {told['took']['cpu']:.0f} s of CPU, {told['took']['memory'] / 1e6:.0f} MB"
+    print(f"{told['outcome']}: {hosts} hosts, {len(found)} findings, {trips} round trips at most, {took}", flush=True)
+    return [text for text, kept in rules.items() if not kept]
+
+
+def main(hosts: int) -> int:
+    """Measure; give the exit status."""
+    with tempfile.TemporaryDirectory(prefix="shipway-drift-") as place, pytest.MonkeyPatch.context() as patch:
+        folder = Path(place)
+        words = [sys.executable, "-m", "lab.simulated", "--state", str(folder / "lab"), "--hosts", str(hosts)]
+        words += ["--latency", "0", "--with-parent"]
+        lab = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        try:
+            if lab.stdout is None or not (line := lab.stdout.readline()).startswith(READY):
+                raise RuntimeError("the SIMULATED lab did not start")
+            file, began = Path(line.removeprefix(READY).strip()), time.monotonic()
+            staged(patch, plain_on)
+            report = asyncio.run(joined(file))
+            print(f"joined: {len(report.hosts)} hosts: {report.counted}; {time.monotonic() - began:.0f} s", flush=True)
+            wrong = faults(passed(file, folder, "untouched"), hosts, set())
+            changed = {f"te{number}" for number in range(2, hosts + 1, max(1, hosts // CHANGED))}
+            for name in changed:
+                ask(folder / "lab", do="drift", host=name, kind="unhold", package="kubelet")
+            wrong += faults(passed(file, folder, "changed"), hosts, changed)
+        finally:
+            if lab.stdin:
+                lab.stdin.close()
+            lab.wait(60)
+    for line in wrong:
+        print(f"NOT KEPT: {line}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
