@@ -10,8 +10,8 @@ from shipway.script import Output
 
 OPERATIONS = "/run/shipway"
 STOPPED = "SHW-211"
-# systemd-run says "Main processes terminated with: code=killed/status=TERM" (since systemd 233, where it is not quiet).
-KILLED = "code=killed"
+# systemd-run says "Main processes terminated with: code=exited/status=0" (since systemd 233, where it is not quiet).
+EXITED = "code=exited"
 
 
 def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
@@ -32,13 +32,14 @@ def ended(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
     """Give the exit status and joined output of the unit, from the outputs of its commands.
 
     Raises Transient: SHW-205 where another run started it at the same moment, SHW-211 where it was stopped from
-    outside. systemd takes that for success (systemd.service, SuccessExitStatus: SIGTERM is a clean end), and whoever
-    restarts a host in the middle of an operation does it.
+    outside or its end was not seen. systemd takes SIGTERM for a clean end (systemd.service, SuccessExitStatus), and
+    systemd-run ends with 0 as well when it loses systemd ("Failed to query unit state: Connection reset by peer"): a
+    host that shuts down does both.
     """
     _, _, ran, said, _, system = outputs
     if not ran.ok and "already" in ran.stderr and unit in ran.stderr:
         raise Transient(f"another run started {unit} at the same moment", host=host, code="SHW-205")
-    if KILLED in ran.stderr if ran.ok else system.stdout.strip() == "stopping":
+    if EXITED not in ran.stderr if ran.ok else system.stdout.strip() == "stopping":
         message = f"{unit} was stopped before it was done: the host shuts down, or somebody stopped it"
         raise Transient(message, host=host, code=STOPPED, fix="Run again: the step looks at what is half done first.")
     return Output(ran.status, said.stdout, ran.stderr if "Failed to" in ran.stderr else "")

@@ -23,7 +23,13 @@ case "$name" in
   timeout) shift 3; exec "$@" ;;
   env) while :; do case "$1" in *=*) shift ;; *) break ;; esac; done; exec "$@" ;;
   sudo) shift 2; exec "$@" ;;
-  systemd-run) while [ "$1" != -- ]; do shift; done; shift; exec "$@" ;;
+  systemd-run)
+    while [ "$1" != -- ]; do shift; done
+    shift
+    "$@"
+    status=$?
+    echo "Main processes terminated with: code=exited/status=$status" >&2
+    exit "$status" ;;
   sh | bash) exec /bin/sh "$@" ;;
   dd) /bin/cat > /dev/null ;;
   touch) exec /bin/touch "$@" ;;

@@ -21,6 +21,7 @@ GOOD = f"{ENDED}success\nMain processes terminated with: code=exited/status=0\nS
 STOPPED = f"{ENDED}success\nMain processes terminated with: code=killed/status=TERM\nService runtime: 2.983s\n"
 FAILED = f"{ENDED}exit-code\nMain processes terminated with: code=exited/status=1\nService runtime: 3.000s\n"
 TIMED_OUT = f"{ENDED}timeout\nMain processes terminated with: code=killed/status=TERM\nService runtime: 1.168s\n"
+LOST = "Failed to query unit state: Connection reset by peer\nFinished with result: success\n"
 TAKEN = f"Failed to start transient service unit: Unit {UNIT}.service was already loaded or has a fragment file."
 
 
@@ -35,7 +36,7 @@ def test_there_is_an_output_for_each_command() -> None:
 
 @pytest.mark.parametrize(
     ("status", "stderr", "system"),
-    [(0, GOOD, "running"), (0, GOOD, "stopping"), (1, FAILED, "degraded"), (1, TIMED_OUT, ""), (0, "", "")],
+    [(0, GOOD, "running"), (0, GOOD, "stopping"), (1, FAILED, "degraded"), (1, TIMED_OUT, "")],
 )
 def test_what_came_to_its_own_end_is_told_as_it_is(status: int, stderr: str, system: str) -> None:
     assert ended(UNIT, outputs(status, stderr, system), host="w2") == Output(status, "what it said\n", "")
@@ -46,6 +47,8 @@ def test_what_came_to_its_own_end_is_told_as_it_is(status: int, stderr: str, sys
     [
         (0, STOPPED, "running", "SHW-211"),
         (0, STOPPED, "stopping", "SHW-211"),
+        (0, LOST, "stopping", "SHW-211"),
+        (0, LOST, "running", "SHW-211"),
         (1, FAILED, "stopping", "SHW-211"),
         (1, TAKEN, "running", "SHW-205"),
     ],

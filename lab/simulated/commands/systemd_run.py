@@ -42,7 +42,11 @@ async def systemd_run(call: Call) -> int:
     if not asked.has("--wait"):
         return 0
     await asyncio.wait([task])
-    return 1 if task.cancelled() else task.result()
+    status = 1 if task.cancelled() else task.result()
+    if not asked.has("--quiet", "-q"):
+        how = "code=killed/status=KILL" if task.cancelled() else f"code=exited/status={status}"
+        call.warn(f"Main processes terminated with: {how}")
+    return status
 
 
 def _file(target: str) -> str:
