@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from prefect import get_client
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import apause_flow_run
 from prefect.input import RunInput
@@ -15,6 +22,8 @@ from tasks.drift_report import findings_of
 from tasks.findings import Finding
 
 APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an answer, the next pass asks again
+# Prefect's own time-out lets the run end only as Failed ("never resumed"): ours comes first, and answers as people do.
+GRACE_SECONDS = 300
 SHOWN = 60
 
 
@@ -50,12 +59,37 @@ async def approved(run: Run, allowed: Permission, path: str) -> Approval | None:
     if not plan:
         return None
     form = Approval.with_initial_data(description=described(plan, path))
-    try:
-        answer = await apause_flow_run(wait_for_input=form, timeout=APPROVAL_SECONDS, poll_interval=2)
-    except FlowPauseTimeout:
-        return Approval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
+    no = Approval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
+    async with _silence_is(no, run.flow_runs[0]):
+        try:
+            answer = await apause_flow_run(
+                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=2
+            )
+        except FlowPauseTimeout:
+            answer = no
     get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
     return answer
+
+
+@asynccontextmanager
+async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
+    """Answer the form ourselves where nobody does in time; what keeps from it is logged."""
+
+    async def answer() -> None:
+        await asyncio.sleep(APPROVAL_SECONDS)
+        try:
+            async with get_client() as client:
+                await client.resume_flow_run(flow_run, run_input=no.model_dump(exclude={"metadata"}))
+        except Exception as error:  # noqa: BLE001 - somebody answered this very moment, or Prefect's API is away
+            get_run_logger().warning("the approval could not be closed: %s", error)
+
+    answering = asyncio.create_task(answer())
+    try:
+        yield
+    finally:
+        answering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await answering
 
 
 def described(plan: list[Finding], path: str) -> str:
