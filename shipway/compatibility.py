@@ -58,6 +58,8 @@ CALICO_TESTED: dict[Minor, tuple[Minor, Minor]] = {
     (3, 32): ((1, 34), (1, 36)),
     (3, 33): ((1, 35), (1, 37)),
 }
+# Calico's project maintains its last two lines: 3.32 and 3.31 in September 2026 (docs.tigera.io, release notes).
+CALICO_OLDEST_MAINTAINED: Minor = (3, 31)
 # From 3.30 on the operator's CRDs are a file of their own, applied first (tigera/docs#1834).
 CALICO_SEPARATE_CRDS: Minor = (3, 30)
 # containerd RELEASES.md; 2.1 and 2.2 are marked tentative there.

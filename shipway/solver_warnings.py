@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from shipway.compatibility import (
+    CALICO_OLDEST_MAINTAINED,
     CALICO_TESTED,
     CONTAINERD_1_DEPRECATED,
     CONTAINERD_END,
@@ -60,10 +61,13 @@ def runtime(cluster: Cluster, today: date) -> Iterator[str]:
 
 
 def calico(cluster: Cluster, today: date) -> Iterator[str]:  # noqa: ARG001 - every warner is asked the same way
-    """The range of Kubernetes minors that Calico's own project tests a release on."""
+    """The lines that Calico's own project maintains, and the range of Kubernetes minors it tests a release on."""
     version = cluster.network.version
     if cluster.network.provider != "calico" or version is None:
         return
+    if minor_of(version) < CALICO_OLDEST_MAINTAINED:
+        line, oldest = dotted(minor_of(version)), dotted(CALICO_OLDEST_MAINTAINED)
+        yield f"network.version {version}: Calico {line} is past its end; {oldest} and later are maintained"
     tested = CALICO_TESTED.get(minor_of(version))
     if tested is None:
         yield f"network.version {version}: it is not known here which Kubernetes this Calico is tested on"
