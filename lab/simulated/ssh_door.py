@@ -34,6 +34,7 @@ class Door(asyncssh.SSHServer):
 
     def __init__(self, end: Listening, client_key: asyncssh.SSHKey, way: Way) -> None:
         self._end, self._client_key, self._way = end, client_key, way
+        self._pipes: set[asyncio.Task[None]] = set()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Keep the connection, so that it can be cut."""
@@ -41,8 +42,10 @@ class Door(asyncssh.SSHServer):
         self._end.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and end what was forwarded over it: its client may have been killed."""
         self._end.connections.discard(self._conn)
+        for pipe in self._pipes:
+            pipe.cancel()
 
     def begin_auth(self, username: str) -> bool:
         """Count a client that took the host's key and wants to log in."""
@@ -73,7 +76,10 @@ class Door(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, message)
 
         async def piped(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
-            await _pipe(target, reader, writer)
+            pipe = asyncio.get_running_loop().create_task(_pipe(target, reader, writer))
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+            await asyncio.wait([pipe])
 
         return piped
 
