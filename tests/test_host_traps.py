@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,8 @@ import yaml
 
 from shipway.catalogue import diagnose
 from shipway.cluster import Cluster
+from shipway.containerd_config import CONFIG as CONTAINERD
+from shipway.containerd_config import NVIDIA_RUNTIME, Wanted
 from shipway.errors import Blocked, CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
@@ -17,12 +20,15 @@ from shipway.host import Host
 from shipway.notices import PLAIN, REAL, noticed, only_stubs
 from shipway.notices import STUB as STUBS
 from shipway.script import Output
-from shipway.steps.containerd import OneContainerd
+from shipway.step import Drift
+from shipway.steps.containerd import DEFAULT, ContainerdConfigured, OneContainerd
 from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
 from shipway.steps.init import reset
 from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
 from shipway.steps.resolver import CONFIG, ResolverReal
+from shipway.survey import DRIVER
+from shipway.traps import sources
 from tasks import control_plane, join_worker, prepare_system
 from tests.facts_place import Told, said, unit
 
@@ -159,6 +165,23 @@ async def test_a_second_containerd_is_named() -> None:
     assert "/usr/local/bin/containerd" in drift.have
 
 
+@pytest.mark.parametrize("driver", [True, False])
+async def test_nvidia_becomes_the_default_runtime_only_where_the_driver_shows_a_card(*, driver: bool) -> None:
+    facts: dict[Fact[Any], Any] = {
+        DEFAULT: said('version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n'),
+        FileState(NVIDIA_RUNTIME): THERE,
+        **({DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n")} if driver else {}),
+    }
+    host, step = Told(facts), ContainerdConfigured(Wanted("pause", nvidia=True, default_nvidia=True))
+    if driver:
+        await step.apply(cast("Host", host), Drift("x", "y"))
+        assert 'default_runtime_name = "nvidia"' in host.written[CONTAINERD]
+    else:
+        with pytest.raises(Blocked, match="every pod of this node would fail"):
+            await step.apply(cast("Host", host), Drift("x", "y"))
+        assert host.written == {}
+
+
 async def test_a_failed_init_tells_the_last_words_of_the_part_that_died_and_no_secret() -> None:
     log = (
         "==> /var/log/pods/kube-system_etcd-te1_1/etcd/3.log <==\n"
@@ -177,3 +200,12 @@ async def test_a_failed_init_tells_the_last_words_of_the_part_that_died_and_no_s
 def test_the_last_words_are_looked_for_where_the_kubelet_puts_them() -> None:
     assert isinstance(PODS, Says)
     assert PODS.command[:4] == ("find", "/var/log/pods", "-path", "*kube-system_*")
+
+
+def test_nothing_reloads_systemd_or_flushes_a_firewall_or_removes_a_lock() -> None:
+    told = {path.name for path in sources() if "daemon-reload" in path.read_text()}
+    assert told <= {"catalogue_gpu.py", "traps.py"}  # where it is told what it does to running GPU containers
+    for path in sources():
+        text = path.read_text()
+        assert '"iptables", "-F"' not in text, path
+        assert not re.search(r'"rm"[^\n]*dpkg/lock', text), path

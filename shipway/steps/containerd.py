@@ -11,6 +11,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, Listing
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
+from shipway.survey import survey
 
 DUMP = Says(("containerd", "config", "dump"))
 DEFAULT = Says(("containerd", "config", "default"))
@@ -52,6 +53,10 @@ class ContainerdConfigured:
         if self.wanted.nvidia and runtime is None:
             # A default runtime that is not there fails every pod of the node (deckhouse#22142).
             raise Blocked(f"{NVIDIA_RUNTIME} is not installed yet", host=on.name)
+        if self.wanted.default_nvidia and not (await survey(on)).driver_cards:
+            fix = "Mend the driver (`nvidia-smi` on the host), or set `gpu.mode: runtime_class`, then run again."
+            message = "the driver shows no card: with nvidia as the default runtime every pod of this node would fail"
+            raise Blocked(message, host=on.name, fix=fix)
         try:
             text = rendered(default.stdout, self.wanted)
         except UnreadableError as error:
