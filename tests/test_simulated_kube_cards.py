@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from lab.simulated.kube.hosts import SimpleHost
+from lab.simulated.kube.latencies import Latencies
 from tests.test_simulated_kube_support import PLUGIN, RUNTIME_CLASS, Place, gpu_host, place, pod, until
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}, "image": "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0"}
@@ -70,6 +71,15 @@ async def test_four_pods_get_four_cards_and_a_fifth_waits(tmp_path: Path) -> Non
         await until("the refusal", lambda: where.events("FailedScheduling")[-1:] == [text])
         await where.call("DELETE", "/api/v1/namespaces/default/pods/gpu-test1")
         await until("the fifth pod", lambda: where.phase("gpu-test5") == "Running")
+
+
+async def test_where_nothing_is_waited_for_a_long_sleep_still_holds_its_card(tmp_path: Path) -> None:
+    async with place(tmp_path, latencies=Latencies(factor=0.0)) as where:
+        await with_cards(where, gpu_host("w1", "10.0.0.12"))
+        await gpu_pods(where, "gpu-test1", "gpu-test2")
+        await until("both pods", lambda: all(where.phase(name) == "Running" for name in ("gpu-test1", "gpu-test2")))
+        await asyncio.sleep(0.3)
+        assert [where.phase(name) for name in ("gpu-test1", "gpu-test2")] == ["Running", "Running"]
 
 
 async def test_an_unwell_card_lowers_allocatable_and_leaves_pods_alone(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class Latencies:
     calico_operator: float = 2.0
     namespace_deletion: float = 1.0
 
+    @property
+    def program(self) -> float:
+        """Give the factor for what programs in containers do; never 0, or a `sleep 86400` would be over at once."""
+        return max(self.factor, 0.001)
+
 
 class Pace:
     """The clock of a simulated cluster: scaled, jittered, and it keeps what fails so that nothing is swallowed."""

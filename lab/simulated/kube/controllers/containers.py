@@ -69,7 +69,7 @@ class Containers:
         host = self._world.hosts[run.node]
         cards = self._kubelets.devices.cards(pod, state.name)
         program = program_for(pod, container, host, runtime_handler(self._world, pod), cards)
-        self._kubelets.logs.started(pod, state.name, Run(program, self._world.latencies.factor))
+        self._kubelets.logs.started(pod, state.name, Run(program, self._world.latencies.program))
         colon = ":" if self._world.config.minor >= 32 else ""
         self._event(pod, "Created", f"Created container{colon} {state.name}")
         self._event(pod, "Started", f"Started container {state.name}")
