@@ -30,7 +30,8 @@ case "$name" in
     status=$?
     echo "Main processes terminated with: code=exited/status=$status" >&2
     exit "$status" ;;
-  sh | bash) exec /bin/sh "$@" ;;
+  sh) exec /bin/sh "$@" ;;
+  bash) exec /bin/bash "$@" ;;
   dd) /bin/cat > /dev/null ;;
   touch) exec /bin/touch "$@" ;;
   stat | sha256sum)
