@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -47,3 +48,10 @@ def _swept(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if {"prefect_place", "story", "scene"} & set(request.fixturenames):
         gc.collect()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud what could not be tested here; a number of skipped tests alone is read as passed."""
+    missing: list[str] = [report.longrepr[2] for report in terminalreporter.getreports("skipped")]
+    for why, count in sorted(Counter(missing).items()):
+        terminalreporter.write_line(f"NOT RUN: {count} tests. {why}", yellow=True)

@@ -56,6 +56,7 @@ class Story:
     before: dict[str, str] = field(default_factory=dict)
     after_plan: dict[str, str] = field(default_factory=dict)
     flown: dict[str, Flown] = field(default_factory=dict)
+    commands: list[list[str]] = field(default_factory=list)
 
     def fly(self, name: str, file: Path, mode: Mode = "bootstrap", hosts: tuple[str, ...] = ()) -> Flown:
         """Run the flow."""
@@ -93,6 +94,7 @@ def told(place: Place, reports: Path) -> Iterator[Story]:
         story.fly("without", file)
         ask(lab.folder, do="plug", host=LAST)
         story.fly("whole", file)
+        story.commands = [ran["words"] for name in ("te1", LAST) for ran in ask(lab.folder, do="ran", host=name)["ran"]]
         everything = [one for flown in story.flown.values() for one in flown.run.flow_runs]
         assert place.api.drain(everything, sum(len(flown.run.task_runs) for flown in story.flown.values())) == ""
         yield story

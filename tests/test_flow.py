@@ -9,6 +9,7 @@ import sqlite3
 import pytest
 import yaml
 
+from tests.conformance.programs import NOT_RECORDED, programs, recorded
 from tests.flow_story import LAST, Story, patient
 from tests.prefect_place import rows
 
@@ -156,3 +157,10 @@ def test_no_secret_is_in_prefects_database_or_the_reports(story: Story) -> None:
 def test_a_run_leaves_nothing_locked(story: Story) -> None:
     assert story.fly("limited", patient(story.folder / "cluster.yaml"), "plan", ("te2",)).report.outcome == "planned"
     assert [host.name for host in story.flown["limited"].report.hosts] == ["te2"]
+
+
+def test_every_program_of_a_bootstrap_is_held_against_real_hosts_or_listed_with_a_reason(story: Story) -> None:
+    used = {program for words in story.commands for program in programs(words)}
+    assert {"apt-get install", "kubeadm init", "kubeadm join", "stat"} <= used
+    assert sorted(used - recorded() - set(NOT_RECORDED)) == []
+    assert sorted(set(NOT_RECORDED) & recorded()) == []  # a row that has a scene now is taken out

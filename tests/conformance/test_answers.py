@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.conformance.case import API, Answer, Case
 from tests.conformance.places import Place
 from tests.conformance.play import load, play
 from tests.conformance.scenario import SCENES
+from tests.test_simulated_kube_support import kubectl_path
 
 RECORDED = load()
 CASES = [part for parts in SCENES.values() for part in parts if isinstance(part, Case)]
@@ -50,8 +50,7 @@ async def _simulated(folder: Path) -> dict[str, Answer]:
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     """Play all scenes once on the simulated lab."""
-    if shutil.which("kubectl") is None:
-        pytest.fail("kubectl is not there: install Debian's kubernetes-client (apt-get install kubernetes-client)")
+    kubectl_path()
     return asyncio.run(_simulated(tmp_path_factory.mktemp("simulated")))
 
 
