@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from shipway.errors import ApiUnavailable, Refused, ShipwayError
 from shipway.kube import Kube, Object
 from shipway.kube_errors import CONFLICT, refusal
+from shipway.retry import patiently
 
 API, KIND, NAME, NAMESPACE = "coordination.k8s.io/v1", "Lease", "shipway", "kube-system"
 LEASE_SECONDS = 60
@@ -27,13 +28,11 @@ async def held(kube: Kube, who: str) -> AsyncIterator[None]:
     """Hold the cluster's lease; it is renewed meanwhile and given back at the end.
 
     Raises Refused SHW-102 naming who holds it since when. An API that does not answer is no reason not to repair it:
-    then nobody else can hold the lease either. A holder that was killed is followed after 60 s.
+    then nobody else can hold the lease either, and it is taken once the API answers. Such an answer may also have been
+    lost after the lease was taken, so it is given back either way. A holder that was killed is followed after 60 s.
     """
-    try:
+    with contextlib.suppress(ApiUnavailable):
         await _take(kube, who)
-    except ApiUnavailable:
-        yield
-        return
     renewing = asyncio.create_task(_renew(kube, who))
     try:
         yield
@@ -42,7 +41,7 @@ async def held(kube: Kube, who: str) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await renewing
         with contextlib.suppress(ShipwayError):  # it ends by itself within a minute
-            await _put(kube, await _read(kube), who="")
+            await patiently(lambda: _give_back(kube, who))
 
 
 def _now() -> str:
@@ -67,7 +66,7 @@ def _holder(found: Object | None) -> str:
 async def _take(kube: Kube, who: str) -> None:
     found = await _read(kube)
     other = _holder(found)
-    if other and not _dead(other):
+    if other not in ("", who) and not dead(other):
         since = str(((found or {}).get("spec") or {}).get("acquireTime", "unknown"))
         message = f"another run works on this cluster: {other} since {since}"
         fix = f"Wait for its end; a killed run's lease ends {LEASE_SECONDS} s after its last sign of life."
@@ -80,7 +79,7 @@ def holder(what: str) -> str:
     return f"{os.environ.get('USER', 'root')}@{socket.gethostname()} pid {os.getpid()}, {what}"
 
 
-def _dead(other: str) -> bool:
+def dead(other: str) -> bool:
     """Say whether a holder was a process of this machine that has ended: nobody needs to wait for its lease's end."""
     match = re.fullmatch(r"[^@]*@(\S+) pid (\d+), .*", other)
     if not match or match[1] != socket.gethostname():
@@ -92,6 +91,13 @@ def _dead(other: str) -> bool:
     except (PermissionError, OverflowError):
         return False
     return False
+
+
+async def _give_back(kube: Kube, who: str) -> None:
+    """Free the lease where it is ours: somebody may have followed while our API was away."""
+    found = await _read(kube)
+    if _holder(found) == who:
+        await _put(kube, found, who="")
 
 
 async def _put(kube: Kube, found: Object | None, *, who: str) -> None:

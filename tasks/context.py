@@ -112,6 +112,7 @@ class Run:
         self.gone: set[str] = set()  # hosts that were waited for in vain
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
         self.until_end = AsyncExitStack()  # what is held until the run ends
+        self.leased = False  # whether the cluster's lease is among it
         self._pool = Pool()
         self._kube: Kube | None = None
         self._connecting = asyncio.Lock()

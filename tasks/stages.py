@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
+from shipway.bare_lock import claim_left
 from shipway.cluster import Cluster
 from shipway.converge import On, converge
 from shipway.host import Host
@@ -35,6 +36,7 @@ from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
+from tasks.workloads import new_lease
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
@@ -79,8 +81,10 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     session = run.session(host)
     session.forget()
     checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host))]
-    looked, seen, heard_of = await asyncio.gather(
-        _brought(run, stage, session, checks, Impact.NOTHING), survey(session), noticed(session), return_exceptions=True
+    looking = _brought(run, stage, session, checks, Impact.NOTHING)
+    others = claim_left(session) if host == run.control.name else asyncio.sleep(0)  # in the same exchange
+    looked, seen, heard_of, _ = await asyncio.gather(
+        looking, survey(session), noticed(session), others, return_exceptions=True
     )
     if isinstance(looked, BaseException):
         raise looked
@@ -132,7 +136,10 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
-    """Wait until the API answers and etcd is healthy, then keep the kubeconfig and clear tokens; a plan only looks."""
+    """Wait until the API answers and etcd is healthy, then take the lease, clear tokens and keep the kubeconfig.
+
+    A plan only looks.
+    """
     checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy()]
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
@@ -140,6 +147,7 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
     results = [await waited(run, stage, check, kube, seconds=GATE_SECONDS) for check in checks]
     if any(result.outcome != "ok" for result in results):
         return results
+    await new_lease(run)
     return [*results, *await by_api(run, stage, [NoTokenLeft()]), _kept(run, kube)]
 
 

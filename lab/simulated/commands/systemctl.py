@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -201,6 +202,7 @@ async def _run(call: Call, action: str, unit: Unit) -> int:
         task = call.host.operations.get(unit.name)
         if task is not None:
             task.cancel()
+            await asyncio.wait([task])
         units.stop(unit)
         return 0
     if action != "start":

@@ -32,7 +32,8 @@ async def systemd_run(call: Call) -> int:
         (pair.partition("=")[0], pair.partition("=")[2])
         for pair in [*asked.values.get("--setenv", []), *asked.values.get("-E", [])]
     )
-    unit = call.host.units.add(Unit(name, " ".join(asked.rest)[:100], transient=True, type="simple"))
+    described = asked.value("--description", default=" ".join(asked.rest)[:100])
+    unit = call.host.units.add(Unit(name, described, transient=True, type="simple"))
     call.host.units.set(unit, "active", "running")
     work = _work(call, unit, asked.rest, properties, environment, collect=asked.has("--collect", "-G"))
     task: asyncio.Task[int] = call.host.background(work)
