@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help bootstrap test bench check lab-bundle test-lab test-lab-long test-faults docs lock clean
+.PHONY: help bootstrap test bench check lab-bundle test-lab test-lab-long test-faults test-ui docs lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,8 +37,12 @@ lab-bundle: $(READY)  ## Mirror, images and programs for the container lab, from
 test-lab: lab-bundle  ## The flow on real hosts in containers: real kubeadm, containerd, apt (needs root)
 	$(RUN) -m pytest -q -m "lab and not lab_long" --durations=40 tests
 
-test-faults: $(READY)  ## A bootstrap interrupted at every exchange with a host or the API (half an hour)
-	$(RUN) -m pytest -q -m faults -n 2 -rP tests/faults
+test-faults: $(READY)  ## Every exchange interrupted, controllers killed, hosts that fail: simulated (an hour)
+	$(RUN) -m pytest -q -m faults -n 2 tests/faults
+
+test-ui: $(READY)  ## The compose layout on PostgreSQL and Redis, used with a real browser (ten minutes)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/server -r deployments/requirements-server.txt
+	$(RUN) -m pytest -s -v -m ui tests/ui
 
 test-lab-long: lab-bundle  ## All of test-lab, the slow cases and 100 passes with random drift as well (an hour)
 	SHIPWAY_DRIFT_PASSES=100 $(RUN) -m pytest -q -m lab tests
