@@ -1,18 +1,28 @@
-"""Edits of files that others own too: only our own lines change, and editing twice is editing once."""
+"""Edits of files that others own too: only our own lines change, and editing twice is editing once.
+
+A line ends with a newline and nothing else: what Python's `splitlines` takes for an end as well (a form feed, a
+carriage return, U+2028) is part of somebody's line and stays as it is.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 BEGIN, END = "# BEGIN shipway", "# END shipway"
 OFF = "# off by shipway: "
 
 
+def _lines(text: str) -> list[str]:
+    """Give the lines of a text; its last one may lack its newline."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def with_block(text: str, lines: list[str]) -> str:
     """Give the text with one marked block of these lines; foreign lines and their order stay as they are."""
     kept: list[str] = []
     inside = False
-    for line in text.splitlines():
+    for line in _lines(text):
         if line == BEGIN:
             inside = True
         elif line == END and inside:
@@ -20,8 +30,8 @@ def with_block(text: str, lines: list[str]) -> str:
         elif not inside:
             kept.append(line)
     if inside:  # a block without an end: keep what follows its head, for it may be somebody's
-        return with_block("\n".join(line for line in text.splitlines() if line != BEGIN), lines)
-    return "\n".join([*kept, BEGIN, *lines, END]) + "\n"
+        return with_block("".join(f"{line}\n" for line in _lines(text) if line != BEGIN), lines)
+    return "".join(f"{line}\n" for line in [*kept, BEGIN, *lines, END])
 
 
 def hosts_file(text: str, entries: Mapping[str, str]) -> str:
@@ -32,19 +42,20 @@ def hosts_file(text: str, entries: Mapping[str, str]) -> str:
     """
     names = set(entries)
     kept = []
-    for line in text.splitlines():
+    for line in _lines(text):
         words = line.split("#", 1)[0].split()
         if words[:1] == ["127.0.1.1"] and names & {word.split(".")[0] for word in words[1:]}:
             continue
         kept.append(line)
-    return with_block("\n".join(kept), [f"{address} {name}" for name, address in entries.items()])
+    block = [f"{address} {name}" for name, address in entries.items()]
+    return with_block("".join(f"{line}\n" for line in kept), block)
 
 
 def fstab_without_swap(text: str) -> str:
-    """Give /etc/fstab with every line whose third field is `swap` commented out."""
+    """Give /etc/fstab with every line whose third field (fstab(5): between blanks and tabs) is `swap` commented out."""
     lines = []
-    for line in text.splitlines():
-        fields = line.split()
-        swap = len(fields) > 2 and fields[2] == "swap" and not line.lstrip().startswith("#")  # noqa: PLR2004 - third field
+    for line in text.split("\n"):
+        fields = re.split(r"[ \t]+", line.strip(" \t"))
+        swap = len(fields) > 2 and fields[2] == "swap" and not fields[0].startswith("#")  # noqa: PLR2004 - third field
         lines.append(OFF + line if swap else line)
-    return "\n".join(lines) + ("\n" if lines else "")
+    return "\n".join(lines)

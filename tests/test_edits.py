@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shipway.edits import BEGIN, END, OFF, fstab_without_swap, hosts_file, with_block
+from shipway.ssh import Pool
+from shipway.step import Drift
+from shipway.steps.files import FileEdited
+from tests.shell_server import shell_server
 
+# Any text is somebody's: carriage returns, form feeds, NUL, bytes that are no UTF-8 (as surrogates, PEP 383).
 LINES = st.text(
-    alphabet=st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\u2028\u2029\x85")
+    st.one_of(
+        st.characters(exclude_characters="\n"),
+        st.sampled_from("\r\x0b\x0c\x1c\x85\u2028\x00\udc80\udcff \t#"),
+    )
 )
 TEXTS = st.lists(LINES | st.sampled_from([BEGIN, END, "127.0.1.1 te1", "/swap.img none swap sw 0 0"])).map("\n".join)
 ENTRIES = {"te1": "10.0.0.1", "te2": "10.0.0.2"}
@@ -22,11 +33,20 @@ def test_hosts_file_edited_twice_is_edited_once(text: str) -> None:
 
 @given(st.lists(LINES))
 def test_a_block_keeps_every_foreign_line(lines: list[str]) -> None:
-    foreign = [line for line in lines if line not in (BEGIN, END)]
-    edited = with_block("\n".join(foreign), ["10.0.0.1 te1"]).splitlines()
-    at = edited.index(BEGIN)
-    assert edited[:at] == "\n".join(foreign).splitlines()
-    assert edited[at:] == [BEGIN, "10.0.0.1 te1", END]
+    foreign = "".join(f"{line}\n" for line in lines if line not in (BEGIN, END))
+    assert with_block(foreign, ["10.0.0.1 te1"]) == f"{foreign}{BEGIN}\n10.0.0.1 te1\n{END}\n"
+    assert with_block(f"{foreign}last", ["x"]) == f"{foreign}last\n{BEGIN}\nx\n{END}\n"
+    inside = f"{foreign}{BEGIN}\nold\n{END}\n{foreign}"
+    assert with_block(inside, ["new"]) == f"{foreign}{foreign}{BEGIN}\nnew\n{END}\n"
+
+
+@given(TEXTS)
+def test_hosts_file_loses_only_our_block_and_our_own_loopback_line(text: str) -> None:
+    edited = hosts_file(text, ENTRIES).split("\n")
+    for line in text.split("\n"):
+        ours = line in (BEGIN, END, "") or line.split("#", 1)[0].split()[:1] == ["127.0.1.1"]
+        inside = text.count(f"{BEGIN}\n")  # what stands between our own marks is ours
+        assert ours or inside or line in edited
 
 
 def test_a_block_without_its_end_loses_no_line_behind_it() -> None:
@@ -37,7 +57,10 @@ def test_a_block_without_its_end_loses_no_line_behind_it() -> None:
 def test_fstab_edited_twice_is_edited_once_and_keeps_the_rest(text: str) -> None:
     once = fstab_without_swap(text)
     assert fstab_without_swap(once) == once
-    assert [line.removeprefix(OFF) for line in once.splitlines()] == text.splitlines()
+    assert [line.removeprefix(OFF) for line in once.split("\n")] == [
+        line.removeprefix(OFF) for line in text.split("\n")
+    ]
+    assert once == text or OFF in once
 
 
 def test_fstab_knows_swap_by_its_third_field_alone() -> None:
@@ -51,3 +74,19 @@ def test_the_installer_s_own_loopback_line_goes() -> None:
     assert "te1.example.com" not in edited
     assert "127.0.1.1 other" in edited
     assert "10.0.0.2 te2" in edited
+
+
+async def test_bytes_that_are_no_utf8_stay_through_ssh_and_a_real_shell(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    foreign = b"10.9.9.9 caf\xe9 # \xff\xfe\r\n\xef\xbf\xbd is itself\n"
+    path.write_bytes(foreign)
+    step = FileEdited("x", str(path), partial(hosts_file, entries=ENTRIES), "2 hosts")
+    pool = Pool()
+    async with shell_server(tmp_path) as server:
+        host = pool.host(server.target)
+        assert await step.check(host)
+        await step.apply(host, Drift("", ""))
+        host.forget()
+        assert await step.check(host) is None
+        await pool.close()
+    assert path.read_bytes() == foreign + f"{BEGIN}\n10.0.0.1 te1\n10.0.0.2 te2\n{END}\n".encode()

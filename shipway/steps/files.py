@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.errors import Blocked
+from shipway.facts.commands import Says
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
+
+UNKNOWN = "\ufffd"  # stands for what is no UTF-8, or for itself
 
 
 def _short(digest: str) -> str:
@@ -77,7 +81,18 @@ class FileEdited:
         """Write the edited text, keeping mode and owner."""
         text, info = await on.read(FileText(self.path), FileState(self.path))
         mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
-        await on.write(self.path, self.edit(text or "").encode(), mode=mode, owner=owner)
+        if UNKNOWN in (text or ""):
+            text = await self._exact(on)
+        edited = self.edit(text or "").encode(errors="surrogateescape")
+        await on.write(self.path, edited, mode=mode, owner=owner)
+
+    async def _exact(self, on: Host) -> str:
+        """Give the text with each byte that is no UTF-8 kept (PEP 383): what a host answers has them replaced."""
+        encoded = await on.read(Says(("base64", "-w0", "--", self.path)))
+        try:
+            return base64.b64decode(encoded.stdout).decode(errors="surrogateescape")
+        except ValueError as error:
+            raise Blocked(f"{self.path} cannot be read", host=on.name) from error
 
 
 @dataclass(frozen=True)
