@@ -35,9 +35,7 @@ def cases(keys: list[Key], shard: int, shards: int) -> list[Case]:
         kinds = list(kinds_for(key[0]).items())
         turn = zlib.crc32(repr(key).encode()) % len(kinds)
         taken = [one for one in kinds if ASKED == "all" or ASKED in one[0]]  # all of them where nothing was asked
-        whole_lot = ASKED or key[1].endswith(
-            ("leases", "leases/shipway")
-        )  # a lock left behind keeps everybody out: all kinds, always
+        whole_lot = ASKED or key[1].endswith(("leases", "leases/shipway"))  # a lock left behind keeps all out
         made += [(key, name, spoil) for name, spoil in (taken if whole_lot else kinds[turn : turn + 1])]
     return made
 
