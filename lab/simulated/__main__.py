@@ -18,6 +18,7 @@ from lab.simulated.failures import Spec
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
 from lab.simulated.systems import SYSTEMS
+from shipway.errors import ShipwayError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         asyncio.run(_live(folder, options, with_parent=asked.with_parent))
-    except ValueError as error:
+    except (ValueError, OSError, ShipwayError) as error:
         print(f"SIMULATED lab: {error}", file=sys.stderr)
         return 1
     finally:
@@ -73,9 +74,14 @@ def _tell(folder: Path | None, text: str) -> int:
     import json  # noqa: PLC0415 - only here, and start-up time counts
 
     if folder is None:
-        print("--tell needs --state", file=sys.stderr)
+        print("SIMULATED lab: --tell needs --state", file=sys.stderr)
         return 1
-    print(json.dumps(ask(folder, **json.loads(text)), indent=2))
+    try:
+        answer = ask(folder, **json.loads(text))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        print(f"SIMULATED lab: {str(error).removeprefix('SIMULATED lab: ')}", file=sys.stderr)
+        return 1
+    print(json.dumps(answer, indent=2))
     return 0
 
 

@@ -78,10 +78,14 @@ class SimulatedLab:
         hosts = list(self.hosts.values())
         data = cluster_data(hosts, server.port, self.folder.resolve(), self.options.profile)
         write_cluster_file(self.cluster_file, merged(data, self.site.settings), self.options.cluster)
-        for spec in self.options.drifts:
-            self.drift(spec.host, spec.kind, spec.values)
-        for spec in self.options.failures:
-            self.fail(spec)
+        try:
+            for spec in self.options.drifts:
+                self.drift(spec.host, spec.kind, spec.values)
+            for spec in self.options.failures:
+                self.fail(spec)
+        except ValueError:
+            await self.close()
+            raise
 
     def _listening(self, client: asyncssh.SSHKey) -> tuple[SshServer, list[tuple[str, int, asyncssh.SSHKey]]]:
         """Give a server on addresses 127.B.C.N of which all are free, and the hosts' keys."""
