@@ -91,8 +91,8 @@ def markdown(report: Report) -> str:
     lines = [
         f"# {report.mode.capitalize()} of {report.cluster}: {report.outcome}",
         "",
-        f"Profile `{report.profile}`, {report.seconds:.0f} s, "
-        + ", ".join(f"{count} steps {outcome}" for outcome, count in report.counted.items()),
+        f"Profile `{report.profile}`, {report.seconds:.0f} s, steps: "
+        + ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items()),
         "",
         f"GPUs: {gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified.",
     ]

@@ -17,7 +17,7 @@ from shipway.errors import ErrorReport, ShipwayError, Transient
 from shipway.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import CLUSTER, Mode, Run
-from tasks.stage_result import StageResult, reported, worst
+from tasks.stage_result import WORST_FIRST, StageResult, reported, worst
 
 RunOutcome = Literal["ok", "planned", "drifted", "partial", "failed", "refused"]
 NO_CARDS: dict[str, Any] = {"expected": 0, "allocatable": 0, "verified": 0, "devices": []}
@@ -58,8 +58,9 @@ class Report:
 
     @property
     def counted(self) -> Counter[str]:
-        """Steps by outcome, over all hosts and the cluster."""
-        return Counter(row.outcome for stage in self.stages for row in stage.rows)
+        """Steps by outcome, over all hosts and the cluster; the best first."""
+        found = Counter(row.outcome for stage in self.stages for row in stage.rows)
+        return Counter({outcome: found[outcome] for outcome in reversed(WORST_FIRST) if found[outcome]})
 
     def as_json(self) -> str:
         """Give the report as indented JSON."""
