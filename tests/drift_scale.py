@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from flows import bootstrap
+from flows import admission, bootstrap
 from lab.simulated.control import ask
 from shipway.cluster import Cluster
 from tasks.context import Run, opened
 from tasks.report import Report, report_of
 from tests.bench.scale import recorded
-from tests.faults.plain import plain_on, staged
+from tests.faults.plain import plain_on
 
 ROOT = Path(__file__).parents[1]
 READY = "SIMULATED lab ready: "
@@ -32,14 +32,21 @@ GIGABYTE = 10**9
 CHANGED = 10
 TRIPS = 3
 LIMIT = 3600.0
+RUNS = 4
 
 
 async def joined(file: Path) -> Report:
-    """Bring all hosts up without Prefect, over SSH, without the proof of cards; give the report."""
-    run = Run(Cluster.load(file), "bootstrap")
-    async with opened(run):
-        await bootstrap.brought_up(run)
-        return report_of(run)
+    """Bring all hosts up without Prefect, over SSH, without the proof of cards; give the report of the last run."""
+    for _ in range(RUNS):  # on a busy machine some hosts take longer than they may: the next run completes them
+        began, run = time.monotonic(), Run(Cluster.load(file), "bootstrap")
+        async with opened(run):
+            await bootstrap.brought_up(run)
+            report = report_of(run)
+        print(f"bootstrap: {dict(report.counted)}, {time.monotonic() - began:.0f} s", flush=True)
+        if not report.counted.get("failed"):
+            break
+        print(f"  {report.errors[0].host}: {report.errors[0].cause}", flush=True)
+    return report
 
 
 def passed(file: Path, folder: Path, turn: str) -> dict[str, Any]:
@@ -92,10 +99,11 @@ def main(hosts: int) -> int:
         try:
             if lab.stdout is None or not (line := lab.stdout.readline()).startswith(READY):
                 raise RuntimeError("the SIMULATED lab did not start")
-            file, began = Path(line.removeprefix(READY).strip()), time.monotonic()
-            staged(patch, plain_on)
-            report = asyncio.run(joined(file))
-            print(f"joined: {len(report.hosts)} hosts: {report.counted}; {time.monotonic() - began:.0f} s", flush=True)
+            file = Path(line.removeprefix(READY).strip())
+            for module in (bootstrap, admission):
+                patch.setattr(module, "on", plain_on)
+            if asyncio.run(joined(file)).counted.get("failed"):
+                raise RuntimeError("not all hosts came up")
             wrong = faults(passed(file, folder, "untouched"), hosts, set())
             changed = {f"te{number}" for number in range(2, hosts + 1, max(1, hosts // CHANGED))}
             for name in changed:

@@ -1,0 +1,1 @@
+"""The compose layout started by hand, and looked at with a real browser: `make test-ui`."""
