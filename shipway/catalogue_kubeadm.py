@@ -100,8 +100,9 @@ ENTRIES: tuple[Known, ...] = (
     Known(
         "SHW-481",
         "the API server cannot be reached by the joining host",
-        r"couldn't validate the identity of the API Server: [^\n]*(?:no route to host|connection refused|i/o timeout|"
-        r"Client\.Timeout|deadline exceeded|connection timed out)",
+        r"error execution phase (?:preflight: |kubelet-start: [^\n]*/api/v1)[^\n]*(?:no route to host|"
+        r"connection refused|i/o timeout|Client\.Timeout|deadline exceeded|connection timed out|: EOF)|"
+        r"(?m:^timed out waiting for the condition$)",  # all that `kubeadm token create` says
         "Nothing answers at the API's address from this host: a firewall, another network, or an API that is down.",
         "On the host: `curl -k https://ENDPOINT/healthz`; open TCP 6443 to the control plane (ufw: `sudo ufw allow "
         "6443/tcp`).",

@@ -189,7 +189,7 @@ class Host:
         The unit lives on when the link breaks or the controller dies, and its name is a lock: where an earlier run's
         unit still works, this waits for its end and raises Transient, so that the caller looks again before it acts.
         A `marker` file is removed by the unit itself when the command succeeds: it tells an interrupted operation.
-        Raises DeadlineExceeded after `seconds`, and Transient (SHW-211) where it was stopped from outside.
+        Raises DeadlineExceeded after `seconds`, and Stopped where it was ended from outside.
         """
         unit = f"shipway-{name}"
         if marker:

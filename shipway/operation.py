@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shipway.errors import Transient
+from shipway.errors import Stopped, Transient
 from shipway.facts.fact import Words
 from shipway.script import Output
 
 OPERATIONS = "/run/shipway"
-STOPPED = "SHW-211"
 # systemd-run says "Main processes terminated with: code=exited/status=0" (since systemd 233, where it is not quiet).
 EXITED = "code=exited"
 
@@ -31,7 +30,7 @@ def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
 def ended(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
     """Give the exit status and joined output of the unit, from the outputs of its commands.
 
-    Raises Transient: SHW-205 where another run started it at the same moment, SHW-211 where it was stopped from
+    Raises Transient (SHW-205) where another run started it at the same moment, and Stopped where it was ended from
     outside or its end was not seen. systemd takes SIGTERM for a clean end (systemd.service, SuccessExitStatus), and
     systemd-run ends with 0 as well when it loses systemd ("Failed to query unit state: Connection reset by peer"): a
     host that shuts down does both.
@@ -40,6 +39,5 @@ def ended(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
     if not ran.ok and "already" in ran.stderr and unit in ran.stderr:
         raise Transient(f"another run started {unit} at the same moment", host=host, code="SHW-205")
     if EXITED not in ran.stderr if ran.ok else system.stdout.strip() == "stopping":
-        message = f"{unit} was stopped before it was done: the host shuts down, or somebody stopped it"
-        raise Transient(message, host=host, code=STOPPED, fix="Run again: the step looks at what is half done first.")
+        raise Stopped(f"{unit} was stopped before it was done: the host shuts down, or somebody stopped it", host=host)
     return Output(ran.status, said.stdout, ran.stderr if "Failed to" in ran.stderr else "")

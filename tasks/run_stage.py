@@ -60,7 +60,8 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
     for error in result.errors:
         log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)
     run.view.ended(result)
-    await returned(run, result)
+    if STAGES[stage].retries:
+        await returned(run, result)
     return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
 
 

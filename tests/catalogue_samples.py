@@ -219,6 +219,16 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
         IDENTITY + 'Get "https://192.0.2.99:6443/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s": '
         "dial tcp 192.0.2.99:6443: connect: no route to host",
         IDENTITY + 'Get "https://192.0.2.99:6443/": net/http: request canceled (Client.Timeout exceeded)',
+        (
+            "error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get component "
+            'configs: Get "https://192.0.2.11:6443/api/v1/namespaces/kube-system/configmaps/kube-proxy?timeout=10s": '
+            "dial tcp 192.0.2.11:6443: connect: connection refused"
+        ),
+        (
+            'error execution phase kubelet-start: cannot get Node "w2": Get "https://192.0.2.11:6443/api/v1/nodes/w2": '
+            "dial tcp 192.0.2.11:6443: connect: connection refused"
+        ),
+        "timed out waiting for the condition",
     ),
     "SHW-482": (
         "E1123 kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported",

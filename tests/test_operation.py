@@ -64,23 +64,48 @@ def test_why_a_unit_did_not_start_is_kept() -> None:
     assert ended(UNIT, outputs(1, said), host="w2").stderr == said
 
 
-async def test_a_host_that_stays_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def ran(*sessions: SimpleNamespace, gate: bool = False) -> Any:
+    """Give a run in which these hosts have answered, and the API where `gate`."""
+    by_name = {one.name: one for one in sessions}
+    results = [StageResult("cluster", "control_plane_ready", "ok")] * gate
 
-    async def waited(_run: Any, _stage: str, _check: Any, on: str, *, seconds: float) -> StepResult:
-        asked.append(f"{on} {seconds:.0f}")
-        return StepResult("the host answers again", "ok" if on == "comes-back" else "failed")
+    async def kube() -> SimpleNamespace:
+        return SimpleNamespace(name="cluster")
+
+    return SimpleNamespace(surveys=by_name, gone=set(), session=by_name.get, results=results, kube=kube)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give what was waited for, and for how long; only comes-back does come back."""
+    waits: list[str] = []
+
+    async def waited(_run: Any, _stage: str, _check: Any, on: SimpleNamespace, *, seconds: float) -> StepResult:
+        waits.append(f"{on.name} {seconds:.0f}")
+        return StepResult("it answers again", "ok" if on.name == "comes-back" else "failed")
 
     monkeypatch.setattr(returning, "waited", waited)
-    seen = dict.fromkeys(("comes-back", "stays-away", "refuses"))
-    run: Any = SimpleNamespace(surveys=seen, gone=set(), session=lambda name: name)
+    return waits
 
-    def lost(host: str, code: str) -> StageResult:
-        error = ErrorReport(host, "a step", code, "", "", retryable=True)
-        return StageResult("w2", "join_worker", "failed", errors=(error,))
 
+def lost(host: str, code: str) -> StageResult:
+    """Give a stage that failed with a code."""
+    error = ErrorReport(host, "a step", code, "", "", retryable=True)
+    return StageResult("w2", "join_worker", "failed", errors=(error,))
+
+
+async def test_a_host_that_stays_away_is_waited_for_once(asked: list[str]) -> None:
+    run = ran(*(SimpleNamespace(name=name) for name in ("comes-back", "stays-away", "refuses")))
     for host in ("comes-back", "stays-away", "never-seen"):
         for code in ("SHW-202", "SHW-201", "SHW-211"):
             await returning.returned(run, lost(host, code))
     await returning.returned(run, lost("refuses", "SHW-302"))
     assert asked == ["comes-back 90"] * 3 + ["stays-away 90"]
+
+
+async def test_an_api_that_had_answered_is_waited_for_once(asked: list[str]) -> None:
+    run, never = ran(gate=True), ran()
+    for code in ("SHW-204", "SHW-206", "SHW-481", "SHW-478"):
+        await returning.returned(never, lost("w2", code))
+        await returning.returned(run, lost("w2", code))
+    assert asked == ["cluster 120"]
