@@ -61,6 +61,13 @@ class _Client(asyncssh.SSHClient):
         return True
 
 
+def _fed(process: asyncssh.SSHClientProcess[bytes], stdin: bytes) -> None:
+    """Hand a script its input; one that has failed and ended before it could is no broken connection: it tells why."""
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(stdin)
+        process.stdin.write_eof()
+
+
 class Connection:
     """One SSH connection, made when first needed and made again after it broke; a Shell for host sessions."""
 
@@ -90,8 +97,12 @@ class Connection:
         try:
             async with asyncio.timeout(seconds):
                 # Without input its end must be told: an open input lets a command that reads it wait for ever.
-                feed = {"input": stdin} if stdin else {"stdin": asyncssh.DEVNULL}
-                done = await connection.run(shlex.join((*sudo, "sh", "-c", text)), encoding=None, **feed)
+                feed = asyncssh.PIPE if stdin else asyncssh.DEVNULL
+                command = shlex.join((*sudo, "sh", "-c", text))
+                process = await connection.create_process(command, encoding=None, stdin=feed)
+                if stdin:
+                    _fed(process, stdin)
+                done = await process.wait()
         except TimeoutError as error:
             message = f"no answer within {seconds:.0f} s"
             raise DeadlineExceeded(message, host=self.target.name) from error

@@ -114,6 +114,17 @@ async def test_a_command_fails_hangs_or_lies_as_often_as_asked(place: Place) -> 
     assert "te1" not in text
 
 
+async def test_a_write_that_fails_before_it_reads_its_content_says_why_and_keeps_the_connection(place: Place) -> None:
+    """A full disk, say: the script has ended before the content was sent, and its channel is closed by then."""
+    host = place.session("te1")
+    for nth in range(1, 4):
+        place.lab.fail_command("te1", Failure("exit", f"file{nth}.shipway-new", text="no room for it"))
+        with pytest.raises(CommandFailed, match="no room for it"):
+            await host.write(f"/etc/file{nth}", b"x" * 300_000)
+    await host.write("/etc/file4", b"x" * 300_000)
+    assert await host.read(FileText("/etc/file4")) == "x" * 300_000
+
+
 async def test_a_host_that_is_cut_off_or_refuses_is_unreachable_and_comes_back(place: Place) -> None:
     host = place.session("te2")
     assert await host.read(FileText("/etc/hostname"))
