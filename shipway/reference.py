@@ -104,8 +104,8 @@ def traps_page() -> str:
 {BEGIN}
 What goes wrong when GPU clusters are built, collected from the trackers of projects that do it. Each is answered by a
 step or check (it looks, and most can change), by the solver (it reads the cluster file and refuses or warns before any
-host is touched), by comparing hosts with each other, by a warning of what a host will run into later, by an entry of the
-error catalogue ([errors.md](errors.md)), or by how the whole is built.
+host is touched), by comparing hosts with each other, by a warning of what a host will run into later, by an entry of
+the error catalogue ([errors.md](errors.md)), or by how the whole is built.
 
 {table(("trap", "what happens", "answered by"), rows)}
 {END}
