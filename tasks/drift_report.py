@@ -36,8 +36,9 @@ class DriftReport(Report):
 
 
 def findings_of(run: Run) -> list[Finding]:
-    """Give all findings of a pass, the cluster's last."""
-    return distinct([*(f for some in run.findings.values() for f in some), *run.across, *run.cluster_findings])
+    """Give all findings of a pass in the order of the cluster file's hosts, the cluster's last."""
+    hosts = [f for host in run.hosts for f in run.findings.get(host.name, ())]
+    return distinct([*hosts, *run.across, *run.cluster_findings])
 
 
 def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:

@@ -119,6 +119,12 @@ def test_a_finding_of_two_stages_is_one() -> None:
     assert len(distinct([finding(), finding(stage="nvidia_runtime"), finding("te3")])) == 2
 
 
+def test_findings_stand_in_the_order_of_the_cluster_file_whoever_answered_first() -> None:
+    run = run_of()
+    run.findings = {name: [finding(name)] for name in ("te3", "te1", "te2")}
+    assert [one.host for one in findings_of(run)] == ["te1", "te2", "te3"]
+
+
 def test_what_is_left_stands_worst_first() -> None:
     ends = [finding(step=action).became(action) for action in ("reported", "repaired", "failed", "held back")]  # type: ignore[arg-type]
     assert [one.action for one in left(ends)] == ["failed", "held back", "reported"]
