@@ -102,7 +102,9 @@ class Layout:
             "PREFECT_WORKER_WEBSERVER_PORT": str(self.health[name]),
             "PREFECT_HOME": str(self.folder / "homes" / name),
         }
-        words = [*self.words("worker"), "--name", name, *(["--limit", limit] if limit else [])]
+        words = [*self.words("worker"), "--name", name]
+        if limit:
+            words[words.index("--limit") + 1] = limit
         made = process(words, self.log(name), env=self.environment("worker", **more), cwd=ROOT)
         self.workers[name] = self.until_end.enter_context(made)
 
@@ -115,9 +117,9 @@ class Layout:
         kind = service if service in COMPOSE else "worker"
         words = [self.here(word) for word in COMPOSE[kind]["healthcheck"]["test"][1:]]
         words = [word.replace(":8080", f":{self.health.get(service)}") for word in words]
-        ends = time.monotonic() + seconds
+        ends, worker = time.monotonic() + seconds, self.workers.get(service)
         while (done := subprocess.run(words, env=self.environment(kind), check=False, capture_output=True)).returncode:
-            if time.monotonic() > ends:
+            if time.monotonic() > ends or (worker and worker.poll() is not None):
                 said = self.log(service).read_text(encoding="utf-8", errors="replace")[-1500:]
                 raise TimeoutError(f"{service} is not healthy after {seconds:.0f} s: {done.stderr[-300:]!r}\n{said}")
             time.sleep(1)
