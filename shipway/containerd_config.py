@@ -42,6 +42,9 @@ def parsed(text: str) -> dict[str, Any]:
         raise UnreadableError(f"not TOML: {error}") from error
     if data.get("version") not in (2, 3, 4):
         raise UnreadableError(f"configuration version {data.get('version')!r} is not 2, 3 or 4")
+    disabled = data.get("disabled_plugins", [])
+    if not isinstance(disabled, list) or not all(isinstance(name, str) for name in disabled):
+        raise UnreadableError("disabled_plugins is no list of names")
     return data
 
 
@@ -76,7 +79,8 @@ def _plugin_folder(data: Mapping[str, Any], cni: Path) -> dict[Path, Any]:
 
     Newer containerd has a list `bin_dirs` and refuses both beside each other: the one its default shows is set.
     """
-    if "bin_dirs" in _at(data, cni):
+    shown = _at(data, cni)
+    if isinstance(shown, Mapping) and "bin_dirs" in shown:
         return {(*cni, "bin_dirs"): ["/opt/cni/bin"]}
     return {(*cni, "bin_dir"): "/opt/cni/bin"}
 
@@ -89,6 +93,8 @@ def rendered(default: str, wanted: Wanted) -> str:
         table = data
         for part in path[:-1]:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UnreadableError(f"{part} is no table")
         table[path[-1]] = value
     # `mirrors` and `configs` may not stand beside config_path (containerd docs, cri/registry.md).
     plugin = _V2 if data["version"] == 2 else _IMAGES  # noqa: PLR2004 - layout 2

@@ -66,12 +66,13 @@ def parse(text: str, *, where: str) -> list[Object]:
     """
     try:
         documents = [document for document in yaml.load_all(text, _LOADER) if document is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise Refused(f"manifest {where} is not YAML: {error}", code="SHW-110") from error
     objects: list[Object] = []
     for number, document in enumerate(documents, 1):
         is_list = isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document
-        members = document["items"] or () if is_list else [document]
+        members = (document["items"] or ()) if is_list else [document]
+        members = members if isinstance(members, list | tuple) else [members]
         objects.extend(_whole(obj, f"manifest {where}, document {number}") for obj in members)
     if not objects:
         raise Refused(f"manifest {where} holds no object", code="SHW-110")

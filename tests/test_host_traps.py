@@ -128,7 +128,7 @@ async def test_a_kubelet_that_passes_the_stub_on_is_given_the_real_name_servers(
 
 
 async def test_where_there_are_no_real_ones_a_person_is_warned() -> None:
-    facts: dict[Fact[Any], Any] = {FileText(CONFIG): "resolvConf: /etc/resolv.conf\n", FileText(PLAIN): STUB}
+    facts: dict[Fact[Any], Any] = {FileText(CONFIG): "kind: X\nresolvConf: /etc/resolv.conf\n", FileText(PLAIN): STUB}
     assert await ResolverReal().check(cast("Host", Told(facts))) is None
     assert await noticed(cast("Host", Told(facts))) == (STUBS,)
     assert await noticed(cast("Host", Told({**facts, FileState(REAL): THERE}))) == ()

@@ -17,6 +17,7 @@ from shipway.script import Output
 ABSENT = ("No such file or directory", "Not a directory", "Is a directory", "Too many levels of symbolic links")
 
 
+NO_NAMES = ("", ".", "..")  # each name becomes a path, which may be removed
 KERNEL = ("/proc/", "/sys/")  # what these show may be unreadable by its nature
 
 
@@ -108,8 +109,11 @@ class Listing(Fact[tuple[str, ...]]):
         return ("ls", "-1A", "--", self.path)
 
     def parse(self, output: Output) -> tuple[str, ...]:
-        """Give the names; raises CommandFailed where the directory is there and cannot be read."""
+        """Give the names; one with a newline in it is seen as two, and none leads out of the directory.
+
+        Raises CommandFailed where the directory is there and cannot be read.
+        """
         if not output.ok:
             _absent(self.path, output, "ls")
             return ()
-        return tuple(sorted(output.stdout.splitlines()))
+        return tuple(sorted(name for name in output.stdout.split("\n") if name not in NO_NAMES and "/" not in name))

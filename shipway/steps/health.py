@@ -14,6 +14,7 @@ from shipway.errors import Blocked
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.services import UnitState
+from shipway.foreign_yaml import read_yaml
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 
@@ -42,6 +43,7 @@ CONTROL_PLANE_CERTIFICATES = tuple(
 )
 KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 KUBELET_FILES = (KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env")
+REMAKE = "Make it anew there with `kubeadm upgrade node phase kubelet-config`, then restart the kubelet."
 NO_OPENSSL = 127
 
 
@@ -98,6 +100,20 @@ class DiskRoomLeft:
         return Drift(", ".join(full.values()), want) if full else None
 
 
+async def kubelet_config(on: Host) -> dict[str, Any]:
+    """Give the kubelet's configuration; raises Blocked where none is there that could be changed without a loss."""
+    text = await on.read(FileText(KUBELET_CONFIG))
+    if text is None:
+        raise Blocked("the host has not joined yet", host=on.name)
+    try:
+        config = read_yaml(text)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or "kind" not in config:
+        raise Blocked(f"{KUBELET_CONFIG} is no kubelet configuration", host=on.name, fix=REMAKE)
+    return config
+
+
 @dataclass(frozen=True)
 class KubeletConfigured:
     """The kubelet's file says what the cluster file declares; kubeadm owns the rest of it."""
@@ -107,34 +123,19 @@ class KubeletConfigured:
     wanted: Mapping[str, Any] = field(hash=False)
     name: str = "the kubelet's configuration says what is declared"
 
-    async def _config(self, on: Host) -> dict[str, Any]:
-        text = await on.read(FileText(KUBELET_CONFIG))
-        if text is None:
-            raise Blocked("the host has not joined yet", host=on.name)
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError:
-            config = None
-        return config if isinstance(config, dict) else {}
-
     async def check(self, on: Host) -> Drift | None:
         """Compare the keys that are declared."""
-        config = await self._config(on)
-        if "kind" not in config:
-            raise Blocked(f"{KUBELET_CONFIG} is no kubelet configuration", host=on.name, fix=REMAKE)
+        config = await kubelet_config(on)
         wrong = [key for key, value in self.wanted.items() if config.get(key) != value]
         have = ", ".join(f"{key}: {config.get(key, 'not set')}" for key in wrong)
         return Drift(have, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
         """Set the declared keys, keep every other."""
-        config = await self._config(on)
+        config = await kubelet_config(on)
         info = await on.read(FileState(KUBELET_CONFIG))
         text = yaml.safe_dump({**config, **self.wanted})
         await on.write(KUBELET_CONFIG, text.encode(), mode=info.mode if info else "644")
-
-
-REMAKE = "Make it anew there with `kubeadm upgrade node phase kubelet-config`, then restart the kubelet."
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from shipway.errors import Blocked
+from shipway.foreign_yaml import read_yaml
 from shipway.kube import Kube, Object
 from shipway.kube_looks import why_not_ready
 from shipway.step import Drift
@@ -138,9 +137,9 @@ class KubeadmRemembers:
         """Compare version, networks, endpoint and image repository."""
         found = await on.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
         try:
-            config = yaml.safe_load((found or {}).get("data", {})["ClusterConfiguration"])
+            config = read_yaml((found or {}).get("data", {})["ClusterConfiguration"])
             have = {**config, **(config.get("networking") or {})}
-        except (KeyError, TypeError, yaml.YAMLError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise Blocked(f"{SYSTEM}/kubeadm-config holds no ClusterConfiguration", fix=LOST) from None
         wrong = [key for key, value in self.wanted.items() if str(have.get(key, "")) != value]
         said = ", ".join(f"{key}: {have.get(key, 'not set')}" for key in wrong)

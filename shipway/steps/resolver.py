@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import yaml
 
-from shipway.errors import Blocked
 from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
 from shipway.notices import PLAIN, REAL, only_stubs
 from shipway.step import Drift, Impact
-
-CONFIG = "/var/lib/kubelet/config.yaml"
+from shipway.steps.health import KUBELET_CONFIG as CONFIG
+from shipway.steps.health import kubelet_config
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,9 @@ class ResolverReal:
     impact: ClassVar[Impact] = Impact.SERVICE
     name: str = "pods are given name servers other than the host's own stub"
 
-    async def _config(self, on: Host) -> dict[str, Any]:
-        text = await on.read(FileText(CONFIG))
-        if text is None:
-            raise Blocked("the host has not joined yet", host=on.name)
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError:
-            config = None
-        return config if isinstance(config, dict) else {}
-
     async def check(self, on: Host) -> Drift | None:
         """Compare what the kubelet passes on; kubeadm sets the right one where it sees systemd-resolved at work."""
-        (plain, real), config = await asyncio.gather(on.read(FileText(PLAIN), FileState(REAL)), self._config(on))
+        (plain, real), config = await asyncio.gather(on.read(FileText(PLAIN), FileState(REAL)), kubelet_config(on))
         if (config.get("resolvConf") or PLAIN) != PLAIN or not only_stubs(plain or ""):
             return None
         if real is None:
@@ -46,7 +35,7 @@ class ResolverReal:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
         """Set it in the kubelet's configuration, keep every other key, restart the kubelet; pods go on."""
-        config, info = await self._config(on), await on.read(FileState(CONFIG))
+        config, info = await kubelet_config(on), await on.read(FileState(CONFIG))
         text = yaml.safe_dump({**config, "resolvConf": REAL})
         await on.write(CONFIG, text.encode(), mode=info.mode if info else "644")
         await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))
