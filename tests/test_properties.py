@@ -15,7 +15,7 @@ from shipway import containerd_config
 from shipway.cluster import Cluster
 from shipway.containerd_config import UnreadableError, Wanted
 from shipway.errors import Refused, ShipwayError
-from shipway.facts.commands import Says
+from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
@@ -40,6 +40,7 @@ HOSTILE = st.one_of(
 OUTPUTS = st.builds(Output, st.integers(0, 255), HOSTILE, HOSTILE)
 FACTS: tuple[Fact[Any], ...] = (
     Says(("true",)),
+    Watched(("true",)),
     FileState("/etc/hosts"),
     FileText("/etc/hosts"),
     Listing("/etc"),

@@ -1,0 +1,152 @@
+"""A host that answers anything: every command of a script gets an exit status and texts that hypothesis draws."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import shlex
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import tomli_w
+import yaml
+from hypothesis import strategies as st
+
+import shipway.host
+from lab.simulated.wire import Script, request
+from shipway.cluster import Cluster
+from shipway.errors import ShipwayError
+from shipway.host import Host
+from shipway.script import Output
+from shipway.step import Drift
+from shipway.survey import survey
+from tests.hostile import WHOLE
+from tests.hostile_hosts import all_steps
+
+CLUSTER = Cluster.parse(yaml.safe_dump(WHOLE))
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
+# Words that parsers look for, so that drawn texts come past their first line.
+KEYS = st.sampled_from(
+    re.split(
+        r"\s+",
+        "version plugins io.containerd.grpc.v1.cri io.containerd.cri.v1.runtime io.containerd.cri.v1.images containerd "
+        "disabled_plugins runtimes registry cni runc options bin_dirs pinned_images kind apiVersion clusters users "
+        "contexts current-context user cluster name server",
+    )
+)
+TREES: st.SearchStrategy[Any] = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
+)
+TABLES = st.dictionaries(KEYS, TREES, max_size=5)
+
+
+def toml(data: dict[str, Any]) -> str:
+    """Give data as TOML that begins like a configuration; what TOML cannot say is left out."""
+    return tomli_w.dumps({"version": 2, **plain(data)})
+
+
+def plain(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {key: plain(value) for key, value in part.items() if value is not None}
+    if isinstance(part, list):
+        return [plain(value) for value in part if value is not None]
+    return part if not isinstance(part, int) or abs(part) < 2**60 else 1
+
+
+WORDS = st.sampled_from(
+    re.split(
+        ",",
+        "kubelet,ii ,1.34.2-1.1,active,inactive,LoadState=loaded,ActiveState=failed,644,x.swap,regular file,root:root,"
+        '/etc/hosts,MemTotal:,100%,(UUID: GPU-1),notAfter=Nov 24,0x10de,ID=debian,LISTEN,(("x",10.0.0.1/24,:6443,'
+        "1700000000,ok,=,,\x00,\xe9,999999999999999999999999999999",
+    )
+)
+ROWS = st.lists(st.lists(WORDS, max_size=7), max_size=6).map(
+    lambda rows: "\n".join("|".join(row) if len(row) % 2 else " ".join(row) for row in rows)
+)
+TEXTS = st.one_of(
+    st.text(max_size=120),
+    ROWS,
+    TABLES.map(toml),
+    TREES.map(yaml.safe_dump),
+    st.text("{}[]&*!%@`-: \n0123456789", max_size=60),
+    st.sampled_from(
+        ["x: 2001-13-45", "[" * 1500, "abcdef.0123456789abcdef", "version = 2\nplugins = 5", "{a: 1", "\u2028" * 9]
+    ),
+)
+OUTPUTS = st.builds(Output, st.sampled_from([0, 0, 0, 1, 2, 124, 126, 127, 137, 255]), TEXTS, TEXTS)
+
+
+@dataclass
+class FuzzedShell:
+    """A Shell whose host answers what is drawn, a few answers in turn; where `cut`, it breaks off in the middle."""
+
+    outputs: list[Output]
+    cut: bool
+    turn: Iterator[Output] = field(init=False)
+    commands: int = 0
+
+    def __post_init__(self) -> None:
+        """Start with the first answer."""
+        self.turn = itertools.cycle(self.outputs)
+
+    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+        """Answer in the frame that was asked for; a change that fails ends the script, as the prologue says."""
+        del stdin, seconds
+        script = request(shlex.join(("sh", "-c", text))).script
+        assert isinstance(script, Script)
+        out = err = ""
+        for number, line in enumerate(script.lines):
+            if self.cut and number > len(script.lines) // 2:
+                break
+            answer = next(self.turn)
+            self.commands += 1
+            out += f"{answer.stdout}\n{script.boundary} {answer.status}\n"
+            err += f"{answer.stderr}\n{script.boundary}\n"
+            if line.verb == "d" and answer.status:
+                break
+        return out, err
+
+    async def forward(self, address: str, port: int) -> int:
+        """Give a port that nobody listens on."""
+        del address, port
+        return 1
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Waits for an operation of an earlier run are over at once: a host that says "active" says so for ever."""
+    quick = types.SimpleNamespace(**vars(asyncio))
+    quick.sleep = lambda _: asyncio.sleep(0)
+    quick.timeout = lambda _: asyncio.timeout(0.01)
+    with mock.patch.object(shipway.host, "asyncio", quick):
+        yield
+
+
+async def everything_on(outputs: list[Output], *, cut: bool) -> Counter[str]:
+    """Let every step look and work on such a host; gives how each ended. Whatever is no error of ours is raised."""
+    ends: Counter[str] = Counter()
+    shell = FuzzedShell(outputs, cut)
+    control = Host("te1", FuzzedShell(outputs, cut))
+    deeds: list[Callable[[Host], Any]] = [survey]
+    for step in all_steps(CLUSTER, control):
+        deeds.append(step.check)
+        deeds += [lambda on, step=step: step.apply(on, Drift("this", "that"))] if hasattr(step, "apply") else []
+    for deed in deeds:
+        try:
+            async with asyncio.timeout(20):
+                await deed(Host("te2", shell))
+        except ShipwayError as error:
+            str(error).encode()
+            ends[type(error).__name__] += 1
+        else:
+            ends["done"] += 1
+        control.forget()
+    ends["commands"] = shell.commands
+    return ends
