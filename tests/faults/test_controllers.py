@@ -31,7 +31,7 @@ PLACES = (  # te3 does what te2 does
     ("control_plane", "te1"),
     ("join_worker", "te2"),
     *(("node_settings", host) for host in ("te1", "te2")),
-    *((stage, "cluster") for stage in ("control_plane_ready", "pod_network", "device_plugin")),
+    *((stage, "cluster") for stage in ("control_plane_ready", "pod_network", "device_plugin", "dashboard")),
     *((stage, "cluster") for stage in ("nodes_ready", "cards_allocatable", "gpu_proof")),
 )
 RANDOM = 16
