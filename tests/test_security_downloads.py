@@ -1,0 +1,138 @@
+"""What is downloaded is checked before it is used: keys by fingerprint, and nothing beside the pinned one is kept."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from dataclasses import dataclass, field
+
+import pytest
+from pysequoia import Tsk
+
+from lab.simulated.wire import Line, request
+from shipway.cluster_parts import AptRepository, Key
+from shipway.errors import Permanent, ShipwayError
+from shipway.host import Host
+from shipway.operation import EXITED
+from shipway.signing_key import read_key
+from shipway.step import Drift
+from shipway.steps.apt import RepositoryIs
+
+PINNED, OTHER = (Tsk.generate(f"{name} <{name}@example.com>").extract_certificate() for name in ("site", "evil"))
+FINGERPRINT = PINNED.fingerprint.upper()
+LIST = "/etc/apt/sources.list.d/shipway-docker.list"
+KEYRING = "/etc/apt/keyrings/shipway-docker.asc"
+
+
+def binary(armored: str) -> bytes:
+    """Give an armored key as bytes."""
+    body = armored.split("\n\n", 1)[1].split("\n=", 1)[0].split("-----END", 1)[0]
+    return base64.b64decode("".join(body.split()))
+
+
+TWO = {
+    "two armored blocks": f"{PINNED}\n{OTHER}".encode(),
+    "the other first": f"{OTHER}\n{PINNED}".encode(),
+    "one binary ring": binary(str(OTHER)) + binary(str(PINNED)),
+}
+
+
+@dataclass
+class Serving:
+    """A Shell whose host downloads this key; everything else it does well, and says nothing."""
+
+    key: bytes
+    lines: list[Line] = field(default_factory=list)
+    fed: bytes = b""
+
+    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+        """Answer every command."""
+        del seconds
+        script = request(shlex.join(("sh", "-c", text))).script
+        assert script
+        self.lines += script.lines
+        self.fed += stdin
+        said = [base64.b64encode(self.key).decode() if "base64" in line.words else "" for line in script.lines]
+        heard = [EXITED if line.words[0] == "systemd-run" else "" for line in script.lines]
+        out = "".join(f"{one}\n{script.boundary} 0\n" for one in said)
+        return out, "".join(f"{one}\n{script.boundary}\n" for one in heard)
+
+    async def forward(self, address: str, port: int) -> int:
+        """Lead nowhere."""
+        raise NotImplementedError(address, port)
+
+
+def repository(fingerprint: str | None = FINGERPRINT) -> RepositoryIs:
+    key = Key(url="https://mirror.example.com/key.asc", fingerprint=fingerprint)
+    return RepositoryIs("docker", AptRepository(uri="https://mirror.example.com", suite="/", key=key), (1, 34))
+
+
+@pytest.mark.parametrize("served", TWO)
+def test_of_a_key_file_with_another_key_in_it_only_the_pinned_one_is_kept(served: str) -> None:
+    key = read_key(TWO[served], FINGERPRINT)
+    assert key.fingerprints == (FINGERPRINT,)
+    again = read_key(key.armored.encode())
+    assert again.fingerprints == (FINGERPRINT,)
+    assert OTHER.fingerprint.upper() not in key.armored.upper().replace(" ", "")
+
+
+@pytest.mark.parametrize("served", TWO)
+async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
+    shell = Serving(TWO[served])
+    await repository().apply(Host("w1", shell), Drift("", ""))
+    assert shell.fed.count(b"BEGIN PGP PUBLIC KEY BLOCK") == 1
+    armored = shell.fed[: shell.fed.index(b"-----END PGP PUBLIC KEY BLOCK-----\n") + 35]
+    assert read_key(armored).fingerprints == (FINGERPRINT,)
+
+
+@pytest.mark.parametrize(
+    "served", [str(OTHER).encode(), b"", b"<html>403</html>", "not ASCII: \u00e9".encode(), str(PINNED).encode()[:200]]
+)
+async def test_another_key_or_none_is_refused_and_nothing_is_put_in_place(served: bytes) -> None:
+    shell = Serving(served)
+    with pytest.raises(Permanent, match="is not accepted") as refused:
+        await repository().apply(Host("w1", shell), Drift("", ""))
+    assert refused.value.code == "SHW-306"
+    assert shell.fed == b""
+    assert not [line for line in shell.lines if line.words[0] == "mv" or "update" in line.words]
+
+
+async def test_a_keyring_that_was_changed_or_holds_another_key_is_drift() -> None:
+    digest = hashlib.sha256(b"key").hexdigest()
+    for have, noted, fingerprints, drifts in (
+        (digest, digest, FINGERPRINT, False),
+        ("0" * 64, digest, FINGERPRINT, True),
+        (digest, digest, f"{FINGERPRINT},{OTHER.fingerprint.upper()}", True),
+        (digest, digest, OTHER.fingerprint.upper(), True),
+    ):
+
+        class Answering(Serving):
+            async def script(
+                self,
+                text: str,
+                *,
+                stdin: bytes = b"",
+                seconds: float,
+                have: str = have,
+                note: str = f"{noted} {fingerprints} 0\n",
+            ) -> tuple[str, str]:
+                del stdin, seconds
+                script = request(shlex.join(("sh", "-c", text))).script
+                assert script
+                said = {
+                    "/var/lib/shipway/apt-docker.accepted": note,
+                    LIST: f"deb [signed-by={KEYRING}] https://mirror.example.com /\n",
+                }
+                out = ""
+                for line in script.lines:
+                    answer = said.get(line.words[-1], "") if line.words[0] == "cat" else ""
+                    answer = f"644|root:root|1|regular file|{KEYRING}\n" if line.words[0] == "stat" else answer
+                    answer = f"{have}  {KEYRING}\n" if line.words[0] == "sha256sum" else answer
+                    out += f"{answer}\n{script.boundary} 0\n"
+                return out, f"\n{script.boundary}\n" * len(script.lines)
+
+        found = await repository().check(Host("w1", Answering(b"")))
+        assert (found is not None) is drifts, (have, fingerprints, found)
+    with pytest.raises(ShipwayError):
+        await repository("0" * 40).apply(Host("w1", Serving(str(PINNED).encode())), Drift("", ""))
