@@ -13,6 +13,7 @@ from lab.simulated.failures import Failure, Spec
 from lab.simulated.options import Options
 from shipway.errors import (
     ApiUnavailable,
+    Blocked,
     CommandFailed,
     ConnectionLost,
     DeadlineExceeded,
@@ -25,6 +26,7 @@ from shipway.facts.files import FileText
 from shipway.host import Command
 from shipway.kube import Kube
 from shipway.step import Impact
+from shipway.steps.init import ADMIN, UserHasKubeconfig
 from tests.simulated_place import PREPARATION, Place, failed, outcomes, simulated_place
 
 AT_ONCE = Options(hosts=2, scale=0.0, cluster={"ssh": {"connect_seconds": 1.0}})
@@ -217,3 +219,21 @@ async def test_a_locked_dpkg_is_waited_for_and_then_named(place: Place) -> None:
     await place.session("te1").do(Command(("apt-get", "update")), Command(("apt-get", "-y", "install", "jq")))
     said = await place.session("te1").read(Says(("apt-mark", "showhold")))
     assert said.ok
+
+
+async def test_the_admin_kubeconfig_goes_to_the_home_and_group_that_the_host_knows(place: Place) -> None:
+    machine, host, step = place.machine("te1"), place.session("te1"), UserHasKubeconfig("ops")
+    with pytest.raises(Blocked):
+        await step.check(host)
+    machine.files.write(ADMIN, b"secret", mode=0o600)
+    machine.files.write("/etc/passwd", b"root:x:0:0:root:/root:/bin/bash\nops:x:1000:27::/net/homes/ops:/bin/sh\n")
+    machine.files.make_directory("/net/homes/ops")
+    (result,) = await place.run([step], "te1")
+    assert result.outcome == "changed", result
+    node = machine.files.node("/net/homes/ops/.kube/config")
+    assert node is not None
+    assert (node.mode, node.owner) == (0o600, "ops:sudo")
+    machine.files.write("/etc/passwd", b"root:x:0:0:root:/root:/bin/bash\n")
+    (result,) = await place.run([step], "te1")
+    assert result.outcome == "failed"
+    assert "knows no user ops with a home" in str(result.error)

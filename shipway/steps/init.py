@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ApiUnavailable, Blocked, Refused
+from shipway.errors import ApiUnavailable, Blocked, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
@@ -24,6 +24,7 @@ CNI = "/etc/cni/net.d"
 STARTED = "/var/lib/shipway/init-started"
 State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign", "at work"]
 OPERATION = "kubeadm-init"
+_PASSWD_FIELDS = 7  # passwd(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,24 +152,38 @@ class UserHasKubeconfig:
         return f"{self.user} has the admin kubeconfig"
 
     @property
-    def _path(self) -> str:
-        return "/root/.kube/config" if self.user == "root" else f"/home/{self.user}/.kube/config"
+    def _usual(self) -> str:
+        return "/root" if self.user == "root" else f"/home/{self.user}"
+
+    async def _place(self, on: Host) -> tuple[str, str]:
+        """Give the file's path in the user's home, and the number of the user's own group, as the host knows them."""
+        known = await on.read(Says(("getent", "passwd", self.user)))
+        fields = known.stdout.strip().split(":")
+        if len(fields) < _PASSWD_FIELDS or not fields[5].startswith("/") or not fields[3].isdigit():
+            fix = f"See `getent passwd {self.user}` on it: `ssh.user` needs a home and a group there."
+            message = f"the host knows no user {self.user} with a home"
+            raise Permanent(message, host=on.name, code="SHW-316", fix=fix)
+        return f"{fields[5]}/.kube/config", fields[3]
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare digests, mode and owner; the content stays on the host."""
-        admin, own = await on.read(FileState(ADMIN), FileState(self._path))
+        """Compare digests, mode and owner; the content stays on the host. An unusual home costs a second look."""
+        (admin, _), (path, _) = await asyncio.gather(
+            on.read(FileState(ADMIN), FileState(f"{self._usual}/.kube/config")), self._place(on)
+        )
         if admin is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
+        own = await on.read(FileState(path))
         if own and own.sha256 == admin.sha256 and own.mode == "600" and own.owner.startswith(f"{self.user}:"):
             return None
-        return Drift("another one" if own else "none", f"{self._path}, mode 600")
+        return Drift("another one" if own else "none", f"{path}, mode 600")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - it is copied whole
         """Copy it on the host."""
-        folder = self._path.rsplit("/", 1)[0]
+        path, group = await self._place(on)
+        folder = path.rsplit("/", 1)[0]
         await on.do(
-            Command(("install", "-d", "-m", "700", "-o", self.user, "-g", self.user, folder)),
-            Command(("install", "-m", "600", "-o", self.user, "-g", self.user, ADMIN, self._path)),
+            Command(("install", "-d", "-m", "700", "-o", self.user, "-g", group, "--", folder)),
+            Command(("install", "-m", "600", "-o", self.user, "-g", group, "--", ADMIN, path)),
         )
 
 

@@ -34,13 +34,19 @@ def _bad_owner(asked: Parsed) -> str:
     return user if user and user not in _USERS else ""
 
 
+def _group(call: Call, asked: str) -> str:
+    """Give a group's name; a number that is known is turned into it."""
+    rows = (line.split(":") for line in call.host.files.text("/etc/group").splitlines())
+    return next((row[0] for row in rows if row[2:3] == [asked]), asked)
+
+
 @program("install")
 async def install(call: Call) -> int:
     """Copy files or make directories with mode and owner."""
     asked = parse(call.args, flags="-D -d -v -T", values="-m -o -g")
     mode = int(asked.value("-m", default="755"), 8)
-    user, group = asked.value("-o", default="root"), asked.value("-g", default="root")
     files = call.host.files
+    user, group = asked.value("-o", default="root"), _group(call, asked.value("-g", default="root"))
     if _bad_owner(asked):
         return call.warn(f"install: invalid user '{user}'")
     denied = [path for path in asked.rest[-1:] if _denied(call, path)]
