@@ -25,16 +25,28 @@ KNOWN: tuple[Known, ...] = (
 )
 
 
+# What programs say whether all is well or not; in front of the line that tells it only hides that.
+_BESIDE = re.compile(
+    r"W: Download is performed unsandboxed|\[init\] Using|To see the stack trace of this error|"
+    r"\[preflight\] (?:Running|Reading|FYI|If you know|Pulling|This might|You can also)"
+)
+
+
 def diagnose(text: str) -> Known | None:
     """Give the first entry whose pattern is found in the text, or None."""
     return next((entry for entry in KNOWN if re.search(entry.pattern, text)), None)
+
+
+def _telling(text: str) -> str:
+    """Give the lines that tell something of the failure."""
+    return "\n".join(line for line in text.splitlines() if not _BESIDE.match(line.strip()))
 
 
 def failure(what: str, output: Output, *, host: str = "") -> CommandFailed:
     """Give the error of a command that failed: the catalogue's cause and fix where it knows the output."""
     text = redact(f"{output.stderr}\n{output.stdout}")
     known = diagnose(text) or next((entry for entry in VAGUE if re.search(entry.pattern, text)), None)
-    said = tail(output.stderr) or tail(output.stdout) or "no output"
+    said = tail(_telling(output.stderr)) or tail(_telling(output.stdout)) or "no output"
     message = f"`{what}` ended with exit status {output.status}: {said}"
     if known is None:
         return CommandFailed(message, exit_status=output.status, output=tail(text, 40), host=host)

@@ -69,3 +69,15 @@ def test_an_unknown_failure_says_what_was_said() -> None:
     assert (error.code, error.may_retry) == ("SHW-400", False)
     assert "no output" in error.message
     assert failure("x", Output(2, "out\n", "err\n")).message.endswith("err")
+
+
+def test_the_line_that_tells_the_failure_is_not_hidden_among_what_is_always_said() -> None:
+    said = (
+        "[init] Using Kubernetes version: v1.20.2\n[preflight] Running pre-flight checks\n"
+        "error execution phase preflight: [preflight] Some fatal errors occurred:\n\t[ERROR Port-6443]: Port 6443 is "
+        "in use\n[preflight] If you know what you are doing, you can make a check non-fatal with "
+        "`--ignore-preflight-errors=...`\nTo see the stack trace of this error execute with --v=5 or higher\n"
+    )
+    error = failure("kubeadm init", Output(1, said, ""))
+    assert error.code == "SHW-474"
+    assert error.message.endswith("errors occurred:\n\t[ERROR Port-6443]: Port 6443 is in use)")
