@@ -107,7 +107,7 @@ def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_j
     ]
     finding = next(f for f in report.findings if f.host == "te4")
     assert finding.command == f"python -m flows.bootstrap {scene.declared} --host te4"
-    keep("a declared host never joined", finding, "simulated")
+    keep("a declared host never joined (SIMULATED)", finding, "simulated")
 
 
 def test_a_service_of_the_dashboard_that_was_edited_is_put_right(scene: Scene) -> None:
@@ -117,7 +117,7 @@ def test_a_service_of_the_dashboard_that_was_edited_is_put_right(scene: Scene) -
     own = [finding for finding in report.findings if finding.host == "cluster"]  # /etc/hosts: te4 was declared before
     assert [finding.action for finding in own] == ["repaired"]
     assert "dashboard" in own[0].step
-    keep("the dashboard's service is edited", own[0], "simulated")
+    keep("the dashboard's service is edited (SIMULATED)", own[0], "simulated")
 
 
 def test_above_what_is_allowed_is_reported_with_its_command(scene: Scene) -> None:
