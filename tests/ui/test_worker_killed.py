@@ -59,8 +59,8 @@ async def budget_gone(kube: Kube) -> None:
 
 
 async def taken_away(kube: Kube) -> None:
-    """Take the deployment away again."""
-    await kube.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": META, "spec": {"replicas": 0}})
+    """Let the deployment hold nothing any more."""
+    await kube.patch("apps/v1", "Deployment", "kept", {"spec": {"replicas": 0}}, "default")
 
 
 def test_a_worker_killed_in_the_middle_of_a_drain_leaves_nothing_that_the_next_pass_does_not_finish(site: Site) -> None:
