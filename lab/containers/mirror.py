@@ -10,20 +10,24 @@ from lab.containers.hosts import MIRROR
 
 ASIDE = "8000"  # where the mirror answers with a status while requests for port 80 are led there
 PID = "/run/answers.pid"
+LOG = "/run/answers.log"
 # What a proxy or content network in front of a source says: a status and a line of text for every request.
 ANSWERS = """
 import http.server, os, pathlib, sys
-status, root = int(sys.argv[1]), int(sys.argv[2])
+status, port, pid, log = int(sys.argv[1]), int(sys.argv[2]), *map(pathlib.Path, sys.argv[3:])
 class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(root if self.path == "/" else status)
+        with log.open("a") as file:
+            file.write(f"{self.client_address[0]} {self.headers.get('User-Agent')} {self.path}\\n")
+        self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
     do_HEAD = do_GET
     def log_message(self, *words):
         pass
-server = http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[3])), Answers)
-pathlib.Path(sys.argv[4]).write_text(str(os.getpid()))
+server = http.server.ThreadingHTTPServer(("0.0.0.0", port), Answers)
+log.write_text("")
+pid.write_text(str(os.getpid()))
 server.serve_forever()
 """
 
@@ -43,13 +47,17 @@ class Mirror:
         # The container itself may not change its rules: this one command of it may.
         self.engine.docker("exec", "--privileged", MIRROR, "iptables", "-w", "-t", "nat", what, *rule)
 
-    def answer(self, status: int, *, root: int | None = None) -> None:
-        """Answer every request for packages with an HTTP status, `/` with another one where that is asked for."""
+    def answer(self, status: int) -> None:
+        """Answer every request for packages with an HTTP status."""
         self.serve()
-        words = ("python3", "-c", ANSWERS, str(status), str(root or status), ASIDE, PID)
+        words = ("python3", "-c", ANSWERS, str(status), ASIDE, PID, LOG)
         self.engine.docker("exec", "--detach", MIRROR, *words)
         wait_until("the mirror's other server answers", self._look, seconds=10, every=0.1)
         self._lead("-I")
+
+    def asked(self) -> list[str]:
+        """Give who asked for what since the mirror answers so: lines of address, program and path."""
+        return self._run("cat", LOG).splitlines()
 
     def _look(self) -> str | None:
         return None if self._run("sh", "-c", f"[ ! -s {PID} ] || echo yes") else "not started yet"
