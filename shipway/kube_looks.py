@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from shipway.foreign_numbers import whole
+
 CARD = "nvidia.com/gpu"
 # What the server itself writes, at every write or on its own: never a reason to apply.
 SERVERS_OWN = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"})
@@ -40,7 +42,7 @@ def why_not_ready(node: Mapping[str, Any] | None) -> str:
 def cards(node: Mapping[str, Any], part: str = "allocatable") -> int:
     """Give how many cards a node offers (`allocatable`) or has (`capacity`)."""
     amount = ((node.get("status") or {}).get(part) or {}).get(CARD, 0)
-    return int(amount) if str(amount).isdigit() else 0
+    return whole(str(amount)) or 0
 
 
 def cards_asked(pod: Mapping[str, Any]) -> int:
@@ -51,7 +53,7 @@ def cards_asked(pod: Mapping[str, Any]) -> int:
     for container in (pod.get("spec") or {}).get("containers") or ():
         resources = container.get("resources") or {}
         asked = (resources.get("limits") or resources.get("requests") or {}).get(CARD, 0)
-        total += int(asked) if str(asked).isdigit() else 0
+        total += whole(str(asked)) or 0
     return total
 
 

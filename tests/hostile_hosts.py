@@ -61,6 +61,7 @@ def told(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
         "kubeadm": "abcdef.0123456789abcdef\n",
         "curl": "200",
         "date": "1700000000.0",
+        "getent": f"ops:x:1000:1000::/home/$(touch {MARK}):/bin/sh\n",
         "containerd-default": f'version = 2\n[plugins."$(touch {MARK})"]\n"; touch {MARK}" = "`touch {MARK}`"\n',
         "base64": apt_key.decode(),
         "uname": f"x86_64;touch {MARK}",

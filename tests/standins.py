@@ -10,7 +10,20 @@ from pathlib import Path
 NAMES = (
     *("apt-cache", "apt-get", "apt-helper", "apt-mark", "base64", "bash", "cat", "chmod", "chown", "cloud-init"),
     *("containerd", "cp", "crictl", "ctr", "curl", "date", "dd", "df", "dmesg", "dpkg", "dpkg-query", "env", "find"),
-    *("grep", "hostnamectl", "install", "ip", "iptables", "journalctl", "kubeadm", "ls", "modprobe", "mkdir", "mv"),
+    *(
+        "getent",
+        "grep",
+        "hostnamectl",
+        "install",
+        "ip",
+        "iptables",
+        "journalctl",
+        "kubeadm",
+        "ls",
+        "modprobe",
+        "mkdir",
+        "mv",
+    ),
     *("nproc", "nvidia-ctk", "nvidia-smi", "openssl", "rm", "sh", "sha256sum", "sleep", "ss", "stat", "sudo"),
     *("swapoff", "sysctl", "systemctl", "systemd-run", "timeout", "touch", "uname"),
 )

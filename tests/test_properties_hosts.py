@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tomli_w
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import shipway.facts
@@ -22,6 +22,7 @@ from shipway.containerd_config import UnreadableError, Wanted, differences, rend
 from shipway.containerd_config import settings as wanted_settings
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
+from shipway.foreign_numbers import whole
 from shipway.foreign_yaml import read_yaml
 from shipway.manifests import parse
 from shipway.script import Output
@@ -30,7 +31,13 @@ from tests.fuzz_host import OUTPUTS, TABLES, TEXTS, TREES, everything_on, hurrie
 from tests.hostile import KEY, OTHER, WHOLE, places, with_value
 from tests.test_properties import FACTS
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+# Without shrinking, which takes minutes here: the long run (tests/faults/test_fuzz.py) shrinks what is found.
+QUICK = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 PLACES = [(data, where) for data in (WHOLE, OTHER) for where, _ in places(data)]
 
 
@@ -46,6 +53,10 @@ def test_no_kind_of_fact_is_left_out() -> None:
 @example(outputs=[Output(0, "x: 2001-13-45", "")], cut=False)
 @example(outputs=[Output(0, "version = 2\nplugins = 5", "")], cut=False)
 @example(outputs=[Output(0, "\u00e9", "")], cut=False)
+@example(outputs=[Output(0, "MemTotal: k", "")], cut=False)
+@example(outputs=[Output(0, "MemTotal:", "")], cut=False)
+@example(outputs=[Output(0, "\u00b2", "")], cut=False)
+@example(outputs=[Output(0, "9" * 5000, "")], cut=False)
 @QUICK
 def test_a_step_on_a_host_that_answers_anything_ends_as_one_of_our_errors_at_worst(
     outputs: list[Output],
@@ -139,6 +150,11 @@ def test_the_solver_judges_any_versions_and_networks(versions: dict[str, str], p
     except Refused:
         return
     assert all(isinstance(warning, str) for warning in warnings_of(cluster))
+
+
+def test_a_number_is_whole_or_none() -> None:
+    told = {" 12\n": 12, "0": 0, "\u00b2": None, "\u0663": None, "9" * 5000: None, "": None, "-1": None, "1 2": None}
+    assert {text: whole(text) for text in told} == told
 
 
 def test_the_fuzzed_host_does_reach_steps() -> None:

@@ -177,6 +177,7 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
     given = {word for words in watched.words for word in words}
     if host == "far":  # its names did become words of commands
         assert {f"$(touch${{IFS}}{MARK}).swap", f"/etc/cni/net.d/$(touch {MARK})"} <= given
+        assert f"/home/$(touch {MARK})/.kube/config" in given
     if host == "far" and file == "as it may be":
         assert f"/etc/apt/sources.list.d/a;touch {MARK};.list" in given
         assert f"kubelet=1.34.2-$(touch {MARK})" in given

@@ -117,12 +117,12 @@ async def test_the_users_kubeconfig_is_private_from_before_its_first_byte(
     admin = tmp_path / "admin.conf"
     admin.write_bytes(SECRET * 100)
     admin.chmod(0o644)  # kubeadm makes it 600; this is the worst there may be
-    user = getpass.getuser()
+    home = tmp_path / "home"
+
+    async def place(*_: Any) -> tuple[str, str]:
+        return f"{home}/.kube/config", str(os.getgid())
+
     monkeypatch.setattr(init, "ADMIN", str(admin))
-
-    async def place(_step: UserHasKubeconfig, _on: Host) -> tuple[str, str]:
-        return str(tmp_path / "home" / ".kube" / "config"), str(os.getgid())
-
     monkeypatch.setattr(UserHasKubeconfig, "_place", place)
 
     class Kept(Host):
@@ -132,7 +132,7 @@ async def test_the_users_kubeconfig_is_private_from_before_its_first_byte(
             self.kept = commands
 
     host = Kept("here", None)  # type: ignore[arg-type] - nothing is sent
-    await UserHasKubeconfig(user).apply(host, Drift("none", "one"))
+    await UserHasKubeconfig(getpass.getuser()).apply(host, Drift("none", "one"))
     (tmp_path / "home").mkdir()
     run_in_a_real_shell(host.kept[:1])
     with watched(tmp_path / "home" / ".kube") as seen:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from shipway.catalogue import failure
 from shipway.facts.fact import Fact, Words
+from shipway.foreign_numbers import whole
 from shipway.script import Output
 
 ABSENT = ("No such file or directory", "Not a directory", "Is a directory", "Too many levels of symbolic links")
@@ -63,8 +64,9 @@ class FileState(Fact[FileInfo | None]):
         for line in outputs[0].stdout.splitlines():
             mode, owner, changed, kind, path = (*line.split("|", 4), "", "", "", "", "")[:5]
             seen.add(path)
-            if kind.startswith("regular") and changed.isdigit():
-                states[path] = (mode, owner, int(changed))
+            when = whole(changed)
+            if kind.startswith("regular") and when is not None:
+                states[path] = (mode, owner, when)
         digests: dict[str, str] = {}
         for line in outputs[1].stdout.splitlines():
             digest, _, path = line.partition("  ")

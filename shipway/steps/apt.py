@@ -15,6 +15,7 @@ from shipway.cluster_parts import AptRepository
 from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
+from shipway.foreign_numbers import whole
 from shipway.host import Command, Host
 from shipway.signing_key import SigningKey, read_key
 from shipway.step import Drift, Impact
@@ -132,7 +133,7 @@ class RepositoryIs:
             return Drift("no key that was checked", f"key {pinned or 'checked'}")
         if pinned and pinned != fingerprints:
             return Drift(f"key {fingerprints}", f"key {pinned}")
-        expired = expires.isdigit() and 0 < int(expires) < time.time()
+        expired = 0 < (whole(expires) or 0) < time.time()
         return Drift("the key is expired", "a living key") if expired else None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - all of it is made so

@@ -14,6 +14,7 @@ from shipway.errors import Blocked
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.services import UnitState
+from shipway.foreign_numbers import whole
 from shipway.foreign_yaml import read_yaml
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
@@ -94,7 +95,7 @@ class DiskRoomLeft:
         for line in said.splitlines()[1:]:
             fields = line.split()
             percent = fields[4].removesuffix("%") if len(fields) > 5 else ""  # noqa: PLR2004 - df -P has six columns
-            if percent.isdigit() and int(percent) > FULL_PERCENT:
+            if (whole(percent) or 0) > FULL_PERCENT:
                 full[fields[5]] = f"{fields[5]} {percent} % full"
         want = f"at most {FULL_PERCENT} % (the kubelet evicts pods above)"
         return Drift(", ".join(full.values()), want) if full else None

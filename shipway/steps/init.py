@@ -13,6 +13,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
 from shipway.facts.services import UnitState
+from shipway.foreign_numbers import whole
 from shipway.host import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, init_documents
 from shipway.step import Drift, Impact
@@ -159,7 +160,7 @@ class UserHasKubeconfig:
         """Give the file's path in the user's home, and the number of the user's own group, as the host knows them."""
         known = await on.read(Says(("getent", "passwd", self.user)))
         fields = known.stdout.strip().split(":")
-        if len(fields) < _PASSWD_FIELDS or not fields[5].startswith("/") or not fields[3].isdigit():
+        if len(fields) < _PASSWD_FIELDS or not fields[5].startswith("/") or whole(fields[3]) is None:
             fix = f"See `getent passwd {self.user}` on it: `ssh.user` needs a home and a group there."
             message = f"the host knows no user {self.user} with a home"
             raise Permanent(message, host=on.name, code="SHW-316", fix=fix)

@@ -12,6 +12,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing
 from shipway.facts.kernel import Sysctl
 from shipway.facts.services import UnitState
+from shipway.foreign_numbers import whole
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 
@@ -87,8 +88,9 @@ class SysctlsLive:
 
 def _enough(key: str, have: str | None, want: str) -> bool:
     """Limits of inotify may be higher than asked; everything else must be equal."""
-    if have is not None and key.startswith("fs.inotify.") and have.isdigit():
-        return int(have) >= int(want)
+    limit = whole(have or "") if key.startswith("fs.inotify.") else None
+    if limit is not None:
+        return limit >= int(want)
     return have == want
 
 

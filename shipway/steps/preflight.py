@@ -9,6 +9,7 @@ from typing import ClassVar
 from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
+from shipway.foreign_numbers import whole
 from shipway.host import Host
 from shipway.step import Drift
 from shipway.steps.apt import ARCHITECTURES, os_release
@@ -58,13 +59,12 @@ class SizeEnough:
         cpus, memory, disk = await on.read(Says(("nproc",)), FileText("/proc/meminfo"), Says(("df", "-Pk", "/var/lib")))
         need_cpus, need_mb = CONTROL_PLANE if self.control_plane else WORKER
         wrong = []
-        count = int(cpus.stdout) if cpus.stdout.strip().isdigit() else 0
-        megabytes = next(
-            (int(line.split()[1]) // 1024 for line in (memory or "").splitlines() if line.startswith("MemTotal:")), 0
-        )
+        count = whole(cpus.stdout) or 0
+        told = (line for line in (memory or "").splitlines() if line.startswith("MemTotal:"))
+        megabytes = (whole(next(told, "").removeprefix("MemTotal:").removesuffix("kB")) or 0) // 1024
         last = disk.stdout.strip().splitlines()[-1:]
         fields = last[0].split() if last else []
-        free = int(fields[3]) / 2**20 if len(fields) > 3 and fields[3].isdigit() else 0.0  # noqa: PLR2004 - column 4
+        free = (whole("".join(fields[3:4])) or 0) / 2**20
         if count < need_cpus:
             wrong.append(f"{count} CPU")
         if megabytes < need_mb:
@@ -116,7 +116,7 @@ class PortsFree:
         for line in sockets.stdout.splitlines():
             fields = line.split()
             port = fields[3].rsplit(":", 1)[-1] if len(fields) > 3 else ""  # noqa: PLR2004 - local address
-            if port.isdigit() and int(port) in self.ports:
+            if whole(port) in self.ports:
                 owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "unknown"
                 used[int(port)] = owner
         if not used:
