@@ -87,7 +87,7 @@ FILLS: dict[str, tuple[str, str, str, str]] = {
     "the base packages are fetched": ("te2", "apt-get upgrade", "100", "prepare_system"),
     "the runtime is unpacked": ("te2", "apt-get install containerd.io", "7000", "container_runtime"),
     "containerd's configuration": ("te2", "dd containerd", "0", "container_runtime"),
-    "the toolkit configures the runtime": ("te2", "nvidia-ctk runtime configure", "0", "nvidia_runtime"),
+    "the toolkit is unpacked": ("te2", "apt-get install nvidia-container-toolkit", "7000", "nvidia_runtime"),
     "kubelet is unpacked": ("te2", "apt-get install kubelet", "5000", "kubernetes_packages"),
     "kubeadm init": ("te1", "systemd-run kubeadm init", "0", "control_plane"),
     "kubeadm join": ("te2", "systemd-run kubeadm join", "0", "join_worker"),
