@@ -27,9 +27,9 @@ def placed(path: str, content: bytes, mode: str, owner: str) -> tuple[Command, .
     """Give what puts a file in place in one rename, private until it is complete; parent directories are made (755).
 
     The content goes through a new file that is 0600 and root's from before its first byte, by the shell's umask: the
-    `install` of GNU would make it so, the one in Rust (Ubuntu 25.10 and later) makes it readable and changes that a
-    moment later, and who opened it meanwhile reads all that follows. dd is told the size, so that it takes its own
-    bytes of an input that further commands share, and not one more.
+    `install` of GNU would make it so, the one in Rust (seen in 0.0.17; Ubuntu's since 25.10) makes it readable and
+    changes that a moment later, and who opened it meanwhile reads all that follows. dd is told the size, so that it
+    takes its own bytes of an input that further commands share, and not one more.
     """
     folder, fresh = path.rsplit("/", 1)[0] or "/", f"{path}.shipway-new"
     size = (f"bs={len(content)}", "count=1") if content else ("count=0",)
