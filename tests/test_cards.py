@@ -89,9 +89,7 @@ async def test_a_machine_without_switches_is_asked_for_nothing_more() -> None:
     assert host.asked == [SWITCHES]
 
 
-DRIVER_535 = (
-    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 2023\nGCC version: 12.3\n"
-)
+DRIVER_535 = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 2023\nGCC version: 12.3\n"
 
 
 @pytest.mark.parametrize(
