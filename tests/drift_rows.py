@@ -184,7 +184,8 @@ ROWS: tuple[Row, ...] = (
         CARDS,
         "reported",
         undo="sed -i '1s/Unhealthy/Healthy/' /var/lib/labgpu/devices; sleep 5",
-        until="sleep 5",
+        until="kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "
+        "-o jsonpath='{.status.allocatable.nvidia\\.com/gpu}' | grep -qx 1",
         also=PODS,
         why="card: w1: the plugin reports 1 of 2 cards as unhealthy",
     ),
