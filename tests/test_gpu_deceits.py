@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +79,10 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     proof, left = await proof_of_two_by_two(compute="off")
     assert proof.outcome == "failed"
     assert proof.error
-    assert "the further pod was given a card on te2: there are more cards than counted" in proof.error.message
+    # Which of the two nodes has the card that is left is the scheduler's choice.
+    assert re.search(
+        r"the further pod was given a card on te[23]: there are more cards than counted", proof.error.message
+    )
     assert EXTRA in left
 
 
