@@ -5,7 +5,7 @@ ShipwayError
 ├── Transient          may pass by itself: retried with back-off
 │   ├── Unreachable        no SSH connection (refused, timed out, no route)
 │   ├── ConnectionLost     the connection broke while a command ran: its effect is not known
-│   ├── Stopped            a long command was ended from outside: a host that shuts down does it
+│   ├── Stopped            a long command was ended from outside (a shutdown), or its end was not seen
 │   ├── DeadlineExceeded   a wait or a command ran out of time
 │   └── ApiUnavailable     the Kubernetes API did not answer, or asked to try again
 ├── Permanent          stays wrong until a person changes something: never retried
@@ -101,12 +101,10 @@ class ConnectionLost(Transient):
 
 
 class Stopped(Transient):
-    """A long command on a host was ended from outside, as a shutdown does it: how far it came must be looked at."""
+    """A long command on a host was ended from outside, or its end was not seen: how far it came must be looked at."""
 
     default_code = "SHW-211"
-    default_fix = (
-        "See why the host restarts (`last -x`, `journalctl -b -1 -n 50`), then run again: the step looks first."
-    )
+    default_fix = "See whether the host hung or restarted (`last -x`, `journalctl -b -1 -n 50`), then run again."
 
 
 class DeadlineExceeded(Transient):

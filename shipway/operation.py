@@ -10,7 +10,7 @@ from shipway.script import Output
 
 OPERATIONS = "/run/shipway"
 # systemd-run says "Main processes terminated with: code=exited/status=0" (since systemd 233, where it is not quiet).
-EXITED = "code=exited"
+EXITED, KILLED = "code=exited", "code=killed"
 
 
 def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
@@ -33,11 +33,16 @@ def ended(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
     Raises Transient (SHW-205) where another run started it at the same moment, and Stopped where it was ended from
     outside or its end was not seen. systemd takes SIGTERM for a clean end (systemd.service, SuccessExitStatus), and
     systemd-run ends with 0 as well when it loses systemd ("Failed to query unit state: Connection reset by peer"): a
-    host that shuts down does both.
+    host that shuts down does both, one that hung for a minute the latter.
     """
     _, _, ran, said, _, system = outputs
     if not ran.ok and "already" in ran.stderr and unit in ran.stderr:
         raise Transient(f"another run started {unit} at the same moment", host=host, code="SHW-205")
-    if EXITED not in ran.stderr if ran.ok else system.stdout.strip() == "stopping":
-        raise Stopped(f"{unit} was stopped before it was done: the host shuts down, or somebody stopped it", host=host)
+    down = system.stdout.strip() == "stopping"
+    if EXITED not in ran.stderr if ran.ok else down:
+        if down or KILLED in ran.stderr:
+            raise Stopped(
+                f"{unit} was stopped before it was done: the host shuts down, or somebody stopped it", host=host
+            )
+        raise Stopped(f"the end of {unit} was not seen: the host hung, or lost touch with its systemd", host=host)
     return Output(ran.status, said.stdout, ran.stderr if "Failed to" in ran.stderr else "")

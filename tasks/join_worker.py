@@ -6,6 +6,7 @@ from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.step import Check
+from shipway.steps.files import FileAbsent
 from shipway.steps.join import NodeJoined
 from shipway.steps.resolver import ResolverReal
 from shipway.steps.services import ServiceRuns
@@ -13,4 +14,10 @@ from shipway.steps.services import ServiceRuns
 
 def steps(cluster: Cluster, host: HostSpec, control: Host) -> list[Check[Host]]:
     """Give the steps of a worker, in order; `control` is the session of the control plane's host."""
-    return [NodeJoined(cluster, host, control), ServiceRuns("kubelet"), ResolverReal()]
+    return [
+        NodeJoined(cluster, host, control),
+        ServiceRuns("kubelet"),
+        # kubeadm removes it at the end of a join: after one that a restart broke off, the kubelet joined by itself.
+        FileAbsent("no bootstrap credentials are left", "/etc/kubernetes/bootstrap-kubelet.conf"),
+        ResolverReal(),
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shipway.errors import ErrorReport, Transient
+from shipway.errors import ErrorReport, Stopped, Transient
 from shipway.operation import ended, started
 from shipway.script import Output
 from shipway.step import StepResult
@@ -57,6 +57,14 @@ def test_what_was_ended_from_outside_may_be_tried_again(status: int, stderr: str
     with pytest.raises(Transient) as caught:
         ended(UNIT, outputs(status, stderr, system), host="w2")
     assert (caught.value.code, caught.value.may_retry, caught.value.host) == (code, True, "w2")
+
+
+@pytest.mark.parametrize(("stderr", "system"), [(STOPPED, "running"), (LOST, "stopping")])
+def test_a_stop_is_told_from_an_end_that_was_not_seen(stderr: str, system: str) -> None:
+    with pytest.raises(Stopped, match="was stopped before it was done"):
+        ended(UNIT, outputs(0, stderr, system), host="w2")
+    with pytest.raises(Stopped, match="was not seen"):
+        ended(UNIT, outputs(0, LOST, "running"), host="w2")
 
 
 def test_why_a_unit_did_not_start_is_kept() -> None:
