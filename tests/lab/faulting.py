@@ -75,15 +75,26 @@ def tries(ran: Ran, host: str, stage: str) -> int:
     return len(re.findall(rf"^{host} +{stage} +failed in", ran.output, re.MULTILINE))
 
 
+def changes(ran: Ran) -> list[str]:
+    """Give what the report says of each step that changed something, as a progress line would."""
+    return [
+        progress(stage["host"], stage["stage"], f"changed: {row['step']} (was {row['have']}; want {row['want']})")
+        for stage in ran.report["stages"]
+        for row in stage["rows"]
+        if row["outcome"] == "changed"
+    ]
+
+
 def summary(ran: Ran, lines: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Give how a run ended: its errors as the report has them, and the progress lines that hold one of the texts."""
+    """Give how a run ended: its errors as the report has them, and the lines that hold one of the texts."""
     stages = {(error["host"], error["step"]): stage for stage in ran.report["stages"] for error in stage["errors"]}
     errors = []
     for error in ran.report["errors"]:
         stage = stages.get((error["host"], error["step"]))
         times = tries(ran, stage["host"], stage["stage"]) if stage else 0
         errors.append({**error, "tries": times})
-    shown = [line for line in ran.output.splitlines() if any(text in line for text in lines)]
+    all_lines = [*ran.output.splitlines(), *changes(ran)]
+    shown = [line for line in all_lines if any(text in line for text in lines)]
     told = [re.sub(r" {2,}", "  ", line) for line in dict.fromkeys(shown)]
     outcome = {"outcome": ran.report["outcome"], "exit": ran.code, "seconds": round(ran.seconds)}
     return {**outcome, "errors": errors, "lines": told}
