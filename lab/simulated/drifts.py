@@ -111,6 +111,12 @@ def _source_down(host: SimulatedHost, values: Values) -> None:
     host.packages.world.down.add(values["url"])
 
 
+def _source_up(host: SimulatedHost, values: Values) -> None:
+    world = host.packages.world
+    world.down.discard(values["url"])
+    world.refused.discard(values["url"])
+
+
 def _source_refused(host: SimulatedHost, values: Values) -> None:
     host.packages.world.refused.add(values["url"])
 
@@ -143,6 +149,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, Values], None]] = {
     "port": _port,
     "source-down": _source_down,
     "source-refused": _source_refused,
+    "source-up": _source_up,
     "image-missing": _image_missing,
 }
 

@@ -24,7 +24,7 @@ def _dashed(path: str) -> str:
 
 
 def _port(call: Call, port: int) -> list[Error]:
-    return [(f"Port-{port}", f"Port {port} is in use")] if port in listening(call) else []
+    return [(f"Port-{port}", f"Port {port} is in use")] if port in listening(call.host) else []
 
 
 def _absent(call: Call, path: str) -> list[Error]:

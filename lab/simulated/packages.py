@@ -11,6 +11,8 @@ from lab.simulated.files import FileTree
 from lab.simulated.versions import compare, order
 from lab.simulated.world import Offer, Repository, World, fingerprints
 
+SERVER = "[IP: 10.0.0.3 80]"  # apt names the server that said no
+
 
 @dataclass(frozen=True)
 class Installed:
@@ -107,8 +109,8 @@ class Packages:
         """Say whether one of the packages is installed and in order."""
         return any(name in self.installed and self.installed[name].state == "i" for name in names)
 
-    def fetch(self, only: str | None = None) -> tuple[list[tuple[Source, str]], bool]:
-        """Fetch the lists of all sources, or of one file's; gives (source, error) in order, and whether all went well."""
+    def fetch(self, only: str | None = None) -> list[tuple[Source, str]]:
+        """Fetch the lists of all sources, or of one file's; gives (source, error) in order, "" where all went well."""
         told: list[tuple[Source, str]] = []
         fetched: dict[tuple[str, str], Repository] = {}
         for source in read_sources(self._files, only):
@@ -117,15 +119,20 @@ class Packages:
             if repository is not None:
                 fetched[source.uri, source.suite] = repository
         self.lists = {**self.lists, **fetched} if only else fetched
-        return told, not any(error for _, error in told)
+        return told
 
     def _fetched(self, source: Source) -> tuple[Repository | None, str]:
         host = re.sub(r"^\w+://([^/]+).*", r"\1", source.uri)
         if not self.world.answers(source.uri):
             return None, f"Could not connect to {host} - connect (113: No route to host)"
+        address = host.partition(":")[0]
+        if address.startswith("127."):  # no host serves packages
+            return None, f"Could not connect to {host} ({address}). - connect (111: Connection refused)"
+        if any(source.uri.startswith(start) for start in self.world.refused):
+            return None, f"403  Forbidden {SERVER}"
         repository = self.world.repository(source.uri, source.suite)
         if repository is None:
-            return None, "404  Not Found"
+            return None, f"404  Not Found {SERVER}"
         if repository.fingerprint:
             known = fingerprints(self._files.read(source.signed_by) or b"") if source.signed_by else []
             if repository.fingerprint not in known:

@@ -43,8 +43,11 @@ class Reach:
         return found if found is not None and self.reaches(host, found.address) else None
 
     def take_port(self, host: SimulatedHost, port: int, owner: str) -> None:
-        """Let a foreign program hold a port."""
-        self._ports.setdefault(host.name, {})[port] = owner
+        """Let a foreign program hold a port; an owner without a name lets it go."""
+        held = self._ports.setdefault(host.name, {})
+        held.pop(port, None)
+        if owner:
+            held[port] = owner
 
     def ports(self, host: SimulatedHost) -> dict[int, str]:
         """Give the ports that foreign programs hold."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.simulated import commands as _programs  # noqa: F401 - registers all programs
-from lab.simulated.commands.registry import Call, Input, Write, run
+from lab.simulated.commands.registry import Call, Input, Shell, Write, run
 from lab.simulated.failures import Failure
 from lab.simulated.host import Ran, SimulatedHost
 from lab.simulated.wire import NotUnderstood, Script, request
@@ -54,12 +54,13 @@ async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) ->
 
 async def _script(host: SimulatedHost, user: str, script: Script, ends: Terminal) -> int:
     """Run the lines; `d` lines end at the first that fails, and no `l` follows then, as the prologue says."""
-    failed = False
+    failed, shell = False, Shell()
     for line in script.lines:
         if line.verb in ("d", "l") and failed:
             return 0
         stdin = ends.stdin if line.verb == "d" else Input()
-        status = await _one(Call(host, line.words, ends.out, ends.err, host.clock(), user, stdin), line.verb)
+        call = Call(host, line.words, ends.out, ends.err, host.clock(), user, stdin, shell=shell)
+        status = await _one(call, line.verb)
         if ends.gone():  # the shell's printf meets a closed pipe and dies of it
             return 1
         ends.out(f"\n{script.boundary} {status}\n".encode())

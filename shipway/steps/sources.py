@@ -20,6 +20,7 @@ NO_CURL = 127
 # Redirects are followed: packages and images come from networks behind the named address, and those refuse
 # (kubernetes/k8s.io#7823). Silence must be told within the limit of one look, whatever the number of sources.
 CURL = ("curl", "-sSL", "-o", "/dev/null", "--connect-timeout", "5", "--max-time", "10", "-w", "%{http_code}")
+DIAL = 'exec 3<>"/dev/tcp/$0/$1"'  # bash itself opens the connection
 # Only the host knows these parts of an address; asking for them first would cost a round trip.
 FILLED = (
     '. /etc/os-release; u=${0//"{os}"/$ID}; u=${u//"{codename}"/$VERSION_CODENAME}; '
@@ -63,7 +64,7 @@ class SourcesReachable:
     async def _connected(self, on: Host) -> Drift | None:
         """Tell by a bare TCP connection, on a host that has no curl yet."""
         ports = {_base(url): urlsplit(url).port or (443 if url.startswith("https") else 80) for url in self.urls}
-        dial = ("bash", "-c", 'exec 3<>"/dev/tcp/$0/$1"')
+        dial = ("bash", "-c", DIAL)
         tried = await on.read_all([Says((*dial, urlsplit(u).hostname or "", str(p)), 10) for u, p in ports.items()])
         silent = [url for url, answer in zip(ports, tried, strict=True) if not answer.ok]
         if silent:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 from lab.simulated import installs
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.packages import Action, AptFailed
+from lab.simulated.packages import Action, AptFailed, Source
 from lab.simulated.versions import compare
 
 _FLAGS = (
@@ -56,25 +57,46 @@ async def _update(call: Call, options: dict[str, str]) -> int:
     if only and options.get("Dir::Etc::sourceparts") not in ("-", "/dev/null"):
         only = None
     await call.took(_UPDATE)
-    told, well = call.host.packages.fetch(only)
-    errors = []
-    for number, (source, error) in enumerate(told, 1):
-        where = f"{source.uri} {source.suite}"
-        call.say(f"{'Err' if error else 'Get'}:{number} {where} InRelease\n")
-        if error.startswith("404"):
-            errors.append(f"E: The repository '{where} Release' does not have a Release file.")
-        elif "NO_PUBKEY" in error:
-            call.warn(f"W: GPG error: {where} InRelease: {error}")
-            errors.append(f"E: The repository '{where} InRelease' is not signed.")
-        elif error:
-            kind = "E" if options.get("APT::Update::Error-Mode") == "any" else "W"
-            errors.append(f"{kind}: Failed to fetch {source.uri}/dists/{source.suite}/InRelease  {error}")
+    before = set(call.host.packages.lists)
+    kind = "E" if options.get("APT::Update::Error-Mode") == "any" else "W"
+    errors: list[str] = []
+    kept = False  # apt says once that older lists stay in use
+    number = count(1)
+    for source, error in call.host.packages.fetch(only):
+        where, index = f"{source.uri} {source.suite}", "InRelease"
+        if error.startswith("404"):  # then apt looks for an older form
+            call.say(f"Ign:{next(number)} {where} {index}\n")
+            index = "Release"
+        said = f"\n  {error}" if error else ""
+        call.say(f"{'Err' if error else 'Get'}:{next(number)} {where} {index}{said}\n")
+        if error:
+            errors += _why(source, error, kind, known=(source.uri, source.suite) in before)
+            kept = kept or ": Failed to fetch" in errors[-1]
     call.say("Reading package lists...\n")
+    if kept:
+        errors.append(f"{kind}: Some index files failed to download. They have been ignored, or old ones used instead.")
     for line in errors:
         call.warn(line)
-    if well:
-        return 0
     return 100 if any(line.startswith("E:") for line in errors) else 0
+
+
+def _why(source: Source, error: str, kind: str, *, known: bool) -> list[str]:
+    """Give what is said of a source that failed; `known`: its lists were fetched before, and stay."""
+    where = f"{source.uri} {source.suite}"
+    folder = f"{source.uri}/{'' if source.suite.endswith('/') else 'dists/'}{source.suite.rstrip('/')}"
+    fetched = f"{kind}: Failed to fetch {folder}/InRelease  {error}"
+    if error.startswith("404"):
+        return [f"E: The repository '{where} Release' does not have a Release file."]
+    if error.startswith("403"):
+        signed = "no longer signed" if known else "not signed"
+        return [fetched.replace("W:", "E:", 1), f"E: The repository '{where} InRelease' is {signed}."]
+    if "NO_PUBKEY" not in error:
+        return [fetched]
+    if known:
+        kept = "The repository is not updated and the previous index files will be used."
+        head = f"W: An error occurred during the signature verification. {kept} "
+        return [f"{head}GPG error: {where} InRelease: {error}", fetched]
+    return [f"W: GPG error: {where} InRelease: {error}", f"E: The repository '{where} InRelease' is not signed."]
 
 
 async def _change(call: Call, asked: Parsed, action: str, names: Sequence[str]) -> int:

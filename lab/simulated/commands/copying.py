@@ -24,6 +24,12 @@ def _into(call: Call, source: str, target: str) -> str:
     return posixpath.join(target, posixpath.basename(source)) if folder else target
 
 
+def _write(call: Call, path: str, text: bytes, mode: int = 0o666) -> None:
+    """Write a file: a new one has this mode without what the umask takes, one that is there keeps its own."""
+    new = not call.host.files.exists(path)
+    call.host.files.write(path, text, mode=mode & ~call.shell.umask if new else None)
+
+
 def _no_parent(call: Call, path: str) -> bool:
     parent = call.host.files.node(posixpath.dirname(path) or "/")
     return parent is None or parent.kind != "dir"
@@ -75,7 +81,8 @@ async def dd(call: Call) -> int:
     """Copy standard input or a file into a file, keeping the mode of one that is there; of input one block, if asked."""
     pairs = dict(word.split("=", 1) for word in call.args if "=" in word)
     source, target = pairs.get("if"), pairs.get("of")
-    block = int(pairs["bs"]) if pairs.get("count") == "1" and pairs.get("iflag") == "fullblock" else None
+    blocks = {"0": 0, "1": int(pairs.get("bs", "512")) if pairs.get("iflag") == "fullblock" else None}
+    block = blocks.get(pairs.get("count", ""))
     found = content(call, source) if source else await call.stdin.read(block)
     if isinstance(found, str):
         return call.warn(f"dd: failed to open '{source}': {found}")
@@ -86,7 +93,7 @@ async def dd(call: Call) -> int:
         return call.warn(f"dd: failed to open '{target}': Permission denied")
     if _no_parent(call, target):
         return call.warn(f"dd: failed to open '{target}': {NO_SUCH}")
-    call.host.files.write(target, found)
+    _write(call, target, found)
     return 0
 
 
@@ -100,7 +107,7 @@ async def tee(call: Call) -> int:
         if _denied(call, path):
             return call.warn(f"tee: {path}: Permission denied")
         before = (call.host.files.read(path) or b"") if asked.has("-a", "--append") else b""
-        call.host.files.write(path, before + text)
+        _write(call, path, before + text)
     return 0
 
 
@@ -115,8 +122,10 @@ async def cp(call: Call) -> int:
     if _denied(call, target) or _no_parent(call, target):
         why = "Permission denied" if _denied(call, target) else NO_SUCH
         return call.warn(f"cp: cannot create regular file '{target}': {why}")
-    keep = asked.has("-p", "-a")
-    call.host.files.write(target, found, mode=node.mode if keep else None, owner=node.owner if keep else None)
+    if asked.has("-p", "-a"):
+        call.host.files.write(target, found, mode=node.mode, owner=node.owner)
+    else:
+        _write(call, target, found, node.mode)
     return 0
 
 
@@ -176,8 +185,17 @@ async def mkdir(call: Call) -> int:
             return call.warn(f"mkdir: cannot create directory '{path}': Permission denied")
         if _no_parent(call, path) and not asked.has("-p"):
             return call.warn(f"mkdir: cannot create directory '{path}': {NO_SUCH}")
-        call.host.files.make_directory(path, int(asked.value("-m", "--mode", default="755"), 8))
+        _folders(call, path, asked.value("-m", "--mode"))
     return 0
+
+
+def _folders(call: Call, path: str, mode: str) -> None:
+    """Make a directory and the parents that are missing, all as the umask says; a mode that is given is its own alone."""
+    masked = 0o777 & ~call.shell.umask
+    parts = path.strip("/").split("/")
+    for count in range(1, len(parts)):
+        call.host.files.make_directory("/" + "/".join(parts[:count]), masked | 0o300)
+    call.host.files.make_directory(path, int(mode, 8) if mode else masked)
 
 
 @program("rmdir")
@@ -197,7 +215,10 @@ async def change(call: Call) -> int:
     """Change mode or owner."""
     name = call.words[0]
     asked = parse([word for word in call.args if not word.startswith("-") or word in ("-R", "--")], flags="-R")
-    value, *paths = asked.rest
+    value, *paths = asked.rest or [""]
+    if not paths:
+        lacks = f"missing operand after '{value}'" if value else "missing operand"
+        return call.warn(f"{name}: {lacks}\nTry '{name} --help' for more information.")
     if name == "chmod" and not value.isdigit():
         return call.warn(f"chmod: SIMULATED hosts take octal modes, not '{value}'")
     if name == "chown" and value.split(":")[0] not in _USERS:
@@ -223,5 +244,5 @@ async def touch(call: Call) -> int:
         if _denied(call, path) or _no_parent(call, path):
             why = "Permission denied" if _denied(call, path) else NO_SUCH
             return call.warn(f"touch: cannot touch '{path}': {why}")
-        call.host.files.touch(path)
+        _write(call, path, call.host.files.read(path) or b"")
     return 0

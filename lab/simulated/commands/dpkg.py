@@ -12,6 +12,12 @@ from lab.simulated.packages import Installed
 from lab.simulated.world import fingerprints
 
 _STATES = {"i": "installed", "U": "unpacked", "F": "half-configured", "H": "half-installed", "c": "config-files"}
+# dpkg, unlike apt, does not name the program.
+_LOCKED = (
+    "dpkg: error: dpkg frontend lock was locked by another process with pid 1234\n"
+    "Note: removing the lock file is always wrong, can damage the locked area\n"
+    "and the entire system. See <https://wiki.debian.org/Teams/Dpkg/FAQ#db-lock>."
+)
 
 
 @program("dpkg-query")
@@ -74,8 +80,7 @@ def _configure(call: Call, broken: dict[str, Installed]) -> int:
     """Finish what was begun."""
     packages = call.host.packages
     if packages.locked_by:
-        who = f"another process with pid 1234 ({packages.locked_by})"
-        return call.warn(f"dpkg: error: dpkg frontend lock was locked by {who}", 2)
+        return call.warn(_LOCKED, 2)
     for name, one in broken.items():
         call.say(f"Setting up {name} ({one.version}) ...\n")
         packages.put(name, one.version)
@@ -105,10 +110,17 @@ async def apt_mark(call: Call) -> int:
     unknown = [name for name in names if name not in packages.installed and not packages.offers(name)]
     if unknown:
         return call.warn(f"E: Unable to locate package {unknown[0]}\nE: No packages found", 100)
+    held = action == "hold"
+    if packages.locked_by and any(
+        name not in packages.installed or packages.installed[name].held != held for name in names
+    ):
+        failed = (
+            "E: Sub-process dpkg --set-selections returned an error code (2)\nE: Executing dpkg failed. Are you root?"
+        )
+        return call.warn(f"{_LOCKED}\n{failed}", 100)
     for name in names:
         if name not in packages.installed:
             packages.installed[name] = Installed("", state="n")
-        held = action == "hold"
         done = packages.hold(name, held=held)
         if held:
             call.say(f"{name} {'set on hold' if done else 'was already set on hold'}.\n")

@@ -139,4 +139,5 @@ async def iptables(call: Call) -> int:
         return call.say("iptables v1.8.7 (nf_tables)\n")
     table = call.args[call.args.index("-t") + 1] if "-t" in call.args else "filter"
     chains = {"nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")}.get(table, ("INPUT", "FORWARD", "OUTPUT"))
-    return call.say("".join(f"-P {chain} ACCEPT\n" for chain in chains))
+    asked = [chain for chain in chains if chain in call.args]
+    return call.say("".join(f"-P {chain} ACCEPT\n" for chain in asked or chains))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import posixpath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
+from lab.simulated.packages import SERVER
+
+if TYPE_CHECKING:
+    from lab.simulated.host import SimulatedHost
 
 _FLAGS = "-f -s -S -L -k -I -v -g --fail --silent --show-error --location --insecure --head --retry-connrefused"
 _VALUES = (
     "-o -w -m -H -X -d -A --max-time --connect-timeout --retry --retry-delay --output --write-out --cacert --cert --key"
 )
+_SAID = {403: "403  Forbidden", 404: "404  Not Found"}  # apt's way to say it
 _CONNECT_FAILED, _HTTP_ERROR, _WRITE_ERROR, _TIMED_OUT = 7, 22, 23, 28
 
 
@@ -19,7 +25,7 @@ _CONNECT_FAILED, _HTTP_ERROR, _WRITE_ERROR, _TIMED_OUT = 7, 22, 23, 28
 async def curl(call: Call) -> int:
     """Fetch an address of the simulated world, or the health of the simulated API."""
     asked = parse(call.args, flags=_FLAGS, values=_VALUES)
-    url = asked.rest[0]
+    url = asked.rest[0].partition("#")[0]  # a fragment is never sent
     code, body, trouble = await _fetched(call, url, float(asked.value("-m", "--max-time", default="60")))
     if trouble:
         if not asked.has("-s", "--silent") or asked.has("-S", "--show-error"):
@@ -87,6 +93,8 @@ async def ip(call: Call) -> int:
     """Show the host's addresses and routes."""
     asked = parse(call.args, flags="-o -4 -6 -j -br -oneline -brief -json", single_dash=True)
     what, host = (asked.rest or ["addr"])[0], call.host
+    if asked.rest[1:2] == ["delete"]:
+        return call.warn(f'Cannot find device "{asked.rest[-1]}"')
     if what.startswith("r"):
         return call.say(f"default via 10.0.0.1 dev eth0 proto dhcp src {host.address} metric 100\n")
     if what.startswith("l"):
@@ -100,7 +108,8 @@ async def ip(call: Call) -> int:
     if asked.has("-o", "-oneline"):
         end = "\\       valid_lft forever preferred_lft forever"
         call.say(f"1: lo    inet 127.0.0.1/8 scope host lo{end}\n")
-        return call.say(f"2: eth0    inet {host.address}/24 brd 10.0.0.255 scope global dynamic eth0{end}\n")
+        broadcast = f"{host.address.rpartition('.')[0]}.255"
+        return call.say(f"2: eth0    inet {host.address}/24 brd {broadcast} scope global eth0{end}\n")
     call.say("1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536\n    inet 127.0.0.1/8 scope host lo\n")
     return call.say(
         f"2: eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500\n    inet {host.address}/24 scope global eth0\n"
@@ -113,15 +122,23 @@ async def ss(call: Call) -> int:
     asked = parse(call.args, flags="-H -l -t -n -p -u -4 -a")
     if not asked.has("-H"):
         call.say("State  Recv-Q Send-Q Local Address:Port  Peer Address:Port Process\n")
-    for port, owner in sorted(listening(call).items()):
+    for at, port, owner in _sockets(call.host):
         name = f'users:(("{owner}",pid=1000,fd=3))' if asked.has("-p") and call.root else ""
-        call.say(f"LISTEN 0      4096               *:{port}            *:*    {name}\n".replace("    \n", "\n"))
+        peer = {"*": "*", "[::]": "[::]"}.get(at, "0.0.0.0")
+        call.say(f"LISTEN 0      4096 {f'{at}:{port}':>18} {f'{peer}:*':>9} {name}\n")
     return 0
 
 
-def listening(call: Call) -> dict[int, str]:
+def _sockets(host: SimulatedHost) -> list[tuple[str, int, str]]:
+    """Give address, port and owner of every socket that listens, where each program of a real host listens."""
+    own = {2379: ("127.0.0.1", host.address), 2380: (host.address,), 22: ("0.0.0.0", "[::]")}
+    own |= dict.fromkeys((10257, 10259), ("127.0.0.1",)) | dict.fromkeys((6443, 10250), ("*",))
+    known = sorted(listening(host).items())
+    return [(at, port, owner) for port, owner in known for at in own.get(port, ("0.0.0.0",))]
+
+
+def listening(host: SimulatedHost) -> dict[int, str]:
     """Give the ports in use on the host, each with the program that holds it."""
-    host = call.host
     ports = {22: "sshd", **host.link.reach.ports(host)}
     if host.services.kubelet_up:
         ports[10250] = "kubelet"
@@ -148,7 +165,7 @@ async def apt_helper(call: Call) -> int:
     if trouble or code >= 400:
         where = urlsplit(url).netloc
         refused = f"Could not connect to {where} ({urlsplit(url).hostname}). - connect (111: Connection refused)"
-        why = refused if trouble else {403: "403  Forbidden", 404: "404  Not Found"}.get(code, str(code))
+        why = refused if trouble else f"{_SAID.get(code, code)} {SERVER}"
         call.warn(f"E: Failed to fetch {url}  {why}")
         return call.warn("E: Download Failed", 100)
     if not call.host.files.exists(posixpath.dirname(target)):

@@ -33,6 +33,13 @@ class Input:
         return given
 
 
+@dataclass
+class Shell:
+    """What the commands of one script leave to those after them."""
+
+    umask: int = 0o022
+
+
 @dataclass(frozen=True)
 class Call:
     """One run of a program: its words, on which host, as which user, and where its output goes."""
@@ -46,6 +53,7 @@ class Call:
     stdin: Input = field(default_factory=Input)
     env: tuple[tuple[str, str], ...] = ()
     via: str = "sh"
+    shell: Shell = field(default_factory=Shell)
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -124,14 +132,14 @@ async def run(call: Call) -> int:
         log.error("SIMULATED host %s: command not simulated: %s", call.host.name, line)
         call.host.not_simulated.append(line)
     if function is None or not call.host.has_program(name):
-        return call.warn(_absent(call, path), 127)
+        return call.warn(absent(call, path), 127)
     try:
         return await function(call)
     except NoSpace as error:
         return call.warn(_FULL.get(name, "{name}: {path}: No space left on device").format(name=name, path=error.path))
 
 
-def _absent(call: Call, path: str) -> str:
+def absent(call: Call, path: str) -> str:
     """Give the message of a program that is not there, by who was to start it."""
     if call.via == "timeout":
         return f"timeout: failed to run command '{path}': No such file or directory"

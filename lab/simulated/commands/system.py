@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.files import NO_SUCH
 from lab.simulated.commands.registry import Call, program
 
 _DISK_KIB = 264_212_084
@@ -26,6 +27,8 @@ async def hostnamectl(call: Call) -> int:
     """Show the host's name, or set it now and for good."""
     asked = parse(call.args, flags="--static --transient --pretty")
     host = call.host
+    if asked.rest == ["set-hostname"]:
+        return call.warn("Too few arguments.")
     if asked.rest[:1] in (["set-hostname"], ["hostname"]) and len(asked.rest) > 1:
         if not call.root:
             return call.warn("Could not set static hostname: Interactive authentication required.")
@@ -64,11 +67,16 @@ async def df(call: Call) -> int:
     free = call.host.free_kib
     used = _DISK_KIB - free
     kind, shown = ("Type     ", "ext4     ") if asked.has("-T") else ("", "")
-    call.say(f"Filesystem     {kind}1024-blocks     Used Available Capacity Mounted on\n")
-    for _ in asked.rest or ["/"]:
-        percent = -(-used * 100 // (used + free))
-        call.say(f"/dev/sda1      {shown}{_DISK_KIB:>11} {used:>8} {free:>9} {percent:>7}% /\n")
-    return 0
+    paths = asked.rest or ["/"]
+    absent = [path for path in paths if not call.host.files.exists(path)]
+    for path in absent:
+        call.warn(f"df: {path}: {NO_SUCH}")
+    if len(absent) < len(paths):
+        call.say(f"Filesystem     {kind}1024-blocks     Used Available Capacity Mounted on\n")
+    percent = -(-used * 100 // (used + free))
+    row = f"/dev/sda1      {shown}{_DISK_KIB:>11} {used:>8} {free:>9} {percent:>7}% /\n"
+    call.say(row * (len(paths) - len(absent)))
+    return 1 if absent else 0
 
 
 @program("nproc")

@@ -31,7 +31,7 @@ async def systemctl(call: Call) -> int:
     if action in ("show", "is-active", "is-enabled", "is-failed", "status", "list-units", "list-unit-files", "cat"):
         return _look(call, action, names, asked)
     if action == "is-system-running":
-        return call.say("running\n")
+        return _system(call)
     if action == "daemon-reload":
         await call.took(0.3)
         call.host.units.reload()
@@ -39,10 +39,18 @@ async def systemctl(call: Call) -> int:
     if action == "reboot":
         call.host.link.reboot(call.host)
         return 0
+    if action == "reset-failed" and not names:
+        names = [unit.name for unit in call.host.units.all.values() if unit.active == "failed"]
     status = 0
     for name in names:
         status = await _change(call, action, name, asked) or status
     return status
+
+
+def _system(call: Call) -> int:
+    """Say whether a unit has failed."""
+    failed = any(unit.active == "failed" for unit in call.host.units.all.values())
+    return int(failed) + call.say("degraded\n" if failed else "running\n")
 
 
 def _look(call: Call, action: str, names: Sequence[str], asked: Parsed) -> int:
@@ -162,11 +170,14 @@ async def _change(call: Call, action: str, name: str, asked: Parsed) -> int:
     if unit is None and action in ("enable", "disable"):
         return call.warn(f"Failed to {action} unit: Unit file {full} does not exist.")
     if unit is None:
-        return call.warn(f"Failed to {action} {full}: Unit {full} not found.", _NOT_FOUND)
+        why = "not loaded" if action in ("stop", "reset-failed") else "not found"
+        return call.warn(f"Failed to {action} {full}: Unit {full} {why}.", _NOT_FOUND)
     if action in ("enable", "disable"):
         return await _enable(call, action, unit, asked)
     if action == "reset-failed":
         units.set(unit, "inactive", "dead")
+        if unit.transient:
+            del units.all[unit.name]
         return 0
     return await _run(call, action, unit)
 
@@ -201,6 +212,8 @@ async def _run(call: Call, action: str, unit: Unit) -> int:
     if action in ("stop", "kill"):
         task = call.host.operations.get(unit.name)
         if task is not None:
+            if action == "stop":
+                units.set(unit, "deactivating", "stop-sigterm")
             task.cancel()
             await asyncio.wait([task])
         units.stop(unit)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
 
 from lab.simulated.clock import Clock, RanOut
 from lab.simulated.commands.arguments import parse
-from lab.simulated.commands.registry import Call, Input, program, run
+from lab.simulated.commands.registry import Call, Input, Shell, program, run
 from lab.simulated.units import Unit
 
 _FLAGS = "--quiet -q --collect -G --wait --pipe -P --no-block --user --scope"
@@ -35,7 +36,9 @@ async def systemd_run(call: Call) -> int:
     described = asked.value("--description", default=" ".join(asked.rest)[:100])
     unit = call.host.units.add(Unit(name, described, transient=True, type="simple"))
     call.host.units.set(unit, "active", "running")
-    work = _work(call, unit, asked.rest, properties, environment, collect=asked.has("--collect", "-G"))
+    end = _End()
+    call = call.like(asked.rest, env=environment)
+    work = _work(call, unit, properties, end, collect=asked.has("--collect", "-G"))
     task: asyncio.Task[int] = call.host.background(work)
     call.host.operations[name] = task
     if not asked.has("--quiet", "-q"):
@@ -43,11 +46,20 @@ async def systemd_run(call: Call) -> int:
     if not asked.has("--wait"):
         return 0
     await asyncio.wait([task])
-    status = 1 if task.cancelled() else task.result()
+    if not task.cancelled():
+        task.result()
     if not asked.has("--quiet", "-q"):
-        how = "code=killed/status=KILL" if task.cancelled() else f"code=exited/status={status}"
-        call.warn(f"Main processes terminated with: {how}")
-    return status
+        call.warn(f"Finished with result: {end.result}\nMain processes terminated with: code={end.how}")
+    return end.status
+
+
+@dataclass
+class _End:
+    """How a unit ended, for who waits for it: killed, where nothing else is said."""
+
+    status: int = 1
+    result: str = "signal"
+    how: str = "killed/status=KILL"
 
 
 def _file(target: str) -> str:
@@ -58,39 +70,43 @@ def _file(target: str) -> str:
 async def _work(
     call: Call,
     unit: Unit,
-    words: list[str],
     properties: dict[str, str],
-    environment: tuple[tuple[str, str], ...],
+    end: _End,
     *,
     collect: bool,
 ) -> int:
     """Run the command with the unit's outputs and limit; whatever ends it, the unit is done after."""
-    host = call.host
+    host, umask = call.host, int(properties.get("UMask", "0022"), 8)
 
     def into(path: str) -> object:
         if not path:
             return lambda data: host.services.note(
                 unit.name.removesuffix(".service"), data.decode(errors="replace").rstrip()
             )
-        mode = 0o666 & ~int(properties.get("UMask", "0022"), 8)
         if not host.files.exists(path):
-            host.files.write(path, b"", mode=mode)
+            host.files.write(path, b"", mode=0o666 & ~umask)
         return lambda data: host.files.write(path, (host.files.read(path) or b"") + data)
 
     out = into(_file(properties.get("StandardOutput", "")))
     err = into(_file(properties.get("StandardError", "")))
     limit = properties.get("RuntimeMaxSec", "infinity")
     clock = Clock(host.scale, math.inf if limit == "infinity" else float(limit))
-    inner = call.like(words, out=out, err=err, clock=clock, env=environment, stdin=Input(), via="systemd", user="root")
-    status, result = 1, "signal"
+    ends = {"out": out, "err": err, "stdin": Input(), "shell": Shell(umask)}
+    inner = call.like(call.words, clock=clock, via="systemd", user="root", **ends)
     try:
-        status = await run(inner)
-        result = "success" if status == 0 else "exit-code"
+        end.status = await run(inner)
+        end.result = "success" if end.status == 0 else "exit-code"
+        end.how = f"exited/status={end.status}"
     except RanOut:
-        result = "timeout"
+        end.result, end.how = "timeout", "killed/status=TERM"
+    except asyncio.CancelledError:
+        if unit.active == "deactivating":  # systemd takes the end by its own SIGTERM for a good one
+            end.status, end.result, end.how = 0, "success", "killed/status=TERM"
+        raise
     finally:
         host.operations.pop(unit.name, None)
-        host.units.set(unit, "inactive" if result == "success" or collect else "failed", "dead", result)
-        if collect or result == "success":
+        state = "inactive", "dead"
+        host.units.set(unit, *(state if end.result == "success" else ("failed", "failed")), end.result)
+        if collect or end.result == "success":
             host.units.all.pop(unit.name, None)
-    return status
+    return end.status

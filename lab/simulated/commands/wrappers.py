@@ -6,16 +6,28 @@ import math
 
 from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
-from lab.simulated.commands.registry import Call, program, run
+from lab.simulated.commands.network import listening
+from lab.simulated.commands.registry import Call, absent, program, run
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
-from shipway.steps.sources import FILLED
+from shipway.steps.sources import DIAL, FILLED
 
 # What shipway.host.operate puts around an operation that has a marker file.
 MARKED = '"$@" && rm -f -- "$0"'
 
 
-@program("true", ":", "sync", "umask")
+@program("umask")
+async def umask(call: Call) -> int:
+    """Show the mask of new files, or set it for the rest of the script: a shell's own command, and no program."""
+    if call.via != "sh":
+        return call.warn(absent(call, "umask"), 127)
+    if not call.args:
+        return call.say(f"{call.shell.umask:04o}\n")
+    call.shell.umask = int(call.args[0], 8)
+    return 0
+
+
+@program("true", ":", "sync")
 async def true(call: Call) -> int:  # noqa: ARG001 - the shape of a program
     """Do nothing, well."""
     return 0
@@ -130,6 +142,17 @@ async def sh(call: Call) -> int:
     return status
 
 
+def _dial(call: Call, name: str, port: str) -> int:
+    """Open a connection in bash's way: to a port of a host of the lab, or to a server of the world."""
+    reach, world = call.host.link.reach, call.host.packages.world
+    there = reach.target(call.host, name)
+    answers = all(world.answers(f"{scheme}://{name}") for scheme in ("http", "https"))
+    if (there is not None and int(port) in listening(there)) if reach.knows(call.host, name) else answers:
+        return 0
+    call.warn(f"{name}: connect: Connection refused")
+    return call.warn(f"{name}: line 1: /dev/tcp/{name}/{port}: Connection refused")
+
+
 def _refused(call: Call, text: str) -> int:
     call.host.not_simulated.append(f"sh: {text[:300]}")
     return call.warn(f"SIMULATED host: this shell takes single plain commands, not: {text[:200]}", 2)
@@ -143,6 +166,8 @@ async def _known(call: Call, text: str, rest: list[str]) -> int | None:
         return await run(call.like(("rm", "-f", "--", marker))) if status == 0 else status
     if text == WATCHED and len(rest) > 2:
         return await timeout(call.like(("timeout", rest[0], *rest[2:]), err=call.out))
+    if text == DIAL and len(rest) > 1:
+        return _dial(call, *rest[:2])
     if text == FILLED and rest:
         system, (url, *words) = call.host.system, rest
         for part, value in (("{os}", system.id), ("{codename}", system.codename), ("{arch}", "amd64")):
