@@ -42,11 +42,35 @@ async def _write_config(place: Place) -> None:
     await place.host("cp1").write("/root/kubeadm-nosuch.yaml", as_yaml(parts).encode())
 
 
-async def _listens(place: Place) -> None:
+async def _look_at_ports(place: Place, wanted: str) -> None:
     async def look() -> str:
         return (await place.run("cp1", ("ss", "-Hltn"))).stdout
 
-    await place.until(look, ":10250 ", seconds=60)
+    await place.until(look, wanted, seconds=60)
+
+
+async def _listens(place: Place) -> None:
+    await _look_at_ports(place, ":10250 ")
+
+
+async def _all_listen(place: Place) -> None:
+    for port in (2379, 6443, 10257, 10259):
+        await _look_at_ports(place, f":{port} ")
+
+
+async def _write_sources(place: Place) -> None:
+    """Write sources that are not as they should be: nobody listens, nothing is there, no key is known."""
+    known, unknown = "shipway-kubernetes.asc", "nosuch.asc"
+    sources = {
+        "closed": (known, "http://127.0.0.1:9/apt"),
+        "absent": (known, f"{place.values['packages']}/nosuch"),
+        "changed": (unknown, place.values["packages"]),
+        "unknown": (unknown, place.values["cards"]),  # its lists were never fetched on the control plane
+    }
+    for name, (key, uri) in sources.items():
+        text = f"deb [signed-by=/etc/apt/keyrings/{key}] {uri} ./\n"
+        for host in ("cp1", "w1"):
+            await place.host(host).write(f"/etc/apt/conformance/{name}.list", text.encode())
 
 
 async def _fetch(place: Place) -> None:
@@ -161,18 +185,20 @@ def command(host: str, *words: str) -> Action:
     return Action(" ".join(words), do)
 
 
-def swap(host: str, *, on: bool) -> Action:
-    """Give an action that shows or hides swap."""
+def befall(host: str, what: str) -> Action:
+    """Give an action that lets something happen to a host; see tests.conformance.befall."""
 
     async def do(place: Place) -> None:
-        await place.swap(host, on)
+        await place.befall(host, what)
 
-    return Action(f"swap {'on' if on else 'off'} on {host}", do)
+    return Action(f"{what} on {host}", do)
 
 
 PREPARE = Action("prepare every host by the product's own steps", _prepare)
 WRITE_CONFIG = Action("write kubeadm's configuration", _write_config)
 FETCH = Action("fetch the kubeconfig, make a token", _fetch)
+WRITE_SOURCES = Action("write apt sources that fail", _write_sources)
+CONTROL_PLANE_LISTENS = Action("wait for the ports of the control plane", _all_listen)
 KUBELET_LISTENS = Action("wait for the kubelet's port", _listens)
 NETWORK = Action("apply the pod network", _network)
 READY = Action("wait until all is ready", _ready)

@@ -1,4 +1,4 @@
-"""A lab as the suite sees it: an ordinary cluster file, SSH, kubectl, and the one thing that no SSH can do (swap)."""
+"""A lab as the suite sees it: an ordinary cluster file, SSH, kubectl, and what befalls a host by other hands."""
 
 from __future__ import annotations
 
@@ -20,31 +20,47 @@ ADMIN = "/etc/kubernetes/admin.conf"
 
 
 class Place:
-    """One lab; `swap(host, on)` shows or hides swap on a host."""
+    """One lab; `befall(host, what)` lets one of tests.conformance.befall.KINDS happen to a host."""
 
-    def __init__(self, cluster_file: Path, folder: Path, swap: Callable[[str, bool], Awaitable[None]]) -> None:
+    def __init__(self, cluster_file: Path, folder: Path, befall: Callable[[str, str], Awaitable[None]]) -> None:
         self.cluster = Cluster.load(cluster_file)
         self.folder = folder
-        self.swap = swap
+        self.befall = befall
         self.values: dict[str, str] = {}
         self.pool = Pool()
         gate = asyncio.Semaphore(8)
         self._connections = {spec.name: Connection(self.cluster.target(spec), gate) for spec in self.cluster.hosts}
         self.addresses = {node_ip(spec): spec.name for spec in self.cluster.hosts}
         self.values |= {name: address for address, name in self.addresses.items()}
+        sources = self.cluster.sources.apt
+        self.values |= {"packages": sources["kubernetes"].uri, "cards": sources["nvidia"].uri}
 
     def host(self, name: str) -> Host:
         """Give a host's session, as the product uses it."""
         return self.pool.host(self.cluster.target(self.cluster.host(name)))
 
     def filled(self, words: Sequence[str]) -> list[str]:
-        """Give the words with their holes `{cp1}`, `{token}` filled; a find's own `{}` stays."""
-        return [re.sub(r"(?<![$%])\{(\w+)\}", lambda hole: self.values[hole[1]], word) for word in words]
+        """Give the words with their holes `{cp1}`, `{token}` filled; a find's own `{}` and the product's holes stay."""
+        values = self.values | {name: f"{{{name}}}" for name in ("os", "codename", "arch")}
+        return [re.sub(r"(?<![$%])\{(\w+)\}", lambda hole: values[hole[1]], word) for word in words]
 
     async def run(self, host: str, words: Sequence[str], *, seconds: float = 90, stdin: bytes = b"") -> Output:
         """Run a command as root over SSH, in the wire format of the product."""
-        text, boundary = compose([self.filled(words)], verb="d")
-        return split(boundary, *await self._connections[host].script(text, stdin=stdin, seconds=seconds))[0]
+        return (await self.script(host, [words], stdin=stdin, seconds=seconds))[0]
+
+    async def script(
+        self,
+        host: str,
+        commands: Sequence[Sequence[str]],
+        *,
+        after: Sequence[Sequence[str]] = (),
+        seconds: float = 90,
+        stdin: bytes = b"",
+    ) -> list[Output]:
+        """Run commands as root in one script, those after where all were well; give the outputs of those that ran."""
+        lines, looks = ([self.filled(words) for words in each] for each in (commands, after))
+        text, boundary = compose(lines, verb="d", after=looks)
+        return split(boundary, *await self._connections[host].script(text, stdin=stdin, seconds=seconds))
 
     async def kubectl(self, *words: str, seconds: float = 60) -> Output:
         """Run the real kubectl of this machine against the cluster."""
@@ -58,16 +74,18 @@ class Place:
 
     async def answer(self, asked: Case) -> Answer:
         """Give the normalised answer to a case."""
-        words = self.filled(asked.words)
         if asked.host == API:
-            said = await self.kubectl(*words[1:], seconds=asked.seconds)
+            said = await self.kubectl(*self.filled(asked.words)[1:], seconds=asked.seconds)
         else:
-            said = await self.run(asked.host, words, seconds=asked.seconds)
+            lines = (asked.words, *asked.then)
+            outputs = await self.script(asked.host, lines, after=asked.after, seconds=asked.seconds, stdin=asked.feed)
+            said = outputs[0] if len(asked.commands) == 1 else _joined(outputs)
         return Answer(said.status, self._plain(said.stdout, asked.reduce), self._plain(said.stderr, asked.reduce))
 
     def _plain(self, text: str, reduce: str) -> str:
         cut = REDUCERS[reduce](text) if text else ""
         names = {**self.addresses, str(self.folder): "folder"}
+        names |= {self.values[name]: name for name in ("packages", "cards")}
         return normalised(cut, names)
 
     async def fetch_kubeconfig(self) -> None:
@@ -94,3 +112,12 @@ class Place:
         await self.pool.close()
         for connection in self._connections.values():
             await connection.close()
+
+
+def _joined(outputs: Sequence[Output]) -> Output:
+    """Give a script's outputs as one: the last status, and each command's number, status and texts."""
+    said, errors = (
+        "\n".join(f"{number}: {text.rstrip()}" for number, text in enumerate(texts, 1))
+        for texts in ([f"{one.status} {one.stdout}" for one in outputs], [one.stderr for one in outputs])
+    )
+    return Output(outputs[-1].status, said, errors)

@@ -14,8 +14,10 @@ from tests.conformance.scenario import SCENES
 RECORDED = Path(__file__).parent / "recorded"
 
 
-async def play(place: Place, *, slow: bool, told: Callable[[str], None] = lambda _: None) -> dict[str, Answer]:
-    """Play every scene in order; give the answers by the case's name."""
+async def play(
+    place: Place, *, slow: bool, until: str = "", told: Callable[[str], None] = lambda _: None
+) -> dict[str, Answer]:
+    """Play every scene in order, or those up to one of them; give the answers by the case's name."""
     answers: dict[str, Answer] = {}
     for scene, parts in SCENES.items():
         for part in parts:
@@ -24,6 +26,8 @@ async def play(place: Place, *, slow: bool, told: Callable[[str], None] = lambda
                 await part.do(place)
             elif slow or not part.slow:
                 answers[part.name] = await place.answer(part)
+        if scene == until:
+            break
     return answers
 
 

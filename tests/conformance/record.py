@@ -12,21 +12,20 @@ import time
 from pathlib import Path
 
 from lab.containers.lab import Lab
+from tests.conformance.befall import on_containers
 from tests.conformance.places import Place
 from tests.conformance.play import play, save
+from tests.conformance.scenario import SCENES
 
 
-async def record(state: Path, *, slow: bool) -> int:
+async def record(state: Path, *, slow: bool, until: str) -> int:
     """Play and save; give the number of answers."""
-    lab = Lab(state)
-
-    async def swap(host: str, on: bool) -> None:  # noqa: FBT001 - the shape of a place
-        await asyncio.to_thread(lab.swap, host, on=on)
-
-    place = Place(state / "cluster.yaml", state, swap)
+    place = Place(state / "cluster.yaml", state, on_containers(Lab(state)))
     started = time.monotonic()
     try:
-        answers = await play(place, slow=slow, told=lambda line: print(f"{time.monotonic() - started:6.1f} s {line}"))
+        answers = await play(
+            place, slow=slow, until=until, told=lambda line: print(f"{time.monotonic() - started:6.1f} s {line}")
+        )
     finally:
         await place.close()
     save(answers)
@@ -38,8 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("state", type=Path)
     parser.add_argument("--quick", action="store_true", help="leave out the cases that wait for minutes")
+    parser.add_argument("--until", choices=SCENES, default="", help="end with this scene; later ones stay as they are")
     asked = parser.parse_args()
-    print(f"{asyncio.run(record(asked.state, slow=not asked.quick))} answers recorded")
+    print(f"{asyncio.run(record(asked.state, slow=not asked.quick, until=asked.until))} answers recorded")
     return 0
 
 

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
+from tests.conformance import reduce_machine
 from tests.conformance.normalise import table
 
 
@@ -91,5 +92,16 @@ REDUCERS: dict[str, Callable[[str], str]] = {
     "capacity": lambda text: _collapsed(_rows(r"nvidia\.com/gpu", r"^  pods:")(text)),
     "network": _network,
     "actions": lambda text: _sorted(_rows(r"newly installed", r"^Setting up", r"^Unpacking", r"set on hold")(text)),
+    "clock": reduce_machine.clock,
+    "number": reduce_machine.number,
+    "release": reduce_machine.release,
+    "room": reduce_machine.room,
+    "addresses": reduce_machine.addresses,
+    "ports": reduce_machine.ports,
+    "policies": _rows(r"^-P ", r"^iptables"),
+    "ended": _rows(r"^Finished with", r"^Main processes terminated", r"^Failed to"),
+    "counts": lambda text: re.sub(
+        r" and \d+ not", " and <n> not", _rows(r"^\d+ upgraded", r"^Setting up", r"^E: ")(text)
+    ),
     "first-line": lambda text: text.splitlines()[0] if text else "",
 }

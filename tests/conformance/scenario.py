@@ -1,14 +1,18 @@
-"""The whole story in order: bare hosts, prepared hosts, failed inits, init, joins, pod network, cards, the end."""
+"""The whole story in order: bare hosts, prepared ones, apt, failed inits, init, joins, pod network, cards, the end."""
 
 from __future__ import annotations
 
 from tests.conformance.case import Scene
 from tests.conformance.scenes_cluster import CARDS, ENDED, INITIALISED, JOINED
 from tests.conformance.scenes_hosts import BARE, PREPARED, REFUSED
+from tests.conformance.scenes_machine import FILES, MACHINE, SOURCES
 
 SCENES: dict[str, Scene] = {
     "bare": BARE,
+    "files": FILES,
+    "machine": MACHINE,
     "prepared": PREPARED,
+    "sources": SOURCES,
     "refused": REFUSED,
     "initialised": INITIALISED,
     "joined": JOINED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.actions import (
+    CONTROL_PLANE_LISTENS,
     FETCH,
     GPU_PODS,
     KUBELET_LISTENS,
@@ -58,6 +59,8 @@ INITIALISED: Scene = (
     case("waiting in vain", API, "kubectl wait --for=condition=Ready node/cp1 --timeout=1s"),
     case("a node that is not there", API, "kubectl get node nosuch"),
     case("a kind that is not there", API, "kubectl get nosuchkind"),
+    CONTROL_PLANE_LISTENS,
+    case("ports of a control plane", "cp1", "ss -Hltnp", reduce="ports"),
 )
 
 JOINED: Scene = (

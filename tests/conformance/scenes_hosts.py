@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.actions import PREPARE, WRITE_CONFIG, command, swap
+from tests.conformance.actions import PREPARE, WRITE_CONFIG, befall, command
 from tests.conformance.case import Case, Scene, case
 
 _SHOW = ("-p", "Id,LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp,NeedDaemonReload,Result")
@@ -122,9 +122,9 @@ REFUSED: Scene = (
     command("cp1", "sysctl", "-q", "-w", "net.ipv4.ip_forward=0"),
     case("init with ip_forward off", "cp1", "kubeadm init --config /root/kubeadm.yaml"),
     command("cp1", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"),
-    swap("cp1", on=True),
+    befall("cp1", "swap-on"),
     case("init with swap on", "cp1", "kubeadm init --config /root/kubeadm.yaml"),
-    swap("cp1", on=False),
+    befall("cp1", "swap-off"),
     case("init without its images", "cp1", "kubeadm init --config /root/kubeadm-nosuch.yaml", reduce="image-errors"),
     case("init without its file", "cp1", "kubeadm init --config /root/nosuch.yaml"),
     case("a token without a cluster", "cp1", "kubeadm token create --kubeconfig /etc/kubernetes/admin.conf"),

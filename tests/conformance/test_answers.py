@@ -12,9 +12,11 @@ from lab.containers.lab import Lab
 from lab.containers.model import plan
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
+from tests.conformance.befall import on_containers, on_simulated
 from tests.conformance.case import API, Answer, Case
 from tests.conformance.places import Place
 from tests.conformance.play import load, play
+from tests.conformance.programs import PARTLY, recorded
 from tests.conformance.scenario import SCENES
 from tests.test_simulated_kube_support import kubectl_path
 
@@ -35,12 +37,8 @@ async def _simulated(folder: Path) -> dict[str, Answer]:
         swap=False,
     )
     async with SimulatedLab(folder, options) as lab:
-
-        async def swap(host: str, on: bool) -> None:  # noqa: FBT001 - the shape of a place
-            lab.drift(host, "swap-on" if on else "swap-off", {})
-
         lab.drift("*", "image-missing", {"image": "/nosuch/"})
-        place = Place(lab.cluster_file, folder, swap)
+        place = Place(lab.cluster_file, folder, on_simulated(lab))
         try:
             return await play(place, slow=True)
         finally:
@@ -61,11 +59,8 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
     lab = Lab(state)
     lab.up(plan("cp1,w1,w2", number=LAB_NUMBER))
 
-    async def swap(host: str, on: bool) -> None:  # noqa: FBT001 - the shape of a place
-        await asyncio.to_thread(lab.swap, host, on=on)
-
     async def run() -> dict[str, Answer]:
-        place = Place(state / "cluster.yaml", state, swap)
+        place = Place(state / "cluster.yaml", state, on_containers(lab))
         try:
             return await play(place, slow=False)
         finally:
@@ -103,6 +98,13 @@ def test_a_changed_answer_is_seen() -> None:
     assert some(0, "a", "") != some(0, "b", "")
     assert some(0, "a", "") != some(1, "a", "")
     assert all(answer.stdout or answer.stderr or answer.status is not None for answer in RECORDED.values())
+
+
+def test_what_is_said_to_be_recorded_in_part_is_recorded() -> None:
+    assert (
+        sorted({name for name in PARTLY if not any(one.split(" ")[0] == name or one == name for one in recorded())})
+        == []
+    )
 
 
 def test_cases_of_the_api_are_there() -> None:
