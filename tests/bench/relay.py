@@ -30,7 +30,8 @@ class Relay:
         near = relayed(door)
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._carry(door, reader, writer)
+            with contextlib.suppress(asyncio.CancelledError):  # the relay ends before a client hangs up: no news
+                await self._carry(door, reader, writer)
 
         await asyncio.start_server(serve, near.address, near.port, backlog=128)
 
