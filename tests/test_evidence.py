@@ -1,0 +1,43 @@
+"""The evidence of a failed kubeadm names what died: also a runtime that is down, beneath a kubelet's goroutines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shipway.script import Output
+from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
+
+WAITED = "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster\n"
+JOURNAL = (
+    "F1125 21:10:02.1 1843 server.go:269] failed to run Kubelet: connection lost\n"
+    "goroutine 1 [running]:\nruntime.goexit()\n\t/usr/lib/go-1.19/src/runtime/asm_amd64.s:1594 +0x1\n"
+    "created by k8s.io/kubernetes/pkg/kubelet.NewMainKubelet\n"
+    "kubelet.service: Main process exited, code=exited, status=255/EXCEPTION\n"
+)
+DOWN = (
+    "connect: connect endpoint 'unix:///run/containerd/containerd.sock', make sure you are running as root and the "
+    "endpoint has been started: context deadline exceeded\n"
+)
+
+
+class Answering:
+    """A host that answers these looks."""
+
+    name = "cp1"
+
+    def __init__(self, answers: dict[Any, Output]) -> None:
+        self._answers = answers
+
+    async def read(self, *facts: Any) -> tuple[Output, ...]:
+        """Give the answers in order."""
+        return tuple(self._answers[fact] for fact in facts)
+
+
+async def test_a_runtime_that_is_down_is_named_and_goroutines_are_not_quoted() -> None:
+    answers = {KUBELET: Output(0, JOURNAL, ""), CONTAINERS: Output(1, "", DOWN), PODS: Output(0, "", "")}
+    host: Any = Answering(answers)
+    error = await collected(host, "kubeadm init", Output(1, WAITED, ""))
+    assert error.code == "SHW-433"
+    assert "failed to run Kubelet: connection lost\nkubelet.service: Main process exited" in error.message
+    assert "goroutine" not in error.message
+    assert "goexit" not in error.message
