@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--hosts", default="10,30,100")
     made.add_argument("--kinds", default="plain,rtt20,stragglers", help=f"of {', '.join(KINDS)}; the last two at --few")
-    made.add_argument("--few", type=int, default=30, help="hosts of the kinds but plain")
+    made.add_argument("--few", default="3,30", help="hosts of the kinds but plain: 3 do not fill this machine's cores")
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--contestants", default="", help="names; all by default")
     made.add_argument("--crowd", type=int, default=1000, help=f"hosts on which only {', '.join(CROWD)} run, once")
@@ -48,11 +48,11 @@ def parser() -> argparse.ArgumentParser:
 
 def cells(asked: argparse.Namespace) -> list[tuple[int, str, int]]:
     """Give (hosts, kind, repeat): small ones first, the repeats outermost, so that contestants are interleaved."""
-    sizes = [int(word) for word in asked.hosts.split(",") if word]
+    sizes, few = ([int(word) for word in words.split(",") if word] for words in (asked.hosts, asked.few))
     plain, *_ = KINDS
     kinds = [kind for kind in asked.kinds.split(",") if kind]
     pairs = [(size, plain) for size in sizes if plain in kinds]
-    pairs += [(asked.few, kind) for kind in kinds if kind != plain]
+    pairs += [(size, kind) for kind in kinds if kind != plain for size in few]
     crowd = [(asked.crowd, plain, 0)] if asked.crowd else []
     return [(size, kind, repeat) for repeat in range(asked.repeats) for size, kind in pairs] + crowd
 

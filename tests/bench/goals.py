@@ -91,7 +91,7 @@ def _makespans(cells: Cells) -> list[str]:
     """Give the makespan with slow hosts, without the SSH set-up: what the floor needs where nothing is to change."""
     sizes = sorted({n for kind, n, _ in cells if kind == "stragglers"})
     lines = []
-    for size in sizes[-1:]:
+    for size in sizes:
         got = cells.get(("stragglers", size, "shipway"), [])
         wall, setup = middle(got, "first", "wall"), middle(cells["stragglers", size, "floor"], "second", "wall")
         ratio = (wall - setup) / got[0]["path"] if wall and setup else None
