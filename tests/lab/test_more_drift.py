@@ -15,6 +15,7 @@ from tests.lab.drifting import passed
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.lab_long,  # six minutes: each changes what the whole cluster is
     # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
