@@ -190,7 +190,7 @@ def test_an_api_server_that_is_killed_while_hosts_join_is_waited_for(site: Site,
     bare(site, "w1")
     with meanwhile(lambda: site.holds("w2", JOIN_FILE), _kills(site, times)):
         ran = site.run()
-    by_itself(site, fault, ran, ("join_worker          failed", "join_worker          changed"))
+    by_itself(site, fault, ran, ("join_worker          failed", "join_worker          changed in"))
 
 
 def _kills(site: Site, times: int) -> Callable[[], None]:
