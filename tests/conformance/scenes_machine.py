@@ -92,6 +92,9 @@ FILES: Scene = (
 
 MACHINE: Scene = (
     case("the clock", "w1", "timeout -k 5 20 date +%s.%N", reduce="clock"),
+    case("a user", "w1", "timeout -k 5 20 getent passwd ops"),
+    case("two users, one by number", "w1", "getent passwd root 1000"),
+    case("a user who is not there", "w1", "timeout -k 5 20 getent passwd nosuch"),
     case("CPUs", "w1", "timeout -k 5 20 nproc", reduce="number"),
     case("the machine's kind", "w1", "timeout -k 5 20 uname -m"),
     case("the kernel's release", "w1", "timeout -k 5 20 uname -r", reduce="release"),

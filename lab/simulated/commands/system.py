@@ -113,7 +113,7 @@ async def getent(call: Call) -> int:
     for name in names:
         for line in text.splitlines():
             words = line.split() if base == "hosts" else line.split(":")
-            if name in (words[1:] + words[:1] if base == "hosts" else words[:1]):
+            if name in (words[1:] + words[:1] if base == "hosts" else (words[0], words[2])):
                 call.say(f"{words[0]:<15} {' '.join(words[1:])}\n" if base == "hosts" else f"{line}\n")
                 break
         else:
