@@ -19,9 +19,11 @@ from uuid import UUID
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.errors import Refused
+from shipway.facts.files import FileText
 from shipway.gpu_proof import Proof
 from shipway.host import Host
 from shipway.kube import Kube
+from shipway.kube_access import ADMIN_CONF
 from shipway.retry import patiently
 from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
@@ -169,6 +171,16 @@ class Run:
                 control = self.session(self.control.name)
                 self._kube = await patiently(lambda: Kube.connect(control, self.cluster))
             return self._kube
+
+    async def reconnect(self) -> None:
+        """Drop the API's connection where the control plane was made anew since: it has another authority now."""
+        async with self._connecting:
+            if self._kube is None:
+                return
+            current = await self.session(self.control.name).read(FileText(ADMIN_CONF))
+            if current != self._kube.admin_conf:
+                old, self._kube = self._kube, None
+                await old.close()
 
     @property
     def folder(self) -> Path:

@@ -109,7 +109,10 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     session = run.session(host)
     session.forget()
     steps = control_plane.steps(run.cluster, run.cluster.host(host), reset=host in run.reset)
-    return await _brought(run, stage, session, steps, run.allowed(host))
+    results = await _brought(run, stage, session, steps, run.allowed(host))
+    if any(result.outcome == "changed" for result in results):
+        await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
+    return results
 
 
 async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
