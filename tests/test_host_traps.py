@@ -16,7 +16,7 @@ from shipway.errors import Blocked, CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
-from shipway.host import Host
+from shipway.host import Command, Host
 from shipway.notices import PLAIN, REAL, noticed, only_stubs
 from shipway.notices import STUB as STUBS
 from shipway.script import Output
@@ -27,6 +27,7 @@ from shipway.steps.init import reset
 from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
 from shipway.steps.resolver import CONFIG, ResolverReal
+from shipway.steps.system import CLOUD_INIT, CloudInitDone
 from shipway.survey import DRIVER
 from shipway.traps import sources
 from tasks import control_plane, join_worker, prepare_system
@@ -209,3 +210,16 @@ def test_nothing_reloads_systemd_or_flushes_a_firewall_or_removes_a_lock() -> No
         text = path.read_text()
         assert '"iptables", "-F"' not in text, path
         assert not re.search(r'"rm"[^\n]*dpkg/lock', text), path
+
+
+async def test_cloud_init_that_recovered_from_something_is_waited_for_and_is_done() -> None:
+    class Recovering(Told):
+        async def do(self, *commands: Command) -> list[Output]:
+            self.facts[CLOUD_INIT] = said("status: done\n", 2)
+            raise CommandFailed(f"`{commands[0].words[0]}` ended with exit status 2")
+
+    host, step = cast("Host", Recovering({CLOUD_INIT: said("status: running\n")})), CloudInitDone()
+    drift = await step.check(host)
+    assert drift == Drift("still running", "done")
+    await step.apply(host, drift)
+    assert await step.check(host) is None
