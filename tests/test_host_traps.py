@@ -216,7 +216,7 @@ async def test_cloud_init_that_recovered_from_something_is_waited_for_and_is_don
     class Recovering(Told):
         async def do(self, *commands: Command) -> list[Output]:
             self.facts[CLOUD_INIT] = said("status: done\n", 2)
-            raise CommandFailed(f"`{commands[0].words[0]}` ended with exit status 2")
+            raise CommandFailed(f"`{commands[0].words[0]}` ended with exit status 2", exit_status=2)
 
     host, step = cast("Host", Recovering({CLOUD_INIT: said("status: running\n")})), CloudInitDone()
     drift = await step.check(host)
