@@ -13,7 +13,7 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.host import Host
 from shipway.step import Check, Drift, Step
-from shipway.steps.preflight import AddressOnHost, CgroupFits, PortsFree, SizeEnough, SystemSupported
+from shipway.steps.preflight import BEGUN, AddressOnHost, CgroupFits, PortsFree, SizeEnough, SystemSupported
 from tasks import preflight
 from tests.facts_place import Told, said
 
@@ -105,7 +105,7 @@ async def test_a_taken_port_is_told_with_who_has_it_and_our_own_are_no_fault() -
         await look(PortsFree((10250, 2379, 6443)), facts)
     assert raised.value.code == "SHW-474"
     assert await look(PortsFree((6443,)), facts) is None
-    for ours in ("/etc/kubernetes/kubelet.conf", "/var/lib/shipway/init-started", "/etc/kubernetes/admin.conf"):
+    for ours in BEGUN:
         assert await look(PortsFree((10250,)), {**facts, FileState(ours): THERE}) is None
 
 

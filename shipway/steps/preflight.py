@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import ClassVar
@@ -91,6 +92,15 @@ class CgroupFits:
         return Drift(f"cgroup v1 ({kind or 'unknown'})", "cgroup v2, or kubernetes.allow_cgroup_v1: true")
 
 
+# What an init or a join of ours writes before it starts the kubelet, and what it leaves: its ports are ours then.
+BEGUN = (
+    "/var/lib/shipway/init-started",
+    "/etc/kubernetes/admin.conf",
+    "/etc/kubernetes/bootstrap-kubelet.conf",
+    "/etc/kubernetes/kubelet.conf",
+)
+
+
 @dataclass(frozen=True)
 class PortsFree:
     """The ports that Kubernetes needs are free, on a host that is not yet part of a cluster."""
@@ -104,13 +114,10 @@ class PortsFree:
 
         Raises Permanent (SHW-474): nothing here may end another program.
         """
-        sockets, joined, started, admin = await on.read(
-            Says(("ss", "-Hltnp")),
-            FileState("/etc/kubernetes/kubelet.conf"),
-            FileState("/var/lib/shipway/init-started"),
-            FileState("/etc/kubernetes/admin.conf"),
+        sockets, ours = await asyncio.gather(
+            on.read(Says(("ss", "-Hltnp"))), on.read_all([FileState(path) for path in BEGUN])
         )
-        if joined or started or admin:
+        if any(ours):
             return None
         used = {}
         for line in sockets.stdout.splitlines():

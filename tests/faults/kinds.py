@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from shipway.errors import ApiUnavailable, ConnectionLost, DeadlineExceeded
 from shipway.script import PROLOGUE
 from tests.faults.plain import Exchange, Key
 
+RUNNING: set[asyncio.Future[Any]] = set()  # what goes on without anybody who waits for it
 Spoil = Callable[[Key, Exchange], Awaitable[Any]]
 
 
@@ -25,6 +27,22 @@ async def cut_after(key: Key, exchange: Exchange) -> Any:
     """The connection breaks once all has taken effect: nobody hears the answer."""
     await exchange()
     raise ConnectionLost("FAULT: the connection broke after", host=key[0])
+
+
+async def cut_while(key: Key, exchange: Exchange) -> Any:
+    """The connection breaks while the host works: it goes on, and the next try or run meets it."""
+    running = asyncio.ensure_future(exchange())
+    RUNNING.add(running)
+    running.add_done_callback(_ended)
+    await asyncio.wait([running], timeout=0.03)
+    raise ConnectionLost("FAULT: the connection broke while a command ran", host=key[0])
+
+
+def _ended(running: asyncio.Future[Any]) -> None:
+    """Let go of what ended; how is nobody's business any more."""
+    RUNNING.discard(running)
+    if not running.cancelled():
+        running.exception()
 
 
 async def timeout(key: Key, exchange: Exchange) -> Any:
@@ -87,6 +105,7 @@ async def api_garbage(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a 
 
 HOST_KINDS: dict[str, Spoil] = {
     "cut before": cut_before,
+    "cut while": cut_while,
     "cut after": cut_after,
     "timeout": timeout,
     "garbage": garbage,

@@ -122,6 +122,22 @@ def test_a_controller_killed_at_any_moment(known: Known, record_property: Any, n
     after(known, disturb)
 
 
+def test_a_controller_killed_while_a_kubelet_waits_for_its_certificate(known: Known) -> None:
+    async def disturb(lab: SimulatedLab) -> None:
+        host = lab.hosts["te2"]
+        async with controller(lab.cluster_file) as process:
+            while not lab.link.born:  # noqa: ASYNC110 - nobody is woken by a list
+                await asyncio.sleep(0.002)
+            host.scale = 0.3  # the join is slow enough to be met in the middle
+            while not (host.files.exists("/etc/kubernetes/bootstrap-kubelet.conf") and host.services.kubelet_up):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+            process.kill()
+            await process.communicate()
+        assert not host.files.exists("/etc/kubernetes/kubelet.conf"), "the join was not met in the middle"
+
+    after(known, disturb)
+
+
 @pytest.mark.parametrize("place", ["end preflight te1", "begin node_settings te2", "end gpu_proof cluster"])
 def test_a_controller_killed_on_a_working_cluster_leaves_no_lease_that_keeps_the_next_out(
     known: Known, place: str
