@@ -25,6 +25,7 @@ pytestmark = [
     # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
+WAL = 8  # MiB that SQLite's write-ahead log may hold
 PASSES = int(os.environ.get("SHIPWAY_DRIFT_PASSES", "6"))
 TOUCH = "touch /etc/containerd/config.toml"
 QUICK = ("swap", "kernel", "hosts", "hold", "apt", "containerd's file", "RuntimeClass", "kubelet's configuration")
@@ -140,7 +141,7 @@ def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -
     seed = random.randrange(2**32)  # noqa: S311 - it is told, so that the passes can be had again
     chooser = random.Random(seed)  # noqa: S311
     print(f"seed {seed}")
-    seen = []
+    seen, before = [], database()
     for number in range(PASSES):
         broken = chooser.sample(rows, chooser.choice((0, 1, 2)))
         for row in broken:
@@ -155,7 +156,13 @@ def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -
         seen.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         if number % 10 == 0:
             print(f"pass {number}: {seen[-1]} MiB")
-    database = sum(path.stat().st_size for path in Path(os.environ["PREFECT_HOME"]).glob("prefect.db*"))
-    print(f"{PASSES} passes: {seen[0]} MiB at first, {seen[-1]} MiB at last; database {database / 2**20:.1f} MiB")
+    grown = database() - before
+    print(f"{PASSES} passes: {seen[0]} MiB at first, {seen[-1]} MiB at last; database {grown / 2**20:+.1f} MiB")
     assert seen[-1] - seen[len(seen) // 2] < 60, seen  # MiB over the second half
-    assert database / PASSES < 2**20, "a pass leaves more than a MiB; a month of them is what the server keeps"
+    # A month of passes is what the server keeps; its write-ahead log comes and goes beside that.
+    assert grown < (PASSES + WAL) * 2**20, "a pass leaves more than a MiB"
+
+
+def database() -> int:
+    """Give the size of Prefect's database, in bytes; earlier tests left their runs in it."""
+    return sum(path.stat().st_size for path in Path(os.environ["PREFECT_HOME"]).glob("prefect.db*"))
