@@ -136,5 +136,5 @@ def test_containerd_stopped_in_the_middle_of_init_is_named_and_the_plain_run_com
     assert (ran.code, ran.report["outcome"], error["code"]) == (3, "failed", "SHW-433")
     authority, data = site.on("cp1", CA), site.holds("cp1", "[ -d /var/lib/etcd/member ]")
     whole(site, fault)
-    # Where etcd had not come as far as data, nothing is lost by a control plane made anew; else it must be the same one.
+    # Where etcd had not come as far as data, a control plane made anew loses nothing; else it must be the same one.
     assert not data or site.on("cp1", CA) == authority
