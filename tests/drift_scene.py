@@ -17,6 +17,7 @@ from flows.drift_repair import Allow, drift_repair
 from lab.simulated.control import ask
 from shipway.cluster import Cluster
 from shipway.kube import Kube
+from shipway.kube_looks import CARD
 from shipway.ssh import Pool
 from tasks.drift_report import DriftReport
 from tests.flow_story import patient
@@ -58,6 +59,23 @@ class Scene:
             await pool.close()
 
         asyncio.run(change())
+
+    def usable(self, host: str, cards: int) -> None:
+        """Wait until the API says how many cards of a host are usable: a plugin's health check takes its time."""
+
+        async def seen() -> None:
+            cluster, pool = Cluster.load(self.file), Pool()
+            kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
+            async with asyncio.timeout(30):
+                while True:
+                    node = await kube.get("v1", "Node", host)
+                    if node and node["status"]["allocatable"].get(CARD) == str(cards):
+                        break
+                    await asyncio.sleep(0.1)
+            await kube.close()
+            await pool.close()
+
+        asyncio.run(seen())
 
 
 @contextmanager

@@ -91,9 +91,11 @@ def test_what_no_step_can_repair_is_reported(scene: Scene, what: str) -> None:
 def test_missing_cards_are_reported_with_the_link_that_broke(scene: Scene) -> None:
     scene.drift("te2", "card", state="Unhealthy")
     try:
+        scene.usable("te2", 0)
         report = scene.passed("service")
     finally:
         scene.drift("te2", "card", state="Healthy")
+        scene.usable("te2", 1)
     cards = next(f for f in report.findings if f.key == ("te2", "every expected card is allocatable"))
     assert cards.action == "reported"
     assert cards.why.startswith("card: te2: ")
