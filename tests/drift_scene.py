@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
 
@@ -32,12 +33,14 @@ class Scene:
     file: Path
     declared: Path
     home: Path
+    flow_run: UUID | None = None  # of the last pass
 
     def passed(self, repair: Allow = "service", file: Path | None = None, **more: Any) -> DriftReport:
         """Give the report of a pass."""
 
         async def fly() -> DriftReport:
             state = await drift_repair(str(file or self.file), repair, return_state=True, **more)
+            self.flow_run = state.state_details.flow_run_id
             report = await state.aresult(raise_on_failure=False)
             assert isinstance(report, DriftReport), report
             return report
@@ -66,14 +69,16 @@ class Scene:
         async def seen() -> None:
             cluster, pool = Cluster.load(self.file), Pool()
             kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
-            async with asyncio.timeout(30):
-                while True:
-                    node = await kube.get("v1", "Node", host)
-                    if node and node["status"]["allocatable"].get(CARD) == str(cards):
-                        break
-                    await asyncio.sleep(0.1)
-            await kube.close()
-            await pool.close()
+            try:
+                async with asyncio.timeout(30):
+                    while True:
+                        node = await kube.get("v1", "Node", host, fresh=True)
+                        if node and node["status"]["allocatable"].get(CARD) == str(cards):
+                            break
+                        await asyncio.sleep(0.1)
+            finally:
+                await kube.close()
+                await pool.close()
 
         asyncio.run(seen())
 
