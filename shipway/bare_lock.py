@@ -1,6 +1,7 @@
-"""The lock of a cluster that does not exist yet: a transient unit on the host that becomes its control plane.
+"""The lock of a cluster whose API cannot be asked, or that does not exist yet: a unit on its control plane's host.
 
-Its name lets only one be, its description says whose it is, and it ends by itself where nobody ends it.
+It is a transient unit: its name lets only one be, its description says whose it is, and it ends by itself where nobody
+ends it, or with a restart of the host.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from shipway.errors import CommandFailed, Refused, ShipwayError
 from shipway.facts.commands import Says
 from shipway.facts.services import UnitState
 from shipway.host import AT_WORK, Host
+from shipway.retry import patiently
 
 UNIT = "shipway-run.service"
 SECONDS = 4 * 3600  # above what a bootstrap of bare hosts takes: its slowest stage alone may take 40 minutes
+TRIES = 3
 CLAIM = UnitState(UNIT)
 DESCRIPTION = Says(("systemctl", "show", "-p", "Description", UNIT))
 
@@ -29,12 +32,12 @@ async def claimed(on: Host, who: str) -> AsyncIterator[None]:
     Raises Refused SHW-102 naming the run that holds it, and what keeps from asking. A run that was killed on this
     machine is followed at once, one of another machine after four hours.
     """
-    await _claim(on, who)
     try:
+        await patiently(lambda: _claim(on, who))
         yield
-    finally:
+    finally:  # also where the answer to the claim was lost
         with contextlib.suppress(ShipwayError):  # it ends by itself, and who comes from this machine follows at once
-            await on.do(Command(("systemctl", "stop", UNIT)))
+            await _free(on, who)
 
 
 async def claim_left(on: Host) -> bool:
@@ -48,18 +51,34 @@ async def claim_left(on: Host) -> bool:
 async def _claim(on: Host, who: str) -> None:
     limit = ("-p", f"RuntimeMaxSec={SECONDS}")
     start = ("systemd-run", "--quiet", "--collect", f"--unit={UNIT}", f"--description={who}", *limit)
-    claim = Command((*start, "sleep", "infinity"))
-    try:
-        await on.do(claim)
-    except CommandFailed as error:
-        if "already" not in error.output:
-            raise
-    else:
-        return
-    other = (await on.read(DESCRIPTION)).stdout.strip().removeprefix("Description=")
-    if other not in (who, UNIT) and not dead(other):
-        message = f"another run works on this cluster's hosts: {other}"
-        fix = f"Wait for its end; if it is no more, `sudo systemctl stop {UNIT}` on {on.name}, then run again."
-        raise Refused(message, code="SHW-102", fix=fix)
-    await on.do(Command(("systemctl", "stop", UNIT)))
-    await on.do(claim)
+    for _ in range(TRIES):
+        try:
+            await on.do(Command((*start, "sleep", "infinity")))
+        except CommandFailed as error:
+            if "already" not in error.output:
+                raise
+        else:
+            return
+        other = await _owner(on)
+        if other == who:
+            return  # the answer to the try before was lost
+        if other and not dead(other):
+            message = f"another run works on this cluster's hosts: {other}"
+            fix = f"Wait for its end; if it is no more, `sudo systemctl stop {UNIT}` on {on.name}, then run again."
+            raise Refused(message, code="SHW-102", fix=fix)
+        if other:
+            await on.do(Command(("systemctl", "stop", UNIT)))
+    raise Refused("several runs begin on this cluster's hosts at once", code="SHW-102", fix="Run again in a minute.")
+
+
+async def _owner(on: Host) -> str:
+    """Give who holds the host; empty where nobody does."""
+    said = (await on.read(DESCRIPTION)).stdout.strip().removeprefix("Description=")
+    return "" if said == UNIT else said  # systemd describes a unit that there is not by its name
+
+
+async def _free(on: Host, who: str) -> None:
+    """End the claim where it is ours: after its limit somebody may have followed."""
+    on.forget()
+    if await _owner(on) == who:
+        await on.do(Command(("systemctl", "stop", UNIT)))

@@ -20,8 +20,14 @@ class Looked(Protocol):
     def forget(self) -> None:
         """Drop what is known."""
 
-    def changing(self) -> AbstractContextManager[None]:
-        """Within it a change is made; afterwards nothing is known that was not seen after that change."""
+    def looking(self, step: object) -> None:
+        """Hear that what is read from here on, in this task, is what the step looks at."""
+
+    def changing(self, about: Sequence[object]) -> AbstractContextManager[None]:
+        """Within it a change is made; afterwards nothing is known that was not seen after that change.
+
+        `about` are the steps that will be looked at next, so that their look can ride with the change.
+        """
 
 
 On = TypeVar("On", bound=Looked)
@@ -30,6 +36,7 @@ Look = Drift | ShipwayError | None
 
 async def _look(step: Check[On], on: On) -> Look:
     """Give the drift, or None, or the error that kept from telling."""
+    on.looking(step)
     try:
         return await step.check(on)
     except ShipwayError as error:
@@ -52,19 +59,29 @@ async def converge(
 
 
 async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIterator[StepResult]:
-    """Give the results one by one; after a change, what was changed and all later steps are looked at anew at once."""
-    looks: list[Look] = list(await asyncio.gather(*(_look(step, on) for step in steps)))
-    failed, index = False, 0
+    """Give the results one by one, each by a look that is younger than the last change before it.
+
+    After a change, what was changed is looked at anew at once, with all from there to the next step that will be
+    changed. Later looks are old from then on (`fresh` says from where): where that step needs no change any more, all
+    that are left are looked at anew.
+    """
+    looks = await _looks(steps, on)
+    failed, index, fresh = False, 0, len(steps)
     while index < len(steps):
         step = steps[index]
         if failed:
             yield StepResult(step.name, "unknown", _impact(step), error=Blocked("an earlier step failed"))
             index += 1
             continue
-        batch, started = _batch(steps[index:], looks[index:], allow), time.monotonic()
-        before, errors = looks[index : index + len(batch)], await _applied(batch, looks[index:], on, allow)
+        if index == fresh:
+            looks[index:], fresh = await _looks(steps[index:], on), len(steps)
+        batch, started = _batch(steps[index:fresh], looks[index:fresh], allow), time.monotonic()
+        end = index + len(batch)
+        before, later = looks[index:end], _next(steps[end:], looks[end:], allow)
+        errors = await _applied(batch, before, on, allow, later)
         if None in errors.values():
-            looks[index:] = await asyncio.gather(*(_look(later, on) for later in steps[index:]))
+            fresh = end + len(later)
+            looks[index:fresh] = await _looks(steps[index:fresh], on)
         for at, one in enumerate(batch):
             seen = before[at]
             if at in errors and isinstance(seen, Drift) and can_change(one):
@@ -74,7 +91,17 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIt
                 result = _told(one, looks[index + at], allow)
             failed = failed or result.outcome == "failed"
             yield result
-        index += len(batch)
+        index = end
+
+
+async def _looks(steps: Sequence[Check[On]], on: On) -> list[Look]:
+    return list(await asyncio.gather(*(_look(step, on) for step in steps)))
+
+
+def _next(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> Sequence[Check[On]]:
+    """Give the steps up to the next that is not as wanted, with those that would be changed together with it."""
+    first = next((at for at, seen in enumerate(looks) if seen is not None), len(steps))
+    return steps[: first + len(_batch(steps[first:], looks[first:], allow))]
 
 
 def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> Sequence[Check[On]]:
@@ -82,24 +109,27 @@ def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> 
     count = 0
     for step, seen in zip(steps, looks, strict=True):
         alone = not getattr(step, "together", False)
-        if isinstance(seen, ShipwayError) or (seen is not None and (alone or _impact(step) > allow)):
-            break
+        if alone or isinstance(seen, ShipwayError) or (seen is not None and _impact(step) > allow):
+            break  # one that is as wanted now may be spoiled by those before it, unless it is such a file too
         count += 1
     return steps[: count or 1]
 
 
 async def _applied(
-    batch: Sequence[Check[On]], looks: Sequence[Look], on: On, allow: Impact
+    batch: Sequence[Check[On]], looks: Sequence[Look], on: On, allow: Impact, later: Sequence[Check[On]]
 ) -> dict[int, ShipwayError | None]:
-    """Apply what drifted of a batch, as far as it is allowed; give, by place, what became of each that was applied."""
+    """Apply what drifted of a batch, as far as it is allowed; give, by place, what became of each that was applied.
+
+    `later` are the steps that are looked at together with the batch afterwards.
+    """
     drifted = [
         (at, step, seen)
-        for at, (step, seen) in enumerate(zip(batch, looks, strict=False))
+        for at, (step, seen) in enumerate(zip(batch, looks, strict=True))
         if isinstance(seen, Drift) and can_change(step) and step.impact <= allow
     ]
     if not drifted:
         return {}
-    with on.changing():
+    with on.changing([*batch, *later]):
         errors = await asyncio.gather(*(_apply(step, on, seen) for _, step, seen in drifted))
     return dict(zip((at for at, _, _ in drifted), errors, strict=True))
 
@@ -108,7 +138,7 @@ async def looked_at(
     steps: Sequence[Check[On]], on: On, told: Callable[[StepResult], None] = lambda _: None
 ) -> list[StepResult]:
     """Give what each step sees, changing nothing; unlike a plan, no failure hides what comes after it."""
-    looks = await asyncio.gather(*(_look(step, on) for step in steps))
+    looks = await _looks(steps, on)
     results = [_told(step, seen, Impact.NOTHING) for step, seen in zip(steps, looks, strict=True)]
     for result in results:
         told(result)

@@ -80,21 +80,24 @@ class Host:
     def forget(self) -> None:
         """Drop every fact known so far: the next read looks anew; who asked before still gets an answer."""
         self._looks.forget()
-        self._looks.watched = {}
+
+    def looking(self, step: object) -> None:
+        """Hear that what is read from here on, in this task, is what the step looks at: see `changing`."""
+        self._looks.looking(step)
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Within it, whatever changes the host also looks again at all that the last looks read, in one exchange.
+    def changing(self, about: Sequence[object]) -> Iterator[None]:
+        """Within it, whatever changes the host also looks again at what the last looks of these steps read.
 
-        Afterwards only what was seen after the last change is known.
+        That costs no exchange of its own. Afterwards only what was seen after the last change is known.
         """
-        self._after, self._fresh = list(self._looks.watched), False
+        self._after, self._fresh = self._looks.looked_at(about), False
         try:
             yield
         finally:
             if not self._fresh:
                 self._looks.forget()
-            self._looks.watched, self._after, self._fresh = {}, [], False
+            self._after, self._fresh = [], False
 
     async def _look(self, commands: Sequence[Words]) -> list[Output]:
         return await self._exchange(commands, verb="r", seconds=LOOK_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -56,8 +56,11 @@ class Calls:
         """Drop every answer known so far: the next look is a real one."""
         self._known, self._pages = {}, {}
 
+    def looking(self, step: object) -> None:
+        """Hear which step looks from here on; a look at the API costs a call whoever asks."""
+
     @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self, about: Sequence[object] = ()) -> Iterator[None]:  # noqa: ARG002 - no look rides with a call
         """Within it a change is made; afterwards nothing from before it is known."""
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from shipway.errors import ConnectionLost
@@ -12,7 +13,12 @@ from shipway.script import Output
 
 T = TypeVar("T")
 Future = asyncio.Future[Any]
+Noted = dict[Fact[Any], None]  # facts, in the order they were read
 TURNS = 3  # of the event loop: a check may gather two looks that gather facts
+
+
+# Whose look this task makes, so that what it reads is noted there. Tasks that it starts are part of the same look.
+_LOOKING: ContextVar[tuple[Looks, Noted] | None] = ContextVar("looking", default=None)
 
 
 async def gathered(asked: Sequence[object]) -> None:
@@ -32,18 +38,19 @@ class Looks:
     """
 
     def __init__(self, name: str, ask: Callable[[Sequence[Words]], Awaitable[list[Output]]]) -> None:
-        self.watched: dict[Fact[Any], None] = {}  # what was read since it was last emptied, in order
         self._name, self._ask = name, ask
+        self._noted: dict[int, Noted] = {}  # what each step's last look read, by the step's identity
         self._known: dict[Fact[Any], Future] = {}
         self._asked: list[tuple[Fact[Any], Future]] = []
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
         """Give the values of the facts, in their order; raises what kept from reading them."""
-        loop = asyncio.get_running_loop()
+        loop, looking = asyncio.get_running_loop(), _LOOKING.get()
+        noted: Noted = looking[1] if looking and looking[0] is self else {}
         wanted = []
         for fact in facts:
-            self.watched[fact] = None
+            noted[fact] = None
             if fact not in self._known:
                 self._known[fact] = loop.create_future()
                 if not self._asked:
@@ -54,6 +61,15 @@ class Looks:
             wanted.append(self._known[fact])
         # One after the other: they come together anyway, and gather() costs as much as all else here.
         return [one.result() if one.done() else await asyncio.shield(one) for one in wanted]
+
+    def looking(self, step: object) -> None:
+        """Note what is read from here on, in this task and those it starts, as what the step looks at."""
+        self._noted[id(step)] = {}
+        _LOOKING.set((self, self._noted[id(step)]))
+
+    def looked_at(self, steps: Sequence[object]) -> list[Fact[Any]]:
+        """Give the facts that the last looks of these steps read, each once."""
+        return list({fact: None for step in steps for fact in self._noted.get(id(step), ())})
 
     def forget(self) -> None:
         """Drop every fact known so far: the next read looks anew; who asked before still gets an answer."""
