@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shipway.script import WHOLE
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command that changes something: words, its own limit in seconds, and input of which it takes every byte.
 
-    One that is `brief` (it moves or marks a file on a disk of the host) has no limit but its exchange's: timeout(1)
-    would cost as much as the command, and a process that waits for a disk cannot be ended anyway.
+    One that is `brief` (it writes, moves or marks a file on a disk of the host) has no limit but its exchange's:
+    timeout(1) would cost as much as the command, and a process that waits for a disk cannot be ended anyway. Its input
+    ends with the connection.
     """
 
     words: tuple[str, ...]
@@ -29,16 +32,15 @@ def placed(path: str, content: bytes, mode: str, owner: str) -> tuple[Command, .
     The content goes through a new file that is 0600 and root's from before its first byte, by the shell's umask: the
     `install` of GNU would make it so, the one in Rust (seen in 0.0.17; Ubuntu's since 25.10) makes it readable and
     changes that a moment later, and who opened it meanwhile reads all that follows. dd is told the size, so that it
-    takes its own bytes of an input that further commands share, and not one more.
+    takes its own bytes of an input that further commands share, and not one more; of an input that ends too early it
+    takes what there is and ends with 0, so that what comes after the file is looked at too.
     """
-    folder, fresh = path.rsplit("/", 1)[0] or "/", f"{path}.shipway-new"
+    fresh = f"{path}.shipway-new"
     size = (f"bs={len(content)}", "count=1") if content else ("count=0",)
     return (
-        Command(("umask", "022"), brief=True),
-        Command(("mkdir", "-p", "--", folder), brief=True),
-        Command(("rm", "-f", "--", fresh), brief=True),
-        Command(("umask", "077"), brief=True),
-        Command(("dd", *size, "iflag=fullblock", f"of={fresh}", "status=none"), feed=content),
+        Command(("make_room", fresh), brief=True),
+        Command(("dd", *size, "iflag=fullblock", f"of={fresh}", "status=none"), feed=content, brief=True),
+        Command(("was_whole",), feed=WHOLE, brief=True),
         *([Command(("chown", owner, fresh), brief=True)] if owner != "root:root" else []),
         Command(("chmod", mode, fresh), brief=True),
         Command(("mv", "-fT", fresh, path), brief=True),

@@ -3,6 +3,10 @@
 `r` runs a command that only looks (no input) and goes on whatever it answers; `d` runs one that does something and
 ends the script after the first that fails; `l` looks, as `r` does, at what was done: only where all of it was. Each
 command is a list of words, each word quoted: nothing is ever glued.
+
+Two words are the script's own, because a shell does in no time what costs a process otherwise: `make_room PATH` makes
+the folder of a new file unless it is there, removes what an earlier run left at the path, and lets new files be their
+owner's alone from then on; `was_whole` takes one line of input and fails unless it is the one that ends a file.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+WHOLE = b"whole\n"  # what follows a file in the input; without it, a link that broke would leave half a file in place
 PROLOGUE = (
     f"export LC_ALL=C PATH={PATH} DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l\n"
     "c=0\n"
@@ -20,6 +25,9 @@ PROLOGUE = (
     'r() { "$@" </dev/null; f; }\n'
     'd() { [ "$c" = 0 ] || exit 0; "$@"; f; }\n'
     'l() { [ "$c" = 0 ] || exit 0; r "$@"; c=0; }\n'
+    'make_room() { umask 022; [ -d "${1%/*}/" ] || mkdir -p -- "${1%/*}/" || return\n'
+    '[ ! -e "$1" ] && [ ! -L "$1" ] || rm -f -- "$1" || return; umask 077; }\n'
+    'was_whole() { read -r e && [ "$e" = whole ] && return; echo "the input was cut short" >&2; return 1; }\n'
 )
 
 

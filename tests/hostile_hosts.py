@@ -39,6 +39,7 @@ from tests.shell_server import shell_server
 from tests.standins import StandIns
 
 TEXTS = tuple(one for one in PAYLOADS if not re.search(r"[\x00-\x1f.\u2028]", one))
+OWN = {"make_room", "was_whole"}  # words of the script itself
 HOSTILE = "\n".join([*PAYLOADS, "sda1", "12 34 56 78 /"]).replace("\x00", "")
 
 
@@ -138,11 +139,16 @@ def judged(watched: Watched, programs: StandIns, work: Path) -> int:
     asked = [re.escape(words[7]) for words in watched.words if words[6:7] == (FILLED,)]
     filled = re.compile("|".join(re.sub(r"\\{(os|codename|arch)\\}", "[a-z0-9]*", url) for url in asked) or "none")
     ran = programs.ran()
+    for fresh in [words[1] for words in watched.words if words[0] == "make_room"]:
+        may |= {("mkdir", "-p", "--", fresh.rpartition("/")[0] + "/"), ("rm", "-f", "--", fresh)}
     strange = [words for words in ran if words not in may and not _carries(words) and not _curl(words, filled)]
     assert not strange, strange[:5]
     assert not list(work.rglob(f"*{MARK}*"))
     assert not Path(MARK).exists()
-    assert {words[0] for words in watched.words} - {words[0] for words in ran} <= {"umask"}  # it is the shell's own
+    assert {words[0] for words in watched.words} - {words[0] for words in ran} <= {
+        "make_room",
+        "was_whole",
+    }  # the script's own
     return len(ran)
 
 

@@ -62,10 +62,14 @@ def watched(folder: Path) -> Iterator[set[tuple[str, int, bool]]]:
         thread.join()
 
 
-def run_in_a_real_shell(commands: tuple[Command, ...]) -> None:
-    """Run commands as a host does, its umask 0; their input comes in two halves with a pause between."""
+def run_in_a_real_shell(commands: tuple[Command, ...], *, lost: int = 0) -> None:
+    """Run commands as a host does, its umask 0; their input comes in two halves with a pause between.
+
+    `lost` is how many bytes at the input's end do not come, as where a link breaks: then the last command must fail.
+    """
     text, boundary = compose([command.bounded() for command in commands], verb="d")
     feed = b"".join(command.feed for command in commands)
+    feed = feed[: len(feed) - lost]
     pipe = subprocess.PIPE
     with subprocess.Popen(["sh", "-c", text], stdin=pipe, stdout=pipe, stderr=pipe, umask=0) as shell:
         assert shell.stdin
@@ -77,7 +81,10 @@ def run_in_a_real_shell(commands: tuple[Command, ...]) -> None:
         shell.stdin.close()
         out = shell.stdout.read().decode()
     outputs = split(boundary, out, "")
-    assert [one.status for one in outputs] == [0] * len(commands), outputs
+    if lost:
+        assert outputs[-1].status == 1, outputs
+    else:
+        assert [one.status for one in outputs] == [0] * len(commands), outputs
 
 
 def test_a_hosts_file_is_private_from_before_its_first_byte(tmp_path: Path) -> None:
@@ -100,6 +107,14 @@ def test_who_opened_what_an_interrupted_run_left_reads_nothing_of_the_next(tmp_p
         run_in_a_real_shell(placed(str(path), SECRET, "600", "root:root"))
         assert opened.read() == b""
     assert path.read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("lost", [1, 3, 6, 20])
+def test_a_file_of_which_not_all_came_is_not_put_in_its_place(tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(b"as it was\n")
+    run_in_a_real_shell(placed(str(path), b"all that is wanted\n", "644", "root:root"), lost=lost)
+    assert path.read_bytes() == b"as it was\n"
 
 
 def test_new_folders_of_a_hosts_file_can_be_entered_and_an_empty_file_is_made(tmp_path: Path) -> None:

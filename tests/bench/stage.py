@@ -32,7 +32,7 @@ class CommandRan:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the flag says it all
         """Run it."""
-        await on.do(Command(("sleep", str(self.seconds))), Command(("touch", self.flag)))
+        await on.do(Command(("sleep", str(self.seconds))), Command(("touch", self.flag), brief=True))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lab.simulated.commands.network import listening
 from lab.simulated.commands.registry import Call, absent, program, run
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
+from shipway.script import WHOLE
 from shipway.steps.sources import DIAL, FILLED
 
 # What shipway.host.operate puts around an operation that has a marker file.
@@ -25,6 +26,32 @@ async def umask(call: Call) -> int:
         return call.say(f"{call.shell.umask:04o}\n")
     call.shell.umask = int(call.args[0], 8)
     return 0
+
+
+@program("make_room")
+async def make_room(call: Call) -> int:
+    """Prepare for a new file, as the function of shipway.script does: its folder, nothing at its place, a mask."""
+    if call.via != "sh":
+        return call.warn(absent(call, "make_room"), 127)
+    path, files = call.args[0], call.host.files
+    folder = path.rpartition("/")[0] + "/"
+    call.shell.umask = 0o022
+    if files.names(folder) is None and (status := await run(call.like(("mkdir", "-p", "--", folder)))):
+        return status
+    if files.node(path, follow=False) is not None and (status := await run(call.like(("rm", "-f", "--", path)))):
+        return status
+    call.shell.umask = 0o077
+    return 0
+
+
+@program("was_whole")
+async def was_whole(call: Call) -> int:
+    """Take the line that ends a file in a script's input, as the function of shipway.script does."""
+    if call.via != "sh":
+        return call.warn(absent(call, "was_whole"), 127)
+    if await call.stdin.read(len(WHOLE)) == WHOLE:
+        return 0
+    return call.warn("the input was cut short")
 
 
 @program("true", ":", "sync")
