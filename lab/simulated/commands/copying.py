@@ -179,7 +179,8 @@ async def mkdir(call: Call) -> int:
     """Make directories."""
     asked = parse(call.args, flags="-p -v", values="-m --mode")
     for path in asked.rest:
-        if call.host.files.exists(path) and not asked.has("-p"):
+        node = call.host.files.node(path)
+        if node is not None and (node.kind != "dir" or not asked.has("-p")):
             return call.warn(f"mkdir: cannot create directory '{path}': File exists")
         if _denied(call, path):
             return call.warn(f"mkdir: cannot create directory '{path}': Permission denied")
