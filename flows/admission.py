@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 from prefect import State
 
-from shipway.errors import Refused
+from shipway.errors import ShipwayError
 from tasks.context import Run
 from tasks.preflight import compared
 from tasks.run_stage import on
@@ -29,7 +30,7 @@ class Admission:
         self._looks = {name: together.create_task(on("preflight", name)) for name in names}
         self._verdicts = {name: together.create_task(self._verdict(name)) for name in names}
         self._busy: asyncio.Task[None] | None = None
-        self._lease: asyncio.Task[Refused | None] | None = None
+        self._lease: asyncio.Task[ShipwayError | None] | None = None
 
     async def of(self, name: str) -> State[Any] | None:
         """Give the preflight's state of a host that may be changed, else None.
@@ -43,15 +44,16 @@ class Admission:
         if state is None:
             return None
         await self._workloads_known()
-        if (refused := await self._alone()) is not None:
-            error = reported(refused.at(host=name, step="preflight"))
+        if (kept_out := await self._alone()) is not None:
+            row = reported(kept_out)
+            error = replace(row, host=row.host or name, step=row.step or "preflight")
             self._run.results.append(StageResult(name, "preflight", "failed", errors=(error,)))
             return None
         self._run.admitted.add(name)
         return state
 
-    async def _alone(self) -> Refused | None:
-        """Take the cluster's lease once, where there is a cluster; give the refusal where another run holds it."""
+    async def _alone(self) -> ShipwayError | None:
+        """Hold the cluster, asked for once; give what keeps from it."""
         if self._lease is None:
             self._lease = asyncio.create_task(lease(self._run))
         return await self._lease

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shipway.drain import left_cordoned, uncordon
-from shipway.errors import ShipwayError
+from shipway.errors import Refused, ShipwayError
 from shipway.repair_history import History
 from shipway.step import Impact
 from tasks.context import CLUSTER, Run
@@ -18,6 +18,7 @@ from tasks.drift_permission import Permission, judged, repairable
 from tasks.drift_report import findings_of
 from tasks.findings import Finding, counted
 from tasks.run_stage import on
+from tasks.workloads import new_lease
 
 if TYPE_CHECKING:
     from flows.approval import Approval
@@ -48,13 +49,13 @@ async def look(run: Run) -> None:
 async def repair_all(run: Run, allowed: Permission, path: str, approval: Approval | None) -> None:
     """Repair what is allowed and approved, keep what became of it, and judge what is left."""
     if approval is not None and not approval.approve:
-        await _kept(run, allowed, path, f"not approved: {approval.comment or 'no comment'}")
+        await kept(run, allowed, path, f"not approved: {approval.comment or 'no comment'}")
         return
     spared = set(approval.leave_out) if approval else set()
     for name in spared & {host.name for host in run.hosts}:
         left_out = _wanted(run, allowed, name)
-        kept = [one for one in run.findings.get(name, ()) if one not in left_out]
-        run.findings[name] = [*kept, *(one.became("held back", "left out in the approval") for one in left_out)]
+        others = [one for one in run.findings.get(name, ()) if one not in left_out]
+        run.findings[name] = [*others, *(one.became("held back", "left out in the approval") for one in left_out)]
     await _opened(run)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
@@ -67,7 +68,7 @@ async def repair_all(run: Run, allowed: Permission, path: str, approval: Approva
     await breaker.repair("repair", service, run.cluster.repair.hosts_at_once)
     await breaker.repair("repair_drained", drained, 1)
     await _cluster(run, allowed)
-    await _kept(run, allowed, path, breaker.why)
+    await kept(run, allowed, path, breaker.why)
 
 
 def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
@@ -123,9 +124,12 @@ async def _opened(run: Run) -> None:
     """Open the nodes that a killed pass left cordoned; they are repaired again where that is still needed."""
     try:
         kube = await run.kube()
+        await new_lease(run)
         for name in await left_cordoned(kube):
             if name in {host.name for host in run.hosts}:
                 await uncordon(kube, name)
+    except Refused:
+        raise  # another run holds the cluster
     except ShipwayError as error:
         run.view.said(CLUSTER, "repair", f"nodes that are left cordoned cannot be told: {error.message}")
 
@@ -141,8 +145,8 @@ async def _cluster(run: Run, allowed: Permission) -> None:
         await on("repair_cluster", CLUSTER)
 
 
-async def _kept(run: Run, allowed: Permission, path: str, held: str = "") -> None:
-    """Give every finding that is left its reason and command, and add the pass to the history."""
+async def kept(run: Run, allowed: Permission, path: str, held: str = "") -> None:
+    """Give every finding that is left its reason (`held`, why nothing is repaired) and command; add to the history."""
     for name, findings in run.findings.items():
         run.findings[name] = _held(run, allowed, findings, path, held)
     run.cluster_findings = _held(run, allowed, run.cluster_findings, path, held)

@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.approval import approved
-from flows.drift_passes import look, repair_all
+from flows.drift_passes import kept, look, repair_all
 from flows.running import Manner, running
 from shipway.cluster import Cluster
 from shipway.errors import Refused, ShipwayError
@@ -86,8 +86,12 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     run.allow = allow
     await find_busy(run)
     allowed = permission(run, allow, datetime.now().astimezone())
-    if (refused := await lease(run)) is not None:
-        raise refused
+    error = await lease(run)
+    if isinstance(error, Refused):
+        raise error
+    if error is not None:
+        await kept(run, allowed, path, f"no lock of the cluster can be had: {error.message}")
+        return
     approval = await approved(run, allowed, path) if ask else None
     await repair_all(run, allowed, path, approval)
 

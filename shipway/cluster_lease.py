@@ -26,7 +26,6 @@ AWAY_SECONDS = 40.0  # after so long without a renewal the holder says that it i
 LOOK_SECONDS = 5.0
 GIVE_BACK_SECONDS = 20.0
 STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"  # a MicroTime, as the API wants it
-FIX = f"Wait for its end; a killed run's lease ends {LEASE_SECONDS} s after its last sign of life."
 Api = Callable[[], Awaitable[Kube]]  # asked each time: a control plane that is made anew has another one
 Unsure = Callable[[ShipwayError | None], Awaitable[None]]
 Told = Callable[[str], None]
@@ -108,7 +107,8 @@ def _others(found: Object, who: str) -> bool:
 def _taken(found: Object, doubt: str = "") -> Refused:
     since = str(found["spec"].get("acquireTime", "unknown"))
     message = f"another run works on this cluster: {_holder(found)} since {since}{doubt}"
-    return Refused(message, code="SHW-102", fix=FIX)
+    fix = f"Wait for its end; a killed run's lease ends {LEASE_SECONDS} s after its last sign of life."
+    return Refused(message, code="SHW-102", fix=fix)
 
 
 def _version(found: Object) -> str:

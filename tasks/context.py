@@ -18,7 +18,7 @@ from uuid import UUID
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import Refused
+from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileText
 from shipway.gpu_proof import Proof
 from shipway.host import Host
@@ -114,7 +114,8 @@ class Run:
         self.gone: set[str] = set()  # hosts that were waited for in vain
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
         self.until_end = AsyncExitStack()  # what is held until the run ends
-        self.leased = False  # whether the cluster's lease is among it
+        self.leased = self.claimed = False  # whether the cluster's lease, the claim of its host, are among it
+        self.lost: ShipwayError | None = None  # what took both away: no stage begins any more
         self._pool = Pool()
         self._kube: Kube | None = None
         self._connecting = asyncio.Lock()

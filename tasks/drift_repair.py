@@ -21,6 +21,7 @@ from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_parts import Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, Key
 from tasks.waiting import heard, spoken, waited
+from tasks.workloads import new_lease
 
 DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
@@ -55,6 +56,7 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     is held up, PostconditionFailed where the host stays cordoned.
     """
     kube = await run.kube()
+    await new_lease(run)
     await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
     try:
         await drain(kube, host, seconds=DRAIN_SECONDS, told=spoken(run, stage, host))
@@ -127,6 +129,7 @@ def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequen
 async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
     """Repair nodes' settings and the objects that all share, then look again."""
     kube = await run.kube()
+    await new_lease(run)  # a repair of the control plane's host may have brought its API back
     before = list(run.cluster_findings)
     drifted = {(finding.host, finding.stage) for finding in before}
     results: dict[str, list[StepResult]] = {}

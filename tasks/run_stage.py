@@ -19,6 +19,7 @@ from tasks.context import Run, current
 from tasks.returning import returned
 from tasks.stage_result import StageResult, StepRow, cut_short, errors_of, reported, worst
 from tasks.stages import RETRIES, STAGES
+from tasks.workloads import still_alone
 
 
 class Returned:
@@ -71,6 +72,7 @@ async def _done(run: Run, stage: str, host: str) -> StageResult:
     before, started = session.round_trips if session else 0, time.monotonic()
     results: list[StepResult] = []
     try:
+        still_alone(run)
         results = await STAGES[stage].work(run, stage, host)
         errors = errors_of(host, results, run.allow)
     except ShipwayError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from shipway.bare_lock import claim_left, claimed
 from shipway.cluster_lease import held, holder
 from shipway.errors import Refused, ShipwayError
 from shipway.gpu_proof_evidence import taken_by_others
 from shipway.step import Impact
-from tasks.context import Run
+from tasks.context import CLUSTER, Run
 
 
 async def find_busy(run: Run) -> None:
@@ -30,53 +30,76 @@ async def find_busy(run: Run) -> None:
         run.busy = {name: why for name in joined if name != run.control.name}
 
 
-async def lease(run: Run) -> Refused | None:
-    """Hold the cluster's lease until the run ends; give the refusal where another run holds it.
+async def lease(run: Run) -> ShipwayError | None:
+    """Hold the cluster until the run ends; give Refused where another run holds it, or what keeps from telling.
 
-    A plan needs none. Where there is no cluster yet, the host that gets its control plane is claimed instead, and the
-    lease is taken as soon as there is one (`new_lease`); where the API does not answer, there is nobody to ask.
+    A plan needs none. Two locks are looked at, and one of them is held before anything is changed:
+
+    - the lease in the cluster, where its API answers;
+    - the claim of the control plane's host, where there is no cluster yet, or its API does not answer: so a broken
+      control plane is repaired, by one run at a time. The lease is taken as soon as the API is back (`new_lease`).
+
+    A run that can have neither, for the control plane's host cannot be reached either, changes nothing.
     """
-    joined = any(survey.joined for survey in run.surveys.values())
-    if run.mode == "bootstrap" and run.control.name in run.surveys:
-        control = run.session(run.control.name)
-        if not joined or await claim_left(control):
-            refused = await _held(run, claimed(control, _who(run)))
-            if refused is not None:
-                return refused
-    return await _leased(run) if joined else None
-
-
-async def new_lease(run: Run) -> None:
-    """Hold the lease of a cluster that was only just made; a run that began on bare hosts has none until then.
-
-    Raises Refused SHW-102 where another run, begun on the same bare hosts from another machine, was first.
-    """
-    if not run.leased and (refused := await _leased(run)) is not None:
-        raise refused
-
-
-async def _leased(run: Run) -> Refused | None:
-    """Take the lease, where the run may change anything; give the refusal where another run holds it."""
     if run.allow is Impact.NOTHING:
         return None
+    exists = run.control.name not in run.surveys or any(survey.joined for survey in run.surveys.values())
+    claim = not exists or await claim_left(run.session(run.control.name))
+    kept_out = await _claimed(run) if claim else None
+    if kept_out is not None or not exists:
+        return kept_out
     try:
-        kube = await run.kube()
-    except ShipwayError as error:
-        run.view.said(run.control.name, "preflight", f"the cluster's lease is not taken: {error.message}")
-        return None
-    refused = await _held(run, held(kube, _who(run)))
-    run.leased = refused is None
-    return refused
-
-
-async def _held(run: Run, lock: AbstractAsyncContextManager[None]) -> Refused | None:
-    """Hold a lock until the run ends; give the refusal. What else keeps from it will also keep from the work itself."""
-    try:
-        await run.until_end.enter_async_context(lock)
+        await new_lease(run)
     except Refused as refused:
         return refused
     except ShipwayError as error:
-        run.view.said(run.control.name, "preflight", f"the cluster's lock is not taken: {error.message}")
+        run.view.said(run.control.name, "preflight", f"the cluster's lease is not taken: {error.message}")
+        return await _claimed(run)
+    return None
+
+
+async def new_lease(run: Run) -> None:
+    """Hold the cluster's lease where the run does not yet: it began on bare hosts, or while the API was away.
+
+    Whatever works through the API comes after this. Raises Refused SHW-102 where another run, begun on another machine,
+    was first, and whatever else keeps from taking it: without the lease nothing is changed through the API.
+    """
+    if run.leased or run.allow is Impact.NOTHING:
+        return
+
+    def told(sentence: str) -> None:
+        run.view.said(CLUSTER, "preflight", sentence)
+
+    await run.until_end.enter_async_context(held(run.kube, _who(run), partial(_unsure, run), told))
+    run.leased = True
+
+
+def still_alone(run: Run) -> None:
+    """Let a stage begin only while the run holds the cluster. Raises Refused with what was lost, and to whom.
+
+    What is at work on a host when the lease is lost is not broken off: half of it would be worse than all of it.
+    """
+    if run.lost is not None:
+        message = f"the run no longer holds the cluster, so it begins nothing more: {run.lost.message}"
+        raise Refused(message, code=run.lost.code, fix=run.lost.fix)
+
+
+async def _unsure(run: Run, error: ShipwayError | None) -> None:
+    """Hear from the lease: somebody else has it; it was not renewed for long, so the host is claimed; it is renewed."""
+    if isinstance(error, Refused):
+        run.leased, run.lost = False, error
+    else:
+        run.lost = None if error is None else await _claimed(run)
+
+
+async def _claimed(run: Run) -> ShipwayError | None:
+    """Claim the control plane's host until the run ends; give what keeps from it."""
+    if not run.claimed:
+        try:
+            await run.until_end.enter_async_context(claimed(run.session(run.control.name), _who(run)))
+        except ShipwayError as error:
+            return error
+        run.claimed = True
     return None
 
 

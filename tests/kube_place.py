@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,15 @@ class Control(Host):
         """Give the local port; one where nothing listens for a way that leads nowhere."""
         self.forwarded.append((address, port))
         return self.ways.get((address, port), 1)
+
+
+def answering(kube: Kube) -> Callable[[], Awaitable[Kube]]:
+    """Give what a lease asks for its API."""
+
+    async def api() -> Kube:
+        return kube
+
+    return api
 
 
 @dataclass

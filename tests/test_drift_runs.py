@@ -17,6 +17,7 @@ from shipway.kube import Kube
 from shipway.ssh import Pool
 from tasks.report import Report
 from tests.drift_scene import Scene
+from tests.kube_place import answering
 from tests.prefect_place import rows
 
 pytestmark = [
@@ -31,7 +32,7 @@ async def beside_another(scene: Scene) -> tuple[object, object]:
     cluster, pool = Cluster.load(scene.file), Pool()
     kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
     try:
-        async with held(kube, OTHER):
+        async with held(answering(kube), OTHER):
             state = await bootstrap(str(scene.file), return_state=True)
             other = await drift_repair(str(scene.file), "service", return_state=True)
             return await state.aresult(raise_on_failure=False), await other.aresult(raise_on_failure=False)

@@ -1,18 +1,14 @@
-"""The nouns of repair: window, history, lease, drain, cordon; on the SIMULATED API where they need one."""
+"""The nouns of repair: window, history, drain, cordon; on the SIMULATED API where they need one."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from shipway import cluster_lease
-from shipway.cluster_lease import held, holder
 from shipway.cluster_parts import Window
 from shipway.drain import cordon, drain, left_cordoned, uncordon
 from shipway.errors import DeadlineExceeded, Refused
@@ -96,35 +92,6 @@ def test_three_repairs_within_a_day_are_a_fight_and_the_file_stays_small(tmp_pat
 def test_a_history_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "h.json").write_text(text, encoding="utf-8")
     assert History(tmp_path / "h.json").fights(datetime.now(UTC)) == {}
-
-
-async def test_a_second_holder_is_refused_and_told_who_holds_the_lease(small: Place) -> None:
-    async with held(small.kube, "ops@elsewhere pid 7, drift of te"):
-        with pytest.raises(Refused, match="ops@elsewhere pid 7, drift of te since 20") as refused:
-            async with held(small.kube, holder("bootstrap of te")):
-                pass
-        assert refused.value.code == "SHW-102"
-    async with held(small.kube, holder("bootstrap of te")):
-        pass  # given back
-
-
-async def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(small: Place) -> None:
-    await cluster_lease._put(small.kube, None, who=f"ops@{socket.gethostname()} pid {2**22 + 1}, drift of te")
-    async with held(small.kube, holder("the next")):
-        pass
-    found = await cluster_lease._read(small.kube)
-    await cluster_lease._put(small.kube, found, who=f"ops@{socket.gethostname()} pid {os.getpid()}, drift of te")
-    with pytest.raises(Refused):
-        async with held(small.kube, holder("the next")):
-            pass
-
-
-async def test_a_lease_that_was_not_renewed_for_a_minute_is_free(small: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_lease, "_now", lambda: "2026-01-01T00:00:00.000000Z")
-    await cluster_lease._put(small.kube, None, who="ops@elsewhere pid 7, drift of te")
-    monkeypatch.undo()
-    async with held(small.kube, holder("the next")):
-        pass
 
 
 async def test_a_cordon_says_why_and_is_found_again(small: Place) -> None:
