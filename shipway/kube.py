@@ -15,9 +15,10 @@ from shipway.errors import ApiRefused, ApiUnavailable, Blocked
 from shipway.facts.files import FileText
 from shipway.host import Host
 from shipway.kube_access import ADMIN_CONF, Access, as_file, parse_admin_conf, save_kubeconfig
-from shipway.kube_calls import CALL_SECONDS, JSON, Calls
+from shipway.kube_calls import Calls
 from shipway.kube_errors import untold
 from shipway.kube_paths import Object, title
+from shipway.kube_reads import CALL_SECONDS, JSON
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
-from shipway.errors import ApiUnavailable
-from shipway.kube_errors import NOT_FOUND, PASSING, kind_missing, refusal
+from shipway.kube_errors import NOT_FOUND, kind_missing, refusal
 from shipway.kube_paths import Object, Resource, resource_in, root_of, title, with_protocols
-from shipway.redact import tail
+from shipway.kube_reads import JSON, Reads, parsed
 
-CALL_SECONDS = 30.0
 PAGE = 500  # objects a list call, as kubectl asks
 MANAGER = "shipway"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
-JSON = "application/json"
 OK = 200
 ACCEPTED = 202
 NO_CONTENT = 204
@@ -27,7 +22,7 @@ SUCCESS = range(200, 300)
 BAD_REQUEST = 400
 
 
-class Calls:
+class Calls(Reads):
     """`get`, `list_`, `raw`, `logs` look; `apply`, `patch`, `delete`, `create_token` change.
 
     Every call raises ApiUnavailable (may pass), ApiRefused (will not), KindMissing (no such kind yet), or the errors
@@ -35,26 +30,8 @@ class Calls:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, asyncio.Task[tuple[int, str]]] = {}
-        self._reads: set[asyncio.Task[tuple[int, str]]] = set()
+        super().__init__()
         self._resources: dict[tuple[str, str], Resource] = {}
-        self._pages: dict[str, tuple[str, Object, list[Object]]] = {}
-
-    async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        media: str = JSON,
-        seconds: float = CALL_SECONDS,
-    ) -> tuple[int, str]:
-        """Send one request; give HTTP code and text, whatever the code."""
-        raise NotImplementedError(method, path, body, media, seconds)
-
-    def forget(self) -> None:
-        """Drop every answer known so far: the next look is a real one."""
-        self._known, self._pages = {}, {}
 
     def looking(self, step: object) -> None:
         """Hear which step looks from here on; a look at the API costs a call whoever asks."""
@@ -67,42 +44,12 @@ class Calls:
         finally:
             self.forget()
 
-    async def stop_reading(self) -> None:
-        """Cancel the reads that nobody waits for any more."""
-        self._known = {}
-        for read in self._reads:
-            read.cancel()
-        await asyncio.gather(*self._reads, return_exceptions=True)
-
-    async def raw(self, path: str, *, seconds: float = CALL_SECONDS) -> tuple[int, str]:
-        """Give HTTP code and text of a GET, whatever the code: /readyz?verbose answers 500 with the reason."""
-        if path not in self._known:
-            read = asyncio.get_running_loop().create_task(self.send("GET", path, seconds=seconds))
-            self._reads.add(read)
-            read.add_done_callback(self._ended)
-            self._known[path] = read
-        read = self._known[path]
-        keep = False
-        try:
-            answer = await asyncio.shield(read)
-            keep = answer[0] not in PASSING
-        finally:
-            if not keep and self._known.get(path) is read:  # a failure is no knowledge: the next to ask asks anew
-                del self._known[path]
-        return answer
-
-    def _ended(self, read: asyncio.Task[tuple[int, str]]) -> None:
-        """Let go of a read; its error belongs to whoever asked, also when they no longer wait."""
-        self._reads.discard(read)
-        if not read.cancelled():
-            read.exception()
-
     async def version(self) -> str:
         """Give the server's version, like v1.31.7."""
         code, text = await self.raw("/version")
         if code != OK:
             raise refusal("GET /version", code, text)
-        return str(_read(text, "GET /version").get("gitVersion", ""))
+        return str(parsed(text, "GET /version").get("gitVersion", ""))
 
     async def resource(self, api_version: str, kind: str) -> Resource:
         """Give where objects of a kind live; raises KindMissing. What was found once is kept."""
@@ -113,7 +60,7 @@ class Calls:
                 raise kind_missing(api_version, kind)
             if code != OK:
                 raise refusal(f"discovery of {api_version}", code, text)
-            self._resources[key] = resource_in(_read(text, f"discovery of {api_version}"), api_version, kind)
+            self._resources[key] = resource_in(parsed(text, f"discovery of {api_version}"), api_version, kind)
         return self._resources[key]
 
     async def get(
@@ -128,7 +75,7 @@ class Calls:
             return None
         if code != OK:
             raise refusal(f"GET {kind}/{name}", code, text)
-        return _read(text, f"GET {kind}/{name}")
+        return parsed(text, f"GET {kind}/{name}")
 
     async def list_(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
@@ -138,23 +85,15 @@ class Calls:
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields, "continue": ""}
         items: list[Object] = []
         while True:
-            code, text = await self.raw(asked := _with(path, query))
+            one = await self._answered(_with(path, query))
+            code, text = one.result()
             if code != OK:
                 raise refusal(f"list of {kind}", code, text)
-            page, found = self._page(asked, text, {"apiVersion": api_version, "kind": kind})
+            page, found = self._page(one, f"GET {path}", {"apiVersion": api_version, "kind": kind})
             items += found
             query["continue"] = (page.get("metadata") or {}).get("continue", "")
             if not query["continue"]:
                 return items
-
-    def _page(self, path: str, text: str, head: Object) -> tuple[Object, list[Object]]:
-        """Give a page and its items, read once however many ask: a thousand nodes are megabytes of JSON."""
-        known = self._pages.get(path)
-        if known is None or known[0] is not text:
-            page = _read(text, f"GET {path.partition('?')[0]}")
-            known = (text, page, [{**head, **item} for item in page.get("items") or ()])
-            self._pages[path] = known
-        return known[1], known[2]
 
     async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
         """Give the last lines a pod printed; empty where its container has not started or is gone."""
@@ -233,18 +172,7 @@ class Calls:
             self.forget()
         if code not in SUCCESS:
             raise refusal(f"{method} {what}", code, text)
-        return _read(text, f"{method} {what}")
-
-
-def _read(text: str, what: str) -> Object:
-    """Give the object of a successful answer; raises ApiUnavailable where something else answered in its place."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ApiUnavailable(f"{what}: what answered is not the Kubernetes API: {tail(text, 2) or 'no text'}")
-    return found
+        return parsed(text, f"{method} {what}")
 
 
 def _with(path: str, query: Mapping[str, str]) -> str:
