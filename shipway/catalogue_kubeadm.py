@@ -74,9 +74,10 @@ ENTRIES: tuple[Known, ...] = (
         "SHW-478",
         "the join token is not known",
         r"could not find a JWS signature in the cluster-info ConfigMap|token id \"?\w+\"? is invalid for this cluster",
-        "The token has expired or was never made; or the clocks of the two hosts disagree.",
-        "Run again: each join makes a token of its own. If it stays, compare `date -u` on both hosts.",
-        retryable=False,
+        "The token is gone (deleted, or expired), or was never made; or the clocks of the two hosts disagree.",
+        "Each try makes a token of its own: run again. If it stays, compare `date -u` on both hosts, and see the "
+        "log of kube-controller-manager, which signs tokens.",
+        retryable=True,
         traps=(15, 37),
     ),
     Known(

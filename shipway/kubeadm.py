@@ -14,6 +14,9 @@ from shipway.cluster_parts import HostSpec
 from shipway.compatibility import kubeadm_api
 
 VERSION_TAG = 0xA0  # [0], the only optional element before the public key
+# How long a join looks for its token's signature; kubeadm's own five minutes are for tokens that people hand on. Ours
+# was made a moment ago: where it is not known after this, it is gone, and the stage's next try makes a fresh one.
+DISCOVERY_SECONDS = 60
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 # The pause image each kubeadm minor asks for (`kubeadm config images list`; constants.PauseVersion in its source).
 PAUSE = {
@@ -105,15 +108,20 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
 
 def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -> list[dict[str, Any]]:
     """Give kubeadm join's configuration; it holds the token, so it goes into a file of mode 0600 and nowhere else."""
-    discovery = {"apiServerEndpoint": cluster.endpoint, "token": token, "caCertHashes": [ca_hash]}
-    return [
-        {
-            "apiVersion": f"kubeadm.k8s.io/{kubeadm_api(cluster.kubernetes.minor)}",
-            "kind": "JoinConfiguration",
-            "discovery": {"bootstrapToken": discovery, "tlsBootstrapToken": token},
-            "nodeRegistration": _registration(cluster, host),
-        }
-    ]
+    token_of = {"apiServerEndpoint": cluster.endpoint, "token": token, "caCertHashes": [ca_hash]}
+    discovery: dict[str, Any] = {"bootstrapToken": token_of, "tlsBootstrapToken": token}
+    join: dict[str, Any] = {
+        "apiVersion": f"kubeadm.k8s.io/{kubeadm_api(cluster.kubernetes.minor)}",
+        "kind": "JoinConfiguration",
+        "discovery": discovery,
+        "nodeRegistration": _registration(cluster, host),
+    }
+    # v1beta4 gathered its limits in one place (kubernetes.io, "kubeadm Configuration (v1beta4)", change list).
+    if cluster.kubernetes.minor >= (1, 31):
+        join["timeouts"] = {"discovery": f"{DISCOVERY_SECONDS}s"}
+    else:
+        discovery["timeout"] = f"{DISCOVERY_SECONDS}s"
+    return [join]
 
 
 def as_yaml(documents: list[dict[str, Any]]) -> str:

@@ -54,6 +54,10 @@ FIELDS: dict[str, dict[str, set[str]]] = {
         },
         "nodeRegistration": {*_NODE, "imagePullPolicy", "imagePullSerial"},
         "discovery": _DISCOVERY,
+        "timeouts": {
+            *("controlPlaneComponentHealthCheck", "kubeletHealthCheck", "kubernetesAPICall", "etcdAPICall"),
+            *("tlsBootstrap", "discovery", "upgradeManifests"),
+        },
     },
 }
 INNER = {
@@ -120,6 +124,14 @@ def test_cgroup_v1_is_let_in_by_name_alone_and_only_where_it_was_given_up(minor:
             assert "failCgroupV1" not in kubelet
             assert ignored == [None, None]
         assert kubelet["cgroupDriver"] == "systemd"
+
+
+@pytest.mark.parametrize("minor", MINORS, ids=lambda minor: f"1.{minor[1]}")
+def test_a_join_looks_a_minute_for_its_token_where_this_minors_api_says_so(minor: tuple[int, int]) -> None:
+    join = documents(cluster(minor))[-1]
+    assert join["kind"] == "JoinConfiguration"
+    assert join["discovery"].get("timeout") == (None if minor >= (1, 31) else "60s")
+    assert join.get("timeouts") == ({"discovery": "60s"} if minor >= (1, 31) else None)
 
 
 def test_what_is_declared_stands_in_the_configuration() -> None:

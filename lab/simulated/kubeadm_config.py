@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,7 @@ class Asked:
     server: str = ""
     token: str = ""
     ca_hashes: tuple[str, ...] = ()
+    discovery_seconds: float = 300.0
 
     @property
     def minor(self) -> int:
@@ -116,7 +118,21 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
         server=str(token.get("apiServerEndpoint") or ""),
         token=str(token.get("token") or ""),
         ca_hashes=tuple(token.get("caCertHashes", [])),
+        discovery_seconds=_discovery(first, minor),
     )
+
+
+def _discovery(join: Mapping[str, Any], minor: int) -> float:
+    """Give how long a join tries to find its cluster; a limit that stands where another API has it is not heeded."""
+    newest = str(join.get("apiVersion")).endswith("v1beta4") and minor >= _APIS["v1beta4"][0]
+    said = join.get("timeouts", {}).get("discovery") if newest else join.get("discovery", {}).get("timeout")
+    if said is None:
+        return 300.0
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(said))
+    if not parts or not str(said):
+        raise BadConfig(f'json: cannot unmarshal: time: invalid duration "{said}"')
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
 
 
 def _known(document: Mapping[str, Any], minor: int) -> None:

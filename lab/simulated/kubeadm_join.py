@@ -12,8 +12,8 @@ from lab.simulated.kubeadm_preflight import TRACE, of_join, passed
 from lab.simulated.node import PreparedCluster
 from lab.simulated.units import UnitFailed
 
-# Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes.
-_CHECKS, _DISCOVERY, _BOOTSTRAP, _PATIENCE, _AGAIN = 1.0, 1.0, 8.0, 300.0, 5.0
+# Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless told else.
+_CHECKS, _DISCOVERY, _BOOTSTRAP, _AGAIN = 1.0, 1.0, 8.0, 5.0
 _DOUBT = "couldn't validate the identity of the API Server: "
 _TIMED_OUT = "error execution phase kubelet-start: error uploading crisocket: timed out waiting for the condition"
 
@@ -60,7 +60,7 @@ def _unreached(call: Call, asked: Asked) -> str:
 
 
 async def _discovered(call: Call, asked: Asked) -> PreparedCluster:
-    """Find the cluster and trust it, trying for five minutes; raises _Ended, and at once for another CA."""
+    """Find the cluster and trust it, trying for as long as is asked; raises _Ended, and at once for another CA."""
     spent = 0.0
     while True:
         cluster = call.host.link.api_of(call.host, asked.server)
@@ -75,7 +75,7 @@ async def _discovered(call: Call, asked: Asked) -> PreparedCluster:
                 doubt = error.message.removeprefix(_DOUBT)
             else:
                 return cluster
-        if spent >= _PATIENCE:
+        if spent >= asked.discovery_seconds:
             raise _Ended(f"error execution phase preflight: {_DOUBT}{doubt}")
         await call.took(_AGAIN)
         spent += _AGAIN
