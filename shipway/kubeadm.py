@@ -44,6 +44,11 @@ def sandbox_image(cluster: Cluster) -> str:
     return f"{image_repository(cluster)}/pause:{PAUSE[cluster.kubernetes.minor[1]]}"
 
 
+def cri_socket(minor: Minor) -> str:
+    """Give the runtime's socket as kubeadm of this minor wants it: before 1.24 it went into a flag for plain paths."""
+    return CRI_SOCKET if minor >= (1, 24) else CRI_SOCKET.removeprefix("unix://")
+
+
 def _args(minor: Minor, values: Mapping[str, str]) -> Any:
     """Extra arguments are a map up to v1beta3 and a list of name and value since v1beta4."""
     if minor >= (1, 31):
@@ -56,8 +61,7 @@ def _registration(cluster: Cluster, host: HostSpec) -> dict[str, Any]:
     minor = cluster.kubernetes.minor
     registration: dict[str, Any] = {
         "name": host.name,
-        # Before 1.24 kubeadm put this value into a kubelet flag that wanted a plain path.
-        "criSocket": CRI_SOCKET if minor >= (1, 24) else CRI_SOCKET.removeprefix("unix://"),
+        "criSocket": cri_socket(minor),
         "kubeletExtraArgs": _args(minor, {"node-ip": node_ip(host)}),
     }
     ignored = ["SystemVerification"] if minor >= (1, 35) and cluster.kubernetes.allow_cgroup_v1 else []

@@ -10,8 +10,10 @@ from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
 from shipway.kube import Kube
+from shipway.kubeadm import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
+from shipway.steps.cri_socket import LAST_ANNOTATED, SocketRemembered
 from shipway.steps.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
 from shipway.steps.plugin import GPU_LABEL, PluginRunning
 
@@ -65,7 +67,7 @@ async def _failing(on: Kube) -> list[str]:
 
 
 def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> list[Check[Kube]]:
-    """Give what a node takes once it is registered: its labels, and pods on the control plane where that is wanted.
+    """Give what a node takes once it is registered: labels, pods on the control plane where wanted, its socket.
 
     `cards` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with cards.
     """
@@ -74,6 +76,8 @@ def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> li
     steps: list[Check[Kube]] = [NodeLabels(host.name, labels)] if labels else []
     if host in cluster.control_planes and cluster.schedules_on_control_plane:
         steps.append(NodeUntainted(host.name))
+    if cluster.kubernetes.minor <= LAST_ANNOTATED:
+        steps.append(SocketRemembered(host.name, cri_socket(cluster.kubernetes.minor)))
     return steps
 
 

@@ -16,6 +16,7 @@ from shipway.kube_errors import KindMissing
 from shipway.kube_looks import cards, cards_asked, differences, why_not_ready
 from shipway.manifests import render
 from shipway.step import Check, Drift, Impact, Step, StepResult
+from shipway.steps.cri_socket import ANNOTATION, SocketRemembered
 from shipway.steps.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
 from shipway.steps.objects import ObjectAbsent, ObjectsPresent
 from tasks import dashboard, device_plugin, gates, pod_network
@@ -208,17 +209,17 @@ async def test_a_failing_etcd_is_named() -> None:
 
 async def test_a_node_gets_its_labels_and_keeps_the_others(small: Place) -> None:
     steps = gates.node_steps(small.cluster, small.cluster.host("te2"))
-    assert outcomes(await run(small.kube, steps)) == ["changed"]
+    assert outcomes(await run(small.kube, steps)) == ["changed", "ok"]
     node = await small.kube.get("v1", "Node", "te2")
     assert node
     assert node["metadata"]["labels"]["nvidia.com/gpu.present"] == "true"
     assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "te2"
-    assert outcomes(await run(small.kube, steps)) == ["ok"]
+    assert set(outcomes(await run(small.kube, steps))) == {"ok"}
 
 
 def test_a_node_whose_bus_shows_no_card_is_not_labelled() -> None:
     cluster = cluster_of(["te1", "te2"])
-    assert gates.node_steps(cluster, cluster.host("te2"), cards=0) == []
+    assert not [one for one in gates.node_steps(cluster, cluster.host("te2"), cards=0) if isinstance(one, NodeLabels)]
 
 
 async def test_labels_of_a_node_that_has_not_joined_are_blocked(small: Place) -> None:
@@ -231,13 +232,40 @@ async def test_the_control_plane_takes_pods_where_that_is_wanted(version: str) -
     cluster = cluster_of(["te1"])
     async with place(hosts=[gpu_host(1, 1)], cluster=cluster, version=version) as made:
         steps = gates.node_steps(cluster, cluster.hosts[0])
-        assert isinstance(steps[-1], NodeUntainted)
-        assert set(outcomes(await run(made.kube, steps))) == {"changed"}
+        assert [type(step) for step in steps] == [NodeLabels, NodeUntainted, SocketRemembered]
+        assert outcomes(await run(made.kube, steps)) == ["changed", "changed", "ok"]
         node = await made.kube.get("v1", "Node", "te1")
         assert node
         keys = {taint["key"] for taint in node["spec"].get("taints") or ()}
         assert keys <= {"node.kubernetes.io/not-ready"}
         assert set(outcomes(await run(made.kube, steps))) == {"ok"}
+
+
+@pytest.mark.parametrize(("version", "written"), [("1.20.2", ""), ("1.31.7", "unix://"), ("1.33.1", "unix://")])
+async def test_a_join_that_the_kubelet_ended_by_itself_gets_its_socket_back(version: str, written: str) -> None:
+    cluster = cluster_of(["te1"], kubernetes={"version": version})
+    async with place(hosts=[gpu_host(1, 1)], cluster=cluster, version=f"v{version}") as made:
+        (step,) = [one for one in gates.node_steps(cluster, cluster.hosts[0]) if isinstance(one, SocketRemembered)]
+        assert outcomes(await run(made.kube, [step])) == ["ok"], "as kubeadm leaves it"
+        for other in (None, "/var/run/dockershim.sock"):
+            await made.kube.patch("v1", "Node", "te1", {"metadata": {"annotations": {ANNOTATION: other}}})
+            assert outcomes(await run(made.kube, [step])) == ["changed"]
+            found = await made.kube.get("v1", "Node", "te1", fresh=True)
+            assert found
+            assert found["metadata"]["annotations"][ANNOTATION] == f"{written}/run/containerd/containerd.sock"
+            assert "volumes.kubernetes.io/controller-managed-attach-detach" in found["metadata"]["annotations"]
+        other = "/run/containerd/containerd.sock" if written else "unix:///run/containerd/containerd.sock"
+        await made.kube.patch("v1", "Node", "te1", {"metadata": {"annotations": {ANNOTATION: other}}})
+        assert outcomes(await run(made.kube, [step])) == ["ok"], "the same socket, written another way"
+
+
+async def test_since_kubeadm_keeps_the_socket_on_the_host_no_node_is_annotated() -> None:
+    cluster = cluster_of(["te1"], kubernetes={"version": "1.34.1"})
+    assert not [one for one in gates.node_steps(cluster, cluster.hosts[0]) if isinstance(one, SocketRemembered)]
+    async with place(hosts=[gpu_host(1, 1)], cluster=cluster, version="v1.34.1") as made:
+        found = await made.kube.get("v1", "Node", "te1")
+        assert found
+        assert ANNOTATION not in found["metadata"]["annotations"]
 
 
 def node(**status: Any) -> Object:

@@ -104,7 +104,7 @@ class NodeLabels:
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare the labels that are asked for."""
-        node = await _node(on, self.node)
+        node = await node_of(on, self.node)
         live = node["metadata"].get("labels") or {}
         wrong = [key for key, value in sorted(self.labels.items()) if live.get(key) != value]
         if not wrong:
@@ -131,20 +131,22 @@ class NodeUntainted:
 
     async def check(self, on: Kube) -> Drift | None:
         """Look for the taint under both of its names."""
-        found = [taint["key"] for taint in _taints(await _node(on, self.node)) if taint["key"] in CONTROL_PLANE_TAINTS]
+        found = [
+            taint["key"] for taint in _taints(await node_of(on, self.node)) if taint["key"] in CONTROL_PLANE_TAINTS
+        ]
         return Drift(f"taint {', '.join(found)}", "no control-plane taint") if found else None
 
     async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - both names are taken away at once
         """Write the other taints back, only if nobody wrote the node meanwhile (else ApiUnavailable: look again)."""
         on.forget()
-        node = await _node(on, self.node)
+        node = await node_of(on, self.node)
         rest = [taint for taint in _taints(node) if taint["key"] not in CONTROL_PLANE_TAINTS]
         version = node["metadata"]["resourceVersion"]
         changes = {"metadata": {"resourceVersion": version}, "spec": {"taints": rest}}
         await on.patch("v1", "Node", self.node, changes)
 
 
-async def _node(on: Kube, name: str) -> Object:
+async def node_of(on: Kube, name: str) -> Object:
     """Give a node; raises Blocked while it is not registered."""
     nodes = await nodes_by_name(on)
     if name not in nodes:

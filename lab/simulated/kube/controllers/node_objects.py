@@ -54,10 +54,11 @@ def node_object(host: HostState, config: ClusterConfig, *, control_plane: bool) 
         taints = [*control_plane_taints(config.minor), *taints]
     socket = "/run/containerd/containerd.sock"
     annotations = {
-        "kubeadm.alpha.kubernetes.io/cri-socket": socket if config.minor < 24 else f"unix://{socket}",
         "node.alpha.kubernetes.io/ttl": "0",
         "volumes.kubernetes.io/controller-managed-attach-detach": "true",
     }
+    if config.minor < 34:  # kubeadm's; it keeps that on the host since (its changelog of 1.34: NodeLocalCRISocket)
+        annotations["kubeadm.alpha.kubernetes.io/cri-socket"] = socket if config.minor < 24 else f"unix://{socket}"
     return {
         "apiVersion": "v1",
         "kind": "Node",
