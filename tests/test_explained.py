@@ -57,7 +57,7 @@ def run_of() -> Any:
     ],
 )
 async def test_a_wait_that_runs_out_is_explained_by_what_was_seen_last(have: str, code: str, *, retry: bool) -> None:
-    on = SimpleNamespace(name="cluster", forget=lambda: None)
+    on = SimpleNamespace(name="cluster", forget=lambda: None, looking=lambda _: None)
     result = await waited(run_of(), "nodes_ready", cast("Any", Never(have)), cast("Any", on), seconds=0.1)
     assert result.outcome == "failed"
     assert result.error is not None
