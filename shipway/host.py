@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
 from shipway.catalogue import failure
-from shipway.command import Command, placed
+from shipway.command import Command, File
 from shipway.errors import ConnectionLost, DeadlineExceeded, ShipwayError, Transient
 from shipway.facts.fact import Fact, Plan, Words
 from shipway.facts.services import UnitState
@@ -35,8 +35,11 @@ AT_WORK = ("active", "activating", "deactivating")
 class Shell(Protocol):
     """What carries a script to a host as root and brings back its output; `shipway.ssh` has the real one."""
 
-    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
-        """Run the script under `sh`; give standard output and error; raises a ShipwayError when the link fails."""
+    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
+        """Run the script under `sh`; give standard output and error; raises a ShipwayError when the link fails.
+
+        `stdin` is None where nothing reads it: then not even its end is told, which would cost packets.
+        """
 
     async def forward(self, address: str, port: int) -> int:
         """Give a local port on loopback that leads to address:port as seen from the host."""
@@ -118,7 +121,8 @@ class Host:
         text, boundary = compose(commands, verb=verb, after=after)
         self.round_trips += 1
         try:
-            outputs = split(boundary, *await self._shell.script(text, stdin=stdin, seconds=seconds))
+            given = None if verb == "r" else stdin  # what looks reads from /dev/null
+            outputs = split(boundary, *await self._shell.script(text, stdin=given, seconds=seconds))
         except ShipwayError as error:
             raise error.at(host=self.name) from error.__cause__
         except ValueError as error:
@@ -184,7 +188,7 @@ class Host:
         Files that are written in the same turn of the event loop travel in one exchange, in the order they were asked
         for; one that fails keeps none of the others from its place. Raises as `do`.
         """
-        await self._writes.write(placed(path, content, mode, owner))
+        await self._writes.write(File(path, content, mode, owner))
 
     async def operate(self, name: str, words: Sequence[str], *, seconds: int, marker: str = "") -> Output:
         """Run a long command as a transient systemd unit `shipway-NAME`, and give its exit status and joined output.

@@ -4,9 +4,9 @@
 ends the script after the first that fails; `l` looks, as `r` does, at what was done: only where all of it was. Each
 command is a list of words, each word quoted: nothing is ever glued.
 
-Two words are the script's own, because a shell does in no time what costs a process otherwise: `make_room PATH` makes
-the folder of a new file unless it is there, removes what an earlier run left at the path, and lets new files be their
-owner's alone from then on; `was_whole` takes one line of input and fails unless it is the one that ends a file.
+Two words are the script's own, because a shell does in no time what costs a process otherwise: `make_room PATH...`
+removes what an earlier run left there, makes the folders of the new files unless they are there, and lets new files be
+their owner's alone from then on; `was_whole` takes one line of input and fails unless it is the one that ends a file.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ PROLOGUE = (
     'r() { "$@" </dev/null; f; }\n'
     'd() { [ "$c" = 0 ] || exit 0; "$@"; f; }\n'
     'l() { [ "$c" = 0 ] || exit 0; r "$@"; c=0; }\n'
-    'make_room() { umask 022; [ -d "${1%/*}/" ] || mkdir -p -- "${1%/*}/" || return\n'
-    '[ ! -e "$1" ] && [ ! -L "$1" ] || rm -f -- "$1" || return; umask 077; }\n'
+    'make_room() { umask 022; n=$#; for p; do [ ! -e "$p" ] && [ ! -L "$p" ] || rm -f -- "$p" || return\n'
+    '[ -d "${p%/*}/" ] || set -- "$@" "${p%/*}/"; done; shift "$n"\n'
+    '[ "$#" = 0 ] || mkdir -p -- "$@" || return; umask 077; }\n'
     'was_whole() { read -r e && [ "$e" = whole ] && return; echo "the input was cut short" >&2; return 1; }\n'
 )
 

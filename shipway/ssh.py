@@ -90,14 +90,14 @@ class Connection:
                     self._connection = await _connect(self.target, self._through)
             return self._connection
 
-    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Run the script as root; give standard output and error. Raises as `shipway.host.Shell` says."""
         sudo = ("sudo", "-n", "--") if self.target.user != "root" else ()
         connection = await self._open()
         try:
             async with asyncio.timeout(seconds):
-                # Without input its end must be told: an open input lets a command that reads it wait for ever.
-                feed = asyncssh.PIPE if stdin else asyncssh.DEVNULL
+                # An empty input's end must be told: an open one lets a command that reads it wait for ever.
+                feed = asyncssh.DEVNULL if stdin == b"" else asyncssh.PIPE
                 command = shlex.join((*sudo, "sh", "-c", text))
                 process = await connection.create_process(command, encoding=None, stdin=feed)
                 if stdin:

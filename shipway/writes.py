@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from shipway.command import Command
+from shipway.command import Command, File, placed
 from shipway.errors import ConnectionLost, ShipwayError
 from shipway.looks import gathered
 from shipway.script import Output
 
-Write = tuple[tuple[Command, ...], asyncio.Future[None]]  # what puts a file in place, and who waits for it
+Write = tuple[File, asyncio.Future[None]]  # a file, and who waits for it
 
 
 class Writes:
@@ -26,7 +26,7 @@ class Writes:
         self._asked: list[Write] = []
         self._flushes: set[asyncio.Task[None]] = set()
 
-    async def write(self, commands: tuple[Command, ...]) -> None:
+    async def write(self, file: File) -> None:
         """Put one file in place; raises what kept it from there."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -34,7 +34,7 @@ class Writes:
             task = loop.create_task(self._flush())
             self._flushes.add(task)
             task.add_done_callback(self._flushes.discard)
-        self._asked.append((commands, done))
+        self._asked.append((file, done))
         await done
 
     async def _flush(self) -> None:
@@ -54,18 +54,24 @@ class Writes:
                 raise
 
     async def _written(self, writes: list[Write]) -> list[Write]:
-        """Send the files; give those that were not reached because one before them failed."""
-        outputs = await self._send([command for commands, _ in writes for command in commands])
-        at = 0
-        for index, (commands, done) in enumerate(writes):
-            mine = outputs[at : at + len(commands)]
-            at += len(mine)
-            if mine[-1].ok:
-                if not done.done():
-                    done.set_result(None)
-                continue
-            if not done.done():
-                done.set_exception(self._failed(commands[len(mine) - 1], mine[-1]))
-                done.exception()
-            return writes[index + 1 :]
-        return []
+        """Send the files; give those that were not reached because another one failed."""
+        waiting: dict[str, Write] = {}
+        for write in writes:
+            waiting.setdefault(write[0].path, write)
+        again = [write for write in writes if waiting[write[0].path] is not write]  # one path, one file at a time
+        parts = placed([file for file, _ in waiting.values()])
+        outputs = await self._send([command for command, _ in parts])
+        for (command, files), output in zip(parts, outputs, strict=False):
+            if output.ok and command.words[0] == "mv" and not (done := waiting.pop(files[0].path)[1]).done():
+                done.set_result(None)
+        if outputs[-1].ok:
+            return again
+        command, files = parts[len(outputs) - 1]
+        failed = [waiting.pop(file.path) for file in files]
+        if len(failed) > 1:  # which of them it was is told by each alone
+            for write in failed:
+                await self._written([write])
+        elif not (done := failed[0][1]).done():
+            done.set_exception(self._failed(command, outputs[-1]))
+            done.exception()
+        return [*waiting.values(), *again]

@@ -96,7 +96,7 @@ class FuzzedShell:
         """Start with the first answer."""
         self.turn = itertools.cycle(self.outputs)
 
-    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Answer in the frame that was asked for; a change that fails ends the script, as the prologue says."""
         del stdin, seconds
         script = request(shlex.join(("sh", "-c", text))).script

@@ -136,11 +136,12 @@ def judged(watched: Watched, programs: StandIns, work: Path) -> int:
     """Check that exactly the words of steps reached programs; give how many programs ran."""
     may = watched.suffixes() | {("rm", "-f", "--", STARTED), ("dpkg", "--print-architecture")}
     may |= {("timeout", "-k", "2", *words[3:4], *words[5:]) for words in watched.words if words[2:3] == (WATCHED,)}
-    asked = [re.escape(words[7]) for words in watched.words if words[6:7] == (FILLED,)]
-    filled = re.compile("|".join(re.sub(r"\\{(os|codename|arch)\\}", "[a-z0-9]*", url) for url in asked) or "none")
+    urls = [re.escape(words[7]) for words in watched.words if words[6:7] == (FILLED,)]
+    filled = re.compile("|".join(re.sub(r"\\{(os|codename|arch)\\}", "[a-z0-9]*", url) for url in urls) or "none")
     ran = programs.ran()
-    for fresh in [words[1] for words in watched.words if words[0] == "make_room"]:
-        may |= {("mkdir", "-p", "--", fresh.rpartition("/")[0] + "/"), ("rm", "-f", "--", fresh)}
+    for asked in [words[1:] for words in watched.words if words[0] == "make_room"]:
+        may |= {("mkdir", "-p", "--", *(fresh.rpartition("/")[0] + "/" for fresh in asked))}
+        may |= {("rm", "-f", "--", fresh) for fresh in asked}
     strange = [words for words in ran if words not in may and not _carries(words) and not _curl(words, filled)]
     assert not strange, strange[:5]
     assert not list(work.rglob(f"*{MARK}*"))

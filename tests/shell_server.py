@@ -31,6 +31,13 @@ class _Tunnels(asyncssh.SSHServer):
         return dest_host == "127.0.0.1"
 
 
+async def _fed(shell: asyncio.subprocess.Process, process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Hand the input on, and its end."""
+    assert shell.stdin
+    shell.stdin.write(await process.stdin.read())
+    shell.stdin.write_eof()
+
+
 @asynccontextmanager
 async def shell_server(folder: Path) -> AsyncIterator[Server]:
     """Serve on a free port, with keys and known_hosts in `folder`."""
@@ -48,7 +55,12 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
         shell = await asyncio.create_subprocess_exec(
             "sh", "-c", process.command or "", stdin=-1, stdout=-1, stderr=-1, start_new_session=True
         )
-        out, err = await shell.communicate(await process.stdin.read())
+        feeding = asyncio.create_task(_fed(shell, process))  # whoever needs no input does not even say that it ends
+        assert shell.stdout
+        assert shell.stderr
+        out, err = await asyncio.gather(shell.stdout.read(), shell.stderr.read())
+        await shell.wait()
+        feeding.cancel()
         process.stdout.write(out)
         process.stderr.write(err)
         process.exit(shell.returncode or 0)

@@ -97,6 +97,26 @@ async def test_a_file_that_cannot_be_written_keeps_none_of_the_others_from_its_p
     assert not (tmp_path / "later").exists()
 
 
+async def test_a_file_whose_place_is_a_folder_keeps_none_of_the_others_from_theirs(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    modes = {"a": "644", "b": "600", "c": "640"}
+    asked = [host.write(str(tmp_path / name), name.encode(), mode=mode) for name, mode in modes.items()]
+    first, second, third = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first, third) == (None, None)
+    assert isinstance(second, CommandFailed)
+    assert "mv -fT" in str(second)
+    assert [(tmp_path / name).read_text() for name in "ac"] == ["a", "c"]
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ac"] == [0o644, 0o640]
+    assert host.round_trips == 2, "all of them, and what was left"
+
+
+async def test_two_contents_for_one_file_are_written_one_after_the_other(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    await asyncio.gather(host.write(str(path), b"one"), host.write(str(path), b"two"))
+    assert path.read_bytes() == b"two"
+    assert host.round_trips == 2
+
+
 async def test_files_written_at_once_share_an_input_and_each_takes_its_own_bytes(host: Host, tmp_path: Path) -> None:
     contents = {tmp_path / f"file{n}": bytes([n]) * (n * 70_001) + b"\x00end" for n in range(5)}
     await asyncio.gather(*(host.write(str(path), text, mode="600") for path, text in contents.items()))

@@ -46,13 +46,13 @@ class Serving:
     lines: list[Line] = field(default_factory=list)
     fed: bytes = b""
 
-    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Answer every command."""
         del seconds
         script = request(shlex.join(("sh", "-c", text))).script
         assert script
         self.lines += script.lines
-        self.fed += stdin
+        self.fed += stdin or b""
         said = [base64.b64encode(self.key).decode() if "base64" in line.words else "" for line in script.lines]
         heard = [EXITED if line.words[0] == "systemd-run" else "" for line in script.lines]
         out = "".join(f"{one}\n{script.boundary} 0\n" for one in said)
@@ -112,7 +112,7 @@ async def test_a_keyring_that_was_changed_or_holds_another_key_is_drift() -> Non
                 self,
                 text: str,
                 *,
-                stdin: bytes = b"",
+                stdin: bytes | None = b"",
                 seconds: float,
                 have: str = have,
                 note: str = f"{noted} {fingerprints} 0\n",

@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from shipway import kube_access
 from shipway.cluster import Cluster
-from shipway.command import Command, placed
+from shipway.command import Command, File, placed
 from shipway.host import Host
 from shipway.kube_access import as_file, own_folder, save_kubeconfig, save_secret
 from shipway.script import compose, split
@@ -62,7 +62,12 @@ def watched(folder: Path) -> Iterator[set[tuple[str, int, bool]]]:
         thread.join()
 
 
-def run_in_a_real_shell(commands: tuple[Command, ...], *, lost: int = 0) -> None:
+def put(path: Path, content: bytes, mode: str) -> list[Command]:
+    """Give the commands that put one file in its place."""
+    return [command for command, _ in placed([File(str(path), content, mode)])]
+
+
+def run_in_a_real_shell(commands: Sequence[Command], *, lost: int = 0) -> None:
     """Run commands as a host does, its umask 0; their input comes in two halves with a pause between.
 
     `lost` is how many bytes at the input's end do not come, as where a link breaks: then the last command must fail.
@@ -92,7 +97,7 @@ def test_a_hosts_file_is_private_from_before_its_first_byte(tmp_path: Path) -> N
     folder.mkdir(parents=True)
     path = folder / "kubeadm-join.yaml"
     with watched(folder) as seen:
-        run_in_a_real_shell(placed(str(path), SECRET, "600", "root:root"))
+        run_in_a_real_shell(put(path, SECRET, "600"))
     assert path.read_bytes() == SECRET
     assert {mode for _, mode, _ in seen} == {0o600}
     assert {(f"{path.name}.shipway-new", 0o600, False), (path.name, 0o600, True)} <= seen
@@ -104,7 +109,7 @@ def test_who_opened_what_an_interrupted_run_left_reads_nothing_of_the_next(tmp_p
     left.touch()
     left.chmod(0o666)
     with left.open("rb") as opened:
-        run_in_a_real_shell(placed(str(path), SECRET, "600", "root:root"))
+        run_in_a_real_shell(put(path, SECRET, "600"))
         assert opened.read() == b""
     assert path.read_bytes() == SECRET
 
@@ -113,13 +118,13 @@ def test_who_opened_what_an_interrupted_run_left_reads_nothing_of_the_next(tmp_p
 def test_a_file_of_which_not_all_came_is_not_put_in_its_place(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "config"
     path.write_bytes(b"as it was\n")
-    run_in_a_real_shell(placed(str(path), b"all that is wanted\n", "644", "root:root"), lost=lost)
+    run_in_a_real_shell(put(path, b"all that is wanted\n", "644"), lost=lost)
     assert path.read_bytes() == b"as it was\n"
 
 
 def test_new_folders_of_a_hosts_file_can_be_entered_and_an_empty_file_is_made(tmp_path: Path) -> None:
     path = tmp_path / "etc" / "apt" / "keyrings" / "site.asc"
-    run_in_a_real_shell(placed(str(path), b"", "644", "root:root"))
+    run_in_a_real_shell(put(path, b"", "644"))
     assert path.read_bytes() == b""
     assert path.stat().st_mode & 0o777 == 0o644
     assert path.parent.stat().st_mode & 0o777 == 0o755

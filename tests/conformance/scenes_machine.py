@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shipway.command import placed
+from shipway.command import File, placed
 from shipway.facts.commands import WATCHED
 from shipway.steps.apt import APT, APT_HELPER
 from shipway.steps.sources import CURL, DIAL, FILLED
@@ -18,8 +18,9 @@ _BAD = "/etc/apt/conformance"
 _ROOM = "/tmp/conformance-files"
 
 
-def _placed(name: str, content: bytes, mode: str = "644") -> tuple[tuple[str, ...], ...]:
-    return tuple(one.bounded() for one in placed(f"{_ROOM}/{name}", content, mode, "root:root"))
+def _placed(*files: tuple[str, bytes, str]) -> tuple[tuple[str, ...], ...]:
+    wanted = [File(f"{_ROOM}/{name}", content, mode) for name, content, mode in files]
+    return tuple(command.bounded() for command, _ in placed(wanted))
 
 
 def _update(name: str, path: str, *options: str, host: str = "w1") -> Case:
@@ -31,14 +32,14 @@ FILES: Scene = (
     script(
         "a file put in its place",
         "w1",
-        *_placed("new/file", b"hello\n", "640"),
+        *_placed(("new/file", b"hello\n", "640")),
         after=((*_STATE, f"{_ROOM}/new", f"{_ROOM}/new/file"), ("cat", "--", f"{_ROOM}/new/file")),
         feed=b"hello\nwhole\n",
     ),
     script(
         "a file whose input is cut short stays out of its place",
         "w1",
-        *_placed("new/file", b"hello again\n", "640"),
+        *_placed(("new/file", b"hello again\n", "640")),
         after=(("cat", "--", f"{_ROOM}/new/file"),),
         feed=b"hello ag",
     ),
@@ -55,10 +56,12 @@ FILES: Scene = (
     script(
         "two files of one input, an empty one between",
         "w1",
-        *_placed("first", b"first\n"),
-        *_placed("empty", b""),
-        *_placed("second", b"second, and longer\n"),
-        after=(("cat", "--", f"{_ROOM}/first"), ("cat", "--", f"{_ROOM}/second"), (*_STATE, f"{_ROOM}/empty")),
+        *_placed(("first", b"first\n", "644"), ("a/empty", b"", "600"), ("b/second", b"second, and longer\n", "644")),
+        after=(
+            ("cat", "--", f"{_ROOM}/first"),
+            ("cat", "--", f"{_ROOM}/b/second"),
+            (*_STATE, f"{_ROOM}/a/empty", f"{_ROOM}/a"),
+        ),
         feed=b"first\nwhole\nwhole\nsecond, and longer\nwhole\n",
     ),
     script(

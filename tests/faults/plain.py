@@ -79,11 +79,11 @@ class Direct:
         self._lab, self._machine, self._user, self._line = lab, machine, user, line
         self._tunnels: dict[tuple[str, int], asyncio.Server] = {}
 
-    async def script(self, text: str, *, stdin: bytes = b"", seconds: float) -> tuple[str, str]:
+    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Run a script; raises ConnectionLost where the host is cut off."""
 
         async def exchange(change: Callable[[str], str] = str) -> tuple[str, str]:
-            out, err, fed = bytearray(), bytearray(), [stdin]
+            out, err, fed = bytearray(), bytearray(), [stdin or b""]
 
             async def read(_size: int = -1) -> bytes:
                 return fed.pop() if fed else b""

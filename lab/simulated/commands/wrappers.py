@@ -30,15 +30,18 @@ async def umask(call: Call) -> int:
 
 @program("make_room")
 async def make_room(call: Call) -> int:
-    """Prepare for a new file, as the function of shipway.script does: its folder, nothing at its place, a mask."""
+    """Prepare for new files, as the function of shipway.script does: their folders, nothing there, a mask."""
     if call.via != "sh":
         return call.warn(absent(call, "make_room"), 127)
-    path, files = call.args[0], call.host.files
-    folder = path.rpartition("/")[0] + "/"
+    files, folders = call.host.files, []
     call.shell.umask = 0o022
-    if files.names(folder) is None and (status := await run(call.like(("mkdir", "-p", "--", folder)))):
-        return status
-    if files.node(path, follow=False) is not None and (status := await run(call.like(("rm", "-f", "--", path)))):
+    for path in call.args:
+        folder = path.rpartition("/")[0] + "/"
+        if files.node(path, follow=False) is not None and (status := await run(call.like(("rm", "-f", "--", path)))):
+            return status
+        if files.names(folder) is None:
+            folders.append(folder)
+    if folders and (status := await run(call.like(("mkdir", "-p", "--", *folders)))):
         return status
     call.shell.umask = 0o077
     return 0
