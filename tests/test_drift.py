@@ -110,16 +110,16 @@ def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_j
     finding = next(f for f in report.findings if f.host == "te4")
     assert finding.command == f"python -m flows.bootstrap {scene.declared} --host te4"
     keep("a declared host never joined (SIMULATED)", finding, "simulated")
+    assert scene.passed("service").outcome == "ok", "te4 is taken out of /etc/hosts again"
 
 
 def test_a_service_of_the_dashboard_that_was_edited_is_put_right(scene: Scene) -> None:
     ports = {"spec": {"ports": [{"port": 443, "targetPort": 8443, "nodePort": 31777}]}}
     scene.patched("Service", "kubernetes-dashboard", ports, "kubernetes-dashboard")
     report = scene.passed("service")
-    own = [finding for finding in report.findings if finding.host == "cluster"]  # /etc/hosts: te4 was declared before
-    assert [finding.action for finding in own] == ["repaired"]
-    assert "dashboard" in own[0].step
-    keep("the dashboard's service is edited (SIMULATED)", own[0], "simulated")
+    assert [(finding.host, finding.action) for finding in report.findings] == [("cluster", "repaired")]
+    assert "dashboard" in report.findings[0].step
+    keep("the dashboard's service is edited (SIMULATED)", report.findings[0], "simulated")
 
 
 def test_above_what_is_allowed_is_reported_with_its_command(scene: Scene) -> None:
@@ -200,7 +200,9 @@ def test_no_answer_is_a_no(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_pass_leaves_its_artifacts(scene: Scene) -> None:
-    found = dict(rows(scene.home, "select key, data from artifact where key like 'drift-%'"))
+    scene.passed("none")
+    sql = "select key, data from artifact where flow_run_id = ? and key like 'drift-%'"
+    found = dict(rows(scene.home, sql, str(scene.flow_run)))
     name = Cluster.load(scene.file).name
     assert {f"drift-{name}-{what}" for what in ("report", "findings", "trend", "gpus", "progress")} <= set(found)
     cards = json.loads(json.loads(found[f"drift-{name}-gpus"]))

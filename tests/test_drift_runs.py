@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -64,12 +65,13 @@ def test_the_daily_proof_runs_on_its_own(scene: Scene) -> None:
 
 def test_what_is_found_and_repaired_are_events(scene: Scene) -> None:
     scene.drift("te2", "unhold", package="kubelet")
+    begin = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"  # events of passes before this one are not meant
     assert scene.passed("service").outcome == "ok"
     name = Cluster.load(scene.file).name
-    sql = "select event from events where resource_id = ? and event like 'shipway.drift.%'"
+    sql = "select event from events where resource_id = ? and event like 'shipway.drift.%' and occurred >= ?"
     until = time.monotonic() + 20
     found: set[str] = set()
     while time.monotonic() < until and len(found) < 2:
-        found = {event for (event,) in rows(scene.home, sql, f"shipway.cluster.{name}")}
+        found = {event for (event,) in rows(scene.home, sql, f"shipway.cluster.{name}", begin)}
         time.sleep(0.2)  # Prefect writes them in batches
     assert {"shipway.drift.found", "shipway.drift.repaired"} <= found
