@@ -56,11 +56,13 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
             "sh", "-c", process.command or "", stdin=-1, stdout=-1, stderr=-1, start_new_session=True
         )
         feeding = asyncio.create_task(_fed(shell, process))  # whoever needs no input does not even say that it ends
+        assert shell.stdin
         assert shell.stdout
         assert shell.stderr
         out, err = await asyncio.gather(shell.stdout.read(), shell.stderr.read())
         await shell.wait()
         feeding.cancel()
+        shell.stdin.close()
         process.stdout.write(out)
         process.stderr.write(err)
         process.exit(shell.returncode or 0)
