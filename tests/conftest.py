@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.drift_scene import Scene
     from tests.flow_story import Story
     from tests.prefect_place import Place
+
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says only how busy the machine is
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shipway.converge import converge
@@ -101,7 +101,6 @@ def lists_of_steps(draw: st.DrawFn) -> list[Fixed]:
     return steps
 
 
-@settings(deadline=None)
 @given(lists_of_steps(), st.lists(st.booleans(), min_size=STEPS, max_size=STEPS))
 def test_every_result_tells_how_it_is_when_it_is_told(steps: list[Fixed], start: list[bool]) -> None:
     on = Thing(dict(enumerate(start)))
