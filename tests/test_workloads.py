@@ -34,6 +34,7 @@ class Place:
     def __init__(self, lab: SimulatedLab) -> None:
         self.lab, self.away, self.back_at = lab, False, ""
         self.began_under: dict[str, tuple[bool, str]] = {}
+        self.late: dict[str, float] = {}  # seconds after which a stage begins
 
     def began(self, stage: str) -> None:
         """Keep whether te1 is claimed and who holds the lease; the API is back where it is said to be."""
@@ -77,6 +78,7 @@ async def working(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
 
         async def on(stage: str, host: str, *after: Any) -> Any:
             if not any(state is None for state in after):
+                await asyncio.sleep(made.late.get(stage, 0))
                 made.began(stage)
             return await plain_on(stage, host, *after)
 
@@ -223,6 +225,7 @@ async def test_a_run_that_lost_its_lease_begins_nothing_more(working: Place, mon
         Place.began(working, stage)
 
     monkeypatch.setattr(working, "began", began)
+    working.late["join_worker"] = 1.0  # many renewals later: one of them has met the other run by then
     report = await brought_up(working.lab, Line())
     assert "SHW-102" in codes(report)
     assert any(ELSEWHERE in error.cause for error in report.errors)
