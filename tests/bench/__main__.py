@@ -19,7 +19,7 @@ from flows.local_api import LocalApi
 from tests.bench.cells import KINDS, alone, ran
 from tests.bench.peers import contestants, environment, versions
 from tests.bench.place import Place
-from tests.bench.scale import bootstrapped
+from tests.bench.scale import TURNS, bootstrapped
 from tests.bench.table import page
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,7 +80,7 @@ def _kept(path: Path, result: dict[str, Any]) -> None:
     fresh.rename(path)
     short = {
         turn: f"{result[turn]['wall']:.1f}/{result[turn]['cpu']:.1f} s"
-        for turn in ("first", "second")
+        for turn in TURNS
         if turn in result
     }
     print(f"{path.stem}: wall/CPU {short} {result.get('fault', '')}", flush=True)

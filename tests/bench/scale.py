@@ -14,10 +14,15 @@ from tests.bench.peers import HERE, environ
 
 LATENCY = 0.1  # of the lab: with 0 its test pods end before the proof has seen them run together
 READY = "SIMULATED lab ready: "
+TURNS = {  # what is run, one after the other, on the same lab: bare hosts, nothing to change, one look at everything
+    "first": ("flows.bootstrap",),
+    "second": ("flows.bootstrap",),
+    "scan": ("flows.drift_repair", "--repair", "none"),
+}
 
 
 def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = False) -> dict[str, Any]:
-    """Measure one bootstrap of `count` simulated hosts, and a second run with nothing to change.
+    """Measure one bootstrap of `count` simulated hosts, a second run with nothing to change, and a scan of drift.
 
     The lab is a process of its own and nothing in it waits, so what is left is the work of the controller. CPU and
     memory hold the run's own Prefect API process.
@@ -33,7 +38,7 @@ def bootstrapped(count: int, folder: Path, limit: float, *, profile: bool = Fals
     result: dict[str, Any] = {"hosts": count}
     try:
         _ready(lab)
-        for turn in ("first", "second"):
+        for turn in TURNS:
             before = _cpu(lab.pid)
             result[turn] = _once(folder, turn, limit, profile=profile)
             result[turn]["lab_cpu"] = _cpu(lab.pid) - before
@@ -60,10 +65,11 @@ def _cpu(pid: int) -> float:
 
 
 def _once(folder: Path, turn: str, limit: float, *, profile: bool) -> dict[str, Any]:
-    """Run `python -m flows.bootstrap` once under the measuring process."""
+    """Run a turn's command once under the measuring process."""
     out, report = folder / f"{turn}.measured.json", folder / f"{turn}.report.json"
     run = ["-m", "cProfile", "-o", str(folder / f"{turn}.prof")] if profile else []
-    words = [sys.executable, *run, "-m", "flows.bootstrap", str(folder / "lab/cluster.yaml")]
+    module, *options = TURNS[turn]
+    words = [sys.executable, *run, "-m", module, str(folder / "lab/cluster.yaml"), *options]
     words += ["--quiet", "--report", str(report)]
     measure = [sys.executable, "-m", "tests.bench.measure", str(out), str(limit), *words]
     place = environ({"PREFECT_HOME": str(folder / "prefect")})

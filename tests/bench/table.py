@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.goals import Cells, goals, middle, read, values
+from tests.bench.scale import TURNS
 
 BEGIN, END = "<!-- measured: begin (make bench) -->", "<!-- measured: end -->"
 ORDER = ("floor", "shipway", "shipway+prefect", "parallel-ssh", "pyinfra", "ansible+mitogen", "ansible")
@@ -64,12 +65,12 @@ def paths(cells: Cells) -> list[str]:
 
 def scale(folder: Path) -> list[str]:
     """Give the table of the SIMULATED lab."""
-    lines = ["### Scale, SIMULATED lab: whole bootstraps, with the run's own Prefect API process", ""]
+    lines = ["### Scale, SIMULATED lab: bootstraps and a scan of drift, each with its own Prefect API process", ""]
     lines += ["| hosts | run | outcome | wall s | CPU s | CPU ms a host | memory MB | task runs | not final |"]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     for path in sorted(folder.glob("scale-*.json"), key=lambda path: int(path.stem.split("-")[1])):
         cell = json.loads(path.read_text(encoding="utf-8"))
-        for turn in [turn for turn in ("first", "second") if turn in cell]:
+        for turn in [turn for turn in TURNS if turn in cell]:
             got, n = cell[turn], cell["hosts"]
             figures = f"{got['wall']:.0f} | {got['cpu']:.1f} | {1000 * got['cpu'] / n:.0f} | {got['memory'] / 1e6:.0f}"
             counts = f"{got['task_runs']} | {got['not_final']}"
