@@ -78,11 +78,7 @@ def _kept(path: Path, result: dict[str, Any]) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(result, indent=1), encoding="utf-8")
     fresh.rename(path)
-    short = {
-        turn: f"{result[turn]['wall']:.1f}/{result[turn]['cpu']:.1f} s"
-        for turn in TURNS
-        if turn in result
-    }
+    short = {turn: f"{result[turn]['wall']:.1f}/{result[turn]['cpu']:.1f} s" for turn in TURNS if turn in result}
     print(f"{path.stem}: wall/CPU {short} {result.get('fault', '')}", flush=True)
 
 
