@@ -77,11 +77,13 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIt
             looks[index:], fresh = await _looks(steps[index:], on), len(steps)
         batch, started = _batch(steps[index:fresh], looks[index:fresh], allow), time.monotonic()
         end = index + len(batch)
-        before, later = looks[index:end], _next(steps[end:], looks[end:], allow)
-        errors = await _applied(batch, before, on, allow, later)
-        if None in errors.values():
-            fresh = end + len(later)
-            looks[index:fresh] = await _looks(steps[index:fresh], on)
+        before, errors = looks[index:end], dict[int, ShipwayError | None]()
+        if drifted := _drifted(batch, before, allow):
+            later = _next(steps[end:], looks[end:], allow)
+            errors = await _applied(drifted, on, [*batch, *later])
+            if None in errors.values():
+                fresh = end + len(later)
+                looks[index:fresh] = await _looks(steps[index:fresh], on)
         for at, one in enumerate(batch):
             seen = before[at]
             if at in errors and isinstance(seen, Drift) and can_change(one):
@@ -115,21 +117,20 @@ def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> 
     return steps[: count or 1]
 
 
-async def _applied(
-    batch: Sequence[Check[On]], looks: Sequence[Look], on: On, allow: Impact, later: Sequence[Check[On]]
-) -> dict[int, ShipwayError | None]:
-    """Apply what drifted of a batch, as far as it is allowed; give, by place, what became of each that was applied.
-
-    `later` are the steps that are looked at together with the batch afterwards.
-    """
-    drifted = [
+def _drifted(batch: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> list[tuple[int, Step[On], Drift]]:
+    """Give what of a batch is to be applied, with its place: what drifted, as far as that is allowed."""
+    return [
         (at, step, seen)
         for at, (step, seen) in enumerate(zip(batch, looks, strict=True))
         if isinstance(seen, Drift) and can_change(step) and step.impact <= allow
     ]
-    if not drifted:
-        return {}
-    with on.changing([*batch, *later]):
+
+
+async def _applied(
+    drifted: Sequence[tuple[int, Step[On], Drift]], on: On, about: Sequence[Check[On]]
+) -> dict[int, ShipwayError | None]:
+    """Apply what drifted; give by place what became of each. `about` are the steps that are looked at afterwards."""
+    with on.changing(about):
         errors = await asyncio.gather(*(_apply(step, on, seen) for _, step, seen in drifted))
     return dict(zip((at for at, _, _ in drifted), errors, strict=True))
 

@@ -37,7 +37,7 @@ class Calls(Reads):
         """Hear which step looks from here on; a look at the API costs a call whoever asks."""
 
     @contextmanager
-    def changing(self, about: Sequence[object] = ()) -> Iterator[None]:  # noqa: ARG002 - no look rides with a call
+    def changing(self, about: Sequence[object]) -> Iterator[None]:  # noqa: ARG002 - no look rides with a call
         """Within it a change is made; afterwards nothing from before it is known."""
         try:
             yield

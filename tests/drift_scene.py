@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,33 +54,37 @@ class Scene:
     def patched(self, kind: str, name: str, changes: dict[str, Any], namespace: str, api: str = "v1") -> None:
         """Change an object behind Shipway's back."""
 
-        async def change() -> None:
-            cluster, pool = Cluster.load(self.file), Pool()
-            kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
+        async def change(kube: Kube) -> None:
             await kube.patch(api, kind, name, changes, namespace)
-            await kube.close()
-            await pool.close()
 
-        asyncio.run(change())
+        self._through(change)
 
     def usable(self, host: str, cards: int) -> None:
         """Wait until the API says how many cards of a host are usable: a plugin's health check takes its time."""
 
-        async def seen() -> None:
+        async def seen(kube: Kube) -> None:
+            async with asyncio.timeout(30):
+                while True:
+                    node = await kube.get("v1", "Node", host, fresh=True)
+                    if node and node["status"]["allocatable"].get(CARD) == str(cards):
+                        return
+                    await asyncio.sleep(0.1)
+
+        self._through(seen)
+
+    def _through(self, use: Callable[[Kube], Awaitable[None]]) -> None:
+        """Use the cluster's API, on a connection of its own."""
+
+        async def used() -> None:
             cluster, pool = Cluster.load(self.file), Pool()
             kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
             try:
-                async with asyncio.timeout(30):
-                    while True:
-                        node = await kube.get("v1", "Node", host, fresh=True)
-                        if node and node["status"]["allocatable"].get(CARD) == str(cards):
-                            break
-                        await asyncio.sleep(0.1)
+                await use(kube)
             finally:
                 await kube.close()
                 await pool.close()
 
-        asyncio.run(seen())
+        asyncio.run(used())
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from shipway.steps.health import expires
 from shipway.steps.packages import offers, version_matches
 from shipway.survey import cards_of, uuids
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 HOSTILE = st.one_of(
     st.text(max_size=400),
     st.text("|= \n\t\x00\x1b-:.0123456789abcdefii", max_size=400),
@@ -163,7 +163,7 @@ WORDS = st.lists(
 
 
 @given(words=WORDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_words_stay_words_in_a_real_shell(words: list[str]) -> None:
     text, boundary = compose([("printf", "%s\\0", *words)], verb="r")
     ran = subprocess.run(["sh", "-c", text], capture_output=True, check=False)

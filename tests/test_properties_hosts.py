@@ -34,7 +34,6 @@ from tests.test_properties import FACTS
 # Without shrinking, which takes minutes here: the long run (tests/faults/test_fuzz.py) shrinks what is found.
 QUICK = settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
@@ -107,7 +106,7 @@ def test_foreign_yaml_is_data_or_a_value_error_and_a_manifest_objects_or_a_refus
 
 
 @given(st.sampled_from(PLACES), TREES | TEXTS)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_a_cluster_file_with_anything_anywhere_is_read_and_solved_or_refused(place: Any, value: Any) -> None:
     data, where = place
     value = str(value) if where[-1] == KEY else value
@@ -133,7 +132,7 @@ NETWORKS = st.builds(
     NETWORKS,
     NETWORKS,
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_solver_judges_any_versions_and_networks(versions: dict[str, str], pods: str, services: str) -> None:
     minor = int(versions.get("kubernetes", "1.34.2").split(".")[1]) % 40
     kubernetes = {"version": f"1.{minor}.3", "pod_network": pods, "service_network": services}

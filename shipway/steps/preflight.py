@@ -14,6 +14,8 @@ from shipway.foreign_numbers import whole
 from shipway.host import Host
 from shipway.step import Drift
 from shipway.steps.apt import ARCHITECTURES, os_release
+from shipway.steps.init import ADMIN, STARTED
+from shipway.steps.join import KUBELET_CONF
 
 SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
 # kubeadm's preflight asks for 2 CPUs and 1,700 MB on a control plane (kubeadm preflight NumCPU, Mem).
@@ -94,10 +96,10 @@ class CgroupFits:
 
 # What an init or a join of ours writes before it starts the kubelet, and what it leaves: its ports are ours then.
 BEGUN = (
-    "/var/lib/shipway/init-started",
-    "/etc/kubernetes/admin.conf",
+    STARTED,
+    ADMIN,
     "/etc/kubernetes/bootstrap-kubelet.conf",
-    "/etc/kubernetes/kubelet.conf",
+    KUBELET_CONF,
 )
 
 

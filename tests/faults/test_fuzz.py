@@ -25,7 +25,7 @@ def test_every_step_on_hosts_that_answer_anything(part: int) -> None:
     began = time.monotonic()
 
     @given(st.lists(OUTPUTS, min_size=1, max_size=8), st.booleans())
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), database=None)
     def hosts(outputs: list[Output], cut: bool) -> None:  # noqa: FBT001 - drawn
         with hurried():
             counted.update(asyncio.run(everything_on(outputs, cut=cut)))

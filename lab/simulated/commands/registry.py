@@ -103,16 +103,22 @@ Program = Callable[[Call], Awaitable[int]]
 PROGRAMS: dict[str, Program] = {}
 # Programs that come with a package (any of these names); all others are part of every host.
 NEEDS: dict[str, tuple[str, ...]] = {}
+BUILT_IN: set[str] = set()  # what a shell does itself, and no other program finds
 
 
-def program(*names: str, needs: Sequence[str] = ()) -> Callable[[Program], Program]:
-    """Register a function as the program of these names; `needs`: packages of which one must be installed."""
+def program(*names: str, needs: Sequence[str] = (), built_in: bool = False) -> Callable[[Program], Program]:
+    """Register a function as the program of these names.
+
+    `needs`: packages of which one must be installed; `built_in`: it is the shell's own, and there is no such program.
+    """
 
     def register(function: Program) -> Program:
         for name in names:
             PROGRAMS[name] = function
             if needs:
                 NEEDS[name] = tuple(needs)
+            if built_in:
+                BUILT_IN.add(name)
         return function
 
     return register
@@ -131,7 +137,7 @@ async def run(call: Call) -> int:
         line = " ".join(call.words)[:300]
         log.error("SIMULATED host %s: command not simulated: %s", call.host.name, line)
         call.host.not_simulated.append(line)
-    if function is None or not call.host.has_program(name):
+    if function is None or not call.host.has_program(name) or (name in BUILT_IN and call.via != "sh"):
         return call.warn(absent(call, path), 127)
     try:
         return await function(call)

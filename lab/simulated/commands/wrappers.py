@@ -7,7 +7,7 @@ import math
 from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.network import listening
-from lab.simulated.commands.registry import Call, absent, program, run
+from lab.simulated.commands.registry import Call, program, run
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
 from shipway.script import WHOLE
@@ -17,22 +17,18 @@ from shipway.steps.sources import DIAL, FILLED
 MARKED = '"$@" && rm -f -- "$0"'
 
 
-@program("umask")
+@program("umask", built_in=True)
 async def umask(call: Call) -> int:
-    """Show the mask of new files, or set it for the rest of the script: a shell's own command, and no program."""
-    if call.via != "sh":
-        return call.warn(absent(call, "umask"), 127)
+    """Show the mask of new files, or set it for the rest of the script."""
     if not call.args:
         return call.say(f"{call.shell.umask:04o}\n")
     call.shell.umask = int(call.args[0], 8)
     return 0
 
 
-@program("make_room")
+@program("make_room", built_in=True)
 async def make_room(call: Call) -> int:
     """Prepare for new files, as the function of shipway.script does: their folders, nothing there, a mask."""
-    if call.via != "sh":
-        return call.warn(absent(call, "make_room"), 127)
     files, folders = call.host.files, []
     call.shell.umask = 0o022
     for path in call.args:
@@ -47,11 +43,9 @@ async def make_room(call: Call) -> int:
     return 0
 
 
-@program("was_whole")
+@program("was_whole", built_in=True)
 async def was_whole(call: Call) -> int:
     """Take the line that ends a file in a script's input, as the function of shipway.script does."""
-    if call.via != "sh":
-        return call.warn(absent(call, "was_whole"), 127)
     if await call.stdin.read(len(WHOLE)) == WHOLE:
         return 0
     return call.warn("the input was cut short")
