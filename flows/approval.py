@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from prefect import get_client
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import apause_flow_run
 from prefect.input import RunInput
@@ -24,6 +25,7 @@ from tasks.findings import Finding
 APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an answer, the next pass asks again
 # Prefect's own time-out lets the run end only as Failed ("never resumed"): ours comes first, and answers as people do.
 GRACE_SECONDS = 300
+AGAIN_SECONDS = 2.0
 SHOWN = 60
 
 
@@ -73,15 +75,13 @@ async def approved(run: Run, allowed: Permission, path: str) -> Approval | None:
 
 @asynccontextmanager
 async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
-    """Answer the form ourselves where nobody does in time; what keeps from it is logged."""
+    """Answer the form ourselves where nobody does in time; what keeps from it is logged, and it is tried again."""
 
     async def answer() -> None:
         await asyncio.sleep(APPROVAL_SECONDS)
-        try:
-            async with get_client() as client:
-                await client.resume_flow_run(flow_run, run_input=no.model_dump(exclude={"metadata"}))
-        except Exception as error:  # noqa: BLE001 - somebody answered this very moment, or Prefect's API is away
-            get_run_logger().warning("the approval could not be closed: %s", error)
+        while why := await _refused(no, flow_run):  # it has not paused yet, or the API is away: until this is cancelled
+            get_run_logger().warning("the approval could not be closed: %s", why)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     answering = asyncio.create_task(answer())
     try:
@@ -90,6 +90,16 @@ async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
         answering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answering
+
+
+async def _refused(no: Approval, flow_run: UUID) -> str:
+    """Answer the form; give why that was not taken, empty where it was."""
+    try:
+        async with get_client() as client:
+            said = await client.resume_flow_run(flow_run, run_input=no.model_dump(exclude={"metadata"}))
+    except Exception as error:  # noqa: BLE001 - whatever it is, Prefect's API may be back at the next try
+        return str(error) or type(error).__name__
+    return "" if said.status is SetStateStatus.ACCEPT else str(getattr(said.details, "reason", "") or said.status.value)
 
 
 def described(plan: list[Finding], path: str) -> str:

@@ -199,6 +199,15 @@ def test_no_answer_is_a_no(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Non
     assert scene.passed("service").outcome == "ok"
 
 
+def test_a_no_that_comes_before_the_run_has_paused_is_said_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approval, "APPROVAL_SECONDS", 0)
+    monkeypatch.setattr(approval, "GRACE_SECONDS", 20)  # after which Prefect would fail the run
+    scene.drift("te2", "unhold", package="kubelet")
+    report = scene.passed("service", ask=True)
+    assert [finding.action for finding in report.findings] == ["held back"]
+    assert scene.passed("service").outcome == "ok"
+
+
 def test_the_pass_leaves_its_artifacts(scene: Scene) -> None:
     scene.passed("none")
     sql = "select key, data from artifact where flow_run_id = ? and key like 'drift-%'"
