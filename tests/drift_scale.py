@@ -7,8 +7,6 @@ run and at most three round trips, and the pass and its own Prefect API together
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,11 +21,10 @@ from lab.simulated.control import ask
 from shipway.cluster import Cluster
 from tasks.context import Run, opened
 from tasks.report import Report, report_of
-from tests.bench.scale import recorded
+from tests.bench.scale import READY, measured_run
 from tests.faults.plain import plain_on
 
 ROOT = Path(__file__).parents[1]
-READY = "SIMULATED lab ready: "
 GIGABYTE = 10**9
 CHANGED = 10
 TRIPS = 3
@@ -51,25 +48,9 @@ async def joined(file: Path) -> Report:
 
 def passed(file: Path, folder: Path, turn: str) -> dict[str, Any]:
     """Give the report of a pass that only looks, as a command of its own, with what it took."""
-    out, report = folder / f"{turn}.measured.json", folder / f"{turn}.json"
-    words = [
-        sys.executable,
-        "-m",
-        "flows.drift_repair",
-        str(file),
-        "--repair",
-        "none",
-        "--quiet",
-        "--report",
-        str(report),
-    ]
-    home = {"PREFECT_HOME": str(folder / turn), "NO_COLOR": "1"}
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | home
-    subprocess.run(
-        [sys.executable, "-m", "tests.bench.measure", str(out), str(LIMIT), *words], env=env, cwd=ROOT, check=True
-    )
-    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    return told | {"took": json.loads(out.read_text(encoding="utf-8"))} | recorded(folder / turn)
+    words = ["-m", "flows.drift_repair", str(file), "--repair", "none"]
+    told, took = measured_run(words, folder, turn, folder / turn, LIMIT)
+    return told | {"took": took}
 
 
 def faults(told: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
@@ -79,7 +60,8 @@ def faults(told: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
     trips = max(host["round_trips"] for host in told["hosts"])
     rules = {
         f"found {len(found)} things, not {len(wanted)}: {sorted(found ^ wanted)[:5]}": found == wanted,
-        f"{told['task_runs']} task runs ({told['not_final']} not final)": told["task_runs"] == hosts + 1,
+        f"{told['took']['task_runs']} task runs ({told['took']['not_final']} not final)": told["took"]["task_runs"]
+        == hosts + 1,
         f"{trips} round trips on a host": trips <= TRIPS,
         f"{told['took']['memory'] / 1e6:.0f} MB": told["took"]["memory"] < GIGABYTE,
         f"{len(told['hosts'])} hosts, {len(told['errors'])} errors": len(told["hosts"]) == hosts and not told["errors"],

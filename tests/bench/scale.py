@@ -66,27 +66,34 @@ def _cpu(pid: int) -> float:
 
 def _once(folder: Path, turn: str, limit: float, *, profile: bool) -> dict[str, Any]:
     """Run a turn's command once under the measuring process."""
-    out, report = folder / f"{turn}.measured.json", folder / f"{turn}.report.json"
     run = ["-m", "cProfile", "-o", str(folder / f"{turn}.prof")] if profile else []
     module, *options = TURNS[turn]
-    words = [sys.executable, *run, "-m", module, str(folder / "lab/cluster.yaml"), *options]
-    words += ["--quiet", "--report", str(report)]
-    measure = [sys.executable, "-m", "tests.bench.measure", str(out), str(limit), *words]
-    place = environ({"PREFECT_HOME": str(folder / "prefect")})
-    place.pop("PREFECT_API_URL", None)
-    with (folder / f"{turn}.log").open("wb") as log:
-        subprocess.run(measure, env=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+    words = [*run, "-m", module, str(folder / "lab/cluster.yaml"), *options]
+    told, measured = measured_run(words, folder, turn, folder / "prefect", limit)
     said = (folder / f"{turn}.log").read_text(encoding="utf-8", errors="replace")
-    if not out.exists() or not report.exists():
-        raise RuntimeError(f"no measure of the {turn} run: {said[-500:]}")
-    told = json.loads(report.read_text(encoding="utf-8"))
-    measured: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     gaps = [line for line in said.splitlines() if "history of this run has gaps" in line]
-    return (
-        measured
-        | {"outcome": told.get("outcome"), "why": str(told.get("errors", [])[:1])[:400], "gaps": gaps}
-        | recorded(folder / "prefect")
-    )
+    return measured | {"outcome": told.get("outcome"), "why": str(told.get("errors", [])[:1])[:400], "gaps": gaps}
+
+
+def measured_run(
+    words: list[str], folder: Path, turn: str, home: Path, limit: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a flow's command with Prefect's home in `home`; give its report, and what it took with its task runs.
+
+    Raises RuntimeError with the end of what it said where there is no report.
+    """
+    out, report = folder / f"{turn}.measured.json", folder / f"{turn}.report.json"
+    measure = [sys.executable, "-m", "tests.bench.measure", str(out), str(limit), sys.executable, *words]
+    own = {name: value for name, value in environ({}).items() if not name.startswith("PREFECT_")}
+    place = own | {"PREFECT_HOME": str(home), "NO_COLOR": "1"}
+    with (folder / f"{turn}.log").open("wb") as log:
+        asked = [*measure, "--quiet", "--report", str(report)]
+        subprocess.run(asked, env=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+    if not out.exists() or not report.exists():
+        said = (folder / f"{turn}.log").read_text(encoding="utf-8", errors="replace")
+        raise RuntimeError(f"no measure of the {turn} run: {said[-500:]}")
+    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return told, json.loads(out.read_text(encoding="utf-8")) | recorded(home)
 
 
 def recorded(home: Path) -> dict[str, int]:
