@@ -79,12 +79,13 @@ async def test_a_reset_takes_the_pod_networks_interfaces_and_chains_along() -> N
     facts: dict[Fact[Any], Any] = {
         INTERFACES: ("cni0", "docker0", "eth0", "lo", "vxlan.calico"),
         TABLES["iptables-restore"]: said(SAVED),
-        Listing("/etc/cni/net.d"): ("10-calico.conflist",),
+        Listing("/etc/cni/net.d"): (".kubernetes-cni-keep", "10-calico.conflist"),
     }
     host = Told(facts)
     await reset(cast("Host", host))
     assert host.done[0] == "kubeadm-reset: kubeadm reset -f"
     assert "/etc/cni/net.d/10-calico.conflist" in host.done[1]
+    assert "keep" not in host.done[1]  # a package's mark is the package's
     assert host.done[2:] == [
         "ip link delete cni0",
         "ip link delete vxlan.calico",

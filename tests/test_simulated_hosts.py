@@ -56,6 +56,23 @@ async def test_a_bootstrap_by_the_products_steps_makes_a_cluster_and_a_second_ru
     assert place.machine("te1").not_simulated == place.machine("te2").not_simulated == []
 
 
+async def test_no_host_is_reset_on_which_nothing_was_ever_run(place: Place) -> None:
+    """What packages and people put into kubeadm's folders is no sign of an init or a join, and it stays."""
+    assert failed(await place.prepare("te1", "te2")) == []
+    keep, own = "/etc/kubernetes/manifests/.kubelet-keep", "/etc/kubernetes/manifests/kube-vip.yaml"
+    for name in ("te1", "te2"):
+        files = place.machine(name).files
+        files.write(keep, b"")
+        files.write(own, b"kind: Pod\n")
+        files.make_directory("/etc/kubernetes/pki")
+    assert failed(await place.init()) == []
+    assert failed(await place.join("te2")) == []
+    for name in ("te1", "te2"):
+        assert not [ran.words for ran in place.machine(name).ran if "reset" in ran.words]
+        assert place.machine(name).files.exists(own)
+        assert place.machine(name).files.exists(keep)
+
+
 async def test_a_plan_on_bare_hosts_changes_nothing(place: Place) -> None:
     before = place.machine("te1").digest()
     results = await place.prepare("te1", allow=Impact.NOTHING)

@@ -17,7 +17,7 @@ from pysequoia import Tsk
 
 from shipway.kubeadm import ca_hash
 from shipway.signing_key import SigningKey, read_key
-from shipway.steps.init import Seen, decide
+from shipway.steps.init import Seen, certificates_of, decide, static_pods
 from shipway.steps.packages import offers, version_matches
 from shipway.survey import cards_of, uuids
 
@@ -52,6 +52,31 @@ BARE = {
 )
 def test_an_initialisation_is_judged_by_what_is_there(seen: dict[str, object], state: str) -> None:
     assert decide(Seen(**(BARE | seen)), "te") == state  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "evidence"),
+    [
+        ((), ()),
+        ((".kubelet-keep",), ()),  # the kubelet's own package (pkgs.k8s.io)
+        ((".kube-apiserver.yaml.swp", ".backup.yaml", "kube-apiserver.yaml~", "kube-vip.yaml", "README"), ()),
+        ((".kubelet-keep", "etcd.yaml", "kube-vip.yaml"), ("etcd.yaml",)),
+    ],
+)
+def test_only_what_kubeadm_writes_tells_of_an_init_or_a_join(names: tuple[str, ...], evidence: tuple[str, ...]) -> None:
+    assert static_pods(names) == evidence
+
+
+@pytest.mark.parametrize(
+    ("names", "evidence"),
+    [
+        ((), ()),
+        ((".keep", "etcd"), ()),
+        (("ca.crt", "etcd", "sa.pub"), ("ca.crt", "sa.pub")),
+    ],
+)
+def test_an_empty_folder_of_certificates_tells_nothing(names: tuple[str, ...], evidence: tuple[str, ...]) -> None:
+    assert certificates_of(names) == evidence
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
 async def of_join(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
     """Give errors and warnings of a worker's join."""
     errors: list[Error] = []
-    if call.host.files.names(MANIFESTS):
+    if asked.minor < 23 and call.host.files.names(MANIFESTS):  # 1.23 dropped it (kubernetes#104942)
         errors.append((f"DirAvailable-{_dashed(MANIFESTS)}", f"{MANIFESTS} is not empty"))
     for path in ("/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf"):
         errors += _absent(call, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,6 +24,11 @@ from shipway.steps.leftovers import clean
 ADMIN = "/etc/kubernetes/admin.conf"
 CNI = "/etc/cni/net.d"
 STARTED = "/var/lib/shipway/init-started"
+MANIFESTS = "/etc/kubernetes/manifests"
+PKI = "/etc/kubernetes/pki"
+# The static pods that kubeadm writes (its constants, GetStaticPodFilepath). Nothing else in that folder tells of an
+# init or a join: the kubelet's package ships .kubelet-keep, and people put static pods of their own (kube-vip) there.
+STATIC_PODS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
 State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign", "at work"]
 OPERATION = "kubeadm-init"
 _PASSWD_FIELDS = 7  # passwd(5)
@@ -39,6 +45,16 @@ class Seen:
     ready: bool
     started_by: str | None
     at_work: bool = False
+
+
+def static_pods(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names in /etc/kubernetes/manifests that only kubeadm can have written."""
+    return tuple(name for name in names if name in STATIC_PODS)
+
+
+def certificates_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names in /etc/kubernetes/pki that hold certificates or keys: a folder or a mark is none."""
+    return tuple(name for name in names if name.endswith((".crt", ".key", ".pub")) and not name.startswith("."))
 
 
 def decide(seen: Seen, cluster: str) -> State:
@@ -75,9 +91,7 @@ class ControlPlaneInitialised:
         local = f"https://127.0.0.1:{self.cluster.kubernetes.api_port}/readyz"
         (admin, started, installed), (manifests, etcd, certificates), (ready, unit) = await asyncio.gather(
             on.read(FileState(ADMIN), FileText(STARTED), Package("kubeadm")),
-            on.read(
-                Listing("/etc/kubernetes/manifests"), Listing("/var/lib/etcd/member"), Listing("/etc/kubernetes/pki")
-            ),
+            on.read(Listing(MANIFESTS), Listing("/var/lib/etcd/member"), Listing(PKI)),
             on.read(Says(("curl", "-sk", "--max-time", "8", local)), UnitState(f"shipway-{OPERATION}.service")),
         )
         if installed is None:
@@ -86,8 +100,8 @@ class ControlPlaneInitialised:
         return Seen(
             admin=admin is not None,
             etcd_data=bool(etcd),
-            manifests=bool(manifests),
-            certificates=complete if etcd else bool(certificates),
+            manifests=bool(static_pods(manifests)),
+            certificates=complete if etcd else bool(certificates_of(certificates)),
             ready=ready.stdout.strip() == "ok",
             started_by=started.strip() if started is not None else None,
             at_work=unit.active in AT_WORK,
@@ -126,7 +140,7 @@ class ControlPlaneInitialised:
 
     async def _ignored(self, on: Host) -> list[str]:
         """Name the preflight errors that an interrupted init of our own must give: its files and ports are in use."""
-        manifests = await on.read(Listing("/etc/kubernetes/manifests"))
+        manifests = static_pods(await on.read(Listing(MANIFESTS)))
         ports = (self.cluster.kubernetes.api_port, 10250, 10257, 10259, 2379, 2380)
         names = [f"FileAvailable--etc-kubernetes-manifests-{name}" for name in manifests]
         return [*names, *(f"Port-{port}" for port in ports), "DirAvailable--var-lib-etcd"]
@@ -135,7 +149,8 @@ class ControlPlaneInitialised:
 async def reset(on: Host) -> None:
     """Undo kubeadm's work on a host; CNI files are removed but their folder stays (containerd watches it)."""
     await on.succeed("kubeadm-reset", ("kubeadm", "reset", "-f"), seconds=300)
-    files = [f"{CNI}/{name}" for name in await on.read(Listing(CNI))]
+    # A dot file there is a package's mark (kubernetes-cni's .kubernetes-cni-keep), no configuration of a network.
+    files = [f"{CNI}/{name}" for name in await on.read(Listing(CNI)) if not name.startswith(".")]
     await on.do(Command(("rm", "-rf", "--", STARTED, *files)))
     await clean(on)
 

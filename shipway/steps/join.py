@@ -17,7 +17,7 @@ from shipway.host import OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, ca_hash, join_documents
 from shipway.step import Drift, Impact
 from shipway.steps.evidence import collected
-from shipway.steps.init import ADMIN, reset
+from shipway.steps.init import ADMIN, MANIFESTS, PKI, certificates_of, reset, static_pods
 
 KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
 TOKEN_MINUTES = 15
@@ -57,8 +57,8 @@ class NodeJoined:
         """Make a token, join, delete the token; a join of an interrupted run that is still at work is waited for."""
         await on.settled("kubeadm-join", "kubeadm-reset", seconds=self.cluster.kubernetes.join_seconds)
         await self._reachable(on)
-        begun, manifests = await on.read(Listing("/etc/kubernetes"), Listing("/etc/kubernetes/manifests"))
-        if manifests or set(begun) & {"bootstrap-kubelet.conf", "pki"}:
+        begun, manifests, pki = await on.read(Listing("/etc/kubernetes"), Listing(MANIFESTS), Listing(PKI))
+        if static_pods(manifests) or certificates_of(pki) or "bootstrap-kubelet.conf" in begun:
             await reset(on)  # a join that broke off before its kubelet had credentials: no pod ever ran here
         ca = await self.control.read(FileText("/etc/kubernetes/pki/ca.crt"))
         if ca is None:
