@@ -191,4 +191,8 @@ class Repair(Part):
     disturb: tuple[Name, ...] = Field(
         (), description="Hosts whose containerd and kubelet may be restarted beside running GPU pods."
     )
+    delete_emptydir_data: Flag = Field(
+        default=False,
+        description="A drain may end pods whose emptyDir volumes are lost with them, as kubectl's option of that name.",
+    )
     window: Window | None = Field(None, description="Only then more than files is repaired; none: at any time.")

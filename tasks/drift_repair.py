@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from shipway.converge import converge
-from shipway.drain import cordon, drain, uncordon
+from shipway.drain import cordon, drain, may_drain, uncordon
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.host import Host
 from shipway.kube import Kube
@@ -16,6 +16,7 @@ from shipway.step import Impact, StepResult
 from shipway.steps.health_cluster import NodeReady, PodsStable
 from shipway.steps.nodes import CardsAllocatable
 from shipway.steps.plugin import PLUGIN, PluginRunning
+from tasks import dashboard
 from tasks.context import CLUSTER, Run
 from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_parts import Part, cluster_parts, host_parts, plain_runtime
@@ -27,6 +28,8 @@ DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
 SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its cards after that
 EVERY_SECONDS = 2.0
+# Their emptyDir holds nothing that anybody would miss: the dashboard's is its /tmp (its published manifest).
+OWN_NAMESPACES = (dashboard.NAMESPACE,)
 FOLLOWING = frozenset(
     {NodeReady("").name, CardsAllocatable({}).name, PluginRunning("").name, PodsStable(PLUGIN, "", "").name}
 )
@@ -52,14 +55,17 @@ async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
 async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     """Cordon, drain, repair, look again, uncordon. A host whose drain is held up is opened again, unchanged.
 
-    A host that is not Ready afterwards stays cordoned, and the error says so. Raises DeadlineExceeded where a drain
-    is held up, PostconditionFailed where the host stays cordoned.
+    A host that is not Ready afterwards stays cordoned, and the error says so; one that a person had cordoned before
+    stays so as well. Raises Refused where a drain would destroy something, before the node is cordoned,
+    DeadlineExceeded where a drain is held up, PostconditionFailed where the host stays cordoned.
     """
     kube = await run.kube()
     await new_lease(run)
+    losable = None if run.cluster.repair.delete_emptydir_data else OWN_NAMESPACES
+    await may_drain(kube, host, local_data=losable)
     await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
     try:
-        await drain(kube, host, seconds=DRAIN_SECONDS, told=spoken(run, stage, host))
+        await drain(kube, host, seconds=DRAIN_SECONDS, told=spoken(run, stage, host), local_data=losable)
     except BaseException:
         await uncordon(kube, host)
         raise

@@ -115,7 +115,41 @@ def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
     assert open_everywhere(drifting)
 
 
+def test_a_pod_that_tolerates_everything_does_not_hold_a_drain_up(
+    drifting: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves, comes back through the cordon, and the repair goes on; nobody blames a budget that is not there."""
+    drifting.kubectl("delete deployment kept --ignore-not-found")
+    gone(drifting, "-l app=kept")
+    labels, limits = {"app": "stays"}, {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    spec = {**pod(image_of(drifting), **limits), "runtimeClassName": "nvidia", "tolerations": [{"operator": "Exists"}]}
+    template = {"metadata": {"labels": labels}, "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": "w1"}}}
+    meta = {"name": "stays", "namespace": "default"}
+    deployment = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    applied(drifting, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment})
+    drifting.kubectl("rollout status deployment/stays --timeout=90s")
+    identity = "get pods -l app=stays -o jsonpath={.items[*].metadata.uid}"
+    before = drifting.kubectl(identity)
+    drifting.on("w1", TOUCH)
+    monkeypatch.setattr(drift_repair, "DRAIN_SECONDS", 60.0)
+    report = passed(drifting, "workloads")
+    assert report.outcome == "ok", (report.errors, report.findings)
+    assert before not in drifting.kubectl(identity)
+    assert open_everywhere(drifting)
+    drifting.kubectl("delete deployment stays")
+    gone(drifting, "-l app=stays")
+
+
 def test_a_pass_that_is_killed_in_the_middle_of_a_drain_is_finished_by_the_next(drifting: Site) -> None:
+    limits = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    spec = {**pod(image_of(drifting), **limits), "runtimeClassName": "nvidia"}
+    template = {
+        "metadata": {"labels": {"app": "kept"}},
+        "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": "w1"}},
+    }
+    deployment = {"replicas": 1, "selector": {"matchLabels": {"app": "kept"}}, "template": template}
+    meta = {"name": "kept", "namespace": "default"}
+    applied(drifting, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment})
     drifting.kubectl("rollout status deployment/kept --timeout=90s")
     drifting.on("w1", TOUCH)
     env = {**os.environ, "PREFECT_HOME": str(drifting.folder / "killed")}
