@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 
 from shipway import catalogue_gpu, catalogue_hosts, catalogue_kubeadm, catalogue_network, catalogue_runtime
 from shipway.catalogue_entry import Known
@@ -22,6 +24,7 @@ KNOWN: tuple[Known, ...] = (
     *catalogue_runtime.ENTRIES,
     *catalogue_kubeadm.ENTRIES,
     *catalogue_network.ENTRIES,
+    *catalogue_hosts.LAST,
 )
 
 
@@ -33,8 +36,20 @@ _BESIDE = re.compile(
 
 
 def diagnose(text: str) -> Known | None:
-    """Give the first entry whose pattern is found in the text, or None."""
-    return next((entry for entry in KNOWN if re.search(entry.pattern, text)), None)
+    """Return the first entry whose pattern is found in the text, its sentences filled in from there, or None."""
+    for entry in KNOWN:
+        if found := re.search(entry.pattern, text):
+            named = {name.upper(): value for name, value in found.groupdict().items() if value}
+            return replace(entry, cause=_filled(entry.cause, named), fix=_filled(entry.fix, named)) if named else entry
+    return None
+
+
+def _filled(sentence: str, named: Mapping[str, str]) -> str:
+    """Return a sentence with each word in capitals that is a key (PACKAGE) put as its value.
+
+    What a group of a pattern may take is held by the pattern to letters that are safe in a command: a fix is typed.
+    """
+    return re.sub(r"\b[A-Z]+\b", lambda word: named.get(word[0], word[0]), sentence)
 
 
 def _telling(text: str) -> str:

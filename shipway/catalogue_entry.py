@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Known:
     """One known failure; `pattern` is searched in its redacted output, `traps` are numbers of docs/traps.md.
 
+    A named group of the pattern fills in its name in capitals: `(?P<package>...)` stands for PACKAGE in both sentences.
+
     `cause` and `fix` are sentences; `fix` names a command to type or a key of the cluster file. `retryable` says
     whether the same command may succeed later with nobody doing anything.
     """

@@ -63,6 +63,15 @@ ENTRIES: tuple[Known, ...] = (
         traps=(10,),
     ),
     Known(
+        "SHW-448",
+        "a program that kubeadm needs is missing",
+        r"\[ERROR FileExisting-(?P<program>[a-z0-9][a-z0-9-]*)\]",
+        "kubeadm asks for PROGRAM, and it is not installed on this host.",
+        "On the host: `apt-get install PROGRAM` (crictl comes with `cri-tools`, tc and ip with `iproute2`, mount with "
+        "`mount`); name its package in `system.packages` of the cluster file, then run again.",
+        retryable=False,
+    ),
+    Known(
         "SHW-477",
         "the host is too small for Kubernetes",
         r"\[ERROR (?:NumCPU|Mem)\]",

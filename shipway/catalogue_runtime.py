@@ -5,6 +5,51 @@ from __future__ import annotations
 from shipway.catalogue_entry import Known
 
 ENTRIES: tuple[Known, ...] = (
+    # How a registry refuses stands before what was pulled from it: a pause image that is refused is refused.
+    Known(
+        "SHW-444",
+        "a registry asks who is there",
+        r"failed to resolve reference \\?\"(?P<image>[A-Za-z0-9._:/@-]+)\\?\"[^\n]*"
+        r"(?:40[13] (?:Unauthorized|Forbidden)|authorization failed|insufficient_scope|no basic auth credentials)|"
+        r"pull access denied|"
+        r"unexpected status[^\n]{0,200}: 40[13] (?:Unauthorized|Forbidden)",
+        "The registry gives IMAGE to nobody whom it does not know: its project is private, or user and password are "
+        "missing or wrong.",
+        "Make the project public, or name a file with user and password in `sources.registries.NAME.credentials` of "
+        "the cluster file, then run again; on the host `crictl pull IMAGE` tries it.",
+        retryable=False,
+        traps=(19,),
+    ),
+    Known(
+        "SHW-445",
+        "a registry speaks HTTP where HTTPS is asked",
+        r"\"(?P<address>https?://[A-Za-z0-9._:-]+)[^\n]*server gave HTTP response to HTTPS client|"
+        r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
+        "ADDRESS answers without TLS, and containerd asks every registry with TLS unless it is told otherwise.",
+        "Give the registry a certificate, or name it as a mirror with its http:// address: "
+        "`sources.registry_mirrors: {HOST: 'http://HOST'}` in the cluster file, then run again.",
+        retryable=False,
+        traps=(19,),
+    ),
+    Known(
+        "SHW-358",
+        "an image is not made for this architecture",
+        r"no match for platform in manifest|exec format error",
+        "The image has no part for this host's processor.",
+        "On the host: `uname -m`; name an image or a mirror that holds this architecture in the cluster file.",
+        retryable=False,
+        traps=(47,),
+    ),
+    Known(
+        "SHW-357",
+        "a certificate is for another name",
+        r"x509: certificate is valid for [^\n]{1,200}, not |x509: cannot validate certificate for \S+ because it "
+        r"doesn't contain any IP SANs|x509: certificate relies on legacy Common Name field",
+        "The server's certificate does not hold the name or address by which it is asked.",
+        "Ask by the name that stands in the certificate (`openssl s_client -connect HOST:443 | openssl x509 -noout "
+        "-ext subjectAltName`), or have one made that holds this name; correct it in the cluster file, run again.",
+        retryable=False,
+    ),
     Known(
         "SHW-431",
         "containerd runs without its CRI plugin",
@@ -115,7 +160,10 @@ ENTRIES: tuple[Known, ...] = (
     Known(
         "SHW-442",
         "a certificate is not valid at this time",
-        r"x509: certificate has expired or is not yet valid",
+        r"x509: certificate has expired or is not yet valid|"
+        r"The certificate chain uses (?:expired|not yet valid) certificate|"
+        r"SSL certificate problem: certificate (?:has expired|is not yet valid)|"
+        r"certificate verify failed:? [^\n]*(?:expired|not yet valid)",
         "The host's clock is wrong, or a certificate has really expired.",
         "On the host: `date -u; timedatectl`; with a right clock: `kubeadm certs check-expiration` on the "
         "control plane.",

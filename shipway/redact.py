@@ -19,6 +19,11 @@ _YAML_SECRET = re.compile(
     r"\"?\s*[:=]\s*\"?)[^\s\"',}]+",
     re.IGNORECASE,
 )
+# Credentials in front of a host (RFC 3986, 3.2.1): apt, curl and containerd print a proxy's address as they got it.
+_URL_USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/@\"']+@", re.IGNORECASE)
+_AUTHORIZATION = re.compile(
+    r"((?:proxy-)?authorization\"?\s*[:=]\s*\[?\"?(?:basic|bearer)\s+)(?!\[hidden)[^\s\"',\]]+", re.IGNORECASE
+)
 _TOKEN_FLAG = re.compile(r"(--token[ =])\S+")
 
 
@@ -32,6 +37,8 @@ def redact(text: str) -> str:
     text = _JWT.sub(HIDDEN, text)
     text = _BOOTSTRAP_TOKEN.sub(HIDDEN, text)
     text = _CERTIFICATE_KEY.sub(rf"\g<1>{HIDDEN}", text)
+    text = _URL_USER.sub(rf"\g<1>{HIDDEN}@", text)
+    text = _AUTHORIZATION.sub(rf"\g<1>{HIDDEN}", text)
     text = _TOKEN_FLAG.sub(rf"\g<1>{HIDDEN}", text)
     return _YAML_SECRET.sub(rf"\g<1>{HIDDEN}", text)
 

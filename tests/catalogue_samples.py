@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 PREFLIGHT = "error execution phase preflight: [preflight] Some fatal errors occurred:\n\t"
 IDENTITY = "error execution phase preflight: couldn't validate the identity of the API Server: "
 # code -> texts, one line or more each; the wording is that of the programs.
-KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
+_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-401": (
         "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 (unattended-upgr)",
         "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
@@ -264,3 +267,14 @@ KNOWN_TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-497": ("open /proc/sys/net/netfilter/nf_conntrack_max: permission denied",),
     "SHW-498": ("0/3 nodes are available: 1 node(s) had taint, 2 Insufficient nvidia.com/gpu.",),
 }
+
+
+def _recorded() -> dict[str, tuple[str, ...]]:
+    """Return the outputs of catalogue_outputs.txt by code, each as it was printed."""
+    text = Path(__file__).with_name("catalogue_outputs.txt").read_text(encoding="utf-8")
+    parts = re.split(r"^== (SHW-\d{3})\n", text, flags=re.MULTILINE)[1:]
+    return {code: tuple(said.rstrip("\n").split("\n--\n")) for code, said in zip(parts[::2], parts[1::2], strict=True)}
+
+
+_RECORDED = _recorded()
+KNOWN_TEXTS = {code: (*_TEXTS.get(code, ()), *_RECORDED.get(code, ())) for code in {**_TEXTS, **_RECORDED}}

@@ -28,6 +28,74 @@ def test_a_known_text_is_known_by_its_entry(code: str, text: str) -> None:
         assert entry.code == code, entry.title
 
 
+# Outputs in which several entries find their text, with the codes that may stand behind the one that is told: either
+# an effect beside its cause, or the common case behind the special one. Any other meeting is an entry too wide.
+BEHIND = {
+    "SHW-359": {"SHW-405"},
+    "SHW-407": {"SHW-405", "SHW-444"},
+    "SHW-412": {"SHW-405"},
+    "SHW-422": {"SHW-405"},
+    "SHW-425": {"SHW-450"},
+    "SHW-430": {"SHW-447"},
+    "SHW-435": {"SHW-432"},
+    "SHW-440": {"SHW-487"},
+    "SHW-441": {"SHW-487"},
+    "SHW-444": {"SHW-439", "SHW-487"},
+    "SHW-446": {"SHW-412", "SHW-441"},
+    "SHW-471": {"SHW-473", "SHW-474"},
+    "SHW-472": {"SHW-474"},
+}
+
+
+def test_no_two_entries_know_one_output_but_where_one_is_behind_the_other() -> None:
+    met: dict[str, set[str]] = {}
+    for code, text in SAMPLES:
+        others = {entry.code for entry in KNOWN if entry.code != code and re.search(entry.pattern, text)}
+        met[code] = met.get(code, set()) | others
+    assert {code: others for code, others in met.items() if others} == BEHIND
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("SHW-423", ("7h 39min 41s", "http://archive.ubuntu.com/ubuntu/dists/jammy/InRelease", "date -u")),
+        ("SHW-424", ("3d 2h 1min 2s", "http://deb.debian.org/debian/dists/bookworm-updates/InRelease")),
+        ("SHW-425", ("http://archive.ubuntu.com/ubuntu", "kinetic")),
+        ("SHW-426", ("/etc/apt/keyrings/docker.gpg", "/etc/apt/keyrings/shipway-docker.asc")),
+        ("SHW-427", ("head -5 /etc/apt/sources.list.d/nvidia-container-toolkit.list",)),
+        ("SHW-428", ("https://mirror.corp.example/dists/stable/InRelease",)),
+        ("SHW-429", ("apt-cache policy nvidia-dkms-535",)),
+        ("SHW-430", ("linux-headers-6.8.0-45-generic", "nvidia-dkms-535")),
+        ("SHW-444", ("crictl pull harbor.corp.example/k8s/pause:3.10",)),
+        ("SHW-445", ("https://10.0.0.9:5000",)),
+        ("SHW-447", ("dpkg --configure kubelet",)),
+        ("SHW-448", ("apt-get install conntrack",)),
+    ],
+)
+def test_cause_and_fix_name_the_clock_the_package_and_the_address_of_the_output(
+    code: str, told: tuple[str, ...]
+) -> None:
+    error = failure("apt-get update", Output(100, "", KNOWN_TEXTS[code][0]), host="gpu-01")
+    assert error.code == code
+    assert error.may_retry == (code == "SHW-423"), "a clock that is being set comes right by itself; nothing else here"
+    for words in told:
+        assert words in f"{error.message.split(' (`apt-get update`')[0]} {error.fix}"
+
+
+@pytest.mark.parametrize("word", ["a;reboot", "$(reboot)", "a b", "`id`", "x\nreboot", "-rf"])
+def test_nothing_that_a_host_prints_becomes_a_part_of_a_command(word: str) -> None:
+    lines = (
+        f"E: The package {word} needs to be reinstalled, but I can't find an archive for it.",
+        f"E: Type 'x' is not known on line 1 in source list /etc/{word}",
+        f"\t[ERROR FileExisting-{word}]: {word} not found in system path",
+        f" installed {word} package post-installation script subprocess returned error exit status 1",
+    )
+    for line in lines:
+        entry = diagnose(line)
+        assert entry is None or f" {word}" not in entry.fix
+        assert entry is None or f"/{word}" not in entry.fix or word == "-rf"
+
+
 @pytest.mark.parametrize("text", FINE_TEXTS, ids=[text[:30] for text in FINE_TEXTS])
 def test_what_is_fine_is_no_failure(text: str) -> None:
     entry = diagnose(text)

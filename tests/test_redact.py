@@ -28,6 +28,9 @@ KEY = "a" * 64
         (f"[upload-certs] Using certificate key:\n{KEY}\n", KEY),
         (f"--certificate-key {KEY}", KEY),
         ("password: hunter2", "hunter2"),
+        ("Could not connect to http://ops:hunter2@proxy.corp.example:3128 (timed out)", "hunter2"),
+        ("Environment=HTTPS_PROXY=http://ops:hun%40ter2@proxy.corp.example:3128", "hun%40ter2"),
+        ("Proxy-Authorization: Basic b3BzOmh1bnRlcjI=", "b3BzOmh1bnRlcjI="),
         ("token: s3cr3t", "s3cr3t"),
     ],
 )
