@@ -12,6 +12,7 @@ import yaml
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
 from shipway.compatibility import kubeadm_api
+from shipway.kube_values import merge
 
 VERSION_TAG = 0xA0  # [0], the only optional element before the public key
 # How long a join looks for its token's signature; kubeadm's own five minutes are for tokens that people hand on. Ours
@@ -106,8 +107,8 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
     if kubernetes.minor >= (1, 35) and kubernetes.allow_cgroup_v1:
         kubelet |= {"failCgroupV1": False}
     proxy = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
-    documents: list[dict[str, Any]] = [init, declared, kubelet | kubernetes.kubelet]
-    return [*documents, proxy | kubernetes.kube_proxy] if kubernetes.kube_proxy else documents
+    documents: list[dict[str, Any]] = [init, declared, merge(kubelet, kubernetes.kubelet)]
+    return [*documents, merge(proxy, kubernetes.kube_proxy)] if kubernetes.kube_proxy else documents
 
 
 def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -> list[dict[str, Any]]:

@@ -23,10 +23,11 @@ from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.containerd import DEFAULT, ContainerdConfigured, OneContainerd
 from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
+from shipway.steps.health import KUBELET_CONFIG as CONFIG
 from shipway.steps.init import reset
 from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
-from shipway.steps.resolver import CONFIG, ResolverReal
+from shipway.steps.resolver import ResolverReal
 from shipway.steps.system import CLOUD_INIT, CloudInitDone
 from shipway.survey import DRIVER
 from shipway.traps import sources

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import yaml
-
 from shipway.errors import Blocked
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
@@ -17,7 +15,9 @@ from shipway.facts.services import UnitState
 from shipway.foreign_numbers import whole
 from shipway.foreign_yaml import read_yaml
 from shipway.host import Command, Host
+from shipway.kube_values import differences, spelled
 from shipway.step import Drift, Impact
+from shipway.yaml_edit import with_values
 
 DAY = 86400.0
 # kubeadm's leaf certificates live a year and are renewed by an upgrade or `kubeadm certs renew` (kubeadm: certificate
@@ -115,6 +115,14 @@ async def kubelet_config(on: Host) -> dict[str, Any]:
     return config
 
 
+async def edit_kubelet_config(on: Host, wanted: Mapping[str, Any]) -> None:
+    """Set fields in the kubelet's file, keep every other byte, its mode and owner; raises as `kubelet_config`."""
+    await kubelet_config(on)
+    text, info = await on.read(FileText(KUBELET_CONFIG), FileState(KUBELET_CONFIG))
+    mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
+    await on.write(KUBELET_CONFIG, with_values(text or "", wanted).encode(), mode=mode, owner=owner)
+
+
 @dataclass(frozen=True)
 class KubeletConfigured:
     """The kubelet's file says what the cluster file declares; kubeadm owns the rest of it."""
@@ -125,18 +133,13 @@ class KubeletConfigured:
     name: str = "the kubelet's configuration says what is declared"
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare the keys that are declared."""
-        config = await kubelet_config(on)
-        wrong = [key for key, value in self.wanted.items() if config.get(key) != value]
-        have = ", ".join(f"{key}: {config.get(key, 'not set')}" for key in wrong)
-        return Drift(have, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
+        """Compare the fields that are declared, by what they mean: 5m is 5m0s."""
+        wrong = list(differences(await kubelet_config(on), self.wanted))
+        return Drift(spelled(wrong, wanted=False), spelled(wrong, wanted=True)) if wrong else None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
-        """Set the declared keys, keep every other."""
-        config = await kubelet_config(on)
-        info = await on.read(FileState(KUBELET_CONFIG))
-        text = yaml.safe_dump({**config, **self.wanted})
-        await on.write(KUBELET_CONFIG, text.encode(), mode=info.mode if info else "644")
+        """Set the declared fields that differ, keep every other byte."""
+        await edit_kubelet_config(on, self.wanted)
 
 
 @dataclass(frozen=True)

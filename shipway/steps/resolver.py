@@ -6,14 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-import yaml
-
 from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
 from shipway.notices import PLAIN, REAL, only_stubs
 from shipway.step import Drift, Impact
-from shipway.steps.health import KUBELET_CONFIG as CONFIG
-from shipway.steps.health import kubelet_config
+from shipway.steps.health import edit_kubelet_config, kubelet_config
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,6 @@ class ResolverReal:
         return Drift(f"{PLAIN}, which names only the host's own stub", f"resolvConf: {REAL}")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
-        """Set it in the kubelet's configuration, keep every other key, restart the kubelet; pods go on."""
-        config, info = await kubelet_config(on), await on.read(FileState(CONFIG))
-        text = yaml.safe_dump({**config, "resolvConf": REAL})
-        await on.write(CONFIG, text.encode(), mode=info.mode if info else "644")
+        """Set it in the kubelet's configuration, keep every other byte, restart the kubelet; pods go on."""
+        await edit_kubelet_config(on, {"resolvConf": REAL})
         await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))
