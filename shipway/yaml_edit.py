@@ -35,8 +35,7 @@ def with_values(text: str, want: Mapping[str, Any]) -> str:
 
 def _set(text: str, path: Path, value: Any) -> str:
     """Return the text with one field set; raises ValueError where its place is not found."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    node = root
+    node, found = yaml.compose(text, Loader=yaml.SafeLoader), None
     for depth, key in enumerate(path):
         if not isinstance(node, yaml.MappingNode):
             raise ValueError("no mapping")  # noqa: TRY004 - as above
@@ -44,8 +43,9 @@ def _set(text: str, path: Path, value: Any) -> str:
         if found is None:
             return _with_field(text, node, key, _nested(path[depth + 1 :], value))
         _, node = found
-    key_node, old = found  # type: ignore[misc] - a path is never empty
-    return _replaced(text, key_node, old, value)
+    if found is None:
+        raise ValueError("no path")
+    return _replaced(text, *found, value)
 
 
 def _nested(path: Path, value: Any) -> Any:
