@@ -45,7 +45,7 @@ def _set(text: str, path: Path, value: Any) -> str:
         _, node = found
     if found is None:
         raise ValueError("no path")
-    return _replaced(text, *found, value)
+    return _replaced(text, found[0], found[1], value)
 
 
 def _nested(path: Path, value: Any) -> Any:
