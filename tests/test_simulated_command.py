@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -82,3 +83,15 @@ def test_a_lab_is_told_things_and_answers_in_json(tmp_path: Path, capsys: pytest
             assert capsys.readouterr().err.startswith("SIMULATED lab: ")
     assert main(["--state", str(tmp_path / "none"), "--tell", '{"do": "digest"}']) == 1
     assert capsys.readouterr().err.startswith("SIMULATED lab: ")
+
+
+async def test_the_limits_of_sshd_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    with lab(tmp_path, "--hosts", "1", "--sshd", "MaxStartups=1,LoginGraceTime=60") as cluster:
+        address, port = cluster["hosts"][0]["address"], cluster["ssh"]["port"]
+        first, held = await asyncio.open_connection(address, port)
+        assert (await first.readline()).startswith(b"SSH-2.0-")
+        second, dropped = await asyncio.open_connection(address, port)
+        assert await second.readline() == b"Exceeded MaxStartups\r\n"
+        for writer in (held, dropped):
+            writer.close()
+            await writer.wait_closed()

@@ -17,6 +17,7 @@ from lab.simulated.drifts import DRIFTS
 from lab.simulated.failures import Spec
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
+from lab.simulated.ssh_limits import SshLimits
 from lab.simulated.systems import SYSTEMS
 from shipway.errors import ShipwayError
 
@@ -35,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fail", action="append", default=[], type=Spec.parse, metavar="HOST,KIND[,NAME=VALUE]...")
     drifts = f"HOST,KIND[,NAME=VALUE]...; kinds: {', '.join(DRIFTS)}"
     parser.add_argument("--drift", action="append", default=[], type=Spec.parse, metavar="SPEC", help=drifts)
+    limits = "NAME=VALUE,...: MaxSessions, MaxStartups, LoginGraceTime of every host's sshd (default: OpenSSH's)"
+    parser.add_argument("--sshd", type=SshLimits.parse, default=Options().sshd, metavar="LIMITS", help=limits)
     parser.add_argument("--keep", action="store_true", help="keep the folder when the lab ends")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     parser.add_argument("--tell", metavar="JSON", help='talk to the lab of --state: {"do": "cut", "host": "te2"}')
@@ -58,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         scale=asked.latency,
         failures=tuple(asked.fail),
         drifts=tuple(asked.drift),
+        sshd=asked.sshd,
     )
     try:
         asyncio.run(_live(folder, options, with_parent=asked.with_parent))

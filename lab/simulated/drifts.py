@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lab.simulated.host import Card, SimulatedHost
+from lab.simulated.login_shell import make_noisy
 
 Values = Mapping[str, str]
 
@@ -99,6 +100,10 @@ def _no_sudo(host: SimulatedHost, values: Values) -> None:  # noqa: ARG001 - the
     host.sudo = False
 
 
+def _noisy(host: SimulatedHost, values: Values) -> None:
+    make_noisy(host, values.get("user", "ops"))
+
+
 def _cgroup(host: SimulatedHost, values: Values) -> None:
     host.kernel.cgroup = int(values["version"])
 
@@ -145,6 +150,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, Values], None]] = {
     "skew": _skew,
     "disk": _disk,
     "no-sudo": _no_sudo,
+    "noisy": _noisy,
     "cgroup": _cgroup,
     "port": _port,
     "source-down": _source_down,

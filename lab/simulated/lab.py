@@ -16,6 +16,7 @@ from lab.simulated.cluster_link import ClusterLink
 from lab.simulated.drifts import drift
 from lab.simulated.failures import Failure, Spec
 from lab.simulated.host import SimulatedHost
+from lab.simulated.login_shell import make_noisy
 from lab.simulated.options import Options
 from lab.simulated.site import site
 from lab.simulated.ssh_server import SshServer
@@ -78,6 +79,8 @@ class SimulatedLab:
         hosts = list(self.hosts.values())
         data = cluster_data(hosts, server.port, self.folder.resolve(), self.options.profile)
         write_cluster_file(self.cluster_file, merged(data, self.site.settings), self.options.cluster)
+        if self.options.noisy:
+            make_noisy(hosts[-1])
         try:
             for spec in self.options.drifts:
                 self.drift(spec.host, spec.kind, spec.values)
@@ -93,7 +96,7 @@ class SimulatedLab:
         seed = hashlib.sha256(f"{self.folder.resolve()}/{loop.time()}".encode()).digest()
         for attempt in range(_TRIES):
             net = (64 + (seed[0] + attempt) % 128, seed[1])
-            server = SshServer(PORT, client, self.link.way)
+            server = SshServer(PORT, client, self.link.way, self.options.sshd, self.options.seed)
             self.hosts, keys = {}, []
             try:
                 for index, name in enumerate(self.options.host_names()):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.simulated.failures import Spec
+from lab.simulated.ssh_limits import SshLimits
 from lab.simulated.systems import SYSTEMS, System
 
 
@@ -26,6 +27,8 @@ class Options:
     drifts: tuple[Spec, ...] = ()
     cluster: dict[str, Any] = field(default_factory=dict)  # put over the cluster file that is written
     keep: bool = False
+    sshd: SshLimits = field(default_factory=lambda: SshLimits(max_sessions=1000))
+    noisy: bool = False  # the last host's login shell prints a line before each command
 
     @property
     def os(self) -> System:

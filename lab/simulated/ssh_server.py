@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import socket
 from collections.abc import Callable
 
@@ -12,9 +13,11 @@ import asyncssh
 
 from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
+from lab.simulated.login_shell import startup_output
 from lab.simulated.prompt import interactive
 from lab.simulated.shell import Cut, Terminal, serve
 from lab.simulated.ssh_door import Door, Listening, Way
+from lab.simulated.ssh_limits import DROPPED, SshLimits
 
 log = logging.getLogger("lab.simulated")
 _BACKLOG = 128
@@ -46,8 +49,9 @@ class Gathering:
 class SshServer:
     """All hosts' listening sockets in one event loop; a host costs a socket until somebody connects."""
 
-    def __init__(self, port: int, client_key: asyncssh.SSHKey, way: Way) -> None:
+    def __init__(self, port: int, client_key: asyncssh.SSHKey, way: Way, limits: SshLimits, seed: int) -> None:
         self.port = port
+        self._limits, self._dice = limits, random.Random(seed)
         self._client_key = client_key
         self._way = way
         self._ends: dict[str, Listening] = {}
@@ -55,7 +59,7 @@ class SshServer:
 
     def add(self, host: SimulatedHost, key: asyncssh.SSHKey) -> None:
         """Listen for a host. Raises OSError where its address and port are taken."""
-        end = self._ends[host.name] = Listening(host, key)
+        end = self._ends[host.name] = Listening(host, key, limits=self._limits)
         self.listen(end)
 
     def listen(self, end: Listening) -> None:
@@ -112,34 +116,41 @@ class SshServer:
         if end.listener is None:
             return
         try:
-            accepted, _ = end.listener.accept()
+            accepted, peer = end.listener.accept()
         except (BlockingIOError, OSError):
             return
         if not end.host.reachable:
             end.silent.add(accepted)
             return
         accepted.setblocking(False)
+        if self._limits.drops(len(end.startups), self._dice):
+            with contextlib.suppress(OSError):
+                accepted.send(DROPPED)
+            accepted.close()
+            return
+        end.startups.add(peer)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = asyncio.get_running_loop().create_task(self._greet(end, accepted))
+        task = asyncio.get_running_loop().create_task(self._greet(end, accepted, peer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _greet(self, end: Listening, accepted: socket.socket) -> None:
-        """Speak SSH on an accepted socket."""
+    async def _greet(self, end: Listening, accepted: socket.socket, peer: object) -> None:
+        """Speak SSH on an accepted socket, which counts for MaxStartups until somebody has logged in on it."""
         if end.options is None:
             end.options = asyncssh.SSHServerConnectionOptions(
-                server_factory=lambda: Door(end, self._client_key, self._way),
+                server_factory=lambda: Door(end, self._client_key, self._way, self._session),
                 server_host_keys=[end.key],
-                process_factory=lambda process: self._session(end.host, process),
                 encoding=None,
                 server_version="SIMULATED_host",
                 config=None,
-                login_timeout=30,
+                login_timeout=self._limits.login_seconds,
                 keepalive_interval=0,
                 agent_forwarding=False,
             )
-        with contextlib.suppress(asyncssh.Error, OSError):
+        try:
             await asyncssh.run_server(accepted, options=end.options)
+        except (asyncssh.Error, OSError):
+            end.startups.discard(peer)
 
     async def _session(self, host: SimulatedHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Run what one session asks for."""
@@ -147,6 +158,8 @@ class SshServer:
 
         out, err = (Gathering(host, process, stream.write) for stream in (process.stdout, process.stderr))
         ends = Terminal(Input(process.stdin.read), out, err, process.is_closing)
+        for stream, said in zip((out, err), startup_output(host, user), strict=True):
+            stream(said)
         try:
             if process.command is None:
                 status = await interactive(host, user, process, ends)
