@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,36 @@ def differences(dump: str, wanted: Wanted) -> list[str]:
         if have != want and not (want is False and have == {}):
             wrong.append(f"{'.'.join(path[2:])} = {'unset' if have == {} else have}")
     return wrong
+
+
+def _sandbox_path(layout: int) -> Path:
+    """Return where a layout keeps the sandbox image."""
+    return (*_V2, "sandbox_image") if layout == 2 else (*_IMAGES, "pinned_images", "sandbox")  # noqa: PLR2004
+
+
+def sandbox_of(text: str) -> str:
+    """Return the sandbox image that a configuration or a dump names, "" for none; raises UnreadableError."""
+    data = parsed(text)
+    found = _at(data, _sandbox_path(data["version"]))
+    return found if isinstance(found, str) else ""
+
+
+def with_sandbox(text: str, image: str) -> str:
+    """Return a configuration with another sandbox image and nothing else changed; raises UnreadableError.
+
+    The one line is replaced where it can be found; only where there is none is the file written anew, with all of its
+    values and without its comments.
+    """
+    wanted = copy.deepcopy(parsed(text))
+    path, table = _sandbox_path(wanted["version"]), wanted
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UnreadableError(f"{part} is no table")
+    table[path[-1]] = image
+    line = re.compile(rf"^(\s*{path[-1]}\s*=\s*)(\"[^\"\n]*\"|'[^'\n]*')", re.MULTILINE)
+    edited = line.sub(lambda found: f'{found[1]}"{image}"', text)
+    return edited if tomllib.loads(edited) == wanted else tomli_w.dumps(wanted)
 
 
 def hosts_toml(registry: str, mirror: str) -> str:

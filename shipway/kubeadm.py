@@ -19,7 +19,9 @@ VERSION_TAG = 0xA0  # [0], the only optional element before the public key
 # was made a moment ago: where it is not known after this, it is gone, and the stage's next try makes a fresh one.
 DISCOVERY_SECONDS = 60
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
-# The pause image each kubeadm minor asks for (`kubeadm config images list`; constants.PauseVersion in its source).
+# The pause image each kubeadm minor asks for (PauseVersion in its cmd/kubeadm/app/constants). Only what is done before
+# kubeadm is on the host rests on it: then kubeadm is asked. 1.20 and 1.36 are recorded answers of kubeadm; the others
+# are those of kubeclipper's pkg/scheme/core/v1/cri/cri.go, read at its commit of 2026-08-21.
 PAUSE = {
     20: "3.2",
     21: "3.4.1",
@@ -29,7 +31,8 @@ PAUSE = {
     25: "3.8",
     **dict.fromkeys(range(26, 31), "3.9"),
     **dict.fromkeys(range(31, 34), "3.10"),
-    **dict.fromkeys(range(34, 38), "3.10.1"),
+    **dict.fromkeys(range(34, 36), "3.10.1"),
+    **dict.fromkeys(range(36, 38), "3.10.2"),
 }
 Minor = tuple[int, int]
 
@@ -41,7 +44,7 @@ def image_repository(cluster: Cluster) -> str:
 
 
 def sandbox_image(cluster: Cluster) -> str:
-    """Give the pause image that kubeadm and containerd must agree on (kubeadm#2851)."""
+    """Return the pause image that kubeadm will ask for, as far as can be known before it is on the host."""
     return f"{image_repository(cluster)}/pause:{PAUSE[cluster.kubernetes.minor[1]]}"
 
 

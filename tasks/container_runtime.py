@@ -5,13 +5,15 @@ from __future__ import annotations
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.containerd_config import CERTS, CONFIG, Wanted, hosts_toml
+from shipway.facts.commands import Says
 from shipway.host import Host
-from shipway.kubeadm import sandbox_image
+from shipway.kubeadm import image_repository, sandbox_image
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers, OneContainerd
 from shipway.steps.files import FileIs
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
+from shipway.steps.pause_image import wanted_images
 from shipway.steps.services import ServiceLoaded, ServiceRuns
 
 
@@ -31,6 +33,11 @@ def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:
     return Wanted(sandbox_image(cluster), nvidia, default, cluster.runtime.restrict_oom_score_adj)
 
 
+def images(cluster: Cluster) -> Says:
+    """Return the fact of which images kubeadm on a host needs for this cluster."""
+    return wanted_images(cluster.kubernetes.version, image_repository(cluster))
+
+
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
     """Give the steps of a host, in order."""
     runtime = cluster.runtime
@@ -42,7 +49,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         PackagesHeld((runtime.package,)),
         *mirrors(cluster),
         OneContainerd(),
-        ContainerdConfigured(wanted(cluster)),
+        ContainerdConfigured(wanted(cluster), images(cluster)),
         ServiceRuns("containerd"),
         ServiceLoaded("containerd", (CONFIG,)),
         CriAnswers(),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
+from shipway.containerd_config import CONFIG
 from shipway.host import Host
-from shipway.kubeadm import CRI_SOCKET, image_repository, sandbox_image
+from shipway.kubeadm import CRI_SOCKET
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.files import FileIs
-from shipway.steps.init import SandboxImageAgrees
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
-from shipway.steps.services import ServiceRuns
+from shipway.steps.pause_image import SandboxImageAgrees
+from shipway.steps.services import ServiceLoaded, ServiceRuns
+from tasks.container_runtime import images
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 CRICTL = f"runtime-endpoint: {CRI_SOCKET}\nimage-endpoint: {CRI_SOCKET}\n"
@@ -28,5 +30,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         PackagesHeld(PROGRAMS),
         FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),
         ServiceRuns("kubelet", active=False),
-        SandboxImageAgrees(sandbox_image(cluster), kubernetes.version, image_repository(cluster)),
+        # containerd was configured before kubeadm could be asked: what it says counts.
+        SandboxImageAgrees(images(cluster)),
+        ServiceLoaded("containerd", (CONFIG,)),
     ]

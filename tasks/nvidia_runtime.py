@@ -11,7 +11,7 @@ from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.services import ServiceLoaded
-from tasks.container_runtime import wanted
+from tasks.container_runtime import images, wanted
 
 # One release, four packages: NVIDIA's installation guide pins all of them to the same version.
 TOOLKIT = (
@@ -32,7 +32,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         PackagesInstalled("NVIDIA's container toolkit is installed", packages),
         PackagesInVersion(f"NVIDIA's container toolkit is {cluster.gpu.toolkit or 'of any version'}", packages),
         PackagesHeld(TOOLKIT),
-        ContainerdConfigured(wanted(cluster, nvidia=True), name=fact),
+        ContainerdConfigured(wanted(cluster, nvidia=True), images(cluster), name=fact),
         ServiceLoaded("containerd", (CONFIG,)),
         CriAnswers(),
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from shipway.containerd_config import CONFIG, NVIDIA_RUNTIME, UnreadableError, Wanted, differences, rendered
@@ -11,9 +12,9 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, Listing
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
+from shipway.steps.pause_image import DUMP, pause_image
 from shipway.survey import survey
 
-DUMP = Says(("containerd", "config", "dump"))
 DEFAULT = Says(("containerd", "config", "default"))
 CTR = Says(("ctr", "--connect-timeout", "5s", "plugins", "ls"))
 _NOT_FOUND = 127
@@ -27,25 +28,31 @@ class ContainerdConfigured:
     traps: ClassVar[tuple[int, ...]] = (17, 18, 19, 20, 21, 24, 25, 26)
     impact: ClassVar[Impact] = Impact.FILES
     wanted: Wanted
+    images: Says | None = None  # kubeadm's list: where it can be had, its pause image counts and not the planned one
     name: str = "containerd uses the systemd cgroup driver and our sandbox image"
 
     async def check(self, on: Host) -> Drift | None:
         """Compare the dump; what containerd cannot read is drift too. The nvidia part counts only when asked for."""
-        dump, state = await on.read(DUMP, FileState(CONFIG))
+        (dump, state), kept = await asyncio.gather(on.read(DUMP, FileState(CONFIG)), self._wanted(on))
         if dump.status in (126, _NOT_FOUND):
             raise Blocked("containerd is not installed yet", host=on.name)
-        want = "systemd cgroup driver, sandbox image, registry folder" + (", nvidia runtime" * self.wanted.nvidia)
+        want = "systemd cgroup driver, sandbox image, registry folder" + (", nvidia runtime" * kept.nvidia)
         if state is None:
             return Drift(f"no {CONFIG}", want)
         if not dump.ok:
             return Drift("containerd cannot read its configuration", want)
         try:
-            wrong = differences(dump.stdout, self.wanted)
+            wrong = differences(dump.stdout, kept)
         except UnreadableError as error:
             return Drift(str(error), want)
         if not self.wanted.nvidia:  # the default runtime is the next stage's affair where the toolkit is there
             wrong = [line for line in wrong if "default_runtime_name = nvidia" not in line]
         return Drift("; ".join(wrong), want) if wrong else None
+
+    async def _wanted(self, on: Host) -> Wanted:
+        """Return what is wanted, with the pause image that kubeadm on this host asks for where it is there."""
+        named = pause_image(await on.read(self.images)) if self.images else None
+        return replace(self.wanted, sandbox_image=named) if named else self.wanted
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the whole file has one owner
         """Write containerd's own default with our settings; the file before is kept beside it."""
@@ -58,7 +65,7 @@ class ContainerdConfigured:
             message = "the driver shows no card: with nvidia as the default runtime every pod of this node would fail"
             raise Blocked(message, host=on.name, fix=fix)
         try:
-            text = rendered(default.stdout, self.wanted)
+            text = rendered(default.stdout, await self._wanted(on))
         except UnreadableError as error:
             fix = "Check the containerd package: `containerd config default` should print its configuration."
             raise Permanent(f"`containerd config default`: {error}", host=on.name, code="SHW-308", fix=fix) from error

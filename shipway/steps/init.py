@@ -201,25 +201,3 @@ class UserHasKubeconfig:
             Command(("install", "-d", "-m", "700", "-o", self.user, "-g", group, "--", folder)),
             Command(("install", "-m", "600", "-o", self.user, "-g", group, "--", ADMIN, path)),
         )
-
-
-@dataclass(frozen=True)
-class SandboxImageAgrees:
-    """kubeadm and containerd want the same pause image."""
-
-    traps: ClassVar[tuple[int, ...]] = (19,)
-    image: str
-    version: str
-    repository: str
-    name: str = "kubeadm and containerd agree on the pause image"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Ask the installed kubeadm which images it wants."""
-        version, repository = f"--kubernetes-version=v{self.version}", f"--image-repository={self.repository}"
-        listed = await on.read(Says(("kubeadm", "config", "images", "list", version, repository)))
-        if listed.status == 127:  # noqa: PLR2004 - command not found
-            raise Blocked("kubeadm is not installed yet", host=on.name)
-        pause = [line for line in listed.stdout.split() if "/pause:" in line]
-        if not pause or self.image in pause:
-            return None
-        return Drift(f"kubeadm wants {pause[0]}", self.image)
