@@ -2,25 +2,51 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-READY := $(VENV)/.ready
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+READY := $(VENV)/.ready-$(VERSION)
+TARGETS := help bootstrap test test-fresh bench check lab-bundle test-lab test-lab-long test-faults test-ui docs lock clean
 
-.PHONY: help bootstrap test bench check lab-bundle test-lab test-lab-long test-faults test-ui docs lock clean
+.PHONY: $(TARGETS)
+
+# make drops a variable that nobody reads and a goal that is a file in silence: `make bootstrap cluster=my.yaml` and
+# `make bootstrap my.yaml` would bring up the SIMULATED cluster instead. So everything that was typed must be known.
+TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out CLUSTER ARGS PYTHON MAKEFLAGS MAKEOVERRIDES -%,$(TYPED))
+ifneq ($(strip $(UNKNOWN)),)
+  $(error no variable is called $(strip $(UNKNOWN)) here; there are CLUSTER=file.yaml, ARGS="--options" and PYTHON=python3.x, in upper case)
+endif
+ifneq ($(filter-out $(TARGETS) $(READY),$(MAKECMDGOALS)),)
+  $(error no target is called $(filter-out $(TARGETS) $(READY),$(MAKECMDGOALS)); a cluster file is named by CLUSTER=file.yaml, options by ARGS="--option", and `make help` names the targets)
+endif
+ifneq ($(filter CLUSTER,$(TYPED)),)
+  ifeq ($(strip $(CLUSTER)),)
+    $(error CLUSTER is empty: name a cluster file, or leave CLUSTER out for the SIMULATED cluster)
+  endif
+  ifneq ($(filter-out bootstrap,$(MAKECMDGOALS)),)
+    $(error CLUSTER=$(CLUSTER) is for `make bootstrap` alone)
+  endif
+endif
+ifneq ($(filter ARGS,$(TYPED)),)
+  ifneq ($(filter-out bootstrap test test-fresh bench,$(MAKECMDGOALS)),)
+    $(error ARGS is for `make bootstrap`, `make test`, `make test-fresh` and `make bench`)
+  endif
+endif
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-# --no-deps: the lock is complete, and pip's resolver takes `sqlalchemy[asyncio]` of Prefect for an unpinned requirement.
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Shipway needs Python 3.11 or newer; this is " + sys.version.split()[0])'
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install it (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@touch $@
+	@$(PYTHON) tools/set_up.py $(VENV) requirements.lock
 
 bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED cluster of four hosts
 	$(RUN) -m flows.bootstrap $(CLUSTER) $(ARGS)
 
 test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side
-	$(RUN) -m pytest -q -n 2 --dist loadgroup
+	$(RUN) -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+test-fresh:  ## The commands that README.md begins with, on fresh Debian 12 and 13 (needs root and mmdebstrap)
+	$(PYTHON) -m tests.fresh $(ARGS)
 
 bench: $(READY)  ## Measure against other tools on real sshds and at scale; resumes; writes docs/performance.md (needs root)
 	$(RUN) -m tests.bench $(ARGS)
@@ -51,9 +77,9 @@ docs: $(READY)  ## Write the generated pages and the schema again
 	$(RUN) -m shipway.schema --write
 	$(RUN) -m shipway.reference --write
 
-lock:  ## Resolve requirements.in into requirements.lock, with hashes
-	$(VENV)/bin/pip-compile -q --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --strip-extras --no-header -o requirements.lock requirements.in
+lock: $(READY)  ## Resolve requirements.in into requirements.lock, for every Python that is supported, with hashes
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock requirements.in
 
 clean:  ## Remove the virtual environment
 	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""What serves the making of Shipway and is no part of it."""
