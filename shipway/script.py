@@ -7,6 +7,9 @@ command is a list of words, each word quoted: nothing is ever glued.
 Two words are the script's own, because a shell does in no time what costs a process otherwise: `make_room PATH...`
 removes what an earlier run left there, makes the folders of the new files unless they are there, and lets new files be
 their owner's alone from then on; `was_whole` takes one line of input and fails unless it is the one that ends a file.
+
+A script reaches its host on standard input (`framed`): it is in no process list and in no log, and as long as it needs
+to be (an argument may have 128 KiB: MAX_ARG_STRLEN, execve(2)). The command line that reads it, READER, never changes.
 """
 
 from __future__ import annotations
@@ -29,6 +32,16 @@ PROLOGUE = (
     '[ -d "${p%/*}/" ] || set -- "$@" "${p%/*}/"; done; shift "$n"\n'
     '[ "$#" = 0 ] || mkdir -p -- "$@" || return; umask 077; }\n'
     'was_whole() { read -r e && [ "$e" = whole ] && return; echo "the input was cut short" >&2; return 1; }\n'
+)
+
+OPENING = "--shipway-"
+# Reads a line with a token and a size, says the token on both streams, and runs that many bytes of its input. `read`
+# takes a byte at a time and dd its size exactly (sh itself reads ahead): the rest of the input is the script's. What
+# is before is passed over: a password sudo did not ask for. Any login shell takes it (csh, fish, a restricted one),
+# since its quotes hold no backslash, no exclamation mark and no end of a line.
+READER = (
+    f"sh -c 'while read -r k n; do case $k in {OPENING}*) echo $k; echo $k >&2; "
+    'eval "$(dd bs=$n count=1 iflag=fullblock status=none)"; exit;; esac; done; exit 97\''
 )
 
 
@@ -56,6 +69,22 @@ def compose(commands: Sequence[Sequence[str]], *, verb: str, after: Sequence[Seq
     lines = [f"{verb} {shlex.join(words)}\n" for words in commands]
     lines += [f"l {shlex.join(words)}\n" for words in after]
     return f"b={boundary}\n{PROLOGUE}{''.join(lines)}", boundary
+
+
+def framed(text: str, stdin: bytes = b"") -> tuple[str, bytes]:
+    """Return a random token, and what READER is to be fed with to run the script and leave it this input.
+
+    The script is one group of commands: one that was cut short is a syntax error, and nothing of it runs.
+    """
+    token = f"{OPENING}{secrets.token_hex(12)}"
+    group = f"{{\n{text}}}\n".encode()
+    return token, f"{token} {len(group)}\n".encode() + group + stdin
+
+
+def heard(token: str, data: str) -> str | None:
+    """Return what a stream holds after the token: what the script itself printed; None where it never began."""
+    _, found, own = data.partition(f"{token}\n")
+    return own if found else None
 
 
 def split(boundary: str, stdout: str, stderr: str) -> list[Output]:

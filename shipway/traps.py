@@ -79,9 +79,9 @@ TITLES: dict[int, str] = {
 BUILT_IN: dict[int, str] = {
     28: "tasks/workloads.py",
     48: "manifests/verify/pod.yaml",
-    49: "shipway/ssh.py",
+    49: "shipway/ssh/connection.py",
     50: "flows/bootstrap.py",
-    52: "shipway/ssh.py",
+    52: "shipway/ssh/connection.py",
     53: "tasks/run_stage.py",
     54: "tasks/context.py",
     55: "tasks/run_stage.py",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import shlex
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import yaml
 from hypothesis import strategies as st
 
 import shipway.host
-from lab.simulated.wire import Script, request
+from lab.simulated import wire
 from shipway.cluster import Cluster
 from shipway.errors import ShipwayError
 from shipway.host import Host
@@ -99,8 +98,7 @@ class FuzzedShell:
     async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Answer in the frame that was asked for; a change that fails ends the script, as the prologue says."""
         del stdin, seconds
-        script = request(shlex.join(("sh", "-c", text))).script
-        assert isinstance(script, Script)
+        script = wire.script(text)
         out = err = ""
         for number, line in enumerate(script.lines):
             if self.cut and number > len(script.lines) // 2:

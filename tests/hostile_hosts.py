@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from shipway.cluster import Cluster
 from shipway.errors import ShipwayError
 from shipway.facts.commands import WATCHED
 from shipway.host import Host
+from shipway.script import READER
 from shipway.ssh import Pool
 from shipway.step import Drift
 from shipway.steps.init import STARTED
@@ -160,4 +162,6 @@ def _curl(words: tuple[str, ...], filled: re.Pattern[str]) -> bool:
 
 def _carries(words: tuple[str, ...]) -> bool:
     """Tell whether it is how a whole script reaches a host's shell."""
-    return words[:2] in (("sudo", "-n"), ("sh", "-c")) and "b=--shipway-" in words[-1]
+    if words[0] == "dd":
+        return re.fullmatch(r"dd bs=\d+ count=1 iflag=fullblock status=none", " ".join(words)) is not None
+    return words[-1].endswith(READER) or words[-3:] == ("sh", "-c", shlex.split(READER)[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,10 +33,13 @@ class _Tunnels(asyncssh.SSHServer):
 
 
 async def _fed(shell: asyncio.subprocess.Process, process: asyncssh.SSHServerProcess[bytes]) -> None:
-    """Hand the input on, and its end."""
+    """Hand the input on as it comes, and its end; a program that has ended takes no more of it."""
     assert shell.stdin
-    shell.stdin.write(await process.stdin.read())
-    shell.stdin.write_eof()
+    with contextlib.suppress(OSError):
+        while data := await process.stdin.read(65536):
+            shell.stdin.write(data)
+            await shell.stdin.drain()
+        shell.stdin.write_eof()
 
 
 @asynccontextmanager

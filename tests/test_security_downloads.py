@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from dataclasses import dataclass, field
 
 import pytest
 from pysequoia import Tsk
 
-from lab.simulated.wire import Line, request
+from lab.simulated import wire
+from lab.simulated.wire import Line
 from shipway.cluster_parts import AptRepository, Key
 from shipway.errors import Permanent, ShipwayError
 from shipway.host import Host
@@ -49,8 +49,7 @@ class Serving:
     async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Answer every command."""
         del seconds
-        script = request(shlex.join(("sh", "-c", text))).script
-        assert script
+        script = wire.script(text)
         self.lines += script.lines
         self.fed += stdin or b""
         said = [base64.b64encode(self.key).decode() if "base64" in line.words else "" for line in script.lines]
@@ -118,8 +117,7 @@ async def test_a_keyring_that_was_changed_or_holds_another_key_is_drift() -> Non
                 note: str = f"{noted} {fingerprints} 0\n",
             ) -> tuple[str, str]:
                 del stdin, seconds
-                script = request(shlex.join(("sh", "-c", text))).script
-                assert script
+                script = wire.script(text)
                 said = {
                     "/var/lib/shipway/apt-docker.accepted": note,
                     LIST: f"deb [signed-by={KEYRING}] https://mirror.example.com /\n",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import stat
 import subprocess
 import sys
@@ -25,11 +24,11 @@ from lab.simulated.packages import AptFailed, Packages
 from lab.simulated.site import site
 from lab.simulated.systems import UBUNTU_2204, base_files
 from lab.simulated.versions import order
-from lab.simulated.wire import NotUnderstood, request, tokens
+from lab.simulated.wire import NotUnderstood, request, script, tokens
 from shipway.containerd_config import Wanted, differences, rendered
 from shipway.host import Command
 from shipway.profiles import profile_data
-from shipway.script import compose
+from shipway.script import READER, compose
 from tests.simulated_place import simulated_place
 
 ROOT = Path(__file__).parents[1]
@@ -38,12 +37,12 @@ ROOT = Path(__file__).parents[1]
 def test_a_script_of_the_product_is_taken_apart_word_by_word() -> None:
     commands = [("cat", "--", "/a b"), ("printf", "%s", 'it\'s\n$(touch hurt) "x"\\'), ("true",)]
     text, boundary = compose(commands, verb="d")
-    asked = request(shlex.join(("sudo", "-n", "--", "sh", "-c", text)))
-    assert asked.sudo
-    assert asked.script is not None
-    assert asked.script.boundary == boundary
-    assert [line.words for line in asked.script.lines] == commands
-    assert {line.verb for line in asked.script.lines} == {"d"}
+    asked = request(f"sudo -n -- {READER}")
+    assert (asked.sudo, asked.script) == (True, True)
+    taken = script(text)
+    assert taken.boundary == boundary
+    assert [line.words for line in taken.lines] == commands
+    assert {line.verb for line in taken.lines} == {"d"}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_what_a_shell_would_expand_is_refused_loudly(text: str) -> None:
 def test_a_changed_prologue_is_refused() -> None:
     text, _ = compose([("true",)], verb="r")
     with pytest.raises(NotUnderstood, match="prologue"):
-        request(f"sh -c '{text.replace('c=0', 'c=1').replace(chr(39), chr(34))}'")
+        script(text.replace("c=0", "c=1"))
 
 
 def test_versions_sort_as_dpkg_sorts_them() -> None:

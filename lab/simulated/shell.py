@@ -12,7 +12,8 @@ from lab.simulated import commands as _programs  # noqa: F401 - registers all pr
 from lab.simulated.commands.registry import Call, Input, Shell, Write, run
 from lab.simulated.failures import Failure
 from lab.simulated.host import Ran, SimulatedHost
-from lab.simulated.wire import NotUnderstood, Script, request
+from lab.simulated.wire import NotUnderstood, Script, request, script
+from shipway.script import OPENING
 
 log = logging.getLogger("lab.simulated")
 _NOT_UNDERSTOOD = 2
@@ -37,19 +38,44 @@ async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) ->
     """Run one exec request; give its exit status. Raises Cut where a failure cuts the connection."""
     try:
         asked = request(command)
+        if asked.sudo and user != "root" and not host.sudo:
+            ends.err(b"sudo: a password is required\n")
+            return 1
+        user = "root" if asked.sudo else user
+        if asked.script:
+            return await _read(host, user, ends)
     except NotUnderstood as error:
         log.error("SIMULATED host %s: request not understood: %s", host.name, error)
         host.not_simulated.append(f"request: {error}")
         ends.err(f"SIMULATED host {host.name} does not understand this request: {error}\n".encode())
         return _NOT_UNDERSTOOD
-    if asked.sudo and user != "root" and not host.sudo:
-        ends.err(b"sudo: a password is required\n")
-        return 1
-    user = "root" if asked.sudo else user
-    if asked.script is not None:
-        return await _script(host, user, asked.script, ends)
     call = Call(host, asked.words, ends.out, ends.err, host.clock(), user, ends.stdin)
     return await _one(call, "d")
+
+
+async def _given(stdin: Input) -> tuple[str, Script] | None:
+    """Take a script from the input, as READER does: its token and lines; None where the input ends before. Raises NotUnderstood."""
+    while line := await stdin.line():
+        token, _, size = line.decode(errors="replace").strip().partition(" ")
+        if token.startswith(OPENING):
+            text = (await stdin.read(int(size))).decode()
+            if len(text.encode()) < int(size):
+                return None
+            if not (text.startswith("{\n") and text.endswith("}\n")):
+                raise NotUnderstood("the script is not one group of commands")
+            return token, script(text[2:-2])
+    return None
+
+
+async def _read(host: SimulatedHost, user: str, ends: Terminal) -> int:
+    """Read a script from the input and run it; 97 where the input ends before it begins, 2 where it is cut short."""
+    found = await _given(ends.stdin)
+    if found is None:
+        return 97
+    token, taken = found
+    ends.out(f"{token}\n".encode())
+    ends.err(f"{token}\n".encode())
+    return await _script(host, user, taken, ends)
 
 
 async def _script(host: SimulatedHost, user: str, script: Script, ends: Terminal) -> int:

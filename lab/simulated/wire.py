@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-from shipway.script import PROLOGUE
+from shipway.script import PROLOGUE, READER
 
 Verb = Literal["r", "d", "l"]
 _VERBS: dict[str, Verb] = {"r": "r", "d": "d", "l": "l"}
@@ -37,15 +37,17 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One exec request: whether it asks for root through `sudo -n`, and a script or one command's words."""
+    """One exec request: whether it asks for root through `sudo -n`, and one command's words or a script on its input."""
 
     sudo: bool
-    script: Script | None = None
+    script: bool = False
     words: tuple[str, ...] = ()
 
 
 def request(command: str) -> Request:
     """Take an exec request apart; raises NotUnderstood."""
+    if command in (READER, f"sudo -n -- {READER}"):
+        return Request(command != READER, script=True)
     words = tokens(command)
     if len(words) != 1:
         raise NotUnderstood("one command line at a time")
@@ -54,15 +56,14 @@ def request(command: str) -> Request:
     if sudo:
         line = line[3:]
     if len(line) >= 3 and line[:2] == ["sh", "-c"]:
-        text = line[2]
-        return Request(sudo, script(text)) if text.startswith("b=") else Request(sudo, words=_single(text))
+        return Request(sudo, words=_single(line[2]))
     return Request(sudo, words=tuple(line))
 
 
 def _single(text: str) -> tuple[str, ...]:
     lines = tokens(text)
     if len(lines) != 1:
-        raise NotUnderstood("`sh -c` takes one plain command here, or the script format of shipway/script.py")
+        raise NotUnderstood("`sh -c` takes one plain command here; a script comes on standard input")
     return tuple(lines[0])
 
 

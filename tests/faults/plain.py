@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,6 +29,7 @@ from shipway.cluster import Cluster
 from shipway.errors import ConnectionLost
 from shipway.host import Host
 from shipway.kube import Kube
+from shipway.script import READER, framed, heard
 from shipway.ssh_target import Target
 from tasks import context, run_stage
 from tasks.context import Run, opened
@@ -83,19 +83,21 @@ class Direct:
         """Run a script; raises ConnectionLost where the host is cut off."""
 
         async def exchange(change: Callable[[str], str] = str) -> tuple[str, str]:
-            out, err, fed = bytearray(), bytearray(), [stdin or b""]
+            token, feed = framed(change(text), stdin or b"")
+            out, err, fed = bytearray(), bytearray(), [feed]
 
             async def read(_size: int = -1) -> bytes:
                 return fed.pop() if fed else b""
 
-            command = shlex.join((*(("sudo", "-n", "--") if self._user != "root" else ()), "sh", "-c", change(text)))
+            command = READER if self._user == "root" else f"sudo -n -- {READER}"
             ends = Terminal(Input(read), out.extend, err.extend, lambda: False)
             try:
                 async with asyncio.timeout(seconds):
                     await serve(self._machine, self._user, command, ends)
             except Cut as cut:
                 raise ConnectionLost("the connection broke while a command ran", host=self._machine.name) from cut
-            return out.decode(errors="replace"), err.decode(errors="replace")
+            said = (heard(token, data.decode(errors="replace")) or "" for data in (out, err))
+            return next(said), next(said)
 
         given: tuple[str, str] = await self._line.passes(self._machine.name, summary(text), exchange, text)
         return given

@@ -20,17 +20,30 @@ Write = Callable[[bytes], None]
 class Input:
     """A script's standard input: each command takes so many bytes of it, or all that is left."""
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]] | None = None) -> None:
+    def __init__(self, read: Callable[[int], Awaitable[bytes]] | None = None) -> None:
         self._read = read
         self._left = b""
 
     async def read(self, size: int | None = None) -> bytes:
-        """Give all that is left, or `size` bytes of it."""
-        read, self._read = self._read, None
-        self._left += await read() if read is not None else b""
+        """Return all that is left, or `size` bytes of it; waits for no byte more than that."""
+        while (size is None or len(self._left) < size) and await self._more():
+            pass
         cut = len(self._left) if size is None else size
         given, self._left = self._left[:cut], self._left[cut:]
         return given
+
+    async def line(self) -> bytes:
+        """Return the next line with its end; without it where the input ended before."""
+        while b"\n" not in self._left and await self._more():
+            pass
+        head, end, self._left = self._left.partition(b"\n")
+        return head + end
+
+    async def _more(self) -> bool:
+        """Take some bytes; say whether there were any."""
+        got = await self._read(65536) if self._read is not None else b""
+        self._left += got
+        return bool(got)
 
 
 @dataclass

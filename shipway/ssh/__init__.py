@@ -1,0 +1,6 @@
+"""SSH: one connection per host for a whole run, and every asyncssh error as ours; nothing else imports asyncssh."""
+
+from shipway.ssh.connection import Connection
+from shipway.ssh.pool import Pool
+
+__all__ = ["Connection", "Pool"]
