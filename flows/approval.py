@@ -18,7 +18,7 @@ from pydantic import Field
 
 from tasks.context import Run
 from tasks.drift_parts import cluster_parts, host_parts
-from tasks.drift_permission import Permission, repairable
+from tasks.drift_permission import Permission, listed, permission_now, repairable
 from tasks.drift_report import findings_of
 from tasks.findings import Finding
 
@@ -52,12 +52,13 @@ def wanted(run: Run, allowed: Permission) -> list[Finding]:
     ]
 
 
-async def approved(run: Run, allowed: Permission, path: str) -> Approval | None:
+async def approved(run: Run, path: str) -> Approval | None:
     """Show the plan and wait for the answer; no answer within an hour is a no.
 
-    Gives None where there is nothing to approve.
+    Gives None where there is nothing to approve. What was approved is kept in the run: nothing else is repaired, and
+    that only as far as is allowed when its turn comes.
     """
-    plan = wanted(run, allowed)
+    plan = wanted(run, permission_now(run))
     if not plan:
         return None
     form = Approval.with_initial_data(description=described(plan, path))
@@ -69,6 +70,8 @@ async def approved(run: Run, allowed: Permission, path: str) -> Approval | None:
             )
         except FlowPauseTimeout:
             answer = no
+    if answer.approve:
+        run.approved = frozenset(listed(finding) for finding in plan if finding.host not in answer.leave_out)
     get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
     return answer
 

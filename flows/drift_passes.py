@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ from shipway.step import Impact
 from tasks.context import CLUSTER, Run
 from tasks.drift_look import between
 from tasks.drift_parts import cluster_parts, host_parts
-from tasks.drift_permission import Permission, judged, repairable
+from tasks.drift_permission import Permission, judged, permission_now, permission_on, repairable
 from tasks.drift_report import findings_of
 from tasks.findings import Finding, counted
 from tasks.run_stage import on
-from tasks.workloads import new_lease
+from tasks.workloads import find_busy, new_lease, still_alone
 
 if TYPE_CHECKING:
     from flows.approval import Approval
@@ -46,11 +46,16 @@ async def look(run: Run) -> None:
     await on("look_at_cluster", CLUSTER)
 
 
-async def repair_all(run: Run, allowed: Permission, path: str, approval: Approval | None) -> None:
-    """Repair what is allowed and approved, keep what became of it, and judge what is left."""
+async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
+    """Repair what is allowed and approved, keep what became of it, and judge what is left.
+
+    Each host's turn begins with what is allowed then: the one before it may have taken an hour.
+    """
     if approval is not None and not approval.approve:
-        await kept(run, allowed, path, f"not approved: {approval.comment or 'no comment'}")
+        kept(run, path, f"not approved: {approval.comment or 'no comment'}")
         return
+    await find_busy(run)
+    allowed = permission_now(run)
     spared = set(approval.leave_out) if approval else set()
     for name in spared & {host.name for host in run.hosts}:
         left_out = _wanted(run, allowed, name)
@@ -61,20 +66,36 @@ async def repair_all(run: Run, allowed: Permission, path: str, approval: Approva
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
     drained = [name for name, some in chosen.items() if any(allowed.drains(run, f) for f in some)]
     service = [name for name, some in chosen.items() if some and name not in (*files, *drained)]
-    for name in chosen:
-        run.permits[name] = allowed.of(run, name)
+    run.files_only = set(files)
     await _together(files, FILES_AT_ONCE)
+    run.files_only = set()
+    service += files  # a file that was put right may want a restart, which is a service's turn
     breaker = Breaker(run)
-    await breaker.repair("repair", service, run.cluster.repair.hosts_at_once)
-    await breaker.repair("repair_drained", drained, 1)
-    await _cluster(run, allowed)
-    await kept(run, allowed, path, breaker.why)
+
+    async def in_turn(name: str) -> str:
+        """Return the stage of a host whose turn it is; empty where nothing may be done there now, or not yet."""
+        if not any(one.action == "reported" and one.level for one in run.findings.get(name, ())):
+            return ""
+        now = await permission_on(run, name)
+        wanted = _wanted(run, now, name)
+        if any(now.drains(run, one) for one in wanted):
+            if name in drained:
+                return "repair_drained"
+            drained.append(name)  # GPU pods came to it: after the others, one at a time
+            return ""
+        return "repair" if wanted else ""
+
+    await breaker.repair(service, run.cluster.repair.hosts_at_once, in_turn)
+    await breaker.repair(drained, 1, in_turn)
+    await _cluster(run)
+    kept(run, path, breaker.why)
 
 
 def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
     most = {part.stage: part.most for part in host_parts(run, run.cluster.host(host))}
     own = run.findings.get(host, ())
-    return [f for f in own if f.stage in most and repairable(run, allowed, f, most[f.stage])]
+    open_ones = [f for f in own if f.action == "reported" and f.stage in most]
+    return [f for f in open_ones if repairable(run, allowed, f, most[f.stage])]
 
 
 async def _together(hosts: Sequence[str], at_once: int) -> None:
@@ -96,13 +117,15 @@ class Breaker:
     def __init__(self, run: Run) -> None:
         self._run, self._worse, self.why = run, 0, ""
 
-    async def repair(self, stage: str, hosts: Sequence[str], at_once: int) -> None:
-        """Repair hosts in order, so many at a time."""
+    async def repair(self, hosts: Sequence[str], at_once: int, in_turn: Callable[[str], Awaitable[str]]) -> None:
+        """Repair hosts in order, so many at a time; `in_turn` says by which stage, or empty, once it is their turn."""
         waiting = list(hosts)
 
         async def lane() -> None:
             while waiting and not self.why:
                 name = waiting.pop(0)
+                if not (stage := await in_turn(name)):
+                    continue
                 before = len(self._run.findings.get(name, ()))
                 stood = await on(stage, name)
                 self._judge(name, before, stood=stood is not None)
@@ -122,9 +145,11 @@ class Breaker:
 
 async def _opened(run: Run) -> None:
     """Open the nodes that a killed pass left cordoned; they are repaired again where that is still needed."""
+    still_alone(run)
     try:
         kube = await run.kube()
         await new_lease(run)
+        kube.forget()
         for name in await left_cordoned(kube):
             if name in {host.name for host in run.hosts}:
                 await uncordon(kube, name)
@@ -134,19 +159,20 @@ async def _opened(run: Run) -> None:
         run.view.said(CLUSTER, "repair", f"nodes that are left cordoned cannot be told: {error.message}")
 
 
-async def _cluster(run: Run, allowed: Permission) -> None:
+async def _cluster(run: Run) -> None:
     """Repair objects, and see what the hosts' repairs did to the nodes."""
+    allowed = permission_now(run)
     most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     own = [f for f in run.cluster_findings if (f.host, f.stage) in most]
-    run.permits[CLUSTER] = min(allowed.now, Impact.SERVICE)
     # A restarted kubelet or containerd shows in its node a moment later: the pass ends when that is over.
     restarted = any(f.action == "repaired" and f.level > Impact.FILES for some in run.findings.values() for f in some)
     if restarted or (own and any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
         await on("repair_cluster", CLUSTER)
 
 
-async def kept(run: Run, allowed: Permission, path: str, held: str = "") -> None:
+def kept(run: Run, path: str, held: str = "") -> None:
     """Give every finding that is left its reason (`held`, why nothing is repaired) and command; add to the history."""
+    allowed = permission_now(run)
     for name, findings in run.findings.items():
         run.findings[name] = _held(run, allowed, findings, path, held)
     run.cluster_findings = _held(run, allowed, run.cluster_findings, path, held)

@@ -7,7 +7,6 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     raise SystemExit(main())
 
-from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -23,7 +22,6 @@ from shipway.errors import Refused, ShipwayError
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift_artifacts import leave_drift
-from tasks.drift_permission import permission
 from tasks.drift_report import DriftReport, drift_report, said
 from tasks.workloads import find_busy, lease
 
@@ -85,15 +83,13 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     """Repair under the cluster's lease, as far as is allowed now and approved."""
     run.allow = allow
     await find_busy(run)
-    allowed = permission(run, allow, datetime.now().astimezone())
     error = await lease(run)
     if isinstance(error, Refused):
         raise error
     if error is not None:
-        await kept(run, allowed, path, f"no lock of the cluster can be had: {error.message}")
+        kept(run, path, f"no lock of the cluster can be had: {error.message}")
         return
-    approval = await approved(run, allowed, path) if ask else None
-    await repair_all(run, allowed, path, approval)
+    await repair_all(run, path, await approved(run, path) if ask else None)
 
 
 def _ended(report: DriftReport) -> State[DriftReport]:

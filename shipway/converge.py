@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
 from shipway.step import Check, Drift, Impact, Step, StepResult, can_change
@@ -32,6 +32,7 @@ class Looked(Protocol):
 
 On = TypeVar("On", bound=Looked)
 Look = Drift | ShipwayError | None
+Permit = Callable[[Step[Any]], Awaitable[Impact]]
 
 
 async def _look(step: Check[On], on: On) -> Look:
@@ -43,22 +44,33 @@ async def _look(step: Check[On], on: On) -> Look:
         return error.at(host=on.name, step=step.name)
 
 
+async def _no_less(step: Step[Any]) -> Impact:  # noqa: ARG001 - a permit's signature
+    """Let every step do what the run allows."""
+    return Impact.WORKLOADS
+
+
 async def converge(
-    steps: Sequence[Check[On]], on: On, allow: Impact, told: Callable[[StepResult], None] = lambda _: None
+    steps: Sequence[Check[On]],
+    on: On,
+    allow: Impact,
+    told: Callable[[StepResult], None] = lambda _: None,
+    permit: Permit = _no_less,
 ) -> list[StepResult]:
     """Bring `on` to what the steps want, as far as `allow` goes; give one result a step, in order.
 
     All steps are looked at together first. The first step that fails ends it (later ones build on earlier ones): their
-    results say `unknown`. `told` hears each result as it is known. Errors are results, not raised.
+    results say `unknown`. `told` hears each result as it is known. `permit` is asked right before a step is applied:
+    what was allowed when the run began may not be any more, for a window closed, or pods started. Errors are results,
+    not raised.
     """
     results: list[StepResult] = []
-    async for result in _results(steps, on, allow):
+    async for result in _results(steps, on, allow, permit):
         told(result)
         results.append(result)
     return results
 
 
-async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIterator[StepResult]:
+async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Permit) -> AsyncIterator[StepResult]:
     """Give the results one by one, each by a look that is younger than the last change before it.
 
     After a change, what was changed is looked at anew at once, with all from there to the next step that will be
@@ -78,7 +90,8 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact) -> AsyncIt
         batch, started = _batch(steps[index:fresh], looks[index:fresh], allow), time.monotonic()
         end = index + len(batch)
         before, errors = looks[index:end], dict[int, ShipwayError | None]()
-        if drifted := _drifted(batch, before, allow):
+        wanted = _drifted(batch, before, allow)
+        if drifted := [one for one in wanted if one[1].impact <= await permit(one[1])]:
             later = _next(steps[end:], looks[end:], allow)
             errors = await _applied(drifted, on, [*batch, *later])
             if None in errors.values():

@@ -61,13 +61,13 @@ def barred(node: Object) -> str:
     return f"taint {', '.join(foreign)}" if foreign else ""
 
 
-async def taken_by_others(kube: Kube, expected: Mapping[str, int]) -> dict[str, int]:
-    """Give by node how many cards pods hold that are not the proof's."""
+async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str = "") -> dict[str, int]:
+    """Give by node how many cards pods hold that are not the proof's; of one `node` alone where it is named."""
     taken: dict[str, int] = {}
-    for pod in await kube.list_("v1", "Pod"):
-        node = (pod.get("spec") or {}).get("nodeName", "")
-        if node in expected and pod["metadata"].get("namespace") != NAMESPACE:
-            taken[node] = taken.get(node, 0) + cards_asked(pod)
+    for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
+        place = (pod.get("spec") or {}).get("nodeName", "")
+        if place in expected and pod["metadata"].get("namespace") != NAMESPACE:
+            taken[place] = taken.get(place, 0) + cards_asked(pod)
     return taken
 
 

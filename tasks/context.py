@@ -105,7 +105,9 @@ class Run:
         self.cluster_findings: list[Finding] = []
         self.across: list[Finding] = []
         self.repaired_hosts: set[str] = set()
-        self.permits: dict[str, Impact] = {}
+        self.approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
+        self.files_only: set[str] = set()  # hosts on which files are changed beside many others: nothing is restarted
+        self.withheld: dict[tuple[str, str], str] = {}  # by host and step: why it was not applied when its turn came
         self.allocatable: dict[str, int] = {}
         self.fights: list[str] = []
         self.trend: list[dict[str, Any]] = []

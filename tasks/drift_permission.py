@@ -1,15 +1,24 @@
-"""What a pass may repair where: the cluster file's limit, running GPU workloads, the maintenance window."""
+"""What a pass may repair where: the file's limit, GPU workloads, the window, an approval; asked anew at each act.
+
+A permission is never kept: looking, an approval and the repair of other hosts take hours, in which windows close and
+pods start. Who decides asks `permission`, and each step right before it is applied asks `permit_of`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from shipway.step import Impact
+from shipway.converge import Permit
+from shipway.step import Impact, Step
 from shipway.window import next_opening, open_now
 from tasks.context import CLUSTER, Run
 from tasks.findings import Finding
+from tasks.workloads import find_busy
+
+UNLISTED = "it was not in what was approved: it drifted, or changed, while the approval was awaited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class Permission:
     why: str = ""
 
     def of(self, run: Run, host: str) -> Impact:
-        """Give the highest impact on a host without a drain: files only where GPU workloads run."""
+        """Return the highest impact on a host without a drain: files only where GPU workloads run."""
         busy = host in run.busy and host not in run.cluster.repair.disturb
         return min(self.now, Impact.FILES if busy else Impact.SERVICE)
 
@@ -31,7 +40,7 @@ class Permission:
 
 
 def permission(run: Run, asked: Impact, now: datetime) -> Permission:
-    """Give the permission of a pass that begins now; outside the maintenance window only files may change."""
+    """Return the permission at a time; outside the maintenance window only files may change."""
     window = run.cluster.repair.window
     if window is None or asked <= Impact.FILES or open_now(window, now):
         return Permission(asked, asked)
@@ -40,15 +49,61 @@ def permission(run: Run, asked: Impact, now: datetime) -> Permission:
     return Permission(asked, Impact.FILES, f"outside the maintenance window; {when}")
 
 
+def permission_now(run: Run) -> Permission:
+    """Return the permission of this moment."""
+    return permission(run, run.allow, datetime.now().astimezone())
+
+
+async def permission_on(run: Run, host: str) -> Permission:
+    """Return the permission of this moment, and learn whether GPU workloads run on the host now."""
+    allowed = permission_now(run)
+    if allowed.now > Impact.FILES:
+        await find_busy(run, host)
+    return allowed
+
+
+def permit_of(run: Run, host: str, *, beside_pods: bool = False) -> Permit:
+    """Return what each step on a host (or on a node through the API) is asked right before it is applied.
+
+    A step that may not be applied any more is kept in the run with the reason. With `beside_pods` running GPU pods are
+    no reason: the API disturbs none, and those that are on a drained host again tolerate what its cordon announced.
+    """
+
+    async def permit(step: Step[Any]) -> Impact:
+        key = (host, step.name)
+        if key in run.withheld:
+            return Impact.NOTHING
+        if step.impact <= Impact.FILES:
+            return Impact.FILES
+        allowed = permission_now(run) if beside_pods else await permission_on(run, host)
+        limit = allowed.now if beside_pods else allowed.of(run, host)
+        if step.impact > limit:
+            run.withheld[key] = allowed.why or run.busy.get(host, "")
+        return limit
+
+    return permit
+
+
+def withhold_unapproved(run: Run, findings: Iterable[Finding]) -> None:
+    """Withhold what was not in the plan that a person approved; nothing where nobody was asked."""
+    if run.approved is not None:
+        run.withheld |= {finding.key: UNLISTED for finding in findings if listed(finding) not in run.approved}
+
+
+def listed(finding: Finding) -> tuple[str, ...]:
+    """Return what a finding is in a plan: the same step with something else there was not what was approved."""
+    return finding.host, finding.step, finding.have, finding.want
+
+
 def repairable(run: Run, allowed: Permission, finding: Finding, most: Impact) -> bool:
     """Say whether this pass repairs the finding; `most` is the highest impact its part may ever have."""
-    if finding.level is Impact.NOTHING or finding.level > most:
+    if finding.level is Impact.NOTHING or finding.level > most or finding.key in run.withheld:
         return False
     return finding.level <= allowed.of(run, finding.host) or allowed.drains(run, finding)
 
 
 def judged(run: Run, allowed: Permission, findings: Iterable[Finding], path: str) -> list[Finding]:
-    """Give the findings that are not repaired with the reason, and with the command that would do it."""
+    """Return the findings that are not repaired with the reason, and with the command that would do it."""
     return [_judged(run, allowed, finding, path) for finding in findings]
 
 
@@ -63,8 +118,7 @@ def _judged(run: Run, allowed: Permission, finding: Finding, path: str) -> Findi
     command = f"python -m flows.drift_repair {path} --repair {level.name.lower()}{named}"
     if finding.level > allowed.asked:
         return finding.became("reported", f"repairs of {finding.impact} are not allowed", command)
-    if finding.level > allowed.now:
-        return finding.became("held back", allowed.why, command)
+    why = allowed.why if finding.level > allowed.now else run.withheld.get(finding.key, "")
     if finding.host in run.busy and finding.level > allowed.of(run, finding.host):
-        return finding.became("held back", run.busy[finding.host], command)
-    return finding
+        why = why or run.busy[finding.host]
+    return finding.became("held back", why, command) if why else finding

@@ -20,6 +20,7 @@ from tasks import dashboard
 from tasks.context import CLUSTER, Run
 from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_parts import Part, cluster_parts, host_parts, plain_runtime
+from tasks.drift_permission import permit_of, withhold_unapproved
 from tasks.findings import Finding, Key
 from tasks.waiting import heard, spoken, waited
 from tasks.workloads import new_lease
@@ -47,9 +48,18 @@ def parts_of(run: Run, host: str) -> list[Part[Host]]:
 
 async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Repair a host without touching workloads, then look again; what became of each finding is kept in the run."""
-    results = await _converged(run, stage, host, run.permits[host])
+    await _as_approved(run, stage, host)
+    most = Impact.FILES if host in run.files_only else Impact.SERVICE
+    results = await _converged(run, stage, host, min(most, run.allow))
     await _again(run, stage, host, results)
     return results
+
+
+async def _as_approved(run: Run, stage: str, host: str) -> None:
+    """Look again where a person approved a list: what is not on it is not repaired under that approval."""
+    if run.approved is not None:
+        await look_at_host(run, stage, host)
+        withhold_unapproved(run, run.findings.get(host, ()))
 
 
 async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -61,6 +71,7 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     """
     kube = await run.kube()
     await new_lease(run)
+    await _as_approved(run, stage, host)
     losable = None if run.cluster.repair.delete_emptydir_data else OWN_NAMESPACES
     await may_drain(kube, host, local_data=losable)
     await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
@@ -71,7 +82,7 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
         raise
     results: list[StepResult] = []
     try:
-        results = await _converged(run, stage, host, Impact.WORKLOADS)
+        results = await _converged(run, stage, host, Impact.WORKLOADS, drained=True)
         await _again(run, stage, host, results)
     finally:
         kube.forget()
@@ -88,15 +99,16 @@ def _steps(run: Run, host: str) -> list[str]:
     return [finding.step for finding in run.findings.get(host, ())]
 
 
-async def _converged(run: Run, stage: str, host: str, allow: Impact) -> list[StepResult]:
-    """Converge the parts in which something drifted, each as far as its own limit goes."""
+async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained: bool = False) -> list[StepResult]:
+    """Converge the parts in which something drifted, each as far as its own limit and the permit of the moment go."""
+    permit = permit_of(run, host, beside_pods=drained)
     session, drifted = run.session(host), {finding.stage for finding in run.findings.get(host, ())}
     results: list[StepResult] = []
     for part in parts_of(run, host):
         if part.stage in drifted or any(result.outcome == "changed" for result in results):
             session.forget()
             limit = min(allow, part.most)
-            results += await converge(part.steps, session, limit, heard(run, stage, host))
+            results += await converge(part.steps, session, limit, heard(run, stage, host), permit)
     return results
 
 
@@ -136,6 +148,9 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     """Repair nodes' settings and the objects that all share, then look again."""
     kube = await run.kube()
     await new_lease(run)  # a repair of the control plane's host may have brought its API back
+    if run.approved is not None:
+        await look_at_cluster(run, stage, CLUSTER)
+        withhold_unapproved(run, run.cluster_findings)
     before = list(run.cluster_findings)
     drifted = {(finding.host, finding.stage) for finding in before}
     results: dict[str, list[StepResult]] = {}
@@ -164,5 +179,7 @@ async def _settled(run: Run, stage: str, *, seconds: float) -> None:
 
 async def _by_api(run: Run, stage: str, part: Part[Kube], kube: Kube) -> list[StepResult]:
     kube.forget()
-    limit = min(run.permits[CLUSTER], part.most)
-    return await converge(part.steps, kube, limit, heard(run, stage, part.host))
+    limit = min(Impact.SERVICE, run.allow, part.most)
+    return await converge(
+        part.steps, kube, limit, heard(run, stage, part.host), permit_of(run, part.host, beside_pods=True)
+    )

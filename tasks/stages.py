@@ -36,7 +36,7 @@ from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
-from tasks.workloads import new_lease
+from tasks.workloads import new_lease, undisturbed
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
@@ -60,8 +60,8 @@ class Stage:
 
 
 async def _brought(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
-    """Converge, with the progress told."""
-    return await converge(steps, on, allow, heard(run, stage, on.name))
+    """Converge, with the progress told; what a step may disturb is asked again right before it is applied."""
+    return await converge(steps, on, allow, heard(run, stage, on.name), undisturbed(run, on.name))
 
 
 @dataclass(frozen=True)

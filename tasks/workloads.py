@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from shipway.bare_lock import claim_left, claimed
 from shipway.cluster_lease import held, holder
+from shipway.converge import Permit
 from shipway.errors import Refused, ShipwayError
 from shipway.gpu_proof_evidence import taken_by_others
-from shipway.step import Impact
+from shipway.retry import patiently
+from shipway.step import Impact, Step
 from tasks.context import CLUSTER, Run
 
+ASK_SECONDS = 20.0  # an API server that restarts beside a repair is asked again for so long
 
-async def find_busy(run: Run) -> None:
-    """Keep which hosts may not be disturbed: those whose cards are held by pods that are not our own proof's.
+
+async def find_busy(run: Run, only: str = "") -> None:
+    """Keep which hosts (or of one host, whether it) may not be disturbed: their GPUs are held by pods of others.
 
     Costs nothing while the cluster does not exist. Where it does and its API cannot be asked, every worker that has
     joined counts as busy; the control plane's own host does not, or it could never be mended.
     """
-    joined = [name for name, survey in run.surveys.items() if survey.joined]
+    joined = [name for name, survey in run.surveys.items() if survey.joined and only in ("", name)]
     if not joined or run.allow is Impact.NOTHING:
         return
+    busy = {}
     try:
         kube = await run.kube()
-        held = await taken_by_others(kube, dict.fromkeys(joined, 1))
-        run.busy = {name: f"{count} cards held by running pods" for name, count in held.items() if count}
+        kube.forget()
+        held = await patiently(lambda: taken_by_others(kube, dict.fromkeys(joined, 1), node=only), seconds=ASK_SECONDS)
+        busy = {name: f"{count} GPUs held by running pods" for name, count in held.items() if count}
     except ShipwayError as error:
         why = f"the API cannot tell which pods run ({error.message})"
-        run.busy = {name: why for name in joined if name != run.control.name}
+        busy = {name: why for name in joined if name != run.control.name}
+    run.busy = {**{name: why for name, why in run.busy.items() if name not in joined}, **busy}
+
+
+def undisturbed(run: Run, host: str) -> Permit:
+    """Return what tells a step, right before it is applied, what it may disturb: GPU pods may have started meanwhile.
+
+    A bootstrap is at work on other hosts, and on the packages of this one, for longer than a pod needs to come.
+    """
+
+    async def permit(step: Step[Any]) -> Impact:
+        if step.impact > Impact.FILES:
+            await find_busy(run, host)
+        return run.allowed(host)
+
+    return permit
 
 
 async def lease(run: Run) -> ShipwayError | None:

@@ -59,6 +59,34 @@ class Scene:
 
         self._through(change)
 
+    def gpu_pod(self, host: str) -> None:
+        """Start a pod that holds a GPU of a host, and wait until it runs."""
+
+        async def start(kube: Kube) -> None:
+            limits = {"resources": {"limits": {CARD: "1"}}}
+            spec = {"containers": [{"name": "c", "image": "registry.example/train:1", **limits}], "nodeName": host}
+            meta = {"name": "training", "namespace": "default"}
+            await kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+            async with asyncio.timeout(30):
+                while True:
+                    pod = await kube.get("v1", "Pod", "training", "default", fresh=True)
+                    if pod and (pod.get("status") or {}).get("phase") in ("Running", "Pending"):
+                        return
+                    await asyncio.sleep(0.1)
+
+        self._through(start)
+
+    def no_gpu_pod(self) -> None:
+        """End that pod, and wait until it has gone."""
+
+        async def end(kube: Kube) -> None:
+            await kube.delete("v1", "Pod", "training", "default", grace=0)
+            async with asyncio.timeout(30):
+                while await kube.get("v1", "Pod", "training", "default", fresh=True):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)  # there is no event to wait for: the API is asked
+
+        self._through(end)
+
     def usable(self, host: str, cards: int) -> None:
         """Wait until the API says how many cards of a host are usable: a plugin's health check takes its time."""
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipway.converge import converge
-from shipway.step import Check, Drift, Impact, StepResult
+from shipway.step import Check, Drift, Impact, Step, StepResult
 
 
 @dataclass
@@ -70,6 +70,30 @@ def test_a_change_is_followed_by_a_look_at_it_and_at_all_up_to_the_next_that_wil
     assert [result.outcome for result in run([Fixed(n) for n in range(4)], on)] == ["changed", "ok", "changed", "ok"]
     assert on.looks == [0, 1, 2, 3, 0, 1, 2, 2, 3]
     assert on.riding == [[0, 1, 2], [2, 3]]
+
+
+def test_each_step_asks_for_its_permit_when_its_turn_comes_not_when_the_run_began() -> None:
+    on = Thing({0: False, 1: False, 2: False})
+    asked: list[str] = []
+
+    async def until_one(step: Step[Thing]) -> Impact:
+        asked.append(f"{step.name} with {on.wanted[0]}")
+        return Impact.NOTHING if on.wanted[0] else Impact.FILES
+
+    results = asyncio.run(converge([Fixed(n) for n in range(3)], on, Impact.FILES, permit=until_one))
+    assert [result.outcome for result in results] == ["changed", "drifted", "drifted"]
+    assert asked == ["0 is right with False", "1 is right with True", "2 is right with True"]
+    assert on.wanted == {0: True, 1: False, 2: False}
+
+
+def test_a_permit_never_lets_more_happen_than_the_run_allows() -> None:
+    on = Thing({0: False})
+
+    async def all_of_it(_: Step[Thing]) -> Impact:
+        return Impact.WORKLOADS
+
+    (result,) = asyncio.run(converge([Fixed(0, impact=Impact.SERVICE)], on, Impact.FILES, permit=all_of_it))
+    assert (result.outcome, on.wanted) == ("drifted", {0: False})
 
 
 def test_what_a_change_spoiled_is_put_right_before_what_comes_after_it() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster import Cluster
+from tasks import drift_permission
 from tasks.drift_report import DriftReport
 from tasks.findings import Finding
 from tests.drift_page import keep
@@ -165,14 +168,15 @@ def test_outside_its_window_a_pass_repairs_files_only(scene: Scene) -> None:
     assert scene.passed("service").outcome == "ok"
 
 
-async def answered(scene: Scene, answer: dict[str, Any]) -> DriftReport:
-    """Give the report of a pass that asks, answered as the form in the UI does."""
+async def answered(scene: Scene, answer: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> DriftReport:
+    """Give the report of a pass that asks, answered as the form in the UI does; `meanwhile` happens before that."""
     flying = asyncio.create_task(drift_repair(str(scene.file), "service", ask=True, return_state=True))
     async with get_client() as client:
         paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
         async with asyncio.timeout(60):
             while not (found := await client.read_flow_runs(flow_run_filter=paused)):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)  # there is no event to wait for: the API is asked
+        await asyncio.to_thread(meanwhile)
         await client.resume_flow_run(found[0].id, run_input=answer)
     report = await (await flying).aresult(raise_on_failure=False)
     assert isinstance(report, DriftReport), report
@@ -187,6 +191,49 @@ def test_a_pass_that_asks_repairs_only_what_was_approved(scene: Scene) -> None:
     assert {finding.why for finding in refused.findings} == {"not approved: not today"}
     partly = asyncio.run(answered(scene, {"approve": True, "leave_out": ["te3"]}))
     assert {finding.host: finding.action for finding in partly.findings} == {"te2": "repaired", "te3": "held back"}
+    assert scene.passed("service").outcome == "ok"
+
+
+YES = {"approve": True}
+
+
+def test_an_approval_after_the_window_has_closed_lets_only_files_change(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = yaml.safe_load(scene.file.read_text(encoding="utf-8"))
+    file = scene.file.with_name("minute.yaml")
+    file.write_text(yaml.safe_dump({**data, "repair": {"window": {"cron": "0 2 * * 6", "minutes": 1}}}), "utf-8")
+    shut = threading.Event()
+    monkeypatch.setattr(drift_permission, "open_now", lambda *_: not shut.is_set())
+    scene.drift("te2", "unhold", package="kubelet")
+    scene.drift("te2", "stop", unit="containerd.service")
+    monkeypatch.setattr(scene, "file", file)
+    report = asyncio.run(answered(scene, YES, shut.set))
+    assert ends(report)[("te2", "kubelet, kubeadm, kubectl are held")] == "repaired"
+    held = [f for f in report.findings if f.step == "containerd is active and enabled"]
+    assert [(f.action, "outside the maintenance window" in f.why) for f in held] == [("held back", True)]
+    shut.clear()
+    assert scene.passed("service").outcome == "ok"
+
+
+def test_what_drifts_while_an_approval_is_awaited_is_not_repaired_under_it(scene: Scene) -> None:
+    scene.drift("te2", "unhold", package="kubelet")
+    report = asyncio.run(
+        answered(scene, YES, lambda: scene.drift("te2", "remove", path="/etc/modules-load.d/k8s.conf"))
+    )
+    assert ends(report)[("te2", "kubelet, kubeadm, kubectl are held")] == "repaired"
+    (later,) = [f for f in report.findings if f.step == "kernel modules load at boot"]
+    assert later.action == "held back"
+    assert "not in what was approved" in later.why
+    assert scene.passed("service").outcome == "ok"
+
+
+def test_gpu_pods_that_start_while_an_approval_is_awaited_are_not_disturbed(scene: Scene) -> None:
+    scene.drift("te2", "disable", unit="kubelet.service")
+    report = asyncio.run(answered(scene, YES, lambda: scene.gpu_pod("te2")))
+    held = [f for f in report.findings if f.step == "kubelet is enabled"]
+    assert [(f.action, f.why) for f in held] == [("held back", "1 GPUs held by running pods")]
+    scene.no_gpu_pod()
     assert scene.passed("service").outcome == "ok"
 
 

@@ -49,13 +49,13 @@ def test_what_became_of_findings() -> None:
 
 def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbed() -> None:
     run = run_of()
-    run.busy = {"te2": "1 cards held by running pods"}
+    run.busy = {"te2": "1 GPUs held by running pods"}
     allowed = Permission(Impact.SERVICE, Impact.SERVICE)
     assert not repairable(run, allowed, finding(), Impact.WORKLOADS)
     assert repairable(run, allowed, finding(impact="FILES"), Impact.WORKLOADS)
     assert repairable(run, allowed, finding("te3"), Impact.WORKLOADS)
     held = judged(run, allowed, [finding()], "te.yaml")[0]
-    assert (held.action, held.why) == ("held back", "1 cards held by running pods")
+    assert (held.action, held.why) == ("held back", "1 GPUs held by running pods")
     assert held.command == "python -m flows.drift_repair te.yaml --repair workloads --host te2"
     free = run_of(repair={"disturb": ["te2"]})
     free.busy = run.busy
@@ -64,7 +64,7 @@ def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbe
 
 def test_workloads_allowed_a_busy_host_is_drained_for_a_service() -> None:
     run = run_of()
-    run.busy = {"te2": "1 cards held by running pods"}
+    run.busy = {"te2": "1 GPUs held by running pods"}
     allowed = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
     assert allowed.drains(run, finding())
     assert not allowed.drains(run, finding("te3"))
@@ -77,6 +77,10 @@ def test_what_no_step_can_repair_and_joins_are_never_repaired() -> None:
     joining = finding(step="the node has joined", impact="WORKLOADS", stage="join_worker")
     assert not repairable(run, allowed, joining, Impact.SERVICE)
     assert judged(run, allowed, [joining], "te.yaml")[0].command == "python -m flows.bootstrap te.yaml --host te2"
+
+
+async def always(_host: str) -> str:
+    return "repair"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ async def test_two_repairs_in_a_row_that_leave_their_host_worse_end_them(
 
     monkeypatch.setattr(drift_passes, "on", on)
     breaker = Breaker(run)
-    await breaker.repair("repair", ["a", "b", "c", "d"], 1)
+    await breaker.repair(["a", "b", "c", "d"], 1, always)
     assert len(seen) == tried
     assert bool(breaker.why) == ("bad bad" in ends)
 
@@ -111,7 +115,7 @@ async def test_at_most_so_many_hosts_are_repaired_at_once(monkeypatch: pytest.Mo
         return "state"
 
     monkeypatch.setattr(drift_passes, "on", on)
-    await Breaker(run_of()).repair("repair", ["a", "b", "c", "d", "e"], at_once)
+    await Breaker(run_of()).repair(["a", "b", "c", "d", "e"], at_once, always)
     assert most == at_once
 
 

@@ -132,7 +132,7 @@ def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told
 
 def test_spared_hosts_are_told() -> None:
     run = run_with([GATE, *FINE], ready=ALL, proof=PROVEN)
-    run.busy = {"te2": "2 cards held by running pods"}
+    run.busy = {"te2": "2 GPUs held by running pods"}
     assert run.allowed("te2") is Impact.FILES
     assert run.allowed("te3") is Impact.WORKLOADS
     assert any("te2: only files may change" in warning for warning in report_of(run).warnings)

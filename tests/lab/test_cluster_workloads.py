@@ -72,7 +72,7 @@ def test_a_gpu_pod_lives_through_a_service_pass_and_its_host_is_held_back(drifti
     assert ends["kernel modules load at boot"].action == "repaired"
     held = ends["containerd runs its current configuration"]
     assert held.action == "held back"
-    assert "cards held by running pods" in held.why
+    assert "GPUs held by running pods" in held.why
     assert "--repair workloads --host w1" in held.command
     assert (drifting.kubectl(identity), drifting.on("w1", since)) == before
 
