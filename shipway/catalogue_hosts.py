@@ -37,6 +37,16 @@ ENTRIES: tuple[Known, ...] = (
         retryable=False,
         traps=(5,),
     ),
+    Known(
+        "SHW-327",
+        "a package would be removed",
+        r"Packages need to be removed but remove is disabled",
+        "apt can only do this by removing a package, which is done for none that the cluster file does not name.",
+        "See which with `apt-get -s install PACKAGE`; where nothing needs it any more, allow it under "
+        "`system.may_remove` in the cluster file. What it runs ends with it.",
+        retryable=False,
+        traps=(1,),
+    ),
     # What a source answered stands before what apt makes of it: without its lists it calls a repository "not signed".
     Known(
         "SHW-407",

@@ -155,6 +155,11 @@ class System(Part):
     upgrade: Flag = Field(
         default=True, description="Upgrade base packages, only on a host that is not yet part of a cluster."
     )
+    may_remove: tuple[Package, ...] = Field(
+        (),
+        description="Packages that may be removed where apt says that an installation needs it (docker.io for "
+        "containerd.io); any other removal is refused.",
+    )
     ports: tuple[Port, ...] = Field(
         (6443, 2379, 2380, 10250, 10257, 10259), description="Ports that must be free on a bare control plane."
     )

@@ -42,10 +42,11 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
     """Give the steps of a host, in order."""
     runtime = cluster.runtime
     packages = {runtime.package: runtime.version, **dict.fromkeys(runtime.extra_packages)}
+    may_remove = cluster.system.may_remove
     return [
         RepositoryIs("docker", cluster.sources.apt["docker"], cluster.kubernetes.minor),
-        PackagesInstalled("containerd is installed", packages),
-        PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages),
+        PackagesInstalled("containerd is installed", packages, may_remove),
+        PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages, may_remove),
         PackagesHeld((runtime.package,)),
         *mirrors(cluster),
         OneContainerd(),

@@ -23,10 +23,11 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
     """Give the steps of a host, in order."""
     kubernetes = cluster.kubernetes
     packages = dict.fromkeys(PROGRAMS, kubernetes.version)
+    may_remove = cluster.system.may_remove
     return [
         RepositoryIs("kubernetes", cluster.sources.apt["kubernetes"], kubernetes.minor),
-        PackagesInstalled("kubelet, kubeadm and kubectl are installed", packages),
-        PackagesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages),
+        PackagesInstalled("kubelet, kubeadm and kubectl are installed", packages, may_remove),
+        PackagesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages, may_remove),
         PackagesHeld(PROGRAMS),
         FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),
         ServiceRuns("kubelet", active=False),

@@ -25,12 +25,15 @@ TOOLKIT = (
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every GPU host
     """Give the steps of a GPU host, in order."""
     packages = dict.fromkeys(TOOLKIT, cluster.gpu.toolkit)
+    may_remove = cluster.system.may_remove
     default = cluster.gpu.mode == "default_runtime"
     fact = "nvidia is containerd's default runtime" if default else "containerd has the nvidia runtime"
     return [
         RepositoryIs("nvidia", cluster.sources.apt["nvidia"], cluster.kubernetes.minor),
-        PackagesInstalled("NVIDIA's container toolkit is installed", packages),
-        PackagesInVersion(f"NVIDIA's container toolkit is {cluster.gpu.toolkit or 'of any version'}", packages),
+        PackagesInstalled("NVIDIA's container toolkit is installed", packages, may_remove),
+        PackagesInVersion(
+            f"NVIDIA's container toolkit is {cluster.gpu.toolkit or 'of any version'}", packages, may_remove
+        ),
         PackagesHeld(TOOLKIT),
         ContainerdConfigured(wanted(cluster, nvidia=True), images(cluster), name=fact),
         ServiceLoaded("containerd", (CONFIG,)),

@@ -43,10 +43,12 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
     upgrade: list[Check[Host]] = [BaseUpgraded()] if cluster.system.upgrade else []
     return [
         CloudInitDone(),
-        DpkgInOrder(),
+        DpkgInOrder(removable=cluster.system.may_remove),
         *sources,
         *upgrade,
-        PackagesInstalled("base packages are installed", dict.fromkeys(cluster.system.packages)),
+        PackagesInstalled(
+            "base packages are installed", dict.fromkeys(cluster.system.packages), cluster.system.may_remove
+        ),
         FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
         HostnameIs(host.name),
         FileEdited("/etc/hosts names every host", "/etc/hosts", known, f"{len(entries)} hosts in our block"),

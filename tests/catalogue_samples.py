@@ -9,6 +9,7 @@ PREFLIGHT = "error execution phase preflight: [preflight] Some fatal errors occu
 IDENTITY = "error execution phase preflight: couldn't validate the identity of the API Server: "
 # code -> texts, one line or more each; the wording is that of the programs.
 _TEXTS: dict[str, tuple[str, ...]] = {
+    "SHW-327": ("5 to remove and 5 not upgraded.\nE: Packages need to be removed but remove is disabled.",),
     "SHW-401": (
         "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 812 (unattended-upgr)",
         "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",

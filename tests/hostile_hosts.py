@@ -57,7 +57,15 @@ def told(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
         "cat-_proc_swaps": "Filename\n/swap.img file 1 1\n",
         "cat-_var_lib_kubelet_config.yaml": f"kind: KubeletConfiguration\nevil: $(touch {MARK})\n",
         "ls": f"ca.crt\nca.key\nsa.key\nsa.pub\netcd\npki\n{names}",
-        "dpkg-query": f"-o|ii |1\n$(touch {MARK})|ii |1\n;touch {MARK}|hi |1\nnvidia-driver|ii |1\n",
+        "dpkg-query": "".join(
+            f"{name}|amd64|{state}|1|nvidia-x|{name}\n"
+            for name, state in (
+                ("-o", "ii "),
+                (f"$(touch {MARK})", "ii "),
+                (f";touch {MARK}", "hi "),
+                ("nvidia-driver", "ii "),
+            )
+        ),
         "apt-cache": f"1.34.2-$(touch {MARK})",
         "systemctl": f"$(touch${{IFS}}{MARK}).swap loaded active\n-x.swap loaded\n;touch${{IFS}}{MARK};.swap loaded\n",
         "grep": f"/etc/apt/sources.list.d/a;touch {MARK};.list\n/etc/apt/sources.list.d/$(touch {MARK}).list\n",

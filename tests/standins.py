@@ -60,7 +60,8 @@ case "$name" in
     answer dpkg-query
     while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
     [ $# -eq 0 ] || shift
-    for package in "$@"; do printf '%s|iU |0.1\n' "$package"; done ;;
+    for package in "$@"; do printf '%s|amd64|iU |0.1|%s|%s\n' "$package" "$package" "$package"; done ;;
+  dpkg) if [ "$1" = --print-architecture ]; then echo amd64; else answer "$name" || answer other; fi ;;
   apt-cache) shift; for package in "$@"; do printf ' %s | %s | x\n' "$package" "$(answer apt-cache)"; done ;;
   cat) for path in "$@"; do :; done; answer "cat-$(printf %s "$path" | /usr/bin/tr / _)" || answer cat ;;
   systemctl)

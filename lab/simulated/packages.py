@@ -11,6 +11,7 @@ from lab.simulated.files import FileTree
 from lab.simulated.versions import compare, order
 from lab.simulated.world import Offer, Repository, World, fingerprints
 
+NATIVE = "amd64"
 SERVER = "[IP: 10.0.0.3 80]"  # apt names the server that said no
 
 
@@ -21,6 +22,8 @@ class Installed:
     version: str
     held: bool = False
     state: str = "i"
+    source: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def abbreviation(self) -> str:
@@ -51,6 +54,7 @@ class Action:
     named: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     already: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     @property
     def all(self) -> dict[str, Offer]:
@@ -149,8 +153,8 @@ class Packages:
         return [found[version] for version in sorted(found, key=order, reverse=True)]
 
     def matching(self, pattern: str) -> list[str]:
-        """Give the names of installed packages that match a pattern."""
-        return sorted(name for name in self.installed if fnmatchcase(name, pattern))
+        """Give the installed packages that match a pattern; of a foreign architecture they are called NAME:ARCH."""
+        return sorted(name for name in self.installed if fnmatchcase(split(name)[0], pattern))
 
     def plan(self, asked: Iterable[str], *, downgrade: bool, change_held: bool) -> Action:
         """Give what installing these (NAME, NAME=VERSION, NAME=PATTERN) does; raises AptFailed."""
@@ -166,7 +170,7 @@ class Packages:
             if fitting:
                 wanted[name] = fitting[0]
         self._depend(wanted)
-        action = Action(named=tuple(wanted))
+        action = Action(named=tuple(wanted), removed=self._conflicting(wanted))
         for name, offer in sorted(wanted.items()):
             self._sort(action, name, offer)
         held = [name for name in action.changed if self.installed[name].held]
@@ -176,6 +180,13 @@ class Packages:
         if older and not downgrade:
             raise AptFailed("E: Packages were downgraded and -y was used without --allow-downgrades.")
         return action
+
+    def _conflicting(self, wanted: dict[str, Offer]) -> tuple[str, ...]:
+        """Give the installed packages that must go: what conflicts, and what depends on that and is not replaced."""
+        gone = {name for offer in wanted.values() for name in offer.conflicts if self.has(name) and name not in wanted}
+        while more := {name for name, have in self.installed.items() if self.has(name) and gone & {*have.needs}} - gone:
+            gone |= more
+        return tuple(sorted(gone))
 
     def _sort(self, action: Action, name: str, offer: Offer) -> None:
         """Put one package where it belongs."""
@@ -217,7 +228,7 @@ class Packages:
         """Give what `apt-get upgrade` does: newer versions, held ones kept back."""
         action = Action()
         for name, have in sorted(self.installed.items()):
-            offers = self.offers(name)
+            offers = self.offers(split(name)[0])
             if have.state != "i" or not offers or compare(offers[0].version, have.version) <= 0:
                 continue
             if have.held:
@@ -228,14 +239,20 @@ class Packages:
 
     def put(self, name: str, version: str, state: str = "i") -> None:
         """Record a package; a hold stays."""
-        held = name in self.installed and self.installed[name].held
-        self.installed[name] = Installed(version, held, state)
+        have = self.installed.get(name, Installed(version))
+        self.installed[name] = replace(have, version=version, state=state)
 
     def hold(self, name: str, *, held: bool) -> bool:
         """Hold a package or let it go; False where it was so already."""
         have = self.installed[name]
         self.installed[name] = replace(have, held=held)
         return have.held != held
+
+
+def split(name: str) -> tuple[str, str]:
+    """Give the name and architecture of an installed package."""
+    plain, _, architecture = name.partition(":")
+    return plain, architecture or NATIVE
 
 
 def _unmet(name: str, need: str, why: str) -> str:

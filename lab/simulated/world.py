@@ -16,12 +16,16 @@ ARCH = "amd64"
 
 @dataclass(frozen=True)
 class Offer:
-    """One version of a package that a repository offers; `depends` are names, with ` (= VERSION)` where exact."""
+    """One version of a package that a repository offers.
+
+    `depends` are names, with ` (= VERSION)` where exact; `conflicts` are names that may not be installed beside it.
+    """
 
     name: str
     version: str
     depends: tuple[str, ...] = ()
     size: int = 1_000_000
+    conflicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def base_offers(system: System) -> tuple[Offer, ...]:
 def docker_offers(system: System) -> tuple[Offer, ...]:
     """Give what Docker's repository offers of what is used here."""
     client = "5:28.1.1-1~ubuntu.22.04~jammy" if system.id == "ubuntu" else "5:28.1.1-1~debian.12~bookworm"
-    engine = tuple(Offer("containerd.io", version, (), 30_000_000) for version in _CONTAINERD)
+    engine = tuple(Offer("containerd.io", version, (), 30_000_000, ("containerd", "runc")) for version in _CONTAINERD)
     own = tuple(offer for offer in base_offers(system) if offer.name in ("containerd", "runc"))
     return (*engine, *own, Offer("docker-ce-cli", client, (), 15_000_000))
 

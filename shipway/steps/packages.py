@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.errors import CommandFailed, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
-from shipway.facts.packages import Package, PackageInfo
+from shipway.facts.packages import Installed, Package, PackageInfo
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.apt import APT, unlocked, with_lock
+from shipway.steps.package_changes import change, foresee, frozen, plain, refuse
 
 AUDIT = Says(("dpkg", "--audit"))
 UPGRADED = "/var/lib/shipway/base-upgraded"
 # Written before the hold, removed with it: an interrupted upgrade knows which holds are its own and not a person's.
 HELD_MEANWHILE = "/var/lib/shipway/held-during-upgrade"
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian Policy 5.6.7: what else dpkg may answer never becomes a word
-# Never upgraded in passing: a new driver or kernel under running pods breaks NVML (homelab#4110: 269 restarts).
-FROZEN = ("nvidia*", "libnvidia*", "cuda*", "linux-image*", "linux-headers*", "linux-modules*", "containerd*")
+# Debian Policy 5.6.7, and an architecture: what else dpkg may answer never becomes a word.
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?")
 
 
 def version_matches(have: str, want: str | None) -> bool:
@@ -40,9 +40,14 @@ class PackagesInstalled:
     impact: ClassVar[Impact] = Impact.SERVICE
     name: str
     packages: Mapping[str, str | None]
+    removable: tuple[str, ...] = ()  # what may be removed, should apt say that it must
+    options: ClassVar[tuple[str, ...]] = ("--no-install-recommends",)
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask dpkg."""
+        """Ask dpkg, and where something is missing apt, which says what else would go.
+
+        Raises Refused where that is more than what may be removed.
+        """
         infos = await on.read_all([Package(name) for name in self.packages])
         wrong = [
             f"{name} {_said(info)}"
@@ -50,7 +55,22 @@ class PackagesInstalled:
             if self.wrong(info, want)
         ]
         want = ", ".join(f"{name}{' ' + version if version else ''}" for name, version in self.packages.items())
-        return Drift(", ".join(wrong), want) if wrong else None
+        return Drift(", ".join([*wrong, *await self._removals(on, infos)]), want) if wrong else None
+
+    async def _removals(self, on: Host, infos: Sequence[PackageInfo | None]) -> list[str]:
+        """Return what installing would remove, in words, or that apt cannot tell, for it does not know the packages."""
+        asked = [
+            f"{name}=*{want}*" if want else name
+            for (name, want), info in zip(self.packages.items(), infos, strict=True)
+            if self.wrong(info, want)
+        ]
+        foreseen = await foresee(on, "install", *self.options, "--", *asked)
+        if foreseen is None:
+            return ["what else that changes is told once apt offers it"]
+        if not foreseen.removed:
+            return []
+        refuse(foreseen, {}, [plain(name) for name in asked], self.removable)
+        return [f"to install that, {', '.join(foreseen.removed)} will be REMOVED"]
 
     def wrong(self, info: PackageInfo | None, want: str | None) -> bool:  # noqa: ARG002 - the next class's affair
         """Tell whether a package is missing or half installed."""
@@ -82,8 +102,8 @@ class PackagesInstalled:
                 fix = "Name a version that the repository offers, or a repository that offers this one (sources.apt)."
                 raise Permanent(message, code="SHW-307", fix=fix)
             asked.append(f"{name}={fitting[0]}" if want else name)
-        options = ("--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages")
-        await with_lock(on, *APT, "install", *options, "--", *asked)
+        names = [plain(name) for name in asked]
+        await change(on, "install", *self.options, "--", *asked, asked=names, removable=self.removable)
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,11 @@ class PackagesInVersion(PackagesInstalled):
 
     traps: ClassVar[tuple[int, ...]] = (5, 6)
     impact: ClassVar[Impact] = Impact.WORKLOADS
+    # Only where workloads may be disturbed: a held package is one that somebody keeps for a reason, mostly ourselves.
+    options: ClassVar[tuple[str, ...]] = (
+        *PackagesInstalled.options,
+        *("--allow-downgrades", "--allow-change-held-packages"),
+    )
 
     def wrong(self, info: PackageInfo | None, want: str | None) -> bool:
         """Tell whether a package has another version than the wanted one."""
@@ -145,6 +170,7 @@ class DpkgInOrder:
     traps: ClassVar[tuple[int, ...]] = (1,)
     impact: ClassVar[Impact] = Impact.SERVICE
     name: str = "dpkg is in order"
+    removable: tuple[str, ...] = ()
 
     async def check(self, on: Host) -> Drift | None:
         """Dpkg --audit prints what is broken."""
@@ -153,9 +179,9 @@ class DpkgInOrder:
         return Drift(said[0][:120], "nothing half installed") if said else None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - dpkg knows
-        """Finish what was begun."""
+        """Finish what was begun; raises Refused where apt would rather remove a package than finish it."""
         await with_lock(on, "dpkg", "--configure", "-a", "--force-confdef", "--force-confold")
-        await with_lock(on, *APT, "-f", "install")
+        await change(on, "-f", "install", removable=self.removable)
 
 
 @dataclass(frozen=True)
@@ -172,24 +198,22 @@ class BaseUpgraded:
         return None if done or joined else Drift("never", "once")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
-        """Upgrade all but drivers, kernel and runtime, which are held meanwhile."""
-        query = Says(("dpkg-query", "-W", "-f", "${Package}|${db:Status-Abbrev}\\n", *FROZEN))
-        listed, ours = await on.read(query, FileText(HELD_MEANWHILE))
-        states = dict(line.split("|", 1) for line in listed.stdout.splitlines() if "|" in line)
-        frozen = [name for name, state in states.items() if state[1:2] == "i" and _free(name, state, ours or "")]
+        """Upgrade all but drivers, kernel and runtime, which are held meanwhile, each architecture of them."""
+        packages, ours = await on.read(Installed(), FileText(HELD_MEANWHILE))
+        loose = [info.full_name for info in frozen(packages) if _free(info, ours or "")]
         await with_lock(on, *APT, "update")
-        if frozen:
-            await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in frozen).encode())
-            await unlocked(lambda: on.do(Command(("apt-mark", "hold", *frozen), seconds=120)))
+        if loose:
+            await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in loose).encode())
+            await unlocked(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
         try:
-            await with_lock(on, *APT, "upgrade")
+            await change(on, "upgrade")
         finally:
-            if frozen:
-                unhold = Command(("apt-mark", "unhold", *frozen), seconds=120)
+            if loose:
+                unhold = Command(("apt-mark", "unhold", *loose), seconds=120)
                 await unlocked(lambda: on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE))))
         await on.write(UPGRADED, b"")
 
 
-def _free(name: str, state: str, ours: str) -> bool:
+def _free(info: PackageInfo, ours: str) -> bool:
     """Tell whether nobody else holds a package: it is loose, or an interrupted upgrade of ours held it."""
-    return _NAME.fullmatch(name) is not None and (state.startswith("i") or name in ours.split())
+    return _NAME.fullmatch(info.full_name) is not None and (not info.held or info.full_name in ours.split())

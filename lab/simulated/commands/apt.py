@@ -8,12 +8,12 @@ from itertools import count
 from lab.simulated import installs
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.packages import Action, AptFailed, Source
+from lab.simulated.packages import Action, AptFailed, Source, split
 from lab.simulated.versions import compare
 
 _FLAGS = (
     "-y -q -qq -f -s --yes --quiet --no-install-recommends --allow-downgrades --allow-change-held-packages --purge "
-    "--allow-unauthenticated --fix-broken --reinstall --download-only --only-upgrade --no-upgrade --assume-yes"
+    "--allow-unauthenticated --fix-broken --reinstall --download-only --only-upgrade --no-upgrade --assume-yes --no-remove"
 )
 _UPDATE, _UNPACK, _CONFIGURE, _PER_MEGABYTE = 3.0, 0.8, 0.5, 0.08  # seconds; of the transcripts
 _UNPACKED = 4  # times its archive's size is what a package takes on the disk
@@ -32,7 +32,7 @@ async def apt_get(call: Call) -> int:
     options = dict(value.split("=", 1) for value in asked.values.get("-o", []) if "=" in value)
     if action == "update":
         return await _update(call, options)
-    if not await _lock(call, float(options.get("DPkg::Lock::Timeout", "0"))):
+    if not asked.has("-s") and not await _lock(call, float(options.get("DPkg::Lock::Timeout", "0"))):
         who = call.host.packages.locked_by
         call.warn(f"E: Could not get lock {_LOCK}. It is held by process 1234 ({who})")
         return call.warn(f"E: Unable to acquire the dpkg frontend lock ({_LOCK}), is another process using it?", 100)
@@ -115,6 +115,12 @@ async def _change(call: Call, asked: Parsed, action: str, names: Sequence[str]) 
             call.say("\n".join(before) + "\n")
         return call.warn(last, 100)
     _tell(call, plan)
+    if plan.removed and asked.has("--no-remove"):
+        return call.warn("E: Packages need to be removed but remove is disabled.", 100)
+    if asked.has("-s"):
+        return _simulate(call, plan)
+    for name in plan.removed:
+        _remove(call, [name])
     missing = [offer for offer in plan.all.values() if not _fetchable(call, offer.name)]
     if missing:
         uri = next(repo.uri for repo in packages.lists.values() if missing[0] in repo.offers)
@@ -125,6 +131,19 @@ async def _change(call: Call, asked: Parsed, action: str, names: Sequence[str]) 
         return call.warn("E: You don't have enough free space in /var/cache/apt/archives/.", 100)
     await call.took(size / 1e6 * _PER_MEGABYTE)
     return await _unpack(call, plan)
+
+
+def _simulate(call: Call, plan: Action) -> int:
+    """Say what would be done, one line each, in the words of `apt-get -s`."""
+    installed = call.host.packages.installed
+    for name in plan.removed:
+        call.say(f"Remv {name} [{installed[name].version}]\n")
+    for name, offer in plan.all.items():
+        old = f"[{installed[name].version}] " if name in plan.changed else ""
+        call.say(f"Inst {name} {old}({offer.version} SIMULATED [{split(name)[1]}])\n")
+    for name, offer in plan.all.items():
+        call.say(f"Conf {name} ({offer.version} SIMULATED [{split(name)[1]}])\n")
+    return 0
 
 
 def _fetchable(call: Call, name: str) -> bool:
@@ -147,6 +166,7 @@ def _tell(call: Call, plan: Action) -> None:
     newer = [n for n, o in plan.changed.items() if compare(o.version, call.host.packages.installed[n].version) > 0]
     older = [name for name in plan.changed if name not in newer]
     for title, found in (
+        ("The following packages will be REMOVED:", list(plan.removed)),
         ("The following additional packages will be installed:", extra),
         ("The following NEW packages will be installed:", sorted(plan.new)),
         ("The following packages have been kept back:", list(plan.kept)),
@@ -157,7 +177,7 @@ def _tell(call: Call, plan: Action) -> None:
             call.say(f"{title}\n{_wrapped(found)}")
     counts = f"{len(newer)} upgraded, {len(plan.new)} newly installed, "
     down = f"{len(older)} downgraded, " if older else ""
-    call.say(f"{counts}{down}0 to remove and {len(plan.kept)} not upgraded.\n")
+    call.say(f"{counts}{down}{len(plan.removed)} to remove and {len(plan.kept)} not upgraded.\n")
 
 
 def _wrapped(names: Sequence[str]) -> str:

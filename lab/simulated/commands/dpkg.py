@@ -8,7 +8,7 @@ from lab.simulated import installs
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.files import content
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.packages import Installed
+from lab.simulated.packages import NATIVE, Installed, split
 from lab.simulated.world import fingerprints
 
 _STATES = {"i": "installed", "U": "unpacked", "F": "half-configured", "H": "half-installed", "c": "config-files"}
@@ -39,11 +39,13 @@ async def dpkg_query(call: Call) -> int:
 
 def _shown(shape: str, name: str, package: Installed) -> str:
     """Fill dpkg's format; a package that is gone but for its files shows no version in that state either."""
+    plain, architecture = split(name)
     fields = {
-        "Package": name,
+        "Package": plain,
         "binary:Package": name,
+        "source:Package": package.source or plain,
         "Version": package.version,
-        "Architecture": "amd64",
+        "Architecture": architecture,
         "db:Status-Abbrev": package.abbreviation,
         "Status": f"{'hold' if package.held else 'install'} ok {_STATES[package.state]}",
         "db:Status-Status": _STATES[package.state],
@@ -101,7 +103,7 @@ def _audit(broken: dict[str, Installed]) -> str:
 @program("apt-mark")
 async def apt_mark(call: Call) -> int:
     """Hold packages, let them go, list them."""
-    action, *names = [word for word in call.args if not word.startswith("-")]
+    action, *names = [word.removesuffix(f":{NATIVE}") for word in call.args if not word.startswith("-")]
     packages = call.host.packages
     if action == "showhold":
         return call.say("".join(f"{name}\n" for name, one in sorted(packages.installed.items()) if one.held))
