@@ -191,7 +191,8 @@ VAGUE: tuple[Known, ...] = (
         "the control plane did not come up",
         r"error execution phase wait-control-plane",
         "kubeadm waited for the control plane in vain: the kubelet or one of the static pods did not come up.",
-        "On the host: `journalctl -u kubelet -n 50; crictl ps -a`; the logs of the container that ended say why.",
+        "On the host: `journalctl -u kubelet -n 50; ctr -n k8s.io tasks ls`; what each container said last is in "
+        "`/var/log/pods`.",
         retryable=False,
         traps=(38,),
     ),

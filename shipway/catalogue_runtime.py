@@ -16,7 +16,7 @@ ENTRIES: tuple[Known, ...] = (
         "The registry gives IMAGE to nobody whom it does not know: its project is private, or user and password are "
         "missing or wrong.",
         "Make the project public, or name a file with user and password in `sources.registries.NAME.credentials` of "
-        "the cluster file, then run again; on the host `crictl pull IMAGE` tries it.",
+        "the cluster file, then run again.",
         retryable=False,
         traps=(19,),
     ),
@@ -142,7 +142,8 @@ ENTRIES: tuple[Known, ...] = (
         "an image does not exist",
         r"failed to resolve reference \\?\"[^\n]*: not found|manifest unknown|code = NotFound desc = failed to pull",
         "The registry answers, and has no image of this name and tag.",
-        "Compare the name with what the mirror holds (`crictl pull IMAGE` on the host); correct image or mirror.",
+        "Compare the name with what the mirror holds; on the host "
+        "`ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d IMAGE` tries it. Correct image or mirror.",
         retryable=False,
         traps=(19, 47),
     ),
@@ -152,8 +153,8 @@ ENTRIES: tuple[Known, ...] = (
         r"failed to do request: (?:Head|Get) [^\n]*(?:i/o timeout|TLS handshake timeout|connection refused|"
         r"no such host|no route to host|context deadline exceeded)",
         "The registry or its mirror cannot be reached from this host.",
-        "On the host: `crictl pull IMAGE`; check DNS, proxy and firewall, or name a mirror under "
-        "`sources.registry_mirrors`.",
+        "On the host: `ctr -n k8s.io images pull --hosts-dir /etc/containerd/certs.d IMAGE`; check DNS, proxy and "
+        "firewall, or name a mirror under `sources.registry_mirrors`.",
         retryable=True,
         traps=(8, 19),
     ),

@@ -118,7 +118,9 @@ class ApiUnavailable(Transient):
     """The Kubernetes API did not answer, or asked to try again."""
 
     default_code = "SHW-204"
-    default_fix = "Check the control plane (`crictl ps -a` and `journalctl -u kubelet` on its host), then run again."
+    default_fix = (
+        "Check the control plane (`journalctl -u kubelet` and `ctr -n k8s.io tasks ls` on its host), then run again."
+    )
 
 
 class Permanent(ShipwayError):

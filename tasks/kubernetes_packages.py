@@ -9,6 +9,7 @@ from shipway.host import Host
 from shipway.kubeadm import CRI_SOCKET
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
+from shipway.steps.crictl import CrictlInstalled
 from shipway.steps.files import FileIs
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.pause_image import SandboxImageAgrees
@@ -29,6 +30,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         PackagesInstalled("kubelet, kubeadm and kubectl are installed", packages, may_remove),
         PackagesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages, may_remove),
         PackagesHeld(PROGRAMS),
+        CrictlInstalled(),
         FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),
         ServiceRuns("kubelet", active=False),
         # containerd was configured before kubeadm could be asked: what it says counts.

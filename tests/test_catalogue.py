@@ -7,6 +7,7 @@ import re
 import pytest
 
 from shipway.catalogue import KNOWN, VAGUE, Known, diagnose, failure
+from shipway.errors import ShipwayError
 from shipway.redact import redact
 from shipway.script import Output
 from tests.catalogue_fine import FINE_TEXTS
@@ -66,7 +67,7 @@ def test_no_two_entries_know_one_output_but_where_one_is_behind_the_other() -> N
         ("SHW-428", ("https://mirror.corp.example/dists/stable/InRelease",)),
         ("SHW-429", ("apt-cache policy nvidia-dkms-535",)),
         ("SHW-430", ("linux-headers-6.8.0-45-generic", "nvidia-dkms-535")),
-        ("SHW-444", ("crictl pull harbor.corp.example/k8s/pause:3.10",)),
+        ("SHW-444", ("harbor.corp.example/k8s/pause",)),
         ("SHW-445", ("https://10.0.0.9:5000",)),
         ("SHW-447", ("dpkg --configure kubelet",)),
         ("SHW-448", ("apt-get install conntrack",)),
@@ -129,7 +130,18 @@ def test_a_vague_failure_keeps_the_common_code_so_that_evidence_is_looked_for() 
     error = failure("kubeadm init", Output(1, "", WAITED))
     assert error.code == error.default_code == "SHW-400"
     assert error.message.startswith("kubeadm waited for the control plane in vain")
-    assert "crictl ps -a" in error.fix
+    assert "ctr -n k8s.io tasks ls" in error.fix
+
+
+def test_no_advice_rests_on_a_program_that_no_package_must_bring() -> None:
+    """From 1.32 on kubeadm's package does not bring crictl; containerd's always brings ctr."""
+    kinds = [ShipwayError, *_below(ShipwayError)]
+    fixes = [*(entry.fix for entry in (*KNOWN, *VAGUE)), *(kind.default_fix for kind in kinds)]
+    assert [fix for fix in fixes if any("crictl" in words for words in re.findall("`([^`]*)`", fix))] == []
+
+
+def _below(kind: type[ShipwayError]) -> list[type[ShipwayError]]:
+    return [one for below in kind.__subclasses__() for one in (below, *_below(below))]
 
 
 def test_an_unknown_failure_says_what_was_said() -> None:

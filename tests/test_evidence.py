@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shipway.script import Output
-from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
+from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, TASKS, collected
 
 WAITED = "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster\n"
 JOURNAL = (
@@ -28,9 +28,10 @@ class Answering:
     def __init__(self, answers: dict[Any, Output]) -> None:
         self._answers = answers
 
-    async def read(self, *facts: Any) -> tuple[Output, ...]:
+    async def read(self, *facts: Any) -> Any:
         """Give the answers in order."""
-        return tuple(self._answers[fact] for fact in facts)
+        answers = tuple(self._answers[fact] for fact in facts)
+        return answers if len(answers) > 1 else answers[0]
 
 
 async def test_a_runtime_that_is_down_is_named_and_goroutines_are_not_quoted() -> None:
@@ -41,3 +42,18 @@ async def test_a_runtime_that_is_down_is_named_and_goroutines_are_not_quoted() -
     assert "failed to run Kubelet: connection lost\nkubelet.service: Main process exited" in error.message
     assert "goroutine" not in error.message
     assert "goexit" not in error.message
+
+
+async def test_without_crictl_containerd_itself_says_what_runs() -> None:
+    missing = Output(127, "", "timeout: failed to run command 'crictl': No such file or directory")
+    tasks = "TASK    PID     STATUS\n1f0c    2211    STOPPED\n"
+    answers = {
+        KUBELET: Output(0, JOURNAL, ""),
+        CONTAINERS: missing,
+        PODS: Output(0, "", ""),
+        TASKS: Output(0, tasks, ""),
+    }
+    host: Any = Answering(answers)
+    error = await collected(host, "kubeadm init", Output(1, WAITED, ""))
+    assert "1f0c    2211    STOPPED" in error.message
+    assert "failed to run command" not in error.message

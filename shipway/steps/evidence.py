@@ -19,6 +19,9 @@ PODS = Says(
     ("find", "/var/log/pods", "-path", "*kube-system_*", "-name", "*.log", "-exec", "tail", "-n", "3", "--", "{}", "+")
 )
 CONTAINERS = Says(("crictl", "--runtime-endpoint", "unix:///run/containerd/containerd.sock", "ps", "-a"))
+# What runs, from containerd itself: its package always brings ctr, and no package must bring crictl (Kubernetes 1.32).
+TASKS = Says(("ctr", "--connect-timeout", "5s", "--namespace", "k8s.io", "tasks", "ls"))
+_NOT_FOUND = 127
 
 
 async def collected(on: Host, what: str, output: Output) -> ShipwayError:
@@ -28,6 +31,8 @@ async def collected(on: Host, what: str, output: Output) -> ShipwayError:
         return error
     try:
         journal, containers, pods = await on.read(KUBELET, CONTAINERS, PODS)
+        if containers.status == _NOT_FOUND:
+            containers = await on.read(TASKS)
     except ShipwayError as lost:
         return failure(what, Output(output.status, output.stdout, f"{output.stderr}\n(no evidence: {lost.message})"))
     words, seen = _telling(journal.stdout), f"{containers.stdout}\n{containers.stderr}"
