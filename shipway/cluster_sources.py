@@ -28,10 +28,25 @@ class Key(Part):
 class AptRepository(Part):
     """One apt repository; `{codename}`, `{arch}`, `{os}` and `{minor}` are filled in from the host and the version."""
 
-    uri: Url = Field(description="Address of the repository.")
-    suite: Suite = Field(description="Suite, or `/` for a flat repository.")
-    components: tuple[Component, ...] = Field((), description="Components; none for a flat repository.")
+    uri: Url = Field(description="Address of the repository; alone, it names a mirror of the same layout.")
+    suite: Suite = Field(description="Suite; with a slash at its end, the path of a flat repository (`/`, `./`).")
+    components: tuple[Component, ...] = Field(
+        (), description="Components of the suite; none for a flat repository. Another suite drops the profile's."
+    )
     key: Key = Field(description="The key its lists are signed with.")
+
+    @model_validator(mode="after")
+    def _layout(self) -> AptRepository:
+        """A line that apt calls malformed breaks every apt of the host (sources.list(5): a flat suite ends in `/`)."""
+        flat = self.suite.endswith("/")
+        if flat and self.components:
+            named = ", ".join(self.components)
+            message = f"is flat (suite {self.suite} ends with a slash) and so has no components, but {named} stand here"
+            raise ValueError(message)
+        if not flat and not self.components:
+            message = f"has no components: suite {self.suite} needs some; a flat repository's suite ends with a slash"
+            raise ValueError(message)
+        return self
 
 
 class Manifest(Part):

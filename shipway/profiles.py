@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,74 @@ def profile_data(name: object) -> dict[str, Any]:
     return data
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Give `base` with the values of `over` put over it; mappings are merged, everything else is replaced.
+# What of a profile goes with a value and does not hold for another one: section, key, then section, keys. `*` stands
+# for any key. A repository's address alone may be a mirror of the same layout: its suite, components and key stay.
+_BELONGS: tuple[tuple[tuple[str, ...], str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (("sources", "apt", "*"), "suite", ("sources", "apt", "*"), ("components",)),
+    (("sources", "apt", "*", "key"), "url", ("sources", "apt", "*", "key"), ("path",)),
+    (("sources", "apt", "*", "key"), "path", ("sources", "apt", "*", "key"), ("url",)),
+    (("sources", "manifests", "*"), "url", ("sources", "manifests", "*"), ("path",)),
+    (("sources", "manifests", "*"), "path", ("sources", "manifests", "*"), ("url", "sha256")),
+    (("runtime",), "package", ("runtime",), ("version", "extra_packages")),
+    (("network",), "version", ("sources", "manifests", "operator_crds"), ("sha256",)),
+    (("network",), "version", ("sources", "manifests", "tigera_operator"), ("sha256",)),
+    (("dashboard",), "version", ("sources", "manifests", "dashboard"), ("sha256",)),
+)
 
-    A section left empty (`runtime:` with every line commented out) changes nothing. A source takes either url or
-    path: naming the one drops the profile's other, and a manifest's pin with it, for a local file is another file.
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` put over it; mappings are merged, everything else is replaced.
+
+    A section left empty (`runtime:` with every line commented out) changes nothing. Where `over` replaces a value, what
+    belongs to the old one is not taken from `base`: a suite's components, a package's version, the SHA-256 of another
+    version's manifest. A source takes either url or path: naming the one drops the other.
     """
-    result = {key: value for key, value in base.items() if key not in _dropped(over)}
+    return _merged(_without_what_belongs_to_others(base, over), over)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the two merged, value by value."""
+    result = dict(base)
     for key, value in over.items():
         known = result.get(key)
         if value is None and isinstance(known, Mapping):
             continue
-        result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+        result[key] = _merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
     return result
 
 
-def _dropped(over: Mapping[str, Any]) -> set[str]:
-    """Give the keys of a profile's source that do not hold for the user's."""
-    if over.get("path") is not None and "url" not in over:
-        return {"url", "sha256"}
-    return {"path"} if over.get("url") is not None and "path" not in over else set()
+def _without_what_belongs_to_others(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the profile's values without those that go with a value that `over` replaces by another."""
+    result: dict[str, Any] = copy.deepcopy(dict(base))
+    for section, key, place, siblings in _BELONGS:
+        for path, given in _sections(over, section):
+            known = _at(base, path)
+            if given.get(key) is None or given[key] == known.get(key):
+                continue
+            if place != section and not _at(over, place):
+                continue  # the file says nothing there: that the profile's belongs to another version is told as such
+            held = _at(result, path if place == section else place)
+            for sibling in siblings:
+                held.pop(sibling, None)
+    return result
+
+
+def _sections(data: Mapping[str, Any], pattern: tuple[str, ...]) -> list[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Return path and content of every mapping at a pattern."""
+    found: list[tuple[tuple[str, ...], Any]] = [((), data)]
+    for part in pattern:
+        found = [
+            ((*path, key), value)
+            for path, one in found
+            for key, value in one.items()
+            if part in ("*", key) and isinstance(value, Mapping)
+        ]
+    return found
+
+
+def _at(data: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """Return the mapping at a path; an empty one where there is none."""
+    found: Any = data
+    for part in path:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found if isinstance(found, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -76,8 +77,84 @@ def test_what_the_user_names_replaces_the_profiles_other() -> None:
     assert path.fingerprint == "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
     mirror = parsed("sources: {manifests: {tigera_operator: {url: 'http://mirror/t.yaml'}}}\n").sources.manifests
     assert mirror["tigera_operator"].sha256 is not None
-    assert merged({"url": "u", "sha256": "s"}, {"path": "p"}) == {"path": "p"}
-    assert merged({"path": "p"}, {"url": "u"}) == {"url": "u"}
+
+
+def in_place(section: str, value: object) -> dict[str, Any]:
+    """Return a cluster file's data with this value at a section."""
+    data = value
+    for part in reversed(section.split(".")):
+        data = {part: data}
+    return cast("dict[str, Any]", data)
+
+
+DOCKER = {"uri": "u", "suite": "{codename}", "components": ["stable"], "key": {"url": "k", "fingerprint": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("section", "profile", "file", "result"),
+    [
+        ("sources.manifests.x", {"url": "u", "sha256": "s"}, {"path": "p"}, {"path": "p"}),
+        ("sources.manifests.x", {"path": "p"}, {"url": "u"}, {"url": "u"}),
+        ("sources.manifests.x", {"url": "u", "sha256": "s"}, {"url": "mirror"}, {"url": "mirror", "sha256": "s"}),
+        ("sources.apt.x.key", {"url": "u", "fingerprint": "f"}, {"path": "p"}, {"path": "p", "fingerprint": "f"}),
+        # A flat mirror in place of a suite with components: the line apt got was malformed, and every apt broke.
+        (
+            "sources.apt.docker",
+            DOCKER,
+            {"uri": "m", "suite": "./"},
+            {"uri": "m", "suite": "./", "key": DOCKER["key"]},
+        ),
+        ("sources.apt.docker", DOCKER, {"uri": "m"}, {**DOCKER, "uri": "m"}),
+        ("sources.apt.docker", DOCKER, {"suite": "{codename}"}, DOCKER),
+        (
+            "sources.apt.docker",
+            DOCKER,
+            {"suite": "trixie", "components": ["edge"]},
+            {**DOCKER, "suite": "trixie", "components": ["edge"]},
+        ),
+        (
+            "runtime",
+            {"package": "containerd.io", "version": "2.3.1"},
+            {"package": "containerd"},
+            {"package": "containerd"},
+        ),
+        (
+            "runtime",
+            {"package": "containerd.io", "version": "2.3.1"},
+            {"package": "containerd.io"},
+            {"package": "containerd.io", "version": "2.3.1"},
+        ),
+    ],
+)
+def test_what_belongs_to_a_value_goes_with_it(section: str, profile: object, file: object, result: object) -> None:
+    assert merged(in_place(section, profile), in_place(section, file)) == in_place(section, result)
+
+
+def test_the_pin_of_another_versions_manifest_is_not_kept() -> None:
+    found = faults(
+        TWO_LINES + "network: {version: 3.31.7}\nsources: {manifests: {tigera_operator: {url: 'http://m/t.yaml'}, "
+        "operator_crds: {url: 'http://m/c.yaml'}}}\n"
+    )
+    assert [line for line in found if "by url needs its sha256" in line]
+
+
+@pytest.mark.parametrize("suite", ["./", "/", "deb/", "{arch}/"])
+def test_a_flat_repository_in_place_of_a_profiles_gives_a_line_that_apt_reads(suite: str) -> None:
+    text = f"sources: {{apt: {{docker: {{uri: 'http://mirror/apt', suite: '{suite}'}}}}}}\n"
+    made = parsed(text).sources.apt["docker"]
+    assert (made.suite, made.components) == (suite, ())
+
+
+@pytest.mark.parametrize(
+    ("repository", "why"),
+    [
+        ("{uri: 'http://m', suite: ./, components: [main]}", "has no components, but main stand here"),
+        ("{uri: 'http://m', components: []}", "has no components: suite {codename} needs some"),
+        ("{uri: 'http://m', suite: trixie}", "has no components: suite trixie needs some"),
+    ],
+)
+def test_a_line_that_apt_would_call_malformed_is_refused(repository: str, why: str) -> None:
+    assert why in "\n".join(faults(TWO_LINES + f"sources: {{apt: {{docker: {repository}}}}}\n"))
 
 
 def test_an_empty_section_changes_nothing() -> None:
