@@ -11,9 +11,10 @@ from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.crictl import CrictlInstalled
 from shipway.steps.files import FileIs
-from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
+from shipway.steps.packages import PackagesHeld
 from shipway.steps.pause_image import SandboxImageAgrees
 from shipway.steps.services import ServiceLoaded, ServiceRuns
+from shipway.steps.skew import KubernetesInstalled, KubernetesInVersion
 from tasks.container_runtime import images
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
@@ -27,8 +28,8 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
     may_remove = cluster.system.may_remove
     return [
         RepositoryIs("kubernetes", cluster.sources.apt["kubernetes"], kubernetes.minor),
-        PackagesInstalled("kubelet, kubeadm and kubectl are installed", packages, may_remove),
-        PackagesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages, may_remove),
+        KubernetesInstalled("kubelet, kubeadm and kubectl are installed", packages, may_remove),
+        KubernetesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages, may_remove),
         PackagesHeld(PROGRAMS),
         CrictlInstalled(),
         FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),

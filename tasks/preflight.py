@@ -18,6 +18,7 @@ from shipway.steps.preflight import (
     SizeEnough,
     SystemSupported,
 )
+from shipway.steps.skew import VersionKept
 from shipway.steps.sources import ManifestsFetched, SourcesReachable
 
 __all__ = ["checks", "compared", "manifests"]
@@ -42,6 +43,7 @@ def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         SizeEnough(control),
         CgroupFits(kubernetes.minor, kubernetes.allow_cgroup_v1),
         PortsFree(ports),
+        *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
         SourcesReachable(origins(cluster, host)),
         CardsHealthy(None if host.gpus == "auto" else host.gpus),

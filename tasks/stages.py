@@ -17,6 +17,7 @@ from shipway.notices import noticed
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.join_tokens import NoTokenLeft
 from shipway.steps.nodes import NodeRegistered
+from shipway.steps.skew import VersionRuns
 from shipway.survey import CLOCK, Survey, survey
 from tasks import (
     container_runtime,
@@ -139,11 +140,11 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
-    """Wait until the API answers and etcd is healthy, then take the lease, clear tokens and keep the kubeconfig.
+    """Wait for an API that answers, in its version, and a healthy etcd; then lease, tokens and kubeconfig.
 
     A plan only looks.
     """
-    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy()]
+    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), VersionRuns(run.cluster.kubernetes.version)]
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
     kube = await run.kube()

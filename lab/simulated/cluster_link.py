@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lab.simulated.api_faults import ApiFaults
+from lab.simulated.kube.discovery import version_info
 from lab.simulated.kube.latencies import Latencies
 from lab.simulated.kube.pki import Authority
 from lab.simulated.kube.world import ClusterConfig
@@ -82,7 +84,9 @@ class ClusterLink:
             return None
         if self.api_of(host, f"{name}:{parts.port or 443}") is None:
             return 0, b""
-        healthy = parts.path in ("/readyz", "/livez", "/healthz", "/version")
+        if parts.path == "/version" and self.cluster is not None:
+            return 200, json.dumps(version_info(self.cluster.world.config), indent=2).encode()
+        healthy = parts.path in ("/readyz", "/livez", "/healthz")
         return (200, b"ok") if healthy else (403, b"{}")
 
     def authority(self, host: SimulatedHost, asked: Asked) -> tuple[Authority, bool]:

@@ -54,8 +54,14 @@ class PackagesInstalled:
             for (name, want), info in zip(self.packages.items(), infos, strict=True)
             if self.wrong(info, want)
         ]
+        if not wrong:
+            return None
+        await self.permit(on)
         want = ", ".join(f"{name}{' ' + version if version else ''}" for name, version in self.packages.items())
-        return Drift(", ".join([*wrong, *await self._removals(on, infos)]), want) if wrong else None
+        return Drift(", ".join([*wrong, *await self._removals(on, infos)]), want)
+
+    async def permit(self, on: Host) -> None:
+        """Return where these versions may be installed here now; a subclass raises what keeps from it."""
 
     async def _removals(self, on: Host, infos: Sequence[PackageInfo | None]) -> list[str]:
         """Return what installing would remove, in words, or that apt cannot tell, for it does not know the packages."""
@@ -102,6 +108,7 @@ class PackagesInstalled:
                 fix = "Name a version that the repository offers, or a repository that offers this one (sources.apt)."
                 raise Permanent(message, code="SHW-307", fix=fix)
             asked.append(f"{name}={fitting[0]}" if want else name)
+        await self.permit(on)
         names = [plain(name) for name in asked]
         await change(on, "install", *self.options, "--", *asked, asked=names, removable=self.removable)
 

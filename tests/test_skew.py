@@ -1,0 +1,83 @@
+"""No package step makes a kubelet another version than its API server, and a bootstrap does not upgrade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lab.simulated.options import Options
+from shipway.errors import Blocked, Refused
+from shipway.facts.files import FileText
+from shipway.facts.packages import Package, PackageInfo
+from shipway.host import Host
+from shipway.step import Impact
+from shipway.steps.join import KUBELET_CONF
+from shipway.steps.skew import KubernetesInstalled, KubernetesInVersion, VersionKept, server_version, version_of
+from tasks import kubernetes_packages
+from tests.facts_place import Told
+from tests.simulated_place import failed, outcomes, simulated_place
+
+CONF = "clusters:\n- cluster:\n    server: https://10.0.0.1:6443\n  name: x\n"
+NEWER = "1.99.9"
+
+
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [
+        ('{"gitVersion": "v1.36.2"}', "1.36.2"),
+        ('{"gitVersion": "v1.36.2-rc.1+abc"}', "1.36.2"),
+        ('{"gitVersion": 7}', None),
+        ('{"kind": "Status", "code": 403}', None),
+        ("[]", None),
+        ("ok", None),
+    ],
+)
+def test_the_version_is_read_from_the_answer(answer: str, version: str | None) -> None:
+    assert version_of(answer) == version
+
+
+@pytest.mark.parametrize("conf", [CONF, CONF.replace("server", "sever")])
+async def test_where_the_version_cannot_be_told_nothing_is_installed_on_a_node(conf: str) -> None:
+    old = PackageInfo("1.35.2-1.1", held=True, sound=True)
+    host = Told({FileText(KUBELET_CONF): conf, Package("kubelet"): old})
+    with pytest.raises(Blocked, match="cannot be told"):
+        await KubernetesInVersion("x", {"kubelet": "1.36.0"}).check(cast("Host", host))
+    assert await server_version(cast("Host", Told({}))) is None, "a host that has not joined may have any version"
+
+
+async def test_a_version_edited_in_the_file_of_a_running_cluster_is_refused_and_moves_no_package(
+    tmp_path: Path,
+) -> None:
+    async with simulated_place(tmp_path, Options()) as place:
+        await place.prepare("te1", "te2")
+        assert outcomes(await place.init()) <= {"ok", "changed"}
+        assert outcomes(await place.join("te2")) <= {"ok", "changed"}
+        edited = place.cluster.kubernetes.model_copy(update={"version": NEWER})
+        cluster = place.cluster.model_copy(update={"kubernetes": edited})
+        before = {name: dict(place.machine(name).packages.installed) for name in ("te1", "te2")}
+        for name, packages in before.items():
+            steps = kubernetes_packages.steps(cluster, cluster.host(name))
+            kinds = (KubernetesInstalled, KubernetesInVersion)
+            results = await place.run([step for step in steps if isinstance(step, kinds)], name, Impact.WORKLOADS)
+            assert [result.outcome for result in results] == ["ok", "failed"]
+            assert "SHW-329" in failed(results)[0]
+            assert place.cluster.kubernetes.version in failed(results)[0]
+            assert place.machine(name).packages.installed == packages
+        control = place.session("te1")
+        assert await VersionKept(place.cluster.kubernetes.version, 6443).check(control) is None
+        control.forget()
+        with pytest.raises(Refused, match=f"the file says v{NEWER}: upgrades are not done by this command"):
+            await VersionKept(NEWER, 6443).check(control)
+
+
+async def test_a_lost_kubelet_is_installed_anew_in_the_version_that_its_api_server_runs(tmp_path: Path) -> None:
+    async with simulated_place(tmp_path, Options()) as place:
+        await place.prepare("te1")
+        await place.init()
+        machine, cluster = place.machine("te1"), place.cluster
+        del machine.packages.installed["kubectl"]
+        steps = kubernetes_packages.steps(cluster, cluster.host("te1"))
+        results = await place.run(steps[:3], "te1", Impact.SERVICE)
+        assert [result.outcome for result in results] == ["ok", "changed", "ok"], failed(results)
