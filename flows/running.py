@@ -21,6 +21,7 @@ from shipway.errors import ShipwayError
 from tasks.artifacts import leave, progressing
 from tasks.context import Mode, Run, opened
 from tasks.report import Report, report_of
+from tasks.secret_blocks import load_blocks
 
 
 def run_name() -> str:
@@ -64,6 +65,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     Raises Refused for a bad cluster file, an unknown host, or while another run holds the cluster.
     """
     run = Run(Cluster.load(Path(cluster_file)), mode, hosts, reset)
+    await load_blocks(run.cluster)
     manner = manner or Manner(only_looks=mode == "plan")
     run.flow_runs.append(UUID(flow_run.id))
     run.view.opened(run)

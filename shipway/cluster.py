@@ -19,6 +19,7 @@ from shipway.cluster_parts import (
     Name,
     Network,
     Part,
+    Proxy,
     Repair,
     Runtime,
     Sources,
@@ -55,6 +56,7 @@ class Cluster(Part):
     device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
     repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
+    proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
     sources: Sources = Field(description="Where packages, images and manifests come from.")
     state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")
 

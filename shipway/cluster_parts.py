@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shipway.cluster_hosts import HostSpec, HostSsh, Jump, Ssh, first_label
-from shipway.cluster_sources import AptRepository, Key, Manifest, Sources
+from shipway.cluster_sources import AptRepository, Key, Manifest, Proxy, Sources
 from shipway.cluster_types import (
     AptVersion,
     Count,
@@ -40,6 +40,7 @@ __all__ = [
     "Name",
     "Network",
     "Part",
+    "Proxy",
     "Repair",
     "Runtime",
     "Sources",

@@ -6,7 +6,20 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from shipway.cluster_types import Component, FilePath, Fingerprint, ManifestName, Part, Registry, Sha256, Suite, Url
+from shipway.cluster_types import (
+    Component,
+    FilePath,
+    Fingerprint,
+    ManifestName,
+    NoProxies,
+    Part,
+    ProxyUrl,
+    Registry,
+    SecretPlace,
+    Sha256,
+    Suite,
+    Url,
+)
 
 
 class Key(Part):
@@ -63,6 +76,35 @@ class Manifest(Part):
         if self.url and not self.sha256:
             raise ValueError("by url needs its sha256")
         return self
+
+
+class Proxy(Part):
+    """The proxy by which hosts reach the internet; the machine that Shipway runs on has its own."""
+
+    http: ProxyUrl | None = Field(None, description="Proxy for http:// addresses, with its port.")
+    https: ProxyUrl | None = Field(None, description="Proxy for https:// addresses; default: the one of `http`.")
+    no_proxy: NoProxies = Field(
+        (), description="What is reached without it, beside what is computed: nodes, pods, services, the API, loopback."
+    )
+    credentials: SecretPlace | None = Field(
+        None, description="File of mode 0600 with `USER:PASSWORD` for the proxy, or `block:NAME` of a Secret block."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Proxy:
+        if (self.no_proxy or self.credentials) and not (self.http or self.https):
+            raise ValueError("names no proxy: http or https is needed")
+        return self
+
+    @property
+    def declared(self) -> bool:
+        """Whether there is one."""
+        return bool(self.http or self.https)
+
+    @property
+    def for_https(self) -> str | None:
+        """The proxy for https:// addresses."""
+        return self.https or self.http
 
 
 class Sources(Part):

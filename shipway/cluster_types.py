@@ -50,6 +50,9 @@ WORDS: dict[str, str] = {
     _COMPONENT: "an apt component: lower-case letters, digits and dashes",
     _MANIFEST_NAME: "lower-case letters, digits and `_`",
 }
+# What Go's httpproxy takes (golang.org/x/net/http/httpproxy), but for `*`, which would leave nothing to the proxy.
+_NO_PROXY = r"^(\*?\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)$"
+WORDS[_NO_PROXY] = "a host name, a name with a dot before it, an address or a network"
 TEMPLATES = ("{codename}", "{arch}", "{os}", "{minor}")
 
 
@@ -104,6 +107,35 @@ def _url(value: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("holds credentials: they would end up in logs; use a mirror that needs none")
     return value
+
+
+def _proxy(value: str) -> str:
+    """Refuse what programs would read in different ways: a proxy without port, with a path, with a password."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        message = f"is no web address ({error})"
+        raise ValueError(message) from error
+    if "@" in parts.netloc:
+        raise ValueError("holds credentials: they would end up in logs; write them into the file of proxy.credentials")
+    if not parts.hostname or port is None:
+        raise ValueError("must name host and port, as http://proxy.example.com:3128 (programs take different ports)")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must end with the port")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _listed(value: Any) -> Any:
+    """Take a NO_PROXY as the environment has it: one text with commas."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _place(value: str, info: ValidationInfo) -> str:
+    """Resolve a file as `_path` does; `block:NAME` stays."""
+    if value.startswith("block:") and not re.fullmatch(r"block:[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError("must be block:NAME with the name of a Secret block, or a file")
+    return value if value.startswith("block:") else _path(value, info)
 
 
 def _template(value: str) -> str:
@@ -173,6 +205,10 @@ AptVersion = Annotated[str, StringConstraints(pattern=_APT_VERSION, max_length=1
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE, max_length=128)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_url)]
 FilePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_path)]
+ProxyUrl = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_proxy)]
+NoProxy = Annotated[str, StringConstraints(pattern=_NO_PROXY, max_length=253, to_lower=True)]
+NoProxies = Annotated[tuple[NoProxy, ...], BeforeValidator(_listed)]
+SecretPlace = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_place)]
 UnixUser = Annotated[str, StringConstraints(pattern=_USER)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 Fingerprint = Annotated[str, StringConstraints(pattern=_FINGERPRINT)]

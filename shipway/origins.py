@@ -8,14 +8,16 @@ from shipway.cluster import Cluster
 from shipway.cluster_parts import AptRepository, HostSpec
 from shipway.compatibility import CALICO_SEPARATE_CRDS, minor_of
 from shipway.kubeadm import image_repository
+from shipway.proxies import proxy_for
+from shipway.steps.sources import Source
 
 DOCKER = "docker.io"
 DOCKER_DOOR = "registry-1.docker.io"  # docker.io itself serves no images
 OPERATOR = "quay.io"  # Calico's operator
 
 
-def origins(cluster: Cluster, host: HostSpec) -> tuple[str, ...]:
-    """Give what to ask for at each origin, one address an origin; `{os}`, `{codename}` and `{arch}` are left in.
+def origins(cluster: Cluster, host: HostSpec) -> tuple[Source, ...]:
+    """Return what to ask for at each origin, one address an origin, and who will fetch from there.
 
     A file of the origin is asked for, not its root: a web server without a list of files refuses its root (403).
     """
@@ -24,11 +26,12 @@ def origins(cluster: Cluster, host: HostSpec) -> tuple[str, ...]:
     apt += [sources.base_apt] if sources.base_apt else []
     asked = [_index(item, cluster.kubernetes.minor) for item in apt]
     asked += [_filled(item.key.url, cluster.kubernetes.minor) for item in apt if item.key.url]
-    asked += [f"{url.rstrip('/')}/v2/" for url in sources.registry_mirrors.values()]
-    asked += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
-    seen: dict[str, str] = {}
-    for url in asked:
-        seen.setdefault(urlsplit(url).netloc, url)
+    images = [f"{url.rstrip('/')}/v2/" for url in sources.registry_mirrors.values()]
+    images += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
+    seen: dict[str, Source] = {}
+    for url, by in (*((url, "apt") for url in asked), *((url, "containerd") for url in images)):
+        way = (proxy_for(cluster, url) or "direct") if cluster.proxy.declared else by
+        seen.setdefault(f"{urlsplit(url).netloc} {way}", Source(url, way))
     return tuple(seen.values())
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shipway.cluster_faults import Fault
 from shipway.cluster_hosts import HostSsh, Ssh
 from shipway.cluster_text import Path
+from shipway.secret_place import trouble
 
 if TYPE_CHECKING:
     from shipway.cluster import Cluster
@@ -35,8 +36,21 @@ def _contents(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
         yield ("network", "manifests", index), path
 
 
+def _secrets(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
+    """Return place and path of every file that holds a secret."""
+    yield ("proxy", "credentials"), cluster.proxy.credentials
+
+
+def secret_places(cluster: Cluster) -> list[str]:
+    """Return every file and Secret block that holds a secret of this cluster."""
+    return [place for _, place in _secrets(cluster) if place]
+
+
 def missing_files(cluster: Cluster) -> Iterator[Fault]:
-    """Give a fault for every named local file that is not a readable file."""
+    """Return a fault for every named local file that cannot be read, or is a secret that others may read."""
+    for place, path in _secrets(cluster):
+        if path and (why := trouble(path)):
+            yield Fault(place, why)
     for place, path in (*_logins(cluster), *_contents(cluster)):
         if path is None:
             continue

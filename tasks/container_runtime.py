@@ -8,12 +8,14 @@ from shipway.containerd_config import CERTS, CONFIG, Wanted, hosts_toml
 from shipway.facts.commands import Says
 from shipway.host import Host
 from shipway.kubeadm import image_repository, sandbox_image
+from shipway.proxies import DROP_IN, DROP_IN_TEXT, ENVIRONMENT, environment, lasting
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers, OneContainerd
-from shipway.steps.files import FileIs
+from shipway.steps.files import FileAbsent, FileIs
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.pause_image import wanted_images
+from shipway.steps.proxies import ContainerdEnvironment
 from shipway.steps.services import ServiceLoaded, ServiceRuns
 
 
@@ -25,6 +27,27 @@ def mirrors(cluster: Cluster) -> list[Check[Host]]:
         )
         for registry, url in cluster.sources.registry_mirrors.items()
     ]
+
+
+def proxy(cluster: Cluster) -> list[Check[Host]]:
+    """Return the steps that give containerd the declared proxy, or take one away that was declared once.
+
+    systemd tells by NeedDaemonReload that a drop-in came or went, which the next step about the service asks.
+    """
+    if not cluster.proxy.declared:
+        return [
+            FileAbsent("containerd has no proxy that was declared once", DROP_IN),
+            FileAbsent("no environment with a proxy is left", ENVIRONMENT),
+        ]
+    return [
+        ContainerdEnvironment(environment(cluster), lasting(cluster)),
+        FileIs("containerd reads its environment", DROP_IN, DROP_IN_TEXT),
+    ]
+
+
+def loaded(cluster: Cluster) -> ServiceLoaded:
+    """Return the step that restarts containerd after what it reads only when it starts has changed."""
+    return ServiceLoaded("containerd", (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
 
 
 def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:
@@ -45,6 +68,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
     may_remove = cluster.system.may_remove
     return [
         RepositoryIs("docker", cluster.sources.apt["docker"], cluster.kubernetes.minor),
+        *proxy(cluster),
         PackagesInstalled("containerd is installed", packages, may_remove),
         PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages, may_remove),
         PackagesHeld((runtime.package,)),
@@ -52,6 +76,6 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         OneContainerd(),
         ContainerdConfigured(wanted(cluster), images(cluster)),
         ServiceRuns("containerd"),
-        ServiceLoaded("containerd", (CONFIG,)),
+        loaded(cluster),
         CriAnswers(),
     ]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.containerd_config import CONFIG
 from shipway.host import Host
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
-from shipway.steps.services import ServiceLoaded
-from tasks.container_runtime import images, wanted
+from tasks.container_runtime import images, loaded, wanted
 
 # One release, four packages: NVIDIA's installation guide pins all of them to the same version.
 TOOLKIT = (
@@ -36,6 +34,6 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         ),
         PackagesHeld(TOOLKIT),
         ContainerdConfigured(wanted(cluster, nvidia=True), images(cluster), name=fact),
-        ServiceLoaded("containerd", (CONFIG,)),
+        loaded(cluster),
         CriAnswers(),
     ]

@@ -45,7 +45,7 @@ def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         PortsFree(ports),
         *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
-        SourcesReachable(origins(cluster, host)),
+        SourcesReachable(origins(cluster, host), password=bool(cluster.proxy.credentials)),
         CardsHealthy(None if host.gpus == "auto" else host.gpus),
         FabricReady(),
         *([ManifestsFetched(manifests(cluster))] if control else []),

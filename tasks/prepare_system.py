@@ -8,12 +8,14 @@ from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
 from shipway.edits import fstab_without_swap, hosts_file
 from shipway.host import Host
+from shipway.proxies import APT_CONF, apt_conf
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
-from shipway.steps.files import FileEdited, FileIs
+from shipway.steps.files import FileAbsent, FileEdited, FileIs
 from shipway.steps.kernel import ModulesLoaded, SwapOff, SwapStaysOff, SysctlsLive
 from shipway.steps.network_manager import InterfacesLeftAlone
 from shipway.steps.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
+from shipway.steps.proxies import AptThroughProxy
 from shipway.steps.system import CloudInitDone, HostnameIs
 
 MODULES = ("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
@@ -39,10 +41,14 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
     sources: list[Check[Host]] = []
     if base:
         sources.append(RepositoryIs("base", base, cluster.kubernetes.minor, alone=True))
+    proxy: Check[Host] = FileAbsent("apt has no proxy that was declared once", APT_CONF)
+    if cluster.proxy.declared:
+        proxy = AptThroughProxy(apt_conf(cluster))
     calico: list[Check[Host]] = [InterfacesLeftAlone()] if cluster.network.provider == "calico" else []
     upgrade: list[Check[Host]] = [BaseUpgraded()] if cluster.system.upgrade else []
     return [
         CloudInitDone(),
+        proxy,
         DpkgInOrder(removable=cluster.system.may_remove),
         *sources,
         *upgrade,

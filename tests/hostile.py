@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from shipway.cluster_fields import _sectioned
+from shipway.secret_place import keep
 
 Where = tuple[str | int, ...]
 KEY = "<key>"  # stands at the end of a place that is a key of the writer's own, not a value
@@ -47,6 +48,7 @@ APT = {
     "key": {"url": "https://mirror.example.com/key.asc", "fingerprint": "A" * 40},
 }
 JUMP = {"address": "10.0.0.9", "port": 22, "user": "jump", "key": "/keys/jump"}
+keep("proxy", "ops:hunter2")
 WHOLE: dict[str, Any] = {
     "name": "demo",
     "profile": "current",
@@ -110,6 +112,12 @@ WHOLE: dict[str, Any] = {
         "hosts_at_once": 1,
         "disturb": ["te2"],
         "window": {"cron": "0 2 * * 6", "minutes": 120},
+    },
+    "proxy": {
+        "http": "http://proxy.example.com:3128",
+        "https": "http://proxy.example.com:3129",
+        "no_proxy": [".example.com"],
+        "credentials": "block:proxy",
     },
     "sources": {
         "apt": {"docker": APT, "nvidia": {**APT, "key": {"path": "/keys/nvidia.asc"}}, "kubernetes": APT},

@@ -32,7 +32,7 @@ from tests.standins import StandIns, stand_ins
 BASE = profile_data("current")
 # Fields that may hold any text: paths of the controller, which no shell sees, and what goes into kubeadm's file.
 ANY_TEXT = re.compile(
-    r"(\.|^)(key|path|known_hosts|state_dir)$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
+    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
 )
 DANGEROUS = re.compile(r"[\s;|&$`\"'<>()\\\x00-\x1f\x7f\u2028]|^[-~*]")
 

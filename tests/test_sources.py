@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +14,11 @@ from shipway.facts.fact import Fact
 from shipway.host import Host
 from shipway.origins import origins, registry_of
 from shipway.script import Output
-from shipway.steps.sources import FILLED, ManifestsFetched, SourcesReachable, _asked
+from shipway.steps.sources import ManifestsFetched, Source, SourcesReachable, asked
 from tasks.preflight import checks, manifests
 from tests.facts_place import Told
 
-URLS = ("https://a.example/x", "https://b.example/y")
+SOURCES = (Source("https://a.example/x"), Source("https://b.example/y"))
 
 
 def cluster(text: str = "") -> Cluster:
@@ -29,7 +28,7 @@ def cluster(text: str = "") -> Cluster:
 
 def asked_of(text: str, host: str) -> tuple[str, ...]:
     made = cluster(text)
-    return origins(made, made.host(host))
+    return tuple(source.url for source in origins(made, made.host(host)))
 
 
 def test_a_file_of_each_origin_is_asked_for_and_the_registries_too() -> None:
@@ -74,9 +73,9 @@ def test_an_image_names_its_registry(image: str, registry: str) -> None:
 
 async def look(*answers: tuple[int, str]) -> None:
     facts: dict[Fact[Any], Any] = {
-        Says(_asked(url)): Output(status, text, "") for url, (status, text) in zip(URLS, answers, strict=True)
+        Says(asked(source)): Output(status, text, "") for source, (status, text) in zip(SOURCES, answers, strict=True)
     }
-    assert await SourcesReachable(URLS).check(cast("Host", Told(facts))) is None
+    assert await SourcesReachable(SOURCES).check(cast("Host", Told(facts))) is None
 
 
 async def test_any_answer_counts_but_a_refusal() -> None:
@@ -100,17 +99,8 @@ async def test_silence_may_pass_and_is_told_by_its_cause_in_the_same_words_on_ev
 async def test_a_host_without_curl_is_asked_by_a_bare_connection() -> None:
     host = Told({})
     with pytest.raises(Transient, match=r"no answer from https://a\.example/, https://b\.example/"):
-        await SourcesReachable(URLS).check(cast("Host", host))
+        await SourcesReachable(SOURCES).check(cast("Host", host))
     assert "bash" in str(host.asked[-1])
-
-
-def test_the_host_fills_in_what_only_it_knows() -> None:
-    url = "https://m/{os}/dists/{codename}/{arch}/InRelease"
-    words = ["bash", "-c", FILLED.replace("/etc/os-release", "/dev/stdin"), url, "printf", "%s|"]
-    text = 'ID=ubuntu\nVERSION_CODENAME="jammy"\n'
-    said = subprocess.run(words, input=text, capture_output=True, text=True, check=True).stdout
-    assert said.startswith("https://m/ubuntu/dists/jammy/")
-    assert "{" not in said
 
 
 def test_the_control_planes_host_answers_for_the_manifests() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from lab.simulated.files import FileTree
+from lab.simulated.proxies import by_apt
 from lab.simulated.versions import compare, order
 from lab.simulated.world import Offer, Repository, World, fingerprints
 
@@ -127,8 +128,11 @@ class Packages:
 
     def _fetched(self, source: Source) -> tuple[Repository | None, str]:
         host = re.sub(r"^\w+://([^/]+).*", r"\1", source.uri)
-        if not self.world.answers(source.uri):
-            return None, f"Could not connect to {host} - connect (113: No route to host)"
+        through = by_apt(self._files, source.uri)
+        if not self.world.answers(source.uri, through):
+            asks = self.world.is_proxy(through) and not self.world.admits(through)
+            refused = f"407  Proxy Authentication Required {SERVER}"
+            return None, refused if asks else f"Could not connect to {host} - connect (113: No route to host)"
         address = host.partition(":")[0]
         if address.startswith("127."):  # no host serves packages
             return None, f"Could not connect to {host} ({address}). - connect (111: Connection refused)"

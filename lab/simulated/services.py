@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lab.simulated import containerd
+from lab.simulated import containerd, proxies
 from lab.simulated.files import Node
 from lab.simulated.units import Unit, UnitFailed
 
@@ -20,6 +20,7 @@ class Services:
     def __init__(self, host: SimulatedHost) -> None:
         self._host = host
         self.containerd_config: dict[str, Any] = {}
+        self.containerd_environment: dict[str, str] = {}
         self.journal: dict[str, list[str]] = {}
         units = host.units
         units.starting = {"containerd.service": self._start_containerd, "kubelet.service": self._start_kubelet}
@@ -62,6 +63,7 @@ class Services:
                 "Job for containerd.service failed because the control process exited with error code.\n"
                 'See "systemctl status containerd.service" and "journalctl -xeu containerd.service" for details.'
             ) from error
+        self.containerd_environment = proxies.in_files(self._host.files)
         self._host.units.set(unit, "active", "running")
         self._host.files.put("/run/containerd/containerd.sock", _socket())
         self.settle()

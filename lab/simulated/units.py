@@ -29,6 +29,7 @@ class Unit:
     type: str = "notify"
     masked: bool = False
     transient: bool = False
+    drop_ins: tuple[str, ...] = ()  # as systemd has read them
 
     @property
     def load(self) -> str:
@@ -69,7 +70,7 @@ class Units:
         if text:
             unit.fragment = unit.fragment or f"/usr/lib/systemd/system/{unit.name}"
             self._files.put(unit.fragment, Node(text.encode(), changed=0.0))
-        unit.loaded_at = self._now()
+        unit.loaded_at, unit.drop_ins = self._now(), self._drop_ins(unit)
         self.all[unit.name] = unit
         if unit.wanted == "enabled":
             self._files.put(self._wants(unit), link(unit.fragment))
@@ -155,13 +156,13 @@ class Units:
 
     def needs_reload(self, unit: Unit) -> bool:
         """Say whether the unit's file or a drop-in is newer than what systemd has loaded."""
-        dropins = [f"{folder}/{unit.name}.d" for folder in FOLDERS]
-        paths = [
-            unit.fragment,
-            *(posixpath.join(folder, name) for folder in dropins for name in self._files.names(folder) or ()),
-        ]
-        nodes = [self._files.node(path) for path in paths if path]
-        return any(node is not None and node.changed > unit.loaded_at for node in nodes)
+        drop_ins = self._drop_ins(unit)
+        nodes = [self._files.node(path) for path in (unit.fragment, *drop_ins) if path]
+        return drop_ins != unit.drop_ins or any(node is not None and node.changed > unit.loaded_at for node in nodes)
+
+    def _drop_ins(self, unit: Unit) -> tuple[str, ...]:
+        folders = [f"{folder}/{unit.name}.d" for folder in FOLDERS]
+        return tuple(posixpath.join(folder, name) for folder in folders for name in self._files.names(folder) or ())
 
     def reload(self) -> None:
         """Systemctl daemon-reload: take every unit file as it is now, new ones too."""
@@ -173,4 +174,4 @@ class Units:
                 if node is not None and node.kind == "file" and name not in self.all:
                     self.all[name] = Unit(name, fragment=path, wanted="disabled")
         for unit in self.all.values():
-            unit.loaded_at = now
+            unit.loaded_at, unit.drop_ins = now, self._drop_ins(unit)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pysequoia import Cert
 
@@ -138,10 +139,30 @@ class World:
     down: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)  # beginnings of addresses that answer 403
     missing_images: set[str] = field(default_factory=set)
+    proxy: str = ""  # http://NAME:PORT; where there is one, nothing answers on another way
+    proxy_login: str = ""  # USER:PASSWORD that it asks for
 
-    def answers(self, url: str) -> bool:
-        """Say whether the server of an address answers."""
-        return not any(url.startswith(start) for start in self.down)
+    def answers(self, url: str, through: str = "") -> bool:
+        """Say whether the server of an address answers, through a proxy or without one."""
+        way = not self.proxy or (self.is_proxy(through) and self.admits(through))
+        return way and not any(url.startswith(start) for start in self.down)
+
+    def is_proxy(self, through: str) -> bool:
+        """Say whether an address is that of the site's proxy, with or without credentials."""
+        parts = urlsplit(through)
+        return bool(self.proxy) and f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" == self.proxy
+
+    def admits(self, through: str) -> bool:
+        """Say whether the proxy takes the credentials of an address; without a login it takes any."""
+        parts = urlsplit(through)
+        given = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        return not self.proxy_login or given == self.proxy_login
+
+    def connect(self, url: str, through: str) -> int:
+        """Return the proxy's answer to CONNECT; 0 where none was asked for."""
+        if not url.startswith("https:") or not self.is_proxy(through):
+            return 0
+        return 200 if self.admits(through) else 407
 
     def repository(self, uri: str, suite: str) -> Repository | None:
         """Give the repository at an address."""

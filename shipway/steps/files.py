@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.errors import Blocked
@@ -29,7 +29,7 @@ class FileIs:
     together: ClassVar[bool] = True
     name: str
     path: str
-    content: str
+    content: str = field(repr=False)  # it may hold a secret
     mode: str = "644"
     owner: str = "root:root"
 

@@ -69,10 +69,20 @@ class ServiceLoaded:
         if info.load == "not-found":
             raise Blocked(f"{self.unit} is not installed yet", host=on.name)
         changed = max((file.changed for file in files if file), default=0)
-        if info.active == "active" and info.active_since > changed:
+        if info.active == "active" and info.active_since > changed and not info.needs_reload:
             return None
+        if info.needs_reload:
+            return Drift(
+                "its unit or a drop-in of it changed since systemd read them", "systemd has read them, started after"
+            )
         return Drift("started before its configuration changed", "started after")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
-        """Restart it, in a later second than the change, so that the times can be told apart."""
-        await on.do(Command(("sleep", "1")), Command(("systemctl", "restart", self.unit), seconds=180))
+        """Restart it, in a later second than the change, so that the times can be told apart.
+
+        A drop-in that is new to systemd needs its files read anew first, which is asked for only then: it takes the
+        device rights from running GPU containers (nvidia-container-toolkit#48), and so is a service's impact.
+        """
+        info = await on.read(UnitState(f"{self.unit}.service"))
+        reload = [Command(("systemctl", "daemon-reload"))] if info.needs_reload else []
+        await on.do(Command(("sleep", "1")), *reload, Command(("systemctl", "restart", self.unit), seconds=180))

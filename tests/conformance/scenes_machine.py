@@ -5,10 +5,11 @@ from __future__ import annotations
 from shipway.command import File, placed
 from shipway.facts.commands import WATCHED
 from shipway.steps.apt import APT, APT_HELPER
-from shipway.steps.sources import CURL, DIAL, FILLED
+from shipway.steps.sources import ASK, CURL, DIAL
 from tests.conformance.actions import WRITE_SOURCES, befall, command
 from tests.conformance.case import Case, Scene, case, script
 
+CODE = (*CURL[:-1], "%{http_code}")  # what was recorded: the answer alone, without a proxy's
 _STATE = ("stat", "-c", "%a|%U:%G|%F|%n", "--")
 _SHOW = ("env", "TZ=UTC", "systemctl", "show", "-p", "Id,LoadState,ActiveState,SubState,Result", "--")
 _WAITING = "systemd-run --collect --wait --unit=conformance --"
@@ -181,15 +182,15 @@ SOURCES: Scene = (
     case(
         "a key that is refused", "w1", f"{APT_HELPER} download-file {{packages}}/Release.key /tmp/key", reduce="errors"
     ),
-    Case("an address that is refused", "w1", (*CURL, "{packages}/Release")),
+    Case("an address that is refused", "w1", (*CODE, "{packages}/Release")),
     befall("w1", "packages-ok"),
     case(
         "a key that is not there", "w1", f"{APT_HELPER} download-file {{packages}}/nosuch.key /tmp/key", reduce="errors"
     ),
     _update("lists of the good source again", _GOOD, *_STRICT),
     Case("an upgrade of what is new already", "w1", (*APT, "upgrade"), reduce="counts"),
-    Case("an address that the host fills in", "w1", ("bash", "-c", FILLED, "{packages}/Release#{arch}", *CURL)),
-    Case("one that is not there", "w1", ("bash", "-c", FILLED, "{packages}/{os}/{codename}", *CURL)),
+    Case("an address that the host fills in", "w1", ("bash", "-c", ASK, "{packages}/Release#{arch}", "direct", *CODE)),
+    Case("one that is not there", "w1", ("bash", "-c", ASK, "{packages}/{os}/{codename}", "direct", *CODE)),
     befall("w1", "locked"),
     case("apt-get beside another package manager", "w1", "apt-get -y -q install nosuchpackage"),
     _update("lists beside another package manager", _GOOD, *_STRICT),

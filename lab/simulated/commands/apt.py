@@ -9,6 +9,7 @@ from lab.simulated import installs
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.packages import Action, AptFailed, Source, split
+from lab.simulated.proxies import apt_settings, by_apt
 from lab.simulated.versions import compare
 
 _FLAGS = (
@@ -41,6 +42,18 @@ async def apt_get(call: Call) -> int:
     if action in ("remove", "purge"):
         return _remove(call, names)
     return 0 if action in ("clean", "autoclean", "autoremove") else call.warn(f"E: Invalid operation {action}", 100)
+
+
+@program("apt-config")
+async def apt_config(call: Call) -> int:
+    """Show apt's settings about proxies, as a shell's assignments or one a line."""
+    have, action = apt_settings(call.host.files), call.args[0] if call.args else ""
+    if action == "shell":
+        pairs = zip(call.args[1::2], call.args[2::2], strict=False)
+        return call.say("".join(f"{name}='{have[key]}'\n" for name, key in pairs if have.get(key)))
+    if action == "dump":
+        return call.say("".join(f'{key} "{value}";\n' for key, value in have.items()))
+    return call.warn("E: Invalid operation", 100)
 
 
 async def _lock(call: Call, limit: float) -> bool:
@@ -149,7 +162,7 @@ def _simulate(call: Call, plan: Action) -> int:
 def _fetchable(call: Call, name: str) -> bool:
     packages = call.host.packages
     return any(
-        packages.world.answers(repo.uri)
+        packages.world.answers(repo.uri, by_apt(call.host.files, repo.uri))
         for repo in packages.lists.values()
         for offer in repo.offers
         if offer.name == name

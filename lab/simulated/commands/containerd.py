@@ -5,13 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import tomllib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import tomli_w
 
 from lab.simulated import containerd
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
+from lab.simulated.proxies import by_containerd
+from shipway.containerd_config import CERTS
+from shipway.origins import registry_of
+
+if TYPE_CHECKING:
+    from lab.simulated.host import SimulatedHost
 
 _ENGINE = ("containerd.io", "containerd")
 _SOCKET = "/run/containerd/containerd.sock"
@@ -96,12 +104,30 @@ def pull_error(image: str) -> str:
     )
 
 
+def pull_hindered(host: SimulatedHost, image: str) -> str:
+    """Return containerd's words for a registry that it does not reach by the proxy that it has, "" where it does."""
+    world, registry = host.packages.world, registry_of(image)
+    mirrors = tomllib.loads(host.files.text(f"{CERTS}/{registry}/hosts.toml")).get("host", {})
+    urls = [*mirrors, f"https://{registry}/v2/"]
+    ways = [by_containerd(host, url) for url in urls]
+    if any(world.answers(url, through) for url, through in zip(urls, ways, strict=True)):
+        return ""
+    asks = world.is_proxy(ways[-1]) and not world.admits(ways[-1])
+    why = "Proxy Authentication Required" if asks else f"dial tcp: lookup {registry}: i/o timeout"
+    return (
+        f'rpc error: code = Unknown desc = failed to pull and unpack image "{image}": failed to resolve reference '
+        f'"{image}": failed to do request: Head "{urls[-1]}": {why}'
+    )
+
+
 async def pull(call: Call, image: str) -> str:
     """Pull an image; gives the error's text, empty when it is there."""
     if image in call.host.images:
         return ""
     if any(pattern in image for pattern in call.host.packages.world.missing_images):
         return pull_error(image)
+    if why := pull_hindered(call.host, image):
+        return why
     await call.took(1.0)
     call.host.images.add(image)
     return ""

@@ -9,16 +9,15 @@ from urllib.parse import urlsplit
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.packages import SERVER
+from lab.simulated.proxies import by_apt
 
 if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
 
 _FLAGS = "-f -s -S -L -k -I -v -g --fail --silent --show-error --location --insecure --head --retry-connrefused"
-_VALUES = (
-    "-o -w -m -H -X -d -A --max-time --connect-timeout --retry --retry-delay --output --write-out --cacert --cert --key"
-)
-_SAID = {403: "403  Forbidden", 404: "404  Not Found"}  # apt's way to say it
-_CONNECT_FAILED, _HTTP_ERROR, _WRITE_ERROR, _TIMED_OUT = 7, 22, 23, 28
+_VALUES = "-o -w -m -H -X -d -A -x --proxy --max-time --connect-timeout --retry --retry-delay --output --write-out --cacert --cert --key"
+_SAID = {403: "403  Forbidden", 404: "404  Not Found", 407: "407  Proxy Authentication Required"}  # apt's way to say it
+_CONNECT_FAILED, _HTTP_ERROR, _WRITE_ERROR, _TIMED_OUT, _RECEIVE_ERROR = 7, 22, 23, 28, 56
 
 
 @program("curl", needs=("curl",))
@@ -26,15 +25,18 @@ async def curl(call: Call) -> int:
     """Fetch an address of the simulated world, or the health of the simulated API."""
     asked = parse(call.args, flags=_FLAGS, values=_VALUES)
     url = asked.rest[0].partition("#")[0]  # a fragment is never sent
-    code, body, trouble = await _fetched(call, url, float(asked.value("-m", "--max-time", default="60")))
+    environment = dict(call.env)
+    through = asked.value("-x", "--proxy") or environment.get(f"{url.partition(':')[0]}_proxy", "")
+    code, body, trouble = await _fetched(call, url, float(asked.value("-m", "--max-time", default="60")), through)
+    connect = call.host.packages.world.connect(url, through)
     if trouble:
         if not asked.has("-s", "--silent") or asked.has("-S", "--show-error"):
             call.warn(trouble[1])
-        _write_out(call, asked.value("-w", "--write-out"), 0)
+        _write_out(call, asked.value("-w", "--write-out"), 0, connect)
         return trouble[0]
     if code >= 400 and asked.has("-f", "--fail"):
         call.warn(f"curl: (22) The requested URL returned error: {code}")
-        _write_out(call, asked.value("-w", "--write-out"), code)
+        _write_out(call, asked.value("-w", "--write-out"), code, connect)
         return _HTTP_ERROR
     target = asked.value("-o", "--output")
     if not target or target == "-":
@@ -43,18 +45,21 @@ async def curl(call: Call) -> int:
         if not call.host.files.exists(posixpath.dirname(target)):
             return call.warn(f"curl: (23) Failure writing output to destination: {target}", _WRITE_ERROR)
         call.host.files.write(target, body)
-    _write_out(call, asked.value("-w", "--write-out"), code)
+    _write_out(call, asked.value("-w", "--write-out"), code, connect)
     return 0
 
 
-def _write_out(call: Call, shape: str, code: int) -> None:
+def _write_out(call: Call, shape: str, code: int, connect: int) -> None:
     if shape:
         call.say(
-            shape.replace("%{http_code}", f"{code:03d}").replace("%{response_code}", f"{code:03d}").replace("\\n", "\n")
+            shape.replace("%{http_connect}", f"{connect:03d}")
+            .replace("%{http_code}", f"{code:03d}")
+            .replace("%{response_code}", f"{code:03d}")
+            .replace("\\n", "\n")
         )
 
 
-async def _fetched(call: Call, url: str, limit: float) -> tuple[int, bytes, tuple[int, str] | None]:
+async def _fetched(call: Call, url: str, limit: float, through: str = "") -> tuple[int, bytes, tuple[int, str] | None]:
     """Give status and body, or curl's exit status and message."""
     parts = urlsplit(url)
     world = call.host.packages.world
@@ -69,7 +74,10 @@ async def _fetched(call: Call, url: str, limit: float) -> tuple[int, bytes, tupl
             b"",
             (_CONNECT_FAILED, f"curl: (7) Failed to connect to {where} after 0 ms: Couldn't connect to server"),
         )
-    if not world.answers(url):
+    if world.is_proxy(through) and not world.admits(through):
+        told = (_RECEIVE_ERROR, "curl: (56) CONNECT tunnel failed, response 407")
+        return (0, b"", told) if url.startswith("https:") else (407, b"", None)
+    if not world.answers(url, through):
         await call.took(limit)
         message = f"curl: (28) Connection timed out after {int(limit * 1000)} milliseconds"
         return 0, b"", (_TIMED_OUT, message)
@@ -158,10 +166,12 @@ async def ping(call: Call) -> int:
 async def apt_helper(call: Call) -> int:
     """Download a file as apt does."""
     asked = parse(call.args, values="-o -c")
+    if asked.rest[:1] == ["auto-detect-proxy"] and len(asked.rest) > 1:  # no script that finds one is configured
+        return call.say(f"Using proxy '' for URL '{asked.rest[1]}'\n")
     if asked.rest[:1] != ["download-file"] or len(asked.rest) < 3:
         return call.warn("E: Invalid operation", 100)
     url, target = asked.rest[1:3]
-    code, body, trouble = await _fetched(call, url, 30.0)
+    code, body, trouble = await _fetched(call, url, 30.0, by_apt(call.host.files, url))
     if trouble or code >= 400:
         where = urlsplit(url).netloc
         refused = f"Could not connect to {where} ({urlsplit(url).hostname}). - connect (111: Connection refused)"

@@ -8,10 +8,11 @@ from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.network import listening
 from lab.simulated.commands.registry import Call, program, run
+from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
 from shipway.script import WHOLE
-from shipway.steps.sources import DIAL, FILLED
+from shipway.steps.sources import ASK, DIAL
 
 # What shipway.host.operate puts around an operation that has a marker file.
 MARKED = '"$@" && rm -f -- "$0"'
@@ -170,7 +171,8 @@ def _dial(call: Call, name: str, port: str) -> int:
     """Open a connection in bash's way: to a port of a host of the lab, or to a server of the world."""
     reach, world = call.host.link.reach, call.host.packages.world
     there = reach.target(call.host, name)
-    answers = all(world.answers(f"{scheme}://{name}") for scheme in ("http", "https"))
+    proxy = world.proxy == f"http://{name}:{port}"
+    answers = proxy or all(world.answers(f"{scheme}://{name}") for scheme in ("http", "https"))
     if (there is not None and int(port) in listening(there)) if reach.knows(call.host, name) else answers:
         return 0
     call.warn(f"{name}: connect: Connection refused")
@@ -192,9 +194,11 @@ async def _known(call: Call, text: str, rest: list[str]) -> int | None:
         return await timeout(call.like(("timeout", rest[0], *rest[2:]), err=call.out))
     if text == DIAL and len(rest) > 1:
         return _dial(call, *rest[:2])
-    if text == FILLED and rest:
-        system, (url, *words) = call.host.system, rest
+    if text == ASK and len(rest) > 1:
+        system, (url, who, *words) = call.host.system, rest
         for part, value in (("{os}", system.id), ("{codename}", system.codename), ("{arch}", "amd64")):
             url = url.replace(part, value)
-        return await run(call.like((*words, url)))
+        ways = {"direct": "", "apt": by_apt(call.host.files, url), "containerd": by_containerd(call.host, url)}
+        way = ways.get(who, who)
+        return await run(call.like((*words, url), env=(*call.env, ("http_proxy", way), ("https_proxy", way))))
     return None
