@@ -73,7 +73,7 @@ WHOLE: dict[str, Any] = {
         "jump": JUMP,
         "connect_seconds": 20.0,
     },
-    "system": {"packages": ["curl"], "upgrade": True, "ports": [6443]},
+    "system": {"packages": ["curl"], "upgrade": True, "may_remove": ["docker.io"], "ports": [6443]},
     "kubernetes": {
         "version": "1.34.2",
         "pod_network": "10.244.0.0/16",
@@ -110,6 +110,7 @@ WHOLE: dict[str, Any] = {
         "allow": "service",
         "ask": False,
         "hosts_at_once": 1,
+        "delete_emptydir_data": False,
         "disturb": ["te2"],
         "window": {"cron": "0 2 * * 6", "minutes": 120},
     },
