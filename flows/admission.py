@@ -11,6 +11,7 @@ from prefect import State
 
 from shipway.errors import ShipwayError
 from tasks.context import Run
+from tasks.ownership import disagreement, judged
 from tasks.preflight import compared
 from tasks.run_stage import on
 from tasks.stage_result import StageResult, reported
@@ -31,12 +32,15 @@ class Admission:
         self._verdicts = {name: together.create_task(self._verdict(name)) for name in names}
         self._busy: asyncio.Task[None] | None = None
         self._lease: asyncio.Task[ShipwayError | None] | None = None
+        self._owned: asyncio.Task[bool] | None = None
 
     async def of(self, name: str) -> State[Any] | None:
         """Give the preflight's state of a host that may be changed, else None.
 
         No host is changed where the control plane's own host is refused: there would be nothing to join.
         """
+        if await self._contradicted(name):
+            return None
         control = self._verdicts.get(self._run.control.name)
         if control is not None and await control is None:
             return None
@@ -51,6 +55,32 @@ class Admission:
             return None
         self._run.admitted.add(name)
         return state
+
+    async def _contradicted(self, name: str) -> bool:
+        """Say whether the file contradicts the hosts, asked for once and of all: then no host at all is changed.
+
+        One that answers only after the grace is judged again, with what was seen of the others.
+        """
+        if self._owned is None:
+            self._owned = asyncio.create_task(self._disagreeing())
+        if await self._owned:
+            return True
+        await self._looks[name]
+        late = tuple(fault for fault in judged(self._run) if fault.host == name)
+        if late:
+            self._run.results.append(StageResult(name, "preflight", "failed", errors=late))
+        return bool(late)
+
+    async def _disagreeing(self) -> bool:
+        """Wait for the looks within the grace, and tell each contradiction once."""
+        await asyncio.wait(self._looks.values(), timeout=max(0.0, self._until - time.monotonic()))
+        try:
+            faults = await disagreement(self._run)
+        except ShipwayError as error:
+            faults = [reported(error.at(host=self._run.control.name, step="whose the hosts are"))]
+        for fault in faults:
+            self._run.results.append(StageResult(fault.host, "preflight", "failed", errors=(fault,)))
+        return bool(faults)
 
     async def _alone(self) -> ShipwayError | None:
         """Hold the cluster, asked for once; give what keeps from it."""

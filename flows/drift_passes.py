@@ -17,6 +17,7 @@ from tasks.drift_parts import cluster_parts, host_parts
 from tasks.drift_permission import Permission, judged, permission_now, permission_on, repairable
 from tasks.drift_report import findings_of
 from tasks.findings import Finding, counted
+from tasks.ownership import disagreement, refusal
 from tasks.run_stage import on
 from tasks.workloads import find_busy, new_lease, still_alone
 
@@ -30,7 +31,10 @@ TREND = 48
 
 
 async def look(run: Run) -> None:
-    """Look at every host, one task each, then at the cluster."""
+    """Look at every host, one task each, then at the cluster.
+
+    Raises Refused where the file contradicts the hosts: a look by it would tell of another cluster, a repair change it.
+    """
     gate = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def one(name: str) -> None:
@@ -42,6 +46,12 @@ async def look(run: Run) -> None:
     async with asyncio.TaskGroup() as together:
         for host in run.hosts:
             together.create_task(one(host.name))
+    try:
+        faults = await disagreement(run)
+    except ShipwayError as error:
+        faults, run.unowned = [], error  # the hosts' own drift is told all the same; nothing is repaired
+    if faults:
+        raise refusal(faults)
     run.across = between(list(run.surveys.values()))
     await on("look_at_cluster", CLUSTER)
 

@@ -83,6 +83,9 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     """Repair under the cluster's lease, as far as is allowed now and approved."""
     run.allow = allow
     await find_busy(run)
+    if run.unowned is not None:
+        kept(run, path, f"whose the hosts are cannot be told: {run.unowned.message}")
+        return
     error = await lease(run)
     if isinstance(error, Refused):
         raise error

@@ -9,8 +9,10 @@ from prefect import State, flow
 from flows.running import Manner, running, verdict
 from flows.verify_gpus import verify_gpus
 from tasks.context import CLUSTER
+from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
+from tasks.stage_result import StageResult
 
 
 @flow(name="verify-cluster", persist_result=False)
@@ -23,9 +25,12 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None) -> S
     """
     async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True)) as run:
         seen = await asyncio.gather(*(on("preflight", host.name) for host in run.hosts))
-        run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
-        await on("control_plane_ready", CLUSTER)
-        run.ready |= {host.name for host in run.hosts if (found := run.surveys.get(host.name)) and found.joined}
+        faults = await disagreement(run)
+        run.results += [StageResult(fault.host, "preflight", "failed", errors=(fault,)) for fault in faults]
+        if not faults:  # else the test pods would be of another cluster than the file's
+            run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
+            await on("control_plane_ready", CLUSTER)
+            run.ready |= {host.name for host in run.hosts if (found := run.surveys.get(host.name)) and found.joined}
         if run.ready:
             await verify_gpus(run.cluster.name, return_state=True)
     return verdict(run)

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from shipway.errors import Blocked
+from shipway.errors import Blocked, Refused
+from shipway.ownership.evidence import authorities
 
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
 HTTPS_PORT = 443
@@ -128,5 +129,28 @@ def save_secret(path: Path, text: str) -> None:
 
 
 def save_kubeconfig(path: Path, text: str) -> None:
-    """Put an administrator's kubeconfig where kubectl finds it (KUBECONFIG=path), as `save_secret` does."""
-    save_secret(path.expanduser(), text)
+    """Put an administrator's kubeconfig where kubectl finds it (KUBECONFIG=path), as `save_secret` does.
+
+    Raises Refused (SHW-320) where a kubeconfig of another authority is there: it may be the only one of its cluster.
+    """
+    path = path.expanduser()
+    kept, new = kept_authorities(path), authorities(parse_admin_conf(text).ca)
+    if kept is not None and not kept & new:
+        message = f"{path} is the kubeconfig of another cluster, and is never overwritten"
+        fix = "Give one of the two another `name` or `state_dir` in its file, or move that kubeconfig away yourself."
+        raise Refused(message, code="SHW-320", fix=fix)
+    save_secret(path, text)
+
+
+def kept_authorities(path: Path) -> frozenset[str] | None:
+    """Return the authorities of a kubeconfig on this machine: None where there is no file, none for an unusable one."""
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
+    try:
+        return authorities(parse_admin_conf(text).ca)
+    except Blocked:
+        return frozenset()

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 
 from shipway.facts.commands import NOT_ENDED, Says, Watched
-from shipway.facts.files import FileState, FileText
+from shipway.facts.files import FileText
 from shipway.host import Host
+from shipway.ownership.evidence import Evidence, evidence
 from shipway.script import Output
 
 # PCI vendor 0x10de is NVIDIA; class 0x0300 is a VGA and 0x0302 a 3D controller (PCI ID database).
@@ -33,7 +34,8 @@ class Survey:
     """What was seen on a host; `skew` is its clock minus ours in seconds, `cards` what PCI shows.
 
     `product_uuid` is empty in a container, which shows the machine's; `macs` are of the interfaces with hardware and an
-    IPv4 address that is not link-local; `notices` are what a preflight heard (shipway.notices).
+    IPv4 address that is not link-local; `notices` are what a preflight heard (shipway.notices);
+    `evidence` is what tells whose the host is, and `joined` follows from it.
     """
 
     host: str
@@ -47,6 +49,7 @@ class Survey:
     skew: float
     macs: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 def cards_of(vendors: str, classes: str) -> int:
@@ -78,17 +81,18 @@ async def survey(on: Host) -> Survey:
     asked = time.time()
     (
         (vendors, classes, driver, toolkit),
-        (machine, product, credentials, clock),
+        (machine, product, clock),
         (addresses, macs, hardware, container),
+        owned,
     ) = await asyncio.gather(
         on.read(PCI, PCI_CLASSES, DRIVER, TOOLKIT),
         on.read(
             FileText("/etc/machine-id"),
             FileText("/sys/class/dmi/id/product_uuid"),
-            FileState("/etc/kubernetes/kubelet.conf"),
             CLOCK,
         ),
         on.read(ADDRESSES, MACS, HARDWARE, CONTAINER),
+        evidence(on),
     )
     now = time.time()
     try:
@@ -98,7 +102,7 @@ async def survey(on: Host) -> Survey:
         skew = 0.0
     return Survey(
         host=on.name,
-        joined=credentials is not None,
+        joined=owned.joined,
         cards=cards_of(vendors.stdout, classes.stdout),
         driver_cards=len(uuids(driver.stdout)) if driver.ok else 0,
         driver_said=_said(driver),
@@ -107,6 +111,7 @@ async def survey(on: Host) -> Survey:
         product_uuid="" if container else (product or "").strip(),
         skew=skew,
         macs=macs_of(addresses.stdout, macs.stdout, hardware.stdout),
+        evidence=owned,
     )
 
 

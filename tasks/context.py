@@ -24,6 +24,7 @@ from shipway.gpu_proof import Proof
 from shipway.host import Host
 from shipway.kube import Kube
 from shipway.kube_access import ADMIN_CONF
+from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
 from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
@@ -94,6 +95,8 @@ class Run:
         self.started = time.monotonic()
         self.results: list[StageResult] = []
         self.surveys: dict[str, Survey] = {}
+        self.elsewhere: tuple[Evidence, ...] = ()  # of hosts that the run is not about
+        self.unowned: ShipwayError | None = None  # what keeps from telling whose the hosts are
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []
         self.admitted: set[str] = set()

@@ -97,11 +97,15 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:
-    """Bring a host to what the stage's steps want; on one that has joined nothing that may end its pods is done."""
+    """Bring a host to what the stage's steps want; on one that has joined nothing that may end its pods is done.
+
+    One of which nobody knows whether it has joined is treated as if it had.
+    """
     session = run.session(host)
     session.forget()
     survey = run.surveys.get(host)
-    allow = min(run.allowed(host), Impact.SERVICE) if survey and survey.joined else run.allowed(host)
+    bare = survey is not None and not survey.joined
+    allow = run.allowed(host) if bare else min(run.allowed(host), Impact.SERVICE)
     return await _brought(run, stage, session, module.steps(run.cluster, run.cluster.host(host)), allow)
 
 

@@ -22,12 +22,12 @@ from shipway.cluster import Cluster
 from shipway.errors import ShipwayError
 from shipway.facts.commands import WATCHED
 from shipway.host import Host
+from shipway.ownership.evidence import STARTED
 from shipway.script import READER
 from shipway.secret_place import block_of, keep
 from shipway.solver_files import secret_places
 from shipway.ssh import Pool
 from shipway.step import Drift
-from shipway.steps.init import STARTED
 from shipway.steps.sources import ASK, CURL
 from tasks import (
     container_runtime,

@@ -19,14 +19,15 @@ from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.host import Command, Host
 from shipway.notices import PLAIN, REAL, noticed, only_stubs
 from shipway.notices import STUB as STUBS
+from shipway.ownership.evidence import CLIENT
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.containerd import DEFAULT, ContainerdConfigured, OneContainerd
 from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
 from shipway.steps.health import KUBELET_CONFIG as CONFIG
-from shipway.steps.init import reset
 from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
+from shipway.steps.reset import reset
 from shipway.steps.resolver import ResolverReal
 from shipway.steps.system import CLOUD_INIT, CloudInitDone
 from shipway.survey import DRIVER
@@ -84,7 +85,8 @@ async def test_a_reset_takes_the_pod_networks_interfaces_and_chains_along() -> N
     }
     host = Told(facts)
     await reset(cast("Host", host))
-    assert host.done[0] == "kubeadm-reset: kubeadm reset -f"
+    assert host.done[0].startswith("kubeadm-reset: sh -c ")
+    assert host.done[0].endswith(f" 1 {CLIENT} kubeadm reset -f")
     assert "/etc/cni/net.d/10-calico.conflist" in host.done[1]
     assert "keep" not in host.done[1]  # a package's mark is the package's
     assert host.done[2:] == [

@@ -25,8 +25,9 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host import Command
 from shipway.kube import Kube
+from shipway.ownership.evidence import ADMIN
 from shipway.step import Impact
-from shipway.steps.init import ADMIN, UserHasKubeconfig
+from shipway.steps.init import UserHasKubeconfig
 from tests.simulated_place import PREPARATION, Place, failed, outcomes, simulated_place
 
 AT_ONCE = Options(hosts=2, scale=0.0, cluster={"ssh": {"connect_seconds": 1.0}})

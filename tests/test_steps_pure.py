@@ -16,8 +16,9 @@ from cryptography.x509.oid import NameOID
 from pysequoia import Tsk
 
 from shipway.kubeadm import ca_hash
+from shipway.ownership.evidence import certificates_of, static_pods
 from shipway.signing_key import SigningKey, read_key
-from shipway.steps.init import Seen, certificates_of, decide, static_pods
+from shipway.steps.init import Seen, decide
 from shipway.steps.packages import offers, version_matches
 from shipway.survey import cards_of, uuids
 
@@ -36,12 +37,18 @@ BARE = {
     [
         ({}, "bare"),
         ({"started_by": "te"}, "bare"),
-        ({"certificates": True}, "resettable"),
+        ({"certificates": True}, "foreign"),
         ({"manifests": True, "certificates": True, "started_by": "te"}, "resettable"),
-        ({"admin": True, "manifests": True, "certificates": True}, "resettable"),
-        ({"etcd_data": True, "certificates": True, "started_by": "te"}, "resumable"),
-        ({"admin": True, "etcd_data": True, "certificates": True, "ready": True, "started_by": "te"}, "resumable"),
-        ({"etcd_data": True, "certificates": False, "started_by": "te"}, "foreign"),
+        ({"admin": True, "manifests": True, "certificates": True}, "foreign"),
+        ({"manifests": True, "certificates": True, "started_by": "another"}, "foreign"),
+        ({"manifests": True, "certificates": True, "started_by": "te", "client": True}, "foreign"),
+        ({"manifests": True, "complete": True, "started_by": "te", "client": True}, "resumable"),
+        ({"manifests": True, "complete": True, "started_by": "te", "running": True}, "resumable"),
+        ({"complete": True, "certificates": True, "running": True}, "foreign"),
+        ({"client": True}, "foreign"),
+        ({"etcd_data": True, "complete": True, "started_by": "te"}, "resumable"),
+        ({"admin": True, "etcd_data": True, "complete": True, "ready": True, "started_by": "te"}, "resumable"),
+        ({"etcd_data": True, "certificates": True, "started_by": "te"}, "foreign"),
         ({"etcd_data": True, "certificates": True, "started_by": "another"}, "foreign"),
         ({"etcd_data": True}, "foreign"),
         ({"admin": True, "etcd_data": True, "certificates": True, "ready": True}, "initialised"),

@@ -39,6 +39,8 @@ class ClusterLink:
         self.faults = ApiFaults()
         self.views: dict[str, NodeView] = {}  # by host name
         self.born: list[str] = []  # the CA hash of every cluster that an init brought up: two mean initialised twice
+        self.signing = True  # whether kube-controller-manager approves and signs the requests of joining kubelets
+        self.requests: list[tuple[str, str]] = []  # certificate requests that wait, and the token's public half of each
         self._initialised = False
         self._api: tuple[str, int] | None = None  # where it is served, while it is
         self._listening = asyncio.Lock()

@@ -130,6 +130,10 @@ def _image_missing(host: SimulatedHost, values: Values) -> None:
     host.packages.world.missing_images.add(values["image"])
 
 
+def _signing(host: SimulatedHost, values: Values) -> None:
+    host.link.signing = values["is"] == "on"
+
+
 DRIFTS: dict[str, Callable[[SimulatedHost, Values], None]] = {
     "swap-on": _swap_on,
     "swap-off": _swap_off,
@@ -157,6 +161,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, Values], None]] = {
     "source-refused": _source_refused,
     "source-up": _source_up,
     "image-missing": _image_missing,
+    "csr-signing": _signing,
 }
 
 

@@ -12,6 +12,7 @@ from lab.simulated.kube.pki import Authority, kubeconfig
 from lab.simulated.kubeadm_config import Asked
 
 PKI, ETC = "/etc/kubernetes/pki", "/etc/kubernetes"
+CLIENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 _SIGNED = ("apiserver", "apiserver-kubelet-client", "front-proxy-ca", "front-proxy-client")
 _ETCD = ("etcd/ca", "etcd/server", "etcd/peer", "etcd/healthcheck-client", "apiserver-etcd-client")
 
@@ -60,6 +61,21 @@ def write_kubeconfig(files: FileTree, authority: Authority, name: str, asked: As
     files.write(f"{ETC}/{name}.conf", text.encode(), mode=0o600)
 
 
+def write_client(files: FileTree, authority: Authority, node: str, server: str) -> None:
+    """Write what a kubelet has once its request was signed: its certificate, and a kubelet.conf that names the file."""
+    pair = authority.client(f"system:node:{node}", ("system:nodes",))
+    files.make_directory(CLIENT.rsplit("/", 1)[0])
+    files.write(CLIENT, pair.certificate + pair.key, mode=0o600)
+    point_at_client(files, authority, server)
+
+
+def point_at_client(files: FileTree, authority: Authority, server: str) -> None:
+    """Write kubelet.conf as a kubelet does when it begins to ask for a certificate: it names the file before it is."""
+    text = yaml.safe_load(kubeconfig(server, authority.certificate, "default-cluster", "default-auth", "none"))
+    text["users"] = [{"name": "default-auth", "user": {"client-certificate": CLIENT, "client-key": CLIENT}}]
+    files.write(f"{ETC}/kubelet.conf", yaml.safe_dump(text).encode(), mode=0o600)
+
+
 def write_kubelet(files: FileTree, asked: Asked, kubelet: dict[str, Any]) -> None:
     """Write the kubelet's environment file and configuration."""
     files.make_directory("/var/lib/kubelet")
@@ -82,11 +98,25 @@ def write_kubelet(files: FileTree, asked: Asked, kubelet: dict[str, Any]) -> Non
 def write_manifest(files: FileTree, part: str, asked: Asked) -> None:
     """Write a static pod of the control plane."""
     image = next(image for image in asked.images() if f"/{part}:" in image)
+    arguments = {
+        "etcd": {"data-dir": "/var/lib/etcd", "advertise-client-urls": f"https://{asked.address}:2379"},
+        "kube-apiserver": {
+            "advertise-address": asked.address,
+            "secure-port": str(asked.port),
+            "service-cluster-ip-range": asked.service_network,
+        },
+        "kube-controller-manager": {
+            **({"cluster-cidr": asked.pod_network} if asked.pod_network else {}),
+            "cluster-name": asked.cluster_name,
+            "service-cluster-ip-range": asked.service_network,
+        },
+    }.get(part, {})
+    command = [part, *(f"--{name}={value}" for name, value in arguments.items())]
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": part, "namespace": "kube-system", "labels": {"component": part, "tier": "control-plane"}},
-        "spec": {"hostNetwork": True, "containers": [{"name": part, "image": image, "command": [part]}]},
+        "spec": {"hostNetwork": True, "containers": [{"name": part, "image": image, "command": command}]},
     }
     files.make_directory(f"{ETC}/manifests")
     files.write(f"{ETC}/manifests/{part}.yaml", yaml.safe_dump(pod).encode(), mode=0o600)

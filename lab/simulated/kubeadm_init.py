@@ -105,6 +105,10 @@ async def _control_plane(call: Call, asked: Asked) -> bool:
             call.warn(texts.could_not(asked.minor))
             call.warn(TRACE)
             return False
+    cluster = call.host.link.cluster
+    if cluster is not None:  # what kubeadm gave it in kubelet.conf, the kubelet keeps in a file of its own
+        server = f"https://{asked.endpoint or f'{asked.address}:{asked.port}'}"
+        files.write_client(call.host.files, cluster.authority, asked.node_name, server)
     await call.took(_ETCD)
     files.write_etcd_data(call.host.files)
     await call.took(_SERVER)

@@ -115,8 +115,12 @@ async def _registered(call: Call, asked: Asked, cluster: PreparedCluster) -> Non
     if not call.host.services.kubelet_up or link.api_of(call.host, asked.server) is None:
         await call.took(40)
         raise _Ended(_TIMED_OUT)
+    if not link.signing:
+        files.point_at_client(tree, cluster.authority, f"https://{asked.server}")
+        link.requests.append((f"csr-{len(link.requests):05x}", asked.token.partition(".")[0]))
+        await call.took(40)
+        raise _Ended(_TIMED_OUT)
+    files.write_client(tree, cluster.authority, asked.node_name, f"https://{asked.server}")
     await link.join(call.host, asked)
-    text = cluster.kubelet_kubeconfig(asked.node_name, f"https://{asked.server}")
-    tree.write(f"{files.ETC}/kubelet.conf", text.encode(), mode=0o600)
     tree.remove(f"{files.ETC}/bootstrap-kubelet.conf")
     call.host.changed()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ApiUnavailable, Blocked, Permanent, Refused
+from shipway.errors import ApiUnavailable, Blocked, Permanent, Refused, Transient
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
@@ -17,18 +16,22 @@ from shipway.facts.services import UnitState
 from shipway.foreign_numbers import whole
 from shipway.host import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, init_documents
+from shipway.ownership.evidence import (
+    ADMIN,
+    CLIENT,
+    ETCD,
+    MANIFESTS,
+    PKI,
+    PODS,
+    STARTED,
+    certificates_of,
+    running_pods,
+    static_pods,
+)
 from shipway.step import Drift, Impact
 from shipway.steps.evidence import collected
-from shipway.steps.leftovers import clean
+from shipway.steps.reset import reset
 
-ADMIN = "/etc/kubernetes/admin.conf"
-CNI = "/etc/cni/net.d"
-STARTED = "/var/lib/shipway/init-started"
-MANIFESTS = "/etc/kubernetes/manifests"
-PKI = "/etc/kubernetes/pki"
-# The static pods that kubeadm writes (its constants, GetStaticPodFilepath). Nothing else in that folder tells of an
-# init or a join: the kubelet's package ships .kubelet-keep, and people put static pods of their own (kube-vip) there.
-STATIC_PODS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
 State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign", "at work"]
 OPERATION = "kubeadm-init"
 _PASSWD_FIELDS = 7  # passwd(5)
@@ -45,35 +48,32 @@ class Seen:
     ready: bool
     started_by: str | None
     at_work: bool = False
-
-
-def static_pods(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the names in /etc/kubernetes/manifests that only kubeadm can have written."""
-    return tuple(name for name in names if name in STATIC_PODS)
-
-
-def certificates_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the names in /etc/kubernetes/pki that hold certificates or keys: a folder or a mark is none."""
-    return tuple(name for name in names if name.endswith((".crt", ".key", ".pub")) and not name.startswith("."))
+    complete: bool = False  # every certificate that a control plane needs
+    client: bool = False  # the kubelet has a client certificate
+    running: bool = False  # pods run
 
 
 def decide(seen: Seen, cluster: str) -> State:
-    """Give the state: only `bare`, `resumable` and `resettable` may be acted on.
+    """Return the state: only `bare`, `resumable` and `resettable` may be acted on.
 
-    `resumable`: our own init broke off and etcd may hold data: kubeadm's phases reuse what is there and are run again.
-    `resettable`: something was begun and no etcd data exists, so a reset loses nothing (kubeadm#2353).
-    `down`: an initialised control plane that does not answer; `foreign`: etcd data of something unknown.
-    `at work`: the init of an interrupted run goes on by itself, so what is there is half written: wait, look again.
+    `resumable`: our own init broke off, and etcd may hold data or the kubelet has run: kubeadm's phases reuse what is
+    there and are run again. `resettable`: our own init broke off before anything ran, so a reset loses nothing
+    (kubeadm#2353). `down`: an initialised control plane that does not answer; `foreign`: something that no init of ours
+    left, or that has run: a reset is not for us to decide. `at work`: the init of an interrupted run goes on by itself,
+    so what is there is half written: wait, look again.
     """
     if seen.at_work:
         return "at work"
-    if seen.started_by is not None and seen.etcd_data:
-        return "resumable" if seen.started_by == cluster and seen.certificates else "foreign"
+    begun = seen.admin or seen.manifests or seen.certificates
+    ran = seen.etcd_data or seen.client or seen.running
+    if seen.started_by is not None and (ran or begun):
+        ours = seen.started_by == cluster
+        if ran:
+            return "resumable" if ours and seen.complete else "foreign"
+        return "resettable" if ours else "foreign"
     if seen.admin and seen.etcd_data:
         return "initialised" if seen.ready else "down"
-    if seen.etcd_data:
-        return "foreign"
-    return "resettable" if seen.admin or seen.manifests or seen.certificates else "bare"
+    return "foreign" if ran or begun else "bare"
 
 
 @dataclass(frozen=True)
@@ -89,42 +89,54 @@ class ControlPlaneInitialised:
 
     async def _look(self, on: Host) -> Seen:
         local = f"https://127.0.0.1:{self.cluster.kubernetes.api_port}/readyz"
-        (admin, started, installed), (manifests, etcd, certificates), (ready, unit) = await asyncio.gather(
+        (
+            (admin, started, installed),
+            (manifests, etcd, certificates),
+            (ready, unit),
+            (client, pods),
+        ) = await asyncio.gather(
             on.read(FileState(ADMIN), FileText(STARTED), Package("kubeadm")),
-            on.read(Listing(MANIFESTS), Listing("/var/lib/etcd/member"), Listing(PKI)),
+            on.read(Listing(MANIFESTS), Listing(ETCD), Listing(PKI)),
             on.read(Says(("curl", "-sk", "--max-time", "8", local)), UnitState(f"shipway-{OPERATION}.service")),
+            on.read(FileState(CLIENT), PODS),
         )
         if installed is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
-        complete = {"ca.crt", "ca.key", "sa.key", "sa.pub", "etcd"} <= set(certificates)
         return Seen(
             admin=admin is not None,
             etcd_data=bool(etcd),
             manifests=bool(static_pods(manifests)),
-            certificates=complete if etcd else bool(certificates_of(certificates)),
+            certificates=bool(certificates_of(certificates)),
             ready=ready.stdout.strip() == "ok",
             started_by=started.strip() if started is not None else None,
             at_work=unit.active in AT_WORK,
+            complete={"ca.crt", "ca.key", "sa.key", "sa.pub", "etcd"} <= set(certificates),
+            client=client is not None,
+            running=running_pods(pods, on.name),
         )
 
     async def check(self, on: Host) -> Drift | None:
         """Tell the state; refuse what a person must decide."""
-        state = decide(await self._look(on), self.cluster.name)
+        seen = await self._look(on)
+        state = decide(seen, self.cluster.name)
         if state == "initialised":
             return None
         if state == "down":
             raise ApiUnavailable("the control plane is initialised, but its API is not ready", host=on.name)
-        if state == "foreign" and not self.reset:
-            message = "etcd data is there that no interrupted run of this cluster made; it is never deleted unasked"
-            fix = f"If it may be lost, run again with `--reset {on.name}`; else restore that cluster."
-            raise Refused(message, host=on.name, code="SHW-101", fix=fix)
+        if state == "foreign" and not (self.reset and _may_be_reset(seen)):
+            raise self._refusal(seen, on.name)
         return Drift(f"{state} host", "initialised, API ready")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the state is looked at anew
         """Initialise, or go on with an initialisation that broke off; one still at work is waited for first."""
         await on.settled(OPERATION, "kubeadm-reset", seconds=self.cluster.kubernetes.init_seconds)
-        state = decide(await self._look(on), self.cluster.name)
-        if state == "resettable" or (state == "foreign" and self.reset):
+        seen = await self._look(on)
+        state = decide(seen, self.cluster.name)
+        if state in ("initialised", "down", "at work"):
+            raise Transient("the host has another state than a moment ago, so look again", host=on.name, code="SHW-205")
+        if state == "foreign" and not self.reset:
+            raise self._refusal(seen, on.name)
+        if state in ("resettable", "foreign"):
             await reset(on)
         config = f"{OPERATIONS}/kubeadm-init.yaml"
         await on.write(config, as_yaml(init_documents(self.cluster, self.host)).encode(), mode="600")
@@ -138,6 +150,26 @@ class ControlPlaneInitialised:
             raise await collected(on, "kubeadm init", output)
         await on.do(Command(("rm", "-f", config)))
 
+    def _refusal(self, seen: Seen, host: str) -> Refused:
+        """Name what is there that is never deleted unasked."""
+        signs = {
+            "etcd data": seen.etcd_data,
+            "running pods": seen.running,
+            "a client certificate of a kubelet": seen.client,
+            "admin.conf": seen.admin,
+            "static pods of a control plane": seen.manifests,
+            "certificates": seen.certificates,
+        }
+        there = ", ".join(name for name, is_there in signs.items() if is_there)
+        message = f"{there}: no interrupted run of this cluster left that, so it is never deleted unasked"
+        if _may_be_reset(seen):
+            fix = f"If it may be lost, run again with `--reset {host}`; else restore that cluster."
+            return Refused(message, host=host, code="SHW-101", fix=fix)
+        fix = (
+            f"See what it belongs to: `sudo grep server: /etc/kubernetes/*.conf` on {host}. Nothing is reset beside it."
+        )
+        return Refused(message, host=host, code="SHW-325", fix=fix)
+
     async def _ignored(self, on: Host) -> list[str]:
         """Name the preflight errors that an interrupted init of our own must give: its files and ports are in use."""
         manifests = static_pods(await on.read(Listing(MANIFESTS)))
@@ -146,13 +178,9 @@ class ControlPlaneInitialised:
         return [*names, *(f"Port-{port}" for port in ports), "DirAvailable--var-lib-etcd"]
 
 
-async def reset(on: Host) -> None:
-    """Undo kubeadm's work on a host; CNI files are removed but their folder stays (containerd watches it)."""
-    await on.succeed("kubeadm-reset", ("kubeadm", "reset", "-f"), seconds=300)
-    # A dot file there is a package's mark (kubernetes-cni's .kubernetes-cni-keep), no configuration of a network.
-    files = [f"{CNI}/{name}" for name in await on.read(Listing(CNI)) if not name.startswith(".")]
-    await on.do(Command(("rm", "-rf", "--", STARTED, *files)))
-    await clean(on)
+def _may_be_reset(seen: Seen) -> bool:
+    """Say whether a typed consent is enough: where pods run, or a kubelet has joined, it never is."""
+    return not (seen.running or seen.client)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from dataclasses import dataclass
@@ -9,20 +10,22 @@ from typing import ClassVar
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ApiUnavailable, Blocked, ShipwayError, Transient
+from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Transient
 from shipway.facts.commands import Says
-from shipway.facts.files import FileState, FileText, Listing
+from shipway.facts.files import FileText, Listing
 from shipway.facts.packages import Package
 from shipway.host import OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, ca_hash, join_documents
+from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT, PKI, Evidence, authorities, certificates_of, evidence
+from shipway.redact import tail
 from shipway.step import Drift, Impact
 from shipway.steps.evidence import collected
-from shipway.steps.init import ADMIN, MANIFESTS, PKI, certificates_of, reset, static_pods
+from shipway.steps.reset import OF_NO_WORKER, reset
 
-KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
 TOKEN_MINUTES = 15
 # Kubernetes documentation, "Authenticating with Bootstrap Tokens"; the first half becomes a word of a command.
 _TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
+BOOTSTRAPPER, NONE = "system:bootstrap:", "<none>"  # the user that a join asks as; kubectl's word for no condition
 PURPOSE = "join of "  # how each of our tokens is described, with the host's name after it
 
 
@@ -38,29 +41,66 @@ class NodeJoined:
     name: str = "the node has joined"
 
     async def check(self, on: Host) -> Drift | None:
-        """A kubelet.conf and the cluster's own CA are there; another cluster's CA is refused."""
-        credentials, ca, installed = await on.read(
-            FileState(KUBELET_CONF), FileText("/etc/kubernetes/pki/ca.crt"), Package("kubeadm")
-        )
+        """Compare all evidence with the control plane's; what is of another cluster, or has lost a part, is refused."""
+        seen, installed = await asyncio.gather(evidence(on), on.read(Package("kubeadm")))
         if installed is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
-        if credentials is None:
-            return Drift("not joined" if ca is None else "a join broke off", "joined")
-        ours = await self.control.read(FileText("/etc/kubernetes/pki/ca.crt"))
-        if ours is not None and ca is not None and ca.strip() != ours.strip():
-            message = "the host is a node of another cluster (its CA differs)"
-            fix = f"Drain and remove it there, then run `kubeadm reset` on {on.name}: it is never done unasked."
-            raise ShipwayError(message, host=on.name, code="SHW-309", fix=fix)
+        if seen.standing in ("nothing", "begun"):
+            return Drift("not joined", "joined")
+        await self._ours(seen, on.name)
+        if seen.standing == "join broke off":
+            return Drift("a join broke off before the kubelet had a client certificate", "joined")
+        if not seen.kubelet_conf:
+            raise self._lost(seen, on.name)
         return None
+
+    async def _ours(self, seen: Evidence, host: str) -> None:
+        """Let a host pass that shows this cluster's authority, its own name, no control plane. Raises Refused."""
+        if seen.standing == "control plane":
+            message = f"the host runs a control plane, of {seen.whose}: it is no worker"
+            fix = (
+                "Write `roles: [control_plane]` at it in the file of its cluster: it is never taken out of one unasked."
+            )
+            raise Refused(message, host=host, code="SHW-317", fix=fix)
+        ca = await self.control.read(FileText(AUTHORITY))
+        ours = authorities(ca or "")
+        if ours and seen.authorities and not seen.authorities & ours:
+            message = f"the host is a node of another cluster (its CA differs): of {seen.whose}"
+            fix = f"Name {host} in the file of its own cluster, and not in this one: it is never taken out unasked."
+            raise Refused(message, host=host, code="SHW-309", fix=fix)
+        if seen.joined and seen.node and seen.node != self.host.name:
+            message = f"the host is the node {seen.node}, and the file calls it {self.host.name}"
+            fix = f"Write `name: {seen.node}` at this host: a joined host keeps its name."
+            raise Refused(message, host=host, code="SHW-321", fix=fix)
+
+    def _lost(self, seen: Evidence, host: str) -> Refused:
+        """Say how a node whose kubelet.conf is gone gets it back; its pods go on running meanwhile."""
+        there = [
+            *(["its client certificate"] if seen.certificate else []),
+            *([f"running pods ({', '.join(seen.pods[:5]) or 'unnamed'})"] if seen.running else []),
+        ]
+        message = f"kubelet.conf is lost, and the host is a node: there are {' and '.join(there)}"
+        node, old = seen.node or self.host.name, self.cluster.kubernetes.minor < (1, 22)
+        make = f"kubeadm {'alpha ' if old else ''}kubeconfig user --org system:nodes --client-name system:node:{node}"
+        fix = (
+            f"Its pods need no restart. On {self.control.name}: `sudo {make}` prints a new one; put it into "
+            f"/etc/kubernetes/kubelet.conf on {host} (mode 600), then `sudo systemctl restart kubelet` there and run "
+            "again."
+        )
+        return Refused(message, host=host, code="SHW-323", fix=fix)
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
         """Make a token, join, delete the token; a join of an interrupted run that is still at work is waited for."""
         await on.settled("kubeadm-join", "kubeadm-reset", seconds=self.cluster.kubernetes.join_seconds)
         await self._reachable(on)
-        begun, manifests, pki = await on.read(Listing("/etc/kubernetes"), Listing(MANIFESTS), Listing(PKI))
-        if static_pods(manifests) or certificates_of(pki) or "bootstrap-kubelet.conf" in begun:
-            await reset(on)  # a join that broke off before its kubelet had credentials: no pod ever ran here
-        ca = await self.control.read(FileText("/etc/kubernetes/pki/ca.crt"))
+        seen, pki = await asyncio.gather(evidence(on), on.read(Listing(PKI)))
+        if seen.joined:
+            raise Transient("the host has joined since the look", host=on.name, code="SHW-205")
+        if seen.standing != "nothing":
+            await self._ours(seen, on.name)
+            await self._unused(seen, certificates_of(pki), on.name)
+            await reset(on, forbidding=OF_NO_WORKER)
+        ca = await self.control.read(FileText(AUTHORITY))
         if ca is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
         token = await self._token()
@@ -71,9 +111,53 @@ class NodeJoined:
             words = ("kubeadm", "join", "--config", config)
             output = await on.operate("kubeadm-join", words, seconds=self.cluster.kubernetes.join_seconds)
             if not output.ok:
-                raise await collected(on, "kubeadm join", output)
+                raise await self._with_request(await collected(on, "kubeadm join", output))
         finally:
             await self._forget(on, config, token)
+
+    async def _unused(self, seen: Evidence, pki: tuple[str, ...], host: str) -> None:
+        """Let only what a join leaves be reset: its CA's certificate and kubeconfigs. Raises Refused for more.
+
+        A Node of this name is a sign as well: its kubelet had a certificate once, and pods may have data here.
+        """
+        more = [name for name in pki if name != "ca.crt"]
+        if more or (seen.started_by is not None and seen.pki):
+            message = f"{PKI} holds more than a join leaves: {', '.join(more) or 'what an init began'}"
+            fix = f"See what it belongs to; what nobody needs is moved away by hand on {host}, then run again."
+            raise Refused(message, host=host, code="SHW-325", fix=fix)
+        words = ("kubectl", "--kubeconfig", ADMIN, "get", "node", self.host.name, "--ignore-not-found", "-o", "name")
+        self.control.forget()
+        answer = await self.control.read(Says(words))
+        if not answer.ok:
+            message = f"whether {self.host.name} is a node already cannot be told: {tail(answer.stderr, 2)}"
+            raise ApiUnavailable(message, host=host)
+        if answer.stdout.strip():
+            message = f"the cluster has a node {self.host.name}, and its host has lost kubelet.conf and {CLIENT}"
+            fix = (
+                f"Empty it first: `kubectl drain {self.host.name} --ignore-daemonsets`, `kubectl delete node "
+                f"{self.host.name}`, then run again: the host joins anew."
+            )
+            raise Refused(message, host=host, code="SHW-323", fix=fix)
+
+    async def _with_request(self, error: ShipwayError) -> ShipwayError:
+        """Name the certificate request that waits, where the join waited for one; the error is otherwise as it was."""
+        columns = "custom-columns=NAME:.metadata.name,USER:.spec.username,CONDITIONS:.status.conditions[*].type"
+        words = ("kubectl", "--kubeconfig", ADMIN, "get", "csr", "--no-headers", "-o", columns)
+        try:
+            self.control.forget()
+            listed = await self.control.read(Says(words))
+        except ShipwayError:
+            return error
+        rows = [line.split() for line in listed.stdout.splitlines()] if listed.ok else []
+        waiting = [row[0] for row in rows if len(row) > 2 and row[1].startswith(BOOTSTRAPPER) and row[2] == NONE]  # noqa: PLR2004 - name, user, conditions
+        if waiting:
+            error.message += f"\npending certificate requests of joins: {', '.join(waiting[:5])}"
+            error.code, error.may_retry = "SHW-326", True
+            error.fix = (
+                f"On {self.control.name}: `sudo kubectl --kubeconfig {ADMIN} get csr` shows them; kube-controller-"
+                "manager approves them by itself, so see its log. The next run joins anew."
+            )
+        return error
 
     async def _reachable(self, on: Host) -> None:
         """Ask for the API from the host first: kubeadm itself would try for five minutes before it says so."""

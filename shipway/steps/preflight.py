@@ -12,10 +12,9 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.foreign_numbers import whole
 from shipway.host import Host
+from shipway.ownership.evidence import ADMIN, KUBELET_CONF, STARTED
 from shipway.step import Drift
 from shipway.steps.apt import ARCHITECTURES, os_release
-from shipway.steps.init import ADMIN, STARTED
-from shipway.steps.join import KUBELET_CONF
 
 SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
 # kubeadm's preflight asks for 2 CPUs and 1,700 MB on a control plane (kubeadm preflight NumCPU, Mem).

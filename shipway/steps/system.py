@@ -6,10 +6,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shipway.errors import CommandFailed
+from shipway.errors import CommandFailed, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host import Command, Host
+from shipway.ownership.evidence import evidence
 from shipway.step import Drift, Impact
 
 CLOUD_INIT = Says(("cloud-init", "status"))
@@ -45,10 +46,33 @@ class HostnameIs:
         """Compare the live and the lasting name."""
         live, lasting = await on.read(FileText("/proc/sys/kernel/hostname"), FileText("/etc/hostname"))
         have = {(live or "").strip(), (lasting or "").strip()}
-        return None if have == {self.hostname} else Drift(" and ".join(sorted(have)) or "none", self.hostname)
+        if have == {self.hostname}:
+            return None
+        await self._may_change(on)
+        return Drift(" and ".join(sorted(have)) or "none", self.hostname)
+
+    async def _may_change(self, on: Host) -> None:
+        """Let a joined host only have its node's own name back. Raises Refused (SHW-321) for any other.
+
+        A kubelet whose host has another name than its certificate is refused by the API at its next start (SHW-486).
+        """
+        seen = await evidence(on)
+        if not seen.joined or seen.node == self.hostname:
+            return
+        node = seen.node or "a node whose name cannot be told"
+        message = (
+            f"the host is {node} of a cluster, and the file calls it {self.hostname}: a joined host keeps its name"
+        )
+        fix = (
+            f"Write `name: {seen.node or 'NODE'}` at this host. To give it another name, replace the node: drain it, "
+            "`kubectl delete node`, `sudo kubeadm reset` on the emptied host, and list it anew."
+        )
+        raise Refused(message, host=on.name, code="SHW-321", fix=fix)
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are set
-        """Set both."""
+        """Set both, unless the host has joined under another name meanwhile."""
+        on.forget()
+        await self._may_change(on)
         await on.do(Command(("hostnamectl", "set-hostname", "--", self.hostname)))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from lab.simulated.commands.arguments import parse
+from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
+from lab.simulated.node import PreparedCluster
 
 
 @program("kubectl", needs=("kubectl",))
 async def kubectl(call: Call) -> int:
     """List nodes by name and readiness, say the version; everything else is for a real kubectl on the kubeconfig."""
     asked = parse(
-        call.args, flags="--client --short -A --all-namespaces", values="--kubeconfig -o --output -n --namespace"
+        call.args,
+        flags="--client --short -A --all-namespaces --ignore-not-found --no-headers",
+        values="--kubeconfig -o --output -n --namespace",
     )
     version = call.host.packages.installed["kubectl"].version.split("-")[0]
     if asked.rest[:1] == ["version"]:
@@ -23,6 +26,24 @@ async def kubectl(call: Call) -> int:
     if not call.host.files.exists(path):
         return call.warn(
             "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
+        )
+    return _got(call, asked, cluster)
+
+
+def _got(call: Call, asked: Parsed, cluster: PreparedCluster) -> int:
+    """Answer the few questions about nodes and certificate requests."""
+    if asked.rest[:2] == ["get", "node"] and len(asked.rest) > 2 and asked.value("-o", "--output") == "name":
+        name = asked.rest[2]
+        if cluster.store.get("nodes", "", name) is not None:
+            return call.say(f"node/{name}\n")
+        missing = f'Error from server (NotFound): nodes "{name}" not found'
+        return 0 if asked.has("--ignore-not-found") else call.warn(missing)
+    if asked.rest[:2] == ["get", "csr"]:
+        requests = [(name, f"system:bootstrap:{token}", "<none>") for name, token in call.host.link.requests]
+        return (
+            call.say("".join(f"{'   '.join(row)}\n" for row in requests))
+            if requests
+            else call.warn("No resources found", 0)
         )
     if asked.rest[:2] in (["get", "nodes"], ["get", "node"]):
         call.say(f"{'NAME':<8}{'STATUS':<10}VERSION\n")

@@ -75,6 +75,27 @@ async def _handed(call: Call, actions: list[str], hits: list[str]) -> int:
     return 0
 
 
+@program("sed")
+async def sed(call: Call) -> int:
+    """Print the lines from one pattern to another: `sed -n /FROM/,/TO/p FILE`, no other script."""
+    asked = parse(call.args, flags="-n -E -r", values="-e --expression")
+    script, *paths = asked.rest or [""]
+    between = re.fullmatch(r"/([^/]*)/,/([^/]*)/p", script)
+    if not between or not asked.has("-n") or len(paths) != 1:
+        call.host.not_simulated.append(f"sed {' '.join(call.args)}")
+        return call.warn("sed: SIMULATED: only -n /FROM/,/TO/p FILE")
+    found = content(call, paths[0])
+    if isinstance(found, str):
+        return call.warn(f"sed: can't read {paths[0]}: {found}", 2)
+    inside = False
+    for line in found.decode(errors="replace").splitlines():
+        starts = not inside and re.search(between[1], line) is not None
+        if inside or starts:
+            call.say(f"{line}\n")
+        inside = starts or (inside and re.search(between[2], line) is None)
+    return 0
+
+
 @program("grep")
 async def grep(call: Call) -> int:
     """Search files or standard input."""

@@ -11,7 +11,9 @@ from lab.simulated.commands.registry import Call, program, run
 from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
+from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
+from shipway.steps.reset import FORBIDDEN, UNUSED
 from shipway.steps.sources import ASK, DIAL
 
 # What shipway.host.operate puts around an operation that has a marker file.
@@ -179,6 +181,24 @@ def _dial(call: Call, name: str, port: str) -> int:
     return call.warn(f"{name}: line 1: /dev/tcp/{name}/{port}: Connection refused")
 
 
+def _pod_processes(call: Call) -> list[str]:
+    """Give the files of /proc that tell of running containers: one of the shim's and one of the container's own each."""
+    running = [name for name, state, _ in call.host.link.containers(call.host) if state == "Running"]
+    return [f"/proc/{2000 + at}/{file}\n" for file in ("cmdline", "cgroup") for at in range(len(running))]
+
+
+async def _reset(call: Call, rest: list[str]) -> int:
+    """Do what follows the paths, unless pods run or one of the paths is there: the script of shipway.steps.reset."""
+    count = int(rest[0])
+    paths, words = rest[1 : count + 1], rest[count + 1 :]
+    if _pod_processes(call):
+        return call.warn("not reset: pods run here", FORBIDDEN)
+    for path in paths:
+        if call.host.files.node(path, follow=False) is not None:
+            return call.warn(f"not reset: {path} is there", FORBIDDEN)
+    return await run(call.like(words))
+
+
 def _refused(call: Call, text: str) -> int:
     call.host.not_simulated.append(f"sh: {text[:300]}")
     return call.warn(f"SIMULATED host: this shell takes single plain commands, not: {text[:200]}", 2)
@@ -186,6 +206,13 @@ def _refused(call: Call, text: str) -> int:
 
 async def _known(call: Call, text: str, rest: list[str]) -> int | None:
     """Run one of the scripts that the product writes, each known by its whole text; None where it is another one."""
+    if text == PODS.command[2]:
+        return call.say("".join(_pod_processes(call)))
+    return await _reset(call, rest) if text == UNUSED and rest else await _wrapped(call, text, rest)
+
+
+async def _wrapped(call: Call, text: str, rest: list[str]) -> int | None:
+    """Run a script that runs another program; None where it is none of the product's."""
     if text == MARKED and rest:
         marker, *words = rest
         status = await run(call.like(words))

@@ -1,0 +1,54 @@
+"""Whether the hosts of a run are those of its cluster file: asked before anything is changed, of late hosts again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shipway.cluster_parts import HostSpec
+from shipway.errors import ErrorReport, Refused
+from shipway.kube_access import kept_authorities
+from shipway.ownership.contradictions import contradictions
+from shipway.ownership.evidence import Evidence, evidence
+from shipway.retry import patiently
+from tasks.context import Run
+
+
+async def disagreement(run: Run) -> list[ErrorReport]:
+    """Return every contradiction between the cluster file and the hosts, those of the run and the control plane's.
+
+    A run about some hosts asks the control plane's host as well, and where that holds no control plane all others: a
+    cluster may be there already. Raises what keeps from asking the control plane's host: without its answer nobody can
+    tell whose the hosts are.
+    """
+    seen = _seen(run)
+    if run.only and run.control.name not in seen:
+        seen[run.control.name] = await patiently(lambda: _asked(run, run.control))
+    first = seen.get(run.control.name)
+    if run.only and first is not None and first.standing != "control plane":
+        rest = [host for host in run.cluster.hosts if host.name not in seen]
+        answers = await asyncio.gather(*(_asked(run, host) for host in rest), return_exceptions=True)
+        seen |= {one.host: one for one in answers if isinstance(one, Evidence)}
+    run.elsewhere = tuple(one for name, one in seen.items() if name not in run.surveys)
+    return judged(run)
+
+
+def judged(run: Run) -> list[ErrorReport]:
+    """Return the contradictions by all that is known now; asks nobody."""
+    seen = {**{one.host: one for one in run.elsewhere}, **_seen(run)}
+    kept = kept_authorities(run.folder / "kubeconfig")
+    return contradictions(run.cluster, list(seen.values()), kept=kept, reset=run.reset)
+
+
+def refusal(faults: list[ErrorReport]) -> Refused:
+    """Return one refusal that names them all, each host and cause once, with the first one's code."""
+    said = "; ".join(dict.fromkeys(f"{fault.host}: {fault.cause}" for fault in faults))
+    fix = " ".join(dict.fromkeys(fault.fix for fault in faults))
+    return Refused(f"nothing was changed: {said}", code=faults[0].code, fix=fix)
+
+
+def _seen(run: Run) -> dict[str, Evidence]:
+    return {name: survey.evidence for name, survey in run.surveys.items() if survey.evidence is not None}
+
+
+async def _asked(run: Run, host: HostSpec) -> Evidence:
+    return await evidence(run.session(host.name))
