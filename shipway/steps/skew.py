@@ -11,11 +11,10 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host import Host
 from shipway.kube import Kube
+from shipway.ownership.evidence import ADMIN, KUBELET_CONF
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.health import KUBELET_CERTIFICATE
-from shipway.steps.init import ADMIN
-from shipway.steps.join import KUBELET_CONF
 from shipway.steps.packages import PackagesInstalled, PackagesInVersion
 
 SECONDS = 8  # a server on the same network answers in milliseconds
