@@ -28,13 +28,16 @@ class Key(Part):
     url: Url | None = Field(None, description="Address of the key.")
     path: FilePath | None = Field(None, description="Local file with the key, instead of `url`.")
     fingerprint: Fingerprint | None = Field(
-        None, description="Fingerprint of the primary key; without it any key that is served is taken."
+        None,
+        description="Fingerprint of the primary key; needed for http://, else any key that is served is taken.",
     )
 
     @model_validator(mode="after")
     def _one(self) -> Key:
         if (self.url is None) == (self.path is None):
             raise ValueError("takes either url or path")
+        if self.url and not self.url.lower().startswith("https://") and not self.fingerprint:
+            raise ValueError("by http:// needs its fingerprint: whoever is in between could serve a key of his own")
         return self
 
 

@@ -8,17 +8,20 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from shipway.apt_sources import SOURCES_LIST, SOURCES_PARTS, is_source_file, without_entry
 from shipway.cluster_parts import AptRepository
 from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
-from shipway.facts.files import FileState, FileText
+from shipway.facts.files import FileState, FileText, Listing
 from shipway.foreign_numbers import whole
 from shipway.host import Command, Host
 from shipway.signing_key import SigningKey, read_key
 from shipway.step import Drift, Impact
+from shipway.steps.files import FileEdited
 
 KEYRINGS = "/etc/apt/keyrings"
 # 600 s for the lock: unattended-upgrades and cloud-init hold it for minutes on a new machine (kubespray#8737).
@@ -140,7 +143,7 @@ class RepositoryIs:
         """Fetch and check the key, write the source, fetch its lists; the note that all is well comes last."""
         key = await self._key(on)
         line = await self._line(on)
-        await self._step_aside(on, line.split("] ", 1)[1].split()[0])
+        await self._step_aside(on, *line.split("] ", 1)[1].split()[:2])
         await on.write(self._keyring, key.armored.encode())
         await on.write(self._list, line.encode())
         if self.alone:
@@ -156,16 +159,18 @@ class RepositoryIs:
     async def _replace_own(self, on: Host) -> None:
         """Put the host's own sources aside."""
         for own in OWN_SOURCES:
-            if await on.read(FileState(own)):
-                await on.do(Command(("mv", "-f", own, f"{own}.before-shipway")))
+            there, kept = await on.read(FileState(own), FileState(f"{own}.before-shipway"))
+            if there:  # an earlier copy is the one to go back to: it is never written over
+                await on.do(Command(("mv", "-f", own, f"{own}.{'again' if kept else 'before'}-shipway")))
 
-    async def _step_aside(self, on: Host, uri: str) -> None:
-        """Put aside other source files for the same address: apt refuses one address with two keys (Signed-By)."""
-        listed = await on.read(Says(("grep", "-rlF", "--", uri.rstrip("/"), "/etc/apt/sources.list.d")))
-        others = [path for path in listed.stdout.splitlines() if path.endswith((".list", ".sources"))]
-        for path in others:
-            if path != self._list and not path.startswith("/etc/apt/sources.list.d/shipway-"):
-                await on.do(Command(("mv", "-f", "--", path, f"{path}.before-shipway")))
+    async def _step_aside(self, on: Host, uri: str, suite: str) -> None:
+        """Switch off other entries of the same address and suite: apt refuses two with different keys (Signed-By)."""
+        names = [name for name in await on.read(Listing(SOURCES_PARTS)) if is_source_file(name)]
+        paths = [SOURCES_LIST, *(f"{SOURCES_PARTS}/{name}" for name in names if not name.startswith("shipway-"))]
+        for path, text in zip(paths, await on.read_all([FileText(path) for path in paths]), strict=True):
+            edit = partial(without_entry, path=path, uri=uri, suite=suite)
+            if text is not None and edit(text) != text:
+                await FileEdited(self.name, path, edit, "").apply(on, Drift("", ""))
 
     async def _key(self, on: Host) -> SigningKey:
         """Give the key, checked here: a bare host may have neither gpg nor curl, but apt has a helper that fetches."""
