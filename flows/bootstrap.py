@@ -11,10 +11,11 @@ import asyncio
 from typing import Any, Literal
 
 from prefect import State, flow
+from prefect.runtime import flow_run
 
 from flows.admission import Admission
-from flows.running import run_name, running, verdict
-from flows.verify_gpus import verify_gpus
+from flows.running import as_states, run_name, running, verdict
+from flows.verify_gpus import verify
 from shipway.cluster_parts import HostSpec
 from tasks.context import CLUSTER, Run
 from tasks.report import Report
@@ -23,7 +24,13 @@ from tasks.run_stage import on
 Ready = asyncio.Task[State[Any] | None]
 
 
-@flow(name="bootstrap", flow_run_name=run_name, persist_result=False)
+def bootstrap_name() -> str:
+    """Return the flow run's name: "bootstrap te", "bootstrap te (plan)"."""
+    return run_name("bootstrap", "plan" if flow_run.parameters.get("mode") == "plan" else "")
+
+
+@flow(name="bootstrap", flow_run_name=bootstrap_name, persist_result=False)
+@as_states
 async def bootstrap(
     cluster_file: str,
     mode: Literal["bootstrap", "plan"] = "bootstrap",
@@ -43,7 +50,7 @@ async def bootstrap(
     async with running(cluster_file, mode, hosts, reset, report_file) as run:
         await brought_up(run)
         if run.ready:
-            await verify_gpus(run.cluster.name, return_state=True)
+            await verify(run)
     return verdict(run)
 
 

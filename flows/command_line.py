@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
+from flows.audience import open_console
 from flows.demo import Demo
 from flows.flight import flown, history, program
 from flows.local_api import LocalApi
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from tasks.context import Mode, Run
 
 REFUSED, FAILED = 1, 3
-WIDTH = 160  # of lines where no terminal says how wide it is
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit status."""
     asked = parser().parse_args(arguments)
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = open_console()
     try:
         return _run(asked, console)
     except ShipwayError as error:

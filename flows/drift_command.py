@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from flows.command_line import FAILED, REFUSED, WIDTH, Parser, check, write_refusal
+from flows.audience import open_console
+from flows.command_line import FAILED, REFUSED, Parser, check, write_refusal
 from flows.flight import flown, history
 from flows.local_api import LocalApi
 from shipway.errors import ShipwayError
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit status."""
     asked = parser().parse_args(arguments)
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = open_console()
     try:
         check(asked.report, asked.cluster_file, asked.host)
         return _run(asked, console)

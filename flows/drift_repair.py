@@ -16,9 +16,9 @@ from prefect.states import Completed, Failed
 
 from flows.approval import approved
 from flows.drift_passes import kept, look, repair_all
-from flows.running import Manner, running
+from flows.running import Manner, as_states, run_name, running
 from shipway.cluster import Cluster
-from shipway.errors import Refused, ShipwayError
+from shipway.errors import Refused
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift_artifacts import leave_drift
@@ -30,15 +30,13 @@ LEVELS: dict[Allow, Impact] = dict(zip(get_args(Allow)[1:], Impact, strict=True)
 
 
 def drift_name() -> str:
-    """Give the flow run's name: "drift of te"."""
-    path = Path(flow_run.parameters["cluster_file"])
-    try:
-        return f"drift of {Cluster.load(path).name}"
-    except ShipwayError:
-        return f"drift of {path.name}"  # the run itself refuses the file, and says why
+    """Return the flow run's name: "drift of te", "drift of te (repair none)"."""
+    repair = str(flow_run.parameters.get("repair", "declared"))
+    return run_name("drift of", "" if repair == "declared" else f"repair {repair}")
 
 
 @flow(name="drift-repair", flow_run_name=drift_name, persist_result=False)
+@as_states
 async def drift_repair(
     cluster_file: str,
     repair: Allow = "declared",
@@ -56,10 +54,7 @@ async def drift_repair(
         ask: Pause for an approval in the UI before anything is repaired, also where the cluster file does not ask so.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
-    try:
-        return _ended(await _passed(cluster_file, repair, hosts, ask=ask, report_file=report_file))
-    except Refused as refused:  # its state says so by name, in the UI and to whoever is notified
-        return Failed(name="Refused", message=str(refused), data=refused)
+    return _ended(await _passed(cluster_file, repair, hosts, ask=ask, report_file=report_file))
 
 
 async def _passed(

@@ -24,8 +24,10 @@ from pydantic import Field
 
 from flows.fleet_group import FENCE, KEY, WELL, What, span, unfenced
 from flows.fleet_report import FleetReport, Group, joined
+from flows.running import as_states, run_name
 from shipway.cluster import Cluster
 from shipway.errors import Refused
+from tasks.prefect_quirks import tag_run
 
 GROUP = 250
 Count = Annotated[int, Field(ge=1, le=5000)]
@@ -34,12 +36,12 @@ SENDING = "a run of the group"
 
 
 def fleet_name() -> str:
-    """Give the flow run's name: "fleet plan of te.yaml"."""
-    given = flow_run.parameters
-    return f"fleet {given.get('what', 'plan')} of {Path(given['cluster_file']).name}"
+    """Return the flow run's name: "fleet te (plan)"."""
+    return run_name("fleet", str(flow_run.parameters.get("what", "look")))
 
 
 @flow(name="fleet", flow_run_name=fleet_name, persist_result=False)
+@as_states
 async def fleet(
     cluster_file: str,
     what: What = "look",
@@ -65,6 +67,7 @@ async def fleet(
     """
     began = time.monotonic()
     cluster = Cluster.load(Path(cluster_file))
+    await tag_run(UUID(flow_run.id), (f"cluster:{cluster.name}", f"mode:{what}"))
     names = chosen(cluster, hosts)
     gate = asyncio.Semaphore(groups_at_once)
 
@@ -76,7 +79,8 @@ async def fleet(
     groups = await asyncio.gather(*(send(group) for group in split(names, hosts_in_a_group)))
     report = joined(cluster.name, what, groups, time.monotonic() - began)
     await _leave(report, report_file)
-    message = f"{report.outcome}: {len(report.hosts)} hosts in {len(groups)} groups; {report.counted}"
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
+    message = f"{report.outcome}: {len(report.hosts)} hosts in {len(groups)} groups; {counts}"
     if report.outcome in WELL:
         return Completed(message=message, data=report)
     return Failed(name=report.outcome.capitalize(), message=message, data=report)

@@ -12,6 +12,9 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from shipway.errors import Refused
+from tasks.prefect_quirks import name_or_typed
+
 What = Literal["plan", "look"]
 FENCE = "```"
 # What a group runs: the flow, and the parameters that keep it from changing anything.
@@ -26,7 +29,7 @@ def group_name() -> str:
     """Give the run's name: "plan te1 ... te250"."""
     given = flow_run.parameters
     hosts = given.get("hosts") or ("all hosts",)
-    return f"{given.get('what', 'plan')} {span(hosts)}"
+    return name_or_typed(f"{given.get('what', 'plan')} {span(hosts)}")
 
 
 def span(hosts: list[str] | tuple[str, ...]) -> str:
@@ -49,7 +52,7 @@ async def fleet_group(cluster_file: str, what: What = "plan", hosts: tuple[str, 
     state: State[Any] = await asked(cluster_file=cluster_file, hosts=tuple(hosts), **fixed, return_state=True)
     report = await state.aresult(raise_on_failure=False)
     if isinstance(report, BaseException):
-        return Failed(message=f"{type(report).__name__}: {report}")
+        return Failed(name="Refused" if isinstance(report, Refused) else None, message=str(report))
     sent = short(asdict(report))
     await acreate_markdown_artifact(fenced(sent), key=KEY, description=f"Report of {span(hosts or ('all hosts',))}")
     message = f"{sent['outcome']}: {len(sent['hosts'])} hosts"

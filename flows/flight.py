@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from flows.audience import end_by_exception
 from flows.local_api import LocalApi
 from shipway.errors import ShipwayError
 
@@ -29,12 +30,22 @@ def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any
     from flows.terminal import shown  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
     from tasks.context import VIEW  # noqa: PLC0415
 
+    refusals: list[ShipwayError] = []
+
     async def fly() -> None:
         view.at_start = end_on_signals  # after Prefect has set its own: that one cuts off what is under way
-        state = await flight()
+        try:
+            state = await flight()
+        except Exception as error:
+            if view.run is None or view.run.report is None:
+                raise
+            # What the flow itself raises is its state: this is Prefect's, which could not record the end of the run.
+            console.print(f"warning: Prefect's server did not record the end of this run: {error}", markup=False)
+            return
         ended = await state.aresult(raise_on_failure=False)
         if isinstance(ended, ShipwayError):
-            raise ended  # it never began
+            refusals.append(ended)
+            return
         if isinstance(ended, Exception):
             console.print("".join(traceback.format_exception(ended)), markup=False, highlight=False, soft_wrap=True)
 
@@ -44,7 +55,15 @@ def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any
             asyncio.run(fly())
         except (asyncio.CancelledError, KeyboardInterrupt):
             console.print("interrupted: connections are closed, and what was done so far is reported")
+        finally:
+            end_by_exception()  # the event loop has put back the system's own, which would lose the run's history
+    if refusals and not _changed(view.run):
+        raise refusals[0]  # exit status 1 promises that nothing was changed
     return view
+
+
+def _changed(run: Run | None) -> bool:
+    return run is not None and any(result.outcome == "changed" for result in run.results)
 
 
 def end_on_signals() -> None:

@@ -4,35 +4,75 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from prefect import State
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.lock import held
 from shipway.cluster import Cluster
-from shipway.errors import ShipwayError
+from shipway.errors import Refused, ShipwayError
 from tasks.artifacts import leave, progressing
 from tasks.context import Mode, Run, opened
-from tasks.report import Report, report_of
+from tasks.prefect_quirks import name_or_typed, tag_run
+from tasks.report import Report, refused, report_of
 from tasks.secret_blocks import load_blocks
+from tasks.stage_result import causes
+
+LEAVE_SECONDS = 10.0
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def run_name() -> str:
-    """Give the flow run's name: "bootstrap te", "bootstrap te (plan)"."""
-    given = flow_run.parameters
-    path = Path(given["cluster_file"])
+def run_name(what: str, mode: str = "") -> str:
+    """Return the flow run's name, "bootstrap te (plan)", or the one that a person typed into its form."""
+    path = Path(flow_run.parameters["cluster_file"])
     try:
         name = Cluster.load(path).name
     except ShipwayError:
         name = path.name  # the run itself refuses the file, and says why
-    return f"bootstrap {name}" + (" (plan)" if given.get("mode") == "plan" else "")
+    return name_or_typed(f"{what} {name}" + (f" ({mode})" if mode else ""))
+
+
+def as_states(flow: Callable[P, Coroutine[Any, Any, State[T]]]) -> Callable[P, Coroutine[Any, Any, State[T]]]:
+    """Return the flow's function with a refusal as its final state: named Refused, one sentence, no traceback.
+
+    The report of the refusal is written where the run was asked for one (`report_file`).
+    """
+
+    @wraps(flow)
+    async def stated(*args: P.args, **kwargs: P.kwargs) -> State[T]:
+        try:
+            return await flow(*args, **kwargs)
+        except Refused as error:
+            given = signature(flow).bind(*args, **kwargs).arguments
+            await asyncio.to_thread(_write_refusal, error, given)
+            return Failed(name="Refused", message=str(error), data=error)
+
+    # Prefect reads the parameters' types with the names of this module, where the flow's own are not known.
+    plain = signature(flow, eval_str=True)
+    stated.__signature__ = plain  # type: ignore[attr-defined]
+    stated.__annotations__ = {name: one.annotation for name, one in plain.parameters.items()}
+    return stated
+
+
+def _write_refusal(error: Refused, given: Mapping[str, Any]) -> None:
+    """Write the report of a run that was refused; what keeps from it is logged."""
+    if path := given.get("report_file"):
+        mode: Mode = "drift" if "repair" in given else given.get("mode", "bootstrap")
+        try:
+            refused(error, mode).write(Path(path))
+        except OSError as fault:
+            get_run_logger().warning("no report file: %s", fault)
 
 
 class Reporter(Protocol):
@@ -69,19 +109,31 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     manner = manner or Manner(only_looks=mode == "plan")
     run.flow_runs.append(UUID(flow_run.id))
     run.view.opened(run)
+    await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.mode}"))
     with held(run.folder / "lock", run.cluster.name, shared=manner.only_looks):
         async with opened(run), progressing(run):
             try:
                 yield run
             except BaseException as error:
                 run.report = manner.report(run, broken_off=_why(error))
+                _write(run, report_file)
+                await _leave_at_once(run, manner)
                 raise
             else:
                 run.report = manner.report(run)
-            finally:
                 _write(run, report_file)
     with contextlib.suppress(asyncio.CancelledError):
         await manner.leave(run)
+
+
+async def _leave_at_once(run: Run, manner: Manner) -> None:
+    """Leave the artifacts of a run that was broken off: who cancels it from the UI looks for them there.
+
+    Prefect's runner kills a cancelled run's process 30 s after it asked it to end (runner, grace_seconds).
+    """
+    with contextlib.suppress(Exception, asyncio.CancelledError):
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await manner.leave(run)
 
 
 def _why(error: BaseException) -> str:
@@ -109,6 +161,8 @@ def verdict(run: Run) -> State[Report]:
     report = run.report or report_of(run)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
     message = f"{report.outcome}: {len(report.hosts)} hosts; steps: {counted}; {run.proof_said}"
+    if report.errors:
+        message = f"{report.outcome}: {causes(report.errors)}; {len(report.hosts)} hosts; steps: {counted}"
     if report.outcome in ("ok", "planned"):
         return Completed(message=message, data=report)
     return Failed(name=report.outcome.capitalize(), message=message, data=report)

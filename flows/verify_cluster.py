@@ -6,8 +6,8 @@ import asyncio
 
 from prefect import State, flow
 
-from flows.running import Manner, running, verdict
-from flows.verify_gpus import verify_gpus
+from flows.running import Manner, as_states, run_name, running, verdict
+from flows.verify_gpus import verify
 from tasks.context import CLUSTER
 from tasks.ownership import disagreement
 from tasks.report import Report
@@ -15,7 +15,13 @@ from tasks.run_stage import on
 from tasks.stage_result import StageResult
 
 
-@flow(name="verify-cluster", persist_result=False)
+def verify_name() -> str:
+    """Return the flow run's name: "verify te"."""
+    return run_name("verify")
+
+
+@flow(name="verify-cluster", flow_run_name=verify_name, persist_result=False)
+@as_states
 async def verify_cluster(cluster_file: str, report_file: str | None = None) -> State[Report]:
     """Prove that every card of a running cluster can be scheduled and used; test pods only, nothing is changed.
 
@@ -32,5 +38,5 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None) -> S
             await on("control_plane_ready", CLUSTER)
             run.ready |= {host.name for host in run.hosts if (found := run.surveys.get(host.name)) and found.joined}
         if run.ready:
-            await verify_gpus(run.cluster.name, return_state=True)
+            await verify(run)
     return verdict(run)

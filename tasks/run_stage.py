@@ -95,9 +95,13 @@ def _remembered(run: Run, stage: str, host: str, row: StepRow) -> StepRow:
 
 @cache
 def stage_task(stage: str, seconds: float) -> Task[[str, str], Any]:
-    """Give the task of a stage, with the stage's name, limit and retries."""
+    """Return the task of a stage, with the stage's name, limit in seconds and retries.
+
+    It has no tags: for every tag Prefect asks its server for a concurrency slot before the task begins, once and
+    without a retry, so that a server which restarts would end the run (see tasks/prefect_quirks.py).
+    """
     retries = STAGES[stage].retries
-    return run_stage.with_options(name=stage, timeout_seconds=seconds, retries=retries, tags=[stage])
+    return run_stage.with_options(name=stage, timeout_seconds=seconds, retries=retries)
 
 
 def edge(state: State[Any]) -> State[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
 
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")
+SAID, SAID_EACH = 2, 240  # errors in a state's message, and characters of each: the report has all of them whole
 BY_HAND = "Bring the host to what is wanted (no step can do it for you), then run again."
 
 
@@ -59,9 +61,19 @@ class StageResult:
     def said(self) -> str:
         """One line for a task run's state: what failed, or what was done."""
         if self.errors:
-            return "; ".join(f"{error.step}: {error.cause} [{error.code}]" for error in self.errors)[:500]
+            return causes(self.errors, host=False)
         counts = {outcome: sum(row.outcome == outcome for row in self.rows) for outcome in reversed(WORST_FIRST)}
         return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
+
+
+def causes(errors: Sequence[ErrorReport], *, host: bool = True) -> str:
+    """Return the causes of errors as one line for a state's message, each ending at a word."""
+    told = [
+        f"{f'{error.host}: ' if host and error.host else ''}{error.step}: {error.cause} [{error.code}]"
+        for error in errors
+    ]
+    shown = "; ".join(textwrap.shorten(one, SAID_EACH, placeholder=" ...") for one in told[:SAID])
+    return shown + (f"; and {len(told) - SAID} more" if len(told) > SAID else "")
 
 
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
