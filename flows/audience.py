@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -24,9 +25,9 @@ GONE = frozenset({errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EBAD
 class Audience:
     """A text stream that goes on in silence once nobody can read it any more."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self.gone = False
+    def __init__(self, stream: IO[str] | None) -> None:
+        self._stream = stream or io.StringIO()
+        self.gone = stream is None
 
     def write(self, text: str) -> int:
         """Write text; return its length, also where nobody is left to read it. Raises OSError for other faults."""
@@ -74,7 +75,7 @@ def open_console() -> Console:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        stream = getattr(sys, name)
         setattr(sys, name, stream if isinstance(stream, Audience) else Audience(stream))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     end_by_exception()

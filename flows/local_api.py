@@ -35,7 +35,13 @@ TUNED = {
 }
 # The terminal shows the run by itself; the lines stay in Prefect's history. At ERROR it would print tracebacks twice.
 # On a terminal Prefect's client would also tell its makers of a first use: a run talks to its hosts and to nobody else.
-QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "DO_NOT_TRACK": "1"}
+# What its own threads say of a server that is away (each event that it could not send, with its content) is no news of
+# the run: that the history has gaps is said at its end.
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    "DO_NOT_TRACK": "1",
+}
 COMMAND = (sys.executable, "-m", "flows.api_process")
 START_SECONDS = 180.0  # the first start of all migrates a new database: half a minute where it was measured
 DRAIN_SECONDS = 60.0

@@ -93,7 +93,10 @@ def test_a_pass_that_asks_is_answered_in_the_browser_and_does_only_that(site: Si
 
 
 def test_a_scheduled_pass_starts_on_time_and_repairs_the_rest(site: Site) -> None:
-    """The half-hourly schedule has its runs made; one of every minute is added so that one can be watched."""
+    """Switched on, the half-hourly schedule has its runs made; one of every minute is added to watch one."""
+    (schedule,) = site.deployment(DRIFT)["schedules"]
+    assert schedule["active"] is False
+    site.layout.command("prefect", "deployment", "schedule", "resume", DRIFT, schedule["id"])
     about = {
         "deployments": {"id": {"any_": [site.deployment(DRIFT)["id"]]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
