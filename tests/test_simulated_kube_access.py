@@ -76,3 +76,34 @@ async def test_a_token_secret_is_filled_and_a_node_port_is_taken_once(where: Pla
     code, answer = await where.call("POST", path, {"metadata": {"name": "b"}, "spec": spec})
     assert code == 422
     assert "spec.ports[0].nodePort: Invalid value: 31000: provided port is already allocated" in answer["message"]
+
+
+async def test_a_kubelet_reads_its_own_node_and_no_other_since_1_32(tmp_path: Path) -> None:
+    for version, reads_all in (("v1.31.7", True), ("v1.36.2", False)):
+        async with place(tmp_path / version, version=version) as where:
+            own = where.cluster.kubelet_kubeconfig("w1")
+            codes = [
+                (await where.call("GET", f"/api/v1/nodes{rest}", kubeconfig=own))[0]
+                for rest in ("/w1", "?fieldSelector=metadata.name%3Dw1", "/cp1", "")
+            ]
+            assert codes == ([404, 200, 200, 200] if reads_all else [404, 200, 403, 403])
+            if not reads_all:
+                _, answer = await where.call("GET", "/api/v1/nodes", kubeconfig=own)
+                assert answer["message"] == (
+                    'nodes is forbidden: User "system:node:w1" cannot list resource "nodes" in API group "" '
+                    "at the cluster scope: node 'w1' cannot read all nodes, only its own Node object"
+                )
+
+
+async def test_the_groups_are_those_of_the_version(tmp_path: Path) -> None:
+    for version, there, absent in (
+        ("v1.20.2", {"certificates.k8s.io", "events.k8s.io"}, {"resource.k8s.io", "flowcontrol.apiserver.k8s.io"}),
+        ("v1.36.2", {"certificates.k8s.io", "events.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io"}, set()),
+    ):
+        async with place(tmp_path / version, version=version) as where:
+            _, answer = await where.call("GET", "/apis")
+            groups = {group["name"]: group for group in answer["groups"]}
+            assert there <= groups.keys()
+            assert not absent & groups.keys()
+            preferred = groups["autoscaling"]["preferredVersion"]["version"]
+            assert preferred == ("v1" if version == "v1.20.2" else "v2")

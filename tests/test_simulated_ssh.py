@@ -192,7 +192,7 @@ def test_limits_are_written_as_in_sshd_config() -> None:
 
 
 async def test_a_noisy_login_shell_prints_before_the_commands_output_on_both_streams(tmp_path: Path) -> None:
-    async with SimulatedLab(tmp_path, Options(hosts=2, scale=0.0, noisy=True)) as lab:
+    async with SimulatedLab(tmp_path, Options(hosts=2, scale=0.0)) as lab:
         quiet = await End(lab.hosts["te1"].address, lab.ssh.port, "ops", tmp_path).connect()
         noisy = await End(lab.hosts["te2"].address, lab.ssh.port, "ops", tmp_path).connect()
         said = await noisy.run("sudo -n -- cat /etc/machine-id")

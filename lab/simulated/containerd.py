@@ -142,7 +142,8 @@ def effective(files: FileTree, version: str) -> Table:
                 data = {**data, **extra, "imports": data["imports"]}
             else:
                 data = merged(data, {key: value for key, value in extra.items() if key != "imports"})
-    data["imports"] = [CONFIG, *data.get("imports", [])]  # the dump names every file it was made of
+    if layout(version) == 2:  # the dump names every file it was made of
+        data["imports"] = [CONFIG, *data.get("imports", [])]
     return merged(default(version), data)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab.simulated.files import Node
+from lab.simulated.releases import minor_of, since
 from lab.simulated.units import Unit, UnitFailed
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def configure(host: SimulatedHost, name: str, *, running: bool = False) -> list[
     if config and not files.exists("/etc/containerd/config.toml"):
         files.write("/etc/containerd/config.toml", config.encode())
     if name == "kubelet":
-        if not host.packages.installed[name].version.endswith("-00"):
+        version = host.packages.installed[name].version
+        if not version.endswith("-00"):
             files.make_directory("/etc/kubernetes/manifests")
+        if since(minor_of(version), "keeps_manifests"):
+            files.put("/etc/kubernetes/manifests/.kubelet-keep", Node(b"", changed=host.now()))
         files.write("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", _KUBELET_DROPIN.encode())
     if name not in _UNITS or running:
         return []

@@ -9,26 +9,8 @@ from typing import Any
 
 import yaml
 
-# First and last minor version of Kubernetes whose kubeadm reads each API version (kubeadm's changelogs).
-_APIS = {"v1beta1": (13, 21), "v1beta2": (15, 26), "v1beta3": (22, 99), "v1beta4": (31, 99)}
-_IMAGES = {  # minor: (coredns, pause, etcd), kubeadm's constants
-    20: ("1.7.0", "3.2", "3.4.13-0"),
-    21: ("v1.8.0", "3.4.1", "3.4.13-0"),
-    22: ("v1.8.4", "3.5", "3.5.0-0"),
-    23: ("v1.8.6", "3.6", "3.5.1-0"),
-    24: ("v1.8.6", "3.7", "3.5.3-0"),
-    25: ("v1.9.3", "3.8", "3.5.4-0"),
-    26: ("v1.9.3", "3.9", "3.5.6-0"),
-    27: ("v1.10.1", "3.9", "3.5.7-0"),
-    28: ("v1.10.1", "3.9", "3.5.9-0"),
-    29: ("v1.11.1", "3.9", "3.5.10-0"),
-    30: ("v1.11.1", "3.9", "3.5.12-0"),
-    31: ("v1.11.3", "3.10", "3.5.15-0"),
-    32: ("v1.11.3", "3.10", "3.5.16-0"),
-    33: ("v1.12.0", "3.10", "3.5.21-0"),
-    34: ("v1.12.1", "3.10.1", "3.6.4-0"),
-    35: ("v1.13.1", "3.10.1", "3.6.5-0"),
-}
+from lab.simulated import releases
+from lab.simulated.releases import kubeadm_apis, minor_of
 
 
 class BadConfig(Exception):
@@ -64,25 +46,7 @@ class Asked:
 
     def images(self) -> list[str]:
         """Give the images of the control plane in kubeadm's order."""
-        return images(self.version, self.repository)
-
-
-def minor_of(version: str) -> int:
-    """Give 31 of v1.31.7."""
-    return int(version.lstrip("v").split(".")[1])
-
-
-def images(version: str, repository: str = "") -> list[str]:
-    """Give the images that kubeadm of this version wants, in its order."""
-    minor = minor_of(version)
-    upstream = "registry.k8s.io" if minor >= 25 else "k8s.gcr.io"
-    base = repository or upstream
-    coredns, pause, etcd = _IMAGES[max(20, min(minor, max(_IMAGES)))]
-    dns = f"{base}/coredns/coredns:{coredns}" if base == upstream and minor > 20 else f"{base}/coredns:{coredns}"
-    parts = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
-    named = [f"{base}/{part}:v{version.lstrip('v')}" for part in parts]
-    rest = [f"{base}/pause:{pause}", f"{base}/etcd:{etcd}"]
-    return [*named, *rest, dns] if minor < 24 else [*named, dns, *rest]
+        return list(releases.images(self.version, self.repository).values())
 
 
 def read(text: str, minor: int, *, node_name: str, address: str, version: str) -> Asked:
@@ -124,7 +88,7 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
 
 def _discovery(join: Mapping[str, Any], minor: int) -> float:
     """Give how long a join tries to find its cluster; a limit that stands where another API has it is not heeded."""
-    newest = str(join.get("apiVersion")).endswith("v1beta4") and minor >= _APIS["v1beta4"][0]
+    newest = str(join.get("apiVersion")).endswith("v1beta4") and minor >= kubeadm_apis()["v1beta4"][0]
     said = join.get("timeouts", {}).get("discovery") if newest else join.get("discovery", {}).get("timeout")
     if said is None:
         return 300.0
@@ -141,7 +105,7 @@ def _known(document: Mapping[str, Any], minor: int) -> None:
     group, _, version = api.partition("/")
     if group != "kubeadm.k8s.io":
         return
-    first, last = _APIS.get(version, (99, 99))
+    first, last = kubeadm_apis().get(version, (99, 99))
     if minor < first:
         raise BadConfig(
             f'no kind "{kind}" is registered for version "{api}" in scheme "k8s.io/kubernetes/cmd/kubeadm/app/apis/kubeadm/scheme/scheme.go:31"'

@@ -8,9 +8,12 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from lab.simulated.files import FileTree
+from lab.simulated.kube.kubeadm_objects import kubelet_config
 from lab.simulated.kube.pki import Authority, kubeconfig
 from lab.simulated.kubeadm_config import Asked
+from lab.simulated.releases import since
 
+SOCKET = "unix:///run/containerd/containerd.sock"
 PKI, ETC = "/etc/kubernetes/pki", "/etc/kubernetes"
 CLIENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 _SIGNED = ("apiserver", "apiserver-kubelet-client", "front-proxy-ca", "front-proxy-client")
@@ -41,7 +44,7 @@ def write_certificates(files: FileTree, authority: Authority) -> None:
 
 def users(asked: Asked) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Give the kubeconfig files that init writes: name -> (user, groups)."""
-    new = asked.minor >= 29
+    new = since(asked.minor, "super_admin")
     admins = {
         "admin": ("kubernetes-admin", ("kubeadm:cluster-admins",) if new else ("system:masters",)),
         **({"super-admin": ("kubernetes-super-admin", ("system:masters",))} if new else {}),
@@ -79,20 +82,29 @@ def point_at_client(files: FileTree, authority: Authority, server: str) -> None:
 def write_kubelet(files: FileTree, asked: Asked, kubelet: dict[str, Any]) -> None:
     """Write the kubelet's environment file and configuration."""
     files.make_directory("/var/lib/kubelet")
-    socket = "/run/containerd/containerd.sock"
-    flags = (
-        f"--container-runtime=remote --container-runtime-endpoint={socket}"
-        if asked.minor < 24
-        else f"--container-runtime-endpoint=unix://{socket}"
-    )
-    flags += "".join(f" --{name}={value}" for name, value in sorted(asked.kubelet_args.items()))
-    files.write("/var/lib/kubelet/kubeadm-flags.env", f'KUBELET_KUBEADM_ARGS="{flags}"\n'.encode())
-    config = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "staticPodPath": f"{ETC}/manifests",
-    }
-    files.write("/var/lib/kubelet/config.yaml", yaml.safe_dump({**config, **kubelet}).encode())
+    here = since(asked.minor, "instance_config")
+    flags = [] if here else _runtime_flags(asked.minor)
+    flags += [f"--{name}={value}" for name, value in sorted(asked.kubelet_args.items())]
+    files.write("/var/lib/kubelet/kubeadm-flags.env", f'KUBELET_KUBEADM_ARGS="{" ".join(flags)}"\n'.encode())
+    if here:
+        own = f'containerRuntimeEndpoint: "{SOCKET}"\n'
+        files.write("/var/lib/kubelet/instance-config.yaml", own.encode(), mode=0o600)
+    write_kubelet_config(files, asked, kubelet)
+
+
+def write_kubelet_config(files: FileTree, asked: Asked, kubelet: dict[str, Any]) -> None:
+    """Write the kubelet's configuration, complete with kubeadm's defaults, as it does."""
+    config = kubelet_config(asked.minor, asked.service_network, kubelet)
+    if since(asked.minor, "kubelet_config_with_runtime"):
+        config["containerRuntimeEndpoint"] = SOCKET
+    mode = 0o600 if since(asked.minor, "kubelet_config_is_private") else 0o644
+    files.write("/var/lib/kubelet/config.yaml", yaml.safe_dump(config).encode(), mode=mode)
+
+
+def _runtime_flags(minor: int) -> list[str]:
+    if since(minor, "endpoint_in_flags_is_a_url"):
+        return [f"--container-runtime-endpoint={SOCKET}"]
+    return ["--container-runtime=remote", f"--container-runtime-endpoint={SOCKET.removeprefix('unix://')}"]
 
 
 def write_manifest(files: FileTree, part: str, asked: Asked) -> None:

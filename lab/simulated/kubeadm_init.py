@@ -7,7 +7,8 @@ from lab.simulated import kubeadm_texts as texts
 from lab.simulated.commands.registry import Call
 from lab.simulated.kube.pki import Authority
 from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_preflight import MANIFESTS, PARTS, TRACE, of_init, passed, pull_images
+from lab.simulated.kubeadm_preflight import MANIFESTS, PARTS, failed, of_init, passed, pull_images
+from lab.simulated.releases import since
 from lab.simulated.units import UnitFailed
 
 # Seconds on a quiet machine, of the transcripts: 24.5 s for the control plane were measured on a loaded one.
@@ -27,7 +28,7 @@ async def init(call: Call, asked: Asked) -> int:
         return 1
     authority = await _certificates(call, asked)
     await _kubeconfigs(call, asked, authority)
-    steps = [_kubelet, _static_pods] if asked.minor < 29 else [_static_pods, _kubelet]
+    steps = [_static_pods, _kubelet] if since(asked.minor, "static_pods_before_kubelet") else [_kubelet, _static_pods]
     for step in steps:
         await step(call, asked)
     if not await _control_plane(call, asked):
@@ -71,7 +72,7 @@ async def _kubeconfigs(call: Call, asked: Asked, authority: Authority) -> None:
 
 
 async def _kubelet(call: Call, asked: Asked) -> None:
-    call.say(texts.KUBELET_START)
+    call.say(texts.kubelet_start(asked.minor, joins=False))
     files.write_kubelet(call.host.files, asked, asked.kubelet)
     unit = call.host.units.get("kubelet")
     if unit is not None:
@@ -84,7 +85,7 @@ async def _kubelet(call: Call, asked: Asked) -> None:
 
 
 async def _static_pods(call: Call, asked: Asked) -> None:
-    new = asked.minor >= 29
+    new = since(asked.minor, "static_pods_before_kubelet")
     call.say(texts.etcd() if new else "")
     call.say(f'[control-plane] Using manifest folder "{MANIFESTS}"\n')
     for part in PARTS:
@@ -102,8 +103,7 @@ async def _control_plane(call: Call, asked: Asked) -> bool:
         await call.took(_TIMEOUT)
         if not call.host.services.kubelet_up:
             call.say(texts.timed_out(asked.minor))
-            call.warn(texts.could_not(asked.minor))
-            call.warn(TRACE)
+            failed(call, texts.could_not(asked.minor))
             return False
     cluster = call.host.link.cluster
     if cluster is not None:  # what kubeadm gave it in kubelet.conf, the kubelet keeps in a file of its own
@@ -113,5 +113,5 @@ async def _control_plane(call: Call, asked: Asked) -> bool:
     files.write_etcd_data(call.host.files)
     await call.took(_SERVER)
     await call.host.link.serve(call.host, asked)
-    call.say(texts.healthy(asked.minor))
+    call.say(texts.healthy(asked.minor, asked.address, asked.port))
     return True

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import yaml
+
 from lab.simulated import kubeadm_files as files
 from lab.simulated import kubeadm_texts as texts
 from lab.simulated.commands.registry import Call
 from lab.simulated.kube.joining import JoinRefusedError, check_join
 from lab.simulated.kube.pki import kubeconfig
 from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_preflight import TRACE, of_join, passed
+from lab.simulated.kubeadm_preflight import failed, of_join, passed
 from lab.simulated.node import PreparedCluster
+from lab.simulated.releases import since
 from lab.simulated.units import UnitFailed
 
 # Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless told else.
 _CHECKS, _DISCOVERY, _BOOTSTRAP, _AGAIN = 1.0, 1.0, 8.0, 5.0
 _DOUBT = "couldn't validate the identity of the API Server: "
 _TIMED_OUT = "error execution phase kubelet-start: error uploading crisocket: timed out waiting for the condition"
+
+
+_PROXY_ADVICE = (
+    'W1128 00:00:00.000000       1 utils.go:69] The recommended value for "bindAddress" in "KubeProxyConfiguration" is: ::; '
+    "the provided value is: 0.0.0.0"
+)
 
 
 class _Ended(Exception):
@@ -31,15 +40,16 @@ async def join(call: Call, asked: Asked) -> int:
     try:
         await call.took(_DISCOVERY)
         cluster = await _discovered(call, asked)
-        call.say(texts.READING)
+        call.say(texts.reading(asked.minor))
+        if since(asked.minor, "proxy_address_is_advised"):
+            call.warn(_PROXY_ADVICE)
         check_join(cluster.store, cluster.ca_hash, _new_name(call, asked), asked.token, _pinned(asked))
         _write_trust(call, asked, cluster)
         await _start_kubelet(call, asked)
         await call.took(_BOOTSTRAP)
         await _registered(call, asked, cluster)
     except (JoinRefusedError, _Ended) as error:
-        call.warn(str(error))
-        return call.warn(TRACE)
+        return failed(call, str(error))
     return call.say(texts.JOINED)
 
 
@@ -56,7 +66,8 @@ def _unreached(call: Call, asked: Asked) -> str:
     reached = call.host.link.reach.reaches(call.host, asked.server.rpartition(":")[0])
     why = "connection refused" if reached else "no route to host"
     url = f"https://{asked.server}/api/v1/namespaces/kube-public/configmaps/cluster-info?timeout=10s"
-    return f'Get "{url}": dial tcp {asked.server}: connect: {why}'
+    start = "failed to request the cluster-info ConfigMap: " if since(asked.minor, "cluster_info_is_named") else ""
+    return f'{start}Get "{url}": dial tcp {asked.server}: connect: {why}'
 
 
 async def _discovered(call: Call, asked: Asked) -> PreparedCluster:
@@ -94,10 +105,9 @@ def _write_trust(call: Call, asked: Asked, cluster: PreparedCluster) -> None:
 async def _start_kubelet(call: Call, asked: Asked) -> None:
     control = call.host.link.control
     kubelet = control.files.read("/var/lib/kubelet/config.yaml") if control is not None else None
-    call.say(texts.JOIN_KUBELET)
-    files.write_kubelet(call.host.files, asked, {})
-    if kubelet:  # the cluster's own, from its ConfigMap
-        call.host.files.write("/var/lib/kubelet/config.yaml", kubelet)
+    call.say(texts.kubelet_start(asked.minor, joins=True))
+    # The cluster's own configuration, from its ConfigMap.
+    files.write_kubelet(call.host.files, asked, yaml.safe_load(kubelet) if kubelet else {})
     unit = call.host.units.get("kubelet")
     if unit is not None:
         call.host.units.stop(unit)

@@ -8,6 +8,7 @@ from lab.simulated.commands.containerd import pull
 from lab.simulated.commands.network import listening
 from lab.simulated.commands.registry import Call
 from lab.simulated.kubeadm_config import Asked
+from lab.simulated.releases import minor_of, since
 
 Error = tuple[str, str]
 _SOCKET = "unix:///run/containerd/containerd.sock"
@@ -17,6 +18,25 @@ TRACE = "To see the stack trace of this error execute with --v=5 or higher"
 IGNORE = (
     "[preflight] If you know what you are doing, you can make a check non-fatal with `--ignore-preflight-errors=...`"
 )
+
+
+_CGROUP_V1 = (
+    "cgroups v1 support is deprecated and will be removed in a future release. Please migrate to cgroups v2. "
+    "To explicitly enable cgroups v1 support for kubelet v1.35 or newer, you must set the kubelet configuration option "
+    "'FailCgroupV1' to 'false'. You must also explicitly skip this validation. For more information, see "
+    "https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1"
+)
+_SWAP = "swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap"
+_SWAP_HELP = (
+    ". Please refer to https://kubernetes.io/docs/concepts/architecture/nodes/#swap-memory, or disable swap on the node"
+)
+
+
+def failed(call: Call, text: str) -> int:
+    """Tell the error that a run of kubeadm ends with, as the installed kubeadm tells it, and return its exit status."""
+    version = call.host.packages.installed["kubeadm"].version
+    start = "error: " if since(minor_of(version), "errors_begin_with_error") else ""
+    return call.warn(f"{start}{text}\n{TRACE}")
 
 
 def _dashed(path: str) -> str:
@@ -37,7 +57,7 @@ def _runtime(call: Call, minor: int) -> list[Error]:
         return []
     unit = call.host.units.get("containerd")
     up = unit is not None and unit.active == "active"
-    if minor >= 26:
+    if since(minor, "api_for_the_runtime"):
         why = (
             "code = Unimplemented desc = unknown service runtime.v1.RuntimeService"
             if up
@@ -47,12 +67,9 @@ def _runtime(call: Call, minor: int) -> list[Error]:
             )
         )
         start = "could not connect to the container runtime: failed to create new CRI runtime service"
-        return [
-            (
-                "CRI",
-                f'{start}: validate service connection: validate CRI v1 runtime API for endpoint "{_SOCKET}": rpc error: {why}',
-            )
-        ]
+        said = f'{start}: validate service connection: validate CRI v1 runtime API for endpoint "{_SOCKET}": rpc error: {why}'
+        names = ("CRI", "ContainerRuntimeVersion") if since(minor, "runtime_version_is_checked") else ("CRI",)
+        return [(name, said) for name in names]
     where = (
         f"connect: connect endpoint '{_SOCKET}', make sure you are running as root and the endpoint has been started"
     )
@@ -64,7 +81,8 @@ def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
     """Give errors and warnings about settings and swap."""
     errors: list[Error] = []
     settings = call.host.kernel.settings
-    for key in ("net.bridge.bridge-nf-call-iptables", "net.ipv4.ip_forward"):
+    bridge = () if since(minor, "bridge_is_not_checked") else ("net.bridge.bridge-nf-call-iptables",)
+    for key in (*bridge, "net.ipv4.ip_forward"):
         path = f"/proc/sys/{key.replace('.', '/')}"
         name = f"FileContent-{_dashed(path)}"
         if key not in settings:
@@ -73,17 +91,19 @@ def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
             errors.append((name, f"{path} contents are not set to 1"))
     if not call.host.kernel.swaps:
         return errors, []
-    if minor < 28:
+    if not since(minor, "swap_is_a_warning"):
         return [*errors, ("Swap", "running with swap on is not supported. Please disable swap")], []
-    return errors, [
-        ("Swap", "swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap.")
-    ]
+    return errors, [("Swap", _SWAP + (_SWAP_HELP if since(minor, "runtime_version_is_checked") else "."))]
 
 
 def _system(call: Call, minor: int) -> list[Error]:
-    if minor >= 35 and call.host.kernel.cgroup == 1:
-        return [("SystemVerification", "cgroups v1 support was deprecated and will be removed in a future release")]
-    return []
+    """Give the verdict of the system verification, and print what it looked at where it is not content."""
+    if call.host.kernel.cgroup != 1 or not since(minor, "cgroup_v1_fails"):
+        return []
+    rows = {"KERNEL_VERSION": call.host.kernel.release, "OS": "Linux", "CGROUPS_CPU": "enabled"}
+    call.say("[preflight] The system verification failed. Printing the output from the verification:\n")
+    call.say("".join(f"\x1b[0;37m{name}\x1b[0m: \x1b[0;32m{value}\x1b[0m\n" for name, value in rows.items()))
+    return [("SystemVerification", _CGROUP_V1)]
 
 
 async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
@@ -108,7 +128,7 @@ async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
 async def of_join(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
     """Give errors and warnings of a worker's join."""
     errors: list[Error] = []
-    if asked.minor < 23 and call.host.files.names(MANIFESTS):  # 1.23 dropped it (kubernetes#104942)
+    if not since(asked.minor, "any_manifests_on_join") and call.host.files.names(MANIFESTS):
         errors.append((f"DirAvailable-{_dashed(MANIFESTS)}", f"{MANIFESTS} is not empty"))
     for path in ("/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf"):
         errors += _absent(call, path)
@@ -123,7 +143,7 @@ async def pull_images(call: Call, wanted: Iterable[str], minor: int) -> list[Err
     errors: list[Error] = []
     for image in wanted:
         why = await pull(call, image)
-        if why and minor < 26:
+        if why and not since(minor, "api_for_the_runtime"):
             quoted = why.replace('"', '\\"')
             said = f'output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1'
             errors.append(("ImagePull", f"failed to pull image {image}: {said}"))
@@ -141,7 +161,10 @@ def passed(call: Call, asked: Asked, errors: list[Error], warnings: list[Error])
             call.warn(f"\t[WARNING {name}]: {text}")
         else:
             fatal.append(f"\t[ERROR {name}]: {text}")
-    if fatal:
-        call.warn("error execution phase preflight: [preflight] Some fatal errors occurred:")
-        call.warn("\n".join([*fatal, IGNORE, TRACE]))
+    if fatal and since(asked.minor, "fatal_errors_stand_alone"):
+        call.warn("\n".join(["[preflight] Some fatal errors occurred:", *fatal, IGNORE]))
+        failed(call, "error execution phase preflight: preflight checks failed")
+    elif fatal:
+        head = "error execution phase preflight: [preflight] Some fatal errors occurred:"
+        failed(call, "\n".join([head, *fatal, IGNORE]))
     return not fatal

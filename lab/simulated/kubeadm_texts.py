@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from lab.simulated.kubeadm_config import Asked
+from lab.simulated.releases import since
 
 _MANIFESTS = '"/etc/kubernetes/manifests"'
-KUBELET_START = (
-    '[kubelet-start] Writing kubelet environment file with flags to file "/var/lib/kubelet/kubeadm-flags.env"\n'
-    '[kubelet-start] Writing kubelet configuration to file "/var/lib/kubelet/config.yaml"\n'
-    "[kubelet-start] Starting the kubelet\n"
-)
-JOIN_KUBELET = (
-    '[kubelet-start] Writing kubelet configuration to file "/var/lib/kubelet/config.yaml"\n'
-    '[kubelet-start] Writing kubelet environment file with flags to file "/var/lib/kubelet/kubeadm-flags.env"\n'
-    "[kubelet-start] Starting the kubelet\n"
-)
 _KUBEADM_CONFIG = 'the ConfigMap "kubeadm-config" in the "kube-system" Namespace'
-READING = (
-    "[preflight] Reading configuration from the cluster...\n"
-    "[preflight] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'\n"
+_KUBELET_CHECK = (
+    "[kubelet-check] Waiting for a healthy kubelet at http://127.0.0.1:10248/healthz. This can take up to 4m0s\n"
 )
+_KUBELET_HEALTHY = "[kubelet-check] The kubelet is healthy after 1.001032s\n"
+_API_SERVERS = ("the API server kubelet client certificate to access the kubelet API",)
 JOINED = (
     "\nThis node has joined the cluster:\n"
     "* Certificate signing request was sent to apiserver and a response was received.\n"
     "* The Kubelet was informed of the new secure connection details.\n\n"
     "Run 'kubectl get nodes' on the control-plane to see this node join the cluster.\n\n"
 )
+
+
+def _kubelet_configuration(minor: int) -> str:
+    """Give the lines about the kubelet's configuration, and about what is this host's own in it."""
+    whole = '[kubelet-start] Writing kubelet configuration to file "/var/lib/kubelet/config.yaml"\n'
+    if not since(minor, "instance_config"):
+        return whole
+    return (
+        '[kubelet-start] Writing kubelet configuration to file "/var/lib/kubelet/instance-config.yaml"\n'
+        '[patches] Applied patch of type "application/strategic-merge-patch+json" to target "kubeletconfiguration"\n'
+        f"{whole}"
+    )
+
+
+def kubelet_start(minor: int, *, joins: bool) -> str:
+    """Give the lines when the kubelet's files are written and it is started; a join writes them in another order."""
+    flags = '[kubelet-start] Writing kubelet environment file with flags to file "/var/lib/kubelet/kubeadm-flags.env"\n'
+    config = _kubelet_configuration(minor)
+    return f"{config + flags if joins else flags + config}[kubelet-start] Starting the kubelet\n"
+
+
+def reading(minor: int, prefix: str = "preflight") -> str:
+    """Give the lines when the cluster's configuration is read."""
+    if since(minor, "reading_says_how_to_upload"):
+        return (
+            f'[{prefix}] Reading configuration from the "kubeadm-config" ConfigMap in namespace "kube-system"...\n'
+            f"[{prefix}] Use 'kubeadm init phase upload-config kubeadm --config your-config-file' to re-upload it.\n"
+        )
+    command = "kubectl -n kube-system get cm kubeadm-config -o yaml"
+    return (
+        f"[{prefix}] Reading configuration from the cluster...\n"
+        f"[{prefix}] FYI: You can look at this config file with '{command}'\n"
+    )
 
 
 def pulling(minor: int) -> str:
@@ -75,19 +100,32 @@ def etcd() -> str:
 def waiting(minor: int) -> str:
     """Give the line before the wait for the control plane."""
     start = f"[wait-control-plane] Waiting for the kubelet to boot up the control plane as static Pods from directory {_MANIFESTS}"
-    if minor < 30:
+    if not since(minor, "kubelet_is_waited_for"):
         return f"{start}. This can take up to 4m0s\n"
-    return f"{start}\n[kubelet-check] Waiting for a healthy kubelet at http://127.0.0.1:10248/healthz. This can take up to 4m0s\n"
+    return f"{start}\n{_KUBELET_CHECK}"
 
 
-def healthy(minor: int) -> str:
-    """Give the lines when the control plane answers."""
-    if minor < 30:
+def healthy(minor: int, address: str, port: int) -> str:
+    """Give the lines when the control plane answers; `address` is what the API server advertises."""
+    if not since(minor, "kubelet_is_waited_for"):
         return "[apiclient] All control plane components are healthy after 8.000000 seconds\n"
+    if not since(minor, "components_are_waited_for"):
+        return (
+            f"{_KUBELET_HEALTHY}"
+            "[api-check] Waiting for a healthy API server. This can take up to 4m0s\n"
+            "[api-check] The API server is healthy after 8.001032s\n"
+        )
+    parts = {
+        "kube-apiserver": f"{address}:{port}/livez",
+        "kube-controller-manager": "127.0.0.1:10257/healthz",
+        "kube-scheduler": "127.0.0.1:10259/livez",
+    }
+    start = "[control-plane-check]"
     return (
-        "[kubelet-check] The kubelet is healthy after 1.001032s\n"
-        "[api-check] Waiting for a healthy API server. This can take up to 4m0s\n"
-        "[api-check] The API server is healthy after 8.001032s\n"
+        f"{_KUBELET_HEALTHY}"
+        f"{start} Waiting for healthy control plane components. This can take up to 4m0s\n"
+        + "".join(f"{start} Checking {part} at https://{where}\n" for part, where in parts.items())
+        + "".join(f"{start} {part} is healthy after 1.501719118s\n" for part in reversed(parts))
     )
 
 
@@ -132,7 +170,7 @@ def _marking(asked: Asked) -> str:
 
 def finished(asked: Asked, token: str, ca_hash: str, *, shown: bool) -> str:
     """Give everything from the healthy control plane to the join commands."""
-    config = "kubelet-config-1." + str(asked.minor) if asked.minor < 24 else "kubelet-config"
+    config = "kubelet-config" if since(asked.minor, "kubelet_config_unnumbered") else f"kubelet-config-1.{asked.minor}"
     said = token if shown else "<value withheld>"
     endpoint = asked.endpoint or f"{asked.address}:{asked.port}"
     rbac = "".join(
@@ -142,13 +180,15 @@ def finished(asked: Asked, token: str, ca_hash: str, *, shown: bool) -> str:
             "Node Bootstrap tokens to post CSRs in order for nodes to get long term certificate credentials",
             "the csrapprover controller automatically approve CSRs from a Node Bootstrap Token",
             "certificate rotation for all node client certificates in the cluster",
+            *_API_SERVERS[: since(asked.minor, "kubelet_access_by_api_server")],
         )
     )
-    command = f"kubeadm join {endpoint} --token {said} \\\n    --discovery-token-ca-cert-hash {ca_hash} "
+    tab = "\t" if since(asked.minor, "join_command_with_tabs") else "    "
+    command = f"kubeadm join {endpoint} --token {said} \\\n{tab}--discovery-token-ca-cert-hash {ca_hash} "
     control = (
         "You can now join any number of control-plane nodes by copying certificate authorities\n"
         "and service account keys on each node and then running the following as root:\n\n"
-        f"  {command.replace(chr(10) + '    ', chr(10) + '    ')}\\\n    --control-plane \n\n"
+        f"  {command}\\\n{tab}--control-plane \n\n"
         if asked.endpoint
         else ""
     )
@@ -179,16 +219,13 @@ def finished(asked: Asked, token: str, ca_hash: str, *, shown: bool) -> str:
 
 def bootstrapping(minor: int) -> str:
     """Give the lines while a joining kubelet gets its credentials."""
-    if minor < 30:
-        return "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap...\n"
-    return (
-        "[kubelet-check] Waiting for a healthy kubelet at http://127.0.0.1:10248/healthz. This can take up to 4m0s\n"
-        "[kubelet-check] The kubelet is healthy after 1.001032s\n"
-        "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap\n"
-    )
+    last = "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap"
+    if not since(minor, "kubelet_is_waited_for"):
+        return f"{last}...\n"
+    return f"{_KUBELET_CHECK}{_KUBELET_HEALTHY}{last}\n"
 
 
-def reset(*, control_plane: bool, etcd_known: bool, kubelet: bool, removed: str = "") -> str:
+def reset(minor: int, *, control_plane: bool, etcd_known: bool, kubelet: bool, removed: str = "") -> str:
     """Give what reset says; `removed` is the node that the cluster still knew and forgets."""
     folders = ["/var/lib/dockershim", "/var/run/kubernetes", "/var/lib/cni"]
     if kubelet:
@@ -196,12 +233,14 @@ def reset(*, control_plane: bool, etcd_known: bool, kubelet: bool, removed: str 
     if etcd_known:
         folders.insert(0, "/var/lib/etcd")
     names = ("admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
+    if since(minor, "reset_says_little"):
+        return _short_reset(minor, control_plane=control_plane, etcd=etcd_known, kubelet=kubelet, removed=removed)
     external = (
         "[reset] No etcd config found. Assuming external etcd\n"
         "[reset] Please, manually reset etcd to prevent further issues\n"
     )
     return (
-        (READING.replace("[preflight]", "[reset]") if control_plane else "")
+        (reading(minor, "reset") if control_plane else "")
         + "[preflight] Running pre-flight checks\n"
         + (f'[reset] Removing info for node "{removed}" from {_KUBEADM_CONFIG}\n' if removed else "")
         + ("" if etcd_known else external)
@@ -217,4 +256,24 @@ def reset(*, control_plane: bool, etcd_known: bool, kubelet: bool, removed: str 
         "to reset your system's IPVS tables.\n\n"
         "The reset process does not clean your kubeconfig files and you must remove them manually.\n"
         "Please, check the contents of the $HOME/.kube/config file.\n"
+    )
+
+
+def _short_reset(minor: int, *, control_plane: bool, etcd: bool, kubelet: bool, removed: str) -> str:
+    """Give what reset says since it points to a page for what it leaves; `etcd` is whether it deleted etcd's data."""
+    folders = ["/etc/kubernetes/manifests", *["/var/lib/kubelet"][:kubelet], "/etc/kubernetes/pki"]
+    names = ("admin", "super-admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
+    return (
+        (reading(minor, "reset") if control_plane else "")
+        + "[preflight] Running pre-flight checks\n"
+        + (f'[reset] Removing info for node "{removed}" from {_KUBEADM_CONFIG}\n' if removed else "")
+        + ("[reset] Deleted contents of the etcd data directory: /var/lib/etcd\n" if etcd else "")
+        + "[reset] Stopping the kubelet service\n"
+        + ('[reset] Unmounting mounted directories in "/var/lib/kubelet"\n' if kubelet else "")
+        + f"[reset] Deleting contents of directories: [{' '.join(folders)}]\n"
+        f"[reset] Deleting files: [{' '.join(f'/etc/kubernetes/{name}.conf' for name in names)}]\n\n"
+        "The reset process does not perform cleanup of CNI plugin configuration,\n"
+        "network filtering rules and kubeconfig files.\n\n"
+        "For information on how to perform this cleanup manually, please see:\n"
+        "    https://k8s.io/docs/reference/setup-tools/kubeadm/kubeadm-reset/\n\n"
     )

@@ -79,7 +79,7 @@ class SimulatedLab:
         hosts = list(self.hosts.values())
         data = cluster_data(hosts, server.port, self.folder.resolve(), self.options.profile)
         write_cluster_file(self.cluster_file, merged(data, self.site.settings), self.options.cluster)
-        if self.options.noisy:
+        if self.options.noisy and len(hosts) > 1:
             make_noisy(hosts[-1])
         try:
             for spec in self.options.drifts:

@@ -27,8 +27,8 @@ class Options:
     drifts: tuple[Spec, ...] = ()
     cluster: dict[str, Any] = field(default_factory=dict)  # put over the cluster file that is written
     keep: bool = False
-    sshd: SshLimits = field(default_factory=lambda: SshLimits(max_sessions=1000))
-    noisy: bool = False  # the last host's login shell prints a line before each command
+    sshd: SshLimits = field(default_factory=SshLimits)
+    noisy: bool = True  # of several hosts the last: its login shell prints before each command
 
     @property
     def os(self) -> System:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pysequoia import Cert
 
+from lab.simulated.releases import offered, packages
 from lab.simulated.systems import System
 
 ARCH = "amd64"
@@ -39,8 +40,6 @@ class Repository:
     offers: tuple[Offer, ...]
 
 
-_CONTAINERD = ("1.6.33-1", "1.7.27-1", "1.7.28-1", "2.1.5-1", "2.2.1-1", "2.3.1-1")
-_TOOLKIT = ("1.16.2-1", "1.17.4-1", "1.17.8-1", "1.18.0-1", "1.18.1-1", "1.19.1-1", "1.20.0-1")
 _BASE = (
     *(("apt-transport-https", "2.4.13"), ("gnupg", "2.2.27-3ubuntu2.1"), ("lsb-release", "11.1.0ubuntu4")),
     *(("software-properties-common", "0.99.22.9"), ("conntrack", "1:1.4.6-2build2"), ("socat", "1.7.4.1-3ubuntu4")),
@@ -74,7 +73,9 @@ def base_offers(system: System) -> tuple[Offer, ...]:
 def docker_offers(system: System) -> tuple[Offer, ...]:
     """Give what Docker's repository offers of what is used here."""
     client = "5:28.1.1-1~ubuntu.22.04~jammy" if system.id == "ubuntu" else "5:28.1.1-1~debian.12~bookworm"
-    engine = tuple(Offer("containerd.io", version, (), 30_000_000, ("containerd", "runc")) for version in _CONTAINERD)
+    engine = tuple(
+        Offer("containerd.io", version, (), 30_000_000, ("containerd", "runc")) for version in offered("containerd.io")
+    )
     own = tuple(offer for offer in base_offers(system) if offer.name in ("containerd", "runc"))
     return (*engine, *own, Offer("docker-ce-cli", client, (), 15_000_000))
 
@@ -82,7 +83,7 @@ def docker_offers(system: System) -> tuple[Offer, ...]:
 def nvidia_offers() -> tuple[Offer, ...]:
     """Give the container toolkit: its base and tools are asked for in exactly its own version."""
     offers: list[Offer] = []
-    for version in _TOOLKIT:
+    for version in offered("nvidia-container-toolkit"):
         same = f" (= {version})"
         offers += [
             Offer("libnvidia-container1", version),
@@ -100,25 +101,16 @@ def nvidia_offers() -> tuple[Offer, ...]:
 def kubernetes_offers(version: str) -> tuple[Offer, ...]:
     """Give the repository of a minor version: its patch releases up to the wanted one, the tools and the plugins."""
     major, minor, patch = version.split(".")
-    old = int(minor) < 24
-    mark = "-00" if old else "-1.1"
-    needs = ("conntrack", "ethtool", "socat")
+    shape = packages(int(minor))
     offers: list[Offer] = []
-    for number in range(int(patch) + 1) if old else range(max(int(patch), 14) + 1):
-        release = f"{major}.{minor}.{number}{mark}"
+    for number in range((int(patch) if shape["revision"] == "00" else max(int(patch), 14)) + 1):
+        release = f"{major}.{minor}.{number}-{shape['revision']}"
         offers += [
-            Offer("kubelet", release, ("kubernetes-cni", *needs, *(("ebtables",) if old else ())), 27_400_000),
+            Offer("kubelet", release, tuple(shape["kubelet"]), 27_400_000),
             Offer("kubectl", release, (), 11_800_000),
-            Offer(
-                "kubeadm",
-                release,
-                ("cri-tools", *(("kubelet", "kubectl", "kubernetes-cni") if old else ())),
-                11_400_000,
-            ),
+            Offer("kubeadm", release, tuple(shape["kubeadm"]), 11_400_000),
         ]
-    tools = "1.13.0-01" if old else f"{major}.{minor}.1-1.1"
-    plugins = "0.8.7-00" if old else "1.5.1-1.1"
-    return (*offers, Offer("cri-tools", tools), Offer("kubernetes-cni", plugins))
+    return (*offers, *(Offer(name, str(shape[name])) for name in ("cri-tools", "kubernetes-cni")))
 
 
 def fingerprints(content: bytes) -> list[str]:

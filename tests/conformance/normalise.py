@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from tests.conformance.case import Answer
+
 _AGE = r"(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?"
 _RULES: tuple[tuple[str, str], ...] = (
     (r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", "<token>"),
@@ -18,6 +20,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<time>"),
     (r"(\w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \w+", "<time>"),
     (r"healthy after [\d.]+ seconds", "healthy after <n> seconds"),
+    (r"healthy after [\d.]+(?:µs|ms|s)$", "healthy after <time>"),
+    (r"(containerd://[\d.]+)\+unknown", r"\1"),  # what a build that knows no tag of its own adds
     (r"\b(process|with pid) \d+ \(", r"\1 <pid> ("),
     (r"with pid \d+$", "with pid <pid>"),
     (r"\[IP: [\d.]+ \d+\]", "[IP: <ip>]"),
@@ -31,7 +35,8 @@ _RULES: tuple[tuple[str, str], ...] = (
 _DROPPED = re.compile(
     r"^(Get:|Hit:|Ign:|Fetched |Need to get |After this operation|\(Reading database|debconf: |Suggested packages|"
     r"Recommended packages|\[kubelet-check\] Initial timeout|W: Download is performed unsandboxed)|"
-    r"could not fetch a Kubernetes version from the internet|falling back to the local client version"
+    r"could not fetch a Kubernetes version from the internet|falling back to the local client version|"
+    "^\x1b\\[0;37m"  # a row of kubeadm's system verification: it tells of the machine's kernel
 )
 
 
@@ -43,6 +48,11 @@ def normalised(text: str, places: Mapping[str, str]) -> str:
         text = re.sub(pattern, put, text, flags=re.MULTILINE)
     lines = [line.rstrip() for line in text.splitlines() if not _DROPPED.search(line)]
     return "\n".join(lines).strip("\n")
+
+
+def settled(answer: Answer) -> Answer:
+    """Return a recorded answer as the rules of today would have written it."""
+    return Answer(answer.status, normalised(answer.stdout, {}), normalised(answer.stderr, {}))
 
 
 def table(text: str) -> str:

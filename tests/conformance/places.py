@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from shipway.cluster import Cluster, node_ip
@@ -20,13 +20,18 @@ ADMIN = "/etc/kubernetes/admin.conf"
 
 
 class Place:
-    """One lab; `befall(host, what)` lets one of tests.conformance.befall.KINDS happen to a host."""
+    """One lab; `values` fill holes in the story's words.
 
-    def __init__(self, cluster_file: Path, folder: Path, befall: Callable[[str, str], Awaitable[None]]) -> None:
+    `befall(host, what)` lets one of tests.conformance.befall.KINDS happen to a host.
+    """
+
+    def __init__(
+        self, cluster_file: Path, folder: Path, befall: Callable[[str, str], Awaitable[None]], values: Mapping[str, str]
+    ) -> None:
         self.cluster = Cluster.load(cluster_file)
         self.folder = folder
         self.befall = befall
-        self.values: dict[str, str] = {}
+        self.values: dict[str, str] = dict(values)
         self.pool = Pool()
         gate = asyncio.Semaphore(8)
         self._connections = {spec.name: Connection(self.cluster.target(spec), gate) for spec in self.cluster.hosts}
@@ -42,7 +47,8 @@ class Place:
     def filled(self, words: Sequence[str]) -> list[str]:
         """Give the words with their holes `{cp1}`, `{token}` filled; a find's own `{}` and the product's holes stay."""
         values = self.values | {name: f"{{{name}}}" for name in ("os", "codename", "arch")}
-        return [re.sub(r"(?<![$%])\{(\w+)\}", lambda hole: values[hole[1]], word) for word in words]
+        filled = [re.sub(r"(?<![$%])\{(\w+)\}", lambda hole: values[hole[1]], word) for word in words]
+        return [put for word, put in zip(words, filled, strict=True) if put or not word]
 
     async def run(self, host: str, words: Sequence[str], *, seconds: float = 90, stdin: bytes = b"") -> Output:
         """Run a command as root over SSH, in the wire format of the product."""

@@ -8,14 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.conformance.case import Answer, Case
+from tests.conformance.normalise import settled
 from tests.conformance.places import Place
+from tests.conformance.releases import Release
 from tests.conformance.scenario import SCENES
 
 RECORDED = Path(__file__).parent / "recorded"
 
 
 async def play(
-    place: Place, *, slow: bool, until: str = "", told: Callable[[str], None] = lambda _: None
+    place: Place, release: Release, *, slow: bool, until: str = "", told: Callable[[str], None] = lambda _: None
 ) -> dict[str, Answer]:
     """Play every scene in order, or those up to one of them; give the answers by the case's name."""
     answers: dict[str, Answer] = {}
@@ -24,28 +26,30 @@ async def play(
             told(f"{scene}: {part.name}")
             if not isinstance(part, Case):
                 await part.do(place)
-            elif slow or not part.slow:
+            elif release.plays(part) and (slow or not part.slow):
                 answers[part.name] = await place.answer(part)
-        if scene == until:
+        if scene in (until, release.until):
             break
     return answers
 
 
-def save(answers: dict[str, Answer]) -> None:
+def save(answers: dict[str, Answer], release: Release) -> None:
     """Write the answers, one file a scene; answers of cases that were not played stay as they were."""
-    old = load()
+    old = load(release)
     for scene, parts in SCENES.items():
         cases = [part for part in parts if isinstance(part, Case)]
         kept = {one.name: answers.get(one.name) or old.get(one.name) for one in cases}
         data = {name: asdict(answer) for name, answer in kept.items() if answer is not None}
-        path = RECORDED / f"{scene}.json"
-        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if data:
+            path = RECORDED / release.version / f"{scene}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load() -> dict[str, Answer]:
-    """Give everything recorded, by the case's name."""
+def load(release: Release) -> dict[str, Answer]:
+    """Give everything recorded of a release, by the case's name."""
     found: dict[str, Answer] = {}
-    for path in sorted(RECORDED.glob("*.json")):
+    for path in sorted((RECORDED / release.version).glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
-        found |= {name: Answer(**answer) for name, answer in data.items()}
+        found |= {name: settled(Answer(**answer)) for name, answer in data.items()}
     return found

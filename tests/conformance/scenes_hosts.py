@@ -87,7 +87,7 @@ PREPARED: Scene = (
     case(
         "install of what is there",
         "w1",
-        "apt-get -y -q install --no-install-recommends kubelet=1.20.2-00",
+        "apt-get -y -q install --no-install-recommends kubelet={package}",
         reduce="actions",
     ),
     case("install of a version that is not offered", "w1", "apt-get -y -q install kubelet=9.9.9", reduce="errors"),
@@ -96,7 +96,7 @@ PREPARED: Scene = (
     case(
         "kubeadm's images",
         "w1",
-        "kubeadm config images list --kubernetes-version=v1.20.2 --image-repository=k8s.gcr.io",
+        "kubeadm config images list --kubernetes-version=v{version} --image-repository={registry}",
     ),
     case("the kubelet before kubeadm", "w1", "systemctl is-enabled kubelet"),
     case("containerd's unit", "w1", "env TZ=UTC systemctl show", *_SHOW, "--", "containerd.service"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,43 +14,58 @@ from lab.containers.model import plan
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
 from tests.conformance.befall import on_containers, on_simulated
-from tests.conformance.case import API, Answer, Case
+from tests.conformance.case import API, Answer
 from tests.conformance.places import Place
 from tests.conformance.play import load, play
 from tests.conformance.programs import PARTLY, recorded
-from tests.conformance.scenario import SCENES
+from tests.conformance.releases import OLD, RELEASES, Release
 from tests.test_simulated_kube_support import kubectl_path
 
-RECORDED = load()
-CASES = [part for parts in SCENES.values() for part in parts if isinstance(part, Case)]
-NAMES = [one.name for one in CASES]
+RECORDED = {release: load(release) for release in RELEASES.values()}
+SIMULATED = [(release, one.name) for release in RELEASES.values() for one in release.cases()]
+NAMES = [one.name for one in OLD.cases()]
 LAB_NUMBER = 9  # beside a lab that a person may have up
 
 
-async def _simulated(folder: Path) -> dict[str, Answer]:
+async def _simulated(folder: Path, release: Release) -> dict[str, Answer]:
     options = Options(
         names=("cp1", "w1", "w2"),
         cards=2,
         control_plane_cards=0,
-        profile="lab",
+        profile=release.profile,
         system="debian-12",
         scale=0.005,
         swap=False,
+        cluster=dict(release.cluster),
     )
     async with SimulatedLab(folder, options) as lab:
         lab.drift("*", "image-missing", {"image": "/nosuch/"})
-        place = Place(lab.cluster_file, folder, on_simulated(lab))
+        lab.drift("*", "cgroup", {"version": str(release.cgroup)})
+        place = Place(lab.cluster_file, folder, on_simulated(lab), release.values())
         try:
-            return await play(place, slow=True)
+            return await play(place, release, slow=True)
         finally:
             await place.close()
 
 
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
-    """Play all scenes once on the simulated lab."""
+@cache
+def _played(release: Release, folder: Path) -> dict[str, Answer]:
+    """Play the story of a release once on the simulated lab."""
+    return asyncio.run(_simulated(folder, release))
+
+
+@pytest.fixture
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Release], dict[str, Answer]]:
+    """Return what plays the story of a release on the simulated lab, once."""
     kubectl_path()
-    return asyncio.run(_simulated(tmp_path_factory.mktemp("simulated")))
+    base = tmp_path_factory.getbasetemp()
+
+    def play_once(release: Release) -> dict[str, Answer]:
+        folder = base / f"simulated-{release.version}"
+        folder.mkdir(exist_ok=True)
+        return _played(release, folder)
+
+    return play_once
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +76,9 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
     lab.up(plan("cp1,w1,w2", number=LAB_NUMBER))
 
     async def run() -> dict[str, Answer]:
-        place = Place(state / "cluster.yaml", state, on_containers(lab))
+        place = Place(state / "cluster.yaml", state, on_containers(lab), OLD.values())
         try:
-            return await play(place, slow=False)
+            return await play(place, OLD, slow=False)
         finally:
             await place.close()
 
@@ -72,14 +88,18 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
         lab.down()
 
 
-def test_every_case_is_recorded_and_every_recording_is_a_case() -> None:
-    assert sorted(RECORDED) == sorted(set(NAMES))
-    assert len(NAMES) == len(set(NAMES))
+@pytest.mark.parametrize("release", RELEASES.values(), ids=RELEASES)
+def test_every_case_is_recorded_and_every_recording_is_a_case(release: Release) -> None:
+    names = [one.name for one in release.cases()]
+    assert sorted(RECORDED[release]) == sorted(set(names))
+    assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_simulated_lab_answers_as_the_real_one(name: str, simulated: dict[str, Answer]) -> None:
-    assert simulated[name] == RECORDED[name]
+@pytest.mark.parametrize(("release", "name"), SIMULATED, ids=[f"{one.version}: {name}" for one, name in SIMULATED])
+def test_the_simulated_lab_answers_as_the_real_one(
+    release: Release, name: str, simulated: Callable[[Release], dict[str, Answer]]
+) -> None:
+    assert simulated(release)[name] == RECORDED[release][name]
 
 
 @pytest.mark.lab
@@ -87,9 +107,9 @@ def test_the_simulated_lab_answers_as_the_real_one(name: str, simulated: dict[st
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <function Popen.__del__:pytest.PytestUnraisableExceptionWarning"
 )
-@pytest.mark.parametrize("name", [one.name for one in CASES if not one.slow])
+@pytest.mark.parametrize("name", [one.name for one in OLD.cases(slow=False)])
 def test_the_container_lab_answers_as_recorded(name: str, containers: dict[str, Answer]) -> None:
-    assert containers[name] == RECORDED[name]
+    assert containers[name] == RECORDED[OLD][name]
 
 
 def test_a_changed_answer_is_seen() -> None:
@@ -97,7 +117,11 @@ def test_a_changed_answer_is_seen() -> None:
     some: Callable[..., Answer] = Answer
     assert some(0, "a", "") != some(0, "b", "")
     assert some(0, "a", "") != some(1, "a", "")
-    assert all(answer.stdout or answer.stderr or answer.status is not None for answer in RECORDED.values())
+    assert all(
+        answer.stdout or answer.stderr or answer.status is not None
+        for recorded in RECORDED.values()
+        for answer in recorded.values()
+    )
 
 
 def test_what_is_said_to_be_recorded_in_part_is_recorded() -> None:
@@ -108,4 +132,4 @@ def test_what_is_said_to_be_recorded_in_part_is_recorded() -> None:
 
 
 def test_cases_of_the_api_are_there() -> None:
-    assert sum(one.host == API for one in CASES) > 20
+    assert sum(one.host == API for one in OLD.cases()) > 20

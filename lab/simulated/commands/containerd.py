@@ -79,9 +79,11 @@ async def ctr(call: Call) -> int:
     if asked.rest[:1] in (["plugins"], ["plugin"]):
         rows = list(_PLUGINS)
         if containerd.cri_loaded(config):
-            new = [("io.containerd.cri.v1", "images", "-"), ("io.containerd.cri.v1", "runtime", "linux/amd64")]
-            rows += [] if config.get("version") == 2 else new
-            rows.append(("io.containerd.grpc.v1", "cri", "linux/amd64"))
+            if config.get("version") == 2:
+                rows.append(("io.containerd.grpc.v1", "cri", "linux/amd64"))
+            else:
+                rows += [("io.containerd.cri.v1", "runtime", "linux/amd64"), ("io.containerd.cri.v1", "images", "-")]
+                rows.append(("io.containerd.grpc.v1", "cri", "-"))
         call.say(f"{'TYPE':<38} {'ID':<24} {'PLATFORMS':<14} {'STATUS':<10}\n")
         return call.say("".join(f"{kind:<38} {name:<24} {where:<14} {'ok':<10}\n" for kind, name, where in rows))
     if asked.rest[:1] == ["version"]:

@@ -12,7 +12,8 @@ from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.containerd import pull
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.kubeadm_config import Asked, BadConfig
-from lab.simulated.kubeadm_preflight import PARTS, TRACE
+from lab.simulated.kubeadm_preflight import PARTS, failed
+from lab.simulated.releases import minor_of, since
 
 _FLAGS = "-f --force --print-join-command --skip-token-print --upload-certs --short --dry-run"
 _VALUES = (
@@ -46,7 +47,7 @@ async def kubeadm(call: Call) -> int:
         "certs check-expiration": _expiration,
     }
     if asked.unknown:
-        return call.warn(f"unknown flag: {asked.unknown[0]}\n{TRACE}")
+        return failed(call, f"unknown flag: {asked.unknown[0]}")
     for name, action in actions.items():
         if words == name or words.startswith(f"{name} "):
             if name not in ("version", "config images list") and not call.root:
@@ -77,7 +78,7 @@ def _read(call: Call, asked: Parsed) -> Asked:
         if found is None:
             raise BadConfig(f'unable to read config from "{path}" : open {path}: no such file or directory')
         text = found.decode()
-    minor = kubeadm_config.minor_of(version)
+    minor = minor_of(version)
     name = asked.value("--node-name", default=call.host.kernel.hostname)
     wanted = asked.value("--kubernetes-version", default=version)
     told = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
@@ -101,12 +102,13 @@ async def _init(call: Call, asked: Parsed) -> int:
     try:
         told = _read(call, asked)
     except BadConfig as error:
-        return call.warn(f"{error}\n{TRACE}")
-    own = kubeadm_config.minor_of(installed(call))
+        return failed(call, str(error))
+    own = minor_of(installed(call))
     if not own - 1 <= told.minor <= own:
         least = f"1.{own - 1}.0"
-        return call.warn(
-            f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{told.version}\n{TRACE}"
+        return failed(
+            call,
+            f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{told.version}",
         )
     return await kubeadm_init.init(call, told)
 
@@ -115,7 +117,7 @@ async def _join(call: Call, asked: Parsed) -> int:
     try:
         told = _read(call, asked)
     except BadConfig as error:
-        return call.warn(f"{error}\n{TRACE}")
+        return failed(call, str(error))
     return await kubeadm_join.join(call, told)
 
 
@@ -127,7 +129,10 @@ async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every acti
     kubelet = files.exists("/var/lib/kubelet")
     up = host.link.runs_control_plane(host)
     removed = host.link.views[host.name].name if up and host.name in host.link.views else ""
-    call.say(kubeadm_texts.reset(control_plane=control, etcd_known=etcd_known, kubelet=kubelet, removed=removed))
+    minor = minor_of(installed(call))
+    if since(minor, "reset_says_little"):  # it clears etcd's folder on every host, but says so of an empty one never
+        etcd_known = files.names("/var/lib/etcd") != []
+    call.say(kubeadm_texts.reset(minor, control_plane=control, etcd_known=etcd_known, kubelet=kubelet, removed=removed))
     if not up:
         log = "removeetcdmember.go:79] [reset] No kubeadm config, using etcd pod spec to get data directory"
         call.warn(f"W1123 00:00:00.000000       1 {log}")
@@ -159,20 +164,21 @@ async def _images(call: Call, asked: Parsed) -> int:
     try:
         return call.say("".join(f"{image}\n" for image in _wanted(call, asked)))
     except BadConfig as error:
-        return call.warn(f"{error}\n{TRACE}")
+        return failed(call, str(error))
 
 
 async def _pull(call: Call, asked: Parsed) -> int:
     try:
         wanted = _wanted(call, asked)
     except BadConfig as error:
-        return call.warn(f"{error}\n{TRACE}")
+        return failed(call, str(error))
     for image in wanted:
         why = await pull(call, image)
         if why:
             quoted = why.replace('"', '\\"')
-            return call.warn(
-                f'failed to pull image "{image}": output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1\n{TRACE}'
+            return failed(
+                call,
+                f'failed to pull image "{image}": output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1',
             )
         call.say(f"[config/images] Pulled {image}\n")
     return 0
@@ -180,9 +186,7 @@ async def _pull(call: Call, asked: Parsed) -> int:
 
 async def _expiration(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every action is called alike
     if not call.host.files.exists("/etc/kubernetes/pki/ca.crt"):
-        return call.warn(
-            f"failed to load certificates: open /etc/kubernetes/pki/ca.crt: no such file or directory\n{TRACE}"
-        )
+        return failed(call, "failed to load certificates: open /etc/kubernetes/pki/ca.crt: no such file or directory")
     names = (
         "admin.conf",
         "apiserver",

@@ -7,7 +7,7 @@ import time
 
 from lab.simulated.commands.arguments import Parsed
 from lab.simulated.commands.registry import Call
-from lab.simulated.kubeadm_preflight import TRACE
+from lab.simulated.kubeadm_preflight import failed
 
 
 def _admin(call: Call, asked: Parsed) -> str:
@@ -33,7 +33,7 @@ async def create_token(call: Call, asked: Parsed) -> int:
     trouble = _admin(call, asked)
     cluster = call.host.link.cluster
     if trouble or cluster is None:
-        return call.warn(f"{trouble}\n{TRACE}")
+        return failed(call, trouble)
     ttl = _seconds(asked.value("--ttl", default="24h"))
     token = cluster.create_token(ttl, asked.value("--description"), token=asked.rest[2] if len(asked.rest) > 2 else "")
     if asked.has("--print-join-command"):
@@ -48,7 +48,7 @@ async def list_tokens(call: Call, asked: Parsed) -> int:
     trouble = _admin(call, asked)
     cluster = call.host.link.cluster
     if trouble or cluster is None:
-        return call.warn(f"{trouble}\n{TRACE}")
+        return failed(call, trouble)
     rows = [("TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS")]
     for token in cluster.list_tokens():
         secret = cluster.store.get("secrets", "kube-system", f"bootstrap-token-{token.token_id}") or {"data": {}}
@@ -84,10 +84,8 @@ async def delete_token(call: Call, asked: Parsed) -> int:
     trouble = _admin(call, asked)
     cluster = call.host.link.cluster
     if trouble or cluster is None:
-        return call.warn(f"{trouble}\n{TRACE}")
+        return failed(call, trouble)
     name = asked.rest[2].split(".")[0]
     if not cluster.delete_token(name):
-        return call.warn(
-            f'failed to delete bootstrap token "{name}": secrets "bootstrap-token-{name}" not found\n{TRACE}'
-        )
+        return failed(call, f'failed to delete bootstrap token "{name}": secrets "bootstrap-token-{name}" not found')
     return call.say(f'bootstrap token "{name}" deleted\n')

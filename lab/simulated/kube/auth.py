@@ -6,6 +6,8 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
+from lab.simulated.releases import since
+
 from .api_errors import ApiError, forbidden, forbidden_path, unauthorized
 from .objects import Obj, dig, namespace_of, parsed_time
 from .signed_tokens import TokenSigner
@@ -123,20 +125,23 @@ def _allows(rule: Obj, wish: Wish) -> bool:
 
 
 class Authorizer:
-    """RBAC over the roles and bindings in the store."""
+    """RBAC over the roles and bindings in the store, and what the node authorizer keeps from kubelets."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, minor: int) -> None:
         self._store = store
+        self._minor = minor
 
     def check(self, user: User, wish: Wish) -> None:
         """Pass if the user may. Raises ApiError (403) worded as the real server words it."""
         if not self.may(user, wish):
-            raise self._refusal(user, wish)
+            raise self._refusal(user, wish, self._kept_from(user, wish))
 
     def may(self, user: User, wish: Wish) -> bool:
         """Say whether a user may do this."""
         if "system:masters" in user.groups:
             return True
+        if self._kept_from(user, wish):
+            return False
         if not wish.resource and wish.verb == "get":
             if wish.path in OPEN_PATHS or wish.path.startswith(("/readyz/", "/livez/", "/healthz/")):
                 return True
@@ -147,6 +152,17 @@ class Authorizer:
         if wish.resource.startswith("selfsubject") and "system:authenticated" in user.groups:
             return True
         return any(_allows(rule, wish) for rule in self._rules(user, wish.namespace))
+
+    def _kept_from(self, user: User, wish: Wish) -> str:
+        """Give why a kubelet may not read a Node, empty where nothing is kept from it."""
+        node = user.name.removeprefix("system:node:")
+        if "system:nodes" not in user.groups or not since(self._minor, "nodes_read_themselves"):
+            return ""
+        reads = wish.verb in ("get", "list", "watch") and (wish.group, wish.full_resource) == ("", "nodes")
+        if not reads or wish.name == node:
+            return ""
+        what = f"'{wish.name}'" if wish.name else "all nodes"
+        return f"node '{node}' cannot read {what}, only its own Node object"
 
     def _rules(self, user: User, namespace: str) -> list[Obj]:
         bindings = self._store.objects("clusterrolebindings.rbac.authorization.k8s.io")
@@ -166,11 +182,11 @@ class Authorizer:
             role = self._store.get("roles.rbac.authorization.k8s.io", namespace, reference["name"])
         return list((role or {}).get("rules") or [])
 
-    def _refusal(self, user: User, wish: Wish) -> ApiError:
+    def _refusal(self, user: User, wish: Wish, reason: str) -> ApiError:
         if not wish.resource:
             return forbidden_path(wish.path, user.name, wish.verb)
         where = f'in the namespace "{wish.namespace}"' if wish.namespace else "at the cluster scope"
         why = (
             f'User "{user.name}" cannot {wish.verb} resource "{wish.full_resource}" in API group "{wish.group}" {where}'
         )
-        return forbidden(wish.resource, wish.group, wish.name, why)
+        return forbidden(wish.resource, wish.group, wish.name, f"{why}: {reason}" if reason else why)

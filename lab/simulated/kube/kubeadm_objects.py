@@ -6,6 +6,8 @@ import ipaddress
 
 import yaml
 
+from lab.simulated import releases
+
 from .hosts import HostState
 from .objects import Obj
 from .static_pods import images
@@ -29,7 +31,23 @@ def address_in(cidr: str, number: int) -> str:
 
 def kubelet_config_name(minor: int) -> str:
     """Give the name of the ConfigMap with the kubelets' settings; it carried the minor version until 1.23."""
-    return f"kubelet-config-1.{minor}" if minor < 24 else "kubelet-config"
+    return "kubelet-config" if releases.since(minor, "kubelet_config_unnumbered") else f"kubelet-config-1.{minor}"
+
+
+def _over(base: Obj, said: Obj) -> Obj:
+    """Give `base` with what was said put over it, field by field."""
+    put = {
+        key: _over(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in said.items()
+    }
+    return base | put
+
+
+def kubelet_config(minor: int, service_cidr: str, said: Obj) -> Obj:
+    """Give a KubeletConfiguration as kubeadm completes it."""
+    defaults = releases.kubelet_defaults(minor) | {"clusterDNS": [address_in(service_cidr, 10)]}
+    kind = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"}
+    return _over(defaults | kind, said)
 
 
 def _kubeadm_config(host: HostState, config: ClusterConfig) -> dict[str, str]:
@@ -40,14 +58,29 @@ def _kubeadm_config(host: HostState, config: ClusterConfig) -> dict[str, str]:
         "podSubnet": config.pod_cidr,
         "serviceSubnet": config.service_cidr,
     }
-    cluster = {
+    cluster: Obj = {
         "apiVersion": api_version,
         "kind": "ClusterConfiguration",
+        "apiServer": {},
+        "certificatesDir": "/etc/kubernetes/pki",
+        "controllerManager": {},
+        "dns": {},
+        "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
+        "scheduler": {},
         "clusterName": config.cluster_name,
         "imageRepository": config.repository,
         "kubernetesVersion": config.version,
         "networking": networking,
     }
+    if config.minor < 22:
+        cluster |= {"apiServer": {"timeoutForControlPlane": "4m0s"}, "dns": {"type": "CoreDNS"}}
+    if config.minor >= 31:  # v1beta4
+        cluster |= {
+            "caCertificateValidityPeriod": "87600h0m0s",
+            "certificateValidityPeriod": "8760h0m0s",
+            "encryptionAlgorithm": "RSA-2048",
+            "proxy": {},
+        }
     if config.endpoint:
         cluster["controlPlaneEndpoint"] = config.endpoint
     data = {"ClusterConfiguration": yaml.safe_dump(cluster)}
@@ -60,13 +93,7 @@ def _kubeadm_config(host: HostState, config: ClusterConfig) -> dict[str, str]:
 
 def settings(host: HostState, config: ClusterConfig, endpoint: str, info: str) -> list[Obj]:
     """Give the ConfigMaps that kubeadm keeps its settings in, and cluster-info."""
-    kubelet = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "cgroupDriver": "systemd",
-        "clusterDNS": [address_in(config.service_cidr, 10)],
-        "clusterDomain": config.dns_domain,
-    }
+    kubelet = kubelet_config(config.minor, config.service_cidr, {"clusterDomain": config.dns_domain})
     proxy = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -112,18 +113,52 @@ _BUILT_IN = (
     ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", False, (), ()),
     ("storage.k8s.io", "v1", "csinodes", "CSINode", False, (), ()),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), ()),
+    ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", False, (), ("status",)),
+    ("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",)),
+    (
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+        False,
+        ("csr",),
+        ("status", "approval"),
+    ),
+    ("events.k8s.io", "v1", "events", "Event", True, ("ev",), ()),
+)
+_FLOW = "flowcontrol.apiserver.k8s.io"
+_DRA = "resource.k8s.io"
+# First minor version of Kubernetes that serves them by default (its API's deprecation guide and changelogs).
+_LATER = (
+    (23, ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",))),
+    (29, (_FLOW, "v1", "flowschemas", "FlowSchema", False, (), ("status",))),
+    (29, (_FLOW, "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", False, (), ("status",))),
+    (34, (_DRA, "v1", "deviceclasses", "DeviceClass", False, (), ())),
+    (34, (_DRA, "v1", "resourceclaims", "ResourceClaim", True, (), ("status",))),
+    (34, (_DRA, "v1", "resourceclaimtemplates", "ResourceClaimTemplate", True, (), ())),
+    (34, (_DRA, "v1", "resourceslices", "ResourceSlice", False, (), ())),
 )
 _CREATE_ONLY = {"bindings", "tokenreviews", "selfsubjectaccessreviews"}
 _IN_ALL = {"pods", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "jobs", "cronjobs"}
 
 
+def _priority(version: str) -> tuple[int, int, int]:
+    """Give a version's place in the API's order: stable before beta before alpha, then the higher number."""
+    found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if found is None:
+        return 0, 0, 0
+    major, stage, minor = found.groups()
+    return {None: 3, "beta": 2, "alpha": 1}[stage], int(major), int(minor or 0)
+
+
 class Resources:
     """Every resource served now: the built-in ones and those of established CustomResourceDefinitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, minor: int) -> None:
         self._by_path: dict[tuple[str, str, str], Resource] = {}
         self._by_kind: dict[tuple[str, str], Resource] = {}
-        for group, version, plural, kind, namespaced, short, subresources in _BUILT_IN:
+        later = [resource for first, resource in _LATER if first <= minor]
+        for group, version, plural, kind, namespaced, short, subresources in (*_BUILT_IN, *later):
             verbs = _REVIEW if plural in _CREATE_ONLY else ALL_VERBS
             categories = ("all",) if plural in _IN_ALL else ()
             self.add(Resource(group, version, plural, kind, namespaced, short, subresources, verbs, categories))
@@ -167,4 +202,4 @@ class Resources:
             versions = found.setdefault(resource.group, [])
             if resource.version not in versions:
                 versions.append(resource.version)
-        return found
+        return {group: sorted(versions, key=_priority, reverse=True) for group, versions in found.items()}

@@ -20,8 +20,8 @@ class Route:
     name: str
     subresource: str
 
-    def wish(self, method: str, path: str, *, watch: bool) -> Wish:
-        """Give what RBAC is asked about this request."""
+    def wish(self, method: str, path: str, *, watch: bool, selected: str = "") -> Wish:
+        """Give what RBAC is asked about this request; a list or a watch may have `selected` one object by its name."""
         verb = _VERBS.get(method, "")
         if method in {"GET", "HEAD"}:
             verb = "watch" if watch else "get" if self.name else "list"
@@ -30,7 +30,16 @@ class Route:
         resource = self.resource
         # A namespace is judged inside itself, so that its own administrators may read it.
         namespace = self.name if resource.key == "namespaces" else self.namespace
-        return Wish(verb, path, resource.group, resource.plural, self.subresource, namespace, self.name)
+        return Wish(verb, path, resource.group, resource.plural, self.subresource, namespace, self.name or selected)
+
+
+def named_by(field_selector: str) -> str:
+    """Return the one name that a field selector lets through, empty where it names none."""
+    for term in field_selector.split(","):
+        key, _, value = term.replace("==", "=").partition("=")
+        if key == "metadata.name":
+            return value
+    return ""
 
 
 def route(path: str, resources: Resources) -> Route:

@@ -18,7 +18,7 @@ from .http_common import Call, json_response
 from .openapi import ASKED_FOR, PROTOBUF, document, protobuf
 from .pki import Authority, KeyPair
 from .reading import Reading
-from .routing import route
+from .routing import named_by, route
 from .subresources import Subresources
 from .watches import Watches
 from .world import World
@@ -34,7 +34,7 @@ class ApiServer:
     def __init__(self, world: World, api: Api, logs: ContainerLogs) -> None:
         self._world = world
         self._authenticator = Authenticator(world.store, world.signer)
-        self._authorizer = Authorizer(world.store)
+        self._authorizer = Authorizer(world.store, world.config.minor)
         self._reading = Reading(world, api)
         self._watches = Watches(world)
         self._writing = Writing(world, api, self._authenticator, self._authorizer)
@@ -100,7 +100,8 @@ class ApiServer:
             return json_response(plain)
         call = Call(request, route(path, self._world.resources), user, self._world.config.minor)
         watching = request.method == "GET" and call.flag("watch")
-        self._authorizer.check(user, call.route.wish(request.method, path, watch=watching))
+        selected = named_by(call.query("fieldSelector"))
+        self._authorizer.check(user, call.route.wish(request.method, path, watch=watching, selected=selected))
         if call.route.subresource not in {"", "status"}:
             return await self._subresources.serve(call)
         if watching:

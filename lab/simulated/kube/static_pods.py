@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
+from lab.simulated import releases
+
 from .hosts import HostState
 from .objects import Obj
 from .world import ClusterConfig
 
-# etcd, coredns and pause by the minor version that brought them (kubeadm's own constants); others use the last before.
-_IMAGES = {
-    20: ("3.4.13-0", "coredns:1.7.0", "3.2"),
-    22: ("3.5.0-0", "coredns/coredns:v1.8.4", "3.5"),
-    24: ("3.5.3-0", "coredns/coredns:v1.8.6", "3.7"),
-    27: ("3.5.7-0", "coredns/coredns:v1.10.1", "3.9"),
-    29: ("3.5.10-0", "coredns/coredns:v1.11.1", "3.9"),
-    31: ("3.5.15-0", "coredns/coredns:v1.11.3", "3.10"),
-    33: ("3.5.21-0", "coredns/coredns:v1.12.0", "3.10"),
-}
 _PORTS = {"kube-apiserver": 6443, "kube-controller-manager": 10257, "kube-scheduler": 10259, "etcd": 2381}
 
 
 def images(config: ClusterConfig) -> dict[str, str]:
     """Give the images of `kubeadm config images list`, by component."""
-    newest = max((minor for minor in _IMAGES if minor <= config.minor), default=min(_IMAGES))
-    etcd, coredns, pause = _IMAGES[newest]
-    components = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
-    found = {name: f"{config.repository}/{name}:{config.version}" for name in components}
-    return found | {
-        "etcd": f"{config.repository}/etcd:{etcd}",
-        "coredns": f"{config.repository}/{coredns}",
-        "pause": f"{config.repository}/pause:{pause}",
-    }
+    return releases.images(config.version, config.image_repository)
 
 
 def static_pods(host: HostState, node: Obj, config: ClusterConfig) -> list[Obj]:

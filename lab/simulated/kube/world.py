@@ -58,7 +58,7 @@ class World:
         self.pace = Pace(config.latencies, self.dice)
         self.latencies = config.latencies
         self.store = Store(self.pace, self.dice)
-        self.resources = Resources()
+        self.resources = Resources(config.minor)
         self.signer = TokenSigner(f"https://kubernetes.default.svc.{config.dns_domain}")
         self.hosts: dict[str, HostState] = {}
         self._events: dict[tuple[str, ...], str] = {}
