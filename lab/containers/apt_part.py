@@ -9,6 +9,7 @@ from lab.containers.apt_repository import SigningKey, index
 from lab.containers.commands import run
 from lab.containers.deb_builder import Deb
 from lab.containers.debian import Apt, deb, unpack
+from lab.containers.kubernetes import Kubernetes
 from lab.containers.kubernetes_packages import kubernetes_debs
 from lab.containers.nvidia_packages import nvidia_debs
 
@@ -69,14 +70,21 @@ def _containerd_io(version: str, containerd: Path, runc: Path, work: Path) -> De
 
 
 def build_repositories(
-    into: Path, *, programs: Path, stand_ins: Path, downloads: Path, cni_plugins: Path, signing: Path
+    into: Path,
+    *,
+    kubernetes: Kubernetes,
+    programs: Path,
+    stand_ins: Path,
+    downloads: Path,
+    cni_plugins: Path,
+    signing: Path,
 ) -> None:
     """Build the packages and sign one repository a folder; 20 s."""
     work = into / "work"
     work.mkdir()
     for name, built in {
-        "kubernetes": kubernetes_debs(programs, stand_ins, cni_plugins),
-        "nvidia": nvidia_debs(stand_ins),
+        "kubernetes": kubernetes_debs(kubernetes, programs, stand_ins, cni_plugins),
+        "nvidia": nvidia_debs(stand_ins, kubernetes.toolkit),
     }.items():
         (into / name).mkdir()
         for package in built:

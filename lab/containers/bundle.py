@@ -9,6 +9,7 @@ import time
 from lab.containers import apt_part, host_image, images_part, programs
 from lab.containers.commands import say
 from lab.containers.debian import Apt
+from lab.containers.kubernetes import chosen
 from lab.containers.parts import Part
 from lab.containers.places import ASSETS, Cache
 
@@ -18,12 +19,14 @@ HERE = ASSETS.parent
 def parts(cache: Cache) -> list[Part]:
     """Give the bundle's parts in building order; each is rebuilt only when its own inputs change."""
     apt_state = cache.root / "apt"
-    kubernetes = Part(
+    kubernetes = chosen()
+    built = Part(
         name="programs",
         folder=cache.part("programs"),
         recipe=programs.RECIPE,
         build=lambda into: programs.build_programs(Apt(apt_state / "source", "bookworm"), into),
     )
+    programs_part = () if kubernetes.programs else (built,)
     stand_ins = Part(
         name="stand-ins",
         folder=cache.part("stand-ins"),
@@ -54,10 +57,11 @@ def parts(cache: Cache) -> list[Part]:
     repositories = Part(
         name="apt repositories",
         folder=cache.bundle / "apt",
-        recipe="1",
+        recipe=f"1 {kubernetes.recipe()}",
         build=lambda into: apt_part.build_repositories(
             into,
-            programs=kubernetes.folder,
+            kubernetes=kubernetes,
+            programs=kubernetes.folder(built.folder),
             stand_ins=stand_ins.folder,
             downloads=downloads.folder,
             cni_plugins=tools.folder / "tools" / "usr" / "lib" / "cni",
@@ -70,17 +74,21 @@ def parts(cache: Cache) -> list[Part]:
                 *("nvidia_packages.py", "assets/kubernetes", "assets/nvidia"),
             )
         ),
-        needs=(kubernetes, stand_ins, downloads, tools),
+        needs=(*programs_part, stand_ins, downloads, tools),
     )
     images = Part(
         name="images",
         folder=cache.bundle / "registry",
-        recipe=images_part.RECIPE,
+        recipe=f"{images_part.RECIPE} {kubernetes.recipe()}",
         build=lambda into: images_part.build_registry(
-            into, programs=kubernetes.folder, stand_ins=stand_ins.folder, tools=tools.folder
+            into,
+            kubernetes=kubernetes,
+            programs=kubernetes.folder(built.folder),
+            stand_ins=stand_ins.folder,
+            tools=tools.folder,
         ),
         files=(HERE / "images_part.py", HERE / "registry.py", ASSETS / "images"),
-        needs=(kubernetes, stand_ins, tools),
+        needs=(*programs_part, stand_ins, tools),
     )
     mirror = Part(
         name="mirror tools",
@@ -90,7 +98,7 @@ def parts(cache: Cache) -> list[Part]:
         files=(ASSETS / "mirror",),
         needs=(tools,),
     )
-    return [host, tools, downloads, stand_ins, kubernetes, repositories, images, mirror]
+    return [host, tools, downloads, stand_ins, *programs_part, repositories, images, mirror]
 
 
 def build_bundle(cache: Cache, *, refresh: bool = False) -> bool:
@@ -124,7 +132,7 @@ def describe(cache: Cache) -> None:
     """Write bundle.json: versions, the archive key's fingerprint, the repositories and the images."""
     apt = cache.bundle / "apt"
     content = {
-        "kubernetes": programs.VERSION,
+        "kubernetes": chosen().version,
         "key_fingerprint": (apt / "fingerprint").read_text().strip(),
         "apt": sorted(path.name for path in apt.iterdir() if path.is_dir()),
         "images": json.loads((cache.bundle / "registry" / "images.json").read_text()),

@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
+from lab.containers.kubernetes import chosen
 from lab.containers.machine import lacks_sys_resource
 from lab.containers.model import LabPlan
+from shipway.profiles import merged
 
 MANIFESTS = Path(__file__).parent / "manifests"
 REGISTRIES = ("k8s.gcr.io", "registry.k8s.io", "nvcr.io", "docker.io")
@@ -47,7 +49,7 @@ def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
         },
         "state_dir": str(state / "controller"),
     }
-    return data | changes
+    return merged(data, chosen().cluster) | changes
 
 
 def write(plan: LabPlan, state: Path) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lab.containers.commands import run
 from lab.containers.debian import Apt, unpack
+from lab.containers.kubernetes import Kubernetes
 from lab.containers.places import ASSETS
-from lab.containers.programs import VERSION
 from lab.containers.registry import Image, Registry
 
 RECIPE = "2"
@@ -21,9 +21,8 @@ PROXY_LINKS = {
     for family in ("ip", "ip6")
     for action in ("", "-save", "-restore")
 }
-# 3.2 is kubeadm 1.20's; the others are the defaults of containerd 1.6, 1.7 and 2.1.
-PAUSE_TAGS = ("3.2", "3.6", "3.8", "3.10")
-PLUGIN = "nvidia/k8s-device-plugin:v0.17.1"
+PAUSE_TAGS = ("3.6", "3.8", "3.10")  # the defaults of containerd 1.6, 1.7 and 2.1, beside what kubeadm asks for
+PLUGIN = "nvidia/k8s-device-plugin"
 SAMPLE = "nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0"
 NVIDIA_ENV = (
     *Image(names=(), files={}).env,
@@ -54,37 +53,41 @@ def _busybox_links(busybox: Path) -> dict[str, str]:
     return {f"/bin/{name}": "busybox" for name in run(busybox, "--list").split() if name != "busybox"}
 
 
-def images(programs: Path, stand_ins: Path, tools: Path) -> list[Image]:
+def images(kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path) -> list[Image]:
     """Give all images of the lab."""
     busybox = tools / "tools" / "bin" / "busybox"
     shell = {"/bin/busybox": busybox}
     links = _busybox_links(busybox)
     room = ("/tmp", "/etc", "/var", "/run")  # noqa: S108 - folders of the image
+    brought = programs / "etcd"  # a current API server asks for flags that Debian's etcd does not know
+    etcd = brought if brought.is_file() else tools / "tools" / "usr" / "bin" / "etcd"
     control = [
-        Image(names=(f"{name}:v{VERSION}",), files={f"/usr/local/bin/{name}": programs / name})
+        Image(names=(f"{name}:v{kubernetes.version}",), files={f"/usr/local/bin/{name}": programs / name})
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
     ]
     return [
         *control,
         Image(
-            names=(f"kube-proxy:v{VERSION}",),
+            names=(f"kube-proxy:v{kubernetes.version}",),
             files={"/": tools / "proxy", "/usr/local/bin/kube-proxy": programs / "kube-proxy"},
             links=PROXY_LINKS,
             folders=room,
             command=("/usr/local/bin/kube-proxy",),
         ),
         Image(
-            names=("etcd:3.4.13-0",),
-            files={"/": tools / "libc", "/usr/local/bin/etcd": tools / "tools" / "usr" / "bin" / "etcd"},
+            names=kubernetes.image_names("etcd", programs),
+            files={"/": tools / "libc", "/usr/local/bin/etcd": etcd},
             folders=room,
         ),
         Image(
-            names=("coredns:1.7.0", "coredns/coredns:1.7.0"),
+            names=kubernetes.image_names("coredns", programs),
             files={"/coredns": stand_ins / "coredns"},
             entrypoint=("/coredns",),
         ),
         Image(
-            names=tuple(f"pause:{tag}" for tag in PAUSE_TAGS),
+            names=tuple(
+                dict.fromkeys((*kubernetes.image_names("pause", programs), *(f"pause:{tag}" for tag in PAUSE_TAGS)))
+            ),
             files={"/pause": stand_ins / "pause"},
             entrypoint=("/pause",),
         ),
@@ -97,7 +100,7 @@ def images(programs: Path, stand_ins: Path, tools: Path) -> list[Image]:
             command=("/agent",),
         ),
         Image(
-            names=(PLUGIN,),
+            names=(f"{PLUGIN}:{kubernetes.device_plugin}",),
             files={"/usr/bin/nvidia-device-plugin": stand_ins / "nvidia-device-plugin"},
             folders=room,
             entrypoint=("nvidia-device-plugin",),
@@ -114,10 +117,10 @@ def images(programs: Path, stand_ins: Path, tools: Path) -> list[Image]:
     ]
 
 
-def build_registry(into: Path, *, programs: Path, stand_ins: Path, tools: Path) -> None:
+def build_registry(into: Path, *, kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path) -> None:
     """Write all images into a registry's folder, and images.json with their digests; 20 s."""
     registry = Registry(into)
-    digests = {image.names: registry.add(image) for image in images(programs, stand_ins, tools)}
+    digests = {image.names: registry.add(image) for image in images(kubernetes, programs, stand_ins, tools)}
     flat = {name: digest for names, digest in digests.items() for name in names}
     (into / "images.json").write_text(json.dumps(flat, indent=2) + "\n")
 

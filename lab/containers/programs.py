@@ -7,19 +7,11 @@ from pathlib import Path
 
 from lab.containers.commands import LabError, run
 from lab.containers.debian import Apt
+from lab.containers.kubernetes import PROGRAMS
 from lab.containers.places import ASSETS
 
 VERSION = "1.20.2"
 SOURCE = "kubernetes"
-PROGRAMS = (
-    "kubeadm",
-    "kubelet",
-    "kubectl",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kube-proxy",
-)
 STAND_INS = ("crictl", "coredns", "nvidia-device-plugin", "pause", "lab-runtime")
 # Where `--version`, /version and the clients' user agents read theirs: two packages, each also by its vendored name.
 VERSION_PACKAGES = tuple(
