@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,10 @@ from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 
 NAT_WORKS = Says(("iptables", "-t", "nat", "-S"))
+# Address translation comes with these, or with nf_tables: kernels are built without the older ones today (Linux 6.17
+# leaves them out by default), and a minimal host has no iptables whose answer would tell.
+NAT = ("ip_tables", "iptable_nat", "nf_nat")
+NFT = ("nf_tables", "nft_chain_nat", "nft_compat")
 SWAP_UNITS = Says(("systemctl", "list-units", "--type=swap", "--all", "--plain", "--no-legend", "--no-pager"))
 
 
@@ -45,8 +49,8 @@ class ModulesLoaded:
             known.add("overlay")
         if "bridge" in network:
             known.add("br_netfilter")
-        if nat.ok:  # the nat table answers, whether through these modules or through nf_tables
-            known |= {"ip_tables", "iptable_nat", "nf_nat"}
+        if nat.ok or set(NFT) <= known:  # the nat table answers or will, through these modules or through nf_tables
+            known |= set(NAT)
         return [module for module in self.modules if module not in known]
 
     async def check(self, on: Host) -> Drift | None:
@@ -56,9 +60,16 @@ class ModulesLoaded:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - what is missing is looked at anew
         """Load each missing module; a failure shows when it is looked at again."""
-        for module in await self._missing(on):
-            with contextlib.suppress(CommandFailed):  # built-in modules fail here and work: looking again tells
-                await on.do(Command(("modprobe", "--", module)))
+        await _load(on, await self._missing(on))
+        if set(NAT) & set(await self._missing(on)):
+            await _load(on, NFT)
+
+
+async def _load(on: Host, modules: Iterable[str]) -> None:
+    """Load modules; built-in ones may fail here and work, so looking again tells."""
+    for module in modules:
+        with contextlib.suppress(CommandFailed):
+            await on.do(Command(("modprobe", "--", module)))
 
 
 @dataclass(frozen=True)
