@@ -61,7 +61,10 @@ def _table(report: Report, title: str) -> Table:
 
 
 def _planned(console: Console, report: Report) -> None:
-    """List what a bootstrap would change, and what cannot be told yet; the same on many hosts is said once."""
+    """List what a bootstrap would change, and what cannot be told yet; the same on many hosts is said once.
+
+    What a bootstrap would refuse has failed, and is told as the error it will be.
+    """
     for outcome, words in (("drifted", "would change"), ("unknown", "cannot be told yet")):
         hosts: dict[str, list[str]] = {}
         for stage in report.stages:
@@ -88,4 +91,6 @@ def _next(report: Report, run: Run | None, *, gone: bool) -> list[str]:
         return ["next: the same command without --plan brings this about"]
     if report.outcome == "refused":
         return ["nothing was changed"]
+    if report.mode == "plan":
+        return ["nothing was changed; next: mend what is named above, for a run without --plan would end by it too"]
     return ["next: mend what is named above and run the same command again; it goes on where this run ended"]

@@ -127,7 +127,7 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
     if not run.admitted:
         return "refused"
     if run.mode == "plan":
-        return "partial" if errors else "planned"
+        return _foreseen(run, hosts) if errors else "planned"
     gate = any(result.stage == "control_plane_ready" and result.stands for result in run.results)
     well = [host for host in hosts if host.outcome in ("ok", "changed")]
     cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in well})
@@ -137,6 +137,13 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
     whole = len(well) == len(hosts) and not errors and run.proof is not None and run.proof.outcome != "failed"
     shared = all(result.outcome in ("ok", "changed") for result in run.results if result.host == CLUSTER)
     return "ok" if whole and shared else "partial"
+
+
+def _foreseen(run: Run, hosts: Sequence[HostRow]) -> RunOutcome:
+    """Return how a run would end that finds what this plan found: without its control plane or any host, it fails."""
+    lost = {host.name for host in hosts if host.outcome == "failed"}
+    gate = any(r.stage in ("control_plane", "control_plane_ready") and not r.stands for r in run.results)
+    return "failed" if gate or run.control.name in lost or len(lost) == len(hosts) else "partial"
 
 
 def _gpus(run: Run) -> dict[str, Any]:

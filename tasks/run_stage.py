@@ -15,9 +15,9 @@ from prefect.tasks import exponential_backoff
 
 from shipway.errors import ShipwayError
 from shipway.step import StepResult
-from tasks.context import Run, current
+from tasks.context import CLUSTER, Run, current
 from tasks.returning import returned
-from tasks.stage_result import StageResult, StepRow, cut_short, errors_of, reported, worst
+from tasks.stage_result import StageResult, StepRow, cut_short, errors_of, foreseen, reported, worst
 from tasks.stages import RETRIES, STAGES
 from tasks.workloads import still_alone
 
@@ -74,6 +74,8 @@ async def _done(run: Run, stage: str, host: str) -> StageResult:
     try:
         still_alone(run)
         results = await STAGES[stage].work(run, stage, host)
+        if run.mode == "plan":
+            results = foreseen(host, results, pending=_pending(run, stage, host))
         errors = errors_of(host, results, run.allow)
     except ShipwayError as error:
         errors = (reported(error.at(host=host, step=stage)),)
@@ -81,6 +83,14 @@ async def _done(run: Run, stage: str, host: str) -> StageResult:
     outcome = "failed" if errors else worst([row.outcome for row in rows])
     trips = session.round_trips - before if session else 0
     return StageResult(host, stage, outcome, rows, trips, round(time.monotonic() - started, 3), errors)
+
+
+def _pending(run: Run, stage: str, host: str) -> bool:
+    """Say whether a plan would change something before this stage, that may bring about what it checks."""
+    if stage == "preflight":
+        return False
+    before = [result for result in run.results if host in (CLUSTER, result.host) or result.host == CLUSTER]
+    return any(row.outcome in ("drifted", "unknown") for result in before for row in result.rows)
 
 
 def _remembered(run: Run, stage: str, host: str, row: StepRow) -> StepRow:

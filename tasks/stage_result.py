@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shipway.catalogue import diagnose
-from shipway.errors import DeadlineExceeded, ErrorReport, Permanent, ShipwayError
+from shipway.errors import Blocked, DeadlineExceeded, ErrorReport, Permanent, ShipwayError
 from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
 
@@ -93,6 +93,26 @@ def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[
         elif result.outcome == "drifted" and result.impact is Impact.NOTHING and allow is not Impact.NOTHING:
             found.append(reported(fault(host, result)))
     return tuple(found)
+
+
+def foreseen(host: str, results: Sequence[StepResult], *, pending: bool) -> list[StepResult]:
+    """Return a plan's results with what a run would make of each check that is not as wanted and that no step changes.
+
+    Where nothing before it would be changed, a run ends there: it has failed. Where something would be (`pending`: in
+    an earlier stage), that decides: it cannot be told yet.
+    """
+    told: list[StepResult] = []
+    for result in results:
+        seen = result
+        if result.outcome == "drifted" and result.impact is Impact.NOTHING:
+            if pending:
+                waits = Blocked("what would be changed before it decides", host=host, step=result.step)
+                seen = replace(result, outcome="unknown", drift=None, error=waits)
+            else:
+                seen = replace(result, outcome="failed", error=fault(host, result))
+        pending = pending or seen.outcome in ("drifted", "unknown")
+        told.append(seen)
+    return told
 
 
 def fault(host: str, result: StepResult) -> ShipwayError:

@@ -90,6 +90,9 @@ def told(place: Place, reports: Path) -> Iterator[Story]:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
         greedy = [{**host, "gpus": 3} if host["name"] == "te1" else host for host in data["hosts"]]
         story.fly("refused", patient(file, hosts=greedy))
+        story.fly("plan_of_refused", patient(file, hosts=greedy), "plan")
+        one = [{**host, "gpus": 3} if host["name"] == "te2" else host for host in data["hosts"]]
+        story.fly("plan_of_partial", patient(file, hosts=one), "plan")
         ask(lab.folder, do="cut", host=LAST, refuse=True)
         story.fly("without", file)
         ask(lab.folder, do="plug", host=LAST)

@@ -44,6 +44,23 @@ def test_a_control_plane_that_fails_preflight_refuses_the_run_and_nothing_is_cha
     assert "3 cards" in flown.report.errors[0].cause
 
 
+def test_a_plan_of_what_a_run_refuses_says_so_and_exits_as_the_run(story: Story) -> None:
+    """It said "planned, the same command without --plan brings this about", exit 0; the run then refused."""
+    plan, run = story.flown["plan_of_refused"].report, story.flown["refused"].report
+    assert (plan.outcome, plan.exit_code) == (run.outcome, run.exit_code)
+    assert [(error.host, error.step, error.cause, error.code) for error in plan.errors] == [
+        (error.host, error.step, error.cause, error.code) for error in run.errors
+    ]
+
+
+def test_a_plan_that_loses_a_worker_is_partial_and_shows_what_it_would_do_to_the_others(story: Story) -> None:
+    plan = story.flown["plan_of_partial"].report
+    assert (plan.outcome, plan.exit_code) == ("partial", 2)
+    assert {error.host for error in plan.errors} == {"te2"}
+    assert {host.name: host.outcome for host in plan.hosts}["te2"] == "failed"
+    assert any(row.outcome == "drifted" for stage in plan.stages if stage.host == "te3" for row in stage.rows)
+
+
 def test_a_dead_worker_stops_nobody_and_is_named_with_its_cause(story: Story) -> None:
     report = story.flown["without"].report
     assert (report.outcome, report.exit_code) == ("partial", 2)

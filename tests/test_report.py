@@ -20,7 +20,7 @@ from shipway.survey import Survey
 from tasks.artifacts import markdown
 from tasks.context import CLUSTER, Mode, Run
 from tasks.report import EXIT_CODES, Report, refused, report_of
-from tasks.stage_result import StageResult, StepRow, errors_of, reported, worst
+from tasks.stage_result import StageResult, StepRow, errors_of, foreseen, reported, worst
 
 FILE = """
 name: te
@@ -80,6 +80,14 @@ HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFail
         ("refused", run_with(DEAD[2:], ready=(), proof=None, admitted=0)),
         ("planned", run_with([stage(name, "drifted") for name in ALL], ready=ALL, proof=None, mode="plan")),
         ("partial", run_with(DEAD, ready=ALL, proof=None, mode="plan")),
+        (
+            "failed",
+            run_with([stage("te1", "failed", Unreachable("x")), *DEAD[1:2]], ready=ALL, proof=None, mode="plan"),
+        ),
+        (
+            "failed",
+            run_with([stage(name, "failed", Unreachable("x")) for name in ALL], ready=(), proof=None, mode="plan"),
+        ),
         ("refused", run_with(DEAD[2:], ready=(), proof=None, mode="plan", admitted=0)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -180,7 +188,35 @@ def test_outcomes_have_an_order_and_exit_codes_are_those_promised() -> None:
     assert EXIT_CODES == {"ok": 0, "planned": 0, "refused": 1, "drifted": 2, "partial": 2, "failed": 3}
 
 
-def test_a_check_nobody_can_mend_is_an_error_of_a_bootstrap_and_news_in_a_plan() -> None:
+STOPPED = StepResult("kubelet runs", "drifted", Impact.SERVICE, Drift("stopped", "runs"))
+NO_CRI = StepResult("CRI answers", "drifted", Impact.NOTHING, Drift("no CRI plugin", "loaded"))
+
+
+@pytest.mark.parametrize(
+    ("results", "pending", "outcomes"),
+    [
+        ([NO_CRI], False, ["failed"]),
+        ([NO_CRI], True, ["unknown"]),
+        ([NO_CRI, STOPPED], False, ["failed", "drifted"]),
+        ([STOPPED, NO_CRI], False, ["drifted", "unknown"]),
+        ([StepResult("x", "unknown"), NO_CRI], False, ["unknown", "unknown"]),
+        ([StepResult("x", "ok"), NO_CRI, NO_CRI], False, ["ok", "failed", "failed"]),
+    ],
+)
+def test_a_plan_foresees_that_a_check_without_a_step_ends_the_run(
+    results: list[StepResult],
+    pending: bool,  # noqa: FBT001
+    outcomes: list[str],
+) -> None:
+    seen = foreseen("te1", results, pending=pending)
+    assert [result.outcome for result in seen] == outcomes
+    # The run's own error of the same check is the plan's.
+    told = errors_of("te1", seen, Impact.NOTHING)
+    assert {error.cause for error in told} <= {str(NO_CRI.drift)}
+    assert len(told) == outcomes.count("failed")
+
+
+def test_a_check_nobody_can_mend_is_an_error_of_a_bootstrap_and_news_in_a_look() -> None:
     check = StepResult("CPU is enough", "drifted", Impact.NOTHING, Drift("1 CPU", "2 CPU"))
     spared = StepResult("kubelet runs", "drifted", Impact.SERVICE, Drift("stopped", "runs"))
     assert [error.step for error in errors_of("te1", [check, spared], Impact.FILES)] == ["CPU is enough"]
