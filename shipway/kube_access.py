@@ -134,8 +134,8 @@ def save_kubeconfig(path: Path, text: str) -> None:
     Raises Refused (SHW-320) where a kubeconfig of another authority is there: it may be the only one of its cluster.
     """
     path = path.expanduser()
-    kept, new = kept_authorities(path), authorities(parse_admin_conf(text).ca)
-    if kept is not None and not kept & new:
+    kept = kept_authorities(path)
+    if kept is not None and not kept & _authorities_in(text):
         message = f"{path} is the kubeconfig of another cluster, and is never overwritten"
         fix = "Give one of the two another `name` or `state_dir` in its file, or move that kubeconfig away yourself."
         raise Refused(message, code="SHW-320", fix=fix)
@@ -150,6 +150,10 @@ def kept_authorities(path: Path) -> frozenset[str] | None:
         return None
     except (OSError, UnicodeDecodeError):
         return frozenset()
+    return _authorities_in(text)
+
+
+def _authorities_in(text: str) -> frozenset[str]:
     try:
         return authorities(parse_admin_conf(text).ca)
     except Blocked:

@@ -6,9 +6,10 @@ from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.step import Check
-from shipway.steps.init import ControlPlaneInitialised, UserHasKubeconfig
+from shipway.steps.init import ControlPlaneInitialised
 from shipway.steps.resolver import ResolverReal
 from shipway.steps.services import ServiceRuns
+from shipway.steps.user_kubeconfig import UserHasKubeconfig
 
 
 def steps(cluster: Cluster, host: HostSpec, *, reset: bool = False) -> list[Check[Host]]:

@@ -14,11 +14,11 @@ from shipway.manifests import render
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs, filled
 from shipway.steps.files import FileEdited, FileIs
-from shipway.steps.init import UserHasKubeconfig
 from shipway.steps.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
 from shipway.steps.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
 from shipway.steps.services import ServiceRuns
 from shipway.steps.system import HostnameIs
+from shipway.steps.user_kubeconfig import UserHasKubeconfig
 from tasks import (
     container_runtime,
     control_plane,

@@ -22,8 +22,8 @@ from shipway.host import Host
 from shipway.kube_access import as_file, own_folder, save_kubeconfig, save_secret
 from shipway.script import compose, split
 from shipway.step import Drift
-from shipway.steps import init
-from shipway.steps.init import UserHasKubeconfig
+from shipway.steps import user_kubeconfig
+from shipway.steps.user_kubeconfig import UserHasKubeconfig
 from tasks.dashboard import TokenFile, token_path
 
 SECRET = b"token: abcdef.0123456789abcdef\n" * 4000
@@ -142,7 +142,7 @@ async def test_the_users_kubeconfig_is_private_from_before_its_first_byte(
     async def place(*_: Any) -> tuple[str, str]:
         return f"{home}/.kube/config", str(os.getgid())
 
-    monkeypatch.setattr(init, "ADMIN", str(admin))
+    monkeypatch.setattr(user_kubeconfig, "ADMIN", str(admin))
     monkeypatch.setattr(UserHasKubeconfig, "_place", place)
 
     class Kept(Host):
@@ -150,6 +150,9 @@ async def test_the_users_kubeconfig_is_private_from_before_its_first_byte(
 
         async def do(self, *commands: Command) -> Any:
             self.kept = commands
+
+        async def read(self, *_: Any) -> Any:  # there is no file yet
+            return None
 
     host = Kept("here", None)  # type: ignore[arg-type] - nothing is sent
     await UserHasKubeconfig(getpass.getuser()).apply(host, Drift("none", "one"))

@@ -27,7 +27,7 @@ from shipway.host import Command
 from shipway.kube import Kube
 from shipway.ownership.evidence import ADMIN
 from shipway.step import Impact
-from shipway.steps.init import UserHasKubeconfig
+from shipway.steps.user_kubeconfig import UserHasKubeconfig
 from tests.simulated_place import PREPARATION, Place, failed, outcomes, simulated_place
 
 AT_ONCE = Options(hosts=2, scale=0.0, cluster={"ssh": {"connect_seconds": 1.0}})

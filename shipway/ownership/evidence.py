@@ -130,11 +130,11 @@ async def evidence(on: Host) -> Evidence:
     configs, arguments, certificate, ran = seen
     texts = _entries(configs.stdout)
     own, admins = texts.get(KUBELET_CONF, {}) or texts.get(BOOTSTRAP, {}), texts.get(ADMIN, {})
-    embedded = _decoded(own.get("client-certificate-data", ""))
+    embedded = decoded(own.get("client-certificate-data", ""))
     trusted = (
-        _decoded(own.get("certificate-authority-data", ""))
+        decoded(own.get("certificate-authority-data", ""))
         or ca
-        or _decoded(admins.get("certificate-authority-data", ""))
+        or decoded(admins.get("certificate-authority-data", ""))
     )
     declared = dict(_FLAG.findall(arguments.stdout))
     if "cluster-name" not in declared and "@" in admins.get("current-context", ""):
@@ -226,7 +226,8 @@ def _entries(said: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _decoded(data: str) -> str:
+def decoded(data: str) -> str:
+    """Return base64 of PEM as text; empty for anything else."""
     try:
         return base64.b64decode(data, validate=True).decode("ascii")
     except (binascii.Error, ValueError):

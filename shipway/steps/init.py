@@ -8,12 +8,11 @@ from typing import ClassVar, Literal
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ApiUnavailable, Blocked, Permanent, Refused, Transient
+from shipway.errors import ApiUnavailable, Blocked, Refused, Transient
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
 from shipway.facts.services import UnitState
-from shipway.foreign_numbers import whole
 from shipway.host import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, init_documents
 from shipway.ownership.evidence import (
@@ -34,7 +33,6 @@ from shipway.steps.reset import reset
 
 State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign", "at work"]
 OPERATION = "kubeadm-init"
-_PASSWD_FIELDS = 7  # passwd(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,51 +179,3 @@ class ControlPlaneInitialised:
 def _may_be_reset(seen: Seen) -> bool:
     """Say whether a typed consent is enough: where pods run, or a kubelet has joined, it never is."""
     return not (seen.running or seen.client)
-
-
-@dataclass(frozen=True)
-class UserHasKubeconfig:
-    """The login user on the control plane has the admin kubeconfig, private and its own."""
-
-    impact: ClassVar[Impact] = Impact.FILES
-    user: str
-
-    @property
-    def name(self) -> str:
-        """The fact."""
-        return f"{self.user} has the admin kubeconfig"
-
-    @property
-    def _usual(self) -> str:
-        return "/root" if self.user == "root" else f"/home/{self.user}"
-
-    async def _place(self, on: Host) -> tuple[str, str]:
-        """Give the file's path in the user's home, and the number of the user's own group, as the host knows them."""
-        known = await on.read(Says(("getent", "passwd", self.user)))
-        fields = known.stdout.strip().split(":")
-        if len(fields) < _PASSWD_FIELDS or not fields[5].startswith("/") or whole(fields[3]) is None:
-            fix = f"See `getent passwd {self.user}` on it: `ssh.user` needs a home and a group there."
-            message = f"the host knows no user {self.user} with a home"
-            raise Permanent(message, host=on.name, code="SHW-316", fix=fix)
-        return f"{fields[5]}/.kube/config", fields[3]
-
-    async def check(self, on: Host) -> Drift | None:
-        """Compare digests, mode and owner; the content stays on the host. An unusual home costs a second look."""
-        (admin, _), (path, _) = await asyncio.gather(
-            on.read(FileState(ADMIN), FileState(f"{self._usual}/.kube/config")), self._place(on)
-        )
-        if admin is None:
-            raise Blocked("the control plane is not initialised yet", host=on.name)
-        own = await on.read(FileState(path))
-        if own and own.sha256 == admin.sha256 and own.mode == "600" and own.owner.startswith(f"{self.user}:"):
-            return None
-        return Drift("another one" if own else "none", f"{path}, mode 600")
-
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - it is copied whole
-        """Copy it on the host."""
-        path, group = await self._place(on)
-        folder = path.rsplit("/", 1)[0]
-        await on.do(
-            Command(("install", "-d", "-m", "700", "-o", self.user, "-g", group, "--", folder)),
-            Command(("install", "-m", "600", "-o", self.user, "-g", group, "--", ADMIN, path)),
-        )

@@ -1,0 +1,162 @@
+"""A person's kubeconfig with our cluster in it: only our own entries change, those of other clusters stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from shipway.ownership.evidence import authorities, decoded
+
+SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
+
+
+@dataclass(frozen=True)
+class _Ours:
+    """Our entries as admin.conf has them, by section, and the authorities of our cluster."""
+
+    entries: dict[str, yaml.MappingNode]
+    authorities: frozenset[str]
+
+
+def merged(own: str, admin: str) -> str | None:
+    """Return a kubeconfig with admin.conf's cluster, user and context in it; None where it holds nothing but ours.
+
+    Scalars keep their text. An entry of the same name that is not ours keeps its name, and ours gets another one; the
+    current context stays. Raises ValueError where one of the two is no kubeconfig.
+    """
+    document, leader = _document(own), _document(admin)
+    ours = _ours(leader)
+    if _nothing_else(document, ours):
+        return None
+    cluster = _name(document, "clusters", ours)
+    context, user = _name(document, "contexts", ours), _name(document, "users", ours)
+    for section, name in (("clusters", cluster), ("users", user), ("contexts", context)):
+        entry = _renamed(ours.entries[section], name)
+        if section == "contexts":
+            inner = _value(entry, "context")
+            if isinstance(inner, yaml.MappingNode):
+                _set(inner, "cluster", cluster)
+                _set(inner, "user", user)
+        _put(document, section, name, entry)
+    if not _text(_value(document, "current-context")):
+        _set(document, "current-context", context)
+    return yaml.serialize(document, Dumper=yaml.SafeDumper)
+
+
+def _document(text: str) -> yaml.MappingNode:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ValueError("no kubeconfig: not YAML") from None  # the cause would quote it
+    if not isinstance(node, yaml.MappingNode) or any(
+        value is not None and not isinstance(value, yaml.SequenceNode) and _text(value) not in ("", "null", "~")
+        for value in (_value(node, section) for section in SECTIONS)
+    ):
+        raise ValueError("no kubeconfig: not lists of clusters, users and contexts")
+    return node
+
+
+def _ours(leader: yaml.MappingNode) -> _Ours:
+    entries = {section: next(_entries(leader, section), None) for section in SECTIONS}
+    found = {section: entry for section, entry in entries.items() if entry is not None}
+    if len(found) < len(SECTIONS):
+        raise ValueError("admin.conf lacks an entry")
+    return _Ours(found, _authorities(found["clusters"]))
+
+
+def _entries(document: yaml.MappingNode, section: str) -> Iterator[yaml.MappingNode]:
+    held = _value(document, section)
+    for item in held.value if isinstance(held, yaml.SequenceNode) else ():
+        if isinstance(item, yaml.MappingNode):
+            yield item
+
+
+def _authorities(cluster: yaml.MappingNode) -> frozenset[str]:
+    inner = _value(cluster, "cluster")
+    data = _value(inner, "certificate-authority-data") if isinstance(inner, yaml.MappingNode) else None
+    return authorities(decoded(_text(data)))
+
+
+def _nothing_else(document: yaml.MappingNode, ours: _Ours) -> bool:
+    clusters = list(_entries(document, "clusters"))
+    single = all(len(list(_entries(document, section))) <= 1 for section in SECTIONS)
+    return single and bool(clusters) and bool(_authorities(clusters[0]) & ours.authorities)
+
+
+def _name(document: yaml.MappingNode, section: str, ours: _Ours) -> str:
+    """Return the name of our entry: admin.conf's, or with the start of our CA's hash where another's has that one."""
+    name = _text(_value(ours.entries[section], "name"))
+    own = {_text(_value(one, "name")) for one in _entries(document, "clusters") if _authorities(one) & ours.authorities}
+    pairs = [
+        (_text(_value(inner, "cluster")), _text(_value(inner, "user")), _text(_value(one, "name")))
+        for one in _entries(document, "contexts")
+        if isinstance(inner := _value(one, "context"), yaml.MappingNode)
+    ]
+    taken = {
+        "clusters": {_text(_value(one, "name")) for one in _entries(document, "clusters")} - own,
+        "contexts": {context for cluster, _, context in pairs if cluster not in own},
+        "users": {user for cluster, user, _ in pairs if cluster not in own}
+        | ({_text(_value(one, "name")) for one in _entries(document, "users")} - {user for _, user, _ in pairs}),
+    }[section]
+    short = min(ours.authorities, default="").removeprefix("sha256:")[:8]
+    return f"{name}-{short}" if name in taken else name
+
+
+def _renamed(entry: yaml.MappingNode, name: str) -> yaml.MappingNode:
+    copied = yaml.compose(yaml.serialize(entry, Dumper=yaml.SafeDumper), Loader=yaml.SafeLoader)
+    if not isinstance(copied, yaml.MappingNode):
+        raise TypeError("an entry is a mapping")
+    _set(copied, "name", name)
+    return copied
+
+
+def _put(document: yaml.MappingNode, section: str, name: str, entry: yaml.MappingNode) -> None:
+    held = _value(document, section)
+    if not isinstance(held, yaml.SequenceNode):
+        document.value = [(key, value) for key, value in document.value if _text(key) != section]
+        key = yaml.ScalarNode("tag:yaml.org,2002:str", section)
+        held = yaml.SequenceNode("tag:yaml.org,2002:seq", [], flow_style=False)
+        document.value.append((key, held))
+    places = [at for at, one in enumerate(held.value) if _text(_value(one, "name")) == name]
+    if places:
+        held.value[places[0]] = entry
+    else:
+        held.value.append(entry)
+
+
+def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for name, value in node.value if _text(name) == key), None)
+
+
+def _set(node: yaml.MappingNode, key: str, text: str) -> None:
+    scalar = yaml.ScalarNode("tag:yaml.org,2002:str", text)
+    at = next((at for at, (name, _) in enumerate(node.value) if _text(name) == key), None)
+    if at is None:
+        node.value.append((yaml.ScalarNode("tag:yaml.org,2002:str", key), scalar))
+    else:
+        node.value[at] = (node.value[at][0], scalar)
+
+
+def _text(node: yaml.Node | None) -> str:
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
+
+
+def same(one: str, other: str) -> bool:
+    """Say whether two kubeconfigs have the same content, however each is written."""
+    try:
+        return _plain(_document(one)) == _plain(_document(other))
+    except ValueError:
+        return one == other
+
+
+def _plain(node: yaml.Node | None) -> object:
+    """Return a node as plain data; every scalar as its text."""
+    if isinstance(node, yaml.MappingNode):
+        return {_text(key): _plain(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(one) for one in node.value]
+    return _text(node)

@@ -1,0 +1,114 @@
+"""A person's kubeconfig keeps what is of other clusters; ours stands beside it, and a second look changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from lab.simulated.kube.pki import Authority, kubeconfig
+from shipway.facts.commands import Says
+from shipway.facts.fact import Fact
+from shipway.facts.files import FileInfo, FileState, FileText
+from shipway.host import Host
+from shipway.kubeconfig_merge import merged, same
+from shipway.ownership.evidence import ADMIN
+from shipway.steps.user_kubeconfig import UserHasKubeconfig
+from tests.facts_place import Told, said
+
+OURS, THEIRS = Authority(), Authority()
+PATH = "/home/ops/.kube/config"
+
+
+def config(authority: Authority, cluster: str = "te", user: str = "kubernetes-admin") -> str:
+    return kubeconfig("https://192.0.2.1:6443", authority.certificate, cluster, user, authority.client(user))
+
+
+def named(text: str, section: str) -> dict[str, Any]:
+    return {one["name"]: one for one in yaml.safe_load(text)[section]}
+
+
+def test_what_is_ours_alone_is_replaced_as_a_whole() -> None:
+    assert merged(config(OURS), config(OURS)) is None
+
+
+@pytest.mark.parametrize("cluster", ["prod", "te"])
+def test_another_cluster_keeps_its_entries_even_of_the_same_names(cluster: str) -> None:
+    """Every kubeadm cluster calls its user kubernetes-admin, and two clusters may have one name."""
+    own, admin = config(THEIRS, cluster), config(OURS)
+    text = merged(own, admin)
+    assert text is not None
+    for section in ("clusters", "users", "contexts"):
+        before = named(own, section)
+        after = named(text, section)
+        assert {name: after[name] for name in before} == before
+        assert len(after) == len(before) + 1
+    found = yaml.safe_load(text)
+    assert found["current-context"] == yaml.safe_load(own)["current-context"]
+    ours = next(one["context"] for one in found["contexts"] if one["name"] not in named(own, "contexts"))
+    key = named(text, "users")[ours["user"]]["user"]["client-key-data"]
+    assert key == yaml.safe_load(admin)["users"][0]["user"]["client-key-data"]
+    assert named(text, "clusters")[ours["cluster"]]["cluster"] == yaml.safe_load(admin)["clusters"][0]["cluster"]
+    again = merged(text, admin)
+    assert again is not None
+    assert same(again, text)
+
+
+def test_our_entries_follow_renewed_credentials_and_scalars_keep_their_text() -> None:
+    own = yaml.safe_load(config(THEIRS, "prod"))
+    own["users"].append({"name": "old", "user": {"username": "x", "password": "PASSWORD"}})
+    text = merged(yaml.safe_dump(own).replace("PASSWORD", "022"), config(OURS))
+    assert text is not None
+    assert "password: 022\n" in text
+    renewed = config(OURS)
+    second = merged(text, renewed)
+    assert second is not None
+    assert renewed.partition("client-key-data: ")[2].split()[0] in second
+    assert len(named(second, "users")) == 3
+
+
+@pytest.mark.parametrize("own", ["", "- a\n", "clusters: 5\n", "{", "\x00", "just words\n"])
+def test_what_is_no_kubeconfig_is_said_to_be_none(own: str) -> None:
+    with pytest.raises(ValueError, match="no kubeconfig"):
+        merged(own, config(OURS))
+
+
+@pytest.mark.parametrize("own", ["clusters: null\n", "current-context: ''\n", "{apiVersion: v1, kind: Config}\n"])
+def test_an_empty_kubeconfig_gets_ours(own: str) -> None:
+    text = merged(own, config(OURS))
+    assert text is not None
+    assert yaml.safe_load(text)["current-context"] == "kubernetes-admin@te"
+    assert set(named(text, "clusters")) == {"te"}
+
+
+def home(own: str, admin: str, *, there: bool = True, mode: str = "600") -> dict[Fact[Any], Any]:
+    """Give what the control plane's host answers."""
+    return {
+        FileState(ADMIN): FileInfo("a" * 64, "600", "root:root", 1),
+        FileText(ADMIN): admin,
+        FileText(PATH): own,
+        Says(("getent", "passwd", "ops")): said("ops:x:1000:1000::/home/ops:/bin/sh\n"),
+        **({FileState(PATH): FileInfo("b" * 64, mode, "ops:ops", 1)} if there else {}),
+    }
+
+
+async def test_the_step_merges_keeps_a_copy_once_and_is_content_afterwards() -> None:
+    own, admin, step = config(THEIRS, "prod"), config(OURS), UserHasKubeconfig("ops")
+    host = Told(home(own, admin))
+    drift = await step.check(cast("Host", host))
+    assert drift is not None
+    await step.apply(cast("Host", host), drift)
+    assert host.done == [f"cp -p -- {PATH} {PATH}.before-shipway"]
+    text = host.written[PATH]
+    assert set(named(own, "users")) < set(named(text, "users"))
+    assert await step.check(cast("Host", Told(home(text, admin)))) is None
+    assert await step.check(cast("Host", Told(home(text, admin, mode="644")))) is not None
+    second = Told({**home(own, admin), FileState(f"{PATH}.before-shipway"): FileInfo("c" * 64, "600", "ops:ops", 1)})
+    await step.apply(cast("Host", second), drift)
+    assert second.done == []
+
+
+async def test_a_link_in_the_user_s_home_is_left_alone() -> None:
+    host = Told(home(config(THEIRS, "prod"), config(OURS), there=False))
+    assert await UserHasKubeconfig("ops").check(cast("Host", host)) is None
