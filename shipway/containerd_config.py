@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tomli_w
+
+from shipway.toml_edit import NotEditableError, with_settings
 
 CONFIG = "/etc/containerd/config.toml"
 CERTS = "/etc/containerd/certs.d"
@@ -49,8 +49,11 @@ def parsed(text: str) -> dict[str, Any]:
     return data
 
 
-def settings(data: Mapping[str, Any], wanted: Wanted) -> dict[Path, Any]:
-    """Give each setting's path and value in the layout of this configuration (2, 3 or 4)."""
+def settings(data: Mapping[str, Any], wanted: Wanted, *, lists: bool | None = None) -> dict[Path, Any]:
+    """Give each setting's path and value in the layout of this configuration (2, 3 or 4).
+
+    `lists` says whether this containerd has a list of folders for CNI programs; by default the data itself shows it.
+    """
     layout = data["version"]
     runtime, images = (_V2, _V2) if layout == 2 else (_RUNTIME, _IMAGES)  # noqa: PLR2004 - layout 2
     sandbox = ("sandbox_image",) if layout == 2 else ("pinned_images", "sandbox")  # noqa: PLR2004
@@ -59,7 +62,7 @@ def settings(data: Mapping[str, Any], wanted: Wanted) -> dict[Path, Any]:
         (*images, *sandbox): wanted.sandbox_image,
         (*images, "registry", "config_path"): CERTS,
         (*runtime, "cni", "conf_dir"): "/etc/cni/net.d",
-        **_plugin_folder(data, (*runtime, "cni")),
+        **_plugin_folder(data, (*runtime, "cni"), lists=lists),
         (*runtime, "restrict_oom_score_adj"): wanted.restrict_oom_score_adj,
         (*runtime, "containerd", "default_runtime_name"): "nvidia" if wanted.default_nvidia else "runc",
         (*runtimes, "runc", "runtime_type"): "io.containerd.runc.v2",
@@ -75,34 +78,78 @@ def settings(data: Mapping[str, Any], wanted: Wanted) -> dict[Path, Any]:
     return values
 
 
-def _plugin_folder(data: Mapping[str, Any], cni: Path) -> dict[Path, Any]:
+def _plugin_folder(data: Mapping[str, Any], cni: Path, *, lists: bool | None) -> dict[Path, Any]:
     """Give where CNI programs are: kubernetes-cni puts them into /opt/cni/bin, Debian's containerd looks elsewhere.
 
-    Newer containerd has a list `bin_dirs` and refuses both beside each other: the one its default shows is set.
+    Newer containerd has a list `bin_dirs` and refuses both beside each other ("`cni.bin_dir` and `cni.bin_dirs` cannot
+    be set at the same time"): its list is set, and an old `bin_dir` of the same file is emptied.
     """
     shown = _at(data, cni)
-    if isinstance(shown, Mapping) and "bin_dirs" in shown:
-        return {(*cni, "bin_dirs"): ["/opt/cni/bin"]}
+    shown = shown if isinstance(shown, Mapping) else {}
+    if lists if lists is not None else "bin_dirs" in shown:
+        old = {(*cni, "bin_dir"): ""} if shown.get("bin_dir") else {}
+        return {(*cni, "bin_dirs"): ["/opt/cni/bin"], **old}
     return {(*cni, "bin_dir"): "/opt/cni/bin"}
 
 
-def rendered(default: str, wanted: Wanted) -> str:
-    """Give the text of config.toml: containerd's own default with our settings; raises UnreadableError."""
-    data = copy.deepcopy(parsed(default))
-    data["disabled_plugins"] = [name for name in data.get("disabled_plugins", []) if "cri" not in name]
-    for path, value in settings(data, wanted).items():
-        table = data
-        for part in path[:-1]:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise UnreadableError(f"{part} is no table")
-        table[path[-1]] = value
-    # `mirrors` and `configs` may not stand beside config_path (containerd docs, cri/registry.md).
-    plugin = _V2 if data["version"] == 2 else _IMAGES  # noqa: PLR2004 - layout 2
-    registry = _at(data, (*plugin, "registry"))
-    for old in ("mirrors", "configs", "auths"):
-        registry.pop(old, None)
-    return tomli_w.dumps(data)
+def _is_cri(plugin: str) -> bool:
+    """Tell whether a name in disabled_plugins turns the CRI off: `cri`, or one of its plugins' whole names."""
+    return plugin == "cri" or plugin in (_V2[1], _RUNTIME[1], _IMAGES[1], "io.containerd.grpc.v1.cri")
+
+
+def edited(text: str, default: str, wanted: Wanted) -> str:
+    """Return config.toml with our settings, each other byte as it was; raises NotEditableError, UnreadableError.
+
+    `default` is what `containerd config default` prints: it tells the layout for a file that has none of its own. What
+    has other owners stays: root and state, other runtimes, snapshotters, imports.
+    """
+    known = parsed(default)
+    data = _laid_out(text, known["version"])
+    runtime, images = (_V2, _V2) if data["version"] == 2 else (_RUNTIME, _IMAGES)  # noqa: PLR2004 - layout 2
+    registry = _at(data, (*images, "registry"))
+    if clash := [*(_at(registry, ("mirrors",)) or ()), *(n for n, one in _configs(registry) if "tls" in one)]:
+        message = f"registry settings for {', '.join(clash)} stand in it, and config_path may not stand beside them"
+        raise NotEditableError(message)
+    shown = _at(known, (*(_V2 if known["version"] == 2 else _RUNTIME), "cni"))  # noqa: PLR2004 - layout 2
+    values = settings(data, wanted, lists="bin_dirs" in shown)
+    chosen = (*runtime, "containerd", "default_runtime_name")
+    if not wanted.nvidia and _at(data, chosen) == "nvidia":
+        del values[chosen]  # the next stage's affair
+    first: dict[Path, Any] = {("version",): data["version"]}
+    names = data.get("disabled_plugins", [])
+    if any(_is_cri(name) for name in names):
+        first["disabled_plugins",] = [name for name in names if not _is_cri(name)]
+    return with_settings(text, first | values)
+
+
+def _configs(registry: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    found = _at(registry, ("configs",)) if isinstance(registry, Mapping) else {}
+    return [(str(name), one) for name, one in found.items() if isinstance(one, Mapping)]
+
+
+# These mean the same in every layout; a file without a version that has others is one of layout 1 (containerd 1.x:
+# config.toml(5), "version"), whose plugins have other names.
+_ANY_LAYOUT = frozenset(
+    {
+        *("root", "state", "temp", "plugin_dir", "oom_score", "cgroup", "imports", "disabled_plugins", "debug", "grpc"),
+        *("ttrpc", "metrics", "timeouts", "proxy_plugins", "stream_processors"),
+    }
+)
+
+
+def _laid_out(text: str, layout: int) -> dict[str, Any]:
+    """Return the data of a file, with a layout where it tells none; raises NotEditableError, UnreadableError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NotEditableError(f"not TOML: {error}") from error
+    if "version" not in data:
+        short = [name for name in data.get("disabled_plugins", []) if "." not in str(name) and name != "cri"]
+        if other := [*(key for key in data if key not in _ANY_LAYOUT), *short]:
+            message = f"it tells no version, so {', '.join(other)} is of layout 1, which ended with containerd 1.x"
+            raise NotEditableError(message)
+        data["version"] = layout
+    return parsed(tomli_w.dumps(data))
 
 
 def _at(data: Mapping[str, Any], path: Path) -> Any:
@@ -116,7 +163,7 @@ def _at(data: Mapping[str, Any], path: Path) -> Any:
 def differences(dump: str, wanted: Wanted) -> list[str]:
     """Give what an effective dump (`containerd config dump`) lacks, a short sentence each; raises UnreadableError."""
     data = parsed(dump)
-    wrong = [f"{name} is disabled" for name in data.get("disabled_plugins", []) if "cri" in name]
+    wrong = [f"{name} is disabled" for name in data.get("disabled_plugins", []) if _is_cri(name)]
     for path, want in settings(data, wanted).items():
         have = _at(data, path)
         if have != want and not (want is False and have == {}):
@@ -137,21 +184,22 @@ def sandbox_of(text: str) -> str:
 
 
 def with_sandbox(text: str, image: str) -> str:
-    """Return a configuration with another sandbox image and nothing else changed; raises UnreadableError.
+    """Return a configuration with another sandbox image and nothing else changed.
 
-    The one line is replaced where it can be found; only where there is none is the file written anew, with all of its
-    values and without its comments.
+    Raises UnreadableError, and NotEditableError where it cannot be set without a change of something else.
     """
-    wanted = copy.deepcopy(parsed(text))
-    path, table = _sandbox_path(wanted["version"]), wanted
-    for part in path[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise UnreadableError(f"{part} is no table")
-    table[path[-1]] = image
-    line = re.compile(rf"^(\s*{path[-1]}\s*=\s*)(\"[^\"\n]*\"|'[^'\n]*')", re.MULTILINE)
-    edited = line.sub(lambda found: f'{found[1]}"{image}"', text)
-    return edited if tomllib.loads(edited) == wanted else tomli_w.dumps(wanted)
+    return with_settings(text, {_sandbox_path(parsed(text)["version"]): image})
+
+
+def imports_of(dump: str) -> list[str]:
+    """Return the files that an effective dump says it was made of, config.toml left out."""
+    named = parsed(dump).get("imports", [])
+    return [str(path) for path in named if path != CONFIG] if isinstance(named, list) else []
+
+
+def root_of(dump: str) -> str:
+    """Return where containerd keeps its images and containers; raises UnreadableError."""
+    return str(parsed(dump).get("root") or "/var/lib/containerd")
 
 
 def hosts_toml(registry: str, mirror: str) -> str:

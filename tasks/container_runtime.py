@@ -11,12 +11,12 @@ from shipway.kubeadm import image_repository, sandbox_image
 from shipway.proxies import DROP_IN, DROP_IN_TEXT, ENVIRONMENT, environment, lasting
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
-from shipway.steps.containerd import ContainerdConfigured, CriAnswers, OneContainerd
+from shipway.steps.containerd import ContainerdConfigured, ContainerdLoaded, CriAnswers, OneContainerd
 from shipway.steps.files import FileAbsent, FileIs
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.pause_image import wanted_images
 from shipway.steps.proxies import ContainerdEnvironment
-from shipway.steps.services import ServiceLoaded, ServiceRuns
+from shipway.steps.services import ServiceRuns
 
 
 def mirrors(cluster: Cluster) -> list[Check[Host]]:
@@ -45,9 +45,9 @@ def proxy(cluster: Cluster) -> list[Check[Host]]:
     ]
 
 
-def loaded(cluster: Cluster) -> ServiceLoaded:
+def loaded(cluster: Cluster) -> ContainerdLoaded:
     """Return the step that restarts containerd after what it reads only when it starts has changed."""
-    return ServiceLoaded("containerd", (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
+    return ContainerdLoaded("containerd", (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
 
 
 def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:

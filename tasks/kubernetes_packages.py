@@ -9,11 +9,12 @@ from shipway.host import Host
 from shipway.kubeadm import CRI_SOCKET
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
+from shipway.steps.containerd import ContainerdLoaded
 from shipway.steps.crictl import CrictlInstalled
 from shipway.steps.files import FileIs
 from shipway.steps.packages import PackagesHeld
 from shipway.steps.pause_image import SandboxImageAgrees
-from shipway.steps.services import ServiceLoaded, ServiceRuns
+from shipway.steps.services import ServiceRuns
 from shipway.steps.skew import KubernetesInstalled, KubernetesInVersion
 from tasks.container_runtime import images
 
@@ -36,5 +37,5 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         ServiceRuns("kubelet", active=False),
         # containerd was configured before kubeadm could be asked: what it says counts.
         SandboxImageAgrees(images(cluster)),
-        ServiceLoaded("containerd", (CONFIG,)),
+        ContainerdLoaded("containerd", (CONFIG,)),
     ]

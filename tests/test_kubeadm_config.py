@@ -10,7 +10,7 @@ import yaml
 
 from shipway.cluster import Cluster
 from shipway.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
-from shipway.containerd_config import Wanted, differences, parsed, rendered
+from shipway.containerd_config import Wanted, differences, edited, parsed
 from shipway.kubeadm import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
 
 MINORS = [(1, minor) for minor in range(OLDEST_KUBERNETES[1], NEWEST_KUBERNETES[1] + 1)]
@@ -176,7 +176,8 @@ def test_every_known_minor_has_its_pause_image() -> None:
 def test_each_layout_of_containerd_gets_the_settings_where_it_has_them(layout: int, *, default: bool) -> None:
     wanted = Wanted("mirror/pause:3.10", nvidia=True, default_nvidia=default)
     cri = "io.containerd.grpc.v1.cri" if layout == 2 else "io.containerd.cri.v1.runtime"
-    text = rendered(f'version = {layout}\ndisabled_plugins = ["{cri}", "io.containerd.snapshotter.v1.zfs"]\n', wanted)
+    file = f'version = {layout}\ndisabled_plugins = ["{cri}", "io.containerd.snapshotter.v1.zfs"]\n'
+    text = edited(file, f"version = {layout}\n", wanted)
     data = parsed(text)
     assert data["version"] == layout
     assert data["disabled_plugins"] == ["io.containerd.snapshotter.v1.zfs"]
@@ -188,4 +189,4 @@ def test_each_layout_of_containerd_gets_the_settings_where_it_has_them(layout: i
     assert sandbox == "mirror/pause:3.10"
     assert images["registry"] == {"config_path": "/etc/containerd/certs.d"}
     assert differences(text, wanted) == []
-    assert differences(rendered(text, Wanted("other/pause:1", nvidia=True)), wanted) != []
+    assert differences(edited(text, text, Wanted("other/pause:1", nvidia=True)), wanted) != []

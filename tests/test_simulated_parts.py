@@ -25,7 +25,7 @@ from lab.simulated.site import site
 from lab.simulated.systems import UBUNTU_2204, base_files
 from lab.simulated.versions import order
 from lab.simulated.wire import NotUnderstood, request, script, tokens
-from shipway.containerd_config import Wanted, differences, rendered
+from shipway.containerd_config import Wanted, differences, edited
 from shipway.host import Command
 from shipway.profiles import profile_data
 from shipway.script import READER, compose
@@ -110,7 +110,7 @@ def _tree(**texts: str) -> FileTree:
 @pytest.mark.parametrize(("version", "layout"), [("1.6.33", 2), ("1.7.27", 2), ("2.1.5", 3), ("2.3.1", 4)])
 def test_what_the_product_renders_is_effective_in_every_layout(version: str, layout: int) -> None:
     wanted = Wanted("registry.k8s.io/pause:3.10", nvidia=True)
-    text = rendered(tomli_w.dumps(containerd.default(version)), wanted)
+    text = edited("", tomli_w.dumps(containerd.default(version)), wanted)
     files = _tree(**{containerd.CONFIG: text})
     effective = containerd.effective(files, version)
     assert effective["version"] == layout

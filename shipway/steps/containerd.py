@@ -6,14 +6,27 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from shipway.containerd_config import CONFIG, NVIDIA_RUNTIME, UnreadableError, Wanted, differences, rendered
+from shipway.containerd_config import (
+    CONFIG,
+    NVIDIA_RUNTIME,
+    UnreadableError,
+    Wanted,
+    differences,
+    edited,
+    imports_of,
+    parsed,
+    root_of,
+)
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
-from shipway.facts.files import FileState, Listing
+from shipway.facts.files import FileState, FileText, Listing
+from shipway.facts.services import UnitState
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.pause_image import DUMP, pause_image
+from shipway.steps.services import ServiceLoaded
 from shipway.survey import survey
+from shipway.toml_edit import NotEditableError
 
 DEFAULT = Says(("containerd", "config", "default"))
 CTR = Says(("ctr", "--connect-timeout", "5s", "plugins", "ls"))
@@ -26,7 +39,7 @@ class ContainerdConfigured:
     """containerd's effective configuration (the dump, not the file's text) says what is wanted."""
 
     traps: ClassVar[tuple[int, ...]] = (17, 18, 19, 20, 21, 24, 25, 26)
-    impact: ClassVar[Impact] = Impact.FILES
+    impact: ClassVar[Impact] = Impact.SERVICE  # containerd reads its configuration at its start: a restart follows
     wanted: Wanted
     images: Says | None = None  # kubeadm's list: where it can be had, its pause image counts and not the planned one
     name: str = "containerd uses the systemd cgroup driver and our sandbox image"
@@ -54,9 +67,15 @@ class ContainerdConfigured:
         named = pause_image(await on.read(self.images)) if self.images else None
         return replace(self.wanted, sandbox_image=named) if named else self.wanted
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the whole file has one owner
-        """Write containerd's own default with our settings; the file before is kept beside it."""
-        default, runtime, before = await on.read(DEFAULT, FileState(NVIDIA_RUNTIME), FileState(CONFIG))
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+        """Set our settings in containerd's file, keep every other byte; the file before is kept beside it.
+
+        Raises Permanent SHW-332 where the file cannot be edited without a change of something else, SHW-333 where
+        another file has the last word.
+        """
+        (default, runtime, dump), (before, info) = await asyncio.gather(
+            on.read(DEFAULT, FileState(NVIDIA_RUNTIME), DUMP), on.read(FileText(CONFIG), FileState(CONFIG))
+        )
         if self.wanted.nvidia and runtime is None:
             # A default runtime that is not there fails every pod of the node (deckhouse#22142).
             raise Blocked(f"{NVIDIA_RUNTIME} is not installed yet", host=on.name)
@@ -65,13 +84,54 @@ class ContainerdConfigured:
             message = "the driver shows no card: with nvidia as the default runtime every pod of this node would fail"
             raise Blocked(message, host=on.name, fix=fix)
         try:
-            text = rendered(default.stdout, await self._wanted(on))
+            parsed(default.stdout)
         except UnreadableError as error:
             fix = "Check the containerd package: `containerd config default` should print its configuration."
             raise Permanent(f"`containerd config default`: {error}", host=on.name, code="SHW-308", fix=fix) from error
-        if before:
+        try:
+            text = edited(before or "", default.stdout, await self._wanted(on))
+        except (UnreadableError, NotEditableError) as error:
+            fix = f"Correct {CONFIG} on the host (`containerd config migrate` brings it up to date), then run again."
+            message = f"{CONFIG} is left as it is, for it cannot be edited safely: {error}"
+            raise Permanent(message, host=on.name, code="SHW-332", fix=fix) from error
+        if text == before and dump.ok:
+            others = ", ".join(imports_of(dump.stdout)) or "another file than this"
+            message = f"{CONFIG} says what is wanted, and containerd's effective configuration does not"
+            fix = f"Look into {others}: it has the last word. Take what differs out of it, then run again."
+            raise Permanent(message, host=on.name, code="SHW-333", fix=fix)
+        if before is not None:
             await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
-        await on.write(CONFIG, text.encode())
+        mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
+        await on.write(CONFIG, text.encode(), mode=mode, owner=owner)
+
+
+# The database of images and containers: a containerd that runs has it under its root from its first start on.
+METADATA = "io.containerd.metadata.v1.bolt"
+_DATABASE = "meta.db"
+
+
+@dataclass(frozen=True)
+class ContainerdLoaded(ServiceLoaded):
+    """containerd was started after its configuration last changed; a restart never takes it to another root."""
+
+    async def apply(self, on: Host, drift: Drift) -> None:
+        """Restart it, once its configuration names the root that it runs with.
+
+        Raises Permanent SHW-334 where a containerd runs that has nothing under the root it would have after a restart:
+        it would know none of this node's images and containers any more.
+        """
+        dump, unit = await on.read(DUMP, UnitState("containerd.service"))
+        if unit.active == "active" and dump.ok:
+            try:
+                root = root_of(dump.stdout)
+            except UnreadableError as error:
+                fix = f"Correct {CONFIG} on the host: `containerd config dump` must show it."
+                raise Permanent(f"containerd is not restarted: {error}", code="SHW-334", fix=fix) from error
+            if _DATABASE not in await on.read(Listing(f"{root}/{METADATA}")):
+                message = f"containerd is not restarted: its configuration says root = {root}, and it runs with another"
+                fix = f"Put the root that it runs with back into {CONFIG} (`ls -l /proc/$(pidof containerd)/fd`)."
+                raise Permanent(message, code="SHW-334", fix=fix)
+        await super().apply(on, drift)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from shipway.facts.files import FileText
 from shipway.host import Command, Host
 from shipway.script import Output
 from shipway.step import Drift, Impact
+from shipway.toml_edit import NotEditableError
 
 DUMP = Says(("containerd", "config", "dump"))
 _NOT_RUN = (126, 127)  # not executable, not found
@@ -67,7 +68,7 @@ class SandboxImageAgrees:
         wanted = self._named(listed, on)
         try:
             changed = with_sandbox(text, wanted)
-        except UnreadableError as error:
+        except (UnreadableError, NotEditableError) as error:
             fix = f"Correct {CONFIG} on the host (`containerd config dump` shows what is wrong), then run again."
             raise Permanent(f"{CONFIG}: {error}", host=on.name, code="SHW-308", fix=fix) from error
         await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
