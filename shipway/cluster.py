@@ -104,17 +104,34 @@ class Cluster(Part):
         return given if ":" in given else f"{given}:{self.kubernetes.api_port}"
 
     def target(self, host: HostSpec) -> Target:
-        """Give where and how to log in to a host."""
+        """Return where and how to log in to a host; `open` names what the file leaves to the SSH configuration."""
         ssh, own = self.ssh, host.ssh
         jump, user, key = own.jump or ssh.jump, own.user or ssh.user, own.key or ssh.key or ""
-        new = ssh.host_keys == "accept-new"
+        new, config, asked = ssh.host_keys == "accept-new", ssh.config or "", ssh.model_fields_set
+        said = {"user": own.user, "port": own.port, "key": key, "jump": jump}
+        left = tuple(name for name in (*said, "known_hosts") if not said.get(name) and name not in asked)
         through = None
         if jump:
             jump_user, jump_key = jump.user or user, jump.key or key
-            named = f"{host.name} (jump host)"
-            through = Target(named, jump.address, jump.port, jump_user, jump_key, ssh.known_hosts, new)
-        port, limit = own.port or ssh.port, ssh.connect_seconds
-        return Target(host.name, host.address, port, user, key, ssh.known_hosts, new, through, limit)
+            more = tuple(
+                name for name in left if name in {"user", "key", "known_hosts"} and not getattr(jump, name, "")
+            )
+            more += ("port",) if "port" not in jump.model_fields_set else ()
+            named, limit = f"{host.name} (jump host)", ssh.connect_seconds
+            through = Target(
+                *(named, jump.address, jump.port, jump_user, jump_key, ssh.known_hosts, new),
+                connect_seconds=limit,
+                config=config,
+                open=more,
+            )
+        return Target(
+            *(host.name, host.address, own.port or ssh.port, user, key, ssh.known_hosts, new, through),
+            connect_seconds=ssh.connect_seconds,
+            config=config,
+            open=left,
+            sudo_password_file=ssh.sudo_password_file or "",
+            sudo_password_secret=ssh.sudo_password_secret or "",
+        )
 
     @classmethod
     def load(cls, path: Path) -> Self:

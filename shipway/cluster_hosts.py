@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shipway.cluster_types import (
     Address,
@@ -20,6 +20,7 @@ from shipway.cluster_types import (
     Port,
     Role,
     Seconds,
+    SecretBlock,
     UnixUser,
 )
 from shipway.errors import Refused
@@ -48,7 +49,7 @@ class HostSsh(Part):
 class Ssh(Part):
     """How to log in to every host."""
 
-    user: UnixUser = Field("root", description="User; anyone but root needs `sudo -n` rights.")
+    user: UnixUser = Field("root", description="User; anyone but root needs sudo, see docs/ssh.md.")
     port: Port = Field(22, description="SSH port.")
     key: FilePath | None = Field(None, description="Private key file; default: the usual ones in ~/.ssh.")
     known_hosts: FilePath = Field("~/.ssh/known_hosts", description="File with the hosts' public keys.")
@@ -59,6 +60,22 @@ class Ssh(Part):
     connect_seconds: Annotated[Seconds, Field(gt=0, le=300)] = Field(
         20.0, description="Limit for one connection, in seconds."
     )
+    config: FilePath | None = Field(
+        "~/.ssh/config", description="SSH configuration, asked for what this file does not say; null: none."
+    )
+    sudo_password_file: FilePath | None = Field(
+        None, description="File of mode 0600 with sudo's password, where sudo asks for one."
+    )
+    sudo_password_secret: SecretBlock | None = Field(
+        None, description="Prefect Secret block with sudo's password, in place of a file."
+    )
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        """Refuse two places for one password."""
+        if self.sudo_password_file and self.sudo_password_secret:
+            raise ValueError("takes sudo_password_file or sudo_password_secret, not both")
+        return self
 
 
 class HostSpec(Part):

@@ -10,6 +10,7 @@ ShipwayError
 │   └── ApiUnavailable     the Kubernetes API did not answer, or asked to try again
 ├── Permanent          stays wrong until a person changes something: never retried
 │   ├── HostKeyMismatch    the host's SSH key is not the known one
+│   ├── HostKeyUnknown     the host's SSH key is in no known_hosts file
 │   ├── LoginRefused       the SSH key, user or sudo right is not accepted
 │   ├── PostconditionFailed  applied without error, and yet not as wanted
 │   └── ApiRefused         the Kubernetes API says no (forbidden, invalid, conflict with another owner)
@@ -130,13 +131,20 @@ class Permanent(ShipwayError):
 
 
 class HostKeyMismatch(Permanent):
-    """The host's SSH key is unknown or not the known one: nothing was sent to it."""
+    """The host's SSH key is not the known one, as after a new installation or in an attack: nothing was sent to it."""
 
     default_code = "SHW-301"
     default_fix = (
-        "Verify the host's key by another way, then put it into the known_hosts file "
-        "(or set ssh.host_keys: accept-new for hosts that are new)."
+        "Find out why it changed. Only where the host was set up anew: verify its key at its console "
+        "(`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then replace the line in the known_hosts file."
     )
+
+
+class HostKeyUnknown(Permanent):
+    """The host is in no known_hosts file: nothing was sent to it."""
+
+    default_code = "SHW-346"
+    default_fix = "Compare the fingerprint with the host's, then log in once by ssh, or set ssh.host_keys: accept-new."
 
 
 class LoginRefused(Permanent):

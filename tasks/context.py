@@ -30,6 +30,7 @@ from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
 from shipway.survey import Survey
 from tasks.findings import Finding
+from tasks.secrets import secret
 from tasks.stage_result import StageResult, StepRow
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Run:
         self.until_end = AsyncExitStack()  # what is held until the run ends
         self.leased = self.claimed = False  # whether the cluster's lease, the claim of its host, are among it
         self.lost: ShipwayError | None = None  # what took both away: no stage begins any more
-        self._pool = Pool()
+        self._pool = Pool(secret)
         self._kube: Kube | None = None
         self._connecting = asyncio.Lock()
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from shipway.cluster import Cluster
-from shipway.errors import HostKeyMismatch, LoginRefused, Unreachable
+from shipway.errors import HostKeyUnknown, LoginRefused, Unreachable
 from shipway.facts.commands import Says
 from shipway.ssh import Pool
 from shipway.ssh_target import Target
+from tests.crowd import reached
+from tests.real_sshd import needs_sshd, real_sshd
 from tests.shell_server import Server, shell_server
 
 
@@ -75,8 +80,63 @@ async def test_the_jump_hosts_key_and_login_are_checked_too(two: tuple[Server, S
     target = behind(*two)
     assert target.jump is not None
     stranger = replace(target, jump=replace(target.jump, known_hosts=str(two[1].folder / "known_hosts")))
-    with pytest.raises(HostKeyMismatch, match="jump host"):
+    with pytest.raises(HostKeyUnknown, match="jump host"):
         await pool.host(stranger).read(Says(("true",)))
     unwanted = replace(target, jump=replace(target.jump, key=target.key))
     with pytest.raises(LoginRefused, match="jump host"):
         await pool.host(unwanted).read(Says(("true",)))
+
+
+@needs_sshd
+async def test_many_hosts_behind_one_stock_sshd_share_one_connection_to_it(tmp_path: Path) -> None:
+    await reached(tmp_path, 25)  # tests/faults has 200
+
+
+async def test_a_failed_attempt_is_shared_by_all_behind_the_jump_host_and_leaves_nothing(
+    two: tuple[Server, Server], pool: Pool
+) -> None:
+    target = behind(*two)
+    assert target.jump is not None
+    attempts = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        await reader.read()
+        writer.close()
+
+    gate = await asyncio.start_server(silent, "127.0.0.1", 0)
+    jump = replace(target.jump, port=gate.sockets[0].getsockname()[1], connect_seconds=1)
+    hosts = [replace(target, name=f"te{one}", jump=replace(jump, name=f"te{one} (jump host)")) for one in range(30)]
+    async with gate:
+        ended = await asyncio.gather(*(pool.host(host).read(Says(("true",))) for host in hosts), return_exceptions=True)
+        assert all(isinstance(error, Unreachable) for error in ended)
+        assert [error.host for error in ended if isinstance(error, Unreachable)] == [
+            host.jump.name for host in hosts if host.jump
+        ]
+        assert attempts == 1
+    good = replace(target, name="te0")
+    assert (await pool.host(good).read(Says(("true",)))).ok
+    connections = [one for one in gc.get_objects() if isinstance(one, asyncssh.SSHClientConnection)]
+    assert len([one for one in connections if not one.is_closed()]) == 2
+
+
+@needs_sshd
+async def test_a_jump_host_that_forwards_nothing_is_said_so_and_not_tried_again(tmp_path: Path, pool: Pool) -> None:
+    async with real_sshd(tmp_path, "AllowTcpForwarding no") as gate:
+        target = replace(
+            gate.target, name="te1", address="127.0.0.2", jump=replace(gate.target, name="te1 (jump host)")
+        )
+        with pytest.raises(LoginRefused, match="forwards no connections") as refused:
+            await pool.host(target).read(Says(("true",)))
+        assert not refused.value.may_retry
+
+
+async def test_a_jump_host_whose_connection_broke_is_connected_to_anew(two: tuple[Server, Server], pool: Pool) -> None:
+    host = pool.host(behind(*two))
+    assert (await host.read(Says(("true",)))).ok
+    for made in list(pool._roads._jumps.values()):
+        made.result().abort()
+    host.forget()
+    await asyncio.sleep(0.1)
+    assert (await host.read(Says(("echo", "again")))).stdout == "again\n"

@@ -17,6 +17,7 @@ from shipway.errors import (
     ConnectionLost,
     DeadlineExceeded,
     HostKeyMismatch,
+    HostKeyUnknown,
     LoginRefused,
     Refused,
     Unreachable,
@@ -160,8 +161,12 @@ async def test_a_new_host_is_taken_only_where_that_was_asked_for_and_then_kept(
     server: Server, pool: Pool, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty_hosts"
-    with pytest.raises(HostKeyMismatch):
+    with pytest.raises(HostKeyUnknown, match="ssh-ed25519 SHA256:") as unknown:
         await pool.host(replace(server.target, known_hosts=str(empty))).read(Says(("true",)))
+    assert not unknown.value.may_retry
+    assert str(empty) in unknown.value.message
+    assert "accept-new" in unknown.value.fix
+    assert f"ssh -p {server.target.port}" in unknown.value.fix
     assert not empty.exists()
     assert (await pool.host(replace(server.target, known_hosts=str(empty), accept_new=True)).read(Says(("true",)))).ok
     assert str(server.target.port) in empty.read_text()

@@ -45,7 +45,7 @@ async def test_an_sshd_that_allows_no_session_is_said_once_and_not_tried_again(t
     async with real_sshd(tmp_path, "MaxSessions 0") as sshd:
         with pytest.raises(LoginRefused, match="opens no session") as refused:
             await pool.host(sshd.target).read(Says(("true",)))
-        assert refused.value.code == "SHW-346"
+        assert refused.value.code == "SHW-347"
         assert not refused.value.may_retry
         assert "MaxSessions" in refused.value.fix
 

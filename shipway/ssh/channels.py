@@ -89,7 +89,7 @@ class Channels:
     """The session channels of one connection: a queue in front of them that follows what its sshd allows."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._limit = AT_ONCE
         self._open = 0
         self._ever = False
@@ -110,7 +110,7 @@ class Channels:
             try:
                 answer = await self._answered(command, feed, end=end, seconds=seconds)
             except asyncssh.ChannelOpenError as error:
-                if error.code not in _NOT_OPENED or self._connection.is_closed():
+                if error.code not in _NOT_OPENED or self.connection.is_closed():
                     raise
                 others = min(others, self._open - 1)
                 self._limit = max(1, others)
@@ -132,7 +132,7 @@ class Channels:
         answer = Answer(feed, end=end)
         try:
             async with asyncio.timeout(seconds):
-                await self._connection.create_session(lambda: answer, command, encoding=None)
+                await self.connection.create_session(lambda: answer, command, encoding=None)
                 await answer.ended
         finally:
             self._ever |= answer.leave()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
+from collections.abc import Awaitable, Callable
 
 import asyncssh
 
 from shipway.errors import ConnectionLost, DeadlineExceeded, LoginRefused, ShipwayError, Transient
 from shipway.redact import tail
 from shipway.script import READER, framed, heard
+from shipway.ssh import sudo
 from shipway.ssh.channels import Answer, ChannelRefused, Channels
-from shipway.ssh.handshake import connect
+from shipway.ssh.closing import shut
+from shipway.ssh.config import Way
+from shipway.ssh.sudo import Secret
 from shipway.ssh_target import Target
 
 # Whether the host could not start the account's shell or sh for want of memory, processes or disk: that passes.
@@ -25,47 +28,77 @@ _SUDO = re.compile(
 )
 
 
+SUDO_SECONDS = 30.0  # for sudo to say yes or no to a password: PAM waits some seconds after a wrong one
+
+Connect = Callable[[Target], Awaitable[tuple[asyncssh.SSHClientConnection, Way]]]
+
+
 class Connection:
     """One SSH connection, made when first needed and made again after it broke; a Shell for host sessions."""
 
-    def __init__(self, target: Target, handshakes: asyncio.Semaphore) -> None:
+    def __init__(self, target: Target, connect: Connect, secret: Secret | None = None) -> None:
         self.target = target
-        self._handshakes = handshakes
+        self._connect, self._secret = connect, secret
         self._making = asyncio.Lock()
+        self._user = target.user  # as whom it logged in: the SSH configuration may name another one
+        self._password = b""  # sudo's, with the end of its line
+        self._refused: LoginRefused | None = None  # sudo's no to the password, which is asked for once
         self._connection: asyncssh.SSHClientConnection | None = None
         self._channels: Channels | None = None
-        self._through: asyncssh.SSHClientConnection | None = None
         self._retired: list[asyncssh.SSHClientConnection] = []  # open no session any more, and still carry tunnels
         self._listeners: dict[tuple[str, int], asyncssh.SSHListener] = {}
 
     async def _open(self) -> tuple[asyncssh.SSHClientConnection, Channels]:
-        """Return the living connection and its channels, or make one."""
+        """Return the living connection and its channels, or make one; sudo has taken the password then."""
         async with self._making:
             if self._connection is None or self._channels is None or self._connection.is_closed():
+                if self._refused is not None:
+                    raise self._refused
                 self._listeners = {}
-                async with self._handshakes:
-                    if self.target.jump:
-                        self._through = await connect(self.target.jump, None)
-                    self._connection = await connect(self.target, self._through)
-                self._channels = Channels(self._connection)
+                connection, way = await self._connect(self.target)
+                channels, self._user = Channels(connection), way.target.user
+                try:
+                    await self._admitted(channels)
+                except BaseException:
+                    connection.abort()
+                    raise
+                self._connection, self._channels = connection, channels
             return self._connection, self._channels
+
+    async def _admitted(self, channels: Channels) -> None:
+        """Try sudo's password once, with nothing behind it that sudo could take for a second try.
+
+        A refusal is kept for the whole run: pam_faillock(8) locks an account after three wrong ones.
+        """
+        password = "" if self._user == "root" else await sudo.password(self.target, self._secret)
+        if not password:
+            return
+        self._password = f"{password}\n".encode()
+        answer = await self._run(channels, sudo.WITH, self._password, end=True, seconds=SUDO_SECONDS)
+        if answer.status == sudo.ACCEPTED:
+            return
+        error = self._unable(answer)
+        if isinstance(error, LoginRefused):
+            self._refused = error
+        raise error
 
     async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Run the script as root; return standard output and error. Raises as `shipway.host.Shell` says.
 
         What the account's login shell, PAM or sudo print before the script begins is not part of what is returned.
         """
+        _, channels = await self._open()
         token, feed = framed(text, stdin or b"")
-        sudo = "" if self.target.user == "root" else "sudo -n -- "
-        answer = await self._answer(f"{sudo}{READER}", feed, end=stdin is not None, seconds=seconds)
+        command = READER if self._user == "root" else sudo.WITH if self._password else sudo.WITHOUT
+        answer = await self._run(channels, command, self._password + feed, end=stdin is not None, seconds=seconds)
         out, err = heard(token, _text(answer.out)), heard(token, _text(answer.err))
         if out is None:
             raise self._unable(answer)
         return out, err or ""
 
-    async def _answer(self, command: str, feed: bytes, *, end: bool, seconds: float) -> Answer:
+    async def _run(self, channels: Channels, command: str, feed: bytes, *, end: bool, seconds: float) -> Answer:
         """Run one command on a channel of its own; every failure of the connection is one of ours."""
-        connection, channels = await self._open()
+        connection = channels.connection
         try:
             answer = await channels.run(command, feed, end=end, seconds=seconds)
         except TimeoutError as error:
@@ -96,7 +129,7 @@ class Connection:
 
     def _full(self, error: ChannelRefused) -> ShipwayError:
         """Return the error for an sshd that opens no session although we have none open."""
-        who = f"{self.target.user}@{self.target.address}"
+        who = f"{self._user}@{self.target.address}"
         if error.ever:
             return Transient(
                 f"sshd opens no further session for {who} ({error}): commands that ran out of their time still run",
@@ -107,7 +140,7 @@ class Connection:
         return LoginRefused(
             f"sshd let {who} in and opens no session ({error})",
             host=self.target.name,
-            code="SHW-346",
+            code="SHW-347",
             fix="On the host: `sudo sshd -T | grep -i maxsessions`; MaxSessions 0 in sshd_config allows none.",
         )
 
@@ -116,13 +149,21 @@ class Connection:
         said = _text(answer.err) + _text(answer.out)
         how = f"signal {answer.signal}" if answer.signal else f"exit status {answer.status}"
         last = f"{tail(said, 3) or 'nothing was printed'} ({how})"
-        user = self.target.user
+        user = self._user
         if _SHORT_OF.search(said):
             return Transient(
                 f"the host could not start a shell for {user}: {last}",
                 host=self.target.name,
                 code="SHW-213",
                 fix="On the host: `free -m; ulimit -u`; then run again.",
+            )
+        if user != "root" and self._password and sudo.WRONG.search(said):
+            return LoginRefused(
+                f"sudo does not take the password of user {user}: {last}",
+                host=self.target.name,
+                code="SHW-349",
+                fix="Correct the password in the file or Secret block that ssh.sudo_password_* names, then run again; "
+                "it is tried once per host and run.",
             )
         if user != "root" and _SUDO.search(said):
             return LoginRefused(
@@ -142,10 +183,9 @@ class Connection:
         """Close what is broken, so that the next use connects anew; what was made since is left alone."""
         if broken is not None and broken is not self._connection:
             return
-        for connection in (self._connection, self._through):
-            if connection is not None:
-                connection.abort()
-        self._connection = self._through = None
+        if self._connection is not None:
+            self._connection.abort()
+        self._connection = None
 
     async def forward(self, address: str, port: int) -> int:
         """Return a local port on loopback that leads through this connection; one listener per destination."""
@@ -160,12 +200,10 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection in order."""
-        for connection in (*self._retired, self._connection, self._through):
+        for connection in (*self._retired, self._connection):
             if connection is not None:
-                connection.close()
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(2):
-                        await connection.wait_closed()
+                await shut(connection)
+        self._retired = []
 
 
 def _text(data: bytes | bytearray) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from shipway.cluster import Cluster, node_ip
 from shipway.host import Host
 from shipway.script import Output, compose, split
-from shipway.ssh import Connection, Pool
+from shipway.ssh import Connection, Pool, Roads
 from tests.conformance.case import API, Answer, Case
 from tests.conformance.normalise import normalised
 from tests.conformance.reduce import REDUCERS
@@ -33,8 +33,10 @@ class Place:
         self.befall = befall
         self.values: dict[str, str] = dict(values)
         self.pool = Pool()
-        gate = asyncio.Semaphore(8)
-        self._connections = {spec.name: Connection(self.cluster.target(spec), gate) for spec in self.cluster.hosts}
+        roads = Roads()
+        self._connections = {
+            spec.name: Connection(self.cluster.target(spec), roads.connection) for spec in self.cluster.hosts
+        }
         self.addresses = {node_ip(spec): spec.name for spec in self.cluster.hosts}
         self.values |= {name: address for address, name in self.addresses.items()}
         sources = self.cluster.sources.apt

@@ -145,7 +145,8 @@ class Pool:
     lab: SimulatedLab
     line: Line
 
-    def __init__(self) -> None:
+    def __init__(self, secret: object = None) -> None:
+        del secret
         self._hosts: dict[str, Host] = {}
         self._shells: list[Direct] = []
 
