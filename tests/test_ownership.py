@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.simulated.kube.pki import Authority
@@ -266,6 +266,7 @@ STANDINGS = st.sampled_from(["nothing", "begun", "broken", "node", "lost", "cont
 
 
 @given(st.tuples(STANDINGS, STANDINGS, STANDINGS), st.tuples(*[st.sampled_from("AB")] * 3))
+@settings(max_examples=600)
 def test_hosts_that_agree_with_the_file_pass_and_no_others(
     standings: tuple[str, str, str], owners: tuple[str, str, str]
 ) -> None:

@@ -75,13 +75,13 @@ def _owners(
     controls = [host.name for host in cluster.control_planes]
     running = first is not None and first.standing == "control plane" and bool(first.authorities)
     ours = first.authorities if running and first else kept or frozenset()
-    others = [one for one in by.values() if one.standing != "nothing" and one.host not in controls]
+    others = [one for one in by.values() if one.standing not in ("nothing", "begun") and one.host not in controls]
     if not ours:  # nobody to compare with: the hosts among themselves
         known = [one.authorities for one in others if one.authorities]
         if all(one & known[0] for one in known[1:]):
             ours = frozenset().union(*known)
     for one in others:
-        if one.authorities & ours or one.standing == "begun":
+        if one.authorities & ours:
             continue
         same = address_of(one.server) == cluster.endpoint.lower()
         if not one.authorities and (same or not one.server):
