@@ -16,7 +16,17 @@ from shipway.facts.files import FileText, Listing
 from shipway.facts.packages import Package
 from shipway.host import OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, ca_hash, join_documents
-from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT, PKI, Evidence, authorities, certificates_of, evidence
+from shipway.ownership.evidence import (
+    ADMIN,
+    AUTHORITY,
+    CLIENT,
+    KUBELET_CONF,
+    PKI,
+    Evidence,
+    authorities,
+    certificates_of,
+    evidence,
+)
 from shipway.redact import tail
 from shipway.step import Drift, Impact
 from shipway.steps.evidence import collected
@@ -82,10 +92,12 @@ class NodeJoined:
         message = f"kubelet.conf is lost, and the host is a node: there are {' and '.join(there)}"
         node, old = seen.node or self.host.name, self.cluster.kubernetes.minor < (1, 22)
         make = f"kubeadm {'alpha ' if old else ''}kubeconfig user --org system:nodes --client-name system:node:{node}"
+        read = f"kubectl --kubeconfig {ADMIN} -n kube-system get cm kubeadm-config"
+        read += " -o jsonpath={.data.ClusterConfiguration}"
         fix = (
-            f"Its pods need no restart. On {self.control.name}: `sudo {make}` prints a new one; put it into "
-            f"/etc/kubernetes/kubelet.conf on {host} (mode 600), then `sudo systemctl restart kubelet` there and run "
-            "again."
+            f"Its pods need no restart. As root on {self.control.name}: `{read} > /root/kubeadm.yaml`, then `{make} "
+            f"--config /root/kubeadm.yaml` prints a new one; put it into {KUBELET_CONF} on {host} (mode 600), then "
+            "`systemctl restart kubelet` there, and run again."
         )
         return Refused(message, host=host, code="SHW-323", fix=fix)
 

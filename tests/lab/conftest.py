@@ -112,6 +112,16 @@ class Site:
             output, _ = process.communicate()
         return output
 
+    def fresh(self, *hosts: str) -> None:
+        """Make hosts bare again (all without names), and with the control plane's give the cluster up on this machine.
+
+        A kubeconfig that is kept of a cluster whose control plane is gone has a bootstrap refused (SHW-318).
+        """
+        self.lab.fresh(*hosts)
+        if not hosts or "cp1" in hosts:
+            for kept in (self.folder / "controller").glob("*/kubeconfig"):
+                kept.unlink()
+
     def on(self, host: str, script: str) -> str:
         """Give the output of a shell line that runs as root on a host."""
         return self.lab.exec(host, "sh", "-c", script)

@@ -25,7 +25,7 @@ def hosts(site: Site, *names: str) -> Path:
 
 def bare(site: Site, *names: str) -> None:
     """Make workers bare hosts again that the cluster does not know."""
-    site.lab.fresh(*names)
+    site.fresh(*names)
     site.kubectl(f"delete node {' '.join(names)} --ignore-not-found")
 
 

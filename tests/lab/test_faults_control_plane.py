@@ -69,14 +69,14 @@ def test_a_mirror_that_refuses_everything_is_named_at_its_first_request(site: Si
 @LONG
 def test_once_port_and_mirror_are_right_the_plain_run_ends_ok(site: Site) -> None:
     whole(site, TAKEN)
-    site.lab.fresh("cp1")
+    site.fresh("cp1")
     whole(site, FORBIDDEN)
 
 
 @LONG
 def test_a_port_that_is_taken_in_the_middle_is_named_by_kubeadms_error(site: Site) -> None:
     fault = "TCP port 6443 is taken in the middle of the run, before kubeadm init"
-    site.lab.fresh("cp1")
+    site.fresh("cp1")
     with meanwhile(lambda: site.holds("cp1", "[ -e /usr/bin/kubeadm ]"), lambda: site.lab.exec("cp1", *LISTEN)):
         ran = site.run()
     site.on("cp1", "systemctl stop other-server")
@@ -93,7 +93,7 @@ PULLED = "ctr -n k8s.io images ls -q 2>/dev/null | grep -q kube-"
 @LONG
 def test_a_registry_that_is_down_in_the_middle_of_the_pulls_is_tried_again_and_named(site: Site) -> None:
     fault = "the registry is down from the middle of kubeadm init's image pulls"
-    site.lab.fresh("cp1")
+    site.fresh("cp1")
     with meanwhile(lambda: site.holds("cp1", PULLED), lambda: site.lab.mirror().images(up=False)):
         ran = site.run()
     site.lab.mirror().images(up=True)
@@ -107,7 +107,7 @@ def test_a_registry_that_is_down_in_the_middle_of_the_pulls_is_tried_again_and_n
 @LONG
 def test_a_registry_that_comes_back_in_the_middle_of_the_pulls_is_not_noticed(site: Site) -> None:
     fault = "the registry is down for 4 s in the middle of kubeadm init's image pulls"
-    site.lab.fresh("cp1")
+    site.fresh("cp1")
 
     def short() -> None:
         site.lab.mirror().images(up=False)
@@ -124,7 +124,7 @@ def test_a_registry_that_comes_back_in_the_middle_of_the_pulls_is_not_noticed(si
 @LONG
 def test_containerd_stopped_in_the_middle_of_init_is_named_and_the_plain_run_completes_it(site: Site) -> None:
     fault = "containerd is stopped in the middle of kubeadm init"
-    site.lab.fresh("cp1")
+    site.fresh("cp1")
 
     def stop() -> None:
         site.on("cp1", "systemctl stop containerd")

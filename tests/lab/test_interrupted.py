@@ -36,7 +36,7 @@ def test_a_controller_killed_at_five_stages_is_followed_by_a_run_that_ends_ok(si
 
 
 def test_a_host_that_is_cut_off_is_named_and_the_others_are_verified(site: Site) -> None:
-    site.lab.fresh("w1", "w2")
+    site.fresh("w1", "w2")
     site.kubectl("delete node w1 w2 --ignore-not-found")
     site.lab.cut("w2")
     partial = site.run()
@@ -69,7 +69,7 @@ def test_a_host_cut_off_in_the_middle_of_its_preparation_is_completed_by_the_nex
 
 
 def test_an_init_broken_in_the_middle_is_completed_without_losing_etcd(site: Site) -> None:
-    site.lab.fresh()
+    site.fresh()
     process = site.start()
     try:
         while not site.holds("cp1", "[ -d /var/lib/etcd/member ]"):
@@ -85,7 +85,7 @@ def test_an_init_broken_in_the_middle_is_completed_without_losing_etcd(site: Sit
 
 
 def test_etcd_data_of_something_unknown_is_never_touched_unasked(site: Site) -> None:
-    site.lab.fresh("cp1")
+    site.fresh()  # a bare control plane beside joined workers would be refused before anything is looked at there
     site.on("cp1", "mkdir -p /var/lib/etcd/member && echo precious > /var/lib/etcd/member/data")
     refused = site.run()
     assert refused.code in (1, 3)
