@@ -27,7 +27,7 @@ SUITES = ("bookworm", "trixie")  # Debian 12 with Python 3.11.2, Debian 13 with 
 PACKAGES = ("python3", "python3-venv", "make")
 USER = 1234  # nobody's number: what it may do is what everybody may
 DAYS = 14.0  # after which a chroot is made anew, with the distribution's newest packages
-SECONDS = {"make bootstrap": 900.0, "make test": 3600.0}
+SECONDS = {"make bootstrap": 1500.0, "make test": 3600.0}
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 # The host's /dev is used for its pseudo-terminals; everything that is mounted is gone with the process's namespace.
 INSIDE = """
