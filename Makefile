@@ -37,7 +37,7 @@ help:  ## Say what there is
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Shipway needs Python 3.11 or newer; this is " + sys.version.split()[0])'
-	@$(PYTHON) tools/set_up.py $(VENV) requirements.lock
+	@$(PYTHON) -m tools.set_up $(VENV) requirements.lock
 
 bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED cluster of four hosts
 	$(RUN) -m flows.bootstrap $(CLUSTER) $(ARGS)

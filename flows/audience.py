@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 160  # of lines where no terminal says how wide it is
 # What a write says when nobody is left to read: a pipe without reader, a terminal that is gone, a full disk.
@@ -65,7 +66,15 @@ class Audience:
 
 
 def open_console() -> Console:
-    """Return the console of a command, which outlives its audience from now on; SIGTERM ends it in order.
+    """Return the console of a command, which outlives its audience from now on."""
+    from rich.console import Console  # noqa: PLC0415 - a command says its first line before
+
+    outlive_audience()
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+
+def outlive_audience() -> None:
+    """Let the command go on where nobody reads what it says any more; SIGTERM ends it in order.
 
     A standard stream that was closed at the start is None in Python, and the next file or socket takes its number.
     """
@@ -79,7 +88,6 @@ def open_console() -> Console:
         setattr(sys, name, stream if isinstance(stream, Audience) else Audience(stream))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     end_by_exception()
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def end_by_exception() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first of all: the command line starts Prefect's API, and imports Prefect meanwhile
-    from flows.command_line import main
+    from flows.cli.bootstrap import COMMAND
 
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main())
 
 import asyncio
 from typing import Any, Literal

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first of all, as in flows.bootstrap
-    from flows.drift_command import main
+    from flows.cli.drift_repair import COMMAND
 
-    raise SystemExit(main())
+    raise SystemExit(COMMAND.main())
 
 from pathlib import Path
 from typing import Literal, get_args

@@ -1,6 +1,14 @@
-"""A cluster looked at by many workers: groups of its hosts go to one deployment, and one report comes back."""
+"""A cluster looked at by many workers: groups of its hosts go to one deployment, and one report comes back.
+
+`python -m flows.fleet`.
+"""
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # first of all, as in flows.bootstrap
+    from flows.cli.fleet import COMMAND
+
+    raise SystemExit(COMMAND.main())
 
 import asyncio
 import json

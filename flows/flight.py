@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows.audience import end_by_exception
+from flows.cli.command import name_fault
 from flows.local_api import LocalApi
 from shipway.errors import ShipwayError
 
@@ -47,7 +47,7 @@ def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any
             refusals.append(ended)
             return
         if isinstance(ended, Exception):
-            console.print("".join(traceback.format_exception(ended)), markup=False, highlight=False, soft_wrap=True)
+            console.print(f"error: {name_fault(ended)}", markup=False, highlight=False, soft_wrap=True, style="red")
 
     with shown(console, title, quiet=quiet) as view:
         VIEW.set(view)

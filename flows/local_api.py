@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-import tomllib
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 from uuid import UUID
 
+from flows import given_api
+from flows.prefect_settings import setting
 from shipway.errors import DeadlineExceeded, Refused
+from shipway.redact import redact
 
 # The recorder of task runs writes them one by one by default: batches cost a quarter of the CPU (measured), and the
 # run's end is not kept waiting for a backlog. What nobody watches in a local run is off.
@@ -51,19 +53,8 @@ FINAL = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
 
 def given_url() -> str:
-    """Give the API that is set, in the environment or in Prefect's active profile; empty where none is."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
-    try:
-        profiles = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise Refused(f"Prefect's profiles in {path} cannot be read: {error}", code="SHW-103") from error
-    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
-    return str(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL", ""))
+    """Return the API that is set for Prefect, in whatever place; empty where none is."""
+    return setting("PREFECT_API_URL")
 
 
 class LocalApi:
@@ -73,16 +64,36 @@ class LocalApi:
         self.url = given_url()
         self._process: subprocess.Popen[bytes] | None = None
         self._drained = False
+        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # to loopback, past every proxy
 
     @property
     def own(self) -> bool:
         """Whether it is a process of this run."""
         return self._process is not None
 
+    @property
+    def waited_for(self) -> str:
+        """What is waited for, in words, until it answers."""
+        return (
+            "starting Prefect's API (its first start creates its database)"
+            if self.own
+            else f"{self._shown} answers; loading Prefect"
+        )
+
+    @property
+    def _shown(self) -> str:
+        return f"Prefect's API at {redact(self.url)}"
+
     def __enter__(self) -> Self:
-        """Start it where none is set, without waiting; from now on the environment names it."""
+        """Start it where none is set, without waiting; from now on the environment names it, past any proxy.
+
+        Raises Refused where one is set that a run cannot use.
+        """
+        given_api.keep_loopback_direct(os.environ)
         os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-        if not self.url:
+        if self.url:
+            given_api.check(self.url)
+        else:
             self._process = self._started()
             port = self._process.stdout.readline().strip().decode() if self._process.stdout else ""
             if not port.isdigit():
@@ -100,20 +111,22 @@ class LocalApi:
         return subprocess.Popen(COMMAND, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
 
     def wait(self, seconds: float = START_SECONDS) -> None:
-        """Wait until it answers; raises DeadlineExceeded, or Refused when the process ended."""
+        """Wait until our own answers (one that is set did). Raises DeadlineExceeded, or Refused when it ended."""
+        if not self.own:
+            return
         ends, last = time.monotonic() + seconds, "no answer"
         while time.monotonic() < ends:
             if self._process is not None and self._process.poll() is not None:
                 message = f"Prefect's API process ended with exit status {self._process.returncode}"
                 raise Refused(message, code="SHW-104", fix=SEE_ABOVE)
             try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=10):  # noqa: S310 - an HTTP URL by construction
+                with self._direct.open(f"{self.url}/health", timeout=10):
                     return
             except OSError as error:
                 last = str(error)
             time.sleep(0.1)
-        fix = "Look at PREFECT_API_URL, or unset it to let the run start an API of its own."
-        raise DeadlineExceeded(f"Prefect's API at {self.url} is not ready after {seconds:.0f} s: {last}", fix=fix)
+        fix = "Run again; if it is so again, start one by `prefect server start` and set PREFECT_API_URL to it."
+        raise DeadlineExceeded(f"{self._shown} is not ready after {seconds:.0f} s: {last}", fix=fix)
 
     def drain(self, flow_runs: Sequence[UUID], expected: int, seconds: float = DRAIN_SECONDS) -> str:
         """Wait until every task run is recorded in a final state; give "" or what is missing.
@@ -148,8 +161,8 @@ class LocalApi:
 
     def _post(self, path: str, body: dict[str, Any]) -> int:
         headers = {"content-type": "application/json"}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)  # noqa: S310 - as above
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)  # noqa: S310 - an HTTP URL by construction
+        with self._direct.open(request, timeout=30) as answer:
             return int(json.load(answer))
 
     def __exit__(

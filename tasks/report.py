@@ -80,9 +80,9 @@ class Report:
             raise
 
 
-def refused(error: ShipwayError, mode: Mode, *, cluster: str = "", profile: str = "") -> Report:
-    """Give the report of a run that was refused before anything was looked at."""
-    return Report(cluster, profile, mode, "refused", 0.0, errors=(reported(error),))
+def refused(error: ShipwayError, mode: Mode, *, outcome: RunOutcome = "refused") -> Report:
+    """Return the report of a run that was refused before anything was looked at, or that has no report of its own."""
+    return Report("", "", mode, outcome, 0.0, errors=(reported(error),))
 
 
 def report_of(run: Run, *, broken_off: str = "") -> Report:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import command_line
+from flows.cli.shipway import COMMANDS as VERBS
 from lab.simulated.__main__ import _parser as simulated_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGE = {"drift-repair": "drift-repair.md"}
 COMMANDS = [
-    (command_line.parser(), "running.md", "python -m flows.bootstrap"),
+    *((verb.parser(), PAGE.get(name, "running.md"), f"python -m flows.{verb.module}") for name, verb in VERBS.items()),
     (simulated_parser(), "lab-simulated.md", "python -m lab.simulated"),
 ]
 TESTED = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
@@ -38,7 +39,7 @@ def test_every_option_is_documented_and_tested(parser: argparse.ArgumentParser, 
 def test_the_usage_line_of_a_bootstrap_names_its_options_and_no_other() -> None:
     text = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     usage = next(line for line in text.splitlines() if line.startswith("python -m flows.bootstrap ["))
-    assert set(re.findall(r"--[a-z-]+", usage)) == options(command_line.parser())
+    assert set(re.findall(r"--[a-z-]+", usage)) == options(VERBS["bootstrap"].parser())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -63,5 +64,5 @@ def test_the_exit_statuses_are_those_documented() -> None:
     text = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     assert "**0** as wanted (or planned), **1** refused and nothing changed, **2** some hosts failed" in text
     assert "0 as wanted, 1 refused and nothing changed, 2 some hosts failed, 3 failed" in str(
-        command_line.parser().epilog
+        VERBS["bootstrap"].parser().epilog
     )

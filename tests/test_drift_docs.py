@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.drift_command import parser
+from flows.cli.drift_repair import COMMAND
 from tests.drift_page import PAGE, RECORDED, page
 from tests.drift_rows import ROWS
 
@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_option_is_documented() -> None:
     text = (ROOT / "docs" / "drift-repair.md").read_text(encoding="utf-8")
-    options = [option for action in parser()._actions for option in action.option_strings if option.startswith("--")]
+    options = [
+        option for action in COMMAND.parser()._actions for option in action.option_strings if option.startswith("--")
+    ]
     assert [option for option in options if option != "--help" and f"`{option}" not in text] == []
 
 

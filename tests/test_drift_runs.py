@@ -10,7 +10,7 @@ import pytest
 
 from flows.bootstrap import bootstrap
 from flows.drift_repair import drift_repair
-from flows.verify_cluster import verify_cluster
+from flows.verify import verify_cluster
 from shipway.cluster import Cluster
 from shipway.cluster_lease import held
 from shipway.errors import Refused

@@ -14,6 +14,7 @@ from prefect import flow
 from prefect.states import Completed, Failed, Running
 
 from flows import fleet as fleet_module
+from flows.cli.fleet import COMMAND
 from flows.fleet import chosen, fleet, looked_at, split
 from flows.fleet_group import fenced, short, unfenced
 from flows.fleet_report import Group, joined
@@ -163,3 +164,33 @@ def test_groups_go_to_the_deployment_and_one_report_comes_back(
     assert [row["outcome"] for row in told["groups"]] == ["planned", "planned", "none"]
     assert {error["host"] for error in told["errors"]} == {"te9", "te10", "te11", "te12"}
     assert "no route to te12" in told["errors"][0]["cause"]
+
+
+def test_the_command_tells_of_lost_groups_once_and_ends_with_3(
+    prefect_place: Place,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_place.api.url)
+    path = tmp_path / "report.json"
+    size = ["--hosts-in-a-group", "6", "--groups-at-once", "2", "--minutes-a-group", "1"]
+    words = [str(file), "--what", "plan", "--deployment", "no/such", "--report", str(path), *size]
+    assert COMMAND.main(words) == 3
+    said = capsys.readouterr().out
+    assert "te1 ... te6: 6 hosts: none" in said
+    assert "outcome: failed: 12 unknown" in said
+    assert said.count("[SHW-209]") <= 2  # one line for each group, not for each host
+    assert "Traceback" not in said
+    assert len(json.loads(path.read_text(encoding="utf-8"))["hosts"]) == 12
+
+
+@pytest.mark.parametrize("words", [["--hosts-in-a-group", "0"], ["--groups-at-once", "x"], ["--what", "repair"]])
+def test_numbers_and_words_that_cannot_be_meant_are_bad_usage(
+    words: list[str], file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        COMMAND.main([str(file), *words])
+    assert ended.value.code == 1
+    assert words[0] in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 from flows import local_api
 from flows.api_process import main as api_process_main
 from flows.lock import held
-from shipway.errors import DeadlineExceeded, LoginRefused, Refused, Unreachable
+from shipway.errors import LoginRefused, Refused, Unreachable
 from shipway.retry import ATTEMPTS, patiently
 from tasks.stages import RETRIES, STAGES
 
@@ -79,11 +79,10 @@ def _lives(pid: int) -> bool:
 def test_an_api_that_is_set_is_used_and_none_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr("flows.given_api.check", lambda _: None)  # tests/test_given_api.py has what it does
     with local_api.LocalApi() as api:
         assert (api.url, api.own) == ("http://127.0.0.1:9/api", False)
         assert api.drain([], 0) == ""
-        with pytest.raises(DeadlineExceeded, match="refused"):
-            api.wait(0.2)
 
 
 def test_an_api_of_prefects_active_profile_counts_as_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from flows.bootstrap import bootstrap
 from flows.demo import Demo
 from flows.drift_repair import drift_repair
 from flows.fleet_group import fleet_group
-from flows.verify_cluster import verify_cluster
+from flows.verify import verify_cluster
 from lab.simulated.control import ask
 from shipway.errors import Refused
 from tasks.context import VIEW

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 from collections import deque
 from pathlib import Path
-from typing import Self
 
-TICK_SECONDS = 0.5  # of the line on a terminal
-LINE_SECONDS = 5.0  # between two lines where no terminal is
+from flows.cli.ticker import Ticker
+
 SHOWN = 20  # lines of pip's output after a failure
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 NO_VENV = f"""\
@@ -24,34 +21,6 @@ NOT_WHOLE = """\
 The packages in {folder} are not a whole set for Python {version}: see above.
 Next: remove the folder (make clean) and run the same command again; if it says the same, requirements.lock does not fit
 this Python: `make lock` resolves it anew."""
-
-
-class Progress:
-    """One moving line on a terminal, a line every few seconds elsewhere, so that nobody waits in silence."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self._began = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._show, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Start showing."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop, and leave the line of a terminal clean."""
-        self._ended.set()
-        self._thread.join()
-
-    def _show(self) -> None:
-        moving = sys.stdout.isatty()
-        while not self._ended.wait(TICK_SECONDS if moving else LINE_SECONDS):
-            line = f"{self.text}, {time.monotonic() - self._began:.0f} s"
-            print(f"\r\033[K{line}" if moving else line, end="" if moving else "\n", flush=True)
-        if moving:
-            print("\r\033[K", end="", flush=True)
 
 
 def fits(python: Path) -> bool:
@@ -64,7 +33,7 @@ def fits(python: Path) -> bool:
     return ran.returncode == 0 and ran.stdout.strip() == VERSION
 
 
-def install(python: Path, lock: Path, progress: Progress) -> str:
+def install(python: Path, lock: Path, ticker: Ticker) -> str:
     """Install what the lock names for this Python, by hash. Returns "" or the end of pip's output."""
     # --no-deps: the lock is complete, so nothing is left for pip's resolver to decide. --no-compile: what a run imports
     # is compiled as it is imported, and most of what the tools bring is never imported (half a minute less).
@@ -85,9 +54,9 @@ def install(python: Path, lock: Path, progress: Progress) -> str:
             last.append(line.rstrip())
             if line.startswith("Collecting "):
                 seen += 1
-                progress.text = f"  package {seen}: {line.split()[1]}"
+                ticker.text = f"  package {seen}: {line.split()[1]}"
             elif line.startswith("Installing "):
-                progress.text = f"  unpacking {seen} packages"
+                ticker.text = f"  unpacking {seen} packages"
     return "\n".join(last) if pip.returncode else ""
 
 
@@ -95,19 +64,18 @@ def main(folder: Path, lock: Path) -> int:
     """Set up `folder` from `lock`; returns the exit status."""
     python = folder / "bin" / "python"
     print(f"Setting up {folder} for Python {VERSION} from {lock} (once; a minute or two) ...", flush=True)
-    with Progress() as progress:
-        progress.text = "  creating the virtual environment"
+    with Ticker("  creating the virtual environment") as ticker:
         if (
             not fits(python)
             and subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=False).returncode
         ):
             print(NO_VENV, file=sys.stderr)
             return 1
-        progress.text = "  starting pip"
-        if said := install(python, lock, progress):
+        ticker.text = "  starting pip"
+        if said := install(python, lock, ticker):
             print(f"{said}\nInstalling the packages of {lock} failed: see above.", file=sys.stderr)
             return 1
-        progress.text = "  checking the installed set"
+        ticker.text = "  checking the installed set"
         checked = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True, check=False)
     if checked.returncode:
         print(checked.stdout + checked.stderr + NOT_WHOLE.format(folder=folder, version=VERSION), file=sys.stderr)

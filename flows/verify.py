@@ -1,6 +1,14 @@
-"""The GPU proof on its own: a deployment that shows every day that each card can still be scheduled and used."""
+"""The GPU proof on its own: a deployment that shows every day that each card can still be scheduled and used.
+
+`python -m flows.verify`.
+"""
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # first of all, as in flows.bootstrap
+    from flows.cli.verify import COMMAND
+
+    raise SystemExit(COMMAND.main())
 
 import asyncio
 

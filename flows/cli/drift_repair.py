@@ -1,28 +1,24 @@
-"""The command line of drift repair; it is no part of flows.drift_repair, for that file runs as `__main__`."""
+"""`shipway drift-repair`; it is no part of flows.drift_repair, for that file runs as `__main__`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from flows.audience import open_console
-from flows.command_line import FAILED, REFUSED, Parser, check, write_refusal
-from flows.flight import flown, history
+from flows.cli.command import FAILED, Command, Parser
+from flows.cli.ticker import Ticker
 from flows.local_api import LocalApi
-from shipway.errors import ShipwayError
 
 if TYPE_CHECKING:
     from prefect import State
+    from rich.console import Console
 
 
-def parser() -> argparse.ArgumentParser:
-    """Give the parser of `python -m flows.drift_repair`."""
+def build_parser(prog: str) -> Parser:
+    """Return the parser."""
     made = Parser(
-        prog="python -m flows.drift_repair",
+        prog=prog,
         description="Find what drifted from a cluster file, repair what is allowed, look again.",
         epilog="Exit status: 0 nothing drifted or all of it repaired, 1 refused, 2 drift is left, 3 failed.",
     )
@@ -40,33 +36,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit status."""
-    asked = parser().parse_args(arguments)
-    console = open_console()
-    try:
-        check(asked.report, asked.cluster_file, asked.host)
-        return _run(asked, console)
-    except ShipwayError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        write_refusal(asked.report, error, "drift", console)
-        return REFUSED
-    except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to go on")
-        return FAILED
-
-
-def _run(asked: argparse.Namespace, console: Console) -> int:
+def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
     with LocalApi() as api:
-        if not asked.quiet:
-            console.print("Starting Prefect's API ..." if api.own else f"Prefect's API: {api.url}", highlight=False)
-        from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect, which reads the environment
-        from flows.drift_summary import say  # noqa: PLC0415
-        from tasks.drift_report import DriftReport  # noqa: PLC0415
+        with Ticker(api.waited_for, quiet=asked.quiet):
+            from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect, which reads the environment
+            from flows.drift_summary import say  # noqa: PLC0415
+            from flows.flight import flown, history  # noqa: PLC0415
+            from tasks.drift_report import DriftReport  # noqa: PLC0415
 
+            api.wait()
         report = str(asked.report.resolve()) if asked.report else None
-        api.wait()
 
         async def flight() -> State[Any]:
             state: State[Any] = await drift_repair(
@@ -81,3 +61,6 @@ def _run(asked: argparse.Namespace, console: Console) -> int:
         missing = api.drain(run.flow_runs, len(run.task_runs))
         history(console, api, run, missing)
         return run.report.exit_code
+
+
+COMMAND = Command("drift_repair", build_parser, run_drift_repair, lambda _: "drift")

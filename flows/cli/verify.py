@@ -1,0 +1,55 @@
+"""`shipway verify`; it is no part of flows.verify, for that file runs as `__main__`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.command import FAILED, Command, Parser
+from flows.cli.ticker import Ticker
+from flows.local_api import LocalApi
+
+if TYPE_CHECKING:
+    from prefect import State
+    from rich.console import Console
+
+
+def build_parser(prog: str) -> Parser:
+    """Return the parser."""
+    made = Parser(
+        prog=prog,
+        description="Prove that every GPU of a running cluster can be scheduled and used: test pods, no other change.",
+        epilog="Exit status: 0 every GPU proven, 1 refused, 2 some hosts or GPUs not proven, 3 failed.",
+    )
+    made.add_argument("cluster_file", type=Path, help="the cluster file")
+    made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
+    made.add_argument("--quiet", action="store_true", help="only say how it ended")
+    return made
+
+
+def run_verify(asked: argparse.Namespace, console: Console) -> int:
+    """Run the flow, say how it ended, and see its history recorded."""
+    with LocalApi() as api:
+        with Ticker(api.waited_for, quiet=asked.quiet):
+            from flows.flight import flown, history  # noqa: PLC0415 - imports Prefect, which reads the environment
+            from flows.summary import say  # noqa: PLC0415
+            from flows.verify import verify_cluster  # noqa: PLC0415
+
+            api.wait()
+        report = str(asked.report.resolve()) if asked.report else None
+
+        async def flight() -> State[Any]:
+            state: State[Any] = await verify_cluster(str(asked.cluster_file.resolve()), report, return_state=True)
+            return state
+
+        run = flown(console, f"verify the GPUs of {asked.cluster_file}", flight, quiet=asked.quiet).run
+        if run is None or run.report is None:
+            return FAILED
+        say(console, run.report, run)
+        missing = api.drain(run.flow_runs, len(run.task_runs))
+        history(console, api, run, missing)
+        return run.report.exit_code
+
+
+COMMAND = Command("verify", build_parser, run_verify, lambda _: "bootstrap")
