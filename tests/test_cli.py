@@ -185,7 +185,7 @@ def test_the_options_of_drift_repair_reach_the_flow(fine: Path, monkeypatch: pyt
         async def aresult(self, **_: object) -> None:
             pass
 
-    async def flow(*words: object, **_: object) -> Ended:  # noqa: RUF029 - as a flow is
+    async def flow(*words: object, **_: object) -> Ended:
         asked.append(words)
         return Ended()
 
