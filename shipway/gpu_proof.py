@@ -202,7 +202,7 @@ class _Proving:
 
     async def _hear(self, evidence: Evidence) -> None:
         """Take in what the pods that do run have said, so that working cards count."""
-        running = [pod.name for pod in evidence.pods if pod.phase == "Running" and pod.name in self.names]
+        running = [pod.name for pod in evidence.pods if pod.runs and pod.name in self.names]
         try:
             await self._wait(AllSpoke(running, self.compute, self.heard), DECIDE_SECONDS)
         except ShipwayError as error:

@@ -43,9 +43,7 @@ def broken_link(evidence: Evidence) -> Link:
         why = next(rule(evidence), None)
         if why is not None:
             return Link(name, code, why, fix)
-    said = [
-        f"{pod.name}: {pod.why or (pod.events or ('nothing',))[-1]}" for pod in evidence.pods if pod.phase != "Running"
-    ]
+    said = [f"{pod.name}: {pod.why or (pod.events or ('nothing',))[-1]}" for pod in evidence.pods if not pod.runs]
     why = "; ".join(said[:3]) or evidence.refusal or "nothing that was seen shows it"
     return Link("unknown", "SHW-610", why, "Read the evidence; see `kubectl -n shipway-verify describe pods`.")
 
@@ -60,7 +58,9 @@ def _said(evidence: Evidence, *patterns: str) -> Iterator[str]:
     """Give for each pod, and for a refusal, the line that one of the patterns is found in."""
     texts = [(pod.name + (f" on {pod.node}" if pod.node else ""), pod.text) for pod in _pods(evidence)]
     for name, text in [*texts, ("the API", evidence.refusal)]:
-        lines = [line for line in text.splitlines() if any(re.search(pattern, line) for pattern in patterns)]
+        lines = [
+            line for line in text.splitlines() if any(re.search(pattern, line, re.IGNORECASE) for pattern in patterns)
+        ]
         if lines:
             yield f"{name}: {lines[-1].strip()[:300]}"
 
@@ -70,7 +70,7 @@ def _card(evidence: Evidence) -> Iterator[str]:
         if node.host.pci is not None and node.host.pci < node.expected:
             yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} cards"
         # A plugin that has ended leaves capacity as it was and takes allocatable to 0: only one that runs has judged.
-        elif node.plugin and node.plugin.phase == "Running" and node.allocatable < node.expected <= node.capacity:
+        elif node.plugin and node.plugin.runs and node.allocatable < node.expected <= node.capacity:
             sick = node.capacity - node.allocatable
             yield f"{node.name}: the plugin reports {sick} of {node.capacity} cards as unhealthy"
 
@@ -129,9 +129,10 @@ def _plugin(evidence: Evidence) -> Iterator[str]:
             continue
         if pod is None:
             yield f"{node.name}: no plugin pod{'' if node.labelled else f', as the node has no label {GPU_LABEL}=true'}"
-        elif pod.phase != "Running":
+        elif not pod.runs:
             why = pod.why or (pod.events or ("",))[-1]
-            yield f"{node.name}: its pod {pod.name} is {pod.phase or 'not started'}: {why}"
+            phase = "starting again and again" if pod.phase == "Running" else pod.phase or "not started"
+            yield f"{node.name}: its pod {pod.name} is {phase}: {why}"
         elif sees_none(pod.log):
             yield f"{node.name}: its pod {pod.name} is Running and sees no card"
         elif node.allocatable > node.expected:

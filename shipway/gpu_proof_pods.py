@@ -14,6 +14,7 @@ from shipway.gpu_proof_seen import PodSeen
 from shipway.kube import Kube, Object
 from shipway.kube_looks import condition
 from shipway.manifests import render
+from shipway.pod_states import find_known, find_trouble
 from shipway.redact import redact
 from shipway.step import Drift
 from shipway.steps.plugin import RUNTIME_CLASS
@@ -25,8 +26,6 @@ LISTED = "cards-listed"
 PASSED = "Test PASSED"
 ENDED = "vectorAdd ended with exit status"
 FULL = "Insufficient nvidia.com/gpu"
-# A pod that was told one of these does not start by waiting: its node's containerd has no such runtime.
-HOPELESS = re.compile(r"no runtime for \"?\w+\"? is configured|no corresponding runtime configured")
 # The kubelet's word for a pod that the scheduler gave a card which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
 _UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
@@ -76,22 +75,6 @@ def said(log: str) -> Said | None:
     return Said(tuple(dict.fromkeys(devices)), passed)
 
 
-def why_waiting(pod: Object, events: Sequence[str]) -> str:
-    """Give why a pod does not run: its image, its place, its sandbox; empty when nothing is said."""
-    status = pod.get("status") or {}
-    states = [entry.get("state") or {} for entry in status.get("containerStatuses") or ()]
-    for state in [entry.get("waiting") or entry.get("terminated") or {} for entry in states]:
-        if state.get("reason") and state["reason"] != "ContainerCreating":
-            return f"{state['reason']}: {state.get('message', '')}".rstrip(": ")
-    scheduled = condition(pod, "PodScheduled")
-    if scheduled.get("status") == "False":
-        return f"FailedScheduling: {scheduled.get('message', '')}"
-    if status.get("reason"):
-        return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-    failed = [event for event in events if event.startswith(("Failed", "BackOff", "Unexpected"))]
-    return failed[-1] if failed else ""
-
-
 def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
     """Give a pod as a piece of evidence, free of secrets."""
     status = pod.get("status") or {}
@@ -99,7 +82,7 @@ def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
         name=pod["metadata"]["name"],
         node=(pod.get("spec") or {}).get("nodeName", ""),
         phase=status.get("phase", ""),
-        why=redact(why_waiting(pod, events)),
+        why=redact(find_trouble(pod, events)),
         events=tuple(redact(event) for event in events[-8:]),
         log=redact(log[-4000:]),
     )
@@ -140,8 +123,8 @@ class AllRun:
         waiting = {}
         for name in (name for name in self.names if name not in running):
             events = _about(listed, name)
-            waiting[name] = why_waiting(pods[name], events) if name in pods else "gone"
-            over = _phase(pods.get(name)) in ("Failed", "Succeeded") or HOPELESS.search("\n".join(events))
+            waiting[name] = find_trouble(pods[name], events) if name in pods else "gone"
+            over = _phase(pods.get(name)) in ("Failed", "Succeeded") or find_known(pods.get(name) or {}, events)
             if over and name not in refused:
                 raise PostconditionFailed(f"{name} does not run: {waiting[name] or _phase(pods.get(name))}")
         if refused:
@@ -161,7 +144,7 @@ class AllDecided:
         """Ask for the pods and their events."""
         pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
         waiting = [name for name in self.names if _phase(pods.get(name)) == "Pending"]
-        starting = [name for name in waiting if not why_waiting(pods[name], _about(listed, name))]
+        starting = [name for name in waiting if not find_trouble(pods[name], _about(listed, name))]
         return Drift(f"{len(starting)} are starting: {', '.join(starting[:3])}", "none") if starting else None
 
 

@@ -57,6 +57,16 @@ def no_cards(cluster: Cluster) -> Proof:
     return Proof("failed", 0, error=error)
 
 
+def none_ready(expected: Mapping[str, int]) -> Proof:
+    """Return the proof of GPUs on nodes of which none is Ready; `expected` counts their GPUs by node."""
+    error = PostconditionFailed(
+        f"no node with GPUs is Ready, so no GPU was proven: {', '.join(sorted(expected))}",
+        code="SHW-616",
+        fix="See why these nodes are not Ready (`kubectl describe node NAME`), then run again.",
+    )
+    return Proof("failed", sum(expected.values()), error=error)
+
+
 def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
     """Give the evidence as plain data for the report."""
     return {**asdict(evidence), "not_collected": list(missing)}

@@ -33,6 +33,11 @@ class PodSeen:
     log: str = ""
 
     @property
+    def runs(self) -> bool:
+        """Whether its containers run: its phase stays Running while they crash again and again."""
+        return self.phase == "Running" and not self.why
+
+    @property
     def text(self) -> str:
         """Everything that was said about it and by it."""
         return "\n".join((self.why, *self.events, self.log))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu_proof import HostGpuFacts, prove
+from shipway.gpu_proof_result import none_ready
 from shipway.kube import Kube
 from shipway.kube_looks import cards, why_not_ready
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.nodes import nodes_by_name
 from shipway.steps.plugin import NAMESPACE as PLUGIN_NAMESPACE
-from shipway.steps.plugin import PLUGIN
+from shipway.steps.plugin import PLUGIN, find_hopeless
 from tasks import gates
 from tasks.context import Run
 from tasks.waiting import by_api, spoken, waited
@@ -50,11 +51,22 @@ async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]
     # A plugin that is being replaced takes its cards away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its cards. Where it does not come up, the missing cards are named by node.
     plugin = gates.WorkloadRuns("DaemonSet", PLUGIN, PLUGIN_NAMESPACE)
-    await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
-    together = await waited(run, stage, gates.CardsAllocatable(wanted), kube, seconds=CARD_SECONDS)
+    rollout = await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
+    lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
+    coming = {name: count for name, count in wanted.items() if name not in lost}
+    check = gates.CardsAllocatable(coming)
+    told = [
+        StepResult(check.name, "failed", error=error.at(host=name, step=check.name))
+        for name, error in lost.items()
+        if name in wanted
+    ]
+    if not coming:
+        return told
+    together = await waited(run, stage, check, kube, seconds=CARD_SECONDS)
     if together.outcome == "ok":
-        return [together]
-    return await _one_by_one(run, {name: gates.CardsAllocatable({name: wanted[name]}) for name in wanted}, kube)
+        return [together, *told]
+    each: dict[str, Check[Kube]] = {name: gates.CardsAllocatable({name: coming[name]}) for name in coming}
+    return [*told, *await _one_by_one(run, each, kube)]
 
 
 async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:
@@ -84,7 +96,11 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
         return [StepResult(name, "unknown", error=ShipwayError("a plan starts no test pods"))]
     kube = await run.kube()
     wanted = {**await _elsewhere(kube), **expected(run)}
-    run.proof = await prove(kube, run.cluster, wanted, _seen(run), spoken(run, stage, host))
+    away = {spec.name: run.provable(spec) for spec in run.hosts if run.provable(spec) and spec.name not in run.ready}
+    if away and not any(wanted.values()):
+        run.proof = none_ready(away)
+    else:
+        run.proof = await prove(kube, run.cluster, wanted, _seen(run), spoken(run, stage, host))
     error = run.proof.error
     return [StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)]
 

@@ -180,6 +180,12 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         "UnexpectedAdmissionError   Allocate failed due to requested number of devices unavailable for nvidia.com/gpu",
         "Allocate failed due to can't allocate unregistered device nvidia.com/gpu, which is unexpected",
     ),
+    "SHW-614": (
+        "OCI runtime create failed: could not apply required modification to OCI specification: error modifying OCI "
+        + "spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
+        "Failed to initialize NVML: Driver Not Loaded",
+        "E0101 could not load NVML library.",
+    ),
     "SHW-461": ("nvidia-smi does not end: the driver hangs in the kernel",),
     "SHW-471": (
         PREFLIGHT + "[ERROR Port-6443]: Port 6443 is in use\n\t"

@@ -9,7 +9,7 @@ import pytest
 
 from shipway.gpu_proof import HostGpuFacts, Proof
 from shipway.gpu_proof_links import RULES, broken_link
-from shipway.gpu_proof_pods import Said, said, script, why_waiting
+from shipway.gpu_proof_pods import Said, said, script
 from shipway.gpu_proof_pods import test_pod as pod_of
 from shipway.gpu_proof_result import same_cards
 from shipway.gpu_proof_seen import Evidence, NodeSeen, PodSeen
@@ -58,20 +58,6 @@ def test_the_pods_need_only_a_shell_where_nothing_is_computed() -> None:
     assert "runtimeClassName" not in pod_of(declared(mode="default_runtime"), "gpu-test-1")["spec"]
     assert spec["restartPolicy"] == "Never"
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-
-
-def test_why_a_pod_waits_is_told_by_the_nearest_cause() -> None:
-    waiting = {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]}
-    assert why_waiting({"status": waiting}, ["Failed: x"]) == "ErrImagePull: not found"
-    creating = {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
-    assert (
-        why_waiting({"status": creating}, ["Scheduled: y", "FailedCreatePodSandBox: z"]) == "FailedCreatePodSandBox: z"
-    )
-    unscheduled = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}
-    assert why_waiting({"status": unscheduled}, []) == "FailedScheduling: 0/3 nodes"
-    refused = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed"}
-    assert why_waiting({"status": refused}, []) == "UnexpectedAdmissionError: Allocate failed"
-    assert why_waiting({"status": {}}, []) == ""
 
 
 # --- the broken link, from what was seen alone

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from shipway.errors import Blocked
+from shipway.catalogue_entry import Known
+from shipway.errors import Blocked, PostconditionFailed
 from shipway.kube import Kube, Object
 from shipway.kube_looks import CARD, cards, why_not_ready
+from shipway.pod_states import find_known, find_trouble
 from shipway.step import Drift, Impact
 
 SHOWN = 6
+SHOWN_WHY = 400  # characters of a pod's own words: a runtime's error names its cause at its end
+LOOKED_AT = 20  # pods that are not ready, of which the events are asked for
 # `master` until Kubernetes 1.24 took it away, `control-plane` since 1.20 knows it (kubeadm's upgrade notes).
 CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
@@ -184,19 +188,40 @@ class WorkloadRuns:
         seen = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
         if seen and wanted == ready:
             return None
-        why = await self._why(on, found) if seen else "its controller has not looked yet"
-        return Drift(f"{ready} of {wanted} ready{f'; {why}' if why else ''}", f"{wanted} of {wanted} ready")
+        if not seen:
+            return Drift(f"{ready} of {wanted} ready; its controller has not looked yet", f"{wanted} of {wanted} ready")
+        waiting = await self._waiting(on, found)
+        broken = [(pod, known) for pod, said in waiting if (known := find_known(pod, said))]
+        if broken and len(broken) >= wanted - ready:
+            raise _hopeless(broken, dict(_troubles(waiting)))
+        why = next(iter(_troubles(waiting)), None)
+        shown = f"; {why[0]}: {why[1][:SHOWN_WHY]}" if why else ""
+        return Drift(f"{ready} of {wanted} ready{shown}", f"{wanted} of {wanted} ready")
 
-    async def _why(self, on: Kube, found: Object) -> str:
-        """Give the last event of the first pod that is not ready."""
+    async def _waiting(self, on: Kube, found: Object) -> list[tuple[Object, list[str]]]:
+        """Return the pods that are not ready, at most `LOOKED_AT`, each with the events about it."""
         selector = found["spec"]["selector"].get("matchLabels") or {}
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
         pods = await on.list_("v1", "Pod", self.namespace, labels=labels)
-        waiting = [pod for pod in pods if not pod_ready(pod)][:1]
+        waiting = [pod for pod in pods if not pod_ready(pod)][:LOOKED_AT]
         events = await asyncio.gather(*(on.events_of(pod["metadata"]["name"], self.namespace) for pod in waiting))
-        return "; ".join(
-            f"{pod['metadata']['name']}: {said[-1][:200]}" for pod, said in zip(waiting, events, strict=True) if said
-        )
+        return list(zip(waiting, events, strict=True))
+
+
+def _troubles(waiting: Sequence[tuple[Object, list[str]]]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each pod that says what keeps it, with that."""
+    for pod, said in waiting:
+        if why := find_trouble(pod, said):
+            yield pod["metadata"]["name"], why
+
+
+def _hopeless(broken: Sequence[tuple[Object, Known]], troubles: Mapping[str, str]) -> PostconditionFailed:
+    """Return the error for pods that waiting cannot help, with their nodes and the catalogue's cause and fix."""
+    pod, known = broken[0]
+    nodes = sorted({(pod.get("spec") or {}).get("nodeName") or "no node" for pod, _ in broken})
+    name = pod["metadata"]["name"]
+    message = f"{known.cause} (on {_few(nodes)}; {name}: {troubles.get(name, known.title)[:SHOWN_WHY]})"
+    return PostconditionFailed(message, host=nodes[0] if len(nodes) == 1 else "", code=known.code, fix=known.fix)
 
 
 def pod_ready(pod: Object) -> bool:

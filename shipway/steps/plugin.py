@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
+from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.kube import Kube
+from shipway.pod_states import find_known, find_trouble
 from shipway.step import Drift
-from shipway.steps.nodes import WorkloadRuns
+from shipway.steps.nodes import SHOWN_WHY, WorkloadRuns, pod_ready
 
 PLUGIN = "nvidia-device-plugin-daemonset"
 NAMESPACE = "kube-system"
@@ -42,6 +44,22 @@ class PluginRunning:
         logs = await asyncio.gather(*(on.logs(NAMESPACE, pod["metadata"]["name"]) for pod in pods))
         blind = [pod["spec"]["nodeName"] for pod, log in zip(pods, logs, strict=True) if sees_none(log)]
         return Drift(f"it sees no card on {', '.join(sorted(blind))}", "cards seen") if blind else None
+
+
+async def find_hopeless(on: Kube) -> dict[str, ShipwayError]:
+    """Return by node why the plugin's pod can never run there, as the catalogue knows it; empty where none is known.
+
+    Raises the errors of the API.
+    """
+    pods = [pod for pod in await on.list_("v1", "Pod", NAMESPACE, labels=SELECTOR) if not pod_ready(pod)]
+    events = await asyncio.gather(*(on.events_of(pod["metadata"]["name"], NAMESPACE) for pod in pods))
+    found: dict[str, ShipwayError] = {}
+    for pod, said in zip(pods, events, strict=True):
+        node = (pod.get("spec") or {}).get("nodeName", "")
+        if node and (known := find_known(pod, said)):
+            why = f"{known.cause} ({pod['metadata']['name']}: {find_trouble(pod, said)[:SHOWN_WHY]})"
+            found[node] = PostconditionFailed(why, host=node, code=known.code, fix=known.fix)
+    return found
 
 
 def sees_none(log: str) -> bool:
