@@ -181,8 +181,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         "Allocate failed due to can't allocate unregistered device nvidia.com/gpu, which is unexpected",
     ),
     "SHW-614": (
-        "OCI runtime create failed: could not apply required modification to OCI specification: error modifying OCI "
-        + "spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
+        "could not apply required modification to OCI spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
         "Failed to initialize NVML: Driver Not Loaded",
         "E0101 could not load NVML library.",
     ),
