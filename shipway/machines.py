@@ -39,7 +39,7 @@ def _shared(surveys: Sequence[Survey], of: Callable[[Survey], Sequence[str]]) ->
 
 def machine_ids(surveys: Sequence[Survey]) -> Iterator[ErrorReport]:
     """Clones have the same machine-id, and kubelet, network and DHCP take it for the host (kubeadm#31)."""
-    fix = "Give each clone its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it."
+    fix = "Give each clone its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it, drained first."
     for hosts in _shared(surveys, lambda one: (one.machine_id,) if one.machine_id else ()):
         cause = f"the same machine-id on {', '.join(hosts)}: clones replace each other as nodes"
         for host in hosts:
