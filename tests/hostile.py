@@ -62,7 +62,7 @@ WHOLE: dict[str, Any] = {
             "ssh": {"user": "ops", "port": 22, "key": "/keys/te1", "jump": JUMP},
             "labels": {"example.com/rack": "r1"},
         },
-        {"name": "te2", "address": "10.0.0.2", "node_ip": "10.0.0.2", "gpus": 2},
+        {"name": "te2", "address": "10.0.0.2", "node_ip": "10.0.0.2", "gpus": 2, "not_cloned": True},
     ],
     "ssh": {
         "user": "ops",
