@@ -188,7 +188,10 @@ def kept(run: Run, path: str, held: str = "") -> None:
     run.cluster_findings = _held(run, allowed, run.cluster_findings, path, held)
     findings = findings_of(run)
     history, now = History(run.folder / "history.json"), datetime.now(UTC)
-    history.keep(counted(findings), [f.key for f in findings if f.action == "repaired"], now)
+    try:
+        history.keep(counted(findings), [f.key for f in findings if f.action == "repaired"], now)
+    except OSError as error:  # a full or read-only disk of this machine changes nothing about the hosts
+        run.warned.append(f"the history of repairs was not written: {error}")
     fights = history.fights(now)
     run.fights = [
         f"{host}: {step}: repaired {count} times within a day: something else owns that setting"

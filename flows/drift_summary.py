@@ -34,6 +34,8 @@ def say(console: Console, report: DriftReport) -> None:
         console.print(f"to repair: {command}", markup=False, highlight=False, soft_wrap=True)
     for line in report.fights:
         console.print(f"fight: {line}", markup=False, highlight=False, soft_wrap=True, style="yellow")
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     for line in grouped(report):
         console.print(f"error: {line}", markup=False, highlight=False, soft_wrap=True, style="red")
     trips = max((host.round_trips for host in report.hosts), default=0)

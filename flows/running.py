@@ -18,7 +18,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.lock import held
+from flows.lock import held, writable
 from shipway.cluster import Cluster
 from shipway.errors import Refused, ShipwayError
 from tasks.artifacts import leave, progressing
@@ -110,7 +110,9 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     run.flow_runs.append(UUID(flow_run.id))
     run.view.opened(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.mode}"))
-    with held(run.folder / "lock", run.cluster.name, shared=manner.only_looks):
+    if mode == "bootstrap":
+        writable(run.folder)
+    with held(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
         async with opened(run), progressing(run):
             try:
                 yield run

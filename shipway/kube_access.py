@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
+
 from shipway.errors import Blocked, Refused
-from shipway.foreign_yaml import read_yaml
 from shipway.ownership.evidence import authorities
 
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
@@ -40,7 +41,7 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
     The message never holds any of its content: half of it is a private key. `host` is where the file was read.
     """
     try:
-        config = read_yaml(text)
+        config = yaml.safe_load(text)
         context = _named(config, "contexts", "context", config["current-context"])
         cluster = _named(config, "clusters", "cluster", context["cluster"])
         user = _named(config, "users", "user", context["user"])
@@ -53,7 +54,7 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
             key=_pem(user, "client-key-data"),
             token=str(user.get("token", "")),
         )
-    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, StopIteration, RecursionError):
         raise _unusable("it is not a complete kubeconfig", host) from None  # the cause would quote the file
     if server.scheme != "https" or not access.host or not access.ca:
         raise _unusable("it names no https server with its certificate authority", host)

@@ -12,6 +12,7 @@ from typing import Any
 from shipway.kube_access import own_folder
 
 FIGHT, DAY = 3, timedelta(hours=24)
+CLOCKS = timedelta(minutes=5)  # what this machine's clock may have been set back by since
 PASSES, REPAIRS = 200, 2000  # kept; at a pass every 30 minutes these are four days
 
 
@@ -26,10 +27,10 @@ class History:
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             return {
-                "passes": list(kept["passes"]),
+                "passes": [_pass(one) for one in kept["passes"]],
                 "repairs": [(str(host), str(step), str(when)) for host, step, when in kept["repairs"]],
             }
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
             return {"passes": [], "repairs": []}
 
     def keep(self, counts: Mapping[str, int], repaired: Sequence[tuple[str, str]], now: datetime) -> None:
@@ -39,7 +40,8 @@ class History:
         """
         when = now.isoformat(timespec="seconds")
         self._kept["passes"] = [*self._kept["passes"], {"when": when, **counts}][-PASSES:]
-        self._kept["repairs"] = [*self._kept["repairs"], *((host, step, when) for host, step in repaired)][-REPAIRS:]
+        before = [one for one in self._kept["repairs"] if not _ahead(one[2], now)]  # a clock was wrong: nobody's past
+        self._kept["repairs"] = [*before, *((host, step, when) for host, step in repaired)][-REPAIRS:]
         own_folder(self._path.parent)
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps(self._kept), encoding="utf-8")
@@ -55,8 +57,21 @@ class History:
         return list(self._kept["passes"][-passes:])
 
 
+def _pass(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pass of the file as it was written; raises ValueError, TypeError, KeyError for anything else."""
+    return {"when": str(one["when"]), **{str(end): int(count) for end, count in one.items() if end != "when"}}
+
+
 def _within(when: str, now: datetime) -> bool:
+    """Say whether a time lies within the last day; one in the future does not, but for what clocks differ by."""
     try:
-        return now - datetime.fromisoformat(when) <= DAY
-    except (ValueError, TypeError):
+        return -CLOCKS <= now - datetime.fromisoformat(when) <= DAY
+    except (ValueError, TypeError, OverflowError):
         return False
+
+
+def _ahead(when: str, now: datetime) -> bool:
+    try:
+        return now - datetime.fromisoformat(when) < -CLOCKS
+    except (ValueError, TypeError, OverflowError):
+        return True

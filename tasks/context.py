@@ -111,6 +111,7 @@ class Run:
         self.repaired_hosts: set[str] = set()
         self.approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
         self.files_only: set[str] = set()  # hosts on which files are changed beside many others: nothing is restarted
+        self.warned: list[str] = []  # what went wrong on this machine beside the work: for the report
         self.withheld: dict[tuple[str, str], str] = {}  # by host and step: why it was not applied when its turn came
         self.allocatable: dict[str, int] = {}
         self.fights: list[str] = []

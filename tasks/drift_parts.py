@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.kube import Kube
 from shipway.kubeadm import init_documents
+from shipway.kubeadm_writes import kubelet_fields, static_pod_args
+from shipway.profiles import merged
 from shipway.step import Check, Impact
 from shipway.steps import health
 from shipway.steps.cards import CardsHealthy, FabricReady
@@ -25,8 +27,23 @@ from shipway.steps.health_cluster import (
     NodeTaints,
     PodsStable,
 )
+from shipway.steps.kubeadm_objects import (
+    CoreDnsAsWritten,
+    JoiningRights,
+    JoinsGetDeclared,
+    KubeletRuns,
+    KubeProxyAsWritten,
+)
 from shipway.steps.plugin import NAMESPACE, PLUGIN, SELECTOR
 from shipway.steps.preflight import AddressOnHost
+from shipway.steps.running import (
+    AptReadsSources,
+    ContainerdConfigUsed,
+    HostsResolve,
+    KubeletFlags,
+    NameServersThere,
+    StaticPodsAsWritten,
+)
 from shipway.steps.services import ServiceLoaded
 from tasks import (
     container_runtime,
@@ -99,17 +116,41 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
     """Give the checks that only a running host needs."""
     control = spec in run.cluster.control_planes
     own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
-    declared = init_documents(run.cluster, run.control)[2]
-    wanted = {key: value for key, value in declared.items() if key not in ("apiVersion", "kind")}
+    names = {host.name: node_ip(host) for host in run.cluster.hosts}
+    pods = [StaticPodsAsWritten(static_pod_args(run.cluster, spec))] if spec == run.control else []
     return [
         health.CertificatesValid(own),
+        KubeletFlags(),
+        ContainerdConfigUsed(),
+        NameServersThere(),
+        AptReadsSources(),
+        HostsResolve(names, spec.name),
+        *pods,
         health.DiskRoomLeft(),
         AddressOnHost(node_ip(spec)),
         CardsHealthy(None if spec.gpus == "auto" else spec.gpus),
         FabricReady(),
-        health.KubeletConfigured(wanted),
+        health.KubeletConfigured(kubelet_wanted(run)),
         health.KubeletLoaded(),
     ]
+
+
+def settled(run: Run) -> dict[str, str]:
+    """Return what kubeadm's record of the cluster is to say, by kubeadm's names."""
+    declared = init_documents(run.cluster, run.control)[1]
+    keys = ("kubernetesVersion", "controlPlaneEndpoint", "imageRepository")
+    return {**{key: str(declared[key]) for key in keys}, **declared["networking"]}
+
+
+def kubelet_declared(run: Run) -> dict[str, Any]:
+    """Return the fields of the kubelets' configuration that are declared."""
+    declared = init_documents(run.cluster, run.control)[2]
+    return {key: value for key, value in declared.items() if key not in ("apiVersion", "kind")}
+
+
+def kubelet_wanted(run: Run) -> dict[str, Any]:
+    """Return what every kubelet runs with: kubeadm's own fields, and over them what is declared."""
+    return merged(kubelet_fields(run.cluster), kubelet_declared(run))
 
 
 def cluster_parts(run: Run) -> list[Part[Kube]]:
@@ -118,7 +159,19 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
     shared = [Part(CLUSTER, _name(module), _lasting(module.steps(cluster)), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]
-    return [*([] if run.only else shared), *whole, *nodes]
+    kubeadms = [] if run.only else [Part(CLUSTER, "kubeadm", _kubeadms(run), Impact.SERVICE)]
+    return [*([] if run.only else shared), *whole, *kubeadms, *nodes]
+
+
+def _kubeadms(run: Run) -> list[Check[Kube]]:
+    """Give what kubeadm put into the cluster, and what is still to be so."""
+    control = run.session(run.control.name)
+    return [
+        KubeProxyAsWritten(run.cluster, run.control, control),
+        CoreDnsAsWritten(run.cluster, run.control, control),
+        JoiningRights(run.cluster),
+        JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_wanted(run)),
+    ]
 
 
 def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:
@@ -129,7 +182,7 @@ def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:
 def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     kept_away = spec in run.cluster.control_planes and not run.cluster.schedules_on_control_plane
     steps: list[Check[Kube]] = [HostIsNode(spec.name), NodeReady(spec.name), NodeOpen(spec.name)]
-    steps += [NodeTaints(spec.name, kept_away)]
+    steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         steps.append(gates.CardsAllocatable({spec.name: run.provable(spec)}))
     return Part(spec.name, "node_settings", [*steps, *node_steps(run.cluster, spec, run.cards(spec))], Impact.SERVICE)
@@ -137,9 +190,7 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
 
 def _shared_health(run: Run) -> list[Check[Kube]]:
     cluster = run.cluster
-    declared = init_documents(cluster, run.control)[1]
-    keys = ("kubernetesVersion", "controlPlaneEndpoint", "imageRepository")
-    wanted = {**{key: str(declared[key]) for key in keys}, **declared["networking"]}
+    wanted = settled(run)
     checks: list[Check[Kube]] = [
         gates.ApiAnswers(),
         gates.EtcdHealthy(),

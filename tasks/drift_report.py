@@ -54,7 +54,7 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
         "failed" if broken_off else _outcome(run, findings, errors),
         round(time.monotonic() - run.started, 1),
         tuple(_row(run, host, findings) for host in run.hosts),
-        warnings=tuple(warnings_of(run.cluster)),
+        warnings=(*warnings_of(run.cluster), *run.warned),
         errors=tuple(dict.fromkeys(errors)),
         stages=tuple(_short(result) for result in run.results),
         findings=tuple(findings),

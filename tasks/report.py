@@ -93,7 +93,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
         fix = "Run again: every step looks first, so the run goes on where this one ended."
         errors.append(reported(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
     outcome: RunOutcome = "failed" if broken_off else _outcome(run, hosts, errors)
-    warnings = [*warnings_of(run.cluster), *_limits(run), *(run.proof.notes if run.proof else ())]
+    warnings = [*warnings_of(run.cluster), *_limits(run), *run.warned, *(run.proof.notes if run.proof else ())]
     return Report(
         run.cluster.name,
         run.cluster.profile,

@@ -15,7 +15,10 @@ from shipway.host import Host
 from shipway.kube import Kube, save_kubeconfig
 from shipway.notices import noticed
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.health import KubeletDeclared
+from shipway.steps.health_cluster import SettledAsDeclared
 from shipway.steps.join_tokens import NoTokenLeft
+from shipway.steps.kubeadm_objects import JoinsGetDeclared
 from shipway.steps.nodes import NodeRegistered
 from shipway.steps.skew import VersionRuns
 from shipway.survey import CLOCK, Survey, survey
@@ -34,6 +37,7 @@ from tasks import (
 )
 from tasks.context import Run
 from tasks.drift_look import look_at_cluster, look_at_host
+from tasks.drift_parts import kubelet_declared, settled
 from tasks.drift_repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
@@ -90,9 +94,7 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     if isinstance(looked, BaseException):
         raise looked
     if isinstance(seen, Survey):
-        heard = () if isinstance(heard_of, BaseException) else heard_of
-        vouched = run.cluster.host(host).not_cloned
-        run.surveys[host] = replace(seen, notices=(*seen.left_out, *heard), vouched=vouched)
+        run.surveys[host] = seen if isinstance(heard_of, BaseException) else replace(seen, notices=heard_of)
     elif all(result.outcome == "ok" for result in looked):
         raise seen
     return looked
@@ -116,6 +118,7 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     session = run.session(host)
     session.forget()
     steps = control_plane.steps(run.cluster, run.cluster.host(host), reset=host in run.reset)
+    steps.append(KubeletDeclared(kubelet_declared(run)))
     results = await _brought(run, stage, session, steps, run.allowed(host))
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
@@ -127,6 +130,7 @@ async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
     session, control = run.session(host), run.session(run.control.name)
     session.forget()
     steps = join_worker.steps(run.cluster, run.cluster.host(host), control)
+    steps.append(KubeletDeclared(kubelet_declared(run)))
     return await _brought(run, stage, session, steps, run.allowed(host))
 
 
@@ -150,7 +154,8 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
 
     A plan only looks.
     """
-    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), VersionRuns(run.cluster.kubernetes.version)]
+    running = VersionRuns(run.cluster.kubernetes.version)
+    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), running, SettledAsDeclared(settled(run))]
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
     kube = await run.kube()
@@ -158,16 +163,21 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
     if any(result.outcome != "ok" for result in results):
         return results
     await new_lease(run)
-    return [*results, *await by_api(run, stage, [NoTokenLeft()]), _kept(run, kube)]
+    joins = JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_declared(run))
+    return [*results, *await by_api(run, stage, [NoTokenLeft(), joins]), _kept(run, kube)]
 
 
 def _kept(run: Run, kube: Kube) -> StepResult:
     """Keep the admin kubeconfig on this machine, readable by its owner alone."""
     path = run.folder / "kubeconfig"
     name = "the kubeconfig is on this machine"
-    if path.exists() and path.read_text(encoding="utf-8") == kube.admin_conf and not path.stat().st_mode & 0o077:
-        return StepResult(name, "ok", Impact.FILES)
-    save_kubeconfig(path, kube.admin_conf)
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == kube.admin_conf and not path.stat().st_mode & 0o077:
+            return StepResult(name, "ok", Impact.FILES)
+        save_kubeconfig(path, kube.admin_conf)
+    except (OSError, UnicodeDecodeError) as error:  # this machine's disk is no reason to end what is done on hosts
+        run.warned.append(f"the kubeconfig was not kept: {error}; run again when there is room")
+        return StepResult(name, "drifted", Impact.FILES, Drift(f"cannot be written: {error}", str(path)))
     return StepResult(name, "changed", Impact.FILES)
 
 

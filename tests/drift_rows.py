@@ -95,7 +95,7 @@ ROWS: tuple[Row, ...] = (
         "containerd has the nvidia runtime",
         also=(LOADED,),
     ),
-    Row("containerd's file is edited and not reloaded", f"touch {CONTAINERD}", LOADED),
+    Row("containerd's file is edited and not reloaded", f"echo '# edited' >> {CONTAINERD}", LOADED),
     Row(
         "containerd is stopped",
         "systemctl stop containerd",

@@ -104,6 +104,8 @@ class ClusterLink:
             endpoint=asked.endpoint or f"{asked.address}:{asked.port}",
             image_repository=asked.repository,
             cluster_name=asked.cluster_name,
+            kubelet=asked.kubelet,
+            kube_proxy=asked.kube_proxy,
             latencies=Latencies(factor=self.scale, init=0.0, join=0.0),
             seed=self.seed,
             image_fault=self._image_fault,

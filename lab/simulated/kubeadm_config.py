@@ -33,6 +33,7 @@ class Asked:
     node_mask: int = 24
     kubelet: dict[str, Any] = field(default_factory=dict)
     kubelet_args: dict[str, str] = field(default_factory=dict)
+    kube_proxy: dict[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
     server: str = ""
     token: str = ""
@@ -77,6 +78,7 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
         service_network=str(network.get("serviceSubnet") or "10.96.0.0/12"),
         node_mask=int(mask),
         kubelet=kinds.get("KubeletConfiguration", {}),
+        kube_proxy=kinds.get("KubeProxyConfiguration", {}),
         kubelet_args=_arguments(node.get("kubeletExtraArgs"), minor),
         ignored=frozenset(str(name).lower() for name in node.get("ignorePreflightErrors", [])),
         server=str(token.get("apiServerEndpoint") or ""),

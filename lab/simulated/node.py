@@ -34,6 +34,7 @@ class NodeView(SimpleHost):
         self.os_image = host.system.pretty
         self.kernel = host.kernel.release
         self.containerd_version = host.services.containerd_version
+        self.kubelet_config = host.services.kubelet_config
         self.kubelet_version = f"v{kubelet.version.split('-')[0]}" if kubelet else ""
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from lab.simulated import containerd, proxies
 from lab.simulated.files import Node
@@ -21,6 +24,8 @@ class Services:
         self._host = host
         self.containerd_config: dict[str, Any] = {}
         self.containerd_environment: dict[str, str] = {}
+        self.kubelet_config: dict[str, Any] = {}  # what the running kubelet was started with
+        self.command_lines: dict[str, str] = {}  # of what runs, by program
         self.journal: dict[str, list[str]] = {}
         units = host.units
         units.starting = {"containerd.service": self._start_containerd, "kubelet.service": self._start_kubelet}
@@ -67,6 +72,7 @@ class Services:
         self._host.files.write(f"{root}/io.containerd.metadata.v1.bolt/meta.db", b"SIMULATED\n")
         self.containerd_environment = proxies.in_files(self._host.files)
         self._host.units.set(unit, "active", "running")
+        self.command_lines["containerd"] = f"/usr/bin/containerd{self._dropped_in('containerd')}"
         self._host.files.put("/run/containerd/containerd.sock", _socket())
         self.settle()
 
@@ -78,8 +84,29 @@ class Services:
             self.note("kubelet", "kubelet.service: Main process exited, code=exited, status=1/FAILURE")
             self._host.units.set(unit, "activating", "auto-restart", "exit-code")
         else:
-            self._host.units.set(unit, "active", "running")
+            self._kubelet_started(unit)
         self._host.changed()
+
+    def _kubelet_started(self, unit: Unit) -> None:
+        """Run the kubelet with its file as it is now, and with the flags of kubeadm's and the administrator's files."""
+        files = self._host.files
+        kubeadm, extra = "/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet"
+        flags = [_assigned(files.text(path)) for path in (kubeadm, extra) if files.exists(path)]
+        base = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf"
+        self.command_lines["kubelet"] = " ".join(["/usr/bin/kubelet", base, f"--config={KUBELET_CONFIG}", *flags])
+        config = yaml.safe_load(files.text(KUBELET_CONFIG)) or {}
+        most = re.search(r"--max-pods[= ](\d+)", self.command_lines["kubelet"])
+        self.kubelet_config = {**config, **({"maxPods": int(most[1])} if most else {})}
+        self._host.units.set(unit, "active", "running")
+
+    def _dropped_in(self, program: str) -> str:
+        """Give the arguments of the last ExecStart of a unit's drop-ins, with a blank before them."""
+        folder, found = f"/etc/systemd/system/{program}.service.d", ""
+        for name in self._host.files.names(folder) or ():
+            for line in self._host.files.text(f"{folder}/{name}").splitlines():
+                if line.startswith("ExecStart=/"):
+                    found = line.partition(" ")[2]
+        return f" {found}" if found else ""
 
     def kubelet_hindered(self) -> str:
         """Give the reason why the kubelet cannot run, empty where nothing hinders it."""
@@ -108,7 +135,7 @@ class Services:
         unit = self._host.units.get("kubelet")
         if unit is not None and unit.active == "activating" and not self.kubelet_hindered():
             unit.restarts += 1
-            self._host.units.set(unit, "active", "running")
+            self._kubelet_started(unit)
         self._host.changed()
 
     def boot(self) -> None:
@@ -140,6 +167,12 @@ class Services:
 
 def _no_key(key: str) -> str:
     return f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file or directory"
+
+
+def _assigned(text: str) -> str:
+    """Give what an environment file's last assignment says, without its quotes."""
+    lines = [line.partition("=")[2].strip().strip("\"'") for line in text.splitlines() if "=" in line]
+    return lines[-1] if lines else ""
 
 
 def _socket() -> Node:

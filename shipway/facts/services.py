@@ -9,12 +9,17 @@ from datetime import UTC, datetime
 from shipway.facts.fact import Fact, Words
 from shipway.script import Output
 
-_PROPERTIES = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp,NeedDaemonReload,Result"
+_PROPERTIES = (
+    "Id,Names,LoadState,ActiveState,SubState,UnitFileState,ActiveEnterTimestamp,NeedDaemonReload,Result,InvocationID"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitInfo:
-    """systemd's words for a unit; `active_since` in whole seconds since 1970, 0 when it was never active."""
+    """systemd's words for a unit; `active_since` in whole seconds since 1970, 0 when it was never active.
+
+    `invocation` is another one each time that the unit is started, whatever the clock says; empty before the first.
+    """
 
     load: str
     active: str
@@ -22,6 +27,7 @@ class UnitInfo:
     enabled: str
     active_since: int
     needs_reload: bool
+    invocation: str = ""
 
 
 def _seconds(stamp: str) -> int:
@@ -62,6 +68,7 @@ class UnitState(Fact[UnitInfo]):
                     enabled=pairs.get("UnitFileState", ""),
                     active_since=_seconds(pairs.get("ActiveEnterTimestamp", "")),
                     needs_reload=pairs.get("NeedDaemonReload") == "yes",
+                    invocation=pairs.get("InvocationID", ""),
                 )
             )
         return answers

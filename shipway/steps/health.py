@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from shipway.errors import Blocked
+from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.services import UnitState
 from shipway.foreign_numbers import whole
 from shipway.foreign_yaml import read_yaml
-from shipway.host import Command, Host
+from shipway.host import Host
 from shipway.kube_values import differences, spelled
 from shipway.step import Drift, Impact
+from shipway.steps.loaded import is_loaded, restart
 from shipway.yaml_edit import with_values
 
 DAY = 86400.0
@@ -46,6 +48,12 @@ KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 KUBELET_FILES = (KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env")
 REMAKE = "Make it anew there with `kubeadm upgrade node phase kubelet-config`, then restart the kubelet."
 NO_OPENSSL = 127
+# kubernetes.io, "Troubleshooting kubeadm": kubelet client certificate rotation fails.
+ANEW = (
+    "a client certificate of the kubelet's own: on the control plane `kubeadm kubeconfig user --org system:nodes "
+    "--client-name system:node:NODE`, put what it prints into /etc/kubernetes/kubelet.conf of this host, restart the "
+    "kubelet there; pods go on"
+)
 
 
 def expires(said: str) -> float | None:
@@ -66,20 +74,26 @@ class CertificatesValid:
     name: str = "certificates are valid for 30 days and more"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask openssl for the dates; a file that is not there is its own step's affair."""
+        """Ask openssl for the dates; kubeadm made every one of them, so one that is gone is told as well."""
         command = ("openssl", "x509", "-noout", "-enddate", "-in")
         answers = await on.read_all([Says((*command, path)) for path in self.paths])
         if answers and answers[0].status == NO_OPENSSL:
             raise Blocked("no openssl there", host=on.name, fix=f"Install openssl on {on.name}.")
-        now, soon = time.time(), []
+        now, soon, gone = time.time(), [], []
         for path, answer in zip(self.paths, answers, strict=True):
             when = expires(answer.stdout) if answer.ok else None
-            if when is not None and when - now < EXPIRY_DAYS * DAY:
+            short = path.removeprefix(f"{PKI}/")
+            if when is None:
+                gone.append(short)
+            elif when - now < EXPIRY_DAYS * DAY:
                 days = (when - now) / DAY
-                short = path.removeprefix(f"{PKI}/")
                 soon.append(f"{short} {f'in {days:.0f} days' if days > 0 else 'has expired'}")
+        if not soon and not gone:
+            return None
+        have = [f"expires: {', '.join(soon)}"] * bool(soon) + [f"cannot be read: {', '.join(gone)}"] * bool(gone)
+        lost = KUBELET_CERTIFICATE in (*gone, *(one.split(" ")[0] for one in soon))
         want = f"{EXPIRY_DAYS} days left (`kubeadm certs renew all`, then restart the control plane's pods)"
-        return Drift(f"expires: {', '.join(soon)}", want) if soon else None
+        return Drift("; ".join(have), ANEW if lost else want)
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,23 @@ class KubeletConfigured:
 
 
 @dataclass(frozen=True)
+class KubeletDeclared:
+    """The kubelet of a host that joined long ago says what is declared now: a bootstrap changes it on no host."""
+
+    wanted: Mapping[str, Any] = field(hash=False)
+    name: str = "the kubelet was given what is declared"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare. Raises Permanent SHW-339 with the way to bring it about, one host at a time."""
+        wrong = list(differences(await kubelet_config(on), self.wanted))
+        if wrong:
+            message = f"the kubelet has {spelled(wrong, wanted=False)}, declared is {spelled(wrong, wanted=True)}"
+            fix = "Run `python -m flows.drift_repair FILE`: it changes the kubelets' configuration host by host."
+            raise Permanent(message, host=on.name, code="SHW-339", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
 class KubeletLoaded:
     """The kubelet was started after its files last changed.
 
@@ -153,14 +184,14 @@ class KubeletLoaded:
     name: str = "kubelet runs its current configuration"
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare the time of start with the files' times of change, both in whole seconds."""
-        files = await on.read_all([FileState(path) for path in KUBELET_FILES])
-        info = await on.read(UnitState("kubelet.service"))
-        changed = max((file.changed for file in files if file), default=0)
-        if info.active != "active" or info.active_since >= changed:
+        """Compare what was loaded at its last start with what the files hold."""
+        info, loaded = await asyncio.gather(
+            on.read(UnitState("kubelet.service")), is_loaded(on, "kubelet", KUBELET_FILES, same_second=True)
+        )
+        if info.active != "active" or loaded:
             return None  # a kubelet that does not run is the affair of "kubelet is active and enabled"
         return Drift("started before its configuration changed", "started after")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
-        """Restart it; running containers go on without it."""
-        await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))
+        """Restart it, and keep what it loaded; running containers go on without it."""
+        await restart(on, "kubelet", KUBELET_FILES)

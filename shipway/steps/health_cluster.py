@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shipway.errors import Blocked
+from shipway.errors import Blocked, Permanent
 from shipway.foreign_yaml import read_yaml
 from shipway.kube import Kube, Object
 from shipway.kube_looks import why_not_ready
@@ -135,15 +135,53 @@ class KubeadmRemembers:
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare version, networks, endpoint and image repository."""
-        found = await on.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
-        try:
-            config = read_yaml((found or {}).get("data", {})["ClusterConfiguration"])
-            have = {**config, **(config.get("networking") or {})}
-        except (KeyError, TypeError, AttributeError, ValueError):
-            raise Blocked(f"{SYSTEM}/kubeadm-config holds no ClusterConfiguration", fix=LOST) from None
+        have = await remembered(on)
         wrong = [key for key, value in self.wanted.items() if str(have.get(key, "")) != value]
         said = ", ".join(f"{key}: {have.get(key, 'not set')}" for key in wrong)
         return Drift(said, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
+
+
+async def remembered(on: Kube) -> dict[str, Any]:
+    """Return kubeadm's record of the cluster, its networks beside the rest; raises Blocked where it is lost."""
+    found = await on.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
+    try:
+        config = read_yaml((found or {}).get("data", {})["ClusterConfiguration"])
+        return {**config, **(config.get("networking") or {})}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise Blocked(f"{SYSTEM}/kubeadm-config holds no ClusterConfiguration", fix=LOST) from None
+
+
+# What an initialisation settles: the name in the cluster file, that in kubeadm's record, and what hangs on it.
+SETTLED = {
+    "kubernetes.pod_network": ("podSubnet", "every pod has an address of it"),
+    "kubernetes.service_network": ("serviceSubnet", "every Service has an address of it"),
+    "kubernetes.api_endpoint": ("controlPlaneEndpoint", "every certificate and kubeconfig names it"),
+    "kubernetes.image_repository": ("imageRepository", "kubeadm takes the control plane's images from it"),
+}
+
+
+@dataclass(frozen=True)
+class SettledAsDeclared:
+    """What the initialisation settled is what the cluster file says now: no later run changes it."""
+
+    wanted: Mapping[str, Any] = field(hash=False)
+    name: str = "the cluster was initialised with what the cluster file says"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare with kubeadm's record. Raises Permanent SHW-338 naming each value, in the file and in the cluster."""
+        try:
+            have = await remembered(on)
+        except Blocked:
+            return None  # a lost record is what joins and drift repair tell of
+        wrong = {
+            name: f"{name}: {self.wanted[key]} (the cluster has {have.get(key, 'none')}: {why})"
+            for name, (key, why) in SETTLED.items()
+            if str(have.get(key, "")) != str(self.wanted[key])
+        }
+        if wrong:
+            fix = f"Put the cluster's own value back into the file ({', '.join(wrong)}), then run again."
+            raise Permanent(f"the running cluster cannot be given {'; '.join(wrong.values())}", code="SHW-338", fix=fix)
+        return None
 
 
 LOST = "Write it anew with `kubeadm init phase upload-config kubeadm --config FILE` on a control-plane host."

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.errors import Blocked
-from shipway.facts.files import FileState
 from shipway.facts.services import UnitState
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
+from shipway.steps.loaded import is_loaded, restart
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,23 @@ class ServiceLoaded:
         return f"{self.unit} runs its current configuration"
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare the time of start with the files' times of change, both in whole seconds."""
-        files, info = await asyncio.gather(
-            on.read_all([FileState(path) for path in self.files]), on.read(UnitState(f"{self.unit}.service"))
+        """Compare what was loaded at its last start with what the files hold."""
+        info, loaded = await asyncio.gather(
+            on.read(UnitState(f"{self.unit}.service")), is_loaded(on, self.unit, self.files, same_second=False)
         )
         if info.load == "not-found":
             raise Blocked(f"{self.unit} is not installed yet", host=on.name)
-        changed = max((file.changed for file in files if file), default=0)
-        if info.active == "active" and info.active_since > changed and not info.needs_reload:
-            return None
         if info.needs_reload:
             return Drift(
                 "its unit or a drop-in of it changed since systemd read them", "systemd has read them, started after"
             )
-        return Drift("started before its configuration changed", "started after")
+        return None if loaded else Drift("started before its configuration changed", "started after")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
-        """Restart it, in a later second than the change, so that the times can be told apart.
+        """Restart it, and keep what it loaded.
 
         A drop-in that is new to systemd needs its files read anew first, which is asked for only then: it takes the
         device rights from running GPU containers (nvidia-container-toolkit#48), and so is a service's impact.
         """
         info = await on.read(UnitState(f"{self.unit}.service"))
-        reload = [Command(("systemctl", "daemon-reload"))] if info.needs_reload else []
-        await on.do(Command(("sleep", "1")), *reload, Command(("systemctl", "restart", self.unit), seconds=180))
+        await restart(on, self.unit, self.files, reload=info.needs_reload)

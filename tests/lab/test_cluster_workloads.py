@@ -27,7 +27,7 @@ pytestmark = [
 ]
 WAL = 8  # MiB that SQLite's write-ahead log may hold
 PASSES = int(os.environ.get("SHIPWAY_DRIFT_PASSES", "6"))
-TOUCH = "touch /etc/containerd/config.toml"
+TOUCH = "echo '# edited' >> /etc/containerd/config.toml"
 QUICK = ("swap", "kernel", "hosts", "hold", "apt", "containerd's file", "RuntimeClass", "kubelet's configuration")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from urllib.parse import urlsplit
 
 from lab.simulated import installs
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.packages import Action, AptFailed, Source, split
+from lab.simulated.packages import Action, AptFailed, Source, read_sources, split
 from lab.simulated.proxies import apt_settings, by_apt
 from lab.simulated.versions import compare
 
@@ -24,8 +25,11 @@ _LOCK = "/var/lib/dpkg/lock-frontend"
 @program("apt-get", "apt")
 async def apt_get(call: Call) -> int:
     """Fetch lists, install, upgrade or remove."""
-    asked = parse(call.args, flags=_FLAGS, values="-o -t -c --option")
+    asked = parse(call.args, flags=_FLAGS, values="-o -t -c --option --format")
     action, *names = asked.rest or [""]
+    conflict = _conflicting(call)  # apt reads all its sources before anything else
+    if conflict or action == "indextargets":
+        return _listed(call, conflict)
     if asked.unknown or not call.root:
         option = f"E: Command line option {asked.unknown[:1]} is not understood in SIMULATED apt"
         denied = f"E: Could not open lock file {_LOCK} - open (13: Permission denied)"
@@ -39,8 +43,10 @@ async def apt_get(call: Call) -> int:
         return call.warn(f"E: Unable to acquire the dpkg frontend lock ({_LOCK}), is another process using it?", 100)
     if action in ("install", "upgrade", "dist-upgrade", "full-upgrade"):
         return await _change(call, asked, action, names)
-    if action in ("remove", "purge"):
-        return _remove(call, names)
+    return _remove(call, names) if action in ("remove", "purge") else _other(call, action)
+
+
+def _other(call: Call, action: str) -> int:
     return 0 if action in ("clean", "autoclean", "autoremove") else call.warn(f"E: Invalid operation {action}", 100)
 
 
@@ -54,6 +60,26 @@ async def apt_config(call: Call) -> int:
     if action == "dump":
         return call.say("".join(f'{key} "{value}";\n' for key, value in have.items()))
     return call.warn("E: Invalid operation", 100)
+
+
+def _listed(call: Call, conflict: str) -> int:
+    """Name the sites of all sources, or say why they cannot be read."""
+    if conflict:
+        return call.warn(f"{conflict}\nE: The list of sources could not be read.", 100)
+    sites = {str(urlsplit(source.uri).hostname) for source in read_sources(call.host.files)}
+    return call.say("".join(f"{site}\n" for site in sorted(sites)))
+
+
+def _conflicting(call: Call) -> str:
+    """Give apt's words where one source is named twice with two keys; empty where none is."""
+    keys: dict[tuple[str, str], str] = {}
+    for source in read_sources(call.host.files):
+        where = (source.uri.rstrip("/"), source.suite)
+        other = keys.setdefault(where, source.signed_by)
+        if other != source.signed_by:
+            place = f"{where[0]}/ {source.suite}"
+            return f"E: Conflicting values set for option Signed-By regarding source {place}: {other} != {source.signed_by}"
+    return ""
 
 
 async def _lock(call: Call, limit: float) -> bool:

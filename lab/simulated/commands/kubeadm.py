@@ -36,6 +36,7 @@ async def kubeadm(call: Call) -> int:
     words = " ".join(asked.rest)
     actions: dict[str, Action] = {
         "version": _version,
+        "init phase addon": _addon,
         "init": _init,
         "join": _join,
         "reset": _reset,
@@ -111,6 +112,23 @@ async def _init(call: Call, asked: Parsed) -> int:
             f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{told.version}",
         )
     return await kubeadm_init.init(call, told)
+
+
+async def _addon(call: Call, asked: Parsed) -> int:
+    """Write kube-proxy or CoreDNS anew, as the phase does: what is there is updated, its replicas stay."""
+    try:
+        told = _read(call, asked)
+    except BadConfig as error:
+        return failed(call, str(error))
+    names = ("kube-proxy", "coredns") if asked.rest[3:] == ["all"] else tuple(asked.rest[3:])
+    if call.host.link.control is not call.host or call.host.link.cluster is None:
+        return failed(call, f"error execution phase addon: no cluster on SIMULATED {call.host.name}")
+    await call.took(1.0)
+    for name in names:
+        call.host.link.cluster.write_addon(name, told.kube_proxy)
+        title = "CoreDNS" if name == "coredns" else "kube-proxy"
+        call.say(f"[addons] Applied essential addon: {title}\n")
+    return 0
 
 
 async def _join(call: Call, asked: Parsed) -> int:

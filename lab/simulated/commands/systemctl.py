@@ -101,6 +101,7 @@ def _properties(units: Units, name: str, wanted: Sequence[str]) -> str:
         "FragmentPath": shown.fragment.removeprefix("/usr") if unit else "",
         "UnitFileState": state,
         "ActiveEnterTimestamp": since,
+        "InvocationID": f"{shown.pid:032x}" if shown.pid else "",
         "NeedDaemonReload": "yes" if unit and units.needs_reload(unit) else "no",
     }
     return "".join(f"{key}={value}\n" for key, value in known.items() if not wanted or key in wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Self
 
 from .api import Api
@@ -100,6 +101,24 @@ class Cluster:
         self.init_token = self.create_token()
         for obj in addons(self.config):
             self._put(obj)
+
+    def write_addon(self, name: str, kube_proxy: Obj) -> None:
+        """Do what `kubeadm init phase addon NAME` does: write what is missing, and what kubeadm owns of the rest."""
+        config = replace(self.config, kube_proxy=kube_proxy)
+        info = kubeconfig(f"https://{self.endpoint}", self.authority.certificate, "", "", None)
+        host = next(iter(self.world.hosts.values()))
+        wanted = [*settings(host, config, f"https://{self.endpoint}", info), *services(config), *addons(config)]
+        names = {name, "kube-dns"} if name == "coredns" else {name}
+        for obj in wanted:
+            meta = obj["metadata"]
+            resource = self.world.resources.of_kind(obj["apiVersion"], obj["kind"])
+            if meta["name"] not in names or resource is None:
+                continue
+            live = self.store.get(resource.key, meta["namespace"], meta["name"])
+            if live is None:
+                self._put(obj)
+            elif obj["kind"] == "ConfigMap" and name == "kube-proxy":
+                self.store.replace(resource.key, {**live, "data": obj["data"]})
 
     def _put(self, obj: Obj) -> Obj:
         """Store an object of kubeadm's, completed as the API would."""

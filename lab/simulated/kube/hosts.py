@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .objects import Obj
+
 
 class HostState(Protocol):
     """A host as its kubelet sees it; whoever changes one calls `Cluster.host_changed(node_name)` afterwards."""
@@ -20,6 +22,7 @@ class HostState(Protocol):
     kernel: str
     containerd_version: str  # without a leading v: "1.7.27"
     kubelet_version: str  # with it: "v1.31.7"
+    kubelet_config: Obj  # what the running kubelet answers on /configz
 
 
 @dataclass
@@ -37,6 +40,7 @@ class SimpleHost:
     kernel: str = "5.15.0-134-generic"
     containerd_version: str = "1.7.27"
     kubelet_version: str = "v1.31.7"
+    kubelet_config: Obj = field(default_factory=dict)  # what the running kubelet answers on /configz
 
 
 def runs_nvidia(host: HostState, handler: str | None) -> bool:

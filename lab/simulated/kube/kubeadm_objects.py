@@ -93,11 +93,13 @@ def _kubeadm_config(host: HostState, config: ClusterConfig) -> dict[str, str]:
 
 def settings(host: HostState, config: ClusterConfig, endpoint: str, info: str) -> list[Obj]:
     """Give the ConfigMaps that kubeadm keeps its settings in, and cluster-info."""
-    kubelet = kubelet_config(config.minor, config.service_cidr, {"clusterDomain": config.dns_domain})
+    said = {"clusterDomain": config.dns_domain, **config.kubelet}
+    kubelet = kubelet_config(config.minor, config.service_cidr, said)
     proxy = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clusterCIDR": config.pod_cidr,
+        **config.kube_proxy,
     }
     maps = {
         ("kube-system", "kubeadm-config"): _kubeadm_config(host, config),

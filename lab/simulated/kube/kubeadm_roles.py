@@ -27,12 +27,33 @@ _CLUSTER_ROLES: dict[str, list[Obj]] = {
         _rule(["certificates.k8s.io"], ["certificatesigningrequests"], ["create", *_READ]),
     ],
     "kubeadm:get-nodes": [_rule([""], ["nodes"], ["get"])],
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": [
+        _rule(["certificates.k8s.io"], ["certificatesigningrequests/nodeclient"], ["create"])
+    ],
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": [
+        _rule(["certificates.k8s.io"], ["certificatesigningrequests/selfnodeclient"], ["create"])
+    ],
+    "system:node-proxier": [_rule([""], ["endpoints", "services", "nodes"], ["list", "watch"])],
+    "system:coredns": [
+        _rule([""], ["endpoints", "services", "pods", "namespaces"], ["list", "watch"]),
+        _rule(["discovery.k8s.io"], ["endpointslices"], ["list", "watch"]),
+    ],
 }
 _CLUSTER_BINDINGS = (
     ("cluster-admin", "cluster-admin", "system:masters"),
     ("system:node", "system:node", "system:nodes"),
     ("kubeadm:get-nodes", "kubeadm:get-nodes", _NODE_TOKENS),
     ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", _NODE_TOKENS),
+    (
+        "kubeadm:node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        _NODE_TOKENS,
+    ),
+    (
+        "kubeadm:node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        "system:nodes",
+    ),
 )
 
 
@@ -59,8 +80,16 @@ def roles(config: ClusterConfig) -> list[Obj]:
     signer = "kubeadm:bootstrap-signer-clusterinfo"
     found += _readable(signer, "cluster-info", "system:anonymous", kind="User", namespace="kube-public")
     kubelet = kubelet_config_name(config.minor)
-    for name, config_map in (("nodes-kubeadm-config", "kubeadm-config"), ("kubelet-config", kubelet)):
-        found += _readable(f"kubeadm:{name}", config_map, _NODE_TOKENS, namespace="kube-system")
+    for name in ("kubeadm-config", kubelet):
+        role = "kubeadm:nodes-kubeadm-config" if name == "kubeadm-config" else f"kubeadm:{name}"
+        of_role, binding = _readable(role, name, _NODE_TOKENS, namespace="kube-system")
+        nodes = {"kind": "Group", "name": "system:nodes", "apiGroup": RBAC}
+        found += [of_role, {**binding, "subjects": [*binding["subjects"], nodes]}]
+    found += _readable("kube-proxy", "kube-proxy", _NODE_TOKENS, namespace="kube-system")
+    for name, role in (("kube-proxy", "kubeadm:node-proxier"), ("coredns", "system:coredns")):
+        account = {"kind": "ServiceAccount", "name": name, "namespace": "kube-system"}
+        reference = "system:node-proxier" if name == "kube-proxy" else role
+        found.append({**_bind(role, reference, name), "subjects": [account]})
     if config.minor >= 29:  # since then admin.conf is no longer in system:masters
         found.append(_bind("kubeadm:cluster-admins", "cluster-admin", "kubeadm:cluster-admins"))
     return found

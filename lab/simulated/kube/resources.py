@@ -48,7 +48,7 @@ _AUTHZ = "authorization.k8s.io"
 _BUILT_IN = (
     # group, version, plural, kind, namespaced, short names, subresources
     ("", "v1", "namespaces", "Namespace", False, ("ns",), ("status", "finalize")),
-    ("", "v1", "nodes", "Node", False, ("no",), ("status",)),
+    ("", "v1", "nodes", "Node", False, ("no",), ("proxy", "status")),
     ("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), ("status",)),
     ("", "v1", "bindings", "Binding", True, (), ()),
     ("", "v1", "configmaps", "ConfigMap", True, ("cm",), ()),

@@ -55,6 +55,8 @@ def route(path: str, resources: Resources) -> Route:
     if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in {"status", "finalize"}:
         namespace, rest = rest[1], rest[2:]
     resource = resources.at(group, version, rest[0])
+    if rest[2:3] == ["proxy"]:
+        rest = rest[:3]  # what follows is the other side's path
     if resource is None or len(rest) > 3 or (namespace and not resource.namespaced):
         raise PlainNotFoundError(path)
     name = rest[1] if len(rest) > 1 else ""

@@ -36,6 +36,8 @@ class Subresources:
             return await self._evict(call)
         if kind == "token" and method == "POST":
             return await self._token(call)
+        if kind == "proxy" and method == "GET":
+            return self._kubelet(call)
         if kind == "scale":
             return await self._scale(call)
         if kind == "binding" and method == "POST":
@@ -103,6 +105,17 @@ class Subresources:
             "status": {"token": token, "expirationTimestamp": until},
         }
         return json_response(answer, 201)
+
+    def _kubelet(self, call: Call) -> web.Response:
+        """Ask a node's kubelet for its running configuration; the API server's words where it cannot be reached."""
+        name = call.route.name
+        self._api.get(call.route.resource, "", name)
+        host = self._world.hosts.get(name)
+        if host is None or not self._world.alive(name):
+            raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: dial tcp {name}:10250: connect")
+        if not call.request.path.endswith("/proxy/configz"):
+            raise ApiError(404, "NotFound", "404 page not found")
+        return json_response({"kubeletconfig": host.kubelet_config})
 
     async def _scale(self, call: Call) -> web.Response:
         route = call.route

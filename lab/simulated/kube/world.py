@@ -34,6 +34,8 @@ class ClusterConfig:
     extra_names: tuple[str, ...] = ()  # more names and addresses for the API's certificate
     image_repository: str = ""  # empty: what this minor version of kubeadm defaults to
     cluster_name: str = "kubernetes"
+    kubelet: Obj = field(default_factory=dict)  # fields of the KubeletConfiguration that init was given
+    kube_proxy: Obj = field(default_factory=dict)  # and of the KubeProxyConfiguration
     latencies: Latencies = field(default_factory=Latencies)
     seed: int = 0
     image_fault: ImageHook | None = None
