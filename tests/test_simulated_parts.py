@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -26,9 +27,12 @@ from lab.simulated.systems import UBUNTU_2204, base_files
 from lab.simulated.versions import order
 from lab.simulated.wire import NotUnderstood, request, script, tokens
 from shipway.containerd_config import Wanted, differences, edited
+from shipway.errors import LoginRefused
+from shipway.facts.commands import Says
 from shipway.host import Command
 from shipway.profiles import profile_data
 from shipway.script import READER, compose
+from shipway.ssh import Pool
 from tests.simulated_place import simulated_place
 
 ROOT = Path(__file__).parents[1]
@@ -196,3 +200,24 @@ def test_the_process_starts_answers_to_its_control_socket_and_ends_with_its_pare
         process.kill()
         process.wait()
         process.stdout.close()  # type: ignore[union-attr]
+
+
+async def test_sudo_of_a_simulated_host_takes_its_password_once_as_the_real_one(tmp_path: Path) -> None:
+    async with simulated_place(tmp_path, Options(hosts=2)) as place:
+        host = place.lab.hosts["te2"]
+        host.sudo, host.sudo_password = False, "correct horse"
+        file = tmp_path / "password"
+        pool = Pool()
+        for content, code in (("wrong", "SHW-349"), ("correct horse", "")):
+            file.write_text(content)
+            file.chmod(0o600)
+            target = place.cluster.target(place.cluster.host("te2"))
+            asked = pool.host(replace(target, name=f"te2 {content}", sudo_password_file=str(file)))
+            if code:
+                with pytest.raises(LoginRefused) as refused:
+                    await asked.read(Says(("id", "-u")))
+                assert refused.value.code == code
+                assert "1 incorrect password attempt" in refused.value.message
+            else:
+                assert (await asked.read(Says(("id", "-u")))).stdout == "0\n"
+        await pool.close()

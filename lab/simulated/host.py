@@ -80,7 +80,8 @@ class SimulatedHost:
         self.link = link
         self.skew = 0.0
         self.free_kib = 200_000_000
-        self.sudo = True
+        self.sudo = True  # without a password
+        self.sudo_password = ""  # what sudo takes where it asks for one
         self.reachable = True
         self.refusing = False
         self.not_simulated: list[str] = []

@@ -39,8 +39,11 @@ async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) ->
     try:
         asked = request(command)
         if asked.sudo and user != "root" and not host.sudo:
-            ends.err(b"sudo: a password is required\n")
-            return 1
+            if not asked.password:
+                ends.err(b"sudo: a password is required\n")
+                return 1
+            if not await _admitted(host, ends):
+                return 1
         user = "root" if asked.sudo else user
         if asked.script:
             return await _read(host, user, ends)
@@ -51,6 +54,21 @@ async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) ->
         return _NOT_UNDERSTOOD
     call = Call(host, asked.words, ends.out, ends.err, host.clock(), user, ends.stdin)
     return await _one(call, "d")
+
+
+async def _admitted(host: SimulatedHost, ends: Terminal) -> bool:
+    """Read a password as sudo 1.9 does with -S: three tries, each a line of the input."""
+    wrong = 0
+    while wrong < 3 and (line := await ends.stdin.line()):
+        if host.sudo_password and line.rstrip(b"\n").decode(errors="replace") == host.sudo_password:
+            return True
+        wrong += 1
+        ends.err(b"Sorry, try again.\n" if wrong < 3 else b"")
+    if wrong < 3:
+        ends.err(b"sudo: no password was provided\n")
+    if wrong:
+        ends.err(f"sudo: {wrong} incorrect password attempt{'s' if wrong > 1 else ''}\n".encode())
+    return False
 
 
 async def _given(stdin: Input) -> tuple[str, Script] | None:

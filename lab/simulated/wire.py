@@ -42,12 +42,16 @@ class Request:
     sudo: bool
     script: bool = False
     words: tuple[str, ...] = ()
+    password: bool = False
+    """Whether sudo may read one from standard input (-S), and asks for it whatever it remembers (-k)."""
 
 
 def request(command: str) -> Request:
     """Take an exec request apart; raises NotUnderstood."""
     if command in (READER, f"sudo -n -- {READER}"):
         return Request(command != READER, script=True)
+    if command == f"sudo -S -k -p '' -- {READER}":
+        return Request(sudo=True, script=True, password=True)
     words = tokens(command)
     if len(words) != 1:
         raise NotUnderstood("one command line at a time")

@@ -170,6 +170,8 @@ class Connection:
                 f"user {user} may not run commands as root without a password: {last}",
                 host=self.target.name,
                 code="SHW-305",
+                fix=f"On the host: `echo '{user} ALL=(ALL) NOPASSWD: ALL' | sudo tee /etc/sudoers.d/shipway`; or, "
+                "where sudo asks for a password, name its file as ssh.sudo_password_file in the cluster file.",
             )
         return LoginRefused(
             f"the account {user} on the host runs no commands: {last}",
