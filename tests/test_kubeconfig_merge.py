@@ -112,3 +112,24 @@ async def test_the_step_merges_keeps_a_copy_once_and_is_content_afterwards() -> 
 async def test_a_link_in_the_user_s_home_is_left_alone() -> None:
     host = Told(home(config(THEIRS, "prod"), config(OURS), there=False))
     assert await UserHasKubeconfig("ops").check(cast("Host", host)) is None
+
+
+async def test_the_owner_is_the_account_as_the_host_names_it_and_not_as_one_logs_in() -> None:
+    admin, path = config(OURS), "/srv/people/jane/.kube/config"
+    account = "jane.doe@example.com:x:90001:90002::/srv/people/jane:/bin/bash\n"
+    facts: dict[Fact[Any], Any] = {
+        FileState(ADMIN): FileInfo("a" * 64, "600", "root:root", 1),
+        FileText(ADMIN): admin,
+        Says(("getent", "passwd", "jane.doe")): said(account),
+    }
+    step = UserHasKubeconfig("jane.doe")
+    host = Told(facts)
+    drift = await step.check(cast("Host", host))
+    assert drift is not None
+    await step.apply(cast("Host", host), drift)
+    assert host.done == [
+        "install -d -m 700 -o jane.doe@example.com -g 90002 -- /srv/people/jane/.kube",
+        f"install -m 600 -o jane.doe@example.com -g 90002 -- {ADMIN} {path}",
+    ]
+    facts |= {FileState(path): FileInfo("a" * 64, "600", "jane.doe@example.com:staff", 1), FileText(path): admin}
+    assert await step.check(cast("Host", Told(facts))) is None

@@ -10,12 +10,14 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from lab.simulated.options import Options
 from shipway.errors import ConnectionLost, DeadlineExceeded, LoginRefused, Transient
 from shipway.facts.commands import Says
 from shipway.host import Command
 from shipway.ssh import Pool
 from tests.real_sshd import needs_sshd, real_sshd
 from tests.shell_server import shell_server
+from tests.simulated_place import failed, simulated_place
 
 
 @pytest.fixture
@@ -114,3 +116,14 @@ def test_what_asyncssh_calls_its_reasons_is_what_the_protocol_has() -> None:
     assert asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED == 1  # RFC 4254, 5.1
     assert asyncssh.OPEN_CONNECT_FAILED == 2
     assert asyncssh.OPEN_RESOURCE_SHORTAGE == 4
+
+
+async def test_fifteen_workers_join_at_once_through_a_control_plane_with_stock_limits(tmp_path: Path) -> None:
+    """Each join makes and deletes its token on the control plane: with ten sessions there, all were lost."""
+    async with simulated_place(tmp_path, Options(hosts=16)) as place:
+        workers = [f"te{number}" for number in range(2, 17)]
+        assert failed(await place.prepare("te1", *workers)) == []
+        assert failed(await place.init()) == []
+        joined = await asyncio.gather(*(place.join(worker) for worker in workers))
+        assert [problem for results in joined for problem in failed(results)] == []
+        assert set(workers) < set(place.ready())

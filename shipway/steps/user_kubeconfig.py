@@ -34,28 +34,32 @@ class UserHasKubeconfig:
     def _usual(self) -> str:
         return "/root" if self.user == "root" else f"/home/{self.user}"
 
-    async def _place(self, on: Host) -> tuple[str, str]:
-        """Give the file's path in the user's home, and the number of the user's own group, as the host knows them."""
+    async def _place(self, on: Host) -> tuple[str, str, str]:
+        """Return the file's path in the user's home, the user's name and its own group's number, as the host has them.
+
+        The name may be another one than that of the login: sssd answers jane.doe with jane.doe@example.com, and so does
+        stat(1), which names a file's owner.
+        """
         known = await on.read(Says(("getent", "passwd", self.user)))
         fields = known.stdout.strip().split(":")
         if len(fields) < _PASSWD_FIELDS or not fields[5].startswith("/") or whole(fields[3]) is None:
             fix = f"See `getent passwd {self.user}` on it: `ssh.user` needs a home and a group there."
             message = f"the host knows no user {self.user} with a home"
             raise Permanent(message, host=on.name, code="SHW-316", fix=fix)
-        return f"{fields[5]}/.kube/config", fields[3]
+        return f"{fields[5]}/.kube/config", fields[0], fields[3]
 
     async def check(self, on: Host) -> Drift | None:
         """Compare digests, mode and owner; a content leaves the host only where a file has other clusters too.
 
         An unusual home costs a second look, and so does such a file. One that is a link or no file is left alone.
         """
-        (admin, _), (path, _) = await asyncio.gather(
+        (admin, _), (path, name, _) = await asyncio.gather(
             on.read(FileState(ADMIN), FileState(f"{self._usual}/.kube/config")), self._place(on)
         )
         if admin is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
         own = await on.read(FileState(path))
-        private = own is not None and own.mode == "600" and own.owner.startswith(f"{self.user}:")
+        private = own is not None and own.mode == "600" and own.owner.startswith(f"{name}:")
         if own and own.sha256 == admin.sha256 and private:
             return None
         text = await on.read(FileText(path))
@@ -80,16 +84,16 @@ class UserHasKubeconfig:
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
         """Copy it on the host where there is none, or none but ours; else merge, and keep a copy of what was there."""
-        path, group = await self._place(on)
+        path, name, group = await self._place(on)
         folder = path.rsplit("/", 1)[0]
         text = await on.read(FileText(path))
         wanted = await self._wanted(on, text) if text is not None else None
-        made = Command(("install", "-d", "-m", "700", "-o", self.user, "-g", group, "--", folder))
+        made = Command(("install", "-d", "-m", "700", "-o", name, "-g", group, "--", folder))
         if text is None or wanted is None:
-            await on.do(made, Command(("install", "-m", "600", "-o", self.user, "-g", group, "--", ADMIN, path)))
+            await on.do(made, Command(("install", "-m", "600", "-o", name, "-g", group, "--", ADMIN, path)))
             return
         copy = f"{path}.before-shipway"
         if await on.read(FileState(copy)) is None:  # the first one is the user's own
             await on.do(Command(("cp", "-p", "--", path, copy)))
         own = await on.read(FileState(path))
-        await on.write(path, wanted.encode(), mode="600", owner=own.owner if own else f"{self.user}:{group}")
+        await on.write(path, wanted.encode(), mode="600", owner=own.owner if own else f"{name}:{group}")
