@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from kubernetes_asyncio import client
 
 from lab.containers import cluster_file, images_part
 from lab.containers.commands import LabError
@@ -14,6 +16,7 @@ from lab.containers.kubernetes import PROGRAMS, VARIABLE, Kubernetes, chosen
 from lab.containers.kubernetes_packages import kubernetes_debs
 from lab.containers.model import plan
 from lab.containers.places import ASSETS, MANIFESTS
+from tests.test_simulated_kube_support import place
 
 KUBEADM = """#!/bin/sh
 # Answers `kubeadm config images list` as 1.36.2 does.
@@ -122,3 +125,20 @@ def test_the_pod_network_reads_nodes_by_an_account_of_its_own() -> None:
     assert spec["serviceAccountName"] == kinds["ServiceAccount"]["metadata"]["name"]
     assert [volume["hostPath"]["path"] for volume in spec["volumes"]] == ["/etc/cni/net.d"]
     assert "kubelet.conf" not in (ASSETS / "images" / "lab-cni-agent").read_text()
+
+
+async def test_the_account_of_the_pod_network_may_list_nodes_where_a_kubelet_may_not(tmp_path: Path) -> None:
+    async with place(tmp_path, version="v1.36.2") as where:
+        for document in yaml.safe_load_all((MANIFESTS / "lab-cni.yaml").read_text()):
+            await where.apply(yaml.safe_dump(document))
+        asked: Any = {"spec": {"expirationSeconds": 3600, "audiences": None}}
+        core = client.CoreV1Api(where.admin)
+        token = (await core.create_namespaced_service_account_token("lab-cni", "kube-system", asked)).status.token
+        nobody = where.cluster.kubeconfig_for("x", ()).replace("client-", "unused-")
+        codes = [
+            (await where.call("GET", path, kubeconfig=nobody, Authorization=f"Bearer {token}"))[0]
+            for path in ("/api/v1/nodes", "/api/v1/pods", "/api/v1/namespaces/kube-system/secrets")
+        ]
+        assert codes == [200, 403, 403]
+        kubelet = where.cluster.kubelet_kubeconfig("cp1")
+        assert (await where.call("GET", "/api/v1/nodes", kubeconfig=kubelet))[0] == 403
