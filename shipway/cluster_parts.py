@@ -201,4 +201,9 @@ class Repair(Part):
         default=False,
         description="A drain may end pods whose emptyDir volumes are lost with them, as kubectl's option of that name.",
     )
+    restart_beside_pods: Flag = Field(
+        default=False,
+        description="Whether a bootstrap or a repair may restart containerd beside running pods that hold no GPU; pods "
+        "of the cluster's own parts and of DaemonSets do not count.",
+    )
     window: Window | None = Field(None, description="Only then more than files is repaired; none: at any time.")

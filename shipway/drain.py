@@ -154,7 +154,7 @@ async def drain(
             raise DeadlineExceeded(message, host=node, code="SHW-336", fix=fix)
         if work.waiting:
             await asyncio.sleep(EVERY_SECONDS)
-    if back := sorted(_title(pod) for pod in await _pods(kube, node) if _movable(pod)):
+    if back := sorted(_title(pod) for pod in await _pods(kube, node) if movable(pod)):
         told(f"pods that tolerate the cordon came to {node}, and are left there: {', '.join(back[:SHOWN])}")
     return sorted(_title(pod) for pod in leaving)
 
@@ -213,7 +213,8 @@ def _local(pod: Object) -> list[str]:
     return [str(volume.get("name", "")) for volume in volumes if "emptyDir" in volume]
 
 
-def _movable(pod: Object) -> bool:
+def movable(pod: Object) -> bool:
+    """Return whether a drain would move a pod: it runs, and no file of its host and no DaemonSet keeps it there."""
     static = MIRROR in (pod["metadata"].get("annotations") or {})
     return not (static or _over(pod) or _controller(pod).get("kind") == "DaemonSet")
 

@@ -105,6 +105,7 @@ class Run:
         self.proof: Proof | None = None
         self.report: Report | None = None
         self.busy: dict[str, str] = {}
+        self.podded: dict[str, str] = {}  # hosts with running pods beside which containerd may not be restarted
         self.findings: dict[str, list[Finding]] = {}
         self.cluster_findings: list[Finding] = []
         self.across: list[Finding] = []

@@ -16,7 +16,7 @@ from shipway.step import Impact, Step
 from shipway.window import next_opening, open_now
 from tasks.context import CLUSTER, Run
 from tasks.findings import Finding
-from tasks.workloads import find_busy
+from tasks.workloads import beside_pods, find_busy
 
 UNLISTED = "it was not in what was approved: it drifted, or changed, while the approval was awaited"
 
@@ -36,7 +36,13 @@ class Permission:
 
     def drains(self, run: Run, finding: Finding) -> bool:
         """Say whether the finding is repaired on a drained host: it disturbs workloads, and that was allowed."""
-        return self.now is Impact.WORKLOADS and finding.host != CLUSTER and finding.level > self.of(run, finding.host)
+        if self.now is not Impact.WORKLOADS or finding.host == CLUSTER:
+            return False
+        return finding.level > self.of(run, finding.host) or bool(_podded(run, finding))
+
+
+def _podded(run: Run, finding: Finding) -> str:
+    return beside_pods(run, finding.host, finding.step, finding.level)
 
 
 def permission(run: Run, asked: Impact, now: datetime) -> Permission:
@@ -62,10 +68,10 @@ async def permission_on(run: Run, host: str) -> Permission:
     return allowed
 
 
-def permit_of(run: Run, host: str, *, beside_pods: bool = False) -> Permit:
+def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
     """Return what each step on a host (or on a node through the API) is asked right before it is applied.
 
-    A step that may not be applied any more is kept in the run with the reason. With `beside_pods` running GPU pods are
+    A step that may not be applied any more is kept in the run with the reason. With `drained` running pods are
     no reason: the API disturbs none, and those that are on a drained host again tolerate what its cordon announced.
     """
 
@@ -75,10 +81,13 @@ def permit_of(run: Run, host: str, *, beside_pods: bool = False) -> Permit:
             return Impact.NOTHING
         if step.impact <= Impact.FILES:
             return Impact.FILES
-        allowed = permission_now(run) if beside_pods else await permission_on(run, host)
-        limit = allowed.now if beside_pods else allowed.of(run, host)
+        allowed = permission_now(run) if drained else await permission_on(run, host)
+        limit = allowed.now if drained else allowed.of(run, host)
+        podded = "" if drained else beside_pods(run, host, step.name, step.impact)
+        if podded:
+            limit = min(limit, Impact.FILES)
         if step.impact > limit:
-            run.withheld[key] = allowed.why or run.busy.get(host, "")
+            run.withheld[key] = allowed.why or run.busy.get(host, "") or podded
         return limit
 
     return permit
@@ -99,7 +108,8 @@ def repairable(run: Run, allowed: Permission, finding: Finding, most: Impact) ->
     """Say whether this pass repairs the finding; `most` is the highest impact its part may ever have."""
     if finding.level is Impact.NOTHING or finding.level > most or finding.key in run.withheld:
         return False
-    return finding.level <= allowed.of(run, finding.host) or allowed.drains(run, finding)
+    undrained = finding.level <= allowed.of(run, finding.host) and not _podded(run, finding)
+    return undrained or allowed.drains(run, finding)
 
 
 def judged(run: Run, allowed: Permission, findings: Iterable[Finding], path: str) -> list[Finding]:
@@ -114,11 +124,12 @@ def _judged(run: Run, allowed: Permission, finding: Finding, path: str) -> Findi
     if finding.level is Impact.NOTHING:
         return finding
     named = "" if finding.host == CLUSTER else f" --host {finding.host}"
-    level = finding.level if finding.host not in run.busy else Impact.WORKLOADS
+    level = finding.level if finding.host not in run.busy and not _podded(run, finding) else Impact.WORKLOADS
     command = f"python -m flows.drift_repair {path} --repair {level.name.lower()}{named}"
     if finding.level > allowed.asked:
         return finding.became("reported", f"repairs of {finding.impact} are not allowed", command)
     why = allowed.why if finding.level > allowed.now else run.withheld.get(finding.key, "")
     if finding.host in run.busy and finding.level > allowed.of(run, finding.host):
         why = why or run.busy[finding.host]
+    why = why or _podded(run, finding)
     return finding.became("held back", why, command) if why else finding

@@ -101,7 +101,7 @@ def _steps(run: Run, host: str) -> list[str]:
 
 async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained: bool = False) -> list[StepResult]:
     """Converge the parts in which something drifted, each as far as its own limit and the permit of the moment go."""
-    permit = permit_of(run, host, beside_pods=drained)
+    permit = permit_of(run, host, drained=drained)
     session, drifted = run.session(host), {finding.stage for finding in run.findings.get(host, ())}
     results: list[StepResult] = []
     for part in parts_of(run, host):
@@ -181,5 +181,5 @@ async def _by_api(run: Run, stage: str, part: Part[Kube], kube: Kube) -> list[St
     kube.forget()
     limit = min(Impact.SERVICE, run.allow, part.most)
     return await converge(
-        part.steps, kube, limit, heard(run, stage, part.host), permit_of(run, part.host, beside_pods=True)
+        part.steps, kube, limit, heard(run, stage, part.host), permit_of(run, part.host, drained=True)
     )

@@ -155,6 +155,7 @@ def _gpus(run: Run) -> dict[str, Any]:
 def _limits(run: Run) -> list[str]:
     """Tell of hosts on which nothing was changed that could disturb GPU workloads, what waits there, and idle cards."""
     busy = [f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.busy.items()]
+    busy += [f"{host}: containerd is not restarted: {why}" for host, why in run.podded.items() if host not in run.busy]
     idle = [host for host in run.hosts if run.cards(host) and not run.provable(host)]
     how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
     notices = [f"{name}: {text}" for name, survey in run.surveys.items() for text in survey.notices]

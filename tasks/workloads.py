@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 from shipway.bare_lock import claim_left, claimed
 from shipway.cluster_lease import held, holder
 from shipway.converge import Permit
+from shipway.drain import movable
 from shipway.errors import Refused, ShipwayError
 from shipway.gpu_proof_evidence import taken_by_others
+from shipway.kube import Kube
 from shipway.retry import patiently
 from shipway.step import Impact, Step
+from shipway.steps.services import ServiceRuns
 from tasks.context import CLUSTER, Run
 
+BESIDE = "{count} pods run there, and repair.restart_beside_pods is not set"
+# What Shipway itself brings, and Kubernetes: their pods are parts of the cluster, not what runs on it.
+OWN_NAMESPACES = frozenset(
+    {
+        *("kube-system", "tigera-operator", "calico-system", "calico-apiserver", "kubernetes-dashboard"),
+        *("shipway-verify"),
+    }
+)
 ASK_SECONDS = 20.0  # an API server that restarts beside a repair is asked again for so long
 
 
@@ -26,16 +38,41 @@ async def find_busy(run: Run, only: str = "") -> None:
     joined = [name for name, survey in run.surveys.items() if survey.joined and only in ("", name)]
     if not joined or run.allow is Impact.NOTHING:
         return
-    busy = {}
+    busy, podded = {}, {}
     try:
         kube = await run.kube()
         kube.forget()
         held = await patiently(lambda: taken_by_others(kube, dict.fromkeys(joined, 1), node=only), seconds=ASK_SECONDS)
         busy = {name: f"{count} GPUs held by running pods" for name, count in held.items() if count}
+        if not run.cluster.repair.restart_beside_pods:
+            podded = {name: BESIDE.format(count=len(pods)) for name, pods in (await _pods(kube, joined, only)).items()}
     except ShipwayError as error:
         why = f"the API cannot tell which pods run ({error.message})"
         busy = {name: why for name in joined if name != run.control.name}
     run.busy = {**{name: why for name, why in run.busy.items() if name not in joined}, **busy}
+    run.podded = {**{name: why for name, why in run.podded.items() if name not in joined}, **podded}
+
+
+async def _pods(kube: Kube, joined: Collection[str], only: str) -> dict[str, list[str]]:
+    """Return by node the running pods of users: no part of the cluster itself, and nothing that a drain would leave."""
+    found: dict[str, list[str]] = {}
+    for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={only}" if only else ""):  # known by now
+        node, meta = (pod.get("spec") or {}).get("nodeName", ""), pod["metadata"]
+        if node in joined and meta.get("namespace") not in OWN_NAMESPACES and movable(pod):
+            found.setdefault(node, []).append(str(meta.get("name")))
+    return found
+
+
+def restarts_containerd(step: str, impact: Impact) -> bool:
+    """Tell by a step's sentence whether applying it restarts containerd; starting one that stands still does not."""
+    return impact is Impact.SERVICE and "containerd" in step and step != ServiceRuns("containerd").name
+
+
+def beside_pods(run: Run, host: str, step: str, impact: Impact) -> str:
+    """Return why a step is not applied beside running pods; "" where nothing keeps from it."""
+    if host in run.cluster.repair.disturb or not restarts_containerd(step, impact):
+        return ""
+    return run.podded.get(host, "")
 
 
 def undisturbed(run: Run, host: str) -> Permit:
@@ -47,7 +84,11 @@ def undisturbed(run: Run, host: str) -> Permit:
     async def permit(step: Step[Any]) -> Impact:
         if step.impact > Impact.FILES:
             await find_busy(run, host)
-        return run.allowed(host)
+        return (
+            min(run.allowed(host), Impact.FILES)
+            if beside_pods(run, host, step.name, step.impact)
+            else run.allowed(host)
+        )
 
     return permit
 

@@ -59,11 +59,11 @@ class Scene:
 
         self._through(change)
 
-    def gpu_pod(self, host: str) -> None:
-        """Start a pod that holds a GPU of a host, and wait until it runs."""
+    def gpu_pod(self, host: str, gpus: int = 1) -> None:
+        """Start a pod that holds GPUs of a host (or none), and wait until it runs."""
 
         async def start(kube: Kube) -> None:
-            limits = {"resources": {"limits": {CARD: "1"}}}
+            limits = {"resources": {"limits": {CARD: str(gpus)}}} if gpus else {}
             spec = {"containers": [{"name": "c", "image": "registry.example/train:1", **limits}], "nodeName": host}
             meta = {"name": "training", "namespace": "default"}
             await kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})

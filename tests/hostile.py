@@ -112,6 +112,7 @@ WHOLE: dict[str, Any] = {
         "hosts_at_once": 1,
         "delete_emptydir_data": False,
         "disturb": ["te2"],
+        "restart_beside_pods": False,
         "window": {"cron": "0 2 * * 6", "minutes": 120},
     },
     "proxy": {

@@ -237,6 +237,22 @@ def test_gpu_pods_that_start_while_an_approval_is_awaited_are_not_disturbed(scen
     assert scene.passed("service").outcome == "ok"
 
 
+def test_containerd_is_not_restarted_beside_pods_without_a_gpu_unless_the_file_says_so(scene: Scene) -> None:
+    scene.gpu_pod("te2", gpus=0)
+    wrong = {"old": "SystemdCgroup = true", "new": "SystemdCgroup = false"}
+    scene.drift("te2", "edit", path="/etc/containerd/config.toml", **wrong)
+    scene.drift("te2", "disable", unit="kubelet.service")
+    ends = {f.step: (f.action, f.why, f.command) for f in scene.passed("service").findings}
+    held = [end for step, end in ends.items() if "containerd" in step or "runtime" in step]
+    assert held
+    assert {action for action, _, _ in held} == {"held back"}
+    assert all("restart_beside_pods" in why for _, why, _ in held)
+    assert all(command.endswith("--repair workloads --host te2") for _, _, command in held)
+    assert ends["kubelet is enabled"][0] == "repaired", "only what restarts containerd is held back"
+    scene.no_gpu_pod()
+    assert scene.passed("service").outcome == "ok"
+
+
 def test_no_answer_is_a_no(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approval, "APPROVAL_SECONDS", 3)
     scene.drift("te2", "unhold", package="kubelet")

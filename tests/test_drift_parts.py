@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -10,14 +12,18 @@ from flows import drift_passes
 from flows.drift_passes import Breaker
 from shipway.cluster import Cluster
 from shipway.errors import PostconditionFailed
+from shipway.kube import Kube
+from shipway.kube_reads import Reads
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.health import expires
+from shipway.survey import Survey
 from tasks.context import Run
 from tasks.drift_artifacts import drift_markdown, trend_markdown
 from tasks.drift_permission import Permission, judged, repairable
 from tasks.drift_repair import became
 from tasks.drift_report import drift_report, findings_of
 from tasks.findings import Finding, distinct, left
+from tasks.workloads import BESIDE, find_busy
 from tests.kube_place import cluster_of
 
 
@@ -60,6 +66,82 @@ def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbe
     free = run_of(repair={"disturb": ["te2"]})
     free.busy = run.busy
     assert repairable(free, allowed, finding(), Impact.WORKLOADS)
+
+
+RESTART = "containerd runs its current configuration"
+
+
+@pytest.mark.parametrize(
+    ("step", "impact", "sections", "held"),
+    [
+        (RESTART, "SERVICE", {}, True),
+        (RESTART, "SERVICE", {"repair": {"disturb": ["te2"]}}, False),
+        ("swap is off", "SERVICE", {}, False),
+        ("containerd is active and enabled", "SERVICE", {}, False),
+        ("crictl finds containerd", "FILES", {}, False),
+    ],
+)
+async def test_beside_pods_without_a_gpu_only_a_restart_of_containerd_is_held_back(
+    step: str, impact: str, sections: dict[str, object], *, held: bool
+) -> None:
+    run = run_of(**sections)
+    run.podded = {"te2": "3 pods run there"}
+    one, allowed = finding(step=step, impact=impact), Permission(Impact.SERVICE, Impact.SERVICE)
+    assert repairable(run, allowed, one, Impact.WORKLOADS) is not held
+    assert repairable(run, allowed, finding("te3", step, impact), Impact.WORKLOADS)
+    (told,) = judged(run, allowed, [one], "te.yaml")
+    assert told.action == ("held back" if held else "reported")
+    drained = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
+    assert drained.drains(run, one) is held
+
+
+class Pods(Reads):
+    """An API that has these pods."""
+
+    def __init__(self, *pods: dict[str, Any]) -> None:
+        super().__init__()
+        self.pods = pods
+
+    async def list_(self, *_: str, **__: str) -> list[dict[str, Any]]:
+        """Give them."""
+        return list(self.pods)
+
+
+def pod(namespace: str = "default", phase: str = "Running", node: str = "te2", **meta: object) -> dict[str, Any]:
+    metadata = {"name": "p", "namespace": namespace, **meta}
+    return {"metadata": metadata, "spec": {"nodeName": node}, "status": {"phase": phase}}
+
+
+DAEMON = [{"kind": "DaemonSet", "name": "d", "controller": True}]
+
+
+@pytest.mark.parametrize(
+    ("one", "counts"),
+    [
+        (pod(), True),
+        (pod(ownerReferences=[{"kind": "ReplicaSet", "name": "r", "controller": True}]), True),
+        (pod(phase="Pending"), True),
+        (pod(phase="Succeeded"), False),
+        (pod(ownerReferences=DAEMON), False),
+        (pod(annotations={"kubernetes.io/config.mirror": "x"}), False),
+        (pod("kube-system"), False),
+        (pod(node="elsewhere"), False),
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_which_pods_keep_containerd_from_a_restart(
+    monkeypatch: pytest.MonkeyPatch, one: dict[str, Any], *, counts: bool, allowed: bool
+) -> None:
+    run = run_of(repair={"restart_beside_pods": allowed})
+    run.allow = Impact.SERVICE
+    run.surveys = {"te2": cast("Survey", SimpleNamespace(joined=True))}
+
+    async def kube() -> Kube:
+        return cast("Kube", Pods(one))
+
+    monkeypatch.setattr(run, "kube", kube)
+    await find_busy(run, "te2")
+    assert (run.podded, run.busy) == ({"te2": BESIDE.format(count=1)} if counts and not allowed else {}, {})
 
 
 def test_workloads_allowed_a_busy_host_is_drained_for_a_service() -> None:
