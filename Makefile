@@ -67,7 +67,7 @@ test-faults: $(READY)  ## Every exchange interrupted, controllers killed, hosts 
 	$(RUN) -m pytest -q -m faults -n 2 tests/faults
 
 test-ui: $(READY)  ## The compose layout on PostgreSQL and Redis, used with a real browser (ten minutes)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/server -r deployments/requirements-server.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade --target $(VENV)/server -r deployments/requirements-server.txt
 	$(RUN) -m pytest -s -v -m ui tests/ui
 
 test-lab-long: lab-bundle  ## All of test-lab, the slow cases and 100 passes with random drift as well (an hour)

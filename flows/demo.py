@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import select
 import shutil
@@ -16,7 +17,8 @@ from typing import Self
 
 from shipway.errors import Refused
 
-COMMAND = (sys.executable, "-m", "lab.simulated")
+MODULE = "lab"
+COMMAND = (sys.executable, "-m", f"{MODULE}.simulated")
 READY = "SIMULATED lab ready: "
 START_SECONDS = 60.0
 
@@ -26,11 +28,15 @@ class Demo:
 
     def __init__(self, *, keep: bool = False) -> None:
         self.keep = keep
-        self.folder = Path(tempfile.mkdtemp(prefix="shipway-simulated-"))
+        self.folder = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start it, without waiting."""
+        """Start it, without waiting. Raises Refused in an installed Shipway, which has none."""
+        if importlib.util.find_spec(MODULE) is None:
+            fix = "Name a cluster file of real machines, or run `make bootstrap` in the project's folder."
+            raise Refused("no SIMULATED lab belongs to an installed Shipway", code="SHW-105", fix=fix)
+        self.folder = Path(tempfile.mkdtemp(prefix="shipway-simulated-"))
         words = [*COMMAND, "--state", str(self.folder), *(["--keep"] if self.keep else ["--with-parent"])]
         root = str(Path(__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))

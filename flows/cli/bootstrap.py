@@ -46,8 +46,8 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         raise Refused("--keep is for the SIMULATED lab; a cluster of your own is never taken down")
     with ExitStack() as stack:
         ticker = stack.enter_context(Ticker("starting Prefect's API", quiet=asked.quiet))
-        api = stack.enter_context(LocalApi())
         demo = None if asked.cluster_file else stack.enter_context(Demo(keep=asked.keep))
+        api = stack.enter_context(LocalApi())
         ticker.text = "starting Prefect's API" if api.own else f"Prefect's API: {api.url}"
         from flows.flight import history  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
         from flows.summary import say  # noqa: PLC0415
