@@ -180,7 +180,9 @@ def test_the_image_copies_what_is_there_and_its_versions_are_the_locks() -> None
     for words in copied:
         for source in words[1:-1]:
             assert (FOLDER.parent / source).exists(), source
-    assert any("--require-hashes -r /build/requirements.lock" in line for line in lines)
+    assert "--require-hashes \\\n      -r /build/requirements.lock -r /build/requirements-server.txt" in "\n".join(
+        lines
+    )
     assert any(line.startswith("USER shipway") for line in lines)
 
 

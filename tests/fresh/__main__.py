@@ -114,6 +114,8 @@ def system(suite: str) -> Iterator[Path]:
             shutil.copyfile(Path("/etc") / name, place / "etc" / name)
         with (place / "etc" / "passwd").open("a", encoding="utf-8") as passwd:
             passwd.write(f"user:x:{USER}:{USER}::/home/user:/bin/sh\n")
+        with (place / "etc" / "group").open("a", encoding="utf-8") as group:
+            group.write(f"user:x:{USER}:\n")
         pip_settings(place)
         home = place / "home" / "user"
         home.mkdir()

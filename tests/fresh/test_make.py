@@ -75,6 +75,7 @@ def test_setting_up_says_at_once_what_it_does_and_leaves_an_environment_that_is_
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(f"Setting up {folder} for Python {set_up.VERSION}")
+        process.stdout.read()  # to its end
     assert process.returncode == 0
     assert (folder / f".ready-{set_up.VERSION}").exists()
     assert set_up.fits(folder / "bin" / "python")
