@@ -19,7 +19,7 @@ from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
-from shipway.facts.packages import Package
+from shipway.facts.packages import Installed, Package
 from shipway.facts.services import UnitState
 from shipway.kube_access import parse_admin_conf
 from shipway.kube_errors import refusal, status_of
@@ -46,6 +46,7 @@ FACTS: tuple[Fact[Any], ...] = (
     Listing("/etc"),
     Sysctl("net.ipv4.ip_forward"),
     Package("kubelet"),
+    Installed(),
     UnitState("kubelet.service"),
 )
 PARSERS: dict[str, Callable[[str], object]] = {
