@@ -26,8 +26,8 @@ START_SECONDS = 60.0
 class Demo:
     """A simulated lab for one run; it ends with the run, or (`keep`) lives on until it is told to end."""
 
-    def __init__(self, *, keep: bool = False) -> None:
-        self.keep = keep
+    def __init__(self, *, keep: bool = False, profile: str = "seed") -> None:
+        self.keep, self.profile = keep, profile
         self.folder = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,7 +37,8 @@ class Demo:
             fix = "Name a cluster file of real machines, or run `make bootstrap` in the project's folder."
             raise Refused("no SIMULATED lab belongs to an installed Shipway", code="SHW-105", fix=fix)
         self.folder = Path(tempfile.mkdtemp(prefix="shipway-simulated-"))
-        words = [*COMMAND, "--state", str(self.folder), *(["--keep"] if self.keep else ["--with-parent"])]
+        words = [*COMMAND, "--state", str(self.folder), "--profile", self.profile]
+        words.append("--keep" if self.keep else "--with-parent")
         root = str(Path(__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         environment = {**os.environ, "PYTHONPATH": paths}

@@ -62,14 +62,15 @@ CALICO_TESTED: dict[Minor, tuple[Minor, Minor]] = {
 CALICO_OLDEST_MAINTAINED: Minor = (3, 31)
 # From 3.30 on the operator's CRDs are a file of their own, applied first (tigera/docs#1834).
 CALICO_SEPARATE_CRDS: Minor = (3, 30)
-# containerd RELEASES.md; 2.1 and 2.2 are marked tentative there.
+# containerd RELEASES.md, read at its commit of 2026-08-22; what 1.7 and 2.0 get beyond is for one vendor's use.
 CONTAINERD_END: dict[Minor, date] = {
     (1, 5): date(2023, 2, 28),
-    (1, 6): date(2025, 7, 23),
+    (1, 6): date(2025, 8, 23),
     (1, 7): date(2026, 3, 10),
     (2, 0): date(2025, 11, 7),
-    (2, 1): date(2026, 5, 5),
+    (2, 1): date(2026, 7, 3),
     (2, 2): date(2026, 11, 6),
+    (2, 3): date(2028, 4, 30),
 }
 # containerd RELEASES.md, "Kubernetes Support": the lowest patch of each containerd minor recommended for a Kubernetes.
 CONTAINERD_FOR: dict[Minor, dict[Minor, int]] = {
@@ -77,6 +78,8 @@ CONTAINERD_FOR: dict[Minor, dict[Minor, int]] = {
     (1, 31): {(1, 6): 34, (1, 7): 20},
     (1, 32): {(1, 6): 36, (1, 7): 24, (2, 0): 1},
     (1, 33): {(1, 6): 36, (1, 7): 24, (2, 0): 4},
+    (1, 34): {(1, 6): 39, (1, 7): 28, (2, 0): 6, (2, 1): 3},
+    (1, 35): {(1, 7): 28, (2, 1): 5},
 }
 # The kubelet speaks CRI v1 since 1.23 and nothing else since 1.26; containerd has v1 from 1.6 on, only that in 2.x
 # (containerd RELEASES.md, "Kubernetes Support").
