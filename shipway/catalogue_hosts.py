@@ -309,6 +309,16 @@ ENTRIES: tuple[Known, ...] = (
         retryable=False,
     ),
     Known(
+        "SHW-354",
+        "a script turns swap on again",
+        r"(?P<file>/(?:etc|var/spool/cron)/[A-Za-z0-9._/-]+|[A-Za-z0-9:_.@-]+\.service)(?::\d+)? calls swapon",
+        "FILE turns swap on after a restart, and the kubelet does not start with it.",
+        "On the host: take the line out of FILE (a service: `sudo systemctl edit --full FILE`), then run again; "
+        "it is a person's, and is never edited here.",
+        retryable=False,
+        traps=(9,),
+    ),
+    Known(
         "SHW-417",
         "swap cannot be turned off",
         r"swapoff: .{0,80}(?:Cannot allocate memory|swapoff failed)",

@@ -10,8 +10,8 @@ ENTRIES: tuple[Known, ...] = (
         "the control plane was already initialised",
         r"\[ERROR FileAvailable--etc-kubernetes-manifests-",
         "kubeadm init has run on this host before, whole or in part.",
-        "See `kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes` there. Only if nothing is lost with its etcd "
-        "data: `sudo kubeadm reset -f`, then run again.",
+        "See whose it is: `sudo kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes`, what runs: `sudo ctr -n "
+        "k8s.io tasks ls`. A control plane that runs belongs into the file as it is (`roles: [control_plane]`).",
         retryable=False,
         traps=(34,),
     ),
@@ -20,8 +20,8 @@ ENTRIES: tuple[Known, ...] = (
         "the host is already part of a cluster",
         r"\[ERROR FileAvailable--etc-kubernetes-(?:kubelet\.conf|bootstrap-kubelet\.conf|pki-ca\.crt)\]",
         "The host has joined a cluster before: this one, or another.",
-        "Look whose: `grep server: /etc/kubernetes/kubelet.conf`. If it may leave it: `sudo kubeadm reset "
-        "-f`, run again.",
+        "Look whose: `sudo grep server: /etc/kubernetes/kubelet.conf`, and what runs: `sudo ctr -n k8s.io tasks ls`. "
+        "To take it out of that cluster, drain it and delete its node there first.",
         retryable=False,
         traps=(34, 40),
     ),

@@ -12,6 +12,7 @@ from shipway.cluster_types import (
     Address,
     Count,
     FilePath,
+    Flag,
     LabelKey,
     LabelValue,
     Name,
@@ -91,6 +92,11 @@ class HostSpec(Part):
     )
     gpus: Annotated[Count, Field(ge=0, le=MOST_CARDS)] | Literal["auto"] = Field(
         "auto", description="Cards this host must have; `auto` takes what PCI shows."
+    )
+    not_cloned: Flag = Field(
+        default=False,
+        description="This is a machine of its own although it shows another host's product_uuid (its maker set one for "
+        "all); machine-id and MAC are compared all the same.",
     )
     ssh: HostSsh = Field(HostSsh(), description="What differs from the cluster's `ssh` section.")
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, description="Node labels.")

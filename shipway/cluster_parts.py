@@ -16,6 +16,7 @@ from shipway.cluster_types import (
     FilePath,
     Flag,
     ImageRef,
+    ImageRepository,
     Name,
     Package,
     Part,
@@ -64,7 +65,7 @@ class Kubernetes(Part):
         None, description="host[:port] every node reaches the API by; default: the first control plane's address."
     )
     api_port: Port = Field(6443, description="Port the API server listens on.")
-    image_repository: ImageRef | None = Field(None, description="Registry for the control plane's images.")
+    image_repository: ImageRepository | None = Field(None, description="Registry for the control plane's images.")
     allow_cgroup_v1: Flag = Field(
         default=False,
         description="Run Kubernetes 1.35 and later on cgroup v1 all the same: sets failCgroupV1: false for the kubelet "
@@ -137,7 +138,7 @@ class DevicePlugin(Part):
     """NVIDIA's Kubernetes device plugin."""
 
     version: Version = Field(description="Version, also the image's tag.")
-    image: ImageRef = Field("nvcr.io/nvidia/k8s-device-plugin", description="Image without its tag.")
+    image: ImageRepository = Field("nvcr.io/nvidia/k8s-device-plugin", description="Image without its tag.")
 
 
 class Dashboard(Part):

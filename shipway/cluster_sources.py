@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from shipway.cluster_types import (
+    DOCKER,
+    DOCKER_ALIASES,
     Component,
     FilePath,
     Fingerprint,
     ManifestName,
+    MirrorUrl,
     NoProxies,
     Part,
     ProxyUrl,
@@ -110,6 +114,15 @@ class Proxy(Part):
         return self.https or self.http
 
 
+class RegistryAccess(Part):
+    """How hosts get into one registry or mirror, named by its host and port."""
+
+    ca: FilePath | None = Field(None, description="Local file with the CA that signed its certificate (PEM).")
+    credentials: SecretPlace | None = Field(
+        None, description="File of mode 0600 with `USER:PASSWORD` for it, or `block:NAME` of a Secret block."
+    )
+
+
 class Sources(Part):
     """Where everything comes from; a site without internet names its mirrors here."""
 
@@ -117,9 +130,35 @@ class Sources(Part):
         description="Repositories of containerd (`docker`), the NVIDIA toolkit and Kubernetes."
     )
     base_apt: AptRepository | None = Field(None, description="Replaces the hosts' own apt sources for base packages.")
-    registry_mirrors: dict[Registry, Url] = Field(
-        default_factory=dict, description="Registry host -> URL of its mirror."
+    registry_mirrors: dict[Registry, MirrorUrl] = Field(
+        default_factory=dict,
+        description="Registry host -> URL of its mirror; one with a path has /v2 in it: https://HARBOR/v2/PROJECT.",
+    )
+    registries: dict[Registry, RegistryAccess] = Field(
+        default_factory=dict, description="CA and credentials, by host[:port] of a registry or mirror."
     )
     manifests: dict[ManifestName, Manifest] = Field(
         default_factory=dict, description="tigera_operator, operator_crds (Calico from 3.30 on) and dashboard."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, data: Any) -> Any:
+        """Refuse one registry under two of its names: which of them holds would be chance."""
+        for key in ("registry_mirrors", "registries"):
+            named = data.get(key) if isinstance(data, Mapping) else None
+            docker = [name for name in named if name in (DOCKER, *DOCKER_ALIASES)] if isinstance(named, Mapping) else []
+            if len(docker) > 1:
+                message = f"{key} names one registry {len(docker)} times: {', '.join(docker)} are all {DOCKER}"
+                raise ValueError(message)
+        return data
+
+    @model_validator(mode="after")
+    def _hub(self) -> Sources:
+        access = self.registries.get(DOCKER)
+        if access and access.credentials:
+            raise ValueError(
+                "registries.docker.io.credentials: Docker Hub takes tokens alone, which hosts cannot be given once for "
+                "all; name a mirror that logs in there, or use imagePullSecrets"
+            )
+        return self

@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 
 from shipway.errors import Refused
+from shipway.foreign_yaml import Loader, has_leading_zero
 
 LARGEST = 1024 * 1024  # bytes; a thousand hosts with labels take a tenth of it
 DEEPEST = 40  # levels; the model has six, kubelet's configuration a few more
 MOST_VALUES = 200_000  # aliases may stand for many values: a few lines could ask for billions
 CODE = "SHW-120"
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 SYNTAX = "Correct that place in the cluster file (an editor with YAML support shows it), then run again."
-# What YAML takes for more than text by its look.
-LOOKS_LIKE = {f"tag:yaml.org,2002:{name}": said for name, said in (("timestamp", "date"), ("int", "number"))}
 # YAML's own words, and plainer ones.
 PLAINER = {
     "found another document": "a second document begins here (---): a cluster file is one",
@@ -28,8 +28,6 @@ PLAINER = {
 }
 PathPart = str | int
 Path = tuple[PathPart, ...]
-# libyaml reads a thousand hosts in milliseconds; without it PyYAML's own reader takes seconds.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def source(text: str, where: str) -> Source:
 def _read(text: str, where: str) -> tuple[Any, dict[Path, int], list[tuple[Path, int]]]:
     """Give the data, the lines and the keys that stand twice."""
     _limit_depth(text, where)
-    loader = _Loader(text)
+    loader = Loader(text)
     try:
         node = loader.get_single_node()
         lines: dict[Path, int] = {}
@@ -85,7 +83,7 @@ def _read(text: str, where: str) -> tuple[Any, dict[Path, int], list[tuple[Path,
             if again:
                 twice.append((path, line))
             lines.setdefault(path, line)
-        _readable(loader, node)
+        _plain_numbers(node)
         return loader.construct_document(node), lines, twice
     finally:
         loader.dispose()
@@ -94,7 +92,7 @@ def _read(text: str, where: str) -> tuple[Any, dict[Path, int], list[tuple[Path,
 def _limit_depth(text: str, where: str) -> None:
     """Count levels before anything is built from them: building recurses, and C code would crash on 100,000."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=Loader):
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             depth += 1
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
@@ -128,9 +126,9 @@ def _walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int, bool]]:
             yield from _walk(item, (*path, index))
 
 
-def _readable(loader: Any, node: yaml.Node) -> None:
-    """Find the value that looks like a date or number and is none: the reader itself would not say where it stands."""
-    found: list[yaml.Node] = [node]
+def _plain_numbers(root: yaml.Node) -> None:
+    """Refuse a number with a zero in front: `port: 022` is 18 to every reader of YAML, and 22 to whoever wrote it."""
+    found: list[yaml.Node] = [root]
     seen: set[int] = set()
     while found:
         one = found.pop()
@@ -141,13 +139,10 @@ def _readable(loader: Any, node: yaml.Node) -> None:
             found += [part for pair in one.value for part in pair]
         elif isinstance(one, yaml.SequenceNode):
             found += one.value
-        elif one.tag in LOOKS_LIKE:
-            try:
-                loader.construct_object(one)
-            except ValueError as error:
-                kind = LOOKS_LIKE[one.tag]
-                message = f"{str(one.value)[:40]!a} looks like a {kind}, but cannot be one: put it in quotes"
-                raise yaml.MarkedYAMLError(problem=message, problem_mark=one.start_mark) from error
+        elif isinstance(one, yaml.ScalarNode) and one.tag in NUMBERS and not one.style and has_leading_zero(one.value):
+            said, plain = one.value[:40], one.value.lstrip("+-0_")[:40] or "0"
+            message = f"{said} has a zero in front, octal to YAML: write {plain}, or 0o{plain} where octal is meant"
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=one.start_mark)
 
 
 def _one_line(error: Exception, text: str) -> str:

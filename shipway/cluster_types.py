@@ -114,6 +114,62 @@ def _url(value: str) -> str:
     return value
 
 
+# One registry by several names: images are named by the first (distribution/reference has the others as legacy), and
+# containerd looks for its settings under that.
+DOCKER = "docker.io"
+DOCKER_ALIASES = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com")
+
+
+def _registry(value: str) -> str:
+    return DOCKER if value in DOCKER_ALIASES else value
+
+
+def _image(value: Any) -> Any:
+    """Tell what is no image reference in the words of what was probably meant; Docker's registry has one name."""
+    if not isinstance(value, str):
+        return value
+    value = value.strip()
+    if "://" in value:
+        raise ValueError("is no web address: write it without http:// or https://")
+    if "//" in value:
+        raise ValueError("has two slashes in a row")
+    name = value.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    name = f"{head}{slash}{last.partition(':')[0] if slash else last}"
+    if name != name.lower():
+        message = f"must be in lower case: {name.lower()}"
+        raise ValueError(message)
+    first, slash, rest = value.partition("/")
+    return f"{_registry(first)}/{rest}" if slash else value
+
+
+def _repository(value: Any) -> Any:
+    """Take an image's name, or the beginning of names, without tag and digest; a last slash goes."""
+    if not isinstance(value, str):
+        return value
+    value = _image(value.strip().rstrip("/"))
+    _, slash, last = value.rpartition("/")
+    if "@" in value or (slash and ":" in last):
+        raise ValueError("must have no tag and no digest: versions are keys of their own")
+    return value
+
+
+def _mirror(value: str) -> str:
+    """Refuse a path of which nobody can tell what is asked below it: /v2 stands before or behind it."""
+    parts = urlsplit(value)
+    if parts.query or parts.fragment:
+        raise ValueError("must end with its path")
+    segments = [part for part in parts.path.split("/") if part]
+    if segments and "v2" not in segments:
+        place, path = f"{parts.scheme}://{parts.netloc}", "/".join(segments)
+        message = (
+            f"has a path without /v2: write {place}/v2/{path} (Harbor's projects and alike) or {place}/{path}/v2 "
+            "(Artifactory's repositories and alike), whichever the mirror answers at"
+        )
+        raise ValueError(message)
+    return "/".join([f"{parts.scheme}://{parts.netloc}", *segments])
+
+
 def _proxy(value: str) -> str:
     """Refuse what programs would read in different ways: a proxy without port, with a path, with a password."""
     try:
@@ -218,10 +274,14 @@ UnixUser = Annotated[str, StringConstraints(pattern=_USER)]
 SecretBlock = Annotated[str, StringConstraints(pattern=_BLOCK, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 Fingerprint = Annotated[str, StringConstraints(pattern=_FINGERPRINT)]
-ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512)]
+ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512), BeforeValidator(_image)]
+ImageRepository = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512), BeforeValidator(_repository)]
+MirrorUrl = Annotated[
+    str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_url), AfterValidator(_mirror)
+]
 LabelKey = Annotated[str, StringConstraints(pattern=_LABEL_KEY)]
 LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE)]
-Registry = Annotated[str, StringConstraints(pattern=_REGISTRY, max_length=253)]
+Registry = Annotated[str, StringConstraints(pattern=_REGISTRY, max_length=253), AfterValidator(_registry)]
 Suite = Annotated[str, StringConstraints(pattern=_SUITE, max_length=128), AfterValidator(_template)]
 Component = Annotated[str, StringConstraints(pattern=_COMPONENT, max_length=64)]
 ManifestName = Annotated[str, StringConstraints(pattern=_MANIFEST_NAME, max_length=64)]

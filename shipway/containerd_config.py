@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import tomli_w
 
@@ -202,8 +203,39 @@ def root_of(dump: str) -> str:
     return str(parsed(dump).get("root") or "/var/lib/containerd")
 
 
-def hosts_toml(registry: str, mirror: str) -> str:
-    """Give certs.d/REGISTRY/hosts.toml: the mirror is asked first; the registry itself stays the fallback."""
-    server = "https://registry-1.docker.io" if registry == "docker.io" else f"https://{registry}"
-    table = {"server": server, "host": {mirror: {"capabilities": ["pull", "resolve"]}}}
-    return tomli_w.dumps(table)
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One way into a registry: its address, its CA's file on the host, and `USER:PASSWORD` in base64."""
+
+    url: str
+    ca: str = ""
+    basic: str = field(default="", repr=False)
+
+    def table(self) -> dict[str, Any]:
+        """Return its table of hosts.toml.
+
+        containerd adds /v2 to an address unless `override_path` says that the path is whole (containerd docs, hosts.md,
+        "override_path"): a mirror below a path would be asked for /v2/PROJECT/v2/IMAGE.
+        """
+        found: dict[str, Any] = {"capabilities": ["pull", "resolve"]}
+        if urlsplit(self.url).path.strip("/"):
+            found["override_path"] = True
+        if self.ca:
+            found["ca"] = self.ca
+        if self.basic:
+            found["header"] = {"authorization": f"Basic {self.basic}"}
+        return found
+
+
+def server_of(registry: str) -> str:
+    """Return where a registry itself answers; docker.io serves no images under its own name."""
+    return "https://registry-1.docker.io" if registry == "docker.io" else f"https://{registry}"
+
+
+def hosts_toml(registry: str, *doors: Door) -> str:
+    """Return certs.d/REGISTRY/hosts.toml: the doors are tried in order; the registry itself stays the fallback.
+
+    `_default` stands for every registry, so it has no server of its own to fall back to.
+    """
+    table: dict[str, Any] = {} if registry == "_default" else {"server": server_of(registry)}
+    return tomli_w.dumps({**table, "host": {door.url: door.table() for door in doors}})

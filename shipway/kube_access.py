@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from shipway.errors import Blocked, Refused
+from shipway.foreign_yaml import read_yaml
 from shipway.ownership.evidence import authorities
 
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
@@ -41,7 +40,7 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
     The message never holds any of its content: half of it is a private key. `host` is where the file was read.
     """
     try:
-        config = yaml.safe_load(text)
+        config = read_yaml(text)
         context = _named(config, "contexts", "context", config["current-context"])
         cluster = _named(config, "clusters", "cluster", context["cluster"])
         user = _named(config, "users", "user", context["user"])
@@ -54,7 +53,7 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
             key=_pem(user, "client-key-data"),
             token=str(user.get("token", "")),
         )
-    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, StopIteration, RecursionError):
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
         raise _unusable("it is not a complete kubeconfig", host) from None  # the cause would quote the file
     if server.scheme != "https" or not access.host or not access.ca:
         raise _unusable("it names no https server with its certificate authority", host)

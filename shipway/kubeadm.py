@@ -7,11 +7,10 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
 from shipway.compatibility import kubeadm_api
+from shipway.foreign_yaml import write_all
 from shipway.kube_values import merge
 
 VERSION_TAG = 0xA0  # [0], the only optional element before the public key
@@ -134,7 +133,7 @@ def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -
 
 def as_yaml(documents: list[dict[str, Any]]) -> str:
     """Give the documents as YAML text."""
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return write_all(documents)
 
 
 def ca_hash(pem: str) -> str:

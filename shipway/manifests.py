@@ -16,6 +16,7 @@ import yaml
 from shipway.cluster import Cluster
 from shipway.cluster_parts import Manifest
 from shipway.errors import Refused, Transient
+from shipway.foreign_yaml import read_all
 from shipway.kube_access import save_secret
 from shipway.kube_paths import Object
 
@@ -25,8 +26,6 @@ CONNECT_SECONDS = 15.0
 LARGEST = 16 * 1024 * 1024  # bytes; Calico's definitions, the largest we know, are 2 MB
 _HOLE = re.compile(r"\$\{([a-z_]+)\}")
 _ABSENT = object()
-# Both are safe loaders; the C one reads Calico's 3 MB ten times faster.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def render(template: str, **values: Any) -> list[Object]:
@@ -40,7 +39,7 @@ def render(template: str, **values: Any) -> list[Object]:
     unused = set(values) - set(_HOLE.findall(text))
     if unused:
         raise ValueError(f"{template} has no hole for {', '.join(sorted(unused))}")
-    return [_filled(document, values) for document in yaml.safe_load_all(text) if document]
+    return [_filled(document, values) for document in read_all(text) if document]
 
 
 def _filled(part: Any, values: dict[str, Any]) -> Any:
@@ -65,7 +64,7 @@ def parse(text: str, *, where: str) -> list[Object]:
     `status` and empty creation times, which generators leave in, are the server's and are dropped.
     """
     try:
-        documents = [document for document in yaml.load_all(text, _LOADER) if document is not None]
+        documents = [document for document in read_all(text) if document is not None]
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise Refused(f"manifest {where} is not YAML: {error}", code="SHW-110") from error
     objects: list[Object] = []

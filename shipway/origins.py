@@ -6,12 +6,13 @@ from urllib.parse import urlsplit
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import AptRepository, HostSpec
+from shipway.cluster_types import DOCKER, DOCKER_ALIASES
 from shipway.compatibility import CALICO_SEPARATE_CRDS, minor_of
 from shipway.kubeadm import image_repository
 from shipway.proxies import proxy_for
+from shipway.registries import api_root
 from shipway.steps.sources import Source
 
-DOCKER = "docker.io"
 DOCKER_DOOR = "registry-1.docker.io"  # docker.io itself serves no images
 OPERATOR = "quay.io"  # Calico's operator
 
@@ -26,12 +27,13 @@ def origins(cluster: Cluster, host: HostSpec) -> tuple[Source, ...]:
     apt += [sources.base_apt] if sources.base_apt else []
     asked = [_index(item, cluster.kubernetes.minor) for item in apt]
     asked += [_filled(item.key.url, cluster.kubernetes.minor) for item in apt if item.key.url]
-    images = [f"{url.rstrip('/')}/v2/" for url in sources.registry_mirrors.values()]
+    images = [api_root(str(url)) for url in sources.registry_mirrors.values()]
     images += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
     seen: dict[str, Source] = {}
     for url, by in (*((url, "apt") for url in asked), *((url, "containerd") for url in images)):
         way = (proxy_for(cluster, url) or "direct") if cluster.proxy.declared else by
-        seen.setdefault(f"{urlsplit(url).netloc} {way}", Source(url, way))
+        access = sources.registries.get(urlsplit(url).netloc)
+        seen.setdefault(f"{urlsplit(url).netloc} {way}", Source(url, way, own_ca=bool(access and access.ca)))
     return tuple(seen.values())
 
 
@@ -65,4 +67,5 @@ def _unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
 def registry_of(image: str) -> str:
     """Give the registry of an image reference; one without a registry is Docker's."""
     first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else DOCKER
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first if named and first not in DOCKER_ALIASES else DOCKER

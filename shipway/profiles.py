@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from shipway.errors import Refused
+from shipway.foreign_yaml import read_yaml
 
 DEFAULT_PROFILE = "current"
 FOLDER = Path(__file__).parent / "profile_data"
@@ -25,7 +24,7 @@ def profile_data(name: object) -> dict[str, Any]:
     if not isinstance(name, str) or name not in profile_names():
         message = f"profile: {str(name)[:60]!r} is not one of {', '.join(profile_names())}"
         raise Refused(message, code="SHW-121", fix="Name one of these profiles; docs/profiles.md says what each holds.")
-    data: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    data: dict[str, Any] = read_yaml((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return data
 
 

@@ -25,13 +25,15 @@ def _logins(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
 
 
 def _contents(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
-    """Give place and path of every apt key and manifest."""
+    """Return place and path of every apt key, authority and manifest."""
     sources, network = cluster.sources, cluster.network
     for title, repository in sources.apt.items():
         yield ("sources", "apt", title, "key", "path"), repository.key.path
     yield ("sources", "base_apt", "key", "path"), sources.base_apt.key.path if sources.base_apt else None
     for name, manifest in sources.manifests.items():
         yield ("sources", "manifests", name, "path"), manifest.path
+    for name, access in sources.registries.items():
+        yield ("sources", "registries", name, "ca"), access.ca
     for index, path in enumerate(network.manifests if network.provider == "manifests" else ()):
         yield ("network", "manifests", index), path
 
@@ -39,6 +41,8 @@ def _contents(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
 def _secrets(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
     """Return place and path of every file that holds a secret."""
     yield ("proxy", "credentials"), cluster.proxy.credentials
+    for name, access in cluster.sources.registries.items():
+        yield ("sources", "registries", name, "credentials"), access.credentials
 
 
 def secret_places(cluster: Cluster) -> list[str]:

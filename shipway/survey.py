@@ -17,6 +17,15 @@ from shipway.script import Output
 _DEVICES = ("find", "-L", "/sys/bus/pci/devices", "-mindepth", "2", "-maxdepth", "2", "-name")
 PCI = Says((*_DEVICES, "vendor", "-exec", "grep", "-l", "0x10de", "{}", "+"))
 PCI_CLASSES = Says((*_DEVICES, "class", "-exec", "grep", "-l", "^0x030[02]", "{}", "+"))
+# Each device that a driver holds is a link below it: /sys/bus/pci/drivers/nvidia/0000:41:00.0.
+PCI_BOUND = Says(("find", "/sys/bus/pci/drivers", "-mindepth", "2", "-maxdepth", "2", "-name", "*:*:*.*"))
+KERNEL_LOG = Says(("dmesg",))
+FOR_MACHINES = ("vfio-pci", "pci-stub", "xen-pciback")  # hold a device for a virtual machine
+# What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
+_STAMP = re.compile(r"^\[[^]\n]*\] ?", re.MULTILINE)
+_TOLD = re.compile(r"The NVIDIA [^\n]*(?:\n[^\n]*){0,3}")
+_UNSUPPORTED = re.compile(r"installed in this system is (?:supported through the NVIDIA \S+ Legacy|not supported by)")
+_ADDRESS = re.compile(r"NVIDIA GPU ([0-9a-f:.]+) ")
 DRIVER = Watched(("nvidia-smi", "-L"), seconds=30)
 HANGS = "nvidia-smi does not end: the driver hangs in the kernel"
 CLOCK = Says(("date", "+%s.%N"))
@@ -32,6 +41,11 @@ CONTAINER = FileText("/run/systemd/container")  # systemd writes into it what ki
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What was seen on a host; `skew` is its clock minus ours in seconds, `cards` what PCI shows.
+
+    `left_out` says of each GPU on PCI that is not among `cards` why: it is held for a virtual machine, or the driver
+    does not support it. `unbound` are the addresses of those that no driver holds for a reason that nobody told.
+
+    A `vouched` host is one whose entry says that it is no clone, whatever product_uuid its maker gave it.
 
     `product_uuid` is empty in a container, which shows the machine's; `macs` are of the interfaces with hardware and an
     IPv4 address that is not link-local; `notices` are what a preflight heard (shipway.notices);
@@ -50,12 +64,29 @@ class Survey:
     macs: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    left_out: tuple[str, ...] = ()
+    unbound: tuple[str, ...] = ()
+    vouched: bool = False
 
 
-def cards_of(vendors: str, classes: str) -> int:
-    """Give the number of NVIDIA display and 3D controllers from the two lists of files that matched."""
+def addresses_of(vendors: str, classes: str) -> tuple[str, ...]:
+    """Return the PCI addresses of NVIDIA's display and 3D controllers from the two lists of files that matched."""
     folders = {line.rsplit("/", 1)[0] for line in vendors.split()}
-    return len(folders & {line.rsplit("/", 1)[0] for line in classes.split()})
+    both = folders & {line.rsplit("/", 1)[0] for line in classes.split()}
+    return tuple(sorted(folder.rsplit("/", 1)[-1] for folder in both))
+
+
+def drivers_of(bound: str) -> dict[str, str]:
+    """Return the driver of each PCI address from the list of links below the drivers."""
+    pairs = (line.rsplit("/", 2)[-2:] for line in bound.split() if line.count("/") > 1)
+    return {address: driver for driver, address in pairs}
+
+
+def unsupported(log: str) -> tuple[bool, frozenset[str]]:
+    """Return whether the kernel's log tells of a GPU that the driver does not support, and the addresses it names."""
+    told = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _TOLD.finditer(_STAMP.sub("", log))]
+    found = [text for text in told if _UNSUPPORTED.search(text)]
+    return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
 
 
 def uuids(listed: str) -> list[str]:
@@ -84,6 +115,7 @@ async def survey(on: Host) -> Survey:
         (machine, product, clock),
         (addresses, macs, hardware, container),
         owned,
+        bound,
     ) = await asyncio.gather(
         on.read(PCI, PCI_CLASSES, DRIVER, TOOLKIT),
         on.read(
@@ -93,6 +125,7 @@ async def survey(on: Host) -> Survey:
         ),
         on.read(ADDRESSES, MACS, HARDWARE, CONTAINER),
         evidence(on),
+        on.read(PCI_BOUND),
     )
     now = time.time()
     try:
@@ -100,11 +133,13 @@ async def survey(on: Host) -> Survey:
         skew = 0.0 if abs(skew) <= (now - asked) / 2 else skew  # within what the round trip itself leaves open
     except ValueError:
         skew = 0.0
+    shown = len(uuids(driver.stdout)) if driver.ok else 0
+    cards, left_out, unbound = await _sorted_out(on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown)
     return Survey(
         host=on.name,
         joined=owned.joined,
-        cards=cards_of(vendors.stdout, classes.stdout),
-        driver_cards=len(uuids(driver.stdout)) if driver.ok else 0,
+        cards=cards,
+        driver_cards=shown,
         driver_said=_said(driver),
         toolkit=toolkit.ok,
         machine_id=(machine or "").strip(),
@@ -112,7 +147,32 @@ async def survey(on: Host) -> Survey:
         skew=skew,
         macs=macs_of(addresses.stdout, macs.stdout, hardware.stdout),
         evidence=owned,
+        left_out=left_out,
+        unbound=unbound,
     )
+
+
+async def _sorted_out(
+    on: Host, found: tuple[str, ...], bound: str, shown: int
+) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """Return how many GPUs are meant for pods, why others are not, and which have no driver for no told reason.
+
+    A driver that shows none at all is a fault of the driver, whatever is bound; so is a container's /sys that shows no
+    drivers. The kernel's log is asked only where a GPU beside others has no driver: that costs an exchange.
+    """
+    drivers = drivers_of(bound)
+    away = {address: drivers[address] for address in found if drivers.get(address) in FOR_MACHINES}
+    left_out = [
+        f"GPU {address} is left out: {driver} holds it for a virtual machine" for address, driver in away.items()
+    ]
+    free = tuple(address for address in found if address not in drivers)
+    if not shown or not free or len(free) == len(found) or shown >= len(found) - len(away):
+        return len(found) - len(away), tuple(left_out), ()
+    told, named = unsupported((await on.read(KERNEL_LOG)).stdout)
+    old = [address for address in free if (address in named if named else told)]
+    left_out += [f"GPU {address} is left out: the installed NVIDIA driver does not support it" for address in old]
+    unbound = tuple(address for address in free if address not in old)
+    return len(found) - len(away) - len(old), tuple(left_out), unbound
 
 
 def _said(driver: Output) -> str:

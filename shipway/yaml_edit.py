@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from shipway.foreign_yaml import read_yaml
+from shipway.foreign_yaml import Loader, read_yaml, write_flow, write_yaml
 from shipway.kube_values import Path, differences, merge
 
 
@@ -30,12 +30,12 @@ def with_values(text: str, want: Mapping[str, Any]) -> str:
             return edited
     except (ValueError, yaml.YAMLError, RecursionError):
         pass
-    return yaml.safe_dump(meant, sort_keys=False)
+    return write_yaml(meant)
 
 
 def _set(text: str, path: Path, value: Any) -> str:
     """Return the text with one field set; raises ValueError where its place is not found."""
-    node, found = yaml.compose(text, Loader=yaml.SafeLoader), None
+    node, found = yaml.compose(text, Loader=Loader), None
     for depth, key in enumerate(path):
         if not isinstance(node, yaml.MappingNode):
             raise ValueError("no mapping")  # noqa: TRY004 - as above
@@ -89,6 +89,6 @@ def _flow(value: Any) -> str:
 
 def _plain(value: str) -> str:
     """Return a text as YAML writes it on one line, in quotes where it needs them."""
-    said: str = yaml.safe_dump(value, width=10**6, allow_unicode=True)
+    said: str = write_flow(value)
     line = said.removesuffix("...\n").rstrip("\n")
     return json.dumps(value) if "\n" in line else line

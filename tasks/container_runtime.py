@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.containerd_config import CERTS, CONFIG, Wanted, hosts_toml
+from shipway.containerd_config import CONFIG, Wanted
 from shipway.facts.commands import Says
 from shipway.host import Host
 from shipway.kubeadm import image_repository, sandbox_image
 from shipway.proxies import DROP_IN, DROP_IN_TEXT, ENVIRONMENT, environment, lasting
+from shipway.registries import registry_files
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, ContainerdLoaded, CriAnswers, OneContainerd
@@ -19,14 +20,9 @@ from shipway.steps.proxies import ContainerdEnvironment
 from shipway.steps.services import ServiceRuns
 
 
-def mirrors(cluster: Cluster) -> list[Check[Host]]:
-    """Give one step a registry mirror; containerd reads these files anew at every pull, so no restart follows."""
-    return [
-        FileIs(
-            f"{registry} is pulled through its mirror", f"{CERTS}/{registry}/hosts.toml", hosts_toml(registry, str(url))
-        )
-        for registry, url in cluster.sources.registry_mirrors.items()
-    ]
+def registries(cluster: Cluster) -> list[Check[Host]]:
+    """Return a step per file about a registry; containerd reads these anew at every pull, so no restart follows."""
+    return [FileIs(file.fact, file.path, file.text, file.mode) for file in registry_files(cluster)]
 
 
 def proxy(cluster: Cluster) -> list[Check[Host]]:
@@ -72,7 +68,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         PackagesInstalled("containerd is installed", packages, may_remove),
         PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages, may_remove),
         PackagesHeld((runtime.package,)),
-        *mirrors(cluster),
+        *registries(cluster),
         OneContainerd(),
         ContainerdConfigured(wanted(cluster), images(cluster)),
         ServiceRuns("containerd"),

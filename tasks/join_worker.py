@@ -6,8 +6,7 @@ from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.host import Host
 from shipway.step import Check
-from shipway.steps.files import FileAbsent
-from shipway.steps.join import NodeJoined
+from shipway.steps.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.resolver import ResolverReal
 from shipway.steps.services import ServiceRuns
 
@@ -17,7 +16,6 @@ def steps(cluster: Cluster, host: HostSpec, control: Host) -> list[Check[Host]]:
     return [
         NodeJoined(cluster, host, control),
         ServiceRuns("kubelet"),
-        # kubeadm removes it at the end of a join: after one that a restart broke off, the kubelet joined by itself.
-        FileAbsent("no bootstrap credentials are left", "/etc/kubernetes/bootstrap-kubelet.conf"),
+        NoBootstrapCredentials(),
         ResolverReal(),
     ]

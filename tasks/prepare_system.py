@@ -12,7 +12,7 @@ from shipway.proxies import APT_CONF, apt_conf
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.files import FileAbsent, FileEdited, FileIs
-from shipway.steps.kernel import ModulesLoaded, SwapOff, SwapStaysOff, SysctlsLive
+from shipway.steps.kernel import ModulesLoaded, NoScriptTurnsSwapOn, SwapOff, SwapStaysOff, SysctlsLive
 from shipway.steps.network_manager import InterfacesLeftAlone
 from shipway.steps.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
 from shipway.steps.proxies import AptThroughProxy
@@ -60,6 +60,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         FileEdited("/etc/hosts names every host", "/etc/hosts", known, f"{len(entries)} hosts in our block"),
         FileEdited("no swap in /etc/fstab", "/etc/fstab", fstab_without_swap, "no swap line", needed=False),
         SwapStaysOff(),
+        NoScriptTurnsSwapOn(),
         SwapOff(),
         FileIs("kernel modules load at boot", "/etc/modules-load.d/k8s.conf", "".join(f"{m}\n" for m in MODULES)),
         ModulesLoaded(MODULES),

@@ -94,7 +94,9 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     if isinstance(looked, BaseException):
         raise looked
     if isinstance(seen, Survey):
-        run.surveys[host] = seen if isinstance(heard_of, BaseException) else replace(seen, notices=heard_of)
+        heard = () if isinstance(heard_of, BaseException) else heard_of
+        vouched = run.cluster.host(host).not_cloned
+        run.surveys[host] = replace(seen, notices=(*seen.left_out, *heard), vouched=vouched)
     elif all(result.outcome == "ok" for result in looked):
         raise seen
     return looked

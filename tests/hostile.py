@@ -62,7 +62,7 @@ WHOLE: dict[str, Any] = {
             "ssh": {"user": "ops", "port": 22, "key": "/keys/te1", "jump": JUMP},
             "labels": {"example.com/rack": "r1"},
         },
-        {"name": "te2", "address": "10.0.0.2", "node_ip": "10.0.0.2", "gpus": 2},
+        {"name": "te2", "address": "10.0.0.2", "node_ip": "10.0.0.2", "gpus": 2, "not_cloned": True},
     ],
     "ssh": {
         "user": "ops",
@@ -125,6 +125,7 @@ WHOLE: dict[str, Any] = {
         "apt": {"docker": APT, "nvidia": {**APT, "key": {"path": "/keys/nvidia.asc"}}, "kubernetes": APT},
         "base_apt": APT,
         "registry_mirrors": {"registry.k8s.io": "http://mirror.example.com:5000"},
+        "registries": {"mirror.example.com": {"credentials": "block:proxy"}, "ca.example.com": {"ca": "/keys/ca.pem"}},
         "manifests": {
             "tigera_operator": {"url": "https://mirror.example.com/o.yaml", "sha256": "0" * 64},
             "operator_crds": {"url": "https://mirror.example.com/c.yaml", "sha256": "0" * 64},
@@ -182,6 +183,7 @@ OWN_KEYS = (
     "kubernetes.kube_proxy",
     "sources.apt",
     "sources.registry_mirrors",
+    "sources.registries",
     "sources.manifests",
 )
 

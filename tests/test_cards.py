@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from lab.simulated.options import Options
 from shipway.catalogue import diagnose
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
@@ -13,10 +15,11 @@ from shipway.facts.services import UnitState
 from shipway.host import Host
 from shipway.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, noticed
 from shipway.script import Output
-from shipway.step import Drift
-from shipway.steps.cards import KERNEL_LOG, SECURE_BOOT, SWITCHES, CardsHealthy, FabricReady, fabric_states
-from shipway.survey import DRIVER, HANGS, PCI, PCI_CLASSES
+from shipway.step import Drift, Impact
+from shipway.steps.cards import SECURE_BOOT, SWITCHES, CardsHealthy, FabricReady, fabric_states
+from shipway.survey import DRIVER, HANGS, KERNEL_LOG, PCI, PCI_BOUND, PCI_CLASSES, survey, unsupported
 from tests.facts_place import Told, said, unit
+from tests.simulated_place import simulated_place
 
 ONE_CARD: dict[Fact[Any], Any] = {
     PCI: said("/sys/bus/pci/devices/0000:10:00.0/vendor\n"),
@@ -165,3 +168,91 @@ async def test_a_host_that_has_joined_is_past_its_firewall() -> None:
     joined = await noticed(cast("Host", Told({**facts, FileState("/etc/kubernetes/kubelet.conf"): "there"})))
     assert [text.split(" ")[0] for text in joined] == ["it"]
     assert await noticed(cast("Host", Told({Listing("/x"): ()}))) == ()
+
+
+# --- GPUs that are not meant for pods
+
+OLD, GOOD, THIRD = "0000:01:00.0", "0000:41:00.0", "0000:81:00.0"
+LEGACY = (
+    "[3.1] NVRM: The NVIDIA GeForce GT 710 GPU installed in this system is\n"
+    "[3.1] NVRM:  supported through the NVIDIA 470.xx Legacy drivers.\n"
+)
+NAMED = (
+    "[    3.1] NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:128b)\n"
+    "[    3.1] NVRM: installed in this system is not supported by the\n"
+    "[    3.1] NVRM: NVIDIA 550.54.14 driver release.\n"
+)
+OPEN_KERNEL = NAMED.replace("by the\n", "by open\n").replace("NVIDIA 550.54.14 driver release", "nvidia.ko because")
+
+
+def gpus(*addresses: str, shown: int, bound: str, log: str = "") -> dict[Fact[Any], Any]:
+    return {
+        PCI: said("".join(f"/sys/bus/pci/devices/{one}/vendor\n" for one in addresses)),
+        PCI_CLASSES: said("".join(f"/sys/bus/pci/devices/{one}/class\n" for one in addresses)),
+        PCI_BOUND: said("".join(f"/sys/bus/pci/drivers/{line}\n" for line in bound.split())),
+        DRIVER: said("".join(f"GPU {at}: NVIDIA RTX A6000 (UUID: GPU-{at})\n" for at in range(shown))),
+        KERNEL_LOG: said(log),
+    }
+
+
+@pytest.mark.parametrize("declared", [None, 1])
+@pytest.mark.parametrize(
+    ("bound", "log", "why"),
+    [
+        (f"nvidia/{GOOD}", LEGACY, "the installed NVIDIA driver does not support it"),
+        (f"nvidia/{GOOD}", NAMED, "the installed NVIDIA driver does not support it"),
+        (f"nvidia/{GOOD}", OPEN_KERNEL, "the installed NVIDIA driver does not support it"),
+        (f"nvidia/{GOOD} vfio-pci/{OLD} snd_hda_intel/0000:01:00.1", "", "vfio-pci holds it for a virtual machine"),
+    ],
+)
+async def test_a_host_is_taken_with_the_gpus_that_are_meant_for_pods(
+    declared: int | None, bound: str, log: str, why: str
+) -> None:
+    facts = gpus(OLD, GOOD, shown=1, bound=bound, log=log)
+    assert await of(facts, declared) is None
+    seen = await survey(cast("Host", Told(facts)))
+    assert seen.cards == 1
+    assert seen.left_out == (f"GPU {OLD} is left out: {why}",)
+    drift = await of(facts, 2)
+    assert drift is not None
+    assert why in drift.have
+
+
+async def test_a_gpu_without_a_driver_for_no_told_reason_is_not_left_out_in_silence() -> None:
+    facts = gpus(OLD, GOOD, THIRD, shown=2, bound=f"nvidia/{GOOD} nvidia/{THIRD}")
+    drift = await of(facts)
+    assert drift is not None
+    assert drift.have == f"the driver shows 2; {OLD} on PCI has no driver"
+    assert "`gpus: 2` to go on without it" in drift.want
+    assert await of(facts, 2) is None, "who declares the number knows"
+    assert await of(facts, 3) is not None
+
+
+async def test_a_gpu_that_fell_off_the_bus_is_no_gpu_that_was_never_meant_for_pods() -> None:
+    lost = gpus(GOOD, THIRD, shown=1, bound=f"nvidia/{GOOD} nvidia/{THIRD}", log=LEGACY)
+    drift = await of(lost)
+    assert drift is not None
+    assert drift.have.startswith("the driver shows 1")
+    assert await of(gpus(OLD, GOOD, shown=0, bound="", log=LEGACY)) is not None, (
+        "no driver at all is a fault of the driver"
+    )
+
+
+def test_the_log_tells_of_the_gpus_that_it_names() -> None:
+    assert unsupported(LEGACY) == (True, frozenset())
+    assert unsupported(NAMED) == (True, frozenset({OLD}))
+    assert unsupported("[1.0] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.54.14\n") == (False, frozenset())
+    assert unsupported("") == (False, frozenset())
+
+
+async def test_a_machine_with_a_gpu_for_its_virtual_machine_passes_preflight(tmp_path: Path) -> None:
+    async with simulated_place(tmp_path, Options(hosts=1, cards=2, scale=0.0)) as place:
+        machine = place.machine("te1")
+        address = machine.kernel.pci[0][0]
+        machine.kernel.held[address] = "vfio-pci"
+        del machine.gpu.cards[0]
+        looked = await place.run([CardsHealthy(None), CardsHealthy(1), CardsHealthy(2)], "te1", Impact.NOTHING)
+        assert [row.outcome for row in looked] == ["ok", "ok", "drifted"]
+        seen = await survey(place.session("te1"))
+        assert (seen.cards, seen.driver_cards) == (1, 1)
+        assert seen.left_out == (f"GPU {address} is left out: vfio-pci holds it for a virtual machine",)

@@ -248,6 +248,6 @@ def test_a_refusal_never_shows_a_password(url: str) -> None:
 
 
 def test_a_fault_deep_inside_names_its_place() -> None:
-    text = "name: demo\nhosts: [10.0.0.1]\nkubernetes: {kubelet: {a: [1, {b: 2026-01-01}]}}\n"
-    with pytest.raises(Refused, match=r"holds a date at a\[1\]\.b: put it in quotes"):
+    text = "name: demo\nhosts: [10.0.0.1]\nkubernetes: {kubelet: {a: [1, {b: !!set {x}}]}}\n"
+    with pytest.raises(Refused, match=r"holds a set at a\[1\]\.b: put it in quotes"):
         Cluster.parse(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shipway.machines import UNSET_UUIDS, compared
+from shipway.cluster import Cluster
+from shipway.machines import UNSET_UUIDS, compared, other_order
 from shipway.survey import Survey, macs_of
 
 ADDRESSES = (
@@ -52,7 +53,11 @@ def test_hosts_of_their_own_have_no_fault() -> None:
 
 @pytest.mark.parametrize(
     ("value", "code"),
-    [({"machine_id": "x"}, "SHW-311"), ({"product_uuid": "X-1"}, "SHW-314"), ({"macs": ("m", "n")}, "SHW-315")],
+    [
+        ({"machine_id": "x"}, "SHW-311"),
+        ({"product_uuid": "4C4C4544-0035-5910-8048-B3C04F384A32"}, "SHW-314"),
+        ({"macs": ("m", "n")}, "SHW-315"),
+    ],
 )
 def test_clones_are_named_all_of_them_and_nobody_else(value: dict[str, object], code: str) -> None:
     faults = compared([seen("a", **value), seen("b"), seen("c", **value)])
@@ -86,3 +91,48 @@ def test_a_mac_counts_where_hardware_has_an_address_of_the_network() -> None:
     assert macs_of(ADDRESSES, MACS, HARDWARE) == ("3c:ec:ef:00:00:01",)
     assert macs_of("", "", "") == ()
     assert macs_of("x\n\n1:", "no path", "/") == ()
+
+
+@pytest.mark.parametrize(
+    "uuid",
+    [
+        "00020003-0004-0005-0006-000700080009",
+        "12345678-1234-5678-90ab-cddeefaabbcc",
+        "fefefefe-fefe-fefe-fefe-fefefefefefe",
+        "4c4c4544-0000-2010-8020-80c04f202020",
+        "Not Settable",
+        "Not Specified",
+        "To be filled by O.E.M.",
+        "11111111-1111-1111-1111-111111111111",
+        "AAAAAAAA-AAAA-AAAA-AAAA-AAAAAAAAAAAA",
+        "12121212-1212-1212-1212-121212121212",
+        "00000000-0000-0000-0000-ac1f6b000000",  # nil, with a MAC that never was set
+        *(other_order(uuid) for uuid in UNSET_UUIDS),
+    ],
+)
+def test_a_makers_dummy_is_no_ones_in_either_byte_order(uuid: str) -> None:
+    for shown in (uuid, uuid.upper(), f" {uuid}\n"):
+        assert told(seen("a", product_uuid=shown), seen("b", product_uuid=shown)) == {}
+    clone = told(seen("a", product_uuid=uuid, machine_id="m"), seen("b", product_uuid=uuid, machine_id="m"))
+    assert clone == {"SHW-311": ["a", "b"]}, "machine-id still tells clones"
+
+
+def test_the_byte_orders_are_each_others() -> None:
+    assert other_order("03000200-0400-0500-0006-000700080009") == "00020003-0004-0005-0006-000700080009"
+    assert other_order(other_order("4c4c4544-0035-5910-8048-b3c04f384a32")) == "4c4c4544-0035-5910-8048-b3c04f384a32"
+
+
+def test_a_uuid_that_a_maker_really_set_still_tells_clones() -> None:
+    for uuid in ("4c4c4544-0035-5910-8048-b3c04f384a32", "12345678-1234-5678-90ab-cddeefaabbcd"):
+        assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)) == {"SHW-314": ["a", "b"]}
+
+
+def test_a_host_that_is_vouched_for_is_no_clone_by_its_uuid_and_the_error_names_the_key() -> None:
+    uuid = "4c4c4544-0035-5910-8048-b3c04f384a32"
+    faults = compared([seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)])
+    assert all("`not_cloned: true`" in fault.fix for fault in faults)
+    assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid, vouched=True)) == {}
+    both = {"vouched": True, "product_uuid": uuid, "macs": ("m",)}
+    assert told(seen("a", **both), seen("b", **both)) == {"SHW-315": ["a", "b"]}
+    made = Cluster.parse("name: d\nhosts: [{name: a, address: 10.0.0.1, not_cloned: true}]\n")
+    assert made.hosts[0].not_cloned

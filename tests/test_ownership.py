@@ -49,7 +49,8 @@ from shipway.ownership.evidence import (
 from shipway.script import Output
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.init import ControlPlaneInitialised, Seen, decide
-from shipway.steps.join import NodeJoined
+from shipway.steps.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.packages import BaseUpgraded
 from shipway.steps.reset import FORBIDDEN, UNUSED
 from shipway.steps.system import HostnameIs
 from shipway.survey import Survey
@@ -452,3 +453,19 @@ async def test_a_join_that_timed_out_names_the_waiting_request_and_is_resumed(pl
     assert failed(await place.join("te2")) == []
     assert len(_resets(place, "te2")) == 1
     assert place.ready()["te2"]
+
+
+async def test_bootstrap_credentials_are_kept_until_the_kubelet_has_its_own() -> None:
+    waiting = facts_of(("bootstrap", "kubelet_conf", "authority"))
+    assert await NoBootstrapCredentials().check(cast("Host", Machine(waiting))) is None
+    joined = Machine(facts_of(("bootstrap", "kubelet_conf", "authority", "certificate")))
+    drift = await NoBootstrapCredentials().check(cast("Host", joined))
+    assert drift is not None
+    await NoBootstrapCredentials().apply(cast("Host", joined), drift)
+    assert joined.done == [f"rm -f -- {BOOTSTRAP}"]
+
+
+@pytest.mark.parametrize("sign", ["kubelet_conf", "certificate", "admin", "running"])
+async def test_a_host_with_any_sign_of_a_node_is_never_upgraded_as_a_whole(sign: str) -> None:
+    assert await BaseUpgraded().check(cast("Host", Machine(facts_of((sign,))))) is None
+    assert await BaseUpgraded().check(cast("Host", Machine(facts_of(())))) is not None

@@ -146,7 +146,10 @@ def pinned(data: dict[str, Any], key: tuple[Path, str]) -> dict[str, Any]:
     """Give the data with apt keys that are there."""
     declared = {"path": str(key[0]), "fingerprint": key[1]}
     apt = {name: {**one, "key": declared} for name, one in data["sources"]["apt"].items()}
-    return {**data, "sources": {**data["sources"], "apt": apt}}
+    authority = key[0].with_name("ca.pem")
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+    registries = {**data["sources"]["registries"], "ca.example.com": {"ca": str(authority)}}
+    return {**data, "sources": {**data["sources"], "apt": apt, "registries": registries}}
 
 
 @pytest.mark.parametrize("host", ["rubbish", "far"])
@@ -166,6 +169,7 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
         assert everything in cluster.sources.apt["docker"].uri
         assert everything in cluster.hosts[1].name
         key[0].with_name(f"{key[0].name}{everything}").write_bytes(key[0].read_bytes())
+        key[0].with_name(f"ca.pem{everything}").write_text("-----BEGIN CERTIFICATE-----\n")
     answers = told(cluster.name, apt_key=key[0].read_bytes())[host]
     for program, text in answers.items():
         programs.answer(program, text)

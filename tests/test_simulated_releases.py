@@ -44,7 +44,9 @@ async def test_kubeadm_leaves_the_files_of_its_version(
         machine = place.machine("te1")
         kept = machine.files.names("/etc/kubernetes/manifests")
         assert kept == ([".kubelet-keep"] if profile == "current" else None)
-        assert machine.packages.has("conntrack") is tools
+        offers = {offer.name: offer for repo in place.lab.world.repositories for offer in repo.offers}
+        assert ("conntrack" in offers["kubelet"].depends) is tools
+        assert ("cri-tools" in offers["kubeadm"].depends) is tools
         assert failed(await place.init()) == []
         found = {name: machine.files.node(f"/var/lib/kubelet/{name}") for name in modes}
         assert {name: node.mode if node else None for name, node in found.items()} == modes

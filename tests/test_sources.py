@@ -49,9 +49,9 @@ def test_a_host_without_cards_needs_nothing_of_nvidia() -> None:
 
 
 def test_what_has_a_mirror_is_not_asked_itself() -> None:
-    mirrors = "{registry.k8s.io: 'http://m:5000', nvcr.io: 'http://m:5000', quay.io: 'https://q/proxy'}"
+    mirrors = "{registry.k8s.io: 'http://m:5000', nvcr.io: 'http://m:5000', quay.io: 'https://q/v2/proxy'}"
     asked = asked_of(f"sources: {{registry_mirrors: {mirrors}}}\n", "g")
-    assert asked[-2:] == ("http://m:5000/v2/", "https://q/proxy/v2/")
+    assert asked[-2:] == ("http://m:5000/v2/", "https://q/v2/")
     assert not [url for url in asked if "registry.k8s.io" in url or "nvcr.io" in url]
     everything = asked_of("sources: {registry_mirrors: {_default: 'http://m:5000'}}\n", "g")
     assert [url for url in everything if url.endswith("/v2/")] == ["http://m:5000/v2/"]

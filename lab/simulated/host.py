@@ -190,6 +190,8 @@ class SimulatedHost:
                 continue
             self.units.set(unit, "inactive", "dead")
         self.services.boot()
+        if any(unit.active == "active" for _, unit in self.units.for_swap()):
+            self.kernel.swaps = [*self.kernel.swaps, ("/dev/zram0", 4_194_300)]
         self.changed()
 
     def _table_lines(self) -> list[str]:

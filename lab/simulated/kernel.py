@@ -38,6 +38,7 @@ _BRIDGE = {
     "net.bridge.bridge-nf-call-ip6tables": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
 }
+_DRIVERS = "/sys/bus/pci/drivers"
 _FILESYSTEMS = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\n\text4\n"
 
 
@@ -51,6 +52,8 @@ class Kernel:
     memory_kib: int = 65_536_000
     cgroup: int = 2
     pci: list[tuple[str, str]] = field(default_factory=list)  # (address, device id) of NVIDIA's display controllers
+    held: dict[str, str] = field(default_factory=dict)  # PCI address -> its driver, "" for none; others have nvidia
+    log: list[str] = field(default_factory=list)  # lines that dmesg shows
     settings: dict[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
     modules: dict[str, None] = field(default_factory=dict)
     swaps: list[tuple[str, int]] = field(default_factory=lambda: [("/swap.img", 4_194_300)])
@@ -125,13 +128,22 @@ class Kernel:
             return ["0000:00:00.0", *(address for address, _ in self.pci)]
         if path.startswith("/sys/bus/pci/devices/") and any(path.endswith(address) for address, _ in self.pci):
             return ["class", "device", "vendor"]
-        if path == "/sys/module":
-            return sorted(self.modules)
-        if path.startswith("/sys/module/"):
-            return [] if path.rsplit("/", 1)[1] in self.modules else None
+        if f"{path}/".startswith(f"{_DRIVERS}/"):
+            return self._drivers(path[len(_DRIVERS) + 1 :])
+        if f"{path}/".startswith("/sys/module/"):
+            name = path[len("/sys/module/") :]
+            return sorted(self.modules) if not name else [] if name in self.modules else None
         if path == "/proc/sys" or path.startswith("/proc/sys/"):
             return self._settings_below(path[len("/proc/sys") :].strip("/").replace("/", "."))
         return [] if path in ("/proc", "/sys", "/sys/fs/cgroup") else None
+
+    def _drivers(self, name: str) -> list[str] | None:
+        """Return the drivers that hold a GPU, or the addresses that one of them holds."""
+        usual = "nvidia" if "nvidia" in self.modules else ""
+        bound = {address: self.held.get(address, usual) for address, _ in self.pci}
+        if not name:
+            return sorted({driver for driver in bound.values() if driver})
+        return [address for address, driver in bound.items() if driver == name] or ([] if name in bound else None)
 
     def _settings_below(self, start: str) -> list[str] | None:
         """Give the next parts of the settings' names below a part of them."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.simulated.files import FileTree, Node, link
+from shipway.steps.kernel import SWAP_PROGRAMS
 
 FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
@@ -159,6 +161,17 @@ class Units:
         drop_ins = self._drop_ins(unit)
         nodes = [self._files.node(path) for path in (unit.fragment, *drop_ins) if path]
         return drop_ins != unit.drop_ins or any(node is not None and node.changed > unit.loaded_at for node in nodes)
+
+    def for_swap(self) -> list[tuple[str, Unit]]:
+        """Return the services that turn swap on when they start, but for masked ones; `only` those that do no more."""
+        only = re.compile(rf"^ExecStart=\S*/(?:{SWAP_PROGRAMS})\b", re.MULTILINE)
+        others = re.compile(r"^ExecStart=.*[ /\";]swapon[ \";]", re.MULTILINE)
+        found: list[tuple[str, Unit]] = []
+        for unit in self.all.values():
+            text = self._files.text(unit.fragment) if unit.fragment and unit.name.endswith(".service") else ""
+            kind = "only" if only.search(text) else "among-others" if others.search(text) else ""
+            found += [(kind, unit)] if kind and not unit.masked else []
+        return found
 
     def _drop_ins(self, unit: Unit) -> tuple[str, ...]:
         folders = [f"{folder}/{unit.name}.d" for folder in FOLDERS]

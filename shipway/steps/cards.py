@@ -14,9 +14,8 @@ from shipway.facts.files import FileText, Listing
 from shipway.facts.services import UnitState
 from shipway.host import Host
 from shipway.step import Drift
-from shipway.survey import HANGS, survey
+from shipway.survey import HANGS, KERNEL_LOG, Survey, survey
 
-KERNEL_LOG = Says(("dmesg",))
 SECURE_BOOT = Says(("mokutil", "--sb-state"))
 NOUVEAU = "the Nouveau kernel driver is currently in use"
 # The driver lists the NVSwitches it has here; machines without any have no such folder.
@@ -34,22 +33,33 @@ class CardsHealthy:
     name: str = "cards are on PCI and the driver answers"
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare PCI, driver and declaration; where the driver does not answer the kernel's log may say why."""
+        """Compare PCI, driver and declaration; where the driver does not answer the kernel's log may say why.
+
+        GPUs that are not meant for pods (held for a virtual machine, not supported by the driver) do not count; one
+        without a driver for no told reason does, unless the declared number is what the driver shows.
+        """
         seen, modules = await asyncio.gather(survey(on), on.read(FileText("/proc/modules")))
         want = seen.cards if self.declared is None else self.declared
-        if want == 0:
+        if want == 0 or (seen.unbound and seen.driver_cards == want):
             return None
         if seen.cards != want:
-            return Drift(f"{seen.cards} on PCI", f"{want} cards")
+            without = f" ({'; '.join(seen.left_out)})" if seen.left_out else ""
+            return Drift(f"{seen.cards} on PCI{without}", f"{want} cards")
         if any(line.startswith("nouveau ") for line in (modules or "").splitlines()):
             return Drift(NOUVEAU, "NVIDIA's driver (blacklist nouveau, reboot)")
-        if seen.driver_cards == want:
-            return None
-        if seen.driver_said == HANGS:
-            return Drift(HANGS, f"nvidia-smi lists {want} cards (reboot the host: nothing else ends it)")
-        said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_cards}"
-        why = await _kernel_says(on)
-        return Drift(f"{said}; {why}" if why else said, f"nvidia-smi lists {want} cards (install or reload the driver)")
+        return None if seen.driver_cards == want else await _not_driven(on, seen, want)
+
+
+async def _not_driven(on: Host, seen: Survey, want: int) -> Drift:
+    """Return what is told of a driver that shows another number of GPUs."""
+    if seen.driver_said == HANGS:
+        return Drift(HANGS, f"nvidia-smi lists {want} cards (reboot the host: nothing else ends it)")
+    if seen.unbound:
+        have = f"the driver shows {seen.driver_cards}; {', '.join(seen.unbound)} on PCI has no driver"
+        return Drift(have, f"nvidia-smi lists {want} cards, or `gpus: {seen.driver_cards}` to go on without it")
+    said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_cards}"
+    why = await _kernel_says(on)
+    return Drift(f"{said}; {why}" if why else said, f"nvidia-smi lists {want} cards (install or reload the driver)")
 
 
 async def _kernel_says(on: Host) -> str:

@@ -12,13 +12,14 @@ from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
 from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Transient
 from shipway.facts.commands import Says
-from shipway.facts.files import FileText, Listing
+from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import Package
 from shipway.host import OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, ca_hash, join_documents
 from shipway.ownership.evidence import (
     ADMIN,
     AUTHORITY,
+    BOOTSTRAP,
     CLIENT,
     KUBELET_CONF,
     PKI,
@@ -198,3 +199,24 @@ class NodeJoined:
         for session, command in ((on, Command(("rm", "-f", config))), (self.control, delete)):
             with contextlib.suppress(ShipwayError):
                 await session.do(command)
+
+
+@dataclass(frozen=True)
+class NoBootstrapCredentials:
+    """No bootstrap credentials are left on a node that has its own.
+
+    kubeadm removes them at the end of a join; after one that a restart broke off, the kubelet joined by itself. While
+    it still waits for its certificate they are all that it has.
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "no bootstrap credentials are left"
+
+    async def check(self, on: Host) -> Drift | None:
+        """See whether they are there beside the kubelet's own certificate."""
+        left, own = await on.read(FileState(BOOTSTRAP), FileState(CLIENT))
+        return Drift(f"{BOOTSTRAP} is there", "no such file") if left and own else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - one file
+        """Remove them."""
+        await on.do(Command(("rm", "-f", "--", BOOTSTRAP)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.errors import CommandFailed
 from shipway.facts.commands import Says
-from shipway.facts.files import FileText, Listing
+from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
 from shipway.facts.services import UnitState
 from shipway.foreign_numbers import whole
@@ -21,6 +22,24 @@ NAT_WORKS = Says(("iptables", "-t", "nat", "-S"))
 # leaves them out by default), and a minimal host has no iptables whose answer would tell.
 NAT = ("ip_tables", "iptable_nat", "nf_nat")
 NFT = ("nf_tables", "nft_chain_nat", "nft_compat")
+# Services that turn swap on by themselves, by systemd's own word of what each loaded one starts: a program that does
+# nothing else (swapon, zram-tools, zram-config, dphys-swapfile, systemd-swap, swapspace) makes it `only` one for swap,
+# which is masked; a shell's line with swapon in it may do more, is `among-others`, and is told. What only has the word
+# among its options (kubelet --fail-swap-on) is none.
+SWAP_PROGRAMS = "swapon|zramswap|init-zram-swapping|dphys-swapfile|systemd-swap|swapspace|zram-init|armbian-zram-config"
+SERVICES_SCRIPT = r"""
+systemctl show --no-pager -p Id -p LoadState -p ExecStart -- '*.service' 2>/dev/null | awk -v RS= -F'\n' '
+/(^|\n)LoadState=masked/ {next}
+{kind = ""}
+/ExecStart=[^\n]*[ \/"=;]swapon[ ";]/ {kind = "among-others"}
+/path=[^ ;]*[\/](PROGRAMS) ;/ {kind = "only"}
+kind {for (i = 1; i <= NF; i++) if (sub(/^Id=/, "", $i)) print kind, $i}
+'
+""".replace("PROGRAMS", SWAP_PROGRAMS)
+SWAP_SERVICES = Says(("bash", "-c", SERVICES_SCRIPT))
+# Places that are a person's: they are told, and never edited.
+BOOT_SCRIPTS = ("/etc/rc.local", "/etc/crontab", "/etc/cron.d", "/var/spool/cron/crontabs")
+SWAPON_LINES = Says(("grep", "-HnrsE", r"^[^#]*\bswapon\b", *BOOT_SCRIPTS))
 SWAP_UNITS = Says(("systemctl", "list-units", "--type=swap", "--all", "--plain", "--no-legend", "--no-pager"))
 
 
@@ -124,22 +143,31 @@ class SwapOff:
         await on.do(Command(("swapoff", "-a"), seconds=600))
 
 
+_SERVICE = re.compile(r"[A-Za-z0-9@][A-Za-z0-9:_.\\@-]*\.service")  # systemd.unit(5)
+
+
+def _services(listed: str, kind: str) -> list[str]:
+    """Return the names of one kind of SWAP_SERVICES' answer."""
+    pairs = (line.partition(" ") for line in listed.splitlines())
+    return [name for found, _, name in pairs if found == kind and _SERVICE.fullmatch(name)]
+
+
 @dataclass(frozen=True)
 class SwapStaysOff:
-    """No systemd unit turns swap on again: swap.target and every swap unit are masked."""
+    """No systemd unit turns swap on again: swap.target, every swap unit and every service for swap are masked."""
 
     traps: ClassVar[tuple[int, ...]] = (9,)
     impact: ClassVar[Impact] = Impact.SERVICE
     name: str = "no unit turns swap on again"
 
     async def _open(self, on: Host) -> list[str]:
-        target, listed = await on.read(UnitState("swap.target"), SWAP_UNITS)
+        target, listed, services = await on.read(UnitState("swap.target"), SWAP_UNITS, SWAP_SERVICES)
         units = [] if target.load == "masked" else ["swap.target"]
         for line in listed.stdout.splitlines():
             words = line.replace("●", " ").split()
             if len(words) > 1 and words[0].endswith(".swap") and words[1] != "masked":
                 units.append(words[0])
-        return units
+        return [*units, *_services(services.stdout, "only")]
 
     async def check(self, on: Host) -> Drift | None:
         """Look for units that are not masked."""
@@ -149,3 +177,20 @@ class SwapStaysOff:
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
         """Mask them."""
         await on.do(Command(("systemctl", "mask", "--", *await self._open(on))))
+
+
+@dataclass(frozen=True)
+class NoScriptTurnsSwapOn:
+    """No boot script, crontab or service's shell line turns swap on again; what does is told by its place."""
+
+    traps: ClassVar[tuple[int, ...]] = (9,)
+    name: str = "no boot script turns swap on again"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for swapon outside comments; rc.local counts where systemd would run it: executable."""
+        lines, local, services = await on.read(SWAPON_LINES, FileState("/etc/rc.local"), SWAP_SERVICES)
+        runs = local is not None and any(int(digit) & 1 for digit in local.mode)
+        places = [":".join(line.split(":", 2)[:2]) for line in lines.stdout.splitlines() if line.count(":") > 1]
+        found = [place for place in places if runs or not place.startswith("/etc/rc.local:")]
+        found += _services(services.stdout, "among-others")
+        return Drift(", ".join(f"{place} calls swapon" for place in found), "no such line") if found else None

@@ -85,11 +85,13 @@ class Source:
     """An address to ask for; `{os}`, `{codename}` and `{arch}` are left in.
 
     `by` says who will fetch from there, and so by whose proxy it is asked: `apt` or `containerd`, as the host has them;
-    where the cluster file declares a proxy, that address, or `direct`.
+    where the cluster file declares a proxy, that address, or `direct`. An `own_ca` is not on the host yet: the question
+    is only whether somebody answers, and containerd, who is given the authority, checks the certificate at every pull.
     """
 
     url: str
     by: str = "direct"
+    own_ca: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def _by_the_proxy(on: Host, kept_out: Sequence[tuple[Source, tuple[str, str]]]) 
 
 def asked(source: Source) -> tuple[str, ...]:
     """Return the command that asks for an address."""
-    return ("bash", "-c", ASK, source.url, source.by, *CURL)
+    return ("bash", "-c", ASK, source.url, source.by, *CURL, *(["-k"] if source.own_ca else []))
 
 
 def _base(url: str) -> str:

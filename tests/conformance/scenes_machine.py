@@ -52,6 +52,9 @@ FILES: Scene = (
         ("ls", "-1A", "--", _ROOM),
         ("make_room", f"{_ROOM}/new/file/below"),
     ),
+    # The next two are answers of Debian 12's sed 4.9-1 itself, recorded without a lab.
+    case("lines from one pattern to another", "w1", "sed -n /^hello/,/^-----END/p", f"{_ROOM}/new/file"),
+    case("sed of nothing", "w1", "sed -n /^-----BEGIN/,/^-----END/p /nosuch"),
     case("make_room is no program", "w1", "timeout -k 5 20 make_room /tmp/a"),
     case("was_whole is no program", "w1", "timeout -k 5 20 was_whole"),
     script(

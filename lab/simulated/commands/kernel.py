@@ -124,8 +124,9 @@ async def mokutil(call: Call) -> int:
 
 @program("dmesg")
 async def dmesg(call: Call) -> int:
-    """Print the kernel's messages: there are none but the first."""
-    return call.say(f"[    0.000000] Linux version {call.host.kernel.release} (SIMULATED)\n")
+    """Print the kernel's messages: the first, and what was put into its log."""
+    lines = [f"[    0.000000] Linux version {call.host.kernel.release} (SIMULATED)", *call.host.kernel.log]
+    return call.say("".join(f"{line}\n" for line in lines))
 
 
 @program("iptables", "ip6tables", "iptables-save", "ip6tables-save", "nft")

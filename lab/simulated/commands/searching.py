@@ -118,13 +118,13 @@ async def grep(call: Call) -> int:
                 call.warn(f"grep: {path}: {found}")
             continue
         lines = found.decode(errors="replace").splitlines()
-        hits = [line for line in lines if bool(matcher.search(line)) != asked.has("-v")]
+        hits = [(at, line) for at, line in enumerate(lines, 1) if bool(matcher.search(line)) != asked.has("-v")]
         any_hit = any_hit or bool(hits)
         _shown(call, path, hits, asked.flags, many=len(paths) > 1)
     return 2 if trouble else int(not any_hit)
 
 
-def _shown(call: Call, path: str, hits: list[str], flags: set[str], *, many: bool) -> None:
+def _shown(call: Call, path: str, hits: list[tuple[int, str]], flags: set[str], *, many: bool) -> None:
     if "-q" in flags:
         return
     if "-l" in flags:
@@ -133,5 +133,8 @@ def _shown(call: Call, path: str, hits: list[str], flags: set[str], *, many: boo
         return
     named = "-H" in flags or (many and "-h" not in flags)
     before = f"{path}:" if named else ""
-    for line in [str(len(hits))] if "-c" in flags else hits:
-        call.say(f"{before}{line}\n")
+    if "-c" in flags:
+        call.say(f"{before}{len(hits)}\n")
+        return
+    for at, line in hits:
+        call.say(f"{before}{f'{at}:' if '-n' in flags else ''}{line}\n")

@@ -13,6 +13,7 @@ from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
+from shipway.steps.kernel import SERVICES_SCRIPT
 from shipway.steps.reset import FORBIDDEN, UNUSED
 from shipway.steps.sources import ASK, DIAL
 
@@ -221,6 +222,8 @@ async def _wrapped(call: Call, text: str, rest: list[str]) -> int | None:
         return await timeout(call.like(("timeout", rest[0], *rest[2:]), err=call.out))
     if text == DIAL and len(rest) > 1:
         return _dial(call, *rest[:2])
+    if text == SERVICES_SCRIPT:
+        return call.say("".join(f"{kind} {unit.name}\n" for kind, unit in call.host.units.for_swap()))
     if text == ASK and len(rest) > 1:
         system, (url, who, *words) = call.host.system, rest
         for part, value in (("{os}", system.id), ("{codename}", system.codename), ("{arch}", "amd64")):
