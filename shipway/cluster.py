@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -31,7 +31,7 @@ from shipway.cluster_repair import repaired
 from shipway.cluster_text import CODE, LARGEST, source
 from shipway.cluster_types import FilePath
 from shipway.errors import Refused
-from shipway.profiles import DEFAULT_PROFILE, merged, profile_data
+from shipway.profiles import DEFAULT_PROFILE, merged, mirror_data, profile_data
 from shipway.solver import missing_files, refusals
 from shipway.ssh_target import Target
 
@@ -46,6 +46,9 @@ class Cluster(Part):
 
     name: Name = Field(description="Name of the cluster.")
     profile: str = Field(DEFAULT_PROFILE, description="Version set: see docs/profiles.md.")
+    mirrors: Literal["aliyun"] | None = Field(
+        None, description="Take packages and the control plane's images from mirrors in China: see docs/sites.md."
+    )
     hosts: tuple[HostSpec, ...] = Field(min_length=1, description="The machines.")
     ssh: Ssh = Field(Ssh(), description="How to log in to every host.")
     system: System = Field(description="The base system.")
@@ -162,6 +165,7 @@ class Cluster(Part):
             base = profile_data(DEFAULT_PROFILE)
             faults.append(Fault(("profile",), error.message.removeprefix("profile: ")))
             given.pop("profile")
+        base = merged(base, mirror_data(given.get("mirrors")))
         cluster, wrong = cls._judged(merged(base, given), base, {"folder": folder} if folder else {})
         faults += wrong
         if cluster is not None:

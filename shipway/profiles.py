@@ -12,6 +12,15 @@ from shipway.foreign_yaml import read_yaml
 
 DEFAULT_PROFILE = "current"
 FOLDER = Path(__file__).parent / "profile_data"
+MIRRORS = Path(__file__).parent / "mirror_data"
+
+
+def mirror_data(name: object) -> dict[str, Any]:
+    """Return the sources of a set of mirrors, of the same shape as a cluster file; nothing for a name that is none."""
+    if not isinstance(name, str) or name not in {path.stem for path in MIRRORS.glob("*.yaml")}:
+        return {}  # the model refuses the name where it is no known one
+    data: dict[str, Any] = read_yaml((MIRRORS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return data
 
 
 def profile_names() -> list[str]:

@@ -52,6 +52,7 @@ keep("proxy", "ops:hunter2")
 WHOLE: dict[str, Any] = {
     "name": "demo",
     "profile": "current",
+    "mirrors": "aliyun",
     "hosts": [
         {
             "name": "te1",
