@@ -180,12 +180,17 @@ async def _cluster(run: Run) -> None:
         await on("repair_cluster", CLUSTER)
 
 
-def kept(run: Run, path: str, held: str = "") -> None:
-    """Give every finding that is left its reason (`held`, why nothing is repaired) and command; add to the history."""
+def explain(run: Run, path: str, held: str = "") -> None:
+    """Give every finding that is left its reason (`held`, why nothing is repaired) and the command that repairs it."""
     allowed = permission_now(run)
     for name, findings in run.findings.items():
         run.findings[name] = _held(run, allowed, findings, path, held)
     run.cluster_findings = _held(run, allowed, run.cluster_findings, path, held)
+
+
+def kept(run: Run, path: str, held: str = "") -> None:
+    """Explain what is left, and add the pass to the history."""
+    explain(run, path, held)
     findings = findings_of(run)
     history, now = History(run.folder / "history.json"), datetime.now(UTC)
     try:

@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.approval import approved
-from flows.drift_passes import kept, look, repair_all
+from flows.drift_passes import explain, kept, look, repair_all
 from flows.running import Manner, as_states, run_name, running
 from shipway.cluster import Cluster
 from shipway.errors import Refused
@@ -68,6 +68,8 @@ async def _passed(
         await look(run)
         if allow > Impact.NOTHING and run.surveys:
             await _repaired(run, allow, cluster_file, ask=ask or declared.ask)
+        else:
+            explain(run, cluster_file)
     report = run.report
     if not isinstance(report, DriftReport):
         raise TypeError("the pass left no report")

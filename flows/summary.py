@@ -12,6 +12,11 @@ from flows.terminal import STYLES
 from tasks.context import Run
 from tasks.report import Report
 
+NEXT = {
+    "planned": "next: the same command without --plan brings this about",
+    "drifted": "next: what is withheld beside running pods is named above, with the command that does it when it may",
+    "refused": "nothing was changed",
+}
 COUNTED = ("ok", "changed", "drifted", "unknown", "failed")
 
 
@@ -87,10 +92,8 @@ def _next(report: Report, run: Run | None, *, gone: bool) -> list[str]:
         if report.outcome == "partial":
             lines.append("then: mend what is named above and run the same command again; it does only what is missing")
         return lines
-    if report.outcome == "planned":
-        return ["next: the same command without --plan brings this about"]
-    if report.outcome == "refused":
-        return ["nothing was changed"]
+    if (line := NEXT.get(report.outcome)) is not None:
+        return [line]
     if report.mode == "plan":
         return ["nothing was changed; next: mend what is named above, for a run without --plan would end by it too"]
     return ["next: mend what is named above and run the same command again; it goes on where this run ended"]

@@ -7,11 +7,14 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 
 from shipway.errors import ApiUnavailable, Refused, ShipwayError
 from shipway.kube import Kube, Object
@@ -128,14 +131,31 @@ async def _watched(kube: Kube, found: Object) -> Object | None:
 
 
 def holder(what: str) -> str:
-    """Give the name under which this process holds a lease: user, machine, process id, and what it does."""
-    return f"{os.environ.get('USER', 'root')}@{socket.gethostname()} pid {os.getpid()}, {what}"
+    """Return the name under which this process holds a lease: user, machine, process id, and what it does."""
+    return f"{os.environ.get('USER', 'root')}@{socket.gethostname()} pid {os.getpid()} of {_origin()}, {what}"
+
+
+@cache
+def _origin() -> str:
+    """Return what a process id is one of: this boot of this machine (random_boot_id(4)), and its namespace of ids.
+
+    Machines made from one image share their host name, and so may containers; an unreadable part makes it unique.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        names = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+    except (OSError, ValueError):
+        return secrets.token_hex(8)
+    return f"{boot[:13]}.{names}"
 
 
 def dead(other: str) -> bool:
-    """Say whether a holder was a process of this machine that has ended: nobody needs to wait for its lease's end."""
-    match = re.fullmatch(r"[^@]*@(\S+) pid (\d+), .*", other)
-    if not match or match[1] != socket.gethostname():
+    """Say whether a holder was a process of this boot of this machine that has ended: nobody needs to wait for it.
+
+    Of any other (another boot, a machine of the same name, another container) a process id says nothing.
+    """
+    match = re.fullmatch(r"[^@]*@(\S+) pid (\d+) of (\S+), .*", other)
+    if not match or (match[1], match[3]) != (socket.gethostname(), _origin()):
         return False
     try:
         os.kill(int(match[2]), 0)

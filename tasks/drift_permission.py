@@ -126,6 +126,8 @@ def _judged(run: Run, allowed: Permission, finding: Finding, path: str) -> Findi
     named = "" if finding.host == CLUSTER else f" --host {finding.host}"
     level = finding.level if finding.host not in run.busy and not _podded(run, finding) else Impact.WORKLOADS
     command = f"python -m flows.drift_repair {path} --repair {level.name.lower()}{named}"
+    if allowed.asked is Impact.NOTHING:
+        return finding.became("reported", "this pass only looks", command)
     if finding.level > allowed.asked:
         return finding.became("reported", f"repairs of {finding.impact} are not allowed", command)
     why = allowed.why if finding.level > allowed.now else run.withheld.get(finding.key, "")

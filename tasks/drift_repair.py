@@ -29,6 +29,7 @@ DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
 SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its cards after that
 EVERY_SECONDS = 2.0
+AGAIN_SECONDS = (2.0, 4.0)  # between looks at a host before a repair is said to have failed: a service starts
 # Their emptyDir holds nothing that anybody would miss: the dashboard's is its /tmp (its published manifest).
 OWN_NAMESPACES = (dashboard.NAMESPACE,)
 FOLLOWING = frozenset(
@@ -52,7 +53,16 @@ async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
     most = Impact.FILES if host in run.files_only else Impact.SERVICE
     results = await _converged(run, stage, host, min(most, run.allow))
     await _again(run, stage, host, results)
-    return results
+    return outcome_of(results, run.findings.get(host, ()))
+
+
+def outcome_of(results: Sequence[StepResult], findings: Sequence[Finding]) -> list[StepResult]:
+    """Return the results of a repair as the look after it confirmed them: what is only reported is no failed repair.
+
+    A workload that was put right a moment ago is not ready yet when its step ends; the look that waited for it decides.
+    """
+    failed = {finding.step for finding in findings if finding.action in ("failed", "came back")}
+    return [one for one in results if one.outcome in ("ok", "changed") or (one.drift and one.step in failed)]
 
 
 async def _as_approved(run: Run, stage: str, host: str) -> None:
@@ -92,7 +102,7 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     if ready.outcome != "ok":
         fix = f"See `journalctl -u kubelet` on {host}; then `kubectl uncordon {host}`."
         raise PostconditionFailed("not Ready after its repair, so it stays cordoned", host=host, fix=fix)
-    return results
+    return outcome_of(results, run.findings.get(host, ()))
 
 
 def _steps(run: Run, host: str) -> list[str]:
@@ -113,12 +123,16 @@ async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained:
 
 
 async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult]) -> None:
-    """Look again, and keep what became of every finding of this host."""
+    """Look again, and keep what became of every finding of this host; what is still starting is looked at once more."""
     before = list(run.findings.get(host, ()))
     with contextlib.suppress(ShipwayError):  # a host that is gone after its repair: nothing was confirmed
-        await look_at_host(run, stage, host)
-        after = {finding.key: finding for finding in run.findings.get(host, ())}
-        run.findings[host] = became(before, after, results)
+        for wait in (*AGAIN_SECONDS, 0.0):
+            await look_at_host(run, stage, host)
+            after = {finding.key: finding for finding in run.findings.get(host, ())}
+            run.findings[host] = became(before, after, results)
+            if not wait or not any(f.action in ("failed", "came back") for f in run.findings[host]):
+                break
+            await asyncio.sleep(wait)
         run.repaired_hosts |= {f.host for f in run.findings[host] if f.action == "repaired"}
         return
     run.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
@@ -162,7 +176,7 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     await _settled(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
     after = {finding.key: finding for finding in run.cluster_findings}
     run.cluster_findings = became(before, after, told)
-    return told
+    return outcome_of(told, run.cluster_findings)
 
 
 async def _settled(run: Run, stage: str, *, seconds: float) -> None:

@@ -15,7 +15,7 @@ from shipway.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import Run
 from tasks.findings import Finding, counted, distinct, left
-from tasks.report import HostRow, Report, RunOutcome
+from tasks.report import NO_CARDS, HostRow, Report, RunOutcome
 from tasks.stage_result import StageResult, reported, worst
 
 AGAIN = "Run the pass again: it looks first, so a repair that was cut off is finished."
@@ -47,6 +47,7 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
     errors = list(_unseen(run))
     if broken_off:
         errors.append(reported(Transient(broken_off, step="the run", code="SHW-209", fix=AGAIN)))
+    expected = sum(run.provable(host) for host in run.hosts)
     return DriftReport(
         run.cluster.name,
         run.cluster.profile,
@@ -54,6 +55,7 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
         "failed" if broken_off else _outcome(run, findings, errors),
         round(time.monotonic() - run.started, 1),
         tuple(_row(run, host, findings) for host in run.hosts),
+        {**NO_CARDS, "expected": expected, "allocatable": sum(run.allocatable.get(host.name, 0) for host in run.hosts)},
         warnings=(*warnings_of(run.cluster), *run.warned),
         errors=tuple(dict.fromkeys(errors)),
         stages=tuple(_short(result) for result in run.results),

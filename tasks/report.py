@@ -130,10 +130,15 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
         return _foreseen(run, hosts) if errors else "planned"
     gate = any(result.stage == "control_plane_ready" and result.stands for result in run.results)
     well = [host for host in hosts if host.outcome in ("ok", "changed")]
-    cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in well})
+    stand = [host for host in hosts if host.outcome in ("ok", "changed", "drifted")]
+    cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in stand})
     proven = run.proof is not None and (run.proof.verified > 0 or not cards)
-    if not gate or not well or not proven:
+    # Where running pods hold every GPU, what is withheld beside them is no failure, and nothing is left to prove with.
+    withheld = not errors and len(stand) == len(hosts) and len(well) < len(hosts) and bool(run.busy or run.podded)
+    if not gate or not stand or not (proven or withheld):
         return "failed"
+    if withheld:
+        return "drifted"
     whole = len(well) == len(hosts) and not errors and run.proof is not None and run.proof.outcome != "failed"
     shared = all(result.outcome in ("ok", "changed") for result in run.results if result.host == CLUSTER)
     return "ok" if whole and shared else "partial"
@@ -152,10 +157,27 @@ def _gpus(run: Run) -> dict[str, Any]:
     return {**shown, "expected": max(sum(run.provable(host) for host in run.hosts), int(shown["expected"]))}
 
 
+def _withheld(run: Run) -> list[str]:
+    """Tell each step that was not applied beside running pods, with the command that does it on a drained host."""
+    rows = {
+        (result.host, row.step): row
+        for result in run.results
+        if result.host in run.busy or result.host in run.podded
+        for row in result.rows
+        if row.outcome == "drifted"
+    }
+    how = "python -m flows.drift_repair FILE --repair workloads --host"
+    return [
+        f"{host}: withheld: {step} (have {row.have}; want {row.want}); on a drained host: `{how} {host}`"
+        for (host, step), row in rows.items()
+    ]
+
+
 def _limits(run: Run) -> list[str]:
     """Tell of hosts on which nothing was changed that could disturb GPU workloads, what waits there, and idle cards."""
     busy = [f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.busy.items()]
     busy += [f"{host}: containerd is not restarted: {why}" for host, why in run.podded.items() if host not in run.busy]
+    busy += _withheld(run)
     idle = [host for host in run.hosts if run.cards(host) and not run.provable(host)]
     how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
     notices = [f"{name}: {text}" for name, survey in run.surveys.items() for text in survey.notices]

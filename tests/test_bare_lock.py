@@ -50,7 +50,7 @@ async def test_a_run_that_was_killed_on_this_machine_is_followed_at_once(place: 
     ended = subprocess.Popen([sys.executable, "-c", ""])  # noqa: ASYNC220 - its process id, no more in use, is all
     ended.wait()
     mine = holder("bootstrap of te")
-    dead = mine.replace(f"pid {mine.split('pid ')[1].split(',')[0]}", f"pid {ended.pid}")
+    dead = mine.replace(f"pid {mine.split('pid ')[1].split(' ')[0]}", f"pid {ended.pid}")
     kept = claimed(host, dead)
     await kept.__aenter__()  # a killed run never leaves
     async with claimed(host, mine):

@@ -86,9 +86,16 @@ async def test_a_second_holder_is_refused_and_told_who_holds_the_lease(small: Pl
 
 
 async def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(small: Place) -> None:
-    await left(small, f"ops@{socket.gethostname()} pid {2**22 + 1}, drift of te")
+    here = cluster_lease._origin()
+    await left(small, f"ops@{socket.gethostname()} pid {2**22 + 1} of {here}, drift of te")
     assert await takes(small)
-    await left(small, f"ops@{socket.gethostname()} pid {os.getpid()}, drift of te")
+    await left(small, f"ops@{socket.gethostname()} pid {os.getpid()} of {here}, drift of te")
+    assert not await takes(small)
+
+
+@pytest.mark.parametrize("origin", [" of 0123abcd-4567.4026531836", ""])
+async def test_a_process_id_of_another_boot_or_machine_of_this_name_says_nothing(small: Place, origin: str) -> None:
+    await left(small, f"ops@{socket.gethostname()} pid {2**22 + 1}{origin}, drift of te")
     assert not await takes(small)
 
 

@@ -16,11 +16,12 @@ from shipway.kube import Kube
 from shipway.kube_reads import Reads
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.health import expires
+from shipway.steps.health_cluster import ACCEPTED, NodeOpen
 from shipway.survey import Survey
 from tasks.context import Run
 from tasks.drift_artifacts import drift_markdown, trend_markdown
 from tasks.drift_permission import Permission, judged, repairable
-from tasks.drift_repair import became
+from tasks.drift_repair import became, outcome_of
 from tasks.drift_report import drift_report, findings_of
 from tasks.findings import Finding, distinct, left
 from tasks.workloads import BESIDE, find_busy
@@ -249,3 +250,44 @@ def test_the_trend_is_a_bar_a_pass() -> None:
 )
 def test_the_end_of_a_certificate_is_read(said: str, when: float | None) -> None:
     assert expires(said) == when
+
+
+def test_what_was_put_right_by_the_time_of_the_look_after_is_no_failed_repair() -> None:
+    drift = Drift("0 of 3 ready", "3 of 3 ready")
+    results = [
+        StepResult("declared", "changed", Impact.SERVICE, drift),
+        StepResult("runs everywhere", "drifted", Impact.NOTHING, drift),
+        StepResult("ready", "failed", Impact.SERVICE, drift, PostconditionFailed("applied, and yet: 0 of 3 ready")),
+        StepResult("stays broken", "failed", Impact.SERVICE, drift, PostconditionFailed("applied, and yet: broken")),
+    ]
+    after = [finding(step="ready").became("repaired"), finding(step="stays broken").became("failed", "broken")]
+    assert [one.step for one in outcome_of(results, after)] == ["declared", "stays broken"]
+
+
+def test_a_pass_that_only_looks_says_what_to_do_next() -> None:
+    run = run_of()
+    run.findings["te2"] = [finding()]
+    drift_passes.explain(run, "te.yaml")
+    (told,) = run.findings["te2"]
+    assert (told.action, told.why) == ("reported", "this pass only looks")
+    assert told.command == "python -m flows.drift_repair te.yaml --repair service --host te2"
+
+
+@pytest.mark.parametrize(("note", "told"), [("", True), ("  ", True), ("disk swap, ops", False)])
+async def test_a_cordon_that_somebody_accepted_is_not_told(note: str, told: bool) -> None:  # noqa: FBT001
+    node = {"metadata": {"name": "te2", "annotations": {ACCEPTED: note}}, "spec": {"unschedulable": True}}
+
+    class Nodes:
+        async def list_(self, *_: object) -> list[dict[str, object]]:
+            return [node]
+
+    drift = await NodeOpen("te2").check(Nodes())  # type: ignore[arg-type]
+    assert (drift is not None) is told
+    assert drift is None or "cordon-accepted" in drift.want
+
+
+def test_the_report_of_a_pass_counts_the_gpus_that_there_are() -> None:
+    run = run_of()
+    run.allocatable = {"te1": 1, "te2": 1}
+    report = drift_report(run)
+    assert (report.gpus["expected"], report.gpus["allocatable"]) == (sum(map(run.provable, run.hosts)), 2)

@@ -146,6 +146,18 @@ def test_spared_hosts_are_told() -> None:
     assert any("te2: only files may change" in warning for warning in report_of(run).warnings)
 
 
+def test_a_restart_that_is_withheld_beside_gpu_pods_is_drift_left_over_with_its_command() -> None:
+    row = StepRow("containerd runs its current configuration", "drifted", "started before", "started after")
+    spared = StageResult("te2", "nvidia_runtime", "drifted", (row,))
+    run = run_with([GATE, *FINE, spared], ready=ALL, proof=PROVEN)
+    run.busy = {"te2": "2 GPUs held by running pods"}
+    report = report_of(run)
+    assert (report.outcome, report.exit_code, report.errors) == ("drifted", 2, ())
+    (line,) = [warning for warning in report.warnings if "withheld" in warning]
+    assert "started before" in line
+    assert "--repair workloads --host te2" in line
+
+
 def test_a_report_is_put_in_place_in_one_rename_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "report.json"
     report = refused(Refused("a bad file"), "plan")

@@ -16,6 +16,7 @@ from shipway.steps.nodes import CONTROL_PLANE_TAINTS, nodes_by_name
 # What Kubernetes itself puts on a node and takes away again (well-known taints).
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 SYSTEM = "kube-system"
+ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class NodeReady:
 
 @dataclass(frozen=True)
 class NodeOpen:
-    """A node takes pods: nobody has cordoned it. Whoever did may have a reason, so it is told, not undone."""
+    """A node takes pods: nobody has cordoned it. Whoever did may have a reason, so it is told, not undone.
+
+    A person who says the reason in the annotation `shipway.dev/cordon-accepted` is not told again.
+    """
 
     node: str
     name: str = "the node is not cordoned"
@@ -54,8 +58,11 @@ class NodeOpen:
     async def check(self, on: Kube) -> Drift | None:
         """Read whether it is unschedulable."""
         node = (await nodes_by_name(on)).get(self.node) or {}
-        cordoned = (node.get("spec") or {}).get("unschedulable")
-        return Drift("cordoned", f"open (`kubectl uncordon {self.node}`)") if cordoned else None
+        accepted = str(((node.get("metadata") or {}).get("annotations") or {}).get(ACCEPTED, "")).strip()
+        if accepted or not (node.get("spec") or {}).get("unschedulable"):
+            return None
+        accept = f"`kubectl annotate node {self.node} {ACCEPTED}='why, and who'`"
+        return Drift("cordoned", f"open (`kubectl uncordon {self.node}`), or accepted ({accept})")
 
 
 @dataclass(frozen=True)
