@@ -102,7 +102,7 @@ def test_an_installed_shipway_has_its_manifests_and_profiles(installed: Path, tm
         "print(manifests.__file__)"
     )
     rendered, names, place = run(installed / "python", "-c", code, cwd=tmp_path).splitlines()
-    assert rendered == "1"
+    assert int(rendered) > 0
     assert "'current'" in names
     assert Path(place).is_relative_to(installed.parent)
 
