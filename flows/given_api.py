@@ -23,7 +23,7 @@ from flows.prefect_settings import setting
 from shipway.errors import Refused
 from shipway.redact import redact
 
-SECONDS = 4.0  # a server that restarts on this machine is back by then, and a person does not wait longer for a line
+SECONDS = 3.0  # a server that restarts may be back by then, and a person has a line within five, with all else
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 FIX_URL = (
     "Correct or unset PREFECT_API_URL (`prefect config view` says where it is set); unset, a run starts its own API."
