@@ -19,9 +19,9 @@ _PACKAGE = r"^[a-z0-9][a-z0-9.+-]+$"
 _URL = r"^https?://[^\s\x00-\x1f\x7f\"'`$\\<>|;&()]+$"
 _PATH = r"^[^\x00-\x1f\x7f]+$"
 # useradd(8) takes less; Debian 13's adduser, LDAP and Active Directory take these all (jane.doe, jane@example.com,
-# EXAMPLE\\jane, 42nd). Not taken is what no account can be called (`:` and blanks, passwd(5)) or what another program
-# would read as something else: a leading dash, a slash, shell characters.
-_USER = r"^[A-Za-z0-9_][A-Za-z0-9_.@+\\-]{0,254}\$?$"
+# EXAMPLE\jane, 42nd). Not taken is what no account can be called (`:` and blanks, passwd(5)) or what another program
+# would read as something else: a leading dash, a slash, shell characters. A backslash parts domain and account.
+_USER = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*(\\[A-Za-z0-9_][A-Za-z0-9_.@+-]*)?\$?$"
 _BLOCK = r"^[a-z0-9][a-z0-9-]*$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _FINGERPRINT = r"^([0-9A-F]{40}|[0-9A-F]{64})$"
@@ -43,7 +43,7 @@ WORDS: dict[str, str] = {
     _PACKAGE: "a package name: lower-case letters, digits, `.`, `+` and `-`",
     _URL: "an http:// or https:// address without blanks, quotes or shell characters",
     _PATH: "a file path without control characters",
-    _USER: "a user name: letters, digits, `_`, `.`, `@`, `+`, `-` and `\\`, no dash or dot first",
+    _USER: "a user name: letters, digits, `_`, `.`, `@`, `+`, `-`, no dash or dot first; DOMAIN\\name is taken too",
     _BLOCK: "the name of a Prefect block: lower-case letters, digits and dashes",
     _SHA256: "64 lower-case hexadecimal digits",
     _FINGERPRINT: "40 or 64 upper-case hexadecimal digits without blanks",
@@ -270,7 +270,7 @@ ProxyUrl = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), Afte
 NoProxy = Annotated[str, StringConstraints(pattern=_NO_PROXY, max_length=253, to_lower=True)]
 NoProxies = Annotated[tuple[NoProxy, ...], BeforeValidator(_listed)]
 SecretPlace = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_place)]
-UnixUser = Annotated[str, StringConstraints(pattern=_USER)]
+UnixUser = Annotated[str, StringConstraints(pattern=_USER, max_length=256)]
 SecretBlock = Annotated[str, StringConstraints(pattern=_BLOCK, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 Fingerprint = Annotated[str, StringConstraints(pattern=_FINGERPRINT)]

@@ -73,6 +73,8 @@ WHOLE: dict[str, Any] = {
         "host_keys": "strict",
         "jump": JUMP,
         "connect_seconds": 20.0,
+        "config": "/keys/config",
+        "sudo_password_file": "/keys/sudo",
     },
     "system": {"packages": ["curl"], "upgrade": True, "may_remove": ["docker.io"], "ports": [6443]},
     "kubernetes": {
@@ -138,6 +140,7 @@ WHOLE: dict[str, Any] = {
 # What cannot stand beside something else of WHOLE.
 OTHER: dict[str, Any] = {
     **WHOLE,
+    "ssh": {"user": "ops", "sudo_password_secret": "sudo"},
     "network": {"provider": "manifests", "version": "3.31.2", "manifests": ["/manifests/net.yaml"]},
     "repair": {"window": {"rrule": "FREQ=WEEKLY;BYDAY=SA;BYHOUR=2;BYMINUTE=0;BYSECOND=0", "minutes": 120}},
     "sources": {**WHOLE["sources"], "base_apt": {**APT, "key": {"path": "/keys/base.asc"}}},

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
 from typing import Any, cast
 
 import pytest
@@ -12,16 +17,18 @@ from shipway.catalogue import diagnose
 from shipway.cluster import Cluster
 from shipway.containerd_config import CONFIG as CONTAINERD
 from shipway.containerd_config import NVIDIA_RUNTIME, Wanted
+from shipway.converge import converge
 from shipway.errors import Blocked, CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
+from shipway.facts.services import UnitState
 from shipway.host import Command, Host
 from shipway.notices import PLAIN, REAL, noticed, only_stubs
 from shipway.notices import STUB as STUBS
 from shipway.ownership.evidence import CLIENT
 from shipway.script import Output
-from shipway.step import Drift
+from shipway.step import Drift, Impact
 from shipway.steps.containerd import DEFAULT, ContainerdConfigured, OneContainerd
 from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
 from shipway.steps.health import KUBELET_CONFIG as CONFIG
@@ -29,11 +36,16 @@ from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
 from shipway.steps.reset import reset
 from shipway.steps.resolver import ResolverReal
+from shipway.steps.services import ServiceLoaded
 from shipway.steps.system import CLOUD_INIT, CloudInitDone
 from shipway.survey import DRIVER
 from shipway.traps import sources
-from tasks import control_plane, join_worker, prepare_system
+from tasks import container_runtime, control_plane, join_worker, prepare_system
+from tasks.context import Run
+from tasks.drift_permission import permit_of
+from tasks.workloads import undisturbed
 from tests.facts_place import Told, said, unit
+from tests.kube_place import cluster_of
 
 STUB = "# made by systemd-resolved\nnameserver 127.0.0.53\noptions edns0\n"
 THERE = FileInfo("0" * 64, "644", "root:root", 1)
@@ -207,9 +219,84 @@ def test_the_last_words_are_looked_for_where_the_kubelet_puts_them() -> None:
     assert PODS.command[:4] == ("find", "/var/log/pods", "-path", "*kube-system_*")
 
 
-def test_nothing_reloads_systemd_or_flushes_a_firewall_or_removes_a_lock() -> None:
-    told = {path.name for path in sources() if "daemon-reload" in path.read_text()}
-    assert told <= {"catalogue_gpu.py", "traps.py"}  # where it is told what it does to running GPU containers
+# What lets systemd read its unit files anew: said so, or on the way (systemctl(1), `--no-reload`).
+RELOADING = {"daemon-reload", "daemon-reexec", "enable", "disable", "reenable", "preset", "mask", "unmask", "link"}
+
+
+def reloading() -> list[tuple[str, ast.AST, str]]:
+    """Return file, class or function, and verb of every command of ours that lets systemd read its unit files anew."""
+    found = []
+    for path in sources():
+        for part in ast.parse(path.read_text()).body:
+            for node in ast.walk(part):
+                if isinstance(node, ast.Tuple | ast.List):
+                    words = [one.value for one in node.elts if isinstance(one, ast.Constant)]
+                    found += [
+                        (path.name, part, str(one)) for one in words if words[:1] == ["systemctl"] and one in RELOADING
+                    ]
+    return found
+
+
+def test_only_steps_that_are_withheld_beside_gpu_pods_let_systemd_read_its_units_anew() -> None:
+    found = reloading()
+    assert {verb for _, _, verb in found} == {"daemon-reload", "enable", "mask", "unmask"}
+    for file, part, verb in found:
+        if (file, verb) == ("loaded.py", "daemon-reload"):
+            continue  # ServiceLoaded's, and asked for where a unit changed: the test below runs it
+        assert isinstance(part, ast.ClassDef), (file, verb)
+        kind = getattr(import_module(f"shipway.steps.{file.removesuffix('.py')}"), part.name)
+        assert kind.impact >= Impact.SERVICE, part.name
+    callers = {path.name for path in sources() if "reload=" in path.read_text()}
+    assert callers == {"services.py"}
+    assert ServiceLoaded.impact is Impact.SERVICE
+
+
+CONTAINERD_UNIT = UnitState("containerd.service")
+
+
+class Reloading(Told):
+    """A host whose systemd reads its unit files anew when it is told to; it stands in for a session in `converge`."""
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+    def looking(self, step: object) -> None:
+        """Nothing is kept."""
+
+    @contextmanager
+    def changing(self, about: Sequence[object]) -> Iterator[None]:  # noqa: ARG002 - nothing is kept
+        """Change."""
+        yield
+
+    async def do(self, *commands: Command) -> list[Output]:
+        """Keep what was to be done."""
+        if Command(("systemctl", "daemon-reload")) in commands:
+            self.facts[CONTAINERD_UNIT] = unit()
+        return await super().do(*commands)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_new_drop_in_of_the_proxy_is_not_read_by_systemd_beside_gpu_pods(
+    monkeypatch: pytest.MonkeyPatch, *, busy: bool
+) -> None:
+    run = Run(cluster_of(("te1", "te2"), proxy={"http": "http://proxy.example:3128"}), "bootstrap")
+    run.allow = Impact.SERVICE
+    loads = container_runtime.loaded(run.cluster)
+
+    async def find(run: Run, host: str) -> None:
+        run.busy = {host: "2 GPUs held by running pods"} if busy else {}
+
+    monkeypatch.setattr("tasks.workloads.find_busy", find)
+    monkeypatch.setattr("tasks.drift_permission.find_busy", find)
+    for permit in (undisturbed(run, "te1"), permit_of(run, "te1")):
+        host = Reloading({CONTAINERD_UNIT: replace(unit(), needs_reload=True)})
+        (result,) = await converge([loads], host, run.allow, permit=permit)
+        assert result.outcome == ("drifted" if busy else "changed")
+        assert ("systemctl daemon-reload" in host.done) is not busy
+        assert bool(host.done) is not busy
+
+
+def test_nothing_flushes_a_firewall_or_removes_a_lock() -> None:
     for path in sources():
         text = path.read_text()
         assert '"iptables", "-F"' not in text, path

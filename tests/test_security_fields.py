@@ -32,7 +32,7 @@ from tests.standins import StandIns, stand_ins
 BASE = profile_data("current")
 # Fields that may hold any text: paths of the controller, which no shell sees, and what goes into kubeadm's file.
 ANY_TEXT = re.compile(
-    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
+    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^ssh\.(config|sudo_password_file)$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
 )
 DANGEROUS = re.compile(r"[\s;|&$`\"'<>()\\\x00-\x1f\x7f\u2028]|^[-~*]")
 
@@ -183,7 +183,8 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
         assert {f"$(touch${{IFS}}{MARK}).swap", f"/etc/cni/net.d/$(touch {MARK})"} <= given
         assert f"/home/$(touch {MARK})/.kube/config" in given
     if host == "far" and file == "as it may be":
-        assert f"/etc/apt/sources.list.d/a;touch {MARK};.list" in given
+        assert "/etc/apt/sources.list.d/site.list" in given
+        assert f"/etc/apt/sources.list.d/a;touch {MARK};.list" not in given  # apt reads no file of such a name
         assert f"kubelet=1.34.2-$(touch {MARK})" in given
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import shlex
 import socket
 
 import asyncssh
@@ -177,11 +178,13 @@ def _strange_key(way: Way, client: _Client) -> ShipwayError:
     if client.shown is None or client.known:
         message = f"{way.where}: the host's SSH key is not the one in {files}; it shows {shown}"
         return HostKeyMismatch(message, host=host)
-    jump = f"-J {target.jump.user}@{target.jump.address}:{target.jump.port} " if target.jump else ""
+    jump = target.jump
+    through = ("-J", f"{jump.user}@{jump.address}:{jump.port}") if jump else ()
+    known = ("-o", f"UserKnownHostsFile={way.known_hosts[0]}")
+    login = shlex.join(("ssh", *through, "-p", str(target.port), *known, f"{target.user}@{target.address}"))
     return HostKeyUnknown(
         f"{way.where}: the host is in no known_hosts file ({files}); it shows {shown}",
         host=host,
         fix="Compare that with `ssh-keygen -lf` of the key in /etc/ssh at the host's console; where it is the same, "
-        f"either log in once (`ssh {jump}-p {target.port} -o UserKnownHostsFile={way.known_hosts[0]} "
-        f"{target.user}@{target.address}`), or set ssh.host_keys: accept-new in the cluster file.",
+        f"either log in once (`{login}`), or set ssh.host_keys: accept-new in the cluster file.",
     )

@@ -31,6 +31,8 @@ KUBEADM_FLAGS = "/var/lib/kubelet/kubeadm-flags.env"
 DROP_INS = "/etc/systemd/system/{}.service.d"
 SOURCES = "/etc/apt/sources.list.d"
 NO_PROGRAM = 127
+# Reloading systemd takes the device rights from running GPU containers (nvidia-container-toolkit#48).
+DRAINED = "once no GPU pod runs there (`kubectl drain`)"
 SHOWN = 6
 
 
@@ -97,7 +99,8 @@ class KubeletFlags:
         unit = f"a drop-in of {DROP_INS.format('kubelet')} ({', '.join(folder) or 'none is there now'})"
         have = [f"--{name}={value} from {place or unit}" for (name, value), place in found.items()]
         want = "none of these: take each out where it comes from, declare it under kubernetes.kubelet where it is meant"
-        return Drift("; ".join(have[:SHOWN]), f"{want}, then `systemctl daemon-reload && systemctl restart kubelet`")
+        then = f"then, {DRAINED}, `systemctl daemon-reload && systemctl restart kubelet`"
+        return Drift("; ".join(have[:SHOWN]), f"{want}, {then}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ class ContainerdConfigUsed:
         undo = (
             f"take --config out of the unit's drop-in ({place}/{', '.join(folder) or '?'}; `systemctl cat containerd`)"
         )
-        return Drift(f"started with {used}", f"{CONFIG}: {undo}, then `systemctl daemon-reload` and a drift repair")
+        then = f"then, {DRAINED}, `systemctl daemon-reload` and a drift repair"
+        return Drift(f"started with {used}", f"{CONFIG}: {undo}, {then}")
 
 
 @dataclass(frozen=True)

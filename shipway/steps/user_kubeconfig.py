@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,7 +44,7 @@ class UserHasKubeconfig:
         known = await on.read(Says(("getent", "passwd", self.user)))
         fields = known.stdout.strip().split(":")
         if len(fields) < _PASSWD_FIELDS or not fields[5].startswith("/") or whole(fields[3]) is None:
-            fix = f"See `getent passwd {self.user}` on it: `ssh.user` needs a home and a group there."
+            fix = f"See `getent passwd {shlex.quote(self.user)}` on it: `ssh.user` needs a home and a group there."
             message = f"the host knows no user {self.user} with a home"
             raise Permanent(message, host=on.name, code="SHW-316", fix=fix)
         return f"{fields[5]}/.kube/config", fields[0], fields[3]
