@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shipway.drain import left_cordoned, uncordon
 from shipway.errors import Refused, ShipwayError
+from shipway.foreign_errors import describe_error
 from shipway.repair_history import History
 from shipway.step import Impact
 from tasks.context import CLUSTER, Run
@@ -196,7 +197,7 @@ def kept(run: Run, path: str, held: str = "") -> None:
     try:
         history.keep(counted(findings), [f.key for f in findings if f.action == "repaired"], now)
     except OSError as error:  # a full or read-only disk of this machine changes nothing about the hosts
-        run.warned.append(f"the history of repairs was not written: {error}")
+        run.warned.append(f"the history of repairs was not written: {describe_error(error)}")
     fights = history.fights(now)
     run.fights = [
         f"{host}: {step}: repaired {count} times within a day: something else owns that setting"

@@ -35,6 +35,7 @@ from flows.fleet_report import FleetReport, Group, joined
 from flows.running import as_states, run_name
 from shipway.cluster import Cluster
 from shipway.errors import Refused
+from shipway.foreign_errors import describe_error
 from tasks.prefect_quirks import tag_run
 
 GROUP = 250
@@ -124,9 +125,9 @@ async def looked_at(deployment: str, hosts: tuple[str, ...], parameters: Mapping
             return Group(hosts, str(sent.id), "late", time.monotonic() - began, why=why)
         report = await _report(sent.id)
     except Exception as error:  # noqa: BLE001 - whatever keeps one group away, the others' reports still come
-        get_run_logger().warning("%s (%s): %s", SENDING, span(hosts), error)
+        get_run_logger().warning("%s (%s): %s", SENDING, span(hosts), describe_error(error))
         known = str(sent.id) if sent else "none"
-        return Group(hosts, known, "none", time.monotonic() - began, why=f"{type(error).__name__}: {error}")
+        return Group(hosts, known, "none", time.monotonic() - began, why=describe_error(error))
     why = "" if report else f"{state.name}: {state.message}"
     return Group(hosts, str(sent.id), state.name or state.type.value, time.monotonic() - began, report, why)
 

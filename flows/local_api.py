@@ -20,6 +20,7 @@ from uuid import UUID
 from flows import given_api
 from flows.prefect_settings import setting
 from shipway.errors import DeadlineExceeded, Refused
+from shipway.foreign_errors import describe_error
 from shipway.redact import redact
 
 # The recorder of task runs writes them one by one by default: batches cost a quarter of the CPU (measured), and the
@@ -123,7 +124,7 @@ class LocalApi:
                 with self._direct.open(f"{self.url}/health", timeout=10):
                     return
             except OSError as error:
-                last = str(error)
+                last = describe_error(error)
             time.sleep(0.1)
         fix = "Run again; if it is so again, start one by `prefect server start` and set PREFECT_API_URL to it."
         raise DeadlineExceeded(f"{self._shown} is not ready after {seconds:.0f} s: {last}", fix=fix)

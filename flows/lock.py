@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from shipway.errors import Refused
+from shipway.foreign_errors import describe_error
 from shipway.kube_access import own_folder
 
 PROBE_BYTES = 64 * 1024  # what a bootstrap keeps here: a kubeconfig, a token, its history
@@ -45,7 +46,7 @@ def held(
     try:
         file = _opened(path)
     except OSError as error:
-        warned(f"no lock on this machine: {error}")
+        warned(f"no lock on this machine: {describe_error(error)}")
         yield
         return
     with file:
@@ -77,7 +78,7 @@ def _sign(file: IO[str], warned: Callable[[str], None]) -> None:
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), who.encode())  # at its end, as it was opened: which is its beginning now
     except OSError as error:
-        warned(f"the lock's file does not say whose it is: {error}")
+        warned(f"the lock's file does not say whose it is: {describe_error(error)}")
 
 
 def _holder(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shipway.errors import Refused
+from shipway.foreign_errors import describe_error
 
 PREFIX = "PREFECT_"
 
@@ -47,7 +48,9 @@ def _table(path: Path, *keys: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise Refused(f"Prefect's settings in {path} cannot be read: {error}", code="SHW-103") from error
+        raise Refused(
+            f"Prefect's settings in {path} cannot be read: {describe_error(error)}", code="SHW-103"
+        ) from error
     for key in keys:
         found = found.get(key, {}) if isinstance(found, dict) else {}
     return found if isinstance(found, dict) else {}

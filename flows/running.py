@@ -21,6 +21,7 @@ from prefect.states import Completed, Failed
 from flows.lock import held, writable
 from shipway.cluster import Cluster
 from shipway.errors import Refused, ShipwayError
+from shipway.foreign_errors import describe_error
 from tasks.artifacts import leave, progressing
 from tasks.context import Mode, Run, opened
 from tasks.prefect_quirks import name_or_typed, tag_run
@@ -155,7 +156,9 @@ def _write(run: Run, report_file: str | None) -> None:
         try:
             run.report.write(Path(report_file))
         except OSError as error:
-            run.report = replace(run.report, warnings=(*run.report.warnings, f"no report file: {error}"))
+            run.report = replace(
+                run.report, warnings=(*run.report.warnings, f"no report file: {describe_error(error)}")
+            )
 
 
 def verdict(run: Run) -> State[Report]:

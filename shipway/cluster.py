@@ -31,6 +31,7 @@ from shipway.cluster_repair import repaired
 from shipway.cluster_text import CODE, LARGEST, source
 from shipway.cluster_types import FilePath
 from shipway.errors import Refused
+from shipway.foreign_errors import describe_error
 from shipway.profiles import DEFAULT_PROFILE, merged, mirror_data, profile_data
 from shipway.solver import missing_files, refusals
 from shipway.ssh_target import Target
@@ -146,7 +147,7 @@ class Cluster(Part):
                 raise Refused(message, code=CODE)
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            message = f"cluster file {where} cannot be read: {error}"
+            message = f"cluster file {where} cannot be read: {describe_error(error)}"
             raise Refused(message, code=CODE, fix="Name a file that is there: a cluster file in UTF-8.") from error
         return cls.parse(text, where=where, folder=path.resolve().parent, files=True)
 

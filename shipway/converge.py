@@ -32,6 +32,7 @@ class Looked(Protocol):
 
 On = TypeVar("On", bound=Looked)
 Look = Drift | ShipwayError | None
+EARLIER_FAILED = "an earlier step failed"  # why those after it are unknown
 Permit = Callable[[Step[Any]], Awaitable[Impact]]
 
 
@@ -82,7 +83,7 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Pe
     while index < len(steps):
         step = steps[index]
         if failed:
-            yield StepResult(step.name, "unknown", _impact(step), error=Blocked("an earlier step failed"))
+            yield StepResult(step.name, "unknown", _impact(step), error=Blocked(EARLIER_FAILED))
             index += 1
             continue
         if index == fresh:

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from shipway.errors import ApiRefused, ApiUnavailable, Blocked, ShipwayError
+from shipway.foreign_errors import describe_error
 from shipway.redact import tail
 
 # Try again: too many requests, a fault inside, no healthy server behind a balancer, a gateway's own time-out; 410 is
@@ -79,4 +80,4 @@ def untold(what: str, error: BaseException, seconds: float) -> ShipwayError:
         return ApiRefused(f"{what}: the API's certificate is not of this cluster ({error})", code="SHW-313", fix=fix)
     if isinstance(error, TimeoutError):
         return ApiUnavailable(f"{what}: no answer from the Kubernetes API within {seconds:.0f} s")
-    return ApiUnavailable(f"{what}: the Kubernetes API cannot be reached ({type(error).__name__}: {error})")
+    return ApiUnavailable(f"{what}: the Kubernetes API cannot be reached ({describe_error(error)})")

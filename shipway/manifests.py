@@ -16,6 +16,7 @@ import yaml
 from shipway.cluster import Cluster
 from shipway.cluster_parts import Manifest
 from shipway.errors import Refused, Transient
+from shipway.foreign_errors import describe_error
 from shipway.foreign_yaml import read_all
 from shipway.kube_access import save_secret
 from shipway.kube_paths import Object
@@ -138,7 +139,7 @@ def _read(path: str, name: str) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise Refused(f"manifest {name} cannot be read: {error}", code="SHW-111") from error
+        raise Refused(f"manifest {name} cannot be read: {describe_error(error)}", code="SHW-111") from error
 
 
 def _verified(data: bytes, sha256: str | None, what: str) -> bytes:
@@ -164,7 +165,7 @@ async def _download(url: str, name: str) -> bytes:
             while len(data) <= LARGEST and (more := await answer.content.read(LARGEST)):
                 data += more
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        said = f"{type(error).__name__}: {error}"
+        said = describe_error(error)
         raise Transient(f"manifest {name} cannot be downloaded from {url} ({said})", code="SHW-208", fix=fix) from error
     if len(data) > LARGEST:
         raise Refused(f"manifest {name}: {url} is larger than {LARGEST} bytes", code="SHW-110")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from shipway.containerd_config import CERTS, Door, hosts_toml, server_of
 from shipway.errors import Refused
+from shipway.foreign_errors import describe_error
 from shipway.secret_place import user_and_password
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def _authority(registry: str, ca: str) -> RegistryFile:
     try:
         text = Path(ca).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"sources.registries.{registry}.ca: {ca} cannot be read: {error}", code="SHW-353") from error
+        raise Refused(
+            f"sources.registries.{registry}.ca: {ca} cannot be read: {describe_error(error)}", code="SHW-353"
+        ) from error
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise Refused(f"sources.registries.{registry}.ca: {ca} holds no certificate in PEM", code="SHW-353")
     return RegistryFile(f"containerd knows the authority of {registry}", _path(registry), text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from prefect.artifacts import (
@@ -15,9 +16,13 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
+from shipway.errors import ErrorReport
+from tasks.causes import group_errors, list_hosts, name_no_host, shorten
 from tasks.context import Run
-from tasks.report import Report
+from tasks.report import Report, say_follows
 
+LONGEST = 1500  # characters of one text: a fix with its command has some hundred, and the report file has all
+_OUTSIDE_CODE = re.compile(r"(`[^`]+`)|([<&*_|\[\]`~])")  # a span of code, or a sign that Markdown would read
 EVERY_SECONDS = 2.0
 STAGES_A_HOST = 7  # preflight, four of preparation, join or initialisation, settings; a bar need not be exact
 
@@ -86,7 +91,10 @@ def _table(report: Report) -> list[dict[str, str | int | float]]:
 
 
 def markdown(report: Report) -> str:
-    """Give the report as Markdown: outcome, cards, errors with their fixes, warnings, what changed or would change."""
+    """Return the report as Markdown: outcome, GPUs, errors with their fixes, warnings, what changed or would change.
+
+    Everything is a list, for a page of any width shows it whole; each cause and each step is told once for all hosts.
+    """
     gpus = report.gpus
     lines = [
         f"# {report.mode.capitalize()} of {report.cluster}: {report.outcome}",
@@ -96,22 +104,52 @@ def markdown(report: Report) -> str:
         "",
         f"GPUs: {gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified.",
     ]
-    lines += ["", "## Errors", ""] if report.errors else []
-    lines += [f"- **{e.host}: {e.step}**: {_flat(e.cause)} `{e.code}`. Next: {_flat(e.fix)}" for e in report.errors]
-    lines += ["", "## Warnings", ""] if report.warnings else []
-    lines += [f"- {_flat(warning)}" for warning in report.warnings]
-    told = [
-        f"| {result.host} | {result.stage} | {row.step} | {row.outcome} "
-        f"| {_flat(row.have or row.why)} | {_flat(row.want)} |"
-        for result in report.stages
-        for row in result.rows
-        if row.outcome != "ok"
+    lines += section("Errors", tell_causes(report.errors) + [flat(line) for line in say_follows(report.stages)])
+    lines += section("Warnings", [flat(warning) for warning in report.warnings])
+    return "\n".join([*lines, *section("Steps that were not as wanted", _told(report))]) + "\n"
+
+
+def tell_causes(errors: Sequence[ErrorReport]) -> list[str]:
+    """Return an entry of a Markdown list per cause: hosts and step, cause and code, the fix, and what differs."""
+    return [
+        f"**{flat(': '.join(part for part in (one.who, one.step) if part))}**: {flat(one.cause)} `{one.code}`. "
+        f"Next: {flat(one.fix)}" + "".join(f"\n  - {flat(line)}" for line in one.each)
+        for one in group_errors(errors)
     ]
-    columns = "| host | stage | step | outcome | was | want |"
-    head = ["", "## Steps that were not as wanted", "", columns, "|" + "---|" * 6]
-    return "\n".join([*lines, *(head + told if told else [])]) + "\n"
 
 
-def _flat(text: str) -> str:
-    """Give foreign text on one line, harmless in a Markdown table."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())[:400]
+def _told(report: Report) -> list[str]:
+    """Return an entry per step that was not as wanted: what was and what is wanted, then the hosts and its end."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for result in report.stages:
+        for row in result.rows:
+            if row.outcome != "ok" and not row.follows:
+                why = "" if row.outcome == "failed" else row.why  # the errors above tell it
+                key = (row.step, row.have, row.want, name_no_host(why, result.host), row.outcome, result.stage)
+                groups.setdefault(key, []).append(result.host)
+    return [
+        f"**{flat(step)}**: {compare(have, want)}{flat(why) + '. ' if why else ''}"
+        f"*{outcome}* on {flat(list_hosts(hosts))} ({flat(stage)})"
+        for (step, have, want, why, outcome, stage), hosts in groups.items()
+    ]
+
+
+def compare(have: str, want: str) -> str:
+    """Return what was and what is wanted as the beginning of a sentence, either left out where nothing is known."""
+    known = (f"was {flat(have)}" if have else "", f"want {flat(want)}" if want else "")
+    return "; ".join(part for part in known if part) + (". " if have or want else "")
+
+
+def section(title: str, lines: Sequence[str]) -> list[str]:
+    """Return a heading with a list below it; nothing where there is nothing to list."""
+    return ["", f"## {title}", "", *(f"- {line}" for line in lines)] if lines else []
+
+
+def flat(text: str) -> str:
+    """Return foreign text on one line, harmless in Markdown; what stands between backticks stays code."""
+    return _OUTSIDE_CODE.sub(_harmless, shorten(text, LONGEST))
+
+
+def _harmless(match: re.Match[str]) -> str:
+    code, sign = match.groups()
+    return str(code) if code else {"<": "&lt;", "&": "&amp;"}.get(sign, f"\\{sign}")

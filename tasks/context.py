@@ -31,7 +31,7 @@ from shipway.step import Impact, StepResult
 from shipway.survey import Survey
 from tasks.findings import Finding
 from tasks.secrets import secret
-from tasks.stage_result import StageResult, StepRow
+from tasks.stage_result import NOT_TRIED, StageResult, StepRow
 
 if TYPE_CHECKING:
     from tasks.report import Report
@@ -167,8 +167,7 @@ class Run:
 
     def skip(self, host: str, stage: str) -> None:
         """Keep that a stage was not run, for what it builds on did not succeed."""
-        why = "not tried: what it builds on did not succeed"
-        self.results.append(StageResult(host, stage, "unknown", (StepRow(stage, "unknown", why=why),)))
+        self.results.append(StageResult(host, stage, "unknown", (StepRow(stage, "unknown", why=NOT_TRIED),)))
 
     async def kube(self) -> Kube:
         """Give the cluster's API, connected when first asked for.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from shipway.cluster import Cluster
 from shipway.errors import Blocked, Refused
+from shipway.foreign_errors import describe_error
 from shipway.kube import Kube, Object
 from shipway.kube_access import save_secret
 from shipway.manifests import foreign, render
@@ -92,7 +93,7 @@ class TokenFile:
         except FileNotFoundError:
             return Drift("no such file", want)
         except OSError as error:
-            raise Refused(f"{self.path} cannot be read: {error}", code="SHW-114") from error
+            raise Refused(f"{self.path} cannot be read: {describe_error(error)}", code="SHW-114") from error
         fault = f"mode {mode:o}" if mode & 0o077 else _fault(token, account["metadata"]["uid"], time.time())
         return Drift(fault, want) if fault else None
 
@@ -102,7 +103,7 @@ class TokenFile:
         try:
             save_secret(self.path, token + "\n")
         except OSError as error:
-            raise Refused(f"{self.path} cannot be written: {error}", code="SHW-114") from error
+            raise Refused(f"{self.path} cannot be written: {describe_error(error)}", code="SHW-114") from error
 
 
 def _fault(token: str, uid: str, now: float) -> str:

@@ -10,9 +10,10 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_progress_artifa
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
+from tasks.artifacts import compare, flat, section, tell_causes
 from tasks.context import Run
 from tasks.drift_report import DriftReport, gpu_map, said
-from tasks.findings import Finding, counted, left
+from tasks.findings import Finding, Shared, counted, group_findings, left
 
 SHOWN = 500  # rows of the table: the report file has all
 MOST_EVENTS = 50
@@ -49,30 +50,25 @@ def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def drift_markdown(report: DriftReport) -> str:
-    """Give the pass as Markdown: what is left with its command, what was repaired, fights, errors."""
-    lines = [f"# Drift of {report.cluster}: {report.outcome}", "", f"{said(report)}; {report.seconds:.0f} s.", ""]
-    rest = left(report.findings)
-    lines += _section("Left as it is", [_told(f) for f in rest[:SHOWN]])
-    lines += _section("Repaired", [f"**{f.host}**: {_flat(f.step)} (was {_flat(f.have)})" for f in _repaired(report)])
-    lines += _section("Repaired again and again", [_flat(line) for line in report.fights])
-    errors = [f"**{e.host}**: {_flat(e.cause)} `{e.code}`. Next: {_flat(e.fix)}" for e in report.errors]
-    return "\n".join([*lines, *_section("Not looked at, or failed", errors)]) + "\n"
+    """Return the pass as Markdown: what is left with its command, what was repaired, fights, errors; each once."""
+    lines = [f"# Drift of {report.cluster}: {report.outcome}", "", f"{said(report)}; {report.seconds:.0f} s."]
+    lines += section("Left as it is", [_told(one) for one in group_findings(left(report.findings))[:SHOWN]])
+    lines += section("Repaired", [_told(one) for one in group_findings(_repaired(report))[:SHOWN]])
+    lines += section("Repaired again and again", [flat(line) for line in report.fights])
+    return "\n".join([*lines, *section("Not looked at, or failed", tell_causes(report.errors))]) + "\n"
 
 
 def _repaired(report: DriftReport) -> list[Finding]:
     return [finding for finding in report.findings if finding.action == "repaired"]
 
 
-def _section(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
-
-
-def _told(f: Finding) -> str:
-    """Give a finding that is left as a list entry."""
-    want = f"; want {_flat(f.want)}" if f.want else ""
-    why = f" {f.action.capitalize()}: {_flat(f.why)}" if f.why else f" {f.action.capitalize()}."
+def _told(one: Shared) -> str:
+    """Return a list's entry: what was and what is wanted, then hosts, why it was left, and what would do it."""
+    f = one.first
+    why = f": {flat(f.why)}" if f.why else "."
     command = f" `{f.command}`" if f.command else ""
-    return f"**{f.host}**: {_flat(f.step)}: {_flat(f.have)}{want}.{why}{command}"
+    others = f" (for {flat(f.host)}, and likewise for each)" if command and len(one.hosts) > 1 else ""
+    return f"**{flat(f.step)}**: {compare(f.have, f.want)}*{f.action}* on {flat(one.who)}{why}{command}{others}"
 
 
 def trend_markdown(trend: Sequence[dict[str, Any]]) -> str:
@@ -85,11 +81,6 @@ def trend_markdown(trend: Sequence[dict[str, Any]]) -> str:
         bar = "█" * min(BAR, rest) + "░" * min(BAR - min(BAR, rest), found - rest)
         rows.append(f"| {str(one['when'])[5:16].replace('T', ' ')} | {found} | {rest} | {bar} |")
     return "\n".join([*head, *rows]) + "\n"
-
-
-def _flat(text: str) -> str:
-    """Give foreign text on one line, harmless in Markdown."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())[:300]
 
 
 def _events(run: Run, report: DriftReport) -> None:

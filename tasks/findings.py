@@ -8,6 +8,7 @@ from typing import Literal
 
 from shipway.redact import redact
 from shipway.step import Impact, StepResult
+from tasks.causes import list_hosts, name_no_host
 
 Action = Literal["reported", "held back", "repaired", "came back", "failed"]
 # What is still wrong afterwards, worst first; the order of the table.
@@ -69,3 +70,38 @@ def left(findings: Sequence[Finding]) -> list[Finding]:
 def counted(findings: Sequence[Finding]) -> dict[str, int]:
     """Give how many findings came to each end."""
     return {action: n for action in ("repaired", *LEFT) if (n := sum(f.action == action for f in findings))}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One finding that is the same on several hosts."""
+
+    first: Finding
+    hosts: tuple[str, ...]
+
+    @property
+    def who(self) -> str:
+        """The hosts, compactly."""
+        return list_hosts(self.hosts)
+
+
+def group_findings(findings: Sequence[Finding]) -> list[Shared]:
+    """Return findings that only differ in their host, and in its name where it is quoted, as one; in their order."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for f in findings:
+        why = name_no_host(f.why, f.host)
+        groups.setdefault((f.stage, f.step, f.have, f.want, f.impact, f.action, why), []).append(f)
+    return [Shared(group[0], tuple(f.host for f in group)) for group in groups.values()]
+
+
+def commands_of(findings: Sequence[Finding]) -> list[str]:
+    """Return each command that would do what was left, once for all hosts to which it is alike."""
+    groups: dict[str, list[Finding]] = {}
+    for f in findings:
+        if f.command:
+            groups.setdefault(name_no_host(f.command, f.host), []).append(f)
+    told = []
+    for group in groups.values():
+        others = list_hosts(f.host for f in group if f.command != group[0].command)
+        told.append(group[0].command + (f"   (likewise for {others})" if others else ""))
+    return told

@@ -10,6 +10,7 @@ from shipway.kube_access import kept_authorities
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import Evidence, evidence
 from shipway.retry import patiently
+from tasks.causes import group_errors
 from tasks.context import Run
 
 
@@ -41,8 +42,9 @@ def judged(run: Run) -> list[ErrorReport]:
 
 def refusal(faults: list[ErrorReport]) -> Refused:
     """Return one refusal that names them all, each host and cause once, with the first one's code."""
-    said = "; ".join(dict.fromkeys(f"{fault.host}: {fault.cause}" for fault in faults))
-    fix = " ".join(dict.fromkeys(fault.fix for fault in faults))
+    causes = group_errors(faults)
+    said = "; ".join(dict.fromkeys(f"{one.who}: {one.cause}" for one in causes))
+    fix = " ".join(dict.fromkeys(one.fix for one in causes))
     return Refused(f"nothing was changed: {said}", code=faults[0].code, fix=fix)
 
 

@@ -16,6 +16,7 @@ from shipway.cluster_parts import HostSpec
 from shipway.errors import ErrorReport, ShipwayError, Transient
 from shipway.solver import warnings_of
 from shipway.step import Outcome
+from tasks.causes import list_hosts
 from tasks.context import CLUSTER, Mode, Run
 from tasks.stage_result import WORST_FIRST, StageResult, reported, worst
 
@@ -78,6 +79,16 @@ class Report:
         except BaseException:
             Path(fresh).unlink(missing_ok=True)
             raise
+
+
+def say_follows(stages: Sequence[StageResult]) -> list[str]:
+    """Return a line for what was not tried because of what failed before it, which is an error of its own."""
+    rows = [(stage, row) for stage in stages for row in stage.rows if row.follows]
+    if not rows:
+        return []
+    names = list(dict.fromkeys(stage.stage for stage, _ in rows))
+    hosts = list_hosts(stage.host for stage, _ in rows)
+    return [f"not tried after that: {len(rows)} steps of {', '.join(names)} [{hosts}]"]
 
 
 def refused(error: ShipwayError, mode: Mode, *, outcome: RunOutcome = "refused") -> Report:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shipway.catalogue import diagnose
+from shipway.converge import EARLIER_FAILED
 from shipway.errors import Blocked, DeadlineExceeded, ErrorReport, Permanent, ShipwayError
 from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
+from tasks.causes import group_errors, shorten
 
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")
 SAID, SAID_EACH = 2, 240  # errors in a state's message, and characters of each: the report has all of them whole
+NOT_TRIED = "not tried: what it builds on did not succeed"
 BY_HAND = "Bring the host to what is wanted (no step can do it for you), then run again."
 
 
@@ -26,6 +28,11 @@ class StepRow:
     want: str = ""
     why: str = ""
     seconds: float = 0.0
+
+    @property
+    def follows(self) -> bool:
+        """Whether it was not tried only because of what failed before it: that is told once, where it failed."""
+        return self.outcome == "unknown" and self.why in (NOT_TRIED, EARLIER_FAILED)
 
     @classmethod
     def of(cls, result: StepResult) -> StepRow:
@@ -67,12 +74,9 @@ class StageResult:
 
 
 def causes(errors: Sequence[ErrorReport], *, host: bool = True) -> str:
-    """Return the causes of errors as one line for a state's message, each ending at a word."""
-    told = [
-        f"{f'{error.host}: ' if host and error.host else ''}{error.step}: {error.cause} [{error.code}]"
-        for error in errors
-    ]
-    shown = "; ".join(textwrap.shorten(one, SAID_EACH, placeholder=" ...") for one in told[:SAID])
+    """Return the causes of errors as one line for a state's message, each once and ending at a word."""
+    told = [one.said if host else replace(one, hosts=()).said for one in group_errors(errors)]
+    shown = "; ".join(shorten(one, SAID_EACH) for one in told[:SAID])
     return shown + (f"; and {len(told) - SAID} more" if len(told) > SAID else "")
 
 

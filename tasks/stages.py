@@ -11,6 +11,7 @@ from types import ModuleType
 from shipway.bare_lock import claim_left
 from shipway.cluster import Cluster
 from shipway.converge import On, converge
+from shipway.foreign_errors import describe_error
 from shipway.host import Host
 from shipway.kube import Kube, save_kubeconfig
 from shipway.notices import noticed
@@ -178,8 +179,9 @@ def _kept(run: Run, kube: Kube) -> StepResult:
             return StepResult(name, "ok", Impact.FILES)
         save_kubeconfig(path, kube.admin_conf)
     except (OSError, UnicodeDecodeError) as error:  # this machine's disk is no reason to end what is done on hosts
-        run.warned.append(f"the kubeconfig was not kept: {error}; run again when there is room")
-        return StepResult(name, "drifted", Impact.FILES, Drift(f"cannot be written: {error}", str(path)))
+        why = describe_error(error)
+        run.warned.append(f"the kubeconfig was not kept: {why}; run again when there is room")
+        return StepResult(name, "drifted", Impact.FILES, Drift(f"cannot be written: {why}", str(path)))
     return StepResult(name, "changed", Impact.FILES)
 
 

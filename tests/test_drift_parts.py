@@ -229,7 +229,7 @@ def test_markdown_is_harmless_and_says_what_to_do() -> None:
     run.findings["te2"] = [finding(step="a | b <script>").became("held back", "why", "python -m x")]
     text = drift_markdown(drift_report(run))
     assert "a \\| b &lt;script>" in text
-    assert "Held back: why `python -m x`" in text
+    assert "*held back* on te2: why `python -m x`" in text
     assert findings_of(run)[0].action == "held back"
 
 

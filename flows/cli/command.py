@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flows.audience import open_console, outlive_audience
 from shipway.errors import Permanent, Refused, ShipwayError
+from shipway.foreign_errors import describe_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,9 @@ class Command:
             try:
                 refused(error, self.mode(asked), outcome=outcome).write(asked.report)
             except OSError as fault:
-                console.print(f"warning: no report: {fault}", markup=False, highlight=False, soft_wrap=True)
+                console.print(
+                    f"warning: no report: {describe_error(fault)}", markup=False, highlight=False, soft_wrap=True
+                )
 
 
 def name_fault(fault: Exception) -> Permanent:

@@ -88,17 +88,14 @@ def run_fleet(asked: argparse.Namespace, console: Console) -> int:
 
 def _say(console: Console, report: FleetReport) -> None:
     """Say how it ended: each group, what is wrong once with its hosts, and the outcome."""
-    from flows.summary import grouped  # noqa: PLC0415 - imports Prefect
-    from tasks.report import Report  # noqa: PLC0415
+    from flows.summary import tell_errors  # noqa: PLC0415 - imports Prefect
 
     for group in report.groups:
         line = (
             f"{group['first']} ... {group['last']}: {group['hosts']} hosts: {group['outcome']} in {group['seconds']} s"
         )
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    errors = tuple(ErrorReport(**error) for error in report.errors)
-    for line in grouped(Report(report.cluster, "", "drift", "partial", report.seconds, errors=errors)):
-        console.print(f"error: {line}", markup=False, highlight=False, soft_wrap=True, style="red")
+    tell_errors(console, [ErrorReport(**error) for error in report.errors])
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())

@@ -11,6 +11,7 @@ import asyncssh
 from asyncssh.config import SSHClientConfig
 
 from shipway.errors import Refused
+from shipway.foreign_errors import describe_error
 from shipway.ssh.known_hosts import EVERYWHERE, SSH_PORT
 from shipway.ssh_target import Target
 
@@ -89,7 +90,7 @@ def _said(path: Path, target: Target) -> SSHClientConfig:
             None, [str(path)], *(False, False, False), getpass.getuser(), user, target.address, port
         )
     except (asyncssh.ConfigParseError, OSError, UnicodeDecodeError, ValueError) as error:
-        message = f"the SSH configuration {path} cannot be read ({error})"
+        message = f"the SSH configuration {path} cannot be read ({describe_error(error)})"
         fix = "Correct the line that is named, or set ssh.config to another file in the cluster file."
         raise Refused(message, host=target.name, code="SHW-348", fix=fix) from error
     if not isinstance(said, SSHClientConfig):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import asyncssh
 
 from shipway.errors import ConnectionLost, DeadlineExceeded, LoginRefused, ShipwayError, Transient
+from shipway.foreign_errors import describe_error
 from shipway.redact import tail
 from shipway.script import READER, framed, heard
 from shipway.ssh import sudo
@@ -108,7 +109,7 @@ class Connection:
             raise self._full(error) from error
         except (asyncssh.Error, OSError) as error:
             self._drop(connection)
-            message = f"the connection broke while a command ran ({error})"
+            message = f"the connection broke while a command ran ({describe_error(error)})"
             raise ConnectionLost(message, host=self.target.name) from error
         except (AssertionError, AttributeError) as error:  # asyncssh's own, where a connection ends as a channel opens
             if not connection.is_closed():
@@ -197,7 +198,8 @@ class Connection:
             try:
                 self._listeners[key] = await connection.forward_local_port("127.0.0.1", 0, address, port)
             except (asyncssh.Error, OSError) as error:
-                raise ConnectionLost(f"no tunnel to {address}:{port} ({error})", host=self.target.name) from error
+                message = f"no tunnel to {address}:{port} ({describe_error(error)})"
+                raise ConnectionLost(message, host=self.target.name) from error
         return self._listeners[key].get_port()
 
     async def close(self) -> None:

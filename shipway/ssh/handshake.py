@@ -21,6 +21,7 @@ from shipway.errors import (
     ShipwayError,
     Unreachable,
 )
+from shipway.foreign_errors import describe_error
 from shipway.redact import tail
 from shipway.ssh.config import Way
 from shipway.ssh.keys import offer
@@ -153,11 +154,12 @@ def _of_this_machine(way: Way, error: Exception) -> ShipwayError | None:
     """Return the error where something here is wrong; None where it is not."""
     host = way.target.name
     if way.command and isinstance(error, FileNotFoundError | PermissionError):
-        message = f"ProxyCommand {way.command.split()[0]} cannot be started ({error})"
+        message = f"ProxyCommand {way.command.split()[0]} cannot be started ({describe_error(error)})"
         return Refused(message, host=host, code="SHW-348", fix="Correct it in the SSH configuration.")
     if isinstance(error, ValueError):
         fix = "Correct what is named in the SSH configuration or the cluster file's ssh section."
-        return Refused(f"{way.where}: the SSH settings are refused ({error})", host=host, code="SHW-348", fix=fix)
+        message = f"{way.where}: the SSH settings are refused ({describe_error(error)})"
+        return Refused(message, host=host, code="SHW-348", fix=fix)
     return None
 
 
@@ -165,10 +167,10 @@ def _of_network(way: Way, error: Exception) -> ShipwayError:
     """Return the error of an attempt that may go better next time."""
     host = way.target.name
     if isinstance(error, socket.gaierror):
-        message = f"{way.target.address}: the name cannot be resolved ({error.strerror})"
+        message = f"{way.where}: the name cannot be resolved ({error.strerror})"
         fix = "Check hosts[].address in the cluster file, and `getent hosts` for it on this machine."
         return Unreachable(message, host=host, fix=fix)
-    return Unreachable(f"{way.where}: no SSH connection ({error})", host=host)
+    return Unreachable(f"{way.where}: no SSH connection ({describe_error(error)})", host=host)
 
 
 def _strange_key(way: Way, client: _Client) -> ShipwayError:
