@@ -232,10 +232,13 @@ def server_of(registry: str) -> str:
     return "https://registry-1.docker.io" if registry == "docker.io" else f"https://{registry}"
 
 
+KEPT = "# Kept by Shipway: declared in the cluster file under `sources`.\n"
+
+
 def hosts_toml(registry: str, *doors: Door) -> str:
     """Return certs.d/REGISTRY/hosts.toml: the doors are tried in order; the registry itself stays the fallback.
 
     `_default` stands for every registry, so it has no server of its own to fall back to.
     """
     table: dict[str, Any] = {} if registry == "_default" else {"server": server_of(registry)}
-    return tomli_w.dumps({**table, "host": {door.url: door.table() for door in doors}})
+    return KEPT + tomli_w.dumps({**table, "host": {door.url: door.table() for door in doors}})

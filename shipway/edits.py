@@ -7,7 +7,7 @@ carriage return, U+2028) is part of somebody's line and stays as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 BEGIN, END = "# BEGIN shipway", "# END shipway"
 OFF = "# off by shipway: "
@@ -59,3 +59,36 @@ def fstab_without_swap(text: str) -> str:
         swap = len(fields) > 2 and fields[2] == "swap" and not fields[0].startswith("#")  # noqa: PLR2004 - third field
         lines.append(OFF + line if swap else line)
     return "\n".join(lines)
+
+
+def with_sysctls(text: str, values: Mapping[str, str]) -> str:
+    """Return a file of sysctl.d with these settings (key -> value); every other line stays as it is.
+
+    A key may stand with slashes and behind a dash (sysctl.d(5)); each line that gives it another value is corrected,
+    for the last one counts.
+    """
+    lines, there = [], set()
+    for line in _lines(text):
+        key, equals, value = line.partition("=")
+        name = key.strip(" \t-").replace("/", ".")
+        if equals and name in values:
+            there.add(name)
+            lines.append(line if value.strip() == values[name] else f"{key.rstrip()} = {values[name]}")
+        else:
+            lines.append(line)
+    lines += [f"{key} = {value}" for key, value in values.items() if key not in there]
+    return _joined(text, lines)
+
+
+def with_modules(text: str, wanted: Sequence[str], unknown: Collection[str]) -> str:
+    """Return a file of modules-load.d that names each wanted module and none of the unknown ones; the rest stays.
+
+    A module that the kernel does not have fails systemd-modules-load.service at each boot.
+    """
+    kept = [line for line in _lines(text) if line.strip() not in unknown]
+    there = {line.strip() for line in kept}
+    return _joined(text, [*kept, *(one for one in wanted if one not in there)])
+
+
+def _joined(text: str, lines: list[str]) -> str:
+    return text if lines == _lines(text) else "".join(f"{line}\n" for line in lines)

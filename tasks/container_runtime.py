@@ -17,12 +17,16 @@ from shipway.steps.files import FileAbsent, FileIs
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.pause_image import wanted_images
 from shipway.steps.proxies import ContainerdEnvironment
+from shipway.steps.registry_files import RegistryHosts
 from shipway.steps.services import ServiceRuns
 
 
 def registries(cluster: Cluster) -> list[Check[Host]]:
     """Return a step per file about a registry; containerd reads these anew at every pull, so no restart follows."""
-    return [FileIs(file.fact, file.path, file.text, file.mode) for file in registry_files(cluster)]
+    return [
+        (RegistryHosts if file.path.endswith("/hosts.toml") else FileIs)(file.fact, file.path, file.text, file.mode)
+        for file in registry_files(cluster)
+    ]
 
 
 def proxy(cluster: Cluster) -> list[Check[Host]]:

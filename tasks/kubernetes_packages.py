@@ -10,8 +10,7 @@ from shipway.kubeadm import CRI_SOCKET
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdLoaded
-from shipway.steps.crictl import CrictlInstalled
-from shipway.steps.files import FileIs
+from shipway.steps.crictl import CrictlInstalled, crictl_finds
 from shipway.steps.packages import PackagesHeld
 from shipway.steps.pause_image import SandboxImageAgrees
 from shipway.steps.services import ServiceRuns
@@ -19,7 +18,6 @@ from shipway.steps.skew import KubernetesInstalled, KubernetesInVersion
 from tasks.container_runtime import images
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
-CRICTL = f"runtime-endpoint: {CRI_SOCKET}\nimage-endpoint: {CRI_SOCKET}\n"
 
 
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
@@ -33,7 +31,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
         KubernetesInVersion(f"kubelet, kubeadm and kubectl are {kubernetes.version}", packages, may_remove),
         PackagesHeld(PROGRAMS),
         CrictlInstalled(),
-        FileIs("crictl finds containerd", "/etc/crictl.yaml", CRICTL),
+        crictl_finds(CRI_SOCKET),
         ServiceRuns("kubelet", active=False),
         # containerd was configured before kubeadm could be asked: what it says counts.
         SandboxImageAgrees(images(cluster)),

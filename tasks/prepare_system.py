@@ -6,13 +6,13 @@ from functools import partial
 
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_parts import HostSpec
-from shipway.edits import fstab_without_swap, hosts_file
+from shipway.edits import fstab_without_swap, hosts_file, with_sysctls
 from shipway.host import Host
 from shipway.proxies import APT_CONF, apt_conf
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.files import FileAbsent, FileEdited, FileIs
-from shipway.steps.kernel import ModulesLoaded, NoScriptTurnsSwapOn, SwapOff, SwapStaysOff, SysctlsLive
+from shipway.steps.kernel import ModulesAtBoot, ModulesLoaded, NoScriptTurnsSwapOn, SwapOff, SwapStaysOff, SysctlsLive
 from shipway.steps.network_manager import InterfacesLeftAlone
 from shipway.steps.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
 from shipway.steps.proxies import AptThroughProxy
@@ -24,6 +24,7 @@ BRIDGED = {
     "net.bridge.bridge-nf-call-ip6tables": "1",
     "net.ipv4.ip_forward": "1",
 }
+SETTINGS = ", ".join(f"{key} = {value}" for key, value in BRIDGED.items())
 # 128 instances are used up by a device plugin and a few log readers (gpu-operator#441); Kubespray uses 8192.
 WATCHES = {"fs.inotify.max_user_instances": "8192", "fs.inotify.max_user_watches": "524288"}
 CLOUD_CONFIG = "# The host name and /etc/hosts are kept by Shipway.\npreserve_hostname: true\nmanage_etc_hosts: false\n"
@@ -62,9 +63,9 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         SwapStaysOff(),
         NoScriptTurnsSwapOn(),
         SwapOff(),
-        FileIs("kernel modules load at boot", "/etc/modules-load.d/k8s.conf", "".join(f"{m}\n" for m in MODULES)),
+        ModulesAtBoot("/etc/modules-load.d/k8s.conf", MODULES),
         ModulesLoaded(MODULES),
-        FileIs("kernel settings last", "/etc/sysctl.d/k8s.conf", _settings(BRIDGED)),
+        FileEdited("kernel settings last", "/etc/sysctl.d/k8s.conf", partial(with_sysctls, values=BRIDGED), SETTINGS),
         FileIs("inotify limits last", "/etc/sysctl.d/90-shipway-inotify.conf", _settings(WATCHES)),
         SysctlsLive(BRIDGED | WATCHES),
         *calico,

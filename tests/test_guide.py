@@ -14,9 +14,11 @@ from shipway.manifests import render
 from shipway.step import Check
 from shipway.steps.apt import RepositoryIs, filled
 from shipway.steps.files import FileEdited, FileIs
+from shipway.steps.kernel import ModulesAtBoot
 from shipway.steps.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
 from shipway.steps.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
 from shipway.steps.services import ServiceRuns
+from shipway.steps.skew import KubernetesInstalled
 from shipway.steps.system import HostnameIs
 from shipway.steps.user_kubeconfig import UserHasKubeconfig
 from tasks import (
@@ -67,10 +69,11 @@ def test_s1_and_s2_the_base_system_and_the_kernel(guide: Cluster) -> None:
     edits = {step.path: step.edit for step in of(FileEdited, steps)}
     assert "10.0.0.1 te1\n10.0.0.2 te2\n" in edits["/etc/hosts"]("127.0.0.1 localhost\n")
     assert edits["/etc/fstab"]("/swap.img none swap sw 0 0\n").startswith("#")
-    assert files(steps)["/etc/modules-load.d/k8s.conf"].split() == [
+    modules = {step.path: step.modules for step in of(ModulesAtBoot, steps)}
+    assert list(modules["/etc/modules-load.d/k8s.conf"]) == [
         *("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
     ]
-    settings = files(steps)["/etc/sysctl.d/k8s.conf"].replace(" ", "").split()
+    settings = edits["/etc/sysctl.d/k8s.conf"]("").replace(" ", "").split()
     bridge = "net.bridge.bridge-nf-call-"
     assert settings == [f"{bridge}iptables=1", f"{bridge}ip6tables=1", "net.ipv4.ip_forward=1"]
 
@@ -95,7 +98,7 @@ def test_s4_the_nvidia_toolkit(guide: Cluster) -> None:
 def test_s5_the_kubernetes_packages(guide: Cluster) -> None:
     steps = kubernetes_packages.steps(guide, guide.hosts[0])
     assert source(steps)[0] == "https://pkgs.k8s.io/core:/stable:/v1.31/deb/ /"
-    assert of(PackagesInstalled, steps)[0].packages == dict.fromkeys(("kubelet", "kubeadm", "kubectl"), "1.31.7")
+    assert of(KubernetesInstalled, steps)[0].packages == dict.fromkeys(("kubelet", "kubeadm", "kubectl"), "1.31.7")
     assert of(PackagesHeld, steps)[0].packages == ("kubelet", "kubeadm", "kubectl")
     assert ServiceRuns("kubelet", active=False) in steps
 

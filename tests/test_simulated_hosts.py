@@ -86,8 +86,13 @@ async def test_a_plan_on_bare_hosts_changes_nothing(place: Place) -> None:
 DRIFTS: tuple[tuple[str, dict[str, str], str], ...] = (
     ("swap-on", {}, "swap is off"),
     ("sysctl", {"key": "net.ipv4.ip_forward", "value": "0"}, "kernel settings are live"),
-    ("edit", {"path": "/etc/sysctl.d/k8s.conf"}, "kernel settings last"),
-    ("mode", {"path": "/etc/modules-load.d/k8s.conf", "mode": "600"}, "kernel modules load at boot"),
+    ("edit", {"path": "/etc/sysctl.d/k8s.conf", "old": "forward = 1", "new": "forward = 0"}, "kernel settings last"),
+    ("mode", {"path": "/etc/sysctl.d/90-shipway-inotify.conf", "mode": "600"}, "inotify limits last"),
+    (
+        "edit",
+        {"path": "/etc/modules-load.d/k8s.conf", "old": "overlay", "new": "#"},
+        "kernel modules load at boot",
+    ),
     ("stop", {"unit": "containerd"}, "containerd is active and enabled"),
     ("unhold", {"package": "kubelet"}, "kubelet, kubeadm, kubectl are held"),
     ("hostname", {"name": "another"}, "the host name is te1"),

@@ -59,11 +59,16 @@ class Kernel:
     swaps: list[tuple[str, int]] = field(default_factory=lambda: [("/swap.img", 4_194_300)])
     extra: dict[str, bytes] = field(default_factory=dict)
 
+    @staticmethod
+    def knows(module: str) -> bool:
+        """Tell whether the kernel has a module of that name."""
+        return module.replace("-", "_") in MODULES
+
     def load(self, module: str) -> bool:
         """Load a module and what it brings; False where the kernel has none of that name."""
-        module = module.replace("-", "_")
-        if module not in MODULES:
+        if not self.knows(module):
             return False
+        module = module.replace("-", "_")
         self.modules[module] = None
         if module == "br_netfilter":
             for key, value in _BRIDGE.items():

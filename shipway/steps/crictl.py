@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shipway.errors import Blocked
+import yaml
+
+from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import Listing
 from shipway.facts.packages import Package
+from shipway.foreign_yaml import read_yaml
 from shipway.host import Host
 from shipway.step import Drift
+from shipway.steps.files import FileEdited
 from shipway.steps.packages import PackagesInstalled, offers
+from shipway.yaml_edit import with_values
 
 PACKAGE = "cri-tools"
 OWN = Listing("/usr/local/bin")  # where people put a crictl of their own
+FILE = "/etc/crictl.yaml"
 OFFERED = Says(("apt-cache", "madison", PACKAGE))
 
 
@@ -35,3 +41,19 @@ class CrictlInstalled(PackagesInstalled):
         if package is None and PACKAGE not in offers((await on.read(OFFERED)).stdout):
             return None
         return Drift("missing" if package is None else "half installed", PACKAGE)
+
+
+def crictl_finds(endpoint: str) -> FileEdited:
+    """Return the step that names containerd's socket in crictl's file; what people set beside it stays."""
+
+    def edit(text: str) -> str:
+        want = {"runtime-endpoint": endpoint, "image-endpoint": endpoint}
+        try:
+            if read_yaml(text) is None:  # empty, or nothing but comments
+                return text + "".join(f"{key}: {value}\n" for key, value in want.items())
+            return with_values(text, want)
+        except (ValueError, yaml.YAMLError) as error:
+            fix = f"Correct or remove {FILE} on the host (`crictl config --list` reads it), then run again."
+            raise Permanent(f"{FILE} cannot be read: {error}", code="SHW-343", fix=fix) from error
+
+    return FileEdited("crictl finds containerd", FILE, edit, endpoint)

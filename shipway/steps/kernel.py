@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
+from shipway.edits import with_modules
 from shipway.errors import CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
@@ -16,6 +19,7 @@ from shipway.facts.services import UnitState
 from shipway.foreign_numbers import whole
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
+from shipway.steps.files import FileEdited
 
 NAT_WORKS = Says(("iptables", "-t", "nat", "-S"))
 # Address translation comes with these, or with nf_tables: kernels are built without the older ones today (Linux 6.17
@@ -82,6 +86,42 @@ class ModulesLoaded:
         await _load(on, await self._missing(on))
         if set(NAT) & set(await self._missing(on)):
             await _load(on, NFT)
+
+
+@dataclass(frozen=True)
+class ModulesAtBoot:
+    """A file of modules-load.d names the modules, as far as this kernel has them; its other lines stay.
+
+    modprobe is asked, which looks up a module as systemd-modules-load does (libkmod). Where the kernel lacks one for
+    address translation, those of nf_tables that it has are named. Without modprobe all are.
+    """
+
+    traps: ClassVar[tuple[int, ...]] = (10,)
+    impact: ClassVar[Impact] = Impact.FILES
+    together: ClassVar[bool] = True
+    path: str
+    modules: tuple[str, ...]
+    name: str = "kernel modules load at boot"
+
+    async def _file(self, on: Host) -> FileEdited:
+        asked = (*self.modules, *NFT)
+        answers, _ = await asyncio.gather(  # together: one exchange
+            on.read_all([Says(("modprobe", "-n", "-q", "--", module)) for module in asked]),
+            on.read(FileText(self.path), FileState(self.path)),
+        )
+        lacking = [module for module, said in zip(asked, answers, strict=True) if said.status == 1]
+        wanted = [module for module in self.modules if module not in lacking]
+        if set(NAT) & set(lacking):
+            wanted += [module for module in NFT if module not in lacking]
+        return FileEdited(self.name, self.path, partial(with_modules, wanted=wanted, unknown=lacking), " ".join(wanted))
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the file's lines with what the kernel has."""
+        return await (await self._file(on)).check(on)
+
+    async def apply(self, on: Host, drift: Drift) -> None:
+        """Add what is missing, and take out of our modules what this kernel does not have."""
+        await (await self._file(on)).apply(on, drift)
 
 
 async def _load(on: Host, modules: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from shipway.containerd_config import CONFIG, UnreadableError, sandbox_of, with_sandbox
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
-from shipway.facts.files import FileText
+from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
 from shipway.script import Output
 from shipway.step import Drift, Impact
@@ -61,8 +61,8 @@ class SandboxImageAgrees:
         return None if have == wanted else Drift(f"containerd has {have or 'none'}", f"{wanted}, as kubeadm says")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are asked anew
-        """Set this one value in containerd's file; the file before is kept beside it."""
-        listed, text = await on.read(self.images, FileText(CONFIG))
+        """Set this one value in containerd's file, which keeps mode and owner; the file before is kept beside it."""
+        listed, text, info = await on.read(self.images, FileText(CONFIG), FileState(CONFIG))
         if text is None:
             raise Blocked(f"{CONFIG} is not written yet", host=on.name)
         wanted = self._named(listed, on)
@@ -72,7 +72,8 @@ class SandboxImageAgrees:
             fix = f"Correct {CONFIG} on the host (`containerd config dump` shows what is wrong), then run again."
             raise Permanent(f"{CONFIG}: {error}", host=on.name, code="SHW-308", fix=fix) from error
         await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
-        await on.write(CONFIG, changed.encode())
+        mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
+        await on.write(CONFIG, changed.encode(), mode=mode, owner=owner)
 
     def _named(self, listed: Output, on: Host) -> str:
         """Return kubeadm's pause image; raises Permanent (SHW-462) where it names none."""

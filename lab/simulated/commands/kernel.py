@@ -55,7 +55,9 @@ def _unknown(call: Call, key: str) -> int:
 @program("modprobe")
 async def modprobe(call: Call) -> int:
     """Load kernel modules."""
-    asked = parse(call.args, flags="-q -a -v -r -b --all")
+    asked = parse(call.args, flags="-q -a -v -r -b -n --all")
+    if asked.has("-n"):  # a dry run needs no right; -q says nothing of a module that is not there
+        return 0 if all(call.host.kernel.knows(module) for module in asked.rest[:1]) else 1
     if not call.root:
         return call.warn("modprobe: ERROR: could not insert: Operation not permitted")
     for module in asked.rest if asked.has("-a", "--all") else asked.rest[:1]:
