@@ -48,7 +48,7 @@ class Plain:
         self.at_start: Callable[[], None] = lambda: None
         self._console, self._lines = console, lines
         self._began = self._ticked = time.monotonic()
-        self._ended: dict[str, Counter[bool]] = {}
+        self._ended: dict[str, dict[str, bool]] = {}  # by stage and host, whether it stands: a later try counts
         self._told: set[str] = set()
 
     def _print(self, text: str) -> None:
@@ -85,12 +85,12 @@ class Plain:
         if not self._counts(result.host):
             self._line(result.host, result.stage, f"{result.outcome} in {result.seconds:.1f} s: {result.said}")
             return
-        self._ended.setdefault(result.stage, Counter())[result.stands] += 1
+        self._ended.setdefault(result.stage, {})[result.host] = result.stands
         for error in result.errors:
             if (key := f"{result.stage} {error.step} {error.code}") not in self._told:
                 self._told.add(key)
                 said = causes([error], host=False)
-                self._line(result.host, result.stage, f"failed: {said} (hosts with the same are told together below)")
+                self._line(result.host, result.stage, f"failed: {said} (other hosts with it are told at the end)")
         self._tick()
 
     def _tick(self) -> None:
@@ -102,7 +102,7 @@ class Plain:
         self._ticked = time.monotonic()
         total = len(self.run.hosts) if self.run else 0
         told = [
-            f"{stage} {ends.total()}" + (f" ({ends[False]} failed)" if ends[False] else "")
+            f"{stage} {len(ends)}" + (f" ({failed} failed)" if (failed := len(ends) - sum(ends.values())) else "")
             for stage, ends in self._ended.items()
         ]
         self._print(f"{say_elapsed(self._ticked - self._began)}: of {total} hosts: {', '.join(told)}")

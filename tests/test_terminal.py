@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from flows.terminal import Lively, Plain, shown
+from flows.terminal import Lively, Plain, say_elapsed, shown
 from shipway.cluster import Cluster
 from shipway.errors import Unreachable
 from shipway.step import Drift, Impact, StepResult
@@ -41,6 +41,67 @@ def test_where_no_terminal_is_there_is_one_line_a_stage_and_what_a_wait_sees() -
     assert "3 of 8 ready; gpu-05: " in lines[1]
     assert "0123456789abcdef" not in lines[1]
     assert "failed in 0.0 s: SSH: gone [SHW-201]" in lines[2]
+
+
+def test_where_no_terminal_is_many_hosts_are_counted_and_each_cause_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flows.terminal.TICK_SECONDS", 0.0)
+    on, out = console()
+    with shown(on, "plan", quiet=False) as view:
+        view.opened(Run(Cluster.parse(MANY), "plan"))
+        for number in (1, 2, 1, 3):  # the first host is tried again, which is no further host
+            error = reported(Unreachable(f"root@192.0.2.{number}:22: gone", host=f"h{number}", step="SSH"))
+            view.ended(StageResult(f"h{number}", "preflight", "failed", errors=(error,)))
+        view.ended(StageResult("h1", "preflight", "ok"))
+        view.said("h4", "preflight", "a sentence of one host of many")
+        view.said(CLUSTER, "pod_network", "2 of 3 pods run")
+    said = out.getvalue()
+    assert said.count("gone") == 1
+    assert "of 60 hosts: preflight 3 (3 failed)" in said
+    assert said.splitlines()[-1].endswith("of 60 hosts: preflight 3 (2 failed)")
+    assert "one host of many" not in said
+    assert "2 of 3 pods run" in said
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50), (40, 10)])
+def test_the_table_fits_the_terminal_and_shows_failures_beside_what_is_at_work(width: int, height: int) -> None:
+    out = StringIO()
+    on = Console(file=out, width=width, height=height, force_terminal=True, color_system=None)
+    view = Lively(on, "bootstrap of te.yaml")
+    view.opened(Run(Cluster.parse(MANY), "bootstrap"))
+    view.ended(LOST)
+    for number in range(1, 60):
+        view.began(f"h{number}", "kubernetes_packages")
+        view.said(
+            f"h{number}", "kubernetes_packages", "waiting for apt's lock: unattended-upgrades holds it; 570 s left"
+        )
+    view.began(CLUSTER, "pod_network")
+    on.print(view)
+    lines = out.getvalue().splitlines()
+    assert len(lines) < height
+    assert max(len(line) for line in lines) <= width
+    assert any(line.startswith("h60 ") for line in lines)
+    assert sum(line.startswith("cluster ") for line in lines) == 1
+    assert any("0 s" in line for line in lines if line.startswith("h5"))
+    assert "not shown: " in out.getvalue()
+
+
+def test_a_line_stays_when_the_table_goes() -> None:
+    on, out = console(terminal=True)
+    with shown(on, "bootstrap of te.yaml", quiet=False) as view:
+        view.opened(Run(Cluster.parse(MANY), "bootstrap"))
+        view.ended(LOST)
+    assert (
+        out.getvalue()
+        .splitlines()[-1]
+        .endswith("last stage of each host: 59 not tried (h[1-59] (59 hosts)); 1 failed (h60)")
+    )
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (59.9, "59 s"), (200, "3 m 20 s"), (3900, "1 h 05 m")])
+def test_a_duration_is_told_as_people_say_it(seconds: float, said: str) -> None:
+    assert say_elapsed(seconds) == said
 
 
 def test_quiet_says_nothing_and_still_knows_the_run() -> None:

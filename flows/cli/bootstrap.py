@@ -50,6 +50,7 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         demo = None if asked.cluster_file else stack.enter_context(Demo(keep=asked.keep, profile=DEFAULT_PROFILE))
         api = stack.enter_context(LocalApi())
         ticker.text = "starting Prefect's API" if api.own else f"Prefect's API: {api.url}"
+        from flows.bootstrap import bootstrap  # noqa: F401, PLC0415 - what a run needs, while the ticker still moves
         from flows.flight import history  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
         from flows.summary import say  # noqa: PLC0415
 
