@@ -26,6 +26,11 @@ def keep(block: str, value: str) -> None:
     _BLOCKS[block] = value
 
 
+def kept(block: str) -> str | None:
+    """Return the value of a Secret block that was kept, None where none was."""
+    return _BLOCKS.get(block)
+
+
 def trouble(place: str) -> str:
     """Return why the file at a place cannot be used, "" where it can; a block is asked for when a run starts."""
     if block_of(place):

@@ -30,7 +30,7 @@ from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
 from shipway.survey import Survey
 from tasks.findings import Finding
-from tasks.secrets import secret
+from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, StageResult, StepRow
 
 if TYPE_CHECKING:
