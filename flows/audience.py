@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import signal
 import sys
@@ -86,6 +87,9 @@ def outlive_audience() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         setattr(sys, name, stream if isinstance(stream, Audience) else Audience(stream))
+    # A line of a log that cannot be sent or written is no news of the run; the standard library, and Prefect with it
+    # ("--- Error logging to API ---"), would print that on standard error instead (logging, raiseExceptions).
+    logging.raiseExceptions = False
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     end_by_exception()
 

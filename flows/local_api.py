@@ -48,6 +48,7 @@ QUIET = {
 COMMAND = (sys.executable, "-m", "flows.api_process")
 START_SECONDS = 600.0  # half a minute as a rule; 180 were too few on a full machine, and its end is seen at once
 DRAIN_SECONDS = 60.0
+REST_SECONDS = 10.0  # for what a refused run has left to send: a few lines
 SEE_ABOVE = "Read its message above; set PREFECT_API_URL to use a server that runs."
 STILL_SECONDS = 1.5  # longer than the recorder keeps a batch
 FINAL = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
@@ -175,6 +176,8 @@ class LocalApi:
         """
         if self._process is None:
             return
+        if not self._drained and self._process.poll() is None:
+            _send_rest()
         _close(self._process.stdin)
         try:
             self._process.wait(1 if self._drained else 15)
@@ -183,6 +186,16 @@ class LocalApi:
             self._process.wait(5)
         _close(self._process.stdout)
         os.environ.pop("PREFECT_API_URL", None)
+
+
+def _send_rest(seconds: float = REST_SECONDS) -> None:
+    """Let Prefect's threads send the lines and events that they hold: a refusal ends a run before they did.
+
+    Without that they find no API when the interpreter ends, and say so on standard error below the refusal.
+    """
+    for module, worker in (("prefect.events.worker", "EventsWorker"), ("prefect.logging.handlers", "APILogWorker")):
+        if (known := sys.modules.get(module)) is not None:  # else nothing of Prefect ran
+            getattr(known, worker).drain_all(timeout=seconds)
 
 
 def _close(stream: IO[bytes] | None) -> None:

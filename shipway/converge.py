@@ -211,7 +211,7 @@ async def wait_until(
             raise seen
         said = str(seen.have if isinstance(seen, Drift) else seen.message)
         if said != last:
-            told(f"{check.name}: {said}")
+            told(f"waiting until {check.name}: {said}")
             last = said
         await asyncio.sleep(every)
     message = f"not so after {seconds:.0f} s; last seen: {last}"

@@ -147,7 +147,8 @@ async def drain(
             trouble = error.message  # an API server that restarts is asked again until the time is over
         line = f"{len(work.waiting)} of {len(leaving)} pods left: {trouble or work.said()}"
         if work.waiting and line != said:
-            told(said := line)
+            said = line
+            told(f"waiting until {node} is drained: {line}")
         if work.waiting and time.monotonic() > ends:
             fix = "Do what each pod's reason asks for, then repair again; the node is as open as before."
             message = f"the drain of {node} was given up after {seconds:.0f} s, {line}"

@@ -22,7 +22,10 @@ from tasks.context import Run
 from tasks.report import Report, say_follows
 
 LONGEST = 1500  # characters of one text: a fix with its command has some hundred, and the report file has all
-_OUTSIDE_CODE = re.compile(r"(`[^`]+`)|([<&*_|\[\]`~])")  # a span of code, or a sign that Markdown would read
+_CODE = re.compile(r"`([^`]+)`|((?:[^`]|`(?![^`]+`))+)")  # a span of code, or what stands outside
+_SIGNS = re.compile(r"[<&*_|\[\]`~\\]")  # what Markdown would read
+_LONG_WORD = re.compile(r"\S{28,}")  # a page of 390 pixels shows about 40 characters in a line
+_BREAKS = re.compile(r"([./,=:@)-]|\\_)(?=[^\s./,=:@)-])")
 EVERY_SECONDS = 2.0
 STAGES_A_HOST = 7  # preflight, four of preparation, join or initialisation, settings; a bar need not be exact
 
@@ -146,10 +149,24 @@ def section(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def flat(text: str) -> str:
-    """Return foreign text on one line, harmless in Markdown; what stands between backticks stays code."""
-    return _OUTSIDE_CODE.sub(_harmless, shorten(text, LONGEST))
+    """Return foreign text on one line, harmless in Markdown; what stands between backticks stays code.
+
+    A word that is longer than a phone is wide may break at its dots, slashes and the like (`<wbr>`, which is not
+    copied with the text).
+    """
+    return _CODE.sub(_harmless, shorten(text, LONGEST))
 
 
 def _harmless(match: re.Match[str]) -> str:
-    code, sign = match.groups()
-    return str(code) if code else {"<": "&lt;", "&": "&amp;"}.get(sign, f"\\{sign}")
+    code, plain = match.groups()
+    if plain is not None:
+        return _LONG_WORD.sub(_breakable, _escape(plain))
+    return f"<code>{_LONG_WORD.sub(_breakable, _escape(code))}</code>" if _LONG_WORD.search(code) else f"`{code}`"
+
+
+def _escape(text: str) -> str:
+    return _SIGNS.sub(lambda sign: {"<": "&lt;", "&": "&amp;"}.get(sign[0], f"\\{sign[0]}"), text)
+
+
+def _breakable(word: re.Match[str]) -> str:
+    return _BREAKS.sub(r"\1<wbr>", word[0])

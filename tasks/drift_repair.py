@@ -187,7 +187,7 @@ async def _settled(run: Run, stage: str, *, seconds: float) -> None:
         following = [finding for finding in run.cluster_findings if finding.step in FOLLOWING]
         if not following or time.monotonic() > ends:
             return
-        spoken(run, stage, CLUSTER)(f"waits for {following[0].host}: {following[0].step}: {following[0].have}")
+        spoken(run, stage, CLUSTER)(f"waiting until {following[0].step} on {following[0].host}: {following[0].have}")
         await asyncio.sleep(EVERY_SECONDS)
 
 

@@ -34,6 +34,19 @@ class Broken(io.StringIO):
         raise OSError(self.number, os.strerror(self.number))
 
 
+def test_a_log_line_that_cannot_be_sent_prints_nothing_below_the_run() -> None:
+    program = (
+        "import logging; from flows.audience import outlive_audience; outlive_audience()\n"
+        "class Away(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        try: raise ConnectionError('All connection attempts failed')\n"
+        "        except ConnectionError: self.handleError(record)\n"
+        "logging.getLogger().addHandler(Away()); logging.getLogger().error('a line')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+
+
 @pytest.mark.parametrize("number", sorted(GONE))
 def test_a_stream_that_nobody_reads_any_more_is_written_to_once(number: int) -> None:
     stream = Broken(number)

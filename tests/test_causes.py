@@ -199,5 +199,12 @@ def test_a_text_is_cut_between_words_or_told_whole() -> None:
     assert shorten("x" * 20, 10) == "xxxxxx ..."
 
 
+def test_a_word_that_is_longer_than_a_phone_is_wide_may_break_and_nothing_else_changes() -> None:
+    word = "CustomResourceDefinition/installations.operator.tigera.io"
+    broken = "CustomResourceDefinition/<wbr>installations.<wbr>operator.<wbr>tigera.<wbr>io"
+    assert flat(f"was {word}; `get {word} x_y`") == f"was {broken}; <code>get {broken} x\\_y</code>"
+    assert flat("`a lone backtick") == "\\`a lone backtick"
+
+
 def test_commands_stay_commands_in_markdown() -> None:
     assert flat("a <b> | *c* `kubectl get <x> | grep a_b`") == "a &lt;b> \\| \\*c\\* `kubectl get <x> | grep a_b`"

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 
 from flows import local_api
 from flows.api_process import main as api_process_main
@@ -110,6 +112,22 @@ def test_an_api_process_that_ends_is_told_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(local_api, "COMMAND", (sys.executable, "-c", "pass"))
     with pytest.raises(Refused, match="did not start"):
         local_api.LocalApi().__enter__()
+
+
+def test_a_refused_runs_lines_are_sent_while_there_is_an_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else Prefect says "Error logging to API" below the refusal, when the interpreter ends."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    command = (sys.executable, "-c", "import sys; print(9, flush=True); sys.stdin.read()")
+    monkeypatch.setattr(local_api, "COMMAND", command)
+    alive: list[bool] = []
+    with local_api.LocalApi() as api:
+        process = api._process
+        assert process is not None
+        for worker in (EventsWorker, APILogWorker):
+            monkeypatch.setattr(worker, "drain_all", lambda timeout: alive.append(process.poll() is None))  # noqa: ARG005
+    assert alive == [True, True]
+    assert process.poll() is not None
 
 
 def test_only_what_may_pass_is_tried_again_inside_a_stage() -> None:

@@ -180,6 +180,7 @@ async def test_nodes_are_ready_once_there_is_a_pod_network(small: Place) -> None
     await small.kube.apply(yaml.safe_load(POD_NETWORK))
     told: list[str] = []
     await wait_until(NodesReady(("te1", "te2")), small.kube, seconds=20, every=0.05, told=told.append)
+    assert all(line.startswith("waiting until every node is Ready: ") for line in told)
 
 
 async def test_the_api_and_etcd_are_asked_for_their_own_word(small: Place) -> None:
