@@ -50,7 +50,7 @@ async def bootstrap(
     async with running(cluster_file, mode, hosts, reset, report_file) as run:
         await brought_up(run)
         if run.ready:
-            await verify(run)
+            await verify(run, close=True)
     return verdict(run)
 
 

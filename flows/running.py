@@ -90,6 +90,7 @@ class Manner:
     only_looks: bool = False
     report: Reporter = report_of
     leave: Callable[[Run], Awaitable[None]] = leave
+    kind: str = ""  # what the run is called where its mode does not say it
 
 
 @asynccontextmanager
@@ -108,9 +109,10 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     run = Run(Cluster.load(Path(cluster_file)), mode, hosts, reset)
     await load_blocks(run.cluster)
     manner = manner or Manner(only_looks=mode == "plan")
+    run.kind = manner.kind or mode
     run.flow_runs.append(UUID(flow_run.id))
     run.view.opened(run)
-    await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.mode}"))
+    await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
     if mode == "bootstrap":
         writable(run.folder)
     with held(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):

@@ -35,8 +35,9 @@ def tell_errors(console: Console, errors: Sequence[ErrorReport]) -> None:
 def say(console: Console, report: Report, run: Run | None, *, simulated: bool = False, gone: bool = False) -> None:
     """Print the end of a run; `gone` when its SIMULATED lab ends with it."""
     mark = "SIMULATED " if simulated else ""
+    kind = run.kind if run else report.mode
     if report.hosts:
-        console.print(_table(report, f"{mark}{report.mode} of {report.cluster}: {report.outcome}"))
+        console.print(_table(report, f"{mark}{kind} of {report.cluster}: {report.outcome}"))
     if report.mode == "plan":
         _planned(console, report)
     tell_errors(console, report.errors)

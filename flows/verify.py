@@ -37,7 +37,7 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None) -> S
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
-    async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True)) as run:
+    async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True, kind="verify")) as run:
         seen = await asyncio.gather(*(on("preflight", host.name) for host in run.hosts))
         faults = await disagreement(run)
         run.results += [StageResult(fault.host, "preflight", "failed", errors=(fault,)) for fault in faults]

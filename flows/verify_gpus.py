@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from uuid import UUID
 
@@ -18,28 +19,33 @@ PROOF = "gpu_proof"
 
 
 @flow(name="verify-gpus", flow_run_name="verify the GPUs of {cluster}", persist_result=False)
-async def verify_gpus(cluster: str) -> State[None]:  # noqa: ARG001 - it names the run
-    """Prove the GPUs of the current run as a flow run of its own."""
+async def verify_gpus(cluster: str, close: bool = False) -> State[None]:  # noqa: ARG001, FBT001, FBT002 - a flow's form
+    """Prove the GPUs of the current run as a flow run of its own; with `close` hosts are isolated before that."""
     run = current()
     run.flow_runs.append(UUID(flow_run.id))
-    if await _prove():
+    if await _prove(run, close=close):
         return Completed(message=run.proof_said)
     return Failed(message=run.proof_said)
 
 
-async def verify(run: Run) -> None:
+async def verify(run: Run, *, close: bool = False) -> None:
     """Prove the GPUs as a subflow; where Prefect's server stays away, in the run itself.
+
+    With `close` GPU hosts are isolated (gpu.isolation) as soon as the device plugin is as declared, before the proof.
 
     The server records what is done, it does not decide whether it is done.
     """
     if await wait_for_server():
         with contextlib.suppress(httpx.HTTPError):
-            await verify_gpus(run.cluster.name, return_state=True)
+            await verify_gpus(run.cluster.name, close, return_state=True)
     if not any(result.stage == PROOF for result in run.results):
-        await _prove()
+        await _prove(run, close=close)
 
 
-async def _prove() -> bool:
+async def _prove(run: Run, *, close: bool) -> bool:
     """Wait for what can be waited for, then prove; a node or GPU that stays away is named, the others are proven."""
-    ended = [await on(stage, CLUSTER) for stage in ("nodes_ready", "cards_allocatable", PROOF)]
-    return all(ended)
+    ended = [await on(stage, CLUSTER) for stage in ("nodes_ready", "cards_allocatable")]
+    if close:
+        hosts = [host.name for host in run.hosts if host.name in run.ready and run.cards(host)]
+        await asyncio.gather(*(on("gpu_isolation", name) for name in hosts))
+    return all([*ended, await on(PROOF, CLUSTER)])

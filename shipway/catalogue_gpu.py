@@ -126,4 +126,14 @@ ENTRIES: tuple[Known, ...] = (
         retryable=False,
         traps=(32,),
     ),
+    Known(
+        "SHW-619",
+        "the driver does not show every GPU",
+        r"the driver (?:says: |shows [0-9])|Unable to determine the device handle for [Gg][Pp][Uu]|GPU is lost\b",
+        "NVIDIA's driver runs and does not show every GPU that is on the bus; its own words stand beside this.",
+        "On the host: `nvidia-smi; sudo dmesg | grep -iE 'NVRM|xid'`; a GPU that is lost comes back with a restart of "
+        "the host or not at all. To go on without it, declare the smaller number as `gpus`.",
+        retryable=False,
+        traps=(4, 32),
+    ),
 )

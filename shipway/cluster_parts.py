@@ -110,6 +110,11 @@ class Gpu(Part):
     mode: Literal["runtime_class", "default_runtime"] = Field(
         "runtime_class", description="RuntimeClass `nvidia`, or nvidia as containerd's default runtime on GPU hosts."
     )
+    isolation: Literal["strict", "off"] = Field(
+        "strict",
+        description="`strict`: a pod that asks for no GPU sees none. `off`: any image that sets NVIDIA_VISIBLE_DEVICES "
+        "sees the GPUs of its host, as NVIDIA's toolkit has it by default.",
+    )
     toolkit: Version | None = Field(None, description="Version of nvidia-container-toolkit; none: the newest offered.")
     verify_image: ImageRef = Field(
         "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0", description="Image of the test pods."

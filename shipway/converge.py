@@ -36,6 +36,12 @@ EARLIER_FAILED = "an earlier step failed"  # why those after it are unknown
 Permit = Callable[[Step[Any]], Awaitable[Impact]]
 
 
+async def _held(step: Step[On], on: On) -> bool:
+    """Tell whether a step says itself, right before it is applied, that it may not be now (`hold`, with the reason)."""
+    hold = getattr(step, "hold", None)
+    return hold is not None and bool(await hold(on))
+
+
 async def _look(step: Check[On], on: On) -> Look:
     """Give the drift, or None, or the error that kept from telling."""
     on.looking(step)
@@ -92,7 +98,7 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Pe
         end = index + len(batch)
         before, errors = looks[index:end], dict[int, ShipwayError | None]()
         wanted = _drifted(batch, before, allow)
-        if drifted := [one for one in wanted if one[1].impact <= await permit(one[1])]:
+        if drifted := [one for one in wanted if one[1].impact <= await permit(one[1]) and not await _held(one[1], on)]:
             later = _next(steps[end:], looks[end:], allow)
             errors = await _applied(drifted, on, [*batch, *later])
             if None in errors.values():

@@ -16,6 +16,7 @@ from shipway.gpu_proof_links import broken_link
 from shipway.gpu_proof_pods import (
     EXTRA,
     NAMESPACE,
+    WITHOUT,
     AllDecided,
     AllRun,
     AllSpoke,
@@ -24,6 +25,8 @@ from shipway.gpu_proof_pods import (
     PodsGone,
     Said,
     TurnedAway,
+    WithoutSpoke,
+    pod_without,
     test_pod,
 )
 from shipway.gpu_proof_result import Proof, no_cards, plain, same_cards
@@ -38,6 +41,7 @@ __all__ = ["HostGpuFacts", "Proof", "prove"]
 LOOK_SECONDS = 1.0
 EXTRA_SECONDS = 60.0  # the scheduler speaks within a second or two; a busy one may take longer
 CLEAR_SECONDS = 120.0
+WITHOUT_SECONDS = 60.0  # the image is there: test pods of the same one have just run
 # A kubelet posts its node's status every 10 s (nodeStatusUpdateFrequency), so after a plugin or containerd has been
 # restarted the count of cards may be old for that long, in both directions.
 SETTLE_SECONDS = 30.0
@@ -78,6 +82,7 @@ class _Proving:
         self.nodes: tuple[NodeSeen, ...] = ()
         self.notes: list[str] = []
         self.refusal = ""
+        self.without: dict[str, int | None] = {}
 
     async def run(self) -> Proof:
         """Go through the proof; on the first thing that is not so, collect the evidence."""
@@ -90,6 +95,7 @@ class _Proving:
             await self._hold()
             faults += same_cards(self.heard) + self._computed()
             if not faults:
+                await self._look_without()
                 await _clear(self.kube, self.told)
         except ShipwayError as caught:
             error = caught
@@ -129,6 +135,26 @@ class _Proving:
         await self.kube.apply(test_pod(self.cluster, EXTRA))
         await self._wait(ExtraWaits(), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its card back meanwhile
+
+    async def _look_without(self) -> None:
+        """See on each node what a pod sees that asks for no GPU; a node where it does not start is not judged."""
+        nodes = [node.name for node in self.nodes if not node.why_not_ready]
+        pods = {f"{WITHOUT}-{number}": node for number, node in enumerate(nodes, 1)}
+        spoke = WithoutSpoke(tuple(pods))
+        try:
+            await asyncio.gather(
+                *(self.kube.apply(pod_without(self.cluster, name, node)) for name, node in pods.items())
+            )
+            await self._wait(spoke, WITHOUT_SECONDS)
+        except ShipwayError as error:
+            self.notes.append(f"what a pod sees that asks for no GPU is not known of every node: {error.message}")
+        self.without = {node: spoke.heard.get(name) for name, node in pods.items()}
+        if self.cluster.gpu.isolation == "off":
+            open_ = [node for node, count in self.without.items() if count]
+            if open_:
+                self.notes.append(
+                    f"gpu.isolation is off: a pod that asks for no GPU sees those of its host: {', '.join(open_)}"
+                )
 
     async def _all_run(self, limit: float) -> None:
         """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
@@ -174,6 +200,7 @@ class _Proving:
             devices,
             ("passed" if not self._computed() and self.heard else "failed") if self.compute else "not run",
             tuple(self.notes),
+            without=dict(self.without),
             seconds=seconds,
             **more,
         )

@@ -21,6 +21,7 @@ from shipway.steps.plugin import RUNTIME_CLASS
 
 NAMESPACE = "shipway-verify"
 EXTRA = "gpu-test-extra"
+WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
 SAMPLE = "/cuda-samples/vectorAdd"  # where NVIDIA's cuda-sample images keep it
 LISTED = "cards-listed"
 PASSED = "Test PASSED"
@@ -29,13 +30,16 @@ FULL = "Insufficient nvidia.com/gpu"
 # The kubelet's word for a pod that the scheduler gave a card which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
 _UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
+_NODE = re.compile(r"/dev/nvidia[0-9]+\b")
+_NODES = re.compile(r"^nodes of (\S+): (.*)$", re.MULTILINE)
 _GIVEN = re.compile(r"^devices=(.*)$", re.MULTILINE)
 _NO_DEVICE = frozenset({"", "all", "none", "void"})
 
 
 def script(*, compute: bool) -> str:
     """Give what a pod runs: say the card, compute where asked for, stay. Only sh, echo and sleep must be there."""
-    parts = ['echo "devices=$NVIDIA_VISIBLE_DEVICES"', "nvidia-smi -L", f"echo {LISTED}"]
+    parts = ['echo "devices=$NVIDIA_VISIBLE_DEVICES"', 'echo "nodes of $NODE_NAME:" /dev/nvidia*', "nvidia-smi -L"]
+    parts += [f"echo {LISTED}"]
     parts += [SAMPLE, f'echo "{ENDED} $?"'] if compute else []
     return "; ".join([*parts, "sleep 86400"])
 
@@ -53,6 +57,48 @@ def test_pod(cluster: Cluster, name: str) -> Object:
     )[0]
 
 
+def pod_without(cluster: Cluster, name: str, node: str) -> Object:
+    """Return a pod of one node that asks Kubernetes for no GPU, and NVIDIA's toolkit for all (NVIDIA_VISIBLE_DEVICES).
+
+    It says what it sees: device nodes, by the shell itself, and nvidia-smi's list; what mounts that may leave it out.
+    """
+    return render(
+        "verify/pod-without.yaml",
+        name=name,
+        namespace=NAMESPACE,
+        node=node,
+        image=cluster.gpu.verify_image,
+        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
+        script=f"echo /dev/nvidia*; nvidia-smi -L; echo {LISTED}; sleep 86400",
+        seconds=cluster.gpu.verify_seconds + 600,
+    )[0]
+
+
+def seen_without(log: str) -> int | None:
+    """Return how many GPUs a pod saw that asked for none; None before it has said so."""
+    if LISTED not in log:
+        return None
+    return max(len(set(_NODE.findall(log))), len(set(_UUID.findall(log))))
+
+
+@dataclass(frozen=True)
+class WithoutSpoke:
+    """Every pod that asks for no GPU has said how many it sees; what they said is in `heard`, by pod."""
+
+    names: Sequence[str] = field(hash=False)
+    heard: dict[str, int] = field(default_factory=dict, hash=False)
+    name: str = "every pod that asks for no GPU has said what it sees"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read the logs of those that have not said it yet."""
+        silent = [name for name in self.names if name not in self.heard]
+        logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in silent))
+        found = {name: seen_without(log) for name, log in zip(silent, logs, strict=True)}
+        self.heard.update({name: count for name, count in found.items() if count is not None})
+        left = [name for name in silent if name not in self.heard]
+        return Drift(f"{len(left)} of {len(self.names)} silent", "all have spoken") if left else None
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a pod's log tells: the cards it was given, and how the sample ended (None: it has not)."""
@@ -64,13 +110,17 @@ class Said:
 def said(log: str) -> Said | None:
     """Give what a log tells so far; None before the pod has said which card it has.
 
-    UUIDs that nvidia-smi lists inside the pod count; without it, NVIDIA_VISIBLE_DEVICES as the kubelet set it.
+    UUIDs that nvidia-smi lists inside the pod count; without it, NVIDIA_VISIBLE_DEVICES as the kubelet set it; where
+    that names none (toolkit 1.20 makes it "void", a plugin that makes mounts a path), the device nodes of that host.
     """
     given = _GIVEN.search(log)
     if given is None or LISTED not in log:
         return None
     words = [word.strip() for word in given[1].split(",")]
-    devices = _UUID.findall(log) or [word for word in words if word not in _NO_DEVICE and not word.startswith("/")]
+    named = [word for word in words if word not in _NO_DEVICE and not word.startswith("/")]
+    nodes = _NODES.search(log)
+    there = [f"{nodes[1]}:{name}" for name in _NODE.findall(nodes[2])] if nodes else []
+    devices = _UUID.findall(log) or named or there
     passed = PASSED in log if ENDED in log else None
     return Said(tuple(dict.fromkeys(devices)), passed)
 

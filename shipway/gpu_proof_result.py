@@ -18,7 +18,8 @@ class Proof:
     """How the proof ended. `verified` counts cards that a pod held while all others were held too.
 
     `devices` maps pod to card; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
-    failure `error` names the broken `link`, and the pods and `evidence` are kept.
+    failure `error` names the broken `link`, and the pods and `evidence` are kept. `without` tells by node how many GPUs
+    a pod saw that asked for none; None where that is not known.
     """
 
     outcome: Literal["ok", "failed", "no cards declared"]
@@ -32,6 +33,7 @@ class Proof:
     error: ShipwayError | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    without: Mapping[str, int | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the part `gpus` of the report as plain data."""
@@ -42,6 +44,7 @@ class Proof:
             "verified": self.verified,
             "devices": sorted(self.devices.values()),
             "compute": self.compute,
+            "without_asking": dict(self.without),
             "notes": list(self.notes),
             "link": asdict(self.link) if self.link else None,
             "evidence": dict(self.evidence),

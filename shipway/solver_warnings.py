@@ -89,9 +89,9 @@ def gpu_parts(cluster: Cluster, today: date) -> Iterator[str]:  # noqa: ARG001
 
 
 def default_runtime(cluster: Cluster, today: date) -> Iterator[str]:  # noqa: ARG001
-    """With nvidia as the default runtime an image that asks for all devices gets them (device plugin README)."""
-    if cluster.gpu.mode == "default_runtime":
-        yield "gpu.mode default_runtime: pods that ask for no GPU may see all of a host; runtime_class keeps them apart"
+    """An image that asks for all devices gets them (device plugin README), unless the variable is ignored."""
+    if cluster.gpu.isolation == "off" and any(host.gpus != 0 for host in cluster.hosts):
+        yield "gpu.isolation off: a pod that asks for no GPU sees all of its host where its image says so"
 
 
 def pod_addresses(cluster: Cluster, today: date) -> Iterator[str]:  # noqa: ARG001

@@ -52,7 +52,8 @@ class Step(Check[T_contra], Protocol[T_contra]):
     """A check that can also bring about what it wants.
 
     One that says `together = True` changes a file that no step beside it touches: it is applied at the same time as
-    those beside it that say so too.
+    those beside it that say so too. One that has `hold` tells there why it may not be applied for now: it is asked
+    right before, and "" lets it go on.
     """
 
     impact: ClassVar[Impact]

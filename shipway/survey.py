@@ -19,6 +19,7 @@ PCI = Says((*_DEVICES, "vendor", "-exec", "grep", "-l", "0x10de", "{}", "+"))
 PCI_CLASSES = Says((*_DEVICES, "class", "-exec", "grep", "-l", "^0x030[02]", "{}", "+"))
 # Each device that a driver holds is a link below it: /sys/bus/pci/drivers/nvidia/0000:41:00.0.
 PCI_BOUND = Says(("find", "/sys/bus/pci/drivers", "-mindepth", "2", "-maxdepth", "2", "-name", "*:*:*.*"))
+SAID = 600  # characters of what the driver says: its longest sentence names the GPU and what to do
 KERNEL_LOG = Says(("dmesg",))
 FOR_MACHINES = ("vfio-pci", "pci-stub", "xen-pciback")  # hold a device for a virtual machine
 # What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
@@ -179,4 +180,4 @@ def _said(driver: Output) -> str:
     """Give why the driver did not answer; empty where it did."""
     if driver.status == NOT_ENDED:
         return HANGS
-    return "" if driver.ok else (driver.stderr or driver.stdout).strip()[:200]
+    return "" if driver.ok else (driver.stderr or driver.stdout).strip()[:SAID]

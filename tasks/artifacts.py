@@ -63,7 +63,8 @@ def _stages(run: Run) -> int:
 
 
 def _key(run: Run, what: str) -> str:
-    return f"{'drift' if run.mode == 'drift' else 'bootstrap'}-{run.cluster.name}-{what}"
+    """Return an artifact's key; a plan's are the bootstrap's, a verification has its own."""
+    return f"{'bootstrap' if run.kind == 'plan' else run.kind}-{run.cluster.name}-{what}"
 
 
 async def leave(run: Run) -> None:
@@ -73,7 +74,9 @@ async def leave(run: Run) -> None:
     try:
         await acreate_progress_artifact(100.0, key=_key(run, "progress"), description="the run has ended")
         await acreate_table_artifact(_table(run.report), key=_key(run, "hosts"), description="The hosts of this run")
-        await acreate_markdown_artifact(markdown(run.report), key=_key(run, "report"), description="What was done")
+        await acreate_markdown_artifact(
+            markdown(run.report, run.kind), key=_key(run, "report"), description="What was done"
+        )
     except Exception as error:  # noqa: BLE001 - as above
         get_run_logger().warning("no report artifact: %s", error)
 
@@ -93,14 +96,14 @@ def _table(report: Report) -> list[dict[str, str | int | float]]:
     ]
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Report, kind: str = "") -> str:
     """Return the report as Markdown: outcome, GPUs, errors with their fixes, warnings, what changed or would change.
 
     Everything is a list, for a page of any width shows it whole; each cause and each step is told once for all hosts.
     """
     gpus = report.gpus
     lines = [
-        f"# {report.mode.capitalize()} of {report.cluster}: {report.outcome}",
+        f"# {(kind or report.mode).capitalize()} of {report.cluster}: {report.outcome}",
         "",
         f"Profile `{report.profile}`, {report.seconds:.0f} s, steps: "
         + ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items()),

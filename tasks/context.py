@@ -91,6 +91,7 @@ class Run:
             known = ", ".join(host.name for host in cluster.hosts)
             raise Refused(f"{', '.join(unknown)}: no such host in the cluster file; it has {known}", code="SHW-100")
         self.cluster, self.mode, self.only, self.reset = cluster, mode, tuple(only), tuple(reset)
+        self.kind: str = mode  # what the run is called: a verification is one that changes nothing
         self.allow = Impact.WORKLOADS if mode == "bootstrap" else Impact.NOTHING
         self.view = VIEW.get(Unseen())
         self.started = time.monotonic()

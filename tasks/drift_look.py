@@ -17,7 +17,7 @@ from shipway.step import Impact, StepResult
 from shipway.steps.nodes import nodes_by_name
 from shipway.survey import Survey, survey
 from tasks.context import CLUSTER, Run
-from tasks.drift_parts import JOINED_BY, Part, cluster_parts, host_parts, plain_runtime
+from tasks.drift_parts import JOINED_BY, OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, found
 from tasks.gates import CardsAllocatable
 from tasks.preflight import compared
@@ -37,7 +37,7 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.cards(spec):
         plain = plain_runtime(run.cluster, spec)  # what it asks is known by now, but for containerd's configuration
-        pairs = [pair for pair in pairs if pair[0].stage not in ("nvidia_runtime", plain.stage)]
+        pairs = [pair for pair in pairs if pair[0].stage not in (*OF_GPUS, plain.stage)]
         pairs.insert(1, (plain, await looked_at(plain.steps, session)))
     kept = _kept(pairs, seen)
     run.findings[host] = distinct(

@@ -51,6 +51,7 @@ from tasks import (
     dashboard,
     device_plugin,
     gates,
+    gpu_isolation,
     join_worker,
     kubernetes_packages,
     nvidia_runtime,
@@ -63,6 +64,7 @@ from tasks.gates import node_steps
 On = TypeVar("On", Host, Kube)
 PREPARED: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
 ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
+OF_GPUS = ("nvidia_runtime", "gpu_isolation")  # of a host without GPUs nothing of these is looked at
 JOINED_BY = ("control_plane", "join_worker")  # initialising and joining is the bootstrap's, never a repair
 
 
@@ -81,7 +83,9 @@ def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     parts = [Part(spec.name, _name(module), _steps(module, run.cluster, spec)) for module in PREPARED]
     if spec.gpus == 0:
         parts = [part for part in parts if part.stage != "nvidia_runtime"]
-    return [*parts, _joined(run, spec), Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
+    closed = Part(spec.name, _name(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
+    closing = [closed] if spec.gpus != 0 else []
+    return [*parts, _joined(run, spec), *closing, Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
 
 
 def _name(module: ModuleType) -> str:
@@ -155,8 +159,7 @@ def kubelet_wanted(run: Run) -> dict[str, Any]:
 
 def cluster_parts(run: Run) -> list[Part[Kube]]:
     """Give what is looked at through the API: what all share, then every node of the run."""
-    cluster = run.cluster
-    shared = [Part(CLUSTER, _name(module), _lasting(module.steps(cluster)), Impact.SERVICE) for module in ADD_ONS]
+    shared = [Part(CLUSTER, _name(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]
     kubeadms = [] if run.only else [Part(CLUSTER, "kubeadm", _kubeadms(run), Impact.SERVICE)]
@@ -172,6 +175,12 @@ def _kubeadms(run: Run) -> list[Check[Kube]]:
         JoiningRights(run.cluster),
         JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_wanted(run)),
     ]
+
+
+def _add_on(module: ModuleType, run: Run) -> list[Check[Kube]]:
+    if module is device_plugin:
+        return device_plugin.steps(run.cluster, device_plugin.toolkits(run))
+    return _lasting(module.steps(run.cluster))
 
 
 def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:

@@ -19,7 +19,7 @@ from shipway.steps.plugin import PLUGIN, PluginRunning
 from tasks import dashboard
 from tasks.context import CLUSTER, Run
 from tasks.drift_look import look_at_cluster, look_at_host
-from tasks.drift_parts import Part, cluster_parts, host_parts, plain_runtime
+from tasks.drift_parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.drift_permission import permit_of, withhold_unapproved
 from tasks.findings import Finding, Key
 from tasks.waiting import heard, spoken, waited
@@ -43,7 +43,7 @@ def parts_of(run: Run, host: str) -> list[Part[Host]]:
     parts = host_parts(run, spec)
     if spec.gpus == "auto" and not run.cards(spec):
         plain = plain_runtime(run.cluster, spec)
-        parts = [plain if part.stage == plain.stage else part for part in parts if part.stage != "nvidia_runtime"]
+        parts = [plain if part.stage == plain.stage else part for part in parts if part.stage not in OF_GPUS]
     return parts
 
 

@@ -9,8 +9,10 @@ from shipway.step import Check
 from shipway.steps.apt import RepositoryIs
 from shipway.steps.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
+from shipway.steps.toolkit import MOUNTS, ToolkitAccepts
 from tasks.container_runtime import images, loaded, wanted
 
+TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
 # One release, four packages: NVIDIA's installation guide pins all of them to the same version.
 TOOLKIT = (
     "nvidia-container-toolkit",
@@ -33,6 +35,7 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
             f"NVIDIA's container toolkit is {cluster.gpu.toolkit or 'of any version'}", packages, may_remove
         ),
         PackagesHeld(TOOLKIT),
+        ToolkitAccepts(MOUNTS, accepts=True, name=TAKES_MOUNTS),
         ContainerdConfigured(wanted(cluster, nvidia=True), images(cluster), name=fact),
         loaded(cluster),
         CriAnswers(),

@@ -29,6 +29,7 @@ from tasks import (
     dashboard,
     device_plugin,
     gates,
+    gpu_isolation,
     join_worker,
     kubernetes_packages,
     nvidia_runtime,
@@ -142,6 +143,21 @@ async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> li
     return await by_api(run, stage, module.steps(run.cluster))
 
 
+async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Bring the device plugin, once every toolkit that it will hand GPUs to accepts them in its way."""
+    await device_plugin.wait_for_toolkits(run)
+    return await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.toolkits(run)))
+
+
+async def _isolated(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Close a GPU host to pods that ask for no GPU; whatever was given GPUs the old way holds it open."""
+    session = run.session(host)
+    session.forget()
+    return await _brought(
+        run, stage, session, gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)), run.allowed(host)
+    )
+
+
 async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
     """Give a node its labels, and take the control plane's taint away where pods are wanted there."""
     spec = run.cluster.host(host)
@@ -196,7 +212,7 @@ _HOST_STAGES = {
     "nvidia_runtime": (nvidia_runtime, 1500.0),
     "kubernetes_packages": (kubernetes_packages, 1500.0),
 }
-_CLUSTER_STAGES = {"pod_network": pod_network, "device_plugin": device_plugin, "dashboard": dashboard}
+_CLUSTER_STAGES = {"pod_network": pod_network, "dashboard": dashboard}
 _DRIFT = (
     Stage("look", look_at_host, _always(240.0), terse=True),
     Stage("look_at_cluster", look_at_cluster, _always(300.0), terse=True),
@@ -210,6 +226,8 @@ _SPECIAL = (
     Stage("control_plane_ready", _gate, _always(2 * GATE_SECONDS + 120), 0),
     Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage("node_settings", _node, _always(300.0)),
+    Stage("device_plugin", _plugin, _always(device_plugin.TOOLKITS_SECONDS + 1200)),
+    Stage("gpu_isolation", _isolated, _always(300.0)),
     Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
     Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),

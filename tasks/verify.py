@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu_proof import HostGpuFacts, prove
 from shipway.gpu_proof_result import none_ready
@@ -11,10 +13,12 @@ from shipway.step import Check, Impact, StepResult
 from shipway.steps.nodes import nodes_by_name
 from shipway.steps.plugin import NAMESPACE as PLUGIN_NAMESPACE
 from shipway.steps.plugin import PLUGIN, find_hopeless
+from shipway.steps.toolkit import VARIABLE
 from tasks import gates
 from tasks.context import Run
 from tasks.waiting import by_api, spoken, waited
 
+ISOLATED = "a pod that asks for no GPU sees none"
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
 CARD_SECONDS = 300.0
 ROLLOUT_SECONDS = 120.0  # of the plugin, node after node; most of it is the grace of the pod that goes
@@ -102,7 +106,27 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     else:
         run.proof = await prove(kube, run.cluster, wanted, _seen(run), spoken(run, stage, host))
     error = run.proof.error
-    return [StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)]
+    proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)
+    return [proof, *isolation(run, run.proof.without)]
+
+
+def isolation(run: Run, without: Mapping[str, int | None]) -> list[StepResult]:
+    """Return what the proof saw of `gpu.isolation`: of each node where a pod that asks for no GPU sees some, the fault.
+
+    A host that is held open for pods that were given GPUs the old way has said so in its own stage, as drift.
+    """
+    if run.cluster.gpu.isolation == "off" or not without:
+        return []
+    held = {result.host for result in run.results if result.stage == "gpu_isolation" and result.outcome == "drifted"}
+    seen = {node: count for node, count in sorted(without.items()) if count}
+    results: list[StepResult] = []
+    for node in (node for node in seen if node not in held):
+        fix = f"Run the bootstrap again; on {node} `nvidia-ctk config` must show {VARIABLE} = false."
+        message = f"a pod that asks for no GPU sees {seen[node]} GPUs of {node}"
+        error = PostconditionFailed(message, host=node, step=ISOLATED, code="SHW-617", fix=fix)
+        results.append(StepResult(ISOLATED, "failed", error=error))
+    judged = not seen and None not in without.values()
+    return [StepResult(ISOLATED, "ok")] if judged else results
 
 
 async def _elsewhere(kube: Kube) -> dict[str, int]:

@@ -180,6 +180,12 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         "UnexpectedAdmissionError   Allocate failed due to requested number of devices unavailable for nvidia.com/gpu",
         "Allocate failed due to can't allocate unregistered device nvidia.com/gpu, which is unexpected",
     ),
+    "SHW-619": (
+        "the driver says: something new",
+        "the driver shows 1",
+        "Unable to determine the device handle for GPU0000:4E:00.0: Unknown Error",
+        "Unable to determine the device handle for GPU 0000:0B:00.0: GPU is lost.  Reboot to recover this GPU",
+    ),
     "SHW-614": (
         "could not apply required modification to OCI spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
         "Failed to initialize NVML: Driver Not Loaded",

@@ -17,9 +17,11 @@ from flows.demo import Demo
 from flows.drift_repair import Allow, drift_repair
 from lab.simulated.control import ask
 from shipway.cluster import Cluster
+from shipway.converge import wait_until
 from shipway.kube import Kube
 from shipway.kube_looks import CARD
 from shipway.ssh import Pool
+from shipway.steps.nodes import WorkloadRuns
 from tasks.drift_report import DriftReport
 from tests.flow_story import patient
 from tests.prefect_place import Place
@@ -97,6 +99,15 @@ class Scene:
                     if node and node["status"]["allocatable"].get(CARD) == str(cards):
                         return
                     await asyncio.sleep(0.1)
+
+        self._through(seen)
+
+    def rolled_out(self, daemon_set: str, namespace: str) -> None:
+        """Wait until a DaemonSet runs everywhere in its newest form."""
+
+        async def seen(kube: Kube) -> None:
+            check = WorkloadRuns("DaemonSet", daemon_set, namespace)
+            await wait_until(check, kube, seconds=60, every=0.1)
 
         self._through(seen)
 

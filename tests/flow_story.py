@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from prefect import State
@@ -15,10 +15,18 @@ from prefect import State
 from flows.bootstrap import bootstrap
 from flows.demo import Demo
 from lab.simulated.control import ask
+from shipway.cluster import Cluster
 from shipway.step import Outcome
+from shipway.steps.device_list import STRATEGY
+from shipway.steps.plugin import NAMESPACE, PLUGIN
+from shipway.steps.toolkit import CONFIG as TOOLKIT_CONFIG
+from tasks import device_plugin
 from tasks.context import VIEW, Mode, Run, Unseen
 from tasks.report import Report
 from tests.prefect_place import Place
+
+if TYPE_CHECKING:
+    from tests.drift_scene import Scene
 
 LAST = "te4"
 
@@ -68,6 +76,26 @@ class Story:
         self.flown[name] = Flown(view.run.report, view.run, state)
         return self.flown[name]
 
+    def scene(self, file: Path) -> Scene:
+        """Return what changes the cluster behind Shipway's back."""
+        from tests.drift_scene import Scene  # noqa: PLC0415 - it imports this module
+
+        return Scene(self.folder, file, file, self.home)
+
+    def opened(self, file: Path) -> None:
+        """Put the cluster back to how it was before GPUs were isolated, with a pod that was given one on te2."""
+        scene = self.scene(file)
+        for host in ("te2", "te3", LAST):
+            scene.drift(host, "remove", path=TOOLKIT_CONFIG)
+        cluster = Cluster.load(file)
+        (obj,) = device_plugin.daemon_set(cluster)
+        container = {**obj["spec"]["template"]["spec"]["containers"][0]}
+        container["env"] = [one for one in container["env"] if one["name"] != STRATEGY]
+        changes = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        scene.patched("DaemonSet", PLUGIN, changes, NAMESPACE, "apps/v1")
+        scene.rolled_out(PLUGIN, NAMESPACE)
+        scene.gpu_pod("te2")
+
 
 def patient(file: Path, **over: Any) -> Path:
     """Give a copy of a lab's cluster file that does not wait long for a host that is gone."""
@@ -97,6 +125,10 @@ def told(place: Place, reports: Path) -> Iterator[Story]:
         story.fly("without", file)
         ask(lab.folder, do="plug", host=LAST)
         story.fly("whole", file)
+        story.opened(file)
+        story.fly("closing", file)
+        story.scene(file).no_gpu_pod()
+        story.fly("closed", file)
         story.commands = [ran["words"] for name in ("te1", LAST) for ran in ask(lab.folder, do="ran", host=name)["ran"]]
         everything = [one for flown in story.flown.values() for one in flown.run.flow_runs]
         assert place.api.drain(everything, sum(len(flown.run.task_runs) for flown in story.flown.values())) == ""

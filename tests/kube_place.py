@@ -104,8 +104,18 @@ async def place(
         await simulated.close()
 
 
+def closed_toolkit() -> tuple[bool, bool]:
+    """Say that a host's toolkit accepts the device list as mounts, and not as a variable."""
+    return True, False
+
+
 def gpu_host(number: int, cards: int, **changes: Any) -> SimpleHost:
-    """Give host te<number> with that many healthy cards and a configured nvidia runtime."""
+    """Give host te<number> with that many healthy cards a configured nvidia runtime, and a toolkit that isolates."""
     uuids = [(f"GPU-{number:08d}-0000-0000-0000-{card:012d}", True) for card in range(cards)]
-    values = {"runtime_handlers": {"runc", "nvidia"} if cards else {"runc"}, "cards": uuids, **changes}
+    values = {
+        "runtime_handlers": {"runc", "nvidia"} if cards else {"runc"},
+        "cards": uuids,
+        "toolkit_takes": closed_toolkit,
+        **changes,
+    }
     return SimpleHost(name=f"te{number}", address=f"10.9.0.{10 + number}", **values)

@@ -48,6 +48,13 @@ async def test_a_card_that_the_driver_shows_is_well() -> None:
         ({FileText("/proc/modules"): "nouveau 1 0 - Live\n"}, None, "Nouveau", "SHW-455"),
         ({DRIVER: said("Failed to initialize NVML: Driver/library version mismatch\n", 18)}, 1, "mismatch", "SHW-451"),
         (
+            {DRIVER: said(f"Unable to determine the device handle for GPU0: {'x' * 300} end\n", 255)},
+            1,
+            "x end",
+            "SHW-619",
+        ),
+        ({DRIVER: said("something new\n", 9)}, 1, "the driver says: something new", "SHW-619"),
+        (
             {DRIVER: SILENT, KERNEL_LOG: said("[ 4.1] nvidia: Loading of unsigned module is rejected\n")},
             None,
             "the kernel says: [ 4.1] nvidia: Loading of unsigned",

@@ -93,6 +93,38 @@ def test_the_next_run_completes_what_was_missing_and_only_that(story: Story) -> 
     assert flown.report.gpus["verified"] == flown.report.gpus["expected"] >= 3
 
 
+def test_no_pod_that_asks_for_no_gpu_sees_one_after_a_bootstrap(story: Story) -> None:
+    gpus = story.flown["whole"].report.gpus
+    seen = gpus["without_asking"]
+    assert set(seen.values()) == {0}
+    assert len(seen) >= 2
+    stages = [story.flown[name].stages(LAST)["gpu_isolation"] for name in ("whole", "closing", "closed")]
+    assert stages == ["changed", "changed", "ok"]
+
+
+def test_a_running_cluster_is_isolated_in_an_order_that_takes_no_gpu_from_a_pod(story: Story) -> None:
+    """First every toolkit accepts mounts, then the plugin makes them, then a host is closed that no old pod needs."""
+    closing = story.flown["closing"]
+    stages = {(stage.host, stage.stage): stage for stage in closing.report.stages}
+    assert all(stages[host, "nvidia_runtime"].outcome == "changed" for host in ("te2", "te3", LAST))
+    assert stages["cluster", "device_plugin"].outcome == "changed"
+    order = [(result.stage, result.host) for result in closing.run.results]
+    plugin = order.index(("device_plugin", "cluster"))
+    assert all(order.index(("nvidia_runtime", host)) < plugin for host in ("te2", "te3", LAST))
+    assert all(order.index(("gpu_isolation", host)) > plugin for host in ("te2", "te3", LAST))
+    assert stages["te3", "gpu_isolation"].outcome == "changed"
+    (row,) = stages["te2", "gpu_isolation"].rows
+    assert row.outcome == "drifted"
+    assert "default/training may have been given GPUs by the variable" in row.have
+    assert {host.name: host.outcome for host in closing.report.hosts}["te2"] == "drifted"
+    assert not closing.report.errors  # what is held is drift, and said once
+    assert closing.report.gpus["without_asking"]["te3"] == 0
+    closed = story.flown["closed"]
+    assert closed.stages("te2")["gpu_isolation"] == "changed"
+    assert (closed.report.outcome, closed.report.exit_code) == ("ok", 0), closed.report.errors
+    assert set(closed.report.gpus["without_asking"].values()) == {0}
+
+
 def test_a_host_as_wanted_costs_one_round_trip_a_stage(story: Story) -> None:
     stages = [stage for stage in story.flown["whole"].report.stages if stage.host in ("te1", "te2", "te3")]
     assert {stage.round_trips for stage in stages if stage.stage != "node_settings"} == {1}

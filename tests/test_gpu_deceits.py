@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab.simulated.kube.container_tools import TOOLS
+from lab.simulated.kube.controllers.container_programs import Given
 from lab.simulated.kube.controllers.devices import Devices
 from shipway.gpu_proof import Proof, prove
 from shipway.gpu_proof_pods import EXTRA, NAMESPACE, ExtraWaits
@@ -34,13 +36,14 @@ async def proof_of_two_by_two(**gpu: Any) -> tuple[Proof, list[str]]:
 
 async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """So it is with time-slicing: every pod runs, and the cards are fewer than the pods."""
-    given = Devices.cards
+    given = Devices.given
 
-    def shared(self: Devices, pod: Any, container: str) -> list[str]:
+    def shared(self: Devices, pod: Any, container: str) -> Given:
         on_this_node = self._held.get(pod["spec"]["nodeName"], {})
-        return [*on_this_node][:1] if pod["spec"]["nodeName"] == "te2" else given(self, pod, container)
+        own = given(self, pod, container)
+        return replace(own, cards=[*on_this_node][:1]) if pod["spec"]["nodeName"] == "te2" and own.cards else own
 
-    monkeypatch.setattr(Devices, "cards", shared)
+    monkeypatch.setattr(Devices, "given", shared)
     proof, left = await proof_of_two_by_two(compute="off")
     assert (proof.outcome, proof.verified) == ("failed", 2)
     assert proof.error

@@ -24,6 +24,11 @@ from tests.test_gpu_proof import WELL, declared
         ("devices=GPU-a\ncards-listed\n", Said(("GPU-a",))),
         ("devices=card-0,card-1\ncards-listed\n", Said(("card-0", "card-1"))),
         ("devices=all\ncards-listed\n", Said(())),
+        (
+            "devices=void\nnodes of te2: /dev/nvidia-uvm /dev/nvidia1 /dev/nvidiactl\ncards-listed\n",
+            Said(("te2:/dev/nvidia1",)),
+        ),
+        ("devices=void\nnodes of te2: /dev/nvidia*\ncards-listed\n", Said(())),
         ("devices=void\nGPU 0: NVIDIA A10 (UUID: GPU-1f-2)\ncards-listed\n", Said(("GPU-1f-2",))),
         ("devices=/var/run/nvidia-container-devices\nGPU 0: X (UUID: GPU-9)\ncards-listed\n", Said(("GPU-9",))),
         (

@@ -10,7 +10,7 @@ import yaml
 
 from lab.simulated.kube.faults import Fault
 from shipway.converge import converge, wait_until
-from shipway.errors import ApiUnavailable, Blocked
+from shipway.errors import ApiUnavailable, Blocked, PostconditionFailed
 from shipway.kube import Kube, Object
 from shipway.kube_errors import KindMissing
 from shipway.kube_looks import cards, cards_asked, differences, why_not_ready
@@ -305,14 +305,9 @@ async def test_a_workload_that_does_not_come_up_says_why(small: Place) -> None:
     await small.kube.apply(spec)
     gate = WorkloadRuns("DaemonSet", "stuck", "kube-system")
 
-    class Says(WorkloadRuns):
-        """Wait for the reason, not for the workload."""
-
-        async def check(self, on: Kube) -> Drift | None:
-            drift = await gate.check(on)
-            return None if drift and 'no runtime for "none" is configured' in drift.have else drift
-
-    await wait_until(Says("DaemonSet", "stuck", "kube-system"), small.kube, seconds=20, every=0.05)
+    with pytest.raises(PostconditionFailed, match='no runtime for "none" is configured') as told:
+        await wait_until(gate, small.kube, seconds=20, every=0.05)
+    assert (told.value.code, told.value.host) == ("SHW-434", "te2")  # in seconds: waiting cannot help
 
 
 # --- stages

@@ -107,7 +107,7 @@ def test_the_end_of_life_is_told_by_the_day(today: date, said: str) -> None:
         ("kubernetes: {version: 1.33.1}\n", "this Calico is tested on Kubernetes 1.34 to 1.36, not 1.33"),
         ("kubernetes: {allow_cgroup_v1: true}\n", "Kubernetes 1.36 gave cgroup v1 up"),
         ("kubernetes: {version: 1.34.9, allow_cgroup_v1: true}\n", "has no effect on Kubernetes 1.34"),
-        ("gpu: {mode: default_runtime}\n", "pods that ask for no GPU may see all of a host"),
+        ("gpu: {isolation: 'off'}\n", "a pod that asks for no GPU sees all of its host"),
         ("gpu: {toolkit: 1.17.8}\n", "gpu.toolkit 1.17.8 is old"),
         ("device_plugin: {version: 0.17.1}\n", "device_plugin.version 0.17.1 is old"),
         ("dashboard: {enabled: true, role: cluster-admin}\n", "archived upstream on 2026-01-21"),

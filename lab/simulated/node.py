@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from lab.simulated import containerd
+from lab.simulated.commands.nvidia import MOUNTS, VARIABLE, setting
 from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.world import ClusterConfig
@@ -13,12 +14,21 @@ if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
 
 
+# What NVML says where the driver does not answer (nvml.h, nvmlErrorString); the runtime's error quotes it.
+_NVML = {
+    "mismatch": "Driver/library version mismatch",
+    "unreachable": "Driver Not Loaded",
+    "absent": "ERROR_LIBRARY_NOT_FOUND",
+}
+
+
 class NodeView(SimpleHost):
     """A host under its node name; `look` takes its state anew, and is called whenever something about it changed."""
 
     def __init__(self, host: SimulatedHost, name: str, address: str) -> None:
         super().__init__(name, address)
         self._host = host
+        self.toolkit_takes = lambda: (setting(host, MOUNTS), setting(host, VARIABLE))
         self.look()
 
     def look(self) -> None:
@@ -31,6 +41,7 @@ class NodeView(SimpleHost):
         self.runtime_handlers = set(containerd.runtimes(config)) | {"runc"}
         self.default_runtime = containerd.default_runtime(config)
         self.cards = [] if host.gpu.trouble else [(card.uuid, card.healthy) for card in host.gpu.cards]
+        self.nvml_fault = _NVML.get(host.gpu.trouble, "")
         self.os_image = host.system.pretty
         self.kernel = host.kernel.release
         self.containerd_version = host.services.containerd_version

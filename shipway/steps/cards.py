@@ -58,6 +58,7 @@ async def _not_driven(on: Host, seen: Survey, want: int) -> Drift:
         have = f"the driver shows {seen.driver_cards}; {', '.join(seen.unbound)} on PCI has no driver"
         return Drift(have, f"nvidia-smi lists {want} cards, or `gpus: {seen.driver_cards}` to go on without it")
     said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_cards}"
+    said = f"the driver says: {said}" if seen.driver_said and not diagnose(said) else said
     why = await _kernel_says(on)
     return Drift(f"{said}; {why}" if why else said, f"nvidia-smi lists {want} cards (install or reload the driver)")
 

@@ -60,7 +60,7 @@ class ContainerdConfigured:
             return Drift(str(error), want)
         if not self.wanted.nvidia:  # the default runtime is the next stage's affair where the toolkit is there
             wrong = [line for line in wrong if "default_runtime_name = nvidia" not in line]
-        return Drift("; ".join(wrong), want) if wrong else None
+        return Drift("; ".join(wrong), f"{want}; a restart of containerd follows") if wrong else None
 
     async def _wanted(self, on: Host) -> Wanted:
         """Return what is wanted, with the pause image that kubeadm on this host asks for where it is there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -13,6 +13,13 @@ from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.versions import compare
 
+if TYPE_CHECKING:
+    from lab.simulated.host import SimulatedHost
+
+TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
+MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
+VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
+DEFAULTS = {MOUNTS: False, VARIABLE: True}
 # The driver's own words and exit statuses (nvidia-smi's manual page, RETURN VALUE).
 _UNREACHABLE = (
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
@@ -76,8 +83,10 @@ async def ctk(call: Call) -> int:
         return call.say(f"NVIDIA Container Toolkit CLI version {toolkit(call)}\ncommit: SIMULATED\n")
     flags = "--set-as-default --nvidia-set-as-default --dry-run --cdi.enabled"
     asked = parse(call.args, flags=flags, values="--runtime --config --drop-in-config --config-source")
+    if asked.rest[:1] == ["config"] and len(call.args) == 1:
+        return _config(call)
     if asked.rest[:2] != ["runtime", "configure"]:
-        return call.warn("nvidia-ctk: SIMULATED hosts know --version and `runtime configure` alone")
+        return call.warn("nvidia-ctk: SIMULATED hosts know --version, `config` and `runtime configure` alone")
     if not call.root:
         return call.warn("ERRO[0000] unable to flush config: permission denied")
     path = asked.value("--config", default=containerd.CONFIG)
@@ -99,6 +108,29 @@ async def ctk(call: Call) -> int:
     call.warn(f"INFO[0000] Wrote updated config to {dropin or path}")
     call.warn("INFO[0000] It is recommended that containerd daemon be restarted.")
     return 0
+
+
+def _config(call: Call) -> int:
+    """Print the configuration as it counts: what is left at its default stands there as a comment (toml.go)."""
+    try:
+        data = _read(call.host)
+    except tomllib.TOMLDecodeError as error:
+        return call.warn(f'level=error msg="unable to create config: {error}"') or 1
+    plain = {key: value for key, value in data.items() if DEFAULTS.get(key) != value}
+    comments = [f"#{key} = {str(value).lower()}" for key, value in DEFAULTS.items() if key not in plain]
+    return call.say("\n".join(comments) + "\n" * bool(comments) + tomli_w.dumps(plain))
+
+
+def _read(host: SimulatedHost) -> dict[str, Any]:
+    return tomllib.loads(host.files.text(TOOLKIT_CONFIG)) if host.files.exists(TOOLKIT_CONFIG) else {}
+
+
+def setting(host: SimulatedHost, key: str) -> bool:
+    """Return one of the toolkit's two settings about device lists, as a container's start finds it."""
+    try:
+        return bool(_read(host).get(key, DEFAULTS[key]))
+    except tomllib.TOMLDecodeError:
+        return DEFAULTS[key]
 
 
 def _dropin(version: str) -> str:

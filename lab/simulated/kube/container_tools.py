@@ -30,7 +30,9 @@ Tool = Callable[[Machine, list[str], str], Result]
 def _echo(machine: Machine, words: list[str], given: str) -> Result:  # noqa: ARG001 - the shape of a tool
     while words and words[0] in {"-n", "-e", "-ne", "-en"}:
         words = words[1:]
-    return 0, " ".join(words) + "\n", 0.0
+    nodes = [f"/dev/nvidia{at}" for at in range(len(machine.cards))]  # what the shell finds for the pattern
+    found = [name for word in words for name in (nodes if word == "/dev/nvidia*" and nodes else [word])]
+    return 0, " ".join(found) + "\n", 0.0
 
 
 def _printf(machine: Machine, words: list[str], given: str) -> Result:  # noqa: ARG001

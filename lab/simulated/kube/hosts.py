@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +19,13 @@ class HostState(Protocol):
     runtime_handlers: set[str]  # names of the containerd runtimes, "runc" among them
     default_runtime: str
     cards: list[tuple[str, bool]]  # (GPU-uuid, healthy)
+
+    # Whether NVIDIA's toolkit accepts the device list as mounts, and as a variable: read at each container's start.
+    @property
+    def toolkit_takes(self) -> Callable[[], tuple[bool, bool]]:
+        """What tells it."""
+
+    nvml_fault: str  # what NVML says where it does not load; "" where it does
     os_image: str
     kernel: str
     containerd_version: str  # without a leading v: "1.7.27"
@@ -36,6 +44,8 @@ class SimpleHost:
     runtime_handlers: set[str] = field(default_factory=lambda: {"runc"})
     default_runtime: str = "runc"
     cards: list[tuple[str, bool]] = field(default_factory=list)
+    toolkit_takes: Callable[[], tuple[bool, bool]] = lambda: (False, True)
+    nvml_fault: str = ""
     os_image: str = "Ubuntu 22.04.5 LTS"
     kernel: str = "5.15.0-134-generic"
     containerd_version: str = "1.7.27"

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from lab.simulated.kube.container_shell import Program, run_words
 from lab.simulated.kube.container_tools import Machine
 from lab.simulated.kube.hosts import HostState, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
 
+MOUNT_ROOT = "/var/run/nvidia-container-devices"
+# Seen on real hosts, with the words of the toolkit after it (containerd 2.1, toolkit 1.20).
+_REFUSED = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: could not apply required "
+    "modification to OCI specification: error modifying OCI spec: failed to construct discoverer:"
+)
 DEVICE_PLUGIN = "k8s-device-plugin"
 GPU = "nvidia.com/gpu"
+
+
+class ContainerRefusedError(Exception):
+    """The runtime does not start a container, with its words."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The GPUs that a device plugin allocated to a container, and whether it handed them out by mounts."""
+
+    cards: list[str] = field(default_factory=list)
+    by_mounts: bool = False
+
+
+def makes_mounts(pod: Obj) -> bool:
+    """Say whether a device plugin's pod hands GPUs out by mounts (DEVICE_LIST_STRATEGY)."""
+    variables = [one for container in pod["spec"]["containers"] for one in container.get("env") or []]
+    return any(one["name"] == "DEVICE_LIST_STRATEGY" and "volume-mounts" in str(one.get("value")) for one in variables)
 
 
 def is_device_plugin(container: Obj) -> bool:
@@ -41,29 +67,53 @@ def environment(pod: Obj, container: Obj, host: HostState) -> dict[str, str]:
     return found
 
 
-def machine_for(pod: Obj, container: Obj, host: HostState, handler: str | None, cards: list[str]) -> Machine:
-    """Give what a container sees.
+def machine_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Machine:
+    """Return what a container sees. Raises ContainerRefusedError where the nvidia runtime does not start it.
 
-    CUDA images ask for all cards by themselves (NVIDIA_VISIBLE_DEVICES=all), so under an nvidia runtime a pod that
-    requested none sees every card: that is how the real runtime behaves too.
+    CUDA images ask for all GPUs by themselves (NVIDIA_VISIBLE_DEVICES=all), so under an nvidia runtime that accepts the
+    variable a pod that requested none sees every GPU: that is how the real runtime behaves too.
     """
     env = environment(pod, container, host)
     image = str(container.get("image", ""))
-    if cards:
-        env["NVIDIA_VISIBLE_DEVICES"] = ",".join(cards)
-    elif "cuda" in image or "nvidia" in image:
+    if "cuda" in image or "nvidia" in image:
         env.setdefault("NVIDIA_VISIBLE_DEVICES", "all")
-    visible = env.get("NVIDIA_VISIBLE_DEVICES", "void")
-    nvidia = runs_nvidia(host, handler) and visible != "void"
+    mounts = own_requests(pod, container)
+    if given.cards:  # as Allocate answers: with both strategies the path of the mounts has the last word
+        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if given.by_mounts else ",".join(given.cards)
+        mounts += given.cards if given.by_mounts else []
+    wanted = requested(host, mounts, env.get("NVIDIA_VISIBLE_DEVICES", ""))
+    if not runs_nvidia(host, handler) or not wanted:
+        return Machine(env, name_of(pod))
+    if host.nvml_fault:
+        raise ContainerRefusedError(f"{_REFUSED} failed to initialize NVML: {host.nvml_fault}")
+    known = [uuid for uuid, _ in host.cards]
+    if unknown := [name for name in wanted if name not in (*known, "all")]:
+        raise ContainerRefusedError(f"{_REFUSED} unresolvable CDI devices runtime.nvidia.com/gpu={unknown[0]}")
     healthy = [uuid for uuid, well in host.cards if well]
-    wanted = healthy if visible == "all" else [uuid for uuid in healthy if uuid in visible.split(",")]
-    return Machine(env, name_of(pod), nvidia and bool(host.cards), wanted if nvidia else [])
+    seen = healthy if "all" in wanted else [uuid for uuid in healthy if uuid in wanted]
+    return Machine(env, name_of(pod), bool(host.cards), seen)
 
 
-def plugin_program(container: Obj, host: HostState, handler: str | None) -> Program:
+def own_requests(pod: Obj, container: Obj) -> list[str]:
+    """Return the GPUs that a container asks for by mounts of its own: /dev/null of the host below the toolkit's path."""
+    nulls = {one["name"] for one in pod["spec"].get("volumes") or [] if dig(one, "hostPath", "path") == "/dev/null"}
+    paths = [one["mountPath"] for one in container.get("volumeMounts") or [] if one["name"] in nulls]
+    return [path.removeprefix(f"{MOUNT_ROOT}/") for path in paths if path.startswith(f"{MOUNT_ROOT}/")]
+
+
+def requested(host: HostState, mounts: list[str], variable: str) -> list[str]:
+    """Return what the toolkit takes for a container's request (cuda_image.go, VisibleDevices): mounts, else variable."""
+    takes_mounts, takes_variable = host.toolkit_takes()
+    if takes_mounts and mounts:
+        return mounts
+    names = [] if variable in {"", "void", "none"} else variable.split(",")
+    return names if takes_variable else []
+
+
+def plugin_program(pod: Obj, container: Obj, host: HostState, handler: str | None) -> Program:
     """Give what the device plugin logs where it starts: it sees cards only under an nvidia runtime."""
     lines = ["Starting NVIDIA Device Plugin (SIMULATED)", "Starting FS watcher for /var/lib/kubelet/device-plugins"]
-    if runs_nvidia(host, handler) and host.cards:
+    if machine_for(pod, container, host, handler, Given()).cards:
         lines += [
             "Retrieving plugins.",
             f"Starting GRPC server for '{GPU}'",
@@ -86,11 +136,11 @@ def plugin_program(container: Obj, host: HostState, handler: str | None) -> Prog
     return Program([(0.1, line) for line in lines], ends=0.5, code=1)
 
 
-def program_for(pod: Obj, container: Obj, host: HostState, handler: str | None, cards: list[str]) -> Program:
+def program_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Program:
     """Give what a container does. A program that the simulation does not know runs for ever and writes nothing."""
     if is_device_plugin(container):
-        return plugin_program(container, host, handler)
-    machine = machine_for(pod, container, host, handler, cards)
+        return plugin_program(pod, container, host, handler)
+    machine = machine_for(pod, container, host, handler, given)
     words = [str(word) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
     if not container.get("command") and "vectoradd" in str(container.get("image", "")).lower():
         words = ["vectorAdd"] if not words else ["sh", *words] if words[0].startswith("-") else words

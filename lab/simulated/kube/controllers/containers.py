@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lab.simulated.kube.container_logs import Run
 from lab.simulated.kube.objects import Obj, dig, name_of, timestamp
 
-from .container_programs import program_for
+from .container_programs import ContainerRefusedError, program_for
 from .pod_runs import ContainerState, PodRun, container_id
 from .sandboxes import runtime_handler
 
@@ -67,8 +67,12 @@ class Containers:
             return
         state = run.containers[container["name"]]
         host = self._world.hosts[run.node]
-        cards = self._kubelets.devices.cards(pod, state.name)
-        program = program_for(pod, container, host, runtime_handler(self._world, pod), cards)
+        given = self._kubelets.devices.given(pod, state.name)
+        try:
+            program = program_for(pod, container, host, runtime_handler(self._world, pod), given)
+        except ContainerRefusedError as error:
+            self._refused(pod, run, state, str(error))
+            return
         self._kubelets.logs.started(pod, state.name, Run(program, self._world.latencies.program))
         colon = ":" if self._world.config.minor >= 32 else ""
         self._event(pod, "Created", f"Created container{colon} {state.name}")
@@ -78,6 +82,25 @@ class Containers:
         self._kubelets.running(pod, run)
         self._kubelets.later(run, self._world.latencies.readiness, self._ready, state, state.restarts)
         self._watch_end(run, state)
+
+    def _refused(self, pod: Obj, run: PodRun, state: ContainerState, why: str) -> None:
+        """Tell of a container that its runtime did not start: the kubelet says StartError, and tries again."""
+        self._event(pod, "Created", f"Created container {state.name}")
+        self._event(pod, "Failed", f"Error: {why}")
+        end = {
+            "exitCode": 128,
+            "reason": "StartError",
+            "message": why,
+            "startedAt": "1970-01-01T00:00:00Z",
+            "finishedAt": timestamp(),
+            "containerID": container_id(pod, state.name, state.restarts),
+        }
+        state.state, state.ready = {"terminated": end}, False
+        pod = self._kubelets.publish(pod, run)
+        if dig(pod, "spec", "restartPolicy", default="Always") != "Never":
+            self._back_off(pod, run, state, end)
+        elif dig(pod, "status", "phase") in {"Succeeded", "Failed"}:
+            self._kubelets.end(pod, run)
 
     def _watch_end(self, run: PodRun, state: ContainerState) -> None:
         pod = self._world.store.get("pods", *run.key)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lab.simulated.kube.hosts import runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, with_status
 from lab.simulated.kube.world import World
 
-from .container_programs import GPU, gpu_count, is_device_plugin
+from .container_programs import GPU, Given, gpu_count, is_device_plugin, machine_for, makes_mounts
 
 
 class NoDeviceError(Exception):
@@ -19,16 +18,18 @@ class Devices:
     def __init__(self, world: World) -> None:
         self._world = world
         self._plugins: dict[str, str] = {}  # node -> uid of the plugin's pod
+        self._mounting: set[str] = set()  # nodes whose plugin hands GPUs out by mounts
         self._held: dict[str, dict[str, tuple[str, str]]] = {}  # node -> card -> (pod uid, container)
+        self._by_mounts: set[str] = set()  # pods that were given theirs so: the kubelet keeps it as long as they are
 
     def plugin_started(self, pod: Obj, handler: str | None) -> None:
         """Register the cards of a node some moments after its plugin's container began to run."""
         node = str(pod["spec"]["nodeName"])
-        if not any(is_device_plugin(container) for container in pod["spec"]["containers"]):
-            return
+        container = next((one for one in pod["spec"]["containers"] if is_device_plugin(one)), None)
         host = self._world.hosts.get(node)
-        if host is not None and runs_nvidia(host, handler) and host.cards:
+        if container is not None and host is not None and machine_for(pod, container, host, handler, Given()).cards:
             self._plugins[node] = pod["metadata"]["uid"]
+            (self._mounting.add if makes_mounts(pod) else self._mounting.discard)(node)
             self._world.pace.after(self._world.latencies.device_plugin, self.publish, node)
 
     def plugin_stopped(self, pod: Obj) -> None:
@@ -80,17 +81,20 @@ class Devices:
                 )
             for card in free[:wanted]:
                 held[card] = (uid, container["name"])
+        if node in self._mounting:
+            self._by_mounts.add(uid)
 
-    def cards(self, pod: Obj, container: str) -> list[str]:
-        """Give the cards that one container of a pod holds."""
-        held = self._held.get(str(pod["spec"]["nodeName"]), {})
-        return [card for card, holder in held.items() if holder == (pod["metadata"]["uid"], container)]
+    def given(self, pod: Obj, container: str) -> Given:
+        """Return the GPUs that one container of a pod holds, and how it was given them."""
+        uid, held = pod["metadata"]["uid"], self._held.get(str(pod["spec"]["nodeName"]), {})
+        return Given([card for card, holder in held.items() if holder == (uid, container)], uid in self._by_mounts)
 
     def release(self, pod: Obj) -> None:
         """Take back a pod's cards."""
         held = self._held.get(str(dig(pod, "spec", "nodeName", default="")), {})
         for card in [card for card, (uid, _) in held.items() if uid == pod["metadata"]["uid"]]:
             del held[card]
+        self._by_mounts.discard(pod["metadata"]["uid"])
 
     def forget_node(self, node: str) -> None:
         """Forget a node that has left."""

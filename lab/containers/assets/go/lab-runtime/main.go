@@ -168,11 +168,44 @@ func lowerLimit(item interface{}) {
 	}
 }
 
-const cardList = "/var/lib/labgpu/devices"
+const (
+	cardList  = "/var/lib/labgpu/devices"
+	mountRoot = "/var/run/nvidia-container-devices"
+	settings  = "/etc/nvidia-container-runtime/config.toml"
+)
 
-// addCards does for SIMULATED cards what NVIDIA's runtime does for real ones: a container whose environment names cards
-// gets the driver's program and those cards; any other container is left as it is.
-func addCards(spec, process object, bundle string) error {
+// setting gives one of the toolkit's settings at the top of its file; what stands in a table is another's.
+func setting(key string, otherwise bool) bool {
+	text, _ := ioutil.ReadFile(settings)
+	for _, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			break
+		}
+		if parts := strings.SplitN(line, "=", 2); len(parts) == 2 && strings.TrimSpace(parts[0]) == key {
+			return strings.HasPrefix(strings.TrimSpace(parts[1]), "true")
+		}
+	}
+	return otherwise
+}
+
+// requested gives what a container asks for, as NVIDIA's toolkit reads it: mounts of /dev/null below mountRoot first,
+// the variable then; each only where the settings accept it. The lab's pods with cards are all unprivileged.
+func requested(spec, process object) string {
+	if setting("accept-nvidia-visible-devices-as-volume-mounts", false) {
+		found := []string{}
+		mounts, _ := spec["mounts"].([]interface{})
+		for _, item := range mounts {
+			mount, _ := item.(object)
+			destination := filepath.Clean(fmt.Sprint(mount["destination"]))
+			if filepath.Clean(fmt.Sprint(mount["source"])) == "/dev/null" && strings.HasPrefix(destination, mountRoot+"/") {
+				found = append(found, strings.TrimPrefix(destination, mountRoot+"/"))
+			}
+		}
+		if len(found) > 0 {
+			return strings.Join(found, ",")
+		}
+	}
 	wanted := ""
 	environment, _ := process["env"].([]interface{})
 	for _, item := range environment {
@@ -180,6 +213,16 @@ func addCards(spec, process object, bundle string) error {
 			wanted = strings.SplitN(text, "=", 2)[1]
 		}
 	}
+	if !setting("accept-nvidia-visible-devices-envvar-when-unprivileged", true) {
+		return ""
+	}
+	return wanted
+}
+
+// addCards does for SIMULATED cards what NVIDIA's runtime does for real ones: a container that asks for cards gets the
+// driver's program and those cards; any other container is left as it is.
+func addCards(spec, process object, bundle string) error {
+	wanted := requested(spec, process)
 	if wanted == "" || wanted == "void" || wanted == "none" {
 		return nil
 	}

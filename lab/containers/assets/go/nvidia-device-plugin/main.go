@@ -23,6 +23,8 @@ const (
 	resource = "nvidia.com/gpu"
 	endpoint = "nvidia-gpu.sock"
 	pollTime = time.Second
+	// Where NVIDIA's toolkit looks for mounts that name GPUs.
+	mountRoot = "/var/run/nvidia-container-devices"
 )
 
 func cards() ([]*api.Device, error) {
@@ -74,8 +76,16 @@ func (plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.Al
 	for _, container := range request.ContainerRequests {
 		ids := strings.Join(container.DevicesIDs, ",")
 		log.Printf("Allocate %s", ids)
-		environment := map[string]string{"NVIDIA_VISIBLE_DEVICES": ids}
-		answer.ContainerResponses = append(answer.ContainerResponses, &api.ContainerAllocateResponse{Envs: environment})
+		response := &api.ContainerAllocateResponse{Envs: map[string]string{"NVIDIA_VISIBLE_DEVICES": ids}}
+		if strings.Contains(os.Getenv("DEVICE_LIST_STRATEGY"), "volume-mounts") {
+			// The variable then holds the path of the mounts, whatever other strategy is named beside it.
+			response.Envs["NVIDIA_VISIBLE_DEVICES"] = mountRoot
+			for _, id := range container.DevicesIDs {
+				mount := &api.Mount{HostPath: "/dev/null", ContainerPath: filepath.Join(mountRoot, id)}
+				response.Mounts = append(response.Mounts, mount)
+			}
+		}
+		answer.ContainerResponses = append(answer.ContainerResponses, response)
 	}
 	return answer, nil
 }
