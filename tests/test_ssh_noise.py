@@ -8,8 +8,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,14 @@ def there(shell: str) -> bool:
     return shutil.which(shell.split(maxsplit=1)[0]) is not None
 
 
+def shells(names: Sequence[str]) -> list[Any]:
+    """Return a case per shell; one that is not installed here is told as not run."""
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(not there(name), reason=f"{name} is not installed here."))
+        for name in names
+    ]
+
+
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     one = Pool()
@@ -37,7 +46,7 @@ async def pool() -> AsyncIterator[Pool]:
 
 
 @needs_sshd
-@pytest.mark.parametrize("shell", [shell for shell in SHELLS if there(shell)])
+@pytest.mark.parametrize("shell", shells(SHELLS))
 async def test_a_noisy_login_shell_of_any_kind_changes_no_answer(tmp_path: Path, pool: Pool, shell: str) -> None:
     """The forced command stands for the account: sshd hands it to a shell as it hands over what is asked."""
     noise = tmp_path / "noise"
@@ -78,7 +87,7 @@ async def test_a_bashrc_that_prints_before_its_guard_is_in_no_fact(tmp_path: Pat
         assert (said.stdout, said.stderr) == ("fact\n", "")
 
 
-@pytest.mark.parametrize("shell", [shell for shell in INNER if there(shell)])
+@pytest.mark.parametrize("shell", shells(INNER))
 async def test_every_sh_takes_the_script_alone_and_leaves_the_rest_of_the_input(shell: str) -> None:
     text, boundary = compose(
         [
@@ -100,7 +109,7 @@ async def test_every_sh_takes_the_script_alone_and_leaves_the_rest_of_the_input(
     ]
 
 
-@pytest.mark.parametrize("shell", [shell for shell in INNER if there(shell)])
+@pytest.mark.parametrize("shell", shells(INNER))
 def test_a_script_that_was_cut_short_does_nothing_at_any_length(tmp_path: Path, shell: str) -> None:
     mark = tmp_path / "mark"
     text, _ = compose([("touch", str(mark)), ("touch", f"{mark}2")], verb="d")
