@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
 import re
+import shutil
+import tempfile
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -25,10 +29,15 @@ from shipway.host import Host
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.survey import survey
-from tests.hostile import WHOLE
+from tests.hostile import WHOLE, with_value
 from tests.hostile_hosts import all_steps
 
-CLUSTER = Cluster.parse(yaml.safe_dump(WHOLE))
+AUTHORITY = Path(tempfile.mkdtemp(prefix="shipway-fuzz-")) / "ca.pem"  # a registry's, read by the steps
+AUTHORITY.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+atexit.register(shutil.rmtree, AUTHORITY.parent, ignore_errors=True)
+CLUSTER = Cluster.parse(
+    yaml.safe_dump(with_value(WHOLE, ("sources", "registries", "ca.example.com", "ca"), str(AUTHORITY)))
+)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
 # Words that parsers look for, so that drawn texts come past their first line.
 KEYS = st.sampled_from(

@@ -166,6 +166,9 @@ def test_groups_go_to_the_deployment_and_one_report_comes_back(
     assert "no route to te12" in told["errors"][0]["cause"]
 
 
+# Prefect's clients leave their sockets to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_command_tells_of_lost_groups_once_and_ends_with_3(
     prefect_place: Place,
     file: Path,

@@ -14,9 +14,9 @@ import pytest
 
 from lab.simulated.kube.faults import Fault
 from lab.simulated.kube.pki import Authority, kubeconfig
-from shipway.errors import ApiRefused, ApiUnavailable, Blocked, ShipwayError
+from shipway.errors import ApiRefused, ApiUnavailable, Blocked, Refused, ShipwayError
 from shipway.kube import Kube
-from shipway.kube_access import as_file, parse_admin_conf, save_kubeconfig
+from shipway.kube_access import as_file, parse_admin_conf, save_kubeconfig, save_secret
 from shipway.kube_errors import KindMissing, refusal, untold
 from shipway.kube_paths import with_protocols
 from tests.kube_place import Control, Place, cluster_of, gpu_host, place
@@ -214,7 +214,9 @@ def test_secrets_do_not_show_in_the_access() -> None:
 def test_a_kubeconfig_is_private_from_its_first_byte_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "state" / "kubeconfig"
     save_kubeconfig(path, "one")
-    save_kubeconfig(path, "two")
+    with pytest.raises(Refused, match="never overwritten"):  # nobody can say whose it is
+        save_kubeconfig(path, "two")
+    save_secret(path, "two")
     assert path.read_text() == "two"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700

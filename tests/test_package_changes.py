@@ -174,15 +174,16 @@ async def test_docker_stays_unless_the_cluster_file_lets_it_go_and_the_plan_says
         for name in ("containerd", "runc", "docker.io"):
             machine.packages.installed[name] = Simulated("1.7.12", needs=("containerd", "runc") * (name == "docker.io"))
         steps = container_runtime.steps(cluster, cluster.host("te2"))
-        results = await place.run(steps[:2], "te2")
-        assert [result.outcome for result in results] == ["changed", "failed"]
+        count = 1 + next(at for at, step in enumerate(steps) if isinstance(step, PackagesInstalled))
+        results = await place.run(steps[:count], "te2")
+        assert results[-1].outcome == "failed"
         assert "apt would remove containerd, docker.io, runc; nothing was changed [SHW-327]" in failed(results)[0]
         assert machine.packages.has("docker.io")
         gone = cluster.system.model_copy(update={"may_remove": ("docker.io", "containerd", "runc")})
-        allowed = container_runtime.steps(cluster.model_copy(update={"system": gone}), cluster.host("te2"))[:2]
+        allowed = container_runtime.steps(cluster.model_copy(update={"system": gone}), cluster.host("te2"))[:count]
         planned = await place.run(allowed, "te2", Impact.NOTHING)
-        assert planned[1].drift is not None
-        assert "containerd, docker.io, runc will be REMOVED" in planned[1].drift.have
+        assert planned[-1].drift is not None
+        assert "containerd, docker.io, runc will be REMOVED" in planned[-1].drift.have
         assert machine.packages.has("docker.io")
-        assert (await place.run(allowed, "te2"))[1].outcome == "changed"
+        assert (await place.run(allowed, "te2"))[-1].outcome == "changed"
         assert not machine.packages.has("docker.io")

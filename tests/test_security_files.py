@@ -139,8 +139,8 @@ async def test_the_users_kubeconfig_is_private_from_before_its_first_byte(
     admin.chmod(0o644)  # kubeadm makes it 600; this is the worst there may be
     home = tmp_path / "home"
 
-    async def place(*_: Any) -> tuple[str, str]:
-        return f"{home}/.kube/config", str(os.getgid())
+    async def place(*_: Any) -> tuple[str, str, str]:
+        return f"{home}/.kube/config", getpass.getuser(), str(os.getgid())
 
     monkeypatch.setattr(user_kubeconfig, "ADMIN", str(admin))
     monkeypatch.setattr(UserHasKubeconfig, "_place", place)

@@ -12,7 +12,6 @@ from flows.cli.ticker import Ticker
 from flows.demo import Demo
 from flows.local_api import LocalApi
 from shipway.errors import Refused
-from shipway.profiles import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from prefect import State
@@ -47,6 +46,8 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         raise Refused("--keep is for the SIMULATED lab; a cluster of your own is never taken down")
     with ExitStack() as stack:
         ticker = stack.enter_context(Ticker("starting Prefect's API", quiet=asked.quiet))
+        from shipway.profiles import DEFAULT_PROFILE  # noqa: PLC0415 - reads YAML: after the first line is said
+
         demo = None if asked.cluster_file else stack.enter_context(Demo(keep=asked.keep, profile=DEFAULT_PROFILE))
         api = stack.enter_context(LocalApi())
         ticker.text = "starting Prefect's API" if api.own else f"Prefect's API: {api.url}"
