@@ -19,7 +19,7 @@ from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.health import KubeletDeclared
 from shipway.steps.health_cluster import SettledAsDeclared
 from shipway.steps.join_tokens import NoTokenLeft
-from shipway.steps.kubeadm_objects import JoinsGetDeclared
+from shipway.steps.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
 from shipway.steps.nodes import NodeRegistered
 from shipway.steps.skew import VersionRuns
 from shipway.survey import CLOCK, Survey, survey
@@ -175,6 +175,7 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
     """
     running = VersionRuns(run.cluster.kubernetes.version)
     checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), running, SettledAsDeclared(settled(run))]
+    checks.append(KubeProxyDeclared(run.cluster.kubernetes.kube_proxy))
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
     kube = await run.kube()

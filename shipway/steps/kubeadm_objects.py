@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from shipway.cluster import Cluster
 from shipway.cluster_parts import HostSpec
-from shipway.errors import ApiRefused, Blocked
+from shipway.errors import ApiRefused, Blocked, Permanent
 from shipway.foreign_yaml import read_yaml
 from shipway.host import OPERATIONS, Command, Host
 from shipway.kube import Kube, Object
@@ -84,6 +84,24 @@ class KubeProxyAsWritten:
         await phase(self.control, self.cluster, self.spec, "addon", "kube-proxy")
         stamp = {"spec": {"template": {"metadata": {"annotations": {RESTARTED: str(time.time_ns())}}}}}
         await on.patch("apps/v1", "DaemonSet", "kube-proxy", stamp, SYSTEM)
+
+
+@dataclass(frozen=True)
+class KubeProxyDeclared:
+    """The kube-proxy of a running cluster says what is declared now: a bootstrap does not restart it."""
+
+    wanted: Mapping[str, Any] = field(hash=False)
+    name: str = "kube-proxy was given what is declared"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare the declared fields; a lost ConfigMap is drift repair's to tell. Raises Permanent SHW-345."""
+        config = await on.get("v1", "ConfigMap", "kube-proxy", SYSTEM)
+        wrong = list(differences(_document(config, "config.conf"), self.wanted)) if config else []
+        if wrong:
+            message = f"kube-proxy has {spelled(wrong, wanted=False)}, declared is {spelled(wrong, wanted=True)}"
+            fix = "Run `python -m flows.drift_repair FILE --repair service`: it writes that and restarts kube-proxy."
+            raise Permanent(message, code="SHW-345", fix=fix)
+        return None
 
 
 def _document(config: Object | None, key: str) -> dict[str, Any]:
