@@ -27,7 +27,7 @@ from shipway.script import READER
 from shipway.secret_place import block_of, keep
 from shipway.solver_files import secret_places
 from shipway.ssh import Pool
-from shipway.step import Drift
+from shipway.step import Drift, Impact
 from shipway.steps.reset import reset
 from shipway.steps.sources import ASK, CURL
 from tasks import (
@@ -130,6 +130,11 @@ class Resetting:
     """A reset on its own: the stages refuse one on what these hosts show, and the names it meets must be tried."""
 
     name = "the host is reset"
+    impact = Impact.WORKLOADS
+
+    async def check(self, on: Host) -> Drift | None:  # noqa: ARG002 - nothing is asked: it is always done
+        """Find it never done."""
+        return Drift("not reset", "reset")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
         """Reset it."""
