@@ -33,6 +33,7 @@ from shipway.ownership.evidence import (
     BOOTSTRAP,
     CERTIFICATE,
     CLIENT,
+    CLIENT_FOLDER,
     ETCD,
     KUBECONFIGS,
     KUBELET_CONF,
@@ -99,7 +100,8 @@ def facts_of(signs: Signs, node: str = "te2", authority: Authority = OURS) -> di
     names = [*(["ca.crt"] if "authority" in signs else []), *(["ca.key", "sa.key"] if "keys" in signs else [])]
     client = authority.client(f"system:node:{node}", ("system:nodes",)).certificate.decode()
     return {
-        **{FileState(path): THERE for path, sign in files.items() if sign in signs},
+        **{FileState(path): THERE for path, sign in files.items() if sign in signs and path != CLIENT},
+        CLIENT_FOLDER: ("kubelet-client-current.pem", "kubelet.crt") if "certificate" in signs else ("kubelet.crt",),
         Package("kubeadm"): PackageInfo("1.20.2-00", held=True, sound=True),
         Listing(MANIFESTS): ("kube-apiserver.yaml",) if "static" in signs else (".kubelet-keep",),
         Listing(ETCD): ("wal",) if "etcd" in signs else (),
@@ -427,8 +429,11 @@ async def test_a_lost_kubelet_conf_beside_running_pods_is_told_and_never_reset(p
         while not place.lab.link.containers(place.machine("te2")):  # noqa: ASYNC110 - the simulated kubelet starts them
             await asyncio.sleep(0.05)
     machine = place.machine("te2")
-    for path in (KUBELET_CONF, CLIENT):  # then the client certificate as well: running pods alone are enough
-        place.lab.drift("te2", "remove", {"path": path})
+    folder = CLIENT.rsplit("/", 1)[0]
+    own = [f"{folder}/{name}" for name in machine.files.names(folder) if name.startswith("kubelet-client-")]
+    for paths in ([KUBELET_CONF], own):  # then the client certificates as well: running pods alone are enough
+        for path in paths:
+            place.lab.drift("te2", "remove", {"path": path})
         results = await place.join("te2")
         assert results[0].outcome == "failed"
         error = results[0].error

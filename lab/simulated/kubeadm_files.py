@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from lab.simulated.files import FileTree
+from lab.simulated.files import FileTree, link
 from lab.simulated.kube.kubeadm_objects import kubelet_config
 from lab.simulated.kube.pki import Authority, kubeconfig
 from lab.simulated.kubeadm_config import Asked
@@ -68,7 +68,10 @@ def write_client(files: FileTree, authority: Authority, node: str, server: str) 
     """Write what a kubelet has once its request was signed: its certificate, and a kubelet.conf that names the file."""
     pair = authority.client(f"system:node:{node}", ("system:nodes",))
     files.make_directory(CLIENT.rsplit("/", 1)[0])
-    files.write(CLIENT, pair.certificate + pair.key, mode=0o600)
+    # As client-go's certificate store keeps them: a dated file, and a link that leads to the newest.
+    dated = CLIENT.replace("current", "2026-01-01-00-00-00")
+    files.write(dated, pair.certificate + pair.key, mode=0o600)
+    files.put(CLIENT, link(dated))
     point_at_client(files, authority, server)
 
 

@@ -44,6 +44,9 @@ RUNNING = (
 )
 PODS = Says(("sh", "-c", f"{RUNNING}; exit 0"))
 POD_LOGS = Listing("/var/log/pods")  # the kubelet keeps a folder NAMESPACE_NAME_UID for each pod it knows
+# The kubelet keeps each certificate in a dated file, and a link leads to the newest (client-go, certificate_store.go):
+# so the folder is listed, for a look at a file's state sees no link.
+CLIENT_FOLDER = Listing("/var/lib/kubelet/pki")
 CERTIFICATE = Says(("sed", "-n", "/^-----BEGIN CERTIFICATE/,/^-----END CERTIFICATE/p", CLIENT))
 _KEYS = "server|certificate-authority-data|client-certificate|client-certificate-data|current-context"
 _FLAGS = "cluster-name|cluster-cidr|service-cluster-ip-range|advertise-address|secure-port"
@@ -121,8 +124,8 @@ async def evidence(on: Host) -> Evidence:
 
     Raises CommandFailed where it cannot be told whether pods run, and what keeps from reading.
     """
-    (kubelet, bootstrap, admin, client), (static, etcd, pki, logs), (ca, started, flags), seen = await asyncio.gather(
-        on.read(FileState(KUBELET_CONF), FileState(BOOTSTRAP), FileState(ADMIN), FileState(CLIENT)),
+    (kubelet, bootstrap, admin, clients), (static, etcd, pki, logs), (ca, started, flags), seen = await asyncio.gather(
+        on.read(FileState(KUBELET_CONF), FileState(BOOTSTRAP), FileState(ADMIN), CLIENT_FOLDER),
         on.read(Listing(MANIFESTS), Listing(ETCD), Listing(PKI), POD_LOGS),
         on.read(FileText(AUTHORITY), FileText(STARTED), FileText(FLAGS)),
         on.read(KUBECONFIGS, ARGUMENTS, CERTIFICATE, PODS),
@@ -145,7 +148,7 @@ async def evidence(on: Host) -> Evidence:
         kubelet_conf=kubelet is not None,
         bootstrap=bootstrap is not None,
         admin=admin is not None,
-        certificate=client is not None or (kubelet is not None and bool(embedded)),
+        certificate=has_client(clients) or (kubelet is not None and bool(embedded)),
         etcd=bool(etcd),
         static=static_pods(static),
         pki=bool(certificates_of(pki)),
@@ -159,6 +162,11 @@ async def evidence(on: Host) -> Evidence:
         declared=declared,
         pods=tuple("/".join(name.split("_")[:2]) for name in logs) if running else (),
     )
+
+
+def has_client(names: Iterable[str]) -> bool:
+    """Say whether the names in the kubelet's certificate folder tell of a client certificate, new or old."""
+    return any(name.startswith("kubelet-client-") and name.endswith(".pem") for name in names)
 
 
 def running_pods(output: Output, host: str) -> bool:

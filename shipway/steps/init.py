@@ -17,13 +17,14 @@ from shipway.host import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm import as_yaml, init_documents
 from shipway.ownership.evidence import (
     ADMIN,
-    CLIENT,
+    CLIENT_FOLDER,
     ETCD,
     MANIFESTS,
     PKI,
     PODS,
     STARTED,
     certificates_of,
+    has_client,
     running_pods,
     static_pods,
 )
@@ -91,12 +92,12 @@ class ControlPlaneInitialised:
             (admin, started, installed),
             (manifests, etcd, certificates),
             (ready, unit),
-            (client, pods),
+            (clients, pods),
         ) = await asyncio.gather(
             on.read(FileState(ADMIN), FileText(STARTED), Package("kubeadm")),
             on.read(Listing(MANIFESTS), Listing(ETCD), Listing(PKI)),
             on.read(Says(("curl", "-sk", "--max-time", "8", local)), UnitState(f"shipway-{OPERATION}.service")),
-            on.read(FileState(CLIENT), PODS),
+            on.read(CLIENT_FOLDER, PODS),
         )
         if installed is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
@@ -109,7 +110,7 @@ class ControlPlaneInitialised:
             started_by=started.strip() if started is not None else None,
             at_work=unit.active in AT_WORK,
             complete={"ca.crt", "ca.key", "sa.key", "sa.pub", "etcd"} <= set(certificates),
-            client=client is not None,
+            client=has_client(clients),
             running=running_pods(pods, on.name),
         )
 

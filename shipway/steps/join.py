@@ -21,12 +21,14 @@ from shipway.ownership.evidence import (
     AUTHORITY,
     BOOTSTRAP,
     CLIENT,
+    CLIENT_FOLDER,
     KUBELET_CONF,
     PKI,
     Evidence,
     authorities,
     certificates_of,
     evidence,
+    has_client,
 )
 from shipway.redact import tail
 from shipway.step import Drift, Impact
@@ -214,8 +216,8 @@ class NoBootstrapCredentials:
 
     async def check(self, on: Host) -> Drift | None:
         """See whether they are there beside the kubelet's own certificate."""
-        left, own = await on.read(FileState(BOOTSTRAP), FileState(CLIENT))
-        return Drift(f"{BOOTSTRAP} is there", "no such file") if left and own else None
+        left, own = await on.read(FileState(BOOTSTRAP), CLIENT_FOLDER)
+        return Drift(f"{BOOTSTRAP} is there", "no such file") if left and has_client(own) else None
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - one file
         """Remove them."""

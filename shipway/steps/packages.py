@@ -13,7 +13,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import Installed, Package, PackageInfo
 from shipway.host import Command, Host
-from shipway.ownership.evidence import ADMIN, CLIENT, KUBELET_CONF, PODS, running_pods
+from shipway.ownership.evidence import ADMIN, CLIENT_FOLDER, KUBELET_CONF, PODS, has_client, running_pods
 from shipway.step import Drift, Impact
 from shipway.steps.apt import APT, unlocked, with_lock
 from shipway.steps.package_changes import change, foresee, frozen, plain, refuse
@@ -203,12 +203,11 @@ class BaseUpgraded:
 
     async def check(self, on: Host) -> Drift | None:
         """A host that is part of a cluster is never upgraded here."""
-        done, signs, pods = await asyncio.gather(
-            on.read(FileState(UPGRADED)),
-            on.read_all([FileState(path) for path in (KUBELET_CONF, CLIENT, ADMIN)]),
-            on.read(PODS),
+        (done, kubelet, admin), (clients, pods) = await asyncio.gather(
+            on.read(FileState(UPGRADED), FileState(KUBELET_CONF), FileState(ADMIN)), on.read(CLIENT_FOLDER, PODS)
         )
-        return None if done or any(signs) or running_pods(pods, on.name) else Drift("never", "once")
+        joined = kubelet or admin or has_client(clients) or running_pods(pods, on.name)
+        return None if done or joined else Drift("never", "once")
 
     async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
         """Upgrade all but drivers, kernel and runtime, which are held meanwhile, each architecture of them."""
