@@ -104,6 +104,7 @@ WHOLE: dict[str, Any] = {
         "toolkit": "1.18.1",
         "verify_image": "registry.example.com/cuda:1",
         "compute": "required",
+        "isolation": "strict",
         "verify_seconds": 300,
     },
     "network": {"provider": "calico", "version": "3.31.2", "block_size": 26, "encapsulation": "VXLANCrossSubnet"},

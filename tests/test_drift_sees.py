@@ -29,6 +29,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         assert failed(await one.prepare("te1", "te2")) == []
         assert failed(await one.init()) == []
         assert failed(await one.join("te2")) == []
+        # No device plugin runs here, for which isolation waits: see tests/test_gpu_isolation.py.
+        one.cluster = one.cluster.model_copy(update={"gpu": one.cluster.gpu.model_copy(update={"isolation": "off"})})
         yield one
 
 

@@ -197,8 +197,12 @@ async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
     async with opened(run):
         await bootstrap.brought_up(run)
         if run.ready:
-            for stage in ("nodes_ready", "cards_allocatable", "gpu_proof"):
+            for stage in ("nodes_ready", "cards_allocatable"):
                 await on(stage, context.CLUSTER)
+            for host in run.hosts:  # as flows/verify_gpus.py does after a bootstrap
+                if host.name in run.ready and run.cards(host):
+                    await on("gpu_isolation", host.name)
+            await on("gpu_proof", context.CLUSTER)
         return report_of(run)
 
 
