@@ -182,7 +182,7 @@ async def _cluster(run: Run) -> None:
 
 
 def explain(run: Run, path: str, held: str = "") -> None:
-    """Give every finding that is left its reason (`held`, why nothing is repaired) and the command that repairs it."""
+    """Add to every finding that is left its reason (`held`: why nothing is repaired) and the repairing command."""
     allowed = permission_now(run)
     for name, findings in run.findings.items():
         run.findings[name] = _held(run, allowed, findings, path, held)

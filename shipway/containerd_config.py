@@ -51,7 +51,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def settings(data: Mapping[str, Any], wanted: Wanted, *, lists: bool | None = None) -> dict[Path, Any]:
-    """Give each setting's path and value in the layout of this configuration (2, 3 or 4).
+    """Return each setting's path and value in the layout of this configuration (2, 3 or 4).
 
     `lists` says whether this containerd has a list of folders for CNI programs; by default the data itself shows it.
     """

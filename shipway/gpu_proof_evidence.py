@@ -62,7 +62,7 @@ def barred(node: Object) -> str:
 
 
 async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str = "") -> dict[str, int]:
-    """Give by node how many cards pods hold that are not the proof's; of one `node` alone where it is named."""
+    """Return by node how many cards pods hold that are not the proof's; of one `node` alone where it is named."""
     taken: dict[str, int] = {}
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
         place = (pod.get("spec") or {}).get("nodeName", "")

@@ -167,7 +167,7 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
 
 
 def _kubeadms(run: Run) -> list[Check[Kube]]:
-    """Give what kubeadm put into the cluster, and what is still to be so."""
+    """Return what kubeadm put into the cluster, and what is still to be so."""
     control = run.session(run.control.name)
     return [
         KubeProxyAsWritten(run.cluster, run.control, control),

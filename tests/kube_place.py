@@ -110,7 +110,7 @@ def closed_toolkit() -> tuple[bool, bool]:
 
 
 def gpu_host(number: int, cards: int, **changes: Any) -> SimpleHost:
-    """Give host te<number> with that many healthy cards a configured nvidia runtime, and a toolkit that isolates."""
+    """Return host te<number> with that many healthy cards a configured nvidia runtime, and a toolkit that isolates."""
     uuids = [(f"GPU-{number:08d}-0000-0000-0000-{card:012d}", True) for card in range(cards)]
     values = {
         "runtime_handlers": {"runc", "nvidia"} if cards else {"runc"},

@@ -57,7 +57,7 @@ RELEASES = {2: "1.7.27", 3: "2.1.5", 4: "2.3.1"}
 
 
 def default(layout: int) -> str:
-    """Give what `containerd config default` prints where this layout is the newest."""
+    """Return what `containerd config default` prints where this layout is the newest."""
     return tomli_w.dumps(containerd.default(RELEASES[layout]))
 
 

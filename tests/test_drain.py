@@ -31,7 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workload(kind: str, name: str, *, on: str = "te2", replicas: int = 1, **pod: Any) -> Object:
-    """Give a workload whose pods go to one node and tolerate everything: no pod network is here, and no cordon."""
+    """Return a workload whose pods go to one node and tolerate everything: no pod network is here, and no cordon."""
     labels = {"app": name}
     container = {"name": "c", "image": "registry.example/web:1"}
     spec = {"hostNetwork": True, "tolerations": EVERYTHING, "containers": [container], **pod}

@@ -169,7 +169,7 @@ def test_outside_its_window_a_pass_repairs_files_only(scene: Scene) -> None:
 
 
 async def answered(scene: Scene, answer: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> DriftReport:
-    """Give the report of a pass that asks, answered as the form in the UI does; `meanwhile` happens before that."""
+    """Return the report of a pass that asks, answered as the form in the UI does; `meanwhile` happens before that."""
     flying = asyncio.create_task(drift_repair(str(scene.file), "service", ask=True, return_state=True))
     async with get_client() as client:
         paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))

@@ -104,7 +104,7 @@ class Pods(Reads):
         self.pods = pods
 
     async def list_(self, *_: str, **__: str) -> list[dict[str, Any]]:
-        """Give them."""
+        """Return them."""
         return list(self.pods)
 
 

@@ -35,7 +35,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def looked(place: Place, host: str) -> dict[str, str]:
-    """Give what a pass finds on a host, by step."""
+    """Return what a pass finds on a host, by step."""
     run = Run(place.cluster, "drift")
     try:
         await look_at_host(run, "look", host)
@@ -89,7 +89,7 @@ SOURCE = "/etc/apt/sources.list.d/shipway-kubernetes.list"
 
 
 def twice(text: str) -> bytes:
-    """Give a source line once more, with another key."""
+    """Return a source line once more, with another key."""
     line = next(line for line in text.splitlines() if line.startswith("deb "))
     before, _, after = line.partition("signed-by=")
     return f"{before}signed-by=/etc/apt/keyrings/foreign.gpg{after[after.index(']') :]}\n".encode()

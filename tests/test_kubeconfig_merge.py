@@ -83,7 +83,7 @@ def test_an_empty_kubeconfig_gets_ours(own: str) -> None:
 
 
 def home(own: str, admin: str, *, there: bool = True, mode: str = "600") -> dict[Fact[Any], Any]:
-    """Give what the control plane's host answers."""
+    """Return what the control plane's host answers."""
     return {
         FileState(ADMIN): FileInfo("a" * 64, "600", "root:root", 1),
         FileText(ADMIN): admin,

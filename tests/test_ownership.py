@@ -82,13 +82,13 @@ Signs = tuple[str, ...]
 
 
 def every_combination() -> Iterator[Signs]:
-    """Give each set of signs."""
+    """Return each set of signs."""
     for count in range(len(SIGNS) + 1):
         yield from itertools.combinations(SIGNS, count)
 
 
 def facts_of(signs: Signs, node: str = "te2", authority: Authority = OURS) -> dict[Fact[Any], Any]:
-    """Give what a host answers that shows these signs."""
+    """Return what a host answers that shows these signs."""
     ca = authority.certificate.decode()
     files = {KUBELET_CONF: "kubelet_conf", BOOTSTRAP: "bootstrap", CLIENT: "certificate", ADMIN: "admin"}
     data = base64.b64encode(authority.certificate).decode()
@@ -135,7 +135,7 @@ class Machine(Told):
 
 
 def control() -> Machine:
-    """Give the control plane's host."""
+    """Return the control plane's host."""
     return Machine({FileText(AUTHORITY): OURS.certificate.decode()})
 
 

@@ -191,7 +191,7 @@ def test_a_right_file_needs_no_state_dir_and_gets_its_kubeconfig_back(scene: Sce
 
 @pytest.fixture(scope="module")
 def other() -> Iterator[tuple[Path, Path]]:
-    """Give another lab with a cluster of its own on its first two hosts, and the file of it."""
+    """Return another lab with a cluster of its own on its first two hosts, and the file of it."""
     with Demo() as lab:
         whole = patient(lab.cluster_file())
         data = yaml.safe_load(whole.read_text(encoding="utf-8"))

@@ -115,7 +115,7 @@ async def test_an_upgrade_that_would_change_the_driver_all_the_same_is_refused()
 
 
 def info(held: bool = False) -> PackageInfo:  # noqa: FBT001, FBT002
-    """Give an installed package."""
+    """Return an installed package."""
     return PackageInfo("1", held, sound=True)
 
 

@@ -165,10 +165,10 @@ class Nothing:
     """The kernel's own files of no machine."""
 
     def read(self, path: str) -> None:
-        """Give nothing."""
+        """Return nothing."""
 
     def names(self, path: str) -> None:
-        """Give nothing."""
+        """Return nothing."""
 
     def write(self, path: str, content: bytes) -> bool:  # noqa: ARG002 - a view's signature
         """Take nothing."""
@@ -176,7 +176,7 @@ class Nothing:
 
 
 def manifests(cluster: Cluster) -> dict[Any, str]:
-    """Give the static pods' manifests as the simulated kubeadm writes them for a cluster file."""
+    """Return the static pods' manifests as the simulated kubeadm writes them for a cluster file."""
     spec = cluster.control_planes[0]
     minor = cluster.kubernetes.minor[1]
     documents = as_yaml(init_documents(cluster, spec))

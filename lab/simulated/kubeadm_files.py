@@ -111,7 +111,7 @@ def _runtime_flags(minor: int) -> list[str]:
 
 
 def _command(part: str, asked: Asked) -> list[str]:
-    """Give a static pod's command as kubeadm writes it (1.36.2's manifests; 1.20 adds the ports it turned off)."""
+    """Return a static pod's command as kubeadm writes it (1.36.2's manifests; 1.20 adds the ports it turned off)."""
     manager, scheduler = f"{ETC}/controller-manager.conf", f"{ETC}/scheduler.conf"
     old = asked.minor < 24
     own, services = asked.address, asked.service_network

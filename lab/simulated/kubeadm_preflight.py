@@ -97,7 +97,7 @@ def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
 
 
 def _system(call: Call, minor: int) -> list[Error]:
-    """Give the verdict of the system verification, and print what it looked at where it is not content."""
+    """Return the verdict of the system verification, and print what it looked at where it is not content."""
     if call.host.kernel.cgroup != 1 or not since(minor, "cgroup_v1_fails"):
         return []
     rows = {"KERNEL_VERSION": call.host.kernel.release, "OS": "Linux", "CGROUPS_CPU": "enabled"}

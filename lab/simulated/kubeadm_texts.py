@@ -21,7 +21,7 @@ JOINED = (
 
 
 def _kubelet_configuration(minor: int) -> str:
-    """Give the lines about the kubelet's configuration, and about what is this host's own in it."""
+    """Return the lines about the kubelet's configuration, and about what is this host's own in it."""
     whole = '[kubelet-start] Writing kubelet configuration to file "/var/lib/kubelet/config.yaml"\n'
     if not since(minor, "instance_config"):
         return whole
@@ -33,14 +33,14 @@ def _kubelet_configuration(minor: int) -> str:
 
 
 def kubelet_start(minor: int, *, joins: bool) -> str:
-    """Give the lines when the kubelet's files are written and it is started; a join writes them in another order."""
+    """Return the lines when the kubelet's files are written and it is started; a join writes them in another order."""
     flags = '[kubelet-start] Writing kubelet environment file with flags to file "/var/lib/kubelet/kubeadm-flags.env"\n'
     config = _kubelet_configuration(minor)
     return f"{config + flags if joins else flags + config}[kubelet-start] Starting the kubelet\n"
 
 
 def reading(minor: int, prefix: str = "preflight") -> str:
-    """Give the lines when the cluster's configuration is read."""
+    """Return the lines when the cluster's configuration is read."""
     if since(minor, "reading_says_how_to_upload"):
         return (
             f'[{prefix}] Reading configuration from the "kubeadm-config" ConfigMap in namespace "kube-system"...\n'
@@ -106,7 +106,7 @@ def waiting(minor: int) -> str:
 
 
 def healthy(minor: int, address: str, port: int) -> str:
-    """Give the lines when the control plane answers; `address` is what the API server advertises."""
+    """Return the lines when the control plane answers; `address` is what the API server advertises."""
     if not since(minor, "kubelet_is_waited_for"):
         return "[apiclient] All control plane components are healthy after 8.000000 seconds\n"
     if not since(minor, "components_are_waited_for"):
@@ -260,7 +260,7 @@ def reset(minor: int, *, control_plane: bool, etcd_known: bool, kubelet: bool, r
 
 
 def _short_reset(minor: int, *, control_plane: bool, etcd: bool, kubelet: bool, removed: str) -> str:
-    """Give what reset says since it points to a page for what it leaves; `etcd` is whether it deleted etcd's data."""
+    """Return what reset says since it points to a page for what it leaves; `etcd` is whether it deleted etcd's data."""
     folders = ["/etc/kubernetes/manifests", *["/var/lib/kubelet"][:kubelet], "/etc/kubernetes/pki"]
     names = ("admin", "super-admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
     return (

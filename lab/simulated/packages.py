@@ -157,7 +157,7 @@ class Packages:
         return [found[version] for version in sorted(found, key=order, reverse=True)]
 
     def matching(self, pattern: str) -> list[str]:
-        """Give the installed packages that match a pattern; of a foreign architecture they are called NAME:ARCH."""
+        """Return the installed packages that match a pattern; of a foreign architecture they are called NAME:ARCH."""
         return sorted(name for name in self.installed if fnmatchcase(split(name)[0], pattern))
 
     def plan(self, asked: Iterable[str], *, downgrade: bool, change_held: bool) -> Action:
@@ -186,7 +186,7 @@ class Packages:
         return action
 
     def _conflicting(self, wanted: dict[str, Offer]) -> tuple[str, ...]:
-        """Give the installed packages that must go: what conflicts, and what depends on that and is not replaced."""
+        """Return the installed packages that must go: what conflicts, and what depends on that and is not replaced."""
         gone = {name for offer in wanted.values() for name in offer.conflicts if self.has(name) and name not in wanted}
         while more := {name for name, have in self.installed.items() if self.has(name) and gone & {*have.needs}} - gone:
             gone |= more
@@ -254,7 +254,7 @@ class Packages:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Give the name and architecture of an installed package."""
+    """Return the name and architecture of an installed package."""
     plain, _, architecture = name.partition(":")
     return plain, architecture or NATIVE
 

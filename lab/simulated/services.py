@@ -100,7 +100,7 @@ class Services:
         self._host.units.set(unit, "active", "running")
 
     def _dropped_in(self, program: str) -> str:
-        """Give the arguments of the last ExecStart of a unit's drop-ins, with a blank before them."""
+        """Return the arguments of the last ExecStart of a unit's drop-ins, with a blank before them."""
         folder, found = f"/etc/systemd/system/{program}.service.d", ""
         for name in self._host.files.names(folder) or ():
             for line in self._host.files.text(f"{folder}/{name}").splitlines():
@@ -170,7 +170,7 @@ def _no_key(key: str) -> str:
 
 
 def _assigned(text: str) -> str:
-    """Give what an environment file's last assignment says, without its quotes."""
+    """Return what an environment file's last assignment says, without its quotes."""
     lines = [line.partition("=")[2].strip().strip("\"'") for line in text.splitlines() if "=" in line]
     return lines[-1] if lines else ""
 

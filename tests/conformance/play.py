@@ -47,7 +47,7 @@ def save(answers: dict[str, Answer], release: Release) -> None:
 
 
 def load(release: Release) -> dict[str, Answer]:
-    """Give everything recorded of a release, by the case's name."""
+    """Return everything recorded of a release, by the case's name."""
     found: dict[str, Answer] = {}
     for path in sorted((RECORDED / release.version).glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -71,7 +71,7 @@ def _listed(call: Call, conflict: str) -> int:
 
 
 def _conflicting(call: Call) -> str:
-    """Give apt's words where one source is named twice with two keys; empty where none is."""
+    """Return apt's words where one source is named twice with two keys; empty where none is."""
     keys: dict[tuple[str, str], str] = {}
     for source in read_sources(call.host.files):
         where = (source.uri.rstrip("/"), source.suite)

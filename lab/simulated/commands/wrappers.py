@@ -183,7 +183,7 @@ def _dial(call: Call, name: str, port: str) -> int:
 
 
 def _pod_processes(call: Call) -> list[str]:
-    """Give the files of /proc that tell of running containers: one of the shim's and one of the container's own each."""
+    """Return the files of /proc that tell of running containers: one of each shim, one of each container."""
     running = [name for name, state, _ in call.host.link.containers(call.host) if state == "Running"]
     return [f"/proc/{2000 + at}/{file}\n" for file in ("cmdline", "cgroup") for at in range(len(running))]
 

@@ -154,7 +154,7 @@ class Authorizer:
         return any(_allows(rule, wish) for rule in self._rules(user, wish.namespace))
 
     def _kept_from(self, user: User, wish: Wish) -> str:
-        """Give why a kubelet may not read a Node, empty where nothing is kept from it."""
+        """Return why a kubelet may not read a Node, empty where nothing is kept from it."""
         node = user.name.removeprefix("system:node:")
         if "system:nodes" not in user.groups or not since(self._minor, "nodes_read_themselves"):
             return ""

@@ -35,7 +35,7 @@ def kubelet_config_name(minor: int) -> str:
 
 
 def _over(base: Obj, said: Obj) -> Obj:
-    """Give `base` with what was said put over it, field by field."""
+    """Return `base` with what was said put over it, field by field."""
     put = {
         key: _over(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
         for key, value in said.items()
@@ -44,7 +44,7 @@ def _over(base: Obj, said: Obj) -> Obj:
 
 
 def kubelet_config(minor: int, service_cidr: str, said: Obj) -> Obj:
-    """Give a KubeletConfiguration as kubeadm completes it."""
+    """Return a KubeletConfiguration as kubeadm completes it."""
     defaults = releases.kubelet_defaults(minor) | {"clusterDNS": [address_in(service_cidr, 10)]}
     kind = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"}
     return _over(defaults | kind, said)

@@ -143,7 +143,7 @@ _IN_ALL = {"pods", "services", "daemonsets", "deployments", "replicasets", "stat
 
 
 def _priority(version: str) -> tuple[int, int, int]:
-    """Give a version's place in the API's order: stable before beta before alpha, then the higher number."""
+    """Return a version's place in the API's order: stable before beta before alpha, then the higher number."""
     found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if found is None:
         return 0, 0, 0

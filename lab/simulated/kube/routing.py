@@ -21,7 +21,7 @@ class Route:
     subresource: str
 
     def wish(self, method: str, path: str, *, watch: bool, selected: str = "") -> Wish:
-        """Give what RBAC is asked about this request; a list or a watch may have `selected` one object by its name."""
+        """Return what RBAC is asked about this request; a list or watch may have `selected` one object by name."""
         verb = _VERBS.get(method, "")
         if method in {"GET", "HEAD"}:
             verb = "watch" if watch else "get" if self.name else "list"
