@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,6 +51,8 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
     (folder / "id").write_bytes(user_key.export_private_key())
     (folder / "id").chmod(0o600)
 
+    shells: dict[asyncio.subprocess.Process, asyncio.Task[None] | None] = {}
+
     async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
         if server.cut_after is not None:
             delay, server.cut_after = server.cut_after, None
@@ -59,6 +63,7 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
         shell = await asyncio.create_subprocess_exec(
             "sh", "-c", process.command or "", stdin=-1, stdout=-1, stderr=-1, start_new_session=True
         )
+        shells[shell] = asyncio.current_task()
         feeding = asyncio.create_task(_fed(shell, process))  # whoever needs no input does not even say that it ends
         assert shell.stdin
         assert shell.stdout
@@ -67,6 +72,7 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
         await shell.wait()
         feeding.cancel()
         shell.stdin.close()
+        del shells[shell]
         process.stdout.write(out)
         process.stderr.write(err)
         process.exit(shell.returncode or 0)
@@ -91,3 +97,8 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
     finally:
         listener.close()
         await listener.wait_closed()
+        left = [task for task in shells.values() if task is not None]
+        for shell in shells:  # a client that went away leaves its commands running, as with a real sshd
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+        await asyncio.gather(*left, return_exceptions=True)

@@ -228,9 +228,11 @@ async def _ask(
 
 
 NEEDS_APT = pytest.mark.skipif(shutil.which("apt-config") is None, reason="no apt on this machine")
+NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here")
 
 
 @NEEDS_APT
+@NEEDS_CURL
 async def test_a_package_source_is_asked_by_apts_own_proxy(tmp_path: Path) -> None:
     async with loopback_proxy() as proxy:
         conf = tmp_path / "apt.conf"
@@ -245,6 +247,7 @@ async def test_a_package_source_is_asked_by_apts_own_proxy(tmp_path: Path) -> No
 
 
 @NEEDS_APT
+@NEEDS_CURL
 async def test_the_sessions_own_environment_is_not_what_apts_and_containerds_units_have() -> None:
     async with loopback_proxy() as proxy:
         env = {"http_proxy": proxy.url, "HTTPS_PROXY": proxy.url, "APT_CONFIG": os.devnull}
@@ -253,6 +256,7 @@ async def test_the_sessions_own_environment_is_not_what_apts_and_containerds_uni
         assert proxy.heard == []
 
 
+@NEEDS_CURL
 async def test_a_registry_is_asked_by_the_proxy_of_containerds_drop_ins(tmp_path: Path) -> None:
     async with loopback_proxy(f"ops:{PASSWORD}") as proxy:
         whole = f"http://ops:hun%%40t%%20er%%3A2@127.0.0.1:{proxy.port}"
@@ -268,6 +272,7 @@ async def test_a_registry_is_asked_by_the_proxy_of_containerds_drop_ins(tmp_path
         assert await _ask("https://nosuch.invalid/v2/", "containerd", drop_ins=tmp_path) == ("502", "000")
 
 
+@NEEDS_CURL
 async def test_a_declared_proxy_is_the_way_without_any_file_of_the_host() -> None:
     async with loopback_proxy() as proxy:
         assert await _ask("http://nosuch.invalid/x", proxy.url) == ("000", "200")
