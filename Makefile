@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/.ready-$(VERSION)
-TARGETS := help bootstrap test test-fresh bench check lab-bundle test-lab test-lab-long test-faults test-ui docs lock clean
+TARGETS := help bootstrap test test-fresh mutants bench check lab-bundle test-lab test-lab-long test-faults test-ui docs lock clean
 
 .PHONY: $(TARGETS)
 
@@ -27,8 +27,8 @@ ifneq ($(filter CLUSTER,$(TYPED)),)
   endif
 endif
 ifneq ($(filter ARGS,$(TYPED)),)
-  ifneq ($(filter-out bootstrap test test-fresh bench,$(MAKECMDGOALS)),)
-    $(error ARGS is for `make bootstrap`, `make test`, `make test-fresh` and `make bench`)
+  ifneq ($(filter-out bootstrap test test-fresh mutants bench,$(MAKECMDGOALS)),)
+    $(error ARGS is for `make bootstrap`, `make test`, `make test-fresh`, `make mutants` and `make bench`)
   endif
 endif
 
@@ -47,6 +47,9 @@ test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side
 
 test-fresh:  ## The commands that README.md begins with, on fresh Debian 12 and 13 (needs root and mmdebstrap)
 	$(PYTHON) -m tests.fresh $(ARGS)
+
+mutants: $(READY)  ## Take each safety rule away once: a test must fail; writes docs/mutants.md (two hours)
+	$(RUN) -m tests.mutants $(ARGS)
 
 bench: $(READY)  ## Measure against other tools on real sshds and at scale; resumes; writes docs/performance.md (needs root)
 	$(RUN) -m tests.bench $(ARGS)
