@@ -126,7 +126,7 @@ def refused_key(report: Report) -> None:
     (error,) = errors_on(report, "te2")
     assert (error.code, error.retryable) == ("SHW-301", False)
     assert "known_hosts" in error.cause
-    assert "Verify the host's key by another way" in error.fix
+    assert "verify its key at its console" in error.fix
 
 
 @pytest.mark.parametrize("policy", ["strict", "accept-new"])
