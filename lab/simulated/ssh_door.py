@@ -29,6 +29,7 @@ class Listening:
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
     limits: SshLimits = field(default_factory=SshLimits)
     logins: int = 0
+    refused: int = 0  # sessions above MaxSessions and connections above MaxStartups
     startups: set[object] = field(default_factory=set)  # peers that have not logged in, by address and port
     silent: set[socket.socket] = field(default_factory=set)
 
@@ -86,6 +87,7 @@ class Door(asyncssh.SSHServer):
     def session_requested(self) -> Session:
         """Open one more session. Raises ChannelOpenError above MaxSessions, and the connection lives on."""
         if len(self._sessions) >= self._end.limits.max_sessions:
+            self._end.refused += 1
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, OPEN_FAILED)
         session = Session(self._end.host, self._run, self._sessions.discard)
         self._sessions.add(session)

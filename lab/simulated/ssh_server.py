@@ -103,6 +103,14 @@ class SshServer:
         """Give how many connections came as far as a login on a host: the client had taken its key then."""
         return self._ends[name].logins
 
+    def refused(self) -> int:
+        """Return how many sessions and connections all hosts refused by the limits of their sshd."""
+        return sum(end.refused for end in self._ends.values())
+
+    def connected(self) -> int:
+        """Return how many connections are open, of all hosts."""
+        return sum(len(end.connections) for end in self._ends.values())
+
     def cut(self, name: str, *, stall: bool = False) -> None:
         """End a host's connections; with `stall` they stay and nothing moves on them, as on a cut cable."""
         for connection in list(self._ends[name].connections):
@@ -124,6 +132,7 @@ class SshServer:
             return
         accepted.setblocking(False)
         if self._limits.drops(len(end.startups), self._dice):
+            end.refused += 1
             with contextlib.suppress(OSError):
                 accepted.send(DROPPED)
             accepted.close()

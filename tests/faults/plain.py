@@ -24,7 +24,7 @@ from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.shell import Cut, Terminal, serve
-from shipway import converge, retry
+from shipway import converge, retry, ssh
 from shipway.cluster import Cluster
 from shipway.errors import ConnectionLost
 from shipway.host import Host
@@ -210,6 +210,14 @@ async def brought_up(lab: SimulatedLab, line: Line) -> Report:
     """Bootstrap the lab once in this process; give the report."""
     Pool.lab, Pool.line = lab, line
     return await flown(lab.cluster_file)
+
+
+async def over_ssh(lab: SimulatedLab) -> Report:
+    """Bootstrap with the hosts reached over real SSH."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "Pool", ssh.Pool)
+        Pool.line = Line()
+        return await flown(lab.cluster_file)
 
 
 def send_through(line_of: Callable[[], Line]) -> Callable[..., Awaitable[tuple[int, str]]]:

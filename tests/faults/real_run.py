@@ -36,15 +36,15 @@ class RealRun:
     lines: bytearray = field(default_factory=bytearray)
 
     def leave(self) -> None:
-        """Be no audience any more: a pipe has no reader then; a terminal that closes sends SIGHUP, and EIO to writes."""
+        """Be no audience any more: a pipe has no reader then; a terminal sends SIGHUP, and EIO to who writes."""
         if self.told is not None:
             asyncio.get_running_loop().remove_reader(self.told)
             os.close(self.told)
             self.told = None
 
-    async def ended(self) -> int:
-        """Wait for the end; return the exit status. Raises TimeoutError after `END_SECONDS`."""
-        return await asyncio.wait_for(self.process.wait(), END_SECONDS)
+    async def ended(self, seconds: float = END_SECONDS) -> int:
+        """Wait for the end, at most so many seconds; return the exit status. Raises TimeoutError."""
+        return await asyncio.wait_for(self.process.wait(), seconds)
 
     def report(self) -> dict[str, Any]:
         """Return the report that it wrote."""
@@ -130,9 +130,9 @@ async def after_commands(lab: SimulatedLab, run: RealRun, count: int) -> None:
         await asyncio.sleep(0.005)
 
 
-async def ended_well(lab: SimulatedLab, run: RealRun) -> None:
-    """Expect that the run ends with 0, its report says ok, and nothing of it is left."""
-    status = await run.ended()
+async def ended_well(lab: SimulatedLab, run: RealRun, seconds: float = END_SECONDS) -> None:
+    """Expect that the run ends with 0 in so many seconds, its report says ok, and nothing of it is left."""
+    status = await run.ended(seconds)
     said = run.lines.decode(errors="replace")[-3000:]
     assert status == 0, said
     assert "Traceback" not in said, said

@@ -9,11 +9,9 @@ import pytest
 
 from lab.simulated.failures import Failure
 from lab.simulated.lab import SimulatedLab
-from shipway import ssh
 from shipway.errors import ErrorReport
-from tasks import context
 from tasks.report import Report
-from tests.faults.plain import Line, Pool, brought_up, flown
+from tests.faults.plain import Line, brought_up, over_ssh
 from tests.faults.undisturbed import Known, after
 
 pytestmark = pytest.mark.faults
@@ -111,14 +109,6 @@ def test_a_disk_that_fills_up_in_the_middle_is_told_as_such_and_the_next_run_goe
         lab.hosts[name].free_kib = ROOM
 
     after(known, disturb)
-
-
-async def over_ssh(lab: SimulatedLab) -> Report:
-    """Bootstrap with the hosts reached over real SSH."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context, "Pool", ssh.Pool)
-        Pool.line = Line()
-        return await flown(lab.cluster_file)
 
 
 def refused_key(report: Report) -> None:
