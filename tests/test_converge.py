@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipway.converge import converge
+from shipway.converge import EARLIER_FAILED, converge, looked_at, wait_until
+from shipway.errors import ApiUnavailable, Blocked, DeadlineExceeded, Refused, ShipwayError
 from shipway.step import Check, Drift, Impact, Step, StepResult
 
 
@@ -138,3 +140,142 @@ def test_every_result_tells_how_it_is_when_it_is_told(steps: list[Fixed], start:
     assert all(
         outcome != "drifted" for (outcome, _), step in zip(told, steps, strict=True) if step.impact is Impact.FILES
     )
+
+
+@dataclass(frozen=True)
+class Told:
+    """A check that answers one after the other, and the last for ever."""
+
+    answers: list[Drift | ShipwayError | None]
+    name: str = "it is so"
+
+    async def check(self, on: Thing) -> Drift | None:
+        """Answer."""
+        on.looks.append(len(self.answers))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, ShipwayError):
+            raise answer
+        return answer
+
+
+@dataclass(frozen=True)
+class Holding(Fixed):
+    """A step that says itself why it may not be applied for now."""
+
+    why: str = ""
+
+    async def hold(self, on: Thing) -> str:
+        """Return the reason."""
+        del on
+        return self.why
+
+
+@pytest.mark.parametrize(("why", "outcome"), [("pods use it", "drifted"), ("", "changed")])
+def test_a_step_that_says_that_it_may_not_be_applied_now_is_not(why: str, outcome: str) -> None:
+    on = Thing({0: False})
+    assert [result.outcome for result in run([Holding(0, why=why)], on)] == [outcome]
+    assert on.wanted == {0: outcome == "changed"}
+
+
+def test_what_only_looks_is_told_as_drift_and_nothing_is_applied_for_it() -> None:
+    on = Thing({0: False})
+    results = run([Told([Drift("a", "b")]), Fixed(0)], on)
+    assert [(one.outcome, one.impact) for one in results] == [
+        ("drifted", Impact.NOTHING),
+        ("changed", Impact.FILES),
+    ]
+    assert on.riding == [[0]]
+
+
+@dataclass(frozen=True)
+class Unseen(Told):
+    """A step beside others that cannot be looked at."""
+
+    together: bool = True
+    impact: Impact = Impact.FILES
+
+    async def apply(self, on: Thing, drift: Drift) -> None:
+        """Fail: nobody knows what to change."""
+        raise AssertionError(on, drift)
+
+
+def test_after_a_look_that_failed_nothing_is_changed_not_even_what_would_be_changed_together_with_it() -> None:
+    on = Thing({0: False, 1: False})
+    steps: list[Check[Thing]] = [Fixed(0, together=True), Unseen([Refused("no")]), Fixed(1, together=True)]
+    results = run(steps, on)
+    assert [one.outcome for one in results] == ["changed", "failed", "unknown"]
+    assert on.wanted == {0: True, 1: False}
+    error = results[2].error
+    assert error is not None
+    assert error.message == EARLIER_FAILED
+
+
+def test_what_is_more_than_allowed_is_changed_with_none_of_those_beside_it() -> None:
+    on = Thing({0: False, 1: False, 2: False})
+    steps = [Fixed(n, together=True, impact=Impact.SERVICE if n == 1 else Impact.FILES) for n in range(3)]
+    assert [one.outcome for one in run(steps, on)] == ["changed", "drifted", "changed"]
+    assert on.riding == [[0, 1], [2]]
+    assert on.wanted == {0: True, 1: False, 2: True}
+
+
+@pytest.mark.parametrize(
+    ("allow", "error", "outcome"),
+    [
+        (Impact.NOTHING, Blocked("not yet"), "unknown"),
+        (Impact.FILES, Blocked("not yet"), "failed"),
+        (Impact.NOTHING, Refused("never"), "failed"),
+        (Impact.FILES, Refused("never"), "failed"),
+    ],
+)
+def test_only_a_plan_takes_what_cannot_be_told_yet_for_unknown(
+    allow: Impact, error: ShipwayError, outcome: str
+) -> None:
+    assert [one.outcome for one in run([Told([error])], Thing({}), allow)] == [outcome]
+
+
+def test_looking_changes_nothing_hides_nothing_behind_a_failure_and_tells_all() -> None:
+    on, told = Thing({0: False}), list[StepResult]()
+    steps: list[Check[Thing]] = [Told([Refused("no")]), Fixed(0)]
+    results = asyncio.run(looked_at(steps, on, told.append))
+    assert [one.outcome for one in results] == ["failed", "drifted"]
+    assert (told, on.wanted) == (results, {0: False})
+
+
+WAITED = Drift("0 of 1", "1 of 1")
+
+
+def wait(check: Told, on: Thing, seconds: float = 5.0, every: float = 0.0) -> list[str]:
+    said: list[str] = []
+    asyncio.run(wait_until(check, on, seconds=seconds, every=every, told=said.append))
+    return said
+
+
+def test_a_wait_ends_with_the_first_look_that_is_as_wanted_and_says_each_thing_seen_once() -> None:
+    answers = [WAITED, WAITED, Blocked("not yet"), ApiUnavailable("gone"), None, WAITED]
+    assert wait(Told(answers), Thing({})) == [
+        "waiting until it is so: 0 of 1",
+        "waiting until it is so: not yet",
+        "waiting until it is so: gone",
+    ]
+
+
+def test_what_does_not_pass_ends_a_wait_at_once() -> None:
+    with pytest.raises(Refused, match="never"):
+        wait(Told([WAITED, Refused("never"), None]), Thing({}))
+
+
+def test_a_wait_has_an_end_and_says_what_was_seen_last() -> None:
+    with pytest.raises(DeadlineExceeded, match="last seen: 0 of 1"):
+        wait(Told([WAITED]), Thing({}), seconds=0.05)
+
+
+def test_a_wait_pauses_between_its_looks_and_each_look_is_a_new_one() -> None:
+    class Forgetful(Thing):
+        def forget(self) -> None:
+            """Note it."""
+            self.looks.append(-1)
+
+    on = Forgetful({})
+    with pytest.raises(DeadlineExceeded):
+        wait(Told([WAITED]), on, seconds=0.05, every=0.2)
+    assert on.looks == [-1, 1]

@@ -281,8 +281,6 @@ def locked(folder: Path, form: str = "pkcs8-pem") -> Path:
 async def test_a_key_with_a_passphrase_is_asked_for_once_or_said_clearly(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    if form == "openssh":
-        pytest.importorskip("bcrypt", reason="bcrypt is not installed here: OpenSSH's format of keys needs it.")
     asked: list[str] = []
     monkeypatch.setattr(keys, "_ASKED", {})
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)

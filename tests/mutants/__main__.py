@@ -72,11 +72,12 @@ def run(file: str, tree: Path, matching: str) -> Result:
     basetemp = f"--basetemp={tree.with_name('pytest')}"
     words = [sys.executable, "-m", "pytest", *options, basetemp, "--hypothesis-seed=0", *mutated, *tests]
     subprocess.run(words, cwd=tree, env=environment, check=True)
-    found = json.loads(into.read_text(encoding="utf-8"))
+    said = json.loads(into.read_text(encoding="utf-8"))
+    found = said["mutants"]
     survivors = tuple(one["id"] for one in found if not one["by"])
     late = sum(one["by"] == "no answer in time" for one in found)
     day = datetime.now(UTC).date().isoformat()
-    return Result(file, len(found), late, survivors, round(time.monotonic() - started), day)
+    return Result(file, len(found), late, survivors, round(time.monotonic() - started), day, tuple(said["left_out"]))
 
 
 def record(result: Result) -> None:

@@ -35,6 +35,7 @@ class Result:
     survivors: tuple[str, ...]
     seconds: int
     day: str
+    left_out: tuple[str, ...] = ()  # tests that failed without any mutant, where it ran
 
     def line(self) -> str:
         """Return it as a line of the recorded results."""
@@ -46,7 +47,10 @@ def recorded() -> list[Result]:
     if not RECORDED.exists():
         return []
     lines = RECORDED.read_text(encoding="utf-8").splitlines()
-    return [Result(**{**one, "survivors": tuple(one["survivors"])}) for one in map(json.loads, lines)]
+    return [
+        Result(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
+        for one in map(json.loads, lines)
+    ]
 
 
 def page(results: Sequence[Result]) -> str:
@@ -59,6 +63,12 @@ def page(results: Sequence[Result]) -> str:
     total, left = sum(one.mutants for one in results), sum(len(one.survivors) for one in results)
     late, seconds = sum(one.late for one in results), sum(one.seconds for one in results)
     rows.append(f"| **all** | | {total} | {total - left} | {late} | {left} | {seconds} | |\n")
+    if lost := sorted({test for one in results for test in one.left_out}):
+        rows.append(
+            "\nLeft out, for they fail without any mutant where it ran: "
+            + ", ".join(f"`{test}`" for test in lost)
+            + ".\n"
+        )
     lines = ["\n## Survivors, and why each is harmless\n\n"]
     for one in results:
         if one.survivors:

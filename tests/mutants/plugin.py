@@ -70,12 +70,13 @@ class Failed:
     """Whether a test failed in this process."""
 
     def __init__(self) -> None:
-        self.by = ""
+        self.by = self.why = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the first failure."""
         if report.failed and not self.by:
             self.by = report.nodeid
+            self.why = str(report.longrepr)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,7 +95,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     importlib.import_module(_module(option.mutate))
     tests = _forked(functools.partial(_baseline, session, str(path)), BASELINE_SECONDS)
     if not isinstance(tests, dict):
-        pytest.exit(f"the tests fail without any mutant: {tests}", 3)
+        print(f"the tests do not end without any mutant: {tests}", file=sys.__stderr__)
+        pytest.exit("see above", 3)
     results = []
     live = _functions(str(path))
     gc.collect()
@@ -111,7 +113,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
             path.write_text(source, encoding="utf-8")
     finally:
         path.write_text(source, encoding="utf-8")
-        Path(option.mutate_into).write_text(json.dumps(results), encoding="utf-8")
+        left_out = [item.nodeid for item in session.items if item.nodeid not in tests]
+        Path(option.mutate_into).write_text(json.dumps({"mutants": results, "left_out": left_out}), encoding="utf-8")
     return True
 
 
@@ -135,7 +138,7 @@ def _forked(work: Any, seconds: float) -> Any:
         os.setsid()
         os.close(reads)
         null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
+        for number in (0, 1):  # what is said of a failure is on standard error
             os.dup2(null, number)
         try:
             answer = work()
@@ -159,8 +162,8 @@ def _forked(work: Any, seconds: float) -> Any:
     return pickle.loads(data) if data else ("no answer in time" if left <= 0 else "the process ended")  # noqa: S301 - our own
 
 
-def _baseline(session: pytest.Session, path: str) -> Tests | str:
-    """Return the seconds and lines of each test, or the name of one that fails."""
+def _baseline(session: pytest.Session, path: str) -> Tests:
+    """Return the seconds and lines of each test that succeeds."""
     lines, failed = Lines(path), Failed()
     for plugin in (lines, failed):
         session.config.pluginmanager.register(plugin)
@@ -173,8 +176,10 @@ def _baseline(session: pytest.Session, path: str) -> Tests | str:
         following = session.items[at + 1] if at + 1 < len(session.items) else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         sys.settrace(None)
-        if failed.by:
-            return failed.by
+        if failed.by:  # here, without any mutant: it says nothing about one
+            print(f"left out, for it fails without any mutant: {failed.by}\n{failed.why}", file=sys.__stderr__)
+            failed.by = ""
+            continue
         run = lines.open[0]
         for fixture in getattr(item, "fixturenames", ()):
             run |= lines.of_fixture.get(fixture, set())

@@ -5,12 +5,12 @@ from __future__ import annotations
 # A module's file, without its suffix -> the tests that its mutants are shown to: files `tests/test_NAME.py`.
 TESTS: dict[str, tuple[str, ...]] = {
     "shipway/converge": ("converge", "changes"),
-    "tasks/drift_permission": ("drift_parts", "host_traps", "repair_nouns"),
-    "tasks/stages": ("flow_stages", "workloads", "wrong_clocks", "changed_values"),
-    "tasks/workloads": ("workloads", "host_traps", "drift_parts"),
+    "tasks/drift_permission": ("permissions", "drift_parts"),
+    "tasks/stages": ("permissions", "workloads"),
+    "tasks/workloads": ("permissions", "drift_parts", "workloads"),
     "shipway/window": ("repair_nouns",),
     "shipway/steps/init": ("steps_pure", "ownership", "evidence"),
-    "shipway/steps/join": ("ownership", "join_tokens", "flow_stages"),
+    "shipway/steps/join": ("ownership", "join_tokens"),
     "shipway/steps/reset": ("ownership", "host_traps"),
     "shipway/ownership/contradictions": ("ownership",),
     "shipway/ownership/evidence": ("ownership", "steps_pure"),

@@ -1,0 +1,331 @@
+"""What may be changed where and when: no act goes above what the file, the clock, running pods and a person allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from shipway.errors import ApiUnavailable
+from shipway.kube import Kube
+from shipway.step import Check, Drift, Impact, StepResult
+from shipway.survey import Survey
+from tasks import drift_permission, stages
+from tasks.context import CLUSTER, Run
+from tasks.drift_permission import (
+    UNLISTED,
+    Permission,
+    judged,
+    listed,
+    permission,
+    permission_on,
+    permit_of,
+    repairable,
+    withhold_unapproved,
+)
+from tasks.findings import Finding
+from tests.test_drift_parts import Pods, finding, pod, run_of
+
+SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is
+NIGHT = {"repair": {"window": {"cron": "0 2 * * 6", "minutes": 60}}}
+CLOSED = SATURDAY + timedelta(hours=2)
+GPU_PODS = "1 GPUs held by running pods"
+RESTART = "containerd runs its current configuration"
+ALL = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
+
+
+@dataclass
+class Machine:
+    """A host (or a node of the API) that steps are applied on."""
+
+    name: str = "te2"
+    applied: list[str] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Nothing is known."""
+
+    def looking(self, step: object) -> None:
+        """Nobody needs to hear it."""
+
+    @contextmanager
+    def changing(self, about: Sequence[object]) -> Iterator[None]:
+        """Note nothing."""
+        del about
+        yield
+
+
+@dataclass(frozen=True)
+class Act:
+    """It is done."""
+
+    impact: Impact
+    name: str = "it is done"
+
+    async def check(self, on: Machine) -> Drift | None:
+        """Look whether it was applied."""
+        return None if self.name in on.applied else Drift("no", "yes")
+
+    async def apply(self, on: Machine, drift: Drift) -> None:
+        """Do it."""
+        del drift
+        on.applied.append(self.name)
+
+
+def answered(
+    monkeypatch: pytest.MonkeyPatch, run: Run, *pods: dict[str, Any], error: ApiUnavailable | None = None
+) -> Run:
+    """Return the run with te2 joined and an API that has these pods, or none that answers."""
+    run.surveys = {"te2": cast("Survey", SimpleNamespace(joined=True))}
+
+    async def kube() -> Kube:
+        if error:
+            raise error
+        return cast("Kube", Pods(*pods))
+
+    monkeypatch.setattr(run, "kube", kube)
+    return run
+
+
+def gpu_pod() -> dict[str, Any]:
+    """Return a running pod that holds a GPU of te2."""
+    one = pod()
+    one["spec"]["containers"] = [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]
+    return one
+
+
+def at(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    """Let it be another time."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Clock:  # type: ignore[override]
+            del tz
+            return cls(now.year, now.month, now.day, now.hour, now.minute)
+
+    monkeypatch.setattr(drift_permission, "datetime", Clock)
+
+
+@pytest.mark.parametrize("asked", Impact)
+@pytest.mark.parametrize(("sections", "now", "most"), [(NIGHT, SATURDAY, 3), (NIGHT, CLOSED, 1), ({}, CLOSED, 3)])
+def test_outside_the_window_only_files_change(
+    asked: Impact, sections: dict[str, Any], now: datetime, most: int
+) -> None:
+    allowed = permission(run_of(**sections), asked, now)
+    assert (allowed.asked, allowed.now) == (asked, min(asked, most))
+    assert bool(allowed.why) is (asked > most)
+    assert not allowed.why or allowed.why.endswith("it opens 2026-12-05 02:00")
+
+
+def test_a_window_that_never_opens_again_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_permission, "next_opening", lambda *_: None)
+    assert permission(run_of(**NIGHT), Impact.SERVICE, CLOSED).why.endswith("it never opens again")
+
+
+@pytest.mark.parametrize("now", Impact)
+def test_without_a_drain_nothing_that_ends_workloads_is_allowed_and_never_more_than_the_clock_leaves(
+    now: Impact,
+) -> None:
+    run = run_of(repair={"disturb": ["te3"]})
+    run.busy = {"te2": GPU_PODS, "te3": GPU_PODS}
+    allowed = Permission(Impact.WORKLOADS, now)
+    assert allowed.of(run, "te1") == allowed.of(run, "te3") == min(now, Impact.SERVICE)
+    assert allowed.of(run, "te2") == min(now, Impact.FILES)
+
+
+def test_what_is_of_the_whole_cluster_is_never_repaired_by_a_drain() -> None:
+    run = run_of()
+    assert not ALL.drains(run, finding(CLUSTER, impact="WORKLOADS"))
+    assert not repairable(run, ALL, finding(CLUSTER, impact="WORKLOADS"), Impact.WORKLOADS)
+    assert repairable(run, ALL, finding(CLUSTER), Impact.WORKLOADS)
+    assert repairable(run, ALL, finding(impact="WORKLOADS"), Impact.WORKLOADS)
+    service = Permission(Impact.WORKLOADS, Impact.SERVICE)
+    assert not repairable(run, service, finding(impact="WORKLOADS"), Impact.WORKLOADS)
+
+
+def test_no_repair_goes_above_what_its_part_may_have_and_none_that_was_withheld_is_tried_again() -> None:
+    run = run_of()
+    assert repairable(run, ALL, finding(), Impact.SERVICE)
+    assert not repairable(run, ALL, finding(), Impact.FILES)
+    run.withheld = {finding().key: UNLISTED}
+    assert not repairable(run, ALL, finding(), Impact.SERVICE)
+    assert repairable(run, ALL, finding("te3"), Impact.SERVICE)
+
+
+async def test_pods_that_started_since_the_pass_began_are_seen_right_before_an_act(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = answered(monkeypatch, run_of(), gpu_pod())
+    run.allow = Impact.SERVICE
+    permit = permit_of(run, "te2")
+    assert run.busy == {}
+    assert await permit(Act(Impact.SERVICE)) is Impact.FILES
+    assert run.withheld == {("te2", "it is done"): GPU_PODS}
+    assert (await permission_on(run, "te2")).of(run, "te2") is Impact.FILES
+    assert await permit(Act(Impact.FILES, "a file is so")) is Impact.FILES
+
+
+async def test_a_restart_beside_pods_without_a_gpu_is_withheld_right_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of(), pod())
+    run.allow = Impact.SERVICE
+    permit = permit_of(run, "te2")
+    assert await permit(Act(Impact.SERVICE, RESTART)) is Impact.FILES
+    assert "1 pods run there" in run.withheld["te2", RESTART]
+    assert await permit(Act(Impact.SERVICE)) is Impact.SERVICE
+
+
+async def test_once_withheld_a_step_stays_so_when_the_pods_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of())
+    run.allow = Impact.SERVICE
+    run.withheld = {("te2", "it is done"): "why"}
+    assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.NOTHING
+    assert await permit_of(run, "te2")(Act(Impact.FILES)) is Impact.NOTHING
+    assert run.withheld == {("te2", "it is done"): "why"}
+
+
+@pytest.mark.parametrize("drained", [False, True])
+async def test_a_window_that_closed_meanwhile_withholds_what_is_more_than_files(
+    monkeypatch: pytest.MonkeyPatch, *, drained: bool
+) -> None:
+    run = answered(monkeypatch, run_of(**NIGHT))
+    run.allow = Impact.WORKLOADS
+    permit = permit_of(run, "te2", drained=drained)
+    at(monkeypatch, SATURDAY)
+    assert await permit(Act(Impact.SERVICE, "the first")) is (Impact.WORKLOADS if drained else Impact.SERVICE)
+    at(monkeypatch, CLOSED)
+    assert await permit(Act(Impact.SERVICE)) is Impact.FILES
+    assert "outside the maintenance window" in run.withheld["te2", "it is done"]
+    assert await permit(Act(Impact.FILES, "a file is so")) is Impact.FILES
+
+
+async def test_on_a_drained_host_pods_that_came_again_keep_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of(), gpu_pod())
+    run.allow = Impact.WORKLOADS
+    assert await permit_of(run, "te2", drained=True)(Act(Impact.WORKLOADS)) is Impact.WORKLOADS
+    assert await permit_of(run, "te2")(Act(Impact.WORKLOADS)) is Impact.FILES
+    run.podded = {"te2": "pods"}
+    assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART)) is Impact.WORKLOADS
+
+
+async def test_files_cost_no_question_for_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of(), gpu_pod())
+    run.allow = Impact.FILES
+    await permission_on(run, "te2")
+    run.allow = Impact.SERVICE
+    assert await permit_of(run, "te2")(Act(Impact.FILES)) is Impact.FILES
+    assert run.busy == {}
+
+
+async def test_where_nothing_is_allowed_pods_allow_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of())
+    run.podded, run.allow = {"te2": "3 pods run there"}, Impact.NOTHING
+    assert await permit_of(run, "te2")(Act(Impact.SERVICE, RESTART)) is Impact.NOTHING
+
+
+async def test_the_strongest_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of(), error=ApiUnavailable("it is down"))
+    run.allow = Impact.SERVICE
+    assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.FILES
+    assert "it is down" in run.withheld["te2", "it is done"]
+
+
+def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_asked() -> None:
+    run, known, other = run_of(), finding(), finding("te3")
+    withhold_unapproved(run, [known, other])
+    assert run.withheld == {}
+    run.approved = frozenset({listed(known)})
+    withhold_unapproved(run, [known, other])
+    assert run.withheld == {other.key: UNLISTED}
+    changed = Finding(known.host, known.stage, known.step, "something else", known.want, known.impact)
+    withhold_unapproved(run, [changed])
+    assert known.key in run.withheld
+
+
+@pytest.mark.parametrize(
+    ("one", "allowed", "action", "why"),
+    [
+        (finding(stage="join_worker", impact="WORKLOADS"), ALL, "reported", "joining is a bootstrap's work"),
+        (finding(stage="join_worker", impact="FILES"), ALL, "reported", ""),
+        (finding(stage="prepare_system", impact="WORKLOADS"), ALL, "reported", ""),
+        (finding(impact="NOTHING"), Permission(Impact.NOTHING, Impact.NOTHING), "reported", ""),
+        (finding(), Permission(Impact.NOTHING, Impact.NOTHING), "reported", "this pass only looks"),
+        (finding(), Permission(Impact.FILES, Impact.FILES), "reported", "repairs of SERVICE are not allowed"),
+        (finding(), Permission(Impact.SERVICE, Impact.SERVICE), "reported", ""),
+        (finding(), Permission(Impact.SERVICE, Impact.FILES, "it is day"), "held back", "it is day"),
+        (finding(impact="FILES"), Permission(Impact.SERVICE, Impact.FILES, "it is day"), "reported", ""),
+    ],
+)
+def test_what_is_not_repaired_is_told_with_the_reason(one: Finding, allowed: Permission, action: str, why: str) -> None:
+    (told,) = judged(run_of(), allowed, [one], "te.yaml")
+    assert told.action == action
+    assert told.why.startswith(why)
+    assert bool(told.why) is bool(why)
+
+
+def test_the_window_is_told_before_pods_and_an_act_withheld_with_its_own_reason() -> None:
+    run = run_of()
+    run.withheld = {finding().key: UNLISTED}
+    (told,) = judged(run, ALL, [finding()], "te.yaml")
+    assert (told.action, told.why) == ("held back", UNLISTED)
+    run.busy = {"te2": GPU_PODS}
+    (told,) = judged(run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding()], "te.yaml")
+    assert told.why == "it is day"
+    (told,) = judged(
+        run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding(step="a file", impact="FILES")], "te.yaml"
+    )
+    assert told.action == "reported"
+    run.busy, run.podded = {}, {"te2": "3 pods run there"}
+    (told,) = judged(run, Permission(Impact.SERVICE, Impact.SERVICE), [finding(step=RESTART)], "te.yaml")
+    assert told.command.endswith("--repair workloads --host te2")
+
+
+def staged(monkeypatch: pytest.MonkeyPatch, run: Run, host: Machine) -> None:
+    """Let the run's sessions be this machine."""
+    monkeypatch.setattr(run, "session", lambda _: host)
+
+
+def module(*acts: Act) -> Any:
+    """Return a stage's module with these steps."""
+    return SimpleNamespace(steps=lambda _cluster, _host: list[Check[Any]](acts))
+
+
+@pytest.mark.parametrize("name", stages._HOST_STAGES)
+@pytest.mark.parametrize("joined", [True, False, None])
+async def test_no_stage_ends_workloads_on_a_host_that_has_joined_or_of_which_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, joined: bool | None
+) -> None:
+    run, host = Run(run_of().cluster, "bootstrap"), Machine()
+    answered(monkeypatch, run)
+    staged(monkeypatch, run, host)
+    run.surveys = {} if joined is None else {"te2": cast("Survey", SimpleNamespace(joined=joined))}
+    work = cast("Any", stages.STAGES[name].work)
+    assert work.func is stages._on_host
+    acts = (Act(Impact.FILES, "a file"), Act(Impact.SERVICE, "a service"), Act(Impact.WORKLOADS, "a package"))
+    results: list[StepResult] = await work.func(module(*acts), run, name, "te2")
+    assert host.applied == ["a file", "a service", *(["a package"] if joined is False else [])]
+    assert results[2].outcome == ("changed" if joined is False else "drifted")
+
+
+@pytest.mark.parametrize(("busy", "applied"), [(True, ["a file"]), (False, ["a file", "a service"])])
+async def test_a_bootstrap_disturbs_no_gpu_pods_that_started_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, applied: list[str], *, busy: bool
+) -> None:
+    run, host = Run(run_of().cluster, "bootstrap"), Machine()
+    answered(monkeypatch, run, *([gpu_pod()] if busy else []))
+    staged(monkeypatch, run, host)
+    acts = (Act(Impact.FILES, "a file"), Act(Impact.SERVICE, "a service"))
+    await stages._on_host(module(*acts), run, "prepare_system", "te2")
+    assert host.applied == applied
+
+
+async def test_a_plan_changes_nothing_on_any_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, host = Run(run_of().cluster, "plan"), Machine()
+    staged(monkeypatch, run, host)
+    for joined in (True, False):
+        run.surveys = {"te2": cast("Survey", SimpleNamespace(joined=joined))}
+        await stages._on_host(module(Act(Impact.FILES)), run, "prepare_system", "te2")
+    assert host.applied == []
