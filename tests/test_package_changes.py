@@ -96,6 +96,44 @@ def test_the_driver_is_known_by_its_names_and_by_its_source() -> None:
     assert names == {"libcuda1", "libnvidia-compute-535:amd64"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nvidia-driver-535", "libnvidia-compute-535", "cuda-toolkit-12-4", "libcuda1", "xserver-xorg-video-nvidia"),
+        *("linux-image-amd64", "linux-headers-amd64", "linux-modules-6.8.0-31-generic"),
+        *("containerd", "containerd.io", "docker.io", "runc", "cri-tools", "kubelet", "kubeadm", "kubectl"),
+        "kubernetes-cni",
+    ],
+)
+def test_an_upgrade_of_everything_leaves_what_runs_the_pods_alone(name: str) -> None:
+    assert [one.full_name for one in frozen(installed(f"{name}|amd64|ii |1|other|{name}\n"))] == [name]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("nvidia-graphics-drivers", "libnvidia-container", "fabric-manager-535", "linux", "linux-signed-amd64"),
+        "linux-restricted-modules",
+    ],
+)
+def test_what_is_built_from_a_drivers_or_the_kernels_source_is_never_changed_in_passing(source: str) -> None:
+    packages = installed(f"firmware-x|amd64|ii |1|{source}|firmware-x\n")
+    assert [one.full_name for one in frozen(packages)] == ["firmware-x"]
+    with pytest.raises(Refused, match="of a driver or the kernel") as refused:
+        refuse(Changes(changed=("firmware-x",)), packages, ("tool",), ())
+    assert refused.value.code == "SHW-328"
+    other = installed("firmware-x|amd64|ii |1|firmware-x|firmware-x\n")
+    assert frozen(other) == []
+    refuse(Changes(changed=("firmware-x",)), other, ("tool",), ())
+
+
+@pytest.mark.parametrize(("simulated", "keeps"), [("Inst tool (1 x [amd64])\n", True), (FIXES, False)])
+async def test_apt_itself_may_remove_nothing_where_no_removal_was_foreseen(simulated: str, *, keeps: bool) -> None:
+    host = Apt(simulated)
+    await change(cast("Host", host), "-f", "install", removable=["tool"])
+    assert ("--no-remove" in host.done[-1]) is keeps
+
+
 async def test_the_driver_is_held_in_each_architecture_while_all_else_is_upgraded() -> None:
     both = LISTED.replace("|i386|rc ", "|i386|ii ")
     host = Apt("0 upgraded\n", both)

@@ -125,7 +125,7 @@ def _killer(session: pytest.Session, mutant: Mutant, path: Path, tests: Tests, l
         return ""
     path.write_text(ast.unparse(mutant.tree), encoding="utf-8")  # for tests that start programs
     limit = max(LEAST_SECONDS, TIMES * sum(took for took, _ in seen))
-    names = [one for _, one in sorted(seen)]
+    names = sorted(seen)
     answer = _forked(functools.partial(_with_mutant, session, mutant, live, names), limit)
     return str(answer)
 
@@ -159,7 +159,7 @@ def _forked(work: Any, seconds: float) -> Any:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # with whatever it started and did not end
     os.waitpid(child, 0)
-    return pickle.loads(data) if data else ("no answer in time" if left <= 0 else "the process ended")  # noqa: S301 - our own
+    return pickle.loads(data) if data else "no answer in time"  # noqa: S301 - our own
 
 
 def _baseline(session: pytest.Session, path: str) -> Tests:
@@ -187,14 +187,15 @@ def _baseline(session: pytest.Session, path: str) -> Tests:
     return found
 
 
-def _with_mutant(session: pytest.Session, mutant: Mutant, live: Live, names: list[str]) -> str:
+def _with_mutant(session: pytest.Session, mutant: Mutant, live: Live, names: list[tuple[float, str]]) -> str:
     """Run tests with a mutant until one fails; return its name, "" where none does."""
     failed = Failed()
     session.config.pluginmanager.register(failed)
     _apply(mutant, live, session.config.option.mutate)
     items = {item.nodeid: item for item in session.items}
-    for at, name in enumerate(names):
-        following = items[names[at + 1]] if at + 1 < len(names) else None
+    for at, (took, name) in enumerate(names):
+        following = items[names[at + 1][1]] if at + 1 < len(names) else None
+        signal.alarm(int(max(LEAST_SECONDS, TIMES * took)))  # it ends this process
         items[name].config.hook.pytest_runtest_protocol(item=items[name], nextitem=following)
         if failed.by:
             session._setupstate.teardown_exact(None)
