@@ -1,4 +1,4 @@
-"""Edits of apt's source files: one entry, known by its address and suite, is switched off; all else stays as it is.
+"""Edits of apt's source files: entries, known by address and suite, are switched off; all else stays as it is.
 
 Two entries of one address and suite with different keys stop apt altogether ("Conflicting values set for option
 Signed-By", sources.list(5)); entries of another suite, or of a longer address, are other repositories.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from shipway.edits import OFF
 
 SOURCES_LIST = "/etc/apt/sources.list"
 SOURCES_PARTS = "/etc/apt/sources.list.d"
 WHY = f"{OFF}another source has this address and suite"
+REPLACED = f"{OFF}sources.base_apt of the cluster file replaces the distribution's own archive"
 # apt reads no file of another name (apt_preferences(5) has the same rule: letters, digits, _ - and .).
 _READ = re.compile(r"[A-Za-z0-9_.-]+\.(?:list|sources)")
-_LINE = re.compile(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?(\S+)\s+(\S+)")
+_LINE = re.compile(r"\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?(cdrom:\[[^\]]*\]\S*|\S+)\s+(\S+)([^#\n]*)")
 _FIELD = re.compile(r"([A-Za-z0-9-]+):(.*)", re.DOTALL)
 _NO = frozenset({"no", "false", "without", "off", "disable", "0"})  # apt's own words for it (StringToBool)
 
@@ -27,26 +29,101 @@ def is_source_file(name: str) -> bool:
     return _READ.fullmatch(name) is not None
 
 
-def without_entry(text: str, path: str, uri: str, suite: str) -> str:
-    """Return the text of a source file with the entries of this address and suite switched off, each in its own way.
+class Which(Protocol):
+    """Which entries are meant: by address, suite and components."""
+
+    @property
+    def why(self) -> str:
+        """The comment that says why they are off."""
+
+    def address(self, uri: str) -> bool:
+        """Tell whether an address is meant."""
+
+    def suite(self, suite: str) -> bool:
+        """Tell whether a suite is meant."""
+
+    def components(self, components: Sequence[str]) -> bool:
+        """Tell whether an entry of these components is meant."""
+
+
+@dataclass(frozen=True)
+class Same:
+    """Entries of one address and suite."""
+
+    uri: str
+    one: str
+    why: str = WHY
+
+    def address(self, uri: str) -> bool:
+        """Compare as apt does, which adds a missing slash at the end."""
+        return uri.rstrip("/") == self.uri.rstrip("/")
+
+    def suite(self, suite: str) -> bool:
+        """Compare."""
+        return suite == self.one
+
+    def components(self, components: Sequence[str]) -> bool:  # noqa: ARG002 - whatever they are, apt would stop
+        """Take any."""
+        return True
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Entries of the distribution's own archive or a mirror of it; a vendor's repository is none, whatever its suite.
+
+    Debian's and Ubuntu's archives and their mirrors end in the paths of `_ARCHIVES`, have the release's own suites
+    (`CODENAME`, `CODENAME-updates`, ...) and these components (sources.list(5); wiki.debian.org/SourcesList,
+    help.ubuntu.com/community/Repositories). The installer's medium (`cdrom:`) is theirs too.
+    """
+
+    codename: str
+    why: str = REPLACED
+
+    def address(self, uri: str) -> bool:
+        """Look at the last part of the path, in which a list of mirrors (`mirror+file:`) ends with `.list`."""
+        path = uri.rstrip("/").rpartition("/")[2].removesuffix(".list")
+        return uri.startswith("cdrom:") or path in _ARCHIVES
+
+    def suite(self, suite: str) -> bool:
+        """Compare with those of the release; before Debian 11 the one of security has a slash."""
+        base, _, pocket = suite.replace("/", "-").partition("-")
+        return base == self.codename and pocket in _POCKETS
+
+    def components(self, components: Sequence[str]) -> bool:
+        """Take what only consists of theirs."""
+        return bool(components) and set(components) <= _COMPONENTS
+
+
+_ARCHIVES = frozenset({"debian", "debian-security", "ubuntu", "ubuntu-ports"})
+_POCKETS = frozenset({"", "updates", "security", "backports", "proposed", "proposed-updates"})
+_COMPONENTS = frozenset({"main", "contrib", "non-free", "non-free-firmware", "restricted", "universe", "multiverse"})
+
+
+def without_entries(text: str, path: str, which: Which) -> str:
+    """Return the text of a source file with the entries that are meant switched off, each in its own way.
 
     A line is commented out. A stanza gets `Enabled: no` where it is about nothing else; where it has more addresses or
     suites, it keeps those. Comments and other entries stay byte for byte.
     """
     if path.endswith(".sources"):
-        return _without_stanzas(text, uri, suite)
+        return _without_stanzas(text, which)
     lines = text.split("\n")
-    return "\n".join(f"{OFF}{line}" if _is_entry(line, uri, suite) else line for line in lines)
+    return "\n".join(f"{OFF}{line}" if _is_entry(line, which) else line for line in lines)
 
 
-def _same(one: str, other: str) -> bool:
-    """Tell whether two addresses are one: apt itself adds a missing slash at the end."""
-    return one.rstrip("/") == other.rstrip("/")
+def without_entry(text: str, path: str, uri: str, suite: str) -> str:
+    """Return the text of a source file with the entries of this address and suite switched off."""
+    return without_entries(text, path, Same(uri, suite))
 
 
-def _is_entry(line: str, uri: str, suite: str) -> bool:
+def _is_entry(line: str, which: Which) -> bool:
     match = _LINE.match(line)
-    return match is not None and _same(match[1].strip('"'), uri) and match[2].strip('"') == suite
+    return (
+        match is not None
+        and which.address(match[1].strip('"'))
+        and which.suite(match[2].strip('"'))
+        and which.components(match[3].split())
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +136,7 @@ class _Field:
     words: tuple[str, ...]
 
 
-def _without_stanzas(text: str, uri: str, suite: str) -> str:
+def _without_stanzas(text: str, which: Which) -> str:
     kept: list[str] = []
     stanza: list[str] = []
     lines = text.split("\n")
@@ -67,9 +144,9 @@ def _without_stanzas(text: str, uri: str, suite: str) -> str:
         if line.strip("\r"):
             stanza.append(line)
             continue
-        kept += [*_edited(stanza, uri, suite), line]
+        kept += [*_edited(stanza, which), line]
         stanza = []
-    return "\n".join([*kept, *_edited(stanza, uri, suite)])
+    return "\n".join([*kept, *_edited(stanza, which)])
 
 
 def _fields(stanza: Sequence[str]) -> dict[str, _Field]:
@@ -89,33 +166,36 @@ def _fields(stanza: Sequence[str]) -> dict[str, _Field]:
     return found
 
 
-def _edited(stanza: list[str], uri: str, suite: str) -> list[str]:
-    """Return the lines of a stanza without this one repository."""
+def _edited(stanza: list[str], which: Which) -> list[str]:
+    """Return the lines of a stanza without the repositories that are meant."""
     fields = _fields(stanza)
     uris, suites, enabled = (fields.get(name) for name in ("uris", "suites", "enabled"))
     off = enabled is not None and enabled.words[:1] and enabled.words[0].lower() in _NO
-    if uris is None or suites is None or off or suite not in suites.words:
+    components = fields.get("components")
+    if uris is None or suites is None or off or not which.components(components.words if components else ()):
         return stanza
-    own = [word for word in uris.words if _same(word, uri)]
-    if not own:
-        return stanza
+    own = [word for word in uris.words if which.address(word)]
     others = [word for word in uris.words if word not in own]
-    rest = [word for word in suites.words if word != suite]
+    rest = [word for word in suites.words if not which.suite(word)]
+    if not own or len(rest) == len(suites.words):
+        return stanza
+    why = which.why
     if not others and not rest:
-        return [*_told(stanza, enabled or _Field("Enabled", uris.start, uris.start, ()), ["no"])]
+        return [*_told(stanza, enabled or _Field("Enabled", uris.start, uris.start, ()), ["no"], why)]
     if not others:
-        return [*_told(stanza, suites, rest)]
-    reduced = [*_told(stanza, uris, others)]
+        return [*_told(stanza, suites, rest, why)]
+    reduced = [*_told(stanza, uris, others, why)]
     if not rest:
         return reduced
-    alone = [*_told(stanza, uris, own)]  # the address that is put aside keeps its other suites, in a stanza of its own
-    return [*reduced, "", *_told(alone, _fields(alone)["suites"], rest)]
+    # The addresses that are put aside keep their other suites, in a stanza of their own.
+    alone = [*_told(stanza, uris, own, why)]
+    return [*reduced, "", *_told(alone, _fields(alone)["suites"], rest, why)]
 
 
-def _told(stanza: Sequence[str], field: _Field, words: Sequence[str]) -> Iterator[str]:
+def _told(stanza: Sequence[str], field: _Field, words: Sequence[str], why: str) -> Iterator[str]:
     """Yield the lines of a stanza with one field's value replaced, and a comment that says why."""
     yield from stanza[: field.start]
-    yield WHY
+    yield why
     yield f"{field.name}: {' '.join(words)}"
     yield from (line for line in stanza[field.start : field.end] if line.startswith("#"))
     yield from stanza[field.end :]

@@ -129,7 +129,10 @@ class Sources(Part):
     apt: dict[Literal["docker", "nvidia", "kubernetes"], AptRepository] = Field(
         description="Repositories of containerd (`docker`), the NVIDIA toolkit and Kubernetes."
     )
-    base_apt: AptRepository | None = Field(None, description="Replaces the hosts' own apt sources for base packages.")
+    base_apt: AptRepository | None = Field(
+        None,
+        description="Replaces the distribution's archive in the hosts' own apt sources; what else stands there stays.",
+    )
     registry_mirrors: dict[Registry, MirrorUrl] = Field(
         default_factory=dict,
         description="Registry host -> URL of its mirror; one with a path has /v2 in it: https://HARBOR/v2/PROJECT.",

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
-from shipway.step import Check, Drift, Impact, Step, StepResult, can_change
+from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_change, restarted_by
 
 
 class Looked(Protocol):
@@ -175,9 +175,10 @@ def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
     if seen is None:
         return StepResult(step.name, "ok", _impact(step))
     if isinstance(seen, Drift):
-        return StepResult(step.name, "drifted", _impact(step), drift=seen)
+        return StepResult(step.name, "drifted", _impact(step), drift=seen, restarts=restarted_by(step))
     unknown = isinstance(seen, Blocked) and allow is Impact.NOTHING
-    return StepResult(step.name, "unknown" if unknown else "failed", _impact(step), error=seen)
+    outcome: Outcome = "unknown" if unknown else "failed"
+    return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restarted_by(step))
 
 
 async def _apply(step: Step[On], on: On, drift: Drift) -> ShipwayError | None:
@@ -192,11 +193,11 @@ async def _apply(step: Step[On], on: On, drift: Drift) -> ShipwayError | None:
 def _changed(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
     """Give the result of a step that was applied, by what the second look saw."""
     if again is None:
-        return StepResult(step.name, "changed", step.impact, drift, seconds=seconds)
+        return StepResult(step.name, "changed", step.impact, drift, seconds=seconds, restarts=restarted_by(step))
     if isinstance(again, Drift):
         message = f"applied, and yet: {again}"
         again = PostconditionFailed(message, host=on.name, step=step.name)
-    return StepResult(step.name, "failed", step.impact, drift, again, seconds)
+    return StepResult(step.name, "failed", step.impact, drift, again, seconds, restarted_by(step))
 
 
 async def wait_until(

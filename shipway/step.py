@@ -53,7 +53,7 @@ class Step(Check[T_contra], Protocol[T_contra]):
 
     One that says `together = True` changes a file that no step beside it touches: it is applied at the same time as
     those beside it that say so too. One that has `hold` tells there why it may not be applied for now: it is asked
-    right before, and "" lets it go on.
+    right before, and "" lets it go on. One after which a service is restarted names its unit in `restarts`.
     """
 
     impact: ClassVar[Impact]
@@ -72,6 +72,11 @@ def can_change(step: Check[T_contra]) -> TypeGuard[Step[T_contra]]:
     return _applies(type(step))
 
 
+def restarted_by(step: object) -> str:
+    """Return the unit that is restarted when a step is applied, by itself or by what follows; "" for none."""
+    return str(getattr(step, "restarts", ""))
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """How one step of one host (or of the cluster) ended."""
@@ -82,3 +87,4 @@ class StepResult:
     drift: Drift | None = None
     error: ShipwayError | None = None
     seconds: float = 0.0
+    restarts: str = ""  # the unit that is restarted where the step is applied

@@ -18,7 +18,7 @@ from shipway.steps.packages import PackagesHeld, PackagesInstalled, PackagesInVe
 from shipway.steps.pause_image import wanted_images
 from shipway.steps.proxies import ContainerdEnvironment
 from shipway.steps.registry_files import RegistryHosts
-from shipway.steps.services import ServiceRuns
+from shipway.steps.services import CONTAINERD, ServiceRuns
 
 
 def registries(cluster: Cluster) -> list[Check[Host]]:
@@ -47,7 +47,7 @@ def proxy(cluster: Cluster) -> list[Check[Host]]:
 
 def loaded(cluster: Cluster) -> ContainerdLoaded:
     """Return the step that restarts containerd after what it reads only when it starts has changed."""
-    return ContainerdLoaded("containerd", (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
+    return ContainerdLoaded(CONTAINERD, (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
 
 
 def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:
@@ -69,13 +69,13 @@ def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG00
     return [
         RepositoryIs("docker", cluster.sources.apt["docker"], cluster.kubernetes.minor),
         *proxy(cluster),
-        PackagesInstalled("containerd is installed", packages, may_remove),
+        PackagesInstalled("containerd is installed", packages, may_remove, restarts=CONTAINERD),
         PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages, may_remove),
         PackagesHeld((runtime.package,)),
         *registries(cluster),
         OneContainerd(),
         ContainerdConfigured(wanted(cluster), images(cluster)),
-        ServiceRuns("containerd"),
+        ServiceRuns(CONTAINERD),
         loaded(cluster),
         CriAnswers(),
     ]

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from shipway.converge import Permit
-from shipway.step import Impact, Step
+from shipway.step import Impact, Step, restarted_by
 from shipway.window import next_opening, open_now
 from tasks.context import CLUSTER, Run
 from tasks.findings import Finding
@@ -42,7 +42,7 @@ class Permission:
 
 
 def _podded(run: Run, finding: Finding) -> str:
-    return beside_pods(run, finding.host, finding.step, finding.level)
+    return beside_pods(run, finding.host, finding.restarts, finding.level)
 
 
 def permission(run: Run, asked: Impact, now: datetime) -> Permission:
@@ -83,7 +83,7 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
             return Impact.FILES
         allowed = permission_now(run) if drained else await permission_on(run, host)
         limit = allowed.now if drained else allowed.of(run, host)
-        podded = "" if drained else beside_pods(run, host, step.name, step.impact)
+        podded = "" if drained else beside_pods(run, host, restarted_by(step), step.impact)
         if podded:
             limit = min(limit, Impact.FILES)
         if step.impact > limit:

@@ -32,6 +32,7 @@ class Finding:
     action: Action = "reported"
     why: str = ""
     command: str = ""
+    restarts: str = ""  # the unit that its repair restarts
 
     @property
     def key(self) -> Key:
@@ -54,7 +55,11 @@ def found(host: str, stage: str, result: StepResult) -> Finding | None:
         return None
     have, want = (result.drift.have, result.drift.want) if result.drift else ("cannot be told", "")
     why = f"{result.error.message} Next: {result.error.fix}" if result.error else ""
-    return Finding(host, stage, result.step, redact(have), redact(want), result.impact.name, why=redact(why))
+    return Finding(
+        *(host, stage, result.step, redact(have), redact(want), result.impact.name),
+        why=redact(why),
+        restarts=result.restarts,
+    )
 
 
 def distinct(findings: Iterable[Finding]) -> list[Finding]:

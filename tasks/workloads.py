@@ -14,8 +14,8 @@ from shipway.errors import Refused, ShipwayError
 from shipway.gpu_proof_evidence import taken_by_others
 from shipway.kube import Kube
 from shipway.retry import patiently
-from shipway.step import Impact, Step
-from shipway.steps.services import ServiceRuns
+from shipway.step import Impact, Step, restarted_by
+from shipway.steps.services import CONTAINERD
 from tasks.context import CLUSTER, Run
 
 BESIDE = "{count} pods run there, and repair.restart_beside_pods is not set"
@@ -63,14 +63,12 @@ async def _pods(kube: Kube, joined: Collection[str], only: str) -> dict[str, lis
     return found
 
 
-def restarts_containerd(step: str, impact: Impact) -> bool:
-    """Tell by a step's sentence whether applying it restarts containerd; starting one that stands still does not."""
-    return impact is Impact.SERVICE and "containerd" in step and step != ServiceRuns("containerd").name
+def beside_pods(run: Run, host: str, restarts: str, impact: Impact) -> str:
+    """Return why what restarts a unit is not applied beside running pods; "" where nothing keeps from it.
 
-
-def beside_pods(run: Run, host: str, step: str, impact: Impact) -> str:
-    """Return why a step is not applied beside running pods; "" where nothing keeps from it."""
-    if host in run.cluster.repair.disturb or not restarts_containerd(step, impact):
+    Only a restart of containerd is kept from. What disturbs workloads anyway is decided by its impact alone.
+    """
+    if host in run.cluster.repair.disturb or restarts != CONTAINERD or impact is not Impact.SERVICE:
         return ""
     return run.podded.get(host, "")
 
@@ -86,7 +84,7 @@ def undisturbed(run: Run, host: str) -> Permit:
             await find_busy(run, host)
         return (
             min(run.allowed(host), Impact.FILES)
-            if beside_pods(run, host, step.name, step.impact)
+            if beside_pods(run, host, restarted_by(step), step.impact)
             else run.allowed(host)
         )
 

@@ -9,13 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shipway.apt_sources import SOURCES_PARTS, WHY, is_source_file, without_entry
+from shipway.apt_sources import (
+    REPLACED,
+    SOURCES_PARTS,
+    WHY,
+    Distribution,
+    is_source_file,
+    without_entries,
+    without_entry,
+)
 from shipway.cluster_parts import AptRepository, Key
+from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText, Listing
 from shipway.host import Host
-from shipway.steps.apt import RepositoryIs
-from tests.facts_place import Told
+from shipway.steps.apt import OWN_SOURCES, RepositoryIs
+from tests.facts_place import Told, said
 
 DOCKER, ONE, OFF = "http://mirror.corp.example/docker", "http://mirror.corp.example/one", "# off by shipway: "
 OTHER = "Types: deb\nURIs: http://mirror.corp.example/base\nSuites: stable\nComponents: main\nSigned-By: /t.asc\n"
@@ -129,3 +138,69 @@ def test_a_key_that_anybody_in_between_could_replace_is_refused(key: dict[str, s
         return
     with pytest.raises(ValidationError, match="by http:// needs its fingerprint"):
         Key.model_validate(key)
+
+
+# --- the distribution's own archive, which sources.base_apt replaces
+
+DEBIAN = "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm bookworm-updates\nComponents: main\n"
+SECURITY = DEBIAN.replace("debian\n", "debian-security\n").replace("bookworm bookworm-updates", "bookworm-security")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deb http://deb.debian.org/debian bookworm main contrib non-free-firmware",
+        "deb [arch=amd64] http://de.archive.ubuntu.com/ubuntu/ bookworm-updates main universe # as installed",
+        "deb-src http://ftp.halifax.rwth-aachen.de/debian-security/ bookworm-security main",
+        "deb http://security.debian.org/debian-security bookworm/updates main",
+        "deb cdrom:[Debian GNU/Linux 12 _Bookworm_ - Official amd64]/ bookworm main",
+        "deb mirror+file:/etc/apt/mirrors/debian.list bookworm main",
+    ],
+)
+def test_a_line_of_the_distributions_archive_or_a_mirror_of_it_is_switched_off(line: str) -> None:
+    text = f"# mine\n{line}\n"
+    assert without_entries(text, "/etc/apt/sources.list", Distribution("bookworm")) == f"# mine\n{OFF}{line}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deb https://download.docker.com/linux/debian bookworm stable\n",
+        "deb https://apt.releases.hashicorp.com bookworm main\n",
+        "deb http://apt.postgresql.org/pub/repos/apt bookworm-pgdg main\n",
+        "deb http://deb.debian.org/debian trixie main\n",
+        "deb http://mirror.corp.example/internal ./\n",
+        "# deb http://deb.debian.org/debian bookworm main\n",
+    ],
+)
+def test_what_somebody_added_beside_the_distributions_entries_stays(text: str) -> None:
+    assert without_entries(text, "/etc/apt/sources.list", Distribution("bookworm")) == text
+
+
+def test_a_stanza_of_the_distribution_is_switched_off_and_a_foreign_one_in_its_file_stays() -> None:
+    text, off = f"{DEBIAN}\n{OURS}\n{SECURITY}", f"{REPLACED}\nEnabled: no\nURIs"
+    edited = without_entries(text, "debian.sources", Distribution("bookworm"))
+    assert edited == f"{DEBIAN.replace('URIs', off)}\n{OURS}\n{SECURITY.replace('URIs', off)}"
+    assert without_entries(edited, "debian.sources", Distribution("bookworm")) == edited
+
+
+async def test_base_apt_edits_the_hosts_own_files_moves_none_and_sees_an_entry_that_came_back() -> None:
+    foreign = "deb https://download.docker.com/linux/debian bookworm stable\n"
+    answers: dict[Fact[Any], Any] = {
+        FileText("/etc/os-release"): "ID=debian\nVERSION_CODENAME=bookworm\n",
+        Says(("uname", "-m")): said("x86_64\n"),
+        **{FileText(path): None for path in OWN_SOURCES},
+        FileText(OWN_SOURCES[0]): f"deb http://deb.debian.org/debian bookworm main\n{foreign}",
+        FileText(OWN_SOURCES[1]): DEBIAN,
+    }
+    given = {"uri": "https://mirror.corp.example/debian", "suite": "bookworm", "key": {"path": "/dev/null"}}
+    repository = AptRepository.model_validate({**given, "components": ["main"]})
+    host = Told(answers)
+    step = RepositoryIs("base", repository, (1, 36), alone=True)
+    assert sorted(await step._own(cast("Host", host))) == sorted(OWN_SOURCES[:2])
+    await step._replace_own(cast("Host", host))
+    assert host.done == []
+    first, second = (host.written[path] for path in OWN_SOURCES[:2])
+    assert first == f"{OFF}deb http://deb.debian.org/debian bookworm main\n{foreign}"
+    assert "Enabled: no" in second
+    assert await RepositoryIs("docker", repository, (1, 36))._own(cast("Host", host)) == {}

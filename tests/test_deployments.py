@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from itertools import islice
@@ -146,6 +147,43 @@ def test_compose_has_the_parts_each_with_a_health_check() -> None:
     assert "--no-services" in services["api"]["command"]
     assert services["services"]["command"][-2:] == ["services", "start"]
     assert services["services"]["deploy"]["replicas"] == 1
+
+
+# Why an image may be named by a tag alone; what is not here must be named by its digest.
+BY_TAG = {
+    "postgres:15.14-bookworm": "its registry could not be asked for the digest; docs/deployments.md says how to add it",
+    "redis:7.2.10-bookworm": "its registry could not be asked for the digest; docs/deployments.md says how to add it",
+    "shipway:0.1.0": "built from this project, and in no registry before its user puts it there",
+}
+# A digest as every registry names an index of all architectures: sha256 and 64 hexadecimal digits (OCI image-spec).
+DIGEST = re.compile(r"[^@]+@sha256:[0-9a-f]{64}")
+
+
+def named_images() -> set[str]:
+    """Return every image that a file of the deployments names, the build argument of the base image filled in."""
+    docker = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    given = dict(re.findall(r"^ARG (\w+)=(\S+)$", docker, re.MULTILINE))
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", docker, re.MULTILINE))
+    froms = re.findall(r"^FROM (?:--\S+ )?(\S+)", docker, re.MULTILINE)
+    copied = re.findall(r"^COPY --from=(\S+)", docker, re.MULTILINE)
+    images = {re.sub(r"\$\{(\w+)\}", lambda match: given[match[1]], one) for one in (*froms, *copied)} - stages
+    images |= {one["image"] for one in COMPOSE["services"].values()}
+    images |= {pool["job_variables"]["image"] for pool in PREFECT["definitions"]["pools"].values() if _image_of(pool)}
+    for image in (WORKER["worker"]["image"], SERVER["global"]["prefect"]["image"]):
+        images.add(f"{image['repository']}:{image['prefectTag']}")
+    return images
+
+
+def _image_of(pool: dict[str, Any]) -> str:
+    return str((pool.get("job_variables") or {}).get("image", ""))
+
+
+def test_every_image_is_named_by_its_digest_or_an_exception_says_why_not() -> None:
+    images = named_images()
+    assert len(images) >= 4
+    assert {image for image in images if not DIGEST.fullmatch(image)} == set(BY_TAG)
+    page = (FOLDER.parent / "docs" / "deployments.md").read_text(encoding="utf-8")
+    assert [image for image in BY_TAG if f"`{image}`" not in page] == []
 
 
 def test_images_are_pinned() -> None:

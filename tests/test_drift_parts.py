@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import pkgutil
+import re
+from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,20 +15,25 @@ import pytest
 
 from flows import drift_passes
 from flows.drift_passes import Breaker
+from shipway import steps
 from shipway.cluster import Cluster
-from shipway.errors import PostconditionFailed
+from shipway.converge import looked_at
+from shipway.errors import PostconditionFailed, Unreachable
+from shipway.facts.commands import Says
 from shipway.kube import Kube
 from shipway.kube_reads import Reads
-from shipway.step import Drift, Impact, StepResult
+from shipway.step import Drift, Impact, StepResult, restarted_by
 from shipway.steps.health import expires
 from shipway.steps.health_cluster import ACCEPTED, NodeOpen
+from shipway.steps.pause_image import SandboxImageAgrees
 from shipway.survey import Survey
+from tasks import container_runtime, nvidia_runtime
 from tasks.context import Run
 from tasks.drift_artifacts import drift_markdown, trend_markdown
 from tasks.drift_permission import Permission, judged, repairable
 from tasks.drift_repair import became, outcome_of
 from tasks.drift_report import drift_report, findings_of
-from tasks.findings import Finding, distinct, left
+from tasks.findings import Finding, distinct, found, left
 from tasks.workloads import BESIDE, find_busy
 from tests.kube_place import cluster_of
 
@@ -69,31 +79,78 @@ def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbe
     assert repairable(free, allowed, finding(), Impact.WORKLOADS)
 
 
-RESTART = "containerd runs its current configuration"
-
-
 @pytest.mark.parametrize(
-    ("step", "impact", "sections", "held"),
+    ("restarts", "impact", "sections", "held"),
     [
-        (RESTART, "SERVICE", {}, True),
-        (RESTART, "SERVICE", {"repair": {"disturb": ["te2"]}}, False),
-        ("swap is off", "SERVICE", {}, False),
-        ("containerd is active and enabled", "SERVICE", {}, False),
-        ("crictl finds containerd", "FILES", {}, False),
+        ("containerd", "SERVICE", {}, True),
+        ("containerd", "SERVICE", {"repair": {"disturb": ["te2"]}}, False),
+        ("kubelet", "SERVICE", {}, False),
+        ("", "SERVICE", {}, False),
+        ("", "FILES", {}, False),
     ],
 )
 async def test_beside_pods_without_a_gpu_only_a_restart_of_containerd_is_held_back(
-    step: str, impact: str, sections: dict[str, object], *, held: bool
+    restarts: str, impact: str, sections: dict[str, object], *, held: bool
 ) -> None:
+    """Whatever the step's sentence says."""
     run = run_of(**sections)
     run.podded = {"te2": "3 pods run there"}
-    one, allowed = finding(step=step, impact=impact), Permission(Impact.SERVICE, Impact.SERVICE)
+    one, other = (
+        replace(finding(host, "a containerd of any words", impact), restarts=restarts) for host in ("te2", "te3")
+    )
+    allowed = Permission(Impact.SERVICE, Impact.SERVICE)
     assert repairable(run, allowed, one, Impact.WORKLOADS) is not held
-    assert repairable(run, allowed, finding("te3", step, impact), Impact.WORKLOADS)
+    assert repairable(run, allowed, other, Impact.WORKLOADS)
     (told,) = judged(run, allowed, [one], "te.yaml")
     assert told.action == ("held back" if held else "reported")
     drained = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
     assert drained.drains(run, one) is held
+
+
+def test_which_steps_restart_what() -> None:
+    """Each step whose own commands restart a unit says so, and so do those that containerd's restart follows."""
+    cluster = run_of().cluster
+    runtime = [
+        step for module in (container_runtime, nvidia_runtime) for step in module.steps(cluster, cluster.hosts[1])
+    ]
+    told = {step.name for step in runtime if restarted_by(step) == "containerd" and step.impact is Impact.SERVICE}
+    assert told == {
+        "containerd is installed",
+        "containerd uses the systemd cgroup driver and our sandbox image",
+        "containerd has the nvidia runtime",
+        "containerd runs its current configuration",
+    }
+    assert restarted_by(SandboxImageAgrees(Says(("true",)))) == "containerd"
+    silent = []
+    for module in pkgutil.iter_modules(steps.__path__):
+        for kind in vars(import_module(f"{steps.__name__}.{module.name}")).values():
+            act = vars(kind).get("apply") if isinstance(kind, type) else None
+            restarting = act is not None and re.search(r'\brestart\(on|"restart"', inspect.getsource(act))
+            if restarting and not hasattr(kind, "restarts"):
+                silent.append(kind.__name__)
+    assert silent == []
+
+
+async def test_what_is_found_says_what_its_repair_restarts() -> None:
+    step = SandboxImageAgrees(Says(("true",)))
+    (result,) = await looked_at([step], cast("Any", Unasked()))
+    assert result.restarts == "containerd"
+    told = found("te2", "container_runtime", result)
+    assert told is not None
+    assert told.restarts == "containerd"
+
+
+class Unasked:
+    """A host that answers nothing."""
+
+    name = "te2"
+
+    def looking(self, step: object) -> None:
+        """Hear it."""
+
+    async def read(self, *_: object) -> None:
+        """Be away."""
+        raise Unreachable("no answer")
 
 
 class Pods(Reads):

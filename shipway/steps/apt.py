@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from shipway.apt_sources import SOURCES_LIST, SOURCES_PARTS, is_source_file, without_entry
+from shipway.apt_sources import (
+    SOURCES_LIST,
+    SOURCES_PARTS,
+    Distribution,
+    is_source_file,
+    without_entries,
+    without_entry,
+)
 from shipway.cluster_parts import AptRepository
 from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
@@ -93,7 +100,7 @@ class RepositoryIs:
     title: str
     repository: AptRepository
     minor: tuple[int, int]
-    alone: bool = False  # replaces the host's own sources
+    alone: bool = False  # replaces the distribution's own entries among the host's sources
 
     @property
     def name(self) -> str:
@@ -125,8 +132,10 @@ class RepositoryIs:
 
     async def check(self, on: Host) -> Drift | None:
         """Compare the source line, and the key's fingerprint and expiry."""
-        line, (text, keyring, accepted) = await asyncio.gather(
-            self._line(on), on.read(FileText(self._list), FileState(self._keyring), FileText(self._accepted))
+        line, (text, keyring, accepted), own = await asyncio.gather(
+            self._line(on),
+            on.read(FileText(self._list), FileState(self._keyring), FileText(self._accepted)),
+            self._own(on),
         )
         if text != line:
             return Drift("no such source" if text is None else "another source line", line.strip())
@@ -136,6 +145,8 @@ class RepositoryIs:
             return Drift("no key that was checked", f"key {pinned or 'checked'}")
         if pinned and pinned != fingerprints:
             return Drift(f"key {fingerprints}", f"key {pinned}")
+        if own:
+            return Drift(f"{', '.join(own)} names the distribution's own archive", "sources.base_apt alone")
         expired = 0 < (whole(expires) or 0) < time.time()
         return Drift("the key is expired", "a living key") if expired else None
 
@@ -156,12 +167,20 @@ class RepositoryIs:
         note = f"{digest} {','.join(key.fingerprints)} {key.expires}\n"
         await on.write(self._accepted, note.encode())
 
+    async def _own(self, on: Host) -> dict[str, Callable[[str], str]]:
+        """Return by path the edits that switch the distribution's own entries off, where there are any."""
+        if not self.alone:
+            return {}
+        host_os, texts = await asyncio.gather(self._os(on), on.read_all([FileText(path) for path in OWN_SOURCES]))
+        which = Distribution(host_os.get("VERSION_CODENAME", ""))
+        edits = {path: partial(without_entries, path=path, which=which) for path in OWN_SOURCES}
+        seen = zip(edits.items(), texts, strict=True)
+        return {path: edit for (path, edit), text in seen if text is not None and edit(text) != text}
+
     async def _replace_own(self, on: Host) -> None:
-        """Put the host's own sources aside."""
-        for own in OWN_SOURCES:
-            there, kept = await on.read(FileState(own), FileState(f"{own}.before-shipway"))
-            if there:  # an earlier copy is the one to go back to: it is never written over
-                await on.do(Command(("mv", "-f", own, f"{own}.{'again' if kept else 'before'}-shipway")))
+        """Switch the distribution's own entries off; what somebody added beside them stays as it is."""
+        for path, edit in (await self._own(on)).items():
+            await FileEdited(self.name, path, edit, "").apply(on, Drift("", ""))
 
     async def _step_aside(self, on: Host, uri: str, suite: str) -> None:
         """Switch off other entries of the same address and suite: apt refuses two with different keys (Signed-By)."""

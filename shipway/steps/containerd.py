@@ -24,7 +24,7 @@ from shipway.facts.services import UnitState
 from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.pause_image import DUMP, pause_image
-from shipway.steps.services import ServiceLoaded
+from shipway.steps.services import CONTAINERD, ServiceLoaded
 from shipway.survey import survey
 from shipway.toml_edit import NotEditableError
 
@@ -40,6 +40,7 @@ class ContainerdConfigured:
 
     traps: ClassVar[tuple[int, ...]] = (17, 18, 19, 20, 21, 24, 25, 26)
     impact: ClassVar[Impact] = Impact.SERVICE  # containerd reads its configuration at its start: a restart follows
+    restarts: ClassVar[str] = CONTAINERD
     wanted: Wanted
     images: Says | None = None  # kubeadm's list: where it can be had, its pause image counts and not the planned one
     name: str = "containerd uses the systemd cgroup driver and our sandbox image"

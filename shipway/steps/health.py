@@ -181,6 +181,7 @@ class KubeletLoaded:
     """
 
     impact: ClassVar[Impact] = Impact.SERVICE
+    restarts: ClassVar[str] = "kubelet"
     name: str = "kubelet runs its current configuration"
 
     async def check(self, on: Host) -> Drift | None:

@@ -43,6 +43,7 @@ class PackagesInstalled:
     name: str
     packages: Mapping[str, str | None]
     removable: tuple[str, ...] = ()  # what may be removed, should apt say that it must
+    restarts: str = ""  # the unit that the packages' own scripts start anew
     options: ClassVar[tuple[str, ...]] = ("--no-install-recommends",)
 
     async def check(self, on: Host) -> Drift | None:

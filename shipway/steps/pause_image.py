@@ -12,6 +12,7 @@ from shipway.facts.files import FileState, FileText
 from shipway.host import Command, Host
 from shipway.script import Output
 from shipway.step import Drift, Impact
+from shipway.steps.services import CONTAINERD
 from shipway.toml_edit import NotEditableError
 
 DUMP = Says(("containerd", "config", "dump"))
@@ -39,6 +40,7 @@ class SandboxImageAgrees:
 
     traps: ClassVar[tuple[int, ...]] = (19,)
     impact: ClassVar[Impact] = Impact.SERVICE  # containerd reads its configuration at its start
+    restarts: ClassVar[str] = CONTAINERD
     images: Says
     name: str = "kubeadm and containerd agree on the pause image"
 

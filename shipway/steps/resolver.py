@@ -19,6 +19,7 @@ class ResolverReal:
 
     traps: ClassVar[tuple[int, ...]] = (14,)
     impact: ClassVar[Impact] = Impact.SERVICE
+    restarts: ClassVar[str] = "kubelet"
     name: str = "pods are given name servers other than the host's own stub"
 
     async def check(self, on: Host) -> Drift | None:

@@ -12,6 +12,8 @@ from shipway.host import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.loaded import is_loaded, restart
 
+CONTAINERD = "containerd"
+
 
 @dataclass(frozen=True)
 class ServiceRuns:
@@ -60,6 +62,11 @@ class ServiceLoaded:
     def name(self) -> str:
         """The fact."""
         return f"{self.unit} runs its current configuration"
+
+    @property
+    def restarts(self) -> str:
+        """The unit that applying it restarts."""
+        return self.unit
 
     async def check(self, on: Host) -> Drift | None:
         """Compare what was loaded at its last start with what the files hold."""

@@ -25,6 +25,7 @@ from tests.loopback_proxy import loopback_proxy
 
 pytestmark = pytest.mark.faults
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+SECONDS = 600.0  # a whole process, with Prefect and its server in it
 DEAD = "http://127.0.0.1:9"  # the port "discard", where nothing listens
 
 
@@ -41,7 +42,7 @@ def test_a_proxy_where_nothing_listens_keeps_no_run_from_its_own_api_and_its_hos
         async with real_run(lab, **dict.fromkeys(PROXIES, DEAD)) as run:
             await ended_well(lab, run)
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 def test_a_proxy_that_works_hears_nothing_of_what_goes_to_loopback(known: Known) -> None:
@@ -50,7 +51,7 @@ def test_a_proxy_that_works_hears_nothing_of_what_goes_to_loopback(known: Known)
             await ended_well(lab, run)
             assert [line for line in proxy.heard if "127." in line or "localhost" in line] == []
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 # --- the audience gone
@@ -67,7 +68,7 @@ def test_a_run_whose_audience_leaves_goes_on_to_its_end(known: Known, commands: 
             run.leave()
             await ended_well(lab, run)
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 @pytest.mark.parametrize("commands", MOMENTS)
@@ -78,7 +79,7 @@ def test_a_run_whose_session_hangs_up_goes_on_to_its_end(known: Known, commands:
             os.killpg(run.process.pid, signal.SIGHUP)  # its own session: `start_new_session`
             await ended_well(lab, run)
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 @pytest.mark.parametrize("commands", MOMENTS)
@@ -99,7 +100,7 @@ def test_a_run_told_to_end_ends_in_order_and_frees_the_cluster(
             held = [fault for fault in left_over(lab) if "lock" in fault or "lease" in fault]
             assert held == []
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 # --- the Prefect server gone and back
@@ -166,7 +167,7 @@ def test_a_run_whose_prefect_server_is_killed_and_comes_back_ends_ok(
             async with prefect_server(lab, port):
                 await ended_well(lab, run)
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 # --- a clock that went back
@@ -193,10 +194,10 @@ def test_a_clock_that_was_ahead_in_a_run_and_went_back_costs_no_second_restart(k
         before = restarts(lab, "te2"), host.digest()
         again = await brought_up(lab, Line())
         assert again.outcome == "ok"
-        assert [result for stage in again.stages for result in stage.steps if result.outcome == "changed"] == []
+        assert [result for stage in again.stages for result in stage.rows if result.outcome == "changed"] == []
         assert (restarts(lab, "te2"), host.digest()) == before
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)
 
 
 @pytest.mark.parametrize("commands", MOMENTS)
@@ -209,12 +210,15 @@ def test_a_clock_that_goes_back_in_the_middle_of_a_run_is_told_at_the_latest_by_
             await after_commands(lab, run, commands)
             host.skew = -3600.0
             await run.ended()
-            assert {error["host"] for error in run.report()["errors"]} <= {"te2"}
+            report = run.report()
+            assert {error["host"] for error in report["errors"]} <= {"te2", "cluster"}, report["errors"]
+            ends = {host["name"]: host["outcome"] for host in report["hosts"] if host["name"] != "te2"}
+            assert ends == {"te1": "changed", "te3": "changed"}, report["errors"]
             assert left_over(lab) == []
         before = host.digest()
-        report = await brought_up(lab, Line())
-        assert [(error.host, error.code) for error in report.errors] == [("te2", "SHW-312")]
+        told = await brought_up(lab, Line())
+        assert [(error.host, error.code) for error in told.errors] == [("te2", "SHW-312")]
         assert host.digest() == before
         host.skew = 0.0
 
-    after(known, disturb)
+    after(known, disturb, seconds=SECONDS)

@@ -62,8 +62,8 @@ async def whole(lab: SimulatedLab, known: Known) -> list[str]:
     return faults + left_over(lab) + differences(known.state, end_state(lab))[:6]
 
 
-def after(known: Known, disturb: Disturb, cluster: Mapping[str, Any] | None = None) -> None:
-    """Disturb a bare lab, run plainly, and compare with what was to be."""
+def after(known: Known, disturb: Disturb, cluster: Mapping[str, Any] | None = None, seconds: float = SECONDS) -> None:
+    """Disturb a bare lab, run plainly, and compare with what was to be; all of it within so many seconds."""
 
     async def case() -> None:
         async with fresh(cluster) as lab:
@@ -71,4 +71,4 @@ def after(known: Known, disturb: Disturb, cluster: Mapping[str, Any] | None = No
             faults = await whole(lab, known)
             assert faults == [], "\n".join(faults)
 
-    asyncio.run(asyncio.wait_for(case(), SECONDS))
+    asyncio.run(asyncio.wait_for(case(), seconds))
