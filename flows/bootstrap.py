@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first of all: the command line starts Prefect's API, and imports Prefect meanwhile
-    from flows.cli.bootstrap import COMMAND
+    import runpy
 
-    raise SystemExit(COMMAND.main())
+    runpy.run_module("flows.cli.bootstrap", run_name="__main__", alter_sys=True)
 
 import asyncio
 from typing import Any, Literal
@@ -17,9 +17,10 @@ from flows.admission import Admission
 from flows.running import as_states, run_name, running, verdict
 from flows.verify_gpus import verify
 from shipway.cluster_parts import HostSpec
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
+from tasks.stage_result import CLUSTER
 
 Ready = asyncio.Task[State[Any] | None]
 

@@ -12,7 +12,7 @@ from shipway.errors import Refused, ShipwayError
 from shipway.foreign_errors import describe_error
 from shipway.repair_history import History
 from shipway.step import Impact
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.drift_look import between
 from tasks.drift_parts import cluster_parts, host_parts
 from tasks.drift_permission import Permission, judged, permission_now, permission_on, repairable
@@ -20,6 +20,7 @@ from tasks.drift_report import findings_of
 from tasks.findings import Finding, counted
 from tasks.ownership import disagreement, refusal
 from tasks.run_stage import on
+from tasks.stage_result import CLUSTER
 from tasks.workloads import find_busy, new_lease, still_alone
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first of all, as in flows.bootstrap
-    from flows.cli.drift_repair import COMMAND
+    import runpy
 
-    raise SystemExit(COMMAND.main())
+    runpy.run_module("flows.cli.drift_repair", run_name="__main__", alter_sys=True)
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,7 +17,7 @@ from prefect.states import Completed, Failed
 from flows.approval import approved
 from flows.drift_passes import explain, kept, look, repair_all
 from flows.running import Manner, as_states, run_name, running
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.errors import Refused
 from shipway.step import Impact
 from tasks.context import Run
@@ -61,7 +61,7 @@ async def _passed(
     cluster_file: str, repair: Allow, hosts: tuple[str, ...], *, ask: bool, report_file: str | None
 ) -> DriftReport:
     """Give the report of a pass; raises Refused as `running` does, and where another run holds the lease."""
-    declared = Cluster.load(Path(cluster_file)).repair
+    declared = load_cluster(Path(cluster_file)).repair
     allow = LEVELS[declared.allow if repair == "declared" else repair]
     manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
     async with running(cluster_file, "drift", hosts, (), report_file, manner) as run:

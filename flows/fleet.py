@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first of all, as in flows.bootstrap
-    from flows.cli.fleet import COMMAND
+    import runpy
 
-    raise SystemExit(COMMAND.main())
+    runpy.run_module("flows.cli.fleet", run_name="__main__", alter_sys=True)
 
 import asyncio
 import json
@@ -34,6 +34,7 @@ from flows.fleet_group import FENCE, KEY, WELL, What, span, unfenced
 from flows.fleet_report import FleetReport, Group, joined
 from flows.running import as_states, run_name
 from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.errors import Refused
 from shipway.foreign_errors import describe_error
 from tasks.prefect_quirks import tag_run
@@ -75,7 +76,7 @@ async def fleet(
         report_file: Where to write the joined report as JSON, on the machine that runs the fleet; none by default.
     """
     began = time.monotonic()
-    cluster = Cluster.load(Path(cluster_file))
+    cluster = load_cluster(Path(cluster_file))
     await tag_run(UUID(flow_run.id), (f"cluster:{cluster.name}", f"mode:{what}"))
     names = chosen(cluster, hosts)
     gate = asyncio.Semaphore(groups_at_once)

@@ -19,15 +19,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.lock import held, writable
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign_errors import describe_error
 from tasks.artifacts import leave, progressing
-from tasks.context import Mode, Run, opened
+from tasks.context import Run, opened
+from tasks.judging import report_of
 from tasks.prefect_quirks import name_or_typed, tag_run
-from tasks.report import Report, refused, report_of
+from tasks.report import Report, refused
 from tasks.secret_blocks import load_blocks
-from tasks.stage_result import causes
+from tasks.stage_result import Mode, causes
 
 LEAVE_SECONDS = 10.0
 P = ParamSpec("P")
@@ -38,7 +39,7 @@ def run_name(what: str, mode: str = "") -> str:
     """Return the flow run's name, "bootstrap te (plan)", or the one that a person typed into its form."""
     path = Path(flow_run.parameters["cluster_file"])
     try:
-        name = Cluster.load(path).name
+        name = load_cluster(path).name
     except ShipwayError:
         name = path.name  # the run itself refuses the file, and says why
     return name_or_typed(f"{what} {name}" + (f" ({mode})" if mode else ""))
@@ -106,7 +107,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
 
     Raises Refused for a bad cluster file, an unknown host, or while another run holds the cluster.
     """
-    run = Run(Cluster.load(Path(cluster_file)), mode, hosts, reset)
+    run = Run(load_cluster(Path(cluster_file)), mode, hosts, reset)
     await load_blocks(run.cluster)
     manner = manner or Manner(only_looks=mode == "plan")
     run.kind = manner.kind or mode

@@ -16,8 +16,8 @@ from rich.table import Table
 from shipway.redact import redact
 from shipway.step import StepResult
 from tasks.causes import list_hosts
-from tasks.context import CLUSTER, Run, View
-from tasks.stage_result import StageResult, causes
+from tasks.context import Run, View
+from tasks.stage_result import CLUSTER, StageResult, causes
 
 STYLES = {"ok": "green", "changed": "green", "drifted": "yellow", "unknown": "yellow", "failed": "bold red"}
 SPARE_LINES = 5  # title, counts, header and caption of the table, and the cursor's line

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first of all, as in flows.bootstrap
-    from flows.cli.verify import COMMAND
+    import runpy
 
-    raise SystemExit(COMMAND.main())
+    runpy.run_module("flows.cli.verify", run_name="__main__", alter_sys=True)
 
 import asyncio
 
@@ -16,11 +16,10 @@ from prefect import State, flow
 
 from flows.running import Manner, as_states, run_name, running, verdict
 from flows.verify_gpus import verify
-from tasks.context import CLUSTER
 from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import StageResult
+from tasks.stage_result import CLUSTER, StageResult
 
 
 def verify_name() -> str:

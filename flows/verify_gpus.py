@@ -11,9 +11,10 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from tasks.context import CLUSTER, Run, current
+from tasks.context import Run, current
 from tasks.prefect_quirks import wait_for_server
 from tasks.run_stage import on
+from tasks.stage_result import CLUSTER
 
 PROOF = "gpu_proof"
 

@@ -1,14 +1,12 @@
-"""The cluster file: what is wanted, read from YAML over a profile's values, every fault reported at once."""
+"""The cluster as declared: the model of a cluster file, in which every value is concrete."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from shipway.cluster_faults import Fault, pydantic_faults, refusal
 from shipway.cluster_hosts import node_ip
 from shipway.cluster_parts import (
     Dashboard,
@@ -27,19 +25,11 @@ from shipway.cluster_parts import (
     System,
     first_label,
 )
-from shipway.cluster_repair import repaired
-from shipway.cluster_text import CODE, LARGEST, source
 from shipway.cluster_types import FilePath
-from shipway.errors import Refused
-from shipway.foreign_errors import describe_error
-from shipway.profiles import DEFAULT_PROFILE, merged, mirror_data, profile_data
-from shipway.solver import missing_files, refusals
+from shipway.profiles import DEFAULT_PROFILE
 from shipway.ssh_target import Target
 
 __all__ = ["Cluster", "node_ip"]
-
-# Mending one fault can show another behind it (a rule of a section is asked when its values are right).
-MENDINGS = 4
 
 
 class Cluster(Part):
@@ -136,64 +126,3 @@ class Cluster(Part):
             sudo_password_file=ssh.sudo_password_file or "",
             sudo_password_secret=ssh.sudo_password_secret or "",
         )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a cluster file; raises Refused with all faults and their places, files that it names and lacks too."""
-        where = str(path)
-        try:
-            if path.stat().st_size > LARGEST:
-                message = f"{where}: {path.stat().st_size} bytes are more than the {LARGEST} a cluster file may have"
-                raise Refused(message, code=CODE)
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"cluster file {where} cannot be read: {describe_error(error)}"
-            raise Refused(message, code=CODE, fix="Name a file that is there: a cluster file in UTF-8.") from error
-        return cls.parse(text, where=where, folder=path.resolve().parent, files=True)
-
-    @classmethod
-    def parse(cls, text: str, *, where: str = "cluster file", folder: Path | None = None, files: bool = False) -> Self:
-        """Read a cluster file's text; raises Refused with all faults, those of values and those of what cannot work.
-
-        Relative paths are resolved against `folder`; `files` asks that the local files it names are there.
-        """
-        read = source(text, where)
-        faults = [Fault(path, f"stands twice; again in line {line}") for path, line in read.twice]
-        given = {key: value for key, value in read.data.items() if value is not None}
-        try:
-            base = profile_data(given.get("profile", DEFAULT_PROFILE))
-        except Refused as error:
-            base = profile_data(DEFAULT_PROFILE)
-            faults.append(Fault(("profile",), error.message.removeprefix("profile: ")))
-            given.pop("profile")
-        base = merged(base, mirror_data(given.get("mirrors")))
-        cluster, wrong = cls._judged(merged(base, given), base, {"folder": folder} if folder else {})
-        faults += wrong
-        if cluster is not None:
-            bad = [fault.path for fault in faults]
-            said = [*refusals(cluster), *(missing_files(cluster) if files else ())]
-            faults += [fault for fault in said if not _rests_on(fault, bad)]
-        if faults or cluster is None:
-            raise refusal(read, base, faults)
-        return cluster
-
-    @classmethod
-    def _judged(
-        cls, data: dict[str, Any], base: Mapping[str, Any], context: Mapping[str, Any]
-    ) -> tuple[Self | None, list[Fault]]:
-        """Give the cluster and its faults; with faults it is one mended for further judging, or None."""
-        faults: list[Fault] = []
-        for _ in range(MENDINGS):
-            try:
-                return cls.model_validate(data, context=dict(context)), faults
-            except ValidationError as error:
-                mended = [fault.path for fault in faults]
-                found = pydantic_faults(error, cls, data)
-                faults += [fault for fault in found if not _rests_on(fault, mended)]
-                data = repaired(data, base, [fault.path for fault in found])
-        return None, faults
-
-
-def _rests_on(fault: Fault, bad: Sequence[tuple[str | int, ...]]) -> bool:
-    """Tell whether a fault was told from a value that is itself a fault: it may be none once that is corrected."""
-    return any(path[: len(one)] == one for path in (fault.path, *fault.also) for one in bad)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 from shipway import solver_networks, solver_versions, solver_warnings
+from shipway.cluster import Cluster
 from shipway.cluster_faults import Fault
 from shipway.solver_files import missing_files
-
-if TYPE_CHECKING:
-    from shipway.cluster import Cluster
 
 __all__ = ["REFUSALS", "WARNINGS", "Rule", "Warner", "missing_files", "refusals", "warnings_of"]
 

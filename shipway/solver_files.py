@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path as File
-from typing import TYPE_CHECKING
 
+from shipway.cluster import Cluster
 from shipway.cluster_faults import Fault
 from shipway.cluster_hosts import HostSsh, Ssh
 from shipway.cluster_text import Path
 from shipway.secret_place import trouble
-
-if TYPE_CHECKING:
-    from shipway.cluster import Cluster
 
 
 def _logins(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING
 
+from shipway.cluster import Cluster
 from shipway.cluster_faults import Fault
 from shipway.cluster_hosts import HostSpec, node_ip
 from shipway.compatibility import NODE_MASK_SPREAD, SERVICE_PREFIXES
 from shipway.errors import Refused
-
-if TYPE_CHECKING:
-    from shipway.cluster import Cluster
 
 Path = tuple[str | int, ...]
 POD, MASK = ("kubernetes", "pod_network"), ("kubernetes", "node_mask")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from shipway.cluster import Cluster
 from shipway.cluster_faults import Fault
 from shipway.compatibility import (
     CRI_V1_REQUIRED,
@@ -18,9 +18,6 @@ from shipway.compatibility import (
     minor_of,
     triple,
 )
-
-if TYPE_CHECKING:
-    from shipway.cluster import Cluster
 
 KUBERNETES, TOOLKIT = ("kubernetes", "version"), ("gpu", "toolkit")
 RUNTIME, NETWORK = ("runtime", "version"), ("network", "version")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING
 
+from shipway.cluster import Cluster
 from shipway.compatibility import (
     CALICO_OLDEST_MAINTAINED,
     CALICO_TESTED,
@@ -23,9 +23,6 @@ from shipway.compatibility import (
     triple,
 )
 from shipway.solver_versions import dotted
-
-if TYPE_CHECKING:
-    from shipway.cluster import Cluster
 
 SOON_DAYS = 60
 

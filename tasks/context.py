@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from shipway.cluster import Cluster
@@ -30,14 +30,9 @@ from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
 from shipway.survey import Survey
 from tasks.findings import Finding
+from tasks.report import Report
 from tasks.secret_blocks import secret
-from tasks.stage_result import NOT_TRIED, StageResult, StepRow
-
-if TYPE_CHECKING:
-    from tasks.report import Report
-
-Mode = Literal["bootstrap", "plan", "drift"]
-CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
+from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
 
 
 class View(Protocol):

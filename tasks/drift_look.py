@@ -16,11 +16,12 @@ from shipway.kube_looks import cards
 from shipway.step import Impact, StepResult
 from shipway.steps.nodes import nodes_by_name
 from shipway.survey import Survey, survey
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.drift_parts import JOINED_BY, OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, found
 from tasks.gates import CardsAllocatable
 from tasks.preflight import compared
+from tasks.stage_result import CLUSTER
 from tasks.waiting import heard
 
 CARDS = CardsAllocatable({}).name

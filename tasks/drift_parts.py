@@ -58,8 +58,9 @@ from tasks import (
     pod_network,
     prepare_system,
 )
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.gates import node_steps
+from tasks.stage_result import CLUSTER
 
 On = TypeVar("On", Host, Kube)
 PREPARED: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)

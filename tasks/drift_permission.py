@@ -14,8 +14,9 @@ from typing import Any
 from shipway.converge import Permit
 from shipway.step import Impact, Step, restarted_by
 from shipway.window import next_opening, open_now
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.findings import Finding
+from tasks.stage_result import CLUSTER
 from tasks.workloads import beside_pods, find_busy
 
 UNLISTED = "it was not in what was approved: it drifted, or changed, while the approval was awaited"

@@ -17,11 +17,12 @@ from shipway.steps.health_cluster import NodeReady, PodsStable
 from shipway.steps.nodes import CardsAllocatable
 from shipway.steps.plugin import PLUGIN, PluginRunning
 from tasks import dashboard
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.drift_look import look_at_cluster, look_at_host
 from tasks.drift_parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.drift_permission import permit_of, withhold_unapproved
 from tasks.findings import Finding, Key
+from tasks.stage_result import CLUSTER
 from tasks.waiting import heard, spoken, waited
 from tasks.workloads import new_lease
 

@@ -8,9 +8,9 @@ from shipway.converge import On
 from shipway.errors import ConnectionLost, ShipwayError, Stopped, Unreachable
 from shipway.step import Check
 from shipway.steps.system import AnswersAgain
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.gates import ApiAnswers
-from tasks.stage_result import StageResult
+from tasks.stage_result import CLUSTER, StageResult
 from tasks.waiting import waited
 
 HOST_CODES = frozenset({Unreachable.default_code, ConnectionLost.default_code, Stopped.default_code})

@@ -15,9 +15,9 @@ from prefect.tasks import exponential_backoff
 
 from shipway.errors import ShipwayError
 from shipway.step import StepResult
-from tasks.context import CLUSTER, Run, current
+from tasks.context import Run, current
 from tasks.returning import returned
-from tasks.stage_result import StageResult, StepRow, cut_short, errors_of, foreseen, reported, worst
+from tasks.stage_result import CLUSTER, StageResult, StepRow, cut_short, errors_of, foreseen, reported, worst
 from tasks.stages import RETRIES, STAGES
 from tasks.workloads import still_alone
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from shipway.catalogue import diagnose
 from shipway.converge import EARLIER_FAILED
@@ -12,6 +13,8 @@ from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
 from tasks.causes import group_errors, shorten
 
+Mode = Literal["bootstrap", "plan", "drift"]
+CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")
 SAID, SAID_EACH = 2, 240  # errors in a state's message, and characters of each: the report has all of them whole
 NOT_TRIED = "not tried: what it builds on did not succeed"

@@ -9,7 +9,8 @@ from shipway.converge import On, converge, wait_until
 from shipway.errors import DeadlineExceeded, ShipwayError
 from shipway.kube import Kube
 from shipway.step import Check, Impact, StepResult
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
+from tasks.stage_result import CLUSTER
 
 
 def heard(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:

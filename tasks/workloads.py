@@ -16,7 +16,8 @@ from shipway.kube import Kube
 from shipway.retry import patiently
 from shipway.step import Impact, Step, restarted_by
 from shipway.steps.services import CONTAINERD
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
+from tasks.stage_result import CLUSTER
 
 BESIDE = "{count} pods run there, and repair.restart_beside_pods is not set"
 # What Shipway itself brings, and Kubernetes: their pods are parts of the cluster, not what runs on it.

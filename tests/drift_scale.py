@@ -18,9 +18,10 @@ import pytest
 
 from flows import admission, bootstrap
 from lab.simulated.control import ask
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from tasks.context import Run, opened
-from tasks.report import Report, report_of
+from tasks.judging import report_of
+from tasks.report import Report
 from tests.bench.scale import READY, measured_run
 from tests.faults.plain import plain_on
 
@@ -35,7 +36,7 @@ RUNS = 4
 async def joined(file: Path) -> Report:
     """Bring all hosts up without Prefect, over SSH, without the proof of cards; give the report of the last run."""
     for _ in range(RUNS):  # on a busy machine some hosts take longer than they may: the next run completes them
-        began, run = time.monotonic(), Run(Cluster.load(file), "bootstrap")
+        began, run = time.monotonic(), Run(load_cluster(file), "bootstrap")
         async with opened(run):
             await bootstrap.brought_up(run)
             report = report_of(run)

@@ -16,7 +16,7 @@ from flows.bootstrap import bootstrap
 from flows.demo import Demo
 from flows.drift_repair import Allow, drift_repair
 from lab.simulated.control import ask
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.converge import wait_until
 from shipway.kube import Kube
 from shipway.kube_looks import CARD
@@ -115,7 +115,7 @@ class Scene:
         """Use the cluster's API, on a connection of its own."""
 
         async def used() -> None:
-            cluster, pool = Cluster.load(self.file), Pool()
+            cluster, pool = load_cluster(self.file), Pool()
             kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
             try:
                 await use(kube)

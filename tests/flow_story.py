@@ -15,14 +15,15 @@ from prefect import State
 from flows.bootstrap import bootstrap
 from flows.demo import Demo
 from lab.simulated.control import ask
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.step import Outcome
 from shipway.steps.device_list import STRATEGY
 from shipway.steps.plugin import NAMESPACE, PLUGIN
 from shipway.steps.toolkit import CONFIG as TOOLKIT_CONFIG
 from tasks import device_plugin
-from tasks.context import VIEW, Mode, Run, Unseen
+from tasks.context import VIEW, Run, Unseen
 from tasks.report import Report
+from tasks.stage_result import Mode
 from tests.prefect_place import Place
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Story:
         scene = self.scene(file)
         for host in ("te2", "te3", LAST):
             scene.drift(host, "remove", path=TOOLKIT_CONFIG)
-        cluster = Cluster.load(file)
+        cluster = load_cluster(file)
         (obj,) = device_plugin.daemon_set(cluster)
         container = {**obj["spec"]["template"]["spec"]["containers"][0]}
         container["env"] = [one for one in container["env"] if one["name"] != STRATEGY]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import shipway.host
 from lab.simulated import wire
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import ShipwayError
 from shipway.host import Host
 from shipway.script import Output
@@ -35,7 +35,7 @@ from tests.hostile_hosts import all_steps
 AUTHORITY = Path(tempfile.mkdtemp(prefix="shipway-fuzz-")) / "ca.pem"  # a registry's, read by the steps
 AUTHORITY.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
 atexit.register(shutil.rmtree, AUTHORITY.parent, ignore_errors=True)
-CLUSTER = Cluster.parse(
+CLUSTER = parse_cluster(
     yaml.safe_dump(with_value(WHOLE, ("sources", "registries", "ca.example.com", "ca"), str(AUTHORITY)))
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)

@@ -11,7 +11,7 @@ from types import ModuleType
 from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.converge import converge
 from shipway.host import Host
 from shipway.ssh import Pool
@@ -34,7 +34,7 @@ class Place:
     def __init__(self, lab: SimulatedLab, pool: Pool) -> None:
         self.lab = lab
         self.pool = pool
-        self.cluster = Cluster.load(lab.cluster_file)
+        self.cluster = load_cluster(lab.cluster_file)
 
     def session(self, name: str) -> Host:
         """Give the product's session on a host."""

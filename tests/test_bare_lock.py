@@ -12,8 +12,8 @@ import pytest
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
 from shipway.bare_lock import UNIT, claim_left, claimed
-from shipway.cluster import Cluster
 from shipway.cluster_lease import holder
+from shipway.cluster_load import load_cluster
 from shipway.errors import Refused
 from shipway.host import Host
 from shipway.ssh import Pool
@@ -24,7 +24,7 @@ ELSEWHERE = "ops@elsewhere pid 7, bootstrap of te"
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[tuple[SimulatedLab, Host]]:
     async with SimulatedLab(tmp_path, Options(hosts=1, scale=0.0)) as lab:
-        cluster, pool = Cluster.load(lab.cluster_file), Pool()
+        cluster, pool = load_cluster(lab.cluster_file), Pool()
         yield lab, pool.host(cluster.target(cluster.hosts[0]))
         await pool.close()
 

@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 
 from flows.summary import say, tell_errors
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import ErrorReport, HostKeyUnknown, Unreachable
 from shipway.foreign_errors import describe_error
 from tasks.artifacts import flat, markdown
 from tasks.causes import group_errors, list_hosts, shorten
 from tasks.context import Run
 from tasks.findings import Finding, commands_of, group_findings
+from tasks.judging import report_of
 from tasks.ownership import refusal
-from tasks.report import report_of
 from tasks.stage_result import StageResult, causes, reported
 
 BOTH = "Connection refused, Network is unreachable"
@@ -51,7 +51,7 @@ def printed(run: Run) -> str:
 
 
 def test_three_hundred_hosts_that_cannot_be_reached_are_a_few_lines_everywhere_and_whole_in_the_report_file() -> None:
-    run = Run(Cluster.parse(FILE), "plan")
+    run = Run(parse_cluster(FILE), "plan")
     for at, name in enumerate(NAMES):
         run.results.append(StageResult(name, "preflight", "failed", errors=(lost(at),)))
         for stage in ("prepare_system", "container_runtime", "join_worker"):

@@ -10,6 +10,7 @@ import pytest
 from shipway.cluster import Cluster, node_ip
 from shipway.cluster_faults import spelled
 from shipway.cluster_hosts import first_label
+from shipway.cluster_load import load_cluster, parse_cluster
 from shipway.errors import Refused
 from shipway.profiles import merged
 
@@ -17,12 +18,12 @@ TWO_LINES = "name: demo\nhosts: [10.0.0.1]\n"
 
 
 def parsed(text: str = "") -> Cluster:
-    return Cluster.parse(TWO_LINES + text)
+    return parse_cluster(TWO_LINES + text)
 
 
 def faults(text: str) -> list[str]:
     with pytest.raises(Refused) as raised:
-        Cluster.parse(text)
+        parse_cluster(text)
     return raised.value.message.splitlines()[1:]
 
 
@@ -37,18 +38,18 @@ def test_two_lines_are_enough() -> None:
 
 
 def test_the_first_host_is_the_control_plane_unless_roles_say_otherwise() -> None:
-    cluster = Cluster.parse("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
+    cluster = parse_cluster("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
     assert [host.roles for host in cluster.hosts] == [("control_plane",), ("worker",)]
     assert not cluster.schedules_on_control_plane
     text = "name: demo\nhosts:\n  - 10.0.0.1\n  - {name: b, address: 10.0.0.2, roles: [control_plane, worker]}\n"
-    cluster = Cluster.parse(text)
+    cluster = parse_cluster(text)
     assert [host.roles for host in cluster.hosts] == [("worker",), ("control_plane", "worker")]
     assert cluster.schedules_on_control_plane
     assert cluster.endpoint == "10.0.0.2:6443"
 
 
 def test_a_cluster_survives_being_plain_data(tmp_path: Path) -> None:
-    cluster = Cluster.parse(TWO_LINES + "ssh: {key: id}\n", folder=tmp_path)
+    cluster = parse_cluster(TWO_LINES + "ssh: {key: id}\n", folder=tmp_path)
     assert Cluster.model_validate(cluster.model_dump(mode="json")) == cluster
 
 
@@ -61,9 +62,9 @@ def test_relative_paths_are_beside_the_cluster_file(tmp_path: Path) -> None:
         "sources: {manifests: {tigera_operator: {path: ~/x.yaml}}}\n"
     )
     with pytest.raises(Refused, match=r"tigera_operator\.path: ~/x\.yaml cannot be read"):
-        Cluster.load(path)
+        load_cluster(path)
     path.write_text(path.read_text().replace("~/x.yaml", "net.yaml"))
-    cluster = Cluster.load(path)
+    cluster = load_cluster(path)
     assert cluster.ssh.key == str(tmp_path / "id")
     assert cluster.ssh.known_hosts == str(tmp_path / "hosts")
     assert cluster.network.manifests == (str(tmp_path / "net.yaml"),)
@@ -203,7 +204,7 @@ def test_targets_take_the_hosts_own_values_first() -> None:
         "  - 10.0.0.2\n"
         "ssh: {user: ops, key: /k, jump: {address: outer, user: gate}, host_keys: accept-new, connect_seconds: 3}\n"
     )
-    cluster = Cluster.parse(text)
+    cluster = parse_cluster(text)
     first, second = (cluster.target(host) for host in cluster.hosts)
     assert (first.port, first.user, first.key, first.accept_new, first.connect_seconds) == (2222, "ops", "/k", True, 3)
     assert first.jump
@@ -217,7 +218,7 @@ def test_hosts_on_one_address_may_differ_by_port() -> None:
         "name: demo\nhosts:\n  - {name: a, address: 127.0.0.1, node_ip: 10.0.0.1, ssh: {port: 1022}}\n"
         "  - {name: b, address: 127.0.0.1, node_ip: 10.0.0.2, ssh: {port: 1023}}\n"
     )
-    assert len(Cluster.parse(text).hosts) == 2
+    assert len(parse_cluster(text).hosts) == 2
 
 
 @pytest.mark.parametrize(
@@ -237,17 +238,17 @@ def test_places_are_spelled_as_people_write_them() -> None:
 def test_a_thousand_hosts_are_read_in_moments() -> None:
     hosts = "\n".join(f"  - 10.{1 + number // 250}.0.{1 + number % 250}" for number in range(1000))
     networks = "kubernetes: {pod_network: 172.16.0.0/13, node_mask: 24, service_network: 192.168.0.0/16}\n"
-    assert len(Cluster.parse(f"name: big\n{networks}hosts:\n{hosts}\n").hosts) == 1000
+    assert len(parse_cluster(f"name: big\n{networks}hosts:\n{hosts}\n").hosts) == 1000
 
 
 @pytest.mark.parametrize("url", ["http://me:s3cret@mirror", "http://me:s3 cret@mirror", "ftp://me:s3cret@mirror"])
 def test_a_refusal_never_shows_a_password(url: str) -> None:
     with pytest.raises(Refused) as raised:
-        Cluster.parse(f"name: demo\nhosts: [10.0.0.1]\nsources: {{registry_mirrors: {{docker.io: '{url}'}}}}\n")
+        parse_cluster(f"name: demo\nhosts: [10.0.0.1]\nsources: {{registry_mirrors: {{docker.io: '{url}'}}}}\n")
     assert "s3" not in str(raised.value)
 
 
 def test_a_fault_deep_inside_names_its_place() -> None:
     text = "name: demo\nhosts: [10.0.0.1]\nkubernetes: {kubelet: {a: [1, {b: !!set {x}}]}}\n"
     with pytest.raises(Refused, match=r"holds a set at a\[1\]\.b: put it in quotes"):
-        Cluster.parse(text)
+        parse_cluster(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster, parse_cluster
 from shipway.errors import Refused
 from tests.broken_files import broken_files, expected
 
@@ -29,7 +29,7 @@ def test_there_are_at_least_fifty() -> None:
 @pytest.mark.parametrize("path", broken_files(), ids=lambda path: path.stem)
 def test_a_broken_file_is_refused_with_its_faults(path: Path) -> None:
     with pytest.raises(Refused) as raised:
-        Cluster.load(path)
+        load_cluster(path)
     message = raised.value.message
     texts = expected(path)
     assert texts, f"{path.name} says nothing of what to expect"
@@ -46,18 +46,18 @@ def test_a_file_over_one_mebibyte_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text("name: demo\nhosts: [10.0.0.1]\n#" + "x" * 1024 * 1024)
     with pytest.raises(Refused, match="are more than the 1048576"):
-        Cluster.load(path)
+        load_cluster(path)
 
 
 def test_nesting_that_would_crash_the_reader_is_refused() -> None:
     with pytest.raises(Refused, match="nested more than 40 levels"):
-        Cluster.parse("name: demo\nhosts: " + "[" * 300_000)
+        parse_cluster("name: demo\nhosts: " + "[" * 300_000)
 
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_bytes(b"name: \xff\xfe\n")
     with pytest.raises(Refused, match="cannot be read"):
-        Cluster.load(path)
+        load_cluster(path)
     with pytest.raises(Refused, match="cannot be read"):
-        Cluster.load(tmp_path / "absent.yaml")
+        load_cluster(tmp_path / "absent.yaml")

@@ -15,6 +15,7 @@ from shipway import reference, schema
 from shipway.catalogue import KNOWN, VAGUE
 from shipway.cluster import Cluster
 from shipway.cluster_fields import entries
+from shipway.cluster_load import load_cluster
 from shipway.reference_codes import CODE, raised
 from shipway.traps import BUILT_IN, HOST_TRAPS, ROOT, TITLES, answers, sources
 
@@ -45,7 +46,7 @@ def test_every_property_of_the_schema_is_described() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_is_a_cluster_file(path: Path) -> None:
-    cluster = Cluster.load(path)
+    cluster = load_cluster(path)
     jsonschema.validate(yaml.safe_load(path.read_text()), schema.schema())
     assert cluster.hosts
 

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import StateType
 from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from tasks import drift_permission
 from tasks.drift_report import DriftReport
 from tasks.findings import Finding
@@ -275,7 +275,7 @@ def test_the_pass_leaves_its_artifacts(scene: Scene) -> None:
     scene.passed("none")
     sql = "select key, data from artifact where flow_run_id = ? and key like 'drift-%'"
     found = dict(rows(scene.home, sql, str(scene.flow_run)))
-    name = Cluster.load(scene.file).name
+    name = load_cluster(scene.file).name
     assert {f"drift-{name}-{what}" for what in ("report", "findings", "trend", "gpus", "progress")} <= set(found)
     cards = json.loads(json.loads(found[f"drift-{name}-gpus"]))
     assert [row["state"] for row in cards] == ["all offered"] * len(cards)

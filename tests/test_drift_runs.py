@@ -11,8 +11,8 @@ import pytest
 from flows.bootstrap import bootstrap
 from flows.drift_repair import drift_repair
 from flows.verify import verify_cluster
-from shipway.cluster import Cluster
 from shipway.cluster_lease import held
+from shipway.cluster_load import load_cluster
 from shipway.errors import Refused
 from shipway.kube import Kube
 from shipway.ssh import Pool
@@ -30,7 +30,7 @@ OTHER = "ops@elsewhere pid 7, drift of te"
 
 async def beside_another(scene: Scene) -> tuple[object, object]:
     """Give what a bootstrap and a repair come to while a run of another machine holds the cluster's lease."""
-    cluster, pool = Cluster.load(scene.file), Pool()
+    cluster, pool = load_cluster(scene.file), Pool()
     kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
     try:
         async with held(answering(kube), OTHER):
@@ -67,7 +67,7 @@ def test_what_is_found_and_repaired_are_events(scene: Scene) -> None:
     scene.drift("te2", "unhold", package="kubelet")
     begin = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"  # events of passes before this one are not meant
     assert scene.passed("service").outcome == "ok"
-    name = Cluster.load(scene.file).name
+    name = load_cluster(scene.file).name
     sql = "select event from events where resource_id = ? and event like 'shipway.drift.%' and occurred >= ?"
     until = time.monotonic() + 20
     found: set[str] = set()

@@ -18,7 +18,7 @@ from flows.cli.fleet import COMMAND
 from flows.fleet import chosen, fleet, looked_at, split
 from flows.fleet_group import fenced, short, unfenced
 from flows.fleet_report import Group, joined
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.errors import Refused
 from tests.prefect_place import Place
 
@@ -60,7 +60,7 @@ def test_groups_are_even_and_hold_every_host_once_in_order(count: int, size: int
 
 
 def test_a_host_that_the_cluster_file_has_not_is_refused(file: Path) -> None:
-    cluster = Cluster.load(file)
+    cluster = load_cluster(file)
     assert len(chosen(cluster, ())) == HOSTS
     assert chosen(cluster, ("te2", "te2")) == ("te2",)
     with pytest.raises(Refused, match="te99"):

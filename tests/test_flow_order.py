@@ -10,7 +10,7 @@ import pytest
 from prefect.states import Completed
 
 from flows import bootstrap
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.profiles import profile_data, profile_names
 from tasks.context import Run
 
@@ -40,7 +40,7 @@ async def most_at_once(monkeypatch: pytest.MonkeyPatch, text: str) -> Counter[st
         return Completed()
 
     monkeypatch.setattr(bootstrap, "on", on)
-    run = Run(Cluster.parse(text), "bootstrap")
+    run = Run(parse_cluster(text), "bootstrap")
     admission: Any = Admitted()
     async with asyncio.TaskGroup() as together:
         ready = together.create_task(on("control_plane_ready", "cluster"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect import State, flow
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import LoginRefused, Unreachable
 from shipway.step import Impact, StepResult
 from tasks import run_stage as running
@@ -63,7 +63,7 @@ def fly(
             async with opened(run):
                 await order()
 
-        run = Run(Cluster.parse(FILE), "bootstrap")
+        run = Run(parse_cluster(FILE), "bootstrap")
         asyncio.run(fake())
         return run
 

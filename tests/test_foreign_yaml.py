@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused
 from shipway.foreign_yaml import read_yaml, write_yaml
 from shipway.manifests import parse
@@ -152,13 +152,13 @@ def test_a_text_stays_text_to_both_kinds_of_readers(text: str) -> None:
 )
 def test_a_cluster_files_number_is_never_silently_another(text: str, why: str) -> None:
     with pytest.raises(Refused) as refused:
-        Cluster.parse(f"name: demo\nhosts: [10.0.0.1]\n{text}")
+        parse_cluster(f"name: demo\nhosts: [10.0.0.1]\n{text}")
     assert why in refused.value.message
 
 
 def test_a_cluster_file_may_say_octal_and_a_quoted_zero() -> None:
     kubelet = "kubernetes: {kubelet: {mode: 0o600, code: '0600', since: 2026-01-01, at: 22:22}}\n"
-    made = Cluster.parse(f"name: demo\nhosts: [10.0.0.1]\n{kubelet}").kubernetes.kubelet
+    made = parse_cluster(f"name: demo\nhosts: [10.0.0.1]\n{kubelet}").kubernetes.kubelet
     assert made == {"mode": 384, "code": "0600", "since": "2026-01-01", "at": "22:22"}
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.gpu_proof_pods import test_pod as pod_of
 from shipway.host import Host
 from shipway.kubeadm import init_documents, join_documents
@@ -42,7 +43,7 @@ CONTROL = "node-role.kubernetes.io/control-plane"
 def guide() -> Cluster:
     """Give the guide's cluster: te1 and te2 on Ubuntu, one card each."""
     hosts = "[{name: te1, address: 10.0.0.1}, {name: te2, address: 10.0.0.2}]"
-    return Cluster.parse(f"name: te\nprofile: seed\nhosts: {hosts}\nssh: {{user: ops}}\n")
+    return parse_cluster(f"name: te\nprofile: seed\nhosts: {hosts}\nssh: {{user: ops}}\n")
 
 
 def of(kind: type[S], steps: list[Any]) -> list[S]:
@@ -115,7 +116,7 @@ def test_s6_and_s9_the_control_plane_and_the_workers(guide: Cluster) -> None:
         "token": "t",
         "caCertHashes": ["sha256:h"],
     }
-    alone = Cluster.parse("name: te\nprofile: seed\nhosts: [{name: te1, address: 10.0.0.1}]\n")
+    alone = parse_cluster("name: te\nprofile: seed\nhosts: [{name: te1, address: 10.0.0.1}]\n")
     untaint = of(NodeUntainted, gates.node_steps(alone, alone.hosts[0], 1))
     assert untaint == [NodeUntainted("te1")]
     assert CONTROL in CONTROL_PLANE_TAINTS

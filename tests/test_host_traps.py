@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from shipway.catalogue import diagnose
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.containerd_config import CONFIG as CONTAINERD
 from shipway.containerd_config import NVIDIA_RUNTIME, Wanted
 from shipway.converge import converge
@@ -168,7 +168,7 @@ async def test_network_manager_leaves_calicos_interfaces_alone_where_it_is_insta
 
 
 def test_these_steps_have_their_places() -> None:
-    made = Cluster.parse("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
+    made = parse_cluster("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
     worker = join_worker.steps(made, made.hosts[1], cast("Host", Told({})))
     assert any(isinstance(step, ResolverReal) for step in worker)
     assert any(isinstance(step, ResolverReal) for step in control_plane.steps(made, made.hosts[0]))

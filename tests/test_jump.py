@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import HostKeyUnknown, LoginRefused, Unreachable
 from shipway.facts.commands import Says
 from shipway.ssh import Pool
@@ -49,7 +49,7 @@ ssh:
   connect_seconds: 5
   jump: {{address: 127.0.0.1, port: {through.port}, user: root, key: {through.key}}}
 """
-    cluster = Cluster.parse(text)
+    cluster = parse_cluster(text)
     return cluster.target(cluster.hosts[0])
 
 

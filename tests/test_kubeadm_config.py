@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
 from shipway.containerd_config import Wanted, differences, edited, parsed
 from shipway.kubeadm import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
@@ -74,7 +75,7 @@ def cluster(minor: tuple[int, int], more: str = "") -> Cluster:
         f"name: demo\nhosts: [10.0.0.1, 10.0.0.2]\nkubernetes: {{version: {minor[0]}.{minor[1]}.0{more}}}\n"
         "runtime: {version: null}\n"
     )
-    return Cluster.parse(text)
+    return parse_cluster(text)
 
 
 def documents(made: Cluster) -> list[dict[str, Any]]:
@@ -150,7 +151,7 @@ kubernetes:
   kube_proxy: {mode: ipvs}
 runtime: {version: 1.7.27}
 """
-    made = Cluster.parse(text)
+    made = parse_cluster(text)
     init, declared, kubelet, proxy, join = documents(made)
     assert init["localAPIEndpoint"] == {"advertiseAddress": "10.0.0.5", "bindPort": 7443}
     assert init["nodeRegistration"]["kubeletExtraArgs"] == [{"name": "node-ip", "value": "10.0.0.5"}]

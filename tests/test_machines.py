@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.machines import UNSET_UUIDS, compared, other_order
 from shipway.survey import Survey, macs_of
 
@@ -134,5 +134,5 @@ def test_a_host_that_is_vouched_for_is_no_clone_by_its_uuid_and_the_error_names_
     assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid, vouched=True)) == {}
     both = {"vouched": True, "product_uuid": uuid, "macs": ("m",)}
     assert told(seen("a", **both), seen("b", **both)) == {"SHW-315": ["a", "b"]}
-    made = Cluster.parse("name: d\nhosts: [{name: a, address: 10.0.0.1, not_cloned: true}]\n")
+    made = parse_cluster("name: d\nhosts: [{name: a, address: 10.0.0.1, not_cloned: true}]\n")
     assert made.hosts[0].not_cloned

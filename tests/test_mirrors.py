@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused
 from shipway.kubeadm import image_repository
 from shipway.origins import origins
@@ -17,7 +17,7 @@ HOSTS = "name: demo\nhosts: [{name: cp, address: 10.0.0.1}]\n"
 
 @pytest.mark.parametrize("profile", ["current", "seed", "sound-1.31"])
 def test_packages_and_the_control_planes_images_come_from_mirrors_with_their_owners_keys(profile: str) -> None:
-    made = Cluster.parse(f"{HOSTS}profile: {profile}\nmirrors: aliyun\n")
+    made = parse_cluster(f"{HOSTS}profile: {profile}\nmirrors: aliyun\n")
     known = profile_data(profile)["sources"]["apt"]
     for title, source in made.sources.apt.items():
         assert urlsplit(source.uri).hostname in ("mirrors.aliyun.com", "mirrors.ustc.edu.cn")
@@ -28,7 +28,7 @@ def test_packages_and_the_control_planes_images_come_from_mirrors_with_their_own
 
 
 def test_what_is_not_mirrored_is_still_asked_where_it_is() -> None:
-    made = Cluster.parse(f"{HOSTS}mirrors: aliyun\n")
+    made = parse_cluster(f"{HOSTS}mirrors: aliyun\n")
     asked = {urlsplit(source.url).hostname for source in origins(made, made.hosts[0])}
     assert {"quay.io", "nvcr.io", "registry.aliyuncs.com"} <= asked
     assert not {"pkgs.k8s.io", "download.docker.com", "nvidia.github.io", "registry.k8s.io"} & asked
@@ -36,13 +36,13 @@ def test_what_is_not_mirrored_is_still_asked_where_it_is() -> None:
 
 def test_the_cluster_file_has_the_last_word() -> None:
     own = "kubernetes: {image_repository: harbor.corp.example/k8s}\n"
-    made = Cluster.parse(f"{HOSTS}mirrors: aliyun\n{own}")
+    made = parse_cluster(f"{HOSTS}mirrors: aliyun\n{own}")
     assert image_repository(made) == "harbor.corp.example/k8s"
-    plain = Cluster.parse(HOSTS)
+    plain = parse_cluster(HOSTS)
     assert urlsplit(plain.sources.apt["kubernetes"].uri).hostname == "pkgs.k8s.io"
 
 
 def test_a_set_of_mirrors_that_is_none_is_refused() -> None:
     for name in ("tsinghua", "[a]", "5"):
         with pytest.raises(Refused, match="mirrors"):
-            Cluster.parse(f"{HOSTS}mirrors: {name}\n")
+            parse_cluster(f"{HOSTS}mirrors: {name}\n")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lab.simulated.kube.pki import Authority
 from lab.simulated.options import Options
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
@@ -60,7 +60,7 @@ from tasks.stages import _on_host
 from tests.facts_place import Told
 from tests.simulated_place import Place, failed, simulated_place
 
-CLUSTER = Cluster.parse(
+CLUSTER = parse_cluster(
     "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {name: te2, address: 192.0.2.2}\n"
     "- {name: te3, address: 192.0.2.3}\n"
 )

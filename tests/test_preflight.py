@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
@@ -120,7 +120,7 @@ async def test_the_nodes_address_must_be_on_the_host() -> None:
 
 
 def test_preflight_can_change_nothing() -> None:
-    made = Cluster.parse("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
+    made = parse_cluster("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
     found = [check for host in made.hosts for check in preflight.checks(made, host)]
     assert len(found) > 15
     assert not any(isinstance(check, Step) for check in found)

@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused
 from shipway.profiles import profile_data, profile_names
 from shipway.solver import warnings_of
@@ -16,7 +17,7 @@ WHOLE = [name for name in profile_names() if name != "lab"]
 
 
 def cluster_of(profile: str) -> Cluster:
-    return Cluster.parse(f"name: demo\nprofile: {profile}\nhosts: [10.0.0.1]\n")
+    return parse_cluster(f"name: demo\nprofile: {profile}\nhosts: [10.0.0.1]\n")
 
 
 def test_the_profiles_are_these() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shipway import containerd_config
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.containerd_config import UnreadableError, Wanted
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.commands import Says, Watched
@@ -116,7 +116,7 @@ def test_a_kubeconfig_or_a_certificate_is_read_or_refused_without_its_content(te
 @QUICK
 def test_any_cluster_file_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(Refused):
-        Cluster.parse(text)
+        parse_cluster(text)
 
 
 NASTY = [
@@ -156,7 +156,7 @@ NASTY = [
 def test_no_field_that_reaches_a_command_takes_words_of_a_shell(text: str, nasty: str) -> None:
     quoted = "'" + nasty.replace("'", "''") + "'"
     with pytest.raises(Refused):
-        Cluster.parse(text.format(x=quoted))
+        parse_cluster(text.format(x=quoted))
 
 
 WORDS = st.lists(

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import shipway.facts
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.containerd_config import UnreadableError, Wanted, differences, edited
 from shipway.containerd_config import settings as wanted_settings
 from shipway.errors import Refused, ShipwayError
@@ -112,7 +112,7 @@ def test_a_cluster_file_with_anything_anywhere_is_read_and_solved_or_refused(pla
     data, where = place
     value = str(value) if where[-1] == KEY else value
     try:
-        cluster = Cluster.parse(yaml.safe_dump(with_value(data, where, value)))
+        cluster = parse_cluster(yaml.safe_dump(with_value(data, where, value)))
     except Refused:
         return
     assert all(isinstance(warning, str) for warning in warnings_of(cluster))
@@ -146,7 +146,7 @@ def test_the_solver_judges_any_versions_and_networks(versions: dict[str, str], p
         "device_plugin": {"version": versions.get("plugin", "0.18.0"), "image": "r/x"},
     }
     try:
-        cluster = Cluster.parse(yaml.safe_dump(data))
+        cluster = parse_cluster(yaml.safe_dump(data))
     except Refused:
         return
     assert all(isinstance(warning, str) for warning in warnings_of(cluster))

@@ -14,6 +14,7 @@ import pytest
 
 from lab.simulated.options import Options
 from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster, parse_cluster
 from shipway.errors import Permanent, Refused, ShipwayError, Transient
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
@@ -49,7 +50,7 @@ PASSWORD = "hun@t er:2"  # noqa: S105 - made up, with what must be encoded
 
 
 def cluster(text: str, folder: Path | None = None) -> Cluster:
-    return Cluster.parse(HOSTS + text, folder=folder)
+    return parse_cluster(HOSTS + text, folder=folder)
 
 
 def secret_file(folder: Path, text: str = f"ops:{PASSWORD}\n", mode: int = 0o600) -> Path:
@@ -124,12 +125,12 @@ def test_a_secret_that_others_may_read_is_refused_before_anything_is_begun(tmp_p
     file = tmp_path / "cluster.yaml"
     file.write_text(f"{HOSTS}proxy: {{http: '{PROXY}', credentials: proxy.secret}}\n")
     with pytest.raises(Refused, match=r"may be read by others than its owner \(mode 644\): chmod 600"):
-        Cluster.load(file)
+        load_cluster(file)
     secret_file(tmp_path)
-    Cluster.load(file)
+    load_cluster(file)
     (tmp_path / "proxy.secret").unlink()
     with pytest.raises(Refused, match="cannot be read"):
-        Cluster.load(file)
+        load_cluster(file)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "onlyuser\n", ":x\n", "x:\n"])
@@ -330,7 +331,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 def redeclared(place: Place, section: str) -> None:
     text = place.lab.cluster_file.read_text()
-    place.cluster = Cluster.parse(f"{text}\n{section}", folder=place.lab.cluster_file.parent)
+    place.cluster = parse_cluster(f"{text}\n{section}", folder=place.lab.cluster_file.parent)
 
 
 async def sources_of(place: Place) -> list[Any]:

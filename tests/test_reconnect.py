@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from tasks.context import Run
 
 CLUSTER = "name: c\nprofile: current\nhosts: [{name: cp1, address: 192.0.2.11}]\n"
@@ -29,7 +29,7 @@ async def test_only_an_api_of_another_authority_is_dropped(now: str | None, drop
     async def read(_fact: Any) -> str | None:
         return now
 
-    run: Any = Run(Cluster.parse(CLUSTER), "bootstrap")
+    run: Any = Run(parse_cluster(CLUSTER), "bootstrap")
     run.session = lambda _name: SimpleNamespace(read=read)
     await run.reconnect()  # nothing was asked for yet
     run._kube = api = Api("the same")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster, parse_cluster
 from shipway.errors import Refused
 from shipway.kubeadm import image_repository
 from shipway.origins import origins
@@ -22,7 +23,7 @@ HARBOR = "https://harbor.corp.example/v2/k8s-proxy"
 
 
 def cluster(text: str, folder: Path | None = None) -> Cluster:
-    return Cluster.parse(HOSTS + text, folder=folder)
+    return parse_cluster(HOSTS + text, folder=folder)
 
 
 def mirrored(registry: str, url: str) -> str:
@@ -141,7 +142,7 @@ def test_what_cannot_work_is_refused_when_the_file_is_read(tmp_path: Path) -> No
     file = tmp_path / "cluster.yaml"
     file.write_text(f"{HOSTS}sources: {{registries: {{h.example: {{ca: none.pem, credentials: none.secret}}}}}}\n")
     with pytest.raises(Refused, match="2 faults"):
-        Cluster.load(file)
+        load_cluster(file)
 
 
 @pytest.mark.parametrize(

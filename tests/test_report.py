@@ -12,15 +12,16 @@ import pytest
 from rich.console import Console
 
 from flows.summary import say
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import LoginRefused, PostconditionFailed, Refused, Unreachable
 from shipway.gpu_proof import Proof
 from shipway.step import Drift, Impact, Outcome, StepResult
 from shipway.survey import Survey
 from tasks.artifacts import markdown
-from tasks.context import CLUSTER, Mode, Run
-from tasks.report import EXIT_CODES, Report, refused, report_of
-from tasks.stage_result import StageResult, StepRow, errors_of, foreseen, reported, worst
+from tasks.context import Run
+from tasks.judging import report_of
+from tasks.report import EXIT_CODES, Report, refused
+from tasks.stage_result import CLUSTER, Mode, StageResult, StepRow, errors_of, foreseen, reported, worst
 
 FILE = """
 name: te
@@ -43,7 +44,7 @@ def run_with(
     admitted: int = 3,
 ) -> Run:
     """Give a run that ended with these results."""
-    run = Run(Cluster.parse(FILE), mode)
+    run = Run(parse_cluster(FILE), mode)
     run.results += results
     run.ready, run.proof = set(ready), proof
     run.admitted = {host.name for host in run.hosts[:admitted]}
@@ -121,7 +122,7 @@ def test_what_breaks_a_run_off_fails_it_and_is_told() -> None:
 
 
 def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told() -> None:
-    run = Run(Cluster.parse(FILE.replace("gpus: 0", "gpus: 4")), "bootstrap")
+    run = Run(parse_cluster(FILE.replace("gpus: 0", "gpus: 4")), "bootstrap")
     run.surveys["te1"] = Survey(
         "te1",
         joined=False,
@@ -245,8 +246,8 @@ def test_secrets_in_a_steps_texts_are_hidden() -> None:
 
 def test_a_name_that_is_no_host_is_refused() -> None:
     with pytest.raises(Refused, match="te9: no such host in the cluster file; it has te1, te2, te3"):
-        Run(Cluster.parse(FILE), "plan", ["te9"])
+        Run(parse_cluster(FILE), "plan", ["te9"])
 
 
 def test_a_run_without_connections_closes() -> None:
-    asyncio.run(Run(Cluster.parse(FILE), "plan").close())
+    asyncio.run(Run(parse_cluster(FILE), "plan").close())

@@ -23,6 +23,7 @@ import shipway.script
 import shipway.steps.apt
 from shipway.cluster import Cluster
 from shipway.cluster_fields import _sectioned
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused
 from shipway.profiles import merged, profile_data
 from tests.hostile import KEY, MARK, OTHER, PAYLOADS, WHOLE, Where, fields, places, with_value
@@ -41,7 +42,7 @@ def taken(data: dict[str, Any]) -> bool:
     """Tell whether the file's check takes the data; the model is asked first, for it is quicker."""
     try:
         Cluster.model_validate(merged(BASE, data))
-        Cluster.parse(yaml.safe_dump(data))
+        parse_cluster(yaml.safe_dump(data))
     except (ValidationError, Refused):
         return False
     return True
@@ -61,7 +62,7 @@ def test_the_sample_files_fill_every_field_of_the_model() -> None:
     assert filled == set(fields(Cluster))
     assert len(filled) > 80
     for data in (WHOLE, OTHER):
-        Cluster.parse(yaml.safe_dump(data))
+        parse_cluster(yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=ascii)
@@ -81,7 +82,7 @@ def test_a_hostile_value_is_refused_in_every_field_but_paths_and_kubeadms_own(pa
 def test_a_refusal_is_one_of_ours_and_does_not_steer_the_terminal() -> None:
     for payload in PAYLOADS:
         with pytest.raises(Refused) as refused:
-            Cluster.parse(yaml.safe_dump({**WHOLE, "name": payload, "hosts": [payload]}))
+            parse_cluster(yaml.safe_dump({**WHOLE, "name": payload, "hosts": [payload]}))
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", str(refused.value))
 
 
@@ -163,7 +164,7 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
         data = with_value(data, ("kubernetes", "kubelet"), {one: one for one in TEXTS})
         data = with_value(data, ("kubernetes", "kube_proxy"), {"x": list(TEXTS)})
         data = with_value(data, ("ssh", "known_hosts"), f"/x{everything}")
-    cluster = Cluster.parse(yaml.safe_dump(data))
+    cluster = parse_cluster(yaml.safe_dump(data))
     if file == "past its check":
         cluster = unchecked(cluster, everything)
         assert everything in cluster.sources.apt["docker"].uri

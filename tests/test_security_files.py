@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from shipway import kube_access
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.command import Command, File, placed
 from shipway.host import Host
 from shipway.kube_access import as_file, own_folder, save_kubeconfig, save_secret
@@ -189,7 +189,7 @@ async def test_the_controllers_secrets_are_private_from_before_their_first_byte(
         async def create_token(self, *_: Any) -> str:
             return "eyJ0.eyJ1.c2ln"
 
-    cluster = Cluster.parse(f"name: te\nhosts: [10.0.0.1]\nstate_dir: {tmp_path}/not/there")
+    cluster = parse_cluster(f"name: te\nhosts: [10.0.0.1]\nstate_dir: {tmp_path}/not/there")
     await TokenFile(token_path(cluster)).apply(Api(), Drift("none", "one"))  # type: ignore[arg-type]
     save_kubeconfig(token_path(cluster).with_name("kubeconfig"), SECRET.decode())
     made = [token_path(cluster), token_path(cluster).with_name("kubeconfig")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import HostKeyMismatch
 from shipway.facts.commands import Says
 from shipway.host import Command
@@ -86,12 +86,12 @@ def target_of(folder: Path, port: int) -> Target:
     (folder / "id").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
     (folder / "id").chmod(0o600)
     ssh = f"{{user: ops, key: {folder}/id, known_hosts: {folder}/known_hosts, port: {port}}}"
-    cluster = Cluster.parse(f"name: demo\nhosts: [{{name: gpu7, address: 127.0.0.1}}]\nssh: {ssh}")
+    cluster = parse_cluster(f"name: demo\nhosts: [{{name: gpu7, address: 127.0.0.1}}]\nssh: {ssh}")
     return cluster.target(cluster.hosts[0])
 
 
 def test_strict_is_the_default() -> None:
-    cluster = Cluster.parse("name: demo\nhosts: [10.0.0.1]")
+    cluster = parse_cluster("name: demo\nhosts: [10.0.0.1]")
     assert cluster.ssh.host_keys == "strict"
     assert not cluster.target(cluster.hosts[0]).accept_new
     assert not Target("a", "10.0.0.1").accept_new

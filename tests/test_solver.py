@@ -8,6 +8,7 @@ import pytest
 
 from shipway import compatibility as known
 from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused
 from shipway.solver import REFUSALS, WARNINGS, warnings_of
 
@@ -16,7 +17,7 @@ TODAY = date(2026, 11, 23)
 
 def accepted(text: str = "", hosts: int = 1) -> Cluster:
     addresses = ", ".join(f"10.{number // 200}.7.{1 + number % 200}" for number in range(hosts))
-    return Cluster.parse(f"name: demo\nhosts: [{addresses}]\n{text}")
+    return parse_cluster(f"name: demo\nhosts: [{addresses}]\n{text}")
 
 
 def refused(text: str, hosts: int = 1) -> str:
@@ -87,7 +88,7 @@ def test_only_gpu_hosts_need_nvidias_repository() -> None:
         "r": "{uri: 'http://m', suite: /, key: {path: /k}}"
     }
     assert "sources.apt.nvidia: is missing" in refused(lab)
-    Cluster.parse("name: demo\nhosts: [{name: a, address: 10.0.0.1, gpus: 0}]\n" + lab)
+    parse_cluster("name: demo\nhosts: [{name: a, address: 10.0.0.1, gpus: 0}]\n" + lab)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_warning_says_what_should_not_stay(text: str, said: str) -> None:
 
 
 def test_a_cluster_without_cards_is_warned_of() -> None:
-    cluster = Cluster.parse("name: demo\nhosts: [{name: a, address: 10.0.0.1, gpus: 0}]\n")
+    cluster = parse_cluster("name: demo\nhosts: [{name: a, address: 10.0.0.1, gpus: 0}]\n")
     assert warnings_of(cluster, TODAY) == ["hosts: every one is declared with gpus: 0, so no GPU can be proven"]
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Permanent, Refused, Transient
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
@@ -23,7 +24,7 @@ SOURCES = (Source("https://a.example/x"), Source("https://b.example/y"))
 
 def cluster(text: str = "") -> Cluster:
     hosts = "hosts: [{name: cp, address: 10.0.0.1, gpus: 0}, {name: g, address: 10.0.0.2}]\n"
-    return Cluster.parse(f"name: demo\n{hosts}{text}")
+    return parse_cluster(f"name: demo\n{hosts}{text}")
 
 
 def asked_of(text: str, host: str) -> tuple[str, ...]:

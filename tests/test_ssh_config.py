@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Refused
 from shipway.facts.commands import Says
 from shipway.ssh import Pool
@@ -48,7 +48,7 @@ def led(folder: Path, address: str = "gpu7", own: dict[str, Any] | None = None, 
     (folder / "config").write_text(CONFIG.format(folder=folder))
     host = {"name": "te1", "address": address, "node_ip": "10.1.2.3", "ssh": own or {}}
     data = {"name": "demo", "hosts": [host], "ssh": {"config": str(folder / "config"), **ssh}}
-    cluster = Cluster.parse(yaml.safe_dump(data))
+    cluster = parse_cluster(yaml.safe_dump(data))
     return way(cluster.target(cluster.hosts[0]))
 
 
@@ -97,7 +97,7 @@ def test_no_configuration_is_asked_where_none_is_wanted_or_there(tmp_path: Path)
 @pytest.mark.parametrize("line", ["Port twenty", "Match sometimes", "ProxyJump a b:c:d"])
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "config").write_text(f"Host *\n  {line}\n")
-    cluster = Cluster.parse(f"name: d\nhosts: [10.0.0.9]\nssh: {{config: {tmp_path}/config}}")
+    cluster = parse_cluster(f"name: d\nhosts: [10.0.0.9]\nssh: {{config: {tmp_path}/config}}")
     with pytest.raises(Refused) as refused:
         way(cluster.target(cluster.hosts[0]))
     assert str(tmp_path / "config") in refused.value.message
@@ -119,7 +119,7 @@ async def test_an_alias_with_a_jump_host_is_reached_as_ssh_reaches_it(tmp_path: 
             f"  IdentityFile {gate.folder}/id\n"
             f"Host *\n  UserKnownHostsFile {known}\n"
         )
-        cluster = Cluster.parse(
+        cluster = parse_cluster(
             f"name: d\nhosts: [{{name: te1, address: gpu7, node_ip: 10.0.0.1}}]\nssh: {{config: {tmp_path}/config}}"
         )
         said = await pool.host(cluster.target(cluster.hosts[0])).read(Says(("echo", "there")))
@@ -144,7 +144,7 @@ async def test_a_proxy_command_is_the_way_to_a_host(tmp_path: Path, pool: Pool) 
         (tmp_path / "config").write_text(
             f"Host *\n  ProxyCommand python3 {tmp_path}/nc.py\n  User {getpass.getuser()}\n"
         )
-        cluster = Cluster.parse(
+        cluster = parse_cluster(
             "name: d\nhosts: [{name: te1, address: far.example.com, node_ip: 10.0.0.1}]\n"
             f"ssh: {{config: {tmp_path}/config, key: {tmp_path}/id, known_hosts: {tmp_path}/known_hosts}}"
         )
@@ -160,7 +160,7 @@ def test_user_names_of_directories_are_taken(user: str) -> None:
         "hosts": [{"name": "cp1", "address": "10.0.0.1"}],
         "ssh": {"user": user, "jump": {"address": "b", "user": user}},
     }
-    cluster = Cluster.parse(yaml.safe_dump(data))
+    cluster = parse_cluster(yaml.safe_dump(data))
     assert cluster.target(cluster.hosts[0]).user == user
 
 
@@ -170,10 +170,10 @@ def test_user_names_of_directories_are_taken(user: str) -> None:
 def test_what_no_account_is_called_is_refused(user: str) -> None:
     data = {"name": "a", "hosts": [{"name": "cp1", "address": "10.0.0.1"}], "ssh": {"user": user}}
     with pytest.raises(Refused, match=r"ssh\.user"):
-        Cluster.parse(yaml.safe_dump(data))
+        parse_cluster(yaml.safe_dump(data))
 
 
 def test_a_password_has_one_place() -> None:
     text = "name: a\nhosts: [10.0.0.1]\nssh: {user: ops, sudo_password_file: /p, sudo_password_secret: sudo}"
     with pytest.raises(Refused, match="not both"):
-        Cluster.parse(text)
+        parse_cluster(text)

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from flows.terminal import Lively, Plain, say_elapsed, shown
-from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.errors import Unreachable
 from shipway.step import Drift, Impact, StepResult
-from tasks.context import CLUSTER, Run
-from tasks.stage_result import StageResult, StepRow, reported
+from tasks.context import Run
+from tasks.stage_result import CLUSTER, StageResult, StepRow, reported
 
 MANY = "name: te\nprofile: seed\nkubernetes: {pod_network: 10.0.0.0/14}\nhosts:\n" + "".join(
     f"- {{name: h{number}, address: 192.0.2.{number}}}\n" for number in range(1, 61)
@@ -49,7 +49,7 @@ def test_where_no_terminal_is_many_hosts_are_counted_and_each_cause_is_said_once
     monkeypatch.setattr("flows.terminal.TICK_SECONDS", 0.0)
     on, out = console()
     with shown(on, "plan", quiet=False) as view:
-        view.opened(Run(Cluster.parse(MANY), "plan"))
+        view.opened(Run(parse_cluster(MANY), "plan"))
         for number in (1, 2, 1, 3):  # the first host is tried again, which is no further host
             error = reported(Unreachable(f"root@192.0.2.{number}:22: gone", host=f"h{number}", step="SSH"))
             view.ended(StageResult(f"h{number}", "preflight", "failed", errors=(error,)))
@@ -69,7 +69,7 @@ def test_the_table_fits_the_terminal_and_shows_failures_beside_what_is_at_work(w
     out = StringIO()
     on = Console(file=out, width=width, height=height, force_terminal=True, color_system=None)
     view = Lively(on, "bootstrap of te.yaml")
-    view.opened(Run(Cluster.parse(MANY), "bootstrap"))
+    view.opened(Run(parse_cluster(MANY), "bootstrap"))
     view.ended(LOST)
     for number in range(1, 60):
         view.began(f"h{number}", "kubernetes_packages")
@@ -90,7 +90,7 @@ def test_the_table_fits_the_terminal_and_shows_failures_beside_what_is_at_work(w
 def test_a_line_stays_when_the_table_goes() -> None:
     on, out = console(terminal=True)
     with shown(on, "bootstrap of te.yaml", quiet=False) as view:
-        view.opened(Run(Cluster.parse(MANY), "bootstrap"))
+        view.opened(Run(parse_cluster(MANY), "bootstrap"))
         view.ended(LOST)
     assert (
         out.getvalue()
@@ -106,7 +106,7 @@ def test_a_duration_is_told_as_people_say_it(seconds: float, said: str) -> None:
 
 def test_quiet_says_nothing_and_still_knows_the_run() -> None:
     on, out = console()
-    run = Run(Cluster.parse(MANY), "plan")
+    run = Run(parse_cluster(MANY), "plan")
     started: list[int] = []
     with shown(on, "plan", quiet=True) as view:
         view.at_start = lambda: started.append(1)
@@ -118,7 +118,7 @@ def test_quiet_says_nothing_and_still_knows_the_run() -> None:
 def test_of_many_hosts_those_at_work_and_those_that_failed_are_shown_first() -> None:
     on, out = console()
     view = Lively(on, "SIMULATED bootstrap")
-    view.opened(Run(Cluster.parse(MANY), "plan"))
+    view.opened(Run(parse_cluster(MANY), "plan"))
     view.began("h59", "join_worker")
     view.told("h59", "join_worker", StepResult("the node has joined", "ok"))
     view.ended(LOST)

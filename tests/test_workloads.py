@@ -13,8 +13,8 @@ from flows.drift_repair import _repaired
 from lab.simulated.lab import SimulatedLab
 from shipway import cluster_lease
 from shipway.bare_lock import UNIT
-from shipway.cluster import Cluster
 from shipway.cluster_lease import NAME, NAMESPACE, holder
+from shipway.cluster_load import load_cluster
 from shipway.errors import ApiUnavailable, ConnectionLost, Refused
 from shipway.kube import Kube
 from shipway.step import Impact
@@ -65,7 +65,7 @@ class Place:
 
     def run(self, mode: Any = "bootstrap") -> Run:
         """Give a run on it."""
-        return Run(Cluster.load(self.lab.cluster_file), mode)
+        return Run(load_cluster(self.lab.cluster_file), mode)
 
 
 @pytest.fixture

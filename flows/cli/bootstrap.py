@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flows.terminal import Plain
-    from tasks.context import Mode, Run
+    from tasks.context import Run
+    from tasks.stage_result import Mode
 
 
 def build_parser(prog: str) -> Parser:
@@ -115,3 +116,6 @@ def _kept(console: Console, demo: Demo, run: Run) -> None:
 
 
 COMMAND = Command("bootstrap", build_parser, run_bootstrap, mode_of)
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

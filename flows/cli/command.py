@@ -19,8 +19,8 @@ from shipway.foreign_errors import describe_error
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tasks.context import Mode
     from tasks.report import RunOutcome
+    from tasks.stage_result import Mode
 
 REFUSED, FAILED = 1, 3
 
@@ -111,8 +111,8 @@ def check(report: Path | None, cluster_file: Path | None, hosts: Sequence[str]) 
     if report and not os.access(report.parent, os.W_OK):
         raise Refused(f"--report {report}: files cannot be made in that folder", code="SHW-136")
     if cluster_file:
-        from shipway.cluster import Cluster  # noqa: PLC0415 - takes a second, and something is said before
+        from shipway.cluster_load import load_cluster  # noqa: PLC0415 - it takes a second, and most commands need none
 
-        known = [host.name for host in Cluster.load(cluster_file).hosts]
+        known = [host.name for host in load_cluster(cluster_file).hosts]
         if unknown := [name for name in hosts if name not in known]:
             raise Refused(f"no host {', '.join(unknown)} in {cluster_file}; it has {', '.join(known)}")

@@ -64,3 +64,6 @@ def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
 
 
 COMMAND = Command("drift_repair", build_parser, run_drift_repair, lambda _: "drift")
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

@@ -103,3 +103,6 @@ def _say(console: Console, report: FleetReport) -> None:
 
 
 COMMAND = Command("fleet", build_parser, run_fleet, lambda asked: "plan" if asked.what == "plan" else "drift")
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

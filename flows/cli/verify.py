@@ -53,3 +53,6 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
 
 
 COMMAND = Command("verify", build_parser, run_verify, lambda _: "bootstrap")
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

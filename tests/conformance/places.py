@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from shipway.cluster import Cluster, node_ip
+from shipway.cluster import node_ip
+from shipway.cluster_load import load_cluster
 from shipway.host import Host
 from shipway.script import Output, compose, split
 from shipway.ssh import Connection, Pool, Roads
@@ -28,7 +29,7 @@ class Place:
     def __init__(
         self, cluster_file: Path, folder: Path, befall: Callable[[str, str], Awaitable[None]], values: Mapping[str, str]
     ) -> None:
-        self.cluster = Cluster.load(cluster_file)
+        self.cluster = load_cluster(cluster_file)
         self.folder = folder
         self.befall = befall
         self.values: dict[str, str] = dict(values)

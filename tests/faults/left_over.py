@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 
 from lab.simulated.lab import SimulatedLab
-from shipway.cluster import Cluster
 from shipway.cluster_lease import NAME, NAMESPACE
+from shipway.cluster_load import load_cluster
 from shipway.steps.join import PURPOSE
 from shipway.steps.join_tokens import _plain
 
@@ -35,7 +35,7 @@ def left_over(lab: SimulatedLab) -> list[str]:
 
 def locked(lab: SimulatedLab) -> bool:
     """Say whether anybody holds the controller's lock of the lab's cluster."""
-    known = Cluster.load(lab.cluster_file)
+    known = load_cluster(lab.cluster_file)
     path = lab.folder / "state" / known.name / "lock"
     if not path.exists():
         return False

@@ -25,7 +25,7 @@ from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.shell import Cut, Terminal, serve
 from shipway import converge, retry, ssh
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.errors import ConnectionLost
 from shipway.host import Host
 from shipway.kube import Kube
@@ -33,7 +33,8 @@ from shipway.script import READER, framed, heard
 from shipway.ssh_target import Target
 from tasks import context, run_stage
 from tasks.context import Run, opened
-from tasks.report import Report, report_of
+from tasks.judging import report_of
+from tasks.report import Report
 from tasks.stages import STAGES
 
 Exchange = Callable[..., Awaitable[Any]]  # one with a host takes `change`: what to make of the script before it runs
@@ -188,7 +189,7 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
 
 async def flown(cluster_file: Path, on: Callable[..., Awaitable[Any]] = plain_on) -> Report:
     """Bootstrap a cluster once, its proof included; give the report."""
-    run = Run(Cluster.load(cluster_file), "bootstrap")
+    run = Run(load_cluster(cluster_file), "bootstrap")
     with held(run.folder / "lock", run.cluster.name):
         return await _flown(run, on)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from tasks import drift_repair
 from tests.drift_rows import KUBECTL, ROWS
 from tests.lab.conftest import ROOT, Site
@@ -38,7 +38,7 @@ def pod(image: str, **spec: object) -> dict[str, object]:
 
 
 def image_of(site: Site) -> str:
-    return Cluster.load(site.folder / "cluster.yaml").gpu.verify_image
+    return load_cluster(site.folder / "cluster.yaml").gpu.verify_image
 
 
 def applied(site: Site, *objects: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from lab.containers.cluster_file import content
 from shipway.cluster import Cluster
+from shipway.cluster_load import parse_cluster
 from shipway.converge import converge
 from shipway.ssh import Pool
 from shipway.step import Impact
@@ -25,7 +26,7 @@ def _cluster(site: Site, version: str, mode: str) -> Cluster:
     uri = data["sources"]["apt"]["docker"]["uri"]
     data["sources"]["apt"]["docker"]["uri"] = uri.rsplit("-", 1)[0] + f"-{version}"
     data["hosts"] = [host for host in data["hosts"] if host["name"] != "w2"]
-    return Cluster.parse(yaml.safe_dump(data))
+    return parse_cluster(yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("mode", ["runtime_class", "default_runtime"])

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.gpu_proof import Proof, prove
 from shipway.gpu_proof_seen import HostGpuFacts
 from shipway.kube import Kube
@@ -36,7 +37,7 @@ async def proved(cluster: Cluster, seen: dict[str, HostGpuFacts]) -> Proof:
 def test_a_host_without_the_nvidia_handler_is_diagnosed_with_the_missing_link(drifting: Site) -> None:
     """Another owner takes the handler away: the proof names the broken link, and a pass of drift repair mends it."""
     gpu = {"mode": "runtime_class", "compute": "off", "verify_seconds": 25}
-    cluster = Cluster.load(drifting.cluster_file(gpu=gpu))
+    cluster = load_cluster(drifting.cluster_file(gpu=gpu))
     renamed = "sed -i 's/runtimes[.]nvidia/runtimes.renamed/' /etc/containerd/config.toml"
     drifting.on("w2", f"{renamed} && systemctl restart containerd")
     of_w2 = "-l name=nvidia-device-plugin-ds --field-selector spec.nodeName=w2"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.simulated.control import ask
-from shipway.cluster import Cluster
+from shipway.cluster_load import load_cluster
 from shipway.kube import Kube
 from shipway.ssh import Pool
 from tests.ui.browser import PHONE, Browser
@@ -35,7 +35,7 @@ class Site:
     @property
     def name(self) -> str:
         """The cluster's name."""
-        return Cluster.load(self.layout.clusters / "cluster.yaml").name
+        return load_cluster(self.layout.clusters / "cluster.yaml").name
 
     def drift(self, host: str, kind: str, **values: Any) -> None:
         """Let something drift on a SIMULATED host."""
@@ -125,7 +125,7 @@ class Site:
         """Do something with the SIMULATED cluster's API, behind Shipway's back."""
 
         async def done() -> Any:
-            cluster, pool = Cluster.load(self.layout.clusters / "cluster.yaml"), Pool()
+            cluster, pool = load_cluster(self.layout.clusters / "cluster.yaml"), Pool()
             kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
             try:
                 return await work(kube)
