@@ -77,8 +77,8 @@ test-lab-long: lab-bundle  ## All of test-lab, the slow cases and 100 passes wit
 	SHIPWAY_DRIFT_PASSES=100 $(RUN) -m pytest -q -m lab tests
 
 docs: $(READY)  ## Write the generated pages and the schema again
-	$(RUN) -m shipway.schema --write
-	$(RUN) -m shipway.reference --write
+	$(RUN) -m tools.schema --write
+	$(RUN) -m tools.reference --write
 
 lock: $(READY)  ## Resolve requirements.in into requirements.lock, for every Python that is supported, with hashes
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-strip-extras \

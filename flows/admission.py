@@ -12,9 +12,9 @@ from prefect import State
 from shipway.errors import ShipwayError
 from tasks.context import Run
 from tasks.ownership import disagreement, judged
-from tasks.preflight import compared
 from tasks.run_stage import on
 from tasks.stage_result import StageResult, reported
+from tasks.stages.preflight import compared
 from tasks.workloads import find_busy, lease
 
 # Hosts are compared with each other before any is changed, but one that does not answer holds up the rest no longer

@@ -17,9 +17,9 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from tasks.context import Run
-from tasks.drift_parts import cluster_parts, host_parts
-from tasks.drift_permission import Permission, listed, permission_now, repairable
-from tasks.drift_report import findings_of
+from tasks.drift.parts import cluster_parts, host_parts
+from tasks.drift.permission import Permission, listed, permission_now, repairable
+from tasks.drift.report import findings_of
 from tasks.findings import Finding
 
 APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an answer, the next pass asks again

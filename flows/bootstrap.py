@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from flows.admission import Admission
 from flows.running import as_states, run_name, running, verdict
 from flows.verify_gpus import verify
-from shipway.cluster_parts import HostSpec
+from shipway.cluster.parts import HostSpec
 from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from shipway.drain import left_cordoned, uncordon
 from shipway.errors import Refused, ShipwayError
-from shipway.foreign_errors import describe_error
-from shipway.repair_history import History
+from shipway.foreign.errors import describe_error
+from shipway.kube.drain import left_cordoned, uncordon
 from shipway.step import Impact
 from tasks.context import Run
-from tasks.drift_look import between
-from tasks.drift_parts import cluster_parts, host_parts
-from tasks.drift_permission import Permission, judged, permission_now, permission_on, repairable
-from tasks.drift_report import findings_of
+from tasks.drift.history import History
+from tasks.drift.look import between
+from tasks.drift.parts import cluster_parts, host_parts
+from tasks.drift.permission import Permission, judged, permission_now, permission_on, repairable
+from tasks.drift.report import findings_of
 from tasks.findings import Finding, counted
 from tasks.ownership import disagreement, refusal
 from tasks.run_stage import on

@@ -17,12 +17,12 @@ from prefect.states import Completed, Failed
 from flows.approval import approved
 from flows.drift_passes import explain, kept, look, repair_all
 from flows.running import Manner, as_states, run_name, running
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
 from shipway.step import Impact
 from tasks.context import Run
-from tasks.drift_artifacts import leave_drift
-from tasks.drift_report import DriftReport, drift_report, said
+from tasks.drift.artifacts import leave_drift
+from tasks.drift.report import DriftReport, drift_report, said
 from tasks.workloads import find_busy, lease
 
 Allow = Literal["declared", "none", "files", "service", "workloads"]

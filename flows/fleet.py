@@ -33,10 +33,10 @@ from pydantic import Field
 from flows.fleet_group import FENCE, KEY, WELL, What, span, unfenced
 from flows.fleet_report import FleetReport, Group, joined
 from flows.running import as_states, run_name
-from shipway.cluster import Cluster
-from shipway.cluster_load import load_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
-from shipway.foreign_errors import describe_error
+from shipway.foreign.errors import describe_error
 from tasks.prefect_quirks import tag_run
 
 GROUP = 250

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from shipway.errors import Refused
-from shipway.foreign_errors import describe_error
-from shipway.kube_access import own_folder
+from shipway.foreign.errors import describe_error
+from shipway.kube.access import own_folder
 
 PROBE_BYTES = 64 * 1024  # what a bootstrap keeps here: a kubeconfig, a token, its history
 

@@ -19,9 +19,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.lock import held, writable
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import Refused, ShipwayError
-from shipway.foreign_errors import describe_error
+from shipway.foreign.errors import describe_error
 from tasks.artifacts import leave, progressing
 from tasks.context import Run, opened
 from tasks.judging import report_of

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-from shipway.cluster import Cluster
-from shipway.cluster_parts import HostSpec
+from shipway.cluster.model import Cluster
+from shipway.cluster.parts import HostSpec
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileText
-from shipway.gpu_proof import Proof
-from shipway.host import Host
-from shipway.kube import Kube
-from shipway.kube_access import ADMIN_CONF
+from shipway.gpu.proof import Proof
+from shipway.host.session import Host
+from shipway.host.ssh import Pool
+from shipway.kube.access import ADMIN_CONF
+from shipway.kube.client import Kube
 from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
-from shipway.ssh import Pool
 from shipway.step import Impact, StepResult
-from shipway.survey import Survey
+from shipway.survey.first_look import Survey
 from tasks.findings import Finding
 from tasks.report import Report
 from tasks.secret_blocks import secret

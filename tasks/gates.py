@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shipway.cluster import Cluster
-from shipway.cluster_parts import HostSpec
+from shipway.cluster.model import Cluster
+from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
-from shipway.kube import Kube
-from shipway.kubeadm import cri_socket
+from shipway.kube.client import Kube
+from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
-from shipway.steps.cri_socket import LAST_ANNOTATED, SocketRemembered
-from shipway.steps.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
-from shipway.steps.plugin import GPU_LABEL, PluginRunning
+from shipway.steps.gpu.plugin import GPU_LABEL, PluginRunning
+from shipway.steps.kubernetes.cri_socket import LAST_ANNOTATED, SocketRemembered
+from shipway.steps.kubernetes.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
 
 __all__ = [
     "ApiAnswers",

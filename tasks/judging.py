@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from shipway.cluster_parts import HostSpec
+from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Transient
-from shipway.solver import warnings_of
+from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import Run
 from tasks.report import NO_CARDS, HostRow, Report, RunOutcome

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from shipway.cluster_parts import HostSpec
+from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Refused
-from shipway.kube_access import kept_authorities
+from shipway.kube.access import kept_authorities
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import Evidence, evidence
 from shipway.retry import patiently

@@ -7,7 +7,7 @@ import re
 from shipway.converge import On
 from shipway.errors import ConnectionLost, ShipwayError, Stopped, Unreachable
 from shipway.step import Check
-from shipway.steps.system import AnswersAgain
+from shipway.steps.system.base import AnswersAgain
 from tasks.context import Run
 from tasks.gates import ApiAnswers
 from tasks.stage_result import CLUSTER, StageResult

@@ -18,7 +18,7 @@ from shipway.step import StepResult
 from tasks.context import Run, current
 from tasks.returning import returned
 from tasks.stage_result import CLUSTER, StageResult, StepRow, cut_short, errors_of, foreseen, reported, worst
-from tasks.stages import RETRIES, STAGES
+from tasks.table import RETRIES, STAGES
 from tasks.workloads import still_alone
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from shipway import secret_place
-from shipway.cluster import Cluster
+from shipway.cluster import secrets as secret_place
+from shipway.cluster.model import Cluster
 from shipway.errors import Refused
-from shipway.solver_files import secret_places
+from shipway.rules.files import secret_places
 
 
 async def secret(name: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from shipway.catalogue import diagnose
 from shipway.converge import EARLIER_FAILED
 from shipway.errors import Blocked, DeadlineExceeded, ErrorReport, Permanent, ShipwayError
+from shipway.known_failures.catalogue import diagnose
 from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
 from tasks.causes import group_errors, shorten

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shipway.catalogue import diagnose
 from shipway.converge import On, converge, wait_until
 from shipway.errors import DeadlineExceeded, ShipwayError
-from shipway.kube import Kube
+from shipway.known_failures.catalogue import diagnose
+from shipway.kube.client import Kube
 from shipway.step import Check, Impact, StepResult
 from tasks.context import Run
 from tasks.stage_result import CLUSTER

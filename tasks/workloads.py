@@ -6,16 +6,16 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from shipway.bare_lock import claim_left, claimed
-from shipway.cluster_lease import held, holder
 from shipway.converge import Permit
-from shipway.drain import movable
 from shipway.errors import Refused, ShipwayError
-from shipway.gpu_proof_evidence import taken_by_others
-from shipway.kube import Kube
+from shipway.gpu.evidence import taken_by_others
+from shipway.kube.client import Kube
+from shipway.kube.drain import movable
+from shipway.locks.bare import claim_left, claimed
+from shipway.locks.lease import held, holder
 from shipway.retry import patiently
 from shipway.step import Impact, Step, restarted_by
-from shipway.steps.services import CONTAINERD
+from shipway.steps.system.services import CONTAINERD
 from tasks.context import Run
 from tasks.stage_result import CLUSTER
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shipway.facts.commands import Says
-from shipway.ssh import Pool
+from shipway.host.ssh import Pool
 from tests.real_sshd import real_sshd
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from flows import admission, bootstrap
 from lab.simulated.control import ask
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from tasks.context import Run, opened
 from tasks.judging import report_of
 from tasks.report import Report

@@ -13,16 +13,16 @@ from uuid import UUID
 import yaml
 
 from flows.bootstrap import bootstrap
-from flows.demo import Demo
+from flows.cli.demo import Demo
 from flows.drift_repair import Allow, drift_repair
 from lab.simulated.control import ask
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.converge import wait_until
-from shipway.kube import Kube
-from shipway.kube_looks import CARD
-from shipway.ssh import Pool
-from shipway.steps.nodes import WorkloadRuns
-from tasks.drift_report import DriftReport
+from shipway.host.ssh import Pool
+from shipway.kube.client import Kube
+from shipway.kube.status import CARD
+from shipway.steps.kubernetes.nodes import WorkloadRuns
+from tasks.drift.report import DriftReport
 from tests.flow_story import patient
 from tests.prefect_place import Place
 

@@ -8,7 +8,7 @@ from typing import Any
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText, Listing
 from shipway.facts.services import UnitInfo, UnitState
-from shipway.host import Command
+from shipway.host.session import Command
 from shipway.ownership.evidence import PODS
 from shipway.script import Output
 

@@ -13,17 +13,17 @@ import yaml
 from prefect import State
 
 from flows.bootstrap import bootstrap
-from flows.demo import Demo
+from flows.cli.demo import Demo
 from lab.simulated.control import ask
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.step import Outcome
-from shipway.steps.device_list import STRATEGY
-from shipway.steps.plugin import NAMESPACE, PLUGIN
-from shipway.steps.toolkit import CONFIG as TOOLKIT_CONFIG
-from tasks import device_plugin
+from shipway.steps.gpu.device_list import STRATEGY
+from shipway.steps.gpu.plugin import NAMESPACE, PLUGIN
+from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG
 from tasks.context import VIEW, Run, Unseen
 from tasks.report import Report
 from tasks.stage_result import Mode
+from tasks.stages import device_plugin
 from tests.prefect_place import Place
 
 if TYPE_CHECKING:

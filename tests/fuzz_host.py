@@ -21,14 +21,14 @@ import tomli_w
 import yaml
 from hypothesis import strategies as st
 
-import shipway.host
+import shipway.host.session
 from lab.simulated import wire
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import ShipwayError
-from shipway.host import Host
+from shipway.host.session import Host
 from shipway.script import Output
 from shipway.step import Drift
-from shipway.survey import survey
+from shipway.survey.first_look import survey
 from tests.hostile import WHOLE, with_value
 from tests.hostile_hosts import all_steps
 
@@ -132,7 +132,7 @@ def hurried() -> Iterator[None]:
     quick = types.SimpleNamespace(**vars(asyncio))
     quick.sleep = lambda _: asyncio.sleep(0)
     quick.timeout = lambda _: asyncio.timeout(0.01)
-    with mock.patch.object(shipway.host, "asyncio", quick):
+    with mock.patch.object(shipway.host.session, "asyncio", quick):
         yield
 
 

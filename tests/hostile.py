@@ -8,8 +8,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from shipway.cluster_fields import _sectioned
-from shipway.secret_place import keep
+from shipway.cluster.fields import _sectioned
+from shipway.cluster.secrets import keep
 
 Where = tuple[str | int, ...]
 KEY = "<key>"  # stands at the end of a place that is a key of the writer's own, not a value

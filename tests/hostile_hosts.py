@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from shipway.cluster import Cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster.secrets import block_of, keep
 from shipway.errors import ShipwayError
 from shipway.facts.commands import WATCHED
-from shipway.host import Host
+from shipway.host.session import Host
+from shipway.host.ssh import Pool
 from shipway.ownership.evidence import STARTED
+from shipway.rules.files import secret_places
 from shipway.script import READER
-from shipway.secret_place import block_of, keep
-from shipway.solver_files import secret_places
-from shipway.ssh import Pool
 from shipway.step import Drift, Impact
-from shipway.steps.reset import reset
-from shipway.steps.sources import ASK, CURL
-from tasks import (
+from shipway.steps.kubernetes.reset import reset
+from shipway.steps.system.sources import ASK, CURL
+from tasks.stages import (
     container_runtime,
     control_plane,
     join_worker,

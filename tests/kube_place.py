@@ -11,11 +11,11 @@ from lab.simulated.kube.cluster import Cluster as SimulatedCluster
 from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.latencies import Latencies
 from lab.simulated.kube.world import ClusterConfig
-from shipway.cluster import Cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster.profiles import merged, profile_data
 from shipway.facts.fact import Fact
-from shipway.host import Host
-from shipway.kube import Kube
-from shipway.profiles import merged, profile_data
+from shipway.host.session import Host
+from shipway.kube.client import Kube
 
 POD_NETWORK = """
 apiVersion: apps/v1

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.local_api import LocalApi
+from flows.prefect_api.local import LocalApi
 
 
 @dataclass(frozen=True)

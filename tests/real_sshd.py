@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.ssh_target import Target
+from shipway.host.target import Target
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="OpenSSH's sshd is not installed here (openssh-server).")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncssh
 
-from shipway.ssh_target import Target
+from shipway.host.target import Target
 
 
 @dataclass

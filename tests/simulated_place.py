@@ -11,12 +11,12 @@ from types import ModuleType
 from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.converge import converge
-from shipway.host import Host
-from shipway.ssh import Pool
+from shipway.host.session import Host
+from shipway.host.ssh import Pool
 from shipway.step import Check, Impact, StepResult
-from tasks import (
+from tasks.stages import (
     container_runtime,
     control_plane,
     join_worker,

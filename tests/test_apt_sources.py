@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shipway.apt_sources import (
+from shipway.cluster.parts import AptRepository, Key
+from shipway.facts.commands import Says
+from shipway.facts.fact import Fact
+from shipway.facts.files import FileText, Listing
+from shipway.host.session import Host
+from shipway.os.apt_sources import (
     REPLACED,
     SOURCES_PARTS,
     WHY,
@@ -18,12 +23,7 @@ from shipway.apt_sources import (
     without_entries,
     without_entry,
 )
-from shipway.cluster_parts import AptRepository, Key
-from shipway.facts.commands import Says
-from shipway.facts.fact import Fact
-from shipway.facts.files import FileText, Listing
-from shipway.host import Host
-from shipway.steps.apt import OWN_SOURCES, RepositoryIs
+from shipway.steps.system.apt import OWN_SOURCES, RepositoryIs
 from tests.facts_place import Told, said
 
 DOCKER, ONE, OFF = "http://mirror.corp.example/docker", "http://mirror.corp.example/one", "# off by shipway: "

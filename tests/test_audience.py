@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.audience import GONE, Audience
+from flows.cli.audience import GONE, Audience
 
 ROOT = Path(__file__).parents[1]
 SAYS = (
-    "import sys; from flows.audience import open_console; console = open_console()\n"
+    "import sys; from flows.cli.audience import open_console; console = open_console()\n"
     "for number in range(3000): console.print(f'line {number} of a run')\n"
     "sys.stdout.flush(); import pathlib; pathlib.Path(sys.argv[1]).write_text('done')\n"
 )
@@ -36,7 +36,7 @@ class Broken(io.StringIO):
 
 def test_a_log_line_that_cannot_be_sent_prints_nothing_below_the_run() -> None:
     program = (
-        "import logging; from flows.audience import outlive_audience; outlive_audience()\n"
+        "import logging; from flows.cli.audience import outlive_audience; outlive_audience()\n"
         "class Away(logging.Handler):\n"
         "    def emit(self, record):\n"
         "        try: raise ConnectionError('All connection attempts failed')\n"
@@ -92,7 +92,7 @@ def test_a_session_that_hangs_up_ends_no_program(tmp_path: Path) -> None:
 
 def test_sigterm_closes_what_is_open_in_order() -> None:
     program = (
-        "import os, signal, sys; from flows.audience import open_console; open_console()\n"
+        "import os, signal, sys; from flows.cli.audience import open_console; open_console()\n"
         "try: os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
         "except KeyboardInterrupt: sys.exit(7)\n"
     )

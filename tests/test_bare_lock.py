@@ -11,12 +11,12 @@ import pytest
 
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
-from shipway.bare_lock import UNIT, claim_left, claimed
-from shipway.cluster_lease import holder
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
-from shipway.host import Host
-from shipway.ssh import Pool
+from shipway.host.session import Host
+from shipway.host.ssh import Pool
+from shipway.locks.bare import UNIT, claim_left, claimed
+from shipway.locks.lease import holder
 
 ELSEWHERE = "ops@elsewhere pid 7, bootstrap of te"
 

@@ -8,16 +8,16 @@ from typing import Any, cast
 import pytest
 
 from lab.simulated.options import Options
-from shipway.catalogue import diagnose
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.services import UnitState
-from shipway.host import Host
-from shipway.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, noticed
+from shipway.host.session import Host
+from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output
 from shipway.step import Drift, Impact
-from shipway.steps.cards import SECURE_BOOT, SWITCHES, CardsHealthy, FabricReady, fabric_states
-from shipway.survey import DRIVER, HANGS, KERNEL_LOG, PCI, PCI_BOUND, PCI_CLASSES, survey, unsupported
+from shipway.steps.gpu.cards import SECURE_BOOT, SWITCHES, CardsHealthy, FabricReady, fabric_states
+from shipway.survey.first_look import DRIVER, HANGS, KERNEL_LOG, PCI, PCI_BOUND, PCI_CLASSES, survey, unsupported
+from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, noticed
 from tests.facts_place import Told, said, unit
 from tests.simulated_place import simulated_place
 

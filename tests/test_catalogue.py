@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from shipway.catalogue import KNOWN, VAGUE, Known, diagnose, failure
 from shipway.errors import ShipwayError
+from shipway.known_failures.catalogue import KNOWN, VAGUE, Known, diagnose, failure
 from shipway.redact import redact
 from shipway.script import Output
 from tests.catalogue_fine import FINE_TEXTS

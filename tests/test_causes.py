@@ -11,10 +11,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from flows.summary import say, tell_errors
-from shipway.cluster_load import parse_cluster
+from flows.cli.summary import say, tell_errors
+from shipway.cluster_file import parse_cluster
 from shipway.errors import ErrorReport, HostKeyUnknown, Unreachable
-from shipway.foreign_errors import describe_error
+from shipway.foreign.errors import describe_error
 from tasks.artifacts import flat, markdown
 from tasks.causes import group_errors, list_hosts, shorten
 from tasks.context import Run

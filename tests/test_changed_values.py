@@ -9,14 +9,14 @@ import yaml
 
 from shipway.errors import Permanent
 from shipway.facts.files import FileText
-from shipway.host import Host
-from shipway.kube import Kube
-from shipway.kubeadm import init_documents
-from shipway.steps.health import KUBELET_CONFIG, KubeletDeclared
-from shipway.steps.health_cluster import SettledAsDeclared
-from shipway.steps.kubeadm_objects import KubeProxyDeclared
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kubeadm.config import init_documents
+from shipway.steps.kubernetes.health import KUBELET_CONFIG, KubeletDeclared
+from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
+from shipway.steps.kubernetes.kubeadm_objects import KubeProxyDeclared
 from tasks.context import Run
-from tasks.drift_parts import kubelet_declared, settled
+from tasks.drift.parts import kubelet_declared, settled
 from tests.facts_place import Told
 from tests.kube_place import cluster_of
 

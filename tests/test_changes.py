@@ -13,10 +13,10 @@ import pytest
 from shipway.converge import converge
 from shipway.errors import CommandFailed
 from shipway.facts.files import FileState, FileText
-from shipway.host import Command, Host
-from shipway.ssh import Pool
+from shipway.host.session import Command, Host
+from shipway.host.ssh import Pool
 from shipway.step import Check, Drift, Impact
-from shipway.steps.files import FileEdited, FileIs
+from shipway.steps.system.files import FileEdited, FileIs
 from tests.shell_server import shell_server
 
 

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.cluster import Cluster, node_ip
-from shipway.cluster_faults import spelled
-from shipway.cluster_hosts import first_label
-from shipway.cluster_load import load_cluster, parse_cluster
+from shipway.cluster.faults import spelled
+from shipway.cluster.hosts import first_label
+from shipway.cluster.model import Cluster, node_ip
+from shipway.cluster.profiles import merged
+from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Refused
-from shipway.profiles import merged
 
 TWO_LINES = "name: demo\nhosts: [10.0.0.1]\n"
 

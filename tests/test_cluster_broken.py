@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.cluster_load import load_cluster, parse_cluster
+from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Refused
 from tests.broken_files import broken_files, expected
 

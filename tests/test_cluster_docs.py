@@ -11,20 +11,20 @@ import jsonschema
 import pytest
 import yaml
 
-from shipway import reference, schema
-from shipway.catalogue import KNOWN, VAGUE
-from shipway.cluster import Cluster
-from shipway.cluster_fields import entries
-from shipway.cluster_load import load_cluster
-from shipway.reference_codes import CODE, raised
-from shipway.traps import BUILT_IN, HOST_TRAPS, ROOT, TITLES, answers, sources
+from shipway.cluster.fields import entries
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import load_cluster
+from shipway.known_failures.catalogue import KNOWN, VAGUE
+from tools import reference, schema
+from tools.reference_codes import CODE, raised
+from tools.traps import BUILT_IN, HOST_TRAPS, ROOT, TITLES, answers, sources
 
 PAGES = reference.pages()
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 def test_the_committed_schema_is_true() -> None:
-    assert schema.FILE.read_text() == schema.text(), "run python -m shipway.schema --write"
+    assert schema.FILE.read_text() == schema.text(), "run python -m tools.schema --write"
 
 
 def test_the_schema_asks_only_for_name_and_hosts() -> None:
@@ -65,7 +65,7 @@ def test_the_commented_example_shows_every_section() -> None:
 
 @pytest.mark.parametrize("path", sorted(PAGES), ids=lambda path: path.name)
 def test_a_made_page_is_up_to_date(path: Path) -> None:
-    assert path.read_text() == PAGES[path], "run python -m shipway.reference --write"
+    assert path.read_text() == PAGES[path], "run python -m tools.reference --write"
 
 
 def test_every_key_is_described() -> None:

@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shipway import cluster_lease, retry
-from shipway.cluster_lease import LEASE_SECONDS, STAMP, held, holder
+from shipway import retry
 from shipway.errors import ApiUnavailable, Refused, ShipwayError
-from shipway.kube import Object
+from shipway.kube.client import Object
+from shipway.locks import lease as cluster_lease
+from shipway.locks.lease import LEASE_SECONDS, STAMP, held, holder
 from tests.kube_place import Place, answering, cluster_of, gpu_host, place
 
 ELSEWHERE = "ops@elsewhere pid 7, drift of te"

@@ -13,17 +13,17 @@ import tomli_w
 
 from lab.simulated import containerd
 from lab.simulated.options import Options
-from shipway.containerd_config import CONFIG, Wanted, differences, edited
+from shipway.edits.containerd import CONFIG, Wanted, differences, edited
+from shipway.edits.toml import NotEditableError, with_settings
 from shipway.errors import Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
-from shipway.host import Command, Host
+from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
-from shipway.steps.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded
-from shipway.steps.pause_image import DUMP
-from shipway.toml_edit import NotEditableError, with_settings
-from tasks import container_runtime
+from shipway.steps.runtime.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded
+from shipway.steps.runtime.pause_image import DUMP
+from tasks.stages import container_runtime
 from tests.facts_place import Told, said, unit
 from tests.simulated_place import failed, simulated_place
 

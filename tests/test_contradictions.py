@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shipway.cluster import Cluster
+from shipway.cluster.model import Cluster
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import Evidence
 

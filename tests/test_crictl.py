@@ -8,9 +8,9 @@ import pytest
 
 from shipway.errors import Blocked
 from shipway.facts.packages import Package, PackageInfo
-from shipway.host import Host
+from shipway.host.session import Host
 from shipway.step import Drift
-from shipway.steps.crictl import OFFERED, OWN, PACKAGE, CrictlInstalled
+from shipway.steps.runtime.crictl import OFFERED, OWN, PACKAGE, CrictlInstalled
 from tests.facts_place import Told, said
 
 SOUND = PackageInfo("1.36.0-1.1", held=False, sound=True)

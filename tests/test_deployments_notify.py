@@ -12,7 +12,7 @@ from prefect import get_client
 from prefect.states import Completed, Failed, Paused
 
 from deployments import automations
-from flows import local_api
+from flows.prefect_api import local as local_api
 from tests.prefect_place import api_in
 from tests.webhook_place import Heard, webhook
 

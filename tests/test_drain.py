@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from shipway import drain as drains
-from shipway.drain import cordon, drain, left_cordoned, may_drain, uncordon
 from shipway.errors import DeadlineExceeded, Refused
-from shipway.kube import Object
+from shipway.kube import drain as drains
+from shipway.kube.client import Object
+from shipway.kube.drain import cordon, drain, left_cordoned, may_drain, uncordon
 from tests.kube_place import Place, cluster_of, gpu_host, place
 
 EVERYTHING = [{"operator": "Exists"}]

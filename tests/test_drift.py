@@ -18,9 +18,9 @@ from prefect.client.schemas.objects import StateType
 from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
-from shipway.cluster_load import load_cluster
-from tasks import drift_permission
-from tasks.drift_report import DriftReport
+from shipway.cluster_file import load_cluster
+from tasks.drift import permission as drift_permission
+from tasks.drift.report import DriftReport
 from tasks.findings import Finding
 from tests.drift_page import keep
 from tests.drift_scene import Scene

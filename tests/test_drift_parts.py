@@ -16,24 +16,24 @@ import pytest
 from flows import drift_passes
 from flows.drift_passes import Breaker
 from shipway import steps
-from shipway.cluster import Cluster
+from shipway.cluster.model import Cluster
 from shipway.converge import looked_at
 from shipway.errors import PostconditionFailed, Unreachable
 from shipway.facts.commands import Says
-from shipway.kube import Kube
-from shipway.kube_reads import Reads
+from shipway.kube.client import Kube
+from shipway.kube.reads import Reads
 from shipway.step import Drift, Impact, StepResult, restarted_by
-from shipway.steps.health import expires
-from shipway.steps.health_cluster import ACCEPTED, NodeOpen
-from shipway.steps.pause_image import SandboxImageAgrees
-from shipway.survey import Survey
-from tasks import container_runtime, nvidia_runtime
+from shipway.steps.kubernetes.health import expires
+from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen
+from shipway.steps.runtime.pause_image import SandboxImageAgrees
+from shipway.survey.first_look import Survey
 from tasks.context import Run
-from tasks.drift_artifacts import drift_markdown, trend_markdown
-from tasks.drift_permission import Permission, judged, repairable
-from tasks.drift_repair import became, outcome_of
-from tasks.drift_report import drift_report, findings_of
+from tasks.drift.artifacts import drift_markdown, trend_markdown
+from tasks.drift.permission import Permission, judged, repairable
+from tasks.drift.repair import became, outcome_of
+from tasks.drift.report import drift_report, findings_of
 from tasks.findings import Finding, distinct, found, left
+from tasks.stages import container_runtime, nvidia_runtime
 from tasks.workloads import BESIDE, find_busy
 from tests.kube_place import cluster_of
 

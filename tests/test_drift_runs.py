@@ -11,11 +11,11 @@ import pytest
 from flows.bootstrap import bootstrap
 from flows.drift_repair import drift_repair
 from flows.verify import verify_cluster
-from shipway.cluster_lease import held
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
-from shipway.kube import Kube
-from shipway.ssh import Pool
+from shipway.host.ssh import Pool
+from shipway.kube.client import Kube
+from shipway.locks.lease import held
 from tasks.report import Report
 from tests.drift_scene import Scene
 from tests.kube_place import answering
@@ -72,6 +72,6 @@ def test_what_is_found_and_repaired_are_events(scene: Scene) -> None:
     until = time.monotonic() + 20
     found: set[str] = set()
     while time.monotonic() < until and len(found) < 2:
-        found = {event for (event,) in rows(scene.home, sql, f"shipway.cluster.{name}", begin)}
+        found = {event for (event,) in rows(scene.home, sql, f"shipway.cluster.model.{name}", begin)}
         time.sleep(0.2)  # Prefect writes them in batches
     assert {"shipway.drift.found", "shipway.drift.repaired"} <= found

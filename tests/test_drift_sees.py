@@ -10,11 +10,11 @@ import pytest
 from lab.simulated.drifts import drift
 from lab.simulated.options import Options
 from shipway.converge import converge
-from shipway.kube import Kube
+from shipway.kube.client import Kube
 from shipway.step import Impact
 from tasks.context import Run
-from tasks.drift_look import look_at_host
-from tasks.drift_parts import _kubeadms
+from tasks.drift.look import look_at_host
+from tasks.drift.parts import _kubeadms
 from tests.simulated_place import Place, failed, simulated_place
 
 CONTAINERD = "/etc/containerd/config.toml"

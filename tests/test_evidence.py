@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shipway.script import Output
-from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, TASKS, collected
+from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, TASKS, collected
 
 WAITED = "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster\n"
 JOURNAL = (

@@ -18,7 +18,7 @@ from flows.cli.fleet import COMMAND
 from flows.fleet import chosen, fleet, looked_at, split
 from flows.fleet_group import fenced, short, unfenced
 from flows.fleet_report import Group, joined
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
 from tests.prefect_place import Place
 

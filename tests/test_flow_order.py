@@ -10,8 +10,8 @@ import pytest
 from prefect.states import Completed
 
 from flows import bootstrap
-from shipway.cluster_load import parse_cluster
-from shipway.profiles import profile_data, profile_names
+from shipway.cluster.profiles import profile_data, profile_names
+from shipway.cluster_file import parse_cluster
 from tasks.context import Run
 
 WORKERS = 120

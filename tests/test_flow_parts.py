@@ -14,12 +14,12 @@ import pytest
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
-from flows import local_api
-from flows.api_process import main as api_process_main
 from flows.lock import held
+from flows.prefect_api import local as local_api
+from flows.prefect_api.process import main as api_process_main
 from shipway.errors import LoginRefused, Refused, Unreachable
 from shipway.retry import ATTEMPTS, patiently
-from tasks.stages import RETRIES, STAGES
+from tasks.table import RETRIES, STAGES
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +55,7 @@ def test_a_dead_runs_lock_is_free(tmp_path: Path) -> None:
 
 def test_the_api_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = (
-        "import time; from flows.local_api import LocalApi; api = LocalApi(); api.__enter__(); "
+        "import time; from flows.prefect_api.local import LocalApi; api = LocalApi(); api.__enter__(); "
         "print(api._process.pid, flush=True); time.sleep(99)"
     )
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
@@ -81,7 +81,7 @@ def _lives(pid: int) -> bool:
 def test_an_api_that_is_set_is_used_and_none_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr("flows.given_api.check", lambda _: None)  # tests/test_given_api.py has what it does
+    monkeypatch.setattr("flows.prefect_api.given.check", lambda _: None)  # tests/test_given_api.py has what it does
     with local_api.LocalApi() as api:
         assert (api.url, api.own) == ("http://127.0.0.1:9/api", False)
         assert api.drain([], 0) == ""

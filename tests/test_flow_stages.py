@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from prefect import State, flow
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import LoginRefused, Unreachable
 from shipway.step import Impact, StepResult
 from tasks import run_stage as running
 from tasks.context import Run, opened
 from tasks.run_stage import on
-from tasks.stages import STAGES, Stage
+from tasks.table import STAGES, Stage
 from tests.prefect_place import Place, rows
 
 pytestmark = [

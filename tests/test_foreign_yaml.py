@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
-from shipway.foreign_yaml import read_yaml, write_yaml
-from shipway.manifests import parse
+from shipway.foreign.yaml import read_yaml, write_yaml
+from shipway.kube.manifests import parse
 
 ROOT = Path(__file__).parent.parent
 # What stands unquoted, and what go-yaml v2's resolve.go and YAMLToJSON make of it.

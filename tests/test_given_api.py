@@ -15,9 +15,9 @@ from pathlib import Path
 import prefect
 import pytest
 
-from flows import given_api
-from flows.local_api import LocalApi
-from flows.prefect_settings import setting
+from flows.prefect_api import given as given_api
+from flows.prefect_api.local import LocalApi
+from flows.prefect_api.settings import setting
 from shipway.errors import Refused
 
 ROOT = Path(__file__).parent.parent
@@ -190,7 +190,7 @@ def test_every_library_goes_to_loopback_past_a_proxy_of_the_environment() -> Non
     """Case 08: urllib, httpx (Prefect's client) and aiohttp, in a process that has a proxy where nothing listens."""
     code = """
 import asyncio, os, sys, urllib.request
-from flows.given_api import keep_loopback_direct
+from flows.prefect_api.given import keep_loopback_direct
 keep_loopback_direct(os.environ)
 import aiohttp, httpx
 url = sys.argv[1] + "/health"

@@ -12,16 +12,16 @@ import pytest
 from lab.simulated.kube.container_tools import TOOLS
 from lab.simulated.kube.controllers.container_programs import Given
 from lab.simulated.kube.controllers.devices import Devices
-from shipway.gpu_proof import Proof, prove
-from shipway.gpu_proof_pods import EXTRA, NAMESPACE, ExtraWaits
+from shipway.gpu.pods import EXTRA, NAMESPACE, ExtraWaits
+from shipway.gpu.proof import Proof, prove
 from tests.kube_place import gpu_host, place
 from tests.test_gpu_proof import EXPECTED, declared, facts, furnished
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shipway.gpu_proof.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("shipway.gpu_proof.SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 1.0)
 
 
 async def proof_of_two_by_two(**gpu: Any) -> tuple[Proof, list[str]]:
@@ -78,7 +78,7 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     async def one_is_held(*_: Any) -> Mapping[str, int]:
         return {"te2": 1}
 
-    monkeypatch.setattr("shipway.gpu_proof.taken_by_others", one_is_held)
+    monkeypatch.setattr("shipway.gpu.proof.taken_by_others", one_is_held)
     proof, left = await proof_of_two_by_two(compute="off")
     assert proof.outcome == "failed"
     assert proof.error

@@ -11,19 +11,19 @@ from shipway.converge import converge, wait_until
 from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
-from shipway.gpu_proof import Proof, prove
-from shipway.host import Host
-from shipway.kube import Object
-from shipway.kube_looks import cards
-from shipway.pod_states import find_trouble
+from shipway.gpu.proof import Proof, prove
+from shipway.host.session import Host
+from shipway.kube.client import Object
+from shipway.kube.pod_states import find_trouble
+from shipway.kube.status import cards
 from shipway.step import Drift, Impact
-from shipway.steps.device_list import PluginPresent, makes_mounts, needs_variable, plugin_makes_mounts
-from shipway.steps.nodes import CardsAllocatable, WorkloadRuns
-from shipway.steps.plugin import NAMESPACE, PLUGIN
-from shipway.steps.toolkit import CONFIG, EFFECTIVE, MOUNTS, VARIABLE, ToolkitAccepts, toolkit_accepts
-from tasks import device_plugin
+from shipway.steps.gpu.device_list import PluginPresent, makes_mounts, needs_variable, plugin_makes_mounts
+from shipway.steps.gpu.plugin import NAMESPACE, PLUGIN
+from shipway.steps.gpu.toolkit import CONFIG, EFFECTIVE, MOUNTS, VARIABLE, ToolkitAccepts, toolkit_accepts
+from shipway.steps.kubernetes.nodes import CardsAllocatable, WorkloadRuns
 from tasks.stage_result import StageResult
-from tasks.verify import isolation
+from tasks.stages import device_plugin
+from tasks.stages.verify import isolation
 from tests.facts_place import Told, said
 from tests.kube_place import Place, gpu_host, place
 from tests.test_gpu_proof import EXPECTED, declared, facts, furnished
@@ -37,8 +37,8 @@ OWN = "# ours, do not touch\ndisable-require = false\n\n[nvidia-container-runtim
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shipway.gpu_proof.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("shipway.gpu_proof.SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 1.0)
 
 
 class Toolkit(Told):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from shipway.gpu_proof import HostGpuFacts, Proof
-from shipway.gpu_proof_links import RULES, broken_link
-from shipway.gpu_proof_pods import Said, said, script
-from shipway.gpu_proof_pods import test_pod as pod_of
-from shipway.gpu_proof_result import same_cards
-from shipway.gpu_proof_seen import Evidence, NodeSeen, PodSeen
+from shipway.gpu.links import RULES, broken_link
+from shipway.gpu.pods import Said, said, script
+from shipway.gpu.pods import test_pod as pod_of
+from shipway.gpu.proof import HostGpuFacts, Proof
+from shipway.gpu.result import same_cards
+from shipway.gpu.seen import Evidence, NodeSeen, PodSeen
 from tests.test_gpu_proof import WELL, declared
 
 

@@ -12,13 +12,14 @@ import yaml
 from lab.simulated.kube.controllers.devices import Devices, NoDeviceError
 from shipway.converge import converge, wait_until
 from shipway.errors import Refused
-from shipway.gpu_proof import HostGpuFacts, prove
-from shipway.gpu_proof_pods import NAMESPACE
-from shipway.gpu_proof_pods import test_pod as pod_of
-from shipway.manifests import render
+from shipway.gpu.pods import NAMESPACE
+from shipway.gpu.pods import test_pod as pod_of
+from shipway.gpu.proof import HostGpuFacts, prove
+from shipway.kube.manifests import render
 from shipway.step import Impact
-from shipway.steps.nodes import CardsAllocatable, NodesReady
-from tasks import device_plugin, gates
+from shipway.steps.kubernetes.nodes import CardsAllocatable, NodesReady
+from tasks import gates
+from tasks.stages import device_plugin
 from tests.kube_place import POD_NETWORK, Place, cluster_of, gpu_host, place
 
 WELL = HostGpuFacts(pci=2, driver=2, toolkit=True, handler=True, default_runtime="runc")
@@ -51,8 +52,8 @@ def facts(**changes: HostGpuFacts) -> dict[str, HostGpuFacts]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shipway.gpu_proof.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("shipway.gpu_proof.SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 1.0)
 
 
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.31.7"])
@@ -151,7 +152,7 @@ async def test_a_pod_that_a_registering_plugin_turned_away_is_made_anew(monkeypa
         allocate(self, pod)
 
     monkeypatch.setattr(Devices, "allocate", busy)
-    monkeypatch.setattr("shipway.gpu_proof.SETTLE_SECONDS", 20.0)
+    monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 20.0)
     hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
     async with place(hosts=hosts, cluster=declared(compute="off")) as made:
         await furnished(made)

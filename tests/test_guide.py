@@ -6,28 +6,28 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from shipway.cluster import Cluster
-from shipway.cluster_load import parse_cluster
-from shipway.gpu_proof_pods import test_pod as pod_of
-from shipway.host import Host
-from shipway.kubeadm import init_documents, join_documents
-from shipway.manifests import render
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
+from shipway.gpu.pods import test_pod as pod_of
+from shipway.host.session import Host
+from shipway.kube.manifests import render
+from shipway.kubeadm.config import init_documents, join_documents
 from shipway.step import Check
-from shipway.steps.apt import RepositoryIs, filled
-from shipway.steps.files import FileEdited, FileIs
-from shipway.steps.kernel import ModulesAtBoot
-from shipway.steps.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
-from shipway.steps.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
-from shipway.steps.services import ServiceRuns
-from shipway.steps.skew import KubernetesInstalled
-from shipway.steps.system import HostnameIs
-from shipway.steps.user_kubeconfig import UserHasKubeconfig
-from tasks import (
+from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
+from shipway.steps.kubernetes.skew import KubernetesInstalled
+from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.system.apt import RepositoryIs, filled
+from shipway.steps.system.base import HostnameIs
+from shipway.steps.system.files import FileEdited, FileIs
+from shipway.steps.system.kernel import ModulesAtBoot
+from shipway.steps.system.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
+from shipway.steps.system.services import ServiceRuns
+from tasks import gates
+from tasks.stages import (
     container_runtime,
     control_plane,
     dashboard,
     device_plugin,
-    gates,
     kubernetes_packages,
     nvidia_runtime,
     pod_network,

@@ -13,39 +13,39 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from shipway.catalogue import diagnose
-from shipway.cluster_load import parse_cluster
-from shipway.containerd_config import CONFIG as CONTAINERD
-from shipway.containerd_config import NVIDIA_RUNTIME, Wanted
+from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
+from shipway.edits.containerd import CONFIG as CONTAINERD
+from shipway.edits.containerd import NVIDIA_RUNTIME, Wanted
 from shipway.errors import Blocked, CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
-from shipway.host import Command, Host
-from shipway.notices import PLAIN, REAL, noticed, only_stubs
-from shipway.notices import STUB as STUBS
+from shipway.host.session import Command, Host
+from shipway.known_failures.catalogue import diagnose
 from shipway.ownership.evidence import CLIENT
 from shipway.script import Output
 from shipway.step import Drift, Impact
-from shipway.steps.containerd import DEFAULT, ContainerdConfigured, OneContainerd
-from shipway.steps.evidence import CONTAINERS, KUBELET, PODS, collected
-from shipway.steps.health import KUBELET_CONFIG as CONFIG
-from shipway.steps.leftovers import INTERFACES, RULES, TABLES, without_chains
-from shipway.steps.network_manager import FILE, UNIT, InterfacesLeftAlone
-from shipway.steps.reset import reset
-from shipway.steps.resolver import ResolverReal
-from shipway.steps.services import ServiceLoaded
-from shipway.steps.system import CLOUD_INIT, CloudInitDone
-from shipway.survey import DRIVER
-from shipway.traps import sources
-from tasks import container_runtime, control_plane, join_worker, prepare_system
+from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, collected
+from shipway.steps.kubernetes.health import KUBELET_CONFIG as CONFIG
+from shipway.steps.kubernetes.leftovers import INTERFACES, RULES, TABLES, without_chains
+from shipway.steps.kubernetes.reset import reset
+from shipway.steps.kubernetes.resolver import ResolverReal
+from shipway.steps.runtime.containerd import DEFAULT, ContainerdConfigured, OneContainerd
+from shipway.steps.system.base import CLOUD_INIT, CloudInitDone
+from shipway.steps.system.network_manager import FILE, UNIT, InterfacesLeftAlone
+from shipway.steps.system.services import ServiceLoaded
+from shipway.survey.first_look import DRIVER
+from shipway.survey.notices import PLAIN, REAL, noticed, only_stubs
+from shipway.survey.notices import STUB as STUBS
 from tasks.context import Run
-from tasks.drift_permission import permit_of
+from tasks.drift.permission import permit_of
+from tasks.stages import container_runtime, control_plane, join_worker, prepare_system
 from tasks.workloads import undisturbed
 from tests.facts_place import Told, said, unit
 from tests.kube_place import cluster_of
+from tools.traps import sources
 
 STUB = "# made by systemd-resolved\nnameserver 127.0.0.53\noptions edns0\n"
 THERE = FileInfo("0" * 64, "644", "root:root", 1)
@@ -287,7 +287,7 @@ async def test_a_new_drop_in_of_the_proxy_is_not_read_by_systemd_beside_gpu_pods
         run.busy = {host: "2 GPUs held by running pods"} if busy else {}
 
     monkeypatch.setattr("tasks.workloads.find_busy", find)
-    monkeypatch.setattr("tasks.drift_permission.find_busy", find)
+    monkeypatch.setattr("tasks.drift.permission.find_busy", find)
     for permit in (undisturbed(run, "te1"), permit_of(run, "te1")):
         host = Reloading({CONTAINERD_UNIT: replace(unit(), needs_reload=True)})
         (result,) = await converge([loads], host, run.allow, permit=permit)

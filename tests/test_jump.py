@@ -11,11 +11,11 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import HostKeyUnknown, LoginRefused, Unreachable
 from shipway.facts.commands import Says
-from shipway.ssh import Pool
-from shipway.ssh_target import Target
+from shipway.host.ssh import Pool
+from shipway.host.target import Target
 from tests.crowd import reached
 from tests.real_sshd import needs_sshd, real_sshd
 from tests.shell_server import Server, shell_server

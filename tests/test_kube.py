@@ -15,10 +15,10 @@ import pytest
 from lab.simulated.kube.faults import Fault
 from lab.simulated.kube.pki import Authority, kubeconfig
 from shipway.errors import ApiRefused, ApiUnavailable, Blocked, Refused, ShipwayError
-from shipway.kube import Kube
-from shipway.kube_access import as_file, parse_admin_conf, save_kubeconfig, save_secret
-from shipway.kube_errors import KindMissing, refusal, untold
-from shipway.kube_paths import with_protocols
+from shipway.kube.access import as_file, parse_admin_conf, save_kubeconfig, save_secret
+from shipway.kube.client import Kube
+from shipway.kube.errors import KindMissing, refusal, untold
+from shipway.kube.paths import with_protocols
 from tests.kube_place import Control, Place, cluster_of, gpu_host, place
 
 NAMES = ("te1", "te2")
@@ -71,7 +71,7 @@ async def test_a_change_is_seen_by_the_next_read(small: Place) -> None:
 
 
 async def test_long_lists_are_read_page_by_page(small: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shipway.kube_calls.PAGE", 2)
+    monkeypatch.setattr("shipway.kube.calls.PAGE", 2)
     for number in range(5):
         obj = config_map("x")
         obj["metadata"] = {"name": f"w{number}", "namespace": "default", "labels": {"of": "list"}}

@@ -11,11 +11,11 @@ import pytest
 
 from shipway.converge import converge, wait_until
 from shipway.errors import ApiUnavailable
-from shipway.kube import Kube
-from shipway.kube_calls import Calls
-from shipway.kube_reads import JSON
+from shipway.kube.calls import Calls
+from shipway.kube.client import Kube
+from shipway.kube.reads import JSON
 from shipway.step import Check, Impact
-from shipway.steps.nodes import NodeLabels, NodeRegistered
+from shipway.steps.kubernetes.nodes import NodeLabels, NodeRegistered
 
 KINDS = {"resources": [{"name": "nodes", "kind": "Node", "namespaced": False}]}
 HOSTS = 300

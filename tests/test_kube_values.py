@@ -9,11 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shipway.edits.yaml import with_values
 from shipway.facts.files import FileInfo, FileState, FileText
-from shipway.host import Host
-from shipway.kube_values import differences, merge, same
-from shipway.steps.health import KUBELET_CONFIG, KubeletConfigured
-from shipway.yaml_edit import with_values
+from shipway.host.session import Host
+from shipway.kubeadm.values import differences, merge, same
+from shipway.steps.kubernetes.health import KUBELET_CONFIG, KubeletConfigured
 from tests.facts_place import Told
 
 # As kubeadm 1.36 writes it.

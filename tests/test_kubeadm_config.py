@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from shipway.cluster import Cluster
-from shipway.cluster_load import parse_cluster
-from shipway.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
-from shipway.containerd_config import Wanted, differences, edited, parsed
-from shipway.kubeadm import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
+from shipway.edits.containerd import Wanted, differences, edited, parsed
+from shipway.kubeadm.config import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
+from shipway.rules.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
 
 MINORS = [(1, minor) for minor in range(OLDEST_KUBERNETES[1], NEWEST_KUBERNETES[1] + 1)]
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105 - the example of kubeadm's own documentation

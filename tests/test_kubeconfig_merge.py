@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from lab.simulated.kube.pki import Authority, kubeconfig
+from shipway.edits.kubeconfig import merged, same
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
-from shipway.host import Host
-from shipway.kubeconfig_merge import merged, same
+from shipway.host.session import Host
 from shipway.ownership.evidence import ADMIN
-from shipway.steps.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from tests.facts_place import Told, said
 
 OURS, THEIRS = Authority(), Authority()

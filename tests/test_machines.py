@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from shipway.cluster_load import parse_cluster
-from shipway.machines import UNSET_UUIDS, compared, other_order
-from shipway.survey import Survey, macs_of
+from shipway.cluster_file import parse_cluster
+from shipway.survey.first_look import Survey, macs_of
+from shipway.survey.machines import UNSET_UUIDS, compared, other_order
 
 ADDRESSES = (
     "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever\n"

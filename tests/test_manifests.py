@@ -17,15 +17,15 @@ import yaml
 from aiohttp import web
 from kubernetes_validate.utils import all_versions
 
-from shipway.cluster_parts import Manifest
+from shipway.cluster.parts import Manifest
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, Transient
-from shipway.gpu_proof_pods import test_pod as pod_of
-from shipway.kube import Object
-from shipway.manifests import TEMPLATES, ForeignManifest, foreign, parse, render
+from shipway.gpu.pods import test_pod as pod_of
+from shipway.kube.client import Object
+from shipway.kube.manifests import TEMPLATES, ForeignManifest, foreign, parse, render
 from shipway.step import Impact
-from shipway.steps.objects import ObjectsPresent
-from tasks import dashboard, device_plugin, pod_network
+from shipway.steps.kubernetes.objects import ObjectsPresent
+from tasks.stages import dashboard, device_plugin, pod_network
 from tests.kube_place import Place, cluster_of, gpu_host, place
 
 RECOMMENDED = """
@@ -177,7 +177,7 @@ async def test_a_place_that_does_not_answer_may_answer_later(tmp_path: Path) -> 
 async def test_a_manifest_without_end_is_refused(
     site: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shipway.manifests.LARGEST", 10)
+    monkeypatch.setattr("shipway.kube.manifests.LARGEST", 10)
     with pytest.raises(Refused, match="larger than 10 bytes"):
         await pinned(site, tmp_path).load()
 

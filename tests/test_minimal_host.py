@@ -6,12 +6,12 @@ from typing import cast
 
 import pytest
 
+from shipway.cluster.profiles import profile_data, profile_names
 from shipway.facts.files import FileText, Listing
-from shipway.host import Command, Host
-from shipway.profiles import profile_data, profile_names
+from shipway.host.session import Command, Host
 from shipway.script import Output
-from shipway.steps.kernel import NAT_WORKS, NFT, ModulesLoaded
-from tasks.prepare_system import MODULES
+from shipway.steps.system.kernel import NAT_WORKS, NFT, ModulesLoaded
+from tasks.stages.prepare_system import MODULES
 from tests.facts_place import Told, said
 
 NO_IPTABLES = Output(127, "", "timeout: failed to run command 'iptables': No such file or directory")

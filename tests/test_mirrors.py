@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster.profiles import profile_data
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
-from shipway.kubeadm import image_repository
-from shipway.origins import origins
-from shipway.profiles import profile_data
+from shipway.kubeadm.config import image_repository
+from shipway.steps.system.origins import origins
 
 HOSTS = "name: demo\nhosts: [{name: cp, address: 10.0.0.1}]\n"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shipway.errors import ErrorReport, Stopped, Transient
-from shipway.operation import ended, started
+from shipway.host.operation import ended, started
 from shipway.script import Output
 from shipway.step import StepResult
 from tasks import returning

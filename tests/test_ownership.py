@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from lab.simulated.kube.pki import Authority
 from lab.simulated.options import Options
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.packages import Package, PackageInfo
-from shipway.host import Host
-from shipway.kube_access import save_kubeconfig
+from shipway.host.session import Host
+from shipway.kube.access import save_kubeconfig
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import (
     ADMIN,
@@ -49,14 +49,14 @@ from shipway.ownership.evidence import (
 )
 from shipway.script import Output
 from shipway.step import Drift, Impact, StepResult
-from shipway.steps.init import ControlPlaneInitialised, Seen, decide
-from shipway.steps.join import NoBootstrapCredentials, NodeJoined
-from shipway.steps.packages import BaseUpgraded
-from shipway.steps.reset import FORBIDDEN, UNUSED
-from shipway.steps.system import HostnameIs
-from shipway.survey import Survey
+from shipway.steps.kubernetes.init import ControlPlaneInitialised, Seen, decide
+from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
+from shipway.steps.system.base import HostnameIs
+from shipway.steps.system.packages import BaseUpgraded
+from shipway.survey.first_look import Survey
 from tasks.context import Run
-from tasks.stages import _on_host
+from tasks.table import _on_host
 from tests.facts_place import Told
 from tests.simulated_place import Place, failed, simulated_place
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from flows.bootstrap import bootstrap
-from flows.demo import Demo
+from flows.cli.demo import Demo
 from flows.drift_repair import drift_repair
 from flows.fleet_group import fleet_group
 from flows.verify import verify_cluster

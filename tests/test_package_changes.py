@@ -12,12 +12,12 @@ from lab.simulated.options import Options
 from lab.simulated.packages import Installed as Simulated
 from shipway.errors import Refused
 from shipway.facts.packages import Installed, Package, PackageInfo, installed
-from shipway.host import Command, Host
+from shipway.host.session import Command, Host
 from shipway.script import Output
 from shipway.step import Impact
-from shipway.steps.package_changes import Changes, change, changes, frozen, refuse
-from shipway.steps.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled, PackagesInVersion
-from tasks import container_runtime
+from shipway.steps.system.package_changes import Changes, change, changes, frozen, refuse
+from shipway.steps.system.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled, PackagesInVersion
+from tasks.stages import container_runtime
 from tests.facts_place import Told
 from tests.simulated_place import failed, simulated_place
 

@@ -8,17 +8,17 @@ from typing import cast
 import pytest
 
 from lab.simulated.options import Options
-from shipway import kubeadm
-from shipway.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
-from shipway.containerd_config import CONFIG, UnreadableError, parsed, sandbox_of, with_sandbox
+from shipway.edits.containerd import CONFIG, UnreadableError, parsed, sandbox_of, with_sandbox
+from shipway.edits.toml import NotEditableError
 from shipway.errors import Blocked, Permanent
 from shipway.facts.files import FileText
-from shipway.host import Host
-from shipway.kubeadm import PAUSE
+from shipway.host.session import Host
+from shipway.kubeadm import config as kubeadm
+from shipway.kubeadm.config import PAUSE
+from shipway.rules.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
 from shipway.script import Output
 from shipway.step import Impact
-from shipway.steps.pause_image import DUMP, SandboxImageAgrees, pause_image, wanted_images
-from shipway.toml_edit import NotEditableError
+from shipway.steps.runtime.pause_image import DUMP, SandboxImageAgrees, pause_image, wanted_images
 from tests.facts_place import Told, said
 from tests.simulated_place import failed, outcomes, simulated_place
 

@@ -12,12 +12,13 @@ from typing import Any, cast
 import pytest
 
 from shipway.errors import ApiUnavailable
-from shipway.kube import Kube
+from shipway.kube.client import Kube
 from shipway.step import Check, Drift, Impact, StepResult
-from shipway.survey import Survey
-from tasks import drift_permission, stages
+from shipway.survey.first_look import Survey
+from tasks import table as stages
 from tasks.context import CLUSTER, Run
-from tasks.drift_permission import (
+from tasks.drift import permission as drift_permission
+from tasks.drift.permission import (
     UNLISTED,
     Permission,
     judged,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from shipway.errors import PostconditionFailed
-from shipway.gpu_proof_links import broken_link
-from shipway.gpu_proof_seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
-from shipway.pod_states import find_known, find_trouble
-from shipway.steps.nodes import WorkloadRuns
-from shipway.steps.plugin import find_hopeless
+from shipway.gpu.links import broken_link
+from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
+from shipway.kube.pod_states import find_known, find_trouble
+from shipway.steps.gpu.plugin import find_hopeless
+from shipway.steps.kubernetes.nodes import WorkloadRuns
 
 # The event of a plugin's container on a host whose NVML does not load, as NVIDIA's runtime 1.20 refuses it; the newest
 # events about the pod are the pull of the next attempt and the kubelet's back-off.

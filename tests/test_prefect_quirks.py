@@ -20,7 +20,7 @@ from shipway.errors import Refused
 from tasks import prefect_quirks
 from tasks.prefect_quirks import name_or_typed, tag_run, wait_for_server
 from tasks.run_stage import stage_task
-from tasks.stages import STAGES
+from tasks.table import STAGES
 
 pytestmark = [
     pytest.mark.xdist_group("prefect"),

@@ -6,15 +6,15 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
-from shipway.host import Host
+from shipway.host.session import Host
 from shipway.step import Check, Drift, Step
-from shipway.steps.preflight import BEGUN, AddressOnHost, CgroupFits, PortsFree, SizeEnough, SystemSupported
-from tasks import preflight
+from shipway.steps.system.preflight import BEGUN, AddressOnHost, CgroupFits, PortsFree, SizeEnough, SystemSupported
+from tasks.stages import preflight
 from tests.facts_place import Told, said
 
 Facts = dict[Fact[Any], Any]

@@ -6,11 +6,11 @@ from datetime import date
 
 import pytest
 
-from shipway.cluster import Cluster
-from shipway.cluster_load import parse_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster.profiles import profile_data, profile_names
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
-from shipway.profiles import profile_data, profile_names
-from shipway.solver import warnings_of
+from shipway.rules.solver import warnings_of
 
 TODAY = date(2026, 11, 23)
 WHOLE = [name for name in profile_names() if name != "lab"]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shipway import containerd_config
-from shipway.cluster_load import parse_cluster
-from shipway.containerd_config import UnreadableError, Wanted
+from shipway.cluster_file import parse_cluster
+from shipway.edits import containerd as containerd_config
+from shipway.edits.containerd import UnreadableError, Wanted
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
@@ -21,15 +21,15 @@ from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
 from shipway.facts.packages import Installed, Package
 from shipway.facts.services import UnitState
-from shipway.kube_access import parse_admin_conf
-from shipway.kube_errors import refusal, status_of
-from shipway.kubeadm import ca_hash
+from shipway.kube.access import parse_admin_conf
+from shipway.kube.errors import refusal, status_of
+from shipway.kubeadm.config import ca_hash
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
-from shipway.steps.apt import os_release
-from shipway.steps.health import expires
-from shipway.steps.packages import offers, version_matches
-from shipway.survey import addresses_of, uuids
+from shipway.steps.kubernetes.health import expires
+from shipway.steps.system.apt import os_release
+from shipway.steps.system.packages import offers, version_matches
+from shipway.survey.first_look import addresses_of, uuids
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 HOSTILE = st.one_of(

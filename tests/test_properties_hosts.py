@@ -17,17 +17,17 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import shipway.facts
-from shipway.cluster_load import parse_cluster
-from shipway.containerd_config import UnreadableError, Wanted, differences, edited
-from shipway.containerd_config import settings as wanted_settings
+from shipway.cluster_file import parse_cluster
+from shipway.edits.containerd import UnreadableError, Wanted, differences, edited
+from shipway.edits.containerd import settings as wanted_settings
+from shipway.edits.toml import NotEditableError
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
-from shipway.foreign_numbers import whole
-from shipway.foreign_yaml import read_yaml
-from shipway.manifests import parse
+from shipway.foreign.numbers import whole
+from shipway.foreign.yaml import read_yaml
+from shipway.kube.manifests import parse
+from shipway.rules.solver import warnings_of
 from shipway.script import Output
-from shipway.solver import warnings_of
-from shipway.toml_edit import NotEditableError
 from tests.fuzz_host import OUTPUTS, TABLES, TEXTS, TREES, everything_on, hurried, plain
 from tests.hostile import KEY, OTHER, WHOLE, places, with_value
 from tests.test_properties import FACTS

@@ -13,15 +13,15 @@ from typing import Any, cast
 import pytest
 
 from lab.simulated.options import Options
-from shipway.cluster import Cluster
-from shipway.cluster_load import load_cluster, parse_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Permanent, Refused, ShipwayError, Transient
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
-from shipway.host import Host
-from shipway.origins import origins
-from shipway.proxies import (
+from shipway.host.session import Host
+from shipway.script import Output
+from shipway.site.proxies import (
     APT_CONF,
     DROP_IN,
     ENVIRONMENT,
@@ -34,12 +34,12 @@ from shipway.proxies import (
     of_environment_file,
     stale,
 )
-from shipway.script import Output
 from shipway.step import Impact
-from shipway.steps.proxies import EFFECTIVE, AptThroughProxy, ContainerdEnvironment
-from shipway.steps.sources import ENVIRONMENT as HOSTS_ENVIRONMENT
-from shipway.steps.sources import Source, SourcesReachable, asked
-from tasks import container_runtime, preflight, prepare_system
+from shipway.steps.system.origins import origins
+from shipway.steps.system.proxies import EFFECTIVE, AptThroughProxy, ContainerdEnvironment
+from shipway.steps.system.sources import ENVIRONMENT as HOSTS_ENVIRONMENT
+from shipway.steps.system.sources import Source, SourcesReachable, asked
+from tasks.stages import container_runtime, preflight, prepare_system
 from tests.facts_place import Told, said
 from tests.loopback_proxy import loopback_proxy
 from tests.simulated_place import Place, failed, simulated_place

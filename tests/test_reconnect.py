@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from tasks.context import Run
 
 CLUSTER = "name: c\nprofile: current\nhosts: [{name: cp1, address: 192.0.2.11}]\n"

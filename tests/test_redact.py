@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shipway.catalogue import failure
+from shipway.known_failures.catalogue import failure
 from shipway.redact import HIDDEN, redact, tail
 from shipway.script import Output
 

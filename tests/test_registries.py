@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from shipway.cluster import Cluster
-from shipway.cluster_load import load_cluster, parse_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster.secrets import keep
+from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Refused
-from shipway.kubeadm import image_repository
-from shipway.origins import origins
-from shipway.registries import api_root, registry_files
-from shipway.secret_place import keep
-from tasks import container_runtime
+from shipway.kubeadm.config import image_repository
+from shipway.site.registries import api_root, registry_files
+from shipway.steps.system.origins import origins
+from tasks.stages import container_runtime
 
 HOSTS = "name: demo\nhosts: [{name: cp, address: 10.0.0.1}]\n"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

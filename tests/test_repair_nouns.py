@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from shipway.cluster_parts import Window
-from shipway.drain import cordon, drain, left_cordoned, uncordon
+from shipway.cluster.parts import Window
+from shipway.cluster.window import next_opening, open_now
 from shipway.errors import DeadlineExceeded, Refused
-from shipway.kube import Object
-from shipway.repair_history import History
-from shipway.window import next_opening, open_now
+from shipway.kube.client import Object
+from shipway.kube.drain import cordon, drain, left_cordoned, uncordon
+from tasks.drift.history import History
 from tests.kube_place import Place, cluster_of, gpu_host, place
 
 SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is

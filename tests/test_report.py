@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.summary import say
-from shipway.cluster_load import parse_cluster
+from flows.cli.summary import say
+from shipway.cluster_file import parse_cluster
 from shipway.errors import LoginRefused, PostconditionFailed, Refused, Unreachable
-from shipway.gpu_proof import Proof
+from shipway.gpu.proof import Proof
 from shipway.step import Drift, Impact, Outcome, StepResult
-from shipway.survey import Survey
+from shipway.survey.first_look import Survey
 from tasks.artifacts import markdown
 from tasks.context import Run
 from tasks.judging import report_of

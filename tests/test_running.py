@@ -11,24 +11,24 @@ import yaml
 from lab.simulated import kubeadm_config
 from lab.simulated.files import FileTree
 from lab.simulated.kubeadm_files import write_manifest
-from shipway.cluster import Cluster
+from shipway.cluster.model import Cluster
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing
-from shipway.kube import Object
-from shipway.kubeadm import as_yaml, init_documents
-from shipway.kubeadm_writes import MANIFESTS, PARTS, kubelet_fields, rights, static_pod_args
+from shipway.kube.client import Object
+from shipway.kubeadm.config import as_yaml, init_documents
+from shipway.kubeadm.writes import MANIFESTS, PARTS, kubelet_fields, rights, static_pod_args
 from shipway.script import Output
 from shipway.step import Drift
-from shipway.steps import kubeadm_objects
-from shipway.steps.health import ANEW, KUBELET_CERTIFICATE, CertificatesValid
-from shipway.steps.kubeadm_objects import (
+from shipway.steps.kubernetes import kubeadm_objects
+from shipway.steps.kubernetes.health import ANEW, KUBELET_CERTIFICATE, CertificatesValid
+from shipway.steps.kubernetes.kubeadm_objects import (
     CoreDnsAsWritten,
     JoiningRights,
     JoinsGetDeclared,
     KubeletRuns,
     KubeProxyAsWritten,
 )
-from shipway.steps.running import (
+from shipway.steps.kubernetes.running import (
     APT_SOURCES,
     DROP_INS,
     HOSTS,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from prefect.blocks.system import Secret
 
-from shipway import secret_place
+from shipway.cluster import secrets as secret_place
 from shipway.errors import Refused
-from shipway.registries import registry_files
-from shipway.ssh.sudo import password
+from shipway.host.ssh.sudo import password
+from shipway.site.registries import registry_files
 from tasks.context import Run
 from tasks.secret_blocks import load_blocks, secret
 from tests.kube_place import cluster_of

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shipway import secret_place
+from shipway.cluster import secrets as secret_place
+from shipway.cluster.secrets import block_of, keep, kept, secret, trouble, user_and_password
 from shipway.errors import Refused
-from shipway.secret_place import block_of, keep, kept, secret, trouble, user_and_password
-from shipway.ssh import sudo
-from shipway.ssh_target import Target
+from shipway.host.ssh import sudo
+from shipway.host.target import Target
 
 WORD = "hunter2"
 

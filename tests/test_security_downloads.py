@@ -11,13 +11,13 @@ from pysequoia import Tsk
 
 from lab.simulated import wire
 from lab.simulated.wire import Line
-from shipway.cluster_parts import AptRepository, Key
+from shipway.cluster.parts import AptRepository, Key
 from shipway.errors import Permanent, ShipwayError
-from shipway.host import Host
-from shipway.operation import EXITED
-from shipway.signing_key import read_key
+from shipway.host.operation import EXITED
+from shipway.host.session import Host
+from shipway.os.signing_key import read_key
 from shipway.step import Drift
-from shipway.steps.apt import RepositoryIs
+from shipway.steps.system.apt import RepositoryIs
 
 PINNED, OTHER = (Tsk.generate(f"{name} <{name}@example.com>").extract_certificate() for name in ("site", "evil"))
 FINGERPRINT = PINNED.fingerprint.upper()

@@ -18,14 +18,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pysequoia import Tsk
 
-import shipway.host
+import shipway.host.session
 import shipway.script
-import shipway.steps.apt
-from shipway.cluster import Cluster
-from shipway.cluster_fields import _sectioned
-from shipway.cluster_load import parse_cluster
+import shipway.steps.system.apt
+from shipway.cluster.fields import _sectioned
+from shipway.cluster.model import Cluster
+from shipway.cluster.profiles import merged, profile_data
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
-from shipway.profiles import merged, profile_data
 from tests.hostile import KEY, MARK, OTHER, PAYLOADS, WHOLE, Where, fields, places, with_value
 from tests.hostile_hosts import TEXTS, Watched, driven, judged, told, two_hosts
 from tests.standins import StandIns, stand_ins
@@ -116,7 +116,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
         seen.words += [tuple(words) for words in (*commands, *more.get("after", ()))]
         return plain(commands, **more)
 
-    monkeypatch.setattr(shipway.host, "compose", compose)
+    monkeypatch.setattr(shipway.host.session, "compose", compose)
     return seen
 
 
@@ -127,7 +127,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
     prologue = shipway.script.PROLOGUE.replace(f"PATH={shipway.script.PATH}", f"PATH={made.folder}")
     assert prologue != shipway.script.PROLOGUE
     monkeypatch.setattr(shipway.script, "PROLOGUE", prologue)
-    monkeypatch.setattr(shipway.steps.apt, "APT_HELPER", "apt-helper")
+    monkeypatch.setattr(shipway.steps.system.apt, "APT_HELPER", "apt-helper")
     monkeypatch.setenv("PATH", str(made.folder))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -193,6 +193,6 @@ async def test_a_shell_that_was_given_glued_words_would_be_found(
     watched: Watched, programs: StandIns, tmp_path: Path
 ) -> None:
     async with two_hosts(tmp_path) as (on, _):
-        await on.do(shipway.host.Command(("sh", "-c", f"cat $(touch {MARK})")))
+        await on.do(shipway.host.session.Command(("sh", "-c", f"cat $(touch {MARK})")))
     with pytest.raises(AssertionError):
         judged(watched, programs, tmp_path / "work")

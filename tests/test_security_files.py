@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from shipway import kube_access
-from shipway.cluster_load import parse_cluster
-from shipway.command import Command, File, placed
-from shipway.host import Host
-from shipway.kube_access import as_file, own_folder, save_kubeconfig, save_secret
+from shipway.cluster_file import parse_cluster
+from shipway.host.command import Command, File, placed
+from shipway.host.session import Host
+from shipway.kube import access as kube_access
+from shipway.kube.access import as_file, own_folder, save_kubeconfig, save_secret
 from shipway.script import compose, split
 from shipway.step import Drift
-from shipway.steps import user_kubeconfig
-from shipway.steps.user_kubeconfig import UserHasKubeconfig
-from tasks.dashboard import TokenFile, token_path
+from shipway.steps.kubernetes import user_kubeconfig
+from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
+from tasks.stages.dashboard import TokenFile, token_path
 
 SECRET = b"token: abcdef.0123456789abcdef\n" * 4000
 OTHERS = 0o077

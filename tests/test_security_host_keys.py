@@ -11,12 +11,12 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import HostKeyMismatch
 from shipway.facts.commands import Says
-from shipway.host import Command
-from shipway.ssh import Pool
-from shipway.ssh_target import Target
+from shipway.host.session import Command
+from shipway.host.ssh import Pool
+from shipway.host.target import Target
 
 
 @dataclass

@@ -17,8 +17,8 @@ from lab.simulated.failures import Failure
 from lab.simulated.kube.cluster import Cluster as SimulatedCluster
 from lab.simulated.kubeadm_config import Asked
 from lab.simulated.options import Options
-from shipway.kube import Kube
-from shipway.steps.join import TOKEN_MINUTES
+from shipway.kube.client import Kube
+from shipway.steps.kubernetes.join import TOKEN_MINUTES
 from tests.secret_forms import BOOTSTRAP_TOKEN, SECRET_FORMS
 from tests.simulated_place import Place, failed, simulated_place
 

@@ -7,20 +7,20 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from shipway.containerd_config import CONFIG, KEPT
-from shipway.edits import with_modules, with_sysctls
+from shipway.edits.containerd import CONFIG, KEPT
+from shipway.edits.lines import with_modules, with_sysctls
 from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileInfo, FileState, FileText
-from shipway.host import Host
-from shipway.kubeadm import CRI_SOCKET
+from shipway.host.session import Host
+from shipway.kubeadm.config import CRI_SOCKET
 from shipway.step import Drift
-from shipway.steps.crictl import FILE as CRICTL
-from shipway.steps.crictl import crictl_finds
-from shipway.steps.kernel import NFT, ModulesAtBoot
-from shipway.steps.pause_image import DUMP, SandboxImageAgrees
-from shipway.steps.registry_files import RegistryHosts
-from tasks.prepare_system import BRIDGED, MODULES
+from shipway.steps.runtime.crictl import FILE as CRICTL
+from shipway.steps.runtime.crictl import crictl_finds
+from shipway.steps.runtime.pause_image import DUMP, SandboxImageAgrees
+from shipway.steps.runtime.registry_files import RegistryHosts
+from shipway.steps.system.kernel import NFT, ModulesAtBoot
+from tasks.stages.prepare_system import BRIDGED, MODULES
 from tests.facts_place import Told, said
 
 BOOT = "/etc/modules-load.d/k8s.conf"

@@ -23,11 +23,11 @@ from shipway.errors import (
 )
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
-from shipway.host import Command
-from shipway.kube import Kube
+from shipway.host.session import Command
+from shipway.kube.client import Kube
 from shipway.ownership.evidence import ADMIN
 from shipway.step import Impact
-from shipway.steps.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from tests.simulated_place import PREPARATION, Place, failed, outcomes, simulated_place
 
 AT_ONCE = Options(hosts=2, scale=0.0, cluster={"ssh": {"connect_seconds": 1.0}})

@@ -26,13 +26,13 @@ from lab.simulated.site import site
 from lab.simulated.systems import UBUNTU_2204, base_files
 from lab.simulated.versions import order
 from lab.simulated.wire import NotUnderstood, request, script, tokens
-from shipway.containerd_config import Wanted, differences, edited
+from shipway.cluster.profiles import profile_data
+from shipway.edits.containerd import Wanted, differences, edited
 from shipway.errors import LoginRefused
 from shipway.facts.commands import Says
-from shipway.host import Command
-from shipway.profiles import profile_data
+from shipway.host.session import Command
+from shipway.host.ssh import Pool
 from shipway.script import READER, compose
-from shipway.ssh import Pool
 from tests.simulated_place import simulated_place
 
 ROOT = Path(__file__).parents[1]

@@ -11,11 +11,17 @@ from lab.simulated.options import Options
 from shipway.errors import Blocked, Refused
 from shipway.facts.files import FileText
 from shipway.facts.packages import Package, PackageInfo
-from shipway.host import Host
+from shipway.host.session import Host
 from shipway.step import Impact
-from shipway.steps.join import KUBELET_CONF
-from shipway.steps.skew import KubernetesInstalled, KubernetesInVersion, VersionKept, server_version, version_of
-from tasks import kubernetes_packages
+from shipway.steps.kubernetes.join import KUBELET_CONF
+from shipway.steps.kubernetes.skew import (
+    KubernetesInstalled,
+    KubernetesInVersion,
+    VersionKept,
+    server_version,
+    version_of,
+)
+from tasks.stages import kubernetes_packages
 from tests.facts_place import Told
 from tests.simulated_place import failed, outcomes, simulated_place
 

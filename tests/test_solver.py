@@ -6,11 +6,11 @@ from datetime import date
 
 import pytest
 
-from shipway import compatibility as known
-from shipway.cluster import Cluster
-from shipway.cluster_load import parse_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
-from shipway.solver import REFUSALS, WARNINGS, warnings_of
+from shipway.rules import compatibility as known
+from shipway.rules.solver import REFUSALS, WARNINGS, warnings_of
 
 TODAY = date(2026, 11, 23)
 

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.cluster import Cluster
-from shipway.cluster_load import parse_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Permanent, Refused, Transient
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
-from shipway.host import Host
-from shipway.origins import origins, registry_of
+from shipway.host.session import Host
 from shipway.script import Output
-from shipway.steps.sources import ManifestsFetched, Source, SourcesReachable, asked
-from tasks.preflight import checks, manifests
+from shipway.steps.system.origins import origins, registry_of
+from shipway.steps.system.sources import ManifestsFetched, Source, SourcesReachable, asked
+from tasks.stages.preflight import checks, manifests
 from tests.facts_place import Told
 
 SOURCES = (Source("https://a.example/x"), Source("https://b.example/y"))

@@ -24,8 +24,8 @@ from shipway.errors import (
 )
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.host import Command, Host
-from shipway.ssh import Pool
+from shipway.host.session import Command, Host
+from shipway.host.ssh import Pool
 from tests.shell_server import Server, shell_server
 
 

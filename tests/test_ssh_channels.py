@@ -13,8 +13,8 @@ import pytest
 from lab.simulated.options import Options
 from shipway.errors import ConnectionLost, DeadlineExceeded, LoginRefused, Transient
 from shipway.facts.commands import Says
-from shipway.host import Command
-from shipway.ssh import Pool
+from shipway.host.session import Command
+from shipway.host.ssh import Pool
 from tests.real_sshd import needs_sshd, real_sshd
 from tests.shell_server import shell_server
 from tests.simulated_place import failed, simulated_place
@@ -56,7 +56,7 @@ async def test_an_sshd_that_allows_no_session_is_said_once_and_not_tried_again(t
 async def test_commands_that_ran_out_of_their_time_take_no_place_for_ever(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shipway.ssh.channels.PAUSES", (0.05, 0.05))
+    monkeypatch.setattr("shipway.host.ssh.channels.PAUSES", (0.05, 0.05))
     async with real_sshd(tmp_path, "MaxSessions 2") as sshd:
         host = pool.host(sshd.target)
         shell = host._shell
@@ -74,7 +74,7 @@ async def test_commands_that_ran_out_of_their_time_take_no_place_for_ever(
 async def test_a_tunnel_lives_on_where_no_session_can_be_opened_any_more(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shipway.ssh.channels.PAUSES", (0.05,))
+    monkeypatch.setattr("shipway.host.ssh.channels.PAUSES", (0.05,))
     async with real_sshd(tmp_path, "MaxSessions 1") as sshd:
         host = pool.host(sshd.target)
         port = await host.forward("127.0.0.1", sshd.target.port)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from shipway.cluster_load import parse_cluster
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
 from shipway.facts.commands import Says
-from shipway.ssh import Pool
-from shipway.ssh.config import Way, way
+from shipway.host.ssh import Pool
+from shipway.host.ssh.config import Way, way
 from tests.real_sshd import needs_sshd, real_sshd
 
 CONFIG = """

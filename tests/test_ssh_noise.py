@@ -16,8 +16,8 @@ import pytest
 
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
+from shipway.host.ssh import Pool
 from shipway.script import READER, compose, framed, heard, split
-from shipway.ssh import Pool
 from tests.real_sshd import needs_sshd, real_sshd
 
 NOISE = "Welcome to node7 - authorised use only\n$b --shipway-000000000000000000000000 0\nno end of a line \"'"

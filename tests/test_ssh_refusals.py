@@ -26,11 +26,11 @@ from shipway.errors import (
     Unreachable,
 )
 from shipway.facts.commands import Says
-from shipway.ssh import Pool, keys
-from shipway.ssh.channels import Answer
-from shipway.ssh.connection import Connection
-from shipway.ssh.known_hosts import known_hosts
-from shipway.ssh_target import Target
+from shipway.host.ssh import Pool, keys
+from shipway.host.ssh.channels import Answer
+from shipway.host.ssh.connection import Connection
+from shipway.host.ssh.known_hosts import known_hosts
+from shipway.host.target import Target
 from tests.real_sshd import free_port, needs_sshd, real_sshd
 from tests.shell_server import Server, shell_server
 
@@ -237,7 +237,7 @@ async def test_the_network_is_the_one_that_may_pass(server: Server, pool: Pool) 
 async def test_an_sshd_that_drops_some_before_its_version_is_tried_again_within_the_limit(
     server: Server, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shipway.ssh.handshake.PAUSES", (0.05, 0.05, 0.05))
+    monkeypatch.setattr("shipway.host.ssh.handshake.PAUSES", (0.05, 0.05, 0.05))
     dropped = 0
 
     async def crowded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from pysequoia import Tsk
 
-from shipway.kubeadm import ca_hash
+from shipway.kubeadm.config import ca_hash
+from shipway.os.signing_key import SigningKey, read_key
 from shipway.ownership.evidence import certificates_of, static_pods
-from shipway.signing_key import SigningKey, read_key
-from shipway.steps.init import Seen, decide
-from shipway.steps.packages import offers, version_matches
-from shipway.survey import addresses_of, uuids
+from shipway.steps.kubernetes.init import Seen, decide
+from shipway.steps.system.packages import offers, version_matches
+from shipway.survey.first_look import addresses_of, uuids
 
 BARE = {
     "admin": False,

@@ -12,12 +12,12 @@ import pytest
 from lab.simulated.files import Node
 from lab.simulated.options import Options
 from lab.simulated.units import Unit
-from shipway.catalogue import diagnose
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState
-from shipway.host import Host
+from shipway.host.session import Host
+from shipway.known_failures.catalogue import diagnose
 from shipway.step import Impact
-from shipway.steps.kernel import (
+from shipway.steps.system.kernel import (
     SERVICES_SCRIPT,
     SWAP_SERVICES,
     SWAPON_LINES,

@@ -8,8 +8,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from flows.terminal import Lively, Plain, say_elapsed, shown
-from shipway.cluster_load import parse_cluster
+from flows.cli.terminal import Lively, Plain, say_elapsed, shown
+from shipway.cluster_file import parse_cluster
 from shipway.errors import Unreachable
 from shipway.step import Drift, Impact, StepResult
 from tasks.context import Run
@@ -46,7 +46,7 @@ def test_where_no_terminal_is_there_is_one_line_a_stage_and_what_a_wait_sees() -
 def test_where_no_terminal_is_many_hosts_are_counted_and_each_cause_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flows.terminal.TICK_SECONDS", 0.0)
+    monkeypatch.setattr("flows.cli.terminal.TICK_SECONDS", 0.0)
     on, out = console()
     with shown(on, "plan", quiet=False) as view:
         view.opened(Run(parse_cluster(MANY), "plan"))

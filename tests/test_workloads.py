@@ -11,14 +11,14 @@ import pytest
 from flows import admission, bootstrap, drift_passes
 from flows.drift_repair import _repaired
 from lab.simulated.lab import SimulatedLab
-from shipway import cluster_lease
-from shipway.bare_lock import UNIT
-from shipway.cluster_lease import NAME, NAMESPACE, holder
-from shipway.cluster_load import load_cluster
+from shipway.cluster_file import load_cluster
 from shipway.errors import ApiUnavailable, ConnectionLost, Refused
-from shipway.kube import Kube
+from shipway.kube.client import Kube
+from shipway.locks import lease as cluster_lease
+from shipway.locks.bare import UNIT
+from shipway.locks.lease import NAME, NAMESPACE, holder
 from shipway.step import Impact
-from tasks import stages
+from tasks import table as stages
 from tasks.context import Run, opened
 from tasks.workloads import lease, new_lease, still_alone
 from tests.faults.left_over import left_over

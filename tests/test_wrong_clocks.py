@@ -14,10 +14,10 @@ from flows.lock import held, writable
 from shipway.errors import Refused
 from shipway.facts.files import FileInfo, FileState
 from shipway.facts.services import UnitInfo, UnitState
-from shipway.repair_history import History
 from shipway.step import Impact
-from shipway.steps.loaded import FOLDER, _kept, loaded, restart
-from tasks.drift_artifacts import trend_markdown
+from shipway.steps.system.loaded import FOLDER, _kept, loaded, restart
+from tasks.drift.artifacts import trend_markdown
+from tasks.drift.history import History
 from tests.facts_place import Told
 from tests.test_drift_parts import run_of
 

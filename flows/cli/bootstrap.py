@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import FAILED, Command, Parser
+from flows.cli.demo import Demo
 from flows.cli.ticker import Ticker
-from flows.demo import Demo
-from flows.local_api import LocalApi
+from flows.prefect_api.local import LocalApi
 from shipway.errors import Refused
 
 if TYPE_CHECKING:
     from prefect import State
     from rich.console import Console
 
-    from flows.terminal import Plain
+    from flows.cli.terminal import Plain
     from tasks.context import Run
     from tasks.stage_result import Mode
 
@@ -47,14 +47,14 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         raise Refused("--keep is for the SIMULATED lab; a cluster of your own is never taken down")
     with ExitStack() as stack:
         ticker = stack.enter_context(Ticker("starting Prefect's API", quiet=asked.quiet))
-        from shipway.profiles import DEFAULT_PROFILE  # noqa: PLC0415 - reads YAML: after the first line is said
+        from shipway.cluster.profiles import DEFAULT_PROFILE  # noqa: PLC0415 - reads YAML: after the first line is said
 
         demo = None if asked.cluster_file else stack.enter_context(Demo(keep=asked.keep, profile=DEFAULT_PROFILE))
         api = stack.enter_context(LocalApi())
         ticker.text = "starting Prefect's API" if api.own else f"Prefect's API: {api.url}"
         from flows.bootstrap import bootstrap  # noqa: F401, PLC0415 - what a run needs, while the ticker still moves
-        from flows.flight import history  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
-        from flows.summary import say  # noqa: PLC0415
+        from flows.cli.flight import history  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
+        from flows.cli.summary import say  # noqa: PLC0415
 
         if demo:
             ticker.text = "starting the SIMULATED lab of four hosts"
@@ -77,7 +77,7 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
 def _run_flow(asked: argparse.Namespace, path: Path, console: Console, *, simulated: bool) -> Plain:
     """Run the bootstrap under a view; returns the view, which has the run. Raises Refused as the flow does."""
     from flows.bootstrap import bootstrap  # noqa: PLC0415 - as above
-    from flows.flight import flown  # noqa: PLC0415
+    from flows.cli.flight import flown  # noqa: PLC0415
 
     mode = mode_of(asked)
     report = str(asked.report.resolve()) if asked.report else None
@@ -100,7 +100,7 @@ def mode_of(asked: argparse.Namespace) -> Mode:
 
 def _kept(console: Console, demo: Demo, run: Run) -> None:
     """Say how to look around in a lab that stays up, and how to end it."""
-    from flows.flight import program  # noqa: PLC0415 - as above
+    from flows.cli.flight import program  # noqa: PLC0415 - as above
 
     kubectl = f"kubectl --kubeconfig {run.folder / 'kubeconfig'}"
     ssh = run.cluster.target(run.control)

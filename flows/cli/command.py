@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from flows.audience import open_console, outlive_audience
+from flows.cli.audience import open_console, outlive_audience
 from shipway.errors import Permanent, Refused, ShipwayError
-from shipway.foreign_errors import describe_error
+from shipway.foreign.errors import describe_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,7 @@ def check(report: Path | None, cluster_file: Path | None, hosts: Sequence[str]) 
     if report and not os.access(report.parent, os.W_OK):
         raise Refused(f"--report {report}: files cannot be made in that folder", code="SHW-136")
     if cluster_file:
-        from shipway.cluster_load import load_cluster  # noqa: PLC0415 - it takes a second, and most commands need none
+        from shipway.cluster_file import load_cluster  # noqa: PLC0415 - it takes a second, and most commands need none
 
         known = [host.name for host in load_cluster(cluster_file).hosts]
         if unknown := [name for name in hosts if name not in known]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import FAILED, Command, Parser
 from flows.cli.ticker import Ticker
-from flows.local_api import LocalApi
+from flows.prefect_api.local import LocalApi
 
 if TYPE_CHECKING:
     from prefect import State
@@ -40,10 +40,10 @@ def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
     with LocalApi() as api:
         with Ticker(api.waited_for, quiet=asked.quiet):
+            from flows.cli.drift_summary import say  # noqa: PLC0415
+            from flows.cli.flight import flown, history  # noqa: PLC0415
             from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect, which reads the environment
-            from flows.drift_summary import say  # noqa: PLC0415
-            from flows.flight import flown, history  # noqa: PLC0415
-            from tasks.drift_report import DriftReport  # noqa: PLC0415
+            from tasks.drift.report import DriftReport  # noqa: PLC0415
 
             api.wait()
         report = str(asked.report.resolve()) if asked.report else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import FAILED, REFUSED, Command, Parser
 from flows.cli.ticker import Ticker
-from flows.local_api import LocalApi, given_url
+from flows.prefect_api.local import LocalApi, given_url
 from shipway.errors import ErrorReport, Refused
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run_fleet(asked: argparse.Namespace, console: Console) -> int:
 
 def _say(console: Console, report: FleetReport) -> None:
     """Say how it ended: each group, what is wrong once with its hosts, and the outcome."""
-    from flows.summary import tell_errors  # noqa: PLC0415 - imports Prefect
+    from flows.cli.summary import tell_errors  # noqa: PLC0415 - imports Prefect
 
     for group in report.groups:
         line = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import FAILED, Command, Parser
 from flows.cli.ticker import Ticker
-from flows.local_api import LocalApi
+from flows.prefect_api.local import LocalApi
 
 if TYPE_CHECKING:
     from prefect import State
@@ -32,8 +32,8 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
     with LocalApi() as api:
         with Ticker(api.waited_for, quiet=asked.quiet):
-            from flows.flight import flown, history  # noqa: PLC0415 - imports Prefect, which reads the environment
-            from flows.summary import say  # noqa: PLC0415
+            from flows.cli.flight import flown, history  # noqa: PLC0415 - imports Prefect, which reads the environment
+            from flows.cli.summary import say  # noqa: PLC0415
             from flows.verify import verify_cluster  # noqa: PLC0415
 
             api.wait()

@@ -10,7 +10,7 @@ import yaml
 from lab.containers.kubernetes import chosen
 from lab.containers.machine import lacks_sys_resource
 from lab.containers.model import LabPlan
-from shipway.profiles import merged
+from shipway.cluster.profiles import merged
 
 MANIFESTS = Path(__file__).parent / "manifests"
 REGISTRIES = ("k8s.gcr.io", "registry.k8s.io", "nvcr.io", "docker.io")

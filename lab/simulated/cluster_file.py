@@ -11,7 +11,7 @@ import asyncssh
 import yaml
 
 from lab.simulated.host import SimulatedHost
-from shipway.profiles import merged
+from shipway.cluster.profiles import merged
 
 # The guide's pod network, a /20, has room for 16 nodes; this one for 2,048.
 _NARROW, _WIDE = 16, "10.128.0.0/13"

@@ -20,7 +20,7 @@ from lab.simulated.login_shell import make_noisy
 from lab.simulated.options import Options
 from lab.simulated.site import site
 from lab.simulated.ssh_server import SshServer
-from shipway.profiles import merged, profile_data
+from shipway.cluster.profiles import merged, profile_data
 
 PORT, API_PORT = 2222, 6443
 _TRIES = 64

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from shipway.proxies import direct
+from shipway.site.proxies import direct
 
 if TYPE_CHECKING:
     from lab.simulated.files import FileTree

@@ -11,7 +11,7 @@ from pysequoia import Tsk
 
 from lab.simulated.systems import System
 from lab.simulated.world import World, world_of
-from shipway.profiles import merged
+from shipway.cluster.profiles import merged
 
 MANIFESTS = Path(__file__).parent / "manifests"
 SOURCES = ("docker", "nvidia", "kubernetes", "base")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.simulated.files import FileTree, Node, link
-from shipway.steps.kernel import SWAP_PROGRAMS
+from shipway.steps.system.kernel import SWAP_PROGRAMS
 
 FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 

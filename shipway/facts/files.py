@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shipway.catalogue import failure
 from shipway.facts.fact import Fact, Words
-from shipway.foreign_numbers import whole
+from shipway.foreign.numbers import whole
+from shipway.known_failures.catalogue import failure
 from shipway.script import Output
 
 ABSENT = ("No such file or directory", "Not a directory", "Is a directory", "Too many levels of symbolic links")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 
-from shipway.cluster import Cluster, node_ip
+from shipway.cluster.model import Cluster, node_ip
 from shipway.errors import ErrorReport
 from shipway.ownership.evidence import Evidence, address_of
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from shipway.catalogue import failure
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.host import Host
-from shipway.kubeadm import ca_hash
+from shipway.host.session import Host
+from shipway.known_failures.catalogue import failure
+from shipway.kubeadm.config import ca_hash
 from shipway.script import Output
 
 ADMIN = "/etc/kubernetes/admin.conf"

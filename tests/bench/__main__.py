@@ -15,7 +15,7 @@ from typing import Any
 
 from prefect import __version__ as prefect_version
 
-from flows.local_api import LocalApi
+from flows.prefect_api.local import LocalApi
 from tests.bench.cells import KINDS, alone, ran
 from tests.bench.peers import contestants, environment, versions
 from tests.bench.place import Place

@@ -17,7 +17,7 @@ from shipway.step import StepResult
 from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stages import STAGES, Stage
+from tasks.table import STAGES, Stage
 from tasks.waiting import heard
 from tests.bench.stage import steps
 from tests.bench.work import Order

@@ -16,9 +16,9 @@ from statistics import median
 from typing import Any
 
 from shipway.converge import converge
-from shipway.host import Host
-from shipway.ssh import Pool
-from shipway.ssh_target import Target
+from shipway.host.session import Host
+from shipway.host.ssh import Pool
+from shipway.host.target import Target
 from shipway.step import Impact
 from tests.bench.stage import steps
 from tests.bench.work import Door, Order, Work

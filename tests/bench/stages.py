@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from shipway.converge import converge
-from shipway.ssh import Pool
-from shipway.ssh_target import Target
+from shipway.host.ssh import Pool
+from shipway.host.target import Target
 from shipway.step import Impact
 from tests.bench.stage import steps
 from tests.bench.work import Door, Order, Work

@@ -7,10 +7,17 @@ import asyncio
 import yaml
 
 from shipway.converge import converge
-from shipway.kube import Kube
-from shipway.kubeadm import as_yaml, init_documents
+from shipway.kube.client import Kube
+from shipway.kubeadm.config import as_yaml, init_documents
 from shipway.step import Impact
-from tasks import container_runtime, device_plugin, kubernetes_packages, nvidia_runtime, pod_network, prepare_system
+from tasks.stages import (
+    container_runtime,
+    device_plugin,
+    kubernetes_packages,
+    nvidia_runtime,
+    pod_network,
+    prepare_system,
+)
 from tests.conformance.case import Action
 from tests.conformance.places import ADMIN, Place
 

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from shipway.cluster import node_ip
-from shipway.cluster_load import load_cluster
-from shipway.host import Host
+from shipway.cluster.model import node_ip
+from shipway.cluster_file import load_cluster
+from shipway.host.session import Host
+from shipway.host.ssh import Connection, Pool, Roads
 from shipway.script import Output, compose, split
-from shipway.ssh import Connection, Pool, Roads
 from tests.conformance.case import API, Answer, Case
 from tests.conformance.normalise import normalised
 from tests.conformance.reduce import REDUCERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-# What the product looks for (shipway.steps.preflight.PortsFree), sshd's own, and the one that a test takes.
+# What the product looks for (shipway.steps.system.preflight.PortsFree), sshd's own, and the one that a test takes.
 _PORTS = frozenset([22, 6443, 2379, 2380, 10250, 10257, 10259, 8090])
 _NEAR = 120.0  # seconds: all hosts of a lab show the machine's clock
 _DF = re.compile(r"(\S+) +(\d+) +(\d+) +(\d+) +(\d+)% (/.*)")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shipway.command import File, placed
 from shipway.facts.commands import WATCHED
-from shipway.steps.apt import APT, APT_HELPER
-from shipway.steps.sources import ASK, CURL, DIAL
+from shipway.host.command import File, placed
+from shipway.steps.system.apt import APT, APT_HELPER
+from shipway.steps.system.sources import ASK, CURL, DIAL
 from tests.conformance.actions import WRITE_SOURCES, befall, command
 from tests.conformance.case import Case, Scene, case, script
 

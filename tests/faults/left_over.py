@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 
 from lab.simulated.lab import SimulatedLab
-from shipway.cluster_lease import NAME, NAMESPACE
-from shipway.cluster_load import load_cluster
-from shipway.steps.join import PURPOSE
-from shipway.steps.join_tokens import _plain
+from shipway.cluster_file import load_cluster
+from shipway.locks.lease import NAME, NAMESPACE
+from shipway.steps.kubernetes.join import PURPOSE
+from shipway.steps.kubernetes.join_tokens import _plain
 
 
 def left_over(lab: SimulatedLab) -> list[str]:

@@ -24,18 +24,19 @@ from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.shell import Cut, Terminal, serve
-from shipway import converge, retry, ssh
-from shipway.cluster_load import load_cluster
+from shipway import converge, retry
+from shipway.cluster_file import load_cluster
 from shipway.errors import ConnectionLost
-from shipway.host import Host
-from shipway.kube import Kube
+from shipway.host import ssh
+from shipway.host.session import Host
+from shipway.host.target import Target
+from shipway.kube.client import Kube
 from shipway.script import READER, framed, heard
-from shipway.ssh_target import Target
 from tasks import context, run_stage
 from tasks.context import Run, opened
 from tasks.judging import report_of
 from tasks.report import Report
-from tasks.stages import STAGES
+from tasks.table import STAGES
 
 Exchange = Callable[..., Awaitable[Any]]  # one with a host takes `change`: what to make of the script before it runs
 DECIDING = ("/var/lib/etcd", "/etc/kubernetes/kubelet.conf", "/etc/kubernetes/admin.conf")

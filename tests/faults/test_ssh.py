@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from shipway.facts.files import FileText
-from shipway.host import Command
-from shipway.ssh import Pool
+from shipway.host.session import Command
+from shipway.host.ssh import Pool
 from tests.crowd import reached
 from tests.real_sshd import needs_sshd, real_sshd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from flows.drift_repair import Allow, drift_repair
-from tasks.drift_report import DriftReport
+from tasks.drift.report import DriftReport
 from tests.lab.conftest import Site
 
 

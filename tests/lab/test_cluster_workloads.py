@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from shipway.cluster_load import load_cluster
-from tasks import drift_repair
+from shipway.cluster_file import load_cluster
+from tasks.drift import repair as drift_repair
 from tests.drift_rows import KUBECTL, ROWS
 from tests.lab.conftest import ROOT, Site
 from tests.lab.drifting import passed

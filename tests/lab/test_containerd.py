@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from lab.containers.cluster_file import content
-from shipway.cluster import Cluster
-from shipway.cluster_load import parse_cluster
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
-from shipway.ssh import Pool
+from shipway.host.ssh import Pool
 from shipway.step import Impact
-from tasks import container_runtime, nvidia_runtime, prepare_system
+from tasks.stages import container_runtime, nvidia_runtime, prepare_system
 from tests.lab.conftest import Site
 
 pytestmark = pytest.mark.lab

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from shipway.cluster import Cluster
-from shipway.cluster_load import load_cluster
-from shipway.gpu_proof import Proof, prove
-from shipway.gpu_proof_seen import HostGpuFacts
-from shipway.kube import Kube
-from shipway.ssh import Pool
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import load_cluster
+from shipway.gpu.proof import Proof, prove
+from shipway.gpu.seen import HostGpuFacts
+from shipway.host.ssh import Pool
+from shipway.kube.client import Kube
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.demo import Demo
+from flows.cli.demo import Demo
 from tests.ui.browser import browser
 from tests.ui.layout import SERVER_PACKAGES, laid_out
 from tests.ui.site import Site, pictures_in

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.simulated.control import ask
-from shipway.cluster_load import load_cluster
-from shipway.kube import Kube
-from shipway.ssh import Pool
+from shipway.cluster_file import load_cluster
+from shipway.host.ssh import Pool
+from shipway.kube.client import Kube
 from tests.ui.browser import PHONE, Browser
 from tests.ui.layout import Layout
 from tests.webhook_place import Heard

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shipway.drain import left_cordoned
-from shipway.kube import Kube
+from shipway.kube.client import Kube
+from shipway.kube.drain import left_cordoned
 from tests.ui.site import Site
 
 pytestmark = [

@@ -15,8 +15,8 @@ from lab.simulated import containerd
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.proxies import by_containerd
-from shipway.containerd_config import CERTS
-from shipway.origins import registry_of
+from shipway.edits.containerd import CERTS
+from shipway.steps.system.origins import registry_of
 
 if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost

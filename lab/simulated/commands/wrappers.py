@@ -13,11 +13,11 @@ from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
-from shipway.steps.kernel import SERVICES_SCRIPT
-from shipway.steps.reset import FORBIDDEN, UNUSED
-from shipway.steps.sources import ASK, DIAL
+from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
+from shipway.steps.system.kernel import SERVICES_SCRIPT
+from shipway.steps.system.sources import ASK, DIAL
 
-# What shipway.host.operate puts around an operation that has a marker file.
+# What shipway.host.session.operate puts around an operation that has a marker file.
 MARKED = '"$@" && rm -f -- "$0"'
 
 
@@ -189,7 +189,7 @@ def _pod_processes(call: Call) -> list[str]:
 
 
 async def _reset(call: Call, rest: list[str]) -> int:
-    """Do what follows the paths, unless pods run or one of the paths is there: the script of shipway.steps.reset."""
+    """Do what follows the paths, unless pods run or one of the paths is there: the script of shipway.steps.kubernetes.reset."""
     count = int(rest[0])
     paths, words = rest[1 : count + 1], rest[count + 1 :]
     if _pod_processes(call):

@@ -1,0 +1,102 @@
+"""A flow flown from a command line: under a view, ended in order by signals, its history told afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from flows.cli.audience import end_by_exception
+from flows.cli.command import name_fault
+from flows.prefect_api.local import LocalApi
+from shipway.errors import ShipwayError
+
+if TYPE_CHECKING:
+    from prefect import State
+
+    from flows.cli.terminal import Plain
+    from tasks.context import Run
+
+
+def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Plain:
+    """Run a flow under a view; give the view, which has the run. Raises Refused as the flow does."""
+    from flows.cli.terminal import shown  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
+    from tasks.context import VIEW  # noqa: PLC0415
+
+    refusals: list[ShipwayError] = []
+
+    async def fly() -> None:
+        view.at_start = end_on_signals  # after Prefect has set its own: that one cuts off what is under way
+        try:
+            state = await flight()
+        except Exception as error:
+            if view.run is None or view.run.report is None:
+                raise
+            # What the flow itself raises is its state: this is Prefect's, which could not record the end of the run.
+            console.print(f"warning: Prefect's server did not record the end of this run: {error}", markup=False)
+            return
+        ended = await state.aresult(raise_on_failure=False)
+        if isinstance(ended, ShipwayError):
+            refusals.append(ended)
+            return
+        if isinstance(ended, Exception):
+            console.print(f"error: {name_fault(ended)}", markup=False, highlight=False, soft_wrap=True, style="red")
+
+    with shown(console, title, quiet=quiet) as view:
+        VIEW.set(view)
+        try:
+            asyncio.run(fly())
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            console.print("interrupted: connections are closed, and what was done so far is reported")
+        finally:
+            end_by_exception()  # the event loop has put back the system's own, which would lose the run's history
+    if refusals and not _changed(view.run):
+        raise refusals[0]  # exit status 1 promises that nothing was changed
+    return view
+
+
+def _changed(run: Run | None) -> bool:
+    return run is not None and any(result.outcome == "changed" for result in run.results)
+
+
+def end_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the run in order; a second one ends it at once."""
+    loop, main_task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def end() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        if main_task:
+            main_task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+
+
+def program(name: str) -> str:
+    """Give how a person types a program of this run's virtual environment: its path, unless the name finds it."""
+    path = Path(sys.executable).parent / name
+    if not path.exists() or shutil.which(name) == str(path):
+        return name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def history(console: Console, api: LocalApi, run: Run, missing: str) -> None:
+    """Say where the run can be seen."""
+    if missing:
+        console.print(f"warning: Prefect's history of this run has gaps: {missing}", style="yellow", highlight=False)
+    place = f"/runs/flow-run/{run.flow_runs[0]}"
+    if api.own:
+        home = os.environ.get("PREFECT_HOME")
+        server = f"{f'PREFECT_HOME={home} ' if home else ''}{program('prefect')} server start"
+        line = f"see the run: `{server}`, then http://127.0.0.1:4200{place}"
+    else:
+        line = f"see the run: {api.url.removesuffix('/api')}{place}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

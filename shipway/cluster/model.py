@@ -1,0 +1,128 @@
+"""The cluster as declared: the model of a cluster file, in which every value is concrete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from shipway.cluster.hosts import node_ip
+from shipway.cluster.parts import (
+    Dashboard,
+    DevicePlugin,
+    Gpu,
+    HostSpec,
+    Kubernetes,
+    Name,
+    Network,
+    Part,
+    Proxy,
+    Repair,
+    Runtime,
+    Sources,
+    Ssh,
+    System,
+    first_label,
+)
+from shipway.cluster.profiles import DEFAULT_PROFILE
+from shipway.cluster.types import FilePath
+from shipway.host.target import Target
+
+__all__ = ["Cluster", "node_ip"]
+
+
+class Cluster(Part):
+    """A whole cluster as declared: every value is concrete, either written in the file or taken from its profile."""
+
+    name: Name = Field(description="Name of the cluster.")
+    profile: str = Field(DEFAULT_PROFILE, description="Version set: see docs/profiles.md.")
+    mirrors: Literal["aliyun"] | None = Field(
+        None, description="Take packages and the control plane's images from mirrors in China: see docs/sites.md."
+    )
+    hosts: tuple[HostSpec, ...] = Field(min_length=1, description="The machines.")
+    ssh: Ssh = Field(Ssh(), description="How to log in to every host.")
+    system: System = Field(description="The base system.")
+    kubernetes: Kubernetes = Field(description="Version, networks and API endpoint.")
+    runtime: Runtime = Field(Runtime(), description="containerd.")
+    gpu: Gpu = Field(Gpu(), description="How pods get cards, and how that is proven.")
+    network: Network = Field(Network(), description="The pod network.")
+    device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
+    dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
+    repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
+    proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
+    sources: Sources = Field(description="Where packages, images and manifests come from.")
+    state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hosts(cls, data: Any) -> Any:
+        """Turn bare addresses into hosts, and give the roles their defaults."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("hosts"), list):
+            return data
+        hosts = [
+            {"name": first_label(host), "address": host} if isinstance(host, str) else host for host in data["hosts"]
+        ]
+        declared = any(isinstance(host, Mapping) and "control_plane" in (host.get("roles") or ()) for host in hosts)
+        for index, host in enumerate(hosts):
+            if isinstance(host, Mapping) and not host.get("roles"):
+                role = "worker" if declared or index else "control_plane"
+                hosts[index] = {**host, "roles": [role]}
+        return {**data, "hosts": hosts}
+
+    def host(self, name: str) -> HostSpec:
+        """Give the host of that name; raises KeyError."""
+        return next(host for host in self.hosts if host.name == name)
+
+    @property
+    def control_planes(self) -> tuple[HostSpec, ...]:
+        """The hosts that run the control plane, in file order; the first one initialises the cluster."""
+        return tuple(host for host in self.hosts if "control_plane" in host.roles)
+
+    @property
+    def workers(self) -> tuple[HostSpec, ...]:
+        """The hosts that join as workers only."""
+        return tuple(host for host in self.hosts if "control_plane" not in host.roles)
+
+    @property
+    def schedules_on_control_plane(self) -> bool:
+        """Whether ordinary pods may run on the control plane."""
+        wanted = self.kubernetes.schedule_on_control_plane
+        shared = any("worker" in host.roles for host in self.control_planes)
+        return (not self.workers or shared) if wanted == "auto" else wanted
+
+    @property
+    def endpoint(self) -> str:
+        """host:port by which every node reaches the API."""
+        given = self.kubernetes.api_endpoint or node_ip(self.control_planes[0])
+        return given if ":" in given else f"{given}:{self.kubernetes.api_port}"
+
+    def target(self, host: HostSpec) -> Target:
+        """Return where and how to log in to a host; `open` names what the file leaves to the SSH configuration."""
+        ssh, own = self.ssh, host.ssh
+        jump, user, key = own.jump or ssh.jump, own.user or ssh.user, own.key or ssh.key or ""
+        new, config, asked = ssh.host_keys == "accept-new", ssh.config or "", ssh.model_fields_set
+        said = {"user": own.user, "port": own.port, "key": key, "jump": jump}
+        left = tuple(name for name in (*said, "known_hosts") if not said.get(name) and name not in asked)
+        through = None
+        if jump:
+            jump_user, jump_key = jump.user or user, jump.key or key
+            more = tuple(
+                name for name in left if name in {"user", "key", "known_hosts"} and not getattr(jump, name, "")
+            )
+            more += ("port",) if "port" not in jump.model_fields_set else ()
+            named, limit = f"{host.name} (jump host)", ssh.connect_seconds
+            through = Target(
+                *(named, jump.address, jump.port, jump_user, jump_key, ssh.known_hosts, new),
+                connect_seconds=limit,
+                config=config,
+                open=more,
+            )
+        return Target(
+            *(host.name, host.address, own.port or ssh.port, user, key, ssh.known_hosts, new, through),
+            connect_seconds=ssh.connect_seconds,
+            config=config,
+            open=left,
+            sudo_password_file=ssh.sudo_password_file or "",
+            sudo_password_secret=ssh.sudo_password_secret or "",
+        )

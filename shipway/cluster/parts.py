@@ -1,0 +1,215 @@
+"""The sections of a cluster file: system, Kubernetes, runtime, GPUs, network, add-ons; hosts and sources beside it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from shipway.cluster.hosts import HostSpec, HostSsh, Jump, Ssh, first_label
+from shipway.cluster.sources import AptRepository, Key, Manifest, Proxy, Sources
+from shipway.cluster.types import (
+    AptVersion,
+    Count,
+    Endpoint,
+    FilePath,
+    Flag,
+    ImageRef,
+    ImageRepository,
+    Name,
+    Package,
+    Part,
+    Plain,
+    PodNetwork,
+    Port,
+    Version,
+)
+from shipway.cluster.window_rules import fault
+
+__all__ = [
+    "AptRepository",
+    "Dashboard",
+    "DevicePlugin",
+    "Gpu",
+    "HostSpec",
+    "HostSsh",
+    "Jump",
+    "Key",
+    "Kubernetes",
+    "Manifest",
+    "Name",
+    "Network",
+    "Part",
+    "Proxy",
+    "Repair",
+    "Runtime",
+    "Sources",
+    "Ssh",
+    "System",
+    "Window",
+    "first_label",
+]
+
+
+class Kubernetes(Part):
+    """Version, networks and API endpoint; `kubelet` and `kube_proxy` are merged into kubeadm's configuration."""
+
+    version: Version = Field(description="Exact version of kubelet, kubeadm, kubectl and the control plane.")
+    pod_network: PodNetwork = Field(description="Network that all pods get their addresses from.")
+    service_network: PodNetwork = Field(IPv4Network("10.96.0.0/12"), description="Network of the services' addresses.")
+    node_mask: Annotated[Count, Field(ge=16, le=30)] = Field(
+        24, description="Prefix length of each node's part of the pod network."
+    )
+    api_endpoint: Endpoint | None = Field(
+        None, description="host[:port] every node reaches the API by; default: the first control plane's address."
+    )
+    api_port: Port = Field(6443, description="Port the API server listens on.")
+    image_repository: ImageRepository | None = Field(None, description="Registry for the control plane's images.")
+    allow_cgroup_v1: Flag = Field(
+        default=False,
+        description="Run Kubernetes 1.35 and later on cgroup v1 all the same: sets failCgroupV1: false for the kubelet "
+        "and skips kubeadm's SystemVerification.",
+    )
+    schedule_on_control_plane: Flag | Literal["auto"] = Field(
+        "auto", description="Whether ordinary pods may run there; `auto`: only when there is no worker."
+    )
+    joins_at_once: Annotated[Count, Field(ge=1, le=250)] = Field(
+        50, description="Most joins under way at one time (kubeadm#3181: 300 overload its preflight)."
+    )
+    kubelet: Plain = Field(default_factory=dict, description="Added to the KubeletConfiguration.")
+    kube_proxy: Plain = Field(default_factory=dict, description="Added to the KubeProxyConfiguration.")
+    init_seconds: Annotated[Count, Field(ge=60, le=86400)] = Field(
+        600, description="Limit for kubeadm init, in seconds."
+    )
+    join_seconds: Annotated[Count, Field(ge=60, le=86400)] = Field(
+        420, description="Limit for kubeadm join, in seconds."
+    )
+
+    @property
+    def minor(self) -> tuple[int, int]:
+        """Give (1, 31) of 1.31.7."""
+        major, minor, _ = self.version.split(".")
+        return int(major), int(minor)
+
+
+class Runtime(Part):
+    """containerd: which package, and what its configuration must say."""
+
+    package: Package = Field("containerd.io", description="Package of containerd.")
+    extra_packages: tuple[Package, ...] = Field((), description="Packages installed beside it.")
+    version: AptVersion | None = Field(
+        None, description="Version or its beginning (1.7.27); none: the newest the repository offers."
+    )
+    restrict_oom_score_adj: Flag = Field(default=False, description="For hosts that are themselves containers.")
+
+
+class Gpu(Part):
+    """How pods get cards, and how that is proven."""
+
+    mode: Literal["runtime_class", "default_runtime"] = Field(
+        "runtime_class", description="RuntimeClass `nvidia`, or nvidia as containerd's default runtime on GPU hosts."
+    )
+    isolation: Literal["strict", "off"] = Field(
+        "strict",
+        description="`strict`: a pod that asks for no GPU sees none. `off`: any image that sets NVIDIA_VISIBLE_DEVICES "
+        "sees the GPUs of its host, as NVIDIA's toolkit has it by default.",
+    )
+    toolkit: Version | None = Field(None, description="Version of nvidia-container-toolkit; none: the newest offered.")
+    verify_image: ImageRef = Field(
+        "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0", description="Image of the test pods."
+    )
+    compute: Literal["required", "off"] = Field("required", description="`off` where the cards cannot run CUDA.")
+    verify_seconds: Annotated[Count, Field(ge=10, le=86400)] = Field(
+        300, description="Limit for all test pods to run at once, in seconds."
+    )
+
+
+class Network(Part):
+    """The pod network: Calico, or manifests of your own."""
+
+    provider: Literal["calico", "manifests"] = Field("calico", description="Calico, or the files of `manifests`.")
+    version: Version | None = Field(None, description="Calico's version.")
+    block_size: Annotated[Count, Field(ge=20, le=32)] = Field(
+        26, description="Prefix length of Calico's address blocks."
+    )
+    encapsulation: Literal["VXLANCrossSubnet", "VXLAN", "IPIP", "IPIPCrossSubnet", "None"] = Field(
+        "VXLANCrossSubnet", description="How packets between nodes are wrapped."
+    )
+    manifests: tuple[FilePath, ...] = Field((), description="For provider `manifests`: files to apply, in order.")
+
+
+class DevicePlugin(Part):
+    """NVIDIA's Kubernetes device plugin."""
+
+    version: Version = Field(description="Version, also the image's tag.")
+    image: ImageRepository = Field("nvcr.io/nvidia/k8s-device-plugin", description="Image without its tag.")
+
+
+class Dashboard(Part):
+    """The Kubernetes Dashboard: archived upstream, so off unless asked for."""
+
+    enabled: Flag = Field(default=False, description="Install it.")
+    version: Version = Field("2.7.0", description="Version; its manifest is `sources.manifests.dashboard`.")
+    node_port: Annotated[Count, Field(ge=30000, le=32767)] = Field(31000, description="Port on every node (HTTPS).")
+    role: Literal["cluster-admin", "view"] = Field("view", description="ClusterRole of its user admin-user.")
+
+
+class System(Part):
+    """The base system."""
+
+    packages: tuple[Package, ...] = Field(description="Packages every host must have.")
+    upgrade: Flag = Field(
+        default=True, description="Upgrade base packages, only on a host that is not yet part of a cluster."
+    )
+    may_remove: tuple[Package, ...] = Field(
+        (),
+        description="Packages that may be removed where apt says that an installation needs it (docker.io for "
+        "containerd.io); any other removal is refused.",
+    )
+    ports: tuple[Port, ...] = Field(
+        (6443, 2379, 2380, 10250, 10257, 10259), description="Ports that must be free on a bare control plane."
+    )
+
+
+class Window(Part):
+    """When services may be repaired: it opens by a rule, in the controller's local time, for so many minutes."""
+
+    cron: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description='Five fields: `"0 2 * * 6"` opens it on Saturdays at 02:00.'
+    )
+    rrule: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Or a rule of RFC 5545, as `FREQ=MONTHLY;BYDAY=1SU;BYHOUR=3;BYMINUTE=0;BYSECOND=0`."
+    )
+    minutes: Annotated[Count, Field(ge=1, le=10080)] = Field(120, description="How long it stays open.")
+
+    @model_validator(mode="after")
+    def _rule(self) -> Self:
+        if why := fault(self.cron, self.rrule):
+            raise ValueError(why)
+        return self
+
+
+class Repair(Part):
+    """What drift repair may do by itself; a run may be asked for less or more."""
+
+    allow: Literal["none", "files", "service", "workloads"] = Field(
+        "service", description="Highest impact of a repair; what is above it is reported."
+    )
+    ask: Flag = Field(default=False, description="Pause for an approval in Prefect's UI before anything is repaired.")
+    hosts_at_once: Annotated[Count, Field(ge=1, le=100)] = Field(
+        1, description="Hosts whose services are repaired at the same time."
+    )
+    disturb: tuple[Name, ...] = Field(
+        (), description="Hosts whose containerd and kubelet may be restarted beside running GPU pods."
+    )
+    delete_emptydir_data: Flag = Field(
+        default=False,
+        description="A drain may end pods whose emptyDir volumes are lost with them, as kubectl's option of that name.",
+    )
+    restart_beside_pods: Flag = Field(
+        default=False,
+        description="Whether a bootstrap or a repair may restart containerd beside running pods that hold no GPU; pods "
+        "of the cluster's own parts and of DaemonSets do not count.",
+    )
+    window: Window | None = Field(None, description="Only then more than files is repaired; none: at any time.")

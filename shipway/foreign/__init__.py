@@ -1,0 +1,1 @@
+"""What other programs and libraries write, read without surprises."""

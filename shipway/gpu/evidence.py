@@ -1,0 +1,126 @@
+"""Evidence for the GPU proof: what the nodes offer, who holds cards, what pods and plugin say; how the counts agree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
+
+from shipway.cluster.model import Cluster
+from shipway.errors import ShipwayError
+from shipway.gpu.pods import NAMESPACE, seen
+from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
+from shipway.kube.client import Kube, Object
+from shipway.kube.errors import KindMissing
+from shipway.kube.status import CARD, cards, cards_asked, why_not_ready
+from shipway.steps.gpu.plugin import GPU_LABEL, PLUGIN, RUNTIME_CLASS, SELECTOR
+from shipway.steps.gpu.plugin import NAMESPACE as PLUGIN_NAMESPACE
+from shipway.steps.kubernetes.nodes import nodes_by_name
+
+T = TypeVar("T")
+
+
+async def see_nodes(
+    kube: Kube,
+    expected: Mapping[str, int],
+    hosts: Mapping[str, HostGpuFacts],
+    plugins: Mapping[str, PodSeen] | None = None,
+) -> tuple[NodeSeen, ...]:
+    """Give every node that should have cards, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
+    nodes = await nodes_by_name(kube)
+    return tuple(
+        _seen(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name))
+        for name, count in sorted(expected.items())
+    )
+
+
+def _seen(name: str, count: int, node: Object | None, host: HostGpuFacts, plugin: PodSeen | None) -> NodeSeen:
+    labels = (node or {"metadata": {}})["metadata"].get("labels") or {}
+    return NodeSeen(
+        name=name,
+        expected=count,
+        allocatable=cards(node or {}),
+        capacity=cards(node or {}, "capacity"),
+        why_not_ready=why_not_ready(node),
+        barred=barred(node or {}),
+        labelled=labels.get(GPU_LABEL) == "true",
+        host=host,
+        plugin=plugin,
+    )
+
+
+def barred(node: Object) -> str:
+    """Give what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate."""
+    spec = node.get("spec") or {}
+    taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    foreign = [
+        taint["key"] for taint in taints if taint["key"] != CARD and not taint["key"].startswith("node.kubernetes.io/")
+    ]
+    if spec.get("unschedulable"):
+        return "it is cordoned"
+    return f"taint {', '.join(foreign)}" if foreign else ""
+
+
+async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str = "") -> dict[str, int]:
+    """Return by node how many cards pods hold that are not the proof's; of one `node` alone where it is named."""
+    taken: dict[str, int] = {}
+    for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
+        place = (pod.get("spec") or {}).get("nodeName", "")
+        if place in expected and pod["metadata"].get("namespace") != NAMESPACE:
+            taken[place] = taken.get(place, 0) + cards_asked(pod)
+    return taken
+
+
+def mismatches(nodes: Sequence[NodeSeen]) -> list[str]:
+    """Give where the expected number disagrees with PCI, with nvidia-smi or with what is allocatable."""
+    faults: list[str] = []
+    for node in nodes:
+        counts = {"PCI": node.host.pci, "nvidia-smi": node.host.driver, "allocatable": node.allocatable}
+        wrong = [f"{what} {count}" for what, count in counts.items() if count is not None and count != node.expected]
+        if wrong:
+            faults.append(f"{node.name}: expected {node.expected} cards, but {', '.join(wrong)}")
+    return faults
+
+
+async def collect(
+    kube: Kube, cluster: Cluster, expected: Mapping[str, int], hosts: Mapping[str, HostGpuFacts], refusal: str
+) -> tuple[Evidence, list[str]]:
+    """Give all that can be seen now, and what could not be asked, with the reason."""
+    missing: list[str] = []
+    plugin_pods, pods, handler, declared = await asyncio.gather(
+        _or(_pods(kube, PLUGIN_NAMESPACE, SELECTOR), [], "the plugin's pods", missing),
+        _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
+        _or(_handler(kube), None, "the RuntimeClass", missing),
+        _or(kube.get("apps/v1", "DaemonSet", PLUGIN, PLUGIN_NAMESPACE), {}, "the plugin's DaemonSet", missing),
+    )
+    plugins = {pod.node: pod for pod in plugin_pods}
+    nodes = await _or(see_nodes(kube, expected, hosts, plugins), (), "the nodes", missing)
+    return Evidence(cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None, refusal), missing
+
+
+async def _or(asked: Awaitable[T], otherwise: T, what: str, missing: list[str]) -> T:
+    """Give the answer, or `otherwise` where the API does not give it: evidence must not hide the first error."""
+    try:
+        return await asked
+    except ShipwayError as error:
+        missing.append(f"{what}: {error.message}")
+        return otherwise
+
+
+async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
+    """Give all pods of a namespace with their events and logs."""
+    pods = await kube.list_("v1", "Pod", namespace, labels=labels)
+    names = [pod["metadata"]["name"] for pod in pods]
+    events = await asyncio.gather(*(kube.events_of(name, namespace) for name in names))
+    lost: list[str] = []
+    logs = await asyncio.gather(*(_or(kube.logs(namespace, name), "", "log", lost) for name in names))
+    return [seen(pod, said, log) for pod, said, log in zip(pods, events, logs, strict=True)]
+
+
+async def _handler(kube: Kube) -> str | None:
+    """Give the handler of RuntimeClass nvidia; None where there is none."""
+    try:
+        found = await kube.get("node.k8s.io/v1", "RuntimeClass", RUNTIME_CLASS)
+    except KindMissing:
+        return None
+    return str(found["handler"]) if found else None

@@ -1,0 +1,281 @@
+"""The pods of the GPU proof: what they run, what their logs tell, and the checks that watch them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shipway.cluster.model import Cluster
+from shipway.errors import PostconditionFailed
+from shipway.gpu.seen import PodSeen
+from shipway.kube.client import Kube, Object
+from shipway.kube.manifests import render
+from shipway.kube.pod_states import find_known, find_trouble
+from shipway.kube.status import condition
+from shipway.redact import redact
+from shipway.step import Drift
+from shipway.steps.gpu.plugin import RUNTIME_CLASS
+
+NAMESPACE = "shipway-verify"
+EXTRA = "gpu-test-extra"
+WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
+SAMPLE = "/cuda-samples/vectorAdd"  # where NVIDIA's cuda-sample images keep it
+LISTED = "cards-listed"
+PASSED = "Test PASSED"
+ENDED = "vectorAdd ended with exit status"
+FULL = "Insufficient nvidia.com/gpu"
+# The kubelet's word for a pod that the scheduler gave a card which the kubelet does not have at this moment.
+TURNED_AWAY = "UnexpectedAdmissionError"
+_UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
+_NODE = re.compile(r"/dev/nvidia[0-9]+\b")
+_NODES = re.compile(r"^nodes of (\S+): (.*)$", re.MULTILINE)
+_GIVEN = re.compile(r"^devices=(.*)$", re.MULTILINE)
+_NO_DEVICE = frozenset({"", "all", "none", "void"})
+
+
+def script(*, compute: bool) -> str:
+    """Give what a pod runs: say the card, compute where asked for, stay. Only sh, echo and sleep must be there."""
+    parts = ['echo "devices=$NVIDIA_VISIBLE_DEVICES"', 'echo "nodes of $NODE_NAME:" /dev/nvidia*', "nvidia-smi -L"]
+    parts += [f"echo {LISTED}"]
+    parts += [SAMPLE, f'echo "{ENDED} $?"'] if compute else []
+    return "; ".join([*parts, "sleep 86400"])
+
+
+def test_pod(cluster: Cluster, name: str) -> Object:
+    """Give one pod that asks for one card."""
+    return render(
+        "verify/pod.yaml",
+        name=name,
+        namespace=NAMESPACE,
+        image=cluster.gpu.verify_image,
+        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
+        script=script(compute=cluster.gpu.compute == "required"),
+        seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the cards are free again
+    )[0]
+
+
+def pod_without(cluster: Cluster, name: str, node: str) -> Object:
+    """Return a pod of one node that asks Kubernetes for no GPU, and NVIDIA's toolkit for all (NVIDIA_VISIBLE_DEVICES).
+
+    It says what it sees: device nodes, by the shell itself, and nvidia-smi's list; what mounts that may leave it out.
+    """
+    return render(
+        "verify/pod-without.yaml",
+        name=name,
+        namespace=NAMESPACE,
+        node=node,
+        image=cluster.gpu.verify_image,
+        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
+        script=f"echo /dev/nvidia*; nvidia-smi -L; echo {LISTED}; sleep 86400",
+        seconds=cluster.gpu.verify_seconds + 600,
+    )[0]
+
+
+def seen_without(log: str) -> int | None:
+    """Return how many GPUs a pod saw that asked for none; None before it has said so."""
+    if LISTED not in log:
+        return None
+    return max(len(set(_NODE.findall(log))), len(set(_UUID.findall(log))))
+
+
+@dataclass(frozen=True)
+class WithoutSpoke:
+    """Every pod that asks for no GPU has said how many it sees; what they said is in `heard`, by pod."""
+
+    names: Sequence[str] = field(hash=False)
+    heard: dict[str, int] = field(default_factory=dict, hash=False)
+    name: str = "every pod that asks for no GPU has said what it sees"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read the logs of those that have not said it yet."""
+        silent = [name for name in self.names if name not in self.heard]
+        logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in silent))
+        found = {name: seen_without(log) for name, log in zip(silent, logs, strict=True)}
+        self.heard.update({name: count for name, count in found.items() if count is not None})
+        left = [name for name in silent if name not in self.heard]
+        return Drift(f"{len(left)} of {len(self.names)} silent", "all have spoken") if left else None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a pod's log tells: the cards it was given, and how the sample ended (None: it has not)."""
+
+    devices: tuple[str, ...]
+    passed: bool | None = None
+
+
+def said(log: str) -> Said | None:
+    """Give what a log tells so far; None before the pod has said which card it has.
+
+    UUIDs that nvidia-smi lists inside the pod count; without it, NVIDIA_VISIBLE_DEVICES as the kubelet set it; where
+    that names none (toolkit 1.20 makes it "void", a plugin that makes mounts a path), the device nodes of that host.
+    """
+    given = _GIVEN.search(log)
+    if given is None or LISTED not in log:
+        return None
+    words = [word.strip() for word in given[1].split(",")]
+    named = [word for word in words if word not in _NO_DEVICE and not word.startswith("/")]
+    nodes = _NODES.search(log)
+    there = [f"{nodes[1]}:{name}" for name in _NODE.findall(nodes[2])] if nodes else []
+    devices = _UUID.findall(log) or named or there
+    passed = PASSED in log if ENDED in log else None
+    return Said(tuple(dict.fromkeys(devices)), passed)
+
+
+def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
+    """Give a pod as a piece of evidence, free of secrets."""
+    status = pod.get("status") or {}
+    return PodSeen(
+        name=pod["metadata"]["name"],
+        node=(pod.get("spec") or {}).get("nodeName", ""),
+        phase=status.get("phase", ""),
+        why=redact(find_trouble(pod, events)),
+        events=tuple(redact(event) for event in events[-8:]),
+        log=redact(log[-4000:]),
+    )
+
+
+class TurnedAway(PostconditionFailed):
+    """The kubelet refused pods because its device plugin was not registered with it; `pods` names them."""
+
+    def __init__(self, message: str, pods: Sequence[str]) -> None:
+        super().__init__(message)
+        self.pods = tuple(pods)
+
+
+async def _pods(on: Kube) -> dict[str, Object]:
+    return {pod["metadata"]["name"]: pod for pod in await on.list_("v1", "Pod", NAMESPACE)}
+
+
+@dataclass(frozen=True)
+class AllRun:
+    """All pods of the proof are Running in one and the same look, so no card was used twice in turn."""
+
+    traps: ClassVar[tuple[int, ...]] = (46, 47)
+    names: Sequence[str] = field(hash=False)
+    name: str = "all test pods run at once"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the pods and their events; raises PostconditionFailed for a pod that will never run.
+
+        Raises TurnedAway where all that keeps pods is a kubelet that had no card to give them.
+        """
+        pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
+        refused = [
+            name for name in self.names if ((pods.get(name) or {}).get("status") or {}).get("reason") == TURNED_AWAY
+        ]
+        running = [name for name in self.names if _phase(pods.get(name)) == "Running"]
+        if len(running) == len(self.names):
+            return None
+        waiting = {}
+        for name in (name for name in self.names if name not in running):
+            events = _about(listed, name)
+            waiting[name] = find_trouble(pods[name], events) if name in pods else "gone"
+            over = _phase(pods.get(name)) in ("Failed", "Succeeded") or find_known(pods.get(name) or {}, events)
+            if over and name not in refused:
+                raise PostconditionFailed(f"{name} does not run: {waiting[name] or _phase(pods.get(name))}")
+        if refused:
+            raise TurnedAway(f"{refused[0]} does not run: {waiting[refused[0]]}", refused)
+        name, why = next(((name, why) for name, why in waiting.items() if why), (next(iter(waiting)), "starting"))
+        return Drift(f"{len(running)} of {len(self.names)} running; {name}: {why[:300]}", f"{len(self.names)} running")
+
+
+@dataclass(frozen=True)
+class AllDecided:
+    """Every pod of the proof runs, or has said why it does not."""
+
+    names: Sequence[str] = field(hash=False)
+    name: str = "every test pod runs or says why not"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the pods and their events."""
+        pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
+        waiting = [name for name in self.names if _phase(pods.get(name)) == "Pending"]
+        starting = [name for name in waiting if not find_trouble(pods[name], _about(listed, name))]
+        return Drift(f"{len(starting)} are starting: {', '.join(starting[:3])}", "none") if starting else None
+
+
+def _phase(pod: Object | None) -> str:
+    return str((pod.get("status") or {}).get("phase", "")) if pod else ""
+
+
+def _about(events: Sequence[Object], name: str) -> list[str]:
+    """Give the events about one pod as texts, oldest first."""
+    own = [event for event in events if (event.get("involvedObject") or {}).get("name") == name]
+    own.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+    return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in own]
+
+
+@dataclass(frozen=True)
+class AllSpoke:
+    """Every pod has said which card it has, and has computed where that is asked for; what they said is in `heard`."""
+
+    traps: ClassVar[tuple[int, ...]] = (31, 46)
+    names: Sequence[str] = field(hash=False)
+    compute: bool
+    heard: dict[str, Said] = field(default_factory=dict, hash=False)
+    name: str = "every test pod has said which card it has"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read the logs of those that have not said all yet."""
+        asked = [name for name in self.names if not self._done(self.heard.get(name))]
+        logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in asked))
+        self.heard.update({name: words for name, log in zip(asked, logs, strict=True) if (words := said(log))})
+        silent = [name for name in self.names if not self._done(self.heard.get(name))]
+        if not silent:
+            return None
+        what = "its card" if silent[0] not in self.heard else "the result of the CUDA sample"
+        return Drift(f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not told {what}", "all have spoken")
+
+    def _done(self, words: Said | None) -> bool:
+        return words is not None and (words.passed is not None or not self.compute)
+
+
+@dataclass(frozen=True)
+class ExtraWaits:
+    """One pod more than there are cards stays Pending, for the lack of a card and nothing else."""
+
+    traps: ClassVar[tuple[int, ...]] = (46,)
+    name: str = f"a further pod stays Pending: {FULL}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the scheduler's word; raises PostconditionFailed when it found a card."""
+        pod = await on.get("v1", "Pod", EXTRA, NAMESPACE)
+        scheduled = condition(pod or {}, "PodScheduled")
+        if scheduled.get("status") == "True" or (pod and pod["spec"].get("nodeName")):
+            node = pod["spec"].get("nodeName") if pod else ""
+            raise PostconditionFailed(f"the further pod was given a card on {node}: there are more cards than counted")
+        message = str(scheduled.get("message", ""))
+        if scheduled.get("status") == "False" and FULL in message:
+            return None
+        return Drift(message or "the scheduler has not said anything", FULL)
+
+
+@dataclass(frozen=True)
+class NoPods:
+    """No pod of a proof is left, or none of these."""
+
+    names: Sequence[str] = field(default=(), hash=False)
+    name: str = f"no test pod is left in {NAMESPACE}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Count them."""
+        pods = [name for name in await _pods(on) if not self.names or name in self.names]
+        return Drift(f"{len(pods)} are still ending", "none") if pods else None
+
+
+@dataclass(frozen=True)
+class PodsGone:
+    """Nothing of a proof is left: its namespace is gone with all that was in it."""
+
+    name: str = f"nothing of an earlier proof is left in {NAMESPACE}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for the namespace."""
+        if await on.get("v1", "Namespace", NAMESPACE) is None:
+            return None
+        pods = await on.list_("v1", "Pod", NAMESPACE)
+        return Drift(f"namespace {NAMESPACE} with {len(pods)} pods is still being deleted", "gone")

@@ -1,0 +1,253 @@
+"""The GPU proof: as many pods as cards run at once, each with a card of its own, and one more finds none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from shipway.cluster.model import Cluster
+from shipway.converge import wait_until
+from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
+from shipway.gpu.evidence import collect, mismatches, see_nodes, taken_by_others
+from shipway.gpu.links import broken_link
+from shipway.gpu.pods import (
+    EXTRA,
+    NAMESPACE,
+    WITHOUT,
+    AllDecided,
+    AllRun,
+    AllSpoke,
+    ExtraWaits,
+    NoPods,
+    PodsGone,
+    Said,
+    TurnedAway,
+    WithoutSpoke,
+    pod_without,
+    test_pod,
+)
+from shipway.gpu.result import Proof, no_cards, plain, same_cards
+from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
+from shipway.kube.client import Kube
+from shipway.kube.manifests import render
+from shipway.step import Check
+from shipway.steps.kubernetes.nodes import CardsAllocatable
+
+__all__ = ["HostGpuFacts", "Proof", "prove"]
+
+LOOK_SECONDS = 1.0
+EXTRA_SECONDS = 60.0  # the scheduler speaks within a second or two; a busy one may take longer
+CLEAR_SECONDS = 120.0
+WITHOUT_SECONDS = 60.0  # the image is there: test pods of the same one have just run
+# A kubelet posts its node's status every 10 s (nodeStatusUpdateFrequency), so after a plugin or containerd has been
+# restarted the count of cards may be old for that long, in both directions.
+SETTLE_SECONDS = 30.0
+# For pods that start well while others do not: by then their image is there, or it is pulled for minutes.
+DECIDE_SECONDS = 30.0
+Told = Callable[[str], None]
+
+
+async def prove(
+    kube: Kube,
+    cluster: Cluster,
+    expected: Mapping[str, int],
+    seen: Mapping[str, HostGpuFacts],
+    told: Told = lambda _: None,
+) -> Proof:
+    """Prove that every expected card can be scheduled and used; never raises a ShipwayError, it is in the proof.
+
+    `expected` gives cards by node, `seen` what SSH showed of the hosts, `told` hears what is waited for. Everything it
+    made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: cards they hold
+    are not proven, and a note says so.
+    """
+    wanted = {name: count for name, count in expected.items() if count}
+    if not wanted:
+        return no_cards(cluster)
+    return await _Proving(kube, cluster, wanted, seen, told).run()
+
+
+class _Proving:
+    """One proof under way."""
+
+    def __init__(
+        self, kube: Kube, cluster: Cluster, expected: dict[str, int], seen: Mapping[str, HostGpuFacts], told: Told
+    ) -> None:
+        self.kube, self.cluster, self.expected, self.seen, self.told = kube, cluster, expected, seen, told
+        self.compute = cluster.gpu.compute == "required"
+        self.heard: dict[str, Said] = {}
+        self.names: list[str] = []
+        self.nodes: tuple[NodeSeen, ...] = ()
+        self.notes: list[str] = []
+        self.refusal = ""
+        self.without: dict[str, int | None] = {}
+
+    async def run(self) -> Proof:
+        """Go through the proof; on the first thing that is not so, collect the evidence."""
+        started = time.monotonic()
+        error: ShipwayError | None = None
+        faults: list[str] = []
+        try:
+            await _clear(self.kube, self.told)
+            faults = await self._count()
+            await self._hold()
+            faults += same_cards(self.heard) + self._computed()
+            if not faults:
+                await self._look_without()
+                await _clear(self.kube, self.told)
+        except ShipwayError as caught:
+            error = caught
+        if error is None and not faults:
+            return self._proof("ok", time.monotonic() - started)
+        said = "; ".join([*faults, *([error.message] if error else [])])
+        self.refusal = said
+        return await self._failed(said, error, time.monotonic() - started)
+
+    async def _count(self) -> list[str]:
+        """Count the cards that are free to be proven; give how the counts of the hosts and of Kubernetes disagree."""
+        with contextlib.suppress(DeadlineExceeded):  # what is missing then is said with its reason below
+            await self._wait(CardsAllocatable(self.expected), min(SETTLE_SECONDS, self.cluster.gpu.verify_seconds))
+        self.kube.forget()
+        self.nodes, others = await asyncio.gather(
+            see_nodes(self.kube, self.expected, self.seen), taken_by_others(self.kube, self.expected)
+        )
+        usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
+        held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
+        if held:
+            self.notes.append(f"{held} cards are held by pods of others: only the free ones were proven")
+        free = sum(node.allocatable for node in usable) - held
+        self.names = [f"gpu-test-{number}" for number in range(1, free + 1)]
+        return mismatches(self.nodes)
+
+    async def _hold(self) -> None:
+        """Hold every free card at once, hear which, and see that one more pod finds none."""
+        if not self.names:
+            raise PostconditionFailed("no card is free to be proven")
+        setting = render("verify/namespace.yaml", namespace=NAMESPACE)
+        for obj in setting:
+            await self.kube.apply(obj)
+        await asyncio.gather(*(self.kube.apply(test_pod(self.cluster, name)) for name in self.names))
+        limit = self.cluster.gpu.verify_seconds
+        await self._all_run(limit)
+        await self._wait(AllSpoke(self.names, self.compute, self.heard), limit)
+        await self.kube.apply(test_pod(self.cluster, EXTRA))
+        await self._wait(ExtraWaits(), EXTRA_SECONDS)
+        await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its card back meanwhile
+
+    async def _look_without(self) -> None:
+        """See on each node what a pod sees that asks for no GPU; a node where it does not start is not judged."""
+        nodes = [node.name for node in self.nodes if not node.why_not_ready]
+        pods = {f"{WITHOUT}-{number}": node for number, node in enumerate(nodes, 1)}
+        spoke = WithoutSpoke(tuple(pods))
+        try:
+            await asyncio.gather(
+                *(self.kube.apply(pod_without(self.cluster, name, node)) for name, node in pods.items())
+            )
+            await self._wait(spoke, WITHOUT_SECONDS)
+        except ShipwayError as error:
+            self.notes.append(f"what a pod sees that asks for no GPU is not known of every node: {error.message}")
+        self.without = {node: spoke.heard.get(name) for name, node in pods.items()}
+        if self.cluster.gpu.isolation == "off":
+            open_ = [node for node, count in self.without.items() if count]
+            if open_:
+                self.notes.append(
+                    f"gpu.isolation is off: a pod that asks for no GPU sees those of its host: {', '.join(open_)}"
+                )
+
+    async def _all_run(self, limit: float) -> None:
+        """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
+        settled = time.monotonic() + min(SETTLE_SECONDS, limit)
+        while True:
+            try:
+                return await self._wait(AllRun(self.names), limit)
+            except TurnedAway as refused:
+                if time.monotonic() > settled:
+                    raise
+                self.told(f"{refused.message}; made anew, as its device plugin may be registering again")
+                await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
+                await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
+                await asyncio.sleep(2 * LOOK_SECONDS)
+                await asyncio.gather(*(self.kube.apply(test_pod(self.cluster, name)) for name in refused.pods))
+
+    async def _wait(self, check: Check[Kube], seconds: float) -> None:
+        await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, told=self.told)
+
+    def _computed(self) -> list[str]:
+        """Give the pods whose sample did not pass, where it was asked for."""
+        failed = [name for name, words in sorted(self.heard.items()) if self.compute and words.passed is False]
+        return [f"the CUDA sample failed in {', '.join(failed)}"] if failed else []
+
+    def _verified(self) -> dict[str, str]:
+        """Give pod and card of each card that is proven: held by one pod alone, and computing where asked for."""
+        holders = [device for words in self.heard.values() for device in words.devices]
+        return {
+            name: words.devices[0]
+            for name, words in sorted(self.heard.items())
+            if len(words.devices) == 1 and holders.count(words.devices[0]) == 1 and (words.passed or not self.compute)
+        }
+
+    def _proof(self, outcome: Literal["ok", "failed"], seconds: float, **more: Any) -> Proof:
+        devices = self._verified()
+        if not self.compute:
+            self.notes.append("gpu.compute is off: no CUDA sample was run")
+        return Proof(
+            outcome,
+            sum(self.expected.values()),
+            sum(node.allocatable for node in self.nodes),
+            len(devices),
+            devices,
+            ("passed" if not self._computed() and self.heard else "failed") if self.compute else "not run",
+            tuple(self.notes),
+            without=dict(self.without),
+            seconds=seconds,
+            **more,
+        )
+
+    async def _failed(self, said: str, error: ShipwayError | None, seconds: float) -> Proof:
+        """Collect the evidence, and name the broken link; what one node lacks must not hide what the others can."""
+        if not isinstance(error, Refused):
+            with contextlib.suppress(ShipwayError):  # told by the evidence
+                await self._wait(AllDecided(self.names), DECIDE_SECONDS)
+        self.kube.forget()
+        evidence, missing = await collect(self.kube, self.cluster, self.expected, self.seen, self.refusal)
+        self.nodes = evidence.nodes or self.nodes
+        if isinstance(error, Refused):
+            return self._proof("failed", seconds, error=error, evidence=plain(evidence, missing))
+        await self._hear(evidence)
+        link = broken_link(evidence)
+        named = PostconditionFailed(
+            f"{said} -> broken link: {link.name}: {link.why}",
+            host=self.kube.name,
+            step="every expected card can be scheduled and used",
+            code=link.code,
+            fix=link.fix,
+            retry=error is not None and error.may_retry and link.name == "unknown",
+        )
+        return self._proof("failed", seconds, link=link, error=named, evidence=plain(evidence, missing))
+
+    async def _hear(self, evidence: Evidence) -> None:
+        """Take in what the pods that do run have said, so that working cards count."""
+        running = [pod.name for pod in evidence.pods if pod.runs and pod.name in self.names]
+        try:
+            await self._wait(AllSpoke(running, self.compute, self.heard), DECIDE_SECONDS)
+        except ShipwayError as error:
+            self.notes.append(f"not every test pod was heard: {error.message}")
+
+
+async def _clear(kube: Kube, told: Told) -> None:
+    """Delete everything a proof made, and wait until it is gone; raises Refused where the namespace is not ours."""
+    kube.forget()
+    space = await kube.get("v1", "Namespace", NAMESPACE)
+    if space is None:
+        return
+    if (space["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != "shipway":
+        fix = f"Rename or delete it: the GPU proof needs the namespace {NAMESPACE} for itself."
+        raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
+    pods = await kube.list_("v1", "Pod", NAMESPACE)
+    await asyncio.gather(*(kube.delete("v1", "Pod", pod["metadata"]["name"], NAMESPACE, grace=1) for pod in pods))
+    # A namespace that still has pods is tried again ever more slowly by its controller: they go first.
+    await wait_until(NoPods(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, told=told)
+    await kube.delete("v1", "Namespace", NAMESPACE)
+    await wait_until(PodsGone(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, told=told)

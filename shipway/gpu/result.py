@@ -1,0 +1,90 @@
+"""How a GPU proof ended, as the report gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from shipway.cluster.model import Cluster
+from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu.links import Link
+from shipway.gpu.pods import Said
+from shipway.gpu.seen import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How the proof ended. `verified` counts cards that a pod held while all others were held too.
+
+    `devices` maps pod to card; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
+    failure `error` names the broken `link`, and the pods and `evidence` are kept. `without` tells by node how many GPUs
+    a pod saw that asked for none; None where that is not known.
+    """
+
+    outcome: Literal["ok", "failed", "no cards declared"]
+    expected: int
+    allocatable: int = 0
+    verified: int = 0
+    devices: Mapping[str, str] = field(default_factory=dict)
+    compute: Literal["passed", "failed", "not run"] = "not run"
+    notes: tuple[str, ...] = ()
+    link: Link | None = None
+    error: ShipwayError | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    without: Mapping[str, int | None] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the part `gpus` of the report as plain data."""
+        return {
+            "outcome": self.outcome,
+            "expected": self.expected,
+            "allocatable": self.allocatable,
+            "verified": self.verified,
+            "devices": sorted(self.devices.values()),
+            "compute": self.compute,
+            "without_asking": dict(self.without),
+            "notes": list(self.notes),
+            "link": asdict(self.link) if self.link else None,
+            "evidence": dict(self.evidence),
+        }
+
+
+def no_cards(cluster: Cluster) -> Proof:
+    """Give the proof of no cards: right where the cluster file says so of every host, else a failure."""
+    if all(host.gpus == 0 for host in cluster.hosts):
+        return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
+    fix = "Look at `lspci -d 10de:` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
+    error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-613", fix=fix)
+    return Proof("failed", 0, error=error)
+
+
+def none_ready(expected: Mapping[str, int]) -> Proof:
+    """Return the proof of GPUs on nodes of which none is Ready; `expected` counts their GPUs by node."""
+    error = PostconditionFailed(
+        f"no node with GPUs is Ready, so no GPU was proven: {', '.join(sorted(expected))}",
+        code="SHW-616",
+        fix="See why these nodes are not Ready (`kubectl describe node NAME`), then run again.",
+    )
+    return Proof("failed", sum(expected.values()), error=error)
+
+
+def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
+    """Give the evidence as plain data for the report."""
+    return {**asdict(evidence), "not_collected": list(missing)}
+
+
+def same_cards(heard: Mapping[str, Said]) -> list[str]:
+    """Give what is wrong with the cards that were given: none, several, or the same one twice."""
+    faults = [
+        f"{name} was given {len(words.devices)} cards ({', '.join(words.devices) or 'none'}) instead of one"
+        for name, words in sorted(heard.items())
+        if len(words.devices) != 1
+    ]
+    holders: dict[str, list[str]] = {}
+    for name, words in sorted(heard.items()):
+        for device in words.devices:
+            holders.setdefault(device, []).append(name)
+    shared = {device: names for device, names in holders.items() if len(names) > 1}
+    return faults + [f"the same card was given to {' and '.join(names)}: {device}" for device, names in shared.items()]

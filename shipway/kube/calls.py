@@ -1,0 +1,181 @@
+"""The calls that Shipway makes to a Kubernetes API, over any way to send a request; reads are shared within a look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+from shipway.kube.errors import NOT_FOUND, kind_missing, refusal
+from shipway.kube.paths import Object, Resource, resource_in, root_of, title, with_protocols
+from shipway.kube.reads import JSON, Reads, parsed
+
+PAGE = 500  # objects a list call, as kubectl asks
+MANAGER = "shipway"
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+OK = 200
+ACCEPTED = 202
+NO_CONTENT = 204
+SUCCESS = range(200, 300)
+BAD_REQUEST = 400
+
+
+class Calls(Reads):
+    """`get`, `list_`, `raw`, `logs` look; `apply`, `patch`, `delete`, `create_token` change.
+
+    Every call raises ApiUnavailable (may pass), ApiRefused (will not), KindMissing (no such kind yet), or the errors
+    of the way there; each is bounded by a number of seconds. Objects given back are shared: do not change them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resources: dict[tuple[str, str], Resource] = {}
+
+    def looking(self, step: object) -> None:
+        """Hear which step looks from here on; a look at the API costs a call whoever asks."""
+
+    @contextmanager
+    def changing(self, about: Sequence[object]) -> Iterator[None]:  # noqa: ARG002 - no look rides with a call
+        """Within it a change is made; afterwards nothing from before it is known."""
+        try:
+            yield
+        finally:
+            self.forget()
+
+    async def version(self) -> str:
+        """Give the server's version, like v1.31.7."""
+        code, text = await self.raw("/version")
+        if code != OK:
+            raise refusal("GET /version", code, text)
+        return str(parsed(text, "GET /version").get("gitVersion", ""))
+
+    async def resource(self, api_version: str, kind: str) -> Resource:
+        """Give where objects of a kind live; raises KindMissing. What was found once is kept."""
+        key = (api_version, kind)
+        if key not in self._resources:
+            code, text = await self.raw(root_of(api_version))
+            if code == NOT_FOUND:
+                raise kind_missing(api_version, kind)
+            if code != OK:
+                raise refusal(f"discovery of {api_version}", code, text)
+            self._resources[key] = resource_in(parsed(text, f"discovery of {api_version}"), api_version, kind)
+        return self._resources[key]
+
+    async def get(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, fresh: bool = False
+    ) -> Object | None:
+        """Give an object, or None where there is none; `fresh` looks anew at this one, whatever is known."""
+        path = (await self.resource(api_version, kind)).path(name, namespace)
+        if fresh:
+            self._known.pop(path, None)
+        code, text = await self.raw(path)
+        if code == NOT_FOUND:
+            return None
+        if code != OK:
+            raise refusal(f"GET {kind}/{name}", code, text)
+        return parsed(text, f"GET {kind}/{name}")
+
+    async def list_(
+        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """Give all objects of a kind, of one namespace or of all, by label and field selectors."""
+        path = (await self.resource(api_version, kind)).path(namespace=namespace)
+        query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields, "continue": ""}
+        items: list[Object] = []
+        while True:
+            one = await self._answered(_with(path, query))
+            code, text = one.result()
+            if code != OK:
+                raise refusal(f"list of {kind}", code, text)
+            page, found = self._page(one, f"GET {path}", {"apiVersion": api_version, "kind": kind})
+            items += found
+            query["continue"] = (page.get("metadata") or {}).get("continue", "")
+            if not query["continue"]:
+                return items
+
+    async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
+        """Give the last lines a pod printed; empty where its container has not started or is gone."""
+        path = (await self.resource("v1", "Pod")).path(pod, namespace, under="log")
+        code, text = await self.raw(_with(path, {"tailLines": str(lines)}))
+        if code in (NO_CONTENT, BAD_REQUEST, NOT_FOUND):  # 204: not scheduled; 400: "container is waiting to start"
+            return ""
+        if code != OK:
+            raise refusal(f"log of pod {namespace}/{pod}", code, text)
+        return text
+
+    async def events_of(self, name: str, namespace: str = "default") -> list[str]:
+        """Give the events about an object as `reason: message`, oldest first."""
+        events = await self.list_("v1", "Event", namespace, fields=f"involvedObject.name={name}")
+        events.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+        return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in events]
+
+    # --- changing
+
+    async def apply(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
+        """Apply an object on the server's side as field manager `shipway`, with force; give it as the server has it.
+
+        With `dry_run` nothing is changed: the answer is what it would become, defaults and admission included.
+        """
+        meta = obj["metadata"]
+        path = (await self.resource(obj["apiVersion"], obj["kind"])).path(meta["name"], meta.get("namespace", ""))
+        query = {"fieldManager": MANAGER, "force": "true", "dryRun": "All" if dry_run else ""}
+        return await self._change(
+            "PATCH", _with(path, query), title(obj), body=with_protocols(obj), media=APPLY, forget=not dry_run
+        )
+
+    async def dry_run_apply(self, obj: Mapping[str, Any]) -> Object:
+        """Give what the object would become by `apply`; changes nothing."""
+        return await self.apply(obj, dry_run=True)
+
+    async def patch(self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "") -> Object:
+        """Merge changes into an object (RFC 7386); with metadata.resourceVersion only if nobody wrote meanwhile."""
+        path = (await self.resource(api_version, kind)).path(name, namespace)
+        return await self._change("PATCH", path, f"{kind}/{name}", body=changes, media=MERGE)
+
+    async def delete(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
+    ) -> bool:
+        """Ask for the deletion of an object, `grace` in seconds; give whether it was there."""
+        path = (await self.resource(api_version, kind)).path(name, namespace)
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        code, text = await self.send("DELETE", path, body=options)
+        self.forget()
+        if code not in (OK, ACCEPTED, NOT_FOUND):
+            raise refusal(f"DELETE {kind}/{name}", code, text)
+        return code != NOT_FOUND
+
+    async def create_token(self, namespace: str, account: str, seconds: int) -> str:
+        """Give a new token of a service account; the server may shorten its life of `seconds`. A secret."""
+        path = (await self.resource("v1", "ServiceAccount")).path(account, namespace, under="token")
+        spec = {"expirationSeconds": seconds}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self._change("POST", path, f"token of {namespace}/{account}", body=request, forget=False)
+        return str(answer["status"]["token"])
+
+    async def _change(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        body: Mapping[str, Any],
+        media: str = JSON,
+        forget: bool = True,
+    ) -> Object:
+        """Send a change; give the object of the answer."""
+        code, text = await self.send(method, path, body=body, media=media)
+        if forget:
+            self.forget()
+        if code not in SUCCESS:
+            raise refusal(f"{method} {what}", code, text)
+        return parsed(text, f"{method} {what}")
+
+
+def _with(path: str, query: Mapping[str, str]) -> str:
+    """Give a path with those parts of the query that say something."""
+    said = [(key, value) for key, value in query.items() if value]
+    return f"{path}?{urlencode(said)}" if said else path

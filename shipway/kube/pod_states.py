@@ -1,0 +1,76 @@
+"""What keeps a pod from running, read from its containers first: a phase or the newest event alone deceives.
+
+`status.phase` stays Running while a container crashes again and again, `CrashLoopBackOff` only says how long the
+kubelet waits, and the newest event is often "Pulled". The cause stands in the container's state, in how it ended last,
+or in the event of the attempt that failed (Kubernetes, "Pod Lifecycle": container states, container restarts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shipway.known_failures.catalogue import diagnose
+from shipway.known_failures.entry import Known
+from shipway.kube.status import condition
+
+STARTING = ("", "ContainerCreating", "PodInitializing")
+AGAIN = ("CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError")  # their cause stands elsewhere
+FAILURES = ("Failed", "BackOff", "Unexpected", "Evicted", "OutOf")
+
+
+def find_trouble(pod: Mapping[str, Any], events: Sequence[str] = ()) -> str:
+    """Return why a pod does not run, as `reason: message`; empty where nothing is wrong, or nothing is said yet.
+
+    `events` are those about the pod as `reason: message`, oldest first.
+    """
+    status = pod.get("status") or {}
+    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        if said := _container(entry, events):
+            return said
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return f"FailedScheduling: {scheduled.get('message', '')}"
+    if status.get("reason"):
+        return _joined(status["reason"], status.get("message"))
+    return "" if status.get("phase") == "Running" else _failure(events)
+
+
+def _container(entry: Mapping[str, Any], events: Sequence[str]) -> str:
+    """Return what is wrong with one container; one that ended well, or is only starting, is not."""
+    state = entry.get("state") or {}
+    now = state.get("waiting") or state.get("terminated") or {}
+    ended = state.get("terminated") or (entry.get("lastState") or {}).get("terminated") or {}
+    if "running" in state and (entry.get("ready") or not entry.get("restartCount")):
+        return ""
+    if "terminated" in state and ended.get("exitCode") == 0:
+        return ""
+    reason = str(now.get("reason", ""))
+    if reason in STARTING and not entry.get("restartCount"):
+        return ""
+    if reason in STARTING:  # between two attempts
+        reason = "Restarting"
+    if reason not in (*AGAIN, "Restarting"):
+        return _joined(reason, now.get("message"))
+    how = _joined(ended.get("reason"), ended.get("message")) or _failure(events) or str(now.get("message", ""))
+    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else ""
+    times = f"{entry['restartCount']} restarts" if entry.get("restartCount") else ""
+    beside = ", ".join(part for part in (times, code) if part)
+    return _joined(f"{reason} ({beside})" if beside else reason, how)
+
+
+def _failure(events: Sequence[str]) -> str:
+    """Return the newest event that tells of a failure with its cause; "BackOff" only where there is no other."""
+    failed = [event for event in events if event.startswith(FAILURES)]
+    telling = [event for event in failed if not event.startswith("BackOff")]
+    return (telling or failed or [""])[-1]
+
+
+def _joined(reason: object, message: object) -> str:
+    return f"{reason or ''}: {message or ''}".strip(": ")
+
+
+def find_known(pod: Mapping[str, Any], events: Sequence[str] = ()) -> Known | None:
+    """Return the catalogue's entry for what keeps a pod from running, where waiting cannot help; else None."""
+    known = diagnose("\n".join((find_trouble(pod, events), *(event for event in events if event.startswith(FAILURES)))))
+    return known if known and not known.retryable else None

@@ -1,0 +1,93 @@
+"""What Kubernetes objects say about themselves: conditions, readiness, cards, and how two states differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shipway.foreign.numbers import whole
+
+CARD = "nvidia.com/gpu"
+# What the server itself writes, at every write or on its own: never a reason to apply.
+SERVERS_OWN = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"})
+COUNTED = "deprecated.daemonset.template.generation"  # an annotation that only counts changes
+SHORTER = (
+    (re.compile(r"cni (?:plugin|config) (?:not|un)\s*initiali[sz]ed", re.IGNORECASE), "CNI not initialised"),
+    (re.compile(r"NetworkPluginNotReady|network plugin is not ready", re.IGNORECASE), "CNI not initialised"),
+)
+
+
+def condition(obj: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Give the status condition of that type; an empty mapping where there is none."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((entry for entry in conditions if entry.get("type") == kind), {})
+
+
+def is_true(obj: Mapping[str, Any], kind: str) -> bool:
+    """Say whether a status condition is True."""
+    return condition(obj, kind).get("status") == "True"
+
+
+def why_not_ready(node: Mapping[str, Any] | None) -> str:
+    """Give in few words why a node is not Ready; empty where it is."""
+    if node is None:
+        return "not registered"
+    if is_true(node, "Ready"):
+        return ""
+    said = str(condition(node, "Ready").get("message") or "no status yet")
+    return next((short for pattern, short in SHORTER if pattern.search(said)), said[:160])
+
+
+def cards(node: Mapping[str, Any], part: str = "allocatable") -> int:
+    """Give how many cards a node offers (`allocatable`) or has (`capacity`)."""
+    amount = ((node.get("status") or {}).get(part) or {}).get(CARD, 0)
+    return whole(str(amount)) or 0
+
+
+def cards_asked(pod: Mapping[str, Any]) -> int:
+    """Give how many cards a pod holds: what its containers ask for, unless it has ended."""
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    total = 0
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        resources = container.get("resources") or {}
+        asked = (resources.get("limits") or resources.get("requests") or {}).get(CARD, 0)
+        total += whole(str(asked)) or 0
+    return total
+
+
+def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Give the places (`spec.template.spec.containers[0].image`) where an object would change; never the values.
+
+    `wanted` is the answer of a dry run, so that the server's own defaults are in both.
+    """
+    # In a custom resource every list is one value for server-side apply, and its operator writes defaults into the
+    # entries (Calico's into ipPools): what it added there is not ours to take away. Kubernetes' own lists have keys.
+    group = str(wanted.get("apiVersion", "")).rpartition("/")[0]
+    adopted = "." in group and not group.endswith(".k8s.io")
+    places: list[str] = []
+    for key in sorted({*live, *wanted} - {"status", "metadata"}):
+        places += _differ(live.get(key), wanted.get(key), key, adopted=adopted, inside=False)
+    before, after = _meta(live), _meta(wanted)
+    return places + list(_differ(before, after, "metadata", adopted=False, inside=False))
+
+
+def _meta(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an object's metadata without what the server alone writes."""
+    meta = {key: value for key, value in (obj.get("metadata") or {}).items() if key not in SERVERS_OWN}
+    if COUNTED in (meta.get("annotations") or {}):
+        meta["annotations"] = {key: value for key, value in meta["annotations"].items() if key != COUNTED}
+    return meta
+
+
+def _differ(live: Any, wanted: Any, place: str, *, adopted: bool, inside: bool) -> Iterator[str]:
+    """Give the places below `place`; `inside` a list whose entries somebody else may add fields to."""
+    if isinstance(live, Mapping) and isinstance(wanted, Mapping):
+        for key in sorted(wanted if inside else {*live, *wanted}):
+            yield from _differ(live.get(key), wanted.get(key), f"{place}.{key}", adopted=adopted, inside=inside)
+    elif isinstance(live, list) and isinstance(wanted, list) and len(live) == len(wanted):
+        for index, (one, other) in enumerate(zip(live, wanted, strict=True)):
+            yield from _differ(one, other, f"{place}[{index}]", adopted=adopted, inside=adopted)
+    elif live != wanted:
+        yield place

@@ -1,0 +1,1 @@
+"""kubeadm: the configuration it is given, and what it writes for it."""

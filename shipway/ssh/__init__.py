@@ -1,6 +1,0 @@
-"""SSH: one connection per host for a whole run, and every asyncssh error as ours; nothing else imports asyncssh."""
-
-from shipway.ssh.connection import Connection
-from shipway.ssh.pool import Pool, Roads
-
-__all__ = ["Connection", "Pool", "Roads"]

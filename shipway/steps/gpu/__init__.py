@@ -1,0 +1,1 @@
+"""Steps about GPUs: the devices, NVIDIA's toolkit, and the device plugin."""

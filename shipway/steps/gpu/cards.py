@@ -1,0 +1,108 @@
+"""Checks of a host's cards before anything is changed: on PCI, answered for by the driver, joined by their fabric."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.facts.commands import Says, Watched
+from shipway.facts.files import FileText, Listing
+from shipway.facts.services import UnitState
+from shipway.host.session import Host
+from shipway.known_failures.catalogue import diagnose
+from shipway.known_failures.gpu import ENTRIES
+from shipway.step import Drift
+from shipway.survey.first_look import HANGS, KERNEL_LOG, Survey, survey
+
+SECURE_BOOT = Says(("mokutil", "--sb-state"))
+NOUVEAU = "the Nouveau kernel driver is currently in use"
+# The driver lists the NVSwitches it has here; machines without any have no such folder.
+SWITCHES = Listing("/proc/driver/nvidia-nvswitch/devices")
+FABRIC_MANAGER = "nvidia-fabricmanager"
+_VERSION = r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)?\b"
+
+
+@dataclass(frozen=True)
+class CardsHealthy:
+    """The declared cards are there, and the driver answers."""
+
+    traps: ClassVar[tuple[int, ...]] = (4, 32, 33)
+    declared: int | None
+    name: str = "cards are on PCI and the driver answers"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare PCI, driver and declaration; where the driver does not answer the kernel's log may say why.
+
+        GPUs that are not meant for pods (held for a virtual machine, not supported by the driver) do not count; one
+        without a driver for no told reason does, unless the declared number is what the driver shows.
+        """
+        seen, modules = await asyncio.gather(survey(on), on.read(FileText("/proc/modules")))
+        want = seen.cards if self.declared is None else self.declared
+        if want == 0 or (seen.unbound and seen.driver_cards == want):
+            return None
+        if seen.cards != want:
+            without = f" ({'; '.join(seen.left_out)})" if seen.left_out else ""
+            return Drift(f"{seen.cards} on PCI{without}", f"{want} cards")
+        if any(line.startswith("nouveau ") for line in (modules or "").splitlines()):
+            return Drift(NOUVEAU, "NVIDIA's driver (blacklist nouveau, reboot)")
+        return None if seen.driver_cards == want else await _not_driven(on, seen, want)
+
+
+async def _not_driven(on: Host, seen: Survey, want: int) -> Drift:
+    """Return what is told of a driver that shows another number of GPUs."""
+    if seen.driver_said == HANGS:
+        return Drift(HANGS, f"nvidia-smi lists {want} cards (reboot the host: nothing else ends it)")
+    if seen.unbound:
+        have = f"the driver shows {seen.driver_cards}; {', '.join(seen.unbound)} on PCI has no driver"
+        return Drift(have, f"nvidia-smi lists {want} cards, or `gpus: {seen.driver_cards}` to go on without it")
+    said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_cards}"
+    said = f"the driver says: {said}" if seen.driver_said and not diagnose(said) else said
+    why = await _kernel_says(on)
+    return Drift(f"{said}; {why}" if why else said, f"nvidia-smi lists {want} cards (install or reload the driver)")
+
+
+async def _kernel_says(on: Host) -> str:
+    """Give what the kernel's log says of the driver's module, and whether Secure Boot may have refused it."""
+    log, boot = await on.read(KERNEL_LOG, SECURE_BOOT)
+    entries = {entry.code for entry in ENTRIES}
+    lines = [line for line in log.stdout.splitlines() if (known := diagnose(line)) and known.code in entries]
+    said = [f"the kernel says: {lines[-1].strip()[:160]}"] if lines else []
+    return "; ".join([*said, *(["Secure Boot is on"] if "SecureBoot enabled" in boot.stdout else [])])
+
+
+@dataclass(frozen=True)
+class FabricReady:
+    """On a machine with NVSwitches the fabric manager runs, in the driver's own version, and has joined the cards.
+
+    nvidia-smi shows all cards without it, and CUDA fails with error 802 (gpu-operator#544). Machines with NVSwitches
+    cost a second round trip; all others are told apart in the first.
+    """
+
+    traps: ClassVar[tuple[int, ...]] = (31,)
+    name: str = "the cards' fabric is ready"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask the service, the two versions, and the state that each card tells."""
+        if not await on.read(SWITCHES):
+            return None
+        unit, driver, manager, cards = await on.read(
+            UnitState(f"{FABRIC_MANAGER}.service"),
+            FileText("/proc/driver/nvidia/version"),
+            Says(("nv-fabricmanager", "--version")),
+            Watched(("nvidia-smi", "-q")),
+        )
+        want = f"{FABRIC_MANAGER} active in the driver's version, every card's fabric Completed"
+        if unit.active != "active":
+            return Drift(f"{FABRIC_MANAGER} is {unit.active if unit.load != 'not-found' else 'not installed'}", want)
+        ours, theirs = re.search(_VERSION, driver or ""), re.search(_VERSION, manager.stdout)
+        if ours and theirs and ours[0] != theirs[0]:
+            return Drift(f"{FABRIC_MANAGER} is of version {theirs[0]}, the driver of {ours[0]}", want)
+        waiting = [state for state in fabric_states(cards.stdout) if state not in ("Completed", "N/A")]
+        return Drift(f"the fabric's state is {waiting[0]} on {len(waiting)} cards", want) if waiting else None
+
+
+def fabric_states(said: str) -> list[str]:
+    """Give the state of each card's fabric from `nvidia-smi -q`; drivers before 525 tell none."""
+    return [state.strip() for state in re.findall(r"^ +Fabric *\n +State +: (.+)$", said, re.MULTILINE)]

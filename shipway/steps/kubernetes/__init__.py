@@ -1,0 +1,1 @@
+"""Steps about Kubernetes: init, join, nodes, objects, and the health of what runs."""

@@ -1,0 +1,194 @@
+"""Checks of the cluster as a whole: its nodes are those that were declared and take pods, kubeadm's record is right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shipway.errors import Blocked, Permanent
+from shipway.foreign.yaml import read_yaml
+from shipway.kube.client import Kube, Object
+from shipway.kube.status import why_not_ready
+from shipway.step import Drift
+from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, nodes_by_name
+
+# What Kubernetes itself puts on a node and takes away again (well-known taints).
+OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+SYSTEM = "kube-system"
+ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
+
+
+@dataclass(frozen=True)
+class HostIsNode:
+    """A declared host is a node of the cluster."""
+
+    node: str
+    name: str = "the host is a node of the cluster"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for the node."""
+        return None if self.node in await nodes_by_name(on) else Drift("never joined", "joined")
+
+
+@dataclass(frozen=True)
+class NodeReady:
+    """A node that has joined is Ready."""
+
+    node: str
+    name: str = "the node is Ready"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read its condition; one that never joined is told elsewhere."""
+        node = (await nodes_by_name(on)).get(self.node)
+        why = why_not_ready(node) if node else ""
+        return Drift(why, "Ready") if why else None
+
+
+@dataclass(frozen=True)
+class NodeOpen:
+    """A node takes pods: nobody has cordoned it. Whoever did may have a reason, so it is told, not undone.
+
+    A person who says the reason in the annotation `shipway.dev/cordon-accepted` is not told again.
+    """
+
+    node: str
+    name: str = "the node is not cordoned"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read whether it is unschedulable."""
+        node = (await nodes_by_name(on)).get(self.node) or {}
+        accepted = str(((node.get("metadata") or {}).get("annotations") or {}).get(ACCEPTED, "")).strip()
+        if accepted or not (node.get("spec") or {}).get("unschedulable"):
+            return None
+        accept = f"`kubectl annotate node {self.node} {ACCEPTED}='why, and who'`"
+        return Drift("cordoned", f"open (`kubectl uncordon {self.node}`), or accepted ({accept})")
+
+
+@dataclass(frozen=True)
+class NodeTaints:
+    """A node has the taint of its role and none that nobody declared."""
+
+    node: str
+    control_plane: bool
+    name: str = "the node has no other taints than its role's"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare; the taints that Kubernetes sets by itself come and go with the node's condition."""
+        node = (await nodes_by_name(on)).get(self.node)
+        if node is None:
+            return None
+        taints = [taint["key"] for taint in (node.get("spec") or {}).get("taints") or ()]
+        foreign = [k for k in taints if not k.startswith(OWN_TAINTS) and k not in CONTROL_PLANE_TAINTS]
+        role = [key for key in taints if key in CONTROL_PLANE_TAINTS]
+        if self.control_plane and not role:
+            return Drift("no control-plane taint", "the control plane's taint (pods are kept away)")
+        wrong = foreign + ([] if self.control_plane else role)
+        return Drift(f"tainted {', '.join(sorted(wrong))}", "no such taint") if wrong else None
+
+
+@dataclass(frozen=True)
+class EveryNodeDeclared:
+    """Every node of the cluster is a host of the cluster file."""
+
+    declared: Collection[str]
+    name: str = "every node is declared"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare the names."""
+        unknown = sorted(set(await nodes_by_name(on)) - set(self.declared))
+        return Drift(f"nobody declared {', '.join(unknown)}", "in the cluster file, or removed") if unknown else None
+
+
+@dataclass(frozen=True)
+class PodsStable:
+    """No container of a workload crashes again and again."""
+
+    workload: str
+    namespace: str
+    labels: str
+
+    @property
+    def name(self) -> str:
+        """The workload."""
+        return f"{self.workload} does not crash"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for CrashLoopBackOff, and tell how often and how the container ended last."""
+        pods = await on.list_("v1", "Pod", self.namespace, labels=self.labels)
+        said = [told for pod in pods for told in _crashes(pod)]
+        return Drift("; ".join(said[:4]), "running") if said else None
+
+
+def _crashes(pod: Object) -> list[str]:
+    """Give a sentence a container that waits to be started again."""
+    found = []
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        ended = (status.get("lastState") or {}).get("terminated") or {}
+        if waiting.get("reason") == "CrashLoopBackOff":
+            node = (pod.get("spec") or {}).get("nodeName", "no node")
+            how = f", last with exit code {ended['exitCode']}" if "exitCode" in ended else ""
+            found.append(f"on {node}: {status.get('restartCount', 0)} restarts{how}")
+    return found
+
+
+@dataclass(frozen=True)
+class KubeadmRemembers:
+    """kubeadm's own record of the cluster says what the cluster file says: joins and upgrades go by it."""
+
+    wanted: Mapping[str, Any] = field(hash=False)
+    name: str = "kubeadm-config says what the cluster file says"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare version, networks, endpoint and image repository."""
+        have = await remembered(on)
+        wrong = [key for key, value in self.wanted.items() if str(have.get(key, "")) != value]
+        said = ", ".join(f"{key}: {have.get(key, 'not set')}" for key in wrong)
+        return Drift(said, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
+
+
+async def remembered(on: Kube) -> dict[str, Any]:
+    """Return kubeadm's record of the cluster, its networks beside the rest; raises Blocked where it is lost."""
+    found = await on.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
+    try:
+        config = read_yaml((found or {}).get("data", {})["ClusterConfiguration"])
+        return {**config, **(config.get("networking") or {})}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise Blocked(f"{SYSTEM}/kubeadm-config holds no ClusterConfiguration", fix=LOST) from None
+
+
+# What an initialisation settles: the name in the cluster file, that in kubeadm's record, and what hangs on it.
+SETTLED = {
+    "kubernetes.pod_network": ("podSubnet", "every pod has an address of it"),
+    "kubernetes.service_network": ("serviceSubnet", "every Service has an address of it"),
+    "kubernetes.api_endpoint": ("controlPlaneEndpoint", "every certificate and kubeconfig names it"),
+    "kubernetes.image_repository": ("imageRepository", "kubeadm takes the control plane's images from it"),
+}
+
+
+@dataclass(frozen=True)
+class SettledAsDeclared:
+    """What the initialisation settled is what the cluster file says now: no later run changes it."""
+
+    wanted: Mapping[str, Any] = field(hash=False)
+    name: str = "the cluster was initialised with what the cluster file says"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare with kubeadm's record. Raises Permanent SHW-338 naming each value, in the file and in the cluster."""
+        try:
+            have = await remembered(on)
+        except Blocked:
+            return None  # a lost record is what joins and drift repair tell of
+        wrong = {
+            name: f"{name}: {self.wanted[key]} (the cluster has {have.get(key, 'none')}: {why})"
+            for name, (key, why) in SETTLED.items()
+            if str(have.get(key, "")) != str(self.wanted[key])
+        }
+        if wrong:
+            fix = f"Put the cluster's own value back into the file ({', '.join(wrong)}), then run again."
+            raise Permanent(f"the running cluster cannot be given {'; '.join(wrong.values())}", code="SHW-338", fix=fix)
+        return None
+
+
+LOST = "Write it anew with `kubeadm init phase upload-config kubeadm --config FILE` on a control-plane host."

@@ -1,0 +1,130 @@
+"""The version that runs: no package step makes a kubelet another version than its API server, no bootstrap upgrades."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from shipway.errors import Blocked, Refused
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.ownership.evidence import ADMIN, KUBELET_CONF
+from shipway.script import Output
+from shipway.step import Drift
+from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
+from shipway.steps.system.packages import PackagesInstalled, PackagesInVersion
+
+SECONDS = 8  # a server on the same network answers in milliseconds
+CA = "/etc/kubernetes/pki/ca.crt"
+_SERVER = re.compile(r"^\s*server:\s*[\"']?(https://[A-Za-z0-9.:\[\]-]+)[\"']?\s*$", re.MULTILINE)
+_VERSION = re.compile(r"v(\d{1,4}\.\d{1,4}\.\d{1,5})")
+UPGRADE = "Set kubernetes.version back to {have}; upgrades are not done by this command: see docs/running.md."
+
+
+def version_of(answer: str) -> str | None:
+    """Return 1.36.2 of the API's answer to /version; None where it is none."""
+    try:
+        said = json.loads(answer)["gitVersion"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    found = _VERSION.match(str(said))
+    return found[1] if found else None
+
+
+def _ask(server: str, *words: str) -> Says:
+    return Says(("curl", "-s", *words, "--max-time", str(SECONDS), f"{server}/version"), SECONDS + 5)
+
+
+async def server_version(on: Host) -> str | None:
+    """Return the version that the API server of this host's kubelet runs; None on a host that has not joined.
+
+    It is asked from the server that kubelet.conf names, with the kubelet's own certificate. Raises Blocked where it
+    cannot be told.
+    """
+    conf = await on.read(FileText(KUBELET_CONF))
+    if conf is None:
+        return None
+    named = _SERVER.search(conf)
+    said = Output(1, "", "")
+    if named:
+        said = await on.read(_ask(named[1], "--cacert", CA, "--cert", KUBELET_CERTIFICATE))
+    version = version_of(said.stdout)
+    if version is None:
+        where = named[1] if named else f"{KUBELET_CONF} names no server"
+        fix = "Bring the control plane back first; until then no package of Kubernetes is changed on this host."
+        raise Blocked(f"the API server's version cannot be told ({where})", host=on.name, code="SHW-331", fix=fix)
+    return version
+
+
+async def _same_version(on: Host, wanted: str) -> None:
+    """Return where packages of this version may be installed; raises Refused SHW-329 where the API server has another.
+
+    A kubelet is never newer than its API server, and an older one is an upgrade that was not asked for (Kubernetes:
+    version skew policy).
+    """
+    have = await server_version(on)
+    if have is not None and have != wanted:
+        message = f"the API server runs v{have}, so kubelet, kubeadm and kubectl {wanted} do not belong on this node"
+        raise Refused(message, host=on.name, code="SHW-329", fix=UPGRADE.format(have=have))
+
+
+@dataclass(frozen=True)
+class KubernetesInstalled(PackagesInstalled):
+    """Kubernetes' packages are there; on a node only in the version that its API server runs."""
+
+    async def permit(self, on: Host) -> None:
+        """Ask the API server, when it is looked and when it is installed."""
+        await _same_version(on, next(version for version in self.packages.values() if version))
+
+
+@dataclass(frozen=True)
+class KubernetesInVersion(PackagesInVersion):
+    """Kubernetes' packages have their version; on a node they follow the API server and never lead it."""
+
+    async def permit(self, on: Host) -> None:
+        """Ask the API server, when it is looked and when it is installed."""
+        await _same_version(on, next(version for version in self.packages.values() if version))
+
+
+def _refused(have: str, wanted: str) -> Refused:
+    message = f"the running cluster is v{have}, the file says v{wanted}: upgrades are not done by this command"
+    return Refused(message, code="SHW-330", fix=UPGRADE.format(have=have))
+
+
+@dataclass(frozen=True)
+class VersionRuns:
+    """The running cluster has the declared version."""
+
+    version: str
+    name: str = "the running cluster has the declared version"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask /version; raises Refused SHW-330 where another one runs."""
+        _, text = await on.raw("/version")
+        have = version_of(text)
+        if have is not None and have != self.version:
+            raise _refused(have, self.version)
+        return None if have else Drift("no version told", f"v{self.version}")
+
+
+@dataclass(frozen=True)
+class VersionKept:
+    """A control plane that runs here already has the declared version."""
+
+    version: str
+    port: int
+    name: str = "the control plane that runs here has the declared version"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask the host's own API server; one that does not answer is asked again, with credentials, by the gate.
+
+        Raises Refused SHW-330 where it runs another version.
+        """
+        admin, said = await on.read(FileState(ADMIN), _ask(f"https://127.0.0.1:{self.port}", "-k"))
+        have = version_of(said.stdout) if admin else None
+        if have is not None and have != self.version:
+            raise _refused(have, self.version)
+        return None

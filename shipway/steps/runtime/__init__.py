@@ -1,0 +1,1 @@
+"""Steps about containerd, its images and its registries."""

@@ -1,0 +1,1 @@
+"""Steps about the base system: packages, files, kernel, services, sources."""

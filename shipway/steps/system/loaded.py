@@ -1,0 +1,88 @@
+"""Whether a service runs the files that are there: told by what was loaded, by clocks only where nobody kept that.
+
+A clock that was wrong when a file was written dates it into the future, and a service then never seems to have started
+after it (a hardware clock in local time: 8 h in UTC+8). So whoever restarts a service keeps beside it which start of it
+(systemd's InvocationID) loaded which contents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+
+from shipway.facts.files import FileInfo, FileState, FileText
+from shipway.facts.services import UnitInfo, UnitState
+from shipway.host.session import Command, Host
+from shipway.survey.first_look import CLOCK
+
+FOLDER = "/var/lib/shipway/loaded"
+
+
+def _kept(text: str | None) -> tuple[str, Mapping[str, str]]:
+    """Return the start and the digests by path that a record holds; nothing for a record that cannot be read."""
+    try:
+        record = json.loads(text or "")
+        return str(record["invocation"]), {str(path): str(digest) for path, digest in record["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "", {}
+
+
+def _digests(paths: Sequence[str], files: Sequence[FileInfo | None]) -> dict[str, str]:
+    return {path: file.sha256 if file else "" for path, file in zip(paths, files, strict=True)}
+
+
+async def is_loaded(on: Host, unit: str, paths: Sequence[str], *, same_second: bool) -> bool:
+    """Say whether an active unit runs its files; `same_second`: one started in the second of the change is after it.
+
+    The record of this very start decides. Where the unit was started since, equal contents count as loaded unless a
+    file was written between that start and now; without equal contents the dates are all that there is.
+    """
+    (info, text, clock), files = await asyncio.gather(
+        on.read(UnitState(f"{unit}.service"), FileText(f"{FOLDER}/{unit}"), CLOCK),
+        on.read_all([FileState(path) for path in paths]),
+    )
+    return info.active == "active" and loaded(
+        info, files, paths, _kept(text), _now(clock.stdout), same_second=same_second
+    )
+
+
+def _now(said: str) -> float:
+    try:
+        return float(said)
+    except ValueError:
+        return float("inf")
+
+
+def loaded(
+    info: UnitInfo,
+    files: Sequence[FileInfo | None],
+    paths: Sequence[str],
+    kept: tuple[str, Mapping[str, str]],
+    now: float,
+    *,
+    same_second: bool,
+) -> bool:
+    """Judge by the record, else by the dates; see `is_loaded`."""
+    invocation, digests = kept
+    changed = max((file.changed for file in files if file), default=0)
+    after = info.active_since >= changed if same_second else info.active_since > changed
+    if not invocation or digests != _digests(paths, files):
+        return after
+    return invocation == info.invocation or after or changed > now
+
+
+async def restart(on: Host, unit: str, paths: Sequence[str], *, reload: bool = False) -> None:
+    """Restart a unit, in a later second than the change, and keep which start of it loaded which contents.
+
+    `reload` lets systemd read its unit files anew before.
+    """
+    before = await on.read_all([FileState(path) for path in paths])
+    anew = [Command(("systemctl", "daemon-reload"))] if reload else []
+    await on.do(Command(("sleep", "1")), *anew, Command(("systemctl", "restart", unit), seconds=180))
+    info = await on.read(UnitState(f"{unit}.service"))
+    after = await on.read_all([FileState(path) for path in paths])
+    digests = _digests(paths, after)
+    if info.active == "active" and digests == _digests(paths, before):  # else nobody knows which of them it read
+        record = {"invocation": info.invocation, "files": digests}
+        await on.write(f"{FOLDER}/{unit}", f"{json.dumps(record)}\n".encode(), mode="600")

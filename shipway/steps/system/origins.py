@@ -1,0 +1,71 @@
+"""Where hosts fetch from: the addresses that a host must reach, by what will run on it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from shipway.cluster.model import Cluster
+from shipway.cluster.parts import AptRepository, HostSpec
+from shipway.cluster.types import DOCKER, DOCKER_ALIASES
+from shipway.kubeadm.config import image_repository
+from shipway.rules.compatibility import CALICO_SEPARATE_CRDS, minor_of
+from shipway.site.proxies import proxy_for
+from shipway.site.registries import api_root
+from shipway.steps.system.sources import Source
+
+DOCKER_DOOR = "registry-1.docker.io"  # docker.io itself serves no images
+OPERATOR = "quay.io"  # Calico's operator
+
+
+def origins(cluster: Cluster, host: HostSpec) -> tuple[Source, ...]:
+    """Return what to ask for at each origin, one address an origin, and who will fetch from there.
+
+    A file of the origin is asked for, not its root: a web server without a list of files refuses its root (403).
+    """
+    sources = cluster.sources
+    apt = [item for title, item in sources.apt.items() if title != "nvidia" or host.gpus != 0]
+    apt += [sources.base_apt] if sources.base_apt else []
+    asked = [_index(item, cluster.kubernetes.minor) for item in apt]
+    asked += [_filled(item.key.url, cluster.kubernetes.minor) for item in apt if item.key.url]
+    images = [api_root(str(url)) for url in sources.registry_mirrors.values()]
+    images += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
+    seen: dict[str, Source] = {}
+    for url, by in (*((url, "apt") for url in asked), *((url, "containerd") for url in images)):
+        way = (proxy_for(cluster, url) or "direct") if cluster.proxy.declared else by
+        access = sources.registries.get(urlsplit(url).netloc)
+        seen.setdefault(f"{urlsplit(url).netloc} {way}", Source(url, way, own_ca=bool(access and access.ca)))
+    return tuple(seen.values())
+
+
+def _filled(text: str, minor: tuple[int, int]) -> str:
+    return text.replace("{minor}", f"{minor[0]}.{minor[1]}")
+
+
+def _index(repository: AptRepository, minor: tuple[int, int]) -> str:
+    """Give the address of a repository's signed index (flat ones have it beside their packages)."""
+    uri, suite = repository.uri.rstrip("/"), repository.suite.strip("./")
+    folder = f"{uri}/dists/{suite}" if repository.components else f"{uri}/{suite}".rstrip("/")
+    return _filled(f"{folder}/InRelease", minor)
+
+
+def _unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
+    """Give the registries that images come from and that no mirror stands before."""
+    mirrors = cluster.sources.registry_mirrors
+    if "_default" in mirrors:
+        return []
+    images = [f"{image_repository(cluster)}/pause"]
+    if host.gpus != 0:
+        images += [cluster.device_plugin.image, cluster.gpu.verify_image]
+    named = [registry_of(image) for image in images]
+    if cluster.network.provider == "calico" and cluster.network.version:
+        # Its images moved to the operator's registry; where a release still has them elsewhere, that is asked as well.
+        named += [OPERATOR, *([DOCKER] if minor_of(cluster.network.version) < CALICO_SEPARATE_CRDS else [])]
+    named += [DOCKER] if cluster.dashboard.enabled else []
+    return [DOCKER_DOOR if name == DOCKER else name for name in dict.fromkeys(named) if name not in mirrors]
+
+
+def registry_of(image: str) -> str:
+    """Give the registry of an image reference; one without a registry is Docker's."""
+    first, slash, _ = image.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first if named and first not in DOCKER_ALIASES else DOCKER

@@ -1,0 +1,232 @@
+"""Steps about Debian packages: installed in a version, held, dpkg in order, base packages upgraded once."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.errors import CommandFailed, Permanent
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText
+from shipway.facts.packages import Installed, Package, PackageInfo
+from shipway.host.session import Command, Host
+from shipway.ownership.evidence import ADMIN, CLIENT_FOLDER, KUBELET_CONF, PODS, has_client, running_pods
+from shipway.step import Drift, Impact
+from shipway.steps.system.apt import APT, unlocked, with_lock
+from shipway.steps.system.package_changes import change, foresee, frozen, plain, refuse
+
+AUDIT = Says(("dpkg", "--audit"))
+UPGRADED = "/var/lib/shipway/base-upgraded"
+# Written before the hold, removed with it: an interrupted upgrade knows which holds are its own and not a person's.
+HELD_MEANWHILE = "/var/lib/shipway/held-during-upgrade"
+# Debian Policy 5.6.7, and an architecture: what else dpkg may answer never becomes a word.
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?")
+
+
+def version_matches(have: str, want: str | None) -> bool:
+    """Tell whether an installed Debian version is the wanted one: equal, or its continuation after -, +, ~ or dot."""
+    if want is None:
+        return True
+    plain = have.split(":", 1)[-1]
+    return want in (have, plain) or (plain.startswith(want) and plain[len(want)] in "-+~.")
+
+
+@dataclass(frozen=True)
+class PackagesInstalled:
+    """Packages are there; what is missing is installed in its version, what is there keeps the one it has."""
+
+    traps: ClassVar[tuple[int, ...]] = (1, 2)
+    impact: ClassVar[Impact] = Impact.SERVICE
+    name: str
+    packages: Mapping[str, str | None]
+    removable: tuple[str, ...] = ()  # what may be removed, should apt say that it must
+    restarts: str = ""  # the unit that the packages' own scripts start anew
+    options: ClassVar[tuple[str, ...]] = ("--no-install-recommends",)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dpkg, and where something is missing apt, which says what else would go.
+
+        Raises Refused where that is more than what may be removed.
+        """
+        infos = await on.read_all([Package(name) for name in self.packages])
+        wrong = [
+            f"{name} {_said(info)}"
+            for (name, want), info in zip(self.packages.items(), infos, strict=True)
+            if self.wrong(info, want)
+        ]
+        if not wrong:
+            return None
+        await self.permit(on)
+        want = ", ".join(f"{name}{' ' + version if version else ''}" for name, version in self.packages.items())
+        return Drift(", ".join([*wrong, *await self._removals(on, infos)]), want)
+
+    async def permit(self, on: Host) -> None:
+        """Return where these versions may be installed here now; a subclass raises what keeps from it."""
+
+    async def _removals(self, on: Host, infos: Sequence[PackageInfo | None]) -> list[str]:
+        """Return what installing would remove, in words, or that apt cannot tell, for it does not know the packages."""
+        asked = [
+            f"{name}=*{want}*" if want else name
+            for (name, want), info in zip(self.packages.items(), infos, strict=True)
+            if self.wrong(info, want)
+        ]
+        foreseen = await foresee(on, "install", *self.options, "--", *asked)
+        if foreseen is None:
+            return ["what else that changes is told once apt offers it"]
+        if not foreseen.removed:
+            return []
+        refuse(foreseen, {}, [plain(name) for name in asked], self.removable)
+        return [f"to install that, {', '.join(foreseen.removed)} will be REMOVED"]
+
+    def wrong(self, info: PackageInfo | None, want: str | None) -> bool:  # noqa: ARG002 - the next class's affair
+        """Tell whether a package is missing or half installed."""
+        return info is None or not info.sound
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - apt knows what is missing
+        """Install the newest offered version that fits; where none does, fetch all lists once and look again."""
+        try:
+            await self._install(on)
+        except (Permanent, CommandFailed) as error:
+            lists_are_old = isinstance(error, Permanent) or any(sign in error.output for sign in ("404", "Unable to"))
+            if not lists_are_old:
+                raise
+            await with_lock(on, *APT, "update")
+            await self._install(on)
+
+    async def _install(self, on: Host) -> None:
+        madison = Says(("apt-cache", "madison", *self.packages))
+        infos = await on.read_all([Package(name) for name in self.packages])
+        offered = offers((await on.read(madison)).stdout)
+        asked = []
+        for (name, want), info in zip(self.packages.items(), infos, strict=True):
+            if not self.wrong(info, want):
+                continue
+            fitting = [version for version in offered.get(name, []) if version_matches(version, want)]
+            if want and not fitting:
+                seen = ", ".join(offered.get(name, [])[:5]) or "nothing"
+                message = f"no repository offers {name} {want}; offered: {seen}"
+                fix = "Name a version that the repository offers, or a repository that offers this one (sources.apt)."
+                raise Permanent(message, code="SHW-307", fix=fix)
+            asked.append(f"{name}={fitting[0]}" if want else name)
+        await self.permit(on)
+        names = [plain(name) for name in asked]
+        await change(on, "install", *self.options, "--", *asked, asked=names, removable=self.removable)
+
+
+@dataclass(frozen=True)
+class PackagesInVersion(PackagesInstalled):
+    """Packages have their versions; changing one under running pods may end them, so it is never done unasked."""
+
+    traps: ClassVar[tuple[int, ...]] = (5, 6)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    # Only where workloads may be disturbed: a held package is one that somebody keeps for a reason, mostly ourselves.
+    options: ClassVar[tuple[str, ...]] = (
+        *PackagesInstalled.options,
+        *("--allow-downgrades", "--allow-change-held-packages"),
+    )
+
+    def wrong(self, info: PackageInfo | None, want: str | None) -> bool:
+        """Tell whether a package has another version than the wanted one."""
+        return info is None or not info.sound or not version_matches(info.version, want)
+
+
+def offers(madison: str) -> dict[str, list[str]]:
+    """Give the versions offered a package, newest first, from `apt-cache madison` (name | version | source)."""
+    found: dict[str, list[str]] = {}
+    for line in madison.splitlines():
+        columns = [column.strip() for column in line.split("|")]
+        if len(columns) >= 2 and columns[1] not in found.get(columns[0], []):  # noqa: PLR2004 - name and version
+            found.setdefault(columns[0], []).append(columns[1])
+    return found
+
+
+def _said(info: PackageInfo | None) -> str:
+    if info is None:
+        return "missing"
+    return info.version if info.sound else f"{info.version} half installed"
+
+
+@dataclass(frozen=True)
+class PackagesHeld:
+    """Packages are held, so that no upgrade in passing changes them."""
+
+    traps: ClassVar[tuple[int, ...]] = (3, 6)
+    impact: ClassVar[Impact] = Impact.FILES
+    packages: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{', '.join(self.packages)} {'are' if len(self.packages) > 1 else 'is'} held"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dpkg."""
+        infos = await on.read_all([Package(name) for name in self.packages])
+        loose = [name for name, info in zip(self.packages, infos, strict=True) if info is None or not info.held]
+        return Drift(f"not held: {', '.join(loose)}", "held") if loose else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - holding twice is holding once
+        """Hold them."""
+        await unlocked(lambda: on.do(Command(("apt-mark", "hold", *self.packages), seconds=120)))
+
+
+@dataclass(frozen=True)
+class DpkgInOrder:
+    """No package is left half installed by an interrupted run."""
+
+    traps: ClassVar[tuple[int, ...]] = (1,)
+    impact: ClassVar[Impact] = Impact.SERVICE
+    name: str = "dpkg is in order"
+    removable: tuple[str, ...] = ()
+
+    async def check(self, on: Host) -> Drift | None:
+        """Dpkg --audit prints what is broken."""
+        audit = await on.read(AUDIT)
+        said = audit.stdout.strip().splitlines()
+        return Drift(said[0][:120], "nothing half installed") if said else None
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - dpkg knows
+        """Finish what was begun; raises Refused where apt would rather remove a package than finish it."""
+        await with_lock(on, "dpkg", "--configure", "-a", "--force-confdef", "--force-confold")
+        await change(on, "-f", "install", removable=self.removable)
+
+
+@dataclass(frozen=True)
+class BaseUpgraded:
+    """Base packages were upgraded once, before the host became part of a cluster; never after."""
+
+    traps: ClassVar[tuple[int, ...]] = (3, 4)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    name: str = "base packages were upgraded before the host joined"
+
+    async def check(self, on: Host) -> Drift | None:
+        """A host that is part of a cluster is never upgraded here."""
+        (done, kubelet, admin), (clients, pods) = await asyncio.gather(
+            on.read(FileState(UPGRADED), FileState(KUBELET_CONF), FileState(ADMIN)), on.read(CLIENT_FOLDER, PODS)
+        )
+        joined = kubelet or admin or has_client(clients) or running_pods(pods, on.name)
+        return None if done or joined else Drift("never", "once")
+
+    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+        """Upgrade all but drivers, kernel and runtime, which are held meanwhile, each architecture of them."""
+        packages, ours = await on.read(Installed(), FileText(HELD_MEANWHILE))
+        loose = [info.full_name for info in frozen(packages) if _free(info, ours or "")]
+        await with_lock(on, *APT, "update")
+        if loose:
+            await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in loose).encode())
+            await unlocked(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
+        try:
+            await change(on, "upgrade")
+        finally:
+            if loose:
+                unhold = Command(("apt-mark", "unhold", *loose), seconds=120)
+                await unlocked(lambda: on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE))))
+        await on.write(UPGRADED, b"")
+
+
+def _free(info: PackageInfo, ours: str) -> bool:
+    """Tell whether nobody else holds a package: it is loose, or an interrupted upgrade of ours held it."""
+    return _NAME.fullmatch(info.full_name) is not None and (not info.held or info.full_name in ours.split())

@@ -1,0 +1,1 @@
+"""The first look at hosts: what each tells, and what shows only when they are compared."""

@@ -1,0 +1,1 @@
+"""Drift: the look, the permission to repair, the repair, and its report."""

@@ -1,0 +1,212 @@
+"""What a drift pass looks at: every stage's steps of a host and of the cluster, and how far repairing them may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from shipway.cluster.model import Cluster, node_ip
+from shipway.cluster.parts import HostSpec
+from shipway.cluster.profiles import merged
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kubeadm.config import init_documents
+from shipway.kubeadm.writes import kubelet_fields, static_pod_args
+from shipway.step import Check, Impact
+from shipway.steps.gpu.cards import CardsHealthy, FabricReady
+from shipway.steps.gpu.plugin import NAMESPACE, PLUGIN, SELECTOR
+from shipway.steps.kubernetes import health
+from shipway.steps.kubernetes.health_cluster import (
+    EveryNodeDeclared,
+    HostIsNode,
+    KubeadmRemembers,
+    NodeOpen,
+    NodeReady,
+    NodeTaints,
+    PodsStable,
+)
+from shipway.steps.kubernetes.kubeadm_objects import (
+    CoreDnsAsWritten,
+    JoiningRights,
+    JoinsGetDeclared,
+    KubeletRuns,
+    KubeProxyAsWritten,
+)
+from shipway.steps.kubernetes.running import (
+    AptReadsSources,
+    ContainerdConfigUsed,
+    HostsResolve,
+    KubeletFlags,
+    NameServersThere,
+    StaticPodsAsWritten,
+)
+from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
+from shipway.steps.system.preflight import AddressOnHost
+from shipway.steps.system.services import ServiceLoaded
+from tasks import gates
+from tasks.context import Run
+from tasks.gates import node_steps
+from tasks.stage_result import CLUSTER
+from tasks.stages import (
+    container_runtime,
+    control_plane,
+    dashboard,
+    device_plugin,
+    gpu_isolation,
+    join_worker,
+    kubernetes_packages,
+    nvidia_runtime,
+    pod_network,
+    prepare_system,
+)
+
+On = TypeVar("On", Host, Kube)
+PREPARED: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
+ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
+OF_GPUS = ("nvidia_runtime", "gpu_isolation")  # of a host without GPUs nothing of these is looked at
+JOINED_BY = ("control_plane", "join_worker")  # initialising and joining is the bootstrap's, never a repair
+
+
+@dataclass(frozen=True)
+class Part(Generic[On]):
+    """Steps of one stage about one host (or the cluster), and the highest impact a repair of them may ever have."""
+
+    host: str
+    stage: str
+    steps: Sequence[Check[On]]
+    most: Impact = Impact.WORKLOADS
+
+
+def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
+    """Give what is looked at on a host, in the order in which it is repaired."""
+    parts = [Part(spec.name, _name(module), _steps(module, run.cluster, spec)) for module in PREPARED]
+    if spec.gpus == 0:
+        parts = [part for part in parts if part.stage != "nvidia_runtime"]
+    closed = Part(spec.name, _name(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
+    closing = [closed] if spec.gpus != 0 else []
+    return [*parts, _joined(run, spec), *closing, Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[Host]]:
+    """Give a stage's steps; on a host with cards containerd's configuration is the nvidia stage's alone.
+
+    A bootstrap writes it first without and then with the nvidia runtime; a repair that did so would take the runtime
+    away from running pods for a moment.
+    """
+    steps: list[Check[Host]] = module.steps(cluster, spec)
+    if module is container_runtime and spec.gpus != 0:
+        return [step for step in steps if not isinstance(step, ContainerdConfigured | ServiceLoaded | CriAnswers)]
+    return steps
+
+
+def plain_runtime(cluster: Cluster, spec: HostSpec) -> Part[Host]:
+    """Give the container runtime's part of a host that turned out to have no cards (`gpus: auto`)."""
+    return Part(spec.name, _name(container_runtime), container_runtime.steps(cluster, spec))
+
+
+def _joined(run: Run, spec: HostSpec) -> Part[Host]:
+    if spec in run.cluster.control_planes:
+        return Part(spec.name, "control_plane", control_plane.steps(run.cluster, spec), Impact.SERVICE)
+    steps = join_worker.steps(run.cluster, spec, run.session(run.control.name))
+    return Part(spec.name, "join_worker", steps, Impact.SERVICE)
+
+
+def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
+    """Give the checks that only a running host needs."""
+    control = spec in run.cluster.control_planes
+    own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
+    names = {host.name: node_ip(host) for host in run.cluster.hosts}
+    pods = [StaticPodsAsWritten(static_pod_args(run.cluster, spec))] if spec == run.control else []
+    return [
+        health.CertificatesValid(own),
+        KubeletFlags(),
+        ContainerdConfigUsed(),
+        NameServersThere(),
+        AptReadsSources(),
+        HostsResolve(names, spec.name),
+        *pods,
+        health.DiskRoomLeft(),
+        AddressOnHost(node_ip(spec)),
+        CardsHealthy(None if spec.gpus == "auto" else spec.gpus),
+        FabricReady(),
+        health.KubeletConfigured(kubelet_wanted(run)),
+        health.KubeletLoaded(),
+    ]
+
+
+def settled(run: Run) -> dict[str, str]:
+    """Return what kubeadm's record of the cluster is to say, by kubeadm's names."""
+    declared = init_documents(run.cluster, run.control)[1]
+    keys = ("kubernetesVersion", "controlPlaneEndpoint", "imageRepository")
+    return {**{key: str(declared[key]) for key in keys}, **declared["networking"]}
+
+
+def kubelet_declared(run: Run) -> dict[str, Any]:
+    """Return the fields of the kubelets' configuration that are declared."""
+    declared = init_documents(run.cluster, run.control)[2]
+    return {key: value for key, value in declared.items() if key not in ("apiVersion", "kind")}
+
+
+def kubelet_wanted(run: Run) -> dict[str, Any]:
+    """Return what every kubelet runs with: kubeadm's own fields, and over them what is declared."""
+    return merged(kubelet_fields(run.cluster), kubelet_declared(run))
+
+
+def cluster_parts(run: Run) -> list[Part[Kube]]:
+    """Give what is looked at through the API: what all share, then every node of the run."""
+    shared = [Part(CLUSTER, _name(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
+    nodes = [_node(run, spec) for spec in run.hosts]
+    whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]
+    kubeadms = [] if run.only else [Part(CLUSTER, "kubeadm", _kubeadms(run), Impact.SERVICE)]
+    return [*([] if run.only else shared), *whole, *kubeadms, *nodes]
+
+
+def _kubeadms(run: Run) -> list[Check[Kube]]:
+    """Return what kubeadm put into the cluster, and what is still to be so."""
+    control = run.session(run.control.name)
+    return [
+        KubeProxyAsWritten(run.cluster, run.control, control),
+        CoreDnsAsWritten(run.cluster, run.control, control),
+        JoiningRights(run.cluster),
+        JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_wanted(run)),
+    ]
+
+
+def _add_on(module: ModuleType, run: Run) -> list[Check[Kube]]:
+    if module is device_plugin:
+        return device_plugin.steps(run.cluster, device_plugin.toolkits(run))
+    return _lasting(module.steps(run.cluster))
+
+
+def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:
+    """Leave out what is no part of the cluster: a login token on this machine, which ends every day."""
+    return [step for step in steps if not isinstance(step, dashboard.TokenFile)]
+
+
+def _node(run: Run, spec: HostSpec) -> Part[Kube]:
+    kept_away = spec in run.cluster.control_planes and not run.cluster.schedules_on_control_plane
+    steps: list[Check[Kube]] = [HostIsNode(spec.name), NodeReady(spec.name), NodeOpen(spec.name)]
+    steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
+    if run.provable(spec):
+        steps.append(gates.CardsAllocatable({spec.name: run.provable(spec)}))
+    return Part(spec.name, "node_settings", [*steps, *node_steps(run.cluster, spec, run.cards(spec))], Impact.SERVICE)
+
+
+def _shared_health(run: Run) -> list[Check[Kube]]:
+    cluster = run.cluster
+    wanted = settled(run)
+    checks: list[Check[Kube]] = [
+        gates.ApiAnswers(),
+        gates.EtcdHealthy(),
+        EveryNodeDeclared([host.name for host in cluster.hosts]),
+        KubeadmRemembers(wanted),
+    ]
+    if any(run.cards(host) for host in run.hosts):
+        checks += [gates.PluginRunning(cluster.gpu.mode), PodsStable(PLUGIN, NAMESPACE, SELECTOR)]
+    return checks

@@ -1,0 +1,138 @@
+"""What a pass may repair where: the file's limit, GPU workloads, the window, an approval; asked anew at each act.
+
+A permission is never kept: looking, an approval and the repair of other hosts take hours, in which windows close and
+pods start. Who decides asks `permission`, and each step right before it is applied asks `permit_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shipway.cluster.window import next_opening, open_now
+from shipway.converge import Permit
+from shipway.step import Impact, Step, restarted_by
+from tasks.context import Run
+from tasks.findings import Finding
+from tasks.stage_result import CLUSTER
+from tasks.workloads import beside_pods, find_busy
+
+UNLISTED = "it was not in what was approved: it drifted, or changed, while the approval was awaited"
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What was asked for, what the clock leaves of it, and why less."""
+
+    asked: Impact
+    now: Impact
+    why: str = ""
+
+    def of(self, run: Run, host: str) -> Impact:
+        """Return the highest impact on a host without a drain: files only where GPU workloads run."""
+        busy = host in run.busy and host not in run.cluster.repair.disturb
+        return min(self.now, Impact.FILES if busy else Impact.SERVICE)
+
+    def drains(self, run: Run, finding: Finding) -> bool:
+        """Say whether the finding is repaired on a drained host: it disturbs workloads, and that was allowed."""
+        if self.now is not Impact.WORKLOADS or finding.host == CLUSTER:
+            return False
+        return finding.level > self.of(run, finding.host) or bool(_podded(run, finding))
+
+
+def _podded(run: Run, finding: Finding) -> str:
+    return beside_pods(run, finding.host, finding.restarts, finding.level)
+
+
+def permission(run: Run, asked: Impact, now: datetime) -> Permission:
+    """Return the permission at a time; outside the maintenance window only files may change."""
+    window = run.cluster.repair.window
+    if window is None or asked <= Impact.FILES or open_now(window, now):
+        return Permission(asked, asked)
+    opens = next_opening(window, now)
+    when = f"it opens {opens:%Y-%m-%d %H:%M}" if opens else "it never opens again"
+    return Permission(asked, Impact.FILES, f"outside the maintenance window; {when}")
+
+
+def permission_now(run: Run) -> Permission:
+    """Return the permission of this moment."""
+    return permission(run, run.allow, datetime.now().astimezone())
+
+
+async def permission_on(run: Run, host: str) -> Permission:
+    """Return the permission of this moment, and learn whether GPU workloads run on the host now."""
+    allowed = permission_now(run)
+    if allowed.now > Impact.FILES:
+        await find_busy(run, host)
+    return allowed
+
+
+def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
+    """Return what each step on a host (or on a node through the API) is asked right before it is applied.
+
+    A step that may not be applied any more is kept in the run with the reason. With `drained` running pods are
+    no reason: the API disturbs none, and those that are on a drained host again tolerate what its cordon announced.
+    """
+
+    async def permit(step: Step[Any]) -> Impact:
+        key = (host, step.name)
+        if key in run.withheld:
+            return Impact.NOTHING
+        if step.impact <= Impact.FILES:
+            return Impact.FILES
+        allowed = permission_now(run) if drained else await permission_on(run, host)
+        limit = allowed.now if drained else allowed.of(run, host)
+        podded = "" if drained else beside_pods(run, host, restarted_by(step), step.impact)
+        if podded:
+            limit = min(limit, Impact.FILES)
+        if step.impact > limit:
+            run.withheld[key] = allowed.why or run.busy.get(host, "") or podded
+        return limit
+
+    return permit
+
+
+def withhold_unapproved(run: Run, findings: Iterable[Finding]) -> None:
+    """Withhold what was not in the plan that a person approved; nothing where nobody was asked."""
+    if run.approved is not None:
+        run.withheld |= {finding.key: UNLISTED for finding in findings if listed(finding) not in run.approved}
+
+
+def listed(finding: Finding) -> tuple[str, ...]:
+    """Return what a finding is in a plan: the same step with something else there was not what was approved."""
+    return finding.host, finding.step, finding.have, finding.want
+
+
+def repairable(run: Run, allowed: Permission, finding: Finding, most: Impact) -> bool:
+    """Say whether this pass repairs the finding; `most` is the highest impact its part may ever have."""
+    if finding.level is Impact.NOTHING or finding.level > most or finding.key in run.withheld:
+        return False
+    undrained = finding.level <= allowed.of(run, finding.host) and not _podded(run, finding)
+    return undrained or allowed.drains(run, finding)
+
+
+def judged(run: Run, allowed: Permission, findings: Iterable[Finding], path: str) -> list[Finding]:
+    """Return the findings that are not repaired with the reason, and with the command that would do it."""
+    return [_judged(run, allowed, finding, path) for finding in findings]
+
+
+def _judged(run: Run, allowed: Permission, finding: Finding, path: str) -> Finding:
+    if finding.stage in ("join_worker", "control_plane") and finding.level is Impact.WORKLOADS:
+        command = f"python -m flows.bootstrap {path} --host {finding.host}"
+        return finding.became("reported", "joining is a bootstrap's work, not a repair's", command)
+    if finding.level is Impact.NOTHING:
+        return finding
+    named = "" if finding.host == CLUSTER else f" --host {finding.host}"
+    level = finding.level if finding.host not in run.busy and not _podded(run, finding) else Impact.WORKLOADS
+    command = f"python -m flows.drift_repair {path} --repair {level.name.lower()}{named}"
+    if allowed.asked is Impact.NOTHING:
+        return finding.became("reported", "this pass only looks", command)
+    if finding.level > allowed.asked:
+        return finding.became("reported", f"repairs of {finding.impact} are not allowed", command)
+    why = allowed.why if finding.level > allowed.now else run.withheld.get(finding.key, "")
+    if finding.host in run.busy and finding.level > allowed.of(run, finding.host):
+        why = why or run.busy[finding.host]
+    why = why or _podded(run, finding)
+    return finding.became("held back", why, command) if why else finding

@@ -1,0 +1,200 @@
+"""The repair of a drift pass: each host brought back as far as is allowed, and looked at again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+
+from shipway.converge import converge
+from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kube.drain import cordon, drain, may_drain, uncordon
+from shipway.step import Impact, StepResult
+from shipway.steps.gpu.plugin import PLUGIN, PluginRunning
+from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
+from shipway.steps.kubernetes.nodes import CardsAllocatable
+from tasks.context import Run
+from tasks.drift.look import look_at_cluster, look_at_host
+from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
+from tasks.drift.permission import permit_of, withhold_unapproved
+from tasks.findings import Finding, Key
+from tasks.stage_result import CLUSTER
+from tasks.stages import dashboard
+from tasks.waiting import heard, spoken, waited
+from tasks.workloads import new_lease
+
+DRAIN_SECONDS = 600.0
+READY_SECONDS = 300.0
+SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its cards after that
+EVERY_SECONDS = 2.0
+AGAIN_SECONDS = (2.0, 4.0)  # between looks at a host before a repair is said to have failed: a service starts
+# Their emptyDir holds nothing that anybody would miss: the dashboard's is its /tmp (its published manifest).
+OWN_NAMESPACES = (dashboard.NAMESPACE,)
+FOLLOWING = frozenset(
+    {NodeReady("").name, CardsAllocatable({}).name, PluginRunning("").name, PodsStable(PLUGIN, "", "").name}
+)
+
+
+def parts_of(run: Run, host: str) -> list[Part[Host]]:
+    """Give a host's parts as they were looked at: without nvidia's on a host that has no cards."""
+    spec = run.cluster.host(host)
+    parts = host_parts(run, spec)
+    if spec.gpus == "auto" and not run.cards(spec):
+        plain = plain_runtime(run.cluster, spec)
+        parts = [plain if part.stage == plain.stage else part for part in parts if part.stage not in OF_GPUS]
+    return parts
+
+
+async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Repair a host without touching workloads, then look again; what became of each finding is kept in the run."""
+    await _as_approved(run, stage, host)
+    most = Impact.FILES if host in run.files_only else Impact.SERVICE
+    results = await _converged(run, stage, host, min(most, run.allow))
+    await _again(run, stage, host, results)
+    return outcome_of(results, run.findings.get(host, ()))
+
+
+def outcome_of(results: Sequence[StepResult], findings: Sequence[Finding]) -> list[StepResult]:
+    """Return the results of a repair as the look after it confirmed them: what is only reported is no failed repair.
+
+    A workload that was put right a moment ago is not ready yet when its step ends; the look that waited for it decides.
+    """
+    failed = {finding.step for finding in findings if finding.action in ("failed", "came back")}
+    return [one for one in results if one.outcome in ("ok", "changed") or (one.drift and one.step in failed)]
+
+
+async def _as_approved(run: Run, stage: str, host: str) -> None:
+    """Look again where a person approved a list: what is not on it is not repaired under that approval."""
+    if run.approved is not None:
+        await look_at_host(run, stage, host)
+        withhold_unapproved(run, run.findings.get(host, ()))
+
+
+async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Cordon, drain, repair, look again, uncordon. A host whose drain is held up is opened again, unchanged.
+
+    A host that is not Ready afterwards stays cordoned, and the error says so; one that a person had cordoned before
+    stays so as well. Raises Refused where a drain would destroy something, before the node is cordoned,
+    DeadlineExceeded where a drain is held up, PostconditionFailed where the host stays cordoned.
+    """
+    kube = await run.kube()
+    await new_lease(run)
+    await _as_approved(run, stage, host)
+    losable = None if run.cluster.repair.delete_emptydir_data else OWN_NAMESPACES
+    await may_drain(kube, host, local_data=losable)
+    await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
+    try:
+        await drain(kube, host, seconds=DRAIN_SECONDS, told=spoken(run, stage, host), local_data=losable)
+    except BaseException:
+        await uncordon(kube, host)
+        raise
+    results: list[StepResult] = []
+    try:
+        results = await _converged(run, stage, host, Impact.WORKLOADS, drained=True)
+        await _again(run, stage, host, results)
+    finally:
+        kube.forget()
+        ready = await waited(run, stage, NodeReady(host), kube, seconds=READY_SECONDS)
+        if ready.outcome == "ok":
+            await uncordon(kube, host)
+    if ready.outcome != "ok":
+        fix = f"See `journalctl -u kubelet` on {host}; then `kubectl uncordon {host}`."
+        raise PostconditionFailed("not Ready after its repair, so it stays cordoned", host=host, fix=fix)
+    return outcome_of(results, run.findings.get(host, ()))
+
+
+def _steps(run: Run, host: str) -> list[str]:
+    return [finding.step for finding in run.findings.get(host, ())]
+
+
+async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained: bool = False) -> list[StepResult]:
+    """Converge the parts in which something drifted, each as far as its own limit and the permit of the moment go."""
+    permit = permit_of(run, host, drained=drained)
+    session, drifted = run.session(host), {finding.stage for finding in run.findings.get(host, ())}
+    results: list[StepResult] = []
+    for part in parts_of(run, host):
+        if part.stage in drifted or any(result.outcome == "changed" for result in results):
+            session.forget()
+            limit = min(allow, part.most)
+            results += await converge(part.steps, session, limit, heard(run, stage, host), permit)
+    return results
+
+
+async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult]) -> None:
+    """Look again, and keep what became of every finding of this host; what is still starting is looked at once more."""
+    before = list(run.findings.get(host, ()))
+    with contextlib.suppress(ShipwayError):  # a host that is gone after its repair: nothing was confirmed
+        for wait in (*AGAIN_SECONDS, 0.0):
+            await look_at_host(run, stage, host)
+            after = {finding.key: finding for finding in run.findings.get(host, ())}
+            run.findings[host] = became(before, after, results)
+            if not wait or not any(f.action in ("failed", "came back") for f in run.findings[host]):
+                break
+            await asyncio.sleep(wait)
+        run.repaired_hosts |= {f.host for f in run.findings[host] if f.action == "repaired"}
+        return
+    run.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
+
+
+def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequence[StepResult]) -> list[Finding]:
+    """Give what became of each finding: gone is repaired; changed and here again came back; the rest stays."""
+    # An error with a drift is of a repair; without one it is of a look that did not succeed.
+    errors = {r.step: r.error for r in results if r.outcome == "failed" and r.error and r.drift}
+    changed = {result.step for result in results if result.outcome == "changed"}
+    ended = []
+    for finding in before:
+        error = errors.get(finding.step)
+        if finding.key not in after:
+            ended.append(finding.became("repaired"))
+        elif error is not None:
+            ended.append(finding.became("failed", f"{error.message} Next: {error.fix}"))
+        elif finding.step in changed:
+            ended.append(finding.became("came back", "it was repaired and drifted again at once: something owns it"))
+        else:
+            ended.append(finding)
+    known = {finding.key for finding in before}
+    return [*ended, *(finding for key, finding in after.items() if key not in known)]
+
+
+async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
+    """Repair nodes' settings and the objects that all share, then look again."""
+    kube = await run.kube()
+    await new_lease(run)  # a repair of the control plane's host may have brought its API back
+    if run.approved is not None:
+        await look_at_cluster(run, stage, CLUSTER)
+        withhold_unapproved(run, run.cluster_findings)
+    before = list(run.cluster_findings)
+    drifted = {(finding.host, finding.stage) for finding in before}
+    results: dict[str, list[StepResult]] = {}
+    for part in cluster_parts(run):
+        if (part.host, part.stage) in drifted:
+            results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
+    told = [result for some in results.values() for result in some]
+    done = run.repaired_hosts or any(result.outcome == "changed" for result in told)
+    await _settled(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
+    after = {finding.key: finding for finding in run.cluster_findings}
+    run.cluster_findings = became(before, after, told)
+    return outcome_of(told, run.cluster_findings)
+
+
+async def _settled(run: Run, stage: str, *, seconds: float) -> None:
+    """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, cards."""
+    ends = time.monotonic() + seconds
+    while True:
+        await look_at_cluster(run, stage, CLUSTER)
+        following = [finding for finding in run.cluster_findings if finding.step in FOLLOWING]
+        if not following or time.monotonic() > ends:
+            return
+        spoken(run, stage, CLUSTER)(f"waiting until {following[0].step} on {following[0].host}: {following[0].have}")
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+async def _by_api(run: Run, stage: str, part: Part[Kube], kube: Kube) -> list[StepResult]:
+    kube.forget()
+    limit = min(Impact.SERVICE, run.allow, part.most)
+    return await converge(
+        part.steps, kube, limit, heard(run, stage, part.host), permit_of(run, part.host, drained=True)
+    )

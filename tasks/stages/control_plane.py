@@ -1,0 +1,22 @@
+"""Stage 5, the control plane's host (S6): initialised once, and its user has the kubeconfig."""
+
+from __future__ import annotations
+
+from shipway.cluster.model import Cluster
+from shipway.cluster.parts import HostSpec
+from shipway.host.session import Host
+from shipway.step import Check
+from shipway.steps.kubernetes.init import ControlPlaneInitialised
+from shipway.steps.kubernetes.resolver import ResolverReal
+from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.system.services import ServiceRuns
+
+
+def steps(cluster: Cluster, host: HostSpec, *, reset: bool = False) -> list[Check[Host]]:
+    """Give the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown."""
+    return [
+        ControlPlaneInitialised(cluster, host, reset),
+        ServiceRuns("kubelet"),
+        ResolverReal(),
+        UserHasKubeconfig(cluster.target(host).user),
+    ]

@@ -1,0 +1,21 @@
+"""Stage 6, workers (S9): the host joins the cluster and its kubelet runs."""
+
+from __future__ import annotations
+
+from shipway.cluster.model import Cluster
+from shipway.cluster.parts import HostSpec
+from shipway.host.session import Host
+from shipway.step import Check
+from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.resolver import ResolverReal
+from shipway.steps.system.services import ServiceRuns
+
+
+def steps(cluster: Cluster, host: HostSpec, control: Host) -> list[Check[Host]]:
+    """Give the steps of a worker, in order; `control` is the session of the control plane's host."""
+    return [
+        NodeJoined(cluster, host, control),
+        ServiceRuns("kubelet"),
+        NoBootstrapCredentials(),
+        ResolverReal(),
+    ]

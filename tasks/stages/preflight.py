@@ -1,0 +1,52 @@
+"""Stage 0, every host at once: look before anything is changed, and report faults as "message -> [hosts]"."""
+
+from __future__ import annotations
+
+from shipway.cluster.model import Cluster, node_ip
+from shipway.cluster.parts import HostSpec
+from shipway.host.session import Host
+from shipway.kube.manifests import ForeignManifest, foreign
+from shipway.rules.compatibility import calico_manifests
+from shipway.step import Check
+from shipway.steps.gpu.cards import CardsHealthy, FabricReady
+from shipway.steps.kubernetes.skew import VersionKept
+from shipway.steps.system.origins import origins
+from shipway.steps.system.preflight import (
+    AddressOnHost,
+    CgroupFits,
+    PortsFree,
+    SizeEnough,
+    SystemSupported,
+)
+from shipway.steps.system.sources import ManifestsFetched, SourcesReachable
+from shipway.survey.machines import compared
+
+__all__ = ["checks", "compared", "manifests"]
+
+WORKER_PORTS = (10250,)
+
+
+def manifests(cluster: Cluster) -> list[ForeignManifest]:
+    """Give the manifests that a cluster is built from, and that others wrote."""
+    network, dashboard = cluster.network, cluster.dashboard
+    names = list(calico_manifests(network.version)) if network.provider == "calico" and network.version else []
+    return [foreign(cluster, name) for name in (*names, *(["dashboard"] if dashboard.enabled else []))]
+
+
+def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+    """Give the checks of a host; together they cost one round trip."""
+    control = "control_plane" in host.roles
+    kubernetes = cluster.kubernetes
+    ports = (*cluster.system.ports, kubernetes.api_port) if control else WORKER_PORTS
+    return [
+        SystemSupported(),
+        SizeEnough(control),
+        CgroupFits(kubernetes.minor, kubernetes.allow_cgroup_v1),
+        PortsFree(ports),
+        *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
+        AddressOnHost(node_ip(host)),
+        SourcesReachable(origins(cluster, host), password=bool(cluster.proxy.credentials)),
+        CardsHealthy(None if host.gpus == "auto" else host.gpus),
+        FabricReady(),
+        *([ManifestsFetched(manifests(cluster))] if control else []),
+    ]

@@ -1,0 +1,79 @@
+"""Stage 1, every host (S1, S2): base packages, names, swap off for good, kernel modules and settings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from shipway.cluster.model import Cluster, node_ip
+from shipway.cluster.parts import HostSpec
+from shipway.edits.lines import fstab_without_swap, hosts_file, with_sysctls
+from shipway.host.session import Host
+from shipway.site.proxies import APT_CONF, apt_conf
+from shipway.step import Check
+from shipway.steps.system.apt import RepositoryIs
+from shipway.steps.system.base import CloudInitDone, HostnameIs
+from shipway.steps.system.files import FileAbsent, FileEdited, FileIs
+from shipway.steps.system.kernel import (
+    ModulesAtBoot,
+    ModulesLoaded,
+    NoScriptTurnsSwapOn,
+    SwapOff,
+    SwapStaysOff,
+    SysctlsLive,
+)
+from shipway.steps.system.network_manager import InterfacesLeftAlone
+from shipway.steps.system.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
+from shipway.steps.system.proxies import AptThroughProxy
+
+MODULES = ("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
+BRIDGED = {
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+    "net.ipv4.ip_forward": "1",
+}
+SETTINGS = ", ".join(f"{key} = {value}" for key, value in BRIDGED.items())
+# 128 instances are used up by a device plugin and a few log readers (gpu-operator#441); Kubespray uses 8192.
+WATCHES = {"fs.inotify.max_user_instances": "8192", "fs.inotify.max_user_watches": "524288"}
+CLOUD_CONFIG = "# The host name and /etc/hosts are kept by Shipway.\npreserve_hostname: true\nmanage_etc_hosts: false\n"
+
+
+def _settings(values: dict[str, str]) -> str:
+    return "".join(f"{key} = {value}\n" for key, value in values.items())
+
+
+def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+    """Give the steps of a host, in order."""
+    entries = {other.name: node_ip(other) for other in cluster.hosts}
+    known = partial(hosts_file, entries=entries)
+    base = cluster.sources.base_apt
+    sources: list[Check[Host]] = []
+    if base:
+        sources.append(RepositoryIs("base", base, cluster.kubernetes.minor, alone=True))
+    proxy: Check[Host] = FileAbsent("apt has no proxy that was declared once", APT_CONF)
+    if cluster.proxy.declared:
+        proxy = AptThroughProxy(apt_conf(cluster))
+    calico: list[Check[Host]] = [InterfacesLeftAlone()] if cluster.network.provider == "calico" else []
+    upgrade: list[Check[Host]] = [BaseUpgraded()] if cluster.system.upgrade else []
+    return [
+        CloudInitDone(),
+        proxy,
+        DpkgInOrder(removable=cluster.system.may_remove),
+        *sources,
+        *upgrade,
+        PackagesInstalled(
+            "base packages are installed", dict.fromkeys(cluster.system.packages), cluster.system.may_remove
+        ),
+        FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
+        HostnameIs(host.name),
+        FileEdited("/etc/hosts names every host", "/etc/hosts", known, f"{len(entries)} hosts in our block"),
+        FileEdited("no swap in /etc/fstab", "/etc/fstab", fstab_without_swap, "no swap line", needed=False),
+        SwapStaysOff(),
+        NoScriptTurnsSwapOn(),
+        SwapOff(),
+        ModulesAtBoot("/etc/modules-load.d/k8s.conf", MODULES),
+        ModulesLoaded(MODULES),
+        FileEdited("kernel settings last", "/etc/sysctl.d/k8s.conf", partial(with_sysctls, values=BRIDGED), SETTINGS),
+        FileIs("inotify limits last", "/etc/sysctl.d/90-shipway-inotify.conf", _settings(WATCHES)),
+        SysctlsLive(BRIDGED | WATCHES),
+        *calico,
+    ]

@@ -1,0 +1,147 @@
+"""The verification's stages: nodes Ready, cards allocatable, and the proof that pods hold and use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu.proof import HostGpuFacts, prove
+from shipway.gpu.result import none_ready
+from shipway.kube.client import Kube
+from shipway.kube.status import cards, why_not_ready
+from shipway.step import Check, Impact, StepResult
+from shipway.steps.gpu.plugin import NAMESPACE as PLUGIN_NAMESPACE
+from shipway.steps.gpu.plugin import PLUGIN, find_hopeless
+from shipway.steps.gpu.toolkit import VARIABLE
+from shipway.steps.kubernetes.nodes import nodes_by_name
+from tasks import gates
+from tasks.context import Run
+from tasks.waiting import by_api, spoken, waited
+
+ISOLATED = "a pod that asks for no GPU sees none"
+NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
+CARD_SECONDS = 300.0
+ROLLOUT_SECONDS = 120.0  # of the plugin, node after node; most of it is the grace of the pod that goes
+HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are Ready at once or not at all
+
+
+def expected(run: Run) -> dict[str, int]:
+    """Give the cards of every node that has come as far as being Ready."""
+    return {host.name: run.provable(host) for host in run.hosts if host.name in run.ready}
+
+
+async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
+    """Wait for the nodes that joined; each one that is not Ready in the end is named, the others go on."""
+    if run.allow is Impact.NOTHING:
+        return await by_api(run, stage, [gates.NodesReady(tuple(host.name for host in run.hosts))])
+    names = tuple(sorted(run.ready))
+    failed = any(result.stage == "pod_network" and not result.stands for result in run.results)
+    limit = HOPELESS_SECONDS if failed else NODE_SECONDS
+    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), seconds=limit)
+    if together.outcome == "ok":
+        return [together]
+    return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
+
+
+async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Wait for every card to be offered; each node that lacks some is named."""
+    wanted = {name: count for name, count in expected(run).items() if count}
+    if run.allow is Impact.NOTHING:
+        declared = {host.name: count for host in run.hosts if (count := run.provable(host))}
+        return await by_api(run, stage, [gates.CardsAllocatable(declared)] if declared else [])
+    if not wanted:
+        return []
+    kube = await run.kube()
+    # A plugin that is being replaced takes its cards away with it, and the node tells that seconds later: first the
+    # plugin in its newest form, then its cards. Where it does not come up, the missing cards are named by node.
+    plugin = gates.WorkloadRuns("DaemonSet", PLUGIN, PLUGIN_NAMESPACE)
+    rollout = await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
+    lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
+    coming = {name: count for name, count in wanted.items() if name not in lost}
+    check = gates.CardsAllocatable(coming)
+    told = [
+        StepResult(check.name, "failed", error=error.at(host=name, step=check.name))
+        for name, error in lost.items()
+        if name in wanted
+    ]
+    if not coming:
+        return told
+    together = await waited(run, stage, check, kube, seconds=CARD_SECONDS)
+    if together.outcome == "ok":
+        return [together, *told]
+    each: dict[str, Check[Kube]] = {name: gates.CardsAllocatable({name: coming[name]}) for name in coming}
+    return [*told, *await _one_by_one(run, each, kube)]
+
+
+async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:
+    """Look once more, node by node, and name each that is not as wanted; it leaves the proof where that is asked."""
+    results: list[StepResult] = []
+    for name, check in checks.items():
+        error: ShipwayError | None = None
+        try:
+            drift = await check.check(kube)
+            if drift:
+                error = PostconditionFailed(str(drift), fix=f"See `kubectl describe node {name}`, then run again.")
+        except ShipwayError as caught:
+            error = caught
+        if error is None:
+            results.append(StepResult(f"{check.name} ({name})", "ok"))
+            continue
+        results.append(StepResult(check.name, "failed", error=error.at(host=name, step=check.name)))
+        if leave:
+            run.ready.discard(name)
+    return results
+
+
+async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Prove every card of the nodes that are Ready; a plan makes no pods, so it cannot tell."""
+    name = "every expected card can be scheduled and used"
+    if run.allow is Impact.NOTHING:
+        return [StepResult(name, "unknown", error=ShipwayError("a plan starts no test pods"))]
+    kube = await run.kube()
+    wanted = {**await _elsewhere(kube), **expected(run)}
+    away = {spec.name: run.provable(spec) for spec in run.hosts if run.provable(spec) and spec.name not in run.ready}
+    if away and not any(wanted.values()):
+        run.proof = none_ready(away)
+    else:
+        run.proof = await prove(kube, run.cluster, wanted, _seen(run), spoken(run, stage, host))
+    error = run.proof.error
+    proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)
+    return [proof, *isolation(run, run.proof.without)]
+
+
+def isolation(run: Run, without: Mapping[str, int | None]) -> list[StepResult]:
+    """Return what the proof saw of `gpu.isolation`: of each node where a pod that asks for no GPU sees some, the fault.
+
+    A host that is held open for pods that were given GPUs the old way has said so in its own stage, as drift.
+    """
+    if run.cluster.gpu.isolation == "off" or not without:
+        return []
+    held = {result.host for result in run.results if result.stage == "gpu_isolation" and result.outcome == "drifted"}
+    seen = {node: count for node, count in sorted(without.items()) if count}
+    results: list[StepResult] = []
+    for node in (node for node in seen if node not in held):
+        fix = f"Run the bootstrap again; on {node} `nvidia-ctk config` must show {VARIABLE} = false."
+        message = f"a pod that asks for no GPU sees {seen[node]} GPUs of {node}"
+        error = PostconditionFailed(message, host=node, step=ISOLATED, code="SHW-617", fix=fix)
+        results.append(StepResult(ISOLATED, "failed", error=error))
+    judged = not seen and None not in without.values()
+    return [StepResult(ISOLATED, "ok")] if judged else results
+
+
+async def _elsewhere(kube: Kube) -> dict[str, int]:
+    """Give the cards of all Ready nodes: a test pod may land on one that this run was not about."""
+    try:
+        nodes = await nodes_by_name(kube)
+    except ShipwayError:
+        return {}  # the proof asks the API itself, and tells why it does not answer
+    return {name: cards(node) for name, node in nodes.items() if cards(node) and not why_not_ready(node)}
+
+
+def _seen(run: Run) -> dict[str, HostGpuFacts]:
+    """Give what SSH showed of the hosts' cards; a toolkit may have been installed since the first look."""
+    installed = {done.host for done in run.results if done.stage == "nvidia_runtime" and done.stands}
+    return {
+        name: HostGpuFacts(survey.cards, survey.driver_cards, survey.driver_said, survey.toolkit or name in installed)
+        for name, survey in run.surveys.items()
+    }

@@ -1,0 +1,240 @@
+"""The table of stages: what each one does on a host or the cluster, and how long one attempt may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import ModuleType
+
+from shipway.cluster.model import Cluster
+from shipway.converge import On, converge
+from shipway.foreign.errors import describe_error
+from shipway.host.session import Host
+from shipway.kube.client import Kube, save_kubeconfig
+from shipway.locks.bare import claim_left
+from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.kubernetes.health import KubeletDeclared
+from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
+from shipway.steps.kubernetes.join_tokens import NoTokenLeft
+from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
+from shipway.steps.kubernetes.nodes import NodeRegistered
+from shipway.steps.kubernetes.skew import VersionRuns
+from shipway.survey.first_look import CLOCK, Survey, survey
+from shipway.survey.notices import noticed
+from tasks import gates
+from tasks.context import Run
+from tasks.drift.look import look_at_cluster, look_at_host
+from tasks.drift.parts import kubelet_declared, settled
+from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
+from tasks.stages import (
+    container_runtime,
+    control_plane,
+    dashboard,
+    device_plugin,
+    gpu_isolation,
+    join_worker,
+    kubernetes_packages,
+    nvidia_runtime,
+    pod_network,
+    preflight,
+    prepare_system,
+)
+from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
+from tasks.waiting import by_api, heard, waited
+from tasks.workloads import new_lease, undisturbed
+
+Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
+RETRIES = 2
+REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
+GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: `work(run, stage, host)` gives the results of its steps, within `seconds` an attempt.
+
+    `retries` is the outer retry layer (the inner one is shipway.retry); what waits by itself needs none. A `terse`
+    one logs only what is not as wanted: of a thousand hosts nobody reads the rest.
+    """
+
+    name: str
+    work: Work
+    seconds: Callable[[Cluster], float]
+    retries: int = RETRIES
+    terse: bool = False
+
+
+async def _brought(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
+    """Converge, with the progress told; what a step may disturb is asked again right before it is applied."""
+    return await converge(steps, on, allow, heard(run, stage, on.name), undisturbed(run, on.name))
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The host answers over SSH, and the login user may run commands as root."""
+
+    name: str = "SSH and sudo work"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Read the clock; what keeps from that is raised by the session."""
+        await on.read(CLOCK)
+        return None
+
+
+async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Preflight: look at a host, and keep what later stages ask of it; all in one round trip."""
+    session = run.session(host)
+    session.forget()
+    checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host))]
+    looking = _brought(run, stage, session, checks, Impact.NOTHING)
+    others = claim_left(session) if host == run.control.name else asyncio.sleep(0)  # in the same exchange
+    looked, seen, heard_of, _ = await asyncio.gather(
+        looking, survey(session), noticed(session), others, return_exceptions=True
+    )
+    if isinstance(looked, BaseException):
+        raise looked
+    if isinstance(seen, Survey):
+        heard = () if isinstance(heard_of, BaseException) else heard_of
+        vouched = run.cluster.host(host).not_cloned
+        run.surveys[host] = replace(seen, notices=(*seen.left_out, *heard), vouched=vouched)
+    elif all(result.outcome == "ok" for result in looked):
+        raise seen
+    return looked
+
+
+async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:
+    """Bring a host to what the stage's steps want; on one that has joined nothing that may end its pods is done.
+
+    One of which nobody knows whether it has joined is treated as if it had.
+    """
+    session = run.session(host)
+    session.forget()
+    survey = run.surveys.get(host)
+    bare = survey is not None and not survey.joined
+    allow = run.allowed(host) if bare else min(run.allowed(host), Impact.SERVICE)
+    return await _brought(run, stage, session, module.steps(run.cluster, run.cluster.host(host)), allow)
+
+
+async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Initialise the control plane."""
+    session = run.session(host)
+    session.forget()
+    steps = control_plane.steps(run.cluster, run.cluster.host(host), reset=host in run.reset)
+    steps.append(KubeletDeclared(kubelet_declared(run)))
+    results = await _brought(run, stage, session, steps, run.allowed(host))
+    if any(result.outcome == "changed" for result in results):
+        await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
+    return results
+
+
+async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Join a worker; its token is made through the control plane's session."""
+    session, control = run.session(host), run.session(run.control.name)
+    session.forget()
+    steps = join_worker.steps(run.cluster, run.cluster.host(host), control)
+    steps.append(KubeletDeclared(kubelet_declared(run)))
+    return await _brought(run, stage, session, steps, run.allowed(host))
+
+
+async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Bring the cluster to what the stage's steps want."""
+    return await by_api(run, stage, module.steps(run.cluster))
+
+
+async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Bring the device plugin, once every toolkit that it will hand GPUs to accepts them in its way."""
+    await device_plugin.wait_for_toolkits(run)
+    return await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.toolkits(run)))
+
+
+async def _isolated(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Close a GPU host to pods that ask for no GPU; whatever was given GPUs the old way holds it open."""
+    session = run.session(host)
+    session.forget()
+    return await _brought(
+        run, stage, session, gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)), run.allowed(host)
+    )
+
+
+async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Give a node its labels, and take the control plane's taint away where pods are wanted there."""
+    spec = run.cluster.host(host)
+    if run.allow is not Impact.NOTHING and gates.node_steps(run.cluster, spec, run.cards(spec)):
+        registered = await waited(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)
+        if registered.outcome != "ok":
+            return [registered]
+    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.cards(spec)), host)
+
+
+async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+    """Wait for an API that answers, in its version, and a healthy etcd; then lease, tokens and kubeconfig.
+
+    A plan only looks.
+    """
+    running = VersionRuns(run.cluster.kubernetes.version)
+    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), running, SettledAsDeclared(settled(run))]
+    checks.append(KubeProxyDeclared(run.cluster.kubernetes.kube_proxy))
+    if run.allow is Impact.NOTHING:
+        return await by_api(run, stage, checks)
+    kube = await run.kube()
+    results = [await waited(run, stage, check, kube, seconds=GATE_SECONDS) for check in checks]
+    if any(result.outcome != "ok" for result in results):
+        return results
+    await new_lease(run)
+    joins = JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_declared(run))
+    return [*results, *await by_api(run, stage, [NoTokenLeft(), joins]), _kept(run, kube)]
+
+
+def _kept(run: Run, kube: Kube) -> StepResult:
+    """Keep the admin kubeconfig on this machine, readable by its owner alone."""
+    path = run.folder / "kubeconfig"
+    name = "the kubeconfig is on this machine"
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == kube.admin_conf and not path.stat().st_mode & 0o077:
+            return StepResult(name, "ok", Impact.FILES)
+        save_kubeconfig(path, kube.admin_conf)
+    except (OSError, UnicodeDecodeError) as error:  # this machine's disk is no reason to end what is done on hosts
+        why = describe_error(error)
+        run.warned.append(f"the kubeconfig was not kept: {why}; run again when there is room")
+        return StepResult(name, "drifted", Impact.FILES, Drift(f"cannot be written: {why}", str(path)))
+    return StepResult(name, "changed", Impact.FILES)
+
+
+def _always(seconds: float) -> Callable[[Cluster], float]:
+    return lambda _: seconds
+
+
+# An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
+_HOST_STAGES = {
+    "prepare_system": (prepare_system, 2400.0),
+    "container_runtime": (container_runtime, 1500.0),
+    "nvidia_runtime": (nvidia_runtime, 1500.0),
+    "kubernetes_packages": (kubernetes_packages, 1500.0),
+}
+_CLUSTER_STAGES = {"pod_network": pod_network, "dashboard": dashboard}
+_DRIFT = (
+    Stage("look", look_at_host, _always(240.0), terse=True),
+    Stage("look_at_cluster", look_at_cluster, _always(300.0), terse=True),
+    Stage("repair", repair_host, _always(3600.0), 0, terse=True),
+    Stage("repair_drained", repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
+    Stage("repair_cluster", repair_cluster, _always(1200.0), 0, terse=True),
+)
+_SPECIAL = (
+    Stage("preflight", _look_over, _always(180.0)),
+    Stage("control_plane", _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
+    Stage("control_plane_ready", _gate, _always(2 * GATE_SECONDS + 120), 0),
+    Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
+    Stage("node_settings", _node, _always(300.0)),
+    Stage("device_plugin", _plugin, _always(device_plugin.TOOLKITS_SECONDS + 1200)),
+    Stage("gpu_isolation", _isolated, _always(300.0)),
+    Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
+    Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
+    Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
+)
+STAGES: dict[str, Stage] = {
+    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},
+    **{name: Stage(name, partial(_on_host, module), _always(limit)) for name, (module, limit) in _HOST_STAGES.items()},
+    **{name: Stage(name, partial(_on_cluster, module), _always(1200.0)) for name, module in _CLUSTER_STAGES.items()},
+}
