@@ -19,6 +19,8 @@ from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
+from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG
+from shipway.steps.gpu.toolkit import VARIABLE
 from tasks.drift import permission as drift_permission
 from tasks.drift.report import DriftReport
 from tasks.findings import Finding
@@ -58,6 +60,11 @@ REPAIRED = {
     "containerd is stopped (SIMULATED)": ("stop", {"unit": "containerd.service"}, "containerd is active and enabled"),
     "the kubelet is disabled (SIMULATED)": ("disable", {"unit": "kubelet.service"}, "kubelet is enabled"),
     "a file is removed": ("remove", {"path": "/etc/sysctl.d/k8s.conf"}, "kernel settings last"),
+    "the toolkit takes GPUs asked for by a variable": (
+        "edit",
+        {"path": TOOLKIT_CONFIG, "old": f"{VARIABLE} = false", "new": f"{VARIABLE} = true"},
+        "no container sees a GPU that it was not given",
+    ),
 }
 
 
@@ -89,6 +96,21 @@ def test_what_no_step_can_repair_is_reported(scene: Scene, what: str) -> None:
     assert ends(report) == {("te3", step): "reported"}
     keep(what, report.findings[0], "simulated")
     assert (report.outcome, report.exit_code) == ("drifted", 2)
+
+
+def test_a_host_that_was_opened_to_every_container_is_found_told_and_closed_as_a_file(scene: Scene) -> None:
+    """The toolkit reads its settings at each container's start: closing it restarts nothing, also beside GPU pods."""
+    step = "no container sees a GPU that it was not given"
+    scene.drift("te2", "edit", path=TOOLKIT_CONFIG, old=f"{VARIABLE} = false", new=f"{VARIABLE} = true")
+    scene.gpu_pod("te2")  # admitted after the plugin that makes mounts: it needs no variable
+    (found,) = scene.passed("none").findings
+    assert (found.host, found.step, found.impact, found.action) == ("te2", step, "FILES", "reported")
+    assert (found.have, found.want) == (f"{VARIABLE} = true", "false")
+    assert found.command.endswith("--repair files --host te2")
+    report = scene.passed("files")
+    assert ends(report) == {("te2", step): "repaired"}
+    scene.no_gpu_pod()
+    assert scene.passed("none").findings == ()
 
 
 def test_missing_cards_are_reported_with_the_link_that_broke(scene: Scene) -> None:
