@@ -122,8 +122,10 @@ def test_which_steps_restart_what() -> None:
     }
     assert restarted_by(SandboxImageAgrees(Says(("true",)))) == "containerd"
     silent = []
-    for module in pkgutil.iter_modules(steps.__path__):
-        for kind in vars(import_module(f"{steps.__name__}.{module.name}")).values():
+    modules = [import_module(one.name) for one in pkgutil.walk_packages(steps.__path__, f"{steps.__name__}.")]
+    assert len(modules) >= 30
+    for module in modules:
+        for kind in vars(module).values():
             act = vars(kind).get("apply") if isinstance(kind, type) else None
             restarting = act is not None and re.search(r'\brestart\(on|"restart"', inspect.getsource(act))
             if restarting and not hasattr(kind, "restarts"):

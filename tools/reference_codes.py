@@ -13,8 +13,8 @@ from tools.traps import ROOT, sources
 
 CODE = re.compile(r"SHW-\d{3}")
 LONGEST = 220  # characters of a text in the table
-# These modules are told of in sections of their own.
-APART = re.compile(r"(errors|catalogue\w*|reference\w*)\.py")
+# These are told of in sections of their own: by place, for other packages have an errors.py that raises codes.
+APART = (ROOT / "shipway" / "errors.py", ROOT / "shipway" / "known_failures")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,7 +33,7 @@ def raised() -> list[Raised]:
     A step that sees for itself what the catalogue knows from outputs raises the entry's code: its row is the entry's.
     """
     known = {entry.code for entry in KNOWN}
-    found = {row for path in sources() if not APART.fullmatch(path.name) for row in _of(path)}
+    found = {row for path in sources() if not {path, *path.parents} & {*APART} for row in _of(path)}
     return sorted(row for row in found if row.code not in known)
 
 
