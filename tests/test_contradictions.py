@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import Evidence
 
@@ -15,7 +16,7 @@ TEXT = (
     "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {name: te2, address: 192.0.2.2}\n"
     "- {name: te3, address: 192.0.2.3, node_ip: 198.51.100.3}\n"
 )
-CLUSTER = Cluster.parse(TEXT)
+CLUSTER = parse_cluster(TEXT)
 SERVER, OTHER = "https://192.0.2.1:6443", "https://203.0.113.9:6443"
 A, B = frozenset({"sha256:aaaa"}), frozenset({"sha256:bbbb"})
 
@@ -127,7 +128,7 @@ def test_a_control_plane_that_is_gone_is_never_made_anew_beside_its_nodes() -> N
     assert codes(node()) == [], "te1 was not asked"
     names = [f"te{number}" for number in range(1, 9)]
     hosts = "".join(f"- {{name: {name}, address: 192.0.2.{at}}}\n" for at, name in enumerate(names, 1))
-    many = Cluster.parse(f"name: te\nprofile: seed\nhosts:\n{hosts}")
+    many = parse_cluster(f"name: te\nprofile: seed\nhosts:\n{hosts}")
     (found,) = contradictions(many, [Evidence("te1"), *(node(name) for name in names[1:])])
     assert "te2, te3, te4, te5, te6 and 2 more belong" in found.cause
     (found,) = contradictions(many, [Evidence("te1"), *(node(name) for name in names[1:6])])
@@ -217,3 +218,26 @@ def test_a_control_plane_is_not_given_up_beside_its_nodes_nor_beside_running_pod
     assert ("te1", "SHW-324") in codes(Evidence("te1", running=True), reset=["te1"])
     assert codes(Evidence("te1"), node(), reset=["te1"]) == [("te1", "SHW-318")]
     assert codes(reset=["te1"]) == []
+
+
+def test_the_fix_names_the_host_that_runs_the_control_plane_and_no_other() -> None:
+    found = contradictions(CLUSTER, [node("te1"), control("te2")])
+    assert [(one.host, one.code) for one in found] == [("te1", "SHW-317"), ("te2", "SHW-317")]
+    assert all("write `roles: [control_plane]` at te2 and" in one.fix for one in found)
+    assert "the control plane runs on te2" in found[0].cause
+    (alone,) = contradictions(CLUSTER, [node("te1")])
+    assert "at the host that its nodes reach it by" in alone.fix
+
+
+def test_a_host_of_the_wrong_role_is_no_witness_of_who_owns_the_others() -> None:
+    assert codes(node("te1", authorities=B), node("te2")) == [("te1", "SHW-317")]
+    assert codes(node("te2", authorities=frozenset()), node("te3")) == []
+
+
+def test_of_an_unfinished_init_only_nodes_that_joined_elsewhere_are_told() -> None:
+    anew = control(authorities=B, started_by="te")
+    (found,) = (one for one in contradictions(CLUSTER, [anew, node()]) if one.code == "SHW-318")
+    assert "it holds no control plane, and te2 belong" in found.cause
+    assert ("te1", "SHW-318") not in codes(anew, node(certificate=False), kept=B)
+    assert codes(control(authorities=frozenset(), started_by="te"), kept=A) == []
+    assert codes(Evidence("te1", pki=True, authorities=B), kept=A) == [("te1", "SHW-318")]

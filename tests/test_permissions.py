@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,9 +14,13 @@ import pytest
 from shipway.errors import ApiUnavailable
 from shipway.kube.client import Kube
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.kubernetes.init import ControlPlaneInitialised
+from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.system.apt import RepositoryIs
+from shipway.steps.system.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.survey.first_look import Survey
 from tasks import table as stages
-from tasks.context import CLUSTER, Run
+from tasks.context import Run
 from tasks.drift import permission as drift_permission
 from tasks.drift.permission import (
     UNLISTED,
@@ -30,13 +34,14 @@ from tasks.drift.permission import (
     withhold_unapproved,
 )
 from tasks.findings import Finding
+from tasks.stage_result import CLUSTER
 from tests.test_drift_parts import Pods, finding, pod, run_of
 
 SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is
 NIGHT = {"repair": {"window": {"cron": "0 2 * * 6", "minutes": 60}}}
 CLOSED = SATURDAY + timedelta(hours=2)
 GPU_PODS = "1 GPUs held by running pods"
-RESTART = "containerd runs its current configuration"
+RESTART = "it runs its current configuration"
 ALL = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
 
 
@@ -66,6 +71,7 @@ class Act:
 
     impact: Impact
     name: str = "it is done"
+    restarts: str = ""
 
     async def check(self, on: Machine) -> Drift | None:
         """Look whether it was applied."""
@@ -174,7 +180,7 @@ async def test_a_restart_beside_pods_without_a_gpu_is_withheld_right_before_it(m
     run = answered(monkeypatch, run_of(), pod())
     run.allow = Impact.SERVICE
     permit = permit_of(run, "te2")
-    assert await permit(Act(Impact.SERVICE, RESTART)) is Impact.FILES
+    assert await permit(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.FILES
     assert "1 pods run there" in run.withheld["te2", RESTART]
     assert await permit(Act(Impact.SERVICE)) is Impact.SERVICE
 
@@ -209,7 +215,7 @@ async def test_on_a_drained_host_pods_that_came_again_keep_nothing_from_it(monke
     assert await permit_of(run, "te2", drained=True)(Act(Impact.WORKLOADS)) is Impact.WORKLOADS
     assert await permit_of(run, "te2")(Act(Impact.WORKLOADS)) is Impact.FILES
     run.podded = {"te2": "pods"}
-    assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART)) is Impact.WORKLOADS
+    assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.WORKLOADS
 
 
 async def test_files_cost_no_question_for_pods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +230,7 @@ async def test_files_cost_no_question_for_pods(monkeypatch: pytest.MonkeyPatch) 
 async def test_where_nothing_is_allowed_pods_allow_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of())
     run.podded, run.allow = {"te2": "3 pods run there"}, Impact.NOTHING
-    assert await permit_of(run, "te2")(Act(Impact.SERVICE, RESTART)) is Impact.NOTHING
+    assert await permit_of(run, "te2")(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.NOTHING
 
 
 async def test_the_strongest_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,9 +285,29 @@ def test_the_window_is_told_before_pods_and_an_act_withheld_with_its_own_reason(
         run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding(step="a file", impact="FILES")], "te.yaml"
     )
     assert told.action == "reported"
-    run.busy, run.podded = {}, {"te2": "3 pods run there"}
-    (told,) = judged(run, Permission(Impact.SERVICE, Impact.SERVICE), [finding(step=RESTART)], "te.yaml")
+    run.busy, run.withheld, run.podded = {}, {}, {"te2": "3 pods run there"}
+    (told,) = judged(
+        run, Permission(Impact.SERVICE, Impact.SERVICE), [replace(finding(), restarts="containerd")], "te.yaml"
+    )
     assert told.command.endswith("--repair workloads --host te2")
+
+
+@pytest.mark.parametrize(
+    ("step", "impact"),
+    [
+        (ControlPlaneInitialised, Impact.WORKLOADS),
+        (NodeJoined, Impact.WORKLOADS),
+        (PackagesInVersion, Impact.WORKLOADS),
+        (BaseUpgraded, Impact.WORKLOADS),
+        (PackagesInstalled, Impact.SERVICE),
+        (DpkgInOrder, Impact.SERVICE),
+        (PackagesHeld, Impact.FILES),
+        (RepositoryIs, Impact.FILES),
+        (NoBootstrapCredentials, Impact.FILES),
+    ],
+)
+def test_what_may_end_pods_or_services_says_so(step: Any, impact: Impact) -> None:
+    assert step.impact is impact
 
 
 def staged(monkeypatch: pytest.MonkeyPatch, run: Run, host: Machine) -> None:

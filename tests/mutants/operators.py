@@ -195,10 +195,10 @@ def _of_answer(value: ast.expr, function: Function) -> Iterator[_Edit]:
 
 def _of_expression(node: ast.AST) -> Iterator[_Edit]:
     match node:
-        case ast.BoolOp(values=values):
+        case ast.BoolOp(values=[*_, last] as values) if not _is_text(last):
             for at, value in enumerate(values):
                 yield _Edit(f"without `{_short(ast.unparse(value))}`", node, _without(at))
-        case ast.IfExp(test=test):
+        case ast.IfExp(test=test, body=body, orelse=other) if not any(map(_is_text, (body, other))):
             yield _Edit("condition negated", test, _not)
         case ast.Compare(ops=[op]) if type(op) in BOUNDS:
             yield _Edit("bound moved", node, _moved)
@@ -208,6 +208,11 @@ def _of_expression(node: ast.AST) -> Iterator[_Edit]:
         case ast.comprehension(ifs=ifs):
             for test in ifs:
                 yield _Edit("filter dropped", test, _always)
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Say whether an expression is the words of a message; what chooses between words decides nothing."""
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _off(node: ast.AST) -> ast.AST:

@@ -63,6 +63,8 @@ def page(results: Sequence[Result]) -> str:
     total, left = sum(one.mutants for one in results), sum(len(one.survivors) for one in results)
     late, seconds = sum(one.late for one in results), sum(one.seconds for one in results)
     rows.append(f"| **all** | | {total} | {total - left} | {late} | {left} | {seconds} | |\n")
+    if missing := [file for file in TESTS if file not in {one.file for one in results}]:
+        rows.append("\nNot run yet: " + ", ".join(f"`{file}.py`" for file in missing) + ".\n")
     if lost := sorted({test for one in results for test in one.left_out}):
         rows.append(
             "\nLeft out, for they fail without any mutant where it ran: "

@@ -120,7 +120,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
 
 def _killer(session: pytest.Session, mutant: Mutant, path: Path, tests: Tests, live: Live) -> str:
     """Return the test that fails with the mutant, "" where none does."""
-    seen = [(took, one) for one, (took, lines) in tests.items() if any(line in mutant.lines for line in lines)]
+    seen = [
+        (took, one)
+        for one, (took, lines) in tests.items()
+        if mutant.value is not None or any(line in mutant.lines for line in lines)
+    ]
     if not seen:
         return ""
     path.write_text(ast.unparse(mutant.tree), encoding="utf-8")  # for tests that start programs
