@@ -79,15 +79,15 @@ ROWS: tuple[Row, ...] = (
         "containerd's sandbox image is edited",
         f"sed -i 's/sandbox_image = .*/sandbox_image = \"other:1\"/' {CONTAINERD}",
         "containerd has the nvidia runtime",
-        also=(LOADED,),
+        also=(LOADED, "kubeadm and containerd agree on the pause image"),
     ),
     Row(
         "containerd imports a file that overrides it",
         'mkdir -p /etc/containerd/conf.d && printf \'version = 2\\n[plugins."io.containerd.grpc.v1.cri"]\\n'
         '  sandbox_image = "other:2"\\n\' > /etc/containerd/conf.d/x.toml && '
-        f"sed -i 's#^imports = .*#imports = [\"/etc/containerd/conf.d/*.toml\"]#' {CONTAINERD}",
+        f"sed -i -e '/^imports = /d' -e '1i imports = [\"/etc/containerd/conf.d/*.toml\"]' {CONTAINERD}",
         "containerd has the nvidia runtime",
-        also=(LOADED,),
+        also=(LOADED, "kubeadm and containerd agree on the pause image"),
     ),
     Row(
         "the nvidia runtime is lost",

@@ -124,11 +124,24 @@ def test_registry_credentials_stay_beside_the_registry_folder() -> None:
     assert auth in edited(V2 + auth, default(2), WANTED)
 
 
-def test_a_cni_folder_of_its_own_is_emptied_where_a_list_is_set_beside_it() -> None:
-    cni = '[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/usr/lib/cni"\n'
-    for daemon, expected in ((2, {"bin_dir": "/opt/cni/bin"}), (3, {"bin_dir": "", "bin_dirs": ["/opt/cni/bin"]})):
-        made = tomllib.loads(edited(V2 + cni, default(daemon), WANTED))
-        assert made["plugins"]["io.containerd.grpc.v1.cri"]["cni"] == {"conf_dir": "/etc/cni/net.d", **expected}
+@pytest.mark.parametrize("daemon", [2, 3])
+def test_the_cni_folder_is_set_as_each_layout_of_the_file_has_it(daemon: int) -> None:
+    """In a file of layout 2 every containerd takes `bin_dir`; 2.1.9 makes its list of it, of an empty one too."""
+    for layout, plugin in ((2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")):
+        if layout > daemon:
+            continue  # containerd 1.x refuses to start on it
+        text = f'version = {layout}\n[plugins."{plugin}".cni]\nbin_dir = "/usr/lib/cni"\n'
+        made = tomllib.loads(edited(text, default(daemon), WANTED))["plugins"][plugin]["cni"]
+        expected = {"bin_dir": "/opt/cni/bin"} if layout == 2 else {"bin_dir": "", "bin_dirs": ["/opt/cni/bin"]}
+        assert made == {"conf_dir": "/etc/cni/net.d", **expected}
+
+
+def test_a_file_of_layout_2_says_what_is_wanted_to_a_containerd_of_layout_3() -> None:
+    """Debian ships such a file with containerd 2.1: the daemon's own dump must show what was asked for."""
+    text = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/usr/lib/cni"\n'
+    made = containerd._migrated(tomllib.loads(edited(text, default(3), WANTED)))
+    dump = containerd.merged(containerd.default("2.1.9"), {**made, "version": 3})
+    assert differences(tomli_w.dumps(dump), WANTED) == []
 
 
 async def test_a_drop_in_that_has_the_last_word_is_named_and_nothing_is_written() -> None:

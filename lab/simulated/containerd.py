@@ -124,6 +124,8 @@ def _migrated(data: Table) -> Table:
     for key in ("registry", "snapshotter"):
         if key in old:
             images[key] = old.pop(key)
+    if "bin_dir" in (cni := old.get("cni", {})):  # an empty one too: containerd 2.1.9 then looks nowhere for CNI
+        cni["bin_dirs"] = [cni.pop("bin_dir")]
     plugins[RUNTIME] = merged(plugins.get(RUNTIME, {}), old)
     data["disabled_plugins"] = [name.replace(CRI2, RUNTIME) for name in data.get("disabled_plugins", [])]
     return data
@@ -144,7 +146,12 @@ def effective(files: FileTree, version: str) -> Table:
                 data = merged(data, {key: value for key, value in extra.items() if key != "imports"})
     if layout(version) == 2:  # the dump names every file it was made of
         data["imports"] = [CONFIG, *data.get("imports", [])]
-    return merged(default(version), data)
+    whole = merged(default(version), data)
+    if layout(version) == 2:  # containerd 1.x takes a runtime's own options for all of them; 2.x lays them over its own
+        for name, runtime in runtimes(data).items():
+            if "options" in runtime:
+                runtimes(whole)[name]["options"] = runtime["options"]
+    return whole
 
 
 def _glob(files: FileTree, pattern: str) -> list[str]:

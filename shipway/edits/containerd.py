@@ -83,11 +83,12 @@ def _plugin_folder(data: Mapping[str, Any], cni: Path, *, lists: bool | None) ->
     """Give where CNI programs are: kubernetes-cni puts them into /opt/cni/bin, Debian's containerd looks elsewhere.
 
     Newer containerd has a list `bin_dirs` and refuses both beside each other ("`cni.bin_dir` and `cni.bin_dirs` cannot
-    be set at the same time"): its list is set, and an old `bin_dir` of the same file is emptied.
+    be set at the same time"): its list is set, and an old `bin_dir` of the same file is emptied. In a file of layout 2
+    it makes its list of `bin_dir`, an empty one too (seen with 2.1.9), so there that is set alone.
     """
     shown = _at(data, cni)
     shown = shown if isinstance(shown, Mapping) else {}
-    if lists if lists is not None else "bin_dirs" in shown:
+    if data["version"] != 2 and (lists if lists is not None else "bin_dirs" in shown):  # noqa: PLR2004 - layout 2
         old = {(*cni, "bin_dir"): ""} if shown.get("bin_dir") else {}
         return {(*cni, "bin_dirs"): ["/opt/cni/bin"], **old}
     return {(*cni, "bin_dir"): "/opt/cni/bin"}
