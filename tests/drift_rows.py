@@ -87,7 +87,10 @@ ROWS: tuple[Row, ...] = (
         '  sandbox_image = "other:2"\\n\' > /etc/containerd/conf.d/x.toml && '
         f"sed -i -e '/^imports = /d' -e '1i imports = [\"/etc/containerd/conf.d/*.toml\"]' {CONTAINERD}",
         "containerd has the nvidia runtime",
+        "failed",
         also=(LOADED, "kubeadm and containerd agree on the pause image"),
+        undo=f"sed -i '/^imports = /d' {CONTAINERD}; rm /etc/containerd/conf.d/x.toml; systemctl restart containerd",
+        why="Look into /etc/containerd/conf.d/x.toml: it has the last word",
     ),
     Row(
         "the nvidia runtime is lost",

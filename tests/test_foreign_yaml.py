@@ -167,7 +167,7 @@ def test_the_product_reads_yaml_by_this_loader_alone() -> None:
         f"{path.relative_to(ROOT)}: {found[0]}"
         for folder in ("shipway", "tasks", "flows")
         for path in (ROOT / folder).rglob("*.py")
-        if path.name != "foreign_yaml.py"
+        if path != ROOT / "shipway" / "foreign" / "yaml.py"
         for found in re.finditer(r"yaml\.(safe_|full_|unsafe_)?(load|dump)(_all)?\(", path.read_text(encoding="utf-8"))
     ]
     assert wrong == []

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -45,7 +46,7 @@ from tasks.stages import container_runtime, control_plane, join_worker, prepare_
 from tasks.workloads import undisturbed
 from tests.facts_place import Told, said, unit
 from tests.kube_place import cluster_of
-from tools.traps import sources
+from tools.traps import ROOT, sources
 
 STUB = "# made by systemd-resolved\nnameserver 127.0.0.53\noptions edns0\n"
 THERE = FileInfo("0" * 64, "644", "root:root", 1)
@@ -223,16 +224,16 @@ def test_the_last_words_are_looked_for_where_the_kubelet_puts_them() -> None:
 RELOADING = {"daemon-reload", "daemon-reexec", "enable", "disable", "reenable", "preset", "mask", "unmask", "link"}
 
 
-def reloading() -> list[tuple[str, ast.AST, str]]:
+def reloading() -> list[tuple[Path, ast.AST, str]]:
     """Return file, class or function, and verb of every command of ours that lets systemd read its unit files anew."""
-    found = []
+    found: list[tuple[Path, ast.AST, str]] = []
     for path in sources():
         for part in ast.parse(path.read_text()).body:
             for node in ast.walk(part):
                 if isinstance(node, ast.Tuple | ast.List):
                     words = [one.value for one in node.elts if isinstance(one, ast.Constant)]
                     found += [
-                        (path.name, part, str(one)) for one in words if words[:1] == ["systemctl"] and one in RELOADING
+                        (path, part, str(one)) for one in words if words[:1] == ["systemctl"] and one in RELOADING
                     ]
     return found
 
@@ -241,10 +242,10 @@ def test_only_steps_that_are_withheld_beside_gpu_pods_let_systemd_read_its_units
     found = reloading()
     assert {verb for _, _, verb in found} == {"daemon-reload", "enable", "mask", "unmask"}
     for file, part, verb in found:
-        if (file, verb) == ("loaded.py", "daemon-reload"):
+        if (file.name, verb) == ("loaded.py", "daemon-reload"):
             continue  # ServiceLoaded's, and asked for where a unit changed: the test below runs it
         assert isinstance(part, ast.ClassDef), (file, verb)
-        kind = getattr(import_module(f"shipway.steps.{file.removesuffix('.py')}"), part.name)
+        kind = getattr(import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)), part.name)
         assert kind.impact >= Impact.SERVICE, part.name
     callers = {path.name for path in sources() if "reload=" in path.read_text()}
     assert callers == {"services.py"}

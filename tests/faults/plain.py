@@ -36,6 +36,7 @@ from tasks import context, run_stage
 from tasks.context import Run, opened
 from tasks.judging import report_of
 from tasks.report import Report
+from tasks.stage_result import CLUSTER
 from tasks.table import STAGES
 
 Exchange = Callable[..., Awaitable[Any]]  # one with a host takes `change`: what to make of the script before it runs
@@ -200,11 +201,11 @@ async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
         await bootstrap.brought_up(run)
         if run.ready:
             for stage in ("nodes_ready", "cards_allocatable"):
-                await on(stage, context.CLUSTER)
+                await on(stage, CLUSTER)
             for host in run.hosts:  # as flows/verify_gpus.py does after a bootstrap
                 if host.name in run.ready and run.cards(host):
                     await on("gpu_isolation", host.name)
-            await on("gpu_proof", context.CLUSTER)
+            await on("gpu_proof", CLUSTER)
         return report_of(run)
 
 

@@ -96,7 +96,7 @@ def test_the_wheel_holds_every_file_of_its_rooms_and_nothing_else(wheel: Path) -
 
 def test_an_installed_shipway_has_its_manifests_and_profiles(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from shipway import manifests, profiles\n"
+        "from shipway.cluster import profiles\nfrom shipway.kube import manifests\n"
         "print(len(manifests.render('verify/namespace.yaml', namespace='x')))\n"
         "print([path.stem for path in profiles.FOLDER.iterdir()])\n"
         "print(manifests.__file__)"

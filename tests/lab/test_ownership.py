@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,10 @@ def test_a_lost_kubelet_conf_beside_running_pods_is_told_and_the_advice_brings_i
     before = running()
     assert before
     built.on("w1", "mv /etc/kubernetes/kubelet.conf /root/lost.conf; systemctl stop kubelet")
+    for _ in range(90):  # the API takes a node for Ready until its kubelet has been silent for 40 seconds
+        if "NotReady" in built.kubectl("get node w1 --no-headers"):
+            break
+        time.sleep(1)
     ran = built.run()
     (error,) = [one for one in ran.report["errors"] if one["host"] == "w1"]
     assert (ran.code, error["code"], error["retryable"]) == (2, "SHW-323", False)

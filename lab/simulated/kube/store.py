@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from .changes import Change, Entry, Watcher
 from .latencies import Pace
-from .objects import Obj, key_of, new_uid, timestamp
+from .objects import Obj, key_of, new_uid, random_suffix, timestamp
 
 __all__ = ["ADDED", "DELETED", "MODIFIED", "WINDOW", "Change", "Entry", "Key", "Store", "Watcher"]
 
@@ -92,6 +92,12 @@ class Store:
             raise KeyError(key)
         metadata = {"uid": new_uid(self._dice), "creationTimestamp": timestamp(), **obj["metadata"]}
         return self._put(ADDED, resource, {**obj, "metadata": metadata}, None)
+
+    def unused_name(self, resource: str, namespace: str, prefix: str) -> str:
+        """Return a generated name that no object has: a controller whose name is taken tries another one at once."""
+        while self.entry(resource, namespace, name := prefix + random_suffix(self._dice)):
+            pass
+        return name
 
     def replace(self, resource: str, obj: Obj) -> Obj:
         """Store a new state of an object that is there. Raises KeyError where it is not."""

@@ -13,7 +13,6 @@ from lab.simulated.kube.objects import (
     is_true,
     key_of,
     name_of,
-    random_suffix,
 )
 from lab.simulated.kube.store import DELETED, Change, Key
 from lab.simulated.kube.world import World, is_finished
@@ -130,7 +129,7 @@ class DaemonSets(Controller):
         affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [field]}
         labels = {**template["metadata"].get("labels", {}), HASH_LABEL: self._hash(ds), "pod-template-generation": "1"}
         metadata = {
-            "name": f"{name_of(ds)}-{random_suffix(self.world.dice)}",
+            "name": self.store.unused_name("pods", key_of(ds)[0], f"{name_of(ds)}-"),
             "generateName": f"{name_of(ds)}-",
             "labels": labels,
             "annotations": template["metadata"].get("annotations"),

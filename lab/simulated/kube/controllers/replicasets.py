@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from lab.simulated.kube.objects import Obj, controller_of, copied, dig, is_true, key_of, name_of, random_suffix
+from lab.simulated.kube.objects import Obj, controller_of, copied, dig, is_true, key_of, name_of
 from lab.simulated.kube.store import DELETED, Change
 from lab.simulated.kube.world import World, is_finished
 
@@ -60,7 +60,7 @@ class ReplicaSets(Controller):
     def _create(self, rs: Obj) -> bool:
         template = copied(rs["spec"]["template"])
         metadata = {
-            "name": f"{name_of(rs)}-{random_suffix(self.world.dice)}",
+            "name": self.store.unused_name("pods", key_of(rs)[0], f"{name_of(rs)}-"),
             "generateName": f"{name_of(rs)}-",
             "labels": template["metadata"].get("labels"),
             "annotations": template["metadata"].get("annotations"),
