@@ -27,7 +27,7 @@ NOT_RUN = "audit of dependencies: NOT RUN"
 
 
 def ignored(text: str) -> dict[str, str]:
-    """Give the reasons by ID; raises ValueError for an ID without one."""
+    """Return the reasons by ID; raises ValueError for an ID without one."""
     found = {}
     for line in text.splitlines():
         name, _, reason = line.strip().partition(" ")
@@ -40,7 +40,7 @@ def ignored(text: str) -> dict[str, str]:
 
 
 def judged(answer: Any, known: dict[str, str]) -> tuple[bool, int, list[str]]:
-    """Give whether CI may go on, how many packages were really looked at, and what there is to say.
+    """Return whether CI may go on, how many packages were really looked at, and what there is to say.
 
     pip-audit answers "no known vulnerabilities" for packages it could not ask about as well: those do not count.
     """
@@ -62,7 +62,7 @@ def judged(answer: Any, known: dict[str, str]) -> tuple[bool, int, list[str]]:
 
 
 def asked(tool: Path, words: tuple[str, ...]) -> tuple[Any, str]:
-    """Give pip-audit's answer, or None and why there is none."""
+    """Return pip-audit's answer, or None and why there is none."""
     command = [tool, "--disable-pip", "--require-hashes", "-r", LOCK, "--progress-spinner", "off", "-f", "json", *words]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -74,7 +74,7 @@ def asked(tool: Path, words: tuple[str, ...]) -> tuple[Any, str]:
 
 
 def installed(folder: Path) -> Path | None:
-    """Give pip-audit in an environment of its own, or None where it cannot be had."""
+    """Return pip-audit in an environment of its own, or None where it cannot be had."""
     venv.create(folder, with_pip=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", TOOL]
     ran = subprocess.run(pip, capture_output=True, check=False)

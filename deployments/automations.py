@@ -58,7 +58,7 @@ NOTICES = (
 
 
 def automation(notice: Notice, action: CallWebhook | SendNotification) -> AutomationCore:
-    """Give the automation as it is wanted."""
+    """Return the automation as it is wanted."""
     flows = ResourceSpecification.model_validate(
         {"prefect.resource.role": "flow", "prefect.resource.name": list(notice.flows)}
     )
@@ -74,7 +74,7 @@ def automation(notice: Notice, action: CallWebhook | SendNotification) -> Automa
 
 
 async def action_for(block: str) -> CallWebhook | SendNotification:
-    """Give what calls this block, "type/name"; raises ValueError where the server has none of that name."""
+    """Return what calls this block, "type/name"; raises ValueError where the server has none of that name."""
     kind, _, name = block.partition("/")
     async with get_client() as client:
         try:
@@ -93,7 +93,7 @@ async def save_webhook(name: str, url: str) -> None:
 
 
 async def apply(block: str, notices: Sequence[Notice] = NOTICES) -> dict[str, Done]:
-    """Bring the server's automations to what is wanted, told by their names; give what was done to each."""
+    """Bring the server's automations to what is wanted, told by their names; return what was done to each."""
     action = await action_for(block)
     return {notice.name: await _bring(automation(notice, action)) for notice in notices}
 
@@ -115,7 +115,7 @@ async def _bring(wanted: AutomationCore) -> Done:
 
 
 def _compared(one: AutomationCore | Automation) -> dict[str, object]:
-    """Give what counts of an automation: the server adds ids to triggers."""
+    """Return what counts of an automation: the server adds ids to triggers."""
     text = one.model_dump(mode="json", include={"name", "description", "enabled", "trigger", "actions"})
     text["trigger"].pop("id", None)
     text["trigger"]["expect"] = sorted(text["trigger"]["expect"])
@@ -123,7 +123,7 @@ def _compared(one: AutomationCore | Automation) -> dict[str, object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit status: 0 as wanted, 1 refused."""
+    """Run the command line; return the exit status: 0 as wanted, 1 refused."""
     parser = argparse.ArgumentParser(prog="python -m deployments.automations", description=__doc__)
     parser.add_argument("--block", default=DEFAULT_BLOCK, help="what is called: webhook/NAME, slack-webhook/NAME, ...")
     parser.add_argument("--webhook-url-file", type=Path, help="make the webhook block with the URL in this file")

@@ -35,7 +35,7 @@ class Admission:
         self._owned: asyncio.Task[bool] | None = None
 
     async def of(self, name: str) -> State[Any] | None:
-        """Give the preflight's state of a host that may be changed, else None.
+        """Return the preflight's state of a host that may be changed, else None.
 
         No host is changed where the control plane's own host is refused: there would be nothing to join.
         """
@@ -83,7 +83,7 @@ class Admission:
         return bool(faults)
 
     async def _alone(self) -> ShipwayError | None:
-        """Hold the cluster, asked for once; give what keeps from it."""
+        """Hold the cluster, asked for once; return what keeps from it."""
         if self._lease is None:
             self._lease = asyncio.create_task(lease(self._run))
         return await self._lease

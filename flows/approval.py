@@ -40,7 +40,7 @@ class Approval(RunInput):
 
 
 def wanted(run: Run, allowed: Permission) -> list[Finding]:
-    """Give the findings that this pass would repair."""
+    """Return the findings that this pass would repair."""
     most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     for host in run.hosts:
         most |= {(part.host, part.stage): part.most for part in host_parts(run, host)}
@@ -96,7 +96,7 @@ async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
 
 
 async def _refused(no: Approval, flow_run: UUID) -> str:
-    """Answer the form; give why that was not taken, empty where it was."""
+    """Answer the form; return why that was not taken, empty where it was."""
     try:
         async with get_client() as client:
             said = await client.resume_flow_run(flow_run, run_input=no.model_dump(exclude={"metadata"}))
@@ -106,7 +106,7 @@ async def _refused(no: Approval, flow_run: UUID) -> str:
 
 
 def described(plan: list[Finding], path: str) -> str:
-    """Give the plan as Markdown for the form."""
+    """Return the plan as Markdown for the form."""
     lines = [f"# Repair of {path}", "", f"{len(plan)} things drifted and would be repaired:", ""]
     lines += [f"- **{f.host}**: {f.step} ({f.impact.lower()}): {f.have} → {f.want}" for f in plan[:SHOWN]]
     more = [f"- and {len(plan) - SHOWN} more"] if len(plan) > SHOWN else []

@@ -86,7 +86,7 @@ async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
 
 
 async def first_node(run: Run, ready: Ready) -> None:
-    """Give the control plane's own node its settings."""
+    """Set labels and taints of the control plane's own node."""
     if run.control in run.hosts:
         await settled(run, run.control, await ready)
 
@@ -100,7 +100,7 @@ async def worker(run: Run, host: HostSpec, admission: Admission, ready: Ready) -
 
 
 async def settled(run: Run, host: HostSpec, joined: State[Any] | None) -> None:
-    """Give a node its settings; then it is one of those that are verified."""
+    """Set labels and taints of a node; then it is one of those that are verified."""
     if await on("node_settings", host.name, joined):
         run.ready.add(host.name)
 

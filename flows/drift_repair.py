@@ -60,7 +60,7 @@ async def drift_repair(
 async def _passed(
     cluster_file: str, repair: Allow, hosts: tuple[str, ...], *, ask: bool, report_file: str | None
 ) -> DriftReport:
-    """Give the report of a pass; raises Refused as `running` does, and where another run holds the lease."""
+    """Return the report of a pass; raises Refused as `running` does, and where another run holds the lease."""
     declared = load_cluster(Path(cluster_file)).repair
     allow = LEVELS[declared.allow if repair == "declared" else repair]
     manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
@@ -93,7 +93,7 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
 
 
 def _ended(report: DriftReport) -> State[DriftReport]:
-    """Give the flow run's final state: completed where nothing is left, else failed under the outcome's name."""
+    """Return the flow run's final state: completed where nothing is left, else failed under the outcome's name."""
     if report.outcome == "ok":
         return Completed(message=said(report), data=report)
     return Failed(name=report.outcome.capitalize(), message=said(report), data=report)

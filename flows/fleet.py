@@ -97,7 +97,7 @@ async def fleet(
 
 
 def chosen(cluster: Cluster, hosts: Sequence[str]) -> tuple[str, ...]:
-    """Give the names of the hosts to look at; raises Refused for one that the cluster file has not."""
+    """Return the names of the hosts to look at; raises Refused for one that the cluster file has not."""
     known = tuple(host.name for host in cluster.hosts)
     if unknown := [name for name in hosts if name not in known]:
         raise Refused(f"{', '.join(unknown)}: no such host in the cluster file; it has {span(known)}", code="SHW-100")
@@ -105,14 +105,14 @@ def chosen(cluster: Cluster, hosts: Sequence[str]) -> tuple[str, ...]:
 
 
 def split(names: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """Give groups of at most `size` names, as even as can be: the largest group ends last."""
+    """Return groups of at most `size` names, as even as can be: the largest group ends last."""
     count = -(-len(names) // size)
     edges = [round(index * len(names) / count) for index in range(count + 1)]
     return [tuple(names[start:end]) for start, end in pairwise(edges)]
 
 
 async def looked_at(deployment: str, hosts: tuple[str, ...], parameters: Mapping[str, object], seconds: float) -> Group:
-    """Hand one group to the deployment, wait for its end, and give what came back; a lost group stops no other."""
+    """Hand one group to the deployment, wait for its end, and return what came back; a lost group stops no other."""
     began = time.monotonic()
     sent: FlowRun | None = None
     try:
@@ -134,7 +134,7 @@ async def looked_at(deployment: str, hosts: tuple[str, ...], parameters: Mapping
 
 
 async def _report(flow_run_id: UUID) -> dict[str, object] | None:
-    """Give the report that a group's run left with Prefect's API: workers need no storage in common."""
+    """Return the report that a group's run left with Prefect's API: workers need no storage in common."""
     async with get_client() as client:
         found = await client.read_artifacts(
             artifact_filter=ArtifactFilter(

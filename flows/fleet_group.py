@@ -26,14 +26,14 @@ WELL = ("ok", "planned")
 
 
 def group_name() -> str:
-    """Give the run's name: "plan te1 ... te250"."""
+    """Return the run's name: "plan te1 ... te250"."""
     given = flow_run.parameters
     hosts = given.get("hosts") or ("all hosts",)
     return name_or_typed(f"{given.get('what', 'plan')} {span(hosts)}")
 
 
 def span(hosts: list[str] | tuple[str, ...]) -> str:
-    """Give a group's hosts in a few words."""
+    """Return a group's hosts in a few words."""
     return hosts[0] if len(hosts) == 1 else f"{hosts[0]} ... {hosts[-1]}"
 
 
@@ -65,7 +65,7 @@ KEY = "fleet-group-report"
 
 
 def short(report: dict[str, Any]) -> dict[str, Any]:
-    """Give a report without the steps that are as wanted: at 250 hosts they are a megabyte that nobody reads."""
+    """Return a report without the steps that are as wanted: at 250 hosts they are a megabyte that nobody reads."""
     stages = []
     for stage in report.get("stages", ()):
         rows = [row for row in stage["rows"] if row["outcome"] != "ok"]
@@ -75,12 +75,12 @@ def short(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def fenced(report: dict[str, Any]) -> str:
-    """Give a report as Markdown that a person and a program can read."""
+    """Return a report as Markdown that a person and a program can read."""
     return f"{FENCE}json\n{json.dumps(report, default=str, ensure_ascii=False)}\n{FENCE}\n"
 
 
 def unfenced(markdown: str) -> dict[str, Any]:
-    """Give the report of an artifact; raises ValueError where it holds none."""
+    """Return the report of an artifact; raises ValueError where it holds none."""
     text = markdown.strip().removeprefix(f"{FENCE}json").removesuffix(FENCE)
     report = json.loads(text)
     if not isinstance(report, dict) or "hosts" not in report:

@@ -42,7 +42,7 @@ class FleetReport:
 
     @property
     def counted(self) -> dict[str, int]:
-        """Give the hosts by outcome."""
+        """Return the hosts by outcome."""
         outcomes = [str(host["outcome"]) for host in self.hosts]
         return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
 
@@ -85,13 +85,13 @@ def _unknown(name: str) -> dict[str, Any]:
 
 
 def _error(host: str, group: Group) -> dict[str, Any]:
-    """Give the error of a host that was not looked at."""
+    """Return the error of a host that was not looked at."""
     cause = f"no report came back of flow run {group.flow_run}: {group.why or group.state}"
     return {"host": host, "step": "the group", "code": CODE, "cause": cause, "fix": FIX, "retryable": True}
 
 
 def _once(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give each error once: what befell the cluster as a whole is in every group's report."""
+    """Return each error once: what befell the cluster as a whole is in every group's report."""
     return list({(e.get("host"), e.get("step"), e.get("cause")): e for e in errors}.values())
 
 

@@ -81,7 +81,7 @@ class Reporter(Protocol):
     """What makes a run's report."""
 
     def __call__(self, run: Run, *, broken_off: str = "") -> Report:
-        """Give the report; `broken_off` says what ended the run before its time."""
+        """Return the report; `broken_off` says what ended the run before its time."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     report_file: str | None,
     manner: Manner | None = None,
 ) -> AsyncIterator[Run]:
-    """Give the run of a flow; its report is left as artifacts and, where asked for, in a file.
+    """Yield the run of a flow; its report is left as artifacts and, where asked for, in a file.
 
     Raises Refused for a bad cluster file, an unknown host, or while another run holds the cluster.
     """
@@ -165,7 +165,7 @@ def _write(run: Run, report_file: str | None) -> None:
 
 
 def verdict(run: Run) -> State[Report]:
-    """Give the flow run's final state, with the report: failed unless everything is as wanted (or planned)."""
+    """Return the flow run's final state, with the report: failed unless everything is as wanted (or planned)."""
     report = run.report or report_of(run)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
     message = f"{report.outcome}: {len(report.hosts)} hosts; steps: {counted}; {run.proof_said}"

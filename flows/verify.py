@@ -1,4 +1,4 @@
-"""The GPU proof on its own: a deployment that shows every day that each card can still be scheduled and used.
+"""The GPU proof on its own: a deployment that shows every day that each GPU can still be scheduled and used.
 
 `python -m flows.verify`.
 """
@@ -30,7 +30,7 @@ def verify_name() -> str:
 @flow(name="verify-cluster", flow_run_name=verify_name, persist_result=False)
 @as_states
 async def verify_cluster(cluster_file: str, report_file: str | None = None) -> State[Report]:
-    """Prove that every card of a running cluster can be scheduled and used; test pods only, nothing is changed.
+    """Prove that every GPU of a running cluster can be scheduled and used; test pods only, nothing is changed.
 
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.

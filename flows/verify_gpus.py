@@ -1,4 +1,4 @@
-"""The GPU verification subflow: nodes Ready, cards allocatable, and every card held and used at once."""
+"""The GPU verification subflow: nodes Ready, GPUs allocatable, and every GPU held and used at once."""
 
 from __future__ import annotations
 

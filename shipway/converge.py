@@ -43,7 +43,7 @@ async def _held(step: Step[On], on: On) -> bool:
 
 
 async def _look(step: Check[On], on: On) -> Look:
-    """Give the drift, or None, or the error that kept from telling."""
+    """Return the drift, or None, or the error that kept from telling."""
     on.looking(step)
     try:
         return await step.check(on)
@@ -63,7 +63,7 @@ async def converge(
     told: Callable[[StepResult], None] = lambda _: None,
     permit: Permit = _no_less,
 ) -> list[StepResult]:
-    """Bring `on` to what the steps want, as far as `allow` goes; give one result a step, in order.
+    """Bring `on` to what the steps want, as far as `allow` goes; return one result a step, in order.
 
     All steps are looked at together first. The first step that fails ends it (later ones build on earlier ones): their
     results say `unknown`. `told` hears each result as it is known. `permit` is asked right before a step is applied:
@@ -78,7 +78,7 @@ async def converge(
 
 
 async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Permit) -> AsyncIterator[StepResult]:
-    """Give the results one by one, each by a look that is younger than the last change before it.
+    """Yield the results one by one, each by a look that is younger than the last change before it.
 
     After a change, what was changed is looked at anew at once, with all from there to the next step that will be
     changed. Later looks are old from then on (`fresh` says from where): where that step needs no change any more, all
@@ -121,13 +121,13 @@ async def _looks(steps: Sequence[Check[On]], on: On) -> list[Look]:
 
 
 def _next(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> Sequence[Check[On]]:
-    """Give the steps up to the next that is not as wanted, with those that would be changed together with it."""
+    """Return the steps up to the next that is not as wanted, with those that would be changed together with it."""
     first = next((at for at, seen in enumerate(looks) if seen is not None), len(steps))
     return steps[: first + len(_batch(steps[first:], looks[first:], allow))]
 
 
 def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> Sequence[Check[On]]:
-    """Give the first step, with those after it that can be changed at the same time: files, each one on its own."""
+    """Return the first step, with those after it that can be changed at the same time: files, each one on its own."""
     count = 0
     for step, seen in zip(steps, looks, strict=True):
         alone = not getattr(step, "together", False)
@@ -138,7 +138,7 @@ def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> 
 
 
 def _drifted(batch: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> list[tuple[int, Step[On], Drift]]:
-    """Give what of a batch is to be applied, with its place: what drifted, as far as that is allowed."""
+    """Return what of a batch is to be applied, with its place: what drifted, as far as that is allowed."""
     return [
         (at, step, seen)
         for at, (step, seen) in enumerate(zip(batch, looks, strict=True))
@@ -149,7 +149,7 @@ def _drifted(batch: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -
 async def _applied(
     drifted: Sequence[tuple[int, Step[On], Drift]], on: On, about: Sequence[Check[On]]
 ) -> dict[int, ShipwayError | None]:
-    """Apply what drifted; give by place what became of each. `about` are the steps that are looked at afterwards."""
+    """Apply what drifted; return by place what became of each. `about` are the steps that are looked at afterwards."""
     with on.changing(about):
         errors = await asyncio.gather(*(_apply(step, on, seen) for _, step, seen in drifted))
     return dict(zip((at for at, _, _ in drifted), errors, strict=True))
@@ -158,7 +158,7 @@ async def _applied(
 async def looked_at(
     steps: Sequence[Check[On]], on: On, told: Callable[[StepResult], None] = lambda _: None
 ) -> list[StepResult]:
-    """Give what each step sees, changing nothing; unlike a plan, no failure hides what comes after it."""
+    """Return what each step sees, changing nothing; unlike a plan, no failure hides what comes after it."""
     looks = await _looks(steps, on)
     results = [_told(step, seen, Impact.NOTHING) for step, seen in zip(steps, looks, strict=True)]
     for result in results:
@@ -171,7 +171,7 @@ def _impact(step: Check[On]) -> Impact:
 
 
 def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
-    """Give the result of a step that is not applied."""
+    """Return the result of a step that is not applied."""
     if seen is None:
         return StepResult(step.name, "ok", _impact(step))
     if isinstance(seen, Drift):
@@ -182,7 +182,7 @@ def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
 
 
 async def _apply(step: Step[On], on: On, drift: Drift) -> ShipwayError | None:
-    """Apply; give the error, if any, with its place filled in."""
+    """Apply; return the error, if any, with its place filled in."""
     try:
         await step.apply(on, drift)
     except ShipwayError as error:
@@ -191,7 +191,7 @@ async def _apply(step: Step[On], on: On, drift: Drift) -> ShipwayError | None:
 
 
 def _changed(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
-    """Give the result of a step that was applied, by what the second look saw."""
+    """Return the result of a step that was applied, by what the second look saw."""
     if again is None:
         return StepResult(step.name, "changed", step.impact, drift, seconds=seconds, restarts=restarted_by(step))
     if isinstance(again, Drift):

@@ -36,7 +36,7 @@ class ErrorReport:
     retryable: bool
 
     def as_dict(self) -> dict[str, str | bool]:
-        """Give the row as plain data for JSON."""
+        """Return the row as plain data for JSON."""
         return asdict(self)
 
 
@@ -65,7 +65,7 @@ class ShipwayError(Exception):
         return self
 
     def report(self) -> ErrorReport:
-        """Give the error as a row of the report."""
+        """Return the error as a row of the report."""
         return ErrorReport(self.host, self.step, self.code, self.message, self.fix, self.may_retry)
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ _TOKEN_FLAG = re.compile(r"(--token[ =])\S+")
 
 
 def redact(text: str) -> str:
-    """Give the text with private keys, bootstrap tokens, service account tokens and certificate keys hidden.
+    """Return the text with private keys, bootstrap tokens, service account tokens and certificate keys hidden.
 
     Control characters but tab and newline become U+FFFD, first: no secret passes by holding one.
     """
@@ -44,6 +44,6 @@ def redact(text: str) -> str:
 
 
 def tail(text: str, lines: int = 12, width: int = 400) -> str:
-    """Give the last lines of a text, redacted and each cut to a width, for an error message."""
+    """Return the last lines of a text, redacted and each cut to a width, for an error message."""
     kept = [line[:width] for line in redact(text).strip().splitlines() if line.strip()]
     return "\n".join(kept[-lines:])

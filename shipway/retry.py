@@ -31,7 +31,7 @@ async def patiently(
     most: float = 8.0,
     seconds: float = 60.0,
 ) -> T:
-    """Give what the action gives, tried again while its error says that this can help.
+    """Return what the action gives, tried again while its error says that this can help.
 
     Waits a random time up to `first`, 2 x `first`, ... `most` seconds between tries, so that many hosts do not come
     back in step; no try starts after `seconds`. Raises the last error as it is.

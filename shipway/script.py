@@ -60,7 +60,7 @@ class Output:
 
 
 def compose(commands: Sequence[Sequence[str]], *, verb: str, after: Sequence[Sequence[str]] = ()) -> tuple[str, str]:
-    """Give the script of these commands (verb `r` to look, `d` to do) and the boundary its outputs are framed with.
+    """Return the script of these commands (verb `r` to look, `d` to do) and the boundary its outputs are framed with.
 
     `after` are commands that look at what was done, in the same script. The boundary is random, so that no file
     content can imitate it.
@@ -88,7 +88,7 @@ def heard(token: str, data: str) -> str | None:
 
 
 def split(boundary: str, stdout: str, stderr: str) -> list[Output]:
-    """Give the output of every command that ended, in order; a script cut short gives fewer than were sent."""
+    """Return the output of every command that ended, in order; a script cut short gives fewer than were sent."""
     out_parts = stdout.split(f"\n{boundary} ")
     err_parts = stderr.split(f"\n{boundary}\n")
     outputs: list[Output] = []

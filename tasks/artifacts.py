@@ -58,7 +58,7 @@ async def _follow(run: Run) -> None:
 
 
 def _stages(run: Run) -> int:
-    """Give about how many stages a run has: a drift pass has one a host and the cluster's."""
+    """Return about how many stages a run has: a drift pass has one a host and the cluster's."""
     return len(run.hosts) + 1 if run.mode == "drift" else STAGES_A_HOST * len(run.hosts) + 7
 
 
@@ -82,7 +82,7 @@ async def leave(run: Run) -> None:
 
 
 def _table(report: Report) -> list[dict[str, str | int | float]]:
-    """Give a row a host."""
+    """Return a row a host."""
     return [
         {
             "host": host.name,

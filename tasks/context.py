@@ -135,23 +135,23 @@ class Run:
         return self.cluster.control_planes[0]
 
     def session(self, name: str) -> Host:
-        """Give the session of a host; one connection a host for the whole run."""
+        """Return the session of a host; one connection a host for the whole run."""
         return self._pool.host(self.cluster.target(self.cluster.host(name)))
 
     def cards(self, host: HostSpec) -> int:
-        """Give how many cards a host is expected to have: as declared, else what PCI showed."""
+        """Return how many GPUs a host is expected to have: as declared, else what PCI showed."""
         if host.gpus != "auto":
             return host.gpus
         survey = self.surveys.get(host.name)
         return survey.cards if survey else 0
 
     def provable(self, host: HostSpec) -> int:
-        """Give how many of its cards pods can get: none on a control plane that keeps ordinary pods away."""
+        """Return how many of its GPUs pods can get: none on a control plane that keeps ordinary pods away."""
         kept_away = host in self.cluster.control_planes and not self.cluster.schedules_on_control_plane
         return 0 if kept_away else self.cards(host)
 
     def allowed(self, host: str) -> Impact:
-        """Give the highest impact a step may have on a host: less where GPU workloads run than on others."""
+        """Return the highest impact a step may have on a host: less where GPU workloads run than on others."""
         return min(self.allow, Impact.FILES) if host in self.busy else self.allow
 
     @property
@@ -166,7 +166,7 @@ class Run:
         self.results.append(StageResult(host, stage, "unknown", (StepRow(stage, "unknown", why=NOT_TRIED),)))
 
     async def kube(self) -> Kube:
-        """Give the cluster's API, connected when first asked for.
+        """Return the cluster's API, connected when first asked for.
 
         Raises Blocked while the control plane is not initialised, and the SSH errors of reaching its host.
         """
@@ -216,5 +216,5 @@ async def opened(run: Run) -> AsyncIterator[Run]:
 
 
 def current() -> Run:
-    """Give the run that this task works for; raises LookupError outside one."""
+    """Return the run that this task works for; raises LookupError outside one."""
     return _RUN.get()

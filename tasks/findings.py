@@ -45,12 +45,12 @@ class Finding:
         return Impact[self.impact]
 
     def became(self, action: Action, why: str = "", command: str = "") -> Finding:
-        """Give the finding with what became of it."""
+        """Return the finding with what became of it."""
         return replace(self, action=action, why=redact(why) or self.why, command=command or self.command)
 
 
 def found(host: str, stage: str, result: StepResult) -> Finding | None:
-    """Give the finding of a step's result; None where all is as wanted."""
+    """Return the finding of a step's result; None where all is as wanted."""
     if result.outcome in ("ok", "changed"):
         return None
     have, want = (result.drift.have, result.drift.want) if result.drift else ("cannot be told", "")
@@ -63,17 +63,17 @@ def found(host: str, stage: str, result: StepResult) -> Finding | None:
 
 
 def distinct(findings: Iterable[Finding]) -> list[Finding]:
-    """Give each host's step once: two stages may ask for the same thing."""
+    """Return each host's step once: two stages may ask for the same thing."""
     return list({finding.key: finding for finding in reversed(list(findings))}.values())[::-1]
 
 
 def left(findings: Sequence[Finding]) -> list[Finding]:
-    """Give what is still not as declared, worst first."""
+    """Return what is still not as declared, worst first."""
     return sorted((f for f in findings if f.action != "repaired"), key=lambda f: LEFT.index(f.action))
 
 
 def counted(findings: Sequence[Finding]) -> dict[str, int]:
-    """Give how many findings came to each end."""
+    """Return how many findings came to each end."""
     return {action: n for action in ("repaired", *LEFT) if (n := sum(f.action == action for f in findings))}
 
 

@@ -57,7 +57,7 @@ class EtcdHealthy:
 
 
 async def _failing(on: Kube) -> list[str]:
-    """Give the names of the parts that /readyz marks with [-]; empty when all are well."""
+    """Return the names of the parts that /readyz marks with [-]; empty when all are well."""
     code, text = await on.raw("/readyz?verbose")
     parts = [line[3:].split(" ")[0] for line in text.splitlines() if line.startswith("[-]")]
     if code == OK or parts:
@@ -67,9 +67,9 @@ async def _failing(on: Kube) -> list[str]:
 
 
 def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> list[Check[Kube]]:
-    """Give what a node takes once it is registered: labels, pods on the control plane where wanted, its socket.
+    """Return what a node takes once it is registered: labels, pods on the control plane where wanted, its socket.
 
-    `cards` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with cards.
+    `cards` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with GPUs.
     """
     declared = host.gpus if cards is None else cards
     labels = {**host.labels, **({GPU_LABEL: "true"} if declared else {})}
@@ -82,9 +82,9 @@ def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> li
 
 
 def cluster_gates(cluster: Cluster, expected: Mapping[str, int]) -> list[Check[Kube]]:
-    """Give what must hold before GPUs are proven: nodes Ready, the plugin up, every card allocatable.
+    """Return what must hold before GPUs are proven: nodes Ready, the plugin up, every GPU allocatable.
 
-    `expected` gives the cards of every node that is to be part of the cluster; 0 for one without.
+    `expected` gives the GPUs of every node that is to be part of the cluster; 0 for one without.
     """
     gates: list[Check[Kube]] = [NodesReady(tuple(expected))]
     if any(expected.values()):

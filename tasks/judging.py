@@ -17,7 +17,7 @@ from tasks.stage_result import CLUSTER, reported, worst
 
 
 def report_of(run: Run, *, broken_off: str = "") -> Report:
-    """Give the report of a run; `broken_off` says what ended it before its time."""
+    """Return the report of a run; `broken_off` says what ended it before its time."""
     hosts = tuple(_host_row(run, host) for host in run.hosts)
     errors = [error for result in run.results for error in result.errors]
     if broken_off:
@@ -40,7 +40,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
 
 
 def _host_row(run: Run, host: HostSpec) -> HostRow:
-    """Give a host's row; an error that names the host counts, whichever stage told it."""
+    """Return a host's row; an error that names the host counts, whichever stage told it."""
     own = [result for result in run.results if result.host == host.name]
     named = any(error.host == host.name for result in run.results for error in result.errors)
     steps = Counter(row.outcome for result in own for row in result.rows)
@@ -54,7 +54,7 @@ def _host_row(run: Run, host: HostSpec) -> HostRow:
 
 
 def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) -> RunOutcome:
-    """Judge the run. Every host and every card: ok; some: partial; no control plane, host or card at all: failed."""
+    """Judge the run. Every host and every GPU: ok; some: partial; no control plane, host or GPU at all: failed."""
     if not run.admitted:
         return "refused"
     if run.mode == "plan":
@@ -83,7 +83,7 @@ def _foreseen(run: Run, hosts: Sequence[HostRow]) -> RunOutcome:
 
 
 def _gpus(run: Run) -> dict[str, Any]:
-    """Give the part about cards: those expected of all hosts of the run, and what the proof showed."""
+    """Return the part about GPUs: those expected of all hosts of the run, and what the proof showed."""
     shown = run.proof.as_dict() if run.proof else NO_CARDS
     return {**shown, "expected": max(sum(run.provable(host) for host in run.hosts), int(shown["expected"]))}
 
@@ -105,7 +105,7 @@ def _withheld(run: Run) -> list[str]:
 
 
 def _limits(run: Run) -> list[str]:
-    """Tell of hosts on which nothing was changed that could disturb GPU workloads, what waits there, and idle cards."""
+    """Tell of hosts on which nothing was changed that could disturb GPU workloads, what waits there, and idle GPUs."""
     busy = [f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.busy.items()]
     busy += [f"{host}: containerd is not restarted: {why}" for host, why in run.podded.items() if host not in run.busy]
     busy += _withheld(run)

@@ -60,7 +60,7 @@ class Report:
         return Counter({outcome: found[outcome] for outcome in reversed(WORST_FIRST) if found[outcome]})
 
     def as_json(self) -> str:
-        """Give the report as indented JSON."""
+        """Return the report as indented JSON."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def write(self, path: Path) -> None:

@@ -67,7 +67,7 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
 
 
 async def _done(run: Run, stage: str, host: str) -> StageResult:
-    """Give how the stage ended; an error of ours is a result, anything else is a fault of ours and goes on up."""
+    """Return how the stage ended; an error of ours is a result, anything else is a fault of ours and goes on up."""
     session = run.session(host) if host in {spec.name for spec in run.cluster.hosts} else None
     before, started = session.round_trips if session else 0, time.monotonic()
     results: list[StepResult] = []
@@ -94,7 +94,7 @@ def _pending(run: Run, stage: str, host: str) -> bool:
 
 
 def _remembered(run: Run, stage: str, host: str, row: StepRow) -> StepRow:
-    """Give the row as `changed` where an earlier attempt of this stage changed it and this one found it in place."""
+    """Return the row as `changed` where an earlier attempt of this stage changed it and this one found it in place."""
     changed = run.changed[stage, host]
     if row.outcome == "changed":
         changed.add(row.step)
@@ -115,7 +115,7 @@ def stage_task(stage: str, seconds: float) -> Task[[str, str], Any]:
 
 
 def edge(state: State[Any]) -> State[Any]:
-    """Give the state so that waiting for it draws this one edge: with its data, Prefect would follow that as well.
+    """Return the state so that waiting for it draws this one edge: with its data, Prefect would follow that as well.
 
     Completed states lose their data to True, for a state without any raises MissingResult where it is waited for.
     """
@@ -123,7 +123,7 @@ def edge(state: State[Any]) -> State[Any]:
 
 
 async def on(stage: str, host: str, *after: State[Any] | None) -> State[Any] | None:
-    """Run a stage after the given ones; give its state when later stages may build on it, else None.
+    """Run a stage after the given ones; return its state when later stages may build on it, else None.
 
     The result is kept in the current run. Where one of `after` is None the stage is not run: whoever made that None
     has told why.

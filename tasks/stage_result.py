@@ -39,7 +39,7 @@ class StepRow:
 
     @classmethod
     def of(cls, result: StepResult) -> StepRow:
-        """Give the line of a step's result, every text redacted."""
+        """Return the line of a step's result, every text redacted."""
         have, want = (result.drift.have, result.drift.want) if result.drift else ("", "")
         why = result.error.message if result.error else ""
         return cls(result.step, result.outcome, redact(have), redact(want), redact(why), round(result.seconds, 3))
@@ -84,12 +84,12 @@ def causes(errors: Sequence[ErrorReport], *, host: bool = True) -> str:
 
 
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """Give the worst of the outcomes; `ok` for none."""
+    """Return the worst of the outcomes; `ok` for none."""
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "ok")
 
 
 def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[ErrorReport, ...]:
-    """Give what keeps later stages from building on these: failures, and what no step can bring about.
+    """Return what keeps later stages from building on these: failures, and what no step can bring about.
 
     A plan is told of drift, it does not fail by it; a drift that only a higher permission may change is no error.
     """
@@ -123,20 +123,20 @@ def foreseen(host: str, results: Sequence[StepResult], *, pending: bool) -> list
 
 
 def fault(host: str, result: StepResult) -> ShipwayError:
-    """Give the error of a check that is not as wanted and that nothing can apply, as the catalogue knows it."""
+    """Return the error of a check that is not as wanted and that nothing can apply, as the catalogue knows it."""
     known = diagnose(result.drift.have) if result.drift else None
     code, fix = (known.code, known.fix) if known else ("", BY_HAND)
     return Permanent(str(result.drift), host=host, step=result.step, code=code, fix=fix)
 
 
 def reported(error: ShipwayError) -> ErrorReport:
-    """Give the error as a row of the report, its texts redacted."""
+    """Return the error as a row of the report, its texts redacted."""
     row = error.report()
     return ErrorReport(row.host, row.step, row.code, redact(row.cause), redact(row.fix), row.retryable)
 
 
 def cut_short(host: str, stage: str, seconds: float, last: str) -> StageResult:
-    """Give the result of a stage that ran out of its time; `last` is the last thing seen."""
+    """Return the result of a stage that ran out of its time; `last` is the last thing seen."""
     message = f"not done after {seconds:.0f} s; last seen: {last or 'nothing yet'}"
     error = reported(DeadlineExceeded(message, host=host, step=stage))
     return StageResult(host, stage, "failed", seconds=seconds, errors=(error,))

@@ -159,7 +159,7 @@ async def _isolated(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Give a node its labels, and take the control plane's taint away where pods are wanted there."""
+    """Return a node its labels, and take the control plane's taint away where pods are wanted there."""
     spec = run.cluster.host(host)
     if run.allow is not Impact.NOTHING and gates.node_steps(run.cluster, spec, run.cards(spec)):
         registered = await waited(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)

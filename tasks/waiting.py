@@ -14,7 +14,7 @@ from tasks.stage_result import CLUSTER
 
 
 def heard(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
-    """Give what hears the results of a stage's steps."""
+    """Return what hears the results of a stage's steps."""
 
     def told(result: StepResult) -> None:
         run.last_said[host] = f"{result.step}: {result.outcome}"
@@ -24,7 +24,7 @@ def heard(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
 
 
 def spoken(run: Run, stage: str, host: str) -> Callable[[str], None]:
-    """Give what hears the sentences of a wait."""
+    """Return what hears the sentences of a wait."""
 
     def told(sentence: str) -> None:
         run.last_said[host] = sentence
@@ -51,7 +51,7 @@ async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str =
 
 
 async def waited(run: Run, stage: str, check: Check[On], on: On, *, seconds: float) -> StepResult:
-    """Give the result of waiting until a check is as wanted, within so many seconds."""
+    """Return the result of waiting until a check is as wanted, within so many seconds."""
     try:
         await wait_until(check, on, seconds=seconds, every=1.0, told=spoken(run, stage, on.name))
     except ShipwayError as error:
@@ -63,7 +63,7 @@ async def waited(run: Run, stage: str, check: Check[On], on: On, *, seconds: flo
 
 
 def _explained(error: ShipwayError) -> ShipwayError:
-    """Give a wait that ran out with the catalogue's code, cause and fix, where it knows what was seen last."""
+    """Return a wait that ran out with the catalogue's code, cause and fix, where it knows what was seen last."""
     known = diagnose(error.message) if isinstance(error, DeadlineExceeded) else None
     if known:
         error.code, error.fix, error.may_retry = known.code, known.fix, known.retryable

@@ -93,7 +93,7 @@ def undisturbed(run: Run, host: str) -> Permit:
 
 
 async def lease(run: Run) -> ShipwayError | None:
-    """Hold the cluster until the run ends; give Refused where another run holds it, or what keeps from telling.
+    """Hold the cluster until the run ends; return Refused where another run holds it, or what keeps from telling.
 
     A plan needs none. Two locks are looked at, and one of them is held before anything is changed:
 
@@ -155,7 +155,7 @@ async def _unsure(run: Run, error: ShipwayError | None) -> None:
 
 
 async def _claimed(run: Run) -> ShipwayError | None:
-    """Claim the control plane's host until the run ends; give what keeps from it."""
+    """Claim the control plane's host until the run ends; return what keeps from it."""
     if not run.claimed:
         try:
             await run.until_end.enter_async_context(claimed(run.session(run.control.name), _who(run)))

@@ -9,11 +9,11 @@ MARK = "# expect: "
 
 
 def broken_files() -> list[Path]:
-    """Give every broken cluster file, by name."""
+    """Return every broken cluster file, by name."""
     return sorted(FOLDER.glob("*.yaml"))
 
 
 def expected(path: Path) -> list[str]:
-    """Give the texts a file's first lines say its refusal must hold."""
+    """Return the texts a file's first lines say its refusal must hold."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]

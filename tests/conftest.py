@@ -24,7 +24,7 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="session")
 def prefect_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Give a running Prefect API with a database of its own; it takes seconds to start, so there is one."""
+    """Yield a running Prefect API with a database of its own; it takes seconds to start, so there is one."""
     from tests.prefect_place import api_in  # noqa: PLC0415 - see above
 
     with api_in(tmp_path_factory.mktemp("prefect")) as place:
@@ -33,7 +33,7 @@ def prefect_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """Give four runs on one simulated lab, and the lab."""
+    """Yield four runs on one simulated lab, and the lab."""
     from tests.flow_story import told  # noqa: PLC0415 - see above
 
     with told(prefect_place, tmp_path_factory.mktemp("reports")) as story:
@@ -42,7 +42,7 @@ def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def scene(prefect_place: Place) -> Iterator[Scene]:
-    """Give a bootstrapped simulated cluster that things drift on; its tests are of the group "drift"."""
+    """Yield a bootstrapped simulated cluster that things drift on; its tests are of the group "drift"."""
     from tests.drift_scene import staged  # noqa: PLC0415 - see above
 
     with staged(prefect_place) as made:

@@ -37,7 +37,7 @@ def keep(what: str, finding: Finding, lab: str) -> None:
 
 
 def page(recorded: str) -> str:
-    """Give the page of recorded rows, one a line."""
+    """Return the page of recorded rows, one a line."""
     rows = [json.loads(line) for line in recorded.splitlines() if line]
     last = {row["what"]: row for row in rows}
     lines = [f"| {r['what']} | {r['lab']} | {r['step']} | {r['impact'].lower()} | {r['end']} |" for r in last.values()]

@@ -34,7 +34,7 @@ RUNS = 4
 
 
 async def joined(file: Path) -> Report:
-    """Bring all hosts up without Prefect, over SSH, without the proof of cards; give the report of the last run."""
+    """Bring all hosts up without Prefect, over SSH, without the proof of GPUs; return the report of the last run."""
     for _ in range(RUNS):  # on a busy machine some hosts take longer than they may: the next run completes them
         began, run = time.monotonic(), Run(load_cluster(file), "bootstrap")
         async with opened(run):
@@ -48,14 +48,14 @@ async def joined(file: Path) -> Report:
 
 
 def passed(file: Path, folder: Path, turn: str) -> dict[str, Any]:
-    """Give the report of a pass that only looks, as a command of its own, with what it took."""
+    """Return the report of a pass that only looks, as a command of its own, with what it took."""
     words = ["-m", "flows.drift_repair", str(file), "--repair", "none"]
     told, took = measured_run(words, folder, turn, folder / turn, LIMIT)
     return told | {"took": took}
 
 
 def faults(told: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
-    """Give what a pass did not keep."""
+    """Return what a pass did not keep."""
     found = {(one["host"], one["step"]) for one in told["findings"]}
     wanted = {(name, "kubelet, kubeadm, kubectl are held") for name in changed}
     trips = max(host["round_trips"] for host in told["hosts"])
@@ -73,7 +73,7 @@ def faults(told: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
 
 
 def main(hosts: int) -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     with tempfile.TemporaryDirectory(prefix="shipway-drift-") as place, pytest.MonkeyPatch.context() as patch:
         folder = Path(place)
         words = [sys.executable, "-m", "lab.simulated", "--state", str(folder / "lab"), "--hosts", str(hosts)]

@@ -38,7 +38,7 @@ class Scene:
     flow_run: UUID | None = None  # of the last pass
 
     def passed(self, repair: Allow = "service", file: Path | None = None, **more: Any) -> DriftReport:
-        """Give the report of a pass."""
+        """Return the report of a pass."""
 
         async def fly() -> DriftReport:
             state = await drift_repair(str(file or self.file), repair, return_state=True, **more)
@@ -90,7 +90,7 @@ class Scene:
         self._through(end)
 
     def usable(self, host: str, cards: int) -> None:
-        """Wait until the API says how many cards of a host are usable: a plugin's health check takes its time."""
+        """Wait until the API says how many GPUs of a host are usable: a plugin's health check takes its time."""
 
         async def seen(kube: Kube) -> None:
             async with asyncio.timeout(30):
@@ -128,7 +128,7 @@ class Scene:
 
 @contextmanager
 def staged(place: Place) -> Iterator[Scene]:
-    """Give the scene; its lab ends with it."""
+    """Yield the scene; its lab ends with it."""
     with Demo() as lab:
         declared = patient(lab.cluster_file())
         data = yaml.safe_load(declared.read_text(encoding="utf-8"))

@@ -17,12 +17,12 @@ NO_UNIT = UnitInfo("not-found", "inactive", "dead", "", 0, needs_reload=False)
 
 
 def said(text: str, status: int = 0) -> Output:
-    """Give the output of a command that printed this."""
+    """Return the output of a command that printed this."""
     return Output(status, text, "")
 
 
 def unit(active: str = "active") -> UnitInfo:
-    """Give the state of an installed unit."""
+    """Return the state of an installed unit."""
     return UnitInfo("loaded", active, "running", "enabled", 1, needs_reload=False)
 
 
@@ -38,12 +38,12 @@ class Told:
         self.written: dict[str, str] = {}
 
     async def read(self, *facts: Fact[Any]) -> Any:
-        """Give the values, one of one fact."""
+        """Return the values, one of one fact."""
         values = await self.read_all(facts)
         return values[0] if len(facts) == 1 else tuple(values)
 
     async def read_all(self, facts: Sequence[Fact[Any]]) -> list[Any]:
-        """Give the values in order."""
+        """Return the values in order."""
         self.asked += facts
         return [self.facts[fact] if fact in self.facts else _nothing(fact) for fact in facts]
 

@@ -51,7 +51,7 @@ class Flown:
     state: State[Any]
 
     def stages(self, host: str) -> dict[str, Outcome]:
-        """Give the outcomes of a host's stages."""
+        """Return the outcomes of a host's stages."""
         return {stage.stage: stage.outcome for stage in self.report.stages if stage.host == host}
 
 
@@ -99,7 +99,7 @@ class Story:
 
 
 def patient(file: Path, **over: Any) -> Path:
-    """Give a copy of a lab's cluster file that does not wait long for a host that is gone."""
+    """Return a copy of a lab's cluster file that does not wait long for a host that is gone."""
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     data["ssh"]["connect_seconds"] = 1
     made = file.with_name(f"{'-'.join(['test', *over])}.yaml")

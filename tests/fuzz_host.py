@@ -55,7 +55,7 @@ TABLES = st.dictionaries(KEYS, TREES, max_size=5)
 
 
 def toml(data: dict[str, Any]) -> str:
-    """Give data as TOML that begins like a configuration; what TOML cannot say is left out."""
+    """Return data as TOML that begins like a configuration; what TOML cannot say is left out."""
     return tomli_w.dumps({"version": 2, **plain(data)})
 
 
@@ -121,7 +121,7 @@ class FuzzedShell:
         return out, err
 
     async def forward(self, address: str, port: int) -> int:
-        """Give a port that nobody listens on."""
+        """Return a port that nobody listens on."""
         del address, port
         return 1
 

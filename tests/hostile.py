@@ -149,7 +149,7 @@ OTHER: dict[str, Any] = {
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Give every field of a model that holds a value itself, and every key that a writer chooses, by reflection."""
+    """Yield every field of a model that holds a value itself, and every key that a writer chooses, by reflection."""
     for name, info in model.model_fields.items():
         yield from _of(info.annotation, f"{prefix}{name}")
 
@@ -168,7 +168,7 @@ def _of(kind: Any, path: str) -> Iterator[str]:
 
 
 def places(data: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:
-    """Give every place of a file's data: values and own keys, each with its field as `fields` names it."""
+    """Yield every place of a file's data: values and own keys, each with its field as `fields` names it."""
     if isinstance(data, dict):
         own = _field(at) in OWN_KEYS
         for key, value in data.items():
@@ -202,7 +202,7 @@ def _field(at: Where) -> str:
 
 
 def with_value(data: dict[str, Any], at: Where, value: Any) -> dict[str, Any]:
-    """Give the data with one place filled otherwise."""
+    """Return the data with one place filled otherwise."""
     made = copy.deepcopy(data)
     inner: Any = made
     if at[-1] == KEY:

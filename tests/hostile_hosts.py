@@ -56,7 +56,7 @@ HOSTILE = "\n".join([*PAYLOADS, "sda1", "12 34 56 78 /"]).replace("\x00", "")
 
 
 def told(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
-    """Give what two hostile hosts answer: one rubbish, the other what lets its hostile names go furthest."""
+    """Return what two hostile hosts answer: one rubbish, the other what lets its hostile names go furthest."""
     names = "".join(f"{one}\n" for one in PAYLOADS if "\x00" not in one)
     far = {
         "other": names,
@@ -95,7 +95,7 @@ def told(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
 
 
 def _certificate() -> str:
-    """Give some certificate authority's certificate as PEM."""
+    """Return some certificate authority's certificate as PEM."""
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
     start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -111,13 +111,13 @@ class Watched:
     words: list[tuple[str, ...]] = field(default_factory=list)
 
     def suffixes(self) -> set[tuple[str, ...]]:
-        """Give what a wrapper may start: the end of what it was given."""
+        """Return what a wrapper may start: the end of what it was given."""
         return {words[start:] for words in self.words for start in range(len(words))}
 
 
 @asynccontextmanager
 async def two_hosts(folder: Path) -> AsyncIterator[tuple[Host, Host]]:
-    """Give sessions of two hosts, one of which logs in as a user and so goes through sudo."""
+    """Yield sessions of two hosts, one of which logs in as a user and so goes through sudo."""
     pool = Pool()
     async with shell_server(folder) as server:
         try:
@@ -142,7 +142,7 @@ class Resetting:
 
 
 def all_steps(cluster: Cluster, control: Host) -> Iterator[Any]:
-    """Give every step of every stage of a host."""
+    """Yield every step of every stage of a host."""
     host = cluster.hosts[1]
     yield from preflight.checks(cluster, host)
     for module in (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages):
@@ -174,7 +174,7 @@ async def driven(cluster: Cluster, folder: Path) -> Counter[str]:
 
 
 def judged(watched: Watched, programs: StandIns, work: Path) -> int:
-    """Check that exactly the words of steps reached programs; give how many programs ran."""
+    """Check that exactly the words of steps reached programs; return how many programs ran."""
     may = watched.suffixes() | {("rm", "-f", "--", STARTED), ("dpkg", "--print-architecture")}
     may |= {("timeout", "-k", "2", *words[3:4], *words[5:]) for words in watched.words if words[2:3] == (WATCHED,)}
     urls = [re.escape(words[7]) for words in watched.words if words[6:7] == (ASK,)]

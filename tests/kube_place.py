@@ -45,18 +45,18 @@ class Control(Host):
         self.forwarded: list[tuple[str, int]] = []
 
     async def read(self, *facts: Fact[Any]) -> Any:  # type: ignore[override]
-        """Give admin.conf, whatever is asked."""
+        """Return admin.conf, whatever is asked."""
         assert [getattr(fact, "path", "") for fact in facts] == ["/etc/kubernetes/admin.conf"]
         return self.admin_conf
 
     async def forward(self, address: str, port: int) -> int:
-        """Give the local port; one where nothing listens for a way that leads nowhere."""
+        """Return the local port; one where nothing listens for a way that leads nowhere."""
         self.forwarded.append((address, port))
         return self.ways.get((address, port), 1)
 
 
 def answering(kube: Kube) -> Callable[[], Awaitable[Kube]]:
-    """Give what a lease asks for its API."""
+    """Return what a lease asks for its API."""
 
     async def api() -> Kube:
         return kube
@@ -78,7 +78,7 @@ class Place:
 
 
 def cluster_of(names: Sequence[str], *, profile: str = "seed", **sections: Any) -> Cluster:
-    """Give a cluster file of hosts with those names and the sections that a test changes."""
+    """Return a cluster file of hosts with those names and the sections that a test changes."""
     hosts = [{"name": name, "address": f"10.9.0.{number}", "gpus": 1} for number, name in enumerate(names, 11)]
     return Cluster.model_validate(
         merged(profile_data(profile), {"name": "demo", "profile": profile, "hosts": hosts, **sections})
@@ -89,7 +89,7 @@ def cluster_of(names: Sequence[str], *, profile: str = "seed", **sections: Any) 
 async def place(
     *, hosts: Sequence[SimpleHost], cluster: Cluster, version: str = "v1.31.7", factor: float = 0.005, **config: Any
 ) -> AsyncIterator[Place]:
-    """Give a cluster of those hosts, the first its control plane, all joined, with its API served."""
+    """Yield a cluster of those hosts, the first its control plane, all joined, with its API served."""
     settings = ClusterConfig(version=version, latencies=Latencies(factor=factor), **config)
     simulated = await SimulatedCluster.init(hosts[0], settings)
     for host in hosts[1:]:
@@ -110,7 +110,7 @@ def closed_toolkit() -> tuple[bool, bool]:
 
 
 def gpu_host(number: int, cards: int, **changes: Any) -> SimpleHost:
-    """Return host te<number> with that many healthy cards a configured nvidia runtime, and a toolkit that isolates."""
+    """Return host te<number> with that many healthy GPUs a configured nvidia runtime, and a toolkit that isolates."""
     uuids = [(f"GPU-{number:08d}-0000-0000-0000-{card:012d}", True) for card in range(cards)]
     values = {
         "runtime_handlers": {"runc", "nvidia"} if cards else {"runc"},

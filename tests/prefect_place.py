@@ -26,7 +26,7 @@ class Place:
 
 @contextmanager
 def api_in(home: Path) -> Iterator[Place]:
-    """Give a running API whose database is in `home`; whatever this machine has set is left aside meanwhile."""
+    """Yield a running API whose database is in `home`; whatever this machine has set is left aside meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(home))
         patch.delenv("PREFECT_API_URL", raising=False)
@@ -41,7 +41,7 @@ def api_in(home: Path) -> Iterator[Place]:
 
 
 def rows(home: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Give what the database of that home answers."""
+    """Return what the database of that home answers."""
     link = sqlite3.connect(f"file:{home / 'prefect.db'}?mode=ro", uri=True)
     try:
         return link.execute(sql, values).fetchall()

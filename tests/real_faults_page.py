@@ -47,7 +47,7 @@ def keep(fault: str, **said: Any) -> None:
 
 
 def merged(recorded: str) -> list[dict[str, Any]]:
-    """Give one row a fault, its parts put together, in the order in which the faults first came."""
+    """Return one row a fault, its parts put together, in the order in which the faults first came."""
     rows: dict[str, dict[str, Any]] = {}
     for line in recorded.splitlines():
         part = json.loads(line)
@@ -56,7 +56,7 @@ def merged(recorded: str) -> list[dict[str, Any]]:
 
 
 def _cell(text: str) -> str:
-    """Give a text for a table's cell: one line, no bars, cut where it is long."""
+    """Return a text for a table's cell: one line, no bars, cut where it is long."""
     plain = " ".join(text.split())
     short = plain if len(plain) <= LONGEST else plain[:LONGEST] + "…"
     closed = short + "`" * (short.count("`") % 2)
@@ -64,7 +64,7 @@ def _cell(text: str) -> str:
 
 
 def _seen(row: dict[str, Any]) -> str:
-    """Give what the user sees of the run with the fault."""
+    """Return what the user sees of the run with the fault."""
     first = row["first"]
     parts = [f"`outcome: {first['outcome']}`, exit {first['exit']}, {first['seconds']:.0f} s"]
     for error in first["errors"]:
@@ -78,7 +78,7 @@ def _seen(row: dict[str, Any]) -> str:
 
 
 def _next(row: dict[str, Any]) -> str:
-    """Give what happened next."""
+    """Return what happened next."""
     then = row.get("then")
     if then is None:
         return str(row["next"])
@@ -87,7 +87,7 @@ def _next(row: dict[str, Any]) -> str:
 
 
 def page(recorded: str) -> str:
-    """Give the page of what was recorded."""
+    """Return the page of what was recorded."""
     lines = [f"| {row['fault']} | {_seen(row)} | {_next(row)} |" for row in merged(recorded)]
     return HEAD.replace("{longest}", str(LONGEST)) + "\n".join(lines) + "\n" + TAIL
 

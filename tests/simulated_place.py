@@ -37,11 +37,11 @@ class Place:
         self.cluster = load_cluster(lab.cluster_file)
 
     def session(self, name: str) -> Host:
-        """Give the product's session on a host."""
+        """Return the product's session on a host."""
         return self.pool.host(self.cluster.target(self.cluster.host(name)))
 
     def machine(self, name: str) -> SimulatedHost:
-        """Give the simulated machine itself."""
+        """Return the simulated machine itself."""
         return self.lab.hosts[name]
 
     async def run(self, steps: Sequence[Check[Host]], name: str, allow: Impact = Impact.WORKLOADS) -> list[StepResult]:
@@ -51,7 +51,7 @@ class Place:
         return await converge(steps, host, allow)
 
     async def prepare(self, *names: str, allow: Impact = Impact.WORKLOADS) -> list[StepResult]:
-        """Converge all preparation stages on hosts, all at once; give every result."""
+        """Converge all preparation stages on hosts, all at once; return every result."""
 
         async def one(name: str) -> list[StepResult]:
             spec = self.cluster.host(name)
@@ -73,14 +73,14 @@ class Place:
         return await self.run(steps, name)
 
     def ready(self) -> dict[str, bool]:
-        """Give the simulated cluster's nodes and whether each is alive to it."""
+        """Return the simulated cluster's nodes and whether each is alive to it."""
         cluster = self.lab.link.cluster
         return {} if cluster is None else {name: cluster.world.alive(name) for name in cluster.world.hosts}
 
 
 @asynccontextmanager
 async def simulated_place(folder: Path, options: Options) -> AsyncIterator[Place]:
-    """Give a lab in this process; every command that it did not know fails the test that caused it."""
+    """Yield a lab in this process; every command that it did not know fails the test that caused it."""
     async with SimulatedLab(folder, options) as lab:
         pool = Pool()
         try:
@@ -90,10 +90,10 @@ async def simulated_place(folder: Path, options: Options) -> AsyncIterator[Place
 
 
 def outcomes(results: Sequence[StepResult]) -> set[str]:
-    """Give the kinds of outcome."""
+    """Return the kinds of outcome."""
     return {result.outcome for result in results}
 
 
 def failed(results: Sequence[StepResult]) -> list[str]:
-    """Give what failed, in words."""
+    """Return what failed, in words."""
     return [str(result.error or result.drift) for result in results if result.outcome == "failed"]

@@ -89,7 +89,7 @@ class StandIns:
         (self.answers / program).write_bytes(text.encode("utf-8", errors="surrogateescape"))
 
     def ran(self) -> list[tuple[str, ...]]:
-        """Give the words of everything that ran, in order."""
+        """Return the words of everything that ran, in order."""
         parts = self.log.read_bytes().decode("utf-8", errors="surrogateescape").split("\0")[:-1]
         found, at = [], 0
         while at < len(parts):

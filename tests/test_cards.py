@@ -1,4 +1,4 @@
-"""Cards are judged before anything is changed, and what a host will run into later is told."""
+"""GPUs are judged before anything is changed, and what a host will run into later is told."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_an_old_driver_tells_no_fabric() -> None:
         (("6.8.0-101-generic", "6.8.0-49-generic"), "6.8.0-49-generic", True),  # 101 comes after 49
         (("6.8.0-101-generic", "6.8.0-49-generic"), "6.8.0-49-generic 6.8.0-101-generic", False),
         (("6.5.0-14-generic", "6.8.0-49-generic"), "6.8.0-49-generic", False),  # an older one is no next one
-        (("6.8.0-101-generic", "6.8.0-49-generic"), "", False),  # no card, no module
+        (("6.8.0-101-generic", "6.8.0-49-generic"), "", False),  # no GPU, no module
         ((), "", False),
     ],
 )

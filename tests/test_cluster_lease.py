@@ -54,7 +54,7 @@ class Road:
 
 
 async def left(small: Place, who: str, *, ahead: float = 0.0) -> Object:
-    """Let somebody hold the lease whose clock is so many seconds ahead; give it."""
+    """Let somebody hold the lease whose clock is so many seconds ahead; return it."""
     with pytest.MonkeyPatch.context() as patch:
         stamp = (datetime.now(UTC) + timedelta(seconds=ahead)).strftime(STAMP)
         patch.setattr(cluster_lease, "_now", lambda: stamp)

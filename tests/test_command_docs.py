@@ -23,7 +23,7 @@ TESTED = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests")
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    """Give a parser's long options."""
+    """Return a parser's long options."""
     found = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     return found - {"--help"}
 

@@ -116,7 +116,7 @@ numbers = st.frozensets(st.integers(0, STEPS - 1), max_size=3)
 
 @st.composite
 def lists_of_steps(draw: st.DrawFn) -> list[Fixed]:
-    """Give steps that may mend and spoil each other; those that are changed together leave each other alone."""
+    """Return steps that may mend and spoil each other; those that are changed together leave each other alone."""
     together = [draw(st.booleans()) for _ in range(STEPS)]
     steps = []
     for number in range(STEPS):

@@ -103,7 +103,7 @@ def test_the_job_variables_of_a_variant_are_those_of_prefects_own_worker(kind: s
 
 
 def known_settings() -> set[str]:
-    """Give the environment names that Prefect reads."""
+    """Return the environment names that Prefect reads."""
     known: set[str] = set()
 
     def walk(model: type[BaseModel]) -> None:
@@ -121,7 +121,7 @@ def known_settings() -> set[str]:
 
 
 def settings_in_use() -> dict[str, set[str]]:
-    """Give the settings that the compose file and the values set, by place."""
+    """Return the settings that the compose file and the values set, by place."""
     compose = {name for one in COMPOSE["services"].values() for name in one.get("environment", {})}
     helm = {one["name"] for one in SERVER["global"]["prefect"]["env"]}
     return {"compose": compose | {"PREFECT_SERVER_DATABASE_CONNECTION_URL"}, "helm": helm}

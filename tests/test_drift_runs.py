@@ -29,7 +29,7 @@ OTHER = "ops@elsewhere pid 7, drift of te"
 
 
 async def beside_another(scene: Scene) -> tuple[object, object]:
-    """Give what a bootstrap and a repair come to while a run of another machine holds the cluster's lease."""
+    """Return what a bootstrap and a repair come to while a run of another machine holds the cluster's lease."""
     cluster, pool = load_cluster(scene.file), Pool()
     kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
     try:

@@ -29,7 +29,7 @@ class Answering:
         self._answers = answers
 
     async def read(self, *facts: Any) -> Any:
-        """Give the answers in order."""
+        """Return the answers in order."""
         answers = tuple(self._answers[fact] for fact in facts)
         return answers if len(answers) > 1 else answers[0]
 

@@ -40,7 +40,7 @@ class Never:
         self._have = have
 
     async def check(self, _: object) -> Drift:
-        """Give the same drift at every look."""
+        """Return the same drift at every look."""
         return Drift(self._have, "Ready")
 
 

@@ -32,7 +32,7 @@ def command(home: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def recorded(home: Path, said: str) -> list[str]:
-    """Give the states of the task runs of the flow run that the command line said was the one."""
+    """Return the states of the task runs of the flow run that the command line said was the one."""
     flow_run = said.rsplit("/runs/flow-run/", 1)[1].split(maxsplit=1)[0]
     return [kind for (kind,) in rows(home, "select state_type from task_run where flow_run_id = ?", flow_run)]
 

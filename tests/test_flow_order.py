@@ -23,12 +23,12 @@ class Admitted:
     """Every host may be changed at once."""
 
     async def of(self, _: str) -> Any:
-        """Give the state of a host's preflight."""
+        """Return the state of a host's preflight."""
         return Completed()
 
 
 async def most_at_once(monkeypatch: pytest.MonkeyPatch, text: str) -> Counter[str]:
-    """Run every worker's stages; give how many of each stage were under way at one time at most."""
+    """Run every worker's stages; return how many of each stage were under way at one time at most."""
     under_way, most = Counter[str](), Counter[str]()
 
     async def on(stage: str, _host: str, *_after: Any) -> Any:

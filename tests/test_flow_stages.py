@@ -30,7 +30,7 @@ Answers = list[list[StepResult] | Exception | float]
 
 
 def stage_of(name: str, answers: Answers, seconds: float = 20.0) -> Stage:
-    """Give a stage whose attempts give these results, raise these errors, or sleep so many seconds."""
+    """Return a stage whose attempts give these results, raise these errors, or sleep so many seconds."""
 
     async def work(_run: Run, _stage: str, _host: str) -> list[StepResult]:
         answer = answers.pop(0)
@@ -48,7 +48,7 @@ def stage_of(name: str, answers: Answers, seconds: float = 20.0) -> Stage:
 def fly(
     prefect_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[dict[str, Stage], Callable[[], Awaitable[Any]]], Run]:
-    """Give what runs an order of fake stages as a flow, and gives its run."""
+    """Return what runs an order of fake stages as a flow, and gives its run."""
     assert prefect_place.api.own
     hurried = running.run_stage.with_options(retry_delay_seconds=0, retry_jitter_factor=None)
     monkeypatch.setattr(running, "run_stage", hurried)

@@ -1,4 +1,4 @@
-"""What only looks like working cards is not taken for it: shared cards, samples that fail, one card too many."""
+"""What only looks like working GPUs is not taken for it: shared GPUs, samples that fail, one GPU too many."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def proof_of_two_by_two(**gpu: Any) -> tuple[Proof, list[str]]:
-    """Give the proof of two nodes with two cards each, and the pods that it left."""
+    """Return the proof of two nodes with two GPUs each, and the pods that it left."""
     hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
     async with place(hosts=hosts, cluster=declared(**gpu)) as made:
         await furnished(made)
@@ -35,7 +35,7 @@ async def proof_of_two_by_two(**gpu: Any) -> tuple[Proof, list[str]]:
 
 
 async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is with time-slicing: every pod runs, and the cards are fewer than the pods."""
+    """So it is with time-slicing: every pod runs, and the GPUs are fewer than the pods."""
     given = Devices.given
 
     def shared(self: Devices, pod: Any, container: str) -> Given:
@@ -73,7 +73,7 @@ async def test_a_card_that_does_not_compute_is_not_verified(monkeypatch: pytest.
 
 
 async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One card was taken for held by others: then one pod more than was counted finds a place."""
+    """One GPU was taken for held by others: then one pod more than was counted finds a place."""
 
     async def one_is_held(*_: Any) -> Mapping[str, int]:
         return {"te2": 1}
@@ -82,7 +82,7 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     proof, left = await proof_of_two_by_two(compute="off")
     assert proof.outcome == "failed"
     assert proof.error
-    # Which of the two nodes has the card that is left is the scheduler's choice.
+    # Which of the two nodes has the GPU that is left is the scheduler's choice.
     assert re.search(
         r"the further pod was given a card on te[23]: there are more cards than counted", proof.error.message
     )

@@ -1,4 +1,4 @@
-"""The GPU proof: as many pods as cards at once, each with its own card; where it fails, the broken link is named."""
+"""The GPU proof: as many pods as GPUs at once, each with its own GPU; where it fails, the broken link is named."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def declared(**gpu: Any) -> Any:
 
 
 async def furnished(made: Place, *, cards: bool = True) -> None:
-    """Bring the cluster to where the proof begins: network, labels, plugin, cards allocatable."""
+    """Bring the cluster to where the proof begins: network, labels, plugin, GPUs allocatable."""
     await made.kube.apply(yaml.safe_load(POD_NETWORK))
     await wait_until(NodesReady(NAMES), made.kube, seconds=30, every=0.05)
     steps = [step for host in made.cluster.hosts for step in gates.node_steps(made.cluster, host)]
@@ -142,7 +142,7 @@ async def test_a_missing_handler_is_found_by_the_pods_that_do_not_start() -> Non
 
 
 async def test_a_pod_that_a_registering_plugin_turned_away_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart of containerd or the plugin a node may offer cards that its kubelet does not have yet."""
+    """After a restart of containerd or the plugin a node may offer GPUs that its kubelet does not have yet."""
     allocate, refused = Devices.allocate, []
 
     def busy(self: Devices, pod: Any) -> None:

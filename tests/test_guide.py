@@ -41,7 +41,7 @@ CONTROL = "node-role.kubernetes.io/control-plane"
 
 @pytest.fixture
 def guide() -> Cluster:
-    """Give the guide's cluster: te1 and te2 on Ubuntu, one card each."""
+    """Return the guide's cluster: te1 and te2 on Ubuntu, one GPU each."""
     hosts = "[{name: te1, address: 10.0.0.1}, {name: te2, address: 10.0.0.2}]"
     return parse_cluster(f"name: te\nprofile: seed\nhosts: {hosts}\nssh: {{user: ops}}\n")
 

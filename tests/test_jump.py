@@ -37,7 +37,7 @@ async def pool() -> AsyncIterator[Pool]:
 
 
 def behind(gate: Server, inner: Server) -> Target:
-    """Give the target that a cluster file with a jump host means."""
+    """Return the target that a cluster file with a jump host means."""
     known = gate.folder.parent / "known_hosts"
     known.write_text("\n".join((one.folder / "known_hosts").read_text() for one in (gate, inner)) + "\n")
     to, through = inner.target, gate.target

@@ -84,7 +84,7 @@ def documents(made: Cluster) -> list[dict[str, Any]]:
 
 
 def parts(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give every mapping with the name it stands under."""
+    """Yield every mapping with the name it stands under."""
     yield document["kind"], {key: value for key, value in document.items() if key not in ("apiVersion", "kind")}
     waiting = list(document.items())
     while waiting:

@@ -46,7 +46,7 @@ spec: {ports: [{port: 8000}], selector: {k8s-app: scraper}}
 
 
 def ours() -> list[Object]:
-    """Give every object that our templates make of Kubernetes' own kinds."""
+    """Return every object that our templates make of Kubernetes' own kinds."""
     objects: list[Object] = []
     for mode in ("runtime_class", "default_runtime"):
         cluster = cluster_of(["te1"], gpu={"mode": mode})

@@ -73,7 +73,7 @@ def test_why_a_unit_did_not_start_is_kept() -> None:
 
 
 def ran(*sessions: SimpleNamespace, gate: bool = False) -> Any:
-    """Give a run in which these hosts have answered, and the API where `gate`."""
+    """Return a run in which these hosts have answered, and the API where `gate`."""
     by_name = {one.name: one for one in sessions}
     results = [StageResult("cluster", "control_plane_ready", "ok")] * gate
 
@@ -85,7 +85,7 @@ def ran(*sessions: SimpleNamespace, gate: bool = False) -> Any:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give what was waited for, and for how long; only comes-back does come back."""
+    """Return what was waited for, and for how long; only comes-back does come back."""
     waits: list[str] = []
 
     async def waited(_run: Any, _stage: str, _check: Any, on: SimpleNamespace, *, seconds: float) -> StepResult:
@@ -97,7 +97,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def lost(host: str, code: str) -> StageResult:
-    """Give a stage that failed with a code."""
+    """Return a stage that failed with a code."""
     error = ErrorReport(host, "a step", code, "", "", retryable=True)
     return StageResult("w2", "join_worker", "failed", errors=(error,))
 

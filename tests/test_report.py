@@ -43,7 +43,7 @@ def run_with(
     mode: Mode = "bootstrap",
     admitted: int = 3,
 ) -> Run:
-    """Give a run that ended with these results."""
+    """Return a run that ended with these results."""
     run = Run(parse_cluster(FILE), mode)
     run.results += results
     run.ready, run.proof = set(ready), proof
@@ -52,7 +52,7 @@ def run_with(
 
 
 def stage(host: str, outcome: Outcome, *errors: Exception) -> StageResult:
-    """Give a stage's result."""
+    """Return a stage's result."""
     told = tuple(
         reported(error.at(host=host, step="s"))
         for error in errors

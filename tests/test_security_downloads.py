@@ -26,7 +26,7 @@ KEYRING = "/etc/apt/keyrings/shipway-docker.asc"
 
 
 def binary(armored: str) -> bytes:
-    """Give an armored key as bytes."""
+    """Return an armored key as bytes."""
     body = armored.split("\n\n", 1)[1].split("\n=", 1)[0].split("-----END", 1)[0]
     return base64.b64decode("".join(body.split()))
 

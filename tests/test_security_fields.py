@@ -49,7 +49,7 @@ def taken(data: dict[str, Any]) -> bool:
 
 
 def at(data: dict[str, Any], where: Where) -> Any:
-    """Give what stands at a place; of a key, the key."""
+    """Return what stands at a place; of a key, the key."""
     if where[-1] == KEY:
         return where[-2]
     for part in where:
@@ -87,7 +87,7 @@ def test_a_refusal_is_one_of_ours_and_does_not_steer_the_terminal() -> None:
 
 
 def unchecked(part: Any, payload: str, kind: Any = None) -> Any:
-    """Give a part of a cluster with the payload behind every text, past the file's check; choices stay."""
+    """Return a part of a cluster with the payload behind every text, past the file's check; choices stay."""
     if isinstance(part, BaseModel):
         pairs = {
             name: unchecked(getattr(part, name), payload, info.annotation)
@@ -136,7 +136,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Give an apt key's file and its fingerprint."""
+    """Return an apt key's file and its fingerprint."""
     made = Tsk.generate("site <site@example.com>").extract_certificate()
     path = tmp_path_factory.mktemp("keys") / "key.asc"
     path.write_text(str(made))
@@ -144,7 +144,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def pinned(data: dict[str, Any], key: tuple[Path, str]) -> dict[str, Any]:
-    """Give the data with apt keys that are there."""
+    """Return the data with apt keys that are there."""
     declared = {"path": str(key[0]), "fingerprint": key[1]}
     apt = {name: {**one, "key": declared} for name, one in data["sources"]["apt"].items()}
     authority = key[0].with_name("ca.pem")

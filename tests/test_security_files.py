@@ -63,7 +63,7 @@ def watched(folder: Path) -> Iterator[set[tuple[str, int, bool]]]:
 
 
 def put(path: Path, content: bytes, mode: str) -> list[Command]:
-    """Give the commands that put one file in its place."""
+    """Return the commands that put one file in its place."""
     return [command for command, _ in placed([File(str(path), content, mode)])]
 
 

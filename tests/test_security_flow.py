@@ -16,7 +16,7 @@ pytestmark = [
 
 
 def secrets_of(story: Story) -> list[str]:
-    """Give the secrets that the runs made or were given: kubeconfig, dashboard, SSH."""
+    """Return the secrets that the runs made or were given: kubeconfig, dashboard, SSH."""
     state = story.folder / "state" / "simulated"
     user = yaml.safe_load((state / "kubeconfig").read_text(encoding="utf-8"))["users"][0]["user"]
     dashboard = (state / "dashboard-token").read_text(encoding="utf-8").strip()

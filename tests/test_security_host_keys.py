@@ -71,7 +71,7 @@ async def stranger() -> AsyncIterator[Stranger]:
 
 
 def known(folder: Path, *ports: int) -> Path:
-    """Give a known_hosts file that knows other keys for these ports."""
+    """Return a known_hosts file that knows other keys for these ports."""
     path = folder / "known_hosts"
     lines = []
     for port in ports:
@@ -82,7 +82,7 @@ def known(folder: Path, *ports: int) -> Path:
 
 
 def target_of(folder: Path, port: int) -> Target:
-    """Give where a host of a cluster file is, with what that file does not say left at its default."""
+    """Return where a host of a cluster file is, with what that file does not say left at its default."""
     (folder / "id").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
     (folder / "id").chmod(0o600)
     ssh = f"{{user: ops, key: {folder}/id, known_hosts: {folder}/known_hosts, port: {port}}}"

@@ -62,7 +62,7 @@ def joined_with(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def all_words(place: Place) -> list[str]:
-    """Give every word of every command that any host ran: all that `ps` there could show."""
+    """Return every word of every command that any host ran: all that `ps` there could show."""
     return [word for host in place.lab.hosts.values() for one in host.ran for word in one.words]
 
 

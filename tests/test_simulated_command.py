@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def lab(folder: Path, *words: str) -> Iterator[dict[str, Any]]:
-    """Run a lab with these options until the end of the block; give its cluster file."""
+    """Run a lab with these options until the end of the block; return its cluster file."""
     command = [sys.executable, "-m", "lab.simulated", "--state", str(folder), "--with-parent", *words]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -36,7 +36,7 @@ def lab(folder: Path, *words: str) -> Iterator[dict[str, Any]]:
 
 
 def text_of(folder: Path, host: str, path: str) -> str:
-    """Give a file of a host."""
+    """Return a file of a host."""
     return str(ask(folder, do="file", host=host, path=path)["text"])
 
 

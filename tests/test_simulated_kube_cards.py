@@ -1,4 +1,4 @@
-"""Cards of simulated nodes: seen under the nvidia runtime only, handed out one by one, unwell, and back."""
+"""GPUs of simulated nodes: seen under the nvidia runtime only, handed out one by one, unwell, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAY = ("sh", "-c", 'echo "devices=$NVIDIA_VISIBLE_DEVICES"; nvidia-smi -L; slee
 
 
 async def with_cards(where: Place, *hosts: SimpleHost) -> None:
-    """Bring up nodes whose cards are allocatable, in the RuntimeClass way."""
+    """Bring up nodes whose GPUs are allocatable, in the RuntimeClass way."""
     await where.ready_with(*hosts)
     await where.apply(RUNTIME_CLASS)
     plugin = yaml.safe_load(PLUGIN)

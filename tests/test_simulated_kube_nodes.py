@@ -1,4 +1,4 @@
-"""Nodes, pods and cards of the simulated cluster behave as the real ones in the transcripts did."""
+"""Nodes, pods and GPUs of the simulated cluster behave as the real ones in the transcripts did."""
 
 from __future__ import annotations
 

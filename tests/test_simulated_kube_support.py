@@ -63,18 +63,18 @@ handler: nvidia
 
 @cache
 def authority() -> Authority:
-    """Give one CA for all tests: its RSA key takes longer to make than most tests take to run."""
+    """Return one CA for all tests: its RSA key takes longer to make than most tests take to run."""
     return Authority()
 
 
 def gpu_host(name: str, address: str, cards: int = 2, **fields: Any) -> SimpleHost:
-    """Give a host with an nvidia runtime beside runc, and with cards."""
+    """Return a host with an nvidia runtime beside runc, and with GPUs."""
     found = [(f"GPU-{name}-{number}", True) for number in range(cards)]
     return SimpleHost(name, address, runtime_handlers={"runc", "nvidia"}, cards=found, **fields)
 
 
 def pod(name: str, *command: str, **spec: Any) -> dict[str, Any]:
-    """Give a pod of one container `c` that runs a command once."""
+    """Return a pod of one container `c` that runs a command once."""
     container: dict[str, Any] = {"name": "c", "image": "registry.example/tool:1", "command": list(command)}
     container |= spec.pop("container", {})
     head = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}}
@@ -101,12 +101,12 @@ class Place:
 
     @property
     def server(self) -> str:
-        """Give the API's URL on this machine."""
+        """Return the API's URL on this machine."""
         return f"https://127.0.0.1:{self.port}"
 
     @asynccontextmanager
     async def api(self, kubeconfig: str = "") -> AsyncIterator[client.ApiClient]:
-        """Give a kubernetes_asyncio client, the administrator's unless another kubeconfig is given."""
+        """Yield a kubernetes_asyncio client, the administrator's unless another kubeconfig is given."""
         text = kubeconfig or self.cluster.admin_kubeconfig(self.server)
         api = await config.new_client_from_config_dict(yaml.safe_load(text), temp_file_path=str(self.folder))
         try:
@@ -117,7 +117,7 @@ class Place:
     async def call(
         self, method: str, path: str, body: Any = None, kubeconfig: str = "", **headers: str
     ) -> tuple[int, Any]:
-        """Send one request as it is; give the status and the decoded (or plain) answer."""
+        """Send one request as it is; return the status and the decoded (or plain) answer."""
         async with self.api(kubeconfig) if kubeconfig or self.admin is None else nullcontext(self.admin) as api:
             session = api.rest_client.pool_manager
             sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): v for name, v in headers.items()}
@@ -145,29 +145,29 @@ class Place:
         return dict(answer)
 
     def phase(self, name: str) -> str:
-        """Give the phase of a pod of the default namespace, empty for one that is not there."""
+        """Return the phase of a pod of the default namespace, empty for one that is not there."""
         found = self.cluster.store.get("pods", "default", name) or {}
         return str((found.get("status") or {}).get("phase", ""))
 
     def ready(self, name: str) -> str:
-        """Give the status of a node's Ready condition."""
+        """Return the status of a node's Ready condition."""
         node = self.cluster.store.get("nodes", "", name) or {}
         found = [c["status"] for c in (node.get("status") or {}).get("conditions", []) if c["type"] == "Ready"]
         return str(found[0]) if found else ""
 
     def cards(self, name: str, part: str = "allocatable") -> str:
-        """Give the cards of a node, empty where it offers none."""
+        """Return the GPUs of a node, empty where it offers none."""
         node = self.cluster.store.get("nodes", "", name) or {}
         return str(((node.get("status") or {}).get(part) or {}).get("nvidia.com/gpu", ""))
 
     async def log(self, name: str, namespace: str = "default") -> str:
-        """Give a pod's log."""
+        """Return a pod's log."""
         code, text = await self.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}/log")
         assert code == 200, text
         return str(text)
 
     def events(self, reason: str) -> list[str]:
-        """Give the messages of all events with this reason."""
+        """Return the messages of all events with this reason."""
         return [event["message"] for event in self.cluster.store.objects("events") if event["reason"] == reason]
 
     async def join(self, *hosts: SimpleHost) -> None:
@@ -186,7 +186,7 @@ class Place:
 
 @asynccontextmanager
 async def place(folder: Path, version: str = "v1.31.7", **fields: Any) -> AsyncIterator[Place]:
-    """Give a cluster after kubeadm init on host cp1, served on loopback; its own errors fail the test at the end."""
+    """Yield a cluster after kubeadm init on host cp1, served on loopback; its own errors fail the test at the end."""
     latencies = fields.pop("latencies", Latencies(factor=FACTOR, init=0.0, join=0.0))
     host = SimpleHost("cp1", "10.0.0.11", kubelet_version=version)
     cluster = Cluster(ClusterConfig(version=version, latencies=latencies, **fields), authority())
@@ -201,7 +201,7 @@ async def place(folder: Path, version: str = "v1.31.7", **fields: Any) -> AsyncI
 
 
 def kubectl_path() -> str:
-    """Give the kubectl to test with: $KUBECTL or the one on PATH. In CI it must be there; elsewhere tests skip."""
+    """Return the kubectl to test with: $KUBECTL or the one on PATH. In CI it must be there; elsewhere tests skip."""
     found = os.environ.get("KUBECTL") or shutil.which("kubectl")
     if found:
         return found
@@ -212,7 +212,7 @@ def kubectl_path() -> str:
 
 
 async def kubectl(where: Place, *words: str, given: str = "", environment: Mapping[str, str] | None = None) -> str:
-    """Run the real kubectl as administrator; give its output, and fail with it where it does."""
+    """Run the real kubectl as administrator; return its output, and fail with it where it does."""
     path = where.folder / "admin.conf"
     if not path.exists():
         path.touch(mode=0o600)

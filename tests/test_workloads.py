@@ -49,7 +49,7 @@ class Place:
 
     @property
     def holder(self) -> str:
-        """Give who holds the lease."""
+        """Return who holds the lease."""
         assert self.lab.link.cluster is not None
         found = self.lab.link.cluster.world.store.get("leases.coordination.k8s.io", NAMESPACE, NAME)
         return str(((found or {}).get("spec") or {}).get("holderIdentity") or "")
@@ -64,13 +64,13 @@ class Place:
         store.replace("leases.coordination.k8s.io", {**found, "spec": spec})
 
     def run(self, mode: Any = "bootstrap") -> Run:
-        """Give a run on it."""
+        """Return a run on it."""
         return Run(load_cluster(self.lab.cluster_file), mode)
 
 
 @pytest.fixture
 async def working(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
-    """Give a cluster that works."""
+    """Yield a cluster that works."""
     installed(monkeypatch)
     async with fresh() as lab:
         assert (await brought_up(lab, Line())).outcome == "ok"

@@ -19,7 +19,7 @@ class Heard:
         self.got: list[dict[str, Any]] = []
 
     def wait(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
-        """Give what came in once so many bodies have, or when the time is over."""
+        """Return what came in once so many bodies have, or when the time is over."""
         ends = time.monotonic() + seconds
         while len(self.got) < count and time.monotonic() < ends:
             time.sleep(0.1)
@@ -28,7 +28,7 @@ class Heard:
 
 @contextmanager
 def webhook() -> Iterator[Heard]:
-    """Give a receiver that answers every POST with 204."""
+    """Yield a receiver that answers every POST with 204."""
     heard = Heard()
 
     class Receiver(BaseHTTPRequestHandler):

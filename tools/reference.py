@@ -21,7 +21,7 @@ Rows = list[tuple[str, ...]]
 
 
 def table(head: tuple[str, ...], rows: Rows) -> str:
-    """Give a markdown table; bars and newlines in cells are made harmless."""
+    """Return a markdown table; bars and newlines in cells are made harmless."""
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
@@ -32,7 +32,7 @@ def _cell(text: str) -> str:
 
 
 def _classes(of: type[ShipwayError] = ShipwayError) -> Iterator[type[ShipwayError]]:
-    """Give the error classes of shipway.errors, each before those below it."""
+    """Yield the error classes of shipway.errors, each before those below it."""
     yield of
     for below in of.__subclasses__():
         if below.__module__ == errors.__name__:
@@ -44,7 +44,7 @@ def _again(*, may: bool) -> str:
 
 
 def errors_page() -> str:
-    """Give docs/errors.md: the error tree, the catalogue of known outputs, and the codes raised by the source."""
+    """Return docs/errors.md: the error tree, the catalogue of known outputs, and the codes raised by the source."""
     tree: Rows = [
         (
             kind.default_code,
@@ -93,7 +93,7 @@ The output of a command that failed is searched for these; cause and fix go into
 
 
 def traps_page() -> str:
-    """Give docs/traps.md: every known trap, and where it is answered."""
+    """Return docs/traps.md: every known trap, and where it is answered."""
     found = answers()
     rows: Rows = [
         (str(trap), TITLES.get(trap, "?"), "; ".join(f"`{place}`" for place in places) or "**not answered yet**")
@@ -113,7 +113,7 @@ the error catalogue ([errors.md](errors.md)), or by how the whole is built.
 
 
 def keys_table() -> str:
-    """Give the table of every key of a cluster file."""
+    """Return the table of every key of a cluster file."""
     rows: Rows = [
         (f"`{entry.path}`", entry.takes, f"`{entry.default}`" if entry.default else "", entry.description)
         for entry in entries(Cluster)
@@ -122,7 +122,7 @@ def keys_table() -> str:
 
 
 def profiles_table() -> str:
-    """Give the table of what each profile sets."""
+    """Return the table of what each profile sets."""
     shown = {
         "Kubernetes": ("kubernetes", "version"),
         "pod network": ("kubernetes", "pod_network"),
@@ -139,7 +139,7 @@ def profiles_table() -> str:
 
 
 def between(page: str, made: str) -> str:
-    """Give a page with what stands between its markers replaced; raises ValueError where they are not there."""
+    """Return a page with what stands between its markers replaced; raises ValueError where they are not there."""
     head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
@@ -149,7 +149,7 @@ def between(page: str, made: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Give every page that is made, with its text as it should be."""
+    """Return every page that is made, with its text as it should be."""
     keys, sets = DOCS / "cluster-file.md", DOCS / "profiles.md"
     return {
         DOCS / "errors.md": errors_page(),

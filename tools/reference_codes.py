@@ -28,7 +28,7 @@ class Raised:
 
 
 def raised() -> list[Raised]:
-    """Give every place outside the error tree and the catalogue that names a code of its own, by code.
+    """Return every place outside the error tree and the catalogue that names a code of its own, by code.
 
     A step that sees for itself what the catalogue knows from outputs raises the entry's code: its row is the entry's.
     """
@@ -49,14 +49,14 @@ def _of(path: Path) -> Iterator[Raised]:
 
 
 def _holder(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:
-    """Give the call, tuple or class that the code is a part of."""
+    """Return the call, tuple or class that the code is a part of."""
     while node in parents and not isinstance(node, ast.Call | ast.Tuple | ast.ClassDef):
         node = parents[node]
     return node
 
 
 def _names(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> dict[str, str]:
-    """Give the texts of simple assignments in the function around; the last before the place counts."""
+    """Return the texts of simple assignments in the function around; the last before the place counts."""
     line = getattr(node, "lineno", 0)
     while node in parents and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         node = parents[node]
@@ -70,7 +70,7 @@ def _names(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> dict[str, str]:
 
 
 def _text(node: ast.AST | None, names: dict[str, str]) -> str:
-    """Give a text with its placeholders as …; "" for what is no text."""
+    """Return a text with its placeholders as …; "" for what is no text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and not CODE.fullmatch(node.value):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -81,7 +81,7 @@ def _text(node: ast.AST | None, names: dict[str, str]) -> str:
 
 
 def _says(node: ast.AST, holder: ast.AST, names: dict[str, str]) -> str:
-    """Give the message: what follows a positional code, a call's longest text, a tuple's first, or a docstring."""
+    """Return the message: what follows a positional code, a call's longest text, a tuple's first, or a docstring."""
     if isinstance(holder, ast.ClassDef | ast.Module):
         return _short((ast.get_docstring(holder) or "-").split("\n", maxsplit=1)[0])
     parts = _parts(holder)
@@ -92,7 +92,7 @@ def _says(node: ast.AST, holder: ast.AST, names: dict[str, str]) -> str:
 
 
 def _fix(node: ast.AST, holder: ast.AST, names: dict[str, str]) -> str:
-    """Give what is said to be done: the keyword `fix`, or the last text behind a positional code."""
+    """Return what is said to be done: the keyword `fix`, or the last text behind a positional code."""
     named = [word.value for word in holder.keywords if word.arg == "fix"] if isinstance(holder, ast.Call) else []
     if named:
         return _short(_text(named[0], names))
@@ -102,7 +102,7 @@ def _fix(node: ast.AST, holder: ast.AST, names: dict[str, str]) -> str:
 
 
 def _parts(holder: ast.AST) -> list[ast.expr]:
-    """Give the positional parts of a call or tuple."""
+    """Return the positional parts of a call or tuple."""
     if isinstance(holder, ast.Call):
         return list(holder.args)
     return list(holder.elts) if isinstance(holder, ast.Tuple) else []

@@ -16,7 +16,7 @@ WHOLE = {"HostSpec", "Jump"}
 
 
 def schema() -> dict[str, Any]:
-    """Give the schema: of the model, less what a profile fills in, and with hosts as bare addresses too."""
+    """Return the schema: of the model, less what a profile fills in, and with hosts as bare addresses too."""
     made = Cluster.model_json_schema()
     for name, part in made["$defs"].items():
         if name not in WHOLE:
@@ -41,7 +41,7 @@ def schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Give the schema as the committed file holds it."""
+    """Return the schema as the committed file holds it."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -93,7 +93,7 @@ BUILT_IN: dict[int, str] = {
 
 
 def answers() -> dict[int, list[str]]:
-    """Give for each trap what answers it: catalogue entries, solver rules, steps and checks, or the design itself."""
+    """Return for each trap what answers it: catalogue entries, solver rules, steps and checks, or the design itself."""
     found: dict[int, list[str]] = defaultdict(list)
     for entry in (*KNOWN, *VAGUE):
         for trap in entry.traps:
@@ -115,12 +115,12 @@ def answers() -> dict[int, list[str]]:
 
 
 def sources() -> list[Path]:
-    """Give the source files of the packages, in order."""
+    """Return the source files of the packages, in order."""
     return sorted(path for package in ("shipway", "tasks", "flows") for path in (ROOT / package).rglob("*.py"))
 
 
 def step_traps() -> Iterator[tuple[int, str]]:
-    """Give each trap a step or check says it answers (its class variable `traps`); read, not imported."""
+    """Yield each trap a step or check says it answers (its class variable `traps`); read, not imported."""
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
@@ -129,7 +129,7 @@ def step_traps() -> Iterator[tuple[int, str]]:
 
 
 def _declared(node: ast.ClassDef) -> tuple[int, ...]:
-    """Give the numbers in `traps: ClassVar[...] = (...)` of a class."""
+    """Return the numbers in `traps: ClassVar[...] = (...)` of a class."""
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id == "traps":
             value = ast.literal_eval(line.value) if line.value else ()

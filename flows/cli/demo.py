@@ -60,7 +60,7 @@ class Demo:
         return self._process.pid if self._process else 0
 
     def cluster_file(self, seconds: float = START_SECONDS) -> Path:
-        """Wait until it is ready, and give the cluster file it wrote; raises Refused when it does not come up."""
+        """Wait until it is ready, and return the cluster file it wrote; raises Refused when it does not come up."""
         ends, log = time.monotonic() + seconds, self.folder / "lab.log"
         while time.monotonic() < ends and self._process is not None:
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines():

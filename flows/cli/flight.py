@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Plain:
-    """Run a flow under a view; give the view, which has the run. Raises Refused as the flow does."""
+    """Run a flow under a view; return the view, which has the run. Raises Refused as the flow does."""
     from flows.cli.terminal import shown  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
     from tasks.context import VIEW  # noqa: PLC0415
 
@@ -81,7 +81,7 @@ def end_on_signals() -> None:
 
 
 def program(name: str) -> str:
-    """Give how a person types a program of this run's virtual environment: its path, unless the name finds it."""
+    """Return how a person types a program of this run's virtual environment: its path, unless the name finds it."""
     path = Path(sys.executable).parent / name
     if not path.exists() or shutil.which(name) == str(path):
         return name

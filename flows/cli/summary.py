@@ -1,4 +1,4 @@
-"""What is said at a run's end: the hosts, the cards, errors with their fixes, and what to do next."""
+"""What is said at a run's end: the hosts, the GPUs, errors with their fixes, and what to do next."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _planned(console: Console, report: Report) -> None:
 
 
 def _next(report: Report, run: Run | None, *, gone: bool) -> list[str]:
-    """Give what to do next."""
+    """Return what to do next."""
     if gone:
         return ["the SIMULATED lab is gone; `--keep` leaves one up to look around in"]
     kubeconfig: Path | None = run.folder / "kubeconfig" if run else None

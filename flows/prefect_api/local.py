@@ -131,7 +131,7 @@ class LocalApi:
         raise DeadlineExceeded(f"{self._shown} is not ready after {seconds:.0f} s: {last}", fix=fix)
 
     def drain(self, flow_runs: Sequence[UUID], expected: int, seconds: float = DRAIN_SECONDS) -> str:
-        """Wait until every task run is recorded in a final state; give "" or what is missing.
+        """Wait until every task run is recorded in a final state; return "" or what is missing.
 
         An API that lives on after the run needs no waiting for.
         """
@@ -156,7 +156,7 @@ class LocalApi:
         return f"only {seen[1]} of {max(expected, seen[0])} task runs are recorded in a final state"
 
     def _counted(self, flow_runs: Sequence[UUID]) -> tuple[int, int]:
-        """Give how many task runs of these flow runs are recorded, and how many of them in a final state."""
+        """Return how many task runs of these flow runs are recorded, and how many of them in a final state."""
         about: dict[str, Any] = {"flow_runs": {"id": {"any_": [str(one) for one in flow_runs]}}}
         final = {**about, "task_runs": {"state": {"type": {"any_": FINAL}}}}
         return self._post("/task_runs/count", about), self._post("/task_runs/count", final)

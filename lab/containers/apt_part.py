@@ -41,7 +41,7 @@ def download(apt_folder: Path, status: Path, into: Path) -> None:
 
 
 def _containerd_io(version: str, containerd: Path, runc: Path, work: Path) -> Deb:
-    """Give `containerd.io` as Docker's repository has it: containerd and runc in one package."""
+    """Return `containerd.io` as Docker's repository has it: containerd and runc in one package."""
     tree = work / "containerd.io-tree"
     shutil.rmtree(tree, ignore_errors=True)
     unpack([containerd, runc], tree)

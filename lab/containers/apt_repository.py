@@ -19,7 +19,7 @@ class SigningKey:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def gpg(self, *words: str | Path) -> str:
-        """Give the output of one gpg call on this key's own keyring."""
+        """Return the output of one gpg call on this key's own keyring."""
         return run("gpg", "--homedir", self.home, "--batch", "--yes", "--no-tty", *words)
 
     def _fingerprints(self) -> list[str]:
@@ -27,13 +27,13 @@ class SigningKey:
         return [fields[9] for fields in lines if fields[0] == "fpr"]
 
     def fingerprint(self) -> str:
-        """Give the 40 digits of the key's fingerprint; makes the key where there is none."""
+        """Return the 40 digits of the key's fingerprint; makes the key where there is none."""
         if not self._fingerprints():
             self.gpg("--passphrase", "", "--quick-generate-key", KEY_NAME, "rsa3072", "sign", "never")
         return self._fingerprints()[0]
 
     def public(self) -> str:
-        """Give the armoured public key."""
+        """Return the armoured public key."""
         return self.gpg("--armor", "--export", self.fingerprint())
 
     def close(self) -> None:
@@ -60,6 +60,6 @@ def index(folder: Path, name: str, key: SigningKey) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

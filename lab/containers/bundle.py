@@ -17,7 +17,7 @@ HERE = ASSETS.parent
 
 
 def parts(cache: Cache) -> list[Part]:
-    """Give the bundle's parts in building order; each is rebuilt only when its own inputs change."""
+    """Return the bundle's parts in building order; each is rebuilt only when its own inputs change."""
     apt_state = cache.root / "apt"
     kubernetes = chosen()
     built = Part(

@@ -17,7 +17,7 @@ REGISTRIES = ("k8s.gcr.io", "registry.k8s.io", "nvcr.io", "docker.io")
 
 
 def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
-    """Give the cluster file as data; `changes` replace whole sections (gpu, system ...)."""
+    """Return the cluster file as data; `changes` replace whole sections (gpu, system ...)."""
     key = {"url": f"{plan.apt_url('debian')}/Release.key", "fingerprint": plan.key_fingerprint}
 
     def repository(name: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
 
 
 def write(plan: LabPlan, state: Path) -> Path:
-    """Write state/cluster.yaml; give its path."""
+    """Write state/cluster.yaml; return its path."""
     path = state / "cluster.yaml"
     head = "# A lab of containers: the hosts and Kubernetes are real, the cards are SIMULATED.\n"
     path.write_text(head + yaml.safe_dump(content(plan, state), sort_keys=False), encoding="utf-8")

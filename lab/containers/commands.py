@@ -23,7 +23,7 @@ def run(
     seconds: float = 300,
     expect: tuple[int, ...] = (0,),
 ) -> str:
-    """Give the standard output of one program, without trailing newline.
+    """Return the standard output of one program, without trailing newline.
 
     `give` is its standard input, `env` is added to this process's environment, `seconds` its limit and `expect` the
     exit codes that count as success. Raises LabError with the end of its output otherwise.

@@ -30,7 +30,7 @@ class Deb:
     tree: Path | None = None
 
     def control(self) -> str:
-        """Give the control file."""
+        """Return the control file."""
         base = {
             "Package": self.name,
             "Version": self.version,

@@ -21,7 +21,7 @@ class Source:
 
 
 def machine_codename() -> str:
-    """Give the machine's Debian codename, as /etc/os-release says it; raises LabError on another system."""
+    """Return the machine's Debian codename, as /etc/os-release says it; raises LabError on another system."""
     release: dict[str, str] = dict(
         re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE)
     )
@@ -31,7 +31,7 @@ def machine_codename() -> str:
 
 
 def machine_sources() -> list[Source]:
-    """Give the Debian sources of this machine (deb822 and one-line files), those of other vendors left out."""
+    """Return the Debian sources of this machine (deb822 and one-line files), those of other vendors left out."""
     found: list[Source] = []
     for path in sorted(SOURCES.glob("sources.list.d/*.sources")):
         for stanza in re.split(r"\n\s*\n", path.read_text()):
@@ -54,7 +54,7 @@ def machine_sources() -> list[Source]:
 
 
 def sources_of(codename: str) -> list[Source]:
-    """Give the sources of a Debian release: this machine's with the suite's name replaced, of others the main suite."""
+    """Return the sources of a Debian release: this machine's with another suite, of others the main suite."""
     here = machine_codename()
     sources = [Source(each.uri, each.suite.replace(here, codename, 1), each.signed_by) for each in machine_sources()]
     return sources if codename == here else [each for each in sources if each.suite == codename]
@@ -92,7 +92,7 @@ class Apt:
         self.config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
 
     def apt(self, *words: str | Path, cwd: Path | None = None, seconds: float = 900) -> str:
-        """Give the output of one apt-get call under these settings."""
+        """Return the output of one apt-get call under these settings."""
         return run("apt-get", "-q", *words, env={"APT_CONFIG": str(self.config)}, cwd=cwd, seconds=seconds)
 
     def update(self) -> None:
@@ -112,7 +112,7 @@ class Apt:
         self.apt("download", *packages, cwd=into)
 
     def source(self, package: str, into: Path) -> Path:
-        """Put a source package into a folder and give its .dsc file."""
+        """Put a source package into a folder and return its .dsc file."""
         into.mkdir(parents=True, exist_ok=True)
         self.apt("source", "--download-only", package, cwd=into)
         return next(into.glob(f"{package}_*.dsc"))
@@ -126,7 +126,7 @@ def unpack(packages: list[Path], root: Path) -> None:
 
 
 def deb(folder: Path, name: str) -> Path:
-    """Give the package's .deb file in a folder; raises LabError where there is none."""
+    """Return the package's .deb file in a folder; raises LabError where there is none."""
     for path in sorted(folder.glob(f"{name}_*.deb")):
         return path
     raise LabError(f"{folder} has no package {name}; run `python -m lab.containers bundle --refresh`")

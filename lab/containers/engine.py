@@ -31,31 +31,31 @@ class Engine:
 
     @property
     def run_folder(self) -> Path:
-        """Give the folder of sockets: short, because a socket's path has at most 107 characters."""
+        """Return the folder of sockets: short, because a socket's path has at most 107 characters."""
         return Path(f"/run/shipway-lab{self.number}")
 
     @property
     def data(self) -> Path:
-        """Give the engine's data root."""
+        """Return the engine's data root."""
         return self.state / "engine"
 
     @property
     def cgroup(self) -> str:
-        """Give the cgroup above all of the lab's containers."""
+        """Return the cgroup above all of the lab's containers."""
         return f"shipway-lab{self.number}"
 
     @property
     def bridge(self) -> str:
-        """Give the name of the hosts' bridge, inside the namespace."""
+        """Return the name of the hosts' bridge, inside the namespace."""
         return f"lab{self.number}"
 
     @property
     def log(self) -> Path:
-        """Give the engine's log file."""
+        """Return the engine's log file."""
         return self.state / "dockerd.log"
 
     def docker(self, *words: str | Path, give: str | bytes | None = None, seconds: float = 120) -> str:
-        """Give the output of one docker call against this engine."""
+        """Return the output of one docker call against this engine."""
         return run("docker", "--host", f"unix://{self.run_folder}/docker.sock", *words, give=give, seconds=seconds)
 
     def answers(self) -> bool:
@@ -127,7 +127,7 @@ class Engine:
         return None if self.answers() else f"no answer yet from process {process.pid}"
 
     def _weigh(self) -> None:
-        """Give the lab's cgroup more of the CPU than ordinary processes get."""
+        """Let the lab's cgroup have more of the CPU than ordinary processes get."""
         if machine.cgroup_v2():
             folder, file, value = machine.CGROUPS / self.cgroup, "cpu.weight", CPU_WEIGHT
         else:
@@ -143,7 +143,7 @@ class Engine:
             self.docker("import", "--change", "ENV container=docker", "--change", 'CMD ["/sbin/init"]', archive, tag)
 
     def pid(self) -> int | None:
-        """Give the engine's process id, if the process of that id is this engine."""
+        """Return the engine's process id, if the process of that id is this engine."""
         file = self.run_folder / "docker.pid"
         if not file.is_file():
             return None
@@ -155,7 +155,7 @@ class Engine:
         return number if str(self.run_folder / "daemon.json").encode() in line else None
 
     def _members(self) -> set[int]:
-        """Give the processes in the lab's own cgroups."""
+        """Return the processes in the lab's own cgroups."""
         tops = [machine.CGROUPS / self.cgroup, *machine.CGROUPS.glob(f"*/{self.cgroup}")]
         files = [file for top in tops for file in top.rglob("cgroup.procs")]
         return {int(number) for file in files for number in file.read_text().split()}

@@ -1,4 +1,4 @@
-"""What one host gets besides the image: its login key, the site's apt source, and what its cards need."""
+"""What one host gets besides the image: its login key, the site's apt source, and what its GPUs need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HostFile:
 def host_files(
     host: LabHost, plan: LabPlan, *, login_key: bytes, archive_key: bytes, runtime: Path | None
 ) -> list[HostFile]:
-    """Give the files of one host; `runtime` stands in front of runc where the machine lacks a capability."""
+    """Return the files of one host; `runtime` stands in front of runc where the machine lacks a capability."""
     source = f"deb [signed-by=/etc/apt/keyrings/site.asc] {plan.apt_url('debian')} ./\n"
     files = [
         HostFile(f"/home/{host.user}/.ssh/authorized_keys", login_key, 0o600, USER_ID),
@@ -46,7 +46,7 @@ def host_files(
 
 
 def archive(files: list[HostFile]) -> bytes:
-    """Give the files as a tar archive for the engine."""
+    """Return the files as a tar archive for the engine."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for file in files:

@@ -62,5 +62,5 @@ def build_host_image(into: Path) -> None:
 
 
 def host_apt(folder: Path, status: Path) -> Apt:
-    """Give apt as such a host would see it: its packages are installed already."""
+    """Return apt as such a host would see it: its packages are installed already."""
     return Apt(folder, CODENAME, status=status)

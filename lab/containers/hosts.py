@@ -48,7 +48,7 @@ class Hosts:
     image: str
 
     def state(self, name: str) -> str:
-        """Give running, paused, exited, created, ... or absent."""
+        """Return running, paused, exited, created, ... or absent."""
         rows = self.engine.docker("ps", "--all", "--format", "{{.Names}} {{.State}}").splitlines()
         return dict(row.split(" ", 1) for row in rows).get(name, "absent")
 
@@ -98,7 +98,7 @@ class Hosts:
         wait_until(f"{host.name} ({host.address}) answers on port {host.port}", lambda: banner(host), seconds=seconds)
 
     def host_keys(self, host: LabHost) -> list[str]:
-        """Give the host's known_hosts lines, read from the host itself and not from the network."""
+        """Return the host's known_hosts lines, read from the host itself and not from the network."""
         command = ("sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub")
         keys = self.engine.docker("exec", host.name, *command).splitlines()
         return [f"{host.address},{host.name} {' '.join(key.split()[:2])}" for key in keys]

@@ -49,12 +49,12 @@ def download_tools(apt_folder: Path, into: Path) -> None:
 
 
 def _busybox_links(busybox: Path) -> dict[str, str]:
-    """Give a link in /bin for every applet."""
+    """Return a link in /bin for every applet."""
     return {f"/bin/{name}": "busybox" for name in run(busybox, "--list").split() if name != "busybox"}
 
 
 def images(kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path) -> list[Image]:
-    """Give all images of the lab."""
+    """Return all images of the lab."""
     busybox = tools / "tools" / "bin" / "busybox"
     shell = {"/bin/busybox": busybox}
     links = _busybox_links(busybox)

@@ -43,7 +43,7 @@ _COMMUNITY = 24  # from here on packages are of the shape of pkgs.k8s.io, which 
 
 
 def kubernetes_debs(kubernetes: Kubernetes, programs: Path, stand_ins: Path, cni_plugins: Path) -> list[Deb]:
-    """Give kubelet, kubeadm, kubectl, cri-tools (the stand-in) and kubernetes-cni (Debian's plugins)."""
+    """Return kubelet, kubeadm, kubectl, cri-tools (the stand-in) and kubernetes-cni (Debian's plugins)."""
     plugins = {f"/opt/cni/bin/{path.name}": path for path in sorted(cni_plugins.iterdir()) if path.is_file()}
     old = kubernetes.minor < _COMMUNITY
     shape = packages(kubernetes.minor)

@@ -37,20 +37,20 @@ class Lab:
 
     @property
     def plan(self) -> LabPlan:
-        """Give what this lab is; raises LabError where it was never started."""
+        """Return what this lab is; raises LabError where it was never started."""
         return LabPlan.load(self.state)
 
     def engine(self, number: int | None = None) -> Engine:
-        """Give the lab's engine."""
+        """Return the lab's engine."""
         return Engine(self.state, self.plan.number if number is None else number, self.runtime)
 
     def hosts(self) -> Hosts:
-        """Give the lab's containers."""
+        """Return the lab's containers."""
         key = (self.cache.bundle / "host" / ".key").read_text()
         return Hosts(self.engine(), f"{IMAGE}:{key[:12]}")
 
     def mirror(self) -> Mirror:
-        """Give the site's mirror, to put it out of order and back."""
+        """Return the site's mirror, to put it out of order and back."""
         return Mirror(self.engine())
 
     @contextmanager
@@ -94,7 +94,7 @@ class Lab:
             )
 
     def _packages(self, wanted: LabPlan) -> dict[str, str]:
-        """Give the versions that this lab's repositories offer, by package."""
+        """Return the versions that this lab's repositories offer, by package."""
         found: dict[str, str] = {}
         for name in ("kubernetes", f"containerd-{wanted.containerd}", "nvidia"):
             text = (self.cache.bundle / "apt" / name / "Packages").read_text()
@@ -206,12 +206,12 @@ class Lab:
         self.hosts().reboot(self.plan.host(name))
 
     def exec(self, name: str, *words: str, give: str | bytes | None = None, seconds: float = 120) -> str:
-        """Give the output of a command run as root on a host, past its network; raises LabError where it fails."""
+        """Return the output of a command run as root on a host, past its network; raises LabError where it fails."""
         host = self.plan.host(name)
         return self.engine().docker("exec", "--interactive", host.name, *words, give=give, seconds=seconds)
 
     def card(self, name: str, card: str, health: str) -> None:
-        """Set one card, by UUID or index, Healthy or Unhealthy; raises LabError where the host has no such card."""
+        """Set one GPU, by UUID or index, Healthy or Unhealthy; raises LabError where the host has no such GPU."""
         if health not in {"Healthy", "Unhealthy"}:
             raise LabError(f"a card is Healthy or Unhealthy, not {health!r}")
         rows = [line.split() for line in self.exec(name, "cat", CARDS).splitlines()]
@@ -232,7 +232,7 @@ class Lab:
             self.exec(name, "sed", "-i", r"\@^/swap\.img @d", "/etc/fstab")
 
     def status(self) -> dict[str, str]:
-        """Give each host's state: running, cut, paused, exited, absent."""
+        """Return each host's state: running, cut, paused, exited, absent."""
         hosts = self.hosts()
         found = {host.name: hosts.state(host.name) for host in self.plan.hosts}
         return {

@@ -50,12 +50,12 @@ def cgroup_v2() -> bool:
 
 
 def program(name: str) -> str | None:
-    """Give a program's path, looked for in the system folders too."""
+    """Return a program's path, looked for in the system folders too."""
     return shutil.which(name) or shutil.which(name, path=SBIN)
 
 
 def missing_packages() -> list[str]:
-    """Give the Debian packages that the lab needs and this machine lacks."""
+    """Return the Debian packages that the lab needs and this machine lacks."""
     missing = {package for name, package in PROGRAM_PACKAGES.items() if program(name) is None}
     if not REFLECT2.is_dir():
         missing.add(REFLECT2_PACKAGE)

@@ -56,7 +56,7 @@ class Mirror:
         self._lead("-I")
 
     def asked(self) -> list[str]:
-        """Give who asked for what since the mirror answers so: lines of address, program and path."""
+        """Return who asked for what since the mirror answers so: lines of address, program and path."""
         return self._run("cat", LOG).splitlines()
 
     def _look(self) -> str | None:

@@ -20,7 +20,7 @@ USER = "ops"
 
 @dataclass(frozen=True)
 class LabHost:
-    """One host: `cards` SIMULATED cards, at a fixed address."""
+    """One host: `cards` SIMULATED GPUs, at a fixed address."""
 
     name: str
     address: str
@@ -30,7 +30,7 @@ class LabHost:
     user: str = USER
 
     def card_ids(self) -> list[str]:
-        """Give the cards' UUIDs: the same for the same host name and slot, in every lab."""
+        """Return the GPUs' UUIDs: the same for the same host name and slot, in every lab."""
         digests = [hashlib.sha256(f"{self.name}/{slot}".encode()).digest()[:16] for slot in range(self.cards)]
         return [f"GPU-{uuid.UUID(bytes=digest)}" for digest in digests]
 
@@ -47,16 +47,16 @@ class LabPlan:
 
     @property
     def network(self) -> str:
-        """Give the hosts' network, a /24."""
+        """Return the hosts' network, a /24."""
         return f"172.30.{self.number}.0/24"
 
     @property
     def mirror(self) -> str:
-        """Give the mirror's address: apt on port 80, images on port 5000."""
+        """Return the mirror's address: apt on port 80, images on port 5000."""
         return f"172.30.{self.number}.{MIRROR_HOST}"
 
     def host(self, name: str) -> LabHost:
-        """Give the host of that name; raises LabError where there is none."""
+        """Return the host of that name; raises LabError where there is none."""
         for host in self.hosts:
             if host.name == name:
                 return host
@@ -67,7 +67,7 @@ class LabPlan:
         return (self.hosts, self.containerd, self.number) == (other.hosts, other.containerd, other.number)
 
     def apt_url(self, name: str) -> str:
-        """Give the URL of one apt repository: kubernetes, containerd (of this lab's version), nvidia or debian."""
+        """Return the URL of one apt repository: kubernetes, containerd (of this lab's version), nvidia or debian."""
         folder = f"containerd-{self.containerd}" if name == "containerd" else name
         return f"http://{self.mirror}/apt/{folder}"
 
@@ -102,7 +102,7 @@ class LabPlan:
 
 
 def plan(names: str, *, cards: int = 2, containerd: str = "1.6", number: int = 0) -> LabPlan:
-    """Give the plan for comma-separated host names: cp* are control planes, `NAME:K` sets a host's cards.
+    """Return the plan for comma-separated host names: cp* are control planes, `NAME:K` sets a host's GPUs.
 
     Raises LabError on names that are no host names, come twice, or are too many.
     """

@@ -20,22 +20,22 @@ class LabNetwork:
 
     @property
     def namespace(self) -> str:
-        """Give the name of the network namespace."""
+        """Return the name of the network namespace."""
         return f"shipway-lab{self.number}"
 
     @property
     def outer(self) -> str:
-        """Give the name of the veth on the machine's side."""
+        """Return the name of the veth on the machine's side."""
         return f"shiplab{self.number}u"
 
     @property
     def inner(self) -> str:
-        """Give the name of the veth in the namespace."""
+        """Return the name of the veth in the namespace."""
         return f"shiplab{self.number}d"
 
     @property
     def subnet(self) -> str:
-        """Give the hosts' network."""
+        """Return the hosts' network."""
         return f"172.30.{self.number}.0/24"
 
     def _ip(self, *words: str) -> str:
@@ -85,7 +85,7 @@ class LabNetwork:
 
 
 def set_conntrack_max(value: int) -> int:
-    """Set the machine's limit of tracked connections and give the former one.
+    """Set the machine's limit of tracked connections and return the former one.
 
     kube-proxy may not write it inside a host, and does not where it is as wanted: 32768 a core, 131072 at least.
     """

@@ -11,7 +11,7 @@ NOTE = "SIMULATED by the lab: no NVIDIA software is in this package.\n"
 
 
 def nvidia_debs(stand_ins: Path, version: str) -> list[Deb]:
-    """Give the four packages that `apt-get install nvidia-container-toolkit` brings."""
+    """Return the four packages that `apt-get install nvidia-container-toolkit` brings."""
     scripts = ASSETS / "nvidia"
     return [
         Deb(

@@ -26,7 +26,7 @@ class Part:
     needs: tuple[Part, ...] = ()
 
     def key(self) -> str:
-        """Give the digest of the inputs; parts with the same key have the same content."""
+        """Return the digest of the inputs; parts with the same key have the same content."""
         digest = hashlib.sha256(f"{self.name}\0{self.recipe}\0".encode())
         for start in self.files:
             for path in sorted(start.rglob("*")) if start.is_dir() else [start]:

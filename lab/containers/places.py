@@ -18,21 +18,21 @@ class Cache:
 
     @classmethod
     def default(cls) -> Cache:
-        """Give $SHIPWAY_CACHE, else ~/.cache/shipway."""
+        """Return $SHIPWAY_CACHE, else ~/.cache/shipway."""
         return cls(Path(os.environ.get("SHIPWAY_CACHE") or Path.home() / ".cache" / "shipway").absolute())
 
     @property
     def bundle(self) -> Path:
-        """Give the folder that the mirror serves."""
+        """Return the folder that the mirror serves."""
         return self.root / "bundle"
 
     def part(self, name: str) -> Path:
-        """Give the folder of a part that is not itself served."""
+        """Return the folder of a part that is not itself served."""
         return self.root / "parts" / name
 
 
 def default_state() -> Path:
-    """Give $SHIPWAY_LAB_STATE, else shipway/lab below $XDG_STATE_HOME (~/.local/state)."""
+    """Return $SHIPWAY_LAB_STATE, else shipway/lab below $XDG_STATE_HOME (~/.local/state)."""
     if chosen := os.environ.get("SHIPWAY_LAB_STATE"):
         return Path(chosen).absolute()
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "shipway" / "lab"

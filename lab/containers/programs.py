@@ -34,7 +34,7 @@ JOBS = "2"  # each Go compiler takes up to a gigabyte on kube-apiserver's packag
 
 
 def _tree(apt: Apt, work: Path) -> Path:
-    """Give the unpacked source tree in a GOPATH below `work`."""
+    """Return the unpacked source tree in a GOPATH below `work`."""
     apt.update()
     description = apt.source(SOURCE, work / "source")
     tree = work / "go" / "src" / "k8s.io" / "kubernetes"

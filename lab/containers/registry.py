@@ -32,7 +32,7 @@ class Image:
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Give an entry that is the same whenever and by whomever it was built."""
+    """Return an entry that is the same whenever and by whomever it was built."""
     info.uid = info.gid = info.mtime = 0
     info.uname = info.gname = ""
     return info

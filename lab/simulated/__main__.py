@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; give the exit status."""
+    """Run the command line; return the exit status."""
     asked = _parser().parse_args(arguments)
     if asked.tell:
         return _tell(asked.state, asked.tell)

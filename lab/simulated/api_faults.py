@@ -39,7 +39,7 @@ class ApiFaults:
         self._waiting.append(_Waiting(fault, values.get("method", ""), values.get("path", "/api"), times))
 
     def __call__(self, method: str, path: str) -> Fault | None:
-        """Give the fault of a request, if one waits for it."""
+        """Return the fault of a request, if one waits for it."""
         for waiting in self._waiting:
             if path.startswith(waiting.path) and waiting.method in ("", method):
                 waiting.times -= 1

@@ -24,7 +24,7 @@ class Clock:
         self.outer = outer
 
     def within(self, limit: float) -> Clock:
-        """Give a clock that runs out after `limit` seconds, or earlier with the clock around it."""
+        """Return a clock that runs out after `limit` seconds, or earlier with the clock around it."""
         return Clock(self.scale, limit, self)
 
     def _chain(self) -> list[Clock]:

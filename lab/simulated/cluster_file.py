@@ -27,13 +27,13 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def known_hosts(keys: Sequence[tuple[str, int, asyncssh.SSHKey]]) -> str:
-    """Give known_hosts for (address, port, key)."""
+    """Return known_hosts for (address, port, key)."""
     lines = (f"[{address}]:{port} {key.export_public_key().decode().strip()}" for address, port, key in keys)
     return "".join(f"{line}\n" for line in lines)
 
 
 def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profile: str) -> dict[str, Any]:
-    """Give a cluster file's data: the first host is the control plane."""
+    """Return a cluster file's data: the first host is the control plane."""
     wide = {"pod_network": _WIDE} if len(hosts) > _NARROW else {}
     return {
         "name": NAME,
@@ -46,7 +46,7 @@ def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profil
             "known_hosts": str(folder / "known_hosts"),
         },
         "state_dir": str(folder / "state"),
-        # As the guide does on a test cluster: each of its four cards is one of the four test pods'.
+        # As the guide does on a test cluster: each of its four GPUs is one of the four test pods'.
         "kubernetes": {"schedule_on_control_plane": True, **wide},
     }
 

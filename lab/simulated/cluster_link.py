@@ -63,7 +63,7 @@ class ClusterLink:
         return host is self.control and self._api is not None
 
     def way(self, host: SimulatedHost, address: str, port: int) -> tuple[str, int] | None:
-        """Give where a connection from a host really goes; None where nothing listens or it leads out of the lab."""
+        """Return where a connection from a host really goes; None where nothing listens or it leads out of the lab."""
         target = self.reach.target(host, address)
         if target is None:
             return None
@@ -72,7 +72,7 @@ class ClusterLink:
         return (target.address, self.reach.ssh_port) if port in (22, self.reach.ssh_port) else None
 
     def api_of(self, host: SimulatedHost, server: str) -> PreparedCluster | None:
-        """Give the cluster whose API a host reaches at host:port, None where nothing answers."""
+        """Return the cluster whose API a host reaches at host:port, None where nothing answers."""
         name, _, port = server.rpartition(":")
         target = self.reach.target(host, name)
         up = target is not None and self.runs_control_plane(target) and port == str(self._port)
@@ -92,7 +92,7 @@ class ClusterLink:
         return (200, b"ok") if healthy else (403, b"{}")
 
     def authority(self, host: SimulatedHost, asked: Asked) -> tuple[Authority, bool]:
-        """Give the CA for an init, and whether the host holds it already from an earlier try."""
+        """Return the CA for an init, and whether the host holds it already from an earlier try."""
         on_disk = host.files.read(f"{PKI}/ca.crt")
         if self.cluster is not None and host is self.control and on_disk == self.cluster.authority.certificate:
             return self.cluster.authority, True
@@ -172,7 +172,7 @@ class ClusterLink:
         self.host_changed(host)
 
     def containers(self, host: SimulatedHost) -> list[tuple[str, str, str]]:
-        """Give the containers on a host as (name, state, pod)."""
+        """Return the containers on a host as (name, state, pod)."""
         view = self.views.get(host.name)
         if self.cluster is None or view is None or not self._initialised:
             return []

@@ -22,7 +22,7 @@ class BadConfig(Exception):
 
 
 def layout(version: str) -> int:
-    """Give the configuration version that a release of containerd writes: 2 in 1.x, 3 from 2.0, 4 from 2.3."""
+    """Return the configuration version that a release of containerd writes: 2 in 1.x, 3 from 2.0, 4 from 2.3."""
     major, minor = (int(part) for part in version.split(".")[:2])
     if major < 2:
         return 2
@@ -30,7 +30,7 @@ def layout(version: str) -> int:
 
 
 def default(version: str) -> Table:
-    """Give `containerd config default` as data, with the parts that a cluster's set-up meets."""
+    """Return `containerd config default` as data, with the parts that a cluster's set-up meets."""
     old = layout(version) == 2
     pause = (
         "registry.k8s.io/pause:3.6"
@@ -89,7 +89,7 @@ def default(version: str) -> Table:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """Give `base` with `over` put over it, table by table."""
+    """Return `base` with `over` put over it, table by table."""
     result = dict(base)
     for key, value in over.items():
         known = result.get(key)
@@ -98,7 +98,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
 
 
 def load(files: FileTree, path: str, version: str) -> Table:
-    """Give one configuration file as data in the daemon's own layout; raises BadConfig."""
+    """Return one configuration file as data in the daemon's own layout; raises BadConfig."""
     text = files.text(path)
     try:
         data: Table = tomllib.loads(text)
@@ -114,7 +114,7 @@ def load(files: FileTree, path: str, version: str) -> Table:
 
 
 def _migrated(data: Table) -> Table:
-    """Give a layout 2 file in the shape of layouts 3 and 4, as containerd 2 does when it starts."""
+    """Return a layout 2 file in the shape of layouts 3 and 4, as containerd 2 does when it starts."""
     data = copy.deepcopy(data)
     plugins: Table = data.setdefault("plugins", {})
     old: Table = plugins.pop(CRI2, {})
@@ -132,7 +132,7 @@ def _migrated(data: Table) -> Table:
 
 
 def effective(files: FileTree, version: str) -> Table:
-    """Give what `containerd config dump` shows: defaults, the file, and the drop-ins it imports; raises BadConfig."""
+    """Return what `containerd config dump` shows: defaults, the file, and the drop-ins it imports; raises BadConfig."""
     if files.read(CONFIG) is None:
         return default(version)
     data = load(files, CONFIG, version)
@@ -171,18 +171,18 @@ def _cri(config: Mapping[str, Any]) -> Table:
 
 
 def runtimes(config: Mapping[str, Any]) -> dict[str, Table]:
-    """Give the runtimes by name."""
+    """Return the runtimes by name."""
     found: dict[str, Table] = _cri(config).get("containerd", {}).get("runtimes", {})
     return found
 
 
 def default_runtime(config: Mapping[str, Any]) -> str:
-    """Give the default runtime's name."""
+    """Return the default runtime's name."""
     return str(_cri(config).get("containerd", {}).get("default_runtime_name", "runc"))
 
 
 def sandbox_image(config: Mapping[str, Any]) -> str:
-    """Give the pause image."""
+    """Return the pause image."""
     plugins = config.get("plugins", {})
     if CRI2 in plugins:
         return str(plugins[CRI2].get("sandbox_image", ""))

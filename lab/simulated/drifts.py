@@ -67,7 +67,7 @@ def _hostname(host: SimulatedHost, values: Values) -> None:
 
 
 def _card(host: SimulatedHost, values: Values) -> None:
-    """Change a card: state=Healthy, Unhealthy, or gone (fallen off the bus)."""
+    """Change a GPU: state=Healthy, Unhealthy, or gone (fallen off the bus)."""
     index = int(values.get("index", "0"))
     if values.get("state") == "gone":
         del host.gpu.cards[index], host.kernel.pci[index]

@@ -41,7 +41,7 @@ class Failures:
     waiting: list[Failure] = field(default_factory=list)
 
     def at(self, words: tuple[str, ...]) -> Failure | None:
-        """Give the failure that happens at this command, if any."""
+        """Return the failure that happens at this command, if any."""
         line = " ".join(words)
         met = [failure for failure in self.waiting if failure.meets(line)]
         self.waiting = [failure for failure in self.waiting if failure.met < failure.nth + failure.times - 1]
@@ -65,7 +65,7 @@ class Spec:
         return cls(parts[0], parts[1], dict(part.split("=", 1) for part in parts[2:]))
 
     def failure(self) -> Failure:
-        """Give the failure of a command; raises ValueError for an unknown kind."""
+        """Return the failure of a command; raises ValueError for an unknown kind."""
         if self.kind not in get_args(Kind):
             known = ", ".join((*get_args(Kind), *HOST_KINDS))
             raise ValueError(f"{self.kind!r} is no failure; known: {known}")

@@ -25,12 +25,12 @@ class Node:
 
 
 def directory(mode: int = 0o755, owner: str = "root:root") -> Node:
-    """Give a directory."""
+    """Return a directory."""
     return Node(mode=mode, owner=owner, kind="dir")
 
 
 def link(target: str) -> Node:
-    """Give a symbolic link."""
+    """Return a symbolic link."""
     return Node(target.encode(), 0o777, kind="link")
 
 
@@ -38,10 +38,10 @@ class Views(Protocol):
     """What the kernel shows as files: computed when looked at."""
 
     def read(self, path: str) -> bytes | None:
-        """Give the content of a computed file; None where there is none."""
+        """Return the content of a computed file; None where there is none."""
 
     def names(self, path: str) -> list[str] | None:
-        """Give the names in a computed directory; None where there is none."""
+        """Return the names in a computed directory; None where there is none."""
 
     def write(self, path: str, content: bytes) -> bool:
         """Take what is written to a computed file; False where it is not one."""
@@ -69,7 +69,7 @@ class FileTree:
         self.full: Callable[[], bool] = lambda: False  # whether the disk has no room left
 
     def resolve(self, path: str) -> str:
-        """Give the path with every link on the way followed."""
+        """Return the path with every link on the way followed."""
         path = posixpath.normpath(path if path.startswith("/") else f"/{path}")
         for _ in range(16):
             walked = ""
@@ -88,7 +88,7 @@ class FileTree:
         return self._own[path] if path in self._own else self._base.get(path)
 
     def node(self, path: str, *, follow: bool = True) -> Node | None:
-        """Give what is at the path; None where nothing is."""
+        """Return what is at the path; None where nothing is."""
         path = self.resolve(path) if follow else posixpath.normpath(path)
         node = self._node(path)
         if node is not None:
@@ -110,12 +110,12 @@ class FileTree:
         yield from (path for path in self._base if path not in self._own)
 
     def read(self, path: str) -> bytes | None:
-        """Give a file's content; None where there is no file."""
+        """Return a file's content; None where there is no file."""
         node = self.node(path)
         return node.content if node is not None and node.kind == "file" else None
 
     def text(self, path: str) -> str:
-        """Give a file's text, empty where there is no file."""
+        """Return a file's text, empty where there is no file."""
         return (self.read(path) or b"").decode(errors="replace")
 
     def exists(self, path: str) -> bool:
@@ -123,7 +123,7 @@ class FileTree:
         return self.node(path) is not None
 
     def names(self, path: str) -> list[str] | None:
-        """Give the sorted names in a directory; None where it is none."""
+        """Return the sorted names in a directory; None where it is none."""
         node = self.node(path)
         if node is None or node.kind != "dir":
             return None
@@ -135,7 +135,7 @@ class FileTree:
         return sorted(found | set(self._views.names(path) or ()))
 
     def under(self, path: str) -> list[str]:
-        """Give every path below a directory, deepest last."""
+        """Return every path below a directory, deepest last."""
         start = f"{self.resolve(path)}/"
         return sorted(name for name in self._paths() if name.startswith(start))
 
@@ -209,5 +209,5 @@ class FileTree:
                 self._own[target + name[len(source) :]] = node
 
     def changes(self) -> dict[str, Node | None]:
-        """Give what differs from the base: a snapshot for tests and for the control socket."""
+        """Return what differs from the base: a snapshot for tests and for the control socket."""
         return dict(self._own)

@@ -1,4 +1,4 @@
-"""One simulated host: files, units, packages, kernel, cards and a clock, and what a reboot does to them."""
+"""One simulated host: files, units, packages, kernel, GPUs and a clock, and what a reboot does to them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Ran:
 
 @dataclass
 class Gpu:
-    """The cards and the driver; `trouble` is one of "", absent, mismatch, unreachable, hang."""
+    """The GPUs and the driver; `trouble` is one of "", absent, mismatch, unreachable, hang."""
 
     cards: list[Card] = field(default_factory=list)
     driver: str = DRIVER
@@ -139,7 +139,7 @@ class SimulatedHost:
         return time.time() + self.skew
 
     def clock(self) -> Clock:
-        """Give a stopwatch for one session."""
+        """Return a stopwatch for one session."""
         return Clock(self.scale)
 
     def has_program(self, name: str) -> bool:
@@ -207,7 +207,7 @@ class SimulatedHost:
         self.services.apply_sysctls()
 
     def digest(self) -> str:
-        """Give one hash over files, packages, units and kernel: equal hashes mean that nothing was changed."""
+        """Return one hash over files, packages, units and kernel: equal hashes mean that nothing was changed."""
         what = hashlib.sha256()
         for path, node in sorted(self.files.changes().items()):
             if not path.startswith("/run/"):

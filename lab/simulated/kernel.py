@@ -89,7 +89,7 @@ class Kernel:
         self.settings, self.modules = dict(_DEFAULTS), {}
 
     def read(self, path: str) -> bytes | None:
-        """Give a computed file."""
+        """Return a computed file."""
         if path in self.extra:
             return self.extra[path]
         if path == "/proc/sys/kernel/hostname":
@@ -128,7 +128,7 @@ class Kernel:
         return None
 
     def names(self, path: str) -> list[str] | None:
-        """Give the names in a computed directory."""
+        """Return the names in a computed directory."""
         if path == "/sys/bus/pci/devices":
             return ["0000:00:00.0", *(address for address, _ in self.pci)]
         if path.startswith("/sys/bus/pci/devices/") and any(path.endswith(address) for address, _ in self.pci):
@@ -151,7 +151,7 @@ class Kernel:
         return [address for address, driver in bound.items() if driver == name] or ([] if name in bound else None)
 
     def _settings_below(self, start: str) -> list[str] | None:
-        """Give the next parts of the settings' names below a part of them."""
+        """Return the next parts of the settings' names below a part of them."""
         start = f"{start}." if start else ""
         found = {key[len(start) :].split(".", 1)[0] for key in self.settings if key.startswith(start)}
         return sorted(found) or None

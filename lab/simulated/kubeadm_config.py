@@ -46,7 +46,7 @@ class Asked:
         return minor_of(self.version)
 
     def images(self) -> list[str]:
-        """Give the images of the control plane in kubeadm's order."""
+        """Return the images of the control plane in kubeadm's order."""
         return list(releases.images(self.version, self.repository).values())
 
 
@@ -89,7 +89,7 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
 
 
 def _discovery(join: Mapping[str, Any], minor: int) -> float:
-    """Give how long a join tries to find its cluster; a limit that stands where another API has it is not heeded."""
+    """Return how long a join tries to find its cluster; a limit that stands where another API has it is not heeded."""
     newest = str(join.get("apiVersion")).endswith("v1beta4") and minor >= kubeadm_apis()["v1beta4"][0]
     said = join.get("timeouts", {}).get("discovery") if newest else join.get("discovery", {}).get("timeout")
     if said is None:
@@ -121,7 +121,7 @@ def _known(document: Mapping[str, Any], minor: int) -> None:
 
 
 def _arguments(given: Any, minor: int) -> dict[str, str]:
-    """Give extra arguments: a list of name and value from v1beta4 on, a map before."""
+    """Return extra arguments: a list of name and value from v1beta4 on, a map before."""
     if not given:
         return {}
     if isinstance(given, list):

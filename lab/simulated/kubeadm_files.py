@@ -43,7 +43,7 @@ def write_certificates(files: FileTree, authority: Authority) -> None:
 
 
 def users(asked: Asked) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Give the kubeconfig files that init writes: name -> (user, groups)."""
+    """Return the kubeconfig files that init writes: name -> (user, groups)."""
     new = since(asked.minor, "super_admin")
     admins = {
         "admin": ("kubernetes-admin", ("kubeadm:cluster-admins",) if new else ("system:masters",)),

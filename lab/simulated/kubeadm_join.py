@@ -58,7 +58,7 @@ def _pinned(asked: Asked) -> str:
 
 
 def _new_name(call: Call, asked: Asked) -> str:
-    """Give the name that must not be taken; a host that was this node before may be it again."""
+    """Return the name that must not be taken; a host that was this node before may be it again."""
     return "" if call.host.link.is_node(call.host, asked.node_name) else asked.node_name
 
 

@@ -78,7 +78,7 @@ def _runtime(call: Call, minor: int) -> list[Error]:
 
 
 def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
-    """Give errors and warnings about settings and swap."""
+    """Return errors and warnings about settings and swap."""
     errors: list[Error] = []
     settings = call.host.kernel.settings
     bridge = () if since(minor, "bridge_is_not_checked") else ("net.bridge.bridge-nf-call-iptables",)
@@ -107,7 +107,7 @@ def _system(call: Call, minor: int) -> list[Error]:
 
 
 async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
-    """Give errors and warnings of init, but for images."""
+    """Return errors and warnings of init, but for images."""
     errors: list[Error] = []
     if call.host.kernel.cpus < 2:
         errors.append(("NumCPU", f"the number of available CPUs {call.host.kernel.cpus} is less than the required 2"))
@@ -126,7 +126,7 @@ async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
 
 
 async def of_join(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
-    """Give errors and warnings of a worker's join."""
+    """Return errors and warnings of a worker's join."""
     errors: list[Error] = []
     if not since(asked.minor, "any_manifests_on_join") and call.host.files.names(MANIFESTS):
         errors.append((f"DirAvailable-{_dashed(MANIFESTS)}", f"{MANIFESTS} is not empty"))
@@ -139,7 +139,7 @@ async def of_join(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
 
 
 async def pull_images(call: Call, wanted: Iterable[str], minor: int) -> list[Error]:
-    """Pull images; give an error for each that is not to be had."""
+    """Pull images; return an error for each that is not to be had."""
     errors: list[Error] = []
     for image in wanted:
         why = await pull(call, image)

@@ -54,7 +54,7 @@ def reading(minor: int, prefix: str = "preflight") -> str:
 
 
 def pulling(minor: int) -> str:
-    """Give the lines before images are pulled."""
+    """Return the lines before images are pulled."""
     action = "in beforehand" if minor < 29 else "beforehand"
     return (
         "[preflight] Pulling images required for setting up a Kubernetes cluster\n"
@@ -64,7 +64,7 @@ def pulling(minor: int) -> str:
 
 
 def certificates(asked: Asked, *, existing: bool) -> str:
-    """Give the lines about certificates after the CA's."""
+    """Return the lines about certificates after the CA's."""
     how = "Using existing {0} certificate and key on disk\n" if existing else 'Generating "{0}" certificate and key\n'
 
     def made(name: str) -> str:
@@ -93,12 +93,12 @@ def certificates(asked: Asked, *, existing: bool) -> str:
 
 
 def etcd() -> str:
-    """Give the line about etcd's static pod."""
+    """Return the line about etcd's static pod."""
     return f"[etcd] Creating static Pod manifest for local etcd in {_MANIFESTS}\n"
 
 
 def waiting(minor: int) -> str:
-    """Give the line before the wait for the control plane."""
+    """Return the line before the wait for the control plane."""
     start = f"[wait-control-plane] Waiting for the kubelet to boot up the control plane as static Pods from directory {_MANIFESTS}"
     if not since(minor, "kubelet_is_waited_for"):
         return f"{start}. This can take up to 4m0s\n"
@@ -130,7 +130,7 @@ def healthy(minor: int, address: str, port: int) -> str:
 
 
 def timed_out(minor: int) -> str:
-    """Give the long explanation of a control plane that does not come."""
+    """Return the long explanation of a control plane that does not come."""
     socket = "/run/containerd/containerd.sock" if minor < 24 else "unix:///run/containerd/containerd.sock"
     return (
         "[kubelet-check] Initial timeout of 40s passed.\n\n"
@@ -149,7 +149,7 @@ def timed_out(minor: int) -> str:
 
 
 def could_not(minor: int) -> str:
-    """Give the error of the phase that waits."""
+    """Return the error of the phase that waits."""
     what = "couldn't initialize a Kubernetes cluster" if minor < 30 else "could not initialize a Kubernetes cluster"
     return f"error execution phase wait-control-plane: {what}"
 
@@ -169,7 +169,7 @@ def _marking(asked: Asked) -> str:
 
 
 def finished(asked: Asked, token: str, ca_hash: str, *, shown: bool) -> str:
-    """Give everything from the healthy control plane to the join commands."""
+    """Return everything from the healthy control plane to the join commands."""
     config = "kubelet-config" if since(asked.minor, "kubelet_config_unnumbered") else f"kubelet-config-1.{asked.minor}"
     said = token if shown else "<value withheld>"
     endpoint = asked.endpoint or f"{asked.address}:{asked.port}"
@@ -218,7 +218,7 @@ def finished(asked: Asked, token: str, ca_hash: str, *, shown: bool) -> str:
 
 
 def bootstrapping(minor: int) -> str:
-    """Give the lines while a joining kubelet gets its credentials."""
+    """Return the lines while a joining kubelet gets its credentials."""
     last = "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap"
     if not since(minor, "kubelet_is_waited_for"):
         return f"{last}...\n"
@@ -226,7 +226,7 @@ def bootstrapping(minor: int) -> str:
 
 
 def reset(minor: int, *, control_plane: bool, etcd_known: bool, kubelet: bool, removed: str = "") -> str:
-    """Give what reset says; `removed` is the node that the cluster still knew and forgets."""
+    """Return what reset says; `removed` is the node that the cluster still knew and forgets."""
     folders = ["/var/lib/dockershim", "/var/run/kubernetes", "/var/lib/cni"]
     if kubelet:
         folders.insert(0, "/var/lib/kubelet")

@@ -91,7 +91,7 @@ class SimulatedLab:
             raise
 
     def _listening(self, client: asyncssh.SSHKey) -> tuple[SshServer, list[tuple[str, int, asyncssh.SSHKey]]]:
-        """Give a server on addresses 127.B.C.N of which all are free, and the hosts' keys."""
+        """Return a server on addresses 127.B.C.N of which all are free, and the hosts' keys."""
         loop = asyncio.get_running_loop()
         seed = hashlib.sha256(f"{self.folder.resolve()}/{loop.time()}".encode()).digest()
         for attempt in range(_TRIES):
@@ -127,7 +127,7 @@ class SimulatedLab:
         )
 
     def _named(self, name: str) -> list[SimulatedHost]:
-        """Give the hosts a name stands for; `*` is all of them. Raises ValueError for an unknown one."""
+        """Return the hosts a name stands for; `*` is all of them. Raises ValueError for an unknown one."""
         if name == "*":
             return list(self.hosts.values())
         if name not in self.hosts:
@@ -175,7 +175,7 @@ class SimulatedLab:
             host.changed()
 
     def rekey(self, name: str) -> None:
-        """Give a host a new SSH key, and end its connections: the next one meets the new key."""
+        """Replace a host's SSH key, and end its connections: the next one meets the new key."""
         for host in self._named(name):
             self.ssh.rekey(host.name)
             self.ssh.cut(host.name)

@@ -32,7 +32,7 @@ class NodeView(SimpleHost):
         self.look()
 
     def look(self) -> None:
-        """Take the state of the host, its containerd (as it was last started), its packages and its cards."""
+        """Take the state of the host, its containerd (as it was last started), its packages and its GPUs."""
         host = self._host
         config = host.services.containerd_config
         kubelet = host.packages.installed.get("kubelet")
@@ -55,7 +55,7 @@ class PreparedCluster(Cluster):
     _waiting: ClassVar[dict[int, Cluster]] = {}
 
     def __new__(cls, config: ClusterConfig) -> Self:
-        """Give the cluster that waits for this configuration, or a new one."""
+        """Return the cluster that waits for this configuration, or a new one."""
         found = cls._waiting.pop(id(config), None)
         return found if isinstance(found, cls) else super().__new__(cls)
 
@@ -65,7 +65,7 @@ class PreparedCluster(Cluster):
 
     @classmethod
     def prepare(cls, config: ClusterConfig) -> Self:
-        """Give a cluster with a CA and nothing else; `init(host, config)` with the same object completes it."""
+        """Return a cluster with a CA and nothing else; `init(host, config)` with the same object completes it."""
         made = cls(config)
         cls._waiting[id(config)] = made
         return made

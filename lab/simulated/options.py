@@ -36,9 +36,9 @@ class Options:
         return SYSTEMS[self.system]
 
     def host_names(self) -> tuple[str, ...]:
-        """Give the hosts' names: te1, te2, ... as in the guide."""
+        """Return the hosts' names: te1, te2, ... as in the guide."""
         return self.names or tuple(f"te{number}" for number in range(1, self.hosts + 1))
 
     def cards_of(self, index: int) -> int:
-        """Give the number of cards of the host at this place."""
+        """Return the number of GPUs of the host at this place."""
         return self.control_plane_cards if index == 0 and self.control_plane_cards is not None else self.cards

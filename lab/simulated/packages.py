@@ -64,7 +64,7 @@ class Action:
 
 
 def read_sources(files: FileTree, only: str | None = None) -> list[Source]:
-    """Give the entries of the host's source files, or of `only` one."""
+    """Return the entries of the host's source files, or of `only` one."""
     paths = [only] if only else ["/etc/apt/sources.list"]
     if not only:
         paths += [f"/etc/apt/sources.list.d/{name}" for name in files.names("/etc/apt/sources.list.d") or ()]
@@ -152,7 +152,7 @@ class Packages:
         return repository, ""
 
     def offers(self, name: str) -> list[Offer]:
-        """Give the versions of a package that the fetched lists offer, newest first."""
+        """Return the versions of a package that the fetched lists offer, newest first."""
         found = {offer.version: offer for repo in self.lists.values() for offer in repo.offers if offer.name == name}
         return [found[version] for version in sorted(found, key=order, reverse=True)]
 
@@ -161,7 +161,7 @@ class Packages:
         return sorted(name for name in self.installed if fnmatchcase(split(name)[0], pattern))
 
     def plan(self, asked: Iterable[str], *, downgrade: bool, change_held: bool) -> Action:
-        """Give what installing these (NAME, NAME=VERSION, NAME=PATTERN) does; raises AptFailed."""
+        """Return what installing these (NAME, NAME=VERSION, NAME=PATTERN) does; raises AptFailed."""
         wanted: dict[str, Offer] = {}
         for word in asked:
             name, equals, version = word.partition("=")
@@ -229,7 +229,7 @@ class Packages:
                     raise AptFailed(_unmet(offer.name, need, f"{wanted[name].version} is to be installed"))
 
     def upgrades(self) -> Action:
-        """Give what `apt-get upgrade` does: newer versions, held ones kept back."""
+        """Return what `apt-get upgrade` does: newer versions, held ones kept back."""
         action = Action()
         for name, have in sorted(self.installed.items()):
             offers = self.offers(split(name)[0])

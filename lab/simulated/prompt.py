@@ -10,12 +10,12 @@ from lab.simulated.shell import Terminal, serve
 
 
 def _with_returns(write: Write, *, terminal: bool) -> Write:
-    """Give a sink that ends lines as a terminal wants them."""
+    """Return a sink that ends lines as a terminal wants them."""
     return (lambda data: write(data.replace(b"\n", b"\r\n"))) if terminal else write
 
 
 async def interactive(host: SimulatedHost, user: str, process: asyncssh.SSHServerProcess[bytes], ends: Terminal) -> int:
-    """Read lines until exit or the end of input; give the last command's status."""
+    """Read lines until exit or the end of input; return the last command's status."""
     terminal = process.get_terminal_type() is not None
     out, err = _with_returns(ends.out, terminal=terminal), _with_returns(ends.err, terminal=terminal)
     out(f"SIMULATED host {host.name}: {host.system.pretty}. One plain command a line; `exit` leaves.\n".encode())

@@ -36,7 +36,7 @@ class Reach:
         return other is host or (host.reachable and other is not None and other.reachable)
 
     def target(self, host: SimulatedHost, address: str) -> SimulatedHost | None:
-        """Give the host that an address leads to from a host, None where it leads nowhere."""
+        """Return the host that an address leads to from a host, None where it leads nowhere."""
         if address in LOCAL or address == host.address:
             return host
         found = self._by_address.get(address) or self.hosts.get(address)
@@ -50,5 +50,5 @@ class Reach:
             held[port] = owner
 
     def ports(self, host: SimulatedHost) -> dict[int, str]:
-        """Give the ports that foreign programs hold."""
+        """Return the ports that foreign programs hold."""
         return self._ports.get(host.name, {})

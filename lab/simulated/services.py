@@ -109,7 +109,7 @@ class Services:
         return f" {found}" if found else ""
 
     def kubelet_hindered(self) -> str:
-        """Give the reason why the kubelet cannot run, empty where nothing hinders it."""
+        """Return the reason why the kubelet cannot run, empty where nothing hinders it."""
         host = self._host
         if not host.files.exists(KUBELET_CONFIG):
             return (

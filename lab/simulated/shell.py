@@ -35,7 +35,7 @@ class Terminal:
 
 
 async def serve(host: SimulatedHost, user: str, command: str, ends: Terminal) -> int:
-    """Run one exec request; give its exit status. Raises Cut where a failure cuts the connection."""
+    """Run one exec request; return its exit status. Raises Cut where a failure cuts the connection."""
     try:
         asked = request(command)
         if asked.sudo and user != "root" and not host.sudo:

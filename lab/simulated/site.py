@@ -27,7 +27,7 @@ class Site:
 
 
 def site(profile: Mapping[str, Any], system: System) -> Site:
-    """Give the site for a profile.
+    """Return the site for a profile.
 
     Vendors' keys cannot be simulated (a fingerprint is a digest), so the site signs with keys of its own and the
     cluster file pins those; manifests that the profile takes from the internet come from files instead.
@@ -53,6 +53,6 @@ def site(profile: Mapping[str, Any], system: System) -> Site:
 
 
 def _file(name: str, names: Mapping[str, Any]) -> str:
-    """Give the file of a manifest: Calico's operator brings its definitions along until they are a file of their own."""
+    """Return the file of a manifest: Calico's operator brings its definitions along until they are a file of their own."""
     alone = name == "tigera_operator" and "operator_crds" not in names
     return "tigera_operator_with_definitions" if alone else name

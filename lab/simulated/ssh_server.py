@@ -94,13 +94,13 @@ class SshServer:
             self.listen(end)
 
     def rekey(self, name: str) -> None:
-        """Give a host a new key, as a machine that was set up anew or another one at its address has."""
+        """Replace a host's key, as a machine that was set up anew or another one at its address has."""
         end = self._ends[name]
         end.key = asyncssh.generate_private_key("ssh-ed25519", comment="SIMULATED host")
         end.options = None
 
     def logins(self, name: str) -> int:
-        """Give how many connections came as far as a login on a host: the client had taken its key then."""
+        """Return how many connections came as far as a login on a host: the client had taken its key then."""
         return self._ends[name].logins
 
     def refused(self) -> int:

@@ -29,7 +29,7 @@ class System:
         return f"{self.name} {self.version}"
 
     def os_release(self) -> str:
-        """Give /etc/os-release."""
+        """Return /etc/os-release."""
         lines = [
             f'PRETTY_NAME="{self.pretty}"',
             f'NAME="{self.name}"',
@@ -118,7 +118,7 @@ _STUB = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n"
 
 @lru_cache(maxsize=8)
 def base_files(system: System) -> dict[str, Node]:
-    """Give the files that every new host of a system has; shared by all hosts and never changed."""
+    """Return the files that every new host of a system has; shared by all hosts and never changed."""
     files = {path: directory() for path in _FOLDERS}
     files |= {"/tmp": directory(0o1777), "/root": directory(0o700), "/home/ops": directory(0o755, "ops:ops")}
     files |= {"/var/run": link("/run"), "/bin": link("usr/bin"), "/sbin": link("usr/sbin"), "/lib": link("usr/lib")}

@@ -56,12 +56,12 @@ class Units:
 
     @staticmethod
     def full(name: str) -> str:
-        """Give the full name of a unit: without a suffix it is a service."""
+        """Return the full name of a unit: without a suffix it is a service."""
         suffixes = (".service", ".socket", ".target", ".timer", ".swap", ".mount", ".slice", ".scope", ".path")
         return name if name.endswith(suffixes) else f"{name}.service"
 
     def get(self, name: str) -> Unit | None:
-        """Give a unit, one for a masked name too; None where systemd knows none."""
+        """Return a unit, one for a masked name too; None where systemd knows none."""
         unit = self.all.get(self.full(name))
         if unit is not None and not unit.transient and unit.fragment and not self._files.exists(unit.fragment):
             return unit if unit.active == "active" else None

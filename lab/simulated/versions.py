@@ -41,7 +41,7 @@ def _parts(left: str, right: str) -> int:
 
 
 def compare(left: str, right: str) -> int:
-    """Give a negative number where `left` is older, 0 where equal, a positive one where it is newer."""
+    """Return a negative number where `left` is older, 0 where equal, a positive one where it is newer."""
     one, two = _split(left), _split(right)
     return (one[0] - two[0]) or _parts(one[1], two[1]) or _parts(one[2], two[2])
 

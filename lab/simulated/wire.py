@@ -89,7 +89,7 @@ def script(text: str) -> Script:
 
 
 def tokens(text: str) -> list[list[str]]:
-    """Give the words of each line; only plain and quoted words are taken, everything a shell would expand is refused."""
+    """Return the words of each line; only plain and quoted words are taken, everything a shell would expand is refused."""
     lines: list[list[str]] = []
     words: list[str] = []
     word: str | None = None

@@ -63,7 +63,7 @@ _DEBIAN = {
 
 
 def base_offers(system: System) -> tuple[Offer, ...]:
-    """Give what a system's own archive offers."""
+    """Return what a system's own archive offers."""
     own = dict(_BASE) | (_DEBIAN if system.id == "debian" else {})
     known = {**dict(system.packages), **own, **dict(system.upgradable)}
     depends = {"containerd": ("runc",), "software-properties-common": ("gnupg",)}
@@ -71,7 +71,7 @@ def base_offers(system: System) -> tuple[Offer, ...]:
 
 
 def docker_offers(system: System) -> tuple[Offer, ...]:
-    """Give what Docker's repository offers of what is used here."""
+    """Return what Docker's repository offers of what is used here."""
     client = "5:28.1.1-1~ubuntu.22.04~jammy" if system.id == "ubuntu" else "5:28.1.1-1~debian.12~bookworm"
     engine = tuple(
         Offer("containerd.io", version, (), 30_000_000, ("containerd", "runc")) for version in offered("containerd.io")
@@ -81,7 +81,7 @@ def docker_offers(system: System) -> tuple[Offer, ...]:
 
 
 def nvidia_offers() -> tuple[Offer, ...]:
-    """Give the container toolkit: its base and tools are asked for in exactly its own version."""
+    """Return the container toolkit: its base and tools are asked for in exactly its own version."""
     offers: list[Offer] = []
     for version in offered("nvidia-container-toolkit"):
         same = f" (= {version})"
@@ -99,7 +99,7 @@ def nvidia_offers() -> tuple[Offer, ...]:
 
 
 def kubernetes_offers(version: str) -> tuple[Offer, ...]:
-    """Give the repository of a minor version: its patch releases up to the wanted one, the tools and the plugins."""
+    """Return the repository of a minor version: its patch releases up to the wanted one, the tools and the plugins."""
     major, minor, patch = version.split(".")
     shape = packages(int(minor))
     offers: list[Offer] = []
@@ -114,7 +114,7 @@ def kubernetes_offers(version: str) -> tuple[Offer, ...]:
 
 
 def fingerprints(content: bytes) -> list[str]:
-    """Give the fingerprints of the OpenPGP keys in a file, armoured or not; empty where there is none."""
+    """Return the fingerprints of the OpenPGP keys in a file, armoured or not; empty where there is none."""
     try:
         return [key.fingerprint.upper() for key in Cert.split_bytes(content)]
     except Exception:  # noqa: BLE001 - the library raises bare Exceptions for what is no key
@@ -157,12 +157,12 @@ class World:
         return 200 if self.admits(through) else 407
 
     def repository(self, uri: str, suite: str) -> Repository | None:
-        """Give the repository at an address."""
+        """Return the repository at an address."""
         wanted = (uri.rstrip("/"), suite.strip("./") or "/")
         return next((repo for repo in self.repositories if (repo.uri.rstrip("/"), repo.suite) == wanted), None)
 
     def page(self, url: str) -> bytes | None:
-        """Give what is at a web address; a repository answers at its root and with its Release file."""
+        """Return what is at a web address; a repository answers at its root and with its Release file."""
         for repository in self.repositories:
             root = repository.uri.rstrip("/")
             if url.rstrip("/") == root or (url.startswith(root) and url.endswith(("Release", "InRelease"))):
@@ -173,7 +173,7 @@ class World:
 
 
 def world_of(profile: Mapping[str, Any], system: System, keys: Mapping[str, bytes]) -> World:
-    """Give the world in which a profile's sources exist and are signed with these keys (by source, armoured)."""
+    """Return the world in which a profile's sources exist and are signed with these keys (by source, armoured)."""
     version = str(profile["kubernetes"]["version"])
     major, minor, _ = version.split(".")
     fill = {"{os}": system.id, "{codename}": system.codename, "{arch}": ARCH, "{minor}": f"{major}.{minor}"}

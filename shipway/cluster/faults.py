@@ -29,7 +29,7 @@ class Fault:
 
 
 def spelled(path: Path) -> str:
-    """Give hosts[1].gpus of ("hosts", 1, "gpus")."""
+    """Return hosts[1].gpus of ("hosts", 1, "gpus")."""
     text = ""
     for part in path:
         plain = isinstance(part, str) and re.fullmatch(r"[A-Za-z0-9_./-]{1,64}", part)
@@ -38,7 +38,7 @@ def spelled(path: Path) -> str:
 
 
 def refusal(source: Source, base: Mapping[str, Any], faults: Iterable[Fault]) -> Refused:
-    """Give one error with all faults: the first line says file and count, then one fault a line, by line number."""
+    """Return one error with all faults: the first line says file and count, then one fault a line, by line number."""
     rows = list(dict.fromkeys(sorted(_row(source, base, fault) for fault in faults)))
     count = f"{len(rows)} fault{'s' if len(rows) > 1 else ''}"
     lines = [f"{source.where}: {count}, nothing was changed", *(f"  {text}" for _, text in rows[:MOST_SHOWN])]
@@ -48,7 +48,7 @@ def refusal(source: Source, base: Mapping[str, Any], faults: Iterable[Fault]) ->
 
 
 def _row(source: Source, base: Mapping[str, Any], fault: Fault) -> tuple[int, str]:
-    """Give the line number to sort by and the text; a value of the profile is told beside the user's keys about it."""
+    """Return the line number to sort by and the text; a profile's value is told beside the user's keys about it."""
     about = (fault.path, *fault.also)
     told = [path for path in about if source.line(path)]
     line = source.line(told[0]) if told else next((near for path in about if (near := source.nearest(path))), None)
@@ -68,7 +68,7 @@ def holds(data: Any, path: Path) -> bool:
 
 
 def pydantic_faults(error: ValidationError, model: type[BaseModel], data: Any) -> list[Fault]:
-    """Give the faults of a validation in words; the branches of a union that all failed are one fault."""
+    """Return the faults of a validation in words; the branches of a union that all failed are one fault."""
     found: dict[Path, list[str]] = {}
     for item in error.errors():
         path = _place(item["loc"], data, item["type"])
@@ -79,7 +79,7 @@ def pydantic_faults(error: ValidationError, model: type[BaseModel], data: Any) -
 
 
 def _place(loc: Sequence[str | int], data: Any, kind: str) -> Path:
-    """Give the path in the data: Pydantic's own parts (`int`, `[key]`, `literal[...]`) are left out."""
+    """Return the path in the data: Pydantic's own parts (`int`, `[key]`, `literal[...]`) are left out."""
     path: list[str | int] = []
     value = data
     for index, part in enumerate(loc):
@@ -95,7 +95,7 @@ def _place(loc: Sequence[str | int], data: Any, kind: str) -> Path:
 
 
 def _joined(messages: list[str]) -> str:
-    """Give one sentence; `must be A` and `must be B` are `must be A or B`."""
+    """Return one sentence; `must be A` and `must be B` are `must be A or B`."""
     unique = list(dict.fromkeys(messages))
     cut = [text.removeprefix("must be ") for text in unique]
     if len(unique) > 1 and all(text.startswith("must be ") for text in unique):
@@ -104,7 +104,7 @@ def _joined(messages: list[str]) -> str:
 
 
 def _words(item: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
-    """Give one Pydantic error in the words of this project."""
+    """Return one Pydantic error in the words of this project."""
     kind, context = str(item["type"]), item.get("ctx", {})
     if kind == "missing":
         return f"is missing: {described(model, path) or 'it is needed'}".removesuffix(".")
@@ -144,7 +144,7 @@ KINDS = {
 
 
 def _is(value: Any) -> str:
-    """Give what was found, as YAML has it: who wrote `no` did not write False."""
+    """Return what was found, as YAML has it: who wrote `no` did not write False."""
     if value is None:
         return "; it is empty"
     if isinstance(value, bool):
@@ -153,7 +153,7 @@ def _is(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Give a value on one line, cut short and without a password: a hostile one may hold newlines or megabytes."""
+    """Return a value on one line, cut short and without a password: a hostile one may hold newlines or megabytes."""
     text = ascii(re.sub(r"//.*@", "//…@", value)[: SHOWN + 1] if isinstance(value, str) else value)
     text = text.replace("\\u2026", "…")
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

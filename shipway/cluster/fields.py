@@ -34,7 +34,7 @@ class Entry:
 
 
 def entries(model: type[BaseModel], prefix: str = "") -> Iterator[Entry]:
-    """Give every key of a model and of the sections below it, in order."""
+    """Yield every key of a model and of the sections below it, in order."""
     for name, info in model.model_fields.items():
         path = f"{prefix}{name}"
         yield Entry(path, takes(info.annotation), _default(info), info.description or "")
@@ -43,7 +43,7 @@ def entries(model: type[BaseModel], prefix: str = "") -> Iterator[Entry]:
 
 
 def section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel] | None:
-    """Give the model of the section at a path, or None where the path is not a section's."""
+    """Return the model of the section at a path, or None where the path is not a section's."""
     found: Any = model
     for part in path:
         found = _step(found, part)
@@ -51,13 +51,13 @@ def section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMod
 
 
 def described(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
-    """Give what the key at a path is for; "" where the model has no such key."""
+    """Return what the key at a path is for; "" where the model has no such key."""
     info = _info(model, path)
     return (info.description or "") if info else ""
 
 
 def pattern(model: type[BaseModel], path: tuple[str | int, ...]) -> str | None:
-    """Give the pattern that the text at a path must match, or None where it has none."""
+    """Return the pattern that the text at a path must match, or None where it has none."""
     info = _info(model, path)
     if info is None:
         return None
@@ -66,13 +66,13 @@ def pattern(model: type[BaseModel], path: tuple[str | int, ...]) -> str | None:
 
 
 def _info(model: type[BaseModel], path: tuple[str | int, ...]) -> FieldInfo | None:
-    """Give the field at a path."""
+    """Return the field at a path."""
     held = section(model, path[:-1])
     return held.model_fields.get(str(path[-1])) if held and path else None
 
 
 def _constraints(kind: Any) -> Iterator[Any]:
-    """Give what constrains the members of a union."""
+    """Yield what constrains the members of a union."""
     if get_origin(kind) is Annotated:
         yield from get_args(kind)[1:]
     elif get_origin(kind) in UNIONS:
@@ -81,7 +81,7 @@ def _constraints(kind: Any) -> Iterator[Any]:
 
 
 def _step(kind: Any, part: str | int) -> Any:
-    """Give what stands at one key or index of a kind."""
+    """Return what stands at one key or index of a kind."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         info = kind.model_fields.get(str(part))
         return None if info is None else _sectioned(info.annotation)
@@ -92,7 +92,7 @@ def _step(kind: Any, part: str | int) -> Any:
 
 
 def _sectioned(kind: Any) -> Any:
-    """Give a kind without its Annotated, and of a union the part that can hold something."""
+    """Return a kind without its Annotated, and of a union the part that can hold something."""
     if get_origin(kind) is Annotated:
         return _sectioned(get_args(kind)[0])
     if get_origin(kind) in UNIONS:
@@ -102,7 +102,7 @@ def _sectioned(kind: Any) -> Any:
 
 
 def _inner(kind: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    """Give the sections below a key, each with how its path goes on."""
+    """Yield the sections below a key, each with how its path goes on."""
     kind = _sectioned(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind, ""
@@ -113,7 +113,7 @@ def _inner(kind: Any) -> Iterator[tuple[type[BaseModel], str]]:
 
 
 def takes(kind: Any) -> str:
-    """Give in words what a key takes."""
+    """Return in words what a key takes."""
     origin, args = get_origin(kind), get_args(kind)
     words = PLAIN.get(kind, "section")
     if origin is Annotated:
@@ -130,7 +130,7 @@ def takes(kind: Any) -> str:
 
 
 def _default(info: FieldInfo) -> str:
-    """Give the default as it would be written; "" where there is none."""
+    """Return the default as it would be written; "" where there is none."""
     if info.is_required():
         return ""
     value = info.get_default(call_default_factory=True, validated_data={})

@@ -103,7 +103,7 @@ class HostSpec(Part):
 
 
 def node_ip(host: HostSpec) -> str:
-    """Give the node's address: `node_ip`, else `address` where that is an IP; raises Refused where it is a name."""
+    """Return the node's address: `node_ip`, else `address` where that is an IP; raises Refused where it is a name."""
     if host.node_ip:
         return str(host.node_ip)
     try:
@@ -114,7 +114,7 @@ def node_ip(host: HostSpec) -> str:
 
 
 def first_label(address: str) -> str:
-    """Give a host name made from an address: the first DNS label, or host- and the IP with dashes."""
+    """Return a host name made from an address: the first DNS label, or host- and the IP with dashes."""
     try:
         ip_address(address)
     except ValueError:

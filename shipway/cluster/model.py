@@ -57,7 +57,7 @@ class Cluster(Part):
     @model_validator(mode="before")
     @classmethod
     def _hosts(cls, data: Any) -> Any:
-        """Turn bare addresses into hosts, and give the roles their defaults."""
+        """Turn bare addresses into hosts, and fill in the default roles."""
         if not isinstance(data, Mapping) or not isinstance(data.get("hosts"), list):
             return data
         hosts = [
@@ -71,7 +71,7 @@ class Cluster(Part):
         return {**data, "hosts": hosts}
 
     def host(self, name: str) -> HostSpec:
-        """Give the host of that name; raises KeyError."""
+        """Return the host of that name; raises KeyError."""
         return next(host for host in self.hosts if host.name == name)
 
     @property

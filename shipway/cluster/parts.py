@@ -88,7 +88,7 @@ class Kubernetes(Part):
 
     @property
     def minor(self) -> tuple[int, int]:
-        """Give (1, 31) of 1.31.7."""
+        """Return (1, 31) of 1.31.7."""
         major, minor, _ = self.version.split(".")
         return int(major), int(minor)
 
@@ -105,7 +105,7 @@ class Runtime(Part):
 
 
 class Gpu(Part):
-    """How pods get cards, and how that is proven."""
+    """How pods get GPUs, and how that is proven."""
 
     mode: Literal["runtime_class", "default_runtime"] = Field(
         "runtime_class", description="RuntimeClass `nvidia`, or nvidia as containerd's default runtime on GPU hosts."

@@ -24,12 +24,12 @@ def mirror_data(name: object) -> dict[str, Any]:
 
 
 def profile_names() -> list[str]:
-    """Give the names of all profiles."""
+    """Return the names of all profiles."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def profile_data(name: object) -> dict[str, Any]:
-    """Give a profile's values, of the same shape as a cluster file; raises Refused for an unknown name."""
+    """Return a profile's values, of the same shape as a cluster file; raises Refused for an unknown name."""
     if not isinstance(name, str) or name not in profile_names():
         message = f"profile: {str(name)[:60]!r} is not one of {', '.join(profile_names())}"
         raise Refused(message, code="SHW-121", fix="Name one of these profiles; docs/profiles.md says what each holds.")

@@ -10,7 +10,7 @@ from shipway.cluster.text import Path
 
 
 def repaired(data: Mapping[str, Any], base: Mapping[str, Any], faulty: Iterable[Path]) -> dict[str, Any]:
-    """Give the data with each faulty value replaced by the profile's, by a stand-in, or left out."""
+    """Return the data with each faulty value replaced by the profile's, by a stand-in, or left out."""
     result = copy.deepcopy(dict(data))
     for path in faulty:
         if path[:1] == ("hosts",):
@@ -23,7 +23,7 @@ def repaired(data: Mapping[str, Any], base: Mapping[str, Any], faulty: Iterable[
 
 
 def _at(data: Any, path: Path) -> Any:
-    """Give the value at a path, or None."""
+    """Return the value at a path, or None."""
     for part in path:
         if isinstance(data, Mapping):
             data = data.get(part)

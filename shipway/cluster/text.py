@@ -40,11 +40,11 @@ class Source:
     twice: tuple[tuple[Path, int], ...] = ()
 
     def line(self, path: Path) -> int | None:
-        """Give the line of a value, or None where the file does not hold it."""
+        """Return the line of a value, or None where the file does not hold it."""
         return self.lines.get(path)
 
     def nearest(self, path: Path) -> int | None:
-        """Give the line of a value or of the closest thing around it that the file holds."""
+        """Return the line of a value or of the closest thing around it that the file holds."""
         return next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), None)
 
 
@@ -68,7 +68,7 @@ def source(text: str, where: str) -> Source:
 
 
 def _read(text: str, where: str) -> tuple[Any, dict[Path, int], list[tuple[Path, int]]]:
-    """Give the data, the lines and the keys that stand twice."""
+    """Return the data, the lines and the keys that stand twice."""
     _limit_depth(text, where)
     loader = Loader(text)
     try:
@@ -106,7 +106,7 @@ def _too_deep(where: str) -> Refused:
 
 
 def _walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int, bool]]:
-    """Give the path, line and "stands twice" of everything under a node; an alias of itself ends by its depth."""
+    """Yield the path, line and "stands twice" of everything under a node; an alias of itself ends by its depth."""
     if len(path) > DEEPEST:
         raise RecursionError
     if isinstance(node, yaml.MappingNode):
@@ -146,7 +146,7 @@ def _plain_numbers(root: yaml.Node) -> None:
 
 
 def _one_line(error: Exception, text: str) -> str:
-    """Give what is wrong in one line, with the line number first; YAML's own words where there are none of ours."""
+    """Return what is wrong in one line, with the line number first; YAML's own words where there are none of ours."""
     mark = getattr(error, "problem_mark", None)
     problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
     if mark is None:

@@ -9,7 +9,7 @@ from shipway.cluster.window_rules import last_opening, openings
 
 
 def local(now: datetime) -> datetime:
-    """Give a time as the controller's local time without a zone: what a window's rules are written in."""
+    """Return a time as the controller's local time without a zone: what a window's rules are written in."""
     return now.astimezone().replace(tzinfo=None) if now.tzinfo else now
 
 
@@ -19,5 +19,5 @@ def open_now(window: Window, now: datetime) -> bool:
 
 
 def next_opening(window: Window, now: datetime) -> datetime | None:
-    """Give when the window opens next, in local time without a zone; None where it never does again."""
+    """Return when the window opens next, in local time without a zone; None where it never does again."""
     return next(openings(window.cron, window.rrule, local(now)), None)

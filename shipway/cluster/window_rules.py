@@ -14,7 +14,7 @@ PROBE = datetime(2025, 1, 1)  # noqa: DTZ001 - as above
 
 
 def fault(cron: str | None, rrule: str | None) -> str:
-    """Give what is wrong with a window's rules in a sentence; empty when one of them is given and is right."""
+    """Return what is wrong with a window's rules in a sentence; empty when one of them is given and is right."""
     if (cron is None) == (rrule is None):
         return "give either cron or rrule" if cron is None else "give cron or rrule, not both"
     try:
@@ -27,7 +27,7 @@ def fault(cron: str | None, rrule: str | None) -> str:
 
 
 def openings(cron: str | None, rrule: str | None, after: datetime) -> Iterator[datetime]:
-    """Give the times of opening after a time, in order, in local time without a zone.
+    """Yield the times of opening after a time, in order, in local time without a zone.
 
     Raises CronSimError or ValueError for a rule that cannot be read.
     """
@@ -41,7 +41,7 @@ def openings(cron: str | None, rrule: str | None, after: datetime) -> Iterator[d
 
 
 def last_opening(cron: str | None, rrule: str | None, now: datetime, minutes: int) -> datetime | None:
-    """Give the opening that is at most so many minutes ago; None where there is none."""
+    """Return the opening that is at most so many minutes ago; None where there is none."""
     since = now - timedelta(minutes=minutes)
     first = next(openings(cron, rrule, since), None)
     return first if first is not None and first <= now else None

@@ -37,7 +37,7 @@ class UnreadableError(ValueError):
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """Give the configuration as data; raises UnreadableError."""
+    """Return the configuration as data; raises UnreadableError."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -80,7 +80,7 @@ def settings(data: Mapping[str, Any], wanted: Wanted, *, lists: bool | None = No
 
 
 def _plugin_folder(data: Mapping[str, Any], cni: Path, *, lists: bool | None) -> dict[Path, Any]:
-    """Give where CNI programs are: kubernetes-cni puts them into /opt/cni/bin, Debian's containerd looks elsewhere.
+    """Return where CNI programs are: kubernetes-cni puts them into /opt/cni/bin, Debian's containerd looks elsewhere.
 
     Newer containerd has a list `bin_dirs` and refuses both beside each other ("`cni.bin_dir` and `cni.bin_dirs` cannot
     be set at the same time"): its list is set, and an old `bin_dir` of the same file is emptied. In a file of layout 2
@@ -163,7 +163,7 @@ def _at(data: Mapping[str, Any], path: Path) -> Any:
 
 
 def differences(dump: str, wanted: Wanted) -> list[str]:
-    """Give what an effective dump (`containerd config dump`) lacks, a short sentence each; raises UnreadableError."""
+    """Return what an effective dump (`containerd config dump`) lacks, a short sentence each; raises UnreadableError."""
     data = parsed(dump)
     wrong = [f"{name} is disabled" for name in data.get("disabled_plugins", []) if _is_cri(name)]
     for path, want in settings(data, wanted).items():

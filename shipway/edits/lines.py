@@ -14,12 +14,12 @@ OFF = "# off by shipway: "
 
 
 def _lines(text: str) -> list[str]:
-    """Give the lines of a text; its last one may lack its newline."""
+    """Return the lines of a text; its last one may lack its newline."""
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def with_block(text: str, lines: list[str]) -> str:
-    """Give the text with one marked block of these lines; foreign lines and their order stay as they are."""
+    """Return the text with one marked block of these lines; foreign lines and their order stay as they are."""
     kept: list[str] = []
     inside = False
     for line in _lines(text):
@@ -35,7 +35,7 @@ def with_block(text: str, lines: list[str]) -> str:
 
 
 def hosts_file(text: str, entries: Mapping[str, str]) -> str:
-    """Give /etc/hosts with our block (entries: name -> address), and without a 127.0.1.1 line for one of our names.
+    """Return /etc/hosts with our block (entries: name -> address), and without a 127.0.1.1 line for one of our names.
 
     Debian's installer writes `127.0.1.1 NAME`, and a kubelet that resolves its own name then takes the loopback
     address (kubernetes#87244).
@@ -52,7 +52,7 @@ def hosts_file(text: str, entries: Mapping[str, str]) -> str:
 
 
 def fstab_without_swap(text: str) -> str:
-    """Give /etc/fstab with every line whose third field (fstab(5): between blanks and tabs) is `swap` commented out."""
+    """Return /etc/fstab with each line commented out whose third field (fstab(5), by blanks and tabs) is `swap`."""
     lines = []
     for line in text.split("\n"):
         fields = re.split(r"[ \t]+", line.strip(" \t"))

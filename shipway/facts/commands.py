@@ -29,7 +29,7 @@ class Says(Fact[Output]):
         return ("timeout", "-k", "5", str(self.seconds), *self.command)
 
     def parse(self, output: Output) -> Output:
-        """Give the output as it is."""
+        """Return the output as it is."""
         return output
 
 
@@ -45,5 +45,5 @@ class Watched(Fact[Output]):
         return ("bash", "-c", WATCHED, str(self.seconds), str(self.seconds + 5), *self.command)
 
     def parse(self, output: Output) -> Output:
-        """Give the output; a killed program did not end by itself either."""
+        """Return the output; a killed program did not end by itself either."""
         return Output(NOT_ENDED, output.stdout, "") if output.status in (NOT_ENDED, 137) else output

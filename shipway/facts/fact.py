@@ -19,7 +19,7 @@ class Fact(Generic[T_co]):
     """
 
     def words(self) -> Words:
-        """Give the command that finds it out; the command only reads."""
+        """Return the command that finds it out; the command only reads."""
         raise NotImplementedError(type(self).__name__)
 
     def parse(self, output: Output) -> T_co:
@@ -28,12 +28,12 @@ class Fact(Generic[T_co]):
 
     @classmethod
     def ask_all(cls, facts: Sequence[Any]) -> list[Words]:
-        """Give the commands that answer all these facts of this kind."""
+        """Return the commands that answer all these facts of this kind."""
         return [fact.words() for fact in facts]
 
     @classmethod
     def answer_all(cls, facts: Sequence[Any], outputs: Sequence[Output]) -> list[Any]:
-        """Give one value a fact, in the order of `facts`, from the outputs of `ask_all`'s commands."""
+        """Return one value a fact, in the order of `facts`, from the outputs of `ask_all`'s commands."""
         return [fact.parse(output) for fact, output in zip(facts, outputs, strict=True)]
 
 
@@ -52,7 +52,7 @@ class Plan:
         return [words for asked in self._asked.values() for words in asked]
 
     def answers(self, outputs: Sequence[Output]) -> dict[Fact[Any], Any]:
-        """Give the value of every fact; `outputs` are in the order of `commands`."""
+        """Return the value of every fact; `outputs` are in the order of `commands`."""
         values: dict[Fact[Any], Any] = {}
         at = 0
         for kind, members in self._kinds.items():

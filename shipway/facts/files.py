@@ -93,7 +93,7 @@ class FileText(Fact[str | None]):
         return ("cat", "--", self.path)
 
     def parse(self, output: Output) -> str | None:
-        """Give the text as it is; raises CommandFailed where the file is there and cannot be read."""
+        """Return the text as it is; raises CommandFailed where the file is there and cannot be read."""
         if not output.ok:
             _absent(self.path, output, "cat")
             return None
@@ -111,7 +111,7 @@ class Listing(Fact[tuple[str, ...]]):
         return ("ls", "-1A", "--", self.path)
 
     def parse(self, output: Output) -> tuple[str, ...]:
-        """Give the names; one with a newline in it is seen as two, and none leads out of the directory.
+        """Return the names; one with a newline in it is seen as two, and none leads out of the directory.
 
         Raises CommandFailed where the directory is there and cannot be read.
         """

@@ -31,7 +31,7 @@ class UnitInfo:
 
 
 def _seconds(stamp: str) -> int:
-    """Give systemd's time stamp (with LC_ALL=C and the host in UTC or another zone) as seconds since 1970."""
+    """Return systemd's time stamp (with LC_ALL=C and the host in UTC or another zone) as seconds since 1970."""
     parts = stamp.split()
     if len(parts) < 3:  # noqa: PLR2004 - "Mon 2026-11-23 20:48:08 UTC"
         return 0

@@ -9,6 +9,6 @@ _WHOLE = re.compile(r"\s*([0-9]{1,18})\s*", re.ASCII)
 
 
 def whole(text: str) -> int | None:
-    """Give a whole number of at most 18 digits, with blanks around it or not; None for anything else."""
+    """Return a whole number of at most 18 digits, with blanks around it or not; None for anything else."""
     found = _WHOLE.fullmatch(text)
     return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""Evidence for the GPU proof: what the nodes offer, who holds cards, what pods and plugin say; how the counts agree."""
+"""Evidence for the GPU proof: what the nodes offer, who holds GPUs, what pods and plugin say; how the counts agree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def see_nodes(
     hosts: Mapping[str, HostGpuFacts],
     plugins: Mapping[str, PodSeen] | None = None,
 ) -> tuple[NodeSeen, ...]:
-    """Give every node that should have cards, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
+    """Return every node that should have GPUs, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
     nodes = await nodes_by_name(kube)
     return tuple(
         _seen(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name))
@@ -50,7 +50,7 @@ def _seen(name: str, count: int, node: Object | None, host: HostGpuFacts, plugin
 
 
 def barred(node: Object) -> str:
-    """Give what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate."""
+    """Return what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate."""
     spec = node.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
     foreign = [
@@ -62,7 +62,7 @@ def barred(node: Object) -> str:
 
 
 async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str = "") -> dict[str, int]:
-    """Return by node how many cards pods hold that are not the proof's; of one `node` alone where it is named."""
+    """Return by node how many GPUs pods hold that are not the proof's; of one `node` alone where it is named."""
     taken: dict[str, int] = {}
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
         place = (pod.get("spec") or {}).get("nodeName", "")
@@ -72,7 +72,7 @@ async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str 
 
 
 def mismatches(nodes: Sequence[NodeSeen]) -> list[str]:
-    """Give where the expected number disagrees with PCI, with nvidia-smi or with what is allocatable."""
+    """Return where the expected number disagrees with PCI, with nvidia-smi or with what is allocatable."""
     faults: list[str] = []
     for node in nodes:
         counts = {"PCI": node.host.pci, "nvidia-smi": node.host.driver, "allocatable": node.allocatable}
@@ -85,7 +85,7 @@ def mismatches(nodes: Sequence[NodeSeen]) -> list[str]:
 async def collect(
     kube: Kube, cluster: Cluster, expected: Mapping[str, int], hosts: Mapping[str, HostGpuFacts], refusal: str
 ) -> tuple[Evidence, list[str]]:
-    """Give all that can be seen now, and what could not be asked, with the reason."""
+    """Return all that can be seen now, and what could not be asked, with the reason."""
     missing: list[str] = []
     plugin_pods, pods, handler, declared = await asyncio.gather(
         _or(_pods(kube, PLUGIN_NAMESPACE, SELECTOR), [], "the plugin's pods", missing),
@@ -99,7 +99,7 @@ async def collect(
 
 
 async def _or(asked: Awaitable[T], otherwise: T, what: str, missing: list[str]) -> T:
-    """Give the answer, or `otherwise` where the API does not give it: evidence must not hide the first error."""
+    """Return the answer, or `otherwise` where the API does not give it: evidence must not hide the first error."""
     try:
         return await asked
     except ShipwayError as error:
@@ -108,7 +108,7 @@ async def _or(asked: Awaitable[T], otherwise: T, what: str, missing: list[str]) 
 
 
 async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
-    """Give all pods of a namespace with their events and logs."""
+    """Return all pods of a namespace with their events and logs."""
     pods = await kube.list_("v1", "Pod", namespace, labels=labels)
     names = [pod["metadata"]["name"] for pod in pods]
     events = await asyncio.gather(*(kube.events_of(name, namespace) for name in names))
@@ -118,7 +118,7 @@ async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
 
 
 async def _handler(kube: Kube) -> str | None:
-    """Give the handler of RuntimeClass nvidia; None where there is none."""
+    """Return the handler of RuntimeClass nvidia; None where there is none."""
     try:
         found = await kube.get("node.k8s.io/v1", "RuntimeClass", RUNTIME_CLASS)
     except KindMissing:

@@ -1,4 +1,4 @@
-"""Which link between a card and a pod is broken: told from what was seen, without asking anything more."""
+"""Which link between a GPU and a pod is broken: told from what was seen, without asking anything more."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Link:
 
 
 def broken_link(evidence: Evidence) -> Link:
-    """Give the first broken link, in the order in which each builds on the one before; `unknown` with what was said."""
+    """Return the first broken link, in the order in which they build on each other; `unknown` with what was said."""
     for name, code, rule, fix in RULES:
         why = next(rule(evidence), None)
         if why is not None:
@@ -49,13 +49,13 @@ def broken_link(evidence: Evidence) -> Link:
 
 
 def _pods(evidence: Evidence) -> Iterator[PodSeen]:
-    """Give all pods that tell something: the test's and the plugin's."""
+    """Yield all pods that tell something: the test's and the plugin's."""
     yield from evidence.pods
     yield from (node.plugin for node in evidence.nodes if node.plugin is not None)
 
 
 def _said(evidence: Evidence, *patterns: str) -> Iterator[str]:
-    """Give for each pod, and for a refusal, the line that one of the patterns is found in."""
+    """Yield for each pod, and for a refusal, the line that one of the patterns is found in."""
     texts = [(pod.name + (f" on {pod.node}" if pod.node else ""), pod.text) for pod in _pods(evidence)]
     for name, text in [*texts, ("the API", evidence.refusal)]:
         lines = [
@@ -115,7 +115,7 @@ def _scheduler(evidence: Evidence) -> Iterator[str]:
         f"{node.name} takes no ordinary pods: {node.barred}" for node in evidence.nodes if node.expected and node.barred
     )
     if all(node.allocatable >= node.expected for node in evidence.nodes):
-        # The further pod is meant to wait for a card: that it does is no fault of the scheduler's.
+        # The further pod is meant to wait for a GPU: that it does is no fault of the scheduler's.
         meant = tuple(pod for pod in evidence.pods if pod.name != EXTRA or FULL not in pod.text)
         yield from _said(replace(evidence, pods=meant), r"FailedScheduling", r"nodes are available")
 

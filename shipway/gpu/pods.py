@@ -27,7 +27,7 @@ LISTED = "cards-listed"
 PASSED = "Test PASSED"
 ENDED = "vectorAdd ended with exit status"
 FULL = "Insufficient nvidia.com/gpu"
-# The kubelet's word for a pod that the scheduler gave a card which the kubelet does not have at this moment.
+# The kubelet's word for a pod that the scheduler gave a GPU which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
 _UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
 _NODE = re.compile(r"/dev/nvidia[0-9]+\b")
@@ -37,7 +37,7 @@ _NO_DEVICE = frozenset({"", "all", "none", "void"})
 
 
 def script(*, compute: bool) -> str:
-    """Give what a pod runs: say the card, compute where asked for, stay. Only sh, echo and sleep must be there."""
+    """Return what a pod runs: say the GPU, compute where asked for, stay. Only sh, echo and sleep must be there."""
     parts = ['echo "devices=$NVIDIA_VISIBLE_DEVICES"', 'echo "nodes of $NODE_NAME:" /dev/nvidia*', "nvidia-smi -L"]
     parts += [f"echo {LISTED}"]
     parts += [SAMPLE, f'echo "{ENDED} $?"'] if compute else []
@@ -45,7 +45,7 @@ def script(*, compute: bool) -> str:
 
 
 def test_pod(cluster: Cluster, name: str) -> Object:
-    """Give one pod that asks for one card."""
+    """Return one pod that asks for one GPU."""
     return render(
         "verify/pod.yaml",
         name=name,
@@ -53,7 +53,7 @@ def test_pod(cluster: Cluster, name: str) -> Object:
         image=cluster.gpu.verify_image,
         runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
         script=script(compute=cluster.gpu.compute == "required"),
-        seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the cards are free again
+        seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the GPUs are free again
     )[0]
 
 
@@ -101,14 +101,14 @@ class WithoutSpoke:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a pod's log tells: the cards it was given, and how the sample ended (None: it has not)."""
+    """What a pod's log tells: the GPUs it was given, and how the sample ended (None: it has not)."""
 
     devices: tuple[str, ...]
     passed: bool | None = None
 
 
 def said(log: str) -> Said | None:
-    """Give what a log tells so far; None before the pod has said which card it has.
+    """Return what a log tells so far; None before the pod has said which GPU it has.
 
     UUIDs that nvidia-smi lists inside the pod count; without it, NVIDIA_VISIBLE_DEVICES as the kubelet set it; where
     that names none (toolkit 1.20 makes it "void", a plugin that makes mounts a path), the device nodes of that host.
@@ -126,7 +126,7 @@ def said(log: str) -> Said | None:
 
 
 def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
-    """Give a pod as a piece of evidence, free of secrets."""
+    """Return a pod as a piece of evidence, free of secrets."""
     status = pod.get("status") or {}
     return PodSeen(
         name=pod["metadata"]["name"],
@@ -152,7 +152,7 @@ async def _pods(on: Kube) -> dict[str, Object]:
 
 @dataclass(frozen=True)
 class AllRun:
-    """All pods of the proof are Running in one and the same look, so no card was used twice in turn."""
+    """All pods of the proof are Running in one and the same look, so no GPU was used twice in turn."""
 
     traps: ClassVar[tuple[int, ...]] = (46, 47)
     names: Sequence[str] = field(hash=False)
@@ -161,7 +161,7 @@ class AllRun:
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the pods and their events; raises PostconditionFailed for a pod that will never run.
 
-        Raises TurnedAway where all that keeps pods is a kubelet that had no card to give them.
+        Raises TurnedAway where all that keeps pods is a kubelet that had no GPU to give them.
         """
         pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
         refused = [
@@ -203,7 +203,7 @@ def _phase(pod: Object | None) -> str:
 
 
 def _about(events: Sequence[Object], name: str) -> list[str]:
-    """Give the events about one pod as texts, oldest first."""
+    """Return the events about one pod as texts, oldest first."""
     own = [event for event in events if (event.get("involvedObject") or {}).get("name") == name]
     own.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
     return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in own]
@@ -211,7 +211,7 @@ def _about(events: Sequence[Object], name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class AllSpoke:
-    """Every pod has said which card it has, and has computed where that is asked for; what they said is in `heard`."""
+    """Every pod has said which GPU it has, and has computed where that is asked for; what they said is in `heard`."""
 
     traps: ClassVar[tuple[int, ...]] = (31, 46)
     names: Sequence[str] = field(hash=False)
@@ -236,13 +236,13 @@ class AllSpoke:
 
 @dataclass(frozen=True)
 class ExtraWaits:
-    """One pod more than there are cards stays Pending, for the lack of a card and nothing else."""
+    """One pod more than there are GPUs stays Pending, for the lack of a GPU and nothing else."""
 
     traps: ClassVar[tuple[int, ...]] = (46,)
     name: str = f"a further pod stays Pending: {FULL}"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Ask for the scheduler's word; raises PostconditionFailed when it found a card."""
+        """Ask for the scheduler's word; raises PostconditionFailed when it found a GPU."""
         pod = await on.get("v1", "Pod", EXTRA, NAMESPACE)
         scheduled = condition(pod or {}, "PodScheduled")
         if scheduled.get("status") == "True" or (pod and pod["spec"].get("nodeName")):

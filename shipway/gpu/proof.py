@@ -1,4 +1,4 @@
-"""The GPU proof: as many pods as cards run at once, each with a card of its own, and one more finds none."""
+"""The GPU proof: as many pods as GPUs run at once, each with a GPU of its own, and one more finds none."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EXTRA_SECONDS = 60.0  # the scheduler speaks within a second or two; a busy one 
 CLEAR_SECONDS = 120.0
 WITHOUT_SECONDS = 60.0  # the image is there: test pods of the same one have just run
 # A kubelet posts its node's status every 10 s (nodeStatusUpdateFrequency), so after a plugin or containerd has been
-# restarted the count of cards may be old for that long, in both directions.
+# restarted the count of GPUs may be old for that long, in both directions.
 SETTLE_SECONDS = 30.0
 # For pods that start well while others do not: by then their image is there, or it is pulled for minutes.
 DECIDE_SECONDS = 30.0
@@ -57,10 +57,10 @@ async def prove(
     seen: Mapping[str, HostGpuFacts],
     told: Told = lambda _: None,
 ) -> Proof:
-    """Prove that every expected card can be scheduled and used; never raises a ShipwayError, it is in the proof.
+    """Prove that every expected GPU can be scheduled and used; never raises a ShipwayError, it is in the proof.
 
-    `expected` gives cards by node, `seen` what SSH showed of the hosts, `told` hears what is waited for. Everything it
-    made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: cards they hold
+    `expected` gives GPUs by node, `seen` what SSH showed of the hosts, `told` hears what is waited for. Everything it
+    made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold
     are not proven, and a note says so.
     """
     wanted = {name: count for name, count in expected.items() if count}
@@ -106,7 +106,7 @@ class _Proving:
         return await self._failed(said, error, time.monotonic() - started)
 
     async def _count(self) -> list[str]:
-        """Count the cards that are free to be proven; give how the counts of the hosts and of Kubernetes disagree."""
+        """Count the GPUs that are free to be proven; return how the counts of the hosts and of Kubernetes disagree."""
         with contextlib.suppress(DeadlineExceeded):  # what is missing then is said with its reason below
             await self._wait(CardsAllocatable(self.expected), min(SETTLE_SECONDS, self.cluster.gpu.verify_seconds))
         self.kube.forget()
@@ -122,7 +122,7 @@ class _Proving:
         return mismatches(self.nodes)
 
     async def _hold(self) -> None:
-        """Hold every free card at once, hear which, and see that one more pod finds none."""
+        """Hold every free GPU at once, hear which, and see that one more pod finds none."""
         if not self.names:
             raise PostconditionFailed("no card is free to be proven")
         setting = render("verify/namespace.yaml", namespace=NAMESPACE)
@@ -134,7 +134,7 @@ class _Proving:
         await self._wait(AllSpoke(self.names, self.compute, self.heard), limit)
         await self.kube.apply(test_pod(self.cluster, EXTRA))
         await self._wait(ExtraWaits(), EXTRA_SECONDS)
-        await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its card back meanwhile
+        await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
     async def _look_without(self) -> None:
         """See on each node what a pod sees that asks for no GPU; a node where it does not start is not judged."""
@@ -175,12 +175,12 @@ class _Proving:
         await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, told=self.told)
 
     def _computed(self) -> list[str]:
-        """Give the pods whose sample did not pass, where it was asked for."""
+        """Return the pods whose sample did not pass, where it was asked for."""
         failed = [name for name, words in sorted(self.heard.items()) if self.compute and words.passed is False]
         return [f"the CUDA sample failed in {', '.join(failed)}"] if failed else []
 
     def _verified(self) -> dict[str, str]:
-        """Give pod and card of each card that is proven: held by one pod alone, and computing where asked for."""
+        """Return pod and GPU of each GPU that is proven: held by one pod alone, and computing where asked for."""
         holders = [device for words in self.heard.values() for device in words.devices]
         return {
             name: words.devices[0]
@@ -228,7 +228,7 @@ class _Proving:
         return self._proof("failed", seconds, link=link, error=named, evidence=plain(evidence, missing))
 
     async def _hear(self, evidence: Evidence) -> None:
-        """Take in what the pods that do run have said, so that working cards count."""
+        """Take in what the pods that do run have said, so that working GPUs count."""
         running = [pod.name for pod in evidence.pods if pod.runs and pod.name in self.names]
         try:
             await self._wait(AllSpoke(running, self.compute, self.heard), DECIDE_SECONDS)

@@ -15,9 +15,9 @@ from shipway.gpu.seen import Evidence
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How the proof ended. `verified` counts cards that a pod held while all others were held too.
+    """How the proof ended. `verified` counts GPUs that a pod held while all others were held too.
 
-    `devices` maps pod to card; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
+    `devices` maps pod to GPU; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
     failure `error` names the broken `link`, and the pods and `evidence` are kept. `without` tells by node how many GPUs
     a pod saw that asked for none; None where that is not known.
     """
@@ -36,7 +36,7 @@ class Proof:
     without: Mapping[str, int | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the part `gpus` of the report as plain data."""
+        """Return the part `gpus` of the report as plain data."""
         return {
             "outcome": self.outcome,
             "expected": self.expected,
@@ -52,7 +52,7 @@ class Proof:
 
 
 def no_cards(cluster: Cluster) -> Proof:
-    """Give the proof of no cards: right where the cluster file says so of every host, else a failure."""
+    """Return the proof of no GPUs: right where the cluster file says so of every host, else a failure."""
     if all(host.gpus == 0 for host in cluster.hosts):
         return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
     fix = "Look at `lspci -d 10de:` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
@@ -71,12 +71,12 @@ def none_ready(expected: Mapping[str, int]) -> Proof:
 
 
 def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
-    """Give the evidence as plain data for the report."""
+    """Return the evidence as plain data for the report."""
     return {**asdict(evidence), "not_collected": list(missing)}
 
 
 def same_cards(heard: Mapping[str, Said]) -> list[str]:
-    """Give what is wrong with the cards that were given: none, several, or the same one twice."""
+    """Return what is wrong with the GPUs that were given: none, several, or the same one twice."""
     faults = [
         f"{name} was given {len(words.devices)} cards ({', '.join(words.devices) or 'none'}) instead of one"
         for name, words in sorted(heard.items())

@@ -10,7 +10,7 @@ from typing import Literal
 class HostGpuFacts:
     """What was seen on a host over SSH; None means that it was not looked at.
 
-    `pci` counts NVIDIA cards on the bus, `driver` the cards `nvidia-smi -L` lists, `driver_said` its error.
+    `pci` counts NVIDIA GPUs on the bus, `driver` the GPUs `nvidia-smi -L` lists, `driver_said` its error.
     """
 
     pci: int | None = None

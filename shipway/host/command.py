@@ -23,7 +23,7 @@ class Command:
     brief: bool = False
 
     def bounded(self) -> tuple[str, ...]:
-        """Give the words under timeout(1), so that a command never outlives its limit on the host."""
+        """Return the words under timeout(1), so that a command never outlives its limit on the host."""
         return self.words if self.brief else ("timeout", "-k", "10", str(self.seconds), *self.words)
 
 
@@ -46,7 +46,7 @@ Part = tuple[Command, tuple[File, ...]]  # a command, and the files that it is a
 
 
 def placed(files: Sequence[File]) -> list[Part]:
-    """Give what puts files in their places, each in one rename, private until all are complete; folders are made (755).
+    """Return what puts files in their places, each in one rename, private until all are complete; makes folders (755).
 
     The content goes through a new file that is 0600 and root's from before its first byte, by the shell's umask: the
     `install` of GNU would make it so, the one in Rust (seen in 0.0.17; Ubuntu's since 25.10) makes it readable and

@@ -45,7 +45,7 @@ class Looks:
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
-        """Give the values of the facts, in their order; raises what kept from reading them."""
+        """Return the values of the facts, in their order; raises what kept from reading them."""
         loop, looking = asyncio.get_running_loop(), _LOOKING.get()
         noted: Noted = looking[1] if looking and looking[0] is self else {}
         wanted = []
@@ -68,7 +68,7 @@ class Looks:
         _LOOKING.set((self, self._noted[id(step)]))
 
     def looked_at(self, steps: Sequence[object]) -> list[Fact[Any]]:
-        """Give the facts that the last looks of these steps read, each once."""
+        """Return the facts that the last looks of these steps read, each once."""
         return list({fact: None for step in steps for fact in self._noted.get(id(step), ())})
 
     def forget(self) -> None:
@@ -106,7 +106,7 @@ class Looks:
                 future.set_result(answers[fact])
 
     def _fail(self, asked: Sequence[tuple[Fact[Any], Future]], error: BaseException) -> None:
-        """Give the error to all who asked; the next read of these facts looks again."""
+        """Raise the error for all who asked; the next read of these facts looks again."""
         failed = error if isinstance(error, Exception) else ConnectionLost("the look was cancelled", host=self._name)
         for fact, future in asked:
             if self._known.get(fact) is future:

@@ -14,7 +14,7 @@ EXITED, KILLED = "code=exited", "code=killed"
 
 
 def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
-    """Give the commands that run `words` as a unit for at most so many seconds, and bring back what it said."""
+    """Return the commands that run `words` as a unit for at most so many seconds, and bring back what it said."""
     log = f"{OPERATIONS}/{unit.removeprefix('shipway-')}.log"
     run = (
         *("systemd-run", "--collect", "--wait", f"--unit={unit}"),
@@ -28,7 +28,7 @@ def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
 
 
 def ended(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
-    """Give the exit status and joined output of the unit, from the outputs of its commands.
+    """Return the exit status and joined output of the unit, from the outputs of its commands.
 
     Raises Transient (SHW-205) where another run started it at the same moment, and Stopped where it was ended from
     outside or its end was not seen. systemd takes SIGTERM for a clean end (systemd.service, SuccessExitStatus), and

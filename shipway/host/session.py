@@ -36,13 +36,13 @@ class Shell(Protocol):
     """What carries a script to a host as root and brings back its output; `shipway.host.ssh` has the real one."""
 
     async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
-        """Run the script under `sh`; give standard output and error; raises a ShipwayError when the link fails.
+        """Run the script under `sh`; return standard output and error; raises a ShipwayError when the link fails.
 
         `stdin` is None where nothing reads it: then not even its end is told, which would cost packets.
         """
 
     async def forward(self, address: str, port: int) -> int:
-        """Give a local port on loopback that leads to address:port as seen from the host."""
+        """Return a local port on loopback that leads to address:port as seen from the host."""
 
 
 class Host:
@@ -69,7 +69,7 @@ class Host:
     async def read(self, a: Fact[A], b: Fact[B], c: Fact[C], d: Fact[D], /) -> tuple[A, B, C, D]: ...
 
     async def read(self, *facts: Fact[Any]) -> Any:
-        """Give the values of the facts; all facts asked in one turn of the event loop cost one round trip.
+        """Return the values of the facts; all facts asked in one turn of the event loop cost one round trip.
 
         Raises Unreachable, ConnectionLost or DeadlineExceeded.
         """
@@ -77,7 +77,7 @@ class Host:
         return values[0] if len(facts) == 1 else tuple(values)
 
     async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
-        """Give the values of any number of facts, in their order."""
+        """Return the values of any number of facts, in their order."""
         return await self._looks.read_all(facts)
 
     def forget(self) -> None:
@@ -114,7 +114,7 @@ class Host:
         stdin: bytes = b"",
         after: Sequence[Words] = (),
     ) -> list[Output]:
-        """Send one script, give one output a command; a script cut short raises ConnectionLost.
+        """Send one script, return one output a command; a script cut short raises ConnectionLost.
 
         The outputs of `after` follow where all of them came.
         """
@@ -136,7 +136,7 @@ class Host:
     async def _change(
         self, commands: Sequence[Words], *, verb: str, seconds: float, stdin: bytes = b""
     ) -> list[Output]:
-        """Send what changes the host, and with it the look at what the running step is about; give the outputs."""
+        """Send what changes the host, and with it the look at what the running step is about; return the outputs."""
         plan = Plan(self._after)
         self._fresh, self._mixed = False, self._at_work > 0 or self._mixed
         self._at_work += 1
@@ -168,13 +168,13 @@ class Host:
         return outputs
 
     async def _sent(self, commands: Sequence[Command]) -> list[Output]:
-        """Run commands up to the first that fails; give the outputs of those that ran."""
+        """Run commands up to the first that fails; return the outputs of those that ran."""
         limit = sum(command.seconds for command in commands) + 30
         words, feed = [command.bounded() for command in commands], b"".join(command.feed for command in commands)
         return await self._change(words, verb="d", seconds=limit, stdin=feed)
 
     def _failed(self, command: Command, output: Output) -> ShipwayError:
-        """Give the error for a command that did not end with 0."""
+        """Return the error for a command that did not end with 0."""
         what = " ".join(command.words[:4])
         said = tail(output.stderr) or tail(output.stdout) or "no output"
         if output.status in (124, 137):
@@ -191,7 +191,7 @@ class Host:
         await self._writes.write(File(path, content, mode, owner))
 
     async def operate(self, name: str, words: Sequence[str], *, seconds: int, marker: str = "") -> Output:
-        """Run a long command as a transient systemd unit `shipway-NAME`, and give its exit status and joined output.
+        """Run a long command as a transient systemd unit `shipway-NAME`, and return its exit status and joined output.
 
         The unit lives on when the link breaks or the controller dies, and its name is a lock: where an earlier run's
         unit still works, this waits for its end and raises Transient, so that the caller looks again before it acts.
@@ -237,7 +237,7 @@ class Host:
         return output
 
     async def forward(self, address: str, port: int) -> int:
-        """Give a local port on loopback that leads through this host to address:port."""
+        """Return a local port on loopback that leads through this host to address:port."""
         try:
             return await self._shell.forward(address, port)
         except ShipwayError as error:

@@ -54,7 +54,7 @@ class Writes:
                 raise
 
     async def _written(self, writes: list[Write]) -> list[Write]:
-        """Send the files; give those that were not reached because another one failed."""
+        """Send the files; return those that were not reached because another one failed."""
         waiting: dict[str, Write] = {}
         for write in writes:
             waiting.setdefault(write[0].path, write)

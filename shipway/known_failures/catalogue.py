@@ -57,12 +57,12 @@ def _filled(sentence: str, named: Mapping[str, str]) -> str:
 
 
 def _telling(text: str) -> str:
-    """Give the lines that tell something of the failure."""
+    """Return the lines that tell something of the failure."""
     return "\n".join(line for line in text.splitlines() if not _BESIDE.match(line.strip()))
 
 
 def failure(what: str, output: Output, *, host: str = "") -> CommandFailed:
-    """Give the error of a command that failed: the catalogue's cause and fix where it knows the output."""
+    """Return the error of a command that failed: the catalogue's cause and fix where it knows the output."""
     text = redact(f"{output.stderr}\n{output.stdout}")
     known = diagnose(text) or next((entry for entry in VAGUE if re.search(entry.pattern, text)), None)
     said = tail(_telling(output.stderr)) or tail(_telling(output.stdout)) or "no output"

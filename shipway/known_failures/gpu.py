@@ -1,4 +1,4 @@
-"""Known failures between a card and a pod: driver, toolkit, runtime, device plugin, kubelet."""
+"""Known failures between a GPU and a pod: driver, toolkit, runtime, device plugin, kubelet."""
 
 from __future__ import annotations
 

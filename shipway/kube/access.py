@@ -35,7 +35,7 @@ class Access:
 
 
 def parse_admin_conf(text: str, *, host: str = "") -> Access:
-    """Give the access that a kubeconfig's current context names; raises Blocked when it is not whole.
+    """Return the access that a kubeconfig's current context names; raises Blocked when it is not whole.
 
     The message never holds any of its content: half of it is a private key. `host` is where the file was read.
     """
@@ -63,13 +63,13 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
 
 
 def _named(config: Mapping[str, Any], section: str, content: str, name: str) -> Mapping[str, Any]:
-    """Give the content of the entry with that name in a kubeconfig's list."""
+    """Return the content of the entry with that name in a kubeconfig's list."""
     found: Mapping[str, Any] = next(entry for entry in config[section] if entry["name"] == name)[content]
     return found
 
 
 def _pem(entry: Mapping[str, Any], key: str) -> str:
-    """Give a base64 field as text; empty where it is not there."""
+    """Return a base64 field as text; empty where it is not there."""
     try:
         return base64.b64decode(entry.get(key, ""), validate=True).decode("ascii")
     except binascii.Error as error:
@@ -83,7 +83,7 @@ def _unusable(why: str, host: str) -> Blocked:
 
 @contextlib.contextmanager
 def as_file(text: str) -> Iterator[str]:
-    """Give a path that a library reads the text from: anonymous memory on Linux, else a 0600 file that is removed."""
+    """Yield a path that a library reads the text from: anonymous memory on Linux, else a 0600 file that is removed."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("shipway")
         try:

@@ -45,14 +45,14 @@ class Calls(Reads):
             self.forget()
 
     async def version(self) -> str:
-        """Give the server's version, like v1.31.7."""
+        """Return the server's version, like v1.31.7."""
         code, text = await self.raw("/version")
         if code != OK:
             raise refusal("GET /version", code, text)
         return str(parsed(text, "GET /version").get("gitVersion", ""))
 
     async def resource(self, api_version: str, kind: str) -> Resource:
-        """Give where objects of a kind live; raises KindMissing. What was found once is kept."""
+        """Return where objects of a kind live; raises KindMissing. What was found once is kept."""
         key = (api_version, kind)
         if key not in self._resources:
             code, text = await self.raw(root_of(api_version))
@@ -66,7 +66,7 @@ class Calls(Reads):
     async def get(
         self, api_version: str, kind: str, name: str, namespace: str = "", *, fresh: bool = False
     ) -> Object | None:
-        """Give an object, or None where there is none; `fresh` looks anew at this one, whatever is known."""
+        """Return an object, or None where there is none; `fresh` looks anew at this one, whatever is known."""
         path = (await self.resource(api_version, kind)).path(name, namespace)
         if fresh:
             self._known.pop(path, None)
@@ -80,7 +80,7 @@ class Calls(Reads):
     async def list_(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> list[Object]:
-        """Give all objects of a kind, of one namespace or of all, by label and field selectors."""
+        """Return all objects of a kind, of one namespace or of all, by label and field selectors."""
         path = (await self.resource(api_version, kind)).path(namespace=namespace)
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields, "continue": ""}
         items: list[Object] = []
@@ -96,7 +96,7 @@ class Calls(Reads):
                 return items
 
     async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
-        """Give the last lines a pod printed; empty where its container has not started or is gone."""
+        """Return the last lines a pod printed; empty where its container has not started or is gone."""
         path = (await self.resource("v1", "Pod")).path(pod, namespace, under="log")
         code, text = await self.raw(_with(path, {"tailLines": str(lines)}))
         if code in (NO_CONTENT, BAD_REQUEST, NOT_FOUND):  # 204: not scheduled; 400: "container is waiting to start"
@@ -106,7 +106,7 @@ class Calls(Reads):
         return text
 
     async def events_of(self, name: str, namespace: str = "default") -> list[str]:
-        """Give the events about an object as `reason: message`, oldest first."""
+        """Return the events about an object as `reason: message`, oldest first."""
         events = await self.list_("v1", "Event", namespace, fields=f"involvedObject.name={name}")
         events.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in events]
@@ -114,7 +114,7 @@ class Calls(Reads):
     # --- changing
 
     async def apply(self, obj: Mapping[str, Any], *, dry_run: bool = False) -> Object:
-        """Apply an object on the server's side as field manager `shipway`, with force; give it as the server has it.
+        """Apply an object on the server's side as field manager `shipway`, with force; return it as the server has it.
 
         With `dry_run` nothing is changed: the answer is what it would become, defaults and admission included.
         """
@@ -126,7 +126,7 @@ class Calls(Reads):
         )
 
     async def dry_run_apply(self, obj: Mapping[str, Any]) -> Object:
-        """Give what the object would become by `apply`; changes nothing."""
+        """Return what the object would become by `apply`; changes nothing."""
         return await self.apply(obj, dry_run=True)
 
     async def patch(self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "") -> Object:
@@ -137,7 +137,7 @@ class Calls(Reads):
     async def delete(
         self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
     ) -> bool:
-        """Ask for the deletion of an object, `grace` in seconds; give whether it was there."""
+        """Ask for the deletion of an object, `grace` in seconds; return whether it was there."""
         path = (await self.resource(api_version, kind)).path(name, namespace)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if grace is not None:
@@ -149,7 +149,7 @@ class Calls(Reads):
         return code != NOT_FOUND
 
     async def create_token(self, namespace: str, account: str, seconds: int) -> str:
-        """Give a new token of a service account; the server may shorten its life of `seconds`. A secret."""
+        """Return a new token of a service account; the server may shorten its life of `seconds`. A secret."""
         path = (await self.resource("v1", "ServiceAccount")).path(account, namespace, under="token")
         spec = {"expirationSeconds": seconds}
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
@@ -166,7 +166,7 @@ class Calls(Reads):
         media: str = JSON,
         forget: bool = True,
     ) -> Object:
-        """Send a change; give the object of the answer."""
+        """Send a change; return the object of the answer."""
         code, text = await self.send(method, path, body=body, media=media)
         if forget:
             self.forget()
@@ -176,6 +176,6 @@ class Calls(Reads):
 
 
 def _with(path: str, query: Mapping[str, str]) -> str:
-    """Give a path with those parts of the query that say something."""
+    """Return a path with those parts of the query that say something."""
     said = [(key, value) for key, value in query.items() if value]
     return f"{path}?{urlencode(said)}" if said else path

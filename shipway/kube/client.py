@@ -45,7 +45,7 @@ class Kube(Calls):
 
     @classmethod
     async def connect(cls, control: Host, cluster: Cluster) -> Self:
-        """Give the API of the cluster whose control plane runs on `control`; the first call opens the tunnel.
+        """Return the API of the cluster whose control plane runs on `control`; the first call opens the tunnel.
 
         Raises Blocked when the host has no whole admin.conf, and the SSH errors of reading it.
         """
@@ -97,7 +97,7 @@ class Kube(Calls):
         media: str,
         seconds: float,
     ) -> tuple[int, str]:
-        """Send one request through the tunnel, made anew where SSH broke; give HTTP code and text."""
+        """Send one request through the tunnel, made anew where SSH broke; return HTTP code and text."""
         from kubernetes_asyncio.client.exceptions import ApiException, OpenApiException  # noqa: PLC0415 - see _client
 
         headers = {"Content-Type": media, "Accept": "application/json, */*"}
@@ -125,7 +125,7 @@ def _text(body: bytes | str | None) -> str:
 
 
 def _client(access: Access) -> ApiClient:
-    """Give a client that trusts only the cluster's own authority and expects its server's name on the certificate."""
+    """Return a client that trusts only the cluster's own authority and expects its server's name on the certificate."""
     # Imported here: it takes 0.8 s of CPU, which a run that never reaches a cluster should not pay.
     from kubernetes_asyncio import client  # noqa: PLC0415
 

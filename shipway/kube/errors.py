@@ -27,12 +27,12 @@ class KindMissing(Blocked):
 
 
 def kind_missing(api_version: str, kind: str) -> KindMissing:
-    """Give the error for a kind that the API's discovery does not list."""
+    """Return the error for a kind that the API's discovery does not list."""
     return KindMissing(f"the Kubernetes API does not know {kind} of {api_version} yet")
 
 
 def status_of(text: str) -> dict[str, Any]:
-    """Give the Status object of an API's answer; an empty one where the text is something else."""
+    """Return the Status object of an API's answer; an empty one where the text is something else."""
     try:
         status = json.loads(text)
     except (ValueError, RecursionError):
@@ -41,7 +41,7 @@ def status_of(text: str) -> dict[str, Any]:
 
 
 def refusal(what: str, code: int, text: str) -> ShipwayError:
-    """Give the error for an answer that is no success; `what` names the request, like `PATCH node/gpu-03`.
+    """Return the error for an answer that is no success; `what` names the request, like `PATCH node/gpu-03`.
 
     Codes 408, 410, 429, 500, 502, 503, 504 and a lost race between two writers may pass; all others are permanent.
     """
@@ -62,7 +62,7 @@ def _owned(status: dict[str, Any]) -> bool:
 
 
 def _fix(code: int, reason: str) -> str:
-    """Give the next thing to do, by HTTP code."""
+    """Return the next thing to do, by HTTP code."""
     known = {
         401: "The API does not accept the certificate of admin.conf: see `kubeadm certs check-expiration` on its host.",
         403: "An admission rule or a right forbids it: read the reason, then change the rule or the object.",
@@ -74,7 +74,7 @@ def _fix(code: int, reason: str) -> str:
 
 
 def untold(what: str, error: BaseException, seconds: float) -> ShipwayError:
-    """Give the error for a request without an answer: a wrong certificate, or the way to the API is broken."""
+    """Return the error for a request without an answer: a wrong certificate, or the way to the API is broken."""
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError)):
         fix = "Something else answers on that address, or the cluster was made anew: look at its certificate."
         return ApiRefused(f"{what}: the API's certificate is not of this cluster ({error})", code="SHW-313", fix=fix)

@@ -30,7 +30,7 @@ _ABSENT = object()
 
 
 def render(template: str, **values: Any) -> list[Object]:
-    """Give the objects of one of our templates with its holes `${name}` filled.
+    """Return the objects of one of our templates with its holes `${name}` filled.
 
     Holes are filled after the YAML was read, so that no value can change the structure: a hole that is a whole value
     takes any type (None leaves its key out), a hole inside a text takes text. Raises KeyError for a hole without a
@@ -44,7 +44,7 @@ def render(template: str, **values: Any) -> list[Object]:
 
 
 def _filled(part: Any, values: dict[str, Any]) -> Any:
-    """Give a part of a template with its holes filled."""
+    """Return a part of a template with its holes filled."""
     if isinstance(part, dict):
         pairs = {key: _filled(value, values) for key, value in part.items()}
         return {key: value for key, value in pairs.items() if value is not _ABSENT}
@@ -60,7 +60,7 @@ def _filled(part: Any, values: dict[str, Any]) -> Any:
 
 
 def parse(text: str, *, where: str) -> list[Object]:
-    """Give the objects of a YAML stream, lists opened; raises Refused that names the document that is no object.
+    """Return the objects of a YAML stream, lists opened; raises Refused that names the document that is no object.
 
     `status` and empty creation times, which generators leave in, are the server's and are dropped.
     """
@@ -80,7 +80,7 @@ def parse(text: str, *, where: str) -> list[Object]:
 
 
 def _whole(obj: Any, where: str) -> Object:
-    """Give an object that has all that a request needs."""
+    """Return an object that has all that a request needs."""
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
         raise Refused(f"{where} is no Kubernetes object", code="SHW-110")
     missing = [key for key in ("apiVersion", "kind") if not isinstance(obj.get(key), str)]
@@ -102,7 +102,7 @@ class ForeignManifest:
     _loaded: list[Object] = field(default_factory=list, compare=False, repr=False)
 
     async def load(self) -> Sequence[Object]:
-        """Give the objects; raises Refused (unreadable, wrong SHA-256, no manifest) or Transient (download failed)."""
+        """Return the objects; raises Refused (unreadable, wrong SHA-256, no manifest), Transient (download failed)."""
         if not self._loaded:
             where = self.manifest.url or self.manifest.path or self.name
             data = await self.fetched()
@@ -116,12 +116,12 @@ class ForeignManifest:
         return self._loaded
 
     async def fetched(self) -> bytes:
-        """Give the content as it is pinned; raises as `load`."""
+        """Return the content as it is pinned; raises as `load`."""
         where = self.manifest.url or self.manifest.path or self.name
         return _verified(await self._bytes(), self.manifest.sha256, f"{self.name} ({where})")
 
     async def _bytes(self) -> bytes:
-        """Give the content from its path, from the cache, or from its URL; a download is cached once it is verified."""
+        """Return the content from its path, the cache, or its URL; a download is cached once it is verified."""
         if self.manifest.url is None:
             return _read(self.manifest.path or "", self.name)
         kept = self.cache / f"{self.manifest.sha256}.yaml"
@@ -143,7 +143,7 @@ def _read(path: str, name: str) -> bytes:
 
 
 def _verified(data: bytes, sha256: str | None, what: str) -> bytes:
-    """Give the data if it is what the cluster file pins; a local file may be without a pin."""
+    """Return the data if it is what the cluster file pins; a local file may be without a pin."""
     found = hashlib.sha256(data).hexdigest()
     if sha256 and found != sha256:
         fix = "Do not use it: find out why it changed. If that is right, write the new sha256 into the cluster file."
@@ -152,7 +152,7 @@ def _verified(data: bytes, sha256: str | None, what: str) -> bytes:
 
 
 async def _download(url: str, name: str) -> bytes:
-    """Give what is at the URL; through the proxy of the environment, where it names one."""
+    """Return what is at the URL; through the proxy of the environment, where it names one."""
     fix = f"Check that {url} can be reached from here, or name a local copy under sources.manifests.{name}.path."
     timeout = aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
@@ -175,7 +175,7 @@ async def _download(url: str, name: str) -> bytes:
 def foreign(
     cluster: Cluster, name: str, change: Callable[[list[Object]], list[Object]] = lambda objects: objects
 ) -> ForeignManifest:
-    """Give a manifest of the cluster file's `sources.manifests`; raises Refused where it is not named there."""
+    """Return a manifest of the cluster file's `sources.manifests`; raises Refused where it is not named there."""
     manifest = cluster.sources.manifests.get(name)
     if manifest is None:
         fix = f"Name it: sources.manifests.{name} with url and sha256, or with path."

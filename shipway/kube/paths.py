@@ -21,7 +21,7 @@ class Resource:
     namespaced: bool
 
     def path(self, name: str = "", namespace: str = "", *, under: str = "") -> str:
-        """Give the path of one object, of a list (no name), or of a subresource (`under`)."""
+        """Return the path of one object, of a list (no name), or of a subresource (`under`)."""
         parts = [self.root]
         if self.namespaced and (namespace or name):
             parts.append(f"namespaces/{quote(namespace or 'default', safe='')}")
@@ -31,12 +31,12 @@ class Resource:
 
 
 def root_of(api_version: str) -> str:
-    """Give the folder of a group and version: `v1` is the old one without a group."""
+    """Return the folder of a group and version: `v1` is the old one without a group."""
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
 def resource_in(found: Mapping[str, Any], api_version: str, kind: str) -> Resource:
-    """Give the kind from a discovery answer (APIResourceList); raises KindMissing when it is not listed."""
+    """Return the kind from a discovery answer (APIResourceList); raises KindMissing when it is not listed."""
     for entry in found.get("resources", ()):
         if entry.get("kind") == kind and "/" not in entry.get("name", "/"):  # with a slash it is a subresource
             return Resource(root_of(api_version), entry["name"], bool(entry.get("namespaced")))
@@ -44,14 +44,14 @@ def resource_in(found: Mapping[str, Any], api_version: str, kind: str) -> Resour
 
 
 def title(obj: Mapping[str, Any]) -> str:
-    """Give an object's name for people: kind/namespace/name, or kind/name."""
+    """Return an object's name for people: kind/namespace/name, or kind/name."""
     meta = obj.get("metadata") or {}
     parts = (str(obj.get("kind", "?")), meta.get("namespace", ""), str(meta.get("name", "?")))
     return "/".join(part for part in parts if part)
 
 
 def with_protocols(obj: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give an object whose ports all name their protocol, TCP where nothing is said.
+    """Return an object whose ports all name their protocol, TCP where nothing is said.
 
     It is part of a port's key in server-side apply, and older servers (seen with 1.20) refuse a port without it.
     """
@@ -59,7 +59,7 @@ def with_protocols(obj: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _ports_named(part: Any) -> Any:
-    """Give a part of an object with the protocol in every entry of every list `ports`."""
+    """Return a part of an object with the protocol in every entry of every list `ports`."""
     if isinstance(part, list):
         return [_ports_named(entry) for entry in part]
     if not isinstance(part, Mapping):

@@ -41,7 +41,7 @@ class Reads:
         media: str = JSON,
         seconds: float = CALL_SECONDS,
     ) -> tuple[int, str]:
-        """Send one request; give HTTP code and text, whatever the code."""
+        """Send one request; return HTTP code and text, whatever the code."""
         raise NotImplementedError(method, path, body, media, seconds)
 
     def forget(self) -> None:
@@ -56,11 +56,11 @@ class Reads:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def raw(self, path: str, *, seconds: float = CALL_SECONDS) -> tuple[int, str]:
-        """Give HTTP code and text of a GET, whatever the code: /readyz?verbose answers 500 with the reason."""
+        """Return HTTP code and text of a GET, whatever the code: /readyz?verbose answers 500 with the reason."""
         return (await self._answered(path, seconds)).result()
 
     async def _answered(self, path: str, seconds: float = CALL_SECONDS) -> Read:
-        """Give the read of a path once its answer is there; raises what the read raised."""
+        """Return the read of a path once its answer is there; raises what the read raised."""
         if path not in self._known:
             self._known[path] = self._queued.get(path) or self._queue(path, seconds)
         one = self._known[path]
@@ -74,7 +74,7 @@ class Reads:
         return one
 
     def _queue(self, path: str, seconds: float) -> Read:
-        """Give a new read, which begins when no other of the same path is under way."""
+        """Return a new read, which begins when no other of the same path is under way."""
         one = asyncio.get_running_loop().create_task(self._in_turn(path, seconds))
         self._queued[path] = one
         self._under_way.add(one)
@@ -94,7 +94,7 @@ class Reads:
             one.exception()
 
     def _page(self, one: Read, what: str, head: Object) -> tuple[Object, list[Object]]:
-        """Give the page of a read and its items, parsed once for all: a thousand nodes are megabytes of JSON."""
+        """Return the page of a read and its items, parsed once for all: a thousand nodes are megabytes of JSON."""
         if one not in self._pages:
             page = parsed(one.result()[1], what)
             self._pages[one] = page, [{**head, **item} for item in page.get("items") or ()]
@@ -102,7 +102,7 @@ class Reads:
 
 
 def parsed(text: str, what: str) -> Object:
-    """Give the object of a successful answer; raises ApiUnavailable where something else answered in its place."""
+    """Return the object of a successful answer; raises ApiUnavailable where something else answered in its place."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

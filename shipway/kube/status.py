@@ -1,4 +1,4 @@
-"""What Kubernetes objects say about themselves: conditions, readiness, cards, and how two states differ."""
+"""What Kubernetes objects say about themselves: conditions, readiness, GPUs, and how two states differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORTER = (
 
 
 def condition(obj: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """Give the status condition of that type; an empty mapping where there is none."""
+    """Return the status condition of that type; an empty mapping where there is none."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
     return next((entry for entry in conditions if entry.get("type") == kind), {})
 
@@ -30,7 +30,7 @@ def is_true(obj: Mapping[str, Any], kind: str) -> bool:
 
 
 def why_not_ready(node: Mapping[str, Any] | None) -> str:
-    """Give in few words why a node is not Ready; empty where it is."""
+    """Return in few words why a node is not Ready; empty where it is."""
     if node is None:
         return "not registered"
     if is_true(node, "Ready"):
@@ -40,13 +40,13 @@ def why_not_ready(node: Mapping[str, Any] | None) -> str:
 
 
 def cards(node: Mapping[str, Any], part: str = "allocatable") -> int:
-    """Give how many cards a node offers (`allocatable`) or has (`capacity`)."""
+    """Return how many GPUs a node offers (`allocatable`) or has (`capacity`)."""
     amount = ((node.get("status") or {}).get(part) or {}).get(CARD, 0)
     return whole(str(amount)) or 0
 
 
 def cards_asked(pod: Mapping[str, Any]) -> int:
-    """Give how many cards a pod holds: what its containers ask for, unless it has ended."""
+    """Return how many GPUs a pod holds: what its containers ask for, unless it has ended."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
     total = 0
@@ -58,7 +58,7 @@ def cards_asked(pod: Mapping[str, Any]) -> int:
 
 
 def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Give the places (`spec.template.spec.containers[0].image`) where an object would change; never the values.
+    """Return the places (`spec.template.spec.containers[0].image`) where an object would change; never the values.
 
     `wanted` is the answer of a dry run, so that the server's own defaults are in both.
     """
@@ -74,7 +74,7 @@ def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
 
 
 def _meta(obj: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an object's metadata without what the server alone writes."""
+    """Return an object's metadata without what the server alone writes."""
     meta = {key: value for key, value in (obj.get("metadata") or {}).items() if key not in SERVERS_OWN}
     if COUNTED in (meta.get("annotations") or {}):
         meta["annotations"] = {key: value for key, value in meta["annotations"].items() if key != COUNTED}
@@ -82,7 +82,7 @@ def _meta(obj: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differ(live: Any, wanted: Any, place: str, *, adopted: bool, inside: bool) -> Iterator[str]:
-    """Give the places below `place`; `inside` a list whose entries somebody else may add fields to."""
+    """Yield the places below `place`; `inside` a list whose entries somebody else may add fields to."""
     if isinstance(live, Mapping) and isinstance(wanted, Mapping):
         for key in sorted(wanted if inside else {*live, *wanted}):
             yield from _differ(live.get(key), wanted.get(key), f"{place}.{key}", adopted=adopted, inside=inside)

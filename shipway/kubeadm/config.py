@@ -37,7 +37,7 @@ Minor = tuple[int, int]
 
 
 def image_repository(cluster: Cluster) -> str:
-    """Give the registry of the control plane's images: as declared, else upstream's (k8s.gcr.io before 1.25)."""
+    """Return the registry of the control plane's images: as declared, else upstream's (k8s.gcr.io before 1.25)."""
     upstream = "registry.k8s.io" if cluster.kubernetes.minor >= (1, 25) else "k8s.gcr.io"
     return cluster.kubernetes.image_repository or upstream
 
@@ -48,7 +48,7 @@ def sandbox_image(cluster: Cluster) -> str:
 
 
 def cri_socket(minor: Minor) -> str:
-    """Give the runtime's socket as kubeadm of this minor wants it: before 1.24 it went into a flag for plain paths."""
+    """Return the runtime's socket as this kubeadm wants it: before 1.24 it went into a flag for plain paths."""
     return CRI_SOCKET if minor >= (1, 24) else CRI_SOCKET.removeprefix("unix://")
 
 
@@ -74,7 +74,7 @@ def _registration(cluster: Cluster, host: HostSpec) -> dict[str, Any]:
 
 
 def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
-    """Give kubeadm init's configuration: no secret is in it, the bootstrap token is kubeadm's own and short-lived."""
+    """Return kubeadm init's configuration: no secret is in it, the bootstrap token is kubeadm's own and short-lived."""
     kubernetes, api = cluster.kubernetes, f"kubeadm.k8s.io/{kubeadm_api(cluster.kubernetes.minor)}"
     size = {"node-cidr-mask-size": str(kubernetes.node_mask)}
     init = {
@@ -114,7 +114,7 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
 
 
 def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -> list[dict[str, Any]]:
-    """Give kubeadm join's configuration; it holds the token, so it goes into a file of mode 0600 and nowhere else."""
+    """Return kubeadm join's configuration; it holds the token, so it goes into a file of mode 0600 and nowhere else."""
     token_of = {"apiServerEndpoint": cluster.endpoint, "token": token, "caCertHashes": [ca_hash]}
     discovery: dict[str, Any] = {"bootstrapToken": token_of, "tlsBootstrapToken": token}
     join: dict[str, Any] = {
@@ -132,12 +132,12 @@ def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -
 
 
 def as_yaml(documents: list[dict[str, Any]]) -> str:
-    """Give the documents as YAML text."""
+    """Return the documents as YAML text."""
     return write_all(documents)
 
 
 def ca_hash(pem: str) -> str:
-    """Give `sha256:HEX` of a CA certificate's public key, as kubeadm pins it; raises ValueError for no certificate.
+    """Return `sha256:HEX` of a CA certificate's public key, as kubeadm pins it; raises ValueError for no certificate.
 
     The public key is cut out of the DER by hand: kubeadm's CAs before 1.24 have serial number 0, which certificate
     libraries refuse or will refuse (RFC 5280 wants it positive).
@@ -152,7 +152,7 @@ def ca_hash(pem: str) -> str:
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes, bytes]]:
-    """Give tag, content and whole bytes of each DER element in a row; raises ValueError where it is cut short."""
+    """Return tag, content and whole bytes of each DER element in a row; raises ValueError where it is cut short."""
     found = []
     at = 0
     while at + 1 < len(data):

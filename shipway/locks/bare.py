@@ -72,7 +72,7 @@ async def _claim(on: Host, who: str) -> None:
 
 
 async def _owner(on: Host) -> str:
-    """Give who holds the host; empty where nobody does."""
+    """Return who holds the host; empty where nobody does."""
     said = (await on.read(DESCRIPTION)).stdout.strip().removeprefix("Description=")
     return "" if said == UNIT else said  # systemd describes a unit that there is not by its name
 

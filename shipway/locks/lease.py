@@ -75,12 +75,12 @@ async def _read(kube: Kube) -> Object | None:
 
 
 def _holder(found: Object | None) -> str:
-    """Give who holds a lease, or held it to its end; empty where it was given back."""
+    """Return who holds a lease, or held it to its end; empty where it was given back."""
     return str(((found or {}).get("spec") or {}).get("holderIdentity") or "")
 
 
 def _ahead(found: Object) -> float:
-    """Give how many seconds a lease's last renewal is ahead of this machine's clock; minus infinity for no stamp."""
+    """Return how many seconds a lease's last renewal is ahead of this machine's clock; minus infinity for no stamp."""
     try:
         return (datetime.fromisoformat(found["spec"]["renewTime"]) - datetime.now(UTC)).total_seconds()
     except (KeyError, ValueError, TypeError):
@@ -119,7 +119,7 @@ def _version(found: Object) -> str:
 
 
 async def _watched(kube: Kube, found: Object) -> Object | None:
-    """Give the lease once somebody wrote it, or as it is after 60 s of this machine's own clock."""
+    """Return the lease once somebody wrote it, or as it is after 60 s of this machine's own clock."""
     until, seen = time.monotonic() + LEASE_SECONDS, found
     while time.monotonic() < until and _version(seen) == _version(found):
         await asyncio.sleep(min(LOOK_SECONDS, LEASE_SECONDS))

@@ -19,7 +19,7 @@ class SigningKey:
     expires: int
 
     def trouble(self, pinned: str | None, *, now: float) -> str:
-        """Give what is wrong with it ("" when nothing is): another key, or expired at `now` (seconds since 1970)."""
+        """Return what is wrong with it ("" when nothing is): another key, or expired at `now` (seconds since 1970)."""
         if pinned and pinned not in self.fingerprints:
             return f"its fingerprint is {', '.join(self.fingerprints)}, not the pinned {pinned}"
         if self.expires and self.expires < now:

@@ -106,7 +106,7 @@ SERVICE_PREFIXES = (12, 29)
 
 
 def triple(version: str) -> Triple:
-    """Give (1, 31, 7) of 1.31.7 or 1.31.7-1.1; absent parts are 0; raises ValueError without digits."""
+    """Return (1, 31, 7) of 1.31.7 or 1.31.7-1.1; absent parts are 0; raises ValueError without digits."""
     found = re.match(r"(?:[0-9]+:)?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?", version)
     if found is None:
         message = f"{version!r} is not a version"
@@ -115,12 +115,12 @@ def triple(version: str) -> Triple:
 
 
 def minor_of(version: str) -> Minor:
-    """Give (1, 31) of 1.31.7; raises ValueError."""
+    """Return (1, 31) of 1.31.7; raises ValueError."""
     return triple(version)[:2]
 
 
 def containerd_config_version(version: str) -> int:
-    """Give the layout of config.toml: 2 for containerd 1.x, 3 for 2.0 to 2.2, 4 from 2.3 on; raises ValueError."""
+    """Return the layout of config.toml: 2 for containerd 1.x, 3 for 2.0 to 2.2, 4 from 2.3 on; raises ValueError."""
     minor = minor_of(version)
     if minor < (2, 0):
         return 2
@@ -128,14 +128,14 @@ def containerd_config_version(version: str) -> int:
 
 
 def kubeadm_api(minor: Minor) -> str:
-    """Give kubeadm's configuration API: v1beta2 up to 1.21, v1beta3 from 1.22, v1beta4 from 1.31."""
+    """Return kubeadm's configuration API: v1beta2 up to 1.21, v1beta3 from 1.22, v1beta4 from 1.31."""
     if minor >= (1, 31):
         return "v1beta4"
     return "v1beta3" if minor >= (1, 22) else "v1beta2"
 
 
 def control_plane_taints(minor: Minor) -> tuple[str, ...]:
-    """Give what kubeadm taints a control plane with: `master` before 1.24, both in 1.24, `control-plane` since."""
+    """Return what kubeadm taints a control plane with: `master` before 1.24, both in 1.24, `control-plane` since."""
     old, new = "node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"
     if minor < (1, 24):
         return (old,)
@@ -143,20 +143,20 @@ def control_plane_taints(minor: Minor) -> tuple[str, ...]:
 
 
 def control_plane_labels(minor: Minor) -> tuple[str, ...]:
-    """Give the labels kubeadm puts on a control plane: both names before 1.24, only `control-plane` since."""
+    """Return the labels kubeadm puts on a control plane: both names before 1.24, only `control-plane` since."""
     old, new = "node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"
     return (new, old) if minor < (1, 24) else (new,)
 
 
 def calico_manifests(version: str) -> tuple[str, ...]:
-    """Give the names under `sources.manifests` that a Calico version is installed from, in the order to apply them."""
+    """Return the names under `sources.manifests` that a Calico version is installed from, in their order."""
     if minor_of(version) >= CALICO_SEPARATE_CRDS:
         return ("operator_crds", "tigera_operator")
     return ("tigera_operator",)
 
 
 def plugin_needs_gpu_selector(version: str) -> bool:
-    """Tell whether this device plugin must be kept off nodes without a card (it ends with an error there)."""
+    """Tell whether this device plugin must be kept off nodes without a GPU (it ends with an error there)."""
     return minor_of(version) >= PLUGIN_NEEDS_SELECTOR
 
 

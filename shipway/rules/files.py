@@ -13,7 +13,7 @@ from shipway.cluster.text import Path
 
 
 def _logins(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
-    """Give place and path of every SSH key; known_hosts may be made by accept-new and is not asked for."""
+    """Yield place and path of every SSH key; known_hosts may be made by accept-new and is not asked for."""
     sections: list[tuple[Path, Ssh | HostSsh]] = [(("ssh",), cluster.ssh)]
     sections += [(("hosts", index, "ssh"), host.ssh) for index, host in enumerate(cluster.hosts)]
     for place, section in sections:

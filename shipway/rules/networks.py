@@ -27,7 +27,7 @@ TAKEN = {
 
 
 def _address(host: HostSpec) -> IPv4Address | None:
-    """Give the node's address, or None where only a name is known."""
+    """Return the node's address, or None where only a name is known."""
     try:
         return IPv4Address(node_ip(host))
     except Refused:
@@ -35,7 +35,7 @@ def _address(host: HostSpec) -> IPv4Address | None:
 
 
 def _place(index: int, host: HostSpec) -> Path:
-    """Give where the node's address was written."""
+    """Return where the node's address was written."""
     return ("hosts", index, "node_ip" if host.node_ip else "address")
 
 

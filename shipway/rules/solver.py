@@ -68,11 +68,11 @@ WARNINGS: tuple[Warner, ...] = (
 
 
 def refusals(cluster: Cluster) -> list[Fault]:
-    """Give everything about this cluster that cannot work, with its place in the file."""
+    """Return everything about this cluster that cannot work, with its place in the file."""
     return [fault for rule in REFUSALS for fault in rule.find(cluster)]
 
 
 def warnings_of(cluster: Cluster, today: date | None = None) -> list[str]:
-    """Give a sentence for everything that is past its end of life on that day (default: now) or untested together."""
+    """Return a sentence for everything that is past its end of life on that day (default: now) or untested together."""
     day = today or datetime.now(tz=UTC).date()
     return [text for warner in WARNINGS for text in warner.find(cluster, day)]

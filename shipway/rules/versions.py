@@ -25,7 +25,7 @@ FIRST_WITH_CRI_V1 = (1, 6)
 
 
 def dotted(version: tuple[int, ...]) -> str:
-    """Give 1.31 of (1, 31)."""
+    """Return 1.31 of (1, 31)."""
     return ".".join(str(part) for part in version)
 
 

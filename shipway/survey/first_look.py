@@ -1,4 +1,4 @@
-"""What a first look at a host tells the rest of a run: whether it has joined, its cards, what must be unique."""
+"""What a first look at a host tells the rest of a run: whether it has joined, its GPUs, what must be unique."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def unsupported(log: str) -> tuple[bool, frozenset[str]]:
 
 
 def uuids(listed: str) -> list[str]:
-    """Give the UUIDs of `nvidia-smi -L`: `GPU 0: NVIDIA A10 (UUID: GPU-...)`."""
+    """Return the UUIDs of `nvidia-smi -L`: `GPU 0: NVIDIA A10 (UUID: GPU-...)`."""
     return re.findall(r"UUID: (GPU-[0-9A-Za-z-]+)", listed)
 
 
 def macs_of(addresses: str, macs: str, hardware: str) -> tuple[str, ...]:
-    """Give the hardware addresses from the three looks at a host's interfaces, sorted.
+    """Return the hardware addresses from the three looks at a host's interfaces, sorted.
 
     Link-local ones are left out: servers of one maker often have a management interface with the same MAC in each.
     """
@@ -177,7 +177,7 @@ async def _sorted_out(
 
 
 def _said(driver: Output) -> str:
-    """Give why the driver did not answer; empty where it did."""
+    """Return why the driver did not answer; empty where it did."""
     if driver.status == NOT_ENDED:
         return HANGS
     return "" if driver.ok else (driver.stderr or driver.stdout).strip()[:SAID]

@@ -38,7 +38,7 @@ class Comparison:
 
 
 def _shared(surveys: Sequence[Survey], of: Callable[[Survey], Sequence[str]]) -> list[tuple[str, ...]]:
-    """Give the groups of hosts that show the same value."""
+    """Return the groups of hosts that show the same value."""
     hosts: dict[str, list[str]] = defaultdict(list)
     for one in surveys:
         for value in of(one):
@@ -117,5 +117,5 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 
 def compared(surveys: Sequence[Survey]) -> list[ErrorReport]:
-    """Give every fault between hosts."""
+    """Return every fault between hosts."""
     return [fault for comparison in COMPARISONS for fault in comparison.find(surveys)]

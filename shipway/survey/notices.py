@@ -22,7 +22,7 @@ FORWARD = Says(("iptables", "-S", "FORWARD"))
 
 
 async def noticed(on: Host) -> tuple[str, ...]:
-    """Give a sentence for each thing; costs the round trip that the preflight checks share."""
+    """Return a sentence for each thing; costs the round trip that the preflight checks share."""
     (running, kernels, modules, restart), (ufw, forward, joined), (plain, real) = await asyncio.gather(
         on.read(RUNNING, KERNELS, MODULES, FileState("/run/reboot-required")),
         on.read(UFW, FORWARD, FileState("/etc/kubernetes/kubelet.conf")),
@@ -69,7 +69,7 @@ def next_kernel(running: str, kernels: Sequence[str], modules: str) -> str:
 
 
 def _order(kernel: str) -> tuple[tuple[int, ...], str]:
-    """Give what kernels are ordered by: their numbers, as 6.8.0-49 comes before 6.8.0-101."""
+    """Return what kernels are ordered by: their numbers, as 6.8.0-49 comes before 6.8.0-101."""
     return tuple(int(number) for number in re.findall(r"[0-9]+", kernel)), kernel
 
 

@@ -1,4 +1,4 @@
-"""What a drift pass leaves in Prefect: the table of drift, the trend, the map of cards, and events to build on."""
+"""What a drift pass leaves in Prefect: the table of drift, the trend, the map of GPUs, and events to build on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def leave_drift(run: Run) -> None:
 
 
 def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Give the drift table, worst first; what fits on a phone (host, action, most of the step) comes first."""
+    """Return the drift table, worst first; what fits on a phone (host, action, most of the step) comes first."""
     done = [finding for finding in findings if finding.action == "repaired"]
     rows = [*left(findings), *done][:SHOWN]
     return [
@@ -72,7 +72,7 @@ def _told(one: Shared) -> str:
 
 
 def trend_markdown(trend: Sequence[dict[str, Any]]) -> str:
-    """Give the last passes as bars of text: found in all, and what is left of it."""
+    """Return the last passes as bars of text: found in all, and what is left of it."""
     head = ["# Drift over the last passes", "", "| pass | found | left | |", "|---|---|---|---|"]
     rows = []
     for one in trend:

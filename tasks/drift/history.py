@@ -48,12 +48,12 @@ class History:
         draft.replace(self._path)
 
     def fights(self, now: datetime) -> dict[tuple[str, str], int]:
-        """Give what was repaired three times and more within a day, and how often: something else owns it."""
+        """Return what was repaired three times and more within a day, and how often: something else owns it."""
         recent = Counter((host, step) for host, step, when in self._kept["repairs"] if _within(when, now))
         return {key: count for key, count in recent.items() if count >= FIGHT}
 
     def trend(self, passes: int) -> list[dict[str, Any]]:
-        """Give the last passes, oldest first: `when`, and how many findings came to each end."""
+        """Return the last passes, oldest first: `when`, and how many findings came to each end."""
         return list(self._kept["passes"][-passes:])
 
 

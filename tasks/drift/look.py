@@ -85,7 +85,7 @@ def _joined(run: Run, part: Part[Kube]) -> bool:
 
 
 async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
-    """Give a finding about missing cards with the link that broke: card, driver, toolkit, runtime, plugin, kubelet."""
+    """Return a finding about missing GPUs with the link that broke: GPU, driver, toolkit, runtime, plugin, kubelet."""
     if finding.step != CARDS:
         return finding
     spec, seen = run.cluster.host(finding.host), run.surveys[finding.host]
@@ -96,7 +96,7 @@ async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
 
 
 def between(surveys: Sequence[Survey]) -> list[Finding]:
-    """Give what only shows when hosts are compared: clocks apart, clones."""
+    """Return what only shows when hosts are compared: clocks apart, clones."""
     return [_finding(fault) for fault in compared(list(surveys))]
 
 

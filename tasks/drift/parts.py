@@ -80,7 +80,7 @@ class Part(Generic[On]):
 
 
 def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
-    """Give what is looked at on a host, in the order in which it is repaired."""
+    """Return what is looked at on a host, in the order in which it is repaired."""
     parts = [Part(spec.name, _name(module), _steps(module, run.cluster, spec)) for module in PREPARED]
     if spec.gpus == 0:
         parts = [part for part in parts if part.stage != "nvidia_runtime"]
@@ -94,7 +94,7 @@ def _name(module: ModuleType) -> str:
 
 
 def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[Host]]:
-    """Give a stage's steps; on a host with cards containerd's configuration is the nvidia stage's alone.
+    """Return a stage's steps; on a host with GPUs containerd's configuration is the nvidia stage's alone.
 
     A bootstrap writes it first without and then with the nvidia runtime; a repair that did so would take the runtime
     away from running pods for a moment.
@@ -106,7 +106,7 @@ def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[H
 
 
 def plain_runtime(cluster: Cluster, spec: HostSpec) -> Part[Host]:
-    """Give the container runtime's part of a host that turned out to have no cards (`gpus: auto`)."""
+    """Return the container runtime's part of a host that turned out to have no GPUs (`gpus: auto`)."""
     return Part(spec.name, _name(container_runtime), container_runtime.steps(cluster, spec))
 
 
@@ -118,7 +118,7 @@ def _joined(run: Run, spec: HostSpec) -> Part[Host]:
 
 
 def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
-    """Give the checks that only a running host needs."""
+    """Return the checks that only a running host needs."""
     control = spec in run.cluster.control_planes
     own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
     names = {host.name: node_ip(host) for host in run.cluster.hosts}
@@ -159,7 +159,7 @@ def kubelet_wanted(run: Run) -> dict[str, Any]:
 
 
 def cluster_parts(run: Run) -> list[Part[Kube]]:
-    """Give what is looked at through the API: what all share, then every node of the run."""
+    """Return what is looked at through the API: what all share, then every node of the run."""
     shared = [Part(CLUSTER, _name(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]

@@ -28,7 +28,7 @@ from tasks.workloads import new_lease
 
 DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
-SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its cards after that
+SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its GPUs after that
 EVERY_SECONDS = 2.0
 AGAIN_SECONDS = (2.0, 4.0)  # between looks at a host before a repair is said to have failed: a service starts
 # Their emptyDir holds nothing that anybody would miss: the dashboard's is its /tmp (its published manifest).
@@ -39,7 +39,7 @@ FOLLOWING = frozenset(
 
 
 def parts_of(run: Run, host: str) -> list[Part[Host]]:
-    """Give a host's parts as they were looked at: without nvidia's on a host that has no cards."""
+    """Return a host's parts as they were looked at: without nvidia's on a host that has no GPUs."""
     spec = run.cluster.host(host)
     parts = host_parts(run, spec)
     if spec.gpus == "auto" and not run.cards(spec):
@@ -140,7 +140,7 @@ async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult])
 
 
 def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequence[StepResult]) -> list[Finding]:
-    """Give what became of each finding: gone is repaired; changed and here again came back; the rest stays."""
+    """Return what became of each finding: gone is repaired; changed and here again came back; the rest stays."""
     # An error with a drift is of a repair; without one it is of a look that did not succeed.
     errors = {r.step: r.error for r in results if r.outcome == "failed" and r.error and r.drift}
     changed = {result.step for result in results if result.outcome == "changed"}
@@ -181,7 +181,7 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
 
 
 async def _settled(run: Run, stage: str, *, seconds: float) -> None:
-    """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, cards."""
+    """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, GPUs."""
     ends = time.monotonic() + seconds
     while True:
         await look_at_cluster(run, stage, CLUSTER)

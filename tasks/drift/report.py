@@ -36,13 +36,13 @@ class DriftReport(Report):
 
 
 def findings_of(run: Run) -> list[Finding]:
-    """Give all findings of a pass in the order of the cluster file's hosts, the cluster's last."""
+    """Return all findings of a pass in the order of the cluster file's hosts, the cluster's last."""
     hosts = [f for host in run.hosts for f in run.findings.get(host.name, ())]
     return distinct([*hosts, *run.across, *run.cluster_findings])
 
 
 def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
-    """Give the report of a pass; `broken_off` says what ended it before its time."""
+    """Return the report of a pass; `broken_off` says what ended it before its time."""
     findings = findings_of(run)
     errors = list(_unseen(run))
     if broken_off:
@@ -72,7 +72,7 @@ def _short(result: StageResult) -> StageResult:
 
 
 def _unseen(run: Run) -> Sequence[ErrorReport]:
-    """Give what kept from looking at a host or the cluster at all; what a look found is a finding, no error."""
+    """Return what kept from looking at a host or the cluster at all; what a look found is a finding, no error."""
     failed = [result for result in run.results if result.errors]
     later = {(result.host, result.stage) for result in run.results if not result.errors}
     return [
@@ -84,7 +84,7 @@ def _unseen(run: Run) -> Sequence[ErrorReport]:
 
 
 def _row(run: Run, host: HostSpec, findings: Sequence[Finding]) -> HostRow:
-    """Give a host's row: repaired counts as changed, what is left as drifted, a host that was not seen as failed."""
+    """Return a host's row: repaired counts as changed, what is left as drifted, a host that was not seen as failed."""
     own = [finding for finding in findings if finding.host == host.name]
     results = [result for result in run.results if result.host == host.name]
     steps: Counter[Outcome] = Counter(row.outcome for result in results[:1] for row in result.rows)
@@ -112,14 +112,14 @@ def _outcome(run: Run, findings: Sequence[Finding], errors: Sequence[ErrorReport
 
 
 def said(report: DriftReport) -> str:
-    """Give a pass in a line: hosts, and what became of the findings."""
+    """Return a pass in a line: hosts, and what became of the findings."""
     counts = counted(report.findings)
     ends = ", ".join(f"{count} {action}" for action, count in counts.items()) or "no drift"
     return f"{report.outcome}: {len(report.hosts)} hosts; {ends}"
 
 
 def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]:
-    """Give a row a host with cards: how many are expected, on the bus, with a driver, and offered to pods."""
+    """Return a row a host with GPUs: how many are expected, on the bus, with a driver, and offered to pods."""
     rows: list[dict[str, str | int]] = []
     for host in run.hosts:
         seen = run.surveys.get(host.name)

@@ -51,7 +51,7 @@ def loaded(cluster: Cluster) -> ContainerdLoaded:
 
 
 def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:
-    """Give what containerd's configuration must bring about on a host, with or without the nvidia runtime."""
+    """Return what containerd's configuration must bring about on a host, with or without the nvidia runtime."""
     default = nvidia and cluster.gpu.mode == "default_runtime"
     return Wanted(sandbox_image(cluster), nvidia, default, cluster.runtime.restrict_oom_score_adj)
 
@@ -62,7 +62,7 @@ def images(cluster: Cluster) -> Says:
 
 
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
-    """Give the steps of a host, in order."""
+    """Return the steps of a host, in order."""
     runtime = cluster.runtime
     packages = {runtime.package: runtime.version, **dict.fromkeys(runtime.extra_packages)}
     may_remove = cluster.system.may_remove

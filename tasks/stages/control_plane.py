@@ -13,7 +13,7 @@ from shipway.steps.system.services import ServiceRuns
 
 
 def steps(cluster: Cluster, host: HostSpec, *, reset: bool = False) -> list[Check[Host]]:
-    """Give the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown."""
+    """Return the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown."""
     return [
         ControlPlaneInitialised(cluster, host, reset),
         ServiceRuns("kubelet"),

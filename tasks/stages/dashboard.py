@@ -29,7 +29,7 @@ RBAC = "rbac.authorization.k8s.io/v1"
 
 
 def steps(cluster: Cluster) -> list[Check[Kube]]:
-    """Give the steps, in order; none where the dashboard is off. Raises Refused without a manifest for it."""
+    """Return the steps, in order; none where the dashboard is off. Raises Refused without a manifest for it."""
     wanted = cluster.dashboard
     if not wanted.enabled:
         return []
@@ -49,12 +49,12 @@ def steps(cluster: Cluster) -> list[Check[Kube]]:
 
 
 def token_path(cluster: Cluster) -> Path:
-    """Give the file with the login token, on the machine that runs this."""
+    """Return the file with the login token, on the machine that runs this."""
     return Path(cluster.state_dir).expanduser() / cluster.name / "dashboard-token"
 
 
 def on_node_port(objects: list[Object], port: int) -> list[Object]:
-    """Give the objects with the dashboard's Service on that port of every node; HTTPS (443) leads to 8443."""
+    """Return the objects with the dashboard's Service on that port of every node; HTTPS (443) leads to 8443."""
     if not any(_is_service(obj) for obj in objects):
         raise Refused(f"sources.manifests.{MANIFEST} holds no Service {NAMESPACE}/{SERVICE}", code="SHW-110")
     ports = [{"port": 443, "targetPort": 8443, "nodePort": port}]
@@ -107,7 +107,7 @@ class TokenFile:
 
 
 def _fault(token: str, uid: str, now: float) -> str:
-    """Give what is wrong with a token, by the claims it carries in the clear; empty when nothing is."""
+    """Return what is wrong with a token, by the claims it carries in the clear; empty when nothing is."""
     try:
         body = token.split(".")[1]
         claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))

@@ -1,4 +1,4 @@
-"""The device plugin (S8): the RuntimeClass its pods need, and NVIDIA's plugin on every node with cards."""
+"""The device plugin (S8): the RuntimeClass its pods need, and NVIDIA's plugin on every node with GPUs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ TOOLKITS_SECONDS = 600.0  # that a host which has joined is given to come to its
 
 
 def needs_selector(cluster: Cluster) -> bool:
-    """Say whether the plugin must stay off nodes without cards.
+    """Say whether the plugin must stay off nodes without GPUs.
 
     In RuntimeClass mode its pod cannot start where the handler is missing; since 0.18 NVIDIA's manifest lets it fail
-    on a node without cards (k8s-device-plugin CHANGELOG, v0.18.0). Otherwise it runs everywhere, as there.
+    on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0). Otherwise it runs everywhere, as there.
     """
     major, minor, _ = (int(part) for part in cluster.device_plugin.version.split("."))
     return cluster.gpu.mode == "runtime_class" or (major, minor) >= (0, 18)
 
 
 def daemon_set(cluster: Cluster) -> list[Object]:
-    """Give the plugin's DaemonSet."""
+    """Return the plugin's DaemonSet."""
     return render(
         "device-plugin/daemonset.yaml",
         image=f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}",
@@ -44,7 +44,7 @@ def daemon_set(cluster: Cluster) -> list[Object]:
 
 
 def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]:
-    """Give the steps, in order; none where every host declares that it has no card.
+    """Return the steps, in order; none where every host declares that it has no GPU.
 
     `unready` tells why the toolkits of some nodes do not accept the device list as mounts. The nodes' label is set as
     each one joins (tasks.gates.node_steps).
@@ -60,7 +60,7 @@ def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]
 
 
 class RuntimeClassIs(ObjectsPresent):
-    """The RuntimeClass that the plugin's and the workloads' pods name, without which the plugin sees no card."""
+    """The RuntimeClass that the plugin's and the workloads' pods name, without which the plugin sees no GPU."""
 
     traps: ClassVar[tuple[int, ...]] = (23, 27)
 

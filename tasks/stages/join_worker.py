@@ -12,7 +12,7 @@ from shipway.steps.system.services import ServiceRuns
 
 
 def steps(cluster: Cluster, host: HostSpec, control: Host) -> list[Check[Host]]:
-    """Give the steps of a worker, in order; `control` is the session of the control plane's host."""
+    """Return the steps of a worker, in order; `control` is the session of the control plane's host."""
     return [
         NodeJoined(cluster, host, control),
         ServiceRuns("kubelet"),

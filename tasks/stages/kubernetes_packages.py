@@ -21,7 +21,7 @@ PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 
 
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
-    """Give the steps of a host, in order."""
+    """Return the steps of a host, in order."""
     kubernetes = cluster.kubernetes
     packages = dict.fromkeys(PROGRAMS, kubernetes.version)
     may_remove = cluster.system.may_remove

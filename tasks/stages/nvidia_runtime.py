@@ -23,7 +23,7 @@ TOOLKIT = (
 
 
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every GPU host
-    """Give the steps of a GPU host, in order."""
+    """Return the steps of a GPU host, in order."""
     packages = dict.fromkeys(TOOLKIT, cluster.gpu.toolkit)
     may_remove = cluster.system.may_remove
     default = cluster.gpu.mode == "default_runtime"

@@ -19,14 +19,14 @@ SEPARATE_DEFINITIONS = (3, 30)
 
 
 def steps(cluster: Cluster) -> list[Check[Kube]]:
-    """Give the steps, in order; raises Refused where a manifest that is needed is not named in the cluster file."""
+    """Return the steps, in order; raises Refused where a manifest that is needed is not named in the cluster file."""
     if cluster.network.provider == "manifests":
         return [_own(cluster, path) for path in cluster.network.manifests]
     return calico(cluster)
 
 
 def _own(cluster: Cluster, path: str) -> Check[Kube]:
-    """Give the step that applies a file of the user's own."""
+    """Return the step that applies a file of the user's own."""
     source = ForeignManifest(Path(path).name, Manifest(path=path), Path(cluster.state_dir).expanduser() / "manifests")
     return ObjectsPresent(f"the pod network is as {Path(path).name} declares", source)
 
@@ -38,7 +38,7 @@ class PodNetworkDeclared(ObjectsPresent):
 
 
 def calico(cluster: Cluster) -> list[Check[Kube]]:
-    """Give the steps of Calico: its operator (definitions first where they are apart), then what it shall make."""
+    """Return the steps of Calico: its operator (definitions first where they are apart), then what it shall make."""
     network = cluster.network
     version = network.version or "3.30.0"
     major, minor, _ = (int(part) for part in version.split("."))

@@ -27,14 +27,14 @@ WORKER_PORTS = (10250,)
 
 
 def manifests(cluster: Cluster) -> list[ForeignManifest]:
-    """Give the manifests that a cluster is built from, and that others wrote."""
+    """Return the manifests that a cluster is built from, and that others wrote."""
     network, dashboard = cluster.network, cluster.dashboard
     names = list(calico_manifests(network.version)) if network.provider == "calico" and network.version else []
     return [foreign(cluster, name) for name in (*names, *(["dashboard"] if dashboard.enabled else []))]
 
 
 def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
-    """Give the checks of a host; together they cost one round trip."""
+    """Return the checks of a host; together they cost one round trip."""
     control = "control_plane" in host.roles
     kubernetes = cluster.kubernetes
     ports = (*cluster.system.ports, kubernetes.api_port) if control else WORKER_PORTS

@@ -42,7 +42,7 @@ def _settings(values: dict[str, str]) -> str:
 
 
 def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
-    """Give the steps of a host, in order."""
+    """Return the steps of a host, in order."""
     entries = {other.name: node_ip(other) for other in cluster.hosts}
     known = partial(hosts_file, entries=entries)
     base = cluster.sources.base_apt

@@ -1,4 +1,4 @@
-"""The verification's stages: nodes Ready, cards allocatable, and the proof that pods hold and use them."""
+"""The verification's stages: nodes Ready, GPUs allocatable, and the proof that pods hold and use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are R
 
 
 def expected(run: Run) -> dict[str, int]:
-    """Give the cards of every node that has come as far as being Ready."""
+    """Return the GPUs of every node that has come as far as being Ready."""
     return {host.name: run.provable(host) for host in run.hosts if host.name in run.ready}
 
 
@@ -44,7 +44,7 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
 
 
 async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
-    """Wait for every card to be offered; each node that lacks some is named."""
+    """Wait for every GPU to be offered; each node that lacks some is named."""
     wanted = {name: count for name, count in expected(run).items() if count}
     if run.allow is Impact.NOTHING:
         declared = {host.name: count for host in run.hosts if (count := run.provable(host))}
@@ -52,8 +52,8 @@ async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]
     if not wanted:
         return []
     kube = await run.kube()
-    # A plugin that is being replaced takes its cards away with it, and the node tells that seconds later: first the
-    # plugin in its newest form, then its cards. Where it does not come up, the missing cards are named by node.
+    # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
+    # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
     plugin = gates.WorkloadRuns("DaemonSet", PLUGIN, PLUGIN_NAMESPACE)
     rollout = await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
     lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
@@ -94,7 +94,7 @@ async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, l
 
 
 async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Prove every card of the nodes that are Ready; a plan makes no pods, so it cannot tell."""
+    """Prove every GPU of the nodes that are Ready; a plan makes no pods, so it cannot tell."""
     name = "every expected card can be scheduled and used"
     if run.allow is Impact.NOTHING:
         return [StepResult(name, "unknown", error=ShipwayError("a plan starts no test pods"))]
@@ -130,7 +130,7 @@ def isolation(run: Run, without: Mapping[str, int | None]) -> list[StepResult]:
 
 
 async def _elsewhere(kube: Kube) -> dict[str, int]:
-    """Give the cards of all Ready nodes: a test pod may land on one that this run was not about."""
+    """Return the GPUs of all Ready nodes: a test pod may land on one that this run was not about."""
     try:
         nodes = await nodes_by_name(kube)
     except ShipwayError:
@@ -139,7 +139,7 @@ async def _elsewhere(kube: Kube) -> dict[str, int]:
 
 
 def _seen(run: Run) -> dict[str, HostGpuFacts]:
-    """Give what SSH showed of the hosts' cards; a toolkit may have been installed since the first look."""
+    """Return what SSH showed of the hosts' GPUs; a toolkit may have been installed since the first look."""
     installed = {done.host for done in run.results if done.stage == "nvidia_runtime" and done.stands}
     return {
         name: HostGpuFacts(survey.cards, survey.driver_cards, survey.driver_said, survey.toolkit or name in installed)

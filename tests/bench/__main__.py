@@ -28,7 +28,7 @@ CROWD = ("floor", "shipway", "shipway+prefect")  # those that are measured on so
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the parser."""
+    """Return the parser."""
     made = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     made.add_argument("--results", type=Path, default=ROOT / "build/bench", help="folder of the results; resumed there")
     made.add_argument(
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def cells(asked: argparse.Namespace) -> list[tuple[int, str, int]]:
-    """Give (hosts, kind, repeat): small ones first, the repeats outermost, so that contestants are interleaved."""
+    """Return (hosts, kind, repeat): small ones first, the repeats outermost, so that contestants are interleaved."""
     sizes, few = ([int(word) for word in words.split(",") if word] for words in (asked.hosts, asked.few))
     plain, *_ = KINDS
     kinds = [kind for kind in asked.kinds.split(",") if kind]
@@ -58,7 +58,7 @@ def cells(asked: argparse.Namespace) -> list[tuple[int, str, int]]:
 
 
 def machine(peers: Path) -> dict[str, Any]:
-    """Give what the figures were measured with."""
+    """Return what the figures were measured with."""
     model = [line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if "model name" in line]
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -121,7 +121,7 @@ def one_host(asked: argparse.Namespace, peers: Path, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     asked = parser().parse_args(arguments)
     folder = asked.results.resolve()
     if asked.page:

@@ -46,7 +46,7 @@ class Relaying:
                 raise RuntimeError("the bench's relay did not start")
 
     def turns(self) -> int | None:
-        """Give the most turns of a host since the last call."""
+        """Return the most turns of a host since the last call."""
         if self._process is None or self._process.stdin is None or self._process.stdout is None:
             return None
         self._process.stdin.write("?\n")
@@ -61,7 +61,7 @@ class Relaying:
 
 
 def ordered(place: Place, kind: Kind, folder: Path) -> tuple[Order, Path, Path]:
-    """Write the orders of a cell: the contestant's, and the relay's; give both paths."""
+    """Write the orders of a cell: the contestant's, and the relay's; return both paths."""
     works = tuple(shares(place.count, base=BASE, stragglers=kind.stragglers))
     direct = Order(place.doors, works, str(place.key), str(place.known_hosts))
     doors = direct.doors if kind.delay is None else tuple(relayed(door) for door in direct.doors)

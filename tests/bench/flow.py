@@ -47,7 +47,7 @@ def cluster_file(order: Order, folder: Path) -> Path:
 
 
 def work_of(order: Order) -> Stage:
-    """Give the stage for the table of stages."""
+    """Return the stage for the table of stages."""
     works = {door.name: work for door, work in zip(order.doors, order.works, strict=True)}
 
     async def work(run: Run, stage: str, host: str) -> list[StepResult]:

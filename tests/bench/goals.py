@@ -43,7 +43,7 @@ Cells = dict[tuple[str, int, str], list[dict[str, Any]]]
 
 
 def read(folder: Path) -> Cells:
-    """Give all kept cells by kind, hosts and contestant."""
+    """Return all kept cells by kind, hosts and contestant."""
     found: Cells = defaultdict(list)
     for path in sorted(folder.glob("*-*-*-*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
@@ -52,18 +52,18 @@ def read(folder: Path) -> Cells:
 
 
 def values(cells: Iterable[dict[str, Any]], turn: str, figure: str) -> list[float]:
-    """Give a figure of every cell that ended well."""
+    """Return a figure of every cell that ended well."""
     return [cell[turn][figure] for cell in cells if "fault" not in cell and cell[turn].get(figure) is not None]
 
 
 def middle(cells: Iterable[dict[str, Any]], turn: str, figure: str) -> float | None:
-    """Give the median, or None where nothing was measured."""
+    """Return the median, or None where nothing was measured."""
     found = values(cells, turn, figure)
     return median(found) if found else None
 
 
 def _row(what: str, bound: float, measured: float | None, hosts: int | str, *, least: bool = False) -> str:
-    """Give a row: the goal, what was measured, whether it is met."""
+    """Return a row: the goal, what was measured, whether it is met."""
     sign = ">=" if least else "<="
     if measured is None:
         return f"| {what} | {sign} {bound:g} | not measured | | |"
@@ -72,7 +72,7 @@ def _row(what: str, bound: float, measured: float | None, hosts: int | str, *, l
 
 
 def _ratios(cells: Cells) -> list[str]:
-    """Give the goals against the floor and other tools, at the largest number of hosts that both sides have."""
+    """Return the goals against the floor and other tools, at the largest number of hosts that both sides have."""
     lines = []
     for against, turn, figure, ours, bound in RATIOS:
         best: tuple[float | None, int | str] = (None, "")
@@ -88,7 +88,7 @@ def _ratios(cells: Cells) -> list[str]:
 
 
 def _makespans(cells: Cells) -> list[str]:
-    """Give the makespan with slow hosts, without the SSH set-up: what the floor needs where nothing is to change."""
+    """Return the makespan with slow hosts, without the SSH set-up: what the floor needs where nothing is to change."""
     sizes = sorted({n for kind, n, _ in cells if kind == "stragglers"})
     lines = []
     for size in sizes:
@@ -100,7 +100,7 @@ def _makespans(cells: Cells) -> list[str]:
 
 
 def goals(cells: Cells, folder: Path) -> list[str]:
-    """Give every goal with what was measured."""
+    """Return every goal with what was measured."""
     head = ["### Goals", "", "| what | goal | measured | hosts | |", "|---|---|---|---|---|"]
     path = folder / "one-host.json"
     alone = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

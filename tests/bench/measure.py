@@ -21,7 +21,7 @@ EVERY = 0.25  # seconds between two looks at the memory
 
 
 def _tree(root: int) -> list[int]:
-    """Give all descendants of a process."""
+    """Return all descendants of a process."""
     found, waiting = [], [root]
     while waiting:
         one = waiting.pop()
@@ -34,7 +34,7 @@ def _tree(root: int) -> list[int]:
 
 
 def _memory(pids: list[int]) -> int:
-    """Give the proportional set size of processes, in bytes: shared pages are counted once."""
+    """Return the proportional set size of processes, in bytes: shared pages are counted once."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ def measured(words: list[str], limit: float) -> dict[str, float]:
 
 
 def _ended() -> float:
-    """End what is left of the tree; give its CPU seconds."""
+    """End what is left of the tree; return its CPU seconds."""
     cpu = 0.0
     while True:
         for pid in _tree(os.getpid()):

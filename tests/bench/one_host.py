@@ -28,7 +28,7 @@ Look = Callable[[Host], Awaitable[None]]
 
 
 def target(order: Order, door: Door) -> Target:
-    """Give how the product reaches a host."""
+    """Return how the product reaches a host."""
     return Target(door.name, door.address, door.port, "root", order.key, order.known_hosts)
 
 
@@ -41,7 +41,7 @@ async def looked(work: Work, host: Host) -> None:
 
 
 async def cold(order: Order, times: int) -> list[tuple[float, float]]:
-    """Give (wall, CPU) in seconds of a look on a new connection, each time."""
+    """Return (wall, CPU) in seconds of a look on a new connection, each time."""
     found = []
     for _ in range(times):
         pool, started, used = Pool(), time.monotonic(), time.process_time()
@@ -52,7 +52,7 @@ async def cold(order: Order, times: int) -> list[tuple[float, float]]:
 
 
 async def warm(order: Order, times: int) -> list[tuple[float, float]]:
-    """Give (wall, CPU) in seconds of a look on a connection that is there, each time."""
+    """Return (wall, CPU) in seconds of a look on a connection that is there, each time."""
     pool, found = Pool(), []
     host = pool.host(target(order, order.doors[0]))
     await looked(order.works[0], host)
@@ -65,7 +65,7 @@ async def warm(order: Order, times: int) -> list[tuple[float, float]]:
 
 
 async def main(order: Order, relayed: Order, delay: float) -> dict[str, Any]:
-    """Give the figures of one host."""
+    """Return the figures of one host."""
     walls = [median(wall for wall, _ in await way(relayed, THROUGH)) / delay for way in (cold, warm)]
     await cold(order, 3)  # what is imported and compiled once is no cost of a host
     return {

@@ -33,7 +33,7 @@ def _module(name: str) -> Callable[[Path, Path], Words]:
 
 
 def environment(folder: Path) -> Path:
-    """Give the environment of the other tools, made where it is missing; what cannot be had is printed."""
+    """Return the environment of the other tools, made where it is missing; what cannot be had is printed."""
     python = folder / "bin/python"
     if not python.exists():
         print(f"bench: making {folder} from requirements.txt", flush=True)
@@ -47,14 +47,14 @@ def environment(folder: Path) -> Path:
 
 
 def versions(folder: Path) -> dict[str, str]:
-    """Give what is installed in an environment."""
+    """Return what is installed in an environment."""
     words = [str(folder / "bin/python"), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
     listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return {entry["name"].lower().replace("_", "-"): entry["version"] for entry in json.loads(listed)}
 
 
 def contestants(peers: Path) -> list[Contestant]:
-    """Give all of them, the floor first."""
+    """Return all of them, the floor first."""
 
     def pssh(order: Path, _: Path) -> Words:
         return [str(peers / "bin/python"), "-m", "tests.bench.pssh_run", str(order)], {}
@@ -135,5 +135,5 @@ def playbook(order: Order, folder: Path) -> None:
 
 
 def environ(extra: dict[str, str]) -> dict[str, str]:
-    """Give the environment of a contestant's process."""
+    """Return the environment of a contestant's process."""
     return {**os.environ, "PYTHONPATH": str(HERE.parent.parent), **extra}

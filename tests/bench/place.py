@@ -102,13 +102,13 @@ class Place:
             laid(root)
 
     def faults(self) -> list[str]:
-        """Give what is not done, host by host."""
+        """Return what is not done, host by host."""
         return [
             f"{door.name}: {', '.join(f)}" for door, r in zip(self.doors, self.roots, strict=True) if (f := faults(r))
         ]
 
     def marks(self) -> list[dict[str, tuple[int, int]]]:
-        """Give inode and time of change of everything that is managed."""
+        """Return inode and time of change of everything that is managed."""
         return [marks(root) for root in self.roots]
 
     def __exit__(
@@ -122,7 +122,7 @@ class Place:
 
 
 def relayed(door: Door) -> Door:
-    """Give the door through the bench's relay."""
+    """Return the door through the bench's relay."""
     first, net, *rest = door.address.split(".")
     return Door(door.name, ".".join((first, str(int(net) + 1), *rest)), door.port)
 

@@ -59,7 +59,7 @@ def _ready(lab: subprocess.Popen[str]) -> None:
 
 
 def _cpu(pid: int) -> float:
-    """Give the CPU seconds a living process has used."""
+    """Return the CPU seconds a living process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -78,7 +78,7 @@ def _once(folder: Path, turn: str, limit: float, *, profile: bool) -> dict[str, 
 def measured_run(
     words: list[str], folder: Path, turn: str, home: Path, limit: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a flow's command with Prefect's home in `home`; give its report, and what it took with its task runs.
+    """Run a flow's command with Prefect's home in `home`; return its report, and what it took with its task runs.
 
     Raises RuntimeError with the end of what it said where there is no report.
     """
@@ -97,7 +97,7 @@ def measured_run(
 
 
 def recorded(home: Path) -> dict[str, int]:
-    """Give how many task runs Prefect's database holds, and how many of them in no final state; of all runs so far."""
+    """Return how many task runs Prefect's database holds, and how many of them in no final state."""
     import sqlite3  # noqa: PLC0415 - only here
 
     link = sqlite3.connect(f"file:{home / 'prefect.db'}?mode=ro", uri=True)

@@ -8,7 +8,7 @@ from tests.bench.work import BEGIN, END, FACTS, HOSTS_LINES, NODE, Work, files, 
 
 
 def script(work: Work) -> str:
-    """Give the script: one sha256sum over all files, shell builtins for the rest; contents only for what drifted."""
+    """Return the script: one sha256sum over all files, shell builtins for the rest; contents only for what drifted."""
     lines = ["set -e"]
     sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {path}\n" for path, text in files().items())
     lines.append(f"if ! sha256sum -c --quiet --status 2>/dev/null <<'E-O-S'\n{sums}E-O-S\nthen")

@@ -56,7 +56,7 @@ def _block(text: str) -> str:
 
 
 def steps(work: Work) -> list[Check[Host]]:
-    """Give the steps of one host, in order."""
+    """Return the steps of one host, in order."""
     return [
         *(FileIs(f"{path} is as wanted", path, text) for path, text in files().items()),
         FileEdited("no swap in fstab", f"{NODE}/etc/fstab", fstab_without_swap, "no swap line"),

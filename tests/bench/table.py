@@ -15,7 +15,7 @@ ORDER = ("floor", "shipway", "shipway+prefect", "parallel-ssh", "pyinfra", "ansi
 
 
 def spread(cells: list[dict[str, Any]], turn: str, figure: str) -> str:
-    """Give median and (lowest to highest)."""
+    """Return median and (lowest to highest)."""
     found = values(cells, turn, figure)
     if not found:
         return "-"
@@ -27,7 +27,7 @@ def _ratio(ours: float | None, base: float | None) -> str:
 
 
 def contest(cells: Cells, kind: str, hosts: int) -> list[str]:
-    """Give the table of one kind and number of hosts."""
+    """Return the table of one kind and number of hosts."""
     lines = [f"### {kind}, {hosts} hosts", ""]
     lines += [
         "| contestant | runs | first: wall s | first: CPU s | nothing to change: wall s | CPU s | memory MB | turns |"
@@ -53,7 +53,7 @@ def contest(cells: Cells, kind: str, hosts: int) -> list[str]:
 
 
 def paths(cells: Cells) -> list[str]:
-    """Give makespan over critical path of the first run, where some hosts are slow."""
+    """Return makespan over critical path of the first run, where some hosts are slow."""
     lines = []
     for (kind, hosts, name), got in sorted(cells.items()):
         wall = middle(got, "first", "wall")
@@ -64,7 +64,7 @@ def paths(cells: Cells) -> list[str]:
 
 
 def scale(folder: Path) -> list[str]:
-    """Give the table of the SIMULATED lab."""
+    """Return the table of the SIMULATED lab."""
     lines = ["### Scale, SIMULATED lab: bootstraps and a scan of drift, each with its own Prefect API process", ""]
     lines += ["| hosts | run | outcome | wall s | CPU s | CPU ms a host | memory MB | task runs | not final |"]
     lines += ["|---|---|---|---|---|---|---|---|---|"]

@@ -31,7 +31,7 @@ class Work:
 
 
 def files() -> dict[str, str]:
-    """Give the managed files, path -> content: the shape of a node's preparation (9 KB in all)."""
+    """Return the managed files, path -> content: the shape of a node's preparation (9 KB in all)."""
     containerd = "".join(f"[plugins.section-{number}]\n  setting = {number * 7}\n" for number in range(125))
     digest = "".join(hashlib.sha256(str(number).encode()).hexdigest() + "\n" for number in range(43))
     return {
@@ -44,7 +44,7 @@ def files() -> dict[str, str]:
 
 
 def shares(count: int, *, base: float, stragglers: bool, seed: int = 1) -> list[Work]:
-    """Give each host's work; with stragglers 10 % of the hosts (at least one) take 10 x `base` in one random step."""
+    """Return each host's work; with stragglers 10 % of the hosts (at least one) take 10 x `base` in one random step."""
     dice = random.Random(seed)  # noqa: S311 - the same slow hosts in every run
     slow = set(dice.sample(range(count), max(1, count // 10))) if stragglers else set()
     works = []
@@ -66,7 +66,7 @@ def laid(root: Path) -> None:
 
 
 def faults(root: Path) -> list[str]:
-    """Give what is not as wanted in a host's directory, seen from outside; empty when all of the work is done."""
+    """Return what is not as wanted in a host's directory, seen from outside; empty when all of the work is done."""
     found = []
     for path, content in files().items():
         file = root / path.removeprefix(f"{NODE}/")
@@ -84,7 +84,7 @@ def faults(root: Path) -> list[str]:
 
 
 def marks(root: Path) -> dict[str, tuple[int, int]]:
-    """Give inode and time of change of every managed file: a run with nothing to change leaves them as they are."""
+    """Return inode and time of change of every managed file: a run with nothing to change leaves them as they are."""
     paths = [*(path.removeprefix(f"{NODE}/") for path in files()), "etc/fstab", "etc/hosts"]
     paths += [f"flags/{index}" for index in range(COMMANDS)]
     return {path: ((root / path).stat().st_ino, (root / path).stat().st_mtime_ns) for path in paths}
@@ -122,5 +122,5 @@ class Order:
 
 
 def guarded(work: Work) -> Sequence[tuple[str, float]]:
-    """Give each command's flag file and how long the command takes."""
+    """Return each command's flag file and how long the command takes."""
     return [(f"{NODE}/flags/{index}", seconds) for index, seconds in enumerate(work.seconds)]

@@ -184,7 +184,7 @@ def _pods_show(pattern: str, *words: str) -> Action:
 
 
 def command(host: str, *words: str) -> Action:
-    """Give an action that runs a command on a host, whatever it answers."""
+    """Return an action that runs a command on a host, whatever it answers."""
 
     async def do(place: Place) -> None:
         await place.run(host, words, seconds=180)
@@ -193,7 +193,7 @@ def command(host: str, *words: str) -> Action:
 
 
 def befall(host: str, what: str) -> Action:
-    """Give an action that lets something happen to a host; see tests.conformance.befall."""
+    """Return an action that lets something happen to a host; see tests.conformance.befall."""
 
     async def do(place: Place) -> None:
         await place.befall(host, what)

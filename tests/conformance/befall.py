@@ -32,7 +32,7 @@ Befall = Callable[[str, str], Awaitable[None]]
 
 
 def on_simulated(lab: SimulatedLab) -> Befall:
-    """Give what lets it happen on a simulated lab."""
+    """Return what lets it happen on a simulated lab."""
 
     async def befall(host: str, what: str) -> None:
         kind, values = KINDS[what]
@@ -42,7 +42,7 @@ def on_simulated(lab: SimulatedLab) -> Befall:
 
 
 def on_containers(lab: Lab) -> Befall:
-    """Give what lets it really happen on a lab of containers."""
+    """Return what lets it really happen on a lab of containers."""
 
     def happen(host: str, what: str) -> None:
         if what in ("swap-on", "swap-off"):

@@ -60,10 +60,10 @@ Scene = tuple[Case | Action, ...]
 
 
 def case(name: str, host: str, line: str, *more: str, seconds: int = 90, reduce: str = "", slow: bool = False) -> Case:
-    """Give a case whose words are those of `line`, split at spaces, and `more` as they are."""
+    """Return a case whose words are those of `line`, split at spaces, and `more` as they are."""
     return Case(name, host, (*line.split(), *more), seconds, reduce, slow=slow)
 
 
 def script(name: str, host: str, *lines: Words, after: Sequence[Words] = (), feed: bytes = b"") -> Case:
-    """Give a case of several commands in one script, with commands that look afterwards."""
+    """Return a case of several commands in one script, with commands that look afterwards."""
     return Case(name, host, lines[0], then=lines[1:], after=tuple(after), feed=feed)

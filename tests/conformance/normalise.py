@@ -41,7 +41,7 @@ _DROPPED = re.compile(
 
 
 def normalised(text: str, places: Mapping[str, str]) -> str:
-    """Give the text with everything replaced that is another one in every run; `places` gives address -> name."""
+    """Return the text with everything replaced that is another one in every run; `places` gives address -> name."""
     for address, name in places.items():
         text = re.sub(rf"(?<![\d.]){re.escape(address)}(?![\d])", f"<{name}>", text)
     for pattern, put in _RULES:
@@ -56,7 +56,7 @@ def settled(answer: Answer) -> Answer:
 
 
 def table(text: str) -> str:
-    """Give kubectl's table with its columns apart by one bar and ages replaced."""
+    """Return kubectl's table with its columns apart by one bar and ages replaced."""
     rows = []
     for line in text.splitlines():
         cells = re.split(r"\s{2,}", line.strip())

@@ -44,11 +44,11 @@ class Place:
         self.values |= {"packages": sources["kubernetes"].uri, "cards": sources["nvidia"].uri}
 
     def host(self, name: str) -> Host:
-        """Give a host's session, as the product uses it."""
+        """Return a host's session, as the product uses it."""
         return self.pool.host(self.cluster.target(self.cluster.host(name)))
 
     def filled(self, words: Sequence[str]) -> list[str]:
-        """Give the words with their holes `{cp1}`, `{token}` filled; a find's own `{}` and the product's holes stay."""
+        """Return the words with their holes `{cp1}`, `{token}` filled; a find's `{}` and the product's holes stay."""
         values = self.values | {name: f"{{{name}}}" for name in ("os", "codename", "arch")}
         filled = [re.sub(r"(?<![$%])\{(\w+)\}", lambda hole: values[hole[1]], word) for word in words]
         return [put for word, put in zip(words, filled, strict=True) if put or not word]
@@ -66,7 +66,7 @@ class Place:
         seconds: float = 90,
         stdin: bytes = b"",
     ) -> list[Output]:
-        """Run commands as root in one script, those after where all were well; give the outputs of those that ran."""
+        """Run commands as root in one script, those after where all were well; return the outputs of those that ran."""
         lines, looks = ([self.filled(words) for words in each] for each in (commands, after))
         text, boundary = compose(lines, verb="d", after=looks)
         return split(boundary, *await self._connections[host].script(text, stdin=stdin, seconds=seconds))
@@ -82,7 +82,7 @@ class Place:
         return Output(process.returncode or 0, out.decode(), err.decode())
 
     async def answer(self, asked: Case) -> Answer:
-        """Give the normalised answer to a case."""
+        """Return the normalised answer to a case."""
         if asked.host == API:
             said = await self.kubectl(*self.filled(asked.words)[1:], seconds=asked.seconds)
         else:
@@ -124,7 +124,7 @@ class Place:
 
 
 def _joined(outputs: Sequence[Output]) -> Output:
-    """Give a script's outputs as one: the last status, and each command's number, status and texts."""
+    """Return a script's outputs as one: the last status, and each command's number, status and texts."""
     said, errors = (
         "\n".join(f"{number}: {text.rstrip()}" for number, text in enumerate(texts, 1))
         for texts in ([f"{one.status} {one.stdout}" for one in outputs], [one.stderr for one in outputs])

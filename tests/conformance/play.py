@@ -19,7 +19,7 @@ RECORDED = Path(__file__).parent / "recorded"
 async def play(
     place: Place, release: Release, *, slow: bool, until: str = "", told: Callable[[str], None] = lambda _: None
 ) -> dict[str, Answer]:
-    """Play every scene in order, or those up to one of them; give the answers by the case's name."""
+    """Play every scene in order, or those up to one of them; return the answers by the case's name."""
     answers: dict[str, Answer] = {}
     for scene, parts in SCENES.items():
         for part in parts:

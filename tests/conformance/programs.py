@@ -44,7 +44,7 @@ PARTLY = {
 
 
 def programs(words: Sequence[str]) -> Iterator[str]:
-    """Give the programs of a command, wrappers such as timeout and systemd-run taken off: "apt-get install", "cat"."""
+    """Yield the programs of a command, wrappers such as timeout and systemd-run taken off: "apt-get install", "cat"."""
     left = list(words)
     while left:
         name = left.pop(0).rsplit("/", 1)[-1]
@@ -65,7 +65,7 @@ def programs(words: Sequence[str]) -> Iterator[str]:
 
 
 def _after_options(words: Sequence[str], *with_value: str) -> list[str]:
-    """Give the words after the options; those named take a value as a word of its own."""
+    """Return the words after the options; those named take a value as a word of its own."""
     left = list(words)
     while left and left[0].startswith("-"):
         option = left.pop(0)
@@ -75,6 +75,6 @@ def _after_options(words: Sequence[str], *with_value: str) -> list[str]:
 
 
 def recorded() -> set[str]:
-    """Give the programs of all cases on hosts: their answers are those of real hosts."""
+    """Return the programs of all cases on hosts: their answers are those of real hosts."""
     cases = [part for parts in SCENES.values() for part in parts if isinstance(part, Case) and part.host != API]
     return {program for one in cases for words in one.commands for program in programs(words)}

@@ -20,7 +20,7 @@ from tests.conformance.scenario import SCENES
 
 
 async def record(state: Path, release: Release, *, slow: bool, until: str) -> int:
-    """Play and save; give the number of answers."""
+    """Play and save; return the number of answers."""
     place = Place(state / "cluster.yaml", state, on_containers(Lab(state)), release.values())
     started = time.monotonic()
     try:

@@ -44,7 +44,7 @@ def _collapsed(text: str) -> str:
 
 
 def _columns(*dropped: str) -> Callable[[str], str]:
-    """Give a table without some of its columns (they depend on the machine or its load)."""
+    """Return a table without some of its columns (they depend on the machine or its load)."""
 
     def reduce(text: str) -> str:
         lines = text.splitlines()
@@ -66,13 +66,13 @@ def _sorted(text: str) -> str:
 
 
 def _image_errors(text: str) -> str:
-    """Give which images failed, and not why: a mirror, a proxy and an empty network each say it in their own way."""
+    """Return which images failed, and not why: a mirror, a proxy and an empty network each say it in their own way."""
     found = re.findall(r"^\[preflight.*|\[ERROR \w+\]: failed to pull image [^ ]+:", text, re.MULTILINE)
     return _sorted("\n".join(found))
 
 
 def _network(text: str) -> str:
-    """Give the reason about the network alone: for a moment another one stands beside it."""
+    """Return the reason about the network alone: for a moment another one stands beside it."""
     return "".join(re.findall(r"runtime network not ready: .*?cni plugin not initialized", text))
 
 

@@ -13,23 +13,23 @@ _ADDRESS = re.compile(r"\d+: (\S+)( +inet )([\d.]+)/\d+( brd [\d.]+)?( .*)")
 
 
 def clock(text: str) -> str:
-    """Give `date +%s.%N` as `now`, where it is a number with nine decimals and near this machine's time."""
+    """Return `date +%s.%N` as `now`, where it is a number with nine decimals and near this machine's time."""
     good = re.fullmatch(r"\d+\.\d{9}\n", text) and abs(float(text) - time.time()) < _NEAR
     return "now" if good else text
 
 
 def number(text: str) -> str:
-    """Give a line of one number that is not 0."""
+    """Return a line of one number that is not 0."""
     return "a number" if re.fullmatch(r"[1-9]\d*\n", text) else text
 
 
 def release(text: str) -> str:
-    """Give a kernel's release."""
+    """Return a kernel's release."""
     return "a release" if re.fullmatch(r"\d+\.\d+\.\d+[\w.+-]*\n", text) else text
 
 
 def room(text: str) -> str:
-    """Give df's table with what differs replaced, where its numbers add up as df's do."""
+    """Return df's table with what differs replaced, where its numbers add up as df's do."""
     return "\n".join(_row(re.sub(r" +", " ", line)) for line in text.splitlines())
 
 
@@ -43,12 +43,12 @@ def _row(line: str) -> str:
 
 
 def addresses(text: str) -> str:
-    """Give `ip -o -4 addr` without numbers of interfaces, lengths and broadcast addresses of networks."""
+    """Return `ip -o -4 addr` without numbers of interfaces, lengths and broadcast addresses of networks."""
     return "\n".join(_ADDRESS.sub(r"<n>: \1\2\3/<length>\5", line) for line in text.splitlines())
 
 
 def ports(text: str) -> str:
-    """Give state, address and owner of the sockets on ports that somebody asks for."""
+    """Return state, address and owner of the sockets on ports that somebody asks for."""
     rows = set()
     for line in text.splitlines():
         fields = line.split()

@@ -1,4 +1,4 @@
-"""The whole story in order: bare hosts, prepared ones, apt, failed inits, init, joins, pod network, cards, the end."""
+"""The whole story in order: bare hosts, prepared ones, apt, failed inits, init, joins, pod network, GPUs, the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenes with a cluster: init, joins, the pod network, cards, and the end of it all."""
+"""The scenes with a cluster: init, joins, the pod network, GPUs, and the end of it all."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def counted(record_property: Any) -> dict[str, int]:
-    """Give the counts of cases by kind that end up in the summary; a plain dict, for it travels between processes."""
+    """Return the counts of cases by kind that end up in the summary; a plain dict, for it travels between processes."""
     counts: dict[str, int] = {}
     record_property("cases", counts)
     return counts

@@ -45,7 +45,7 @@ def main(cluster_file: str, act: str = "", boundary: str = "") -> None:
 
 
 async def _reported(cluster_file: Path, on: Any) -> Report:
-    """Give the report, of a refused run as the command line gives it."""
+    """Return the report, of a refused run as the command line gives it."""
     try:
         return await flown(cluster_file, on)
     except ShipwayError as error:

@@ -27,7 +27,7 @@ UNIQUE = re.compile(r"-[a-z0-9]{5,10}(-[a-z0-9]{5})?$|-token-[a-z0-9]+$")
 
 
 def end_state(lab: SimulatedLab) -> dict[str, Any]:
-    """Give the lasting state of every host and of the API."""
+    """Return the lasting state of every host and of the API."""
     addresses = {host.address: name for name, host in lab.hosts.items()}
     addresses |= {address.replace(".", "-"): name for address, name in addresses.items()}
     state: dict[str, Any] = {name: _host(host, addresses) for name, host in lab.hosts.items()}
@@ -72,7 +72,7 @@ def _host(host: SimulatedHost, addresses: dict[str, str]) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Give the places where two states differ, with both values in short."""
+    """Return the places where two states differ, with both values in short."""
     if isinstance(one, dict) and isinstance(other, dict):
         return [
             line

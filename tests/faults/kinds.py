@@ -58,7 +58,7 @@ async def garbage(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoi
 
 
 def exit_1(place: Callable[[int], int]) -> Spoil:
-    """Give a spoiler in which one command of the script, by its place among them, does nothing and answers status 1."""
+    """Return a spoiler in which one command of the script, by its place, does nothing and answers status 1."""
 
     async def failed(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
         def change(text: str) -> str:
@@ -83,7 +83,7 @@ async def exit_1_after(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a
 
 
 def api_code(code: int, reason: str) -> Spoil:
-    """Give a spoiler that answers with an HTTP code instead of doing anything."""
+    """Return a spoiler that answers with an HTTP code instead of doing anything."""
 
     async def answered(key: Key, exchange: Exchange) -> Any:  # noqa: ARG001 - a spoiler's signature
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}
@@ -125,10 +125,10 @@ API_KINDS: dict[str, Spoil] = {
 
 
 def exit_1_of_each(count: int) -> dict[str, Spoil]:
-    """Give for each of so many commands the spoiler in which that one answers status 1."""
+    """Return for each of so many commands the spoiler in which that one answers status 1."""
     return {f"exit 1 of command {at + 1} of {count}": exit_1(partial(min, at)) for at in range(count)}
 
 
 def kinds_for(where: str) -> dict[str, Spoil]:
-    """Give the kinds that fit an exchange."""
+    """Return the kinds that fit an exchange."""
     return API_KINDS if where == "api" else HOST_KINDS

@@ -12,7 +12,7 @@ from shipway.steps.kubernetes.join_tokens import _plain
 
 
 def left_over(lab: SimulatedLab) -> list[str]:
-    """Give what is there and may not be; empty when nothing is."""
+    """Return what is there and may not be; empty when nothing is."""
     cluster = lab.link.cluster
     if cluster is None:
         return ["there is no cluster"]
@@ -48,5 +48,5 @@ def locked(lab: SimulatedLab) -> bool:
 
 
 def resets(lab: SimulatedLab) -> int:
-    """Give how many times `kubeadm reset` was asked for, on any host."""
+    """Return how many times `kubeadm reset` was asked for, on any host."""
     return sum("kubeadm reset" in " ".join(one.words) for host in lab.hosts.values() for one in host.ran)

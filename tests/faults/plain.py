@@ -69,7 +69,7 @@ class Line:
 
 
 def summary(script: str) -> str:
-    """Give what a script does, in a form that two runs share: its verbs and programs, without paths and boundaries."""
+    """Return what a script does, in a form that two runs share: verbs and programs, without paths and boundaries."""
     words = [line.split() for line in script.splitlines() if line[:2] in ("r ", "d ", "l ")]
     names = [" ".join(word for word in line[:6] if not word.startswith(("-", "/", "'"))) for line in words]
     return "; ".join(dict.fromkeys(names))[:160]
@@ -106,7 +106,7 @@ class Direct:
         return given
 
     async def forward(self, address: str, port: int) -> int:
-        """Give a local port that leads to what the host reaches there, as the tunnel does."""
+        """Return a local port that leads to what the host reaches there, as the tunnel does."""
         if (address, port) not in self._tunnels:
             self._tunnels[address, port] = await asyncio.start_server(
                 lambda reader, writer: self._carry((address, port), reader, writer), "127.0.0.1", 0
@@ -154,7 +154,7 @@ class Pool:
         self._shells: list[Direct] = []
 
     def host(self, target: Target) -> Host:
-        """Give the session of a host."""
+        """Return the session of a host."""
         if target.name not in self._hosts:
             shell = Direct(self.lab, self.lab.hosts[target.name], target.user, self.line)
             self._shells.append(shell)
@@ -190,7 +190,7 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
 
 
 async def flown(cluster_file: Path, on: Callable[..., Awaitable[Any]] = plain_on) -> Report:
-    """Bootstrap a cluster once, its proof included; give the report."""
+    """Bootstrap a cluster once, its proof included; return the report."""
     run = Run(load_cluster(cluster_file), "bootstrap")
     with held(run.folder / "lock", run.cluster.name):
         return await _flown(run, on)
@@ -210,7 +210,7 @@ async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
 
 
 async def brought_up(lab: SimulatedLab, line: Line) -> Report:
-    """Bootstrap the lab once in this process; give the report."""
+    """Bootstrap the lab once in this process; return the report."""
     Pool.lab, Pool.line = lab, line
     return await flown(lab.cluster_file)
 
@@ -224,7 +224,7 @@ async def over_ssh(lab: SimulatedLab) -> Report:
 
 
 def send_through(line_of: Callable[[], Line]) -> Callable[..., Awaitable[tuple[int, str]]]:
-    """Give Kube.send with every request passing the line; watches and reads alike."""
+    """Return Kube.send with every request passing the line; watches and reads alike."""
     plain = Kube.send
 
     async def send(kube: Kube, method: str, path: str, **more: Any) -> tuple[int, str]:
@@ -239,7 +239,7 @@ def send_through(line_of: Callable[[], Line]) -> Callable[..., Awaitable[tuple[i
 
 
 def _stable(path: str) -> str:
-    """Give an API path without the parts that differ from run to run: generated names."""
+    """Return an API path without the parts that differ from run to run: generated names."""
     parts = path.split("/")
     return "/".join("*" if any(c.isdigit() for c in part) and len(part) > 12 else part for part in parts)
 

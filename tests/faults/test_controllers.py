@@ -54,7 +54,7 @@ async def controller(cluster_file: Path, *words: str) -> AsyncIterator[asyncio.s
 
 
 async def ended(process: asyncio.subprocess.Process, line: bytes | None = None) -> dict[str, Any]:
-    """Wait for a controller's end, after a line of input where one is given; give what it said of its run."""
+    """Wait for a controller's end, after a line of input where one is given; return what it said of its run."""
     out, err = await process.communicate(line)
     assert process.returncode == 0, err.decode()[-2000:]
     said: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -62,7 +62,7 @@ async def ended(process: asyncio.subprocess.Process, line: bytes | None = None) 
 
 
 def elsewhere(lab: SimulatedLab) -> Path:
-    """Give the cluster file as another machine has it: with a state folder, and so a lock, of its own."""
+    """Return the cluster file as another machine has it: with a state folder, and so a lock, of its own."""
     data = yaml.safe_load(lab.cluster_file.read_text(encoding="utf-8"))
     data["state_dir"] = str(lab.folder / "elsewhere")
     path = lab.folder / "elsewhere.yaml"
@@ -71,7 +71,7 @@ def elsewhere(lab: SimulatedLab) -> Path:
 
 
 def commands(lab: SimulatedLab) -> int:
-    """Give how many commands ran on all hosts."""
+    """Return how many commands ran on all hosts."""
     return sum(len(host.ran) for host in lab.hosts.values())
 
 
@@ -82,7 +82,7 @@ def names_the_holder(end: dict[str, Any], pid: int) -> bool:
 
 
 async def settled(lab: SimulatedLab) -> dict[str, str]:
-    """Give what the hosts are, once nothing that was begun on them goes on."""
+    """Return what the hosts are, once nothing that was begun on them goes on."""
     state: dict[str, str] = {}
     while state != (now := {name: host.digest() for name, host in lab.hosts.items()}):
         state = now

@@ -20,12 +20,12 @@ OFF = 600.0  # seconds
 
 
 def errors_on(report: Report, host: str) -> list[ErrorReport]:
-    """Give a host's errors, once each."""
+    """Return a host's errors, once each."""
     return [error for error in report.errors if error.host == host]
 
 
 def outcomes(report: Report) -> dict[str, str]:
-    """Give each host's outcome."""
+    """Return each host's outcome."""
     return {host.name: host.outcome for host in report.hosts}
 
 

@@ -28,7 +28,7 @@ Case = tuple[Key, str, Spoil]
 
 
 def cases(keys: list[Key], shard: int, shards: int) -> list[Case]:
-    """Give the cases of a shard; te3 does what te2 does, so it is left out.
+    """Return the cases of a shard; te3 does what te2 does, so it is left out.
 
     Where an exchange belongs is told by itself: two processes may see exchanges in different orders, and none may be
     lost between them.
@@ -47,7 +47,7 @@ def cases(keys: list[Key], shard: int, shards: int) -> list[Case]:
 
 
 async def broken(lab: SimulatedLab, key: Key, spoil: Spoil, known: Known) -> list[str]:
-    """Give what is wrong after a run in which this exchange failed, and a plain run; empty when nothing is."""
+    """Return what is wrong after a run in which this exchange failed, and a plain run; empty when nothing is."""
     line = Line(spoil, key)
     await brought_up(lab, line)
     return await whole(lab, known) or ([] if line.hit else [NEVER])
@@ -71,7 +71,7 @@ async def broken_again(lab: SimulatedLab, case: Case, known: Known) -> list[str]
 
 
 def told(case: Case, faults: list[str], counts: dict[str, int]) -> list[str]:
-    """Count a case; give its line where something is wrong."""
+    """Count a case; return its line where something is wrong."""
     key, kind, _ = case
     name = f"{'API' if key[0] == 'api' else 'host'}: {kind.partition(' of command')[0]}"
     counts[name] = counts.get(name, 0) + 1

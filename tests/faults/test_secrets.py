@@ -20,7 +20,7 @@ PAUSE = 0.005
 
 
 def seen_of(mark: str, known: set[str]) -> set[tuple[str, str, str]]:
-    """Give (process id, command line, environment) of every process that carries the mark."""
+    """Return (process id, command line, environment) of every process that carries the mark."""
     found = set()
     for pid in os.listdir("/proc"):  # noqa: PTH208 - quick
         if not pid.isdigit():

@@ -34,7 +34,7 @@ class Known:
 
 @asynccontextmanager
 async def fresh(cluster: Mapping[str, Any] | None = None) -> AsyncIterator[SimulatedLab]:
-    """Give a lab of bare hosts; `cluster` is put over its cluster file."""
+    """Yield a lab of bare hosts; `cluster` is put over its cluster file."""
     with tempfile.TemporaryDirectory() as folder:
         options = Options(hosts=3, scale=0.01, cluster=dict(cluster or {}))
         async with SimulatedLab(Path(folder), options) as lab:
@@ -55,7 +55,7 @@ async def undisturbed() -> Known:
 
 
 async def whole(lab: SimulatedLab, known: Known) -> list[str]:
-    """Run plainly, and give what is not as if nothing had happened; empty when all is."""
+    """Run plainly, and return what is not as if nothing had happened; empty when all is."""
     report = await brought_up(lab, Line())
     faults = [] if report.outcome == "ok" else [f"the plain run after it ended {report.outcome}"]
     faults += [f"{error.host}: {error.step}: {error.cause}" for error in report.errors][:3]

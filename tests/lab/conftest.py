@@ -45,7 +45,7 @@ class Ran:
     report: dict[str, Any] = field(default_factory=dict)
 
     def host(self, name: str) -> dict[str, Any]:
-        """Give a host's part of the report."""
+        """Return a host's part of the report."""
         return next(host for host in self.report["hosts"] if host["name"] == name)
 
 
@@ -57,7 +57,7 @@ class Site:
     folder: Path
 
     def cluster_file(self, **changes: Any) -> Path:
-        """Write a cluster file with these sections replaced; give its path."""
+        """Write a cluster file with these sections replaced; return its path."""
         path = self.folder / "cluster.yaml"
         data = content(self.lab.plan, self.lab.state, **changes) | {"state_dir": str(self.folder / "controller")}
         path.write_text(yaml.safe_dump(data))
@@ -123,7 +123,7 @@ class Site:
                 kept.unlink()
 
     def on(self, host: str, script: str) -> str:
-        """Give the output of a shell line that runs as root on a host."""
+        """Return the output of a shell line that runs as root on a host."""
         return self.lab.exec(host, "sh", "-c", script)
 
     def holds(self, host: str, test: str) -> bool:
@@ -131,7 +131,7 @@ class Site:
         return self.on(host, f"if {test}; then echo yes; else echo no; fi").strip() == "yes"
 
     def kubectl(self, line: str) -> str:
-        """Give what kubectl on the control plane says."""
+        """Return what kubectl on the control plane says."""
         return self.on("cp1", f"kubectl --kubeconfig /etc/kubernetes/admin.conf {line}")
 
 

@@ -10,7 +10,7 @@ from tests.lab.conftest import Site
 
 
 def passed(site: Site, repair: Allow) -> DriftReport:
-    """Give the report of a pass."""
+    """Return the report of a pass."""
 
     async def fly() -> DriftReport:
         state = await drift_repair(str(site.folder / "cluster.yaml"), repair, return_state=True)

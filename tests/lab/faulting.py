@@ -18,7 +18,7 @@ from tests.real_faults_page import keep
 
 
 def hosts(site: Site, *names: str) -> Path:
-    """Write a cluster file of these hosts alone, without cards: the faults are about hosts, and runs are shorter."""
+    """Write a cluster file of these hosts alone, without GPUs: the faults are about hosts, and runs are shorter."""
     rows = content(site.lab.plan, site.lab.state)["hosts"]
     return site.cluster_file(hosts=[{**row, "gpus": 0} for row in rows if row["name"] in names])
 
@@ -66,7 +66,7 @@ def held(site: Site, host: str, file: str, seconds: int) -> None:
 
 
 def progress(host: str, stage: str, text: str) -> str:
-    """Give how a progress line of the run begins."""
+    """Return how a progress line of the run begins."""
     return f"{host:<12} {stage:<20} {text}"
 
 
@@ -76,7 +76,7 @@ def tries(ran: Ran, host: str, stage: str) -> int:
 
 
 def changes(ran: Ran) -> list[str]:
-    """Give what the report says of each step that changed something, as a progress line would."""
+    """Return what the report says of each step that changed something, as a progress line would."""
     return [
         progress(stage["host"], stage["stage"], f"changed: {row['step']} (was {row['have']}; want {row['want']})")
         for stage in ran.report["stages"]
@@ -86,7 +86,7 @@ def changes(ran: Ran) -> list[str]:
 
 
 def summary(ran: Ran, lines: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Give how a run ended: its errors as the report has them, and the lines that hold one of the texts."""
+    """Return how a run ended: its errors as the report has them, and the lines that hold one of the texts."""
     stages = {(error["host"], error["step"]): stage for stage in ran.report["stages"] for error in stage["errors"]}
     errors = []
     for error in ran.report["errors"]:
@@ -111,7 +111,7 @@ def then(fault: str, ran: Ran) -> None:
 
 
 def error_of(ran: Ran, host: str) -> dict[str, Any]:
-    """Give the first error of a host; fails where it has none."""
+    """Return the first error of a host; fails where it has none."""
     found = [error for error in ran.report["errors"] if error["host"] == host]
     assert found, ran.report["errors"]
     return found[0]

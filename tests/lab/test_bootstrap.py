@@ -105,7 +105,7 @@ def test_no_secret_is_in_the_database_the_output_or_the_report(first: Ran, site:
 
 
 def _secrets(site: Site) -> list[str]:
-    """Give what must appear nowhere: key material of the kubeconfig and the CA, and every token still known."""
+    """Return what must appear nowhere: key material of the kubeconfig and the CA, and every token still known."""
     conf = site.on("cp1", "cat /etc/kubernetes/admin.conf")
     keys = re.findall(r"client-key-data: (\S{80})", conf)
     lines = [site.on("cp1", f"sed -n 3p /etc/kubernetes/pki/{name}.key").strip() for name in ("ca", "sa", "etcd/ca")]

@@ -28,7 +28,7 @@ def waited(drifting: Site, row: Row) -> None:
 
 
 def settled(drifting: Site) -> None:
-    """Wait until the break before this one has passed: a kubelet tells of a card's return some seconds after it."""
+    """Wait until the break before this one has passed: a kubelet tells of a GPU's return some seconds after it."""
     query = "get nodes -o jsonpath='{range .items[*]}{.metadata.name}={.status.allocatable.nvidia\\.com/gpu} {end}'"
     for _ in range(UNTIL_TRIES):
         if {"w1=2", "w2=2"} <= set(drifting.kubectl(query).split()):

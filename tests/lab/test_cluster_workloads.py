@@ -32,7 +32,7 @@ QUICK = ("swap", "kernel", "hosts", "hold", "apt", "containerd's file", "Runtime
 
 
 def pod(image: str, **spec: object) -> dict[str, object]:
-    """Give a pod template that sleeps, and ends at once when it is told."""
+    """Return a pod template that sleeps, and ends at once when it is told."""
     sleeps = {"name": "c", "image": image, "command": ["sh", "-c", "sleep 86400"]}
     return {"terminationGracePeriodSeconds": 1, "containers": [{**sleeps, **spec}]}
 
@@ -166,7 +166,7 @@ def test_a_pass_that_is_killed_in_the_middle_of_a_drain_is_finished_by_the_next(
     assert report.outcome == "ok", (report.errors, report.findings)
     assert open_everywhere(drifting)
     drifting.kubectl("delete deployment kept")
-    gone(drifting, "-l app=kept")  # until then it holds its card, and w1 is rightly held back
+    gone(drifting, "-l app=kept")  # until then it holds its GPU, and w1 is rightly held back
 
 
 def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -> None:
@@ -198,5 +198,5 @@ def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -
 
 
 def database() -> int:
-    """Give the size of Prefect's database, in bytes; earlier tests left their runs in it."""
+    """Return the size of Prefect's database, in bytes; earlier tests left their runs in it."""
     return sum(path.stat().st_size for path in Path(os.environ["PREFECT_HOME"]).glob("prefect.db*"))

@@ -194,7 +194,7 @@ def test_an_api_server_that_is_killed_while_hosts_join_is_waited_for(site: Site,
 
 
 def _kills(site: Site, times: int) -> Callable[[], None]:
-    """Give what kills the API server, again each time that it has come back."""
+    """Return what kills the API server, again each time that it has come back."""
 
     def kill() -> None:
         for _ in range(times):

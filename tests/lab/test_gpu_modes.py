@@ -1,4 +1,4 @@
-"""A broken link between a card and its pods is named; the default runtime proves every card as well."""
+"""A broken link between a GPU and its pods is named; the default runtime proves every GPU as well."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 async def proved(cluster: Cluster, seen: dict[str, HostGpuFacts]) -> Proof:
-    """Give what the proof alone says; it repairs nothing."""
+    """Return what the proof alone says; it repairs nothing."""
     pool = Pool()
     try:
         kube = await Kube.connect(pool.host(cluster.target(cluster.host("cp1"))), cluster)

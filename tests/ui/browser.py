@@ -59,7 +59,7 @@ class Browser:
         return self._send("POST", self._session + path, body)
 
     def size(self, width: int, height: int, *, phone: bool = False) -> None:
-        """Give the page this many CSS pixels; a phone has two device pixels for one, and touch."""
+        """Size the page to this many CSS pixels; a phone has two device pixels for one, and touch."""
         numbers = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
         self._do("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=numbers)
 
@@ -73,15 +73,15 @@ class Browser:
         return str(self._send("GET", f"{self._session}/url"))
 
     def js(self, script: str, *values: Any) -> Any:
-        """Give what a script of the page returns."""
+        """Return what a script of the page returns."""
         return self._do("/execute/sync", script=script, args=list(values))
 
     def text(self) -> str:
-        """Give all that the page shows."""
+        """Return all that the page shows."""
         return str(self.js("return document.body.innerText"))
 
     def shows(self, text: str, seconds: float = WAIT_SECONDS) -> str:
-        """Wait until the page shows a text; give all that it shows. Raises LookupError with what it shows instead."""
+        """Wait until the page shows a text; return all that it shows. Raises LookupError with what it shows instead."""
         ends = time.monotonic() + seconds
         while text not in (seen := self.text()):
             if time.monotonic() > ends:
@@ -90,7 +90,7 @@ class Browser:
         return seen
 
     def find(self, xpath: str, seconds: float = WAIT_SECONDS) -> dict[str, str]:
-        """Wait for an element that can be seen; give its reference. Raises LookupError."""
+        """Wait for an element that can be seen; return its reference. Raises LookupError."""
         ends = time.monotonic() + seconds
         while True:
             for one in self._do("/elements", using="xpath", value=xpath):
@@ -136,7 +136,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Give a browser with a profile of its own."""
+    """Yield a browser with a profile of its own."""
     profile, port = tempfile.mkdtemp(prefix="shipway-chromium-"), free_port()
     try:
         with process(("chromedriver", f"--port={port}"), folder / "chromedriver.log") as made:

@@ -23,7 +23,7 @@ PROGRAMS = {
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give everything, running; automations call the webhook."""
+    """Yield everything, running; automations call the webhook."""
     if missing := [package for name, package in PROGRAMS.items() if not shutil.which(name)]:
         pytest.fail(f"apt-get install {' '.join(missing)}")
     if not SERVER_PACKAGES.exists():

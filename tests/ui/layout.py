@@ -54,7 +54,7 @@ class Layout:
         return self.folder / f"{name}.log"
 
     def here(self, text: str) -> str:
-        """Give a text of the compose file with this machine's addresses in place of its network's names."""
+        """Return a text of the compose file with this machine's addresses in place of its network's names."""
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text).replace("$$", "$")
         text = text.replace("/run/secrets", str(self.folder / "secrets"))
         text = text.replace("redis:6379", f"{LOOPBACK}:{self.stores.redis_port}").replace(
@@ -65,7 +65,7 @@ class Layout:
         return whole.get(text, text)
 
     def environment(self, service: str, **more: str) -> dict[str, str]:
-        """Give a service's environment: what the compose file sets, and no other setting of Prefect's."""
+        """Return a service's environment: what the compose file sets, and no other setting of Prefect's."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SHIPWAY_"))}
         said = {name: self.here(str(value)) for name, value in COMPOSE[service].get("environment", {}).items()}
         home = self.folder / "homes" / service
@@ -75,12 +75,12 @@ class Layout:
         return {**own, **said, **place, "PATH": path, **more}
 
     def words(self, service: str) -> list[str]:
-        """Give a service's command, with the entry point that reads the database's address from its secret."""
+        """Return a service's command, with the entry point that reads the database's address from its secret."""
         one = COMPOSE[service]
         return [self.here(word) for word in (*one.get("entrypoint", ()), *one["command"])]
 
     def run(self, service: str) -> str:
-        """Run a service that ends; give what it said. Raises CalledProcessError."""
+        """Run a service that ends; return what it said. Raises CalledProcessError."""
         done = subprocess.run(
             self.words(service), env=self.environment(service), cwd=ROOT, check=False, capture_output=True, text=True
         )
@@ -125,7 +125,7 @@ class Layout:
             time.sleep(1)
 
     def command(self, *words: str) -> str:
-        """Run a command of ours or Prefect's against the API, from the project's folder; give what it said."""
+        """Run a command of ours or Prefect's against the API, from the project's folder; return what it said."""
         env = self.environment("deploy")
         done = subprocess.run(words, env=env, cwd=ROOT, check=False, capture_output=True, text=True)
         if done.returncode:
@@ -133,7 +133,7 @@ class Layout:
         return done.stdout
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Give what Prefect's API answers: to a GET, or with a body to a POST."""
+        """Return what Prefect's API answers: to a GET, or with a body to a POST."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/api{path}", data, {"content-type": "application/json"})  # noqa: S310
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
@@ -143,7 +143,7 @@ class Layout:
 
 @contextmanager
 def laid_out(folder: Path, workers: tuple[str, ...] = ("worker-1", "worker-2")) -> Iterator[Layout]:
-    """Give the layout, healthy, with its deployments; it ends with everything it started."""
+    """Yield the layout, healthy, with its deployments; it ends with everything it started."""
     with stores() as own, ExitStack() as until_end:
         made = Layout(folder, own, until_end=until_end)
         for name in ("clusters", "homes", "secrets"):

@@ -42,12 +42,12 @@ class Site:
         ask(self.lab, do="drift", host=host, kind=kind, **values)
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """Give a deployment, as "flow/deployment"."""
+        """Return a deployment, as "flow/deployment"."""
         found: dict[str, Any] = self.layout.ask(f"/deployments/name/{name}")
         return found
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
-        """Give a deployment's runs that began or ended, the last one first."""
+        """Return a deployment's runs that began or ended, the last one first."""
         about = {
             "deployments": {"id": {"any_": [self.deployment(deployment)["id"]]}},
             "sort": "EXPECTED_START_TIME_DESC",
@@ -56,13 +56,13 @@ class Site:
         return [run for run in found if run["state_type"] != "SCHEDULED"]
 
     def begun(self, deployment: str, parameters: dict[str, Any]) -> str:
-        """Begin a run as `prefect deployment run` does; give its id."""
+        """Begin a run as `prefect deployment run` does; return its id."""
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         made = self.layout.ask(f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", body)
         return str(made["id"])
 
     def waited(self, run: str, *states: str, seconds: float = 180) -> dict[str, Any]:
-        """Give a run once it is in such a state (any final one where none is named). Raises TimeoutError."""
+        """Return a run once it is in such a state (any final one where none is named). Raises TimeoutError."""
         ends = time.monotonic() + seconds
         while True:
             found: dict[str, Any] = self.layout.ask(f"/flow_runs/{run}")
@@ -73,7 +73,7 @@ class Site:
             time.sleep(0.5)
 
     def until(self, what: str, holds: Callable[[], Any], seconds: float = 120) -> Any:
-        """Give what holds once it does. Raises TimeoutError."""
+        """Return what holds once it does. Raises TimeoutError."""
         ends = time.monotonic() + seconds
         while not (found := holds()):
             if time.monotonic() > ends:
@@ -91,7 +91,7 @@ class Site:
         self.browser.shows("cluster_file")
 
     def submitted(self, deployment: str) -> str:
-        """Submit the form that is open; give the new run's id."""
+        """Submit the form that is open; return the new run's id."""
         before = {run["id"] for run in self.runs(deployment)}
         self.browser.click("//button[@type='submit']")
         self.browser.shows("scheduled to start now")
@@ -99,7 +99,7 @@ class Site:
         return str(new[-1]["id"])
 
     def run_page(self, run: str, *shows: str, picture: str = "") -> str:
-        """Open a run's page, wait for the texts, let its graph be drawn, keep a picture; give what it shows."""
+        """Open a run's page, wait for the texts, let its graph be drawn, keep a picture; return what it shows."""
         self.browser.open(f"{self.layout.url}/runs/flow-run/{run}")
         seen = ""
         for text in shows:
@@ -137,7 +137,7 @@ class Site:
 
 
 def pictures_in(default: Path) -> Path:
-    """Give where pictures go: SHIPWAY_UI_PICTURES, or a folder of this run."""
+    """Return where pictures go: SHIPWAY_UI_PICTURES, or a folder of this run."""
     place = Path(os.environ.get("SHIPWAY_UI_PICTURES") or default)
     place.mkdir(parents=True, exist_ok=True)
     return place

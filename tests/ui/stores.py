@@ -30,13 +30,13 @@ class Stores:
     database_url: str
 
     def query(self, sql: str) -> str:
-        """Give what PostgreSQL itself answers to a statement."""
+        """Return what PostgreSQL itself answers to a statement."""
         url = self.database_url.replace("postgresql+asyncpg", "postgresql")
         return subprocess.run(("psql", url, "-Atc", sql), check=True, capture_output=True, text=True).stdout.strip()
 
 
 def free_port() -> int:
-    """Give a port of loopback that nothing listens on."""
+    """Return a port of loopback that nothing listens on."""
     with socket.socket() as link:
         link.bind((LOOPBACK, 0))
         return int(link.getsockname()[1])
@@ -58,7 +58,7 @@ def listening(port: int, process: subprocess.Popen[bytes], seconds: float = STAR
 def process(
     words: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, how: int = signal.SIGTERM, **more: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Give a process in a session of its own; it is ended in order, and killed where it does not end."""
+    """Yield a process in a session of its own; it is ended in order, and killed where it does not end."""
     with log.open("ab") as file:
         made = subprocess.Popen(words, stdout=file, stderr=file, env=env, start_new_session=True, **more)
     try:
@@ -80,7 +80,7 @@ def ended(made: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
 
 @contextmanager
 def stores() -> Iterator[Stores]:
-    """Give both, running."""
+    """Yield both, running."""
     folder = Path(tempfile.mkdtemp(prefix="shipway-stores-"))
     try:
         with _postgres(folder) as url, _redis(folder) as port:

@@ -26,7 +26,7 @@ BUDGET = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": 
 
 
 def children(pid: int) -> list[int]:
-    """Give the processes below one, the deepest last."""
+    """Return the processes below one, the deepest last."""
     below = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -38,7 +38,7 @@ def children(pid: int) -> list[int]:
 
 
 async def holds_a_card(kube: Kube) -> None:
-    """Let a deployment hold te2's card, under a budget that allows no eviction."""
+    """Let a deployment hold te2's GPU, under a budget that allows no eviction."""
     container = {"name": "c", "image": "registry.example/web:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
     spec = {"containers": [container], "hostNetwork": True, "nodeSelector": {"kubernetes.io/hostname": "te2"}}
     template = {"metadata": {"labels": {"app": "kept"}}, "spec": spec}
@@ -48,7 +48,7 @@ async def holds_a_card(kube: Kube) -> None:
 
 
 async def pods(kube: Kube) -> list[Any]:
-    """Give the pods of that deployment that run."""
+    """Return the pods of that deployment that run."""
     found = await kube.list_("v1", "Pod", "default", labels="app=kept")
     return [pod for pod in found if (pod.get("status") or {}).get("phase") == "Running"]
 

@@ -120,7 +120,7 @@ async def _update(call: Call, options: dict[str, str]) -> int:
 
 
 def _why(source: Source, error: str, kind: str, *, known: bool) -> list[str]:
-    """Give what is said of a source that failed; `known`: its lists were fetched before, and stay."""
+    """Return what is said of a source that failed; `known`: its lists were fetched before, and stay."""
     where = f"{source.uri} {source.suite}"
     folder = f"{source.uri}/{'' if source.suite.endswith('/') else 'dists/'}{source.suite.rstrip('/')}"
     fetched = f"{kind}: Failed to fetch {folder}/InRelease  {error}"
@@ -220,7 +220,7 @@ def _tell(call: Call, plan: Action) -> None:
 
 
 def _wrapped(names: Sequence[str]) -> str:
-    """Give names in lines of at most 80 columns, indented by two, as apt does."""
+    """Return names in lines of at most 80 columns, indented by two, as apt does."""
     lines, line = [], " "
     for name in names:
         if len(line) + 1 + len(name) > 79 and line.strip():

@@ -16,7 +16,7 @@ class Parsed:
     unknown: list[str] = field(default_factory=list)
 
     def value(self, *names: str, default: str = "") -> str:
-        """Give the last value given to one of these options."""
+        """Return the last value given to one of these options."""
         found = [value for name in names for value in self.values.get(name, [])]
         return found[-1] if found else default
 
@@ -61,7 +61,7 @@ def parse(
 
 
 def _split(word: str, known_values: set[str]) -> list[str]:
-    """Give -xyz as -x -yz, or -p644 as -p 644 where -p takes a value."""
+    """Return -xyz as -x -yz, or -p644 as -p 644 where -p takes a value."""
     first = word[:2]
     if first in known_values:
         return [first, word[2:]]

@@ -99,7 +99,7 @@ def _stamp(call: Call) -> str:
 
 
 def pull_error(image: str) -> str:
-    """Give containerd's words for an image that its registry does not have."""
+    """Return containerd's words for an image that its registry does not have."""
     return (
         f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": '
         f'failed to resolve reference "{image}": {image}: not found'

@@ -18,7 +18,7 @@ def _denied(call: Call, path: str) -> bool:
 
 
 def _into(call: Call, source: str, target: str) -> str:
-    """Give where a copy of `source` lands: below the target where that is a directory."""
+    """Return where a copy of `source` lands: below the target where that is a directory."""
     node = call.host.files.node(target)
     folder = node is not None and node.kind == "dir"
     return posixpath.join(target, posixpath.basename(source)) if folder else target
@@ -41,7 +41,7 @@ def _bad_owner(asked: Parsed) -> str:
 
 
 def _group(call: Call, asked: str) -> str:
-    """Give a group's name; a number that is known is turned into it."""
+    """Return a group's name; a number that is known is turned into it."""
     rows = (line.split(":") for line in call.host.files.text("/etc/group").splitlines())
     return next((row[0] for row in rows if row[2:3] == [asked]), asked)
 

@@ -22,7 +22,7 @@ def readable(call: Call, node: Node) -> bool:
 
 
 def content(call: Call, path: str) -> bytes | str:
-    """Give a file's content, or the reason in errno's words why not."""
+    """Return a file's content, or the reason in errno's words why not."""
     node = call.host.files.node(path)
     if node is None:
         return NO_SUCH
@@ -125,7 +125,7 @@ async def stat(call: Call) -> int:
 
 
 def fields_of(path: str, node: Node) -> dict[str, str]:
-    """Give what stat's format letters stand for."""
+    """Return what stat's format letters stand for."""
     user, _, group = node.owner.partition(":")
     kind = _TYPES[node.kind]
     if node.kind == "file" and not node.content and not path.startswith("/proc"):

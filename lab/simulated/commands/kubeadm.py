@@ -25,7 +25,7 @@ Action = Callable[[Call, Parsed], Coroutine[Any, Any, int]]
 
 
 def installed(call: Call) -> str:
-    """Give the version of the installed kubeadm."""
+    """Return the version of the installed kubeadm."""
     return call.host.packages.installed["kubeadm"].version.split("-")[0]
 
 
@@ -70,7 +70,7 @@ async def _version(call: Call, asked: Parsed) -> int:
 
 
 def _read(call: Call, asked: Parsed) -> Asked:
-    """Give what init or join is asked; raises BadConfig."""
+    """Return what init or join is asked; raises BadConfig."""
     version = installed(call)
     path = asked.value("--config")
     text = ""

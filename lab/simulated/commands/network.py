@@ -60,7 +60,7 @@ def _write_out(call: Call, shape: str, code: int, connect: int) -> None:
 
 
 async def _fetched(call: Call, url: str, limit: float, through: str = "") -> tuple[int, bytes, tuple[int, str] | None]:
-    """Give status and body, or curl's exit status and message."""
+    """Return status and body, or curl's exit status and message."""
     parts = urlsplit(url)
     world = call.host.packages.world
     api = await call.host.link.asked(call.host, url)
@@ -138,7 +138,7 @@ async def ss(call: Call) -> int:
 
 
 def _sockets(host: SimulatedHost) -> list[tuple[str, int, str]]:
-    """Give address, port and owner of every socket that listens, where each program of a real host listens."""
+    """Return address, port and owner of every socket that listens, where each program of a real host listens."""
     own = {2379: ("127.0.0.1", host.address), 2380: (host.address,), 22: ("0.0.0.0", "[::]")}
     own |= dict.fromkeys((10257, 10259), ("127.0.0.1",)) | dict.fromkeys((6443, 10250), ("*",))
     known = sorted(listening(host).items())
@@ -146,7 +146,7 @@ def _sockets(host: SimulatedHost) -> list[tuple[str, int, str]]:
 
 
 def listening(host: SimulatedHost) -> dict[int, str]:
-    """Give the ports in use on the host, each with the program that holds it."""
+    """Return the ports in use on the host, each with the program that holds it."""
     ports = {22: "sshd", **host.link.reach.ports(host)}
     if host.services.kubelet_up:
         ports[10250] = "kubelet"

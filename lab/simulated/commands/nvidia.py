@@ -1,4 +1,4 @@
-"""nvidia-smi and nvidia-ctk: the cards as the driver shows them, and the toolkit that configures runtimes."""
+"""nvidia-smi and nvidia-ctk: the GPUs as the driver shows them, and the toolkit that configures runtimes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TROUBLES = {
 
 @program("nvidia-smi")
 async def smi(call: Call) -> int:
-    """Show the cards."""
+    """Show the GPUs."""
     gpu = call.host.gpu
     if gpu.trouble == "hang":
         await call.took(math.inf)
@@ -72,7 +72,7 @@ async def smi(call: Call) -> int:
 
 
 def toolkit(call: Call) -> str:
-    """Give the installed toolkit's version."""
+    """Return the installed toolkit's version."""
     return call.host.packages.installed["nvidia-container-toolkit-base"].version.split("-")[0]
 
 

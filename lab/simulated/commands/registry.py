@@ -93,11 +93,11 @@ class Call:
         await self.clock.took(seconds)
 
     def like(self, words: Sequence[str], **other: object) -> Call:
-        """Give a call of another program in the same place."""
+        """Return a call of another program in the same place."""
         return replace(self, words=tuple(words), **other)  # type: ignore[arg-type]
 
     async def captured(self, words: Sequence[str]) -> tuple[int, str, str]:
-        """Run another program; give its status, output and error."""
+        """Run another program; return its status, output and error."""
         out, err = bytearray(), bytearray()
         status = await run(self.like(words, out=out.extend, err=err.extend))
         return status, out.decode(errors="replace"), err.decode(errors="replace")
@@ -159,7 +159,7 @@ async def run(call: Call) -> int:
 
 
 def absent(call: Call, path: str) -> str:
-    """Give the message of a program that is not there, by who was to start it."""
+    """Return the message of a program that is not there, by who was to start it."""
     if call.via == "timeout":
         return f"timeout: failed to run command '{path}': No such file or directory"
     if call.via == "env":

@@ -12,7 +12,7 @@ from lab.simulated.commands.registry import Call, program, run
 
 
 def _walk(call: Call, path: str, depth: int, limit: int) -> list[tuple[str, int]]:
-    """Give every path from `path` down with its depth, a directory before what is in it."""
+    """Return every path from `path` down with its depth, a directory before what is in it."""
     found = [(path, depth)]
     names = call.host.files.names(path) if depth < limit else None
     for name in names or ():

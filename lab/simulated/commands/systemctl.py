@@ -79,7 +79,7 @@ def _look(call: Call, action: str, names: Sequence[str], asked: Parsed) -> int:
 
 
 def _properties(units: Units, name: str, wanted: Sequence[str]) -> str:
-    """Give the properties of a unit, in systemd's order, one a line."""
+    """Return the properties of a unit, in systemd's order, one a line."""
     full, unit = units.full(name), units.get(name)
     shown = unit or Unit(full)
     load = unit.load if unit else "not-found"

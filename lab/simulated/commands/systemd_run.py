@@ -63,7 +63,7 @@ class _End:
 
 
 def _file(target: str) -> str:
-    """Give the file that `append:FILE` names, else nothing: then it is the journal."""
+    """Return the file that `append:FILE` names, else nothing: then it is the journal."""
     return target.removeprefix("append:") if target.startswith("append:") else ""
 
 

@@ -14,7 +14,7 @@ def _pair(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 
 def human(seconds: int) -> str:
-    """Give a span in at most two units, rounded as kubectl does (apimachinery's duration.HumanDuration)."""
+    """Return a span in at most two units, rounded as kubectl does (apimachinery's duration.HumanDuration)."""
     seconds = max(0, seconds)
     minutes, hours, days = seconds // _MINUTE, seconds // _HOUR, seconds // _DAY
     steps = (
@@ -30,7 +30,7 @@ def human(seconds: int) -> str:
 
 
 def since(text: str | None) -> str:
-    """Give how long ago a time stamp of the API was."""
+    """Return how long ago a time stamp of the API was."""
     if not text:
         return "<unknown>"
     return human(int((datetime.now(UTC) - parsed_time(text)).total_seconds()))

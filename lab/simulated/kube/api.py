@@ -45,7 +45,7 @@ class Api:
         self.deletion = Deletion(world)
 
     def get(self, resource: Resource, namespace: str, name: str) -> Obj:
-        """Give an object. Raises ApiError (404)."""
+        """Return an object. Raises ApiError (404)."""
         found = self._store.get(resource.key, namespace, name)
         if found is None:
             raise not_found(resource.plural, resource.group, name)
@@ -104,7 +104,7 @@ class Api:
         return self._write(resource, live, self._checked(resource, where[0], copied(patched)), options)
 
     def apply(self, resource: Resource, namespace: str, name: str, body: Obj, options: Options) -> tuple[Obj, bool]:
-        """Apply a configuration on the server's side; give the object and whether it is new.
+        """Apply a configuration on the server's side; return the object and whether it is new.
 
         Raises ApiError (400, 403, 404, 409 with a cause for every field in conflict, 422).
         """
@@ -129,7 +129,7 @@ class Api:
         return self._finish(resource, live, copied(result), options), False
 
     def delete(self, resource: Resource, namespace: str, name: str, body: Obj, *, dry_run: bool = False) -> Obj:
-        """Delete an object as its DeleteOptions (`body`) say; give its last state. Raises ApiError (404, 409)."""
+        """Delete an object as its DeleteOptions (`body`) say; return its last state. Raises ApiError (404, 409)."""
         live = self.get(resource, namespace, name)
         wanted = body.get("preconditions") or {}
         if wanted.get("uid") not in {None, live["metadata"]["uid"]}:
@@ -149,7 +149,7 @@ class Api:
         return resource.custom or resource.group in _COUNTED_GROUPS
 
     def _checked(self, resource: Resource, namespace: str, obj: Any) -> Obj:
-        """Give a body with its kind, version, metadata and namespace in order."""
+        """Return a body with its kind, version, metadata and namespace in order."""
         if not isinstance(obj, dict):
             raise bad_request("the body of the request is not an object")
         if obj.get("kind", resource.kind) != resource.kind:
@@ -186,7 +186,7 @@ class Api:
         return self._finish(resource, live, tracked, options)
 
     def _parts(self, resource: Resource, live: Obj, obj: Obj, subresource: str) -> Obj:
-        """Give the new state with the parts that this request may not touch taken from the live one."""
+        """Return the new state with the parts that this request may not touch taken from the live one."""
         if subresource in {"status", "scale"}:
             part = "status" if subresource == "status" else "spec"
             return {**copied(live), part: obj.get(part, {})}

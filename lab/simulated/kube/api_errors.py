@@ -18,7 +18,7 @@ class ApiError(Exception):
         self.details = details
 
     def status(self) -> Obj:
-        """Give the Status object that a client receives."""
+        """Return the Status object that a client receives."""
         body: Obj = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -45,73 +45,73 @@ def _details(name: str, group: str, kind: str, **more: Any) -> Obj:
 
 
 def qualified(plural: str, group: str) -> str:
-    """Give a resource's name in messages: `pods`, `deployments.apps`."""
+    """Return a resource's name in messages: `pods`, `deployments.apps`."""
     return f"{plural}.{group}" if group else plural
 
 
 def not_found(plural: str, group: str, name: str) -> ApiError:
-    """Give the 404 for one object."""
+    """Return the 404 for one object."""
     text = f'{qualified(plural, group)} "{name}" not found'
     return ApiError(404, "NotFound", text, _details(name, group, plural))
 
 
 def already_exists(plural: str, group: str, name: str) -> ApiError:
-    """Give the 409 for a create whose name is taken."""
+    """Return the 409 for a create whose name is taken."""
     text = f'{qualified(plural, group)} "{name}" already exists'
     return ApiError(409, "AlreadyExists", text, _details(name, group, plural))
 
 
 def conflict(plural: str, group: str, name: str, why: str = "") -> ApiError:
-    """Give the 409 for a write that was based on an old version."""
+    """Return the 409 for a write that was based on an old version."""
     why = why or "the object has been modified; please apply your changes to the latest version and try again"
     text = f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}'
     return ApiError(409, "Conflict", text, _details(name, group, plural))
 
 
 def forbidden(plural: str, group: str, name: str, why: str) -> ApiError:
-    """Give the 403 for a request on a resource."""
+    """Return the 403 for a request on a resource."""
     who = f'{qualified(plural, group)} "{name}"' if name else qualified(plural, group)
     return ApiError(403, "Forbidden", f"{who} is forbidden: {why}", _details(name, group, plural))
 
 
 def forbidden_path(path: str, user: str, verb: str) -> ApiError:
-    """Give the 403 for a path that names no resource."""
+    """Return the 403 for a path that names no resource."""
     return ApiError(403, "Forbidden", f'forbidden: User "{user}" cannot {verb} path "{path}"', {})
 
 
 def unauthorized() -> ApiError:
-    """Give the 401 for credentials that nobody knows."""
+    """Return the 401 for credentials that nobody knows."""
     return ApiError(401, "Unauthorized", "Unauthorized")
 
 
 def bad_request(message: str) -> ApiError:
-    """Give the 400 with a message."""
+    """Return the 400 with a message."""
     return ApiError(400, "BadRequest", message)
 
 
 def expired(message: str) -> ApiError:
-    """Give the 410 for a version or a continue token that is too old."""
+    """Return the 410 for a version or a continue token that is too old."""
     return ApiError(410, "Expired", message)
 
 
 def gone(asked: int, oldest: int) -> ApiError:
-    """Give the 410 of a watch from a version that the window no longer holds."""
+    """Return the 410 of a watch from a version that the window no longer holds."""
     return expired(f"too old resource version: {asked} ({oldest})")
 
 
 def method_not_allowed() -> ApiError:
-    """Give the 405 of the real server."""
+    """Return the 405 of the real server."""
     return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
 def unsupported_media(given: str, supported: list[str]) -> ApiError:
-    """Give the 415 for a body of a type that this request cannot take."""
+    """Return the 415 for a body of a type that this request cannot take."""
     text = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(supported)
     return ApiError(415, "UnsupportedMediaType", text, {"causes": [{"message": f"given: {given}"}]})
 
 
 def invalid(kind: str, group: str, name: str, causes: list[tuple[str, str, str]]) -> ApiError:
-    """Give the 422 for a refused object; each cause is (field, reason, message)."""
+    """Return the 422 for a refused object; each cause is (field, reason, message)."""
     texts = [f"{field}: {message}" for field, _, message in causes]
     listing = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     text = f'{qualified(kind, group)} "{name}" is invalid: {listing}'
@@ -120,7 +120,7 @@ def invalid(kind: str, group: str, name: str, causes: list[tuple[str, str, str]]
 
 
 def injected(status: int, retry_after: int) -> ApiError:
-    """Give the answer of an injected fault, with the reason that the real API gives that status."""
+    """Return the answer of an injected fault, with the reason that the real API gives that status."""
     table = {
         409: ("Conflict", "Operation cannot be fulfilled: the object has been modified (SIMULATED fault)"),
         429: ("TooManyRequests", "Too many requests, please try again later. (SIMULATED fault)"),

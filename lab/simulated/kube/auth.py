@@ -42,12 +42,12 @@ class Wish:
 
     @property
     def full_resource(self) -> str:
-        """Give `pods` or `pods/log`."""
+        """Return `pods` or `pods/log`."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
 def bootstrap_secret(store: Store, token_id: str) -> dict[str, str] | None:
-    """Give the decoded data of a bootstrap token's Secret, or None where it is missing or has expired."""
+    """Return the decoded data of a bootstrap token's Secret, or None where it is missing or has expired."""
     secret = store.get("secrets", "kube-system", f"bootstrap-token-{token_id}")
     if secret is None or secret.get("type") != "bootstrap.kubernetes.io/token":
         return None
@@ -68,7 +68,7 @@ class Authenticator:
         self._signer = signer
 
     def user(self, certificate: dict[str, Any] | None, authorization: str) -> User:
-        """Give the user of a request. Raises ApiError (401) for a token that nobody knows."""
+        """Return the user of a request. Raises ApiError (401) for a token that nobody knows."""
         if certificate and certificate.get("subject"):
             pairs = [pair for part in certificate["subject"] for pair in part]
             names = [value for key, value in pairs if key == "commonName"]
@@ -83,7 +83,7 @@ class Authenticator:
         return user
 
     def by_token(self, token: str) -> User | None:
-        """Give the user of a bearer token: a bootstrap token or that of a service account that is still there."""
+        """Return the user of a bearer token: a bootstrap token or that of a service account that is still there."""
         token_id, _, secret = token.partition(".")
         if len(token_id) == 6 and len(secret) == 16:
             data = bootstrap_secret(self._store, token_id)

@@ -30,14 +30,14 @@ class BootstrapToken:
 
 
 def new_token() -> str:
-    """Give a fresh token of kubeadm's form, six and sixteen letters."""
+    """Return a fresh token of kubeadm's form, six and sixteen letters."""
     return (
         "".join(secrets.choice(_LETTERS) for _ in range(6)) + "." + "".join(secrets.choice(_LETTERS) for _ in range(16))
     )
 
 
 def token_secret(token: str, ttl: float, description: str, usages: tuple[str, ...], groups: tuple[str, ...]) -> Obj:
-    """Give the Secret that holds a token; `ttl` in seconds, 0 for a token without end.
+    """Return the Secret that holds a token; `ttl` in seconds, 0 for a token without end.
 
     Raises ValueError for a token that is not of kubeadm's form.
     """
@@ -62,7 +62,7 @@ def token_secret(token: str, ttl: float, description: str, usages: tuple[str, ..
 
 
 def listed(store: Store) -> list[BootstrapToken]:
-    """Give the tokens that are alive, by id."""
+    """Return the tokens that are alive, by id."""
     rows = []
     for secret in store.objects("secrets", "kube-system"):
         if secret.get("type") != TYPE:

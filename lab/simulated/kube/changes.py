@@ -23,7 +23,7 @@ class Entry:
 
     @property
     def bare(self) -> bytes:
-        """Give the object as JSON without kind and apiVersion, as lists of built-in kinds carry their items."""
+        """Return the object as JSON without kind and apiVersion, as lists of built-in kinds carry their items."""
         if self._bare is None:
             fields = {key: value for key, value in self.obj.items() if key not in {"kind", "apiVersion"}}
             self._bare = json.dumps(fields, separators=(",", ":")).encode()
@@ -31,7 +31,7 @@ class Entry:
 
     @property
     def encoded(self) -> bytes:
-        """Give the object as JSON."""
+        """Return the object as JSON."""
         head = json.dumps({"kind": self.obj["kind"], "apiVersion": self.obj["apiVersion"]}, separators=(",", ":"))
         return head[:-1].encode() + b"," + self.bare[1:]
 
@@ -47,7 +47,7 @@ class Change:
 
     @property
     def obj(self) -> Obj:
-        """Give the object's new (for DELETED: last) state."""
+        """Return the object's new (for DELETED: last) state."""
         return self.entry.obj
 
 

@@ -136,7 +136,7 @@ class Cluster:
                 self._put(pod)
 
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Serve the API on an address of this machine; give the port bound.
+        """Serve the API on an address of this machine; return the port bound.
 
         Raises OSError where the port is taken, RuntimeError before `init`.
         """
@@ -161,29 +161,29 @@ class Cluster:
 
     @property
     def requests(self) -> dict[str, int]:
-        """Give the number of API requests so far, by HTTP method."""
+        """Return the number of API requests so far, by HTTP method."""
         return dict(self._server.requests)
 
     @property
     def ca_hash(self) -> str:
-        """Give what `--discovery-token-ca-cert-hash` takes."""
+        """Return what `--discovery-token-ca-cert-hash` takes."""
         return self.authority.hash
 
     def admin_kubeconfig(self, server: str = "") -> str:
-        """Give admin.conf; since 1.29 it is an administrator by a role binding, before by system:masters."""
+        """Return admin.conf; since 1.29 it is an administrator by a role binding, before by system:masters."""
         group = "kubeadm:cluster-admins" if self.config.minor >= 29 else "system:masters"
         return self.kubeconfig_for("kubernetes-admin", (group,), server)
 
     def super_admin_kubeconfig(self, server: str = "") -> str:
-        """Give super-admin.conf, which kubeadm writes since 1.29."""
+        """Return super-admin.conf, which kubeadm writes since 1.29."""
         return self.kubeconfig_for("kubernetes-super-admin", ("system:masters",), server)
 
     def kubelet_kubeconfig(self, node: str, server: str = "") -> str:
-        """Give kubelet.conf of a node."""
+        """Return kubelet.conf of a node."""
         return self.kubeconfig_for(f"system:node:{node}", ("system:nodes",), server)
 
     def kubeconfig_for(self, user: str, groups: tuple[str, ...], server: str = "") -> str:
-        """Give a kubeconfig with a fresh client certificate; `server` defaults to the cluster's own endpoint."""
+        """Return a kubeconfig with a fresh client certificate; `server` defaults to the cluster's own endpoint."""
         pair = self.authority.client(user, groups)
         url = server or f"https://{self.endpoint}"
         return kubeconfig(url, self.authority.certificate, self.config.cluster_name, user, pair)
@@ -202,7 +202,7 @@ class Cluster:
         return token
 
     def list_tokens(self) -> list[BootstrapToken]:
-        """Give what `kubeadm token list` shows."""
+        """Return what `kubeadm token list` shows."""
         return listed(self.store)
 
     def delete_token(self, token: str) -> bool:

@@ -36,7 +36,7 @@ class Run:
     extra: list[tuple[datetime, str]] = field(default_factory=list)
 
     def lines(self) -> list[tuple[datetime, str]]:
-        """Give what has been written until now."""
+        """Return what has been written until now."""
         now = self.stopped if self.stopped is not None else asyncio.get_running_loop().time()
         passed = now - self.clock
         written = [
@@ -67,7 +67,7 @@ class ContainerLogs:
         del runs[:-2]
 
     def current(self, pod: Obj, container: str) -> Run | None:
-        """Give a container's latest run."""
+        """Return a container's latest run."""
         runs = self._runs.get((pod["metadata"]["uid"], container))
         return runs[-1] if runs else None
 
@@ -109,7 +109,7 @@ class ContainerLogs:
         return bad_request(f'container "{container}" in pod "{name_of(pod)}" is waiting to start: {reason}')
 
     def read(self, pod: Obj, query: LogQuery) -> str:
-        """Give a container's log as it stands. Raises ApiError (400) where there is none yet."""
+        """Return a container's log as it stands. Raises ApiError (400) where there is none yet."""
         lines = self._run(pod, query).lines()
         if query.since is not None:
             start = datetime.now(UTC) - timedelta(seconds=query.since)
@@ -125,7 +125,7 @@ class ContainerLogs:
         return f"{prefix}{line[1]}\n"
 
     def follower(self, pod: Obj, query: LogQuery) -> Callable[[], str | None]:
-        """Give a function that gives what is new since its last call, None once the run is over and all is read."""
+        """Return a function that gives what is new since its last call, None once the run is over and all is read."""
         run = self._run(pod, query)
         seen = max(0, len(run.lines()) - query.tail) if query.tail is not None else 0
 

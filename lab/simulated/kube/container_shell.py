@@ -33,7 +33,7 @@ class Program:
 
 
 def run_script(script: str, machine: Machine) -> Program:
-    """Give what `sh -c script` does on this machine; what is not simulated ends it with code 2 and says so."""
+    """Return what `sh -c script` does on this machine; what is not simulated ends it with code 2 and says so."""
     shell = _Shell(machine)
     try:
         code = shell.run(tokens(script))
@@ -46,7 +46,7 @@ def run_script(script: str, machine: Machine) -> Program:
 
 
 def run_words(words: list[str], machine: Machine) -> Program | None:
-    """Give what a command given as words does; None for a program that the simulation does not know."""
+    """Return what a command given as words does; None for a program that the simulation does not know."""
     name = words[0].rsplit("/", 1)[-1]
     if name in {"sh", "bash", "dash", "ash"}:
         for at, word in enumerate(words[1:], 1):
@@ -69,7 +69,7 @@ class _Shell:
         self.at = 0
 
     def run(self, found: list[Token]) -> int:
-        """Run a whole script; give its exit code."""
+        """Run a whole script; return its exit code."""
         self.tokens, self.at = found, 0
         code = self._list(active=True)
         if self.at < len(self.tokens):

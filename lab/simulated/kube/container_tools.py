@@ -1,4 +1,4 @@
-"""The tools inside a simulated container: echo, sleep, test, text filters, and nvidia-smi over the cards it sees."""
+"""The tools inside a simulated container: echo, sleep, test, text filters, and nvidia-smi over the GPUs it sees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = tuple[int, str, float]  # exit code, output, seconds taken
 
 @dataclass
 class Machine:
-    """What a container sees: its environment, its host name, and the cards (UUIDs) its runtime shows it.
+    """What a container sees: its environment, its host name, and the GPUs (UUIDs) its runtime shows it.
 
     `nvidia` False: no nvidia runtime, and so not even the nvidia-smi program, which that runtime mounts.
     """

@@ -16,7 +16,7 @@ class Deletion:
         self._store = world.store
 
     def delete(self, resource: str, obj: Obj, options: Obj) -> Obj:
-        """Delete an object or mark it as being deleted; give its last state."""
+        """Delete an object or mark it as being deleted; return its last state."""
         if options.get("propagationPolicy") == "Orphan":
             self._orphan(obj)
         if resource == "pods":

@@ -17,7 +17,7 @@ _SUB_VERBS = {"status": ["get", "patch", "update"], "scale": ["get", "patch", "u
 
 
 def version_info(config: ClusterConfig) -> Obj:
-    """Give the answer of /version."""
+    """Return the answer of /version."""
     major, minor, _ = config.version.lstrip("v").split(".", 2)
     return {
         "major": major,
@@ -33,7 +33,7 @@ def version_info(config: ClusterConfig) -> Obj:
 
 
 def api_versions(address: str) -> Obj:
-    """Give the answer of /api."""
+    """Return the answer of /api."""
     servers = [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": servers}
 
@@ -44,13 +44,13 @@ def _group(name: str, versions: list[str]) -> Obj:
 
 
 def group_list(resources: Resources) -> Obj:
-    """Give the answer of /apis."""
+    """Return the answer of /apis."""
     groups = [_group(name, versions) for name, versions in resources.groups().items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
 def group(resources: Resources, name: str) -> Obj | None:
-    """Give the answer of /apis/NAME, None where nobody serves it."""
+    """Return the answer of /apis/NAME, None where nobody serves it."""
     versions = resources.groups().get(name)
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions)} if name and versions else None
 
@@ -87,7 +87,7 @@ def _subresource_entry(resource: Resource, name: str) -> Obj:
 
 
 def resource_list(resources: Resources, group_name: str, version: str) -> Obj | None:
-    """Give the resources of one group and version, None where nobody serves it."""
+    """Return the resources of one group and version, None where nobody serves it."""
     entries: list[Obj] = []
     for resource in resources.all():
         if (resource.group, resource.version) == (group_name, version):
@@ -100,7 +100,7 @@ def resource_list(resources: Resources, group_name: str, version: str) -> Obj | 
 
 
 def discover(path: str, resources: Resources, config: ClusterConfig, address: str) -> Obj | None:
-    """Give the discovery document at a path, None where there is none."""
+    """Return the discovery document at a path, None where there is none."""
     match [part for part in path.split("/") if part]:
         case ["version"]:
             found: Obj | None = version_info(config)

@@ -35,7 +35,7 @@ def _ready(pod: Obj) -> bool:
 
 
 def _needed(spec: Obj, guarded: int) -> int:
-    """Give how many pods must stay healthy; a percentage is rounded up, as the disruption controller does."""
+    """Return how many pods must stay healthy; a percentage is rounded up, as the disruption controller does."""
     given: str | int = spec["minAvailable"] if "minAvailable" in spec else spec.get("maxUnavailable", 0)
     number = -(-int(given[:-1]) * guarded // 100) if isinstance(given, str) else int(given)
     return number if "minAvailable" in spec else guarded - number

@@ -22,12 +22,12 @@ _NOBODYS = {
 
 
 def item_element(item: Obj, keys: tuple[str, ...]) -> str:
-    """Give the path element of an item in a keyed list."""
+    """Return the path element of an item in a keyed list."""
     return "k:" + json.dumps(dict(Shape.key_values(item, keys)), separators=(",", ":"))
 
 
 def leaves(obj: Obj, shape: Shape) -> dict[Path, Any]:
-    """Give every field that a manager can own, with its value (ITEM for the presence of a list's item)."""
+    """Return every field that a manager can own, with its value (ITEM for the presence of a list's item)."""
     found: dict[Path, Any] = {}
     _walk(obj, (), (), shape, found)
     return {path: value for path, value in found.items() if path not in _NOBODYS and path[:2] not in _NOBODYS}
@@ -51,7 +51,7 @@ def _walk(value: Any, path: Path, fields: tuple[str, ...], shape: Shape, found: 
 
 
 def to_fields_v1(paths: Iterable[Path]) -> Obj:
-    """Give the nested FieldsV1 form of a set of paths."""
+    """Return the nested FieldsV1 form of a set of paths."""
     root: Obj = {}
     for path in sorted(paths):
         node = root
@@ -68,7 +68,7 @@ def _without_lone_dots(node: Obj) -> Obj:
 
 
 def from_fields_v1(fields: Obj, prefix: Path = ()) -> set[Path]:
-    """Give the set of paths that a FieldsV1 value holds."""
+    """Return the set of paths that a FieldsV1 value holds."""
     found: set[Path] = set()
     for key, value in fields.items():
         if key == ".":
@@ -81,7 +81,7 @@ def from_fields_v1(fields: Obj, prefix: Path = ()) -> set[Path]:
 
 
 def readable(path: Path) -> str:
-    """Give a path as conflict messages write it: .spec.containers[name="c"].image."""
+    """Return a path as conflict messages write it: .spec.containers[name="c"].image."""
     parts = []
     for element in path:
         kind, _, rest = element.partition(":")
@@ -96,7 +96,7 @@ def readable(path: Path) -> str:
 
 
 def without(obj: Obj, path: Path, shape: Shape) -> Obj:
-    """Give the object without the field at a path; maps that become empty by it go too."""
+    """Return the object without the field at a path; maps that become empty by it go too."""
     result = _removed(obj, path, (), shape)
     return result if isinstance(result, dict) else {}
 

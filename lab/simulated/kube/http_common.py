@@ -30,7 +30,7 @@ class Call:
     minor: int
 
     def query(self, name: str, default: str = "") -> str:
-        """Give a query parameter."""
+        """Return a query parameter."""
         return str(self.request.query.get(name, default))
 
     def flag(self, name: str) -> bool:
@@ -38,7 +38,7 @@ class Call:
         return self.query(name).lower() in {"1", "true"}
 
     def options(self) -> Options:
-        """Give the write options of the query. Raises ApiError (400) for a dryRun that is not All."""
+        """Return the write options of the query. Raises ApiError (400) for a dryRun that is not All."""
         dry = self.query("dryRun")
         if dry not in {"", "All"}:
             text = f'Unsupported value: "{dry}": supported values: "All"'
@@ -50,11 +50,11 @@ class Call:
 
     @property
     def media_type(self) -> str:
-        """Give the body's media type without its parameters."""
+        """Return the body's media type without its parameters."""
         return self.request.headers.get("Content-Type", JSON_TYPE).split(";")[0].strip()
 
     async def body(self) -> Any:
-        """Give the decoded body, {} where it is empty. Raises ApiError (400, 415)."""
+        """Return the decoded body, {} where it is empty. Raises ApiError (400, 415)."""
         raw = await self.request.read()
         if not raw:
             return {}
@@ -90,7 +90,7 @@ _JsonLoader.yaml_implicit_resolvers = {
 
 
 def json_response(body: Obj, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """Give an answer with a JSON body."""
+    """Return an answer with a JSON body."""
     return web.Response(
         body=json.dumps(body, separators=(",", ":")).encode(), status=status, content_type=JSON_TYPE, headers=headers
     )
@@ -110,7 +110,7 @@ class Form:
 
 
 def wanted_form(request: web.BaseRequest) -> Form:
-    """Give the first form of the Accept header that this server can produce. Raises ApiError (406) for none."""
+    """Return the first form of the Accept header that this server can produce. Raises ApiError (406) for none."""
     accept = request.headers.get("Accept", "*/*")
     for choice in accept.split(","):
         media, *parameters = (part.strip() for part in choice.split(";"))
@@ -125,7 +125,7 @@ def wanted_form(request: web.BaseRequest) -> Form:
 
 
 def shown(call: Call, resource: Resource, obj: Obj, form: Form) -> Obj:
-    """Give one object in the form that the client wants."""
+    """Return one object in the form that the client wants."""
     if form.kind == "Table":
         version = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
         include = call.query("includeObject", "Metadata")

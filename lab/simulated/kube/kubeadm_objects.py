@@ -17,7 +17,7 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 def head(api_version: str, kind: str, name: str, namespace: str = "") -> Obj:
-    """Give the beginning of an object: what it is and what it is called."""
+    """Return the beginning of an object: what it is and what it is called."""
     metadata: Obj = {"name": name}
     if namespace:
         metadata["namespace"] = namespace
@@ -25,12 +25,12 @@ def head(api_version: str, kind: str, name: str, namespace: str = "") -> Obj:
 
 
 def address_in(cidr: str, number: int) -> str:
-    """Give the n-th address of a network."""
+    """Return the n-th address of a network."""
     return str(ipaddress.ip_network(cidr)[number])
 
 
 def kubelet_config_name(minor: int) -> str:
-    """Give the name of the ConfigMap with the kubelets' settings; it carried the minor version until 1.23."""
+    """Return the name of the ConfigMap with the kubelets' settings; it carried the minor version until 1.23."""
     return "kubelet-config" if releases.since(minor, "kubelet_config_unnumbered") else f"kubelet-config-1.{minor}"
 
 
@@ -92,7 +92,7 @@ def _kubeadm_config(host: HostState, config: ClusterConfig) -> dict[str, str]:
 
 
 def settings(host: HostState, config: ClusterConfig, endpoint: str, info: str) -> list[Obj]:
-    """Give the ConfigMaps that kubeadm keeps its settings in, and cluster-info."""
+    """Return the ConfigMaps that kubeadm keeps its settings in, and cluster-info."""
     said = {"clusterDomain": config.dns_domain, **config.kubelet}
     kubelet = kubelet_config(config.minor, config.service_cidr, said)
     proxy = {
@@ -112,7 +112,7 @@ def settings(host: HostState, config: ClusterConfig, endpoint: str, info: str) -
 
 
 def services(config: ClusterConfig) -> list[Obj]:
-    """Give the API's own Service and that of the cluster's DNS."""
+    """Return the API's own Service and that of the cluster's DNS."""
     api = head("v1", "Service", "kubernetes", "default")
     api["metadata"]["labels"] = {"component": "apiserver", "provider": "kubernetes"}
     first, tenth = address_in(config.service_cidr, 1), address_in(config.service_cidr, 10)
@@ -175,18 +175,18 @@ def _coredns(config: ClusterConfig) -> Obj:
 
 
 def addons(config: ClusterConfig) -> list[Obj]:
-    """Give kube-proxy and CoreDNS with their accounts."""
+    """Return kube-proxy and CoreDNS with their accounts."""
     accounts = [head("v1", "ServiceAccount", name, "kube-system") for name in ("kube-proxy", "coredns")]
     return [*accounts, _kube_proxy(config), _coredns(config)]
 
 
 def priority_classes() -> list[Obj]:
-    """Give the two classes that every cluster has."""
+    """Return the two classes that every cluster has."""
     values = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
     return [{**head("scheduling.k8s.io/v1", "PriorityClass", name), "value": value} for name, value in values.items()]
 
 
 def endpoints_of_api(address: str) -> Obj:
-    """Give the Endpoints of the API's own Service."""
+    """Return the Endpoints of the API's own Service."""
     subset = {"addresses": [{"ip": address}], "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}]}
     return {**head("v1", "Endpoints", "kubernetes", "default"), "subsets": [subset]}

@@ -68,13 +68,13 @@ def _bind(name: str, role: str, subject: str, *, kind: str = "Group", namespace:
 
 
 def _readable(name: str, config_map: str, subject: str, *, kind: str = "Group", namespace: str) -> list[Obj]:
-    """Give the role and binding by which somebody may read one ConfigMap."""
+    """Return the role and binding by which somebody may read one ConfigMap."""
     rule = {**_rule([""], ["configmaps"], ["get"]), "resourceNames": [config_map]}
     return [_role(name, [rule], namespace), _bind(name, name, subject, kind=kind, namespace=namespace)]
 
 
 def roles(config: ClusterConfig) -> list[Obj]:
-    """Give the roles and bindings that `kubeadm init` and the server itself make."""
+    """Return the roles and bindings that `kubeadm init` and the server itself make."""
     found = [_role(name, rules) for name, rules in _CLUSTER_ROLES.items()]
     found += [_bind(name, role, group) for name, role, group in _CLUSTER_BINDINGS]
     signer = "kubeadm:bootstrap-signer-clusterinfo"

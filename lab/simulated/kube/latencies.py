@@ -48,7 +48,7 @@ class Latencies:
 
     @property
     def program(self) -> float:
-        """Give the factor for what programs in containers do; never 0, or a `sleep 86400` would be over at once."""
+        """Return the factor for what programs in containers do; never 0, or a `sleep 86400` would be over at once."""
         return max(self.factor, 0.001)
 
 
@@ -63,7 +63,7 @@ class Pace:
         self._stopped = False
 
     def scaled(self, seconds: float) -> float:
-        """Give the seconds of wall time that stand for `seconds` of a real cluster, jittered."""
+        """Return the seconds of wall time that stand for `seconds` of a real cluster, jittered."""
         spread = 1.0 + self.latencies.jitter * (2.0 * self.dice.random() - 1.0)
         return max(0.0, seconds * self.latencies.factor * spread)
 

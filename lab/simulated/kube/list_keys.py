@@ -40,7 +40,7 @@ class Shape:
         self.custom = custom
 
     def list_keys(self, path: tuple[str, ...]) -> tuple[str, ...]:
-        """Give the keys of the list at this path of field names; empty where it is atomic or a set."""
+        """Return the keys of the list at this path of field names; empty where it is atomic or a set."""
         field = path[-1] if path else ""
         if self.custom and path[:1] != ("metadata",):
             return ()
@@ -60,5 +60,5 @@ class Shape:
 
     @staticmethod
     def key_values(item: Obj, keys: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
-        """Give the values by which an item of a keyed list is known; protocol is TCP where it is not said."""
+        """Return the values by which an item of a keyed list is known; protocol is TCP where it is not said."""
         return tuple((key, item.get(key, _DEFAULTS.get(key))) for key in keys)

@@ -15,7 +15,7 @@ SAFE_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def copied(value: Any) -> Any:
-    """Give a deep copy of a JSON value; several times faster than copy.deepcopy, which must expect cycles."""
+    """Return a deep copy of a JSON value; several times faster than copy.deepcopy, which must expect cycles."""
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -24,7 +24,7 @@ def copied(value: Any) -> Any:
 
 
 def dig(value: Any, *path: str | int, default: Any = None) -> Any:
-    """Give what lies at `path`, or `default` where a step of the path is missing or null."""
+    """Return what lies at `path`, or `default` where a step of the path is missing or null."""
     for step in path:
         if isinstance(step, int):
             if not isinstance(value, list) or len(value) <= step:
@@ -40,63 +40,63 @@ def dig(value: Any, *path: str | int, default: Any = None) -> Any:
 
 
 def name_of(obj: Obj) -> str:
-    """Give metadata.name."""
+    """Return metadata.name."""
     return str(obj["metadata"]["name"])
 
 
 def namespace_of(obj: Obj) -> str:
-    """Give metadata.namespace, empty for what is not in a namespace."""
+    """Return metadata.namespace, empty for what is not in a namespace."""
     return str(obj["metadata"].get("namespace", ""))
 
 
 def key_of(obj: Obj) -> tuple[str, str]:
-    """Give (namespace, name), by which a store finds an object of one resource."""
+    """Return (namespace, name), by which a store finds an object of one resource."""
     return namespace_of(obj), name_of(obj)
 
 
 def labels_of(obj: Obj) -> dict[str, str]:
-    """Give metadata.labels, empty where there are none."""
+    """Return metadata.labels, empty where there are none."""
     return dict(obj["metadata"].get("labels") or {})
 
 
 def with_status(obj: Obj, **fields: Any) -> Obj:
-    """Give a new object that shares all but `status`, in which `fields` are replaced."""
+    """Return a new object that shares all but `status`, in which `fields` are replaced."""
     return {**obj, "status": {**(obj.get("status") or {}), **fields}}
 
 
 def with_metadata(obj: Obj, **fields: Any) -> Obj:
-    """Give a new object that shares all but `metadata`, in which `fields` are replaced (None removes)."""
+    """Return a new object that shares all but `metadata`, in which `fields` are replaced (None removes)."""
     merged = {**obj["metadata"], **fields}
     return {**obj, "metadata": {key: value for key, value in merged.items() if value is not None}}
 
 
 def timestamp(at: datetime | None = None) -> str:
-    """Give a time (now by default) as the API writes it: UTC, whole seconds, a final Z."""
+    """Return a time (now by default) as the API writes it: UTC, whole seconds, a final Z."""
     return (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def micro_timestamp(at: datetime | None = None) -> str:
-    """Give a time (now by default) as the API writes a MicroTime."""
+    """Return a time (now by default) as the API writes a MicroTime."""
     return (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parsed_time(text: str) -> datetime:
-    """Give the moment a time stamp of the API names."""
+    """Return the moment a time stamp of the API names."""
     return datetime.fromisoformat(text)
 
 
 def new_uid(dice: random.Random) -> str:
-    """Give a version 4 UUID drawn from seeded dice, so that two runs with one seed agree."""
+    """Return a version 4 UUID drawn from seeded dice, so that two runs with one seed agree."""
     return str(uuid.UUID(int=dice.getrandbits(128), version=4))
 
 
 def random_suffix(dice: random.Random, length: int = 5) -> str:
-    """Give the random end of a generated name."""
+    """Return the random end of a generated name."""
     return "".join(dice.choice(SAFE_LETTERS) for _ in range(length))
 
 
 def digest_suffix(value: Any, length: int = 10) -> str:
-    """Give a name's end that depends on a JSON value alone, as a pod-template-hash does."""
+    """Return a name's end that depends on a JSON value alone, as a pod-template-hash does."""
     number = int.from_bytes(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()[:8], "big")
     letters = []
     for _ in range(length):
@@ -106,7 +106,7 @@ def digest_suffix(value: Any, length: int = 10) -> str:
 
 
 def controller_of(obj: Obj) -> Obj | None:
-    """Give the owner reference marked as the controller, if there is one."""
+    """Return the owner reference marked as the controller, if there is one."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
             return dict(reference)
@@ -114,7 +114,7 @@ def controller_of(obj: Obj) -> Obj | None:
 
 
 def owner_reference(owner: Obj) -> Obj:
-    """Give the reference by which a controller marks what it made."""
+    """Return the reference by which a controller marks what it made."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -126,7 +126,7 @@ def owner_reference(owner: Obj) -> Obj:
 
 
 def condition(obj: Obj, kind: str) -> Obj | None:
-    """Give the condition of a type from status.conditions."""
+    """Return the condition of a type from status.conditions."""
     for entry in dig(obj, "status", "conditions", default=[]):
         if entry.get("type") == kind:
             return dict(entry)
@@ -140,7 +140,7 @@ def is_true(obj: Obj, kind: str) -> bool:
 
 
 def set_condition(conditions: list[Obj], kind: str, status: str, reason: str = "", message: str = "") -> list[Obj]:
-    """Give new conditions in which one type has this state; its transition time moves only when the status does."""
+    """Return new conditions in which one type has this state; its transition time moves only when the status does."""
     now = timestamp()
     new: Obj = {"type": kind, "status": status, "lastTransitionTime": now}
     if reason:

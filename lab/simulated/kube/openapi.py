@@ -20,7 +20,7 @@ def _path(resource: Resource) -> str:
 
 
 def document(resources: Resources, version: str) -> Obj:
-    """Give the document as JSON."""
+    """Return the document as JSON."""
     paths: Obj = {}
     for resource in resources.all():
         kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
@@ -45,7 +45,7 @@ def _field(number: int, content: bytes | str) -> bytes:
 
 
 def _patch_operation(resource: Resource) -> bytes:
-    """Give an Operation message: one query parameter, and the kind as a vendor extension (field numbers: gnostic)."""
+    """Return an Operation message: one query parameter, and the kind as a vendor extension (field numbers: gnostic)."""
     in_query = _field(2, "query") + _field(4, "dryRun") + _field(6, "string")
     parameter = _field(1, _field(2, _field(3, in_query)))  # ParametersItem.parameter.non_body_parameter.query
     kind = f"group: {resource.group!r}\nkind: {resource.kind}\nversion: {resource.version}\n"
@@ -54,7 +54,7 @@ def _patch_operation(resource: Resource) -> bytes:
 
 
 def protobuf(resources: Resources, version: str) -> bytes:
-    """Give the document in protobuf form (message openapi.v2.Document of gnostic)."""
+    """Return the document in protobuf form (message openapi.v2.Document of gnostic)."""
     paths = b""
     for resource in resources.all():
         item = _field(8, _patch_operation(resource))  # PathItem.patch

@@ -10,7 +10,7 @@ from .objects import Obj, copied
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """Give `target` with a merge patch applied; neither is changed."""
+    """Return `target` with a merge patch applied; neither is changed."""
     if not isinstance(patch, dict):
         return copied(patch)
     result = dict(target) if isinstance(target, dict) else {}
@@ -55,7 +55,7 @@ def _delete(container: Any, step: str) -> Any:
 
 
 def json_patch(target: Obj, operations: list[Obj]) -> Obj:
-    """Give `target` with the operations of a JSON patch done. Raises ApiError (422) where one cannot be done."""
+    """Return `target` with the operations of a JSON patch done. Raises ApiError (422) where one cannot be done."""
     root: Obj = {"": copied(target)}
     for operation in operations:
         steps = ["", *_steps(str(operation.get("path", "")))]
@@ -91,7 +91,7 @@ def _operate(root: Obj, container: Any, last: str, operation: Obj) -> None:
 
 
 def strategic_merge(target: Any, patch: Obj, shape: Shape, path: tuple[str, ...] = ()) -> Any:
-    """Give `target` with a strategic merge patch applied: lists merge by their keys, directives start with $."""
+    """Return `target` with a strategic merge patch applied: lists merge by their keys, directives start with $."""
     directive = patch.get("$patch")
     if directive == "replace":
         return copied({key: value for key, value in patch.items() if key != "$patch"})

@@ -51,20 +51,20 @@ class Authority:
 
     @property
     def hash(self) -> str:
-        """Give what `--discovery-token-ca-cert-hash` takes: sha256 of the public key's DER form."""
+        """Return what `--discovery-token-ca-cert-hash` takes: sha256 of the public key's DER form."""
         der = self._key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         return "sha256:" + hashlib.sha256(der).hexdigest()
 
     def client(self, user: str, groups: Iterable[str] = ()) -> KeyPair:
-        """Give a client certificate for a user (CN) in groups (O)."""
+        """Return a client certificate for a user (CN) in groups (O)."""
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
         return self._leaf(x509.Name(attributes), ExtendedKeyUsageOID.CLIENT_AUTH, None)
 
     def server(self, common_name: str, names: Iterable[str]) -> KeyPair:
-        """Give a serving certificate for these host names and IP addresses."""
+        """Return a serving certificate for these host names and IP addresses."""
         alternatives: list[x509.GeneralName] = []
         for name in dict.fromkeys(names):
             try:
@@ -90,7 +90,7 @@ class Authority:
         return KeyPair(certificate.public_bytes(_PEM), key.private_bytes(_PEM, _PKCS8, _PLAIN))
 
     def server_context(self, pair: KeyPair) -> ssl.SSLContext:
-        """Give the TLS context of the API server: client certificates of this CA are optional."""
+        """Return the TLS context of the API server: client certificates of this CA are optional."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_verify_locations(cadata=self.certificate.decode())
@@ -131,7 +131,7 @@ def _builder(
 
 
 def kubeconfig(server: str, ca: bytes, cluster: str, user: str, credentials: KeyPair | str | None) -> str:
-    """Give a kubeconfig as YAML, in kubeadm's shape: a key pair, a bearer token, or no credentials at all."""
+    """Return a kubeconfig as YAML, in kubeadm's shape: a key pair, a bearer token, or no credentials at all."""
     data = {"certificate-authority-data": base64.b64encode(ca).decode(), "server": server}
     if credentials is None:  # what cluster-info carries
         bare: dict[str, object] = {

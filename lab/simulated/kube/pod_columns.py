@@ -20,7 +20,7 @@ def _container_reason(status: Obj) -> str:
 
 
 def pod_state(pod: Obj) -> str:
-    """Give what STATUS shows: the phase, or the reason of a container that waits or has ended."""
+    """Return what STATUS shows: the phase, or the reason of a container that waits or has ended."""
     reason = str(dig(pod, "status", "reason") or dig(pod, "status", "phase", default="Unknown"))
     scheduled = condition(pod, "PodScheduled")
     if scheduled and scheduled.get("reason") == "SchedulingGated":
@@ -51,7 +51,7 @@ def _restarts(pod: Obj, minor: int) -> int | str:
 
 
 def pod_cells(pod: Obj, minor: int) -> list[object]:
-    """Give the cells of a pod's row."""
+    """Return the cells of a pod's row."""
     statuses = dig(pod, "status", "containerStatuses", default=[])
     ready = sum(1 for status in statuses if status.get("ready") and dig(status, "state", "running") is not None)
     return [

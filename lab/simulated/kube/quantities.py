@@ -12,7 +12,7 @@ _SUFFIXES = {
 
 
 def amount(quantity: str | float) -> Decimal:
-    """Give the number that a quantity stands for.
+    """Return the number that a quantity stands for.
 
     Raises decimal.InvalidOperation for what is none.
     """
@@ -25,14 +25,14 @@ def amount(quantity: str | float) -> Decimal:
 
 
 def plain(number: Decimal) -> str:
-    """Give a number as a quantity without a suffix where it is whole, in thousandths otherwise."""
+    """Return a number as a quantity without a suffix where it is whole, in thousandths otherwise."""
     if number == number.to_integral_value():
         return str(int(number))
     return f"{int(number * 1000)}m"
 
 
 def canonical(quantity: str | float) -> str:
-    """Give a quantity in the form the API stores where that differs: 0.1 becomes 100m, 1000m becomes 1.
+    """Return a quantity in the form the API stores where that differs: 0.1 becomes 100m, 1000m becomes 1.
 
     A quantity with a binary or decimal suffix that is whole is kept as it was written.
     """

@@ -18,7 +18,7 @@ from .world import World
 
 
 def selected(call: Call, entries: list[Entry]) -> list[Entry]:
-    """Give the entries that the query's label and field selectors select. Raises ApiError (400)."""
+    """Return the entries that the query's label and field selectors select. Raises ApiError (400)."""
     for match in (
         label_match(call.query("labelSelector")),
         field_match(call.route.resource.key, call.query("fieldSelector")),
@@ -77,7 +77,7 @@ class Reading:
         return web.Response(body=body, content_type=JSON_TYPE)
 
     def _page(self, call: Call, entries: list[Entry], metadata: Obj) -> list[Entry]:
-        """Give the page of the query's limit and continue; a token from before a compaction has expired."""
+        """Return the page of the query's limit and continue; a token from before a compaction has expired."""
         text, limit = call.query("continue"), call.query("limit", "0")
         if text:
             try:

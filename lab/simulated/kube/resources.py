@@ -27,17 +27,17 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """Give `v1` or `apps/v1`."""
+        """Return `v1` or `apps/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def key(self) -> str:
-        """Give the name under which objects are stored, the same for all versions: `deployments.apps`."""
+        """Return the name under which objects are stored, the same for all versions: `deployments.apps`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
     def base_path(self) -> str:
-        """Give the path of the group and version: `/api/v1`, `/apis/apps/v1`."""
+        """Return the path of the group and version: `/api/v1`, `/apis/apps/v1`."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
 
@@ -174,15 +174,15 @@ class Resources:
         self._by_kind = {kind: found for kind, found in self._by_kind.items() if found.key != key}
 
     def at(self, group: str, version: str, plural: str) -> Resource | None:
-        """Give the resource at a path."""
+        """Return the resource at a path."""
         return self._by_path.get((group, version, plural))
 
     def of_kind(self, api_version: str, kind: str) -> Resource | None:
-        """Give the resource of an object's apiVersion and kind."""
+        """Return the resource of an object's apiVersion and kind."""
         return self._by_kind.get((api_version, kind))
 
     def by_key(self, key: str) -> Resource:
-        """Give one served version of a stored resource.
+        """Return one served version of a stored resource.
 
         Raises KeyError where none is served.
         """
@@ -192,11 +192,11 @@ class Resources:
         raise KeyError(key)
 
     def all(self) -> list[Resource]:
-        """Give every resource served, in the order of groups as they came."""
+        """Return every resource served, in the order of groups as they came."""
         return list(self._by_path.values())
 
     def groups(self) -> dict[str, list[str]]:
-        """Give the versions of every group, the core group under the empty name."""
+        """Return the versions of every group, the core group under the empty name."""
         found: dict[str, list[str]] = {}
         for resource in self._by_path.values():
             versions = found.setdefault(resource.group, [])

@@ -7,7 +7,7 @@ from .objects import Obj, dig
 
 
 def token_review(authenticator: Authenticator, body: Obj) -> Obj:
-    """Give a TokenReview with its status."""
+    """Return a TokenReview with its status."""
     user = authenticator.by_token(str(dig(body, "spec", "token", default="")))
     status: Obj = {"authenticated": False, "user": {}}
     if user is not None:
@@ -16,7 +16,7 @@ def token_review(authenticator: Authenticator, body: Obj) -> Obj:
 
 
 def access_review(authorizer: Authorizer, user: User, body: Obj) -> Obj:
-    """Give a SelfSubjectAccessReview with its status."""
+    """Return a SelfSubjectAccessReview with its status."""
     asked = dig(body, "spec", "resourceAttributes", default={})
     plain = dig(body, "spec", "nonResourceAttributes", default={})
     wish = Wish(

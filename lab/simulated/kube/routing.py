@@ -43,7 +43,7 @@ def named_by(field_selector: str) -> str:
 
 
 def route(path: str, resources: Resources) -> Route:
-    """Give the route of a resource's path. Raises PlainNotFoundError where no resource is served."""
+    """Return the route of a resource's path. Raises PlainNotFoundError where no resource is served."""
     parts = [part for part in path.split("/") if part]
     if parts[:1] == ["api"] and len(parts) >= 3:
         group, version, rest = "", parts[1], parts[2:]

@@ -59,7 +59,7 @@ def _label_term(term: str) -> Callable[[dict[str, str]], bool]:
 
 
 def label_match(text: str) -> Match | None:
-    """Give the test that a labelSelector query asks for; None where it asks for nothing. Raises ApiError (400)."""
+    """Return the test that a labelSelector query asks for; None where it asks for nothing. Raises ApiError (400)."""
     if not text.strip():
         return None
     terms = [_label_term(term) for term in _SPLIT.split(text) if term.strip()]
@@ -90,7 +90,7 @@ def _field(obj: Obj, path: str) -> str:
 
 
 def field_match(resource: str, text: str) -> Match | None:
-    """Give the test that a fieldSelector query asks for; None where it asks for nothing.
+    """Return the test that a fieldSelector query asks for; None where it asks for nothing.
 
     Raises ApiError (400) for a field that the real API cannot select by either.
     """

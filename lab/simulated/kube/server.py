@@ -45,7 +45,7 @@ class ApiServer:
         self.port = 0
 
     async def serve(self, authority: Authority, pair: KeyPair, host: str, port: int) -> int:
-        """Listen on an address; give the port bound. Raises OSError where the port is taken."""
+        """Listen on an address; return the port bound. Raises OSError where the port is taken."""
         application = web.Application(client_max_size=MAX_BODY)
         application.router.add_route("*", "/{path:.*}", self._handle)
         # access_log None: a line for each request of a thousand nodes helps nobody, and would show tokens' names.

@@ -14,7 +14,7 @@ Managers = list[Obj]
 
 
 def apply(live: Obj | None, wanted: Obj, manager: str, api_version: str, shape: Shape, *, force: bool) -> Obj:
-    """Give the object after `manager` applied `wanted` (which carries no managedFields) to `live`.
+    """Return the object after `manager` applied `wanted` (which carries no managedFields) to `live`.
 
     Raises ApiError (409, with a cause for every field) where another manager owns a field with another value.
     """
@@ -41,7 +41,7 @@ def apply(live: Obj | None, wanted: Obj, manager: str, api_version: str, shape: 
 def track_update(
     before: Obj | None, after: Obj, manager: str, api_version: str, shape: Shape, *, subresource: str = ""
 ) -> Obj:
-    """Give `after` with managedFields that name `manager` as the owner of all that it changed by an update."""
+    """Return `after` with managedFields that name `manager` as the owner of all that it changed by an update."""
     old = leaves(before, shape) if before else {}
     new = leaves(after, shape)
     changed = {path for path, value in new.items() if path not in old or old[path] != value}

@@ -22,12 +22,12 @@ class Word:
     quoted: bool
 
     def expanded(self, env: Mapping[str, str]) -> str:
-        """Give the word's text with variables replaced; unset ones are empty."""
+        """Return the word's text with variables replaced; unset ones are empty."""
         return "".join(text if literal else _expand(text, env) for text, literal in self.pieces)
 
     @property
     def bare(self) -> str:
-        """Give the text as written where nothing in it is quoted, else an empty text: keywords are never quoted."""
+        """Return the text as written where nothing in it is quoted, else an empty text: keywords are never quoted."""
         return "" if self.quoted else "".join(text for text, _ in self.pieces)
 
 
@@ -46,7 +46,7 @@ def _expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def tokens(script: str) -> list[Token]:
-    """Give the words and operators of a script. Raises UnsupportedError for redirections into files and the like."""
+    """Return the words and operators of a script. Raises UnsupportedError for redirections into files and the like."""
     found: list[Token] = []
     at = 0
     while at < len(script):

@@ -24,7 +24,7 @@ def _decoded(text: str) -> bytes:
 
 
 def detached_jws(token_id: str, token_secret: str, content: str) -> str:
-    """Give the JWS (HS256, payload left out) by which `kubeadm join` knows cluster-info as its own cluster's."""
+    """Return the JWS (HS256, payload left out) by which `kubeadm join` knows cluster-info as its own cluster's."""
     header = _encoded(json.dumps({"alg": "HS256", "kid": token_id}, separators=(",", ":")).encode())
     payload = _encoded(content.encode())
     signature = hmac.new(token_secret.encode(), f"{header}.{payload}".encode(), hashlib.sha256).digest()
@@ -39,7 +39,7 @@ class TokenSigner:
         self.issuer = issuer
 
     def sign(self, claims: dict[str, Any]) -> str:
-        """Give a JWT with these claims."""
+        """Return a JWT with these claims."""
         header = _encoded(json.dumps({"alg": "ES256", "kid": "simulated"}, separators=(",", ":")).encode())
         payload = _encoded(json.dumps(claims, separators=(",", ":")).encode())
         der = self._key.sign(f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
@@ -49,7 +49,7 @@ class TokenSigner:
     def for_account(
         self, namespace: str, account: str, uid: str, seconds: int | None, audiences: list[str] | None = None
     ) -> str:
-        """Give a token of a service account; `seconds` None makes the endless kind that a Secret holds."""
+        """Return a token of a service account; `seconds` None makes the endless kind that a Secret holds."""
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": f"system:serviceaccount:{namespace}:{account}",
@@ -61,7 +61,7 @@ class TokenSigner:
         return self.sign(claims)
 
     def claims(self, token: str) -> dict[str, Any] | None:
-        """Give the claims of a token that this key signed and that has not expired, else None."""
+        """Return the claims of a token that this key signed and that has not expired, else None."""
         parts = token.split(".")
         if len(parts) != 3:
             return None

@@ -14,12 +14,12 @@ _PORTS = {"kube-apiserver": 6443, "kube-controller-manager": 10257, "kube-schedu
 
 
 def images(config: ClusterConfig) -> dict[str, str]:
-    """Give the images of `kubeadm config images list`, by component."""
+    """Return the images of `kubeadm config images list`, by component."""
     return releases.images(config.version, config.image_repository)
 
 
 def static_pods(host: HostState, node: Obj, config: ClusterConfig) -> list[Obj]:
-    """Give the mirror pods of a control-plane host."""
+    """Return the mirror pods of a control-plane host."""
     return [_mirror(name, port, host, node, config) for name, port in _PORTS.items()]
 
 

@@ -57,31 +57,31 @@ class Store:
         self._telling = False
 
     def entry(self, resource: str, namespace: str, name: str) -> Entry | None:
-        """Give an object's entry."""
+        """Return an object's entry."""
         return self._tables.get(resource, {}).get((namespace, name))
 
     def get(self, resource: str, namespace: str, name: str) -> Obj | None:
-        """Give an object; it must not be changed in place."""
+        """Return an object; it must not be changed in place."""
         found = self.entry(resource, namespace, name)
         return found.obj if found else None
 
     def entries(self, resource: str, namespace: str = "") -> list[Entry]:
-        """Give the entries of a resource in one namespace (empty: in all), sorted by key."""
+        """Return the entries of a resource in one namespace (empty: in all), sorted by key."""
         table = self._tables.get(resource, {})
         keys = sorted(key for key in table if not namespace or key[0] == namespace)
         return [table[key] for key in keys]
 
     def objects(self, resource: str, namespace: str = "") -> list[Obj]:
-        """Give the objects of a resource in one namespace (empty: in all), unsorted."""
+        """Return the objects of a resource in one namespace (empty: in all), unsorted."""
         table = self._tables.get(resource, {})
         return [entry.obj for key, entry in table.items() if not namespace or key[0] == namespace]
 
     def count(self, resource: str) -> int:
-        """Give the number of objects of a resource."""
+        """Return the number of objects of a resource."""
         return len(self._tables.get(resource, ()))
 
     def resources(self) -> list[str]:
-        """Give the keys of the resources that hold something."""
+        """Return the keys of the resources that hold something."""
         return [key for key, table in self._tables.items() if table]
 
     def create(self, resource: str, obj: Obj) -> Obj:
@@ -107,7 +107,7 @@ class Store:
         return self._put(MODIFIED, resource, obj, before)
 
     def remove(self, resource: str, namespace: str, name: str) -> Obj | None:
-        """Remove an object; give its last state, or None where it was not there."""
+        """Remove an object; return its last state, or None where it was not there."""
         entry = self._tables.get(resource, {}).pop((namespace, name), None)
         if entry is None:
             return None
@@ -166,20 +166,20 @@ class Store:
         self._indexes[resource, name] = index
 
     def indexed(self, resource: str, name: str, value: str) -> list[Obj]:
-        """Give the objects with this value in an index."""
+        """Return the objects with this value in an index."""
         table = self._tables.get(resource, {})
         return [table[key].obj for key in self._indexes[resource, name].keys.get(value, ())]
 
     def stamp(self, resource: str, name: str, value: str) -> int:
-        """Give a number that moves whenever an object with this value changes."""
+        """Return a number that moves whenever an object with this value changes."""
         return self._indexes[resource, name].stamps.get(value, 0)
 
     def oldest(self, resource: str) -> int:
-        """Give the version since which every change of a resource is still known."""
+        """Return the version since which every change of a resource is still known."""
         return self._forgotten.get(resource, 0)
 
     def since(self, resource: str, version: int) -> list[Change]:
-        """Give the known changes after a version."""
+        """Return the known changes after a version."""
         return [change for change in self._history.get(resource, ()) if change.entry.version > version]
 
     def forget_history(self) -> None:
@@ -190,7 +190,7 @@ class Store:
                 history.clear()
 
     def add_watcher(self, resource: str) -> Watcher:
-        """Give a watcher that is offered every later change of a resource."""
+        """Return a watcher that is offered every later change of a resource."""
         watcher = Watcher()
         self._watchers.setdefault(resource, set()).add(watcher)
         return watcher

@@ -33,7 +33,7 @@ def _definitions(resource: Resource) -> list[Obj]:
 
 
 def json_path(obj: Obj, path: str) -> object:
-    """Give the value at a CRD column's JSON path: fields and `[?(@.key=="value")]` filters; None if missing."""
+    """Return the value at a CRD column's JSON path: fields and `[?(@.key=="value")]` filters; None if missing."""
     value: object = obj
     for step in re.findall(r"\[\?\([^)]*\)\]|[^.\[]+", path.lstrip(".")):
         if found := _FILTER.match(step):
@@ -59,14 +59,14 @@ def _cells(resource: Resource, obj: Obj, minor: int) -> list[object]:
 
 
 def partial(obj: Obj) -> Obj:
-    """Give an object's metadata alone."""
+    """Return an object's metadata alone."""
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
 
 
 def table(
     resource: Resource, objects: Iterable[Obj], list_metadata: Obj, *, api_version: str, minor: int, include: str
 ) -> Obj:
-    """Give a Table of objects; `include` says what each row carries: Metadata, Object or None."""
+    """Return a Table of objects; `include` says what each row carries: Metadata, Object or None."""
     rows = []
     for obj in objects:
         row: Obj = {"cells": _cells(resource, obj, minor)}

@@ -105,7 +105,7 @@ class _Stream:
         return matches
 
     def opening(self) -> list[bytes]:
-        """Give what the watch starts with: the objects as they are, or the changes since its version."""
+        """Return what the watch starts with: the objects as they are, or the changes since its version."""
         resource = self._call.route.resource
         asked = self._call.query("resourceVersion")
         if asked in {"", "0"}:
@@ -118,7 +118,7 @@ class _Stream:
         return [line for change in self._store.since(resource.key, int(asked)) if (line := self._seen(change))]
 
     def lines(self, first: Change | None, watcher: Watcher) -> tuple[list[bytes], bool]:
-        """Give the lines of all changes queued now, and whether the watch ends after them."""
+        """Return the lines of all changes queued now, and whether the watch ends after them."""
         found: list[bytes] = []
         change: Change | None = first
         while change is not None:
@@ -130,7 +130,7 @@ class _Stream:
         return found, True
 
     def _seen(self, change: Change) -> bytes | None:
-        """Give the line of a change as a selector shows it: what stops to match was deleted."""
+        """Return the line of a change as a selector shows it: what stops to match was deleted."""
         now = change.kind != DELETED and self._match(change.obj)
         before = change.before is not None and self._match(change.before)
         if now:
@@ -145,7 +145,7 @@ class _Stream:
         return b'{"type":"' + kind.encode() + b'","object":' + body + b"}\n"
 
     def bookmark(self) -> bytes:
-        """Give a BOOKMARK line with the version reached."""
+        """Return a BOOKMARK line with the version reached."""
         resource = self._call.route.resource
         obj: Obj = {
             "kind": resource.kind,
@@ -156,5 +156,5 @@ class _Stream:
 
     @staticmethod
     def error(error: ApiError) -> bytes:
-        """Give an ERROR line."""
+        """Return an ERROR line."""
         return json.dumps({"type": "ERROR", "object": error.status()}).encode() + b"\n"

@@ -42,12 +42,12 @@ class ClusterConfig:
 
     @property
     def minor(self) -> int:
-        """Give the minor version as a number: 31."""
+        """Return the minor version as a number: 31."""
         return int(self.version.lstrip("v").split(".")[1])
 
     @property
     def repository(self) -> str:
-        """Give the repository of the control plane's images: k8s.gcr.io until 1.24, registry.k8s.io from 1.25 on."""
+        """Return the repository of the control plane's images: k8s.gcr.io until 1.24, registry.k8s.io from 1.25 on."""
         return self.image_repository or ("registry.k8s.io" if self.minor >= 25 else "k8s.gcr.io")
 
 
@@ -134,7 +134,7 @@ class World:
 
 
 def _known_as(about: Obj) -> str:
-    """Give the uid by which events know an object: a node's is its name, a static pod's the hash of its file."""
+    """Return the uid by which events know an object: a node's is its name, a static pod's the hash of its file."""
     if about["kind"] == "Node":
         return name_of(about)
     annotations = about["metadata"].get("annotations") or {}
@@ -142,7 +142,7 @@ def _known_as(about: Obj) -> str:
 
 
 def lease(node: str) -> Obj:
-    """Give a node's heartbeat Lease."""
+    """Return a node's heartbeat Lease."""
     spec = {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": micro_timestamp()}
     metadata = {"name": node, "namespace": "kube-node-lease"}
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -1,4 +1,4 @@
-"""Checks of a host's cards before anything is changed: on PCI, answered for by the driver, joined by their fabric."""
+"""Checks of a host's GPUs before anything is changed: on PCI, answered for by the driver, joined by their fabric."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VERSION = r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)?\b"
 
 @dataclass(frozen=True)
 class CardsHealthy:
-    """The declared cards are there, and the driver answers."""
+    """The declared GPUs are there, and the driver answers."""
 
     traps: ClassVar[tuple[int, ...]] = (4, 32, 33)
     declared: int | None
@@ -64,7 +64,7 @@ async def _not_driven(on: Host, seen: Survey, want: int) -> Drift:
 
 
 async def _kernel_says(on: Host) -> str:
-    """Give what the kernel's log says of the driver's module, and whether Secure Boot may have refused it."""
+    """Return what the kernel's log says of the driver's module, and whether Secure Boot may have refused it."""
     log, boot = await on.read(KERNEL_LOG, SECURE_BOOT)
     entries = {entry.code for entry in ENTRIES}
     lines = [line for line in log.stdout.splitlines() if (known := diagnose(line)) and known.code in entries]
@@ -74,9 +74,9 @@ async def _kernel_says(on: Host) -> str:
 
 @dataclass(frozen=True)
 class FabricReady:
-    """On a machine with NVSwitches the fabric manager runs, in the driver's own version, and has joined the cards.
+    """On a machine with NVSwitches the fabric manager runs, in the driver's own version, and has joined the GPUs.
 
-    nvidia-smi shows all cards without it, and CUDA fails with error 802 (gpu-operator#544). Machines with NVSwitches
+    nvidia-smi shows all GPUs without it, and CUDA fails with error 802 (gpu-operator#544). Machines with NVSwitches
     cost a second round trip; all others are told apart in the first.
     """
 
@@ -84,7 +84,7 @@ class FabricReady:
     name: str = "the cards' fabric is ready"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask the service, the two versions, and the state that each card tells."""
+        """Ask the service, the two versions, and the state that each GPU tells."""
         if not await on.read(SWITCHES):
             return None
         unit, driver, manager, cards = await on.read(
@@ -104,5 +104,5 @@ class FabricReady:
 
 
 def fabric_states(said: str) -> list[str]:
-    """Give the state of each card's fabric from `nvidia-smi -q`; drivers before 525 tell none."""
+    """Return the state of each GPU's fabric from `nvidia-smi -q`; drivers before 525 tell none."""
     return [state.strip() for state in re.findall(r"^ +Fabric *\n +State +: (.+)$", said, re.MULTILINE)]

@@ -25,7 +25,7 @@ _NOT_FOUND = 127
 
 
 async def collected(on: Host, what: str, output: Output) -> ShipwayError:
-    """Give the error of a failed operation with what kubelet and runtime say; the catalogue looks at all of it."""
+    """Return the error of a failed operation with what kubelet and runtime say; the catalogue looks at all of it."""
     error = failure(what, output, host=on.name)
     if error.code != error.default_code:
         return error
@@ -47,6 +47,6 @@ async def collected(on: Host, what: str, output: Output) -> ShipwayError:
 
 
 def _telling(journal: str) -> str:
-    """Give the lines of the kubelet's journal that tell of trouble; all of it where none is known to."""
+    """Return the lines of the kubelet's journal that tell of trouble; all of it where none is known to."""
     lines = [line for line in journal.splitlines() if TELLING.match(line)]
     return "\n".join(lines[-25:]) or journal

@@ -57,7 +57,7 @@ ANEW = (
 
 
 def expires(said: str) -> float | None:
-    """Give seconds since 1970 of `notAfter=Nov 24 08:03:27 2027 GMT`, openssl's words; None for anything else."""
+    """Return seconds since 1970 of `notAfter=Nov 24 08:03:27 2027 GMT`, openssl's words; None for anything else."""
     _, found, stamp = said.strip().partition("notAfter=")
     try:
         when = datetime.strptime(stamp.split("\n")[0].removesuffix(" GMT"), "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
@@ -116,7 +116,7 @@ class DiskRoomLeft:
 
 
 async def kubelet_config(on: Host) -> dict[str, Any]:
-    """Give the kubelet's configuration; raises Blocked where none is there that could be changed without a loss."""
+    """Return the kubelet's configuration; raises Blocked where none is there that could be changed without a loss."""
     text = await on.read(FileText(KUBELET_CONFIG))
     if text is None:
         raise Blocked("the host has not joined yet", host=on.name)

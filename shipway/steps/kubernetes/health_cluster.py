@@ -121,7 +121,7 @@ class PodsStable:
 
 
 def _crashes(pod: Object) -> list[str]:
-    """Give a sentence a container that waits to be started again."""
+    """Return a sentence a container that waits to be started again."""
     found = []
     for status in (pod.get("status") or {}).get("containerStatuses") or ():
         waiting = (status.get("state") or {}).get("waiting") or {}

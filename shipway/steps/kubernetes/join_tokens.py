@@ -35,14 +35,14 @@ class NoTokenLeft:
 
 
 async def _left(on: Kube) -> list[str]:
-    """Give the names of the Secrets that hold tokens of ours; what they hold stays here."""
+    """Return the names of the Secrets that hold tokens of ours; what they hold stays here."""
     secrets = await on.list_("v1", "Secret", SPACE, fields=f"type={TOKEN_TYPE}")
     described = {one["metadata"]["name"]: (one.get("data") or {}).get("description", "") for one in secrets}
     return [name for name, text in described.items() if _plain(text).startswith(PURPOSE)]
 
 
 def _plain(text: str) -> str:
-    """Give base64 as text; nothing for anything else."""
+    """Return base64 as text; nothing for anything else."""
     try:
         return base64.b64decode(text).decode(errors="replace")
     except (binascii.Error, ValueError):

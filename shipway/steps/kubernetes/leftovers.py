@@ -33,7 +33,7 @@ async def clean(on: Host) -> None:
 
 
 def without_chains(saved: str) -> str:
-    """Give what `iptables-restore --noflush` must read to be rid of our chains in a saved rule set; "" for none.
+    """Return what `iptables-restore --noflush` must read to be rid of our chains in a saved rule set; "" for none.
 
     A chain that is named again is emptied; then the jumps to it can go, and then the chain (kube-proxy does the same).
     """
@@ -42,7 +42,7 @@ def without_chains(saved: str) -> str:
 
 
 def _undone(lines: list[str]) -> str:
-    """Give the part of one table; its first line is its name."""
+    """Return the part of one table; its first line is its name."""
     chains = [line[1:].split(" ", 1)[0] for line in lines if line.startswith(":") and _ours(line[1:])]
     if not chains:
         return ""

@@ -1,4 +1,4 @@
-"""Checks and steps about the cluster's nodes: Ready, their cards, labels and taints."""
+"""Checks and steps about the cluster's nodes: Ready, their GPUs, labels and taints."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/control-plane", "node-role.kube
 
 
 async def nodes_by_name(on: Kube) -> dict[str, Object]:
-    """Give all nodes of the cluster; one request a look, however many checks ask."""
+    """Return all nodes of the cluster; one request a look, however many checks ask."""
     return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
 
 
 def _few(parts: Sequence[str]) -> str:
-    """Give the first parts as one text, and how many more there are."""
+    """Return the first parts as one text, and how many more there are."""
     more = f"; and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     return "; ".join(parts[:SHOWN]) + more
 
@@ -69,14 +69,14 @@ class NodeRegistered:
 
 @dataclass(frozen=True)
 class CardsAllocatable:
-    """Every node offers as many cards as it should, by what its kubelet says, not by the plugin's pod being up."""
+    """Every node offers as many GPUs as it should, by what its kubelet says, not by the plugin's pod being up."""
 
     traps: ClassVar[tuple[int, ...]] = (23, 30)
     expected: Mapping[str, int] = field(hash=False)
     name: str = "every expected card is allocatable"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Compare allocatable cards with the expected number, node by node."""
+        """Compare allocatable GPUs with the expected number, node by node."""
         nodes = await nodes_by_name(on)
         have = {name: cards(nodes[name]) if name in nodes else 0 for name in self.expected}
         wrong = [
@@ -151,7 +151,7 @@ class NodeUntainted:
 
 
 async def node_of(on: Kube, name: str) -> Object:
-    """Give a node; raises Blocked while it is not registered."""
+    """Return a node; raises Blocked while it is not registered."""
     nodes = await nodes_by_name(on)
     if name not in nodes:
         fix = f"Join the host first; if it has joined, see `journalctl -u kubelet` on {name}."
@@ -231,7 +231,7 @@ def pod_ready(pod: Object) -> bool:
 
 
 def _numbers(found: Object) -> tuple[int, int]:
-    """Give how many pods a workload wants, and how many of its newest form are ready."""
+    """Return how many pods a workload wants, and how many of its newest form are ready."""
     status = found.get("status") or {}
     if found["kind"] == "DaemonSet":
         wanted = int(status.get("desiredNumberScheduled", 0))

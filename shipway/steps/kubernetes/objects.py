@@ -31,7 +31,7 @@ class Source(Protocol):
     """Objects that are only known when they are asked for, like those of a manifest that must be downloaded."""
 
     async def load(self) -> Sequence[Object]:
-        """Give the objects; raises Refused or Transient."""
+        """Return the objects; raises Refused or Transient."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class ObjectsPresent:
 
 
 def _brought(objects: Iterable[Object]) -> set[tuple[str, str]]:
-    """Give (group, kind) of every definition among the objects."""
+    """Return (group, kind) of every definition among the objects."""
     specs = [obj["spec"] for obj in objects if obj["kind"] == CRD]
     return {(spec["group"], spec["names"]["kind"]) for spec in specs}
 
 
 def _ranked(objects: Sequence[Object]) -> list[list[Object]]:
-    """Give the objects in the groups in which they are applied."""
+    """Return the objects in the groups in which they are applied."""
     rank = {kind: index for index, kinds in enumerate(RANKS) for kind in kinds}
     groups: list[list[Object]] = [[] for _ in range(len(RANKS) + 1)]
     for obj in objects:
@@ -112,7 +112,7 @@ def _ranked(objects: Sequence[Object]) -> list[list[Object]]:
 
 
 async def _drift(on: Kube, obj: Object, brought: set[tuple[str, str]]) -> list[str]:
-    """Give what differs as `kind/namespace/name: field`; contents are never told."""
+    """Return what differs as `kind/namespace/name: field`; contents are never told."""
     try:
         live = await _live(on, obj)
     except KindMissing:

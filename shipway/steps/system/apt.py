@@ -73,7 +73,7 @@ async def with_lock(on: Host, *words: str) -> None:
 
 
 def os_release(text: str) -> dict[str, str]:
-    """Give the pairs of /etc/os-release, unquoted."""
+    """Return the pairs of /etc/os-release, unquoted."""
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
 
@@ -192,7 +192,7 @@ class RepositoryIs:
                 await FileEdited(self.name, path, edit, "").apply(on, Drift("", ""))
 
     async def _key(self, on: Host) -> SigningKey:
-        """Give the key, checked here: a bare host may have neither gpg nor curl, but apt has a helper that fetches."""
+        """Return the key, checked here: a bare host may lack gpg and curl, but apt has a helper that fetches."""
         declared = self.repository.key
         encoded = "" if declared.path else await self._fetched(on)
         try:
@@ -213,7 +213,7 @@ class RepositoryIs:
         return key
 
     async def _fetched(self, on: Host) -> str:
-        """Let the host fetch the key; give it in base64."""
+        """Let the host fetch the key; return it in base64."""
         url = filled(self.repository.key.url or "", await self._os(on), self.minor)
         fresh = f"{self._keyring}.fetched"
         await on.do(

@@ -43,7 +43,7 @@ class FileIs:
         return self.drift(await on.read(FileState(self.path)))
 
     def drift(self, info: FileInfo | None) -> Drift | None:
-        """Give the drift of a state."""
+        """Return the drift of a state."""
         want = f"{self.path} with sha256 {_short(self.digest)}, {self.mode} {self.owner}"
         if info is None:
             return Drift("no such file", want)
@@ -87,7 +87,7 @@ class FileEdited:
         await on.write(self.path, edited, mode=mode, owner=owner)
 
     async def _exact(self, on: Host) -> str:
-        """Give the text with each byte that is no UTF-8 kept (PEP 383): what a host answers has them replaced."""
+        """Return the text with each byte that is no UTF-8 kept (PEP 383): what a host answers has them replaced."""
         encoded = await on.read(Says(("base64", "-w0", "--", self.path)))
         try:
             return base64.b64decode(encoded.stdout).decode(errors="surrogateescape")

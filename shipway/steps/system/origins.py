@@ -42,14 +42,14 @@ def _filled(text: str, minor: tuple[int, int]) -> str:
 
 
 def _index(repository: AptRepository, minor: tuple[int, int]) -> str:
-    """Give the address of a repository's signed index (flat ones have it beside their packages)."""
+    """Return the address of a repository's signed index (flat ones have it beside their packages)."""
     uri, suite = repository.uri.rstrip("/"), repository.suite.strip("./")
     folder = f"{uri}/dists/{suite}" if repository.components else f"{uri}/{suite}".rstrip("/")
     return _filled(f"{folder}/InRelease", minor)
 
 
 def _unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
-    """Give the registries that images come from and that no mirror stands before."""
+    """Return the registries that images come from and that no mirror stands before."""
     mirrors = cluster.sources.registry_mirrors
     if "_default" in mirrors:
         return []
@@ -65,7 +65,7 @@ def _unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
 
 
 def registry_of(image: str) -> str:
-    """Give the registry of an image reference; one without a registry is Docker's."""
+    """Return the registry of an image reference; one without a registry is Docker's."""
     first, slash, _ = image.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
     return first if named and first not in DOCKER_ALIASES else DOCKER

@@ -134,7 +134,7 @@ class PackagesInVersion(PackagesInstalled):
 
 
 def offers(madison: str) -> dict[str, list[str]]:
-    """Give the versions offered a package, newest first, from `apt-cache madison` (name | version | source)."""
+    """Return the versions offered a package, newest first, from `apt-cache madison` (name | version | source)."""
     found: dict[str, list[str]] = {}
     for line in madison.splitlines():
         columns = [column.strip() for column in line.split("|")]

@@ -192,7 +192,7 @@ def asked(source: Source) -> tuple[str, ...]:
 
 
 def _base(url: str) -> str:
-    """Give scheme and host of a URL."""
+    """Return scheme and host of a URL."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}/"
 

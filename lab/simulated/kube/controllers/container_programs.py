@@ -43,12 +43,12 @@ def is_device_plugin(container: Obj) -> bool:
 
 
 def gpu_count(container: Obj) -> int:
-    """Give the number of cards that a container asks for."""
+    """Return the number of GPUs that a container asks for."""
     return int(dig(container, "resources", "limits", GPU, default=0))
 
 
 def environment(pod: Obj, container: Obj, host: HostState) -> dict[str, str]:
-    """Give a container's environment from its pod spec; references to ConfigMaps and Secrets are left out."""
+    """Return a container's environment from its pod spec; references to ConfigMaps and Secrets are left out."""
     fields = {
         "spec.nodeName": host.name,
         "metadata.name": name_of(pod),
@@ -111,7 +111,7 @@ def requested(host: HostState, mounts: list[str], variable: str) -> list[str]:
 
 
 def plugin_program(pod: Obj, container: Obj, host: HostState, handler: str | None) -> Program:
-    """Give what the device plugin logs where it starts: it sees cards only under an nvidia runtime."""
+    """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
     lines = ["Starting NVIDIA Device Plugin (SIMULATED)", "Starting FS watcher for /var/lib/kubelet/device-plugins"]
     if machine_for(pod, container, host, handler, Given()).cards:
         lines += [
@@ -137,7 +137,7 @@ def plugin_program(pod: Obj, container: Obj, host: HostState, handler: str | Non
 
 
 def program_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Program:
-    """Give what a container does. A program that the simulation does not know runs for ever and writes nothing."""
+    """Return what a container does. A program that the simulation does not know runs for ever and writes nothing."""
     if is_device_plugin(container):
         return plugin_program(pod, container, host, handler)
     machine = machine_for(pod, container, host, handler, given)

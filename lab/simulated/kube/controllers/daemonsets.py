@@ -31,7 +31,7 @@ _NO_SCHEDULE = tuple(
 
 
 def daemon_tolerations(spec: Obj) -> list[Obj]:
-    """Give the tolerations of a DaemonSet's pod: its own and those that the controller adds."""
+    """Return the tolerations of a DaemonSet's pod: its own and those that the controller adds."""
     keys = [(key, "NoExecute") for key in _NO_EXECUTE] + [(key, "NoSchedule") for key in _NO_SCHEDULE]
     if spec.get("hostNetwork"):
         keys.append(("node.kubernetes.io/network-unavailable", "NoSchedule"))
@@ -72,7 +72,7 @@ class DaemonSets(Controller):
         self._count_soon(key)
 
     def _place_of(self, pod: Obj) -> str:
-        """Give what pods are indexed by: the set's uid and the node."""
+        """Return what pods are indexed by: the set's uid and the node."""
         owner = controller_of(pod)
         return f"{owner['uid']}/{self._node_of(pod)}" if owner is not None and owner["kind"] == "DaemonSet" else ""
 

@@ -26,7 +26,7 @@ REVISION = "deployment.kubernetes.io/revision"
 
 
 def share(value: int | str, total: int, *, up: bool) -> int:
-    """Give a number or a percentage of `total`, rounded up or down."""
+    """Return a number or a percentage of `total`, rounded up or down."""
     if isinstance(value, int):
         return value
     percent = int(value.rstrip("%"))

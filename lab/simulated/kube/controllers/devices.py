@@ -1,4 +1,4 @@
-"""GPUs as the kubelets know them: device plugins that register, cards handed out to pods, health that changes."""
+"""GPUs as the kubelets know them: device plugins that register, GPUs handed out to pods, health that changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .container_programs import GPU, Given, gpu_count, is_device_plugin, machine
 
 
 class NoDeviceError(Exception):
-    """A pod was placed on a node that has no card left for it."""
+    """A pod was placed on a node that has no GPU left for it."""
 
 
 class Devices:
@@ -19,11 +19,11 @@ class Devices:
         self._world = world
         self._plugins: dict[str, str] = {}  # node -> uid of the plugin's pod
         self._mounting: set[str] = set()  # nodes whose plugin hands GPUs out by mounts
-        self._held: dict[str, dict[str, tuple[str, str]]] = {}  # node -> card -> (pod uid, container)
+        self._held: dict[str, dict[str, tuple[str, str]]] = {}  # node -> GPU -> (pod uid, container)
         self._by_mounts: set[str] = set()  # pods that were given theirs so: the kubelet keeps it as long as they are
 
     def plugin_started(self, pod: Obj, handler: str | None) -> None:
-        """Register the cards of a node some moments after its plugin's container began to run."""
+        """Register the GPUs of a node some moments after its plugin's container began to run."""
         node = str(pod["spec"]["nodeName"])
         container = next((one for one in pod["spec"]["containers"] if is_device_plugin(one)), None)
         host = self._world.hosts.get(node)
@@ -33,19 +33,19 @@ class Devices:
             self._world.pace.after(self._world.latencies.device_plugin, self.publish, node)
 
     def plugin_stopped(self, pod: Obj) -> None:
-        """Take a node's cards out of use when the plugin that served them has gone."""
+        """Take a node's GPUs out of use when the plugin that served them has gone."""
         node = str(dig(pod, "spec", "nodeName", default=""))
         if self._plugins.get(node) == pod["metadata"]["uid"]:
             del self._plugins[node]
             self.publish(node)
 
     def health_changed(self, node: str) -> None:
-        """Publish a node's cards after the plugin's health check has seen them."""
+        """Publish a node's GPUs after the plugin's health check has seen them."""
         if node in self._plugins:
             self._world.pace.after(self._world.latencies.device_health, self.publish, node)
 
     def publish(self, node: str) -> None:
-        """Write a node's capacity and allocatable cards; a card that is unwell counts in the first alone."""
+        """Write a node's capacity and allocatable GPUs; a GPU that is unwell counts in the first alone."""
         obj, host = self._world.store.get("nodes", "", node), self._world.hosts.get(node)
         if obj is None or host is None or not self._world.alive(node):
             return
@@ -61,7 +61,7 @@ class Devices:
         self._world.store.replace("nodes", with_status(obj, capacity=capacity, allocatable=allocatable))
 
     def allocate(self, pod: Obj) -> None:
-        """Hand cards to a pod's containers. Raises NoDeviceError, with the kubelet's words, where there are too few."""
+        """Hand GPUs to a pod's containers. Raises NoDeviceError, with the kubelet's words, where there are too few."""
         node, uid = str(pod["spec"]["nodeName"]), pod["metadata"]["uid"]
         held = self._held.setdefault(node, {})
         if any(holder == uid for holder, _ in held.values()):
@@ -90,7 +90,7 @@ class Devices:
         return Given([card for card, holder in held.items() if holder == (uid, container)], uid in self._by_mounts)
 
     def release(self, pod: Obj) -> None:
-        """Take back a pod's cards."""
+        """Take back a pod's GPUs."""
         held = self._held.get(str(dig(pod, "spec", "nodeName", default="")), {})
         for card in [card for card, (uid, _) in held.items() if uid == pod["metadata"]["uid"]]:
             del held[card]

@@ -134,7 +134,7 @@ class Kubelets:
             self._sandbox(pod, run)
 
     def host_changed(self, node: str) -> None:
-        """Try again what waited for something on a host: a runtime handler, a card's health."""
+        """Try again what waited for something on a host: a runtime handler, a GPU's health."""
         self.devices.health_changed(node)
         for pod in self.world.store.indexed("pods", "node", node):
             run = self._runs.get(pod["metadata"]["uid"])
@@ -145,7 +145,7 @@ class Kubelets:
         self.world.store.remove("pods", *key_of(pod))
 
     def end(self, pod: Obj, run: PodRun) -> None:
-        """Give back what a pod that has finished held."""
+        """Release what a pod that has finished held."""
         self.devices.release(pod)
         self.devices.plugin_stopped(pod)
         self._network.give_back(run.node, run.address)

@@ -22,7 +22,7 @@ _PRESSURES = {
 
 
 def control_plane_labels(minor: int) -> dict[str, str]:
-    """Give the labels kubeadm puts on a control-plane node: `master` until 1.23, `control-plane` from 1.20 on."""
+    """Return the labels kubeadm puts on a control-plane node: `master` until 1.23, `control-plane` from 1.20 on."""
     labels = {"node-role.kubernetes.io/control-plane": ""}
     if minor < 24:
         labels["node-role.kubernetes.io/master"] = ""
@@ -32,7 +32,7 @@ def control_plane_labels(minor: int) -> dict[str, str]:
 
 
 def control_plane_taints(minor: int) -> list[Obj]:
-    """Give kubeadm's taint: `master` until 1.23, both in 1.24, `control-plane` alone from 1.25 on."""
+    """Return kubeadm's taint: `master` until 1.23, both in 1.24, `control-plane` alone from 1.25 on."""
     keys = ["node-role.kubernetes.io/master"] if minor < 25 else []
     if minor >= 24:
         keys.append("node-role.kubernetes.io/control-plane")
@@ -40,7 +40,7 @@ def control_plane_taints(minor: int) -> list[Obj]:
 
 
 def node_object(host: HostState, config: ClusterConfig, *, control_plane: bool) -> Obj:
-    """Give the Node that a kubelet registers after kubeadm init or join."""
+    """Return the Node that a kubelet registers after kubeadm init or join."""
     labels = {
         "beta.kubernetes.io/arch": "amd64",
         "beta.kubernetes.io/os": "linux",
@@ -69,7 +69,7 @@ def node_object(host: HostState, config: ClusterConfig, *, control_plane: bool) 
 
 
 def node_status(host: HostState) -> Obj:
-    """Give a new node's status but for its conditions."""
+    """Return a new node's status but for its conditions."""
     capacity = {
         "cpu": str(CPUS),
         "ephemeral-storage": f"{DISK_KI}Ki",
@@ -95,7 +95,7 @@ def node_status(host: HostState) -> Obj:
 
 
 def node_info(host: HostState) -> Obj:
-    """Give what the node says of its system."""
+    """Return what the node says of its system."""
     identity = hashlib.sha256(host.name.encode()).hexdigest()[:32]
     return {
         "architecture": "amd64",
@@ -112,14 +112,14 @@ def node_info(host: HostState) -> Obj:
 
 
 def network_message(minor: int) -> str:
-    """Give the Ready condition's message while no pod network is there; its first word came with 1.21."""
+    """Return the Ready condition's message while no pod network is there; its first word came with 1.21."""
     prefix = "container runtime" if minor >= 21 else "runtime"
     detail = "Network plugin returns error: cni plugin not initialized"
     return f"{prefix} network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{detail}"
 
 
 def beating_conditions(old: list[Obj], minor: int, *, network: bool) -> list[Obj]:
-    """Give the conditions of a node whose kubelet posts its status."""
+    """Return the conditions of a node whose kubelet posts its status."""
     for kind, (reason, message) in _PRESSURES.items():
         old = set_condition(old, kind, "False", reason, message)
     if network:
@@ -131,7 +131,7 @@ def beating_conditions(old: list[Obj], minor: int, *, network: bool) -> list[Obj
 
 
 def silent_conditions(old: list[Obj]) -> list[Obj]:
-    """Give the conditions of a node whose kubelet has fallen silent: all unknown."""
+    """Return the conditions of a node whose kubelet has fallen silent: all unknown."""
     for kind in (*_PRESSURES, "Ready"):
         beat = next((entry.get("lastHeartbeatTime") for entry in old if entry["type"] == kind), None)
         old = set_condition(old, kind, "Unknown", "NodeStatusUnknown", SILENT_MESSAGE)
@@ -140,7 +140,7 @@ def silent_conditions(old: list[Obj]) -> list[Obj]:
 
 
 def with_taints(node: Obj, remove: set[str], add: list[Obj]) -> Obj:
-    """Give a node without the taints of these keys and with those to add."""
+    """Return a node without the taints of these keys and with those to add."""
     taints = [taint for taint in dig(node, "spec", "taints", default=[]) if taint["key"] not in remove]
     spec = {key: value for key, value in node["spec"].items() if key != "taints"}
     if taints or add:

@@ -73,7 +73,7 @@ class Nodes(Controller):
         self.world.event(node, reason, message, source, host)
 
     def _free_range(self, node: str) -> str:
-        """Give a node's pod range, empty where none is left: a /20 in pieces of /24 serves 16 nodes and no more."""
+        """Return a node's pod range, empty where none is left: a /20 in pieces of /24 serves 16 nodes and no more."""
         found = self._given_back.pop(0) if self._given_back else next(self._subnets, "")
         if found:
             self._ranges[node] = found

@@ -30,7 +30,7 @@ def tolerated(taint: Obj, tolerations: list[Obj]) -> bool:
 
 
 def untolerated(node: Obj, tolerations: list[Obj]) -> Obj | None:
-    """Give the first taint that keeps a pod with these tolerations away from a node."""
+    """Return the first taint that keeps a pod with these tolerations away from a node."""
     for taint in dig(node, "spec", "taints", default=[]):
         if taint["effect"] in {"NoSchedule", "NoExecute"} and not tolerated(taint, tolerations):
             return dict(taint)
@@ -56,7 +56,7 @@ def wants_node(pod_spec: Obj, node: Obj) -> bool:
 
 
 def pinned_node(pod: Obj) -> str | None:
-    """Give the one node that a DaemonSet's pod is made for."""
+    """Return the one node that a DaemonSet's pod is made for."""
     terms = dig(
         pod, "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"
     )
@@ -68,7 +68,7 @@ def pinned_node(pod: Obj) -> str | None:
 
 
 def requests(pod: Obj) -> Usage:
-    """Give what a pod asks for, summed over its containers."""
+    """Return what a pod asks for, summed over its containers."""
     total: Usage = {"pods": Decimal(1)}
     for container in pod["spec"]["containers"]:
         for name, value in (dig(container, "resources", "requests") or {}).items():
@@ -84,7 +84,7 @@ class Usages:
         self._known: dict[str, tuple[int, Usage]] = {}
 
     def of(self, node: str) -> Usage:
-        """Give the sum of all requests of the pods on a node."""
+        """Return the sum of all requests of the pods on a node."""
         stamp = self._store.stamp("pods", "node", node)
         known = self._known.get(node)
         if known is not None and known[0] == stamp:
@@ -99,7 +99,7 @@ class Usages:
 
 
 def refusals(pod: Obj, wanted: Usage, node: Obj, used: Usage, minor: int) -> list[str]:
-    """Give the reasons why a node cannot take a pod, in the scheduler's words; none where it can."""
+    """Return the reasons why a node cannot take a pod, in the scheduler's words; none where it can."""
     spec = pod["spec"]
     tolerations = spec.get("tolerations") or []
     if dig(node, "spec", "unschedulable") and not tolerated(
@@ -127,7 +127,7 @@ def _lacking(wanted: Usage, node: Obj, used: Usage) -> list[str]:
 
 
 def explain(found: Counter[str], nodes: int, minor: int) -> str:
-    """Give the scheduler's message about `nodes` refusals; since 1.24 it also says what preemption would bring."""
+    """Return the scheduler's message about `nodes` refusals; since 1.24 it also says what preemption would bring."""
     if not nodes:
         return "no nodes available to schedule pods"
     reasons = sorted(f"{count} {reason}" for reason, count in found.items())

@@ -32,7 +32,7 @@ class PodNetwork:
         return str(dig(obj, "spec", "podCIDR") or self._world.config.pod_cidr)
 
     def address(self, node: str) -> str:
-        """Give a free address. A range that is used up starts again: addresses are not what this lab is about."""
+        """Return a free address. A range that is used up starts again: addresses are not what this lab is about."""
         where = self._range(node)
         network = ipaddress.ip_network(where)
         used = self._used.setdefault(where, set())

@@ -13,7 +13,7 @@ from lab.simulated.kube.store import Key
 
 
 def container_id(pod: Obj, name: str, restarts: int) -> str:
-    """Give a container's id, made from what it is."""
+    """Return a container's id, made from what it is."""
     return "containerd://" + hashlib.sha256(f"{pod['metadata']['uid']}/{name}/{restarts}".encode()).hexdigest()
 
 
@@ -30,7 +30,7 @@ class ContainerState:
     begun: bool = False
 
     def shown(self, pod: Obj) -> Obj:
-        """Give the entry of containerStatuses."""
+        """Return the entry of containerStatuses."""
         entry: Obj = {
             "name": self.name,
             "image": self.image,
@@ -64,7 +64,7 @@ class PodRun:
     missed: list[tuple[Callable[..., None], tuple[object, ...]]] = field(default_factory=list)
 
     def phase(self, restart_policy: str) -> str:
-        """Give the pod's phase from its containers' states."""
+        """Return the pod's phase from its containers' states."""
         if self.failure:
             return "Failed"
         states = list(self.containers.values())
@@ -100,7 +100,7 @@ def _conditions(conditions: list[Obj], run: PodRun, phase: str, minor: int) -> l
 
 
 def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
-    """Give a pod with the status that its kubelet would write now."""
+    """Return a pod with the status that its kubelet would write now."""
     phase = run.phase(dig(pod, "spec", "restartPolicy", default="Always"))
     conditions = _conditions(dig(pod, "status", "conditions", default=[]), run, phase, minor)
     fields: Obj = {
@@ -127,7 +127,7 @@ def _asks(pod: Obj) -> bool:
 
 
 def _init_statuses(pod: Obj, run: PodRun) -> list[Obj]:
-    """Give the init containers' entries: done as soon as any container has begun; they are not simulated further."""
+    """Return the init containers' entries: done as soon as any container has begun; they are not simulated further."""
     done = any(state.begun for state in run.containers.values())
     entries = []
     for container in pod["spec"]["initContainers"]:

@@ -17,7 +17,7 @@ class SandboxError(Exception):
 
 
 def runtime_handler(world: World, pod: Obj) -> str | None:
-    """Give the runtime handler that a pod's RuntimeClass names, None for the host's default."""
+    """Return the runtime handler that a pod's RuntimeClass names, None for the host's default."""
     name = pod["spec"].get("runtimeClassName")
     if not name:
         return None

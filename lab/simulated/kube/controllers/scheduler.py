@@ -102,12 +102,12 @@ class Scheduler(Controller):
         self._refuse(pod, explain(reasons, total, self.world.config.minor))
 
     def _rotated(self, nodes: list[Obj]) -> list[Obj]:
-        """Give the nodes from where the last look ended, as all are to get their share."""
+        """Return the nodes from where the last look ended, as all are to get their share."""
         self._start = (self._start + ENOUGH) % len(nodes) if len(nodes) > ENOUGH else 0
         return nodes[self._start :] + nodes[: self._start]
 
     def _best(self, pod: Obj, wanted: Usage, candidates: list[Obj]) -> tuple[Obj | None, Counter[str]]:
-        """Give the node with least to do of the first that will take the pod, or the reasons why none will."""
+        """Return the node with least to do of the first that will take the pod, or the reasons why none will."""
         reasons: Counter[str] = Counter()
         best: Obj | None = None
         fit = 0
