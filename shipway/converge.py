@@ -151,7 +151,7 @@ async def _applied(
 ) -> dict[int, ShipwayError | None]:
     """Apply what drifted; return by place what became of each. `about` are the steps that are looked at afterwards."""
     with on.changing(about):
-        errors = await asyncio.gather(*(_apply(step, on, seen) for _, step, seen in drifted))
+        errors = await asyncio.gather(*(_apply(step, on) for _, step, _ in drifted))
     return dict(zip((at for at, _, _ in drifted), errors, strict=True))
 
 
@@ -181,10 +181,10 @@ def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
     return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restarted_by(step))
 
 
-async def _apply(step: Step[On], on: On, drift: Drift) -> ShipwayError | None:
+async def _apply(step: Step[On], on: On) -> ShipwayError | None:
     """Apply; return the error, if any, with its place filled in."""
     try:
-        await step.apply(on, drift)
+        await step.apply(on)
     except ShipwayError as error:
         return error.at(host=on.name, step=step.name)
     return None

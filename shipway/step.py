@@ -58,7 +58,7 @@ class Step(Check[T_contra], Protocol[T_contra]):
 
     impact: ClassVar[Impact]
 
-    async def apply(self, on: T_contra, drift: Drift) -> None:
+    async def apply(self, on: T_contra) -> None:
         """Change what drifted; safe to repeat; raises a ShipwayError that names cause and next step."""
 
 

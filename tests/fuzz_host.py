@@ -27,7 +27,6 @@ from shipway.cluster_file import parse_cluster
 from shipway.errors import ShipwayError
 from shipway.host.session import Host
 from shipway.script import Output
-from shipway.step import Drift
 from shipway.survey.first_look import survey
 from tests.hostile import WHOLE, with_value
 from tests.hostile_hosts import all_steps
@@ -144,7 +143,7 @@ async def everything_on(outputs: list[Output], *, cut: bool) -> Counter[str]:
     deeds: list[Callable[[Host], Any]] = [survey]
     for step in all_steps(CLUSTER, control):
         deeds.append(step.check)
-        deeds += [lambda on, step=step: step.apply(on, Drift("this", "that"))] if hasattr(step, "apply") else []
+        deeds += [lambda on, step=step: step.apply(on)] if hasattr(step, "apply") else []
     for deed in deeds:
         try:
             async with asyncio.timeout(20):

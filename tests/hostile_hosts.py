@@ -136,7 +136,7 @@ class Resetting:
         """Find it never done."""
         return Drift("not reset", "reset")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+    async def apply(self, on: Host) -> None:
         """Reset it."""
         await reset(on)
 
@@ -165,7 +165,7 @@ async def driven(cluster: Cluster, folder: Path) -> Counter[str]:
                 on.forget()
                 control.forget()
                 try:
-                    await (step.check(on) if deed == "check" else step.apply(on, Drift("this", "that")))
+                    await (step.check(on) if deed == "check" else step.apply(on))
                 except ShipwayError as error:
                     counted[type(error).__name__] += 1
                 else:

@@ -41,7 +41,7 @@ class Touched:
         """Look for the file."""
         return None if await on.read(FileState(self.path)) else Drift("no file", self.path)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the path says it all
+    async def apply(self, on: Host) -> None:
         """Run it."""
         await on.do(Command(("true",) if self.lies else ("touch", self.path)))
 

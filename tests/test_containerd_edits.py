@@ -20,7 +20,7 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
 from shipway.host.session import Command, Host
-from shipway.step import Drift, Impact
+from shipway.step import Impact
 from shipway.steps.runtime.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded
 from shipway.steps.runtime.pause_image import DUMP
 from tasks.stages import container_runtime
@@ -113,7 +113,7 @@ async def test_what_cannot_be_edited_safely_is_left_as_it_is_and_said(text: str,
     }
     host = Told(facts)
     with pytest.raises(Permanent, match="left as it is") as refused:
-        await ContainerdConfigured(WANTED).apply(cast("Host", host), Drift("x", "y"))
+        await ContainerdConfigured(WANTED).apply(cast("Host", host))
     assert refused.value.code == "SHW-332"
     assert why in refused.value.message
     assert (host.written, host.done) == ({}, [])
@@ -155,7 +155,7 @@ async def test_a_drop_in_that_has_the_last_word_is_named_and_nothing_is_written(
     }
     host = Told(facts)
     with pytest.raises(Permanent) as refused:
-        await ContainerdConfigured(WANTED).apply(cast("Host", host), Drift("x", "y"))
+        await ContainerdConfigured(WANTED).apply(cast("Host", host))
     assert (refused.value.code, host.written) == ("SHW-333", {})
     assert "/etc/containerd/site.d/9.toml" in refused.value.fix
 
@@ -171,11 +171,11 @@ async def test_containerd_is_never_restarted_into_another_root(root: str | None,
     }
     host, step = Told(facts), ContainerdLoaded("containerd", (CONFIG,))
     if restarted:
-        await step.apply(cast("Host", host), Drift("x", "y"))
+        await step.apply(cast("Host", host))
         assert host.done[-1] == "systemctl restart containerd"
         return
     with pytest.raises(Permanent) as refused:
-        await step.apply(cast("Host", host), Drift("x", "y"))
+        await step.apply(cast("Host", host))
     assert (refused.value.code, host.done) == ("SHW-334", [])
 
 

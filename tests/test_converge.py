@@ -58,7 +58,7 @@ class Fixed:
         on.looks.append(self.number)
         return None if on.wanted[self.number] else Drift("wrong", "right")
 
-    async def apply(self, on: Thing, drift: Drift) -> None:  # noqa: ARG002 - there is one way to be wrong
+    async def apply(self, on: Thing) -> None:
         """Make it right, with what else that does."""
         on.wanted.update(dict.fromkeys(self.spoils, False) | dict.fromkeys(self.mends, True) | {self.number: True})
 
@@ -194,9 +194,9 @@ class Unseen(Told):
     together: bool = True
     impact: Impact = Impact.FILES
 
-    async def apply(self, on: Thing, drift: Drift) -> None:
+    async def apply(self, on: Thing) -> None:
         """Fail: nobody knows what to change."""
-        raise AssertionError(on, drift)
+        raise AssertionError(on)
 
 
 def test_after_a_look_that_failed_nothing_is_changed_not_even_what_would_be_changed_together_with_it() -> None:

@@ -45,5 +45,5 @@ async def test_it_is_installed_as_the_repository_offers_it() -> None:
     host = Told({**READY, OFFERED: LISTED})
     drift = await CrictlInstalled().check(cast("Host", host))
     assert drift is not None
-    await CrictlInstalled().apply(cast("Host", host), drift)
+    await CrictlInstalled().apply(cast("Host", host))
     assert host.done[-1].endswith("-- cri-tools")

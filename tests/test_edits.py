@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from shipway.edits.lines import BEGIN, END, OFF, fstab_without_swap, hosts_file, with_block
 from shipway.host.ssh import Pool
-from shipway.step import Drift
 from shipway.steps.system.files import FileEdited
 from tests.shell_server import shell_server
 
@@ -85,7 +84,7 @@ async def test_bytes_that_are_no_utf8_stay_through_ssh_and_a_real_shell(tmp_path
     async with shell_server(tmp_path) as server:
         host = pool.host(server.target)
         assert await step.check(host)
-        await step.apply(host, Drift("", ""))
+        await step.apply(host)
         host.forget()
         assert await step.check(host) is None
         await pool.close()

@@ -137,7 +137,7 @@ async def test_a_kubelet_that_passes_the_stub_on_is_given_the_real_name_servers(
     drift = await step.check(cast("Host", host))
     assert drift is not None
     assert REAL in drift.want
-    await step.apply(cast("Host", host), drift)
+    await step.apply(cast("Host", host))
     written = yaml.safe_load(host.written[CONFIG])
     assert written == {"kind": "KubeletConfiguration", "maxPods": 99, "resolvConf": REAL}
     assert host.done == ["systemctl restart kubelet"]
@@ -160,11 +160,11 @@ async def test_network_manager_leaves_calicos_interfaces_alone_where_it_is_insta
     host = Told({UNIT: unit()})
     drift = await step.check(cast("Host", host))
     assert drift is not None
-    await step.apply(cast("Host", host), drift)
+    await step.apply(cast("Host", host))
     assert "interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico" in host.written[FILE.path]
     assert host.done == ["systemctl reload NetworkManager"]
     stopped = Told({UNIT: unit("inactive")})
-    await step.apply(cast("Host", stopped), drift)
+    await step.apply(cast("Host", stopped))
     assert stopped.done == []
 
 
@@ -192,11 +192,11 @@ async def test_nvidia_becomes_the_default_runtime_only_where_the_driver_shows_a_
     }
     host, step = Told(facts), ContainerdConfigured(Wanted("pause", nvidia=True, default_nvidia=True))
     if driver:
-        await step.apply(cast("Host", host), Drift("x", "y"))
+        await step.apply(cast("Host", host))
         assert 'default_runtime_name = "nvidia"' in host.written[CONTAINERD]
     else:
         with pytest.raises(Blocked, match="every pod of this node would fail"):
-            await step.apply(cast("Host", host), Drift("x", "y"))
+            await step.apply(cast("Host", host))
         assert host.written == {}
 
 
@@ -313,5 +313,5 @@ async def test_cloud_init_that_recovered_from_something_is_waited_for_and_is_don
     host, step = cast("Host", Recovering({CLOUD_INIT: said("status: running\n")})), CloudInitDone()
     drift = await step.check(host)
     assert drift == Drift("still running", "done")
-    await step.apply(host, drift)
+    await step.apply(host)
     assert await step.check(host) is None

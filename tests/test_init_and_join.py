@@ -103,7 +103,7 @@ async def test_what_no_init_of_ours_left_is_refused_before_and_in_the_act(
     signs: tuple[str, ...], code: str, act: str, *, consent: bool
 ) -> None:
     host, step = first(*signs), initialising(consent=consent)
-    work = step.check(cast("Host", host)) if act == "check" else step.apply(cast("Host", host), DRIFT)
+    work = step.check(cast("Host", host)) if act == "check" else step.apply(cast("Host", host))
     if code:
         with pytest.raises(Refused) as refused:
             await work
@@ -139,14 +139,14 @@ async def test_an_initialised_control_plane_is_left_alone_whether_its_api_answer
         await initialising().check(cast("Host", first("admin", "etcd")))
     for host in (ready, first("admin", "etcd"), first(facts={UnitState("shipway-kubeadm-init.service"): AT_WORK})):
         with pytest.raises(Transient) as again:
-            await initialising().apply(cast("Host", host), DRIFT)
+            await initialising().apply(cast("Host", host))
         assert again.value.code == "SHW-205"
         assert [one for one in host.done if not one.startswith("settled")] == []
 
 
 async def test_an_init_waits_for_one_at_work_marks_itself_first_and_leaves_no_settings_behind() -> None:
     host = first()
-    await initialising().apply(cast("Host", host), DRIFT)
+    await initialising().apply(cast("Host", host))
     order = [one.split(" --")[0] for one in host.done]
     assert order[0] == "settled kubeadm-init kubeadm-reset"
     assert order[-2] == "kubeadm-init: kubeadm init"
@@ -177,7 +177,7 @@ async def test_what_may_be_initialised_is_a_drift_and_no_refusal(host: Acting, s
 
 async def test_what_an_init_of_ours_left_before_anything_ran_is_reset_and_only_that() -> None:
     host = first(*BEGUN)
-    await initialising().apply(cast("Host", host), DRIFT)
+    await initialising().apply(cast("Host", host))
     assert len(host.resets) == 1
     assert not [one for one in host.done if "--ignore-preflight-errors" in one]
 
@@ -188,7 +188,7 @@ async def test_an_init_that_had_begun_to_run_is_gone_on_with_past_its_own_files_
         Listing(MANIFESTS): ("etcd.yaml", "mine.yaml"),
     }
     host = first("etcd", "marker", facts=facts)
-    await initialising().apply(cast("Host", host), DRIFT)
+    await initialising().apply(cast("Host", host))
     assert host.resets == []
     (ran,) = [one for one in host.done if one.startswith("kubeadm-init:")]
     assert ran.partition("--ignore-preflight-errors=")[2].split(",") == [
@@ -205,7 +205,7 @@ async def test_an_init_that_had_begun_to_run_is_gone_on_with_past_its_own_files_
 async def test_an_init_that_fails_keeps_its_marker_and_raises() -> None:
     host = first(answer=Output(1, "", "it broke"))
     with pytest.raises(ShipwayError):
-        await initialising().apply(cast("Host", host), DRIFT)
+        await initialising().apply(cast("Host", host))
     assert STARTED in host.written
 
 
@@ -299,7 +299,7 @@ async def test_the_command_that_makes_a_kubelet_conf_is_that_of_the_version(vers
 async def test_a_host_that_joined_since_the_look_is_looked_at_again() -> None:
     host = worker(*JOINED)
     with pytest.raises(Transient) as again:
-        await joining(Leader()).apply(cast("Host", host), DRIFT)
+        await joining(Leader()).apply(cast("Host", host))
     assert (again.value.code, host.resets) == ("SHW-205", [])
 
 
@@ -319,7 +319,7 @@ async def test_right_before_a_join_whatever_it_would_reset_is_asked_again(
     host: Acting, leader: Leader, code: str | None
 ) -> None:
     with pytest.raises(ShipwayError) as refused:
-        await joining(leader).apply(cast("Host", host), DRIFT)
+        await joining(leader).apply(cast("Host", host))
     if code:
         assert refused.value.code == code
     else:
@@ -330,19 +330,19 @@ async def test_right_before_a_join_whatever_it_would_reset_is_asked_again(
 
 async def test_a_join_that_broke_off_is_reset_only_where_nothing_of_a_node_is_there_and_the_api_is_asked_anew() -> None:
     host, leader = worker(*BROKEN), Leader()
-    await joining(leader).apply(cast("Host", host), DRIFT)
+    await joining(leader).apply(cast("Host", host))
     (one,) = host.resets
     assert all(path in one for path in OF_NO_WORKER)
     assert set(OF_NO_WORKER) == {CLIENT, ADMIN, ETCD}
     assert leader.forgotten == 1
     marked = worker("marker")
-    await joining(Leader()).apply(cast("Host", marked), DRIFT)
+    await joining(Leader()).apply(cast("Host", marked))
     assert len(marked.resets) == 1
 
 
 async def test_a_bare_host_joins_without_a_reset_waits_for_a_join_at_work_and_leaves_no_token() -> None:
     host, leader = worker(), Leader()
-    await joining(leader).apply(cast("Host", host), DRIFT)
+    await joining(leader).apply(cast("Host", host))
     assert host.done[0] == "settled kubeadm-join kubeadm-reset"
     assert host.resets == []
     (path,) = host.written
@@ -358,7 +358,7 @@ async def test_a_bare_host_joins_without_a_reset_waits_for_a_join_at_work_and_le
 async def test_a_join_that_failed_says_so_and_leaves_no_token() -> None:
     host, leader = worker(answer=Output(1, "", "it broke")), Leader()
     with pytest.raises(ShipwayError):
-        await joining(leader).apply(cast("Host", host), DRIFT)
+        await joining(leader).apply(cast("Host", host))
     assert [one for one in leader.done if "token delete" in one]
     assert [one for one in host.done if one.startswith("rm -f ")]
 
@@ -366,11 +366,11 @@ async def test_a_join_that_failed_says_so_and_leaves_no_token() -> None:
 async def test_without_a_way_to_the_api_or_an_authority_no_token_is_made() -> None:
     away, leader = worker(facts={_reached(): Output(7, "", "")}), Leader()
     with pytest.raises(ApiUnavailable) as error:
-        await joining(leader).apply(cast("Host", away), DRIFT)
+        await joining(leader).apply(cast("Host", away))
     assert (error.value.code, leader.done) == ("SHW-206", [])
     none = Leader(ca=None)
     with pytest.raises(Blocked):
-        await joining(none).apply(cast("Host", worker()), DRIFT)
+        await joining(none).apply(cast("Host", worker()))
     assert none.done == []
 
 
@@ -378,7 +378,7 @@ async def test_without_a_way_to_the_api_or_an_authority_no_token_is_made() -> No
 async def test_what_is_no_token_is_never_written(token: str) -> None:
     host = worker()
     with pytest.raises(Transient) as error:
-        await joining(Leader(token=token)).apply(cast("Host", host), DRIFT)
+        await joining(Leader(token=token)).apply(cast("Host", host))
     assert (error.value.code, host.written) == ("SHW-210", {})
 
 
@@ -399,7 +399,7 @@ async def test_only_a_request_of_a_join_that_waits_is_named(listed: Output, *, n
     leader = Leader()
     leader.facts[Says(words)] = listed
     with pytest.raises(ShipwayError) as error:
-        await joining(leader).apply(cast("Host", worker(answer=Output(1, "", "timed out"))), DRIFT)
+        await joining(leader).apply(cast("Host", worker(answer=Output(1, "", "timed out"))))
     assert ("requests of joins: csr-1" in error.value.message) is named
     assert (error.value.code == "SHW-326") is named
     assert "csr-2" not in error.value.message
@@ -450,5 +450,5 @@ async def test_bootstrap_credentials_go_only_where_the_kubelet_has_its_own(
     drift = await step.check(cast("Host", host))
     assert (drift is not None) is removed
     if drift:
-        await step.apply(cast("Host", host), drift)
+        await step.apply(cast("Host", host))
     assert host.done == ([f"rm -f -- {BOOTSTRAP}"] if removed else [])

@@ -112,7 +112,7 @@ async def test_a_nested_field_is_set_and_every_other_byte_of_the_file_stays() ->
         "authentication.webhook.cacheTTL: 2m0s, maxPods: 110",
         "authentication.webhook.cacheTTL: 1m, maxPods: 250",
     )
-    await step.apply(cast("Host", host), drift)
+    await step.apply(cast("Host", host))
     assert host.written[KUBELET_CONFIG] == WRITTEN.replace("2m0s", "1m").replace("110", "250")
     host.facts[FileText(KUBELET_CONFIG)] = host.written[KUBELET_CONFIG]
     assert await step.check(cast("Host", host)) is None

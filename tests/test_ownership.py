@@ -147,7 +147,7 @@ async def test_a_join_never_resets_what_has_run_or_is_more_than_a_join_leaves() 
         leader.facts[_node_asked()] = Output(0, "", "")
         host.facts[_reached()] = Output(0, "200", "")
         step = NodeJoined(CLUSTER, spec, cast("Host", leader))
-        for act in (step.check, lambda on, step=step: step.apply(on, Drift("a", "b"))):
+        for act in (step.check, lambda on, step=step: step.apply(on)):
             try:
                 await cast("Any", act)(cast("Host", host))
             except ShipwayError:
@@ -181,7 +181,7 @@ async def test_an_init_never_resets_what_has_run_nor_what_no_init_of_ours_left()
         try:
             drift = await step.check(cast("Host", host))
             if drift is not None:
-                await step.apply(cast("Host", host), drift)
+                await step.apply(cast("Host", host))
         except ShipwayError:
             pass
         if host.resets:
@@ -346,18 +346,18 @@ async def test_a_joined_host_gets_its_own_name_back_and_never_another() -> None:
     own = Machine(joined | names)
     drift = await HostnameIs("te2").check(cast("Host", own))
     assert drift is not None
-    await HostnameIs("te2").apply(cast("Host", own), drift)
+    await HostnameIs("te2").apply(cast("Host", own))
     assert own.done == ["hostnamectl set-hostname -- te2"]
     host = Machine(joined | names)
     for act in (
         HostnameIs("gpu-two").check(cast("Host", host)),
-        HostnameIs("gpu-two").apply(cast("Host", host), drift),
+        HostnameIs("gpu-two").apply(cast("Host", host)),
     ):
         with pytest.raises(Refused, match="keeps its name"):
             await act
     assert host.done == []
     bare = Machine(names)
-    await HostnameIs("gpu-two").apply(cast("Host", bare), drift)
+    await HostnameIs("gpu-two").apply(cast("Host", bare))
     assert bare.done == ["hostnamectl set-hostname -- gpu-two"]
 
 
@@ -372,7 +372,7 @@ class Disturbing:
         """Drift until it was applied."""
         return None if Disturbing.applied else Drift("old", "new")
 
-    async def apply(self, on: Any, drift: Drift) -> None:  # noqa: ARG002 - counted only
+    async def apply(self, on: Any) -> None:  # noqa: ARG002 - counted only
         """Count it."""
         Disturbing.applied += 1
 
@@ -466,7 +466,7 @@ async def test_bootstrap_credentials_are_kept_until_the_kubelet_has_its_own() ->
     joined = Machine(facts_of(("bootstrap", "kubelet_conf", "authority", "certificate")))
     drift = await NoBootstrapCredentials().check(cast("Host", joined))
     assert drift is not None
-    await NoBootstrapCredentials().apply(cast("Host", joined), drift)
+    await NoBootstrapCredentials().apply(cast("Host", joined))
     assert joined.done == [f"rm -f -- {BOOTSTRAP}"]
 
 

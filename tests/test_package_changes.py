@@ -137,7 +137,7 @@ async def test_apt_itself_may_remove_nothing_where_no_removal_was_foreseen(simul
 async def test_the_driver_is_held_in_each_architecture_while_all_else_is_upgraded() -> None:
     both = LISTED.replace("|i386|rc ", "|i386|ii ")
     host = Apt("0 upgraded\n", both)
-    await BaseUpgraded().apply(cast("Host", host), None)  # type: ignore[arg-type] - it looks anew
+    await BaseUpgraded().apply(cast("Host", host))  # type: ignore[arg-type] - it looks anew
     assert host.done[1] == "apt-mark hold libcuda1 libnvidia-compute-535:amd64 libnvidia-compute-535:i386"
     assert " --no-remove upgrade" in host.done[2]
     assert host.done[3] == host.done[1].replace(" hold ", " unhold ")
@@ -146,7 +146,7 @@ async def test_the_driver_is_held_in_each_architecture_while_all_else_is_upgrade
 async def test_an_upgrade_that_would_change_the_driver_all_the_same_is_refused() -> None:
     host = Apt(UPGRADES)
     with pytest.raises(Refused) as refused:
-        await BaseUpgraded().apply(cast("Host", host), None)  # type: ignore[arg-type]
+        await BaseUpgraded().apply(cast("Host", host))  # type: ignore[arg-type]
     assert refused.value.code == "SHW-328"
     assert not [line for line in host.done if " upgrade" in line]
     assert host.done[-2].startswith("apt-mark unhold"), "our own hold does not stay"
@@ -188,7 +188,7 @@ async def test_nothing_is_done_where_apt_would_remove_a_package_that_nobody_name
         await change(cast("Host", host), "install", "--", "containerd.io", asked=["containerd.io"])
     assert host.done == []
     with pytest.raises(Refused, match="remove tool"):
-        await DpkgInOrder().apply(cast("Host", Apt(FIXES)), None)  # type: ignore[arg-type]
+        await DpkgInOrder().apply(cast("Host", Apt(FIXES)))  # type: ignore[arg-type]
 
 
 async def test_apt_itself_is_told_to_remove_nothing_unless_the_cluster_file_allows_it() -> None:

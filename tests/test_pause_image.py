@@ -116,7 +116,7 @@ async def test_the_step_waits_for_both_programs_and_refuses_an_answer_without_a_
     host = Told({IMAGES: listed, DUMP: said(V3), FileText(CONFIG): V3})
     drift = await step.check(cast("Host", host))
     assert drift is not None
-    await step.apply(cast("Host", host), drift)
+    await step.apply(cast("Host", host))
     assert host.written == {CONFIG: V3.replace("'k/pause:3.9'", '"registry.k8s.io/pause:3.10.2"')}
     host.facts[DUMP] = said(host.written[CONFIG])
     assert await step.check(cast("Host", host)) is None

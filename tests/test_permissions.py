@@ -77,9 +77,8 @@ class Act:
         """Look whether it was applied."""
         return None if self.name in on.applied else Drift("no", "yes")
 
-    async def apply(self, on: Machine, drift: Drift) -> None:
+    async def apply(self, on: Machine) -> None:
         """Do it."""
-        del drift
         on.applied.append(self.name)
 
 

@@ -199,7 +199,7 @@ async def test_a_later_file_of_apts_that_says_otherwise_is_told_by_apt_itself() 
     )
     step = AptThroughProxy(content)
     host = Told({EFFECTIVE: said("http='http://ops:old@old:3128'\nhttps='http://ops:secret@proxy:3128'\n")})
-    await step.apply(cast("Host", host), cast("Any", None))
+    await step.apply(cast("Host", host))
     assert host.written[APT_CONF] == content
     host.facts[FileState(APT_CONF)] = FileInfo(hashlib.sha256(content.encode()).hexdigest(), "600", "root:root", 1)
     drift = await step.check(cast("Host", host))

@@ -274,7 +274,7 @@ async def test_each_right_that_is_gone_is_found_and_given_again(small: Place, nu
     drift = await check.check(small.kube)
     assert drift is not None
     assert f"{right['kind']} {meta['name']}: missing" in drift.have
-    await check.apply(small.kube, drift)
+    await check.apply(small.kube)
     small.kube.forget()
     assert await check.check(small.kube) is None
 
@@ -287,7 +287,7 @@ async def test_a_subject_of_ours_is_added_and_those_of_others_stay(small: Place)
     drift = await check.check(small.kube)
     assert drift is not None
     assert "lacks system:bootstrappers:kubeadm:default-node-token" in drift.have
-    await check.apply(small.kube, drift)
+    await check.apply(small.kube)
     small.kube.forget()
     assert await check.check(small.kube) is None
     found = await small.kube.get(api, "ClusterRoleBinding", name)
@@ -301,7 +301,7 @@ async def test_a_coredns_at_zero_is_found_with_who_did_it_and_scaled_up(small: P
     drift = await check.check(small.kube)
     assert drift is not None
     assert drift.have.startswith("scaled to 0")
-    await check.apply(small.kube, drift)
+    await check.apply(small.kube)
     found = await small.kube.get("apps/v1", "Deployment", "coredns", "kube-system", fresh=True)
     assert found is not None
     assert found["spec"]["replicas"] == 2
@@ -328,7 +328,7 @@ async def test_a_kube_proxy_that_is_gone_or_edited_is_written_anew_by_kubeadm(
         small.simulated.write_addon("kube-proxy", {})
 
     monkeypatch.setattr(kubeadm_objects, "phase", kubeadm)
-    await check.apply(small.kube, drift)
+    await check.apply(small.kube)
     small.kube.forget()
     assert await check.check(small.kube) is None
 
@@ -348,7 +348,7 @@ async def test_a_part_of_coredns_that_is_gone_is_written_anew_by_kubeadm(
         small.simulated.write_addon("coredns", {})
 
     monkeypatch.setattr(kubeadm_objects, "phase", kubeadm)
-    await check.apply(small.kube, drift)
+    await check.apply(small.kube)
     small.kube.forget()
     assert await check.check(small.kube) is None
 
@@ -393,7 +393,7 @@ async def test_an_edited_kubelet_config_of_the_cluster_is_put_right_in_its_own_f
     drift = await check.check(small.kube)
     assert drift is not None
     assert "authorization.mode: AlwaysAllow" in drift.have
-    await check.apply(small.kube, drift)
+    await check.apply(small.kube)
     small.kube.forget()
     assert await check.check(small.kube) is None
     again = await small.kube.get("v1", "ConfigMap", name, "kube-system")

@@ -16,7 +16,6 @@ from shipway.errors import Permanent, ShipwayError
 from shipway.host.operation import EXITED
 from shipway.host.session import Host
 from shipway.os.signing_key import read_key
-from shipway.step import Drift
 from shipway.steps.system.apt import RepositoryIs
 
 PINNED, OTHER = (Tsk.generate(f"{name} <{name}@example.com>").extract_certificate() for name in ("site", "evil"))
@@ -79,7 +78,7 @@ def test_of_a_key_file_with_another_key_in_it_only_the_pinned_one_is_kept(served
 @pytest.mark.parametrize("served", TWO)
 async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
     shell = Serving(TWO[served])
-    await repository().apply(Host("w1", shell), Drift("", ""))
+    await repository().apply(Host("w1", shell))
     assert shell.fed.count(b"BEGIN PGP PUBLIC KEY BLOCK") == 1
     armored = shell.fed[: shell.fed.index(b"-----END PGP PUBLIC KEY BLOCK-----\n") + 35]
     assert read_key(armored).fingerprints == (FINGERPRINT,)
@@ -91,7 +90,7 @@ async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
 async def test_another_key_or_none_is_refused_and_nothing_is_put_in_place(served: bytes) -> None:
     shell = Serving(served)
     with pytest.raises(Permanent, match="is not accepted") as refused:
-        await repository().apply(Host("w1", shell), Drift("", ""))
+        await repository().apply(Host("w1", shell))
     assert refused.value.code == "SHW-306"
     assert shell.fed == b""
     assert not [line for line in shell.lines if line.words[0] == "mv" or "update" in line.words]
@@ -133,4 +132,4 @@ async def test_a_keyring_that_was_changed_or_holds_another_key_is_drift() -> Non
         found = await repository().check(Host("w1", Answering(b"")))
         assert (found is not None) is drifts, (have, fingerprints, found)
     with pytest.raises(ShipwayError):
-        await repository("0" * 40).apply(Host("w1", Serving(str(PINNED).encode())), Drift("", ""))
+        await repository("0" * 40).apply(Host("w1", Serving(str(PINNED).encode())))

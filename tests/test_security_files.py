@@ -21,7 +21,6 @@ from shipway.host.session import Host
 from shipway.kube import access as kube_access
 from shipway.kube.access import as_file, own_folder, save_kubeconfig, save_secret
 from shipway.script import compose, split
-from shipway.step import Drift
 from shipway.steps.kubernetes import user_kubeconfig
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from tasks.stages.dashboard import TokenFile, token_path
@@ -155,7 +154,7 @@ async def test_the_users_kubeconfig_is_private_from_before_its_first_byte(
             return None
 
     host = Kept("here", None)  # type: ignore[arg-type] - nothing is sent
-    await UserHasKubeconfig(getpass.getuser()).apply(host, Drift("none", "one"))
+    await UserHasKubeconfig(getpass.getuser()).apply(host)
     (tmp_path / "home").mkdir()
     run_in_a_real_shell(host.kept[:1])
     with watched(tmp_path / "home" / ".kube") as seen:
@@ -190,7 +189,7 @@ async def test_the_controllers_secrets_are_private_from_before_their_first_byte(
             return "eyJ0.eyJ1.c2ln"
 
     cluster = parse_cluster(f"name: te\nhosts: [10.0.0.1]\nstate_dir: {tmp_path}/not/there")
-    await TokenFile(token_path(cluster)).apply(Api(), Drift("none", "one"))  # type: ignore[arg-type]
+    await TokenFile(token_path(cluster)).apply(Api())  # type: ignore[arg-type]
     save_kubeconfig(token_path(cluster).with_name("kubeconfig"), SECRET.decode())
     made = [token_path(cluster), token_path(cluster).with_name("kubeconfig")]
     assert [(path.stat().st_ino, 0o600, 0) for path in made] == opened

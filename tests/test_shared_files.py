@@ -69,7 +69,7 @@ async def applied(step: Any, host: Told) -> str:
     """Apply, and return what stands in the step's file then; a second look must see no drift."""
     drift = await drifted(step, host)
     assert drift is not None
-    await step.apply(cast("Host", host), drift)
+    await step.apply(cast("Host", host))
     ((path, text),) = host.written.items()
     host.facts |= {FileText(path): text, FileState(path): THERE}
     return text
@@ -156,7 +156,7 @@ async def test_another_owners_file_that_says_the_same_is_as_wanted(more: str) ->
 )
 async def test_another_owners_file_that_says_something_else_is_never_written(text: str) -> None:
     step, host = registry(text)
-    for deed in (step.check(cast("Host", host)), step.apply(cast("Host", host), Drift("", ""))):
+    for deed in (step.check(cast("Host", host)), step.apply(cast("Host", host))):
         with pytest.raises(Permanent, match="not written by Shipway") as refused:
             await deed
         assert refused.value.code == "SHW-344"
@@ -176,7 +176,7 @@ async def test_the_pause_image_leaves_mode_and_owner_of_containerds_file() -> No
     private = FileInfo("0" * 64, "640", "root:containerd", 1)
     facts: dict[Any, Any] = {images: said("registry.k8s.io/pause:3.10\n"), DUMP: said(text)}
     host = Kept({**facts, FileText(CONFIG): text, FileState(CONFIG): private})
-    await SandboxImageAgrees(images).apply(cast("Host", host), Drift("", ""))
+    await SandboxImageAgrees(images).apply(cast("Host", host))
     assert "pause:3.10" in host.written[CONFIG]
     assert host.kept == {"mode": "640", "owner": "root:containerd"}
 

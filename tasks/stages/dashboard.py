@@ -97,7 +97,7 @@ class TokenFile:
         fault = f"mode {mode:o}" if mode & 0o077 else _fault(token, account["metadata"]["uid"], time.time())
         return Drift(fault, want) if fault else None
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - whatever was wrong, a new one is right
+    async def apply(self, on: Kube) -> None:
         """Ask for a token of a day (the API server may give less) and put it into the file."""
         token = await on.create_token(NAMESPACE, ACCOUNT, TOKEN_SECONDS)
         try:

@@ -30,7 +30,7 @@ class CommandRan:
         """Look for the flag."""
         return None if await on.read(FileState(self.flag)) else Drift("no flag", self.flag)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the flag says it all
+    async def apply(self, on: Host) -> None:
         """Run it."""
         await on.do(Command(("sleep", str(self.seconds))), Command(("touch", self.flag), brief=True))
 

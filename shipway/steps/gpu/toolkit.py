@@ -80,7 +80,7 @@ class ToolkitAccepts:
         """Return why it may not be changed now."""
         return await self.why_not(on.name) if self.why_not else ""
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Host) -> None:
         """Set the key in the toolkit's file. Raises Permanent SHW-618 where that cannot be done without more."""
         text, info = await asyncio.gather(on.read(FileText(CONFIG)), on.read(FileState(CONFIG)))
         try:

@@ -39,6 +39,6 @@ class SocketRemembered:
         same = have.removeprefix("unix://") == self.socket.removeprefix("unix://")
         return None if same else Drift(have or "not there", self.socket)
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - a merge leaves other annotations as they are
+    async def apply(self, on: Kube) -> None:
         """Merge the annotation into the node; a node that is gone meanwhile is not made anew."""
         await on.patch("v1", "Node", self.node, {"metadata": {"annotations": {ANNOTATION: self.socket}}})

@@ -151,7 +151,7 @@ class KubeletConfigured:
         wrong = list(differences(await kubelet_config(on), self.wanted))
         return Drift(spelled(wrong, wanted=False), spelled(wrong, wanted=True)) if wrong else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Host) -> None:
         """Set the declared fields that differ, keep every other byte."""
         await edit_kubelet_config(on, self.wanted)
 
@@ -193,6 +193,6 @@ class KubeletLoaded:
             return None  # a kubelet that does not run is the affair of "kubelet is active and enabled"
         return Drift("started before its configuration changed", "started after")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+    async def apply(self, on: Host) -> None:
         """Restart it, and keep what it loaded; running containers go on without it."""
         await restart(on, "kubelet", KUBELET_FILES)

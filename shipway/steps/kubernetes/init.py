@@ -126,7 +126,7 @@ class ControlPlaneInitialised:
             raise self._refusal(seen, on.name)
         return Drift(f"{state} host", "initialised, API ready")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the state is looked at anew
+    async def apply(self, on: Host) -> None:
         """Initialise, or go on with an initialisation that broke off; one still at work is waited for first."""
         await on.settled(OPERATION, "kubeadm-reset", seconds=self.cluster.kubernetes.init_seconds)
         seen = await self._look(on)

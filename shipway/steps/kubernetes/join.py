@@ -104,7 +104,7 @@ class NodeJoined:
         )
         return Refused(message, host=host, code="SHW-323", fix=fix)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Host) -> None:
         """Make a token, join, delete the token; a join of an interrupted run that is still at work is waited for."""
         await on.settled("kubeadm-join", "kubeadm-reset", seconds=self.cluster.kubernetes.join_seconds)
         await self._reachable(on)
@@ -219,6 +219,6 @@ class NoBootstrapCredentials:
         left, own = await on.read(FileState(BOOTSTRAP), CLIENT_FOLDER)
         return Drift(f"{BOOTSTRAP} is there", "no such file") if left and has_client(own) else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - one file
+    async def apply(self, on: Host) -> None:
         """Remove them."""
         await on.do(Command(("rm", "-f", "--", BOOTSTRAP)))

@@ -28,7 +28,7 @@ class NoTokenLeft:
         left = await _left(on)
         return Drift(f"{len(left)} left by a run that broke off", "none") if left else None
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Kube) -> None:
         """Delete them."""
         for name in await _left(on):
             await on.delete("v1", "Secret", name, SPACE)

@@ -79,7 +79,7 @@ class KubeProxyAsWritten:
             return None
         return Drift(spelled(wrong, wanted=False) + managers(config), spelled(wrong, wanted=True))
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - kubeadm writes all of it
+    async def apply(self, on: Kube) -> None:
         """Let kubeadm write it anew, then have its pods made anew: they read their configuration when they start."""
         await phase(self.control, self.cluster, self.spec, "addon", "kube-proxy")
         stamp = {"spec": {"template": {"metadata": {"annotations": {RESTARTED: str(time.time_ns())}}}}}
@@ -113,6 +113,9 @@ def _document(config: Object | None, key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+COREDNS = (("apps/v1", "Deployment", "coredns"), ("v1", "ConfigMap", "coredns"), ("v1", "Service", "kube-dns"))
+
+
 @dataclass(frozen=True)
 class CoreDnsAsWritten:
     """CoreDNS is there, is not scaled to nothing, and has the address that pods ask."""
@@ -123,11 +126,14 @@ class CoreDnsAsWritten:
     control: Host = field(hash=False)
     name: str = "CoreDNS is as kubeadm writes it"
 
+    async def _objects(self, on: Kube) -> list[Object | None]:
+        """Return Deployment, ConfigMap and Service as they are; None for what is not there."""
+        return await asyncio.gather(*(on.get(*one, SYSTEM) for one in COREDNS))
+
     async def check(self, on: Kube) -> Drift | None:
         """Look for its objects; more replicas than kubeadm's two are somebody's choice, none are not."""
-        wanted = (("apps/v1", "Deployment", "coredns"), ("v1", "ConfigMap", "coredns"), ("v1", "Service", "kube-dns"))
-        deployment, config, service = await asyncio.gather(*(on.get(*one, SYSTEM) for one in wanted))
-        parts = zip(wanted, (deployment, config, service), strict=True)
+        deployment, config, service = await self._objects(on)
+        parts = zip(COREDNS, (deployment, config, service), strict=True)
         missing = [f"{kind} {name}" for (_, kind, name), obj in parts if obj is None]
         if missing:
             return Drift(f"missing: {', '.join(missing)}", "as kubeadm writes them")
@@ -143,9 +149,10 @@ class CoreDnsAsWritten:
             return Drift(f"an empty Corefile{managers(config)}", "kubeadm's Corefile")
         return None
 
-    async def apply(self, on: Kube, drift: Drift) -> None:
-        """Scale it up where it was scaled to nothing, else let kubeadm write what is missing."""
-        if drift.have.startswith("scaled to 0"):
+    async def apply(self, on: Kube) -> None:
+        """Scale it up where all of it is there and scaled to nothing, else let kubeadm write what is missing."""
+        deployment, config, service = await self._objects(on)
+        if deployment and config and service and not (deployment.get("spec") or {}).get("replicas", 1):
             await on.patch("apps/v1", "Deployment", "coredns", {"spec": {"replicas": REPLICAS}}, SYSTEM)
         else:
             await phase(self.control, self.cluster, self.spec, "addon", "coredns")
@@ -178,7 +185,7 @@ class JoiningRights:
         more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
         return Drift("; ".join(said[:SHOWN]) + more, "as kubeadm writes them") if said else None
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Kube) -> None:
         """Write what is missing, and add to what is there; a binding of another role cannot be changed in the API."""
         for want, have, why in await self._wrong(on):
             meta, kind = want["metadata"], want["kind"]
@@ -280,7 +287,7 @@ class JoinsGetDeclared:
             return None
         return Drift(spelled(wrong, wanted=False) + managers(found), spelled(wrong, wanted=True))
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Kube) -> None:
         """Set the declared fields that differ in its text, keep every other byte."""
         found = await self._read(on)
         text = with_values(found["data"]["kubelet"], self.wanted)

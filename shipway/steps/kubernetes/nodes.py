@@ -116,7 +116,7 @@ class NodeLabels:
         have = ", ".join(f"{key}={live[key]}" if key in live else f"no {key}" for key in wrong)
         return Drift(have, ", ".join(f"{key}={self.labels[key]}" for key in wrong))
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - a merge leaves what is right as it is
+    async def apply(self, on: Kube) -> None:
         """Merge the labels into the node; a node that is gone meanwhile is not made anew."""
         await on.patch("v1", "Node", self.node, {"metadata": {"labels": dict(self.labels)}})
 
@@ -140,7 +140,7 @@ class NodeUntainted:
         ]
         return Drift(f"taint {', '.join(found)}", "no control-plane taint") if found else None
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - both names are taken away at once
+    async def apply(self, on: Kube) -> None:
         """Write the other taints back, only if nobody wrote the node meanwhile (else ApiUnavailable: look again)."""
         on.forget()
         node = await node_of(on, self.node)

@@ -87,7 +87,7 @@ class ObjectsPresent:
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
         return Drift("; ".join(places[:SHOWN]) + more, f"{len(objects)} objects as declared")
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - applying what is as declared changes nothing
+    async def apply(self, on: Kube) -> None:
         """Apply all objects, rank after rank; custom resources once their definitions are served."""
         objects = await self._load()
         for group in _ranked(objects):
@@ -158,6 +158,6 @@ class ObjectAbsent:
             return None
         return Drift(f"{title(found)} is there", "no such object") if found else None
 
-    async def apply(self, on: Kube, drift: Drift) -> None:  # noqa: ARG002 - there is only one thing to do
+    async def apply(self, on: Kube) -> None:
         """Delete it."""
         await on.delete(self.api_version, self.kind, self.object_name, self.namespace)

@@ -31,7 +31,7 @@ class ResolverReal:
             return None  # there is nothing better to give: whoever runs it was warned (shipway.survey.notices)
         return Drift(f"{PLAIN}, which names only the host's own stub", f"resolvConf: {REAL}")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+    async def apply(self, on: Host) -> None:
         """Set it in the kubelet's configuration, keep every other byte, restart the kubelet; pods go on."""
         await edit_kubelet_config(on, {"resolvConf": REAL})
         await on.do(Command(("systemctl", "restart", "kubelet"), seconds=180))

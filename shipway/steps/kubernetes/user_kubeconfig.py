@@ -83,7 +83,7 @@ class UserHasKubeconfig:
         except ValueError:
             return admin  # what is there is no kubeconfig: kubectl cannot read it, and a copy of it is kept
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Host) -> None:
         """Copy it on the host where there is none, or none but ours; else merge, and keep a copy of what was there."""
         path, name, group = await self._place(on)
         folder = path.rsplit("/", 1)[0]

@@ -68,7 +68,7 @@ class ContainerdConfigured:
         named = pause_image(await on.read(self.images)) if self.images else None
         return replace(self.wanted, sandbox_image=named) if named else self.wanted
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Host) -> None:
         """Set our settings in containerd's file, keep every other byte; the file before is kept beside it.
 
         Raises Permanent SHW-332 where the file cannot be edited without a change of something else, SHW-333 where
@@ -115,7 +115,7 @@ _DATABASE = "meta.db"
 class ContainerdLoaded(ServiceLoaded):
     """containerd was started after its configuration last changed; a restart never takes it to another root."""
 
-    async def apply(self, on: Host, drift: Drift) -> None:
+    async def apply(self, on: Host) -> None:
         """Restart it, once its configuration names the root that it runs with.
 
         Raises Permanent SHW-334 where a containerd runs that has nothing under the root it would have after a restart:
@@ -132,7 +132,7 @@ class ContainerdLoaded(ServiceLoaded):
                 message = f"containerd is not restarted: its configuration says root = {root}, and it runs with another"
                 fix = f"Put the root that it runs with back into {CONFIG} (`ls -l /proc/$(pidof containerd)/fd`)."
                 raise Permanent(message, code="SHW-334", fix=fix)
-        await super().apply(on, drift)
+        await super().apply(on)
 
 
 @dataclass(frozen=True)

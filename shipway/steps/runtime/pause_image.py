@@ -62,7 +62,7 @@ class SandboxImageAgrees:
             raise Blocked(f"`containerd config dump`: {error}", host=on.name) from error
         return None if have == wanted else Drift(f"containerd has {have or 'none'}", f"{wanted}, as kubeadm says")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are asked anew
+    async def apply(self, on: Host) -> None:
         """Set this one value in containerd's file, which keeps mode and owner; the file before is kept beside it."""
         listed, text, info = await on.read(self.images, FileText(CONFIG), FileState(CONFIG))
         if text is None:

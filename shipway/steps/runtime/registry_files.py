@@ -67,7 +67,7 @@ class RegistryHosts:
         fix = f"Put what it says into `sources` of the cluster file and move {self.path} away, then run again."
         raise Permanent(message, host=on.name, code="SHW-344", fix=fix)
 
-    async def apply(self, on: Host, drift: Drift) -> None:
+    async def apply(self, on: Host) -> None:
         """Write the file where there is none, or ours. Raises Permanent (SHW-344) where it became another owner's."""
         if not await self._foreign(on):
-            await self._ours.apply(on, drift)
+            await self._ours.apply(on)

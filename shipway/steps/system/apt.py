@@ -150,7 +150,7 @@ class RepositoryIs:
         expired = 0 < (whole(expires) or 0) < time.time()
         return Drift("the key is expired", "a living key") if expired else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - all of it is made so
+    async def apply(self, on: Host) -> None:
         """Fetch and check the key, write the source, fetch its lists; the note that all is well comes last."""
         key = await self._key(on)
         line = await self._line(on)
@@ -180,7 +180,7 @@ class RepositoryIs:
     async def _replace_own(self, on: Host) -> None:
         """Switch the distribution's own entries off; what somebody added beside them stays as it is."""
         for path, edit in (await self._own(on)).items():
-            await FileEdited(self.name, path, edit, "").apply(on, Drift("", ""))
+            await FileEdited(self.name, path, edit, "").apply(on)
 
     async def _step_aside(self, on: Host, uri: str, suite: str) -> None:
         """Switch off other entries of the same address and suite: apt refuses two with different keys (Signed-By)."""
@@ -189,7 +189,7 @@ class RepositoryIs:
         for path, text in zip(paths, await on.read_all([FileText(path) for path in paths]), strict=True):
             edit = partial(without_entry, path=path, uri=uri, suite=suite)
             if text is not None and edit(text) != text:
-                await FileEdited(self.name, path, edit, "").apply(on, Drift("", ""))
+                await FileEdited(self.name, path, edit, "").apply(on)
 
     async def _key(self, on: Host) -> SigningKey:
         """Return the key, checked here: a bare host may lack gpg and curl, but apt has a helper that fetches."""

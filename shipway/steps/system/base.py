@@ -69,7 +69,7 @@ class HostnameIs:
         )
         raise Refused(message, host=on.name, code="SHW-321", fix=fix)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are set
+    async def apply(self, on: Host) -> None:
         """Set both, unless the host has joined under another name meanwhile."""
         on.forget()
         await self._may_change(on)
@@ -89,7 +89,7 @@ class CloudInitDone:
         said = await on.read(CLOUD_INIT)
         return Drift("still running", "done") if "running" in said.stdout else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is only waiting
+    async def apply(self, on: Host) -> None:
         """Wait for it, at most 15 minutes.
 
         Its exit status is its judgement of itself, not of the wait (from 23.4 on 2 for what it recovered from, which is

@@ -51,7 +51,7 @@ class FileIs:
             return None
         return Drift(f"sha256 {_short(info.sha256)}, {info.mode} {info.owner}", want)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the whole file is written
+    async def apply(self, on: Host) -> None:
         """Put the file in place."""
         await on.write(self.path, self.content.encode(), mode=self.mode, owner=self.owner)
 
@@ -77,7 +77,7 @@ class FileEdited:
             return Drift(f"no {self.path}", self.want) if self.needed else None
         return None if self.edit(text) == text else Drift("not so", self.want)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the edit knows
+    async def apply(self, on: Host) -> None:
         """Write the edited text, keeping mode and owner."""
         text, info = await on.read(FileText(self.path), FileState(self.path))
         mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
@@ -107,6 +107,6 @@ class FileAbsent:
         """See whether it is there."""
         return Drift(f"{self.path} is there", "no such file") if await on.read(FileState(self.path)) else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the path says it all
+    async def apply(self, on: Host) -> None:
         """Remove it."""
         await on.do(Command(("rm", "-f", "--", self.path)))

@@ -81,7 +81,7 @@ class ModulesLoaded:
         missing = await self._missing(on)
         return Drift(f"{', '.join(missing)} missing", "all there") if missing else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - what is missing is looked at anew
+    async def apply(self, on: Host) -> None:
         """Load each missing module; a failure shows when it is looked at again."""
         await _load(on, await self._missing(on))
         if set(NAT) & set(await self._missing(on)):
@@ -119,9 +119,9 @@ class ModulesAtBoot:
         """Compare the file's lines with what the kernel has."""
         return await (await self._file(on)).check(on)
 
-    async def apply(self, on: Host, drift: Drift) -> None:
+    async def apply(self, on: Host) -> None:
         """Add what is missing, and take out of our modules what this kernel does not have."""
-        await (await self._file(on)).apply(on, drift)
+        await (await self._file(on)).apply(on)
 
 
 async def _load(on: Host, modules: Iterable[str]) -> None:
@@ -151,7 +151,7 @@ class SysctlsLive:
         want = ", ".join(f"{key}={value}" for key, value in self.values.items())
         return Drift(", ".join(wrong), want) if wrong else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - all values are set
+    async def apply(self, on: Host) -> None:
         """Set each value; the files that make them last are steps of their own."""
         await on.do(Command(("sysctl", "-q", "-w", *(f"{key}={value}" for key, value in self.values.items()))))
 
@@ -178,7 +178,7 @@ class SwapOff:
         devices = [line.split()[0] for line in lines if line.split()]
         return Drift(f"on: {', '.join(devices)}", "off") if devices else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - all of it goes
+    async def apply(self, on: Host) -> None:
         """Turn all swap off; moving it back to memory may take minutes."""
         await on.do(Command(("swapoff", "-a"), seconds=600))
 
@@ -214,7 +214,7 @@ class SwapStaysOff:
         units = await self._open(on)
         return Drift(f"not masked: {', '.join(units)}", "all masked") if units else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - looked at anew
+    async def apply(self, on: Host) -> None:
         """Mask them."""
         await on.do(Command(("systemctl", "mask", "--", *await self._open(on))))
 

@@ -34,8 +34,8 @@ class InterfacesLeftAlone:
         unit, info = await on.read(UNIT, FileState(FILE.path))
         return None if unit.load == "not-found" else FILE.drift(info)
 
-    async def apply(self, on: Host, drift: Drift) -> None:
+    async def apply(self, on: Host) -> None:
         """Write the file, and let a running NetworkManager read it: connections stay as they are."""
-        await FILE.apply(on, drift)
+        await FILE.apply(on)
         if (await on.read(UNIT)).active == "active":
             await on.do(Command(("systemctl", "reload", "NetworkManager")))

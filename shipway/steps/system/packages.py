@@ -85,7 +85,7 @@ class PackagesInstalled:
         """Tell whether a package is missing or half installed."""
         return info is None or not info.sound
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - apt knows what is missing
+    async def apply(self, on: Host) -> None:
         """Install the newest offered version that fits; where none does, fetch all lists once and look again."""
         try:
             await self._install(on)
@@ -168,7 +168,7 @@ class PackagesHeld:
         loose = [name for name, info in zip(self.packages, infos, strict=True) if info is None or not info.held]
         return Drift(f"not held: {', '.join(loose)}", "held") if loose else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - holding twice is holding once
+    async def apply(self, on: Host) -> None:
         """Hold them."""
         await unlocked(lambda: on.do(Command(("apt-mark", "hold", *self.packages), seconds=120)))
 
@@ -188,7 +188,7 @@ class DpkgInOrder:
         said = audit.stdout.strip().splitlines()
         return Drift(said[0][:120], "nothing half installed") if said else None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - dpkg knows
+    async def apply(self, on: Host) -> None:
         """Finish what was begun; raises Refused where apt would rather remove a package than finish it."""
         await with_lock(on, "dpkg", "--configure", "-a", "--force-confdef", "--force-confold")
         await change(on, "-f", "install", removable=self.removable)
@@ -210,7 +210,7 @@ class BaseUpgraded:
         joined = kubelet or admin or has_client(clients) or running_pods(pods, on.name)
         return None if done or joined else Drift("never", "once")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+    async def apply(self, on: Host) -> None:
         """Upgrade all but drivers, kernel and runtime, which are held meanwhile, each architecture of them."""
         packages, ours = await on.read(Installed(), FileText(HELD_MEANWHILE))
         loose = [info.full_name for info in frozen(packages) if _free(info, ours or "")]

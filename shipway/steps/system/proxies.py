@@ -48,7 +48,7 @@ class AptThroughProxy:
                 return Drift(told, f"{without_password(want)} (take the other line out)")
         return None
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the whole file is ours
+    async def apply(self, on: Host) -> None:
         """Write our file."""
         await on.write(APT_CONF, self.content.encode(), mode="600")
 
@@ -80,6 +80,6 @@ class ContainerdEnvironment:
         told = (f"{name} {without_password(have[name])}" for name in ("HTTP_PROXY", "HTTPS_PROXY") if name in have)
         return Drift(", ".join(told) or "no proxy", want)
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - the whole file is ours
+    async def apply(self, on: Host) -> None:
         """Write the file; what restarts containerd is a step of its own."""
         await on.write(ENVIRONMENT, as_environment_file(self.values).encode(), mode="600")

@@ -38,7 +38,7 @@ class ServiceRuns:
             return None
         return Drift(f"{info.active}, {info.enabled or info.load}", "active, enabled" if self.active else "enabled")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - both are brought about
+    async def apply(self, on: Host) -> None:
         """Enable it, and start it where it should run; starting what stands still disturbs nobody."""
         commands = [
             Command(("systemctl", "unmask", "--quiet", self.unit)),
@@ -81,7 +81,7 @@ class ServiceLoaded:
             )
         return None if loaded else Drift("started before its configuration changed", "started after")
 
-    async def apply(self, on: Host, drift: Drift) -> None:  # noqa: ARG002 - there is one way
+    async def apply(self, on: Host) -> None:
         """Restart it, and keep what it loaded.
 
         A drop-in that is new to systemd needs its files read anew first, which is asked for only then: it takes the
