@@ -21,6 +21,7 @@ from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
+from tasks.stages.listed import add_ons_of
 
 Ready = asyncio.Task[State[Any] | None]
 
@@ -110,5 +111,4 @@ async def add_ons(run: Run, ready: Ready) -> None:
     if run.only:
         return  # a run about some hosts leaves what all share as it is
     network = await on("pod_network", CLUSTER, await ready)
-    wanted = ["device_plugin", *(["dashboard"] if run.cluster.dashboard.enabled else [])]
-    await asyncio.gather(*(on(stage, CLUSTER, network) for stage in wanted))
+    await asyncio.gather(*(on(stage, CLUSTER, network) for stage in add_ons_of(run.cluster)))

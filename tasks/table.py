@@ -28,19 +28,8 @@ from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, settled
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
-from tasks.stages import (
-    container_runtime,
-    control_plane,
-    dashboard,
-    device_plugin,
-    gpu_isolation,
-    join_worker,
-    kubernetes_packages,
-    nvidia_runtime,
-    pod_network,
-    preflight,
-    prepare_system,
-)
+from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight
+from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
 from tasks.workloads import new_lease, undisturbed
@@ -207,13 +196,7 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
 
 
 # An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
-_HOST_STAGES = {
-    "prepare_system": (prepare_system, 2400.0),
-    "container_runtime": (container_runtime, 1500.0),
-    "nvidia_runtime": (nvidia_runtime, 1500.0),
-    "kubernetes_packages": (kubernetes_packages, 1500.0),
-}
-_CLUSTER_STAGES = {"pod_network": pod_network, "dashboard": dashboard}
+HOST_SECONDS, CLUSTER_SECONDS = 2400.0, 1200.0
 _DRIFT = (
     Stage("look", look_at_host, _always(240.0), terse=True),
     Stage("look_at_cluster", look_at_cluster, _always(300.0), terse=True),
@@ -234,7 +217,7 @@ _SPECIAL = (
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
 STAGES: dict[str, Stage] = {
-    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},
-    **{name: Stage(name, partial(_on_host, module), _always(limit)) for name, (module, limit) in _HOST_STAGES.items()},
-    **{name: Stage(name, partial(_on_cluster, module), _always(1200.0)) for name, module in _CLUSTER_STAGES.items()},
+    **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(HOST_SECONDS)) for one in PREPARATION},
+    **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
+    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},  # what needs more than its steps
 }

@@ -29,11 +29,14 @@ from shipway.steps.runtime.pause_image import SandboxImageAgrees
 from shipway.survey.first_look import Survey
 from tasks.context import Run
 from tasks.drift.artifacts import drift_markdown, trend_markdown
+from tasks.drift.parts import cluster_parts, host_parts
 from tasks.drift.permission import Permission, judged, repairable
 from tasks.drift.repair import became, outcome_of
 from tasks.drift.report import drift_report, findings_of
 from tasks.findings import Finding, distinct, found, left
 from tasks.stages import container_runtime, nvidia_runtime
+from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
+from tasks.table import STAGES
 from tasks.workloads import BESIDE, find_busy
 from tests.kube_place import cluster_of
 
@@ -350,3 +353,12 @@ def test_the_report_of_a_pass_counts_the_gpus_that_there_are() -> None:
     run.allocatable = {"te1": 1, "te2": 1}
     report = drift_report(run)
     assert (report.gpus["expected"], report.gpus["allocatable"]) == (sum(map(run.provable, run.hosts)), 2)
+
+
+def test_every_listed_stage_is_in_the_table_and_is_looked_at_by_drift_repair() -> None:
+    """One list: an add-on that was added by the book was never checked for drift, for drift kept a list of its own."""
+    run = run_of()
+    looked_on_hosts = {part.stage for host in run.hosts for part in host_parts(run, host)}
+    assert {name_of(stage) for stage in PREPARATION} <= looked_on_hosts
+    assert {name_of(stage) for stage in ADD_ONS} <= {part.stage for part in cluster_parts(run)}
+    assert {name_of(stage) for stage in (*PREPARATION, *ADD_ONS)} <= set(STAGES)

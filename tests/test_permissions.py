@@ -35,6 +35,7 @@ from tasks.drift.permission import (
 )
 from tasks.findings import Finding
 from tasks.stage_result import CLUSTER
+from tasks.stages.listed import PREPARATION, name_of
 from tests.test_drift_parts import Pods, finding, pod, run_of
 
 SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is
@@ -319,7 +320,7 @@ def module(*acts: Act) -> Any:
     return SimpleNamespace(steps=lambda _cluster, _host: list[Check[Any]](acts))
 
 
-@pytest.mark.parametrize("name", stages._HOST_STAGES)
+@pytest.mark.parametrize("name", [name_of(stage) for stage in PREPARATION])
 @pytest.mark.parametrize("joined", [True, False, None])
 async def test_no_stage_ends_workloads_on_a_host_that_has_joined_or_of_which_nobody_knows(
     monkeypatch: pytest.MonkeyPatch, name: str, *, joined: bool | None

@@ -56,15 +56,10 @@ from tasks.stages import (
     device_plugin,
     gpu_isolation,
     join_worker,
-    kubernetes_packages,
-    nvidia_runtime,
-    pod_network,
-    prepare_system,
 )
+from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 
 On = TypeVar("On", Host, Kube)
-PREPARED: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
-ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
 OF_GPUS = ("nvidia_runtime", "gpu_isolation")  # of a host without GPUs nothing of these is looked at
 JOINED_BY = ("control_plane", "join_worker")  # initialising and joining is the bootstrap's, never a repair
 
@@ -81,16 +76,12 @@ class Part(Generic[On]):
 
 def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     """Return what is looked at on a host, in the order in which it is repaired."""
-    parts = [Part(spec.name, _name(module), _steps(module, run.cluster, spec)) for module in PREPARED]
+    parts = [Part(spec.name, name_of(module), _steps(module, run.cluster, spec)) for module in PREPARATION]
     if spec.gpus == 0:
         parts = [part for part in parts if part.stage != "nvidia_runtime"]
-    closed = Part(spec.name, _name(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
+    closed = Part(spec.name, name_of(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
     closing = [closed] if spec.gpus != 0 else []
     return [*parts, _joined(run, spec), *closing, Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
-
-
-def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
 
 
 def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[Host]]:
@@ -107,7 +98,7 @@ def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[H
 
 def plain_runtime(cluster: Cluster, spec: HostSpec) -> Part[Host]:
     """Return the container runtime's part of a host that turned out to have no GPUs (`gpus: auto`)."""
-    return Part(spec.name, _name(container_runtime), container_runtime.steps(cluster, spec))
+    return Part(spec.name, name_of(container_runtime), container_runtime.steps(cluster, spec))
 
 
 def _joined(run: Run, spec: HostSpec) -> Part[Host]:
@@ -160,7 +151,7 @@ def kubelet_wanted(run: Run) -> dict[str, Any]:
 
 def cluster_parts(run: Run) -> list[Part[Kube]]:
     """Return what is looked at through the API: what all share, then every node of the run."""
-    shared = [Part(CLUSTER, _name(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
+    shared = [Part(CLUSTER, name_of(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]
     kubeadms = [] if run.only else [Part(CLUSTER, "kubeadm", _kubeadms(run), Impact.SERVICE)]

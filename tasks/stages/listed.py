@@ -1,0 +1,34 @@
+"""The one list of stages that a bootstrap runs and a drift pass looks at, in order; a new stage is named here.
+
+A stage is a module with `steps(cluster, host)` or, for what is done on the cluster, `steps(cluster)`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from shipway.cluster.model import Cluster
+from tasks.stages import (
+    container_runtime,
+    dashboard,
+    device_plugin,
+    kubernetes_packages,
+    nvidia_runtime,
+    pod_network,
+    prepare_system,
+)
+
+# Each builds on the one before.
+PREPARATION: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
+# Whatever follows the pod network runs on it.
+ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
+
+
+def name_of(stage: ModuleType) -> str:
+    """Return the name of a stage, which is that of its module."""
+    return stage.__name__.rpartition(".")[2]
+
+
+def add_ons_of(cluster: Cluster) -> list[str]:
+    """Return the stages that run on the pod network of a cluster; the dashboard is one only where it is asked for."""
+    return [name_of(stage) for stage in ADD_ONS[1:] if stage is not dashboard or cluster.dashboard.enabled]
