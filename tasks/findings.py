@@ -40,6 +40,11 @@ class Finding:
         return self.host, self.step
 
     @property
+    def unseen(self) -> bool:
+        """Whether it could not be looked at: then nothing is known of what is wanted."""
+        return not self.want
+
+    @property
     def level(self) -> Impact:
         """The impact as a number to compare."""
         return Impact[self.impact]

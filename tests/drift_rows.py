@@ -110,7 +110,7 @@ ROWS: tuple[Row, ...] = (
         "the kubelet is stopped",
         "systemctl stop kubelet",
         KUBELET_RUNS,
-        also=("the node is Ready", *PODS),
+        also=("the node is Ready", "the kubelet runs what is declared", *PODS),
     ),
     Row(
         "the kubelet is disabled",

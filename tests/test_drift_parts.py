@@ -28,6 +28,7 @@ from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
 from shipway.survey.first_look import Survey
 from tasks.context import Run
+from tasks.drift import repair
 from tasks.drift.artifacts import drift_markdown, trend_markdown
 from tasks.drift.parts import cluster_parts, host_parts
 from tasks.drift.permission import Permission, judged, repairable
@@ -362,3 +363,20 @@ def test_every_listed_stage_is_in_the_table_and_is_looked_at_by_drift_repair() -
     assert {name_of(stage) for stage in PREPARATION} <= looked_on_hosts
     assert {name_of(stage) for stage in ADD_ONS} <= {part.stage for part in cluster_parts(run)}
     assert {name_of(stage) for stage in (*PREPARATION, *ADD_ONS)} <= set(STAGES)
+
+
+async def test_what_a_kubelet_cannot_tell_yet_that_was_just_started_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_of()
+    unseen = Finding("te2", "node_settings", "the kubelet runs what is declared", "cannot be told", "", "NOTHING")
+    looks = [[unseen], [unseen], []]
+
+    async def look(run: Run, _stage: str, _host: str) -> list[StepResult]:
+        run.cluster_findings = looks.pop(0)
+        return []
+
+    monkeypatch.setattr(repair, "look_at_cluster", look)
+    monkeypatch.setattr(repair, "EVERY_SECONDS", 0.0)
+    await repair._settled(run, "repair_cluster", seconds=60)
+    assert (run.cluster_findings, looks) == ([], [])

@@ -181,11 +181,14 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
 
 
 async def _settled(run: Run, stage: str, *, seconds: float) -> None:
-    """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, GPUs."""
+    """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, GPUs.
+
+    So does what could not be looked at: a kubelet that was started a moment ago does not answer the API yet.
+    """
     ends = time.monotonic() + seconds
     while True:
         await look_at_cluster(run, stage, CLUSTER)
-        following = [finding for finding in run.cluster_findings if finding.step in FOLLOWING]
+        following = [one for one in run.cluster_findings if one.step in FOLLOWING or one.unseen]
         if not following or time.monotonic() > ends:
             return
         spoken(run, stage, CLUSTER)(f"waiting until {following[0].step} on {following[0].host}: {following[0].have}")
