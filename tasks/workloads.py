@@ -9,6 +9,7 @@ from typing import Any
 from shipway.converge import Permit
 from shipway.errors import Refused, ShipwayError
 from shipway.gpu.evidence import taken_by_others
+from shipway.gpu.pods import NAMESPACE
 from shipway.kube.client import Kube
 from shipway.kube.drain import movable
 from shipway.locks.bare import claim_left, claimed
@@ -24,7 +25,7 @@ BESIDE = "{count} pods run there, and repair.restart_beside_pods is not set"
 OWN_NAMESPACES = frozenset(
     {
         *("kube-system", "tigera-operator", "calico-system", "calico-apiserver", "kubernetes-dashboard"),
-        *("shipway-verify"),
+        NAMESPACE,
     }
 )
 ASK_SECONDS = 20.0  # an API server that restarts beside a repair is asked again for so long

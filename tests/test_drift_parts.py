@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import pkgutil
@@ -38,8 +39,9 @@ from tasks.findings import Finding, distinct, found, left
 from tasks.stages import container_runtime, nvidia_runtime
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.table import STAGES
-from tasks.workloads import BESIDE, find_busy
+from tasks.workloads import BESIDE, OWN_NAMESPACES, find_busy
 from tests.kube_place import cluster_of
+from tools.traps import sources
 
 
 def finding(
@@ -380,3 +382,19 @@ async def test_what_a_kubelet_cannot_tell_yet_that_was_just_started_is_looked_at
     monkeypatch.setattr(repair, "EVERY_SECONDS", 0.0)
     await repair._settled(run, "repair_cluster", seconds=60)
     assert (run.cluster_findings, looks) == ([], [])
+
+
+def test_pods_that_a_proof_left_as_evidence_keep_no_repair_back() -> None:
+    """An unpacked text is its letters: the proof's namespace was not our own, and its pods withheld restarts."""
+    assert "shipway-verify" in OWN_NAMESPACES
+    assert min(map(len, OWN_NAMESPACES)) > 1
+
+
+def test_no_text_is_unpacked_into_its_letters() -> None:
+    wrong = [
+        f"{path.name}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Starred) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ]
+    assert wrong == []
