@@ -28,7 +28,7 @@ from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, settled
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
-from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight
+from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
 from tasks.waiting import by_api, heard, waited
@@ -196,7 +196,8 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
 
 
 # An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
-HOST_SECONDS, CLUSTER_SECONDS = 2400.0, 1200.0
+HOST_SECONDS, CLUSTER_SECONDS = 1500.0, 1200.0
+UPGRADE_SECONDS = 2400.0  # prepare_system may bring all base packages up to date
 _DRIFT = (
     Stage("look", look_at_host, _always(240.0), terse=True),
     Stage("look_at_cluster", look_at_cluster, _always(300.0), terse=True),
@@ -216,8 +217,14 @@ _SPECIAL = (
     Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
+
+
+def _host_seconds(stage: ModuleType) -> float:
+    return UPGRADE_SECONDS if stage is prepare_system else HOST_SECONDS
+
+
 STAGES: dict[str, Stage] = {
-    **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(HOST_SECONDS)) for one in PREPARATION},
+    **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},  # what needs more than its steps
 }

@@ -24,7 +24,11 @@ BESIDE = "{count} pods run there, and repair.restart_beside_pods is not set"
 # What Shipway itself brings, and Kubernetes: their pods are parts of the cluster, not what runs on it.
 OWN_NAMESPACES = frozenset(
     {
-        *("kube-system", "tigera-operator", "calico-system", "calico-apiserver", "kubernetes-dashboard"),
+        "kube-system",
+        "tigera-operator",
+        "calico-system",
+        "calico-apiserver",
+        "kubernetes-dashboard",
         NAMESPACE,
     }
 )

@@ -72,6 +72,6 @@ def test_what_is_found_and_repaired_are_events(scene: Scene) -> None:
     until = time.monotonic() + 20
     found: set[str] = set()
     while time.monotonic() < until and len(found) < 2:
-        found = {event for (event,) in rows(scene.home, sql, f"shipway.cluster.model.{name}", begin)}
+        found = {event for (event,) in rows(scene.home, sql, f"shipway.cluster.{name}", begin)}
         time.sleep(0.2)  # Prefect writes them in batches
     assert {"shipway.drift.found", "shipway.drift.repaired"} <= found

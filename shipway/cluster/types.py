@@ -6,7 +6,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo
 
@@ -93,6 +93,17 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _split(value: str) -> SplitResult:
+    """Return the parts of a web address; raises ValueError for what is none, a port outside its range too."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError as error:
+        message = f"is no web address ({error})"
+        raise ValueError(message) from error
+    return parts
+
+
 def _url(value: str) -> str:
     """Refuse credentials (they would be printed) and unknown placeholders."""
     rest = value
@@ -101,12 +112,7 @@ def _url(value: str) -> str:
     if "{" in rest or "}" in rest:
         message = f"has an unknown placeholder; known: {', '.join(TEMPLATES)}"
         raise ValueError(message)
-    try:
-        parts = urlsplit(rest)
-        _ = parts.port
-    except ValueError as error:
-        message = f"is no web address ({error})"
-        raise ValueError(message) from error
+    parts = _split(rest)
     if not parts.hostname:
         raise ValueError("names no host")
     if "@" in parts.netloc:
@@ -172,15 +178,10 @@ def _mirror(value: str) -> str:
 
 def _proxy(value: str) -> str:
     """Refuse what programs would read in different ways: a proxy without port, with a path, with a password."""
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        message = f"is no web address ({error})"
-        raise ValueError(message) from error
+    parts = _split(value)
     if "@" in parts.netloc:
         raise ValueError("holds credentials: they would end up in logs; write them into the file of proxy.credentials")
-    if not parts.hostname or port is None:
+    if not parts.hostname or parts.port is None:
         raise ValueError("must name host and port, as http://proxy.example.com:3128 (programs take different ports)")
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("must end with the port")

@@ -88,7 +88,7 @@ def _events(run: Run, report: DriftReport) -> None:
     if not report.findings:
         return
     name = run.cluster.name
-    resource = {"prefect.resource.id": f"shipway.cluster.model.{name}", "prefect.resource.name": name}
+    resource = {"prefect.resource.id": f"shipway.cluster.{name}", "prefect.resource.name": name}
     rest = left(report.findings)
     emit_event("shipway.drift.found", resource, payload={"counts": counted(report.findings), "left": len(rest)})
     for finding in [*_repaired(report), *(f for f in rest if f.action == "held back")][:MOST_EVENTS]:
