@@ -133,9 +133,9 @@ async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> li
 
 
 async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
-    """Bring the device plugin, once every toolkit that it will hand GPUs to accepts them in its way."""
-    await device_plugin.wait_for_toolkits(run)
-    return await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.toolkits(run)))
+    """Bring the device plugin, once every host that it will run on is as it needs it."""
+    await device_plugin.wait_for_hosts(run)
+    return await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
 
 
 async def _isolated(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -211,7 +211,7 @@ _SPECIAL = (
     Stage("control_plane_ready", _gate, _always(2 * GATE_SECONDS + 120), 0),
     Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage("node_settings", _node, _always(300.0)),
-    Stage("device_plugin", _plugin, _always(device_plugin.TOOLKITS_SECONDS + 1200)),
+    Stage("device_plugin", _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
     Stage("gpu_isolation", _isolated, _always(300.0)),
     Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
     Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),

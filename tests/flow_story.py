@@ -130,6 +130,11 @@ def told(place: Place, reports: Path) -> Iterator[Story]:
         story.fly("closing", file)
         story.scene(file).no_gpu_pod()
         story.fly("closed", file)
+        by_default = patient(file, gpu={**data.get("gpu", {}), "mode": "default_runtime"})
+        story.scene(file).gpu_pod("te2")
+        story.fly("switching", by_default)
+        story.scene(file).no_gpu_pod()
+        story.fly("switched", by_default)
         story.commands = [ran["words"] for name in ("te1", LAST) for ran in ask(lab.folder, do="ran", host=name)["ran"]]
         everything = [one for flown in story.flown.values() for one in flown.run.flow_runs]
         assert place.api.drain(everything, sum(len(flown.run.task_runs) for flown in story.flown.values())) == ""

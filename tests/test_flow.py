@@ -125,6 +125,27 @@ def test_a_running_cluster_is_isolated_in_an_order_that_takes_no_gpu_from_a_pod(
     assert set(closed.report.gpus["without_asking"].values()) == {0}
 
 
+def test_a_change_of_mode_reaches_the_plugin_once_every_host_serves_it(story: Story) -> None:
+    """The plugin went first, or went beside a host that was held back, and saw no GPU there."""
+    held = story.flown["switching"]
+    stages = {(stage.host, stage.stage): stage for stage in held.report.stages}
+    assert stages["te2", "nvidia_runtime"].outcome == "drifted"
+    assert stages["te3", "nvidia_runtime"].outcome == "changed"
+    (row,) = [row for row in stages["cluster", "device_plugin"].rows if row.outcome != "ok"]
+    assert row.outcome == "drifted"
+    assert "it stays so for now: te2: it is not so yet that nvidia is containerd's default runtime" in row.have
+    assert not held.report.errors
+    gpus = held.report.gpus
+    assert gpus["verified"] == gpus["allocatable"] - 1 == gpus["expected"] - 1  # one is the running pod's
+    assert "proven with RuntimeClass nvidia: the default runtime is not nvidia on every host yet" in gpus["notes"]
+    switched = story.flown["switched"]
+    order = [(result.stage, result.host) for result in switched.run.results]
+    assert switched.stages("te2")["nvidia_runtime"] == "changed"
+    assert order.index(("nvidia_runtime", "te2")) < order.index(("device_plugin", "cluster"))
+    assert switched.stages("cluster")["device_plugin"] == "changed"
+    assert (switched.report.outcome, switched.report.gpus["verified"]) == ("ok", switched.report.gpus["expected"])
+
+
 def test_a_host_as_wanted_costs_one_round_trip_a_stage(story: Story) -> None:
     stages = [stage for stage in story.flown["whole"].report.stages if stage.host in ("te1", "te2", "te3")]
     assert {stage.round_trips for stage in stages if stage.stage != "node_settings"} == {1}

@@ -176,7 +176,7 @@ async def test_why_the_order_is_needed_a_plugin_that_makes_mounts_beside_a_toolk
         class Refused(PodSays):
             async def check(self, on: Any) -> Drift | None:
                 pod = await on.get("v1", "Pod", self.pod, "default")
-                why = find_trouble(pod or {}, await on.events_of(self.pod, "default"))
+                why = find_trouble(pod or {}, await on.events_of(pod))
                 return None if self.text in why else Drift(why, self.text)
 
         await wait_until(Refused("late", "unresolvable CDI devices"), made.kube, seconds=20, every=0.05)

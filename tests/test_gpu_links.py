@@ -9,7 +9,7 @@ import pytest
 
 from shipway.gpu.links import RULES, broken_link
 from shipway.gpu.pods import Said, said, script
-from shipway.gpu.pods import test_pod as pod_of
+from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, Proof
 from shipway.gpu.result import same_cards
 from shipway.gpu.seen import Evidence, NodeSeen, PodSeen

@@ -13,7 +13,7 @@ from lab.simulated.kube.controllers.devices import Devices, NoDeviceError
 from shipway.converge import converge, wait_until
 from shipway.errors import Refused
 from shipway.gpu.pods import NAMESPACE
-from shipway.gpu.pods import test_pod as pod_of
+from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.kube.manifests import render
 from shipway.step import Impact
@@ -110,6 +110,17 @@ async def test_cards_that_others_hold_are_not_disturbed() -> None:
         pod = await made.kube.get("v1", "Pod", "training", "default")
         assert pod
         assert pod["status"]["phase"] == "Running"
+
+
+async def test_no_test_pod_goes_to_a_node_to_avoid_and_the_others_are_proven() -> None:
+    """A node whose kubelet has just died is Ready for 40 s more, and a pod placed there never starts."""
+    hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
+    async with place(hosts=hosts, cluster=declared()) as made:
+        await furnished(made)
+        hosts[2].kubelet_running = False
+        made.simulated.host_changed("te3")
+        proof = await prove(made.kube, made.cluster, {"te2": 2}, facts(), avoid=["te3"])
+        assert (proof.outcome, proof.verified, proof.expected) == ("ok", 2, 2)
 
 
 async def _until_running(made: Place, name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
-from shipway.gpu.pods import test_pod as pod_of
+from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.host.session import Host
 from shipway.kube.manifests import render
 from shipway.kubeadm.config import init_documents, join_documents

@@ -20,7 +20,7 @@ from kubernetes_validate.utils import all_versions
 from shipway.cluster.parts import Manifest
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, Transient
-from shipway.gpu.pods import test_pod as pod_of
+from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.kube.client import Object
 from shipway.kube.manifests import TEMPLATES, ForeignManifest, foreign, parse, render
 from shipway.step import Impact

@@ -9,7 +9,7 @@ import pytest
 from shipway.errors import PostconditionFailed
 from shipway.gpu.links import broken_link
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
-from shipway.kube.pod_states import find_known, find_trouble
+from shipway.kube.pod_states import events_about, find_known, find_trouble
 from shipway.steps.gpu.plugin import find_hopeless
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 
@@ -102,6 +102,41 @@ def test_a_known_failure_is_known_at_once_and_one_that_may_pass_is_not() -> None
     assert known.code == "SHW-614"
     assert find_known(pod(waiting("ContainerCreating"), phase="Pending"), ["Scheduled: y"]) is None
     assert find_known(pod(RUNS), []) is None
+
+
+def event(when: str, message: str, **about: str) -> dict[str, Any]:
+    return {
+        "involvedObject": {"name": "plugin-x", **about},
+        "lastTimestamp": when,
+        "reason": "Failed",
+        "message": message,
+    }
+
+
+def test_what_was_wrong_before_a_pods_containers_last_started_is_over() -> None:
+    """A handler that had been missing an hour ago was told as the cause of a pod that was only being replaced."""
+    early, late = "2026-01-01T10:00:00Z", "2026-01-01T12:00:00Z"
+    events = [event(late, "new"), event(early, "old"), event(early, "other", name="else"), event(late, "uid", uid="2")]
+    meta = {"name": "plugin-x", "namespace": "kube-system", "uid": "1"}
+    started = {"startedAt": "2026-01-01T11:00:00Z"}
+
+    def about(*entries: dict[str, Any]) -> list[str]:
+        return events_about({"metadata": meta, "status": {"containerStatuses": list(entries)}}, events)
+
+    never = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    assert about({"state": {"running": started}}) == ["Failed: new"]
+    assert about({"state": {"terminated": started}}) == ["Failed: new"]
+    assert about({**never, "lastState": {"terminated": started}}) == ["Failed: new"]
+    assert about() == about(never) == about({"state": {"running": started}}, never) == ["Failed: old", "Failed: new"]
+
+
+async def test_a_pod_that_is_being_deleted_keeps_nobody_waiting() -> None:
+    ending = pod(LOOP)
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T10:00:00Z"
+    assert await find_hopeless(Api(1, ending)) == {}  # type: ignore[arg-type]
+    seen = await WorkloadRuns("DaemonSet", "plugin", "kube-system").check(Api(1, ending))  # type: ignore[arg-type]
+    assert seen is not None
+    assert seen.have == "0 of 1 ready"
 
 
 class Api:

@@ -111,7 +111,7 @@ async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
     """Return all pods of a namespace with their events and logs."""
     pods = await kube.list_("v1", "Pod", namespace, labels=labels)
     names = [pod["metadata"]["name"] for pod in pods]
-    events = await asyncio.gather(*(kube.events_of(name, namespace) for name in names))
+    events = await asyncio.gather(*(kube.events_of(pod) for pod in pods))
     lost: list[str] = []
     logs = await asyncio.gather(*(_or(kube.logs(namespace, name), "", "log", lost) for name in names))
     return [seen(pod, said, log) for pod, said, log in zip(pods, events, logs, strict=True)]

@@ -13,7 +13,7 @@ from shipway.errors import PostconditionFailed
 from shipway.gpu.seen import PodSeen
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
-from shipway.kube.pod_states import find_known, find_trouble
+from shipway.kube.pod_states import events_about, find_known, find_trouble
 from shipway.kube.status import condition
 from shipway.redact import redact
 from shipway.step import Drift
@@ -44,8 +44,13 @@ def script(*, compute: bool) -> str:
     return "; ".join([*parts, "sleep 86400"])
 
 
-def test_pod(cluster: Cluster, name: str) -> Object:
-    """Return one pod that asks for one GPU."""
+def pod_with_gpu(cluster: Cluster, name: str, avoid: Sequence[str] = ()) -> Object:
+    """Return one pod that asks for one GPU, on any node but those to avoid.
+
+    A requirement names one node: the API accepts no more in `matchFields` (Kubernetes, core validation).
+    """
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid]
+    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     return render(
         "verify/pod.yaml",
         name=name,
@@ -53,6 +58,7 @@ def test_pod(cluster: Cluster, name: str) -> Object:
         image=cluster.gpu.verify_image,
         runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
         script=script(compute=cluster.gpu.compute == "required"),
+        affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}} if avoid else None,
         seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the GPUs are free again
     )[0]
 
@@ -172,7 +178,7 @@ class AllRun:
             return None
         waiting = {}
         for name in (name for name in self.names if name not in running):
-            events = _about(listed, name)
+            events = events_about(pods[name], listed) if name in pods else []
             waiting[name] = find_trouble(pods[name], events) if name in pods else "gone"
             over = _phase(pods.get(name)) in ("Failed", "Succeeded") or find_known(pods.get(name) or {}, events)
             if over and name not in refused:
@@ -194,19 +200,12 @@ class AllDecided:
         """Ask for the pods and their events."""
         pods, listed = await asyncio.gather(_pods(on), on.list_("v1", "Event", NAMESPACE))
         waiting = [name for name in self.names if _phase(pods.get(name)) == "Pending"]
-        starting = [name for name in waiting if not find_trouble(pods[name], _about(listed, name))]
+        starting = [name for name in waiting if not find_trouble(pods[name], events_about(pods[name], listed))]
         return Drift(f"{len(starting)} are starting: {', '.join(starting[:3])}", "none") if starting else None
 
 
 def _phase(pod: Object | None) -> str:
     return str((pod.get("status") or {}).get("phase", "")) if pod else ""
-
-
-def _about(events: Sequence[Object], name: str) -> list[str]:
-    """Return the events about one pod as texts, oldest first."""
-    own = [event for event in events if (event.get("involvedObject") or {}).get("name") == name]
-    own.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-    return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in own]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from shipway.cluster.model import Cluster
@@ -26,8 +26,8 @@ from shipway.gpu.pods import (
     Said,
     TurnedAway,
     WithoutSpoke,
+    pod_with_gpu,
     pod_without,
-    test_pod,
 )
 from shipway.gpu.result import Proof, no_cards, plain, same_cards
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
@@ -56,26 +56,36 @@ async def prove(
     expected: Mapping[str, int],
     seen: Mapping[str, HostGpuFacts],
     told: Told = lambda _: None,
+    *,
+    avoid: Sequence[str] = (),
 ) -> Proof:
     """Prove that every expected GPU can be scheduled and used; never raises a ShipwayError, it is in the proof.
 
-    `expected` gives GPUs by node, `seen` what SSH showed of the hosts, `told` hears what is waited for. Everything it
-    made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold
-    are not proven, and a note says so.
+    `expected` gives GPUs by node, `seen` what SSH showed of the hosts, `told` hears what is waited for, and no test pod
+    goes to a node to `avoid`. Everything it made is deleted when all is well, and kept as evidence when not. Pods of
+    others are left alone: GPUs they hold are not proven, and a note says so.
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
         return no_cards(cluster)
-    return await _Proving(kube, cluster, wanted, seen, told).run()
+    return await _Proving(kube, cluster, wanted, seen, told, avoid=avoid).run()
 
 
 class _Proving:
     """One proof under way."""
 
     def __init__(
-        self, kube: Kube, cluster: Cluster, expected: dict[str, int], seen: Mapping[str, HostGpuFacts], told: Told
+        self,
+        kube: Kube,
+        cluster: Cluster,
+        expected: dict[str, int],
+        seen: Mapping[str, HostGpuFacts],
+        told: Told,
+        *,
+        avoid: Sequence[str],
     ) -> None:
         self.kube, self.cluster, self.expected, self.seen, self.told = kube, cluster, expected, seen, told
+        self.avoid = avoid
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
         self.names: list[str] = []
@@ -128,11 +138,11 @@ class _Proving:
         setting = render("verify/namespace.yaml", namespace=NAMESPACE)
         for obj in setting:
             await self.kube.apply(obj)
-        await asyncio.gather(*(self.kube.apply(test_pod(self.cluster, name)) for name in self.names))
+        await asyncio.gather(*(self.kube.apply(pod_with_gpu(self.cluster, name, self.avoid)) for name in self.names))
         limit = self.cluster.gpu.verify_seconds
         await self._all_run(limit)
         await self._wait(AllSpoke(self.names, self.compute, self.heard), limit)
-        await self.kube.apply(test_pod(self.cluster, EXTRA))
+        await self.kube.apply(pod_with_gpu(self.cluster, EXTRA, self.avoid))
         await self._wait(ExtraWaits(), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
@@ -169,7 +179,9 @@ class _Proving:
                 await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
                 await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
                 await asyncio.sleep(2 * LOOK_SECONDS)
-                await asyncio.gather(*(self.kube.apply(test_pod(self.cluster, name)) for name in refused.pods))
+                await asyncio.gather(
+                    *(self.kube.apply(pod_with_gpu(self.cluster, name, self.avoid)) for name in refused.pods)
+                )
 
     async def _wait(self, check: Check[Kube], seconds: float) -> None:
         await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, told=self.told)

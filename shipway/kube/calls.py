@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from shipway.kube.errors import NOT_FOUND, kind_missing, refusal
 from shipway.kube.paths import Object, Resource, resource_in, root_of, title, with_protocols
+from shipway.kube.pod_states import events_about
 from shipway.kube.reads import JSON, Reads, parsed
 
 PAGE = 500  # objects a list call, as kubectl asks
@@ -105,11 +106,11 @@ class Calls(Reads):
             raise refusal(f"log of pod {namespace}/{pod}", code, text)
         return text
 
-    async def events_of(self, name: str, namespace: str = "default") -> list[str]:
-        """Return the events about an object as `reason: message`, oldest first."""
-        events = await self.list_("v1", "Event", namespace, fields=f"involvedObject.name={name}")
-        events.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-        return [f"{event.get('reason', '')}: {event.get('message', '')}" for event in events]
+    async def events_of(self, pod: Mapping[str, Any]) -> list[str]:
+        """Return the events about a pod as it is now, as `reason: message`, oldest first (`events_about`)."""
+        meta = pod["metadata"]
+        events = await self.list_("v1", "Event", meta["namespace"], fields=f"involvedObject.name={meta['name']}")
+        return events_about(pod, events)
 
     # --- changing
 

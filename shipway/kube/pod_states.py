@@ -7,7 +7,7 @@ or in the event of the attempt that failed (Kubernetes, "Pod Lifecycle": contain
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shipway.known_failures.catalogue import diagnose
@@ -17,6 +17,39 @@ from shipway.kube.status import condition
 STARTING = ("", "ContainerCreating", "PodInitializing")
 AGAIN = ("CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError")  # their cause stands elsewhere
 FAILURES = ("Failed", "BackOff", "Unexpected", "Evicted", "OutOf")
+
+
+def events_about(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return those of a namespace's events that are about this pod as it is now, as `reason: message`, oldest first.
+
+    Left out is what is over: events of an earlier pod of the same name, and those before all of the pod's containers
+    last started. The API keeps events for an hour (kube-apiserver, --event-ttl), so a fault that was mended meanwhile
+    still stands there.
+    """
+    meta, since = pod["metadata"], _started(pod)
+    own = [
+        (when, event)
+        for event in events
+        if (about := event.get("involvedObject") or {}).get("name") == meta["name"]
+        and about.get("uid", meta.get("uid")) == meta.get("uid", about.get("uid"))
+        and (when := str(event.get("lastTimestamp") or event.get("eventTime") or "")) >= since
+    ]
+    own.sort(key=lambda one: one[0])
+    return [f"{event.get('reason', '')}: {event.get('message', '')}" for _, event in own]
+
+
+def _started(pod: Mapping[str, Any]) -> str:
+    """Return when the last of a pod's containers started (RFC 3339 in UTC sorts as text); "" while one never has."""
+    entries = (pod.get("status") or {}).get("containerStatuses") or ()
+    starts = [max(_starts(entry), default="") for entry in entries]
+    return max(starts) if starts and all(starts) else ""
+
+
+def _starts(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield when a container started, this time and the time before; one that could not has the year 1970 there."""
+    for state in (entry.get("state") or {}, entry.get("lastState") or {}):
+        for form in ("running", "terminated"):
+            yield str((state.get(form) or {}).get("startedAt") or "")
 
 
 def find_trouble(pod: Mapping[str, Any], events: Sequence[str] = ()) -> str:

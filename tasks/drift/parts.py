@@ -171,7 +171,7 @@ def _kubeadms(run: Run) -> list[Check[Kube]]:
 
 def _add_on(module: ModuleType, run: Run) -> list[Check[Kube]]:
     if module is device_plugin:
-        return device_plugin.steps(run.cluster, device_plugin.toolkits(run))
+        return device_plugin.steps(run.cluster, device_plugin.unready(run))
     return _lasting(module.steps(run.cluster))
 
 

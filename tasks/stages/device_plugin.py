@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from shipway.cluster.model import Cluster
+from shipway.cluster.parts import HostSpec
 from shipway.errors import ShipwayError
+from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
 from shipway.step import Check, Impact
-from shipway.steps.gpu.device_list import BY_MOUNTS, PluginPresent, Unready, plugin_makes_mounts
+from shipway.steps.gpu.device_list import BY_MOUNTS, PluginPresent, Unready, plugin_names_class
 from shipway.steps.gpu.plugin import GPU_LABEL, RUNTIME_CLASS
-from shipway.steps.gpu.toolkit import MOUNTS, toolkit_accepts
+from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
+from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded
 from tasks.context import Run
-from tasks.stages.nvidia_runtime import TAKES_MOUNTS
+from tasks.stages import nvidia_runtime
 
-TOOLKITS_SECONDS = 600.0  # that a host which has joined is given to come to its toolkit, before the plugin changes
+HOSTS_SECONDS = 600.0  # that hosts which have joined are given for their own stage, before the plugin changes
 
 
 def needs_selector(cluster: Cluster) -> bool:
@@ -46,7 +49,7 @@ def daemon_set(cluster: Cluster) -> list[Object]:
 def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]:
     """Return the steps, in order; none where every host declares that it has no GPU.
 
-    `unready` tells why the toolkits of some nodes do not accept the device list as mounts. The nodes' label is set as
+    `unready` tells why the hosts of some nodes are not yet as the plugin needs them. The nodes' label is set as
     each one joins (tasks.gates.node_steps).
     """
     if all(host.gpus == 0 for host in cluster.hosts):
@@ -65,46 +68,80 @@ class RuntimeClassIs(ObjectsPresent):
     traps: ClassVar[tuple[int, ...]] = (23, 27)
 
 
-def toolkits(run: Run) -> Unready:
-    """Return what tells of nodes why the toolkits of their hosts do not all accept mounts; "" where they do.
+def needed(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+    """Return the steps of a GPU host that the plugin relies on; the default runtime only where it is declared."""
+    by_default = cluster.gpu.mode == "default_runtime"
+    return [
+        step
+        for step in nvidia_runtime.steps(cluster, host)
+        if isinstance(step, ToolkitAccepts)
+        or (by_default and isinstance(step, ContainerdConfigured | ContainerdLoaded))
+    ]
 
-    A host of which a step of this run has seen it is not asked again.
+
+def unready(run: Run) -> Unready:
+    """Return what tells of nodes why their hosts are not all as the plugin needs them; "" where they are.
+
+    A host of which the steps of this run have seen it is not asked again.
     """
 
-    async def unready(names: Sequence[str]) -> str:
-        foreign = sorted(set(names) - {host.name for host in run.cluster.hosts})
+    async def why(names: Sequence[str]) -> str:
+        hosts = {host.name: host for host in run.cluster.hosts}
+        foreign = sorted(set(names) - set(hosts))
         if foreign:
             return f"{', '.join(foreign)}: no host of the cluster file, so nobody can look at the toolkit there"
-        if run.allow is Impact.NOTHING:
-            done = set[str]()
-        else:
-            rows = [(result.host, row) for result in run.results for row in result.rows]
-            done = {host for host, row in rows if row.step == TAKES_MOUNTS and row.outcome in ("ok", "changed")}
-        asked = sorted(set(names) - done)
-        said = await asyncio.gather(*(_unready(run, name) for name in asked))
+        asked = [hosts[name] for name in sorted(names) if not _seen_ready(run, hosts[name])]
+        said = await asyncio.gather(*(_why_unready(run, host) for host in asked))
         return "; ".join(why for why in said if why)
 
-    return unready
+    return why
 
 
-async def _unready(run: Run, name: str) -> str:
-    try:
-        if await toolkit_accepts(run.session(name), MOUNTS):
-            return ""
-    except ShipwayError as error:
-        return f"{name}: it cannot be told how its toolkit takes the device list ({error.message})"
-    return f"{name}: its toolkit does not accept the device list as mounts yet"
+def _seen_ready(run: Run, host: HostSpec) -> bool:
+    if run.allow is Impact.NOTHING:
+        return False  # a plan's steps have seen what is, and the plan tells what will be
+    rows = [row for result in run.results if result.host == host.name for row in result.rows]
+    done = {row.step for row in rows if row.outcome in ("ok", "changed")}
+    return all(step.name in done for step in needed(run.cluster, host))
 
 
-async def wait_for_toolkits(run: Run) -> None:
-    """Let the GPU hosts that have joined come to their toolkit first, where the plugin is to change its way.
+async def _why_unready(run: Run, host: HostSpec) -> str:
+    for step in needed(run.cluster, host):
+        try:
+            drift = await step.check(run.session(host.name))
+        except ShipwayError as error:
+            return f"{host.name}: it cannot be told whether {step.name} ({error.message})"
+        if drift:
+            return f"{host.name}: it is not so yet that {step.name} ({drift.have})"
+    return ""
 
-    A host that has not joined needs no wait: it joins after its toolkit is done.
+
+async def proven_as(run: Run, kube: Kube) -> tuple[Cluster, tuple[str, ...]]:
+    """Return the cluster in the mode that its GPUs can be proven in, and a note where that is not the declared one.
+
+    A plugin that is held back still names the RuntimeClass: hosts that have come to the default runtime serve both
+    ways, the others only this one.
+    """
+    if run.cluster.gpu.mode != "default_runtime" or not await plugin_names_class(kube):
+        return run.cluster, ()
+    gpu = run.cluster.gpu.model_copy(update={"mode": "runtime_class"})
+    note = "proven with RuntimeClass nvidia: the default runtime is not nvidia on every host yet"
+    return run.cluster.model_copy(update={"gpu": gpu}), (note,)
+
+
+async def wait_for_hosts(run: Run) -> None:
+    """Let the GPU hosts that have joined come to what the plugin needs of them, where it is to ask more of them.
+
+    A host that has not joined needs no wait: it joins after its own stage is done.
     """
     joined = [name for name, survey in run.surveys.items() if survey.joined and run.cards(run.cluster.host(name))]
-    if run.allow is Impact.NOTHING or not joined or await plugin_makes_mounts(await run.kube()):
+    plugins = [step for step in steps(run.cluster) if isinstance(step, PluginPresent)]
+    if run.allow is Impact.NOTHING or not joined:
         return
-    ends = time.monotonic() + TOOLKITS_SECONDS
+    kube = await run.kube()
+    if not any([await plugin.asks_more(kube) for plugin in plugins]):
+        return
+    ends = time.monotonic() + HOSTS_SECONDS
     while time.monotonic() < ends:
         over = {r.host for r in run.results if r.stage == "nvidia_runtime" or not r.stands}
         if over.issuperset(joined):

@@ -1,9 +1,12 @@
-"""How the device plugin tells NVIDIA's toolkit which GPUs a container was given, and when a host needs no other way.
+"""How the device plugin tells NVIDIA's toolkit which GPUs a container was given, and when each side may change its way.
 
 The plugin's strategies `envvar` and `volume-mounts` cannot serve two kinds of toolkit at once: with both, the variable
 is set to the path of the mounts (k8s-device-plugin, internal/plugin/server.go, updateResponseForDeviceMounts), which a
 toolkit that does not accept mounts takes for the name of a GPU. So the order is: every toolkit accepts mounts as well;
 the plugin makes mounts; a toolkit ignores the variable, once no container on its host was given GPUs by it.
+
+With `gpu.mode: default_runtime` the plugin's pods name no RuntimeClass: on a host where containerd still starts
+containers with runc they see no GPU. So every containerd comes to its default runtime first, and the plugin then.
 """
 
 from __future__ import annotations
@@ -37,8 +40,8 @@ def makes_mounts(pod_spec: Mapping[str, Any]) -> bool:
 class PluginPresent(ObjectsPresent):
     """The plugin as NVIDIA's static manifest has it, with RuntimeClass and node selector where they are needed.
 
-    `unready` tells why the toolkits of these nodes do not all accept mounts, "" where they do: until then a plugin that
-    hands GPUs out by the variable stays, for pods of those nodes would not start.
+    `unready` tells why the hosts of these nodes are not all ready for it, "" where they are: until then a plugin that
+    asks less of them stays, for its pods and those that it gives GPUs would not start, or would see none.
     """
 
     traps: ClassVar[tuple[int, ...]] = (23, 29)
@@ -51,18 +54,40 @@ class PluginPresent(ObjectsPresent):
         return Drift(f"{drift.have}; it stays so for now: {why}", drift.want) if drift and why else drift
 
     async def hold(self, on: Kube) -> str:
-        """Return why the plugin may not make mounts yet."""
-        if self.unready is None or await plugin_makes_mounts(on):
+        """Return why the plugin may not be as declared yet."""
+        if self.unready is None or not await self.asks_more(on):
             return ""
         nodes = await nodes_by_name(on)
         names = [name for name, node in nodes.items() if cards(node, "capacity") or _labelled(node)]
         return await self.unready(names) if names else ""
 
+    async def asks_more(self, on: Kube) -> bool:
+        """Return whether the declared plugin asks something of its hosts that the one in the cluster does not."""
+        there = await _pod_spec(on)
+        (declared,) = await self._load()
+        return there is None or not _asks_as_much(there, declared["spec"]["template"]["spec"])
+
+
+def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
+    """Tell whether a plugin's pod that runs needs all that the declared one needs: mounts, and the default runtime."""
+    by_default = not there.get("runtimeClassName") or bool(declared.get("runtimeClassName"))
+    return by_default and (makes_mounts(there) or not makes_mounts(declared))
+
+
+async def _pod_spec(on: Kube) -> Mapping[str, Any] | None:
+    """Return the pods of the device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
+    live = await on.get("apps/v1", "DaemonSet", PLUGIN, NAMESPACE, fresh=True)
+    return live["spec"]["template"]["spec"] if live else None
+
 
 async def plugin_makes_mounts(on: Kube) -> bool:
     """Return whether the cluster's device plugin is declared to make mounts."""
-    live = await on.get("apps/v1", "DaemonSet", PLUGIN, NAMESPACE, fresh=True)
-    return live is not None and makes_mounts(live["spec"]["template"]["spec"])
+    return makes_mounts(await _pod_spec(on) or {})
+
+
+async def plugin_names_class(on: Kube) -> bool:
+    """Return whether the pods of the cluster's device plugin name a RuntimeClass."""
+    return bool((await _pod_spec(on) or {}).get("runtimeClassName"))
 
 
 def _labelled(node: Object) -> bool:

@@ -10,7 +10,7 @@ from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.kube.client import Kube
 from shipway.kube.pod_states import find_known, find_trouble
 from shipway.step import Drift
-from shipway.steps.kubernetes.nodes import SHOWN_WHY, WorkloadRuns, pod_ready
+from shipway.steps.kubernetes.nodes import SHOWN_WHY, WorkloadRuns, is_ending, pod_ready
 
 PLUGIN = "nvidia-device-plugin-daemonset"
 NAMESPACE = "kube-system"
@@ -51,8 +51,9 @@ async def find_hopeless(on: Kube) -> dict[str, ShipwayError]:
 
     Raises the errors of the API.
     """
-    pods = [pod for pod in await on.list_("v1", "Pod", NAMESPACE, labels=SELECTOR) if not pod_ready(pod)]
-    events = await asyncio.gather(*(on.events_of(pod["metadata"]["name"], NAMESPACE) for pod in pods))
+    there = await on.list_("v1", "Pod", NAMESPACE, labels=SELECTOR)
+    pods = [pod for pod in there if not pod_ready(pod) and not is_ending(pod)]
+    events = await asyncio.gather(*(on.events_of(pod) for pod in pods))
     found: dict[str, ShipwayError] = {}
     for pod, said in zip(pods, events, strict=True):
         node = (pod.get("spec") or {}).get("nodeName", "")

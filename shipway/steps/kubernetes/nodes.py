@@ -199,12 +199,12 @@ class WorkloadRuns:
         return Drift(f"{ready} of {wanted} ready{shown}", f"{wanted} of {wanted} ready")
 
     async def _waiting(self, on: Kube, found: Object) -> list[tuple[Object, list[str]]]:
-        """Return the pods that are not ready, at most `LOOKED_AT`, each with the events about it."""
+        """Return the pods that are to be ready and are not, at most `LOOKED_AT`, each with the events about it."""
         selector = found["spec"]["selector"].get("matchLabels") or {}
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
         pods = await on.list_("v1", "Pod", self.namespace, labels=labels)
-        waiting = [pod for pod in pods if not pod_ready(pod)][:LOOKED_AT]
-        events = await asyncio.gather(*(on.events_of(pod["metadata"]["name"], self.namespace) for pod in waiting))
+        waiting = [pod for pod in pods if not pod_ready(pod) and not is_ending(pod)][:LOOKED_AT]
+        events = await asyncio.gather(*(on.events_of(pod) for pod in waiting))
         return list(zip(waiting, events, strict=True))
 
 
@@ -228,6 +228,11 @@ def pod_ready(pod: Object) -> bool:
     """Say whether a pod's containers are all ready."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(entry.get("type") == "Ready" and entry.get("status") == "True" for entry in conditions)
+
+
+def is_ending(pod: Object) -> bool:
+    """Say whether a pod is being deleted: what it says then keeps nobody waiting."""
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _numbers(found: Object) -> tuple[int, int]:

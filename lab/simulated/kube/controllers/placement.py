@@ -62,7 +62,9 @@ def pinned_node(pod: Obj) -> str | None:
     )
     if terms and len(terms) == 1:
         for expression in terms[0].get("matchFields") or []:
-            if expression["key"] == "metadata.name" and len(expression["values"]) == 1:
+            if (expression["key"], expression["operator"]) == ("metadata.name", "In") and len(
+                expression["values"]
+            ) == 1:
                 return str(expression["values"][0])
     return None
 
