@@ -22,6 +22,14 @@ from lab.containers.lab import Lab
 from lab.containers.model import LabHost, LabPlan
 from tests.prefect_place import api_in
 
+# What a plan may not change: files, packages, units, kernel settings.
+STATE = (
+    "{ find /etc /usr/lib/systemd /lib/systemd /var/lib/shipway /run/shipway -xdev -type f -exec sha256sum {} + ; "
+    "dpkg-query -W; systemctl list-unit-files --no-pager; systemctl list-units --all --no-pager --plain | "
+    "cut -d' ' -f1; "
+    "sysctl -a 2>/dev/null | grep -E 'bridge-nf|ip_forward|inotify'; } 2>/dev/null | "
+    "grep -vE 'session-|user-|run-' | sort"
+)
 ROOT = Path(__file__).parents[2]
 HOSTS = (
     LabHost("cp1", "172.30.0.11", 0, "control_plane"),
@@ -55,6 +63,7 @@ class Site:
 
     lab: Lab
     folder: Path
+    api: str = ""  # of a Prefect server; without one each run has its own, as on a command line
 
     def cluster_file(self, **changes: Any) -> Path:
         """Write a cluster file with these sections replaced; return its path."""
@@ -71,6 +80,8 @@ class Site:
         extra = ("--report", str(report)) if report else ()
         env = {**os.environ, "PREFECT_HOME": str(self.folder / "prefect"), "NO_COLOR": "1"}
         env.pop("PREFECT_API_URL", None)
+        if self.api:
+            env["PREFECT_API_URL"] = self.api
         return subprocess.Popen(
             (sys.executable, "-m", "flows.bootstrap", str(path), *extra, *words),
             cwd=ROOT,
@@ -152,16 +163,38 @@ def whole(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.fixture(scope="session")
-def drifting(whole: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A bootstrapped cluster that things drift on, and an API of Prefect's in this process, for all tests of drift."""
+def planned(whole: Site) -> tuple[dict[str, str], dict[str, str], Ran]:
+    """State before, state after, and the plan on bare hosts; it comes first of all."""
+    before = {name: whole.on(name, STATE) for name in ("cp1", "w1", "w2")}
+    ran = whole.run("--plan")
+    return before, {name: whole.on(name, STATE) for name in before}, ran
+
+
+@pytest.fixture(scope="session")
+def first(whole: Site, planned: object) -> Ran:
+    """The bootstrap of the bare hosts, by a command line with an API of its own."""
+    assert planned
+    return whole.run()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the API of one Prefect server for all that comes after: to start one takes 8 to 25 s."""
+    with api_in(tmp_path_factory.mktemp("prefect")) as place:
+        yield place.api.url
+
+
+@pytest.fixture(scope="session")
+def drifting(whole: Site, first: Ran, prefect_server: str) -> Site:
+    """A bootstrapped cluster that things drift on."""
+    assert first.code == 0
     whole.cluster_file()
-    assert whole.run().code == 0
-    with api_in(tmp_path_factory.mktemp("prefect")):
-        yield whole
+    whole.api = prefect_server
+    return whole
 
 
 @pytest.fixture(scope="module")
-def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(lab: Lab, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Bare hosts, a fresh controller."""
     lab.fresh()
-    return Site(lab, tmp_path_factory.mktemp("site"))
+    return Site(lab, tmp_path_factory.mktemp("site"), prefect_server)

@@ -10,13 +10,6 @@ import pytest
 from tests.lab.conftest import Ran, Site
 
 pytestmark = pytest.mark.lab
-STATE = (
-    "{ find /etc /usr/lib/systemd /lib/systemd /var/lib/shipway /run/shipway -xdev -type f -exec sha256sum {} + ; "
-    "dpkg-query -W; systemctl list-unit-files --no-pager; systemctl list-units --all --no-pager --plain | "
-    "cut -d' ' -f1; "
-    "sysctl -a 2>/dev/null | grep -E 'bridge-nf|ip_forward|inotify'; } 2>/dev/null | "
-    "grep -vE 'session-|user-|run-' | sort"
-)
 TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -25,20 +18,6 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 def site(whole: Site) -> Site:
     """The hosts that the tests of drift go on with."""
     return whole
-
-
-@pytest.fixture(scope="module")
-def planned(site: Site) -> tuple[dict[str, str], dict[str, str], Ran]:
-    """State before, state after, and the plan on bare hosts; it comes first of all."""
-    before = {name: site.on(name, STATE) for name in ("cp1", "w1", "w2")}
-    ran = site.run("--plan")
-    return before, {name: site.on(name, STATE) for name in before}, ran
-
-
-@pytest.fixture(scope="module")
-def first(site: Site, planned: object) -> Ran:
-    assert planned
-    return site.run()
 
 
 def _started(site: Site) -> dict[str, str]:
