@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/.ready-$(VERSION)
-TARGETS := help bootstrap test test-fresh mutants bench check lab-bundle test-lab test-lab-long test-faults test-ui docs lock clean
+TARGETS := help bootstrap test test-fresh mutants bench check lab-bundle test-lab test-lab-long test-faults test-ui docs docs-site lock clean
 
 .PHONY: $(TARGETS)
 
@@ -76,13 +76,20 @@ test-ui: $(READY)  ## The compose layout on PostgreSQL and Redis, used with a re
 test-lab-long: lab-bundle  ## All of test-lab, the slow cases and 100 passes with random drift as well (an hour)
 	SHIPWAY_DRIFT_PASSES=100 $(RUN) -m pytest -q -m lab tests
 
-docs: $(READY)  ## Write the generated pages and the schema again
+docs: $(READY)  ## Write the generated pages, the schema and the picture of the architecture again
 	$(RUN) -m tools.schema --write
 	$(RUN) -m tools.reference --write
+	$(RUN) -m tools.architecture --write
+
+docs-site: $(READY)  ## Build all pages as a site into build/docs-site; reading them needs no network
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade --target $(VENV)/docs-site -r tools/requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(VENV)/docs-site $(RUN) -m mkdocs build --quiet --strict
 
 lock: $(READY)  ## Resolve requirements.in into requirements.lock, for every Python that is supported, with hashes
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-strip-extras \
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock requirements.in
+	echo "mkdocs-material>=9.6,<10" | $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes \
+	  --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --output-file tools/requirements-docs.txt -
 
 clean:  ## Remove the virtual environment
 	rm -rf $(VENV)
