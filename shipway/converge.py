@@ -32,6 +32,7 @@ class Looked(Protocol):
 
 On = TypeVar("On", bound=Looked)
 Look = Drift | ShipwayError | None
+LAST_LOOK_SECONDS = 5.0  # many times what a look at a host or the API takes
 EARLIER_FAILED = "an earlier step failed"  # why those after it are unknown
 Permit = Callable[[Step[Any]], Awaitable[Impact]]
 
@@ -205,13 +206,21 @@ async def wait_until(
 ) -> None:
     """Look again and again until the check is as wanted; a permanent error ends it at once.
 
-    Raises DeadlineExceeded after `seconds` with the last thing seen.
+    Raises DeadlineExceeded after `seconds` with the last thing seen. A look that hangs is cut off then as well; one
+    that has only just begun is given `LAST_LOOK_SECONDS`.
     """
     last = "nothing seen yet"
     started = time.monotonic()
-    while time.monotonic() - started < seconds:
+    while (left := started + seconds - time.monotonic()) > 0:
         on.forget()
-        seen = await _look(check, on)
+        try:
+            async with asyncio.timeout(max(left, LAST_LOOK_SECONDS)) as limit:
+                seen = await _look(check, on)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            last = f"{last}; then a look that did not end"
+            break
         if seen is None:
             return
         if isinstance(seen, ShipwayError) and not (seen.may_retry or isinstance(seen, Blocked)):

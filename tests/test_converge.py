@@ -279,3 +279,37 @@ def test_a_wait_pauses_between_its_looks_and_each_look_is_a_new_one() -> None:
     with pytest.raises(DeadlineExceeded):
         wait(Told([WAITED]), on, seconds=0.05, every=0.2)
     assert on.looks == [-1, 1]
+
+
+class Hanging:
+    """A look that shows something once, and then never comes back."""
+
+    name = "it is so"
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def check(self, on: Thing) -> Drift | None:  # noqa: ARG002 - a check's signature
+        """Return once, then hang."""
+        self.looks += 1
+        if self.looks > 1:
+            await asyncio.Event().wait()
+        return Drift("not yet", "so")
+
+
+async def test_the_deadline_of_a_wait_bounds_its_look_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API that took the request and never answered kept a wait of seconds until its stage was cut off."""
+    monkeypatch.setattr("shipway.converge.LAST_LOOK_SECONDS", 0.1)
+    async with asyncio.timeout(10):
+        with pytest.raises(DeadlineExceeded, match="last seen: not yet; then a look that did not end"):
+            await wait_until(Hanging(), Thing({}), seconds=0.2, every=0.01)
+
+
+async def test_a_timeout_of_the_look_itself_is_no_end_of_the_wait() -> None:
+    class Late(Hanging):
+        async def check(self, on: Thing) -> Drift | None:  # noqa: ARG002 - a check's signature
+            """Raise what a program's own fault raises."""
+            raise TimeoutError("a fault of the program")
+
+    with pytest.raises(TimeoutError, match="a fault of the program"):
+        await wait_until(Late(), Thing({}), seconds=5, every=0.01)
