@@ -200,9 +200,10 @@ def kept(run: Run, path: str, held: str = "") -> None:
     except OSError as error:  # a full or read-only disk of this machine changes nothing about the hosts
         run.warned.append(f"the history of repairs was not written: {describe_error(error)}")
     fights = history.fights(now)
+    sentences = {finding.key: finding.step for finding in findings}
     run.fights = [
-        f"{host}: {step}: repaired {count} times within a day: something else owns that setting"
-        for (host, step), count in fights.items()
+        f"{key[0]}: {sentences.get(key, key[1])}: repaired {count} times within a day: something else owns that setting"
+        for key, count in fights.items()
     ]
     run.trend = history.trend(TREND)
 

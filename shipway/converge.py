@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
-from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_change, restarted_by
+from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_change, id_of, restarted_by
 
 
 class Looked(Protocol):
@@ -90,7 +90,7 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Pe
     while index < len(steps):
         step = steps[index]
         if failed:
-            yield StepResult(step.name, "unknown", _impact(step), error=Blocked(EARLIER_FAILED))
+            yield StepResult(step.name, "unknown", _impact(step), error=Blocked(EARLIER_FAILED), id=id_of(step))
             index += 1
             continue
         if index == fresh:
@@ -174,12 +174,12 @@ def _impact(step: Check[On]) -> Impact:
 def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
     """Return the result of a step that is not applied."""
     if seen is None:
-        return StepResult(step.name, "ok", _impact(step))
+        return StepResult(step.name, "ok", _impact(step), id=id_of(step))
     if isinstance(seen, Drift):
-        return StepResult(step.name, "drifted", _impact(step), drift=seen, restarts=restarted_by(step))
+        return StepResult(step.name, "drifted", _impact(step), drift=seen, restarts=restarted_by(step), id=id_of(step))
     unknown = isinstance(seen, Blocked) and allow is Impact.NOTHING
     outcome: Outcome = "unknown" if unknown else "failed"
-    return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restarted_by(step))
+    return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restarted_by(step), id=id_of(step))
 
 
 async def _apply(step: Step[On], on: On) -> ShipwayError | None:
@@ -194,11 +194,11 @@ async def _apply(step: Step[On], on: On) -> ShipwayError | None:
 def _changed(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
     """Return the result of a step that was applied, by what the second look saw."""
     if again is None:
-        return StepResult(step.name, "changed", step.impact, drift, seconds=seconds, restarts=restarted_by(step))
+        return StepResult(step.name, "changed", step.impact, drift, None, seconds, restarted_by(step), id_of(step))
     if isinstance(again, Drift):
         message = f"applied, and yet: {again}"
         again = PostconditionFailed(message, host=on.name, step=step.name)
-    return StepResult(step.name, "failed", step.impact, drift, again, seconds, restarted_by(step))
+    return StepResult(step.name, "failed", step.impact, drift, again, seconds, restarted_by(step), id_of(step))
 
 
 async def wait_until(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -77,9 +78,35 @@ def restarted_by(step: object) -> str:
     return str(getattr(step, "restarts", ""))
 
 
+# What tells apart two steps of one class on one host or cluster, whatever their sentences say.
+SUBJECTS = ("path", "unit", "title", "key", "object_name", "workload", "packages", "objects")
+
+
+def id_of(step: object) -> str:
+    """Return what a step is about in a form that outlives its wording, for example `FileIs /etc/sysctl.d/k8s.conf`.
+
+    It is the step's own `id`, or its class and the first of `SUBJECTS` that it has. Versions and values are not in it:
+    what was repaired before a change of either is the same thing afterwards.
+    """
+    subject = next((said for name in SUBJECTS if (said := _subject(getattr(step, name, None)))), "")
+    return str(getattr(step, "id", "")) or f"{type(step).__name__} {subject}".strip()
+
+
+def _subject(value: object) -> str:
+    """Return a subject as text: names joined, objects as kind and name, a source by its own name; "" for none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        meta = value.get("metadata")
+        return f"{value.get('kind')}/{meta.get('name')}" if isinstance(meta, Mapping) else "+".join(map(str, value))
+    if isinstance(value, Sequence):
+        return "+".join(_subject(one) for one in value[:4])
+    return str(getattr(value, "name", ""))
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How one step of one host (or of the cluster) ended."""
+    """How one step of one host (or of the cluster) ended; `id` says what the step is about, whatever its sentence."""
 
     step: str
     outcome: Outcome
@@ -88,3 +115,4 @@ class StepResult:
     error: ShipwayError | None = None
     seconds: float = 0.0
     restarts: str = ""  # the unit that is restarted where the step is applied
+    id: str = ""

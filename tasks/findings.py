@@ -33,11 +33,12 @@ class Finding:
     why: str = ""
     command: str = ""
     restarts: str = ""  # the unit that its repair restarts
+    id: str = ""  # what the step is about, whatever its sentence says
 
     @property
     def key(self) -> Key:
-        """Host and step: the same key in the next pass is the same thing."""
-        return self.host, self.step
+        """Host and step: the same key in the next pass is the same thing, also where its sentence was reworded."""
+        return self.host, self.id or self.step
 
     @property
     def unseen(self) -> bool:
@@ -64,6 +65,7 @@ def found(host: str, stage: str, result: StepResult) -> Finding | None:
         *(host, stage, result.step, redact(have), redact(want), result.impact.name),
         why=redact(why),
         restarts=result.restarts,
+        id=result.id,
     )
 
 

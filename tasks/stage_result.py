@@ -31,6 +31,7 @@ class StepRow:
     want: str = ""
     why: str = ""
     seconds: float = 0.0
+    id: str = ""  # what the step is about, in a form that outlives its wording
 
     @property
     def follows(self) -> bool:
@@ -42,7 +43,9 @@ class StepRow:
         """Return the line of a step's result, every text redacted."""
         have, want = (result.drift.have, result.drift.want) if result.drift else ("", "")
         why = result.error.message if result.error else ""
-        return cls(result.step, result.outcome, redact(have), redact(want), redact(why), round(result.seconds, 3))
+        return cls(
+            result.step, result.outcome, redact(have), redact(want), redact(why), round(result.seconds, 3), result.id
+        )
 
 
 @dataclass(frozen=True, slots=True)

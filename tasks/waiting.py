@@ -8,7 +8,7 @@ from shipway.converge import On, converge, wait_until
 from shipway.errors import DeadlineExceeded, ShipwayError
 from shipway.known_failures.catalogue import diagnose
 from shipway.kube.client import Kube
-from shipway.step import Check, Impact, StepResult
+from shipway.step import Check, Impact, StepResult, id_of
 from tasks.context import Run
 from tasks.stage_result import CLUSTER
 
@@ -45,7 +45,7 @@ async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str =
     except ShipwayError as error:
         if run.allow is not Impact.NOTHING:
             raise
-        return [StepResult(step.name, "unknown", error=error) for step in steps]
+        return [StepResult(step.name, "unknown", error=error, id=id_of(step)) for step in steps]
     kube.forget()
     return await converge(steps, kube, run.allow, heard(run, stage, host))
 

@@ -34,7 +34,7 @@ class History:
             return {"passes": [], "repairs": []}
 
     def keep(self, counts: Mapping[str, int], repaired: Sequence[tuple[str, str]], now: datetime) -> None:
-        """Add a pass: how many findings came to each end, and the (host, step) that were repaired; write the file.
+        """Add a pass: how many findings came to each end, and the (host, step's id) that were repaired; write the file.
 
         Raises OSError.
         """

@@ -28,6 +28,11 @@ class ServiceRuns:
         """The fact."""
         return f"{self.unit} is {'active and ' if self.active else ''}enabled"
 
+    @property
+    def id(self) -> str:
+        """The fact, apart from the lesser one of a unit that need not run yet."""
+        return f"ServiceRuns {self.unit}" if self.active else f"ServiceEnabled {self.unit}"
+
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd."""
         info = await on.read(UnitState(f"{self.unit}.service"))
