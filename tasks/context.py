@@ -25,6 +25,8 @@ from shipway.host.session import Host
 from shipway.host.ssh import Pool
 from shipway.kube.access import ADMIN_CONF
 from shipway.kube.client import Kube
+from shipway.os.families import family_of
+from shipway.os.family import Family
 from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
 from shipway.step import Impact, StepResult
@@ -92,6 +94,7 @@ class Run:
         self.started = time.monotonic()
         self.results: list[StageResult] = []
         self.surveys: dict[str, Survey] = {}
+        self.families: dict[str, Family] = {}  # by host, from the first look at it
         self.elsewhere: tuple[Evidence, ...] = ()  # of hosts that the run is not about
         self.unowned: ShipwayError | None = None  # what keeps from telling whose the hosts are
         self.task_runs: list[UUID] = []
@@ -137,6 +140,10 @@ class Run:
     def session(self, name: str) -> Host:
         """Return the session of a host; one connection a host for the whole run."""
         return self._pool.host(self.cluster.target(self.cluster.host(name)))
+
+    def family(self, host: str) -> Family:
+        """Return the family of a host's operating system; the first one there is of a host that nobody looked at."""
+        return self.families.get(host) or family_of("")
 
     def cards(self, host: HostSpec) -> int:
         """Return how many GPUs a host is expected to have: as declared, else what PCI showed."""

@@ -14,6 +14,7 @@ from shipway.foreign.errors import describe_error
 from shipway.host.session import Host
 from shipway.kube.client import Kube, save_kubeconfig
 from shipway.locks.bare import claim_left
+from shipway.os.families import recognise
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
@@ -76,7 +77,8 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     """Preflight: look at a host, and keep what later stages ask of it; all in one round trip."""
     session = run.session(host)
     session.forget()
-    checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host))]
+    family = run.families[host] = await recognise(session)
+    checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host), family)]
     looking = _brought(run, stage, session, checks, Impact.NOTHING)
     others = claim_left(session) if host == run.control.name else asyncio.sleep(0)  # in the same exchange
     looked, seen, heard_of, _ = await asyncio.gather(
@@ -103,14 +105,15 @@ async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[
     survey = run.surveys.get(host)
     bare = survey is not None and not survey.joined
     allow = run.allowed(host) if bare else min(run.allowed(host), Impact.SERVICE)
-    return await _brought(run, stage, session, module.steps(run.cluster, run.cluster.host(host)), allow)
+    steps = module.steps(run.cluster, run.cluster.host(host), run.family(host))
+    return await _brought(run, stage, session, steps, allow)
 
 
 async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Initialise the control plane."""
     session = run.session(host)
     session.forget()
-    steps = control_plane.steps(run.cluster, run.cluster.host(host), reset=host in run.reset)
+    steps = control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), reset=host in run.reset)
     steps.append(KubeletDeclared(kubelet_declared(run)))
     results = await _brought(run, stage, session, steps, run.allowed(host))
     if any(result.outcome == "changed" for result in results):
@@ -122,7 +125,7 @@ async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
     """Join a worker; its token is made through the control plane's session."""
     session, control = run.session(host), run.session(run.control.name)
     session.forget()
-    steps = join_worker.steps(run.cluster, run.cluster.host(host), control)
+    steps = join_worker.steps(run.cluster, run.cluster.host(host), run.family(host), control)
     steps.append(KubeletDeclared(kubelet_declared(run)))
     return await _brought(run, stage, session, steps, run.allowed(host))
 

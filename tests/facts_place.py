@@ -9,9 +9,11 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileText, Listing
 from shipway.facts.services import UnitInfo, UnitState
 from shipway.host.session import Command
+from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
 from shipway.script import Output
 
+DEBIAN = family_of("debian")
 NOT_THERE = Output(127, "", "not there")
 NO_UNIT = UnitInfo("not-found", "inactive", "dead", "", 0, needs_reload=False)
 

@@ -29,7 +29,7 @@ from shipway.rules.files import secret_places
 from shipway.script import READER
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.reset import reset
-from shipway.steps.system.sources import ASK, CURL
+from shipway.steps.system.sources import CURL, script_of
 from tasks.stages import (
     container_runtime,
     control_plane,
@@ -39,6 +39,7 @@ from tasks.stages import (
     preflight,
     prepare_system,
 )
+from tests.facts_place import DEBIAN
 from tests.hostile import MARK, PAYLOADS
 from tests.shell_server import shell_server
 from tests.standins import StandIns
@@ -144,11 +145,11 @@ class Resetting:
 def all_steps(cluster: Cluster, control: Host) -> Iterator[Any]:
     """Yield every step of every stage of a host."""
     host = cluster.hosts[1]
-    yield from preflight.checks(cluster, host)
+    yield from preflight.checks(cluster, host, DEBIAN)
     for module in (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages):
-        yield from module.steps(cluster, host)
-    yield from control_plane.steps(cluster, cluster.hosts[0], reset=True)
-    yield from join_worker.steps(cluster, host, control)
+        yield from module.steps(cluster, host, DEBIAN)
+    yield from control_plane.steps(cluster, cluster.hosts[0], DEBIAN, reset=True)
+    yield from join_worker.steps(cluster, host, DEBIAN, control)
     yield Resetting()
 
 
@@ -177,8 +178,8 @@ def judged(watched: Watched, programs: StandIns, work: Path) -> int:
     """Check that exactly the words of steps reached programs; return how many programs ran."""
     may = watched.suffixes() | {("rm", "-f", "--", STARTED), ("dpkg", "--print-architecture")}
     may |= {("timeout", "-k", "2", *words[3:4], *words[5:]) for words in watched.words if words[2:3] == (WATCHED,)}
-    urls = [re.escape(words[7]) for words in watched.words if words[6:7] == (ASK,)]
-    urls += [re.escape(words[7]) for words in watched.words if words[2:3] == (ASK,)]
+    urls = [re.escape(words[7]) for words in watched.words if words[6:7] == (script_of(DEBIAN),)]
+    urls += [re.escape(words[7]) for words in watched.words if words[2:3] == (script_of(DEBIAN),)]
     filled = re.compile("|".join(re.sub(r"\\{(os|codename|arch)\\}", "[a-z0-9]*", url) for url in urls) or "none")
     ran = programs.ran()
     for asked in [words[1:] for words in watched.words if words[0] == "make_room"]:

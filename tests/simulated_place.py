@@ -24,6 +24,7 @@ from tasks.stages import (
     nvidia_runtime,
     prepare_system,
 )
+from tests.facts_place import DEBIAN
 
 PREPARATION: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
 
@@ -58,18 +59,18 @@ class Place:
             return [
                 result
                 for stage in PREPARATION
-                for result in await self.run(stage.steps(self.cluster, spec), name, allow)
+                for result in await self.run(stage.steps(self.cluster, spec, DEBIAN), name, allow)
             ]
 
         return [result for results in await asyncio.gather(*(one(name) for name in names)) for result in results]
 
     async def init(self, name: str = "te1") -> list[StepResult]:
         """Converge the control plane's stage."""
-        return await self.run(control_plane.steps(self.cluster, self.cluster.host(name)), name)
+        return await self.run(control_plane.steps(self.cluster, self.cluster.host(name), DEBIAN), name)
 
     async def join(self, name: str, control: str = "te1") -> list[StepResult]:
         """Converge a worker's join."""
-        steps = join_worker.steps(self.cluster, self.cluster.host(name), self.session(control))
+        steps = join_worker.steps(self.cluster, self.cluster.host(name), DEBIAN, self.session(control))
         return await self.run(steps, name)
 
     def ready(self) -> dict[str, bool]:

@@ -14,7 +14,8 @@ from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText, Listing
 from shipway.host.session import Host
-from shipway.os.apt_sources import (
+from shipway.os.debian.apt import OWN_SOURCES, RepositoryIs
+from shipway.os.debian.apt_sources import (
     REPLACED,
     SOURCES_PARTS,
     WHY,
@@ -23,7 +24,6 @@ from shipway.os.apt_sources import (
     without_entries,
     without_entry,
 )
-from shipway.steps.system.apt import OWN_SOURCES, RepositoryIs
 from tests.facts_place import Told, said
 
 DOCKER, ONE, OFF = "http://mirror.corp.example/docker", "http://mirror.corp.example/one", "# off by shipway: "

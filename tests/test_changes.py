@@ -11,12 +11,12 @@ from typing import ClassVar
 import pytest
 
 from shipway.converge import converge
+from shipway.edits.files import FileEdited, FileIs
 from shipway.errors import CommandFailed
 from shipway.facts.files import FileState, FileText
 from shipway.host.session import Command, Host
 from shipway.host.ssh import Pool
 from shipway.step import Check, Drift, Impact
-from shipway.steps.system.files import FileEdited, FileIs
 from tests.shell_server import shell_server
 
 

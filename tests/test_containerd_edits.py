@@ -24,7 +24,7 @@ from shipway.step import Impact
 from shipway.steps.runtime.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded
 from shipway.steps.runtime.pause_image import DUMP
 from tasks.stages import container_runtime
-from tests.facts_place import Told, said, unit
+from tests.facts_place import DEBIAN, Told, said, unit
 from tests.simulated_place import failed, simulated_place
 
 WANTED = Wanted("registry.k8s.io/pause:3.10", nvidia=True)
@@ -194,12 +194,12 @@ async def test_a_host_whose_containerd_has_root_and_runtimes_of_its_own_keeps_th
         )
         before = machine.files.text(CONFIG)
         results = await place.run(
-            container_runtime.steps(place.cluster, place.cluster.host("te2")), "te2", Impact.FILES
+            container_runtime.steps(place.cluster, place.cluster.host("te2"), DEBIAN), "te2", Impact.FILES
         )
         assert machine.files.text(CONFIG) == before, "a repair that makes containerd restart is no repair of files"
         assert {result.outcome for result in results} <= {"ok", "drifted"}
         results = await place.run(
-            container_runtime.steps(place.cluster, place.cluster.host("te2")), "te2", Impact.SERVICE
+            container_runtime.steps(place.cluster, place.cluster.host("te2"), DEBIAN), "te2", Impact.SERVICE
         )
         assert not failed(results)
         data = tomllib.loads(machine.files.text(CONFIG))

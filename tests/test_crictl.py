@@ -7,12 +7,15 @@ from typing import cast
 import pytest
 
 from shipway.errors import Blocked
-from shipway.facts.packages import Package, PackageInfo
+from shipway.facts.packages import PackageInfo
 from shipway.host.session import Host
+from shipway.os.debian.dpkg import Package
+from shipway.os.debian.packages import madison
 from shipway.step import Drift
-from shipway.steps.runtime.crictl import OFFERED, OWN, PACKAGE, CrictlInstalled
-from tests.facts_place import Told, said
+from shipway.steps.runtime.crictl import OWN, PACKAGE, CrictlInstalled
+from tests.facts_place import DEBIAN, Told, said
 
+OFFERED = madison((PACKAGE,))
 SOUND = PackageInfo("1.36.0-1.1", held=False, sound=True)
 HALF = PackageInfo("1.36.0-1.1", held=False, sound=False)
 READY = {Package("kubeadm"): SOUND}
@@ -33,17 +36,17 @@ LISTED = said(" cri-tools | 1.36.0-1.1 | https://pkgs.k8s.io/core:/stable:/v1.36
 async def test_it_is_wanted_only_where_it_is_missing_and_offered(
     facts: dict[object, object], drift: Drift | None
 ) -> None:
-    assert await CrictlInstalled().check(cast("Host", Told(facts))) == drift  # type: ignore[arg-type]
+    assert await CrictlInstalled(DEBIAN).check(cast("Host", Told(facts))) == drift  # type: ignore[arg-type]
 
 
 async def test_before_kubeadm_is_there_nothing_can_be_told() -> None:
     with pytest.raises(Blocked, match="kubeadm"):
-        await CrictlInstalled().check(cast("Host", Told({})))
+        await CrictlInstalled(DEBIAN).check(cast("Host", Told({})))
 
 
 async def test_it_is_installed_as_the_repository_offers_it() -> None:
     host = Told({**READY, OFFERED: LISTED})
-    drift = await CrictlInstalled().check(cast("Host", host))
+    drift = await CrictlInstalled(DEBIAN).check(cast("Host", host))
     assert drift is not None
-    await CrictlInstalled().apply(cast("Host", host))
+    await CrictlInstalled(DEBIAN).apply(cast("Host", host))
     assert host.done[-1].endswith("-- cri-tools")

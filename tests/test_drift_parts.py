@@ -40,6 +40,7 @@ from tasks.stages import container_runtime, nvidia_runtime
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.table import STAGES
 from tasks.workloads import BESIDE, OWN_NAMESPACES, find_busy
+from tests.facts_place import DEBIAN
 from tests.kube_place import cluster_of
 from tools.traps import sources
 
@@ -117,7 +118,9 @@ def test_which_steps_restart_what() -> None:
     """Each step whose own commands restart a unit says so, and so do those that containerd's restart follows."""
     cluster = run_of().cluster
     runtime = [
-        step for module in (container_runtime, nvidia_runtime) for step in module.steps(cluster, cluster.hosts[1])
+        step
+        for module in (container_runtime, nvidia_runtime)
+        for step in module.steps(cluster, cluster.hosts[1], DEBIAN)
     ]
     told = {step.name for step in runtime if restarted_by(step) == "containerd" and step.impact is Impact.SERVICE}
     assert told == {

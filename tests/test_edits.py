@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shipway.edits.files import FileEdited
 from shipway.edits.lines import BEGIN, END, OFF, fstab_without_swap, hosts_file, with_block
 from shipway.host.ssh import Pool
-from shipway.steps.system.files import FileEdited
 from tests.shell_server import shell_server
 
 # Any text is somebody's: carriage returns, form feeds, NUL, bytes that are no UTF-8 (as surrogates, PEP 383).

@@ -8,19 +8,18 @@ import pytest
 
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
+from shipway.edits.files import FileEdited, FileIs
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.host.session import Host
 from shipway.kube.manifests import render
 from shipway.kubeadm.config import init_documents, join_documents
+from shipway.os.debian.apt import RepositoryIs, filled
+from shipway.os.debian.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
 from shipway.step import Check
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
-from shipway.steps.kubernetes.skew import KubernetesInstalled
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
-from shipway.steps.system.apt import RepositoryIs, filled
 from shipway.steps.system.base import HostnameIs
-from shipway.steps.system.files import FileEdited, FileIs
 from shipway.steps.system.kernel import ModulesAtBoot
-from shipway.steps.system.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
 from shipway.steps.system.services import ServiceRuns
 from tasks import gates
 from tasks.stages import (
@@ -33,6 +32,7 @@ from tasks.stages import (
     pod_network,
     prepare_system,
 )
+from tests.facts_place import DEBIAN
 
 S = TypeVar("S")
 JAMMY = {"ID": "ubuntu", "VERSION_CODENAME": "jammy", "arch": "amd64"}
@@ -61,7 +61,7 @@ def source(steps: list[Any]) -> tuple[str, str]:
 
 
 def test_s1_and_s2_the_base_system_and_the_kernel(guide: Cluster) -> None:
-    steps: list[Check[Host]] = prepare_system.steps(guide, guide.hosts[0])
+    steps: list[Check[Host]] = prepare_system.steps(guide, guide.hosts[0], DEBIAN)
     assert len(of(BaseUpgraded, steps)) == 1
     assert list(of(PackagesInstalled, steps)[0].packages) == [
         *("apt-transport-https", "ca-certificates", "curl", "gnupg", "gpg", "lsb-release", "software-properties-common")
@@ -80,7 +80,7 @@ def test_s1_and_s2_the_base_system_and_the_kernel(guide: Cluster) -> None:
 
 
 def test_s3_the_container_runtime(guide: Cluster) -> None:
-    steps = container_runtime.steps(guide, guide.hosts[0])
+    steps = container_runtime.steps(guide, guide.hosts[0], DEBIAN)
     docker = ("https://download.docker.com/linux/ubuntu jammy stable", "9DC858229FC7DD38854AE2D88D81803C0EBFCD88")
     assert source(steps) == docker
     assert set(of(PackagesInstalled, steps)[0].packages) == {"containerd.io", "docker-ce-cli"}
@@ -88,7 +88,7 @@ def test_s3_the_container_runtime(guide: Cluster) -> None:
 
 
 def test_s4_the_nvidia_toolkit(guide: Cluster) -> None:
-    steps = nvidia_runtime.steps(guide, guide.hosts[0])
+    steps = nvidia_runtime.steps(guide, guide.hosts[0], DEBIAN)
     uri, fingerprint = source(steps)
     assert uri == "https://nvidia.github.io/libnvidia-container/stable/deb/amd64 /"
     assert fingerprint == "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
@@ -97,9 +97,9 @@ def test_s4_the_nvidia_toolkit(guide: Cluster) -> None:
 
 
 def test_s5_the_kubernetes_packages(guide: Cluster) -> None:
-    steps = kubernetes_packages.steps(guide, guide.hosts[0])
+    steps = kubernetes_packages.steps(guide, guide.hosts[0], DEBIAN)
     assert source(steps)[0] == "https://pkgs.k8s.io/core:/stable:/v1.31/deb/ /"
-    assert of(KubernetesInstalled, steps)[0].packages == dict.fromkeys(("kubelet", "kubeadm", "kubectl"), "1.31.7")
+    assert of(PackagesInstalled, steps)[0].packages == dict.fromkeys(("kubelet", "kubeadm", "kubectl"), "1.31.7")
     assert of(PackagesHeld, steps)[0].packages == ("kubelet", "kubeadm", "kubectl")
     assert ServiceRuns("kubelet", active=False) in steps
 
@@ -107,7 +107,7 @@ def test_s5_the_kubernetes_packages(guide: Cluster) -> None:
 def test_s6_and_s9_the_control_plane_and_the_workers(guide: Cluster) -> None:
     _, declared, _ = init_documents(guide, guide.hosts[0])
     assert (declared["kubernetesVersion"], declared["networking"]["podSubnet"]) == ("v1.31.7", "10.244.64.0/20")
-    kubeconfig = of(UserHasKubeconfig, control_plane.steps(guide, guide.hosts[0]))
+    kubeconfig = of(UserHasKubeconfig, control_plane.steps(guide, guide.hosts[0], DEBIAN))
     assert kubeconfig == [UserHasKubeconfig("ops")]
     (join,) = join_documents(guide, guide.hosts[1], "t", "sha256:h")
     assert join["nodeRegistration"]["name"] == "te2"

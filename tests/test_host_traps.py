@@ -44,7 +44,7 @@ from tasks.context import Run
 from tasks.drift.permission import permit_of
 from tasks.stages import container_runtime, control_plane, join_worker, prepare_system
 from tasks.workloads import undisturbed
-from tests.facts_place import Told, said, unit
+from tests.facts_place import DEBIAN, Told, said, unit
 from tests.kube_place import cluster_of
 from tools.traps import ROOT, sources
 
@@ -170,10 +170,10 @@ async def test_network_manager_leaves_calicos_interfaces_alone_where_it_is_insta
 
 def test_these_steps_have_their_places() -> None:
     made = parse_cluster("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
-    worker = join_worker.steps(made, made.hosts[1], cast("Host", Told({})))
+    worker = join_worker.steps(made, made.hosts[1], DEBIAN, cast("Host", Told({})))
     assert any(isinstance(step, ResolverReal) for step in worker)
-    assert any(isinstance(step, ResolverReal) for step in control_plane.steps(made, made.hosts[0]))
-    assert any(isinstance(step, InterfacesLeftAlone) for step in prepare_system.steps(made, made.hosts[0]))
+    assert any(isinstance(step, ResolverReal) for step in control_plane.steps(made, made.hosts[0], DEBIAN))
+    assert any(isinstance(step, InterfacesLeftAlone) for step in prepare_system.steps(made, made.hosts[0], DEBIAN))
 
 
 async def test_a_second_containerd_is_named() -> None:

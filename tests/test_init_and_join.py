@@ -11,9 +11,9 @@ from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Trans
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.facts.packages import Package
 from shipway.facts.services import UnitInfo, UnitState
 from shipway.host.session import Host
+from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, BOOTSTRAP, CLIENT, CLIENT_FOLDER, ETCD, MANIFESTS, PKI, STARTED
 from shipway.script import Output
 from shipway.step import Drift
@@ -21,6 +21,7 @@ from shipway.steps.kubernetes.init import ControlPlaneInitialised, Seen, decide
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.leftovers import INTERFACES
 from shipway.steps.kubernetes.reset import FORBIDDEN, OF_NO_WORKER, reset
+from tests.facts_place import DEBIAN
 from tests.test_ownership import CLUSTER, OURS, THEIRS, THERE, Machine, _node_asked, _reached, facts_of
 
 READY = Says(("curl", "-sk", "--max-time", "8", "https://127.0.0.1:6443/readyz"))
@@ -65,7 +66,7 @@ def first(*signs: str, **more: Any) -> Acting:
 
 
 def initialising(*, consent: bool = False) -> ControlPlaneInitialised:
-    return ControlPlaneInitialised(CLUSTER, CLUSTER.host("te1"), consent)
+    return ControlPlaneInitialised(CLUSTER, CLUSTER.host("te1"), DEBIAN, consent)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def worker(*signs: str, node: str = "te2", answer: Output | None = None, **facts
 
 
 def joining(leader: Machine) -> NodeJoined:
-    return NodeJoined(CLUSTER, CLUSTER.host("te2"), cast("Host", leader))
+    return NodeJoined(CLUSTER, CLUSTER.host("te2"), DEBIAN, cast("Host", leader))
 
 
 JOINED = ("kubelet_conf", "certificate", "authority")
@@ -290,7 +291,7 @@ async def test_a_host_whose_kubelet_conf_is_lost_is_told_what_is_there_and_the_c
 async def test_the_command_that_makes_a_kubelet_conf_is_that_of_the_version(version: str, *, alpha: bool) -> None:
     kubernetes = CLUSTER.kubernetes.model_copy(update={"version": version})
     cluster = CLUSTER.model_copy(update={"kubernetes": kubernetes})
-    step = NodeJoined(cluster, cluster.host("te2"), cast("Host", Leader()))
+    step = NodeJoined(cluster, cluster.host("te2"), DEBIAN, cast("Host", Leader()))
     with pytest.raises(Refused) as refused:
         await step.check(cast("Host", worker("running")))
     assert ("kubeadm alpha kubeconfig" in refused.value.fix) is alpha

@@ -11,6 +11,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
 from shipway.kubeadm.config import image_repository
 from shipway.steps.system.origins import origins
+from tests.facts_place import DEBIAN
 
 HOSTS = "name: demo\nhosts: [{name: cp, address: 10.0.0.1}]\n"
 
@@ -29,7 +30,7 @@ def test_packages_and_the_control_planes_images_come_from_mirrors_with_their_own
 
 def test_what_is_not_mirrored_is_still_asked_where_it_is() -> None:
     made = parse_cluster(f"{HOSTS}mirrors: aliyun\n")
-    asked = {urlsplit(source.url).hostname for source in origins(made, made.hosts[0])}
+    asked = {urlsplit(source.url).hostname for source in origins(made, made.hosts[0], DEBIAN)}
     assert {"quay.io", "nvcr.io", "registry.aliyuncs.com"} <= asked
     assert not {"pkgs.k8s.io", "download.docker.com", "nvidia.github.io", "registry.k8s.io"} & asked
 

@@ -23,9 +23,11 @@ from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
-from shipway.facts.packages import Package, PackageInfo
+from shipway.facts.packages import PackageInfo
 from shipway.host.session import Host
 from shipway.kube.access import save_kubeconfig
+from shipway.os.debian.dpkg import Package
+from shipway.os.debian.packages import BaseUpgraded
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import (
     ADMIN,
@@ -53,11 +55,10 @@ from shipway.steps.kubernetes.init import ControlPlaneInitialised, Seen, decide
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
 from shipway.steps.system.base import HostnameIs
-from shipway.steps.system.packages import BaseUpgraded
 from shipway.survey.first_look import Survey
 from tasks.context import Run
 from tasks.table import _on_host
-from tests.facts_place import Told
+from tests.facts_place import DEBIAN, Told
 from tests.simulated_place import Place, failed, simulated_place
 
 CLUSTER = parse_cluster(
@@ -146,7 +147,7 @@ async def test_a_join_never_resets_what_has_run_or_is_more_than_a_join_leaves() 
         host, leader = Machine(facts_of(signs)), control()
         leader.facts[_node_asked()] = Output(0, "", "")
         host.facts[_reached()] = Output(0, "200", "")
-        step = NodeJoined(CLUSTER, spec, cast("Host", leader))
+        step = NodeJoined(CLUSTER, spec, DEBIAN, cast("Host", leader))
         for act in (step.check, lambda on, step=step: step.apply(on)):
             try:
                 await cast("Any", act)(cast("Host", host))
@@ -177,7 +178,7 @@ async def test_an_init_never_resets_what_has_run_nor_what_no_init_of_ours_left()
     spec, reset = CLUSTER.host("te1"), 0
     for signs, consent in itertools.product(every_combination(), (False, True)):
         host = Machine(facts_of(signs, "te1"))
-        step = ControlPlaneInitialised(CLUSTER, spec, consent)
+        step = ControlPlaneInitialised(CLUSTER, spec, DEBIAN, consent)
         try:
             drift = await step.check(cast("Host", host))
             if drift is not None:

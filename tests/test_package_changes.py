@@ -11,14 +11,15 @@ import pytest
 from lab.simulated.options import Options
 from lab.simulated.packages import Installed as Simulated
 from shipway.errors import Refused
-from shipway.facts.packages import Installed, Package, PackageInfo, installed
+from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
+from shipway.os.debian.dpkg import Installed, Package, installed
+from shipway.os.debian.package_changes import Changes, change, changes, frozen, refuse
+from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled, PackagesInVersion
 from shipway.script import Output
 from shipway.step import Impact
-from shipway.steps.system.package_changes import Changes, change, changes, frozen, refuse
-from shipway.steps.system.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled, PackagesInVersion
 from tasks.stages import container_runtime
-from tests.facts_place import Told
+from tests.facts_place import DEBIAN, Told
 from tests.simulated_place import failed, simulated_place
 
 # What apt 2.6.2 and dpkg 1.21 of Debian 12 answered, with small packages made for the question.
@@ -211,14 +212,16 @@ async def test_docker_stays_unless_the_cluster_file_lets_it_go_and_the_plan_says
         machine, cluster = place.machine("te2"), place.cluster
         for name in ("containerd", "runc", "docker.io"):
             machine.packages.installed[name] = Simulated("1.7.12", needs=("containerd", "runc") * (name == "docker.io"))
-        steps = container_runtime.steps(cluster, cluster.host("te2"))
+        steps = container_runtime.steps(cluster, cluster.host("te2"), DEBIAN)
         count = 1 + next(at for at, step in enumerate(steps) if isinstance(step, PackagesInstalled))
         results = await place.run(steps[:count], "te2")
         assert results[-1].outcome == "failed"
         assert "apt would remove containerd, docker.io, runc; nothing was changed [SHW-327]" in failed(results)[0]
         assert machine.packages.has("docker.io")
         gone = cluster.system.model_copy(update={"may_remove": ("docker.io", "containerd", "runc")})
-        allowed = container_runtime.steps(cluster.model_copy(update={"system": gone}), cluster.host("te2"))[:count]
+        allowed = container_runtime.steps(cluster.model_copy(update={"system": gone}), cluster.host("te2"), DEBIAN)[
+            :count
+        ]
         planned = await place.run(allowed, "te2", Impact.NOTHING)
         assert planned[-1].drift is not None
         assert "containerd, docker.io, runc will be REMOVED" in planned[-1].drift.have

@@ -13,11 +13,11 @@ import pytest
 
 from shipway.errors import ApiUnavailable
 from shipway.kube.client import Kube
+from shipway.os.debian.apt import RepositoryIs
+from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
-from shipway.steps.system.apt import RepositoryIs
-from shipway.steps.system.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.survey.first_look import Survey
 from tasks import table as stages
 from tasks.context import Run
@@ -317,7 +317,7 @@ def staged(monkeypatch: pytest.MonkeyPatch, run: Run, host: Machine) -> None:
 
 def module(*acts: Act) -> Any:
     """Return a stage's module with these steps."""
-    return SimpleNamespace(steps=lambda _cluster, _host: list[Check[Any]](acts))
+    return SimpleNamespace(steps=lambda _cluster, _host, _family: list[Check[Any]](acts))
 
 
 @pytest.mark.parametrize("name", [name_of(stage) for stage in PREPARATION])

@@ -15,7 +15,7 @@ from shipway.host.session import Host
 from shipway.step import Check, Drift, Step
 from shipway.steps.system.preflight import BEGUN, AddressOnHost, CgroupFits, PortsFree, SizeEnough, SystemSupported
 from tasks.stages import preflight
-from tests.facts_place import Told, said
+from tests.facts_place import DEBIAN, Told, said
 
 Facts = dict[Fact[Any], Any]
 UBUNTU = 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\nID=ubuntu\nVERSION_ID="22.04"\n'
@@ -121,6 +121,6 @@ async def test_the_nodes_address_must_be_on_the_host() -> None:
 
 def test_preflight_can_change_nothing() -> None:
     made = parse_cluster("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
-    found = [check for host in made.hosts for check in preflight.checks(made, host)]
+    found = [check for host in made.hosts for check in preflight.checks(made, host, DEBIAN)]
     assert len(found) > 15
     assert not any(isinstance(check, Step) for check in found)

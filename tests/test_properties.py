@@ -19,16 +19,16 @@ from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
-from shipway.facts.packages import Installed, Package
 from shipway.facts.services import UnitState
 from shipway.kube.access import parse_admin_conf
 from shipway.kube.errors import refusal, status_of
 from shipway.kubeadm.config import ca_hash
+from shipway.os.debian.dpkg import Installed, Package
+from shipway.os.debian.packages import offers, version_matches
+from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
 from shipway.steps.kubernetes.health import expires
-from shipway.steps.system.apt import os_release
-from shipway.steps.system.packages import offers, version_matches
 from shipway.survey.first_look import addresses_of, uuids
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])

@@ -20,12 +20,11 @@ from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.host.session import Host
+from shipway.os.debian.proxy import APT_CONF, EFFECTIVE, AptThroughProxy, apt_conf
 from shipway.script import Output
 from shipway.site.proxies import (
-    APT_CONF,
     DROP_IN,
     ENVIRONMENT,
-    apt_conf,
     as_environment_file,
     direct,
     environment,
@@ -36,11 +35,11 @@ from shipway.site.proxies import (
 )
 from shipway.step import Impact
 from shipway.steps.system.origins import origins
-from shipway.steps.system.proxies import EFFECTIVE, AptThroughProxy, ContainerdEnvironment
+from shipway.steps.system.proxies import ContainerdEnvironment
 from shipway.steps.system.sources import ENVIRONMENT as HOSTS_ENVIRONMENT
 from shipway.steps.system.sources import Source, SourcesReachable, asked
 from tasks.stages import container_runtime, preflight, prepare_system
-from tests.facts_place import Told, said
+from tests.facts_place import DEBIAN, Told, said
 from tests.loopback_proxy import loopback_proxy
 from tests.simulated_place import Place, failed, simulated_place
 
@@ -160,7 +159,7 @@ def test_apt_and_containerd_get_the_proxy_and_who_goes_around_it(tmp_path: Path)
     values = environment(made)
     assert values["HTTP_PROXY"] == values["HTTPS_PROXY"] == whole
     assert of_environment_file(as_environment_file(values)) == values
-    steps = [*prepare_system.steps(made, made.hosts[0]), *container_runtime.steps(made, made.hosts[0])]
+    steps = [*prepare_system.steps(made, made.hosts[0], DEBIAN), *container_runtime.steps(made, made.hosts[0], DEBIAN)]
     assert "hun" not in repr(steps), "no step shows what it writes"
 
 
@@ -216,7 +215,7 @@ async def test_a_later_file_of_apts_that_says_otherwise_is_told_by_apt_itself() 
 async def _ask(
     url: str, by: str, env: Mapping[str, str] | None = None, drop_ins: Path | None = None
 ) -> tuple[str, str]:
-    words = list(asked(Source(url, by)))
+    words = list(asked(Source(url, by), DEBIAN))
     words[2] = words[2].replace("/etc/systemd/system/containerd.service.d", str(drop_ins or "/nonexistent"))
     words[2] = words[2].replace("systemctl show", "true")
     clean = {"PATH": os.environ["PATH"], "LC_ALL": "C", **(env or {})}
@@ -281,10 +280,11 @@ async def test_a_declared_proxy_is_the_way_without_any_file_of_the_host() -> Non
 
 async def look(sources: tuple[Source, ...], *answers: tuple[int, str], password: bool = False, env: str = "") -> None:
     facts: dict[Fact[Any], Any] = {
-        Says(asked(source)): Output(status, text, "") for source, (status, text) in zip(sources, answers, strict=True)
+        Says(asked(source, DEBIAN)): Output(status, text, "")
+        for source, (status, text) in zip(sources, answers, strict=True)
     }
     facts[HOSTS_ENVIRONMENT] = env
-    assert await SourcesReachable(sources, password=password).check(cast("Host", Told(facts))) is None
+    assert await SourcesReachable(sources, DEBIAN, password=password).check(cast("Host", Told(facts))) is None
 
 
 async def test_a_proxy_that_asks_who_is_there_or_refuses_has_a_code_of_its_own() -> None:
@@ -312,11 +312,11 @@ async def test_a_proxy_in_etc_environment_alone_is_told_for_services_do_not_read
 
 def test_where_a_proxy_is_declared_each_source_is_asked_by_it_or_around_it() -> None:
     made = cluster(f"proxy: {{http: '{PROXY}', no_proxy: [.k8s.io]}}\n")
-    ways = {source.url.split("/")[2]: source.by for source in origins(made, made.host("g"))}
+    ways = {source.url.split("/")[2]: source.by for source in origins(made, made.host("g"), DEBIAN)}
     assert ways["download.docker.com"] == ways["nvcr.io"] == PROXY
     assert ways["pkgs.k8s.io"] == ways["registry.k8s.io"] == "direct"
     undeclared = cluster("")
-    assert {source.by for source in origins(undeclared, undeclared.host("g"))} == {"apt", "containerd"}
+    assert {source.by for source in origins(undeclared, undeclared.host("g"), DEBIAN)} == {"apt", "containerd"}
 
 
 # --- a whole site behind a proxy
@@ -336,7 +336,9 @@ def redeclared(place: Place, section: str) -> None:
 
 async def sources_of(place: Place) -> list[Any]:
     spec = place.cluster.hosts[0]
-    reachable = [check for check in preflight.checks(place.cluster, spec) if isinstance(check, SourcesReachable)]
+    reachable = [
+        check for check in preflight.checks(place.cluster, spec, DEBIAN) if isinstance(check, SourcesReachable)
+    ]
     return await place.run(reachable, spec.name, Impact.NOTHING)
 
 
@@ -374,7 +376,7 @@ async def test_a_declared_proxy_brings_a_host_up_and_changing_it_restarts_contai
     assert {row.outcome for row in again} == {"ok"}
 
     redeclared(place, "")
-    runtime = container_runtime.steps(place.cluster, place.cluster.hosts[0])
+    runtime = container_runtime.steps(place.cluster, place.cluster.hosts[0], DEBIAN)
     withheld = await place.run(runtime, "te1", Impact.FILES)
     assert [row.step for row in withheld if row.outcome == "drifted"] == ["containerd runs its current configuration"]
     done = await place.run(runtime, "te1", Impact.SERVICE)

@@ -16,6 +16,7 @@ from shipway.kubeadm.config import image_repository
 from shipway.site.registries import api_root, registry_files
 from shipway.steps.system.origins import origins
 from tasks.stages import container_runtime
+from tests.facts_place import DEBIAN
 
 HOSTS = "name: demo\nhosts: [{name: cp, address: 10.0.0.1}]\n"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -73,7 +74,7 @@ def test_the_default_mirror_has_no_server_of_its_own() -> None:
 def test_preflight_asks_a_mirror_where_a_registry_answers(url: str, root: str) -> None:
     assert api_root(url) == root
     made = cluster(f"sources: {{registry_mirrors: {{quay.io: '{url}'}}}}\n")
-    assert root in {source.url for source in origins(made, made.hosts[0])}
+    assert root in {source.url for source in origins(made, made.hosts[0], DEBIAN)}
 
 
 @pytest.mark.parametrize("name", ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"])
@@ -116,9 +117,9 @@ def test_authority_and_credentials_go_where_containerd_reads_them(tmp_path: Path
         assert door["ca"] == "/etc/containerd/certs.d/harbor.corp.example/shipway-ca.crt"
         assert door["header"] == {"authorization": f"Basic {basic}"}
         assert file.mode == "600"
-    steps = container_runtime.steps(made, made.hosts[0])
+    steps = container_runtime.steps(made, made.hosts[0], DEBIAN)
     assert basic not in repr(steps)
-    assert {source.own_ca for source in origins(made, made.hosts[0]) if "harbor" in source.url} == {True}
+    assert {source.own_ca for source in origins(made, made.hosts[0], DEBIAN) if "harbor" in source.url} == {True}
 
 
 def test_a_password_is_never_sent_over_plain_http() -> None:

@@ -17,6 +17,7 @@ from shipway.facts.files import FileText, Listing
 from shipway.kube.client import Object
 from shipway.kubeadm.config import as_yaml, init_documents
 from shipway.kubeadm.writes import MANIFESTS, PARTS, kubelet_fields, rights, static_pod_args
+from shipway.os.debian.readable import APT_SOURCES, AptReadsSources
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.kubernetes import kubeadm_objects
@@ -29,12 +30,10 @@ from shipway.steps.kubernetes.kubeadm_objects import (
     KubeProxyAsWritten,
 )
 from shipway.steps.kubernetes.running import (
-    APT_SOURCES,
     DROP_INS,
     HOSTS,
     KUBEADM_FLAGS,
     RUNNING,
-    AptReadsSources,
     ContainerdConfigUsed,
     HostsResolve,
     KubeletFlags,

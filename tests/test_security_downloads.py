@@ -15,8 +15,8 @@ from shipway.cluster.parts import AptRepository, Key
 from shipway.errors import Permanent, ShipwayError
 from shipway.host.operation import EXITED
 from shipway.host.session import Host
+from shipway.os.debian.apt import RepositoryIs
 from shipway.os.signing_key import read_key
-from shipway.steps.system.apt import RepositoryIs
 
 PINNED, OTHER = (Tsk.generate(f"{name} <{name}@example.com>").extract_certificate() for name in ("site", "evil"))
 FINGERPRINT = PINNED.fingerprint.upper()

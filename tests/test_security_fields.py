@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from pysequoia import Tsk
 
 import shipway.host.session
+import shipway.os.debian.apt
 import shipway.script
-import shipway.steps.system.apt
 from shipway.cluster.fields import _sectioned
 from shipway.cluster.model import Cluster
 from shipway.cluster.profiles import merged, profile_data
@@ -127,7 +127,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
     prologue = shipway.script.PROLOGUE.replace(f"PATH={shipway.script.PATH}", f"PATH={made.folder}")
     assert prologue != shipway.script.PROLOGUE
     monkeypatch.setattr(shipway.script, "PROLOGUE", prologue)
-    monkeypatch.setattr(shipway.steps.system.apt, "APT_HELPER", "apt-helper")
+    monkeypatch.setattr(shipway.os.debian.apt, "APT_HELPER", "apt-helper")
     monkeypatch.setenv("PATH", str(made.folder))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

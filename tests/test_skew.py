@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -10,19 +11,20 @@ import pytest
 from lab.simulated.options import Options
 from shipway.errors import Blocked, Refused
 from shipway.facts.files import FileText
-from shipway.facts.packages import Package, PackageInfo
+from shipway.facts.packages import PackageInfo
 from shipway.host.session import Host
+from shipway.os.debian.dpkg import Package
+from shipway.os.debian.packages import PackagesInstalled
 from shipway.step import Impact
 from shipway.steps.kubernetes.join import KUBELET_CONF
 from shipway.steps.kubernetes.skew import (
-    KubernetesInstalled,
-    KubernetesInVersion,
     VersionKept,
+    permit_same_version,
     server_version,
     version_of,
 )
 from tasks.stages import kubernetes_packages
-from tests.facts_place import Told
+from tests.facts_place import DEBIAN, Told
 from tests.simulated_place import failed, outcomes, simulated_place
 
 CONF = "clusters:\n- cluster:\n    server: https://10.0.0.1:6443\n  name: x\n"
@@ -48,8 +50,9 @@ def test_the_version_is_read_from_the_answer(answer: str, version: str | None) -
 async def test_where_the_version_cannot_be_told_nothing_is_installed_on_a_node(conf: str) -> None:
     old = PackageInfo("1.35.2-1.1", held=True, sound=True)
     host = Told({FileText(KUBELET_CONF): conf, Package("kubelet"): old})
+    permit = partial(permit_same_version, wanted="1.36.0")
     with pytest.raises(Blocked, match="cannot be told"):
-        await KubernetesInVersion("x", {"kubelet": "1.36.0"}).check(cast("Host", host))
+        await DEBIAN.in_version("x", {"kubelet": "1.36.0"}, permit=permit).check(cast("Host", host))
     assert await server_version(cast("Host", Told({}))) is None, "a host that has not joined may have any version"
 
 
@@ -64,9 +67,9 @@ async def test_a_version_edited_in_the_file_of_a_running_cluster_is_refused_and_
         cluster = place.cluster.model_copy(update={"kubernetes": edited})
         before = {name: dict(place.machine(name).packages.installed) for name in ("te1", "te2")}
         for name, packages in before.items():
-            steps = kubernetes_packages.steps(cluster, cluster.host(name))
-            kinds = (KubernetesInstalled, KubernetesInVersion)
-            results = await place.run([step for step in steps if isinstance(step, kinds)], name, Impact.WORKLOADS)
+            steps = kubernetes_packages.steps(cluster, cluster.host(name), DEBIAN)
+            changing = [step for step in steps if isinstance(step, PackagesInstalled)]
+            results = await place.run(changing, name, Impact.WORKLOADS)
             assert [result.outcome for result in results] == ["ok", "failed"]
             assert "SHW-329" in failed(results)[0]
             assert place.cluster.kubernetes.version in failed(results)[0]
@@ -84,6 +87,6 @@ async def test_a_lost_kubelet_is_installed_anew_in_the_version_that_its_api_serv
         await place.init()
         machine, cluster = place.machine("te1"), place.cluster
         del machine.packages.installed["kubectl"]
-        steps = kubernetes_packages.steps(cluster, cluster.host("te1"))
+        steps = kubernetes_packages.steps(cluster, cluster.host("te1"), DEBIAN)
         results = await place.run(steps[:3], "te1", Impact.SERVICE)
         assert [result.outcome for result in results] == ["ok", "changed", "ok"], failed(results)

@@ -17,7 +17,7 @@ from shipway.script import Output
 from shipway.steps.system.origins import origins, registry_of
 from shipway.steps.system.sources import ManifestsFetched, Source, SourcesReachable, asked
 from tasks.stages.preflight import checks, manifests
-from tests.facts_place import Told
+from tests.facts_place import DEBIAN, Told
 
 SOURCES = (Source("https://a.example/x"), Source("https://b.example/y"))
 
@@ -29,7 +29,7 @@ def cluster(text: str = "") -> Cluster:
 
 def asked_of(text: str, host: str) -> tuple[str, ...]:
     made = cluster(text)
-    return tuple(source.url for source in origins(made, made.host(host)))
+    return tuple(source.url for source in origins(made, made.host(host), DEBIAN))
 
 
 def test_a_file_of_each_origin_is_asked_for_and_the_registries_too() -> None:
@@ -74,9 +74,10 @@ def test_an_image_names_its_registry(image: str, registry: str) -> None:
 
 async def look(*answers: tuple[int, str]) -> None:
     facts: dict[Fact[Any], Any] = {
-        Says(asked(source)): Output(status, text, "") for source, (status, text) in zip(SOURCES, answers, strict=True)
+        Says(asked(source, DEBIAN)): Output(status, text, "")
+        for source, (status, text) in zip(SOURCES, answers, strict=True)
     }
-    assert await SourcesReachable(SOURCES).check(cast("Host", Told(facts))) is None
+    assert await SourcesReachable(SOURCES, DEBIAN).check(cast("Host", Told(facts))) is None
 
 
 async def test_any_answer_counts_but_a_refusal() -> None:
@@ -100,7 +101,7 @@ async def test_silence_may_pass_and_is_told_by_its_cause_in_the_same_words_on_ev
 async def test_a_host_without_curl_is_asked_by_a_bare_connection() -> None:
     host = Told({})
     with pytest.raises(Transient, match=r"no answer from https://a\.example/, https://b\.example/"):
-        await SourcesReachable(SOURCES).check(cast("Host", host))
+        await SourcesReachable(SOURCES, DEBIAN).check(cast("Host", host))
     assert "bash" in str(host.asked[-1])
 
 
@@ -108,7 +109,7 @@ def test_the_control_planes_host_answers_for_the_manifests() -> None:
     made = cluster("profile: seed\n")
     assert [manifest.name for manifest in manifests(made)] == ["tigera_operator", "dashboard"]
     assert [manifest.name for manifest in manifests(cluster())] == ["operator_crds", "tigera_operator"]
-    asks = {host.name: any(isinstance(c, ManifestsFetched) for c in checks(made, host)) for host in made.hosts}
+    asks = {host.name: any(isinstance(c, ManifestsFetched) for c in checks(made, host, DEBIAN)) for host in made.hosts}
     assert asks == {"cp": True, "g": False}
 
 

@@ -16,10 +16,10 @@ from cryptography.x509.oid import NameOID
 from pysequoia import Tsk
 
 from shipway.kubeadm.config import ca_hash
+from shipway.os.debian.packages import offers, version_matches
 from shipway.os.signing_key import SigningKey, read_key
 from shipway.ownership.evidence import certificates_of, static_pods
 from shipway.steps.kubernetes.init import Seen, decide
-from shipway.steps.system.packages import offers, version_matches
 from shipway.survey.first_look import addresses_of, uuids
 
 BARE = {

@@ -1,8 +1,7 @@
-"""The proxy by which hosts reach the internet: what goes around it, and what apt and containerd are told of it."""
+"""The proxy by which hosts reach the internet: what goes around it, and what containerd is told of it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -14,8 +13,6 @@ from shipway.cluster.secrets import user_and_password
 if TYPE_CHECKING:
     from shipway.cluster.model import Cluster
 
-# Read after all other files of the folder; /etc/apt/apt.conf alone is read later still (apt.conf(5), "FILES").
-APT_CONF = "/etc/apt/apt.conf.d/99zz-shipway-proxy"
 # What a unit's properties hold anybody may ask systemd for, so the values are in a file that is root's alone; values
 # of an EnvironmentFile win over those of Environment= in any drop-in (systemd.exec(5)).
 ENVIRONMENT = "/etc/shipway/containerd-proxy.env"
@@ -89,8 +86,17 @@ def proxy_for(cluster: Cluster, url: str) -> str:
     return "" if not declared or direct(parts.hostname or "", no_proxy(cluster)) else declared
 
 
-def _secret(cluster: Cluster, url: str | None) -> str:
-    """Return a proxy's address with its user and password, percent-encoded (RFC 3986, 3.2.1)."""
+def without_password(url: str) -> str:
+    """Return a proxy's address as it may be shown: no user, no password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else url
+
+
+def with_password(cluster: Cluster, url: str | None) -> str:
+    """Return a proxy's address with its user and password, percent-encoded (RFC 3986, 3.2.1).
+
+    Raises Refused (SHW-352) where the credentials cannot be had.
+    """
     place = cluster.proxy.credentials
     if not url or not place:
         return url or ""
@@ -99,31 +105,12 @@ def _secret(cluster: Cluster, url: str | None) -> str:
     return f"{scheme}://{user}:{password}@{rest}"
 
 
-def apt_conf(cluster: Cluster) -> str:
-    """Return apt's configuration: the proxy, and by name each host that goes around it.
-
-    apt takes whole host names here, no networks and no beginnings: so the hosts of the declared sources are told one by
-    one. Raises Refused (SHW-352) where the credentials cannot be had.
-    """
-    proxy = cluster.proxy
-    repositories = [*cluster.sources.apt.values(), *filter(None, [cluster.sources.base_apt])]
-    urls = [url for item in repositories for url in (item.uri, item.key.url) if url]
-    names = [urlsplit(url).hostname or "" for url in urls]
-    around = [name for name in names if direct(name, no_proxy(cluster))]
-    around += [word for word in proxy.no_proxy if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", word)]
-    lines = ["// Kept by Shipway: the proxy that packages come through."]
-    for scheme, url in (("http", proxy.http), ("https", proxy.for_https)):
-        lines.append(f'Acquire::{scheme}::Proxy "{_secret(cluster, url) or "DIRECT"}";')
-        lines += [f'Acquire::{scheme}::Proxy::{name} "DIRECT";' for name in dict.fromkeys(around)]
-    return "\n".join(lines) + "\n"
-
-
 def environment(cluster: Cluster) -> dict[str, str]:
     """Return containerd's environment; raises Refused (SHW-352) where the credentials cannot be had."""
     proxy = cluster.proxy
     values = {
-        "HTTP_PROXY": _secret(cluster, proxy.http),
-        "HTTPS_PROXY": _secret(cluster, proxy.for_https),
+        "HTTP_PROXY": with_password(cluster, proxy.http),
+        "HTTPS_PROXY": with_password(cluster, proxy.for_https),
         "NO_PROXY": ",".join(no_proxy(cluster)),
     }
     return {name: value for name, value in values.items() if value}

@@ -13,6 +13,7 @@ from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.status import cards
+from shipway.os.families import recognise
 from shipway.step import Impact, StepResult
 from shipway.steps.kubernetes.nodes import nodes_by_name
 from shipway.survey.first_look import Survey, survey
@@ -31,13 +32,14 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at all of a host at once; raises what keeps from reaching it."""
     session = run.session(host)
     session.forget()
+    run.families[host] = await recognise(session)
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
     looks = [asyncio.ensure_future(looked_at(part.steps, session)) for part in parts]
     seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
     run.surveys[host] = seen
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.cards(spec):
-        plain = plain_runtime(run.cluster, spec)  # what it asks is known by now, but for containerd's configuration
+        plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
         pairs = [pair for pair in pairs if pair[0].stage not in (*OF_GPUS, plain.stage)]
         pairs.insert(1, (plain, await looked_at(plain.steps, session)))
     kept = _kept(pairs, seen)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from shipway.cluster.model import Cluster, node_ip
+from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.profiles import merged
 from shipway.host.session import Host
@@ -35,7 +35,6 @@ from shipway.steps.kubernetes.kubeadm_objects import (
     KubeProxyAsWritten,
 )
 from shipway.steps.kubernetes.running import (
-    AptReadsSources,
     ContainerdConfigUsed,
     HostsResolve,
     KubeletFlags,
@@ -76,7 +75,7 @@ class Part(Generic[On]):
 
 def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     """Return what is looked at on a host, in the order in which it is repaired."""
-    parts = [Part(spec.name, name_of(module), _steps(module, run.cluster, spec)) for module in PREPARATION]
+    parts = [Part(spec.name, name_of(module), _steps(run, module, spec)) for module in PREPARATION]
     if spec.gpus == 0:
         parts = [part for part in parts if part.stage != "nvidia_runtime"]
     closed = Part(spec.name, name_of(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
@@ -84,27 +83,32 @@ def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     return [*parts, _joined(run, spec), *closing, Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
 
 
-def _steps(module: ModuleType, cluster: Cluster, spec: HostSpec) -> list[Check[Host]]:
+def _steps(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:
     """Return a stage's steps; on a host with GPUs containerd's configuration is the nvidia stage's alone.
 
     A bootstrap writes it first without and then with the nvidia runtime; a repair that did so would take the runtime
     away from running pods for a moment.
     """
-    steps: list[Check[Host]] = module.steps(cluster, spec)
+    steps = _steps_of(run, module, spec)
     if module is container_runtime and spec.gpus != 0:
         return [step for step in steps if not isinstance(step, ContainerdConfigured | ServiceLoaded | CriAnswers)]
     return steps
 
 
-def plain_runtime(cluster: Cluster, spec: HostSpec) -> Part[Host]:
+def _steps_of(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:
+    steps: list[Check[Host]] = module.steps(run.cluster, spec, run.family(spec.name))
+    return steps
+
+
+def plain_runtime(run: Run, spec: HostSpec) -> Part[Host]:
     """Return the container runtime's part of a host that turned out to have no GPUs (`gpus: auto`)."""
-    return Part(spec.name, name_of(container_runtime), container_runtime.steps(cluster, spec))
+    return Part(spec.name, name_of(container_runtime), _steps_of(run, container_runtime, spec))
 
 
 def _joined(run: Run, spec: HostSpec) -> Part[Host]:
     if spec in run.cluster.control_planes:
-        return Part(spec.name, "control_plane", control_plane.steps(run.cluster, spec), Impact.SERVICE)
-    steps = join_worker.steps(run.cluster, spec, run.session(run.control.name))
+        return Part(spec.name, "control_plane", _steps_of(run, control_plane, spec), Impact.SERVICE)
+    steps = join_worker.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
     return Part(spec.name, "join_worker", steps, Impact.SERVICE)
 
 
@@ -119,7 +123,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         KubeletFlags(),
         ContainerdConfigUsed(),
         NameServersThere(),
-        AptReadsSources(),
+        run.family(spec.name).sources_readable(),
         HostsResolve(names, spec.name),
         *pods,
         health.DiskRoomLeft(),

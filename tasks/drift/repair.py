@@ -43,7 +43,7 @@ def parts_of(run: Run, host: str) -> list[Part[Host]]:
     spec = run.cluster.host(host)
     parts = host_parts(run, spec)
     if spec.gpus == "auto" and not run.cards(spec):
-        plain = plain_runtime(run.cluster, spec)
+        plain = plain_runtime(run, spec)
         parts = [plain if part.stage == plain.stage else part for part in parts if part.stage not in OF_GPUS]
     return parts
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.edits.containerd import CONFIG, Wanted
+from shipway.edits.files import FileAbsent, FileIs
 from shipway.facts.commands import Says
 from shipway.host.session import Host
 from shipway.kubeadm.config import image_repository, sandbox_image
+from shipway.os.family import Family
 from shipway.site.proxies import DROP_IN, DROP_IN_TEXT, ENVIRONMENT, environment, lasting
 from shipway.site.registries import registry_files
 from shipway.step import Check
 from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded, CriAnswers, OneContainerd
 from shipway.steps.runtime.pause_image import wanted_images
 from shipway.steps.runtime.registry_files import RegistryHosts
-from shipway.steps.system.apt import RepositoryIs
-from shipway.steps.system.files import FileAbsent, FileIs
-from shipway.steps.system.packages import PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.steps.system.proxies import ContainerdEnvironment
 from shipway.steps.system.services import CONTAINERD, ServiceRuns
 
@@ -61,17 +60,17 @@ def images(cluster: Cluster) -> Says:
     return wanted_images(cluster.kubernetes.version, image_repository(cluster))
 
 
-def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
+def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:  # noqa: ARG001 - the same for every host
     """Return the steps of a host, in order."""
     runtime = cluster.runtime
     packages = {runtime.package: runtime.version, **dict.fromkeys(runtime.extra_packages)}
     may_remove = cluster.system.may_remove
     return [
-        RepositoryIs("docker", cluster.sources.apt["docker"], cluster.kubernetes.minor),
+        family.repository("docker", cluster),
         *proxy(cluster),
-        PackagesInstalled("containerd is installed", packages, may_remove, restarts=CONTAINERD),
-        PackagesInVersion(f"containerd is {runtime.version or 'of any version'}", packages, may_remove),
-        PackagesHeld((runtime.package,)),
+        family.installed("containerd is installed", packages, may_remove, restarts=CONTAINERD),
+        family.in_version(f"containerd is {runtime.version or 'of any version'}", packages, may_remove),
+        family.held((runtime.package,)),
         *registries(cluster),
         OneContainerd(),
         ContainerdConfigured(wanted(cluster), images(cluster)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.host.session import Host
+from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.resolver import ResolverReal
@@ -12,10 +13,10 @@ from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.system.services import ServiceRuns
 
 
-def steps(cluster: Cluster, host: HostSpec, *, reset: bool = False) -> list[Check[Host]]:
+def steps(cluster: Cluster, host: HostSpec, family: Family, *, reset: bool = False) -> list[Check[Host]]:
     """Return the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown."""
     return [
-        ControlPlaneInitialised(cluster, host, reset),
+        ControlPlaneInitialised(cluster, host, family, reset),
         ServiceRuns("kubelet"),
         ResolverReal(),
         UserHasKubeconfig(cluster.target(host).user),

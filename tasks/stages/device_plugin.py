@@ -13,6 +13,7 @@ from shipway.errors import ShipwayError
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
+from shipway.os.family import Family
 from shipway.step import Check, Impact
 from shipway.steps.gpu.device_list import BY_MOUNTS, PluginPresent, Unready, plugin_names_class
 from shipway.steps.gpu.plugin import GPU_LABEL, RUNTIME_CLASS
@@ -68,12 +69,12 @@ class RuntimeClassIs(ObjectsPresent):
     traps: ClassVar[tuple[int, ...]] = (23, 27)
 
 
-def needed(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+def needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a GPU host that the plugin relies on; the default runtime only where it is declared."""
     by_default = cluster.gpu.mode == "default_runtime"
     return [
         step
-        for step in nvidia_runtime.steps(cluster, host)
+        for step in nvidia_runtime.steps(cluster, host, family)
         if isinstance(step, ToolkitAccepts)
         or (by_default and isinstance(step, ContainerdConfigured | ContainerdLoaded))
     ]
@@ -102,11 +103,11 @@ def _seen_ready(run: Run, host: HostSpec) -> bool:
         return False  # a plan's steps have seen what is, and the plan tells what will be
     rows = [row for result in run.results if result.host == host.name for row in result.rows]
     done = {row.step for row in rows if row.outcome in ("ok", "changed")}
-    return all(step.name in done for step in needed(run.cluster, host))
+    return all(step.name in done for step in needed(run.cluster, host, run.family(host.name)))
 
 
 async def _why_unready(run: Run, host: HostSpec) -> str:
-    for step in needed(run.cluster, host):
+    for step in needed(run.cluster, host, run.family(host.name)):
         try:
             drift = await step.check(run.session(host.name))
         except ShipwayError as error:

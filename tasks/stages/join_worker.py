@@ -5,16 +5,17 @@ from __future__ import annotations
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.host.session import Host
+from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.system.services import ServiceRuns
 
 
-def steps(cluster: Cluster, host: HostSpec, control: Host) -> list[Check[Host]]:
+def steps(cluster: Cluster, host: HostSpec, family: Family, control: Host) -> list[Check[Host]]:
     """Return the steps of a worker, in order; `control` is the session of the control plane's host."""
     return [
-        NodeJoined(cluster, host, control),
+        NodeJoined(cluster, host, family, control),
         ServiceRuns("kubelet"),
         NoBootstrapCredentials(),
         ResolverReal(),

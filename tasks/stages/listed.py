@@ -1,6 +1,7 @@
 """The one list of stages that a bootstrap runs and a drift pass looks at, in order; a new stage is named here.
 
-A stage is a module with `steps(cluster, host)` or, for what is done on the cluster, `steps(cluster)`.
+A stage is a module with `steps(cluster, host, family)`, the family being that of the host's system, or, for what is
+done on the cluster, `steps(cluster)`.
 """
 
 from __future__ import annotations

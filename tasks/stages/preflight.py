@@ -6,6 +6,7 @@ from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.host.session import Host
 from shipway.kube.manifests import ForeignManifest, foreign
+from shipway.os.family import Family
 from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
 from shipway.steps.gpu.cards import CardsHealthy, FabricReady
@@ -33,7 +34,7 @@ def manifests(cluster: Cluster) -> list[ForeignManifest]:
     return [foreign(cluster, name) for name in (*names, *(["dashboard"] if dashboard.enabled else []))]
 
 
-def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the checks of a host; together they cost one round trip."""
     control = "control_plane" in host.roles
     kubernetes = cluster.kubernetes
@@ -45,7 +46,7 @@ def checks(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
         PortsFree(ports),
         *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
-        SourcesReachable(origins(cluster, host), password=bool(cluster.proxy.credentials)),
+        SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),
         CardsHealthy(None if host.gpus == "auto" else host.gpus),
         FabricReady(),
         *([ManifestsFetched(manifests(cluster))] if control else []),

@@ -6,13 +6,12 @@ from functools import partial
 
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
+from shipway.edits.files import FileEdited, FileIs
 from shipway.edits.lines import fstab_without_swap, hosts_file, with_sysctls
 from shipway.host.session import Host
-from shipway.site.proxies import APT_CONF, apt_conf
+from shipway.os.family import Family
 from shipway.step import Check
-from shipway.steps.system.apt import RepositoryIs
 from shipway.steps.system.base import CloudInitDone, HostnameIs
-from shipway.steps.system.files import FileAbsent, FileEdited, FileIs
 from shipway.steps.system.kernel import (
     ModulesAtBoot,
     ModulesLoaded,
@@ -22,8 +21,6 @@ from shipway.steps.system.kernel import (
     SysctlsLive,
 )
 from shipway.steps.system.network_manager import InterfacesLeftAlone
-from shipway.steps.system.packages import BaseUpgraded, DpkgInOrder, PackagesInstalled
-from shipway.steps.system.proxies import AptThroughProxy
 
 MODULES = ("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
 BRIDGED = {
@@ -41,26 +38,19 @@ def _settings(values: dict[str, str]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in values.items())
 
 
-def steps(cluster: Cluster, host: HostSpec) -> list[Check[Host]]:
+def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a host, in order."""
     entries = {other.name: node_ip(other) for other in cluster.hosts}
     known = partial(hosts_file, entries=entries)
-    base = cluster.sources.base_apt
-    sources: list[Check[Host]] = []
-    if base:
-        sources.append(RepositoryIs("base", base, cluster.kubernetes.minor, alone=True))
-    proxy: Check[Host] = FileAbsent("apt has no proxy that was declared once", APT_CONF)
-    if cluster.proxy.declared:
-        proxy = AptThroughProxy(apt_conf(cluster))
     calico: list[Check[Host]] = [InterfacesLeftAlone()] if cluster.network.provider == "calico" else []
-    upgrade: list[Check[Host]] = [BaseUpgraded()] if cluster.system.upgrade else []
+    upgrade: list[Check[Host]] = [family.upgraded()] if cluster.system.upgrade else []
     return [
         CloudInitDone(),
-        proxy,
-        DpkgInOrder(removable=cluster.system.may_remove),
-        *sources,
+        family.proxy(cluster),
+        family.in_order(cluster),
+        *family.base_repository(cluster),
         *upgrade,
-        PackagesInstalled(
+        family.installed(
             "base packages are installed", dict.fromkeys(cluster.system.packages), cluster.system.may_remove
         ),
         FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),

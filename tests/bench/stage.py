@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from shipway.edits.files import FileEdited, FileIs
 from shipway.edits.lines import fstab_without_swap, with_block
 from shipway.facts.files import FileState, FileText
 from shipway.host.session import Command, Host
 from shipway.step import Check, Drift, Impact
-from shipway.steps.system.files import FileEdited, FileIs
 from tests.bench.work import FACTS, HOSTS_LINES, NODE, Work, files, guarded
 
 

@@ -20,12 +20,13 @@ from tasks.stages import (
 )
 from tests.conformance.case import Action
 from tests.conformance.places import ADMIN, Place
+from tests.facts_place import DEBIAN
 
 
 async def _stage(place: Place, name: str, stage: object) -> None:
     spec, host = place.cluster.host(name), place.host(name)
     host.forget()
-    results = await converge(stage.steps(place.cluster, spec), host, Impact.WORKLOADS)  # type: ignore[attr-defined]
+    results = await converge(stage.steps(place.cluster, spec, DEBIAN), host, Impact.WORKLOADS)  # type: ignore[attr-defined]
     wrong = [str(result.error or result.drift) for result in results if result.outcome not in ("ok", "changed")]
     assert not wrong, f"{name}: {wrong}"
 

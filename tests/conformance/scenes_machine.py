@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from shipway.facts.commands import WATCHED
 from shipway.host.command import File, placed
-from shipway.steps.system.apt import APT, APT_HELPER
-from shipway.steps.system.sources import ASK, CURL, DIAL
+from shipway.os.debian.apt import APT, APT_HELPER
+from shipway.steps.system.sources import CURL, DIAL, script_of
 from tests.conformance.actions import WRITE_SOURCES, befall, command
 from tests.conformance.case import Case, Scene, case, script
+from tests.facts_place import DEBIAN
 
+ASK = script_of(DEBIAN)
 CODE = (*CURL[:-1], "%{http_code}")  # what was recorded: the answer alone, without a proxy's
 _STATE = ("stat", "-c", "%a|%U:%G|%F|%n", "--")
 _SHOW = ("env", "TZ=UTC", "systemctl", "show", "-p", "Id,LoadState,ActiveState,SubState,Result", "--")

@@ -15,6 +15,7 @@ from shipway.converge import converge
 from shipway.host.ssh import Pool
 from shipway.step import Impact
 from tasks.stages import container_runtime, nvidia_runtime, prepare_system
+from tests.facts_place import DEBIAN
 from tests.lab.conftest import Site
 
 pytestmark = pytest.mark.lab
@@ -39,10 +40,10 @@ async def test_containerd_is_configured_and_running_what_it_was_told(site: Site,
     try:
         host = pool.host(cluster.target(spec))
         for stage in (prepare_system, container_runtime, nvidia_runtime):
-            results = await converge(stage.steps(cluster, spec), host, Impact.WORKLOADS)
+            results = await converge(stage.steps(cluster, spec, DEBIAN), host, Impact.WORKLOADS)
             assert all(one.outcome in ("ok", "changed") for one in results), [str(one.error) for one in results]
             host.forget()
-            again = await converge(stage.steps(cluster, spec), host, Impact.NOTHING)
+            again = await converge(stage.steps(cluster, spec, DEBIAN), host, Impact.NOTHING)
             assert [one.outcome for one in again] == ["ok"] * len(again), again
     finally:
         await pool.close()

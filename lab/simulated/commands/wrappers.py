@@ -11,12 +11,14 @@ from lab.simulated.commands.registry import Call, program, run
 from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.commands import WATCHED
+from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
 from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
 from shipway.steps.system.kernel import SERVICES_SCRIPT
-from shipway.steps.system.sources import ASK, DIAL
+from shipway.steps.system.sources import DIAL, script_of
 
+ASK = script_of(family_of("debian"))
 # What shipway.host.session.operate puts around an operation that has a marker file.
 MARKED = '"$@" && rm -f -- "$0"'
 

@@ -11,10 +11,10 @@ from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiUnavailable, Blocked, Refused, Transient
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.facts.packages import Package
 from shipway.facts.services import UnitState
 from shipway.host.session import AT_WORK, OPERATIONS, Command, Host
 from shipway.kubeadm.config import as_yaml, init_documents
+from shipway.os.family import Family
 from shipway.ownership.evidence import (
     ADMIN,
     CLIENT_FOLDER,
@@ -83,6 +83,7 @@ class ControlPlaneInitialised:
     impact: ClassVar[Impact] = Impact.WORKLOADS
     cluster: Cluster
     host: HostSpec
+    family: Family
     reset: bool = False
     name: str = "the control plane is initialised"
 
@@ -94,7 +95,7 @@ class ControlPlaneInitialised:
             (ready, unit),
             (clients, pods),
         ) = await asyncio.gather(
-            on.read(FileState(ADMIN), FileText(STARTED), Package("kubeadm")),
+            on.read(FileState(ADMIN), FileText(STARTED), self.family.package("kubeadm")),
             on.read(Listing(MANIFESTS), Listing(ETCD), Listing(PKI)),
             on.read(Says(("curl", "-sk", "--max-time", "8", local)), UnitState(f"shipway-{OPERATION}.service")),
             on.read(CLIENT_FOLDER, PODS),

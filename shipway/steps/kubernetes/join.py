@@ -13,9 +13,9 @@ from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Transient
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.facts.packages import Package
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kubeadm.config import as_yaml, ca_hash, join_documents
+from shipway.os.family import Family
 from shipway.ownership.evidence import (
     ADMIN,
     AUTHORITY,
@@ -50,12 +50,13 @@ class NodeJoined:
     impact: ClassVar[Impact] = Impact.WORKLOADS
     cluster: Cluster
     host: HostSpec
+    family: Family
     control: Host
     name: str = "the node has joined"
 
     async def check(self, on: Host) -> Drift | None:
         """Compare all evidence with the control plane's; what is of another cluster, or has lost a part, is refused."""
-        seen, installed = await asyncio.gather(evidence(on), on.read(Package("kubeadm")))
+        seen, installed = await asyncio.gather(evidence(on), on.read(self.family.package("kubeadm")))
         if installed is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
         if seen.standing in ("nothing", "begun"):

@@ -24,12 +24,10 @@ from shipway.survey.notices import PLAIN
 
 # The whole command lines of both services, by what the kernel calls them (ps(1)).
 RUNNING = Says(("ps", "-ww", "-o", "args=", "-C", "kubelet,containerd"))
-APT_SOURCES = Says(("apt-get", "indextargets", "--format", "$(SITE)"))
 HOSTS = "/etc/hosts"
 EXTRA_FILES = ("/etc/default/kubelet", "/etc/sysconfig/kubelet")
 KUBEADM_FLAGS = "/var/lib/kubelet/kubeadm-flags.env"
 DROP_INS = "/etc/systemd/system/{}.service.d"
-SOURCES = "/etc/apt/sources.list.d"
 NO_PROGRAM = 127
 # Reloading systemd takes the device rights from running GPU containers (nvidia-container-toolkit#48).
 DRAINED = "once no GPU pod runs there (`kubectl drain`)"
@@ -146,23 +144,6 @@ class NameServersThere:
             f"a nameserver line: see who owns it with `ls -l {PLAIN}; systemctl status systemd-resolved NetworkManager`"
         )
         return Drift(f"{'no such file' if text is None else 'no nameserver line'}{owner}", want)
-
-
-@dataclass(frozen=True)
-class AptReadsSources:
-    """apt can read its sources: one source named twice with two keys (Signed-By) ends every apt command."""
-
-    name: str = "apt can read its sources"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Let apt list its indexes, which needs neither network nor lock; its own words name the source."""
-        said, names = await on.read(APT_SOURCES, Listing(SOURCES))
-        errors = [line.removeprefix("E: ") for line in said.stderr.splitlines() if line.startswith("E: ")]
-        if said.ok or not errors:
-            return None  # without apt-get the host is no Debian, which preflight tells
-        files = ", ".join(name for name in names if name.endswith((".list", ".sources")))
-        want = f"sources that agree: take the foreign entry out of {SOURCES} ({files}) or /etc/apt/sources.list"
-        return Drift("; ".join(errors)[:400], want)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from shipway.ownership.evidence import ADMIN, KUBELET_CONF
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
-from shipway.steps.system.packages import PackagesInstalled, PackagesInVersion
 
 SECONDS = 8  # a server on the same network answers in milliseconds
 CA = "/etc/kubernetes/pki/ca.crt"
@@ -59,7 +58,7 @@ async def server_version(on: Host) -> str | None:
     return version
 
 
-async def _same_version(on: Host, wanted: str) -> None:
+async def permit_same_version(on: Host, *, wanted: str) -> None:
     """Return where packages of this version may be installed; raises Refused SHW-329 where the API server has another.
 
     A kubelet is never newer than its API server, and an older one is an upgrade that was not asked for (Kubernetes:
@@ -69,24 +68,6 @@ async def _same_version(on: Host, wanted: str) -> None:
     if have is not None and have != wanted:
         message = f"the API server runs v{have}, so kubelet, kubeadm and kubectl {wanted} do not belong on this node"
         raise Refused(message, host=on.name, code="SHW-329", fix=UPGRADE.format(have=have))
-
-
-@dataclass(frozen=True)
-class KubernetesInstalled(PackagesInstalled):
-    """Kubernetes' packages are there; on a node only in the version that its API server runs."""
-
-    async def permit(self, on: Host) -> None:
-        """Ask the API server, when it is looked and when it is installed."""
-        await _same_version(on, next(version for version in self.packages.values() if version))
-
-
-@dataclass(frozen=True)
-class KubernetesInVersion(PackagesInVersion):
-    """Kubernetes' packages have their version; on a node they follow the API server and never lead it."""
-
-    async def permit(self, on: Host) -> None:
-        """Ask the API server, when it is looked and when it is installed."""
-        await _same_version(on, next(version for version in self.packages.values() if version))
 
 
 def _refused(have: str, wanted: str) -> Refused:

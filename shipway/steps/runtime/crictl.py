@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import yaml
 
+from shipway.edits.files import FileEdited
 from shipway.edits.yaml import with_values
 from shipway.errors import Blocked, Permanent
-from shipway.facts.commands import Says
 from shipway.facts.files import Listing
-from shipway.facts.packages import Package
 from shipway.foreign.yaml import read_yaml
 from shipway.host.session import Host
-from shipway.step import Drift
-from shipway.steps.system.files import FileEdited
-from shipway.steps.system.packages import PackagesInstalled, offers
+from shipway.os.family import Family
+from shipway.step import Drift, Impact
 
 PACKAGE = "cri-tools"
 OWN = Listing("/usr/local/bin")  # where people put a crictl of their own
 FILE = "/etc/crictl.yaml"
-OFFERED = Says(("apt-cache", "madison", PACKAGE))
 
 
 @dataclass(frozen=True)
-class CrictlInstalled(PackagesInstalled):
+class CrictlInstalled:
     """crictl is installed where a repository offers it: from 1.32 on kubeadm's package does not bring it along."""
 
+    impact: ClassVar[Impact] = Impact.SERVICE
+    family: Family
     name: str = "crictl is installed, where a repository offers it"
-    packages: Mapping[str, str | None] = field(default_factory=lambda: {PACKAGE: None})
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask dpkg; apt is only asked where the program is missing. Raises Blocked before kubeadm's packages."""
-        package, kubeadm, own = await on.read(Package(PACKAGE), Package("kubeadm"), OWN)
+        """Ask what is offered only where the program is missing. Raises Blocked before kubeadm's packages."""
+        package, kubeadm, own = await on.read(self.family.package(PACKAGE), self.family.package("kubeadm"), OWN)
         if (package is not None and package.sound) or "crictl" in own:
             return None
         if kubeadm is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
-        if package is None and PACKAGE not in offers((await on.read(OFFERED)).stdout):
+        if package is None and PACKAGE not in await self.family.offered(on, (PACKAGE,)):
             return None
         return Drift("missing" if package is None else "half installed", PACKAGE)
+
+    async def apply(self, on: Host) -> None:
+        """Install it."""
+        await self.family.installed(self.name, {PACKAGE: None}).apply(on)
 
 
 def crictl_finds(endpoint: str) -> FileEdited:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.edits.containerd import KEPT
+from shipway.edits.files import FileIs
 from shipway.errors import Permanent
 from shipway.facts.files import FileState, FileText
 from shipway.host.session import Host
 from shipway.step import Drift, Impact
-from shipway.steps.system.files import FileIs
 
 
 def says(have: Mapping[str, Any], want: Mapping[str, Any]) -> bool:

@@ -78,7 +78,7 @@ class HostnameIs:
 
 @dataclass(frozen=True)
 class CloudInitDone:
-    """cloud-init has finished, so that it neither holds dpkg's lock nor rewrites what is set after."""
+    """cloud-init has finished, so that it neither holds the package manager's lock nor rewrites what is set after."""
 
     traps: ClassVar[tuple[int, ...]] = (1,)
     impact: ClassVar[Impact] = Impact.NOTHING

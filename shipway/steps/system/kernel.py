@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from shipway.edits.files import FileEdited
 from shipway.edits.lines import with_modules
 from shipway.errors import CommandFailed
 from shipway.facts.commands import Says
@@ -19,7 +20,6 @@ from shipway.facts.services import UnitState
 from shipway.foreign.numbers import whole
 from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
-from shipway.steps.system.files import FileEdited
 
 NAT_WORKS = Says(("iptables", "-t", "nat", "-S"))
 # Address translation comes with these, or with nf_tables: kernels are built without the older ones today (Linux 6.17

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from shipway.edits.files import FileIs
 from shipway.facts.files import FileState
 from shipway.facts.services import UnitState
 from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
-from shipway.steps.system.files import FileIs
 
 UNIT = UnitState("NetworkManager.service")
 # The names that Calico's requirements page lists ("NetworkManager").

@@ -5,9 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from shipway.cluster.model import Cluster
-from shipway.cluster.parts import AptRepository, HostSpec
+from shipway.cluster.parts import HostSpec
 from shipway.cluster.types import DOCKER, DOCKER_ALIASES
 from shipway.kubeadm.config import image_repository
+from shipway.os.family import Family
 from shipway.rules.compatibility import CALICO_SEPARATE_CRDS, minor_of
 from shipway.site.proxies import proxy_for
 from shipway.site.registries import api_root
@@ -17,35 +18,21 @@ DOCKER_DOOR = "registry-1.docker.io"  # docker.io itself serves no images
 OPERATOR = "quay.io"  # Calico's operator
 
 
-def origins(cluster: Cluster, host: HostSpec) -> tuple[Source, ...]:
+def origins(cluster: Cluster, host: HostSpec, family: Family) -> tuple[Source, ...]:
     """Return what to ask for at each origin, one address an origin, and who will fetch from there.
 
     A file of the origin is asked for, not its root: a web server without a list of files refuses its root (403).
     """
     sources = cluster.sources
-    apt = [item for title, item in sources.apt.items() if title != "nvidia" or host.gpus != 0]
-    apt += [sources.base_apt] if sources.base_apt else []
-    asked = [_index(item, cluster.kubernetes.minor) for item in apt]
-    asked += [_filled(item.key.url, cluster.kubernetes.minor) for item in apt if item.key.url]
+    asked = family.fetches(cluster, without=() if host.gpus != 0 else ("nvidia",))
     images = [api_root(str(url)) for url in sources.registry_mirrors.values()]
     images += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
     seen: dict[str, Source] = {}
-    for url, by in (*((url, "apt") for url in asked), *((url, "containerd") for url in images)):
+    for url, by in (*((url, family.fetcher) for url in asked), *((url, "containerd") for url in images)):
         way = (proxy_for(cluster, url) or "direct") if cluster.proxy.declared else by
         access = sources.registries.get(urlsplit(url).netloc)
         seen.setdefault(f"{urlsplit(url).netloc} {way}", Source(url, way, own_ca=bool(access and access.ca)))
     return tuple(seen.values())
-
-
-def _filled(text: str, minor: tuple[int, int]) -> str:
-    return text.replace("{minor}", f"{minor[0]}.{minor[1]}")
-
-
-def _index(repository: AptRepository, minor: tuple[int, int]) -> str:
-    """Return the address of a repository's signed index (flat ones have it beside their packages)."""
-    uri, suite = repository.uri.rstrip("/"), repository.suite.strip("./")
-    folder = f"{uri}/dists/{suite}" if repository.components else f"{uri}/{suite}".rstrip("/")
-    return _filled(f"{folder}/InRelease", minor)
 
 
 def _unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:

@@ -12,11 +12,12 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.foreign.numbers import whole
 from shipway.host.session import Host
+from shipway.os.families import FAMILIES
+from shipway.os.release import RELEASE, os_release
 from shipway.ownership.evidence import ADMIN, KUBELET_CONF, STARTED
 from shipway.step import Drift
-from shipway.steps.system.apt import ARCHITECTURES, os_release
 
-SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
+ARCHITECTURES = ("x86_64", "aarch64")  # what images and packages are made for
 # kubeadm's preflight asks for 2 CPUs and 1,700 MB on a control plane (kubeadm preflight NumCPU, Mem).
 CONTROL_PLANE = (2, 1700)
 WORKER = (1, 900)
@@ -31,11 +32,9 @@ class SystemSupported:
 
     async def check(self, on: Host) -> Drift | None:
         """Read os-release, the architecture and what process 1 is."""
-        release, machine, init = await on.read(
-            FileText("/etc/os-release"), Says(("uname", "-m")), FileText("/proc/1/comm")
-        )
+        release, machine, init = await on.read(RELEASE, Says(("uname", "-m")), FileText("/proc/1/comm"))
         found = os_release(release or "")
-        known = SYSTEMS.get(found.get("ID", ""), ())
+        known = [tried for family in FAMILIES for tried in family.systems.get(found.get("ID", ""), ())]
         wrong = []
         version = found.get("VERSION_ID", "")
         if not known or (version and version not in known):
@@ -44,9 +43,8 @@ class SystemSupported:
             wrong.append(machine.stdout.strip() or "unknown architecture")
         if (init or "").strip() != "systemd":
             wrong.append("no systemd")
-        return (
-            Drift(", ".join(wrong), "Ubuntu 20.04-26.04 or Debian 11-14, x86_64 or aarch64, systemd") if wrong else None
-        )
+        supported = " or ".join(family.supported for family in FAMILIES)
+        return Drift(", ".join(wrong), f"{supported}, {' or '.join(ARCHITECTURES)}, systemd") if wrong else None
 
 
 @dataclass(frozen=True)

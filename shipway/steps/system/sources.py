@@ -13,6 +13,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kube.manifests import ForeignManifest
+from shipway.os.family import Family
 from shipway.script import Output
 from shipway.step import Drift
 
@@ -27,30 +28,19 @@ CURL = ("curl", "-sSL", "-o", "/dev/null", "--connect-timeout", "5", "--max-time
 DIAL = 'exec 3<>"/dev/tcp/$0/$1"'  # bash itself opens the connection
 # Only the host knows some parts of an address, and the proxies that its own programs go through: asking for them first
 # would cost a round trip. $0 is the address, $1 who fetches from there, then curl with its options.
-# `apt`: what apt itself says (a proxy for the one host stands before the common one, and DIRECT is none).
+# `@FETCHER@`: what fetches packages, as it says itself.
 # `containerd`: the environment that containerd runs with; before it runs, what systemd has for it in files.
 # `direct`, or a proxy's address: as declared. The session's own environment is nobody's: services do not have it.
 # A password of the host's own proxy travels in curl's environment, which nobody else may read.
-ASK = r"""
+_ASK = r"""
 . /etc/os-release; u=${0//"{os}"/$ID}; u=${u//"{codename}"/$VERSION_CODENAME}
-case $u in *"{arch}"*) u=${u//"{arch}"/$(dpkg --print-architecture)};; esac
+case $u in *"{arch}"*) u=${u//"{arch}"/$(@ARCHITECTURE@)};; esac
 who=$1; shift
 unset http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
 s=${u%%:*}; h=${u#*://}; h=${h%%[/:]*}; p=
 case $who in
 direct) ;;
-apt)
-  if [ -n "$(command -v apt-config)" ]; then
-    one= all= plain=
-    while IFS="=" read -r k v; do
-      v=${v#"'"}; v=${v%"'"}
-      case $k in one) one=$v;; all) all=$v;; plain) plain=$v;; esac
-    done < <(apt-config shell one "Acquire::$s::Proxy::$h" all "Acquire::$s::Proxy" plain Acquire::http::Proxy)
-    p=${one:-${all:-$plain}}
-    [ -n "$p" ] || { p=$(/usr/lib/apt/apt-helper auto-detect-proxy "$u" 2>/dev/null); p=${p#*"proxy '"}; p=${p%%"'"*}; }
-    [ "$p" != DIRECT ] || p=
-  fi
-  export http_proxy=$p https_proxy=$p;;
+@FETCHER@)@PROXY@;;
 containerd)
   pid=$(systemctl show -p MainPID --value containerd.service 2>/dev/null)
   if [ "${pid:-0}" -gt 0 ]; then e=$(tr '\0' '\n' <"/proc/$pid/environ")
@@ -84,7 +74,7 @@ ENVIRONMENT = FileText("/etc/environment")
 class Source:
     """An address to ask for; `{os}`, `{codename}` and `{arch}` are left in.
 
-    `by` says who will fetch from there, and so by whose proxy it is asked: `apt` or `containerd`, as the host has them;
+    `by` says who will fetch from there, and so by whose proxy it is asked: `containerd`, or what fetches packages;
     where the cluster file declares a proxy, that address, or `direct`. An `own_ca` is not on the host yet: the question
     is only whether somebody answers, and containerd, who is given the authority, checks the certificate at every pull.
     """
@@ -103,6 +93,7 @@ class SourcesReachable:
 
     traps: ClassVar[tuple[int, ...]] = (8,)
     sources: tuple[Source, ...]
+    family: Family
     password: bool = False
     name: str = "every source can be reached"
 
@@ -113,7 +104,7 @@ class SourcesReachable:
         one is silent.
         """
         answers, environment = await asyncio.gather(
-            on.read_all([Says(asked(source)) for source in self.sources]), on.read(ENVIRONMENT)
+            on.read_all([Says(asked(source, self.family)) for source in self.sources]), on.read(ENVIRONMENT)
         )
         if answers and answers[0].status == NO_CURL:
             return await self._connected(on)
@@ -156,10 +147,10 @@ class SourcesReachable:
     def _silence(self, on: Host, silent: list[str], environment: str) -> Transient:
         fix = "Check DNS, proxy and firewall of the host, or name a mirror under `sources`."
         named = any(line.strip().lower().startswith(("http_proxy", "https_proxy")) for line in environment.splitlines())
-        if named and all(source.by in ("apt", "containerd") for source in self.sources):
+        if named and all(source.by in (self.family.fetcher, "containerd") for source in self.sources):
             fix = (
                 "/etc/environment names a proxy there, which services do not read: declare it as `proxy` in the "
-                "cluster file, so that apt and containerd go through it."
+                f"cluster file, so that {self.family.fetcher} and containerd go through it."
             )
         return Transient(f"no answer from {', '.join(silent)}", host=on.name, code="SHW-207", fix=fix)
 
@@ -186,9 +177,18 @@ def _by_the_proxy(on: Host, kept_out: Sequence[tuple[Source, tuple[str, str]]]) 
     return Permanent(message, host=on.name, code="SHW-351", fix=fix)
 
 
-def asked(source: Source) -> tuple[str, ...]:
+def script_of(family: Family) -> str:
+    """Return the script that asks for an address on a host of this family."""
+    parts = {"@FETCHER@": family.fetcher, "@PROXY@": family.fetcher_proxy, "@ARCHITECTURE@": family.own_architecture}
+    script = _ASK
+    for name, value in parts.items():
+        script = script.replace(name, value)
+    return script
+
+
+def asked(source: Source, family: Family) -> tuple[str, ...]:
     """Return the command that asks for an address."""
-    return ("bash", "-c", ASK, source.url, source.by, *CURL, *(["-k"] if source.own_ca else []))
+    return ("bash", "-c", script_of(family), source.url, source.by, *CURL, *(["-k"] if source.own_ca else []))
 
 
 def _base(url: str) -> str:

@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 
 from shipway.errors import Refused
 from shipway.facts.commands import Says
-from shipway.facts.packages import PackageInfo, installed, query
+from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
-from shipway.steps.system.apt import APT, with_lock
+from shipway.os.debian.apt import APT, with_lock
+from shipway.os.debian.dpkg import installed, query
 
 SIMULATE_SECONDS = 60
 Packages = dict[tuple[str, str], PackageInfo]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.errors import CommandFailed, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
-from shipway.facts.packages import Installed, Package, PackageInfo
+from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
+from shipway.os.debian.apt import APT, unlocked, with_lock
+from shipway.os.debian.dpkg import Installed, Package
+from shipway.os.debian.package_changes import change, foresee, frozen, plain, refuse
+from shipway.os.family import Permit, permit_always
 from shipway.ownership.evidence import ADMIN, CLIENT_FOLDER, KUBELET_CONF, PODS, has_client, running_pods
 from shipway.step import Drift, Impact
-from shipway.steps.system.apt import APT, unlocked, with_lock
-from shipway.steps.system.package_changes import change, foresee, frozen, plain, refuse
 
 AUDIT = Says(("dpkg", "--audit"))
 UPGRADED = "/var/lib/shipway/base-upgraded"
@@ -44,6 +46,7 @@ class PackagesInstalled:
     packages: Mapping[str, str | None]
     removable: tuple[str, ...] = ()  # what may be removed, should apt say that it must
     restarts: str = ""  # the unit that the packages' own scripts start anew
+    permit: Permit = permit_always  # asked when it is looked and when it is installed
     options: ClassVar[tuple[str, ...]] = ("--no-install-recommends",)
 
     async def check(self, on: Host) -> Drift | None:
@@ -62,9 +65,6 @@ class PackagesInstalled:
         await self.permit(on)
         want = ", ".join(f"{name}{' ' + version if version else ''}" for name, version in self.packages.items())
         return Drift(", ".join([*wrong, *await self._removals(on, infos)]), want)
-
-    async def permit(self, on: Host) -> None:
-        """Return where these versions may be installed here now; a subclass raises what keeps from it."""
 
     async def _removals(self, on: Host, infos: Sequence[PackageInfo | None]) -> list[str]:
         """Return what installing would remove, in words, or that apt cannot tell, for it does not know the packages."""
@@ -97,9 +97,8 @@ class PackagesInstalled:
             await self._install(on)
 
     async def _install(self, on: Host) -> None:
-        madison = Says(("apt-cache", "madison", *self.packages))
         infos = await on.read_all([Package(name) for name in self.packages])
-        offered = offers((await on.read(madison)).stdout)
+        offered = offers((await on.read(madison(self.packages))).stdout)
         asked = []
         for (name, want), info in zip(self.packages.items(), infos, strict=True):
             if not self.wrong(info, want):
@@ -133,10 +132,15 @@ class PackagesInVersion(PackagesInstalled):
         return info is None or not info.sound or not version_matches(info.version, want)
 
 
-def offers(madison: str) -> dict[str, list[str]]:
+def madison(names: Iterable[str]) -> Says:
+    """Return the fact of what the host's repositories offer of packages; `offers` reads it."""
+    return Says(("apt-cache", "madison", *names))
+
+
+def offers(listed: str) -> dict[str, list[str]]:
     """Return the versions offered a package, newest first, from `apt-cache madison` (name | version | source)."""
     found: dict[str, list[str]] = {}
-    for line in madison.splitlines():
+    for line in listed.splitlines():
         columns = [column.strip() for column in line.split("|")]
         if len(columns) >= 2 and columns[1] not in found.get(columns[0], []):  # noqa: PLR2004 - name and version
             found.setdefault(columns[0], []).append(columns[1])

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from shipway.cluster.parts import AptRepository
+from shipway.edits.files import FileEdited
 from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.foreign.numbers import whole
 from shipway.host.session import Command, Host
-from shipway.os.apt_sources import (
+from shipway.os.debian.apt_sources import (
     SOURCES_LIST,
     SOURCES_PARTS,
     Distribution,
@@ -26,9 +27,9 @@ from shipway.os.apt_sources import (
     without_entries,
     without_entry,
 )
+from shipway.os.release import RELEASE, os_release
 from shipway.os.signing_key import SigningKey, read_key
 from shipway.step import Drift, Impact
-from shipway.steps.system.files import FileEdited
 
 KEYRINGS = "/etc/apt/keyrings"
 # 600 s for the lock: unattended-upgrades and cloud-init hold it for minutes on a new machine (kubespray#8737).
@@ -46,7 +47,7 @@ OWN_SOURCES = (
     "/etc/apt/sources.list.d/debian.sources",
     "/etc/apt/sources.list.d/ubuntu.sources",
 )
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # uname(1), dpkg-architecture(1)
 
 
 async def unlocked(act: Callable[[], Awaitable[object]]) -> None:
@@ -70,12 +71,6 @@ async def unlocked(act: Callable[[], Awaitable[object]]) -> None:
 async def with_lock(on: Host, *words: str) -> None:
     """Run apt-get or dpkg as an operation of the host, as soon as no other package manager is at work."""
     await unlocked(lambda: on.succeed("apt", words, seconds=APT_SECONDS))
-
-
-def os_release(text: str) -> dict[str, str]:
-    """Return the pairs of /etc/os-release, unquoted."""
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
 
 
 def filled(template: str, host_os: Mapping[str, str], minor: tuple[int, int]) -> str:
@@ -120,7 +115,7 @@ class RepositoryIs:
         return f"/var/lib/shipway/apt-{self.title}.accepted"
 
     async def _os(self, on: Host) -> dict[str, str]:
-        release, machine = await on.read(FileText("/etc/os-release"), Says(("uname", "-m")))
+        release, machine = await on.read(RELEASE, Says(("uname", "-m")))
         found = machine.stdout.strip()
         return {**os_release(release or ""), "arch": ARCHITECTURES.get(found, found)}
 

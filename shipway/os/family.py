@@ -1,0 +1,103 @@
+"""What the rest of Shipway needs of a family of operating systems: this, and nothing of its package manager."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from shipway.cluster.model import Cluster
+from shipway.facts.fact import Fact
+from shipway.facts.packages import PackageInfo
+from shipway.host.session import Host
+from shipway.step import Check, Step
+
+# What is asked right before packages change; it raises what keeps from it.
+Permit = Callable[[Host], Awaitable[None]]
+# Packages by name, each with the version wanted; None is any.
+Versions = Mapping[str, str | None]
+
+
+async def permit_always(on: Host) -> None:
+    """Let packages change whenever they differ."""
+
+
+class Family(Protocol):
+    """Systems with one package manager. A family is a package beside this file, and a line in `families.py`.
+
+    What changes packages waits for another package manager's lock by itself, and raises SHW-401 where it stays.
+    """
+
+    @property
+    def systems(self) -> Mapping[str, tuple[str, ...]]:
+        """The `VERSION_ID`s that were tried, by the `ID` of /etc/os-release."""
+
+    @property
+    def supported(self) -> str:
+        """The same for people: `Ubuntu 20.04-26.04 or Debian 11-14`."""
+
+    @property
+    def fetcher(self) -> str:
+        """The program that fetches packages."""
+
+    @property
+    def fetcher_proxy(self) -> str:
+        """Bash that exports `http_proxy` and `https_proxy` as the fetcher goes to `$u`; scheme and host are $s and $h.
+
+        Without a proxy both are empty. It must not fail where the fetcher is not installed.
+        """
+
+    @property
+    def own_architecture(self) -> str:
+        """The command that prints what `{arch}` stands for in the addresses of this family's repositories."""
+
+    def package(self, name: str) -> Fact[PackageInfo | None]:
+        """Return the fact of a package of the host's own architecture; its value is None where it is not installed."""
+
+    async def offered(self, on: Host, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the versions that the host's repositories offer of packages, newest first; uses no network."""
+
+    def fetches(self, cluster: Cluster, *, without: Collection[str] = ()) -> list[str]:
+        """Return what is fetched first: every repository's index but of those `without`, then their keys.
+
+        `{os}`, `{codename}` and `{arch}`, which only a host can fill in, are left in the addresses.
+        """
+
+    def sources_readable(self) -> Check[Host]:
+        """Return the check that the package manager can read its own list of repositories."""
+
+    def proxy(self, cluster: Cluster) -> Step[Host]:
+        """Return the step that gives the fetcher the declared proxy, or takes one away that was declared once."""
+
+    def in_order(self, cluster: Cluster) -> Step[Host]:
+        """Return the step that finishes what an interrupted package manager began."""
+
+    def base_repository(self, cluster: Cluster) -> list[Step[Host]]:
+        """Return the steps that put a site's repository in place of the distribution's own; none is declared: []."""
+
+    def repository(self, title: str, cluster: Cluster) -> Step[Host]:
+        """Return the step that makes a declared repository known, with its own pinned key; `title` as in the file."""
+
+    def upgraded(self) -> Step[Host]:
+        """Return the step that upgrades the base packages once, before the host joins: no driver, kernel or runtime."""
+
+    def installed(
+        self,
+        name: str,
+        packages: Versions,
+        removable: Sequence[str] = (),
+        *,
+        restarts: str = "",
+        permit: Permit = permit_always,
+    ) -> Step[Host]:
+        """Return the step that installs what is missing; what is there keeps its version.
+
+        Nothing is removed that is not `removable`. `restarts` is the unit that the packages' own scripts start anew.
+        """
+
+    def in_version(
+        self, name: str, packages: Versions, removable: Sequence[str] = (), *, permit: Permit = permit_always
+    ) -> Step[Host]:
+        """Return the step that brings packages to their versions; it may end workloads, and its impact says so."""
+
+    def held(self, packages: Sequence[str]) -> Step[Host]:
+        """Return the step that keeps an upgrade in passing from changing packages."""
