@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from shipway.cluster.hosts import HostSpec, HostSsh, Jump, Ssh, first_label
 from shipway.cluster.sources import AptRepository, Key, Manifest, Proxy, Sources
 from shipway.cluster.types import (
-    AptVersion,
     Count,
     Endpoint,
     FilePath,
@@ -19,6 +18,7 @@ from shipway.cluster.types import (
     ImageRepository,
     Name,
     Package,
+    PackageVersion,
     Part,
     Plain,
     PodNetwork,
@@ -98,7 +98,7 @@ class Runtime(Part):
 
     package: Package = Field("containerd.io", description="Package of containerd.")
     extra_packages: tuple[Package, ...] = Field((), description="Packages installed beside it.")
-    version: AptVersion | None = Field(
+    version: PackageVersion | None = Field(
         None, description="Version or its beginning (1.7.27); none: the newest the repository offers."
     )
     restrict_oom_score_adj: Flag = Field(default=False, description="For hosts that are themselves containers.")

@@ -14,7 +14,7 @@ _NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _ADDRESS = r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$"
 _ENDPOINT = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?$"
 _VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,5}$"
-_APT_VERSION = r"^[0-9][A-Za-z0-9.+:~-]*$"
+_PACKAGE_VERSION = r"^[0-9][A-Za-z0-9.+:~-]*$"
 _PACKAGE = r"^[a-z0-9][a-z0-9.+-]+$"
 _URL = r"^https?://[^\s\x00-\x1f\x7f\"'`$\\<>|;&()]+$"
 _PATH = r"^[^\x00-\x1f\x7f]+$"
@@ -39,7 +39,7 @@ WORDS: dict[str, str] = {
     _ADDRESS: "an IP address or a DNS name",
     _ENDPOINT: "host or host:port",
     _VERSION: "three numbers with dots and no `v`, such as 1.31.7",
-    _APT_VERSION: "a package version or its beginning, such as 1.7.27",
+    _PACKAGE_VERSION: "a package version or its beginning, such as 1.7.27",
     _PACKAGE: "a package name: lower-case letters, digits, `.`, `+` and `-`",
     _URL: "an http:// or https:// address without blanks, quotes or shell characters",
     _PATH: "a file path without control characters",
@@ -263,7 +263,7 @@ Name = Annotated[str, StringConstraints(pattern=_NAME)]
 Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_address)]
 Endpoint = Annotated[str, StringConstraints(pattern=_ENDPOINT), AfterValidator(_endpoint)]
 Version = Annotated[str, StringConstraints(pattern=_VERSION)]
-AptVersion = Annotated[str, StringConstraints(pattern=_APT_VERSION, max_length=128)]
+PackageVersion = Annotated[str, StringConstraints(pattern=_PACKAGE_VERSION, max_length=128)]
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE, max_length=128)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_url)]
 FilePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_path)]

@@ -71,6 +71,9 @@ class Family(Protocol):
     def in_order(self, cluster: Cluster) -> Step[Host]:
         """Return the step that finishes what an interrupted package manager began."""
 
+    def base_packages(self, cluster: Cluster) -> Sequence[str]:
+        """Return the names, in this family, of the packages that every host has before anything else is installed."""
+
     def base_repository(self, cluster: Cluster) -> list[Step[Host]]:
         """Return the steps that put a site's repository in place of the distribution's own; none is declared: []."""
 

@@ -51,7 +51,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         *family.base_repository(cluster),
         *upgrade,
         family.installed(
-            "base packages are installed", dict.fromkeys(cluster.system.packages), cluster.system.may_remove
+            "base packages are installed", dict.fromkeys(family.base_packages(cluster)), cluster.system.may_remove
         ),
         FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
         HostnameIs(host.name),

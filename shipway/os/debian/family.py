@@ -72,6 +72,10 @@ class Debian:
         """Let dpkg configure what it left, and apt install what is missing to that."""
         return DpkgInOrder(removable=cluster.system.may_remove)
 
+    def base_packages(self, cluster: Cluster) -> Sequence[str]:
+        """Return `system.packages`, as the profile or the file has them."""
+        return cluster.system.packages
+
     def base_repository(self, cluster: Cluster) -> list[Step[Host]]:
         """Replace the distribution's archive in the hosts' own sources by `sources.base_apt`."""
         base = cluster.sources.base_apt
