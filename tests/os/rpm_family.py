@@ -68,8 +68,11 @@ async def dnf(on: Host, *words: str) -> None:
         try:
             await on.succeed("dnf", ("dnf", "-y", *words), seconds=1800)
         except CommandFailed as error:
-            if "transaction lock" not in error.output or time.monotonic() > ends:
+            if "transaction lock" not in error.output:
                 raise
+            if time.monotonic() > ends:
+                message = "another package manager is at work"
+                raise CommandFailed(message, exit_status=error.exit_status, host=on.name, code="SHW-401") from error
         else:
             return
         await asyncio.sleep(LOCK_EVERY)

@@ -17,7 +17,7 @@ from pysequoia import Tsk
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import Key
 from shipway.cluster_file import parse_cluster
-from shipway.errors import Blocked, Permanent, Refused
+from shipway.errors import Blocked, CommandFailed, Permanent, Refused
 from shipway.host.session import Host
 from shipway.os import families
 from shipway.os.debian import apt
@@ -270,6 +270,16 @@ async def test_another_package_managers_lock_is_waited_for(scene: Scene, what: s
     host.busy = 3
     await brought(steps[what], host)
     assert host.busy == 0
+
+
+async def test_a_lock_that_stays_is_told_as_such(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt, "LOCK_SECONDS", -1)
+    monkeypatch.setattr(rpm_family, "LOCK_SECONDS", -1)
+    host = machine(scene, offered={"one": ["1"]}, busy=9)
+    with pytest.raises(CommandFailed) as raised:
+        await apply(family_in(scene).installed("it is there", {"one": None}), host)
+    assert raised.value.code == "SHW-401"
+    assert host.packages == {}
 
 
 # --- repositories and the way to them ---------------------------------------------------------------------------
