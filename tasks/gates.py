@@ -9,13 +9,15 @@ from typing import ClassVar
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.counts import CardsAllocatable
 from shipway.kube.client import Kube
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
-from shipway.steps.gpu.plugin import GPU_LABEL, PluginRunning
+from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.cri_socket import LAST_ANNOTATED, SocketRemembered
-from shipway.steps.kubernetes.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
+from shipway.steps.kubernetes.nodes import NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
 
 __all__ = [
     "ApiAnswers",
@@ -72,7 +74,7 @@ def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> li
     `cards` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with GPUs.
     """
     declared = host.gpus if cards is None else cards
-    labels = {**host.labels, **({GPU_LABEL: "true"} if declared else {})}
+    labels = {**host.labels, **({VENDOR.label: "true"} if declared else {})}
     steps: list[Check[Kube]] = [NodeLabels(host.name, labels)] if labels else []
     if host in cluster.control_planes and cluster.schedules_on_control_plane:
         steps.append(NodeUntainted(host.name))

@@ -18,9 +18,9 @@ from flows.drift_repair import Allow, drift_repair
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
 from shipway.converge import wait_until
+from shipway.gpu.chosen import VENDOR
 from shipway.host.ssh import Pool
 from shipway.kube.client import Kube
-from shipway.kube.status import CARD
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 from tasks.drift.report import DriftReport
 from tests.flow_story import patient
@@ -65,7 +65,7 @@ class Scene:
         """Start a pod that holds GPUs of a host (or none), and wait until it runs."""
 
         async def start(kube: Kube) -> None:
-            limits = {"resources": {"limits": {CARD: str(gpus)}}} if gpus else {}
+            limits = {"resources": {"limits": {VENDOR.resource: str(gpus)}}} if gpus else {}
             spec = {"containers": [{"name": "c", "image": "registry.example/train:1", **limits}], "nodeName": host}
             meta = {"name": "training", "namespace": "default"}
             await kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
@@ -96,7 +96,7 @@ class Scene:
             async with asyncio.timeout(30):
                 while True:
                     node = await kube.get("v1", "Node", host, fresh=True)
-                    if node and node["status"]["allocatable"].get(CARD) == str(cards):
+                    if node and node["status"]["allocatable"].get(VENDOR.resource) == str(cards):
                         return
                     await asyncio.sleep(0.1)
 

@@ -16,9 +16,9 @@ from flows.bootstrap import bootstrap
 from flows.cli.demo import Demo
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
+from shipway.gpu.nvidia import NVIDIA
 from shipway.step import Outcome
 from shipway.steps.gpu.device_list import STRATEGY
-from shipway.steps.gpu.plugin import NAMESPACE, PLUGIN
 from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG
 from tasks.context import VIEW, Run, Unseen
 from tasks.report import Report
@@ -93,8 +93,8 @@ class Story:
         container = {**obj["spec"]["template"]["spec"]["containers"][0]}
         container["env"] = [one for one in container["env"] if one["name"] != STRATEGY]
         changes = {"spec": {"template": {"spec": {"containers": [container]}}}}
-        scene.patched("DaemonSet", PLUGIN, changes, NAMESPACE, "apps/v1")
-        scene.rolled_out(PLUGIN, NAMESPACE)
+        scene.patched("DaemonSet", NVIDIA.plugin.daemon_set, changes, NVIDIA.plugin.namespace, "apps/v1")
+        scene.rolled_out(NVIDIA.plugin.daemon_set, NVIDIA.plugin.namespace)
         scene.gpu_pod("te2")
 
 

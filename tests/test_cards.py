@@ -11,12 +11,13 @@ from lab.simulated.options import Options
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.services import UnitState
+from shipway.gpu.nvidia import NVIDIA, unsupported
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output
 from shipway.step import Drift, Impact
-from shipway.steps.gpu.cards import SECURE_BOOT, SWITCHES, CardsHealthy, FabricReady, fabric_states
-from shipway.survey.first_look import DRIVER, HANGS, KERNEL_LOG, PCI, PCI_BOUND, PCI_CLASSES, survey, unsupported
+from shipway.steps.gpu.cards import SECURE_BOOT, CardsHealthy, FabricReady
+from shipway.survey.first_look import DRIVER, HANGS, KERNEL_LOG, PCI, PCI_BOUND, PCI_CLASSES, survey
 from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, noticed
 from tests.facts_place import Told, said, unit
 from tests.simulated_place import simulated_place
@@ -27,6 +28,8 @@ ONE_CARD: dict[Fact[Any], Any] = {
     DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n"),
 }
 SILENT = said("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9)
+assert NVIDIA.fabric is not None
+SWITCHED = NVIDIA.fabric
 FABRIC = "GPU 0\n    Fabric\n        State                             : {}\n        Status : Success\n"
 
 
@@ -76,7 +79,9 @@ async def test_what_is_wrong_with_a_card_is_named_so_that_the_catalogue_knows_it
 
 async def fabric(**other: Any) -> Drift | None:
     state, manager, active = other.get("state", "Completed"), other.get("manager", "535.129.03"), other.get("active")
-    host = Told({SWITCHES: ("0000:05:00.0",), FileText("/proc/driver/nvidia/version"): other.get("driver", "")})
+    host = Told(
+        {SWITCHED.switches: ("0000:05:00.0",), FileText("/proc/driver/nvidia/version"): other.get("driver", "")}
+    )
     check = FabricReady()
     host.facts[UnitState("nvidia-fabricmanager.service")] = unit(active or "active")
     answers = {"nv-fabricmanager": f"Fabric Manager version is : {manager}\n", "nvidia-smi": FABRIC.format(state) * 2}
@@ -96,7 +101,7 @@ async def fabric(**other: Any) -> Drift | None:
 async def test_a_machine_without_switches_is_asked_for_nothing_more() -> None:
     host = Told({})
     assert await FabricReady().check(cast("Host", host)) is None
-    assert host.asked == [SWITCHES]
+    assert host.asked == [SWITCHED.switches]
 
 
 DRIVER_535 = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 2023\nGCC version: 12.3\n"
@@ -125,7 +130,7 @@ async def test_the_fabric_is_ready_when_its_manager_runs_in_the_drivers_version_
 
 
 def test_an_old_driver_tells_no_fabric() -> None:
-    assert fabric_states("GPU 0\n    Product Name : NVIDIA A10\n") == []
+    assert SWITCHED.found("GPU 0\n    Product Name : NVIDIA A10\n") == []
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from shipway.errors import Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
+from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Command, Host
 from shipway.step import Impact
 from shipway.steps.runtime.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded
@@ -27,7 +28,7 @@ from tasks.stages import container_runtime
 from tests.facts_place import DEBIAN, Told, said, unit
 from tests.simulated_place import failed, simulated_place
 
-WANTED = Wanted("registry.k8s.io/pause:3.10", nvidia=True)
+WANTED = Wanted("registry.k8s.io/pause:3.10", runtime=NVIDIA.runtime)
 V2 = """# the site's own
 version = 2
 root = "/data/nvme0/containerd"  # NVMe

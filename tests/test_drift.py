@@ -19,8 +19,8 @@ from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
+from shipway.gpu.nvidia import VARIABLE
 from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG
-from shipway.steps.gpu.toolkit import VARIABLE
 from tasks.drift import permission as drift_permission
 from tasks.drift.report import DriftReport
 from tasks.findings import Finding

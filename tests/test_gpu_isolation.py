@@ -11,22 +11,24 @@ from shipway.converge import converge, wait_until
 from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
+from shipway.gpu.counts import CardsAllocatable, cards
+from shipway.gpu.nvidia import MOUNTS, NVIDIA, VARIABLE
 from shipway.gpu.proof import Proof, prove
 from shipway.host.session import Host
 from shipway.kube.client import Object
 from shipway.kube.pod_states import find_trouble
-from shipway.kube.status import cards
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.device_list import PluginPresent, makes_mounts, needs_variable, plugin_makes_mounts
-from shipway.steps.gpu.plugin import NAMESPACE, PLUGIN
-from shipway.steps.gpu.toolkit import CONFIG, EFFECTIVE, MOUNTS, VARIABLE, ToolkitAccepts, toolkit_accepts
-from shipway.steps.kubernetes.nodes import CardsAllocatable, WorkloadRuns
+from shipway.steps.gpu.toolkit import CONFIG, EFFECTIVE, ToolkitAccepts, toolkit_accepts
+from shipway.steps.kubernetes.nodes import WorkloadRuns
 from tasks.stage_result import StageResult
 from tasks.stages import device_plugin
 from tasks.stages.verify import isolation
 from tests.facts_place import Told, said
 from tests.kube_place import Place, gpu_host, place
 from tests.test_gpu_proof import EXPECTED, declared, facts, furnished
+
+PLUGIN, NAMESPACE = NVIDIA.plugin.daemon_set, NVIDIA.plugin.namespace
 
 # As toolkit 1.20 prints it: what is left at its default is a comment (recorded on a host with two H200).
 DEFAULT = (
@@ -214,7 +216,12 @@ async def test_a_host_is_closed_only_when_no_pod_on_it_was_given_gpus_by_the_var
         assert "does not hand GPUs out by mounts yet" in await needs_variable(made.kube, "te2")
         toolkits.mounts = True
         await made.kube.apply(device_plugin.daemon_set(made.cluster)[0])
-        await wait_until(WorkloadRuns("DaemonSet", PLUGIN, NAMESPACE), made.kube, seconds=30, every=0.05)
+        await wait_until(
+            WorkloadRuns("DaemonSet", PLUGIN, NAMESPACE),
+            made.kube,
+            seconds=30,
+            every=0.05,
+        )
         await wait_until(CardsAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
         made.kube.forget()
         assert "default/training may have been given GPUs by the variable" in await needs_variable(made.kube, "te2")
@@ -284,7 +291,12 @@ async def test_nvml_that_does_not_load_under_the_plugin_is_named_in_seconds() ->
     async with place(hosts=made_of, cluster=declared()) as made:
         await furnished(made, cards=False)
         with pytest.raises(Exception, match="te2") as caught:
-            await wait_until(WorkloadRuns("DaemonSet", PLUGIN, NAMESPACE), made.kube, seconds=20, every=0.05)
+            await wait_until(
+                WorkloadRuns("DaemonSet", PLUGIN, NAMESPACE),
+                made.kube,
+                seconds=20,
+                every=0.05,
+            )
         assert getattr(caught.value, "code", "") == "SHW-614"
         node = await made.kube.get("v1", "Node", "te2")
         assert cards(node or {}) == 0

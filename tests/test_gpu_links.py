@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from shipway.gpu.links import RULES, broken_link
+from shipway.gpu.links import broken_link, rules
+from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.pods import Said, said, script
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, Proof
@@ -193,9 +194,17 @@ def test_the_broken_link_is_named(seen: Evidence, link: str, part: str) -> None:
 
 
 def test_every_link_has_its_own_code() -> None:
-    codes = [code for _, code, _, _ in RULES]
+    codes = [code for _, code, _, _ in rules(NVIDIA)]
     assert len(set(codes)) == len(codes)
-    assert {name for name, *_ in RULES} >= {"card", "driver", "toolkit", "runtime", "RuntimeClass", "plugin", "kubelet"}
+    assert {name for name, *_ in rules(NVIDIA)} >= {
+        "card",
+        "driver",
+        "toolkit",
+        "runtime",
+        "RuntimeClass",
+        "plugin",
+        "kubelet",
+    }
 
 
 def test_the_report_of_a_proof_is_plain_data() -> None:

@@ -12,12 +12,13 @@ import yaml
 from lab.simulated.kube.controllers.devices import Devices, NoDeviceError
 from shipway.converge import converge, wait_until
 from shipway.errors import Refused
+from shipway.gpu.counts import CardsAllocatable
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.kube.manifests import render
 from shipway.step import Impact
-from shipway.steps.kubernetes.nodes import CardsAllocatable, NodesReady
+from shipway.steps.kubernetes.nodes import NodesReady
 from tasks import gates
 from tasks.stages import device_plugin
 from tests.kube_place import POD_NETWORK, Place, cluster_of, gpu_host, place

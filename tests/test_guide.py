@@ -9,6 +9,7 @@ import pytest
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.files import FileEdited, FileIs
+from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.host.session import Host
 from shipway.kube.manifests import render
@@ -93,7 +94,7 @@ def test_s4_the_nvidia_toolkit(guide: Cluster) -> None:
     assert uri == "https://nvidia.github.io/libnvidia-container/stable/deb/amd64 /"
     assert fingerprint == "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
     assert of(PackagesInstalled, steps)[0].packages["nvidia-container-toolkit"] == "1.17.8"
-    assert container_runtime.wanted(guide, nvidia=True).nvidia
+    assert container_runtime.wanted(guide, NVIDIA.runtime).runtime == NVIDIA.runtime
 
 
 def test_s5_the_kubernetes_packages(guide: Cluster) -> None:

@@ -17,12 +17,13 @@ import yaml
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
 from shipway.edits.containerd import CONFIG as CONTAINERD
-from shipway.edits.containerd import NVIDIA_RUNTIME, Wanted
+from shipway.edits.containerd import Wanted
 from shipway.errors import Blocked, CommandFailed
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
+from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Command, Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.ownership.evidence import CLIENT
@@ -187,10 +188,10 @@ async def test_a_second_containerd_is_named() -> None:
 async def test_nvidia_becomes_the_default_runtime_only_where_the_driver_shows_a_card(*, driver: bool) -> None:
     facts: dict[Fact[Any], Any] = {
         DEFAULT: said('version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n'),
-        FileState(NVIDIA_RUNTIME): THERE,
+        FileState(NVIDIA.runtime.program): THERE,
         **({DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n")} if driver else {}),
     }
-    host, step = Told(facts), ContainerdConfigured(Wanted("pause", nvidia=True, default_nvidia=True))
+    host, step = Told(facts), ContainerdConfigured(Wanted("pause", runtime=NVIDIA.runtime, by_default=True))
     if driver:
         await step.apply(cast("Host", host))
         assert 'default_runtime_name = "nvidia"' in host.written[CONTAINERD]

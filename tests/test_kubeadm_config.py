@@ -11,6 +11,7 @@ import yaml
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.containerd import Wanted, differences, edited, parsed
+from shipway.gpu.nvidia import NVIDIA
 from shipway.kubeadm.config import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
 from shipway.rules.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
 
@@ -175,7 +176,7 @@ def test_every_known_minor_has_its_pause_image() -> None:
 @pytest.mark.parametrize("layout", [2, 3, 4])
 @pytest.mark.parametrize("default", [False, True])
 def test_each_layout_of_containerd_gets_the_settings_where_it_has_them(layout: int, *, default: bool) -> None:
-    wanted = Wanted("mirror/pause:3.10", nvidia=True, default_nvidia=default)
+    wanted = Wanted("mirror/pause:3.10", runtime=NVIDIA.runtime, by_default=default)
     cri = "io.containerd.grpc.v1.cri" if layout == 2 else "io.containerd.cri.v1.runtime"
     file = f'version = {layout}\ndisabled_plugins = ["{cri}", "io.containerd.snapshotter.v1.zfs"]\n'
     text = edited(file, f"version = {layout}\n", wanted)
@@ -190,4 +191,4 @@ def test_each_layout_of_containerd_gets_the_settings_where_it_has_them(layout: i
     assert sandbox == "mirror/pause:3.10"
     assert images["registry"] == {"config_path": "/etc/containerd/certs.d"}
     assert differences(text, wanted) == []
-    assert differences(edited(text, text, Wanted("other/pause:1", nvidia=True)), wanted) != []
+    assert differences(edited(text, text, Wanted("other/pause:1", runtime=NVIDIA.runtime)), wanted) != []

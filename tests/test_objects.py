@@ -11,13 +11,14 @@ import yaml
 from lab.simulated.kube.faults import Fault
 from shipway.converge import converge, wait_until
 from shipway.errors import ApiUnavailable, Blocked, PostconditionFailed
+from shipway.gpu.counts import CardsAllocatable, cards, cards_asked
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import KindMissing
 from shipway.kube.manifests import render
-from shipway.kube.status import cards, cards_asked, differences, why_not_ready
+from shipway.kube.status import differences, why_not_ready
 from shipway.step import Check, Drift, Impact, Step, StepResult
 from shipway.steps.kubernetes.cri_socket import ANNOTATION, SocketRemembered
-from shipway.steps.kubernetes.nodes import CardsAllocatable, NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
+from shipway.steps.kubernetes.nodes import NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
 from shipway.steps.kubernetes.objects import ObjectAbsent, ObjectsPresent
 from tasks import gates
 from tasks.stages import dashboard, device_plugin, pod_network

@@ -20,6 +20,7 @@ from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
 from shipway.facts.services import UnitState
+from shipway.gpu.nvidia import NVIDIA
 from shipway.kube.access import parse_admin_conf
 from shipway.kube.errors import refusal, status_of
 from shipway.kubeadm.config import ca_hash
@@ -29,7 +30,7 @@ from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
 from shipway.steps.kubernetes.health import expires
-from shipway.survey.first_look import addresses_of, uuids
+from shipway.survey.first_look import addresses_of
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 HOSTILE = st.one_of(
@@ -53,7 +54,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "os-release": os_release,
     "apt-cache madison": offers,
     "openssl's date": expires,
-    "nvidia-smi -L": uuids,
+    "nvidia-smi -L": NVIDIA.uuids,
     "an API's status": status_of,
     "an API's refusal": lambda text: refusal("GET /x", 500, text),
     "redact": redact,
@@ -97,7 +98,7 @@ def test_an_answer_that_is_cut_or_forged_is_outputs_or_a_value_error(out: str, e
 @QUICK
 def test_containerds_dump_is_compared_or_unreadable(text: str) -> None:
     for nvidia in (False, True):
-        wanted = Wanted("registry.example/pause:3.9", nvidia, nvidia)
+        wanted = Wanted("registry.example/pause:3.9", NVIDIA.runtime if nvidia else None, nvidia)
         with contextlib.suppress(UnreadableError):
             containerd_config.differences(text, wanted)
 

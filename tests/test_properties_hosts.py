@@ -25,6 +25,7 @@ from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.foreign.numbers import whole
 from shipway.foreign.yaml import read_yaml
+from shipway.gpu.nvidia import NVIDIA
 from shipway.kube.manifests import parse
 from shipway.rules.solver import warnings_of
 from shipway.script import Output
@@ -74,7 +75,7 @@ def test_containerds_configuration_keeps_every_foreign_key_and_made_twice_is_mad
     version: int,
     nvidia: bool,  # noqa: FBT001 - drawn
 ) -> None:
-    wanted = Wanted("registry.example/pause:3.9", nvidia, nvidia)
+    wanted = Wanted("registry.example/pause:3.9", NVIDIA.runtime if nvidia else None, nvidia)
     default = tomli_w.dumps({**plain(data), "version": version})
     with contextlib.suppress(UnreadableError):
         differences(default, wanted)

@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from pysequoia import Tsk
 
+from shipway.gpu.nvidia import NVIDIA
 from shipway.kubeadm.config import ca_hash
 from shipway.os.debian.packages import offers, version_matches
 from shipway.os.signing_key import SigningKey, read_key
 from shipway.ownership.evidence import certificates_of, static_pods
 from shipway.steps.kubernetes.init import Seen, decide
-from shipway.survey.first_look import addresses_of, uuids
+from shipway.survey.first_look import addresses_of
 
 BARE = {
     "admin": False,
@@ -138,7 +139,11 @@ def test_cards_are_devices_whose_vendor_and_class_both_match() -> None:
 
 
 def test_card_uuids_are_read_from_the_driver_s_list() -> None:
-    assert uuids("GPU 0: NVIDIA A10 (UUID: GPU-4a-b)\nGPU 1: NVIDIA A10 (UUID: GPU-5c)\n") == ["GPU-4a-b", "GPU-5c"]
+    listed = "GPU 0: NVIDIA A10 (UUID: GPU-4a-b)\nGPU 1: NVIDIA A10 (UUID: GPU-5c)\n"
+    assert NVIDIA.uuids(listed) == [
+        "GPU-4a-b",
+        "GPU-5c",
+    ]
 
 
 def test_a_ca_is_pinned_by_its_public_key_even_with_serial_zero() -> None:

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import tomli_w
 
 from shipway.edits.toml import NotEditableError, with_settings
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.vendor import GpuRuntime
 
 CONFIG = "/etc/containerd/config.toml"
 CERTS = "/etc/containerd/certs.d"
-NVIDIA_RUNTIME = "/usr/bin/nvidia-container-runtime"
 Path = tuple[str, ...]
 # Layout 2 is containerd 1.x; 3 is 2.0 to 2.2, 4 is 2.3: they split the CRI plugin into runtime and images.
 _V2 = ("plugins", "io.containerd.grpc.v1.cri")
@@ -24,11 +25,11 @@ _IMAGES = ("plugins", "io.containerd.cri.v1.images")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the configuration must bring about; `nvidia` adds the runtime, `default_nvidia` makes it the default."""
+    """What the configuration must bring about; `runtime` adds the GPUs' one, `by_default` makes it the default."""
 
     sandbox_image: str
-    nvidia: bool = False
-    default_nvidia: bool = False
+    runtime: GpuRuntime | None = None
+    by_default: bool = False
     restrict_oom_score_adj: bool = False
 
 
@@ -59,22 +60,24 @@ def settings(data: Mapping[str, Any], wanted: Wanted, *, lists: bool | None = No
     runtime, images = (_V2, _V2) if layout == 2 else (_RUNTIME, _IMAGES)  # noqa: PLR2004 - layout 2
     sandbox = ("sandbox_image",) if layout == 2 else ("pinned_images", "sandbox")  # noqa: PLR2004
     runtimes = (*runtime, "containerd", "runtimes")
+    default = wanted.runtime.handler if wanted.runtime and wanted.by_default else "runc"
     values: dict[Path, Any] = {
         (*images, *sandbox): wanted.sandbox_image,
         (*images, "registry", "config_path"): CERTS,
         (*runtime, "cni", "conf_dir"): "/etc/cni/net.d",
         **_plugin_folder(data, (*runtime, "cni"), lists=lists),
         (*runtime, "restrict_oom_score_adj"): wanted.restrict_oom_score_adj,
-        (*runtime, "containerd", "default_runtime_name"): "nvidia" if wanted.default_nvidia else "runc",
+        (*runtime, "containerd", "default_runtime_name"): default,
         (*runtimes, "runc", "runtime_type"): "io.containerd.runc.v2",
         (*runtimes, "runc", "options", "SystemdCgroup"): True,
     }
-    if wanted.nvidia:  # what `nvidia-ctk runtime configure` sets, and the cgroup driver on both (nvidia-docker#1788)
+    if wanted.runtime:  # what a vendor's own tool sets, and the cgroup driver on both (nvidia-docker#1788)
+        handler = (*runtimes, wanted.runtime.handler)
         values |= {
-            (*runtimes, "nvidia", "runtime_type"): "io.containerd.runc.v2",
-            (*runtimes, "nvidia", "privileged_without_host_devices"): False,
-            (*runtimes, "nvidia", "options", "BinaryName"): NVIDIA_RUNTIME,
-            (*runtimes, "nvidia", "options", "SystemdCgroup"): True,
+            (*handler, "runtime_type"): "io.containerd.runc.v2",
+            (*handler, "privileged_without_host_devices"): False,
+            (*handler, "options", "BinaryName"): wanted.runtime.program,
+            (*handler, "options", "SystemdCgroup"): True,
         }
     return values
 
@@ -115,7 +118,7 @@ def edited(text: str, default: str, wanted: Wanted) -> str:
     shown = _at(known, (*(_V2 if known["version"] == 2 else _RUNTIME), "cni"))  # noqa: PLR2004 - layout 2
     values = settings(data, wanted, lists="bin_dirs" in shown)
     chosen = (*runtime, "containerd", "default_runtime_name")
-    if not wanted.nvidia and _at(data, chosen) == "nvidia":
+    if not wanted.runtime and VENDOR.runtime and _at(data, chosen) == VENDOR.runtime.handler:
         del values[chosen]  # the next stage's affair
     first: dict[Path, Any] = {("version",): data["version"]}
     names = data.get("disabled_plugins", [])

@@ -8,14 +8,15 @@ from typing import TypeVar
 
 from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.counts import cards, cards_asked
 from shipway.gpu.pods import NAMESPACE, seen
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
+from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import KindMissing
-from shipway.kube.status import CARD, cards, cards_asked, why_not_ready
-from shipway.steps.gpu.plugin import GPU_LABEL, PLUGIN, RUNTIME_CLASS, SELECTOR
-from shipway.steps.gpu.plugin import NAMESPACE as PLUGIN_NAMESPACE
-from shipway.steps.kubernetes.nodes import nodes_by_name
+from shipway.kube.nodes import nodes_by_name
+from shipway.kube.status import why_not_ready
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def _seen(name: str, count: int, node: Object | None, host: HostGpuFacts, plugin
         capacity=cards(node or {}, "capacity"),
         why_not_ready=why_not_ready(node),
         barred=barred(node or {}),
-        labelled=labels.get(GPU_LABEL) == "true",
+        labelled=labels.get(VENDOR.label) == "true",
         host=host,
         plugin=plugin,
     )
@@ -54,7 +55,9 @@ def barred(node: Object) -> str:
     spec = node.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
     foreign = [
-        taint["key"] for taint in taints if taint["key"] != CARD and not taint["key"].startswith("node.kubernetes.io/")
+        taint["key"]
+        for taint in taints
+        if taint["key"] != VENDOR.resource and not taint["key"].startswith("node.kubernetes.io/")
     ]
     if spec.get("unschedulable"):
         return "it is cordoned"
@@ -71,11 +74,11 @@ async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str 
     return taken
 
 
-def mismatches(nodes: Sequence[NodeSeen]) -> list[str]:
-    """Return where the expected number disagrees with PCI, with nvidia-smi or with what is allocatable."""
+def mismatches(nodes: Sequence[NodeSeen], vendor: Vendor = VENDOR) -> list[str]:
+    """Return where the expected number disagrees with PCI, with the driver or with what is allocatable."""
     faults: list[str] = []
     for node in nodes:
-        counts = {"PCI": node.host.pci, "nvidia-smi": node.host.driver, "allocatable": node.allocatable}
+        counts = {"PCI": node.host.pci, vendor.program: node.host.driver, "allocatable": node.allocatable}
         wrong = [f"{what} {count}" for what, count in counts.items() if count is not None and count != node.expected]
         if wrong:
             faults.append(f"{node.name}: expected {node.expected} cards, but {', '.join(wrong)}")
@@ -87,11 +90,17 @@ async def collect(
 ) -> tuple[Evidence, list[str]]:
     """Return all that can be seen now, and what could not be asked, with the reason."""
     missing: list[str] = []
+    plugin = VENDOR.plugin
     plugin_pods, pods, handler, declared = await asyncio.gather(
-        _or(_pods(kube, PLUGIN_NAMESPACE, SELECTOR), [], "the plugin's pods", missing),
+        _or(_pods(kube, plugin.namespace, plugin.selector), [], "the plugin's pods", missing),
         _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
         _or(_handler(kube), None, "the RuntimeClass", missing),
-        _or(kube.get("apps/v1", "DaemonSet", PLUGIN, PLUGIN_NAMESPACE), {}, "the plugin's DaemonSet", missing),
+        _or(
+            kube.get("apps/v1", "DaemonSet", plugin.daemon_set, plugin.namespace),
+            {},
+            "the plugin's DaemonSet",
+            missing,
+        ),
     )
     plugins = {pod.node: pod for pod in plugin_pods}
     nodes = await _or(see_nodes(kube, expected, hosts, plugins), (), "the nodes", missing)
@@ -118,9 +127,11 @@ async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
 
 
 async def _handler(kube: Kube) -> str | None:
-    """Return the handler of RuntimeClass nvidia; None where there is none."""
+    """Return the handler of the vendor's RuntimeClass; None where there is none, or none is needed."""
+    if VENDOR.runtime is None:
+        return None
     try:
-        found = await kube.get("node.k8s.io/v1", "RuntimeClass", RUNTIME_CLASS)
+        found = await kube.get("node.k8s.io/v1", "RuntimeClass", VENDOR.runtime.handler)
     except KindMissing:
         return None
     return str(found["handler"]) if found else None

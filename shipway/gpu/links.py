@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from shipway.gpu.pods import EXTRA, FULL
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.pods import EXTRA
 from shipway.gpu.seen import Evidence, PodSeen
-from shipway.steps.gpu.plugin import GPU_LABEL, REGISTERED, RUNTIME_CLASS, sees_none
+from shipway.gpu.vendor import Vendor
 
 LinkName = Literal[
     "card",
@@ -37,10 +38,10 @@ class Link:
     fix: str
 
 
-def broken_link(evidence: Evidence) -> Link:
+def broken_link(evidence: Evidence, vendor: Vendor = VENDOR) -> Link:
     """Return the first broken link, in the order in which they build on each other; `unknown` with what was said."""
-    for name, code, rule, fix in RULES:
-        why = next(rule(evidence), None)
+    for name, code, rule, fix in rules(vendor):
+        why = next(rule(evidence, vendor), None)
         if why is not None:
             return Link(name, code, why, fix)
     said = [f"{pod.name}: {pod.why or (pod.events or ('nothing',))[-1]}" for pod in evidence.pods if not pod.runs]
@@ -65,7 +66,7 @@ def _said(evidence: Evidence, *patterns: str) -> Iterator[str]:
             yield f"{name}: {lines[-1].strip()[:300]}"
 
 
-def _card(evidence: Evidence) -> Iterator[str]:
+def _card(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.pci is not None and node.host.pci < node.expected:
             yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} cards"
@@ -75,52 +76,55 @@ def _card(evidence: Evidence) -> Iterator[str]:
             yield f"{node.name}: the plugin reports {sick} of {node.capacity} cards as unhealthy"
 
 
-def _driver(evidence: Evidence) -> Iterator[str]:
+def _driver(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.driver is not None and node.host.driver < node.expected:
             said = f": {node.host.driver_said}" if node.host.driver_said else ""
-            yield f"{node.name}: nvidia-smi lists {node.host.driver} of {node.expected} cards{said}"
-    yield from _said(
-        evidence, r"nvml error: driver", r"nvidia-smi has failed", r"Failed to initialize NVML", r"version mismatch"
-    )
+            yield f"{node.name}: {vendor.program} lists {node.host.driver} of {node.expected} cards{said}"
+    yield from _said(evidence, *vendor.driver_failed)
 
 
-def _toolkit(evidence: Evidence) -> Iterator[str]:
-    yield from (
-        f"{node.name}: nvidia-ctk is not there"
-        for node in evidence.nodes
-        if node.expected and node.host.toolkit is False
-    )
-    yield from _said(evidence, r"nvidia-container-(runtime|cli|runtime-hook)\S*:? .*(not found|no such file)")
+def _toolkit(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
+    if vendor.toolkit:
+        yield from (
+            f"{node.name}: {vendor.toolkit.command[0]} is not there"
+            for node in evidence.nodes
+            if node.expected and node.host.toolkit is False
+        )
+    yield from _said(evidence, *(vendor.runtime.no_program if vendor.runtime else ()))
 
 
-def _runtime(evidence: Evidence) -> Iterator[str]:
-    yield from _said(evidence, r"no runtime for \"?nvidia\"? is configured", r"no corresponding runtime configured")
+def _runtime(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
+    if vendor.runtime is None:
+        return
+    handler = vendor.runtime.handler
+    yield from _said(evidence, *vendor.runtime.no_handler)
     for node in evidence.nodes:
         default = node.host.default_runtime
         if node.expected and node.host.handler is False:
-            yield f"{node.name}: containerd has no runtime named nvidia"
-        elif node.expected and evidence.mode == "default_runtime" and default not in (None, "nvidia"):
-            yield f"{node.name}: containerd's default runtime is {default or 'not set'}, not nvidia"
+            yield f"{node.name}: containerd has no runtime named {handler}"
+        elif node.expected and evidence.mode == "default_runtime" and default not in (None, handler):
+            yield f"{node.name}: containerd's default runtime is {default or 'not set'}, not {handler}"
 
 
-def _runtime_class(evidence: Evidence) -> Iterator[str]:
-    if evidence.mode == "runtime_class" and evidence.handler != RUNTIME_CLASS:
-        yield f"its handler is {evidence.handler}" if evidence.handler else "there is no RuntimeClass nvidia"
+def _runtime_class(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
+    wanted = vendor.runtime_class(evidence.mode)
+    if wanted and evidence.handler != wanted:
+        yield f"its handler is {evidence.handler}" if evidence.handler else f"there is no RuntimeClass {wanted}"
     yield from _said(evidence, r"RuntimeClass \"\S+\" not found", r"runtimeclasses\S* \"\S+\" not found")
 
 
-def _scheduler(evidence: Evidence) -> Iterator[str]:
+def _scheduler(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     yield from (
         f"{node.name} takes no ordinary pods: {node.barred}" for node in evidence.nodes if node.expected and node.barred
     )
     if all(node.allocatable >= node.expected for node in evidence.nodes):
         # The further pod is meant to wait for a GPU: that it does is no fault of the scheduler's.
-        meant = tuple(pod for pod in evidence.pods if pod.name != EXTRA or FULL not in pod.text)
+        meant = tuple(pod for pod in evidence.pods if pod.name != EXTRA or vendor.full not in pod.text)
         yield from _said(replace(evidence, pods=meant), r"FailedScheduling", r"nodes are available")
 
 
-def _plugin(evidence: Evidence) -> Iterator[str]:
+def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     if not evidence.plugin_declared:
         yield "the device plugin's DaemonSet is not there"
     for node in evidence.nodes:
@@ -128,96 +132,106 @@ def _plugin(evidence: Evidence) -> Iterator[str]:
         if not node.expected or node.why_not_ready or (node.allocatable == node.expected and pod is not None):
             continue
         if pod is None:
-            yield f"{node.name}: no plugin pod{'' if node.labelled else f', as the node has no label {GPU_LABEL}=true'}"
+            why = "" if node.labelled else f", as the node has no label {vendor.label}=true"
+            yield f"{node.name}: no plugin pod{why}"
         elif not pod.runs:
             why = pod.why or (pod.events or ("",))[-1]
             phase = "starting again and again" if pod.phase == "Running" else pod.phase or "not started"
             yield f"{node.name}: its pod {pod.name} is {phase}: {why}"
-        elif sees_none(pod.log):
+        elif vendor.plugin.is_blind(pod.log):
             yield f"{node.name}: its pod {pod.name} is Running and sees no card"
         elif node.allocatable > node.expected:
             yield f"{node.name}: it offers {node.allocatable} where {node.expected} cards are: is sharing configured?"
     yield from _said(evidence, r"the same card was given to")
 
 
-def _kubelet(evidence: Evidence) -> Iterator[str]:
+def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     yield from (f"{node.name} is not Ready: {node.why_not_ready}" for node in evidence.nodes if node.why_not_ready)
     for node in evidence.nodes:
-        registered = node.plugin is not None and REGISTERED in node.plugin.log
+        registered = node.plugin is not None and vendor.plugin.registered in node.plugin.log
         if registered and node.allocatable < node.expected:
             some = f"{node.allocatable} of {node.expected}"
             yield f"{node.name}: the plugin is registered, yet {some} cards are allocatable"
     yield from _said(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to")
 
 
-def _image(evidence: Evidence) -> Iterator[str]:
+def _image(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
     yield from _said(evidence, *IMAGE_FAULTS, r"Failed to pull image")
 
 
-def _fabric(evidence: Evidence) -> Iterator[str]:
-    yield from _said(evidence, r"system not yet initialized", r"error code:? 802")
+def _fabric(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
+    yield from _said(evidence, *(vendor.fabric.not_ready if vendor.fabric else ()))
 
 
-def _compute(evidence: Evidence) -> Iterator[str]:
-    yield from _said(
-        evidence,
-        r"Failed to allocate device",
-        r"CUDA (driver|error|capable)",
-        r"vectorAdd ended with exit status [1-9]",
+def _compute(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
+    yield from _said(evidence, *vendor.sample.failed, rf"{re.escape(vendor.sample.ended)} [1-9]")
+
+
+Rule = Callable[[Evidence, Vendor], Iterator[str]]
+
+
+def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
+    """Return the links of a vendor in the order in which they build on each other: code, what shows it, what to do."""
+    log = f"`dmesg | grep -i {vendor.kernel_word}`"
+    handler = vendor.runtime.handler if vendor.runtime else ""
+    toolkit = vendor.toolkit_packages[0] if vendor.toolkit_packages else ""
+    fabric = f"{vendor.fabric.machines} {vendor.fabric.service}" if vendor.fabric else ""
+    stage, plugin = vendor.stage, vendor.plugin
+    return (
+        (
+            "card",
+            "SHW-601",
+            _card,
+            f"Look at `{vendor.bus}` and {log} on it; correct `gpus` if the number is wrong.",
+        ),
+        (
+            "driver",
+            "SHW-602",
+            _driver,
+            f"Run `{vendor.program}` on it; after a kernel or driver upgrade `dkms status`, then reboot.",
+        ),
+        ("toolkit", "SHW-603", _toolkit, f"Run again: the stage {stage} installs {toolkit}."),
+        (
+            "runtime",
+            "SHW-604",
+            _runtime,
+            f"Compare `containerd config dump` on it; run again: {stage} configures the handler.",
+        ),
+        (
+            "RuntimeClass",
+            "SHW-605",
+            _runtime_class,
+            f"Run again: the stage device_plugin makes it. See `kubectl get runtimeclass {handler}`.",
+        ),
+        ("scheduler", "SHW-609", _scheduler, "Uncordon or untaint the node, or declare `gpus: 0` for it."),
+        (
+            "image",
+            "SHW-608",
+            _image,
+            "Check gpu.verify_image and device_plugin.image, and sources.registry_mirrors; pull it by hand.",
+        ),
+        (
+            "plugin",
+            "SHW-606",
+            _plugin,
+            f"See `kubectl -n {plugin.namespace} logs -l {plugin.selector}`, then run again.",
+        ),
+        (
+            "kubelet",
+            "SHW-607",
+            _kubelet,
+            "See `journalctl -u kubelet` on it; restart the plugin's pod, then the kubelet.",
+        ),
+        (
+            "compute",
+            "SHW-611",
+            _fabric,
+            f"On {fabric} must run in the driver's own version: start it.",
+        ),
+        (
+            "compute",
+            "SHW-612",
+            _compute,
+            f"Run the sample by hand on the node; gpu.compute: off where the cards cannot run {vendor.sample.needs}.",
+        ),
     )
-
-
-Rule = Callable[[Evidence], Iterator[str]]
-RULES: tuple[tuple[LinkName, str, Rule, str], ...] = (
-    (
-        "card",
-        "SHW-601",
-        _card,
-        "Look at `lspci -d 10de:` and `dmesg | grep -i xid` on it; correct `gpus` if the number is wrong.",
-    ),
-    (
-        "driver",
-        "SHW-602",
-        _driver,
-        "Run `nvidia-smi` on it; after a kernel or driver upgrade `dkms status`, then reboot.",
-    ),
-    ("toolkit", "SHW-603", _toolkit, "Run again: the stage nvidia_runtime installs nvidia-container-toolkit."),
-    (
-        "runtime",
-        "SHW-604",
-        _runtime,
-        "Compare `containerd config dump` on it; run again: nvidia_runtime configures the handler.",
-    ),
-    (
-        "RuntimeClass",
-        "SHW-605",
-        _runtime_class,
-        "Run again: the stage device_plugin makes it. See `kubectl get runtimeclass nvidia`.",
-    ),
-    ("scheduler", "SHW-609", _scheduler, "Uncordon or untaint the node, or declare `gpus: 0` for it."),
-    (
-        "image",
-        "SHW-608",
-        _image,
-        "Check gpu.verify_image and device_plugin.image, and sources.registry_mirrors; pull it by hand.",
-    ),
-    (
-        "plugin",
-        "SHW-606",
-        _plugin,
-        "See `kubectl -n kube-system logs -l name=nvidia-device-plugin-ds`, then run again.",
-    ),
-    ("kubelet", "SHW-607", _kubelet, "See `journalctl -u kubelet` on it; restart the plugin's pod, then the kubelet."),
-    (
-        "compute",
-        "SHW-611",
-        _fabric,
-        "On NVSwitch machines nvidia-fabricmanager must run in the driver's own version: start it.",
-    ),
-    (
-        "compute",
-        "SHW-612",
-        _compute,
-        "Run the sample by hand on the node; gpu.compute: off where the cards cannot run CUDA.",
-    ),
-)

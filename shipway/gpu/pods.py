@@ -4,69 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster
 from shipway.errors import PostconditionFailed
+from shipway.gpu.chosen import VENDOR
 from shipway.gpu.seen import PodSeen
+from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
 from shipway.kube.pod_states import events_about, find_known, find_trouble
 from shipway.kube.status import condition
 from shipway.redact import redact
 from shipway.step import Drift
-from shipway.steps.gpu.plugin import RUNTIME_CLASS
 
 NAMESPACE = "shipway-verify"
 EXTRA = "gpu-test-extra"
 WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
-SAMPLE = "/cuda-samples/vectorAdd"  # where NVIDIA's cuda-sample images keep it
 LISTED = "cards-listed"
-PASSED = "Test PASSED"
-ENDED = "vectorAdd ended with exit status"
-FULL = "Insufficient nvidia.com/gpu"
 # The kubelet's word for a pod that the scheduler gave a GPU which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
-_UUID = re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)")
-_NODE = re.compile(r"/dev/nvidia[0-9]+\b")
 _NODES = re.compile(r"^nodes of (\S+): (.*)$", re.MULTILINE)
 _GIVEN = re.compile(r"^devices=(.*)$", re.MULTILINE)
 _NO_DEVICE = frozenset({"", "all", "none", "void"})
 
 
-def script(*, compute: bool) -> str:
+def script(*, compute: bool, vendor: Vendor = VENDOR) -> str:
     """Return what a pod runs: say the GPU, compute where asked for, stay. Only sh, echo and sleep must be there."""
-    parts = ['echo "devices=$NVIDIA_VISIBLE_DEVICES"', 'echo "nodes of $NODE_NAME:" /dev/nvidia*', "nvidia-smi -L"]
-    parts += [f"echo {LISTED}"]
-    parts += [SAMPLE, f'echo "{ENDED} $?"'] if compute else []
+    given = f"${vendor.variable}" if vendor.variable else ""
+    parts = [f'echo "devices={given}"', f'echo "nodes of $NODE_NAME:" {vendor.devices}']
+    parts += [shlex.join(vendor.probe.command), f"echo {LISTED}"]
+    parts += [vendor.sample.path, f'echo "{vendor.sample.ended} $?"'] if compute else []
     return "; ".join([*parts, "sleep 86400"])
 
 
-def pod_with_gpu(cluster: Cluster, name: str, avoid: Sequence[str] = ()) -> Object:
+def _environment(variables: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in variables.items()]
+
+
+def pod_with_gpu(cluster: Cluster, name: str, avoid: Sequence[str] = (), *, vendor: Vendor = VENDOR) -> Object:
     """Return one pod that asks for one GPU, on any node but those to avoid.
 
     A requirement names one node: the API accepts no more in `matchFields` (Kubernetes, core validation).
     """
     fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    node = {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     return render(
         "verify/pod.yaml",
         name=name,
         namespace=NAMESPACE,
         image=cluster.gpu.verify_image,
-        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
-        script=script(compute=cluster.gpu.compute == "required"),
+        runtime_class=vendor.runtime_class(cluster.gpu.mode),
+        script=script(compute=cluster.gpu.compute == "required", vendor=vendor),
+        environment=[*_environment(vendor.environment), node],
+        resource=vendor.resource,
+        limits={vendor.resource: "1"},
         affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}} if avoid else None,
         seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the GPUs are free again
     )[0]
 
 
-def pod_without(cluster: Cluster, name: str, node: str) -> Object:
-    """Return a pod of one node that asks Kubernetes for no GPU, and NVIDIA's toolkit for all (NVIDIA_VISIBLE_DEVICES).
+def pod_without(cluster: Cluster, name: str, node: str, *, vendor: Vendor = VENDOR) -> Object:
+    """Return a pod of one node that asks Kubernetes for no GPU, and the vendor's toolkit for all, by its variable.
 
-    It says what it sees: device nodes, by the shell itself, and nvidia-smi's list; what mounts that may leave it out.
+    It says what it sees: device nodes, by the shell itself, and the probe's list; what mounts that may leave it out.
     """
     return render(
         "verify/pod-without.yaml",
@@ -74,17 +79,18 @@ def pod_without(cluster: Cluster, name: str, node: str) -> Object:
         namespace=NAMESPACE,
         node=node,
         image=cluster.gpu.verify_image,
-        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
-        script=f"echo /dev/nvidia*; nvidia-smi -L; echo {LISTED}; sleep 86400",
+        runtime_class=vendor.runtime_class(cluster.gpu.mode),
+        script=f"echo {vendor.devices}; {shlex.join(vendor.probe.command)}; echo {LISTED}; sleep 86400",
+        environment=_environment({vendor.variable: "all"}) if vendor.variable else None,
         seconds=cluster.gpu.verify_seconds + 600,
     )[0]
 
 
-def seen_without(log: str) -> int | None:
+def seen_without(log: str, vendor: Vendor = VENDOR) -> int | None:
     """Return how many GPUs a pod saw that asked for none; None before it has said so."""
     if LISTED not in log:
         return None
-    return max(len(set(_NODE.findall(log))), len(set(_UUID.findall(log))))
+    return max(len(set(vendor.device.findall(log))), len(set(vendor.held.findall(log))))
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,11 @@ class Said:
     passed: bool | None = None
 
 
-def said(log: str) -> Said | None:
+def said(log: str, vendor: Vendor = VENDOR) -> Said | None:
     """Return what a log tells so far; None before the pod has said which GPU it has.
 
-    UUIDs that nvidia-smi lists inside the pod count; without it, NVIDIA_VISIBLE_DEVICES as the kubelet set it; where
-    that names none (toolkit 1.20 makes it "void", a plugin that makes mounts a path), the device nodes of that host.
+    What the probe lists inside the pod counts; without it, the vendor's variable as the kubelet set it; where that
+    names none (NVIDIA's toolkit 1.20 makes it "void", a plugin that makes mounts a path), the host's device nodes.
     """
     given = _GIVEN.search(log)
     if given is None or LISTED not in log:
@@ -125,9 +131,9 @@ def said(log: str) -> Said | None:
     words = [word.strip() for word in given[1].split(",")]
     named = [word for word in words if word not in _NO_DEVICE and not word.startswith("/")]
     nodes = _NODES.search(log)
-    there = [f"{nodes[1]}:{name}" for name in _NODE.findall(nodes[2])] if nodes else []
-    devices = _UUID.findall(log) or named or there
-    passed = PASSED in log if ENDED in log else None
+    there = [f"{nodes[1]}:{name}" for name in vendor.device.findall(nodes[2])] if nodes else []
+    devices = vendor.held.findall(log) or named or there
+    passed = vendor.sample.passed in log if vendor.sample.ended in log else None
     return Said(tuple(dict.fromkeys(devices)), passed)
 
 
@@ -226,7 +232,7 @@ class AllSpoke:
         silent = [name for name in self.names if not self._done(self.heard.get(name))]
         if not silent:
             return None
-        what = "its card" if silent[0] not in self.heard else "the result of the CUDA sample"
+        what = "its card" if silent[0] not in self.heard else f"the result of the {VENDOR.sample.name}"
         return Drift(f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not told {what}", "all have spoken")
 
     def _done(self, words: Said | None) -> bool:
@@ -238,7 +244,7 @@ class ExtraWaits:
     """One pod more than there are GPUs stays Pending, for the lack of a GPU and nothing else."""
 
     traps: ClassVar[tuple[int, ...]] = (46,)
-    name: str = f"a further pod stays Pending: {FULL}"
+    name: str = f"a further pod stays Pending: {VENDOR.full}"
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the scheduler's word; raises PostconditionFailed when it found a GPU."""
@@ -248,9 +254,9 @@ class ExtraWaits:
             node = pod["spec"].get("nodeName") if pod else ""
             raise PostconditionFailed(f"the further pod was given a card on {node}: there are more cards than counted")
         message = str(scheduled.get("message", ""))
-        if scheduled.get("status") == "False" and FULL in message:
+        if scheduled.get("status") == "False" and VENDOR.full in message:
             return None
-        return Drift(message or "the scheduler has not said anything", FULL)
+        return Drift(message or "the scheduler has not said anything", VENDOR.full)
 
 
 @dataclass(frozen=True)

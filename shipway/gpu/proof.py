@@ -11,6 +11,8 @@ from typing import Any, Literal
 from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.counts import CardsAllocatable
 from shipway.gpu.evidence import collect, mismatches, see_nodes, taken_by_others
 from shipway.gpu.links import broken_link
 from shipway.gpu.pods import (
@@ -34,7 +36,6 @@ from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.kube.client import Kube
 from shipway.kube.manifests import render
 from shipway.step import Check
-from shipway.steps.kubernetes.nodes import CardsAllocatable
 
 __all__ = ["HostGpuFacts", "Proof", "prove"]
 
@@ -189,7 +190,7 @@ class _Proving:
     def _computed(self) -> list[str]:
         """Return the pods whose sample did not pass, where it was asked for."""
         failed = [name for name, words in sorted(self.heard.items()) if self.compute and words.passed is False]
-        return [f"the CUDA sample failed in {', '.join(failed)}"] if failed else []
+        return [f"the {VENDOR.sample.name} failed in {', '.join(failed)}"] if failed else []
 
     def _verified(self) -> dict[str, str]:
         """Return pod and GPU of each GPU that is proven: held by one pod alone, and computing where asked for."""
@@ -203,7 +204,7 @@ class _Proving:
     def _proof(self, outcome: Literal["ok", "failed"], seconds: float, **more: Any) -> Proof:
         devices = self._verified()
         if not self.compute:
-            self.notes.append("gpu.compute is off: no CUDA sample was run")
+            self.notes.append(f"gpu.compute is off: no {VENDOR.sample.name} was run")
         return Proof(
             outcome,
             sum(self.expected.values()),

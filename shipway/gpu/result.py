@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from shipway.cluster.model import Cluster
 from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu.chosen import VENDOR
 from shipway.gpu.links import Link
 from shipway.gpu.pods import Said
 from shipway.gpu.seen import Evidence
@@ -55,7 +56,7 @@ def no_cards(cluster: Cluster) -> Proof:
     """Return the proof of no GPUs: right where the cluster file says so of every host, else a failure."""
     if all(host.gpus == 0 for host in cluster.hosts):
         return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
-    fix = "Look at `lspci -d 10de:` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
+    fix = f"Look at `{VENDOR.bus}` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
     error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-613", fix=fix)
     return Proof("failed", 0, error=error)
 

@@ -10,7 +10,7 @@ from typing import Literal
 class HostGpuFacts:
     """What was seen on a host over SSH; None means that it was not looked at.
 
-    `pci` counts NVIDIA GPUs on the bus, `driver` the GPUs `nvidia-smi -L` lists, `driver_said` its error.
+    `pci` counts the vendor's GPUs on the bus, `driver` the GPUs its driver lists, `driver_said` its error.
     """
 
     pci: int | None = None
@@ -60,7 +60,7 @@ class NodeSeen:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that a failed proof leaves behind; `handler` is that of RuntimeClass nvidia, None where there is none."""
+    """All that a failed proof leaves behind; `handler` is that of the vendor's RuntimeClass, if any."""
 
     mode: Literal["runtime_class", "default_runtime"]
     nodes: tuple[NodeSeen, ...] = ()

@@ -1,4 +1,4 @@
-"""What Kubernetes objects say about themselves: conditions, readiness, GPUs, and how two states differ."""
+"""What Kubernetes objects say about themselves: conditions, readiness, and how two states differ."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shipway.foreign.numbers import whole
-
-CARD = "nvidia.com/gpu"
 # What the server itself writes, at every write or on its own: never a reason to apply.
 SERVERS_OWN = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"})
 COUNTED = "deprecated.daemonset.template.generation"  # an annotation that only counts changes
@@ -37,24 +34,6 @@ def why_not_ready(node: Mapping[str, Any] | None) -> str:
         return ""
     said = str(condition(node, "Ready").get("message") or "no status yet")
     return next((short for pattern, short in SHORTER if pattern.search(said)), said[:160])
-
-
-def cards(node: Mapping[str, Any], part: str = "allocatable") -> int:
-    """Return how many GPUs a node offers (`allocatable`) or has (`capacity`)."""
-    amount = ((node.get("status") or {}).get(part) or {}).get(CARD, 0)
-    return whole(str(amount)) or 0
-
-
-def cards_asked(pod: Mapping[str, Any]) -> int:
-    """Return how many GPUs a pod holds: what its containers ask for, unless it has ended."""
-    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return 0
-    total = 0
-    for container in (pod.get("spec") or {}).get("containers") or ():
-        resources = container.get("resources") or {}
-        asked = (resources.get("limits") or resources.get("requests") or {}).get(CARD, 0)
-        total += whole(str(asked)) or 0
-    return total
 
 
 def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

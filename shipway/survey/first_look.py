@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from dataclasses import dataclass
 
-from shipway.facts.commands import NOT_ENDED, Says, Watched
+from shipway.facts.commands import NOT_ENDED, Says
 from shipway.facts.files import FileText
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.ownership.evidence import Evidence, evidence
 from shipway.script import Output
 
-# PCI vendor 0x10de is NVIDIA; class 0x0300 is a VGA and 0x0302 a 3D controller (PCI ID database).
+# Class 0x0300 is a VGA and 0x0302 a 3D controller, whoever made it (PCI ID database).
 _DEVICES = ("find", "-L", "/sys/bus/pci/devices", "-mindepth", "2", "-maxdepth", "2", "-name")
-PCI = Says((*_DEVICES, "vendor", "-exec", "grep", "-l", "0x10de", "{}", "+"))
 PCI_CLASSES = Says((*_DEVICES, "class", "-exec", "grep", "-l", "^0x030[02]", "{}", "+"))
-# Each device that a driver holds is a link below it: /sys/bus/pci/drivers/nvidia/0000:41:00.0.
+# Each device that a driver holds is a link below it: /sys/bus/pci/drivers/DRIVER/0000:41:00.0.
 PCI_BOUND = Says(("find", "/sys/bus/pci/drivers", "-mindepth", "2", "-maxdepth", "2", "-name", "*:*:*.*"))
 SAID = 600  # characters of what the driver says: its longest sentence names the GPU and what to do
 KERNEL_LOG = Says(("dmesg",))
 FOR_MACHINES = ("vfio-pci", "pci-stub", "xen-pciback")  # hold a device for a virtual machine
-# What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
-_STAMP = re.compile(r"^\[[^]\n]*\] ?", re.MULTILINE)
-_TOLD = re.compile(r"The NVIDIA [^\n]*(?:\n[^\n]*){0,3}")
-_UNSUPPORTED = re.compile(r"installed in this system is (?:supported through the NVIDIA \S+ Legacy|not supported by)")
-_ADDRESS = re.compile(r"NVIDIA GPU ([0-9a-f:.]+) ")
-DRIVER = Watched(("nvidia-smi", "-L"), seconds=30)
-HANGS = "nvidia-smi does not end: the driver hangs in the kernel"
+DRIVER = VENDOR.probe
+HANGS = VENDOR.hangs
 CLOCK = Says(("date", "+%s.%N"))
-TOOLKIT = Says(("nvidia-ctk", "--version"))
 # Interfaces with hardware behind them have a link `device`; bridges and the containers' have none.
 _INTERFACES = ("find", "-L", "/sys/class/net", "-mindepth", "2", "-maxdepth", "2", "-name")
 MACS = Says((*_INTERFACES, "address", "-exec", "grep", "-H", ".", "{}", "+"))
@@ -70,8 +64,16 @@ class Survey:
     vouched: bool = False
 
 
+def on_bus(vendor: Vendor) -> Says:
+    """Return the fact of which devices on PCI a vendor made."""
+    return Says((*_DEVICES, "vendor", "-exec", "grep", "-l", f"0x{vendor.pci_id}", "{}", "+"))
+
+
+PCI = on_bus(VENDOR)
+
+
 def addresses_of(vendors: str, classes: str) -> tuple[str, ...]:
-    """Return the PCI addresses of NVIDIA's display and 3D controllers from the two lists of files that matched."""
+    """Return the PCI addresses of a vendor's display and 3D controllers from the two lists of files that matched."""
     folders = {line.rsplit("/", 1)[0] for line in vendors.split()}
     both = folders & {line.rsplit("/", 1)[0] for line in classes.split()}
     return tuple(sorted(folder.rsplit("/", 1)[-1] for folder in both))
@@ -81,18 +83,6 @@ def drivers_of(bound: str) -> dict[str, str]:
     """Return the driver of each PCI address from the list of links below the drivers."""
     pairs = (line.rsplit("/", 2)[-2:] for line in bound.split() if line.count("/") > 1)
     return {address: driver for driver, address in pairs}
-
-
-def unsupported(log: str) -> tuple[bool, frozenset[str]]:
-    """Return whether the kernel's log tells of a GPU that the driver does not support, and the addresses it names."""
-    told = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _TOLD.finditer(_STAMP.sub("", log))]
-    found = [text for text in told if _UNSUPPORTED.search(text)]
-    return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
-
-
-def uuids(listed: str) -> list[str]:
-    """Return the UUIDs of `nvidia-smi -L`: `GPU 0: NVIDIA A10 (UUID: GPU-...)`."""
-    return re.findall(r"UUID: (GPU-[0-9A-Za-z-]+)", listed)
 
 
 def macs_of(addresses: str, macs: str, hardware: str) -> tuple[str, ...]:
@@ -108,17 +98,19 @@ def macs_of(addresses: str, macs: str, hardware: str) -> tuple[str, ...]:
     return tuple(sorted({mac for name, mac in found.items() if name in used & real and mac.strip("0:")}))
 
 
-async def survey(on: Host) -> Survey:
+async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
     """Look at a host; costs the round trip that the preflight checks share."""
     asked = time.time()
     (
-        (vendors, classes, driver, toolkit),
+        (vendors, classes, driver),
+        toolkit,
         (machine, product, clock),
         (addresses, macs, hardware, container),
         owned,
         bound,
     ) = await asyncio.gather(
-        on.read(PCI, PCI_CLASSES, DRIVER, TOOLKIT),
+        on.read(on_bus(vendor), PCI_CLASSES, vendor.probe),
+        _installed(on, vendor),
         on.read(
             FileText("/etc/machine-id"),
             FileText("/sys/class/dmi/id/product_uuid"),
@@ -134,15 +126,17 @@ async def survey(on: Host) -> Survey:
         skew = 0.0 if abs(skew) <= (now - asked) / 2 else skew  # within what the round trip itself leaves open
     except ValueError:
         skew = 0.0
-    shown = len(uuids(driver.stdout)) if driver.ok else 0
-    cards, left_out, unbound = await _sorted_out(on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown)
+    shown = len(vendor.uuids(driver.stdout)) if driver.ok else 0
+    cards, left_out, unbound = await _sorted_out(
+        on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown, vendor
+    )
     return Survey(
         host=on.name,
         joined=owned.joined,
         cards=cards,
         driver_cards=shown,
-        driver_said=_said(driver),
-        toolkit=toolkit.ok,
+        driver_said=_said(driver, vendor),
+        toolkit=toolkit,
         machine_id=(machine or "").strip(),
         product_uuid="" if container else (product or "").strip(),
         skew=skew,
@@ -154,7 +148,7 @@ async def survey(on: Host) -> Survey:
 
 
 async def _sorted_out(
-    on: Host, found: tuple[str, ...], bound: str, shown: int
+    on: Host, found: tuple[str, ...], bound: str, shown: int, vendor: Vendor
 ) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
     """Return how many GPUs are meant for pods, why others are not, and which have no driver for no told reason.
 
@@ -169,15 +163,22 @@ async def _sorted_out(
     free = tuple(address for address in found if address not in drivers)
     if not shown or not free or len(free) == len(found) or shown >= len(found) - len(away):
         return len(found) - len(away), tuple(left_out), ()
-    told, named = unsupported((await on.read(KERNEL_LOG)).stdout)
+    told, named = vendor.unsupported((await on.read(KERNEL_LOG)).stdout)
     old = [address for address in free if (address in named if named else told)]
-    left_out += [f"GPU {address} is left out: the installed NVIDIA driver does not support it" for address in old]
+    left_out += [
+        f"GPU {address} is left out: the installed {vendor.name} driver does not support it" for address in old
+    ]
     unbound = tuple(address for address in free if address not in old)
     return len(found) - len(away) - len(old), tuple(left_out), unbound
 
 
-def _said(driver: Output) -> str:
+async def _installed(on: Host, vendor: Vendor) -> bool:
+    """Return whether the vendor's toolkit is there; one that needs none lacks nothing."""
+    return vendor.toolkit is None or (await on.read(vendor.toolkit)).ok
+
+
+def _said(driver: Output, vendor: Vendor) -> str:
     """Return why the driver did not answer; empty where it did."""
     if driver.status == NOT_ENDED:
-        return HANGS
+        return vendor.hangs
     return "" if driver.ok else (driver.stderr or driver.stdout).strip()[:SAID]

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
+from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 
 TRAPS = (4, 14, 44)  # numbers of docs/traps.md
@@ -16,7 +17,7 @@ PLAIN = "/etc/resolv.conf"
 REAL = "/run/systemd/resolve/resolv.conf"  # what systemd-resolved itself asks
 RUNNING = Says(("uname", "-r"))
 KERNELS = Listing("/lib/modules")
-MODULES = Says(("find", "/lib/modules", "-name", "nvidia.ko*"))  # .ko, .ko.zst, .ko.xz
+MODULES = Says(("find", "/lib/modules", "-name", f"{VENDOR.module}.ko*"))  # .ko, .ko.zst, .ko.xz
 UFW = FileText("/etc/ufw/ufw.conf")
 FORWARD = Says(("iptables", "-S", "FORWARD"))
 
@@ -57,14 +58,14 @@ def _loopback(server: str) -> bool:
 
 
 def next_kernel(running: str, kernels: Sequence[str], modules: str) -> str:
-    """Say that the kernel which starts next has no NVIDIA module, where the running one has (nvidia-docker#804)."""
+    """Say that the kernel which starts next has no module for GPUs, and the running one has (nvidia-docker#804)."""
     ready = {path.split("/")[3] for path in modules.split() if path.count("/") > 3}  # noqa: PLR2004 - /lib/modules/KERNEL/
     newest = max(kernels, key=_order, default=running)
     if running not in ready or newest in ready or _order(newest) <= _order(running):
         return ""
     return (
-        f"kernel {newest} starts next and has no NVIDIA module: after a restart nvidia-smi fails; on the host install "
-        f"linux-headers-{newest}, run `sudo dkms autoinstall`, look with `dkms status`"
+        f"kernel {newest} starts next and has no {VENDOR.name} module: after a restart {VENDOR.program} fails; "
+        f"on the host install linux-headers-{newest}, run `sudo dkms autoinstall`, look with `dkms status`"
     )
 
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from shipway.converge import looked_at
 from shipway.errors import ErrorReport
+from shipway.gpu.counts import cards
 from shipway.gpu.evidence import collect
 from shipway.gpu.links import broken_link
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
-from shipway.kube.status import cards
+from shipway.kube.nodes import nodes_by_name
 from shipway.os.families import recognise
 from shipway.step import Impact, StepResult
-from shipway.steps.kubernetes.nodes import nodes_by_name
 from shipway.survey.first_look import Survey, survey
 from tasks.context import Run
 from tasks.drift.parts import JOINED_BY, OF_GPUS, Part, cluster_parts, host_parts, plain_runtime

@@ -10,13 +10,13 @@ from typing import Any, Generic, TypeVar
 from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.profiles import merged
+from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kubeadm.config import init_documents
 from shipway.kubeadm.writes import kubelet_fields, static_pod_args
 from shipway.step import Check, Impact
 from shipway.steps.gpu.cards import CardsHealthy, FabricReady
-from shipway.steps.gpu.plugin import NAMESPACE, PLUGIN, SELECTOR
 from shipway.steps.kubernetes import health
 from shipway.steps.kubernetes.health_cluster import (
     EveryNodeDeclared,
@@ -203,5 +203,7 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         KubeadmRemembers(wanted),
     ]
     if any(run.cards(host) for host in run.hosts):
-        checks += [gates.PluginRunning(cluster.gpu.mode), PodsStable(PLUGIN, NAMESPACE, SELECTOR)]
+        plugin = VENDOR.plugin
+        pods = PodsStable(plugin.daemon_set, plugin.namespace, plugin.selector)
+        checks += [gates.PluginRunning(cluster.gpu.mode), pods]
     return checks

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from shipway.converge import converge
 from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.counts import CardsAllocatable
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon, drain, may_drain, uncordon
 from shipway.step import Impact, StepResult
-from shipway.steps.gpu.plugin import PLUGIN, PluginRunning
+from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
-from shipway.steps.kubernetes.nodes import CardsAllocatable
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
@@ -34,7 +35,12 @@ AGAIN_SECONDS = (2.0, 4.0)  # between looks at a host before a repair is said to
 # Their emptyDir holds nothing that anybody would miss: the dashboard's is its /tmp (its published manifest).
 OWN_NAMESPACES = (dashboard.NAMESPACE,)
 FOLLOWING = frozenset(
-    {NodeReady("").name, CardsAllocatable({}).name, PluginRunning("").name, PodsStable(PLUGIN, "", "").name}
+    {
+        NodeReady("").name,
+        CardsAllocatable({}).name,
+        PluginRunning("").name,
+        PodsStable(VENDOR.plugin.daemon_set, "", "").name,
+    }
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Transient
-from shipway.kube.status import CARD
+from shipway.gpu.chosen import VENDOR
 from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import Run
@@ -127,7 +127,7 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
             continue
         offered = allocatable.get(host.name, 0)
         state = "all offered" if offered >= run.provable(host) else f"{run.provable(host) - offered} missing"
-        cards = {"expected": expected, "on PCI": seen.cards, "with driver": seen.driver_cards, CARD: offered}
+        cards = {"expected": expected, "on PCI": seen.cards, "with driver": seen.driver_cards, VENDOR.resource: offered}
         shown = "■" * offered + "□" * max(0, expected - offered)
         rows.append({"host": host.name, "map": shown, "state": state, **cards})  # what fits on a phone comes first
     return rows

@@ -7,6 +7,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.edits.containerd import CONFIG, Wanted
 from shipway.edits.files import FileAbsent, FileIs
 from shipway.facts.commands import Says
+from shipway.gpu.vendor import GpuRuntime
 from shipway.host.session import Host
 from shipway.kubeadm.config import image_repository, sandbox_image
 from shipway.os.family import Family
@@ -49,10 +50,10 @@ def loaded(cluster: Cluster) -> ContainerdLoaded:
     return ContainerdLoaded(CONTAINERD, (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
 
 
-def wanted(cluster: Cluster, *, nvidia: bool = False) -> Wanted:
-    """Return what containerd's configuration must bring about on a host, with or without the nvidia runtime."""
-    default = nvidia and cluster.gpu.mode == "default_runtime"
-    return Wanted(sandbox_image(cluster), nvidia, default, cluster.runtime.restrict_oom_score_adj)
+def wanted(cluster: Cluster, runtime: GpuRuntime | None = None) -> Wanted:
+    """Return what containerd's configuration must bring about on a host, with or without the runtime of its GPUs."""
+    default = runtime is not None and cluster.gpu.mode == "default_runtime"
+    return Wanted(sandbox_image(cluster), runtime, default, cluster.runtime.restrict_oom_score_adj)
 
 
 def images(cluster: Cluster) -> Says:

@@ -1,4 +1,4 @@
-"""The device plugin (S8): the RuntimeClass its pods need, and NVIDIA's plugin on every node with GPUs."""
+"""The device plugin (S8): the RuntimeClass its pods need, and the vendor's plugin on every node with GPUs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import ClassVar
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
 from shipway.os.family import Family
 from shipway.step import Check, Impact
-from shipway.steps.gpu.device_list import BY_MOUNTS, PluginPresent, Unready, plugin_names_class
-from shipway.steps.gpu.plugin import GPU_LABEL, RUNTIME_CLASS
+from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_names_class
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
 from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded
@@ -26,25 +27,35 @@ from tasks.stages import nvidia_runtime
 HOSTS_SECONDS = 600.0  # that hosts which have joined are given for their own stage, before the plugin changes
 
 
-def needs_selector(cluster: Cluster) -> bool:
+def needs_selector(cluster: Cluster, vendor: Vendor = VENDOR) -> bool:
     """Say whether the plugin must stay off nodes without GPUs.
 
-    In RuntimeClass mode its pod cannot start where the handler is missing; since 0.18 NVIDIA's manifest lets it fail
-    on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0). Otherwise it runs everywhere, as there.
+    Its pod cannot start where the handler of the RuntimeClass that it names is missing, and from some version on it
+    fails on a node without GPUs. Otherwise it runs everywhere, as its vendor has it.
     """
     major, minor, _ = (int(part) for part in cluster.device_plugin.version.split("."))
-    return cluster.gpu.mode == "runtime_class" or (major, minor) >= (0, 18)
+    fails = vendor.plugin.needs_gpus is not None and (major, minor) >= vendor.plugin.needs_gpus
+    return fails or vendor.runtime_class(cluster.gpu.mode) is not None
 
 
-def daemon_set(cluster: Cluster) -> list[Object]:
+def daemon_set(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Object]:
     """Return the plugin's DaemonSet."""
     return render(
-        "device-plugin/daemonset.yaml",
+        vendor.plugin.manifest,
         image=f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}",
-        runtime_class=RUNTIME_CLASS if cluster.gpu.mode == "runtime_class" else None,
-        strategy=BY_MOUNTS,
-        node_selector={GPU_LABEL: "true"} if needs_selector(cluster) else None,
+        runtime_class=vendor.runtime_class(cluster.gpu.mode),
+        node_selector={vendor.label: "true"} if needs_selector(cluster, vendor) else None,
+        **vendor.plugin.values,
     )
+
+
+def runtime_class(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
+    """Return the step about the RuntimeClass that pods with GPUs name; none where they name none."""
+    if vendor.runtime is None or vendor.runtime_class(cluster.gpu.mode) is None:
+        return []
+    handler = vendor.runtime.handler
+    name = f"RuntimeClass {handler} leads to containerd's handler {handler}"
+    return [RuntimeClassIs(name, render(vendor.runtime.manifest), Impact.FILES)]
 
 
 def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]:
@@ -55,12 +66,8 @@ def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]
     """
     if all(host.gpus == 0 for host in cluster.hosts):
         return []
-    runtime_class: list[Check[Kube]] = []
-    if cluster.gpu.mode == "runtime_class":
-        name = "RuntimeClass nvidia leads to containerd's handler nvidia"
-        runtime_class = [RuntimeClassIs(name, render("runtime-class/nvidia.yaml"), Impact.FILES)]
-    name = f"the NVIDIA device plugin {cluster.device_plugin.version} is declared for every node with cards"
-    return [*runtime_class, PluginPresent(name, daemon_set(cluster), unready=unready)]
+    name = f"the {VENDOR.name} device plugin {cluster.device_plugin.version} is declared for every node with cards"
+    return [*runtime_class(cluster), PluginPresent(name, daemon_set(cluster), unready=unready)]
 
 
 class RuntimeClassIs(ObjectsPresent):
@@ -126,7 +133,8 @@ async def proven_as(run: Run, kube: Kube) -> tuple[Cluster, tuple[str, ...]]:
     if run.cluster.gpu.mode != "default_runtime" or not await plugin_names_class(kube):
         return run.cluster, ()
     gpu = run.cluster.gpu.model_copy(update={"mode": "runtime_class"})
-    note = "proven with RuntimeClass nvidia: the default runtime is not nvidia on every host yet"
+    handler = VENDOR.runtime.handler if VENDOR.runtime else ""
+    note = f"proven with RuntimeClass {handler}: the default runtime is not {handler} on every host yet"
     return run.cluster.model_copy(update={"gpu": gpu}), (note,)
 
 

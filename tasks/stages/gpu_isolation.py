@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from shipway.cluster.model import Cluster
+from shipway.gpu.nvidia import VARIABLE
 from shipway.host.session import Host
 from shipway.step import Check
 from shipway.steps.gpu.device_list import asked_safely, needs_variable
-from shipway.steps.gpu.toolkit import VARIABLE, Hold, ToolkitAccepts
+from shipway.steps.gpu.toolkit import Hold, ToolkitAccepts
 from tasks.context import Run
 
 

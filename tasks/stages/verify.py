@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.counts import cards
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.result import none_ready
 from shipway.kube.client import Kube
-from shipway.kube.status import cards, why_not_ready
+from shipway.kube.nodes import nodes_by_name
+from shipway.kube.status import why_not_ready
 from shipway.step import Check, Impact, StepResult
-from shipway.steps.gpu.plugin import NAMESPACE as PLUGIN_NAMESPACE
-from shipway.steps.gpu.plugin import PLUGIN, find_hopeless
-from shipway.steps.gpu.toolkit import VARIABLE
-from shipway.steps.kubernetes.nodes import nodes_by_name
+from shipway.steps.gpu.plugin import find_hopeless
 from tasks import gates
 from tasks.context import Run
 from tasks.stages import device_plugin
@@ -56,7 +56,7 @@ async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]
     kube = await run.kube()
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
-    plugin = gates.WorkloadRuns("DaemonSet", PLUGIN, PLUGIN_NAMESPACE)
+    plugin = gates.WorkloadRuns("DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
     rollout = await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
     lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}
@@ -127,7 +127,7 @@ def isolation(run: Run, without: Mapping[str, int | None]) -> list[StepResult]:
     seen = {node: count for node, count in sorted(without.items()) if count}
     results: list[StepResult] = []
     for node in (node for node in seen if node not in held):
-        fix = f"Run the bootstrap again; on {node} `nvidia-ctk config` must show {VARIABLE} = false."
+        fix = f"Run the bootstrap again; on {node} {VENDOR.closed}."
         message = f"a pod that asks for no GPU sees {seen[node]} GPUs of {node}"
         error = PostconditionFailed(message, host=node, step=ISOLATED, code="SHW-617", fix=fix)
         results.append(StepResult(ISOLATED, "failed", error=error))

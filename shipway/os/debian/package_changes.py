@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from shipway.errors import Refused
 from shipway.facts.commands import Says
 from shipway.facts.packages import PackageInfo
+from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
 from shipway.os.debian.apt import APT, with_lock
 from shipway.os.debian.dpkg import installed, query
@@ -17,12 +18,9 @@ from shipway.os.debian.dpkg import installed, query
 SIMULATE_SECONDS = 60
 Packages = dict[tuple[str, str], PackageInfo]
 # Never changed in passing: a new driver or kernel under running pods breaks NVML (homelab#4110: 269 restarts). By name,
-# and by source package: libcuda1 and firmware-nvidia-gsp are the driver's too.
-DRIVERS = (
-    *("nvidia*", "libnvidia*", "cuda*", "libcuda*", "xserver-xorg-video-nvidia*"),
-    *("linux-image*", "linux-headers*", "linux-modules*"),
-)
-SOURCES = ("nvidia*", "libnvidia*", "fabric-manager*", "linux", "linux-signed*", "linux-restricted*")
+# and by source package: not all that is a driver's is called so.
+DRIVERS = (*VENDOR.packages, "linux-image*", "linux-headers*", "linux-modules*")
+SOURCES = (*VENDOR.sources, "linux", "linux-signed*", "linux-restricted*")
 # Their upgrade restarts what runs, so an upgrade of everything leaves them alone as well.
 RUNTIMES = ("containerd*", "docker*", "runc*", "cri-*", "kubelet", "kubeadm", "kubectl", "kubernetes-cni")
 # `apt-get -s` prints a line each: Inst NAME [OLD] (NEW ORIGIN [ARCH]) ..., Remv NAME [OLD], Purg NAME [OLD].

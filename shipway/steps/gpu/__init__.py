@@ -1,1 +1,1 @@
-"""Steps about GPUs: the devices, NVIDIA's toolkit, and the device plugin."""
+"""Steps about GPUs: the devices and the device plugin of any vendor, and NVIDIA's toolkit."""

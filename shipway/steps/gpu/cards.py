@@ -7,20 +7,18 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shipway.facts.commands import Says, Watched
-from shipway.facts.files import FileText, Listing
+from shipway.facts.commands import Says
+from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.known_failures.gpu import ENTRIES
 from shipway.step import Drift
-from shipway.survey.first_look import HANGS, KERNEL_LOG, Survey, survey
+from shipway.survey.first_look import KERNEL_LOG, Survey, survey
 
 SECURE_BOOT = Says(("mokutil", "--sb-state"))
-NOUVEAU = "the Nouveau kernel driver is currently in use"
-# The driver lists the NVSwitches it has here; machines without any have no such folder.
-SWITCHES = Listing("/proc/driver/nvidia-nvswitch/devices")
-FABRIC_MANAGER = "nvidia-fabricmanager"
 _VERSION = r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)?\b"
 
 
@@ -31,6 +29,7 @@ class CardsHealthy:
     traps: ClassVar[tuple[int, ...]] = (4, 32, 33)
     declared: int | None
     name: str = "cards are on PCI and the driver answers"
+    vendor: Vendor = VENDOR
 
     async def check(self, on: Host) -> Drift | None:
         """Compare PCI, driver and declaration; where the driver does not answer the kernel's log may say why.
@@ -38,29 +37,31 @@ class CardsHealthy:
         GPUs that are not meant for pods (held for a virtual machine, not supported by the driver) do not count; one
         without a driver for no told reason does, unless the declared number is what the driver shows.
         """
-        seen, modules = await asyncio.gather(survey(on), on.read(FileText("/proc/modules")))
+        seen, modules = await asyncio.gather(survey(on, self.vendor), on.read(FileText("/proc/modules")))
         want = seen.cards if self.declared is None else self.declared
         if want == 0 or (seen.unbound and seen.driver_cards == want):
             return None
         if seen.cards != want:
             without = f" ({'; '.join(seen.left_out)})" if seen.left_out else ""
             return Drift(f"{seen.cards} on PCI{without}", f"{want} cards")
-        if any(line.startswith("nouveau ") for line in (modules or "").splitlines()):
-            return Drift(NOUVEAU, "NVIDIA's driver (blacklist nouveau, reboot)")
-        return None if seen.driver_cards == want else await _not_driven(on, seen, want)
+        rival = self.vendor.rival_module
+        if rival and any(line.startswith(f"{rival} ") for line in (modules or "").splitlines()):
+            return Drift(self.vendor.rival, f"{self.vendor.name}'s driver (blacklist {rival}, reboot)")
+        return None if seen.driver_cards == want else await _not_driven(on, seen, want, self.vendor)
 
 
-async def _not_driven(on: Host, seen: Survey, want: int) -> Drift:
+async def _not_driven(on: Host, seen: Survey, want: int, vendor: Vendor) -> Drift:
     """Return what is told of a driver that shows another number of GPUs."""
-    if seen.driver_said == HANGS:
-        return Drift(HANGS, f"nvidia-smi lists {want} cards (reboot the host: nothing else ends it)")
+    lists = f"{vendor.program} lists {want} cards"
+    if seen.driver_said == vendor.hangs:
+        return Drift(vendor.hangs, f"{lists} (reboot the host: nothing else ends it)")
     if seen.unbound:
         have = f"the driver shows {seen.driver_cards}; {', '.join(seen.unbound)} on PCI has no driver"
-        return Drift(have, f"nvidia-smi lists {want} cards, or `gpus: {seen.driver_cards}` to go on without it")
+        return Drift(have, f"{lists}, or `gpus: {seen.driver_cards}` to go on without it")
     said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_cards}"
     said = f"the driver says: {said}" if seen.driver_said and not diagnose(said) else said
     why = await _kernel_says(on)
-    return Drift(f"{said}; {why}" if why else said, f"nvidia-smi lists {want} cards (install or reload the driver)")
+    return Drift(f"{said}; {why}" if why else said, f"{lists} (install or reload the driver)")
 
 
 async def _kernel_says(on: Host) -> str:
@@ -74,35 +75,29 @@ async def _kernel_says(on: Host) -> str:
 
 @dataclass(frozen=True)
 class FabricReady:
-    """On a machine with NVSwitches the fabric manager runs, in the driver's own version, and has joined the GPUs.
+    """Where switches join the GPUs of a machine, their manager runs, in the driver's own version, and has joined them.
 
-    nvidia-smi shows all GPUs without it, and CUDA fails with error 802 (gpu-operator#544). Machines with NVSwitches
+    The driver shows all GPUs without it, and CUDA fails with error 802 (gpu-operator#544). Machines with such switches
     cost a second round trip; all others are told apart in the first.
     """
 
     traps: ClassVar[tuple[int, ...]] = (31,)
     name: str = "the cards' fabric is ready"
+    vendor: Vendor = VENDOR
 
     async def check(self, on: Host) -> Drift | None:
         """Ask the service, the two versions, and the state that each GPU tells."""
-        if not await on.read(SWITCHES):
+        fabric = self.vendor.fabric
+        if fabric is None or not await on.read(fabric.switches):
             return None
         unit, driver, manager, cards = await on.read(
-            UnitState(f"{FABRIC_MANAGER}.service"),
-            FileText("/proc/driver/nvidia/version"),
-            Says(("nv-fabricmanager", "--version")),
-            Watched(("nvidia-smi", "-q")),
+            UnitState(f"{fabric.service}.service"), fabric.driver, fabric.manager, fabric.states
         )
-        want = f"{FABRIC_MANAGER} active in the driver's version, every card's fabric Completed"
+        want = f"{fabric.service} active in the driver's version, every card's fabric Completed"
         if unit.active != "active":
-            return Drift(f"{FABRIC_MANAGER} is {unit.active if unit.load != 'not-found' else 'not installed'}", want)
+            return Drift(f"{fabric.service} is {unit.active if unit.load != 'not-found' else 'not installed'}", want)
         ours, theirs = re.search(_VERSION, driver or ""), re.search(_VERSION, manager.stdout)
         if ours and theirs and ours[0] != theirs[0]:
-            return Drift(f"{FABRIC_MANAGER} is of version {theirs[0]}, the driver of {ours[0]}", want)
-        waiting = [state for state in fabric_states(cards.stdout) if state not in ("Completed", "N/A")]
+            return Drift(f"{fabric.service} is of version {theirs[0]}, the driver of {ours[0]}", want)
+        waiting = [state for state in fabric.found(cards.stdout) if state not in ("Completed", "N/A")]
         return Drift(f"the fabric's state is {waiting[0]} on {len(waiting)} cards", want) if waiting else None
-
-
-def fabric_states(said: str) -> list[str]:
-    """Return the state of each GPU's fabric from `nvidia-smi -q`; drivers before 525 tell none."""
-    return [state.strip() for state in re.findall(r"^ +Fabric *\n +State +: (.+)$", said, re.MULTILINE)]

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.errors import ShipwayError
+from shipway.gpu.counts import cards, cards_asked
+from shipway.gpu.nvidia import BY_MOUNTS, NVIDIA
 from shipway.kube.client import Kube, Object
-from shipway.kube.status import cards, cards_asked
+from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift
-from shipway.steps.gpu.plugin import GPU_LABEL, NAMESPACE, PLUGIN, SELECTOR
-from shipway.steps.kubernetes.nodes import nodes_by_name, pod_ready
+from shipway.steps.kubernetes.nodes import pod_ready
 from shipway.steps.kubernetes.objects import ObjectsPresent
 
 STRATEGY = "DEVICE_LIST_STRATEGY"
-BY_MOUNTS = "volume-mounts"
 ENDED = ("Succeeded", "Failed")
 SHOWN = 4
 Unready = Callable[[Sequence[str]], Awaitable[str]]
@@ -76,7 +76,7 @@ def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool
 
 async def _pod_spec(on: Kube) -> Mapping[str, Any] | None:
     """Return the pods of the device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
-    live = await on.get("apps/v1", "DaemonSet", PLUGIN, NAMESPACE, fresh=True)
+    live = await on.get("apps/v1", "DaemonSet", NVIDIA.plugin.daemon_set, NVIDIA.plugin.namespace, fresh=True)
     return live["spec"]["template"]["spec"] if live else None
 
 
@@ -91,7 +91,7 @@ async def plugin_names_class(on: Kube) -> bool:
 
 
 def _labelled(node: Object) -> bool:
-    return (node["metadata"].get("labels") or {}).get(GPU_LABEL) == "true"
+    return (node["metadata"].get("labels") or {}).get(NVIDIA.label) == "true"
 
 
 async def needs_variable(on: Kube, node: str) -> str:
@@ -103,12 +103,13 @@ async def needs_variable(on: Kube, node: str) -> str:
     """
     if not await plugin_makes_mounts(on):
         return "the device plugin does not hand GPUs out by mounts yet"
-    labels = dict([SELECTOR.split("=")])
+    labels = NVIDIA.plugin.labels
     pods = await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")
     plugins = [
         pod
         for pod in pods
-        if pod["metadata"]["namespace"] == NAMESPACE and labels.items() <= (pod["metadata"].get("labels") or {}).items()
+        if pod["metadata"]["namespace"] == NVIDIA.plugin.namespace
+        and labels.items() <= (pod["metadata"].get("labels") or {}).items()
     ]
     if not plugins or not all(makes_mounts(pod["spec"]) and pod_ready(pod) for pod in plugins):
         return "the device plugin of this node does not hand GPUs out by mounts yet, or is not ready"

@@ -18,12 +18,11 @@ from shipway.edits.toml import NotEditableError, with_settings
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
+from shipway.gpu.nvidia import MOUNTS, VARIABLE
 from shipway.host.session import Host
 from shipway.step import Drift, Impact
 
 CONFIG = "/etc/nvidia-container-runtime/config.toml"
-MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
-VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 # What counts where the file says nothing: `nvidia-ctk config` prints such keys as comments (internal/config/toml.go).
 DEFAULTS = {MOUNTS: False, VARIABLE: True}
 EFFECTIVE = Says(("nvidia-ctk", "config"))

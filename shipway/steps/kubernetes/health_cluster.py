@@ -9,9 +9,10 @@ from typing import Any
 from shipway.errors import Blocked, Permanent
 from shipway.foreign.yaml import read_yaml
 from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.step import Drift
-from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, nodes_by_name
+from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
 # What Kubernetes itself puts on a node and takes away again (well-known taints).
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")

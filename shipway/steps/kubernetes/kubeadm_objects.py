@@ -17,12 +17,12 @@ from shipway.errors import ApiRefused, Blocked, Permanent
 from shipway.foreign.yaml import read_yaml
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import is_true
 from shipway.kubeadm.config import as_yaml, init_documents
 from shipway.kubeadm.values import differences, spelled
 from shipway.kubeadm.writes import dns_address, rights
 from shipway.step import Drift, Impact
-from shipway.steps.kubernetes.nodes import nodes_by_name
 
 SYSTEM = "kube-system"
 OK = 200

@@ -1,4 +1,4 @@
-"""Checks and steps about the cluster's nodes: Ready, their GPUs, labels and taints."""
+"""Checks and steps about the cluster's nodes: Ready, their labels and taints."""
 
 from __future__ import annotations
 
@@ -10,26 +10,15 @@ from typing import ClassVar
 from shipway.errors import Blocked, PostconditionFailed
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.pod_states import find_known, find_trouble
-from shipway.kube.status import CARD, cards, why_not_ready
+from shipway.kube.status import why_not_ready
 from shipway.step import Drift, Impact
 
-SHOWN = 6
 SHOWN_WHY = 400  # characters of a pod's own words: a runtime's error names its cause at its end
 LOOKED_AT = 20  # pods that are not ready, of which the events are asked for
 # `master` until Kubernetes 1.24 took it away, `control-plane` since 1.20 knows it (kubeadm's upgrade notes).
 CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
-
-
-async def nodes_by_name(on: Kube) -> dict[str, Object]:
-    """Return all nodes of the cluster; one request a look, however many checks ask."""
-    return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
-
-
-def _few(parts: Sequence[str]) -> str:
-    """Return the first parts as one text, and how many more there are."""
-    more = f"; and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
-    return "; ".join(parts[:SHOWN]) + more
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class NodesReady:
         waiting = [f"{name}: {why}" for name, why in reasons.items() if why]
         if not waiting:
             return None
-        have = f"{len(self.names) - len(waiting)} of {len(self.names)} ready; {_few(waiting)}"
+        have = f"{len(self.names) - len(waiting)} of {len(self.names)} ready; {few(waiting)}"
         return Drift(have, f"{len(self.names)} of {len(self.names)} ready")
 
 
@@ -65,29 +54,6 @@ class NodeRegistered:
     async def check(self, on: Kube) -> Drift | None:
         """Look for the node."""
         return None if self.node in await nodes_by_name(on) else Drift("no such node", "registered")
-
-
-@dataclass(frozen=True)
-class CardsAllocatable:
-    """Every node offers as many GPUs as it should, by what its kubelet says, not by the plugin's pod being up."""
-
-    traps: ClassVar[tuple[int, ...]] = (23, 30)
-    expected: Mapping[str, int] = field(hash=False)
-    name: str = "every expected card is allocatable"
-
-    async def check(self, on: Kube) -> Drift | None:
-        """Compare allocatable GPUs with the expected number, node by node."""
-        nodes = await nodes_by_name(on)
-        have = {name: cards(nodes[name]) if name in nodes else 0 for name in self.expected}
-        wrong = [
-            f"{name} has {have[name]} of {count}"
-            for name, count in sorted(self.expected.items())
-            if have[name] != count
-        ]
-        if not wrong:
-            return None
-        total = sum(self.expected.values())
-        return Drift(f"{sum(have.values())} of {total} cards; {_few(wrong)}", f"{total} cards ({CARD})")
 
 
 @dataclass(frozen=True)
@@ -220,7 +186,7 @@ def _hopeless(broken: Sequence[tuple[Object, Known]], troubles: Mapping[str, str
     pod, known = broken[0]
     nodes = sorted({(pod.get("spec") or {}).get("nodeName") or "no node" for pod, _ in broken})
     name = pod["metadata"]["name"]
-    message = f"{known.cause} (on {_few(nodes)}; {name}: {troubles.get(name, known.title)[:SHOWN_WHY]})"
+    message = f"{known.cause} (on {few(nodes)}; {name}: {troubles.get(name, known.title)[:SHOWN_WHY]})"
     return PostconditionFailed(message, host=nodes[0] if len(nodes) == 1 else "", code=known.code, fix=known.fix)
 
 

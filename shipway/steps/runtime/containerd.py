@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from shipway.edits.containerd import (
     CONFIG,
-    NVIDIA_RUNTIME,
     UnreadableError,
     Wanted,
     differences,
@@ -22,6 +21,7 @@ from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.services import UnitState
+from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.runtime.pause_image import DUMP, pause_image
@@ -46,11 +46,12 @@ class ContainerdConfigured:
     name: str = "containerd uses the systemd cgroup driver and our sandbox image"
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare the dump; what containerd cannot read is drift too. The nvidia part counts only when asked for."""
+        """Compare the dump; what containerd cannot read is drift too. The GPUs' runtime counts only when asked for."""
         (dump, state), kept = await asyncio.gather(on.read(DUMP, FileState(CONFIG)), self._wanted(on))
         if dump.status in (126, _NOT_FOUND):
             raise Blocked("containerd is not installed yet", host=on.name)
-        want = "systemd cgroup driver, sandbox image, registry folder" + (", nvidia runtime" * kept.nvidia)
+        gpus = f", {kept.runtime.handler} runtime" if kept.runtime else ""
+        want = f"systemd cgroup driver, sandbox image, registry folder{gpus}"
         if state is None:
             return Drift(f"no {CONFIG}", want)
         if not dump.ok:
@@ -59,8 +60,8 @@ class ContainerdConfigured:
             wrong = differences(dump.stdout, kept)
         except UnreadableError as error:
             return Drift(str(error), want)
-        if not self.wanted.nvidia:  # the default runtime is the next stage's affair where the toolkit is there
-            wrong = [line for line in wrong if "default_runtime_name = nvidia" not in line]
+        if not self.wanted.runtime and VENDOR.runtime:  # the default runtime is the next stage's affair
+            wrong = [line for line in wrong if f"default_runtime_name = {VENDOR.runtime.handler}" not in line]
         return Drift("; ".join(wrong), f"{want}; a restart of containerd follows") if wrong else None
 
     async def _wanted(self, on: Host) -> Wanted:
@@ -68,21 +69,29 @@ class ContainerdConfigured:
         named = pause_image(await on.read(self.images)) if self.images else None
         return replace(self.wanted, sandbox_image=named) if named else self.wanted
 
+    async def _lacking(self, on: Host) -> str:
+        """Return the program of the GPUs' runtime where it is wanted and not there, else ""."""
+        runtime = self.wanted.runtime
+        return runtime.program if runtime and await on.read(FileState(runtime.program)) is None else ""
+
     async def apply(self, on: Host) -> None:
         """Set our settings in containerd's file, keep every other byte; the file before is kept beside it.
 
         Raises Permanent SHW-332 where the file cannot be edited without a change of something else, SHW-333 where
         another file has the last word.
         """
-        (default, runtime, dump), (before, info) = await asyncio.gather(
-            on.read(DEFAULT, FileState(NVIDIA_RUNTIME), DUMP), on.read(FileText(CONFIG), FileState(CONFIG))
+        (default, dump), (before, info), lacking = await asyncio.gather(
+            on.read(DEFAULT, DUMP), on.read(FileText(CONFIG), FileState(CONFIG)), self._lacking(on)
         )
-        if self.wanted.nvidia and runtime is None:
+        if lacking:
             # A default runtime that is not there fails every pod of the node (deckhouse#22142).
-            raise Blocked(f"{NVIDIA_RUNTIME} is not installed yet", host=on.name)
-        if self.wanted.default_nvidia and not (await survey(on)).driver_cards:
-            fix = "Mend the driver (`nvidia-smi` on the host), or set `gpu.mode: runtime_class`, then run again."
-            message = "the driver shows no card: with nvidia as the default runtime every pod of this node would fail"
+            raise Blocked(f"{lacking} is not installed yet", host=on.name)
+        if self.wanted.runtime and self.wanted.by_default and not (await survey(on)).driver_cards:
+            fix = f"Mend the driver (`{VENDOR.program}` on the host), or set `gpu.mode: runtime_class`, then run again."
+            handler = self.wanted.runtime.handler
+            message = (
+                f"the driver shows no card: with {handler} as the default runtime every pod of this node would fail"
+            )
             raise Blocked(message, host=on.name, fix=fix)
         try:
             parsed(default.stdout)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.types import DOCKER, DOCKER_ALIASES
+from shipway.gpu.chosen import VENDOR
 from shipway.kubeadm.config import image_repository
 from shipway.os.family import Family
 from shipway.rules.compatibility import CALICO_SEPARATE_CRDS, minor_of
@@ -24,7 +25,7 @@ def origins(cluster: Cluster, host: HostSpec, family: Family) -> tuple[Source, .
     A file of the origin is asked for, not its root: a web server without a list of files refuses its root (403).
     """
     sources = cluster.sources
-    asked = family.fetches(cluster, without=() if host.gpus != 0 else ("nvidia",))
+    asked = family.fetches(cluster, without=() if host.gpus != 0 else (VENDOR.repository,))
     images = [api_root(str(url)) for url in sources.registry_mirrors.values()]
     images += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
     seen: dict[str, Source] = {}

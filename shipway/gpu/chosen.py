@@ -1,0 +1,8 @@
+"""The vendor whose GPUs Shipway builds for: the one place that generic code takes it from."""
+
+from __future__ import annotations
+
+from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.vendor import Vendor
+
+VENDOR: Vendor = NVIDIA

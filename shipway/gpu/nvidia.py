@@ -1,0 +1,109 @@
+"""NVIDIA: every name and number of its GPUs, driver, toolkit and device plugin that Shipway knows, in one place."""
+
+from __future__ import annotations
+
+import re
+
+from shipway.facts.commands import Says, Watched
+from shipway.facts.files import FileText, Listing
+from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
+
+# The keys of the toolkit's configuration that say how a container may ask for GPUs (shipway.steps.gpu.toolkit).
+MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
+VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
+BY_MOUNTS = "volume-mounts"  # the plugin's strategy that goes with the first
+
+# What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
+_STAMP = re.compile(r"^\[[^]\n]*\] ?", re.MULTILINE)
+_TOLD = re.compile(r"The NVIDIA [^\n]*(?:\n[^\n]*){0,3}")
+_UNSUPPORTED = re.compile(r"installed in this system is (?:supported through the NVIDIA \S+ Legacy|not supported by)")
+_ADDRESS = re.compile(r"NVIDIA GPU ([0-9a-f:.]+) ")
+
+
+def unsupported(log: str) -> tuple[bool, frozenset[str]]:
+    """Return whether the kernel's log tells of a GPU that the driver does not support, and the addresses it names."""
+    told = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _TOLD.finditer(_STAMP.sub("", log))]
+    found = [text for text in told if _UNSUPPORTED.search(text)]
+    return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
+
+
+NVIDIA = Vendor(
+    name="NVIDIA",
+    pci_id="10de",
+    module="nvidia",
+    rival_module="nouveau",
+    probe=Watched(("nvidia-smi", "-L"), seconds=30),
+    listed=re.compile(r"UUID: (GPU-[0-9A-Za-z-]+)"),  # `GPU 0: NVIDIA A10 (UUID: GPU-...)`
+    driver_failed=(
+        r"nvml error: driver",
+        r"nvidia-smi has failed",
+        r"Failed to initialize NVML",
+        r"version mismatch",
+    ),
+    kernel_word="xid",
+    unsupported=unsupported,
+    # libcuda1 and firmware-nvidia-gsp are the driver's too: hence by source package as well.
+    packages=("nvidia*", "libnvidia*", "cuda*", "libcuda*", "xserver-xorg-video-nvidia*"),
+    sources=("nvidia*", "libnvidia*", "fabric-manager*"),
+    runtime=GpuRuntime(
+        handler="nvidia",
+        program="/usr/bin/nvidia-container-runtime",
+        manifest="runtime-class/nvidia.yaml",
+        no_handler=(r"no runtime for \"?nvidia\"? is configured", r"no corresponding runtime configured"),
+        no_program=(r"nvidia-container-(runtime|cli|runtime-hook)\S*:? .*(not found|no such file)",),
+    ),
+    toolkit=Says(("nvidia-ctk", "--version")),
+    # One release, four packages: NVIDIA's installation guide pins all of them to the same version.
+    toolkit_packages=(
+        "nvidia-container-toolkit",
+        "nvidia-container-toolkit-base",
+        "libnvidia-container-tools",
+        "libnvidia-container1",
+    ),
+    repository="nvidia",
+    stage="nvidia_runtime",
+    variable="NVIDIA_VISIBLE_DEVICES",
+    closed=f"`nvidia-ctk config` must show {VARIABLE} = false",
+    resource="nvidia.com/gpu",
+    # NVIDIA's own name for it (GPU feature discovery sets the same), so that other software finds the nodes too.
+    label="nvidia.com/gpu.present",
+    plugin=DevicePlugin(
+        daemon_set="nvidia-device-plugin-daemonset",
+        namespace="kube-system",
+        labels={"name": "nvidia-device-plugin-ds"},
+        manifest="device-plugin/daemonset.yaml",
+        values={"strategy": BY_MOUNTS},
+        # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
+        needs_gpus=(0, 18),
+        registered="Registered device plugin",
+        # What its log says when it sees no GPU, though its pod stays Running (k8s-device-plugin#1552, #1220).
+        sees_none=(
+            "No devices found. Waiting indefinitely",
+            "Incompatible strategy detected",
+            "Incompatible platform detected",
+        ),
+    ),
+    held=re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)"),
+    devices="/dev/nvidia*",
+    device=re.compile(r"/dev/nvidia[0-9]+\b"),
+    # So that a toolkit that asks the image what it wants brings nvidia-smi as well.
+    environment={"NVIDIA_DRIVER_CAPABILITIES": "compute,utility"},
+    sample=Sample(
+        name="CUDA sample",
+        needs="CUDA",
+        path="/cuda-samples/vectorAdd",  # where NVIDIA's cuda-sample images keep it
+        passed="Test PASSED",
+        failed=(r"Failed to allocate device", r"CUDA (driver|error|capable)"),
+    ),
+    fabric=Fabric(
+        service="nvidia-fabricmanager",
+        machines="NVSwitch machines",
+        # The driver lists the NVSwitches it has here; machines without any have no such folder.
+        switches=Listing("/proc/driver/nvidia-nvswitch/devices"),
+        driver=FileText("/proc/driver/nvidia/version"),
+        manager=Says(("nv-fabricmanager", "--version")),
+        states=Watched(("nvidia-smi", "-q")),
+        state=re.compile(r"^ +Fabric *\n +State +: (.+)$", re.MULTILINE),  # drivers before 525 tell none
+        not_ready=(r"system not yet initialized", r"error code:? 802"),
+    ),
+)

@@ -1,0 +1,182 @@
+"""What a maker of GPUs is to Shipway: the questions that every vendor answers, and no answer.
+
+`shipway.gpu.nvidia` holds the answers of NVIDIA, `shipway.gpu.chosen` names the vendor that Shipway builds for. What is
+None or empty here is what a vendor may do without; everything else is needed to find, offer and prove its GPUs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shipway.facts.commands import Says, Watched
+from shipway.facts.files import FileText, Listing
+
+Patterns = tuple[str, ...]  # regular expressions, compared with lines of text without regard to case
+
+
+@dataclass(frozen=True)
+class GpuRuntime:
+    """The vendor's runtime in containerd; its RuntimeClass has the handler's name, and its manifest makes it."""
+
+    handler: str
+    program: str
+    manifest: str
+    # What containerd or the runtime says where the handler, or a program of the vendor's, is not there.
+    no_handler: Patterns = ()
+    no_program: Patterns = ()
+
+
+@dataclass(frozen=True)
+class DevicePlugin:
+    """The DaemonSet that tells the kubelet of the GPUs, and what its log says of them.
+
+    `values` fill what its manifest has beside image, RuntimeClass and node selector. From version `needs_gpus` on
+    (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits.
+    """
+
+    daemon_set: str
+    namespace: str
+    labels: Mapping[str, str] = field(hash=False)
+    manifest: str
+    registered: str
+    sees_none: tuple[str, ...]
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    needs_gpus: tuple[int, int] | None = None
+
+    @property
+    def selector(self) -> str:
+        """The label selector of its pods, as the API takes it."""
+        return ",".join(f"{key}={value}" for key, value in self.labels.items())
+
+    def is_blind(self, log: str) -> bool:
+        """Say whether the newest thing a plugin's log tells about GPUs is that it sees none."""
+        return max(log.rfind(text) for text in self.sees_none) > log.rfind(self.registered)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The program in the verification image that computes on a GPU with what it `needs`, and what it says of that."""
+
+    name: str
+    needs: str
+    path: str
+    passed: str
+    failed: Patterns
+
+    @property
+    def ended(self) -> str:
+        """What a test pod says after it, before the exit status."""
+        return f"{self.path.rpartition('/')[2]} ended with exit status"
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """The switches that join GPUs of one machine: who manages them, and where it says that they are joined.
+
+    Machines without them have nothing in `switches`. `state` finds the state of each GPU in what `states` says.
+    """
+
+    service: str
+    machines: str
+    switches: Listing
+    driver: FileText
+    manager: Says
+    states: Watched
+    state: re.Pattern[str]
+    # What a workload says on GPUs that are not joined yet.
+    not_ready: Patterns
+
+    def found(self, said: str) -> list[str]:
+        """Return the state of each GPU in what `states` says."""
+        return [state.strip() for state in self.state.findall(said)]
+
+
+def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a vendor's signature
+    """Return that a kernel's log tells of no GPU that its driver does not support: nothing is known to say so."""
+    return False, frozenset()
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """One maker of GPUs.
+
+    On a host: `pci_id` (four hexadecimal digits, PCI ID database), `module` (the kernel's), `rival_module` (one that
+    drives the same GPUs for no pod), `probe` (lists the GPUs that the driver shows) and `listed` (finds the identity of
+    each in its answer), `driver_failed` (what programs say where the driver does not answer), `kernel_word` (what the
+    kernel's log has where a GPU fails), `unsupported` (tells from that log whether, and which, GPUs the driver does not
+    support), `packages` and `sources` (patterns of the driver's package names and source package names, never changed
+    in passing).
+
+    For containers: `runtime`, None where runc alone does; `toolkit` (asks whether it is installed), `toolkit_packages`
+    and the title of their `repository` in the cluster file; `stage`, which installs them; `variable` by which an image
+    asks for GPUs without Kubernetes, and `closed`, what must be seen on a host where that is refused.
+
+    In the cluster: `resource`, the `label` of nodes that have some, the `plugin`.
+
+    In a pod: `held` finds the identity of each GPU, or part of one, in what `probe` says there; `devices` is the glob
+    of the device nodes and `device` finds those of whole GPUs; `environment` of the test pods; the `sample`.
+    """
+
+    name: str
+    pci_id: str
+    module: str
+    probe: Watched
+    listed: re.Pattern[str]
+    driver_failed: Patterns
+    kernel_word: str
+    packages: tuple[str, ...]
+    sources: tuple[str, ...]
+    resource: str
+    label: str
+    plugin: DevicePlugin
+    held: re.Pattern[str]
+    devices: str
+    device: re.Pattern[str]
+    sample: Sample
+    rival_module: str = ""
+    unsupported: Callable[[str], tuple[bool, frozenset[str]]] = supports_all
+    runtime: GpuRuntime | None = None
+    toolkit: Says | None = None
+    toolkit_packages: tuple[str, ...] = ()
+    repository: str = ""
+    stage: str = ""
+    variable: str = ""
+    closed: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    fabric: Fabric | None = None
+
+    @property
+    def program(self) -> str:
+        """The program that the probe runs."""
+        return self.probe.command[0]
+
+    @property
+    def hangs(self) -> str:
+        """What is said of a probe that never ends."""
+        return f"{self.program} does not end: the driver hangs in the kernel"
+
+    @property
+    def rival(self) -> str:
+        """What is said where the other driver is loaded."""
+        return f"the {self.rival_module.capitalize()} kernel driver is currently in use"
+
+    @property
+    def full(self) -> str:
+        """What the scheduler says of nodes that have no free GPU (kube-scheduler, NodeResourcesFit)."""
+        return f"Insufficient {self.resource}"
+
+    @property
+    def bus(self) -> str:
+        """The command that lists its GPUs on a host's bus, for people."""
+        return f"lspci -d {self.pci_id}:"
+
+    def uuids(self, said: str) -> list[str]:
+        """Return the identities of the GPUs that the probe lists on a host."""
+        return self.listed.findall(said)
+
+    def runtime_class(self, mode: str) -> str | None:
+        """Return the RuntimeClass that pods with GPUs name in this `gpu.mode`; None where they name none."""
+        return self.runtime.handler if self.runtime and mode == "runtime_class" else None

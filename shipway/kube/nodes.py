@@ -1,0 +1,20 @@
+"""The nodes of a cluster by name, and many of anything in few words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shipway.kube.client import Kube, Object
+
+SHOWN = 6
+
+
+async def nodes_by_name(on: Kube) -> dict[str, Object]:
+    """Return all nodes of the cluster; one request a look, however many checks ask."""
+    return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
+
+
+def few(parts: Sequence[str]) -> str:
+    """Return the first parts as one text, and how many more there are."""
+    more = f"; and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    return "; ".join(parts[:SHOWN]) + more
