@@ -26,51 +26,57 @@ async def see_nodes(
     expected: Mapping[str, int],
     hosts: Mapping[str, HostGpuFacts],
     plugins: Mapping[str, PodSeen] | None = None,
+    *,
+    vendor: Vendor = VENDOR,
 ) -> tuple[NodeSeen, ...]:
     """Return every node that should have GPUs, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
     nodes = await nodes_by_name(kube)
     return tuple(
-        _seen(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name))
+        _seen(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name), vendor=vendor)
         for name, count in sorted(expected.items())
     )
 
 
-def _seen(name: str, count: int, node: Object | None, host: HostGpuFacts, plugin: PodSeen | None) -> NodeSeen:
+def _seen(
+    name: str, count: int, node: Object | None, host: HostGpuFacts, plugin: PodSeen | None, *, vendor: Vendor
+) -> NodeSeen:
     labels = (node or {"metadata": {}})["metadata"].get("labels") or {}
     return NodeSeen(
         name=name,
         expected=count,
-        allocatable=cards(node or {}),
-        capacity=cards(node or {}, "capacity"),
+        allocatable=cards(node or {}, vendor=vendor),
+        capacity=cards(node or {}, "capacity", vendor=vendor),
         why_not_ready=why_not_ready(node),
-        barred=barred(node or {}),
-        labelled=labels.get(VENDOR.label) == "true",
+        barred=barred(node or {}, vendor),
+        labelled=labels.get(vendor.label) == "true",
         host=host,
         plugin=plugin,
     )
 
 
-def barred(node: Object) -> str:
+def barred(node: Object, vendor: Vendor = VENDOR) -> str:
     """Return what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate."""
     spec = node.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
     foreign = [
         taint["key"]
         for taint in taints
-        if taint["key"] != VENDOR.resource and not taint["key"].startswith("node.kubernetes.io/")
+        if taint["key"] != vendor.resource and not taint["key"].startswith("node.kubernetes.io/")
     ]
     if spec.get("unschedulable"):
         return "it is cordoned"
     return f"taint {', '.join(foreign)}" if foreign else ""
 
 
-async def taken_by_others(kube: Kube, expected: Mapping[str, int], *, node: str = "") -> dict[str, int]:
+async def taken_by_others(
+    kube: Kube, expected: Mapping[str, int], *, node: str = "", vendor: Vendor = VENDOR
+) -> dict[str, int]:
     """Return by node how many GPUs pods hold that are not the proof's; of one `node` alone where it is named."""
     taken: dict[str, int] = {}
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
         place = (pod.get("spec") or {}).get("nodeName", "")
         if place in expected and pod["metadata"].get("namespace") != NAMESPACE:
-            taken[place] = taken.get(place, 0) + cards_asked(pod)
+            taken[place] = taken.get(place, 0) + cards_asked(pod, vendor=vendor)
     return taken
 
 
@@ -86,15 +92,21 @@ def mismatches(nodes: Sequence[NodeSeen], vendor: Vendor = VENDOR) -> list[str]:
 
 
 async def collect(
-    kube: Kube, cluster: Cluster, expected: Mapping[str, int], hosts: Mapping[str, HostGpuFacts], refusal: str
+    kube: Kube,
+    cluster: Cluster,
+    expected: Mapping[str, int],
+    hosts: Mapping[str, HostGpuFacts],
+    refusal: str,
+    *,
+    vendor: Vendor = VENDOR,
 ) -> tuple[Evidence, list[str]]:
     """Return all that can be seen now, and what could not be asked, with the reason."""
     missing: list[str] = []
-    plugin = VENDOR.plugin
+    plugin = vendor.plugin
     plugin_pods, pods, handler, declared = await asyncio.gather(
         _or(_pods(kube, plugin.namespace, plugin.selector), [], "the plugin's pods", missing),
         _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
-        _or(_handler(kube), None, "the RuntimeClass", missing),
+        _or(_handler(kube, vendor), None, "the RuntimeClass", missing),
         _or(
             kube.get("apps/v1", "DaemonSet", plugin.daemon_set, plugin.namespace),
             {},
@@ -103,7 +115,7 @@ async def collect(
         ),
     )
     plugins = {pod.node: pod for pod in plugin_pods}
-    nodes = await _or(see_nodes(kube, expected, hosts, plugins), (), "the nodes", missing)
+    nodes = await _or(see_nodes(kube, expected, hosts, plugins, vendor=vendor), (), "the nodes", missing)
     return Evidence(cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None, refusal), missing
 
 
@@ -126,12 +138,12 @@ async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
     return [seen(pod, said, log) for pod, said, log in zip(pods, events, logs, strict=True)]
 
 
-async def _handler(kube: Kube) -> str | None:
+async def _handler(kube: Kube, vendor: Vendor) -> str | None:
     """Return the handler of the vendor's RuntimeClass; None where there is none, or none is needed."""
-    if VENDOR.runtime is None:
+    if vendor.runtime is None:
         return None
     try:
-        found = await kube.get("node.k8s.io/v1", "RuntimeClass", VENDOR.runtime.handler)
+        found = await kube.get("node.k8s.io/v1", "RuntimeClass", vendor.runtime.handler)
     except KindMissing:
         return None
     return str(found["handler"]) if found else None

@@ -85,12 +85,12 @@ def _driver(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
 
 
 def _toolkit(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
-    if vendor.toolkit:
-        yield from (
-            f"{node.name}: {vendor.toolkit.command[0]} is not there"
-            for node in evidence.nodes
-            if node.expected and node.host.toolkit is False
-        )
+    program = vendor.toolkit.command[0] if vendor.toolkit else ""
+    yield from (
+        f"{node.name}: {program} is not there"
+        for node in evidence.nodes
+        if node.expected and node.host.toolkit is False
+    )
     yield from _said(evidence, *(vendor.runtime.no_program if vendor.runtime else ()))
 
 
@@ -177,7 +177,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
     toolkit = vendor.toolkit_packages[0] if vendor.toolkit_packages else ""
     fabric = f"{vendor.fabric.machines} {vendor.fabric.service}" if vendor.fabric else ""
     stage, plugin = vendor.stage, vendor.plugin
-    return (
+    links: tuple[tuple[LinkName, str, Rule, str], ...] = (
         (
             "card",
             "SHW-601",
@@ -235,3 +235,10 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             f"Run the sample by hand on the node; gpu.compute: off where the cards cannot run {vendor.sample.needs}.",
         ),
     )
+    there: dict[Rule, object] = {
+        _toolkit: vendor.toolkit,
+        _runtime: vendor.runtime,
+        _runtime_class: vendor.runtime,
+        _fabric: vendor.fabric,
+    }
+    return tuple(link for link in links if there.get(link[2], link))

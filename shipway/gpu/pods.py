@@ -100,12 +100,13 @@ class WithoutSpoke:
     names: Sequence[str] = field(hash=False)
     heard: dict[str, int] = field(default_factory=dict, hash=False)
     name: str = "every pod that asks for no GPU has said what it sees"
+    vendor: Vendor = VENDOR
 
     async def check(self, on: Kube) -> Drift | None:
         """Read the logs of those that have not said it yet."""
         silent = [name for name in self.names if name not in self.heard]
         logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in silent))
-        found = {name: seen_without(log) for name, log in zip(silent, logs, strict=True)}
+        found = {name: seen_without(log, self.vendor) for name, log in zip(silent, logs, strict=True)}
         self.heard.update({name: count for name, count in found.items() if count is not None})
         left = [name for name in silent if name not in self.heard]
         return Drift(f"{len(left)} of {len(self.names)} silent", "all have spoken") if left else None
@@ -223,16 +224,18 @@ class AllSpoke:
     compute: bool
     heard: dict[str, Said] = field(default_factory=dict, hash=False)
     name: str = "every test pod has said which card it has"
+    vendor: Vendor = VENDOR
 
     async def check(self, on: Kube) -> Drift | None:
         """Read the logs of those that have not said all yet."""
         asked = [name for name in self.names if not self._done(self.heard.get(name))]
         logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in asked))
-        self.heard.update({name: words for name, log in zip(asked, logs, strict=True) if (words := said(log))})
+        found = {name: said(log, self.vendor) for name, log in zip(asked, logs, strict=True)}
+        self.heard.update({name: words for name, words in found.items() if words})
         silent = [name for name in self.names if not self._done(self.heard.get(name))]
         if not silent:
             return None
-        what = "its card" if silent[0] not in self.heard else f"the result of the {VENDOR.sample.name}"
+        what = "its card" if silent[0] not in self.heard else f"the result of the {self.vendor.sample.name}"
         return Drift(f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not told {what}", "all have spoken")
 
     def _done(self, words: Said | None) -> bool:
@@ -244,7 +247,12 @@ class ExtraWaits:
     """One pod more than there are GPUs stays Pending, for the lack of a GPU and nothing else."""
 
     traps: ClassVar[tuple[int, ...]] = (46,)
-    name: str = f"a further pod stays Pending: {VENDOR.full}"
+    vendor: Vendor = VENDOR
+
+    @property
+    def name(self) -> str:
+        """What the scheduler is to say."""
+        return f"a further pod stays Pending: {self.vendor.full}"
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the scheduler's word; raises PostconditionFailed when it found a GPU."""
@@ -254,9 +262,9 @@ class ExtraWaits:
             node = pod["spec"].get("nodeName") if pod else ""
             raise PostconditionFailed(f"the further pod was given a card on {node}: there are more cards than counted")
         message = str(scheduled.get("message", ""))
-        if scheduled.get("status") == "False" and VENDOR.full in message:
+        if scheduled.get("status") == "False" and self.vendor.full in message:
             return None
-        return Drift(message or "the scheduler has not said anything", VENDOR.full)
+        return Drift(message or "the scheduler has not said anything", self.vendor.full)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from shipway.gpu.pods import (
 )
 from shipway.gpu.result import Proof, no_cards, plain, same_cards
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
-from shipway.kube.client import Kube
+from shipway.gpu.vendor import Vendor
+from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
 from shipway.step import Check
 
@@ -59,6 +60,7 @@ async def prove(
     told: Told = lambda _: None,
     *,
     avoid: Sequence[str] = (),
+    vendor: Vendor = VENDOR,
 ) -> Proof:
     """Prove that every expected GPU can be scheduled and used; never raises a ShipwayError, it is in the proof.
 
@@ -68,8 +70,8 @@ async def prove(
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
-        return no_cards(cluster)
-    return await _Proving(kube, cluster, wanted, seen, told, avoid=avoid).run()
+        return no_cards(cluster, vendor)
+    return await _Proving(kube, cluster, wanted, seen, told, avoid=avoid, vendor=vendor).run()
 
 
 class _Proving:
@@ -84,9 +86,10 @@ class _Proving:
         told: Told,
         *,
         avoid: Sequence[str],
+        vendor: Vendor,
     ) -> None:
         self.kube, self.cluster, self.expected, self.seen, self.told = kube, cluster, expected, seen, told
-        self.avoid = avoid
+        self.avoid, self.vendor = avoid, vendor
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
         self.names: list[str] = []
@@ -119,10 +122,14 @@ class _Proving:
     async def _count(self) -> list[str]:
         """Count the GPUs that are free to be proven; return how the counts of the hosts and of Kubernetes disagree."""
         with contextlib.suppress(DeadlineExceeded):  # what is missing then is said with its reason below
-            await self._wait(CardsAllocatable(self.expected), min(SETTLE_SECONDS, self.cluster.gpu.verify_seconds))
+            await self._wait(
+                CardsAllocatable(self.expected, vendor=self.vendor),
+                min(SETTLE_SECONDS, self.cluster.gpu.verify_seconds),
+            )
         self.kube.forget()
         self.nodes, others = await asyncio.gather(
-            see_nodes(self.kube, self.expected, self.seen), taken_by_others(self.kube, self.expected)
+            see_nodes(self.kube, self.expected, self.seen, vendor=self.vendor),
+            taken_by_others(self.kube, self.expected, vendor=self.vendor),
         )
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
         held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
@@ -130,7 +137,7 @@ class _Proving:
             self.notes.append(f"{held} cards are held by pods of others: only the free ones were proven")
         free = sum(node.allocatable for node in usable) - held
         self.names = [f"gpu-test-{number}" for number in range(1, free + 1)]
-        return mismatches(self.nodes)
+        return mismatches(self.nodes, self.vendor)
 
     async def _hold(self) -> None:
         """Hold every free GPU at once, hear which, and see that one more pod finds none."""
@@ -139,22 +146,25 @@ class _Proving:
         setting = render("verify/namespace.yaml", namespace=NAMESPACE)
         for obj in setting:
             await self.kube.apply(obj)
-        await asyncio.gather(*(self.kube.apply(pod_with_gpu(self.cluster, name, self.avoid)) for name in self.names))
+        await asyncio.gather(*(self.kube.apply(self._pod(name)) for name in self.names))
         limit = self.cluster.gpu.verify_seconds
         await self._all_run(limit)
-        await self._wait(AllSpoke(self.names, self.compute, self.heard), limit)
-        await self.kube.apply(pod_with_gpu(self.cluster, EXTRA, self.avoid))
-        await self._wait(ExtraWaits(), EXTRA_SECONDS)
+        await self._wait(AllSpoke(self.names, self.compute, self.heard, vendor=self.vendor), limit)
+        await self.kube.apply(self._pod(EXTRA))
+        await self._wait(ExtraWaits(self.vendor), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
     async def _look_without(self) -> None:
         """See on each node what a pod sees that asks for no GPU; a node where it does not start is not judged."""
         nodes = [node.name for node in self.nodes if not node.why_not_ready]
         pods = {f"{WITHOUT}-{number}": node for number, node in enumerate(nodes, 1)}
-        spoke = WithoutSpoke(tuple(pods))
+        spoke = WithoutSpoke(tuple(pods), vendor=self.vendor)
         try:
             await asyncio.gather(
-                *(self.kube.apply(pod_without(self.cluster, name, node)) for name, node in pods.items())
+                *(
+                    self.kube.apply(pod_without(self.cluster, name, node, vendor=self.vendor))
+                    for name, node in pods.items()
+                )
             )
             await self._wait(spoke, WITHOUT_SECONDS)
         except ShipwayError as error:
@@ -166,6 +176,9 @@ class _Proving:
                 self.notes.append(
                     f"gpu.isolation is off: a pod that asks for no GPU sees those of its host: {', '.join(open_)}"
                 )
+
+    def _pod(self, name: str) -> Object:
+        return pod_with_gpu(self.cluster, name, self.avoid, vendor=self.vendor)
 
     async def _all_run(self, limit: float) -> None:
         """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
@@ -180,9 +193,7 @@ class _Proving:
                 await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
                 await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
                 await asyncio.sleep(2 * LOOK_SECONDS)
-                await asyncio.gather(
-                    *(self.kube.apply(pod_with_gpu(self.cluster, name, self.avoid)) for name in refused.pods)
-                )
+                await asyncio.gather(*(self.kube.apply(self._pod(name)) for name in refused.pods))
 
     async def _wait(self, check: Check[Kube], seconds: float) -> None:
         await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, told=self.told)
@@ -190,7 +201,7 @@ class _Proving:
     def _computed(self) -> list[str]:
         """Return the pods whose sample did not pass, where it was asked for."""
         failed = [name for name, words in sorted(self.heard.items()) if self.compute and words.passed is False]
-        return [f"the {VENDOR.sample.name} failed in {', '.join(failed)}"] if failed else []
+        return [f"the {self.vendor.sample.name} failed in {', '.join(failed)}"] if failed else []
 
     def _verified(self) -> dict[str, str]:
         """Return pod and GPU of each GPU that is proven: held by one pod alone, and computing where asked for."""
@@ -204,7 +215,7 @@ class _Proving:
     def _proof(self, outcome: Literal["ok", "failed"], seconds: float, **more: Any) -> Proof:
         devices = self._verified()
         if not self.compute:
-            self.notes.append(f"gpu.compute is off: no {VENDOR.sample.name} was run")
+            self.notes.append(f"gpu.compute is off: no {self.vendor.sample.name} was run")
         return Proof(
             outcome,
             sum(self.expected.values()),
@@ -224,12 +235,14 @@ class _Proving:
             with contextlib.suppress(ShipwayError):  # told by the evidence
                 await self._wait(AllDecided(self.names), DECIDE_SECONDS)
         self.kube.forget()
-        evidence, missing = await collect(self.kube, self.cluster, self.expected, self.seen, self.refusal)
+        evidence, missing = await collect(
+            self.kube, self.cluster, self.expected, self.seen, self.refusal, vendor=self.vendor
+        )
         self.nodes = evidence.nodes or self.nodes
         if isinstance(error, Refused):
             return self._proof("failed", seconds, error=error, evidence=plain(evidence, missing))
         await self._hear(evidence)
-        link = broken_link(evidence)
+        link = broken_link(evidence, self.vendor)
         named = PostconditionFailed(
             f"{said} -> broken link: {link.name}: {link.why}",
             host=self.kube.name,
@@ -244,7 +257,7 @@ class _Proving:
         """Take in what the pods that do run have said, so that working GPUs count."""
         running = [pod.name for pod in evidence.pods if pod.runs and pod.name in self.names]
         try:
-            await self._wait(AllSpoke(running, self.compute, self.heard), DECIDE_SECONDS)
+            await self._wait(AllSpoke(running, self.compute, self.heard, vendor=self.vendor), DECIDE_SECONDS)
         except ShipwayError as error:
             self.notes.append(f"not every test pod was heard: {error.message}")
 

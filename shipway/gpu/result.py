@@ -12,6 +12,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.links import Link
 from shipway.gpu.pods import Said
 from shipway.gpu.seen import Evidence
+from shipway.gpu.vendor import Vendor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,11 @@ class Proof:
         }
 
 
-def no_cards(cluster: Cluster) -> Proof:
+def no_cards(cluster: Cluster, vendor: Vendor = VENDOR) -> Proof:
     """Return the proof of no GPUs: right where the cluster file says so of every host, else a failure."""
     if all(host.gpus == 0 for host in cluster.hosts):
         return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
-    fix = f"Look at `{VENDOR.bus}` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
+    fix = f"Look at `{vendor.bus}` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
     error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-613", fix=fix)
     return Proof("failed", 0, error=error)
 

@@ -84,13 +84,13 @@ def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
 
 
 def _steps(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:
-    """Return a stage's steps; on a host with GPUs containerd's configuration is the nvidia stage's alone.
+    """Return a stage's steps; on a host with GPUs containerd's configuration is the vendor's stage's alone.
 
-    A bootstrap writes it first without and then with the nvidia runtime; a repair that did so would take the runtime
+    A bootstrap writes it first without and then with the GPUs' runtime; a repair that did so would take the runtime
     away from running pods for a moment.
     """
     steps = _steps_of(run, module, spec)
-    if module is container_runtime and spec.gpus != 0:
+    if module is container_runtime and spec.gpus != 0 and VENDOR.runtime:
         return [step for step in steps if not isinstance(step, ContainerdConfigured | ServiceLoaded | CriAnswers)]
     return steps
 

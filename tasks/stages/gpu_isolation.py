@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shipway.cluster.model import Cluster
-from shipway.gpu.nvidia import VARIABLE
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.nvidia import NVIDIA, VARIABLE
 from shipway.host.session import Host
 from shipway.step import Check
 from shipway.steps.gpu.device_list import asked_safely, needs_variable
@@ -12,7 +13,12 @@ from tasks.context import Run
 
 
 def steps(cluster: Cluster, why_not: Hold | None) -> list[Check[Host]]:
-    """Return the step of a GPU host; `why_not` tells of a host why the variable must be accepted for now."""
+    """Return the step of a GPU host; `why_not` tells of a host why the variable must be accepted for now.
+
+    None where Shipway builds for another vendor's GPUs: there is no such variable then.
+    """
+    if VENDOR is not NVIDIA:
+        return []
     if cluster.gpu.isolation == "off":
         return [ToolkitAccepts(VARIABLE, accepts=True, name="containers may ask for GPUs by a variable")]
     name = "no container sees a GPU that it was not given"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
+from shipway.gpu.chosen import VENDOR
 from shipway.gpu.nvidia import MOUNTS, NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
@@ -16,7 +17,9 @@ TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
 
 
 def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:  # noqa: ARG001 - the same for every GPU host
-    """Return the steps of a GPU host, in order."""
+    """Return the steps of a GPU host, in order; none where Shipway builds for another vendor's GPUs."""
+    if VENDOR is not NVIDIA:
+        return []
     packages = dict.fromkeys(NVIDIA.toolkit_packages, cluster.gpu.toolkit)
     may_remove = cluster.system.may_remove
     default = cluster.gpu.mode == "default_runtime"

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.errors import ShipwayError
+from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import cards, cards_asked
-from shipway.gpu.nvidia import BY_MOUNTS, NVIDIA
+from shipway.gpu.nvidia import BY_MOUNTS
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift
@@ -76,7 +77,7 @@ def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool
 
 async def _pod_spec(on: Kube) -> Mapping[str, Any] | None:
     """Return the pods of the device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
-    live = await on.get("apps/v1", "DaemonSet", NVIDIA.plugin.daemon_set, NVIDIA.plugin.namespace, fresh=True)
+    live = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace, fresh=True)
     return live["spec"]["template"]["spec"] if live else None
 
 
@@ -91,11 +92,11 @@ async def plugin_names_class(on: Kube) -> bool:
 
 
 def _labelled(node: Object) -> bool:
-    return (node["metadata"].get("labels") or {}).get(NVIDIA.label) == "true"
+    return (node["metadata"].get("labels") or {}).get(VENDOR.label) == "true"
 
 
 async def needs_variable(on: Kube, node: str) -> str:
-    """Return why containers of a node need NVIDIA_VISIBLE_DEVICES to be accepted; "" where none does.
+    """Return why containers of a node need the vendor's variable to be accepted; "" where none does.
 
     A kubelet keeps what a pod was given for as long as the pod is there, and hands it to each of its containers that
     starts again: one given its GPUs by the variable would start without any. A pod is of the new way where it was
@@ -103,12 +104,12 @@ async def needs_variable(on: Kube, node: str) -> str:
     """
     if not await plugin_makes_mounts(on):
         return "the device plugin does not hand GPUs out by mounts yet"
-    labels = NVIDIA.plugin.labels
+    labels = VENDOR.plugin.labels
     pods = await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")
     plugins = [
         pod
         for pod in pods
-        if pod["metadata"]["namespace"] == NVIDIA.plugin.namespace
+        if pod["metadata"]["namespace"] == VENDOR.plugin.namespace
         and labels.items() <= (pod["metadata"].get("labels") or {}).items()
     ]
     if not plugins or not all(makes_mounts(pod["spec"]) and pod_ready(pod) for pod in plugins):
