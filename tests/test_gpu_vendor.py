@@ -31,8 +31,10 @@ from shipway.kube.manifests import render
 from shipway.step import Drift
 from shipway.steps.gpu.cards import CardsHealthy, FabricReady
 from shipway.steps.gpu.plugin import PluginRunning
+from shipway.steps.runtime.containerd import ContainerdConfigured
 from shipway.survey.first_look import PCI_CLASSES, on_bus, survey
-from tasks.stages import device_plugin
+from tasks.drift import parts
+from tasks.stages import container_runtime, device_plugin, gpu_isolation, nvidia_runtime
 from tests.facts_place import Told
 from tests.facts_place import said as output
 from tests.gpu_vendors import AMD_LIKE, VENDORS, WORDS, Api, with_manifest
@@ -290,6 +292,17 @@ def test_nothing_of_nvidia_is_said_of_another_vendor(tmp_path: Path) -> None:
 
 def test_the_product_builds_for_nvidia() -> None:
     assert VENDOR is NVIDIA
+
+
+def test_nothing_of_nvidia_is_done_on_hosts_where_another_vendor_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = declared()
+    spec = cluster.host("te2")
+    for module in (nvidia_runtime, gpu_isolation, parts):
+        monkeypatch.setattr(module, "VENDOR", AMD_LIKE)
+    assert nvidia_runtime.steps(cluster, spec) == []
+    assert gpu_isolation.steps(cluster, None) == []
+    looked = parts._steps(container_runtime, cluster, spec)
+    assert any(isinstance(step, ContainerdConfigured) for step in looked)
 
 
 # --- nothing else knows NVIDIA's names

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shipway.gpu.chosen import VENDOR
 from shipway.known_failures.catalogue import KNOWN
 from tools.traps import ROOT, sources
 
@@ -63,7 +64,7 @@ def _names(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> dict[str, str]:
     found: dict[str, str] = {}
     for inner in ast.walk(node):
         if isinstance(inner, ast.Assign) and isinstance(inner.targets[0], ast.Name) and inner.lineno <= line:
-            text = _text(inner.value, {})
+            text = _text(inner.value, {}) or of_vendor(inner.value)
             if text:
                 found[inner.targets[0].id] = text
     return found
@@ -74,10 +75,28 @@ def _text(node: ast.AST | None, names: dict[str, str]) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and not CODE.fullmatch(node.value):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        return "".join(
+            str(part.value) if isinstance(part, ast.Constant) else of_vendor(part) or "…" for part in node.values
+        )
     if isinstance(node, ast.IfExp):
         return _text(node.body, names)
     return names.get(node.id, "") if isinstance(node, ast.Name) else ""
+
+
+def of_vendor(node: ast.AST) -> str:
+    """Return the text that the vendor has for `vendor.part.of.it`, which is what a user reads; "" for all else."""
+    if isinstance(node, ast.FormattedValue):
+        return of_vendor(node.value)
+    path: list[str] = []
+    while isinstance(node, ast.Attribute):
+        path.insert(0, node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name) or node.id not in ("vendor", "VENDOR"):
+        return ""
+    value: object = VENDOR
+    for part in path:
+        value = getattr(value, part)
+    return value if isinstance(value, str) else ""
 
 
 def _says(node: ast.AST, holder: ast.AST, names: dict[str, str]) -> str:

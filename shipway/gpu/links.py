@@ -172,17 +172,12 @@ Rule = Callable[[Evidence, Vendor], Iterator[str]]
 
 def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
     """Return the links of a vendor in the order in which they build on each other: code, what shows it, what to do."""
-    log = f"`dmesg | grep -i {vendor.kernel_word}`"
-    handler = vendor.runtime.handler if vendor.runtime else ""
-    toolkit = vendor.toolkit_packages[0] if vendor.toolkit_packages else ""
-    fabric = f"{vendor.fabric.machines} {vendor.fabric.service}" if vendor.fabric else ""
-    stage, plugin = vendor.stage, vendor.plugin
     links: tuple[tuple[LinkName, str, Rule, str], ...] = (
         (
             "card",
             "SHW-601",
             _card,
-            f"Look at `{vendor.bus}` and {log} on it; correct `gpus` if the number is wrong.",
+            f"Look at `{vendor.bus}` and `{vendor.kernel_log}` on it; correct `gpus` if the number is wrong.",
         ),
         (
             "driver",
@@ -190,18 +185,18 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             _driver,
             f"Run `{vendor.program}` on it; after a kernel or driver upgrade `dkms status`, then reboot.",
         ),
-        ("toolkit", "SHW-603", _toolkit, f"Run again: the stage {stage} installs {toolkit}."),
+        ("toolkit", "SHW-603", _toolkit, f"Run again: the stage {vendor.stage} installs {vendor.toolkit_package}."),
         (
             "runtime",
             "SHW-604",
             _runtime,
-            f"Compare `containerd config dump` on it; run again: {stage} configures the handler.",
+            f"Compare `containerd config dump` on it; run again: {vendor.stage} configures the handler.",
         ),
         (
             "RuntimeClass",
             "SHW-605",
             _runtime_class,
-            f"Run again: the stage device_plugin makes it. See `kubectl get runtimeclass {handler}`.",
+            f"Run again: the stage device_plugin makes it. See `kubectl get runtimeclass {vendor.handler}`.",
         ),
         ("scheduler", "SHW-609", _scheduler, "Uncordon or untaint the node, or declare `gpus: 0` for it."),
         (
@@ -214,7 +209,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             "plugin",
             "SHW-606",
             _plugin,
-            f"See `kubectl -n {plugin.namespace} logs -l {plugin.selector}`, then run again.",
+            f"See `kubectl -n {vendor.plugin.namespace} logs -l {vendor.plugin.selector}`, then run again.",
         ),
         (
             "kubelet",
@@ -226,7 +221,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             "compute",
             "SHW-611",
             _fabric,
-            f"On {fabric} must run in the driver's own version: start it.",
+            f"On {vendor.fabric_needs} must run in the driver's own version: start it.",
         ),
         (
             "compute",

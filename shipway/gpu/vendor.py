@@ -173,6 +173,26 @@ class Vendor:
         """The command that lists its GPUs on a host's bus, for people."""
         return f"lspci -d {self.pci_id}:"
 
+    @property
+    def kernel_log(self) -> str:
+        """The command that shows what the kernel's log says of failed GPUs, for people."""
+        return f"dmesg | grep -i {self.kernel_word}"
+
+    @property
+    def handler(self) -> str:
+        """The handler of its runtime, which is its RuntimeClass's name too; "" where runc does."""
+        return self.runtime.handler if self.runtime else ""
+
+    @property
+    def toolkit_package(self) -> str:
+        """The package that brings its toolkit; "" where none is needed."""
+        return self.toolkit_packages[0] if self.toolkit_packages else ""
+
+    @property
+    def fabric_needs(self) -> str:
+        """Which machines need which service to join their GPUs; "" where none do."""
+        return f"{self.fabric.machines} {self.fabric.service}" if self.fabric else ""
+
     def uuids(self, said: str) -> list[str]:
         """Return the identities of the GPUs that the probe lists on a host."""
         return self.listed.findall(said)

@@ -133,8 +133,7 @@ async def proven_as(run: Run, kube: Kube) -> tuple[Cluster, tuple[str, ...]]:
     if run.cluster.gpu.mode != "default_runtime" or not await plugin_names_class(kube):
         return run.cluster, ()
     gpu = run.cluster.gpu.model_copy(update={"mode": "runtime_class"})
-    handler = VENDOR.runtime.handler if VENDOR.runtime else ""
-    note = f"proven with RuntimeClass {handler}: the default runtime is not {handler} on every host yet"
+    note = f"proven with RuntimeClass {VENDOR.handler}: the default runtime is not {VENDOR.handler} on every host yet"
     return run.cluster.model_copy(update={"gpu": gpu}), (note,)
 
 
