@@ -17,19 +17,20 @@ from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.cards import SECURE_BOOT, CardsHealthy, FabricReady
-from shipway.survey.first_look import DRIVER, HANGS, KERNEL_LOG, PCI, PCI_BOUND, PCI_CLASSES, survey
+from shipway.survey.first_look import KERNEL_LOG, PCI_BOUND, PCI_CLASSES, on_bus, survey
 from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, noticed
 from tests.facts_place import Told, said, unit
 from tests.simulated_place import simulated_place
 
+assert NVIDIA.fabric is not None
+SWITCHED = NVIDIA.fabric
+PCI, DRIVER, HANGS = on_bus(NVIDIA), NVIDIA.probe, NVIDIA.hangs
 ONE_CARD: dict[Fact[Any], Any] = {
     PCI: said("/sys/bus/pci/devices/0000:10:00.0/vendor\n"),
     PCI_CLASSES: said("/sys/bus/pci/devices/0000:10:00.0/class\n"),
     DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n"),
 }
 SILENT = said("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9)
-assert NVIDIA.fabric is not None
-SWITCHED = NVIDIA.fabric
 FABRIC = "GPU 0\n    Fabric\n        State                             : {}\n        Status : Success\n"
 
 

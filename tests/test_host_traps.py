@@ -38,7 +38,6 @@ from shipway.steps.runtime.containerd import DEFAULT, ContainerdConfigured, OneC
 from shipway.steps.system.base import CLOUD_INIT, CloudInitDone
 from shipway.steps.system.network_manager import FILE, UNIT, InterfacesLeftAlone
 from shipway.steps.system.services import ServiceLoaded
-from shipway.survey.first_look import DRIVER
 from shipway.survey.notices import PLAIN, REAL, noticed, only_stubs
 from shipway.survey.notices import STUB as STUBS
 from tasks.context import Run
@@ -189,7 +188,7 @@ async def test_nvidia_becomes_the_default_runtime_only_where_the_driver_shows_a_
     facts: dict[Fact[Any], Any] = {
         DEFAULT: said('version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n'),
         FileState(NVIDIA.runtime.program): THERE,
-        **({DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n")} if driver else {}),
+        **({NVIDIA.probe: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n")} if driver else {}),
     }
     host, step = Told(facts), ContainerdConfigured(Wanted("pause", runtime=NVIDIA.runtime, by_default=True))
     if driver:

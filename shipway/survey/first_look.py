@@ -22,8 +22,6 @@ PCI_BOUND = Says(("find", "/sys/bus/pci/drivers", "-mindepth", "2", "-maxdepth",
 SAID = 600  # characters of what the driver says: its longest sentence names the GPU and what to do
 KERNEL_LOG = Says(("dmesg",))
 FOR_MACHINES = ("vfio-pci", "pci-stub", "xen-pciback")  # hold a device for a virtual machine
-DRIVER = VENDOR.probe
-HANGS = VENDOR.hangs
 CLOCK = Says(("date", "+%s.%N"))
 # Interfaces with hardware behind them have a link `device`; bridges and the containers' have none.
 _INTERFACES = ("find", "-L", "/sys/class/net", "-mindepth", "2", "-maxdepth", "2", "-name")
@@ -67,9 +65,6 @@ class Survey:
 def on_bus(vendor: Vendor) -> Says:
     """Return the fact of which devices on PCI a vendor made."""
     return Says((*_DEVICES, "vendor", "-exec", "grep", "-l", f"0x{vendor.pci_id}", "{}", "+"))
-
-
-PCI = on_bus(VENDOR)
 
 
 def addresses_of(vendors: str, classes: str) -> tuple[str, ...]:
