@@ -28,11 +28,13 @@ from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.manifests import render
+from shipway.os.families import family_of
 from shipway.step import Drift
 from shipway.steps.gpu.cards import CardsHealthy, FabricReady
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.runtime.containerd import ContainerdConfigured
 from shipway.survey.first_look import PCI_CLASSES, on_bus, survey
+from tasks.context import Run
 from tasks.drift import parts
 from tasks.stages import container_runtime, device_plugin, gpu_isolation, nvidia_runtime
 from tests.facts_place import Told
@@ -299,9 +301,9 @@ def test_nothing_of_nvidia_is_done_on_hosts_where_another_vendor_is_chosen(monke
     spec = cluster.host("te2")
     for module in (nvidia_runtime, gpu_isolation, parts):
         monkeypatch.setattr(module, "VENDOR", AMD_LIKE)
-    assert nvidia_runtime.steps(cluster, spec) == []
+    assert nvidia_runtime.steps(cluster, spec, family_of("")) == []
     assert gpu_isolation.steps(cluster, None) == []
-    looked = parts._steps(container_runtime, cluster, spec)
+    looked = parts._steps(Run(cluster, "drift"), container_runtime, spec)
     assert any(isinstance(step, ContainerdConfigured) for step in looked)
 
 
