@@ -45,7 +45,7 @@ async def verify(run: Run, *, close: bool = False) -> None:
 
 async def _prove(run: Run, *, close: bool) -> bool:
     """Wait for what can be waited for, then prove; a node or GPU that stays away is named, the others are proven."""
-    ended = [await on(stage, CLUSTER) for stage in ("nodes_ready", "cards_allocatable")]
+    ended = [await on(stage, CLUSTER) for stage in ("nodes_ready", "gpus_allocatable")]
     if close:
         hosts = [host.name for host in run.hosts if host.name in run.ready and run.cards(host)]
         await asyncio.gather(*(on("gpu_isolation", name) for name in hosts))

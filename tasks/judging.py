@@ -112,4 +112,4 @@ def _limits(run: Run) -> list[str]:
     idle = [host for host in run.hosts if run.cards(host) and not run.provable(host)]
     how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
     notices = [f"{name}: {text}" for name, survey in run.surveys.items() for text in survey.notices]
-    return [*busy, *notices, *(f"{host.name}: its {run.cards(host)} cards are not used: {how}" for host in idle)]
+    return [*busy, *notices, *(f"{host.name}: its {run.cards(host)} GPUs are not used: {how}" for host in idle)]

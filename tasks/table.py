@@ -31,7 +31,7 @@ from tasks.drift.parts import kubelet_declared, settled
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
-from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, cards_allocatable, gpu_proof, nodes_ready
+from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
 from tasks.waiting import by_api, heard, waited
 from tasks.workloads import new_lease, undisturbed
 
@@ -217,7 +217,7 @@ _SPECIAL = (
     Stage("device_plugin", _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
     Stage("gpu_isolation", _isolated, _always(300.0)),
     Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
-    Stage("cards_allocatable", cards_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
+    Stage("gpus_allocatable", gpus_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
 

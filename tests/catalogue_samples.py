@@ -157,7 +157,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         "cudaGetDeviceCount failed: cudaErrorSystemNotReady",
         "CUDA error 802: system not yet initialized",
         "nvidia-fabricmanager is inactive",
-        "the fabric's state is In Progress on 8 cards",
+        "the fabric's state is In Progress on 8 GPUs",
     ),
     "SHW-457": (
         'E0301 factory.go:113] Incompatible strategy detected auto\nE0301 "If this is a GPU node, did you configure"',

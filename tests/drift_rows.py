@@ -11,7 +11,7 @@ PLUGIN = "nvidia-device-plugin-daemonset"
 LOADED = "containerd runs its current configuration"
 KUBELET_RUNS = "kubelet is active and enabled"
 APT = "apt knows the kubernetes repository and its key"
-CARDS = "every expected card is allocatable"
+CARDS = "every expected GPU is allocatable"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def _cp(what: str, script: str, step: str, end: str = "repaired", **more: str | 
     return Row(what, script, step, end, **{"on": "cp1", "host": "w1", **more})  # type: ignore[arg-type]
 
 
-PODS = (CARDS, "the device plugin runs and sees cards on every node that it is for", f"{PLUGIN} does not crash")
+PODS = (CARDS, "the device plugin runs and sees GPUs on every node that it is for", f"{PLUGIN} does not crash")
 ROWS: tuple[Row, ...] = (
     Row(
         "a swap line is back in /etc/fstab", "echo '/swap.img none swap sw 0 0' >> /etc/fstab", "no swap in /etc/fstab"
@@ -142,14 +142,14 @@ ROWS: tuple[Row, ...] = (
         "the device plugin is edited",
         f"{KUBECTL} -n kube-system patch ds {PLUGIN} --type json -p "
         '\'[{"op":"add","path":"/spec/template/spec/containers/0/env","value":[{"name":"X","value":"y"}]}]\'',
-        "the NVIDIA device plugin 0.17.1 is declared for every node with cards",
+        "the NVIDIA device plugin 0.17.1 is declared for every node with GPUs",
         host="cluster",
         also=PODS,
     ),
     _cp(
         "the device plugin is deleted",
         f"{KUBECTL} -n kube-system delete ds {PLUGIN} --wait=true",
-        "the NVIDIA device plugin 0.17.1 is declared for every node with cards",
+        "the NVIDIA device plugin 0.17.1 is declared for every node with GPUs",
         host="cluster",
         also=PODS,
     ),
@@ -182,7 +182,7 @@ ROWS: tuple[Row, ...] = (
         undo=f"{KUBECTL} taint node w1 somebody-",
     ),
     Row(
-        "a card fails",
+        "a GPU fails",
         "sed -i '1s/Healthy/Unhealthy/' /var/lib/labgpu/devices",
         CARDS,
         "reported",
@@ -190,7 +190,7 @@ ROWS: tuple[Row, ...] = (
         until="kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "
         "-o jsonpath='{.status.allocatable.nvidia\\.com/gpu}' | grep -qx 1",
         also=PODS,
-        why="card: w1: the plugin reports 1 of 2 cards as unhealthy",
+        why="GPU: w1: the plugin reports 1 of 2 GPUs as unhealthy",
     ),
     Row(
         "the device plugin crashes again and again",

@@ -184,7 +184,7 @@ class Api:
             'echo "nodes of ': f"nodes of n1: {self.words.device}\n",
             f"echo {self.vendor.devices}": " ".join([self.words.device] * self.shows or [self.vendor.devices]) + "\n",
             probe: self._listed(name) if self.lists else f"sh: 1: {self.vendor.program}: not found\n",
-            "echo cards-listed": "cards-listed\n",
+            "echo gpus-listed": "gpus-listed\n",
             self.vendor.sample.path: self.words.passes,
             f'echo "{self.vendor.sample.ended}': f"{self.vendor.sample.ended} 0\n",
             "sleep": "",

@@ -115,7 +115,7 @@ DRIVER_535 = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oc
         ({"state": "N/A"}, None),
         ({"active": "failed"}, "nvidia-fabricmanager is failed"),
         ({"manager": "535.104.05"}, "is of version 535.104.05, the driver of 535.129.03"),
-        ({"state": "In Progress"}, "the fabric's state is In Progress on 2 cards"),
+        ({"state": "In Progress"}, "the fabric's state is In Progress on 2 GPUs"),
     ],
 )
 async def test_the_fabric_is_ready_when_its_manager_runs_in_the_drivers_version_and_says_so(

@@ -121,9 +121,9 @@ def test_missing_cards_are_reported_with_the_link_that_broke(scene: Scene) -> No
     finally:
         scene.drift("te2", "card", state="Healthy")
         scene.usable("te2", 1)
-    cards = next(f for f in report.findings if f.key == ("te2", "every expected card is allocatable"))
+    gpus = next(f for f in report.findings if (f.host, f.step) == ("te2", "every expected GPU is allocatable"))
     assert cards.action == "reported"
-    assert cards.why.startswith("card: te2: ")
+    assert gpus.why.startswith("GPU: te2: ")
     assert " Next: " in cards.why
 
 

@@ -52,7 +52,7 @@ def test_a_control_plane_that_fails_preflight_refuses_the_run_and_nothing_is_cha
     assert flown.report.counted["changed"] == 0
     assert {stage.stage for stage in flown.report.stages if stage.outcome != "unknown"} == {"preflight"}
     assert [error.host for error in flown.report.errors] == ["te1"]
-    assert "3 cards" in flown.report.errors[0].cause
+    assert "3 GPUs" in flown.report.errors[0].cause
 
 
 def test_a_plan_of_what_a_run_refuses_says_so_and_exits_as_the_run(story: Story) -> None:

@@ -47,7 +47,7 @@ async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: 
     proof, left = await proof_of_two_by_two(compute="off")
     assert (proof.outcome, proof.verified) == ("failed", 2)
     assert proof.error
-    assert "the same card was given to gpu-test-" in proof.error.message
+    assert "the same GPU was given to gpu-test-" in proof.error.message
     assert proof.link
     assert (proof.link.name, proof.link.code) == ("plugin", "SHW-606")
     assert len(left) == 5  # the four and the further one are the evidence
@@ -84,7 +84,7 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     assert proof.error
     # Which of the two nodes has the GPU that is left is the scheduler's choice.
     assert re.search(
-        r"the further pod was given a card on te[23]: there are more cards than counted", proof.error.message
+        r"the further pod was given a GPU on te[23]: there are more GPUs than counted", proof.error.message
     )
     assert EXTRA in left
 

@@ -22,25 +22,25 @@ from tests.test_gpu_proof import WELL, declared
     [
         ("", None),
         ("devices=GPU-a\n", None),  # nvidia-smi may still list
-        ("devices=GPU-a\ncards-listed\n", Said(("GPU-a",))),
-        ("devices=card-0,card-1\ncards-listed\n", Said(("card-0", "card-1"))),
-        ("devices=all\ncards-listed\n", Said(())),
+        ("devices=GPU-a\ngpus-listed\n", Said(("GPU-a",))),
+        ("devices=GPU-0,GPU-1\ngpus-listed\n", Said(("GPU-0", "GPU-1"))),
+        ("devices=all\ngpus-listed\n", Said(())),
         (
-            "devices=void\nnodes of te2: /dev/nvidia-uvm /dev/nvidia1 /dev/nvidiactl\ncards-listed\n",
+            "devices=void\nnodes of te2: /dev/nvidia-uvm /dev/nvidia1 /dev/nvidiactl\ngpus-listed\n",
             Said(("te2:/dev/nvidia1",)),
         ),
-        ("devices=void\nnodes of te2: /dev/nvidia*\ncards-listed\n", Said(())),
-        ("devices=void\nGPU 0: NVIDIA A10 (UUID: GPU-1f-2)\ncards-listed\n", Said(("GPU-1f-2",))),
-        ("devices=/var/run/nvidia-container-devices\nGPU 0: X (UUID: GPU-9)\ncards-listed\n", Said(("GPU-9",))),
+        ("devices=void\nnodes of te2: /dev/nvidia*\ngpus-listed\n", Said(())),
+        ("devices=void\nGPU 0: NVIDIA A10 (UUID: GPU-1f-2)\ngpus-listed\n", Said(("GPU-1f-2",))),
+        ("devices=/var/run/nvidia-container-devices\nGPU 0: X (UUID: GPU-9)\ngpus-listed\n", Said(("GPU-9",))),
         (
-            "devices=GPU-a\ncards-listed\nTest PASSED\nDone\nvectorAdd ended with exit status 0\n",
+            "devices=GPU-a\ngpus-listed\nTest PASSED\nDone\nvectorAdd ended with exit status 0\n",
             Said(("GPU-a",), passed=True),
         ),
         (
-            "devices=GPU-a\ncards-listed\nFailed to allocate\nvectorAdd ended with exit status 1\n",
+            "devices=GPU-a\ngpus-listed\nFailed to allocate\nvectorAdd ended with exit status 1\n",
             Said(("GPU-a",), passed=False),
         ),
-        ("devices=GPU-a\ncards-listed\nTest PASSED\n", Said(("GPU-a",))),
+        ("devices=GPU-a\ngpus-listed\nTest PASSED\n", Said(("GPU-a",))),
     ],
 )
 def test_a_log_tells_the_card_and_the_sample(log: str, expected: Said | None) -> None:
@@ -50,9 +50,9 @@ def test_a_log_tells_the_card_and_the_sample(log: str, expected: Said | None) ->
 def test_the_same_card_twice_is_a_fault() -> None:
     heard = {"a": Said(("x",)), "b": Said(("x",)), "c": Said(()), "d": Said(("y", "z"))}
     faults = same_cards(heard)
-    assert "c was given 0 cards (none) instead of one" in faults
-    assert "d was given 2 cards (y, z) instead of one" in faults
-    assert "the same card was given to a and b: x" in faults
+    assert "c was given 0 GPUs (none) instead of one" in faults
+    assert "d was given 2 GPUs (y, z) instead of one" in faults
+    assert "the same GPU was given to a and b: x" in faults
     assert same_cards({"a": Said(("x",)), "b": Said(("y",))}) == []
 
 
@@ -106,9 +106,9 @@ BLIND = PodSeen(
 @pytest.mark.parametrize(
     ("seen", "link", "part"),
     [
-        (evidence(host=host(pci=1), allocatable=1), "card", "PCI shows 1 of 2"),
-        (evidence(host=host(pci=0, driver=0, toolkit=False), allocatable=0, capacity=0), "card", "PCI shows 0 of 2"),
-        (evidence(allocatable=1), "card", "1 of 2 cards as unhealthy"),
+        (evidence(host=host(pci=1), allocatable=1), "GPU", "PCI shows 1 of 2"),
+        (evidence(host=host(pci=0, driver=0, toolkit=False), allocatable=0, capacity=0), "GPU", "PCI shows 0 of 2"),
+        (evidence(allocatable=1), "GPU", "1 of 2 GPUs as unhealthy"),
         (
             evidence(host=host(driver=0, driver_said="Driver/library version mismatch"), allocatable=0, capacity=0),
             "driver",
@@ -153,14 +153,14 @@ BLIND = PodSeen(
         (evidence(pods=pending(why="ImagePullBackOff: Back-off pulling image")), "image", "ImagePullBackOff"),
         (evidence(plugin_declared=False, plugin=None, allocatable=0, capacity=0), "plugin", "DaemonSet is not there"),
         (evidence(plugin=None, labelled=False, allocatable=0, capacity=0), "plugin", "nvidia.com/gpu.present=true"),
-        (evidence(plugin=BLIND, allocatable=0, capacity=0), "plugin", "sees no card"),
+        (evidence(plugin=BLIND, allocatable=0, capacity=0), "plugin", "sees no GPU"),
         (
             evidence(plugin=PodSeen("p", "n1", "Pending", why="CrashLoopBackOff"), allocatable=0, capacity=0),
             "plugin",
             "CrashLoopBackOff",
         ),
         (evidence(allocatable=8, capacity=8), "plugin", "is sharing configured"),
-        (evidence(refusal="the same card was given to a and b: x"), "plugin", "a and b"),
+        (evidence(refusal="the same GPU was given to a and b: x"), "plugin", "a and b"),
         (
             evidence(why_not_ready="Kubelet stopped posting node status.", allocatable=0, capacity=0),
             "kubelet",
@@ -197,7 +197,7 @@ def test_every_link_has_its_own_code() -> None:
     codes = [code for _, code, _, _ in rules(NVIDIA)]
     assert len(set(codes)) == len(codes)
     assert {name for name, *_ in rules(NVIDIA)} >= {
-        "card",
+        "GPU",
         "driver",
         "toolkit",
         "runtime",

@@ -107,7 +107,7 @@ async def test_cards_that_others_hold_are_not_disturbed() -> None:
         await _until_running(made, "training")
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.expected) == ("ok", 3, 4)
-        assert proof.notes == ("1 cards are held by pods of others: only the free ones were proven",)
+        assert proof.notes == ("1 GPUs are held by pods of others: only the free ones were proven",)
         pod = await made.kube.get("v1", "Pod", "training", "default")
         assert pod
         assert pod["status"]["phase"] == "Running"
@@ -208,7 +208,7 @@ async def test_an_unplugged_card_is_counted_and_named() -> None:
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.allocatable) == ("failed", 3, 3)
         assert proof.link
-        assert (proof.link.name, proof.link.why) == ("card", "te2: the plugin reports 1 of 2 cards as unhealthy")
+        assert (proof.link.name, proof.link.why) == ("GPU", "te2: the plugin reports 1 of 2 GPUs as unhealthy")
 
 
 async def test_a_plugin_that_is_not_there_is_named() -> None:
@@ -241,7 +241,7 @@ async def test_an_image_that_cannot_be_pulled_is_named() -> None:
 async def test_no_cards_at_all_is_a_failure_unless_declared() -> None:
     hosts = [{"name": "te1", "address": "10.9.0.1", "gpus": 0}]
     kube: Any = None  # not asked: there is nothing to prove
-    assert (await prove(kube, cluster_of([], hosts=hosts), {"te1": 0}, {})).outcome == "no cards declared"
+    assert (await prove(kube, cluster_of([], hosts=hosts), {"te1": 0}, {})).outcome == "no GPUs declared"
     proof = await prove(kube, cluster_of(["te1"]), {"te1": 0}, {})
     assert (proof.outcome, proof.expected) == ("failed", 0)
     assert proof.error
@@ -254,7 +254,7 @@ async def test_a_count_that_disagrees_with_the_bus_fails_though_all_pods_run() -
         proof = await prove(made.kube, made.cluster, EXPECTED, facts(te2=HostGpuFacts(pci=1, driver=1, toolkit=True)))
         assert (proof.outcome, proof.verified) == ("failed", 4)
         assert proof.link
-        assert (proof.link.name, proof.link.why) == ("card", "te2: PCI shows 1 of 2 cards")
+        assert (proof.link.name, proof.link.why) == ("GPU", "te2: PCI shows 1 of 2 GPUs")
 
 
 # --- what logs and pods say

@@ -172,7 +172,7 @@ def test_the_newest_word_of_the_plugin_s_log_counts(vendor: Vendor) -> None:
 async def test_a_plugin_that_sees_no_gpu_is_named_by_node(vendor: Vendor) -> None:
     for log, blind in ((vendor.plugin.sees_none[0], True), (vendor.plugin.registered, False)):
         drift = await PluginRunning("runtime_class", vendor=vendor).check(cast("Kube", _PluginApi(vendor, log)))
-        assert drift == (Drift("it sees no card on n1", "cards seen") if blind else None)
+        assert drift == (Drift("it sees no GPU on n1", "GPUs seen") if blind else None)
 
 
 class _PluginApi:
@@ -222,14 +222,14 @@ def test_a_test_pod_asks_for_one_gpu_of_the_vendor(vendor: Vendor, mode: str) ->
 def test_a_pod_says_which_gpu_it_has_by_the_probe_or_by_its_device_node(vendor: Vendor) -> None:
     words = WORDS[vendor.name]
     head, ended = f"devices=\nnodes of n1: {words.device}\n", f"{vendor.sample.ended} 0\n"
-    listed = said(f"{head}{words.of_one(1)}\ncards-listed\n{words.passes}{ended}", vendor)
+    listed = said(f"{head}{words.of_one(1)}\ngpus-listed\n{words.passes}{ended}", vendor)
     assert listed
     assert (listed.devices, listed.passed) == ((words.identities[1],), True)
-    unlisted = said(f"{head}sh: not found\ncards-listed\nsomething failed\n{vendor.sample.ended} 1\n", vendor)
+    unlisted = said(f"{head}sh: not found\ngpus-listed\nsomething failed\n{vendor.sample.ended} 1\n", vendor)
     assert unlisted
     assert (unlisted.devices, unlisted.passed) == ((f"n1:{words.device}",), False)
-    assert seen_without(f"{words.device}\n{words.lists}cards-listed\n", vendor) == len(words.identities)
-    assert seen_without(f"{vendor.devices}\nsh: not found\ncards-listed\n", vendor) == 0
+    assert seen_without(f"{words.device}\n{words.lists}gpus-listed\n", vendor) == len(words.identities)
+    assert seen_without(f"{vendor.devices}\nsh: not found\ngpus-listed\n", vendor) == 0
 
 
 async def proven(api: Api) -> Proof:
@@ -251,7 +251,7 @@ async def test_a_whole_proof_ends_well_and_leaves_nothing(vendor: Vendor) -> Non
 async def test_a_proof_tells_of_pods_that_share_a_gpu_or_see_one_that_they_did_not_ask_for(vendor: Vendor) -> None:
     shared = await proven(Api(vendor, lists=False))  # both pods show the same device node, and nothing else
     assert (shared.outcome, shared.verified) == ("failed", 0)
-    assert "the same card was given to gpu-test-1 and gpu-test-2" in str(shared.error)
+    assert "the same GPU was given to gpu-test-1 and gpu-test-2" in str(shared.error)
     assert shared.link
     assert vendor.plugin.selector in shared.link.fix
     assert (await proven(Api(vendor, shows=1))).without == {"n1": 1}
@@ -263,7 +263,7 @@ def test_what_is_wrong_is_told_in_the_words_of_the_vendor(vendor: Vendor) -> Non
     handler = vendor.runtime_class("runtime_class")
     for node, name, shown in (
         (NodeSeen("n1", 2, host=HostGpuFacts(pci=2, driver=0, driver_said=words.fails)), "driver", words.fails),
-        (NodeSeen("n1", 2, host=HostGpuFacts(pci=2, driver=2), plugin=plugin), "plugin", "sees no card"),
+        (NodeSeen("n1", 2, host=HostGpuFacts(pci=2, driver=2), plugin=plugin), "plugin", "sees no GPU"),
         (NodeSeen("n1", 2, labelled=False), "plugin", f"no label {vendor.label}=true"),
     ):
         link = broken_link(Evidence("runtime_class", (node,), handler=handler), vendor)
@@ -272,7 +272,7 @@ def test_what_is_wrong_is_told_in_the_words_of_the_vendor(vendor: Vendor) -> Non
     pod = PodSeen("p", "n1", "Running", log=words.fails)
     assert broken_link(Evidence("runtime_class", pods=(pod,), handler=handler), vendor).name == "driver"
     assert mismatches([NodeSeen("n1", 2, 2, host=HostGpuFacts(driver=1))], vendor) == [
-        f"n1: expected 2 cards, but {vendor.program} 1"
+        f"n1: expected 2 GPUs, but {vendor.program} 1"
     ]
 
 

@@ -294,7 +294,7 @@ def test_what_nodes_and_pods_say_is_read_right() -> None:
 
 async def test_cards_are_counted_by_what_the_kubelet_offers(small: Place) -> None:
     drift = await CardsAllocatable({"te2": 1}).check(small.kube)
-    assert drift == Drift("0 of 1 cards; te2 has 0 of 1", "1 cards (nvidia.com/gpu)")
+    assert drift == Drift("0 of 1 GPUs; te2 has 0 of 1", "1 GPUs (nvidia.com/gpu)")
 
 
 async def test_a_workload_that_does_not_come_up_says_why(small: Place) -> None:

@@ -64,8 +64,8 @@ def stage(host: str, outcome: Outcome, *errors: Exception) -> StageResult:
 ALL = ("te1", "te2", "te3")
 FINE = [stage(name, "changed") for name in ALL]
 DEAD = [stage("te1", "ok"), stage("te2", "ok"), stage("te3", "failed", Unreachable("gone"))]
-BLIND = Proof("failed", 2, 0, 0, error=PostconditionFailed("no card"))
-HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFailed("one card"))
+BLIND = Proof("failed", 2, 0, 0, error=PostconditionFailed("no GPU"))
+HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFailed("one GPU"))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told
     )
     report = report_of(run)
     assert report.gpus["expected"] == 2
-    assert any("te1: its 4 cards are not used" in warning for warning in report.warnings)
+    assert any("te1: its 4 GPUs are not used" in warning for warning in report.warnings)
 
 
 def test_spared_hosts_are_told() -> None:

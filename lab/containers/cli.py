@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     up = add("up", "start a lab")
     up.add_argument("--hosts", default="cp1,w1,w2", help="names, NAME:CARDS for a host's own number (%(default)s)")
-    up.add_argument("--cards", type=int, default=2, help="SIMULATED cards of each worker (%(default)s)")
+    up.add_argument("--cards", type=int, default=2, help="SIMULATED GPUs of each worker (%(default)s)")
     up.add_argument("--containerd", choices=CONTAINERD_VERSIONS, default="1.6", help="offered version (%(default)s)")
     up.add_argument("--number", type=int, default=0, help="0 to 63: several labs on one machine (%(default)s)")
     add("down", "take the lab away; the cache stays")
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     execute = add("exec", "run a command as root on a host")
     execute.add_argument("host")
     execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- CMD")
-    card = add("card", "set a card's health")
+    card = add("card", "set a GPU's health")
     card.add_argument("host")
     card.add_argument("id", help="UUID or index")
     card.add_argument("health", choices=["Healthy", "Unhealthy"])
@@ -83,7 +83,7 @@ def _exec(lab: Lab, host: str, words: list[str]) -> int:
 
 def _status(lab: Lab) -> None:
     for host in lab.plan.hosts:
-        say(f"{host.name:12} {host.address:15} {lab.status()[host.name]:8} cards: {host.cards}")
+        say(f"{host.name:12} {host.address:15} {lab.status()[host.name]:8} GPUs: {host.cards}")
 
 
 def _act(words: argparse.Namespace) -> int:

@@ -55,6 +55,6 @@ def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
 def write(plan: LabPlan, state: Path) -> Path:
     """Write state/cluster.yaml; return its path."""
     path = state / "cluster.yaml"
-    head = "# A lab of containers: the hosts and Kubernetes are real, the cards are SIMULATED.\n"
+    head = "# A lab of containers: the hosts and Kubernetes are real, the GPUs are SIMULATED.\n"
     path.write_text(head + yaml.safe_dump(content(plan, state), sort_keys=False), encoding="utf-8")
     return path

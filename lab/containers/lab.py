@@ -213,11 +213,11 @@ class Lab:
     def card(self, name: str, card: str, health: str) -> None:
         """Set one GPU, by UUID or index, Healthy or Unhealthy; raises LabError where the host has no such GPU."""
         if health not in {"Healthy", "Unhealthy"}:
-            raise LabError(f"a card is Healthy or Unhealthy, not {health!r}")
+            raise LabError(f"a GPU is Healthy or Unhealthy, not {health!r}")
         rows = [line.split() for line in self.exec(name, "cat", CARDS).splitlines()]
         chosen = [row for index, row in enumerate(rows) if card in {row[0], str(index)}]
         if not chosen:
-            raise LabError(f"{name} has no card {card!r}; it has {', '.join(row[0] for row in rows)}")
+            raise LabError(f"{name} has no GPU {card!r}; it has {', '.join(row[0] for row in rows)}")
         chosen[0][1] = health
         text = "".join(f"{uuid} {state}\n" for uuid, state in rows)
         self.exec(name, "sh", "-c", f"cat > {CARDS}.new && mv {CARDS}.new {CARDS}", give=text)

@@ -91,7 +91,7 @@ class HostSpec(Part):
         (), description="control_plane, worker; default: the first host is the control plane, the others are workers."
     )
     gpus: Annotated[Count, Field(ge=0, le=MOST_CARDS)] | Literal["auto"] = Field(
-        "auto", description="Cards this host must have; `auto` takes what PCI shows."
+        "auto", description="GPUs this host must have; `auto` takes what PCI shows."
     )
     not_cloned: Flag = Field(
         default=False,

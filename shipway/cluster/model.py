@@ -45,7 +45,7 @@ class Cluster(Part):
     system: System = Field(description="The base system.")
     kubernetes: Kubernetes = Field(description="Version, networks and API endpoint.")
     runtime: Runtime = Field(Runtime(), description="containerd.")
-    gpu: Gpu = Field(Gpu(), description="How pods get cards, and how that is proven.")
+    gpu: Gpu = Field(Gpu(), description="How pods get GPUs, and how that is proven.")
     network: Network = Field(Network(), description="The pod network.")
     device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")

@@ -119,7 +119,7 @@ class Gpu(Part):
     verify_image: ImageRef = Field(
         "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0", description="Image of the test pods."
     )
-    compute: Literal["required", "off"] = Field("required", description="`off` where the cards cannot run CUDA.")
+    compute: Literal["required", "off"] = Field("required", description="`off` where the GPUs cannot run CUDA.")
     verify_seconds: Annotated[Count, Field(ge=10, le=86400)] = Field(
         300, description="Limit for all test pods to run at once, in seconds."
     )

@@ -38,7 +38,7 @@ class CardsAllocatable:
 
     traps: ClassVar[tuple[int, ...]] = (23, 30)
     expected: Mapping[str, int] = field(hash=False)
-    name: str = "every expected card is allocatable"
+    name: str = "every expected GPU is allocatable"
     vendor: Vendor = VENDOR
 
     async def check(self, on: Kube) -> Drift | None:
@@ -53,4 +53,4 @@ class CardsAllocatable:
         if not wrong:
             return None
         total = sum(self.expected.values())
-        return Drift(f"{sum(have.values())} of {total} cards; {few(wrong)}", f"{total} cards ({self.vendor.resource})")
+        return Drift(f"{sum(have.values())} of {total} GPUs; {few(wrong)}", f"{total} GPUs ({self.vendor.resource})")

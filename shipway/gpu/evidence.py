@@ -87,7 +87,7 @@ def mismatches(nodes: Sequence[NodeSeen], vendor: Vendor = VENDOR) -> list[str]:
         counts = {"PCI": node.host.pci, vendor.program: node.host.driver, "allocatable": node.allocatable}
         wrong = [f"{what} {count}" for what, count in counts.items() if count is not None and count != node.expected]
         if wrong:
-            faults.append(f"{node.name}: expected {node.expected} cards, but {', '.join(wrong)}")
+            faults.append(f"{node.name}: expected {node.expected} GPUs, but {', '.join(wrong)}")
     return faults
 
 

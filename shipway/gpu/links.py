@@ -13,7 +13,7 @@ from shipway.gpu.seen import Evidence, PodSeen
 from shipway.gpu.vendor import Vendor
 
 LinkName = Literal[
-    "card",
+    "GPU",
     "driver",
     "toolkit",
     "runtime",
@@ -69,18 +69,18 @@ def _said(evidence: Evidence, *patterns: str) -> Iterator[str]:
 def _card(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.pci is not None and node.host.pci < node.expected:
-            yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} cards"
+            yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} GPUs"
         # A plugin that has ended leaves capacity as it was and takes allocatable to 0: only one that runs has judged.
         elif node.plugin and node.plugin.runs and node.allocatable < node.expected <= node.capacity:
             sick = node.capacity - node.allocatable
-            yield f"{node.name}: the plugin reports {sick} of {node.capacity} cards as unhealthy"
+            yield f"{node.name}: the plugin reports {sick} of {node.capacity} GPUs as unhealthy"
 
 
 def _driver(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.driver is not None and node.host.driver < node.expected:
             said = f": {node.host.driver_said}" if node.host.driver_said else ""
-            yield f"{node.name}: {vendor.program} lists {node.host.driver} of {node.expected} cards{said}"
+            yield f"{node.name}: {vendor.program} lists {node.host.driver} of {node.expected} GPUs{said}"
     yield from _said(evidence, *vendor.driver_failed)
 
 
@@ -139,10 +139,10 @@ def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
             phase = "starting again and again" if pod.phase == "Running" else pod.phase or "not started"
             yield f"{node.name}: its pod {pod.name} is {phase}: {why}"
         elif vendor.plugin.is_blind(pod.log):
-            yield f"{node.name}: its pod {pod.name} is Running and sees no card"
+            yield f"{node.name}: its pod {pod.name} is Running and sees no GPU"
         elif node.allocatable > node.expected:
-            yield f"{node.name}: it offers {node.allocatable} where {node.expected} cards are: is sharing configured?"
-    yield from _said(evidence, r"the same card was given to")
+            yield f"{node.name}: it offers {node.allocatable} where {node.expected} GPUs are: is sharing configured?"
+    yield from _said(evidence, r"the same GPU was given to")
 
 
 def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
         registered = node.plugin is not None and vendor.plugin.registered in node.plugin.log
         if registered and node.allocatable < node.expected:
             some = f"{node.allocatable} of {node.expected}"
-            yield f"{node.name}: the plugin is registered, yet {some} cards are allocatable"
+            yield f"{node.name}: the plugin is registered, yet {some} GPUs are allocatable"
     yield from _said(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to")
 
 
@@ -174,7 +174,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
     """Return the links of a vendor in the order in which they build on each other: code, what shows it, what to do."""
     links: tuple[tuple[LinkName, str, Rule, str], ...] = (
         (
-            "card",
+            "GPU",
             "SHW-601",
             _card,
             f"Look at `{vendor.bus}` and `{vendor.kernel_log}` on it; correct `gpus` if the number is wrong.",
@@ -227,7 +227,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             "compute",
             "SHW-612",
             _compute,
-            f"Run the sample by hand on the node; gpu.compute: off where the cards cannot run {vendor.sample.needs}.",
+            f"Run the sample by hand on the node; gpu.compute: off where the GPUs cannot run {vendor.sample.needs}.",
         ),
     )
     there: dict[Rule, object] = {

@@ -24,7 +24,7 @@ from shipway.step import Drift
 NAMESPACE = "shipway-verify"
 EXTRA = "gpu-test-extra"
 WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
-LISTED = "cards-listed"
+LISTED = "gpus-listed"
 # The kubelet's word for a pod that the scheduler gave a GPU which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
 _NODES = re.compile(r"^nodes of (\S+): (.*)$", re.MULTILINE)
@@ -223,7 +223,7 @@ class AllSpoke:
     names: Sequence[str] = field(hash=False)
     compute: bool
     heard: dict[str, Said] = field(default_factory=dict, hash=False)
-    name: str = "every test pod has said which card it has"
+    name: str = "every test pod has said which GPU it has"
     vendor: Vendor = VENDOR
 
     async def check(self, on: Kube) -> Drift | None:
@@ -235,7 +235,7 @@ class AllSpoke:
         silent = [name for name in self.names if not self._done(self.heard.get(name))]
         if not silent:
             return None
-        what = "its card" if silent[0] not in self.heard else f"the result of the {self.vendor.sample.name}"
+        what = "its GPU" if silent[0] not in self.heard else f"the result of the {self.vendor.sample.name}"
         return Drift(f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not told {what}", "all have spoken")
 
     def _done(self, words: Said | None) -> bool:
@@ -260,7 +260,7 @@ class ExtraWaits:
         scheduled = condition(pod or {}, "PodScheduled")
         if scheduled.get("status") == "True" or (pod and pod["spec"].get("nodeName")):
             node = pod["spec"].get("nodeName") if pod else ""
-            raise PostconditionFailed(f"the further pod was given a card on {node}: there are more cards than counted")
+            raise PostconditionFailed(f"the further pod was given a GPU on {node}: there are more GPUs than counted")
         message = str(scheduled.get("message", ""))
         if scheduled.get("status") == "False" and self.vendor.full in message:
             return None

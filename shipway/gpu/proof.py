@@ -134,7 +134,7 @@ class _Proving:
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
         held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
         if held:
-            self.notes.append(f"{held} cards are held by pods of others: only the free ones were proven")
+            self.notes.append(f"{held} GPUs are held by pods of others: only the free ones were proven")
         free = sum(node.allocatable for node in usable) - held
         self.names = [f"gpu-test-{number}" for number in range(1, free + 1)]
         return mismatches(self.nodes, self.vendor)
@@ -142,7 +142,7 @@ class _Proving:
     async def _hold(self) -> None:
         """Hold every free GPU at once, hear which, and see that one more pod finds none."""
         if not self.names:
-            raise PostconditionFailed("no card is free to be proven")
+            raise PostconditionFailed("no GPU is free to be proven")
         setting = render("verify/namespace.yaml", namespace=NAMESPACE)
         for obj in setting:
             await self.kube.apply(obj)
@@ -246,7 +246,7 @@ class _Proving:
         named = PostconditionFailed(
             f"{said} -> broken link: {link.name}: {link.why}",
             host=self.kube.name,
-            step="every expected card can be scheduled and used",
+            step="every expected GPU can be scheduled and used",
             code=link.code,
             fix=link.fix,
             retry=error is not None and error.may_retry and link.name == "unknown",

@@ -24,7 +24,7 @@ class Proof:
     a pod saw that asked for none; None where that is not known.
     """
 
-    outcome: Literal["ok", "failed", "no cards declared"]
+    outcome: Literal["ok", "failed", "no GPUs declared"]
     expected: int
     allocatable: int = 0
     verified: int = 0
@@ -56,9 +56,9 @@ class Proof:
 def no_cards(cluster: Cluster, vendor: Vendor = VENDOR) -> Proof:
     """Return the proof of no GPUs: right where the cluster file says so of every host, else a failure."""
     if all(host.gpus == 0 for host in cluster.hosts):
-        return Proof("no cards declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
-    fix = f"Look at `{vendor.bus}` on the hosts; declare `gpus: 0` for every host of a cluster without cards."
-    error = PostconditionFailed("no card was found on any host: there is nothing to prove", code="SHW-613", fix=fix)
+        return Proof("no GPUs declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
+    fix = f"Look at `{vendor.bus}` on the hosts; declare `gpus: 0` for every host of a cluster without GPUs."
+    error = PostconditionFailed("no GPU was found on any host: there is nothing to prove", code="SHW-613", fix=fix)
     return Proof("failed", 0, error=error)
 
 
@@ -80,7 +80,7 @@ def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
 def same_cards(heard: Mapping[str, Said]) -> list[str]:
     """Return what is wrong with the GPUs that were given: none, several, or the same one twice."""
     faults = [
-        f"{name} was given {len(words.devices)} cards ({', '.join(words.devices) or 'none'}) instead of one"
+        f"{name} was given {len(words.devices)} GPUs ({', '.join(words.devices) or 'none'}) instead of one"
         for name, words in sorted(heard.items())
         if len(words.devices) != 1
     ]
@@ -89,4 +89,4 @@ def same_cards(heard: Mapping[str, Said]) -> list[str]:
         for device in words.devices:
             holders.setdefault(device, []).append(name)
     shared = {device: names for device, names in holders.items() if len(names) > 1}
-    return faults + [f"the same card was given to {' and '.join(names)}: {device}" for device, names in shared.items()]
+    return faults + [f"the same GPU was given to {' and '.join(names)}: {device}" for device, names in shared.items()]

@@ -16,7 +16,7 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-452",
-        "a running container lost its cards",
+        "a running container lost its GPUs",
         r"Failed to initialize NVML: Unknown Error",
         "`systemctl daemon-reload` took the device rights from running containers (systemd cgroups, no "
         "/dev/char links).",
@@ -46,7 +46,7 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-455",
-        "the nouveau driver holds the card",
+        "the nouveau driver holds the GPU",
         r"Nouveau kernel driver is currently in use",
         "The open driver nouveau is loaded, so NVIDIA's cannot be.",
         "On the host: put `blacklist nouveau` into /etc/modprobe.d, `sudo update-initramfs -u`, restart it.",
@@ -66,7 +66,7 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-456",
-        "the card's fabric is not ready",
+        "the GPU's fabric is not ready",
         r"cudaErrorSystemNotReady|system not yet initialized|CUDA error:? 802|error code 802|"
         r"nvidia-fabricmanager is |the fabric's state is ",
         "On NVSwitch machines CUDA waits for nvidia-fabricmanager, which is not running or of another version.",
@@ -77,7 +77,7 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-457",
-        "the device plugin sees no card",
+        "the device plugin sees no GPU",
         r"Incompatible (?:device discovery )?strategy detected|No devices found\. Waiting indefinitely",
         "The plugin's container does not run under the nvidia runtime: it is not the default, and no "
         "RuntimeClass is set.",
@@ -108,9 +108,9 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-460",
-        "the kubelet could not hand out a card",
+        "the kubelet could not hand out a GPU",
         r"UnexpectedAdmissionError|requested number of devices unavailable|can't allocate unregistered device",
-        "Kubelet and device plugin disagree about the cards, mostly after one of them was restarted.",
+        "Kubelet and device plugin disagree about the GPUs, mostly after one of them was restarted.",
         "`kubectl -n kube-system rollout restart daemonset/nvidia-device-plugin-daemonset`; if it stays, restart the "
         "node's kubelet.",
         retryable=True,
@@ -120,9 +120,9 @@ ENTRIES: tuple[Known, ...] = (
         "SHW-461",
         "the driver hangs in the kernel",
         r"nvidia-smi does not end",
-        "A call into the NVIDIA driver never returns (often after a card fell off the bus); even KILL does not end it.",
+        "A call into the NVIDIA driver never returns (often after a GPU fell off the bus); even KILL does not end it.",
         "Restart the host (`sudo reboot`; where that hangs too, power it off); then `sudo dmesg | grep -iE "
-        "'xid|fallen off'` says which card.",
+        "'xid|fallen off'` says which GPU.",
         retryable=False,
         traps=(32,),
     ),

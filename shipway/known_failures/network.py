@@ -72,9 +72,9 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-498",
-        "no node has a card left",
+        "no node has a GPU left",
         r"\d+ Insufficient nvidia\.com/gpu",
-        "Every card is in use, or nodes do not offer the cards they have.",
+        "Every GPU is in use, or nodes do not offer the GPUs they have.",
         "`kubectl get nodes -o custom-columns=NAME:.metadata.name,GPU:.status.allocatable.'nvidia\\.com/gpu'`.",
         retryable=False,
         traps=(47,),

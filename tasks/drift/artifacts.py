@@ -33,7 +33,7 @@ async def leave_drift(run: Run) -> None:
         await acreate_markdown_artifact(trend_markdown(report.trend), key=f"{key}-trend", description="The last passes")
         cards = gpu_map(run, run.allocatable)
         if cards:
-            await acreate_table_artifact(cards, key=f"{key}-gpus", description="Cards by host")
+            await acreate_table_artifact(cards, key=f"{key}-gpus", description="GPUs by host")
     except Exception as error:  # noqa: BLE001 - an artifact is no reason to fail a pass
         get_run_logger().warning("no artifact of this pass: %s", error)
     _events(run, report)

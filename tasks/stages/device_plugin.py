@@ -66,7 +66,7 @@ def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]
     """
     if all(host.gpus == 0 for host in cluster.hosts):
         return []
-    name = f"the {VENDOR.name} device plugin {cluster.device_plugin.version} is declared for every node with cards"
+    name = f"the {VENDOR.name} device plugin {cluster.device_plugin.version} is declared for every node with GPUs"
     return [*runtime_class(cluster), PluginPresent(name, daemon_set(cluster), unready=unready)]
 
 

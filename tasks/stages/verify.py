@@ -45,7 +45,7 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
     return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
 
 
-async def cards_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
+async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
     """Wait for every GPU to be offered; each node that lacks some is named."""
     wanted = {name: count for name, count in expected(run).items() if count}
     if run.allow is Impact.NOTHING:
@@ -97,7 +97,7 @@ async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, l
 
 async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     """Prove every GPU of the nodes that are Ready; a plan makes no pods, so it cannot tell."""
-    name = "every expected card can be scheduled and used"
+    name = "every expected GPU can be scheduled and used"
     if run.allow is Impact.NOTHING:
         return [StepResult(name, "unknown", error=ShipwayError("a plan starts no test pods"))]
     kube = await run.kube()

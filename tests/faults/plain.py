@@ -200,7 +200,7 @@ async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
     async with opened(run):
         await bootstrap.brought_up(run)
         if run.ready:
-            for stage in ("nodes_ready", "cards_allocatable"):
+            for stage in ("nodes_ready", "gpus_allocatable"):
                 await on(stage, CLUSTER)
             for host in run.hosts:  # as flows/verify_gpus.py does after a bootstrap
                 if host.name in run.ready and run.cards(host):

@@ -32,7 +32,7 @@ PLACES = (  # te3 does what te2 does
     ("join_worker", "te2"),
     *(("node_settings", host) for host in ("te1", "te2")),
     *((stage, "cluster") for stage in ("control_plane_ready", "pod_network", "device_plugin", "dashboard")),
-    *((stage, "cluster") for stage in ("nodes_ready", "cards_allocatable", "gpu_proof")),
+    *((stage, "cluster") for stage in ("nodes_ready", "gpus_allocatable", "gpu_proof")),
 )
 RANDOM = 16
 # Told in the summary, so that the same moments can be had again.

@@ -34,7 +34,7 @@ def settled(drifting: Site) -> None:
         if {"w1=2", "w2=2"} <= set(drifting.kubectl(query).split()):
             return
         time.sleep(1)
-    pytest.fail(f"not all cards are allocatable after {UNTIL_TRIES} tries")
+    pytest.fail(f"not all GPUs are allocatable after {UNTIL_TRIES} tries")
 
 
 def test_an_untouched_cluster_shows_no_drift_twenty_times(drifting: Site) -> None:

@@ -28,7 +28,7 @@ class CardsHealthy:
 
     traps: ClassVar[tuple[int, ...]] = (4, 32, 33)
     declared: int | None
-    name: str = "cards are on PCI and the driver answers"
+    name: str = "GPUs are on PCI and the driver answers"
     vendor: Vendor = VENDOR
 
     async def check(self, on: Host) -> Drift | None:
@@ -43,7 +43,7 @@ class CardsHealthy:
             return None
         if seen.cards != want:
             without = f" ({'; '.join(seen.left_out)})" if seen.left_out else ""
-            return Drift(f"{seen.cards} on PCI{without}", f"{want} cards")
+            return Drift(f"{seen.cards} on PCI{without}", f"{want} GPUs")
         rival = self.vendor.rival_module
         if rival and any(line.startswith(f"{rival} ") for line in (modules or "").splitlines()):
             return Drift(self.vendor.rival, f"{self.vendor.name}'s driver (blacklist {rival}, reboot)")
@@ -52,7 +52,7 @@ class CardsHealthy:
 
 async def _not_driven(on: Host, seen: Survey, want: int, vendor: Vendor) -> Drift:
     """Return what is told of a driver that shows another number of GPUs."""
-    lists = f"{vendor.program} lists {want} cards"
+    lists = f"{vendor.program} lists {want} GPUs"
     if seen.driver_said == vendor.hangs:
         return Drift(vendor.hangs, f"{lists} (reboot the host: nothing else ends it)")
     if seen.unbound:
@@ -82,7 +82,7 @@ class FabricReady:
     """
 
     traps: ClassVar[tuple[int, ...]] = (31,)
-    name: str = "the cards' fabric is ready"
+    name: str = "the GPUs' fabric is ready"
     vendor: Vendor = VENDOR
 
     async def check(self, on: Host) -> Drift | None:
@@ -93,11 +93,11 @@ class FabricReady:
         unit, driver, manager, cards = await on.read(
             UnitState(f"{fabric.service}.service"), fabric.driver, fabric.manager, fabric.states
         )
-        want = f"{fabric.service} active in the driver's version, every card's fabric Completed"
+        want = f"{fabric.service} active in the driver's version, every GPU's fabric Completed"
         if unit.active != "active":
             return Drift(f"{fabric.service} is {unit.active if unit.load != 'not-found' else 'not installed'}", want)
         ours, theirs = re.search(_VERSION, driver or ""), re.search(_VERSION, manager.stdout)
         if ours and theirs and ours[0] != theirs[0]:
             return Drift(f"{fabric.service} is of version {theirs[0]}, the driver of {ours[0]}", want)
         waiting = [state for state in fabric.found(cards.stdout) if state not in ("Completed", "N/A")]
-        return Drift(f"the fabric's state is {waiting[0]} on {len(waiting)} cards", want) if waiting else None
+        return Drift(f"the fabric's state is {waiting[0]} on {len(waiting)} GPUs", want) if waiting else None

@@ -21,7 +21,7 @@ class PluginRunning:
 
     traps: ClassVar[tuple[int, ...]] = (23, 30)
     mode: str
-    name: str = "the device plugin runs and sees cards on every node that it is for"
+    name: str = "the device plugin runs and sees GPUs on every node that it is for"
     vendor: Vendor = VENDOR
 
     async def check(self, on: Kube) -> Drift | None:
@@ -33,7 +33,7 @@ class PluginRunning:
         pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
         logs = await asyncio.gather(*(on.logs(plugin.namespace, pod["metadata"]["name"]) for pod in pods))
         blind = [pod["spec"]["nodeName"] for pod, log in zip(pods, logs, strict=True) if plugin.is_blind(log)]
-        return Drift(f"it sees no card on {', '.join(sorted(blind))}", "cards seen") if blind else None
+        return Drift(f"it sees no GPU on {', '.join(sorted(blind))}", "GPUs seen") if blind else None
 
 
 async def find_hopeless(on: Kube) -> dict[str, ShipwayError]:

@@ -90,7 +90,7 @@ class ContainerdConfigured:
             fix = f"Mend the driver (`{VENDOR.program}` on the host), or set `gpu.mode: runtime_class`, then run again."
             handler = self.wanted.runtime.handler
             message = (
-                f"the driver shows no card: with {handler} as the default runtime every pod of this node would fail"
+                f"the driver shows no GPU: with {handler} as the default runtime every pod of this node would fail"
             )
             raise Blocked(message, host=on.name, fix=fix)
         try:
