@@ -122,9 +122,9 @@ def test_missing_cards_are_reported_with_the_link_that_broke(scene: Scene) -> No
         scene.drift("te2", "card", state="Healthy")
         scene.usable("te2", 1)
     gpus = next(f for f in report.findings if (f.host, f.step) == ("te2", "every expected GPU is allocatable"))
-    assert cards.action == "reported"
+    assert gpus.action == "reported"
     assert gpus.why.startswith("GPU: te2: ")
-    assert " Next: " in cards.why
+    assert " Next: " in gpus.why
 
 
 def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_joins_it(scene: Scene) -> None:

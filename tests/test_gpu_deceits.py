@@ -75,7 +75,7 @@ async def test_a_card_that_does_not_compute_is_not_verified(monkeypatch: pytest.
 async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """One GPU was taken for held by others: then one pod more than was counted finds a place."""
 
-    async def one_is_held(*_: Any) -> Mapping[str, int]:
+    async def one_is_held(*_: Any, **__: Any) -> Mapping[str, int]:
         return {"te2": 1}
 
     monkeypatch.setattr("shipway.gpu.proof.taken_by_others", one_is_held)
