@@ -15,9 +15,10 @@ from shipway.errors import ApiUnavailable
 from shipway.kube.client import Kube
 from shipway.os.debian.apt import RepositoryIs
 from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
-from shipway.step import Check, Drift, Impact, StepResult
+from shipway.step import Check, Drift, Impact, StepResult, restarted_by
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.system.services import CONTAINERD
 from shipway.survey.first_look import Survey
 from tasks import table as stages
 from tasks.context import Run
@@ -308,6 +309,11 @@ def test_the_window_is_told_before_pods_and_an_act_withheld_with_its_own_reason(
 )
 def test_what_may_end_pods_or_services_says_so(step: Any, impact: Impact) -> None:
     assert step.impact is impact
+
+
+def test_finishing_what_dpkg_began_counts_as_a_restart_of_containerd() -> None:
+    """Beside running pods it was done unasked, though the package that it configures may be containerd's."""
+    assert restarted_by(DpkgInOrder()) == CONTAINERD
 
 
 def staged(monkeypatch: pytest.MonkeyPatch, run: Run, host: Machine) -> None:

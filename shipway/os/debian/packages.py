@@ -179,10 +179,14 @@ class PackagesHeld:
 
 @dataclass(frozen=True)
 class DpkgInOrder:
-    """No package is left half installed by an interrupted run."""
+    """No package is left half installed by an interrupted run.
+
+    What is half installed may be containerd, whose own script starts it anew when dpkg configures it.
+    """
 
     traps: ClassVar[tuple[int, ...]] = (1,)
     impact: ClassVar[Impact] = Impact.SERVICE
+    restarts: ClassVar[str] = "containerd"
     name: str = "dpkg is in order"
     removable: tuple[str, ...] = ()
 
