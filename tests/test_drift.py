@@ -35,7 +35,7 @@ pytestmark = [
 
 
 def ends(report: DriftReport) -> dict[tuple[str, str], str]:
-    return {finding.key: finding.action for finding in report.findings}
+    return {(finding.host, finding.step): finding.action for finding in report.findings}
 
 
 def test_an_untouched_cluster_shows_no_drift_and_costs_one_task_a_host(scene: Scene) -> None:
@@ -75,7 +75,7 @@ def test_what_drifts_on_a_host_is_repaired_in_the_next_pass(scene: Scene, what: 
     report = scene.passed("service")
     assert ends(report).get(("te2", step)) == "repaired", ends(report)
     assert report.outcome == "ok", report.findings
-    keep(what, next(f for f in report.findings if f.key == ("te2", step)), "simulated")
+    keep(what, next(f for f in report.findings if (f.host, f.step) == ("te2", step)), "simulated")
     assert scene.passed("none").findings == ()
 
 

@@ -15,9 +15,10 @@ from shipway.errors import ApiUnavailable
 from shipway.kube.client import Kube
 from shipway.os.debian.apt import RepositoryIs
 from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
-from shipway.step import Check, Drift, Impact, StepResult, restarted_by
+from shipway.step import Check, Drift, Impact, StepResult, id_of, restarted_by
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.system.kernel import SwapOff
 from shipway.steps.system.services import CONTAINERD
 from shipway.survey.first_look import Survey
 from tasks import table as stages
@@ -34,7 +35,7 @@ from tasks.drift.permission import (
     repairable,
     withhold_unapproved,
 )
-from tasks.findings import Finding
+from tasks.findings import Finding, found
 from tasks.stage_result import CLUSTER
 from tasks.stages.listed import PREPARATION, name_of
 from tests.test_drift_parts import Pods, finding, pod, run_of
@@ -74,6 +75,11 @@ class Act:
     impact: Impact
     name: str = "it is done"
     restarts: str = ""
+
+    @property
+    def id(self) -> str:
+        """Acts of other names are other acts."""
+        return self.name
 
     async def check(self, on: Machine) -> Drift | None:
         """Look whether it was applied."""
@@ -193,6 +199,18 @@ async def test_once_withheld_a_step_stays_so_when_the_pods_are_gone(monkeypatch:
     assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.NOTHING
     assert await permit_of(run, "te2")(Act(Impact.FILES)) is Impact.NOTHING
     assert run.withheld == {("te2", "it is done"): "why"}
+
+
+async def test_a_step_is_withheld_under_the_key_of_its_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were built in two places: where one was changed, what nobody had approved was repaired."""
+    run, step = answered(monkeypatch, run_of(**NIGHT)), SwapOff()
+    run.allow = Impact.WORKLOADS
+    at(monkeypatch, CLOSED)
+    assert await permit_of(run, "te2")(step) is Impact.FILES
+    result = StepResult("in other words", "drifted", step.impact, Drift("on", "off"), id=id_of(step))
+    seen = found("te2", "prepare_system", result)
+    assert seen
+    assert seen.key in run.withheld
 
 
 @pytest.mark.parametrize("drained", [False, True])
