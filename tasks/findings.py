@@ -7,13 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from shipway.redact import redact
-from shipway.step import Impact, StepResult
+from shipway.step import Impact, StepResult, id_of
 from tasks.causes import list_hosts, name_no_host
 
 Action = Literal["reported", "held back", "repaired", "came back", "failed"]
 # What is still wrong afterwards, worst first; the order of the table.
 LEFT: tuple[Action, ...] = ("failed", "came back", "held back", "reported")
 Key = tuple[str, str]
+
+
+def key_of(host: str, step: object) -> Key:
+    """Return the key that a finding of this step on a host has."""
+    return host, id_of(step)
 
 
 @dataclass(frozen=True, slots=True)

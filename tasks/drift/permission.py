@@ -13,9 +13,9 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import Permit
-from shipway.step import Impact, Step, id_of, restarted_by
+from shipway.step import Impact, Step, restarted_by
 from tasks.context import Run
-from tasks.findings import Finding
+from tasks.findings import Finding, key_of
 from tasks.stage_result import CLUSTER
 from tasks.workloads import beside_pods, find_busy
 
@@ -77,7 +77,7 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
     """
 
     async def permit(step: Step[Any]) -> Impact:
-        key = (host, id_of(step))  # as Finding.key has it
+        key = key_of(host, step)
         if key in run.withheld:
             return Impact.NOTHING
         if step.impact <= Impact.FILES:

@@ -143,10 +143,10 @@ async def wait_for_hosts(run: Run) -> None:
     A host that has not joined needs no wait: it joins after its own stage is done.
     """
     joined = [name for name, survey in run.surveys.items() if survey.joined and run.cards(run.cluster.host(name))]
-    plugins = [step for step in steps(run.cluster) if isinstance(step, PluginPresent)]
     if run.allow is Impact.NOTHING or not joined:
         return
     kube = await run.kube()
+    plugins = [step for step in steps(run.cluster) if isinstance(step, PluginPresent)]
     if not any([await plugin.asks_more(kube) for plugin in plugins]):
         return
     ends = time.monotonic() + HOSTS_SECONDS
