@@ -43,6 +43,22 @@ async def test_many_changes_at_once_are_all_done_over_one_connection(tmp_path: P
 
 
 @needs_sshd
+async def test_sessions_that_close_while_new_ones_are_asked_for_stay_within_the_limit_of_sshd(
+    tmp_path: Path, pool: Pool
+) -> None:
+    """A loop that is busy with other hosts hears of all closes at once, and answers with as many requests."""
+    async with real_sshd(tmp_path) as sshd:
+        host = pool.host(sshd.target)
+        await host.do(Command(("true",)))
+        commands = [asyncio.create_task(host.do(Command(("sleep", "0.05")))) for _ in range(80)]
+        while not all(command.done() for command in commands):
+            await asyncio.sleep(0.02)
+            time.sleep(0.2)  # noqa: ASYNC251 - the loop is to be busy
+        assert all(output.ok for command in commands for output in command.result())
+        assert sshd.said("no more sessions") == 0
+
+
+@needs_sshd
 async def test_an_sshd_that_allows_no_session_is_said_once_and_not_tried_again(tmp_path: Path, pool: Pool) -> None:
     async with real_sshd(tmp_path, "MaxSessions 0") as sshd:
         with pytest.raises(LoginRefused, match="opens no session") as refused:
