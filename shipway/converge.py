@@ -5,32 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
+from shipway.place import Place
 from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_change, id_of, restarted_by
 
-
-class Looked(Protocol):
-    """What steps act on: it can forget what it knew, so that the next look is a real one."""
-
-    name: str
-
-    def forget(self) -> None:
-        """Drop what is known."""
-
-    def looking(self, step: object) -> None:
-        """Hear that what is read from here on, in this task, is what the step looks at."""
-
-    def changing(self, about: Sequence[object]) -> AbstractContextManager[None]:
-        """Within it a change is made; afterwards nothing is known that was not seen after that change.
-
-        `about` are the steps that will be looked at next, so that their look can ride with the change.
-        """
-
-
-On = TypeVar("On", bound=Looked)
+On = TypeVar("On", bound=Place)
 Look = Drift | ShipwayError | None
 LAST_LOOK_SECONDS = 5.0  # many times what a look at a host or the API takes
 EARLIER_FAILED = "an earlier step failed"  # why those after it are unknown
@@ -45,9 +26,8 @@ async def _held(step: Step[On], on: On) -> bool:
 
 async def _look(step: Check[On], on: On) -> Look:
     """Return the drift, or None, or the error that kept from telling."""
-    on.looking(step)
     try:
-        return await step.check(on)
+        return await step.check(on.seen_by(step))
     except ShipwayError as error:
         return error.at(host=on.name, step=step.name)
 
@@ -151,8 +131,8 @@ async def _applied(
     drifted: Sequence[tuple[int, Step[On], Drift]], on: On, about: Sequence[Check[On]]
 ) -> dict[int, ShipwayError | None]:
     """Apply what drifted; return by place what became of each. `about` are the steps that are looked at afterwards."""
-    with on.changing(about):
-        errors = await asyncio.gather(*(_apply(step, on) for _, step, _ in drifted))
+    with on.changing(about) as changed:
+        errors = await asyncio.gather(*(_apply(step, changed) for _, step, _ in drifted))
     return dict(zip((at for at, _, _ in drifted), errors, strict=True))
 
 

@@ -11,6 +11,7 @@ from shipway.facts.services import UnitInfo, UnitState
 from shipway.host.session import Command
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
+from shipway.place import Place
 from shipway.script import Output
 
 DEBIAN = family_of("debian")
@@ -28,7 +29,7 @@ def unit(active: str = "active") -> UnitInfo:
     return UnitInfo("loaded", active, "running", "enabled", 1, needs_reload=False)
 
 
-class Told:
+class Told(Place):
     """Answers the facts it was told; to all others it has no such file, program, unit or package."""
 
     name = "te1"

@@ -16,6 +16,7 @@ from shipway.facts.commands import Watched
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.vendor import DevicePlugin, Sample, Vendor
 from shipway.kube.client import Object
+from shipway.place import Place
 
 AMD_LIKE_PLUGIN = """
 apiVersion: apps/v1
@@ -102,7 +103,7 @@ WORDS = {
 
 
 @dataclass
-class Api:
+class Api(Place):
     """An API in memory with one node: pods that ask for a vendor's resource get a GPU each while there are some.
 
     `shows` is how many GPUs a pod sees that asked for none; `lists` False leaves the probe out of the pods' image.
@@ -119,12 +120,6 @@ class Api:
     def words(self) -> Words:
         """What the vendor's programs say."""
         return WORDS[self.vendor.name]
-
-    def looking(self, _step: Any) -> None:
-        """Take note of nothing: no look is shared here."""
-
-    def forget(self) -> None:
-        """Forget nothing: what is asked is always new."""
 
     async def get(self, _version: str, kind: str, name: str, _namespace: str = "", **_: Any) -> Object | None:
         """Return an object; the vendor's RuntimeClass is always there."""

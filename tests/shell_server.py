@@ -51,9 +51,14 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
     (folder / "id").write_bytes(user_key.export_private_key())
     (folder / "id").chmod(0o600)
 
-    shells: dict[asyncio.subprocess.Process, asyncio.Task[None] | None] = {}
+    shells: set[asyncio.subprocess.Process] = set()
+    running: set[asyncio.Task[None]] = set()
 
     async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        task = asyncio.current_task()
+        assert task
+        running.add(task)
+        task.add_done_callback(running.discard)
         if server.cut_after is not None:
             delay, server.cut_after = server.cut_after, None
             await asyncio.sleep(delay)
@@ -63,7 +68,7 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
         shell = await asyncio.create_subprocess_exec(
             "sh", "-c", process.command or "", stdin=-1, stdout=-1, stderr=-1, start_new_session=True
         )
-        shells[shell] = asyncio.current_task()
+        shells.add(shell)
         feeding = asyncio.create_task(_fed(shell, process))  # whoever needs no input does not even say that it ends
         assert shell.stdin
         assert shell.stdout
@@ -72,7 +77,7 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
         await shell.wait()
         feeding.cancel()
         shell.stdin.close()
-        del shells[shell]
+        shells.discard(shell)
         process.stdout.write(out)
         process.stderr.write(err)
         process.exit(shell.returncode or 0)
@@ -97,8 +102,8 @@ async def shell_server(folder: Path) -> AsyncIterator[Server]:
     finally:
         listener.close()
         await listener.wait_closed()
-        left = [task for task in shells.values() if task is not None]
-        for shell in shells:  # a client that went away leaves its commands running, as with a real sshd
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(shell.pid, signal.SIGKILL)
-        await asyncio.gather(*left, return_exceptions=True)
+        while running:  # a client that went away leaves its commands running, as with a real sshd; some only begin
+            for shell in shells:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(shell.pid, signal.SIGKILL)
+            await asyncio.wait(running, timeout=0.1)

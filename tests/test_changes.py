@@ -127,11 +127,10 @@ async def test_files_written_at_once_share_an_input_and_each_takes_its_own_bytes
 async def test_nothing_is_taken_as_seen_where_two_changes_of_a_host_overlap(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
-    host.looking(path)
-    assert await host.read(FileText(str(path))) == "before"
-    with host.changing([path]):
+    assert await host.seen_by(path).read(FileText(str(path))) == "before"
+    with host.changing([path]) as changed:
         slow = Command(("sh", "-c", 'sleep 0.3; printf after > "$0"', str(path)))
-        await asyncio.gather(host.do(Command(("true",))), host.do(slow))
+        await asyncio.gather(changed.do(Command(("true",))), changed.do(slow))
     assert await host.read(FileText(str(path))) == "after"
     assert host.round_trips == 4
 
@@ -152,11 +151,10 @@ async def test_a_cut_after_a_change_loses_no_error_and_keeps_nothing_stale(tmp_p
         steps: list[Check[Host]] = [Touched(str(tmp_path / "a"))]
         await converge(steps, host, Impact.NOTHING)
         host.forget()
-        host.looking(steps[0])
-        looked = [await step.check(host) for step in steps]
+        looked = [await step.check(host.seen_by(step)) for step in steps]
         server.cut_after = 0.0
-        with pytest.raises(Exception, match="connection broke"), host.changing(steps):
-            await host.do(Command(("touch", str(tmp_path / "a"))))
+        with pytest.raises(Exception, match="connection broke"), host.changing(steps) as changed:
+            await changed.do(Command(("touch", str(tmp_path / "a"))))
         assert looked != [None]
         (result,) = await converge(steps, host, Impact.FILES)
         assert result.outcome == "changed"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from shipway.converge import EARLIER_FAILED, converge, looked_at, wait_until
 from shipway.errors import ApiUnavailable, Blocked, DeadlineExceeded, Refused, ShipwayError
+from shipway.place import Place
 from shipway.step import Check, Drift, Impact, Step, StepResult
 
 
 @dataclass
-class Thing:
+class Thing(Place):
     """Facts that are as wanted or not; every look and change is noted."""
 
     wanted: dict[int, bool]
@@ -25,17 +27,11 @@ class Thing:
     riding: list[list[int]] = field(default_factory=list)
     name: str = "thing"
 
-    def forget(self) -> None:
-        """Nothing is known."""
-
-    def looking(self, step: object) -> None:
-        """Nobody needs to hear it."""
-
     @contextmanager
-    def changing(self, about: Sequence[object]) -> Iterator[None]:
+    def changing(self, about: Sequence[object]) -> Iterator[Self]:
         """Note which steps' looks may ride with the change."""
         self.riding.append([step.number for step in about if isinstance(step, Fixed)])
-        yield
+        yield self
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from shipway.errors import PostconditionFailed, Unreachable
 from shipway.facts.commands import Says
 from shipway.kube.client import Kube
 from shipway.kube.reads import Reads
+from shipway.place import Place
 from shipway.step import Drift, Impact, StepResult, restarted_by
 from shipway.steps.kubernetes.health import expires
 from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen
@@ -151,13 +152,10 @@ async def test_what_is_found_says_what_its_repair_restarts() -> None:
     assert told.restarts == "containerd"
 
 
-class Unasked:
+class Unasked(Place):
     """A host that answers nothing."""
 
     name = "te2"
-
-    def looking(self, step: object) -> None:
-        """Hear it."""
 
     async def read(self, *_: object) -> None:
         """Be away."""

@@ -50,12 +50,6 @@ class Toolkit(Told):
         super().__init__(answers)
         self.text = ""
 
-    def forget(self) -> None:
-        """Know nothing anyway."""
-
-    def looking(self, step: object) -> None:
-        """Hear it."""
-
     async def write(self, path: str, content: bytes, **more: Any) -> None:
         """Keep the text."""
         assert path == CONFIG

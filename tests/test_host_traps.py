@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -257,17 +255,6 @@ CONTAINERD_UNIT = UnitState("containerd.service")
 
 class Reloading(Told):
     """A host whose systemd reads its unit files anew when it is told to; it stands in for a session in `converge`."""
-
-    def forget(self) -> None:
-        """Nothing is kept."""
-
-    def looking(self, step: object) -> None:
-        """Nothing is kept."""
-
-    @contextmanager
-    def changing(self, about: Sequence[object]) -> Iterator[None]:  # noqa: ARG002 - nothing is kept
-        """Change."""
-        yield
 
     async def do(self, *commands: Command) -> list[Output]:
         """Keep what was to be done."""

@@ -126,9 +126,6 @@ class Machine(Told):
     async def settled(self, *_: str, **__: Any) -> None:
         """Find nothing at work."""
 
-    def forget(self) -> None:
-        """Know nothing but what it was told."""
-
     @property
     def resets(self) -> list[str]:
         """What was done that resets."""
@@ -381,18 +378,6 @@ class Disturbing:
 
 class Session(Told):
     """A session that converge may use."""
-
-    def forget(self) -> None:
-        """Know nothing but what it was told."""
-
-    def looking(self, step: object) -> None:
-        """Note nothing."""
-
-    def changing(self, about: object) -> Any:  # noqa: ARG002 - nothing is looked at in the same exchange
-        """Change nothing about what is known."""
-        import contextlib  # noqa: PLC0415 - only here
-
-        return contextlib.nullcontext()
 
 
 @pytest.mark.parametrize(("joined", "applied"), [(True, 0), (None, 0), (False, 1)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -15,6 +13,7 @@ from shipway.errors import ApiUnavailable
 from shipway.kube.client import Kube
 from shipway.os.debian.apt import RepositoryIs
 from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
+from shipway.place import Place
 from shipway.step import Check, Drift, Impact, StepResult, id_of, restarted_by
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
@@ -49,23 +48,11 @@ ALL = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
 
 
 @dataclass
-class Machine:
+class Machine(Place):
     """A host (or a node of the API) that steps are applied on."""
 
     name: str = "te2"
     applied: list[str] = field(default_factory=list)
-
-    def forget(self) -> None:
-        """Nothing is known."""
-
-    def looking(self, step: object) -> None:
-        """Nobody needs to hear it."""
-
-    @contextmanager
-    def changing(self, about: Sequence[object]) -> Iterator[None]:
-        """Note nothing."""
-        del about
-        yield
 
 
 @dataclass(frozen=True)

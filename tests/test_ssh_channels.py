@@ -75,7 +75,7 @@ async def test_commands_that_ran_out_of_their_time_take_no_place_for_ever(
     monkeypatch.setattr("shipway.host.ssh.channels.PAUSES", (0.05, 0.05))
     async with real_sshd(tmp_path, "MaxSessions 2") as sshd:
         host = pool.host(sshd.target)
-        shell = host._shell
+        shell = host.shell
         for _ in range(2):  # what they run goes on in their sessions, which count until it ends
             with pytest.raises(DeadlineExceeded):
                 await shell.script("sleep 8\n", seconds=1)
@@ -97,7 +97,7 @@ async def test_a_tunnel_lives_on_where_no_session_can_be_opened_any_more(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert (await reader.readline()).startswith(b"SSH-2.0")
         with pytest.raises(DeadlineExceeded):
-            await host._shell.script("sleep 8\n", seconds=1)
+            await host.shell.script("sleep 8\n", seconds=1)
         with pytest.raises(Transient):
             await host.read(Says(("true",)))
         assert (await host.read(Says(("true",)))).ok
@@ -109,7 +109,7 @@ async def test_a_tunnel_lives_on_where_no_session_can_be_opened_any_more(
 @needs_sshd
 async def test_a_command_waits_for_its_place_outside_its_own_limit(tmp_path: Path, pool: Pool) -> None:
     async with real_sshd(tmp_path, "MaxSessions 1") as sshd:
-        shell = pool.host(sshd.target)._shell
+        shell = pool.host(sshd.target).shell
         started = time.monotonic()
         await asyncio.gather(*(shell.script("sleep 1\n", seconds=3) for _ in range(5)))
         assert time.monotonic() - started >= 5
@@ -119,8 +119,8 @@ async def test_a_connection_that_ends_as_channels_open_is_lost_and_nothing_else(
     async with shell_server(tmp_path) as server:
         host = pool.host(server.target)
         assert (await host.read(Says(("true",)))).ok
-        connection = host._shell._connection  # type: ignore[attr-defined]
-        tasks = [asyncio.ensure_future(host._shell.script("sleep 2\n", seconds=20)) for _ in range(20)]
+        connection = host.shell._connection  # type: ignore[attr-defined]
+        tasks = [asyncio.ensure_future(host.shell.script("sleep 2\n", seconds=20)) for _ in range(20)]
         await asyncio.sleep(0.05)
         connection.abort()
         ended = await asyncio.gather(*tasks, return_exceptions=True)

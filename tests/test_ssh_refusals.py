@@ -395,7 +395,7 @@ async def test_sudos_password_comes_from_its_file_on_standard_input_and_a_wrong_
 
 async def _as_user(pool: Pool, target: Target) -> Target:
     """Have a target's connection go through sudo whoever logs in: this test runs as root in some places."""
-    connection = pool.host(target)._shell
+    connection = pool.host(target).shell
     assert isinstance(connection, Connection)
     plain = connection._connect
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from shipway.errors import ConnectionLost
@@ -15,10 +14,6 @@ T = TypeVar("T")
 Future = asyncio.Future[Any]
 Noted = dict[Fact[Any], None]  # facts, in the order they were read
 TURNS = 3  # of the event loop: a check may gather two looks that gather facts
-
-
-# Whose look this task makes, so that what it reads is noted there. Tasks that it starts are part of the same look.
-_LOOKING: ContextVar[tuple[Looks, Noted] | None] = ContextVar("looking", default=None)
 
 
 async def gathered(asked: Sequence[object]) -> None:
@@ -44,10 +39,9 @@ class Looks:
         self._asked: list[tuple[Fact[Any], Future]] = []
         self._flushes: set[asyncio.Task[None]] = set()
 
-    async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
-        """Return the values of the facts, in their order; raises what kept from reading them."""
-        loop, looking = asyncio.get_running_loop(), _LOOKING.get()
-        noted: Noted = looking[1] if looking and looking[0] is self else {}
+    async def read_all(self, facts: Sequence[Fact[T]], noted: Noted) -> list[T]:
+        """Return the values of the facts, in their order, and note them; raises what kept from reading them."""
+        loop = asyncio.get_running_loop()
         wanted = []
         for fact in facts:
             noted[fact] = None
@@ -62,10 +56,10 @@ class Looks:
         # One after the other: they come together anyway, and gather() costs as much as all else here.
         return [one.result() if one.done() else await asyncio.shield(one) for one in wanted]
 
-    def looking(self, step: object) -> None:
-        """Note what is read from here on, in this task and those it starts, as what the step looks at."""
+    def noted(self, step: object) -> Noted:
+        """Return the place where a new look of a step notes what it reads; what its last look read is dropped."""
         self._noted[id(step)] = {}
-        _LOOKING.set((self, self._noted[id(step)]))
+        return self._noted[id(step)]
 
     def looked_at(self, steps: Sequence[object]) -> list[Fact[Any]]:
         """Return the facts that the last looks of these steps read, each once."""

@@ -8,18 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar, overload
+from copy import copy
+from typing import Any, Self, TypeVar, overload
 
-from shipway.errors import ConnectionLost, DeadlineExceeded, ShipwayError, Transient
-from shipway.facts.fact import Fact, Plan, Words
+from shipway.errors import DeadlineExceeded, ShipwayError, Transient
+from shipway.facts.fact import Fact, Words
 from shipway.facts.services import UnitState
+from shipway.host.changes import LOOK_SECONDS, Change, Changes
 from shipway.host.command import Command, File
-from shipway.host.looks import Looks
+from shipway.host.exchanges import Exchanges, Shell
+from shipway.host.looks import Looks, Noted
 from shipway.host.operation import OPERATIONS, ended, started
 from shipway.host.writes import Writes
 from shipway.known_failures.catalogue import failure
+from shipway.place import Place
 from shipway.redact import tail
-from shipway.script import Output, compose, split
+from shipway.script import Output
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -27,37 +31,38 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 
-LOOK_SECONDS = 90.0
 __all__ = ["AT_WORK", "LOOK_SECONDS", "OPERATIONS", "Command", "Host", "Shell"]
 AT_WORK = ("active", "activating", "deactivating")
 
 
-class Shell(Protocol):
-    """What carries a script to a host as root and brings back its output; `shipway.host.ssh` has the real one."""
+class Host(Place):
+    """One host for the length of a run: `read` looks (never changes), `do`, `write` and `operate` change.
 
-    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
-        """Run the script under `sh`; return standard output and error; raises a ShipwayError when the link fails.
-
-        `stdin` is None where nothing reads it: then not even its end is told, which would cost packets.
-        """
-
-    async def forward(self, address: str, port: int) -> int:
-        """Return a local port on loopback that leads to address:port as seen from the host."""
-
-
-class Host:
-    """One host for the length of a run: `read` looks (never changes), `do`, `write` and `operate` change."""
+    What `seen_by` and `changing` return is the same host for one look or one change, over the same connection.
+    """
 
     def __init__(self, name: str, shell: Shell) -> None:
         self.name = name
-        self.round_trips = 0
-        self._shell = shell
+        self._exchanges = Exchanges(name, shell)
         self._looks = Looks(name, self._look)
-        self._after: list[Fact[Any]] = []  # what every change of a step looks at, in the same exchange
-        self._fresh = False  # what is known was looked at after the last change
-        self._at_work = 0  # changes under way; two at once, and nobody's look was certainly after both
-        self._mixed = False
-        self._writes = Writes(name, self._sent, self._failed)
+        self._changes = Changes(self._exchanges, self._looks)
+        self.noted: Noted = {}  # what was read through this one
+        self.serve(Change())
+
+    def serve(self, change: Change) -> None:
+        """Send from here on what belongs to this change."""
+        self._change = change
+        self._writes = Writes(self.name, self._sent, self._failed)  # a change's files travel with what it looks at
+
+    @property
+    def round_trips(self) -> int:
+        """How many exchanges there were with this host."""
+        return self._exchanges.count
+
+    @property
+    def shell(self) -> Shell:
+        """What carries the scripts."""
+        return self._exchanges.shell
 
     @overload
     async def read(self, a: Fact[A], /) -> A: ...
@@ -78,82 +83,34 @@ class Host:
 
     async def read_all(self, facts: Sequence[Fact[T]]) -> list[T]:
         """Return the values of any number of facts, in their order."""
-        return await self._looks.read_all(facts)
+        return await self._looks.read_all(facts, self.noted)
 
     def forget(self) -> None:
         """Drop every fact known so far: the next read looks anew; who asked before still gets an answer."""
         self._looks.forget()
 
-    def looking(self, step: object) -> None:
-        """Hear that what is read from here on, in this task, is what the step looks at: see `changing`."""
-        self._looks.looking(step)
+    def seen_by(self, step: object) -> Self:
+        """Return this host for one look of a step; what is read through it rides with the change: see `changing`."""
+        seen = copy(self)
+        seen.noted = self._looks.noted(step)
+        return seen
 
     @contextlib.contextmanager
-    def changing(self, about: Sequence[object]) -> Iterator[None]:
-        """Within it, whatever changes the host also looks again at what the last looks of these steps read.
+    def changing(self, about: Sequence[object]) -> Iterator[Self]:
+        """Yield this host for one change, which also looks again at what the last looks of these steps read.
 
-        That costs no exchange of its own. Afterwards only what was seen after the last change is known.
+        That costs no exchange of its own. Afterwards only what was seen after the last command is known.
         """
-        self._after, self._fresh = self._looks.looked_at(about), False
+        changed = copy(self)
+        changed.serve(change := Change(self._looks.looked_at(about)))
         try:
-            yield
+            yield changed
         finally:
-            if not self._fresh:
+            if not change.seen:
                 self._looks.forget()
-            self._after, self._fresh = [], False
 
     async def _look(self, commands: Sequence[Words]) -> list[Output]:
-        return await self._exchange(commands, verb="r", seconds=LOOK_SECONDS)
-
-    async def _exchange(
-        self,
-        commands: Sequence[Sequence[str]],
-        *,
-        verb: str,
-        seconds: float,
-        stdin: bytes = b"",
-        after: Sequence[Words] = (),
-    ) -> list[Output]:
-        """Send one script, return one output a command; a script cut short raises ConnectionLost.
-
-        The outputs of `after` follow where all of them came.
-        """
-        text, boundary = compose(commands, verb=verb, after=after)
-        self.round_trips += 1
-        try:
-            given = None if verb == "r" else stdin  # what looks reads from /dev/null
-            outputs = split(boundary, *await self._shell.script(text, stdin=given, seconds=seconds))
-        except ShipwayError as error:
-            raise error.at(host=self.name) from error.__cause__
-        except ValueError as error:
-            raise ConnectionLost(f"the host's answer cannot be read ({error})", host=self.name) from error
-        complete = len(outputs) >= len(commands) or (verb == "d" and outputs and not outputs[-1].ok)
-        if not complete:
-            message = f"only {len(outputs)} of {len(commands)} commands answered"
-            raise ConnectionLost(message, host=self.name)
-        return outputs
-
-    async def _change(
-        self, commands: Sequence[Words], *, verb: str, seconds: float, stdin: bytes = b""
-    ) -> list[Output]:
-        """Send what changes the host, and with it the look at what the running step is about; return the outputs."""
-        plan = Plan(self._after)
-        self._fresh, self._mixed = False, self._at_work > 0 or self._mixed
-        self._at_work += 1
-        limit = seconds + LOOK_SECONDS * bool(self._after)
-        looked: list[Output] = []
-        try:
-            outputs = await self._exchange(commands, verb=verb, seconds=limit, stdin=stdin, after=plan.commands)
-            looked = outputs[len(commands) :]
-            return outputs[: len(commands)]
-        finally:
-            self._at_work -= 1
-            if self._after and len(looked) == len(plan.commands) and not self._mixed:
-                self._looks.learn(plan, looked)
-                self._fresh = True
-            else:
-                self._looks.forget()
-            self._mixed = self._mixed and self._at_work > 0
+        return await self._exchanges.send(commands, verb="r", seconds=LOOK_SECONDS)
 
     async def do(self, *commands: Command) -> list[Output]:
         """Run commands in order, ending at the first that fails; every fact from before is forgotten.
@@ -171,7 +128,7 @@ class Host:
         """Run commands up to the first that fails; return the outputs of those that ran."""
         limit = sum(command.seconds for command in commands) + 30
         words, feed = [command.bounded() for command in commands], b"".join(command.feed for command in commands)
-        return await self._change(words, verb="d", seconds=limit, stdin=feed)
+        return await self._changes.send(self._change, words, verb="d", seconds=limit, stdin=feed)
 
     def _failed(self, command: Command, output: Output) -> ShipwayError:
         """Return the error for a command that did not end with 0."""
@@ -203,7 +160,8 @@ class Host:
             words = ("sh", "-c", '"$@" && rm -f -- "$0"', marker, *words)
         await self.settled(name, seconds=seconds)
         sent = started(unit, words, seconds)
-        return ended(unit, await self._change(sent, verb="r", seconds=seconds + 60), host=self.name)
+        outputs = await self._changes.send(self._change, sent, verb="r", seconds=seconds + 60)
+        return ended(unit, outputs, host=self.name)
 
     async def settled(self, *names: str, seconds: int) -> None:
         """Wait until no earlier run's operation of these names is at work; ask it before deciding what is half done.
@@ -239,6 +197,6 @@ class Host:
     async def forward(self, address: str, port: int) -> int:
         """Return a local port on loopback that leads through this host to address:port."""
         try:
-            return await self._shell.forward(address, port)
+            return await self.shell.forward(address, port)
         except ShipwayError as error:
             raise error.at(host=self.name) from error.__cause__

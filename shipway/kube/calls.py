@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,17 +32,6 @@ class Calls(Reads):
     def __init__(self) -> None:
         super().__init__()
         self._resources: dict[tuple[str, str], Resource] = {}
-
-    def looking(self, step: object) -> None:
-        """Hear which step looks from here on; a look at the API costs a call whoever asks."""
-
-    @contextmanager
-    def changing(self, about: Sequence[object]) -> Iterator[None]:  # noqa: ARG002 - no look rides with a call
-        """Within it a change is made; afterwards nothing from before it is known."""
-        try:
-            yield
-        finally:
-            self.forget()
 
     async def version(self) -> str:
         """Return the server's version, like v1.31.7."""

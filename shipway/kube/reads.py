@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from shipway.errors import ApiUnavailable
 from shipway.kube.errors import PASSING
 from shipway.kube.paths import Object
+from shipway.place import Place
 from shipway.redact import tail
 
 CALL_SECONDS = 30.0
@@ -18,7 +19,7 @@ JSON = "application/json"
 Read = asyncio.Task[tuple[int, str]]
 
 
-class Reads:
+class Reads(Place):
     """What is known of the API until `forget`; one GET of a path at a time, whoever looks.
 
     A thousand hosts that look at all nodes would ask for a thousand lists, and each would hold its first page while its

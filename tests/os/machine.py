@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.host.session import Command
 from shipway.known_failures.catalogue import failure
 from shipway.ownership.evidence import PODS
+from shipway.place import Place
 from shipway.script import Output
 
 Words = tuple[str, ...]
@@ -29,7 +29,7 @@ class Installed:
 
 
 @dataclass
-class Machine:
+class Machine(Place):
     """Answers facts and commands; a subclass has the programs of its package manager in `program`.
 
     `busy` is how often another package manager still holds the lock; `removes` names what goes where a package comes;
@@ -134,18 +134,6 @@ class Machine:
         """Put a file in place."""
         del mode, owner
         self.files[path] = content
-
-    def forget(self) -> None:
-        """Nothing is kept."""
-
-    def looking(self, step: object) -> None:
-        """Nobody needs to hear it."""
-
-    @contextlib.contextmanager
-    def changing(self, about: Sequence[object]) -> Iterator[None]:
-        """Note nothing."""
-        del about
-        yield
 
     def install(self, asked: Sequence[str], *, only: Sequence[str] = ()) -> list[str]:
         """Install `NAME` or `NAME=VERSION`; return what goes for it. `only` is what may go, () for anything."""

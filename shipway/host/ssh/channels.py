@@ -7,8 +7,8 @@ import contextlib
 
 import asyncssh
 
-# sshd_config(5): MaxSessions is 10 per connection. sshd frees closed sessions only after it took all messages that it read
-# at once: when our loop was busy, as many closes as sessions can arrive together with as many new requests, and both count.
+# sshd_config(5): MaxSessions is 10 per connection. sshd frees closed sessions only after all messages that it read at
+# once: when our loop was busy, as many closes as sessions can come together with as many new requests, and both count.
 # Five can never meet a limit of ten. (With 8, sshd 9.2p1 refused 22 of 400 in such moments.)
 AT_ONCE = 5
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds between tries while sshd refuses although nothing of ours is open
