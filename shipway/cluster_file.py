@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ MENDINGS = 4
 
 
 def load_cluster(path: Path) -> Cluster:
-    """Read a cluster file; raises Refused with all faults and their places, files that it names and lacks too."""
+    """Read a cluster file; raises Refused with all faults and their places, files that it names and lacks too.
+
+    A text that was fine is parsed once: a command, its run's name and the run itself read the same file. Whether the
+    files that it names are there is looked at each time.
+    """
     where = str(path)
     try:
         if path.stat().st_size > LARGEST:
@@ -32,7 +37,19 @@ def load_cluster(path: Path) -> Cluster:
     except (OSError, UnicodeDecodeError) as error:
         message = f"cluster file {where} cannot be read: {describe_error(error)}"
         raise Refused(message, code=CODE, fix="Name a file that is there: a cluster file in UTF-8.") from error
-    return parse_cluster(text, where=where, folder=path.resolve().parent, files=True)
+    folder = path.resolve().parent
+    cluster = _parsed(text, where, folder)
+    missing = any(True for _ in missing_files(cluster))
+    return parse_cluster(text, where=where, folder=folder, files=True) if missing else cluster  # refused there
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str, where: str, folder: Path) -> Cluster:
+    """Return the cluster of a text that has no fault, whatever files there are; raises Refused with all faults."""
+    try:
+        return parse_cluster(text, where=where, folder=folder)
+    except Refused:
+        return parse_cluster(text, where=where, folder=folder, files=True)  # refused again, with the missing files
 
 
 def parse_cluster(

@@ -11,6 +11,7 @@ from shipway.cluster.faults import spelled
 from shipway.cluster.hosts import first_label
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.profiles import merged
+from shipway.cluster.text import source
 from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Refused
 
@@ -252,3 +253,21 @@ def test_a_fault_deep_inside_names_its_place() -> None:
     text = "name: demo\nhosts: [10.0.0.1]\nkubernetes: {kubelet: {a: [1, {b: !!set {x}}]}}\n"
     with pytest.raises(Refused, match=r"holds a set at a\[1\]\.b: put it in quotes"):
         parse_cluster(text)
+
+
+def test_a_file_is_parsed_once_per_run_and_what_it_names_is_looked_for_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, key = tmp_path / "te.yaml", tmp_path / "id"
+    key.touch()
+    file.write_text("name: once\nssh: {key: id}\nhosts: [10.0.0.1]\n")
+    parses: list[str] = []
+    monkeypatch.setattr("shipway.cluster_file.source", lambda text, where: parses.append(where) or source(text, where))
+    assert load_cluster(file) is load_cluster(file)
+    assert len(parses) == 1
+    key.unlink()
+    with pytest.raises(Refused, match="id cannot be read"):
+        load_cluster(file)
+    key.touch()
+    file.write_text("name: twice\nssh: {key: id}\nhosts: [10.0.0.1]\n")
+    assert load_cluster(file).name == "twice"
