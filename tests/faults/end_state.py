@@ -57,6 +57,8 @@ def _host(host: SimulatedHost, addresses: dict[str, str]) -> dict[str, Any]:
         files[path] = "" if path.startswith(OWN_KEYS) else host.files.text(path) if node is not None else ""
         for address, name in addresses.items():  # every lab has addresses of its own
             files[path] = re.sub(rf"{re.escape(address)}(?![0-9])", name, files[path])
+        for unit in host.units.all.values() if "/loaded/" in path else ():  # an invocation's id is a new one each time
+            files[path] = files[path].replace(f"{unit.pid:032x}", f"of {unit.name}") if unit.pid else files[path]
         files[path] += "" if node is not None else " (removed)"
     return {
         "files": files,
