@@ -21,7 +21,9 @@ ShipwayError
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+Lost = Literal["", "host", "api"]  # what no longer answered: the host of the error, or the API of the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,26 @@ class ErrorReport:
 
 
 class ShipwayError(Exception):
-    """The root: a message, the host and step it belongs to, a catalogue code, the fix, and whether to try again."""
+    """The root: a message, the host and step it belongs to, a catalogue code, the fix, and whether to try again.
+
+    `lost` says what no longer answered, so that a run can wait for it.
+    """
 
     retryable: ClassVar[bool] = False
     default_code: ClassVar[str] = "SHW-000"
+    default_lost: ClassVar[Lost] = ""
     default_fix: ClassVar[str] = "Read the message and the log of the step, then run again."
 
     def __init__(
-        self, message: str, *, host: str = "", step: str = "", code: str = "", fix: str = "", retry: bool | None = None
+        self,
+        message: str,
+        *,
+        host: str = "",
+        step: str = "",
+        code: str = "",
+        fix: str = "",
+        retry: bool | None = None,
+        lost: Lost = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -57,6 +71,13 @@ class ShipwayError(Exception):
         self.code = code or self.default_code
         self.fix = fix or self.default_fix
         self.may_retry = self.retryable if retry is None else retry
+        self.lost = lost or self.default_lost
+
+    def explained(self, message: str, *, code: str, fix: str, retry: bool, lost: Lost = "") -> None:
+        """Tell what was found out since: a message that names the cause, its code and fix, and what was lost."""
+        self.message = message
+        self.code, self.fix, self.may_retry = code, fix, retry
+        self.lost = lost or self.lost
 
     def at(self, *, host: str = "", step: str = "") -> ShipwayError:
         """Fill in where it happened, where that is not known yet; gives itself."""
@@ -91,6 +112,7 @@ class Unreachable(Transient):
     """No SSH connection could be made."""
 
     default_code = "SHW-201"
+    default_lost = "host"
     default_fix = "Check that the host is up and that its SSH port is open from here, then run again."
 
 
@@ -98,6 +120,7 @@ class ConnectionLost(Transient):
     """The connection broke while a command ran: whether it took effect must be looked at."""
 
     default_code = "SHW-202"
+    default_lost = "host"
     default_fix = "Check the host and the network between, then run again: every step looks before it changes."
 
 
@@ -105,6 +128,7 @@ class Stopped(Transient):
     """A long command on a host was ended from outside, or its end was not seen: how far it came must be looked at."""
 
     default_code = "SHW-211"
+    default_lost = "host"
     default_fix = "See whether the host hung or restarted (`last -x`, `journalctl -b -1 -n 50`), then run again."
 
 
@@ -119,6 +143,7 @@ class ApiUnavailable(Transient):
     """The Kubernetes API did not answer, or asked to try again."""
 
     default_code = "SHW-204"
+    default_lost = "api"
     default_fix = (
         "Check the control plane (`journalctl -u kubelet` and `ctr -n k8s.io tasks ls` on its host), then run again."
     )
@@ -184,8 +209,9 @@ class CommandFailed(ShipwayError):
         code: str = "",
         fix: str = "",
         retry: bool | None = None,
+        lost: Lost = "",
     ) -> None:
-        super().__init__(message, host=host, step=step, code=code, fix=fix, retry=retry)
+        super().__init__(message, host=host, step=step, code=code, fix=fix, retry=retry, lost=lost)
         self.exit_status = exit_status
         self.output = output
 

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import re
-
 from shipway.converge import On
-from shipway.errors import ConnectionLost, ShipwayError, Stopped, Unreachable
+from shipway.errors import ShipwayError
 from shipway.step import Check
 from shipway.steps.system.base import AnswersAgain
 from tasks.context import Run
 from tasks.gates import ApiAnswers
-from tasks.stage_result import CLUSTER, StageResult
+from tasks.stage_result import CLUSTER
 from tasks.waiting import waited
 
-HOST_CODES = frozenset({Unreachable.default_code, ConnectionLost.default_code, Stopped.default_code})
-API_LOST = re.compile(r"SHW-(?:204|206|481)")  # no answer from the API: to us, to a joining host, to its kubeadm
 HOST_SECONDS = 90.0  # a virtual machine restarts within a minute; who is away for longer is named, and the run ends
 API_SECONDS = 120.0  # the kubelet starts a static pod again after 10, 20, 40 ... seconds
 
 
-async def returned(run: Run, result: StageResult) -> None:
+async def returned(run: Run, stage: str, lost: frozenset[str]) -> None:
     """Wait for the hosts and the API that a stage lost, where they had answered in this run; in vain only once."""
-    lost = {error.host for error in result.errors if error.code in HOST_CODES} & set(run.surveys)
-    for host in sorted(lost - run.gone):
-        await _back(run, result.stage, AnswersAgain(), run.session(host), HOST_SECONDS)
+    for host in sorted(lost & set(run.surveys) - run.gone):
+        await _back(run, stage, AnswersAgain(), run.session(host), HOST_SECONDS)
     answered = any(done.stage == "control_plane_ready" and done.stands for done in run.results)
-    if answered and CLUSTER not in run.gone and any(API_LOST.fullmatch(error.code) for error in result.errors):
+    if answered and CLUSTER in lost - run.gone:
         try:
             kube = await run.kube()
         except ShipwayError:
             return  # connected once, it is kept: so this run never was
-        await _back(run, result.stage, ApiAnswers(), kube, API_SECONDS)
+        await _back(run, stage, ApiAnswers(), kube, API_SECONDS)
 
 
 async def _back(run: Run, stage: str, check: Check[On], on: On, seconds: float) -> None:

@@ -17,7 +17,7 @@ from shipway.errors import ShipwayError
 from shipway.step import StepResult
 from tasks.context import Run, current
 from tasks.returning import returned
-from tasks.stage_result import CLUSTER, StageResult, StepRow, cut_short, errors_of, foreseen, reported, worst
+from tasks.stage_result import CLUSTER, StageResult, StepRow, cut_short, errors_of, foreseen, lost_in, reported, worst
 from tasks.table import RETRIES, STAGES
 from tasks.workloads import still_alone
 
@@ -55,19 +55,19 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
     """Run a stage of the current run on a host; gives the result, in a failed state where nothing may build on it."""
     run, log = current(), get_run_logger()
     run.view.began(host, stage)
-    result = await _done(run, stage, host)
+    result, lost = await _done(run, stage, host)
     for row in (row for row in result.rows if row.outcome != "ok" or not STAGES[stage].terse):
         log.info("%s: %s%s", row.step, row.outcome, f" (was {row.have}; want {row.want})" if row.want else "")
     for error in result.errors:
         log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)
     run.view.ended(result)
     if STAGES[stage].retries:
-        await returned(run, result)
+        await returned(run, stage, lost)
     return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
 
 
-async def _done(run: Run, stage: str, host: str) -> StageResult:
-    """Return how the stage ended; an error of ours is a result, anything else is a fault of ours and goes on up."""
+async def _done(run: Run, stage: str, host: str) -> tuple[StageResult, frozenset[str]]:
+    """Return how the stage ended, and what no longer answered; what is no error of ours goes on up."""
     session = run.session(host) if host in {spec.name for spec in run.cluster.hosts} else None
     before, started = session.round_trips if session else 0, time.monotonic()
     results: list[StepResult] = []
@@ -78,11 +78,12 @@ async def _done(run: Run, stage: str, host: str) -> StageResult:
             results = foreseen(host, results, pending=_pending(run, stage, host))
         errors = errors_of(host, results, run.allow)
     except ShipwayError as error:
-        errors = (reported(error.at(host=host, step=stage)),)
+        errors = (error.at(host=host, step=stage),)
     rows = tuple(_remembered(run, stage, host, StepRow.of(result)) for result in results)
     outcome = "failed" if errors else worst([row.outcome for row in rows])
     trips = session.round_trips - before if session else 0
-    return StageResult(host, stage, outcome, rows, trips, round(time.monotonic() - started, 3), errors)
+    seconds, told = round(time.monotonic() - started, 3), tuple(reported(error) for error in errors)
+    return StageResult(host, stage, outcome, rows, trips, seconds, told), lost_in(errors)
 
 
 def _pending(run: Run, stage: str, host: str) -> bool:

@@ -91,17 +91,22 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "ok")
 
 
-def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[ErrorReport, ...]:
+def lost_in(errors: Sequence[ShipwayError]) -> frozenset[str]:
+    """Return what no longer answered: names of hosts, `cluster` for the API."""
+    return frozenset(CLUSTER if error.lost == "api" else error.host for error in errors if error.lost)
+
+
+def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[ShipwayError, ...]:
     """Return what keeps later stages from building on these: failures, and what no step can bring about.
 
     A plan is told of drift, it does not fail by it; a drift that only a higher permission may change is no error.
     """
-    found: list[ErrorReport] = []
+    found: list[ShipwayError] = []
     for result in results:
         if result.outcome == "failed" and result.error:
-            found.append(reported(result.error.at(host=host, step=result.step)))
+            found.append(result.error.at(host=host, step=result.step))
         elif result.outcome == "drifted" and result.impact is Impact.NOTHING and allow is not Impact.NOTHING:
-            found.append(reported(fault(host, result)))
+            found.append(fault(host, result))
     return tuple(found)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from shipway.converge import On, converge, wait_until
 from shipway.errors import DeadlineExceeded, ShipwayError
-from shipway.known_failures.catalogue import diagnose
+from shipway.known_failures.catalogue import explain
 from shipway.kube.client import Kube
 from shipway.step import Check, Impact, StepResult, id_of
 from tasks.context import Run
@@ -55,17 +55,10 @@ async def waited(run: Run, stage: str, check: Check[On], on: On, *, seconds: flo
     try:
         await wait_until(check, on, seconds=seconds, every=1.0, told=spoken(run, stage, on.name))
     except ShipwayError as error:
-        result = StepResult(check.name, "failed", error=_explained(error).at(host=on.name, step=check.name))
+        if isinstance(error, DeadlineExceeded):
+            explain(error, error.message)
+        result = StepResult(check.name, "failed", error=error.at(host=on.name, step=check.name))
     else:
         result = StepResult(check.name, "ok")
     heard(run, stage, on.name)(result)
     return result
-
-
-def _explained(error: ShipwayError) -> ShipwayError:
-    """Return a wait that ran out with the catalogue's code, cause and fix, where it knows what was seen last."""
-    known = diagnose(error.message) if isinstance(error, DeadlineExceeded) else None
-    if known:
-        error.code, error.fix, error.may_retry = known.code, known.fix, known.retryable
-        error.message = f"{known.cause} ({error.message})"
-    return error

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from shipway.errors import DeadlineExceeded
+from shipway.place import Place
 from shipway.step import Drift, Impact, StepResult
 from tasks.stage_result import BY_HAND, errors_of, fault
 from tasks.waiting import waited
@@ -44,6 +45,12 @@ class Never:
         return Drift(self._have, "Ready")
 
 
+class Cluster(Place):
+    """A cluster that is only named."""
+
+    name = "cluster"
+
+
 def run_of() -> Any:
     view = SimpleNamespace(told=lambda *_: None, said=lambda *_: None)
     return SimpleNamespace(view=view, last_said={})
@@ -57,7 +64,7 @@ def run_of() -> Any:
     ],
 )
 async def test_a_wait_that_runs_out_is_explained_by_what_was_seen_last(have: str, code: str, *, retry: bool) -> None:
-    on = SimpleNamespace(name="cluster", forget=lambda: None, looking=lambda _: None)
+    on = Cluster()
     result = await waited(run_of(), "nodes_ready", cast("Any", Never(have)), cast("Any", on), seconds=0.1)
     assert result.outcome == "failed"
     assert result.error is not None

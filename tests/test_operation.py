@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
-from shipway.errors import ErrorReport, Stopped, Transient
+from shipway.errors import (
+    ApiUnavailable,
+    ConnectionLost,
+    DeadlineExceeded,
+    LoginRefused,
+    ShipwayError,
+    Stopped,
+    Transient,
+    Unreachable,
+)
 from shipway.host.operation import ended, started
+from shipway.known_failures.catalogue import explain, failure
 from shipway.script import Output
 from shipway.step import StepResult
 from tasks import returning
-from tasks.stage_result import StageResult
+from tasks.stage_result import StageResult, lost_in
 
 UNIT = "shipway-kubeadm-join"
 # systemd-run of systemd 252, recorded on a host of the container lab
@@ -96,24 +106,48 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return waits
 
 
-def lost(host: str, code: str) -> StageResult:
-    """Return a stage that failed with a code."""
-    error = ErrorReport(host, "a step", code, "", "", retryable=True)
-    return StageResult("w2", "join_worker", "failed", errors=(error,))
+async def failed(run: Any, error: ShipwayError) -> None:
+    """Wait for what a stage lost that failed with an error."""
+    await returning.returned(run, "join_worker", lost_in([error]))
 
 
 async def test_a_host_that_stays_away_is_waited_for_once(asked: list[str]) -> None:
     run = ran(*(SimpleNamespace(name=name) for name in ("comes-back", "stays-away", "refuses")))
     for host in ("comes-back", "stays-away", "never-seen"):
-        for code in ("SHW-202", "SHW-201", "SHW-211"):
-            await returning.returned(run, lost(host, code))
-    await returning.returned(run, lost("refuses", "SHW-302"))
+        for kind in (ConnectionLost, Unreachable, Stopped):
+            await failed(run, kind("gone", host=host))
+    await failed(run, LoginRefused("no", host="refuses"))
+    await failed(run, DeadlineExceeded("slow", host="refuses"))
     assert asked == ["comes-back 90"] * 3 + ["stays-away 90"]
 
 
+def join_failed(said: str) -> ShipwayError:
+    return failure("kubeadm join", Output(1, "", said), host="w2")
+
+
+# No answer from the API: to us, to a joining host, to its kubeadm; whatever words and codes they have by then.
+NO_API = [
+    ApiUnavailable("no answer", code="SHW-206"),
+    join_failed('error execution phase preflight: Get "https://te1:6443/api/v1/x": connect: connection refused'),
+    join_failed("timed out waiting for the condition"),
+]
+
+
 async def test_an_api_that_had_answered_is_waited_for_once(asked: list[str]) -> None:
-    run, never = ran(gate=True), ran()
-    for code in ("SHW-204", "SHW-206", "SHW-481", "SHW-478"):
-        await returning.returned(never, lost("w2", code))
-        await returning.returned(run, lost("w2", code))
-    assert asked == ["cluster 120"]
+    for error in NO_API:
+        asked.clear()
+        run, never = ran(gate=True), ran()
+        for _ in range(2):
+            await failed(never, error)
+            await failed(run, error)
+            await failed(run, join_failed("no such kind of error"))
+        assert asked == ["cluster 120"], error
+
+
+def test_what_was_lost_is_kept_where_its_cause_is_found_later() -> None:
+    error = ConnectionLost("the connection broke", host="w2")
+    error.explained("out of memory (the connection broke)", code="SHW-999", fix="Add memory.", retry=True)
+    assert lost_in([error]) == {"w2"}
+    error = DeadlineExceeded("last seen: dial tcp: connect: connection refused", host="w2")
+    explain(error, "error execution phase preflight: couldn't validate: connection refused")
+    assert (error.code, lost_in([error])) == ("SHW-481", {"cluster"})

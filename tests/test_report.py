@@ -227,7 +227,7 @@ def test_a_plan_foresees_that_a_check_without_a_step_ends_the_run(
     assert [result.outcome for result in seen] == outcomes
     # The run's own error of the same check is the plan's.
     told = errors_of("te1", seen, Impact.NOTHING)
-    assert {error.cause for error in told} <= {str(NO_CRI.drift)}
+    assert {error.message for error in told} <= {str(NO_CRI.drift)}
     assert len(told) == outcomes.count("failed")
 
 

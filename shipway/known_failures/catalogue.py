@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shipway.errors import CommandFailed
+from shipway.errors import CommandFailed, ShipwayError
 from shipway.known_failures import gpu as catalogue_gpu
 from shipway.known_failures import hosts as catalogue_hosts
 from shipway.known_failures import kubeadm as catalogue_kubeadm
@@ -16,7 +16,7 @@ from shipway.known_failures.entry import Known
 from shipway.redact import redact, tail
 from shipway.script import Output
 
-__all__ = ["KNOWN", "VAGUE", "Known", "diagnose", "failure"]
+__all__ = ["KNOWN", "VAGUE", "Known", "diagnose", "explain", "failure"]
 
 
 # Vague entries say that something died and not what: their code stays SHW-400, so that evidence is still looked for.
@@ -48,6 +48,13 @@ def diagnose(text: str) -> Known | None:
     return None
 
 
+def explain(error: ShipwayError, text: str, form: str = "{cause} ({message})") -> None:
+    """Let an error tell the cause that the catalogue knows for this text, beside its own message; else leave it."""
+    if known := diagnose(text):
+        message = form.format(cause=known.cause, message=error.message)
+        error.explained(message, code=known.code, fix=known.fix, retry=known.retryable, lost=known.lost)
+
+
 def _filled(sentence: str, named: Mapping[str, str]) -> str:
     """Return a sentence with each word in capitals that is a key (PACKAGE) put as its value.
 
@@ -77,4 +84,5 @@ def failure(what: str, output: Output, *, host: str = "") -> CommandFailed:
         code=known.code,
         fix=known.fix,
         retry=known.retryable,
+        lost=known.lost,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shipway.errors import Lost
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -12,7 +14,7 @@ class Known:
     A named group of the pattern fills in its name in capitals: `(?P<package>...)` stands for PACKAGE in both sentences.
 
     `cause` and `fix` are sentences; `fix` names a command to type or a key of the cluster file. `retryable` says
-    whether the same command may succeed later with nobody doing anything.
+    whether the same command may succeed later with nobody doing anything, and `lost` what did not answer.
     """
 
     code: str
@@ -22,3 +24,4 @@ class Known:
     fix: str
     retryable: bool
     traps: tuple[int, ...] = ()
+    lost: Lost = ""

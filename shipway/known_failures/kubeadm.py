@@ -117,6 +117,7 @@ ENTRIES: tuple[Known, ...] = (
         "On the host: `curl -k https://ENDPOINT/healthz`; open TCP 6443 to the control plane (ufw: `sudo ufw allow "
         "6443/tcp`).",
         retryable=True,
+        lost="api",
         traps=(43, 44),
     ),
     Known(

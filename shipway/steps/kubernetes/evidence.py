@@ -7,7 +7,7 @@ import re
 from shipway.errors import ShipwayError
 from shipway.facts.commands import Says
 from shipway.host.session import Host
-from shipway.known_failures.catalogue import diagnose, failure
+from shipway.known_failures.catalogue import explain, failure
 from shipway.redact import redact, tail
 from shipway.script import Output
 
@@ -36,13 +36,10 @@ async def collected(on: Host, what: str, output: Output) -> ShipwayError:
     except ShipwayError as lost:
         return failure(what, Output(output.status, output.stdout, f"{output.stderr}\n(no evidence: {lost.message})"))
     words, seen = _telling(journal.stdout), f"{containers.stdout}\n{containers.stderr}"
-    known = diagnose(redact(f"{words}\n{seen}\n{pods.stdout}"))
     error.message += f"\nkubelet's last words:\n{tail(words, 6)}\ncontainers:\n{tail(seen, 8)}"
     if pods.stdout.strip():
         error.message += f"\ntheir last words:\n{tail(pods.stdout, 20, 240)}"
-    if known:
-        error.code, error.fix, error.may_retry = known.code, known.fix, known.retryable
-        error.message = f"{known.cause}\n{error.message}"
+    explain(error, redact(f"{words}\n{seen}\n{pods.stdout}"), "{cause}\n{message}")
     return error
 
 

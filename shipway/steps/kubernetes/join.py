@@ -167,12 +167,12 @@ class NodeJoined:
         rows = [line.split() for line in listed.stdout.splitlines()] if listed.ok else []
         waiting = [row[0] for row in rows if len(row) > 2 and row[1].startswith(BOOTSTRAPPER) and row[2] == NONE]  # noqa: PLR2004 - name, user, conditions
         if waiting:
-            error.message += f"\npending certificate requests of joins: {', '.join(waiting[:5])}"
-            error.code, error.may_retry = "SHW-326", True
-            error.fix = (
+            message = f"{error.message}\npending certificate requests of joins: {', '.join(waiting[:5])}"
+            fix = (
                 f"On {self.control.name}: `sudo kubectl --kubeconfig {ADMIN} get csr` shows them; kube-controller-"
                 "manager approves them by itself, so see its log. The next run joins anew."
             )
+            error.explained(message, code="SHW-326", fix=fix, retry=True)
         return error
 
     async def _reachable(self, on: Host) -> None:
