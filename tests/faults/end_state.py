@@ -23,6 +23,7 @@ BESIDE = re.compile(r"\.before-shipway$|/\.[^/]*\.new$")
 GENERATED = ("events", "pods", "replicasets.apps", "leases.coordination.k8s.io", "endpointslices.discovery.k8s.io")
 # Loaded where a look did not show that packets can be translated: whichever back end does it, both ends are right.
 PERHAPS = {"ip_tables", "iptable_nat", "nf_nat"}
+INVOCATION = re.compile(r'"invocation": "[0-9a-f]{32}"')  # another one each time a service starts
 UNIQUE = re.compile(r"-[a-z0-9]{5,10}(-[a-z0-9]{5})?$|-token-[a-z0-9]+$")
 
 
@@ -57,8 +58,7 @@ def _host(host: SimulatedHost, addresses: dict[str, str]) -> dict[str, Any]:
         files[path] = "" if path.startswith(OWN_KEYS) else host.files.text(path) if node is not None else ""
         for address, name in addresses.items():  # every lab has addresses of its own
             files[path] = re.sub(rf"{re.escape(address)}(?![0-9])", name, files[path])
-        for unit in host.units.all.values() if "/loaded/" in path else ():  # an invocation's id is a new one each time
-            files[path] = files[path].replace(f"{unit.pid:032x}", f"of {unit.name}") if unit.pid else files[path]
+        files[path] = INVOCATION.sub('"invocation": ""', files[path])
         files[path] += "" if node is not None else " (removed)"
     return {
         "files": files,
