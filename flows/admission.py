@@ -11,11 +11,12 @@ from prefect import State
 
 from shipway.errors import ShipwayError
 from tasks.context import Run
+from tasks.locking import lease
 from tasks.ownership import disagreement, judged
 from tasks.run_stage import on
 from tasks.stage_result import StageResult, reported
 from tasks.stages.preflight import compared
-from tasks.workloads import find_busy, lease
+from tasks.workloads import find_busy
 
 # Hosts are compared with each other before any is changed, but one that does not answer holds up the rest no longer
 # than this; it is tried on meanwhile, and joins in late.
@@ -92,7 +93,7 @@ class Admission:
         """Compare a host that passed with all that have answered within the grace."""
         state = await self._looks[name]
         await asyncio.wait(self._looks.values(), timeout=max(0.0, self._until - time.monotonic()))
-        faults = tuple(fault for fault in compared(list(self._run.surveys.values())) if fault.host == name)
+        faults = tuple(fault for fault in compared(list(self._run.seen.surveys.values())) if fault.host == name)
         if state is None or not faults:
             return state
         self._run.results.append(StageResult(name, "preflight", "failed", errors=faults))

@@ -71,7 +71,7 @@ async def approved(run: Run, path: str) -> Approval | None:
         except FlowPauseTimeout:
             answer = no
     if answer.approve:
-        run.approved = frozenset(listed(finding) for finding in plan if finding.host not in answer.leave_out)
+        run.drift.approved = frozenset(listed(finding) for finding in plan if finding.host not in answer.leave_out)
     get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
     return answer
 

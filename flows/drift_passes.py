@@ -18,10 +18,11 @@ from tasks.drift.parts import cluster_parts, host_parts
 from tasks.drift.permission import Permission, judged, permission_now, permission_on, repairable
 from tasks.drift.report import findings_of
 from tasks.findings import Finding, counted
+from tasks.locking import new_lease, still_alone
 from tasks.ownership import disagreement, refusal
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
-from tasks.workloads import find_busy, new_lease, still_alone
+from tasks.workloads import find_busy
 
 if TYPE_CHECKING:
     from flows.approval import Approval
@@ -42,7 +43,7 @@ async def look(run: Run) -> None:
     async def one(name: str) -> None:
         async with gate:
             await on("look", name)
-            if not run.findings.get(name):
+            if not run.drift.findings.get(name):
                 await run.hang_up(name)  # nothing to repair there
 
     async with asyncio.TaskGroup() as together:
@@ -51,10 +52,10 @@ async def look(run: Run) -> None:
     try:
         faults = await disagreement(run)
     except ShipwayError as error:
-        faults, run.unowned = [], error  # the hosts' own drift is told all the same; nothing is repaired
+        faults, run.seen.unowned = [], error  # the hosts' own drift is told all the same; nothing is repaired
     if faults:
         raise refusal(faults)
-    run.across = between(list(run.surveys.values()))
+    run.drift.across = between(list(run.seen.surveys.values()))
     await on("look_at_cluster", CLUSTER)
 
 
@@ -71,22 +72,22 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
     spared = set(approval.leave_out) if approval else set()
     for name in spared & {host.name for host in run.hosts}:
         left_out = _wanted(run, allowed, name)
-        others = [one for one in run.findings.get(name, ()) if one not in left_out]
-        run.findings[name] = [*others, *(one.became("held back", "left out in the approval") for one in left_out)]
+        others = [one for one in run.drift.findings.get(name, ()) if one not in left_out]
+        run.drift.findings[name] = [*others, *(one.became("held back", "left out in the approval") for one in left_out)]
     await _opened(run)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
     drained = [name for name, some in chosen.items() if any(allowed.drains(run, f) for f in some)]
     service = [name for name, some in chosen.items() if some and name not in (*files, *drained)]
-    run.files_only = set(files)
+    run.drift.files_only = set(files)
     await _together(files, FILES_AT_ONCE)
-    run.files_only = set()
+    run.drift.files_only = set()
     service += files  # a file that was put right may want a restart, which is a service's turn
     breaker = Breaker(run)
 
     async def in_turn(name: str) -> str:
         """Return the stage of a host whose turn it is; empty where nothing may be done there now, or not yet."""
-        if not any(one.action == "reported" and one.level for one in run.findings.get(name, ())):
+        if not any(one.action == "reported" and one.level for one in run.drift.findings.get(name, ())):
             return ""
         now = await permission_on(run, name)
         wanted = _wanted(run, now, name)
@@ -105,7 +106,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
 
 def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
     most = {part.stage: part.most for part in host_parts(run, run.cluster.host(host))}
-    own = run.findings.get(host, ())
+    own = run.drift.findings.get(host, ())
     open_ones = [f for f in own if f.action == "reported" and f.stage in most]
     return [f for f in open_ones if repairable(run, allowed, f, most[f.stage])]
 
@@ -138,7 +139,7 @@ class Breaker:
                 name = waiting.pop(0)
                 if not (stage := await in_turn(name)):
                     continue
-                before = len(self._run.findings.get(name, ()))
+                before = len(self._run.drift.findings.get(name, ()))
                 stood = await on(stage, name)
                 self._judge(name, before, stood=stood is not None)
 
@@ -147,7 +148,7 @@ class Breaker:
                 together.create_task(lane())
 
     def _judge(self, name: str, before: int, *, stood: bool) -> None:
-        after = [f for f in self._run.findings.get(name, ()) if f.action != "repaired"]
+        after = [f for f in self._run.drift.findings.get(name, ()) if f.action != "repaired"]
         failed = any(f.action in ("failed", "came back") for f in after)
         worse = not stood or failed or len(after) > before
         self._worse = self._worse + 1 if worse else 0
@@ -175,9 +176,11 @@ async def _cluster(run: Run) -> None:
     """Repair objects, and see what the hosts' repairs did to the nodes."""
     allowed = permission_now(run)
     most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
-    own = [f for f in run.cluster_findings if (f.host, f.stage) in most]
+    own = [f for f in run.drift.of_cluster if (f.host, f.stage) in most]
     # A restarted kubelet or containerd shows in its node a moment later: the pass ends when that is over.
-    restarted = any(f.action == "repaired" and f.level > Impact.FILES for some in run.findings.values() for f in some)
+    restarted = any(
+        f.action == "repaired" and f.level > Impact.FILES for some in run.drift.findings.values() for f in some
+    )
     if restarted or (own and any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
         await on("repair_cluster", CLUSTER)
 
@@ -185,9 +188,9 @@ async def _cluster(run: Run) -> None:
 def explain(run: Run, path: str, held: str = "") -> None:
     """Add to every finding that is left its reason (`held`: why nothing is repaired) and the repairing command."""
     allowed = permission_now(run)
-    for name, findings in run.findings.items():
-        run.findings[name] = _held(run, allowed, findings, path, held)
-    run.cluster_findings = _held(run, allowed, run.cluster_findings, path, held)
+    for name, findings in run.drift.findings.items():
+        run.drift.findings[name] = _held(run, allowed, findings, path, held)
+    run.drift.of_cluster = _held(run, allowed, run.drift.of_cluster, path, held)
 
 
 def kept(run: Run, path: str, held: str = "") -> None:
@@ -201,11 +204,11 @@ def kept(run: Run, path: str, held: str = "") -> None:
         run.warned.append(f"the history of repairs was not written: {describe_error(error)}")
     fights = history.fights(now)
     sentences = {finding.key: finding.step for finding in findings}
-    run.fights = [
+    run.drift.fights = [
         f"{key[0]}: {sentences.get(key, key[1])}: repaired {count} times within a day: something else owns that setting"
         for key, count in fights.items()
     ]
-    run.trend = history.trend(TREND)
+    run.drift.trend = history.trend(TREND)
 
 
 def _held(run: Run, allowed: Permission, findings: Sequence[Finding], path: str, held: str) -> list[Finding]:

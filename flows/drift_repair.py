@@ -23,7 +23,8 @@ from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift.artifacts import leave_drift
 from tasks.drift.report import DriftReport, drift_report, said
-from tasks.workloads import find_busy, lease
+from tasks.locking import lease
+from tasks.workloads import find_busy
 
 Allow = Literal["declared", "none", "files", "service", "workloads"]
 LEVELS: dict[Allow, Impact] = dict(zip(get_args(Allow)[1:], Impact, strict=True))
@@ -66,7 +67,7 @@ async def _passed(
     manner = Manner(allow is Impact.NOTHING, drift_report, leave_drift)
     async with running(cluster_file, "drift", hosts, (), report_file, manner) as run:
         await look(run)
-        if allow > Impact.NOTHING and run.surveys:
+        if allow > Impact.NOTHING and run.seen.surveys:
             await _repaired(run, allow, cluster_file, ask=ask or declared.ask)
         else:
             explain(run, cluster_file)
@@ -80,8 +81,8 @@ async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     """Repair under the cluster's lease, as far as is allowed now and approved."""
     run.allow = allow
     await find_busy(run)
-    if run.unowned is not None:
-        kept(run, path, f"whose the hosts are cannot be told: {run.unowned.message}")
+    if run.seen.unowned is not None:
+        kept(run, path, f"whose the hosts are cannot be told: {run.seen.unowned.message}")
         return
     error = await lease(run)
     if isinstance(error, Refused):

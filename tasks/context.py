@@ -12,8 +12,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from shipway.cluster.model import Cluster
@@ -31,7 +32,7 @@ from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
-from tasks.findings import Finding
+from tasks.findings import DriftPass
 from tasks.report import Report
 from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
@@ -79,6 +80,28 @@ VIEW: ContextVar[View] = ContextVar("VIEW")
 _RUN: ContextVar[Run] = ContextVar("_RUN")
 
 
+@dataclass
+class SeenHosts:
+    """What a run has seen of its hosts."""
+
+    surveys: dict[str, Survey] = field(default_factory=dict)
+    families: dict[str, Family] = field(default_factory=dict)  # from the first look at each
+    elsewhere: tuple[Evidence, ...] = ()  # of hosts that the run is not about
+    unowned: ShipwayError | None = None  # what keeps from telling whose the hosts are
+    busy: dict[str, str] = field(default_factory=dict)  # by host: why its workloads may not be disturbed
+    podded: dict[str, str] = field(default_factory=dict)  # by host: the pods beside which containerd is not restarted
+
+
+@dataclass
+class Locks:
+    """What a run holds until it ends, so that no other run changes its cluster."""
+
+    until_end: AsyncExitStack = field(default_factory=AsyncExitStack)
+    leased: bool = False  # the lease in the cluster is held
+    claimed: bool = False  # the claim of the control plane's host is held
+    lost: ShipwayError | None = None  # what took both away: no stage begins any more
+
+
 class Run:
     """One run on one cluster, for as long as it lasts."""
 
@@ -93,36 +116,20 @@ class Run:
         self.view = VIEW.get(Unseen())
         self.started = time.monotonic()
         self.results: list[StageResult] = []
-        self.surveys: dict[str, Survey] = {}
-        self.families: dict[str, Family] = {}  # by host, from the first look at it
-        self.elsewhere: tuple[Evidence, ...] = ()  # of hosts that the run is not about
-        self.unowned: ShipwayError | None = None  # what keeps from telling whose the hosts are
+        self.seen = SeenHosts()
+        self.drift = DriftPass()
+        self.locks = Locks()
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []
         self.admitted: set[str] = set()
         self.ready: set[str] = set()
         self.proof: Proof | None = None
         self.report: Report | None = None
-        self.busy: dict[str, str] = {}
-        self.podded: dict[str, str] = {}  # hosts with running pods beside which containerd may not be restarted
-        self.findings: dict[str, list[Finding]] = {}
-        self.cluster_findings: list[Finding] = []
-        self.across: list[Finding] = []
-        self.repaired_hosts: set[str] = set()
-        self.approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
-        self.files_only: set[str] = set()  # hosts on which files are changed beside many others: nothing is restarted
         self.warned: list[str] = []  # what went wrong on this machine beside the work: for the report
-        self.withheld: dict[tuple[str, str], str] = {}  # by host and step: why it was not applied when its turn came
-        self.allocatable: dict[str, int] = {}
-        self.fights: list[str] = []
-        self.trend: list[dict[str, Any]] = []
         self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.last_said: dict[str, str] = {}
         self.gone: set[str] = set()  # hosts that were waited for in vain
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
-        self.until_end = AsyncExitStack()  # what is held until the run ends
-        self.leased = self.claimed = False  # whether the cluster's lease, the claim of its host, are among it
-        self.lost: ShipwayError | None = None  # what took both away: no stage begins any more
         self._pool = Pool(secret)
         self._kube: Kube | None = None
         self._connecting = asyncio.Lock()
@@ -143,13 +150,13 @@ class Run:
 
     def family(self, host: str) -> Family:
         """Return the family of a host's operating system; the first one there is of a host that nobody looked at."""
-        return self.families.get(host) or family_of("")
+        return self.seen.families.get(host) or family_of("")
 
     def cards(self, host: HostSpec) -> int:
         """Return how many GPUs a host is expected to have: as declared, else what PCI showed."""
         if host.gpus != "auto":
             return host.gpus
-        survey = self.surveys.get(host.name)
+        survey = self.seen.surveys.get(host.name)
         return survey.cards if survey else 0
 
     def provable(self, host: HostSpec) -> int:
@@ -159,7 +166,7 @@ class Run:
 
     def allowed(self, host: str) -> Impact:
         """Return the highest impact a step may have on a host: less where GPU workloads run than on others."""
-        return min(self.allow, Impact.FILES) if host in self.busy else self.allow
+        return min(self.allow, Impact.FILES) if host in self.seen.busy else self.allow
 
     @property
     def proof_said(self) -> str:
@@ -205,7 +212,7 @@ class Run:
 
     async def close(self) -> None:
         """End what is held and every connection."""
-        await self.until_end.aclose()
+        await self.locks.until_end.aclose()
         if self._kube is not None:
             await self._kube.close()
         await self._pool.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from shipway.redact import redact
 from shipway.step import Impact, StepResult, id_of
@@ -58,6 +58,22 @@ class Finding:
     def became(self, action: Action, why: str = "", command: str = "") -> Finding:
         """Return the finding with what became of it."""
         return replace(self, action=action, why=redact(why) or self.why, command=command or self.command)
+
+
+@dataclass
+class DriftPass:
+    """What one drift pass found, what it may change, and what became of it."""
+
+    findings: dict[str, list[Finding]] = field(default_factory=dict)  # by host
+    of_cluster: list[Finding] = field(default_factory=list)
+    across: list[Finding] = field(default_factory=list)  # seen only by comparing hosts
+    allocatable: dict[str, int] = field(default_factory=dict)  # GPUs by host, as its Node says
+    approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
+    files_only: set[str] = field(default_factory=set)  # hosts whose files are changed beside many others: no restart
+    withheld: dict[tuple[str, str], str] = field(default_factory=dict)  # why a host's step was not applied in its turn
+    repaired: set[str] = field(default_factory=set)  # hosts
+    fights: list[str] = field(default_factory=list)  # what comes back after each repair
+    trend: list[dict[str, Any]] = field(default_factory=list)  # earlier passes, for the report
 
 
 def found(host: str, stage: str, result: StepResult) -> Finding | None:

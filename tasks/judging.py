@@ -65,7 +65,9 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
     cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in stand})
     proven = run.proof is not None and (run.proof.verified > 0 or not cards)
     # Where running pods hold every GPU, what is withheld beside them is no failure, and nothing is left to prove with.
-    withheld = not errors and len(stand) == len(hosts) and len(well) < len(hosts) and bool(run.busy or run.podded)
+    withheld = (
+        not errors and len(stand) == len(hosts) and len(well) < len(hosts) and bool(run.seen.busy or run.seen.podded)
+    )
     if not gate or not stand or not (proven or withheld):
         return "failed"
     if withheld:
@@ -93,7 +95,7 @@ def _withheld(run: Run) -> list[str]:
     rows = {
         (result.host, row.step): row
         for result in run.results
-        if result.host in run.busy or result.host in run.podded
+        if result.host in run.seen.busy or result.host in run.seen.podded
         for row in result.rows
         if row.outcome == "drifted"
     }
@@ -106,10 +108,16 @@ def _withheld(run: Run) -> list[str]:
 
 def _limits(run: Run) -> list[str]:
     """Tell of hosts on which nothing was changed that could disturb GPU workloads, what waits there, and idle GPUs."""
-    busy = [f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.busy.items()]
-    busy += [f"{host}: containerd is not restarted: {why}" for host, why in run.podded.items() if host not in run.busy]
+    busy = [
+        f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.seen.busy.items()
+    ]
+    busy += [
+        f"{host}: containerd is not restarted: {why}"
+        for host, why in run.seen.podded.items()
+        if host not in run.seen.busy
+    ]
     busy += _withheld(run)
     idle = [host for host in run.hosts if run.cards(host) and not run.provable(host)]
     how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
-    notices = [f"{name}: {text}" for name, survey in run.surveys.items() for text in survey.notices]
+    notices = [f"{name}: {text}" for name, survey in run.seen.surveys.items() for text in survey.notices]
     return [*busy, *notices, *(f"{host.name}: its {run.cards(host)} GPUs are not used: {how}" for host in idle)]

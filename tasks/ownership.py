@@ -29,13 +29,13 @@ async def disagreement(run: Run) -> list[ErrorReport]:
         rest = [host for host in run.cluster.hosts if host.name not in seen]
         answers = await asyncio.gather(*(_asked(run, host) for host in rest), return_exceptions=True)
         seen |= {one.host: one for one in answers if isinstance(one, Evidence)}
-    run.elsewhere = tuple(one for name, one in seen.items() if name not in run.surveys)
+    run.seen.elsewhere = tuple(one for name, one in seen.items() if name not in run.seen.surveys)
     return judged(run)
 
 
 def judged(run: Run) -> list[ErrorReport]:
     """Return the contradictions by all that is known now; asks nobody."""
-    seen = {**{one.host: one for one in run.elsewhere}, **_seen(run)}
+    seen = {**{one.host: one for one in run.seen.elsewhere}, **_seen(run)}
     kept = kept_authorities(run.folder / "kubeconfig")
     return contradictions(run.cluster, list(seen.values()), kept=kept, reset=run.reset)
 
@@ -49,7 +49,7 @@ def refusal(faults: list[ErrorReport]) -> Refused:
 
 
 def _seen(run: Run) -> dict[str, Evidence]:
-    return {name: survey.evidence for name, survey in run.surveys.items() if survey.evidence is not None}
+    return {name: survey.evidence for name, survey in run.seen.surveys.items() if survey.evidence is not None}
 
 
 async def _asked(run: Run, host: HostSpec) -> Evidence:

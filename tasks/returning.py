@@ -17,7 +17,7 @@ API_SECONDS = 120.0  # the kubelet starts a static pod again after 10, 20, 40 ..
 
 async def returned(run: Run, stage: str, lost: frozenset[str]) -> None:
     """Wait for the hosts and the API that a stage lost, where they had answered in this run; in vain only once."""
-    for host in sorted(lost & set(run.surveys) - run.gone):
+    for host in sorted(lost & set(run.seen.surveys) - run.gone):
         await _back(run, stage, AnswersAgain(), run.session(host), HOST_SECONDS)
     answered = any(done.stage == "control_plane_ready" and done.stands for done in run.results)
     if answered and CLUSTER in lost - run.gone:

@@ -16,10 +16,10 @@ from prefect.tasks import exponential_backoff
 from shipway.errors import ShipwayError
 from shipway.step import StepResult
 from tasks.context import Run, current
+from tasks.locking import still_alone
 from tasks.returning import returned
 from tasks.stage_result import CLUSTER, StageResult, StepRow, cut_short, errors_of, foreseen, lost_in, reported, worst
 from tasks.table import RETRIES, STAGES
-from tasks.workloads import still_alone
 
 
 class Returned:

@@ -29,11 +29,12 @@ from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, settled
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
+from tasks.locking import new_lease
 from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
 from tasks.waiting import by_api, heard, waited
-from tasks.workloads import new_lease, undisturbed
+from tasks.workloads import undisturbed
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
@@ -77,7 +78,7 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     """Preflight: look at a host, and keep what later stages ask of it; all in one round trip."""
     session = run.session(host)
     session.forget()
-    family = run.families[host] = await recognise(session)
+    family = run.seen.families[host] = await recognise(session)
     checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host), family)]
     looking = _brought(run, stage, session, checks, Impact.NOTHING)
     others = claim_left(session) if host == run.control.name else asyncio.sleep(0)  # in the same exchange
@@ -89,7 +90,7 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     if isinstance(seen, Survey):
         heard = () if isinstance(heard_of, BaseException) else heard_of
         vouched = run.cluster.host(host).not_cloned
-        run.surveys[host] = replace(seen, notices=(*seen.left_out, *heard), vouched=vouched)
+        run.seen.surveys[host] = replace(seen, notices=(*seen.left_out, *heard), vouched=vouched)
     elif all(result.outcome == "ok" for result in looked):
         raise seen
     return looked
@@ -102,7 +103,7 @@ async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[
     """
     session = run.session(host)
     session.forget()
-    survey = run.surveys.get(host)
+    survey = run.seen.surveys.get(host)
     bare = survey is not None and not survey.joined
     allow = run.allowed(host) if bare else min(run.allowed(host), Impact.SERVICE)
     steps = module.steps(run.cluster, run.cluster.host(host), run.family(host))

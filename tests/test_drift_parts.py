@@ -74,7 +74,7 @@ def test_what_became_of_findings() -> None:
 
 def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbed() -> None:
     run = run_of()
-    run.busy = {"te2": "1 GPUs held by running pods"}
+    run.seen.busy = {"te2": "1 GPUs held by running pods"}
     allowed = Permission(Impact.SERVICE, Impact.SERVICE)
     assert not repairable(run, allowed, finding(), Impact.WORKLOADS)
     assert repairable(run, allowed, finding(impact="FILES"), Impact.WORKLOADS)
@@ -83,7 +83,7 @@ def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbe
     assert (held.action, held.why) == ("held back", "1 GPUs held by running pods")
     assert held.command == "python -m flows.drift_repair te.yaml --repair workloads --host te2"
     free = run_of(repair={"disturb": ["te2"]})
-    free.busy = run.busy
+    free.busy = run.seen.busy
     assert repairable(free, allowed, finding(), Impact.WORKLOADS)
 
 
@@ -102,7 +102,7 @@ async def test_beside_pods_without_a_gpu_only_a_restart_of_containerd_is_held_ba
 ) -> None:
     """Whatever the step's sentence says."""
     run = run_of(**sections)
-    run.podded = {"te2": "3 pods run there"}
+    run.seen.podded = {"te2": "3 pods run there"}
     one, other = (
         replace(finding(host, "a containerd of any words", impact), restarts=restarts) for host in ("te2", "te3")
     )
@@ -201,19 +201,19 @@ async def test_which_pods_keep_containerd_from_a_restart(
 ) -> None:
     run = run_of(repair={"restart_beside_pods": allowed})
     run.allow = Impact.SERVICE
-    run.surveys = {"te2": cast("Survey", SimpleNamespace(joined=True))}
+    run.seen.surveys = {"te2": cast("Survey", SimpleNamespace(joined=True))}
 
     async def kube() -> Kube:
         return cast("Kube", Pods(one))
 
     monkeypatch.setattr(run, "kube", kube)
     await find_busy(run, "te2")
-    assert (run.podded, run.busy) == ({"te2": BESIDE.format(count=1)} if counts and not allowed else {}, {})
+    assert (run.seen.podded, run.seen.busy) == ({"te2": BESIDE.format(count=1)} if counts and not allowed else {}, {})
 
 
 def test_workloads_allowed_a_busy_host_is_drained_for_a_service() -> None:
     run = run_of()
-    run.busy = {"te2": "1 GPUs held by running pods"}
+    run.seen.busy = {"te2": "1 GPUs held by running pods"}
     allowed = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
     assert allowed.drains(run, finding())
     assert not allowed.drains(run, finding("te3"))
@@ -274,7 +274,7 @@ def test_a_finding_of_two_stages_is_one() -> None:
 
 def test_findings_stand_in_the_order_of_the_cluster_file_whoever_answered_first() -> None:
     run = run_of()
-    run.findings = {name: [finding(name)] for name in ("te3", "te1", "te2")}
+    run.drift.findings = {name: [finding(name)] for name in ("te3", "te1", "te2")}
     assert [one.host for one in findings_of(run)] == ["te1", "te2", "te3"]
 
 
@@ -292,7 +292,7 @@ def test_the_report_of_a_pass_that_saw_nobody_failed() -> None:
 
 def test_markdown_is_harmless_and_says_what_to_do() -> None:
     run = run_of()
-    run.findings["te2"] = [finding(step="a | b <script>").became("held back", "why", "python -m x")]
+    run.drift.findings["te2"] = [finding(step="a | b <script>").became("held back", "why", "python -m x")]
     text = drift_markdown(drift_report(run))
     assert "a \\| b &lt;script>" in text
     assert "*held back* on te2: why `python -m x`" in text
@@ -332,9 +332,9 @@ def test_what_was_put_right_by_the_time_of_the_look_after_is_no_failed_repair() 
 
 def test_a_pass_that_only_looks_says_what_to_do_next() -> None:
     run = run_of()
-    run.findings["te2"] = [finding()]
+    run.drift.findings["te2"] = [finding()]
     drift_passes.explain(run, "te.yaml")
-    (told,) = run.findings["te2"]
+    (told,) = run.drift.findings["te2"]
     assert (told.action, told.why) == ("reported", "this pass only looks")
     assert told.command == "python -m flows.drift_repair te.yaml --repair service --host te2"
 
@@ -354,7 +354,7 @@ async def test_a_cordon_that_somebody_accepted_is_not_told(note: str, told: bool
 
 def test_the_report_of_a_pass_counts_the_gpus_that_there_are() -> None:
     run = run_of()
-    run.allocatable = {"te1": 1, "te2": 1}
+    run.drift.allocatable = {"te1": 1, "te2": 1}
     report = drift_report(run)
     assert (report.gpus["expected"], report.gpus["allocatable"]) == (sum(map(run.provable, run.hosts)), 2)
 
@@ -376,13 +376,13 @@ async def test_what_a_kubelet_cannot_tell_yet_that_was_just_started_is_looked_at
     looks = [[unseen], [unseen], []]
 
     async def look(run: Run, _stage: str, _host: str) -> list[StepResult]:
-        run.cluster_findings = looks.pop(0)
+        run.drift.of_cluster = looks.pop(0)
         return []
 
     monkeypatch.setattr(repair, "look_at_cluster", look)
     monkeypatch.setattr(repair, "EVERY_SECONDS", 0.0)
     await repair._settled(run, "repair_cluster", seconds=60)
-    assert (run.cluster_findings, looks) == ([], [])
+    assert (run.drift.of_cluster, looks) == ([], [])
 
 
 def test_pods_that_a_proof_left_as_evidence_keep_no_repair_back() -> None:

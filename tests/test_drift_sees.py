@@ -40,7 +40,7 @@ async def looked(place: Place, host: str) -> dict[str, str]:
     try:
         await look_at_host(run, "look", host)
         assert run.session(host).round_trips <= 3
-        return {finding.step: finding.have for finding in run.findings[host]}
+        return {finding.step: finding.have for finding in run.drift.findings[host]}
     finally:
         await run.close()
 

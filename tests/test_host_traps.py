@@ -272,7 +272,7 @@ async def test_a_new_drop_in_of_the_proxy_is_not_read_by_systemd_beside_gpu_pods
     loads = container_runtime.loaded(run.cluster)
 
     async def find(run: Run, host: str) -> None:
-        run.busy = {host: "2 GPUs held by running pods"} if busy else {}
+        run.seen.busy = {host: "2 GPUs held by running pods"} if busy else {}
 
     monkeypatch.setattr("tasks.workloads.find_busy", find)
     monkeypatch.setattr("tasks.drift.permission.find_busy", find)

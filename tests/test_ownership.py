@@ -391,7 +391,7 @@ async def test_a_bootstrap_applies_nothing_that_ends_pods_on_a_host_that_has_joi
     run = Run(CLUSTER, "bootstrap")
     monkeypatch.setattr(run, "session", lambda _: Session({}))
     if joined is not None:
-        run.surveys["te2"] = Survey("te2", joined, 0, 0, "", False, "", "", 0.0)  # noqa: FBT003 - data
+        run.seen.surveys["te2"] = Survey("te2", joined, 0, 0, "", False, "", "", 0.0)  # noqa: FBT003 - data
     module: Any = SimpleNamespace(steps=lambda *_: [Disturbing()])
     results: list[StepResult] = await _on_host(module, run, "any", "te2")
     assert Disturbing.applied == applied

@@ -81,7 +81,7 @@ def answered(
     monkeypatch: pytest.MonkeyPatch, run: Run, *pods: dict[str, Any], error: ApiUnavailable | None = None
 ) -> Run:
     """Return the run with te2 joined and an API that has these pods, or none that answers."""
-    run.surveys = {"te2": cast("Survey", SimpleNamespace(joined=True))}
+    run.seen.surveys = {"te2": cast("Survey", SimpleNamespace(joined=True))}
 
     async def kube() -> Kube:
         if error:
@@ -132,7 +132,7 @@ def test_without_a_drain_nothing_that_ends_workloads_is_allowed_and_never_more_t
     now: Impact,
 ) -> None:
     run = run_of(repair={"disturb": ["te3"]})
-    run.busy = {"te2": GPU_PODS, "te3": GPU_PODS}
+    run.seen.busy = {"te2": GPU_PODS, "te3": GPU_PODS}
     allowed = Permission(Impact.WORKLOADS, now)
     assert allowed.of(run, "te1") == allowed.of(run, "te3") == min(now, Impact.SERVICE)
     assert allowed.of(run, "te2") == min(now, Impact.FILES)
@@ -152,7 +152,7 @@ def test_no_repair_goes_above_what_its_part_may_have_and_none_that_was_withheld_
     run = run_of()
     assert repairable(run, ALL, finding(), Impact.SERVICE)
     assert not repairable(run, ALL, finding(), Impact.FILES)
-    run.withheld = {finding().key: UNLISTED}
+    run.drift.withheld = {finding().key: UNLISTED}
     assert not repairable(run, ALL, finding(), Impact.SERVICE)
     assert repairable(run, ALL, finding("te3"), Impact.SERVICE)
 
@@ -163,9 +163,9 @@ async def test_pods_that_started_since_the_pass_began_are_seen_right_before_an_a
     run = answered(monkeypatch, run_of(), gpu_pod())
     run.allow = Impact.SERVICE
     permit = permit_of(run, "te2")
-    assert run.busy == {}
+    assert run.seen.busy == {}
     assert await permit(Act(Impact.SERVICE)) is Impact.FILES
-    assert run.withheld == {("te2", "it is done"): GPU_PODS}
+    assert run.drift.withheld == {("te2", "it is done"): GPU_PODS}
     assert (await permission_on(run, "te2")).of(run, "te2") is Impact.FILES
     assert await permit(Act(Impact.FILES, "a file is so")) is Impact.FILES
 
@@ -175,17 +175,17 @@ async def test_a_restart_beside_pods_without_a_gpu_is_withheld_right_before_it(m
     run.allow = Impact.SERVICE
     permit = permit_of(run, "te2")
     assert await permit(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.FILES
-    assert "1 pods run there" in run.withheld["te2", RESTART]
+    assert "1 pods run there" in run.drift.withheld["te2", RESTART]
     assert await permit(Act(Impact.SERVICE)) is Impact.SERVICE
 
 
 async def test_once_withheld_a_step_stays_so_when_the_pods_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of())
     run.allow = Impact.SERVICE
-    run.withheld = {("te2", "it is done"): "why"}
+    run.drift.withheld = {("te2", "it is done"): "why"}
     assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.NOTHING
     assert await permit_of(run, "te2")(Act(Impact.FILES)) is Impact.NOTHING
-    assert run.withheld == {("te2", "it is done"): "why"}
+    assert run.drift.withheld == {("te2", "it is done"): "why"}
 
 
 async def test_a_step_is_withheld_under_the_key_of_its_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ async def test_a_step_is_withheld_under_the_key_of_its_finding(monkeypatch: pyte
     result = StepResult("in other words", "drifted", step.impact, Drift("on", "off"), id=id_of(step))
     seen = found("te2", "prepare_system", result)
     assert seen
-    assert seen.key in run.withheld
+    assert seen.key in run.drift.withheld
 
 
 @pytest.mark.parametrize("drained", [False, True])
@@ -211,7 +211,7 @@ async def test_a_window_that_closed_meanwhile_withholds_what_is_more_than_files(
     assert await permit(Act(Impact.SERVICE, "the first")) is (Impact.WORKLOADS if drained else Impact.SERVICE)
     at(monkeypatch, CLOSED)
     assert await permit(Act(Impact.SERVICE)) is Impact.FILES
-    assert "outside the maintenance window" in run.withheld["te2", "it is done"]
+    assert "outside the maintenance window" in run.drift.withheld["te2", "it is done"]
     assert await permit(Act(Impact.FILES, "a file is so")) is Impact.FILES
 
 
@@ -220,7 +220,7 @@ async def test_on_a_drained_host_pods_that_came_again_keep_nothing_from_it(monke
     run.allow = Impact.WORKLOADS
     assert await permit_of(run, "te2", drained=True)(Act(Impact.WORKLOADS)) is Impact.WORKLOADS
     assert await permit_of(run, "te2")(Act(Impact.WORKLOADS)) is Impact.FILES
-    run.podded = {"te2": "pods"}
+    run.seen.podded = {"te2": "pods"}
     assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.WORKLOADS
 
 
@@ -230,12 +230,12 @@ async def test_files_cost_no_question_for_pods(monkeypatch: pytest.MonkeyPatch) 
     await permission_on(run, "te2")
     run.allow = Impact.SERVICE
     assert await permit_of(run, "te2")(Act(Impact.FILES)) is Impact.FILES
-    assert run.busy == {}
+    assert run.seen.busy == {}
 
 
 async def test_where_nothing_is_allowed_pods_allow_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of())
-    run.podded, run.allow = {"te2": "3 pods run there"}, Impact.NOTHING
+    run.seen.podded, run.allow = {"te2": "3 pods run there"}, Impact.NOTHING
     assert await permit_of(run, "te2")(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.NOTHING
 
 
@@ -243,19 +243,19 @@ async def test_the_strongest_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     run = answered(monkeypatch, run_of(), error=ApiUnavailable("it is down"))
     run.allow = Impact.SERVICE
     assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.FILES
-    assert "it is down" in run.withheld["te2", "it is done"]
+    assert "it is down" in run.drift.withheld["te2", "it is done"]
 
 
 def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_asked() -> None:
     run, known, other = run_of(), finding(), finding("te3")
     withhold_unapproved(run, [known, other])
-    assert run.withheld == {}
-    run.approved = frozenset({listed(known)})
+    assert run.drift.withheld == {}
+    run.drift.approved = frozenset({listed(known)})
     withhold_unapproved(run, [known, other])
-    assert run.withheld == {other.key: UNLISTED}
+    assert run.drift.withheld == {other.key: UNLISTED}
     changed = Finding(known.host, known.stage, known.step, "something else", known.want, known.impact)
     withhold_unapproved(run, [changed])
-    assert known.key in run.withheld
+    assert known.key in run.drift.withheld
 
 
 @pytest.mark.parametrize(
@@ -281,17 +281,17 @@ def test_what_is_not_repaired_is_told_with_the_reason(one: Finding, allowed: Per
 
 def test_the_window_is_told_before_pods_and_an_act_withheld_with_its_own_reason() -> None:
     run = run_of()
-    run.withheld = {finding().key: UNLISTED}
+    run.drift.withheld = {finding().key: UNLISTED}
     (told,) = judged(run, ALL, [finding()], "te.yaml")
     assert (told.action, told.why) == ("held back", UNLISTED)
-    run.busy = {"te2": GPU_PODS}
+    run.seen.busy = {"te2": GPU_PODS}
     (told,) = judged(run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding()], "te.yaml")
     assert told.why == "it is day"
     (told,) = judged(
         run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding(step="a file", impact="FILES")], "te.yaml"
     )
     assert told.action == "reported"
-    run.busy, run.withheld, run.podded = {}, {}, {"te2": "3 pods run there"}
+    run.seen.busy, run.drift.withheld, run.seen.podded = {}, {}, {"te2": "3 pods run there"}
     (told,) = judged(
         run, Permission(Impact.SERVICE, Impact.SERVICE), [replace(finding(), restarts="containerd")], "te.yaml"
     )
@@ -339,7 +339,7 @@ async def test_no_stage_ends_workloads_on_a_host_that_has_joined_or_of_which_nob
     run, host = Run(run_of().cluster, "bootstrap"), Machine()
     answered(monkeypatch, run)
     staged(monkeypatch, run, host)
-    run.surveys = {} if joined is None else {"te2": cast("Survey", SimpleNamespace(joined=joined))}
+    run.seen.surveys = {} if joined is None else {"te2": cast("Survey", SimpleNamespace(joined=joined))}
     work = cast("Any", stages.STAGES[name].work)
     assert work.func is stages._on_host
     acts = (Act(Impact.FILES, "a file"), Act(Impact.SERVICE, "a service"), Act(Impact.WORKLOADS, "a package"))
@@ -364,6 +364,6 @@ async def test_a_plan_changes_nothing_on_any_host(monkeypatch: pytest.MonkeyPatc
     run, host = Run(run_of().cluster, "plan"), Machine()
     staged(monkeypatch, run, host)
     for joined in (True, False):
-        run.surveys = {"te2": cast("Survey", SimpleNamespace(joined=joined))}
+        run.seen.surveys = {"te2": cast("Survey", SimpleNamespace(joined=joined))}
         await stages._on_host(module(Act(Impact.FILES)), run, "prepare_system", "te2")
     assert host.applied == []

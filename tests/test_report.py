@@ -123,7 +123,7 @@ def test_what_breaks_a_run_off_fails_it_and_is_told() -> None:
 
 def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told() -> None:
     run = Run(parse_cluster(FILE.replace("gpus: 0", "gpus: 4")), "bootstrap")
-    run.surveys["te1"] = Survey(
+    run.seen.surveys["te1"] = Survey(
         "te1",
         joined=False,
         cards=4,
@@ -141,7 +141,7 @@ def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told
 
 def test_spared_hosts_are_told() -> None:
     run = run_with([GATE, *FINE], ready=ALL, proof=PROVEN)
-    run.busy = {"te2": "2 GPUs held by running pods"}
+    run.seen.busy = {"te2": "2 GPUs held by running pods"}
     assert run.allowed("te2") is Impact.FILES
     assert run.allowed("te3") is Impact.WORKLOADS
     assert any("te2: only files may change" in warning for warning in report_of(run).warnings)
@@ -151,7 +151,7 @@ def test_a_restart_that_is_withheld_beside_gpu_pods_is_drift_left_over_with_its_
     row = StepRow("containerd runs its current configuration", "drifted", "started before", "started after")
     spared = StageResult("te2", "nvidia_runtime", "drifted", (row,))
     run = run_with([GATE, *FINE, spared], ready=ALL, proof=PROVEN)
-    run.busy = {"te2": "2 GPUs held by running pods"}
+    run.seen.busy = {"te2": "2 GPUs held by running pods"}
     report = report_of(run)
     assert (report.outcome, report.exit_code, report.errors) == ("drifted", 2, ())
     (line,) = [warning for warning in report.warnings if "withheld" in warning]

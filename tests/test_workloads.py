@@ -20,7 +20,7 @@ from shipway.locks.lease import NAME, NAMESPACE, holder
 from shipway.step import Impact
 from tasks import table as stages
 from tasks.context import Run, opened
-from tasks.workloads import lease, new_lease, still_alone
+from tasks.locking import lease, new_lease, still_alone
 from tests.faults.left_over import left_over
 from tests.faults.plain import Direct, Line, brought_up, installed, plain_on
 from tests.faults.undisturbed import fresh
@@ -125,7 +125,7 @@ async def test_two_runs_do_not_repair_one_control_plane_whose_api_is_away(workin
     second.allow = Impact.SERVICE
     async with opened(first):
         assert await lease(first) is None
-        assert (first.leased, working.claimed) == (False, True)
+        assert (first.locks.leased, working.claimed) == (False, True)
         working.lab.hosts["te1"].units.all[UNIT].description = ELSEWHERE  # as if it came from another machine
         async with opened(second):
             refused = await lease(second)
@@ -141,10 +141,10 @@ async def test_the_lease_is_tried_again_until_it_is_held(working: Place) -> None
         assert await lease(run) is None
         with pytest.raises(ApiUnavailable):
             await new_lease(run)
-        assert not run.leased
+        assert not run.locks.leased
         working.away = False
         await new_lease(run)
-        assert run.leased
+        assert run.locks.leased
         assert working.holder == holder(f"bootstrap of {run.cluster.name}")
     assert working.holder == ""
 
@@ -167,7 +167,7 @@ async def test_a_run_that_can_have_neither_lock_changes_nothing(
     assert set(working.began_under) <= {"preflight", "control_plane_ready"}
 
     def findings(run: Run) -> set[str]:
-        return {one.action for some in run.findings.values() for one in some}
+        return {one.action for some in run.drift.findings.values() for one in some}
 
     await drifted(working)
     run = working.run("drift")
@@ -191,7 +191,7 @@ async def test_drift_repair_takes_the_lease_once_the_api_is_back(working: Place)
         await drift_passes.look(run)
         await _repaired(run, Impact.SERVICE, "te.yaml", ask=False)
         assert working.began_under["repair"] == (True, "")
-        assert run.leased, run.results
+        assert run.locks.leased, run.results
         assert working.holder == holder(f"drift of {run.cluster.name}")
 
 

@@ -31,7 +31,7 @@ async def leave_drift(run: Run) -> None:
         await acreate_markdown_artifact(drift_markdown(report), key=f"{key}-report", description=said(report))
         await acreate_table_artifact(table(report.findings), key=f"{key}-findings", description="What drifted")
         await acreate_markdown_artifact(trend_markdown(report.trend), key=f"{key}-trend", description="The last passes")
-        cards = gpu_map(run, run.allocatable)
+        cards = gpu_map(run, run.drift.allocatable)
         if cards:
             await acreate_table_artifact(cards, key=f"{key}-gpus", description="GPUs by host")
     except Exception as error:  # noqa: BLE001 - an artifact is no reason to fail a pass

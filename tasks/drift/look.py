@@ -32,18 +32,18 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at all of a host at once; raises what keeps from reaching it."""
     session = run.session(host)
     session.forget()
-    run.families[host] = await recognise(session)
+    run.seen.families[host] = await recognise(session)
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
     looks = [asyncio.ensure_future(looked_at(part.steps, session)) for part in parts]
     seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
-    run.surveys[host] = seen
+    run.seen.surveys[host] = seen
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.cards(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
         pairs = [pair for pair in pairs if pair[0].stage not in (*OF_GPUS, plain.stage)]
         pairs.insert(1, (plain, await looked_at(plain.steps, session)))
     kept = _kept(pairs, seen)
-    run.findings[host] = distinct(
+    run.drift.findings[host] = distinct(
         finding for part, results in kept for result in results if (finding := found(host, part.stage, result))
     )
     results = [result for _, results in kept for result in results]
@@ -64,8 +64,8 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
-    run.allocatable = {name: cards(node) for name, node in (await nodes_by_name(kube)).items()}
-    run.cluster_findings, results = await _objects(run, kube)
+    run.drift.allocatable = {name: cards(node) for name, node in (await nodes_by_name(kube)).items()}
+    run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         heard(run, stage, host)(result)
     return results
@@ -82,7 +82,7 @@ async def _objects(run: Run, kube: Kube) -> tuple[list[Finding], list[StepResult
 
 def _joined(run: Run, part: Part[Kube]) -> bool:
     """Say whether the part is worth telling: a host that could not be reached, or never joined, has said so itself."""
-    seen = run.surveys.get(part.host)
+    seen = run.seen.surveys.get(part.host)
     return part.host == CLUSTER or (seen is not None and seen.joined)
 
 
@@ -90,7 +90,7 @@ async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
     """Return a finding about missing GPUs with the link that broke: GPU, driver, toolkit, runtime, plugin, kubelet."""
     if finding.step != CARDS:
         return finding
-    spec, seen = run.cluster.host(finding.host), run.surveys[finding.host]
+    spec, seen = run.cluster.host(finding.host), run.seen.surveys[finding.host]
     facts = HostGpuFacts(seen.cards, seen.driver_cards, seen.driver_said, seen.toolkit)
     evidence, _ = await collect(kube, run.cluster, {spec.name: run.provable(spec)}, {spec.name: facts}, "")
     link = broken_link(evidence)

@@ -32,7 +32,7 @@ class Permission:
 
     def of(self, run: Run, host: str) -> Impact:
         """Return the highest impact on a host without a drain: files only where GPU workloads run."""
-        busy = host in run.busy and host not in run.cluster.repair.disturb
+        busy = host in run.seen.busy and host not in run.cluster.repair.disturb
         return min(self.now, Impact.FILES if busy else Impact.SERVICE)
 
     def drains(self, run: Run, finding: Finding) -> bool:
@@ -78,7 +78,7 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
 
     async def permit(step: Step[Any]) -> Impact:
         key = key_of(host, step)
-        if key in run.withheld:
+        if key in run.drift.withheld:
             return Impact.NOTHING
         if step.impact <= Impact.FILES:
             return Impact.FILES
@@ -88,7 +88,7 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
         if podded:
             limit = min(limit, Impact.FILES)
         if step.impact > limit:
-            run.withheld[key] = allowed.why or run.busy.get(host, "") or podded
+            run.drift.withheld[key] = allowed.why or run.seen.busy.get(host, "") or podded
         return limit
 
     return permit
@@ -96,8 +96,10 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
 
 def withhold_unapproved(run: Run, findings: Iterable[Finding]) -> None:
     """Withhold what was not in the plan that a person approved; nothing where nobody was asked."""
-    if run.approved is not None:
-        run.withheld |= {finding.key: UNLISTED for finding in findings if listed(finding) not in run.approved}
+    if run.drift.approved is not None:
+        run.drift.withheld |= {
+            finding.key: UNLISTED for finding in findings if listed(finding) not in run.drift.approved
+        }
 
 
 def listed(finding: Finding) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ def listed(finding: Finding) -> tuple[str, ...]:
 
 def repairable(run: Run, allowed: Permission, finding: Finding, most: Impact) -> bool:
     """Say whether this pass repairs the finding; `most` is the highest impact its part may ever have."""
-    if finding.level is Impact.NOTHING or finding.level > most or finding.key in run.withheld:
+    if finding.level is Impact.NOTHING or finding.level > most or finding.key in run.drift.withheld:
         return False
     undrained = finding.level <= allowed.of(run, finding.host) and not _podded(run, finding)
     return undrained or allowed.drains(run, finding)
@@ -125,14 +127,14 @@ def _judged(run: Run, allowed: Permission, finding: Finding, path: str) -> Findi
     if finding.level is Impact.NOTHING:
         return finding
     named = "" if finding.host == CLUSTER else f" --host {finding.host}"
-    level = finding.level if finding.host not in run.busy and not _podded(run, finding) else Impact.WORKLOADS
+    level = finding.level if finding.host not in run.seen.busy and not _podded(run, finding) else Impact.WORKLOADS
     command = f"python -m flows.drift_repair {path} --repair {level.name.lower()}{named}"
     if allowed.asked is Impact.NOTHING:
         return finding.became("reported", "this pass only looks", command)
     if finding.level > allowed.asked:
         return finding.became("reported", f"repairs of {finding.impact} are not allowed", command)
-    why = allowed.why if finding.level > allowed.now else run.withheld.get(finding.key, "")
-    if finding.host in run.busy and finding.level > allowed.of(run, finding.host):
-        why = why or run.busy[finding.host]
+    why = allowed.why if finding.level > allowed.now else run.drift.withheld.get(finding.key, "")
+    if finding.host in run.seen.busy and finding.level > allowed.of(run, finding.host):
+        why = why or run.seen.busy[finding.host]
     why = why or _podded(run, finding)
     return finding.became("held back", why, command) if why else finding

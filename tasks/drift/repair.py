@@ -22,10 +22,10 @@ from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.drift.permission import permit_of, withhold_unapproved
 from tasks.findings import Finding, Key
+from tasks.locking import new_lease
 from tasks.stage_result import CLUSTER
 from tasks.stages import dashboard
 from tasks.waiting import heard, spoken, waited
-from tasks.workloads import new_lease
 
 DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
@@ -57,10 +57,10 @@ def parts_of(run: Run, host: str) -> list[Part[Host]]:
 async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Repair a host without touching workloads, then look again; what became of each finding is kept in the run."""
     await _as_approved(run, stage, host)
-    most = Impact.FILES if host in run.files_only else Impact.SERVICE
+    most = Impact.FILES if host in run.drift.files_only else Impact.SERVICE
     results = await _converged(run, stage, host, min(most, run.allow))
     await _again(run, stage, host, results)
-    return outcome_of(results, run.findings.get(host, ()))
+    return outcome_of(results, run.drift.findings.get(host, ()))
 
 
 def outcome_of(results: Sequence[StepResult], findings: Sequence[Finding]) -> list[StepResult]:
@@ -74,9 +74,9 @@ def outcome_of(results: Sequence[StepResult], findings: Sequence[Finding]) -> li
 
 async def _as_approved(run: Run, stage: str, host: str) -> None:
     """Look again where a person approved a list: what is not on it is not repaired under that approval."""
-    if run.approved is not None:
+    if run.drift.approved is not None:
         await look_at_host(run, stage, host)
-        withhold_unapproved(run, run.findings.get(host, ()))
+        withhold_unapproved(run, run.drift.findings.get(host, ()))
 
 
 async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -109,17 +109,17 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     if ready.outcome != "ok":
         fix = f"See `journalctl -u kubelet` on {host}; then `kubectl uncordon {host}`."
         raise PostconditionFailed("not Ready after its repair, so it stays cordoned", host=host, fix=fix)
-    return outcome_of(results, run.findings.get(host, ()))
+    return outcome_of(results, run.drift.findings.get(host, ()))
 
 
 def _steps(run: Run, host: str) -> list[str]:
-    return [finding.step for finding in run.findings.get(host, ())]
+    return [finding.step for finding in run.drift.findings.get(host, ())]
 
 
 async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained: bool = False) -> list[StepResult]:
     """Converge the parts in which something drifted, each as far as its own limit and the permit of the moment go."""
     permit = permit_of(run, host, drained=drained)
-    session, drifted = run.session(host), {finding.stage for finding in run.findings.get(host, ())}
+    session, drifted = run.session(host), {finding.stage for finding in run.drift.findings.get(host, ())}
     results: list[StepResult] = []
     for part in parts_of(run, host):
         if part.stage in drifted or any(result.outcome == "changed" for result in results):
@@ -131,18 +131,18 @@ async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained:
 
 async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult]) -> None:
     """Look again, and keep what became of every finding of this host; what is still starting is looked at once more."""
-    before = list(run.findings.get(host, ()))
+    before = list(run.drift.findings.get(host, ()))
     with contextlib.suppress(ShipwayError):  # a host that is gone after its repair: nothing was confirmed
         for wait in (*AGAIN_SECONDS, 0.0):
             await look_at_host(run, stage, host)
-            after = {finding.key: finding for finding in run.findings.get(host, ())}
-            run.findings[host] = became(before, after, results)
-            if not wait or not any(f.action in ("failed", "came back") for f in run.findings[host]):
+            after = {finding.key: finding for finding in run.drift.findings.get(host, ())}
+            run.drift.findings[host] = became(before, after, results)
+            if not wait or not any(f.action in ("failed", "came back") for f in run.drift.findings[host]):
                 break
             await asyncio.sleep(wait)
-        run.repaired_hosts |= {f.host for f in run.findings[host] if f.action == "repaired"}
+        run.drift.repaired |= {f.host for f in run.drift.findings[host] if f.action == "repaired"}
         return
-    run.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
+    run.drift.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
 
 
 def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequence[StepResult]) -> list[Finding]:
@@ -169,21 +169,21 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     """Repair nodes' settings and the objects that all share, then look again."""
     kube = await run.kube()
     await new_lease(run)  # a repair of the control plane's host may have brought its API back
-    if run.approved is not None:
+    if run.drift.approved is not None:
         await look_at_cluster(run, stage, CLUSTER)
-        withhold_unapproved(run, run.cluster_findings)
-    before = list(run.cluster_findings)
+        withhold_unapproved(run, run.drift.of_cluster)
+    before = list(run.drift.of_cluster)
     drifted = {(finding.host, finding.stage) for finding in before}
     results: dict[str, list[StepResult]] = {}
     for part in cluster_parts(run):
         if (part.host, part.stage) in drifted:
             results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
     told = [result for some in results.values() for result in some]
-    done = run.repaired_hosts or any(result.outcome == "changed" for result in told)
+    done = run.drift.repaired or any(result.outcome == "changed" for result in told)
     await _settled(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
-    after = {finding.key: finding for finding in run.cluster_findings}
-    run.cluster_findings = became(before, after, told)
-    return outcome_of(told, run.cluster_findings)
+    after = {finding.key: finding for finding in run.drift.of_cluster}
+    run.drift.of_cluster = became(before, after, told)
+    return outcome_of(told, run.drift.of_cluster)
 
 
 async def _settled(run: Run, stage: str, *, seconds: float) -> None:
@@ -194,7 +194,7 @@ async def _settled(run: Run, stage: str, *, seconds: float) -> None:
     ends = time.monotonic() + seconds
     while True:
         await look_at_cluster(run, stage, CLUSTER)
-        following = [one for one in run.cluster_findings if one.step in FOLLOWING or one.unseen]
+        following = [one for one in run.drift.of_cluster if one.step in FOLLOWING or one.unseen]
         if not following or time.monotonic() > ends:
             return
         spoken(run, stage, CLUSTER)(f"waiting until {following[0].step} on {following[0].host}: {following[0].have}")

@@ -37,8 +37,8 @@ class DriftReport(Report):
 
 def findings_of(run: Run) -> list[Finding]:
     """Return all findings of a pass in the order of the cluster file's hosts, the cluster's last."""
-    hosts = [f for host in run.hosts for f in run.findings.get(host.name, ())]
-    return distinct([*hosts, *run.across, *run.cluster_findings])
+    hosts = [f for host in run.hosts for f in run.drift.findings.get(host.name, ())]
+    return distinct([*hosts, *run.drift.across, *run.drift.of_cluster])
 
 
 def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
@@ -55,14 +55,18 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
         "failed" if broken_off else _outcome(run, findings, errors),
         round(time.monotonic() - run.started, 1),
         tuple(_row(run, host, findings) for host in run.hosts),
-        {**NO_CARDS, "expected": expected, "allocatable": sum(run.allocatable.get(host.name, 0) for host in run.hosts)},
+        {
+            **NO_CARDS,
+            "expected": expected,
+            "allocatable": sum(run.drift.allocatable.get(host.name, 0) for host in run.hosts),
+        },
         warnings=(*warnings_of(run.cluster), *run.warned),
         errors=tuple(dict.fromkeys(errors)),
         stages=tuple(_short(result) for result in run.results),
         findings=tuple(findings),
         repair=run.allow.name.lower(),
-        fights=tuple(run.fights),
-        trend=tuple(run.trend),
+        fights=tuple(run.drift.fights),
+        trend=tuple(run.drift.trend),
     )
 
 
@@ -94,7 +98,7 @@ def _row(run: Run, host: HostSpec, findings: Sequence[Finding]) -> HostRow:
     steps["changed"] = sum(finding.action == "repaired" for finding in own)
     steps["drifted"] = len(own) - steps["changed"]
     outcome = worst([end for end in get_args(Outcome) if steps[end]])
-    if host.name not in run.surveys:
+    if host.name not in run.seen.surveys:
         outcome, steps["failed"] = "failed", 1
     role = "control_plane" if host in run.cluster.control_planes else "worker"
     seconds = round(sum(result.seconds for result in results), 1)
@@ -104,7 +108,7 @@ def _row(run: Run, host: HostSpec, findings: Sequence[Finding]) -> HostRow:
 
 def _outcome(run: Run, findings: Sequence[Finding], errors: Sequence[ErrorReport]) -> RunOutcome:
     """Judge: nothing seen at all failed; some host or the API not seen is partial; drift that is left is drifted."""
-    if not run.surveys:
+    if not run.seen.surveys:
         return "failed"
     if errors:
         return "partial"
@@ -122,7 +126,7 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
     """Return a row a host with GPUs: how many are expected, on the bus, with a driver, and offered to pods."""
     rows: list[dict[str, str | int]] = []
     for host in run.hosts:
-        seen = run.surveys.get(host.name)
+        seen = run.seen.surveys.get(host.name)
         if seen is None or not (expected := run.cards(host)):
             continue
         offered = allocatable.get(host.name, 0)

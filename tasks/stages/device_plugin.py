@@ -142,7 +142,7 @@ async def wait_for_hosts(run: Run) -> None:
 
     A host that has not joined needs no wait: it joins after its own stage is done.
     """
-    joined = [name for name, survey in run.surveys.items() if survey.joined and run.cards(run.cluster.host(name))]
+    joined = [name for name, survey in run.seen.surveys.items() if survey.joined and run.cards(run.cluster.host(name))]
     if run.allow is Impact.NOTHING or not joined:
         return
     kube = await run.kube()

@@ -149,5 +149,5 @@ def _seen(run: Run) -> dict[str, HostGpuFacts]:
     installed = {done.host for done in run.results if done.stage == "nvidia_runtime" and done.stands}
     return {
         name: HostGpuFacts(survey.cards, survey.driver_cards, survey.driver_said, survey.toolkit or name in installed)
-        for name, survey in run.surveys.items()
+        for name, survey in run.seen.surveys.items()
     }

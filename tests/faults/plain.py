@@ -182,7 +182,7 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
         run.skip(host, stage)
         return None
     for attempt in range(1 + STAGES[stage].retries):
-        result = await run_stage._done(run, stage, host)
+        result, _ = await run_stage._done(run, stage, host)
         if result.stands or not result.may_pass or attempt == STAGES[stage].retries:
             break
     run.results.append(result)

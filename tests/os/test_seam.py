@@ -94,7 +94,7 @@ def all_steps(made: Cluster, family: Family) -> Iterator[Check[Host]]:
     yield from control_plane.steps(made, made.hosts[0], family)
     yield from join_worker.steps(made, host, family, control)
     run = Run(made, "drift")
-    run.families = {one.name: family for one in made.hosts}
+    run.seen.families = {one.name: family for one in made.hosts}
     for part in host_parts(run, host):
         yield from part.steps
 

@@ -1,0 +1,89 @@
+"""One run at a time on a cluster: the lease in it, and the claim of its control plane's host while there is none."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from shipway.errors import Refused, ShipwayError
+from shipway.locks.bare import claim_left, claimed
+from shipway.locks.lease import held, holder
+from shipway.step import Impact
+from tasks.context import Run
+from tasks.stage_result import CLUSTER
+
+
+async def lease(run: Run) -> ShipwayError | None:
+    """Hold the cluster until the run ends; return Refused where another run holds it, or what keeps from telling.
+
+    A plan needs none. Two locks are looked at, and one of them is held before anything is changed:
+
+    - the lease in the cluster, where its API answers;
+    - the claim of the control plane's host, where there is no cluster yet, or its API does not answer: so a broken
+      control plane is repaired, by one run at a time. The lease is taken as soon as the API is back (`new_lease`).
+
+    A run that can have neither, for the control plane's host cannot be reached either, changes nothing.
+    """
+    if run.allow is Impact.NOTHING:
+        return None
+    exists = run.control.name not in run.seen.surveys or any(survey.joined for survey in run.seen.surveys.values())
+    claim = not exists or await claim_left(run.session(run.control.name))
+    kept_out = await _claimed(run) if claim else None
+    if kept_out is not None or not exists:
+        return kept_out
+    try:
+        await new_lease(run)
+    except Refused as refused:
+        return refused
+    except ShipwayError as error:
+        run.view.said(run.control.name, "preflight", f"the cluster's lease is not taken: {error.message}")
+        return await _claimed(run)
+    return None
+
+
+async def new_lease(run: Run) -> None:
+    """Hold the cluster's lease where the run does not yet: it began on bare hosts, or while the API was away.
+
+    Whatever works through the API comes after this. Raises Refused SHW-102 where another run, begun on another machine,
+    was first, and whatever else keeps from taking it: without the lease nothing is changed through the API.
+    """
+    if run.locks.leased or run.allow is Impact.NOTHING:
+        return
+
+    def told(sentence: str) -> None:
+        run.view.said(CLUSTER, "preflight", sentence)
+
+    await run.locks.until_end.enter_async_context(held(run.kube, _who(run), partial(_unsure, run), told))
+    run.locks.leased = True
+
+
+def still_alone(run: Run) -> None:
+    """Let a stage begin only while the run holds the cluster. Raises Refused with what was lost, and to whom.
+
+    What is at work on a host when the lease is lost is not broken off: half of it would be worse than all of it.
+    """
+    if run.locks.lost is not None:
+        message = f"the run no longer holds the cluster, so it begins nothing more: {run.locks.lost.message}"
+        raise Refused(message, code=run.locks.lost.code, fix=run.locks.lost.fix)
+
+
+async def _unsure(run: Run, error: ShipwayError | None) -> None:
+    """Hear from the lease: somebody else has it; it was not renewed for long, so the host is claimed; it is renewed."""
+    if isinstance(error, Refused):
+        run.locks.leased, run.locks.lost = False, error
+    else:
+        run.locks.lost = None if error is None else await _claimed(run)
+
+
+async def _claimed(run: Run) -> ShipwayError | None:
+    """Claim the control plane's host until the run ends; return what keeps from it."""
+    if not run.locks.claimed:
+        try:
+            await run.locks.until_end.enter_async_context(claimed(run.session(run.control.name), _who(run)))
+        except ShipwayError as error:
+            return error
+        run.locks.claimed = True
+    return None
+
+
+def _who(run: Run) -> str:
+    return holder(f"{run.mode} of {run.cluster.name}")
