@@ -90,7 +90,8 @@ def ran(*sessions: SimpleNamespace, gate: bool = False) -> Any:
     async def kube() -> SimpleNamespace:
         return SimpleNamespace(name="cluster")
 
-    return SimpleNamespace(seen=SimpleNamespace(surveys=by_name), gone=set(), session=by_name.get, results=results, kube=kube)
+    seen = SimpleNamespace(surveys=by_name)
+    return SimpleNamespace(seen=seen, gone=set(), session=by_name.get, results=results, kube=kube)
 
 
 @pytest.fixture
