@@ -50,6 +50,11 @@ def judged(info: UnitInfo, seen: FileInfo, kept: tuple[str, dict[str, str]] = ("
         # edited since
         (NOW - 20, NOW - 10, ("b", {PATH: "old"}), False),
         (NOW - 20, AHEAD, ("b", {PATH: "old"}), False),
+        # edited since, by a clock that went back (or put there by `cp -p`): dated before the start
+        (NOW - 20, NOW - 3600, ("b", {PATH: "old"}), False),
+        # a record that does not know this file: the dates are all there is
+        (NOW - 20, NOW - 3600, ("b", {"/etc/other": "old"}), True),
+        (NOW - 20, NOW - 10, ("b", {"/etc/other": "old"}), False),
         # started anew since (a restart of the host), with the contents that were loaded before
         (NOW - 10, AHEAD, ("a", {PATH: "new"}), True),
         (NOW - 10, NOW - 20, ("a", {PATH: "new"}), True),

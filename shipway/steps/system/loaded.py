@@ -35,8 +35,9 @@ def _digests(paths: Sequence[str], files: Sequence[FileInfo | None]) -> dict[str
 async def is_loaded(on: Host, unit: str, paths: Sequence[str], *, same_second: bool) -> bool:
     """Say whether an active unit runs its files; `same_second`: one started in the second of the change is after it.
 
-    The record of this very start decides. Where the unit was started since, equal contents count as loaded unless a
-    file was written between that start and now; without equal contents the dates are all that there is.
+    The record of this very start decides: a file of other contents is not loaded, however old it is dated (a clock that
+    went back, `cp -p`). Where the unit was started since, equal contents count as loaded unless a file was written
+    between that start and now; without equal contents the dates are all that there is.
     """
     (info, text, clock), files = await asyncio.gather(
         on.read(UnitState(f"{unit}.service"), FileText(f"{FOLDER}/{unit}"), CLOCK),
@@ -65,11 +66,12 @@ def loaded(
 ) -> bool:
     """Judge by the record, else by the dates; see `is_loaded`."""
     invocation, digests = kept
+    current = _digests(paths, files)
     changed = max((file.changed for file in files if file), default=0)
     after = info.active_since >= changed if same_second else info.active_since > changed
-    if not invocation or digests != _digests(paths, files):
-        return after
-    return invocation == info.invocation or after or changed > now
+    if invocation and invocation == info.invocation and current.keys() <= digests.keys():
+        return all(digests[path] == digest for path, digest in current.items())
+    return after or (bool(invocation) and digests == current and changed > now)
 
 
 async def restart(on: Host, unit: str, paths: Sequence[str], *, reload: bool = False) -> None:
