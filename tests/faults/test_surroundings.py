@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -129,12 +130,13 @@ async def prefect_server(lab: SimulatedLab, port: int) -> AsyncIterator[asyncio.
 
 
 async def _answers(port: int, process: asyncio.subprocess.Process) -> None:
-    """Wait until the server is healthy."""
+    """Wait until the server answers at once: just started, it is healthy and yet busy with itself for seconds."""
 
     def asked() -> bool:
+        began = time.monotonic()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/admin/version", timeout=5) as answer:
+                return bool(answer.status == 200) and time.monotonic() - began < 0.5
         except OSError:
             return False
 
