@@ -1,7 +1,7 @@
 """Trying again inside a stage: the inner of the two retry layers, for what a second try a moment later may mend.
 
-The outer layer is the stage's Prefect task (tasks.run_stage.RETRIES). There are no others, so what is called through
-here is tried at most ATTEMPTS x (1 + RETRIES) = 3 x 3 = 9 times in a run.
+The outer layer is the stage's Prefect task (tasks.run_stage.RETRIES), so what is called through `patiently` with its
+defaults is tried at most ATTEMPTS x (1 + RETRIES) = 3 x 3 = 9 times in a run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+    wait_random_exponential,
+)
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
 from shipway.errors import ShipwayError
 
@@ -30,18 +39,31 @@ async def patiently(
     first: float = 0.5,
     most: float = 8.0,
     seconds: float = 60.0,
+    when: Callable[[BaseException], bool] = may_pass,
 ) -> T:
-    """Return what the action gives, tried again while its error says that this can help.
+    """Return what the action returns, tried again while `when` says of its error that this can help.
 
     Waits a random time up to `first`, 2 x `first`, ... `most` seconds between tries, so that many hosts do not come
     back in step; no try starts after `seconds`. Raises the last error as it is.
     """
-    trying = AsyncRetrying(
-        retry=retry_if_exception(may_pass),
-        stop=stop_after_attempt(attempts) | stop_after_delay(seconds),
-        wait=wait_random_exponential(multiplier=first, max=most),
-        reraise=True,
-    )
+    wait = wait_random_exponential(multiplier=first, max=most)
+    return await _tried(action, wait, stop_after_attempt(attempts) | stop_after_delay(seconds), when)
+
+
+async def steadily(
+    action: Callable[[], Awaitable[T]], *, every: float, seconds: float, when: Callable[[BaseException], bool]
+) -> T:
+    """Return what the action returns, tried again every so many seconds while `when` says that this can help.
+
+    No try starts after `seconds`. Raises the last error as it is.
+    """
+    return await _tried(action, wait_fixed(every), stop_after_delay(seconds), when)
+
+
+async def _tried(
+    action: Callable[[], Awaitable[T]], wait: wait_base, stop: stop_base, when: Callable[[BaseException], bool]
+) -> T:
+    trying = AsyncRetrying(retry=retry_if_exception(when), stop=stop, wait=wait, reraise=True)
 
     async def once() -> T:  # tenacity awaits only what it sees to be a coroutine function, and a lambda is none
         return await action()

@@ -237,7 +237,7 @@ async def test_the_network_is_the_one_that_may_pass(server: Server, pool: Pool) 
 async def test_an_sshd_that_drops_some_before_its_version_is_tried_again_within_the_limit(
     server: Server, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shipway.host.ssh.handshake.PAUSES", (0.05, 0.05, 0.05))
+    monkeypatch.setattr("shipway.host.ssh.handshake.FIRST_PAUSE", 0.05)
     dropped = 0
 
     async def crowded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -140,6 +140,7 @@ def _client(access: Access) -> ApiClient:
         configuration.ssl_ca_cert = ca
         configuration.cert_file = certificate if access.key else None
         made = client.ApiClient(configuration)
+    # Its own session takes proxies and ~/.netrc from the environment: docs/decisions, 15.
     session = made.rest_client.pool_manager
     connector = session.connector
     session.detach()

@@ -6,7 +6,6 @@ What cannot be read here is Refused. What the host refuses (its key, the login) 
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import shlex
 import socket
@@ -26,16 +25,26 @@ from shipway.host.ssh.config import Way
 from shipway.host.ssh.keys import offer
 from shipway.host.ssh.known_hosts import SSH_PORT, keep, known_hosts
 from shipway.redact import tail
+from shipway.retry import patiently
 
 KEEPALIVE_SECONDS = 15  # four unanswered: a dead host is known after a minute, even while a command is silent
 # First among those that are anyway allowed: asyncssh makes one call a packet of it, and four of its usual first choice,
 # ChaCha20 (17 % and 45 % of a controller's CPU measured with 50 hosts).
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-# Seconds between tries where sshd closed before it said its version: it has more unauthenticated connections than
-# MaxStartups (10:30:100 by default), of whomever, and drops some of them at random.
-PAUSES = (0.5, 1.0, 2.0, 4.0)
+# Tries where sshd closed before it said its version, and the most seconds before the second of them: it has more
+# unauthenticated connections than MaxStartups (10:30:100 by default), of whomever, and drops some of them at random.
+ATTEMPTS = 5
+FIRST_PAUSE = 1.0
 # What pam_nologin(8) says while a host starts or goes down: that passes.
 _BOOTING = re.compile(r"[Ss]ystem is (?:booting up|going down)|pam_nologin|not permitted to log in yet")
+
+
+class _Dropped(Exception):
+    """sshd closed before it said its version; `failure` is what that means where no try is left."""
+
+    def __init__(self, failure: ShipwayError) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 class _Client(asyncssh.SSHClient):
@@ -78,41 +87,49 @@ async def connect(way: Way, through: asyncssh.SSHClientConnection | None) -> asy
     known = known_hosts(way.known_hosts)
     keys = await offer(way, host)
     limit = way.target.connect_seconds
+
+    async def attempt() -> asyncssh.SSHClientConnection:
+        client = _Client(way)
+        try:
+            return await asyncssh.connect(
+                way.target.address,
+                way.target.port,
+                username=way.target.user,
+                client_keys=list(keys.keys) or [],
+                client_certs=list(keys.certificates),
+                agent_path=keys.agent or None,
+                agent_identities=list(keys.identities) if keys.identities is not None else None,
+                known_hosts=known,
+                host_key_alias=way.alias or None,
+                client_factory=lambda: client,
+                tunnel=through or (),
+                proxy_command=way.command or (),
+                config=None,
+                preferred_auth="publickey",
+                encryption_algs=CIPHERS,
+                keepalive_interval=KEEPALIVE_SECONDS,
+                keepalive_count_max=4,
+            )
+        except TimeoutError:
+            raise
+        except (asyncssh.Error, OSError, ValueError) as error:
+            failure = _failure(way, client, error)
+            dropped = isinstance(error, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError)
+            raise (_Dropped(failure) if dropped and not client.greeted else failure) from error
+
     try:
         async with asyncio.timeout(limit):
-            for pause in (*PAUSES, None):
-                client = _Client(way)
-                try:
-                    return await asyncssh.connect(
-                        way.target.address,
-                        way.target.port,
-                        username=way.target.user,
-                        client_keys=list(keys.keys) or [],
-                        client_certs=list(keys.certificates),
-                        agent_path=keys.agent or None,
-                        agent_identities=list(keys.identities) if keys.identities is not None else None,
-                        known_hosts=known,
-                        host_key_alias=way.alias or None,
-                        client_factory=lambda client=client: client,
-                        tunnel=through or (),
-                        proxy_command=way.command or (),
-                        config=None,
-                        preferred_auth="publickey",
-                        encryption_algs=CIPHERS,
-                        keepalive_interval=KEEPALIVE_SECONDS,
-                        keepalive_count_max=4,
-                    )
-                except (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError) as error:
-                    if client.greeted or pause is None:
-                        raise _failure(way, client, error) from error
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that hosts do not come back in step
-                except (asyncssh.Error, OSError, ValueError) as error:
-                    if isinstance(error, TimeoutError):
-                        raise
-                    raise _failure(way, client, error) from error
+            return await patiently(
+                attempt,
+                attempts=ATTEMPTS,
+                first=FIRST_PAUSE,
+                seconds=limit,
+                when=lambda error: isinstance(error, _Dropped),
+            )
     except TimeoutError as error:
         raise Unreachable(f"{way.where}: no SSH connection within {limit:.0f} s", host=host) from error
-    raise AssertionError  # the last turn returns or raises
+    except _Dropped as dropped:
+        raise dropped.failure from dropped.__cause__
 
 
 def _failure(way: Way, client: _Client, error: Exception) -> ShipwayError:

@@ -29,6 +29,7 @@ from shipway.os.debian.apt_sources import (
 )
 from shipway.os.release import RELEASE, os_release
 from shipway.os.signing_key import SigningKey, read_key
+from shipway.retry import steadily
 from shipway.step import Drift, Impact
 
 KEYRINGS = "/etc/apt/keyrings"
@@ -56,16 +57,11 @@ async def unlocked(act: Callable[[], Awaitable[object]]) -> None:
     Those are the lists' and the archives', and dpkg's own for plain dpkg and apt-mark. Raises what `act` raises:
     SHW-401 where another package manager is at work for longer than LOCK_SECONDS.
     """
-    ends = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            await act()
-        except CommandFailed as error:
-            if error.code != LOCKED or time.monotonic() > ends:
-                raise
-        else:
-            return
-        await asyncio.sleep(LOCK_EVERY)
+    await steadily(act, every=LOCK_EVERY, seconds=LOCK_SECONDS, when=_is_locked)
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, CommandFailed) and error.code == LOCKED
 
 
 async def with_lock(on: Host, *words: str) -> None:
