@@ -21,7 +21,7 @@ from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
-from tasks.stages.listed import add_ons_of
+from tasks.stages.listed import add_ons_of, preparation_of
 
 Ready = asyncio.Task[State[Any] | None]
 
@@ -70,11 +70,10 @@ async def brought_up(run: Run) -> None:
 
 async def prepared(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:
     """Prepare one host, whatever the others do."""
-    state = await on("prepare_system", host.name, await admission.of(host.name))
-    state = await on("container_runtime", host.name, state)
-    if run.cards(host):
-        state = await on("nvidia_runtime", host.name, state)
-    return await on("kubernetes_packages", host.name, state)
+    state = await admission.of(host.name)
+    for stage in preparation_of(run.cards(host)):
+        state = await on(stage, host.name, state)
+    return state
 
 
 async def control_plane(run: Run, admission: Admission) -> State[Any] | None:

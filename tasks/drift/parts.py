@@ -56,10 +56,10 @@ from tasks.stages import (
     gpu_isolation,
     join_worker,
 )
-from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
+from tasks.stages.listed import ADD_ONS, GPU_HOSTS, PREPARATION, name_of
 
 On = TypeVar("On", Host, Kube)
-OF_GPUS = ("nvidia_runtime", "gpu_isolation")  # of a host without GPUs nothing of these is looked at
+OF_GPUS = tuple(name_of(stage) for stage in GPU_HOSTS)
 JOINED_BY = ("control_plane", "join_worker")  # initialising and joining is the bootstrap's, never a repair
 
 
@@ -75,12 +75,14 @@ class Part(Generic[On]):
 
 def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     """Return what is looked at on a host, in the order in which it is repaired."""
-    parts = [Part(spec.name, name_of(module), _steps(run, module, spec)) for module in PREPARATION]
-    if spec.gpus == 0:
-        parts = [part for part in parts if part.stage != "nvidia_runtime"]
     closed = Part(spec.name, name_of(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
-    closing = [closed] if spec.gpus != 0 else []
-    return [*parts, _joined(run, spec), *closing, Part(spec.name, "health", _health(run, spec), Impact.SERVICE)]
+    parts = [
+        *(Part(spec.name, name_of(module), _steps(run, module, spec)) for module in PREPARATION),
+        _joined(run, spec),
+        closed,
+        Part(spec.name, "health", _health(run, spec), Impact.SERVICE),
+    ]
+    return [part for part in parts if spec.gpus != 0 or part.stage not in OF_GPUS]
 
 
 def _steps(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:

@@ -13,6 +13,7 @@ from tasks.stages import (
     container_runtime,
     dashboard,
     device_plugin,
+    gpu_isolation,
     kubernetes_packages,
     nvidia_runtime,
     pod_network,
@@ -25,9 +26,18 @@ PREPARATION: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia
 ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
 
 
+# Of hosts without GPUs none of these is run, and nothing of them is looked at.
+GPU_HOSTS: tuple[ModuleType, ...] = (nvidia_runtime, gpu_isolation)
+
+
 def name_of(stage: ModuleType) -> str:
     """Return the name of a stage, which is that of its module."""
     return stage.__name__.rpartition(".")[2]
+
+
+def preparation_of(gpus: int) -> list[str]:
+    """Return the stages that prepare a host with so many GPUs, in order."""
+    return [name_of(stage) for stage in PREPARATION if gpus or stage not in GPU_HOSTS]
 
 
 def add_ons_of(cluster: Cluster) -> list[str]:
