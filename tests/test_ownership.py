@@ -31,6 +31,7 @@ from shipway.os.debian.packages import BaseUpgraded
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import (
     ADMIN,
+    ARGUMENTS,
     AUTHORITY,
     BOOTSTRAP,
     CERTIFICATE,
@@ -41,6 +42,7 @@ from shipway.ownership.evidence import (
     KUBELET_CONF,
     MANIFESTS,
     PKI,
+    POD_LOGS,
     PODS,
     STARTED,
     Evidence,
@@ -66,7 +68,7 @@ CLUSTER = parse_cluster(
     "- {name: te3, address: 192.0.2.3}\n"
 )
 THERE = FileInfo("0" * 64, "600", "root:root", 1)
-OURS, THEIRS = Authority(), Authority()
+OURS, THEIRS, OTHERS = Authority(), Authority(), Authority()
 SIGNS = (
     "kubelet_conf",
     "bootstrap",
@@ -212,6 +214,7 @@ def test_no_combination_with_running_pods_or_a_client_certificate_is_resettable(
     [
         ((), "nothing", False),
         (("authority",), "begun", False),
+        (("marker",), "begun", False),
         (("bootstrap", "authority"), "join broke off", False),
         (("kubelet_conf", "authority"), "join broke off", False),
         (("kubelet_conf", "bootstrap", "authority"), "join broke off", False),
@@ -221,6 +224,8 @@ def test_no_combination_with_running_pods_or_a_client_certificate_is_resettable(
         (("kubelet_conf", "running"), "node", True),
         (("admin", "etcd", "static", "certificate"), "control plane", True),
         (("etcd",), "control plane", False),
+        (("admin",), "control plane", False),
+        (("admin", "etcd"), "control plane", True),
         (("static", "marker"), "control plane", False),
     ],
 )
@@ -230,7 +235,68 @@ async def test_a_host_s_standing_follows_from_its_strongest_sign(
     joined: bool,  # noqa: FBT001 - a table
 ) -> None:
     seen = await evidence(cast("Host", Told(facts_of(signs))))
-    assert (seen.standing, seen.joined) == (standing, joined)
+    assert (seen.standing, seen.joined, seen.unfinished) == (standing, joined, "marker" in signs)
+
+
+def entries(path: str, **values: str) -> str:
+    """Return what grep says of a kubeconfig with these values."""
+    return "".join(f"{path}:    {key.replace('_', '-')}: {value}\n" for key, value in values.items())
+
+
+def encoded(authority: Authority) -> str:
+    """Return an authority's certificate as a kubeconfig has it."""
+    return base64.b64encode(authority.certificate).decode()
+
+
+@pytest.mark.parametrize("path", [KUBELET_CONF, BOOTSTRAP])
+async def test_the_authority_that_a_kubelet_trusts_counts_before_the_file_and_that_before_admin_conf(path: str) -> None:
+    trusted, beside = entries(path, certificate_authority_data=encoded(OURS)), THEIRS.certificate.decode()
+    admins = entries(ADMIN, certificate_authority_data=encoded(OTHERS))
+    for said, ca, counts in (
+        (trusted + admins, beside, OURS),
+        (admins, beside, THEIRS),
+        (admins, None, OTHERS),
+    ):
+        seen = await evidence(cast("Host", Told({KUBECONFIGS: Output(0, said, ""), FileText(AUTHORITY): ca})))
+        assert seen.authorities == authorities(counts.certificate.decode())
+
+
+async def test_a_kubelets_own_file_counts_before_the_one_of_its_join_and_any_before_admin_conf() -> None:
+    said = ""
+    for path, server in ((ADMIN, "https://a"), (BOOTSTRAP, "https://b"), (KUBELET_CONF, "https://k")):
+        said += entries(path, server=server)
+        seen = await evidence(cast("Host", Told({KUBECONFIGS: Output(0, said, "")})))
+        assert (seen.server, seen.endpoint) == (server, "https://a")
+
+
+async def test_a_certificate_inside_the_kubelets_own_file_is_one_and_that_of_a_join_is_none() -> None:
+    """Old releases of kubeadm write it there; a join by a discovery file has that file's credentials, no node's."""
+    for path, user, standing, node in (
+        (KUBELET_CONF, "system:node:te2", "node", "te2"),
+        (BOOTSTRAP, "kubernetes-admin", "join broke off", ""),
+    ):
+        data = base64.b64encode(OURS.client(user).certificate).decode()
+        configs = Output(0, entries(path, client_certificate_data=data), "")
+        seen = await evidence(cast("Host", Told({FileState(path): THERE, KUBECONFIGS: configs})))
+        assert (seen.standing, seen.node) == (standing, node)
+
+
+async def test_a_cluster_is_named_by_what_runs_and_only_else_by_admin_confs_context() -> None:
+    configs = {KUBECONFIGS: Output(0, entries(ADMIN, current_context="kubernetes-admin@te"), "")}
+    assert (await evidence(cast("Host", Told(configs)))).declared == {"cluster-name": "te"}
+    runs = {ARGUMENTS: Output(0, "    - --cluster-name=prod\n", "")}
+    assert (await evidence(cast("Host", Told(configs | runs)))).declared == {"cluster-name": "prod"}
+
+
+@pytest.mark.parametrize(("ran", "pods"), [("/proc/7/cmdline\n", ("kube-system/etcd-te1", "default/x")), ("", ())])
+async def test_pods_are_named_where_some_run_and_old_logs_alone_name_none(ran: str, pods: tuple[str, ...]) -> None:
+    facts: dict[Fact[Any], Any] = {PODS: Output(0, ran, ""), POD_LOGS: ("kube-system_etcd-te1_0a", "default_x_1b")}
+    assert (await evidence(cast("Host", Told(facts)))).pods == pods
+
+
+@pytest.mark.parametrize("name", ["kubelet.crt", "kubelet-client-current.pem.bak", "kubelet-server-current.pem"])
+async def test_only_a_client_certificate_is_one(name: str) -> None:
+    assert not (await evidence(cast("Host", Told({CLIENT_FOLDER: (name,)})))).certificate
 
 
 async def test_the_names_and_authorities_are_read_from_public_halves_alone() -> None:

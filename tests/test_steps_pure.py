@@ -69,6 +69,11 @@ def test_an_initialisation_is_judged_by_what_is_there(seen: dict[str, object], s
         ((".kubelet-keep",), ()),  # the kubelet's own package (pkgs.k8s.io)
         ((".kube-apiserver.yaml.swp", ".backup.yaml", "kube-apiserver.yaml~", "kube-vip.yaml", "README"), ()),
         ((".kubelet-keep", "etcd.yaml", "kube-vip.yaml"), ("etcd.yaml",)),
+        *(
+            (("kube-vip.yaml", f"kube-{one}.yaml"), (f"kube-{one}.yaml",))
+            for one in ("apiserver", "controller-manager")
+        ),
+        (("kube-scheduler.yaml",), ("kube-scheduler.yaml",)),
     ],
 )
 def test_only_what_kubeadm_writes_tells_of_an_init_or_a_join(names: tuple[str, ...], evidence: tuple[str, ...]) -> None:
@@ -79,7 +84,7 @@ def test_only_what_kubeadm_writes_tells_of_an_init_or_a_join(names: tuple[str, .
     ("names", "evidence"),
     [
         ((), ()),
-        ((".keep", "etcd"), ()),
+        ((".keep", ".ca.crt", "etcd"), ()),
         (("ca.crt", "etcd", "sa.pub"), ("ca.crt", "sa.pub")),
     ],
 )
