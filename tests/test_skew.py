@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from lab.simulated.options import Options
 from shipway.errors import Blocked, Refused
-from shipway.facts.files import FileText
+from shipway.facts.fact import Fact
+from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Host
+from shipway.kube.client import Kube
 from shipway.os.debian.dpkg import Package
 from shipway.os.debian.packages import PackagesInstalled
-from shipway.step import Impact
+from shipway.ownership.evidence import ADMIN
+from shipway.script import Output
+from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
 from shipway.steps.kubernetes.join import KUBELET_CONF
 from shipway.steps.kubernetes.skew import (
+    CA,
     VersionKept,
+    VersionRuns,
+    _ask,
     permit_same_version,
     server_version,
     version_of,
@@ -54,6 +62,68 @@ async def test_where_the_version_cannot_be_told_nothing_is_installed_on_a_node(c
     with pytest.raises(Blocked, match="cannot be told"):
         await DEBIAN.in_version("x", {"kubelet": "1.36.0"}, permit=permit).check(cast("Host", host))
     assert await server_version(cast("Host", Told({}))) is None, "a host that has not joined may have any version"
+
+
+@pytest.mark.parametrize(
+    ("answer", "permitted"), [('{"gitVersion": "v1.36.0"}', True), ('{"gitVersion": "v1.36.1"}', False)]
+)
+async def test_a_node_gets_only_the_packages_of_its_own_api_server(answer: str, *, permitted: bool) -> None:
+    """It is asked from the server that kubelet.conf names, and its answer counts, whatever the file says."""
+    asked = _ask("https://10.0.0.1:6443", "--cacert", CA, "--cert", KUBELET_CERTIFICATE)
+    host = cast("Host", Told({FileText(KUBELET_CONF): CONF, asked: Output(0, answer, "")}))
+    await permit_same_version(cast("Host", Told({})), wanted="1.36.0")
+    if permitted:
+        await permit_same_version(host, wanted="1.36.0")
+        return
+    with pytest.raises(Refused, match=r"the API server runs v1\.36\.1") as refused:
+        await permit_same_version(host, wanted="1.36.0")
+    assert refused.value.code == "SHW-329"
+
+
+class Api:
+    """An API that answers this to /version."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    async def raw(self, path: str) -> tuple[int, str]:
+        """Answer it."""
+        assert path == "/version"
+        return 200, self.text
+
+
+async def test_a_running_cluster_of_another_version_is_refused_and_one_that_tells_none_is_drift() -> None:
+    step = VersionRuns("1.36.2")
+    assert await step.check(cast("Kube", Api('{"gitVersion": "v1.36.2"}'))) is None
+    assert await step.check(cast("Kube", Api("ok"))) == Drift("no version told", "v1.36.2")
+    with pytest.raises(Refused, match=r"the running cluster is v1\.35\.0, the file says v1\.36\.2") as refused:
+        await step.check(cast("Kube", Api('{"gitVersion": "v1.35.0"}')))
+    assert refused.value.code == "SHW-330"
+
+
+@pytest.mark.parametrize(
+    ("admin", "answer", "refused"),
+    [
+        (True, '{"gitVersion": "v1.35.0"}', True),
+        (True, '{"gitVersion": "v1.36.2"}', False),
+        (True, "", False),
+        (False, '{"gitVersion": "v1.35.0"}', False),
+    ],
+)
+async def test_only_a_control_plane_that_answers_another_version_is_refused(
+    answer: str, *, admin: bool, refused: bool
+) -> None:
+    """What answers there on a host without an admin.conf is no control plane of ours: the gate before an init tells."""
+    facts: dict[Fact[Any], Any] = {_ask("https://127.0.0.1:6443", "-k"): Output(0, answer, "")}
+    if admin:
+        facts[FileState(ADMIN)] = FileInfo("0" * 64, "600", "root:root", 1)
+    check = VersionKept("1.36.2", 6443).check(cast("Host", Told(facts)))
+    if not refused:
+        assert await check is None
+        return
+    with pytest.raises(Refused) as raised:
+        await check
+    assert raised.value.code == "SHW-330"
 
 
 async def test_a_version_edited_in_the_file_of_a_running_cluster_is_refused_and_moves_no_package(

@@ -29,9 +29,8 @@ _ACT = re.compile(r"(Inst|Remv|Purg) (\S+)(?: \[([^\]]*)\])?")
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What apt says that it would do: packages that come, those that get another version, and those that go."""
+    """What apt says that it would do: packages that get another version, and those that go."""
 
-    added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -40,9 +39,8 @@ def changes(simulated: str) -> Changes:
     """Return the changes that `apt-get -s` prints; names are apt's, with `:i386` where they are foreign."""
     acts = [match.groups() for line in simulated.splitlines() if (match := _ACT.match(line))]
     gone = tuple(dict.fromkeys(name for act, name, _ in acts if act != "Inst"))
-    new = tuple(name for act, name, old in acts if act == "Inst" and not old)
     other = tuple(name for act, name, old in acts if act == "Inst" and old)
-    return Changes(new, other, gone)
+    return Changes(other, gone)
 
 
 def frozen(packages: Packages) -> list[PackageInfo]:
