@@ -322,6 +322,9 @@ async def test_the_newest_version_that_fits_is_installed_of_what_is_wrong_alone(
     host = Repositories(OFFERED)
     await PackagesInstalled("x", {"other": None, "tool": None}).apply(cast("Host", host))
     assert host.acts == ["tool"]
+    virtual = Repositories("")  # a name that only others provide is offered in no version
+    await PackagesInstalled("x", {"other": None, "tool": None}).apply(cast("Host", virtual))
+    assert virtual.acts == ["tool"]
 
 
 async def test_old_lists_are_fetched_once_and_what_no_repository_offers_even_then_is_refused() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date
+import re
+from datetime import date, datetime, tzinfo
+from pathlib import Path
 
 import pytest
 
 from shipway.cluster.model import Cluster
-from shipway.cluster_file import parse_cluster
+from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Refused
 from shipway.rules import compatibility as known
+from shipway.rules import solver
+from shipway.rules.files import secret_places
 from shipway.rules.solver import REFUSALS, WARNINGS, warnings_of
 
 TODAY = date(2026, 11, 23)
@@ -166,3 +170,185 @@ def test_a_text_without_a_number_is_no_version() -> None:
 def test_every_known_kubernetes_minor_but_the_newest_has_an_end() -> None:
     minors = range(known.OLDEST_KUBERNETES[1], known.NEWEST_KUBERNETES[1])
     assert [minor for minor in minors if (1, minor) not in known.KUBERNETES_END] == []
+
+
+# --- each rule with what is just refused and what is just accepted
+
+PLACED = "name: demo\nhosts: [%s]\n%s"
+FAR = "{name: a, address: 172.16.0.1}"
+TWO = "{name: a, address: x.example, node_ip: 10.0.0.1, ssh: {%s}}, {name: b, address: %s, ssh: {%s}}"
+BEHIND = "x.example, node_ip: 10.0.0.2"
+OWN_NETWORK = "network: {provider: manifests, manifests: [/n], "
+HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.0/16, node_mask: %d}\n"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text", "said"),
+    [
+        ("{name: a, address: 10.0.0.1}, {name: a, address: 10.0.0.2}", "", "a is already the name of hosts[0]"),
+        (
+            TWO % ("", BEHIND.capitalize(), ""),
+            "",
+            "X.example port 22 is already the address of hosts[0]",
+        ),
+        (
+            TWO % ("jump: {address: j.example, user: one}", BEHIND, "jump: {address: j.example, user: two}"),
+            "",
+            "x.example port 22 is already the address of hosts[0]",
+        ),
+        (
+            TWO % ("", "y.example, node_ip: 10.0.0.1", ""),
+            "",
+            "hosts[1].node_ip: node address 10.0.0.1 is already that of hosts[0]",
+        ),
+        (
+            "{name: a, address: x.example}, {name: b, address: y.example}",
+            "",
+            "hosts[1].address: y.example is no IPv4 address: say which one the node has",
+        ),
+        *(
+            (f"{{name: a, address: x.example, node_ip: {one}}}", "", f"{one} cannot be a node's address")
+            for one in ("224.0.0.1", "0.0.0.0", "169.254.1.1", "255.255.255.255")  # noqa: S104 - a fault
+        ),
+        ("{name: a, address: 10.0.0.1, roles: [worker]}", "", "no host has the role control_plane"),
+        (
+            ", ".join(
+                f"{{name: {one}, address: 10.0.0.{at}, roles: [control_plane]}}" for at, one in enumerate("ab", 1)
+            ),
+            "",
+            "is a second control plane beside hosts[0]",
+        ),
+        ("{name: a, address: 10.0.0.1, roles: [control_plane, control_plane]}", "", "names a role twice"),
+        (FAR, SEED_NETWORK % 19, "/19 is larger than the whole pod network 10.244.64.0/20; take 20 to 30"),
+        (FAR, HALF_OF_ALL % 25, "/25 is more than 16 bits below 10.0.0.0/8; take at most 24"),
+        (FAR, "kubernetes: {service_network: 10.96.0.0/11}\n", "10.96.0.0/11 is not between /12 and /29"),
+        (FAR, "kubernetes: {service_network: 10.96.0.0/30}\n", "10.96.0.0/30 is not between /12 and /29"),
+        (FAR, "kubernetes: {api_port: 10250}\n", "10250 is the port of the kubelet"),
+        (FAR, "repair: {disturb: [a, b]}\n", "repair.disturb[1]: no host b in this file; it has a"),
+        (FAR, "kubernetes: {version: 1.19.16}\n", "1.19.16 is outside the known range 1.20 to 1.37"),
+        (FAR, "kubernetes: {version: 1.38.0}\n", "1.38.0 is outside the known range 1.20 to 1.37"),
+        (FAR, "kubernetes: {version: 1.26.15}\nruntime: {version: 1.5.18}\n", "containerd 1.5 has no CRI v1"),
+        (FAR, "kubernetes: {version: 1.20.15}\nruntime: {version: 2.1.0}\n", "containerd 2.1 speaks only CRI v1"),
+        (FAR, "kubernetes: {version: 1.22.17}\nruntime: {version: '2'}\n", "containerd 2.0 speaks only CRI v1"),
+        (FAR, "network: {manifests: [/n]}\n", "are only applied with provider `manifests`"),
+        (FAR, "network: {provider: manifests}\n", "is empty: provider `manifests` needs at least one file"),
+        (FAR, "network: {version: null}\n", "network.version: is missing: Calico needs one"),
+        (FAR, "kubernetes: {kubelet: {cgroupDriver: cgroupfs}}\n", "is 'cgroupfs': containerd is set to systemd"),
+        (FAR, "dashboard: {enabled: true, version: 2.6.0}\n", "is version 2.7.0, dashboard.version is 2.6.0"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_place(hosts: str, text: str, said: str) -> None:
+    with pytest.raises(Refused) as raised:
+        parse_cluster(PLACED % (hosts, text))
+    assert said in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text"),
+    [
+        (TWO % ("", BEHIND, "port: 2222"), ""),
+        (TWO % ("jump: {address: j.example}", BEHIND, "jump: {address: k.example}"), ""),
+        (FAR, SEED_NETWORK % 20),
+        (FAR, HALF_OF_ALL % 24),
+        (FAR, "kubernetes: {service_network: 10.96.0.0/29}\n"),
+        (FAR, "kubernetes: {api_endpoint: 'api.example.com:6443'}\n"),
+        (FAR, "kubernetes: {api_endpoint: '172.16.0.9:6443'}\n"),
+        (FAR, "kubernetes: {pod_network: 10.244.0.0/22}\nnetwork: {block_size: 22}\n"),
+        (FAR, f"kubernetes: {{pod_network: 10.244.0.0/22}}\n{OWN_NETWORK}block_size: 20}}\n"),
+        (FAR, "repair: {disturb: [a]}\n"),
+        (FAR, "runtime: {version: null}\n"),
+        (FAR, "runtime: {version: '1'}\n"),
+        (FAR, "runtime: {version: 1.6.39}\n"),
+        (FAR, "kubernetes: {version: 1.25.16}\nruntime: {version: 1.5.18}\n"),
+        (FAR, "kubernetes: {version: 1.23.17}\nruntime: {version: 2.1.0}\n"),
+        (FAR, "gpu: {toolkit: null}\n"),
+        (FAR, f"{OWN_NETWORK}version: 3.31.2}}\n"),
+        (FAR, "kubernetes: {kubelet: {cgroupDriver: systemd}}\n"),
+    ],
+)
+def test_what_just_works_is_accepted(hosts: str, text: str) -> None:
+    parse_cluster(PLACED % (hosts, text))
+
+
+def test_an_unknown_kubernetes_is_judged_by_nothing_else() -> None:
+    with pytest.raises(Refused) as raised:
+        parse_cluster(PLACED % (FAR, "kubernetes: {version: 1.19.16}\nruntime: {version: 2.1.0}\n"))
+    assert "CRI" not in raised.value.message
+
+
+def test_a_node_mask_that_leaves_fourteen_pods_a_node_is_still_advised() -> None:
+    text = "kubernetes: {pod_network: 10.244.64.0/24, node_mask: 26}\n"
+    assert "node_mask 28 would fit (14 pods a node)" in refused(text, hosts=16)
+    assert "a larger pod network is needed" in refused(text, hosts=17)
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, " and 1 more")])
+def test_of_many_hosts_in_a_network_five_are_named(count: int, more: str) -> None:
+    said = refused("kubernetes: {service_network: 10.0.0.0/12}\n", hosts=count)
+    assert f"host-10-0-7-5 (10.0.7.5){more}\n" in f"{said}\n"
+
+
+def test_what_is_installed_from_a_manifest_names_it() -> None:
+    sources = "sources: {apt: {docker: %(r)s, kubernetes: %(r)s, nvidia: %(r)s}}\n" % {  # noqa: UP031
+        "r": "{uri: 'http://m', suite: /, key: {path: /k}}"
+    }
+    with pytest.raises(Refused) as raised:
+        parse_cluster(PLACED % (FAR, "profile: lab\nnetwork: {provider: calico, version: 3.32.0}\n" + sources))
+    for name in ("operator_crds", "tigera_operator"):
+        assert f"sources.manifests.{name}: is missing: Calico 3.32.0 is installed from it" in raised.value.message
+    text = "profile: lab\nnetwork: {manifests: [/n]}\ndashboard: {enabled: true}\n"
+    with pytest.raises(Refused, match=r"sources\.manifests\.dashboard: is missing: the dashboard is installed from it"):
+        parse_cluster(PLACED % (FAR, text + sources))
+
+
+def test_every_end_is_told_by_todays_date_where_no_other_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2027, 6, 28, tzinfo=tz)
+
+    monkeypatch.setattr(solver, "datetime", Clock)
+    assert any("reached its end" in one for one in warnings_of(accepted("kubernetes: {version: 1.36.2}\n")))
+
+
+NAMED_FILES = """ssh: {key: FILE1, jump: {address: j.example, key: FILE2}}
+proxy: {https: 'http://p.example:3128', credentials: FILE3}
+network: {provider: manifests, manifests: [FILE4]}
+sources:
+  apt: {docker: {key: {path: FILE5, url: null, fingerprint: null}}}
+  base_apt: {uri: 'http://m.example', suite: x, components: [main], key: {path: FILE6}}
+  manifests: {tigera_operator: {path: FILE7, url: null, sha256: null}}
+  registries: {r.example: {ca: FILE8, credentials: FILE9}}
+"""
+OWN_LOGIN = "{name: a, address: 172.16.0.1, ssh: {key: FILE10, jump: {address: k.example, key: FILE11}}}"
+PLACES = (
+    *("ssh.key", "ssh.jump.key", "proxy.credentials", "network.manifests[0]", "sources.apt.docker.key.path"),
+    *("sources.base_apt.key.path", "sources.manifests.tigera_operator.path", "sources.registries.r.example.ca"),
+    *("sources.registries.r.example.credentials", "hosts[0].ssh.key", "hosts[0].ssh.jump.key"),
+)
+
+
+def test_every_local_file_that_the_file_names_must_be_there_before_anything_begins(tmp_path: Path) -> None:
+    text = PLACED % (OWN_LOGIN, NAMED_FILES)
+    text = re.sub(r"FILE(\d+)", lambda match: str(tmp_path / match[1]), text)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(Refused) as raised:
+        load_cluster(path)
+    assert f"{len(PLACES)} faults" in raised.value.message, raised.value.message
+    for number, place in enumerate(PLACES, 1):
+        reason = f"{tmp_path / str(number)} cannot be read: No such file or directory"
+        assert f" {place}: {reason}" in raised.value.message
+        (tmp_path / str(number)).touch(mode=0o600)
+    assert secret_places(load_cluster(path)) == [str(tmp_path / "3"), str(tmp_path / "9")]
+    (tmp_path / "9").chmod(0o640)
+    with pytest.raises(Refused, match="may be read by others than its owner"):
+        load_cluster(path)
+
+
+def test_a_home_that_nobody_has_is_told_as_any_file_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(PLACED % (FAR, "ssh: {key: ~nobody-of-this-name/key}\n"))
+    with pytest.raises(Refused, match=r"ssh\.key: ~nobody-of-this-name/key cannot be read: Could not determine home"):
+        load_cluster(path)
+    assert secret_places(accepted()) == []
