@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pysequoia import Tsk
 
 from shipway.cluster.parts import AptRepository, Key
+from shipway.errors import CommandFailed, Refused
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
-from shipway.facts.files import FileText, Listing
+from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.host.session import Host
-from shipway.os.debian.apt import OWN_SOURCES, RepositoryIs
+from shipway.os.debian import apt
+from shipway.os.debian.apt import LOCK_EVERY, LOCK_SECONDS, LOCKED, OWN_SOURCES, RepositoryIs
 from shipway.os.debian.apt_sources import (
     REPLACED,
     SOURCES_PARTS,
@@ -24,6 +30,7 @@ from shipway.os.debian.apt_sources import (
     without_entries,
     without_entry,
 )
+from shipway.script import Output
 from tests.facts_place import Told, said
 
 DOCKER, ONE, OFF = "http://mirror.corp.example/docker", "http://mirror.corp.example/one", "# off by shipway: "
@@ -47,6 +54,10 @@ OURS = OTHER.replace("base", "docker/").replace("/t.asc", "/other.asc")
         ("comment.sources", f"# {DOCKER}\n# URIs: {DOCKER}\n{OTHER}"),
         ("field.sources", f"{OTHER}X-Note: {DOCKER} stable\n"),
         ("off.sources", f"{OURS}Enabled: no\n"),
+        *((f"{one}.sources", f"{OURS}Enabled: {one}\n") for one in ("Off", "false", "0")),
+        ("addressless.sources", "Types: deb\nSuites: stable\n"),
+        ("suiteless.sources", f"Types: deb\nURIs: {DOCKER}\n"),
+        ("blank.sources", f" {DOCKER}\n"),
         ("empty.sources", ""),
     ],
 )
@@ -77,6 +88,7 @@ def test_a_stanza_of_this_address_and_suite_is_switched_off_and_its_neighbours_s
         ("URIs: A\nSuites:\n s\n # odd\n t\n", "URIs: A\nWHY\nSuites: # odd t\n"),
         ("URIs: A\nSuites:\n s\n# note\n t\n", "URIs: A\nWHY\nSuites: t\n# note\n"),
         ("uris: A\nsuites: s\nenabled: yes\n", "uris: A\nsuites: s\nWHY\nenabled: no\n"),
+        ("URIs: A\nSuites: s\nEnabled:\n", "URIs: A\nSuites: s\nWHY\nEnabled: no\n"),
         ("URIs: A B\nSuites: s t\n", "WHY\nURIs: B\nSuites: s t\n\nWHY\nURIs: A\nWHY\nSuites: t\n"),
     ],
 )
@@ -155,6 +167,7 @@ SECURITY = DEBIAN.replace("debian\n", "debian-security\n").replace("bookworm boo
         "deb http://security.debian.org/debian-security bookworm/updates main",
         "deb cdrom:[Debian GNU/Linux 12 _Bookworm_ - Official amd64]/ bookworm main",
         "deb mirror+file:/etc/apt/mirrors/debian.list bookworm main",
+        "deb http://m.example/debian bookworm main contrib non-free non-free-firmware restricted universe multiverse",
     ],
 )
 def test_a_line_of_the_distributions_archive_or_a_mirror_of_it_is_switched_off(line: str) -> None:
@@ -170,6 +183,8 @@ def test_a_line_of_the_distributions_archive_or_a_mirror_of_it_is_switched_off(l
         "deb http://apt.postgresql.org/pub/repos/apt bookworm-pgdg main\n",
         "deb http://deb.debian.org/debian trixie main\n",
         "deb http://mirror.corp.example/internal ./\n",
+        "deb http://mirror.corp.example/debian bookworm/\n",
+        "deb http://mirror.corp.example/debian bookworm main internal\n",
         "# deb http://deb.debian.org/debian bookworm main\n",
     ],
 )
@@ -182,6 +197,9 @@ def test_a_stanza_of_the_distribution_is_switched_off_and_a_foreign_one_in_its_f
     edited = without_entries(text, "debian.sources", Distribution("bookworm"))
     assert edited == f"{DEBIAN.replace('URIs', off)}\n{OURS}\n{SECURITY.replace('URIs', off)}"
     assert without_entries(edited, "debian.sources", Distribution("bookworm")) == edited
+    flat = DEBIAN.replace("bookworm bookworm-updates", "bookworm/").replace("Components: main\n", "")
+    for other in (DEBIAN.replace("main", "main internal"), DEBIAN.replace("bookworm", "trixie"), flat):
+        assert without_entries(other, "debian.sources", Distribution("bookworm")) == other
 
 
 async def test_base_apt_edits_the_hosts_own_files_moves_none_and_sees_an_entry_that_came_back() -> None:
@@ -204,3 +222,161 @@ async def test_base_apt_edits_the_hosts_own_files_moves_none_and_sees_an_entry_t
     assert first == f"{OFF}deb http://deb.debian.org/debian bookworm main\n{foreign}"
     assert "Enabled: no" in second
     assert await RepositoryIs("docker", repository, (1, 36))._own(cast("Host", host)) == {}
+
+
+def test_a_bases_sources_are_looked_for_where_debian_and_ubuntu_have_them() -> None:
+    parts = f"{SOURCES_PARTS}/debian.sources", f"{SOURCES_PARTS}/ubuntu.sources"
+    assert set(OWN_SOURCES) == {"/etc/apt/sources.list", *parts}
+
+
+# --- the step that configures a repository
+
+MADE = Tsk.generate("site <site@example.com>").extract_certificate()
+PINNED = MADE.fingerprint.upper()
+KEYRING, LIST = "/etc/apt/keyrings/shipway-x.asc", f"{SOURCES_PARTS}/shipway-x.list"
+ACCEPTED = "/var/lib/shipway/apt-x.accepted"
+LINE = f"deb [signed-by={KEYRING}] {DOCKER}/debian bookworm main\n"
+RUNNING: dict[Fact[Any], Any] = {
+    FileText("/etc/os-release"): "ID=debian\nVERSION_CODENAME=bookworm\n",
+    Says(("uname", "-m")): said("x86_64\n"),
+}
+
+
+def configured(key: dict[str, Any], *, alone: bool = False) -> RepositoryIs:
+    """Return the step of a repository with this key."""
+    place = {"uri": f"{DOCKER}/{{os}}", "suite": "{codename}", "components": ["main"], "key": key}
+    return RepositoryIs("x", AptRepository.model_validate(place), (1, 36), alone=alone)
+
+
+def keyring(digest: str = "a" * 64) -> FileInfo:
+    """Return the state of a keyring with this digest."""
+    return FileInfo(digest, "644", "root:root", 1)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "facts", "drift"),
+    [
+        (True, {}, None),
+        (True, {FileText(LIST): None}, "no such source"),
+        (True, {FileText(LIST): LINE.replace("bookworm", "trixie")}, "another source line"),
+        (True, {FileState(KEYRING): None, FileText(ACCEPTED): f"None {PINNED} 0\n"}, "no key that was checked"),
+        (True, {FileState(KEYRING): keyring("b" * 64)}, "no key that was checked"),
+        (True, {FileText(ACCEPTED): None}, "no key that was checked"),
+        (True, {FileText(ACCEPTED): f"{'a' * 64} {'B' * 40} 0\n"}, f"key {'B' * 40}"),
+        (False, {FileText(ACCEPTED): f"{'a' * 64} {'B' * 40} 0\n"}, None),
+        (True, {FileText(ACCEPTED): f"{'a' * 64} {PINNED} 1000\n"}, "the key is expired"),
+        (True, {FileText(ACCEPTED): f"{'a' * 64} {PINNED}\n"}, None),
+        (True, {FileText(ACCEPTED): f"{'a' * 64} {PINNED} 99999999999\n"}, None),
+        (True, {FileText(OWN_SOURCES[1]): DEBIAN}, f"{OWN_SOURCES[1]} names the distribution's own archive"),
+    ],
+)
+async def test_a_source_is_as_wanted_where_its_line_its_checked_key_and_nothing_else_are_there(
+    facts: dict[Fact[Any], Any], drift: str | None, *, pinned: bool
+) -> None:
+    there = {FileText(LIST): LINE, FileState(KEYRING): keyring(), FileText(ACCEPTED): f"{'a' * 64} {PINNED} 0\n"}
+    step = configured({"path": "/key.asc", **({"fingerprint": PINNED} if pinned else {})}, alone=True)
+    found = await step.check(cast("Host", Told({**RUNNING, **there, **facts})))
+    assert (found and found.have) == drift
+
+
+class Updating(Told):
+    """A host whose apt fetches lists, or fails to; it keeps writes among what was done."""
+
+    fails = False
+
+    async def write(self, path: str, content: bytes, **more: str) -> None:
+        """Keep it."""
+        await super().write(path, content, **more)
+        self.done.append(f"write {path}")
+
+    async def succeed(self, name: str, words: Sequence[str], **more: int) -> Output:
+        """Keep it, or fail."""
+        if self.fails:
+            raise CommandFailed("apt-get update", exit_status=100)
+        return await super().succeed(name, words, **more)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_repositorys_note_that_all_is_well_comes_last(tmp_path: Path, *, alone: bool) -> None:
+    (tmp_path / "key.asc").write_text(str(MADE))
+    step = configured({"path": str(tmp_path / "key.asc"), "fingerprint": PINNED}, alone=alone)
+    other = LINE.replace(f"[signed-by={KEYRING}] ", "")
+    seen: dict[Fact[Any], Any] = {
+        **RUNNING,
+        Listing(SOURCES_PARTS): ("old.list",),
+        FileText(f"{SOURCES_PARTS}/old.list"): other,
+        FileText(OWN_SOURCES[1]): DEBIAN,
+    }
+    host = Updating(seen)
+    await step.apply(cast("Host", host))
+    aside = [f"write {SOURCES_PARTS}/old.list", f"write {KEYRING}", f"write {LIST}"]
+    own = [f"write {OWN_SOURCES[1]}"] if alone else []
+    assert host.done[:-2] == [*aside, *own]
+    assert host.done[-2].startswith("apt: apt-get ")
+    assert host.done[-2].endswith(f" Dir::Etc::sourcelist={LIST} {ONLY_AND_STRICT} update")
+    assert host.done[-1] == f"write {ACCEPTED}"
+    assert host.written[LIST] == LINE
+    assert host.written[KEYRING] == str(MADE)
+    assert host.written[ACCEPTED] == f"{hashlib.sha256(str(MADE).encode()).hexdigest()} {PINNED} 0\n"
+    broken = Updating(seen)
+    broken.fails = True
+    with pytest.raises(CommandFailed):
+        await step.apply(cast("Host", broken))
+    assert ACCEPTED not in broken.written
+
+
+ONLY_AND_STRICT = "-o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 -o APT::Update::Error-Mode=any"
+
+
+async def test_a_key_that_cannot_be_read_here_changes_nothing_there(tmp_path: Path) -> None:
+    host = Updating(RUNNING)
+    with pytest.raises(Refused, match="the x repository's key cannot be read: "):
+        await configured({"path": str(tmp_path / "none.asc")}).apply(cast("Host", host))
+    assert host.done == []
+
+
+async def test_a_base_without_its_own_archive_in_a_file_leaves_that_file() -> None:
+    foreign = "deb https://download.docker.com/linux/debian bookworm stable\n"
+    host = Told({**RUNNING, FileText(OWN_SOURCES[0]): foreign})
+    assert await configured({"path": "/key.asc"}, alone=True)._own(cast("Host", host)) == {}
+
+
+# --- another package manager's lock
+
+
+class Clock:
+    """A clock that only a sleep moves."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        """Return it."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Move it."""
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("code", "locked", "times"), [(LOCKED, 2, 3), (LOCKED, 999, 122), ("SHW-400", 999, 1)])
+async def test_a_lock_is_waited_for_as_long_as_it_says_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, code: str, locked: int, times: int
+) -> None:
+    clock, tried = Clock(), 0
+    monkeypatch.setattr(apt, "time", clock)
+    monkeypatch.setattr(apt, "asyncio", clock)
+
+    async def act() -> None:
+        nonlocal tried
+        tried += 1
+        if tried <= locked:
+            raise CommandFailed("apt", exit_status=100, code=code)
+
+    if locked < 3:
+        await apt.unlocked(act)
+    else:
+        with pytest.raises(CommandFailed):
+            await apt.unlocked(act)
+    assert tried == times
+    assert clock.now - 1000.0 == (times - 1) * LOCK_EVERY
+    assert LOCK_SECONDS == 120 * LOCK_EVERY

@@ -15,7 +15,7 @@ from shipway.cluster.parts import AptRepository, Key
 from shipway.errors import Permanent, ShipwayError
 from shipway.host.operation import EXITED
 from shipway.host.session import Host
-from shipway.os.debian.apt import RepositoryIs
+from shipway.os.debian.apt import APT_HELPER, RepositoryIs
 from shipway.os.signing_key import read_key
 
 PINNED, OTHER = (Tsk.generate(f"{name} <{name}@example.com>").extract_certificate() for name in ("site", "evil"))
@@ -75,11 +75,32 @@ def test_of_a_key_file_with_another_key_in_it_only_the_pinned_one_is_kept(served
     assert OTHER.fingerprint.upper() not in key.armored.upper().replace(" ", "")
 
 
+def test_a_key_file_expires_with_the_longest_lived_of_what_is_kept_of_it() -> None:
+    made = [Tsk.generate(f"{one} <{one}@example.com>", validity_seconds=1000 * one) for one in (1, 2)]
+    short, long = (one.extract_certificate() for one in made)
+    both = f"{short}\n{long}".encode()
+    ends = [int(one.expiration.timestamp()) for one in (short, long) if one.expiration]
+    assert [read_key(both, pin).expires for pin in (short.fingerprint.upper(), None)] == ends
+    assert read_key(f"{short}\n{PINNED}".encode()).expires == 0
+    assert read_key(f"{short}\n{PINNED}".encode(), short.fingerprint.upper()).expires == ends[0]
+
+
+@pytest.mark.parametrize("served", [binary(str(PINNED)), str(PINNED).encode(), f"# site\n\n{PINNED}".encode()])
+def test_a_key_is_put_in_place_in_armor_however_it_is_served(served: bytes) -> None:
+    """The name of the keyring ends in .asc: apt takes nothing but armor there."""
+    assert read_key(served).armored.startswith("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+
+
 @pytest.mark.parametrize("served", TWO)
 async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
     shell = Serving(TWO[served])
     await repository().apply(Host("w1", shell))
     assert shell.fed.count(b"BEGIN PGP PUBLIC KEY BLOCK") == 1
+    ran = [line.words for line in shell.lines]
+    fetched = next(at for at, words in enumerate(ran) if APT_HELPER in words)
+    assert ran[fetched][-2:] == ("https://mirror.example.com/key.asc", f"{KEYRING}.fetched")
+    removed = [words for words in ran[fetched:] if words[-3:] == ("rm", "-f", f"{KEYRING}.fetched")]
+    assert removed, "what was fetched and not checked does not stay"
     armored = shell.fed[: shell.fed.index(b"-----END PGP PUBLIC KEY BLOCK-----\n") + 35]
     assert read_key(armored).fingerprints == (FINGERPRINT,)
 

@@ -39,7 +39,7 @@ def trouble(place: str) -> str:
         with Path(place).expanduser().open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = getattr(error, "strerror", None) or error
         return f"{place} cannot be read: {reason}"
     if not stat.S_ISREG(mode):
         return f"{place} is no regular file"

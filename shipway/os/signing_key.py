@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 
 from pysequoia import Cert
 
-ARMOR = b"-----BEGIN"
-
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
@@ -39,10 +37,8 @@ def read_key(data: bytes, pinned: str | None = None) -> SigningKey:
         raise ValueError(f"not an OpenPGP key: {error}") from error
     if not certificates:
         raise ValueError("no OpenPGP key in it")
-    kept = [one for one in certificates if one.fingerprint.upper() == pinned]
-    certificates = kept or certificates
-    ends = [one.expiration for one in certificates]
-    expires = 0 if any(end is None for end in ends) else max(int(end.timestamp()) for end in ends if end)
-    text = data.decode("ascii", errors="replace") if data.lstrip().startswith(ARMOR) and not kept else ""
-    armored = text or "".join(str(one) for one in certificates)
+    certificates = [one for one in certificates if one.fingerprint.upper() == pinned] or certificates
+    ends = [one.expiration for one in certificates if one.expiration]
+    expires = max(int(end.timestamp()) for end in ends) if len(ends) == len(certificates) else 0
+    armored = "".join(str(one) for one in certificates)
     return SigningKey(armored, tuple(one.fingerprint.upper() for one in certificates), expires)

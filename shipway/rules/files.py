@@ -58,5 +58,5 @@ def missing_files(cluster: Cluster) -> Iterator[Fault]:
         try:
             File(path).expanduser().open("rb").close()
         except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            reason = getattr(error, "strerror", None) or error
             yield Fault(place, f"{path} cannot be read: {reason}")

@@ -33,8 +33,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/os/debian/package_changes": ("package_changes",),
     "shipway/os/debian/packages": ("package_changes", "steps_pure", "permissions", "skew", "minimal_host"),
     "shipway/steps/kubernetes/skew": ("skew",),
-    "shipway/os/debian/apt": ("sources", "steps_pure", "permissions", "package_changes", "security_downloads"),
-    "shipway/os/signing_key": ("security_downloads", "sources"),
+    "shipway/os/debian/apt": ("apt_sources", "security_downloads", "permissions", "package_changes"),
+    "shipway/os/signing_key": ("security_downloads", "steps_pure"),
     "shipway/os/debian/apt_sources": ("apt_sources",),
     "shipway/edits/lines": ("edits", "shared_files", "properties"),
     "shipway/edits/kubeconfig": ("kubeconfig_merge",),
@@ -62,9 +62,6 @@ HARMLESS: dict[str, dict[str, str]] = {
         ),
     },
     "shipway/cluster/secrets": {
-        "trouble: without `error.strerror`: isinstance(error, OSError) and error.strerror": (
-            "only the words of the reason, for an OSError without any"
-        ),
         "user_and_password: without `not colon`: not colon or not user or not password": (
             "without a colon there is no password either"
         ),
