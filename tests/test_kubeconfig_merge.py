@@ -33,6 +33,58 @@ def test_what_is_ours_alone_is_replaced_as_a_whole() -> None:
     assert merged(config(OURS), config(OURS)) is None
 
 
+def test_a_persons_own_user_of_our_cluster_stays() -> None:
+    """The file was taken for ours alone and replaced, without a copy: its only user was lost."""
+    for own in (config(OURS, user="jane"), config(OURS, cluster="mine", user="jane")):
+        text = merged(own, config(OURS))
+        assert text is not None
+        for section in ("clusters", "users", "contexts"):
+            before, after = named(own, section), named(text, section)
+            assert {name: after[name] for name in before if name != "te"} == {
+                name: one for name, one in before.items() if name != "te"
+            }
+            assert set(after) == set(before) | set(named(config(OURS), section))
+        assert yaml.safe_load(text)["current-context"] == yaml.safe_load(own)["current-context"]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_what_a_person_set_in_our_context_stays(*, others: bool) -> None:
+    """`kubectl config set-context --current --namespace` was undone by each run."""
+    admin = config(OURS)
+    own = yaml.safe_load((merged(config(THEIRS, "prod", "jane"), admin) if others else None) or admin)
+    next(one for one in own["contexts"] if one["name"] == "kubernetes-admin@te")["context"]["namespace"] = "research"
+    text = merged(yaml.safe_dump(own), config(OURS))
+    assert text is not None
+    inner = named(text, "contexts")["kubernetes-admin@te"]["context"]
+    assert inner == {"cluster": "te", "user": "kubernetes-admin", "namespace": "research"}
+    assert len(named(text, "users")) == 1 + others
+
+
+@pytest.mark.parametrize("section", ["clusters", "users", "contexts"])
+def test_an_admin_conf_without_one_of_its_entries_is_refused(section: str) -> None:
+    broken = yaml.safe_load(config(OURS)) | {section: []}
+    with pytest.raises(ValueError, match=r"admin\.conf lacks an entry"):
+        merged(config(THEIRS), yaml.safe_dump(broken))
+
+
+def test_a_file_with_another_cluster_behind_ours_is_not_ours_alone() -> None:
+    ours, theirs = yaml.safe_load(config(OURS)), yaml.safe_load(config(THEIRS, "prod", "jane"))
+    both = {**ours, **{section: ours[section] + theirs[section] for section in ("clusters", "users", "contexts")}}
+    text = merged(yaml.safe_dump(both), config(OURS))
+    assert text is not None
+    assert set(named(text, "clusters")) == {"te", "prod"}
+    assert named(text, "users")["jane"] == theirs["users"][0]
+
+
+def test_files_are_the_same_by_their_content_however_it_is_written() -> None:
+    one = config(OURS)
+    assert same(one, yaml.safe_dump(yaml.safe_load(one), sort_keys=True))
+    assert not same(one, config(THEIRS))
+    assert not same(one, one.replace("current-context: kubernetes-admin@te", "current-context: other"))
+    assert same("- a", "- a")
+    assert not same("- a", "- b")
+
+
 @pytest.mark.parametrize("cluster", ["prod", "te"])
 def test_another_cluster_keeps_its_entries_even_of_the_same_names(cluster: str) -> None:
     """Every kubeadm cluster calls its user kubernetes-admin, and two clusters may have one name."""
@@ -68,7 +120,7 @@ def test_our_entries_follow_renewed_credentials_and_scalars_keep_their_text() ->
     assert len(named(second, "users")) == 3
 
 
-@pytest.mark.parametrize("own", ["", "- a\n", "clusters: 5\n", "{", "\x00", "just words\n"])
+@pytest.mark.parametrize("own", ["", "- a\n", "clusters: 5\n", "users: {jane: {}}\n", "{", "\x00", "just words\n"])
 def test_what_is_no_kubeconfig_is_said_to_be_none(own: str) -> None:
     with pytest.raises(ValueError, match="no kubeconfig"):
         merged(own, config(OURS))
@@ -80,6 +132,7 @@ def test_an_empty_kubeconfig_gets_ours(own: str) -> None:
     assert text is not None
     assert yaml.safe_load(text)["current-context"] == "kubernetes-admin@te"
     assert set(named(text, "clusters")) == {"te"}
+    assert text.count("clusters:") == 1
 
 
 def home(own: str, admin: str, *, there: bool = True, mode: str = "600") -> dict[Fact[Any], Any]:

@@ -24,7 +24,8 @@ def merged(own: str, admin: str) -> str | None:
     """Return a kubeconfig with admin.conf's cluster, user and context in it; None where it holds nothing but ours.
 
     Scalars keep their text. An entry of the same name that is not ours keeps its name, and ours gets another one; the
-    current context stays. Raises ValueError where one of the two is no kubeconfig.
+    current context stays, and what a person set in ours: its namespace, say. A user of another name is a person's own.
+    Raises ValueError where one of the two is no kubeconfig.
     """
     document, leader = _document(own), _document(admin)
     ours = _ours(leader)
@@ -33,12 +34,13 @@ def merged(own: str, admin: str) -> str | None:
     cluster = _name(document, "clusters", ours)
     context, user = _name(document, "contexts", ours), _name(document, "users", ours)
     for section, name in (("clusters", cluster), ("users", user), ("contexts", context)):
-        entry = _renamed(ours.entries[section], name)
-        if section == "contexts":
-            inner = _value(entry, "context")
-            if isinstance(inner, yaml.MappingNode):
-                _set(inner, "cluster", cluster)
-                _set(inner, "user", user)
+        entry = ours.entries[section]
+        _set(entry, "name", name)
+        inner = _value(entry, "context")
+        if isinstance(inner, yaml.MappingNode):
+            _set(inner, "cluster", cluster)
+            _set(inner, "user", user)
+            inner.value += _chosen(document, name)
         _put(document, section, name, entry)
     if not _text(_value(document, "current-context")):
         _set(document, "current-context", context)
@@ -51,7 +53,7 @@ def _document(text: str) -> yaml.MappingNode:
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ValueError("no kubeconfig: not YAML") from None  # the cause would quote it
     if not isinstance(node, yaml.MappingNode) or any(
-        value is not None and not isinstance(value, yaml.SequenceNode) and _text(value) not in ("", "null", "~")
+        isinstance(value, yaml.MappingNode) or _text(value) not in ("", "null", "~")
         for value in (_value(node, section) for section in SECTIONS)
     ):
         raise ValueError("no kubeconfig: not lists of clusters, users and contexts")
@@ -79,37 +81,39 @@ def _authorities(cluster: yaml.MappingNode) -> frozenset[str]:
     return authorities(decoded(_text(data)))
 
 
+def _names(document: yaml.MappingNode, section: str) -> list[str]:
+    return [_text(_value(one, "name")) for one in _entries(document, section)]
+
+
+def _chosen(document: yaml.MappingNode, name: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return what the context of this name has besides its cluster and user, as its namespace."""
+    inners = [_value(one, "context") for one in _entries(document, "contexts") if _text(_value(one, "name")) == name]
+    pairs = [pair for one in inners for pair in _pairs(one)]
+    return [(key, value) for key, value in pairs if _text(key) not in ("cluster", "user")]
+
+
 def _nothing_else(document: yaml.MappingNode, ours: _Ours) -> bool:
-    clusters = list(_entries(document, "clusters"))
-    single = all(len(list(_entries(document, section))) <= 1 for section in SECTIONS)
-    return single and bool(clusters) and bool(_authorities(clusters[0]) & ours.authorities)
+    names = {section: _text(_value(entry, "name")) for section, entry in ours.entries.items()}
+    if any(_names(document, section) != [name] for section, name in names.items()):
+        return False
+    trusted = _authorities(next(_entries(document, "clusters"))) & ours.authorities
+    return bool(trusted) and not _chosen(document, names["contexts"])
 
 
 def _name(document: yaml.MappingNode, section: str, ours: _Ours) -> str:
     """Return the name of our entry: admin.conf's, or with the start of our CA's hash where another's has that one."""
     name = _text(_value(ours.entries[section], "name"))
     own = {_text(_value(one, "name")) for one in _entries(document, "clusters") if _authorities(one) & ours.authorities}
-    pairs = [
-        (_text(_value(inner, "cluster")), _text(_value(inner, "user")), _text(_value(one, "name")))
-        for one in _entries(document, "contexts")
-        if isinstance(inner := _value(one, "context"), yaml.MappingNode)
-    ]
+    contexts = [(_value(one, "context"), _text(_value(one, "name"))) for one in _entries(document, "contexts")]
+    pairs = [(_text(_value(inner, "cluster")), _text(_value(inner, "user")), context) for inner, context in contexts]
     taken = {
-        "clusters": {_text(_value(one, "name")) for one in _entries(document, "clusters")} - own,
+        "clusters": set(_names(document, "clusters")) - own,
         "contexts": {context for cluster, _, context in pairs if cluster not in own},
         "users": {user for cluster, user, _ in pairs if cluster not in own}
-        | ({_text(_value(one, "name")) for one in _entries(document, "users")} - {user for _, user, _ in pairs}),
+        | (set(_names(document, "users")) - {user for _, user, _ in pairs}),
     }[section]
     short = min(ours.authorities, default="").removeprefix("sha256:")[:8]
     return f"{name}-{short}" if name in taken else name
-
-
-def _renamed(entry: yaml.MappingNode, name: str) -> yaml.MappingNode:
-    copied = yaml.compose(yaml.serialize(entry, Dumper=yaml.SafeDumper), Loader=yaml.SafeLoader)
-    if not isinstance(copied, yaml.MappingNode):
-        raise TypeError("an entry is a mapping")
-    _set(copied, "name", name)
-    return copied
 
 
 def _put(document: yaml.MappingNode, section: str, name: str, entry: yaml.MappingNode) -> None:
@@ -126,10 +130,12 @@ def _put(document: yaml.MappingNode, section: str, name: str, entry: yaml.Mappin
         held.value.append(entry)
 
 
+def _pairs(node: yaml.Node | None) -> list[tuple[yaml.Node, yaml.Node]]:
+    return node.value if isinstance(node, yaml.MappingNode) else []
+
+
 def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    return next((value for name, value in node.value if _text(name) == key), None)
+    return next((value for name, value in _pairs(node) if _text(name) == key), None)
 
 
 def _set(node: yaml.MappingNode, key: str, text: str) -> None:
