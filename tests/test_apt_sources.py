@@ -183,6 +183,7 @@ def test_a_line_of_the_distributions_archive_or_a_mirror_of_it_is_switched_off(l
         "deb http://apt.postgresql.org/pub/repos/apt bookworm-pgdg main\n",
         "deb http://deb.debian.org/debian trixie main\n",
         "deb http://mirror.corp.example/internal ./\n",
+        "deb http://mirror.corp.example/debian bookworm-internal main\n",
         "deb http://mirror.corp.example/debian bookworm/\n",
         "deb http://mirror.corp.example/debian bookworm main internal\n",
         "# deb http://deb.debian.org/debian bookworm main\n",

@@ -52,6 +52,10 @@ def test_a_block_without_its_end_loses_no_line_behind_it() -> None:
     assert "192.168.0.1 gateway" in with_block(f"a\n{BEGIN}\n192.168.0.1 gateway\n", ["x"])
 
 
+def test_an_end_without_its_beginning_is_somebodys_line() -> None:
+    assert with_block(f"a\n{END}\nb\n", ["x"]) == f"a\n{END}\nb\n{BEGIN}\nx\n{END}\n"
+
+
 @given(TEXTS)
 def test_fstab_edited_twice_is_edited_once_and_keeps_the_rest(text: str) -> None:
     once = fstab_without_swap(text)
@@ -64,14 +68,15 @@ def test_fstab_edited_twice_is_edited_once_and_keeps_the_rest(text: str) -> None
 
 def test_fstab_knows_swap_by_its_third_field_alone() -> None:
     text = "UUID=1 / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n# swap was here\nLABEL=swap /swap ext4 rw 0 2\n"
+    text += "#/old.img none swap sw 0 0\n# the swap swap\nswap swap\n"
     assert fstab_without_swap(text) == text.replace("/swap.img", f"{OFF}/swap.img")
 
 
 def test_the_installer_s_own_loopback_line_goes() -> None:
-    text = "127.0.0.1 localhost\n127.0.1.1 te1.example.com te1\n127.0.1.1 other\n"
+    text = "127.0.0.1 localhost te2\n127.0.1.1 te1.example.com te1\n127.0.1.1 other\n"
     edited = hosts_file(text, ENTRIES)
     assert "te1.example.com" not in edited
-    assert "127.0.1.1 other" in edited
+    assert "127.0.0.1 localhost te2\n127.0.1.1 other\n" in edited
     assert "10.0.0.2 te2" in edited
 
 

@@ -35,6 +35,10 @@ THERE = FileInfo("0" * 64, "644", "root:root", 1)
         ("# site\nkernel.panic=10\n", "# site\nkernel.panic=10\nnet.ipv4.ip_forward = 1\nvm.swappiness = 0\n"),
         ("vm.swappiness=0\nnet/ipv4/ip_forward=1", "vm.swappiness=0\nnet/ipv4/ip_forward=1"),
         ("-vm.swappiness = 60\nnet.ipv4.ip_forward = 1\n", "-vm.swappiness = 0\nnet.ipv4.ip_forward = 1\n"),
+        (
+            "vm.swappiness\nnet.ipv4.ip_forward = 1\n",  # no assignment: systemd leaves it out, and so do we
+            "vm.swappiness\nnet.ipv4.ip_forward = 1\nvm.swappiness = 0\n",
+        ),
         ("net.ipv4.ip_forward=1\nvm.swappiness = 0\nnet.ipv4.ip_forward=0\n", None),
         ("#net.ipv4.ip_forward = 0\r\nvm.swappiness = 0\nnet.ipv4.ip_forward = 1\n", "SAME"),
     ],

@@ -31,12 +31,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/rules/versions": ("solver", "profiles", "cluster_broken"),
     "shipway/rules/files": ("solver", "registries"),
     "shipway/os/debian/package_changes": ("package_changes",),
-    "shipway/os/debian/packages": ("package_changes", "steps_pure", "permissions", "skew", "minimal_host"),
+    "shipway/os/debian/packages": ("package_changes", "steps_pure", "permissions"),
     "shipway/steps/kubernetes/skew": ("skew",),
     "shipway/os/debian/apt": ("apt_sources", "security_downloads", "permissions", "package_changes"),
     "shipway/os/signing_key": ("security_downloads", "steps_pure"),
     "shipway/os/debian/apt_sources": ("apt_sources",),
-    "shipway/edits/lines": ("edits", "shared_files", "properties"),
+    "shipway/edits/lines": ("edits", "shared_files"),
     "shipway/edits/kubeconfig": ("kubeconfig_merge",),
 }
 

@@ -154,9 +154,7 @@ def _fields(stanza: Sequence[str]) -> dict[str, _Field]:
     found: dict[str, _Field] = {}
     last = ""
     for at, line in enumerate(stanza):
-        if line.startswith("#"):
-            continue
-        match = _FIELD.match(line)
+        match = _FIELD.match(line)  # none of a comment, which is skipped wherever it stands
         if line[0] in " \t" and last:
             field = found[last]
             found[last] = _Field(field.name, field.start, at + 1, (*field.words, *line.split()))
