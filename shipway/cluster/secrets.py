@@ -66,7 +66,7 @@ def secret(place: str) -> str:
 
 def user_and_password(place: str) -> tuple[str, str]:
     """Return user and password of a secret `USER:PASSWORD`; raises Refused (SHW-352), never with its text."""
-    user, colon, password = secret(place).partition(":")
-    if not colon or not user or not password:
+    user, _, password = secret(place).partition(":")
+    if not user or not password:
         raise Refused(f"{place} does not hold USER:PASSWORD", code=CODE, fix="Write USER:PASSWORD into its first line.")
     return user, password

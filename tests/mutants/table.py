@@ -61,9 +61,4 @@ HARMLESS: dict[str, dict[str, str]] = {
             "a joined host of another name was refused before this, so both names are the same"
         ),
     },
-    "shipway/cluster/secrets": {
-        "user_and_password: without `not colon`: not colon or not user or not password": (
-            "without a colon there is no password either"
-        ),
-    },
 }
