@@ -52,7 +52,9 @@ def test_what_a_person_set_in_our_context_stays(*, others: bool) -> None:
     """`kubectl config set-context --current --namespace` was undone by each run."""
     admin = config(OURS)
     own = yaml.safe_load((merged(config(THEIRS, "prod", "jane"), admin) if others else None) or admin)
-    next(one for one in own["contexts"] if one["name"] == "kubernetes-admin@te")["context"]["namespace"] = "research"
+    for one in own["contexts"]:
+        one["context"]["namespace"] = "research" if one["name"] == "kubernetes-admin@te" else "another"
+    own["contexts"].reverse()  # of a key that stands twice the last one counts
     text = merged(yaml.safe_dump(own), config(OURS))
     assert text is not None
     inner = named(text, "contexts")["kubernetes-admin@te"]["context"]
