@@ -20,7 +20,7 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.host.session import Host
 from shipway.os.debian import apt
-from shipway.os.debian.apt import LOCK_EVERY, LOCK_SECONDS, LOCKED, OWN_SOURCES, RepositoryIs
+from shipway.os.debian.apt import LOCKED, OWN_SOURCES, RepositoryIs
 from shipway.os.debian.apt_sources import (
     REPLACED,
     SOURCES_PARTS,
@@ -345,39 +345,32 @@ async def test_a_base_without_its_own_archive_in_a_file_leaves_that_file() -> No
 # --- another package manager's lock
 
 
-class Clock:
-    """A clock that only a sleep moves."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return it."""
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        """Move it."""
-        self.now += seconds
-
-
-@pytest.mark.parametrize(("code", "locked", "times"), [(LOCKED, 2, 3), (LOCKED, 999, 122), ("SHW-400", 999, 1)])
-async def test_a_lock_is_waited_for_as_long_as_it_says_and_nothing_else_is(
-    monkeypatch: pytest.MonkeyPatch, code: str, locked: int, times: int
+@pytest.mark.parametrize(
+    ("error", "locked", "times"),
+    [
+        (CommandFailed("apt", exit_status=100, code=LOCKED), 2, 3),
+        (CommandFailed("apt", exit_status=100, code=LOCKED), 999, None),
+        (CommandFailed("apt", exit_status=100), 999, 1),
+        (ValueError("something else"), 999, 1),
+    ],
+)
+async def test_a_lock_is_waited_for_as_long_as_is_said_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, locked: int, times: int | None
 ) -> None:
-    clock, tried = Clock(), 0
-    monkeypatch.setattr(apt, "time", clock)
-    monkeypatch.setattr(apt, "asyncio", clock)
+    monkeypatch.setattr(apt, "LOCK_EVERY", 0.01)
+    monkeypatch.setattr(apt, "LOCK_SECONDS", 600.0 if times else 0.05)
+    tried = 0
 
     async def act() -> None:
         nonlocal tried
         tried += 1
         if tried <= locked:
-            raise CommandFailed("apt", exit_status=100, code=code)
+            raise error
 
     if locked < 3:
         await apt.unlocked(act)
     else:
-        with pytest.raises(CommandFailed):
+        with pytest.raises(type(error)) as raised:
             await apt.unlocked(act)
-    assert tried == times
-    assert clock.now - 1000.0 == (times - 1) * LOCK_EVERY
-    assert LOCK_SECONDS == 120 * LOCK_EVERY
+        assert raised.value is error
+    assert tried == times if times else 1 < tried < 999
