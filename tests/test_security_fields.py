@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pysequoia import Tsk
 
+import shipway.host.exchanges
 import shipway.host.session
 import shipway.os.debian.apt
 import shipway.script
@@ -116,7 +117,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
         seen.words += [tuple(words) for words in (*commands, *more.get("after", ()))]
         return plain(commands, **more)
 
-    monkeypatch.setattr(shipway.host.session, "compose", compose)
+    monkeypatch.setattr(shipway.host.exchanges, "compose", compose)
     return seen
 
 
