@@ -339,7 +339,7 @@ async def test_a_drain_that_is_over_with_its_last_look_has_not_missed_its_deadli
 @pytest.mark.usefixtures("pauses")
 async def test_what_no_second_try_mends_ends_the_drain_and_no_eviction_is_sent_after_it() -> None:
     api = Api([pod("a"), pod("b")], answers=[answered(403, "a webhook forbids it")])
-    with pytest.raises(ApiRefused, match="eviction of default/a.*403.*a webhook forbids it"):
+    with pytest.raises(ApiRefused, match=r"eviction of default/a.*403.*a webhook forbids it"):
         await drain(api.kube, "te2", seconds=3)
     assert sorted(name for name, _ in api.evicted) == ["a", "b"]
 
