@@ -65,3 +65,7 @@ def test_a_tail_keeps_the_last_lines_cut_to_a_width() -> None:
     text = "\n".join(f"line {number} " + "x" * 500 for number in range(30))
     kept = tail(text, lines=3, width=20).splitlines()
     assert kept == [f"line {number} ".ljust(20, "x") for number in (27, 28, 29)]
+
+
+def test_empty_lines_take_no_place_of_a_tail() -> None:
+    assert tail("first\n\nsecond\n  \n\nthird\n\n", lines=2) == "second\nthird"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -113,6 +114,13 @@ async def test_a_file_that_is_not_there_is_passed_over_unless_the_cluster_file_m
         await offer(way_of(home / "none", key=str(home / "none")), "te1")
 
 
+async def test_a_file_with_passphrase_in_its_name_has_none_for_that(home: Path) -> None:
+    (home / "passphrase").mkdir()
+    with pytest.raises(Refused, match="Is a directory") as refused:
+        await offer(way_of(home / "passphrase"), "te1")
+    assert refused.value.code == "SHW-348"
+
+
 async def test_a_public_key_only_says_which_of_the_agent_is_meant(home: Path, agent: Path) -> None:
     one = written(home / "one")
     offered = await offer(way_of(home / "one.pub", only=True, agent=str(agent)), "te1")
@@ -132,6 +140,22 @@ async def test_other_keys_of_the_agent_stay_out_where_that_is_wanted_and_all_tha
     (home / "away").rename(home / "two.pub")
     both = await offer(way_of(home / "one", home / "two", only=only), "te1")
     assert both.identities == ((one, two) if only else None)
+
+
+async def test_of_the_usual_files_only_those_that_are_there_say_which_of_the_agent_are_meant(home: Path) -> None:
+    one = written(home / "id_rsa")
+    assert (await offer(way_of(only=True), "te1")).identities == (one,)
+
+
+async def test_an_agent_that_is_not_wanted_is_not_asked_what_it_holds(
+    home: Path, agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+    written(home / "locked", passphrase=WORDS)
+    await held(agent, home / "locked")
+    assert public(await offer(way_of(home / "locked"), "te1")) == []
+    with pytest.raises(Refused, match="no agent holds it"):
+        await offer(way_of(home / "locked", agent="none"), "te1")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +210,18 @@ async def test_a_person_is_asked_once_for_all_hosts(home: Path, monkeypatch: pyt
     asked = terminal(monkeypatch, "wrong", WORDS)
     for _ in range(3):
         assert public(await offer(way_of(home / "locked"), "te1")) == [one]
+    assert len(asked) == 2
+
+
+async def test_a_passphrase_that_was_changed_since_is_asked_for_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(home / "locked", passphrase=WORDS[::-1])
+    asked = terminal(monkeypatch, WORDS[::-1], WORDS)
+    await offer(way_of(home / "locked"), "te1")
+    one = written(home / "locked", passphrase=WORDS)
+    os.utime(home / "locked", (1, 1))  # whatever the file system's clock is worth
+    assert public(await offer(way_of(home / "locked"), "te1")) == [one]
     assert len(asked) == 2
 
 

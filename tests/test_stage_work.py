@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -100,6 +100,25 @@ async def test_an_attempt_begins_with_a_look_of_its_own_and_does_what_drifted(
     assert machine.seen[:2] == ["forget", "look"]
     assert {result.outcome for result in results} == {"changed"}
     assert name not in ("control_plane", "join_worker") or "the kubelet is as declared" in machine.applied
+
+
+@pytest.mark.parametrize("allow", Impact)
+async def test_a_stage_on_a_joined_host_is_never_allowed_more_than_the_run_or_a_restart(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch, allow: Impact
+) -> None:
+    allowed: list[Impact] = []
+
+    async def brought(*given: Any) -> list[StepResult]:
+        allowed.append(given[-1])
+        return []
+
+    monkeypatch.setattr(stages, "_brought", brought)
+    run.allow = allow
+    for joined in (True, False):
+        run.surveys = {"te2": replace(SURVEY, joined=joined)}
+        await stages._on_host(module(), run, "prepare_system", "te2")
+    assert allowed == [min(allow, Impact.SERVICE), allow]
+    assert machine.applied == []
 
 
 async def test_a_control_plane_that_was_changed_is_connected_to_anew(
@@ -236,8 +255,9 @@ async def test_behind_the_gate_is_a_cluster_that_works_and_is_held_by_this_run(
     for name, answer in (("new_lease", None), ("by_api", [OK])):
         noting(monkeypatch, name, notes, answer)
     monkeypatch.setattr(stages, "_kept", lambda *_: OK)
-    await stages._gate(run, "control_plane_ready", "te1")
+    results = await stages._gate(run, "control_plane_ready", "te1")
     assert notes == asked
+    assert len(results) == max(1, len(asked)), "each of the checks, what is done by the API, and the kubeconfig"
 
 
 async def test_nothing_is_done_through_the_api_where_another_run_holds_the_lease(

@@ -51,8 +51,7 @@ def keep(file: str, host: str, port: int, key: asyncssh.SSHKey) -> None:
     path = Path(file).expanduser()
     name = host if port == SSH_PORT else f"[{host}]:{port}"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as kept:
-        kept.seek(0, 2)
+    with path.open("a", encoding="utf-8") as kept:  # it begins at the end (open(2), O_APPEND)
         start = "" if kept.tell() == 0 or _ends_a_line(path) else "\n"
         kept.write(f"{start}{name} {key.export_public_key().decode().strip()}\n")
 
