@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -152,3 +153,13 @@ def test_each_key_that_is_kept_is_a_line_of_its_own_in_a_folder_for_its_owner_al
     assert path.parent.stat().st_mode & 0o077 == 0
     kept = [key.export_public_key().decode().strip() for key in keys]
     assert path.read_text() == f"te1 {kept[0]}\n[te2]:2222 {kept[1]}\nte3 {kept[2]}\n"
+
+
+def test_a_key_that_was_kept_within_a_tick_of_the_clock_is_known(tmp_path: Path) -> None:
+    path, key = tmp_path / "known_hosts", asyncssh.generate_private_key("ssh-ed25519")
+    path.write_text("# none yet\n")
+    os.utime(path, ns=(5, 5))
+    assert not any(known_hosts([str(path)]).match("te1", "10.0.0.1", None))
+    keep(str(path), "te1", SSH_PORT, key)
+    os.utime(path, ns=(5, 5))
+    assert any(known_hosts([str(path)]).match("te1", "10.0.0.1", None))
