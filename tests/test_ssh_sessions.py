@@ -86,6 +86,7 @@ class Wire:
             raise self.error
         if self.open >= self.allowed:
             self.refused += 1
+            await asyncio.sleep(0)
             raise asyncssh.ChannelOpenError(self.code, "no more sessions")
         self.open += 1
         self.most = max(self.most, self.open)
@@ -123,7 +124,7 @@ def on(wire: Wire) -> Channels:
 
 
 async def ran(channels: Channels, *, seconds: float = 5.0, end: bool = True) -> Answer:
-    return await asyncio.wait_for(channels.run("a", b"fed", end=end, seconds=seconds), 20)
+    return await asyncio.wait_for(channels.run("a", b"fed", end=end, seconds=seconds), 5)
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +147,22 @@ async def test_what_sshd_does_not_open_waits_until_one_of_ours_has_ended(code: i
     await asyncio.gather(*(ran(channels) for _ in range(12)))
     assert len(wire.made) == 12
     assert 0 < wire.refused <= 12, "the queue follows what sshd allows"
+
+
+async def test_commands_that_take_long_keep_no_short_one_from_the_places_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PAUSES", (60.0,))  # only where none is open there is one
+    wire = Wire(allowed=3, answers=lambda channel: None if channel.command == "long" else channel.end())
+    channels = on(wire)
+    long = [asyncio.create_task(channels.run("long", b"", end=True, seconds=60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.gather(*(ran(channels) for _ in range(6)))
+    assert wire.refused
+    assert not any(one.done() for one in long)
+    for channel in wire.made:
+        channel.end()
+    await asyncio.gather(*long)
 
 
 async def test_a_refusal_of_another_kind_and_one_of_a_connection_that_broke_are_no_full_house() -> None:

@@ -21,7 +21,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/host/ssh/handshake": ("ssh_handshake", "security_host_keys"),
     "shipway/host/ssh/keys": ("ssh_keys",),
     "shipway/host/ssh/known_hosts": ("security_host_keys",),
-    "shipway/host/ssh/pool": ("jump", "ssh"),
+    "shipway/host/ssh/pool": ("ssh_pool",),
     "shipway/host/ssh/sudo": ("secret_places",),
     "shipway/redact": ("redact", "properties"),
     "shipway/cluster/secrets": ("secret_places", "registries"),
@@ -56,6 +56,26 @@ HARMLESS: dict[str, dict[str, str]] = {
     "shipway/kube/drain": {
         "drain: bound moved: time.monotonic() > ends": (
             "a deadline is never met to the nanosecond; a drain that ends with its last look is none that missed it"
+        ),
+    },
+    "shipway/host/ssh/channels": {
+        "ChannelRefused.__init__: call dropped: super().__init__(reason)": (
+            "BaseException.__new__ keeps the reason as well"
+        ),
+        "Channels.run: only `AT_ONCE`: min(AT_ONCE, self._limit + 1)": (
+            "how soon the queue grows again: what sshd refuses meanwhile waits for its turn, which it did before"
+        ),
+        "Channels.run: only `others`: min(others, self._open - 1)": (
+            "both count who else has a session; where none has one any more the next try finds that out"
+        ),
+        "Channels.run: only `self._open - 1`: min(others, self._open - 1)": (
+            "who began later is refused as well, and the last of them, alone, pauses"
+        ),
+    },
+    "shipway/host/ssh/connection": {
+        "Connection._open: without `self._channels is None`: "
+        "self._connection is None or self._channels is None or self._connection.is_closed()": (
+            "channels are made with their connection; the clause tells the type to mypy"
         ),
     },
     "shipway/ownership/contradictions": {
