@@ -38,9 +38,12 @@ def kept(way: Way) -> str:
 
 
 class Net:
-    """What stands for asyncssh.connect: it raises these, the last for ever, once each was shown the client."""
+    """What stands for asyncssh.connect: it raises these, the last for ever, once each was shown the client.
 
-    def __init__(self, *errors: BaseException | None, banner: str = "", greeted: bool = False) -> None:
+    `greeted` tells whether sshd said its version; None: there was no connection at all.
+    """
+
+    def __init__(self, *errors: BaseException | None, banner: str = "", greeted: bool | None = False) -> None:
         self.errors, self.banner, self.greeted = list(errors), banner, greeted
         self.asked: list[dict[str, Any]] = []
         self.pauses: list[float] = []
@@ -52,7 +55,8 @@ class Net:
         self.asked.append(more)
         client = client_factory()
         version = "SSH-2.0-x" if self.greeted else None
-        client.connection_made(SimpleNamespace(get_extra_info=lambda _: version))
+        if self.greeted is not None:
+            client.connection_made(SimpleNamespace(get_extra_info=lambda _: version))
         if self.banner:
             client.auth_banner_received(self.banner, "")
         self.before()
@@ -102,11 +106,12 @@ async def failed(way: Way) -> ShipwayError:
 GONE = [asyncssh.ConnectionLost("gone"), ConnectionResetError(), BrokenPipeError()]
 
 
+@pytest.mark.parametrize("greeted", [False, None])
 @pytest.mark.parametrize("error", GONE)
 async def test_an_sshd_that_closes_before_its_version_is_tried_again_with_pauses(
-    over: Callable[[Net], Net], way: Way, error: BaseException
+    over: Callable[[Net], Net], way: Way, error: BaseException, *, greeted: bool | None
 ) -> None:
-    net = over(Net(error, error, None))
+    net = over(Net(error, error, None, greeted=greeted))
     assert await connect(way, None) == "connected"
     assert len(net.asked) == 3
     for pause, usual in zip(net.pauses, PAUSES, strict=False):
@@ -185,6 +190,12 @@ async def test_a_proxy_command_that_cannot_be_started_is_this_machines_fault(
     found = await failed(replace(way, command="nc-of-site %h %p"))
     assert type(found) is Refused
     assert "ProxyCommand nc-of-site cannot be started" in found.message
+
+
+async def test_what_a_proxy_command_does_not_reach_may_be_reached_later(over: Callable[[Net], Net], way: Way) -> None:
+    over(Net(asyncssh.ConnectionLost("gone"), greeted=True))
+    with pytest.raises(Unreachable, match="no SSH connection"):
+        await connect(replace(way, command="nc-of-site %h %p"), None)
 
 
 async def test_only_what_is_offered_is_offered(over: Callable[[Net], Net], way: Way, monkeypatch: Any) -> None:

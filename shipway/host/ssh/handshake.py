@@ -102,7 +102,7 @@ async def connect(way: Way, through: asyncssh.SSHClientConnection | None) -> asy
                 way.target.address,
                 way.target.port,
                 username=way.target.user,
-                client_keys=list(keys.keys) or [],
+                client_keys=list(keys.keys),
                 client_certs=list(keys.certificates),
                 agent_path=keys.agent or None,
                 agent_identities=list(keys.identities) if keys.identities is not None else None,
