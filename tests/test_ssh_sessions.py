@@ -146,8 +146,7 @@ async def test_what_sshd_does_not_open_waits_until_one_of_ours_has_ended(code: i
     channels = on(wire)
     await asyncio.gather(*(ran(channels) for _ in range(12)))
     assert len(wire.made) == 12
-    # Those that are too many at the start, then at most one more for each that ended: the queue follows what sshd allows.
-    assert 0 < wire.refused <= AT_ONCE - 2 + 12
+    assert 0 < wire.refused <= AT_ONCE - 2 + 12, "at the start, then at most one for each that ended"
 
 
 async def test_commands_that_take_long_keep_no_short_one_from_the_places_beside_them(
