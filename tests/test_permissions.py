@@ -225,9 +225,9 @@ async def test_on_a_drained_host_pods_that_came_again_keep_nothing_from_it(monke
     assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.WORKLOADS
 
 
-def seen(run: Run, **joined: bool) -> None:
+def looked_at(run: Run, **joined: bool) -> None:
     """Let the run have looked at these hosts."""
-    run.surveys = {name: cast("Survey", SimpleNamespace(joined=one)) for name, one in joined.items()}
+    run.seen.surveys = {name: cast("Survey", SimpleNamespace(joined=one)) for name, one in joined.items()}
 
 
 def on(node: str, one: dict[str, Any]) -> dict[str, Any]:
@@ -239,16 +239,16 @@ async def test_pods_of_the_hosts_that_are_asked_about_are_told_and_what_is_known
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = answered(monkeypatch, run_of(), gpu_pod(), on("te3", gpu_pod()), on("te1", pod()))
-    seen(run, te1=False, te2=True, te3=True)
+    looked_at(run, te1=False, te2=True, te3=True)
     run.allow = Impact.SERVICE
-    run.busy, run.podded = {"te2": "old", "te3": "old"}, {"te2": "old", "te3": "old"}
+    run.seen.busy, run.seen.podded = {"te2": "old", "te3": "old"}, {"te2": "old", "te3": "old"}
     await find_busy(run, "te2")
     beside = BESIDE.format(count=1)
-    assert run.busy == {"te2": GPU_PODS, "te3": "old"}
-    assert run.podded == {"te2": beside, "te3": "old"}
+    assert run.seen.busy == {"te2": GPU_PODS, "te3": "old"}
+    assert run.seen.podded == {"te2": beside, "te3": "old"}
     await find_busy(run)
-    assert run.busy == {"te2": GPU_PODS, "te3": GPU_PODS}
-    assert run.podded == {"te2": beside, "te3": beside}, "te1 has not joined"
+    assert run.seen.busy == {"te2": GPU_PODS, "te3": GPU_PODS}
+    assert run.seen.podded == {"te2": beside, "te3": beside}, "te1 has not joined"
 
 
 @pytest.mark.parametrize(("allow", "joined"), [(Impact.NOTHING, True), (Impact.SERVICE, False)])
@@ -262,28 +262,28 @@ async def test_where_nothing_may_change_or_has_joined_nobody_is_asked_for_pods(
         return cast("Kube", Pods())
 
     monkeypatch.setattr(run, "kube", kube)
-    seen(run, te2=joined)
+    looked_at(run, te2=joined)
     run.allow = allow
     await find_busy(run)
-    assert (asked, run.busy, run.podded) == ([], {}, {})
+    assert (asked, run.seen.busy, run.seen.podded) == ([], {}, {})
 
 
 async def test_a_host_whose_pods_have_gone_is_busy_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of())
     run.allow = Impact.SERVICE
-    run.busy, run.podded = {"te2": "old"}, {"te2": "old"}
+    run.seen.busy, run.seen.podded = {"te2": "old"}, {"te2": "old"}
     await find_busy(run)
-    assert (run.busy, run.podded) == ({}, {})
+    assert (run.seen.busy, run.seen.podded) == ({}, {})
 
 
 async def test_where_the_api_cannot_tell_every_joined_host_is_busy_but_that_of_the_control_plane(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = answered(monkeypatch, run_of(), error=ApiUnavailable("it is down"))
-    seen(run, te1=True, te2=True, te3=False)
+    looked_at(run, te1=True, te2=True, te3=False)
     run.allow = Impact.SERVICE
     await find_busy(run)
-    assert list(run.busy) == ["te2"]
+    assert list(run.seen.busy) == ["te2"]
 
 
 async def test_pods_are_looked_at_anew_whatever_is_known_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +436,7 @@ async def test_a_bootstrap_does_not_restart_containerd_beside_pods_that_started_
     run = answered(monkeypatch, Run(run_of().cluster, "bootstrap"), pod())
     permit = undisturbed(run, "te2")
     assert await permit(Act(Impact.FILES, RESTART, CONTAINERD)) is Impact.WORKLOADS
-    assert run.podded == {}, "files cost no question"
+    assert run.seen.podded == {}, "files cost no question"
     assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.FILES
     assert await permit(Act(Impact.SERVICE)) is Impact.WORKLOADS
     run.allow = Impact.NOTHING
@@ -456,7 +456,7 @@ async def test_a_bootstrap_does_not_restart_containerd_beside_pods_that_started_
 )
 def test_only_a_restart_of_containerd_is_kept_from_pods(host: str, restarts: str, impact: Impact, kept: str) -> None:
     run = run_of(repair={"disturb": ["te3"]})
-    run.podded = {"te2": "pods", "te3": "pods"}
+    run.seen.podded = {"te2": "pods", "te3": "pods"}
     assert beside_pods(run, host, restarts, impact) == kept
 
 

@@ -13,9 +13,9 @@ import pytest
 from shipway.errors import ApiUnavailable, ConnectionLost, Refused, ShipwayError
 from shipway.step import Impact
 from shipway.survey.first_look import Survey
-from tasks import workloads
+from tasks import locking
 from tasks.context import Run, View
-from tasks.workloads import lease, new_lease, still_alone
+from tasks.locking import lease, new_lease, still_alone
 from tests.test_drift_parts import run_of
 
 
@@ -49,9 +49,9 @@ class Locks:
 @pytest.fixture
 def locks(monkeypatch: pytest.MonkeyPatch) -> Locks:
     made = Locks()
-    monkeypatch.setattr(workloads, "held", made.lock("lease"))
-    monkeypatch.setattr(workloads, "claimed", made.lock("claim"))
-    monkeypatch.setattr(workloads, "claim_left", made.claim_left)
+    monkeypatch.setattr(locking, "held", made.lock("lease"))
+    monkeypatch.setattr(locking, "claimed", made.lock("claim"))
+    monkeypatch.setattr(locking, "claim_left", made.claim_left)
     return made
 
 
@@ -59,7 +59,7 @@ def changing(**joined: bool) -> Run:
     """Return a run that may change everything, which has seen these hosts."""
     run = run_of()
     run.allow = Impact.WORKLOADS
-    run.surveys = {name: cast("Survey", SimpleNamespace(joined=one)) for name, one in joined.items()}
+    run.seen.surveys = {name: cast("Survey", SimpleNamespace(joined=one)) for name, one in joined.items()}
     return run
 
 
@@ -83,7 +83,7 @@ async def test_a_run_holds_the_lease_of_a_cluster_and_the_claim_where_there_is_n
     run, locks.left = changing(**joined), left
     assert await lease(run) is None
     assert locks.asked == asked
-    assert (run.leased, run.claimed) == ("lease" in asked, "claim" in asked)
+    assert (run.locks.leased, run.locks.claimed) == ("lease" in asked, "claim" in asked)
     assert await lease(run) is None
     assert locks.asked == asked, "what is held is not asked for again"
     await run.close()
@@ -103,7 +103,7 @@ async def test_who_finds_the_lease_taken_is_kept_out_and_claims_nothing(locks: L
     run = changing(te1=True)
     assert await lease(run) is HELD
     assert locks.asked == ["lease"]
-    assert not run.leased
+    assert not run.locks.leased
 
 
 @pytest.mark.parametrize("keeps", [None, HELD, ConnectionLost("the host is away")])
@@ -134,10 +134,10 @@ async def test_a_plan_holds_nothing(locks: Locks, *, joined: bool) -> None:
 
 async def test_a_lease_that_another_run_has_now_ends_this_run(locks: Locks) -> None:
     run = changing(te1=True)
-    run.leased = True
+    run.locks.leased = True
     still_alone(run)
-    await workloads._unsure(run, HELD)
-    assert not run.leased
+    await locking._unsure(run, HELD)
+    assert not run.locks.leased
     with pytest.raises(Refused, match=r"begins nothing more: another run works") as refused:
         still_alone(run)
     assert refused.value.code == "SHW-102"
@@ -146,15 +146,15 @@ async def test_a_lease_that_another_run_has_now_ends_this_run(locks: Locks) -> N
 
 async def test_a_lease_that_cannot_be_renewed_is_made_up_for_by_the_claim_until_it_is_again(locks: Locks) -> None:
     run = changing(te1=True)
-    run.leased = True
-    await workloads._unsure(run, AWAY)
+    run.locks.leased = True
+    await locking._unsure(run, AWAY)
     still_alone(run)
     assert locks.asked == ["claim"]
-    run.claimed, locks.keeps = False, {"claim": HELD}
-    await workloads._unsure(run, AWAY)
+    run.locks.claimed, locks.keeps = False, {"claim": HELD}
+    await locking._unsure(run, AWAY)
     with pytest.raises(Refused):
         still_alone(run)
-    await workloads._unsure(run, None)
+    await locking._unsure(run, None)
     still_alone(run)
-    assert run.leased
+    assert run.locks.leased
     await run.close()

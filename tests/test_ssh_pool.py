@@ -158,7 +158,7 @@ async def test_a_pool_has_one_session_a_target_and_closes_all_that_it_made(net: 
     others = [pool.host(target) for target in hosts(3)]
     assert [pool.host(target) for target in hosts(3)] == others
     for host in others:
-        await host._shell._open()  # type: ignore[attr-defined]
+        await host.shell._open()  # type: ignore[attr-defined]
     await pool.hang_up(Target("other", "10.9.9.9"))
     assert net.ended == []
     await pool.hang_up(hosts(3)[1])

@@ -33,10 +33,11 @@ class Watched(Machine):
         """Note it."""
         self.seen.append("forget")
 
-    def looking(self, step: object) -> None:
+    def seen_by(self, step: object) -> Watched:
         """Note it."""
         del step
         self.seen.append("look")
+        return self
 
     async def read(self, *_: object) -> str:
         """Answer, or fail."""
@@ -115,7 +116,7 @@ async def test_a_stage_on_a_joined_host_is_never_allowed_more_than_the_run_or_a_
     monkeypatch.setattr(stages, "_brought", brought)
     run.allow = allow
     for joined in (True, False):
-        run.surveys = {"te2": replace(SURVEY, joined=joined)}
+        run.seen.surveys = {"te2": replace(SURVEY, joined=joined)}
         await stages._on_host(module(), run, "prepare_system", "te2")
     assert allowed == [min(allow, Impact.SERVICE), allow]
     assert machine.applied == []
@@ -172,15 +173,15 @@ async def test_a_preflight_keeps_what_it_saw_and_asks_the_control_planes_host_al
     asked = first_look(monkeypatch)
     assert await stages._look_over(run, "preflight", host) == [OK]
     assert machine.seen == ["forget"]
-    assert run.families[host] == "debian"  # type: ignore[comparison-overlap]
-    assert run.surveys[host].notices == ("a GPU of a virtual machine", "old glibc")
+    assert run.seen.families[host] == "debian"  # type: ignore[comparison-overlap]
+    assert run.seen.surveys[host].notices == ("a GPU of a virtual machine", "old glibc")
     assert ("claim_left" in asked) is claim
 
 
 async def test_a_preflight_without_its_notices_is_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first_look(monkeypatch, heard=Unreachable("it went away"))
     assert await stages._look_over(run, "preflight", "te2") == [OK]
-    assert run.surveys["te2"].notices == SURVEY.left_out
+    assert run.seen.surveys["te2"].notices == SURVEY.left_out
 
 
 async def test_a_preflight_that_could_not_look_has_failed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +193,7 @@ async def test_a_preflight_that_could_not_look_has_failed(run: Run, monkeypatch:
         await stages._look_over(run, "preflight", "te2")
     first_look(monkeypatch, looked=[OK, FAILED], seen=Unreachable("it went away"))
     assert await stages._look_over(run, "preflight", "te2") == [OK, FAILED], "the check says it better"
-    assert run.surveys == {}
+    assert run.seen.surveys == {}
 
 
 async def test_the_device_plugin_waits_for_the_hosts_that_it_will_run_on(
