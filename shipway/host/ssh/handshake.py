@@ -43,7 +43,6 @@ class _Dropped(Exception):
     """sshd closed before it said its version; `failure` is what that means where no try is left."""
 
     def __init__(self, failure: ShipwayError) -> None:
-        super().__init__(failure.message)
         self.failure = failure
 
 
