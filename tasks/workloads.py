@@ -59,7 +59,7 @@ async def _pods(kube: Kube, joined: Collection[str], only: str) -> dict[str, lis
     """Return by node the running pods of users: no part of the cluster itself, and nothing that a drain would leave."""
     found: dict[str, list[str]] = {}
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={only}" if only else ""):  # known by now
-        node, meta = (pod.get("spec") or {}).get("nodeName", ""), pod["metadata"]
+        node, meta = pod["spec"].get("nodeName", ""), pod["metadata"]
         if node in joined and meta.get("namespace") not in OWN_NAMESPACES and movable(pod):
             found.setdefault(node, []).append(str(meta.get("name")))
     return found

@@ -214,6 +214,13 @@ def test_what_is_more_than_allowed_is_changed_with_none_of_those_beside_it() -> 
     assert on.wanted == {0: True, 1: False, 2: True}
 
 
+def test_what_is_more_than_allowed_and_as_wanted_keeps_none_of_those_beside_it_waiting() -> None:
+    on = Thing({0: False, 1: True, 2: False})
+    steps = [Fixed(n, together=True, impact=Impact.SERVICE if n == 1 else Impact.FILES) for n in range(3)]
+    assert [one.outcome for one in run(steps, on)] == ["changed", "ok", "changed"]
+    assert on.riding == [[0, 1, 2]]
+
+
 @pytest.mark.parametrize(
     ("allow", "error", "outcome"),
     [
@@ -299,6 +306,25 @@ async def test_the_deadline_of_a_wait_bounds_its_look_too(monkeypatch: pytest.Mo
     async with asyncio.timeout(10):
         with pytest.raises(DeadlineExceeded, match="last seen: not yet; then a look that did not end"):
             await wait_until(Hanging(), Thing({}), seconds=0.2, every=0.01)
+
+
+class Slow(Hanging):
+    """A look that takes its time, and then sees what is wanted."""
+
+    async def check(self, on: Thing) -> Drift | None:  # noqa: ARG002 - a check's signature
+        """Return late."""
+        await asyncio.sleep(0.3)
+
+
+async def test_a_look_that_began_just_before_the_deadline_may_end() -> None:
+    await wait_until(Slow(), Thing({}), seconds=0.1)
+
+
+async def test_a_look_that_takes_longer_than_the_last_one_may_is_not_cut_off_before_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shipway.converge.LAST_LOOK_SECONDS", 0.05)
+    await wait_until(Slow(), Thing({}), seconds=30)
 
 
 async def test_a_timeout_of_the_look_itself_is_no_end_of_the_wait() -> None:

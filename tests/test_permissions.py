@@ -37,6 +37,7 @@ from tasks.drift.permission import (
 from tasks.findings import Finding, found
 from tasks.stage_result import CLUSTER
 from tasks.stages.listed import PREPARATION, name_of
+from tasks.workloads import BESIDE, beside_pods, find_busy, undisturbed
 from tests.test_drift_parts import Pods, finding, pod, run_of
 
 SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is
@@ -224,6 +225,75 @@ async def test_on_a_drained_host_pods_that_came_again_keep_nothing_from_it(monke
     assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.WORKLOADS
 
 
+def looked_at(run: Run, **joined: bool) -> None:
+    """Let the run have looked at these hosts."""
+    run.seen.surveys = {name: cast("Survey", SimpleNamespace(joined=one)) for name, one in joined.items()}
+
+
+def on(node: str, one: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod on another node."""
+    return {**one, "spec": {**one["spec"], "nodeName": node}}
+
+
+async def test_pods_of_the_hosts_that_are_asked_about_are_told_and_what_is_known_of_others_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = answered(monkeypatch, run_of(), gpu_pod(), on("te3", gpu_pod()), on("te1", pod()))
+    looked_at(run, te1=False, te2=True, te3=True)
+    run.allow = Impact.SERVICE
+    run.seen.busy, run.seen.podded = {"te2": "old", "te3": "old"}, {"te2": "old", "te3": "old"}
+    await find_busy(run, "te2")
+    beside = BESIDE.format(count=1)
+    assert run.seen.busy == {"te2": GPU_PODS, "te3": "old"}
+    assert run.seen.podded == {"te2": beside, "te3": "old"}
+    await find_busy(run)
+    assert run.seen.busy == {"te2": GPU_PODS, "te3": GPU_PODS}
+    assert run.seen.podded == {"te2": beside, "te3": beside}, "te1 has not joined"
+
+
+@pytest.mark.parametrize(("allow", "joined"), [(Impact.NOTHING, True), (Impact.SERVICE, False)])
+async def test_where_nothing_may_change_or_has_joined_nobody_is_asked_for_pods(
+    monkeypatch: pytest.MonkeyPatch, allow: Impact, *, joined: bool
+) -> None:
+    run, asked = run_of(), list[bool]()
+
+    async def kube() -> Kube:
+        asked.append(True)
+        return cast("Kube", Pods())
+
+    monkeypatch.setattr(run, "kube", kube)
+    looked_at(run, te2=joined)
+    run.allow = allow
+    await find_busy(run)
+    assert (asked, run.seen.busy, run.seen.podded) == ([], {}, {})
+
+
+async def test_a_host_whose_pods_have_gone_is_busy_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, run_of())
+    run.allow = Impact.SERVICE
+    run.seen.busy, run.seen.podded = {"te2": "old"}, {"te2": "old"}
+    await find_busy(run)
+    assert (run.seen.busy, run.seen.podded) == ({}, {})
+
+
+async def test_where_the_api_cannot_tell_every_joined_host_is_busy_but_that_of_the_control_plane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = answered(monkeypatch, run_of(), error=ApiUnavailable("it is down"))
+    looked_at(run, te1=True, te2=True, te3=False)
+    run.allow = Impact.SERVICE
+    await find_busy(run)
+    assert list(run.seen.busy) == ["te2"]
+
+
+async def test_pods_are_looked_at_anew_whatever_is_known_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, forgotten = answered(monkeypatch, run_of()), list[bool]()
+    run.allow = Impact.SERVICE
+    monkeypatch.setattr(Pods, "forget", lambda _: forgotten.append(True))
+    await find_busy(run)
+    assert forgotten == [True]
+
+
 async def test_files_cost_no_question_for_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of(), gpu_pod())
     run.allow = Impact.FILES
@@ -358,6 +428,36 @@ async def test_a_bootstrap_disturbs_no_gpu_pods_that_started_meanwhile(
     acts = (Act(Impact.FILES, "a file"), Act(Impact.SERVICE, "a service"))
     await stages._on_host(module(*acts), run, "prepare_system", "te2")
     assert host.applied == applied
+
+
+async def test_a_bootstrap_does_not_restart_containerd_beside_pods_that_started_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = answered(monkeypatch, Run(run_of().cluster, "bootstrap"), pod())
+    permit = undisturbed(run, "te2")
+    assert await permit(Act(Impact.FILES, RESTART, CONTAINERD)) is Impact.WORKLOADS
+    assert run.seen.podded == {}, "files cost no question"
+    assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.FILES
+    assert await permit(Act(Impact.SERVICE)) is Impact.WORKLOADS
+    run.allow = Impact.NOTHING
+    assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("host", "restarts", "impact", "kept"),
+    [
+        ("te2", CONTAINERD, Impact.SERVICE, "pods"),
+        ("te3", CONTAINERD, Impact.SERVICE, ""),  # may be disturbed
+        ("te1", CONTAINERD, Impact.SERVICE, ""),  # has none
+        ("te2", "kubelet", Impact.SERVICE, ""),
+        ("te2", CONTAINERD, Impact.FILES, ""),
+        ("te2", CONTAINERD, Impact.WORKLOADS, ""),  # decided by its impact alone
+    ],
+)
+def test_only_a_restart_of_containerd_is_kept_from_pods(host: str, restarts: str, impact: Impact, kept: str) -> None:
+    run = run_of(repair={"disturb": ["te3"]})
+    run.seen.podded = {"te2": "pods", "te3": "pods"}
+    assert beside_pods(run, host, restarts, impact) == kept
 
 
 async def test_a_plan_changes_nothing_on_any_host(monkeypatch: pytest.MonkeyPatch) -> None:

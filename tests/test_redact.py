@@ -32,6 +32,10 @@ KEY = "a" * 64
         ("Environment=HTTPS_PROXY=http://ops:hun%40ter2@proxy.corp.example:3128", "hun%40ter2"),
         ("Proxy-Authorization: Basic b3BzOmh1bnRlcjI=", "b3BzOmh1bnRlcjI="),
         ("token: s3cr3t", "s3cr3t"),
+        (f"the pod printed {JWT} and ended", JWT),  # each by its own form, whatever stands before it
+        (f"[bootstrap] made {TOKEN} for an hour", TOKEN),
+        ("kubeadm join --token s3cr3t", "s3cr3t"),
+        (f"[upload-certs] Using certificate key:\r\n{KEY}\r\n", KEY),
     ],
 )
 def test_a_secret_is_hidden(text: str, secret: str) -> None:
@@ -54,6 +58,15 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize("mark", ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\u202e", "\u2067"])
+def test_what_would_steer_a_terminal_or_turn_a_line_around_is_a_mark(mark: str) -> None:
+    assert redact(f"a{mark}[31mb") == "a\ufffd[31mb"
+
+
+def test_tabs_and_lines_stay_whichever_way_they_end() -> None:
+    assert redact("a\tb\r\nc\rd\ne") == "a\tb\nc\nd\ne"
+
+
 def test_an_error_carries_no_secret() -> None:
     output = Output(1, f"token: {TOKEN}\n", f"error: --token {TOKEN} refused\n{PEM}\n")
     error = failure("kubeadm join", output, host="w1")
@@ -65,3 +78,7 @@ def test_a_tail_keeps_the_last_lines_cut_to_a_width() -> None:
     text = "\n".join(f"line {number} " + "x" * 500 for number in range(30))
     kept = tail(text, lines=3, width=20).splitlines()
     assert kept == [f"line {number} ".ljust(20, "x") for number in (27, 28, 29)]
+
+
+def test_empty_lines_take_no_place_of_a_tail() -> None:
+    assert tail("first\n\nsecond\n  \n\nthird\n\n", lines=2) == "second\nthird"

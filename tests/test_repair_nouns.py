@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,6 +65,19 @@ async def running(small: Place, count: int) -> None:
 )
 def test_a_window_is_open_for_its_minutes(rules: dict[str, str], now: datetime, is_open: bool) -> None:  # noqa: FBT001
     assert open_now(Window(minutes=120, **rules), now) is is_open
+
+
+def test_a_window_is_in_the_controllers_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        night = datetime(2026, 11, 27, 17, 30, tzinfo=UTC)  # 02:30 on Saturday in Tokyo
+        assert open_now(Window(cron="0 2 * * 6", minutes=120), night)
+        assert not open_now(Window(cron="0 2 * * 6", minutes=120), SATURDAY.replace(tzinfo=UTC))
+        assert next_opening(Window(cron="0 2 * * 6"), night) == datetime(2026, 12, 5, 2, 0)  # noqa: DTZ001
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_the_next_opening_is_told() -> None:

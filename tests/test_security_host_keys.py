@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,10 +13,11 @@ import asyncssh
 import pytest
 
 from shipway.cluster_file import parse_cluster
-from shipway.errors import HostKeyMismatch
+from shipway.errors import HostKeyMismatch, Refused
 from shipway.facts.commands import Says
 from shipway.host.session import Command
 from shipway.host.ssh import Pool
+from shipway.host.ssh.known_hosts import SSH_PORT, keep, known_hosts
 from shipway.host.target import Target
 
 
@@ -128,3 +130,36 @@ async def test_a_jump_host_whose_key_changed_is_refused_by_name_and_leads_nowher
         await pool.close()
     assert refused.value.host == "gpu7 (jump host)"
     assert (jump.users, jump.keys, jump.tunnels, behind.connections) == ([], 0, [], 0)
+
+
+def test_a_known_hosts_file_that_cannot_be_read_is_refused_and_one_that_is_not_there_says_nothing(
+    tmp_path: Path,
+) -> None:
+    assert not any(
+        known_hosts([str(tmp_path / "none"), str(tmp_path / "none" / "below")]).match("te1", "10.0.0.1", None)
+    )
+    with pytest.raises(Refused, match=f"{tmp_path} cannot be read") as refused:
+        known_hosts([str(tmp_path)])
+    assert refused.value.code == "SHW-348"
+
+
+def test_each_key_that_is_kept_is_a_line_of_its_own_in_a_folder_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "known_hosts"
+    keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(3)]
+    keep(str(path), "te1", SSH_PORT, keys[0])
+    keep(str(path), "te2", 2222, keys[1])
+    path.write_text(path.read_text().rstrip("\n"))
+    keep(str(path), "te3", SSH_PORT, keys[2])
+    assert path.parent.stat().st_mode & 0o077 == 0
+    kept = [key.export_public_key().decode().strip() for key in keys]
+    assert path.read_text() == f"te1 {kept[0]}\n[te2]:2222 {kept[1]}\nte3 {kept[2]}\n"
+
+
+def test_a_key_that_was_kept_within_a_tick_of_the_clock_is_known(tmp_path: Path) -> None:
+    path, key = tmp_path / "known_hosts", asyncssh.generate_private_key("ssh-ed25519")
+    path.write_text("# none yet\n")
+    os.utime(path, ns=(5, 5))
+    assert not any(known_hosts([str(path)]).match("te1", "10.0.0.1", None))
+    keep(str(path), "te1", SSH_PORT, key)
+    os.utime(path, ns=(5, 5))
+    assert any(known_hosts([str(path)]).match("te1", "10.0.0.1", None))

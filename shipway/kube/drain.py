@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shipway.errors import ApiUnavailable, DeadlineExceeded, Refused, ShipwayError
+from shipway.kube.calls import SUCCESS
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import CONFLICT, NOT_FOUND, refusal, status_of
 from shipway.retry import patiently
+from shipway.rules.compatibility import minor_of
 
 CORDONED = "shipway.dev/cordoned-by"  # an annotation: who cordoned the node, why, since when
 MIRROR = "kubernetes.io/config.mirror"  # a static pod's image in the API; only its file ends it
-FORBIDDEN = 403
 TOO_MANY = 429  # a disruption budget that allows no more, or an API server that has too much to do
 EVERY_SECONDS = 2.0
 SHOWN = 6
@@ -84,9 +85,8 @@ async def left_cordoned(kube: Kube) -> dict[str, str]:
 
 def cordon_note(node: Mapping[str, Any]) -> str:
     """Return why and since when Shipway keeps a node closed; empty where it does not."""
-    meta, spec = node.get("metadata") or {}, node.get("spec") or {}
-    text = (meta.get("annotations") or {}).get(CORDONED)
-    if not text or not spec.get("unschedulable"):
+    text = (node["metadata"].get("annotations") or {}).get(CORDONED)
+    if not text or not (node.get("spec") or {}).get("unschedulable"):
         return ""
     try:
         note = json.loads(text)
@@ -210,7 +210,7 @@ def _controller(pod: Object) -> Mapping[str, Any]:
 
 def _local(pod: Object) -> list[str]:
     """Return the names of a pod's emptyDir volumes."""
-    volumes = (pod.get("spec") or {}).get("volumes") or ()
+    volumes = pod["spec"].get("volumes") or ()
     return [str(volume.get("name", "")) for volume in volumes if "emptyDir" in volume]
 
 
@@ -257,11 +257,11 @@ async def _evict(kube: Kube, pod: Object) -> str:
     if code == TOO_MANY:
         busy = f"the API asks to wait ({status.get('message') or 'too many requests'})"
         return causes.get("DisruptionBudget") or busy
-    if code == NOT_FOUND or (code == FORBIDDEN and "NamespaceTerminating" in causes):
+    if code == NOT_FOUND or "NamespaceTerminating" in causes:
         return ""  # it has left, or its whole namespace is going
     if code == CONFLICT:  # another pod has its name by now, which the next look shows; or somebody wrote it meanwhile
         return f"the API says: {status.get('message')}"
-    if code >= 300:  # noqa: PLR2004 - anything but a success
+    if code not in SUCCESS:
         raise refusal(f"eviction of {_title(pod)}", code, text)
     return ""
 
@@ -272,5 +272,4 @@ def _causes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 async def _eviction_version(kube: Kube) -> str:
     """Return the version of the Eviction kind: policy/v1 from Kubernetes 1.22 on, v1beta1 until 1.24."""
-    minor = (await kube.version()).removeprefix("v").split(".")[1]
-    return "policy/v1" if int("".join(filter(str.isdigit, minor)) or 0) >= 22 else "policy/v1beta1"  # noqa: PLR2004
+    return "policy/v1" if minor_of((await kube.version()).removeprefix("v")) >= (1, 22) else "policy/v1beta1"

@@ -41,7 +41,7 @@ class Answer(asyncssh.SSHClientSession[bytes]):
         self.out, self.err = bytearray(), bytearray()
         self.status: int | None = None
         self.signal = ""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()  # a future would count as done once the wait for it ran out of time
         self._feed, self._end = feed, end
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
 
@@ -73,15 +73,14 @@ class Answer(asyncssh.SSHClientSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that nothing more comes."""
         del exc  # without an exit status or a signal the connection broke, whatever asyncssh names as its reason
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self.ended.set()
 
     def leave(self) -> bool:
         """Close the channel where it still is open: a command that ran out of its time holds no place here.
 
         Returns whether the channel was ever open.
         """
-        if self._channel is not None and not self.ended.done():
+        if self._channel is not None and not self.ended.is_set():
             self._channel.abort()
         return self._channel is not None
 
@@ -134,7 +133,7 @@ class Channels:
         try:
             async with asyncio.timeout(seconds):
                 await self.connection.create_session(lambda: answer, command, encoding=None)
-                await answer.ended
+                await answer.ended.wait()
         finally:
             self._ever |= answer.leave()
         return answer

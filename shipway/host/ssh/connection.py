@@ -158,7 +158,7 @@ class Connection:
                 code="SHW-213",
                 fix="On the host: `free -m; ulimit -u`; then run again.",
             )
-        if user != "root" and self._password and sudo.WRONG.search(said):
+        if self._password and sudo.WRONG.search(said):
             return LoginRefused(
                 f"sudo does not take the password of user {user}: {last}",
                 host=self.target.name,
@@ -182,13 +182,11 @@ class Connection:
             "(not expired); a forced command must run what is asked.",
         )
 
-    def _drop(self, broken: asyncssh.SSHClientConnection | None = None) -> None:
+    def _drop(self, broken: asyncssh.SSHClientConnection) -> None:
         """Close what is broken, so that the next use connects anew; what was made since is left alone."""
-        if broken is not None and broken is not self._connection:
-            return
-        if self._connection is not None:
-            self._connection.abort()
-        self._connection = None
+        if broken is self._connection:
+            broken.abort()
+            self._connection = None
 
     async def forward(self, address: str, port: int) -> int:
         """Return a local port on loopback that leads through this connection; one listener per destination."""

@@ -43,7 +43,6 @@ class _Dropped(Exception):
     """sshd closed before it said its version; `failure` is what that means where no try is left."""
 
     def __init__(self, failure: ShipwayError) -> None:
-        super().__init__(failure.message)
         self.failure = failure
 
 
@@ -67,8 +66,15 @@ class _Client(asyncssh.SSHClient):
         self.banner += msg
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        """Accept only the key of a host never seen before, and only where the cluster file says accept-new."""
+        """Accept only the key of a host never seen before, and only where the cluster file says accept-new.
+
+        Another connection to the same new host (two runs, or two accounts of one jump host) may have kept its key since
+        this one read the files.
+        """
         said = known_hosts(self._way.known_hosts).match(host, addr, port if port != SSH_PORT else None)
+        taken, _, revoked, *_ = said
+        if key in taken and key not in revoked:
+            return True
         self.shown, self.known = key, any(said)
         if self.known or not self._way.target.accept_new:
             return False
@@ -95,7 +101,7 @@ async def connect(way: Way, through: asyncssh.SSHClientConnection | None) -> asy
                 way.target.address,
                 way.target.port,
                 username=way.target.user,
-                client_keys=list(keys.keys) or [],
+                client_keys=list(keys.keys),
                 client_certs=list(keys.certificates),
                 agent_path=keys.agent or None,
                 agent_identities=list(keys.identities) if keys.identities is not None else None,

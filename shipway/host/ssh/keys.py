@@ -21,7 +21,7 @@ from shipway.host.ssh.config import Way
 
 USUAL = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")  # in ~/.ssh, as ssh(1) tries them
 TRIES = 3
-_ASKED: dict[str, str] = {}  # passphrases of this process, by key file: a person is asked once
+_ASKED: dict[tuple[str, int], str] = {}  # passphrases, by key file and when it changed: a person is asked once
 _asking = threading.Lock()  # not asyncio's: runs of several clusters have event loops of their own
 
 
@@ -97,7 +97,8 @@ def _agent(way: Way) -> str:
 
 def _read(file: str) -> asyncssh.SSHKey:
     """Return a private key; raises OSError or ValueError, which says so where a passphrase is missing."""
-    return _key(file, Path(file).stat().st_mtime_ns, _ASKED.get(file))
+    at = (file, Path(file).stat().st_mtime_ns)
+    return _key(*at, _ASKED.get(at))
 
 
 @lru_cache(maxsize=64)
@@ -129,34 +130,29 @@ async def _held(agent: str) -> list[bytes]:
         return []
     found: Sequence[Any] = ()
     with contextlib.suppress(OSError, ValueError, asyncssh.Error):
-        async with asyncio.timeout(5):
-            client = await asyncssh.connect_agent(agent)
-            try:
-                found = await client.get_keys()
-            finally:
-                client.close()
-                await client.wait_closed()
+        async with asyncio.timeout(5), asyncssh.connect_agent(agent) as client:
+            found = await client.get_keys()
     return [key.public_data for key in found]
 
 
 def _unlocked(file: str) -> asyncssh.SSHKey | None:
     """Return a key whose passphrase a person typed, asked for once per process; None where nobody can be asked."""
     with _asking:
+        at = (file, Path(file).stat().st_mtime_ns)
         for left in reversed(range(TRIES)):
-            typed = _ASKED.get(file)
+            typed = _ASKED.get(at)
             if typed is None:
                 if not (sys.stdin and sys.stdin.isatty()):
                     return None
                 typed = getpass.getpass(f"Passphrase of SSH key {file}: ")
             try:
-                key = _key(file, Path(file).stat().st_mtime_ns, typed)
+                key = _key(*at, typed)
             except ValueError as error:
-                _ASKED.pop(file, None)
                 if not left:
                     message = f"the passphrase of SSH key {file} was wrong {TRIES} times"
                     fix = f"Run `ssh-add {file}`, then run again."
                     raise Refused(message, code="SHW-350", fix=fix) from error
             else:
-                _ASKED[file] = typed
+                _ASKED[at] = typed
                 return key
     return None

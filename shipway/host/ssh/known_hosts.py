@@ -25,15 +25,19 @@ def known_hosts(files: Sequence[str]) -> asyncssh.SSHKnownHosts:
     for file in files:
         path = Path(file).expanduser()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            there.append((str(path), path.stat().st_mtime_ns))
+            now = path.stat()
+            there.append((str(path), now.st_mtime_ns, now.st_size))
     return _parsed(tuple(there))
 
 
 @lru_cache(maxsize=8)
-def _parsed(files: tuple[tuple[str, int], ...]) -> asyncssh.SSHKnownHosts:
-    """Parse the files once, not once per connection (17 ms each at 1,000 lines); the time is when a file changed."""
+def _parsed(files: tuple[tuple[str, int, int], ...]) -> asyncssh.SSHKnownHosts:
+    """Parse the files once, not once per connection (17 ms each at 1,000 lines), until their time or size is another.
+
+    A key that is kept within a tick of the file system's clock shows in the size alone.
+    """
     known = asyncssh.import_known_hosts("")
-    for file, _ in files:
+    for file, *_ in files:
         try:
             text = Path(file).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
@@ -51,8 +55,7 @@ def keep(file: str, host: str, port: int, key: asyncssh.SSHKey) -> None:
     path = Path(file).expanduser()
     name = host if port == SSH_PORT else f"[{host}]:{port}"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as kept:
-        kept.seek(0, 2)
+    with path.open("a", encoding="utf-8") as kept:  # it begins at the end (open(2), O_APPEND)
         start = "" if kept.tell() == 0 or _ends_a_line(path) else "\n"
         kept.write(f"{start}{name} {key.export_public_key().decode().strip()}\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 from collections import defaultdict
 from dataclasses import replace
@@ -33,6 +32,9 @@ class Roads:
             lambda: asyncio.Semaphore(STARTUPS)
         )
         self._jumps: dict[Target, asyncio.Task[asyncssh.SSHClientConnection]] = {}
+        self._connections: list[
+            asyncssh.SSHClientConnection
+        ] = []  # to jump hosts, each behind the one that it leads through
 
     async def connection(self, target: Target) -> tuple[asyncssh.SSHClientConnection, Way]:
         """Make a connection, through its jump host where it has one; return it and where it led.
@@ -51,7 +53,7 @@ class Roads:
         key = replace(target, name="")
         made = self._jumps.get(key)
         if made is None or (made.done() and (made.cancelled() or made.exception() or made.result().is_closed())):
-            made = self._jumps[key] = asyncio.create_task(self._made(key))
+            made = self._jumps[key] = asyncio.create_task(self._make(key))
         try:
             return await asyncio.shield(made)
         except ShipwayError as error:
@@ -59,17 +61,20 @@ class Roads:
             own.host = target.name
             raise own from error.__cause__
 
-    async def _made(self, target: Target) -> asyncssh.SSHClientConnection:
+    async def _make(self, target: Target) -> asyncssh.SSHClientConnection:
         connection, _ = await self.connection(target)
+        self._connections.append(connection)
         return connection
 
     async def close(self) -> None:
         """Close the connections to jump hosts, the last first: those that it leads through stand before it."""
         jumps, self._jumps = list(self._jumps.values()), {}
-        for made in reversed(jumps):
+        for made in jumps:
             made.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await shut(await made)
+        await asyncio.gather(*jumps, return_exceptions=True)
+        connections, self._connections = self._connections, []
+        for connection in reversed(connections):
+            await shut(connection)
 
 
 class Pool:
