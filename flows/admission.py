@@ -12,10 +12,10 @@ from prefect import State
 from shipway.errors import ShipwayError
 from tasks.context import Run
 from tasks.locking import lease
-from tasks.ownership import disagreement, judged
+from tasks.ownership import disagreement, judge
 from tasks.run_stage import on
-from tasks.stage_result import StageResult, reported
-from tasks.stages.preflight import compared
+from tasks.stage_result import StageResult, report_redacted
+from tasks.stages.preflight import compare
 from tasks.workloads import find_busy
 
 # Hosts are compared with each other before any is changed, but one that does not answer holds up the rest no longer
@@ -50,7 +50,7 @@ class Admission:
             return None
         await self._workloads_known()
         if (kept_out := await self._alone()) is not None:
-            row = reported(kept_out)
+            row = report_redacted(kept_out)
             error = replace(row, host=row.host or name, step=row.step or "preflight")
             self._run.results.append(StageResult(name, "preflight", "failed", errors=(error,)))
             return None
@@ -67,7 +67,7 @@ class Admission:
         if await self._owned:
             return True
         await self._looks[name]
-        late = tuple(fault for fault in judged(self._run) if fault.host == name)
+        late = tuple(fault for fault in judge(self._run) if fault.host == name)
         if late:
             self._run.results.append(StageResult(name, "preflight", "failed", errors=late))
         return bool(late)
@@ -78,7 +78,7 @@ class Admission:
         try:
             faults = await disagreement(self._run)
         except ShipwayError as error:
-            faults = [reported(error.at(host=self._run.control.name, step="whose the hosts are"))]
+            faults = [report_redacted(error.at(host=self._run.control.name, step="whose the hosts are"))]
         for fault in faults:
             self._run.results.append(StageResult(fault.host, "preflight", "failed", errors=(fault,)))
         return bool(faults)
@@ -93,7 +93,7 @@ class Admission:
         """Compare a host that passed with all that have answered within the grace."""
         state = await self._looks[name]
         await asyncio.wait(self._looks.values(), timeout=max(0.0, self._until - time.monotonic()))
-        faults = tuple(fault for fault in compared(list(self._run.seen.surveys.values())) if fault.host == name)
+        faults = tuple(fault for fault in compare(list(self._run.seen.surveys.values())) if fault.host == name)
         if state is None or not faults:
             return state
         self._run.results.append(StageResult(name, "preflight", "failed", errors=faults))

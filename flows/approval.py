@@ -18,7 +18,7 @@ from pydantic import Field
 
 from tasks.context import Run
 from tasks.drift.parts import cluster_parts, host_parts
-from tasks.drift.permission import Permission, listed, permission_now, repairable
+from tasks.drift.permission import Permission, entry_of, permission_now, repairable
 from tasks.drift.report import findings_of
 from tasks.findings import Finding
 
@@ -39,7 +39,7 @@ class Approval(RunInput):
     comment: str = Field(default="", title="Comment", description="Kept in the log of this run.")
 
 
-def wanted(run: Run, allowed: Permission) -> list[Finding]:
+def find_repairable(run: Run, allowed: Permission) -> list[Finding]:
     """Return the findings that this pass would repair."""
     most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     for host in run.hosts:
@@ -52,16 +52,16 @@ def wanted(run: Run, allowed: Permission) -> list[Finding]:
     ]
 
 
-async def approved(run: Run, path: str) -> Approval | None:
+async def ask_approval(run: Run, path: str) -> Approval | None:
     """Show the plan and wait for the answer; no answer within an hour is a no.
 
     Gives None where there is nothing to approve. What was approved is kept in the run: nothing else is repaired, and
     that only as far as is allowed when its turn comes.
     """
-    plan = wanted(run, permission_now(run))
+    plan = find_repairable(run, permission_now(run))
     if not plan:
         return None
-    form = Approval.with_initial_data(description=described(plan, path))
+    form = Approval.with_initial_data(description=describe_plan(plan, path))
     no = Approval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
     async with _silence_is(no, run.flow_runs[0]):
         try:
@@ -71,7 +71,7 @@ async def approved(run: Run, path: str) -> Approval | None:
         except FlowPauseTimeout:
             answer = no
     if answer.approve:
-        run.drift.approved = frozenset(listed(finding) for finding in plan if finding.host not in answer.leave_out)
+        run.drift.approved = frozenset(entry_of(finding) for finding in plan if finding.host not in answer.leave_out)
     get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
     return answer
 
@@ -82,7 +82,7 @@ async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
 
     async def answer() -> None:
         await asyncio.sleep(APPROVAL_SECONDS)
-        while why := await _refused(no, flow_run):  # it has not paused yet, or the API is away: until this is cancelled
+        while why := await _answer(no, flow_run):  # it has not paused yet, or the API is away: until this is cancelled
             get_run_logger().warning("the approval could not be closed: %s", why)
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -95,7 +95,7 @@ async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
             await answering
 
 
-async def _refused(no: Approval, flow_run: UUID) -> str:
+async def _answer(no: Approval, flow_run: UUID) -> str:
     """Answer the form; return why that was not taken, empty where it was."""
     try:
         async with get_client() as client:
@@ -105,7 +105,7 @@ async def _refused(no: Approval, flow_run: UUID) -> str:
     return "" if said.status is SetStateStatus.ACCEPT else str(getattr(said.details, "reason", "") or said.status.value)
 
 
-def described(plan: list[Finding], path: str) -> str:
+def describe_plan(plan: list[Finding], path: str) -> str:
     """Return the plan as Markdown for the form."""
     lines = [f"# Repair of {path}", "", f"{len(plan)} things drifted and would be repaired:", ""]
     lines += [f"- **{f.host}**: {f.step} ({f.impact.lower()}): {f.have} → {f.want}" for f in plan[:SHOWN]]

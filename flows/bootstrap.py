@@ -50,13 +50,13 @@ async def bootstrap(
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     async with running(cluster_file, mode, hosts, reset, report_file) as run:
-        await brought_up(run)
+        await bring_up(run)
         if run.ready:
             await verify(run, close=True)
     return verdict(run)
 
 
-async def brought_up(run: Run) -> None:
+async def bring_up(run: Run) -> None:
     """Run every stage up to the verification, each as soon as what it builds on is there."""
     async with asyncio.TaskGroup() as together:
         admission = Admission(run, together)
@@ -68,7 +68,7 @@ async def brought_up(run: Run) -> None:
                 together.create_task(worker(run, host, admission, ready))
 
 
-async def prepared(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:
+async def prepare(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:
     """Prepare one host, whatever the others do."""
     state = await admission.of(host.name)
     for stage in preparation_of(run.cards(host)):
@@ -81,25 +81,25 @@ async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
     host = run.control
     if host not in run.hosts:  # a run about other hosts only asks the control plane
         return await on("control_plane_ready", CLUSTER)
-    own = await on("control_plane", host.name, await prepared(run, host, admission))
+    own = await on("control_plane", host.name, await prepare(run, host, admission))
     return await on("control_plane_ready", CLUSTER, own)
 
 
 async def first_node(run: Run, ready: Ready) -> None:
     """Set labels and taints of the control plane's own node."""
     if run.control in run.hosts:
-        await settled(run, run.control, await ready)
+        await set_node(run, run.control, await ready)
 
 
 async def worker(run: Run, host: HostSpec, admission: Admission, ready: Ready) -> None:
     """Join a worker as soon as both it and the control plane are ready."""
-    own, control = await prepared(run, host, admission), await ready
+    own, control = await prepare(run, host, admission), await ready
     async with run.joining:
         joined = await on("join_worker", host.name, own, control)
-    await settled(run, host, joined)
+    await set_node(run, host, joined)
 
 
-async def settled(run: Run, host: HostSpec, joined: State[Any] | None) -> None:
+async def set_node(run: Run, host: HostSpec, joined: State[Any] | None) -> None:
     """Set labels and taints of a node; then it is one of those that are verified."""
     if await on("node_settings", host.name, joined):
         run.ready.add(host.name)

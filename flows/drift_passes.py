@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
-from shipway.kube.drain import left_cordoned, uncordon
+from shipway.kube.drain import find_left_cordoned, uncordon
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift.history import History
 from tasks.drift.look import between
 from tasks.drift.parts import cluster_parts, host_parts
-from tasks.drift.permission import Permission, judged, permission_now, permission_on, repairable
+from tasks.drift.permission import Permission, explain_kept, permission_now, permission_on, repairable
 from tasks.drift.report import findings_of
-from tasks.findings import Finding, counted
+from tasks.findings import Finding, count_by_action
 from tasks.locking import new_lease, still_alone
 from tasks.ownership import disagreement, refusal
 from tasks.run_stage import on
@@ -65,7 +65,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
     Each host's turn begins with what is allowed then: the one before it may have taken an hour.
     """
     if approval is not None and not approval.approve:
-        kept(run, path, f"not approved: {approval.comment or 'no comment'}")
+        keep_history(run, path, f"not approved: {approval.comment or 'no comment'}")
         return
     await find_busy(run)
     allowed = permission_now(run)
@@ -74,7 +74,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
         left_out = _wanted(run, allowed, name)
         others = [one for one in run.drift.findings.get(name, ()) if one not in left_out]
         run.drift.findings[name] = [*others, *(one.became("held back", "left out in the approval") for one in left_out)]
-    await _opened(run)
+    await _open(run)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
     drained = [name for name, some in chosen.items() if any(allowed.drains(run, f) for f in some)]
@@ -101,7 +101,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
     await breaker.repair(service, run.cluster.repair.hosts_at_once, in_turn)
     await breaker.repair(drained, 1, in_turn)
     await _cluster(run)
-    kept(run, path, breaker.why)
+    keep_history(run, path, breaker.why)
 
 
 def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
@@ -156,14 +156,14 @@ class Breaker:
             self.why = f"stopped: {self._worse} repairs in a row left their host worse, the last one {name}"
 
 
-async def _opened(run: Run) -> None:
+async def _open(run: Run) -> None:
     """Open the nodes that a killed pass left cordoned; they are repaired again where that is still needed."""
     still_alone(run)
     try:
         kube = await run.kube()
         await new_lease(run)
         kube.forget()
-        for name in await left_cordoned(kube):
+        for name in await find_left_cordoned(kube):
             if name in {host.name for host in run.hosts}:
                 await uncordon(kube, name)
     except Refused:
@@ -189,17 +189,17 @@ def explain(run: Run, path: str, held: str = "") -> None:
     """Add to every finding that is left its reason (`held`: why nothing is repaired) and the repairing command."""
     allowed = permission_now(run)
     for name, findings in run.drift.findings.items():
-        run.drift.findings[name] = _held(run, allowed, findings, path, held)
-    run.drift.of_cluster = _held(run, allowed, run.drift.of_cluster, path, held)
+        run.drift.findings[name] = _hold(run, allowed, findings, path, held)
+    run.drift.of_cluster = _hold(run, allowed, run.drift.of_cluster, path, held)
 
 
-def kept(run: Run, path: str, held: str = "") -> None:
+def keep_history(run: Run, path: str, held: str = "") -> None:
     """Explain what is left, and add the pass to the history."""
     explain(run, path, held)
     findings = findings_of(run)
     history, now = History(run.folder / "history.json"), datetime.now(UTC)
     try:
-        history.keep(counted(findings), [f.key for f in findings if f.action == "repaired"], now)
+        history.keep(count_by_action(findings), [f.key for f in findings if f.action == "repaired"], now)
     except OSError as error:  # a full or read-only disk of this machine changes nothing about the hosts
         run.warned.append(f"the history of repairs was not written: {describe_error(error)}")
     fights = history.fights(now)
@@ -211,9 +211,9 @@ def kept(run: Run, path: str, held: str = "") -> None:
     run.drift.trend = history.trend(TREND)
 
 
-def _held(run: Run, allowed: Permission, findings: Sequence[Finding], path: str, held: str) -> list[Finding]:
+def _hold(run: Run, allowed: Permission, findings: Sequence[Finding], path: str, held: str) -> list[Finding]:
     """Judge what nothing was done about."""
-    judged_now = judged(run, allowed, [f for f in findings if f.action == "reported"], path)
+    judged_now = explain_kept(run, allowed, [f for f in findings if f.action == "reported"], path)
     done = [f for f in findings if f.action != "reported"]
     kept = [f.became("held back", held) if held and f.level and not f.command else f for f in judged_now]
     return [*done, *kept]

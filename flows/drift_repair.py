@@ -14,15 +14,15 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.approval import approved
-from flows.drift_passes import explain, kept, look, repair_all
+from flows.approval import ask_approval
+from flows.drift_passes import explain, keep_history, look, repair_all
 from flows.running import Manner, as_states, run_name, running
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift.artifacts import leave_drift
-from tasks.drift.report import DriftReport, drift_report, said
+from tasks.drift.report import DriftReport, drift_report, summarise
 from tasks.locking import lease
 from tasks.workloads import find_busy
 
@@ -55,10 +55,10 @@ async def drift_repair(
         ask: Pause for an approval in the UI before anything is repaired, also where the cluster file does not ask so.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
-    return _ended(await _passed(cluster_file, repair, hosts, ask=ask, report_file=report_file))
+    return _end(await _pass(cluster_file, repair, hosts, ask=ask, report_file=report_file))
 
 
-async def _passed(
+async def _pass(
     cluster_file: str, repair: Allow, hosts: tuple[str, ...], *, ask: bool, report_file: str | None
 ) -> DriftReport:
     """Return the report of a pass; raises Refused as `running` does, and where another run holds the lease."""
@@ -68,7 +68,7 @@ async def _passed(
     async with running(cluster_file, "drift", hosts, (), report_file, manner) as run:
         await look(run)
         if allow > Impact.NOTHING and run.seen.surveys:
-            await _repaired(run, allow, cluster_file, ask=ask or declared.ask)
+            await _repair(run, allow, cluster_file, ask=ask or declared.ask)
         else:
             explain(run, cluster_file)
     report = run.report
@@ -77,24 +77,24 @@ async def _passed(
     return report
 
 
-async def _repaired(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
+async def _repair(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     """Repair under the cluster's lease, as far as is allowed now and approved."""
     run.allow = allow
     await find_busy(run)
     if run.seen.unowned is not None:
-        kept(run, path, f"whose the hosts are cannot be told: {run.seen.unowned.message}")
+        keep_history(run, path, f"whose the hosts are cannot be told: {run.seen.unowned.message}")
         return
     error = await lease(run)
     if isinstance(error, Refused):
         raise error
     if error is not None:
-        kept(run, path, f"no lock of the cluster can be had: {error.message}")
+        keep_history(run, path, f"no lock of the cluster can be had: {error.message}")
         return
-    await repair_all(run, path, await approved(run, path) if ask else None)
+    await repair_all(run, path, await ask_approval(run, path) if ask else None)
 
 
-def _ended(report: DriftReport) -> State[DriftReport]:
+def _end(report: DriftReport) -> State[DriftReport]:
     """Return the flow run's final state: completed where nothing is left, else failed under the outcome's name."""
     if report.outcome == "ok":
-        return Completed(message=said(report), data=report)
-    return Failed(name=report.outcome.capitalize(), message=said(report), data=report)
+        return Completed(message=summarise(report), data=report)
+    return Failed(name=report.outcome.capitalize(), message=summarise(report), data=report)

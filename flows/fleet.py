@@ -30,8 +30,8 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Completed, Failed
 from pydantic import Field
 
-from flows.fleet_group import FENCE, KEY, WELL, What, span, unfenced
-from flows.fleet_report import FleetReport, Group, joined
+from flows.fleet_group import FENCE, KEY, WELL, What, span, unfence
+from flows.fleet_report import FleetReport, Group, join_reports
 from flows.running import as_states, run_name
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import load_cluster
@@ -84,10 +84,10 @@ async def fleet(
     async def send(group: tuple[str, ...]) -> Group:
         async with gate:
             parameters = {"cluster_file": cluster_file, "what": what, "hosts": list(group)}
-            return await looked_at(deployment, group, parameters, minutes_a_group * 60)
+            return await look_at(deployment, group, parameters, minutes_a_group * 60)
 
     groups = await asyncio.gather(*(send(group) for group in split(names, hosts_in_a_group)))
-    report = joined(cluster.name, what, groups, time.monotonic() - began)
+    report = join_reports(cluster.name, what, groups, time.monotonic() - began)
     await _leave(report, report_file)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
     message = f"{report.outcome}: {len(report.hosts)} hosts in {len(groups)} groups; {counts}"
@@ -111,7 +111,7 @@ def split(names: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(names[start:end]) for start, end in pairwise(edges)]
 
 
-async def looked_at(deployment: str, hosts: tuple[str, ...], parameters: Mapping[str, object], seconds: float) -> Group:
+async def look_at(deployment: str, hosts: tuple[str, ...], parameters: Mapping[str, object], seconds: float) -> Group:
     """Hand one group to the deployment, wait for its end, and return what came back; a lost group stops no other."""
     began = time.monotonic()
     sent: FlowRun | None = None
@@ -141,7 +141,7 @@ async def _report(flow_run_id: UUID) -> dict[str, object] | None:
                 flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]), key=ArtifactFilterKey(any_=[KEY])
             )
         )
-    return unfenced(str(found[0].data)) if found else None
+    return unfence(str(found[0].data)) if found else None
 
 
 async def _cancel(flow_run_id: UUID) -> None:

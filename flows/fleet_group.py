@@ -54,7 +54,7 @@ async def fleet_group(cluster_file: str, what: What = "plan", hosts: tuple[str, 
     if isinstance(report, BaseException):
         return Failed(name="Refused" if isinstance(report, Refused) else None, message=str(report))
     sent = short(asdict(report))
-    await acreate_markdown_artifact(fenced(sent), key=KEY, description=f"Report of {span(hosts or ('all hosts',))}")
+    await acreate_markdown_artifact(fence(sent), key=KEY, description=f"Report of {span(hosts or ('all hosts',))}")
     message = f"{sent['outcome']}: {len(sent['hosts'])} hosts"
     if state.is_completed():
         return Completed(message=message)
@@ -74,12 +74,12 @@ def short(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "stages": stages}
 
 
-def fenced(report: dict[str, Any]) -> str:
+def fence(report: dict[str, Any]) -> str:
     """Return a report as Markdown that a person and a program can read."""
     return f"{FENCE}json\n{json.dumps(report, default=str, ensure_ascii=False)}\n{FENCE}\n"
 
 
-def unfenced(markdown: str) -> dict[str, Any]:
+def unfence(markdown: str) -> dict[str, Any]:
     """Return the report of an artifact; raises ValueError where it holds none."""
     text = markdown.strip().removeprefix(f"{FENCE}json").removesuffix(FENCE)
     report = json.loads(text)

@@ -47,7 +47,7 @@ class FleetReport:
         return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
 
 
-def joined(cluster: str, what: str, groups: Sequence[Group], seconds: float) -> FleetReport:
+def join_reports(cluster: str, what: str, groups: Sequence[Group], seconds: float) -> FleetReport:
     """Join the groups' reports. A host that no report speaks of is `unknown`, and an error says why."""
     hosts: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []

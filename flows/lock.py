@@ -34,7 +34,7 @@ def writable(folder: Path) -> None:
 
 
 @contextmanager
-def held(
+def hold_lock(
     path: Path, cluster: str, *, shared: bool = False, warned: Callable[[str], None] = lambda _: None
 ) -> Iterator[None]:
     """Hold the lock; `shared` for a run that only looks, so that several may, but not beside one that changes.
@@ -44,7 +44,7 @@ def held(
     and `warned` hears so.
     """
     try:
-        file = _opened(path)
+        file = _open(path)
     except OSError as error:
         warned(f"no lock on this machine: {describe_error(error)}")
         yield
@@ -61,7 +61,7 @@ def held(
         yield
 
 
-def _opened(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[str]:
     """Open the lock's file, for reading alone where it cannot be written. Raises OSError where there is none."""
     try:
         own_folder(path.parent)

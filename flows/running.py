@@ -18,15 +18,15 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.lock import held, writable
+from flows.lock import hold_lock, writable
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
 from tasks.artifacts import leave, progressing
-from tasks.context import Run, opened
+from tasks.context import Run, open_run
 from tasks.judging import report_of
 from tasks.prefect_quirks import name_or_typed, tag_run
-from tasks.report import Report, refused
+from tasks.report import Report, report_refusal
 from tasks.secret_blocks import load_blocks
 from tasks.stage_result import Mode, causes
 
@@ -72,7 +72,7 @@ def _write_refusal(error: Refused, given: Mapping[str, Any]) -> None:
     if path := given.get("report_file"):
         mode: Mode = "drift" if "repair" in given else given.get("mode", "bootstrap")
         try:
-            refused(error, mode).write(Path(path))
+            report_refusal(error, mode).write(Path(path))
         except OSError as fault:
             get_run_logger().warning("no report file: %s", fault)
 
@@ -116,8 +116,8 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
     if mode == "bootstrap":
         writable(run.folder)
-    with held(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
-        async with opened(run), progressing(run):
+    with hold_lock(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
+        async with open_run(run), progressing(run):
             try:
                 yield run
             except BaseException as error:

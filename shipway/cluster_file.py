@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from shipway.cluster.faults import Fault, pydantic_faults, refusal
 from shipway.cluster.model import Cluster
-from shipway.cluster.profiles import DEFAULT_PROFILE, merged, mirror_data, profile_data
-from shipway.cluster.repair import repaired
+from shipway.cluster.profiles import DEFAULT_PROFILE, merge, mirror_data, profile_data
+from shipway.cluster.repair import mend
 from shipway.cluster.text import CODE, LARGEST, source
 from shipway.errors import Refused
 from shipway.foreign.errors import describe_error
@@ -38,13 +38,13 @@ def load_cluster(path: Path) -> Cluster:
         message = f"cluster file {where} cannot be read: {describe_error(error)}"
         raise Refused(message, code=CODE, fix="Name a file that is there: a cluster file in UTF-8.") from error
     folder = path.resolve().parent
-    cluster = _parsed(text, where, folder)
+    cluster = _parse_once(text, where, folder)
     missing = any(True for _ in missing_files(cluster))
     return parse_cluster(text, where=where, folder=folder, files=True) if missing else cluster  # refused there
 
 
 @lru_cache(maxsize=1)
-def _parsed(text: str, where: str, folder: Path) -> Cluster:
+def _parse_once(text: str, where: str, folder: Path) -> Cluster:
     """Return the cluster of a text that has no fault, whatever files there are; raises Refused with all faults."""
     try:
         return parse_cluster(text, where=where, folder=folder)
@@ -68,8 +68,8 @@ def parse_cluster(
         base = profile_data(DEFAULT_PROFILE)
         faults.append(Fault(("profile",), error.message.removeprefix("profile: ")))
         given.pop("profile")
-    base = merged(base, mirror_data(given.get("mirrors")))
-    cluster, wrong = _validated(merged(base, given), base, {"folder": folder} if folder else {})
+    base = merge(base, mirror_data(given.get("mirrors")))
+    cluster, wrong = _validate(merge(base, given), base, {"folder": folder} if folder else {})
     faults += wrong
     if cluster is not None:
         bad = [fault.path for fault in faults]
@@ -80,7 +80,7 @@ def parse_cluster(
     return cluster
 
 
-def _validated(
+def _validate(
     data: dict[str, Any], base: Mapping[str, Any], context: Mapping[str, Any]
 ) -> tuple[Cluster | None, list[Fault]]:
     """Return the cluster and the faults of its values; with faults it is one mended for further judging, or None."""
@@ -92,7 +92,7 @@ def _validated(
             mended = [fault.path for fault in faults]
             found = pydantic_faults(error, Cluster, data)
             faults += [fault for fault in found if not _rests_on(fault, mended)]
-            data = repaired(data, base, [fault.path for fault in found])
+            data = mend(data, base, [fault.path for fault in found])
     return None, faults
 
 

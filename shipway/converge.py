@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
 from shipway.place import Place
-from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_change, id_of, restarted_by
+from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_change, id_of, restart_of
 
 On = TypeVar("On", bound=Place)
 Look = Drift | ShipwayError | None
@@ -18,7 +18,7 @@ EARLIER_FAILED = "an earlier step failed"  # why those after it are unknown
 Permit = Callable[[Step[Any]], Awaitable[Impact]]
 
 
-async def _held(step: Step[On], on: On) -> bool:
+async def _holds(step: Step[On], on: On) -> bool:
     """Tell whether a step says itself, right before it is applied, that it may not be now (`hold`, with the reason)."""
     hold = getattr(step, "hold", None)
     return hold is not None and bool(await hold(on))
@@ -78,10 +78,10 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Pe
         batch, started = _batch(steps[index:fresh], looks[index:fresh], allow), time.monotonic()
         end = index + len(batch)
         before, errors = looks[index:end], dict[int, ShipwayError | None]()
-        wanted = _drifted(batch, before, allow)
-        if drifted := [one for one in wanted if one[1].impact <= await permit(one[1]) and not await _held(one[1], on)]:
+        wanted = _choose(batch, before, allow)
+        if drifted := [one for one in wanted if one[1].impact <= await permit(one[1]) and not await _holds(one[1], on)]:
             later = _next(steps[end:], looks[end:], allow)
-            errors = await _applied(drifted, on, [*batch, *later])
+            errors = await _apply_all(drifted, on, [*batch, *later])
             if None in errors.values():
                 fresh = end + len(later)
                 looks[index:fresh] = await _looks(steps[index:fresh], on)
@@ -89,9 +89,9 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Pe
             seen = before[at]
             if at in errors and isinstance(seen, Drift) and can_change(one):
                 took = time.monotonic() - started
-                result = _changed(one, on, seen, errors[at] or looks[index + at], took)
+                result = _result_of_change(one, on, seen, errors[at] or looks[index + at], took)
             else:
-                result = _told(one, looks[index + at], allow)
+                result = _result_of_look(one, looks[index + at], allow)
             failed = failed or result.outcome == "failed"
             yield result
         index = end
@@ -118,7 +118,7 @@ def _batch(steps: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> 
     return steps[: count or 1]
 
 
-def _drifted(batch: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> list[tuple[int, Step[On], Drift]]:
+def _choose(batch: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -> list[tuple[int, Step[On], Drift]]:
     """Return what of a batch is to be applied, with its place: what drifted, as far as that is allowed."""
     return [
         (at, step, seen)
@@ -127,7 +127,7 @@ def _drifted(batch: Sequence[Check[On]], looks: Sequence[Look], allow: Impact) -
     ]
 
 
-async def _applied(
+async def _apply_all(
     drifted: Sequence[tuple[int, Step[On], Drift]], on: On, about: Sequence[Check[On]]
 ) -> dict[int, ShipwayError | None]:
     """Apply what drifted; return by place what became of each. `about` are the steps that are looked at afterwards."""
@@ -136,12 +136,12 @@ async def _applied(
     return dict(zip((at for at, _, _ in drifted), errors, strict=True))
 
 
-async def looked_at(
+async def look_at_all(
     steps: Sequence[Check[On]], on: On, told: Callable[[StepResult], None] = lambda _: None
 ) -> list[StepResult]:
     """Return what each step sees, changing nothing; unlike a plan, no failure hides what comes after it."""
     looks = await _looks(steps, on)
-    results = [_told(step, seen, Impact.NOTHING) for step, seen in zip(steps, looks, strict=True)]
+    results = [_result_of_look(step, seen, Impact.NOTHING) for step, seen in zip(steps, looks, strict=True)]
     for result in results:
         told(result)
     return results
@@ -151,15 +151,15 @@ def _impact(step: Check[On]) -> Impact:
     return step.impact if can_change(step) else Impact.NOTHING
 
 
-def _told(step: Check[On], seen: Look, allow: Impact) -> StepResult:
+def _result_of_look(step: Check[On], seen: Look, allow: Impact) -> StepResult:
     """Return the result of a step that is not applied."""
     if seen is None:
         return StepResult(step.name, "ok", _impact(step), id=id_of(step))
     if isinstance(seen, Drift):
-        return StepResult(step.name, "drifted", _impact(step), drift=seen, restarts=restarted_by(step), id=id_of(step))
+        return StepResult(step.name, "drifted", _impact(step), drift=seen, restarts=restart_of(step), id=id_of(step))
     unknown = isinstance(seen, Blocked) and allow is Impact.NOTHING
     outcome: Outcome = "unknown" if unknown else "failed"
-    return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restarted_by(step), id=id_of(step))
+    return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restart_of(step), id=id_of(step))
 
 
 async def _apply(step: Step[On], on: On) -> ShipwayError | None:
@@ -171,14 +171,14 @@ async def _apply(step: Step[On], on: On) -> ShipwayError | None:
     return None
 
 
-def _changed(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
+def _result_of_change(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
     """Return the result of a step that was applied, by what the second look saw."""
     if again is None:
-        return StepResult(step.name, "changed", step.impact, drift, None, seconds, restarted_by(step), id_of(step))
+        return StepResult(step.name, "changed", step.impact, drift, None, seconds, restart_of(step), id_of(step))
     if isinstance(again, Drift):
         message = f"applied, and yet: {again}"
         again = PostconditionFailed(message, host=on.name, step=step.name)
-    return StepResult(step.name, "failed", step.impact, drift, again, seconds, restarted_by(step), id_of(step))
+    return StepResult(step.name, "failed", step.impact, drift, again, seconds, restart_of(step), id_of(step))
 
 
 async def wait_until(

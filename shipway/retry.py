@@ -47,7 +47,7 @@ async def patiently(
     back in step; no try starts after `seconds`. Raises the last error as it is.
     """
     wait = wait_random_exponential(multiplier=first, max=most)
-    return await _tried(action, wait, stop_after_attempt(attempts) | stop_after_delay(seconds), when)
+    return await _try(action, wait, stop_after_attempt(attempts) | stop_after_delay(seconds), when)
 
 
 async def steadily(
@@ -57,10 +57,10 @@ async def steadily(
 
     No try starts after `seconds`. Raises the last error as it is.
     """
-    return await _tried(action, wait_fixed(every), stop_after_delay(seconds), when)
+    return await _try(action, wait_fixed(every), stop_after_delay(seconds), when)
 
 
-async def _tried(
+async def _try(
     action: Callable[[], Awaitable[T]], wait: wait_base, stop: stop_base, when: Callable[[BaseException], bool]
 ) -> T:
     trying = AsyncRetrying(retry=retry_if_exception(when), stop=stop, wait=wait, reraise=True)

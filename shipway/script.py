@@ -8,7 +8,7 @@ Two words are the script's own, because a shell does in no time what costs a pro
 removes what an earlier run left there, makes the folders of the new files unless they are there, and lets new files be
 their owner's alone from then on; `was_whole` takes one line of input and fails unless it is the one that ends a file.
 
-A script reaches its host on standard input (`framed`): it is in no process list and in no log, and as long as it needs
+A script reaches its host on standard input (`frame`): it is in no process list and in no log, and as long as it needs
 to be (an argument may have 128 KiB: MAX_ARG_STRLEN, execve(2)). The command line that reads it, READER, never changes.
 """
 
@@ -71,7 +71,7 @@ def compose(commands: Sequence[Sequence[str]], *, verb: str, after: Sequence[Seq
     return f"b={boundary}\n{PROLOGUE}{''.join(lines)}", boundary
 
 
-def framed(text: str, stdin: bytes = b"") -> tuple[str, bytes]:
+def frame(text: str, stdin: bytes = b"") -> tuple[str, bytes]:
     """Return a random token, and what READER is to be fed with to run the script and leave it this input.
 
     The script is one group of commands: one that was cut short is a syntax error, and nothing of it runs.
@@ -81,7 +81,7 @@ def framed(text: str, stdin: bytes = b"") -> tuple[str, bytes]:
     return token, f"{token} {len(group)}\n".encode() + group + stdin
 
 
-def heard(token: str, data: str) -> str | None:
+def strip_noise(token: str, data: str) -> str | None:
     """Return what a stream holds after the token: what the script itself printed; None where it never began."""
     _, found, own = data.partition(f"{token}\n")
     return own if found else None

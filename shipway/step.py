@@ -73,7 +73,7 @@ def can_change(step: Check[T_contra]) -> TypeGuard[Step[T_contra]]:
     return _applies(type(step))
 
 
-def restarted_by(step: object) -> str:
+def restart_of(step: object) -> str:
     """Return the unit that is restarted when a step is applied, by itself or by what follows; "" for none."""
     return str(getattr(step, "restarts", ""))
 

@@ -112,7 +112,7 @@ def markdown(report: Report, kind: str = "") -> str:
     ]
     lines += section("Errors", tell_causes(report.errors) + [flat(line) for line in say_follows(report.stages)])
     lines += section("Warnings", [flat(warning) for warning in report.warnings])
-    return "\n".join([*lines, *section("Steps that were not as wanted", _told(report))]) + "\n"
+    return "\n".join([*lines, *section("Steps that were not as wanted", _tell(report))]) + "\n"
 
 
 def tell_causes(errors: Sequence[ErrorReport]) -> list[str]:
@@ -124,7 +124,7 @@ def tell_causes(errors: Sequence[ErrorReport]) -> list[str]:
     ]
 
 
-def _told(report: Report) -> list[str]:
+def _tell(report: Report) -> list[str]:
     """Return an entry per step that was not as wanted: what was and what is wanted, then the hosts and its end."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for result in report.stages:

@@ -145,21 +145,21 @@ def group_errors(errors: Iterable[ErrorReport]) -> list[Cause]:
         addresses = {re.sub(r":\d+$", "", slot.text) for slot in slots}
         fix = _shape(_split(error.fix, error.host, sorted(addresses)))
         groups.setdefault((error.code, error.step, _shape(parts), fix), []).append((error, parts))
-    return [_joined(group) for group in groups.values()]
+    return [_join(group) for group in groups.values()]
 
 
-def _joined(group: list[tuple[ErrorReport, tuple[str | _Slot, ...]]]) -> Cause:
+def _join(group: list[tuple[ErrorReport, tuple[str | _Slot, ...]]]) -> Cause:
     """Return the cause of errors whose messages have one shape."""
     first = group[0][0]
     hosts = tuple(dict.fromkeys(error.host for error, _ in group))
     fixes = {error.fix for error, _ in group}
     fix = first.fix if len(fixes) == 1 else f"for {first.host}, and likewise for each: {first.fix}"
     columns = list(zip(*(parts for _, parts in group), strict=True))
-    cause = _LEADS.sub("", "".join(_merged(column) for column in columns))
+    cause = _LEADS.sub("", "".join(_merge(column) for column in columns))
     return Cause(hosts, first.step, first.code, cause, fix, _each(group, columns))
 
 
-def _merged(column: Sequence[str | _Slot]) -> str:
+def _merge(column: Sequence[str | _Slot]) -> str:
     """Return what one place of a message says for all hosts."""
     first = column[0]
     if isinstance(first, str):

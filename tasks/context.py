@@ -1,7 +1,7 @@
 """The run that tasks work for: its cluster, its permission, its connections; found by context, never an argument.
 
 Prefect stores arguments and results, and a stored connection is neither data nor alive after a retry. So tasks take
-names, and find what lives here; a run's contents are born in `opened` and end with it.
+names, and find what lives here; a run's contents are born in `open_run` and end with it.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Run:
 
 
 @asynccontextmanager
-async def opened(run: Run) -> AsyncIterator[Run]:
+async def open_run(run: Run) -> AsyncIterator[Run]:
     """Make the run the current one, and close its connections at the end."""
     token = _RUN.set(run)
     try:

@@ -76,7 +76,7 @@ class DriftPass:
     trend: list[dict[str, Any]] = field(default_factory=list)  # earlier passes, for the report
 
 
-def found(host: str, stage: str, result: StepResult) -> Finding | None:
+def find(host: str, stage: str, result: StepResult) -> Finding | None:
     """Return the finding of a step's result; None where all is as wanted."""
     if result.outcome in ("ok", "changed"):
         return None
@@ -95,12 +95,12 @@ def distinct(findings: Iterable[Finding]) -> list[Finding]:
     return list({finding.key: finding for finding in reversed(list(findings))}.values())[::-1]
 
 
-def left(findings: Sequence[Finding]) -> list[Finding]:
+def sort_left(findings: Sequence[Finding]) -> list[Finding]:
     """Return what is still not as declared, worst first."""
     return sorted((f for f in findings if f.action != "repaired"), key=lambda f: LEFT.index(f.action))
 
 
-def counted(findings: Sequence[Finding]) -> dict[str, int]:
+def count_by_action(findings: Sequence[Finding]) -> dict[str, int]:
     """Return how many findings came to each end."""
     return {action: n for action in ("repaired", *LEFT) if (n := sum(f.action == action for f in findings))}
 

@@ -13,7 +13,7 @@ from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import Run
 from tasks.report import NO_CARDS, HostRow, Report, RunOutcome
-from tasks.stage_result import CLUSTER, reported, worst
+from tasks.stage_result import CLUSTER, report_redacted, worst
 
 
 def report_of(run: Run, *, broken_off: str = "") -> Report:
@@ -22,7 +22,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
     errors = [error for result in run.results for error in result.errors]
     if broken_off:
         fix = "Run again: every step looks first, so the run goes on where this one ended."
-        errors.append(reported(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
+        errors.append(report_redacted(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
     outcome: RunOutcome = "failed" if broken_off else _outcome(run, hosts, errors)
     warnings = [*warnings_of(run.cluster), *_limits(run), *run.warned, *(run.proof.notes if run.proof else ())]
     return Report(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from shipway.errors import Refused, ShipwayError
-from shipway.locks.bare import claim_left, claimed
-from shipway.locks.lease import held, holder
+from shipway.locks.bare import claim, claim_left
+from shipway.locks.lease import hold, holder
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.stage_result import CLUSTER
@@ -27,7 +27,7 @@ async def lease(run: Run) -> ShipwayError | None:
         return None
     exists = run.control.name not in run.seen.surveys or any(survey.joined for survey in run.seen.surveys.values())
     claim = not exists or await claim_left(run.session(run.control.name))
-    kept_out = await _claimed(run) if claim else None
+    kept_out = await _claim(run) if claim else None
     if kept_out is not None or not exists:
         return kept_out
     try:
@@ -36,7 +36,7 @@ async def lease(run: Run) -> ShipwayError | None:
         return refused
     except ShipwayError as error:
         run.view.said(run.control.name, "preflight", f"the cluster's lease is not taken: {error.message}")
-        return await _claimed(run)
+        return await _claim(run)
     return None
 
 
@@ -52,7 +52,7 @@ async def new_lease(run: Run) -> None:
     def told(sentence: str) -> None:
         run.view.said(CLUSTER, "preflight", sentence)
 
-    await run.locks.until_end.enter_async_context(held(run.kube, _who(run), partial(_unsure, run), told))
+    await run.locks.until_end.enter_async_context(hold(run.kube, _who(run), partial(_unsure, run), told))
     run.locks.leased = True
 
 
@@ -71,14 +71,14 @@ async def _unsure(run: Run, error: ShipwayError | None) -> None:
     if isinstance(error, Refused):
         run.locks.leased, run.locks.lost = False, error
     else:
-        run.locks.lost = None if error is None else await _claimed(run)
+        run.locks.lost = None if error is None else await _claim(run)
 
 
-async def _claimed(run: Run) -> ShipwayError | None:
+async def _claim(run: Run) -> ShipwayError | None:
     """Claim the control plane's host until the run ends; return what keeps from it."""
     if not run.locks.claimed:
         try:
-            await run.locks.until_end.enter_async_context(claimed(run.session(run.control.name), _who(run)))
+            await run.locks.until_end.enter_async_context(claim(run.session(run.control.name), _who(run)))
         except ShipwayError as error:
             return error
         run.locks.claimed = True

@@ -6,7 +6,7 @@ import asyncio
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Refused
-from shipway.kube.access import kept_authorities
+from shipway.kube.access import read_authorities
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import Evidence, evidence
 from shipway.retry import patiently
@@ -21,22 +21,22 @@ async def disagreement(run: Run) -> list[ErrorReport]:
     cluster may be there already. Raises what keeps from asking the control plane's host: without its answer nobody can
     tell whose the hosts are.
     """
-    seen = _seen(run)
+    seen = _collect_seen(run)
     if run.only and run.control.name not in seen:
-        seen[run.control.name] = await patiently(lambda: _asked(run, run.control))
+        seen[run.control.name] = await patiently(lambda: _ask(run, run.control))
     first = seen.get(run.control.name)
     if run.only and first is not None and first.standing != "control plane":
         rest = [host for host in run.cluster.hosts if host.name not in seen]
-        answers = await asyncio.gather(*(_asked(run, host) for host in rest), return_exceptions=True)
+        answers = await asyncio.gather(*(_ask(run, host) for host in rest), return_exceptions=True)
         seen |= {one.host: one for one in answers if isinstance(one, Evidence)}
     run.seen.elsewhere = tuple(one for name, one in seen.items() if name not in run.seen.surveys)
-    return judged(run)
+    return judge(run)
 
 
-def judged(run: Run) -> list[ErrorReport]:
+def judge(run: Run) -> list[ErrorReport]:
     """Return the contradictions by all that is known now; asks nobody."""
-    seen = {**{one.host: one for one in run.seen.elsewhere}, **_seen(run)}
-    kept = kept_authorities(run.folder / "kubeconfig")
+    seen = {**{one.host: one for one in run.seen.elsewhere}, **_collect_seen(run)}
+    kept = read_authorities(run.folder / "kubeconfig")
     return contradictions(run.cluster, list(seen.values()), kept=kept, reset=run.reset)
 
 
@@ -48,9 +48,9 @@ def refusal(faults: list[ErrorReport]) -> Refused:
     return Refused(f"nothing was changed: {said}", code=faults[0].code, fix=fix)
 
 
-def _seen(run: Run) -> dict[str, Evidence]:
+def _collect_seen(run: Run) -> dict[str, Evidence]:
     return {name: survey.evidence for name, survey in run.seen.surveys.items() if survey.evidence is not None}
 
 
-async def _asked(run: Run, host: HostSpec) -> Evidence:
+async def _ask(run: Run, host: HostSpec) -> Evidence:
     return await evidence(run.session(host.name))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from shipway.errors import ErrorReport, ShipwayError
 from shipway.step import Outcome
 from tasks.causes import list_hosts
-from tasks.stage_result import WORST_FIRST, Mode, StageResult, reported
+from tasks.stage_result import WORST_FIRST, Mode, StageResult, report_redacted
 
 RunOutcome = Literal["ok", "planned", "drifted", "partial", "failed", "refused"]
 NO_CARDS: dict[str, Any] = {"expected": 0, "allocatable": 0, "verified": 0, "devices": []}
@@ -87,6 +87,6 @@ def say_follows(stages: Sequence[StageResult]) -> list[str]:
     return [f"not tried after that: {len(rows)} steps of {', '.join(names)} [{hosts}]"]
 
 
-def refused(error: ShipwayError, mode: Mode, *, outcome: RunOutcome = "refused") -> Report:
+def report_refusal(error: ShipwayError, mode: Mode, *, outcome: RunOutcome = "refused") -> Report:
     """Return the report of a run that was refused before anything was looked at, or that has no report of its own."""
-    return Report("", "", mode, outcome, 0.0, errors=(reported(error),))
+    return Report("", "", mode, outcome, 0.0, errors=(report_redacted(error),))

@@ -9,13 +9,13 @@ from shipway.steps.system.base import AnswersAgain
 from tasks.context import Run
 from tasks.gates import ApiAnswers
 from tasks.stage_result import CLUSTER
-from tasks.waiting import waited
+from tasks.waiting import wait_for
 
 HOST_SECONDS = 90.0  # a virtual machine restarts within a minute; who is away for longer is named, and the run ends
 API_SECONDS = 120.0  # the kubelet starts a static pod again after 10, 20, 40 ... seconds
 
 
-async def returned(run: Run, stage: str, lost: frozenset[str]) -> None:
+async def wait_for_lost(run: Run, stage: str, lost: frozenset[str]) -> None:
     """Wait for the hosts and the API that a stage lost, where they had answered in this run; in vain only once."""
     for host in sorted(lost & set(run.seen.surveys) - run.gone):
         await _back(run, stage, AnswersAgain(), run.session(host), HOST_SECONDS)
@@ -30,6 +30,6 @@ async def returned(run: Run, stage: str, lost: frozenset[str]) -> None:
 
 async def _back(run: Run, stage: str, check: Check[On], on: On, seconds: float) -> None:
     """Wait; who stays away is not waited for again."""
-    again = await waited(run, stage, check, on, seconds=seconds)
+    again = await wait_for(run, stage, check, on, seconds=seconds)
     if again.outcome != "ok":
         run.gone.add(on.name)

@@ -17,8 +17,18 @@ from shipway.errors import ShipwayError
 from shipway.step import StepResult
 from tasks.context import Run, current
 from tasks.locking import still_alone
-from tasks.returning import returned
-from tasks.stage_result import CLUSTER, StageResult, StepRow, cut_short, errors_of, foreseen, lost_in, reported, worst
+from tasks.returning import wait_for_lost
+from tasks.stage_result import (
+    CLUSTER,
+    StageResult,
+    StepRow,
+    errors_of,
+    find_lost,
+    foreseen,
+    report_redacted,
+    report_timeout,
+    worst,
+)
 from tasks.table import RETRIES, STAGES
 
 
@@ -55,18 +65,18 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
     """Run a stage of the current run on a host; gives the result, in a failed state where nothing may build on it."""
     run, log = current(), get_run_logger()
     run.view.began(host, stage)
-    result, lost = await _done(run, stage, host)
+    result, lost = await _do(run, stage, host)
     for row in (row for row in result.rows if row.outcome != "ok" or not STAGES[stage].terse):
         log.info("%s: %s%s", row.step, row.outcome, f" (was {row.have}; want {row.want})" if row.want else "")
     for error in result.errors:
         log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)
     run.view.ended(result)
     if STAGES[stage].retries:
-        await returned(run, stage, lost)
+        await wait_for_lost(run, stage, lost)
     return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
 
 
-async def _done(run: Run, stage: str, host: str) -> tuple[StageResult, frozenset[str]]:
+async def _do(run: Run, stage: str, host: str) -> tuple[StageResult, frozenset[str]]:
     """Return how the stage ended, and what no longer answered; what is no error of ours goes on up."""
     session = run.session(host) if host in {spec.name for spec in run.cluster.hosts} else None
     before, started = session.round_trips if session else 0, time.monotonic()
@@ -79,11 +89,11 @@ async def _done(run: Run, stage: str, host: str) -> tuple[StageResult, frozenset
         errors = errors_of(host, results, run.allow)
     except ShipwayError as error:
         errors = (error.at(host=host, step=stage),)
-    rows = tuple(_remembered(run, stage, host, StepRow.of(result)) for result in results)
+    rows = tuple(_remember(run, stage, host, StepRow.of(result)) for result in results)
     outcome = "failed" if errors else worst([row.outcome for row in rows])
     trips = session.round_trips - before if session else 0
-    seconds, told = round(time.monotonic() - started, 3), tuple(reported(error) for error in errors)
-    return StageResult(host, stage, outcome, rows, trips, seconds, told), lost_in(errors)
+    seconds, told = round(time.monotonic() - started, 3), tuple(report_redacted(error) for error in errors)
+    return StageResult(host, stage, outcome, rows, trips, seconds, told), find_lost(errors)
 
 
 def _pending(run: Run, stage: str, host: str) -> bool:
@@ -94,7 +104,7 @@ def _pending(run: Run, stage: str, host: str) -> bool:
     return any(row.outcome in ("drifted", "unknown") for result in before for row in result.rows)
 
 
-def _remembered(run: Run, stage: str, host: str, row: StepRow) -> StepRow:
+def _remember(run: Run, stage: str, host: str, row: StepRow) -> StepRow:
     """Return the row as `changed` where an earlier attempt of this stage changed it and this one found it in place."""
     changed = run.changed[stage, host]
     if row.outcome == "changed":
@@ -142,7 +152,7 @@ async def on(stage: str, host: str, *after: State[Any] | None) -> State[Any] | N
     if isinstance(data, Returned):
         run.results.append(data.result)
     elif state.name == "TimedOut":
-        run.results.append(cut_short(host, stage, seconds, run.last_said.get(host, "")))
+        run.results.append(report_timeout(host, stage, seconds, run.last_said.get(host, "")))
         run.view.ended(run.results[-1])
     elif isinstance(data, BaseException):
         raise data  # no error of ours: a fault in this program, and Prefect holds its traceback

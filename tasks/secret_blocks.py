@@ -15,7 +15,7 @@ async def secret(name: str) -> str:
 
     Prefect is asked once: from then on the value is kept in this process.
     """
-    if (known := secret_place.kept(name)) is not None:
+    if (known := secret_place.read_block(name)) is not None:
         return known
     from prefect.blocks.system import Secret  # noqa: PLC0415 - it takes its time, and few clusters name a block
 

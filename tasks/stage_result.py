@@ -91,7 +91,7 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "ok")
 
 
-def lost_in(errors: Sequence[ShipwayError]) -> frozenset[str]:
+def find_lost(errors: Sequence[ShipwayError]) -> frozenset[str]:
     """Return what no longer answered: names of hosts, `cluster` for the API."""
     return frozenset(CLUSTER if error.lost == "api" else error.host for error in errors if error.lost)
 
@@ -137,14 +137,14 @@ def fault(host: str, result: StepResult) -> ShipwayError:
     return Permanent(str(result.drift), host=host, step=result.step, code=code, fix=fix)
 
 
-def reported(error: ShipwayError) -> ErrorReport:
+def report_redacted(error: ShipwayError) -> ErrorReport:
     """Return the error as a row of the report, its texts redacted."""
     row = error.report()
     return ErrorReport(row.host, row.step, row.code, redact(row.cause), redact(row.fix), row.retryable)
 
 
-def cut_short(host: str, stage: str, seconds: float, last: str) -> StageResult:
+def report_timeout(host: str, stage: str, seconds: float, last: str) -> StageResult:
     """Return the result of a stage that ran out of its time; `last` is the last thing seen."""
     message = f"not done after {seconds:.0f} s; last seen: {last or 'nothing yet'}"
-    error = reported(DeadlineExceeded(message, host=host, step=stage))
+    error = report_redacted(DeadlineExceeded(message, host=host, step=stage))
     return StageResult(host, stage, "failed", seconds=seconds, errors=(error,))

@@ -23,18 +23,18 @@ from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxy
 from shipway.steps.kubernetes.nodes import NodeRegistered
 from shipway.steps.kubernetes.skew import VersionRuns
 from shipway.survey.first_look import CLOCK, Survey, survey
-from shipway.survey.notices import noticed
+from shipway.survey.notices import read_notices
 from tasks import gates
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
-from tasks.drift.parts import kubelet_declared, settled
+from tasks.drift.parts import kubelet_declared, list_settled
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.locking import new_lease
 from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
-from tasks.waiting import by_api, heard, waited
-from tasks.workloads import undisturbed
+from tasks.waiting import by_api, hear_results, wait_for
+from tasks.workloads import permit_undisturbed
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
@@ -57,9 +57,9 @@ class Stage:
     terse: bool = False
 
 
-async def _brought(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
+async def _bring(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
     """Converge, with the progress told; what a step may disturb is asked again right before it is applied."""
-    return await converge(steps, on, allow, heard(run, stage, on.name), undisturbed(run, on.name))
+    return await converge(steps, on, allow, hear_results(run, stage, on.name), permit_undisturbed(run, on.name))
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ async def _look_over(run: Run, stage: str, host: str) -> list[StepResult]:
     session.forget()
     family = run.seen.families[host] = await recognise(session)
     checks: list[Check[Host]] = [Reached(), *preflight.checks(run.cluster, run.cluster.host(host), family)]
-    looking = _brought(run, stage, session, checks, Impact.NOTHING)
+    looking = _bring(run, stage, session, checks, Impact.NOTHING)
     others = claim_left(session) if host == run.control.name else asyncio.sleep(0)  # in the same exchange
     looked, seen, heard_of, _ = await asyncio.gather(
-        looking, survey(session), noticed(session), others, return_exceptions=True
+        looking, survey(session), read_notices(session), others, return_exceptions=True
     )
     if isinstance(looked, BaseException):
         raise looked
@@ -107,7 +107,7 @@ async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[
     bare = survey is not None and not survey.joined
     allow = run.allowed(host) if bare else min(run.allowed(host), Impact.SERVICE)
     steps = module.steps(run.cluster, run.cluster.host(host), run.family(host))
-    return await _brought(run, stage, session, steps, allow)
+    return await _bring(run, stage, session, steps, allow)
 
 
 async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -116,7 +116,7 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     session.forget()
     steps = control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), reset=host in run.reset)
     steps.append(KubeletDeclared(kubelet_declared(run)))
-    results = await _brought(run, stage, session, steps, run.allowed(host))
+    results = await _bring(run, stage, session, steps, run.allowed(host))
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
     return results
@@ -128,7 +128,7 @@ async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
     session.forget()
     steps = join_worker.steps(run.cluster, run.cluster.host(host), run.family(host), control)
     steps.append(KubeletDeclared(kubelet_declared(run)))
-    return await _brought(run, stage, session, steps, run.allowed(host))
+    return await _bring(run, stage, session, steps, run.allowed(host))
 
 
 async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
@@ -142,11 +142,11 @@ async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     return await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
 
 
-async def _isolated(run: Run, stage: str, host: str) -> list[StepResult]:
+async def _isolate(run: Run, stage: str, host: str) -> list[StepResult]:
     """Close a GPU host to pods that ask for no GPU; whatever was given GPUs the old way holds it open."""
     session = run.session(host)
     session.forget()
-    return await _brought(
+    return await _bring(
         run, stage, session, gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)), run.allowed(host)
     )
 
@@ -155,7 +155,7 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
     """Return a node its labels, and take the control plane's taint away where pods are wanted there."""
     spec = run.cluster.host(host)
     if run.allow is not Impact.NOTHING and gates.node_steps(run.cluster, spec, run.cards(spec)):
-        registered = await waited(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)
+        registered = await wait_for(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)
         if registered.outcome != "ok":
             return [registered]
     return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.cards(spec)), host)
@@ -167,20 +167,20 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
     A plan only looks.
     """
     running = VersionRuns(run.cluster.kubernetes.version)
-    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), running, SettledAsDeclared(settled(run))]
+    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), running, SettledAsDeclared(list_settled(run))]
     checks.append(KubeProxyDeclared(run.cluster.kubernetes.kube_proxy))
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, checks)
     kube = await run.kube()
-    results = [await waited(run, stage, check, kube, seconds=GATE_SECONDS) for check in checks]
+    results = [await wait_for(run, stage, check, kube, seconds=GATE_SECONDS) for check in checks]
     if any(result.outcome != "ok" for result in results):
         return results
     await new_lease(run)
     joins = JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_declared(run))
-    return [*results, *await by_api(run, stage, [NoTokenLeft(), joins]), _kept(run, kube)]
+    return [*results, *await by_api(run, stage, [NoTokenLeft(), joins]), _keep(run, kube)]
 
 
-def _kept(run: Run, kube: Kube) -> StepResult:
+def _keep(run: Run, kube: Kube) -> StepResult:
     """Keep the admin kubeconfig on this machine, readable by its owner alone."""
     path = run.folder / "kubeconfig"
     name = "the kubeconfig is on this machine"
@@ -216,7 +216,7 @@ _SPECIAL = (
     Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage("node_settings", _node, _always(300.0)),
     Stage("device_plugin", _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
-    Stage("gpu_isolation", _isolated, _always(300.0)),
+    Stage("gpu_isolation", _isolate, _always(300.0)),
     Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
     Stage("gpus_allocatable", gpus_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),

@@ -13,7 +13,7 @@ from tasks.context import Run
 from tasks.stage_result import CLUSTER
 
 
-def heard(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
+def hear_results(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
     """Return what hears the results of a stage's steps."""
 
     def told(result: StepResult) -> None:
@@ -23,7 +23,7 @@ def heard(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
     return told
 
 
-def spoken(run: Run, stage: str, host: str) -> Callable[[str], None]:
+def hear_waits(run: Run, stage: str, host: str) -> Callable[[str], None]:
     """Return what hears the sentences of a wait."""
 
     def told(sentence: str) -> None:
@@ -47,18 +47,18 @@ async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str =
             raise
         return [StepResult(step.name, "unknown", error=error, id=id_of(step)) for step in steps]
     kube.forget()
-    return await converge(steps, kube, run.allow, heard(run, stage, host))
+    return await converge(steps, kube, run.allow, hear_results(run, stage, host))
 
 
-async def waited(run: Run, stage: str, check: Check[On], on: On, *, seconds: float) -> StepResult:
+async def wait_for(run: Run, stage: str, check: Check[On], on: On, *, seconds: float) -> StepResult:
     """Return the result of waiting until a check is as wanted, within so many seconds."""
     try:
-        await wait_until(check, on, seconds=seconds, every=1.0, told=spoken(run, stage, on.name))
+        await wait_until(check, on, seconds=seconds, every=1.0, told=hear_waits(run, stage, on.name))
     except ShipwayError as error:
         if isinstance(error, DeadlineExceeded):
             explain(error, error.message)
         result = StepResult(check.name, "failed", error=error.at(host=on.name, step=check.name))
     else:
         result = StepResult(check.name, "ok")
-    heard(run, stage, on.name)(result)
+    hear_results(run, stage, on.name)(result)
     return result

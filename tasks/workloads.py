@@ -7,12 +7,12 @@ from typing import Any
 
 from shipway.converge import Permit
 from shipway.errors import ShipwayError
-from shipway.gpu.evidence import taken_by_others
+from shipway.gpu.evidence import count_taken
 from shipway.gpu.pods import NAMESPACE
 from shipway.kube.client import Kube
 from shipway.kube.drain import movable
 from shipway.retry import patiently
-from shipway.step import Impact, Step, restarted_by
+from shipway.step import Impact, Step, restart_of
 from shipway.steps.system.services import CONTAINERD
 from tasks.context import Run
 
@@ -44,7 +44,7 @@ async def find_busy(run: Run, only: str = "") -> None:
     try:
         kube = await run.kube()
         kube.forget()
-        held = await patiently(lambda: taken_by_others(kube, dict.fromkeys(joined, 1), node=only), seconds=ASK_SECONDS)
+        held = await patiently(lambda: count_taken(kube, dict.fromkeys(joined, 1), node=only), seconds=ASK_SECONDS)
         busy = {name: f"{count} GPUs held by running pods" for name, count in held.items() if count}
         if not run.cluster.repair.restart_beside_pods:
             podded = {name: BESIDE.format(count=len(pods)) for name, pods in (await _pods(kube, joined, only)).items()}
@@ -75,7 +75,7 @@ def beside_pods(run: Run, host: str, restarts: str, impact: Impact) -> str:
     return run.seen.podded.get(host, "")
 
 
-def undisturbed(run: Run, host: str) -> Permit:
+def permit_undisturbed(run: Run, host: str) -> Permit:
     """Return what tells a step, right before it is applied, what it may disturb: GPU pods may have started meanwhile.
 
     A bootstrap is at work on other hosts, and on the packages of this one, for longer than a pod needs to come.
@@ -86,7 +86,7 @@ def undisturbed(run: Run, host: str) -> Permit:
             await find_busy(run, host)
         return (
             min(run.allowed(host), Impact.FILES)
-            if beside_pods(run, host, restarted_by(step), step.impact)
+            if beside_pods(run, host, restart_of(step), step.impact)
             else run.allowed(host)
         )
 

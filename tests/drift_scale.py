@@ -19,7 +19,7 @@ import pytest
 from flows import admission, bootstrap
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
-from tasks.context import Run, opened
+from tasks.context import Run, open_run
 from tasks.judging import report_of
 from tasks.report import Report
 from tests.bench.scale import READY, measured_run
@@ -37,8 +37,8 @@ async def joined(file: Path) -> Report:
     """Bring all hosts up without Prefect, over SSH, without the proof of GPUs; return the report of the last run."""
     for _ in range(RUNS):  # on a busy machine some hosts take longer than they may: the next run completes them
         began, run = time.monotonic(), Run(load_cluster(file), "bootstrap")
-        async with opened(run):
-            await bootstrap.brought_up(run)
+        async with open_run(run):
+            await bootstrap.bring_up(run)
             report = report_of(run)
         print(f"bootstrap: {dict(report.counted)}, {time.monotonic() - began:.0f} s", flush=True)
         if not report.counted.get("failed"):

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from shipway.cluster.fields import _sectioned
+from shipway.cluster.fields import _group_by_section
 from shipway.cluster.secrets import keep
 
 Where = tuple[str | int, ...]
@@ -155,7 +155,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _of(kind: Any, path: str) -> Iterator[str]:
-    kind = _sectioned(kind)
+    kind = _group_by_section(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield from fields(kind, f"{path}.")
     elif get_origin(kind) is tuple:

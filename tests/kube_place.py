@@ -12,7 +12,7 @@ from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.latencies import Latencies
 from lab.simulated.kube.world import ClusterConfig
 from shipway.cluster.model import Cluster
-from shipway.cluster.profiles import merged, profile_data
+from shipway.cluster.profiles import merge, profile_data
 from shipway.facts.fact import Fact
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -81,7 +81,7 @@ def cluster_of(names: Sequence[str], *, profile: str = "seed", **sections: Any) 
     """Return a cluster file of hosts with those names and the sections that a test changes."""
     hosts = [{"name": name, "address": f"10.9.0.{number}", "gpus": 1} for number, name in enumerate(names, 11)]
     return Cluster.model_validate(
-        merged(profile_data(profile), {"name": "demo", "profile": profile, "hosts": hosts, **sections})
+        merge(profile_data(profile), {"name": "demo", "profile": profile, "hosts": hosts, **sections})
     )
 
 

@@ -368,9 +368,9 @@ async def test_a_lock_is_waited_for_as_long_as_is_said_and_nothing_else_is(
             raise error
 
     if locked < 3:
-        await apt.unlocked(act)
+        await apt.wait_for_lock(act)
     else:
         with pytest.raises(type(error)) as raised:
-            await apt.unlocked(act)
+            await apt.wait_for_lock(act)
         assert raised.value is error
     assert tried == times if times else 1 < tried < 999

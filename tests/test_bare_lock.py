@@ -15,7 +15,7 @@ from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
 from shipway.host.session import Host
 from shipway.host.ssh import Pool
-from shipway.locks.bare import UNIT, claim_left, claimed
+from shipway.locks.bare import UNIT, claim, claim_left
 from shipway.locks.lease import holder
 
 ELSEWHERE = "ops@elsewhere pid 7, bootstrap of te"
@@ -31,10 +31,10 @@ async def place(tmp_path: Path) -> AsyncIterator[tuple[SimulatedLab, Host]]:
 
 async def test_a_second_run_is_refused_and_told_who_holds_the_host(place: tuple[SimulatedLab, Host]) -> None:
     lab, host = place
-    async with claimed(host, ELSEWHERE):
+    async with claim(host, ELSEWHERE):
         assert await claim_left(host)
         with pytest.raises(Refused) as refused:
-            async with claimed(host, holder("bootstrap of te")):
+            async with claim(host, holder("bootstrap of te")):
                 pytest.fail("two runs hold one host")
         assert refused.value.code == "SHW-102"
         assert ELSEWHERE in refused.value.message
@@ -51,8 +51,8 @@ async def test_a_run_that_was_killed_on_this_machine_is_followed_at_once(place: 
     ended.wait()
     mine = holder("bootstrap of te")
     dead = mine.replace(f"pid {mine.split('pid ')[1].split(' ')[0]}", f"pid {ended.pid}")
-    kept = claimed(host, dead)
+    kept = claim(host, dead)
     await kept.__aenter__()  # a killed run never leaves
-    async with claimed(host, mine):
+    async with claim(host, mine):
         assert lab.hosts["te1"].units.all[UNIT].description == mine
     assert UNIT not in lab.hosts["te1"].operations

@@ -11,14 +11,14 @@ from lab.simulated.options import Options
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.services import UnitState
-from shipway.gpu.nvidia import NVIDIA, unsupported
+from shipway.gpu.nvidia import NVIDIA, find_unsupported
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.cards import SECURE_BOOT, CardsHealthy, FabricReady
 from shipway.survey.first_look import KERNEL_LOG, PCI_BOUND, PCI_CLASSES, on_bus, survey
-from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, noticed
+from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, read_notices
 from tests.facts_place import Told, said, unit
 from tests.simulated_place import simulated_place
 
@@ -176,11 +176,11 @@ async def test_a_host_that_has_joined_is_past_its_firewall() -> None:
         FORWARD: said("-P FORWARD DROP\n"),
         FileState("/run/reboot-required"): "there",
     }
-    bare = await noticed(cast("Host", Told(facts)))
+    bare = await read_notices(cast("Host", Told(facts)))
     assert [text.split(" ")[0] for text in bare] == ["it", "ufw"]
-    joined = await noticed(cast("Host", Told({**facts, FileState("/etc/kubernetes/kubelet.conf"): "there"})))
+    joined = await read_notices(cast("Host", Told({**facts, FileState("/etc/kubernetes/kubelet.conf"): "there"})))
     assert [text.split(" ")[0] for text in joined] == ["it"]
-    assert await noticed(cast("Host", Told({Listing("/x"): ()}))) == ()
+    assert await read_notices(cast("Host", Told({Listing("/x"): ()}))) == ()
 
 
 # --- GPUs that are not meant for pods
@@ -252,10 +252,10 @@ async def test_a_gpu_that_fell_off_the_bus_is_no_gpu_that_was_never_meant_for_po
 
 
 def test_the_log_tells_of_the_gpus_that_it_names() -> None:
-    assert unsupported(LEGACY) == (True, frozenset())
-    assert unsupported(NAMED) == (True, frozenset({OLD}))
-    assert unsupported("[1.0] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.54.14\n") == (False, frozenset())
-    assert unsupported("") == (False, frozenset())
+    assert find_unsupported(LEGACY) == (True, frozenset())
+    assert find_unsupported(NAMED) == (True, frozenset({OLD}))
+    assert find_unsupported("[1.0] NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.54.14\n") == (False, frozenset())
+    assert find_unsupported("") == (False, frozenset())
 
 
 async def test_a_machine_with_a_gpu_for_its_virtual_machine_passes_preflight(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tasks.context import Run
 from tasks.findings import Finding, commands_of, group_findings
 from tasks.judging import report_of
 from tasks.ownership import refusal
-from tasks.stage_result import StageResult, causes, reported
+from tasks.stage_result import StageResult, causes, report_redacted
 
 BOTH = "Connection refused, Network is unreachable"
 FAILED = "Connect call failed ('::1', 22, 0, 0)"
@@ -40,7 +40,7 @@ def error(host: str, cause: str, fix: str = "Check it.", code: str = "SHW-201") 
 def lost(at: int) -> ErrorReport:
     """Return the error of a host that cannot be reached: its address is in the message."""
     where = f"root@192.0.{1 + at // 200}.{1 + at % 200}:22"
-    return reported(Unreachable(f"{where}: no SSH connection (Connection refused)", host=NAMES[at], step="SSH"))
+    return report_redacted(Unreachable(f"{where}: no SSH connection (Connection refused)", host=NAMES[at], step="SSH"))
 
 
 def printed(run: Run) -> str:
@@ -125,7 +125,7 @@ def test_first_contact_with_many_hosts_lists_the_fingerprints_that_a_person_comp
         where, shown = f"root@192.0.2.{at}:22", f"ssh-ed25519 SHA256:{'abcdefghij' * 4}{at:03}"
         fix = f"Compare that; either log in once (`ssh -p 22 root@192.0.2.{at}`), or set ssh.host_keys: accept-new."
         message = f"{where}: the host is in no known_hosts file (/root/.ssh/known_hosts); it shows {shown}"
-        return reported(HostKeyUnknown(message, host=f"gpu{at:03}", step="SSH", fix=fix))
+        return report_redacted(HostKeyUnknown(message, host=f"gpu{at:03}", step="SSH", fix=fix))
 
     out = StringIO()
     tell_errors(Console(file=out, width=160), [met(at) for at in range(1, COUNT + 1)])

@@ -16,7 +16,7 @@ from shipway.steps.kubernetes.health import KUBELET_CONFIG, KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
 from shipway.steps.kubernetes.kubeadm_objects import KubeProxyDeclared
 from tasks.context import Run
-from tasks.drift.parts import kubelet_declared, settled
+from tasks.drift.parts import kubelet_declared, list_settled
 from tests.facts_place import Told
 from tests.kube_place import cluster_of
 
@@ -54,9 +54,9 @@ CHANGES = [
 @pytest.mark.parametrize(("key", "value"), CHANGES)
 async def test_what_an_initialisation_settled_is_refused_with_both_values(key: str, value: str) -> None:
     api, changed = cast("Kube", Kept(run_of())), run_of(**{key: value})
-    assert await SettledAsDeclared(settled(run_of())).check(api) is None
+    assert await SettledAsDeclared(list_settled(run_of())).check(api) is None
     with pytest.raises(Permanent, match=f"kubernetes.{key}: {value} .the cluster has") as refused:
-        await SettledAsDeclared(settled(changed)).check(api)
+        await SettledAsDeclared(list_settled(changed)).check(api)
     assert refused.value.code == "SHW-338"
     others = {f"kubernetes.{one}" for one, _ in CHANGES if one != key}
     assert not [one for one in others if one in refused.value.message]

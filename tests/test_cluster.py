@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.cluster.faults import spelled
+from shipway.cluster.faults import spell_path
 from shipway.cluster.hosts import first_label
 from shipway.cluster.model import Cluster, node_ip
-from shipway.cluster.profiles import merged
+from shipway.cluster.profiles import merge
 from shipway.cluster.text import source
 from shipway.cluster_file import load_cluster, parse_cluster
 from shipway.errors import Refused
@@ -129,7 +129,7 @@ DOCKER = {"uri": "u", "suite": "{codename}", "components": ["stable"], "key": {"
     ],
 )
 def test_what_belongs_to_a_value_goes_with_it(section: str, profile: object, file: object, result: object) -> None:
-    assert merged(in_place(section, profile), in_place(section, file)) == in_place(section, result)
+    assert merge(in_place(section, profile), in_place(section, file)) == in_place(section, result)
 
 
 def test_the_pin_of_another_versions_manifest_is_not_kept() -> None:
@@ -231,9 +231,9 @@ def test_a_bare_host_gets_its_name_from_its_address(address: str, name: str) -> 
 
 
 def test_places_are_spelled_as_people_write_them() -> None:
-    assert spelled(("hosts", 1, "ssh", "port")) == "hosts[1].ssh.port"
-    assert spelled(("sources", "registry_mirrors", "a b\n")) == "sources.registry_mirrors.'a b\\n'"
-    assert spelled(()) == "file"
+    assert spell_path(("hosts", 1, "ssh", "port")) == "hosts[1].ssh.port"
+    assert spell_path(("sources", "registry_mirrors", "a b\n")) == "sources.registry_mirrors.'a b\\n'"
+    assert spell_path(()) == "file"
 
 
 def test_a_thousand_hosts_are_read_in_moments() -> None:

@@ -16,7 +16,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster_file import load_cluster
 from shipway.known_failures.catalogue import KNOWN, VAGUE
 from tools import reference, schema
-from tools.reference_codes import CODE, raised
+from tools.reference_codes import CODE, find_raised
 from tools.traps import BUILT_IN, HOST_TRAPS, ROOT, TITLES, answers, sources
 
 PAGES = reference.pages()
@@ -85,7 +85,7 @@ def test_every_code_in_the_source_is_in_the_docs() -> None:
 def test_codes_are_given_once() -> None:
     known = [entry.code for entry in KNOWN]
     assert len(known) == len(set(known))
-    assert not set(known) & {row.code for row in raised()}
+    assert not set(known) & {row.code for row in find_raised()}
     assert {entry.code for entry in VAGUE} == {"SHW-400"}
 
 

@@ -1,4 +1,4 @@
-"""The lease of a cluster is really held inside `held`, and who loses it hears of it; on the SIMULATED API."""
+"""The lease of a cluster is really held inside `hold`, and who loses it hears of it; on the SIMULATED API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shipway import retry
 from shipway.errors import ApiUnavailable, Refused, ShipwayError
 from shipway.kube.client import Object
 from shipway.locks import lease as cluster_lease
-from shipway.locks.lease import LEASE_SECONDS, STAMP, held, holder
+from shipway.locks.lease import LEASE_SECONDS, STAMP, hold, holder
 from tests.kube_place import Place, answering, cluster_of, gpu_host, place
 
 ELSEWHERE = "ops@elsewhere pid 7, drift of te"
@@ -71,16 +71,16 @@ async def found(small: Place) -> Object:
 async def takes(small: Place) -> bool:
     """Say whether a run may hold the lease."""
     try:
-        async with held(answering(small.kube), MINE):
+        async with hold(answering(small.kube), MINE):
             return (await found(small))["spec"]["holderIdentity"] == MINE
     except Refused:
         return False
 
 
 async def test_a_second_holder_is_refused_and_told_who_holds_the_lease(small: Place) -> None:
-    async with held(answering(small.kube), ELSEWHERE):
+    async with hold(answering(small.kube), ELSEWHERE):
         with pytest.raises(Refused, match=f"{ELSEWHERE} since 20") as refused:
-            async with held(answering(small.kube), MINE):
+            async with hold(answering(small.kube), MINE):
                 pytest.fail("two runs hold one lease")
         assert refused.value.code == "SHW-102"
     assert await takes(small), "given back"
@@ -113,7 +113,7 @@ async def test_a_lease_renewed_within_a_minute_of_this_clock_is_held(small: Plac
 async def test_a_lease_that_nobody_renews_is_followed_whatever_its_clock_said(small: Place, ahead: float) -> None:
     await left(small, ELSEWHERE, ahead=ahead)
     began, told = time.monotonic(), list[str]()
-    async with held(answering(small.kube), MINE, told=told.append):
+    async with hold(answering(small.kube), MINE, told=told.append):
         assert time.monotonic() - began >= 1, "it was watched for as long as a lease lasts"
         assert (await found(small))["spec"]["holderIdentity"] == MINE
     assert "left behind by ops@elsewhere" in told[0]
@@ -130,7 +130,7 @@ async def test_a_living_holder_with_a_wrong_clock_is_not_followed(small: Place, 
 
     renewing = asyncio.create_task(renewed())
     with pytest.raises(Refused, match=r"its clock and this machine's are about 1[12]. s apart"):
-        async with held(answering(small.kube), MINE):
+        async with hold(answering(small.kube), MINE):
             pytest.fail("two runs hold one lease")
     await renewing
 
@@ -147,7 +147,7 @@ async def test_where_the_api_does_not_answer_nothing_is_held(small: Place, monke
     monkeypatch.setattr(retry.wait_random_exponential, "__call__", lambda *_: 0.0)
     Road(small, monkeypatch).open = False
     with pytest.raises(ApiUnavailable):
-        async with held(answering(small.kube), MINE):
+        async with hold(answering(small.kube), MINE):
             pytest.fail("nobody gave a lease")
 
 
@@ -160,7 +160,7 @@ async def test_a_lease_that_cannot_be_renewed_is_told_and_again_when_it_is(
     async def unsure(error: ShipwayError | None) -> None:
         heard.append(error)
 
-    async with held(answering(small.kube), MINE, unsure):
+    async with hold(answering(small.kube), MINE, unsure):
         await asyncio.sleep(0.15)
         road.open = False
         await asyncio.sleep(0.6)
@@ -182,7 +182,7 @@ async def test_who_was_followed_hears_by_whom_and_leaves_the_lease_alone(small: 
     async def unsure(error: ShipwayError | None) -> None:
         heard.append(error)
 
-    async with held(answering(small.kube), MINE, unsure):
+    async with hold(answering(small.kube), MINE, unsure):
         await left(small, ELSEWHERE)
         await asyncio.sleep(0.4)
     assert len(heard) == 1
@@ -193,7 +193,7 @@ async def test_who_was_followed_hears_by_whom_and_leaves_the_lease_alone(small: 
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_lease_that_was_deleted_is_made_anew(small: Place) -> None:
-    async with held(answering(small.kube), MINE):
+    async with hold(answering(small.kube), MINE):
         await small.kube.delete(cluster_lease.API, cluster_lease.KIND, cluster_lease.NAME, cluster_lease.NAMESPACE)
         await asyncio.sleep(0.4)
         assert (await found(small))["spec"]["holderIdentity"] == MINE
@@ -202,7 +202,7 @@ async def test_a_lease_that_was_deleted_is_made_anew(small: Place) -> None:
 @pytest.mark.usefixtures("hurried")
 async def test_an_api_that_is_gone_at_the_end_holds_nobody_up(small: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     road = Road(small, monkeypatch)
-    async with held(answering(small.kube), MINE):
+    async with hold(answering(small.kube), MINE):
         road.open, road.slow = False, 60.0
         began = time.monotonic()
     assert time.monotonic() - began < 5

@@ -13,7 +13,7 @@ import tomli_w
 
 from lab.simulated import containerd
 from lab.simulated.options import Options
-from shipway.edits.containerd import CONFIG, Wanted, differences, edited
+from shipway.edits.containerd import CONFIG, Wanted, differences, edit_config
 from shipway.edits.toml import NotEditableError, with_settings
 from shipway.errors import Permanent
 from shipway.facts.fact import Fact
@@ -66,7 +66,7 @@ def default(layout: int) -> str:
 @pytest.mark.parametrize(("layout", "daemon"), [(2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (4, 4)])
 def test_root_runtimes_snapshotters_and_imports_of_others_stay_and_our_keys_are_set(layout: int, daemon: int) -> None:
     text = V2 if layout == 2 else V3.replace("version = 3", f"version = {layout}")
-    made = edited(text, default(daemon), WANTED)
+    made = edit_config(text, default(daemon), WANTED)
     changed = [line for line in text.splitlines() if line not in made.splitlines()]
     assert all("SystemdCgroup" in line or "sandbox_image" in line for line in changed), changed
     data = tomllib.loads(made)
@@ -75,7 +75,7 @@ def test_root_runtimes_snapshotters_and_imports_of_others_stay_and_our_keys_are_
     assert plugin["containerd"]["runtimes"]["kata"]["options"] == {"ConfigPath": "/opt/kata.toml"}
     assert plugin["containerd"]["runtimes"]["runc"]["options"] == {"SystemdCgroup": True, "Root": "/run/runc"}
     assert plugin["containerd"]["snapshotter"] == "nydus"
-    assert edited(made, default(daemon), WANTED) == made
+    assert edit_config(made, default(daemon), WANTED) == made
 
 
 @pytest.mark.parametrize("layout", [2, 3, 4])
@@ -83,7 +83,7 @@ def test_root_runtimes_snapshotters_and_imports_of_others_stay_and_our_keys_are_
     "text", ["", '#root = "/x"\ndisabled_plugins = ["cri"]\n', 'root = "/data"\n[grpc]\nuid = 0\n']
 )
 def test_a_file_without_a_layout_gets_the_one_of_its_containerd(text: str, layout: int) -> None:
-    made = tomllib.loads(edited(text, default(layout), WANTED))
+    made = tomllib.loads(edit_config(text, default(layout), WANTED))
     assert made["version"] == layout
     assert made.get("root", "/data") == "/data"
     assert made.get("disabled_plugins", []) == []
@@ -122,7 +122,7 @@ async def test_what_cannot_be_edited_safely_is_left_as_it_is_and_said(text: str,
 
 def test_registry_credentials_stay_beside_the_registry_folder() -> None:
     auth = '[plugins."io.containerd.grpc.v1.cri".registry.configs."r.example".auth]\nusername = "u"\n'
-    assert auth in edited(V2 + auth, default(2), WANTED)
+    assert auth in edit_config(V2 + auth, default(2), WANTED)
 
 
 @pytest.mark.parametrize("daemon", [2, 3])
@@ -132,7 +132,7 @@ def test_the_cni_folder_is_set_as_each_layout_of_the_file_has_it(daemon: int) ->
         if layout > daemon:
             continue  # containerd 1.x refuses to start on it
         text = f'version = {layout}\n[plugins."{plugin}".cni]\nbin_dir = "/usr/lib/cni"\n'
-        made = tomllib.loads(edited(text, default(daemon), WANTED))["plugins"][plugin]["cni"]
+        made = tomllib.loads(edit_config(text, default(daemon), WANTED))["plugins"][plugin]["cni"]
         expected = {"bin_dir": "/opt/cni/bin"} if layout == 2 else {"bin_dir": "", "bin_dirs": ["/opt/cni/bin"]}
         assert made == {"conf_dir": "/etc/cni/net.d", **expected}
 
@@ -140,13 +140,13 @@ def test_the_cni_folder_is_set_as_each_layout_of_the_file_has_it(daemon: int) ->
 def test_a_file_of_layout_2_says_what_is_wanted_to_a_containerd_of_layout_3() -> None:
     """Debian ships such a file with containerd 2.1: the daemon's own dump must show what was asked for."""
     text = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/usr/lib/cni"\n'
-    made = containerd._migrated(tomllib.loads(edited(text, default(3), WANTED)))
+    made = containerd._migrated(tomllib.loads(edit_config(text, default(3), WANTED)))
     dump = containerd.merged(containerd.default("2.1.9"), {**made, "version": 3})
     assert differences(tomli_w.dumps(dump), WANTED) == []
 
 
 async def test_a_drop_in_that_has_the_last_word_is_named_and_nothing_is_written() -> None:
-    made = edited(V2, default(2), WANTED)
+    made = edit_config(V2, default(2), WANTED)
     dump = tomli_w.dumps(containerd.merged(tomllib.loads(made), {"imports": [CONFIG, "/etc/containerd/site.d/9.toml"]}))
     facts: dict[Fact[Any], Any] = {
         DEFAULT: said(default(2)),
@@ -246,5 +246,5 @@ def test_a_real_containerd_reads_what_was_edited(text: str, tmp_path: Path) -> N
         return subprocess.run(["containerd", *words], check=True, capture_output=True, text=True, timeout=60).stdout
 
     file = tmp_path / "config.toml"
-    file.write_text(edited(text, asked("config", "default"), WANTED))
+    file.write_text(edit_config(text, asked("config", "default"), WANTED))
     assert differences(asked("--config", str(file), "config", "dump"), WANTED) == []

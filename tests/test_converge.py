@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipway.converge import EARLIER_FAILED, converge, looked_at, wait_until
+from shipway.converge import EARLIER_FAILED, converge, look_at_all, wait_until
 from shipway.errors import ApiUnavailable, Blocked, DeadlineExceeded, Refused, ShipwayError
 from shipway.place import Place
 from shipway.step import Check, Drift, Impact, Step, StepResult
@@ -239,7 +239,7 @@ def test_only_a_plan_takes_what_cannot_be_told_yet_for_unknown(
 def test_looking_changes_nothing_hides_nothing_behind_a_failure_and_tells_all() -> None:
     on, told = Thing({0: False}), list[StepResult]()
     steps: list[Check[Thing]] = [Told([Refused("no")]), Fixed(0)]
-    results = asyncio.run(looked_at(steps, on, told.append))
+    results = asyncio.run(look_at_all(steps, on, told.append))
     assert [one.outcome for one in results] == ["failed", "drifted"]
     assert (told, on.wanted) == (results, {0: False})
 

@@ -14,7 +14,7 @@ from shipway.errors import ApiRefused, DeadlineExceeded, Refused
 from shipway.kube import drain as drains
 from shipway.kube.calls import Calls
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import MIRROR, SHOWN, cordon, drain, left_cordoned, may_drain, movable, uncordon
+from shipway.kube.drain import MIRROR, SHOWN, cordon, drain, find_left_cordoned, may_drain, movable, uncordon
 from tests.kube_place import Place, cluster_of, gpu_host, place
 
 EVERYTHING = [{"operator": "Exists"}]
@@ -189,7 +189,7 @@ async def test_what_a_person_closed_stays_closed_after_a_repair(small: Place) ->
     node = await small.kube.get("v1", "Node", "te2", fresh=True)
     assert node is not None
     assert node["spec"]["unschedulable"] is True
-    assert await left_cordoned(small.kube) == {}
+    assert await find_left_cordoned(small.kube) == {}
 
 
 async def test_our_own_cordon_is_taken_up_again(small: Place) -> None:
@@ -300,7 +300,7 @@ async def test_a_node_without_spec_and_notes_is_open_and_is_closed_only_as_it_wa
     api = Api([])
     await uncordon(api.kube, "te2")
     assert "patched" not in api.node, "Shipway did not close it"
-    assert await left_cordoned(api.kube) == {}
+    assert await find_left_cordoned(api.kube) == {}
     assert await cordon(api.kube, "te2", "repair")
     assert api.node["patched"]["metadata"]["resourceVersion"] == "7"
 
@@ -308,10 +308,10 @@ async def test_a_node_without_spec_and_notes_is_open_and_is_closed_only_as_it_wa
 async def test_a_node_that_somebody_opened_meanwhile_is_not_kept_closed_by_shipway() -> None:
     api = Api([])
     api.node["metadata"]["annotations"] = {drains.CORDONED: json.dumps({"why": "repair", "since": "2026"})}
-    assert await left_cordoned(api.kube) == {}
+    assert await find_left_cordoned(api.kube) == {}
     api.node["spec"] = {"unschedulable": True}
     api.forget()
-    assert await left_cordoned(api.kube) == {"te2": "repair (since 2026)"}
+    assert await find_left_cordoned(api.kube) == {"te2": "repair (since 2026)"}
 
 
 async def test_a_pod_is_evicted_once_however_long_it_takes_to_leave(pauses: list[float]) -> None:

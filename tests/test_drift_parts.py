@@ -18,13 +18,13 @@ from flows import drift_passes
 from flows.drift_passes import Breaker
 from shipway import steps
 from shipway.cluster.model import Cluster
-from shipway.converge import looked_at
+from shipway.converge import look_at_all
 from shipway.errors import PostconditionFailed, Unreachable
 from shipway.facts.commands import Says
 from shipway.kube.client import Kube
 from shipway.kube.reads import Reads
 from shipway.place import Place
-from shipway.step import Drift, Impact, StepResult, restarted_by
+from shipway.step import Drift, Impact, StepResult, restart_of
 from shipway.steps.kubernetes.health import expires
 from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
@@ -33,10 +33,10 @@ from tasks.context import Run
 from tasks.drift import repair
 from tasks.drift.artifacts import drift_markdown, trend_markdown
 from tasks.drift.parts import cluster_parts, host_parts
-from tasks.drift.permission import Permission, judged, repairable
+from tasks.drift.permission import Permission, explain_kept, repairable
 from tasks.drift.repair import became, outcome_of
 from tasks.drift.report import drift_report, findings_of
-from tasks.findings import Finding, distinct, found, left
+from tasks.findings import Finding, distinct, find, sort_left
 from tasks.stages import container_runtime, nvidia_runtime
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.table import STAGES
@@ -79,7 +79,7 @@ def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbe
     assert not repairable(run, allowed, finding(), Impact.WORKLOADS)
     assert repairable(run, allowed, finding(impact="FILES"), Impact.WORKLOADS)
     assert repairable(run, allowed, finding("te3"), Impact.WORKLOADS)
-    held = judged(run, allowed, [finding()], "te.yaml")[0]
+    held = explain_kept(run, allowed, [finding()], "te.yaml")[0]
     assert (held.action, held.why) == ("held back", "1 GPUs held by running pods")
     assert held.command == "python -m flows.drift_repair te.yaml --repair workloads --host te2"
     free = run_of(repair={"disturb": ["te2"]})
@@ -109,7 +109,7 @@ async def test_beside_pods_without_a_gpu_only_a_restart_of_containerd_is_held_ba
     allowed = Permission(Impact.SERVICE, Impact.SERVICE)
     assert repairable(run, allowed, one, Impact.WORKLOADS) is not held
     assert repairable(run, allowed, other, Impact.WORKLOADS)
-    (told,) = judged(run, allowed, [one], "te.yaml")
+    (told,) = explain_kept(run, allowed, [one], "te.yaml")
     assert told.action == ("held back" if held else "reported")
     drained = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
     assert drained.drains(run, one) is held
@@ -123,14 +123,14 @@ def test_which_steps_restart_what() -> None:
         for module in (container_runtime, nvidia_runtime)
         for step in module.steps(cluster, cluster.hosts[1], DEBIAN)
     ]
-    told = {step.name for step in runtime if restarted_by(step) == "containerd" and step.impact is Impact.SERVICE}
+    told = {step.name for step in runtime if restart_of(step) == "containerd" and step.impact is Impact.SERVICE}
     assert told == {
         "containerd is installed",
         "containerd uses the systemd cgroup driver and our sandbox image",
         "containerd has the nvidia runtime",
         "containerd runs its current configuration",
     }
-    assert restarted_by(SandboxImageAgrees(Says(("true",)))) == "containerd"
+    assert restart_of(SandboxImageAgrees(Says(("true",)))) == "containerd"
     silent = []
     modules = [import_module(one.name) for one in pkgutil.walk_packages(steps.__path__, f"{steps.__name__}.")]
     assert len(modules) >= 30
@@ -145,9 +145,9 @@ def test_which_steps_restart_what() -> None:
 
 async def test_what_is_found_says_what_its_repair_restarts() -> None:
     step = SandboxImageAgrees(Says(("true",)))
-    (result,) = await looked_at([step], cast("Any", Unasked()))
+    (result,) = await look_at_all([step], cast("Any", Unasked()))
     assert result.restarts == "containerd"
-    told = found("te2", "container_runtime", result)
+    told = find("te2", "container_runtime", result)
     assert told is not None
     assert told.restarts == "containerd"
 
@@ -225,7 +225,7 @@ def test_what_no_step_can_repair_and_joins_are_never_repaired() -> None:
     assert not repairable(run, allowed, finding(impact="NOTHING"), Impact.WORKLOADS)
     joining = finding(step="the node has joined", impact="WORKLOADS", stage="join_worker")
     assert not repairable(run, allowed, joining, Impact.SERVICE)
-    assert judged(run, allowed, [joining], "te.yaml")[0].command == "python -m flows.bootstrap te.yaml --host te2"
+    assert explain_kept(run, allowed, [joining], "te.yaml")[0].command == "python -m flows.bootstrap te.yaml --host te2"
 
 
 async def always(_host: str) -> str:
@@ -280,7 +280,7 @@ def test_findings_stand_in_the_order_of_the_cluster_file_whoever_answered_first(
 
 def test_what_is_left_stands_worst_first() -> None:
     ends = [finding(step=action).became(action) for action in ("reported", "repaired", "failed", "held back")]  # type: ignore[arg-type]
-    assert [one.action for one in left(ends)] == ["failed", "held back", "reported"]
+    assert [one.action for one in sort_left(ends)] == ["failed", "held back", "reported"]
 
 
 def test_the_report_of_a_pass_that_saw_nobody_failed() -> None:
@@ -381,7 +381,7 @@ async def test_what_a_kubelet_cannot_tell_yet_that_was_just_started_is_looked_at
 
     monkeypatch.setattr(repair, "look_at_cluster", look)
     monkeypatch.setattr(repair, "EVERY_SECONDS", 0.0)
-    await repair._settled(run, "repair_cluster", seconds=60)
+    await repair._settle(run, "repair_cluster", seconds=60)
     assert (run.drift.of_cluster, looks) == ([], [])
 
 

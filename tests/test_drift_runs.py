@@ -15,7 +15,7 @@ from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
 from shipway.host.ssh import Pool
 from shipway.kube.client import Kube
-from shipway.locks.lease import held
+from shipway.locks.lease import hold
 from tasks.report import Report
 from tests.drift_scene import Scene
 from tests.kube_place import answering
@@ -33,7 +33,7 @@ async def beside_another(scene: Scene) -> tuple[object, object]:
     cluster, pool = load_cluster(scene.file), Pool()
     kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
     try:
-        async with held(answering(kube), OTHER):
+        async with hold(answering(kube), OTHER):
             state = await bootstrap(str(scene.file), return_state=True)
             other = await drift_repair(str(scene.file), "service", return_state=True)
             return await state.aresult(raise_on_failure=False), await other.aresult(raise_on_failure=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shipway.script import Output
-from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, TASKS, collected
+from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, TASKS, collect_evidence
 
 WAITED = "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster\n"
 JOURNAL = (
@@ -37,7 +37,7 @@ class Answering:
 async def test_a_runtime_that_is_down_is_named_and_goroutines_are_not_quoted() -> None:
     answers = {KUBELET: Output(0, JOURNAL, ""), CONTAINERS: Output(1, "", DOWN), PODS: Output(0, "", "")}
     host: Any = Answering(answers)
-    error = await collected(host, "kubeadm init", Output(1, WAITED, ""))
+    error = await collect_evidence(host, "kubeadm init", Output(1, WAITED, ""))
     assert error.code == "SHW-433"
     assert "failed to run Kubelet: connection lost\nkubelet.service: Main process exited" in error.message
     assert "goroutine" not in error.message
@@ -54,6 +54,6 @@ async def test_without_crictl_containerd_itself_says_what_runs() -> None:
         TASKS: Output(0, tasks, ""),
     }
     host: Any = Answering(answers)
-    error = await collected(host, "kubeadm init", Output(1, WAITED, ""))
+    error = await collect_evidence(host, "kubeadm init", Output(1, WAITED, ""))
     assert "1f0c    2211    STOPPED" in error.message
     assert "failed to run command" not in error.message

@@ -11,7 +11,7 @@ from shipway.errors import DeadlineExceeded
 from shipway.place import Place
 from shipway.step import Drift, Impact, StepResult
 from tasks.stage_result import BY_HAND, errors_of, fault
-from tasks.waiting import waited
+from tasks.waiting import wait_for
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def run_of() -> Any:
 )
 async def test_a_wait_that_runs_out_is_explained_by_what_was_seen_last(have: str, code: str, *, retry: bool) -> None:
     on = Cluster()
-    result = await waited(run_of(), "nodes_ready", cast("Any", Never(have)), cast("Any", on), seconds=0.1)
+    result = await wait_for(run_of(), "nodes_ready", cast("Any", Never(have)), cast("Any", on), seconds=0.1)
     assert result.outcome == "failed"
     assert result.error is not None
     assert (result.error.code, result.error.may_retry) == (code, retry)

@@ -15,9 +15,9 @@ from prefect.states import Completed, Failed, Running
 
 from flows import fleet as fleet_module
 from flows.cli.fleet import COMMAND
-from flows.fleet import chosen, fleet, looked_at, split
-from flows.fleet_group import fenced, short, unfenced
-from flows.fleet_report import Group, joined
+from flows.fleet import chosen, fleet, look_at, split
+from flows.fleet_group import fence, short, unfence
+from flows.fleet_report import Group, join_reports
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
 from tests.prefect_place import Place
@@ -70,27 +70,27 @@ def test_a_host_that_the_cluster_file_has_not_is_refused(file: Path) -> None:
 def test_a_report_survives_its_way_and_leaves_what_is_as_wanted_behind() -> None:
     rows = [{"step": "swap is off", "outcome": "ok"}, {"step": "``` kubelet runs", "outcome": "drifted"}]
     sent = short(report(("te1",), stages=[{"host": "te1", "rows": rows}, {"host": "te1", "rows": rows[:1]}]))
-    back = unfenced(fenced(sent))
+    back = unfence(fence(sent))
     assert back["stages"] == [{"host": "te1", "rows": rows[1:]}]
     assert back["hosts"] == sent["hosts"]
     with pytest.raises(ValueError, match="no report"):
-        unfenced(fenced({"other": 1}))
+        unfence(fence({"other": 1}))
 
 
 def test_hosts_of_a_lost_group_are_unknown_with_an_error_each() -> None:
     well = Group(("te1", "te2"), "a", "Completed", 1.0, report(("te1", "te2")))
     lost = Group(("te3", "te4"), "b", "late", 1.0, why="not ended after 60 s")
-    told = joined("te", "plan", [well, lost], 2.0)
+    told = join_reports("te", "plan", [well, lost], 2.0)
     assert told.outcome == "partial"
     assert told.counted == {"ok": 2, "unknown": 2}
     assert [error["host"] for error in told.errors] == ["te3", "te4"]
     assert "flow run b: not ended after 60 s" in told.errors[0]["cause"]
     assert told.warnings == ("old",)
-    assert joined("te", "plan", [lost], 1.0).outcome == "failed"
+    assert join_reports("te", "plan", [lost], 1.0).outcome == "failed"
 
 
 def test_a_host_missing_from_its_groups_report_is_unknown() -> None:
-    told = joined("te", "plan", [Group(("te1", "te2"), "a", "Completed", 1.0, report(("te1",)))], 1.0)
+    told = join_reports("te", "plan", [Group(("te1", "te2"), "a", "Completed", 1.0, report(("te1",)))], 1.0)
     assert told.counted == {"ok": 1, "unknown": 1}
     assert told.outcome == "partial"
 
@@ -98,7 +98,7 @@ def test_a_host_missing_from_its_groups_report_is_unknown() -> None:
 def test_what_befell_the_cluster_is_one_error_however_many_groups_told_it() -> None:
     error = {"host": "cluster", "step": "API", "cause": "silent", "code": "SHW-200", "fix": "", "retryable": True}
     groups = [Group((n,), n, "Failed", 1.0, report((n,), "partial", errors=[error])) for n in ("te1", "te2")]
-    told = joined("te", "look", groups, 1.0)
+    told = join_reports("te", "look", groups, 1.0)
     assert told.errors == (error,)
     assert told.outcome == "partial"
 
@@ -114,7 +114,7 @@ async def test_a_group_that_does_not_end_is_cancelled_and_stops_no_other(monkeyp
 
     monkeypatch.setattr(fleet_module, "arun_deployment", slow)
     monkeypatch.setattr(fleet_module, "_cancel", cancel)
-    group = await looked_at("fleet-group/group", ("te1",), {}, 60)
+    group = await look_at("fleet-group/group", ("te1",), {}, 60)
     assert (group.state, len(cancelled)) == ("late", 1)
     assert "not ended after 60 s (last seen Running)" in group.why
 
@@ -134,7 +134,7 @@ def test_groups_go_to_the_deployment_and_one_report_comes_back(
 
         if "te12" in hosts:
             return Failed(message="no route to te12")
-        await acreate_markdown_artifact(fenced(report(hosts)), key="fleet-group-report")
+        await acreate_markdown_artifact(fence(report(hosts)), key="fleet-group-report")
         return Completed(message="fine")
 
     async def handed(name: str, *, parameters: dict[str, Any], **_: object) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.lock import held
+from flows.lock import hold_lock
 from tests.flow_story import Story
 from tests.prefect_place import rows
 
@@ -68,5 +68,5 @@ def test_a_run_told_to_end_says_so_reports_and_frees_the_cluster(story: Story) -
     assert (written["outcome"], written["errors"][-1]["cause"]) == ("failed", "the run was interrupted")
     assert "Traceback" not in said
     assert set(recorded(story.home, said)) <= {"COMPLETED", "CRASHED"}
-    with held(story.folder / "state" / "simulated" / "lock", "simulated"):
+    with hold_lock(story.folder / "state" / "simulated" / "lock", "simulated"):
         pass

@@ -14,7 +14,7 @@ import pytest
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
-from flows.lock import held
+from flows.lock import hold_lock
 from flows.prefect_api import local as local_api
 from flows.prefect_api.process import main as api_process_main
 from shipway.errors import LoginRefused, Refused, Unreachable
@@ -26,19 +26,19 @@ ROOT = Path(__file__).parent.parent
 
 def test_two_runs_on_one_cluster_refuse_and_name_the_holder(tmp_path: Path) -> None:
     lock = tmp_path / "te" / "lock"
-    with held(lock, "te"):
+    with hold_lock(lock, "te"):
         with pytest.raises(Refused, match=f"cluster te: process {os.getpid()} on "):
-            held(lock, "te").__enter__()
+            hold_lock(lock, "te").__enter__()
         with pytest.raises(Refused):
-            held(lock, "te", shared=True).__enter__()
-    with held(lock, "te"):
+            hold_lock(lock, "te", shared=True).__enter__()
+    with hold_lock(lock, "te"):
         pass
 
 
 def test_two_plans_may_look_at_once_but_not_beside_a_change(tmp_path: Path) -> None:
     lock, refuses = tmp_path / "lock", pytest.raises(Refused, match="a plan is being made")
-    with held(lock, "te", shared=True), held(lock, "te", shared=True), refuses:
-        held(lock, "te").__enter__()
+    with hold_lock(lock, "te", shared=True), hold_lock(lock, "te", shared=True), refuses:
+        hold_lock(lock, "te").__enter__()
 
 
 def test_a_dead_runs_lock_is_free(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_dead_runs_lock_is_free(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(lock)], cwd=ROOT, check=False)
     assert json.loads(lock.read_text(encoding="utf-8"))["pid"] != os.getpid()
-    with held(lock, "te"):
+    with hold_lock(lock, "te"):
         assert json.loads(lock.read_text(encoding="utf-8"))["pid"] == os.getpid()
 
 

@@ -14,7 +14,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.errors import LoginRefused, Unreachable
 from shipway.step import Impact, StepResult
 from tasks import run_stage as running
-from tasks.context import Run, opened
+from tasks.context import Run, open_run
 from tasks.run_stage import on
 from tasks.table import STAGES, Stage
 from tests.prefect_place import Place, rows
@@ -60,7 +60,7 @@ def fly(
 
         @flow(name="fake")
         async def fake() -> None:
-            async with opened(run):
+            async with open_run(run):
                 await order()
 
         run = Run(parse_cluster(FILE), "bootstrap")

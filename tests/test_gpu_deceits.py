@@ -78,7 +78,7 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     async def one_is_held(*_: Any, **__: Any) -> Mapping[str, int]:
         return {"te2": 1}
 
-    monkeypatch.setattr("shipway.gpu.proof.taken_by_others", one_is_held)
+    monkeypatch.setattr("shipway.gpu.proof.count_taken", one_is_held)
     proof, left = await proof_of_two_by_two(compute="off")
     assert proof.outcome == "failed"
     assert proof.error

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shipway.gpu.links import broken_link, rules
+from shipway.gpu.links import find_broken_link, rules
 from shipway.gpu.nvidia import NVIDIA
-from shipway.gpu.pods import Said, said, script
+from shipway.gpu.pods import Said, read_log, script
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, Proof
 from shipway.gpu.result import same_cards
@@ -44,7 +44,7 @@ from tests.test_gpu_proof import WELL, declared
     ],
 )
 def test_a_log_tells_the_card_and_the_sample(log: str, expected: Said | None) -> None:
-    assert said(log) == expected
+    assert read_log(log) == expected
 
 
 def test_the_same_card_twice_is_a_fault() -> None:
@@ -187,7 +187,7 @@ BLIND = PodSeen(
     ],
 )
 def test_the_broken_link_is_named(seen: Evidence, link: str, part: str) -> None:
-    found = broken_link(seen)
+    found = find_broken_link(seen)
     assert found.name == link
     assert part in found.why
     assert found.fix

@@ -17,10 +17,10 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import CardsAllocatable, cards, cards_asked
-from shipway.gpu.evidence import barred, mismatches
-from shipway.gpu.links import broken_link, rules
+from shipway.gpu.evidence import find_barrier, mismatches
+from shipway.gpu.links import find_broken_link, rules
 from shipway.gpu.nvidia import NVIDIA
-from shipway.gpu.pods import pod_with_gpu, pod_without, said, script, seen_without
+from shipway.gpu.pods import count_seen_without, pod_with_gpu, pod_without, read_log, script
 from shipway.gpu.proof import prove
 from shipway.gpu.result import Proof, no_cards
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
@@ -126,7 +126,7 @@ def test_gpus_are_counted_by_the_resource_of_the_vendor_alone(vendor: Vendor) ->
     pod = {"spec": {"containers": [{"resources": {"limits": {vendor.resource: "1", other.resource: "5"}}}]}}
     assert (cards(node, vendor=vendor), cards_asked(pod, vendor=vendor)) == (2, 1)
     taints = [{"key": one.resource, "effect": "NoSchedule"} for one in VENDORS]
-    assert barred({"spec": {"taints": taints}}, vendor) == f"taint {other.resource}"
+    assert find_barrier({"spec": {"taints": taints}}, vendor) == f"taint {other.resource}"
 
 
 @every_vendor
@@ -222,14 +222,14 @@ def test_a_test_pod_asks_for_one_gpu_of_the_vendor(vendor: Vendor, mode: str) ->
 def test_a_pod_says_which_gpu_it_has_by_the_probe_or_by_its_device_node(vendor: Vendor) -> None:
     words = WORDS[vendor.name]
     head, ended = f"devices=\nnodes of n1: {words.device}\n", f"{vendor.sample.ended} 0\n"
-    listed = said(f"{head}{words.of_one(1)}\ngpus-listed\n{words.passes}{ended}", vendor)
+    listed = read_log(f"{head}{words.of_one(1)}\ngpus-listed\n{words.passes}{ended}", vendor)
     assert listed
     assert (listed.devices, listed.passed) == ((words.identities[1],), True)
-    unlisted = said(f"{head}sh: not found\ngpus-listed\nsomething failed\n{vendor.sample.ended} 1\n", vendor)
+    unlisted = read_log(f"{head}sh: not found\ngpus-listed\nsomething failed\n{vendor.sample.ended} 1\n", vendor)
     assert unlisted
     assert (unlisted.devices, unlisted.passed) == ((f"n1:{words.device}",), False)
-    assert seen_without(f"{words.device}\n{words.lists}gpus-listed\n", vendor) == len(words.identities)
-    assert seen_without(f"{vendor.devices}\nsh: not found\ngpus-listed\n", vendor) == 0
+    assert count_seen_without(f"{words.device}\n{words.lists}gpus-listed\n", vendor) == len(words.identities)
+    assert count_seen_without(f"{vendor.devices}\nsh: not found\ngpus-listed\n", vendor) == 0
 
 
 async def proven(api: Api) -> Proof:
@@ -266,11 +266,11 @@ def test_what_is_wrong_is_told_in_the_words_of_the_vendor(vendor: Vendor) -> Non
         (NodeSeen("n1", 2, host=HostGpuFacts(pci=2, driver=2), plugin=plugin), "plugin", "sees no GPU"),
         (NodeSeen("n1", 2, labelled=False), "plugin", f"no label {vendor.label}=true"),
     ):
-        link = broken_link(Evidence("runtime_class", (node,), handler=handler), vendor)
+        link = find_broken_link(Evidence("runtime_class", (node,), handler=handler), vendor)
         assert link.name == name
         assert shown in link.why
     pod = PodSeen("p", "n1", "Running", log=words.fails)
-    assert broken_link(Evidence("runtime_class", pods=(pod,), handler=handler), vendor).name == "driver"
+    assert find_broken_link(Evidence("runtime_class", pods=(pod,), handler=handler), vendor).name == "driver"
     assert mismatches([NodeSeen("n1", 2, 2, host=HostGpuFacts(driver=1))], vendor) == [
         f"n1: expected 2 GPUs, but {vendor.program} 1"
     ]

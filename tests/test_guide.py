@@ -14,7 +14,7 @@ from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.host.session import Host
 from shipway.kube.manifests import render
 from shipway.kubeadm.config import init_documents, join_documents
-from shipway.os.debian.apt import RepositoryIs, filled
+from shipway.os.debian.apt import RepositoryIs, fill_address
 from shipway.os.debian.packages import BaseUpgraded, PackagesHeld, PackagesInstalled
 from shipway.step import Check
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
@@ -58,7 +58,7 @@ def files(steps: list[Any]) -> dict[str, str]:
 def source(steps: list[Any]) -> tuple[str, str]:
     step = of(RepositoryIs, steps)[0]
     parts = (step.repository.uri, step.repository.suite, *step.repository.components)
-    return " ".join(filled(part, JAMMY, step.minor) for part in parts), str(step.repository.key.fingerprint)
+    return " ".join(fill_address(part, JAMMY, step.minor) for part in parts), str(step.repository.key.fingerprint)
 
 
 def test_s1_and_s2_the_base_system_and_the_kernel(guide: Cluster) -> None:
@@ -94,7 +94,7 @@ def test_s4_the_nvidia_toolkit(guide: Cluster) -> None:
     assert uri == "https://nvidia.github.io/libnvidia-container/stable/deb/amd64 /"
     assert fingerprint == "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
     assert of(PackagesInstalled, steps)[0].packages["nvidia-container-toolkit"] == "1.17.8"
-    assert container_runtime.wanted(guide, NVIDIA.runtime).runtime == NVIDIA.runtime
+    assert container_runtime.wanted_config(guide, NVIDIA.runtime).runtime == NVIDIA.runtime
 
 
 def test_s5_the_kubernetes_packages(guide: Cluster) -> None:

@@ -27,7 +27,7 @@ from shipway.known_failures.catalogue import diagnose
 from shipway.ownership.evidence import CLIENT
 from shipway.script import Output
 from shipway.step import Drift, Impact
-from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, collected
+from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, collect_evidence
 from shipway.steps.kubernetes.health import KUBELET_CONFIG as CONFIG
 from shipway.steps.kubernetes.leftovers import INTERFACES, RULES, TABLES, without_chains
 from shipway.steps.kubernetes.reset import reset
@@ -36,12 +36,12 @@ from shipway.steps.runtime.containerd import DEFAULT, ContainerdConfigured, OneC
 from shipway.steps.system.base import CLOUD_INIT, CloudInitDone
 from shipway.steps.system.network_manager import FILE, UNIT, InterfacesLeftAlone
 from shipway.steps.system.services import ServiceLoaded
-from shipway.survey.notices import PLAIN, REAL, noticed, only_stubs
+from shipway.survey.notices import PLAIN, REAL, only_stubs, read_notices
 from shipway.survey.notices import STUB as STUBS
 from tasks.context import Run
 from tasks.drift.permission import permit_of
 from tasks.stages import container_runtime, control_plane, join_worker, prepare_system
-from tasks.workloads import undisturbed
+from tasks.workloads import permit_undisturbed
 from tests.facts_place import DEBIAN, Told, said, unit
 from tests.kube_place import cluster_of
 from tools.traps import ROOT, sources
@@ -146,8 +146,8 @@ async def test_a_kubelet_that_passes_the_stub_on_is_given_the_real_name_servers(
 async def test_where_there_are_no_real_ones_a_person_is_warned() -> None:
     facts: dict[Fact[Any], Any] = {FileText(CONFIG): "kind: X\nresolvConf: /etc/resolv.conf\n", FileText(PLAIN): STUB}
     assert await ResolverReal().check(cast("Host", Told(facts))) is None
-    assert await noticed(cast("Host", Told(facts))) == (STUBS,)
-    assert await noticed(cast("Host", Told({**facts, FileState(REAL): THERE}))) == ()
+    assert await read_notices(cast("Host", Told(facts))) == (STUBS,)
+    assert await read_notices(cast("Host", Told({**facts, FileState(REAL): THERE}))) == ()
     with pytest.raises(Blocked):
         await ResolverReal().check(cast("Host", Told({FileText(PLAIN): STUB})))
 
@@ -205,7 +205,7 @@ async def test_a_failed_init_tells_the_last_words_of_the_part_that_died_and_no_s
     )
     facts: dict[Fact[Any], Any] = {KUBELET: said("starting\n"), CONTAINERS: said("etcd Exited\n"), PODS: said(log)}
     output = Output(1, "", "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster")
-    error = await collected(cast("Host", Told(facts)), "kubeadm init", output)
+    error = await collect_evidence(cast("Host", Told(facts)), "kubeadm init", output)
     assert isinstance(error, CommandFailed)
     assert error.code == "SHW-488"
     assert "etcd-te1_1" in error.message
@@ -269,14 +269,14 @@ async def test_a_new_drop_in_of_the_proxy_is_not_read_by_systemd_beside_gpu_pods
 ) -> None:
     run = Run(cluster_of(("te1", "te2"), proxy={"http": "http://proxy.example:3128"}), "bootstrap")
     run.allow = Impact.SERVICE
-    loads = container_runtime.loaded(run.cluster)
+    loads = container_runtime.load_step(run.cluster)
 
     async def find(run: Run, host: str) -> None:
         run.seen.busy = {host: "2 GPUs held by running pods"} if busy else {}
 
     monkeypatch.setattr("tasks.workloads.find_busy", find)
     monkeypatch.setattr("tasks.drift.permission.find_busy", find)
-    for permit in (undisturbed(run, "te1"), permit_of(run, "te1")):
+    for permit in (permit_undisturbed(run, "te1"), permit_of(run, "te1")):
         host = Reloading({CONTAINERD_UNIT: replace(unit(), needs_reload=True)})
         (result,) = await converge([loads], host, run.allow, permit=permit)
         assert result.outcome == ("drifted" if busy else "changed")

@@ -10,7 +10,7 @@ import yaml
 
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
-from shipway.edits.containerd import Wanted, differences, edited, parsed
+from shipway.edits.containerd import Wanted, differences, edit_config, parse_config
 from shipway.gpu.nvidia import NVIDIA
 from shipway.kubeadm.config import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
 from shipway.rules.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
@@ -179,8 +179,8 @@ def test_each_layout_of_containerd_gets_the_settings_where_it_has_them(layout: i
     wanted = Wanted("mirror/pause:3.10", runtime=NVIDIA.runtime, by_default=default)
     cri = "io.containerd.grpc.v1.cri" if layout == 2 else "io.containerd.cri.v1.runtime"
     file = f'version = {layout}\ndisabled_plugins = ["{cri}", "io.containerd.snapshotter.v1.zfs"]\n'
-    text = edited(file, f"version = {layout}\n", wanted)
-    data = parsed(text)
+    text = edit_config(file, f"version = {layout}\n", wanted)
+    data = parse_config(text)
     assert data["version"] == layout
     assert data["disabled_plugins"] == ["io.containerd.snapshotter.v1.zfs"]
     engine = data["plugins"][cri]["containerd"]
@@ -191,4 +191,4 @@ def test_each_layout_of_containerd_gets_the_settings_where_it_has_them(layout: i
     assert sandbox == "mirror/pause:3.10"
     assert images["registry"] == {"config_path": "/etc/containerd/certs.d"}
     assert differences(text, wanted) == []
-    assert differences(edited(text, text, Wanted("other/pause:1", runtime=NVIDIA.runtime)), wanted) != []
+    assert differences(edit_config(text, text, Wanted("other/pause:1", runtime=NVIDIA.runtime)), wanted) != []

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lab.simulated.kube.pki import Authority, kubeconfig
-from shipway.edits.kubeconfig import merged, same
+from shipway.edits.kubeconfig import merge_kubeconfigs, same
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
@@ -30,13 +30,13 @@ def named(text: str, section: str) -> dict[str, Any]:
 
 
 def test_what_is_ours_alone_is_replaced_as_a_whole() -> None:
-    assert merged(config(OURS), config(OURS)) is None
+    assert merge_kubeconfigs(config(OURS), config(OURS)) is None
 
 
 def test_a_persons_own_user_of_our_cluster_stays() -> None:
     """The file was taken for ours alone and replaced, without a copy: its only user was lost."""
     for own in (config(OURS, user="jane"), config(OURS, cluster="mine", user="jane")):
-        text = merged(own, config(OURS))
+        text = merge_kubeconfigs(own, config(OURS))
         assert text is not None
         for section in ("clusters", "users", "contexts"):
             before, after = named(own, section), named(text, section)
@@ -51,11 +51,11 @@ def test_a_persons_own_user_of_our_cluster_stays() -> None:
 def test_what_a_person_set_in_our_context_stays(*, others: bool) -> None:
     """`kubectl config set-context --current --namespace` was undone by each run."""
     admin = config(OURS)
-    own = yaml.safe_load((merged(config(THEIRS, "prod", "jane"), admin) if others else None) or admin)
+    own = yaml.safe_load((merge_kubeconfigs(config(THEIRS, "prod", "jane"), admin) if others else None) or admin)
     for one in own["contexts"]:
         one["context"]["namespace"] = "research" if one["name"] == "kubernetes-admin@te" else "another"
     own["contexts"].reverse()  # of a key that stands twice the last one counts
-    text = merged(yaml.safe_dump(own), config(OURS))
+    text = merge_kubeconfigs(yaml.safe_dump(own), config(OURS))
     assert text is not None
     inner = named(text, "contexts")["kubernetes-admin@te"]["context"]
     assert inner == {"cluster": "te", "user": "kubernetes-admin", "namespace": "research"}
@@ -66,13 +66,13 @@ def test_what_a_person_set_in_our_context_stays(*, others: bool) -> None:
 def test_an_admin_conf_without_one_of_its_entries_is_refused(section: str) -> None:
     broken = yaml.safe_load(config(OURS)) | {section: []}
     with pytest.raises(ValueError, match=r"admin\.conf lacks an entry"):
-        merged(config(THEIRS), yaml.safe_dump(broken))
+        merge_kubeconfigs(config(THEIRS), yaml.safe_dump(broken))
 
 
 def test_a_file_with_another_cluster_behind_ours_is_not_ours_alone() -> None:
     ours, theirs = yaml.safe_load(config(OURS)), yaml.safe_load(config(THEIRS, "prod", "jane"))
     both = {**ours, **{section: ours[section] + theirs[section] for section in ("clusters", "users", "contexts")}}
-    text = merged(yaml.safe_dump(both), config(OURS))
+    text = merge_kubeconfigs(yaml.safe_dump(both), config(OURS))
     assert text is not None
     assert set(named(text, "clusters")) == {"te", "prod"}
     assert named(text, "users")["jane"] == theirs["users"][0]
@@ -91,7 +91,7 @@ def test_files_are_the_same_by_their_content_however_it_is_written() -> None:
 def test_another_cluster_keeps_its_entries_even_of_the_same_names(cluster: str) -> None:
     """Every kubeadm cluster calls its user kubernetes-admin, and two clusters may have one name."""
     own, admin = config(THEIRS, cluster), config(OURS)
-    text = merged(own, admin)
+    text = merge_kubeconfigs(own, admin)
     assert text is not None
     for section in ("clusters", "users", "contexts"):
         before = named(own, section)
@@ -104,7 +104,7 @@ def test_another_cluster_keeps_its_entries_even_of_the_same_names(cluster: str) 
     key = named(text, "users")[ours["user"]]["user"]["client-key-data"]
     assert key == yaml.safe_load(admin)["users"][0]["user"]["client-key-data"]
     assert named(text, "clusters")[ours["cluster"]]["cluster"] == yaml.safe_load(admin)["clusters"][0]["cluster"]
-    again = merged(text, admin)
+    again = merge_kubeconfigs(text, admin)
     assert again is not None
     assert same(again, text)
 
@@ -112,11 +112,11 @@ def test_another_cluster_keeps_its_entries_even_of_the_same_names(cluster: str) 
 def test_our_entries_follow_renewed_credentials_and_scalars_keep_their_text() -> None:
     own = yaml.safe_load(config(THEIRS, "prod"))
     own["users"].append({"name": "old", "user": {"username": "x", "password": "PASSWORD"}})
-    text = merged(yaml.safe_dump(own).replace("PASSWORD", "022"), config(OURS))
+    text = merge_kubeconfigs(yaml.safe_dump(own).replace("PASSWORD", "022"), config(OURS))
     assert text is not None
     assert "password: 022\n" in text
     renewed = config(OURS)
-    second = merged(text, renewed)
+    second = merge_kubeconfigs(text, renewed)
     assert second is not None
     assert renewed.partition("client-key-data: ")[2].split()[0] in second
     assert len(named(second, "users")) == 3
@@ -125,12 +125,12 @@ def test_our_entries_follow_renewed_credentials_and_scalars_keep_their_text() ->
 @pytest.mark.parametrize("own", ["", "- a\n", "clusters: 5\n", "users: {jane: {}}\n", "{", "\x00", "just words\n"])
 def test_what_is_no_kubeconfig_is_said_to_be_none(own: str) -> None:
     with pytest.raises(ValueError, match="no kubeconfig"):
-        merged(own, config(OURS))
+        merge_kubeconfigs(own, config(OURS))
 
 
 @pytest.mark.parametrize("own", ["clusters: null\n", "current-context: ''\n", "{apiVersion: v1, kind: Config}\n"])
 def test_an_empty_kubeconfig_gets_ours(own: str) -> None:
-    text = merged(own, config(OURS))
+    text = merge_kubeconfigs(own, config(OURS))
     assert text is not None
     assert yaml.safe_load(text)["current-context"] == "kubernetes-admin@te"
     assert set(named(text, "clusters")) == {"te"}

@@ -6,7 +6,7 @@ import pytest
 
 from shipway.cluster_file import parse_cluster
 from shipway.survey.first_look import Survey, macs_of
-from shipway.survey.machines import UNSET_UUIDS, compared, other_order
+from shipway.survey.machines import UNSET_UUIDS, compare, other_order
 
 ADDRESSES = (
     "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever\n"
@@ -41,7 +41,7 @@ def seen(host: str, **other: object) -> Survey:
 
 def told(*surveys: Survey) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for fault in compared(surveys):
+    for fault in compare(surveys):
         found.setdefault(fault.code, []).append(fault.host)
     return found
 
@@ -60,7 +60,7 @@ def test_hosts_of_their_own_have_no_fault() -> None:
     ],
 )
 def test_clones_are_named_all_of_them_and_nobody_else(value: dict[str, object], code: str) -> None:
-    faults = compared([seen("a", **value), seen("b"), seen("c", **value)])
+    faults = compare([seen("a", **value), seen("b"), seen("c", **value)])
     assert {(fault.host, fault.code) for fault in faults} == {("a", code), ("c", code)}
     assert len({fault.cause for fault in faults}) == 1  # so that a report says it once for both
     assert "a, c" in faults[0].cause
@@ -129,7 +129,7 @@ def test_a_uuid_that_a_maker_really_set_still_tells_clones() -> None:
 
 def test_a_host_that_is_vouched_for_is_no_clone_by_its_uuid_and_the_error_names_the_key() -> None:
     uuid = "4c4c4544-0035-5910-8048-b3c04f384a32"
-    faults = compared([seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)])
+    faults = compare([seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)])
     assert all("`not_cloned: true`" in fault.fix for fault in faults)
     assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid, vouched=True)) == {}
     both = {"vouched": True, "product_uuid": uuid, "macs": ("m",)}

@@ -17,12 +17,12 @@ from shipway.errors import (
     Transient,
     Unreachable,
 )
-from shipway.host.operation import ended, started
+from shipway.host.operation import read_end, start_unit
 from shipway.known_failures.catalogue import explain, failure
 from shipway.script import Output
 from shipway.step import StepResult
 from tasks import returning
-from tasks.stage_result import StageResult, lost_in
+from tasks.stage_result import StageResult, find_lost
 
 UNIT = "shipway-kubeadm-join"
 # systemd-run of systemd 252, recorded on a host of the container lab
@@ -41,7 +41,7 @@ def outputs(status: int, stderr: str, system: str = "running") -> list[Output]:
 
 
 def test_there_is_an_output_for_each_command() -> None:
-    assert len(started(UNIT, ("true",), 60)) == len(outputs(0, GOOD))
+    assert len(start_unit(UNIT, ("true",), 60)) == len(outputs(0, GOOD))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_there_is_an_output_for_each_command() -> None:
     [(0, GOOD, "running"), (0, GOOD, "stopping"), (1, FAILED, "degraded"), (1, TIMED_OUT, "")],
 )
 def test_what_came_to_its_own_end_is_told_as_it_is(status: int, stderr: str, system: str) -> None:
-    assert ended(UNIT, outputs(status, stderr, system), host="w2") == Output(status, "what it said\n", "")
+    assert read_end(UNIT, outputs(status, stderr, system), host="w2") == Output(status, "what it said\n", "")
 
 
 @pytest.mark.parametrize(
@@ -65,21 +65,21 @@ def test_what_came_to_its_own_end_is_told_as_it_is(status: int, stderr: str, sys
 )
 def test_what_was_ended_from_outside_may_be_tried_again(status: int, stderr: str, system: str, code: str) -> None:
     with pytest.raises(Transient) as caught:
-        ended(UNIT, outputs(status, stderr, system), host="w2")
+        read_end(UNIT, outputs(status, stderr, system), host="w2")
     assert (caught.value.code, caught.value.may_retry, caught.value.host) == (code, True, "w2")
 
 
 @pytest.mark.parametrize(("stderr", "system"), [(STOPPED, "running"), (LOST, "stopping")])
 def test_a_stop_is_told_from_an_end_that_was_not_seen(stderr: str, system: str) -> None:
     with pytest.raises(Stopped, match="was stopped before it was done"):
-        ended(UNIT, outputs(0, stderr, system), host="w2")
+        read_end(UNIT, outputs(0, stderr, system), host="w2")
     with pytest.raises(Stopped, match="was not seen"):
-        ended(UNIT, outputs(0, LOST, "running"), host="w2")
+        read_end(UNIT, outputs(0, LOST, "running"), host="w2")
 
 
 def test_why_a_unit_did_not_start_is_kept() -> None:
     said = "Failed to start transient service unit: Interactive authentication required."
-    assert ended(UNIT, outputs(1, said), host="w2").stderr == said
+    assert read_end(UNIT, outputs(1, said), host="w2").stderr == said
 
 
 def ran(*sessions: SimpleNamespace, gate: bool = False) -> Any:
@@ -103,13 +103,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         waits.append(f"{on.name} {seconds:.0f}")
         return StepResult("it answers again", "ok" if on.name == "comes-back" else "failed")
 
-    monkeypatch.setattr(returning, "waited", waited)
+    monkeypatch.setattr(returning, "wait_for", waited)
     return waits
 
 
 async def failed(run: Any, error: ShipwayError) -> None:
     """Wait for what a stage lost that failed with an error."""
-    await returning.returned(run, "join_worker", lost_in([error]))
+    await returning.wait_for_lost(run, "join_worker", find_lost([error]))
 
 
 async def test_a_host_that_stays_away_is_waited_for_once(asked: list[str]) -> None:
@@ -148,7 +148,7 @@ async def test_an_api_that_had_answered_is_waited_for_once(asked: list[str]) -> 
 def test_what_was_lost_is_kept_where_its_cause_is_found_later() -> None:
     error = ConnectionLost("the connection broke", host="w2")
     error.explained("out of memory (the connection broke)", code="SHW-999", fix="Add memory.", retry=True)
-    assert lost_in([error]) == {"w2"}
+    assert find_lost([error]) == {"w2"}
     error = DeadlineExceeded("last seen: dial tcp: connect: connection refused", host="w2")
     explain(error, "error execution phase preflight: couldn't validate: connection refused")
-    assert (error.code, lost_in([error])) == ("SHW-481", {"cluster"})
+    assert (error.code, find_lost([error])) == ("SHW-481", {"cluster"})

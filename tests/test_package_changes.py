@@ -16,7 +16,7 @@ from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
-from shipway.os.debian.dpkg import Installed, Package, installed
+from shipway.os.debian.dpkg import Installed, Package, find_installed
 from shipway.os.debian.package_changes import SIMULATE_SECONDS, Changes, change, changes, frozen, refuse, simulation
 from shipway.os.debian.packages import (
     AUDIT,
@@ -73,7 +73,7 @@ class Apt(Told):
     """A host whose apt and dpkg answer these texts, and that keeps what apt was let do."""
 
     def __init__(self, simulated: str, listed: str = LISTED) -> None:
-        super().__init__({Installed(): installed(listed)})
+        super().__init__({Installed(): find_installed(listed)})
         self._answers = {"-s": simulated, "-W": listed}
 
     async def do(self, *commands: Command) -> list[Output]:
@@ -108,7 +108,7 @@ def test_a_package_is_known_by_name_and_architecture_whatever_stands_in_the_next
 
 
 def test_the_driver_is_known_by_its_names_and_by_its_source() -> None:
-    names = {info.full_name for info in frozen(installed(LISTED))}
+    names = {info.full_name for info in frozen(find_installed(LISTED))}
     assert names == {"libcuda1", "libnvidia-compute-535:amd64"}
 
 
@@ -122,7 +122,7 @@ def test_the_driver_is_known_by_its_names_and_by_its_source() -> None:
     ],
 )
 def test_an_upgrade_of_everything_leaves_what_runs_the_pods_alone(name: str) -> None:
-    assert [one.full_name for one in frozen(installed(f"{name}|amd64|ii |1|other|{name}\n"))] == [name]
+    assert [one.full_name for one in frozen(find_installed(f"{name}|amd64|ii |1|other|{name}\n"))] == [name]
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_an_upgrade_of_everything_leaves_what_runs_the_pods_alone(name: str) -> 
     ],
 )
 def test_what_is_built_from_a_drivers_or_the_kernels_source_is_never_changed_in_passing(source: str) -> None:
-    packages = installed(f"firmware-x|amd64|ii |1|{source}|firmware-x\n")
+    packages = find_installed(f"firmware-x|amd64|ii |1|{source}|firmware-x\n")
     assert [one.full_name for one in frozen(packages)] == ["firmware-x"]
     with pytest.raises(Refused, match="of a driver or the kernel") as refused:
         refuse(Changes(changed=("firmware-x",)), packages, ("tool",), ())
     assert refused.value.code == "SHW-328"
-    other = installed("firmware-x|amd64|ii |1|firmware-x|firmware-x\n")
+    other = find_installed("firmware-x|amd64|ii |1|firmware-x|firmware-x\n")
     assert frozen(other) == []
     refuse(Changes(changed=("firmware-x",)), other, ("tool",), ())
 

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from lab.simulated.options import Options
-from shipway.edits.containerd import CONFIG, UnreadableError, parsed, sandbox_of, with_sandbox
+from shipway.edits.containerd import CONFIG, UnreadableError, parse_config, sandbox_of, with_sandbox
 from shipway.edits.toml import NotEditableError
 from shipway.errors import Blocked, Permanent
 from shipway.facts.files import FileText
@@ -89,7 +89,7 @@ def test_one_line_is_changed_and_the_rest_stays_byte_for_byte(text: str) -> None
     ],
 )
 def test_where_no_line_can_be_replaced_all_values_are_kept(text: str) -> None:
-    before, after = parsed(text), parsed(with_sandbox(text, "k/pause:2"))
+    before, after = parse_config(text), parse_config(with_sandbox(text, "k/pause:2"))
     assert sandbox_of(with_sandbox(text, "k/pause:2")) == "k/pause:2"
     assert {key: value for key, value in after.items() if key != "plugins"} == {
         key: value for key, value in before.items() if key != "plugins"

@@ -14,7 +14,7 @@ from shipway.kube.client import Kube
 from shipway.os.debian.apt import RepositoryIs
 from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, PackagesInstalled, PackagesInVersion
 from shipway.place import Place
-from shipway.step import Check, Drift, Impact, StepResult, id_of, restarted_by
+from shipway.step import Check, Drift, Impact, StepResult, id_of, restart_of
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.system.kernel import SwapOff
@@ -26,18 +26,18 @@ from tasks.drift import permission as drift_permission
 from tasks.drift.permission import (
     UNLISTED,
     Permission,
-    judged,
-    listed,
+    entry_of,
+    explain_kept,
     permission,
     permission_on,
     permit_of,
     repairable,
     withhold_unapproved,
 )
-from tasks.findings import Finding, found
+from tasks.findings import Finding, find
 from tasks.stage_result import CLUSTER
 from tasks.stages.listed import PREPARATION, name_of
-from tasks.workloads import BESIDE, beside_pods, find_busy, undisturbed
+from tasks.workloads import BESIDE, beside_pods, find_busy, permit_undisturbed
 from tests.test_drift_parts import Pods, finding, pod, run_of
 
 SATURDAY = datetime(2026, 11, 28, 2, 30)  # noqa: DTZ001 - local time, as a window is
@@ -196,7 +196,7 @@ async def test_a_step_is_withheld_under_the_key_of_its_finding(monkeypatch: pyte
     at(monkeypatch, CLOSED)
     assert await permit_of(run, "te2")(step) is Impact.FILES
     result = StepResult("in other words", "drifted", step.impact, Drift("on", "off"), id=id_of(step))
-    seen = found("te2", "prepare_system", result)
+    seen = find("te2", "prepare_system", result)
     assert seen
     assert seen.key in run.drift.withheld
 
@@ -320,7 +320,7 @@ def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_
     run, known, other = run_of(), finding(), finding("te3")
     withhold_unapproved(run, [known, other])
     assert run.drift.withheld == {}
-    run.drift.approved = frozenset({listed(known)})
+    run.drift.approved = frozenset({entry_of(known)})
     withhold_unapproved(run, [known, other])
     assert run.drift.withheld == {other.key: UNLISTED}
     changed = Finding(known.host, known.stage, known.step, "something else", known.want, known.impact)
@@ -343,7 +343,7 @@ def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_
     ],
 )
 def test_what_is_not_repaired_is_told_with_the_reason(one: Finding, allowed: Permission, action: str, why: str) -> None:
-    (told,) = judged(run_of(), allowed, [one], "te.yaml")
+    (told,) = explain_kept(run_of(), allowed, [one], "te.yaml")
     assert told.action == action
     assert told.why.startswith(why)
     assert bool(told.why) is bool(why)
@@ -352,17 +352,17 @@ def test_what_is_not_repaired_is_told_with_the_reason(one: Finding, allowed: Per
 def test_the_window_is_told_before_pods_and_an_act_withheld_with_its_own_reason() -> None:
     run = run_of()
     run.drift.withheld = {finding().key: UNLISTED}
-    (told,) = judged(run, ALL, [finding()], "te.yaml")
+    (told,) = explain_kept(run, ALL, [finding()], "te.yaml")
     assert (told.action, told.why) == ("held back", UNLISTED)
     run.seen.busy = {"te2": GPU_PODS}
-    (told,) = judged(run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding()], "te.yaml")
+    (told,) = explain_kept(run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding()], "te.yaml")
     assert told.why == "it is day"
-    (told,) = judged(
+    (told,) = explain_kept(
         run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding(step="a file", impact="FILES")], "te.yaml"
     )
     assert told.action == "reported"
     run.seen.busy, run.drift.withheld, run.seen.podded = {}, {}, {"te2": "3 pods run there"}
-    (told,) = judged(
+    (told,) = explain_kept(
         run, Permission(Impact.SERVICE, Impact.SERVICE), [replace(finding(), restarts="containerd")], "te.yaml"
     )
     assert told.command.endswith("--repair workloads --host te2")
@@ -388,7 +388,7 @@ def test_what_may_end_pods_or_services_says_so(step: Any, impact: Impact) -> Non
 
 def test_finishing_what_dpkg_began_counts_as_a_restart_of_containerd() -> None:
     """Beside running pods it was done unasked, though the package that it configures may be containerd's."""
-    assert restarted_by(DpkgInOrder()) == CONTAINERD
+    assert restart_of(DpkgInOrder()) == CONTAINERD
 
 
 def staged(monkeypatch: pytest.MonkeyPatch, run: Run, host: Machine) -> None:
@@ -434,7 +434,7 @@ async def test_a_bootstrap_does_not_restart_containerd_beside_pods_that_started_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = answered(monkeypatch, Run(run_of().cluster, "bootstrap"), pod())
-    permit = undisturbed(run, "te2")
+    permit = permit_undisturbed(run, "te2")
     assert await permit(Act(Impact.FILES, RESTART, CONTAINERD)) is Impact.WORKLOADS
     assert run.seen.podded == {}, "files cost no question"
     assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.FILES

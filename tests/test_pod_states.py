@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shipway.errors import PostconditionFailed
-from shipway.gpu.links import broken_link
+from shipway.gpu.links import find_broken_link
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.kube.pod_states import events_about, find_known, find_trouble
 from shipway.steps.gpu.plugin import find_hopeless
@@ -194,6 +194,6 @@ def test_nvml_that_does_not_load_is_the_drivers_fault_and_no_sick_gpu() -> None:
         "plugin-x", "gpu1", "Running", why=f"CrashLoopBackOff (4 restarts): {REFUSED}", events=tuple(EVENTS)
     )
     node = NodeSeen("gpu1", 2, 0, 2, host=HostGpuFacts(2, 2, toolkit=True), plugin=plugin)
-    link = broken_link(Evidence("runtime_class", (node,), handler="nvidia"))
+    link = find_broken_link(Evidence("runtime_class", (node,), handler="nvidia"))
     assert (link.name, link.code) == ("driver", "SHW-602")
     assert "ERROR_LIBRARY_NOT_FOUND" in link.why

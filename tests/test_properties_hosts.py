@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import shipway.facts
 from shipway.cluster_file import parse_cluster
-from shipway.edits.containerd import UnreadableError, Wanted, differences, edited
+from shipway.edits.containerd import UnreadableError, Wanted, differences, edit_config
 from shipway.edits.containerd import settings as wanted_settings
 from shipway.edits.toml import NotEditableError
 from shipway.errors import Refused, ShipwayError
@@ -80,10 +80,10 @@ def test_containerds_configuration_keeps_every_foreign_key_and_made_twice_is_mad
     with contextlib.suppress(UnreadableError):
         differences(default, wanted)
     try:
-        once = edited(default, default, wanted)
+        once = edit_config(default, default, wanted)
     except (UnreadableError, NotEditableError):
         return
-    assert edited(once, default, wanted) == once
+    assert edit_config(once, default, wanted) == once
     assert differences(once, wanted) == []
     read = tomllib.loads(default)
     ours = set(wanted_settings(read, wanted)) | {("disabled_plugins",)}

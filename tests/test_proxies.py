@@ -37,7 +37,7 @@ from shipway.step import Impact
 from shipway.steps.system.origins import origins
 from shipway.steps.system.proxies import ContainerdEnvironment
 from shipway.steps.system.sources import ENVIRONMENT as HOSTS_ENVIRONMENT
-from shipway.steps.system.sources import Source, SourcesReachable, asked
+from shipway.steps.system.sources import Source, SourcesReachable, ask_command
 from tasks.stages import container_runtime, preflight, prepare_system
 from tests.facts_place import DEBIAN, Told, said
 from tests.loopback_proxy import loopback_proxy
@@ -215,7 +215,7 @@ async def test_a_later_file_of_apts_that_says_otherwise_is_told_by_apt_itself() 
 async def _ask(
     url: str, by: str, env: Mapping[str, str] | None = None, drop_ins: Path | None = None
 ) -> tuple[str, str]:
-    words = list(asked(Source(url, by), DEBIAN))
+    words = list(ask_command(Source(url, by), DEBIAN))
     words[2] = words[2].replace("/etc/systemd/system/containerd.service.d", str(drop_ins or "/nonexistent"))
     words[2] = words[2].replace("systemctl show", "true")
     clean = {"PATH": os.environ["PATH"], "LC_ALL": "C", **(env or {})}
@@ -280,7 +280,7 @@ async def test_a_declared_proxy_is_the_way_without_any_file_of_the_host() -> Non
 
 async def look(sources: tuple[Source, ...], *answers: tuple[int, str], password: bool = False, env: str = "") -> None:
     facts: dict[Fact[Any], Any] = {
-        Says(asked(source, DEBIAN)): Output(status, text, "")
+        Says(ask_command(source, DEBIAN)): Output(status, text, "")
         for source, (status, text) in zip(sources, answers, strict=True)
     }
     facts[HOSTS_ENVIRONMENT] = env

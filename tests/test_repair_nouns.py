@@ -14,7 +14,7 @@ from shipway.cluster.parts import Window
 from shipway.cluster.window import next_opening, open_now
 from shipway.errors import DeadlineExceeded, Refused
 from shipway.kube.client import Object
-from shipway.kube.drain import cordon, drain, left_cordoned, uncordon
+from shipway.kube.drain import cordon, drain, find_left_cordoned, uncordon
 from tasks.drift.history import History
 from tests.kube_place import Place, cluster_of, gpu_host, place
 
@@ -111,15 +111,15 @@ def test_a_history_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) ->
 async def test_a_cordon_says_why_and_is_found_again(small: Place) -> None:
     await cordon(small.kube, "te2", "repair of containerd")
     small.kube.forget()
-    assert (await left_cordoned(small.kube))["te2"].startswith("repair of containerd (since 20")
+    assert (await find_left_cordoned(small.kube))["te2"].startswith("repair of containerd (since 20")
     await uncordon(small.kube, "te2")
     small.kube.forget()
-    assert await left_cordoned(small.kube) == {}
+    assert await find_left_cordoned(small.kube) == {}
 
 
 async def test_somebody_elses_cordon_is_not_ours(small: Place) -> None:
     await small.kube.patch("v1", "Node", "te2", {"spec": {"unschedulable": True}})
-    assert await left_cordoned(small.kube) == {}
+    assert await find_left_cordoned(small.kube) == {}
 
 
 async def test_a_drain_evicts_what_a_controller_starts_again(small: Place) -> None:

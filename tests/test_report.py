@@ -20,8 +20,8 @@ from shipway.survey.first_look import Survey
 from tasks.artifacts import markdown
 from tasks.context import Run
 from tasks.judging import report_of
-from tasks.report import EXIT_CODES, Report, refused
-from tasks.stage_result import CLUSTER, Mode, StageResult, StepRow, errors_of, foreseen, reported, worst
+from tasks.report import EXIT_CODES, Report, report_refusal
+from tasks.stage_result import CLUSTER, Mode, StageResult, StepRow, errors_of, foreseen, report_redacted, worst
 
 FILE = """
 name: te
@@ -54,7 +54,7 @@ def run_with(
 def stage(host: str, outcome: Outcome, *errors: Exception) -> StageResult:
     """Return a stage's result."""
     told = tuple(
-        reported(error.at(host=host, step="s"))
+        report_redacted(error.at(host=host, step="s"))
         for error in errors
         if isinstance(error, (Unreachable, LoginRefused, PostconditionFailed))
     )
@@ -106,7 +106,7 @@ def test_a_host_that_never_came_as_far_as_being_ready_is_not_ok() -> None:
 
 
 def test_an_error_that_names_a_host_fails_it_whichever_stage_told() -> None:
-    error = reported(PostconditionFailed("not Ready", host="te2", step="every node is Ready"))
+    error = report_redacted(PostconditionFailed("not Ready", host="te2", step="every node is Ready"))
     told = StageResult(CLUSTER, "nodes_ready", "failed", errors=(error,))
     report = report_of(run_with([GATE, *FINE, told], ready=ALL, proof=PROVEN))
     assert {host.name: host.outcome for host in report.hosts}["te2"] == "failed"
@@ -161,7 +161,7 @@ def test_a_restart_that_is_withheld_beside_gpu_pods_is_drift_left_over_with_its_
 
 def test_a_report_is_put_in_place_in_one_rename_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "report.json"
-    report = refused(Refused("a bad file"), "plan")
+    report = report_refusal(Refused("a bad file"), "plan")
     report.write(path)
     assert json.loads(path.read_text(encoding="utf-8"))["errors"][0]["cause"] == "a bad file"
     monkeypatch.setattr(Report, "as_json", lambda _: "\ud800")
@@ -241,7 +241,7 @@ def test_a_check_nobody_can_mend_is_an_error_of_a_bootstrap_and_news_in_a_look()
 def test_secrets_in_a_steps_texts_are_hidden() -> None:
     error = Unreachable("kubeadm join --token abcdef.0123456789abcdef failed")
     row = StepRow.of(StepResult("s", "failed", drift=Drift("token: abcdef.0123456789abcdef", "x"), error=error))
-    assert "0123456789abcdef" not in f"{row}{reported(error)}"
+    assert "0123456789abcdef" not in f"{row}{report_redacted(error)}"
 
 
 def test_a_name_that_is_no_host_is_refused() -> None:

@@ -49,8 +49,8 @@ class Locks:
 @pytest.fixture
 def locks(monkeypatch: pytest.MonkeyPatch) -> Locks:
     made = Locks()
-    monkeypatch.setattr(locking, "held", made.lock("lease"))
-    monkeypatch.setattr(locking, "claimed", made.lock("claim"))
+    monkeypatch.setattr(locking, "hold", made.lock("lease"))
+    monkeypatch.setattr(locking, "claim", made.lock("claim"))
     monkeypatch.setattr(locking, "claim_left", made.claim_left)
     return made
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shipway.cluster import secrets as secret_place
-from shipway.cluster.secrets import block_of, keep, kept, secret, trouble, user_and_password
+from shipway.cluster.secrets import block_of, keep, read_block, secret, trouble, user_and_password
 from shipway.errors import Refused
 from shipway.host.ssh import sudo
 from shipway.host.target import Target
@@ -64,11 +64,16 @@ def test_an_empty_secret_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_block_is_the_value_that_was_kept_and_its_lack_is_refused_before_any_file_is_looked_for() -> None:
-    assert (block_of("block:one"), block_of("/etc/one"), trouble("block:one"), kept("one")) == ("one", "", "", None)
+    assert (block_of("block:one"), block_of("/etc/one"), trouble("block:one"), read_block("one")) == (
+        "one",
+        "",
+        "",
+        None,
+    )
     with pytest.raises(Refused, match="no Secret block one"):
         secret("block:one")
     keep("one", f"{WORD}\n")
-    assert (secret("block:one"), kept("one")) == (WORD, f"{WORD}\n")
+    assert (secret("block:one"), read_block("one")) == (WORD, f"{WORD}\n")
 
 
 @pytest.mark.parametrize("text", ["user", ":word", "user:", ":"])

@@ -22,9 +22,9 @@ import shipway.host.exchanges
 import shipway.host.session
 import shipway.os.debian.apt
 import shipway.script
-from shipway.cluster.fields import _sectioned
+from shipway.cluster.fields import _group_by_section
 from shipway.cluster.model import Cluster
-from shipway.cluster.profiles import merged, profile_data
+from shipway.cluster.profiles import merge, profile_data
 from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
 from tests.hostile import KEY, MARK, OTHER, PAYLOADS, WHOLE, Where, fields, places, with_value
@@ -42,7 +42,7 @@ DANGEROUS = re.compile(r"[\s;|&$`\"'<>()\\\x00-\x1f\x7f\u2028]|^[-~*]")
 def taken(data: dict[str, Any]) -> bool:
     """Tell whether the file's check takes the data; the model is asked first, for it is quicker."""
     try:
-        Cluster.model_validate(merged(BASE, data))
+        Cluster.model_validate(merge(BASE, data))
         parse_cluster(yaml.safe_dump(data))
     except (ValidationError, Refused):
         return False
@@ -100,12 +100,12 @@ def unchecked(part: Any, payload: str, kind: Any = None) -> Any:
         return {parts[key]: unchecked(inner, payload) for key, inner in part.items()}
     if isinstance(part, tuple):
         return tuple(one if get_origin(_inner(kind)) is Literal else unchecked(one, payload) for one in part)
-    choice = get_origin(_sectioned(kind)) is Literal if kind is not None else False
+    choice = get_origin(_group_by_section(kind)) is Literal if kind is not None else False
     return f"{part}{payload}" if isinstance(part, str) and not choice else part
 
 
 def _inner(kind: Any) -> Any:
-    return _sectioned(kind.__args__[0]) if hasattr(kind, "__args__") else None
+    return _group_by_section(kind.__args__[0]) if hasattr(kind, "__args__") else None
 
 
 @pytest.fixture

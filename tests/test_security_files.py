@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from shipway.cluster_file import parse_cluster
-from shipway.host.command import Command, File, placed
+from shipway.host.command import Command, File, place_files
 from shipway.host.session import Host
 from shipway.kube import access as kube_access
 from shipway.kube.access import as_file, own_folder, save_kubeconfig, save_secret
@@ -63,7 +63,7 @@ def watched(folder: Path) -> Iterator[set[tuple[str, int, bool]]]:
 
 def put(path: Path, content: bytes, mode: str) -> list[Command]:
     """Return the commands that put one file in its place."""
-    return [command for command, _ in placed([File(str(path), content, mode)])]
+    return [command for command, _ in place_files([File(str(path), content, mode)])]
 
 
 def run_in_a_real_shell(commands: Sequence[Command], *, lost: int = 0) -> None:

@@ -27,7 +27,7 @@ from lab.simulated.systems import UBUNTU_2204, base_files
 from lab.simulated.versions import order
 from lab.simulated.wire import NotUnderstood, request, script, tokens
 from shipway.cluster.profiles import profile_data
-from shipway.edits.containerd import Wanted, differences, edited
+from shipway.edits.containerd import Wanted, differences, edit_config
 from shipway.errors import LoginRefused
 from shipway.facts.commands import Says
 from shipway.gpu.nvidia import NVIDIA
@@ -115,7 +115,7 @@ def _tree(**texts: str) -> FileTree:
 @pytest.mark.parametrize(("version", "layout"), [("1.6.33", 2), ("1.7.27", 2), ("2.1.5", 3), ("2.3.1", 4)])
 def test_what_the_product_renders_is_effective_in_every_layout(version: str, layout: int) -> None:
     wanted = Wanted("registry.k8s.io/pause:3.10", runtime=NVIDIA.runtime)
-    text = edited("", tomli_w.dumps(containerd.default(version)), wanted)
+    text = edit_config("", tomli_w.dumps(containerd.default(version)), wanted)
     files = _tree(**{containerd.CONFIG: text})
     effective = containerd.effective(files, version)
     assert effective["version"] == layout

@@ -15,7 +15,7 @@ from shipway.facts.fact import Fact
 from shipway.host.session import Host
 from shipway.script import Output
 from shipway.steps.system.origins import origins, registry_of
-from shipway.steps.system.sources import ManifestsFetched, Source, SourcesReachable, asked
+from shipway.steps.system.sources import ManifestsFetched, Source, SourcesReachable, ask_command
 from tasks.stages.preflight import checks, manifests
 from tests.facts_place import DEBIAN, Told
 
@@ -74,7 +74,7 @@ def test_an_image_names_its_registry(image: str, registry: str) -> None:
 
 async def look(*answers: tuple[int, str]) -> None:
     facts: dict[Fact[Any], Any] = {
-        Says(asked(source, DEBIAN)): Output(status, text, "")
+        Says(ask_command(source, DEBIAN)): Output(status, text, "")
         for source, (status, text) in zip(SOURCES, answers, strict=True)
     }
     assert await SourcesReachable(SOURCES, DEBIAN).check(cast("Host", Told(facts))) is None

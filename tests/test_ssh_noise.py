@@ -17,7 +17,7 @@ import pytest
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host.ssh import Pool
-from shipway.script import READER, compose, framed, heard, split
+from shipway.script import READER, compose, frame, split, strip_noise
 from tests.real_sshd import needs_sshd, real_sshd
 
 NOISE = "Welcome to node7 - authorised use only\n$b --shipway-000000000000000000000000 0\nno end of a line \"'"
@@ -97,11 +97,11 @@ async def test_every_sh_takes_the_script_alone_and_leaves_the_rest_of_the_input(
         ],
         verb="d",
     )
-    token, feed = framed(text, b"hello" + b"whole\n" + b"the rest")
+    token, feed = frame(text, b"hello" + b"whole\n" + b"the rest")
     command = f"{shell} -c " + READER.removeprefix("sh -c ")
     ran = await asyncio.create_subprocess_exec("sh", "-c", command, stdin=-1, stdout=-1, stderr=-1)
     out, err = await ran.communicate(b"a password that sudo did not ask for\n" + feed)
-    outputs = split(boundary, heard(token, out.decode()) or "", heard(token, err.decode()) or "")
+    outputs = split(boundary, strip_noise(token, out.decode()) or "", strip_noise(token, err.decode()) or "")
     assert [(one.status, one.stdout, one.stderr) for one in outputs] == [
         (0, "hello", ""),
         (0, "", ""),
@@ -113,7 +113,7 @@ async def test_every_sh_takes_the_script_alone_and_leaves_the_rest_of_the_input(
 def test_a_script_that_was_cut_short_does_nothing_at_any_length(tmp_path: Path, shell: str) -> None:
     mark = tmp_path / "mark"
     text, _ = compose([("touch", str(mark)), ("touch", f"{mark}2")], verb="d")
-    token, feed = framed(text)
+    token, feed = frame(text)
     command = f"{shell} -c " + READER.removeprefix("sh -c ")
     for length in [*range(len(token), len(feed) - 1, 41), len(feed) - 2, len(feed) - 3, len(feed) - 4]:
         subprocess.run(["sh", "-c", command], input=feed[:length], capture_output=True, check=False)

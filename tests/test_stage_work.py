@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, machine: Watched) -> Run:
     """Return a bootstrap whose every host is the machine, with what surrounds steps put aside."""
     made = Run(run_of().cluster, "bootstrap")
     monkeypatch.setattr(made, "session", lambda _: machine)
-    monkeypatch.setattr(stages, "undisturbed", lambda *_: _all_of_it)
+    monkeypatch.setattr(stages, "permit_undisturbed", lambda *_: _all_of_it)
     monkeypatch.setattr(stages, "KubeletDeclared", lambda _: Act(Impact.FILES, "the kubelet is as declared"))
     monkeypatch.setattr(stages, "kubelet_declared", lambda _: None)
     for name in ("control_plane", "join_worker", "gpu_isolation"):
@@ -113,7 +113,7 @@ async def test_a_stage_on_a_joined_host_is_never_allowed_more_than_the_run_or_a_
         allowed.append(given[-1])
         return []
 
-    monkeypatch.setattr(stages, "_brought", brought)
+    monkeypatch.setattr(stages, "_bring", brought)
     run.allow = allow
     for joined in (True, False):
         run.seen.surveys = {"te2": replace(SURVEY, joined=joined)}
@@ -255,7 +255,7 @@ async def test_behind_the_gate_is_a_cluster_that_works_and_is_held_by_this_run(
     noting(monkeypatch, "waited", notes, seen)
     for name, answer in (("new_lease", None), ("by_api", [OK])):
         noting(monkeypatch, name, notes, answer)
-    monkeypatch.setattr(stages, "_kept", lambda *_: OK)
+    monkeypatch.setattr(stages, "_keep", lambda *_: OK)
     results = await stages._gate(run, "control_plane_ready", "te1")
     assert notes == asked
     assert len(results) == max(1, len(asked)), "each of the checks, what is done by the API, and the kubeconfig"
@@ -297,14 +297,14 @@ def test_the_kubeconfig_is_kept_as_the_cluster_has_it_and_for_its_owner_alone(
     run = run_of(state_dir=str(tmp_path))
     path = run.folder / "kubeconfig"
     kube = cast("Kube", SimpleNamespace(admin_conf="one"))
-    assert [stages._kept(run, kube).outcome for _ in range(2)] == ["changed", "ok"]
+    assert [stages._keep(run, kube).outcome for _ in range(2)] == ["changed", "ok"]
     path.chmod(0o644)
-    assert stages._kept(run, kube).outcome == "changed"
+    assert stages._keep(run, kube).outcome == "changed"
     assert path.stat().st_mode & 0o077 == 0
-    assert stages._kept(run, cast("Kube", SimpleNamespace(admin_conf="two"))).outcome == "changed"
+    assert stages._keep(run, cast("Kube", SimpleNamespace(admin_conf="two"))).outcome == "changed"
     assert written == ["one", "one", "two"]
     monkeypatch.setattr(stages, "save_kubeconfig", lambda *_: (_ for _ in ()).throw(OSError(28, "disk is full")))
-    assert stages._kept(run, kube).outcome == "drifted"
+    assert stages._keep(run, kube).outcome == "drifted"
     assert "disk is full" in run.warned[0]
 
 

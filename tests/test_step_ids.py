@@ -12,7 +12,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.step import StepResult, id_of
 from tasks.context import Run
 from tasks.drift.parts import cluster_parts, host_parts
-from tasks.findings import found
+from tasks.findings import find
 from tests.kube_place import cluster_of
 
 HOSTS = [
@@ -50,7 +50,7 @@ def test_a_version_that_changes_changes_no_id() -> None:
 
 def test_a_sentence_that_is_reworded_is_the_same_finding() -> None:
     before, after = (
-        found("te1", "prepare_system", StepResult(name, "drifted", id="SwapOff")) for name in ("swap is off", "no swap")
+        find("te1", "prepare_system", StepResult(name, "drifted", id="SwapOff")) for name in ("swap is off", "no swap")
     )
     assert before
     assert after

@@ -8,17 +8,17 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from flows.cli.terminal import Lively, Plain, say_elapsed, shown
+from flows.cli.terminal import Lively, Plain, say_elapsed, show
 from shipway.cluster_file import parse_cluster
 from shipway.errors import Unreachable
 from shipway.step import Drift, Impact, StepResult
 from tasks.context import Run
-from tasks.stage_result import CLUSTER, StageResult, StepRow, reported
+from tasks.stage_result import CLUSTER, StageResult, StepRow, report_redacted
 
 MANY = "name: te\nprofile: seed\nkubernetes: {pod_network: 10.0.0.0/14}\nhosts:\n" + "".join(
     f"- {{name: h{number}, address: 192.0.2.{number}}}\n" for number in range(1, 61)
 )
-LOST = StageResult("h60", "preflight", "failed", errors=(reported(Unreachable("gone", host="h60", step="SSH")),))
+LOST = StageResult("h60", "preflight", "failed", errors=(report_redacted(Unreachable("gone", host="h60", step="SSH")),))
 
 
 def console(height: int = 20, *, terminal: bool = False) -> tuple[Console, StringIO]:
@@ -48,10 +48,10 @@ def test_where_no_terminal_is_many_hosts_are_counted_and_each_cause_is_said_once
 ) -> None:
     monkeypatch.setattr("flows.cli.terminal.TICK_SECONDS", 0.0)
     on, out = console()
-    with shown(on, "plan", quiet=False) as view:
+    with show(on, "plan", quiet=False) as view:
         view.opened(Run(parse_cluster(MANY), "plan"))
         for number in (1, 2, 1, 3):  # the first host is tried again, which is no further host
-            error = reported(Unreachable(f"root@192.0.2.{number}:22: gone", host=f"h{number}", step="SSH"))
+            error = report_redacted(Unreachable(f"root@192.0.2.{number}:22: gone", host=f"h{number}", step="SSH"))
             view.ended(StageResult(f"h{number}", "preflight", "failed", errors=(error,)))
         view.ended(StageResult("h1", "preflight", "ok"))
         view.said("h4", "preflight", "a sentence of one host of many")
@@ -89,7 +89,7 @@ def test_the_table_fits_the_terminal_and_shows_failures_beside_what_is_at_work(w
 
 def test_a_line_stays_when_the_table_goes() -> None:
     on, out = console(terminal=True)
-    with shown(on, "bootstrap of te.yaml", quiet=False) as view:
+    with show(on, "bootstrap of te.yaml", quiet=False) as view:
         view.opened(Run(parse_cluster(MANY), "bootstrap"))
         view.ended(LOST)
     assert (
@@ -108,7 +108,7 @@ def test_quiet_says_nothing_and_still_knows_the_run() -> None:
     on, out = console()
     run = Run(parse_cluster(MANY), "plan")
     started: list[int] = []
-    with shown(on, "plan", quiet=True) as view:
+    with show(on, "plan", quiet=True) as view:
         view.at_start = lambda: started.append(1)
         view.opened(run)
         view.ended(LOST)
@@ -140,5 +140,5 @@ def test_of_many_hosts_those_at_work_and_those_that_failed_are_shown_first() -> 
 @pytest.mark.parametrize(("terminal", "kind"), [(True, Lively), (False, Plain)])
 def test_the_view_is_the_one_that_fits(*, terminal: bool, kind: type[Plain]) -> None:
     on, _ = console(terminal=terminal)
-    with shown(on, "title", quiet=False) as view:
+    with show(on, "title", quiet=False) as view:
         assert type(view) is kind

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import admission, bootstrap, drift_passes
-from flows.drift_repair import _repaired
+from flows.drift_repair import _repair
 from lab.simulated.lab import SimulatedLab
 from shipway.cluster_file import load_cluster
 from shipway.errors import ApiUnavailable, ConnectionLost, Refused
@@ -19,7 +19,7 @@ from shipway.locks.bare import UNIT
 from shipway.locks.lease import NAME, NAMESPACE, holder
 from shipway.step import Impact
 from tasks import table as stages
-from tasks.context import Run, opened
+from tasks.context import Run, open_run
 from tasks.locking import lease, new_lease, still_alone
 from tests.faults.left_over import left_over
 from tests.faults.plain import Direct, Line, brought_up, installed, plain_on
@@ -123,11 +123,11 @@ async def test_nothing_is_joined_where_another_run_turns_out_to_hold_the_lease(w
 async def test_two_runs_do_not_repair_one_control_plane_whose_api_is_away(working: Place) -> None:
     working.away, first, second = True, working.run(), working.run("drift")
     second.allow = Impact.SERVICE
-    async with opened(first):
+    async with open_run(first):
         assert await lease(first) is None
         assert (first.locks.leased, working.claimed) == (False, True)
         working.lab.hosts["te1"].units.all[UNIT].description = ELSEWHERE  # as if it came from another machine
-        async with opened(second):
+        async with open_run(second):
             refused = await lease(second)
             assert isinstance(refused, Refused)
             assert ELSEWHERE in refused.message
@@ -137,7 +137,7 @@ async def test_two_runs_do_not_repair_one_control_plane_whose_api_is_away(workin
 
 async def test_the_lease_is_tried_again_until_it_is_held(working: Place) -> None:
     working.away, run = True, working.run()
-    async with opened(run):
+    async with open_run(run):
         assert await lease(run) is None
         with pytest.raises(ApiUnavailable):
             await new_lease(run)
@@ -171,9 +171,9 @@ async def test_a_run_that_can_have_neither_lock_changes_nothing(
 
     await drifted(working)
     run = working.run("drift")
-    async with opened(run):
+    async with open_run(run):
         await drift_passes.look(run)
-        await _repaired(run, Impact.SERVICE, "te.yaml", ask=False)
+        await _repair(run, Impact.SERVICE, "te.yaml", ask=False)
         assert findings(run) == {"held back"}
     assert not {"repair", "repair_cluster"} & set(working.began_under)
 
@@ -187,9 +187,9 @@ async def test_drift_repair_takes_the_lease_once_the_api_is_back(working: Place)
     await drifted(working)
     working.away, working.back_at = True, "repair"
     run = working.run("drift")
-    async with opened(run):
+    async with open_run(run):
         await drift_passes.look(run)
-        await _repaired(run, Impact.SERVICE, "te.yaml", ask=False)
+        await _repair(run, Impact.SERVICE, "te.yaml", ask=False)
         assert working.began_under["repair"] == (True, "")
         assert run.locks.leased, run.results
         assert working.holder == holder(f"drift of {run.cluster.name}")
@@ -208,11 +208,11 @@ async def test_drift_repair_ends_where_another_run_turns_out_to_hold_the_lease(
 
     monkeypatch.setattr(drift_passes, "new_lease", back)
     run = working.run("drift")
-    async with opened(run):
+    async with open_run(run):
         await drift_passes.look(run)
         working.away = True
         with pytest.raises(Refused, match=ELSEWHERE):
-            await _repaired(run, Impact.SERVICE, "te.yaml", ask=False)
+            await _repair(run, Impact.SERVICE, "te.yaml", ask=False)
     assert "repair" not in working.began_under
 
 
@@ -239,7 +239,7 @@ async def test_a_run_whose_lease_cannot_be_renewed_claims_the_host_and_goes_on(
     monkeypatch.setattr(cluster_lease, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(cluster_lease, "AWAY_SECONDS", 0.1)
     run = working.run()
-    async with opened(run):
+    async with open_run(run):
         await new_lease(run)
         assert not working.claimed
         working.away = True

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from flows import drift_passes
-from flows.lock import held, writable
+from flows.lock import hold_lock, writable
 from shipway.errors import Refused
 from shipway.facts.files import FileInfo, FileState
 from shipway.facts.services import UnitInfo, UnitState
 from shipway.step import Impact
-from shipway.steps.system.loaded import FOLDER, _kept, loaded, restart
+from shipway.steps.system.loaded import FOLDER, _read_record, judge_loaded, restart
 from tasks.drift.artifacts import trend_markdown
 from tasks.drift.history import History
 from tests.facts_place import Told
@@ -34,7 +34,7 @@ def file(changed: float, digest: str = "new") -> FileInfo:
 
 
 def judged(info: UnitInfo, seen: FileInfo, kept: tuple[str, dict[str, str]] = ("", {})) -> bool:
-    return loaded(info, [seen], [PATH], kept, NOW, same_second=False)
+    return judge_loaded(info, [seen], [PATH], kept, NOW, same_second=False)
 
 
 @pytest.mark.parametrize(
@@ -76,15 +76,17 @@ async def test_a_restart_keeps_what_was_loaded_so_that_a_file_of_the_future_cost
     assert not judged(unit(NOW - 10), file(AHEAD))
     await restart(told, "containerd", [PATH])  # type: ignore[arg-type]
     assert told.done == ["sleep 1", "systemctl restart containerd"]
-    kept = _kept(told.written[f"{FOLDER}/containerd"])
+    kept = _read_record(told.written[f"{FOLDER}/containerd"])
     assert kept == ("b", {PATH: "new"})
-    assert loaded(unit(NOW - 10), [file(AHEAD)], [PATH], kept, NOW, same_second=False)
-    assert loaded(unit(NOW, "c"), [file(AHEAD)], [PATH], kept, NOW, same_second=False), "after a restart of the host"
+    assert judge_loaded(unit(NOW - 10), [file(AHEAD)], [PATH], kept, NOW, same_second=False)
+    assert judge_loaded(unit(NOW, "c"), [file(AHEAD)], [PATH], kept, NOW, same_second=False), (
+        "after a restart of the host"
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", "[", "[]", "{}", "[" * 100_000, '{"invocation": "a", "files": []}'])
 def test_a_record_that_cannot_be_read_is_none(text: str | None) -> None:
-    assert _kept(text) == ("", {})
+    assert _read_record(text) == ("", {})
 
 
 # --- the history of repairs
@@ -136,7 +138,7 @@ def test_a_history_that_cannot_be_written_is_a_warning_of_the_report(
     run = run_of(state_dir=str(tmp_path))
     run.allow = Impact.SERVICE
     (run.folder / "history.new").mkdir(parents=True)  # as in a disk without room, the draft cannot be written
-    drift_passes.kept(run, "te.yaml")
+    drift_passes.keep_history(run, "te.yaml")
     assert run.warned
     assert "the history of repairs was not written" in run.warned[0]
     monkeypatch.undo()
@@ -158,14 +160,14 @@ def test_a_lock_that_cannot_be_signed_is_still_a_lock(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "ftruncate", full)
-    with held(tmp_path / "lock", "te", warned=warned.append):
+    with hold_lock(tmp_path / "lock", "te", warned=warned.append):
         assert len(warned) == 1
         with pytest.raises(Refused):
-            held(tmp_path / "lock", "te").__enter__()
+            hold_lock(tmp_path / "lock", "te").__enter__()
 
 
 def test_where_no_lock_can_be_made_the_clusters_lease_is_the_lock(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file", encoding="utf-8")
     warned: list[str] = []
-    with held(tmp_path / "state" / "te" / "lock", "te", warned=warned.append):
+    with hold_lock(tmp_path / "state" / "te" / "lock", "te", warned=warned.append):
         assert "no lock on this machine" in warned[0]

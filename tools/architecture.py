@@ -94,14 +94,14 @@ def draw() -> str:
             f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" {BOX}/>',
             f'<text x="{x + 10:.0f}" y="{y + 20:.0f}" font-size="14" font-weight="bold">{path_of(room)}</text>',
         ]
-        for line, text in enumerate(_wrapped(words, int(width / 6.1))[:2]):
+        for line, text in enumerate(_wrap(words, int(width / 6.1))[:2]):
             parts.append(
                 f'<text x="{x + 10:.0f}" y="{y + 36 + 14 * line:.0f}" font-size="11" fill="#445">{escape(text)}</text>'
             )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _wrapped(words: list[str], most: int) -> list[str]:
+def _wrap(words: list[str], most: int) -> list[str]:
     """Return words as lines of at most so many characters."""
     lines = [""]
     for word in words:

@@ -12,7 +12,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.profiles import profile_data, profile_names
 from shipway.errors import ShipwayError
 from shipway.known_failures.catalogue import KNOWN, VAGUE
-from tools.reference_codes import raised
+from tools.reference_codes import find_raised
 from tools.traps import ROOT, TITLES, answers
 
 DOCS = ROOT / "docs"
@@ -66,7 +66,7 @@ def errors_page() -> str:
         )
         for entry in sorted((*KNOWN, *VAGUE), key=lambda entry: entry.code)
     ]
-    places: Rows = [(row.code, f"`{row.module}`", row.says or "-", row.fix or "as its kind") for row in raised()]
+    places: Rows = [(row.code, f"`{row.module}`", row.says or "-", row.fix or "as its kind") for row in find_raised()]
     return f"""# Errors
 
 {BEGIN}

@@ -28,7 +28,7 @@ class Raised:
     fix: str
 
 
-def raised() -> list[Raised]:
+def find_raised() -> list[Raised]:
     """Return every place outside the error tree and the catalogue that names a code of its own, by code.
 
     A step that sees for itself what the catalogue knows from outputs raises the entry's code: its row is the entry's.

@@ -125,10 +125,10 @@ def step_traps() -> Iterator[tuple[int, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 where = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-                yield from ((trap, f"step {where}.{node.name}") for trap in _declared(node))
+                yield from ((trap, f"step {where}.{node.name}") for trap in _find_declared(node))
 
 
-def _declared(node: ast.ClassDef) -> tuple[int, ...]:
+def _find_declared(node: ast.ClassDef) -> tuple[int, ...]:
     """Return the numbers in `traps: ClassVar[...] = (...)` of a class."""
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id == "traps":

@@ -68,7 +68,7 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
             return FAILED
         say(console, run.report, run, simulated=demo is not None, gone=bool(demo and not demo.keep))
         if demo and demo.keep:
-            _kept(console, demo, run)
+            _tell_kept(console, demo, run)
         missing = api.drain(run.flow_runs, len(run.task_runs))
         history(console, api, run, missing)
         return run.report.exit_code
@@ -77,7 +77,7 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
 def _run_flow(asked: argparse.Namespace, path: Path, console: Console, *, simulated: bool) -> Plain:
     """Run the bootstrap under a view; returns the view, which has the run. Raises Refused as the flow does."""
     from flows.bootstrap import bootstrap  # noqa: PLC0415 - as above
-    from flows.cli.flight import flown  # noqa: PLC0415
+    from flows.cli.flight import fly_flow  # noqa: PLC0415
 
     mode = mode_of(asked)
     report = str(asked.report.resolve()) if asked.report else None
@@ -90,7 +90,7 @@ def _run_flow(asked: argparse.Namespace, path: Path, console: Console, *, simula
         return state
 
     title = f"{'SIMULATED ' if simulated else ''}{mode} of {path}"
-    return flown(console, title, flight, quiet=asked.quiet)
+    return fly_flow(console, title, flight, quiet=asked.quiet)
 
 
 def mode_of(asked: argparse.Namespace) -> Mode:
@@ -98,7 +98,7 @@ def mode_of(asked: argparse.Namespace) -> Mode:
     return "plan" if asked.plan else "bootstrap"
 
 
-def _kept(console: Console, demo: Demo, run: Run) -> None:
+def _tell_kept(console: Console, demo: Demo, run: Run) -> None:
     """Say how to look around in a lab that stays up, and how to end it."""
     from flows.cli.flight import program  # noqa: PLC0415 - as above
 

@@ -76,10 +76,10 @@ class Command:
         """Say why there was no run, also in the report where one was asked for."""
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         if asked.report:
-            from tasks.report import refused  # noqa: PLC0415 - an end without a report needs none of it
+            from tasks.report import report_refusal  # noqa: PLC0415 - an end without a report needs none of it
 
             try:
-                refused(error, self.mode(asked), outcome=outcome).write(asked.report)
+                report_refusal(error, self.mode(asked), outcome=outcome).write(asked.report)
             except OSError as fault:
                 console.print(
                     f"warning: no report: {describe_error(fault)}", markup=False, highlight=False, soft_wrap=True

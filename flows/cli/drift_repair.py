@@ -41,7 +41,7 @@ def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
     with LocalApi() as api:
         with Ticker(api.waited_for, quiet=asked.quiet):
             from flows.cli.drift_summary import say  # noqa: PLC0415
-            from flows.cli.flight import flown, history  # noqa: PLC0415
+            from flows.cli.flight import fly_flow, history  # noqa: PLC0415
             from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect, which reads the environment
             from tasks.drift.report import DriftReport  # noqa: PLC0415
 
@@ -54,7 +54,7 @@ def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
             )
             return state
 
-        run = flown(console, f"drift of {asked.cluster_file}", flight, quiet=asked.quiet).run
+        run = fly_flow(console, f"drift of {asked.cluster_file}", flight, quiet=asked.quiet).run
         if run is None or not isinstance(run.report, DriftReport):
             return FAILED
         say(console, run.report)

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from flows.cli.summary import tell_errors
 from tasks.causes import shorten
-from tasks.drift.report import DriftReport, said
-from tasks.findings import Shared, commands_of, group_findings, left
+from tasks.drift.report import DriftReport, summarise
+from tasks.findings import Shared, commands_of, group_findings, sort_left
 
 STYLES = {
     "repaired": "green",
@@ -25,7 +25,7 @@ SHOWN = 40
 
 def say(console: Console, report: DriftReport) -> None:
     """Print the end of a pass."""
-    rest = left(report.findings)
+    rest = sort_left(report.findings)
     done = [finding for finding in report.findings if finding.action == "repaired"]
     if report.findings:
         console.print(_table(group_findings([*done, *rest]), f"drift of {report.cluster}"))
@@ -42,7 +42,7 @@ def say(console: Console, report: DriftReport) -> None:
     tell_errors(console, report.errors)
     trips = max((host.round_trips for host in report.hosts), default=0)
     console.print(
-        f"outcome: {said(report)}; at most {trips} round trips a host, {report.seconds:.0f} s", highlight=False
+        f"outcome: {summarise(report)}; at most {trips} round trips a host, {report.seconds:.0f} s", highlight=False
     )
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tasks.context import Run
 
 
-def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Plain:
+def fly_flow(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Plain:
     """Run a flow under a view; return the view, which has the run. Raises Refused as the flow does."""
-    from flows.cli.terminal import shown  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
+    from flows.cli.terminal import show  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
     from tasks.context import VIEW  # noqa: PLC0415
 
     refusals: list[ShipwayError] = []
@@ -49,7 +49,7 @@ def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any
         if isinstance(ended, Exception):
             console.print(f"error: {name_fault(ended)}", markup=False, highlight=False, soft_wrap=True, style="red")
 
-    with shown(console, title, quiet=quiet) as view:
+    with show(console, title, quiet=quiet) as view:
         VIEW.set(view)
         try:
             asyncio.run(fly())
@@ -57,12 +57,12 @@ def flown(console: Console, title: str, flight: Callable[[], Awaitable[State[Any
             console.print("interrupted: connections are closed, and what was done so far is reported")
         finally:
             end_by_exception()  # the event loop has put back the system's own, which would lose the run's history
-    if refusals and not _changed(view.run):
+    if refusals and not _has_changed(view.run):
         raise refusals[0]  # exit status 1 promises that nothing was changed
     return view
 
 
-def _changed(run: Run | None) -> bool:
+def _has_changed(run: Run | None) -> bool:
     return run is not None and any(result.outcome == "changed" for result in run.results)
 
 

@@ -39,7 +39,7 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
     if report.hosts:
         console.print(_table(report, f"{mark}{kind} of {report.cluster}: {report.outcome}"))
     if report.mode == "plan":
-        _planned(console, report)
+        _tell_planned(console, report)
     tell_errors(console, report.errors)
     for line in say_follows(report.stages):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -80,7 +80,7 @@ def _span(numbers: Iterable[int]) -> str:
     return str(known[0]) if len(known) == 1 else f"{known[0]}-{known[-1]}"
 
 
-def _planned(console: Console, report: Report) -> None:
+def _tell_planned(console: Console, report: Report) -> None:
     """List what a bootstrap would change, and what cannot be told yet; the same on many hosts is said once.
 
     What a bootstrap would refuse has failed, and is told as the error it will be; what was not tried after that is

@@ -236,7 +236,7 @@ class Lively(Plain):
 
 
 @contextmanager
-def shown(console: Console, title: str, *, quiet: bool) -> Iterator[Plain]:
+def show(console: Console, title: str, *, quiet: bool) -> Iterator[Plain]:
     """Show a run by the view that fits: live on a terminal, lines elsewhere, nothing when quiet."""
     if quiet:
         yield Plain(console, lines=False)

@@ -32,7 +32,7 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
     with LocalApi() as api:
         with Ticker(api.waited_for, quiet=asked.quiet):
-            from flows.cli.flight import flown, history  # noqa: PLC0415 - imports Prefect, which reads the environment
+            from flows.cli.flight import fly_flow, history  # noqa: PLC0415 - imports Prefect, which reads the environment
             from flows.cli.summary import say  # noqa: PLC0415
             from flows.verify import verify_cluster  # noqa: PLC0415
 
@@ -43,7 +43,7 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
             state: State[Any] = await verify_cluster(str(asked.cluster_file.resolve()), report, return_state=True)
             return state
 
-        run = flown(console, f"verify the GPUs of {asked.cluster_file}", flight, quiet=asked.quiet).run
+        run = fly_flow(console, f"verify the GPUs of {asked.cluster_file}", flight, quiet=asked.quiet).run
         if run is None or run.report is None:
             return FAILED
         say(console, run.report, run)

@@ -10,7 +10,7 @@ import yaml
 from lab.containers.kubernetes import chosen
 from lab.containers.machine import lacks_sys_resource
 from lab.containers.model import LabPlan
-from shipway.cluster.profiles import merged
+from shipway.cluster.profiles import merge
 
 MANIFESTS = Path(__file__).parent / "manifests"
 REGISTRIES = ("k8s.gcr.io", "registry.k8s.io", "nvcr.io", "docker.io")
@@ -49,7 +49,7 @@ def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
         },
         "state_dir": str(state / "controller"),
     }
-    return merged(data, chosen().cluster) | changes
+    return merge(data, chosen().cluster) | changes
 
 
 def write(plan: LabPlan, state: Path) -> Path:

@@ -11,7 +11,7 @@ import asyncssh
 import yaml
 
 from lab.simulated.host import SimulatedHost
-from shipway.cluster.profiles import merged
+from shipway.cluster.profiles import merge
 
 # The guide's pod network, a /20, has room for 16 nodes; this one for 2,048.
 _NARROW, _WIDE = 16, "10.128.0.0/13"
@@ -53,5 +53,5 @@ def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profil
 
 def write_cluster_file(path: Path, data: dict[str, Any], over: dict[str, Any]) -> None:
     """Write the cluster file with `over` put over it."""
-    text = yaml.safe_dump(merged(data, over), sort_keys=False)
+    text = yaml.safe_dump(merge(data, over), sort_keys=False)
     path.write_text(HEAD + text, encoding="utf-8")

@@ -20,7 +20,7 @@ from lab.simulated.login_shell import make_noisy
 from lab.simulated.options import Options
 from lab.simulated.site import site
 from lab.simulated.ssh_server import SshServer
-from shipway.cluster.profiles import merged, profile_data
+from shipway.cluster.profiles import merge, profile_data
 
 PORT, API_PORT = 2222, 6443
 _TRIES = 64
@@ -42,7 +42,7 @@ class SimulatedLab:
         self.folder = folder
         self.options = options or Options()
         self.hosts: dict[str, SimulatedHost] = {}
-        profile = merged(profile_data(self.options.profile), self.options.cluster)
+        profile = merge(profile_data(self.options.profile), self.options.cluster)
         self.site = site(profile, self.options.os)
         self.world = self.site.world
         self.link = ClusterLink(self.options.scale, self.options.seed)
@@ -78,7 +78,7 @@ class SimulatedLab:
         (self.folder / "known_hosts").write_text(known_hosts(keys), encoding="utf-8")
         hosts = list(self.hosts.values())
         data = cluster_data(hosts, server.port, self.folder.resolve(), self.options.profile)
-        write_cluster_file(self.cluster_file, merged(data, self.site.settings), self.options.cluster)
+        write_cluster_file(self.cluster_file, merge(data, self.site.settings), self.options.cluster)
         if self.options.noisy and len(hosts) > 1:
             make_noisy(hosts[-1])
         try:

@@ -11,7 +11,7 @@ from pysequoia import Tsk
 
 from lab.simulated.systems import System
 from lab.simulated.world import World, world_of
-from shipway.cluster.profiles import merged
+from shipway.cluster.profiles import merge
 
 MANIFESTS = Path(__file__).parent / "manifests"
 SOURCES = ("docker", "nvidia", "kubernetes", "base")
@@ -48,7 +48,7 @@ def site(profile: Mapping[str, Any], system: System) -> Site:
     settings: dict[str, Any] = {"sources": sources}
     if profile.get("network", {}).get("provider") == "manifests":
         settings["network"] = {"manifests": [str(MANIFESTS / "network.yaml")]}
-    world = world_of(merged(profile, settings), system, {title: str(key).encode() for title, key in keys.items()})
+    world = world_of(merge(profile, settings), system, {title: str(key).encode() for title, key in keys.items()})
     return Site(settings, world)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from shipway.cluster.fields import described, entries, pattern, section
+from shipway.cluster.fields import describe, entries, pattern, section
 from shipway.cluster.text import CODE, Path, Source
 from shipway.cluster.types import WORDS
 from shipway.errors import Refused
@@ -28,12 +28,12 @@ class Fault:
     also: tuple[Path, ...] = ()
 
 
-def spelled(path: Path) -> str:
+def spell_path(path: Path) -> str:
     """Return hosts[1].gpus of ("hosts", 1, "gpus")."""
     text = ""
     for part in path:
         plain = isinstance(part, str) and re.fullmatch(r"[A-Za-z0-9_./-]{1,64}", part)
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if plain else f".{_shown(part)}"
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if plain else f".{_show(part)}"
     return text.removeprefix(".") or "file"
 
 
@@ -54,7 +54,7 @@ def _row(source: Source, base: Mapping[str, Any], fault: Fault) -> tuple[int, st
     line = source.line(told[0]) if told else next((near for path in about if (near := source.nearest(path))), None)
     place = f"line {line}: " if line else ""
     owner = "" if source.line(fault.path) or not holds(base, fault.path) else " (from the profile)"
-    return line or 0, f"{place}{spelled(fault.path)}{owner}: {fault.message}"
+    return line or 0, f"{place}{spell_path(fault.path)}{owner}: {fault.message}"
 
 
 def holds(data: Any, path: Path) -> bool:
@@ -75,7 +75,7 @@ def pydantic_faults(error: ValidationError, model: type[BaseModel], data: Any) -
         if item["type"] == "too_short" and item["input"]:
             continue  # Pydantic counts only the items that are right: their own faults are told
         found.setdefault(path, []).append(_words(dict(item), path, model))
-    return [Fault(path, _joined(messages)) for path, messages in found.items()]
+    return [Fault(path, _join(messages)) for path, messages in found.items()]
 
 
 def _place(loc: Sequence[str | int], data: Any, kind: str) -> Path:
@@ -94,7 +94,7 @@ def _place(loc: Sequence[str | int], data: Any, kind: str) -> Path:
     return tuple(path)
 
 
-def _joined(messages: list[str]) -> str:
+def _join(messages: list[str]) -> str:
     """Return one sentence; `must be A` and `must be B` are `must be A or B`."""
     unique = list(dict.fromkeys(messages))
     cut = [text.removeprefix("must be ") for text in unique]
@@ -107,7 +107,7 @@ def _words(item: Mapping[str, Any], path: Path, model: type[BaseModel]) -> str:
     """Return one Pydantic error in the words of this project."""
     kind, context = str(item["type"]), item.get("ctx", {})
     if kind == "missing":
-        return f"is missing: {described(model, path) or 'it is needed'}".removesuffix(".")
+        return f"is missing: {describe(model, path) or 'it is needed'}".removesuffix(".")
     if kind == "extra_forbidden":
         return _unknown(path, model)
     if kind == "string_pattern_mismatch":
@@ -149,10 +149,10 @@ def _is(value: Any) -> str:
         return "; it is empty"
     if isinstance(value, bool):
         return f"; it is {str(value).lower()} (YAML reads yes, no, on and off as true or false)"
-    return f"; it is {_shown(value)}" if isinstance(value, str | int | float) else ""
+    return f"; it is {_show(value)}" if isinstance(value, str | int | float) else ""
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     """Return a value on one line, cut short and without a password: a hostile one may hold newlines or megabytes."""
     text = ascii(re.sub(r"//.*@", "//…@", value)[: SHOWN + 1] if isinstance(value, str) else value)
     text = text.replace("\\u2026", "…")

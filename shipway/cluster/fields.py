@@ -50,7 +50,7 @@ def section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMod
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
-def described(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+def describe(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
     """Return what the key at a path is for; "" where the model has no such key."""
     info = _info(model, path)
     return (info.description or "") if info else ""
@@ -84,26 +84,26 @@ def _step(kind: Any, part: str | int) -> Any:
     """Return what stands at one key or index of a kind."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         info = kind.model_fields.get(str(part))
-        return None if info is None else _sectioned(info.annotation)
+        return None if info is None else _group_by_section(info.annotation)
     origin, args = get_origin(kind), get_args(kind)
     if origin is tuple and isinstance(part, int):
-        return _sectioned(args[0])
-    return _sectioned(args[1]) if origin is dict else None
+        return _group_by_section(args[0])
+    return _group_by_section(args[1]) if origin is dict else None
 
 
-def _sectioned(kind: Any) -> Any:
+def _group_by_section(kind: Any) -> Any:
     """Return a kind without its Annotated, and of a union the part that can hold something."""
     if get_origin(kind) is Annotated:
-        return _sectioned(get_args(kind)[0])
+        return _group_by_section(get_args(kind)[0])
     if get_origin(kind) in UNIONS:
-        held = [part for part in map(_sectioned, get_args(kind)) if part is not types.NoneType]
+        held = [part for part in map(_group_by_section, get_args(kind)) if part is not types.NoneType]
         return next((part for part in held if isinstance(part, type) and issubclass(part, BaseModel)), held[0])
     return kind
 
 
 def _inner(kind: Any) -> Iterator[tuple[type[BaseModel], str]]:
     """Yield the sections below a key, each with how its path goes on."""
-    kind = _sectioned(kind)
+    kind = _group_by_section(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind, ""
     elif get_origin(kind) is tuple:

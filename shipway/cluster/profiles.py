@@ -52,7 +52,7 @@ _BELONGS: tuple[tuple[tuple[str, ...], str, tuple[str, ...], tuple[str, ...]], .
 )
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with the values of `over` put over it; mappings are merged, everything else is replaced.
 
     A section left empty (`runtime:` with every line commented out) changes nothing. Where `over` replaces a value, what

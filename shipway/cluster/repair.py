@@ -9,7 +9,7 @@ from typing import Any
 from shipway.cluster.text import Path
 
 
-def repaired(data: Mapping[str, Any], base: Mapping[str, Any], faulty: Iterable[Path]) -> dict[str, Any]:
+def mend(data: Mapping[str, Any], base: Mapping[str, Any], faulty: Iterable[Path]) -> dict[str, Any]:
     """Return the data with each faulty value replaced by the profile's, by a stand-in, or left out."""
     result = copy.deepcopy(dict(data))
     for path in faulty:

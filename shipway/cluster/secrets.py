@@ -26,7 +26,7 @@ def keep(block: str, value: str) -> None:
     _BLOCKS[block] = value
 
 
-def kept(block: str) -> str | None:
+def read_block(block: str) -> str | None:
     """Return the value of a Secret block that was kept, None where none was."""
     return _BLOCKS.get(block)
 

@@ -188,7 +188,7 @@ def _proxy(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     """Take a NO_PROXY as the environment has it: one text with commas."""
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
@@ -269,7 +269,7 @@ Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterVali
 FilePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_path)]
 ProxyUrl = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_proxy)]
 NoProxy = Annotated[str, StringConstraints(pattern=_NO_PROXY, max_length=253, to_lower=True)]
-NoProxies = Annotated[tuple[NoProxy, ...], BeforeValidator(_listed)]
+NoProxies = Annotated[tuple[NoProxy, ...], BeforeValidator(_as_list)]
 SecretPlace = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_place)]
 UnixUser = Annotated[str, StringConstraints(pattern=_USER, max_length=256)]
 SecretBlock = Annotated[str, StringConstraints(pattern=_BLOCK, max_length=255)]

@@ -37,7 +37,7 @@ class UnreadableError(ValueError):
     """The text is no containerd configuration of a known layout."""
 
 
-def parsed(text: str) -> dict[str, Any]:
+def parse_config(text: str) -> dict[str, Any]:
     """Return the configuration as data; raises UnreadableError."""
     try:
         data = tomllib.loads(text)
@@ -102,13 +102,13 @@ def _is_cri(plugin: str) -> bool:
     return plugin == "cri" or plugin in (_V2[1], _RUNTIME[1], _IMAGES[1], "io.containerd.grpc.v1.cri")
 
 
-def edited(text: str, default: str, wanted: Wanted) -> str:
+def edit_config(text: str, default: str, wanted: Wanted) -> str:
     """Return config.toml with our settings, each other byte as it was; raises NotEditableError, UnreadableError.
 
     `default` is what `containerd config default` prints: it tells the layout for a file that has none of its own. What
     has other owners stays: root and state, other runtimes, snapshotters, imports.
     """
-    known = parsed(default)
+    known = parse_config(default)
     data = _laid_out(text, known["version"])
     runtime, images = (_V2, _V2) if data["version"] == 2 else (_RUNTIME, _IMAGES)  # noqa: PLR2004 - layout 2
     registry = _at(data, (*images, "registry"))
@@ -154,7 +154,7 @@ def _laid_out(text: str, layout: int) -> dict[str, Any]:
             message = f"it tells no version, so {', '.join(other)} is of layout 1, which ended with containerd 1.x"
             raise NotEditableError(message)
         data["version"] = layout
-    return parsed(tomli_w.dumps(data))
+    return parse_config(tomli_w.dumps(data))
 
 
 def _at(data: Mapping[str, Any], path: Path) -> Any:
@@ -167,7 +167,7 @@ def _at(data: Mapping[str, Any], path: Path) -> Any:
 
 def differences(dump: str, wanted: Wanted) -> list[str]:
     """Return what an effective dump (`containerd config dump`) lacks, a short sentence each; raises UnreadableError."""
-    data = parsed(dump)
+    data = parse_config(dump)
     wrong = [f"{name} is disabled" for name in data.get("disabled_plugins", []) if _is_cri(name)]
     for path, want in settings(data, wanted).items():
         have = _at(data, path)
@@ -183,7 +183,7 @@ def _sandbox_path(layout: int) -> Path:
 
 def sandbox_of(text: str) -> str:
     """Return the sandbox image that a configuration or a dump names, "" for none; raises UnreadableError."""
-    data = parsed(text)
+    data = parse_config(text)
     found = _at(data, _sandbox_path(data["version"]))
     return found if isinstance(found, str) else ""
 
@@ -193,18 +193,18 @@ def with_sandbox(text: str, image: str) -> str:
 
     Raises UnreadableError, and NotEditableError where it cannot be set without a change of something else.
     """
-    return with_settings(text, {_sandbox_path(parsed(text)["version"]): image})
+    return with_settings(text, {_sandbox_path(parse_config(text)["version"]): image})
 
 
 def imports_of(dump: str) -> list[str]:
     """Return the files that an effective dump says it was made of, config.toml left out."""
-    named = parsed(dump).get("imports", [])
+    named = parse_config(dump).get("imports", [])
     return [str(path) for path in named if path != CONFIG] if isinstance(named, list) else []
 
 
 def root_of(dump: str) -> str:
     """Return where containerd keeps its images and containers; raises UnreadableError."""
-    return str(parsed(dump).get("root") or "/var/lib/containerd")
+    return str(parse_config(dump).get("root") or "/var/lib/containerd")
 
 
 @dataclass(frozen=True, slots=True)

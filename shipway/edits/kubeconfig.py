@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from shipway.ownership.evidence import authorities, decoded
+from shipway.ownership.evidence import authorities, decode_pem
 
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 
@@ -20,7 +20,7 @@ class _Ours:
     authorities: frozenset[str]
 
 
-def merged(own: str, admin: str) -> str | None:
+def merge_kubeconfigs(own: str, admin: str) -> str | None:
     """Return a kubeconfig with admin.conf's cluster, user and context in it; None where it holds nothing but ours.
 
     Scalars keep their text. An entry of the same name that is not ours keeps its name, and ours gets another one; the
@@ -78,7 +78,7 @@ def _entries(document: yaml.MappingNode, section: str) -> Iterator[yaml.MappingN
 def _authorities(cluster: yaml.MappingNode) -> frozenset[str]:
     inner = _value(cluster, "cluster")
     data = _value(inner, "certificate-authority-data") if isinstance(inner, yaml.MappingNode) else None
-    return authorities(decoded(_text(data)))
+    return authorities(decode_pem(_text(data)))
 
 
 def _names(document: yaml.MappingNode, section: str) -> list[str]:

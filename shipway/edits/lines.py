@@ -77,7 +77,7 @@ def with_sysctls(text: str, values: Mapping[str, str]) -> str:
         else:
             lines.append(line)
     lines += [f"{key} = {value}" for key, value in values.items() if key not in there]
-    return _joined(text, lines)
+    return _join(text, lines)
 
 
 def with_modules(text: str, wanted: Sequence[str], unknown: Collection[str]) -> str:
@@ -87,8 +87,8 @@ def with_modules(text: str, wanted: Sequence[str], unknown: Collection[str]) -> 
     """
     kept = [line for line in _lines(text) if line.strip() not in unknown]
     there = {line.strip() for line in kept}
-    return _joined(text, [*kept, *(one for one in wanted if one not in there)])
+    return _join(text, [*kept, *(one for one in wanted if one not in there)])
 
 
-def _joined(text: str, lines: list[str]) -> str:
+def _join(text: str, lines: list[str]) -> str:
     return text if lines == _lines(text) else "".join(f"{line}\n" for line in lines)

@@ -73,14 +73,14 @@ def _with(text: str, path: Path, value: Any) -> str:
     found = list(_scan(text))
     for entry in (one for one in found if isinstance(one, _Entry)):
         if entry.path == path:
-            return text[: entry.start] + _spelled(value) + text[entry.end :]
+            return text[: entry.start] + _spell(value) + text[entry.end :]
         if path[: len(entry.path)] == entry.path:  # an inline table holds it
             table = tomllib.loads(f"x = {text[entry.start : entry.end]}")["x"]
             if not isinstance(table, dict):
                 raise NotEditableError(f"{'.'.join(entry.path)} is no table")
             _put(table, path[len(entry.path) :], value)
-            return text[: entry.start] + _spelled(table) + text[entry.end :]
-    line = f"{_key(path[-1])} = {_spelled(value)}\n"
+            return text[: entry.start] + _spell(table) + text[entry.end :]
+    line = f"{_key(path[-1])} = {_spell(value)}\n"
     at = _end_of_table(text, found, path[:-1])
     if at is None:
         gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
@@ -198,12 +198,12 @@ def _key(part: str) -> str:
     return part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False)
 
 
-def _spelled(value: Any) -> str:
+def _spell(value: Any) -> str:
     """Return a value as TOML writes it on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_spelled(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)} = {_spell(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_spelled(one) for one in value) + "]"
+        return "[" + ", ".join(_spell(one) for one in value) + "]"
     if isinstance(value, str | bool | int):
         return json.dumps(value, ensure_ascii=False)
     raise NotEditableError(f"a value of the kind {type(value).__name__} is not written here")

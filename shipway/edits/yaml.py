@@ -41,20 +41,20 @@ def _set(text: str, path: Path, value: Any) -> str:
             raise ValueError("no mapping")  # noqa: TRY004 - as above
         found = next((pair for pair in node.value if pair[0].value == key), None)
         if found is None:
-            return _with_field(text, node, key, _nested(path[depth + 1 :], value))
+            return _with_field(text, node, key, _nest(path[depth + 1 :], value))
         _, node = found
     if found is None:
         raise ValueError("no path")
-    return _replaced(text, found[0], found[1], value)
+    return _replace(text, found[0], found[1], value)
 
 
-def _nested(path: Path, value: Any) -> Any:
+def _nest(path: Path, value: Any) -> Any:
     for key in reversed(path):
         value = {key: value}
     return value
 
 
-def _replaced(text: str, key: yaml.Node, old: yaml.Node, value: Any) -> str:
+def _replace(text: str, key: yaml.Node, old: yaml.Node, value: Any) -> str:
     """Return the text with the value of a field replaced; what follows it in its line, a comment too, stays."""
     start, end = key.end_mark.index, _end(old)
     end -= end > start and text[end - 1] == "\n"  # a block scalar takes the end of its last line along

@@ -92,7 +92,7 @@ def _key(key: Any, node: Any) -> str:
     raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def _constructed(loader: Any, node: Any) -> Any:
+def _construct(loader: Any, node: Any) -> Any:
     """Return a scalar's value by our rules; a tag that it does not fit is an error."""
     value = scalar(str(loader.construct_scalar(node)))
     kind = node.tag.removeprefix(_TAG)
@@ -134,7 +134,7 @@ for _kind, _first in (("bool", "yYnNtTfFoO"), ("int", "-+0123456789."), ("float"
 Loader.add_implicit_resolver(f"{_TAG}null", _Resolves("null"), ["~", "n", "N", ""])
 Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"^<<$"), ["<"])
 for _kind in ("bool", "int", "float", "null"):
-    Loader.add_constructor(f"{_TAG}{_kind}", _constructed)
+    Loader.add_constructor(f"{_TAG}{_kind}", _construct)
 Loader.add_constructor(f"{_TAG}timestamp", _text)
 
 
@@ -163,14 +163,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _quoted(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
+def _quote(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
     node = dumper.represent_scalar(f"{_TAG}str", data)
     if tag_of(data) != "str":
         node.style = "'"
     return node
 
 
-_Dumper.add_representer(str, _quoted)
+_Dumper.add_representer(str, _quote)
 
 
 def write_yaml(data: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import cards, cards_asked
-from shipway.gpu.pods import NAMESPACE, seen
+from shipway.gpu.pods import NAMESPACE, describe_pod
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
@@ -32,12 +32,12 @@ async def see_nodes(
     """Return every node that should have GPUs, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
     nodes = await nodes_by_name(kube)
     return tuple(
-        _seen(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name), vendor=vendor)
+        _see(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name), vendor=vendor)
         for name, count in sorted(expected.items())
     )
 
 
-def _seen(
+def _see(
     name: str, count: int, node: Object | None, host: HostGpuFacts, plugin: PodSeen | None, *, vendor: Vendor
 ) -> NodeSeen:
     labels = (node or {"metadata": {}})["metadata"].get("labels") or {}
@@ -47,14 +47,14 @@ def _seen(
         allocatable=cards(node or {}, vendor=vendor),
         capacity=cards(node or {}, "capacity", vendor=vendor),
         why_not_ready=why_not_ready(node),
-        barred=barred(node or {}, vendor),
+        barred=find_barrier(node or {}, vendor),
         labelled=labels.get(vendor.label) == "true",
         host=host,
         plugin=plugin,
     )
 
 
-def barred(node: Object, vendor: Vendor = VENDOR) -> str:
+def find_barrier(node: Object, vendor: Vendor = VENDOR) -> str:
     """Return what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate."""
     spec = node.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
@@ -68,7 +68,7 @@ def barred(node: Object, vendor: Vendor = VENDOR) -> str:
     return f"taint {', '.join(foreign)}" if foreign else ""
 
 
-async def taken_by_others(
+async def count_taken(
     kube: Kube, expected: Mapping[str, int], *, node: str = "", vendor: Vendor = VENDOR
 ) -> dict[str, int]:
     """Return by node how many GPUs pods hold that are not the proof's; of one `node` alone where it is named."""
@@ -135,7 +135,7 @@ async def _pods(kube: Kube, namespace: str, labels: str) -> list[PodSeen]:
     events = await asyncio.gather(*(kube.events_of(pod) for pod in pods))
     lost: list[str] = []
     logs = await asyncio.gather(*(_or(kube.logs(namespace, name), "", "log", lost) for name in names))
-    return [seen(pod, said, log) for pod, said, log in zip(pods, events, logs, strict=True)]
+    return [describe_pod(pod, said, log) for pod, said, log in zip(pods, events, logs, strict=True)]
 
 
 async def _handler(kube: Kube, vendor: Vendor) -> str | None:

@@ -38,7 +38,7 @@ class Link:
     fix: str
 
 
-def broken_link(evidence: Evidence, vendor: Vendor = VENDOR) -> Link:
+def find_broken_link(evidence: Evidence, vendor: Vendor = VENDOR) -> Link:
     """Return the first broken link, in the order in which they build on each other; `unknown` with what was said."""
     for name, code, rule, fix in rules(vendor):
         why = next(rule(evidence, vendor), None)
@@ -55,7 +55,7 @@ def _pods(evidence: Evidence) -> Iterator[PodSeen]:
     yield from (node.plugin for node in evidence.nodes if node.plugin is not None)
 
 
-def _said(evidence: Evidence, *patterns: str) -> Iterator[str]:
+def _say(evidence: Evidence, *patterns: str) -> Iterator[str]:
     """Yield for each pod, and for a refusal, the line that one of the patterns is found in."""
     texts = [(pod.name + (f" on {pod.node}" if pod.node else ""), pod.text) for pod in _pods(evidence)]
     for name, text in [*texts, ("the API", evidence.refusal)]:
@@ -81,7 +81,7 @@ def _driver(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
         if node.host.driver is not None and node.host.driver < node.expected:
             said = f": {node.host.driver_said}" if node.host.driver_said else ""
             yield f"{node.name}: {vendor.program} lists {node.host.driver} of {node.expected} GPUs{said}"
-    yield from _said(evidence, *vendor.driver_failed)
+    yield from _say(evidence, *vendor.driver_failed)
 
 
 def _toolkit(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
@@ -91,14 +91,14 @@ def _toolkit(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
         for node in evidence.nodes
         if node.expected and node.host.toolkit is False
     )
-    yield from _said(evidence, *(vendor.runtime.no_program if vendor.runtime else ()))
+    yield from _say(evidence, *(vendor.runtime.no_program if vendor.runtime else ()))
 
 
 def _runtime(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     if vendor.runtime is None:
         return
     handler = vendor.runtime.handler
-    yield from _said(evidence, *vendor.runtime.no_handler)
+    yield from _say(evidence, *vendor.runtime.no_handler)
     for node in evidence.nodes:
         default = node.host.default_runtime
         if node.expected and node.host.handler is False:
@@ -111,7 +111,7 @@ def _runtime_class(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     wanted = vendor.runtime_class(evidence.mode)
     if wanted and evidence.handler != wanted:
         yield f"its handler is {evidence.handler}" if evidence.handler else f"there is no RuntimeClass {wanted}"
-    yield from _said(evidence, r"RuntimeClass \"\S+\" not found", r"runtimeclasses\S* \"\S+\" not found")
+    yield from _say(evidence, r"RuntimeClass \"\S+\" not found", r"runtimeclasses\S* \"\S+\" not found")
 
 
 def _scheduler(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _scheduler(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     if all(node.allocatable >= node.expected for node in evidence.nodes):
         # The further pod is meant to wait for a GPU: that it does is no fault of the scheduler's.
         meant = tuple(pod for pod in evidence.pods if pod.name != EXTRA or vendor.full not in pod.text)
-        yield from _said(replace(evidence, pods=meant), r"FailedScheduling", r"nodes are available")
+        yield from _say(replace(evidence, pods=meant), r"FailedScheduling", r"nodes are available")
 
 
 def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
             yield f"{node.name}: its pod {pod.name} is Running and sees no GPU"
         elif node.allocatable > node.expected:
             yield f"{node.name}: it offers {node.allocatable} where {node.expected} GPUs are: is sharing configured?"
-    yield from _said(evidence, r"the same GPU was given to")
+    yield from _say(evidence, r"the same GPU was given to")
 
 
 def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
@@ -152,19 +152,19 @@ def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
         if registered and node.allocatable < node.expected:
             some = f"{node.allocatable} of {node.expected}"
             yield f"{node.name}: the plugin is registered, yet {some} GPUs are allocatable"
-    yield from _said(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to")
+    yield from _say(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to")
 
 
 def _image(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
-    yield from _said(evidence, *IMAGE_FAULTS, r"Failed to pull image")
+    yield from _say(evidence, *IMAGE_FAULTS, r"Failed to pull image")
 
 
 def _fabric(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
-    yield from _said(evidence, *(vendor.fabric.not_ready if vendor.fabric else ()))
+    yield from _say(evidence, *(vendor.fabric.not_ready if vendor.fabric else ()))
 
 
 def _compute(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
-    yield from _said(evidence, *vendor.sample.failed, rf"{re.escape(vendor.sample.ended)} [1-9]")
+    yield from _say(evidence, *vendor.sample.failed, rf"{re.escape(vendor.sample.ended)} [1-9]")
 
 
 Rule = Callable[[Evidence, Vendor], Iterator[str]]

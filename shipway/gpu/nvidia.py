@@ -20,7 +20,7 @@ _UNSUPPORTED = re.compile(r"installed in this system is (?:supported through the
 _ADDRESS = re.compile(r"NVIDIA GPU ([0-9a-f:.]+) ")
 
 
-def unsupported(log: str) -> tuple[bool, frozenset[str]]:
+def find_unsupported(log: str) -> tuple[bool, frozenset[str]]:
     """Return whether the kernel's log tells of a GPU that the driver does not support, and the addresses it names."""
     told = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _TOLD.finditer(_STAMP.sub("", log))]
     found = [text for text in told if _UNSUPPORTED.search(text)]
@@ -41,7 +41,7 @@ NVIDIA = Vendor(
         r"version mismatch",
     ),
     kernel_word="xid",
-    unsupported=unsupported,
+    unsupported=find_unsupported,
     # libcuda1 and firmware-nvidia-gsp are the driver's too: hence by source package as well.
     packages=("nvidia*", "libnvidia*", "cuda*", "libcuda*", "xserver-xorg-video-nvidia*"),
     sources=("nvidia*", "libnvidia*", "fabric-manager*"),

@@ -86,7 +86,7 @@ def pod_without(cluster: Cluster, name: str, node: str, *, vendor: Vendor = VEND
     )[0]
 
 
-def seen_without(log: str, vendor: Vendor = VENDOR) -> int | None:
+def count_seen_without(log: str, vendor: Vendor = VENDOR) -> int | None:
     """Return how many GPUs a pod saw that asked for none; None before it has said so."""
     if LISTED not in log:
         return None
@@ -106,7 +106,7 @@ class WithoutSpoke:
         """Read the logs of those that have not said it yet."""
         silent = [name for name in self.names if name not in self.heard]
         logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in silent))
-        found = {name: seen_without(log, self.vendor) for name, log in zip(silent, logs, strict=True)}
+        found = {name: count_seen_without(log, self.vendor) for name, log in zip(silent, logs, strict=True)}
         self.heard.update({name: count for name, count in found.items() if count is not None})
         left = [name for name in silent if name not in self.heard]
         return Drift(f"{len(left)} of {len(self.names)} silent", "all have spoken") if left else None
@@ -120,7 +120,7 @@ class Said:
     passed: bool | None = None
 
 
-def said(log: str, vendor: Vendor = VENDOR) -> Said | None:
+def read_log(log: str, vendor: Vendor = VENDOR) -> Said | None:
     """Return what a log tells so far; None before the pod has said which GPU it has.
 
     What the probe lists inside the pod counts; without it, the vendor's variable as the kubelet set it; where that
@@ -138,7 +138,7 @@ def said(log: str, vendor: Vendor = VENDOR) -> Said | None:
     return Said(tuple(dict.fromkeys(devices)), passed)
 
 
-def seen(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
+def describe_pod(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
     """Return a pod as a piece of evidence, free of secrets."""
     status = pod.get("status") or {}
     return PodSeen(
@@ -230,7 +230,7 @@ class AllSpoke:
         """Read the logs of those that have not said all yet."""
         asked = [name for name in self.names if not self._done(self.heard.get(name))]
         logs = await asyncio.gather(*(on.logs(NAMESPACE, name) for name in asked))
-        found = {name: said(log, self.vendor) for name, log in zip(asked, logs, strict=True)}
+        found = {name: read_log(log, self.vendor) for name, log in zip(asked, logs, strict=True)}
         self.heard.update({name: words for name, words in found.items() if words})
         silent = [name for name in self.names if not self._done(self.heard.get(name))]
         if not silent:

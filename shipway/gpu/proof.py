@@ -13,8 +13,8 @@ from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import CardsAllocatable
-from shipway.gpu.evidence import collect, mismatches, see_nodes, taken_by_others
-from shipway.gpu.links import broken_link
+from shipway.gpu.evidence import collect, count_taken, mismatches, see_nodes
+from shipway.gpu.links import find_broken_link
 from shipway.gpu.pods import (
     EXTRA,
     NAMESPACE,
@@ -129,7 +129,7 @@ class _Proving:
         self.kube.forget()
         self.nodes, others = await asyncio.gather(
             see_nodes(self.kube, self.expected, self.seen, vendor=self.vendor),
-            taken_by_others(self.kube, self.expected, vendor=self.vendor),
+            count_taken(self.kube, self.expected, vendor=self.vendor),
         )
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
         held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
@@ -242,7 +242,7 @@ class _Proving:
         if isinstance(error, Refused):
             return self._proof("failed", seconds, error=error, evidence=plain(evidence, missing))
         await self._hear(evidence)
-        link = broken_link(evidence, self.vendor)
+        link = find_broken_link(evidence, self.vendor)
         named = PostconditionFailed(
             f"{said} -> broken link: {link.name}: {link.why}",
             host=self.kube.name,

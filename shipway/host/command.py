@@ -45,7 +45,7 @@ class File:
 Part = tuple[Command, tuple[File, ...]]  # a command, and the files that it is about
 
 
-def placed(files: Sequence[File]) -> list[Part]:
+def place_files(files: Sequence[File]) -> list[Part]:
     """Return what puts files in their places, each in one rename, private until all are complete; makes folders (755).
 
     The content goes through a new file that is 0600 and root's from before its first byte, by the shell's umask: the

@@ -16,7 +16,7 @@ Noted = dict[Fact[Any], None]  # facts, in the order they were read
 TURNS = 3  # of the event loop: a check may gather two looks that gather facts
 
 
-async def gathered(asked: Sequence[object]) -> None:
+async def gather_turns(asked: Sequence[object]) -> None:
     """Wait some turns of the event loop, until nobody adds to what is asked."""
     for _ in range(TURNS):
         await asyncio.sleep(0)
@@ -84,7 +84,7 @@ class Looks:
         """Answer all facts asked in this turn with one exchange."""
         asked: list[tuple[Fact[Any], Future]] = []
         try:
-            await gathered(self._asked)
+            await gather_turns(self._asked)
             asked, self._asked = self._asked, []
             plan = Plan([fact for fact, _ in asked])
             answers = plan.answers(await self._ask(plan.commands))

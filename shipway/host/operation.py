@@ -13,7 +13,7 @@ OPERATIONS = "/run/shipway"
 EXITED, KILLED = "code=exited", "code=killed"
 
 
-def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
+def start_unit(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
     """Return the commands that run `words` as a unit for at most so many seconds, and bring back what it said."""
     log = f"{OPERATIONS}/{unit.removeprefix('shipway-')}.log"
     run = (
@@ -27,7 +27,7 @@ def started(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
     return [*prepare, run, ("cat", log), ("rm", "-f", log), ("systemctl", "is-system-running")]
 
 
-def ended(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
+def read_end(unit: str, outputs: Sequence[Output], *, host: str) -> Output:
     """Return the exit status and joined output of the unit, from the outputs of its commands.
 
     Raises Transient (SHW-205) where another run started it at the same moment, and Stopped where it was ended from

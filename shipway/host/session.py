@@ -18,7 +18,7 @@ from shipway.host.changes import LOOK_SECONDS, Change, Changes
 from shipway.host.command import Command, File
 from shipway.host.exchanges import Exchanges, Shell
 from shipway.host.looks import Looks, Noted
-from shipway.host.operation import OPERATIONS, ended, started
+from shipway.host.operation import OPERATIONS, read_end, start_unit
 from shipway.host.writes import Writes
 from shipway.known_failures.catalogue import failure
 from shipway.place import Place
@@ -159,9 +159,9 @@ class Host(Place):
         if marker:
             words = ("sh", "-c", '"$@" && rm -f -- "$0"', marker, *words)
         await self.settled(name, seconds=seconds)
-        sent = started(unit, words, seconds)
+        sent = start_unit(unit, words, seconds)
         outputs = await self._changes.send(self._change, sent, verb="r", seconds=seconds + 60)
-        return ended(unit, outputs, host=self.name)
+        return read_end(unit, outputs, host=self.name)
 
     async def settled(self, *names: str, seconds: int) -> None:
         """Wait until no earlier run's operation of these names is at work; ask it before deciding what is half done.

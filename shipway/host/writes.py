@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from shipway.errors import ConnectionLost, ShipwayError
-from shipway.host.command import Command, File, placed
-from shipway.host.looks import gathered
+from shipway.host.command import Command, File, place_files
+from shipway.host.looks import gather_turns
 from shipway.script import Output
 
 Write = tuple[File, asyncio.Future[None]]  # a file, and who waits for it
@@ -39,7 +39,7 @@ class Writes:
 
     async def _flush(self) -> None:
         """Write all that was asked for in this turn, in order; one that fails keeps none of the others back."""
-        await gathered(self._asked)
+        await gather_turns(self._asked)
         left, self._asked = self._asked, []
         try:
             while left:
@@ -59,7 +59,7 @@ class Writes:
         for write in writes:
             waiting.setdefault(write[0].path, write)
         again = [write for write in writes if waiting[write[0].path] is not write]  # one path, one file at a time
-        parts = placed([file for file, _ in waiting.values()])
+        parts = place_files([file for file, _ in waiting.values()])
         outputs = await self._send([command for command, _ in parts])
         for (command, files), output in zip(parts, outputs, strict=False):
             if output.ok and command.words[0] == "mv" and not (done := waiting.pop(files[0].path)[1]).done():

@@ -44,7 +44,7 @@ def diagnose(text: str) -> Known | None:
     for entry in KNOWN:
         if found := re.search(entry.pattern, text):
             named = {name.upper(): value for name, value in found.groupdict().items() if value}
-            return replace(entry, cause=_filled(entry.cause, named), fix=_filled(entry.fix, named)) if named else entry
+            return replace(entry, cause=_fill(entry.cause, named), fix=_fill(entry.fix, named)) if named else entry
     return None
 
 
@@ -55,7 +55,7 @@ def explain(error: ShipwayError, text: str, form: str = "{cause} ({message})") -
         error.explained(message, code=known.code, fix=known.fix, retry=known.retryable, lost=known.lost)
 
 
-def _filled(sentence: str, named: Mapping[str, str]) -> str:
+def _fill(sentence: str, named: Mapping[str, str]) -> str:
     """Return a sentence with each word in capitals that is a key (PACKAGE) put as its value.
 
     What a group of a pattern may take is held by the pattern to letters that are safe in a command: a fix is typed.

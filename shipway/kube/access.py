@@ -41,9 +41,9 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
     """
     try:
         config = read_yaml(text)
-        context = _named(config, "contexts", "context", config["current-context"])
-        cluster = _named(config, "clusters", "cluster", context["cluster"])
-        user = _named(config, "users", "user", context["user"])
+        context = _find_named(config, "contexts", "context", config["current-context"])
+        cluster = _find_named(config, "clusters", "cluster", context["cluster"])
+        user = _find_named(config, "users", "user", context["user"])
         server = urlsplit(cluster["server"])
         access = Access(
             host=server.hostname or "",
@@ -62,7 +62,7 @@ def parse_admin_conf(text: str, *, host: str = "") -> Access:
     return access
 
 
-def _named(config: Mapping[str, Any], section: str, content: str, name: str) -> Mapping[str, Any]:
+def _find_named(config: Mapping[str, Any], section: str, content: str, name: str) -> Mapping[str, Any]:
     """Return the content of the entry with that name in a kubeconfig's list."""
     found: Mapping[str, Any] = next(entry for entry in config[section] if entry["name"] == name)[content]
     return found
@@ -133,7 +133,7 @@ def save_kubeconfig(path: Path, text: str) -> None:
     Raises Refused (SHW-320) where a kubeconfig of another authority is there: it may be the only one of its cluster.
     """
     path = path.expanduser()
-    kept = kept_authorities(path)
+    kept = read_authorities(path)
     if kept is not None and not kept & _authorities_in(text):
         message = f"{path} is the kubeconfig of another cluster, and is never overwritten"
         fix = "Give one of the two another `name` or `state_dir` in its file, or move that kubeconfig away yourself."
@@ -141,7 +141,7 @@ def save_kubeconfig(path: Path, text: str) -> None:
     save_secret(path, text)
 
 
-def kept_authorities(path: Path) -> frozenset[str] | None:
+def read_authorities(path: Path) -> frozenset[str] | None:
     """Return the authorities of a kubeconfig on this machine: None where there is no file, none for an unusable one."""
     try:
         text = path.expanduser().read_text(encoding="utf-8")

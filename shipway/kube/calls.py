@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from shipway.kube.errors import NOT_FOUND, kind_missing, refusal
 from shipway.kube.paths import Object, Resource, resource_in, root_of, title, with_protocols
 from shipway.kube.pod_states import events_about
-from shipway.kube.reads import JSON, Reads, parsed
+from shipway.kube.reads import JSON, Reads, parse_object
 
 PAGE = 500  # objects a list call, as kubectl asks
 MANAGER = "shipway"
@@ -38,7 +38,7 @@ class Calls(Reads):
         code, text = await self.raw("/version")
         if code != OK:
             raise refusal("GET /version", code, text)
-        return str(parsed(text, "GET /version").get("gitVersion", ""))
+        return str(parse_object(text, "GET /version").get("gitVersion", ""))
 
     async def resource(self, api_version: str, kind: str) -> Resource:
         """Return where objects of a kind live; raises KindMissing. What was found once is kept."""
@@ -49,7 +49,7 @@ class Calls(Reads):
                 raise kind_missing(api_version, kind)
             if code != OK:
                 raise refusal(f"discovery of {api_version}", code, text)
-            self._resources[key] = resource_in(parsed(text, f"discovery of {api_version}"), api_version, kind)
+            self._resources[key] = resource_in(parse_object(text, f"discovery of {api_version}"), api_version, kind)
         return self._resources[key]
 
     async def get(
@@ -64,7 +64,7 @@ class Calls(Reads):
             return None
         if code != OK:
             raise refusal(f"GET {kind}/{name}", code, text)
-        return parsed(text, f"GET {kind}/{name}")
+        return parse_object(text, f"GET {kind}/{name}")
 
     async def list_(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
@@ -161,7 +161,7 @@ class Calls(Reads):
             self.forget()
         if code not in SUCCESS:
             raise refusal(f"{method} {what}", code, text)
-        return parsed(text, f"{method} {what}")
+        return parse_object(text, f"{method} {what}")
 
 
 def _with(path: str, query: Mapping[str, str]) -> str:

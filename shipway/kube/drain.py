@@ -77,7 +77,7 @@ async def _write(kube: Kube, node: Object, notes: Mapping[str, str | None], *, u
     await kube.patch("v1", "Node", node["metadata"]["name"], changes)
 
 
-async def left_cordoned(kube: Kube) -> dict[str, str]:
+async def find_left_cordoned(kube: Kube) -> dict[str, str]:
     """Return the nodes that Shipway cordoned and did not open again, with the reason: their run was killed."""
     nodes = {node["metadata"]["name"]: cordon_note(node) for node in await kube.list_("v1", "Node")}
     return {name: note for name, note in nodes.items() if note}

@@ -40,16 +40,16 @@ def render(template: str, **values: Any) -> list[Object]:
     unused = set(values) - set(_HOLE.findall(text))
     if unused:
         raise ValueError(f"{template} has no hole for {', '.join(sorted(unused))}")
-    return [_filled(document, values) for document in read_all(text) if document]
+    return [_fill(document, values) for document in read_all(text) if document]
 
 
-def _filled(part: Any, values: dict[str, Any]) -> Any:
+def _fill(part: Any, values: dict[str, Any]) -> Any:
     """Return a part of a template with its holes filled."""
     if isinstance(part, dict):
-        pairs = {key: _filled(value, values) for key, value in part.items()}
+        pairs = {key: _fill(value, values) for key, value in part.items()}
         return {key: value for key, value in pairs.items() if value is not _ABSENT}
     if isinstance(part, list):
-        return [entry for entry in (_filled(entry, values) for entry in part) if entry is not _ABSENT]
+        return [entry for entry in (_fill(entry, values) for entry in part) if entry is not _ABSENT]
     if not isinstance(part, str):
         return part
     whole = _HOLE.fullmatch(part)
@@ -118,7 +118,7 @@ class ForeignManifest:
     async def fetched(self) -> bytes:
         """Return the content as it is pinned; raises as `load`."""
         where = self.manifest.url or self.manifest.path or self.name
-        return _verified(await self._bytes(), self.manifest.sha256, f"{self.name} ({where})")
+        return _verify(await self._bytes(), self.manifest.sha256, f"{self.name} ({where})")
 
     async def _bytes(self) -> bytes:
         """Return the content from its path, the cache, or its URL; a download is cached once it is verified."""
@@ -130,7 +130,7 @@ class ForeignManifest:
             if hashlib.sha256(data).hexdigest() == self.manifest.sha256:
                 return data
         data = await _download(self.manifest.url, self.name)
-        _verified(data, self.manifest.sha256, f"{self.name} ({self.manifest.url})")
+        _verify(data, self.manifest.sha256, f"{self.name} ({self.manifest.url})")
         save_secret(kept, data.decode("utf-8", errors="replace"))  # no secret, but whole or not at all
         return data
 
@@ -142,7 +142,7 @@ def _read(path: str, name: str) -> bytes:
         raise Refused(f"manifest {name} cannot be read: {describe_error(error)}", code="SHW-111") from error
 
 
-def _verified(data: bytes, sha256: str | None, what: str) -> bytes:
+def _verify(data: bytes, sha256: str | None, what: str) -> bytes:
     """Return the data if it is what the cluster file pins; a local file may be without a pin."""
     found = hashlib.sha256(data).hexdigest()
     if sha256 and found != sha256:

@@ -26,7 +26,7 @@ def events_about(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) ->
     last started. The API keeps events for an hour (kube-apiserver, --event-ttl), so a fault that was mended meanwhile
     still stands there.
     """
-    meta, since = pod["metadata"], _started(pod)
+    meta, since = pod["metadata"], _find_start(pod)
     own = [
         (when, event)
         for event in events
@@ -38,7 +38,7 @@ def events_about(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) ->
     return [f"{event.get('reason', '')}: {event.get('message', '')}" for _, event in own]
 
 
-def _started(pod: Mapping[str, Any]) -> str:
+def _find_start(pod: Mapping[str, Any]) -> str:
     """Return when the last of a pod's containers started (RFC 3339 in UTC sorts as text); "" while one never has."""
     entries = (pod.get("status") or {}).get("containerStatuses") or ()
     starts = [max(_starts(entry), default="") for entry in entries]
@@ -65,7 +65,7 @@ def find_trouble(pod: Mapping[str, Any], events: Sequence[str] = ()) -> str:
     if scheduled.get("status") == "False":
         return f"FailedScheduling: {scheduled.get('message', '')}"
     if status.get("reason"):
-        return _joined(status["reason"], status.get("message"))
+        return _join(status["reason"], status.get("message"))
     return "" if status.get("phase") == "Running" else _failure(events)
 
 
@@ -84,12 +84,12 @@ def _container(entry: Mapping[str, Any], events: Sequence[str]) -> str:
     if reason in STARTING:  # between two attempts
         reason = "Restarting"
     if reason not in (*AGAIN, "Restarting"):
-        return _joined(reason, now.get("message"))
-    how = _joined(ended.get("reason"), ended.get("message")) or _failure(events) or str(now.get("message", ""))
+        return _join(reason, now.get("message"))
+    how = _join(ended.get("reason"), ended.get("message")) or _failure(events) or str(now.get("message", ""))
     code = f"exit code {ended['exitCode']}" if "exitCode" in ended else ""
     times = f"{entry['restartCount']} restarts" if entry.get("restartCount") else ""
     beside = ", ".join(part for part in (times, code) if part)
-    return _joined(f"{reason} ({beside})" if beside else reason, how)
+    return _join(f"{reason} ({beside})" if beside else reason, how)
 
 
 def _failure(events: Sequence[str]) -> str:
@@ -99,7 +99,7 @@ def _failure(events: Sequence[str]) -> str:
     return (telling or failed or [""])[-1]
 
 
-def _joined(reason: object, message: object) -> str:
+def _join(reason: object, message: object) -> str:
     return f"{reason or ''}: {message or ''}".strip(": ")
 
 

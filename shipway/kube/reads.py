@@ -97,12 +97,12 @@ class Reads(Place):
     def _page(self, one: Read, what: str, head: Object) -> tuple[Object, list[Object]]:
         """Return the page of a read and its items, parsed once for all: a thousand nodes are megabytes of JSON."""
         if one not in self._pages:
-            page = parsed(one.result()[1], what)
+            page = parse_object(one.result()[1], what)
             self._pages[one] = page, [{**head, **item} for item in page.get("items") or ()]
         return self._pages[one]
 
 
-def parsed(text: str, what: str) -> Object:
+def parse_object(text: str, what: str) -> Object:
     """Return the object of a successful answer; raises ApiUnavailable where something else answered in its place."""
     try:
         found = json.loads(text)

@@ -143,7 +143,7 @@ def merge(have: Mapping[str, Any], want: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def spelled(changes: Sequence[tuple[Path, Any, Any]], *, wanted: bool) -> str:
+def spell(changes: Sequence[tuple[Path, Any, Any]], *, wanted: bool) -> str:
     """Return the changes in one line, for a drift: `authentication.webhook.cacheTTL: 2m0s`."""
     values = ((".".join(path), want if wanted else have) for path, have, want in changes)
     return ", ".join(f"{path}: {'not set' if value is None else value}" for path, value in values)

@@ -26,7 +26,7 @@ DESCRIPTION = Says(("systemctl", "show", "-p", "Description", UNIT))
 
 
 @asynccontextmanager
-async def claimed(on: Host, who: str) -> AsyncIterator[None]:
+async def claim(on: Host, who: str) -> AsyncIterator[None]:
     """Hold the host for a run until its end.
 
     Raises Refused SHW-102 naming the run that holds it, and what keeps from asking. A run that was killed on this

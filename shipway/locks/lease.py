@@ -39,7 +39,7 @@ async def _nobody_asks(_: ShipwayError | None) -> None:
 
 
 @asynccontextmanager
-async def held(api: Api, who: str, unsure: Unsure = _nobody_asks, told: Told = lambda _: None) -> AsyncIterator[None]:
+async def hold(api: Api, who: str, unsure: Unsure = _nobody_asks, told: Told = lambda _: None) -> AsyncIterator[None]:
     """Hold the cluster's lease; it is renewed meanwhile and given back at the end.
 
     Raises Refused SHW-102 naming who holds it since when, and where the API does not answer what keeps from taking it:
@@ -54,7 +54,7 @@ async def held(api: Api, who: str, unsure: Unsure = _nobody_asks, told: Told = l
     except Refused:
         raise
     except ShipwayError:
-        await _freed(api, who)  # the answer may have been lost after the lease was taken
+        await _is_freed(api, who)  # the answer may have been lost after the lease was taken
         raise
     renewing = asyncio.create_task(_renew(api, who, unsure))
     try:
@@ -63,7 +63,7 @@ async def held(api: Api, who: str, unsure: Unsure = _nobody_asks, told: Told = l
         renewing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await renewing
-        await _freed(api, who)
+        await _is_freed(api, who)
 
 
 def _now() -> str:
@@ -93,11 +93,11 @@ async def _take(api: Api, who: str, told: Told) -> None:
     if found is not None and _others(found, who):
         apart = abs(_ahead(found))
         if apart < LEASE_SECONDS:
-            raise _taken(found)
+            raise _refuse_taken(found)
         told(f"the cluster's lease looks left behind by {_holder(found)}: it is watched for {LEASE_SECONDS} s")
-        seen = await _watched(kube, found)
+        seen = await _watch(kube, found)
         if seen is not None and _version(seen) != _version(found) and _others(seen, who):
-            raise _taken(seen, f"; its clock and this machine's are about {apart:.0f} s apart")
+            raise _refuse_taken(seen, f"; its clock and this machine's are about {apart:.0f} s apart")
         found = seen
     await _put(kube, found, who=who)
 
@@ -107,7 +107,7 @@ def _others(found: Object, who: str) -> bool:
     return _holder(found) not in ("", who) and not dead(_holder(found))
 
 
-def _taken(found: Object, doubt: str = "") -> Refused:
+def _refuse_taken(found: Object, doubt: str = "") -> Refused:
     since = str(found["spec"].get("acquireTime", "unknown"))
     message = f"another run works on this cluster: {_holder(found)} since {since}{doubt}"
     fix = f"Wait for its end; a killed run's lease ends {LEASE_SECONDS} s after its last sign of life."
@@ -118,7 +118,7 @@ def _version(found: Object) -> str:
     return str(found["metadata"]["resourceVersion"])
 
 
-async def _watched(kube: Kube, found: Object) -> Object | None:
+async def _watch(kube: Kube, found: Object) -> Object | None:
     """Return the lease once somebody wrote it, or as it is after 60 s of this machine's own clock."""
     until, seen = time.monotonic() + LEASE_SECONDS, found
     while time.monotonic() < until and _version(seen) == _version(found):
@@ -166,7 +166,7 @@ def dead(other: str) -> bool:
     return False
 
 
-async def _freed(api: Api, who: str) -> None:
+async def _is_freed(api: Api, who: str) -> None:
     """Try to give the lease back; it ends by itself within a minute, so an API that is gone holds nobody up."""
     with contextlib.suppress(ShipwayError, TimeoutError):
         async with asyncio.timeout(GIVE_BACK_SECONDS):

@@ -36,9 +36,9 @@ def contradictions(
         *_owners(cluster, by, first, kept),
         *(() if roles else _missing(cluster, by, first, kept)),
         *_identity(cluster, first),
-        *_kept(cluster, first, kept),
+        *_find_kept(cluster, first, kept),
         *_names(cluster, by),
-        *_given_up(by, reset),
+        *_find_given_up(by, reset),
     ]
 
 
@@ -100,7 +100,7 @@ def _missing(
     cluster: Cluster, by: dict[str, Evidence], first: Evidence | None, kept: frozenset[str] | None
 ) -> Iterator[ErrorReport]:
     """Nodes have joined, and the declared control plane's host holds none: it was replaced, or is another one."""
-    if first is None or (first.standing == "control plane" and not _begun_anew(first, by)):
+    if first is None or (first.standing == "control plane" and not _find_begun_anew(first, by)):
         return
     nodes = [one for one in by.values() if one.host != first.host and one.joined]
     fix = (
@@ -124,7 +124,7 @@ def _missing(
         yield _report(first.host, "SHW-318", cause, moved)
 
 
-def _begun_anew(first: Evidence, by: dict[str, Evidence]) -> bool:
+def _find_begun_anew(first: Evidence, by: dict[str, Evidence]) -> bool:
     """Say whether an unfinished init stands where nodes of another authority have joined."""
     return first.unfinished and any(
         one.joined and not one.authorities & first.authorities for one in by.values() if one.host != first.host
@@ -166,7 +166,7 @@ def _network(text: str) -> str:
         return text
 
 
-def _kept(cluster: Cluster, first: Evidence | None, kept: frozenset[str] | None) -> Iterator[ErrorReport]:
+def _find_kept(cluster: Cluster, first: Evidence | None, kept: frozenset[str] | None) -> Iterator[ErrorReport]:
     """This machine keeps the kubeconfig of another cluster under this name."""
     if kept is None or first is None or first.standing != "control plane" or not first.authorities:
         return
@@ -208,7 +208,7 @@ def _names(cluster: Cluster, by: dict[str, Evidence]) -> Iterator[ErrorReport]:
             yield _report(one.host, "SHW-322", cause, fix)
 
 
-def _given_up(by: dict[str, Evidence], reset: Sequence[str]) -> Iterator[ErrorReport]:
+def _find_given_up(by: dict[str, Evidence], reset: Sequence[str]) -> Iterator[ErrorReport]:
     """A control plane may be lost, a person said; and its nodes still belong to it."""
     for name in reset:
         own = by.get(name)

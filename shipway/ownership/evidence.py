@@ -133,11 +133,11 @@ async def evidence(on: Host) -> Evidence:
     configs, arguments, certificate, ran = seen
     texts = _entries(configs.stdout)
     own, admins = texts.get(KUBELET_CONF, {}) or texts.get(BOOTSTRAP, {}), texts.get(ADMIN, {})
-    embedded = decoded(own.get("client-certificate-data", ""))
+    embedded = decode_pem(own.get("client-certificate-data", ""))
     trusted = (
-        decoded(own.get("certificate-authority-data", ""))
+        decode_pem(own.get("certificate-authority-data", ""))
         or ca
-        or decoded(admins.get("certificate-authority-data", ""))
+        or decode_pem(admins.get("certificate-authority-data", ""))
     )
     declared = dict(_FLAG.findall(arguments.stdout))
     if "cluster-name" not in declared and "@" in admins.get("current-context", ""):
@@ -234,7 +234,7 @@ def _entries(said: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def decoded(data: str) -> str:
+def decode_pem(data: str) -> str:
     """Return base64 of PEM as text; empty for anything else."""
     try:
         return base64.b64decode(data, validate=True).decode("ascii")

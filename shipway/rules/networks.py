@@ -165,7 +165,7 @@ def ports(cluster: Cluster) -> Iterator[Fault]:
         yield Fault(("kubernetes", "api_port"), f"{port} is the port of {TAKEN[port]}")
 
 
-def disturbed(cluster: Cluster) -> Iterator[Fault]:
+def find_unknown_disturbed(cluster: Cluster) -> Iterator[Fault]:
     """A host that repairs may disturb must be one of the file's: a typing error there would protect nobody."""
     known = {host.name for host in cluster.hosts}
     for index, name in enumerate(cluster.repair.disturb):

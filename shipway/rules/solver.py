@@ -44,7 +44,7 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("the service network has a size the API server takes", solver_networks.services),
     Rule("Calico's blocks fit into the pod network", solver_networks.blocks, (35,)),
     Rule("the API's port is not another component's", solver_networks.ports),
-    Rule("hosts that may be disturbed are hosts of the file", solver_networks.disturbed),
+    Rule("hosts that may be disturbed are hosts of the file", solver_networks.find_unknown_disturbed),
     Rule("this Kubernetes version is known", solver_versions.kubernetes, (39,)),
     Rule("containerd and Kubernetes speak the same CRI", solver_versions.runtime, (51,)),
     Rule("the toolkit is not a broken release", solver_versions.toolkit, (24,)),

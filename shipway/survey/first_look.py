@@ -105,7 +105,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         bound,
     ) = await asyncio.gather(
         on.read(on_bus(vendor), PCI_CLASSES, vendor.probe),
-        _installed(on, vendor),
+        _find_installed(on, vendor),
         on.read(
             FileText("/etc/machine-id"),
             FileText("/sys/class/dmi/id/product_uuid"),
@@ -122,7 +122,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
     except ValueError:
         skew = 0.0
     shown = len(vendor.uuids(driver.stdout)) if driver.ok else 0
-    cards, left_out, unbound = await _sorted_out(
+    cards, left_out, unbound = await _sort_out(
         on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown, vendor
     )
     return Survey(
@@ -130,7 +130,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         joined=owned.joined,
         cards=cards,
         driver_cards=shown,
-        driver_said=_said(driver, vendor),
+        driver_said=_say(driver, vendor),
         toolkit=toolkit,
         machine_id=(machine or "").strip(),
         product_uuid="" if container else (product or "").strip(),
@@ -142,7 +142,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
     )
 
 
-async def _sorted_out(
+async def _sort_out(
     on: Host, found: tuple[str, ...], bound: str, shown: int, vendor: Vendor
 ) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
     """Return how many GPUs are meant for pods, why others are not, and which have no driver for no told reason.
@@ -167,12 +167,12 @@ async def _sorted_out(
     return len(found) - len(away) - len(old), tuple(left_out), unbound
 
 
-async def _installed(on: Host, vendor: Vendor) -> bool:
+async def _find_installed(on: Host, vendor: Vendor) -> bool:
     """Return whether the vendor's toolkit is there; one that needs none lacks nothing."""
     return vendor.toolkit is None or (await on.read(vendor.toolkit)).ok
 
 
-def _said(driver: Output, vendor: Vendor) -> str:
+def _say(driver: Output, vendor: Vendor) -> str:
     """Return why the driver did not answer; empty where it did."""
     if driver.status == NOT_ENDED:
         return vendor.hangs

@@ -37,7 +37,7 @@ class Comparison:
     traps: tuple[int, ...]
 
 
-def _shared(surveys: Sequence[Survey], of: Callable[[Survey], Sequence[str]]) -> list[tuple[str, ...]]:
+def _find_shared(surveys: Sequence[Survey], of: Callable[[Survey], Sequence[str]]) -> list[tuple[str, ...]]:
     """Return the groups of hosts that show the same value."""
     hosts: dict[str, list[str]] = defaultdict(list)
     for one in surveys:
@@ -49,7 +49,7 @@ def _shared(surveys: Sequence[Survey], of: Callable[[Survey], Sequence[str]]) ->
 def machine_ids(surveys: Sequence[Survey]) -> Iterator[ErrorReport]:
     """Clones have the same machine-id, and kubelet, network and DHCP take it for the host (kubeadm#31)."""
     fix = "Give each clone its own: `rm /etc/machine-id && systemd-machine-id-setup`, then reboot it, drained first."
-    for hosts in _shared(surveys, lambda one: (one.machine_id,) if one.machine_id else ()):
+    for hosts in _find_shared(surveys, lambda one: (one.machine_id,) if one.machine_id else ()):
         cause = f"the same machine-id on {', '.join(hosts)}: clones replace each other as nodes"
         for host in hosts:
             yield ErrorReport(host, "machine-id is unique", "SHW-311", cause, fix, retryable=False)
@@ -61,7 +61,7 @@ def product_uuids(surveys: Sequence[Survey]) -> Iterator[ErrorReport]:
         "Two entries of the file may be one machine; else give each virtual machine its own UUID where it is made. "
         f"Where they are machines whose maker set one UUID for all: `{NO_CLONE}: true` in the host's entry."
     )
-    for hosts in _shared(surveys, lambda one: () if one.vouched else _set(one.product_uuid)):
+    for hosts in _find_shared(surveys, lambda one: () if one.vouched else _set(one.product_uuid)):
         cause = f"the same product_uuid on {', '.join(hosts)}: one machine twice, or clones"
         for host in hosts:
             yield ErrorReport(host, "product_uuid is unique", "SHW-314", cause, fix, retryable=False)
@@ -91,7 +91,7 @@ def _set(uuid: str) -> tuple[str, ...]:
 def hardware_addresses(surveys: Sequence[Survey]) -> Iterator[ErrorReport]:
     """Two interfaces with one MAC in one network take each other's packets (kubernetes.io, "Installing kubeadm")."""
     fix = "See `ip -o link` on both; give the clone's network card a MAC of its own where the machine is made."
-    for hosts in _shared(surveys, lambda one: one.macs):
+    for hosts in _find_shared(surveys, lambda one: one.macs):
         cause = f"the same MAC address on {', '.join(hosts)}: each gets the other's packets"
         for host in hosts:
             yield ErrorReport(host, "MAC addresses are unique", "SHW-315", cause, fix, retryable=False)
@@ -116,6 +116,6 @@ COMPARISONS: tuple[Comparison, ...] = (
 )
 
 
-def compared(surveys: Sequence[Survey]) -> list[ErrorReport]:
+def compare(surveys: Sequence[Survey]) -> list[ErrorReport]:
     """Return every fault between hosts."""
     return [fault for comparison in COMPARISONS for fault in comparison.find(surveys)]

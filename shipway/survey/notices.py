@@ -22,7 +22,7 @@ UFW = FileText("/etc/ufw/ufw.conf")
 FORWARD = Says(("iptables", "-S", "FORWARD"))
 
 
-async def noticed(on: Host) -> tuple[str, ...]:
+async def read_notices(on: Host) -> tuple[str, ...]:
     """Return a sentence for each thing; costs the round trip that the preflight checks share."""
     (running, kernels, modules, restart), (ufw, forward, joined), (plain, real) = await asyncio.gather(
         on.read(RUNNING, KERNELS, MODULES, FileState("/run/reboot-required")),

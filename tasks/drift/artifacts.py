@@ -12,8 +12,8 @@ from prefect.logging import get_run_logger
 
 from tasks.artifacts import compare, flat, section, tell_causes
 from tasks.context import Run
-from tasks.drift.report import DriftReport, gpu_map, said
-from tasks.findings import Finding, Shared, counted, group_findings, left
+from tasks.drift.report import DriftReport, gpu_map, summarise
+from tasks.findings import Finding, Shared, count_by_action, group_findings, sort_left
 
 SHOWN = 500  # rows of the table: the report file has all
 MOST_EVENTS = 50
@@ -28,7 +28,7 @@ async def leave_drift(run: Run) -> None:
     key = f"drift-{run.cluster.name}"
     try:
         await acreate_progress_artifact(100.0, key=f"{key}-progress", description="the pass has ended")
-        await acreate_markdown_artifact(drift_markdown(report), key=f"{key}-report", description=said(report))
+        await acreate_markdown_artifact(drift_markdown(report), key=f"{key}-report", description=summarise(report))
         await acreate_table_artifact(table(report.findings), key=f"{key}-findings", description="What drifted")
         await acreate_markdown_artifact(trend_markdown(report.trend), key=f"{key}-trend", description="The last passes")
         cards = gpu_map(run, run.drift.allocatable)
@@ -42,7 +42,7 @@ async def leave_drift(run: Run) -> None:
 def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """Return the drift table, worst first; what fits on a phone (host, action, most of the step) comes first."""
     done = [finding for finding in findings if finding.action == "repaired"]
-    rows = [*left(findings), *done][:SHOWN]
+    rows = [*sort_left(findings), *done][:SHOWN]
     return [
         {"host": f.host, "action": f.action, "step": f.step, "have": f.have, "want": f.want, "impact": f.impact}
         for f in rows
@@ -51,18 +51,18 @@ def table(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def drift_markdown(report: DriftReport) -> str:
     """Return the pass as Markdown: what is left with its command, what was repaired, fights, errors; each once."""
-    lines = [f"# Drift of {report.cluster}: {report.outcome}", "", f"{said(report)}; {report.seconds:.0f} s."]
-    lines += section("Left as it is", [_told(one) for one in group_findings(left(report.findings))[:SHOWN]])
-    lines += section("Repaired", [_told(one) for one in group_findings(_repaired(report))[:SHOWN]])
+    lines = [f"# Drift of {report.cluster}: {report.outcome}", "", f"{summarise(report)}; {report.seconds:.0f} s."]
+    lines += section("Left as it is", [_tell(one) for one in group_findings(sort_left(report.findings))[:SHOWN]])
+    lines += section("Repaired", [_tell(one) for one in group_findings(_list_repaired(report))[:SHOWN]])
     lines += section("Repaired again and again", [flat(line) for line in report.fights])
     return "\n".join([*lines, *section("Not looked at, or failed", tell_causes(report.errors))]) + "\n"
 
 
-def _repaired(report: DriftReport) -> list[Finding]:
+def _list_repaired(report: DriftReport) -> list[Finding]:
     return [finding for finding in report.findings if finding.action == "repaired"]
 
 
-def _told(one: Shared) -> str:
+def _tell(one: Shared) -> str:
     """Return a list's entry: what was and what is wanted, then hosts, why it was left, and what would do it."""
     f = one.first
     why = f": {flat(f.why)}" if f.why else "."
@@ -89,9 +89,9 @@ def _events(run: Run, report: DriftReport) -> None:
         return
     name = run.cluster.name
     resource = {"prefect.resource.id": f"shipway.cluster.{name}", "prefect.resource.name": name}
-    rest = left(report.findings)
-    emit_event("shipway.drift.found", resource, payload={"counts": counted(report.findings), "left": len(rest)})
-    for finding in [*_repaired(report), *(f for f in rest if f.action == "held back")][:MOST_EVENTS]:
+    rest = sort_left(report.findings)
+    emit_event("shipway.drift.found", resource, payload={"counts": count_by_action(report.findings), "left": len(rest)})
+    for finding in [*_list_repaired(report), *(f for f in rest if f.action == "held back")][:MOST_EVENTS]:
         what = "repaired" if finding.action == "repaired" else "held-back"
         fields = {"host": finding.host, "step": finding.step, "impact": finding.impact, "why": finding.why}
         emit_event(f"shipway.drift.{what}", resource, payload=json.loads(json.dumps(fields)))

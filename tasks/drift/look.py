@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from shipway.converge import looked_at
+from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
 from shipway.gpu.counts import cards
 from shipway.gpu.evidence import collect
-from shipway.gpu.links import broken_link
+from shipway.gpu.links import find_broken_link
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -19,11 +19,11 @@ from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
 from tasks.context import Run
 from tasks.drift.parts import JOINED_BY, OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
-from tasks.findings import Finding, distinct, found
+from tasks.findings import Finding, distinct, find
 from tasks.gates import CardsAllocatable
 from tasks.stage_result import CLUSTER
-from tasks.stages.preflight import compared
-from tasks.waiting import heard
+from tasks.stages.preflight import compare
+from tasks.waiting import hear_results
 
 CARDS = CardsAllocatable({}).name
 
@@ -34,25 +34,25 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     session.forget()
     run.seen.families[host] = await recognise(session)
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
-    looks = [asyncio.ensure_future(looked_at(part.steps, session)) for part in parts]
+    looks = [asyncio.ensure_future(look_at_all(part.steps, session)) for part in parts]
     seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
     run.seen.surveys[host] = seen
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.cards(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
         pairs = [pair for pair in pairs if pair[0].stage not in (*OF_GPUS, plain.stage)]
-        pairs.insert(1, (plain, await looked_at(plain.steps, session)))
-    kept = _kept(pairs, seen)
+        pairs.insert(1, (plain, await look_at_all(plain.steps, session)))
+    kept = _keep(pairs, seen)
     run.drift.findings[host] = distinct(
-        finding for part, results in kept for result in results if (finding := found(host, part.stage, result))
+        finding for part, results in kept for result in results if (finding := find(host, part.stage, result))
     )
     results = [result for _, results in kept for result in results]
     for result in results:
-        heard(run, stage, host)(result)
+        hear_results(run, stage, host)(result)
     return results
 
 
-def _kept(pairs: list[tuple[Part[Host], list[StepResult]]], seen: Survey) -> list[tuple[Part[Host], list[StepResult]]]:
+def _keep(pairs: list[tuple[Part[Host], list[StepResult]]], seen: Survey) -> list[tuple[Part[Host], list[StepResult]]]:
     """Leave of a host that never joined only that: a bootstrap brings about all the rest."""
     if seen.joined:
         return pairs
@@ -67,20 +67,20 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     run.drift.allocatable = {name: cards(node) for name, node in (await nodes_by_name(kube)).items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
-        heard(run, stage, host)(result)
+        hear_results(run, stage, host)(result)
     return results
 
 
 async def _objects(run: Run, kube: Kube) -> tuple[list[Finding], list[StepResult]]:
     parts = cluster_parts(run)
-    looked = await asyncio.gather(*(looked_at(part.steps, kube) for part in parts))
-    pairs = [(part, results) for part, results in zip(parts, looked, strict=True) if _joined(run, part)]
-    made = [found(part.host, part.stage, result) for part, results in pairs for result in results]
+    looked = await asyncio.gather(*(look_at_all(part.steps, kube) for part in parts))
+    pairs = [(part, results) for part, results in zip(parts, looked, strict=True) if _has_joined(run, part)]
+    made = [find(part.host, part.stage, result) for part, results in pairs for result in results]
     findings = [await _with_link(run, kube, finding) for finding in made if finding]
     return distinct(findings), [result for _, results in pairs for result in results]
 
 
-def _joined(run: Run, part: Part[Kube]) -> bool:
+def _has_joined(run: Run, part: Part[Kube]) -> bool:
     """Say whether the part is worth telling: a host that could not be reached, or never joined, has said so itself."""
     seen = run.seen.surveys.get(part.host)
     return part.host == CLUSTER or (seen is not None and seen.joined)
@@ -93,13 +93,13 @@ async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
     spec, seen = run.cluster.host(finding.host), run.seen.surveys[finding.host]
     facts = HostGpuFacts(seen.cards, seen.driver_cards, seen.driver_said, seen.toolkit)
     evidence, _ = await collect(kube, run.cluster, {spec.name: run.provable(spec)}, {spec.name: facts}, "")
-    link = broken_link(evidence)
+    link = find_broken_link(evidence)
     return finding.became("reported", f"{link.name}: {link.why} [{link.code}] Next: {link.fix}")
 
 
 def between(surveys: Sequence[Survey]) -> list[Finding]:
     """Return what only shows when hosts are compared: clocks apart, clones."""
-    return [_finding(fault) for fault in compared(list(surveys))]
+    return [_finding(fault) for fault in compare(list(surveys))]
 
 
 def _finding(fault: ErrorReport) -> Finding:

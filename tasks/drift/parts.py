@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
-from shipway.cluster.profiles import merged
+from shipway.cluster.profiles import merge
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -78,7 +78,7 @@ def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     closed = Part(spec.name, name_of(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
     parts = [
         *(Part(spec.name, name_of(module), _steps(run, module, spec)) for module in PREPARATION),
-        _joined(run, spec),
+        _join(run, spec),
         closed,
         Part(spec.name, "health", _health(run, spec), Impact.SERVICE),
     ]
@@ -107,7 +107,7 @@ def plain_runtime(run: Run, spec: HostSpec) -> Part[Host]:
     return Part(spec.name, name_of(container_runtime), _steps_of(run, container_runtime, spec))
 
 
-def _joined(run: Run, spec: HostSpec) -> Part[Host]:
+def _join(run: Run, spec: HostSpec) -> Part[Host]:
     if spec in run.cluster.control_planes:
         return Part(spec.name, "control_plane", _steps_of(run, control_plane, spec), Impact.SERVICE)
     steps = join_worker.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
@@ -137,7 +137,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
     ]
 
 
-def settled(run: Run) -> dict[str, str]:
+def list_settled(run: Run) -> dict[str, str]:
     """Return what kubeadm's record of the cluster is to say, by kubeadm's names."""
     declared = init_documents(run.cluster, run.control)[1]
     keys = ("kubernetesVersion", "controlPlaneEndpoint", "imageRepository")
@@ -152,7 +152,7 @@ def kubelet_declared(run: Run) -> dict[str, Any]:
 
 def kubelet_wanted(run: Run) -> dict[str, Any]:
     """Return what every kubelet runs with: kubeadm's own fields, and over them what is declared."""
-    return merged(kubelet_fields(run.cluster), kubelet_declared(run))
+    return merge(kubelet_fields(run.cluster), kubelet_declared(run))
 
 
 def cluster_parts(run: Run) -> list[Part[Kube]]:
@@ -197,7 +197,7 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
 
 def _shared_health(run: Run) -> list[Check[Kube]]:
     cluster = run.cluster
-    wanted = settled(run)
+    wanted = list_settled(run)
     checks: list[Check[Kube]] = [
         gates.ApiAnswers(),
         gates.EtcdHealthy(),

@@ -13,7 +13,7 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import Permit
-from shipway.step import Impact, Step, restarted_by
+from shipway.step import Impact, Step, restart_of
 from tasks.context import Run
 from tasks.findings import Finding, key_of
 from tasks.stage_result import CLUSTER
@@ -84,7 +84,7 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
             return Impact.FILES
         allowed = permission_now(run) if drained else await permission_on(run, host)
         limit = allowed.now if drained else allowed.of(run, host)
-        podded = "" if drained else beside_pods(run, host, restarted_by(step), step.impact)
+        podded = "" if drained else beside_pods(run, host, restart_of(step), step.impact)
         if podded:
             limit = min(limit, Impact.FILES)
         if step.impact > limit:
@@ -98,11 +98,11 @@ def withhold_unapproved(run: Run, findings: Iterable[Finding]) -> None:
     """Withhold what was not in the plan that a person approved; nothing where nobody was asked."""
     if run.drift.approved is not None:
         run.drift.withheld |= {
-            finding.key: UNLISTED for finding in findings if listed(finding) not in run.drift.approved
+            finding.key: UNLISTED for finding in findings if entry_of(finding) not in run.drift.approved
         }
 
 
-def listed(finding: Finding) -> tuple[str, ...]:
+def entry_of(finding: Finding) -> tuple[str, ...]:
     """Return what a finding is in a plan: the same step with something else there was not what was approved."""
     return finding.host, finding.step, finding.have, finding.want
 
@@ -115,12 +115,12 @@ def repairable(run: Run, allowed: Permission, finding: Finding, most: Impact) ->
     return undrained or allowed.drains(run, finding)
 
 
-def judged(run: Run, allowed: Permission, findings: Iterable[Finding], path: str) -> list[Finding]:
+def explain_kept(run: Run, allowed: Permission, findings: Iterable[Finding], path: str) -> list[Finding]:
     """Return the findings that are not repaired with the reason, and with the command that would do it."""
-    return [_judged(run, allowed, finding, path) for finding in findings]
+    return [_explain(run, allowed, finding, path) for finding in findings]
 
 
-def _judged(run: Run, allowed: Permission, finding: Finding, path: str) -> Finding:
+def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Finding:
     if finding.stage in ("join_worker", "control_plane") and finding.level is Impact.WORKLOADS:
         command = f"python -m flows.bootstrap {path} --host {finding.host}"
         return finding.became("reported", "joining is a bootstrap's work, not a repair's", command)

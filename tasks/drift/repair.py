@@ -25,7 +25,7 @@ from tasks.findings import Finding, Key
 from tasks.locking import new_lease
 from tasks.stage_result import CLUSTER
 from tasks.stages import dashboard
-from tasks.waiting import heard, spoken, waited
+from tasks.waiting import hear_results, hear_waits, wait_for
 
 DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
@@ -58,7 +58,7 @@ async def repair_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Repair a host without touching workloads, then look again; what became of each finding is kept in the run."""
     await _as_approved(run, stage, host)
     most = Impact.FILES if host in run.drift.files_only else Impact.SERVICE
-    results = await _converged(run, stage, host, min(most, run.allow))
+    results = await _converge(run, stage, host, min(most, run.allow))
     await _again(run, stage, host, results)
     return outcome_of(results, run.drift.findings.get(host, ()))
 
@@ -93,17 +93,17 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     await may_drain(kube, host, local_data=losable)
     await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
     try:
-        await drain(kube, host, seconds=DRAIN_SECONDS, told=spoken(run, stage, host), local_data=losable)
+        await drain(kube, host, seconds=DRAIN_SECONDS, told=hear_waits(run, stage, host), local_data=losable)
     except BaseException:
         await uncordon(kube, host)
         raise
     results: list[StepResult] = []
     try:
-        results = await _converged(run, stage, host, Impact.WORKLOADS, drained=True)
+        results = await _converge(run, stage, host, Impact.WORKLOADS, drained=True)
         await _again(run, stage, host, results)
     finally:
         kube.forget()
-        ready = await waited(run, stage, NodeReady(host), kube, seconds=READY_SECONDS)
+        ready = await wait_for(run, stage, NodeReady(host), kube, seconds=READY_SECONDS)
         if ready.outcome == "ok":
             await uncordon(kube, host)
     if ready.outcome != "ok":
@@ -116,7 +116,7 @@ def _steps(run: Run, host: str) -> list[str]:
     return [finding.step for finding in run.drift.findings.get(host, ())]
 
 
-async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained: bool = False) -> list[StepResult]:
+async def _converge(run: Run, stage: str, host: str, allow: Impact, *, drained: bool = False) -> list[StepResult]:
     """Converge the parts in which something drifted, each as far as its own limit and the permit of the moment go."""
     permit = permit_of(run, host, drained=drained)
     session, drifted = run.session(host), {finding.stage for finding in run.drift.findings.get(host, ())}
@@ -125,7 +125,7 @@ async def _converged(run: Run, stage: str, host: str, allow: Impact, *, drained:
         if part.stage in drifted or any(result.outcome == "changed" for result in results):
             session.forget()
             limit = min(allow, part.most)
-            results += await converge(part.steps, session, limit, heard(run, stage, host), permit)
+            results += await converge(part.steps, session, limit, hear_results(run, stage, host), permit)
     return results
 
 
@@ -180,13 +180,13 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
             results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
     told = [result for some in results.values() for result in some]
     done = run.drift.repaired or any(result.outcome == "changed" for result in told)
-    await _settled(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
+    await _settle(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
     after = {finding.key: finding for finding in run.drift.of_cluster}
     run.drift.of_cluster = became(before, after, told)
     return outcome_of(told, run.drift.of_cluster)
 
 
-async def _settled(run: Run, stage: str, *, seconds: float) -> None:
+async def _settle(run: Run, stage: str, *, seconds: float) -> None:
     """Look again until nothing is left that follows from a repair by itself: Ready nodes, pods that start, GPUs.
 
     So does what could not be looked at: a kubelet that was started a moment ago does not answer the API yet.
@@ -197,7 +197,9 @@ async def _settled(run: Run, stage: str, *, seconds: float) -> None:
         following = [one for one in run.drift.of_cluster if one.step in FOLLOWING or one.unseen]
         if not following or time.monotonic() > ends:
             return
-        spoken(run, stage, CLUSTER)(f"waiting until {following[0].step} on {following[0].host}: {following[0].have}")
+        hear_waits(run, stage, CLUSTER)(
+            f"waiting until {following[0].step} on {following[0].host}: {following[0].have}"
+        )
         await asyncio.sleep(EVERY_SECONDS)
 
 
@@ -205,5 +207,5 @@ async def _by_api(run: Run, stage: str, part: Part[Kube], kube: Kube) -> list[St
     kube.forget()
     limit = min(Impact.SERVICE, run.allow, part.most)
     return await converge(
-        part.steps, kube, limit, heard(run, stage, part.host), permit_of(run, part.host, drained=True)
+        part.steps, kube, limit, hear_results(run, stage, part.host), permit_of(run, part.host, drained=True)
     )

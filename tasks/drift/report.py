@@ -14,9 +14,9 @@ from shipway.gpu.chosen import VENDOR
 from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import Run
-from tasks.findings import Finding, counted, distinct, left
+from tasks.findings import Finding, count_by_action, distinct, sort_left
 from tasks.report import NO_CARDS, HostRow, Report, RunOutcome
-from tasks.stage_result import StageResult, reported, worst
+from tasks.stage_result import StageResult, report_redacted, worst
 
 AGAIN = "Run the pass again: it looks first, so a repair that was cut off is finished."
 
@@ -46,7 +46,7 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
     findings = findings_of(run)
     errors = list(_unseen(run))
     if broken_off:
-        errors.append(reported(Transient(broken_off, step="the run", code="SHW-209", fix=AGAIN)))
+        errors.append(report_redacted(Transient(broken_off, step="the run", code="SHW-209", fix=AGAIN)))
     expected = sum(run.provable(host) for host in run.hosts)
     return DriftReport(
         run.cluster.name,
@@ -112,12 +112,12 @@ def _outcome(run: Run, findings: Sequence[Finding], errors: Sequence[ErrorReport
         return "failed"
     if errors:
         return "partial"
-    return "drifted" if left(findings) else "ok"
+    return "drifted" if sort_left(findings) else "ok"
 
 
-def said(report: DriftReport) -> str:
+def summarise(report: DriftReport) -> str:
     """Return a pass in a line: hosts, and what became of the findings."""
-    counts = counted(report.findings)
+    counts = count_by_action(report.findings)
     ends = ", ".join(f"{count} {action}" for action, count in counts.items()) or "no drift"
     return f"{report.outcome}: {len(report.hosts)} hosts; {ends}"
 

@@ -45,12 +45,12 @@ def proxy(cluster: Cluster) -> list[Check[Host]]:
     ]
 
 
-def loaded(cluster: Cluster) -> ContainerdLoaded:
+def load_step(cluster: Cluster) -> ContainerdLoaded:
     """Return the step that restarts containerd after what it reads only when it starts has changed."""
     return ContainerdLoaded(CONTAINERD, (CONFIG, *((DROP_IN, ENVIRONMENT) if cluster.proxy.declared else ())))
 
 
-def wanted(cluster: Cluster, runtime: GpuRuntime | None = None) -> Wanted:
+def wanted_config(cluster: Cluster, runtime: GpuRuntime | None = None) -> Wanted:
     """Return what containerd's configuration must bring about on a host, with or without the runtime of its GPUs."""
     default = runtime is not None and cluster.gpu.mode == "default_runtime"
     return Wanted(sandbox_image(cluster), runtime, default, cluster.runtime.restrict_oom_score_adj)
@@ -74,8 +74,8 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         family.held((runtime.package,)),
         *registries(cluster),
         OneContainerd(),
-        ContainerdConfigured(wanted(cluster), images(cluster)),
+        ContainerdConfigured(wanted_config(cluster), images(cluster)),
         ServiceRuns(CONTAINERD),
-        loaded(cluster),
+        load_step(cluster),
         CriAnswers(),
     ]

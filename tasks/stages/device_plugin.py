@@ -76,7 +76,7 @@ class RuntimeClassIs(ObjectsPresent):
     traps: ClassVar[tuple[int, ...]] = (23, 27)
 
 
-def needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
+def list_needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a GPU host that the plugin relies on; the default runtime only where it is declared."""
     by_default = cluster.gpu.mode == "default_runtime"
     return [
@@ -98,23 +98,23 @@ def unready(run: Run) -> Unready:
         foreign = sorted(set(names) - set(hosts))
         if foreign:
             return f"{', '.join(foreign)}: no host of the cluster file, so nobody can look at the toolkit there"
-        asked = [hosts[name] for name in sorted(names) if not _seen_ready(run, hosts[name])]
+        asked = [hosts[name] for name in sorted(names) if not _see_ready(run, hosts[name])]
         said = await asyncio.gather(*(_why_unready(run, host) for host in asked))
         return "; ".join(why for why in said if why)
 
     return why
 
 
-def _seen_ready(run: Run, host: HostSpec) -> bool:
+def _see_ready(run: Run, host: HostSpec) -> bool:
     if run.allow is Impact.NOTHING:
         return False  # a plan's steps have seen what is, and the plan tells what will be
     rows = [row for result in run.results if result.host == host.name for row in result.rows]
     done = {row.step for row in rows if row.outcome in ("ok", "changed")}
-    return all(step.name in done for step in needed(run.cluster, host, run.family(host.name)))
+    return all(step.name in done for step in list_needed(run.cluster, host, run.family(host.name)))
 
 
 async def _why_unready(run: Run, host: HostSpec) -> str:
-    for step in needed(run.cluster, host, run.family(host.name)):
+    for step in list_needed(run.cluster, host, run.family(host.name)):
         try:
             drift = await step.check(run.session(host.name))
         except ShipwayError as error:

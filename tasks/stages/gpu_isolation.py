@@ -7,7 +7,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.nvidia import NVIDIA, VARIABLE
 from shipway.host.session import Host
 from shipway.step import Check
-from shipway.steps.gpu.device_list import asked_safely, needs_variable
+from shipway.steps.gpu.device_list import ask_safely, needs_variable
 from shipway.steps.gpu.toolkit import Hold, ToolkitAccepts
 from tasks.context import Run
 
@@ -32,6 +32,6 @@ def holding(run: Run) -> Hold:
         async def ask() -> str:
             return await needs_variable(await run.kube(), host)
 
-        return await asked_safely(ask)
+        return await ask_safely(ask)
 
     return why_not

@@ -11,7 +11,7 @@ from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
-from tasks.stages.container_runtime import images, loaded, wanted
+from tasks.stages.container_runtime import images, load_step, wanted_config
 
 TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
 
@@ -32,7 +32,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         ),
         family.held(NVIDIA.toolkit_packages),
         ToolkitAccepts(MOUNTS, accepts=True, name=TAKES_MOUNTS),
-        ContainerdConfigured(wanted(cluster, NVIDIA.runtime), images(cluster), name=fact),
-        loaded(cluster),
+        ContainerdConfigured(wanted_config(cluster, NVIDIA.runtime), images(cluster), name=fact),
+        load_step(cluster),
         CriAnswers(),
     ]

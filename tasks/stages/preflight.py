@@ -20,9 +20,9 @@ from shipway.steps.system.preflight import (
     SystemSupported,
 )
 from shipway.steps.system.sources import ManifestsFetched, SourcesReachable
-from shipway.survey.machines import compared
+from shipway.survey.machines import compare
 
-__all__ = ["checks", "compared", "manifests"]
+__all__ = ["checks", "compare", "manifests"]
 
 WORKER_PORTS = (10250,)
 

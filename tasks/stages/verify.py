@@ -18,7 +18,7 @@ from shipway.steps.gpu.plugin import find_hopeless
 from tasks import gates
 from tasks.context import Run
 from tasks.stages import device_plugin
-from tasks.waiting import by_api, spoken, waited
+from tasks.waiting import by_api, hear_waits, wait_for
 
 ISOLATED = "a pod that asks for no GPU sees none"
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
@@ -27,7 +27,7 @@ ROLLOUT_SECONDS = 120.0  # of the plugin, node after node; most of it is the gra
 HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are Ready at once or not at all
 
 
-def expected(run: Run) -> dict[str, int]:
+def count_expected(run: Run) -> dict[str, int]:
     """Return the GPUs of every node that has come as far as being Ready."""
     return {host.name: run.provable(host) for host in run.hosts if host.name in run.ready}
 
@@ -39,7 +39,7 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
     names = tuple(sorted(run.ready))
     failed = any(result.stage == "pod_network" and not result.stands for result in run.results)
     limit = HOPELESS_SECONDS if failed else NODE_SECONDS
-    together = await waited(run, stage, gates.NodesReady(names), await run.kube(), seconds=limit)
+    together = await wait_for(run, stage, gates.NodesReady(names), await run.kube(), seconds=limit)
     if together.outcome == "ok":
         return [together]
     return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
@@ -47,7 +47,7 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
 
 async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
     """Wait for every GPU to be offered; each node that lacks some is named."""
-    wanted = {name: count for name, count in expected(run).items() if count}
+    wanted = {name: count for name, count in count_expected(run).items() if count}
     if run.allow is Impact.NOTHING:
         declared = {host.name: count for host in run.hosts if (count := run.provable(host))}
         return await by_api(run, stage, [gates.CardsAllocatable(declared)] if declared else [])
@@ -57,7 +57,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
     plugin = gates.WorkloadRuns("DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
-    rollout = await waited(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
+    rollout = await wait_for(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
     lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}
     check = gates.CardsAllocatable(coming)
@@ -68,7 +68,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     ]
     if not coming:
         return told
-    together = await waited(run, stage, check, kube, seconds=CARD_SECONDS)
+    together = await wait_for(run, stage, check, kube, seconds=CARD_SECONDS)
     if together.outcome == "ok":
         return [together, *told]
     each: dict[str, Check[Kube]] = {name: gates.CardsAllocatable({name: coming[name]}) for name in coming}
@@ -103,13 +103,13 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     kube = await run.kube()
     away = {spec.name: run.provable(spec) for spec in run.hosts if run.provable(spec) and spec.name not in run.ready}
     others = {name: count for name, count in (await _elsewhere(kube)).items() if name not in away}
-    wanted = {**others, **expected(run)}
+    wanted = {**others, **count_expected(run)}
     if away and not any(wanted.values()):
         run.proof = none_ready(away)
     else:
         # A node whose kubelet died is Ready for 40 s more (kube-controller-manager, --node-monitor-grace-period).
         cluster, notes = await device_plugin.proven_as(run, kube)
-        found = await prove(kube, cluster, wanted, _seen(run), spoken(run, stage, host), avoid=sorted(away))
+        found = await prove(kube, cluster, wanted, _see(run), hear_waits(run, stage, host), avoid=sorted(away))
         run.proof = replace(found, notes=(*found.notes, *notes))
     error = run.proof.error
     proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)
@@ -144,7 +144,7 @@ async def _elsewhere(kube: Kube) -> dict[str, int]:
     return {name: cards(node) for name, node in nodes.items() if cards(node) and not why_not_ready(node)}
 
 
-def _seen(run: Run) -> dict[str, HostGpuFacts]:
+def _see(run: Run) -> dict[str, HostGpuFacts]:
     """Return what SSH showed of the hosts' GPUs; a toolkit may have been installed since the first look."""
     installed = {done.host for done in run.results if done.stage == "nvidia_runtime" and done.stands}
     return {

@@ -18,7 +18,7 @@ from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.table import STAGES, Stage
-from tasks.waiting import heard
+from tasks.waiting import hear_results
 from tests.bench.stage import steps
 from tests.bench.work import Order
 
@@ -53,7 +53,7 @@ def work_of(order: Order) -> Stage:
     async def work(run: Run, stage: str, host: str) -> list[StepResult]:
         session = run.session(host)
         session.forget()
-        return await converge(steps(works[host]), session, run.allow, heard(run, stage, host))
+        return await converge(steps(works[host]), session, run.allow, hear_results(run, stage, host))
 
     return Stage(NAME, work, lambda _: 600.0, terse=True)  # as the stages of a scan of drift are
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shipway.facts.commands import WATCHED
-from shipway.host.command import File, placed
+from shipway.host.command import File, place_files
 from shipway.os.debian.apt import APT, APT_HELPER
 from shipway.steps.system.sources import CURL, DIAL, script_of
 from tests.conformance.actions import WRITE_SOURCES, befall, command
@@ -23,7 +23,7 @@ _ROOM = "/tmp/conformance-files"
 
 def _placed(*files: tuple[str, bytes, str]) -> tuple[tuple[str, ...], ...]:
     wanted = [File(f"{_ROOM}/{name}", content, mode) for name, content, mode in files]
-    return tuple(command.bounded() for command, _ in placed(wanted))
+    return tuple(command.bounded() for command, _ in place_files(wanted))
 
 
 def _update(name: str, path: str, *options: str, host: str = "w1") -> Case:

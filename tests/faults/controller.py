@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from shipway.errors import ShipwayError
-from tasks.report import Report, refused
+from tasks.report import Report, report_refusal
 from tests.faults.plain import flown, plain_on, staged
 
 
@@ -49,7 +49,7 @@ async def _reported(cluster_file: Path, on: Any) -> Report:
     try:
         return await flown(cluster_file, on)
     except ShipwayError as error:
-        return refused(error, "bootstrap")
+        return report_refusal(error, "bootstrap")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pytest
 from tenacity import wait_none
 
 from flows import admission, bootstrap
-from flows.lock import held
+from flows.lock import hold_lock
 from lab.simulated import wire
 from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
@@ -31,9 +31,9 @@ from shipway.host import ssh
 from shipway.host.session import Host
 from shipway.host.target import Target
 from shipway.kube.client import Kube
-from shipway.script import READER, framed, heard
+from shipway.script import READER, frame, strip_noise
 from tasks import context, run_stage
-from tasks.context import Run, opened
+from tasks.context import Run, open_run
 from tasks.judging import report_of
 from tasks.report import Report
 from tasks.stage_result import CLUSTER
@@ -86,7 +86,7 @@ class Direct:
         """Run a script; raises ConnectionLost where the host is cut off."""
 
         async def exchange(change: Callable[[str], str] = str) -> tuple[str, str]:
-            token, feed = framed(change(text), stdin or b"")
+            token, feed = frame(change(text), stdin or b"")
             out, err, fed = bytearray(), bytearray(), [feed]
 
             async def read(_size: int = -1) -> bytes:
@@ -99,7 +99,7 @@ class Direct:
                     await serve(self._machine, self._user, command, ends)
             except Cut as cut:
                 raise ConnectionLost("the connection broke while a command ran", host=self._machine.name) from cut
-            said = (heard(token, data.decode(errors="replace")) or "" for data in (out, err))
+            said = (strip_noise(token, data.decode(errors="replace")) or "" for data in (out, err))
             return next(said), next(said)
 
         given: tuple[str, str] = await self._line.passes(self._machine.name, summary(text), exchange, text)
@@ -182,7 +182,7 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
         run.skip(host, stage)
         return None
     for attempt in range(1 + STAGES[stage].retries):
-        result, _ = await run_stage._done(run, stage, host)
+        result, _ = await run_stage._do(run, stage, host)
         if result.stands or not result.may_pass or attempt == STAGES[stage].retries:
             break
     run.results.append(result)
@@ -192,13 +192,13 @@ async def plain_on(stage: str, host: str, *after: Any) -> Any:
 async def flown(cluster_file: Path, on: Callable[..., Awaitable[Any]] = plain_on) -> Report:
     """Bootstrap a cluster once, its proof included; return the report."""
     run = Run(load_cluster(cluster_file), "bootstrap")
-    with held(run.folder / "lock", run.cluster.name):
+    with hold_lock(run.folder / "lock", run.cluster.name):
         return await _flown(run, on)
 
 
 async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
-    async with opened(run):
-        await bootstrap.brought_up(run)
+    async with open_run(run):
+        await bootstrap.bring_up(run)
         if run.ready:
             for stage in ("nodes_ready", "gpus_allocatable"):
                 await on(stage, CLUSTER)

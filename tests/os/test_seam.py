@@ -12,7 +12,7 @@ import pytest
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import Key
 from shipway.cluster_file import parse_cluster
-from shipway.converge import converge, looked_at
+from shipway.converge import converge, look_at_all
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check, Impact
@@ -101,7 +101,7 @@ def all_steps(made: Cluster, family: Family) -> Iterator[Check[Host]]:
 
 async def asked_of(on: Machine, family: Family) -> str:
     """Look by every step on a host, and return all that this asked of it; what a look raises is no matter here."""
-    await looked_at(list(all_steps(cluster(), family)), cast("Host", on))
+    await look_at_all(list(all_steps(cluster(), family)), cast("Host", on))
     return "\n".join([*(" ".join(words) for words in on.ran), *on.read_paths])
 
 

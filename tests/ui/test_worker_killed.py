@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shipway.kube.client import Kube
-from shipway.kube.drain import left_cordoned
+from shipway.kube.drain import find_left_cordoned
 from tests.ui.site import Site
 
 pytestmark = [
@@ -68,7 +68,7 @@ def test_a_worker_killed_in_the_middle_of_a_drain_leaves_nothing_that_the_next_p
     site.until("the pod runs", lambda: site.kube(pods))
     site.drift("te2", "disable", unit="kubelet.service")
     run = site.begun(DRIFT, WORKLOADS)
-    site.until("te2 is cordoned", lambda: "te2" in site.kube(left_cordoned))
+    site.until("te2 is cordoned", lambda: "te2" in site.kube(find_left_cordoned))
     (worker,) = [name for name in site.layout.workers if run in site.layout.log(name).read_text(encoding="utf-8")]
     below = children(site.layout.workers[worker].pid)
     assert below, "the run is no process of the worker"
@@ -76,7 +76,7 @@ def test_a_worker_killed_in_the_middle_of_a_drain_leaves_nothing_that_the_next_p
         os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     site.layout.end_worker(worker, signal.SIGKILL)
-    assert "te2" in site.kube(left_cordoned), "the run had ended before it was killed"
+    assert "te2" in site.kube(find_left_cordoned), "the run had ended before it was killed"
     site.kube(budget_gone)
     site.layout.start_worker(worker)
     site.layout.healthy(worker)
@@ -93,6 +93,6 @@ def test_a_worker_killed_in_the_middle_of_a_drain_leaves_nothing_that_the_next_p
     ended = site.until("a pass is let", finished, seconds=600)
     # the cordon, the kubelet that is not enabled, and that it is not "active and enabled"
     assert (ended["state_name"], ended["state"]["message"]) == ("Completed", "ok: 4 hosts; 3 repaired")
-    assert site.kube(left_cordoned) == {}
+    assert site.kube(find_left_cordoned) == {}
     print(f"    the killed run is {site.layout.ask(f'/flow_runs/{run}')['state_name']} to Prefect")
     site.kube(taken_away)

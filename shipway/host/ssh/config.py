@@ -52,7 +52,7 @@ def way(target: Target) -> Way:
     path = Path(target.config).expanduser() if target.config else None
     if path is None or not path.exists():
         return Way(target, (*own, *everywhere), keys, only=bool(keys))
-    said = _said(path, target)
+    said = _ask(path, target)
     given: dict[str, object] = {"address": str(said.get("Hostname") or target.address)}
     if "user" in target.open and said.get("User"):
         given["user"] = str(said.get("User"))
@@ -81,7 +81,7 @@ def way(target: Target) -> Way:
     )
 
 
-def _said(path: Path, target: Target) -> SSHClientConfig:
+def _ask(path: Path, target: Target) -> SSHClientConfig:
     """Return what the file says of an address, and of the user and port that the cluster file names."""
     user = () if "user" in target.open else target.user
     port = () if "port" in target.open else target.port

@@ -17,7 +17,7 @@ from shipway.host.ssh.config import Way
 from shipway.host.ssh.sudo import Secret
 from shipway.host.target import Target
 from shipway.redact import tail
-from shipway.script import READER, framed, heard
+from shipway.script import READER, frame, strip_noise
 
 # Whether the host could not start the account's shell or sh for want of memory, processes or disk: that passes.
 _SHORT_OF = re.compile(r"Resource temporarily unavailable|Cannot allocate memory|Too many open files|Text file busy")
@@ -89,10 +89,10 @@ class Connection:
         What the account's login shell, PAM or sudo print before the script begins is not part of what is returned.
         """
         _, channels = await self._open()
-        token, feed = framed(text, stdin or b"")
+        token, feed = frame(text, stdin or b"")
         command = READER if self._user == "root" else sudo.WITH if self._password else sudo.WITHOUT
         answer = await self._run(channels, command, self._password + feed, end=stdin is not None, seconds=seconds)
-        out, err = heard(token, _text(answer.out)), heard(token, _text(answer.err))
+        out, err = strip_noise(token, _text(answer.out)), strip_noise(token, _text(answer.err))
         if out is None:
             raise self._unable(answer)
         return out, err or ""

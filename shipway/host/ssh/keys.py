@@ -51,14 +51,14 @@ async def offer(way: Way, host: str) -> Offer:
         except (ValueError, OSError) as error:
             if isinstance(error, ValueError) and "assphrase" in str(error):
                 locked.append(file)
-            elif way.keys and not _passed_over(way, file, error):
+            elif way.keys and not _pass_over(way, file, error):
                 raise _unreadable(file, error, host) from error
     public = [one for one in map(_public, files) if one is not None]
-    held = await _held(agent) if locked else []
+    held = await _hold(agent) if locked else []
     for file in locked:
         if _public(file) in held:
             continue
-        if key := await asyncio.to_thread(_unlocked, file):
+        if key := await asyncio.to_thread(_unlock, file):
             keys.append(key)
         elif way.keys and not keys and not held:
             raise Refused(
@@ -71,7 +71,7 @@ async def offer(way: Way, host: str) -> Offer:
     return Offer(tuple(keys), way.certificates, agent, only)
 
 
-def _passed_over(way: Way, file: str, error: Exception) -> bool:
+def _pass_over(way: Way, file: str, error: Exception) -> bool:
     """Tell whether ssh(1) goes on without this file: it is not there, or only says which key of the agent to use."""
     if isinstance(error, FileNotFoundError):
         return not way.target.key  # the cluster file means it
@@ -124,7 +124,7 @@ def _public(file: str) -> bytes | None:
         return None
 
 
-async def _held(agent: str) -> list[bytes]:
+async def _hold(agent: str) -> list[bytes]:
     """Return the public halves of what an agent holds; none where it does not answer."""
     if not agent:
         return []
@@ -135,7 +135,7 @@ async def _held(agent: str) -> list[bytes]:
     return [key.public_data for key in found]
 
 
-def _unlocked(file: str) -> asyncssh.SSHKey | None:
+def _unlock(file: str) -> asyncssh.SSHKey | None:
     """Return a key whose passphrase a person typed, asked for once per process; None where nobody can be asked."""
     with _asking:
         at = (file, Path(file).stat().st_mtime_ns)

@@ -27,11 +27,11 @@ def known_hosts(files: Sequence[str]) -> asyncssh.SSHKnownHosts:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             now = path.stat()
             there.append((str(path), now.st_mtime_ns, now.st_size))
-    return _parsed(tuple(there))
+    return _parse(tuple(there))
 
 
 @lru_cache(maxsize=8)
-def _parsed(files: tuple[tuple[str, int, int], ...]) -> asyncssh.SSHKnownHosts:
+def _parse(files: tuple[tuple[str, int, int], ...]) -> asyncssh.SSHKnownHosts:
     """Parse the files once, not once per connection (17 ms each at 1,000 lines), until their time or size is another.
 
     A key that is kept within a tick of the file system's clock shows in the size alone.

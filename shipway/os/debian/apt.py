@@ -51,7 +51,7 @@ OWN_SOURCES = (
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # uname(1), dpkg-architecture(1)
 
 
-async def unlocked(act: Callable[[], Awaitable[object]]) -> None:
+async def wait_for_lock(act: Callable[[], Awaitable[object]]) -> None:
     """Do what changes packages; a lock that apt's own option leaves out is waited for as well.
 
     Those are the lists' and the archives', and dpkg's own for plain dpkg and apt-mark. Raises what `act` raises:
@@ -66,10 +66,10 @@ def _is_locked(error: BaseException) -> bool:
 
 async def with_lock(on: Host, *words: str) -> None:
     """Run apt-get or dpkg as an operation of the host, as soon as no other package manager is at work."""
-    await unlocked(lambda: on.succeed("apt", words, seconds=APT_SECONDS))
+    await wait_for_lock(lambda: on.succeed("apt", words, seconds=APT_SECONDS))
 
 
-def filled(template: str, host_os: Mapping[str, str], minor: tuple[int, int]) -> str:
+def fill_address(template: str, host_os: Mapping[str, str], minor: tuple[int, int]) -> str:
     """Fill {os}, {codename}, {arch} and {minor} in a part of a repository's address."""
     values = {
         "{os}": host_os.get("ID", ""),
@@ -117,7 +117,7 @@ class RepositoryIs:
 
     async def _line(self, on: Host) -> str:
         host_os = await self._os(on)
-        uri, suite = (filled(part, host_os, self.minor) for part in (self.repository.uri, self.repository.suite))
+        uri, suite = (fill_address(part, host_os, self.minor) for part in (self.repository.uri, self.repository.suite))
         options = f"signed-by={self._keyring}"
         return f"deb [{options}] {uri} {' '.join((suite, *self.repository.components))}\n"
 
@@ -205,7 +205,7 @@ class RepositoryIs:
 
     async def _fetched(self, on: Host) -> str:
         """Let the host fetch the key; return it in base64."""
-        url = filled(self.repository.key.url or "", await self._os(on), self.minor)
+        url = fill_address(self.repository.key.url or "", await self._os(on), self.minor)
         fresh = f"{self._keyring}.fetched"
         await on.do(
             Command(("install", "-d", "-m", "755", KEYRINGS)),

@@ -144,9 +144,9 @@ def _without_stanzas(text: str, which: Which) -> str:
         if line.strip("\r"):
             stanza.append(line)
             continue
-        kept += [*_edited(stanza, which), line]
+        kept += [*_edit(stanza, which), line]
         stanza = []
-    return "\n".join([*kept, *_edited(stanza, which)])
+    return "\n".join([*kept, *_edit(stanza, which)])
 
 
 def _fields(stanza: Sequence[str]) -> dict[str, _Field]:
@@ -164,7 +164,7 @@ def _fields(stanza: Sequence[str]) -> dict[str, _Field]:
     return found
 
 
-def _edited(stanza: list[str], which: Which) -> list[str]:
+def _edit(stanza: list[str], which: Which) -> list[str]:
     """Return the lines of a stanza without the repositories that are meant."""
     fields = _fields(stanza)
     uris, suites, enabled = (fields.get(name) for name in ("uris", "suites", "enabled"))
@@ -179,18 +179,18 @@ def _edited(stanza: list[str], which: Which) -> list[str]:
         return stanza
     why = which.why
     if not others and not rest:
-        return [*_told(stanza, enabled or _Field("Enabled", uris.start, uris.start, ()), ["no"], why)]
+        return [*_tell(stanza, enabled or _Field("Enabled", uris.start, uris.start, ()), ["no"], why)]
     if not others:
-        return [*_told(stanza, suites, rest, why)]
-    reduced = [*_told(stanza, uris, others, why)]
+        return [*_tell(stanza, suites, rest, why)]
+    reduced = [*_tell(stanza, uris, others, why)]
     if not rest:
         return reduced
     # The addresses that are put aside keep their other suites, in a stanza of their own.
-    alone = [*_told(stanza, uris, own, why)]
-    return [*reduced, "", *_told(alone, _fields(alone)["suites"], rest, why)]
+    alone = [*_tell(stanza, uris, own, why)]
+    return [*reduced, "", *_tell(alone, _fields(alone)["suites"], rest, why)]
 
 
-def _told(stanza: Sequence[str], field: _Field, words: Sequence[str], why: str) -> Iterator[str]:
+def _tell(stanza: Sequence[str], field: _Field, words: Sequence[str], why: str) -> Iterator[str]:
     """Yield the lines of a stanza with one field's value replaced, and a comment that says why."""
     yield from stanza[: field.start]
     yield why

@@ -16,11 +16,11 @@ ALL = "all"  # the architecture of packages that fit every one
 
 
 def query(*patterns: str) -> Words:
-    """Return the command that `installed` reads; without patterns it is about every package."""
+    """Return the command that `find_installed` reads; without patterns it is about every package."""
     return ("dpkg-query", "-W", "-f", _SHAPE, *(("--", *patterns) if patterns else ()))
 
 
-def installed(listed: str) -> dict[tuple[str, str], PackageInfo]:
+def find_installed(listed: str) -> dict[tuple[str, str], PackageInfo]:
     """Return what dpkg lists as installed, by name and architecture; one name may stand in several lines.
 
     Status-Abbrev is what is wanted (i install, h hold, r and p to be gone), the state (i installed, U unpacked, F half
@@ -53,7 +53,7 @@ class Package(Fact[PackageInfo | None]):
     @classmethod
     def answer_all(cls, facts: Sequence[Package], outputs: Sequence[Output]) -> list[PackageInfo | None]:
         """Return the host's own architecture of each, or the one that fits all; a foreign one is another package."""
-        found, native = installed(outputs[0].stdout), outputs[1].stdout.strip()
+        found, native = find_installed(outputs[0].stdout), outputs[1].stdout.strip()
         return [found.get((fact.name, native)) or found.get((fact.name, ALL)) for fact in facts]
 
 
@@ -67,4 +67,4 @@ class Installed(Fact[dict[tuple[str, str], PackageInfo]]):
 
     def parse(self, output: Output) -> dict[tuple[str, str], PackageInfo]:
         """Return them by name and architecture."""
-        return installed(output.stdout)
+        return find_installed(output.stdout)

@@ -13,7 +13,7 @@ from shipway.facts.packages import PackageInfo
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
 from shipway.os.debian.apt import APT, with_lock
-from shipway.os.debian.dpkg import installed, query
+from shipway.os.debian.dpkg import find_installed, query
 
 SIMULATE_SECONDS = 60
 Packages = dict[tuple[str, str], PackageInfo]
@@ -105,6 +105,6 @@ async def change(on: Host, *words: str, asked: Collection[str] = (), removable: 
     """
     said, listed = await on.do(Command(simulation(*words), SIMULATE_SECONDS), Command(query()))
     foreseen = changes(said.stdout)
-    refuse(foreseen, installed(listed.stdout), asked, removable)
+    refuse(foreseen, find_installed(listed.stdout), asked, removable)
     keep = () if foreseen.removed else ("--no-remove",)
     await with_lock(on, *APT, *keep, *words)

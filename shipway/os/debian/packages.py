@@ -13,7 +13,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
-from shipway.os.debian.apt import APT, unlocked, with_lock
+from shipway.os.debian.apt import APT, wait_for_lock, with_lock
 from shipway.os.debian.dpkg import Installed, Package
 from shipway.os.debian.package_changes import change, foresee, frozen, plain, refuse
 from shipway.os.family import Permit, permit_always
@@ -56,7 +56,7 @@ class PackagesInstalled:
         """
         infos = await on.read_all([Package(name) for name in self.packages])
         wrong = [
-            f"{name} {_said(info)}"
+            f"{name} {_say(info)}"
             for (name, want), info in zip(self.packages.items(), infos, strict=True)
             if self.wrong(info, want)
         ]
@@ -147,7 +147,7 @@ def offers(listed: str) -> dict[str, list[str]]:
     return found
 
 
-def _said(info: PackageInfo | None) -> str:
+def _say(info: PackageInfo | None) -> str:
     if info is None:
         return "missing"
     return info.version if info.sound else f"{info.version} half installed"
@@ -174,7 +174,7 @@ class PackagesHeld:
 
     async def apply(self, on: Host) -> None:
         """Hold them."""
-        await unlocked(lambda: on.do(Command(("apt-mark", "hold", *self.packages), seconds=120)))
+        await wait_for_lock(lambda: on.do(Command(("apt-mark", "hold", *self.packages), seconds=120)))
 
 
 @dataclass(frozen=True)
@@ -225,13 +225,13 @@ class BaseUpgraded:
         await with_lock(on, *APT, "update")
         if loose:
             await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in loose).encode())
-            await unlocked(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
+            await wait_for_lock(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
         try:
             await change(on, "upgrade")
         finally:
             if loose:
                 unhold = Command(("apt-mark", "unhold", *loose), seconds=120)
-                await unlocked(lambda: on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE))))
+                await wait_for_lock(lambda: on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE))))
         await on.write(UPGRADED, b"")
 
 

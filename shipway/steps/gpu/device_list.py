@@ -59,7 +59,7 @@ class PluginPresent(ObjectsPresent):
         if self.unready is None or not await self.asks_more(on):
             return ""
         nodes = await nodes_by_name(on)
-        names = [name for name, node in nodes.items() if cards(node, "capacity") or _labelled(node)]
+        names = [name for name, node in nodes.items() if cards(node, "capacity") or _label(node)]
         return await self.unready(names) if names else ""
 
     async def asks_more(self, on: Kube) -> bool:
@@ -91,7 +91,7 @@ async def plugin_names_class(on: Kube) -> bool:
     return bool((await _pod_spec(on) or {}).get("runtimeClassName"))
 
 
-def _labelled(node: Object) -> bool:
+def _label(node: Object) -> bool:
     return (node["metadata"].get("labels") or {}).get(VENDOR.label) == "true"
 
 
@@ -134,7 +134,7 @@ def _admitted(pod: Object) -> str:
     return str((pod.get("status") or {}).get("startTime") or "")
 
 
-async def asked_safely(ask: Callable[[], Awaitable[str]]) -> str:
+async def ask_safely(ask: Callable[[], Awaitable[str]]) -> str:
     """Return what is answered; where nobody answers, that: what cannot be told is a reason to leave all as it is."""
     try:
         return await ask()

@@ -24,7 +24,7 @@ TASKS = Says(("ctr", "--connect-timeout", "5s", "--namespace", "k8s.io", "tasks"
 _NOT_FOUND = 127
 
 
-async def collected(on: Host, what: str, output: Output) -> ShipwayError:
+async def collect_evidence(on: Host, what: str, output: Output) -> ShipwayError:
     """Return the error of a failed operation with what kubelet and runtime say; the catalogue looks at all of it."""
     error = failure(what, output, host=on.name)
     if error.code != error.default_code:

@@ -17,7 +17,7 @@ from shipway.facts.services import UnitState
 from shipway.foreign.numbers import whole
 from shipway.foreign.yaml import read_yaml
 from shipway.host.session import Host
-from shipway.kubeadm.values import differences, spelled
+from shipway.kubeadm.values import differences, spell
 from shipway.step import Drift, Impact
 from shipway.steps.system.loaded import is_loaded, restart
 
@@ -149,7 +149,7 @@ class KubeletConfigured:
     async def check(self, on: Host) -> Drift | None:
         """Compare the fields that are declared, by what they mean: 5m is 5m0s."""
         wrong = list(differences(await kubelet_config(on), self.wanted))
-        return Drift(spelled(wrong, wanted=False), spelled(wrong, wanted=True)) if wrong else None
+        return Drift(spell(wrong, wanted=False), spell(wrong, wanted=True)) if wrong else None
 
     async def apply(self, on: Host) -> None:
         """Set the declared fields that differ, keep every other byte."""
@@ -167,7 +167,7 @@ class KubeletDeclared:
         """Compare. Raises Permanent SHW-339 with the way to bring it about, one host at a time."""
         wrong = list(differences(await kubelet_config(on), self.wanted))
         if wrong:
-            message = f"the kubelet has {spelled(wrong, wanted=False)}, declared is {spelled(wrong, wanted=True)}"
+            message = f"the kubelet has {spell(wrong, wanted=False)}, declared is {spell(wrong, wanted=True)}"
             fix = "Run `python -m flows.drift_repair FILE`: it changes the kubelets' configuration host by host."
             raise Permanent(message, host=on.name, code="SHW-339", fix=fix)
         return None

@@ -143,13 +143,13 @@ class KubeadmRemembers:
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare version, networks, endpoint and image repository."""
-        have = await remembered(on)
+        have = await read_record(on)
         wrong = [key for key, value in self.wanted.items() if str(have.get(key, "")) != value]
         said = ", ".join(f"{key}: {have.get(key, 'not set')}" for key in wrong)
         return Drift(said, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
 
 
-async def remembered(on: Kube) -> dict[str, Any]:
+async def read_record(on: Kube) -> dict[str, Any]:
     """Return kubeadm's record of the cluster, its networks beside the rest; raises Blocked where it is lost."""
     found = await on.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
     try:
@@ -178,7 +178,7 @@ class SettledAsDeclared:
     async def check(self, on: Kube) -> Drift | None:
         """Compare with kubeadm's record. Raises Permanent SHW-338 naming each value, in the file and in the cluster."""
         try:
-            have = await remembered(on)
+            have = await read_record(on)
         except Blocked:
             return None  # a lost record is what joins and drift repair tell of
         wrong = {

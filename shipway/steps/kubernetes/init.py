@@ -29,7 +29,7 @@ from shipway.ownership.evidence import (
     static_pods,
 )
 from shipway.step import Drift, Impact
-from shipway.steps.kubernetes.evidence import collected
+from shipway.steps.kubernetes.evidence import collect_evidence
 from shipway.steps.kubernetes.reset import reset
 
 State = Literal["initialised", "bare", "resumable", "resettable", "down", "foreign", "at work"]
@@ -147,7 +147,7 @@ class ControlPlaneInitialised:
         limit = self.cluster.kubernetes.init_seconds
         output = await on.operate(OPERATION, words, seconds=limit, marker=STARTED)
         if not output.ok:
-            raise await collected(on, "kubeadm init", output)
+            raise await collect_evidence(on, "kubeadm init", output)
         await on.do(Command(("rm", "-f", config)))
 
     def _refusal(self, seen: Seen, host: str) -> Refused:

@@ -32,7 +32,7 @@ from shipway.ownership.evidence import (
 )
 from shipway.redact import tail
 from shipway.step import Drift, Impact
-from shipway.steps.kubernetes.evidence import collected
+from shipway.steps.kubernetes.evidence import collect_evidence
 from shipway.steps.kubernetes.reset import OF_NO_WORKER, reset
 
 TOKEN_MINUTES = 15
@@ -127,7 +127,7 @@ class NodeJoined:
             words = ("kubeadm", "join", "--config", config)
             output = await on.operate("kubeadm-join", words, seconds=self.cluster.kubernetes.join_seconds)
             if not output.ok:
-                raise await self._with_request(await collected(on, "kubeadm join", output))
+                raise await self._with_request(await collect_evidence(on, "kubeadm join", output))
         finally:
             await self._forget(on, config, token)
 

@@ -25,16 +25,16 @@ class NoTokenLeft:
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the tokens; those that a person made are theirs."""
-        left = await _left(on)
+        left = await _find_left(on)
         return Drift(f"{len(left)} left by a run that broke off", "none") if left else None
 
     async def apply(self, on: Kube) -> None:
         """Delete them."""
-        for name in await _left(on):
+        for name in await _find_left(on):
             await on.delete("v1", "Secret", name, SPACE)
 
 
-async def _left(on: Kube) -> list[str]:
+async def _find_left(on: Kube) -> list[str]:
     """Return the names of the Secrets that hold tokens of ours; what they hold stays here."""
     secrets = await on.list_("v1", "Secret", SPACE, fields=f"type={TOKEN_TYPE}")
     described = {one["metadata"]["name"]: (one.get("data") or {}).get("description", "") for one in secrets}

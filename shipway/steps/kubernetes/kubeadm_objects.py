@@ -20,7 +20,7 @@ from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import is_true
 from shipway.kubeadm.config import as_yaml, init_documents
-from shipway.kubeadm.values import differences, spelled
+from shipway.kubeadm.values import differences, spell
 from shipway.kubeadm.writes import dns_address, rights
 from shipway.step import Drift, Impact
 
@@ -77,7 +77,7 @@ class KubeProxyAsWritten:
         wrong = list(differences(_document(config, "config.conf"), self.wanted))
         if not wrong:
             return None
-        return Drift(spelled(wrong, wanted=False) + managers(config), spelled(wrong, wanted=True))
+        return Drift(spell(wrong, wanted=False) + managers(config), spell(wrong, wanted=True))
 
     async def apply(self, on: Kube) -> None:
         """Let kubeadm write it anew, then have its pods made anew: they read their configuration when they start."""
@@ -98,7 +98,7 @@ class KubeProxyDeclared:
         config = await on.get("v1", "ConfigMap", "kube-proxy", SYSTEM)
         wrong = list(differences(_document(config, "config.conf"), self.wanted)) if config else []
         if wrong:
-            message = f"kube-proxy has {spelled(wrong, wanted=False)}, declared is {spelled(wrong, wanted=True)}"
+            message = f"kube-proxy has {spell(wrong, wanted=False)}, declared is {spell(wrong, wanted=True)}"
             fix = "Run `python -m flows.drift_repair FILE --repair service`: it writes that and restarts kube-proxy."
             raise Permanent(message, code="SHW-345", fix=fix)
         return None
@@ -255,7 +255,7 @@ class KubeletRuns:
         if not wrong:
             return None
         how = "; where its file says so already, a flag overrules it or it was not restarted"
-        return Drift(spelled(wrong, wanted=False), spelled(wrong, wanted=True) + how)
+        return Drift(spell(wrong, wanted=False), spell(wrong, wanted=True) + how)
 
 
 def kubelet_config_name(minor: tuple[int, int]) -> str:
@@ -285,7 +285,7 @@ class JoinsGetDeclared:
         wrong = list(differences(_document(found, "kubelet"), self.wanted))
         if not wrong:
             return None
-        return Drift(spelled(wrong, wanted=False) + managers(found), spelled(wrong, wanted=True))
+        return Drift(spell(wrong, wanted=False) + managers(found), spell(wrong, wanted=True))
 
     async def apply(self, on: Kube) -> None:
         """Set the declared fields that differ in its text, keep every other byte."""

@@ -90,7 +90,7 @@ class ObjectsPresent:
     async def apply(self, on: Kube) -> None:
         """Apply all objects, rank after rank; custom resources once their definitions are served."""
         objects = await self._load()
-        for group in _ranked(objects):
+        for group in _rank(objects):
             await asyncio.gather(*(on.apply(obj) for obj in group))
             crds = [obj for obj in group if obj["kind"] == CRD]
             await asyncio.gather(*(wait_until(CrdServed(c), on, seconds=ESTABLISH_SECONDS, every=0.5) for c in crds))
@@ -102,7 +102,7 @@ def _brought(objects: Iterable[Object]) -> set[tuple[str, str]]:
     return {(spec["group"], spec["names"]["kind"]) for spec in specs}
 
 
-def _ranked(objects: Sequence[Object]) -> list[list[Object]]:
+def _rank(objects: Sequence[Object]) -> list[list[Object]]:
     """Return the objects in the groups in which they are applied."""
     rank = {kind: index for index, kinds in enumerate(RANKS) for kind in kinds}
     groups: list[list[Object]] = [[] for _ in range(len(RANKS) + 1)]

@@ -56,7 +56,7 @@ def _words(text: str) -> list[str]:
         return text.split()
 
 
-def assigned(text: str, name: str) -> str:
+def read_assignment(text: str, name: str) -> str:
     """Return what an environment file assigns to a variable last (systemd.exec(5)); empty for nothing."""
     lines = [line.strip() for line in text.splitlines()]
     values = [line.split("=", 1)[1].strip().strip("\"'") for line in lines if line.startswith(f"{name}=")]
@@ -84,8 +84,8 @@ class KubeletFlags:
         if said.status == NO_PROGRAM:
             raise Blocked("no ps there", host=on.name, fix=f"Install procps on {on.name}.")
         extra = dict(zip(EXTRA_FILES, texts, strict=True))
-        places = {path: _words(assigned(text or "", "KUBELET_EXTRA_ARGS")) for path, text in extra.items()}
-        places[KUBEADM_FLAGS] = _words(assigned(kubeadm or "", "KUBELET_KUBEADM_ARGS"))
+        places = {path: _words(read_assignment(text or "", "KUBELET_EXTRA_ARGS")) for path, text in extra.items()}
+        places[KUBEADM_FLAGS] = _words(read_assignment(kubeadm or "", "KUBELET_KUBEADM_ARGS"))
         running = (command_line(said.stdout, "kubelet") or [])[1:]
         found: dict[tuple[str, str], str] = {}
         for place, words in {**places, "": running}.items():

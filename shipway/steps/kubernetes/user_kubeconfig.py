@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shipway.edits.kubeconfig import merged, same
+from shipway.edits.kubeconfig import merge_kubeconfigs, same
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
@@ -79,7 +79,7 @@ class UserHasKubeconfig:
         """Return the user's file with our entries, None where it may be replaced: it is of this cluster alone."""
         admin = await on.read(FileText(ADMIN))
         try:
-            return merged(text, admin or "")
+            return merge_kubeconfigs(text, admin or "")
         except ValueError:
             return admin  # what is there is no kubeconfig: kubectl cannot read it, and a copy of it is kept
 

@@ -11,9 +11,9 @@ from shipway.edits.containerd import (
     UnreadableError,
     Wanted,
     differences,
-    edited,
+    edit_config,
     imports_of,
-    parsed,
+    parse_config,
     root_of,
 )
 from shipway.edits.toml import NotEditableError
@@ -94,12 +94,12 @@ class ContainerdConfigured:
             )
             raise Blocked(message, host=on.name, fix=fix)
         try:
-            parsed(default.stdout)
+            parse_config(default.stdout)
         except UnreadableError as error:
             fix = "Check the containerd package: `containerd config default` should print its configuration."
             raise Permanent(f"`containerd config default`: {error}", host=on.name, code="SHW-308", fix=fix) from error
         try:
-            text = edited(before or "", default.stdout, await self._wanted(on))
+            text = edit_config(before or "", default.stdout, await self._wanted(on))
         except (UnreadableError, NotEditableError) as error:
             fix = f"Correct {CONFIG} on the host (`containerd config migrate` brings it up to date), then run again."
             message = f"{CONFIG} is left as it is, for it cannot be edited safely: {error}"

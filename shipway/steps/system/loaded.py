@@ -19,7 +19,7 @@ from shipway.survey.first_look import CLOCK
 FOLDER = "/var/lib/shipway/loaded"
 
 
-def _kept(text: str | None) -> tuple[str, Mapping[str, str]]:
+def _read_record(text: str | None) -> tuple[str, Mapping[str, str]]:
     """Return the start and the digests by path that a record holds; nothing for a record that cannot be read."""
     try:
         record = json.loads(text or "")
@@ -43,8 +43,8 @@ async def is_loaded(on: Host, unit: str, paths: Sequence[str], *, same_second: b
         on.read(UnitState(f"{unit}.service"), FileText(f"{FOLDER}/{unit}"), CLOCK),
         on.read_all([FileState(path) for path in paths]),
     )
-    return info.active == "active" and loaded(
-        info, files, paths, _kept(text), _now(clock.stdout), same_second=same_second
+    return info.active == "active" and judge_loaded(
+        info, files, paths, _read_record(text), _now(clock.stdout), same_second=same_second
     )
 
 
@@ -55,7 +55,7 @@ def _now(said: str) -> float:
         return float("inf")
 
 
-def loaded(
+def judge_loaded(
     info: UnitInfo,
     files: Sequence[FileInfo | None],
     paths: Sequence[str],

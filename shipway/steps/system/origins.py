@@ -27,7 +27,7 @@ def origins(cluster: Cluster, host: HostSpec, family: Family) -> tuple[Source, .
     sources = cluster.sources
     asked = family.fetches(cluster, without=() if host.gpus != 0 else (VENDOR.repository,))
     images = [api_root(str(url)) for url in sources.registry_mirrors.values()]
-    images += [f"https://{registry}/v2/" for registry in _unmirrored(cluster, host)]
+    images += [f"https://{registry}/v2/" for registry in _find_unmirrored(cluster, host)]
     seen: dict[str, Source] = {}
     for url, by in (*((url, family.fetcher) for url in asked), *((url, "containerd") for url in images)):
         way = (proxy_for(cluster, url) or "direct") if cluster.proxy.declared else by
@@ -36,7 +36,7 @@ def origins(cluster: Cluster, host: HostSpec, family: Family) -> tuple[Source, .
     return tuple(seen.values())
 
 
-def _unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
+def _find_unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
     """Return the registries that images come from and that no mirror stands before."""
     mirrors = cluster.sources.registry_mirrors
     if "_default" in mirrors:

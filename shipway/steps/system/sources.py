@@ -104,7 +104,7 @@ class SourcesReachable:
         one is silent.
         """
         answers, environment = await asyncio.gather(
-            on.read_all([Says(asked(source, self.family)) for source in self.sources]), on.read(ENVIRONMENT)
+            on.read_all([Says(ask_command(source, self.family)) for source in self.sources]), on.read(ENVIRONMENT)
         )
         if answers and answers[0].status == NO_CURL:
             return await self._connected(on)
@@ -186,7 +186,7 @@ def script_of(family: Family) -> str:
     return script
 
 
-def asked(source: Source, family: Family) -> tuple[str, ...]:
+def ask_command(source: Source, family: Family) -> tuple[str, ...]:
     """Return the command that asks for an address."""
     return ("bash", "-c", script_of(family), source.url, source.by, *CURL, *(["-k"] if source.own_ca else []))
 
