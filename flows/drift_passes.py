@@ -169,7 +169,7 @@ async def _open(run: Run) -> None:
     except Refused:
         raise  # another run holds the cluster
     except ShipwayError as error:
-        run.view.said(CLUSTER, "repair", f"nodes that are left cordoned cannot be told: {error.message}")
+        run.view.said(CLUSTER, "repair", f"nodes that are left cordoned cannot be determined: {error.message}")
 
 
 async def _cluster(run: Run) -> None:

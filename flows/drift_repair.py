@@ -82,7 +82,7 @@ async def _repair(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     run.allow = allow
     await find_busy(run)
     if run.seen.unowned is not None:
-        keep_history(run, path, f"whose the hosts are cannot be told: {run.seen.unowned.message}")
+        keep_history(run, path, f"whose the hosts are cannot be determined: {run.seen.unowned.message}")
         return
     error = await lease(run)
     if isinstance(error, Refused):

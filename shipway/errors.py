@@ -15,7 +15,7 @@ ShipwayError
 │   ├── PostconditionFailed  applied without error, and yet not as wanted
 │   └── ApiRefused         the Kubernetes API says no (forbidden, invalid, conflict with another owner)
 ├── CommandFailed      a command ended with a non-zero exit code; the catalogue decides whether to retry
-└── Blocked            cannot be told or done yet: something before it is missing
+└── Blocked            cannot be determined or done yet: something before it is missing
 """
 
 from __future__ import annotations

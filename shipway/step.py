@@ -45,7 +45,7 @@ class Check(Protocol[T_contra]):
         """The fact as a sentence in the present tense: log line, artifact row and test id."""
 
     async def check(self, on: T_contra) -> Drift | None:
-        """Return None when it is as wanted, else the drift; raise Blocked when it cannot be told yet."""
+        """Return None when it is as wanted, else the drift; raise Blocked when it cannot be determined yet."""
 
 
 @runtime_checkable

@@ -80,7 +80,7 @@ def find(host: str, stage: str, result: StepResult) -> Finding | None:
     """Return the finding of a step's result; None where all is as wanted."""
     if result.outcome in ("ok", "changed"):
         return None
-    have, want = (result.drift.have, result.drift.want) if result.drift else ("cannot be told", "")
+    have, want = (result.drift.have, result.drift.want) if result.drift else ("cannot be determined", "")
     why = f"{result.error.message} Next: {result.error.fix}" if result.error else ""
     return Finding(
         *(host, stage, result.step, redact(have), redact(want), result.impact.name),

@@ -17,7 +17,7 @@ Mode = Literal["bootstrap", "plan", "drift"]
 CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")
 SAID, SAID_EACH = 2, 240  # errors in a state's message, and characters of each: the report has all of them whole
-NOT_TRIED = "not tried: what it builds on did not succeed"
+NOT_TRIED = "not tried: an earlier stage did not succeed"
 BY_HAND = "Bring the host to what is wanted (no step can do it for you), then run again."
 
 
@@ -114,7 +114,7 @@ def foreseen(host: str, results: Sequence[StepResult], *, pending: bool) -> list
     """Return a plan's results with what a run would make of each check that is not as wanted and that no step changes.
 
     Where nothing before it would be changed, a run ends there: it has failed. Where something would be (`pending`: in
-    an earlier stage), that decides: it cannot be told yet.
+    an earlier stage), that decides: it cannot be determined yet.
     """
     told: list[StepResult] = []
     for result in results:

@@ -372,7 +372,7 @@ async def test_what_a_kubelet_cannot_tell_yet_that_was_just_started_is_looked_at
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = run_of()
-    unseen = Finding("te2", "node_settings", "the kubelet runs what is declared", "cannot be told", "", "NOTHING")
+    unseen = Finding("te2", "node_settings", "the kubelet runs what is declared", "cannot be determined", "", "NOTHING")
     looks = [[unseen], [unseen], []]
 
     async def look(run: Run, _stage: str, _host: str) -> list[StepResult]:

@@ -98,7 +98,7 @@ def test_what_does_not_pass_is_tried_once_and_nothing_builds_on_it(fly: Fly) -> 
     assert [state is None for state in states] == [True, True, False]
     barred, later, other = run.results
     assert (barred.outcome, barred.errors[0].code, barred.errors[0].host) == ("failed", "SHW-302", "one")
-    assert (later.outcome, later.rows[0].why) == ("unknown", "not tried: what it builds on did not succeed")
+    assert (later.outcome, later.rows[0].why) == ("unknown", "not tried: an earlier stage did not succeed")
     assert other.outcome == "ok"
 
 

@@ -81,12 +81,12 @@ def _span(numbers: Iterable[int]) -> str:
 
 
 def _tell_planned(console: Console, report: Report) -> None:
-    """List what a bootstrap would change, and what cannot be told yet; the same on many hosts is said once.
+    """List what a bootstrap would change, and what cannot be determined yet; the same on many hosts is said once.
 
     What a bootstrap would refuse has failed, and is told as the error it will be; what was not tried after that is
     counted below it.
     """
-    for outcome, words in (("drifted", "would change"), ("unknown", "cannot be told yet")):
+    for outcome, words in (("drifted", "would change"), ("unknown", "cannot be determined yet")):
         hosts: dict[str, list[str]] = {}
         for stage in report.stages:
             for row in stage.rows:

@@ -90,7 +90,8 @@ class Plain:
             if (key := f"{result.stage} {error.step} {error.code}") not in self._told:
                 self._told.add(key)
                 said = causes([error], host=False)
-                self._line(result.host, result.stage, f"failed: {said} (other hosts with it are told at the end)")
+                more = "other hosts with the same cause are listed at the end"
+                self._line(result.host, result.stage, f"failed: {said} ({more})")
         self._tick()
 
     def _tick(self) -> None:

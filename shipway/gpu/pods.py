@@ -109,7 +109,7 @@ class WithoutSpoke:
         found = {name: count_seen_without(log, self.vendor) for name, log in zip(silent, logs, strict=True)}
         self.heard.update({name: count for name, count in found.items() if count is not None})
         left = [name for name in silent if name not in self.heard]
-        return Drift(f"{len(left)} of {len(self.names)} silent", "all have spoken") if left else None
+        return Drift(f"{len(left)} of {len(self.names)} silent", "all have reported") if left else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,8 @@ class AllSpoke:
         if not silent:
             return None
         what = "its GPU" if silent[0] not in self.heard else f"the result of the {self.vendor.sample.name}"
-        return Drift(f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not told {what}", "all have spoken")
+        have = f"{len(silent)} of {len(self.names)} silent; {silent[0]} has not reported {what}"
+        return Drift(have, "all have reported")
 
     def _done(self, words: Said | None) -> bool:
         return words is not None and (words.passed is not None or not self.compute)

@@ -122,7 +122,7 @@ class Evidence:
 async def evidence(on: Host) -> Evidence:
     """Look at a host; costs the round trip that others ask in the same turn of the event loop.
 
-    Raises CommandFailed where it cannot be told whether pods run, and what keeps from reading.
+    Raises CommandFailed where it cannot be determined whether pods run, and what keeps from reading.
     """
     (kubelet, bootstrap, admin, clients), (static, etcd, pki, logs), (ca, started, flags), seen = await asyncio.gather(
         on.read(FileState(KUBELET_CONF), FileState(BOOTSTRAP), FileState(ADMIN), CLIENT_FOLDER),
@@ -198,7 +198,7 @@ def authorities(pem: str) -> frozenset[str]:
 
 
 def node_of(pem: str) -> str:
-    """Return the node's name that a kubelet's client certificate stands for; empty where it cannot be told."""
+    """Return the node's name that a kubelet's client certificate stands for; empty where it cannot be determined."""
     from cryptography import x509  # noqa: PLC0415 - 60 ms of import that a run on bare hosts need not pay
     from cryptography.x509.oid import NameOID  # noqa: PLC0415
 

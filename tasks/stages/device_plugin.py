@@ -118,7 +118,7 @@ async def _why_unready(run: Run, host: HostSpec) -> str:
         try:
             drift = await step.check(run.session(host.name))
         except ShipwayError as error:
-            return f"{host.name}: it cannot be told whether {step.name} ({error.message})"
+            return f"{host.name}: it cannot be determined whether {step.name} ({error.message})"
         if drift:
             return f"{host.name}: it is not so yet that {step.name} ({drift.have})"
     return ""

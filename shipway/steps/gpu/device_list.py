@@ -135,8 +135,8 @@ def _admitted(pod: Object) -> str:
 
 
 async def ask_safely(ask: Callable[[], Awaitable[str]]) -> str:
-    """Return what is answered; where nobody answers, that: what cannot be told is a reason to leave all as it is."""
+    """Return what is answered; where nobody answers, that: what is not known is a reason to leave all as it is."""
     try:
         return await ask()
     except ShipwayError as error:
-        return f"it cannot be told whether it may be changed ({error.message})"
+        return f"it cannot be determined whether it may be changed ({error.message})"

@@ -145,7 +145,7 @@ class NodeJoined:
         self.control.forget()
         answer = await self.control.read(Says(words))
         if not answer.ok:
-            message = f"whether {self.host.name} is a node already cannot be told: {tail(answer.stderr, 2)}"
+            message = f"whether {self.host.name} is a node already cannot be determined: {tail(answer.stderr, 2)}"
             raise ApiUnavailable(message, host=host)
         if answer.stdout.strip():
             message = f"the cluster has a node {self.host.name}, and its host has lost kubelet.conf and {CLIENT}"

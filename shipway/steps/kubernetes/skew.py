@@ -41,7 +41,7 @@ async def server_version(on: Host) -> str | None:
     """Return the version that the API server of this host's kubelet runs; None on a host that has not joined.
 
     It is asked from the server that kubelet.conf names, with the kubelet's own certificate. Raises Blocked where it
-    cannot be told.
+    cannot be determined.
     """
     conf = await on.read(FileText(KUBELET_CONF))
     if conf is None:
@@ -54,7 +54,7 @@ async def server_version(on: Host) -> str | None:
     if version is None:
         where = named[1] if named else f"{KUBELET_CONF} names no server"
         fix = "Bring the control plane back first; until then no package of Kubernetes is changed on this host."
-        raise Blocked(f"the API server's version cannot be told ({where})", host=on.name, code="SHW-331", fix=fix)
+        raise Blocked(f"the API server's version cannot be determined ({where})", host=on.name, code="SHW-331", fix=fix)
     return version
 
 
@@ -88,7 +88,7 @@ class VersionRuns:
         have = version_of(text)
         if have is not None and have != self.version:
             raise _refused(have, self.version)
-        return None if have else Drift("no version told", f"v{self.version}")
+        return None if have else Drift("no version", f"v{self.version}")
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class HostnameIs:
         seen = await evidence(on)
         if not seen.joined or seen.node == self.hostname:
             return
-        node = seen.node or "a node whose name cannot be told"
+        node = seen.node or "a node whose name cannot be determined"
         message = (
             f"the host is {node} of a cluster, and the file calls it {self.hostname}: a joined host keeps its name"
         )
