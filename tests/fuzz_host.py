@@ -12,7 +12,6 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,12 +21,12 @@ import yaml
 from hypothesis import strategies as st
 
 import shipway.host.session
-from lab.simulated import wire
 from shipway.cluster_file import parse_cluster
 from shipway.errors import ShipwayError
 from shipway.host.session import Host
 from shipway.script import Output
 from shipway.survey.first_look import survey
+from tests.answering_shell import AnsweringShell
 from tests.hostile import WHOLE, with_value
 from tests.hostile_hosts import all_steps
 
@@ -90,39 +89,10 @@ TEXTS = st.one_of(
 OUTPUTS = st.builds(Output, st.sampled_from([0, 0, 0, 1, 2, 124, 126, 127, 137, 255]), TEXTS, TEXTS)
 
 
-@dataclass
-class FuzzedShell:
-    """A Shell whose host answers what is drawn, a few answers in turn; where `cut`, it breaks off in the middle."""
-
-    outputs: list[Output]
-    cut: bool
-    turn: Iterator[Output] = field(init=False)
-    commands: int = 0
-
-    def __post_init__(self) -> None:
-        """Start with the first answer."""
-        self.turn = itertools.cycle(self.outputs)
-
-    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
-        """Answer in the frame that was asked for; a change that fails ends the script, as the prologue says."""
-        del stdin, seconds
-        script = wire.script(text)
-        out = err = ""
-        for number, line in enumerate(script.lines):
-            if self.cut and number > len(script.lines) // 2:
-                break
-            answer = next(self.turn)
-            self.commands += 1
-            out += f"{answer.stdout}\n{script.boundary} {answer.status}\n"
-            err += f"{answer.stderr}\n{script.boundary}\n"
-            if line.verb == "d" and answer.status:
-                break
-        return out, err
-
-    async def forward(self, address: str, port: int) -> int:
-        """Return a port that nobody listens on."""
-        del address, port
-        return 1
+def fuzzed(outputs: list[Output], *, cut: bool) -> AnsweringShell:
+    """Return a Shell whose host answers what is drawn, a few answers in turn."""
+    turn = itertools.cycle(outputs)
+    return AnsweringShell(lambda _: next(turn), cut)
 
 
 @contextmanager
@@ -138,8 +108,8 @@ def hurried() -> Iterator[None]:
 async def everything_on(outputs: list[Output], *, cut: bool) -> Counter[str]:
     """Let every step look and work on such a host; gives how each ended. Whatever is no error of ours is raised."""
     ends: Counter[str] = Counter()
-    shell = FuzzedShell(outputs, cut)
-    control = Host("te1", FuzzedShell(outputs, cut))
+    shell = fuzzed(outputs, cut=cut)
+    control = Host("te1", fuzzed(outputs, cut=cut))
     deeds: list[Callable[[Host], Any]] = [survey]
     for step in all_steps(CLUSTER, control):
         deeds.append(step.check)
@@ -154,5 +124,5 @@ async def everything_on(outputs: list[Output], *, cut: bool) -> Counter[str]:
         else:
             ends["done"] += 1
         control.forget()
-    ends["commands"] = shell.commands
+    ends["commands"] = len(shell.lines)
     return ends

@@ -6,6 +6,7 @@ from typing import Any
 
 from shipway.script import Output
 from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, TASKS, collect_evidence
+from tests.facts_place import Told
 
 WAITED = "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster\n"
 JOURNAL = (
@@ -20,23 +21,9 @@ DOWN = (
 )
 
 
-class Answering:
-    """A host that answers these looks."""
-
-    name = "cp1"
-
-    def __init__(self, answers: dict[Any, Output]) -> None:
-        self._answers = answers
-
-    async def read(self, *facts: Any) -> Any:
-        """Return the answers in order."""
-        answers = tuple(self._answers[fact] for fact in facts)
-        return answers if len(answers) > 1 else answers[0]
-
-
 async def test_a_runtime_that_is_down_is_named_and_goroutines_are_not_quoted() -> None:
     answers = {KUBELET: Output(0, JOURNAL, ""), CONTAINERS: Output(1, "", DOWN), PODS: Output(0, "", "")}
-    host: Any = Answering(answers)
+    host: Any = Told(answers)
     error = await collect_evidence(host, "kubeadm init", Output(1, WAITED, ""))
     assert error.code == "SHW-433"
     assert "failed to run Kubelet: connection lost\nkubelet.service: Main process exited" in error.message
@@ -53,7 +40,7 @@ async def test_without_crictl_containerd_itself_says_what_runs() -> None:
         PODS: Output(0, "", ""),
         TASKS: Output(0, tasks, ""),
     }
-    host: Any = Answering(answers)
+    host: Any = Told(answers)
     error = await collect_evidence(host, "kubeadm init", Output(1, WAITED, ""))
     assert "1f0c    2211    STOPPED" in error.message
     assert "failed to run command" not in error.message

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lab.simulated.kube.container_tools import TOOLS
 from lab.simulated.kube.controllers.container_programs import Given
 from lab.simulated.kube.controllers.devices import Devices
+from lab.simulated.kube.pod_programs import PROGRAMS
 from shipway.gpu.pods import EXTRA, NAMESPACE, ExtraWaits
 from shipway.gpu.proof import Proof, prove
 from tests.kube_place import gpu_host, place
@@ -54,14 +54,15 @@ async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: 
 
 
 async def test_a_card_that_does_not_compute_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = TOOLS["vectorAdd"]
+    name = "/cuda-samples/vectorAdd"
+    sample = PROGRAMS[name]
 
-    def fails_once(machine: Any, words: list[str], given: str) -> Any:
+    def fails_once(machine: Any, words: list[str]) -> Any:
         if machine.hostname == "gpu-test-1":
             return 1, "Failed to allocate device vector A (error code unknown error)!\n", 0.5
-        return sample(machine, words, given)
+        return sample(machine, words)
 
-    monkeypatch.setitem(TOOLS, "vectorAdd", fails_once)
+    monkeypatch.setitem(PROGRAMS, name, fails_once)
     proof, left = await proof_of_two_by_two()
     assert (proof.outcome, proof.verified, proof.compute) == ("failed", 3, "failed")
     assert "gpu-test-1" not in proof.devices

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
 
 import pytest
 from pysequoia import Tsk
 
-from lab.simulated import wire
 from lab.simulated.wire import Line
 from shipway.cluster.parts import AptRepository, Key
 from shipway.errors import Permanent, ShipwayError
@@ -17,6 +15,8 @@ from shipway.host.operation import EXITED
 from shipway.host.session import Host
 from shipway.os.debian.apt import APT_HELPER, RepositoryIs
 from shipway.os.signing_key import read_key
+from shipway.script import Output
+from tests.answering_shell import AnsweringShell
 
 PINNED, OTHER = (Tsk.generate(f"{name} <{name}@example.com>").extract_certificate() for name in ("site", "evil"))
 FINGERPRINT = PINNED.fingerprint.upper()
@@ -37,28 +37,14 @@ TWO = {
 }
 
 
-@dataclass
-class Serving:
-    """A Shell whose host downloads this key; everything else it does well, and says nothing."""
+def serving(key: bytes) -> AnsweringShell:
+    """Return a Shell whose host downloads this key; everything else it does well, and says nothing."""
 
-    key: bytes
-    lines: list[Line] = field(default_factory=list)
-    fed: bytes = b""
+    def answer(line: Line) -> Output:
+        said = base64.b64encode(key).decode() if "base64" in line.words else ""
+        return Output(0, said, EXITED if line.words[0] == "systemd-run" else "")
 
-    async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
-        """Answer every command."""
-        del seconds
-        script = wire.script(text)
-        self.lines += script.lines
-        self.fed += stdin or b""
-        said = [base64.b64encode(self.key).decode() if "base64" in line.words else "" for line in script.lines]
-        heard = [EXITED if line.words[0] == "systemd-run" else "" for line in script.lines]
-        out = "".join(f"{one}\n{script.boundary} 0\n" for one in said)
-        return out, "".join(f"{one}\n{script.boundary}\n" for one in heard)
-
-    async def forward(self, address: str, port: int) -> int:
-        """Lead nowhere."""
-        raise NotImplementedError(address, port)
+    return AnsweringShell(answer)
 
 
 def repository(fingerprint: str | None = FINGERPRINT) -> RepositoryIs:
@@ -93,7 +79,7 @@ def test_a_key_is_put_in_place_in_armor_however_it_is_served(served: bytes) -> N
 
 @pytest.mark.parametrize("served", TWO)
 async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
-    shell = Serving(TWO[served])
+    shell = serving(TWO[served])
     await repository().apply(Host("w1", shell))
     assert shell.fed.count(b"BEGIN PGP PUBLIC KEY BLOCK") == 1
     ran = [line.words for line in shell.lines]
@@ -109,7 +95,7 @@ async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
     "served", [str(OTHER).encode(), b"", b"<html>403</html>", "not ASCII: \u00e9".encode(), str(PINNED).encode()[:200]]
 )
 async def test_another_key_or_none_is_refused_and_nothing_is_put_in_place(served: bytes) -> None:
-    shell = Serving(served)
+    shell = serving(served)
     with pytest.raises(Permanent, match="is not accepted") as refused:
         await repository().apply(Host("w1", shell))
     assert refused.value.code == "SHW-306"
@@ -125,32 +111,17 @@ async def test_a_keyring_that_was_changed_or_holds_another_key_is_drift() -> Non
         (digest, digest, f"{FINGERPRINT},{OTHER.fingerprint.upper()}", True),
         (digest, digest, OTHER.fingerprint.upper(), True),
     ):
+        said = {
+            "/var/lib/shipway/apt-docker.accepted": f"{noted} {fingerprints} 0\n",
+            LIST: f"deb [signed-by={KEYRING}] https://mirror.example.com /\n",
+        }
+        looks = {"stat": f"644|root:root|1|regular file|{KEYRING}\n", "sha256sum": f"{have}  {KEYRING}\n"}
 
-        class Answering(Serving):
-            async def script(
-                self,
-                text: str,
-                *,
-                stdin: bytes | None = b"",
-                seconds: float,
-                have: str = have,
-                note: str = f"{noted} {fingerprints} 0\n",
-            ) -> tuple[str, str]:
-                del stdin, seconds
-                script = wire.script(text)
-                said = {
-                    "/var/lib/shipway/apt-docker.accepted": note,
-                    LIST: f"deb [signed-by={KEYRING}] https://mirror.example.com /\n",
-                }
-                out = ""
-                for line in script.lines:
-                    answer = said.get(line.words[-1], "") if line.words[0] == "cat" else ""
-                    answer = f"644|root:root|1|regular file|{KEYRING}\n" if line.words[0] == "stat" else answer
-                    answer = f"{have}  {KEYRING}\n" if line.words[0] == "sha256sum" else answer
-                    out += f"{answer}\n{script.boundary} 0\n"
-                return out, f"\n{script.boundary}\n" * len(script.lines)
+        def answer(line: Line, said: dict[str, str] = said, looks: dict[str, str] = looks) -> Output:
+            known = said.get(line.words[-1], "") if line.words[0] == "cat" else looks.get(line.words[0], "")
+            return Output(0, known, "")
 
-        found = await repository().check(Host("w1", Answering(b"")))
+        found = await repository().check(Host("w1", AnsweringShell(answer)))
         assert (found is not None) is drifts, (have, fingerprints, found)
     with pytest.raises(ShipwayError):
-        await repository("0" * 40).apply(Host("w1", Serving(str(PINNED).encode())))
+        await repository("0" * 40).apply(Host("w1", serving(str(PINNED).encode())))

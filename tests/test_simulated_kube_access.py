@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from kubernetes_asyncio import client
 
-from tests.test_simulated_kube_support import Place, place, until
+from tests.test_simulated_kube_support import Place, place
 
 
 @pytest.fixture
@@ -60,14 +59,7 @@ async def test_a_service_account_may_what_its_roles_allow(where: Place) -> None:
         assert code == 401
 
 
-async def test_a_token_secret_is_filled_and_a_node_port_is_taken_once(where: Place) -> None:
-    annotations = {"kubernetes.io/service-account.name": "default"}
-    secret = {"metadata": {"name": "t", "annotations": annotations}, "type": "kubernetes.io/service-account-token"}
-    await where.call("POST", "/api/v1/namespaces/default/secrets", secret)
-    store = where.cluster.store
-    await until("the token", lambda: "token" in ((store.get("secrets", "default", "t") or {}).get("data") or {}))
-    data = (store.get("secrets", "default", "t") or {})["data"]
-    assert base64.b64decode(data["ca.crt"]) == where.cluster.authority.certificate
+async def test_a_node_port_is_taken_once(where: Place) -> None:
     ports = [{"port": 443, "targetPort": 8443, "nodePort": 31000}]
     path = "/api/v1/namespaces/default/services"
     spec = {"type": "NodePort", "ports": ports, "selector": {"app": "web"}}

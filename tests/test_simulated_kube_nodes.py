@@ -95,8 +95,7 @@ async def test_tokens_are_made_listed_expire_and_go(tmp_path: Path) -> None:
     async with place(tmp_path) as where:
         cluster = where.cluster
         short = cluster.create_token(ttl=1.2, description="lab")
-        assert [token.token_id for token in cluster.list_tokens()] == sorted([short[:6], cluster.init_token[:6]])
-        assert next(t for t in cluster.list_tokens() if t.token_id == short[:6]).description == "lab"
+        assert cluster.list_tokens() == sorted([short[:6], cluster.init_token[:6]])
 
         def signed() -> bool:
             info = cluster.store.get("configmaps", "kube-public", "cluster-info") or {}

@@ -134,7 +134,7 @@ class Place:
         place = f"/namespaces/{obj['metadata'].get('namespace', 'default')}" if resource.namespaced else ""
         path = f"{resource.base_path}{place}/{resource.plural}/{obj['metadata']['name']}"
         query = f"?fieldManager={manager}&force={str(force).lower()}"
-        code, answer = await self.call("PATCH", path + query, text, Content_Type="application/apply-patch+yaml")
+        code, answer = await self.call("PATCH", path + query, obj, Content_Type="application/apply-patch+yaml")
         assert code in (200, 201), answer
         return dict(answer)
 
@@ -211,7 +211,7 @@ def kubectl_path() -> str:
     pytest.skip(text)
 
 
-async def kubectl(where: Place, *words: str, given: str = "", environment: Mapping[str, str] | None = None) -> str:
+async def kubectl(where: Place, *words: str, environment: Mapping[str, str] | None = None) -> str:
     """Run the real kubectl as administrator; return its output, and fail with it where it does."""
     path = where.folder / "admin.conf"
     if not path.exists():
@@ -223,13 +223,12 @@ async def kubectl(where: Place, *words: str, given: str = "", environment: Mappi
         program,
         f"--kubeconfig={path}",
         *words,
-        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=env,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(given.encode()), 20)
+        out, err = await asyncio.wait_for(process.communicate(), 20)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -30,7 +30,7 @@ class ApiFaults:
         if kind == "status":
             fault = Fault(status=int(values.get("status", "503")))
         elif kind == "drop":
-            fault = Fault(drop=True, drop_after=float(values.get("seconds", "0")))
+            fault = Fault(drop=True)
         elif kind == "delay":
             fault = Fault(delay=float(values.get("seconds", "1")))
         else:

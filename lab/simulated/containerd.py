@@ -179,11 +179,3 @@ def runtimes(config: Mapping[str, Any]) -> dict[str, Table]:
 def default_runtime(config: Mapping[str, Any]) -> str:
     """Return the default runtime's name."""
     return str(_cri(config).get("containerd", {}).get("default_runtime_name", "runc"))
-
-
-def sandbox_image(config: Mapping[str, Any]) -> str:
-    """Return the pause image."""
-    plugins = config.get("plugins", {})
-    if CRI2 in plugins:
-        return str(plugins[CRI2].get("sandbox_image", ""))
-    return str(plugins.get(IMAGES, {}).get("pinned_images", {}).get("sandbox", ""))

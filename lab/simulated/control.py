@@ -28,12 +28,9 @@ class Control:
             "cut": self._cut,
             "plug": self._plug,
             "reboot": self._reboot,
-            "rekey": self._rekey,
-            "kill": self._kill,
             "ran": self._ran,
             "digest": self._digest,
             "file": self._file,
-            "units": self._units,
             "unsimulated": self._unsimulated,
         }
 
@@ -87,13 +84,6 @@ class Control:
         self._lab.reboot(asked["host"])
         return {}
 
-    def _rekey(self, asked: dict[str, Any]) -> Answer:
-        self._lab.rekey(asked["host"])
-        return {}
-
-    def _kill(self, asked: dict[str, Any]) -> Answer:
-        return {"killed": self._lab.hosts[asked["host"]].kill(asked["unit"])}
-
     def _ran(self, asked: dict[str, Any]) -> Answer:
         ran = self._lab.hosts[asked["host"]].ran
         return {"ran": [{"verb": one.verb, "words": list(one.words), "status": one.status} for one in ran]}
@@ -105,10 +95,6 @@ class Control:
     def _file(self, asked: dict[str, Any]) -> Answer:
         content = self._lab.hosts[asked["host"]].files.read(asked["path"])
         return {"text": None if content is None else content.decode(errors="replace")}
-
-    def _units(self, asked: dict[str, Any]) -> Answer:
-        units = self._lab.hosts[asked["host"]].units.all
-        return {"units": {name: [unit.active, unit.sub, unit.wanted, unit.since] for name, unit in units.items()}}
 
     def _unsimulated(self, asked: dict[str, Any]) -> Answer:
         return {"commands": {name: host.not_simulated for name, host in self._lab.hosts.items() if host.not_simulated}}

@@ -7,7 +7,7 @@ from typing import Literal, cast, get_args
 
 Kind = Literal["cut-before", "cut-after", "exit", "garbage", "hang", "kill", "full"]
 # Not bound to a command: the host itself.
-HOST_KINDS = ("unreachable", "refused", "no-sudo", "locked", "skew", "driver", "clone")
+HOST_KINDS = ("unreachable", "refused")
 
 
 @dataclass

@@ -151,22 +151,14 @@ class Services:
         if kubelet is not None and kubelet.wanted == "enabled":
             units.start(kubelet)
 
-    def apply_sysctls(self) -> list[str]:
-        """Apply every sysctl file in systemd's order; gives the lines that `sysctl --system` prints."""
-        files, said = self._host.files, []
+    def apply_sysctls(self) -> None:
+        """Apply every sysctl file in systemd's order."""
+        files = self._host.files
         for name in files.names("/etc/sysctl.d") or ():
-            path = f"/etc/sysctl.d/{name}"
-            said.append(f"* Applying {path} ...")
-            for line in files.text(path).splitlines():
+            for line in files.text(f"/etc/sysctl.d/{name}").splitlines():
                 key, equals, value = line.partition("=")
                 if equals and not line.lstrip().startswith(("#", ";")):
-                    done = self._host.kernel.set(key.strip().replace("/", "."), value.strip())
-                    said.append(f"{key.strip()} = {value.strip()}" if done else _no_key(key.strip()))
-        return said
-
-
-def _no_key(key: str) -> str:
-    return f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}: No such file or directory"
+                    self._host.kernel.set(key.strip().replace("/", "."), value.strip())
 
 
 def _assigned(text: str) -> str:

@@ -14,7 +14,6 @@ import asyncssh
 from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
 from lab.simulated.login_shell import startup_output
-from lab.simulated.prompt import interactive
 from lab.simulated.shell import Cut, Terminal, serve
 from lab.simulated.ssh_door import Door, Listening, Way
 from lab.simulated.ssh_limits import DROPPED, SshLimits
@@ -171,7 +170,8 @@ class SshServer:
             stream(said)
         try:
             if process.command is None:
-                status = await interactive(host, user, process, ends)
+                err(f"SIMULATED host {host.name}: {host.system.pretty}; name one plain command to run\n".encode())
+                status = 1
             else:
                 status = await serve(host, user, process.command, ends)
         except Cut:

@@ -22,7 +22,7 @@ _UNPACKED = 4  # times its archive's size is what a package takes on the disk
 _LOCK = "/var/lib/dpkg/lock-frontend"
 
 
-@program("apt-get", "apt")
+@program("apt-get")
 async def apt_get(call: Call) -> int:
     """Fetch lists, install, upgrade or remove."""
     asked = parse(call.args, flags=_FLAGS, values="-o -t -c --option --format")
@@ -43,23 +43,17 @@ async def apt_get(call: Call) -> int:
         return call.warn(f"E: Unable to acquire the dpkg frontend lock ({_LOCK}), is another process using it?", 100)
     if action in ("install", "upgrade", "dist-upgrade", "full-upgrade"):
         return await _change(call, asked, action, names)
-    return _remove(call, names) if action in ("remove", "purge") else _other(call, action)
-
-
-def _other(call: Call, action: str) -> int:
-    return 0 if action in ("clean", "autoclean", "autoremove") else call.warn(f"E: Invalid operation {action}", 100)
+    return call.warn(f"E: Invalid operation {action}", 100)
 
 
 @program("apt-config")
 async def apt_config(call: Call) -> int:
-    """Show apt's settings about proxies, as a shell's assignments or one a line."""
-    have, action = apt_settings(call.host.files), call.args[0] if call.args else ""
-    if action == "shell":
-        pairs = zip(call.args[1::2], call.args[2::2], strict=False)
-        return call.say("".join(f"{name}='{have[key]}'\n" for name, key in pairs if have.get(key)))
-    if action == "dump":
-        return call.say("".join(f'{key} "{value}";\n' for key, value in have.items()))
-    return call.warn("E: Invalid operation", 100)
+    """Show apt's settings about proxies, as a shell's assignments."""
+    have = apt_settings(call.host.files)
+    if call.args[:1] != ("shell",):
+        return call.not_simulated()
+    pairs = zip(call.args[1::2], call.args[2::2], strict=False)
+    return call.say("".join(f"{name}='{have[key]}'\n" for name, key in pairs if have.get(key)))
 
 
 def _listed(call: Call, conflict: str) -> int:
@@ -270,10 +264,7 @@ async def _unpack(call: Call, plan: Action) -> int:
 def _remove(call: Call, names: Sequence[str]) -> int:
     packages = call.host.packages
     for name in names:
-        have = packages.installed.get(name)
-        if have is None or have.state == "c":
-            call.say(f"Package '{name}' is not installed, so not removed\n")
-            continue
+        have = packages.installed[name]
         call.say(f"Removing {name} ({have.version}) ...\n")
         packages.put(name, have.version, "c")
         installs.remove(call.host, name)

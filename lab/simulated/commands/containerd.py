@@ -1,12 +1,10 @@
-"""containerd, ctr, crictl and runc: the runtime's configuration, plugins, images and containers."""
+"""containerd, ctr and crictl: the runtime's configuration, plugins and containers, and how images are pulled."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 import tomllib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tomli_w
@@ -35,20 +33,8 @@ _PLUGINS = (
 
 @program("containerd", needs=_ENGINE)
 async def daemon(call: Call) -> int:
-    """Show the version, the default configuration, or the effective one."""
+    """Show the default configuration, or the effective one."""
     version = call.host.services.containerd_version
-    if call.args[:1] in (("--version",), ("-v",)):
-        if "containerd" in call.host.packages.installed:
-            package = call.host.packages.installed["containerd"].version
-            own = package.split("-")[0]
-            return call.say(f"containerd github.com/containerd/containerd {own} {package}\n")
-        commit = hashlib.sha1(version.encode(), usedforsecurity=False).hexdigest()
-        module = "github.com/containerd/containerd" + ("" if version.startswith("1.") else "/v2")
-        return call.say(
-            f"containerd {module} v{version} {commit}\n"
-            if version[0] != "1"
-            else f"containerd containerd.io {version} {commit}\n"
-        )
     asked = parse(call.args, values="-c --config -l --log-level")
     if asked.rest == ["config", "default"]:
         return call.say(tomli_w.dumps(containerd.default(version)))
@@ -57,7 +43,7 @@ async def daemon(call: Call) -> int:
             return call.say(tomli_w.dumps(containerd.effective(call.host.files, version)))
         except containerd.BadConfig as error:
             return call.warn(str(error))
-    return call.warn("containerd: SIMULATED hosts run it as a service alone")
+    return call.not_simulated()
 
 
 def _down(call: Call) -> bool:
@@ -67,7 +53,7 @@ def _down(call: Call) -> bool:
 
 @program("ctr", needs=_ENGINE)
 async def ctr(call: Call) -> int:
-    """List the daemon's plugins, its version or its images."""
+    """List the daemon's plugins."""
     asked = parse(call.args, flags="-q", values="--connect-timeout --timeout -a --address -n --namespace")
     if _down(call):
         await call.took(5)
@@ -86,12 +72,7 @@ async def ctr(call: Call) -> int:
                 rows.append(("io.containerd.grpc.v1", "cri", "-"))
         call.say(f"{'TYPE':<38} {'ID':<24} {'PLATFORMS':<14} {'STATUS':<10}\n")
         return call.say("".join(f"{kind:<38} {name:<24} {where:<14} {'ok':<10}\n" for kind, name, where in rows))
-    if asked.rest[:1] == ["version"]:
-        version = call.host.services.containerd_version
-        return call.say(f"Client:\n  Version:  {version}\n\nServer:\n  Version:  {version}\n")
-    if asked.rest[:2] == ["images", "ls"] or asked.rest[:2] == ["image", "ls"]:
-        return call.say("".join(f"{image}\n" for image in sorted(call.host.images)))
-    return call.warn("ctr: SIMULATED hosts know plugins, version and images alone")
+    return call.warn("ctr: SIMULATED hosts know plugins alone")
 
 
 def _stamp(call: Call) -> str:
@@ -137,44 +118,17 @@ async def pull(call: Call, image: str) -> str:
 
 @program("crictl", needs=("cri-tools",))
 async def crictl(call: Call) -> int:
-    """Ask the CRI: info, version, images, pull, ps, pods, logs."""
+    """List the containers that the CRI knows."""
     asked = parse(
         call.args, flags="-a -q -D --debug -o", values="--runtime-endpoint -r --image-endpoint -i --timeout -t --output"
     )
-    action, *names = asked.rest or ["help"]
     if not call.host.services.containerd_up:
         await call.took(2)
         where = f"connect: connect endpoint 'unix://{_SOCKET}', make sure you are running as root and the endpoint has been started"
         return call.warn(f'time="{_stamp(call)}" level=fatal msg="{where}: context deadline exceeded"')
-    if action == "pull":
-        error = await pull(call, names[0])
-        if error:
-            quoted = error.replace('"', '\\"')
-            return call.warn(f'time="{_stamp(call)}" level=fatal msg="pulling image: {quoted}"')
-        return call.say(f"Image is up to date for {_image_id(names[0])}\n")
-    answers: dict[str, Callable[[Call], str]] = {"info": _info, "version": _versions, "images": _images}
-    if action in answers:
-        return call.say(answers[action](call))
-    if action in ("ps", "pods"):
-        return call.say(_containers(call, every=asked.has("-a")))
-    return call.warn(f"crictl: SIMULATED hosts do not know `{action}`")
-
-
-def _info(call: Call) -> str:
-    conditions = [{"type": kind, "status": True} for kind in ("RuntimeReady", "NetworkReady")]
-    config = {"containerd": {"runtimes": containerd.runtimes(call.host.services.containerd_config)}}
-    return json.dumps({"status": {"conditions": conditions}, "config": config}, indent=2) + "\n"
-
-
-def _versions(call: Call) -> str:
-    version = call.host.services.containerd_version
-    return f"Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  v{version}\nRuntimeApiVersion:  v1\n"
-
-
-def _images(call: Call) -> str:
-    rows = (image.rpartition(":") for image in sorted(call.host.images))
-    lines = (f"{name:<50} {tag:<12} {_image_id(name)[7:20]}\n" for name, _, tag in rows)
-    return f"{'IMAGE':<50} {'TAG':<12} IMAGE ID\n" + "".join(lines)
+    if asked.rest != ["ps"]:
+        return call.not_simulated()
+    return call.say(_containers(call, every=asked.has("-a")))
 
 
 def _containers(call: Call, *, every: bool) -> str:
@@ -188,9 +142,3 @@ def _containers(call: Call, *, every: bool) -> str:
 
 def _image_id(name: str) -> str:
     return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
-
-
-@program("runc", needs=("containerd.io", "runc"))
-async def runc(call: Call) -> int:
-    """Say the version."""
-    return call.say("runc version 1.2.5\nspec: 1.2.0\n")

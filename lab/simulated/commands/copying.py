@@ -1,4 +1,4 @@
-"""Programs that change files: install, dd, cp, mv, rm, ln, mkdir, rmdir, chmod, chown, touch, tee."""
+"""Programs that change files: install, dd, cp, mv, rm, ln, mkdir, rmdir, chmod, chown, touch."""
 
 from __future__ import annotations
 
@@ -94,20 +94,6 @@ async def dd(call: Call) -> int:
     if _no_parent(call, target):
         return call.warn(f"dd: failed to open '{target}': {NO_SUCH}")
     _write(call, target, found)
-    return 0
-
-
-@program("tee")
-async def tee(call: Call) -> int:
-    """Write standard input to files and to standard output."""
-    asked = parse(call.args, flags="-a --append")
-    text = await call.stdin.read()
-    call.out(text)
-    for path in asked.rest:
-        if _denied(call, path):
-            return call.warn(f"tee: {path}: Permission denied")
-        before = (call.host.files.read(path) or b"") if asked.has("-a", "--append") else b""
-        _write(call, path, before + text)
     return 0
 
 
@@ -211,7 +197,7 @@ async def rmdir(call: Call) -> int:
     return 0
 
 
-@program("chmod", "chown", "chgrp")
+@program("chmod", "chown")
 async def change(call: Call) -> int:
     """Change mode or owner."""
     name = call.words[0]
@@ -238,10 +224,10 @@ async def change(call: Call) -> int:
     return 0
 
 
-@program("touch", "truncate")
+@program("touch")
 async def touch(call: Call) -> int:
     """Make files newer, or empty ones."""
-    for path in parse(call.args, flags="-c", values="-s -d -r").rest:
+    for path in parse(call.args).rest:
         if _denied(call, path) or _no_parent(call, path):
             why = "Permission denied" if _denied(call, path) else NO_SUCH
             return call.warn(f"touch: cannot touch '{path}': {why}")

@@ -1,15 +1,11 @@
-"""dpkg-query, dpkg, apt-mark, apt-cache and gpg: what is installed, held and offered, and what keys are there."""
+"""dpkg-query, dpkg, apt-mark and apt-cache: what is installed, held and offered."""
 
 from __future__ import annotations
 
-from pysequoia import Cert
-
 from lab.simulated import installs
 from lab.simulated.commands.arguments import parse
-from lab.simulated.commands.files import content
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.packages import NATIVE, Installed, split
-from lab.simulated.world import fingerprints
 
 _STATES = {"i": "installed", "U": "unpacked", "F": "half-configured", "H": "half-installed", "c": "config-files"}
 # dpkg, unlike apt, does not name the program.
@@ -58,24 +54,17 @@ def _shown(shape: str, name: str, package: Installed) -> str:
 
 @program("dpkg")
 async def dpkg(call: Call) -> int:
-    """Audit, finish what was begun, say the architecture, list and remove."""
-    asked = parse(
-        call.args,
-        flags="--audit -C --configure -a --force-confdef --force-confold --print-architecture -l -s -r -P --purge --remove",
-    )
+    """Audit, finish what was begun, or say the architecture."""
+    asked = parse(call.args, flags="--audit --configure -a --force-confdef --force-confold --print-architecture")
     packages = call.host.packages
     if asked.has("--print-architecture"):
         return call.say("amd64\n")
     broken = {name: one for name, one in packages.installed.items() if one.state in "UF"}
-    if asked.has("--audit", "-C"):
+    if asked.has("--audit"):
         return call.say(_audit(broken))
     if asked.has("--configure"):
         return _configure(call, broken)
-    shapes = {"-l": "${db:Status-Abbrev}${Package} ${Version}\\n", "-s": "Package: ${Package}\\nStatus: ${Status}\\n"}
-    shape = next((shapes[flag] for flag in shapes if asked.has(flag)), "")
-    if not shape:
-        return call.warn("dpkg: SIMULATED hosts do not know this action", 2)
-    return await dpkg_query(call.like(("dpkg-query", "-W", "-f", shape, *asked.rest)))
+    return call.not_simulated()
 
 
 def _configure(call: Call, broken: dict[str, Installed]) -> int:
@@ -105,8 +94,6 @@ async def apt_mark(call: Call) -> int:
     """Hold packages, let them go, list them."""
     action, *names = [word.removesuffix(f":{NATIVE}") for word in call.args if not word.startswith("-")]
     packages = call.host.packages
-    if action == "showhold":
-        return call.say("".join(f"{name}\n" for name, one in sorted(packages.installed.items()) if one.held))
     if not call.root:
         return call.warn("E: Could not open lock file /var/lib/dpkg/lock-frontend - open (13: Permission denied)", 100)
     unknown = [name for name in names if name not in packages.installed and not packages.offers(name)]
@@ -133,52 +120,13 @@ async def apt_mark(call: Call) -> int:
 
 @program("apt-cache")
 async def apt_cache(call: Call) -> int:
-    """Say what the fetched lists offer."""
-    action, *names = [word for word in call.args if not word.startswith("-")]
+    """Say what the fetched lists offer, as madison does."""
+    action, *names = call.args
+    if action != "madison":
+        return call.not_simulated()
     packages = call.host.packages
-    status = 0
     for name in names:
-        offers = packages.offers(name)
-        if action == "madison":
-            for offer in offers:
-                origin = next(f"{repo.uri} {repo.suite}/" for repo in packages.lists.values() if offer in repo.offers)
-                call.say(f"{name:>10} | {offer.version} | {origin} Packages\n")
-        elif action == "policy" and (offers or name in packages.installed):
-            have = packages.installed.get(name)
-            candidate = offers[0].version if offers else have.version if have else "(none)"
-            call.say(f"{name}:\n  Installed: {have.version if have else '(none)'}\n  Candidate: {candidate}\n")
-        elif action == "show" and not offers:
-            status = call.warn("E: No packages found", 100)
-    return status
-
-
-@program("gpg", needs=("gpg",))
-async def gpg(call: Call) -> int:
-    """Show a key file's keys, or take its armour off."""
-    asked = parse(
-        call.args,
-        flags="--show-keys --with-colons --dearmor --batch --yes --no-tty --quiet -q --import --no-default-keyring",
-        values="-o --output --homedir --keyring",
-    )
-    path = asked.rest[0] if asked.rest else "-"
-    found = await call.stdin.read() if path == "-" else content(call, path)
-    if isinstance(found, str):
-        return call.warn(f"gpg: can't open '{path}': {found}", 2)
-    keys = fingerprints(found)
-    if not keys:
-        return call.warn("gpg: no valid OpenPGP data found.", 2)
-    if asked.has("--dearmor"):
-        bare = b"".join(bytes(key) for key in Cert.split_bytes(found))
-        target = asked.value("-o", "--output")
-        if target:
-            call.host.files.write(target, bare)
-        else:
-            call.out(bare)
-        return 0
-    for key in Cert.split_bytes(found):
-        until = str(int(key.expiration.timestamp())) if key.expiration else ""
-        expired = bool(until) and int(until) < call.host.now()
-        identity = key.fingerprint.upper()
-        call.say(f"pub:{'e' if expired else '-'}:256:22:{identity[-16:]}:1487788586:{until}::-:::scESCA::::::23::0:\n")
-        call.say(f"fpr:::::::::{identity}:\nuid:-::::1487792064::SIMULATED::SIMULATED key::::::::::0:\n")
+        for offer in packages.offers(name):
+            origin = next(f"{repo.uri} {repo.suite}/" for repo in packages.lists.values() if offer in repo.offers)
+            call.say(f"{name:>10} | {offer.version} | {origin} Packages\n")
     return 0

@@ -1,12 +1,11 @@
-"""Programs that show files: cat, stat, sha256sum, ls, readlink, test, head, tail, wc."""
+"""Programs that show files: cat, tail, base64, sha256sum, stat, ls."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import time
 
-from lab.simulated.commands.arguments import Parsed, parse
+from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.files import Node
 
@@ -44,66 +43,43 @@ async def cat(call: Call) -> int:
     return status
 
 
-@program("head", "tail")
-async def ends(call: Call) -> int:
-    """Print the first or last lines or bytes of files."""
-    asked = parse(call.args, flags="-q -f", values="-n -c --lines --bytes")
+@program("tail")
+async def tail(call: Call) -> int:
+    """Print the last lines of files."""
+    asked = parse(call.args, values="-n")
     status = 0
-    for path in asked.rest or ["-"]:
-        found = await call.stdin.read() if path == "-" else content(call, path)
+    for path in asked.rest:
+        found = content(call, path)
         if isinstance(found, str):
-            status = call.warn(f"{call.words[0]}: cannot open '{path}' for reading: {found}")
+            status = call.warn(f"tail: cannot open '{path}' for reading: {found}")
             continue
-        last = call.words[0] == "tail"
-        size = asked.value("-c", "--bytes")
-        if size:
-            call.out(found[-int(size) :] if last else found[: int(size)])
-            continue
-        lines = found.splitlines(keepends=True)
-        count = int(asked.value("-n", "--lines", default="10"))
-        call.out(b"".join(lines[-count:] if last else lines[:count]))
+        call.out(b"".join(found.splitlines(keepends=True)[-int(asked.value("-n", default="10")) :]))
     return status
 
 
 @program("base64")
 async def encode(call: Call) -> int:
     """Print a file, or standard input, in base64; -w0 in one line, else in lines of 76 letters."""
-    asked = parse(call.args, flags="-d", values="-w")
+    asked = parse(call.args, values="-w")
     path = asked.rest[0] if asked.rest else "-"
     found = await call.stdin.read() if path == "-" else content(call, path)
     if isinstance(found, str):
         return call.warn(f"base64: {path}: {found}")
-    if asked.has("-d"):
-        call.out(base64.b64decode(found))
-        return 0
     text = base64.b64encode(found).decode()
     width = int(asked.value("-w", default="76"))
     return call.say(text if not width else "".join(f"{text[at : at + width]}\n" for at in range(0, len(text), width)))
 
 
-@program("wc")
-async def wc(call: Call) -> int:
-    """Count lines or bytes."""
-    asked = parse(call.args, flags="-l -c")
-    for path in asked.rest:
-        found = content(call, path)
-        if isinstance(found, str):
-            return call.warn(f"wc: {path}: {found}")
-        call.say(f"{found.count(bytes([10])) if asked.has('-l') else len(found)} {path}\n")
-    return 0
-
-
-@program("sha256sum", "md5sum")
+@program("sha256sum")
 async def checksum(call: Call) -> int:
     """Print digests."""
     status = 0
     for path in parse(call.args, flags="-b").rest:
         found = content(call, path)
         if isinstance(found, bytes):
-            made = hashlib.sha256(found) if call.words[0] == "sha256sum" else hashlib.md5(found, usedforsecurity=False)
-            call.say(f"{made.hexdigest()}  {path}\n")
+            call.say(f"{hashlib.sha256(found).hexdigest()}  {path}\n")
         else:
-            status = call.warn(f"{call.words[0]}: {path}: {found}")
+            status = call.warn(f"sha256sum: {path}: {found}")
     return status
 
 
@@ -136,14 +112,9 @@ def fields_of(path: str, node: Node) -> dict[str, str]:
         "%a": f"{node.mode:o}",
         "%U": user,
         "%G": group,
-        "%u": "0" if user == "root" else "1000",
-        "%g": "0" if group == "root" else "1000",
         "%Y": str(int(node.changed)),
-        "%s": str(0 if path.startswith("/proc") else len(node.content)),
         "%F": kind,
         "%n": path,
-        "%N": f"'{path}' -> '{node.target}'" if node.kind == "link" else f"'{path}'",
-        "%y": time.strftime("%Y-%m-%d %H:%M:%S.000000000 +0000", time.gmtime(node.changed)),
     }
 
 
@@ -165,76 +136,19 @@ def _filesystem(call: Call, path: str) -> str:
 @program("ls")
 async def ls(call: Call) -> int:
     """List directories."""
-    asked = parse(call.args, flags="-1 -A -a -l -d -R -h -t -r")
+    asked = parse(call.args, flags="-1 -A")
     status, found = 0, []
     for path in sorted(asked.rest or ["."]):
         if call.host.files.node(path) is None:
             call.warn(f"ls: cannot access '{path}': {NO_SUCH}")
             status = 2
         else:
-            found.append((path, None if asked.has("-d") else call.host.files.names(path)))
+            found.append((path, call.host.files.names(path)))
     plain = [path for path, names in found if names is None]
-    call.say("".join(_entry(call, path, path, asked) for path in plain))
+    call.say("".join(f"{path}\n" for path in plain))
     folders = [(path, names) for path, names in found if names is not None]
     for index, (path, names) in enumerate(folders):
         if len(asked.rest) > 1:
             call.say(f"{chr(10) if index or plain else ''}{path}:\n")
-        shown = [name for name in names if asked.has("-A", "-a") or not name.startswith(".")]
-        call.say("".join(_entry(call, f"{path.rstrip('/')}/{name}", name, asked) for name in shown))
+        call.say("".join(f"{name}\n" for name in names if asked.has("-A") or not name.startswith(".")))
     return status
-
-
-def _entry(call: Call, path: str, name: str, asked: Parsed) -> str:
-    return f"{_long(call, path, name)}\n" if asked.has("-l") else f"{name}\n"
-
-
-def _long(call: Call, path: str, name: str) -> str:
-    node = call.host.files.node(path, follow=False) or Node()
-    kind = {"dir": "d", "link": "l", "file": "-"}[node.kind]
-    letters = "".join(letter if node.mode & 0o400 >> index else "-" for index, letter in enumerate("rwxrwxrwx"))
-    user, _, group = node.owner.partition(":")
-    when = time.strftime("%b %e %H:%M", time.gmtime(node.changed))
-    target = f" -> {node.target}" if node.kind == "link" else ""
-    return f"{kind}{letters} 1 {user} {group} {len(node.content):>6} {when} {name}{target}"
-
-
-@program("readlink", "realpath")
-async def readlink(call: Call) -> int:
-    """Print where a link leads."""
-    asked = parse(call.args, flags="-f -e -m -n")
-    for path in asked.rest:
-        if asked.has("-f", "-e", "-m") or call.words[0] == "realpath":
-            call.say(f"{call.host.files.resolve(path)}\n")
-            continue
-        node = call.host.files.node(path, follow=False)
-        if node is None or node.kind != "link":
-            return 1
-        call.say(f"{node.target}\n")
-    return 0
-
-
-@program("test", "[")
-async def test(call: Call) -> int:
-    """Answer a question about files or texts by the exit status."""
-    words = [word for word in call.args if word != "]"]
-    negated = words[:1] == ["!"]
-    words = words[1:] if negated else words
-    return int(_true(call, words) == negated)
-
-
-def _true(call: Call, words: list[str]) -> bool:
-    if len(words) == 2:
-        test, word = words
-        node = call.host.files.node(word, follow=test not in ("-L", "-h"))
-        if test in ("-n", "-z"):
-            return bool(word) == (test == "-n")
-        wanted = {"-f": "file", "-d": "dir", "-L": "link", "-h": "link"}.get(test)
-        if node is None:
-            return False
-        if test == "-s":
-            return bool(node.content)
-        return node.kind == wanted if wanted else True
-    if len(words) == 3:
-        left, operator, right = words
-        return {"=": left == right, "==": left == right, "!=": left != right, "-eq": left == right}.get(operator, False)
-    return bool(words and words[0])

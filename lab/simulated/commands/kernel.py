@@ -1,4 +1,4 @@
-"""Programs about the kernel: sysctl, modprobe, lsmod, swapoff, swapon, uname, mokutil, dmesg, iptables."""
+"""Programs about the kernel: sysctl, modprobe, swapoff, uname, mokutil, dmesg, iptables."""
 
 from __future__ import annotations
 
@@ -9,41 +9,26 @@ from lab.simulated.commands.registry import Call, program
 @program("sysctl")
 async def sysctl(call: Call) -> int:
     """Show and set kernel settings."""
-    asked = parse(call.args, flags="-e -n -q -a -w --system -p --ignore --values --quiet")
+    asked = parse(call.args, flags="-e -n -q -w")
     kernel, status = call.host.kernel, 0
-    quiet = asked.has("-q", "--quiet")
-    if asked.has("--system"):
-        return _system(call, quiet=quiet)
-    words = [f"{key} = {value}" for key, value in sorted(kernel.settings.items())] if asked.has("-a") else asked.rest
-    for word in words:
+    if asked.unknown:
+        return call.not_simulated()
+    for word in asked.rest:
         key, equals, value = (part.strip() for part in word.partition("="))
         key = key.replace("/", ".")
         if key not in kernel.settings:
-            status = status if asked.has("-e", "--ignore") else _unknown(call, key)
+            status = status if asked.has("-e") else _unknown(call, key)
             continue
-        if equals and not asked.has("-a"):
+        if equals:
             if not call.root:
                 status = call.warn(f'sysctl: permission denied on key "{key}"', 255)
                 continue
             kernel.set(key, value)
             call.host.changed()
-        if not (quiet and equals):
+        if not (asked.has("-q") and equals):
             shown = kernel.settings[key]
-            call.say(f"{shown}\n" if asked.has("-n", "--values") else f"{key} = {shown}\n")
+            call.say(f"{shown}\n" if asked.has("-n") else f"{key} = {shown}\n")
     return status
-
-
-def _system(call: Call, *, quiet: bool) -> int:
-    """Apply every file."""
-    if not call.root:
-        return call.warn("sysctl: permission denied", 255)
-    for line in call.host.services.apply_sysctls():
-        if line.startswith("sysctl:"):
-            call.warn(line)
-        elif not quiet:
-            call.say(f"{line}\n")
-    call.host.changed()
-    return 0
 
 
 def _unknown(call: Call, key: str) -> int:
@@ -55,25 +40,16 @@ def _unknown(call: Call, key: str) -> int:
 @program("modprobe")
 async def modprobe(call: Call) -> int:
     """Load kernel modules."""
-    asked = parse(call.args, flags="-q -a -v -r -b -n --all")
+    asked = parse(call.args, flags="-q -n")
     if asked.has("-n"):  # a dry run needs no right; -q says nothing of a module that is not there
         return 0 if all(call.host.kernel.knows(module) for module in asked.rest[:1]) else 1
     if not call.root:
         return call.warn("modprobe: ERROR: could not insert: Operation not permitted")
-    for module in asked.rest if asked.has("-a", "--all") else asked.rest[:1]:
-        if asked.has("-r"):
-            call.host.kernel.modules.pop(module, None)
-        elif not call.host.kernel.load(module):
+    for module in asked.rest[:1]:
+        if not call.host.kernel.load(module):
             folder = f"/lib/modules/{call.host.kernel.release}"
             return call.warn(f"modprobe: FATAL: Module {module} not found in directory {folder}")
     return 0
-
-
-@program("lsmod")
-async def lsmod(call: Call) -> int:
-    """List loaded modules."""
-    call.say("Module                  Size  Used by\n")
-    return call.say("".join(f"{name:<20} {16384:>7}  0\n" for name in reversed(call.host.kernel.modules)))
 
 
 @program("swapoff")
@@ -93,28 +69,12 @@ async def swapoff(call: Call) -> int:
     return 0
 
 
-@program("swapon")
-async def swapon(call: Call) -> int:
-    """Show swap, or turn it on."""
-    asked = parse(call.args, flags="-a -s --show --noheadings --all --summary")
-    kernel = call.host.kernel
-    if asked.has("-a", "--all") or (asked.rest and not asked.has("--show")):
-        kernel.swaps = [(asked.rest[0] if asked.rest else "/swap.img", 4_194_300)]
-    elif kernel.swaps:
-        if not asked.has("--noheadings"):
-            call.say("NAME      TYPE SIZE USED PRIO\n")
-        call.say("".join(f"{name} file   4G   0B   -2\n" for name, _ in kernel.swaps))
-    return 0
-
-
 @program("uname")
 async def uname(call: Call) -> int:
     """Say what runs here."""
     kernel = call.host.kernel
-    shown = {"-s": "Linux", "-n": kernel.hostname, "-r": kernel.release, "-m": "x86_64", "-v": "#1 SMP SIMULATED"}
-    asked = parse(call.args, flags="-s -n -r -m -v -a -o -p -i")
-    if asked.has("-a"):
-        return call.say(f"Linux {kernel.hostname} {kernel.release} #1 SMP SIMULATED x86_64 GNU/Linux\n")
+    shown = {"-s": "Linux", "-n": kernel.hostname, "-r": kernel.release, "-m": "x86_64"}
+    asked = parse(call.args, flags="-s -n -r -m")
     return call.say(" ".join(shown[flag] for flag in shown if asked.has(flag)) or "Linux") or call.say("\n")
 
 
@@ -131,15 +91,13 @@ async def dmesg(call: Call) -> int:
     return call.say("".join(f"{line}\n" for line in lines))
 
 
-@program("iptables", "ip6tables", "iptables-save", "ip6tables-save", "nft")
+@program("iptables", "iptables-save", "ip6tables-save")
 async def iptables(call: Call) -> int:
     """Show an empty table."""
     if not call.root:
         return call.warn(
             f"{call.words[0]} v1.8.7 (nf_tables): Could not fetch rule set generation id: Permission denied", 4
         )
-    if "-V" in call.args or "--version" in call.args:
-        return call.say("iptables v1.8.7 (nf_tables)\n")
     table = call.args[call.args.index("-t") + 1] if "-t" in call.args else "filter"
     chains = {"nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")}.get(table, ("INPUT", "FORWARD", "OUTPUT"))
     asked = [chain for chain in chains if chain in call.args]

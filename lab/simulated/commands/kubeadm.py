@@ -1,25 +1,22 @@
-"""kubeadm: version, init, join, reset, tokens, images, certificates."""
+"""kubeadm: version, init, join, reset, tokens, images."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from lab.simulated import kubeadm_config, kubeadm_init, kubeadm_join, kubeadm_texts
 from lab.simulated.commands import kubeadm_tokens
 from lab.simulated.commands.arguments import Parsed, parse
-from lab.simulated.commands.containerd import pull
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.kubeadm_config import Asked, BadConfig
-from lab.simulated.kubeadm_preflight import PARTS, failed
+from lab.simulated.kubeadm_preflight import failed
 from lab.simulated.releases import minor_of, since
 
-_FLAGS = "-f --force --print-join-command --skip-token-print --upload-certs --short --dry-run"
+_FLAGS = "-f --print-join-command --skip-token-print"
 _VALUES = (
-    "--config --kubernetes-version --pod-network-cidr --service-cidr --image-repository --apiserver-advertise-address "
-    "--control-plane-endpoint --ignore-preflight-errors --token --discovery-token-ca-cert-hash --node-name --cri-socket "
-    "--ttl --description --kubeconfig --skip-phases --apiserver-bind-port --v -v -o --output --cert-dir --usages"
+    "--config --kubernetes-version --image-repository --ignore-preflight-errors --token --discovery-token-ca-cert-hash "
+    "--node-name --ttl --description --kubeconfig -o"
 )
 Action = Callable[[Call, Parsed], Coroutine[Any, Any, int]]
 
@@ -41,14 +38,11 @@ async def kubeadm(call: Call) -> int:
         "join": _join,
         "reset": _reset,
         "token create": kubeadm_tokens.create_token,
-        "token list": kubeadm_tokens.list_tokens,
         "token delete": kubeadm_tokens.delete_token,
         "config images list": _images,
-        "config images pull": _pull,
-        "certs check-expiration": _expiration,
     }
     if asked.unknown:
-        return failed(call, f"unknown flag: {asked.unknown[0]}")
+        return call.not_simulated()
     for name, action in actions.items():
         if words == name or words.startswith(f"{name} "):
             if name not in ("version", "config images list") and not call.root:
@@ -56,17 +50,12 @@ async def kubeadm(call: Call) -> int:
                     "error execution phase preflight: [preflight] Some fatal errors occurred:\n\t[ERROR IsPrivilegedUser]: user is not running as root"
                 )
             return await action(call, asked)
-    call.host.not_simulated.append(f"kubeadm {words}")
-    return call.warn(f"kubeadm: SIMULATED hosts do not know `{words}`")
+    return call.not_simulated()
 
 
 async def _version(call: Call, asked: Parsed) -> int:
     version = f"v{installed(call)}"
-    if asked.value("-o", "--output") == "short":
-        return call.say(f"{version}\n")
-    major, minor, _ = version.lstrip("v").split(".")
-    info = f'Major:"{major}", Minor:"{minor}", GitVersion:"{version}", GitTreeState:"clean", Platform:"linux/amd64"'
-    return call.say(f"kubeadm version: &version.Info{{{info}}}\n")
+    return call.say(f"{version}\n") if asked.value("-o") == "short" else call.not_simulated()
 
 
 def _read(call: Call, asked: Parsed) -> Asked:
@@ -89,8 +78,6 @@ def _read(call: Call, asked: Parsed) -> Asked:
         **{
             **{field: getattr(told, field) for field in Asked.__dataclass_fields__},
             "ignored": told.ignored | {word for word in ignored if word},
-            "pod_network": told.pod_network or asked.value("--pod-network-cidr"),
-            "endpoint": told.endpoint or asked.value("--control-plane-endpoint"),
             "repository": told.repository or asked.value("--image-repository"),
             "token": told.token or asked.value("--token"),
             "ca_hashes": told.ca_hashes or tuple(hashes),
@@ -174,47 +161,8 @@ async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every acti
     return 0
 
 
-def _wanted(call: Call, asked: Parsed) -> list[str]:
-    return _read(call, asked).images()
-
-
 async def _images(call: Call, asked: Parsed) -> int:
     try:
-        return call.say("".join(f"{image}\n" for image in _wanted(call, asked)))
+        return call.say("".join(f"{image}\n" for image in _read(call, asked).images()))
     except BadConfig as error:
         return failed(call, str(error))
-
-
-async def _pull(call: Call, asked: Parsed) -> int:
-    try:
-        wanted = _wanted(call, asked)
-    except BadConfig as error:
-        return failed(call, str(error))
-    for image in wanted:
-        why = await pull(call, image)
-        if why:
-            quoted = why.replace('"', '\\"')
-            return failed(
-                call,
-                f'failed to pull image "{image}": output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1',
-            )
-        call.say(f"[config/images] Pulled {image}\n")
-    return 0
-
-
-async def _expiration(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every action is called alike
-    if not call.host.files.exists("/etc/kubernetes/pki/ca.crt"):
-        return failed(call, "failed to load certificates: open /etc/kubernetes/pki/ca.crt: no such file or directory")
-    names = (
-        "admin.conf",
-        "apiserver",
-        "apiserver-etcd-client",
-        "apiserver-kubelet-client",
-        "controller-manager.conf",
-        *PARTS[2:3],
-    )
-    when = time.strftime("%b %d, %Y %H:%M UTC", time.gmtime(call.host.now() + 365 * 86_400))
-    call.say(
-        "[check-expiration] Reading configuration from the cluster...\n\nCERTIFICATE                EXPIRES                  RESIDUAL TIME\n"
-    )
-    return call.say("".join(f"{name:<26} {when}   364d\n" for name in names))

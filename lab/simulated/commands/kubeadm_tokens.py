@@ -1,9 +1,6 @@
-"""kubeadm token: create, list and delete bootstrap tokens."""
+"""kubeadm token: create and delete bootstrap tokens."""
 
 from __future__ import annotations
-
-import base64
-import time
 
 from lab.simulated.commands.arguments import Parsed
 from lab.simulated.commands.registry import Call
@@ -41,42 +38,6 @@ async def create_token(call: Call, asked: Parsed) -> int:
             f"kubeadm join {cluster.endpoint} --token {token} --discovery-token-ca-cert-hash {cluster.ca_hash} \n"
         )
     return call.say(f"{token}\n")
-
-
-async def list_tokens(call: Call, asked: Parsed) -> int:
-    """Print the living tokens as a table."""
-    trouble = _admin(call, asked)
-    cluster = call.host.link.cluster
-    if trouble or cluster is None:
-        return failed(call, trouble)
-    rows = [("TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS")]
-    for token in cluster.list_tokens():
-        secret = cluster.store.get("secrets", "kube-system", f"bootstrap-token-{token.token_id}") or {"data": {}}
-        rows.append(
-            (
-                f"{token.token_id}.{_plain(secret['data'].get('token-secret', ''))}",
-                _left(token.expires),
-                token.expires or "<never>",
-                ",".join(token.usages) or "<none>",
-                token.description or "<none>",
-                ",".join(token.groups) or "<none>",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return call.say("".join(f"{line}\n" for line in lines))
-
-
-def _plain(text: str) -> str:
-
-    return base64.b64decode(text).decode()
-
-
-def _left(expires: str) -> str:
-    if not expires:
-        return "<forever>"
-    left = time.mktime(time.strptime(expires, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone - time.time()
-    return f"{int(left // 3600)}h" if left >= 3600 else f"{int(left // 60)}m"
 
 
 async def delete_token(call: Call, asked: Parsed) -> int:

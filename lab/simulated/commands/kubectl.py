@@ -9,15 +9,12 @@ from lab.simulated.node import PreparedCluster
 
 @program("kubectl", needs=("kubectl",))
 async def kubectl(call: Call) -> int:
-    """List nodes by name and readiness, say the version; everything else is for a real kubectl on the kubeconfig."""
+    """Look for one node or for certificate requests; everything else is for a real kubectl on the kubeconfig."""
     asked = parse(
         call.args,
-        flags="--client --short -A --all-namespaces --ignore-not-found --no-headers",
-        values="--kubeconfig -o --output -n --namespace",
+        flags="--ignore-not-found --no-headers",
+        values="--kubeconfig -o",
     )
-    version = call.host.packages.installed["kubectl"].version.split("-")[0]
-    if asked.rest[:1] == ["version"]:
-        return call.say(f"Client Version: v{version}\n")
     cluster = call.host.link.cluster
     if cluster is None or call.host.link.api_of(call.host, cluster.endpoint) is None:
         server = cluster.endpoint if cluster is not None else "localhost:8080"
@@ -32,7 +29,7 @@ async def kubectl(call: Call) -> int:
 
 def _got(call: Call, asked: Parsed, cluster: PreparedCluster) -> int:
     """Answer the few questions about nodes and certificate requests."""
-    if asked.rest[:2] == ["get", "node"] and len(asked.rest) > 2 and asked.value("-o", "--output") == "name":
+    if asked.rest[:2] == ["get", "node"] and len(asked.rest) > 2 and asked.value("-o") == "name":
         name = asked.rest[2]
         if cluster.store.get("nodes", "", name) is not None:
             return call.say(f"node/{name}\n")
@@ -45,12 +42,4 @@ def _got(call: Call, asked: Parsed, cluster: PreparedCluster) -> int:
             if requests
             else call.warn("No resources found", 0)
         )
-    if asked.rest[:2] in (["get", "nodes"], ["get", "node"]):
-        call.say(f"{'NAME':<8}{'STATUS':<10}VERSION\n")
-        for node in cluster.store.objects("nodes"):
-            status = node["status"]
-            ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status["conditions"])
-            word = "Ready" if ready else "NotReady"
-            call.say(f"{node['metadata']['name']:<8}{word:<10}{status['nodeInfo']['kubeletVersion']}\n")
-        return 0
     return call.warn("kubectl: on SIMULATED hosts use a real kubectl with the kubeconfig that Shipway saved")

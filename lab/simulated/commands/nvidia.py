@@ -1,4 +1,4 @@
-"""nvidia-smi and nvidia-ctk: the GPUs as the driver shows them, and the toolkit that configures runtimes."""
+"""nvidia-smi and nvidia-ctk: the GPUs as the driver shows them, and how the toolkit is configured."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from lab.simulated import containerd
-from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.versions import compare
 
 if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
@@ -43,32 +40,11 @@ async def smi(call: Call) -> int:
         call.say(f"{said}\n")
         return status
     await call.took(0.3)
-    asked = parse(call.args, flags="-L --list-gpus -q", values="--query-gpu --format -i --id")
-    if asked.has("-L", "--list-gpus"):
+    if "-L" in call.args:
         return call.say("".join(f"GPU {at}: {card.name} (UUID: {card.uuid})\n" for at, card in enumerate(gpu.cards)))
-    fields = [field.strip() for field in asked.value("--query-gpu").split(",") if field.strip()]
-    if not fields:
-        return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
-    shape = asked.value("--format").split(",")
-    if "noheader" not in shape:
-        call.say(", ".join(fields) + "\n")
-    for index, card in enumerate(gpu.cards):
-        memory = "23028" if "nounits" in shape else "23028 MiB"
-        known = {
-            "index": str(index),
-            "uuid": card.uuid,
-            "gpu_uuid": card.uuid,
-            "name": card.name,
-            "driver_version": gpu.driver,
-            "pci.bus_id": f"0000{call.host.kernel.pci[index][0]}".upper(),
-            "memory.total": memory,
-            "compute_cap": "8.6",
-        }
-        unknown = [field for field in fields if field not in known]
-        if unknown:
-            return call.say(f'Field "{unknown[0]}" is not a valid field to query.\n\n') or 2
-        call.say(", ".join(known[field] for field in fields) + "\n")
-    return 0
+    if call.args and call.args != ("-q",):
+        return call.not_simulated()
+    return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
 
 
 def toolkit(call: Call) -> str:
@@ -78,36 +54,10 @@ def toolkit(call: Call) -> str:
 
 @program("nvidia-ctk", needs=("nvidia-container-toolkit-base",))
 async def ctk(call: Call) -> int:
-    """Say the version, or put the nvidia runtime into containerd's configuration."""
+    """Say the version, or print the toolkit's configuration."""
     if "--version" in call.args:
         return call.say(f"NVIDIA Container Toolkit CLI version {toolkit(call)}\ncommit: SIMULATED\n")
-    flags = "--set-as-default --nvidia-set-as-default --dry-run --cdi.enabled"
-    asked = parse(call.args, flags=flags, values="--runtime --config --drop-in-config --config-source")
-    if asked.rest[:1] == ["config"] and len(call.args) == 1:
-        return _config(call)
-    if asked.rest[:2] != ["runtime", "configure"]:
-        return call.warn("nvidia-ctk: SIMULATED hosts know --version, `config` and `runtime configure` alone")
-    if not call.root:
-        return call.warn("ERRO[0000] unable to flush config: permission denied")
-    path = asked.value("--config", default=containerd.CONFIG)
-    version = toolkit(call)
-    dropin = "" if compare(version, "1.18.0") < 0 else asked.value("--drop-in-config", default=_dropin(version))
-    data: dict[str, Any] = tomllib.loads(call.host.files.text(path)) if call.host.files.exists(path) else {}
-    data.setdefault("version", containerd.layout(call.host.services.containerd_version))
-    call.warn(f"INFO[0000] Using config version {data['version']}")
-    target = {"version": data["version"]} if dropin else data
-    _add_runtime(target, as_default=asked.has("--set-as-default", "--nvidia-set-as-default"))
-    call.host.files.make_directory((dropin or path).rsplit("/", 1)[0])
-    call.host.files.write(dropin or path, tomli_w.dumps(target).encode())
-    if dropin and compare(version, "1.18.0") > 0:  # 1.18.0 forgot the import (nvidia-container-toolkit#1404)
-        imports = data.setdefault("imports", [])
-        pattern = f"{dropin.rsplit('/', 1)[0]}/*.toml"
-        if pattern not in imports:
-            imports.append(pattern)
-            call.host.files.write(path, tomli_w.dumps(data).encode())
-    call.warn(f"INFO[0000] Wrote updated config to {dropin or path}")
-    call.warn("INFO[0000] It is recommended that containerd daemon be restarted.")
-    return 0
+    return _config(call) if call.args == ("config",) else call.not_simulated()
 
 
 def _config(call: Call) -> int:
@@ -131,24 +81,3 @@ def setting(host: SimulatedHost, key: str) -> bool:
         return bool(_read(host).get(key, DEFAULTS[key]))
     except tomllib.TOMLDecodeError:
         return DEFAULTS[key]
-
-
-def _dropin(version: str) -> str:
-    return "/etc/containerd/config.d/99-nvidia.toml" if version == "1.18.0" else "/etc/containerd/conf.d/99-nvidia.toml"
-
-
-def _add_runtime(data: dict[str, Any], *, as_default: bool) -> None:
-    plugin = containerd.CRI2 if data["version"] == 2 else containerd.RUNTIME
-    cri: dict[str, Any] = data.setdefault("plugins", {}).setdefault(plugin, {})
-    engine: dict[str, Any] = cri.setdefault("containerd", {})
-    runtimes: dict[str, Any] = engine.setdefault("runtimes", {})
-    options = {**runtimes.get("runc", {}).get("options", {}), "BinaryName": "/usr/bin/nvidia-container-runtime"}
-    runtimes["nvidia"] = {
-        "privileged_without_host_devices": False,
-        "runtime_engine": "",
-        "runtime_root": "",
-        "runtime_type": "io.containerd.runc.v2",
-        "options": options,
-    }
-    if as_default:
-        engine["default_runtime_name"] = "nvidia"

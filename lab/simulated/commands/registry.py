@@ -88,6 +88,13 @@ class Call:
         self.err(f"{text}\n".encode())
         return status
 
+    def not_simulated(self) -> int:
+        """Refuse what the real program can and this one cannot, aloud: on the lab's standard error too; gives 127."""
+        line = " ".join(self.words)[:300]
+        log.error("SIMULATED host %s: command not simulated: %s", self.host.name, line)
+        self.host.not_simulated.append(line)
+        return self.warn(f"SIMULATED host {self.host.name}: not simulated: {line}", 127)
+
     async def took(self, seconds: float) -> None:
         """Let the time pass that this takes on a real host."""
         await self.clock.took(seconds)
@@ -95,12 +102,6 @@ class Call:
     def like(self, words: Sequence[str], **other: object) -> Call:
         """Return a call of another program in the same place."""
         return replace(self, words=tuple(words), **other)  # type: ignore[arg-type]
-
-    async def captured(self, words: Sequence[str]) -> tuple[int, str, str]:
-        """Run another program; return its status, output and error."""
-        out, err = bytearray(), bytearray()
-        status = await run(self.like(words, out=out.extend, err=err.extend))
-        return status, out.decode(errors="replace"), err.decode(errors="replace")
 
 
 # How a program says that the disk is full; Go's programs in Go's words.

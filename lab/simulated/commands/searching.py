@@ -22,15 +22,13 @@ def _walk(call: Call, path: str, depth: int, limit: int) -> list[tuple[str, int]
 
 @program("find")
 async def find(call: Call) -> int:
-    """Find files by depth, name and kind; print, delete or hand them to a program."""
+    """Find files by depth, name and kind; print them or hand them to a program."""
     words = [word for word in call.args if word not in ("-L", "-H", "-P", "-print")]
     actions: list[str] = []
     if "-exec" in words:
         at = words.index("-exec")
         words, actions = words[:at], words[at + 1 :]
-    asked = parse(
-        words, flags="-delete -print0 -xdev", values="-mindepth -maxdepth -name -type -path", single_dash=True
-    )
+    asked = parse(words, values="-mindepth -maxdepth -name -type -path", single_dash=True)
     if asked.unknown:
         return call.warn(f"find: unknown predicate `{asked.unknown[0]}'")
     low, high = int(asked.value("-mindepth", default="0")), int(asked.value("-maxdepth", default="64"))
@@ -44,11 +42,7 @@ async def find(call: Call) -> int:
         ]
     if actions:
         return await _handed(call, actions, hits) or status
-    for path in reversed(hits) if asked.has("-delete") else hits:
-        if asked.has("-delete"):
-            call.host.files.remove(path)
-        else:
-            call.say(f"{path}\n")
+    call.say("".join(f"{path}\n" for path in hits))
     return status
 
 
@@ -63,16 +57,12 @@ def _fits(call: Call, path: str, values: dict[str, list[str]]) -> bool:
 
 
 async def _handed(call: Call, actions: list[str], hits: list[str]) -> int:
-    """Run the program of -exec: once for all with +, once each with a semicolon."""
+    """Run the program of `-exec ... {} +`, once for all."""
     words, end = actions[:-1], actions[-1]
-    if not hits:
-        return 0
-    if end == "+":
-        full = [part for word in words for part in (hits if word == "{}" else [word])]
-        return await run(call.like(full))
-    for path in hits:
-        await run(call.like([path if word == "{}" else word for word in words]))
-    return 0
+    if end != "+":
+        return call.not_simulated()
+    full = [part for word in words for part in (hits if word == "{}" else [word])]
+    return await run(call.like(full)) if hits else 0
 
 
 @program("sed")
@@ -82,8 +72,7 @@ async def sed(call: Call) -> int:
     script, *paths = asked.rest or [""]
     between = re.fullmatch(r"/([^/]*)/,/([^/]*)/p", script)
     if not between or not asked.has("-n") or len(paths) != 1:
-        call.host.not_simulated.append(f"sed {' '.join(call.args)}")
-        return call.warn("sed: SIMULATED: only -n /FROM/,/TO/p FILE")
+        return call.not_simulated()
     found = content(call, paths[0])
     if isinstance(found, str):
         return call.warn(f"sed: can't read {paths[0]}: {found}", 2)
@@ -99,14 +88,14 @@ async def sed(call: Call) -> int:
 @program("grep")
 async def grep(call: Call) -> int:
     """Search files or standard input."""
-    asked = parse(call.args, flags="-l -q -c -v -i -H -h -E -F -s -x -n -w -o -r -R", values="-e")
+    asked = parse(call.args, flags="-l -q -v -i -H -h -E -F -s -x -n -r", values="-e")
     patterns = asked.values.get("-e") or asked.rest[:1]
     paths = asked.rest if "-e" in asked.values else asked.rest[1:]
     texts = [re.escape(pattern) if asked.has("-F") else pattern for pattern in patterns]
     ignore = re.IGNORECASE if asked.has("-i") else 0
     matcher = re.compile("|".join(f"(?:^{text}$)" if asked.has("-x") else f"(?:{text})" for text in texts), ignore)
     any_hit, trouble = False, False
-    if asked.has("-r", "-R"):
+    if asked.has("-r"):
         paths = [
             found for path in paths for found, _ in _walk(call, path, 0, 64) if call.host.files.names(found) is None
         ]
@@ -133,8 +122,5 @@ def _shown(call: Call, path: str, hits: list[tuple[int, str]], flags: set[str], 
         return
     named = "-H" in flags or (many and "-h" not in flags)
     before = f"{path}:" if named else ""
-    if "-c" in flags:
-        call.say(f"{before}{len(hits)}\n")
-        return
     for at, line in hits:
         call.say(f"{before}{f'{at}:' if '-n' in flags else ''}{line}\n")

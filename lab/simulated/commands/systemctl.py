@@ -10,11 +10,11 @@ from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.units import Unit, UnitFailed, Units
 
-_FLAGS = "-q --quiet --now --no-pager --no-legend --plain --all -a --no-block --force -f --full -l --no-ask-password --failed"
-_VALUES = "-p --property -t --type --state -n --lines -o --output --kill-whom -s --signal"
+_FLAGS = "-q --quiet --now --no-pager --no-legend --plain --all -a --no-block --force -f --full -l"
+_VALUES = "-p --property -t --type -n --lines"
 _CHANGES = {
     *("start", "stop", "restart", "try-restart", "reload", "reload-or-restart", "enable", "disable", "mask", "unmask"),
-    *("daemon-reload", "reset-failed", "kill", "reboot", "set-property"),
+    *("daemon-reload", "reset-failed"),
 }
 _NOT_RUNNING = 3  # systemctl's status for a unit that is not active
 _UNKNOWN, _NOT_FOUND = 4, 5
@@ -28,16 +28,13 @@ async def systemctl(call: Call) -> int:
     action, *names = asked.rest or ["list-units"]
     if action in _CHANGES and not call.root:
         return call.warn(f"Failed to {action} unit: Interactive authentication required.")
-    if action in ("show", "is-active", "is-enabled", "is-failed", "status", "list-units", "list-unit-files", "cat"):
+    if action in ("show", "is-active", "is-enabled", "status", "list-units"):
         return _look(call, action, names, asked)
     if action == "is-system-running":
         return _system(call)
     if action == "daemon-reload":
         await call.took(0.3)
         call.host.units.reload()
-        return 0
-    if action == "reboot":
-        call.host.link.reboot(call.host)
         return 0
     if action == "reset-failed" and not names:
         names = [unit.name for unit in call.host.units.all.values() if unit.active == "failed"]
@@ -64,9 +61,9 @@ def _look(call: Call, action: str, names: Sequence[str], asked: Parsed) -> int:
         ]
         call.say("\n".join(_properties(units, name, wanted) for name in names))
         return 0
-    if action in ("list-units", "list-unit-files"):
-        return _listed(call, asked, files=action == "list-unit-files")
-    answers = {"is-active": _is_active, "is-enabled": _is_enabled, "is-failed": _is_failed}
+    if action == "list-units":
+        return _listed(call, asked)
+    answers = {"is-active": _is_active, "is-enabled": _is_enabled}
     if action in answers:
         unknown = [name for name in names if action == "is-enabled" and units.get(name) is None]
         for name in unknown:
@@ -75,7 +72,7 @@ def _look(call: Call, action: str, names: Sequence[str], asked: Parsed) -> int:
         if not asked.has("-q", "--quiet"):
             call.say("".join(f"{word}\n" for word, _ in results if word))
         return min(status for _, status in results) if results else 1
-    return _status(call, names, file=action == "cat")
+    return _status(call, names)
 
 
 def _properties(units: Units, name: str, wanted: Sequence[str]) -> str:
@@ -119,37 +116,21 @@ def _is_enabled(units: Units, name: str) -> tuple[str, int]:
     return state, 0 if state in ("enabled", "static", "generated") else 1
 
 
-def _is_failed(units: Units, name: str) -> tuple[str, int]:
-    unit = units.get(name)
-    state = unit.active if unit else "inactive"
-    return state, 0 if state == "failed" else 1
-
-
-def _listed(call: Call, asked: Parsed, *, files: bool) -> int:
+def _listed(call: Call, asked: Parsed) -> int:
     kinds = ",".join([*asked.values.get("-t", []), *asked.values.get("--type", [])]).split(",")
-    states = [state for value in asked.values.get("--state", []) for state in value.split(",")]
     for name, unit in sorted(call.host.units.all.items()):
         if kinds != [""] and name.rsplit(".", 1)[1] not in kinds:
             continue
-        if states and not {unit.active, unit.sub, unit.load, unit.wanted} & set(states):
-            continue
-        if asked.has("--failed") and unit.active != "failed":
-            continue
-        if files:
-            call.say(f"{name} {'masked' if unit.masked else unit.wanted} -\n")
-        elif asked.has("--all", "-a") or unit.active != "inactive":
+        if asked.has("--all", "-a") or unit.active != "inactive":
             call.say(f"{name} {unit.load} {unit.active} {unit.sub} {unit.description or name}\n")
     return 0
 
 
-def _status(call: Call, names: Sequence[str], *, file: bool) -> int:
+def _status(call: Call, names: Sequence[str]) -> int:
     for name in names:
         unit = call.host.units.get(name)
         if unit is None:
             return call.warn(f"Unit {call.host.units.full(name)} could not be found.", _UNKNOWN)
-        if file:
-            call.say(f"# {unit.fragment.removeprefix('/usr')}\n{call.host.files.text(unit.fragment)}")
-            continue
         since = time.strftime("%a %Y-%m-%d %H:%M:%S UTC", time.gmtime(unit.since))
         mark = "●" if unit.active == "active" else "○"
         call.say(
@@ -210,11 +191,10 @@ async def _run(call: Call, action: str, unit: Unit) -> int:
     if action == "try-restart" and unit.active == "inactive":
         return 0
     await call.took(_SECONDS.get(unit.name, 0.2))
-    if action in ("stop", "kill"):
+    if action == "stop":
         task = call.host.operations.get(unit.name)
         if task is not None:
-            if action == "stop":
-                units.set(unit, "deactivating", "stop-sigterm")
+            units.set(unit, "deactivating", "stop-sigterm")
             task.cancel()
             await asyncio.wait([task])
         units.stop(unit)

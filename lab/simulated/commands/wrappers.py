@@ -1,4 +1,4 @@
-"""Programs that run another one: env, timeout, sudo, sh, nice; and true, false, sleep, echo, printf."""
+"""Programs that run another one: env, timeout, sudo, sh; and true, false, sleep, echo, printf."""
 
 from __future__ import annotations
 
@@ -72,20 +72,13 @@ async def false(call: Call) -> int:  # noqa: ARG001 - the shape of a program
 @program("echo")
 async def echo(call: Call) -> int:
     """Print words."""
-    words = call.args[1:] if call.args[:1] == ("-n",) else call.args
-    return call.say(" ".join(words) + ("" if call.args[:1] == ("-n",) else "\n"))
+    return call.say(" ".join(call.args) + "\n")
 
 
 @program("printf")
 async def printf(call: Call) -> int:
-    """Print by a format of %s and the usual escapes."""
-    shape, *values = call.args
-    shape = shape.replace("\\n", "\n").replace("\\t", "\t")
-    if "%s" not in shape:
-        return call.say(shape)
-    if shape.count("%s") == 1:
-        return call.say("".join(shape.replace("%s", value) for value in values or [""]))
-    return call.say(shape.replace("%s", "{}").format(*values))
+    """Print a value as it is: `printf %s VALUE`, no other format."""
+    return call.say(call.args[1]) if call.args[:1] == ("%s",) and len(call.args) == 2 else call.not_simulated()
 
 
 @program("sleep")
@@ -112,8 +105,6 @@ async def env(call: Call) -> int:
             name, _, value = words[0].partition("=")
             pairs[name] = value
         words.pop(0)
-    if not words:
-        return call.say("".join(f"{name}={value}\n" for name, value in pairs.items()))
     return await run(call.like(words, env=tuple(pairs.items()), via="env"))
 
 
@@ -135,13 +126,6 @@ async def timeout(call: Call) -> int:
         return 124
 
 
-@program("nice", "ionice", "nohup", "setsid", "stdbuf")
-async def nice(call: Call) -> int:
-    """Run a program as it is."""
-    asked = parse(call.args, values="-n -c", stop_at_first=True)
-    return await run(call.like(asked.rest))
-
-
 @program("sudo")
 async def sudo(call: Call) -> int:
     """Run a program as root, where this user may without a password."""
@@ -151,7 +135,7 @@ async def sudo(call: Call) -> int:
     return await run(call.like(asked.rest, user=asked.value("-u", default="root"), via="sudo"))
 
 
-@program("sh", "bash", "dash")
+@program("sh", "bash")
 async def sh(call: Call) -> int:
     """Run one plain command, or a script that the product writes itself; everything else is refused aloud."""
     if call.args[:1] != ("-c",) or len(call.args) < 2:

@@ -8,7 +8,6 @@ import json
 from .api_errors import forbidden, invalid, not_found
 from .objects import Obj, dig, name_of, namespace_of, random_suffix
 from .resources import Resource
-from .selectors import selects
 from .world import World
 
 NODE_PORTS = range(30000, 32768)
@@ -146,9 +145,3 @@ class Admission:
             if address not in used:
                 return address
         raise invalid("Service", "", "", [("spec.clusterIPs", "InternalError", "Internal error: range is full")])
-
-
-def matches_service(service: Obj, labels: dict[str, str]) -> bool:
-    """Say whether a Service's selector selects these labels; one without a selector selects nothing."""
-    selector = service["spec"].get("selector")
-    return bool(selector) and selects({"matchLabels": selector}, labels)

@@ -12,14 +12,14 @@ from .defaults_pods import canonical_resources
 from .deletion import Deletion
 from .list_keys import Shape
 from .objects import Obj, copied, name_of, random_suffix, with_metadata
-from .patches import json_patch, merge_patch, strategic_merge
+from .patches import merge_patch, strategic_merge
 from .resources import Resource
 from .server_side_apply import apply, track_update
 from .validation import validate
 from .world import World
 
-JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
-STRATEGIC_PATCH, APPLY_PATCH = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
+MERGE_PATCH, APPLY_PATCH = "application/merge-patch+json", "application/apply-patch+yaml"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 # Groups whose objects count their spec's changes in metadata.generation.
 _COUNTED_GROUPS = {"apps", "apiextensions.k8s.io", "batch", "networking.k8s.io", "policy"}
 _SERVERS_OWN = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
@@ -87,19 +87,17 @@ class Api:
         return self._write(resource, live, obj, options)
 
     def patch(self, resource: Resource, where: tuple[str, str], kind: str, body: Any, options: Options) -> Obj:
-        """Patch the object at (namespace, name) by any kind of patch but `apply`, which has its own verb.
+        """Merge a patch into the object at (namespace, name); `apply` has its own verb.
 
-        `kind` is the media type. Raises ApiError (400, 404, 409, 415, 422).
+        `kind` is the media type. Raises ApiError (400, 404, 405, 409, 415, 422).
         """
         live = self.get(resource, *where)
-        if kind == JSON_PATCH:
-            patched = json_patch(live, body)
-        elif kind == MERGE_PATCH:
+        if kind == MERGE_PATCH:
             patched = merge_patch(live, body)
         elif kind == STRATEGIC_PATCH and not resource.custom:
             patched = strategic_merge(live, body, self._shape(resource))
         else:
-            accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+            accepted = [MERGE_PATCH, APPLY_PATCH]
             raise unsupported_media(kind, accepted if resource.custom else [*accepted, STRATEGIC_PATCH])
         return self._write(resource, live, self._checked(resource, where[0], copied(patched)), options)
 

@@ -94,16 +94,6 @@ def expired(message: str) -> ApiError:
     return ApiError(410, "Expired", message)
 
 
-def gone(asked: int, oldest: int) -> ApiError:
-    """Return the 410 of a watch from a version that the window no longer holds."""
-    return expired(f"too old resource version: {asked} ({oldest})")
-
-
-def method_not_allowed() -> ApiError:
-    """Return the 405 of the real server."""
-    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
-
-
 def unsupported_media(given: str, supported: list[str]) -> ApiError:
     """Return the 415 for a body of a type that this request cannot take."""
     text = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(supported)
@@ -117,6 +107,11 @@ def invalid(kind: str, group: str, name: str, causes: list[tuple[str, str, str]]
     text = f'{qualified(kind, group)} "{name}" is invalid: {listing}'
     entries = [{"field": field, "reason": reason, "message": message} for field, reason, message in causes]
     return ApiError(422, "Invalid", text, _details(name, group, kind, causes=entries))
+
+
+def not_simulated(what: str) -> ApiError:
+    """Return the 405 of what the real API can and this one cannot; for a watch, kubectl takes it and goes on."""
+    return ApiError(405, "MethodNotAllowed", f"SIMULATED cluster: {what}", {})
 
 
 def injected(status: int, retry_after: int) -> ApiError:

@@ -83,14 +83,7 @@ class Authenticator:
         return user
 
     def by_token(self, token: str) -> User | None:
-        """Return the user of a bearer token: a bootstrap token or that of a service account that is still there."""
-        token_id, _, secret = token.partition(".")
-        if len(token_id) == 6 and len(secret) == 16:
-            data = bootstrap_secret(self._store, token_id)
-            if data and data.get("token-secret") == secret and data.get("usage-bootstrap-authentication") == "true":
-                extra = [group for group in data.get("auth-extra-groups", "").split(",") if group]
-                return User(f"system:bootstrap:{token_id}", ("system:bootstrappers", *extra, "system:authenticated"))
-            return None
+        """Return the user of a bearer token: that of a service account that is still there."""
         claims = self._signer.claims(token)
         namespace = str(dig(claims, "kubernetes.io", "namespace", default=""))
         name = str(dig(claims, "kubernetes.io", "serviceaccount", "name", default=""))

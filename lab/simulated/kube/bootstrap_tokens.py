@@ -1,11 +1,10 @@
-"""Bootstrap tokens as `kubeadm token` makes, lists and deletes them."""
+"""Bootstrap tokens as `kubeadm token` makes and deletes them."""
 
 from __future__ import annotations
 
 import base64
 import secrets
 import string
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from .auth import bootstrap_secret
@@ -16,17 +15,6 @@ from .store import Store
 DEFAULT_GROUP = "system:bootstrappers:kubeadm:default-node-token"
 DEFAULT_TTL = 24 * 3600.0  # seconds
 _LETTERS = string.ascii_lowercase + string.digits
-
-
-@dataclass(frozen=True)
-class BootstrapToken:
-    """One row of `kubeadm token list`; its secret half is kept out of its repr."""
-
-    token_id: str
-    expires: str  # time stamp of the API, empty for a token without end
-    usages: tuple[str, ...]
-    description: str
-    groups: tuple[str, ...]
 
 
 def new_token() -> str:
@@ -61,18 +49,8 @@ def token_secret(token: str, ttl: float, description: str, usages: tuple[str, ..
     }
 
 
-def listed(store: Store) -> list[BootstrapToken]:
-    """Return the tokens that are alive, by id."""
-    rows = []
-    for secret in store.objects("secrets", "kube-system"):
-        if secret.get("type") != TYPE:
-            continue
-        data = bootstrap_secret(store, name_of(secret).removeprefix(PREFIX))
-        if data is not None:
-            usages = tuple(u for u in ("authentication", "signing") if data.get(f"usage-bootstrap-{u}") == "true")
-            groups = tuple(group for group in data.get("auth-extra-groups", "").split(",") if group)
-            row = BootstrapToken(
-                data["token-id"], data.get("expiration", ""), usages, data.get("description", ""), groups
-            )
-            rows.append(row)
-    return sorted(rows, key=lambda row: row.token_id)
+def living(store: Store) -> list[str]:
+    """Return the ids of the tokens that are alive, sorted."""
+    names = [name_of(one) for one in store.objects("secrets", "kube-system") if one.get("type") == TYPE]
+    ids = [name.removeprefix(PREFIX) for name in names]
+    return sorted(one for one in ids if bootstrap_secret(store, one) is not None)

@@ -1,24 +1,20 @@
-"""One version of an object, one change of it, and the queue in which a watch waits for changes."""
+"""One version of an object, and one change of it."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 
 from .objects import Obj
 
-BACKLOG = 20_000  # changes after which a watcher that does not read is cut off
-
 
 class Entry:
     """One version of one object; its JSON is encoded once, whoever asks. Nobody changes `obj` in place."""
 
-    __slots__ = ("_bare", "obj", "version")
+    __slots__ = ("_bare", "obj")
 
-    def __init__(self, obj: Obj, version: int) -> None:
+    def __init__(self, obj: Obj) -> None:
         self.obj = obj
-        self.version = version
         self._bare: bytes | None = None
 
     @property
@@ -50,20 +46,7 @@ class Change:
         """Return the object's new (for DELETED: last) state."""
         return self.entry.obj
 
-
-class Watcher:
-    """A queue of changes for one watch request; None at its end says that the watch is over."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[Change | None] = asyncio.Queue()
-
-    def offer(self, change: Change) -> None:
-        """Queue a change, or end the watch of a client that has stopped reading."""
-        if self.queue.qsize() > BACKLOG:
-            self.end()
-            return
-        self.queue.put_nowait(change)
-
-    def end(self) -> None:
-        """End the watch."""
-        self.queue.put_nowait(None)
+    @property
+    def version(self) -> int:
+        """Return the version that the change made."""
+        return int(self.obj["metadata"]["resourceVersion"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Self
 
 from .api import Api
-from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, BootstrapToken, listed, new_token, token_secret
+from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, living, new_token, token_secret
 from .container_logs import ContainerLogs
 from .controllers.bootstrap_tokens import PREFIX, BootstrapTokens
 from .controllers.calico import Calico
@@ -15,7 +15,7 @@ from .controllers.custom_resources import CustomResources
 from .controllers.daemonsets import DaemonSets
 from .controllers.deployments import Deployments
 from .controllers.devices import Devices
-from .controllers.housekeeping import Accounts, Endpoints, Garbage, Namespaces
+from .controllers.housekeeping import Garbage, Namespaces
 from .controllers.kubelet import Kubelets
 from .controllers.nodes import Nodes
 from .controllers.pod_factory import PodFactory
@@ -56,13 +56,11 @@ class Cluster:
         self._namespaces = Namespaces(self.world, self.authority.certificate)
         factory = PodFactory(self.world)
         self._others = (
-            Accounts(self.world, self.authority.certificate),
             BootstrapTokens(self.world),
             Calico(self.world),
             CustomResources(self.world),
             DaemonSets(self.world, factory),
             Deployments(self.world),
-            Endpoints(self.world),
             Garbage(self.world),
             ReplicaSets(self.world, factory),
             Scheduler(self.world),
@@ -174,10 +172,6 @@ class Cluster:
         group = "kubeadm:cluster-admins" if self.config.minor >= 29 else "system:masters"
         return self.kubeconfig_for("kubernetes-admin", (group,), server)
 
-    def super_admin_kubeconfig(self, server: str = "") -> str:
-        """Return super-admin.conf, which kubeadm writes since 1.29."""
-        return self.kubeconfig_for("kubernetes-super-admin", ("system:masters",), server)
-
     def kubelet_kubeconfig(self, node: str, server: str = "") -> str:
         """Return kubelet.conf of a node."""
         return self.kubeconfig_for(f"system:node:{node}", ("system:nodes",), server)
@@ -201,9 +195,9 @@ class Cluster:
         self.store.create("secrets", token_secret(token, ttl, description, usages, groups))
         return token
 
-    def list_tokens(self) -> list[BootstrapToken]:
-        """Return what `kubeadm token list` shows."""
-        return listed(self.store)
+    def list_tokens(self) -> list[str]:
+        """Return the ids of the tokens that are alive."""
+        return living(self.store)
 
     def delete_token(self, token: str) -> bool:
         """Do what `kubeadm token delete` does for a token or its id; say whether it was there."""

@@ -1,4 +1,4 @@
-"""The columns of the kinds that people look at, as the real server prints them."""
+"""The columns of the kinds that people look at, as the real server prints them; all others show Name and Age."""
 
 from __future__ import annotations
 
@@ -78,12 +78,6 @@ def _deployment(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
     return [obj["metadata"]["name"], ready, *counts, _age(obj), *_containers(obj), _selector(obj)]
 
 
-def _replica_set(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
-    status = obj.get("status") or {}
-    counts = [dig(obj, "spec", "replicas", default=0), status.get("replicas", 0), status.get("readyReplicas", 0)]
-    return [obj["metadata"]["name"], *counts, _age(obj), *_containers(obj), _selector(obj)]
-
-
 def _service(service: Obj, minor: int) -> list[object]:  # noqa: ARG001
     spec = service["spec"]
     ports = []
@@ -95,45 +89,10 @@ def _service(service: Obj, minor: int) -> list[object]:  # noqa: ARG001
     return [service["metadata"]["name"], *words, _age(service), _pairs(spec.get("selector"))]
 
 
-def _endpoints(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
-    found = [
-        f"{address['ip']}:{port['port']}"
-        for subset in obj.get("subsets") or []
-        for port in subset.get("ports") or []
-        for address in subset.get("addresses") or []
-    ]
-    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
-    return [obj["metadata"]["name"], (",".join(found[:3]) + more) or NONE, _age(obj)]
+def _namespace(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
+    return [obj["metadata"]["name"], dig(obj, "status", "phase", default=""), _age(obj)]
 
 
-def _binding(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
-    by_kind: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
-    for subject in obj.get("subjects") or []:
-        place = f"{subject['namespace']}/" if subject.get("namespace") else ""
-        by_kind.setdefault(subject["kind"], []).append(place + subject["name"])
-    role = f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}"
-    return [obj["metadata"]["name"], role, _age(obj), *(", ".join(names) for names in list(by_kind.values())[:3])]
-
-
-def _fields(*paths: str) -> Cells:
-    """Make rows of a name, the values at these paths (`len:` counts), and the age."""
-
-    def cells(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
-        row: list[object] = [obj["metadata"]["name"]]
-        for path in paths:
-            value = dig(obj, *path.removeprefix("len:").split("."))
-            row.append(len(value or ()) if path.startswith("len:") else value if value is not None else "")
-        return [*row, _age(obj)]
-
-    return cells
-
-
-def _created_at(obj: Obj, minor: int) -> list[object]:  # noqa: ARG001
-    return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")]
-
-
-_RBAC = "rbac.authorization.k8s.io"
-_BINDING = _columns("Name Role Age Users* Groups* ServiceAccounts*")
 PRINTED: dict[str, tuple[list[Column], Cells]] = {
     "nodes": (
         _columns(
@@ -156,19 +115,6 @@ PRINTED: dict[str, tuple[list[Column], Cells]] = {
         _columns("Name Ready Up-to-date# Available# Age Containers* Images* Selector*"),
         _deployment,
     ),
-    "replicasets.apps": (_columns("Name Desired# Current# Ready# Age Containers* Images* Selector*"), _replica_set),
     "services": (_columns("Name Type Cluster-IP External-IP Port(s) Age Selector*"), _service),
-    "endpoints": (_columns("Name Endpoints Age"), _endpoints),
-    "namespaces": (_columns("Name Status Age"), _fields("status.phase")),
-    "configmaps": (_columns("Name Data# Age"), _fields("len:data")),
-    "secrets": (_columns("Name Type Data# Age"), _fields("type", "len:data")),
-    "serviceaccounts": (_columns("Name Secrets# Age"), _fields("len:secrets")),
-    "runtimeclasses.node.k8s.io": (_columns("Name Handler Age"), _fields("handler")),
-    "leases.coordination.k8s.io": (_columns("Name Holder Age"), _fields("spec.holderIdentity")),
-    "priorityclasses.scheduling.k8s.io": (_columns("Name Value# Age"), _fields("value")),
-    "customresourcedefinitions.apiextensions.k8s.io": (_columns("Name Created_At"), _created_at),
-    f"clusterroles.{_RBAC}": (_columns("Name Created_At"), _created_at),
-    f"roles.{_RBAC}": (_columns("Name Created_At"), _created_at),
-    f"clusterrolebindings.{_RBAC}": (_BINDING, _binding),
-    f"rolebindings.{_RBAC}": (_BINDING, _binding),
+    "namespaces": (_columns("Name Status Age"), _namespace),
 }

@@ -5,51 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from .api_errors import ApiError, bad_request
-from .container_shell import Program
 from .objects import Obj, dig, name_of
+from .pod_programs import Program
 
 
 @dataclass(frozen=True)
 class LogQuery:
-    """What a log request asks for; `since` in seconds, `limit` in bytes, `tail` in lines."""
+    """What a log request asks for; `tail` in lines."""
 
     container: str = ""
     previous: bool = False
-    timestamps: bool = False
     tail: int | None = None
-    since: float | None = None
-    limit: int | None = None
 
 
 @dataclass
 class Run:
-    """One run of one container: when it began, what it does, and the lines that others added (device plugin)."""
+    """One run of one container: when it began, and what it does."""
 
     program: Program
     factor: float  # wall seconds that stand for one simulated second
-    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=lambda: asyncio.get_running_loop().time())
-    stopped: float | None = None  # loop time at which it was stopped from outside
-    extra: list[tuple[datetime, str]] = field(default_factory=list)
 
-    def lines(self) -> list[tuple[datetime, str]]:
+    def lines(self) -> list[str]:
         """Return what has been written until now."""
-        now = self.stopped if self.stopped is not None else asyncio.get_running_loop().time()
-        passed = now - self.clock
-        written = [
-            (self.began + timedelta(seconds=offset * self.factor), text)
-            for offset, text in self.program.lines
-            if offset * self.factor <= passed
-        ]
-        return sorted([*written, *self.extra], key=lambda line: line[0])
+        passed = asyncio.get_running_loop().time() - self.clock
+        return [text for offset, text in self.program.lines if offset * self.factor <= passed]
 
     def over(self) -> bool:
         """Say whether nothing more will be written."""
-        if self.stopped is not None:
-            return True
         ends = self.program.ends
         return ends is not None and asyncio.get_running_loop().time() - self.clock >= ends * self.factor
 
@@ -70,12 +55,6 @@ class ContainerLogs:
         """Return a container's latest run."""
         runs = self._runs.get((pod["metadata"]["uid"], container))
         return runs[-1] if runs else None
-
-    def write(self, pod: Obj, text: str) -> None:
-        """Add lines to the log of a pod's first container."""
-        run = self.current(pod, pod["spec"]["containers"][0]["name"])
-        if run is not None:
-            run.extra += [(datetime.now(UTC), line) for line in text.splitlines()]
 
     def forget(self, pod: Obj) -> None:
         """Drop the logs of a pod that has gone."""
@@ -111,18 +90,9 @@ class ContainerLogs:
     def read(self, pod: Obj, query: LogQuery) -> str:
         """Return a container's log as it stands. Raises ApiError (400) where there is none yet."""
         lines = self._run(pod, query).lines()
-        if query.since is not None:
-            start = datetime.now(UTC) - timedelta(seconds=query.since)
-            lines = [line for line in lines if line[0] >= start]
         if query.tail is not None:
             lines = lines[-query.tail :] if query.tail else []
-        text = "".join(self._shown(line, query) for line in lines)
-        return text[: query.limit] if query.limit else text
-
-    @staticmethod
-    def _shown(line: tuple[datetime, str], query: LogQuery) -> str:
-        prefix = line[0].strftime("%Y-%m-%dT%H:%M:%S.%f000Z ") if query.timestamps else ""
-        return f"{prefix}{line[1]}\n"
+        return "".join(f"{text}\n" for text in lines)
 
     def follower(self, pod: Obj, query: LogQuery) -> Callable[[], str | None]:
         """Return a function that gives what is new since its last call, None once the run is over and all is read."""
@@ -136,6 +106,6 @@ class ContainerLogs:
             fresh, seen = lines[seen:], len(lines)
             if not fresh and over:
                 return None
-            return "".join(self._shown(line, query) for line in fresh)
+            return "".join(f"{text}\n" for text in fresh)
 
         return more

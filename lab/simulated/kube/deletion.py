@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from .objects import Obj, dig, key_of, name_of, timestamp, with_metadata, with_status
+from .objects import Obj, dig, key_of, timestamp, with_metadata, with_status
 from .world import World, is_finished
 
 
@@ -17,8 +17,6 @@ class Deletion:
 
     def delete(self, resource: str, obj: Obj, options: Obj) -> Obj:
         """Delete an object or mark it as being deleted; return its last state."""
-        if options.get("propagationPolicy") == "Orphan":
-            self._orphan(obj)
         if resource == "pods":
             grace = self._grace(obj, options)
             if grace > 0:
@@ -50,17 +48,3 @@ class Deletion:
             return obj
         at = timestamp(datetime.now(UTC) + timedelta(seconds=grace))
         return self._store.replace(resource, with_metadata(obj, deletionTimestamp=at, deletionGracePeriodSeconds=grace))
-
-    def _orphan(self, owner: Obj) -> None:
-        for resource in ("pods", "replicasets.apps"):
-            for child in self._store.indexed(resource, "owner", owner["metadata"]["uid"]):
-                left = [
-                    reference
-                    for reference in child["metadata"].get("ownerReferences") or []
-                    if reference["uid"] != owner["metadata"]["uid"]
-                ]
-                self._store.replace(resource, with_metadata(child, ownerReferences=left or None))
-
-    def force(self, resource: str, obj: Obj) -> None:
-        """Remove an object at once, whatever its finalizers say: the end of a node or of a namespace."""
-        self._store.remove(resource, obj["metadata"].get("namespace", ""), name_of(obj))

@@ -13,6 +13,10 @@ _SUB_KINDS = {
     "binding": ("", "", "Binding"),
     "exec": ("", "", "PodExecOptions"),
 }
+# An OpenAPI v2 document without schemas, as `kubectl apply` asks for it: message openapi.v2.Document of gnostic, with
+# swagger (field 1) and info (field 2: title, version). kubectl validates no kind that it finds no schema for.
+PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+SCHEMALESS = b"\x0a\x032.0" + b"\x12\x0f\x0a\x0aKubernetes\x12\x011"
 _SUB_VERBS = {"status": ["get", "patch", "update"], "scale": ["get", "patch", "update"], "log": ["get"]}
 
 

@@ -11,14 +11,12 @@ class Fault:
     """What happens instead of (or, for `delay` alone, before) the answer to one request.
 
     `status` answers with that HTTP status (409, 429, 500, 503 carry the real API's reasons), `drop` closes the
-    connection without an answer - a watch that is already running is dropped too, see `drop_after` - and `delay`
-    waits that many wall seconds first.
+    connection without an answer, and `delay` waits that many wall seconds first.
     """
 
     status: int = 0
     drop: bool = False
     delay: float = 0.0
-    drop_after: float = 0.0  # wall seconds after which a watch's connection is dropped
     retry_after: int = 1  # seconds, for 429 and 503
 
 

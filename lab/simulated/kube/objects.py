@@ -54,11 +54,6 @@ def key_of(obj: Obj) -> tuple[str, str]:
     return namespace_of(obj), name_of(obj)
 
 
-def labels_of(obj: Obj) -> dict[str, str]:
-    """Return metadata.labels, empty where there are none."""
-    return dict(obj["metadata"].get("labels") or {})
-
-
 def with_status(obj: Obj, **fields: Any) -> Obj:
     """Return a new object that shares all but `status`, in which `fields` are replaced."""
     return {**obj, "status": {**(obj.get("status") or {}), **fields}}

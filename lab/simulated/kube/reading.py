@@ -1,31 +1,38 @@
-"""GET of one object and of lists: selectors, pages, Tables."""
+"""GET of one object, of lists and of changes: selectors, pages, and the Tables of `kubectl get`."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections.abc import Callable
 
 from aiohttp import web
 
 from .api import Api
 from .api_errors import bad_request, expired
-from .http_common import JSON_TYPE, Call, Form, json_response, shown, wanted_form
+from .http_common import JSON_TYPE, Call, json_response, wants_table
 from .objects import Obj, key_of
 from .selectors import field_match, label_match
-from .store import Entry
-from .tables import partial, table
+from .store import ADDED, DELETED, MODIFIED, Entry
+from .tables import table
 from .world import World
 
+WATCH_SECONDS = 1800.0  # the real server ends a watch after 30 to 60 minutes when the client does not say
+WATCH_TURN = 0.1  # wall seconds between looks
 
-def selected(call: Call, entries: list[Entry]) -> list[Entry]:
-    """Return the entries that the query's label and field selectors select. Raises ApiError (400)."""
-    for match in (
-        label_match(call.query("labelSelector")),
-        field_match(call.route.resource.key, call.query("fieldSelector")),
-    ):
-        if match is not None:
-            entries = [entry for entry in entries if match(entry.obj)]
-    return entries
+
+def _matcher(call: Call) -> Callable[[Obj], bool]:
+    """Return the test of the path's namespace and of the query's label and field selectors. Raises ApiError (400)."""
+    namespace = call.route.namespace
+    label = label_match(call.query("labelSelector"))
+    field = field_match(call.route.resource.key, call.query("fieldSelector"))
+
+    def matches(obj: Obj) -> bool:
+        here = not namespace or obj["metadata"].get("namespace") == namespace
+        return here and (label is None or label(obj)) and (field is None or field(obj))
+
+    return matches
 
 
 class Reading:
@@ -39,35 +46,53 @@ class Reading:
         """Answer with one object. Raises ApiError (404)."""
         route = call.route
         obj = self._api.get(route.resource, route.namespace, route.name)
-        return json_response(shown(call, route.resource, obj, wanted_form(call.request)))
+        if wants_table(call.request):
+            obj = self._table(call, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
+        return json_response(obj)
 
     def collection(self, call: Call) -> web.Response:
         """Answer with a list. Raises ApiError (400, 410)."""
         store, resource = self._world.store, call.route.resource
-        entries = selected(call, store.entries(resource.key, call.route.namespace))
-        name = call.route.name
-        if name:  # a watch on one object falls back here
-            entries = [entry for entry in entries if entry.obj["metadata"]["name"] == name]
+        matches = _matcher(call)
+        entries = [entry for entry in store.entries(resource.key, call.route.namespace) if matches(entry.obj)]
         metadata: Obj = {"resourceVersion": str(store.version)}
         entries = self._page(call, entries, metadata)
-        form = wanted_form(call.request)
-        if form.plain:
-            return self._plain(call, entries, metadata)
-        return json_response(self._shaped(call, [entry.obj for entry in entries], metadata, form))
+        if wants_table(call.request):
+            return json_response(self._table(call, [entry.obj for entry in entries], metadata))
+        return self._plain(call, entries, metadata)
 
-    def _shaped(self, call: Call, objects: list[Obj], metadata: Obj, form: Form) -> Obj:
-        if form.kind == "Table":
-            include = call.query("includeObject", "Metadata")
-            return table(
-                call.route.resource, objects, metadata, api_version=form.api_version, minor=call.minor, include=include
-            )
-        items = [partial(obj) for obj in objects]
-        return {
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": form.api_version,
-            "metadata": metadata,
-            "items": items,
-        }
+    async def watch(self, call: Call) -> web.StreamResponse:
+        """Stream the changes after a version, looking for them ten times a second. Raises ApiError (400, 410)."""
+        store, resource, asked = self._world.store, call.route.resource, call.query("resourceVersion", "0")
+        if not asked.isdigit() or 0 < int(asked) < store.oldest(resource.key):
+            raise expired(f"too old resource version: {asked} ({store.oldest(resource.key)})")
+        matches, version = _matcher(call), int(asked)
+        response = web.StreamResponse(headers={"Content-Type": JSON_TYPE})
+        await response.prepare(call.request)
+        end = asyncio.get_running_loop().time() + float(call.query("timeoutSeconds") or WATCH_SECONDS)
+        if version == 0:
+            version = store.version
+            for entry in store.entries(resource.key):
+                if matches(entry.obj):
+                    await response.write(self._event(call, ADDED, entry.obj))
+        while asyncio.get_running_loop().time() < end:
+            for change in store.since(resource.key, version):
+                version = change.version
+                now = change.kind != DELETED and matches(change.obj)
+                before = change.before is not None and matches(change.before)
+                if now or before:  # what stops to match a selector was deleted
+                    kind = (MODIFIED if before else ADDED) if now else DELETED
+                    await response.write(self._event(call, kind, change.obj))
+            await asyncio.sleep(WATCH_TURN)
+        return response
+
+    def _event(self, call: Call, kind: str, obj: Obj) -> bytes:
+        shown = self._table(call, [obj], {}) if wants_table(call.request) else obj
+        return json.dumps({"type": kind, "object": shown}).encode() + b"\n"
+
+    def _table(self, call: Call, objects: list[Obj], metadata: Obj) -> Obj:
+        include = call.query("includeObject", "Metadata")
+        return table(call.route.resource, objects, metadata, minor=call.minor, include=include)
 
     def _plain(self, call: Call, entries: list[Entry], metadata: Obj) -> web.Response:
         resource = call.route.resource

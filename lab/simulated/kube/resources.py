@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -23,7 +23,6 @@ class Resource:
     categories: tuple[str, ...] = ()
     singular: str = ""
     custom: bool = False
-    columns: tuple[tuple[str, str, str, int], ...] = field(default=(), compare=False)  # of a CRD
 
     @property
     def api_version(self) -> str:

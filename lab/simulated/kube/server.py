@@ -12,15 +12,13 @@ from .api import Api
 from .api_errors import ApiError, PlainNotFoundError, injected
 from .auth import Authenticator, Authorizer, User, Wish
 from .container_logs import ContainerLogs
-from .discovery import discover
-from .faults import Fault, FaultHook, no_faults
+from .discovery import PROTOBUF, SCHEMALESS, discover
+from .faults import FaultHook, no_faults
 from .http_common import Call, json_response
-from .openapi import ASKED_FOR, PROTOBUF, document, protobuf
 from .pki import Authority, KeyPair
 from .reading import Reading
 from .routing import named_by, route
 from .subresources import Subresources
-from .watches import Watches
 from .world import World
 from .writing import Writing
 
@@ -36,8 +34,7 @@ class ApiServer:
         self._authenticator = Authenticator(world.store, world.signer)
         self._authorizer = Authorizer(world.store, world.config.minor)
         self._reading = Reading(world, api)
-        self._watches = Watches(world)
-        self._writing = Writing(world, api, self._authenticator, self._authorizer)
+        self._writing = Writing(world, api)
         self._subresources = Subresources(world, api, logs)
         self._runner: web.AppRunner | None = None
         self.faults: FaultHook = no_faults
@@ -64,7 +61,6 @@ class ApiServer:
     async def stop(self) -> None:
         """Stop listening and end every connection."""
         if self._runner is not None:
-            self._world.store.end_watches()
             runner, self._runner = self._runner, None
             await runner.cleanup()
 
@@ -80,14 +76,14 @@ class ApiServer:
             if fault is not None and fault.status:
                 raise injected(fault.status, fault.retry_after)
             await asyncio.sleep(self._world.pace.scaled(self._world.latencies.api_request))
-            return await self._answer(request, fault)
+            return await self._answer(request)
         except ApiError as error:
             retry = (error.details or {}).get("retryAfterSeconds")
             return json_response(error.status(), error.code, {"Retry-After": str(retry)} if retry else None)
         except PlainNotFoundError:
             return web.Response(text="404 page not found\n", status=404)
 
-    async def _answer(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
         user = self._authenticator.user(certificate, request.headers.get("Authorization", ""))
@@ -105,22 +101,19 @@ class ApiServer:
         if call.route.subresource not in {"", "status"}:
             return await self._subresources.serve(call)
         if watching:
-            return await self._watches.watch(call, fault)
+            return await self._reading.watch(call)
         if request.method in {"GET", "HEAD"}:
             return self._reading.get(call) if call.route.name else self._reading.collection(call)
         return await self._writing.write(call)
 
     def _plain(self, request: web.Request, user: User) -> web.Response:
-        """Answer what is no resource: health, version, discovery, OpenAPI."""
+        """Answer what is no resource: health, version, discovery, and for kubectl an OpenAPI document."""
         path = request.path.rstrip("/") or "/"
         self._authorizer.check(user, Wish(request.method.lower(), path))
         if path.startswith(_HEALTH) and (path in _HEALTH or path[1:].split("/")[0] + "/" in path):
             return self._health(request, path)
         if path == "/openapi/v2":
-            version = self._world.config.version
-            if any(kind in request.headers.get("Accept", "") for kind in ASKED_FOR):
-                return web.Response(body=protobuf(self._world.resources, version), content_type=PROTOBUF)
-            return json_response(document(self._world.resources, version))
+            return web.Response(body=SCHEMALESS, content_type=PROTOBUF)
         found = discover(path, self._world.resources, self._world.config, request.host)
         if found is None:
             raise PlainNotFoundError(path)

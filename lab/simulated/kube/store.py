@@ -1,4 +1,4 @@
-"""The object store: versions, a window of changes for watches, indexes, and listeners that are told in order."""
+"""The object store: versions, the last changes, indexes, and listeners that are told of every change in order."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from .changes import Change, Entry, Watcher
+from .changes import Change, Entry
 from .latencies import Pace
 from .objects import Obj, key_of, new_uid, random_suffix, timestamp
 
-__all__ = ["ADDED", "DELETED", "MODIFIED", "WINDOW", "Change", "Entry", "Key", "Store", "Watcher"]
+__all__ = ["ADDED", "DELETED", "MODIFIED", "Change", "Entry", "Key", "Store"]
 
 Key = tuple[str, str]
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 TURN = 0.01  # wall seconds of telling listeners after which the event loop may answer others
-WINDOW = 4096  # changes of one resource that a watch may start behind; the real watch cache holds a like number
+WINDOW = 4096  # changes of one resource that are known; an older list or watch has expired
 
 
 Listener = Callable[[Change], None]
@@ -49,10 +49,8 @@ class Store:
         self.version = 1
         self._tables: dict[str, dict[Key, Entry]] = {}
         self._history: dict[str, deque[Change]] = {}
-        self._forgotten: dict[str, int] = {}
         self._indexes: dict[tuple[str, str], _Index] = {}
         self._listeners: dict[str, list[Listener]] = {}
-        self._watchers: dict[str, set[Watcher]] = {}
         self._untold: deque[Change] = deque()
         self._telling = False
 
@@ -113,13 +111,13 @@ class Store:
             return None
         self.version += 1
         last = {**entry.obj, "metadata": {**entry.obj["metadata"], "resourceVersion": str(self.version)}}
-        self._record(Change(DELETED, resource, Entry(last, self.version), entry.obj))
+        self._record(Change(DELETED, resource, Entry(last), entry.obj))
         return last
 
     def _put(self, kind: str, resource: str, obj: Obj, before: Obj | None) -> Obj:
         self.version += 1
         stored = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
-        entry = Entry(stored, self.version)
+        entry = Entry(stored)
         self._tables[resource][key_of(stored)] = entry
         self._record(Change(kind, resource, entry, before))
         return stored
@@ -129,12 +127,7 @@ class Store:
         for (resource, _), index in self._indexes.items():
             if resource == change.resource:
                 index.update(change.before, after)
-        history = self._history.setdefault(change.resource, deque())
-        history.append(change)
-        if len(history) > WINDOW:
-            self._forgotten[change.resource] = history.popleft().entry.version
-        for watcher in self._watchers.get(change.resource, ()):
-            watcher.offer(change)
+        self._history.setdefault(change.resource, deque(maxlen=WINDOW)).append(change)
         self._untold.append(change)
         if not self._telling:
             self._telling = True
@@ -176,35 +169,12 @@ class Store:
 
     def oldest(self, resource: str) -> int:
         """Return the version since which every change of a resource is still known."""
-        return self._forgotten.get(resource, 0)
+        history = self._history.get(resource)
+        return history[0].version if history and len(history) == WINDOW else 0
 
     def since(self, resource: str, version: int) -> list[Change]:
         """Return the known changes after a version."""
-        return [change for change in self._history.get(resource, ()) if change.entry.version > version]
-
-    def forget_history(self) -> None:
-        """Forget all changes so far, as etcd's compaction does: older watches get 410."""
-        for resource, history in self._history.items():
-            if history:
-                self._forgotten[resource] = history[-1].entry.version
-                history.clear()
-
-    def add_watcher(self, resource: str) -> Watcher:
-        """Return a watcher that is offered every later change of a resource."""
-        watcher = Watcher()
-        self._watchers.setdefault(resource, set()).add(watcher)
-        return watcher
-
-    def drop_watcher(self, resource: str, watcher: Watcher) -> None:
-        """Offer nothing more to a watcher."""
-        self._watchers.get(resource, set()).discard(watcher)
-
-    def end_watches(self, resource: str = "") -> None:
-        """End the watches of one resource, or of all."""
-        for key, watchers in self._watchers.items():
-            if not resource or key == resource:
-                for watcher in watchers:
-                    watcher.end()
+        return [change for change in self._history.get(resource, ()) if change.version > version]
 
 
 def _same(before: Obj, after: Obj) -> bool:

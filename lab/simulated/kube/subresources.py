@@ -1,4 +1,4 @@
-"""Subresources: a pod's log and eviction, a service account's token, scale, binding, a namespace's end."""
+"""Subresources: a pod's log and eviction, a service account's token, a kubelet's running configuration."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from .api import Api
-from .api_errors import ApiError, bad_request, invalid, method_not_allowed, not_found
+from .api import MERGE_PATCH, Api
+from .api_errors import ApiError, invalid, not_simulated
 from .container_logs import ContainerLogs, LogQuery
 from .disruption import guard
 from .http_common import Call, json_response
@@ -40,22 +40,15 @@ class Subresources:
             return self._kubelet(call)
         if kind == "scale":
             return await self._scale(call)
-        if kind == "binding" and method == "POST":
-            return await self._bind(call)
-        if kind == "exec":
-            raise ApiError(501, "NotImplemented", "SIMULATED cluster: exec into a pod is not simulated; read its log")
-        raise method_not_allowed()
+        raise not_simulated(f"{method} of {kind} is not simulated")
 
     async def _log(self, call: Call) -> web.StreamResponse:
         pod = self._api.get(call.route.resource, call.route.namespace, call.route.name)
-        tail, since, limit = call.query("tailLines"), call.query("sinceSeconds"), call.query("limitBytes")
+        tail = call.query("tailLines")
         query = LogQuery(
             container=call.query("container"),
             previous=call.flag("previous"),
-            timestamps=call.flag("timestamps"),
             tail=int(tail) if tail else None,
-            since=float(since) if since else None,
-            limit=int(limit) if limit else None,
         )
         if not call.flag("follow"):
             return web.Response(body=self._logs.read(pod, query).encode(), content_type="text/plain")
@@ -118,32 +111,13 @@ class Subresources:
         return json_response({"kubeletconfig": host.kubelet_config})
 
     async def _scale(self, call: Call) -> web.Response:
-        route = call.route
-        obj = self._api.get(route.resource, route.namespace, route.name)
-        if call.request.method != "GET":
-            body = await call.body()
-            replicas = dig(body, "spec", "replicas")
-            if not isinstance(replicas, int):
-                raise bad_request("a Scale needs spec.replicas")
-            changed = {**obj, "spec": {**obj["spec"], "replicas": replicas}}
-            obj = self._api.update(route.resource, route.namespace, route.name, changed, call.options())
+        """Answer `kubectl scale`: read, or set the replicas."""
+        route, replicas = call.route, dig(await call.body(), "spec", "replicas")
+        where = (route.namespace, route.name)
+        if replicas is not None:
+            changed = {"spec": {"replicas": replicas}}
+            self._api.patch(route.resource, where, MERGE_PATCH, changed, call.options())
+        obj = self._api.get(route.resource, *where)
         metadata = {key: obj["metadata"].get(key) for key in ("name", "namespace", "uid", "resourceVersion")}
-        have = dig(obj, "status", "replicas", default=0)
-        return json_response(
-            {
-                "kind": "Scale",
-                "apiVersion": "autoscaling/v1",
-                "metadata": metadata,
-                "spec": {"replicas": obj["spec"].get("replicas", 1)},
-                "status": {"replicas": have},
-            }
-        )
-
-    async def _bind(self, call: Call) -> web.Response:
-        body, route = await call.body(), call.route
-        node = str(dig(body, "target", "name", default=""))
-        if self._world.store.get("nodes", "", node) is None:
-            raise not_found("nodes", "", node)
-        pod = self._api.get(route.resource, route.namespace, route.name)
-        self._world.store.replace("pods", {**pod, "spec": {**pod["spec"], "nodeName": node}})
-        return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+        head: Obj = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata}
+        return json_response({**head, "spec": {"replicas": dig(obj, "spec", "replicas", default=1)}, "status": {}})

@@ -1,13 +1,12 @@
-"""What a container does when it runs on a host: known images by their function, commands by the interpreter."""
+"""What a container does when it runs on a host: known images by their function, verification pods by what they see."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lab.simulated.kube.container_shell import Program, run_words
-from lab.simulated.kube.container_tools import Machine
 from lab.simulated.kube.hosts import HostState, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
+from lab.simulated.kube.pod_programs import Machine, Program, run_words
 
 MOUNT_ROOT = "/var/run/nvidia-container-devices"
 # Seen on real hosts, with the words of the toolkit after it (containerd 2.1, toolkit 1.20).
@@ -47,21 +46,12 @@ def gpu_count(container: Obj) -> int:
     return int(dig(container, "resources", "limits", GPU, default=0))
 
 
-def environment(pod: Obj, container: Obj, host: HostState) -> dict[str, str]:
-    """Return a container's environment from its pod spec; references to ConfigMaps and Secrets are left out."""
-    fields = {
-        "spec.nodeName": host.name,
-        "metadata.name": name_of(pod),
-        "metadata.namespace": pod["metadata"]["namespace"],
-        "metadata.uid": pod["metadata"]["uid"],
-        "status.hostIP": host.address,
-        "spec.serviceAccountName": str(dig(pod, "spec", "serviceAccountName", default="")),
-    }
-    found = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME": name_of(pod)}
+def environment(container: Obj, host: HostState) -> dict[str, str]:
+    """Return a container's plain variables and its node's name; other references are left out."""
+    found = {}
     for variable in container.get("env") or []:
-        field = dig(variable, "valueFrom", "fieldRef", "fieldPath")
-        if field is not None:
-            found[variable["name"]] = fields.get(field, "")
+        if dig(variable, "valueFrom", "fieldRef", "fieldPath") == "spec.nodeName":
+            found[variable["name"]] = host.name
         elif "valueFrom" not in variable:
             found[variable["name"]] = str(variable.get("value", ""))
     return found
@@ -73,7 +63,7 @@ def machine_for(pod: Obj, container: Obj, host: HostState, handler: str | None, 
     CUDA images ask for all GPUs by themselves (NVIDIA_VISIBLE_DEVICES=all), so under an nvidia runtime that accepts the
     variable a pod that requested none sees every GPU: that is how the real runtime behaves too.
     """
-    env = environment(pod, container, host)
+    env = environment(container, host)
     image = str(container.get("image", ""))
     if "cuda" in image or "nvidia" in image:
         env.setdefault("NVIDIA_VISIBLE_DEVICES", "all")
@@ -142,11 +132,4 @@ def program_for(pod: Obj, container: Obj, host: HostState, handler: str | None, 
         return plugin_program(pod, container, host, handler)
     machine = machine_for(pod, container, host, handler, given)
     words = [str(word) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
-    if not container.get("command") and "vectoradd" in str(container.get("image", "")).lower():
-        words = ["vectorAdd"] if not words else ["sh", *words] if words[0].startswith("-") else words
-    if not words:
-        return Program()
-    # The kubelet, not a shell, replaces $(NAME) in commands.
-    for name, value in machine.env.items():
-        words = [word.replace(f"$({name})", value) for word in words]
-    return run_words(words, machine) or Program()
+    return (run_words(words, machine) if words else None) or Program()

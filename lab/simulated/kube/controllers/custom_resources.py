@@ -32,7 +32,6 @@ class CustomResources(Controller):
         for obj in self.store.objects(key):
             self.store.remove(key, *key_of(obj))
         self.world.resources.remove(key)
-        self.store.end_watches(key)
 
     def reconcile(self, key: Hashable) -> None:
         """Serve a definition's versions and say so in its status."""
@@ -56,10 +55,6 @@ class CustomResources(Controller):
         for version in spec["versions"]:
             if not version.get("served", True):
                 continue
-            columns = tuple(
-                (str(c["name"]), str(c.get("type", "string")), str(c["jsonPath"]), int(c.get("priority", 0)))
-                for c in version.get("additionalPrinterColumns") or []
-            )
             self.world.resources.add(
                 Resource(
                     group=spec["group"],
@@ -73,6 +68,5 @@ class CustomResources(Controller):
                     categories=tuple(names.get("categories") or ()),
                     singular=str(names.get("singular", "")),
                     custom=True,
-                    columns=columns,
                 )
             )

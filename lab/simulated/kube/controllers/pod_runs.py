@@ -117,23 +117,8 @@ def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
         fields |= {"podIP": run.address, "podIPs": [{"ip": run.address}]}
     if run.failure:
         fields |= {"reason": run.failure[0], "message": run.failure[1]}
-    if pod["spec"].get("initContainers"):
-        fields["initContainerStatuses"] = _init_statuses(pod, run)
     return with_status(pod, **fields)
 
 
 def _asks(pod: Obj) -> bool:
     return any(dig(c, "resources", part) for c in pod["spec"]["containers"] for part in ("requests", "limits"))
-
-
-def _init_statuses(pod: Obj, run: PodRun) -> list[Obj]:
-    """Return the init containers' entries: done as soon as any container has begun; they are not simulated further."""
-    done = any(state.begun for state in run.containers.values())
-    entries = []
-    for container in pod["spec"]["initContainers"]:
-        state = ContainerState(container["name"], container["image"], {"waiting": {"reason": "PodInitializing"}})
-        if done:
-            end = {"exitCode": 0, "reason": "Completed", "startedAt": run.began, "finishedAt": run.began}
-            state.state, state.ready, state.begun = {"terminated": end}, True, True
-        entries.append(state.shown(pod))
-    return entries
