@@ -44,8 +44,8 @@ def test_two_plans_may_look_at_once_but_not_beside_a_change(tmp_path: Path) -> N
 def test_a_dead_runs_lock_is_free(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     code = (
-        "import os, sys; from pathlib import Path; from flows.lock import held; "
-        "h = held(Path(sys.argv[1]), 'te'); h.__enter__(); os._exit(9)"
+        "import os, sys; from pathlib import Path; from flows.lock import hold_lock; "
+        "h = hold_lock(Path(sys.argv[1]), 'te'); h.__enter__(); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(lock)], cwd=ROOT, check=False)
     assert json.loads(lock.read_text(encoding="utf-8"))["pid"] != os.getpid()

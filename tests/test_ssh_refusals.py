@@ -160,7 +160,7 @@ async def test_a_known_hosts_file_with_lines_that_are_none_is_read_as_openssh_re
 def test_no_line_of_a_known_hosts_file_keeps_the_others_from_being_read(tmp_path: Path, lines: list[str]) -> None:
     path = tmp_path / "known_hosts"
     path.write_text("\n".join([*lines, f"\n[127.0.0.1]:2222 {KEY}\n", *lines]), encoding="utf-8", errors="replace")
-    known_hosts.__globals__["_parsed"].cache_clear()
+    known_hosts.__globals__["_parse"].cache_clear()
     assert known_hosts([str(path)]).match("127.0.0.1", "127.0.0.1", 2222)[0]
 
 

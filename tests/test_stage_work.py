@@ -156,9 +156,9 @@ def first_look(
     notes: list[str] = []
     for name, answer in (
         ("recognise", "debian"),
-        ("_brought", [OK] if looked is None else looked),
+        ("_bring", [OK] if looked is None else looked),
         ("survey", seen),
-        ("noticed", heard),
+        ("read_notices", heard),
         ("claim_left", False),
     ):
         noting(monkeypatch, name, notes, answer)
@@ -202,20 +202,20 @@ async def test_the_device_plugin_waits_for_the_hosts_that_it_will_run_on(
     notes: list[str] = []
 
     async def wait_for_hosts(_: Run) -> None:
-        notes.append("waited")
+        notes.append("wait_for")
 
     plugin = SimpleNamespace(wait_for_hosts=wait_for_hosts, unready=lambda _: (), steps=lambda *_: [])
     monkeypatch.setattr(stages, "device_plugin", plugin)
     noting(monkeypatch, "by_api", notes, [OK])
     assert await stages._plugin(run, "device_plugin", "cluster") == [OK]
-    assert notes == ["waited", "by_api"]
+    assert notes == ["wait_for", "by_api"]
 
 
 @pytest.mark.parametrize(
     ("allow", "labels", "registered", "asked", "results"),
     [
-        (Impact.WORKLOADS, True, OK, ["waited", "by_api"], [OK]),
-        (Impact.WORKLOADS, True, FAILED, ["waited"], [FAILED]),
+        (Impact.WORKLOADS, True, OK, ["wait_for", "by_api"], [OK]),
+        (Impact.WORKLOADS, True, FAILED, ["wait_for"], [FAILED]),
         (Impact.WORKLOADS, False, FAILED, ["by_api"], [OK]),  # nothing to write on it
         (Impact.NOTHING, True, FAILED, ["by_api"], [OK]),
     ],
@@ -232,7 +232,7 @@ async def test_a_node_gets_its_settings_once_it_is_registered_and_a_plan_waits_f
 ) -> None:
     notes: list[str] = []
     run.allow = allow
-    noting(monkeypatch, "waited", notes, registered)
+    noting(monkeypatch, "wait_for", notes, registered)
     noting(monkeypatch, "by_api", notes, [OK])
     monkeypatch.setattr(stages.gates, "node_steps", lambda *_: [object()] if labels else [])
     assert await stages._node(run, "node_settings", "te2") == results
@@ -242,8 +242,8 @@ async def test_a_node_gets_its_settings_once_it_is_registered_and_a_plan_waits_f
 @pytest.mark.parametrize(
     ("allow", "seen", "asked"),
     [
-        (Impact.WORKLOADS, OK, ["waited"] * 5 + ["new_lease", "by_api"]),
-        (Impact.WORKLOADS, FAILED, ["waited"] * 5),
+        (Impact.WORKLOADS, OK, ["wait_for"] * 5 + ["new_lease", "by_api"]),
+        (Impact.WORKLOADS, FAILED, ["wait_for"] * 5),
         (Impact.NOTHING, FAILED, ["by_api"]),
     ],
 )
@@ -252,7 +252,7 @@ async def test_behind_the_gate_is_a_cluster_that_works_and_is_held_by_this_run(
 ) -> None:
     notes: list[str] = []
     run.allow = allow
-    noting(monkeypatch, "waited", notes, seen)
+    noting(monkeypatch, "wait_for", notes, seen)
     for name, answer in (("new_lease", None), ("by_api", [OK])):
         noting(monkeypatch, name, notes, answer)
     monkeypatch.setattr(stages, "_keep", lambda *_: OK)
@@ -265,7 +265,7 @@ async def test_nothing_is_done_through_the_api_where_another_run_holds_the_lease
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    noting(monkeypatch, "waited", notes, OK)
+    noting(monkeypatch, "wait_for", notes, OK)
     noting(monkeypatch, "new_lease", notes, Refused("another run works on this cluster"))
     noting(monkeypatch, "by_api", notes, [OK])
     with pytest.raises(Refused):
