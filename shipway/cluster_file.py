@@ -39,17 +39,15 @@ def load_cluster(path: Path) -> Cluster:
         raise Refused(message, code=CODE, fix="Name a file that is there: a cluster file in UTF-8.") from error
     folder = path.resolve().parent
     cluster = _parse_once(text, where, folder)
-    missing = any(True for _ in missing_files(cluster))
-    return parse_cluster(text, where=where, folder=folder, files=True) if missing else cluster  # refused there
+    if any(True for _ in missing_files(cluster)):  # since it was parsed
+        return parse_cluster(text, where=where, folder=folder, files=True)  # refuses it, and says where
+    return cluster
 
 
 @lru_cache(maxsize=1)
 def _parse_once(text: str, where: str, folder: Path) -> Cluster:
-    """Return the cluster of a text that has no fault, whatever files there are; raises Refused with all faults."""
-    try:
-        return parse_cluster(text, where=where, folder=folder)
-    except Refused:
-        return parse_cluster(text, where=where, folder=folder, files=True)  # refused again, with the missing files
+    """Return the cluster of a text that has no fault; raises Refused with all faults, and is asked again then."""
+    return parse_cluster(text, where=where, folder=folder, files=True)
 
 
 def parse_cluster(

@@ -73,7 +73,7 @@ class ShipwayError(Exception):
         self.may_retry = self.retryable if retry is None else retry
         self.lost = lost or self.default_lost
 
-    def explained(self, message: str, *, code: str, fix: str, retry: bool, lost: Lost = "") -> None:
+    def explain(self, message: str, *, code: str, fix: str, retry: bool, lost: Lost = "") -> None:
         """Tell what was found out since: a message that names the cause, its code and fix, and what was lost."""
         self.message = message
         self.code, self.fix, self.may_retry = code, fix, retry

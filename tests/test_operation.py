@@ -147,7 +147,7 @@ async def test_an_api_that_had_answered_is_waited_for_once(asked: list[str]) -> 
 
 def test_what_was_lost_is_kept_where_its_cause_is_found_later() -> None:
     error = ConnectionLost("the connection broke", host="w2")
-    error.explained("out of memory (the connection broke)", code="SHW-999", fix="Add memory.", retry=True)
+    error.explain("out of memory (the connection broke)", code="SHW-999", fix="Add memory.", retry=True)
     assert find_lost([error]) == {"w2"}
     error = DeadlineExceeded("last seen: dial tcp: connect: connection refused", host="w2")
     explain(error, "error execution phase preflight: couldn't validate: connection refused")

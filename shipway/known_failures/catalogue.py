@@ -52,7 +52,7 @@ def explain(error: ShipwayError, text: str, form: str = "{cause} ({message})") -
     """Let an error tell the cause that the catalogue knows for this text, beside its own message; else leave it."""
     if known := diagnose(text):
         message = form.format(cause=known.cause, message=error.message)
-        error.explained(message, code=known.code, fix=known.fix, retry=known.retryable, lost=known.lost)
+        error.explain(message, code=known.code, fix=known.fix, retry=known.retryable, lost=known.lost)
 
 
 def _fill(sentence: str, named: Mapping[str, str]) -> str:

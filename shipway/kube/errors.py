@@ -50,12 +50,12 @@ def refusal(what: str, code: int, text: str) -> ShipwayError:
     said = tail(str(status.get("message") or text or "no text"), 6)
     message = f"{what}: the Kubernetes API answered {code}{f' {reason}' if reason else ''}: {said}"
     unfit = "failed to create typed patch object" in said  # a 500, though it is the object that is wrong
-    if (code in PASSING and not unfit) or (code == CONFLICT and reason == "Conflict" and not _find_owners(status)):
+    if (code in PASSING and not unfit) or (code == CONFLICT and reason == "Conflict" and not _has_owner(status)):
         return ApiUnavailable(message)
     return ApiRefused(message, fix=_fix(code, reason))
 
 
-def _find_owners(status: dict[str, Any]) -> bool:
+def _has_owner(status: dict[str, Any]) -> bool:
     """Say whether a conflict is with another owner of a field, not a race between two writers."""
     causes = (status.get("details") or {}).get("causes") or []
     return any(cause.get("reason") == "FieldManagerConflict" for cause in causes)

@@ -100,7 +100,7 @@ def _missing(
     cluster: Cluster, by: dict[str, Evidence], first: Evidence | None, kept: frozenset[str] | None
 ) -> Iterator[ErrorReport]:
     """Nodes have joined, and the declared control plane's host holds none: it was replaced, or is another one."""
-    if first is None or (first.standing == "control plane" and not _find_begun_anew(first, by)):
+    if first is None or (first.standing == "control plane" and not _is_begun_anew(first, by)):
         return
     nodes = [one for one in by.values() if one.host != first.host and one.joined]
     fix = (
@@ -124,7 +124,7 @@ def _missing(
         yield _report(first.host, "SHW-318", cause, moved)
 
 
-def _find_begun_anew(first: Evidence, by: dict[str, Evidence]) -> bool:
+def _is_begun_anew(first: Evidence, by: dict[str, Evidence]) -> bool:
     """Say whether an unfinished init stands where nodes of another authority have joined."""
     return first.unfinished and any(
         one.joined and not one.authorities & first.authorities for one in by.values() if one.host != first.host

@@ -105,7 +105,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         bound,
     ) = await asyncio.gather(
         on.read(on_bus(vendor), PCI_CLASSES, vendor.probe),
-        _find_installed(on, vendor),
+        _is_installed(on, vendor),
         on.read(
             FileText("/etc/machine-id"),
             FileText("/sys/class/dmi/id/product_uuid"),
@@ -167,7 +167,7 @@ async def _sort_out(
     return len(found) - len(away) - len(old), tuple(left_out), unbound
 
 
-async def _find_installed(on: Host, vendor: Vendor) -> bool:
+async def _is_installed(on: Host, vendor: Vendor) -> bool:
     """Return whether the vendor's toolkit is there; one that needs none lacks nothing."""
     return vendor.toolkit is None or (await on.read(vendor.toolkit)).ok
 

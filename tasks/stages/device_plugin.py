@@ -98,14 +98,14 @@ def unready(run: Run) -> Unready:
         foreign = sorted(set(names) - set(hosts))
         if foreign:
             return f"{', '.join(foreign)}: no host of the cluster file, so nobody can look at the toolkit there"
-        asked = [hosts[name] for name in sorted(names) if not _see_ready(run, hosts[name])]
+        asked = [hosts[name] for name in sorted(names) if not _is_ready(run, hosts[name])]
         said = await asyncio.gather(*(_why_unready(run, host) for host in asked))
         return "; ".join(why for why in said if why)
 
     return why
 
 
-def _see_ready(run: Run, host: HostSpec) -> bool:
+def _is_ready(run: Run, host: HostSpec) -> bool:
     if run.allow is Impact.NOTHING:
         return False  # a plan's steps have seen what is, and the plan tells what will be
     rows = [row for result in run.results if result.host == host.name for row in result.rows]

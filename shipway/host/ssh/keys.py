@@ -51,7 +51,7 @@ async def offer(way: Way, host: str) -> Offer:
         except (ValueError, OSError) as error:
             if isinstance(error, ValueError) and "assphrase" in str(error):
                 locked.append(file)
-            elif way.keys and not _pass_over(way, file, error):
+            elif way.keys and not _may_pass_over(way, file, error):
                 raise _unreadable(file, error, host) from error
     public = [one for one in map(_public, files) if one is not None]
     held = await _hold(agent) if locked else []
@@ -71,7 +71,7 @@ async def offer(way: Way, host: str) -> Offer:
     return Offer(tuple(keys), way.certificates, agent, only)
 
 
-def _pass_over(way: Way, file: str, error: Exception) -> bool:
+def _may_pass_over(way: Way, file: str, error: Exception) -> bool:
     """Tell whether ssh(1) goes on without this file: it is not there, or only says which key of the agent to use."""
     if isinstance(error, FileNotFoundError):
         return not way.target.key  # the cluster file means it

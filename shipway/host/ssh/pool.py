@@ -32,9 +32,8 @@ class Roads:
             lambda: asyncio.Semaphore(STARTUPS)
         )
         self._jumps: dict[Target, asyncio.Task[asyncssh.SSHClientConnection]] = {}
-        self._connections: list[
-            asyncssh.SSHClientConnection
-        ] = []  # to jump hosts, each behind the one that it leads through
+        # To jump hosts, each behind the one that it leads through.
+        self._connections: list[asyncssh.SSHClientConnection] = []
 
     async def connection(self, target: Target) -> tuple[asyncssh.SSHClientConnection, Way]:
         """Make a connection, through its jump host where it has one; return it and where it led.

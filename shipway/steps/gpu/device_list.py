@@ -59,7 +59,7 @@ class PluginPresent(ObjectsPresent):
         if self.unready is None or not await self.asks_more(on):
             return ""
         nodes = await nodes_by_name(on)
-        names = [name for name, node in nodes.items() if cards(node, "capacity") or _label(node)]
+        names = [name for name, node in nodes.items() if cards(node, "capacity") or _is_labelled(node)]
         return await self.unready(names) if names else ""
 
     async def asks_more(self, on: Kube) -> bool:
@@ -91,7 +91,7 @@ async def plugin_names_class(on: Kube) -> bool:
     return bool((await _pod_spec(on) or {}).get("runtimeClassName"))
 
 
-def _label(node: Object) -> bool:
+def _is_labelled(node: Object) -> bool:
     return (node["metadata"].get("labels") or {}).get(VENDOR.label) == "true"
 
 

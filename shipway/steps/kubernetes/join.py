@@ -172,7 +172,7 @@ class NodeJoined:
                 f"On {self.control.name}: `sudo kubectl --kubeconfig {ADMIN} get csr` shows them; kube-controller-"
                 "manager approves them by itself, so see its log. The next run joins anew."
             )
-            error.explained(message, code="SHW-326", fix=fix, retry=True)
+            error.explain(message, code="SHW-326", fix=fix, retry=True)
         return error
 
     async def _reachable(self, on: Host) -> None:
