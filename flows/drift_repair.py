@@ -8,7 +8,7 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
     runpy.run_module("flows.cli.drift_repair", run_name="__main__", alter_sys=True)
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
@@ -27,7 +27,12 @@ from tasks.locking import lease
 from tasks.workloads import find_busy
 
 Allow = Literal["declared", "none", "files", "service", "workloads"]
-LEVELS: dict[Allow, Impact] = dict(zip(get_args(Allow)[1:], Impact, strict=True))
+LEVELS: dict[Allow, Impact] = {
+    "none": Impact.NOTHING,
+    "files": Impact.FILES,
+    "service": Impact.SERVICE,
+    "workloads": Impact.WORKLOADS,
+}
 
 
 def drift_name() -> str:

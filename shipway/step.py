@@ -17,12 +17,22 @@ Outcome = Literal["ok", "changed", "drifted", "unknown", "failed"]
 
 
 class Impact(IntEnum):
-    """What applying a step may disturb; a run is allowed a highest impact and never goes above it."""
+    """What applying a step may disturb; a run is allowed a highest impact and never goes above it.
+
+    A start is of what stands still: no running pod notices it, so a host with GPU pods is not denied it. It is above
+    files, for a person may have stopped the service on purpose, and has then allowed no more than files.
+    """
 
     NOTHING = 0
     FILES = 1
-    SERVICE = 2
-    WORKLOADS = 3
+    START = 2
+    SERVICE = 3
+    WORKLOADS = 4
+
+    @property
+    def permission(self) -> str:
+        """The least value of `repair.allow` and `--repair` that lets a step of this impact be applied."""
+        return "service" if self is Impact.START else self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ class Run:
 
     def allowed(self, host: str) -> Impact:
         """Return the highest impact a step may have on a host: less where GPU workloads run than on others."""
-        return min(self.allow, Impact.FILES) if host in self.seen.busy else self.allow
+        return min(self.allow, Impact.START) if host in self.seen.busy else self.allow
 
     @property
     def proof_said(self) -> str:

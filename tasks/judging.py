@@ -109,7 +109,8 @@ def _withheld(run: Run) -> list[str]:
 def _limits(run: Run) -> list[str]:
     """Tell of hosts on which nothing was changed that could disturb GPU workloads, what waits there, and idle GPUs."""
     busy = [
-        f"{host}: only files may change while GPU workloads run there: {why}" for host, why in run.seen.busy.items()
+        f"{host}: nothing that runs is restarted while GPU workloads run there: {why}"
+        for host, why in run.seen.busy.items()
     ]
     busy += [
         f"{host}: containerd is not restarted: {why}"

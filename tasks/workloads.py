@@ -82,10 +82,10 @@ def permit_undisturbed(run: Run, host: str) -> Permit:
     """
 
     async def permit(step: Step[Any]) -> Impact:
-        if step.impact > Impact.FILES:
+        if step.impact > Impact.START:
             await find_busy(run, host)
         return (
-            min(run.allowed(host), Impact.FILES)
+            min(run.allowed(host), Impact.START)
             if beside_pods(run, host, restart_of(step), step.impact)
             else run.allowed(host)
         )

@@ -251,10 +251,17 @@ def test_what_drifts_while_an_approval_is_awaited_is_not_repaired_under_it(scene
 
 
 def test_gpu_pods_that_start_while_an_approval_is_awaited_are_not_disturbed(scene: Scene) -> None:
-    scene.drift("te2", "disable", unit="kubelet.service")
+    wrong = {"old": "SystemdCgroup = true", "new": "SystemdCgroup = false"}
+    scene.drift("te2", "edit", path="/etc/containerd/config.toml", **wrong)
+    scene.drift("te2", "stop", unit="kubelet.service")
     report = asyncio.run(answered(scene, YES, lambda: scene.gpu_pod("te2")))
-    held = [f for f in report.findings if f.step == "kubelet is enabled"]
-    assert [(f.action, f.why) for f in held] == [("held back", "1 GPUs held by running pods")]
+    held = [f for f in report.findings if f.action == "held back"]
+    assert held
+    assert all("containerd" in f.step or "runtime" in f.step for f in held), held
+    assert {f.why for f in held} == {"1 GPUs held by running pods"}
+    assert ends(report)[("te2", "kubelet is active and enabled")] == "repaired", (
+        "starting what stands still disturbs none"
+    )
     scene.no_gpu_pod()
     assert scene.passed("service").outcome == "ok"
 

@@ -113,9 +113,12 @@ def at(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
 
 
 @pytest.mark.parametrize("asked", Impact)
-@pytest.mark.parametrize(("sections", "now", "most"), [(NIGHT, SATURDAY, 3), (NIGHT, CLOSED, 1), ({}, CLOSED, 3)])
+@pytest.mark.parametrize(
+    ("sections", "now", "most"),
+    [(NIGHT, SATURDAY, Impact.WORKLOADS), (NIGHT, CLOSED, Impact.FILES), ({}, CLOSED, Impact.WORKLOADS)],
+)
 def test_outside_the_window_only_files_change(
-    asked: Impact, sections: dict[str, Any], now: datetime, most: int
+    asked: Impact, sections: dict[str, Any], now: datetime, most: Impact
 ) -> None:
     allowed = permission(run_of(**sections), asked, now)
     assert (allowed.asked, allowed.now) == (asked, min(asked, most))
@@ -136,7 +139,7 @@ def test_without_a_drain_nothing_that_ends_workloads_is_allowed_and_never_more_t
     run.seen.busy = {"te2": GPU_PODS, "te3": GPU_PODS}
     allowed = Permission(Impact.WORKLOADS, now)
     assert allowed.of(run, "te1") == allowed.of(run, "te3") == min(now, Impact.SERVICE)
-    assert allowed.of(run, "te2") == min(now, Impact.FILES)
+    assert allowed.of(run, "te2") == min(now, Impact.START)
 
 
 def test_what_is_of_the_whole_cluster_is_never_repaired_by_a_drain() -> None:
@@ -165,9 +168,11 @@ async def test_pods_that_started_since_the_pass_began_are_seen_right_before_an_a
     run.allow = Impact.SERVICE
     permit = permit_of(run, "te2")
     assert run.seen.busy == {}
-    assert await permit(Act(Impact.SERVICE)) is Impact.FILES
+    assert await permit(Act(Impact.SERVICE)) is Impact.START
     assert run.drift.withheld == {("te2", "it is done"): GPU_PODS}
-    assert (await permission_on(run, "te2")).of(run, "te2") is Impact.FILES
+    assert (await permission_on(run, "te2")).of(run, "te2") is Impact.START
+    assert await permit(Act(Impact.START, "a service runs")) is Impact.START
+    assert list(run.drift.withheld) == [("te2", "it is done")]
     assert await permit(Act(Impact.FILES, "a file is so")) is Impact.FILES
 
 
@@ -175,7 +180,7 @@ async def test_a_restart_beside_pods_without_a_gpu_is_withheld_right_before_it(m
     run = answered(monkeypatch, run_of(), pod())
     run.allow = Impact.SERVICE
     permit = permit_of(run, "te2")
-    assert await permit(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.FILES
+    assert await permit(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.START
     assert "1 pods run there" in run.drift.withheld["te2", RESTART]
     assert await permit(Act(Impact.SERVICE)) is Impact.SERVICE
 
@@ -214,13 +219,14 @@ async def test_a_window_that_closed_meanwhile_withholds_what_is_more_than_files(
     assert await permit(Act(Impact.SERVICE)) is Impact.FILES
     assert "outside the maintenance window" in run.drift.withheld["te2", "it is done"]
     assert await permit(Act(Impact.FILES, "a file is so")) is Impact.FILES
+    assert await permit(Act(Impact.START, "a service runs")) is Impact.FILES, "a person may have stopped it"
 
 
 async def test_on_a_drained_host_pods_that_came_again_keep_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of(), gpu_pod())
     run.allow = Impact.WORKLOADS
     assert await permit_of(run, "te2", drained=True)(Act(Impact.WORKLOADS)) is Impact.WORKLOADS
-    assert await permit_of(run, "te2")(Act(Impact.WORKLOADS)) is Impact.FILES
+    assert await permit_of(run, "te2")(Act(Impact.WORKLOADS)) is Impact.START
     run.seen.podded = {"te2": "pods"}
     assert await permit_of(run, "te2", drained=True)(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.WORKLOADS
 
@@ -312,7 +318,7 @@ async def test_where_nothing_is_allowed_pods_allow_no_files(monkeypatch: pytest.
 async def test_the_strongest_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of(), error=ApiUnavailable("it is down"))
     run.allow = Impact.SERVICE
-    assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.FILES
+    assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.START
     assert "it is down" in run.drift.withheld["te2", "it is done"]
 
 
@@ -336,7 +342,8 @@ def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_
         (finding(stage="prepare_system", impact="WORKLOADS"), ALL, "reported", ""),
         (finding(impact="NOTHING"), Permission(Impact.NOTHING, Impact.NOTHING), "reported", ""),
         (finding(), Permission(Impact.NOTHING, Impact.NOTHING), "reported", "this pass only looks"),
-        (finding(), Permission(Impact.FILES, Impact.FILES), "reported", "repairs of SERVICE are not allowed"),
+        (finding(), Permission(Impact.FILES, Impact.FILES), "reported", "repairs of service are not allowed"),
+        (finding(impact="START"), Permission(Impact.FILES, Impact.FILES), "reported", "repairs of service are not"),
         (finding(), Permission(Impact.SERVICE, Impact.SERVICE), "reported", ""),
         (finding(), Permission(Impact.SERVICE, Impact.FILES, "it is day"), "held back", "it is day"),
         (finding(impact="FILES"), Permission(Impact.SERVICE, Impact.FILES, "it is day"), "reported", ""),
@@ -418,14 +425,16 @@ async def test_no_stage_ends_workloads_on_a_host_that_has_joined_or_of_which_nob
     assert results[2].outcome == ("changed" if joined is False else "drifted")
 
 
-@pytest.mark.parametrize(("busy", "applied"), [(True, ["a file"]), (False, ["a file", "a service"])])
+@pytest.mark.parametrize(
+    ("busy", "applied"), [(True, ["a file", "a start"]), (False, ["a file", "a start", "a service"])]
+)
 async def test_a_bootstrap_disturbs_no_gpu_pods_that_started_meanwhile(
     monkeypatch: pytest.MonkeyPatch, applied: list[str], *, busy: bool
 ) -> None:
     run, host = Run(run_of().cluster, "bootstrap"), Machine()
     answered(monkeypatch, run, *([gpu_pod()] if busy else []))
     staged(monkeypatch, run, host)
-    acts = (Act(Impact.FILES, "a file"), Act(Impact.SERVICE, "a service"))
+    acts = (Act(Impact.FILES, "a file"), Act(Impact.START, "a start"), Act(Impact.SERVICE, "a service"))
     await stages._on_host(module(*acts), run, "prepare_system", "te2")
     assert host.applied == applied
 
@@ -437,7 +446,7 @@ async def test_a_bootstrap_does_not_restart_containerd_beside_pods_that_started_
     permit = permit_undisturbed(run, "te2")
     assert await permit(Act(Impact.FILES, RESTART, CONTAINERD)) is Impact.WORKLOADS
     assert run.seen.podded == {}, "files cost no question"
-    assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.FILES
+    assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.START
     assert await permit(Act(Impact.SERVICE)) is Impact.WORKLOADS
     run.allow = Impact.NOTHING
     assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.NOTHING

@@ -142,9 +142,9 @@ def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told
 def test_spared_hosts_are_told() -> None:
     run = run_with([GATE, *FINE], ready=ALL, proof=PROVEN)
     run.seen.busy = {"te2": "2 GPUs held by running pods"}
-    assert run.allowed("te2") is Impact.FILES
+    assert run.allowed("te2") is Impact.START
     assert run.allowed("te3") is Impact.WORKLOADS
-    assert any("te2: only files may change" in warning for warning in report_of(run).warnings)
+    assert any("te2: nothing that runs is restarted" in warning for warning in report_of(run).warnings)
 
 
 def test_a_restart_that_is_withheld_beside_gpu_pods_is_drift_left_over_with_its_command() -> None:

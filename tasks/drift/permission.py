@@ -31,9 +31,9 @@ class Permission:
     why: str = ""
 
     def of(self, run: Run, host: str) -> Impact:
-        """Return the highest impact on a host without a drain: files only where GPU workloads run."""
+        """Return the highest impact on a host without a drain: beside GPU workloads no service that runs is touched."""
         busy = host in run.seen.busy and host not in run.cluster.repair.disturb
-        return min(self.now, Impact.FILES if busy else Impact.SERVICE)
+        return min(self.now, Impact.START if busy else Impact.SERVICE)
 
     def drains(self, run: Run, finding: Finding) -> bool:
         """Say whether the finding is repaired on a drained host: it disturbs workloads, and that was allowed."""
@@ -86,7 +86,7 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
         limit = allowed.now if drained else allowed.of(run, host)
         podded = "" if drained else beside_pods(run, host, restart_of(step), step.impact)
         if podded:
-            limit = min(limit, Impact.FILES)
+            limit = min(limit, Impact.START)
         if step.impact > limit:
             run.drift.withheld[key] = allowed.why or run.seen.busy.get(host, "") or podded
         return limit
@@ -127,12 +127,13 @@ def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Find
     if finding.level is Impact.NOTHING:
         return finding
     named = "" if finding.host == CLUSTER else f" --host {finding.host}"
-    level = finding.level if finding.host not in run.seen.busy and not _podded(run, finding) else Impact.WORKLOADS
-    command = f"python -m flows.drift_repair {path} --repair {level.name.lower()}{named}"
+    undisturbed = finding.host not in run.seen.busy and not _podded(run, finding)
+    level = finding.level if undisturbed or finding.level <= Impact.START else Impact.WORKLOADS
+    command = f"python -m flows.drift_repair {path} --repair {level.permission}{named}"
     if allowed.asked is Impact.NOTHING:
         return finding.became("reported", "this pass only looks", command)
     if finding.level > allowed.asked:
-        return finding.became("reported", f"repairs of {finding.impact} are not allowed", command)
+        return finding.became("reported", f"repairs of {finding.level.permission} are not allowed", command)
     why = allowed.why if finding.level > allowed.now else run.drift.withheld.get(finding.key, "")
     if finding.host in run.seen.busy and finding.level > allowed.of(run, finding.host):
         why = why or run.seen.busy[finding.host]

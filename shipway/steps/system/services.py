@@ -19,7 +19,7 @@ CONTAINERD = "containerd"
 class ServiceRuns:
     """A service is active (where `active`) and enabled."""
 
-    impact: ClassVar[Impact] = Impact.SERVICE
+    impact: ClassVar[Impact] = Impact.START
     unit: str
     active: bool = True
 
