@@ -10,6 +10,7 @@ from typing import Any
 from prefect import State
 
 from shipway.errors import ShipwayError
+from shipway.stage import StageName
 from tasks.context import Run
 from tasks.locking import lease
 from tasks.ownership import disagreement, judge
@@ -29,7 +30,7 @@ class Admission:
     def __init__(self, run: Run, together: asyncio.TaskGroup) -> None:
         self._run, self._until = run, time.monotonic() + GRACE_SECONDS
         names = [host.name for host in run.hosts]
-        self._looks = {name: together.create_task(on("preflight", name)) for name in names}
+        self._looks = {name: together.create_task(on(StageName.PREFLIGHT, name)) for name in names}
         self._verdicts = {name: together.create_task(self._verdict(name)) for name in names}
         self._busy: asyncio.Task[None] | None = None
         self._lease: asyncio.Task[ShipwayError | None] | None = None
@@ -51,8 +52,8 @@ class Admission:
         await self._workloads_known()
         if (kept_out := await self._alone()) is not None:
             row = report_redacted(kept_out)
-            error = replace(row, host=row.host or name, step=row.step or "preflight")
-            self._run.results.append(StageResult(name, "preflight", "failed", errors=(error,)))
+            error = replace(row, host=row.host or name, step=row.step or StageName.PREFLIGHT)
+            self._run.results.append(StageResult(name, StageName.PREFLIGHT, "failed", errors=(error,)))
             return None
         self._run.admitted.add(name)
         return state
@@ -69,7 +70,7 @@ class Admission:
         await self._looks[name]
         late = tuple(fault for fault in judge(self._run) if fault.host == name)
         if late:
-            self._run.results.append(StageResult(name, "preflight", "failed", errors=late))
+            self._run.results.append(StageResult(name, StageName.PREFLIGHT, "failed", errors=late))
         return bool(late)
 
     async def _disagreeing(self) -> bool:
@@ -80,7 +81,7 @@ class Admission:
         except ShipwayError as error:
             faults = [report_redacted(error.at(host=self._run.control.name, step="whose the hosts are"))]
         for fault in faults:
-            self._run.results.append(StageResult(fault.host, "preflight", "failed", errors=(fault,)))
+            self._run.results.append(StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)))
         return bool(faults)
 
     async def _alone(self) -> ShipwayError | None:
@@ -96,7 +97,7 @@ class Admission:
         faults = tuple(fault for fault in compare(list(self._run.seen.surveys.values())) if fault.host == name)
         if state is None or not faults:
             return state
-        self._run.results.append(StageResult(name, "preflight", "failed", errors=faults))
+        self._run.results.append(StageResult(name, StageName.PREFLIGHT, "failed", errors=faults))
         return None
 
     async def _workloads_known(self) -> None:

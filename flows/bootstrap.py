@@ -17,6 +17,7 @@ from flows.admission import Admission
 from flows.running import as_states, run_name, running, verdict
 from flows.verify_gpus import verify
 from shipway.cluster.parts import HostSpec
+from shipway.stage import StageName
 from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
@@ -81,8 +82,8 @@ async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
     host = run.control
     if host not in run.hosts:  # a run about other hosts only asks the control plane
         return await on("control_plane_ready", CLUSTER)
-    own = await on("control_plane", host.name, await prepare(run, host, admission))
-    return await on("control_plane_ready", CLUSTER, own)
+    own = await on(StageName.CONTROL_PLANE, host.name, await prepare(run, host, admission))
+    return await on(StageName.CONTROL_PLANE_READY, CLUSTER, own)
 
 
 async def first_node(run: Run, ready: Ready) -> None:
@@ -95,13 +96,13 @@ async def worker(run: Run, host: HostSpec, admission: Admission, ready: Ready) -
     """Join a worker as soon as both it and the control plane are ready."""
     own, control = await prepare(run, host, admission), await ready
     async with run.joining:
-        joined = await on("join_worker", host.name, own, control)
+        joined = await on(StageName.JOIN_WORKER, host.name, own, control)
     await set_node(run, host, joined)
 
 
 async def set_node(run: Run, host: HostSpec, joined: State[Any] | None) -> None:
     """Set labels and taints of a node; then it is one of those that are verified."""
-    if await on("node_settings", host.name, joined):
+    if await on(StageName.NODE_SETTINGS, host.name, joined):
         run.ready.add(host.name)
 
 
@@ -109,5 +110,5 @@ async def add_ons(run: Run, ready: Ready) -> None:
     """Bring the pod network, then what runs on it, while workers join."""
     if run.only:
         return  # a run about some hosts leaves what all share as it is
-    network = await on("pod_network", CLUSTER, await ready)
+    network = await on(StageName.POD_NETWORK, CLUSTER, await ready)
     await asyncio.gather(*(on(stage, CLUSTER, network) for stage in add_ons_of(run.cluster)))

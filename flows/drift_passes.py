@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
 from shipway.kube.drain import find_left_cordoned, uncordon
+from shipway.stage import StageName
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift.history import History
@@ -42,7 +43,7 @@ async def look(run: Run) -> None:
 
     async def one(name: str) -> None:
         async with gate:
-            await on("look", name)
+            await on(StageName.LOOK, name)
             if not run.drift.findings.get(name):
                 await run.hang_up(name)  # nothing to repair there
 
@@ -56,7 +57,7 @@ async def look(run: Run) -> None:
     if faults:
         raise refusal(faults)
     run.drift.across = between(list(run.seen.surveys.values()))
-    await on("look_at_cluster", CLUSTER)
+    await on(StageName.LOOK_AT_CLUSTER, CLUSTER)
 
 
 async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
@@ -93,10 +94,10 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
         wanted = _wanted(run, now, name)
         if any(now.drains(run, one) for one in wanted):
             if name in drained:
-                return "repair_drained"
+                return StageName.REPAIR_DRAINED
             drained.append(name)  # GPU pods came to it: after the others, one at a time
             return ""
-        return "repair" if wanted else ""
+        return StageName.REPAIR if wanted else ""
 
     await breaker.repair(service, run.cluster.repair.hosts_at_once, in_turn)
     await breaker.repair(drained, 1, in_turn)
@@ -117,7 +118,7 @@ async def _together(hosts: Sequence[str], at_once: int) -> None:
 
     async def one(name: str) -> None:
         async with gate:
-            await on("repair", name)
+            await on(StageName.REPAIR, name)
 
     async with asyncio.TaskGroup() as together:
         for name in hosts:
@@ -169,7 +170,7 @@ async def _open(run: Run) -> None:
     except Refused:
         raise  # another run holds the cluster
     except ShipwayError as error:
-        run.view.said(CLUSTER, "repair", f"nodes that are left cordoned cannot be determined: {error.message}")
+        run.view.said(CLUSTER, StageName.REPAIR, f"nodes that are left cordoned cannot be determined: {error.message}")
 
 
 async def _cluster(run: Run) -> None:
@@ -182,7 +183,7 @@ async def _cluster(run: Run) -> None:
         f.action == "repaired" and f.level > Impact.FILES for some in run.drift.findings.values() for f in some
     )
     if restarted or (own and any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
-        await on("repair_cluster", CLUSTER)
+        await on(StageName.REPAIR_CLUSTER, CLUSTER)
 
 
 def explain(run: Run, path: str, held: str = "") -> None:

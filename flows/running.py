@@ -23,7 +23,7 @@ from shipway.cluster_file import load_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
 from tasks.artifacts import leave, progressing
-from tasks.context import Run, open_run
+from tasks.context import ON_OPEN, Run, open_run
 from tasks.judging import report_of
 from tasks.prefect_quirks import name_or_typed, tag_run
 from tasks.report import Report, report_refusal
@@ -112,6 +112,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     manner = manner or Manner(only_looks=mode == "plan")
     run.kind = manner.kind or mode
     run.flow_runs.append(UUID(flow_run.id))
+    ON_OPEN.get(lambda _: None)(run)
     run.view.opened(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
     if mode == "bootstrap":

@@ -16,6 +16,7 @@ from prefect import State, flow
 
 from flows.running import Manner, as_states, run_name, running, verdict
 from flows.verify_gpus import verify
+from shipway.stage import StageName
 from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
@@ -37,9 +38,9 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None) -> S
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True, kind="verify")) as run:
-        seen = await asyncio.gather(*(on("preflight", host.name) for host in run.hosts))
+        seen = await asyncio.gather(*(on(StageName.PREFLIGHT, host.name) for host in run.hosts))
         faults = await disagreement(run)
-        run.results += [StageResult(fault.host, "preflight", "failed", errors=(fault,)) for fault in faults]
+        run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
         if not faults:  # else the test pods would be of another cluster than the file's
             run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
             await on("control_plane_ready", CLUSTER)

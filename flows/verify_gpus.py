@@ -11,12 +11,13 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from shipway.stage import StageName
 from tasks.context import Run, current
 from tasks.prefect_quirks import wait_for_server
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
 
-PROOF = "gpu_proof"
+PROOF = StageName.GPU_PROOF
 
 
 @flow(name="verify-gpus", flow_run_name="verify the GPUs of {cluster}", persist_result=False)
@@ -45,8 +46,8 @@ async def verify(run: Run, *, close: bool = False) -> None:
 
 async def _prove(run: Run, *, close: bool) -> bool:
     """Wait for what can be waited for, then prove; a node or GPU that stays away is named, the others are proven."""
-    ended = [await on(stage, CLUSTER) for stage in ("nodes_ready", "gpus_allocatable")]
+    ended = [await on(stage, CLUSTER) for stage in (StageName.NODES_READY, StageName.GPUS_ALLOCATABLE)]
     if close:
         hosts = [host.name for host in run.hosts if host.name in run.ready and run.cards(host)]
-        await asyncio.gather(*(on("gpu_isolation", name) for name in hosts))
+        await asyncio.gather(*(on(StageName.GPU_ISOLATION, name) for name in hosts))
     return all([*ended, await on(PROOF, CLUSTER)])

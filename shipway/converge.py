@@ -70,7 +70,7 @@ async def _results(steps: Sequence[Check[On]], on: On, allow: Impact, permit: Pe
     while index < len(steps):
         step = steps[index]
         if failed:
-            yield StepResult(step.name, "unknown", _impact(step), error=Blocked(EARLIER_FAILED), id=id_of(step))
+            yield _result(step, "unknown", error=Blocked(EARLIER_FAILED))
             index += 1
             continue
         if index == fresh:
@@ -151,15 +151,24 @@ def _impact(step: Check[On]) -> Impact:
     return step.impact if can_change(step) else Impact.NOTHING
 
 
+def _result(
+    step: Check[On],
+    outcome: Outcome,
+    drift: Drift | None = None,
+    error: ShipwayError | None = None,
+    seconds: float = 0.0,
+) -> StepResult:
+    return StepResult(step.name, outcome, _impact(step), drift, error, seconds, restart_of(step), id_of(step))
+
+
 def _result_of_look(step: Check[On], seen: Look, allow: Impact) -> StepResult:
     """Return the result of a step that is not applied."""
     if seen is None:
-        return StepResult(step.name, "ok", _impact(step), id=id_of(step))
+        return _result(step, "ok")
     if isinstance(seen, Drift):
-        return StepResult(step.name, "drifted", _impact(step), drift=seen, restarts=restart_of(step), id=id_of(step))
+        return _result(step, "drifted", seen)
     unknown = isinstance(seen, Blocked) and allow is Impact.NOTHING
-    outcome: Outcome = "unknown" if unknown else "failed"
-    return StepResult(step.name, outcome, _impact(step), error=seen, restarts=restart_of(step), id=id_of(step))
+    return _result(step, "unknown" if unknown else "failed", error=seen)
 
 
 async def _apply(step: Step[On], on: On) -> ShipwayError | None:
@@ -174,11 +183,11 @@ async def _apply(step: Step[On], on: On) -> ShipwayError | None:
 def _result_of_change(step: Step[On], on: On, drift: Drift, again: Look, seconds: float) -> StepResult:
     """Return the result of a step that was applied, by what the second look saw."""
     if again is None:
-        return StepResult(step.name, "changed", step.impact, drift, None, seconds, restart_of(step), id_of(step))
+        return _result(step, "changed", drift, seconds=seconds)
     if isinstance(again, Drift):
         message = f"applied, and yet: {again}"
         again = PostconditionFailed(message, host=on.name, step=step.name)
-    return StepResult(step.name, "failed", step.impact, drift, again, seconds, restart_of(step), id_of(step))
+    return _result(step, "failed", drift, again, seconds)
 
 
 async def wait_until(

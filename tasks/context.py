@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -77,6 +77,8 @@ class Unseen:
 
 
 VIEW: ContextVar[View] = ContextVar("VIEW")
+# Hears of the run that a flow opens: whoever started the flow needs it at its end, and a view only shows.
+ON_OPEN: ContextVar[Callable[[Run], None]] = ContextVar("ON_OPEN")
 _RUN: ContextVar[Run] = ContextVar("_RUN")
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Transient
 from shipway.rules.solver import warnings_of
+from shipway.stage import StageName
 from shipway.step import Outcome
 from tasks.context import Run
 from tasks.report import NO_CARDS, HostRow, Report, RunOutcome
@@ -80,7 +81,9 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
 def _foreseen(run: Run, hosts: Sequence[HostRow]) -> RunOutcome:
     """Return how a run would end that finds what this plan found: without its control plane or any host, it fails."""
     lost = {host.name for host in hosts if host.outcome == "failed"}
-    gate = any(r.stage in ("control_plane", "control_plane_ready") and not r.stands for r in run.results)
+    gate = any(
+        r.stage in (StageName.CONTROL_PLANE, StageName.CONTROL_PLANE_READY) and not r.stands for r in run.results
+    )
     return "failed" if gate or run.control.name in lost or len(lost) == len(hosts) else "partial"
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from shipway.errors import Refused, ShipwayError
 from shipway.locks.bare import claim, claim_left
 from shipway.locks.lease import hold, holder
+from shipway.stage import StageName
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.stage_result import CLUSTER
@@ -35,7 +36,7 @@ async def lease(run: Run) -> ShipwayError | None:
     except Refused as refused:
         return refused
     except ShipwayError as error:
-        run.view.said(run.control.name, "preflight", f"the cluster's lease is not taken: {error.message}")
+        run.view.said(run.control.name, StageName.PREFLIGHT, f"the cluster's lease is not taken: {error.message}")
         return await _claim(run)
     return None
 
@@ -50,7 +51,7 @@ async def new_lease(run: Run) -> None:
         return
 
     def told(sentence: str) -> None:
-        run.view.said(CLUSTER, "preflight", sentence)
+        run.view.said(CLUSTER, StageName.PREFLIGHT, sentence)
 
     await run.locks.until_end.enter_async_context(hold(run.kube, _who(run), partial(_unsure, run), told))
     run.locks.leased = True

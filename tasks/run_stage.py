@@ -14,6 +14,7 @@ from prefect.states import Failed
 from prefect.tasks import exponential_backoff
 
 from shipway.errors import ShipwayError
+from shipway.stage import StageName
 from shipway.step import StepResult
 from tasks.context import Run, current
 from tasks.locking import still_alone
@@ -61,7 +62,7 @@ async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> 
     retry_jitter_factor=0.5,
     retry_condition_fn=_may_pass,
 )
-async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
+async def run_stage(stage: StageName, host: str) -> State[Returned] | Returned:
     """Run a stage of the current run on a host; gives the result, in a failed state where nothing may build on it."""
     run, log = current(), get_run_logger()
     run.view.began(host, stage)
@@ -76,7 +77,7 @@ async def run_stage(stage: str, host: str) -> State[Returned] | Returned:
     return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
 
 
-async def _do(run: Run, stage: str, host: str) -> tuple[StageResult, frozenset[str]]:
+async def _do(run: Run, stage: StageName, host: str) -> tuple[StageResult, frozenset[str]]:
     """Return how the stage ended, and what no longer answered; what is no error of ours goes on up."""
     session = run.session(host) if host in {spec.name for spec in run.cluster.hosts} else None
     before, started = session.round_trips if session else 0, time.monotonic()
@@ -96,9 +97,9 @@ async def _do(run: Run, stage: str, host: str) -> tuple[StageResult, frozenset[s
     return StageResult(host, stage, outcome, rows, trips, seconds, told), find_lost(errors)
 
 
-def _pending(run: Run, stage: str, host: str) -> bool:
+def _pending(run: Run, stage: StageName, host: str) -> bool:
     """Say whether a plan would change something before this stage, that may bring about what it checks."""
-    if stage == "preflight":
+    if stage == StageName.PREFLIGHT:
         return False
     before = [result for result in run.results if host in (CLUSTER, result.host) or result.host == CLUSTER]
     return any(row.outcome in ("drifted", "unknown") for result in before for row in result.rows)
@@ -115,7 +116,7 @@ def _remember(run: Run, stage: str, host: str, row: StepRow) -> StepRow:
 
 
 @cache
-def stage_task(stage: str, seconds: float) -> Task[[str, str], Any]:
+def stage_task(stage: StageName, seconds: float) -> Task[[StageName, str], Any]:
     """Return the task of a stage, with the stage's name, limit in seconds and retries.
 
     It has no tags: for every tag Prefect asks its server for a concurrency slot before the task begins, once and
@@ -133,7 +134,7 @@ def edge(state: State[Any]) -> State[Any]:
     return state.model_copy(update={"data": True}) if state.is_completed() else state
 
 
-async def on(stage: str, host: str, *after: State[Any] | None) -> State[Any] | None:
+async def on(stage: StageName, host: str, *after: State[Any] | None) -> State[Any] | None:
     """Run a stage after the given ones; return its state when later stages may build on it, else None.
 
     The result is kept in the current run. Where one of `after` is None the stage is not run: whoever made that None

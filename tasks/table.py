@@ -15,6 +15,7 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube, save_kubeconfig
 from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
+from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
@@ -50,7 +51,7 @@ class Stage:
     one logs only what is not as wanted: of a thousand hosts nobody reads the rest.
     """
 
-    name: str
+    name: StageName
     work: Work
     seconds: Callable[[Cluster], float]
     retries: int = RETRIES
@@ -203,23 +204,23 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
 HOST_SECONDS, CLUSTER_SECONDS = 1500.0, 1200.0
 UPGRADE_SECONDS = 2400.0  # prepare_system may bring all base packages up to date
 _DRIFT = (
-    Stage("look", look_at_host, _always(240.0), terse=True),
-    Stage("look_at_cluster", look_at_cluster, _always(300.0), terse=True),
-    Stage("repair", repair_host, _always(3600.0), 0, terse=True),
-    Stage("repair_drained", repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
-    Stage("repair_cluster", repair_cluster, _always(1200.0), 0, terse=True),
+    Stage(StageName.LOOK, look_at_host, _always(240.0), terse=True),
+    Stage(StageName.LOOK_AT_CLUSTER, look_at_cluster, _always(300.0), terse=True),
+    Stage(StageName.REPAIR, repair_host, _always(3600.0), 0, terse=True),
+    Stage(StageName.REPAIR_DRAINED, repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
+    Stage(StageName.REPAIR_CLUSTER, repair_cluster, _always(1200.0), 0, terse=True),
 )
 _SPECIAL = (
-    Stage("preflight", _look_over, _always(180.0)),
-    Stage("control_plane", _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
-    Stage("control_plane_ready", _gate, _always(2 * GATE_SECONDS + 120), 0),
-    Stage("join_worker", _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
-    Stage("node_settings", _node, _always(300.0)),
-    Stage("device_plugin", _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
-    Stage("gpu_isolation", _isolate, _always(300.0)),
-    Stage("nodes_ready", nodes_ready, _always(NODE_SECONDS + 120), 0),
-    Stage("gpus_allocatable", gpus_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
-    Stage("gpu_proof", gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
+    Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
+    Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
+    Stage(StageName.CONTROL_PLANE_READY, _gate, _always(2 * GATE_SECONDS + 120), 0),
+    Stage(StageName.JOIN_WORKER, _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
+    Stage(StageName.NODE_SETTINGS, _node, _always(300.0)),
+    Stage(StageName.DEVICE_PLUGIN, _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
+    Stage(StageName.GPU_ISOLATION, _isolate, _always(300.0)),
+    Stage(StageName.NODES_READY, nodes_ready, _always(NODE_SECONDS + 120), 0),
+    Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
+    Stage(StageName.GPU_PROOF, gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
 
 
@@ -227,7 +228,7 @@ def _host_seconds(stage: ModuleType) -> float:
     return UPGRADE_SECONDS if stage is prepare_system else HOST_SECONDS
 
 
-STAGES: dict[str, Stage] = {
+STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},  # what needs more than its steps

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from prefect import State
     from rich.console import Console
 
-    from flows.cli.terminal import Plain
     from tasks.context import Run
     from tasks.stage_result import Mode
 
@@ -62,8 +61,7 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         ticker.text = api.waited_for
         api.wait()
         ticker.stop()
-        view = _run_flow(asked, path, console, simulated=demo is not None)
-        run = view.run
+        run = _run_flow(asked, path, console, simulated=demo is not None)
         if run is None or run.report is None:
             return FAILED
         say(console, run.report, run, simulated=demo is not None, gone=bool(demo and not demo.keep))
@@ -74,8 +72,8 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         return run.report.exit_code
 
 
-def _run_flow(asked: argparse.Namespace, path: Path, console: Console, *, simulated: bool) -> Plain:
-    """Run the bootstrap under a view; returns the view, which has the run. Raises Refused as the flow does."""
+def _run_flow(asked: argparse.Namespace, path: Path, console: Console, *, simulated: bool) -> Run | None:
+    """Run the bootstrap under a view; return its run. Raises Refused as the flow does."""
     from flows.bootstrap import bootstrap  # noqa: PLC0415 - as above
     from flows.cli.flight import fly_flow  # noqa: PLC0415
 

@@ -54,7 +54,7 @@ def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
             )
             return state
 
-        run = fly_flow(console, f"drift of {asked.cluster_file}", flight, quiet=asked.quiet).run
+        run = fly_flow(console, f"drift of {asked.cluster_file}", flight, quiet=asked.quiet)
         if run is None or not isinstance(run.report, DriftReport):
             return FAILED
         say(console, run.report)

@@ -21,23 +21,26 @@ from shipway.errors import ShipwayError
 if TYPE_CHECKING:
     from prefect import State
 
-    from flows.cli.terminal import Plain
     from tasks.context import Run
 
 
-def fly_flow(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Plain:
-    """Run a flow under a view; return the view, which has the run. Raises Refused as the flow does."""
+def fly_flow(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Run | None:
+    """Run a flow under a view; return its run, or None where it opened none. Raises Refused as the flow does."""
     from flows.cli.terminal import show  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
-    from tasks.context import VIEW  # noqa: PLC0415
+    from tasks.context import ON_OPEN, VIEW  # noqa: PLC0415
 
+    opened: list[Run] = []
     refusals: list[ShipwayError] = []
 
+    def hear(run: Run) -> None:
+        opened.append(run)
+        end_on_signals()  # after Prefect has set its own: that one cuts off what is under way
+
     async def fly() -> None:
-        view.at_start = end_on_signals  # after Prefect has set its own: that one cuts off what is under way
         try:
             state = await flight()
         except Exception as error:
-            if view.run is None or view.run.report is None:
+            if not opened or opened[0].report is None:
                 raise
             # What the flow itself raises is its state: this is Prefect's, which could not record the end of the run.
             console.print(f"warning: Prefect's server did not record the end of this run: {error}", markup=False)
@@ -51,19 +54,17 @@ def fly_flow(console: Console, title: str, flight: Callable[[], Awaitable[State[
 
     with show(console, title, quiet=quiet) as view:
         VIEW.set(view)
+        ON_OPEN.set(hear)
         try:
             asyncio.run(fly())
         except (asyncio.CancelledError, KeyboardInterrupt):
             console.print("interrupted: connections are closed, and what was done so far is reported")
         finally:
             end_by_exception()  # the event loop has put back the system's own, which would lose the run's history
-    if refusals and not _has_changed(view.run):
+    run = opened[0] if opened else None
+    if refusals and not (run and any(result.outcome == "changed" for result in run.results)):
         raise refusals[0]  # exit status 1 promises that nothing was changed
-    return view
-
-
-def _has_changed(run: Run | None) -> bool:
-    return run is not None and any(result.outcome == "changed" for result in run.results)
+    return run
 
 
 def end_on_signals() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -44,8 +44,7 @@ class Plain:
     """
 
     def __init__(self, console: Console, *, lines: bool = True) -> None:
-        self.run: Run | None = None
-        self.at_start: Callable[[], None] = lambda: None
+        self._run: Run | None = None
         self._console, self._lines = console, lines
         self._began = self._ticked = time.monotonic()
         self._ended: dict[str, dict[str, bool]] = {}  # by stage and host, whether it stands: a later try counts
@@ -60,12 +59,11 @@ class Plain:
 
     def _counts(self, host: str) -> bool:
         """Say whether the host is one of so many that they are counted."""
-        return self.run is not None and len(self.run.hosts) > MANY and host in {one.name for one in self.run.hosts}
+        return self._run is not None and len(self._run.hosts) > MANY and host in {one.name for one in self._run.hosts}
 
     def opened(self, run: Run) -> None:
-        """Keep the run, for what is said at its end."""
-        self.run = run
-        self.at_start()
+        """Count the hosts of this run from now on."""
+        self._run = run
 
     def began(self, host: str, stage: str) -> None:
         """Say nothing: its end is near."""
@@ -101,7 +99,7 @@ class Plain:
 
     def _say_counts(self) -> None:
         self._ticked = time.monotonic()
-        total = len(self.run.hosts) if self.run else 0
+        total = len(self._run.hosts) if self._run else 0
         told = [
             f"{stage} {len(ends)}" + (f" ({failed} failed)" if (failed := len(ends) - sum(ends.values())) else "")
             for stage, ends in self._ended.items()
@@ -147,7 +145,7 @@ class Lively(Plain):
 
     def _row(self, host: str, stage: str) -> _Row:
         """Return the row of a host, made where it is missing; the cluster's stages have one each."""
-        if host in self._rows or (host != CLUSTER and self.run is None):
+        if host in self._rows or (host != CLUSTER and self._run is None):
             return self._rows.setdefault(host, _Row(stage))
         return self._shared.setdefault(stage, _Row(stage))
 
@@ -181,7 +179,7 @@ class Lively(Plain):
         rows = list(self._rows.values())
         work = sum(row.at_work for row in rows)
         failed = sum(row.outcome == "failed" and not row.at_work for row in rows)
-        ready = len(self.run.ready) if self.run else 0
+        ready = len(self._run.ready) if self._run else 0
         parts = [f"{work} at work", *([f"{failed} failed"] if failed else []), *([f"{ready} ready"] if ready else [])]
         return f"{len(rows)} hosts: {', '.join(parts)}; {say_elapsed(time.monotonic() - self._began)}"
 

@@ -43,7 +43,7 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
             state: State[Any] = await verify_cluster(str(asked.cluster_file.resolve()), report, return_state=True)
             return state
 
-        run = fly_flow(console, f"verify the GPUs of {asked.cluster_file}", flight, quiet=asked.quiet).run
+        run = fly_flow(console, f"verify the GPUs of {asked.cluster_file}", flight, quiet=asked.quiet)
         if run is None or run.report is None:
             return FAILED
         say(console, run.report, run)

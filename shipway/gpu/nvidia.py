@@ -7,6 +7,7 @@ import re
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
 from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
+from shipway.stage import StageName
 
 # The keys of the toolkit's configuration that say how a container may ask for GPUs (shipway.steps.gpu.toolkit).
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
@@ -61,7 +62,7 @@ NVIDIA = Vendor(
         "libnvidia-container1",
     ),
     repository="nvidia",
-    stage="nvidia_runtime",
+    stage=StageName.NVIDIA_RUNTIME,
     variable="NVIDIA_VISIBLE_DEVICES",
     closed=f"`nvidia-ctk config` must show {VARIABLE} = false",
     resource="nvidia.com/gpu",

@@ -15,6 +15,7 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.os.families import recognise
+from shipway.stage import StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
 from tasks.context import Run
@@ -103,4 +104,4 @@ def between(surveys: Sequence[Survey]) -> list[Finding]:
 
 
 def _finding(fault: ErrorReport) -> Finding:
-    return Finding(fault.host, "health", fault.step, fault.cause, "", "NOTHING", why=f"Next: {fault.fix}")
+    return Finding(fault.host, StageName.HEALTH, fault.step, fault.cause, "", "NOTHING", why=f"Next: {fault.fix}")

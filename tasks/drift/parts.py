@@ -15,6 +15,7 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kubeadm.config import init_documents
 from shipway.kubeadm.writes import kubelet_fields, static_pod_args
+from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.gpu.cards import CardsHealthy, FabricReady
 from shipway.steps.kubernetes import health
@@ -60,7 +61,8 @@ from tasks.stages.listed import ADD_ONS, GPU_HOSTS, PREPARATION, name_of
 
 On = TypeVar("On", Host, Kube)
 OF_GPUS = tuple(name_of(stage) for stage in GPU_HOSTS)
-JOINED_BY = ("control_plane", "join_worker")  # initialising and joining is the bootstrap's, never a repair
+# Initialising and joining is the bootstrap's, never a repair.
+JOINED_BY = (StageName.CONTROL_PLANE, StageName.JOIN_WORKER)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Part(Generic[On]):
     """Steps of one stage about one host (or the cluster), and the highest impact a repair of them may ever have."""
 
     host: str
-    stage: str
+    stage: StageName
     steps: Sequence[Check[On]]
     most: Impact = Impact.WORKLOADS
 
@@ -80,7 +82,7 @@ def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
         *(Part(spec.name, name_of(module), _steps(run, module, spec)) for module in PREPARATION),
         _join(run, spec),
         closed,
-        Part(spec.name, "health", _health(run, spec), Impact.SERVICE),
+        Part(spec.name, StageName.HEALTH, _health(run, spec), Impact.SERVICE),
     ]
     return [part for part in parts if spec.gpus != 0 or part.stage not in OF_GPUS]
 
@@ -109,9 +111,9 @@ def plain_runtime(run: Run, spec: HostSpec) -> Part[Host]:
 
 def _join(run: Run, spec: HostSpec) -> Part[Host]:
     if spec in run.cluster.control_planes:
-        return Part(spec.name, "control_plane", _steps_of(run, control_plane, spec), Impact.SERVICE)
+        return Part(spec.name, StageName.CONTROL_PLANE, _steps_of(run, control_plane, spec), Impact.SERVICE)
     steps = join_worker.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
-    return Part(spec.name, "join_worker", steps, Impact.SERVICE)
+    return Part(spec.name, StageName.JOIN_WORKER, steps, Impact.SERVICE)
 
 
 def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
@@ -159,8 +161,8 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
     """Return what is looked at through the API: what all share, then every node of the run."""
     shared = [Part(CLUSTER, name_of(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
-    whole = [] if run.only else [Part(CLUSTER, "health", _shared_health(run), Impact.NOTHING)]
-    kubeadms = [] if run.only else [Part(CLUSTER, "kubeadm", _kubeadms(run), Impact.SERVICE)]
+    whole = [] if run.only else [Part(CLUSTER, StageName.HEALTH, _shared_health(run), Impact.NOTHING)]
+    kubeadms = [] if run.only else [Part(CLUSTER, StageName.KUBEADM, _kubeadms(run), Impact.SERVICE)]
     return [*([] if run.only else shared), *whole, *kubeadms, *nodes]
 
 
@@ -192,7 +194,8 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         steps.append(gates.CardsAllocatable({spec.name: run.provable(spec)}))
-    return Part(spec.name, "node_settings", [*steps, *node_steps(run.cluster, spec, run.cards(spec))], Impact.SERVICE)
+    steps += node_steps(run.cluster, spec, run.cards(spec))
+    return Part(spec.name, StageName.NODE_SETTINGS, steps, Impact.SERVICE)
 
 
 def _shared_health(run: Run) -> list[Check[Kube]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import Permit
+from shipway.stage import StageName
 from shipway.step import Impact, Step, restart_of
 from tasks.context import Run
 from tasks.findings import Finding, key_of
@@ -121,7 +122,7 @@ def explain_kept(run: Run, allowed: Permission, findings: Iterable[Finding], pat
 
 
 def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Finding:
-    if finding.stage in ("join_worker", "control_plane") and finding.level is Impact.WORKLOADS:
+    if finding.stage in (StageName.JOIN_WORKER, StageName.CONTROL_PLANE) and finding.level is Impact.WORKLOADS:
         command = f"python -m flows.bootstrap {path} --host {finding.host}"
         return finding.became("reported", "joining is a bootstrap's work, not a repair's", command)
     if finding.level is Impact.NOTHING:

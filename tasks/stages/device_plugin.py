@@ -16,6 +16,7 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
 from shipway.os.family import Family
+from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_names_class
 from shipway.steps.gpu.toolkit import ToolkitAccepts
@@ -151,7 +152,7 @@ async def wait_for_hosts(run: Run) -> None:
         return
     ends = time.monotonic() + HOSTS_SECONDS
     while time.monotonic() < ends:
-        over = {r.host for r in run.results if r.stage == "nvidia_runtime" or not r.stands}
+        over = {r.host for r in run.results if r.stage == StageName.NVIDIA_RUNTIME or not r.stands}
         if over.issuperset(joined):
             return
         await asyncio.sleep(1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from shipway.cluster.model import Cluster
+from shipway.stage import StageName
 from tasks.stages import (
     container_runtime,
     dashboard,
@@ -30,16 +31,16 @@ ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
 GPU_HOSTS: tuple[ModuleType, ...] = (nvidia_runtime, gpu_isolation)
 
 
-def name_of(stage: ModuleType) -> str:
+def name_of(stage: ModuleType) -> StageName:
     """Return the name of a stage, which is that of its module."""
-    return stage.__name__.rpartition(".")[2]
+    return StageName(stage.__name__.rpartition(".")[2])
 
 
-def preparation_of(gpus: int) -> list[str]:
+def preparation_of(gpus: int) -> list[StageName]:
     """Return the stages that prepare a host with so many GPUs, in order."""
     return [name_of(stage) for stage in PREPARATION if gpus or stage not in GPU_HOSTS]
 
 
-def add_ons_of(cluster: Cluster) -> list[str]:
+def add_ons_of(cluster: Cluster) -> list[StageName]:
     """Return the stages that run on the pod network of a cluster; the dashboard is one only where it is asked for."""
     return [name_of(stage) for stage in ADD_ONS[1:] if stage is not dashboard or cluster.dashboard.enabled]

@@ -13,6 +13,7 @@ from shipway.gpu.result import none_ready
 from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
+from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.plugin import find_hopeless
 from tasks import gates
@@ -37,7 +38,7 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
     if run.allow is Impact.NOTHING:
         return await by_api(run, stage, [gates.NodesReady(tuple(host.name for host in run.hosts))])
     names = tuple(sorted(run.ready))
-    failed = any(result.stage == "pod_network" and not result.stands for result in run.results)
+    failed = any(result.stage == StageName.POD_NETWORK and not result.stands for result in run.results)
     limit = HOPELESS_SECONDS if failed else NODE_SECONDS
     together = await wait_for(run, stage, gates.NodesReady(names), await run.kube(), seconds=limit)
     if together.outcome == "ok":
@@ -123,7 +124,9 @@ def isolation(run: Run, without: Mapping[str, int | None]) -> list[StepResult]:
     """
     if run.cluster.gpu.isolation == "off" or not without:
         return []
-    held = {result.host for result in run.results if result.stage == "gpu_isolation" and result.outcome == "drifted"}
+    held = {
+        result.host for result in run.results if result.stage == StageName.GPU_ISOLATION and result.outcome == "drifted"
+    }
     seen = {node: count for node, count in sorted(without.items()) if count}
     results: list[StepResult] = []
     for node in (node for node in seen if node not in held):
@@ -146,7 +149,7 @@ async def _elsewhere(kube: Kube) -> dict[str, int]:
 
 def _see(run: Run) -> dict[str, HostGpuFacts]:
     """Return what SSH showed of the hosts' GPUs; a toolkit may have been installed since the first look."""
-    installed = {done.host for done in run.results if done.stage == "nvidia_runtime" and done.stands}
+    installed = {done.host for done in run.results if done.stage == StageName.NVIDIA_RUNTIME and done.stands}
     return {
         name: HostGpuFacts(survey.cards, survey.driver_cards, survey.driver_said, survey.toolkit or name in installed)
         for name, survey in run.seen.surveys.items()

@@ -1,0 +1,34 @@
+"""The stages of a run, by name; what each one does is in `tasks/table.py`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StageName(StrEnum):
+    """One stage, as it is called in task runs, reports and findings: a new stage is named here first."""
+
+    PREFLIGHT = "preflight"
+    PREPARE_SYSTEM = "prepare_system"
+    CONTAINER_RUNTIME = "container_runtime"
+    NVIDIA_RUNTIME = "nvidia_runtime"
+    KUBERNETES_PACKAGES = "kubernetes_packages"
+    CONTROL_PLANE = "control_plane"
+    CONTROL_PLANE_READY = "control_plane_ready"
+    JOIN_WORKER = "join_worker"
+    NODE_SETTINGS = "node_settings"
+    POD_NETWORK = "pod_network"
+    DEVICE_PLUGIN = "device_plugin"
+    DASHBOARD = "dashboard"
+    GPU_ISOLATION = "gpu_isolation"
+    NODES_READY = "nodes_ready"
+    GPUS_ALLOCATABLE = "gpus_allocatable"
+    GPU_PROOF = "gpu_proof"
+    # A drift pass looks at the parts of those above, and at two that no bootstrap has.
+    HEALTH = "health"
+    KUBEADM = "kubeadm"
+    LOOK = "look"
+    LOOK_AT_CLUSTER = "look_at_cluster"
+    REPAIR = "repair"
+    REPAIR_DRAINED = "repair_drained"
+    REPAIR_CLUSTER = "repair_cluster"
