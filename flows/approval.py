@@ -16,6 +16,7 @@ from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift.parts import cluster_parts, host_parts
 from tasks.drift.permission import Permission, entry_of, permission_now, repairable
@@ -41,7 +42,7 @@ class Approval(RunInput):
 
 def find_repairable(run: Run, allowed: Permission) -> list[Finding]:
     """Return the findings that this pass would repair."""
-    most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
+    most: dict[tuple[str, str], Impact] = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     for host in run.hosts:
         most |= {(part.host, part.stage): part.most for part in host_parts(run, host)}
     return [

@@ -81,7 +81,7 @@ async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
     """Initialise the control plane as soon as its own host is prepared, and wait until it answers."""
     host = run.control
     if host not in run.hosts:  # a run about other hosts only asks the control plane
-        return await on("control_plane_ready", CLUSTER)
+        return await on(StageName.CONTROL_PLANE_READY, CLUSTER)
     own = await on(StageName.CONTROL_PLANE, host.name, await prepare(run, host, admission))
     return await on(StageName.CONTROL_PLANE_READY, CLUSTER, own)
 

@@ -86,18 +86,18 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
     service += files  # a file that was put right may want a restart, which is a service's turn
     breaker = Breaker(run)
 
-    async def in_turn(name: str) -> str:
-        """Return the stage of a host whose turn it is; empty where nothing may be done there now, or not yet."""
+    async def in_turn(name: str) -> StageName | None:
+        """Return the stage of a host whose turn it is; None where nothing may be done there now, or not yet."""
         if not any(one.action == "reported" and one.level for one in run.drift.findings.get(name, ())):
-            return ""
+            return None
         now = await permission_on(run, name)
         wanted = _wanted(run, now, name)
         if any(now.drains(run, one) for one in wanted):
             if name in drained:
                 return StageName.REPAIR_DRAINED
             drained.append(name)  # GPU pods came to it: after the others, one at a time
-            return ""
-        return StageName.REPAIR if wanted else ""
+            return None
+        return StageName.REPAIR if wanted else None
 
     await breaker.repair(service, run.cluster.repair.hosts_at_once, in_turn)
     await breaker.repair(drained, 1, in_turn)
@@ -106,7 +106,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
 
 
 def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
-    most = {part.stage: part.most for part in host_parts(run, run.cluster.host(host))}
+    most: dict[str, Impact] = {part.stage: part.most for part in host_parts(run, run.cluster.host(host))}
     own = run.drift.findings.get(host, ())
     open_ones = [f for f in own if f.action == "reported" and f.stage in most]
     return [f for f in open_ones if repairable(run, allowed, f, most[f.stage])]
@@ -131,8 +131,10 @@ class Breaker:
     def __init__(self, run: Run) -> None:
         self._run, self._worse, self.why = run, 0, ""
 
-    async def repair(self, hosts: Sequence[str], at_once: int, in_turn: Callable[[str], Awaitable[str]]) -> None:
-        """Repair hosts in order, so many at a time; `in_turn` says by which stage, or empty, once it is their turn."""
+    async def repair(
+        self, hosts: Sequence[str], at_once: int, in_turn: Callable[[str], Awaitable[StageName | None]]
+    ) -> None:
+        """Repair hosts in order, so many at a time; `in_turn` says by which stage, or None, once it is their turn."""
         waiting = list(hosts)
 
         async def lane() -> None:
@@ -176,7 +178,7 @@ async def _open(run: Run) -> None:
 async def _cluster(run: Run) -> None:
     """Repair objects, and see what the hosts' repairs did to the nodes."""
     allowed = permission_now(run)
-    most = {(part.host, part.stage): part.most for part in cluster_parts(run)}
+    most: dict[tuple[str, str], Impact] = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     own = [f for f in run.drift.of_cluster if (f.host, f.stage) in most]
     # A restarted kubelet or containerd shows in its node a moment later: the pass ends when that is over.
     restarted = any(

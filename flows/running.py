@@ -112,7 +112,8 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     manner = manner or Manner(only_looks=mode == "plan")
     run.kind = manner.kind or mode
     run.flow_runs.append(UUID(flow_run.id))
-    ON_OPEN.get(lambda _: None)(run)
+    if (heard := ON_OPEN.get(None)) is not None:
+        heard(run)
     run.view.opened(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
     if mode == "bootstrap":

@@ -43,7 +43,7 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None) -> S
         run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
         if not faults:  # else the test pods would be of another cluster than the file's
             run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
-            await on("control_plane_ready", CLUSTER)
+            await on(StageName.CONTROL_PLANE_READY, CLUSTER)
             run.ready |= {
                 host.name for host in run.hosts if (found := run.seen.surveys.get(host.name)) and found.joined
             }
