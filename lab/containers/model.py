@@ -10,12 +10,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab.containers.commands import LabError
+from lab.containers.kubernetes import chosen
 
 FIRST_HOST = 11
 MIRROR_HOST = 5
 MAX_HOSTS = 200
 CONTAINERD_VERSIONS = ("1.6", "1.7", "2.1")
 USER = "ops"
+CRI_V1_ALONE = 26  # from this minor on a kubelet asks by CRI v1 alone, so containerd 2 can serve it
+
+
+def default_containerd() -> str:
+    """Return the containerd that a lab offers unless another is asked for: one that its Kubernetes is used with."""
+    return "1.6" if chosen().minor < CRI_V1_ALONE else "2.1"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class LabPlan:
     """A whole lab; `number` (0 to 63) keeps two labs of one machine apart."""
 
     hosts: tuple[LabHost, ...]
-    containerd: str = "1.6"
+    containerd: str = field(default_factory=default_containerd)
     number: int = 0
     key_fingerprint: str = ""
     packages: dict[str, str] = field(default_factory=dict)
@@ -101,11 +108,12 @@ class LabPlan:
         return cls(hosts, content["containerd"], content["number"], content["key_fingerprint"], content["packages"])
 
 
-def plan(names: str, *, cards: int = 2, containerd: str = "1.6", number: int = 0) -> LabPlan:
+def plan(names: str, *, cards: int = 2, containerd: str = "", number: int = 0) -> LabPlan:
     """Return the plan for comma-separated host names: cp* are control planes, `NAME:K` sets a host's GPUs.
 
     Raises LabError on names that are no host names, come twice, or are too many.
     """
+    containerd = containerd or default_containerd()
     if containerd not in CONTAINERD_VERSIONS:
         raise LabError(f"containerd {containerd} is not in the bundle; choose one of {', '.join(CONTAINERD_VERSIONS)}")
     if not 0 <= number <= 63:
