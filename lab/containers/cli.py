@@ -38,7 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", "start a lab")
     up.add_argument("--hosts", default="cp1,w1,w2", help="names, NAME:CARDS for a host's own number (%(default)s)")
     up.add_argument("--cards", type=int, default=2, help="SIMULATED GPUs of each worker (%(default)s)")
-    up.add_argument("--containerd", choices=CONTAINERD_VERSIONS, default="", help="offered version (1.6; from Kubernetes 1.26 on 2.1)")
+    up.add_argument(
+        "--containerd",
+        choices=CONTAINERD_VERSIONS,
+        default="",
+        help="1.6; for Kubernetes 1.26 and later 2.1",
+    )
     up.add_argument("--number", type=int, default=0, help="0 to 63: several labs on one machine (%(default)s)")
     add("down", "take the lab away; the cache stays")
     add("fresh", "replace hosts by bare ones").add_argument("hosts", nargs="+", help="names, or all")
