@@ -37,6 +37,7 @@ def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
             "connect_seconds": 6,
         },
         "runtime": {"restrict_oom_score_adj": lacks_sys_resource()},
+        "gpu": {"compute": "off"},  # stand-ins for GPUs run no CUDA
         "network": {"provider": "manifests", "manifests": [str(MANIFESTS / "lab-cni.yaml")]},
         "sources": {
             "base_apt": repository("debian"),
