@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.containers.kubernetes import chosen
 from shipway.cluster_file import load_cluster
 from tasks.drift import repair as drift_repair
 from tests.drift_rows import KUBECTL, ROWS
@@ -25,6 +26,7 @@ pytestmark = [
     # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
+BUDGETS = "policy/v1" if chosen().minor >= 21 else "policy/v1beta1"  # the API of disruption budgets
 WAL = 8  # MiB that SQLite's write-ahead log may hold
 PASSES = int(os.environ.get("SHIPWAY_DRIFT_PASSES", "6"))
 TOUCH = "echo '# edited' >> /etc/containerd/config.toml"
@@ -77,7 +79,17 @@ def test_a_gpu_pod_lives_through_a_service_pass_and_its_host_is_held_back(drifti
     assert (drifting.kubectl(identity), drifting.on("w1", since)) == before
 
 
+def test_a_service_that_stands_still_is_started_beside_a_gpu_pod(drifting: Site) -> None:
+    identity = "get pod holds-a-card -o jsonpath={.status.containerStatuses[0].containerID}"
+    before = drifting.kubectl(identity)
+    drifting.on("w1", "systemctl stop containerd")
+    ends = {finding.step: finding.action for finding in passed(drifting, "service").findings}
+    assert ends["containerd is active and enabled"] == "repaired"
+    assert drifting.kubectl(identity) == before
+
+
 def test_a_pod_that_nothing_would_start_again_is_not_evicted(drifting: Site) -> None:
+    drifting.on("w1", TOUCH)
     report = passed(drifting, "workloads")
     assert report.outcome == "partial"
     assert any("default/holds-a-card" in error.cause for error in report.errors)
@@ -99,7 +111,7 @@ def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
     applied(
         drifting,
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
-        {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": budget},
+        {"apiVersion": BUDGETS, "kind": "PodDisruptionBudget", "metadata": meta, "spec": budget},
     )
     drifting.kubectl("rollout status deployment/kept --timeout=90s")
     drifting.on("w1", TOUCH)
