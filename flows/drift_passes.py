@@ -75,10 +75,10 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
         left_out = _wanted(run, allowed, name)
         others = [one for one in run.drift.findings.get(name, ()) if one not in left_out]
         run.drift.findings[name] = [*others, *(one.became("held back", "left out in the approval") for one in left_out)]
-    await _open(run)
+    left = await _open(run, allowed)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
-    drained = [name for name, some in chosen.items() if any(allowed.drains(run, f) for f in some)]
+    drained = [name for name, some in chosen.items() if name in left or any(allowed.drains(run, one) for one in some)]
     service = [name for name, some in chosen.items() if some and name not in (*files, *drained)]
     run.drift.files_only = set(files)
     await _together(files, FILES_AT_ONCE)
@@ -92,15 +92,20 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
             return None
         now = await permission_on(run, name)
         wanted = _wanted(run, now, name)
-        if any(now.drains(run, one) for one in wanted):
+        if name in left or any(now.drains(run, one) for one in wanted):
             if name in drained:
+                left.discard(name)
                 return StageName.REPAIR_DRAINED
             drained.append(name)  # GPU pods came to it: after the others, one at a time
             return None
         return StageName.REPAIR if wanted else None
 
     await breaker.repair(service, run.cluster.repair.hosts_at_once, in_turn)
+    if permission_now(run).now is Impact.WORKLOADS:  # pods that came in the middle of a turn are drained, as others are
+        drained += [name for name in service if run.drift.release(name) and name not in drained]
     await breaker.repair(drained, 1, in_turn)
+    for name in left:  # whose turn did not come
+        await uncordon(await run.kube(), name)
     await _cluster(run)
     keep_history(run, path, breaker.why)
 
@@ -159,20 +164,30 @@ class Breaker:
             self.why = f"stopped: {self._worse} repairs in a row left their host worse, the last one {name}"
 
 
-async def _open(run: Run) -> None:
-    """Open the nodes that a killed pass left cordoned; they are repaired again where that is still needed."""
+async def _open(run: Run, allowed: Permission) -> set[str]:
+    """Open the nodes that a killed pass left cordoned; return those that stay so until their own turn.
+
+    Where this pass drains hosts and has still to repair one of them, its drain goes on: opened, it would be given pods
+    that are evicted again a moment later.
+    """
+    left = set[str]()
     still_alone(run)
     try:
         kube = await run.kube()
         await new_lease(run)
         kube.forget()
         for name in await find_left_cordoned(kube):
-            if name in {host.name for host in run.hosts}:
+            if name not in {host.name for host in run.hosts}:
+                continue
+            if allowed.now is Impact.WORKLOADS and any(one.level > Impact.FILES for one in _wanted(run, allowed, name)):
+                left.add(name)
+            else:
                 await uncordon(kube, name)
     except Refused:
         raise  # another run holds the cluster
     except ShipwayError as error:
         run.view.said(CLUSTER, StageName.REPAIR, f"nodes that are left cordoned cannot be determined: {error.message}")
+    return left
 
 
 async def _cluster(run: Run) -> None:

@@ -70,10 +70,19 @@ class DriftPass:
     allocatable: dict[str, int] = field(default_factory=dict)  # GPUs by host, as its Node says
     approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
     files_only: set[str] = field(default_factory=set)  # hosts whose files are changed beside many others: no restart
-    withheld: dict[tuple[str, str], str] = field(default_factory=dict)  # why a host's step was not applied in its turn
+    withheld: dict[Key, str] = field(default_factory=dict)  # why a host's step was not applied in its turn
+    beside_pods: set[Key] = field(default_factory=set)  # those of them that only running pods kept from
     repaired: set[str] = field(default_factory=set)  # hosts
     fights: list[str] = field(default_factory=list)  # what comes back after each repair
     trend: list[dict[str, Any]] = field(default_factory=list)  # earlier passes, for the report
+
+    def release(self, host: str) -> bool:
+        """Let what only running pods kept from on a host be tried again; return whether there was any."""
+        keys = {key for key in self.beside_pods if key[0] == host}
+        self.beside_pods -= keys
+        for key in keys:
+            self.withheld.pop(key, None)
+        return bool(keys)
 
 
 def find(host: str, stage: str, result: StepResult) -> Finding | None:

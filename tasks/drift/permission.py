@@ -90,6 +90,8 @@ def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
             limit = min(limit, Impact.START)
         if step.impact > limit:
             run.drift.withheld[key] = allowed.why or run.seen.busy.get(host, "") or podded
+            if not allowed.why:
+                run.drift.beside_pods.add(key)
         return limit
 
     return permit
