@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import pkgutil
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -266,6 +267,91 @@ async def test_at_most_so_many_hosts_are_repaired_at_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(drift_passes, "on", on)
     await Breaker(run_of()).repair(["a", "b", "c", "d", "e"], at_once, always)
     assert most == at_once
+
+
+class Turns:
+    """A pass whose hosts' turns are only written down; `during` happens in each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run, left: Sequence[str] = ()) -> None:
+        self.taken: list[tuple[str, str]] = []
+        self.opened: list[str] = []
+        self.during: Callable[[str, str], None] = lambda _stage, _host: None
+
+        async def nothing(*_: object) -> None: ...
+
+        async def left_cordoned(_: object) -> list[str]:
+            return list(left)
+
+        async def opened(_: object, name: str) -> None:
+            self.opened.append(name)
+
+        async def on(stage: str, host: str) -> str:
+            self.taken.append((stage, host))
+            self.during(stage, host)
+            return "state"
+
+        async def permission_on(run: Run, _host: str) -> Permission:
+            return drift_passes.permission_now(run)
+
+        fakes = {"find_busy": nothing, "new_lease": nothing, "_cluster": nothing, "find_left_cordoned": left_cordoned}
+        more = {"still_alone": lambda _: None, "keep_history": lambda *_: None, "permission_on": permission_on}
+        for name, fake in {**fakes, **more, "uncordon": opened, "on": on}.items():
+            monkeypatch.setattr(drift_passes, name, fake)
+        monkeypatch.setattr(run, "kube", lambda: asyncio.sleep(0, SimpleNamespace(forget=lambda: None)))
+
+
+@pytest.mark.parametrize(
+    ("allow", "impact", "taken", "opened"),
+    [
+        (Impact.WORKLOADS, "SERVICE", [("repair_drained", "te2")], []),
+        (Impact.WORKLOADS, "FILES", [("repair", "te2"), ("repair", "te2")], ["te2"]),
+        (Impact.SERVICE, "SERVICE", [("repair", "te2")], ["te2"]),
+    ],
+)
+async def test_a_node_that_a_killed_pass_left_cordoned_stays_so_until_its_turn_where_hosts_are_drained(
+    monkeypatch: pytest.MonkeyPatch, allow: Impact, impact: str, taken: list[tuple[str, str]], opened: list[str]
+) -> None:
+    """Opened first, it is given pods that hold its repair back, or that are evicted a moment later."""
+    run = run_of()
+    run.allow, run.drift.findings = allow, {"te2": [finding(impact=impact)]}
+    turns = Turns(monkeypatch, run, left=["te2"])
+    await drift_passes.repair_all(run, "te.yaml", None)
+    assert (turns.taken, turns.opened) == (taken, opened)
+
+
+async def test_a_node_left_cordoned_whose_turn_does_not_come_is_opened_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_of()
+    run.allow = Impact.WORKLOADS
+    run.drift.findings = {name: [finding(name)] for name in ("te1", "te2", "te3")}
+    turns = Turns(monkeypatch, run, left=["te3"])
+    run.seen.busy = dict.fromkeys(("te1", "te2"), "1 GPUs held by running pods")
+
+    async def worse(stage: str, host: str) -> None:
+        turns.taken.append((stage, host))
+
+    monkeypatch.setattr(drift_passes, "on", worse)
+    await drift_passes.repair_all(run, "te.yaml", None)
+    assert (turns.taken, turns.opened) == ([("repair_drained", "te1"), ("repair_drained", "te2")], ["te3"])
+
+
+@pytest.mark.parametrize(("allow", "drained"), [(Impact.WORKLOADS, True), (Impact.SERVICE, False)])
+async def test_what_pods_kept_from_in_the_middle_of_a_turn_is_repaired_on_a_drained_host_where_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, allow: Impact, *, drained: bool
+) -> None:
+    run = run_of()
+    run.allow, run.drift.findings = allow, {"te2": [finding()]}
+    turns = Turns(monkeypatch, run)
+
+    def pods_come(_stage: str, host: str) -> None:
+        run.seen.busy = {host: "1 GPUs held by running pods"}
+        run.drift.withheld[finding(host).key] = run.seen.busy[host]
+        run.drift.beside_pods.add(finding(host).key)
+
+    turns.during = pods_come
+    await drift_passes.repair_all(run, "te.yaml", None)
+    assert turns.taken == [("repair", "te2"), *([("repair_drained", "te2")] if drained else [])]
 
 
 def test_a_finding_of_two_stages_is_one() -> None:
