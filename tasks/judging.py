@@ -56,8 +56,8 @@ def _host_row(run: Run, host: HostSpec) -> HostRow:
 
 def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) -> RunOutcome:
     """Judge the run. Every host and every GPU: ok; some: partial; no control plane, host or GPU at all: failed."""
-    if not run.admitted:
-        return "refused"
+    if not run.admitted:  # a verification starts its test pods all the same: then something was done
+        return "refused" if run.proof is None else "failed"
     if run.mode == "plan":
         return _foreseen(run, hosts) if errors else "planned"
     gate = any(result.stage == "control_plane_ready" and result.stands for result in run.results)

@@ -79,6 +79,7 @@ HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFail
         ("failed", run_with([GATE, *FINE], ready=ALL, proof=BLIND)),
         ("failed", run_with([GATE, *FINE], ready=ALL, proof=None)),
         ("refused", run_with(DEAD[2:], ready=(), proof=None, admitted=0)),
+        ("failed", run_with(DEAD[2:], ready=(), proof=BLIND, admitted=0)),
         ("planned", run_with([stage(name, "drifted") for name in ALL], ready=ALL, proof=None, mode="plan")),
         ("partial", run_with(DEAD, ready=ALL, proof=None, mode="plan")),
         (
