@@ -23,7 +23,7 @@ from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
 from lab.simulated.packages import AptFailed, Packages
 from lab.simulated.site import site
-from lab.simulated.systems import UBUNTU_2204, base_files
+from lab.simulated.systems import SYSTEMS, base_files
 from lab.simulated.versions import order
 from lab.simulated.wire import NotUnderstood, request, script, tokens
 from shipway.cluster.profiles import profile_data
@@ -72,8 +72,8 @@ def test_versions_sort_as_dpkg_sorts_them() -> None:
 
 def _packages() -> Packages:
     kernel = Kernel("5.15", "x")
-    world = site(profile_data("seed"), UBUNTU_2204).world
-    files = FileTree(base_files(UBUNTU_2204), kernel, time.time)
+    world = site(profile_data("seed"), SYSTEMS["ubuntu-22.04"]).world
+    files = FileTree(base_files(SYSTEMS["ubuntu-22.04"]), kernel, time.time)
     packages = Packages(files, world)
     packages.lists = {(repo.uri, repo.suite): repo for repo in world.repositories}
     return packages

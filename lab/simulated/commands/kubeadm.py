@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from lab.simulated import kubeadm_config, kubeadm_init, kubeadm_join, kubeadm_texts
@@ -74,15 +75,13 @@ def _read(call: Call, asked: Parsed) -> Asked:
     told = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
     ignored = asked.value("--ignore-preflight-errors").lower().split(",")
     hashes = asked.values.get("--discovery-token-ca-cert-hash", [])
-    return Asked(
-        **{
-            **{field: getattr(told, field) for field in Asked.__dataclass_fields__},
-            "ignored": told.ignored | {word for word in ignored if word},
-            "repository": told.repository or asked.value("--image-repository"),
-            "token": told.token or asked.value("--token"),
-            "ca_hashes": told.ca_hashes or tuple(hashes),
-            "server": told.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
-        }
+    return replace(
+        told,
+        ignored=told.ignored | {word for word in ignored if word},
+        repository=told.repository or asked.value("--image-repository"),
+        token=told.token or asked.value("--token"),
+        ca_hashes=told.ca_hashes or tuple(hashes),
+        server=told.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
     )
 
 

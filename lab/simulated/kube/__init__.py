@@ -2,9 +2,9 @@
 
 from .cluster import Cluster
 from .faults import Fault
-from .hosts import HostState, SimpleHost
+from .hosts import SimpleHost
 from .joining import JoinRefusedError
 from .latencies import Latencies
 from .world import ClusterConfig
 
-__all__ = ["Cluster", "ClusterConfig", "Fault", "HostState", "JoinRefusedError", "Latencies", "SimpleHost"]
+__all__ = ["Cluster", "ClusterConfig", "Fault", "JoinRefusedError", "Latencies", "SimpleHost"]

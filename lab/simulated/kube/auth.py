@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
 from lab.simulated.releases import since
 
 from .api_errors import ApiError, forbidden, forbidden_path, unauthorized
-from .objects import Obj, dig, namespace_of, parsed_time
+from .objects import Obj, dig, namespace_of
 from .signed_tokens import TokenSigner
 from .store import Store
 
@@ -44,20 +43,6 @@ class Wish:
     def full_resource(self) -> str:
         """Return `pods` or `pods/log`."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
-
-
-def bootstrap_secret(store: Store, token_id: str) -> dict[str, str] | None:
-    """Return the decoded data of a bootstrap token's Secret, or None where it is missing or has expired."""
-    secret = store.get("secrets", "kube-system", f"bootstrap-token-{token_id}")
-    if secret is None or secret.get("type") != "bootstrap.kubernetes.io/token":
-        return None
-    data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
-    expiration = data.get("expiration")
-    if expiration:
-        moment = parsed_time(expiration)
-        if moment <= type(moment).now(moment.tzinfo):
-            return None
-    return data
 
 
 class Authenticator:

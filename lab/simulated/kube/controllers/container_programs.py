@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lab.simulated.kube.hosts import HostState, runs_nvidia
+from lab.simulated.kube.hosts import SimpleHost, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
 from lab.simulated.kube.pod_programs import Machine, Program, run_words
 
@@ -46,7 +46,7 @@ def gpu_count(container: Obj) -> int:
     return int(dig(container, "resources", "limits", GPU, default=0))
 
 
-def environment(container: Obj, host: HostState) -> dict[str, str]:
+def environment(container: Obj, host: SimpleHost) -> dict[str, str]:
     """Return a container's plain variables and its node's name; other references are left out."""
     found = {}
     for variable in container.get("env") or []:
@@ -57,7 +57,7 @@ def environment(container: Obj, host: HostState) -> dict[str, str]:
     return found
 
 
-def machine_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Machine:
+def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None, given: Given) -> Machine:
     """Return what a container sees. Raises ContainerRefusedError where the nvidia runtime does not start it.
 
     CUDA images ask for all GPUs by themselves (NVIDIA_VISIBLE_DEVICES=all), so under an nvidia runtime that accepts the
@@ -91,7 +91,7 @@ def own_requests(pod: Obj, container: Obj) -> list[str]:
     return [path.removeprefix(f"{MOUNT_ROOT}/") for path in paths if path.startswith(f"{MOUNT_ROOT}/")]
 
 
-def requested(host: HostState, mounts: list[str], variable: str) -> list[str]:
+def requested(host: SimpleHost, mounts: list[str], variable: str) -> list[str]:
     """Return what the toolkit takes for a container's request (cuda_image.go, VisibleDevices): mounts, else variable."""
     takes_mounts, takes_variable = host.toolkit_takes()
     if takes_mounts and mounts:
@@ -100,7 +100,7 @@ def requested(host: HostState, mounts: list[str], variable: str) -> list[str]:
     return names if takes_variable else []
 
 
-def plugin_program(pod: Obj, container: Obj, host: HostState, handler: str | None) -> Program:
+def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> Program:
     """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
     lines = ["Starting NVIDIA Device Plugin (SIMULATED)", "Starting FS watcher for /var/lib/kubelet/device-plugins"]
     if machine_for(pod, container, host, handler, Given()).cards:
@@ -126,7 +126,7 @@ def plugin_program(pod: Obj, container: Obj, host: HostState, handler: str | Non
     return Program([(0.1, line) for line in lines], ends=0.5, code=1)
 
 
-def program_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Program:
+def program_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None, given: Given) -> Program:
     """Return what a container does. A program that the simulation does not know runs for ever and writes nothing."""
     if is_device_plugin(container):
         return plugin_program(pod, container, host, handler)

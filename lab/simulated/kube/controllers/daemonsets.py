@@ -14,6 +14,7 @@ from lab.simulated.kube.objects import (
     key_of,
     name_of,
 )
+from lab.simulated.kube.quantities import share
 from lab.simulated.kube.store import DELETED, Change, Key
 from lab.simulated.kube.world import World, is_finished
 
@@ -170,11 +171,9 @@ class DaemonSets(Controller):
         if not old:
             return
         limit = dig(ds, "spec", "updateStrategy", "rollingUpdate", "maxUnavailable", default=1)
-        if isinstance(limit, str):
-            limit = -(-int(limit.rstrip("%")) * len(pods) // 100)
         away = sum(1 for pod in pods if not is_true(pod, "Ready") or pod["metadata"].get("deletionTimestamp"))
         broken = [pod for pod in old if not is_true(pod, "Ready")]
         whole = [pod for pod in old if is_true(pod, "Ready")]
-        for pod in [*broken, *whole[: max(0, int(limit) - away)]]:
+        for pod in [*broken, *whole[: max(0, share(limit, len(pods), up=True) - away)]]:
             if not pod["metadata"].get("deletionTimestamp"):
                 self._factory.delete(pod)

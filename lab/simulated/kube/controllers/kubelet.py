@@ -148,7 +148,6 @@ class Kubelets:
         """Release what a pod that has finished held."""
         self.devices.release(pod)
         self.devices.plugin_stopped(pod)
-        self._network.give_back(run.node, run.address)
 
     def _forget(self, pod: Obj) -> None:
         run = self._runs.pop(pod["metadata"]["uid"], None)
@@ -191,7 +190,6 @@ class Kubelets:
                 self.world.pace.cancel(timer)
             if run.address:
                 self.devices.plugin_stopped(pod)
-                self._network.give_back(node, run.address)
             run.address, run.missed = "", []
             self._containers.rebooted(run)
             self.publish(pod, run)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from lab.simulated.kube.hosts import HostState
+from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.objects import Obj, dig, set_condition, timestamp
 from lab.simulated.kube.world import ClusterConfig
 
-# HostState says nothing of processors and memory: every simulated machine has these.
+# SimpleHost says nothing of processors and memory: every simulated machine has these.
 CPUS, MEMORY_KI, RESERVED_KI, DISK_KI, MAX_PODS = 16, 65_843_204, 102_400, 264_212_084, 110
 READY_MESSAGE = "kubelet is posting ready status"
 SILENT_MESSAGE = "Kubelet stopped posting node status."
@@ -39,7 +39,7 @@ def control_plane_taints(minor: int) -> list[Obj]:
     return [{"key": key, "effect": "NoSchedule"} for key in keys]
 
 
-def node_object(host: HostState, config: ClusterConfig, *, control_plane: bool) -> Obj:
+def node_object(host: SimpleHost, config: ClusterConfig, *, control_plane: bool) -> Obj:
     """Return the Node that a kubelet registers after kubeadm init or join."""
     labels = {
         "beta.kubernetes.io/arch": "amd64",
@@ -68,7 +68,7 @@ def node_object(host: HostState, config: ClusterConfig, *, control_plane: bool) 
     }
 
 
-def node_status(host: HostState) -> Obj:
+def node_status(host: SimpleHost) -> Obj:
     """Return a new node's status but for its conditions."""
     capacity = {
         "cpu": str(CPUS),
@@ -94,7 +94,7 @@ def node_status(host: HostState) -> Obj:
     }
 
 
-def node_info(host: HostState) -> Obj:
+def node_info(host: SimpleHost) -> Obj:
     """Return what the node says of its system."""
     identity = hashlib.sha256(host.name.encode()).hexdigest()[:32]
     return {

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lab.simulated.kube.hosts import HostState
+from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.objects import Obj, dig, set_condition, timestamp, with_status
 from lab.simulated.kube.store import Key
 
@@ -99,7 +99,7 @@ def _conditions(conditions: list[Obj], run: PodRun, phase: str, minor: int) -> l
     return conditions
 
 
-def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
+def written(pod: Obj, run: PodRun, host: SimpleHost, minor: int) -> Obj:
     """Return a pod with the status that its kubelet would write now."""
     phase = run.phase(dig(pod, "spec", "restartPolicy", default="Always"))
     conditions = _conditions(dig(pod, "status", "conditions", default=[]), run, phase, minor)
