@@ -7,6 +7,7 @@ import posixpath
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from lab.simulated import recorded
@@ -32,7 +33,12 @@ def layout(version: str) -> int:
 
 def default(version: str) -> Table:
     """Return `containerd config default` as data, with the parts that a cluster's set-up meets."""
-    data = tomllib.loads(recorded.text("containerd1.toml" if layout(version) == 2 else "containerd2.toml"))
+    return copy.deepcopy(_default(version))
+
+
+@lru_cache(maxsize=16)
+def _default(version: str) -> Table:
+    data: Table = tomllib.loads(recorded.text("containerd1.toml" if layout(version) == 2 else "containerd2.toml"))
     data["version"] = layout(version)
     if version.startswith("1.6"):
         data["plugins"][CRI2]["sandbox_image"] = "registry.k8s.io/pause:3.6"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 DATA = Path(__file__).parent / "data"
+_FIELD = re.compile(r"\$\{(\w+)\}")
 
 
 @lru_cache(maxsize=64)
@@ -25,13 +27,21 @@ def table(name: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _documents(name: str, values: tuple[tuple[str, str], ...]) -> list[dict[str, Any]]:
-    filled = text(name)
-    for field, value in values:
-        filled = filled.replace(f"${{{field}}}", value)
-    return [document for document in yaml.safe_load_all(filled) if document]
+def _documents(name: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text(name)) if document]
 
 
-def documents(name: str, **values: str) -> list[dict[str, Any]]:
-    """Return the documents of a YAML file, whose every `${NAME}` stands for the value of that name."""
-    return copy.deepcopy(_documents(name, tuple(values.items())))
+def documents(file: str, /, **values: object) -> list[dict[str, Any]]:
+    """Return copies of the documents of a YAML file, in which every `${NAME}` stands for the value of that name."""
+    return [_filled(document, values) for document in _documents(file)]
+
+
+def _filled(part: Any, values: Mapping[str, object]) -> Any:
+    if isinstance(part, dict):
+        return {key: _filled(value, values) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_filled(value, values) for value in part]
+    if not isinstance(part, str) or "${" not in part:
+        return part
+    whole = _FIELD.fullmatch(part)
+    return values[whole[1]] if whole else _FIELD.sub(lambda found: str(values[found[1]]), part)

@@ -8,7 +8,6 @@ from typing import Self
 
 from .api import Api
 from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, PREFIX, new_token, token_secret
-from .container_logs import ContainerLogs
 from .controllers.calico import Calico
 from .controllers.custom_resources import CustomResources
 from .controllers.daemonsets import DaemonSets
@@ -38,9 +37,8 @@ class Cluster:
         self.authority = authority or Authority()
         self.world = World(config)
         self.store = self.world.store
-        self._logs = ContainerLogs()
         self._nodes = Nodes(self.world)
-        self._kubelets = Kubelets(self.world, self._nodes, Devices(self.world), self._logs)
+        self._kubelets = Kubelets(self.world, self._nodes, Devices(self.world))
         self._namespaces = Namespaces(self.world, self.authority.certificate)
         factory = PodFactory(self.world)
         self._others = (
@@ -53,7 +51,7 @@ class Cluster:
             Scheduler(self.world),
             TokenCleaner(self.world),
         )
-        self._server = ApiServer(self.world, Api(self.world), self._logs)
+        self._server = ApiServer(self.world, Api(self.world), self._kubelets)
         self._pair: KeyPair | None = None
         self.endpoint = config.endpoint
         self.init_token = ""

@@ -122,7 +122,7 @@ def static_pods(host: SimpleHost, node: Obj, config: ClusterConfig) -> list[Obj]
             digest=hashlib.sha256(f"{component}/{config.version}".encode()).hexdigest()[:32],
             image=images[component],
             path=part["path"],
-            port=str(part["port"]),
+            port=part["port"],
         )
         if component == "kube-apiserver":
             pod["spec"]["containers"][0]["command"].append(f"--advertise-address={host.address}")

@@ -10,16 +10,14 @@ from aiohttp import web
 from .api import Api
 from .api_errors import ApiError, PlainNotFoundError, injected
 from .auth import Authenticator, Authorizer, User, Wish
-from .container_logs import ContainerLogs
+from .controllers.kubelet import Kubelets
 from .discovery import PROTOBUF, SCHEMALESS, discover
 from .faults import FaultHook
-from .http_common import Call, json_response
 from .pki import Authority, KeyPair
-from .reading import Reading
-from .routing import named_by, route
+from .requests import Call, json_response, named_by, route
+from .rest import Rest
 from .subresources import Subresources
 from .world import World
-from .writing import Writing
 
 MAX_BODY = 3 * 1024 * 1024  # bytes; the real server's limit for one request
 _HEALTH = ("/healthz", "/livez", "/readyz")
@@ -28,13 +26,12 @@ _HEALTH = ("/healthz", "/livez", "/readyz")
 class ApiServer:
     """Serves one simulated cluster's API; it may be stopped and served again, as at a reboot of its host."""
 
-    def __init__(self, world: World, api: Api, logs: ContainerLogs) -> None:
+    def __init__(self, world: World, api: Api, kubelets: Kubelets) -> None:
         self._world = world
         self._authenticator = Authenticator(world.store, world.signer)
         self._authorizer = Authorizer(world.store, world.config.minor)
-        self._reading = Reading(world, api)
-        self._writing = Writing(world, api)
-        self._subresources = Subresources(world, api, logs)
+        self._rest = Rest(world, api)
+        self._subresources = Subresources(world, api, kubelets)
         self._runner: web.AppRunner | None = None
         self.faults: FaultHook = lambda _method, _path: None
         self.port = 0
@@ -98,10 +95,10 @@ class ApiServer:
         if call.route.subresource not in {"", "status"}:
             return await self._subresources.serve(call)
         if watching:
-            return await self._reading.watch(call)
+            return await self._rest.watch(call)
         if request.method in {"GET", "HEAD"}:
-            return self._reading.get(call) if call.route.name else self._reading.collection(call)
-        return await self._writing.write(call)
+            return self._rest.get(call) if call.route.name else self._rest.collection(call)
+        return await self._rest.write(call)
 
     def _plain(self, request: web.Request, user: User) -> web.Response:
         """Answer what is no resource: health, version, discovery, and for kubectl an OpenAPI document."""
