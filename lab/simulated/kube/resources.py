@@ -26,6 +26,7 @@ class Resource:
     categories: tuple[str, ...] = ()
     singular: str = ""
     custom: bool = False
+    fields: tuple[str, ...] = ()  # that a field selector may name
 
     @property
     def api_version(self) -> str:

@@ -28,7 +28,7 @@ def _matcher(call: Call) -> Callable[[Obj], bool]:
     """Return the test of the path's namespace and of the query's label and field selectors. Raises ApiError (400)."""
     namespace = call.route.namespace
     label = label_match(call.query("labelSelector"))
-    field = field_match(call.route.resource.key, call.query("fieldSelector"))
+    field = field_match(call.route.resource, call.query("fieldSelector"))
 
     def matches(obj: Obj) -> bool:
         here = not namespace or obj["metadata"].get("namespace") == namespace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lab.simulated import recorded
 from lab.simulated.kube.hosts import SimpleHost, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
 from lab.simulated.kube.pod_programs import Machine, Program, run_words
@@ -102,28 +103,12 @@ def requested(host: SimpleHost, mounts: list[str], variable: str) -> list[str]:
 
 def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> Program:
     """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
-    lines = ["Starting NVIDIA Device Plugin (SIMULATED)", "Starting FS watcher for /var/lib/kubelet/device-plugins"]
-    if machine_for(pod, container, host, handler, Given()).cards:
-        lines += [
-            "Retrieving plugins.",
-            f"Starting GRPC server for '{GPU}'",
-            f"Starting to serve '{GPU}' on /var/lib/kubelet/device-plugins/nvidia-gpu.sock",
-            f"Registered device plugin for '{GPU}' with Kubelet",
-        ]
-        return Program([(0.1, line) for line in lines])
-    lines += [
-        "Incompatible strategy detected auto",
-        "If this is a GPU node, did you configure the NVIDIA Container Toolkit?",
-        "If this is not a GPU node, keep this plugin off it by a nodeSelector",
-    ]
-    patience = next((v.get("value") for v in container.get("env") or [] if v["name"] == "FAIL_ON_INIT_ERROR"), "true")
-    if str(patience).lower() == "false":
-        return Program([(0.1, line) for line in [*lines, "No devices found. Waiting indefinitely."]])
-    lines.append(
-        "error starting plugins: error creating plugin manager: unable to create plugin manager: "
-        "invalid device discovery strategy"
-    )
-    return Program([(0.1, line) for line in lines], ends=0.5, code=1)
+    variables = {one["name"]: str(one.get("value")) for one in container.get("env") or []}
+    patient = variables.get("FAIL_ON_INIT_ERROR", "true").lower() == "false"
+    sees = bool(machine_for(pod, container, host, handler, Given()).cards)
+    end = "sees" if sees else "waits" if patient else "ends"
+    lines = [(0.1, line) for line in recorded.table("device_plugin.yaml")[end]]
+    return Program(lines, ends=0.5, code=1) if end == "ends" else Program(lines)
 
 
 def program_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None, given: Given) -> Program:
