@@ -62,7 +62,7 @@ class Api:
         if "status" in resource.subresources and resource.key != "nodes":
             obj.pop("status", None)
         fill_defaults(resource.key, obj, self._world.config.minor)
-        obj = track_update(None, obj, options.manager, resource.api_version, self._shape(resource))
+        obj = track_update(None, obj, options.manager, resource.api_version, Shape(custom=resource.custom))
         return self._insert(resource, namespace, obj, options)
 
     def _insert(self, resource: Resource, namespace: str, obj: Obj, options: Options) -> Obj:
@@ -95,7 +95,7 @@ class Api:
         if kind == MERGE_PATCH:
             patched = merge_patch(live, body)
         elif kind == STRATEGIC_PATCH and not resource.custom:
-            patched = merge(live, body, self._shape(resource), strategic=True)
+            patched = merge(live, body, Shape(custom=resource.custom), strategic=True)
         else:
             accepted = [MERGE_PATCH, APPLY_PATCH]
             raise unsupported_media(kind, accepted if resource.custom else [*accepted, STRATEGIC_PATCH])
@@ -122,7 +122,7 @@ class Api:
             fill_defaults("secrets", wanted, self._world.config.minor)  # stringData is stored, and owned, as data
         canonical_resources(wanted)
         live = self._store.get(resource.key, namespace, name)
-        result = apply(live, wanted, options.manager, resource.api_version, self._shape(resource))
+        result = apply(live, wanted, options.manager, resource.api_version, Shape(custom=resource.custom))
         if live is None:
             return self._insert(resource, namespace, copied(result), options), True
         return self._finish(resource, live, copied(result), options), False
@@ -140,9 +140,6 @@ class Api:
         if dry_run:
             return live
         return self.deletion.delete(resource.key, live, body)
-
-    def _shape(self, resource: Resource) -> Shape:
-        return Shape(custom=resource.custom)
 
     def _counts(self, resource: Resource) -> bool:
         return resource.custom or resource.group in _COUNTED_GROUPS
@@ -180,7 +177,12 @@ class Api:
         obj = self._parts(resource, live, obj, options.subresource)
         fill_defaults(resource.key, obj, self._world.config.minor)
         tracked = track_update(
-            live, obj, options.manager, resource.api_version, self._shape(resource), subresource=options.subresource
+            live,
+            obj,
+            options.manager,
+            resource.api_version,
+            Shape(custom=resource.custom),
+            subresource=options.subresource,
         )
         return self._finish(resource, live, tracked, options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab.simulated.kube.objects import Obj, dig, name_of, timestamp
+from lab.simulated.kube.world import is_finished
 
 from .container_programs import ContainerRefusedError, program_for
 from .pod_runs import ContainerState, PodRun, Run, container_id
@@ -88,20 +89,8 @@ class Containers:
         """Tell of a container that its runtime did not start: the kubelet says StartError, and tries again."""
         self._event(pod, "Created", f"Created container {state.name}")
         self._event(pod, "Failed", f"Error: {why}")
-        end = {
-            "exitCode": 128,
-            "reason": "StartError",
-            "message": why,
-            "startedAt": "1970-01-01T00:00:00Z",
-            "finishedAt": timestamp(),
-            "containerID": container_id(pod, state.name, state.restarts),
-        }
-        state.state, state.ready = {"terminated": end}, False
-        pod = self._kubelets.publish(pod, run)
-        if dig(pod, "spec", "restartPolicy", default="Always") != "Never":
-            self._back_off(pod, run, state, end)
-        elif dig(pod, "status", "phase") in {"Succeeded", "Failed"}:
-            self._kubelets.end(pod, run)
+        end = {"exitCode": 128, "reason": "StartError", "message": why, "startedAt": "1970-01-01T00:00:00Z"}
+        self._terminated(pod, run, state, end)
 
     def _ready(self, pod: Obj, run: PodRun, state: ContainerState, restarts: int) -> None:
         if "running" in state.state and state.restarts == restarts and not state.ready:
@@ -109,22 +98,20 @@ class Containers:
             self._kubelets.publish(pod, run)
 
     def _ended(self, pod: Obj, run: PodRun, state: ContainerState, restarts: int, code: int) -> None:
-        if "running" not in state.state or state.restarts != restarts or run.stopping:
-            return
-        end = {
-            "exitCode": code,
-            "reason": "Completed" if code == 0 else "Error",
-            "startedAt": state.state["running"]["startedAt"],
-            "finishedAt": timestamp(),
-            "containerID": container_id(pod, state.name, restarts),
-        }
+        if "running" in state.state and state.restarts == restarts and not run.stopping:
+            begun = state.state["running"]["startedAt"]
+            end = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": begun}
+            self._terminated(pod, run, state, end)
+
+    def _terminated(self, pod: Obj, run: PodRun, state: ContainerState, end: Obj) -> None:
+        """Note how a container ended, and start it again where its pod's policy says so."""
+        end |= {"finishedAt": timestamp(), "containerID": container_id(pod, state.name, state.restarts)}
         state.state, state.ready = {"terminated": end}, False
         policy = dig(pod, "spec", "restartPolicy", default="Always")
-        again = policy == "Always" or (policy == "OnFailure" and code != 0)
         pod = self._kubelets.publish(pod, run)
-        if again:
+        if policy == "Always" or (policy == "OnFailure" and end["exitCode"]):
             self._back_off(pod, run, state, end)
-        elif dig(pod, "status", "phase") in {"Succeeded", "Failed"}:
+        elif is_finished(pod):
             self._kubelets.end(pod, run)
 
     def _back_off(self, pod: Obj, run: PodRun, state: ContainerState, end: Obj) -> None:

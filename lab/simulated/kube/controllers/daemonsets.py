@@ -18,7 +18,7 @@ from lab.simulated.kube.quantities import share
 from lab.simulated.kube.store import DELETED, Change, Key
 from lab.simulated.kube.world import World, is_finished
 
-from .base import SECONDS_A_THING, Controller
+from .base import Controller
 from .placement import pinned_node, untolerated, wants_node
 from .pod_factory import PodFactory
 
@@ -82,8 +82,7 @@ class DaemonSets(Controller):
         return str(dig(pod, "spec", "nodeName") or pinned_node(pod) or "")
 
     def _count_soon(self, key: Key) -> None:
-        """Count a set's pods soon: the more nodes, the later, so that a thousand changes make few counts."""
-        self.enqueue_at_least((key, None), self.store.count("nodes") * SECONDS_A_THING)
+        self.enqueue((key, None), things=self.store.count("nodes"))
 
     def reconcile(self, key: Hashable) -> None:
         """Bring one node's pod of a set in order, or all of them (""), or the set's status (None)."""
