@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 import tomli_w
 
-from lab.simulated import containerd
+from lab.simulated import containerd, kubeadm_texts, recorded
 from lab.simulated.control import ask
 from lab.simulated.failures import Spec
 from lab.simulated.files import FileTree
@@ -222,3 +222,21 @@ async def test_sudo_of_a_simulated_host_takes_its_password_once_as_the_real_one(
             else:
                 assert (await asked.read(Says(("iptables", "-S", "FORWARD")))).stdout == "-P FORWARD ACCEPT\n"
         await pool.close()
+
+
+def test_recorded_documents_are_filled_with_values_of_any_kind_and_are_the_callers_own() -> None:
+    values = {"component": "etcd", "node": "n1", "uid": "u", "digest": "d", "image": "i", "path": "/health"}
+    [pod] = recorded.documents("mirror_pod.yaml", port=2381, **values)
+    assert pod["metadata"]["name"] == "etcd-n1"
+    assert pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"] == 2381
+    pod["spec"].clear()
+    assert recorded.documents("mirror_pod.yaml", port=1, **values)[0]["spec"]
+    with pytest.raises(KeyError, match="port"):
+        recorded.documents("mirror_pod.yaml", **values)
+
+
+@pytest.mark.parametrize(("minor", "verb"), [(20, "configured"), (22, "Configured"), (36, "Configured")])
+def test_kubeadm_says_what_its_minor_version_says(minor: int, verb: str) -> None:
+    said = kubeadm_texts.said("rights", minor)
+    assert said.startswith(f"[bootstrap-token] {verb} RBAC rules to allow Node Bootstrap tokens to get nodes\n")
+    assert ("access the kubelet API" in said) is (minor == 36)
