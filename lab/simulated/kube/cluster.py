@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Self
 
 from .api import Api
 from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, PREFIX, new_token, token_secret
@@ -56,13 +55,6 @@ class Cluster:
         self.endpoint = config.endpoint
         self.init_token = ""
 
-    @classmethod
-    async def init(cls, host: SimpleHost, config: ClusterConfig | None = None) -> Self:
-        """Make a cluster and `start` it; the API still has to be served with `serve`."""
-        cluster = cls(config or ClusterConfig())
-        await cluster.start(host)
-        return cluster
-
     async def start(self, host: SimpleHost) -> None:
         """Do what `kubeadm init` does on a host: certificates, objects, the first node. The CA is there before."""
         self.endpoint = self.config.endpoint or f"{host.address}:6443"
@@ -104,10 +96,10 @@ class Cluster:
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Serve the API on an address of this machine; return the port bound.
 
-        Raises OSError where the port is taken, RuntimeError before `init`.
+        Raises OSError where the port is taken, RuntimeError before `start`.
         """
         if self._pair is None:
-            raise RuntimeError("SIMULATED cluster: nothing to serve before Cluster.init")
+            raise RuntimeError("SIMULATED cluster: nothing to serve before Cluster.start")
         return await self._server.serve(self.authority, self._pair, host, port)
 
     async def stop_serving(self) -> None:
