@@ -7,8 +7,7 @@ from typing import Any
 
 from .admission import Admission
 from .api_errors import already_exists, bad_request, conflict, invalid, not_found, not_simulated, unsupported_media
-from .defaults import fill_defaults
-from .defaults_pods import canonical_resources
+from .defaults import canonical_resources, fill_defaults
 from .deletion import Deletion
 from .list_keys import Shape
 from .objects import Obj, copied, name_of, random_suffix, with_metadata
