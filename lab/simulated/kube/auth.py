@@ -13,10 +13,6 @@ from .signed_tokens import TokenSigner
 from .store import Store
 
 ANONYMOUS = "system:anonymous"
-# What anonymous users may read: the public-info role, and cluster-info by kubeadm's own role binding.
-OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
-# Roles of every cluster that let any authenticated user look at what is served (system:discovery).
-DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
 
 
 @dataclass(frozen=True)
@@ -120,15 +116,6 @@ class Authorizer:
             return True
         if self._kept_from(user, wish):
             return False
-        if not wish.resource and wish.verb == "get":
-            if wish.path in OPEN_PATHS or wish.path.startswith(("/readyz/", "/livez/", "/healthz/")):
-                return True
-            if "system:authenticated" in user.groups and _allows(
-                {"verbs": ["get"], "nonResourceURLs": list(DISCOVERY_PATHS)}, wish
-            ):
-                return True
-        if wish.resource.startswith("selfsubject") and "system:authenticated" in user.groups:
-            return True
         return any(_allows(rule, wish) for rule in self._rules(user, wish.namespace))
 
     def _kept_from(self, user: User, wish: Wish) -> str:
