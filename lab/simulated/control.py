@@ -45,7 +45,7 @@ class Control:
     def _answer(self, line: bytes) -> Answer:
         try:
             asked = json.loads(line)
-            return {"ok": True, **self._done(asked.pop("do"), asked.pop("host", "*"), asked)}
+            return {"ok": True, **self._done(asked.pop("do"), asked.pop("host", ""), asked)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return {"ok": False, "error": f"{type(error).__name__}: {error}; known: {', '.join(KNOWN)}"}
 
@@ -69,7 +69,7 @@ class Control:
                     "ran": [{"verb": one.verb, "words": one.words, "status": one.status} for one in hosts[name].ran]
                 }
             case "digest":
-                return {"digests": {one: hosts[one].digest() for one in ([name] if name != "*" else hosts)}}
+                return {"digests": {one: hosts[one].digest() for one in (hosts if name in ("", "*") else [name])}}
             case "file":
                 content = hosts[name].files.read(asked["path"])
                 return {"text": None if content is None else content.decode(errors="replace")}

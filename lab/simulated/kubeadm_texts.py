@@ -7,13 +7,16 @@ from lab.simulated.kubeadm_config import Asked
 from lab.simulated.releases import since
 
 
+def _holds(first: int | str, minor: int) -> bool:
+    """Say whether a row that begins with this minor version, or with what releases.yaml dates, holds in a version."""
+    return minor >= first if isinstance(first, int) else since(minor, first)
+
+
 def said(name: str, minor: int, **values: object) -> str:
     """Return a text as kubeadm of this minor version says it, with these values filled in."""
     rows = recorded.table("kubeadm_texts.yaml")[name]
     if not isinstance(rows, str):
-        rows = [
-            text for first, text in rows.items() if (minor >= first if isinstance(first, int) else since(minor, first))
-        ][-1]
+        rows = [text for first, text in rows.items() if _holds(first, minor)][-1]
     return str(rows.format(**values))
 
 

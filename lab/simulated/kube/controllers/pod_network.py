@@ -32,6 +32,6 @@ class PodNetwork:
         obj = self._world.store.get("nodes", "", node)
         where = str(dig(obj, "spec", "podCIDR") or self._world.config.pod_cidr)
         network = ipaddress.ip_network(where)
-        at = self._given[where] % (network.num_addresses - 3)
+        at = self._given[where] % max(1, network.num_addresses - 3)
         self._given[where] += 1
         return str(network[2 + at])  # 0 is the network's, 1 the node's end of it, the last all nodes'
