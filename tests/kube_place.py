@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from lab.simulated.kube.cluster import Cluster as SimulatedCluster
 from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.latencies import Latencies
+from lab.simulated.kube.pki import Authority
 from lab.simulated.kube.world import ClusterConfig
 from shipway.cluster.model import Cluster
 from shipway.cluster.profiles import merge, profile_data
@@ -55,6 +57,12 @@ class Control(Host):
         return self.ways.get((address, port), 1)
 
 
+@cache
+def authority() -> Authority:
+    """Return one CA for all tests: its RSA key takes longer to make than most tests take to run."""
+    return Authority()
+
+
 def answering(kube: Kube) -> Callable[[], Awaitable[Kube]]:
     """Return what a lease asks for its API."""
 
@@ -91,7 +99,8 @@ async def place(
 ) -> AsyncIterator[Place]:
     """Yield a cluster of those hosts, the first its control plane, all joined, with its API served."""
     settings = ClusterConfig(version=version, latencies=Latencies(factor=factor), **config)
-    simulated = await SimulatedCluster.init(hosts[0], settings)
+    simulated = SimulatedCluster(settings, authority())
+    await simulated.start(hosts[0])
     for host in hosts[1:]:
         await simulated.join(host, simulated.init_token)
     port = await simulated.serve()

@@ -24,7 +24,7 @@ async def test_strangers_see_health_and_cluster_info_only(where: Place) -> None:
     info = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
     code, answer = await where.call("GET", info, kubeconfig=nobody)
     assert code == 200
-    assert f"jws-kubeconfig-{where.cluster.init_token[:6]}" in answer["data"]
+    assert "kubeconfig" in answer["data"]
     code, answer = await where.call("GET", "/api/v1/nodes", kubeconfig=nobody)
     assert (code, answer["message"]) == (
         403,

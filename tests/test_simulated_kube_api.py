@@ -93,8 +93,10 @@ async def test_patches_change_what_they_should_and_others_are_refused_aloud(wher
     assert (code, answer["reason"]) == (415, "UnsupportedMediaType")
 
 
-async def apply(where: Place, obj: dict[str, Any], manager: str, query: str = "") -> tuple[int, Any]:
-    path = f"/apis/apps/v1/namespaces/default/deployments/web?fieldManager={manager}{query}"
+async def apply(
+    where: Place, obj: dict[str, Any], manager: str, query: str = "", force: str = "&force=true"
+) -> tuple[int, Any]:
+    path = f"/apis/apps/v1/namespaces/default/deployments/web?fieldManager={manager}{force}{query}"
     return await where.call("PATCH", path, obj, Content_Type="application/apply-patch+yaml")
 
 
@@ -103,20 +105,18 @@ async def test_apply_creates_then_changes_nothing_the_second_time(where: Place) 
     assert code == 201
     assert first["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": "25%"}
     await until("a first status", lambda: where.cluster.store.get("deployments.apps", "default", "web"))
-    code, dry = await apply(where, deployment(), "shipway", "&dryRun=All&force=true")
+    code, dry = await apply(where, deployment(), "shipway", "&dryRun=All")
     _, live = await where.call("GET", "/apis/apps/v1/namespaces/default/deployments/web")
     assert code == 200
     assert dry["spec"] == live["spec"]
     assert dry["metadata"]["generation"] == live["metadata"]["generation"]
 
 
-async def test_apply_conflicts_with_another_owner_until_it_is_forced(where: Place) -> None:
+async def test_apply_takes_a_field_from_its_owner_by_force_and_no_other_way(where: Place) -> None:
     await apply(where, deployment(1), "shipway")
+    code, answer = await apply(where, deployment(5), "other", force="")
+    assert (code, answer["message"].startswith("SIMULATED cluster: ")) == (405, True)
     code, answer = await apply(where, deployment(5), "other")
-    assert (code, answer["reason"]) == (409, "Conflict")
-    assert answer["message"] == 'Apply failed with 1 conflict: conflict with "shipway": .spec.replicas'
-    assert answer["details"]["causes"][0]["field"] == ".spec.replicas"
-    code, answer = await apply(where, deployment(5), "other", "&force=true")
     assert (code, answer["spec"]["replicas"]) == (200, 5)
     owners = {e["manager"]: e["fieldsV1"] for e in answer["metadata"]["managedFields"] if e["operation"] == "Apply"}
     assert "f:replicas" not in owners["shipway"]["f:spec"]
@@ -124,7 +124,7 @@ async def test_apply_conflicts_with_another_owner_until_it_is_forced(where: Plac
 
 
 async def test_what_an_owner_no_longer_applies_goes_away(where: Place) -> None:
-    path = f"{MAPS}/one?fieldManager=shipway"
+    path = f"{MAPS}/one?fieldManager=shipway&force=true"
     await where.call("PATCH", path, config_map("one", a="1", b="2"), Content_Type="application/apply-patch+yaml")
     kind = "application/merge-patch+json"
     await where.call("PATCH", f"{MAPS}/one?fieldManager=hand", {"data": {"c": "3"}}, Content_Type=kind)

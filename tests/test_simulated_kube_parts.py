@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lab.simulated.kube.ages import human
 from lab.simulated.kube.fieldsets import from_fields_v1, leaves, to_fields_v1
 from lab.simulated.kube.list_keys import Shape
 from lab.simulated.kube.patches import merge_patch
 from lab.simulated.kube.pod_programs import Machine, run_script, run_words
 from lab.simulated.kube.quantities import amount, canonical
 from lab.simulated.kube.selectors import label_match
+from lab.simulated.kube.tables import human
 
 CARDS = ["GPU-a", "GPU-b"]
 

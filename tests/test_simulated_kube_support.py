@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,10 @@ from kubernetes_asyncio import client, config
 from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.latencies import Latencies
-from lab.simulated.kube.pki import Authority
 from lab.simulated.kube.world import ClusterConfig
+from tests.kube_place import POD_NETWORK, authority
 
 FACTOR = 0.01  # a minute of the real cluster is 0.6 s here
-NETWORK = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: pod-network, namespace: kube-system}
-spec:
-  selector: {matchLabels: {app: pod-network}}
-  template:
-    metadata: {labels: {app: pod-network}}
-    spec:
-      hostNetwork: true
-      tolerations: [{operator: Exists}]
-      containers: [{name: agent, image: "registry.example/pod-network:1"}]
-      volumes: [{name: conf, hostPath: {path: /etc/cni/net.d}}]
-"""
 PLUGIN = """
 apiVersion: apps/v1
 kind: DaemonSet
@@ -59,12 +44,6 @@ kind: RuntimeClass
 metadata: {name: nvidia}
 handler: nvidia
 """
-
-
-@cache
-def authority() -> Authority:
-    """Return one CA for all tests: its RSA key takes longer to make than most tests take to run."""
-    return Authority()
 
 
 def gpu_host(name: str, address: str, cards: int = 2, **fields: Any) -> SimpleHost:
@@ -179,7 +158,7 @@ class Place:
     async def ready_with(self, *hosts: SimpleHost) -> None:
         """Join hosts, bring a pod network, and wait until every node is Ready."""
         await self.join(*hosts)
-        await self.apply(NETWORK)
+        await self.apply(POD_NETWORK)
         names = ["cp1", *(host.name for host in hosts)]
         await until("all nodes Ready", lambda: all(self.ready(name) == "True" for name in names))
 

@@ -14,7 +14,7 @@ import asyncssh
 import pytest
 import tomli_w
 
-from lab.simulated import containerd
+from lab.simulated import containerd, kubeadm_texts, recorded
 from lab.simulated.control import ask
 from lab.simulated.failures import Spec
 from lab.simulated.files import FileTree
@@ -23,7 +23,7 @@ from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
 from lab.simulated.packages import AptFailed, Packages
 from lab.simulated.site import site
-from lab.simulated.systems import UBUNTU_2204, base_files
+from lab.simulated.systems import SYSTEMS, base_files
 from lab.simulated.versions import order
 from lab.simulated.wire import NotUnderstood, request, script, tokens
 from shipway.cluster.profiles import profile_data
@@ -72,8 +72,8 @@ def test_versions_sort_as_dpkg_sorts_them() -> None:
 
 def _packages() -> Packages:
     kernel = Kernel("5.15", "x")
-    world = site(profile_data("seed"), UBUNTU_2204).world
-    files = FileTree(base_files(UBUNTU_2204), kernel, time.time)
+    world = site(profile_data("seed"), SYSTEMS["ubuntu-22.04"]).world
+    files = FileTree(base_files(SYSTEMS["ubuntu-22.04"]), kernel, time.time)
     packages = Packages(files, world)
     packages.lists = {(repo.uri, repo.suite): repo for repo in world.repositories}
     return packages
@@ -192,8 +192,9 @@ def test_the_process_starts_answers_to_its_control_socket_and_ends_with_its_pare
         after = ask(tmp_path, do="digest")["digests"]
         assert before["te1"] == after["te1"]
         assert before["te2"] != after["te2"]
-        with pytest.raises(RuntimeError, match="no simulated host"):
-            ask(tmp_path, do="cut", host="nosuch")
+        for nobody in ({"host": "nosuch"}, {}):
+            with pytest.raises(RuntimeError, match="no simulated host"):
+                ask(tmp_path, do="cut", **nobody)
         process.stdin.close()
         assert process.wait(10) == 0
         assert not (tmp_path / "id_ed25519").exists(), "the key is gone with the lab"
@@ -222,3 +223,21 @@ async def test_sudo_of_a_simulated_host_takes_its_password_once_as_the_real_one(
             else:
                 assert (await asked.read(Says(("iptables", "-S", "FORWARD")))).stdout == "-P FORWARD ACCEPT\n"
         await pool.close()
+
+
+def test_recorded_documents_are_filled_with_values_of_any_kind_and_are_the_callers_own() -> None:
+    values = {"component": "etcd", "node": "n1", "uid": "u", "digest": "d", "image": "i", "path": "/health"}
+    [pod] = recorded.documents("mirror_pod.yaml", port=2381, **values)
+    assert pod["metadata"]["name"] == "etcd-n1"
+    assert pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]["port"] == 2381
+    pod["spec"].clear()
+    assert recorded.documents("mirror_pod.yaml", port=1, **values)[0]["spec"]
+    with pytest.raises(KeyError, match="port"):
+        recorded.documents("mirror_pod.yaml", **values)
+
+
+@pytest.mark.parametrize(("minor", "verb"), [(20, "configured"), (22, "Configured"), (36, "Configured")])
+def test_kubeadm_says_what_its_minor_version_says(minor: int, verb: str) -> None:
+    said = kubeadm_texts.said("rights", minor)
+    assert said.startswith(f"[bootstrap-token] {verb} RBAC rules to allow Node Bootstrap tokens to get nodes\n")
+    assert ("access the kubelet API" in said) is (minor == 36)

@@ -8,14 +8,15 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lab.simulated.api_faults import ApiFaults
+from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.discovery import version_info
+from lab.simulated.kube.faults import ApiFaults
 from lab.simulated.kube.latencies import Latencies
 from lab.simulated.kube.pki import Authority
 from lab.simulated.kube.world import ClusterConfig
 from lab.simulated.kubeadm_config import Asked
 from lab.simulated.kubeadm_files import PKI
-from lab.simulated.node import NodeView, PreparedCluster
+from lab.simulated.node import NodeView
 from lab.simulated.reach import Reach
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ClusterLink:
         self.scale = scale
         self.seed = seed
         self.reach = Reach()
-        self.cluster: PreparedCluster | None = None
+        self.cluster: Cluster | None = None
         self.control: SimulatedHost | None = None
         self.faults = ApiFaults()
         self.views: dict[str, NodeView] = {}  # by host name
@@ -71,7 +72,7 @@ class ClusterLink:
             return self._api
         return (target.address, self.reach.ssh_port) if port in (22, self.reach.ssh_port) else None
 
-    def api_of(self, host: SimulatedHost, server: str) -> PreparedCluster | None:
+    def api_of(self, host: SimulatedHost, server: str) -> Cluster | None:
         """Return the cluster whose API a host reaches at host:port, None where nothing answers."""
         name, _, port = server.rpartition(":")
         target = self.reach.target(host, name)
@@ -110,7 +111,7 @@ class ClusterLink:
             seed=self.seed,
             image_fault=self._image_fault,
         )
-        self.cluster, self.control, self._initialised = PreparedCluster.prepare(config), host, False
+        self.cluster, self.control, self._initialised = Cluster(config), host, False
         return self.cluster.authority, False
 
     def _image_fault(self, node: str, image: str) -> str | None:
@@ -118,7 +119,7 @@ class ClusterLink:
             return None
         return f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {image}: not found'
 
-    def _made(self) -> PreparedCluster:
+    def _made(self) -> Cluster:
         if self.cluster is None:
             raise RuntimeError("SIMULATED lab: kubeadm asks for a cluster that was never prepared")
         return self.cluster
@@ -129,7 +130,7 @@ class ClusterLink:
         self._port = asked.port
         if not self._initialised:
             self.views[host.name] = NodeView(host, asked.node_name, asked.address)
-            await PreparedCluster.init(self.views[host.name], cluster.config)
+            await cluster.start(self.views[host.name])
             cluster.set_faults(self.faults)
             self._initialised = True
             self.born.append(cluster.ca_hash)

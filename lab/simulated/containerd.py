@@ -7,8 +7,10 @@ import posixpath
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
+from lab.simulated import recorded
 from lab.simulated.files import FileTree
 from lab.simulated.versions import compare
 
@@ -31,61 +33,21 @@ def layout(version: str) -> int:
 
 def default(version: str) -> Table:
     """Return `containerd config default` as data, with the parts that a cluster's set-up meets."""
-    old = layout(version) == 2
-    pause = (
-        "registry.k8s.io/pause:3.6"
-        if version.startswith("1.6")
-        else "registry.k8s.io/pause:3.8"
-        if old
-        else "registry.k8s.io/pause:3.10"
-    )
-    runc: Table = {
-        "base_runtime_spec": "",
-        "cni_conf_dir": "",
-        "cni_max_conf_num": 0,
-        "container_annotations": [],
-        "pod_annotations": [],
-        "privileged_without_host_devices": False,
-        "runtime_type": "io.containerd.runc.v2",
-        "options": {"BinaryName": "", "NoPivotRoot": False, "Root": "", "ShimCgroup": "", "SystemdCgroup": False},
-    }
-    engine: Table = {"default_runtime_name": "runc", "ignore_rdt_not_enabled_errors": False, "runtimes": {"runc": runc}}
-    folder: Table = (
-        {"bin_dir": "/opt/cni/bin"} if compare(version, "2.1") < 0 else {"bin_dir": "", "bin_dirs": ["/opt/cni/bin"]}
-    )
-    cni: Table = {**folder, "conf_dir": "/etc/cni/net.d", "conf_template": "", "ip_pref": "", "max_conf_num": 1}
-    runtime: Table = {
-        "enable_selinux": False,
-        "max_container_log_line_size": 16384,
-        "restrict_oom_score_adj": False,
-        "cni": cni,
-        "containerd": engine,
-    }
-    registry: Table = {"config_path": "" if old else "/etc/containerd/certs.d:/etc/docker/certs.d"}
-    if old:
-        plugins: Table = {
-            CRI2: {
-                **runtime,
-                "sandbox_image": pause,
-                "snapshotter": "overlayfs",
-                "systemd_cgroup": False,
-                "registry": {**registry, "auths": {}, "configs": {}, "headers": {}, "mirrors": {}},
-            }
-        }
-    else:
-        images: Table = {"snapshotter": "overlayfs", "pinned_images": {"sandbox": pause}, "registry": registry}
-        plugins = {RUNTIME: runtime, IMAGES: images}
-    return {
-        "version": layout(version),
-        "root": "/var/lib/containerd",
-        "state": "/run/containerd",
-        "disabled_plugins": [],
-        "imports": [] if compare(version, "2.2") < 0 else ["/etc/containerd/conf.d/*.toml"],
-        "oom_score": 0,
-        "required_plugins": [],
-        "grpc": {"address": "/run/containerd/containerd.sock", "uid": 0, "gid": 0},
-        "plugins": plugins,
-    }
+    return copy.deepcopy(_default(version))
+
+
+@lru_cache(maxsize=16)
+def _default(version: str) -> Table:
+    data: Table = tomllib.loads(recorded.text("containerd1.toml" if layout(version) == 2 else "containerd2.toml"))
+    data["version"] = layout(version)
+    if version.startswith("1.6"):
+        data["plugins"][CRI2]["sandbox_image"] = "registry.k8s.io/pause:3.6"
+    if compare(version, "2.2") < 0:
+        data["imports"] = []
+    if layout(version) > 2 and compare(version, "2.1") < 0:
+        cni = data["plugins"][RUNTIME]["cni"]
+        cni["bin_dir"] = cni.pop("bin_dirs")[0]
+    return data
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:

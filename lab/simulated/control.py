@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lab.simulated.failures import Spec
 from lab.simulated.lab import SimulatedLab
 
 SOCKET = "control.sock"
+KNOWN = ("fail", "drift", "cut", "plug", "reboot", "ran", "digest", "file", "unsimulated")
 Answer = dict[str, Any]
 
 
@@ -22,17 +22,6 @@ class Control:
     def __init__(self, lab: SimulatedLab) -> None:
         self._lab = lab
         self._server: asyncio.Server | None = None
-        self._actions: dict[str, Callable[[dict[str, Any]], Answer]] = {
-            "fail": self._fail,
-            "drift": self._drift,
-            "cut": self._cut,
-            "plug": self._plug,
-            "reboot": self._reboot,
-            "ran": self._ran,
-            "digest": self._digest,
-            "file": self._file,
-            "unsimulated": self._unsimulated,
-        }
 
     async def start(self) -> None:
         """Listen. A path too long for a socket's address is refused with OSError."""
@@ -56,48 +45,39 @@ class Control:
     def _answer(self, line: bytes) -> Answer:
         try:
             asked = json.loads(line)
-            action = self._actions[asked.pop("do")]
-            return {"ok": True, **action(asked)}
+            return {"ok": True, **self._done(asked.pop("do"), asked.pop("host", ""), asked)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            known = ", ".join(self._actions)
-            return {"ok": False, "error": f"{type(error).__name__}: {error}; known: {known}"}
+            return {"ok": False, "error": f"{type(error).__name__}: {error}; known: {', '.join(KNOWN)}"}
 
-    def _fail(self, asked: dict[str, Any]) -> Answer:
-        values = {key: str(value) for key, value in asked.items() if key not in ("host", "kind")}
-        self._lab.fail(Spec(asked["host"], asked["kind"], values))
+    def _done(self, what: str, name: str, asked: dict[str, Any]) -> Answer:
+        """Do what is asked of a host, and return what is to be told. Raises KeyError for what is not known."""
+        lab, hosts = self._lab, self._lab.hosts
+        values = {key: str(value) for key, value in asked.items() if key != "kind"}
+        match what:
+            case "fail":
+                lab.fail(Spec(name, asked["kind"], values))
+            case "drift":
+                lab.drift(name, asked["kind"], values)
+            case "cut":
+                lab.cut(name, refuse=bool(asked.get("refuse")), stall=bool(asked.get("stall")))
+            case "plug":
+                lab.plug(name)
+            case "reboot":
+                lab.reboot(name)
+            case "ran":
+                return {
+                    "ran": [{"verb": one.verb, "words": one.words, "status": one.status} for one in hosts[name].ran]
+                }
+            case "digest":
+                return {"digests": {one: hosts[one].digest() for one in (hosts if name in ("", "*") else [name])}}
+            case "file":
+                content = hosts[name].files.read(asked["path"])
+                return {"text": None if content is None else content.decode(errors="replace")}
+            case "unsimulated":
+                return {"commands": {one: host.not_simulated for one, host in hosts.items() if host.not_simulated}}
+            case _:
+                raise KeyError(what)
         return {}
-
-    def _drift(self, asked: dict[str, Any]) -> Answer:
-        values = {key: str(value) for key, value in asked.items() if key not in ("host", "kind")}
-        self._lab.drift(asked["host"], asked["kind"], values)
-        return {}
-
-    def _cut(self, asked: dict[str, Any]) -> Answer:
-        self._lab.cut(asked["host"], refuse=bool(asked.get("refuse")), stall=bool(asked.get("stall")))
-        return {}
-
-    def _plug(self, asked: dict[str, Any]) -> Answer:
-        self._lab.plug(asked["host"])
-        return {}
-
-    def _reboot(self, asked: dict[str, Any]) -> Answer:
-        self._lab.reboot(asked["host"])
-        return {}
-
-    def _ran(self, asked: dict[str, Any]) -> Answer:
-        ran = self._lab.hosts[asked["host"]].ran
-        return {"ran": [{"verb": one.verb, "words": list(one.words), "status": one.status} for one in ran]}
-
-    def _digest(self, asked: dict[str, Any]) -> Answer:
-        names = [asked["host"]] if asked.get("host", "*") != "*" else list(self._lab.hosts)
-        return {"digests": {name: self._lab.hosts[name].digest() for name in names}}
-
-    def _file(self, asked: dict[str, Any]) -> Answer:
-        content = self._lab.hosts[asked["host"]].files.read(asked["path"])
-        return {"text": None if content is None else content.decode(errors="replace")}
-
-    def _unsimulated(self, asked: dict[str, Any]) -> Answer:
-        return {"commands": {name: host.not_simulated for name, host in self._lab.hosts.items() if host.not_simulated}}
 
 
 def ask(folder: Path, **request: Any) -> Answer:

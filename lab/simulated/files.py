@@ -180,10 +180,6 @@ class FileTree:
             mode, owner = node.mode if mode is None else mode, node.owner if owner is None else owner
             self._own[path] = replace(node, mode=mode, owner=owner)
 
-    def touch(self, path: str) -> None:
-        """Make the file newer, or empty where there is none."""
-        self.write(path, self.read(path) or b"")
-
     def remove(self, path: str) -> bool:
         """Remove a file, a link or a whole directory; False where nothing was."""
         path = posixpath.normpath(path)

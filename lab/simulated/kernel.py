@@ -4,40 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-MODULES = {
-    "overlay",
-    "br_netfilter",
-    "ip_tables",
-    "iptable_nat",
-    "nf_nat",
-    "nf_conntrack",
-    "ip_vs",
-    "vxlan",
-    "zram",
-    "nouveau",
-}
-_DEFAULTS = {
-    "fs.file-max": "9223372036854775807",
-    "fs.inotify.max_user_instances": "128",
-    "fs.inotify.max_user_watches": "65536",
-    "fs.inotify.max_queued_events": "16384",
-    "kernel.panic": "0",
-    "kernel.panic_on_oops": "0",
-    "kernel.pid_max": "4194304",
-    "net.core.somaxconn": "4096",
-    "net.ipv4.conf.all.forwarding": "0",
-    "net.ipv4.conf.all.rp_filter": "2",
-    "net.ipv4.ip_forward": "0",
-    "net.ipv6.conf.all.forwarding": "0",
-    "vm.max_map_count": "65530",
-    "vm.overcommit_memory": "0",
-    "vm.swappiness": "60",
-}
-_BRIDGE = {
-    "net.bridge.bridge-nf-call-arptables": "1",
-    "net.bridge.bridge-nf-call-ip6tables": "1",
-    "net.bridge.bridge-nf-call-iptables": "1",
-}
+from lab.simulated import recorded
+
+_KNOWN = recorded.table("kernel.yaml")
 _DRIVERS = "/sys/bus/pci/drivers"
 _FILESYSTEMS = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\n\text4\n"
 
@@ -54,7 +23,7 @@ class Kernel:
     pci: list[tuple[str, str]] = field(default_factory=list)  # (address, device id) of NVIDIA's display controllers
     held: dict[str, str] = field(default_factory=dict)  # PCI address -> its driver, "" for none; others have nvidia
     log: list[str] = field(default_factory=list)  # lines that dmesg shows
-    settings: dict[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
+    settings: dict[str, str] = field(default_factory=lambda: dict(_KNOWN["settings"]))
     modules: dict[str, None] = field(default_factory=dict)
     swaps: list[tuple[str, int]] = field(default_factory=lambda: [("/swap.img", 4_194_300)])
     extra: dict[str, bytes] = field(default_factory=dict)
@@ -62,7 +31,7 @@ class Kernel:
     @staticmethod
     def knows(module: str) -> bool:
         """Tell whether the kernel has a module of that name."""
-        return module.replace("-", "_") in MODULES
+        return module.replace("-", "_") in _KNOWN["modules"]
 
     def load(self, module: str) -> bool:
         """Load a module and what it brings; False where the kernel has none of that name."""
@@ -70,9 +39,8 @@ class Kernel:
             return False
         module = module.replace("-", "_")
         self.modules[module] = None
-        if module == "br_netfilter":
-            for key, value in _BRIDGE.items():
-                self.settings.setdefault(key, value)
+        for key, value in _KNOWN.get(f"with {module}", {}).items():
+            self.settings.setdefault(key, value)
         return True
 
     def set(self, key: str, value: str) -> bool:
@@ -86,7 +54,7 @@ class Kernel:
 
     def reboot(self) -> None:
         """Forget what a reboot forgets."""
-        self.settings, self.modules = dict(_DEFAULTS), {}
+        self.settings, self.modules = dict(_KNOWN["settings"]), {}
 
     def read(self, path: str) -> bytes | None:
         """Return a computed file."""

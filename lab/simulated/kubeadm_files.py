@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from lab.simulated import recorded
 from lab.simulated.files import FileTree, link
 from lab.simulated.kube.kubeadm_objects import kubelet_config
 from lab.simulated.kube.pki import Authority, kubeconfig
@@ -111,91 +112,20 @@ def _runtime_flags(minor: int) -> list[str]:
 
 
 def _command(part: str, asked: Asked) -> list[str]:
-    """Return a static pod's command as kubeadm writes it (1.36.2's manifests; 1.20 adds the ports it turned off)."""
-    manager, scheduler = f"{ETC}/controller-manager.conf", f"{ETC}/scheduler.conf"
-    old = asked.minor < 24
-    own, services = asked.address, asked.service_network
-    flags: dict[str, dict[str, str]] = {
-        "etcd": {
-            "advertise-client-urls": f"https://{own}:2379",
-            "cert-file": f"{PKI}/etcd/server.crt",
-            "client-cert-auth": "true",
-            "data-dir": "/var/lib/etcd",
-            "initial-advertise-peer-urls": f"https://{own}:2380",
-            "initial-cluster": f"{asked.node_name}=https://{own}:2380",
-            "key-file": f"{PKI}/etcd/server.key",
-            "listen-client-urls": f"https://127.0.0.1:2379,https://{own}:2379",
-            "listen-metrics-urls": "http://127.0.0.1:2381",
-            "listen-peer-urls": f"https://{own}:2380",
-            "name": asked.node_name,
-            "peer-cert-file": f"{PKI}/etcd/peer.crt",
-            "peer-client-cert-auth": "true",
-            "peer-key-file": f"{PKI}/etcd/peer.key",
-            "peer-trusted-ca-file": f"{PKI}/etcd/ca.crt",
-            "snapshot-count": "10000",
-            "trusted-ca-file": f"{PKI}/etcd/ca.crt",
-        },
-        "kube-apiserver": {
-            "advertise-address": own,
-            "allow-privileged": "true",
-            "authorization-mode": "Node,RBAC",
-            "client-ca-file": f"{PKI}/ca.crt",
-            "enable-admission-plugins": "NodeRestriction",
-            "enable-bootstrap-token-auth": "true",
-            "etcd-cafile": f"{PKI}/etcd/ca.crt",
-            "etcd-certfile": f"{PKI}/apiserver-etcd-client.crt",
-            "etcd-keyfile": f"{PKI}/apiserver-etcd-client.key",
-            "etcd-servers": "https://127.0.0.1:2379",
-            **({"insecure-port": "0"} if old else {}),
-            "kubelet-client-certificate": f"{PKI}/apiserver-kubelet-client.crt",
-            "kubelet-client-key": f"{PKI}/apiserver-kubelet-client.key",
-            "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
-            "proxy-client-cert-file": f"{PKI}/front-proxy-client.crt",
-            "proxy-client-key-file": f"{PKI}/front-proxy-client.key",
-            "requestheader-allowed-names": "front-proxy-client",
-            "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
-            "requestheader-extra-headers-prefix": "X-Remote-Extra-",
-            "requestheader-group-headers": "X-Remote-Group",
-            "requestheader-username-headers": "X-Remote-User",
-            "secure-port": str(asked.port),
-            "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
-            "service-account-key-file": f"{PKI}/sa.pub",
-            "service-account-signing-key-file": f"{PKI}/sa.key",
-            "service-cluster-ip-range": services,
-            "tls-cert-file": f"{PKI}/apiserver.crt",
-            "tls-private-key-file": f"{PKI}/apiserver.key",
-        },
-        "kube-controller-manager": {
-            **({"allocate-node-cidrs": "true"} if asked.pod_network else {}),
-            "authentication-kubeconfig": manager,
-            "authorization-kubeconfig": manager,
-            "bind-address": "127.0.0.1",
-            "client-ca-file": f"{PKI}/ca.crt",
-            **({"cluster-cidr": asked.pod_network} if asked.pod_network else {}),
-            "cluster-name": asked.cluster_name,
-            "cluster-signing-cert-file": f"{PKI}/ca.crt",
-            "cluster-signing-key-file": f"{PKI}/ca.key",
-            "controllers": "*,bootstrapsigner,tokencleaner",
-            "kubeconfig": manager,
-            "leader-elect": "true",
-            **({"port": "0"} if old else {}),
-            "requestheader-client-ca-file": f"{PKI}/front-proxy-ca.crt",
-            "root-ca-file": f"{PKI}/ca.crt",
-            "service-account-private-key-file": f"{PKI}/sa.key",
-            "service-cluster-ip-range": services,
-            "use-service-account-credentials": "true",
-            "node-cidr-mask-size": str(asked.node_mask),
-        },
-        "kube-scheduler": {
-            "authentication-kubeconfig": scheduler,
-            "authorization-kubeconfig": scheduler,
-            "bind-address": "127.0.0.1",
-            "kubeconfig": scheduler,
-            "leader-elect": "true",
-            **({"port": "0"} if old else {}),
-        },
-    }
-    return [part, *(f"--{name}={value}" for name, value in flags.get(part, {}).items())]
+    """Return a static pod's command as kubeadm writes it."""
+    [parts] = recorded.documents(
+        "static_pods.yaml",
+        own=asked.address,
+        node=asked.node_name,
+        port=str(asked.port),
+        services=asked.service_network,
+        pods=asked.pod_network,
+        allocates="true" if asked.pod_network else "",
+        mask=str(asked.node_mask),
+        cluster=asked.cluster_name,
+        off="0" if asked.minor < 24 else "",
+    )
+    return [part, *(f"--{name}={value}" for name, value in parts[part]["flags"].items() if value)]
 
 
 def write_manifest(files: FileTree, part: str, asked: Asked) -> None:

@@ -9,7 +9,6 @@ from lab.simulated.kube.pki import Authority
 from lab.simulated.kubeadm_config import Asked
 from lab.simulated.kubeadm_preflight import MANIFESTS, PARTS, failed, of_init, passed, pull_images
 from lab.simulated.releases import since
-from lab.simulated.units import UnitFailed
 
 # Seconds on a quiet machine, of the transcripts: 24.5 s for the control plane were measured on a loaded one.
 _CHECKS, _CERTIFICATES, _KUBECONFIGS, _KUBELET, _ETCD, _SERVER, _AFTER = 1.0, 2.0, 0.5, 1.0, 2.0, 8.0, 2.0
@@ -22,7 +21,7 @@ async def init(call: Call, asked: Asked) -> int:
     await call.took(_CHECKS)
     if not passed(call, asked, *await of_init(call, asked)):
         return 1
-    call.say(texts.pulling(asked.minor))
+    call.say(texts.said("pulling", asked.minor))
     errors = await pull_images(call, asked.images(), asked.minor)
     if not passed(call, asked, errors, []):
         return 1
@@ -72,38 +71,34 @@ async def _kubeconfigs(call: Call, asked: Asked, authority: Authority) -> None:
 
 
 async def _kubelet(call: Call, asked: Asked) -> None:
-    call.say(texts.kubelet_start(asked.minor, joins=False))
+    call.say(texts.said("kubelet starts", asked.minor))
     files.write_kubelet(call.host.files, asked, asked.kubelet)
-    unit = call.host.units.get("kubelet")
-    if unit is not None:
-        call.host.units.stop(unit)
-        try:
-            call.host.units.start(unit)
-        except UnitFailed as error:
-            call.warn(str(error))
+    if why := call.host.services.restart_kubelet():
+        call.warn(why)
     await call.took(_KUBELET)
 
 
 async def _static_pods(call: Call, asked: Asked) -> None:
     new = since(asked.minor, "static_pods_before_kubelet")
-    call.say(texts.etcd() if new else "")
+    call.say(texts.said("etcd", asked.minor) if new else "")
     call.say(f'[control-plane] Using manifest folder "{MANIFESTS}"\n')
     for part in PARTS:
         if part != "etcd":
             call.say(f'[control-plane] Creating static Pod manifest for "{part}"\n')
         files.write_manifest(call.host.files, part, asked)
-    call.say("" if new else texts.etcd())
+    call.say("" if new else texts.said("etcd", asked.minor))
 
 
 async def _control_plane(call: Call, asked: Asked) -> bool:
     """Wait for the kubelet to bring the control plane up; without a kubelet that runs, wait in vain."""
-    call.say(texts.waiting(asked.minor))
+    call.say(texts.said("waiting", asked.minor))
     call.host.services.settle()
     if not call.host.services.kubelet_up:
         await call.took(_TIMEOUT)
         if not call.host.services.kubelet_up:
-            call.say(texts.timed_out(asked.minor))
-            failed(call, texts.could_not(asked.minor))
+            socket = "/run/containerd/containerd.sock" if asked.minor < 24 else files.SOCKET
+            call.say(texts.said("timed out", asked.minor, socket=socket))
+            failed(call, texts.said("could not", asked.minor))
             return False
     cluster = call.host.link.cluster
     if cluster is not None:  # what kubeadm gave it in kubelet.conf, the kubelet keeps in a file of its own
@@ -113,5 +108,5 @@ async def _control_plane(call: Call, asked: Asked) -> bool:
     files.write_etcd_data(call.host.files)
     await call.took(_SERVER)
     await call.host.link.serve(call.host, asked)
-    call.say(texts.healthy(asked.minor, asked.address, asked.port))
+    call.say(texts.said("healthy", asked.minor, address=asked.address, port=asked.port))
     return True

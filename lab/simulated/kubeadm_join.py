@@ -7,13 +7,12 @@ import yaml
 from lab.simulated import kubeadm_files as files
 from lab.simulated import kubeadm_texts as texts
 from lab.simulated.commands.registry import Call
+from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.joining import JoinRefusedError, check_join
 from lab.simulated.kube.pki import kubeconfig
 from lab.simulated.kubeadm_config import Asked
 from lab.simulated.kubeadm_preflight import failed, of_join, passed
-from lab.simulated.node import PreparedCluster
 from lab.simulated.releases import since
-from lab.simulated.units import UnitFailed
 
 # Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless told else.
 _CHECKS, _DISCOVERY, _BOOTSTRAP, _AGAIN = 1.0, 1.0, 8.0, 5.0
@@ -40,7 +39,7 @@ async def join(call: Call, asked: Asked) -> int:
     try:
         await call.took(_DISCOVERY)
         cluster = await _discovered(call, asked)
-        call.say(texts.reading(asked.minor))
+        call.say(texts.said("reading", asked.minor, prefix="preflight"))
         if since(asked.minor, "proxy_address_is_advised"):
             call.warn(_PROXY_ADVICE)
         check_join(cluster.store, cluster.ca_hash, _new_name(call, asked), asked.token, _pinned(asked))
@@ -50,7 +49,7 @@ async def join(call: Call, asked: Asked) -> int:
         await _registered(call, asked, cluster)
     except (JoinRefusedError, _Ended) as error:
         return failed(call, str(error))
-    return call.say(texts.JOINED)
+    return call.say(texts.said("joined", asked.minor))
 
 
 def _pinned(asked: Asked) -> str:
@@ -70,7 +69,7 @@ def _unreached(call: Call, asked: Asked) -> str:
     return f'{start}Get "{url}": dial tcp {asked.server}: connect: {why}'
 
 
-async def _discovered(call: Call, asked: Asked) -> PreparedCluster:
+async def _discovered(call: Call, asked: Asked) -> Cluster:
     """Find the cluster and trust it, trying for as long as is asked; raises _Ended, and at once for another CA."""
     spent = 0.0
     while True:
@@ -92,7 +91,7 @@ async def _discovered(call: Call, asked: Asked) -> PreparedCluster:
         spent += _AGAIN
 
 
-def _write_trust(call: Call, asked: Asked, cluster: PreparedCluster) -> None:
+def _write_trust(call: Call, asked: Asked, cluster: Cluster) -> None:
     """Write the CA and the kubelet's first credentials."""
     tree, certificate = call.host.files, cluster.authority.certificate
     tree.make_directory(files.PKI)
@@ -105,21 +104,16 @@ def _write_trust(call: Call, asked: Asked, cluster: PreparedCluster) -> None:
 async def _start_kubelet(call: Call, asked: Asked) -> None:
     control = call.host.link.control
     kubelet = control.files.read("/var/lib/kubelet/config.yaml") if control is not None else None
-    call.say(texts.kubelet_start(asked.minor, joins=True))
+    call.say(texts.said("kubelet of a join starts", asked.minor))
     # The cluster's own configuration, from its ConfigMap.
     files.write_kubelet(call.host.files, asked, yaml.safe_load(kubelet) if kubelet else {})
-    unit = call.host.units.get("kubelet")
-    if unit is not None:
-        call.host.units.stop(unit)
-        try:
-            call.host.units.start(unit)
-        except UnitFailed as error:
-            call.warn(str(error))
-    call.say(texts.bootstrapping(asked.minor))
+    if why := call.host.services.restart_kubelet():
+        call.warn(why)
+    call.say(texts.said("bootstrapping", asked.minor))
     call.host.services.settle()
 
 
-async def _registered(call: Call, asked: Asked, cluster: PreparedCluster) -> None:
+async def _registered(call: Call, asked: Asked, cluster: Cluster) -> None:
     """Let the kubelet register; raises _Ended where it cannot."""
     link, tree = call.host.link, call.host.files
     if not call.host.services.kubelet_up or link.api_of(call.host, asked.server) is None:

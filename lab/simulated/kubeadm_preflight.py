@@ -8,27 +8,15 @@ from lab.simulated.commands.containerd import pull
 from lab.simulated.commands.network import listening
 from lab.simulated.commands.registry import Call
 from lab.simulated.kubeadm_config import Asked
+from lab.simulated.kubeadm_texts import said
 from lab.simulated.releases import minor_of, since
 
 Error = tuple[str, str]
-_SOCKET = "unix:///run/containerd/containerd.sock"
 MANIFESTS = "/etc/kubernetes/manifests"
 PARTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 TRACE = "To see the stack trace of this error execute with --v=5 or higher"
 IGNORE = (
     "[preflight] If you know what you are doing, you can make a check non-fatal with `--ignore-preflight-errors=...`"
-)
-
-
-_CGROUP_V1 = (
-    "cgroups v1 support is deprecated and will be removed in a future release. Please migrate to cgroups v2. "
-    "To explicitly enable cgroups v1 support for kubelet v1.35 or newer, you must set the kubelet configuration option "
-    "'FailCgroupV1' to 'false'. You must also explicitly skip this validation. For more information, see "
-    "https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1"
-)
-_SWAP = "swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap"
-_SWAP_HELP = (
-    ". Please refer to https://kubernetes.io/docs/concepts/architecture/nodes/#swap-memory, or disable swap on the node"
 )
 
 
@@ -57,24 +45,10 @@ def _runtime(call: Call, minor: int) -> list[Error]:
         return []
     unit = call.host.units.get("containerd")
     up = unit is not None and unit.active == "active"
-    if since(minor, "api_for_the_runtime"):
-        why = (
-            "code = Unimplemented desc = unknown service runtime.v1.RuntimeService"
-            if up
-            else (
-                'code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix '
-                '/run/containerd/containerd.sock: connect: no such file or directory"'
-            )
-        )
-        start = "could not connect to the container runtime: failed to create new CRI runtime service"
-        said = f'{start}: validate service connection: validate CRI v1 runtime API for endpoint "{_SOCKET}": rpc error: {why}'
-        names = ("CRI", "ContainerRuntimeVersion") if since(minor, "runtime_version_is_checked") else ("CRI",)
-        return [(name, said) for name in names]
-    where = (
-        f"connect: connect endpoint '{_SOCKET}', make sure you are running as root and the endpoint has been started"
-    )
-    level = f'time="SIMULATED" level=fatal msg="{where}: context deadline exceeded"'
-    return [("CRI", f"container runtime is not running: output: {level}\n, error: exit status 1")]
+    why = said("runtime has no CRI" if up else "runtime is down", minor)
+    twice = since(minor, "runtime_version_is_checked")
+    names = ("CRI", "ContainerRuntimeVersion") if twice else ("CRI",)
+    return [(name, said("runtime does not answer", minor, why=why)) for name in names]
 
 
 def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
@@ -91,9 +65,8 @@ def _kernel(call: Call, minor: int) -> tuple[list[Error], list[Error]]:
             errors.append((name, f"{path} contents are not set to 1"))
     if not call.host.kernel.swaps:
         return errors, []
-    if not since(minor, "swap_is_a_warning"):
-        return [*errors, ("Swap", "running with swap on is not supported. Please disable swap")], []
-    return errors, [("Swap", _SWAP + (_SWAP_HELP if since(minor, "runtime_version_is_checked") else "."))]
+    swap = ("Swap", said("swap", minor))
+    return (errors, [swap]) if since(minor, "swap_is_a_warning") else ([*errors, swap], [])
 
 
 def _system(call: Call, minor: int) -> list[Error]:
@@ -103,7 +76,7 @@ def _system(call: Call, minor: int) -> list[Error]:
     rows = {"KERNEL_VERSION": call.host.kernel.release, "OS": "Linux", "CGROUPS_CPU": "enabled"}
     call.say("[preflight] The system verification failed. Printing the output from the verification:\n")
     call.say("".join(f"\x1b[0;37m{name}\x1b[0m: \x1b[0;32m{value}\x1b[0m\n" for name, value in rows.items()))
-    return [("SystemVerification", _CGROUP_V1)]
+    return [("SystemVerification", said("cgroup v1", minor))]
 
 
 async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
@@ -142,13 +115,9 @@ async def pull_images(call: Call, wanted: Iterable[str], minor: int) -> list[Err
     """Pull images; return an error for each that is not to be had."""
     errors: list[Error] = []
     for image in wanted:
-        why = await pull(call, image)
-        if why and not since(minor, "api_for_the_runtime"):
+        if why := await pull(call, image):
             quoted = why.replace('"', '\\"')
-            said = f'output: time="SIMULATED" level=fatal msg="pulling image: {quoted}"\n, error: exit status 1'
-            errors.append(("ImagePull", f"failed to pull image {image}: {said}"))
-        elif why:
-            errors.append(("ImagePull", f"failed to pull image {image}: {why}"))
+            errors.append(("ImagePull", said("image pull", minor, image=image, why=why, quoted=quoted)))
     return errors
 
 

@@ -1,14 +1,12 @@
-"""A simulated host as the simulated cluster's kubelet sees it, and a cluster whose CA is there before its API."""
+"""A simulated host as the simulated cluster's kubelet sees it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING
 
 from lab.simulated import containerd
 from lab.simulated.commands.nvidia import MOUNTS, VARIABLE, setting
-from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.hosts import SimpleHost
-from lab.simulated.kube.world import ClusterConfig
 
 if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
@@ -47,25 +45,3 @@ class NodeView(SimpleHost):
         self.containerd_version = host.services.containerd_version
         self.kubelet_config = host.services.kubelet_config
         self.kubelet_version = f"v{kubelet.version.split('-')[0]}" if kubelet else ""
-
-
-class PreparedCluster(Cluster):
-    """A cluster made in two steps as kubeadm makes it: its CA first, everything else in `init` with the same config."""
-
-    _waiting: ClassVar[dict[int, Cluster]] = {}
-
-    def __new__(cls, config: ClusterConfig) -> Self:
-        """Return the cluster that waits for this configuration, or a new one."""
-        found = cls._waiting.pop(id(config), None)
-        return found if isinstance(found, cls) else super().__new__(cls)
-
-    def __init__(self, config: ClusterConfig) -> None:
-        if "authority" not in self.__dict__:  # else it waited: made already
-            super().__init__(config)
-
-    @classmethod
-    def prepare(cls, config: ClusterConfig) -> Self:
-        """Return a cluster with a CA and nothing else; `init(host, config)` with the same object completes it."""
-        made = cls(config)
-        cls._waiting[id(config)] = made
-        return made

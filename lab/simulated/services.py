@@ -99,6 +99,17 @@ class Services:
         self.kubelet_config = {**config, **({"maxPods": int(most[1])} if most else {})}
         self._host.units.set(unit, "active", "running")
 
+    def restart_kubelet(self) -> str:
+        """Stop the kubelet and start it anew, where there is one; return systemd's words where it does not start."""
+        unit = self._host.units.get("kubelet")
+        if unit is not None:
+            self._host.units.stop(unit)
+            try:
+                self._host.units.start(unit)
+            except UnitFailed as error:
+                return str(error)
+        return ""
+
     def _dropped_in(self, program: str) -> str:
         """Return the arguments of the last ExecStart of a unit's drop-ins, with a blank before them."""
         folder, found = f"/etc/systemd/system/{program}.service.d", ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import asyncssh
 
@@ -64,7 +63,6 @@ class Door(asyncssh.SSHServer):
 
     def __init__(self, end: Listening, client_key: asyncssh.SSHKey, way: Way, run: Run) -> None:
         self._end, self._client_key, self._way, self._run = end, client_key, way, run
-        self._pipes: set[asyncio.Task[None]] = set()
         self._sessions: set[Session] = set()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -74,11 +72,9 @@ class Door(asyncssh.SSHServer):
         self._end.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection, and end what was forwarded over it: its client may have been killed."""
+        """Forget the connection."""
         self._end.connections.discard(self._conn)
         self._end.startups.discard(self._peer)
-        for pipe in self._pipes:
-            pipe.cancel()
 
     def auth_completed(self) -> None:
         """Take the connection off those that MaxStartups counts."""
@@ -107,12 +103,8 @@ class Door(asyncssh.SSHServer):
         return username in USERS and key.public_data == self._client_key.public_data
 
     def connection_requested(
-        self,
-        dest_host: str,
-        dest_port: int,
-        orig_host: str,
-        orig_port: int,
-    ) -> Callable[[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]], Awaitable[None]]:
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
         """Forward to what the host reaches: other hosts and the simulated API; nothing outside the lab."""
         target = self._way(self._end.host, dest_host, dest_port)
         if target is None:
@@ -120,40 +112,4 @@ class Door(asyncssh.SSHServer):
                 f"SIMULATED host {self._end.host.name}: connect to {dest_host} port {dest_port}: Connection refused"
             )
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, message)
-
-        async def piped(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
-            pipe = asyncio.get_running_loop().create_task(_pipe(target, reader, writer))
-            self._pipes.add(pipe)
-            pipe.add_done_callback(self._pipes.discard)
-            await asyncio.wait([pipe])
-
-        return piped
-
-
-async def _pipe(target: tuple[str, int], reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
-    """Carry bytes both ways until both ends are done."""
-    try:
-        far_reader, far_writer = await asyncio.open_connection(*target)
-    except OSError:
-        writer.channel.abort() if hasattr(writer, "channel") else writer.close()
-        return
-
-    async def outward() -> None:
-        with contextlib.suppress(OSError, asyncssh.Error):
-            while data := await reader.read(65536):
-                far_writer.write(data)
-                await far_writer.drain()
-            far_writer.write_eof()
-
-    sending = asyncio.get_running_loop().create_task(outward())
-    try:
-        with contextlib.suppress(OSError, asyncssh.Error):
-            while data := await far_reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-    finally:
-        sending.cancel()
-        far_writer.close()
-        writer.close()
-        await asyncio.gather(sending, return_exceptions=True)
+        return cast("Awaitable[asyncssh.SSHTCPSession[bytes]]", self._conn.forward_connection(*target))

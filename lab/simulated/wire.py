@@ -11,7 +11,9 @@ from shipway.script import PROLOGUE, READER
 
 Verb = Literal["r", "d", "l"]
 _VERBS: dict[str, Verb] = {"r": "r", "d": "d", "l": "l"}
-_SAFE = re.compile(r"[A-Za-z0-9@%+=:,./_-]")  # what shlex.join leaves unquoted: everything else must be quoted
+# A word is made of what shlex.join leaves unquoted, and of quoted parts in which nothing would be expanded.
+_QUOTED = re.compile(r"""'[^']*'|"[^"$`\\]*\"""")
+_WORD = re.compile(rf"(?:{_QUOTED.pattern}|[A-Za-z0-9@%+=:,./_^!{{}}\[\]~-]|[^\x00-\x7f])+")
 _BOUNDARY = re.compile(r"b=(--shipway-[0-9a-f]{24})\n")
 
 
@@ -90,33 +92,18 @@ def script(text: str) -> Script:
 
 def tokens(text: str) -> list[list[str]]:
     """Return the words of each line; only plain and quoted words are taken, everything a shell would expand is refused."""
-    lines: list[list[str]] = []
-    words: list[str] = []
-    word: str | None = None
+    lines: list[list[str]] = [[]]
     at = 0
     while at < len(text):
-        letter = text[at]
-        if letter in "'\"":
-            end = text.find(letter, at + 1)
-            if end < 0:
-                raise NotUnderstood(f"a quote {letter} without an end")
-            quoted = text[at + 1 : end]
-            if letter == '"' and re.search(r"[$`\\]", quoted):
-                raise NotUnderstood(f'"{quoted}" would be expanded by a shell')
-            word, at = (word or "") + quoted, end
-        elif letter in " \t\n":
-            if word is not None:
-                words.append(word)
-                word = None
-            if letter == "\n" and words:
-                lines.append(words)
-                words = []
-        elif _SAFE.match(letter) or letter in "^!{}[]~" or ord(letter) > 127:
-            word = (word or "") + letter
+        if word := _WORD.match(text, at):
+            lines[-1].append(_QUOTED.sub(lambda found: found[0][1:-1], word[0]))
+            at = word.end()
+        elif text[at] == "\n":
+            lines.append([])
+            at += 1
+        elif text[at] in " \t":
+            at += 1
         else:
             rest = shlex.quote(text[at : at + 20])
-            raise NotUnderstood(f"{letter!r} has a meaning for a shell that is not simulated, at {rest}")
-        at += 1
-    if word is not None:
-        words.append(word)
-    return [*lines, words] if words else lines
+            raise NotUnderstood(f"{text[at]!r} has a meaning for a shell that is not simulated, at {rest}")
+    return [words for words in lines if words]

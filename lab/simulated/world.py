@@ -40,32 +40,9 @@ class Repository:
     offers: tuple[Offer, ...]
 
 
-_BASE = (
-    *(("apt-transport-https", "2.4.13"), ("gnupg", "2.2.27-3ubuntu2.1"), ("lsb-release", "11.1.0ubuntu4")),
-    *(("software-properties-common", "0.99.22.9"), ("conntrack", "1:1.4.6-2build2"), ("socat", "1.7.4.1-3ubuntu4")),
-    *(("ethtool", "1:5.16-1ubuntu0.1"), ("ebtables", "2.0.11-4build2"), ("chrony", "4.2-2ubuntu2"), ("jq", "1.6-2.1")),
-    *(("open-iscsi", "2.1.5-1ubuntu1"), ("nfs-common", "1:2.6.1-1ubuntu1.2"), ("ipset", "7.15-1build1")),
-    *(("runc", "1.1.12-0ubuntu2~22.04.1"), ("containerd", "1.7.12-0ubuntu2~22.04.1"), ("ipvsadm", "1:1.31-1build2")),
-)
-# Debian 12's versions, where a repository of the lab's own mirror is asked (they are in the transcripts).
-_DEBIAN = {
-    "containerd": "1.6.20~ds1-1+deb12u3",
-    "runc": "1.1.5+ds1-1+deb12u1",
-    "conntrack": "1:1.4.7-1+b2",
-    "ebtables": "2.0.11-5",
-    "ethtool": "1:6.1-1",
-    "socat": "1.7.4.4-2",
-    "gnupg": "2.2.40-1.1",
-    "apt-transport-https": "2.6.1",
-    "lsb-release": "12.0-1",
-    "software-properties-common": "0.99.30-4.1~deb12u1",
-}
-
-
 def base_offers(system: System) -> tuple[Offer, ...]:
     """Return what a system's own archive offers."""
-    own = dict(_BASE) | (_DEBIAN if system.id == "debian" else {})
-    known = {**dict(system.packages), **own, **dict(system.upgradable)}
+    known = dict((*system.packages, *system.offers, *system.upgradable))
     depends = {"containerd": ("runc",), "software-properties-common": ("gnupg",)}
     return tuple(Offer(name, version, depends.get(name, ())) for name, version in known.items())
 

@@ -1,39 +1,7 @@
 """The programs of a simulated host; importing this package registers all of them."""
 
-from lab.simulated.commands import (
-    apt,
-    certificates,
-    containerd,
-    copying,
-    dpkg,
-    files,
-    kernel,
-    kubeadm,
-    kubectl,
-    network,
-    nvidia,
-    searching,
-    system,
-    systemctl,
-    systemd_run,
-    wrappers,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "apt",
-    "certificates",
-    "containerd",
-    "copying",
-    "dpkg",
-    "files",
-    "kernel",
-    "kubeadm",
-    "kubectl",
-    "network",
-    "nvidia",
-    "searching",
-    "system",
-    "systemctl",
-    "systemd_run",
-    "wrappers",
-]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -30,9 +30,12 @@ def _write(call: Call, path: str, text: bytes, mode: int = 0o666) -> None:
     call.host.files.write(path, text, mode=mode & ~call.shell.umask if new else None)
 
 
-def _no_parent(call: Call, path: str) -> bool:
+def _unwritable(call: Call, path: str) -> str:
+    """Return why this user cannot make a file here, in errno's words; empty where nothing hinders it."""
+    if _denied(call, path):
+        return "Permission denied"
     parent = call.host.files.node(posixpath.dirname(path) or "/")
-    return parent is None or parent.kind != "dir"
+    return NO_SUCH if parent is None or parent.kind != "dir" else ""
 
 
 def _bad_owner(asked: Parsed) -> str:
@@ -69,8 +72,8 @@ async def install(call: Call) -> int:
         return call.warn(f"install: cannot stat '{source}': {found}")
     if asked.has("-D"):
         files.make_directory(posixpath.dirname(target))
-    if _no_parent(call, target):
-        return call.warn(f"install: cannot create regular file '{target}': {NO_SUCH}")
+    if why := _unwritable(call, target):
+        return call.warn(f"install: cannot create regular file '{target}': {why}")
     files.remove(target)
     files.write(target, found, mode=mode, owner=f"{user}:{group}")
     return 0
@@ -89,10 +92,8 @@ async def dd(call: Call) -> int:
     if target is None:
         call.out(found)
         return 0
-    if _denied(call, target):
-        return call.warn(f"dd: failed to open '{target}': Permission denied")
-    if _no_parent(call, target):
-        return call.warn(f"dd: failed to open '{target}': {NO_SUCH}")
+    if why := _unwritable(call, target):
+        return call.warn(f"dd: failed to open '{target}': {why}")
     _write(call, target, found)
     return 0
 
@@ -105,8 +106,7 @@ async def cp(call: Call) -> int:
     found, node = content(call, source), call.host.files.node(source)
     if isinstance(found, str) or node is None:
         return call.warn(f"cp: cannot stat '{source}': {found if isinstance(found, str) else NO_SUCH}")
-    if _denied(call, target) or _no_parent(call, target):
-        why = "Permission denied" if _denied(call, target) else NO_SUCH
+    if why := _unwritable(call, target):
         return call.warn(f"cp: cannot create regular file '{target}': {why}")
     if asked.has("-p", "-a"):
         call.host.files.write(target, found, mode=node.mode, owner=node.owner)
@@ -123,8 +123,7 @@ async def mv(call: Call) -> int:
     target = asked.rest[1] if asked.has("-T") else _into(call, source, asked.rest[1])
     if call.host.files.node(source, follow=False) is None:
         return call.warn(f"mv: cannot stat '{source}': {NO_SUCH}")
-    if _denied(call, target) or _no_parent(call, target):
-        why = "Permission denied" if _denied(call, target) else NO_SUCH
+    if why := _unwritable(call, target):
         return call.warn(f"mv: cannot move '{source}' to '{target}': {why}")
     call.host.files.move(source, target)
     return 0
@@ -168,10 +167,9 @@ async def mkdir(call: Call) -> int:
         node = call.host.files.node(path)
         if node is not None and (node.kind != "dir" or not asked.has("-p")):
             return call.warn(f"mkdir: cannot create directory '{path}': File exists")
-        if _denied(call, path):
-            return call.warn(f"mkdir: cannot create directory '{path}': Permission denied")
-        if _no_parent(call, path) and not asked.has("-p"):
-            return call.warn(f"mkdir: cannot create directory '{path}': {NO_SUCH}")
+        why = _unwritable(call, path)
+        if why and not (why == NO_SUCH and asked.has("-p")):
+            return call.warn(f"mkdir: cannot create directory '{path}': {why}")
         _folders(call, path, asked.value("-m", "--mode"))
     return 0
 
@@ -228,8 +226,7 @@ async def change(call: Call) -> int:
 async def touch(call: Call) -> int:
     """Make files newer, or empty ones."""
     for path in parse(call.args).rest:
-        if _denied(call, path) or _no_parent(call, path):
-            why = "Permission denied" if _denied(call, path) else NO_SUCH
+        if why := _unwritable(call, path):
             return call.warn(f"touch: cannot touch '{path}': {why}")
         _write(call, path, call.host.files.read(path) or b"")
     return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from lab.simulated import kubeadm_config, kubeadm_init, kubeadm_join, kubeadm_texts
-from lab.simulated.commands import kubeadm_tokens
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.kubeadm_config import Asked, BadConfig
@@ -37,8 +37,8 @@ async def kubeadm(call: Call) -> int:
         "init": _init,
         "join": _join,
         "reset": _reset,
-        "token create": kubeadm_tokens.create_token,
-        "token delete": kubeadm_tokens.delete_token,
+        "token create": _create_token,
+        "token delete": _delete_token,
         "config images list": _images,
     }
     if asked.unknown:
@@ -74,15 +74,13 @@ def _read(call: Call, asked: Parsed) -> Asked:
     told = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
     ignored = asked.value("--ignore-preflight-errors").lower().split(",")
     hashes = asked.values.get("--discovery-token-ca-cert-hash", [])
-    return Asked(
-        **{
-            **{field: getattr(told, field) for field in Asked.__dataclass_fields__},
-            "ignored": told.ignored | {word for word in ignored if word},
-            "repository": told.repository or asked.value("--image-repository"),
-            "token": told.token or asked.value("--token"),
-            "ca_hashes": told.ca_hashes or tuple(hashes),
-            "server": told.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
-        }
+    return replace(
+        told,
+        ignored=told.ignored | {word for word in ignored if word},
+        repository=told.repository or asked.value("--image-repository"),
+        token=told.token or asked.value("--token"),
+        ca_hashes=told.ca_hashes or tuple(hashes),
+        server=told.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
     )
 
 
@@ -166,3 +164,48 @@ async def _images(call: Call, asked: Parsed) -> int:
         return call.say("".join(f"{image}\n" for image in _read(call, asked).images()))
     except BadConfig as error:
         return failed(call, str(error))
+
+
+def _admin(call: Call, asked: Parsed) -> str:
+    """Say why the API cannot be asked as its administrator; empty where it can."""
+    path = asked.value("--kubeconfig", default="/etc/kubernetes/admin.conf")
+    if not call.host.files.exists(path):
+        return f"failed to load admin kubeconfig: open {path}: no such file or directory"
+    cluster = call.host.link.cluster
+    if cluster is None or call.host.link.api_of(call.host, cluster.endpoint) is None:
+        server = cluster.endpoint if cluster is not None else "127.0.0.1:6443"
+        return f'Get "https://{server}/api/v1/namespaces/kube-system?timeout=10s": dial tcp {server}: connect: connection refused'
+    return ""
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text or 0)
+
+
+async def _create_token(call: Call, asked: Parsed) -> int:
+    """Make a token and print it, or the whole join command."""
+    await call.took(1.0)
+    trouble = _admin(call, asked)
+    cluster = call.host.link.cluster
+    if trouble or cluster is None:
+        return failed(call, trouble)
+    ttl = _seconds(asked.value("--ttl", default="24h"))
+    token = cluster.create_token(ttl, asked.value("--description"), token=asked.rest[2] if len(asked.rest) > 2 else "")
+    if asked.has("--print-join-command"):
+        return call.say(
+            f"kubeadm join {cluster.endpoint} --token {token} --discovery-token-ca-cert-hash {cluster.ca_hash} \n"
+        )
+    return call.say(f"{token}\n")
+
+
+async def _delete_token(call: Call, asked: Parsed) -> int:
+    """Delete a token by its id or whole."""
+    trouble = _admin(call, asked)
+    cluster = call.host.link.cluster
+    if trouble or cluster is None:
+        return failed(call, trouble)
+    name = asked.rest[2].split(".")[0]
+    if not cluster.delete_token(name):
+        return failed(call, f'failed to delete bootstrap token "{name}": secrets "bootstrap-token-{name}" not found')
+    return call.say(f'bootstrap token "{name}" deleted\n')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.node import PreparedCluster
+from lab.simulated.kube.cluster import Cluster
 
 
 @program("kubectl", needs=("kubectl",))
@@ -27,7 +27,7 @@ async def kubectl(call: Call) -> int:
     return _got(call, asked, cluster)
 
 
-def _got(call: Call, asked: Parsed, cluster: PreparedCluster) -> int:
+def _got(call: Call, asked: Parsed, cluster: Cluster) -> int:
     """Answer the few questions about nodes and certificate requests."""
     if asked.rest[:2] == ["get", "node"] and len(asked.rest) > 2 and asked.value("-o") == "name":
         name = asked.rest[2]

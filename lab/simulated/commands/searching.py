@@ -88,12 +88,13 @@ async def sed(call: Call) -> int:
 @program("grep")
 async def grep(call: Call) -> int:
     """Search files or standard input."""
-    asked = parse(call.args, flags="-l -q -v -i -H -h -E -F -s -x -n -r", values="-e")
+    asked = parse(call.args, flags="-l -H -h -E -F -s -n -r", values="-e")
+    if asked.unknown:
+        return call.not_simulated()
     patterns = asked.values.get("-e") or asked.rest[:1]
     paths = asked.rest if "-e" in asked.values else asked.rest[1:]
     texts = [re.escape(pattern) if asked.has("-F") else pattern for pattern in patterns]
-    ignore = re.IGNORECASE if asked.has("-i") else 0
-    matcher = re.compile("|".join(f"(?:^{text}$)" if asked.has("-x") else f"(?:{text})" for text in texts), ignore)
+    matcher = re.compile("|".join(f"(?:{text})" for text in texts))
     any_hit, trouble = False, False
     if asked.has("-r"):
         paths = [
@@ -107,15 +108,13 @@ async def grep(call: Call) -> int:
                 call.warn(f"grep: {path}: {found}")
             continue
         lines = found.decode(errors="replace").splitlines()
-        hits = [(at, line) for at, line in enumerate(lines, 1) if bool(matcher.search(line)) != asked.has("-v")]
+        hits = [(at, line) for at, line in enumerate(lines, 1) if matcher.search(line)]
         any_hit = any_hit or bool(hits)
         _shown(call, path, hits, asked.flags, many=len(paths) > 1)
     return 2 if trouble else int(not any_hit)
 
 
 def _shown(call: Call, path: str, hits: list[tuple[int, str]], flags: set[str], *, many: bool) -> None:
-    if "-q" in flags:
-        return
     if "-l" in flags:
         if hits:
             call.say(f"{path}\n")

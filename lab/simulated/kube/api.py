@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .admission import Admission
-from .api_errors import already_exists, bad_request, conflict, invalid, not_found, unsupported_media
-from .defaults import fill_defaults
-from .defaults_pods import canonical_resources
+from .api_errors import already_exists, bad_request, conflict, invalid, not_found, not_simulated, unsupported_media
+from .defaults import canonical_resources, fill_defaults
 from .deletion import Deletion
 from .list_keys import Shape
 from .objects import Obj, copied, name_of, random_suffix, with_metadata
-from .patches import merge_patch, strategic_merge
+from .patches import merge, merge_patch
 from .resources import Resource
 from .server_side_apply import apply, track_update
 from .validation import validate
@@ -62,7 +61,7 @@ class Api:
         if "status" in resource.subresources and resource.key != "nodes":
             obj.pop("status", None)
         fill_defaults(resource.key, obj, self._world.config.minor)
-        obj = track_update(None, obj, options.manager, resource.api_version, self._shape(resource))
+        obj = track_update(None, obj, options.manager, resource.api_version, Shape(custom=resource.custom))
         return self._insert(resource, namespace, obj, options)
 
     def _insert(self, resource: Resource, namespace: str, obj: Obj, options: Options) -> Obj:
@@ -95,17 +94,19 @@ class Api:
         if kind == MERGE_PATCH:
             patched = merge_patch(live, body)
         elif kind == STRATEGIC_PATCH and not resource.custom:
-            patched = strategic_merge(live, body, self._shape(resource))
+            patched = merge(live, body, Shape(custom=resource.custom), strategic=True)
         else:
             accepted = [MERGE_PATCH, APPLY_PATCH]
             raise unsupported_media(kind, accepted if resource.custom else [*accepted, STRATEGIC_PATCH])
         return self._write(resource, live, self._checked(resource, where[0], copied(patched)), options)
 
     def apply(self, resource: Resource, namespace: str, name: str, body: Obj, options: Options) -> tuple[Obj, bool]:
-        """Apply a configuration on the server's side; return the object and whether it is new.
+        """Apply a configuration on the server's side, with force; return the object and whether it is new.
 
-        Raises ApiError (400, 403, 404, 409 with a cause for every field in conflict, 422).
+        Raises ApiError (400, 403, 404, 422, and 405 without force: conflicts are not simulated).
         """
+        if not options.force:
+            raise not_simulated("applying on the server's side without force is not simulated")
         if not options.manager:
             cause = ("fieldManager", "FieldValueRequired", "Required value: is required for apply patch")
             raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
@@ -120,8 +121,7 @@ class Api:
             fill_defaults("secrets", wanted, self._world.config.minor)  # stringData is stored, and owned, as data
         canonical_resources(wanted)
         live = self._store.get(resource.key, namespace, name)
-        shape = self._shape(resource)
-        result = apply(live, wanted, options.manager, resource.api_version, shape, force=options.force)
+        result = apply(live, wanted, options.manager, resource.api_version, Shape(custom=resource.custom))
         if live is None:
             return self._insert(resource, namespace, copied(result), options), True
         return self._finish(resource, live, copied(result), options), False
@@ -139,9 +139,6 @@ class Api:
         if dry_run:
             return live
         return self.deletion.delete(resource.key, live, body)
-
-    def _shape(self, resource: Resource) -> Shape:
-        return Shape(custom=resource.custom)
 
     def _counts(self, resource: Resource) -> bool:
         return resource.custom or resource.group in _COUNTED_GROUPS
@@ -179,7 +176,12 @@ class Api:
         obj = self._parts(resource, live, obj, options.subresource)
         fill_defaults(resource.key, obj, self._world.config.minor)
         tracked = track_update(
-            live, obj, options.manager, resource.api_version, self._shape(resource), subresource=options.subresource
+            live,
+            obj,
+            options.manager,
+            resource.api_version,
+            Shape(custom=resource.custom),
+            subresource=options.subresource,
         )
         return self._finish(resource, live, tracked, options)
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
 from lab.simulated.releases import since
 
 from .api_errors import ApiError, forbidden, forbidden_path, unauthorized
-from .objects import Obj, dig, namespace_of, parsed_time
+from .objects import Obj, dig, namespace_of
 from .signed_tokens import TokenSigner
 from .store import Store
 
 ANONYMOUS = "system:anonymous"
-# What anonymous users may read: the public-info role, and cluster-info by kubeadm's own role binding.
-OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
-# Roles of every cluster that let any authenticated user look at what is served (system:discovery).
-DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
 
 
 @dataclass(frozen=True)
@@ -44,20 +39,6 @@ class Wish:
     def full_resource(self) -> str:
         """Return `pods` or `pods/log`."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
-
-
-def bootstrap_secret(store: Store, token_id: str) -> dict[str, str] | None:
-    """Return the decoded data of a bootstrap token's Secret, or None where it is missing or has expired."""
-    secret = store.get("secrets", "kube-system", f"bootstrap-token-{token_id}")
-    if secret is None or secret.get("type") != "bootstrap.kubernetes.io/token":
-        return None
-    data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
-    expiration = data.get("expiration")
-    if expiration:
-        moment = parsed_time(expiration)
-        if moment <= type(moment).now(moment.tzinfo):
-            return None
-    return data
 
 
 class Authenticator:
@@ -135,15 +116,6 @@ class Authorizer:
             return True
         if self._kept_from(user, wish):
             return False
-        if not wish.resource and wish.verb == "get":
-            if wish.path in OPEN_PATHS or wish.path.startswith(("/readyz/", "/livez/", "/healthz/")):
-                return True
-            if "system:authenticated" in user.groups and _allows(
-                {"verbs": ["get"], "nonResourceURLs": list(DISCOVERY_PATHS)}, wish
-            ):
-                return True
-        if wish.resource.startswith("selfsubject") and "system:authenticated" in user.groups:
-            return True
         return any(_allows(rule, wish) for rule in self._rules(user, wish.namespace))
 
     def _kept_from(self, user: User, wish: Wish) -> str:

@@ -1,4 +1,4 @@
-"""Bootstrap tokens as `kubeadm token` makes and deletes them."""
+"""Bootstrap tokens as `kubeadm token` makes them, and as a join finds them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import secrets
 import string
 from datetime import UTC, datetime, timedelta
 
-from .auth import bootstrap_secret
-from .controllers.bootstrap_tokens import PREFIX, TYPE
-from .objects import Obj, name_of, timestamp
+from .objects import Obj, parsed_time, timestamp
 from .store import Store
 
+PREFIX, TYPE = "bootstrap-token-", "bootstrap.kubernetes.io/token"
 DEFAULT_GROUP = "system:bootstrappers:kubeadm:default-node-token"
 DEFAULT_TTL = 24 * 3600.0  # seconds
 _LETTERS = string.ascii_lowercase + string.digits
@@ -49,8 +48,15 @@ def token_secret(token: str, ttl: float, description: str, usages: tuple[str, ..
     }
 
 
-def living(store: Store) -> list[str]:
-    """Return the ids of the tokens that are alive, sorted."""
-    names = [name_of(one) for one in store.objects("secrets", "kube-system") if one.get("type") == TYPE]
-    ids = [name.removeprefix(PREFIX) for name in names]
-    return sorted(one for one in ids if bootstrap_secret(store, one) is not None)
+def bootstrap_secret(store: Store, token_id: str) -> dict[str, str] | None:
+    """Return the decoded data of a bootstrap token's Secret, or None where it is missing or has expired."""
+    secret = store.get("secrets", "kube-system", f"{PREFIX}{token_id}")
+    if secret is None or secret.get("type") != TYPE:
+        return None
+    data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+    expiration = data.get("expiration")
+    if expiration:
+        moment = parsed_time(expiration)
+        if moment <= type(moment).now(moment.tzinfo):
+            return None
+    return data

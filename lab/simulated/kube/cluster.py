@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Self
 
 from .api import Api
-from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, living, new_token, token_secret
-from .container_logs import ContainerLogs
-from .controllers.bootstrap_tokens import PREFIX, BootstrapTokens
+from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, PREFIX, new_token, token_secret
 from .controllers.calico import Calico
 from .controllers.custom_resources import CustomResources
 from .controllers.daemonsets import DaemonSets
 from .controllers.deployments import Deployments
 from .controllers.devices import Devices
-from .controllers.housekeeping import Garbage, Namespaces
+from .controllers.housekeeping import Garbage, Namespaces, TokenCleaner
 from .controllers.kubelet import Kubelets
 from .controllers.nodes import Nodes
 from .controllers.pod_factory import PodFactory
 from .controllers.replicasets import ReplicaSets
 from .controllers.scheduler import Scheduler
-from .defaults import fill_defaults
 from .faults import FaultHook
-from .hosts import HostState
+from .hosts import SimpleHost
 from .joining import check_join
-from .kubeadm_objects import (
-    NAMESPACES,
-    addons,
-    address_in,
-    endpoints_of_api,
-    priority_classes,
-    services,
-    settings,
-)
-from .kubeadm_roles import roles
+from .kubeadm_objects import NAMESPACES, address_in, objects, static_pods
 from .objects import Obj
 from .pki import Authority, KeyPair, kubeconfig
 from .server import ApiServer
-from .static_pods import static_pods
 from .world import ClusterConfig, World
 
 
@@ -50,13 +36,11 @@ class Cluster:
         self.authority = authority or Authority()
         self.world = World(config)
         self.store = self.world.store
-        self._logs = ContainerLogs()
         self._nodes = Nodes(self.world)
-        self._kubelets = Kubelets(self.world, self._nodes, Devices(self.world), self._logs)
+        self._kubelets = Kubelets(self.world, self._nodes, Devices(self.world))
         self._namespaces = Namespaces(self.world, self.authority.certificate)
         factory = PodFactory(self.world)
         self._others = (
-            BootstrapTokens(self.world),
             Calico(self.world),
             CustomResources(self.world),
             DaemonSets(self.world, factory),
@@ -64,20 +48,14 @@ class Cluster:
             Garbage(self.world),
             ReplicaSets(self.world, factory),
             Scheduler(self.world),
+            TokenCleaner(self.world),
         )
-        self._server = ApiServer(self.world, Api(self.world), self._logs)
+        self._server = ApiServer(self.world, Api(self.world), self._kubelets)
         self._pair: KeyPair | None = None
         self.endpoint = config.endpoint
         self.init_token = ""
 
-    @classmethod
-    async def init(cls, host: HostState, config: ClusterConfig | None = None) -> Self:
-        """Make a cluster and `start` it; the API still has to be served with `serve`."""
-        cluster = cls(config or ClusterConfig())
-        await cluster.start(host)
-        return cluster
-
-    async def start(self, host: HostState) -> None:
+    async def start(self, host: SimpleHost) -> None:
         """Do what `kubeadm init` does on a host: certificates, objects, the first node. The CA is there before."""
         self.endpoint = self.config.endpoint or f"{host.address}:6443"
         await asyncio.sleep(self.world.pace.scaled(self.config.latencies.init))
@@ -87,59 +65,41 @@ class Cluster:
         names += [self.endpoint.rsplit(":", 1)[0], *self.config.extra_names]
         self._pair = self.authority.server("kube-apiserver", names)
         for namespace in NAMESPACES:
-            self._put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+            self.world.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             self._namespaces.furnish(namespace)
-        info = kubeconfig(f"https://{self.endpoint}", self.authority.certificate, "", "", None)
-        for obj in [*priority_classes(), *roles(self.config), *services(self.config)]:
-            self._put(obj)
-        for obj in settings(host, self.config, f"https://{self.endpoint}", info):
-            self._put(obj)
-        self._put(endpoints_of_api(host.address))
+        for obj in self._initial(host, self.config):
+            self.world.put(obj)
         self._add_node(host, control_plane=True)
         self.init_token = self.create_token()
-        for obj in addons(self.config):
-            self._put(obj)
+
+    def _initial(self, host: SimpleHost, config: ClusterConfig) -> list[Obj]:
+        info = kubeconfig(f"https://{self.endpoint}", self.authority.certificate, "", "", None)
+        return objects(host, config, f"https://{self.endpoint}", info)
 
     def write_addon(self, name: str, kube_proxy: Obj) -> None:
         """Do what `kubeadm init phase addon NAME` does: write what is missing, and what kubeadm owns of the rest."""
-        config = replace(self.config, kube_proxy=kube_proxy)
-        info = kubeconfig(f"https://{self.endpoint}", self.authority.certificate, "", "", None)
         host = next(iter(self.world.hosts.values()))
-        wanted = [*settings(host, config, f"https://{self.endpoint}", info), *services(config), *addons(config)]
         names = {name, "kube-dns"} if name == "coredns" else {name}
-        for obj in wanted:
-            meta = obj["metadata"]
-            resource = self.world.resources.of_kind(obj["apiVersion"], obj["kind"])
-            if meta["name"] not in names or resource is None:
-                continue
-            live = self.store.get(resource.key, meta["namespace"], meta["name"])
-            if live is None:
-                self._put(obj)
-            elif obj["kind"] == "ConfigMap" and name == "kube-proxy":
-                self.store.replace(resource.key, {**live, "data": obj["data"]})
+        for obj in self._initial(host, replace(self.config, kube_proxy=kube_proxy)):
+            if obj["metadata"]["name"] in names:
+                live = self.world.put(obj)
+                if (obj["kind"], name) == ("ConfigMap", "kube-proxy"):
+                    self.store.replace("configmaps", {**live, "data": obj["data"]})
 
-    def _put(self, obj: Obj) -> Obj:
-        """Store an object of kubeadm's, completed as the API would."""
-        resource = self.world.resources.of_kind(obj["apiVersion"], obj["kind"])
-        if resource is None:
-            raise LookupError(f"no resource serves {obj['kind']} of {obj['apiVersion']}")
-        fill_defaults(resource.key, obj, self.config.minor)
-        return self.store.create(resource.key, obj)
-
-    def _add_node(self, host: HostState, *, control_plane: bool) -> None:
+    def _add_node(self, host: SimpleHost, *, control_plane: bool) -> None:
         self.world.hosts[host.name] = host
         node = self._nodes.register(host.name, control_plane=control_plane)
         if control_plane:
             for pod in static_pods(host, node, self.config):
-                self._put(pod)
+                self.world.put(pod)
 
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Serve the API on an address of this machine; return the port bound.
 
-        Raises OSError where the port is taken, RuntimeError before `init`.
+        Raises OSError where the port is taken, RuntimeError before `start`.
         """
         if self._pair is None:
-            raise RuntimeError("SIMULATED cluster: nothing to serve before Cluster.init")
+            raise RuntimeError("SIMULATED cluster: nothing to serve before Cluster.start")
         return await self._server.serve(self.authority, self._pair, host, port)
 
     async def stop_serving(self) -> None:
@@ -156,11 +116,6 @@ class Cluster:
     def set_faults(self, hook: FaultHook) -> None:
         """Ask `hook(method, path)` before every request what goes wrong with it."""
         self._server.faults = hook
-
-    @property
-    def requests(self) -> dict[str, int]:
-        """Return the number of API requests so far, by HTTP method."""
-        return dict(self._server.requests)
 
     @property
     def ca_hash(self) -> str:
@@ -195,15 +150,11 @@ class Cluster:
         self.store.create("secrets", token_secret(token, ttl, description, usages, groups))
         return token
 
-    def list_tokens(self) -> list[str]:
-        """Return the ids of the tokens that are alive."""
-        return living(self.store)
-
     def delete_token(self, token: str) -> bool:
         """Do what `kubeadm token delete` does for a token or its id; say whether it was there."""
         return self.store.remove("secrets", "kube-system", PREFIX + token.split(".", maxsplit=1)[0]) is not None
 
-    async def join(self, host: HostState, token: str, ca_hash: str = "", *, control_plane: bool = False) -> None:
+    async def join(self, host: SimpleHost, token: str, ca_hash: str = "", *, control_plane: bool = False) -> None:
         """Do what `kubeadm join` does for a host; without a hash the CA is not checked.
 
         Raises JoinRefusedError with kubeadm's own words.
@@ -219,7 +170,7 @@ class Cluster:
         return there
 
     def host_changed(self, name: str) -> None:
-        """Look at a host anew: call this after any field of its HostState has changed."""
+        """Look at a host anew: call this after any field of its SimpleHost has changed."""
         self._nodes.host_changed(name)
         if self.world.alive(name):
             self._kubelets.host_changed(name)

@@ -6,12 +6,10 @@ from .objects import Obj
 from .resources import Resource, Resources
 from .world import ClusterConfig
 
+# Subresources whose kind is of another group: what kubectl drain and scale look for.
 _SUB_KINDS = {
     "eviction": ("policy", "v1", "Eviction"),
     "scale": ("autoscaling", "v1", "Scale"),
-    "token": ("authentication.k8s.io", "v1", "TokenRequest"),
-    "binding": ("", "", "Binding"),
-    "exec": ("", "", "PodExecOptions"),
 }
 # An OpenAPI v2 document without schemas, as `kubectl apply` asks for it: message openapi.v2.Document of gnostic, with
 # swagger (field 1) and info (field 2: title, version). kubectl validates no kind that it finds no schema for.
@@ -83,10 +81,7 @@ def _subresource_entry(resource: Resource, name: str) -> Obj:
         "verbs": _SUB_VERBS.get(name, ["create"]),
     }
     if name in _SUB_KINDS:
-        group_name, version, kind = _SUB_KINDS[name]
-        entry["kind"] = kind
-        if group_name:
-            entry |= {"group": group_name, "version": version}
+        entry["group"], entry["version"], entry["kind"] = _SUB_KINDS[name]
     return entry
 
 

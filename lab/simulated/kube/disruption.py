@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .api_errors import ApiError
-from .objects import Obj, dig
+from .objects import Obj, dig, is_true
+from .quantities import share
 from .selectors import selects
 from .store import Store
 
@@ -15,7 +16,7 @@ def guard(store: Store, pod: Obj) -> None:
         if not selects(dig(budget, "spec", "selector"), labels):
             continue
         guarded = [one for one in store.objects("pods", namespace) if selects(budget["spec"]["selector"], _labels(one))]
-        healthy = sum(_ready(one) for one in guarded)
+        healthy = sum(is_true(one, "Ready") for one in guarded)
         needed = _needed(budget["spec"], len(guarded))
         if healthy - 1 < needed:
             name = budget["metadata"]["name"]
@@ -29,13 +30,8 @@ def _labels(pod: Obj) -> dict[str, str]:
     return pod["metadata"].get("labels") or {}
 
 
-def _ready(pod: Obj) -> bool:
-    conditions = dig(pod, "status", "conditions", default=[])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
 def _needed(spec: Obj, guarded: int) -> int:
     """Return how many pods must stay healthy; a percentage is rounded up, as the disruption controller does."""
-    given: str | int = spec["minAvailable"] if "minAvailable" in spec else spec.get("maxUnavailable", 0)
-    number = -(-int(given[:-1]) * guarded // 100) if isinstance(given, str) else int(given)
-    return number if "minAvailable" in spec else guarded - number
+    if "minAvailable" in spec:
+        return share(spec["minAvailable"], guarded, up=True)
+    return guarded - share(spec.get("maxUnavailable", 0), guarded, up=True)

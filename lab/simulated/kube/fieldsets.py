@@ -80,21 +80,6 @@ def from_fields_v1(fields: Obj, prefix: Path = ()) -> set[Path]:
     return found
 
 
-def readable(path: Path) -> str:
-    """Return a path as conflict messages write it: .spec.containers[name="c"].image."""
-    parts = []
-    for element in path:
-        kind, _, rest = element.partition(":")
-        if kind == "f":
-            parts.append(f".{rest}")
-        elif kind == "v":
-            parts.append(f"[={rest}]")
-        else:
-            pairs = (f"{key}={json.dumps(value)}" for key, value in json.loads(rest).items())
-            parts.append(f"[{','.join(pairs)}]")
-    return "".join(parts)
-
-
 def without(obj: Obj, path: Path, shape: Shape) -> Obj:
     """Return the object without the field at a path; maps that become empty by it go too."""
     result = _removed(obj, path, (), shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .auth import bootstrap_secret
+from .bootstrap_tokens import bootstrap_secret
 from .objects import condition
 from .store import Store
 

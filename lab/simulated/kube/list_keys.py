@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
+from lab.simulated import recorded
+
 from .objects import Obj
 
-# Facts of the API's own schema: x-kubernetes-list-map-keys, x-kubernetes-patch-merge-key.
-_BY_NAME = {
-    "containers", "initContainers", "ephemeralContainers", "env", "volumes", "imagePullSecrets", "secrets",
-}  # fmt: skip
-_KEYS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(_BY_NAME, ("name",)),
-    "volumeMounts": ("mountPath",),
-    "volumeDevices": ("devicePath",),
-    "hostAliases": ("ip",),
-    "ownerReferences": ("uid",),
-    "conditions": ("type",),
-    "addresses": ("type",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "claims": ("name",),
-}
-_SETS = {"finalizers", "podCIDRs"}
-# Maps that have one owner as a whole (x-kubernetes-map-type: atomic).
-_ATOMIC_MAPS = {
-    "selector",
-    "nodeSelector",
-    "roleRef",
-    "fieldRef",
-    "resourceFieldRef",
-    "configMapKeyRef",
-    "secretKeyRef",
-}
+_FACTS = recorded.table("merge_keys.yaml")
 _DEFAULTS = {"protocol": "TCP"}
 
 
@@ -48,15 +25,15 @@ class Shape:
             if "containers" in path or "initContainers" in path:
                 return ("containerPort", "protocol")
             return ("port", "protocol") if path[:2] == ("spec", "ports") else ()
-        return _KEYS.get(field, ())
+        return tuple(_FACTS["lists"].get(field, ()))
 
     def is_set(self, path: tuple[str, ...]) -> bool:
         """Say whether the list at this path is a set of plain values."""
-        return bool(path) and path[-1] in _SETS and (not self.custom or path[:1] == ("metadata",))
+        return bool(path) and path[-1] in _FACTS["sets"] and (not self.custom or path[:1] == ("metadata",))
 
     def is_atomic_map(self, path: tuple[str, ...]) -> bool:
         """Say whether the map at this path has one owner as a whole."""
-        return not self.custom and bool(path) and path[-1] in _ATOMIC_MAPS
+        return not self.custom and bool(path) and path[-1] in _FACTS["atomic"]
 
     @staticmethod
     def key_values(item: Obj, keys: tuple[str, ...]) -> tuple[tuple[str, object], ...]:

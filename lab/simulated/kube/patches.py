@@ -1,4 +1,4 @@
-"""Merge patch (RFC 7386), and strategic merge patch without its directives."""
+"""Merge patch (RFC 7386), strategic merge patch without its directives, and the merge of an applied configuration."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
-def strategic_merge(target: Any, patch: Obj, shape: Shape, path: tuple[str, ...] = ()) -> Any:
-    """Return `target` with a strategic merge patch applied: lists merge by their keys. Raises ApiError (405).
+def merge(target: Any, change: Any, shape: Shape, path: tuple[str, ...] = (), *, strategic: bool = False) -> Any:
+    """Return `target` with an applied configuration, or a `strategic` patch, put over it: lists merge by their keys.
 
-    The order of lists stays as it is, whatever a patch says of it; other directives are not simulated.
+    In a strategic patch null removes, and maps that have one owner as a whole are merged too; the order of lists stays
+    as it is, whatever it says of it, and other directives are not simulated: raises ApiError (405).
     """
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if key.startswith("$setElementOrder/"):
-            continue
-        if key.startswith("$"):
-            raise not_simulated(f"{key} in a strategic merge patch is not simulated")
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict):
-            result[key] = strategic_merge(result.get(key), value, shape, (*path, key))
-        elif isinstance(value, list):
-            result[key] = _merge_list(result.get(key) or [], value, shape, (*path, key))
-        else:
-            result[key] = value
-    return result
+    if isinstance(change, dict) and (strategic or (isinstance(target, dict) and not shape.is_atomic_map(path))):
+        result = dict(target) if isinstance(target, dict) else {}
+        for key, value in change.items():
+            if strategic and key.startswith("$"):
+                if not key.startswith("$setElementOrder/"):
+                    raise not_simulated(f"{key} in a strategic merge patch is not simulated")
+            elif value is not None:
+                result[key] = merge(result.get(key), value, shape, (*path, key), strategic=strategic)
+            elif strategic:
+                result.pop(key, None)
+        return result
+    if isinstance(change, list) and isinstance(target, list):
+        if shape.is_set(path):
+            return [*target, *(item for item in change if item not in target)]
+        if keys := shape.list_keys(path):
+            return _merge_items(target, change, shape, path, keys, strategic=strategic)
+    return copied(change)
 
 
-def _merge_list(old: list[Any], patch: list[Any], shape: Shape, path: tuple[str, ...]) -> list[Any]:
-    if shape.is_set(path):
-        return [*old, *(item for item in patch if item not in old)]
-    keys = shape.list_keys(path)[:1]  # a strategic merge knows one key a list, the first
-    if not keys:
-        return list(copied(patch))
+def _merge_items(
+    old: list[Obj], change: list[Obj], shape: Shape, path: tuple[str, ...], keys: tuple[str, ...], *, strategic: bool
+) -> list[Obj]:
     places = {shape.key_values(item, keys): at for at, item in enumerate(old)}
     result = list(old)
-    for item in patch:
+    for item in change:
         at = places.get(shape.key_values(item, keys), len(result))
-        result[at : at + 1] = [strategic_merge(old[at] if at < len(old) else {}, item, shape, path)]
+        result[at : at + 1] = [merge(old[at] if at < len(old) else {}, item, shape, path, strategic=strategic)]
     return result

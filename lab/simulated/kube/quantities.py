@@ -40,3 +40,11 @@ def canonical(quantity: str | float) -> str:
     if text.endswith(("Ki", "Mi", "Gi", "Ti", "Pi", "k", "M", "G", "T", "P")) and "." not in text:
         return text
     return plain(amount(text))
+
+
+def share(value: int | str, total: int, *, up: bool) -> int:
+    """Return a number or a percentage of `total`, rounded up or down."""
+    if isinstance(value, int):
+        return value
+    percent = int(value.rstrip("%"))
+    return -(-percent * total // 100) if up else percent * total // 100

@@ -1,9 +1,12 @@
-"""The resources that the API serves, as a table, and the registry that custom resources join."""
+"""The resources that the API serves: those of data/resources.yaml, which custom resources join."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
+
+from lab.simulated import recorded
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -12,10 +15,10 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 class Resource:
     """One resource of one group and version."""
 
-    group: str
-    version: str
     plural: str
     kind: str
+    group: str = ""
+    version: str = "v1"
     namespaced: bool = True
     short: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
@@ -23,6 +26,7 @@ class Resource:
     categories: tuple[str, ...] = ()
     singular: str = ""
     custom: bool = False
+    fields: tuple[str, ...] = ()  # that a field selector may name
 
     @property
     def api_version(self) -> str:
@@ -40,107 +44,6 @@ class Resource:
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
 
-_SCALED = ("status", "scale")
-_REVIEW = ("create",)
-_RBAC = "rbac.authorization.k8s.io"
-_AUTHZ = "authorization.k8s.io"
-_BUILT_IN = (
-    # group, version, plural, kind, namespaced, short names, subresources
-    ("", "v1", "namespaces", "Namespace", False, ("ns",), ("status", "finalize")),
-    ("", "v1", "nodes", "Node", False, ("no",), ("proxy", "status")),
-    ("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), ("status",)),
-    ("", "v1", "bindings", "Binding", True, (), ()),
-    ("", "v1", "configmaps", "ConfigMap", True, ("cm",), ()),
-    ("", "v1", "endpoints", "Endpoints", True, ("ep",), ()),
-    ("", "v1", "events", "Event", True, ("ev",), ()),
-    ("", "v1", "limitranges", "LimitRange", True, ("limits",), ()),
-    ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), ("status",)),
-    ("", "v1", "pods", "Pod", True, ("po",), ("status", "log", "eviction", "binding", "exec")),
-    ("", "v1", "replicationcontrollers", "ReplicationController", True, ("rc",), _SCALED),
-    ("", "v1", "resourcequotas", "ResourceQuota", True, ("quota",), ("status",)),
-    ("", "v1", "secrets", "Secret", True, (), ()),
-    ("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",), ("token",)),
-    ("", "v1", "services", "Service", True, ("svc",), ("status",)),
-    (
-        "admissionregistration.k8s.io",
-        "v1",
-        "mutatingwebhookconfigurations",
-        "MutatingWebhookConfiguration",
-        False,
-        (),
-        (),
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "v1",
-        "validatingwebhookconfigurations",
-        "ValidatingWebhookConfiguration",
-        False,
-        (),
-        (),
-    ),
-    (
-        "apiextensions.k8s.io",
-        "v1",
-        "customresourcedefinitions",
-        "CustomResourceDefinition",
-        False,
-        ("crd", "crds"),
-        ("status",),
-    ),
-    ("apiregistration.k8s.io", "v1", "apiservices", "APIService", False, (), ("status",)),
-    ("apps", "v1", "controllerrevisions", "ControllerRevision", True, (), ()),
-    ("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("status",)),
-    ("apps", "v1", "deployments", "Deployment", True, ("deploy",), _SCALED),
-    ("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _SCALED),
-    ("apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), _SCALED),
-    ("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", False, (), ()),
-    (_AUTHZ, "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False, (), ()),
-    ("batch", "v1", "jobs", "Job", True, (), ("status",)),
-    ("batch", "v1", "cronjobs", "CronJob", True, ("cj",), ("status",)),
-    ("coordination.k8s.io", "v1", "leases", "Lease", True, (), ()),
-    ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, (), ()),
-    ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",), ()),
-    ("networking.k8s.io", "v1", "ingresses", "Ingress", True, ("ing",), ("status",)),
-    ("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False, (), ()),
-    ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), ("status",)),
-    (_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False, (), ()),
-    (_RBAC, "v1", "clusterroles", "ClusterRole", False, (), ()),
-    (_RBAC, "v1", "rolebindings", "RoleBinding", True, (), ()),
-    (_RBAC, "v1", "roles", "Role", True, (), ()),
-    ("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",), ()),
-    ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", False, (), ()),
-    ("storage.k8s.io", "v1", "csinodes", "CSINode", False, (), ()),
-    ("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), ()),
-    ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", False, (), ("status",)),
-    ("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",)),
-    (
-        "certificates.k8s.io",
-        "v1",
-        "certificatesigningrequests",
-        "CertificateSigningRequest",
-        False,
-        ("csr",),
-        ("status", "approval"),
-    ),
-    ("events.k8s.io", "v1", "events", "Event", True, ("ev",), ()),
-)
-_FLOW = "flowcontrol.apiserver.k8s.io"
-_DRA = "resource.k8s.io"
-# First minor version of Kubernetes that serves them by default (its API's deprecation guide and changelogs).
-_LATER = (
-    (23, ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",))),
-    (29, (_FLOW, "v1", "flowschemas", "FlowSchema", False, (), ("status",))),
-    (29, (_FLOW, "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", False, (), ("status",))),
-    (34, (_DRA, "v1", "deviceclasses", "DeviceClass", False, (), ())),
-    (34, (_DRA, "v1", "resourceclaims", "ResourceClaim", True, (), ("status",))),
-    (34, (_DRA, "v1", "resourceclaimtemplates", "ResourceClaimTemplate", True, (), ())),
-    (34, (_DRA, "v1", "resourceslices", "ResourceSlice", False, (), ())),
-)
-_CREATE_ONLY = {"bindings", "tokenreviews", "selfsubjectaccessreviews"}
-_IN_ALL = {"pods", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "jobs", "cronjobs"}
-
-
 def _priority(version: str) -> tuple[int, int, int]:
     """Return a version's place in the API's order: stable before beta before alpha, then the higher number."""
     found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
@@ -156,11 +59,12 @@ class Resources:
     def __init__(self, minor: int) -> None:
         self._by_path: dict[tuple[str, str, str], Resource] = {}
         self._by_kind: dict[tuple[str, str], Resource] = {}
-        later = [resource for first, resource in _LATER if first <= minor]
-        for group, version, plural, kind, namespaced, short, subresources in (*_BUILT_IN, *later):
-            verbs = _REVIEW if plural in _CREATE_ONLY else ALL_VERBS
-            categories = ("all",) if plural in _IN_ALL else ()
-            self.add(Resource(group, version, plural, kind, namespaced, short, subresources, verbs, categories))
+        for row in recorded.table("resources.yaml"):
+            said: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
+            }
+            if said.pop("since", 0) <= minor:
+                self.add(Resource(**said))
 
     def add(self, resource: Resource) -> None:
         """Serve a resource (again)."""

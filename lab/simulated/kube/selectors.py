@@ -7,26 +7,11 @@ from collections.abc import Callable
 
 from .api_errors import bad_request
 from .objects import Obj, dig
+from .resources import Resource
 
 Match = Callable[[Obj], bool]
 _SET = re.compile(r"^\s*([\w./-]+)\s+(in|notin)\s*\(([^)]*)\)\s*$")
 _SPLIT = re.compile(r",(?![^(]*\))")
-# What the API can select by besides metadata.name and metadata.namespace (pkg/apis/*/conversion.go of the real one).
-_FIELDS: dict[str, set[str]] = {
-    "pods": {
-        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-        "status.phase", "status.podIP", "status.nominatedNodeName",
-    },
-    "events": {
-        "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-        "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
-        "reason", "reportingComponent", "source", "type",
-    },
-    "nodes": {"spec.unschedulable"},
-    "namespaces": {"status.phase"},
-    "secrets": {"type"},
-    "jobs.batch": {"status.successful"},
-}  # fmt: skip
 
 
 def _requirement(key: str, operator: str, values: list[str]) -> Callable[[dict[str, str]], bool]:
@@ -89,7 +74,7 @@ def _field(obj: Obj, path: str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def field_match(resource: str, text: str) -> Match | None:
+def field_match(resource: Resource, text: str) -> Match | None:
     """Return the test that a fieldSelector query asks for; None where it asks for nothing.
 
     Raises ApiError (400) for a field that the real API cannot select by either.
@@ -103,7 +88,7 @@ def field_match(resource: str, text: str) -> Match | None:
         if not found:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
         path = path.strip()
-        if path not in {"metadata.name", "metadata.namespace"} | _FIELDS.get(resource, set()):
+        if path not in ("metadata.name", "metadata.namespace", *resource.fields):
             raise bad_request(f"field label not supported: {path}")
         terms.append((path, value.strip(), sign != "!="))
     default = "false"

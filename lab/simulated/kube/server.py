@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 
 from aiohttp import web
 
 from .api import Api
 from .api_errors import ApiError, PlainNotFoundError, injected
 from .auth import Authenticator, Authorizer, User, Wish
-from .container_logs import ContainerLogs
+from .controllers.kubelet import Kubelets
 from .discovery import PROTOBUF, SCHEMALESS, discover
-from .faults import FaultHook, no_faults
-from .http_common import Call, json_response
+from .faults import FaultHook
 from .pki import Authority, KeyPair
-from .reading import Reading
-from .routing import named_by, route
+from .requests import Call, json_response, named_by, route
+from .rest import Rest
 from .subresources import Subresources
 from .world import World
-from .writing import Writing
 
 MAX_BODY = 3 * 1024 * 1024  # bytes; the real server's limit for one request
 _HEALTH = ("/healthz", "/livez", "/readyz")
@@ -29,16 +26,14 @@ _HEALTH = ("/healthz", "/livez", "/readyz")
 class ApiServer:
     """Serves one simulated cluster's API; it may be stopped and served again, as at a reboot of its host."""
 
-    def __init__(self, world: World, api: Api, logs: ContainerLogs) -> None:
+    def __init__(self, world: World, api: Api, kubelets: Kubelets) -> None:
         self._world = world
         self._authenticator = Authenticator(world.store, world.signer)
         self._authorizer = Authorizer(world.store, world.config.minor)
-        self._reading = Reading(world, api)
-        self._writing = Writing(world, api)
-        self._subresources = Subresources(world, api, logs)
+        self._rest = Rest(world, api)
+        self._subresources = Subresources(world, api, kubelets)
         self._runner: web.AppRunner | None = None
-        self.faults: FaultHook = no_faults
-        self.requests: Counter[str] = Counter()  # by method
+        self.faults: FaultHook = lambda _method, _path: None
         self.port = 0
 
     async def serve(self, authority: Authority, pair: KeyPair, host: str, port: int) -> int:
@@ -65,7 +60,6 @@ class ApiServer:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests[request.method] += 1
         fault = self.faults(request.method, request.path)
         if fault is not None and fault.delay:
             await asyncio.sleep(fault.delay)
@@ -101,10 +95,10 @@ class ApiServer:
         if call.route.subresource not in {"", "status"}:
             return await self._subresources.serve(call)
         if watching:
-            return await self._reading.watch(call)
+            return await self._rest.watch(call)
         if request.method in {"GET", "HEAD"}:
-            return self._reading.get(call) if call.route.name else self._reading.collection(call)
-        return await self._writing.write(call)
+            return self._rest.get(call) if call.route.name else self._rest.collection(call)
+        return await self._rest.write(call)
 
     def _plain(self, request: web.Request, user: User) -> web.Response:
         """Answer what is no resource: health, version, discovery, and for kubectl an OpenAPI document."""

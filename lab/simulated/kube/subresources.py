@@ -9,10 +9,10 @@ from aiohttp import web
 
 from .api import MERGE_PATCH, Api
 from .api_errors import ApiError, invalid, not_simulated
-from .container_logs import ContainerLogs, LogQuery
+from .controllers.kubelet import Kubelets
 from .disruption import guard
-from .http_common import Call, json_response
 from .objects import Obj, dig, timestamp
+from .requests import Call, json_response
 from .world import World
 
 MIN_TOKEN_SECONDS, DEFAULT_TOKEN_SECONDS = 600, 3600  # the API's own limits for TokenRequest
@@ -22,10 +22,10 @@ FOLLOW_TURN = 0.1  # wall seconds between looks at a log that is followed
 class Subresources:
     """Answers requests on subresources other than status."""
 
-    def __init__(self, world: World, api: Api, logs: ContainerLogs) -> None:
+    def __init__(self, world: World, api: Api, kubelets: Kubelets) -> None:
         self._world = world
         self._api = api
-        self._logs = logs
+        self._kubelets = kubelets
 
     async def serve(self, call: Call) -> web.StreamResponse:
         """Answer. Raises ApiError."""
@@ -44,25 +44,20 @@ class Subresources:
 
     async def _log(self, call: Call) -> web.StreamResponse:
         pod = self._api.get(call.route.resource, call.route.namespace, call.route.name)
-        tail = call.query("tailLines")
-        query = LogQuery(
-            container=call.query("container"),
-            previous=call.flag("previous"),
-            tail=int(tail) if tail else None,
-        )
+        if call.flag("previous"):
+            raise not_simulated("the log of a container's run before this one is not simulated")
+        run, tail = self._kubelets.run_of(pod, call.query("container")), call.query("tailLines")
+        seen = max(0, len(run.lines()) - int(tail)) if tail else 0
         if not call.flag("follow"):
-            return web.Response(body=self._logs.read(pod, query).encode(), content_type="text/plain")
+            return web.Response(text="".join(f"{line}\n" for line in run.lines()[seen:]))
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        source = self._logs.follower(pod, query)
         await response.prepare(call.request)
-        try:
-            while (text := source()) is not None:
-                if text:
-                    await response.write(text.encode())
-                await asyncio.sleep(FOLLOW_TURN)
-            await response.write_eof()
-        except ConnectionResetError:
-            pass  # the reader has seen enough
+        over = False
+        while not over:
+            over, lines = run.over(), run.lines()
+            await response.write("".join(f"{line}\n" for line in lines[seen:]).encode())
+            seen = len(lines)
+            await asyncio.sleep(FOLLOW_TURN)
         return response
 
     async def _evict(self, call: Call) -> web.Response:

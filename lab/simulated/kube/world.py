@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .hosts import HostState
+from .defaults import fill_defaults
+from .hosts import SimpleHost
 from .latencies import Latencies, Pace
-from .objects import Obj, controller_of, dig, micro_timestamp, name_of, namespace_of, timestamp
+from .objects import Obj, controller_of, dig, key_of, micro_timestamp, name_of, namespace_of, timestamp
 from .resources import Resources
 from .signed_tokens import TokenSigner
 from .store import Store
@@ -62,12 +63,23 @@ class World:
         self.store = Store(self.pace, self.dice)
         self.resources = Resources(config.minor)
         self.signer = TokenSigner(f"https://kubernetes.default.svc.{config.dns_domain}")
-        self.hosts: dict[str, HostState] = {}
+        self.hosts: dict[str, SimpleHost] = {}
         self._events: dict[tuple[str, ...], str] = {}
         self.store.listen(["events"], self._forget_events)
         self.store.add_index("pods", "node", lambda pod: str(dig(pod, "spec", "nodeName", default="")))
         for resource in ("pods", "replicasets.apps"):
             self.store.add_index(resource, "owner", lambda obj: str((controller_of(obj) or {}).get("uid", "")))
+
+    def put(self, obj: Obj) -> Obj:
+        """Store an object of the cluster's own, completed as the API would; one that is there stays as it is."""
+        resource = self.resources.of_kind(obj["apiVersion"], obj["kind"])
+        if resource is None:
+            raise LookupError(f"no resource serves {obj['kind']} of {obj['apiVersion']}")
+        known = self.store.get(resource.key, *key_of(obj))
+        if known is not None:
+            return known
+        fill_defaults(resource.key, obj, self.config.minor)
+        return self.store.create(resource.key, obj)
 
     def alive(self, node: str) -> bool:
         """Say whether a node's kubelet runs and reaches the control plane."""

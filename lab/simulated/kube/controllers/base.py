@@ -9,7 +9,7 @@ from lab.simulated.kube.world import World
 # Wall seconds: below this, changes that come in a burst are better taken together, whatever the clock's factor says.
 MIN_DELAY = 0.01
 # Wall seconds that a look at all things of a kind is put off, for each of them: about thirty times what it takes.
-SECONDS_A_THING = 0.0003
+_SECONDS_A_THING = 0.0003
 
 
 class Controller:
@@ -22,20 +22,15 @@ class Controller:
         self.latencies = world.latencies
         self._due: set[Hashable] = set()
 
-    def enqueue(self, key: Hashable, seconds: float | None = None) -> None:
-        """Work on a key after the controller's usual (or this) delay, in simulated seconds."""
-        if key in self._due:
-            return
-        self._due.add(key)
-        delay = self.pace.scaled(self.latencies.controller if seconds is None else seconds)
-        self.pace.after_exactly(max(MIN_DELAY, delay), self._work, key)
+    def enqueue(self, key: Hashable, seconds: float | None = None, *, things: int = 0) -> None:
+        """Work on a key after the controller's usual (or this) delay, in simulated seconds.
 
-    def enqueue_at_least(self, key: Hashable, wall_seconds: float) -> None:
-        """Work on a key after the usual delay, but not before `wall_seconds`: for work that looks at many things."""
+        `things` is how many the work looks at: the more, the later, so that a thousand changes make few looks.
+        """
         if key not in self._due:
             self._due.add(key)
-            delay = self.pace.scaled(self.latencies.controller)
-            self.pace.after_exactly(max(MIN_DELAY, delay, wall_seconds), self._work, key)
+            delay = self.pace.scaled(self.latencies.controller if seconds is None else seconds)
+            self.pace.after_exactly(max(MIN_DELAY, delay, things * _SECONDS_A_THING), self._work, key)
 
     def _work(self, key: Hashable) -> None:
         self._due.discard(key)

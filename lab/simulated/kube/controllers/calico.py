@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from lab.simulated.kube.defaults import fill_defaults
-from lab.simulated.kube.objects import Obj, dig, set_condition, with_status
+from lab.simulated import recorded
+from lab.simulated.kube.objects import dig, name_of, namespace_of, set_condition, with_status
 from lab.simulated.kube.store import DELETED, Change
 from lab.simulated.kube.world import World
 
@@ -61,68 +61,19 @@ class Calico(Controller):
         wanted = self.store.get(resource, "", "default")
         if wanted is None or not dig(operator, "status", "availableReplicas", default=0):
             return
+        place = _PLACE if resource == _INSTALLATION else _API_PLACE
+        for obj in recorded.documents("calico.yaml"):
+            if place in (name_of(obj), namespace_of(obj)):
+                self.world.put(obj)
         if resource == _INSTALLATION:
-            self._namespace(_PLACE)
-            self._install(wanted)
-        else:
-            self._namespace(_API_PLACE)
-            self._deployment(_API_PLACE, "calico-apiserver", "apiserver", 2)
+            said = {
+                "variant": "Calico",
+                "mtu": 1450,
+                "computed": wanted.get("spec") or {},
+                "calicoVersion": "SIMULATED",
+            }
+            self.store.replace(resource, with_status(wanted, **said))
         self.enqueue("status")
-
-    def _namespace(self, name: str) -> None:
-        if self.store.get("namespaces", "", name) is None:
-            obj: Obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            fill_defaults("namespaces", obj, self.world.config.minor)
-            self.store.create("namespaces", obj)
-
-    def _install(self, installation: Obj) -> None:
-        mounts = [{"name": "cni-net-dir", "hostPath": {"path": "/etc/cni/net.d", "type": ""}}]
-        self._account("calico-node")
-        self._workload("DaemonSet", _PLACE, "calico-node", "node", pod={"volumes": mounts}, spec={})
-        self._account("calico-typha")
-        self._deployment(_PLACE, "calico-typha", "typha", 1, {"hostNetwork": True})
-        self._account("calico-kube-controllers")
-        self._deployment(_PLACE, "calico-kube-controllers", "kube-controllers", 1)
-        spec = installation.get("spec") or {}
-        self.store.replace(
-            _INSTALLATION,
-            with_status(installation, variant="Calico", mtu=1450, computed=spec, calicoVersion="SIMULATED"),
-        )
-
-    def _account(self, name: str, place: str = _PLACE) -> None:
-        if self.store.get("serviceaccounts", place, name) is None:
-            metadata = {"name": name, "namespace": place}
-            self.store.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-
-    def _deployment(self, place: str, name: str, image: str, replicas: int, extra: Obj | None = None) -> None:
-        self._account(name, place)
-        self._workload("Deployment", place, name, image, pod=extra or {}, spec={"replicas": replicas})
-
-    def _workload(self, kind: str, place: str, name: str, image: str, *, pod: Obj, spec: Obj) -> None:
-        resource = f"{kind.lower()}s.apps"
-        if self.store.get(resource, place, name) is not None:
-            return
-        labels = {"k8s-app": name}
-        container = {"name": name, "image": f"docker.io/calico/{image}:SIMULATED"}
-        host_network = kind == "DaemonSet" or bool(pod.get("hostNetwork"))
-        template_spec: Obj = {
-            **pod,
-            "serviceAccountName": name,
-            "containers": [container],
-            "tolerations": [{"operator": "Exists"}],
-            "priorityClassName": "system-node-critical",
-        }
-        if host_network:
-            template_spec["hostNetwork"] = True
-        template = {"metadata": {"labels": labels}, "spec": template_spec}
-        obj: Obj = {
-            "apiVersion": "apps/v1",
-            "kind": kind,
-            "metadata": {"name": name, "namespace": place, "labels": labels, "generation": 1},
-            "spec": {**spec, "selector": {"matchLabels": labels}, "template": template},
-        }
-        fill_defaults(resource, obj, self.world.config.minor)
-        self.store.create(resource, obj)
 
     def _report(self) -> None:
         """Write the TigeraStatus objects, where the operator's definition of them is served."""
@@ -134,28 +85,21 @@ class Calico(Controller):
             self._say("apiserver", self._missing(_API_PLACE))
 
     def _missing(self, place: str) -> str:
+        """Return the words about the first workload that is not whole; empty where all are."""
         for ds in self.store.objects("daemonsets.apps", place):
             wanted = int(dig(ds, "status", "desiredNumberScheduled", default=0))
-            ready = int(dig(ds, "status", "numberReady", default=0))
-            if ready < wanted or not wanted:
-                name = ds["metadata"]["name"]
-                return f'DaemonSet "{place}/{name}" is not available (awaiting {wanted - ready} nodes)'
+            away = wanted - int(dig(ds, "status", "numberReady", default=0))
+            if away > 0 or not wanted:
+                return f'DaemonSet "{place}/{name_of(ds)}" is not available (awaiting {away} nodes)'
         for deployment in self.store.objects("deployments.apps", place):
-            wanted = int(deployment["spec"]["replicas"])
-            ready = int(dig(deployment, "status", "availableReplicas", default=0))
-            if ready < wanted:
-                name = deployment["metadata"]["name"]
-                return f'Deployment "{place}/{name}" is not available (awaiting {wanted - ready} replicas)'
+            away = int(deployment["spec"]["replicas"]) - int(dig(deployment, "status", "availableReplicas", default=0))
+            if away > 0:
+                return f'Deployment "{place}/{name_of(deployment)}" is not available (awaiting {away} replicas)'
         return "" if self.store.objects("deployments.apps", place) else "Pending"
 
     def _say(self, name: str, missing: str) -> None:
-        known = self.store.get(_STATUS, "", name)
-        if known is None:
-            metadata = {"name": name}
-            known = self.store.create(
-                _STATUS,
-                {"apiVersion": "operator.tigera.io/v1", "kind": "TigeraStatus", "metadata": metadata, "spec": {}},
-            )
+        head = {"apiVersion": "operator.tigera.io/v1", "kind": "TigeraStatus"}
+        known = self.world.put({**head, "metadata": {"name": name}, "spec": {}})
         conditions = dig(known, "status", "conditions", default=[])
         states = (
             ("Available", not missing, "AllObjectsAvailable" if not missing else "ResourceNotReady"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lab.simulated.kube.hosts import HostState, runs_nvidia
+from lab.simulated import recorded
+from lab.simulated.kube.hosts import SimpleHost, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
 from lab.simulated.kube.pod_programs import Machine, Program, run_words
 
@@ -46,7 +47,7 @@ def gpu_count(container: Obj) -> int:
     return int(dig(container, "resources", "limits", GPU, default=0))
 
 
-def environment(container: Obj, host: HostState) -> dict[str, str]:
+def environment(container: Obj, host: SimpleHost) -> dict[str, str]:
     """Return a container's plain variables and its node's name; other references are left out."""
     found = {}
     for variable in container.get("env") or []:
@@ -57,7 +58,7 @@ def environment(container: Obj, host: HostState) -> dict[str, str]:
     return found
 
 
-def machine_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Machine:
+def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None, given: Given) -> Machine:
     """Return what a container sees. Raises ContainerRefusedError where the nvidia runtime does not start it.
 
     CUDA images ask for all GPUs by themselves (NVIDIA_VISIBLE_DEVICES=all), so under an nvidia runtime that accepts the
@@ -91,7 +92,7 @@ def own_requests(pod: Obj, container: Obj) -> list[str]:
     return [path.removeprefix(f"{MOUNT_ROOT}/") for path in paths if path.startswith(f"{MOUNT_ROOT}/")]
 
 
-def requested(host: HostState, mounts: list[str], variable: str) -> list[str]:
+def requested(host: SimpleHost, mounts: list[str], variable: str) -> list[str]:
     """Return what the toolkit takes for a container's request (cuda_image.go, VisibleDevices): mounts, else variable."""
     takes_mounts, takes_variable = host.toolkit_takes()
     if takes_mounts and mounts:
@@ -100,33 +101,17 @@ def requested(host: HostState, mounts: list[str], variable: str) -> list[str]:
     return names if takes_variable else []
 
 
-def plugin_program(pod: Obj, container: Obj, host: HostState, handler: str | None) -> Program:
+def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> Program:
     """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
-    lines = ["Starting NVIDIA Device Plugin (SIMULATED)", "Starting FS watcher for /var/lib/kubelet/device-plugins"]
-    if machine_for(pod, container, host, handler, Given()).cards:
-        lines += [
-            "Retrieving plugins.",
-            f"Starting GRPC server for '{GPU}'",
-            f"Starting to serve '{GPU}' on /var/lib/kubelet/device-plugins/nvidia-gpu.sock",
-            f"Registered device plugin for '{GPU}' with Kubelet",
-        ]
-        return Program([(0.1, line) for line in lines])
-    lines += [
-        "Incompatible strategy detected auto",
-        "If this is a GPU node, did you configure the NVIDIA Container Toolkit?",
-        "If this is not a GPU node, keep this plugin off it by a nodeSelector",
-    ]
-    patience = next((v.get("value") for v in container.get("env") or [] if v["name"] == "FAIL_ON_INIT_ERROR"), "true")
-    if str(patience).lower() == "false":
-        return Program([(0.1, line) for line in [*lines, "No devices found. Waiting indefinitely."]])
-    lines.append(
-        "error starting plugins: error creating plugin manager: unable to create plugin manager: "
-        "invalid device discovery strategy"
-    )
-    return Program([(0.1, line) for line in lines], ends=0.5, code=1)
+    variables = {one["name"]: str(one.get("value")) for one in container.get("env") or []}
+    patient = variables.get("FAIL_ON_INIT_ERROR", "true").lower() == "false"
+    sees = bool(machine_for(pod, container, host, handler, Given()).cards)
+    end = "sees" if sees else "waits" if patient else "ends"
+    lines = [(0.1, line) for line in recorded.table("device_plugin.yaml")[end]]
+    return Program(lines, ends=0.5, code=1) if end == "ends" else Program(lines)
 
 
-def program_for(pod: Obj, container: Obj, host: HostState, handler: str | None, given: Given) -> Program:
+def program_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None, given: Given) -> Program:
     """Return what a container does. A program that the simulation does not know runs for ever and writes nothing."""
     if is_device_plugin(container):
         return plugin_program(pod, container, host, handler)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from lab.simulated.kube.container_logs import Run
 from lab.simulated.kube.objects import Obj, dig, name_of, timestamp
+from lab.simulated.kube.world import is_finished
 
 from .container_programs import ContainerRefusedError, program_for
-from .pod_runs import ContainerState, PodRun, container_id
+from .pod_runs import ContainerState, PodRun, Run, container_id
 from .sandboxes import runtime_handler
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Containers:
         except ContainerRefusedError as error:
             self._refused(pod, run, state, str(error))
             return
-        self._kubelets.logs.started(pod, state.name, Run(program, self._world.latencies.program))
+        state.run = Run(program, self._world.latencies.program)
         colon = ":" if self._world.config.minor >= 32 else ""
         self._event(pod, "Created", f"Created container{colon} {state.name}")
         self._event(pod, "Started", f"Started container {state.name}")
@@ -81,35 +80,17 @@ class Containers:
         pod = self._kubelets.publish(pod, run)
         self._kubelets.running(pod, run)
         self._kubelets.later(run, self._world.latencies.readiness, self._ready, state, state.restarts)
-        self._watch_end(run, state)
+        if program.ends is not None:
+            ended = (self._ended, state, state.restarts, program.code)
+            wait = program.ends * state.run.factor
+            run.timers.append(self._world.pace.after_exactly(wait, self._kubelets.later, run, 0.0, *ended))
 
     def _refused(self, pod: Obj, run: PodRun, state: ContainerState, why: str) -> None:
         """Tell of a container that its runtime did not start: the kubelet says StartError, and tries again."""
         self._event(pod, "Created", f"Created container {state.name}")
         self._event(pod, "Failed", f"Error: {why}")
-        end = {
-            "exitCode": 128,
-            "reason": "StartError",
-            "message": why,
-            "startedAt": "1970-01-01T00:00:00Z",
-            "finishedAt": timestamp(),
-            "containerID": container_id(pod, state.name, state.restarts),
-        }
-        state.state, state.ready = {"terminated": end}, False
-        pod = self._kubelets.publish(pod, run)
-        if dig(pod, "spec", "restartPolicy", default="Always") != "Never":
-            self._back_off(pod, run, state, end)
-        elif dig(pod, "status", "phase") in {"Succeeded", "Failed"}:
-            self._kubelets.end(pod, run)
-
-    def _watch_end(self, run: PodRun, state: ContainerState) -> None:
-        pod = self._world.store.get("pods", *run.key)
-        current = self._kubelets.logs.current(pod, state.name) if pod is not None else None
-        if current is not None and current.program.ends is not None:
-            passed = asyncio.get_running_loop().time() - current.clock
-            left = max(0.0, current.program.ends * current.factor - passed)
-            ended = (self._ended, state, state.restarts, current.program.code)
-            run.timers.append(self._world.pace.after_exactly(left, self._kubelets.later, run, 0.0, *ended))
+        end = {"exitCode": 128, "reason": "StartError", "message": why, "startedAt": "1970-01-01T00:00:00Z"}
+        self._terminated(pod, run, state, end)
 
     def _ready(self, pod: Obj, run: PodRun, state: ContainerState, restarts: int) -> None:
         if "running" in state.state and state.restarts == restarts and not state.ready:
@@ -117,22 +98,20 @@ class Containers:
             self._kubelets.publish(pod, run)
 
     def _ended(self, pod: Obj, run: PodRun, state: ContainerState, restarts: int, code: int) -> None:
-        if "running" not in state.state or state.restarts != restarts or run.stopping:
-            return
-        end = {
-            "exitCode": code,
-            "reason": "Completed" if code == 0 else "Error",
-            "startedAt": state.state["running"]["startedAt"],
-            "finishedAt": timestamp(),
-            "containerID": container_id(pod, state.name, restarts),
-        }
+        if "running" in state.state and state.restarts == restarts and not run.stopping:
+            begun = state.state["running"]["startedAt"]
+            end = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": begun}
+            self._terminated(pod, run, state, end)
+
+    def _terminated(self, pod: Obj, run: PodRun, state: ContainerState, end: Obj) -> None:
+        """Note how a container ended, and start it again where its pod's policy says so."""
+        end |= {"finishedAt": timestamp(), "containerID": container_id(pod, state.name, state.restarts)}
         state.state, state.ready = {"terminated": end}, False
         policy = dig(pod, "spec", "restartPolicy", default="Always")
-        again = policy == "Always" or (policy == "OnFailure" and code != 0)
         pod = self._kubelets.publish(pod, run)
-        if again:
+        if policy == "Always" or (policy == "OnFailure" and end["exitCode"]):
             self._back_off(pod, run, state, end)
-        elif dig(pod, "status", "phase") in {"Succeeded", "Failed"}:
+        elif is_finished(pod):
             self._kubelets.end(pod, run)
 
     def _back_off(self, pod: Obj, run: PodRun, state: ContainerState, end: Obj) -> None:

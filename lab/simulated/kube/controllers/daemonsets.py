@@ -14,10 +14,11 @@ from lab.simulated.kube.objects import (
     key_of,
     name_of,
 )
+from lab.simulated.kube.quantities import share
 from lab.simulated.kube.store import DELETED, Change, Key
 from lab.simulated.kube.world import World, is_finished
 
-from .base import SECONDS_A_THING, Controller
+from .base import Controller
 from .placement import pinned_node, untolerated, wants_node
 from .pod_factory import PodFactory
 
@@ -81,8 +82,7 @@ class DaemonSets(Controller):
         return str(dig(pod, "spec", "nodeName") or pinned_node(pod) or "")
 
     def _count_soon(self, key: Key) -> None:
-        """Count a set's pods soon: the more nodes, the later, so that a thousand changes make few counts."""
-        self.enqueue_at_least((key, None), self.store.count("nodes") * SECONDS_A_THING)
+        self.enqueue((key, None), things=self.store.count("nodes"))
 
     def reconcile(self, key: Hashable) -> None:
         """Bring one node's pod of a set in order, or all of them (""), or the set's status (None)."""
@@ -170,11 +170,9 @@ class DaemonSets(Controller):
         if not old:
             return
         limit = dig(ds, "spec", "updateStrategy", "rollingUpdate", "maxUnavailable", default=1)
-        if isinstance(limit, str):
-            limit = -(-int(limit.rstrip("%")) * len(pods) // 100)
         away = sum(1 for pod in pods if not is_true(pod, "Ready") or pod["metadata"].get("deletionTimestamp"))
         broken = [pod for pod in old if not is_true(pod, "Ready")]
         whole = [pod for pod in old if is_true(pod, "Ready")]
-        for pod in [*broken, *whole[: max(0, int(limit) - away)]]:
+        for pod in [*broken, *whole[: max(0, share(limit, len(pods), up=True) - away)]]:
             if not pod["metadata"].get("deletionTimestamp"):
                 self._factory.delete(pod)

@@ -16,6 +16,7 @@ from lab.simulated.kube.objects import (
     owner_reference,
     set_condition,
 )
+from lab.simulated.kube.quantities import share
 from lab.simulated.kube.store import DELETED, Change
 from lab.simulated.kube.world import World
 
@@ -23,14 +24,6 @@ from .base import Controller
 
 _RESOURCE, _SETS = "deployments.apps", "replicasets.apps"
 REVISION = "deployment.kubernetes.io/revision"
-
-
-def share(value: int | str, total: int, *, up: bool) -> int:
-    """Return a number or a percentage of `total`, rounded up or down."""
-    if isinstance(value, int):
-        return value
-    percent = int(value.rstrip("%"))
-    return -(-percent * total // 100) if up else percent * total // 100
 
 
 def _conditions(conditions: list[Obj], new: str, *, enough: bool, done: bool) -> list[Obj]:

@@ -1,11 +1,14 @@
-"""What follows from other things: what a namespace holds and its end, and the end of orphans."""
+"""What follows from other things: what a namespace holds and its end, and the end of orphans and of old tokens."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Hashable
+from datetime import UTC, datetime
 
+from lab.simulated.kube.bootstrap_tokens import PREFIX, TYPE, bootstrap_secret
 from lab.simulated.kube.deletion import Deletion
-from lab.simulated.kube.objects import key_of, name_of
+from lab.simulated.kube.objects import key_of, name_of, parsed_time
 from lab.simulated.kube.store import ADDED, DELETED, Change
 from lab.simulated.kube.world import World
 
@@ -36,15 +39,11 @@ class Namespaces(Controller):
 
     def furnish(self, name: str) -> None:
         """Make what every namespace holds: the default account and the cluster's CA."""
-        if self.store.get("serviceaccounts", name, "default") is None:
-            metadata = {"name": "default", "namespace": name}
-            self.store.create("serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-        if self.store.get("configmaps", name, "kube-root-ca.crt") is None:
-            metadata = {"name": "kube-root-ca.crt", "namespace": name}
-            data = {"ca.crt": self._ca}
-            self.store.create(
-                "configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-            )
+        metadata = {"name": "default", "namespace": name}
+        self.world.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        metadata = {"name": "kube-root-ca.crt", "namespace": name}
+        data = {"ca.crt": self._ca}
+        self.world.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     def _clear(self, name: str) -> None:
         deletion, left = Deletion(self.world), 0
@@ -76,3 +75,22 @@ class Garbage:
         for resource in ("replicasets.apps", "pods"):
             for child in self._world.store.indexed(resource, "owner", obj["metadata"]["uid"]):
                 self._deletion.delete(resource, child, {})
+
+
+class TokenCleaner:
+    """Deletes bootstrap tokens once they have expired."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        world.store.listen(["secrets"], self._changed)
+
+    def _changed(self, change: Change) -> None:
+        expiration = (change.obj.get("data") or {}).get("expiration")
+        if change.kind != DELETED and change.obj.get("type") == TYPE and expiration:
+            moment = parsed_time(base64.b64decode(expiration).decode())
+            left = max(0.0, (moment - datetime.now(UTC)).total_seconds())
+            self._world.pace.after_exactly(left, self._clean, name_of(change.obj))
+
+    def _clean(self, name: str) -> None:
+        if bootstrap_secret(self._world.store, name.removeprefix(PREFIX)) is None:
+            self._world.store.remove("secrets", "kube-system", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lab.simulated.kube.container_logs import ContainerLogs
+from lab.simulated.kube.api_errors import bad_request
 from lab.simulated.kube.objects import Obj, dig, key_of, name_of
 from lab.simulated.kube.store import DELETED, Change
 from lab.simulated.kube.world import World, is_finished
@@ -14,7 +14,7 @@ from .containers import Containers
 from .devices import Devices, NoDeviceError
 from .nodes import Nodes
 from .pod_network import PodNetwork, is_network_pod
-from .pod_runs import ContainerState, PodRun, written
+from .pod_runs import ContainerState, PodRun, Run, written
 from .sandboxes import SandboxError, check_sandbox, runtime_handler
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -23,10 +23,9 @@ MIRROR = "kubernetes.io/config.mirror"
 class Kubelets:
     """Runs the pods that were given a node, wherever that node's kubelet is alive."""
 
-    def __init__(self, world: World, nodes: Nodes, devices: Devices, logs: ContainerLogs) -> None:
+    def __init__(self, world: World, nodes: Nodes, devices: Devices) -> None:
         self.world = world
         self.devices = devices
-        self.logs = logs
         self._nodes = nodes
         self._network = PodNetwork(world)
         self._containers = Containers(self)
@@ -86,6 +85,29 @@ class Kubelets:
         """Write a pod's status from the state of its containers."""
         host = self.world.hosts[run.node]
         return self.world.store.replace("pods", written(pod, run, host, self.world.config.minor))
+
+    def run_of(self, pod: Obj, container: str) -> Run:
+        """Return the latest run of a container, of the only one where none is named.
+
+        Raises ApiError (400), in the words of the API server and the kubelet, where there is none.
+        """
+        names = [one["name"] for one in pod["spec"]["containers"]]
+        if not container and len(names) > 1:
+            text = f"a container name must be specified for pod {name_of(pod)}, choose one of: [{' '.join(names)}]"
+            raise bad_request(text)
+        name = container or names[0]
+        if name not in names:
+            raise bad_request(f"container {name} is not valid for pod {name_of(pod)}")
+        known = self._runs.get(pod["metadata"]["uid"])
+        state = known.containers.get(name) if known is not None else None
+        if state is not None and state.run is not None:
+            return state.run
+        if not dig(pod, "spec", "nodeName"):
+            raise bad_request(f"pod {name_of(pod)} does not have a host assigned")
+        reason = dig(state.state, "waiting", "reason") if state is not None else None
+        raise bad_request(
+            f'container "{name}" in pod "{name_of(pod)}" is waiting to start: {reason or "ContainerCreating"}'
+        )
 
     def _start(self, pod: Obj) -> None:
         containers = {c["name"]: ContainerState(c["name"], c["image"]) for c in pod["spec"]["containers"]}
@@ -148,7 +170,6 @@ class Kubelets:
         """Release what a pod that has finished held."""
         self.devices.release(pod)
         self.devices.plugin_stopped(pod)
-        self._network.give_back(run.node, run.address)
 
     def _forget(self, pod: Obj) -> None:
         run = self._runs.pop(pod["metadata"]["uid"], None)
@@ -157,7 +178,6 @@ class Kubelets:
         for timer in run.timers:
             self.world.pace.cancel(timer)
         self.end(pod, run)
-        self.logs.forget(pod)
         if MIRROR in (pod["metadata"].get("annotations") or {}) and self.world.alive(run.node):
             self._recreate_mirror(pod)
 
@@ -191,7 +211,6 @@ class Kubelets:
                 self.world.pace.cancel(timer)
             if run.address:
                 self.devices.plugin_stopped(pod)
-                self._network.give_back(node, run.address)
             run.address, run.missed = "", []
             self._containers.rebooted(run)
             self.publish(pod, run)

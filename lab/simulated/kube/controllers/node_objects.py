@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from lab.simulated.kube.hosts import HostState
+from lab.simulated import recorded
+from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.objects import Obj, dig, set_condition, timestamp
 from lab.simulated.kube.world import ClusterConfig
 
-# HostState says nothing of processors and memory: every simulated machine has these.
-CPUS, MEMORY_KI, RESERVED_KI, DISK_KI, MAX_PODS = 16, 65_843_204, 102_400, 264_212_084, 110
 READY_MESSAGE = "kubelet is posting ready status"
 SILENT_MESSAGE = "Kubelet stopped posting node status."
 NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
@@ -39,62 +38,21 @@ def control_plane_taints(minor: int) -> list[Obj]:
     return [{"key": key, "effect": "NoSchedule"} for key in keys]
 
 
-def node_object(host: HostState, config: ClusterConfig, *, control_plane: bool) -> Obj:
-    """Return the Node that a kubelet registers after kubeadm init or join."""
-    labels = {
-        "beta.kubernetes.io/arch": "amd64",
-        "beta.kubernetes.io/os": "linux",
-        "kubernetes.io/arch": "amd64",
-        "kubernetes.io/hostname": host.name,
-        "kubernetes.io/os": "linux",
-    }
-    taints: list[Obj] = [{"key": NOT_READY, "effect": "NoSchedule"}]
+def node_object(host: SimpleHost, config: ClusterConfig, *, control_plane: bool) -> Obj:
+    """Return the Node that a kubelet registers after kubeadm init or join, but for its conditions."""
+    [node] = recorded.documents("node.yaml", name=host.name, address=host.address)
+    node["status"]["nodeInfo"] = node_info(host)
     if control_plane:
-        labels |= control_plane_labels(config.minor)
-        taints = [*control_plane_taints(config.minor), *taints]
-    socket = "/run/containerd/containerd.sock"
-    annotations = {
-        "node.alpha.kubernetes.io/ttl": "0",
-        "volumes.kubernetes.io/controller-managed-attach-detach": "true",
-    }
+        node["metadata"]["labels"] |= control_plane_labels(config.minor)
+        node["spec"]["taints"] = [*control_plane_taints(config.minor), *node["spec"]["taints"]]
     if config.minor < 34:  # kubeadm's; it keeps that on the host since (its changelog of 1.34: NodeLocalCRISocket)
-        annotations["kubeadm.alpha.kubernetes.io/cri-socket"] = socket if config.minor < 24 else f"unix://{socket}"
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": host.name, "labels": labels, "annotations": annotations},
-        "spec": {"taints": taints},
-        "status": node_status(host),
-    }
+        scheme = "" if config.minor < 24 else "unix://"
+        socket = f"{scheme}/run/containerd/containerd.sock"
+        node["metadata"]["annotations"]["kubeadm.alpha.kubernetes.io/cri-socket"] = socket
+    return node
 
 
-def node_status(host: HostState) -> Obj:
-    """Return a new node's status but for its conditions."""
-    capacity = {
-        "cpu": str(CPUS),
-        "ephemeral-storage": f"{DISK_KI}Ki",
-        "hugepages-1Gi": "0",
-        "hugepages-2Mi": "0",
-        "memory": f"{MEMORY_KI}Ki",
-        "pods": str(MAX_PODS),
-    }
-    # The kubelet keeps 100 MiB of memory and a tenth of the disk (in bytes) for itself.
-    free = {"memory": f"{MEMORY_KI - RESERVED_KI}Ki", "ephemeral-storage": str(DISK_KI * 1024 * 9 // 10)}
-    return {
-        "addresses": [
-            {"type": "InternalIP", "address": host.address},
-            {"type": "Hostname", "address": host.name},
-        ],
-        "capacity": capacity,
-        "allocatable": {**capacity, **free},
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-        "nodeInfo": node_info(host),
-        "images": [],
-        "conditions": [],
-    }
-
-
-def node_info(host: HostState) -> Obj:
+def node_info(host: SimpleHost) -> Obj:
     """Return what the node says of its system."""
     identity = hashlib.sha256(host.name.encode()).hexdigest()[:32]
     return {

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Hashable, Iterator
 
+from lab.simulated.kube.deletion import Deletion
 from lab.simulated.kube.objects import (
     Obj,
     condition,
@@ -31,6 +32,7 @@ from .node_objects import (
     silent_conditions,
     with_taints,
 )
+from .placement import tolerated
 
 NO_EXECUTE_DELAY = 5.0  # seconds after which the taint that evicts follows the one that keeps new pods away
 
@@ -47,6 +49,7 @@ class Nodes(Controller):
         self._ranges: dict[str, str] = {}
         self._subnets = self._all_ranges()
         self._given_back: list[str] = []
+        self._deletion = Deletion(world)
         self.store.listen(["nodes"], self._node_changed)
 
     def register(self, node: str, *, control_plane: bool) -> Obj:
@@ -159,15 +162,11 @@ class Nodes(Controller):
         if self.world.alive(name) or self.store.get("nodes", "", name) is None:
             return
         for pod in self.store.indexed("pods", "node", name):
-            tolerates = any(
-                toleration.get("key") in {None, UNREACHABLE}
-                and toleration.get("effect") in {None, "NoExecute"}
-                and toleration.get("tolerationSeconds") is None
-                for toleration in dig(pod, "spec", "tolerations", default=[])
-            )
-            if not tolerates and not pod["metadata"].get("deletionTimestamp"):
-                metadata = {**pod["metadata"], "deletionTimestamp": timestamp(), "deletionGracePeriodSeconds": 30}
-                self.store.replace("pods", {**pod, "metadata": metadata})
+            lasting = [
+                one for one in dig(pod, "spec", "tolerations", default=[]) if one.get("tolerationSeconds") is None
+            ]
+            if not tolerated({"key": UNREACHABLE, "effect": "NoExecute"}, lasting):
+                self._deletion.delete("pods", pod, {})
 
     def _node_changed(self, change: Change) -> None:
         name = name_of(change.obj)

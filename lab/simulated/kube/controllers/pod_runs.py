@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lab.simulated.kube.hosts import HostState
+from lab.simulated.kube.hosts import SimpleHost
 from lab.simulated.kube.objects import Obj, dig, set_condition, timestamp, with_status
+from lab.simulated.kube.pod_programs import Program
 from lab.simulated.kube.store import Key
 
 
@@ -18,8 +19,30 @@ def container_id(pod: Obj, name: str, restarts: int) -> str:
 
 
 @dataclass
+class Run:
+    """One run of one container: when it began, and what it does; a line of its log is there once its time has come."""
+
+    program: Program
+    factor: float  # wall seconds that stand for one simulated second
+    clock: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+
+    @property
+    def passed(self) -> float:
+        """Return the simulated seconds since it began."""
+        return (asyncio.get_running_loop().time() - self.clock) / self.factor
+
+    def lines(self) -> list[str]:
+        """Return what has been written until now."""
+        return [text for offset, text in self.program.lines if offset <= self.passed]
+
+    def over(self) -> bool:
+        """Say whether nothing more will be written."""
+        return self.program.ends is not None and self.program.ends <= self.passed
+
+
+@dataclass
 class ContainerState:
-    """One container's state as containerStatuses show it."""
+    """One container's state as containerStatuses show it, and its latest run."""
 
     name: str
     image: str
@@ -28,6 +51,7 @@ class ContainerState:
     restarts: int = 0
     last: Obj = field(default_factory=dict)
     begun: bool = False
+    run: Run | None = None
 
     def shown(self, pod: Obj) -> Obj:
         """Return the entry of containerStatuses."""
@@ -99,7 +123,7 @@ def _conditions(conditions: list[Obj], run: PodRun, phase: str, minor: int) -> l
     return conditions
 
 
-def written(pod: Obj, run: PodRun, host: HostState, minor: int) -> Obj:
+def written(pod: Obj, run: PodRun, host: SimpleHost, minor: int) -> Obj:
     """Return a pod with the status that its kubelet would write now."""
     phase = run.phase(dig(pod, "spec", "restartPolicy", default="Always"))
     conditions = _conditions(dig(pod, "status", "conditions", default=[]), run, phase, minor)

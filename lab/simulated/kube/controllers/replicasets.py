@@ -8,7 +8,7 @@ from lab.simulated.kube.objects import Obj, controller_of, copied, dig, is_true,
 from lab.simulated.kube.store import DELETED, Change
 from lab.simulated.kube.world import World, is_finished
 
-from .base import SECONDS_A_THING, Controller
+from .base import Controller
 from .pod_factory import PodFactory
 
 _RESOURCE = "replicasets.apps"
@@ -33,7 +33,7 @@ class ReplicaSets(Controller):
         owner = controller_of(change.obj)
         if owner is not None and owner["kind"] == "ReplicaSet":
             key = (change.obj["metadata"]["namespace"], owner["name"])
-            self.enqueue_at_least(key, self.store.count("pods") * SECONDS_A_THING)
+            self.enqueue(key, things=self.store.count("pods"))
 
     def reconcile(self, key: Hashable) -> None:
         """Create or delete pods until the number is right, and count them."""
@@ -41,11 +41,7 @@ class ReplicaSets(Controller):
         rs = self.store.get(_RESOURCE, *key)
         if rs is None or rs["metadata"].get("deletionTimestamp"):
             return
-        pods = [
-            pod
-            for pod in self.store.indexed("pods", "owner", rs["metadata"]["uid"])
-            if not is_finished(pod) and not pod["metadata"].get("deletionTimestamp")
-        ]
+        pods = self._living(rs)
         wanted = int(dig(rs, "spec", "replicas", default=0))
         for _ in range(min(BURST, wanted - len(pods))):
             if not self._create(rs):
@@ -56,6 +52,10 @@ class ReplicaSets(Controller):
         for pod in pods[: max(0, len(pods) - wanted)]:
             self._factory.delete(pod)
         self._status(rs)
+
+    def _living(self, rs: Obj) -> list[Obj]:
+        pods = self.store.indexed("pods", "owner", rs["metadata"]["uid"])
+        return [pod for pod in pods if not is_finished(pod) and not pod["metadata"].get("deletionTimestamp")]
 
     def _create(self, rs: Obj) -> bool:
         template = copied(rs["spec"]["template"])
@@ -68,11 +68,7 @@ class ReplicaSets(Controller):
         return self._factory.create(rs, metadata, template["spec"])
 
     def _status(self, rs: Obj) -> None:
-        pods = [
-            pod
-            for pod in self.store.indexed("pods", "owner", rs["metadata"]["uid"])
-            if not is_finished(pod) and not pod["metadata"].get("deletionTimestamp")
-        ]
+        pods = self._living(rs)
         ready = sum(1 for pod in pods if is_true(pod, "Ready"))
         status = {
             "replicas": len(pods),

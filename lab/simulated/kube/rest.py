@@ -1,4 +1,4 @@
-"""GET of one object, of lists and of changes: selectors, pages, and the Tables of `kubectl get`."""
+"""GET, POST, PUT, PATCH and DELETE on resources: selectors, pages, changes, and the Tables of `kubectl get`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from .api import Api
-from .api_errors import bad_request, expired
-from .http_common import JSON_TYPE, Call, json_response, wants_table
-from .objects import Obj, key_of
+from .api import APPLY_PATCH, Api
+from .api_errors import bad_request, expired, not_simulated
+from .objects import Obj, key_of, name_of
+from .requests import JSON_TYPE, Call, json_response, wants_table
 from .selectors import field_match, label_match
 from .store import ADDED, DELETED, MODIFIED, Entry
 from .tables import table
@@ -20,13 +20,15 @@ from .world import World
 
 WATCH_SECONDS = 1800.0  # the real server ends a watch after 30 to 60 minutes when the client does not say
 WATCH_TURN = 0.1  # wall seconds between looks
+# Kinds whose DELETE answers with the object itself; the others answer with a Status once the object is gone.
+_RETURNED = {"pods", "services", "serviceaccounts", "persistentvolumeclaims", "persistentvolumes"}
 
 
 def _matcher(call: Call) -> Callable[[Obj], bool]:
     """Return the test of the path's namespace and of the query's label and field selectors. Raises ApiError (400)."""
     namespace = call.route.namespace
     label = label_match(call.query("labelSelector"))
-    field = field_match(call.route.resource.key, call.query("fieldSelector"))
+    field = field_match(call.route.resource, call.query("fieldSelector"))
 
     def matches(obj: Obj) -> bool:
         here = not namespace or obj["metadata"].get("namespace") == namespace
@@ -35,8 +37,8 @@ def _matcher(call: Call) -> Callable[[Obj], bool]:
     return matches
 
 
-class Reading:
-    """Answers reads from the store."""
+class Rest:
+    """Answers reads from the store, and writes by the API's verbs."""
 
     def __init__(self, world: World, api: Api) -> None:
         self._world = world
@@ -123,3 +125,51 @@ class Reading:
         metadata["continue"] = base64.urlsafe_b64encode(json.dumps(token).encode()).decode().rstrip("=")
         metadata["remainingItemCount"] = len(entries) - len(page)
         return page
+
+    async def write(self, call: Call) -> web.Response:
+        """Answer a write on a resource or on its status. Raises ApiError."""
+        method, route = call.request.method, call.route
+        if method == "POST" and not route.name:
+            return await self._create(call)
+        if method == "PUT" and route.name:
+            body = await call.body()
+            obj = self._api.update(route.resource, route.namespace, route.name, body, call.options())
+            return json_response(obj)
+        if method == "PATCH" and route.name:
+            return await self._patch(call)
+        if method == "DELETE" and route.name and not route.subresource:
+            return self._delete(call, await call.body())
+        raise not_simulated(f"{method} of {call.request.path} is not simulated")
+
+    async def _create(self, call: Call) -> web.Response:
+        resource, body = call.route.resource, await call.body()
+        if "get" not in resource.verbs:
+            raise not_simulated(f"{resource.kind} is not simulated")
+        obj = self._api.create(resource, call.route.namespace, body, call.options())
+        return json_response(obj, 201)
+
+    async def _patch(self, call: Call) -> web.Response:
+        route, body = call.route, await call.body()
+        if call.media_type == APPLY_PATCH:
+            obj, new = self._api.apply(route.resource, route.namespace, route.name, body, call.options())
+            return json_response(obj, 201 if new else 200)
+        obj = self._api.patch(route.resource, (route.namespace, route.name), call.media_type, body, call.options())
+        return json_response(obj)
+
+    def _delete(self, call: Call, body: Obj) -> web.Response:
+        resource = call.route.resource
+        options = dict(body)
+        for field in ("gracePeriodSeconds", "propagationPolicy"):
+            if call.query(field):
+                options[field] = call.query(field)
+        dry = call.query("dryRun") == "All" or "All" in (options.get("dryRun") or [])
+        last = self._api.delete(resource, call.route.namespace, call.route.name, options, dry_run=dry)
+        still_there = self._world.store.get(resource.key, *key_of(last)) is not None
+        if resource.key in _RETURNED or (still_there and not dry):
+            return json_response(last)
+        details = {"name": name_of(last), "kind": resource.plural, "uid": last["metadata"]["uid"]}
+        if resource.group:
+            details["group"] = resource.group
+        return json_response(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        )
