@@ -25,7 +25,7 @@ from shipway.foreign.errors import describe_error
 from tasks.artifacts import leave, progressing
 from tasks.context import ON_OPEN, Run, open_run
 from tasks.judging import report_of
-from tasks.prefect_quirks import name_or_typed, tag_run
+from tasks.prefect_quirks import name_or_typed, tag_run, take_signals_back
 from tasks.report import Report, report_refusal
 from tasks.secret_blocks import load_blocks
 from tasks.stage_result import Mode, causes
@@ -112,6 +112,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     manner = manner or Manner(only_looks=mode == "plan")
     run.kind = manner.kind or mode
     run.flow_runs.append(UUID(flow_run.id))
+    take_signals_back()
     if (heard := ON_OPEN.get(None)) is not None:
         heard(run)
     run.view.opened(run)

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 
 from shipway.stage import StageName
 from tasks.context import Run, current
-from tasks.prefect_quirks import wait_for_server
+from tasks.prefect_quirks import take_signals_back, wait_for_server
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
 
@@ -23,6 +23,7 @@ PROOF = StageName.GPU_PROOF
 @flow(name="verify-gpus", flow_run_name="verify the GPUs of {cluster}", persist_result=False)
 async def verify_gpus(cluster: str, close: bool = False) -> State[None]:  # noqa: ARG001, FBT001, FBT002 - a flow's form
     """Prove the GPUs of the current run as a flow run of its own; with `close` hosts are isolated before that."""
+    take_signals_back()
     run = current()
     run.flow_runs.append(UUID(flow_run.id))
     if await _prove(run, close=close):

@@ -52,14 +52,16 @@ def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(st
     assert len(states) >= 4 * 6
 
 
-def test_a_run_told_to_end_says_so_reports_and_frees_the_cluster(story: Story) -> None:
+@pytest.mark.parametrize("at", ["preflight", "test pods run at once"])
+def test_a_run_told_to_end_says_so_reports_and_frees_the_cluster(story: Story, at: str) -> None:
+    """In its subflow too: Prefect puts its own handler of SIGTERM in place at the start of each."""
     report = story.reports / "ended.json"
     said = ""
     with command(story.home, str(story.folder / "cluster.yaml"), "--report", str(report)) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said += line
-            if "preflight" in line:
+            if at in line:
                 process.send_signal(signal.SIGTERM)
                 break
         said += process.stdout.read()

@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 
 def fly_flow(console: Console, title: str, flight: Callable[[], Awaitable[State[Any]]], *, quiet: bool) -> Run | None:
     """Run a flow under a view; return its run, or None where it opened none. Raises Refused as the flow does."""
-    from flows.cli.terminal import show  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
+    from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - Prefect reads the environment set by now
+
+    from flows.cli.terminal import show  # noqa: PLC0415
     from tasks.context import ON_OPEN, VIEW  # noqa: PLC0415
+    from tasks.prefect_quirks import SIGNALS  # noqa: PLC0415
 
     opened: list[Run] = []
     refusals: list[ShipwayError] = []
-
-    def hear(run: Run) -> None:
-        opened.append(run)
-        end_on_signals()  # after Prefect has set its own: that one cuts off what is under way
 
     async def fly() -> None:
         try:
@@ -54,10 +53,11 @@ def fly_flow(console: Console, title: str, flight: Callable[[], Awaitable[State[
 
     with show(console, title, quiet=quiet) as view:
         VIEW.set(view)
-        ON_OPEN.set(hear)
+        ON_OPEN.set(opened.append)
+        SIGNALS.set(end_on_signals)
         try:
             asyncio.run(fly())
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except (asyncio.CancelledError, KeyboardInterrupt, TerminationSignal):
             console.print("interrupted: connections are closed, and what was done so far is reported")
         finally:
             end_by_exception()  # the event loop has put back the system's own, which would lose the run's history
