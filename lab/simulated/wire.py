@@ -11,7 +11,9 @@ from shipway.script import PROLOGUE, READER
 
 Verb = Literal["r", "d", "l"]
 _VERBS: dict[str, Verb] = {"r": "r", "d": "d", "l": "l"}
-_SAFE = re.compile(r"[A-Za-z0-9@%+=:,./_-]")  # what shlex.join leaves unquoted: everything else must be quoted
+# What shlex.join leaves unquoted, and what has no meaning for a shell where it stands in a word of ours: everything else
+# must be quoted.
+_PLAIN = re.compile(r"[A-Za-z0-9@%+=:,./_^!{}\[\]~\u0080-\U0010ffff-]+")
 _BOUNDARY = re.compile(r"b=(--shipway-[0-9a-f]{24})\n")
 
 
@@ -111,8 +113,8 @@ def tokens(text: str) -> list[list[str]]:
             if letter == "\n" and words:
                 lines.append(words)
                 words = []
-        elif _SAFE.match(letter) or letter in "^!{}[]~" or ord(letter) > 127:
-            word = (word or "") + letter
+        elif plain := _PLAIN.match(text, at):
+            word, at = (word or "") + plain.group(), plain.end() - 1
         else:
             rest = shlex.quote(text[at : at + 20])
             raise NotUnderstood(f"{letter!r} has a meaning for a shell that is not simulated, at {rest}")
