@@ -27,6 +27,7 @@ APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an
 # Prefect's own time-out lets the run end only as Failed ("never resumed"): ours comes first, and answers as people do.
 GRACE_SECONDS = 300
 AGAIN_SECONDS = 2.0
+POLL_SECONDS = 2
 SHOWN = 60
 
 
@@ -67,7 +68,7 @@ async def ask_approval(run: Run, path: str) -> Approval | None:
     async with _silence_is(no, run.flow_runs[0]):
         try:
             answer = await apause_flow_run(
-                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=2
+                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=POLL_SECONDS
             )
         except FlowPauseTimeout:
             answer = no

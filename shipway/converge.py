@@ -13,6 +13,7 @@ from shipway.step import Check, Drift, Impact, Outcome, Step, StepResult, can_ch
 
 On = TypeVar("On", bound=Place)
 Look = Drift | ShipwayError | None
+FIRST_PAUSE = 0.1  # seconds
 LAST_LOOK_SECONDS = 5.0  # many times what a look at a host or the API takes
 EARLIER_FAILED = "an earlier step failed"  # why those after it are unknown
 Permit = Callable[[Step[Any]], Awaitable[Impact]]
@@ -195,10 +196,11 @@ async def wait_until(
 ) -> None:
     """Look again and again until the check is as wanted; a permanent error ends it at once.
 
+    The first looks follow each other closely, for much is so within a moment; then one comes every so many seconds.
     Raises DeadlineExceeded after `seconds` with the last thing seen. A look that hangs is cut off then as well; one
     that has only just begun is given `LAST_LOOK_SECONDS`.
     """
-    last = "nothing seen yet"
+    last, pause = "nothing seen yet", min(FIRST_PAUSE, every)
     started = time.monotonic()
     while (left := started + seconds - time.monotonic()) > 0:
         on.forget()
@@ -218,6 +220,7 @@ async def wait_until(
         if said != last:
             told(f"waiting until {check.name}: {said}")
             last = said
-        await asyncio.sleep(every)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, every)
     message = f"not so after {seconds:.0f} s; last seen: {last}"
     raise DeadlineExceeded(message, host=on.name, step=check.name)

@@ -23,8 +23,8 @@ from shipway.host.ssh import Pool
 from shipway.kube.client import Kube
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 from tasks.drift.report import DriftReport
-from tests.flow_story import patient
-from tests.prefect_place import Place
+from tests.flow_story import LATENCY, patient
+from tests.prefect_place import Place, hurried
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Scene:
 @contextmanager
 def staged(place: Place) -> Iterator[Scene]:
     """Yield the scene; its lab ends with it."""
-    with Demo() as lab:
+    with hurried(), Demo(latency=LATENCY) as lab:
         declared = patient(lab.cluster_file())
         data = yaml.safe_load(declared.read_text(encoding="utf-8"))
         file = declared.with_name("three.yaml")

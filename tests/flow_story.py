@@ -24,12 +24,13 @@ from tasks.context import VIEW, Run, Unseen
 from tasks.report import Report
 from tasks.stage_result import Mode
 from tasks.stages import device_plugin
-from tests.prefect_place import Place
+from tests.prefect_place import Place, hurried
 
 if TYPE_CHECKING:
     from tests.drift_scene import Scene
 
 LAST = "te4"
+LATENCY = 0.02  # of the labs that flows run on: nobody watches them
 
 
 class Kept(Unseen):
@@ -110,7 +111,7 @@ def patient(file: Path, **over: Any) -> Path:
 @contextmanager
 def told(place: Place, reports: Path) -> Iterator[Story]:
     """Let it all happen; the lab lives on until the end."""
-    with Demo() as lab:
+    with hurried(), Demo(latency=LATENCY) as lab:
         file = patient(lab.cluster_file())
         story = Story(place.home, lab.folder, reports)
         story.before = ask(lab.folder, do="digest")["digests"]

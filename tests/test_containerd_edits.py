@@ -181,7 +181,7 @@ async def test_containerd_is_never_restarted_into_another_root(root: str | None,
 
 
 async def test_a_host_whose_containerd_has_root_and_runtimes_of_its_own_keeps_them(tmp_path: Path) -> None:
-    async with simulated_place(tmp_path, Options()) as place:
+    async with simulated_place(tmp_path, Options(scale=0.01)) as place:
         await place.prepare("te2")
         machine, session = place.machine("te2"), place.session("te2")
         own = (machine.files.text(CONFIG)).replace("k8s.gcr.io/pause", "k8s.gcr.io/pausing")

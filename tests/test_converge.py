@@ -284,6 +284,18 @@ def test_a_wait_pauses_between_its_looks_and_each_look_is_a_new_one() -> None:
     assert on.looks == [-1, 1]
 
 
+def test_a_wait_looks_again_at_once_and_then_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was so after a moment had cost a whole pause."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("shipway.converge.asyncio.sleep", sleep)
+    wait(Told([WAITED] * 6 + [None]), Thing({}), every=1.0)
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
 class Hanging:
     """A look that shows something once, and then never comes back."""
 

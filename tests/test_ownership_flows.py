@@ -21,7 +21,7 @@ from shipway.errors import Refused
 from tasks.context import VIEW
 from tasks.report import Report
 from tests.drift_scene import Scene
-from tests.flow_story import Kept, patient
+from tests.flow_story import LATENCY, Kept, patient
 
 pytestmark = [
     pytest.mark.xdist_group("drift"),
@@ -192,7 +192,7 @@ def test_a_right_file_needs_no_state_dir_and_gets_its_kubeconfig_back(scene: Sce
 @pytest.fixture(scope="module")
 def other() -> Iterator[tuple[Path, Path]]:
     """Return another lab with a cluster of its own on its first two hosts, and the file of it."""
-    with Demo() as lab:
+    with Demo(latency=LATENCY) as lab:
         whole = patient(lab.cluster_file())
         data = yaml.safe_load(whole.read_text(encoding="utf-8"))
         file = whole.with_name("two.yaml")

@@ -223,7 +223,7 @@ def test_held_packages_and_downgrades_need_the_permission_for_workloads() -> Non
 
 
 async def test_docker_stays_unless_the_cluster_file_lets_it_go_and_the_plan_says_so_first(tmp_path: Path) -> None:
-    async with simulated_place(tmp_path, Options()) as place:
+    async with simulated_place(tmp_path, Options(scale=0.01)) as place:
         machine, cluster = place.machine("te2"), place.cluster
         for name in ("containerd", "runc", "docker.io"):
             machine.packages.installed[name] = Simulated("1.7.12", needs=("containerd", "runc") * (name == "docker.io"))

@@ -160,7 +160,7 @@ async def test_a_thousand_hosts_start_and_answer(tmp_path: Path) -> None:
 
 
 async def test_only_the_labs_key_and_its_users_get_in_and_every_host_has_its_own_key(tmp_path: Path) -> None:
-    async with SimulatedLab(tmp_path, Options(hosts=2)) as lab:
+    async with SimulatedLab(tmp_path, Options(hosts=2, scale=0.01)) as lab:
         other = asyncssh.generate_private_key("ssh-ed25519")
         key = str(tmp_path / "id_ed25519")
         known = str(tmp_path / "known_hosts")
@@ -205,7 +205,7 @@ def test_the_process_starts_answers_to_its_control_socket_and_ends_with_its_pare
 
 
 async def test_sudo_of_a_simulated_host_takes_its_password_once_as_the_real_one(tmp_path: Path) -> None:
-    async with simulated_place(tmp_path, Options(hosts=2)) as place:
+    async with simulated_place(tmp_path, Options(hosts=2, scale=0.01)) as place:
         host = place.lab.hosts["te2"]
         host.sudo, host.sudo_password = False, "correct horse"
         file = tmp_path / "password"

@@ -129,7 +129,7 @@ async def test_only_a_control_plane_that_answers_another_version_is_refused(
 async def test_a_version_edited_in_the_file_of_a_running_cluster_is_refused_and_moves_no_package(
     tmp_path: Path,
 ) -> None:
-    async with simulated_place(tmp_path, Options()) as place:
+    async with simulated_place(tmp_path, Options(scale=0.01)) as place:
         await place.prepare("te1", "te2")
         assert outcomes(await place.init()) <= {"ok", "changed"}
         assert outcomes(await place.join("te2")) <= {"ok", "changed"}
@@ -152,7 +152,7 @@ async def test_a_version_edited_in_the_file_of_a_running_cluster_is_refused_and_
 
 
 async def test_a_lost_kubelet_is_installed_anew_in_the_version_that_its_api_server_runs(tmp_path: Path) -> None:
-    async with simulated_place(tmp_path, Options()) as place:
+    async with simulated_place(tmp_path, Options(scale=0.01)) as place:
         await place.prepare("te1")
         await place.init()
         machine, cluster = place.machine("te1"), place.cluster

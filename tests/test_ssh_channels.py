@@ -50,10 +50,10 @@ async def test_sessions_that_close_while_new_ones_are_asked_for_stay_within_the_
     async with real_sshd(tmp_path) as sshd:
         host = pool.host(sshd.target)
         await host.do(Command(("true",)))
-        commands = [asyncio.create_task(host.do(Command(("sleep", "0.05")))) for _ in range(80)]
+        commands = [asyncio.create_task(host.do(Command(("sleep", "0.02")))) for _ in range(80)]
         while not all(command.done() for command in commands):
             await asyncio.sleep(0.02)
-            time.sleep(0.2)  # noqa: ASYNC251 - the loop is to be busy
+            time.sleep(0.1)  # noqa: ASYNC251 - the loop is to be busy
         assert all(output.ok for command in commands for output in command.result())
         assert sshd.said("no more sessions") == 0
 
@@ -111,8 +111,8 @@ async def test_a_command_waits_for_its_place_outside_its_own_limit(tmp_path: Pat
     async with real_sshd(tmp_path, "MaxSessions 1") as sshd:
         shell = pool.host(sshd.target).shell
         started = time.monotonic()
-        await asyncio.gather(*(shell.script("sleep 1\n", seconds=3) for _ in range(5)))
-        assert time.monotonic() - started >= 5
+        await asyncio.gather(*(shell.script("sleep 0.5\n", seconds=2) for _ in range(5)))
+        assert time.monotonic() - started >= 2.5
 
 
 async def test_a_connection_that_ends_as_channels_open_is_lost_and_nothing_else(tmp_path: Path, pool: Pool) -> None:
@@ -136,7 +136,7 @@ def test_what_asyncssh_calls_its_reasons_is_what_the_protocol_has() -> None:
 
 async def test_fifteen_workers_join_at_once_through_a_control_plane_with_stock_limits(tmp_path: Path) -> None:
     """Each join makes and deletes its token on the control plane: with ten sessions there, all were lost."""
-    async with simulated_place(tmp_path, Options(hosts=16)) as place:
+    async with simulated_place(tmp_path, Options(hosts=16, scale=0.01)) as place:
         workers = [f"te{number}" for number in range(2, 17)]
         assert failed(await place.prepare("te1", *workers)) == []
         assert failed(await place.init()) == []

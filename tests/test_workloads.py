@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from flows import admission, bootstrap, drift_passes
 from flows.drift_repair import _repair
@@ -22,9 +23,10 @@ from tasks import table as stages
 from tasks.context import Run, open_run
 from tasks.locking import lease, new_lease, still_alone
 from tests.faults.left_over import left_over
-from tests.faults.plain import Direct, Line, brought_up, installed, plain_on
+from tests.faults.plain import Direct, Line, Pool, brought_up, installed, plain_on
 from tests.faults.undisturbed import fresh
 
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("workloads")]
 ELSEWHERE = "ops@elsewhere pid 7, bootstrap of te"
 
 
@@ -68,32 +70,47 @@ class Place:
         return Run(load_cluster(self.lab.cluster_file), mode)
 
 
-@pytest.fixture
-async def working(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bootstrapped() -> AsyncIterator[SimulatedLab]:
+    """Yield a lab that was bootstrapped once for all of these tests: each puts back what it changes of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        installed(patch)
+        async with fresh() as lab:
+            assert (await brought_up(lab, Line())).outcome == "ok"
+            patch.undo()
+            yield lab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def working(bootstrapped: SimulatedLab, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     """Yield a cluster that works."""
     installed(monkeypatch)
-    async with fresh() as lab:
-        assert (await brought_up(lab, Line())).outcome == "ok"
-        made, send = Place(lab), Kube.send
+    Pool.lab, Pool.line = bootstrapped, Line()
+    made, send = Place(bootstrapped), Kube.send
 
-        async def on(stage: str, host: str, *after: Any) -> Any:
-            if not any(state is None for state in after):
-                await asyncio.sleep(made.late.get(stage, 0))
-                made.began(stage)
-            return await plain_on(stage, host, *after)
+    async def on(stage: str, host: str, *after: Any) -> Any:
+        if not any(state is None for state in after):
+            await asyncio.sleep(made.late.get(stage, 0))
+            made.began(stage)
+        return await plain_on(stage, host, *after)
 
-        for module in (bootstrap, admission, drift_passes):
-            monkeypatch.setattr(module, "on", on)
-        monkeypatch.setattr(stages, "GATE_SECONDS", 3.0)
+    for module in (bootstrap, admission, drift_passes):
+        monkeypatch.setattr(module, "on", on)
+    monkeypatch.setattr(stages, "GATE_SECONDS", 3.0)
 
-        async def cut(kube: Kube, method: str, path: str, **more: Any) -> tuple[int, str]:
-            if made.away:
-                raise ApiUnavailable("no answer from the Kubernetes API")
-            return await send(kube, method, path, **more)
+    async def cut(kube: Kube, method: str, path: str, **more: Any) -> tuple[int, str]:
+        if made.away:
+            raise ApiUnavailable("no answer from the Kubernetes API")
+        return await send(kube, method, path, **more)
 
-        monkeypatch.setattr(Kube, "send", cut)
-        yield made
-        assert [line for line in left_over(lab) if ELSEWHERE not in line] == []
+    monkeypatch.setattr(Kube, "send", cut)
+    yield made
+    try:
+        assert [line for line in left_over(bootstrapped) if ELSEWHERE not in line] == []
+    finally:
+        made.held_by("")
+        units = bootstrapped.hosts["te1"].units
+        units.enable(units.all["kubelet.service"])
 
 
 def codes(report: Any) -> set[str]:

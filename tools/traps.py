@@ -122,7 +122,8 @@ def sources() -> list[Path]:
 def step_traps() -> Iterator[tuple[int, str]]:
     """Yield each trap a step or check says it answers (its class variable `traps`); read, not imported."""
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if "traps" in text else ():
             if isinstance(node, ast.ClassDef):
                 where = ".".join(path.relative_to(ROOT).with_suffix("").parts)
                 yield from ((trap, f"step {where}.{node.name}") for trap in _find_declared(node))

@@ -21,13 +21,17 @@ MODULE = "lab"
 COMMAND = (sys.executable, "-m", f"{MODULE}.simulated")
 READY = "SIMULATED lab ready: "
 START_SECONDS = 60.0
+LATENCY = 0.1  # slow enough to follow on a screen
 
 
 class Demo:
-    """A simulated lab for one run; it ends with the run, or (`keep`) lives on until it is told to end."""
+    """A simulated lab for one run; it ends with the run, or (`keep`) lives on until it is told to end.
 
-    def __init__(self, *, keep: bool = False, profile: str = "seed") -> None:
-        self.keep, self.profile = keep, profile
+    `latency` is how many seconds it takes for what takes a real host one.
+    """
+
+    def __init__(self, *, keep: bool = False, profile: str = "seed", latency: float = LATENCY) -> None:
+        self.keep, self.profile, self.latency = keep, profile, latency
         self.folder = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,7 +41,7 @@ class Demo:
             fix = "Name a cluster file of real machines, or run `make bootstrap` in the project's folder."
             raise Refused("no SIMULATED lab belongs to an installed Shipway", code="SHW-105", fix=fix)
         self.folder = Path(tempfile.mkdtemp(prefix="shipway-simulated-"))
-        words = [*COMMAND, "--state", str(self.folder), "--profile", self.profile]
+        words = [*COMMAND, "--state", str(self.folder), "--profile", self.profile, "--latency", str(self.latency)]
         words.append("--keep" if self.keep else "--with-parent")
         root = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))

@@ -5,6 +5,7 @@ So it ends in order whatever ends the run, SIGKILL included, and what was sent t
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -25,10 +26,14 @@ def main() -> None:
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
 
+    gc.disable()  # what is imported is no garbage: to look for some takes a seventh of the start
     import uvicorn  # noqa: PLC0415 - the port is told first: the run that waits for it imports Prefect meanwhile
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
-    config = uvicorn.Config(create_app(final=True), log_level="error", lifespan="on", timeout_graceful_shutdown=5)
+    app = create_app(final=True)
+    gc.freeze()
+    gc.enable()
+    config = uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=5)
     serving.append(uvicorn.Server(config))
     serving[0].run(sockets=[listener])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -32,6 +33,11 @@ def directory(mode: int = 0o755, owner: str = "root:root") -> Node:
 def link(target: str) -> Node:
     """Return a symbolic link."""
     return Node(target.encode(), 0o777, kind="link")
+
+
+def _parents(path: str) -> list[str]:
+    """Return every directory above a path, without the root."""
+    return [path[:at] for at, letter in enumerate(path) if letter == "/" and at]
 
 
 class Views(Protocol):
@@ -64,6 +70,7 @@ class FileTree:
     def __init__(self, base: Mapping[str, Node], views: Views, now: Callable[[], float]) -> None:
         self._base = base
         self._own: dict[str, Node | None] = {}
+        self._below = Counter(parent for path in base for parent in _parents(path))  # how many paths are below each
         self._views = views
         self._now = now
         self.full: Callable[[], bool] = lambda: False  # whether the disk has no room left
@@ -102,8 +109,18 @@ class FileTree:
         return directory() if path == "/" or self._has_children(path) else None
 
     def _has_children(self, path: str) -> bool:
-        start = f"{path}/"
-        return any(name.startswith(start) for name in self._paths())
+        return self._below[path] > 0
+
+    def _set(self, path: str, node: Node | None) -> None:
+        """Let a node be at the path, or nothing, and count it with the directories above it."""
+        change = (node is not None) - (self._node(path) is not None)
+        if node is None and path not in self._base:
+            self._own.pop(path, None)
+        else:
+            self._own[path] = node
+        if change:
+            for parent in _parents(path):
+                self._below[parent] += change
 
     def _paths(self) -> Iterable[str]:
         yield from (path for path, node in self._own.items() if node is not None)
@@ -150,18 +167,19 @@ class FileTree:
         known = self._node(path)
         old = known if known is not None and known.kind == "file" else Node()
         full = bool(content) and self.full() and not path.startswith(IN_MEMORY)
-        self._own[path] = Node(
+        made = Node(
             b"" if full else content,
             old.mode if mode is None else mode,
             old.owner if owner is None else owner,
             self._now(),
         )
+        self._set(path, made)
         if full:
             raise NoSpace(path)
 
     def put(self, path: str, node: Node) -> None:
         """Put a node in place as it is."""
-        self._own[posixpath.normpath(path)] = node
+        self._set(posixpath.normpath(path), node)
 
     def make_directory(self, path: str, mode: int = 0o755) -> None:
         """Make a directory and its parents where they are not there."""
@@ -170,7 +188,7 @@ class FileTree:
         if parent not in ("", "/"):
             self.make_directory(parent)
         if self.node(path) is None:
-            self._own[path] = replace(directory(mode), changed=self._now())
+            self._set(path, replace(directory(mode), changed=self._now()))
 
     def change(self, path: str, *, mode: int | None = None, owner: str | None = None) -> None:
         """Change mode or owner; the time of change of the content stays. Nothing happens where nothing is."""
@@ -178,7 +196,7 @@ class FileTree:
         node = self.node(path)
         if node is not None:
             mode, owner = node.mode if mode is None else mode, node.owner if owner is None else owner
-            self._own[path] = replace(node, mode=mode, owner=owner)
+            self._set(path, replace(node, mode=mode, owner=owner))
 
     def remove(self, path: str) -> bool:
         """Remove a file, a link or a whole directory; False where nothing was."""
@@ -188,10 +206,7 @@ class FileTree:
         if self.node(path, follow=False) is None:
             return False
         for name in [path, *self.under(path)]:
-            if name in self._base:
-                self._own[name] = None
-            else:
-                self._own.pop(name, None)
+            self._set(name, None)
         return True
 
     def move(self, source: str, target: str) -> None:
@@ -202,7 +217,7 @@ class FileTree:
         self.remove(source)
         for name, node in moved.items():
             if node is not None:
-                self._own[target + name[len(source) :]] = node
+                self._set(target + name[len(source) :], node)
 
     def changes(self) -> dict[str, Node | None]:
         """Return what differs from the base: a snapshot for tests and for the control socket."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cmp_to_key
+from functools import cache, cmp_to_key
 
 
 def _split(version: str) -> tuple[int, str, str]:
@@ -40,6 +40,7 @@ def _parts(left: str, right: str) -> int:
     return 0
 
 
+@cache
 def compare(left: str, right: str) -> int:
     """Return a negative number where `left` is older, 0 where equal, a positive one where it is newer."""
     one, two = _split(left), _split(right)

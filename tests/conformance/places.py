@@ -106,12 +106,12 @@ class Place:
 
     async def until(self, look: Callable[[], Awaitable[str]], wanted: str, *, seconds: float) -> None:
         """Look again and again until the pattern is found; raises AssertionError with the last thing seen."""
-        seen = ""
+        seen, pause = "", 0.05
         try:
             async with asyncio.timeout(seconds):
-                while not re.search(wanted, seen):
-                    seen = await look()
-                    await asyncio.sleep(0.3)
+                while not re.search(wanted, seen := await look()):
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 0.3)
         except TimeoutError:
             message = f"{wanted!r} was not seen within {seconds} s; last seen: {seen[-1500:]}"
             raise AssertionError(message) from None

@@ -22,7 +22,12 @@ from tests.conformance.releases import OLD, RELEASES, Release
 from tests.test_simulated_kube_support import kubectl_path
 
 RECORDED = {release: load(release) for release in RELEASES.values()}
-SIMULATED = [(release, one.name) for release in RELEASES.values() for one in release.cases()]
+SIMULATED = [
+    # The story of a release is told once, so by one worker.
+    pytest.param(release, one.name, id=f"{release.version}: {one.name}", marks=pytest.mark.xdist_group(release.version))
+    for release in RELEASES.values()
+    for one in release.cases()
+]
 NAMES = [one.name for one in OLD.cases()]
 LAB_NUMBER = 9  # beside a lab that a person may have up
 
@@ -95,7 +100,7 @@ def test_every_case_is_recorded_and_every_recording_is_a_case(release: Release) 
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(("release", "name"), SIMULATED, ids=[f"{one.version}: {name}" for one, name in SIMULATED])
+@pytest.mark.parametrize(("release", "name"), SIMULATED)
 def test_the_simulated_lab_answers_as_the_real_one(
     release: Release, name: str, simulated: Callable[[Release], dict[str, Answer]]
 ) -> None:

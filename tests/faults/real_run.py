@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.simulated.lab import SimulatedLab
 from tests.faults.left_over import left_over
-from tests.prefect_place import api_in
+from tests.prefect_place import fill
 
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 240.0
@@ -63,14 +63,11 @@ class RealRun:
 
 @cache
 def migrated() -> Path:
-    """Return a home of Prefect with its database made: that takes ten seconds, and each run gets a copy.
-
-    Never in a loop of asyncio: what ends an API there leaves coroutines of Prefect's unawaited.
-    """
+    """Return a home of Prefect with its database made, for each run to get a copy; never in a loop of asyncio."""
     folder = tempfile.mkdtemp(prefix="shipway-faults-prefect-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with api_in(Path(folder)):
-        return Path(folder)
+    fill(Path(folder))
+    return Path(folder)
 
 
 def home_in(folder: Path) -> Path:

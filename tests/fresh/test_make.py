@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,11 +82,24 @@ def test_setting_up_says_at_once_what_it_does_and_leaves_an_environment_that_is_
     assert set_up.fits(folder / "bin" / "python")
 
 
-def test_a_set_that_lacks_what_a_package_needs_is_not_ready(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an environment with a pip, which takes seconds."""
+    folder = tmp_path_factory.mktemp("made") / "environment"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def folder(_made: Path, tmp_path: Path) -> Path:
+    """Copy it, for one test."""
+    return shutil.copytree(_made, tmp_path / "environment", symlinks=True)
+
+
+@pytest.mark.xdist_group("environment")
+def test_a_set_that_lacks_what_a_package_needs_is_not_ready(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = next(folder.glob("lib/python*/site-packages")) / "needy-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: needy\nVersion: 1\nRequires-Dist: absent\n")
@@ -105,8 +119,10 @@ def test_an_environment_of_another_python_or_without_pip_is_not_used(tmp_path: P
     assert not set_up.fits(tmp_path / "none" / "bin" / "python")
 
 
-def test_a_lock_that_cannot_be_installed_shows_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "environment"
+@pytest.mark.xdist_group("environment")
+def test_a_lock_that_cannot_be_installed_shows_why(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wheel = "wheel-that-is-not-there.whl"
     assert set_up.main(folder, lock(tmp_path, f"--no-index\n./{wheel} --hash=sha256:{'0' * 64}")) == 1
     said = capsys.readouterr().err

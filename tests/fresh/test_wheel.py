@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.prefect_place import fill
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("shipway", "tasks", "flows", "manifests")
 
@@ -117,6 +119,7 @@ def test_the_console_script_plans_a_cluster_away_from_the_projects_folder(
     installed: Path, lab: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
+    fill(tmp_path / "prefect")
     said = run(installed / "shipway", "bootstrap", lab, "--plan", "--report", report, cwd=tmp_path)
     assert json.loads(report.read_text(encoding="utf-8"))["outcome"] == "planned", said
 
