@@ -110,7 +110,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     run = Run(load_cluster(Path(cluster_file)), mode, hosts, reset)
     await load_blocks(run.cluster)
     manner = manner or Manner(only_looks=mode == "plan")
-    run.kind = manner.kind or mode
+    run.kind, run.file = manner.kind or mode, cluster_file
     run.flow_runs.append(UUID(flow_run.id))
     take_signals_back()
     if (heard := ON_OPEN.get(None)) is not None:

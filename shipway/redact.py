@@ -47,3 +47,15 @@ def tail(text: str, lines: int = 12, width: int = 400) -> str:
     """Return the last lines of a text, redacted and each cut to a width, for an error message."""
     kept = [line[:width] for line in redact(text).strip().splitlines() if line.strip()]
     return "\n".join(kept[-lines:])
+
+
+def keep_ends(text: str, limit: int) -> str:
+    """Return a text in one line of at most `limit` characters: what is cut out is its middle.
+
+    A program's long error begins with what was tried and ends with the cause.
+    """
+    line = " ".join(text.split())
+    if len(line) <= limit:
+        return line
+    last = limit * 2 // 3
+    return f"{line[: limit - last - 5].rstrip()} ... {line[-last:].lstrip()}"

@@ -113,6 +113,7 @@ class Run:
             known = ", ".join(host.name for host in cluster.hosts)
             raise Refused(f"{', '.join(unknown)}: no such host in the cluster file; it has {known}", code="SHW-100")
         self.cluster, self.mode, self.only, self.reset = cluster, mode, tuple(only), tuple(reset)
+        self.file = ""  # of the cluster, as the flow was given it: for the commands that errors and warnings name
         self.kind: str = mode  # what the run is called: a verification is one that changes nothing
         self.allow = Impact.WORKLOADS if mode == "bootstrap" else Impact.NOTHING
         self.view = VIEW.get(Unseen())

@@ -64,8 +64,9 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
     well = [host for host in hosts if host.outcome in ("ok", "changed")]
     stand = [host for host in hosts if host.outcome in ("ok", "changed", "drifted")]
     cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in stand})
-    proven = run.proof is not None and (run.proof.verified > 0 or not cards)
     # Where running pods hold every GPU, what is withheld beside them is no failure, and nothing is left to prove with.
+    proof = run.proof.outcome if run.proof else ""
+    proven = proof == "all held" or (run.proof is not None and (run.proof.verified > 0 or not cards))
     withheld = (
         not errors and len(stand) == len(hosts) and len(well) < len(hosts) and bool(run.seen.busy or run.seen.podded)
     )
@@ -73,7 +74,7 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
         return "failed"
     if withheld:
         return "drifted"
-    whole = len(well) == len(hosts) and not errors and run.proof is not None and run.proof.outcome != "failed"
+    whole = len(well) == len(hosts) and not errors and proof not in ("", "failed", "all held")
     shared = all(result.outcome in ("ok", "changed") for result in run.results if result.host == CLUSTER)
     return "ok" if whole and shared else "partial"
 
@@ -102,7 +103,7 @@ def _withheld(run: Run) -> list[str]:
         for row in result.rows
         if row.outcome == "drifted"
     }
-    how = "python -m flows.drift_repair FILE --repair workloads --host"
+    how = f"python -m flows.drift_repair {run.file or 'FILE'} --repair workloads --host"
     return [
         f"{host}: withheld: {step} (have {row.have}; want {row.want}); on a drained host: `{how} {host}`"
         for (host, step), row in rows.items()

@@ -5,8 +5,8 @@
   set on the run itself (`tag_run`), for tags of a context are handed down to every task.
 - A client that has never reached its server does not try again (client/base.py, `_has_connected`), and every subflow
   and every artifact makes a new client: `wait_for_server` comes before what the run cannot do without.
-- Each flow and each subflow puts a handler of SIGTERM in place that cuts off whatever is under way (`capture_sigterm` of
-  utilities/engine): `take_signals_back` is the first thing that both do here.
+- Each flow and each subflow puts a handler of SIGTERM in place that cuts off whatever is under way (`capture_sigterm`
+  of utilities/engine): `take_signals_back` is the first thing that both do here.
 - `flow_run_name` replaces the name that a person typed into the run form: `name_or_typed` keeps it.
 """
 
@@ -29,7 +29,7 @@ SERVER_SECONDS = (
     75.0  # how long a server that is away is waited for: a restart of its container takes less than a minute
 )
 AGAIN_SECONDS = 1.0
-# What puts the handlers of signals in place that a command line wants; a worker of Prefect's has none, and keeps Prefect's.
+# What puts a command line's handlers of signals in place. A worker of Prefect has none, and keeps Prefect's.
 SIGNALS: ContextVar[Callable[[], None]] = ContextVar("SIGNALS")
 
 

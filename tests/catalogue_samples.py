@@ -190,6 +190,10 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         "could not apply required modification to OCI spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
         "Failed to initialize NVML: Driver Not Loaded",
         "E0101 could not load NVML library.",
+        (
+            "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that the NVIDIA Display "
+            "Driver is properly installed and present in your system."
+        ),
     ),
     "SHW-461": ("nvidia-smi does not end: the driver hangs in the kernel",),
     "SHW-471": (

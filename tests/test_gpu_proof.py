@@ -113,6 +113,21 @@ async def test_cards_that_others_hold_are_not_disturbed() -> None:
         assert pod["status"]["phase"] == "Running"
 
 
+async def test_where_pods_hold_every_card_nothing_is_proven_and_nothing_has_failed() -> None:
+    async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)], cluster=declared()) as made:
+        await furnished(made)
+        for name in ("one", "two", "three", "four"):
+            working = pod_of(made.cluster, name)
+            working["metadata"]["namespace"] = "default"
+            working["spec"].pop("serviceAccountName")
+            await made.kube.apply(working)
+            await _until_running(made, name)
+        proof = await prove(made.kube, made.cluster, EXPECTED, facts())
+        assert (proof.outcome, proof.verified, proof.compute, proof.error) == ("all held", 0, "not run", None)
+        assert proof.notes[0] == "4 GPUs are held by pods of others: none is free to be proven"
+        assert await made.kube.get("v1", "Namespace", NAMESPACE) is None
+
+
 async def test_no_test_pod_goes_to_a_node_to_avoid_and_the_others_are_proven() -> None:
     """A node whose kubelet has just died is Ready for 40 s more, and a pod placed there never starts."""
     hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]

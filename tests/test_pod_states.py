@@ -10,7 +10,8 @@ from shipway.errors import PostconditionFailed
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.kube.pod_states import events_about, find_known, find_trouble
-from shipway.steps.gpu.plugin import find_hopeless
+from shipway.redact import keep_ends
+from shipway.steps.gpu.plugin import find_hopeless, start_anew
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 
 # The event of a plugin's container on a host whose NVML does not load, as NVIDIA's runtime 1.20 refuses it; the newest
@@ -186,6 +187,30 @@ async def test_one_broken_node_does_not_end_the_wait_for_those_that_still_start(
 async def test_the_nodes_on_which_the_plugin_can_never_run_are_named() -> None:
     lost = await find_hopeless(Api(1, pod(LOOP)))  # type: ignore[arg-type]
     assert {name: error.code for name, error in lost.items()} == {"gpu1": "SHW-614"}
+
+
+async def test_only_pods_that_wait_after_a_known_failure_are_started_anew() -> None:
+    """On a host whose driver was mended the kubelet's back-off says what was wrong for five minutes more."""
+    deleted: list[str] = []
+
+    class Deleting(Api):
+        async def delete(self, _api: str, _kind: str, name: str, _namespace: str) -> None:
+            deleted.append(name)
+
+    assert await start_anew(Deleting(1, pod(LOOP))) == deleted == ["plugin-x"]  # type: ignore[arg-type]
+    well = pod({"state": {"running": {}}, "ready": True}, conditions=[{"type": "Ready", "status": "True"}])
+    for other in (STARTS, well):
+        assert await start_anew(Deleting(1, other)) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [30, 60, 400])
+def test_of_a_long_text_the_beginning_and_the_end_are_kept(size: int) -> None:
+    text = "OCI runtime create failed:\n" + "x" * 300 + " failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND"
+    kept = keep_ends(text, size)
+    assert len(kept) <= size
+    assert kept.startswith("OCI")
+    assert kept.endswith("NOT_FOUND")
+    assert "\n" not in kept
 
 
 def test_nvml_that_does_not_load_is_the_drivers_fault_and_no_sick_gpu() -> None:

@@ -65,6 +65,7 @@ ALL = ("te1", "te2", "te3")
 FINE = [stage(name, "changed") for name in ALL]
 DEAD = [stage("te1", "ok"), stage("te2", "ok"), stage("te3", "failed", Unreachable("gone"))]
 BLIND = Proof("failed", 2, 0, 0, error=PostconditionFailed("no GPU"))
+HELD = Proof("all held", 2, 2, notes=("2 GPUs are held by pods of others: none is free to be proven",))
 HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFailed("one GPU"))
 
 
@@ -158,6 +159,24 @@ def test_a_restart_that_is_withheld_beside_gpu_pods_is_drift_left_over_with_its_
     (line,) = [warning for warning in report.warnings if "withheld" in warning]
     assert "started before" in line
     assert "--repair workloads --host te2" in line
+
+
+def test_beside_pods_that_hold_every_gpu_a_withheld_restart_is_no_failure() -> None:
+    """Seen on a real H200 whose only GPU was at work: exit status 3, and nothing named to mend."""
+    row = StepRow("nvidia is containerd's default runtime", "drifted", "runc", "nvidia")
+    spared = StageResult("te2", "nvidia_runtime", "drifted", (row,))
+    unproven = StageResult(CLUSTER, "gpu_proof", "unknown", (StepRow("every GPU can be used", "unknown"),))
+    run = run_with([GATE, *FINE, spared, unproven], ready=ALL, proof=HELD)
+    run.seen.busy, run.file = {"te2": "2 GPUs held by running pods"}, "te.yaml"
+    report = report_of(run)
+    assert (report.outcome, report.exit_code, report.errors) == ("drifted", 2, ())
+    assert any("flows.drift_repair te.yaml --repair workloads --host te2" in line for line in report.warnings)
+
+
+def test_a_run_on_a_cluster_whose_gpus_are_all_at_work_has_not_failed_and_has_proven_nothing() -> None:
+    unproven = StageResult(CLUSTER, "gpu_proof", "unknown", (StepRow("every GPU can be used", "unknown"),))
+    report = report_of(run_with([GATE, *FINE, unproven], ready=ALL, proof=HELD))
+    assert (report.outcome, report.exit_code, report.errors) == ("partial", 2, ())
 
 
 def test_a_report_is_put_in_place_in_one_rename_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.pods import EXTRA
 from shipway.gpu.seen import Evidence, PodSeen
 from shipway.gpu.vendor import Vendor
+from shipway.redact import keep_ends
 
 LinkName = Literal[
     "GPU",
@@ -26,6 +27,9 @@ LinkName = Literal[
     "unknown",
 ]
 IMAGE_FAULTS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+
+SHOWN = 300  # characters of what a pod said
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def _say(evidence: Evidence, *patterns: str) -> Iterator[str]:
             line for line in text.splitlines() if any(re.search(pattern, line, re.IGNORECASE) for pattern in patterns)
         ]
         if lines:
-            yield f"{name}: {lines[-1].strip()[:300]}"
+            yield f"{name}: {keep_ends(lines[-1], SHOWN)}"
 
 
 def _card(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:

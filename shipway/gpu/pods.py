@@ -18,7 +18,7 @@ from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
 from shipway.kube.pod_states import events_about, find_known, find_trouble
 from shipway.kube.status import condition
-from shipway.redact import redact
+from shipway.redact import keep_ends, redact
 from shipway.step import Drift
 
 NAMESPACE = "shipway-verify"
@@ -91,6 +91,9 @@ def count_seen_without(log: str, vendor: Vendor = VENDOR) -> int | None:
     if LISTED not in log:
         return None
     return max(len(set(vendor.device.findall(log))), len(set(vendor.held.findall(log))))
+
+
+SHOWN = 300  # characters of why a pod does not run
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,10 @@ class AllRun:
         if refused:
             raise TurnedAway(f"{refused[0]} does not run: {waiting[refused[0]]}", refused)
         name, why = next(((name, why) for name, why in waiting.items() if why), (next(iter(waiting)), "starting"))
-        return Drift(f"{len(running)} of {len(self.names)} running; {name}: {why[:300]}", f"{len(self.names)} running")
+        return Drift(
+            f"{len(running)} of {len(self.names)} running; {name}: {keep_ends(why, SHOWN)}",
+            f"{len(self.names)} running",
+        )
 
 
 @dataclass(frozen=True)

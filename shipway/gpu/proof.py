@@ -31,7 +31,7 @@ from shipway.gpu.pods import (
     pod_with_gpu,
     pod_without,
 )
-from shipway.gpu.result import Proof, no_cards, plain, same_cards
+from shipway.gpu.result import Proof, ProofOutcome, no_cards, plain, same_cards
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
@@ -60,18 +60,20 @@ async def prove(
     told: Told = lambda _: None,
     *,
     avoid: Sequence[str] = (),
+    settle: bool = True,
     vendor: Vendor = VENDOR,
 ) -> Proof:
     """Prove that every expected GPU can be scheduled and used; never raises a ShipwayError, it is in the proof.
 
     `expected` gives GPUs by node, `seen` what SSH showed of the hosts, `told` hears what is waited for, and no test pod
-    goes to a node to `avoid`. Everything it made is deleted when all is well, and kept as evidence when not. Pods of
-    others are left alone: GPUs they hold are not proven, and a note says so.
+    goes to a node to `avoid`. Without `settle` nothing is waited for that was waited for just before. Everything it
+    made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold are
+    not proven, and a note says so; where they hold every one, the outcome is `all held`.
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
         return no_cards(cluster, vendor)
-    return await _Proving(kube, cluster, wanted, seen, told, avoid=avoid, vendor=vendor).run()
+    return await _Proving(kube, cluster, wanted, seen, told, avoid=avoid, settle=settle, vendor=vendor).run()
 
 
 class _Proving:
@@ -86,15 +88,17 @@ class _Proving:
         told: Told,
         *,
         avoid: Sequence[str],
+        settle: bool,
         vendor: Vendor,
     ) -> None:
         self.kube, self.cluster, self.expected, self.seen, self.told = kube, cluster, expected, seen, told
-        self.avoid, self.vendor = avoid, vendor
+        self.avoid, self.settle, self.vendor = avoid, settle, vendor
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
         self.names: list[str] = []
         self.nodes: tuple[NodeSeen, ...] = ()
         self.notes: list[str] = []
+        self.held = 0  # GPUs, by pods of others
         self.refusal = ""
         self.without: dict[str, int | None] = {}
 
@@ -106,6 +110,8 @@ class _Proving:
         try:
             await _clear(self.kube, self.told)
             faults = await self._count()
+            if self.held and not self.names and not faults:
+                return self._proof("all held", time.monotonic() - started)
             await self._hold()
             faults += same_cards(self.heard) + self._computed()
             if not faults:
@@ -124,7 +130,7 @@ class _Proving:
         with contextlib.suppress(DeadlineExceeded):  # what is missing then is said with its reason below
             await self._wait(
                 CardsAllocatable(self.expected, vendor=self.vendor),
-                min(SETTLE_SECONDS, self.cluster.gpu.verify_seconds),
+                min(SETTLE_SECONDS if self.settle else 0.0, self.cluster.gpu.verify_seconds),
             )
         self.kube.forget()
         self.nodes, others = await asyncio.gather(
@@ -132,10 +138,11 @@ class _Proving:
             count_taken(self.kube, self.expected, vendor=self.vendor),
         )
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
-        held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
-        if held:
-            self.notes.append(f"{held} GPUs are held by pods of others: only the free ones were proven")
-        free = sum(node.allocatable for node in usable) - held
+        self.held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
+        free = sum(node.allocatable for node in usable) - self.held
+        if self.held:
+            proven = "only the free ones were proven" if free else "none is free to be proven"
+            self.notes.append(f"{self.held} GPUs are held by pods of others: {proven}")
         self.names = [f"gpu-test-{number}" for number in range(1, free + 1)]
         return mismatches(self.nodes, self.vendor)
 
@@ -212,7 +219,7 @@ class _Proving:
             if len(words.devices) == 1 and holders.count(words.devices[0]) == 1 and (words.passed or not self.compute)
         }
 
-    def _proof(self, outcome: Literal["ok", "failed"], seconds: float, **more: Any) -> Proof:
+    def _proof(self, outcome: ProofOutcome, seconds: float, **more: Any) -> Proof:
         devices = self._verified()
         if not self.compute:
             self.notes.append(f"gpu.compute is off: no {self.vendor.sample.name} was run")
@@ -222,12 +229,17 @@ class _Proving:
             sum(node.allocatable for node in self.nodes),
             len(devices),
             devices,
-            ("passed" if not self._computed() and self.heard else "failed") if self.compute else "not run",
+            self._compute(),
             tuple(self.notes),
             without=dict(self.without),
             seconds=seconds,
             **more,
         )
+
+    def _compute(self) -> Literal["passed", "failed", "not run"]:
+        if not self.compute or not self.names:
+            return "not run"
+        return "passed" if self.heard and not self._computed() else "failed"
 
     async def _failed(self, said: str, error: ShipwayError | None, seconds: float) -> Proof:
         """Collect the evidence, and name the broken link; what one node lacks must not hide what the others can."""

@@ -14,6 +14,9 @@ from shipway.gpu.pods import Said
 from shipway.gpu.seen import Evidence
 from shipway.gpu.vendor import Vendor
 
+# "all held": pods of others hold every GPU, so that none could be proven, and none is known to be broken.
+ProofOutcome = Literal["ok", "failed", "all held", "no GPUs declared"]
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -24,7 +27,7 @@ class Proof:
     a pod saw that asked for none; None where that is not known.
     """
 
-    outcome: Literal["ok", "failed", "no GPUs declared"]
+    outcome: ProofOutcome
     expected: int
     allocatable: int = 0
     verified: int = 0

@@ -28,7 +28,8 @@ ENTRIES: tuple[Known, ...] = (
         "SHW-614",
         "NVIDIA's management library does not load",
         r"(?i:failed to initiali[sz]e NVML: (?:ERROR_)?(?:LIBRARY[ _]NOT[ _]FOUND|DRIVER[ _]NOT[ _]LOADED|LIB\w*VERSION"
-        r"\w*|UNINITIALIZED)|could not load NVML library|nvml error: driver (?:not loaded|/library))",
+        r"\w*|UNINITIALIZED)|could not load NVML library|couldn't find libnvidia-ml\.so"
+        r"|nvml error: driver (?:not loaded|/library))",
         "NVML (libnvidia-ml.so.1, the driver's own library) does not load, so no container gets a GPU there.",
         "On the host: `nvidia-smi; ldconfig -p | grep libnvidia-ml`; install or repair the driver, run again.",
         retryable=False,

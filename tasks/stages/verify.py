@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import cards
 from shipway.gpu.proof import HostGpuFacts, prove
@@ -15,9 +15,10 @@ from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
-from shipway.steps.gpu.plugin import find_hopeless
+from shipway.steps.gpu.plugin import find_hopeless, start_anew
 from tasks import gates
 from tasks.context import Run
+from tasks.stage_result import CLUSTER
 from tasks.stages import device_plugin
 from tasks.waiting import by_api, hear_waits, wait_for
 
@@ -55,6 +56,8 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     if not wanted:
         return []
     kube = await run.kube()
+    if run.kind != "verify" and (anew := await start_anew(kube)):
+        run.view.said(CLUSTER, stage, f"started anew, for what it says is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
     plugin = gates.WorkloadRuns("DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
@@ -110,10 +113,14 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     else:
         # A node whose kubelet died is Ready for 40 s more (kube-controller-manager, --node-monitor-grace-period).
         cluster, notes = await device_plugin.proven_as(run, kube)
-        found = await prove(kube, cluster, wanted, _see(run), hear_waits(run, stage, host), avoid=sorted(away))
+        settle = all(result.stands for result in run.results if result.stage == StageName.GPUS_ALLOCATABLE)
+        found = await prove(
+            kube, cluster, wanted, _see(run), hear_waits(run, stage, host), avoid=sorted(away), settle=settle
+        )
         run.proof = replace(found, notes=(*found.notes, *notes))
-    error = run.proof.error
-    proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=error)
+    if run.proof.outcome == "all held":
+        return [StepResult(name, "unknown", error=Blocked("pods hold every GPU, so none is free to be proven"))]
+    proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=run.proof.error)
     return [proof, *isolation(run, run.proof.without)]
 
 

@@ -9,8 +9,10 @@ from typing import ClassVar
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.vendor import Vendor
-from shipway.kube.client import Kube
+from shipway.known_failures.entry import Known
+from shipway.kube.client import Kube, Object
 from shipway.kube.pod_states import find_known, find_trouble
+from shipway.redact import keep_ends
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import SHOWN_WHY, WorkloadRuns, is_ending, pod_ready
 
@@ -36,18 +38,39 @@ class PluginRunning:
         return Drift(f"it sees no GPU on {', '.join(sorted(blind))}", "GPUs seen") if blind else None
 
 
+async def start_anew(on: Kube) -> list[str]:
+    """Delete the plugin's pods that wait after a known failure; return their names.
+
+    The kubelet starts such a container again after up to five minutes (its back-off). Until then the pod tells what was
+    wrong, not what is: on a host whose driver was mended meanwhile a new pod starts at once. None of these runs.
+    Raises the errors of the API.
+    """
+    broken = [pod["metadata"]["name"] for pod, _, _ in await _find_broken(on)]
+    for name in broken:
+        await on.delete("v1", "Pod", name, VENDOR.plugin.namespace)
+    return broken
+
+
 async def find_hopeless(on: Kube) -> dict[str, ShipwayError]:
     """Return by node why the plugin's pod can never run there, as the catalogue knows it; empty where none is known.
 
     Raises the errors of the API.
     """
-    there = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
-    pods = [pod for pod in there if not pod_ready(pod) and not is_ending(pod)]
-    events = await asyncio.gather(*(on.events_of(pod) for pod in pods))
     found: dict[str, ShipwayError] = {}
-    for pod, said in zip(pods, events, strict=True):
-        node = (pod.get("spec") or {}).get("nodeName", "")
-        if node and (known := find_known(pod, said)):
-            why = f"{known.cause} ({pod['metadata']['name']}: {find_trouble(pod, said)[:SHOWN_WHY]})"
-            found[node] = PostconditionFailed(why, host=node, code=known.code, fix=known.fix)
+    for pod, known, trouble in await _find_broken(on):
+        node = pod["spec"]["nodeName"]
+        why = f"{known.cause} ({pod['metadata']['name']}: {keep_ends(trouble, SHOWN_WHY)})"
+        found[node] = PostconditionFailed(why, host=node, code=known.code, fix=known.fix)
     return found
+
+
+async def _find_broken(on: Kube) -> list[tuple[Object, Known, str]]:
+    """Return the plugin's pods on a node that are not ready for a reason that the catalogue knows, with both."""
+    there = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
+    pods = [pod for pod in there if not pod_ready(pod) and not is_ending(pod) and pod["spec"].get("nodeName")]
+    events = await asyncio.gather(*(on.events_of(pod) for pod in pods))
+    return [
+        (pod, known, find_trouble(pod, said))
+        for pod, said in zip(pods, events, strict=True)
+        if (known := find_known(pod, said))
+    ]

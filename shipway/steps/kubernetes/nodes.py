@@ -13,6 +13,7 @@ from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.pod_states import find_known, find_trouble
 from shipway.kube.status import why_not_ready
+from shipway.redact import keep_ends
 from shipway.step import Drift, Impact
 
 SHOWN_WHY = 400  # characters of a pod's own words: a runtime's error names its cause at its end
@@ -161,7 +162,7 @@ class WorkloadRuns:
         if broken and len(broken) >= wanted - ready:
             raise _hopeless(broken, dict(_troubles(waiting)))
         why = next(iter(_troubles(waiting)), None)
-        shown = f"; {why[0]}: {why[1][:SHOWN_WHY]}" if why else ""
+        shown = f"; {why[0]}: {keep_ends(why[1], SHOWN_WHY)}" if why else ""
         return Drift(f"{ready} of {wanted} ready{shown}", f"{wanted} of {wanted} ready")
 
     async def _waiting(self, on: Kube, found: Object) -> list[tuple[Object, list[str]]]:
@@ -186,7 +187,7 @@ def _hopeless(broken: Sequence[tuple[Object, Known]], troubles: Mapping[str, str
     pod, known = broken[0]
     nodes = sorted({(pod.get("spec") or {}).get("nodeName") or "no node" for pod, _ in broken})
     name = pod["metadata"]["name"]
-    message = f"{known.cause} (on {few(nodes)}; {name}: {troubles.get(name, known.title)[:SHOWN_WHY]})"
+    message = f"{known.cause} (on {few(nodes)}; {name}: {keep_ends(troubles.get(name, known.title), SHOWN_WHY)})"
     return PostconditionFailed(message, host=nodes[0] if len(nodes) == 1 else "", code=known.code, fix=known.fix)
 
 
