@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.containers.kubernetes import chosen
+
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 CONTAINERD = "/etc/containerd/config.toml"
 KUBELET = "/var/lib/kubelet/config.yaml"
 PLUGIN = "nvidia-device-plugin-daemonset"
 LOADED = "containerd runs its current configuration"
+VERSION = chosen().version
+OTHER = f"{VERSION.rpartition('.')[0]}.99"
+PLUGIN_VERSION = chosen().device_plugin.removeprefix("v")
 KUBELET_RUNS = "kubelet is active and enabled"
 APT = "apt knows the kubernetes repository and its key"
 CARDS = "every expected GPU is allocatable"
@@ -62,9 +67,9 @@ ROWS: tuple[Row, ...] = (
     Row("an apt key is removed", "rm /etc/apt/keyrings/*kubernetes*", APT),
     Row(
         "a package has another version",
-        "cp /var/lib/dpkg/status /root/status; sed -i '/^Package: kubectl$/,/^$/s/^Version: 1.20.2/Version: 1.20.9/' "
+        f"cp /var/lib/dpkg/status /root/status; sed -i '/^Package: kubectl$/,/^$/s/^Version: {VERSION}/Version: {OTHER}/' "
         "/var/lib/dpkg/status",
-        "kubelet, kubeadm and kubectl are 1.20.2",
+        f"kubelet, kubeadm and kubectl are {VERSION}",
         "reported",
         undo="cp /root/status /var/lib/dpkg/status",
     ),
@@ -77,7 +82,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "containerd's sandbox image is edited",
-        f"sed -i 's/sandbox_image = .*/sandbox_image = \"other:1\"/' {CONTAINERD}",
+        f"sed -i -E 's/(sandbox_image|sandbox) = .*/\\1 = \"other:1\"/' {CONTAINERD}",
         "containerd has the nvidia runtime",
         also=(LOADED, "kubeadm and containerd agree on the pause image"),
     ),
@@ -90,7 +95,7 @@ ROWS: tuple[Row, ...] = (
         "failed",
         also=(LOADED, "kubeadm and containerd agree on the pause image"),
         undo=f"sed -i '/^imports = /d' {CONTAINERD}; rm /etc/containerd/conf.d/x.toml; systemctl restart containerd",
-        why="Look into /etc/containerd/conf.d/x.toml: it has the last word",
+        why="Look into /etc/containerd/conf.d/",
     ),
     Row(
         "the nvidia runtime is lost",
@@ -142,14 +147,14 @@ ROWS: tuple[Row, ...] = (
         "the device plugin is edited",
         f"{KUBECTL} -n kube-system patch ds {PLUGIN} --type json -p "
         '\'[{"op":"add","path":"/spec/template/spec/containers/0/env","value":[{"name":"X","value":"y"}]}]\'',
-        "the NVIDIA device plugin 0.17.1 is declared for every node with GPUs",
+        f"the NVIDIA device plugin {PLUGIN_VERSION} is declared for every node with GPUs",
         host="cluster",
         also=PODS,
     ),
     _cp(
         "the device plugin is deleted",
         f"{KUBECTL} -n kube-system delete ds {PLUGIN} --wait=true",
-        "the NVIDIA device plugin 0.17.1 is declared for every node with GPUs",
+        f"the NVIDIA device plugin {PLUGIN_VERSION} is declared for every node with GPUs",
         host="cluster",
         also=PODS,
     ),
@@ -216,7 +221,7 @@ ROWS: tuple[Row, ...] = (
     _cp(
         "kubeadm-config says something else",
         f"{KUBECTL} -n kube-system get cm kubeadm-config -o yaml > /root/cm.yaml && "
-        "sed 's/v1.20.2/v1.20.9/' /root/cm.yaml | " + f"{KUBECTL} replace -f -",
+        f"sed 's/v{VERSION}/v{OTHER}/' /root/cm.yaml | " + f"{KUBECTL} replace -f -",
         "kubeadm-config says what the cluster file says",
         "reported",
         host="cluster",
