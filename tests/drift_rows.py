@@ -67,8 +67,8 @@ ROWS: tuple[Row, ...] = (
     Row("an apt key is removed", "rm /etc/apt/keyrings/*kubernetes*", APT),
     Row(
         "a package has another version",
-        f"cp /var/lib/dpkg/status /root/status; sed -i '/^Package: kubectl$/,/^$/s/^Version: {VERSION}/Version: {OTHER}/' "
-        "/var/lib/dpkg/status",
+        "cp /var/lib/dpkg/status /root/status; "
+        f"sed -i '/^Package: kubectl$/,/^$/s/^Version: {VERSION}/Version: {OTHER}/' /var/lib/dpkg/status",
         f"kubelet, kubeadm and kubectl are {VERSION}",
         "reported",
         undo="cp /root/status /var/lib/dpkg/status",

@@ -57,7 +57,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
         return []
     kube = await run.kube()
     if run.kind != "verify" and (anew := await start_anew(kube)):
-        run.view.said(CLUSTER, stage, f"started anew, for what it says is of an earlier start: {', '.join(anew)}")
+        run.view.said(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
     plugin = gates.WorkloadRuns("DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
