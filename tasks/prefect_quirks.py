@@ -1,4 +1,4 @@
-"""What works around Prefect 3.8, each with its reason; tests/test_prefect_quirks.py shows that each is needed.
+"""What works around Prefect 3.8, each with its reason; tests/flows/test_prefect_quirks.py shows that each is needed.
 
 - A task with a tag asks the server for a concurrency slot before it begins, once and without a retry: a server that
   restarts ends the run (task_engine.py, `names=[f"tag:{tag}" ...]`). So no task has a tag; a flow run's own tags are

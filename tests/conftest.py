@@ -15,9 +15,9 @@ from hypothesis import settings
 from flows.prefect_api.local import QUIET
 
 if TYPE_CHECKING:
-    from tests.drift_scene import Scene
-    from tests.flow_story import Story
-    from tests.prefect_place import Place
+    from tests.drift.scene import Scene
+    from tests.flows.story import Story
+    from tests.places.prefect import Place
 
 
 settings.register_profile("patient", deadline=None)  # how long an example takes says only how busy the machine is
@@ -29,7 +29,7 @@ os.environ.update({name: value for name, value in QUIET.items() if name not in o
 @pytest.fixture(scope="session")
 def prefect_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Yield a running Prefect API with a database of its own; it takes seconds to start, so there is one."""
-    from tests.prefect_place import api_in  # noqa: PLC0415 - see above
+    from tests.places.prefect import api_in  # noqa: PLC0415 - see above
 
     with api_in(tmp_path_factory.mktemp("prefect")) as place:
         gc.collect()
@@ -40,7 +40,7 @@ def prefect_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Yield four runs on one simulated lab, and the lab."""
-    from tests.flow_story import told  # noqa: PLC0415 - see above
+    from tests.flows.story import told  # noqa: PLC0415 - see above
 
     with told(prefect_place, tmp_path_factory.mktemp("reports")) as story:
         yield story
@@ -49,7 +49,7 @@ def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture(scope="session")
 def scene(prefect_place: Place) -> Iterator[Scene]:
     """Yield a bootstrapped simulated cluster that things drift on; its tests are of the group "drift"."""
-    from tests.drift_scene import staged  # noqa: PLC0415 - see above
+    from tests.drift.scene import staged  # noqa: PLC0415 - see above
 
     with staged(prefect_place) as made:
         yield made

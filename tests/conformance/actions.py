@@ -20,7 +20,7 @@ from tasks.stages import (
 )
 from tests.conformance.case import Action
 from tests.conformance.places import ADMIN, Place
-from tests.facts_place import DEBIAN
+from tests.places.facts import DEBIAN
 
 
 async def _stage(place: Place, name: str, stage: object) -> None:

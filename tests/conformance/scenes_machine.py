@@ -8,7 +8,7 @@ from shipway.os.debian.apt import APT, APT_HELPER
 from shipway.steps.system.sources import CURL, DIAL, script_of
 from tests.conformance.actions import WRITE_SOURCES, befall, command
 from tests.conformance.case import Case, Scene, case, script
-from tests.facts_place import DEBIAN
+from tests.places.facts import DEBIAN
 
 ASK = script_of(DEBIAN)
 CODE = (*CURL[:-1], "%{http_code}")  # what was recorded: the answer alone, without a proxy's

@@ -19,7 +19,7 @@ from tests.conformance.places import Place
 from tests.conformance.play import load, play
 from tests.conformance.programs import PARTLY, recorded
 from tests.conformance.releases import OLD, RELEASES, Release
-from tests.test_simulated_kube_support import kubectl_path
+from tests.simulated.test_kube_support import kubectl_path
 
 RECORDED = {release: load(release) for release in RELEASES.values()}
 SIMULATED = [

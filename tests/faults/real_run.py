@@ -20,7 +20,7 @@ from typing import Any
 
 from lab.simulated.lab import SimulatedLab
 from tests.faults.left_over import left_over
-from tests.prefect_place import fill
+from tests.places.prefect import fill
 
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 240.0

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shipway.script import Output
-from tests.fuzz_host import OUTPUTS, everything_on, hurried
+from tests.places.fuzz_host import OUTPUTS, everything_on, hurried
 
 pytestmark = pytest.mark.faults
 PARTS = 8

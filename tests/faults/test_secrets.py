@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.secret_forms import SECRET_FORMS
+from tests.security.secret_forms import SECRET_FORMS
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]

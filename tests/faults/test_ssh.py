@@ -10,8 +10,8 @@ import pytest
 from shipway.facts.files import FileText
 from shipway.host.session import Command
 from shipway.host.ssh import Pool
-from tests.crowd import reached
-from tests.real_sshd import needs_sshd, real_sshd
+from tests.places.crowd import reached
+from tests.places.real_sshd import needs_sshd, real_sshd
 
 pytestmark = [pytest.mark.faults, needs_sshd]
 NOISE = 'echo "Welcome to node7 - authorised use only"; echo "mesg: ttyname failed" >&2; eval "$SSH_ORIGINAL_COMMAND"'

@@ -22,7 +22,7 @@ from tests.faults.left_over import left_over
 from tests.faults.plain import Line, brought_up
 from tests.faults.real_run import ROOT, after_commands, ended_well, environment, migrated, real_run
 from tests.faults.undisturbed import Known, after
-from tests.loopback_proxy import loopback_proxy
+from tests.places.loopback_proxy import loopback_proxy
 
 pytestmark = pytest.mark.faults
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")

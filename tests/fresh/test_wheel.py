@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prefect_place import fill
+from tests.places.prefect import fill
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("shipway", "tasks", "flows", "manifests")

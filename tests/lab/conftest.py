@@ -20,7 +20,7 @@ import yaml
 from lab.containers.cluster_file import content
 from lab.containers.lab import Lab
 from lab.containers.model import LabHost, LabPlan
-from tests.prefect_place import api_in
+from tests.places.prefect import api_in
 
 # What a plan may not change: files, packages, units, kernel settings.
 STATE = (

@@ -14,7 +14,7 @@ from typing import Any
 from lab.containers.cluster_file import content
 from lab.containers.commands import LabError
 from tests.lab.conftest import Ran, Site
-from tests.real_faults_page import keep
+from tests.project.real_faults_page import keep
 
 
 def hosts(site: Site, *names: str) -> Path:

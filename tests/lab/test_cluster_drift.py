@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.drift_page import keep
-from tests.drift_rows import ROWS, Row
+from tests.drift.page import keep
+from tests.drift.rows import ROWS, Row
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 

@@ -17,7 +17,7 @@ import pytest
 from lab.containers.kubernetes import chosen
 from shipway.cluster_file import load_cluster
 from tasks.drift import repair as drift_repair
-from tests.drift_rows import KUBECTL, ROWS
+from tests.drift.rows import KUBECTL, ROWS
 from tests.lab.conftest import ROOT, Site
 from tests.lab.drifting import passed
 

@@ -15,8 +15,8 @@ from shipway.converge import converge
 from shipway.host.ssh import Pool
 from shipway.step import Impact
 from tasks.stages import container_runtime, nvidia_runtime, prepare_system
-from tests.facts_place import DEBIAN
 from tests.lab.conftest import Site
+from tests.places.facts import DEBIAN
 
 pytestmark = pytest.mark.lab
 LAYOUT = {"1.6": 2, "1.7": 2, "2.1": 3}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.containers.cluster_file import content
-from tests.drift_page import keep
-from tests.drift_rows import CONTAINERD, LOADED
+from tests.drift.page import keep
+from tests.drift.rows import CONTAINERD, LOADED
 from tests.lab.conftest import ROOT, Site
 from tests.lab.drifting import passed
 

@@ -64,7 +64,7 @@ def run(file: str, tree: Path, matching: str) -> Result:
     """Run the mutants of one module in a copy of the tree. Raises CalledProcessError where its tests fail without."""
     started = time.monotonic()
     into = tree.with_name("results.json")
-    tests = [f"tests/test_{name}.py" for name in TESTS[file]]
+    tests = [f"tests/{name.replace('/', '/test_')}.py" for name in TESTS[file]]
     options = ["-s", "-p", "no:cacheprovider", "-p", "no:terminal", "-p", "tests.mutants.plugin"]
     mutated = [f"--mutate={file}.py", f"--mutate-into={into}", f"--mutate-matching={matching}"]
     print(f"{file}, shown to {', '.join(tests)}", flush=True)

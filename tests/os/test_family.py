@@ -26,12 +26,12 @@ from shipway.os.family import Family
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.step import Check, Drift, Impact, Step
 from shipway.steps.system import preflight, sources
-from tests.facts_place import DEBIAN
 from tests.os import rpm_family
 from tests.os.debian_machine import DebianMachine
 from tests.os.machine import Installed, Machine
 from tests.os.rpm_family import Rpm
 from tests.os.rpm_machine import RpmMachine
+from tests.places.facts import DEBIAN
 
 KEY_URL = "https://packages.example.com/v{minor}/key.asc"
 TSK = Tsk.generate("site <site@example.com>").extract_certificate()

@@ -20,11 +20,11 @@ from tasks.context import Run
 from tasks.drift.parts import host_parts
 from tasks.stages import control_plane, join_worker, preflight
 from tasks.stages.listed import PREPARATION
-from tests.facts_place import DEBIAN
 from tests.os.debian_machine import DebianMachine
 from tests.os.machine import Machine
 from tests.os.rpm_family import Rpm
 from tests.os.rpm_machine import RpmMachine
+from tests.places.facts import DEBIAN
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("shipway", "tasks", "flows")

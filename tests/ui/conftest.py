@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from flows.cli.demo import Demo
+from tests.places.webhook import webhook
 from tests.ui.browser import browser
 from tests.ui.layout import SERVER_PACKAGES, laid_out
 from tests.ui.site import Site, pictures_in
-from tests.webhook_place import webhook
 
 PROGRAMS = {
     "redis-server": "redis-server",

@@ -14,9 +14,9 @@ from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
 from shipway.host.ssh import Pool
 from shipway.kube.client import Kube
+from tests.places.webhook import Heard
 from tests.ui.browser import PHONE, Browser
 from tests.ui.layout import Layout
-from tests.webhook_place import Heard
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 FIELD = "//*[contains(@class,'schema-form-property') and .//*[starts-with(normalize-space(),'{}')]]"

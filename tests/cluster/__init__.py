@@ -1,0 +1,1 @@
+"""Tests of the cluster file: model, faults, profiles, rules."""

@@ -1,0 +1,1 @@
+"""Tests of what everything uses: converge, errors, the catalogue, properties."""

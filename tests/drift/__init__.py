@@ -1,0 +1,1 @@
+"""Tests of drift: the look, the permission, the repair."""

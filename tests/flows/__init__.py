@@ -1,0 +1,1 @@
+"""Tests of flows, tasks, the command line, deployments."""

@@ -1,0 +1,313 @@
+"""What the stages of the table do around their steps: fresh looks, waits, locks; on machines in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from shipway.errors import ApiUnavailable, Refused, ShipwayError, Unreachable
+from shipway.kube.client import Kube
+from shipway.step import Impact, StepResult
+from shipway.survey.first_look import Survey
+from tasks import table as stages
+from tasks.context import Run
+from tasks.stages import container_runtime, prepare_system
+from tests.drift.test_parts import run_of
+from tests.drift.test_permissions import Act, Machine
+
+OK, FAILED = StepResult("it is so", "ok"), StepResult("it is so", "failed", error=Refused("never"))
+
+
+@dataclass
+class Watched(Machine):
+    """A host that notes when it forgets, is looked at, and is read."""
+
+    seen: list[str] = field(default_factory=list)
+    away: ShipwayError | None = None
+
+    def forget(self) -> None:
+        """Note it."""
+        self.seen.append("forget")
+
+    def seen_by(self, step: object) -> Watched:
+        """Note it."""
+        del step
+        self.seen.append("look")
+        return self
+
+    async def read(self, *_: object) -> str:
+        """Answer, or fail."""
+        if self.away:
+            raise self.away
+        return ""
+
+
+@pytest.fixture
+def machine() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, machine: Watched) -> Run:
+    """Return a bootstrap whose every host is the machine, with what surrounds steps put aside."""
+    made = Run(run_of().cluster, "bootstrap")
+    monkeypatch.setattr(made, "session", lambda _: machine)
+    monkeypatch.setattr(stages, "permit_undisturbed", lambda *_: _all_of_it)
+    monkeypatch.setattr(stages, "KubeletDeclared", lambda _: Act(Impact.FILES, "the kubelet is as declared"))
+    monkeypatch.setattr(stages, "kubelet_declared", lambda _: None)
+    for name in ("control_plane", "join_worker", "gpu_isolation"):
+        monkeypatch.setattr(stages, name, module(Act(Impact.FILES)))
+
+    async def kube() -> Kube:
+        return cast("Kube", machine)
+
+    monkeypatch.setattr(made, "kube", kube)
+    return made
+
+
+async def _all_of_it(_: object) -> Impact:
+    return Impact.WORKLOADS
+
+
+def module(*acts: Act) -> Any:
+    return SimpleNamespace(steps=lambda *_, **__: list(acts), holding=lambda _: ())
+
+
+def noting(monkeypatch: pytest.MonkeyPatch, name: str, notes: list[str], answer: Any = None) -> None:
+    """Let a function of the table only be noted."""
+
+    async def noted(*_: Any, **__: Any) -> Any:
+        notes.append(name)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(stages, name, noted)
+
+
+@pytest.mark.parametrize("name", ["prepare_system", "control_plane", "join_worker", "gpu_isolation"])
+async def test_an_attempt_begins_with_a_look_of_its_own_and_does_what_drifted(
+    run: Run, machine: Watched, name: str
+) -> None:
+    work = cast("Any", stages.STAGES[name].work)
+    if name == "prepare_system":
+        results = await work.func(module(Act(Impact.FILES)), run, name, "te2")
+    else:
+        results = await work(run, name, "te2")
+    assert machine.seen[:2] == ["forget", "look"]
+    assert {result.outcome for result in results} == {"changed"}
+    assert name not in ("control_plane", "join_worker") or "the kubelet is as declared" in machine.applied
+
+
+@pytest.mark.parametrize("allow", Impact)
+async def test_a_stage_on_a_joined_host_is_never_allowed_more_than_the_run_or_a_restart(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch, allow: Impact
+) -> None:
+    allowed: list[Impact] = []
+
+    async def brought(*given: Any) -> list[StepResult]:
+        allowed.append(given[-1])
+        return []
+
+    monkeypatch.setattr(stages, "_bring", brought)
+    run.allow = allow
+    for joined in (True, False):
+        run.seen.surveys = {"te2": replace(SURVEY, joined=joined)}
+        await stages._on_host(module(), run, "prepare_system", "te2")
+    assert allowed == [min(allow, Impact.SERVICE), allow]
+    assert machine.applied == []
+
+
+async def test_a_control_plane_that_was_changed_is_connected_to_anew(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[str] = []
+
+    async def reconnect() -> None:
+        connected.append("anew")
+
+    monkeypatch.setattr(run, "reconnect", reconnect)
+    await stages._control_plane(run, "control_plane", "te1")
+    assert connected == ["anew"]
+    assert machine.applied
+    await stages._control_plane(run, "control_plane", "te1")
+    assert connected == ["anew"], "nothing was changed"
+
+
+async def test_a_host_that_does_not_answer_fails_the_first_check(machine: Watched) -> None:
+    assert await stages.Reached().check(cast("Any", machine)) is None
+    machine.away = Unreachable("no answer")
+    with pytest.raises(Unreachable):
+        await stages.Reached().check(cast("Any", machine))
+
+
+SURVEY = Survey("te2", joined=True, cards=1, driver_cards=1, driver_said="", toolkit=True, machine_id="m",
+                product_uuid="p", skew=0.0, left_out=("a GPU of a virtual machine",))  # fmt: skip
+
+
+def first_look(
+    monkeypatch: pytest.MonkeyPatch, *, looked: Any = None, seen: Any = SURVEY, heard: Any = ("old glibc",)
+) -> list[str]:
+    """Let a preflight find this; return who was asked."""
+    notes: list[str] = []
+    for name, answer in (
+        ("recognise", "debian"),
+        ("_bring", [OK] if looked is None else looked),
+        ("survey", seen),
+        ("read_notices", heard),
+        ("claim_left", False),
+    ):
+        noting(monkeypatch, name, notes, answer)
+    monkeypatch.setattr(stages, "preflight", SimpleNamespace(checks=lambda *_: []))
+    return notes
+
+
+@pytest.mark.parametrize(("host", "claim"), [("te1", True), ("te2", False)])
+async def test_a_preflight_keeps_what_it_saw_and_asks_the_control_planes_host_alone_whether_a_run_holds_it(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch, host: str, *, claim: bool
+) -> None:
+    asked = first_look(monkeypatch)
+    assert await stages._look_over(run, "preflight", host) == [OK]
+    assert machine.seen == ["forget"]
+    assert run.seen.families[host] == "debian"  # type: ignore[comparison-overlap]
+    assert run.seen.surveys[host].notices == ("a GPU of a virtual machine", "old glibc")
+    assert ("claim_left" in asked) is claim
+
+
+async def test_a_preflight_without_its_notices_is_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first_look(monkeypatch, heard=Unreachable("it went away"))
+    assert await stages._look_over(run, "preflight", "te2") == [OK]
+    assert run.seen.surveys["te2"].notices == SURVEY.left_out
+
+
+async def test_a_preflight_that_could_not_look_has_failed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first_look(monkeypatch, looked=Unreachable("it went away"))
+    with pytest.raises(Unreachable):
+        await stages._look_over(run, "preflight", "te2")
+    first_look(monkeypatch, seen=Unreachable("it went away"))
+    with pytest.raises(Unreachable):
+        await stages._look_over(run, "preflight", "te2")
+    first_look(monkeypatch, looked=[OK, FAILED], seen=Unreachable("it went away"))
+    assert await stages._look_over(run, "preflight", "te2") == [OK, FAILED], "the check says it better"
+    assert run.seen.surveys == {}
+
+
+async def test_the_device_plugin_waits_for_the_hosts_that_it_will_run_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+
+    async def wait_for_hosts(_: Run) -> None:
+        notes.append("wait_for")
+
+    plugin = SimpleNamespace(wait_for_hosts=wait_for_hosts, unready=lambda _: (), steps=lambda *_: [])
+    monkeypatch.setattr(stages, "device_plugin", plugin)
+    noting(monkeypatch, "by_api", notes, [OK])
+    assert await stages._plugin(run, "device_plugin", "cluster") == [OK]
+    assert notes == ["wait_for", "by_api"]
+
+
+@pytest.mark.parametrize(
+    ("allow", "labels", "registered", "asked", "results"),
+    [
+        (Impact.WORKLOADS, True, OK, ["wait_for", "by_api"], [OK]),
+        (Impact.WORKLOADS, True, FAILED, ["wait_for"], [FAILED]),
+        (Impact.WORKLOADS, False, FAILED, ["by_api"], [OK]),  # nothing to write on it
+        (Impact.NOTHING, True, FAILED, ["by_api"], [OK]),
+    ],
+)
+async def test_a_node_gets_its_settings_once_it_is_registered_and_a_plan_waits_for_none(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    allow: Impact,
+    *,
+    registered: StepResult,
+    asked: list[str],
+    results: list[StepResult],
+    labels: bool,
+) -> None:
+    notes: list[str] = []
+    run.allow = allow
+    noting(monkeypatch, "wait_for", notes, registered)
+    noting(monkeypatch, "by_api", notes, [OK])
+    monkeypatch.setattr(stages.gates, "node_steps", lambda *_: [object()] if labels else [])
+    assert await stages._node(run, "node_settings", "te2") == results
+    assert notes == asked
+
+
+@pytest.mark.parametrize(
+    ("allow", "seen", "asked"),
+    [
+        (Impact.WORKLOADS, OK, ["wait_for"] * 5 + ["new_lease", "by_api"]),
+        (Impact.WORKLOADS, FAILED, ["wait_for"] * 5),
+        (Impact.NOTHING, FAILED, ["by_api"]),
+    ],
+)
+async def test_behind_the_gate_is_a_cluster_that_works_and_is_held_by_this_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, allow: Impact, seen: StepResult, asked: list[str]
+) -> None:
+    notes: list[str] = []
+    run.allow = allow
+    noting(monkeypatch, "wait_for", notes, seen)
+    for name, answer in (("new_lease", None), ("by_api", [OK])):
+        noting(monkeypatch, name, notes, answer)
+    monkeypatch.setattr(stages, "_keep", lambda *_: OK)
+    results = await stages._gate(run, "control_plane_ready", "te1")
+    assert notes == asked
+    assert len(results) == max(1, len(asked)), "each of the checks, what is done by the API, and the kubeconfig"
+
+
+async def test_nothing_is_done_through_the_api_where_another_run_holds_the_lease(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    noting(monkeypatch, "wait_for", notes, OK)
+    noting(monkeypatch, "new_lease", notes, Refused("another run works on this cluster"))
+    noting(monkeypatch, "by_api", notes, [OK])
+    with pytest.raises(Refused):
+        await stages._gate(run, "control_plane_ready", "te1")
+    assert "by_api" not in notes
+
+
+async def test_a_gate_whose_api_is_away_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kube() -> Kube:
+        raise ApiUnavailable("no answer")
+
+    monkeypatch.setattr(run, "kube", kube)
+    with pytest.raises(ApiUnavailable):
+        await stages._gate(run, "control_plane_ready", "te1")
+
+
+def test_the_kubeconfig_is_kept_as_the_cluster_has_it_and_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def save(path: Path, text: str) -> None:
+        written.append(text)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
+
+    monkeypatch.setattr(stages, "save_kubeconfig", save)
+    run = run_of(state_dir=str(tmp_path))
+    path = run.folder / "kubeconfig"
+    kube = cast("Kube", SimpleNamespace(admin_conf="one"))
+    assert [stages._keep(run, kube).outcome for _ in range(2)] == ["changed", "ok"]
+    path.chmod(0o644)
+    assert stages._keep(run, kube).outcome == "changed"
+    assert path.stat().st_mode & 0o077 == 0
+    assert stages._keep(run, cast("Kube", SimpleNamespace(admin_conf="two"))).outcome == "changed"
+    assert written == ["one", "one", "two"]
+    monkeypatch.setattr(stages, "save_kubeconfig", lambda *_: (_ for _ in ()).throw(OSError(28, "disk is full")))
+    assert stages._keep(run, kube).outcome == "drifted"
+    assert "disk is full" in run.warned[0]
+
+
+def test_an_upgrade_of_all_base_packages_is_given_more_time() -> None:
+    assert stages._host_seconds(prepare_system) == stages.UPGRADE_SECONDS
+    assert stages._host_seconds(container_runtime) == stages.HOST_SECONDS

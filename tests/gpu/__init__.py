@@ -1,0 +1,1 @@
+"""Tests of GPUs: counts, links, isolation, the proof."""

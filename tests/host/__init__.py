@@ -1,0 +1,1 @@
+"""Tests of a host: files, edits, commands, swap, clocks."""

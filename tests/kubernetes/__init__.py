@@ -1,0 +1,1 @@
+"""Tests of kubeadm, the Kubernetes client, objects, drains."""

@@ -1,0 +1,1 @@
+"""Stand-ins and real programs that tests of several rooms use."""

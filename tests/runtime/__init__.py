@@ -1,0 +1,1 @@
+"""Tests of containerd and what is told of its images."""

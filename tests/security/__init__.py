@@ -1,0 +1,1 @@
+"""Tests of secrets, files, keys, hostile input."""

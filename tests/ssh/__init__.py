@@ -1,0 +1,1 @@
+"""Tests of SSH: real sshds and answers of one."""
