@@ -81,9 +81,7 @@ def _lives(pid: int) -> bool:
 def test_an_api_that_is_set_is_used_and_none_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(
-        "flows.prefect_api.given.check", lambda _: None
-    )  # test_given_api.py has what it does
+    monkeypatch.setattr("flows.prefect_api.given.check", lambda _: None)  # test_given_api.py has what it does
     with local_api.LocalApi() as api:
         assert (api.url, api.own) == ("http://127.0.0.1:9/api", False)
         assert api.drain([], 0) == ""
