@@ -18,7 +18,7 @@ from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoa
 from shipway.steps.runtime.pause_image import wanted_images
 from shipway.steps.runtime.registry_files import RegistryHosts
 from shipway.steps.system.proxies import ContainerdEnvironment
-from shipway.steps.system.services import CONTAINERD, ServiceRuns
+from shipway.steps.system.services import CONTAINERD, ServiceEnabled, ServiceRuns
 
 
 def registries(cluster: Cluster) -> list[Check[Host]]:
@@ -75,6 +75,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         *registries(cluster),
         OneContainerd(),
         ContainerdConfigured(wanted_config(cluster), images(cluster)),
+        ServiceEnabled(CONTAINERD),
         ServiceRuns(CONTAINERD),
         load_step(cluster),
         CriAnswers(),

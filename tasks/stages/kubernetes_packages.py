@@ -15,7 +15,7 @@ from shipway.steps.kubernetes.skew import permit_same_version
 from shipway.steps.runtime.containerd import ContainerdLoaded
 from shipway.steps.runtime.crictl import CrictlInstalled, crictl_finds
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
-from shipway.steps.system.services import ServiceRuns
+from shipway.steps.system.services import ServiceEnabled
 from tasks.stages.container_runtime import images
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
@@ -35,7 +35,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         family.held(PROGRAMS),
         CrictlInstalled(family),
         crictl_finds(CRI_SOCKET),
-        ServiceRuns("kubelet", active=False),
+        ServiceEnabled("kubelet"),
         # containerd was configured before kubeadm could be asked: what it says counts.
         SandboxImageAgrees(images(cluster)),
         ContainerdLoaded("containerd", (CONFIG,)),

@@ -14,7 +14,7 @@ LOADED = "containerd runs its current configuration"
 VERSION = chosen().version
 OTHER = f"{VERSION.rpartition('.')[0]}.99"
 PLUGIN_VERSION = chosen().device_plugin.removeprefix("v")
-KUBELET_RUNS = "kubelet is active and enabled"
+KUBELET_RUNS = "kubelet runs"
 APT = "apt knows the kubernetes repository and its key"
 CARDS = "every expected GPU is allocatable"
 
@@ -107,10 +107,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         "containerd is stopped",
         "systemctl stop containerd",
-        "containerd is active and enabled",
+        "containerd runs",
         also=(LOADED, "containerd's CRI answers", "the node is Ready", *PODS),
     ),
-    Row("containerd is disabled", "systemctl disable containerd", "containerd is active and enabled"),
+    Row("containerd is disabled", "systemctl disable containerd", "containerd is enabled"),
     Row(
         "the kubelet is stopped",
         "systemctl stop kubelet",

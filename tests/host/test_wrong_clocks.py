@@ -114,7 +114,7 @@ def test_a_history_of_any_kind_begins_anew_or_is_read(tmp_path: Path, text: str)
 
 @pytest.mark.parametrize("when", ["2030-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "2030-01-01T00:00:00"])
 def test_repairs_of_the_future_are_no_fight_and_go(tmp_path: Path, when: str) -> None:
-    now, key = datetime(2026, 11, 28, tzinfo=UTC), ["te2", "kubelet is active and enabled"]
+    now, key = datetime(2026, 11, 28, tzinfo=UTC), ["te2", "kubelet runs"]
     path = tmp_path / "h.json"
     path.write_text(json.dumps({"passes": [], "repairs": [[*key, when]] * 3}), encoding="utf-8")
     assert History(path).fights(now) == {}

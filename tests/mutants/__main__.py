@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.mutants.page import PAGE, RECORDED, ROOT, Result, page, recorded
-from tests.mutants.table import HARMLESS, TESTS
+from tests.mutants.table import HARMLESS, TESTS, shown_to
 
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".lab", "build", ".*_cache", ".hypothesis", "*.egg-info"
@@ -64,7 +64,7 @@ def run(file: str, tree: Path, matching: str) -> Result:
     """Run the mutants of one module in a copy of the tree. Raises CalledProcessError where its tests fail without."""
     started = time.monotonic()
     into = tree.with_name("results.json")
-    tests = [f"tests/{name.replace('/', '/test_')}.py" for name in TESTS[file]]
+    tests = shown_to(file)
     options = ["-s", "-p", "no:cacheprovider", "-p", "no:terminal", "-p", "tests.mutants.plugin"]
     mutated = [f"--mutate={file}.py", f"--mutate-into={into}", f"--mutate-matching={matching}"]
     print(f"{file}, shown to {', '.join(tests)}", flush=True)

@@ -40,6 +40,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/edits/kubeconfig": ("kubernetes/kubeconfig_merge",),
 }
 
+
+def shown_to(file: str) -> list[str]:
+    """Return the files of the tests that a module's mutants are shown to."""
+    return [f"tests/{name.replace('/', '/test_')}.py" for name in TESTS[file]]
+
+
 # A module's file: a mutant's name -> why nothing is lost with it.
 HARMLESS: dict[str, dict[str, str]] = {
     "shipway/converge": {

@@ -21,7 +21,7 @@ from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.system.base import HostnameIs
 from shipway.steps.system.kernel import ModulesAtBoot
-from shipway.steps.system.services import ServiceRuns
+from shipway.steps.system.services import ServiceEnabled, ServiceRuns
 from tasks import gates
 from tasks.stages import (
     container_runtime,
@@ -102,7 +102,7 @@ def test_s5_the_kubernetes_packages(guide: Cluster) -> None:
     assert source(steps)[0] == "https://pkgs.k8s.io/core:/stable:/v1.31/deb/ /"
     assert of(PackagesInstalled, steps)[0].packages == dict.fromkeys(("kubelet", "kubeadm", "kubectl"), "1.31.7")
     assert of(PackagesHeld, steps)[0].packages == ("kubelet", "kubeadm", "kubectl")
-    assert ServiceRuns("kubelet", active=False) in steps
+    assert ServiceEnabled("kubelet") in steps
 
 
 def test_s6_and_s9_the_control_plane_and_the_workers(guide: Cluster) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.mutants.operators import mutants
 from tests.mutants.page import PAGE, ROOT, page, recorded
-from tests.mutants.table import HARMLESS, TESTS
+from tests.mutants.table import HARMLESS, TESTS, shown_to
 
 SOURCE = """
 RULES = (first, second)
@@ -68,8 +68,8 @@ def test_every_mutated_module_has_mutants_tests_and_reasons_that_still_name_one(
     names = {one.id for one in mutants((ROOT / f"{file}.py").read_text(encoding="utf-8"))}
     assert names
     assert set(HARMLESS.get(file, {})) <= names
-    for test in TESTS[file]:
-        assert (ROOT / "tests" / f"test_{test}.py").exists()
+    for test in shown_to(file):
+        assert (ROOT / test).exists()
 
 
 def test_the_page_is_the_recorded_one_and_explains_every_survivor() -> None:

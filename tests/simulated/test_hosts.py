@@ -93,7 +93,7 @@ DRIFTS: tuple[tuple[str, dict[str, str], str], ...] = (
         {"path": "/etc/modules-load.d/k8s.conf", "old": "overlay", "new": "#"},
         "kernel modules load at boot",
     ),
-    ("stop", {"unit": "containerd"}, "containerd is active and enabled"),
+    ("stop", {"unit": "containerd"}, "containerd runs"),
     ("unhold", {"package": "kubelet"}, "kubelet, kubeadm, kubectl are held"),
     ("hostname", {"name": "another"}, "the host name is te1"),
 )

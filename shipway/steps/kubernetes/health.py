@@ -190,7 +190,7 @@ class KubeletLoaded:
             on.read(UnitState("kubelet.service")), is_loaded(on, "kubelet", KUBELET_FILES, same_second=True)
         )
         if info.active != "active" or loaded:
-            return None  # a kubelet that does not run is the affair of "kubelet is active and enabled"
+            return None  # a kubelet that does not run is the affair of "kubelet runs"
         return Drift("started before its configuration changed", "started after")
 
     async def apply(self, on: Host) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.errors import Blocked
-from shipway.facts.services import UnitState
+from shipway.facts.services import UnitInfo, UnitState
 from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.system.loaded import is_loaded, restart
@@ -15,43 +15,64 @@ from shipway.steps.system.loaded import is_loaded, restart
 CONTAINERD = "containerd"
 
 
-@dataclass(frozen=True)
-class ServiceRuns:
-    """A service is active (where `active`) and enabled."""
+async def _state(on: Host, unit: str) -> UnitInfo:
+    """Return what systemd says of a service; raises Blocked where it knows none of that name."""
+    info = await on.read(UnitState(f"{unit}.service"))
+    if info.load == "not-found":
+        raise Blocked(f"{unit} is not installed yet", host=on.name)
+    return info
 
-    impact: ClassVar[Impact] = Impact.START
+
+@dataclass(frozen=True)
+class ServiceEnabled:
+    """A service starts with the host.
+
+    To enable it lets systemd read its unit files anew, which takes the device rights from running GPU containers
+    (nvidia-container-toolkit#48): that is a service's impact.
+    """
+
+    traps: ClassVar[tuple[int, ...]] = (28,)
+    impact: ClassVar[Impact] = Impact.SERVICE
     unit: str
-    active: bool = True
 
     @property
     def name(self) -> str:
         """The fact."""
-        return f"{self.unit} is {'active and ' if self.active else ''}enabled"
-
-    @property
-    def id(self) -> str:
-        """The fact, apart from the lesser one of a unit that need not run yet."""
-        return f"ServiceRuns {self.unit}" if self.active else f"ServiceEnabled {self.unit}"
+        return f"{self.unit} is enabled"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd."""
-        info = await on.read(UnitState(f"{self.unit}.service"))
-        if info.load == "not-found":
-            raise Blocked(f"{self.unit} is not installed yet", host=on.name)
-        running = info.active == "active" or not self.active
-        if running and info.enabled == "enabled":
-            return None
-        return Drift(f"{info.active}, {info.enabled or info.load}", "active, enabled" if self.active else "enabled")
+        info = await _state(on, self.unit)
+        return None if info.enabled == "enabled" else Drift(info.enabled or info.load, "enabled")
 
     async def apply(self, on: Host) -> None:
-        """Enable it, and start it where it should run; starting what stands still disturbs nobody."""
-        commands = [
+        """Enable it, also where it was masked."""
+        await on.do(
             Command(("systemctl", "unmask", "--quiet", self.unit)),
             Command(("systemctl", "enable", "--quiet", self.unit)),
-        ]
-        if self.active:
-            commands.append(Command(("systemctl", "start", self.unit), seconds=120))
-        await on.do(*commands)
+        )
+
+
+@dataclass(frozen=True)
+class ServiceRuns:
+    """A service is active."""
+
+    impact: ClassVar[Impact] = Impact.START
+    unit: str
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{self.unit} runs"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd."""
+        info = await _state(on, self.unit)
+        return None if info.active == "active" else Drift(info.active, "active")
+
+    async def apply(self, on: Host) -> None:
+        """Start it: what stands still disturbs nobody by that, and no unit file is read anew."""
+        await on.do(Command(("systemctl", "start", self.unit), seconds=120))
 
 
 @dataclass(frozen=True)
