@@ -233,7 +233,7 @@ async def test_a_command_that_runs_out_of_its_time_is_closed_and_holds_no_place(
 async def test_time_in_the_queue_does_not_count() -> None:
     wire = Wire(answers=lambda channel: asyncio.get_running_loop().call_later(0.1, channel.end) and None)
     channels = on(wire)
-    answers = await asyncio.gather(*(ran(channels, seconds=0.5) for _ in range(10 * AT_ONCE)))
+    answers = await asyncio.gather(*(ran(channels, seconds=1.5) for _ in range(20 * AT_ONCE)))
     assert all(answer.status == 0 for answer in answers)
 
 
