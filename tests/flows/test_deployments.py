@@ -151,8 +151,6 @@ def test_compose_has_the_parts_each_with_a_health_check() -> None:
 
 # Why an image may be named by a tag alone; what is not here must be named by its digest.
 BY_TAG = {
-    "postgres:15.14-bookworm": "its registry could not be asked for the digest; docs/deployments.md says how to add it",
-    "redis:7.2.10-bookworm": "its registry could not be asked for the digest; docs/deployments.md says how to add it",
     "shipway:0.1.0": "built from this project, and in no registry before its user puts it there",
 }
 # A digest as every registry names an index of all architectures: sha256 and 64 hexadecimal digits (OCI image-spec).
