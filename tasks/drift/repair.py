@@ -191,15 +191,15 @@ async def _settle(run: Run, stage: str, *, seconds: float) -> None:
 
     So does what could not be looked at: a kubelet that was started a moment ago does not answer the API yet.
     """
-    ends = time.monotonic() + seconds
+    ends, last = time.monotonic() + seconds, ""
     while True:
         await look_at_cluster(run, stage, CLUSTER)
         following = [one for one in run.drift.of_cluster if one.step in FOLLOWING or one.unseen]
         if not following or time.monotonic() > ends:
             return
-        hear_waits(run, stage, CLUSTER)(
-            f"waiting until {following[0].step} on {following[0].host}: {following[0].have}"
-        )
+        said = f"waiting until {following[0].step} on {following[0].host}: {following[0].have}"
+        if said != last:
+            hear_waits(run, stage, CLUSTER)(last := said)
         await asyncio.sleep(EVERY_SECONDS)
 
 
