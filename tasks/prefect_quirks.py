@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -29,6 +30,11 @@ SERVER_SECONDS = (
     75.0  # how long a server that is away is waited for: a restart of its container takes less than a minute
 )
 AGAIN_SECONDS = 1.0
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|"
+    "nu|xi|omicron|pi|rho|sigma|tau|upsilon|phi|chi|psi|omega"
+)
+_STAR = re.compile(rf"(?:{_GREEK})\d{{0,3}}(?:-[a-z0-9]+){{1,3}}")
 # What puts a command line's handlers of signals in place. A worker of Prefect has none, and keeps Prefect's.
 SIGNALS: ContextVar[Callable[[], None]] = ContextVar("SIGNALS")
 
@@ -64,9 +70,12 @@ async def tag_run(run: UUID, tags: Iterable[str]) -> None:
 def name_or_typed(name: str) -> str:
     """Return the name of the current flow run: the one that somebody gave it, else `name`.
 
-    A run that nobody named has two words of the library `coolname`, joined by a hyphen (utilities/names.py).
+    A run that nobody named has two words of the library `coolname`, joined by a hyphen (utilities/names.py), or, from the
+    form of the UI, the name of a star: a Greek letter with or without a number, then one to three words (ui/assets).
     """
     current = str(flow_run.name or "")
+    if _STAR.fullmatch(current):
+        return name
     words = current.split("-")
     drawn = len(words) == 2 and set(words) <= _drawn_words()  # noqa: PLR2004 - generate_slug(2)
     return name if drawn or not current else current

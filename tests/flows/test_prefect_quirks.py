@@ -112,6 +112,12 @@ def test_every_name_that_prefect_draws_is_replaced(monkeypatch: pytest.MonkeyPat
         assert name_or_typed("bootstrap te") == "bootstrap te"
 
 
+@pytest.mark.parametrize("drawn", ["delta2-uxal-b", "alpha-canis-majoris", "mu512-comae-berenices-a", "omega-sirius"])
+def test_every_name_that_the_form_draws_is_replaced(drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefect_quirks, "flow_run", type("Run", (), {"name": drawn}))
+    assert name_or_typed("bootstrap te") == "bootstrap te"
+
+
 def test_a_refusal_is_a_state_of_its_own_with_one_sentence() -> None:
     @flow(persist_result=False)
     @as_states
