@@ -70,8 +70,8 @@ async def tag_run(run: UUID, tags: Iterable[str]) -> None:
 def name_or_typed(name: str) -> str:
     """Return the name of the current flow run: the one that somebody gave it, else `name`.
 
-    A run that nobody named has two words of the library `coolname`, joined by a hyphen (utilities/names.py), or, from the
-    form of the UI, the name of a star: a Greek letter with or without a number, then one to three words (ui/assets).
+    A run that nobody named has two words of the library `coolname`, joined by a hyphen (utilities/names.py), or, from
+    the UI's form, a star's name: a Greek letter with or without a number, then one to three words (ui/assets).
     """
     current = str(flow_run.name or "")
     if _STAR.fullmatch(current):
