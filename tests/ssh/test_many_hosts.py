@@ -66,6 +66,7 @@ def behind(lab: SimulatedLab, gate: RealSshd) -> None:
     known.write_text(known.read_text() + Path(gate.target.known_hosts).read_text())
     data = yaml.safe_load(lab.cluster_file.read_text(encoding="utf-8"))
     to = gate.target
+    data["ssh"]["connect_seconds"] = 60  # on a busy machine an attempt that is given up is a second connection
     data["ssh"]["jump"] = {"address": to.address, "port": to.port, "user": to.user, "key": to.key}
     lab.cluster_file.write_text(yaml.safe_dump(data), encoding="utf-8")
 
