@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.pods import EXTRA
+from shipway.gpu.pods import EXTRA, SHOWN
 from shipway.gpu.seen import Evidence, PodSeen
 from shipway.gpu.vendor import Vendor
 from shipway.redact import keep_ends
@@ -27,9 +27,6 @@ LinkName = Literal[
     "unknown",
 ]
 IMAGE_FAULTS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-
-
-SHOWN = 300  # characters of what a pod said
 
 
 @dataclass(frozen=True, slots=True)

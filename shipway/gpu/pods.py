@@ -25,6 +25,7 @@ NAMESPACE = "shipway-verify"
 EXTRA = "gpu-test-extra"
 WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
 LISTED = "gpus-listed"
+SHOWN = 300  # characters of why a pod does not run
 # The kubelet's word for a pod that the scheduler gave a GPU which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
 _NODES = re.compile(r"^nodes of (\S+): (.*)$", re.MULTILINE)
@@ -91,9 +92,6 @@ def count_seen_without(log: str, vendor: Vendor = VENDOR) -> int | None:
     if LISTED not in log:
         return None
     return max(len(set(vendor.device.findall(log))), len(set(vendor.held.findall(log))))
-
-
-SHOWN = 300  # characters of why a pod does not run
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,7 @@ from tests.drift.page import keep
 from tests.drift.scene import Scene
 from tests.places.prefect import rows
 
-pytestmark = [
-    pytest.mark.xdist_group("drift"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.xdist_group("drift")
 
 
 def ends(report: DriftReport) -> dict[tuple[str, str], str]:

@@ -73,7 +73,7 @@ def test_what_became_of_findings() -> None:
     assert ends == {"gone": "repaired", "again": "came back", "broke": "failed", "kept": "reported", "new": "reported"}
 
 
-def test_beside_gpu_pods_only_files_are_repaired_unless_the_host_may_be_disturbed() -> None:
+def test_beside_gpu_pods_nothing_that_runs_is_restarted_unless_the_host_may_be_disturbed() -> None:
     run = run_of()
     run.seen.busy = {"te2": "1 GPUs held by running pods"}
     allowed = Permission(Impact.SERVICE, Impact.SERVICE)

@@ -21,10 +21,7 @@ from tests.drift.scene import Scene
 from tests.places.kube import answering
 from tests.places.prefect import rows
 
-pytestmark = [
-    pytest.mark.xdist_group("drift"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.xdist_group("drift")
 OTHER = "ops@elsewhere pid 7, drift of te"
 
 

@@ -13,11 +13,7 @@ from tests.conformance.programs import NOT_RECORDED, programs, recorded
 from tests.flows.story import LAST, Story, patient
 from tests.places.prefect import rows
 
-# Prefect's own client leaves its sockets to the garbage collector when the loop of a flow ends.
-pytestmark = [
-    pytest.mark.xdist_group("prefect"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.xdist_group("prefect")
 
 
 def test_a_plan_changes_nothing_and_lists_what_would_change(story: Story) -> None:

@@ -19,11 +19,7 @@ from tasks.run_stage import on
 from tasks.table import STAGES, Stage
 from tests.places.prefect import Place, rows
 
-pytestmark = [
-    pytest.mark.xdist_group("prefect"),
-    # Prefect's own client leaves its sockets to the garbage collector when the loop of a flow ends.
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.xdist_group("prefect")
 
 FILE = "name: fake\nprofile: seed\nhosts:\n- {name: one, address: 192.0.2.1}\n- {name: two, address: 192.0.2.2}\n"
 Answers = list[list[StepResult] | Exception | float]

@@ -100,11 +100,7 @@ async def test_a_namespace_of_somebody_else_is_left_alone() -> None:
 async def test_cards_that_others_hold_are_not_disturbed() -> None:
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)], cluster=declared()) as made:
         await furnished(made)
-        working = pod_of(made.cluster, "training")
-        working["metadata"]["namespace"] = "default"
-        working["spec"].pop("serviceAccountName")
-        await made.kube.apply(working)
-        await _until_running(made, "training")
+        await hold_a_card(made, "training")
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.expected) == ("ok", 3, 4)
         assert proof.notes == ("1 GPUs are held by pods of others: only the free ones were proven",)
@@ -117,11 +113,7 @@ async def test_where_pods_hold_every_card_nothing_is_proven_and_nothing_has_fail
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)], cluster=declared()) as made:
         await furnished(made)
         for name in ("one", "two", "three", "four"):
-            working = pod_of(made.cluster, name)
-            working["metadata"]["namespace"] = "default"
-            working["spec"].pop("serviceAccountName")
-            await made.kube.apply(working)
-            await _until_running(made, name)
+            await hold_a_card(made, name)
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.compute, proof.error) == ("all held", 0, "not run", None)
         assert proof.notes[0] == "4 GPUs are held by pods of others: none is free to be proven"
@@ -139,7 +131,12 @@ async def test_no_test_pod_goes_to_a_node_to_avoid_and_the_others_are_proven() -
         assert (proof.outcome, proof.verified, proof.expected) == ("ok", 2, 2)
 
 
-async def _until_running(made: Place, name: str) -> None:
+async def hold_a_card(made: Place, name: str) -> None:
+    """Let a pod of somebody else hold a GPU, and wait until it runs."""
+    working = pod_of(made.cluster, name)
+    working["metadata"]["namespace"] = "default"
+    working["spec"].pop("serviceAccountName")
+    await made.kube.apply(working)
     async with asyncio.timeout(20):
         while True:
             made.kube.forget()

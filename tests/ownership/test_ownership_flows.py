@@ -23,10 +23,7 @@ from tasks.report import Report
 from tests.drift.scene import Scene
 from tests.flows.story import LATENCY, Kept, patient
 
-pytestmark = [
-    pytest.mark.xdist_group("drift"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.xdist_group("drift")
 Data = dict[str, Any]
 HOSTS = ("te1", "te2", "te3")
 

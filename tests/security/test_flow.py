@@ -9,10 +9,7 @@ from lab.simulated.control import ask
 from tests.flows.story import Story
 from tests.security.secret_forms import BOOTSTRAP_TOKEN, SECRET_FORMS
 
-pytestmark = [
-    pytest.mark.xdist_group("prefect"),
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.xdist_group("prefect")
 
 
 def secrets_of(story: Story) -> list[str]:

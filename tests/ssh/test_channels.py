@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncssh
@@ -18,13 +17,6 @@ from shipway.host.ssh import Pool
 from tests.places.real_sshd import needs_sshd, real_sshd
 from tests.places.shell_server import shell_server
 from tests.places.simulated import failed, simulated_place
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    one = Pool()
-    yield one
-    await one.close()
 
 
 @needs_sshd

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,6 @@ Host inner
 Host proxied
   ProxyCommand nc %h %p
 """
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    one = Pool()
-    yield one
-    await one.close()
 
 
 def led(folder: Path, address: str = "gpu7", own: dict[str, Any] | None = None, **ssh: Any) -> Way:

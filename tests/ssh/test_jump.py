@@ -29,13 +29,6 @@ async def two(tmp_path: Path) -> AsyncIterator[tuple[Server, Server]]:
         yield gate, inner
 
 
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    one = Pool()
-    yield one
-    await one.close()
-
-
 def behind(gate: Server, inner: Server) -> Target:
     """Return the target that a cluster file with a jump host means."""
     known = gate.folder.parent / "known_hosts"

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,6 @@ def shells(names: Sequence[str]) -> list[Any]:
         pytest.param(name, marks=pytest.mark.skipif(not there(name), reason=f"{name} is not installed here."))
         for name in names
     ]
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    one = Pool()
-    yield one
-    await one.close()
 
 
 @needs_sshd

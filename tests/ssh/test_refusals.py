@@ -6,7 +6,6 @@ import asyncio
 import os
 import stat
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,24 +31,11 @@ from shipway.host.ssh.connection import Connection
 from shipway.host.ssh.known_hosts import known_hosts
 from shipway.host.target import Target
 from tests.places.real_sshd import free_port, needs_sshd, real_sshd
-from tests.places.shell_server import Server, shell_server
+from tests.places.shell_server import Server
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 WORDS = "open sesame"
 ODD_LINES = f"=\n<<<<<<< HEAD\n=======\n>>>>>>> x\n|1|notbase64 {KEY}\n|2|YQ==|YQ== {KEY}\n@who * {KEY}\n* ssh-rsa !!\n"
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with shell_server(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    one = Pool()
-    yield one
-    await one.close()
 
 
 async def failed(pool: Pool, target: Target) -> ShipwayError:

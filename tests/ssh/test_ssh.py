@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,20 +25,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.host.session import Command, Host
 from shipway.host.ssh import Pool
-from tests.places.shell_server import Server, shell_server
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with shell_server(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    one = Pool()
-    yield one
-    await one.close()
+from tests.places.shell_server import Server
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from shipway.kube.client import Kube, Object
 from shipway.kube.pod_states import find_known, find_trouble
 from shipway.redact import keep_ends
 from shipway.step import Drift
-from shipway.steps.kubernetes.nodes import SHOWN_WHY, WorkloadRuns, is_ending, pod_ready
+from shipway.steps.kubernetes.nodes import SHOWN_WHY, WorkloadRuns, find_waiting
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,8 @@ async def find_hopeless(on: Kube) -> dict[str, ShipwayError]:
 
 async def _find_broken(on: Kube) -> list[tuple[Object, Known, str]]:
     """Return the plugin's pods on a node that are not ready for a reason that the catalogue knows, with both."""
-    there = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
-    pods = [pod for pod in there if not pod_ready(pod) and not is_ending(pod) and pod["spec"].get("nodeName")]
-    events = await asyncio.gather(*(on.events_of(pod) for pod in pods))
     return [
         (pod, known, find_trouble(pod, said))
-        for pod, said in zip(pods, events, strict=True)
-        if (known := find_known(pod, said))
+        for pod, said in await find_waiting(on, VENDOR.plugin.namespace, VENDOR.plugin.selector)
+        if pod["spec"].get("nodeName") and (known := find_known(pod, said))
     ]

@@ -169,10 +169,17 @@ class WorkloadRuns:
         """Return the pods that are to be ready and are not, at most `LOOKED_AT`, each with the events about it."""
         selector = found["spec"]["selector"].get("matchLabels") or {}
         labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        pods = await on.list_("v1", "Pod", self.namespace, labels=labels)
-        waiting = [pod for pod in pods if not pod_ready(pod) and not is_ending(pod)][:LOOKED_AT]
-        events = await asyncio.gather(*(on.events_of(pod) for pod in waiting))
-        return list(zip(waiting, events, strict=True))
+        return await find_waiting(on, self.namespace, labels, LOOKED_AT)
+
+
+async def find_waiting(
+    on: Kube, namespace: str, labels: str, most: int | None = None
+) -> list[tuple[Object, list[str]]]:
+    """Return the pods that are to be ready and are not, each with the events about it; raises the errors of the API."""
+    pods = await on.list_("v1", "Pod", namespace, labels=labels)
+    waiting = [pod for pod in pods if not pod_ready(pod) and not is_ending(pod)][:most]
+    events = await asyncio.gather(*(on.events_of(pod) for pod in waiting))
+    return list(zip(waiting, events, strict=True))
 
 
 def _troubles(waiting: Sequence[tuple[Object, list[str]]]) -> Iterator[tuple[str, str]]:

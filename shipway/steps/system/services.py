@@ -15,12 +15,15 @@ from shipway.steps.system.loaded import is_loaded, restart
 CONTAINERD = "containerd"
 
 
-async def _state(on: Host, unit: str) -> UnitInfo:
+def _installed(info: UnitInfo, on: Host, unit: str) -> UnitInfo:
     """Return what systemd says of a service; raises Blocked where it knows none of that name."""
-    info = await on.read(UnitState(f"{unit}.service"))
     if info.load == "not-found":
         raise Blocked(f"{unit} is not installed yet", host=on.name)
     return info
+
+
+async def _state(on: Host, unit: str) -> UnitInfo:
+    return _installed(await on.read(UnitState(f"{unit}.service")), on, unit)
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,7 @@ class ServiceLoaded:
         info, loaded = await asyncio.gather(
             on.read(UnitState(f"{self.unit}.service")), is_loaded(on, self.unit, self.files, same_second=False)
         )
-        if info.load == "not-found":
-            raise Blocked(f"{self.unit} is not installed yet", host=on.name)
-        if info.needs_reload:
+        if _installed(info, on, self.unit).needs_reload:
             return Drift(
                 "its unit or a drop-in of it changed since systemd read them", "systemd has read them, started after"
             )
