@@ -73,6 +73,8 @@ class DriftPass:
     withheld: dict[Key, str] = field(default_factory=dict)  # why a host's step was not applied in its turn
     beside_pods: set[Key] = field(default_factory=set)  # those of them that only running pods kept from
     repaired: set[str] = field(default_factory=set)  # hosts
+    # Of hosts on which something was repaired: since when their kubelet runs, in seconds since 1970 by their clock.
+    kubelet_since: dict[str, int] = field(default_factory=dict)
     fights: list[str] = field(default_factory=list)  # what comes back after each repair
     trend: list[dict[str, Any]] = field(default_factory=list)  # earlier passes, for the report
 

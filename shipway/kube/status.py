@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 # What the server itself writes, at every write or on its own: never a reason to apply.
@@ -34,6 +35,14 @@ def why_not_ready(node: Mapping[str, Any] | None) -> str:
         return ""
     said = str(condition(node, "Ready").get("message") or "no status yet")
     return next((short for pattern, short in SHORTER if pattern.search(said)), said[:160])
+
+
+def posted_at(node: Mapping[str, Any]) -> float:
+    """Return when a node's kubelet last posted its status, in seconds since 1970 by the node's clock; 0 where never."""
+    try:
+        return datetime.fromisoformat(str(condition(node, "Ready").get("lastHeartbeatTime"))).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def differences(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -190,7 +190,8 @@ def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:
 
 def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     kept_away = spec in run.cluster.control_planes and not run.cluster.schedules_on_control_plane
-    steps: list[Check[Kube]] = [HostIsNode(spec.name), NodeReady(spec.name), NodeOpen(spec.name)]
+    ready = NodeReady(spec.name, kubelet_since=run.drift.kubelet_since.get(spec.name, 0))
+    steps: list[Check[Kube]] = [HostIsNode(spec.name), ready, NodeOpen(spec.name)]
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         steps.append(gates.CardsAllocatable({spec.name: run.provable(spec)}))

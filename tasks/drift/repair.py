@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from shipway.converge import converge
 from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import CardsAllocatable
 from shipway.host.session import Host
@@ -103,7 +104,8 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
         await _again(run, stage, host, results)
     finally:
         kube.forget()
-        ready = await wait_for(run, stage, NodeReady(host), kube, seconds=READY_SECONDS)
+        node_ready = NodeReady(host, kubelet_since=run.drift.kubelet_since.get(host, 0))
+        ready = await wait_for(run, stage, node_ready, kube, seconds=READY_SECONDS)
         if ready.outcome == "ok":
             await uncordon(kube, host)
     if ready.outcome != "ok":
@@ -140,9 +142,18 @@ async def _again(run: Run, stage: str, host: str, results: Sequence[StepResult])
             if not wait or not any(f.action in ("failed", "came back") for f in run.drift.findings[host]):
                 break
             await asyncio.sleep(wait)
+        if any(result.outcome == "changed" for result in results):
+            await _keep_start_of_kubelet(run, host)
         run.drift.repaired |= {f.host for f in run.drift.findings[host] if f.action == "repaired"}
         return
     run.drift.findings[host] = [finding.became("failed", "the host could not be looked at again") for finding in before]
+
+
+async def _keep_start_of_kubelet(run: Run, host: str) -> None:
+    """Keep since when the kubelet runs, so that no older status of its node counts; not where the clock went back."""
+    kubelet = await run.session(host).read(UnitState("kubelet.service"))
+    if kubelet.active == "active" and kubelet.active_since <= time.time() + run.seen.surveys[host].skew:
+        run.drift.kubelet_since[host] = kubelet.active_since
 
 
 def became(before: Sequence[Finding], after: dict[Key, Finding], results: Sequence[StepResult]) -> list[Finding]:

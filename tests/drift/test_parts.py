@@ -22,12 +22,13 @@ from shipway.cluster.model import Cluster
 from shipway.converge import look_at_all
 from shipway.errors import PostconditionFailed, Unreachable
 from shipway.facts.commands import Says
+from shipway.facts.services import UnitInfo
 from shipway.kube.client import Kube
 from shipway.kube.reads import Reads
 from shipway.place import Place
 from shipway.step import Drift, Impact, StepResult, restart_of
 from shipway.steps.kubernetes.health import expires
-from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen
+from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen, NodeReady
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
 from shipway.survey.first_look import Survey
 from tasks.context import Run
@@ -436,6 +437,62 @@ async def test_a_cordon_that_somebody_accepted_is_not_told(note: str, told: bool
     drift = await NodeOpen("te2").check(Nodes())  # type: ignore[arg-type]
     assert (drift is not None) is told
     assert drift is None or "cordon-accepted" in drift.want
+
+
+STARTED = 1_795_903_200  # 2026-11-28T22:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("posted", "since", "stale"),
+    [
+        ("2026-11-28T21:59:59Z", STARTED, True),
+        ("2026-11-28T22:00:00Z", STARTED, False),
+        ("2026-11-28T22:00:02Z", STARTED, False),
+        ("2026-11-28T21:59:59Z", 0, False),
+        (None, STARTED, True),
+        ("soon", STARTED, True),
+    ],
+)
+async def test_a_status_from_before_its_kubelet_started_is_not_believed(
+    posted: str | None, since: int, *, stale: bool
+) -> None:
+    """A restarted kubelet's node stayed Ready with all of its GPUs, a pass ended by that, and the next found none."""
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": posted}
+    node = {"metadata": {"name": "te2"}, "status": {"conditions": [ready]}}
+
+    class Nodes:
+        async def list_(self, *_: object) -> list[dict[str, object]]:
+            return [node]
+
+    drift = await NodeReady("te2", kubelet_since=since).check(Nodes())  # type: ignore[arg-type]
+    assert (drift is not None) is stale
+    assert drift is None or "no status since it started" in drift.have
+
+
+@pytest.mark.parametrize(("skew", "kept"), [(0.0, {"te2": STARTED}), (-7200.0, {})])
+async def test_the_start_of_a_kubelet_is_kept_after_a_repair_unless_the_clock_went_back(
+    monkeypatch: pytest.MonkeyPatch, skew: float, kept: dict[str, int]
+) -> None:
+    run = run_of()
+    unit = UnitInfo("loaded", "active", "running", "enabled", STARTED, needs_reload=False)
+
+    class Session:
+        async def read(self, _: object) -> UnitInfo:
+            return unit
+
+    async def look(run: Run, _stage: str, host: str) -> list[StepResult]:
+        run.seen.surveys[host] = cast("Survey", SimpleNamespace(skew=skew))
+        run.drift.findings[host] = []
+        return []
+
+    monkeypatch.setattr(repair, "look_at_host", look)
+    monkeypatch.setattr(repair.time, "time", lambda: STARTED + 60.0)
+    monkeypatch.setattr(run, "session", lambda _: Session())
+    await repair._again(run, "repair", "te2", [StepResult("swap is off", "changed", Impact.SERVICE)])
+    assert run.drift.kubelet_since == kept
+    run.seen.surveys.clear()
+    ready = [step for part in cluster_parts(run) for step in part.steps if isinstance(step, NodeReady)]
+    assert {step.node: step.kubelet_since for step in ready if step.kubelet_since} == kept
 
 
 def test_the_report_of_a_pass_counts_the_gpus_that_there_are() -> None:

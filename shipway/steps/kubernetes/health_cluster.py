@@ -10,7 +10,7 @@ from shipway.errors import Blocked, Permanent
 from shipway.foreign.yaml import read_yaml
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
-from shipway.kube.status import why_not_ready
+from shipway.kube.status import posted_at, why_not_ready
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
@@ -34,15 +34,26 @@ class HostIsNode:
 
 @dataclass(frozen=True)
 class NodeReady:
-    """A node that has joined is Ready."""
+    """A node that has joined is Ready.
+
+    `kubelet_since` is when its kubelet started, in whole seconds since 1970 by the host's clock; 0 where nobody asks.
+    What a Node says is as old as its last status: for 40 s after a kubelet went away it is still Ready, with all of its
+    GPUs. A kubelet that starts posts a status at once, and dates it by the same clock (kubelet's
+    nodeStatusReportFrequency holds only for what has not changed since its start).
+    """
 
     node: str
     name: str = "the node is Ready"
+    kubelet_since: int = 0
 
     async def check(self, on: Kube) -> Drift | None:
-        """Read its condition; one that never joined is told elsewhere."""
+        """Read its condition; one that never joined is reported elsewhere."""
         node = (await nodes_by_name(on)).get(self.node)
-        why = why_not_ready(node) if node else ""
+        if node is None:
+            return None
+        why = why_not_ready(node)
+        if not why and posted_at(node) < self.kubelet_since:
+            why = "its kubelet has posted no status since it started"
         return Drift(why, "Ready") if why else None
 
 
