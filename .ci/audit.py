@@ -1,4 +1,4 @@
-"""Known vulnerabilities of what requirements.lock pins, by pip-audit: told, and a failure where a fix is out.
+"""Known vulnerabilities of what requirements.lock pins, by pip-audit: reported, and a failure where a fix is out.
 
 Its data are asked of PyPI and, where that has none, of OSV. A look that could not be had for even one package is said
 to be NOT RUN and fails nothing: a network that is down is no vulnerability. `.ci/audit-ignored` names what is let

@@ -93,7 +93,7 @@ async def save_webhook(name: str, url: str) -> None:
 
 
 async def apply(block: str, notices: Sequence[Notice] = NOTICES) -> dict[str, Done]:
-    """Bring the server's automations to what is wanted, told by their names; return what was done to each."""
+    """Bring the server's automations to what is wanted, matched by their names; return what was done to each."""
     action = await action_for(block)
     return {notice.name: await _bring(automation(notice, action)) for notice in notices}
 

@@ -1,4 +1,4 @@
-"""Admission: which hosts a run may begin to change, told by preflight on all of them at once."""
+"""Admission: which hosts a run may begin to change, decided by preflight on all of them at once."""
 
 from __future__ import annotations
 

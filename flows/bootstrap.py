@@ -72,7 +72,7 @@ async def bring_up(run: Run) -> None:
 async def prepare(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:
     """Prepare one host, whatever the others do."""
     state = await admission.of(host.name)
-    for stage in preparation_of(run.cards(host)):
+    for stage in preparation_of(run.gpus_of(host)):
         state = await on(stage, host.name, state)
     return state
 

@@ -53,7 +53,7 @@ async def look(run: Run) -> None:
     try:
         faults = await disagreement(run)
     except ShipwayError as error:
-        faults, run.seen.unowned = [], error  # the hosts' own drift is told all the same; nothing is repaired
+        faults, run.seen.unowned = [], error  # the hosts' own drift is reported all the same; nothing is repaired
     if faults:
         raise refusal(faults)
     run.drift.across = between(list(run.seen.surveys.values()))
@@ -186,7 +186,8 @@ async def _open(run: Run, allowed: Permission) -> set[str]:
     except Refused:
         raise  # another run holds the cluster
     except ShipwayError as error:
-        run.view.said(CLUSTER, StageName.REPAIR, f"nodes that are left cordoned cannot be determined: {error.message}")
+        unknown = f"nodes that are left cordoned cannot be determined: {error.message}"
+        run.view.show_wait(CLUSTER, StageName.REPAIR, unknown)
     return left
 
 

@@ -57,13 +57,13 @@ def join_reports(cluster: str, what: str, groups: Sequence[Group], seconds: floa
     missing = 0
     for group in groups:
         report = group.report or {}
-        told = {host["name"]: host for host in report.get("hosts", ())}
-        hosts += [told.get(name) or _unknown(name) for name in group.hosts]
+        known = {host["name"]: host for host in report.get("hosts", ())}
+        hosts += [known.get(name) or _unknown(name) for name in group.hosts]
         errors += report.get("errors", ())
         findings += report.get("findings", ())
         warnings += report.get("warnings", ())
         stages += report.get("stages", ())
-        lost = [name for name in group.hosts if name not in told]
+        lost = [name for name in group.hosts if name not in known]
         missing += len(lost)
         errors += [_error(name, group) for name in lost]
     return FleetReport(

@@ -115,7 +115,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     take_signals_back()
     if (heard := ON_OPEN.get(None)) is not None:
         heard(run)
-    run.view.opened(run)
+    run.view.begin_run(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
     if mode == "bootstrap":
         writable(run.folder)
@@ -157,7 +157,7 @@ def _why(error: BaseException) -> str:
 
 
 def _write(run: Run, report_file: str | None) -> None:
-    """Write the report file where one was asked for; what keeps from it is told, and undoes no cluster."""
+    """Write the report file where one was asked for; what keeps from it is reported, and undoes no cluster."""
     if report_file and run.report:
         try:
             run.report.write(Path(report_file))

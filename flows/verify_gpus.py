@@ -49,6 +49,6 @@ async def _prove(run: Run, *, close: bool) -> bool:
     """Wait for what can be waited for, then prove; a node or GPU that stays away is named, the others are proven."""
     ended = [await on(stage, CLUSTER) for stage in (StageName.NODES_READY, StageName.GPUS_ALLOCATABLE)]
     if close:
-        hosts = [host.name for host in run.hosts if host.name in run.ready and run.cards(host)]
+        hosts = [host.name for host in run.hosts if host.name in run.ready and run.gpus_of(host)]
         await asyncio.gather(*(on(StageName.GPU_ISOLATION, name) for name in hosts))
     return all([*ended, await on(PROOF, CLUSTER)])

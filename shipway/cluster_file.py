@@ -95,5 +95,5 @@ def _validate(
 
 
 def _rests_on(fault: Fault, bad: Sequence[tuple[str | int, ...]]) -> bool:
-    """Tell whether a fault was told from a value that is itself a fault: it may be none once that is corrected."""
+    """Tell whether a fault comes from a value that is itself a fault: it may be none once that is corrected."""
     return any(path[: len(one)] == one for path in (fault.path, *fault.also) for one in bad)

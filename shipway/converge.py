@@ -42,19 +42,19 @@ async def converge(
     steps: Sequence[Check[On]],
     on: On,
     allow: Impact,
-    told: Callable[[StepResult], None] = lambda _: None,
+    on_result: Callable[[StepResult], None] = lambda _: None,
     permit: Permit = _no_less,
 ) -> list[StepResult]:
     """Bring `on` to what the steps want, as far as `allow` goes; return one result a step, in order.
 
     All steps are looked at together first. The first step that fails ends it (later ones build on earlier ones): their
-    results say `unknown`. `told` hears each result as it is known. `permit` is asked right before a step is applied:
-    what was allowed when the run began may not be any more, for a window closed, or pods started. Errors are results,
-    not raised.
+    results say `unknown`. `on_result` is called with each result as soon as it is known. `permit` is asked right before
+    a step is applied: what was allowed when the run began may not be any more, for a window closed, or pods started.
+    Errors are results, not raised.
     """
     results: list[StepResult] = []
     async for result in _results(steps, on, allow, permit):
-        told(result)
+        on_result(result)
         results.append(result)
     return results
 
@@ -138,13 +138,13 @@ async def _apply_all(
 
 
 async def look_at_all(
-    steps: Sequence[Check[On]], on: On, told: Callable[[StepResult], None] = lambda _: None
+    steps: Sequence[Check[On]], on: On, on_result: Callable[[StepResult], None] = lambda _: None
 ) -> list[StepResult]:
     """Return what each step sees, changing nothing; unlike a plan, no failure hides what comes after it."""
     looks = await _looks(steps, on)
     results = [_result_of_look(step, seen, Impact.NOTHING) for step, seen in zip(steps, looks, strict=True)]
     for result in results:
-        told(result)
+        on_result(result)
     return results
 
 
@@ -192,7 +192,7 @@ def _result_of_change(step: Step[On], on: On, drift: Drift, again: Look, seconds
 
 
 async def wait_until(
-    check: Check[On], on: On, *, seconds: float, every: float = 2.0, told: Callable[[str], None] = lambda _: None
+    check: Check[On], on: On, *, seconds: float, every: float = 2.0, on_wait: Callable[[str], None] = lambda _: None
 ) -> None:
     """Look again and again until the check is as wanted; a permanent error ends it at once.
 
@@ -218,7 +218,7 @@ async def wait_until(
             raise seen
         said = str(seen.have if isinstance(seen, Drift) else seen.message)
         if said != last:
-            told(f"waiting until {check.name}: {said}")
+            on_wait(f"waiting until {check.name}: {said}")
             last = said
         await asyncio.sleep(pause)
         pause = min(2 * pause, every)

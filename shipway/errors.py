@@ -217,7 +217,7 @@ class CommandFailed(ShipwayError):
 
 
 class Blocked(ShipwayError):
-    """Cannot be told or done yet; the message says what is missing."""
+    """Cannot be determined or done yet; the message says what is missing."""
 
     default_code = "SHW-500"
     default_fix = "Bring about what is missing first; a bootstrap does so in its order."

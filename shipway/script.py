@@ -1,4 +1,4 @@
-"""The wire format: many commands in one `sh` script, and their framed outputs told apart again.
+"""The wire format: many commands in one `sh` script, and their framed outputs separated again.
 
 `r` runs a command that only looks (no input) and goes on whatever it answers; `d` runs one that does something and
 ends the script after the first that fails; `l` looks, as `r` does, at what was done: only where all of it was. Each

@@ -43,7 +43,7 @@ async def progressing(run: Run) -> AsyncIterator[None]:
 
 
 async def _follow(run: Run) -> None:
-    """Make the artifact and raise it as stages end; Prefect's trouble is told in its log and stops nothing."""
+    """Make the artifact and raise it as stages end; Prefect's trouble is reported in its log and stops nothing."""
     shown = 0.0
     try:
         made = await acreate_progress_artifact(0.0, key=_key(run, "progress"), description="stages that have ended")
@@ -68,7 +68,7 @@ def _key(run: Run, what: str) -> str:
 
 
 async def leave(run: Run) -> None:
-    """Leave the report and the table; Prefect's trouble is told in its log and stops nothing."""
+    """Leave the report and the table; Prefect's trouble is reported in its log and stops nothing."""
     if run.report is None:
         return
     try:
@@ -99,7 +99,7 @@ def _table(report: Report) -> list[dict[str, str | int | float]]:
 def markdown(report: Report, kind: str = "") -> str:
     """Return the report as Markdown: outcome, GPUs, errors with their fixes, warnings, what changed or would change.
 
-    Everything is a list, for a page of any width shows it whole; each cause and each step is told once for all hosts.
+    Everything is a list, for a page of any width shows it whole; each cause and each step is there once for all hosts.
     """
     gpus = report.gpus
     lines = [

@@ -10,10 +10,10 @@ from shipway.errors import ErrorReport
 
 NAMES = 10  # names or ranges that are listed; a longer list is counted
 EACH = 10  # hosts whose own fingerprint is listed below a cause
-RANGE = 3  # names in a row that are told as a range
+RANGE = 3  # names in a row that are reported as a range
 
 # What differs from host to host in the message of one and the same cause. The parts of a group's name: `address` is
-# left out, `print` is told per host, `number` as the least to the greatest. A number that is a code is no measure.
+# left out, `print` is reported per host, `number` as the least to the greatest. A number that is a code is no measure.
 _VARIES = r"""
     (?P<print>SHA256:[A-Za-z0-9+/=]{20,})
   | (?P<id>\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b

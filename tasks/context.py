@@ -41,38 +41,38 @@ from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
 class View(Protocol):
     """What hears of a run's progress, and shows it."""
 
-    def began(self, host: str, stage: str) -> None:
+    def begin_stage(self, host: str, stage: str) -> None:
         """A stage starts on a host."""
 
-    def told(self, host: str, stage: str, result: StepResult) -> None:
+    def show_step(self, host: str, stage: str, result: StepResult) -> None:
         """A step of it is known."""
 
-    def said(self, host: str, stage: str, sentence: str) -> None:
+    def show_wait(self, host: str, stage: str, sentence: str) -> None:
         """A wait saw something new."""
 
-    def ended(self, result: StageResult) -> None:
+    def end_stage(self, result: StageResult) -> None:
         """The stage is over."""
 
-    def opened(self, run: Run) -> None:
+    def begin_run(self, run: Run) -> None:
         """A run begins."""
 
 
 class Unseen:
     """The view of a run that nobody watches."""
 
-    def began(self, host: str, stage: str) -> None:
+    def begin_stage(self, host: str, stage: str) -> None:
         """Show nothing."""
 
-    def told(self, host: str, stage: str, result: StepResult) -> None:
+    def show_step(self, host: str, stage: str, result: StepResult) -> None:
         """Show nothing."""
 
-    def said(self, host: str, stage: str, sentence: str) -> None:
+    def show_wait(self, host: str, stage: str, sentence: str) -> None:
         """Show nothing."""
 
-    def ended(self, result: StageResult) -> None:
+    def end_stage(self, result: StageResult) -> None:
         """Show nothing."""
 
-    def opened(self, run: Run) -> None:
+    def begin_run(self, run: Run) -> None:
         """Show nothing."""
 
 
@@ -155,17 +155,17 @@ class Run:
         """Return the family of a host's operating system; the first one there is of a host that nobody looked at."""
         return self.seen.families.get(host) or family_of("")
 
-    def cards(self, host: HostSpec) -> int:
+    def gpus_of(self, host: HostSpec) -> int:
         """Return how many GPUs a host is expected to have: as declared, else what PCI showed."""
         if host.gpus != "auto":
             return host.gpus
         survey = self.seen.surveys.get(host.name)
-        return survey.cards if survey else 0
+        return survey.gpus if survey else 0
 
     def provable(self, host: HostSpec) -> int:
         """Return how many of its GPUs pods can get: none on a control plane that keeps ordinary pods away."""
         kept_away = host in self.cluster.control_planes and not self.cluster.schedules_on_control_plane
-        return 0 if kept_away else self.cards(host)
+        return 0 if kept_away else self.gpus_of(host)
 
     def allowed(self, host: str) -> Impact:
         """Return the highest impact a step may have on a host: less where GPU workloads run than on others."""

@@ -144,8 +144,8 @@ def commands_of(findings: Sequence[Finding]) -> list[str]:
     for f in findings:
         if f.command:
             groups.setdefault(name_no_host(f.command, f.host), []).append(f)
-    told = []
+    commands = []
     for group in groups.values():
         others = list_hosts(f.host for f in group if f.command != group[0].command)
-        told.append(group[0].command + (f"   (likewise for {others})" if others else ""))
-    return told
+        commands.append(group[0].command + (f"   (likewise for {others})" if others else ""))
+    return commands

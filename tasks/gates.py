@@ -10,7 +10,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import CardsAllocatable
+from shipway.gpu.counts import GpusAllocatable
 from shipway.kube.client import Kube
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
@@ -21,8 +21,8 @@ from shipway.steps.kubernetes.nodes import NodeLabels, NodesReady, NodeUntainted
 
 __all__ = [
     "ApiAnswers",
-    "CardsAllocatable",
     "EtcdHealthy",
+    "GpusAllocatable",
     "NodesReady",
     "PluginRunning",
     "WorkloadRuns",
@@ -68,12 +68,12 @@ async def _failing(on: Kube) -> list[str]:
     raise error(f"/readyz answered {code}: {tail(text, 3)}")
 
 
-def node_steps(cluster: Cluster, host: HostSpec, cards: int | None = None) -> list[Check[Kube]]:
+def node_steps(cluster: Cluster, host: HostSpec, gpus: int | None = None) -> list[Check[Kube]]:
     """Return what a node takes once it is registered: labels, pods on the control plane where wanted, its socket.
 
-    `cards` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with GPUs.
+    `gpus` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with GPUs.
     """
-    declared = host.gpus if cards is None else cards
+    declared = host.gpus if gpus is None else gpus
     labels = {**host.labels, **({VENDOR.label: "true"} if declared else {})}
     steps: list[Check[Kube]] = [NodeLabels(host.name, labels)] if labels else []
     if host in cluster.control_planes and cluster.schedules_on_control_plane:
@@ -92,6 +92,6 @@ def cluster_gates(cluster: Cluster, expected: Mapping[str, int]) -> list[Check[K
     if any(expected.values()):
         gates += [
             PluginRunning(cluster.gpu.mode),
-            CardsAllocatable({n: count for n, count in expected.items() if count}),
+            GpusAllocatable({n: count for n, count in expected.items() if count}),
         ]
     return gates

@@ -13,7 +13,7 @@ from shipway.rules.solver import warnings_of
 from shipway.stage import StageName
 from shipway.step import Outcome
 from tasks.context import Run
-from tasks.report import NO_CARDS, HostRow, Report, RunOutcome
+from tasks.report import NO_GPUS, HostRow, Report, RunOutcome
 from tasks.stage_result import CLUSTER, report_redacted, worst
 
 
@@ -41,7 +41,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
 
 
 def _host_row(run: Run, host: HostSpec) -> HostRow:
-    """Return a host's row; an error that names the host counts, whichever stage told it."""
+    """Return a host's row; an error that names the host counts, whichever stage reported it."""
     own = [result for result in run.results if result.host == host.name]
     named = any(error.host == host.name for result in run.results for error in result.errors)
     steps = Counter(row.outcome for result in own for row in result.rows)
@@ -63,10 +63,10 @@ def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) 
     gate = any(result.stage == "control_plane_ready" and result.stands for result in run.results)
     well = [host for host in hosts if host.outcome in ("ok", "changed")]
     stand = [host for host in hosts if host.outcome in ("ok", "changed", "drifted")]
-    cards = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in stand})
+    gpus = sum(run.provable(host) for host in run.hosts if host.name in {row.name for row in stand})
     # Where running pods hold every GPU, what is withheld beside them is no failure, and nothing is left to prove with.
     proof = run.proof.outcome if run.proof else ""
-    proven = proof == "all held" or (run.proof is not None and (run.proof.verified > 0 or not cards))
+    proven = proof == "all held" or (run.proof is not None and (run.proof.verified > 0 or not gpus))
     withheld = (
         not errors and len(stand) == len(hosts) and len(well) < len(hosts) and bool(run.seen.busy or run.seen.podded)
     )
@@ -90,7 +90,7 @@ def _foreseen(run: Run, hosts: Sequence[HostRow]) -> RunOutcome:
 
 def _gpus(run: Run) -> dict[str, Any]:
     """Return the part about GPUs: those expected of all hosts of the run, and what the proof showed."""
-    shown = run.proof.as_dict() if run.proof else NO_CARDS
+    shown = run.proof.as_dict() if run.proof else NO_GPUS
     return {**shown, "expected": max(sum(run.provable(host) for host in run.hosts), int(shown["expected"]))}
 
 
@@ -122,7 +122,7 @@ def _limits(run: Run) -> list[str]:
         if host not in run.seen.busy
     ]
     busy += _withheld(run)
-    idle = [host for host in run.hosts if run.cards(host) and not run.provable(host)]
+    idle = [host for host in run.hosts if run.gpus_of(host) and not run.provable(host)]
     how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
     notices = [f"{name}: {text}" for name, survey in run.seen.surveys.items() for text in survey.notices]
-    return [*busy, *notices, *(f"{host.name}: its {run.cards(host)} GPUs are not used: {how}" for host in idle)]
+    return [*busy, *notices, *(f"{host.name}: its {run.gpus_of(host)} GPUs are not used: {how}" for host in idle)]

@@ -36,7 +36,7 @@ async def lease(run: Run) -> ShipwayError | None:
     except Refused as refused:
         return refused
     except ShipwayError as error:
-        run.view.said(run.control.name, StageName.PREFLIGHT, f"the cluster's lease is not taken: {error.message}")
+        run.view.show_wait(run.control.name, StageName.PREFLIGHT, f"the cluster's lease is not taken: {error.message}")
         return await _claim(run)
     return None
 
@@ -50,10 +50,10 @@ async def new_lease(run: Run) -> None:
     if run.locks.leased or run.allow is Impact.NOTHING:
         return
 
-    def told(sentence: str) -> None:
-        run.view.said(CLUSTER, StageName.PREFLIGHT, sentence)
+    def show(sentence: str) -> None:
+        run.view.show_wait(CLUSTER, StageName.PREFLIGHT, sentence)
 
-    await run.locks.until_end.enter_async_context(hold(run.kube, _who(run), partial(_unsure, run), told))
+    await run.locks.until_end.enter_async_context(hold(run.kube, _who(run), partial(_unsure, run), show))
     run.locks.leased = True
 
 

@@ -17,7 +17,7 @@ from tasks.causes import list_hosts
 from tasks.stage_result import WORST_FIRST, Mode, StageResult, report_redacted
 
 RunOutcome = Literal["ok", "planned", "drifted", "partial", "failed", "refused"]
-NO_CARDS: dict[str, Any] = {"expected": 0, "allocatable": 0, "verified": 0, "devices": []}
+NO_GPUS: dict[str, Any] = {"expected": 0, "allocatable": 0, "verified": 0, "devices": []}
 EXIT_CODES: dict[RunOutcome, int] = {"ok": 0, "planned": 0, "refused": 1, "drifted": 2, "partial": 2, "failed": 3}
 
 
@@ -43,7 +43,7 @@ class Report:
     outcome: RunOutcome
     seconds: float
     hosts: tuple[HostRow, ...] = ()
-    gpus: dict[str, Any] = field(default_factory=lambda: dict(NO_CARDS))
+    gpus: dict[str, Any] = field(default_factory=lambda: dict(NO_GPUS))
     warnings: tuple[str, ...] = ()
     errors: tuple[ErrorReport, ...] = ()
     stages: tuple[StageResult, ...] = ()

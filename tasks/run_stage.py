@@ -65,13 +65,13 @@ async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> 
 async def run_stage(stage: StageName, host: str) -> State[Returned] | Returned:
     """Run a stage of the current run on a host; gives the result, in a failed state where nothing may build on it."""
     run, log = current(), get_run_logger()
-    run.view.began(host, stage)
+    run.view.begin_stage(host, stage)
     result, lost = await _do(run, stage, host)
     for row in (row for row in result.rows if row.outcome != "ok" or not STAGES[stage].terse):
         log.info("%s: %s%s", row.step, row.outcome, f" (was {row.have}; want {row.want})" if row.want else "")
     for error in result.errors:
         log.error("%s: %s [%s] Next: %s", error.step, error.cause, error.code, error.fix)
-    run.view.ended(result)
+    run.view.end_stage(result)
     if STAGES[stage].retries:
         await wait_for_lost(run, stage, lost)
     return Returned(result) if result.stands else Failed(message=result.said, data=Returned(result))
@@ -93,8 +93,8 @@ async def _do(run: Run, stage: StageName, host: str) -> tuple[StageResult, froze
     rows = tuple(_remember(run, stage, host, StepRow.of(result)) for result in results)
     outcome = "failed" if errors else worst([row.outcome for row in rows])
     trips = session.round_trips - before if session else 0
-    seconds, told = round(time.monotonic() - started, 3), tuple(report_redacted(error) for error in errors)
-    return StageResult(host, stage, outcome, rows, trips, seconds, told), find_lost(errors)
+    seconds, reports = round(time.monotonic() - started, 3), tuple(report_redacted(error) for error in errors)
+    return StageResult(host, stage, outcome, rows, trips, seconds, reports), find_lost(errors)
 
 
 def _pending(run: Run, stage: StageName, host: str) -> bool:
@@ -138,7 +138,7 @@ async def on(stage: StageName, host: str, *after: State[Any] | None) -> State[An
     """Run a stage after the given ones; return its state when later stages may build on it, else None.
 
     The result is kept in the current run. Where one of `after` is None the stage is not run: whoever made that None
-    has told why.
+    has said why.
     """
     run = current()
     waits = [edge(state) for state in after if state is not None]
@@ -154,7 +154,7 @@ async def on(stage: StageName, host: str, *after: State[Any] | None) -> State[An
         run.results.append(data.result)
     elif state.name == "TimedOut":
         run.results.append(report_timeout(host, stage, seconds, run.last_said.get(host, "")))
-        run.view.ended(run.results[-1])
+        run.view.end_stage(run.results[-1])
     elif isinstance(data, BaseException):
         raise data  # no error of ours: a fault in this program, and Prefect holds its traceback
     return state if state.is_completed() else None

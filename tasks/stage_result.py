@@ -23,7 +23,7 @@ BY_HAND = "Bring the host to what is wanted (no step can do it for you), then ru
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One step's line: what was, what was wanted, and why it failed or could not be told."""
+    """One step's line: what was, what was wanted, and why it failed or could not be determined."""
 
     step: str
     outcome: Outcome
@@ -35,7 +35,7 @@ class StepRow:
 
     @property
     def follows(self) -> bool:
-        """Whether it was not tried only because of what failed before it: that is told once, where it failed."""
+        """Whether it was not tried only because of what failed before it: that is reported once, where it failed."""
         return self.outcome == "unknown" and self.why in (NOT_TRIED, EARLIER_FAILED)
 
     @classmethod
@@ -81,9 +81,9 @@ class StageResult:
 
 def causes(errors: Sequence[ErrorReport], *, host: bool = True) -> str:
     """Return the causes of errors as one line for a state's message, each once and ending at a word."""
-    told = [one.said if host else replace(one, hosts=()).said for one in group_errors(errors)]
-    shown = "; ".join(shorten(one, SAID_EACH) for one in told[:SAID])
-    return shown + (f"; and {len(told) - SAID} more" if len(told) > SAID else "")
+    known = [one.said if host else replace(one, hosts=()).said for one in group_errors(errors)]
+    shown = "; ".join(shorten(one, SAID_EACH) for one in known[:SAID])
+    return shown + (f"; and {len(known) - SAID} more" if len(known) > SAID else "")
 
 
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
@@ -99,7 +99,7 @@ def find_lost(errors: Sequence[ShipwayError]) -> frozenset[str]:
 def errors_of(host: str, results: Sequence[StepResult], allow: Impact) -> tuple[ShipwayError, ...]:
     """Return what keeps later stages from building on these: failures, and what no step can bring about.
 
-    A plan is told of drift, it does not fail by it; a drift that only a higher permission may change is no error.
+    A plan reports drift, it does not fail by it; a drift that only a higher permission may change is no error.
     """
     found: list[ShipwayError] = []
     for result in results:
@@ -116,7 +116,7 @@ def foreseen(host: str, results: Sequence[StepResult], *, pending: bool) -> list
     Where nothing before it would be changed, a run ends there: it has failed. Where something would be (`pending`: in
     an earlier stage), that decides: it cannot be determined yet.
     """
-    told: list[StepResult] = []
+    known: list[StepResult] = []
     for result in results:
         seen = result
         if result.outcome == "drifted" and result.impact is Impact.NOTHING:
@@ -126,8 +126,8 @@ def foreseen(host: str, results: Sequence[StepResult], *, pending: bool) -> list
             else:
                 seen = replace(result, outcome="failed", error=fault(host, result))
         pending = pending or seen.outcome in ("drifted", "unknown")
-        told.append(seen)
-    return told
+        known.append(seen)
+    return known
 
 
 def fault(host: str, result: StepResult) -> ShipwayError:

@@ -33,7 +33,7 @@ from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, rep
 from tasks.locking import new_lease
 from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
-from tasks.stages.verify import CARD_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
+from tasks.stages.verify import GPU_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.workloads import permit_undisturbed
 
@@ -59,7 +59,7 @@ class Stage:
 
 
 async def _bring(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
-    """Converge, with the progress told; what a step may disturb is asked again right before it is applied."""
+    """Converge, with the progress shown; what a step may disturb is asked again right before it is applied."""
     return await converge(steps, on, allow, hear_results(run, stage, on.name), permit_undisturbed(run, on.name))
 
 
@@ -155,11 +155,11 @@ async def _isolate(run: Run, stage: str, host: str) -> list[StepResult]:
 async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
     """Return a node its labels, and take the control plane's taint away where pods are wanted there."""
     spec = run.cluster.host(host)
-    if run.allow is not Impact.NOTHING and gates.node_steps(run.cluster, spec, run.cards(spec)):
+    if run.allow is not Impact.NOTHING and gates.node_steps(run.cluster, spec, run.gpus_of(spec)):
         registered = await wait_for(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)
         if registered.outcome != "ok":
             return [registered]
-    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.cards(spec)), host)
+    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec)), host)
 
 
 async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
@@ -219,7 +219,7 @@ _SPECIAL = (
     Stage(StageName.DEVICE_PLUGIN, _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
     Stage(StageName.GPU_ISOLATION, _isolate, _always(300.0)),
     Stage(StageName.NODES_READY, nodes_ready, _always(NODE_SECONDS + 120), 0),
-    Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, _always(CARD_SECONDS + ROLLOUT_SECONDS + 120), 0),
+    Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, _always(GPU_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage(StageName.GPU_PROOF, gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
 

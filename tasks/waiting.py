@@ -16,21 +16,21 @@ from tasks.stage_result import CLUSTER
 def hear_results(run: Run, stage: str, host: str) -> Callable[[StepResult], None]:
     """Return what hears the results of a stage's steps."""
 
-    def told(result: StepResult) -> None:
+    def hear(result: StepResult) -> None:
         run.last_said[host] = f"{result.step}: {result.outcome}"
-        run.view.told(host, stage, result)
+        run.view.show_step(host, stage, result)
 
-    return told
+    return hear
 
 
 def hear_waits(run: Run, stage: str, host: str) -> Callable[[str], None]:
     """Return what hears the sentences of a wait."""
 
-    def told(sentence: str) -> None:
+    def hear(sentence: str) -> None:
         run.last_said[host] = sentence
-        run.view.said(host, stage, sentence)
+        run.view.show_wait(host, stage, sentence)
 
-    return told
+    return hear
 
 
 async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str = CLUSTER) -> list[StepResult]:
@@ -53,7 +53,7 @@ async def by_api(run: Run, stage: str, steps: Sequence[Check[Kube]], host: str =
 async def wait_for(run: Run, stage: str, check: Check[On], on: On, *, seconds: float) -> StepResult:
     """Return the result of waiting until a check is as wanted, within so many seconds."""
     try:
-        await wait_until(check, on, seconds=seconds, every=1.0, told=hear_waits(run, stage, on.name))
+        await wait_until(check, on, seconds=seconds, every=1.0, on_wait=hear_waits(run, stage, on.name))
     except ShipwayError as error:
         if isinstance(error, DeadlineExceeded):
             explain(error, error.message)

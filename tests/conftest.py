@@ -40,9 +40,9 @@ def prefect_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def story(prefect_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Yield four runs on one simulated lab, and the lab."""
-    from tests.flows.story import told  # noqa: PLC0415 - see above
+    from tests.flows.story import heard  # noqa: PLC0415 - see above
 
-    with told(prefect_place, tmp_path_factory.mktemp("reports")) as story:
+    with heard(prefect_place, tmp_path_factory.mktemp("reports")) as story:
         yield story
 
 

@@ -14,7 +14,7 @@ from tools.traps import ROOT, sources
 
 CODE = re.compile(r"SHW-\d{3}")
 LONGEST = 220  # characters of a text in the table
-# These are told of in sections of their own: by place, for other packages have an errors.py that raises codes.
+# These are described in sections of their own: by place, for other packages have an errors.py that raises codes.
 APART = (ROOT / "shipway" / "errors.py", ROOT / "shipway" / "known_failures")
 
 

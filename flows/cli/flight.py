@@ -1,4 +1,4 @@
-"""A flow flown from a command line: under a view, ended in order by signals, its history told afterwards."""
+"""A flow flown from a command line: under a view, ended in order by signals, its history shown afterwards."""
 
 from __future__ import annotations
 

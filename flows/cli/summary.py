@@ -83,7 +83,7 @@ def _span(numbers: Iterable[int]) -> str:
 def _tell_planned(console: Console, report: Report) -> None:
     """List what a bootstrap would change, and what cannot be determined yet; the same on many hosts is said once.
 
-    What a bootstrap would refuse has failed, and is told as the error it will be; what was not tried after that is
+    What a bootstrap would refuse has failed, and is reported as the error it will be; what was not tried after that is
     counted below it.
     """
     for outcome, words in (("drifted", "would change"), ("unknown", "cannot be determined yet")):

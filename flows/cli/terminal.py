@@ -40,7 +40,7 @@ def say_elapsed(seconds: float) -> str:
 class Plain:
     """One line for a stage's end and for what a wait sees; of many hosts, each cause once and counts now and then.
 
-    Steps are told by the report and by Prefect's log.
+    Steps are in the report and in Prefect's log.
     """
 
     def __init__(self, console: Console, *, lines: bool = True) -> None:
@@ -48,7 +48,7 @@ class Plain:
         self._console, self._lines = console, lines
         self._began = self._ticked = time.monotonic()
         self._ended: dict[str, dict[str, bool]] = {}  # by stage and host, whether it stands: a later try counts
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
 
     def _print(self, text: str) -> None:
         if self._lines:
@@ -61,32 +61,32 @@ class Plain:
         """Say whether the host is one of so many that they are counted."""
         return self._run is not None and len(self._run.hosts) > MANY and host in {one.name for one in self._run.hosts}
 
-    def opened(self, run: Run) -> None:
+    def begin_run(self, run: Run) -> None:
         """Count the hosts of this run from now on."""
         self._run = run
 
-    def began(self, host: str, stage: str) -> None:
+    def begin_stage(self, host: str, stage: str) -> None:
         """Say nothing: its end is near."""
 
-    def told(self, host: str, stage: str, result: StepResult) -> None:
+    def show_step(self, host: str, stage: str, result: StepResult) -> None:
         """Say nothing: the stage's end tells what failed, and how many were changed."""
 
-    def said(self, host: str, stage: str, sentence: str) -> None:
+    def show_wait(self, host: str, stage: str, sentence: str) -> None:
         """Say what a wait sees."""
         if self._counts(host):
             self._tick()
         else:
             self._line(host, stage, redact(sentence))
 
-    def ended(self, result: StageResult) -> None:
+    def end_stage(self, result: StageResult) -> None:
         """Say how the stage ended."""
         if not self._counts(result.host):
             self._line(result.host, result.stage, f"{result.outcome} in {result.seconds:.1f} s: {result.said}")
             return
         self._ended.setdefault(result.stage, {})[result.host] = result.stands
         for error in result.errors:
-            if (key := f"{result.stage} {error.step} {error.code}") not in self._told:
-                self._told.add(key)
+            if (key := f"{result.stage} {error.step} {error.code}") not in self._shown:
+                self._shown.add(key)
                 said = causes([error], host=False)
                 more = "other hosts with the same cause are listed at the end"
                 self._line(result.host, result.stage, f"failed: {said} ({more})")
@@ -100,11 +100,11 @@ class Plain:
     def _say_counts(self) -> None:
         self._ticked = time.monotonic()
         total = len(self._run.hosts) if self._run else 0
-        told = [
+        counts = [
             f"{stage} {len(ends)}" + (f" ({failed} failed)" if (failed := len(ends) - sum(ends.values())) else "")
             for stage, ends in self._ended.items()
         ]
-        self._print(f"{say_elapsed(self._ticked - self._began)}: of {total} hosts: {', '.join(told)}")
+        self._print(f"{say_elapsed(self._ticked - self._began)}: of {total} hosts: {', '.join(counts)}")
 
     def close(self) -> None:
         """Say the last counts."""
@@ -137,9 +137,9 @@ class Lively(Plain):
         self._rows: dict[str, _Row] = {}
         self._shared: dict[str, _Row] = {}  # the cluster's own stages, some at a time: they share its row
 
-    def opened(self, run: Run) -> None:
+    def begin_run(self, run: Run) -> None:
         """Show every host from the beginning."""
-        super().opened(run)
+        super().begin_run(run)
         for host in run.hosts:
             self._rows.setdefault(host.name, _Row(sentence="waits"))
 
@@ -149,22 +149,22 @@ class Lively(Plain):
             return self._rows.setdefault(host, _Row(stage))
         return self._shared.setdefault(stage, _Row(stage))
 
-    def began(self, host: str, stage: str) -> None:
+    def begin_stage(self, host: str, stage: str) -> None:
         """Show the stage, and count its seconds from now."""
         row, now = self._row(host, stage), time.monotonic()
         row.stage, row.sentence, row.outcome = stage, "looks", ""
         row.began, row.moved, row.at_work = now, now, True
 
-    def told(self, host: str, stage: str, result: StepResult) -> None:
+    def show_step(self, host: str, stage: str, result: StepResult) -> None:
         """Show the newest step."""
-        self.said(host, stage, f"{result.step}: {result.outcome}")
+        self.show_wait(host, stage, f"{result.step}: {result.outcome}")
 
-    def said(self, host: str, stage: str, sentence: str) -> None:
+    def show_wait(self, host: str, stage: str, sentence: str) -> None:
         """Show the newest sentence."""
         row = self._row(host, stage)
         row.sentence, row.moved = redact(sentence), time.monotonic()
 
-    def ended(self, result: StageResult) -> None:
+    def end_stage(self, result: StageResult) -> None:
         """Show the outcome."""
         row = self._row(result.host, result.stage)
         row.at_work, row.outcome, row.sentence, row.moved = False, result.outcome, result.said, time.monotonic()
@@ -228,9 +228,9 @@ class Lively(Plain):
         ends: dict[str, list[str]] = {}
         for name, row in self._rows.items():
             ends.setdefault(row.outcome or ("at work" if row.at_work else "not tried"), []).append(name)
-        told = "; ".join(f"{len(names)} {what} ({list_hosts(names)})" for what, names in ends.items())
-        if told:
-            line = f"{self.title}: {say_elapsed(time.monotonic() - self._began)}; last stage of each host: {told}"
+        counts = "; ".join(f"{len(names)} {what} ({list_hosts(names)})" for what, names in ends.items())
+        if counts:
+            line = f"{self.title}: {say_elapsed(time.monotonic() - self._began)}; last stage of each host: {counts}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """A Prefect API that a person set: asked once before a run whether it is there, is Prefect's, fits, and lets us in.
 
-Whatever is wrong with it is told in one line within seconds, before Prefect is imported, which takes some by itself.
+Whatever is wrong with it is reported in one line within seconds, before Prefect is imported, which itself takes some.
 A server that answered and goes away later is another matter: a run outlives that.
 """
 

@@ -27,7 +27,7 @@ def main() -> None:
     sys.stdout.flush()
 
     gc.disable()  # what is imported is no garbage: to look for some takes a seventh of the start
-    import uvicorn  # noqa: PLC0415 - the port is told first: the run that waits for it imports Prefect meanwhile
+    import uvicorn  # noqa: PLC0415 - the port is printed first: the run that waits for it imports Prefect meanwhile
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
     app = create_app(final=True)

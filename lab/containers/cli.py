@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
         "--refresh", action="store_true", help="fetch Debian's newest packages"
     )
     up = add("up", "start a lab")
-    up.add_argument("--hosts", default="cp1,w1,w2", help="names, NAME:CARDS for a host's own number (%(default)s)")
-    up.add_argument("--cards", type=int, default=2, help="SIMULATED GPUs of each worker (%(default)s)")
+    up.add_argument("--hosts", default="cp1,w1,w2", help="names, NAME:GPUS for a host's own number (%(default)s)")
+    up.add_argument("--gpus", type=int, default=2, help="SIMULATED GPUs of each worker (%(default)s)")
     up.add_argument(
         "--containerd",
         choices=CONTAINERD_VERSIONS,
@@ -52,10 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     execute = add("exec", "run a command as root on a host")
     execute.add_argument("host")
     execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- CMD")
-    card = add("card", "set a GPU's health")
-    card.add_argument("host")
-    card.add_argument("id", help="UUID or index")
-    card.add_argument("health", choices=["Healthy", "Unhealthy"])
+    gpu = add("gpu", "set a GPU's health")
+    gpu.add_argument("host")
+    gpu.add_argument("id", help="UUID or index")
+    gpu.add_argument("health", choices=["Healthy", "Unhealthy"])
     swap = add("swap", "show or hide SIMULATED swap")
     swap.add_argument("host")
     swap.add_argument("state_of_swap", choices=["on", "off"])
@@ -88,7 +88,7 @@ def _exec(lab: Lab, host: str, words: list[str]) -> int:
 
 def _status(lab: Lab) -> None:
     for host in lab.plan.hosts:
-        say(f"{host.name:12} {host.address:15} {lab.status()[host.name]:8} GPUs: {host.cards}")
+        say(f"{host.name:12} {host.address:15} {lab.status()[host.name]:8} GPUs: {host.gpus}")
 
 
 def _act(words: argparse.Namespace) -> int:
@@ -106,13 +106,13 @@ def _change(lab: Lab, words: argparse.Namespace) -> None:
         case "bundle":
             build_bundle(lab.cache, refresh=words.refresh)
         case "up":
-            lab.up(plan(words.hosts, cards=words.cards, containerd=words.containerd, number=words.number))
+            lab.up(plan(words.hosts, gpus=words.gpus, containerd=words.containerd, number=words.number))
         case "down":
             lab.down()
         case "fresh":
             lab.fresh(*([] if words.hosts == ["all"] else words.hosts))
-        case "card":
-            lab.card(words.host, words.id, words.health)
+        case "gpu":
+            lab.gpu(words.host, words.id, words.health)
         case "swap":
             lab.swap(words.host, on=words.state_of_swap == "on")
         case "status":

@@ -27,8 +27,7 @@ def content(plan: LabPlan, state: Path, **changes: Any) -> dict[str, Any]:
         "name": "lab",
         "profile": "lab",
         "hosts": [
-            {"name": host.name, "address": host.address, "roles": [host.role], "gpus": host.cards}
-            for host in plan.hosts
+            {"name": host.name, "address": host.address, "roles": [host.role], "gpus": host.gpus} for host in plan.hosts
         ],
         "ssh": {
             "user": plan.hosts[0].user,

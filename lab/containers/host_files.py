@@ -36,11 +36,11 @@ def host_files(
     if runtime is not None:
         # First in every service's PATH, so runc's package can come and go behind it.
         files.append(HostFile("/usr/local/sbin/runc", runtime.read_bytes(), 0o755))
-    if host.cards:
-        cards = "".join(f"{card} Healthy\n" for card in host.card_ids())
+    if host.gpus:
+        gpus = "".join(f"{gpu} Healthy\n" for gpu in host.gpu_ids())
         files += [
             HostFile("/usr/bin/nvidia-smi", (ASSETS / "gpu" / "nvidia-smi").read_bytes(), 0o755),
-            HostFile("/var/lib/labgpu/devices", cards.encode()),
+            HostFile("/var/lib/labgpu/devices", gpus.encode()),
         ]
     return files
 

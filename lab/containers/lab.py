@@ -24,7 +24,7 @@ from lab.containers.model import LabHost, LabPlan
 from lab.containers.network import LabNetwork, set_conntrack_max
 from lab.containers.places import Cache, default_state
 
-CARDS = "/var/lib/labgpu/devices"
+GPUS = "/var/lib/labgpu/devices"
 
 
 class Lab:
@@ -210,17 +210,17 @@ class Lab:
         host = self.plan.host(name)
         return self.engine().docker("exec", "--interactive", host.name, *words, give=give, seconds=seconds)
 
-    def card(self, name: str, card: str, health: str) -> None:
+    def gpu(self, name: str, gpu: str, health: str) -> None:
         """Set one GPU, by UUID or index, Healthy or Unhealthy; raises LabError where the host has no such GPU."""
         if health not in {"Healthy", "Unhealthy"}:
             raise LabError(f"a GPU is Healthy or Unhealthy, not {health!r}")
-        rows = [line.split() for line in self.exec(name, "cat", CARDS).splitlines()]
-        chosen = [row for index, row in enumerate(rows) if card in {row[0], str(index)}]
+        rows = [line.split() for line in self.exec(name, "cat", GPUS).splitlines()]
+        chosen = [row for index, row in enumerate(rows) if gpu in {row[0], str(index)}]
         if not chosen:
-            raise LabError(f"{name} has no GPU {card!r}; it has {', '.join(row[0] for row in rows)}")
+            raise LabError(f"{name} has no GPU {gpu!r}; it has {', '.join(row[0] for row in rows)}")
         chosen[0][1] = health
         text = "".join(f"{uuid} {state}\n" for uuid, state in rows)
-        self.exec(name, "sh", "-c", f"cat > {CARDS}.new && mv {CARDS}.new {CARDS}", give=text)
+        self.exec(name, "sh", "-c", f"cat > {GPUS}.new && mv {GPUS}.new {GPUS}", give=text)
 
     def swap(self, name: str, *, on: bool) -> None:
         """Show SIMULATED swap on a host, with its line in /etc/fstab, or take both away."""

@@ -27,18 +27,18 @@ def default_containerd() -> str:
 
 @dataclass(frozen=True)
 class LabHost:
-    """One host: `cards` SIMULATED GPUs, at a fixed address."""
+    """One host: `gpus` SIMULATED GPUs, at a fixed address."""
 
     name: str
     address: str
-    cards: int
+    gpus: int
     role: str
     port: int = 22
     user: str = USER
 
-    def card_ids(self) -> list[str]:
+    def gpu_ids(self) -> list[str]:
         """Return the GPUs' UUIDs: the same for the same host name and slot, in every lab."""
-        digests = [hashlib.sha256(f"{self.name}/{slot}".encode()).digest()[:16] for slot in range(self.cards)]
+        digests = [hashlib.sha256(f"{self.name}/{slot}".encode()).digest()[:16] for slot in range(self.gpus)]
         return [f"GPU-{uuid.UUID(bytes=digest)}" for digest in digests]
 
 
@@ -93,7 +93,7 @@ class LabPlan:
             "ssh": {"key": str(state / "id_ed25519"), "known_hosts": str(state / "known_hosts")},
         }
         for row, host in zip(content["hosts"], self.hosts, strict=True):
-            row["card_ids"] = host.card_ids()
+            row["gpu_ids"] = host.gpu_ids()
         (state / "lab.json").write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -108,7 +108,7 @@ class LabPlan:
         return cls(hosts, content["containerd"], content["number"], content["key_fingerprint"], content["packages"])
 
 
-def plan(names: str, *, cards: int = 2, containerd: str = "", number: int = 0) -> LabPlan:
+def plan(names: str, *, gpus: int = 2, containerd: str = "", number: int = 0) -> LabPlan:
     """Return the plan for comma-separated host names: cp* are control planes, `NAME:K` sets a host's GPUs.
 
     Raises LabError on names that are no host names, come twice, or are too many.
@@ -122,9 +122,9 @@ def plan(names: str, *, cards: int = 2, containerd: str = "", number: int = 0) -
     for slot, word in enumerate(names.split(",")):
         name, _, own = word.strip().partition(":")
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) or (own and not own.isdigit()):
-            raise LabError(f"{word!r} is not a host name in lower case, or NAME:CARDS")
+            raise LabError(f"{word!r} is not a host name in lower case, or NAME:GPUS")
         control = name.startswith("cp")
-        count = int(own) if own else 0 if control else cards
+        count = int(own) if own else 0 if control else gpus
         address = f"172.30.{number}.{FIRST_HOST + slot}"
         hosts.append(LabHost(name, address, count, "control_plane" if control else "worker"))
     if len({host.name for host in hosts}) < len(hosts) or len(hosts) > MAX_HOSTS:

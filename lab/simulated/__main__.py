@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--state", type=Path, help="folder for cluster.yaml, keys and the control socket")
     parser.add_argument("--hosts", type=int, default=4)
-    parser.add_argument("--cards", type=int, default=1, help="GPUs per host")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs per host")
     parser.add_argument("--profile", default="seed")
     parser.add_argument("--system", choices=sorted(SYSTEMS), default="ubuntu-22.04")
     parser.add_argument("--seed", type=int, default=1)
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = asked.state or Path(tempfile.mkdtemp(prefix="shipway-simulated-"))
     options = Options(
         hosts=asked.hosts,
-        cards=asked.cards,
+        gpus=asked.gpus,
         profile=asked.profile,
         system=asked.system,
         seed=asked.seed,

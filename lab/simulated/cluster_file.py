@@ -38,7 +38,7 @@ def cluster_data(hosts: Sequence[SimulatedHost], port: int, folder: Path, profil
     return {
         "name": NAME,
         "profile": profile,
-        "hosts": [{"name": host.name, "address": host.address, "gpus": len(host.gpu.cards)} for host in hosts],
+        "hosts": [{"name": host.name, "address": host.address, "gpus": len(host.gpu.devices)} for host in hosts],
         "ssh": {
             "user": "ops",
             "port": port,

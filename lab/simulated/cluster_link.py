@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lab.simulated.world import World
 
 BOOT_SECONDS = 30.0  # of a worker in the transcripts
-_POD_NETWORK = "10.244.0.0/16"  # where init is told none
+_POD_NETWORK = "10.244.0.0/16"  # where init is given none
 
 
 class ClusterLink:

@@ -50,7 +50,7 @@ class Control:
             return {"ok": False, "error": f"{type(error).__name__}: {error}; known: {', '.join(KNOWN)}"}
 
     def _done(self, what: str, name: str, asked: dict[str, Any]) -> Answer:
-        """Do what is asked of a host, and return what is to be told. Raises KeyError for what is not known."""
+        """Do what is asked of a host, and return what is to be shown. Raises KeyError for what is not known."""
         lab, hosts = self._lab, self._lab.hosts
         values = {key: str(value) for key, value in asked.items() if key != "kind"}
         match what:

@@ -79,9 +79,9 @@ def _gpus(host: SimulatedHost, kind: str, values: Values) -> None:
     if kind == "driver":
         host.gpu.trouble = values.get("trouble", "unreachable")
     elif values.get("state") == "gone":
-        del host.gpu.cards[index], host.kernel.pci[index]
+        del host.gpu.devices[index], host.kernel.pci[index]
     else:
-        host.gpu.cards[index].healthy = values.get("state", "Unhealthy") == "Healthy"
+        host.gpu.devices[index].healthy = values.get("state", "Unhealthy") == "Healthy"
 
 
 def _site(host: SimulatedHost, kind: str, values: Values) -> None:
@@ -108,7 +108,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, str, Values], None]] = {
     **dict.fromkeys(("swap-on", "swap-off", "sysctl", "module", "hostname", "cgroup"), _kernel),
     **dict.fromkeys(("skew", "disk", "no-sudo", "noisy"), _machine),
     **dict.fromkeys(("unhold", "half-installed", "locked", "unlocked"), _packages),
-    **dict.fromkeys(("card", "driver"), _gpus),
+    **dict.fromkeys(("gpu", "driver"), _gpus),
     **dict.fromkeys(("port", "source-down", "source-refused", "source-up", "image-missing", "csr-signing"), _site),
 }
 

@@ -30,7 +30,7 @@ DRIVER = "550.144.03"
 
 
 @dataclass
-class Card:
+class GpuDevice:
     """One simulated GPU."""
 
     uuid: str
@@ -52,7 +52,7 @@ class Ran:
 class Gpu:
     """The GPUs and the driver; `trouble` is one of "", absent, mismatch, unreachable, hang."""
 
-    cards: list[Card] = field(default_factory=list)
+    devices: list[GpuDevice] = field(default_factory=list)
     driver: str = DRIVER
     trouble: str = ""
 
@@ -67,7 +67,7 @@ class SimulatedHost:
         *,
         world: World,
         system: System,
-        cards: int,
+        gpus: int,
         scale: float,
         seed: int,
         swap: bool,
@@ -92,12 +92,12 @@ class SimulatedHost:
         self._background: set[asyncio.Task[Any]] = set()
         self.machine_id = hashlib.md5(f"{seed}/{name}".encode(), usedforsecurity=False).hexdigest()
         identity = uuid.UUID(hashlib.md5(f"product/{seed}/{name}".encode(), usedforsecurity=False).hexdigest())
-        self.gpu = Gpu([Card(_card_uuid(seed, name, index)) for index in range(cards)])
+        self.gpu = Gpu([GpuDevice(_gpu_uuid(seed, name, index)) for index in range(gpus)])
         self.kernel = Kernel(system.kernel, f"ip-{address.replace('.', '-')}")
         if not swap:
             self.kernel.swaps = []
-        self.kernel.pci = [(f"0000:{16 + index:02x}:00.0", "0x2236") for index in range(cards)]
-        if cards:
+        self.kernel.pci = [(f"0000:{16 + index:02x}:00.0", "0x2236") for index in range(gpus)]
+        if gpus:
             self.kernel.modules["nvidia"] = None
         self.kernel.extra = {
             "/proc/1/comm": b"systemd\n",
@@ -120,7 +120,7 @@ class SimulatedHost:
             "/etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 ip6-localhost ip6-loopback\n",
         }.items():
             self.files.put(path, Node(text.encode(), changed=booted))
-        for index in range(len(self.gpu.cards)):
+        for index in range(len(self.gpu.devices)):
             self.files.put(f"/dev/nvidia{index}", Node(b"", 0o666, changed=booted))
         self.files.put("/dev/null", Node(b"", 0o666, changed=booted))
 
@@ -145,7 +145,7 @@ class SimulatedHost:
     def has_program(self, name: str) -> bool:
         """Say whether a program is there: part of every host, or of a package that is installed."""
         if name == "nvidia-smi":
-            return bool(self.gpu.cards) and self.gpu.trouble != "absent"
+            return bool(self.gpu.devices) and self.gpu.trouble != "absent"
         needs = NEEDS.get(name)
         return needs is None or self.packages.has(*needs)
 
@@ -202,7 +202,7 @@ class SimulatedHost:
             for line in self.files.text(f"/etc/modules-load.d/{name}").splitlines():
                 if line.strip() and not line.startswith("#"):
                     self.kernel.load(line.strip())
-        if self.gpu.cards:
+        if self.gpu.devices:
             self.kernel.modules["nvidia"] = None
         self.services.apply_sysctls()
 
@@ -220,6 +220,6 @@ class SimulatedHost:
         return what.hexdigest()
 
 
-def _card_uuid(seed: int, name: str, index: int) -> str:
-    digest = hashlib.md5(f"card/{seed}/{name}/{index}".encode(), usedforsecurity=False).hexdigest()
+def _gpu_uuid(seed: int, name: str, index: int) -> str:
+    digest = hashlib.md5(f"gpu/{seed}/{name}/{index}".encode(), usedforsecurity=False).hexdigest()
     return f"GPU-{uuid.UUID(digest)}"

@@ -14,7 +14,7 @@ from lab.simulated.kubeadm_config import Asked
 from lab.simulated.kubeadm_preflight import failed, of_join, passed
 from lab.simulated.releases import since
 
-# Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless told else.
+# Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless configured otherwise.
 _CHECKS, _DISCOVERY, _BOOTSTRAP, _AGAIN = 1.0, 1.0, 8.0, 5.0
 _DOUBT = "couldn't validate the identity of the API Server: "
 _TIMED_OUT = "error execution phase kubelet-start: error uploading crisocket: timed out waiting for the condition"

@@ -119,7 +119,7 @@ class SimulatedLab:
             address,
             world=self.world,
             system=self.options.os,
-            cards=self.options.cards_of(index),
+            gpus=self.options.gpus_of(index),
             scale=self.options.scale,
             seed=self.options.seed,
             swap=self.options.swap,

@@ -38,7 +38,7 @@ class NodeView(SimpleHost):
         self.reachable = host.link.reached_by_control_plane(host)
         self.runtime_handlers = set(containerd.runtimes(config)) | {"runc"}
         self.default_runtime = containerd.default_runtime(config)
-        self.cards = [] if host.gpu.trouble else [(card.uuid, card.healthy) for card in host.gpu.cards]
+        self.gpus = [] if host.gpu.trouble else [(gpu.uuid, gpu.healthy) for gpu in host.gpu.devices]
         self.nvml_fault = _NVML.get(host.gpu.trouble, "")
         self.os_image = host.system.pretty
         self.kernel = host.kernel.release

@@ -15,12 +15,12 @@ class Options:
     """The size and the world of a lab; `scale` is wall seconds for one second of a real host (0: nothing waits)."""
 
     hosts: int = 4
-    cards: int = 1
+    gpus: int = 1
     profile: str = "seed"
     system: str = "ubuntu-22.04"
     seed: int = 1
     scale: float = 0.1
-    control_plane_cards: int | None = None
+    control_plane_gpus: int | None = None
     swap: bool = True
     names: tuple[str, ...] = ()
     failures: tuple[Spec, ...] = ()
@@ -39,6 +39,6 @@ class Options:
         """Return the hosts' names: te1, te2, ... as in the guide."""
         return self.names or tuple(f"te{number}" for number in range(1, self.hosts + 1))
 
-    def cards_of(self, index: int) -> int:
+    def gpus_of(self, index: int) -> int:
         """Return the number of GPUs of the host at this place."""
-        return self.control_plane_cards if index == 0 and self.control_plane_cards is not None else self.cards
+        return self.control_plane_gpus if index == 0 and self.control_plane_gpus is not None else self.gpus

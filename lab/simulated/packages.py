@@ -116,15 +116,15 @@ class Packages:
 
     def fetch(self, only: str | None = None) -> list[tuple[Source, str]]:
         """Fetch the lists of all sources, or of one file's; gives (source, error) in order, "" where all went well."""
-        told: list[tuple[Source, str]] = []
+        faults: list[tuple[Source, str]] = []
         fetched: dict[tuple[str, str], Repository] = {}
         for source in read_sources(self._files, only):
             repository, error = self._fetched(source)
-            told.append((source, error))
+            faults.append((source, error))
             if repository is not None:
                 fetched[source.uri, source.suite] = repository
         self.lists = {**self.lists, **fetched} if only else fetched
-        return told
+        return faults
 
     def _fetched(self, source: Source) -> tuple[Repository | None, str]:
         host = re.sub(r"^\w+://([^/]+).*", r"\1", source.uri)

@@ -21,7 +21,7 @@ MOST_SHOWN = 100  # faults that are spelled out: a reader corrects no more at on
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: its place, what, and the other places it was told from."""
+    """One thing that is wrong: its place, what, and the other places it was reported from."""
 
     path: Path
     message: str
@@ -48,10 +48,10 @@ def refusal(source: Source, base: Mapping[str, Any], faults: Iterable[Fault]) ->
 
 
 def _row(source: Source, base: Mapping[str, Any], fault: Fault) -> tuple[int, str]:
-    """Return the line number to sort by and the text; a profile's value is told beside the user's keys about it."""
+    """Return the line number to sort by and the text; a profile's value is reported beside the user's keys about it."""
     about = (fault.path, *fault.also)
-    told = [path for path in about if source.line(path)]
-    line = source.line(told[0]) if told else next((near for path in about if (near := source.nearest(path))), None)
+    given = [path for path in about if source.line(path)]
+    line = source.line(given[0]) if given else next((near for path in about if (near := source.nearest(path))), None)
     place = f"line {line}: " if line else ""
     owner = "" if source.line(fault.path) or not holds(base, fault.path) else " (from the profile)"
     return line or 0, f"{place}{spell_path(fault.path)}{owner}: {fault.message}"
@@ -73,7 +73,7 @@ def pydantic_faults(error: ValidationError, model: type[BaseModel], data: Any) -
     for item in error.errors():
         path = _place(item["loc"], data, item["type"])
         if item["type"] == "too_short" and item["input"]:
-            continue  # Pydantic counts only the items that are right: their own faults are told
+            continue  # Pydantic counts only the items that are right: their own faults are reported
         found.setdefault(path, []).append(_words(dict(item), path, model))
     return [Fault(path, _join(messages)) for path, messages in found.items()]
 

@@ -26,7 +26,7 @@ from shipway.cluster.types import (
 )
 from shipway.errors import Refused
 
-MOST_CARDS = 64  # more than any server holds
+MOST_GPUS = 64  # more than any server holds
 
 
 class Jump(Part):
@@ -90,7 +90,7 @@ class HostSpec(Part):
     roles: tuple[Role, ...] = Field(
         (), description="control_plane, worker; default: the first host is the control plane, the others are workers."
     )
-    gpus: Annotated[Count, Field(ge=0, le=MOST_CARDS)] | Literal["auto"] = Field(
+    gpus: Annotated[Count, Field(ge=0, le=MOST_GPUS)] | Literal["auto"] = Field(
         "auto", description="GPUs this host must have; `auto` takes what PCI shows."
     )
     not_cloned: Flag = Field(

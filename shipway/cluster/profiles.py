@@ -82,7 +82,7 @@ def _without_what_belongs_to_others(base: Mapping[str, Any], over: Mapping[str, 
             if given.get(key) is None or given[key] == known.get(key):
                 continue
             if place != section and not _at(over, place):
-                continue  # the file says nothing there: that the profile's belongs to another version is told as such
+                continue  # the file says nothing there: that the profile's belongs to another version is said as such
             held = _at(result, path if place == section else place)
             for sibling in siblings:
                 held.pop(sibling, None)

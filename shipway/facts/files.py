@@ -1,8 +1,8 @@
 """Facts about files: their state by digest, their text, what a directory holds.
 
-That something is not there is told only by the program's own words for it. A look that failed for another reason (a
+That something is not there is known only by the program's own words for it. A look that failed for another reason (a
 disk with errors, no memory, a broken program) says nothing, and is never taken for an absence: whether a host has
-joined and whether etcd holds data is told by files, and a host is reset where they are not there.
+joined and whether etcd holds data is known by files, and a host is reset where they are not there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is known of an installed package, whichever package manager told it."""
+"""What is known of an installed package, whichever package manager said it."""
 
 from __future__ import annotations
 

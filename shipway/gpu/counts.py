@@ -14,13 +14,13 @@ from shipway.kube.nodes import few, nodes_by_name
 from shipway.step import Drift
 
 
-def cards(node: Mapping[str, Any], part: str = "allocatable", *, vendor: Vendor = VENDOR) -> int:
+def count_gpus(node: Mapping[str, Any], part: str = "allocatable", *, vendor: Vendor = VENDOR) -> int:
     """Return how many GPUs a node offers (`allocatable`) or has (`capacity`)."""
     amount = ((node.get("status") or {}).get(part) or {}).get(vendor.resource, 0)
     return whole(str(amount)) or 0
 
 
-def cards_asked(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> int:
+def count_asked_gpus(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> int:
     """Return how many GPUs a pod holds: what its containers ask for, unless it has ended."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
@@ -33,7 +33,7 @@ def cards_asked(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> int:
 
 
 @dataclass(frozen=True)
-class CardsAllocatable:
+class GpusAllocatable:
     """Every node offers as many GPUs as it should, by what its kubelet says, not by the plugin's pod being up."""
 
     traps: ClassVar[tuple[int, ...]] = (23, 30)
@@ -44,7 +44,7 @@ class CardsAllocatable:
     async def check(self, on: Kube) -> Drift | None:
         """Compare allocatable GPUs with the expected number, node by node."""
         nodes = await nodes_by_name(on)
-        have = {name: cards(nodes[name], vendor=self.vendor) if name in nodes else 0 for name in self.expected}
+        have = {name: count_gpus(nodes[name], vendor=self.vendor) if name in nodes else 0 for name in self.expected}
         wrong = [
             f"{name} has {have[name]} of {count}"
             for name, count in sorted(self.expected.items())

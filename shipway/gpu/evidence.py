@@ -9,7 +9,7 @@ from typing import TypeVar
 from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import cards, cards_asked
+from shipway.gpu.counts import count_asked_gpus, count_gpus
 from shipway.gpu.pods import NAMESPACE, describe_pod
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.gpu.vendor import Vendor
@@ -44,8 +44,8 @@ def _see(
     return NodeSeen(
         name=name,
         expected=count,
-        allocatable=cards(node or {}, vendor=vendor),
-        capacity=cards(node or {}, "capacity", vendor=vendor),
+        allocatable=count_gpus(node or {}, vendor=vendor),
+        capacity=count_gpus(node or {}, "capacity", vendor=vendor),
         why_not_ready=why_not_ready(node),
         barred=find_barrier(node or {}, vendor),
         labelled=labels.get(vendor.label) == "true",
@@ -76,7 +76,7 @@ async def count_taken(
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
         place = (pod.get("spec") or {}).get("nodeName", "")
         if place in expected and pod["metadata"].get("namespace") != NAMESPACE:
-            taken[place] = taken.get(place, 0) + cards_asked(pod, vendor=vendor)
+            taken[place] = taken.get(place, 0) + count_asked_gpus(pod, vendor=vendor)
     return taken
 
 

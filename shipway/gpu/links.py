@@ -1,4 +1,4 @@
-"""Which link between a GPU and a pod is broken: told from what was seen, without asking anything more."""
+"""Which link between a GPU and a pod is broken: found from what was seen, without asking anything more."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _say(evidence: Evidence, *patterns: str) -> Iterator[str]:
             yield f"{name}: {keep_ends(lines[-1], SHOWN)}"
 
 
-def _card(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
+def _gpu(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.pci is not None and node.host.pci < node.expected:
             yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} GPUs"
@@ -177,7 +177,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
         (
             "GPU",
             "SHW-601",
-            _card,
+            _gpu,
             f"Look at `{vendor.bus}` and `{vendor.kernel_log}` on it; correct `gpus` if the number is wrong.",
         ),
         (

@@ -16,15 +16,15 @@ BY_MOUNTS = "volume-mounts"  # the plugin's strategy that goes with the first
 
 # What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
 _STAMP = re.compile(r"^\[[^]\n]*\] ?", re.MULTILINE)
-_TOLD = re.compile(r"The NVIDIA [^\n]*(?:\n[^\n]*){0,3}")
+_SENTENCES = re.compile(r"The NVIDIA [^\n]*(?:\n[^\n]*){0,3}")
 _UNSUPPORTED = re.compile(r"installed in this system is (?:supported through the NVIDIA \S+ Legacy|not supported by)")
 _ADDRESS = re.compile(r"NVIDIA GPU ([0-9a-f:.]+) ")
 
 
 def find_unsupported(log: str) -> tuple[bool, frozenset[str]]:
     """Return whether the kernel's log tells of a GPU that the driver does not support, and the addresses it names."""
-    told = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _TOLD.finditer(_STAMP.sub("", log))]
-    found = [text for text in told if _UNSUPPORTED.search(text)]
+    sentences = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _SENTENCES.finditer(_STAMP.sub("", log))]
+    found = [text for text in sentences if _UNSUPPORTED.search(text)]
     return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
 
 

@@ -12,7 +12,7 @@ from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import CardsAllocatable
+from shipway.gpu.counts import GpusAllocatable
 from shipway.gpu.evidence import collect, count_taken, mismatches, see_nodes
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.pods import (
@@ -31,7 +31,7 @@ from shipway.gpu.pods import (
     pod_with_gpu,
     pod_without,
 )
-from shipway.gpu.result import Proof, ProofOutcome, no_cards, plain, same_cards
+from shipway.gpu.result import Proof, ProofOutcome, no_gpus, plain, same_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
@@ -49,7 +49,7 @@ WITHOUT_SECONDS = 60.0  # the image is there: test pods of the same one have jus
 SETTLE_SECONDS = 30.0
 # For pods that start well while others do not: by then their image is there, or it is pulled for minutes.
 DECIDE_SECONDS = 30.0
-Told = Callable[[str], None]
+OnWait = Callable[[str], None]
 
 
 async def prove(
@@ -57,7 +57,7 @@ async def prove(
     cluster: Cluster,
     expected: Mapping[str, int],
     seen: Mapping[str, HostGpuFacts],
-    told: Told = lambda _: None,
+    on_wait: OnWait = lambda _: None,
     *,
     avoid: Sequence[str] = (),
     settle: bool = True,
@@ -65,15 +65,15 @@ async def prove(
 ) -> Proof:
     """Prove that every expected GPU can be scheduled and used; never raises a ShipwayError, it is in the proof.
 
-    `expected` gives GPUs by node, `seen` what SSH showed of the hosts, `told` hears what is waited for, and no test pod
+    `expected` is GPUs by node, `seen` what SSH showed of the hosts; `on_wait` hears what is waited for. No test pod
     goes to a node to `avoid`. Without `settle` nothing is waited for that was waited for just before. Everything it
     made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold are
     not proven, and a note says so; where they hold every one, the outcome is `all held`.
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
-        return no_cards(cluster, vendor)
-    return await _Proving(kube, cluster, wanted, seen, told, avoid=avoid, settle=settle, vendor=vendor).run()
+        return no_gpus(cluster, vendor)
+    return await _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, vendor=vendor).run()
 
 
 class _Proving:
@@ -85,13 +85,13 @@ class _Proving:
         cluster: Cluster,
         expected: dict[str, int],
         seen: Mapping[str, HostGpuFacts],
-        told: Told,
+        on_wait: OnWait,
         *,
         avoid: Sequence[str],
         settle: bool,
         vendor: Vendor,
     ) -> None:
-        self.kube, self.cluster, self.expected, self.seen, self.told = kube, cluster, expected, seen, told
+        self.kube, self.cluster, self.expected, self.seen, self.on_wait = kube, cluster, expected, seen, on_wait
         self.avoid, self.settle, self.vendor = avoid, settle, vendor
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
@@ -108,15 +108,15 @@ class _Proving:
         error: ShipwayError | None = None
         faults: list[str] = []
         try:
-            await _clear(self.kube, self.told)
+            await _clear(self.kube, self.on_wait)
             faults = await self._count()
             if self.held and not self.names and not faults:
                 return self._proof("all held", time.monotonic() - started)
             await self._hold()
-            faults += same_cards(self.heard) + self._computed()
+            faults += same_gpus(self.heard) + self._computed()
             if not faults:
                 await self._look_without()
-                await _clear(self.kube, self.told)
+                await _clear(self.kube, self.on_wait)
         except ShipwayError as caught:
             error = caught
         if error is None and not faults:
@@ -129,7 +129,7 @@ class _Proving:
         """Count the GPUs that are free to be proven; return how the counts of the hosts and of Kubernetes disagree."""
         with contextlib.suppress(DeadlineExceeded):  # what is missing then is said with its reason below
             await self._wait(
-                CardsAllocatable(self.expected, vendor=self.vendor),
+                GpusAllocatable(self.expected, vendor=self.vendor),
                 min(SETTLE_SECONDS if self.settle else 0.0, self.cluster.gpu.verify_seconds),
             )
         self.kube.forget()
@@ -196,14 +196,14 @@ class _Proving:
             except TurnedAway as refused:
                 if time.monotonic() > settled:
                     raise
-                self.told(f"{refused.message}; made anew, as its device plugin may be registering again")
+                self.on_wait(f"{refused.message}; made anew, as its device plugin may be registering again")
                 await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
                 await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
                 await asyncio.sleep(2 * LOOK_SECONDS)
                 await asyncio.gather(*(self.kube.apply(self._pod(name)) for name in refused.pods))
 
     async def _wait(self, check: Check[Kube], seconds: float) -> None:
-        await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, told=self.told)
+        await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, on_wait=self.on_wait)
 
     def _computed(self) -> list[str]:
         """Return the pods whose sample did not pass, where it was asked for."""
@@ -244,7 +244,7 @@ class _Proving:
     async def _failed(self, said: str, error: ShipwayError | None, seconds: float) -> Proof:
         """Collect the evidence, and name the broken link; what one node lacks must not hide what the others can."""
         if not isinstance(error, Refused):
-            with contextlib.suppress(ShipwayError):  # told by the evidence
+            with contextlib.suppress(ShipwayError):  # the evidence shows it
                 await self._wait(AllDecided(self.names), DECIDE_SECONDS)
         self.kube.forget()
         evidence, missing = await collect(
@@ -274,7 +274,7 @@ class _Proving:
             self.notes.append(f"not every test pod was heard: {error.message}")
 
 
-async def _clear(kube: Kube, told: Told) -> None:
+async def _clear(kube: Kube, on_wait: OnWait) -> None:
     """Delete everything a proof made, and wait until it is gone; raises Refused where the namespace is not ours."""
     kube.forget()
     space = await kube.get("v1", "Namespace", NAMESPACE)
@@ -286,6 +286,6 @@ async def _clear(kube: Kube, told: Told) -> None:
     pods = await kube.list_("v1", "Pod", NAMESPACE)
     await asyncio.gather(*(kube.delete("v1", "Pod", pod["metadata"]["name"], NAMESPACE, grace=1) for pod in pods))
     # A namespace that still has pods is tried again ever more slowly by its controller: they go first.
-    await wait_until(NoPods(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, told=told)
+    await wait_until(NoPods(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, on_wait=on_wait)
     await kube.delete("v1", "Namespace", NAMESPACE)
-    await wait_until(PodsGone(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, told=told)
+    await wait_until(PodsGone(), kube, seconds=CLEAR_SECONDS, every=LOOK_SECONDS / 2, on_wait=on_wait)

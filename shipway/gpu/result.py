@@ -56,7 +56,7 @@ class Proof:
         }
 
 
-def no_cards(cluster: Cluster, vendor: Vendor = VENDOR) -> Proof:
+def no_gpus(cluster: Cluster, vendor: Vendor = VENDOR) -> Proof:
     """Return the proof of no GPUs: right where the cluster file says so of every host, else a failure."""
     if all(host.gpus == 0 for host in cluster.hosts):
         return Proof("no GPUs declared", 0, notes=("every host declares gpus: 0, so there is nothing to prove",))
@@ -80,7 +80,7 @@ def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
     return {**asdict(evidence), "not_collected": list(missing)}
 
 
-def same_cards(heard: Mapping[str, Said]) -> list[str]:
+def same_gpus(heard: Mapping[str, Said]) -> list[str]:
     """Return what is wrong with the GPUs that were given: none, several, or the same one twice."""
     faults = [
         f"{name} was given {len(words.devices)} GPUs ({', '.join(words.devices) or 'none'}) instead of one"

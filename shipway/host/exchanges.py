@@ -17,7 +17,7 @@ class Shell(Protocol):
     async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Run the script under `sh`; return standard output and error; raises a ShipwayError when the link fails.
 
-        `stdin` is None where nothing reads it: then not even its end is told, which would cost packets.
+        `stdin` is None where nothing reads it: then not even its end is sent, which would cost packets.
         """
 
     async def forward(self, address: str, port: int) -> int:

@@ -70,7 +70,7 @@ class Looks:
         self._known = {}
 
     def learn(self, plan: Plan, outputs: Sequence[Output]) -> None:
-        """Know only these facts from now on. What cannot be read is not known: whoever asks for it is told why."""
+        """Know only these facts from now on. What cannot be read is not known: whoever asks for it gets the reason."""
         self.forget()
         try:
             answers = plan.answers(outputs)

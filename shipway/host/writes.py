@@ -68,7 +68,7 @@ class Writes:
             return again
         command, files = parts[len(outputs) - 1]
         failed = [waiting.pop(file.path) for file in files]
-        if len(failed) > 1:  # which of them it was is told by each alone
+        if len(failed) > 1:  # which of them it was shows when each is tried alone
             for write in failed:
                 await self._written([write])
         elif not (done := failed[0][1]).done():

@@ -25,7 +25,7 @@ ENTRIES: tuple[Known, ...] = (
         "a registry speaks HTTP where HTTPS is asked",
         r"\"(?P<address>https?://[A-Za-z0-9._:-]+)[^\n]*server gave HTTP response to HTTPS client|"
         r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
-        "ADDRESS answers without TLS, and containerd asks every registry with TLS unless it is told otherwise.",
+        "ADDRESS answers without TLS, and containerd asks every registry with TLS unless it is configured otherwise.",
         "Give the registry a certificate, or name it as a mirror with its http:// address: "
         "`sources.registry_mirrors: {HOST: 'http://HOST'}` in the cluster file, then run again.",
         retryable=False,

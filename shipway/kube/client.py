@@ -16,7 +16,7 @@ from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kube.access import ADMIN_CONF, Access, as_file, parse_admin_conf, save_kubeconfig
 from shipway.kube.calls import Calls
-from shipway.kube.errors import untold
+from shipway.kube.errors import no_answer
 from shipway.kube.paths import Object, title
 from shipway.kube.reads import CALL_SECONDS, JSON
 
@@ -116,7 +116,7 @@ class Kube(Calls):
         except OpenApiException as error:
             raise ApiRefused(f"{what}: the Kubernetes client refused to send it ({error})") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise untold(what, error, seconds) from error
+            raise no_answer(what, error, seconds) from error
         return int(answer.status), _text(answer.data)
 
 

@@ -27,7 +27,7 @@ MIRROR = "kubernetes.io/config.mirror"  # a static pod's image in the API; only 
 TOO_MANY = 429  # a disruption budget that allows no more, or an API server that has too much to do
 EVERY_SECONDS = 2.0
 SHOWN = 6
-Told = Callable[[str], None]
+OnWait = Callable[[str], None]
 
 
 async def cordon(kube: Kube, node: str, why: str) -> bool:
@@ -126,7 +126,7 @@ class _Drain:
 
 
 async def drain(
-    kube: Kube, node: str, *, seconds: float, told: Told = lambda _: None, local_data: Collection[str] | None = ()
+    kube: Kube, node: str, *, seconds: float, on_wait: OnWait = lambda _: None, local_data: Collection[str] | None = ()
 ) -> list[str]:
     """Evict the pods of a cordoned node; return their names once all are gone.
 
@@ -148,7 +148,7 @@ async def drain(
         line = f"{len(work.waiting)} of {len(leaving)} pods left: {trouble or work.said()}"
         if work.waiting and line != said:
             said = line
-            told(f"waiting until {node} is drained: {line}")
+            on_wait(f"waiting until {node} is drained: {line}")
         if work.waiting and time.monotonic() > ends:
             fix = "Do what each pod's reason asks for, then repair again; the node is as open as before."
             message = f"the drain of {node} was given up after {seconds:.0f} s, {line}"
@@ -156,7 +156,7 @@ async def drain(
         if work.waiting:
             await asyncio.sleep(EVERY_SECONDS)
     if back := sorted(_title(pod) for pod in await _pods(kube, node) if movable(pod)):
-        told(f"pods that tolerate the cordon came to {node}, and are left there: {', '.join(back[:SHOWN])}")
+        on_wait(f"pods that tolerate the cordon came to {node}, and are left there: {', '.join(back[:SHOWN])}")
     return sorted(_title(pod) for pod in leaving)
 
 

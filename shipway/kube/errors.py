@@ -73,7 +73,7 @@ def _fix(code: int, reason: str) -> str:
     return known.get(code, "")
 
 
-def untold(what: str, error: BaseException, seconds: float) -> ShipwayError:
+def no_answer(what: str, error: BaseException, seconds: float) -> ShipwayError:
     """Return the error for a request without an answer: a wrong certificate, or the way to the API is broken."""
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError)):
         fix = "Something else answers on that address, or the cluster was made anew: look at its certificate."

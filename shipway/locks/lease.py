@@ -31,7 +31,7 @@ GIVE_BACK_SECONDS = 20.0
 STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"  # a MicroTime, as the API wants it
 Api = Callable[[], Awaitable[Kube]]  # asked each time: a control plane that is made anew has another one
 Unsure = Callable[[ShipwayError | None], Awaitable[None]]
-Told = Callable[[str], None]
+OnWait = Callable[[str], None]
 
 
 async def _nobody_asks(_: ShipwayError | None) -> None:
@@ -39,7 +39,9 @@ async def _nobody_asks(_: ShipwayError | None) -> None:
 
 
 @asynccontextmanager
-async def hold(api: Api, who: str, unsure: Unsure = _nobody_asks, told: Told = lambda _: None) -> AsyncIterator[None]:
+async def hold(
+    api: Api, who: str, unsure: Unsure = _nobody_asks, on_wait: OnWait = lambda _: None
+) -> AsyncIterator[None]:
     """Hold the cluster's lease; it is renewed meanwhile and given back at the end.
 
     Raises Refused SHW-102 naming who holds it since when, and where the API does not answer what keeps from taking it:
@@ -50,7 +52,7 @@ async def hold(api: Api, who: str, unsure: Unsure = _nobody_asks, told: Told = l
     from a machine whose clock is wrong: such a holder is watched for 60 s, and followed only where it was silent.
     """
     try:
-        await patiently(lambda: _take(api, who, told))
+        await patiently(lambda: _take(api, who, on_wait))
     except Refused:
         raise
     except ShipwayError:
@@ -87,14 +89,14 @@ def _ahead(found: Object) -> float:
         return float("-inf")
 
 
-async def _take(api: Api, who: str, told: Told) -> None:
+async def _take(api: Api, who: str, on_wait: OnWait) -> None:
     kube = await api()
     found = await _read(kube)
     if found is not None and _others(found, who):
         apart = abs(_ahead(found))
         if apart < LEASE_SECONDS:
             raise _refuse_taken(found)
-        told(f"the cluster's lease looks left behind by {_holder(found)}: it is watched for {LEASE_SECONDS} s")
+        on_wait(f"the cluster's lease looks left behind by {_holder(found)}: it is watched for {LEASE_SECONDS} s")
         seen = await _watch(kube, found)
         if seen is not None and _version(seen) != _version(found) and _others(seen, who):
             raise _refuse_taken(seen, f"; its clock and this machine's are about {apart:.0f} s apart")

@@ -161,5 +161,5 @@ def plugin_needs_gpu_selector(version: str) -> bool:
 
 
 def needs_cgroup_v2(minor: Minor) -> bool:
-    """Tell whether the kubelet of this minor refuses cgroup v1 unless it is told otherwise."""
+    """Tell whether the kubelet of this minor refuses cgroup v1 unless it is configured otherwise."""
     return minor >= CGROUP_V2_ONLY

@@ -62,7 +62,7 @@ WARNINGS: tuple[Warner, ...] = (
     Warner("every pod the kubelet takes gets an address", solver_warnings.pod_addresses, (35,)),
     Warner("cgroup v2 is used", solver_warnings.cgroup, (16,)),
     Warner("the dashboard is off", solver_warnings.dashboard, (45,)),
-    Warner("some host may have a GPU", solver_warnings.cards, (46,)),
+    Warner("some host may have a GPU", solver_warnings.gpus, (46,)),
     Warner("apt keys are pinned", solver_warnings.keys, (7,)),
 )
 

@@ -125,7 +125,7 @@ def dashboard(cluster: Cluster, today: date) -> Iterator[str]:
         yield f"dashboard.role cluster-admin: who holds its token rules the cluster from port {port} of any node"
 
 
-def cards(cluster: Cluster, today: date) -> Iterator[str]:  # noqa: ARG001
+def gpus(cluster: Cluster, today: date) -> Iterator[str]:  # noqa: ARG001
     """The GPU proof asks for at least one GPU: a test of none would prove nothing."""
     if all(host.gpus == 0 for host in cluster.hosts):
         yield "hosts: every one is declared with gpus: 0, so no GPU can be proven"

@@ -1,4 +1,4 @@
-"""The proxy by which hosts reach the internet: what goes around it, and what containerd is told of it."""
+"""The proxy by which hosts reach the internet: what goes around it, and what containerd gets of it."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ CONTAINER = FileText("/run/systemd/container")  # systemd writes into it what ki
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was seen on a host; `skew` is its clock minus ours in seconds, `cards` what PCI shows.
+    """What was seen on a host; `skew` is its clock minus ours in seconds, `gpus` what PCI shows.
 
-    `left_out` says of each GPU on PCI that is not among `cards` why: it is held for a virtual machine, or the driver
-    does not support it. `unbound` are the addresses of those that no driver holds for a reason that nobody told.
+    `left_out` says of each GPU on PCI that is not among `gpus` why: it is held for a virtual machine, or the driver
+    does not support it. `unbound` are the addresses of those that no driver holds for a reason that nobody knows.
 
     A `vouched` host is one whose entry says that it is no clone, whatever product_uuid its maker gave it.
 
@@ -47,8 +47,8 @@ class Survey:
 
     host: str
     joined: bool
-    cards: int
-    driver_cards: int
+    gpus: int
+    driver_gpus: int
     driver_said: str
     toolkit: bool
     machine_id: str
@@ -122,14 +122,14 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
     except ValueError:
         skew = 0.0
     shown = len(vendor.uuids(driver.stdout)) if driver.ok else 0
-    cards, left_out, unbound = await _sort_out(
+    gpus, left_out, unbound = await _sort_out(
         on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown, vendor
     )
     return Survey(
         host=on.name,
         joined=owned.joined,
-        cards=cards,
-        driver_cards=shown,
+        gpus=gpus,
+        driver_gpus=shown,
         driver_said=_say(driver, vendor),
         toolkit=toolkit,
         machine_id=(machine or "").strip(),
@@ -145,7 +145,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
 async def _sort_out(
     on: Host, found: tuple[str, ...], bound: str, shown: int, vendor: Vendor
 ) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Return how many GPUs are meant for pods, why others are not, and which have no driver for no told reason.
+    """Return how many GPUs are meant for pods, why others are not, and which have no driver for no known reason.
 
     A driver that shows none at all is a fault of the driver, whatever is bound; so is a container's /sys that shows no
     drivers. The kernel's log is asked only where a GPU beside others has no driver: that costs an exchange.
@@ -158,8 +158,8 @@ async def _sort_out(
     free = tuple(address for address in found if address not in drivers)
     if not shown or not free or len(free) == len(found) or shown >= len(found) - len(away):
         return len(found) - len(away), tuple(left_out), ()
-    told, named = vendor.unsupported((await on.read(KERNEL_LOG)).stdout)
-    old = [address for address in free if (address in named if named else told)]
+    unsupported, named = vendor.unsupported((await on.read(KERNEL_LOG)).stdout)
+    old = [address for address in free if (address in named if named else unsupported)]
     left_out += [
         f"GPU {address} is left out: the installed {vendor.name} driver does not support it" for address in old
     ]

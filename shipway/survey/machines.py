@@ -14,7 +14,7 @@ from shipway.survey.first_look import Survey
 SKEW_SECONDS = 5.0  # more breaks certificates ("not yet valid") and tokens (kubeadm#1988)
 # What firmware shows where its maker never set one: AMI's template, digits in order, Dell's template without a service
 # tag. Each stands for its other byte order too: SMBIOS 2.6 turned the first three fields around (SMBIOS reference,
-# 7.2.1), and firmware shows the one or the other. A UUID that repeats its digits is told by its form.
+# 7.2.1), and firmware shows the one or the other. A UUID that repeats its digits is recognised by its form.
 UNSET_UUIDS = (
     "00000000-0000-0000-0000-000000000000",
     "ffffffff-ffff-ffff-ffff-ffffffffffff",

@@ -21,7 +21,7 @@ BAR = 24
 
 
 async def leave_drift(run: Run) -> None:
-    """Leave artifacts and events; Prefect's trouble is told in its log and stops nothing."""
+    """Leave artifacts and events; Prefect's trouble is reported in its log and stops nothing."""
     report = run.report
     if not isinstance(report, DriftReport):
         return
@@ -31,9 +31,9 @@ async def leave_drift(run: Run) -> None:
         await acreate_markdown_artifact(drift_markdown(report), key=f"{key}-report", description=summarise(report))
         await acreate_table_artifact(table(report.findings), key=f"{key}-findings", description="What drifted")
         await acreate_markdown_artifact(trend_markdown(report.trend), key=f"{key}-trend", description="The last passes")
-        cards = gpu_map(run, run.drift.allocatable)
-        if cards:
-            await acreate_table_artifact(cards, key=f"{key}-gpus", description="GPUs by host")
+        gpus = gpu_map(run, run.drift.allocatable)
+        if gpus:
+            await acreate_table_artifact(gpus, key=f"{key}-gpus", description="GPUs by host")
     except Exception as error:  # noqa: BLE001 - an artifact is no reason to fail a pass
         get_run_logger().warning("no artifact of this pass: %s", error)
     _events(run, report)

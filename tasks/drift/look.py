@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
-from shipway.gpu.counts import cards
+from shipway.gpu.counts import count_gpus
 from shipway.gpu.evidence import collect
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.seen import HostGpuFacts
@@ -21,12 +21,12 @@ from shipway.survey.first_look import Survey, survey
 from tasks.context import Run
 from tasks.drift.parts import JOINED_BY, OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, find
-from tasks.gates import CardsAllocatable
+from tasks.gates import GpusAllocatable
 from tasks.stage_result import CLUSTER
 from tasks.stages.preflight import compare
 from tasks.waiting import hear_results
 
-CARDS = CardsAllocatable({}).name
+GPUS = GpusAllocatable({}).name
 
 
 async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -39,7 +39,7 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
     run.seen.surveys[host] = seen
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
-    if spec.gpus == "auto" and not run.cards(spec):
+    if spec.gpus == "auto" and not run.gpus_of(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
         pairs = [pair for pair in pairs if pair[0].stage not in (*OF_GPUS, plain.stage)]
         pairs.insert(1, (plain, await look_at_all(plain.steps, session)))
@@ -65,7 +65,7 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
-    run.drift.allocatable = {name: cards(node) for name, node in (await nodes_by_name(kube)).items()}
+    run.drift.allocatable = {name: count_gpus(node) for name, node in (await nodes_by_name(kube)).items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         hear_results(run, stage, host)(result)
@@ -89,10 +89,10 @@ def _has_joined(run: Run, part: Part[Kube]) -> bool:
 
 async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
     """Return a finding about missing GPUs with the link that broke: GPU, driver, toolkit, runtime, plugin, kubelet."""
-    if finding.step != CARDS:
+    if finding.step != GPUS:
         return finding
     spec, seen = run.cluster.host(finding.host), run.seen.surveys[finding.host]
-    facts = HostGpuFacts(seen.cards, seen.driver_cards, seen.driver_said, seen.toolkit)
+    facts = HostGpuFacts(seen.gpus, seen.driver_gpus, seen.driver_said, seen.toolkit)
     evidence, _ = await collect(kube, run.cluster, {spec.name: run.provable(spec)}, {spec.name: facts}, "")
     link = find_broken_link(evidence)
     return finding.became("reported", f"{link.name}: {link.why} [{link.code}] Next: {link.fix}")

@@ -17,7 +17,7 @@ from shipway.kubeadm.config import init_documents
 from shipway.kubeadm.writes import kubelet_fields, static_pod_args
 from shipway.stage import StageName
 from shipway.step import Check, Impact
-from shipway.steps.gpu.cards import CardsHealthy, FabricReady
+from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.kubernetes import health
 from shipway.steps.kubernetes.health_cluster import (
     EveryNodeDeclared,
@@ -132,7 +132,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         *pods,
         health.DiskRoomLeft(),
         AddressOnHost(node_ip(spec)),
-        CardsHealthy(None if spec.gpus == "auto" else spec.gpus),
+        GpusHealthy(None if spec.gpus == "auto" else spec.gpus),
         FabricReady(),
         health.KubeletConfigured(kubelet_wanted(run)),
         health.KubeletLoaded(),
@@ -194,8 +194,8 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     steps: list[Check[Kube]] = [HostIsNode(spec.name), ready, NodeOpen(spec.name)]
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
-        steps.append(gates.CardsAllocatable({spec.name: run.provable(spec)}))
-    steps += node_steps(run.cluster, spec, run.cards(spec))
+        steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}))
+    steps += node_steps(run.cluster, spec, run.gpus_of(spec))
     return Part(spec.name, StageName.NODE_SETTINGS, steps, Impact.SERVICE)
 
 
@@ -208,7 +208,7 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         EveryNodeDeclared([host.name for host in cluster.hosts]),
         KubeadmRemembers(wanted),
     ]
-    if any(run.cards(host) for host in run.hosts):
+    if any(run.gpus_of(host) for host in run.hosts):
         plugin = VENDOR.plugin
         pods = PodsStable(plugin.daemon_set, plugin.namespace, plugin.selector)
         checks += [gates.PluginRunning(cluster.gpu.mode), pods]

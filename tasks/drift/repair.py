@@ -11,7 +11,7 @@ from shipway.converge import converge
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import CardsAllocatable
+from shipway.gpu.counts import GpusAllocatable
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon, drain, may_drain, uncordon
@@ -38,7 +38,7 @@ OWN_NAMESPACES = (dashboard.NAMESPACE,)
 FOLLOWING = frozenset(
     {
         NodeReady("").name,
-        CardsAllocatable({}).name,
+        GpusAllocatable({}).name,
         PluginRunning("").name,
         PodsStable(VENDOR.plugin.daemon_set, "", "").name,
     }
@@ -49,7 +49,7 @@ def parts_of(run: Run, host: str) -> list[Part[Host]]:
     """Return a host's parts as they were looked at: without nvidia's on a host that has no GPUs."""
     spec = run.cluster.host(host)
     parts = host_parts(run, spec)
-    if spec.gpus == "auto" and not run.cards(spec):
+    if spec.gpus == "auto" and not run.gpus_of(spec):
         plain = plain_runtime(run, spec)
         parts = [plain if part.stage == plain.stage else part for part in parts if part.stage not in OF_GPUS]
     return parts
@@ -94,7 +94,7 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     await may_drain(kube, host, local_data=losable)
     await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
     try:
-        await drain(kube, host, seconds=DRAIN_SECONDS, told=hear_waits(run, stage, host), local_data=losable)
+        await drain(kube, host, seconds=DRAIN_SECONDS, on_wait=hear_waits(run, stage, host), local_data=losable)
     except BaseException:
         await uncordon(kube, host)
         raise
@@ -189,12 +189,12 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     for part in cluster_parts(run):
         if (part.host, part.stage) in drifted:
             results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
-    told = [result for some in results.values() for result in some]
-    done = run.drift.repaired or any(result.outcome == "changed" for result in told)
+    results_of_all = [result for some in results.values() for result in some]
+    done = run.drift.repaired or any(result.outcome == "changed" for result in results_of_all)
     await _settle(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
     after = {finding.key: finding for finding in run.drift.of_cluster}
-    run.drift.of_cluster = became(before, after, told)
-    return outcome_of(told, run.drift.of_cluster)
+    run.drift.of_cluster = became(before, after, results_of_all)
+    return outcome_of(results_of_all, run.drift.of_cluster)
 
 
 async def _settle(run: Run, stage: str, *, seconds: float) -> None:

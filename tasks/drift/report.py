@@ -15,7 +15,7 @@ from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
 from tasks.context import Run
 from tasks.findings import Finding, count_by_action, distinct, sort_left
-from tasks.report import NO_CARDS, HostRow, Report, RunOutcome
+from tasks.report import NO_GPUS, HostRow, Report, RunOutcome
 from tasks.stage_result import StageResult, report_redacted, worst
 
 AGAIN = "Run the pass again: it looks first, so a repair that was cut off is finished."
@@ -56,7 +56,7 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
         round(time.monotonic() - run.started, 1),
         tuple(_row(run, host, findings) for host in run.hosts),
         {
-            **NO_CARDS,
+            **NO_GPUS,
             "expected": expected,
             "allocatable": sum(run.drift.allocatable.get(host.name, 0) for host in run.hosts),
         },
@@ -127,11 +127,11 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
     rows: list[dict[str, str | int]] = []
     for host in run.hosts:
         seen = run.seen.surveys.get(host.name)
-        if seen is None or not (expected := run.cards(host)):
+        if seen is None or not (expected := run.gpus_of(host)):
             continue
         offered = allocatable.get(host.name, 0)
         state = "all offered" if offered >= run.provable(host) else f"{run.provable(host) - offered} missing"
-        cards = {"expected": expected, "on PCI": seen.cards, "with driver": seen.driver_cards, VENDOR.resource: offered}
+        gpus = {"expected": expected, "on PCI": seen.gpus, "with driver": seen.driver_gpus, VENDOR.resource: offered}
         shown = "■" * offered + "□" * max(0, expected - offered)
-        rows.append({"host": host.name, "map": shown, "state": state, **cards})  # what fits on a phone comes first
+        rows.append({"host": host.name, "map": shown, "state": state, **gpus})  # what fits on a phone comes first
     return rows

@@ -71,7 +71,7 @@ def _is_service(obj: Object) -> bool:
 
 @dataclass(frozen=True)
 class TokenFile:
-    """A file only its owner can read holds a login token that is still good; the token itself is never told."""
+    """A file only its owner can read holds a login token that is still good; the token itself is never shown."""
 
     impact: ClassVar[Impact] = Impact.FILES
     traps: ClassVar[tuple[int, ...]] = (45,)

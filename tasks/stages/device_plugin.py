@@ -143,7 +143,8 @@ async def wait_for_hosts(run: Run) -> None:
 
     A host that has not joined needs no wait: it joins after its own stage is done.
     """
-    joined = [name for name, survey in run.seen.surveys.items() if survey.joined and run.cards(run.cluster.host(name))]
+    surveys = run.seen.surveys.items()
+    joined = [name for name, seen in surveys if seen.joined and run.gpus_of(run.cluster.host(name))]
     if run.allow is Impact.NOTHING or not joined:
         return
     kube = await run.kube()

@@ -9,7 +9,7 @@ from shipway.kube.manifests import ForeignManifest, foreign
 from shipway.os.family import Family
 from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
-from shipway.steps.gpu.cards import CardsHealthy, FabricReady
+from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.kubernetes.skew import VersionKept
 from shipway.steps.system.origins import origins
 from shipway.steps.system.preflight import (
@@ -47,7 +47,7 @@ def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]
         *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
         SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),
-        CardsHealthy(None if host.gpus == "auto" else host.gpus),
+        GpusHealthy(None if host.gpus == "auto" else host.gpus),
         FabricReady(),
         *([ManifestsFetched(manifests(cluster))] if control else []),
     ]

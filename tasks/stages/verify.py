@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import cards
+from shipway.gpu.counts import count_gpus
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.result import none_ready
 from shipway.kube.client import Kube
@@ -24,7 +24,7 @@ from tasks.waiting import by_api, hear_waits, wait_for
 
 ISOLATED = "a pod that asks for no GPU sees none"
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
-CARD_SECONDS = 300.0
+GPU_SECONDS = 300.0
 ROLLOUT_SECONDS = 120.0  # of the plugin, node after node; most of it is the grace of the pod that goes
 HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are Ready at once or not at all
 
@@ -52,31 +52,31 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     wanted = {name: count for name, count in count_expected(run).items() if count}
     if run.allow is Impact.NOTHING:
         declared = {host.name: count for host in run.hosts if (count := run.provable(host))}
-        return await by_api(run, stage, [gates.CardsAllocatable(declared)] if declared else [])
+        return await by_api(run, stage, [gates.GpusAllocatable(declared)] if declared else [])
     if not wanted:
         return []
     kube = await run.kube()
     if run.kind != "verify" and (anew := await start_anew(kube)):
-        run.view.said(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
+        run.view.show_wait(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
     plugin = gates.WorkloadRuns("DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
     rollout = await wait_for(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
     lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}
-    check = gates.CardsAllocatable(coming)
-    told = [
+    check = gates.GpusAllocatable(coming)
+    results = [
         StepResult(check.name, "failed", error=error.at(host=name, step=check.name))
         for name, error in lost.items()
         if name in wanted
     ]
     if not coming:
-        return told
-    together = await wait_for(run, stage, check, kube, seconds=CARD_SECONDS)
+        return results
+    together = await wait_for(run, stage, check, kube, seconds=GPU_SECONDS)
     if together.outcome == "ok":
-        return [together, *told]
-    each: dict[str, Check[Kube]] = {name: gates.CardsAllocatable({name: coming[name]}) for name in coming}
-    return [*told, *await _one_by_one(run, each, kube)]
+        return [together, *results]
+    each: dict[str, Check[Kube]] = {name: gates.GpusAllocatable({name: coming[name]}) for name in coming}
+    return [*results, *await _one_by_one(run, each, kube)]
 
 
 async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:
@@ -151,13 +151,13 @@ async def _elsewhere(kube: Kube) -> dict[str, int]:
         nodes = await nodes_by_name(kube)
     except ShipwayError:
         return {}  # the proof asks the API itself, and tells why it does not answer
-    return {name: cards(node) for name, node in nodes.items() if cards(node) and not why_not_ready(node)}
+    return {name: count_gpus(node) for name, node in nodes.items() if count_gpus(node) and not why_not_ready(node)}
 
 
 def _see(run: Run) -> dict[str, HostGpuFacts]:
     """Return what SSH showed of the hosts' GPUs; a toolkit may have been installed since the first look."""
     installed = {done.host for done in run.results if done.stage == StageName.NVIDIA_RUNTIME and done.stands}
     return {
-        name: HostGpuFacts(survey.cards, survey.driver_cards, survey.driver_said, survey.toolkit or name in installed)
+        name: HostGpuFacts(survey.gpus, survey.driver_gpus, survey.driver_said, survey.toolkit or name in installed)
         for name, survey in run.seen.surveys.items()
     }

@@ -69,10 +69,10 @@ def _once(folder: Path, turn: str, limit: float, *, profile: bool) -> dict[str, 
     run = ["-m", "cProfile", "-o", str(folder / f"{turn}.prof")] if profile else []
     module, *options = TURNS[turn]
     words = [*run, "-m", module, str(folder / "lab/cluster.yaml"), *options]
-    told, measured = measured_run(words, folder, turn, folder / "prefect", limit)
+    heard, measured = measured_run(words, folder, turn, folder / "prefect", limit)
     said = (folder / f"{turn}.log").read_text(encoding="utf-8", errors="replace")
     gaps = [line for line in said.splitlines() if "history of this run has gaps" in line]
-    return measured | {"outcome": told.get("outcome"), "why": str(told.get("errors", [])[:1])[:400], "gaps": gaps}
+    return measured | {"outcome": heard.get("outcome"), "why": str(heard.get("errors", [])[:1])[:400], "gaps": gaps}
 
 
 def measured_run(
@@ -92,8 +92,8 @@ def measured_run(
     if not out.exists() or not report.exists():
         said = (folder / f"{turn}.log").read_text(encoding="utf-8", errors="replace")
         raise RuntimeError(f"no measure of the {turn} run: {said[-500:]}")
-    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    return told, json.loads(out.read_text(encoding="utf-8")) | recorded(home)
+    heard: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return heard, json.loads(out.read_text(encoding="utf-8")) | recorded(home)
 
 
 def recorded(home: Path) -> dict[str, int]:

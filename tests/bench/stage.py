@@ -15,7 +15,7 @@ from tests.bench.work import FACTS, HOSTS_LINES, NODE, Work, files, guarded
 
 @dataclass(frozen=True)
 class CommandRan:
-    """A command has run, told by its flag."""
+    """A command has run, as its flag shows."""
 
     impact: ClassVar[Impact] = Impact.FILES
     flag: str

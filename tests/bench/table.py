@@ -82,15 +82,15 @@ def scale(folder: Path) -> list[str]:
 
 def page(folder: Path, path: Path) -> None:
     """Write the measured part of the page; what stands around its marks is written by people and stays."""
-    cells, told = read(folder), json.loads((folder / "machine.json").read_text(encoding="utf-8"))
+    cells, heard = read(folder), json.loads((folder / "machine.json").read_text(encoding="utf-8"))
     names = ("ansible-core", "mitogen", "pyinfra", "parallel-ssh")
-    peers = ", ".join(f"{name} {told['peers'].get(name, 'NOT INSTALLED')}" for name in names)
+    peers = ", ".join(f"{name} {heard['peers'].get(name, 'NOT INSTALLED')}" for name in names)
     lines = [
         BEGIN,
         "",
-        f"Measured {told['date']} on {told['cores']} cores ({told['processor']}), {told['memory_gb']} GB,",
+        f"Measured {heard['date']} on {heard['cores']} cores ({heard['processor']}), {heard['memory_gb']} GB,",
     ]
-    lines += [f"Linux {told['kernel']}, Python {told['python']}, Prefect {told['prefect']}; {peers}."]
+    lines += [f"Linux {heard['kernel']}, Python {heard['python']}, Prefect {heard['prefect']}; {peers}."]
     lines += ["Medians (lowest to highest); after the semicolon the ratio to the floor.", ""]
     for kind, hosts in sorted({(kind, hosts) for kind, hosts, _ in cells}):
         lines += contest(cells, kind, hosts)

@@ -1,4 +1,4 @@
-"""`kubernetes.*` values that are changed in the file of a running cluster: told by name, never "ok, 0 changed"."""
+"""`kubernetes.*` values that are changed in the file of a running cluster: reported by name, never "ok, 0 changed"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
 from shipway.steps.kubernetes.kubeadm_objects import KubeProxyDeclared
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared, list_settled
-from tests.places.facts import Told
+from tests.places.facts import KnownFacts
 from tests.places.kube import cluster_of
 
 BEFORE = {"kube_proxy": {"mode": "iptables"}, "kubelet": {"maxPods": 200}}
@@ -62,10 +62,10 @@ async def test_what_an_initialisation_settled_is_refused_with_both_values(key: s
     assert not [one for one in others if one in refused.value.message]
 
 
-async def test_another_kubelet_value_is_told_with_the_command_that_brings_it_about() -> None:
+async def test_another_kubelet_value_is_reported_with_the_command_that_brings_it_about() -> None:
     before = run_of()
     text = yaml.safe_dump({"kind": "KubeletConfiguration", **kubelet_declared(before)})
-    host = cast("Host", Told({FileText(KUBELET_CONFIG): text}))
+    host = cast("Host", KnownFacts({FileText(KUBELET_CONFIG): text}))
     assert await KubeletDeclared(kubelet_declared(before)).check(host) is None
     with pytest.raises(Permanent, match=r"maxPods.*200.*maxPods.*250") as refused:
         await KubeletDeclared(kubelet_declared(run_of(kubelet={"maxPods": 250}))).check(host)
@@ -73,7 +73,7 @@ async def test_another_kubelet_value_is_told_with_the_command_that_brings_it_abo
 
 
 @pytest.mark.parametrize("changed", [{"mode": "ipvs"}, {"mode": "iptables", "conntrack": {"maxPerCore": 0}}])
-async def test_another_kube_proxy_value_is_told_in_a_bootstrap_too(changed: dict[str, Any]) -> None:
+async def test_another_kube_proxy_value_is_reported_in_a_bootstrap_too(changed: dict[str, Any]) -> None:
     api = cast("Kube", Kept(run_of()))
     assert await KubeProxyDeclared(run_of().cluster.kubernetes.kube_proxy).check(api) is None
     with pytest.raises(Permanent, match="kube-proxy has") as refused:

@@ -180,7 +180,7 @@ def test_a_faulty_value_is_no_ground_for_further_faults() -> None:
     assert "makes room for 16 nodes, there are 20 hosts" in "\n".join(found)
 
 
-def test_a_fault_behind_a_fault_is_told_at_once() -> None:
+def test_a_fault_behind_a_fault_is_reported_at_once() -> None:
     text = TWO_LINES + "sources: {apt: {docker: {key: {path: k, url: 'http://m/k', fingerprint: x}}}}\n"
     found = "\n".join(faults(text))
     assert "docker.key.fingerprint: must be" in found

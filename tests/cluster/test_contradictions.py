@@ -79,7 +79,7 @@ def test_a_role_that_is_another_on_the_host_is_refused_and_both_are_named(standi
     assert f"the file says {declared}" in found[0].cause
 
 
-def test_an_init_of_ours_that_broke_off_elsewhere_is_told_as_such() -> None:
+def test_an_init_of_ours_that_broke_off_elsewhere_is_reported_as_such() -> None:
     (found,) = (one for one in contradictions(CLUSTER, [control("te2", started_by="te")]) if one.code == "SHW-317")
     assert "an init of ours that broke off" in found.cause
     (found,) = (one for one in contradictions(CLUSTER, [control("te2")]) if one.code == "SHW-317")
@@ -234,7 +234,7 @@ def test_a_host_of_the_wrong_role_is_no_witness_of_who_owns_the_others() -> None
     assert codes(node("te2", authorities=frozenset()), node("te3")) == []
 
 
-def test_of_an_unfinished_init_only_nodes_that_joined_elsewhere_are_told() -> None:
+def test_of_an_unfinished_init_only_nodes_that_joined_elsewhere_are_reported() -> None:
     anew = control(authorities=B, started_by="te")
     (found,) = (one for one in contradictions(CLUSTER, [anew, node()]) if one.code == "SHW-318")
     assert "it holds no control plane, and te2 belong" in found.cause

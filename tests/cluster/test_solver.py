@@ -48,7 +48,7 @@ def test_a_network_that_no_mask_saves_must_be_larger() -> None:
     assert "a larger pod network is needed" in refused(text, hosts=40)
 
 
-def test_overlaps_are_told_from_either_side() -> None:
+def test_overlaps_are_reported_from_either_side() -> None:
     assert "overlaps the service network" in refused("kubernetes: {service_network: 10.244.0.0/16}\n")
     assert "the service network 10.0.0.0/12 holds the address of host-10-0-7-1" in refused(
         "kubernetes: {service_network: 10.0.0.0/12}\n"
@@ -99,7 +99,7 @@ def test_only_gpu_hosts_need_nvidias_repository() -> None:
     ("today", "said"),
     [(date(2027, 1, 1), ""), (date(2027, 5, 15), "reaches its end"), (date(2027, 6, 28), "reached its end")],
 )
-def test_the_end_of_life_is_told_by_the_day(today: date, said: str) -> None:
+def test_the_end_of_life_is_reported_by_the_day(today: date, said: str) -> None:
     found = warned("kubernetes: {version: 1.36.2}\n", today)
     assert (said in found) if said else (found == "")
 
@@ -127,7 +127,7 @@ def test_a_warning_says_what_should_not_stay(text: str, said: str) -> None:
     assert said in warned(text)
 
 
-def test_a_cluster_without_cards_is_warned_of() -> None:
+def test_a_cluster_without_gpus_is_warned_of() -> None:
     cluster = parse_cluster("name: demo\nhosts: [{name: a, address: 10.0.0.1, gpus: 0}]\n")
     assert warnings_of(cluster, TODAY) == ["hosts: every one is declared with gpus: 0, so no GPU can be proven"]
 
@@ -301,7 +301,7 @@ def test_what_is_installed_from_a_manifest_names_it() -> None:
         parse_cluster(PLACED % (FAR, text + sources))
 
 
-def test_every_end_is_told_by_todays_date_where_no_other_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_end_is_judged_by_todays_date_where_no_other_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Clock:
@@ -346,7 +346,7 @@ def test_every_local_file_that_the_file_names_must_be_there_before_anything_begi
         load_cluster(path)
 
 
-def test_a_home_that_nobody_has_is_told_as_any_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_home_that_nobody_has_is_reported_as_any_file_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(PLACED % (FAR, "ssh: {key: ~nobody-of-this-name/key}\n"))
     with pytest.raises(Refused, match=r"ssh\.key: ~nobody-of-this-name/key cannot be read: Could not determine home"):

@@ -32,8 +32,8 @@ async def _stage(place: Place, name: str, stage: object) -> None:
 
 
 async def _prepare(place: Place) -> None:
-    async def one(name: str, cards: object) -> None:
-        for stage in (prepare_system, container_runtime, *([nvidia_runtime] if cards else []), kubernetes_packages):
+    async def one(name: str, gpus: object) -> None:
+        for stage in (prepare_system, container_runtime, *([nvidia_runtime] if gpus else []), kubernetes_packages):
             await _stage(place, name, stage)
 
     await asyncio.gather(*(one(spec.name, spec.gpus) for spec in place.cluster.hosts))
@@ -73,7 +73,7 @@ async def _write_sources(place: Place) -> None:
         "closed": (known, "http://127.0.0.1:9/apt"),
         "absent": (known, f"{place.values['packages']}/nosuch"),
         "changed": (unknown, place.values["packages"]),
-        "unknown": (unknown, place.values["cards"]),  # its lists were never fetched on the control plane
+        "unknown": (unknown, place.values["gpus"]),  # its lists were never fetched on the control plane
     }
     for name, (key, uri) in sources.items():
         text = f"deb [signed-by=/etc/apt/keyrings/{key}] {uri} ./\n"

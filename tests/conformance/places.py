@@ -41,7 +41,7 @@ class Place:
         self.addresses = {node_ip(spec): spec.name for spec in self.cluster.hosts}
         self.values |= {name: address for address, name in self.addresses.items()}
         sources = self.cluster.sources.apt
-        self.values |= {"packages": sources["kubernetes"].uri, "cards": sources["nvidia"].uri}
+        self.values |= {"packages": sources["kubernetes"].uri, "gpus": sources["nvidia"].uri}
 
     def host(self, name: str) -> Host:
         """Return a host's session, as the product uses it."""
@@ -94,7 +94,7 @@ class Place:
     def _plain(self, text: str, reduce: str) -> str:
         cut = REDUCERS[reduce](text) if text else ""
         names = {**self.addresses, str(self.folder): "folder"}
-        names |= {self.values[name]: name for name in ("packages", "cards")}
+        names |= {self.values[name]: name for name in ("packages", "gpus")}
         return normalised(cut, names)
 
     async def fetch_kubeconfig(self) -> None:

@@ -17,13 +17,13 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 async def play(
-    place: Place, release: Release, *, slow: bool, until: str = "", told: Callable[[str], None] = lambda _: None
+    place: Place, release: Release, *, slow: bool, until: str = "", heard: Callable[[str], None] = lambda _: None
 ) -> dict[str, Answer]:
     """Play every scene in order, or those up to one of them; return the answers by the case's name."""
     answers: dict[str, Answer] = {}
     for scene, parts in SCENES.items():
         for part in parts:
-            told(f"{scene}: {part.name}")
+            heard(f"{scene}: {part.name}")
             if not isinstance(part, Case):
                 await part.do(place)
             elif release.plays(part) and (slow or not part.slow):

@@ -37,7 +37,7 @@ PARTLY = {
     "iptables": "policies and status; the rules of the lab's own engine stand in the nat table of its hosts",
     "nproc": "that it is a number; the machine has CPUs of its own",
     "nvidia-ctk": "Debian does not package it: the lab's is a stand-in too",
-    "nvidia-smi": "there is no card in the lab: its hosts have a stand-in too",
+    "nvidia-smi": "there is no gpu in the lab: its hosts have a stand-in too",
     "systemctl is-system-running": "`stopping`: a host that shuts down ends the session that would ask",
     "uname": "the machine's kernel is not the simulated one: `-m` is compared, of `-r` its form",
 }

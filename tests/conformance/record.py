@@ -29,7 +29,7 @@ async def record(state: Path, release: Release, *, slow: bool, until: str) -> in
             release,
             slow=slow,
             until=until,
-            told=lambda line: print(f"{time.monotonic() - started:6.1f} s {line}"),
+            on_wait=lambda line: print(f"{time.monotonic() - started:6.1f} s {line}"),
         )
     finally:
         await place.close()

@@ -47,7 +47,7 @@ class Release:
 
 
 OLD = Release("1.20.2", "1.20.2-00", "k8s.gcr.io", "lab")
-# Recorded with --quick, until the joins, on cgroup v1, which this kubelet runs on only where it is told to.
+# Recorded with --quick, until the joins, on cgroup v1, which this kubelet runs on only where it is configured to.
 NEW = Release(
     "1.36.2",
     "1.36.2-1.1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.case import Scene
-from tests.conformance.scenes_cluster import CARDS, ENDED, INITIALISED, JOINED
+from tests.conformance.scenes_cluster import ENDED, GPUS, INITIALISED, JOINED
 from tests.conformance.scenes_hosts import BARE, PREPARED, REFUSED
 from tests.conformance.scenes_machine import FILES, MACHINE, SOURCES
 
@@ -16,6 +16,6 @@ SCENES: dict[str, Scene] = {
     "refused": REFUSED,
     "initialised": INITIALISED,
     "joined": JOINED,
-    "cards": CARDS,
+    "gpus": GPUS,
     "ended": ENDED,
 }

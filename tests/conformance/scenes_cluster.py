@@ -119,20 +119,20 @@ JOINED: Scene = (
     case("a second apply", API, "kubectl get daemonset -n kube-system kube-proxy", reduce="table"),
 )
 
-CARDS: Scene = (
+GPUS: Scene = (
     PLUGIN,
     GPU_PODS,
     case(
-        "capacity of cards",
+        "capacity of gpus",
         API,
         "kubectl get nodes -o",
         "custom-columns=NAME:.metadata.name,GPU:.status.allocatable.nvidia\\.com/gpu",
         reduce="table",
     ),
     case("describe of a node", API, "kubectl describe node w1", reduce="capacity"),
-    case("a deployment on cards", API, "kubectl apply -f {gpu_file}"),
+    case("a deployment on gpus", API, "kubectl apply -f {gpu_file}"),
     wait_for(r"(?s)(Running.*){4}", "pods", "-l", "app=gpu"),
-    case("four pods on four cards", API, "kubectl get pods -l app=gpu -o wide", reduce="pods-placed"),
+    case("four pods on four gpus", API, "kubectl get pods -l app=gpu -o wide", reduce="pods-placed"),
     case("one more", API, "kubectl scale deployment gpu --replicas=5"),
     wait_for(r"Pending", "pods", "-l", "app=gpu"),
     wait_for(r"FailedScheduling", "events"),

@@ -23,7 +23,7 @@ from tests.simulated.test_kube_support import kubectl_path
 
 RECORDED = {release: load(release) for release in RELEASES.values()}
 SIMULATED = [
-    # The story of a release is told once, so by one worker.
+    # The story of a release is reported once, so by one worker.
     pytest.param(release, one.name, id=f"{release.version}: {one.name}", marks=pytest.mark.xdist_group(release.version))
     for release in RELEASES.values()
     for one in release.cases()
@@ -35,8 +35,8 @@ LAB_NUMBER = 9  # beside a lab that a person may have up
 async def _simulated(folder: Path, release: Release) -> dict[str, Answer]:
     options = Options(
         names=("cp1", "w1", "w2"),
-        cards=2,
-        control_plane_cards=0,
+        gpus=2,
+        control_plane_gpus=0,
         profile=release.profile,
         system="debian-12",
         scale=0.005,

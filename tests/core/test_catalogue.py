@@ -29,7 +29,7 @@ def test_a_known_text_is_known_by_its_entry(code: str, text: str) -> None:
         assert entry.code == code, entry.title
 
 
-# Outputs in which several entries find their text, with the codes that may stand behind the one that is told: either
+# Outputs in which several entries find their text, with the codes that may stand behind the reported one: either
 # an effect beside its cause, or the common case behind the special one. Any other meeting is an entry too wide.
 BEHIND = {
     "SHW-359": {"SHW-405"},
@@ -57,7 +57,7 @@ def test_no_two_entries_know_one_output_but_where_one_is_behind_the_other() -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "heard"),
     [
         ("SHW-423", ("7h 39min 41s", "http://archive.ubuntu.com/ubuntu/dists/jammy/InRelease", "date -u")),
         ("SHW-424", ("3d 2h 1min 2s", "http://deb.debian.org/debian/dists/bookworm-updates/InRelease")),
@@ -74,12 +74,12 @@ def test_no_two_entries_know_one_output_but_where_one_is_behind_the_other() -> N
     ],
 )
 def test_cause_and_fix_name_the_clock_the_package_and_the_address_of_the_output(
-    code: str, told: tuple[str, ...]
+    code: str, heard: tuple[str, ...]
 ) -> None:
     error = failure("apt-get update", Output(100, "", KNOWN_TEXTS[code][0]), host="gpu-01")
     assert error.code == code
     assert error.may_retry == (code == "SHW-423"), "a clock that is being set comes right by itself; nothing else here"
-    for words in told:
+    for words in heard:
         assert words in f"{error.message.split(' (`apt-get update`')[0]} {error.fix}"
 
 

@@ -1,4 +1,4 @@
-"""Converging, on things in memory: no result is told by a look that is older than the last change before it."""
+"""Converging, on things in memory: no result is reported by a look that is older than the last change before it."""
 
 from __future__ import annotations
 
@@ -124,22 +124,22 @@ def lists_of_steps(draw: st.DrawFn) -> list[Fixed]:
 
 
 @given(lists_of_steps(), st.lists(st.booleans(), min_size=STEPS, max_size=STEPS))
-def test_every_result_tells_how_it_is_when_it_is_told(steps: list[Fixed], start: list[bool]) -> None:
+def test_every_result_tells_how_it_is_when_it_is_reported(steps: list[Fixed], start: list[bool]) -> None:
     on = Thing(dict(enumerate(start)))
-    told: list[tuple[str, bool]] = []
+    heard: list[tuple[str, bool]] = []
     results = asyncio.run(
-        converge(steps, on, Impact.FILES, lambda result: told.append((result.outcome, on.wanted[len(told)])))
+        converge(steps, on, Impact.FILES, lambda result: heard.append((result.outcome, on.wanted[len(heard)])))
     )
-    assert [outcome for outcome, _ in told] == [result.outcome for result in results]
-    for outcome, right in told:
-        assert outcome in ("unknown", "failed") or right == (outcome in ("ok", "changed")), told
+    assert [outcome for outcome, _ in heard] == [result.outcome for result in results]
+    for outcome, right in heard:
+        assert outcome in ("unknown", "failed") or right == (outcome in ("ok", "changed")), heard
     assert all(
-        outcome != "drifted" for (outcome, _), step in zip(told, steps, strict=True) if step.impact is Impact.FILES
+        outcome != "drifted" for (outcome, _), step in zip(heard, steps, strict=True) if step.impact is Impact.FILES
     )
 
 
 @dataclass(frozen=True)
-class Told:
+class Answering:
     """A check that answers one after the other, and the last for ever."""
 
     answers: list[Drift | ShipwayError | None]
@@ -173,9 +173,9 @@ def test_a_step_that_says_that_it_may_not_be_applied_now_is_not(why: str, outcom
     assert on.wanted == {0: outcome == "changed"}
 
 
-def test_what_only_looks_is_told_as_drift_and_nothing_is_applied_for_it() -> None:
+def test_what_only_looks_is_reported_as_drift_and_nothing_is_applied_for_it() -> None:
     on = Thing({0: False})
-    results = run([Told([Drift("a", "b")]), Fixed(0)], on)
+    results = run([Answering([Drift("a", "b")]), Fixed(0)], on)
     assert [(one.outcome, one.impact) for one in results] == [
         ("drifted", Impact.NOTHING),
         ("changed", Impact.FILES),
@@ -184,7 +184,7 @@ def test_what_only_looks_is_told_as_drift_and_nothing_is_applied_for_it() -> Non
 
 
 @dataclass(frozen=True)
-class Unseen(Told):
+class Unseen(Answering):
     """A step beside others that cannot be looked at."""
 
     together: bool = True
@@ -230,32 +230,32 @@ def test_what_is_more_than_allowed_and_as_wanted_keeps_none_of_those_beside_it_w
         (Impact.FILES, Refused("never"), "failed"),
     ],
 )
-def test_only_a_plan_takes_what_cannot_be_told_yet_for_unknown(
+def test_only_a_plan_takes_what_cannot_be_reported_yet_for_unknown(
     allow: Impact, error: ShipwayError, outcome: str
 ) -> None:
-    assert [one.outcome for one in run([Told([error])], Thing({}), allow)] == [outcome]
+    assert [one.outcome for one in run([Answering([error])], Thing({}), allow)] == [outcome]
 
 
 def test_looking_changes_nothing_hides_nothing_behind_a_failure_and_tells_all() -> None:
-    on, told = Thing({0: False}), list[StepResult]()
-    steps: list[Check[Thing]] = [Told([Refused("no")]), Fixed(0)]
-    results = asyncio.run(look_at_all(steps, on, told.append))
+    on, heard = Thing({0: False}), list[StepResult]()
+    steps: list[Check[Thing]] = [Answering([Refused("no")]), Fixed(0)]
+    results = asyncio.run(look_at_all(steps, on, heard.append))
     assert [one.outcome for one in results] == ["failed", "drifted"]
-    assert (told, on.wanted) == (results, {0: False})
+    assert (heard, on.wanted) == (results, {0: False})
 
 
 WAITED = Drift("0 of 1", "1 of 1")
 
 
-def wait(check: Told, on: Thing, seconds: float = 5.0, every: float = 0.0) -> list[str]:
+def wait(check: Answering, on: Thing, seconds: float = 5.0, every: float = 0.0) -> list[str]:
     said: list[str] = []
-    asyncio.run(wait_until(check, on, seconds=seconds, every=every, told=said.append))
+    asyncio.run(wait_until(check, on, seconds=seconds, every=every, on_wait=said.append))
     return said
 
 
 def test_a_wait_ends_with_the_first_look_that_is_as_wanted_and_says_each_thing_seen_once() -> None:
     answers = [WAITED, WAITED, Blocked("not yet"), ApiUnavailable("gone"), None, WAITED]
-    assert wait(Told(answers), Thing({})) == [
+    assert wait(Answering(answers), Thing({})) == [
         "waiting until it is so: 0 of 1",
         "waiting until it is so: not yet",
         "waiting until it is so: gone",
@@ -264,12 +264,12 @@ def test_a_wait_ends_with_the_first_look_that_is_as_wanted_and_says_each_thing_s
 
 def test_what_does_not_pass_ends_a_wait_at_once() -> None:
     with pytest.raises(Refused, match="never"):
-        wait(Told([WAITED, Refused("never"), None]), Thing({}))
+        wait(Answering([WAITED, Refused("never"), None]), Thing({}))
 
 
 def test_a_wait_has_an_end_and_says_what_was_seen_last() -> None:
     with pytest.raises(DeadlineExceeded, match="last seen: 0 of 1"):
-        wait(Told([WAITED]), Thing({}), seconds=0.05)
+        wait(Answering([WAITED]), Thing({}), seconds=0.05)
 
 
 def test_a_wait_pauses_between_its_looks_and_each_look_is_a_new_one() -> None:
@@ -280,7 +280,7 @@ def test_a_wait_pauses_between_its_looks_and_each_look_is_a_new_one() -> None:
 
     on = Forgetful({})
     with pytest.raises(DeadlineExceeded):
-        wait(Told([WAITED]), on, seconds=0.05, every=0.2)
+        wait(Answering([WAITED]), on, seconds=0.05, every=0.2)
     assert on.looks == [-1, 1]
 
 
@@ -292,7 +292,7 @@ def test_a_wait_looks_again_at_once_and_then_ever_more_rarely(monkeypatch: pytes
         pauses.append(seconds)
 
     monkeypatch.setattr("shipway.converge.asyncio.sleep", sleep)
-    wait(Told([WAITED] * 6 + [None]), Thing({}), every=1.0)
+    wait(Answering([WAITED] * 6 + [None]), Thing({}), every=1.0)
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 

@@ -1,4 +1,4 @@
-"""What a check saw, or a wait saw last, is told with the catalogue's code, cause and fix where it is known there."""
+"""What a check saw, or a wait saw last, is reported with the catalogue's code, cause and fix where that knows it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Cluster(Place):
 
 
 def run_of() -> Any:
-    view = SimpleNamespace(told=lambda *_: None, said=lambda *_: None)
+    view = SimpleNamespace(show_step=lambda *_: None, show_wait=lambda *_: None)
     return SimpleNamespace(view=view, last_said={})
 
 

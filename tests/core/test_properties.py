@@ -81,7 +81,7 @@ def test_a_parser_never_crashes(parser: str, text: str) -> None:
 
 @given(HOSTILE, HOSTILE)
 @QUICK
-def test_cards_and_versions_are_compared_whatever_they_are(one: str, other: str) -> None:
+def test_gpus_and_versions_are_compared_whatever_they_are(one: str, other: str) -> None:
     found = addresses_of(one, other)
     assert list(found) == sorted(set(found))
     assert version_matches(one, other) in (True, False)

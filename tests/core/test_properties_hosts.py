@@ -154,8 +154,8 @@ def test_the_solver_judges_any_versions_and_networks(versions: dict[str, str], p
 
 
 def test_a_number_is_whole_or_none() -> None:
-    told = {" 12\n": 12, "0": 0, "\u00b2": None, "\u0663": None, "9" * 5000: None, "": None, "-1": None, "1 2": None}
-    assert {text: whole(text) for text in told} == told
+    heard = {" 12\n": 12, "0": 0, "\u00b2": None, "\u0663": None, "9" * 5000: None, "": None, "-1": None, "1 2": None}
+    assert {text: whole(text) for text in heard} == heard
 
 
 def test_the_fuzzed_host_does_reach_steps() -> None:

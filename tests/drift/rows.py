@@ -16,7 +16,7 @@ OTHER = f"{VERSION.rpartition('.')[0]}.99"
 PLUGIN_VERSION = chosen().device_plugin.removeprefix("v")
 KUBELET_RUNS = "kubelet runs"
 APT = "apt knows the kubernetes repository and its key"
-CARDS = "every expected GPU is allocatable"
+GPUS = "every expected GPU is allocatable"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _cp(what: str, script: str, step: str, end: str = "repaired", **more: str | 
     return Row(what, script, step, end, **{"on": "cp1", "host": "w1", **more})  # type: ignore[arg-type]
 
 
-PODS = (CARDS, "the device plugin runs and sees GPUs on every node that it is for", f"{PLUGIN} does not crash")
+PODS = (GPUS, "the device plugin runs and sees GPUs on every node that it is for", f"{PLUGIN} does not crash")
 ROWS: tuple[Row, ...] = (
     Row(
         "a swap line is back in /etc/fstab", "echo '/swap.img none swap sw 0 0' >> /etc/fstab", "no swap in /etc/fstab"
@@ -189,7 +189,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "a GPU fails",
         "sed -i '1s/Healthy/Unhealthy/' /var/lib/labgpu/devices",
-        CARDS,
+        GPUS,
         "reported",
         undo="sed -i '1s/Unhealthy/Healthy/' /var/lib/labgpu/devices; sleep 5",
         until="kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "

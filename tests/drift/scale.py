@@ -50,25 +50,26 @@ async def joined(file: Path) -> Report:
 def passed(file: Path, folder: Path, turn: str) -> dict[str, Any]:
     """Return the report of a pass that only looks, as a command of its own, with what it took."""
     words = ["-m", "flows.drift_repair", str(file), "--repair", "none"]
-    told, took = measured_run(words, folder, turn, folder / turn, LIMIT)
-    return told | {"took": took}
+    heard, took = measured_run(words, folder, turn, folder / turn, LIMIT)
+    return heard | {"took": took}
 
 
-def faults(told: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
+def faults(heard: dict[str, Any], hosts: int, changed: set[str]) -> list[str]:
     """Return what a pass did not keep."""
-    found = {(one["host"], one["step"]) for one in told["findings"]}
+    found = {(one["host"], one["step"]) for one in heard["findings"]}
     wanted = {(name, "kubelet, kubeadm, kubectl are held") for name in changed}
-    trips = max(host["round_trips"] for host in told["hosts"])
+    trips = max(host["round_trips"] for host in heard["hosts"])
     rules = {
         f"found {len(found)} things, not {len(wanted)}: {sorted(found ^ wanted)[:5]}": found == wanted,
-        f"{told['took']['task_runs']} task runs ({told['took']['not_final']} not final)": told["took"]["task_runs"]
+        f"{heard['took']['task_runs']} task runs ({heard['took']['not_final']} not final)": heard["took"]["task_runs"]
         == hosts + 1,
         f"{trips} round trips on a host": trips <= TRIPS,
-        f"{told['took']['memory'] / 1e6:.0f} MB": told["took"]["memory"] < GIGABYTE,
-        f"{len(told['hosts'])} hosts, {len(told['errors'])} errors": len(told["hosts"]) == hosts and not told["errors"],
+        f"{heard['took']['memory'] / 1e6:.0f} MB": heard["took"]["memory"] < GIGABYTE,
+        f"{len(heard['hosts'])} hosts, {len(heard['errors'])} errors": len(heard["hosts"]) == hosts
+        and not heard["errors"],
     }
-    took = f"{told['took']['wall']:.0f} s, {told['took']['cpu']:.0f} s of CPU, {told['took']['memory'] / 1e6:.0f} MB"
-    print(f"{told['outcome']}: {hosts} hosts, {len(found)} findings, {trips} round trips at most, {took}", flush=True)
+    took = f"{heard['took']['wall']:.0f} s, {heard['took']['cpu']:.0f} s of CPU, {heard['took']['memory'] / 1e6:.0f} MB"
+    print(f"{heard['outcome']}: {hosts} hosts, {len(found)} findings, {trips} round trips at most, {took}", flush=True)
     return [text for text, kept in rules.items() if not kept]
 
 

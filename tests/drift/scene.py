@@ -89,14 +89,14 @@ class Scene:
 
         self._through(end)
 
-    def usable(self, host: str, cards: int) -> None:
+    def usable(self, host: str, gpus: int) -> None:
         """Wait until the API says how many GPUs of a host are usable: a plugin's health check takes its time."""
 
         async def seen(kube: Kube) -> None:
             async with asyncio.timeout(30):
                 while True:
                     node = await kube.get("v1", "Node", host, fresh=True)
-                    if node and node["status"]["allocatable"].get(VENDOR.resource) == str(cards):
+                    if node and node["status"]["allocatable"].get(VENDOR.resource) == str(gpus):
                         return
                     await asyncio.sleep(0.1)
 

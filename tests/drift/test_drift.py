@@ -95,7 +95,7 @@ def test_what_no_step_can_repair_is_reported(scene: Scene, what: str) -> None:
     assert (report.outcome, report.exit_code) == ("drifted", 2)
 
 
-def test_a_host_that_was_opened_to_every_container_is_found_told_and_closed_as_a_file(scene: Scene) -> None:
+def test_a_host_that_was_opened_to_every_container_is_found_reported_and_closed_as_a_file(scene: Scene) -> None:
     """The toolkit reads its settings at each container's start: closing it restarts nothing, also beside GPU pods."""
     step = "no container sees a GPU that it was not given"
     scene.drift("te2", "edit", path=TOOLKIT_CONFIG, old=f"{VARIABLE} = false", new=f"{VARIABLE} = true")
@@ -110,13 +110,13 @@ def test_a_host_that_was_opened_to_every_container_is_found_told_and_closed_as_a
     assert scene.passed("none").findings == ()
 
 
-def test_missing_cards_are_reported_with_the_link_that_broke(scene: Scene) -> None:
-    scene.drift("te2", "card", state="Unhealthy")
+def test_missing_gpus_are_reported_with_the_link_that_broke(scene: Scene) -> None:
+    scene.drift("te2", "gpu", state="Unhealthy")
     try:
         scene.usable("te2", 0)
         report = scene.passed("service")
     finally:
-        scene.drift("te2", "card", state="Healthy")
+        scene.drift("te2", "gpu", state="Healthy")
         scene.usable("te2", 1)
     gpus = next(f for f in report.findings if (f.host, f.step) == ("te2", "every expected GPU is allocatable"))
     assert gpus.action == "reported"
@@ -165,7 +165,7 @@ def test_a_host_that_cannot_be_reached_is_an_error_and_the_others_are_repaired(s
     assert ends(report)[("te3", "kubelet, kubeadm, kubectl are held")] == "repaired"
 
 
-def test_three_repairs_of_one_thing_in_a_day_are_told_as_a_fight(scene: Scene) -> None:
+def test_three_repairs_of_one_thing_in_a_day_are_reported_as_a_fight(scene: Scene) -> None:
     for _ in range(3):
         scene.drift("te1", "remove", path="/etc/modules-load.d/k8s.conf")
         report = scene.passed("files")
@@ -301,5 +301,5 @@ def test_the_pass_leaves_its_artifacts(scene: Scene) -> None:
     found = dict(rows(scene.home, sql, str(scene.flow_run)))
     name = load_cluster(scene.file).name
     assert {f"drift-{name}-{what}" for what in ("report", "findings", "trend", "gpus", "progress")} <= set(found)
-    cards = json.loads(json.loads(found[f"drift-{name}-gpus"]))
-    assert [row["state"] for row in cards] == ["all offered"] * len(cards)
+    gpus = json.loads(json.loads(found[f"drift-{name}-gpus"]))
+    assert [row["state"] for row in gpus] == ["all offered"] * len(gpus)

@@ -111,8 +111,8 @@ async def test_beside_pods_without_a_gpu_only_a_restart_of_containerd_is_held_ba
     allowed = Permission(Impact.SERVICE, Impact.SERVICE)
     assert repairable(run, allowed, one, Impact.WORKLOADS) is not held
     assert repairable(run, allowed, other, Impact.WORKLOADS)
-    (told,) = explain_kept(run, allowed, [one], "te.yaml")
-    assert told.action == ("held back" if held else "reported")
+    (heard,) = explain_kept(run, allowed, [one], "te.yaml")
+    assert heard.action == ("held back" if held else "reported")
     drained = Permission(Impact.WORKLOADS, Impact.WORKLOADS)
     assert drained.drains(run, one) is held
 
@@ -125,8 +125,8 @@ def test_which_steps_restart_what() -> None:
         for module in (container_runtime, nvidia_runtime)
         for step in module.steps(cluster, cluster.hosts[1], DEBIAN)
     ]
-    told = {step.name for step in runtime if restart_of(step) == "containerd" and step.impact is Impact.SERVICE}
-    assert told == {
+    heard = {step.name for step in runtime if restart_of(step) == "containerd" and step.impact is Impact.SERVICE}
+    assert heard == {
         "containerd is installed",
         "containerd uses the systemd cgroup driver and our sandbox image",
         "containerd has the nvidia runtime",
@@ -149,9 +149,9 @@ async def test_what_is_found_says_what_its_repair_restarts() -> None:
     step = SandboxImageAgrees(Says(("true",)))
     (result,) = await look_at_all([step], cast("Any", Unasked()))
     assert result.restarts == "containerd"
-    told = find("te2", "container_runtime", result)
-    assert told is not None
-    assert told.restarts == "containerd"
+    heard = find("te2", "container_runtime", result)
+    assert heard is not None
+    assert heard.restarts == "containerd"
 
 
 class Unasked(Place):
@@ -421,13 +421,13 @@ def test_a_pass_that_only_looks_says_what_to_do_next() -> None:
     run = run_of()
     run.drift.findings["te2"] = [finding()]
     drift_passes.explain(run, "te.yaml")
-    (told,) = run.drift.findings["te2"]
-    assert (told.action, told.why) == ("reported", "this pass only looks")
-    assert told.command == "python -m flows.drift_repair te.yaml --repair service --host te2"
+    (heard,) = run.drift.findings["te2"]
+    assert (heard.action, heard.why) == ("reported", "this pass only looks")
+    assert heard.command == "python -m flows.drift_repair te.yaml --repair service --host te2"
 
 
-@pytest.mark.parametrize(("note", "told"), [("", True), ("  ", True), ("disk swap, ops", False)])
-async def test_a_cordon_that_somebody_accepted_is_not_told(note: str, told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("note", "heard"), [("", True), ("  ", True), ("disk swap, ops", False)])
+async def test_a_cordon_that_somebody_accepted_is_not_reported(note: str, heard: bool) -> None:  # noqa: FBT001
     node = {"metadata": {"name": "te2", "annotations": {ACCEPTED: note}}, "spec": {"unschedulable": True}}
 
     class Nodes:
@@ -435,7 +435,7 @@ async def test_a_cordon_that_somebody_accepted_is_not_told(note: str, told: bool
             return [node]
 
     drift = await NodeOpen("te2").check(Nodes())  # type: ignore[arg-type]
-    assert (drift is not None) is told
+    assert (drift is not None) is heard
     assert drift is None or "cordon-accepted" in drift.want
 
 

@@ -126,7 +126,7 @@ def test_outside_the_window_only_files_change(
     assert not allowed.why or allowed.why.endswith("it opens 2026-12-05 02:00")
 
 
-def test_a_window_that_never_opens_again_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_that_never_opens_again_is_reported_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift_permission, "next_opening", lambda *_: None)
     assert permission(run_of(**NIGHT), Impact.SERVICE, CLOSED).why.endswith("it never opens again")
 
@@ -241,7 +241,7 @@ def on(node: str, one: dict[str, Any]) -> dict[str, Any]:
     return {**one, "spec": {**one["spec"], "nodeName": node}}
 
 
-async def test_pods_of_the_hosts_that_are_asked_about_are_told_and_what_is_known_of_others_stays(
+async def test_pods_of_the_hosts_that_are_asked_about_are_reported_and_what_is_known_of_others_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = answered(monkeypatch, run_of(), gpu_pod(), on("te3", gpu_pod()), on("te1", pod()))
@@ -315,7 +315,7 @@ async def test_where_nothing_is_allowed_pods_allow_no_files(monkeypatch: pytest.
     assert await permit_of(run, "te2")(Act(Impact.SERVICE, RESTART, "containerd")) is Impact.NOTHING
 
 
-async def test_the_strongest_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_strongest_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of(), error=ApiUnavailable("it is down"))
     run.allow = Impact.SERVICE
     assert await permit_of(run, "te2")(Act(Impact.SERVICE)) is Impact.START
@@ -349,30 +349,32 @@ def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_
         (finding(impact="FILES"), Permission(Impact.SERVICE, Impact.FILES, "it is day"), "reported", ""),
     ],
 )
-def test_what_is_not_repaired_is_told_with_the_reason(one: Finding, allowed: Permission, action: str, why: str) -> None:
-    (told,) = explain_kept(run_of(), allowed, [one], "te.yaml")
-    assert told.action == action
-    assert told.why.startswith(why)
-    assert bool(told.why) is bool(why)
+def test_what_is_not_repaired_is_reported_with_the_reason(
+    one: Finding, allowed: Permission, action: str, why: str
+) -> None:
+    (heard,) = explain_kept(run_of(), allowed, [one], "te.yaml")
+    assert heard.action == action
+    assert heard.why.startswith(why)
+    assert bool(heard.why) is bool(why)
 
 
-def test_the_window_is_told_before_pods_and_an_act_withheld_with_its_own_reason() -> None:
+def test_the_window_is_reported_before_pods_and_an_act_withheld_with_its_own_reason() -> None:
     run = run_of()
     run.drift.withheld = {finding().key: UNLISTED}
-    (told,) = explain_kept(run, ALL, [finding()], "te.yaml")
-    assert (told.action, told.why) == ("held back", UNLISTED)
+    (heard,) = explain_kept(run, ALL, [finding()], "te.yaml")
+    assert (heard.action, heard.why) == ("held back", UNLISTED)
     run.seen.busy = {"te2": GPU_PODS}
-    (told,) = explain_kept(run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding()], "te.yaml")
-    assert told.why == "it is day"
-    (told,) = explain_kept(
+    (heard,) = explain_kept(run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding()], "te.yaml")
+    assert heard.why == "it is day"
+    (heard,) = explain_kept(
         run, Permission(Impact.SERVICE, Impact.FILES, "it is day"), [finding(step="a file", impact="FILES")], "te.yaml"
     )
-    assert told.action == "reported"
+    assert heard.action == "reported"
     run.seen.busy, run.drift.withheld, run.seen.podded = {}, {}, {"te2": "3 pods run there"}
-    (told,) = explain_kept(
+    (heard,) = explain_kept(
         run, Permission(Impact.SERVICE, Impact.SERVICE), [replace(finding(), restarts="containerd")], "te.yaml"
     )
-    assert told.command.endswith("--repair workloads --host te2")
+    assert heard.command.endswith("--repair workloads --host te2")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_window_is_in_the_controllers_own_time(monkeypatch: pytest.MonkeyPatch
         time.tzset()
 
 
-def test_the_next_opening_is_told() -> None:
+def test_the_next_opening_is_reported() -> None:
     assert next_opening(Window(cron="0 2 * * 6"), SATURDAY) == datetime(2026, 12, 5, 2, 0)  # noqa: DTZ001
 
 
@@ -140,7 +140,7 @@ async def test_a_budget_holds_a_drain_up_and_is_named(small: Place) -> None:
     await running(small, 1)
     said: list[str] = []
     with pytest.raises(DeadlineExceeded, match="The disruption budget kept needs 1 healthy pods and has 1 currently"):
-        await drain(small.kube, (await web(small))[0]["spec"]["nodeName"], seconds=0.5, told=said.append)
+        await drain(small.kube, (await web(small))[0]["spec"]["nodeName"], seconds=0.5, on_wait=said.append)
     assert said
     assert len(await web(small)) == 1
 

@@ -25,11 +25,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         counts.update(own[0]) if own else counts.update([report.nodeid.rpartition("::")[2].partition("[")[0]])
     if not counts:
         return
-    told = dict.fromkeys(value for report in reports for name, value in report.user_properties if name == "told")
+    heard = dict.fromkeys(value for report in reports for name, value in report.user_properties if name == "reported")
     never = {kind: counts.pop(kind) for kind in list(counts) if kind.startswith("never came")}
     minutes = (time.monotonic() - _STARTED) / 60
     terminalreporter.section("faults")
-    for line in told:
+    for line in heard:
         terminalreporter.write_line(line)
     for kind, count in sorted(counts.items()):
         terminalreporter.write_line(f"{count:5}  {kind}")

@@ -1,4 +1,4 @@
-"""A controller in a process of its own, over real SSH: told to, it kills itself or waits where a stage begins or ends.
+"""A controller in a process of its own, over real SSH: asked to, it kills itself or waits as a stage begins or ends.
 
 `python -m tests.faults.controller CLUSTER.yaml [kill|pause "begin STAGE HOST"|"end STAGE HOST"]` prints how the run
 ended; paused, it prints "paused", does nothing, and goes on at a line of input.

@@ -203,7 +203,7 @@ async def _flown(run: Run, on: Callable[..., Awaitable[Any]]) -> Report:
             for stage in ("nodes_ready", "gpus_allocatable"):
                 await on(stage, CLUSTER)
             for host in run.hosts:  # as flows/verify_gpus.py does after a bootstrap
-                if host.name in run.ready and run.cards(host):
+                if host.name in run.ready and run.gpus_of(host):
                     await on("gpu_isolation", host.name)
             await on("gpu_proof", CLUSTER)
         return report_of(run)

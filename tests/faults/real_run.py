@@ -32,15 +32,15 @@ class RealRun:
 
     process: asyncio.subprocess.Process
     report_file: Path
-    told: int | None = None  # what its output is read from: the end of a pipe, or a terminal's master
+    heard: int | None = None  # what its output is read from: the end of a pipe, or a terminal's master
     lines: bytearray = field(default_factory=bytearray)
 
     def leave(self) -> None:
         """Be no audience any more: a pipe has no reader then; a terminal sends SIGHUP, and EIO to who writes."""
-        if self.told is not None:
-            asyncio.get_running_loop().remove_reader(self.told)
-            os.close(self.told)
-            self.told = None
+        if self.heard is not None:
+            asyncio.get_running_loop().remove_reader(self.heard)
+            os.close(self.heard)
+            self.heard = None
 
     async def ended(self, seconds: float = END_SECONDS) -> int:
         """Wait for the end, at most so many seconds; return the exit status. Raises TimeoutError."""
@@ -53,7 +53,7 @@ class RealRun:
 
     def _hear(self) -> None:
         try:
-            data = os.read(self.told, 65536) if self.told is not None else b""
+            data = os.read(self.heard, 65536) if self.heard is not None else b""
         except OSError:  # a terminal whose last writer is gone says EIO
             data = b""
         self.lines += data

@@ -35,7 +35,7 @@ PLACES = (  # te3 does what te2 does
     *((stage, "cluster") for stage in ("nodes_ready", "gpus_allocatable", "gpu_proof")),
 )
 RANDOM = 16
-# Told in the summary, so that the same moments can be had again.
+# Shown in the summary, so that the same moments can be had again.
 SEED = int(os.environ.get("SHIPWAY_FAULTS_SEED") or random.SystemRandom().randrange(2**32))
 os.environ["SHIPWAY_FAULTS_SEED"] = str(SEED)  # xdist's processes are children of the first one that reads it
 
@@ -108,7 +108,7 @@ def test_a_controller_killed_at_a_stages_boundary(known: Known, stage: str, host
 @pytest.mark.parametrize("number", range(RANDOM))
 def test_a_controller_killed_at_any_moment(known: Known, record_property: Any, number: int) -> None:
     moment = random.Random(SEED + number).randrange(1, known.commands)  # noqa: S311 - no secret
-    record_property("told", f"random moments: SHIPWAY_FAULTS_SEED={SEED}")
+    record_property("reported", f"random moments: SHIPWAY_FAULTS_SEED={SEED}")
 
     async def disturb(lab: SimulatedLab) -> None:
         async with controller(lab.cluster_file) as process:

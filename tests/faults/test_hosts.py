@@ -93,7 +93,7 @@ FILLS: dict[str, tuple[str, str, str, str]] = {
 
 
 @pytest.mark.parametrize("moment", FILLS)
-def test_a_disk_that_fills_up_in_the_middle_is_told_as_such_and_the_next_run_goes_on(known: Known, moment: str) -> None:
+def test_a_disk_that_fills_up_in_the_middle_is_named_and_the_next_run_goes_on(known: Known, moment: str) -> None:
     name, match, left, stage = FILLS[moment]
 
     async def disturb(lab: SimulatedLab) -> None:
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_told_as_such_and_the_next_run_goe
 
 
 def refused_key(report: Report) -> None:
-    """Expect that te2 was refused for its key, and told how to go on."""
+    """Expect that te2 was refused for its key, and that the advice says how to go on."""
     (error,) = errors_on(report, "te2")
     assert (error.code, error.retryable) == ("SHW-301", False)
     assert "known_hosts" in error.cause

@@ -30,7 +30,7 @@ Case = tuple[Key, str, Spoil]
 def cases(keys: list[Key], shard: int, shards: int) -> list[Case]:
     """Return the cases of a shard; te3 does what te2 does, so it is left out.
 
-    Where an exchange belongs is told by itself: two processes may see exchanges in different orders, and none may be
+    Where an exchange belongs shows by itself: two processes may see exchanges in different orders, and none may be
     lost between them.
     """
     chosen = [key for key in keys if key[0] != "te3" and zlib.adler32(repr(key).encode()) % shards == shard]
@@ -70,7 +70,7 @@ async def broken_again(lab: SimulatedLab, case: Case, known: Known) -> list[str]
     return faults + (["a host of a working cluster was reset"] if resets(lab) > before else [])
 
 
-def told(case: Case, faults: list[str], counts: dict[str, int]) -> list[str]:
+def heard(case: Case, faults: list[str], counts: dict[str, int]) -> list[str]:
     """Count a case; return its line where something is wrong."""
     key, kind, _ = case
     name = f"{'API' if key[0] == 'api' else 'host'}: {kind.partition(' of command')[0]}"
@@ -91,7 +91,7 @@ def test_a_run_after_any_interruption_ends_as_if_there_had_been_none(
             faults = asyncio.run(asyncio.wait_for(broken_bare(case, known), SECONDS))
         except TimeoutError:
             faults = [f"not done after {SECONDS} s"]
-        lines += told(case, faults, counted)
+        lines += heard(case, faults, counted)
     assert not lines, "\n".join(lines)
 
 
@@ -108,7 +108,7 @@ def harmless(known: Known, todo: list[Case], counted: dict[str, int]) -> None:
                     faults = await asyncio.wait_for(broken_again(lab, case, known), SECONDS)
                 except TimeoutError:
                     faults = [f"not done after {SECONDS} s"]
-                lines.extend(told(case, faults, counted))
+                lines.extend(heard(case, faults, counted))
                 if faults not in ([], [NEVER]):
                     return
 

@@ -85,7 +85,7 @@ def test_a_run_whose_session_hangs_up_goes_on_to_its_end(known: Known, commands:
 
 @pytest.mark.parametrize("commands", MOMENTS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_told_to_end_ends_in_order_and_frees_the_cluster(
+def test_a_run_asked_to_end_ends_in_order_and_frees_the_cluster(
     known: Known, commands: int, number: signal.Signals
 ) -> None:
     """Its audience is gone as well: nothing it says at its end may keep it from the report and from its locks."""
@@ -205,7 +205,7 @@ def test_a_clock_that_was_ahead_in_a_run_and_went_back_costs_no_second_restart(k
 
 
 @pytest.mark.parametrize("commands", MOMENTS)
-def test_a_clock_that_goes_back_in_the_middle_of_a_run_is_told_at_the_latest_by_the_next_one(
+def test_a_clock_that_goes_back_in_the_middle_of_a_run_is_reported_at_the_latest_by_the_next_one(
     known: Known, commands: int
 ) -> None:
     async def disturb(lab: SimulatedLab) -> None:
@@ -220,8 +220,8 @@ def test_a_clock_that_goes_back_in_the_middle_of_a_run_is_told_at_the_latest_by_
             assert ends == {"te1": "changed", "te3": "changed"}, report["errors"]
             assert left_over(lab) == []
         before = host.digest()
-        told = await brought_up(lab, Line())
-        assert [(error.host, error.code) for error in told.errors] == [("te2", "SHW-312")]
+        heard = await brought_up(lab, Line())
+        assert [(error.host, error.code) for error in heard.errors] == [("te2", "SHW-312")]
         assert host.digest() == before
         host.skew = 0.0
 

@@ -38,7 +38,7 @@ class Kept(Unseen):
 
     run: Run
 
-    def opened(self, run: Run) -> None:
+    def begin_run(self, run: Run) -> None:
         """Keep it."""
         self.run = run
 
@@ -109,7 +109,7 @@ def patient(file: Path, **over: Any) -> Path:
 
 
 @contextmanager
-def told(place: Place, reports: Path) -> Iterator[Story]:
+def heard(place: Place, reports: Path) -> Iterator[Story]:
     """Let it all happen; the lab lives on until the end."""
     with hurried(), Demo(latency=LATENCY) as lab:
         file = patient(lab.cluster_file())

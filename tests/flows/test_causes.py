@@ -112,7 +112,7 @@ def test_errors_of_other_codes_or_with_other_advice_stay_apart() -> None:
     assert len(group_errors([error("te1", "x"), error("te2", "x", "Do something else.")])) == 2
 
 
-def test_advice_that_names_its_host_is_told_for_the_first_and_stays_a_command_that_can_be_typed() -> None:
+def test_advice_that_names_its_host_is_reported_for_the_first_and_stays_a_command_that_can_be_typed() -> None:
     one, *rest = group_errors(
         error(f"te{at}", f"root@10.0.0.{at}:22: gone", f"Type `ssh -p {2200 + at} root@10.0.0.{at}`.") for at in (1, 2)
     )
@@ -189,11 +189,11 @@ def test_a_finding_on_many_hosts_is_one_with_one_command() -> None:
         (LookupError(None), "lookup error"),
     ],
 )
-def test_a_foreign_exception_is_told_in_words(fault: Exception, said: str) -> None:
+def test_a_foreign_exception_is_reported_in_words(fault: Exception, said: str) -> None:
     assert describe_error(fault) == said
 
 
-def test_a_text_is_cut_between_words_or_told_whole() -> None:
+def test_a_text_is_cut_between_words_or_reported_whole() -> None:
     assert shorten("one two three", 13) == "one two three"
     assert shorten("one two three", 12) == "one two ..."
     assert shorten("x" * 20, 10) == "xxxxxx ..."

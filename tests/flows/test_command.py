@@ -53,7 +53,7 @@ def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(st
 
 
 @pytest.mark.parametrize("at", ["preflight", "test pods run at once"])
-def test_a_run_told_to_end_says_so_reports_and_frees_the_cluster(story: Story, at: str) -> None:
+def test_a_run_asked_to_end_says_so_reports_and_frees_the_cluster(story: Story, at: str) -> None:
     """In its subflow too: Prefect puts its own handler of SIGTERM in place at the start of each."""
     report = story.reports / "ended.json"
     said = ""

@@ -80,27 +80,27 @@ def test_a_report_survives_its_way_and_leaves_what_is_as_wanted_behind() -> None
 def test_hosts_of_a_lost_group_are_unknown_with_an_error_each() -> None:
     well = Group(("te1", "te2"), "a", "Completed", 1.0, report(("te1", "te2")))
     lost = Group(("te3", "te4"), "b", "late", 1.0, why="not ended after 60 s")
-    told = join_reports("te", "plan", [well, lost], 2.0)
-    assert told.outcome == "partial"
-    assert told.counted == {"ok": 2, "unknown": 2}
-    assert [error["host"] for error in told.errors] == ["te3", "te4"]
-    assert "flow run b: not ended after 60 s" in told.errors[0]["cause"]
-    assert told.warnings == ("old",)
+    heard = join_reports("te", "plan", [well, lost], 2.0)
+    assert heard.outcome == "partial"
+    assert heard.counted == {"ok": 2, "unknown": 2}
+    assert [error["host"] for error in heard.errors] == ["te3", "te4"]
+    assert "flow run b: not ended after 60 s" in heard.errors[0]["cause"]
+    assert heard.warnings == ("old",)
     assert join_reports("te", "plan", [lost], 1.0).outcome == "failed"
 
 
 def test_a_host_missing_from_its_groups_report_is_unknown() -> None:
-    told = join_reports("te", "plan", [Group(("te1", "te2"), "a", "Completed", 1.0, report(("te1",)))], 1.0)
-    assert told.counted == {"ok": 1, "unknown": 1}
-    assert told.outcome == "partial"
+    heard = join_reports("te", "plan", [Group(("te1", "te2"), "a", "Completed", 1.0, report(("te1",)))], 1.0)
+    assert heard.counted == {"ok": 1, "unknown": 1}
+    assert heard.outcome == "partial"
 
 
-def test_what_befell_the_cluster_is_one_error_however_many_groups_told_it() -> None:
+def test_what_befell_the_cluster_is_one_error_however_many_groups_reported_it() -> None:
     error = {"host": "cluster", "step": "API", "cause": "silent", "code": "SHW-200", "fix": "", "retryable": True}
     groups = [Group((n,), n, "Failed", 1.0, report((n,), "partial", errors=[error])) for n in ("te1", "te2")]
-    told = join_reports("te", "look", groups, 1.0)
-    assert told.errors == (error,)
-    assert told.outcome == "partial"
+    heard = join_reports("te", "look", groups, 1.0)
+    assert heard.errors == (error,)
+    assert heard.outcome == "partial"
 
 
 async def test_a_group_that_does_not_end_is_cancelled_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +159,11 @@ def test_groups_go_to_the_deployment_and_one_report_comes_back(
     assert state.name == "Partial"
     assert asked == [("fleet-group/group", "plan")] * 3
     assert most == 2
-    told = json.loads(out.read_text(encoding="utf-8"))
-    assert [host["name"] for host in told["hosts"]] == [f"te{index}" for index in range(1, HOSTS + 1)]
-    assert [row["outcome"] for row in told["groups"]] == ["planned", "planned", "none"]
-    assert {error["host"] for error in told["errors"]} == {"te9", "te10", "te11", "te12"}
-    assert "no route to te12" in told["errors"][0]["cause"]
+    heard = json.loads(out.read_text(encoding="utf-8"))
+    assert [host["name"] for host in heard["hosts"]] == [f"te{index}" for index in range(1, HOSTS + 1)]
+    assert [row["outcome"] for row in heard["groups"]] == ["planned", "planned", "none"]
+    assert {error["host"] for error in heard["errors"]} == {"te9", "te10", "te11", "te12"}
+    assert "no route to te12" in heard["errors"][0]["cause"]
 
 
 # Prefect's clients leave their sockets to the garbage collector.

@@ -28,12 +28,12 @@ def test_a_plan_changes_nothing_and_lists_what_would_change(story: Story) -> Non
 def test_a_plan_of_bare_hosts_names_the_isolation_of_every_gpu_host(story: Story) -> None:
     plan = story.flown["plan"]
     rows = {stage.host: stage.rows for stage in plan.report.stages if stage.stage == "gpu_isolation"}
-    assert set(rows) == {host.name for host in plan.run.hosts if plan.run.cards(host)}
-    told = {(row.step, row.outcome, row.why) for each in rows.values() for row in each}
-    assert {(step, outcome) for step, outcome, _ in told} == {
+    assert set(rows) == {host.name for host in plan.run.hosts if plan.run.gpus_of(host)}
+    heard = {(row.step, row.outcome, row.why) for each in rows.values() for row in each}
+    assert {(step, outcome) for step, outcome, _ in heard} == {
         ("no container sees a GPU that it was not given", "unknown")
     }
-    assert all("toolkit is not installed yet" in why for _, _, why in told)
+    assert all("toolkit is not installed yet" in why for _, _, why in heard)
 
 
 def test_a_plan_says_what_it_cannot_know_and_why(story: Story) -> None:

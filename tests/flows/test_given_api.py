@@ -1,4 +1,4 @@
-"""A Prefect API that is set and of no use is told in one line within seconds; loopback goes through no proxy."""
+"""A Prefect API that is set and of no use is reported in one line within seconds; loopback goes through no proxy."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def refusal(url: str, seconds: float = 0.5) -> Refused:
         (lambda _: (407, "<html>Squid</html>"), "SHW-133", "HTTP 407"),
     ],
 )
-def test_an_api_that_is_of_no_use_is_told_in_seconds(answer: Callable[[str], Answer], code: str, said: str) -> None:
+def test_an_api_that_is_of_no_use_is_reported_in_seconds(answer: Callable[[str], Answer], code: str, said: str) -> None:
     with server(answer) as url:
         refused = refusal(url)
     assert refused.code == code
@@ -149,11 +149,11 @@ def test_a_setting_is_found_wherever_prefect_finds_it(
         ("ftp://127.0.0.1/api", "SHW-133"),
     ],
 )
-def test_an_address_where_nothing_listens_is_told_in_seconds(url: str, code: str) -> None:
+def test_an_address_where_nothing_listens_is_reported_in_seconds(url: str, code: str) -> None:
     assert refusal(url, given_api.SECONDS).code == code
 
 
-def test_a_server_that_speaks_no_http_or_nothing_at_all_is_told_in_seconds() -> None:
+def test_a_server_that_speaks_no_http_or_nothing_at_all_is_reported_in_seconds() -> None:
     import socket  # noqa: PLC0415
 
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing

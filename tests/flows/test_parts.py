@@ -103,7 +103,7 @@ def test_an_api_of_prefects_active_profile_counts_as_set(monkeypatch: pytest.Mon
         local_api.given_url()
 
 
-def test_an_api_process_that_ends_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_api_process_that_ends_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(local_api, "COMMAND", (sys.executable, "-c", "print(9); raise SystemExit(7)"))

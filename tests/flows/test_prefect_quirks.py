@@ -61,7 +61,7 @@ def test_prefect_asks_its_server_for_a_slot_for_every_tag_and_for_nothing_else(m
     assert asked == [[], ["tag:stage"]]
 
 
-def test_a_server_that_is_away_is_waited_for_and_told() -> None:
+def test_a_server_that_is_away_is_waited_for_and_reported() -> None:
     async def asked() -> tuple[bool, bool]:
         here = await wait_for_server(30)
         with temporary_settings({PREFECT_API_URL: NOWHERE}):

@@ -1,4 +1,4 @@
-"""What a host must be is told by looking, before anything is changed."""
+"""What a host must be is found by looking, before anything is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shipway.host.session import Host
 from shipway.step import Check, Drift, Step
 from shipway.steps.system.preflight import BEGUN, AddressOnHost, CgroupFits, PortsFree, SizeEnough, SystemSupported
 from tasks.stages import preflight
-from tests.places.facts import DEBIAN, Told, said
+from tests.places.facts import DEBIAN, KnownFacts, said
 
 Facts = dict[Fact[Any], Any]
 UBUNTU = 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\nID=ubuntu\nVERSION_ID="22.04"\n'
@@ -28,7 +28,7 @@ SOCKETS = (
 
 
 async def look(check: Check[Host], facts: Facts) -> Drift | None:
-    return await check.check(cast("Host", Told(facts)))
+    return await check.check(cast("Host", KnownFacts(facts)))
 
 
 def machine(**other: str) -> Facts:
@@ -77,7 +77,7 @@ def size(cpus: str, kib: int, free: int) -> Facts:
         ({}, False, "0 CPU, 0 MB memory, 0.0 GiB free in /var/lib"),
     ],
 )
-async def test_a_host_too_small_is_told_with_what_it_lacks(facts: Facts, have: str | None, *, control: bool) -> None:
+async def test_a_host_too_small_is_named_with_what_it_lacks(facts: Facts, have: str | None, *, control: bool) -> None:
     drift = await look(SizeEnough(control), facts)
     assert (drift.have if drift else None) == have
 
@@ -99,7 +99,7 @@ async def test_cgroup_v1_is_refused_from_1_35_on_unless_it_is_allowed_by_name(
     assert (await look(CgroupFits(minor, allowed), facts) is None) == fits
 
 
-async def test_a_taken_port_is_told_with_who_has_it_and_our_own_are_no_fault() -> None:
+async def test_a_taken_port_is_reported_with_who_has_it_and_our_own_are_no_fault() -> None:
     facts: Facts = {Says(("ss", "-Hltnp")): said(SOCKETS)}
     with pytest.raises(Permanent, match="2379 is used by unknown, 10250 is used by kubelet") as raised:
         await look(PortsFree((10250, 2379, 6443)), facts)

@@ -53,12 +53,12 @@ def run_with(
 
 def stage(host: str, outcome: Outcome, *errors: Exception) -> StageResult:
     """Return a stage's result."""
-    told = tuple(
+    heard = tuple(
         report_redacted(error.at(host=host, step="s"))
         for error in errors
         if isinstance(error, (Unreachable, LoginRefused, PostconditionFailed))
     )
-    return StageResult(host, "prepare_system", outcome, (StepRow("s", outcome, "a", "b"),), 1, 2.0, told)
+    return StageResult(host, "prepare_system", outcome, (StepRow("s", outcome, "a", "b"),), 1, 2.0, heard)
 
 
 ALL = ("te1", "te2", "te3")
@@ -95,7 +95,7 @@ HALF = Proof("failed", 2, 1, 1, {"gpu-test-1": "GPU-a"}, error=PostconditionFail
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_run_is_judged_by_hosts_control_plane_and_cards(outcome: str, run: Run) -> None:
+def test_a_run_is_judged_by_hosts_control_plane_and_gpus(outcome: str, run: Run) -> None:
     report = report_of(run)
     assert report.outcome == outcome
     assert report.exit_code == {"ok": 0, "planned": 0, "refused": 1, "drifted": 2, "partial": 2, "failed": 3}[outcome]
@@ -107,14 +107,14 @@ def test_a_host_that_never_came_as_far_as_being_ready_is_not_ok() -> None:
     assert report.outcome == "partial"
 
 
-def test_an_error_that_names_a_host_fails_it_whichever_stage_told() -> None:
+def test_an_error_that_names_a_host_fails_it_whichever_stage_reported() -> None:
     error = report_redacted(PostconditionFailed("not Ready", host="te2", step="every node is Ready"))
-    told = StageResult(CLUSTER, "nodes_ready", "failed", errors=(error,))
-    report = report_of(run_with([GATE, *FINE, told], ready=ALL, proof=PROVEN))
+    heard = StageResult(CLUSTER, "nodes_ready", "failed", errors=(error,))
+    report = report_of(run_with([GATE, *FINE, heard], ready=ALL, proof=PROVEN))
     assert {host.name: host.outcome for host in report.hosts}["te2"] == "failed"
 
 
-def test_what_breaks_a_run_off_fails_it_and_is_told() -> None:
+def test_what_breaks_a_run_off_fails_it_and_is_reported() -> None:
     report = report_of(run_with([GATE, *FINE], ready=ALL, proof=PROVEN), broken_off="the run was interrupted")
     assert (report.outcome, report.errors[-1].cause, report.errors[-1].retryable) == (
         "failed",
@@ -123,13 +123,13 @@ def test_what_breaks_a_run_off_fails_it_and_is_told() -> None:
     )
 
 
-def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told() -> None:
+def test_gpus_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_reported() -> None:
     run = Run(parse_cluster(FILE.replace("gpus: 0", "gpus: 4")), "bootstrap")
     run.seen.surveys["te1"] = Survey(
         "te1",
         joined=False,
-        cards=4,
-        driver_cards=4,
+        gpus=4,
+        driver_gpus=4,
         driver_said="",
         toolkit=True,
         machine_id="",
@@ -141,7 +141,7 @@ def test_cards_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_told
     assert any("te1: its 4 GPUs are not used" in warning for warning in report.warnings)
 
 
-def test_spared_hosts_are_told() -> None:
+def test_spared_hosts_are_reported() -> None:
     run = run_with([GATE, *FINE], ready=ALL, proof=PROVEN)
     run.seen.busy = {"te2": "2 GPUs held by running pods"}
     assert run.allowed("te2") is Impact.START
@@ -246,9 +246,9 @@ def test_a_plan_foresees_that_a_check_without_a_step_ends_the_run(
     seen = foreseen("te1", results, pending=pending)
     assert [result.outcome for result in seen] == outcomes
     # The run's own error of the same check is the plan's.
-    told = errors_of("te1", seen, Impact.NOTHING)
-    assert {error.message for error in told} <= {str(NO_CRI.drift)}
-    assert len(told) == outcomes.count("failed")
+    heard = errors_of("te1", seen, Impact.NOTHING)
+    assert {error.message for error in heard} <= {str(NO_CRI.drift)}
+    assert len(heard) == outcomes.count("failed")
 
 
 def test_a_check_nobody_can_mend_is_an_error_of_a_bootstrap_and_news_in_a_look() -> None:

@@ -1,4 +1,4 @@
-"""What really runs is compared with what is declared, and what belongs to others is told with its place."""
+"""What really runs is compared with what is declared, and what belongs to others is reported with its place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from shipway.steps.kubernetes.running import (
     StaticPodsAsWritten,
     flags_of,
 )
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 from tests.places.kube import POD_NETWORK, Place, cluster_of, gpu_host, place
 
 KUBELET = (
@@ -52,7 +52,7 @@ FLAGS = {FileText(KUBEADM_FLAGS): 'KUBELET_KUBEADM_ARGS="--node-ip=10.9.0.11"\n'
 
 
 async def seen(check: Any, facts: Mapping[Any, Any]) -> Drift | None:
-    found: Drift | None = await check.check(Told(facts))
+    found: Drift | None = await check.check(KnownFacts(facts))
     return found
 
 
@@ -75,7 +75,7 @@ async def test_a_kubelet_with_kubeadms_flags_is_as_wanted() -> None:
     ],
 )
 @pytest.mark.parametrize("restarted", [True, False])
-async def test_a_flag_of_somebody_else_is_told_with_its_place(
+async def test_a_flag_of_somebody_else_is_reported_with_its_place(
     facts: dict[Any, Any],
     place: str,
     restarted: bool,  # noqa: FBT001 - a test's parameter
@@ -91,7 +91,7 @@ async def test_a_flag_of_somebody_else_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("flag", ["--config /etc/other.toml", "--config=/etc/other.toml", "-c /etc/other.toml"])
-async def test_containerd_with_another_file_is_told_with_its_drop_in(flag: str) -> None:
+async def test_containerd_with_another_file_is_reported_with_its_drop_in(flag: str) -> None:
     folder = {Listing(DROP_INS.format("containerd")): ("x.conf",)}
     drift = await seen(ContainerdConfigUsed(), {RUNNING: said(f"/usr/bin/containerd {flag}\n"), **folder})
     assert drift is not None
@@ -122,7 +122,7 @@ async def test_an_emptied_resolv_conf_is_found(text: str | None, fine: bool) -> 
         assert "NetworkManager" in drift.have
 
 
-async def test_sources_that_apt_cannot_read_are_told_in_its_words() -> None:
+async def test_sources_that_apt_cannot_read_are_reported_in_its_words() -> None:
     words = (
         "E: Conflicting values set for option Signed-By regarding source https://apt.example/deb/ /: "
         "/etc/apt/keyrings/a.gpg != /etc/apt/keyrings/b.gpg\nE: The list of sources could not be read.\n"
@@ -212,7 +212,7 @@ async def test_static_pods_as_kubeadm_writes_them_are_as_wanted(version: str) ->
         ("    - --enable-admission-plugins=NodeRestriction\n", "", "kube-apiserver: no --enable-admission-plugins"),
     ],
 )
-async def test_an_edited_flag_of_the_api_server_is_told_as_what_it_is(old: str, new: str, says: str) -> None:
+async def test_an_edited_flag_of_the_api_server_is_reported_as_what_it_is(old: str, new: str, says: str) -> None:
     cluster = cluster_of(["te1"])
     facts = manifests(cluster)
     key = FileText(f"{MANIFESTS}/kube-apiserver.yaml")

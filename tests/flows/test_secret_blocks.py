@@ -32,7 +32,7 @@ async def save(name: str) -> None:
 
 
 @pytest.mark.parametrize("missing", NAMES)
-async def test_a_block_that_is_not_there_is_told_before_anything_is_begun(missing: str) -> None:
+async def test_a_block_that_is_not_there_is_reported_before_anything_is_begun(missing: str) -> None:
     cluster = cluster_of(("te1", "te2"), **SECTIONS)
     for name in NAMES:
         if name == missing:

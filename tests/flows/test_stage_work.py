@@ -145,7 +145,7 @@ async def test_a_host_that_does_not_answer_fails_the_first_check(machine: Watche
         await stages.Reached().check(cast("Any", machine))
 
 
-SURVEY = Survey("te2", joined=True, cards=1, driver_cards=1, driver_said="", toolkit=True, machine_id="m",
+SURVEY = Survey("te2", joined=True, gpus=1, driver_gpus=1, driver_said="", toolkit=True, machine_id="m",
                 product_uuid="p", skew=0.0, left_out=("a GPU of a virtual machine",))  # fmt: skip
 
 

@@ -29,12 +29,12 @@ def console(height: int = 20, *, terminal: bool = False) -> tuple[Console, Strin
 def test_where_no_terminal_is_there_is_one_line_a_stage_and_what_a_wait_sees() -> None:
     on, out = console()
     view = Plain(on)
-    view.began("te1", "prepare_system")
+    view.begin_stage("te1", "prepare_system")
     changed = StepResult("swap is off", "changed", Impact.FILES, Drift("on", "none"))
-    view.told("te1", "prepare_system", changed)
-    view.ended(StageResult("te1", "prepare_system", "changed", (StepRow.of(changed),), 3, 1.5))
-    view.said(CLUSTER, "nodes_ready", "3 of 8 ready; gpu-05: token: abcdef.0123456789abcdef")
-    view.ended(LOST)
+    view.show_step("te1", "prepare_system", changed)
+    view.end_stage(StageResult("te1", "prepare_system", "changed", (StepRow.of(changed),), 3, 1.5))
+    view.show_wait(CLUSTER, "nodes_ready", "3 of 8 ready; gpu-05: token: abcdef.0123456789abcdef")
+    view.end_stage(LOST)
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert "changed in 1.5 s: 1 changed" in lines[0]
@@ -49,13 +49,13 @@ def test_where_no_terminal_is_many_hosts_are_counted_and_each_cause_is_said_once
     monkeypatch.setattr("flows.cli.terminal.TICK_SECONDS", 0.0)
     on, out = console()
     with show(on, "plan", quiet=False) as view:
-        view.opened(Run(parse_cluster(MANY), "plan"))
+        view.begin_run(Run(parse_cluster(MANY), "plan"))
         for number in (1, 2, 1, 3):  # the first host is tried again, which is no further host
             error = report_redacted(Unreachable(f"root@192.0.2.{number}:22: gone", host=f"h{number}", step="SSH"))
-            view.ended(StageResult(f"h{number}", "preflight", "failed", errors=(error,)))
-        view.ended(StageResult("h1", "preflight", "ok"))
-        view.said("h4", "preflight", "a sentence of one host of many")
-        view.said(CLUSTER, "pod_network", "2 of 3 pods run")
+            view.end_stage(StageResult(f"h{number}", "preflight", "failed", errors=(error,)))
+        view.end_stage(StageResult("h1", "preflight", "ok"))
+        view.show_wait("h4", "preflight", "a sentence of one host of many")
+        view.show_wait(CLUSTER, "pod_network", "2 of 3 pods run")
     said = out.getvalue()
     assert said.count("gone") == 1
     assert "of 60 hosts: preflight 3 (3 failed)" in said
@@ -69,14 +69,14 @@ def test_the_table_fits_the_terminal_and_shows_failures_beside_what_is_at_work(w
     out = StringIO()
     on = Console(file=out, width=width, height=height, force_terminal=True, color_system=None)
     view = Lively(on, "bootstrap of te.yaml")
-    view.opened(Run(parse_cluster(MANY), "bootstrap"))
-    view.ended(LOST)
+    view.begin_run(Run(parse_cluster(MANY), "bootstrap"))
+    view.end_stage(LOST)
     for number in range(1, 60):
-        view.began(f"h{number}", "kubernetes_packages")
-        view.said(
+        view.begin_stage(f"h{number}", "kubernetes_packages")
+        view.show_wait(
             f"h{number}", "kubernetes_packages", "waiting for apt's lock: unattended-upgrades holds it; 570 s left"
         )
-    view.began(CLUSTER, "pod_network")
+    view.begin_stage(CLUSTER, "pod_network")
     on.print(view)
     lines = out.getvalue().splitlines()
     assert len(lines) < height
@@ -90,8 +90,8 @@ def test_the_table_fits_the_terminal_and_shows_failures_beside_what_is_at_work(w
 def test_a_line_stays_when_the_table_goes() -> None:
     on, out = console(terminal=True)
     with show(on, "bootstrap of te.yaml", quiet=False) as view:
-        view.opened(Run(parse_cluster(MANY), "bootstrap"))
-        view.ended(LOST)
+        view.begin_run(Run(parse_cluster(MANY), "bootstrap"))
+        view.end_stage(LOST)
     assert (
         out.getvalue()
         .splitlines()[-1]
@@ -100,28 +100,28 @@ def test_a_line_stays_when_the_table_goes() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (59.9, "59 s"), (200, "3 m 20 s"), (3900, "1 h 05 m")])
-def test_a_duration_is_told_as_people_say_it(seconds: float, said: str) -> None:
+def test_a_duration_is_reported_as_people_say_it(seconds: float, said: str) -> None:
     assert say_elapsed(seconds) == said
 
 
 def test_quiet_says_nothing() -> None:
     on, out = console()
     with show(on, "plan", quiet=True) as view:
-        view.opened(Run(parse_cluster(MANY), "plan"))
-        view.ended(LOST)
+        view.begin_run(Run(parse_cluster(MANY), "plan"))
+        view.end_stage(LOST)
     assert not out.getvalue()
 
 
 def test_of_many_hosts_those_at_work_and_those_that_failed_are_shown_first() -> None:
     on, out = console()
     view = Lively(on, "SIMULATED bootstrap")
-    view.opened(Run(parse_cluster(MANY), "plan"))
-    view.began("h59", "join_worker")
-    view.told("h59", "join_worker", StepResult("the node has joined", "ok"))
-    view.ended(LOST)
-    view.began(CLUSTER, "pod_network")
-    view.began(CLUSTER, "dashboard")
-    view.ended(StageResult(CLUSTER, "dashboard", "ok"))
+    view.begin_run(Run(parse_cluster(MANY), "plan"))
+    view.begin_stage("h59", "join_worker")
+    view.show_step("h59", "join_worker", StepResult("the node has joined", "ok"))
+    view.end_stage(LOST)
+    view.begin_stage(CLUSTER, "pod_network")
+    view.begin_stage(CLUSTER, "dashboard")
+    view.end_stage(StageResult(CLUSTER, "dashboard", "ok"))
     on.print(view)
     said = out.getvalue()
     assert "SIMULATED bootstrap" in said

@@ -156,22 +156,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"make test-fresh needs root{' and ' + ', '.join(lacking) if lacking else ''}", file=sys.stderr)
         return 1
     first, *others = commands()
-    told, good = [], True
+    heard, good = [], True
     for suite in asked.suite or SUITES:
         began = time.monotonic()
         with system(suite) as place:
-            told.append(f"{suite}: a fresh system in {time.monotonic() - began:.0f} s")
+            heard.append(f"{suite}: a fresh system in {time.monotonic() - began:.0f} s")
             for command in (first, *(others if suite == asked.all_in else ())):
                 print(f"== {suite}: {command}", flush=True)
                 began = time.monotonic()
                 status = type_in(place, command)
-                told.append(f"{suite}: {command}: exit status {status} in {time.monotonic() - began:.0f} s")
-                print(told[-1], flush=True)
+                heard.append(f"{suite}: {command}: exit status {status} in {time.monotonic() - began:.0f} s")
+                print(heard[-1], flush=True)
                 good = good and status == 0
             skipped = place / "home" / "user" / "not-run"
             if asked.not_run and skipped.exists():
                 asked.not_run.write_text(skipped.read_text(encoding="utf-8"), encoding="utf-8")
-    print("\n".join(("== on fresh systems", *told)))
+    print("\n".join(("== on fresh systems", *heard)))
     return 0 if good else 1
 
 

@@ -34,14 +34,14 @@ async def proof_of_two_by_two(**gpu: Any) -> tuple[Proof, list[str]]:
         return proof, [pod["metadata"]["name"] for pod in await made.kube.list_("v1", "Pod", NAMESPACE)]
 
 
-async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_pods_that_run_at_once_on_one_gpu_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """So it is with time-slicing: every pod runs, and the GPUs are fewer than the pods."""
     given = Devices.given
 
     def shared(self: Devices, pod: Any, container: str) -> Given:
         on_this_node = self._held.get(pod["spec"]["nodeName"], {})
         own = given(self, pod, container)
-        return replace(own, cards=[*on_this_node][:1]) if pod["spec"]["nodeName"] == "te2" and own.cards else own
+        return replace(own, gpus=[*on_this_node][:1]) if pod["spec"]["nodeName"] == "te2" and own.gpus else own
 
     monkeypatch.setattr(Devices, "given", shared)
     proof, left = await proof_of_two_by_two(compute="off")
@@ -53,7 +53,7 @@ async def test_two_pods_that_run_at_once_on_one_card_prove_nothing(monkeypatch: 
     assert len(left) == 5  # the four and the further one are the evidence
 
 
-async def test_a_card_that_does_not_compute_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gpu_that_does_not_compute_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "/cuda-samples/vectorAdd"
     sample = PROGRAMS[name]
 
@@ -73,7 +73,7 @@ async def test_a_card_that_does_not_compute_is_not_verified(monkeypatch: pytest.
     assert left
 
 
-async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_further_pod_that_finds_a_gpu_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """One GPU was taken for held by others: then one pod more than was counted finds a place."""
 
     async def one_is_held(*_: Any, **__: Any) -> Mapping[str, int]:
@@ -90,7 +90,7 @@ async def test_a_further_pod_that_finds_a_card_fails_the_proof(monkeypatch: pyte
     assert EXTRA in left
 
 
-async def test_a_node_without_the_handler_does_not_hide_the_cards_of_another() -> None:
+async def test_a_node_without_the_handler_does_not_hide_the_gpus_of_another() -> None:
     """Its pods are hopeless at once, while those of the other still pull their image."""
     hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
     async with place(hosts=hosts, cluster=declared(compute="off"), factor=0.08) as made:
@@ -110,7 +110,7 @@ async def test_a_node_without_the_handler_does_not_hide_the_cards_of_another() -
         ("", False),
     ],
 )
-async def test_the_further_pod_must_wait_for_a_card_and_for_nothing_else(message: str, *, waits: bool) -> None:
+async def test_the_further_pod_must_wait_for_a_gpu_and_for_nothing_else(message: str, *, waits: bool) -> None:
     class Api:
         async def get(self, *_: str) -> Any:
             unplaced = {"type": "PodScheduled", "status": "False", "message": message}

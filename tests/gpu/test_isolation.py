@@ -11,7 +11,7 @@ from shipway.converge import converge, wait_until
 from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
-from shipway.gpu.counts import CardsAllocatable, cards
+from shipway.gpu.counts import GpusAllocatable, count_gpus
 from shipway.gpu.nvidia import MOUNTS, NVIDIA, VARIABLE
 from shipway.gpu.proof import Proof, prove
 from shipway.host.session import Host
@@ -25,7 +25,7 @@ from tasks.stage_result import StageResult
 from tasks.stages import device_plugin
 from tasks.stages.verify import isolation
 from tests.gpu.test_proof import EXPECTED, declared, facts, furnished
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 from tests.places.kube import Place, gpu_host, place
 
 PLUGIN, NAMESPACE = NVIDIA.plugin.daemon_set, NVIDIA.plugin.namespace
@@ -43,7 +43,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 1.0)
 
 
-class Toolkit(Told):
+class Toolkit(KnownFacts):
     """A host with a toolkit, whose answers are given; it keeps what is written."""
 
     def __init__(self, answers: dict[Fact[Any], Any]) -> None:
@@ -84,7 +84,7 @@ async def test_one_key_is_set_and_every_other_byte_stays(text: str | None) -> No
     assert all(line in host.text.splitlines() for line in (text or "").splitlines())
 
 
-async def test_what_is_held_is_told_with_its_reason_and_not_done() -> None:
+async def test_what_is_held_is_reported_with_its_reason_and_not_done() -> None:
     async def why(name: str) -> str:
         assert name
         return "pods run"
@@ -127,12 +127,12 @@ def hosts(toolkits: Toolkits) -> list[Any]:
 
 
 async def running_old(made: Place) -> None:
-    await furnished(made, cards=False)
+    await furnished(made, gpus=False)
     (obj,) = device_plugin.daemon_set(made.cluster)
     await made.kube.delete("apps/v1", "DaemonSet", PLUGIN, NAMESPACE)
     await made.kube.apply(old_form(obj))
     await wait_until(WorkloadRuns("DaemonSet", PLUGIN, NAMESPACE), made.kube, seconds=30, every=0.05)
-    await wait_until(CardsAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
+    await wait_until(GpusAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
 
 
 class PodSays:
@@ -216,7 +216,7 @@ async def test_a_host_is_closed_only_when_no_pod_on_it_was_given_gpus_by_the_var
             seconds=30,
             every=0.05,
         )
-        await wait_until(CardsAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
+        await wait_until(GpusAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
         made.kube.forget()
         assert "default/training may have been given GPUs by the variable" in await needs_variable(made.kube, "te2")
         assert await needs_variable(made.kube, "te3") == ""
@@ -229,7 +229,7 @@ async def test_a_host_is_closed_only_when_no_pod_on_it_was_given_gpus_by_the_var
         assert await needs_variable(made.kube, "te3") == ""
 
 
-def test_what_hands_gpus_out_by_mounts_is_told_by_its_environment() -> None:
+def test_what_hands_gpus_out_by_mounts_is_recognised_by_its_environment() -> None:
     (obj,) = device_plugin.daemon_set(declared())
     spec = obj["spec"]["template"]["spec"]
     assert makes_mounts(spec)
@@ -275,7 +275,7 @@ async def test_the_proof_sees_what_a_pod_sees_that_asks_for_none(mode: str) -> N
     assert [one.outcome for one in isolation(cast("Any", Ran(mode)), closed.without)] == ["ok"]
     assert isolation(cast("Any", Ran(mode)), {"te2": 0, "te3": None}) == []  # not judged is not passed
     held = StageResult("te2", "gpu_isolation", "drifted")
-    assert isolation(cast("Any", Ran(mode, held)), {"te2": 2, "te3": 0}) == []  # told by its own stage
+    assert isolation(cast("Any", Ran(mode, held)), {"te2": 2, "te3": 0}) == []  # reported by its own stage
 
 
 async def test_nvml_that_does_not_load_under_the_plugin_is_named_in_seconds() -> None:
@@ -283,7 +283,7 @@ async def test_nvml_that_does_not_load_under_the_plugin_is_named_in_seconds() ->
     toolkits.mounts = True
     made_of = [gpu_host(1, 0), gpu_host(2, 2, nvml_fault="ERROR_LIBRARY_NOT_FOUND"), gpu_host(3, 2)]
     async with place(hosts=made_of, cluster=declared()) as made:
-        await furnished(made, cards=False)
+        await furnished(made, gpus=False)
         with pytest.raises(Exception, match="te2") as caught:
             await wait_until(
                 WorkloadRuns("DaemonSet", PLUGIN, NAMESPACE),
@@ -293,4 +293,4 @@ async def test_nvml_that_does_not_load_under_the_plugin_is_named_in_seconds() ->
             )
         assert getattr(caught.value, "code", "") == "SHW-614"
         node = await made.kube.get("v1", "Node", "te2")
-        assert cards(node or {}) == 0
+        assert count_gpus(node or {}) == 0

@@ -12,7 +12,7 @@ from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.pods import Said, read_log, script
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, Proof
-from shipway.gpu.result import same_cards
+from shipway.gpu.result import same_gpus
 from shipway.gpu.seen import Evidence, NodeSeen, PodSeen
 from tests.gpu.test_proof import WELL, declared
 
@@ -43,17 +43,17 @@ from tests.gpu.test_proof import WELL, declared
         ("devices=GPU-a\ngpus-listed\nTest PASSED\n", Said(("GPU-a",))),
     ],
 )
-def test_a_log_tells_the_card_and_the_sample(log: str, expected: Said | None) -> None:
+def test_a_log_tells_the_gpu_and_the_sample(log: str, expected: Said | None) -> None:
     assert read_log(log) == expected
 
 
-def test_the_same_card_twice_is_a_fault() -> None:
+def test_the_same_gpu_twice_is_a_fault() -> None:
     heard = {"a": Said(("x",)), "b": Said(("x",)), "c": Said(()), "d": Said(("y", "z"))}
-    faults = same_cards(heard)
+    faults = same_gpus(heard)
     assert "c was given 0 GPUs (none) instead of one" in faults
     assert "d was given 2 GPUs (y, z) instead of one" in faults
     assert "the same GPU was given to a and b: x" in faults
-    assert same_cards({"a": Said(("x",)), "b": Said(("y",))}) == []
+    assert same_gpus({"a": Said(("x",)), "b": Said(("y",))}) == []
 
 
 def test_the_pods_need_only_a_shell_where_nothing_is_computed() -> None:

@@ -1,4 +1,4 @@
-"""Why a pod does not run is told by its containers' states and the event of the attempt that failed."""
+"""Why a pod does not run is reported by its containers' states and the event of the attempt that failed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOOP = waiting("CrashLoopBackOff", "back-off 5m0s restarting failed container", 
 
 
 @pytest.mark.parametrize(
-    ("seen", "events", "told"),
+    ("seen", "events", "heard"),
     [
         (pod(RUNS), EVENTS, ""),
         (pod({**RUNS, "restartCount": 7}), EVENTS, ""),  # it came up in the end: what was before is over
@@ -93,8 +93,8 @@ LOOP = waiting("CrashLoopBackOff", "back-off 5m0s restarting failed container", 
         ({"status": {}}, [], ""),
     ],
 )
-def test_the_cause_is_told_and_not_the_newest_event(seen: dict[str, Any], events: list[str], told: str) -> None:
-    assert find_trouble(seen, events) == told
+def test_the_cause_is_reported_and_not_the_newest_event(seen: dict[str, Any], events: list[str], heard: str) -> None:
+    assert find_trouble(seen, events) == heard
 
 
 def test_a_known_failure_is_known_at_once_and_one_that_may_pass_is_not() -> None:
@@ -115,7 +115,7 @@ def event(when: str, message: str, **about: str) -> dict[str, Any]:
 
 
 def test_what_was_wrong_before_a_pods_containers_last_started_is_over() -> None:
-    """A handler that had been missing an hour ago was told as the cause of a pod that was only being replaced."""
+    """A handler that had been missing an hour ago was reported as the cause of a pod that was only being replaced."""
     early, late = "2026-01-01T10:00:00Z", "2026-01-01T12:00:00Z"
     events = [event(late, "new"), event(early, "old"), event(early, "other", name="else"), event(late, "uid", uid="2")]
     meta = {"name": "plugin-x", "namespace": "kube-system", "uid": "1"}

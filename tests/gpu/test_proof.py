@@ -12,7 +12,7 @@ import yaml
 from lab.simulated.kube.controllers.devices import Devices, NoDeviceError
 from shipway.converge import converge, wait_until
 from shipway.errors import Refused
-from shipway.gpu.counts import CardsAllocatable
+from shipway.gpu.counts import GpusAllocatable
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, prove
@@ -37,14 +37,14 @@ def declared(**gpu: Any) -> Any:
     return cluster_of(NAMES, hosts=hosts, gpu={"mode": "runtime_class", "verify_seconds": 20, **gpu})
 
 
-async def furnished(made: Place, *, cards: bool = True) -> None:
+async def furnished(made: Place, *, gpus: bool = True) -> None:
     """Bring the cluster to where the proof begins: network, labels, plugin, GPUs allocatable."""
     await made.kube.apply(yaml.safe_load(POD_NETWORK))
     await wait_until(NodesReady(NAMES), made.kube, seconds=30, every=0.05)
     steps = [step for host in made.cluster.hosts for step in gates.node_steps(made.cluster, host)]
     await converge([*steps, *device_plugin.steps(made.cluster)], made.kube, Impact.WORKLOADS)
-    if cards:
-        await wait_until(CardsAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
+    if gpus:
+        await wait_until(GpusAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
 
 
 def facts(**changes: HostGpuFacts) -> dict[str, HostGpuFacts]:
@@ -59,18 +59,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.31.7"])
 @pytest.mark.parametrize("mode", ["runtime_class", "default_runtime"])
-async def test_every_card_is_proven_and_nothing_is_left(version: str, mode: str) -> None:
+async def test_every_gpu_is_proven_and_nothing_is_left(version: str, mode: str) -> None:
     runtime = "nvidia" if mode == "default_runtime" else "runc"
     hosts = [gpu_host(1, 0), *(gpu_host(n, 2, default_runtime=runtime) for n in (2, 3))]
     async with place(hosts=hosts, cluster=declared(mode=mode), version=version) as made:
         await furnished(made)
         well = HostGpuFacts(pci=2, driver=2, toolkit=True, handler=True, default_runtime=runtime)
-        told: list[str] = []
-        proof = await prove(made.kube, made.cluster, EXPECTED, {"te2": well, "te3": well}, told.append)
+        heard: list[str] = []
+        proof = await prove(made.kube, made.cluster, EXPECTED, {"te2": well, "te3": well}, heard.append)
         assert (proof.outcome, proof.error) == ("ok", None)
         assert (proof.expected, proof.allocatable, proof.verified, proof.compute) == (4, 4, 4, "passed")
         assert sorted(proof.devices) == ["gpu-test-1", "gpu-test-2", "gpu-test-3", "gpu-test-4"]
-        assert set(proof.devices.values()) == {uuid for host in hosts for uuid, _ in host.cards}
+        assert set(proof.devices.values()) == {uuid for host in hosts for uuid, _ in host.gpus}
         made.kube.forget()
         assert await made.kube.get("v1", "Namespace", NAMESPACE) is None
         json.dumps(proof.as_dict())
@@ -97,10 +97,10 @@ async def test_a_namespace_of_somebody_else_is_left_alone() -> None:
         assert await made.kube.get("v1", "Namespace", NAMESPACE)
 
 
-async def test_cards_that_others_hold_are_not_disturbed() -> None:
+async def test_gpus_that_others_hold_are_not_disturbed() -> None:
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)], cluster=declared()) as made:
         await furnished(made)
-        await hold_a_card(made, "training")
+        await hold_a_gpu(made, "training")
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.expected) == ("ok", 3, 4)
         assert proof.notes == ("1 GPUs are held by pods of others: only the free ones were proven",)
@@ -109,11 +109,11 @@ async def test_cards_that_others_hold_are_not_disturbed() -> None:
         assert pod["status"]["phase"] == "Running"
 
 
-async def test_where_pods_hold_every_card_nothing_is_proven_and_nothing_has_failed() -> None:
+async def test_where_pods_hold_every_gpu_nothing_is_proven_and_nothing_has_failed() -> None:
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)], cluster=declared()) as made:
         await furnished(made)
         for name in ("one", "two", "three", "four"):
-            await hold_a_card(made, name)
+            await hold_a_gpu(made, name)
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.compute, proof.error) == ("all held", 0, "not run", None)
         assert proof.notes[0] == "4 GPUs are held by pods of others: none is free to be proven"
@@ -131,7 +131,7 @@ async def test_no_test_pod_goes_to_a_node_to_avoid_and_the_others_are_proven() -
         assert (proof.outcome, proof.verified, proof.expected) == ("ok", 2, 2)
 
 
-async def hold_a_card(made: Place, name: str) -> None:
+async def hold_a_gpu(made: Place, name: str) -> None:
     """Let a pod of somebody else hold a GPU, and wait until it runs."""
     working = pod_of(made.cluster, name)
     working["metadata"]["namespace"] = "default"
@@ -180,14 +180,14 @@ async def test_a_pod_that_a_registering_plugin_turned_away_is_made_anew(monkeypa
     hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
     async with place(hosts=hosts, cluster=declared(compute="off")) as made:
         await furnished(made)
-        told: list[str] = []
-        proof = await prove(made.kube, made.cluster, EXPECTED, facts(), told.append)
+        heard: list[str] = []
+        proof = await prove(made.kube, made.cluster, EXPECTED, facts(), heard.append)
     assert (proof.outcome, proof.verified, proof.error) == ("ok", 4, None)
     assert len(refused) == 3
-    assert any("made anew" in line for line in told)
+    assert any("made anew" in line for line in heard)
 
 
-async def test_a_kubelet_that_never_gives_its_cards_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kubelet_that_never_gives_its_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(_: Devices, pod: Any) -> None:
         if pod["metadata"]["namespace"] == NAMESPACE:
             raise NoDeviceError("Allocate failed due to requested number of devices unavailable for nvidia.com/gpu")
@@ -210,13 +210,13 @@ async def test_a_missing_runtime_class_is_named() -> None:
         assert proof.link.name == "RuntimeClass"
 
 
-async def test_an_unplugged_card_is_counted_and_named() -> None:
+async def test_an_unplugged_gpu_is_counted_and_named() -> None:
     hosts = [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
     async with place(hosts=hosts, cluster=declared()) as made:
         await furnished(made)
-        hosts[1].cards[0] = (hosts[1].cards[0][0], False)
+        hosts[1].gpus[0] = (hosts[1].gpus[0][0], False)
         made.simulated.host_changed("te2")
-        await wait_until(CardsAllocatable({"te2": 1}), made.kube, seconds=20, every=0.05)
+        await wait_until(GpusAllocatable({"te2": 1}), made.kube, seconds=20, every=0.05)
         proof = await prove(made.kube, made.cluster, EXPECTED, facts())
         assert (proof.outcome, proof.verified, proof.allocatable) == ("failed", 3, 3)
         assert proof.link
@@ -250,7 +250,7 @@ async def test_an_image_that_cannot_be_pulled_is_named() -> None:
         assert proof.verified == 2
 
 
-async def test_no_cards_at_all_is_a_failure_unless_declared() -> None:
+async def test_no_gpus_at_all_is_a_failure_unless_declared() -> None:
     hosts = [{"name": "te1", "address": "10.9.0.1", "gpus": 0}]
     kube: Any = None  # not asked: there is nothing to prove
     assert (await prove(kube, cluster_of([], hosts=hosts), {"te1": 0}, {})).outcome == "no GPUs declared"

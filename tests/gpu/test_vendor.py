@@ -16,13 +16,13 @@ from shipway.edits.containerd import Wanted, settings
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import CardsAllocatable, cards, cards_asked
+from shipway.gpu.counts import GpusAllocatable, count_asked_gpus, count_gpus
 from shipway.gpu.evidence import find_barrier, mismatches
 from shipway.gpu.links import find_broken_link, rules
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.pods import count_seen_without, pod_with_gpu, pod_without, read_log, script
 from shipway.gpu.proof import prove
-from shipway.gpu.result import Proof, no_cards
+from shipway.gpu.result import Proof, no_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
@@ -30,7 +30,7 @@ from shipway.kube.client import Kube
 from shipway.kube.manifests import render
 from shipway.os.families import family_of
 from shipway.step import Drift
-from shipway.steps.gpu.cards import CardsHealthy, FabricReady
+from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.runtime.containerd import ContainerdConfigured
 from shipway.survey.first_look import PCI_CLASSES, on_bus, survey
@@ -39,7 +39,7 @@ from tasks.drift import parts
 from tasks.stages import container_runtime, device_plugin, gpu_isolation, nvidia_runtime
 from tests.gpu.test_proof import declared
 from tests.gpu.vendors import AMD_LIKE, VENDORS, WORDS, Api, with_manifest
-from tests.places.facts import Told
+from tests.places.facts import KnownFacts
 from tests.places.facts import said as output
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def host(vendor: Vendor, **changes: Any) -> Host:
     facts[FileText("/proc/modules")] = changes.get("modules", "")
     if vendor.toolkit:
         facts[vendor.toolkit] = output("version 1.17\n", changes.get("toolkit", 0))
-    return cast("Host", Told(facts))
+    return cast("Host", KnownFacts(facts))
 
 
 # --- on a host
@@ -74,15 +74,15 @@ def host(vendor: Vendor, **changes: Any) -> Host:
 @every_vendor
 async def test_the_gpus_on_the_bus_and_of_the_driver_are_those_of_the_vendor(vendor: Vendor) -> None:
     found = await survey(host(vendor), vendor)
-    assert (found.cards, found.driver_cards, found.toolkit) == (2, 2, True)
+    assert (found.gpus, found.driver_gpus, found.toolkit) == (2, 2, True)
     assert vendor.uuids(WORDS[vendor.name].lists) == list(WORDS[vendor.name].identities)
-    assert await CardsHealthy(2, vendor=vendor).check(host(vendor)) is None
+    assert await GpusHealthy(2, vendor=vendor).check(host(vendor)) is None
 
 
 @every_vendor
 async def test_a_driver_that_does_not_answer_or_never_ends_is_named_by_its_own_program(vendor: Vendor) -> None:
     for changes in ({"lists": WORDS[vendor.name].fails, "status": 9}, {"lists": "", "status": 124}):
-        drift = await CardsHealthy(2, vendor=vendor).check(host(vendor, **changes))
+        drift = await GpusHealthy(2, vendor=vendor).check(host(vendor, **changes))
         assert drift
         assert vendor.program in drift.want
     assert drift.have == vendor.hangs
@@ -91,7 +91,7 @@ async def test_a_driver_that_does_not_answer_or_never_ends_is_named_by_its_own_p
 @every_vendor
 async def test_another_driver_for_the_same_gpus_is_named_where_there_is_one(vendor: Vendor) -> None:
     loaded = f"{vendor.rival_module or 'nouveau'} 1 0 - Live 0x0\n"
-    drift = await CardsHealthy(2, vendor=vendor).check(host(vendor, modules=loaded))
+    drift = await GpusHealthy(2, vendor=vendor).check(host(vendor, modules=loaded))
     assert bool(drift) == bool(vendor.rival_module)
 
 
@@ -124,7 +124,7 @@ def test_gpus_are_counted_by_the_resource_of_the_vendor_alone(vendor: Vendor) ->
     other = next(one for one in VENDORS if one is not vendor)
     node = {"status": {"allocatable": {vendor.resource: "2", other.resource: "7"}}}
     pod = {"spec": {"containers": [{"resources": {"limits": {vendor.resource: "1", other.resource: "5"}}}]}}
-    assert (cards(node, vendor=vendor), cards_asked(pod, vendor=vendor)) == (2, 1)
+    assert (count_gpus(node, vendor=vendor), count_asked_gpus(pod, vendor=vendor)) == (2, 1)
     taints = [{"key": one.resource, "effect": "NoSchedule"} for one in VENDORS]
     assert find_barrier({"spec": {"taints": taints}}, vendor) == f"taint {other.resource}"
 
@@ -258,7 +258,7 @@ async def test_a_proof_tells_of_pods_that_share_a_gpu_or_see_one_that_they_did_n
 
 
 @every_vendor
-def test_what_is_wrong_is_told_in_the_words_of_the_vendor(vendor: Vendor) -> None:
+def test_what_is_wrong_is_reported_in_the_words_of_the_vendor(vendor: Vendor) -> None:
     words, plugin = WORDS[vendor.name], PodSeen("plugin-1", "n1", "Running", log=vendor.plugin.sees_none[0])
     handler = vendor.runtime_class("runtime_class")
     for node, name, shown in (
@@ -285,8 +285,8 @@ def test_nothing_of_nvidia_is_said_of_another_vendor(tmp_path: Path) -> None:
         *(json.dumps(obj) for obj in objects),
         script(compute=True, vendor=vendor),
         *(fix for _, _, _, fix in rules(vendor)),
-        CardsAllocatable({}, vendor=vendor).vendor.full,
-        no_cards(cluster, vendor).error.fix or "",  # type: ignore[union-attr] - GPUs are declared and none were found
+        GpusAllocatable({}, vendor=vendor).vendor.full,
+        no_gpus(cluster, vendor).error.fix or "",  # type: ignore[union-attr] - GPUs are declared and none were found
         str(settings({"version": 3}, Wanted("pause", vendor.runtime, by_default=True))),
     ]
     assert [text for text in texts if "nvidia" in text.lower() or NVIDIA.pci_id in text or "CUDA" in text] == []

@@ -1,4 +1,4 @@
-"""What a host answers about its files: there, not there, or not to be told, which is never taken for "not there"."""
+"""What a host answers about its files: there, not there, or not to be known, which is never taken for "not there"."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNTOLD: tuple[tuple[Fact[Any], list[Output]], ...] = (
 
 
 @pytest.mark.parametrize(("fact", "outputs", "value"), ABSENT)
-def test_what_is_not_there_is_told_by_the_programs_own_words(
+def test_what_is_not_there_is_reported_by_the_programs_own_words(
     fact: Fact[Any], outputs: list[Output], value: object
 ) -> None:
     assert Plan([fact]).answers(outputs) == {fact: value}

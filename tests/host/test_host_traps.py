@@ -42,7 +42,7 @@ from tasks.context import Run
 from tasks.drift.permission import permit_of
 from tasks.stages import container_runtime, control_plane, join_worker, prepare_system
 from tasks.workloads import permit_undisturbed
-from tests.places.facts import DEBIAN, Told, said, unit
+from tests.places.facts import DEBIAN, KnownFacts, said, unit
 from tests.places.kube import cluster_of
 from tools.traps import ROOT, sources
 
@@ -94,7 +94,7 @@ async def test_a_reset_takes_the_pod_networks_interfaces_and_chains_along() -> N
         TABLES["iptables-restore"]: said(SAVED),
         Listing("/etc/cni/net.d"): (".kubernetes-cni-keep", "10-calico.conflist"),
     }
-    host = Told(facts)
+    host = KnownFacts(facts)
     await reset(cast("Host", host))
     assert host.done[0].startswith("kubeadm-reset: sh -c ")
     assert host.done[0].endswith(f" 1 {CLIENT} kubeadm reset -f")
@@ -121,7 +121,7 @@ async def test_a_reset_takes_the_pod_networks_interfaces_and_chains_along() -> N
         ("", False),
     ],
 )
-def test_a_stub_is_told_from_a_name_server(text: str, *, stub: bool) -> None:
+def test_a_stub_is_distinguished_from_a_name_server(text: str, *, stub: bool) -> None:
     assert only_stubs(text) == stub
 
 
@@ -131,7 +131,7 @@ async def test_a_kubelet_that_passes_the_stub_on_is_given_the_real_name_servers(
         FileText(PLAIN): STUB,
         FileState(REAL): THERE,
     }
-    host, step = Told(facts), ResolverReal()
+    host, step = KnownFacts(facts), ResolverReal()
     drift = await step.check(cast("Host", host))
     assert drift is not None
     assert REAL in drift.want
@@ -145,50 +145,50 @@ async def test_a_kubelet_that_passes_the_stub_on_is_given_the_real_name_servers(
 
 async def test_where_there_are_no_real_ones_a_person_is_warned() -> None:
     facts: dict[Fact[Any], Any] = {FileText(CONFIG): "kind: X\nresolvConf: /etc/resolv.conf\n", FileText(PLAIN): STUB}
-    assert await ResolverReal().check(cast("Host", Told(facts))) is None
-    assert await read_notices(cast("Host", Told(facts))) == (STUBS,)
-    assert await read_notices(cast("Host", Told({**facts, FileState(REAL): THERE}))) == ()
+    assert await ResolverReal().check(cast("Host", KnownFacts(facts))) is None
+    assert await read_notices(cast("Host", KnownFacts(facts))) == (STUBS,)
+    assert await read_notices(cast("Host", KnownFacts({**facts, FileState(REAL): THERE}))) == ()
     with pytest.raises(Blocked):
-        await ResolverReal().check(cast("Host", Told({FileText(PLAIN): STUB})))
+        await ResolverReal().check(cast("Host", KnownFacts({FileText(PLAIN): STUB})))
 
 
 async def test_network_manager_leaves_calicos_interfaces_alone_where_it_is_installed() -> None:
     step = InterfacesLeftAlone()
-    assert await step.check(cast("Host", Told({}))) is None
-    host = Told({UNIT: unit()})
+    assert await step.check(cast("Host", KnownFacts({}))) is None
+    host = KnownFacts({UNIT: unit()})
     drift = await step.check(cast("Host", host))
     assert drift is not None
     await step.apply(cast("Host", host))
     assert "interface-name:cali*;interface-name:tunl*;interface-name:vxlan.calico" in host.written[FILE.path]
     assert host.done == ["systemctl reload NetworkManager"]
-    stopped = Told({UNIT: unit("inactive")})
+    stopped = KnownFacts({UNIT: unit("inactive")})
     await step.apply(cast("Host", stopped))
     assert stopped.done == []
 
 
 def test_these_steps_have_their_places() -> None:
     made = parse_cluster("name: demo\nhosts: [10.0.0.1, 10.0.0.2]\n")
-    worker = join_worker.steps(made, made.hosts[1], DEBIAN, cast("Host", Told({})))
+    worker = join_worker.steps(made, made.hosts[1], DEBIAN, cast("Host", KnownFacts({})))
     assert any(isinstance(step, ResolverReal) for step in worker)
     assert any(isinstance(step, ResolverReal) for step in control_plane.steps(made, made.hosts[0], DEBIAN))
     assert any(isinstance(step, InterfacesLeftAlone) for step in prepare_system.steps(made, made.hosts[0], DEBIAN))
 
 
 async def test_a_second_containerd_is_named() -> None:
-    assert await OneContainerd().check(cast("Host", Told({Listing("/usr/local/bin"): ("crictl",)}))) is None
-    drift = await OneContainerd().check(cast("Host", Told({Listing("/usr/local/bin"): ("containerd", "ctr")})))
+    assert await OneContainerd().check(cast("Host", KnownFacts({Listing("/usr/local/bin"): ("crictl",)}))) is None
+    drift = await OneContainerd().check(cast("Host", KnownFacts({Listing("/usr/local/bin"): ("containerd", "ctr")})))
     assert drift is not None
     assert "/usr/local/bin/containerd" in drift.have
 
 
 @pytest.mark.parametrize("driver", [True, False])
-async def test_nvidia_becomes_the_default_runtime_only_where_the_driver_shows_a_card(*, driver: bool) -> None:
+async def test_nvidia_becomes_the_default_runtime_only_where_the_driver_shows_a_gpu(*, driver: bool) -> None:
     facts: dict[Fact[Any], Any] = {
         DEFAULT: said('version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n'),
         FileState(NVIDIA.runtime.program): THERE,
         **({NVIDIA.probe: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n")} if driver else {}),
     }
-    host, step = Told(facts), ContainerdConfigured(Wanted("pause", runtime=NVIDIA.runtime, by_default=True))
+    host, step = KnownFacts(facts), ContainerdConfigured(Wanted("pause", runtime=NVIDIA.runtime, by_default=True))
     if driver:
         await step.apply(cast("Host", host))
         assert 'default_runtime_name = "nvidia"' in host.written[CONTAINERD]
@@ -205,7 +205,7 @@ async def test_a_failed_init_tells_the_last_words_of_the_part_that_died_and_no_s
     )
     facts: dict[Fact[Any], Any] = {KUBELET: said("starting\n"), CONTAINERS: said("etcd Exited\n"), PODS: said(log)}
     output = Output(1, "", "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster")
-    error = await collect_evidence(cast("Host", Told(facts)), "kubeadm init", output)
+    error = await collect_evidence(cast("Host", KnownFacts(facts)), "kubeadm init", output)
     assert isinstance(error, CommandFailed)
     assert error.code == "SHW-488"
     assert "etcd-te1_1" in error.message
@@ -253,8 +253,8 @@ def test_only_steps_that_are_withheld_beside_gpu_pods_let_systemd_read_its_units
 CONTAINERD_UNIT = UnitState("containerd.service")
 
 
-class Reloading(Told):
-    """A host whose systemd reads its unit files anew when it is told to; it stands in for a session in `converge`."""
+class Reloading(KnownFacts):
+    """A host whose systemd reads its unit files anew when it is asked to; it stands in for a session in `converge`."""
 
     async def do(self, *commands: Command) -> list[Output]:
         """Keep what was to be done."""
@@ -292,7 +292,7 @@ def test_nothing_flushes_a_firewall_or_removes_a_lock() -> None:
 
 
 async def test_cloud_init_that_recovered_from_something_is_waited_for_and_is_done() -> None:
-    class Recovering(Told):
+    class Recovering(KnownFacts):
         async def do(self, *commands: Command) -> list[Output]:
             self.facts[CLOUD_INIT] = said("status: done\n", 2)
             raise CommandFailed(f"`{commands[0].words[0]}` ended with exit status 2", exit_status=2)

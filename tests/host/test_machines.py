@@ -1,4 +1,4 @@
-"""What only shows when hosts are compared: clones are named with their likes, and clocks apart are told."""
+"""What only shows when hosts are compared: clones are named with their likes, and clocks apart are reported."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ HARDWARE = "/sys/class/net/eth0/device\n/sys/class/net/eth1/device\n/sys/class/n
 def seen(host: str, **other: object) -> Survey:
     values: dict[str, object] = {
         "joined": False,
-        "cards": 0,
-        "driver_cards": 0,
+        "gpus": 0,
+        "driver_gpus": 0,
         "driver_said": "",
         "toolkit": False,
         "machine_id": f"id-{host}",
@@ -39,7 +39,7 @@ def seen(host: str, **other: object) -> Survey:
     return Survey(host, **(values | other))  # type: ignore[arg-type]
 
 
-def told(*surveys: Survey) -> dict[str, list[str]]:
+def heard(*surveys: Survey) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for fault in compare(surveys):
         found.setdefault(fault.code, []).append(fault.host)
@@ -47,8 +47,8 @@ def told(*surveys: Survey) -> dict[str, list[str]]:
 
 
 def test_hosts_of_their_own_have_no_fault() -> None:
-    assert told(seen("a"), seen("b"), seen("c")) == {}
-    assert told() == {}
+    assert heard(seen("a"), seen("b"), seen("c")) == {}
+    assert heard() == {}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_clones_are_named_all_of_them_and_nobody_else(value: dict[str, object], 
 
 @pytest.mark.parametrize("uuid", ["", *UNSET_UUIDS, UNSET_UUIDS[1].upper()])
 def test_a_uuid_that_nobody_set_is_no_ones(uuid: str) -> None:
-    assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)) == {}
+    assert heard(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)) == {}
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_a_uuid_that_nobody_set_is_no_ones(uuid: str) -> None:
         ((0, 4.9), []),
     ],
 )
-def test_a_clock_more_than_five_seconds_off_is_told(skews: tuple[float, ...], off: list[str]) -> None:
+def test_a_clock_more_than_five_seconds_off_is_reported(skews: tuple[float, ...], off: list[str]) -> None:
     surveys = [seen(name, skew=float(skew)) for name, skew in zip("abcd", skews, strict=False)]
-    assert told(*surveys).get("SHW-312", []) == off
+    assert heard(*surveys).get("SHW-312", []) == off
 
 
 def test_a_mac_counts_where_hardware_has_an_address_of_the_network() -> None:
@@ -112,8 +112,8 @@ def test_a_mac_counts_where_hardware_has_an_address_of_the_network() -> None:
 )
 def test_a_makers_dummy_is_no_ones_in_either_byte_order(uuid: str) -> None:
     for shown in (uuid, uuid.upper(), f" {uuid}\n"):
-        assert told(seen("a", product_uuid=shown), seen("b", product_uuid=shown)) == {}
-    clone = told(seen("a", product_uuid=uuid, machine_id="m"), seen("b", product_uuid=uuid, machine_id="m"))
+        assert heard(seen("a", product_uuid=shown), seen("b", product_uuid=shown)) == {}
+    clone = heard(seen("a", product_uuid=uuid, machine_id="m"), seen("b", product_uuid=uuid, machine_id="m"))
     assert clone == {"SHW-311": ["a", "b"]}, "machine-id still tells clones"
 
 
@@ -124,15 +124,15 @@ def test_the_byte_orders_are_each_others() -> None:
 
 def test_a_uuid_that_a_maker_really_set_still_tells_clones() -> None:
     for uuid in ("4c4c4544-0035-5910-8048-b3c04f384a32", "12345678-1234-5678-90ab-cddeefaabbcd"):
-        assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)) == {"SHW-314": ["a", "b"]}
+        assert heard(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)) == {"SHW-314": ["a", "b"]}
 
 
 def test_a_host_that_is_vouched_for_is_no_clone_by_its_uuid_and_the_error_names_the_key() -> None:
     uuid = "4c4c4544-0035-5910-8048-b3c04f384a32"
     faults = compare([seen("a", product_uuid=uuid), seen("b", product_uuid=uuid)])
     assert all("`not_cloned: true`" in fault.fix for fault in faults)
-    assert told(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid, vouched=True)) == {}
+    assert heard(seen("a", product_uuid=uuid), seen("b", product_uuid=uuid, vouched=True)) == {}
     both = {"vouched": True, "product_uuid": uuid, "macs": ("m",)}
-    assert told(seen("a", **both), seen("b", **both)) == {"SHW-315": ["a", "b"]}
+    assert heard(seen("a", **both), seen("b", **both)) == {"SHW-315": ["a", "b"]}
     made = parse_cluster("name: d\nhosts: [{name: a, address: 10.0.0.1, not_cloned: true}]\n")
     assert made.hosts[0].not_cloned

@@ -12,13 +12,13 @@ from shipway.host.session import Command, Host
 from shipway.script import Output
 from shipway.steps.system.kernel import NAT_WORKS, NFT, ModulesLoaded
 from tasks.stages.prepare_system import MODULES
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 
 NO_IPTABLES = Output(127, "", "timeout: failed to run command 'iptables': No such file or directory")
 LEGACY = ("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
 
 
-class Kernel(Told):
+class Kernel(KnownFacts):
     """A host whose kernel has these modules and loads nothing else; `iptables` answers once translation is there."""
 
     def __init__(self, modules: tuple[str, ...], *, iptables: bool) -> None:
@@ -55,7 +55,7 @@ async def test_translation_is_brought_about_by_whichever_modules_the_kernel_has(
     assert await step.check(cast("Host", host)) is None
 
 
-async def test_a_kernel_without_any_translation_is_still_told() -> None:
+async def test_a_kernel_without_any_translation_is_still_reported() -> None:
     host, step = Kernel(("overlay", "br_netfilter"), iptables=True), ModulesLoaded(MODULES)
     drift = await step.check(cast("Host", host))
     assert drift is not None

@@ -48,7 +48,7 @@ def test_there_is_an_output_for_each_command() -> None:
     ("status", "stderr", "system"),
     [(0, GOOD, "running"), (0, GOOD, "stopping"), (1, FAILED, "degraded"), (1, TIMED_OUT, "")],
 )
-def test_what_came_to_its_own_end_is_told_as_it_is(status: int, stderr: str, system: str) -> None:
+def test_what_came_to_its_own_end_is_reported_as_it_is(status: int, stderr: str, system: str) -> None:
     assert read_end(UNIT, outputs(status, stderr, system), host="w2") == Output(status, "what it said\n", "")
 
 
@@ -70,7 +70,7 @@ def test_what_was_ended_from_outside_may_be_tried_again(status: int, stderr: str
 
 
 @pytest.mark.parametrize(("stderr", "system"), [(STOPPED, "running"), (LOST, "stopping")])
-def test_a_stop_is_told_from_an_end_that_was_not_seen(stderr: str, system: str) -> None:
+def test_a_stop_is_distinguished_from_an_end_that_was_not_seen(stderr: str, system: str) -> None:
     with pytest.raises(Stopped, match="was stopped before it was done"):
         read_end(UNIT, outputs(0, stderr, system), host="w2")
     with pytest.raises(Stopped, match="was not seen"):

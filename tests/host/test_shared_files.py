@@ -21,7 +21,7 @@ from shipway.steps.runtime.pause_image import DUMP, SandboxImageAgrees
 from shipway.steps.runtime.registry_files import RegistryHosts
 from shipway.steps.system.kernel import NFT, ModulesAtBoot
 from tasks.stages.prepare_system import BRIDGED, MODULES
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 
 BOOT = "/etc/modules-load.d/k8s.conf"
 TOML = "/etc/containerd/certs.d/quay.io/hosts.toml"
@@ -63,13 +63,13 @@ def test_only_our_own_modules_change() -> None:
     assert with_modules("overlay", ["overlay"], []) == "overlay"
 
 
-async def drifted(step: Any, host: Told) -> Drift | None:
+async def drifted(step: Any, host: KnownFacts) -> Drift | None:
     """Return the drift; after an apply what was written is what the host has."""
     found: Drift | None = await step.check(cast("Host", host))
     return found
 
 
-async def applied(step: Any, host: Told) -> str:
+async def applied(step: Any, host: KnownFacts) -> str:
     """Apply, and return what stands in the step's file then; a second look must see no drift."""
     drift = await drifted(step, host)
     assert drift is not None
@@ -97,10 +97,10 @@ async def test_no_module_that_the_kernel_lacks_is_named_for_the_boot(
     known: tuple[str, ...], named: tuple[str, ...]
 ) -> None:
     step = ModulesAtBoot(BOOT, MODULES)
-    host = Told(has(*known))
+    host = KnownFacts(has(*known))
     assert (await applied(step, host)).split() == list(named)
     assert await drifted(step, host) is None
-    host = Told({**has(*known), FileText(BOOT): "# site\nip_vs\n" + "\n".join(MODULES), FileState(BOOT): THERE})
+    host = KnownFacts({**has(*known), FileText(BOOT): "# site\nip_vs\n" + "\n".join(MODULES), FileState(BOOT): THERE})
     if set(named) != set(MODULES):
         assert (await applied(step, host)).split("\n")[:2] == ["# site", "ip_vs"]
         assert set(host.written[BOOT].split()) == {"#", "site", "ip_vs", *named}
@@ -108,12 +108,12 @@ async def test_no_module_that_the_kernel_lacks_is_named_for_the_boot(
 
 
 async def test_without_modprobe_all_modules_are_named() -> None:
-    assert (await applied(ModulesAtBoot(BOOT, MODULES), Told({}))).split() == list(MODULES)
+    assert (await applied(ModulesAtBoot(BOOT, MODULES), KnownFacts({}))).split() == list(MODULES)
 
 
 @pytest.mark.parametrize("text", [None, "", "# nothing yet\n", "timeout: 30\ndebug: true # ours\n", "{timeout: 30}\n"])
 async def test_what_people_set_for_crictl_survives(text: str | None) -> None:
-    step, host = crictl_finds(CRI_SOCKET), Told({})
+    step, host = crictl_finds(CRI_SOCKET), KnownFacts({})
     if text is not None:
         host.facts |= {FileText(CRICTL): text, FileState(CRICTL): THERE}
     written = await applied(step, host)
@@ -124,7 +124,7 @@ async def test_what_people_set_for_crictl_survives(text: str | None) -> None:
 
 
 async def test_a_file_of_crictl_that_nobody_can_read_is_left_alone() -> None:
-    host = Told({FileText(CRICTL): "a: [\n", FileState(CRICTL): THERE})
+    host = KnownFacts({FileText(CRICTL): "a: [\n", FileState(CRICTL): THERE})
     with pytest.raises(Permanent, match=CRICTL) as refused:
         await drifted(crictl_finds(CRI_SOCKET), host)
     assert refused.value.code == "SHW-343"
@@ -133,9 +133,9 @@ async def test_a_file_of_crictl_that_nobody_can_read_is_left_alone() -> None:
 OURS = f'{KEPT}server = "https://quay.io"\n\n[host."http://mirror:5000"]\ncapabilities = ["pull", "resolve"]\n'
 
 
-def registry(text: str | None) -> tuple[RegistryHosts, Told]:
+def registry(text: str | None) -> tuple[RegistryHosts, KnownFacts]:
     """Return the step, and a host whose file has this text."""
-    host = Told({} if text is None else {FileText(TOML): text, FileState(TOML): THERE})
+    host = KnownFacts({} if text is None else {FileText(TOML): text, FileState(TOML): THERE})
     return RegistryHosts("quay.io is pulled through its mirror", TOML, OURS), host
 
 
@@ -168,7 +168,7 @@ async def test_another_owners_file_that_says_something_else_is_never_written(tex
 
 
 async def test_the_pause_image_leaves_mode_and_owner_of_containerds_file() -> None:
-    class Kept(Told):
+    class Kept(KnownFacts):
         kept: dict[str, str] | None = None
 
         async def write(self, path: str, content: bytes, **how: str) -> None:

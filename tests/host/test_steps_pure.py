@@ -135,7 +135,7 @@ def test_what_is_no_key_is_said_to_be_none(data: bytes) -> None:
         read_key(data)
 
 
-def test_cards_are_devices_whose_vendor_and_class_both_match() -> None:
+def test_gpus_are_devices_whose_vendor_and_class_both_match() -> None:
     root = "/sys/bus/pci/devices"
     vendors = f"{root}/0000:01:00.0/vendor\n{root}/0000:01:00.1/vendor\n{root}/0000:02:00.0/vendor\n"
     classes = f"{root}/0000:01:00.0/class\n{root}/0000:02:00.0/class\n{root}/0000:00:02.0/class\n"
@@ -143,7 +143,7 @@ def test_cards_are_devices_whose_vendor_and_class_both_match() -> None:
     assert addresses_of("", "") == ()
 
 
-def test_card_uuids_are_read_from_the_driver_s_list() -> None:
+def test_gpu_uuids_are_read_from_the_driver_s_list() -> None:
     listed = "GPU 0: NVIDIA A10 (UUID: GPU-4a-b)\nGPU 1: NVIDIA A10 (UUID: GPU-5c)\n"
     assert NVIDIA.uuids(listed) == [
         "GPU-4a-b",

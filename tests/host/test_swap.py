@@ -25,7 +25,7 @@ from shipway.steps.system.kernel import (
     SwapOff,
     SwapStaysOff,
 )
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 from tests.places.simulated import Place, simulated_place
 
 ZRAMSWAP = """[Unit]
@@ -99,7 +99,7 @@ async def test_a_simulated_zram_service_does_turn_swap_on_when_nobody_masks_it(p
     assert machine.kernel.swaps == [("/dev/zram0", 4_194_300)]
 
 
-async def test_a_persons_script_is_told_with_its_line_and_never_edited(place: Place) -> None:
+async def test_a_persons_script_is_reported_with_its_line_and_never_edited(place: Place) -> None:
     machine = place.machine("te1")
     machine.files.put("/etc/rc.local", Node(b"#!/bin/sh\n# swapon /old\nswapon /swapfile\n", 0o755))
     machine.files.write("/var/spool/cron/crontabs/root", b"@reboot /sbin/swapon -a\n")
@@ -113,21 +113,21 @@ async def test_a_persons_script_is_told_with_its_line_and_never_edited(place: Pl
     assert "take the line out of /etc/rc.local" in known.fix
 
 
-@pytest.mark.parametrize(("mode", "told"), [("755", True), ("644", False)])
-async def test_an_rc_local_that_is_not_executable_is_not_run(mode: str, *, told: bool) -> None:
+@pytest.mark.parametrize(("mode", "heard"), [("755", True), ("644", False)])
+async def test_an_rc_local_that_is_not_executable_is_not_run(mode: str, *, heard: bool) -> None:
     facts: dict[Fact[Any], Any] = {
         SWAPON_LINES: said("/etc/rc.local:2:swapon /x\n"),
         FileState("/etc/rc.local"): FileInfo("0" * 64, mode, "root:root", 1),
         SWAP_SERVICES: said("only zramswap.service\n"),
     }
-    assert (await NoScriptTurnsSwapOn().check(cast("Host", Told(facts))) is not None) is told
+    assert (await NoScriptTurnsSwapOn().check(cast("Host", KnownFacts(facts))) is not None) is heard
 
 
-async def test_a_services_shell_line_is_told_and_never_masked() -> None:
+async def test_a_services_shell_line_is_reported_and_never_masked() -> None:
     facts: dict[Fact[Any], Any] = {SWAP_SERVICES: said("among-others own.service\nonly a;b.service\n")}
-    drift = await NoScriptTurnsSwapOn().check(cast("Host", Told(facts)))
+    drift = await NoScriptTurnsSwapOn().check(cast("Host", KnownFacts(facts)))
     assert drift is not None
     assert drift.have == "own.service calls swapon"
-    masked = await SwapStaysOff().check(cast("Host", Told(facts)))
+    masked = await SwapStaysOff().check(cast("Host", KnownFacts(facts)))
     assert masked is not None
     assert ".service" not in masked.have

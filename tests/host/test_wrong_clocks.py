@@ -19,7 +19,7 @@ from shipway.steps.system.loaded import FOLDER, _read_record, judge_loaded, rest
 from tasks.drift.artifacts import trend_markdown
 from tasks.drift.history import History
 from tests.drift.test_parts import run_of
-from tests.places.facts import Told
+from tests.places.facts import KnownFacts
 
 PATH, NOW = "/etc/containerd/config.toml", 1_000_000.0
 AHEAD = int(NOW) + 8 * 3600
@@ -62,7 +62,7 @@ def judged(info: UnitInfo, seen: FileInfo, kept: tuple[str, dict[str, str]] = ("
         (NOW - 20, NOW - 10, ("a", {PATH: "new"}), False),
     ],
 )
-def test_what_a_service_runs_is_told_by_what_it_loaded(
+def test_what_a_service_runs_is_judged_by_what_it_loaded(
     since: float,
     changed: float,
     kept: tuple[str, dict[str, str]],
@@ -72,11 +72,11 @@ def test_what_a_service_runs_is_told_by_what_it_loaded(
 
 
 async def test_a_restart_keeps_what_was_loaded_so_that_a_file_of_the_future_costs_one_restart() -> None:
-    told = Told({FileState(PATH): file(AHEAD), UnitState("containerd.service"): unit(NOW - 10)})
+    heard = KnownFacts({FileState(PATH): file(AHEAD), UnitState("containerd.service"): unit(NOW - 10)})
     assert not judged(unit(NOW - 10), file(AHEAD))
-    await restart(told, "containerd", [PATH])  # type: ignore[arg-type]
-    assert told.done == ["sleep 1", "systemctl restart containerd"]
-    kept = _read_record(told.written[f"{FOLDER}/containerd"])
+    await restart(heard, "containerd", [PATH])  # type: ignore[arg-type]
+    assert heard.done == ["sleep 1", "systemctl restart containerd"]
+    kept = _read_record(heard.written[f"{FOLDER}/containerd"])
     assert kept == ("b", {PATH: "new"})
     assert judge_loaded(unit(NOW - 10), [file(AHEAD)], [PATH], kept, NOW, same_second=False)
     assert judge_loaded(unit(NOW, "c"), [file(AHEAD)], [PATH], kept, NOW, same_second=False), (

@@ -62,13 +62,13 @@ async def test_a_pod_that_tolerates_the_cordon_is_evicted_once_and_comes_back(sm
     await small.kube.apply(workload("Deployment", "web"))
     (before,) = await running(small, "web")
     await cordon(small.kube, "te2", "test")
-    told: list[str] = []
-    gone = await drain(small.kube, "te2", seconds=20, told=told.append)
+    heard: list[str] = []
+    gone = await drain(small.kube, "te2", seconds=20, on_wait=heard.append)
     assert f"default/{before['metadata']['name']}" in gone
     (after,) = await running(small, "web")
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     assert after["spec"]["nodeName"] == "te2"
-    assert not any("budget" in line for line in told)
+    assert not any("budget" in line for line in heard)
 
 
 async def test_the_successor_with_the_same_name_is_not_evicted(small: Place) -> None:
@@ -233,7 +233,7 @@ def pod(name: str, owners: list[Object] | None = None, *, phase: str = "Running"
 
 
 class Api(Calls):
-    """An API with one node; `looks` are its pods at each look, the last for ever, `answers` what evictions are told."""
+    """An API with one node; `looks` are its pods at each look, the last for ever, `answers` those to evictions."""
 
     def __init__(self, *looks: list[Object], answers: list[tuple[int, Object]] | None = None) -> None:
         super().__init__()
@@ -315,20 +315,20 @@ async def test_a_node_that_somebody_opened_meanwhile_is_not_kept_closed_by_shipw
 
 
 async def test_a_pod_is_evicted_once_however_long_it_takes_to_leave(pauses: list[float]) -> None:
-    there, told = [pod("web")], list[str]()
+    there, heard = [pod("web")], list[str]()
     api = Api(there, there, there, there, [])
-    assert await drain(api.kube, "te2", seconds=3, told=told.append) == ["default/web"]
+    assert await drain(api.kube, "te2", seconds=3, on_wait=heard.append) == ["default/web"]
     assert api.evicted == [("web", "policy/v1")]
-    assert told == ["waiting until te2 is drained: 1 of 1 pods left: default/web: not asked to leave yet"], "said once"
+    assert heard == ["waiting until te2 is drained: 1 of 1 pods left: default/web: not asked to leave yet"], "said once"
     assert pauses == [drains.EVERY_SECONDS] * 3, "a pause between two looks, none after the last"
 
 
 async def test_a_pod_that_is_ending_already_is_waited_for_and_not_evicted(pauses: list[float]) -> None:
     ending = pod("web", deletionTimestamp="2026-11-28T12:00:00Z", finalizers=["example/hold"])
-    api, told = Api([ending], [ending], []), list[str]()
-    await drain(api.kube, "te2", seconds=3, told=told.append)
+    api, heard = Api([ending], [ending], []), list[str]()
+    await drain(api.kube, "te2", seconds=3, on_wait=heard.append)
     assert api.evicted == []
-    assert told[0].endswith("default/web: is ending until 2026-11-28T12:00:00Z, finalizers example/hold")
+    assert heard[0].endswith("default/web: is ending until 2026-11-28T12:00:00Z, finalizers example/hold")
     assert len(pauses) == 1
 
 
@@ -346,12 +346,12 @@ async def test_what_no_second_try_mends_ends_the_drain_and_no_eviction_is_sent_a
 
 @pytest.mark.usefixtures("pauses")
 async def test_an_api_server_that_restarts_is_asked_again() -> None:
-    there, told = [pod("web")], list[str]()
+    there, heard = [pod("web")], list[str]()
     api = Api(there, there, [], answers=[answered(503, "shutting down"), answered(500, "etcd has no leader")])
-    await drain(api.kube, "te2", seconds=3, told=told.append)
+    await drain(api.kube, "te2", seconds=3, on_wait=heard.append)
     assert [name for name, _ in api.evicted] == ["web"] * 3
-    assert "shutting down" in told[0]
-    assert "etcd has no leader" in told[1]
+    assert "shutting down" in heard[0]
+    assert "etcd has no leader" in heard[1]
 
 
 @pytest.mark.parametrize(
@@ -392,12 +392,12 @@ async def test_a_long_list_of_pods_is_cut_and_says_so(more: int, says: str) -> N
 
 async def test_what_came_to_the_node_meanwhile_is_named_and_left_there() -> None:
     agent, static = pod("agent", OF_A_DAEMONSET), pod("static", annotations={MIRROR: "1"})
-    api, told = Api([pod("web"), agent], [pod("new"), agent, static]), list[str]()
-    await drain(api.kube, "te2", seconds=3, told=told.append)
-    assert told == ["pods that tolerate the cordon came to te2, and are left there: default/new"]
+    api, heard = Api([pod("web"), agent], [pod("new"), agent, static]), list[str]()
+    await drain(api.kube, "te2", seconds=3, on_wait=heard.append)
+    assert heard == ["pods that tolerate the cordon came to te2, and are left there: default/new"]
     assert [name for name, _ in api.evicted] == ["web"]
-    await drain(Api([pod("web")], [agent]).kube, "te2", seconds=3, told=told.append)
-    assert len(told) == 1, "nothing came"
+    await drain(Api([pod("web")], [agent]).kube, "te2", seconds=3, on_wait=heard.append)
+    assert len(heard) == 1, "nothing came"
 
 
 async def test_what_leaves_is_decided_by_a_look_of_its_own() -> None:

@@ -275,7 +275,7 @@ async def test_a_host_that_is_no_free_worker_is_refused_when_it_is_looked_at(hos
     assert refused.value.code == code
 
 
-async def test_a_host_whose_kubelet_conf_is_lost_is_told_what_is_there_and_the_command_of_its_version() -> None:
+async def test_a_host_whose_kubelet_conf_is_lost_gets_said_what_is_there_and_the_command_of_its_version() -> None:
     with pytest.raises(Refused) as refused:
         await joining(Leader()).check(cast("Host", worker("certificate", "running")))
     assert "its client certificate and running pods" in refused.value.message

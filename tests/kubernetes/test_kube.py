@@ -17,7 +17,7 @@ from lab.simulated.kube.pki import Authority, kubeconfig
 from shipway.errors import ApiRefused, ApiUnavailable, Blocked, Refused, ShipwayError
 from shipway.kube.access import as_file, parse_admin_conf, save_kubeconfig, save_secret
 from shipway.kube.client import Kube
-from shipway.kube.errors import KindMissing, refusal, untold
+from shipway.kube.errors import KindMissing, no_answer, refusal
 from shipway.kube.paths import with_protocols
 from tests.places.kube import Control, Place, cluster_of, gpu_host, place
 
@@ -91,7 +91,7 @@ async def test_what_may_pass_is_worth_another_try(small: Place, status: int) -> 
     assert await small.kube.list_("v1", "Node")  # an error is not kept as the answer
 
 
-async def test_a_dropped_connection_and_a_slow_answer_are_told_apart(small: Place) -> None:
+async def test_a_dropped_connection_and_a_slow_answer_are_distinguished(small: Place) -> None:
     await small.kube.list_("v1", "Node")
     small.kube.forget()
     small.simulated.set_faults(lambda _m, _p: Fault(drop=True))
@@ -195,7 +195,7 @@ async def test_a_host_without_admin_conf_is_blocked(small: Place) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "a: b", "{", "current-context: x\ncontexts: []", "apiVersion: v1\nclusters: 7", "\x00", "- 1"]
 )
-def test_a_broken_admin_conf_is_told_without_its_content(text: str) -> None:
+def test_a_broken_admin_conf_is_reported_without_its_content(text: str) -> None:
     with pytest.raises(Blocked) as caught:
         parse_admin_conf(text, host="te1")
     assert "cannot be used" in caught.value.message
@@ -247,14 +247,14 @@ def test_every_error_of_the_http_client_becomes_ours(kind: type[BaseException]) 
     error.__str__ = lambda: "x"  # type: ignore[method-assign,assignment] - some need a live connection to be printed
     shown = type("Shown", (kind,), {"__str__": lambda _self: "shown"})
     error = shown.__new__(shown)
-    ours = untold("GET /version", error, 3)
+    ours = no_answer("GET /version", error, 3)
     assert isinstance(ours, ShipwayError)
     assert isinstance(ours, ApiRefused if issubclass(kind, aiohttp.ClientConnectorCertificateError) else ApiUnavailable)
 
 
 @pytest.mark.parametrize("error", [OSError("x"), ConnectionResetError(), TimeoutError(), ssl.SSLError("x")], ids=repr)
 def test_every_error_of_the_link_may_pass(error: BaseException) -> None:
-    assert untold("GET /", error, 3).may_retry
+    assert no_answer("GET /", error, 3).may_retry
 
 
 @pytest.mark.parametrize(

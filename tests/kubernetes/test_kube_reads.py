@@ -102,7 +102,7 @@ async def test_a_look_after_a_change_never_takes_an_answer_from_before_it() -> N
     assert set(await asyncio.gather(*late)) == {"ok"}
 
 
-async def test_a_read_that_failed_is_told_to_those_who_waited_for_it_and_to_nobody_else() -> None:
+async def test_a_read_that_failed_is_reported_to_those_who_waited_for_it_and_to_nobody_else() -> None:
     kube = Paged()
     await kube.resource("v1", "Node")
     kube.failures = 1

@@ -14,7 +14,7 @@ from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.host.session import Host
 from shipway.kubeadm.values import differences, merge, same
 from shipway.steps.kubernetes.health import KUBELET_CONFIG, KubeletConfigured
-from tests.places.facts import Told
+from tests.places.facts import KnownFacts
 
 # As kubeadm 1.36 writes it.
 WRITTEN = """apiVersion: kubelet.config.k8s.io/v1beta1
@@ -76,7 +76,7 @@ def test_two_spellings_of_one_value_are_the_same(have: Any, want: Any) -> None:
         *[("9" * 400, "8" * 400), ("1e99", "1e98")],
     ],
 )
-def test_two_values_are_told_apart(have: Any, want: Any) -> None:
+def test_two_values_are_distinguished(have: Any, want: Any) -> None:
     assert not same(have, want)
     assert not same(want, have)
 
@@ -99,13 +99,16 @@ def test_a_field_that_is_not_there_is_zero_only_where_the_kubelet_reads_it_so(
 
 async def test_a_nested_field_that_means_the_same_is_no_drift() -> None:
     wanted = {"authentication": {"webhook": {"cacheTTL": "120s"}}, "imageMinimumGCAge": "5m", "cgroupDriver": "systemd"}
-    host = Told({FileText(KUBELET_CONFIG): WRITTEN})
+    host = KnownFacts({FileText(KUBELET_CONFIG): WRITTEN})
     assert await KubeletConfigured(wanted).check(cast("Host", host)) is None
 
 
 async def test_a_nested_field_is_set_and_every_other_byte_of_the_file_stays() -> None:
     facts = {FileText(KUBELET_CONFIG): WRITTEN, FileState(KUBELET_CONFIG): FileInfo("0" * 64, "600", "root:root", 1)}
-    host, step = Told(facts), KubeletConfigured({"authentication": {"webhook": {"cacheTTL": "1m"}}, "maxPods": 250})
+    host, step = (
+        KnownFacts(facts),
+        KubeletConfigured({"authentication": {"webhook": {"cacheTTL": "1m"}}, "maxPods": 250}),
+    )
     drift = await step.check(cast("Host", host))
     assert drift is not None
     assert (drift.have, drift.want) == (

@@ -15,7 +15,7 @@ from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.host.session import Host
 from shipway.ownership.evidence import ADMIN
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 
 OURS, THEIRS = Authority(), Authority()
 PATH = "/home/ops/.kube/config"
@@ -150,22 +150,24 @@ def home(own: str, admin: str, *, there: bool = True, mode: str = "600") -> dict
 
 async def test_the_step_merges_keeps_a_copy_once_and_is_content_afterwards() -> None:
     own, admin, step = config(THEIRS, "prod"), config(OURS), UserHasKubeconfig("ops")
-    host = Told(home(own, admin))
+    host = KnownFacts(home(own, admin))
     drift = await step.check(cast("Host", host))
     assert drift is not None
     await step.apply(cast("Host", host))
     assert host.done == [f"cp -p -- {PATH} {PATH}.before-shipway"]
     text = host.written[PATH]
     assert set(named(own, "users")) < set(named(text, "users"))
-    assert await step.check(cast("Host", Told(home(text, admin)))) is None
-    assert await step.check(cast("Host", Told(home(text, admin, mode="644")))) is not None
-    second = Told({**home(own, admin), FileState(f"{PATH}.before-shipway"): FileInfo("c" * 64, "600", "ops:ops", 1)})
+    assert await step.check(cast("Host", KnownFacts(home(text, admin)))) is None
+    assert await step.check(cast("Host", KnownFacts(home(text, admin, mode="644")))) is not None
+    second = KnownFacts(
+        {**home(own, admin), FileState(f"{PATH}.before-shipway"): FileInfo("c" * 64, "600", "ops:ops", 1)}
+    )
     await step.apply(cast("Host", second))
     assert second.done == []
 
 
 async def test_a_link_in_the_user_s_home_is_left_alone() -> None:
-    host = Told(home(config(THEIRS, "prod"), config(OURS), there=False))
+    host = KnownFacts(home(config(THEIRS, "prod"), config(OURS), there=False))
     assert await UserHasKubeconfig("ops").check(cast("Host", host)) is None
 
 
@@ -178,7 +180,7 @@ async def test_the_owner_is_the_account_as_the_host_names_it_and_not_as_one_logs
         Says(("getent", "passwd", "jane.doe")): said(account),
     }
     step = UserHasKubeconfig("jane.doe")
-    host = Told(facts)
+    host = KnownFacts(facts)
     drift = await step.check(cast("Host", host))
     assert drift is not None
     await step.apply(cast("Host", host))
@@ -187,4 +189,4 @@ async def test_the_owner_is_the_account_as_the_host_names_it_and_not_as_one_logs
         f"install -m 600 -o jane.doe@example.com -g 90002 -- {ADMIN} {path}",
     ]
     facts |= {FileState(path): FileInfo("a" * 64, "600", "jane.doe@example.com:staff", 1), FileText(path): admin}
-    assert await step.check(cast("Host", Told(facts))) is None
+    assert await step.check(cast("Host", KnownFacts(facts))) is None

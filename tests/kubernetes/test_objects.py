@@ -11,7 +11,7 @@ import yaml
 from lab.simulated.kube.faults import Fault
 from shipway.converge import converge, wait_until
 from shipway.errors import ApiUnavailable, Blocked, PostconditionFailed
-from shipway.gpu.counts import CardsAllocatable, cards, cards_asked
+from shipway.gpu.counts import GpusAllocatable, count_asked_gpus, count_gpus
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import KindMissing
 from shipway.kube.manifests import render
@@ -181,9 +181,9 @@ async def test_nodes_are_ready_once_there_is_a_pod_network(small: Place) -> None
         "0 of 3 ready; te1: CNI not initialised; te2: CNI not initialised; te9: not registered", "3 of 3 ready"
     )
     await small.kube.apply(yaml.safe_load(POD_NETWORK))
-    told: list[str] = []
-    await wait_until(NodesReady(("te1", "te2")), small.kube, seconds=20, every=0.05, told=told.append)
-    assert all(line.startswith("waiting until every node is Ready: ") for line in told)
+    heard: list[str] = []
+    await wait_until(NodesReady(("te1", "te2")), small.kube, seconds=20, every=0.05, on_wait=heard.append)
+    assert all(line.startswith("waiting until every node is Ready: ") for line in heard)
 
 
 async def test_the_api_and_etcd_are_asked_for_their_own_word(small: Place) -> None:
@@ -221,9 +221,9 @@ async def test_a_node_gets_its_labels_and_keeps_the_others(small: Place) -> None
     assert set(outcomes(await run(small.kube, steps))) == {"ok"}
 
 
-def test_a_node_whose_bus_shows_no_card_is_not_labelled() -> None:
+def test_a_node_whose_bus_shows_no_gpu_is_not_labelled() -> None:
     cluster = cluster_of(["te1", "te2"])
-    assert not [one for one in gates.node_steps(cluster, cluster.host("te2"), cards=0) if isinstance(one, NodeLabels)]
+    assert not [one for one in gates.node_steps(cluster, cluster.host("te2"), gpus=0) if isinstance(one, NodeLabels)]
 
 
 async def test_labels_of_a_node_that_has_not_joined_are_blocked(small: Place) -> None:
@@ -286,15 +286,15 @@ def test_what_nodes_and_pods_say_is_read_right() -> None:
         "runtime network not ready: NetworkReady=false message:Network plugin returns error: cni plugin not initialized"
     )
     assert why_not_ready(node(conditions=[{**ready, "message": old}])) == "CNI not initialised"
-    assert cards(node(allocatable={"nvidia.com/gpu": "2"})) == 2
-    assert cards(node(allocatable={})) == 0
+    assert count_gpus(node(allocatable={"nvidia.com/gpu": "2"})) == 2
+    assert count_gpus(node(allocatable={})) == 0
     spec = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}, {"resources": {}}]}
-    assert cards_asked({"spec": spec, "status": {"phase": "Running"}}) == 2
-    assert cards_asked({"spec": spec, "status": {"phase": "Succeeded"}}) == 0
+    assert count_asked_gpus({"spec": spec, "status": {"phase": "Running"}}) == 2
+    assert count_asked_gpus({"spec": spec, "status": {"phase": "Succeeded"}}) == 0
 
 
-async def test_cards_are_counted_by_what_the_kubelet_offers(small: Place) -> None:
-    drift = await CardsAllocatable({"te2": 1}).check(small.kube)
+async def test_gpus_are_counted_by_what_the_kubelet_offers(small: Place) -> None:
+    drift = await GpusAllocatable({"te2": 1}).check(small.kube)
     assert drift == Drift("0 of 1 GPUs; te2 has 0 of 1", "1 GPUs (nvidia.com/gpu)")
 
 
@@ -308,15 +308,15 @@ async def test_a_workload_that_does_not_come_up_says_why(small: Place) -> None:
     await small.kube.apply(spec)
     gate = WorkloadRuns("DaemonSet", "stuck", "kube-system")
 
-    with pytest.raises(PostconditionFailed, match='no runtime for "none" is configured') as told:
+    with pytest.raises(PostconditionFailed, match='no runtime for "none" is configured') as heard:
         await wait_until(gate, small.kube, seconds=20, every=0.05)
-    assert (told.value.code, told.value.host) == ("SHW-434", "te2")  # in seconds: waiting cannot help
+    assert (heard.value.code, heard.value.host) == ("SHW-434", "te2")  # in seconds: waiting cannot help
 
 
 # --- stages
 
 
-def test_a_cluster_without_cards_gets_no_plugin() -> None:
+def test_a_cluster_without_gpus_gets_no_plugin() -> None:
     hosts = [{"name": "te1", "address": "10.9.0.1", "gpus": 0}]
     assert device_plugin.steps(cluster_of([], hosts=hosts)) == []
 
@@ -325,7 +325,7 @@ def test_a_cluster_without_cards_gets_no_plugin() -> None:
     ("version", "mode", "selector"),
     [("0.17.1", "default_runtime", False), ("0.17.1", "runtime_class", True), ("0.18.0", "default_runtime", True)],
 )
-def test_the_plugin_keeps_off_nodes_without_cards_where_it_must(version: str, mode: str, *, selector: bool) -> None:
+def test_the_plugin_keeps_off_nodes_without_gpus_where_it_must(version: str, mode: str, *, selector: bool) -> None:
     cluster = cluster_of(["te1"], gpu={"mode": mode}, device_plugin={"version": version})
     spec = device_plugin.daemon_set(cluster)[0]["spec"]["template"]["spec"]
     assert ("nodeSelector" in spec) is selector

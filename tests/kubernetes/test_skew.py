@@ -32,7 +32,7 @@ from shipway.steps.kubernetes.skew import (
     version_of,
 )
 from tasks.stages import kubernetes_packages
-from tests.places.facts import DEBIAN, Told
+from tests.places.facts import DEBIAN, KnownFacts
 from tests.places.simulated import failed, outcomes, simulated_place
 
 CONF = "clusters:\n- cluster:\n    server: https://10.0.0.1:6443\n  name: x\n"
@@ -55,13 +55,13 @@ def test_the_version_is_read_from_the_answer(answer: str, version: str | None) -
 
 
 @pytest.mark.parametrize("conf", [CONF, CONF.replace("server", "sever")])
-async def test_where_the_version_cannot_be_told_nothing_is_installed_on_a_node(conf: str) -> None:
+async def test_where_the_version_cannot_be_reported_nothing_is_installed_on_a_node(conf: str) -> None:
     old = PackageInfo("1.35.2-1.1", held=True, sound=True)
-    host = Told({FileText(KUBELET_CONF): conf, Package("kubelet"): old})
+    host = KnownFacts({FileText(KUBELET_CONF): conf, Package("kubelet"): old})
     permit = partial(permit_same_version, wanted="1.36.0")
     with pytest.raises(Blocked, match="cannot be determined"):
         await DEBIAN.in_version("x", {"kubelet": "1.36.0"}, permit=permit).check(cast("Host", host))
-    assert await server_version(cast("Host", Told({}))) is None, "a host that has not joined may have any version"
+    assert await server_version(cast("Host", KnownFacts({}))) is None, "a host that has not joined may have any version"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ async def test_where_the_version_cannot_be_told_nothing_is_installed_on_a_node(c
 async def test_a_node_gets_only_the_packages_of_its_own_api_server(answer: str, *, permitted: bool) -> None:
     """It is asked from the server that kubelet.conf names, and its answer counts, whatever the file says."""
     asked = _ask("https://10.0.0.1:6443", "--cacert", CA, "--cert", KUBELET_CERTIFICATE)
-    host = cast("Host", Told({FileText(KUBELET_CONF): CONF, asked: Output(0, answer, "")}))
-    await permit_same_version(cast("Host", Told({})), wanted="1.36.0")
+    host = cast("Host", KnownFacts({FileText(KUBELET_CONF): CONF, asked: Output(0, answer, "")}))
+    await permit_same_version(cast("Host", KnownFacts({})), wanted="1.36.0")
     if permitted:
         await permit_same_version(host, wanted="1.36.0")
         return
@@ -117,7 +117,7 @@ async def test_only_a_control_plane_that_answers_another_version_is_refused(
     facts: dict[Fact[Any], Any] = {_ask("https://127.0.0.1:6443", "-k"): Output(0, answer, "")}
     if admin:
         facts[FileState(ADMIN)] = FileInfo("0" * 64, "600", "root:root", 1)
-    check = VersionKept("1.36.2", 6443).check(cast("Host", Told(facts)))
+    check = VersionKept("1.36.2", 6443).check(cast("Host", KnownFacts(facts)))
     if not refused:
         assert await check is None
         return

@@ -95,9 +95,9 @@ def summary(ran: Ran, lines: tuple[str, ...] = ()) -> dict[str, Any]:
         errors.append({**error, "tries": times})
     all_lines = [*ran.output.splitlines(), *changes(ran)]
     shown = [line for line in all_lines if any(text in line for text in lines)]
-    told = [re.sub(r" {2,}", "  ", line) for line in dict.fromkeys(shown)]
+    heard = [re.sub(r" {2,}", "  ", line) for line in dict.fromkeys(shown)]
     outcome = {"outcome": ran.report["outcome"], "exit": ran.code, "seconds": round(ran.seconds)}
-    return {**outcome, "errors": errors, "lines": told}
+    return {**outcome, "errors": errors, "lines": heard}
 
 
 def first(fault: str, ran: Ran, happened: str, lines: tuple[str, ...] = ()) -> None:

@@ -38,7 +38,7 @@ def test_a_plan_on_bare_hosts_changes_nothing_and_says_what_would_change(
     assert "containerd is installed" in ran.output
 
 
-def test_bare_hosts_become_a_cluster_with_every_card_verified(first: Ran, site: Site) -> None:
+def test_bare_hosts_become_a_cluster_with_every_gpu_verified(first: Ran, site: Site) -> None:
     assert first.code == 0
     assert first.report["outcome"] == "ok"
     assert first.report["gpus"]["expected"] == 4

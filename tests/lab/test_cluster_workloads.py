@@ -34,7 +34,7 @@ QUICK = ("swap", "kernel", "hosts", "hold", "apt", "containerd's file", "Runtime
 
 
 def pod(image: str, **spec: object) -> dict[str, object]:
-    """Return a pod template that sleeps, and ends at once when it is told."""
+    """Return a pod template that sleeps, and ends at once when it is asked to."""
     sleeps = {"name": "c", "image": image, "command": ["sh", "-c", "sleep 86400"]}
     return {"terminationGracePeriodSeconds": 1, "containers": [{**sleeps, **spec}]}
 
@@ -63,10 +63,10 @@ def gone(site: Site, which: str) -> None:
 def test_a_gpu_pod_lives_through_a_service_pass_and_its_host_is_held_back(drifting: Site) -> None:
     limits = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
     spec = {**pod(image_of(drifting), **limits), "nodeName": "w1", "runtimeClassName": "nvidia"}
-    meta = {"name": "holds-a-card", "namespace": "default"}
+    meta = {"name": "holds-a-gpu", "namespace": "default"}
     applied(drifting, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
-    drifting.kubectl("wait --for=condition=Ready pod/holds-a-card --timeout=90s")
-    identity = "get pod holds-a-card -o jsonpath={.status.containerStatuses[0].containerID}"
+    drifting.kubectl("wait --for=condition=Ready pod/holds-a-gpu --timeout=90s")
+    identity = "get pod holds-a-gpu -o jsonpath={.status.containerStatuses[0].containerID}"
     since = "systemctl show -p ActiveEnterTimestampMonotonic containerd kubelet"
     before = drifting.kubectl(identity), drifting.on("w1", since)
     drifting.on("w1", f"{TOUCH}; rm /etc/modules-load.d/k8s.conf")
@@ -80,7 +80,7 @@ def test_a_gpu_pod_lives_through_a_service_pass_and_its_host_is_held_back(drifti
 
 
 def test_a_service_that_stands_still_is_started_beside_a_gpu_pod(drifting: Site) -> None:
-    identity = "get pod holds-a-card -o jsonpath={.status.containerStatuses[0].containerID}"
+    identity = "get pod holds-a-gpu -o jsonpath={.status.containerStatuses[0].containerID}"
     before = drifting.kubectl(identity)
     drifting.on("w1", "systemctl stop containerd")
     ends = {finding.step: finding.action for finding in passed(drifting, "service").findings}
@@ -92,9 +92,9 @@ def test_a_pod_that_nothing_would_start_again_is_not_evicted(drifting: Site) -> 
     drifting.on("w1", TOUCH)
     report = passed(drifting, "workloads")
     assert report.outcome == "partial"
-    assert any("default/holds-a-card" in error.cause for error in report.errors)
+    assert any("default/holds-a-gpu" in error.cause for error in report.errors)
     assert open_everywhere(drifting)
-    drifting.kubectl("delete pod holds-a-card --wait=true")
+    drifting.kubectl("delete pod holds-a-gpu --wait=true")
 
 
 def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
@@ -184,7 +184,7 @@ def test_a_pass_that_is_killed_in_the_middle_of_a_drain_is_finished_by_the_next(
 def test_passes_with_random_drift_lose_nothing_and_do_not_grow(drifting: Site) -> None:
     """`SHIPWAY_DRIFT_PASSES=100` for the long form."""
     rows = [row for row in ROWS if row.end == "repaired" and not row.until and any(word in row.what for word in QUICK)]
-    seed = random.randrange(2**32)  # noqa: S311 - it is told, so that the passes can be had again
+    seed = random.randrange(2**32)  # noqa: S311 - it is reported, so that the passes can be had again
     chooser = random.Random(seed)  # noqa: S311
     print(f"seed {seed}")
     seen, before = [], database()

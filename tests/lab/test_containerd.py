@@ -32,7 +32,7 @@ def _cluster(site: Site, version: str, mode: str) -> Cluster:
 
 @pytest.mark.parametrize("mode", ["runtime_class", "default_runtime"])
 @pytest.mark.parametrize("version", ["1.6", "1.7", "2.1"])
-async def test_containerd_is_configured_and_running_what_it_was_told(site: Site, version: str, mode: str) -> None:
+async def test_containerd_is_configured_and_running_what_it_was_given(site: Site, version: str, mode: str) -> None:
     site.fresh("w1")
     cluster = _cluster(site, version, mode)
     spec = cluster.host("w1")

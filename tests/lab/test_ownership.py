@@ -76,7 +76,7 @@ def test_four_contradictions_are_four_refusals_and_no_pod_notices(built: Site, c
     assert not list((built.folder / "lost").glob("*/kubeconfig"))
 
 
-def test_a_lost_kubelet_conf_beside_running_pods_is_told_and_the_advice_brings_it_back(built: Site) -> None:
+def test_a_lost_kubelet_conf_beside_running_pods_is_reported_and_the_advice_brings_it_back(built: Site) -> None:
     def running() -> str:
         return built.on("w1", "ctr -n k8s.io tasks ls | grep RUNNING | awk '{print $1, $2}' | sort")
 

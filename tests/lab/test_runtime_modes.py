@@ -51,7 +51,7 @@ def test_a_host_without_the_nvidia_handler_is_diagnosed_with_the_missing_link(dr
     assert any(finding.action == "repaired" for finding in passed(drifting, "service").findings)
 
 
-def test_the_default_runtime_mode_proves_every_card(drifting: Site) -> None:
+def test_the_default_runtime_mode_proves_every_gpu(drifting: Site) -> None:
     """The cluster file of a running cluster changes its mode, and the next run carries it over."""
     drifting.cluster_file(gpu={"mode": "default_runtime", "compute": "off"})
     ran = drifting.run()

@@ -29,7 +29,7 @@ async def place(tmp_path: Path) -> AsyncIterator[tuple[SimulatedLab, Host]]:
         await pool.close()
 
 
-async def test_a_second_run_is_refused_and_told_who_holds_the_host(place: tuple[SimulatedLab, Host]) -> None:
+async def test_a_second_run_is_refused_and_learns_who_holds_the_host(place: tuple[SimulatedLab, Host]) -> None:
     lab, host = place
     async with claim(host, ELSEWHERE):
         assert await claim_left(host)

@@ -77,7 +77,7 @@ async def takes(small: Place) -> bool:
         return False
 
 
-async def test_a_second_holder_is_refused_and_told_who_holds_the_lease(small: Place) -> None:
+async def test_a_second_holder_is_refused_and_learns_who_holds_the_lease(small: Place) -> None:
     async with hold(answering(small.kube), ELSEWHERE):
         with pytest.raises(Refused, match=f"{ELSEWHERE} since 20") as refused:
             async with hold(answering(small.kube), MINE):
@@ -105,18 +105,18 @@ async def test_a_lease_renewed_within_a_minute_of_this_clock_is_held(small: Plac
     await left(small, ELSEWHERE, ahead=ahead)
     began = time.monotonic()
     assert not await takes(small)
-    assert time.monotonic() - began < 10, "told at once"
+    assert time.monotonic() - began < 10, "reported at once"
 
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("ahead", [-2.0 * LEASE_SECONDS, 2.0 * LEASE_SECONDS, 31_536_000.0])
 async def test_a_lease_that_nobody_renews_is_followed_whatever_its_clock_said(small: Place, ahead: float) -> None:
     await left(small, ELSEWHERE, ahead=ahead)
-    began, told = time.monotonic(), list[str]()
-    async with hold(answering(small.kube), MINE, told=told.append):
+    began, heard = time.monotonic(), list[str]()
+    async with hold(answering(small.kube), MINE, on_wait=heard.append):
         assert time.monotonic() - began >= 1, "it was watched for as long as a lease lasts"
         assert (await found(small))["spec"]["holderIdentity"] == MINE
-    assert "left behind by ops@elsewhere" in told[0]
+    assert "left behind by ops@elsewhere" in heard[0]
 
 
 @pytest.mark.usefixtures("hurried")
@@ -152,7 +152,7 @@ async def test_where_the_api_does_not_answer_nothing_is_held(small: Place, monke
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_lease_that_cannot_be_renewed_is_told_and_again_when_it_is(
+async def test_a_lease_that_cannot_be_renewed_is_reported_and_again_when_it_is(
     small: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     road, heard = Road(small, monkeypatch), list[ShipwayError | None]()

@@ -113,7 +113,7 @@ async def test_where_the_api_is_away_the_claim_decides(locks: Locks, keeps: Ship
     assert locks.asked == ["lease", "claim"]
 
 
-async def test_what_a_run_waits_for_and_does_without_is_told(locks: Locks) -> None:
+async def test_what_a_run_waits_for_and_does_without_is_reported(locks: Locks) -> None:
     said: list[str] = []
     locks.keeps = {"lease": AWAY}
     run = changing(te1=True)

@@ -16,7 +16,20 @@ from dataclasses import dataclass, replace
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BOUNDS: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 LOWER = {"WORKLOADS": "FILES", "SERVICE": "FILES", "FILES": "NOTHING"}
-NO_GUARDS = {"told", "append", "extend", "add", "sleep", "setdefault", "update", "warning", "print", "call_soon"}
+NO_GUARDS = {
+    "on_wait",
+    "on_result",
+    "hear",
+    "append",
+    "extend",
+    "add",
+    "sleep",
+    "setdefault",
+    "update",
+    "warning",
+    "print",
+    "call_soon",
+}
 NO_RULES = {"_DRIFT", "_SPECIAL", "USUAL", "WARNINGS", "APT", "TARGETS"}  # tables whose rows forbid nothing
 LONGEST = 90  # characters of a mutant's text
 
@@ -171,7 +184,7 @@ def _of_statement(statement: ast.stmt, function: Function) -> Iterator[_Edit]:
         case ast.Raise():
             yield _Edit("raise dropped", statement, _off)
         case ast.Expr(value=ast.Yield()):
-            yield _Edit("refusal not told", statement, _off)
+            yield _Edit("refusal not reported", statement, _off)
         case ast.Expr(value=ast.Await(value=ast.Call(func=called)) | ast.Call(func=called)):
             if ast.unparse(called).rpartition(".")[2] not in NO_GUARDS:
                 yield _Edit("call dropped", statement, _off)

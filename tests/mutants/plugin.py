@@ -146,7 +146,7 @@ def _forked(work: Any, seconds: float) -> Any:
             os.dup2(null, number)
         try:
             answer = work()
-        except BaseException as error:  # noqa: BLE001 - whatever ends it is told
+        except BaseException as error:  # noqa: BLE001 - whatever ends it is reported
             answer = f"{type(error).__name__}: {error}"
         with os.fdopen(writes, "wb") as pipe:
             pipe.write(pickle.dumps(answer))

@@ -31,7 +31,7 @@ from shipway.os.debian.apt_sources import (
     without_entry,
 )
 from shipway.script import Output
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 
 DOCKER, ONE, OFF = "http://mirror.corp.example/docker", "http://mirror.corp.example/one", "# off by shipway: "
 OTHER = "Types: deb\nURIs: http://mirror.corp.example/base\nSuites: stable\nComponents: main\nSigned-By: /t.asc\n"
@@ -126,7 +126,7 @@ async def test_the_files_of_a_host_lose_this_one_entry_and_no_file() -> None:
     }
     key = {"path": "/dev/null"}
     repository = AptRepository.model_validate({"uri": DOCKER, "suite": "stable", "components": ["main"], "key": key})
-    host = Told(facts)
+    host = KnownFacts(facts)
     await RepositoryIs("docker", repository, (1, 36))._step_aside(cast("Host", host), f"{DOCKER}/", "stable")
     assert host.written == {f"{SOURCES_PARTS}/a.list": OFF + mine}
     assert host.done == []
@@ -214,7 +214,7 @@ async def test_base_apt_edits_the_hosts_own_files_moves_none_and_sees_an_entry_t
     }
     given = {"uri": "https://mirror.corp.example/debian", "suite": "bookworm", "key": {"path": "/dev/null"}}
     repository = AptRepository.model_validate({**given, "components": ["main"]})
-    host = Told(answers)
+    host = KnownFacts(answers)
     step = RepositoryIs("base", repository, (1, 36), alone=True)
     assert sorted(await step._own(cast("Host", host))) == sorted(OWN_SOURCES[:2])
     await step._replace_own(cast("Host", host))
@@ -276,11 +276,11 @@ async def test_a_source_is_as_wanted_where_its_line_its_checked_key_and_nothing_
 ) -> None:
     there = {FileText(LIST): LINE, FileState(KEYRING): keyring(), FileText(ACCEPTED): f"{'a' * 64} {PINNED} 0\n"}
     step = configured({"path": "/key.asc", **({"fingerprint": PINNED} if pinned else {})}, alone=True)
-    found = await step.check(cast("Host", Told({**RUNNING, **there, **facts})))
+    found = await step.check(cast("Host", KnownFacts({**RUNNING, **there, **facts})))
     assert (found and found.have) == drift
 
 
-class Updating(Told):
+class Updating(KnownFacts):
     """A host whose apt fetches lists, or fails to; it keeps writes among what was done."""
 
     fails = False
@@ -338,7 +338,7 @@ async def test_a_key_that_cannot_be_read_here_changes_nothing_there(tmp_path: Pa
 
 async def test_a_base_without_its_own_archive_in_a_file_leaves_that_file() -> None:
     foreign = "deb https://download.docker.com/linux/debian bookworm stable\n"
-    host = Told({**RUNNING, FileText(OWN_SOURCES[0]): foreign})
+    host = KnownFacts({**RUNNING, FileText(OWN_SOURCES[0]): foreign})
     assert await configured({"path": "/key.asc"}, alone=True)._own(cast("Host", host)) == {}
 
 

@@ -138,7 +138,7 @@ async def test_preflight_takes_the_systems_of_every_family_that_is_known_and_nam
 # --- packages ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_package_is_told_with_its_version_its_hold_and_whether_it_is_whole(scene: Scene) -> None:
+async def test_a_package_is_reported_with_its_version_its_hold_and_whether_it_is_whole(scene: Scene) -> None:
     host = machine(scene)
     host.packages = {"one": Installed("1.0", held=True), "two": Installed("2.0", sound=False)}
     asked = [family_in(scene).package(name) for name in ("one", "two", "none")]
@@ -148,7 +148,7 @@ async def test_a_package_is_told_with_its_version_its_hold_and_whether_it_is_who
     assert none is None
 
 
-async def test_offered_versions_are_told_newest_first(scene: Scene) -> None:
+async def test_offered_versions_are_reported_newest_first(scene: Scene) -> None:
     host = machine(scene, offered={"one": ["1.2", "1.1"]})
     offered = await family_in(scene).offered(cast("Host", host), ("one", "none"))
     assert offered == {"one": ["1.2", "1.1"]}
@@ -221,7 +221,7 @@ async def test_another_version_is_brought_where_workloads_may_end_even_of_a_held
     assert versions(host) == {"one": "2.0"}
 
 
-async def test_held_packages_are_told_as_held(scene: Scene) -> None:
+async def test_held_packages_are_reported_as_held(scene: Scene) -> None:
     host = machine(scene)
     host.packages = {"one": Installed("1"), "two": Installed("1", held=True)}
     step = family_in(scene).held(("one", "two"))
@@ -272,7 +272,7 @@ async def test_another_package_managers_lock_is_waited_for(scene: Scene, what: s
     assert host.busy == 0
 
 
-async def test_a_lock_that_stays_is_told_as_such(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_that_stays_is_reported_as_such(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apt, "LOCK_SECONDS", -1)
     monkeypatch.setattr(rpm_family, "LOCK_SECONDS", -1)
     host = machine(scene, offered={"one": ["1"]}, busy=9)

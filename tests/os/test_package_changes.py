@@ -34,7 +34,7 @@ from shipway.ownership.evidence import ADMIN, CLIENT_FOLDER, KUBELET_CONF, PODS
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from tasks.stages import container_runtime
-from tests.places.facts import DEBIAN, Told
+from tests.places.facts import DEBIAN, KnownFacts
 from tests.places.simulated import failed, simulated_place
 
 # What apt 2.6.2 and dpkg 1.21 of Debian 12 answered, with small packages made for the question.
@@ -69,7 +69,7 @@ gone|amd64|un ||gone|gone
 """
 
 
-class Apt(Told):
+class Apt(KnownFacts):
     """A host whose apt and dpkg answer these texts, and that keeps what apt was let do."""
 
     def __init__(self, simulated: str, listed: str = LISTED) -> None:
@@ -207,7 +207,7 @@ async def test_nothing_is_done_where_apt_would_remove_a_package_that_nobody_name
         await DpkgInOrder().apply(cast("Host", Apt(FIXES)))  # type: ignore[arg-type]
 
 
-async def test_apt_itself_is_told_to_remove_nothing_unless_the_cluster_file_allows_it() -> None:
+async def test_apt_itself_is_asked_to_remove_nothing_unless_the_cluster_file_allows_it() -> None:
     host = Apt("Inst tool (1 x [amd64])\n")
     await change(cast("Host", host), "install", "--", "tool", asked=["tool"])
     allowed = Apt(REMOVES)
@@ -263,27 +263,27 @@ async def test_what_is_there_keeps_its_version_where_none_is_demanded(
     info: PackageInfo | None, any_version: str | None, in_version: str | None
 ) -> None:
     for kind, have in ((PackagesInstalled, any_version), (PackagesInVersion, in_version)):
-        host = Told({Package("tool"): info, Package("other"): RIGHT})
+        host = KnownFacts({Package("tool"): info, Package("other"): RIGHT})
         drift = await kind("x", {"other": "2.0", "tool": "2.0"}).check(cast("Host", host))
-        told = "what else that changes is told once apt offers it"
-        assert (drift and drift.have) == (have and f"{have}, {told}"), kind
+        heard = "what else that changes is reported once apt offers it"
+        assert (drift and drift.have) == (have and f"{have}, {heard}"), kind
 
 
-@pytest.mark.parametrize(("simulated", "told"), [(REMOVES, True), ("Inst tool (2 x [amd64])\n", False)])
-async def test_what_would_go_is_told_of_what_is_wrong_alone_before_anything_is_done(
-    simulated: str, *, told: bool
+@pytest.mark.parametrize(("simulated", "heard"), [(REMOVES, True), ("Inst tool (2 x [amd64])\n", False)])
+async def test_what_would_go_is_reported_of_what_is_wrong_alone_before_anything_is_done(
+    simulated: str, *, heard: bool
 ) -> None:
     asked = Says(simulation("install", *PackagesInstalled.options, "--", "tool=*2.0*", "any"), SIMULATE_SECONDS)
     packages = {"other": "2.0", "tool": "2.0", "any": None}
     facts: dict[Fact[Any], Any] = {Package("other"): RIGHT, asked: Output(0, simulated, "")}
     step = PackagesInstalled("x", packages, ("docker.io", "containerd", "runc"))
-    drift = await step.check(cast("Host", Told(facts)))
+    drift = await step.check(cast("Host", KnownFacts(facts)))
     assert drift is not None
     gone = ", to install that, docker.io, containerd, runc will be REMOVED"
-    assert drift.have == f"tool missing, any missing{gone if told else ''}"
-    if told:
+    assert drift.have == f"tool missing, any missing{gone if heard else ''}"
+    if heard:
         with pytest.raises(Refused, match=r"to install tool, any, apt would remove docker\.io, runc;"):
-            await PackagesInstalled("x", packages, ("containerd",)).check(cast("Host", Told(facts)))
+            await PackagesInstalled("x", packages, ("containerd",)).check(cast("Host", KnownFacts(facts)))
 
 
 class Repositories(Apt):
@@ -383,11 +383,11 @@ def test_a_version_that_several_repositories_offer_is_one(listed: str, found: di
 async def test_a_package_that_is_missing_or_loose_is_not_held() -> None:
     held = PackageInfo("1", held=True, sound=True)
     step = PackagesHeld(("kubelet", "kubeadm", "kubectl"))
-    host = Told({Package("kubelet"): held, Package("kubeadm"): RIGHT})
+    host = KnownFacts({Package("kubelet"): held, Package("kubeadm"): RIGHT})
     assert await step.check(cast("Host", host)) == Drift("not held: kubeadm, kubectl", "held")
     await step.apply(cast("Host", host))
     assert host.done == ["apt-mark hold kubelet kubeadm kubectl"]
-    host = Told(dict.fromkeys(map(Package, step.packages), held))
+    host = KnownFacts(dict.fromkeys(map(Package, step.packages), held))
     assert await step.check(cast("Host", host)) is None
 
 
@@ -414,8 +414,8 @@ UPGRADED_SIGNS: dict[str, dict[Fact[Any], Any]] = {
 
 @pytest.mark.parametrize("sign", UPGRADED_SIGNS)
 async def test_an_upgraded_host_or_one_with_any_sign_of_a_cluster_is_not_upgraded_as_a_whole(sign: str) -> None:
-    assert await BaseUpgraded().check(cast("Host", Told({}))) == Drift("never", "once")
-    assert await BaseUpgraded().check(cast("Host", Told(UPGRADED_SIGNS[sign]))) is None
+    assert await BaseUpgraded().check(cast("Host", KnownFacts({}))) == Drift("never", "once")
+    assert await BaseUpgraded().check(cast("Host", KnownFacts(UPGRADED_SIGNS[sign]))) is None
 
 
 HOLDABLE = "libcuda1|amd64|ii |535.1|nvidia-graphics-drivers|libcuda1\n"

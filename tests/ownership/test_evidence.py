@@ -6,7 +6,7 @@ from typing import Any
 
 from shipway.script import Output
 from shipway.steps.kubernetes.evidence import CONTAINERS, KUBELET, PODS, TASKS, collect_evidence
-from tests.places.facts import Told
+from tests.places.facts import KnownFacts
 
 WAITED = "error execution phase wait-control-plane: couldn't initialize a Kubernetes cluster\n"
 JOURNAL = (
@@ -23,7 +23,7 @@ DOWN = (
 
 async def test_a_runtime_that_is_down_is_named_and_goroutines_are_not_quoted() -> None:
     answers = {KUBELET: Output(0, JOURNAL, ""), CONTAINERS: Output(1, "", DOWN), PODS: Output(0, "", "")}
-    host: Any = Told(answers)
+    host: Any = KnownFacts(answers)
     error = await collect_evidence(host, "kubeadm init", Output(1, WAITED, ""))
     assert error.code == "SHW-433"
     assert "failed to run Kubelet: connection lost\nkubelet.service: Main process exited" in error.message
@@ -40,7 +40,7 @@ async def test_without_crictl_containerd_itself_says_what_runs() -> None:
         PODS: Output(0, "", ""),
         TASKS: Output(0, tasks, ""),
     }
-    host: Any = Told(answers)
+    host: Any = KnownFacts(answers)
     error = await collect_evidence(host, "kubeadm init", Output(1, WAITED, ""))
     assert "1f0c    2211    STOPPED" in error.message
     assert "failed to run command" not in error.message

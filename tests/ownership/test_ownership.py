@@ -60,7 +60,7 @@ from shipway.steps.system.base import HostnameIs
 from shipway.survey.first_look import Survey
 from tasks.context import Run
 from tasks.table import _on_host
-from tests.places.facts import DEBIAN, Told
+from tests.places.facts import DEBIAN, KnownFacts
 from tests.places.simulated import Place, failed, simulated_place
 
 CLUSTER = parse_cluster(
@@ -117,7 +117,7 @@ def facts_of(signs: Signs, node: str = "te2", authority: Authority = OURS) -> di
     }
 
 
-class Machine(Told):
+class Machine(KnownFacts):
     """A host that answers these facts, and keeps what was done to it; an operation answers that it failed."""
 
     async def operate(self, name: str, words: Sequence[str], **_: Any) -> Output:
@@ -234,7 +234,7 @@ async def test_a_host_s_standing_follows_from_its_strongest_sign(
     standing: str,
     joined: bool,  # noqa: FBT001 - a table
 ) -> None:
-    seen = await evidence(cast("Host", Told(facts_of(signs))))
+    seen = await evidence(cast("Host", KnownFacts(facts_of(signs))))
     assert (seen.standing, seen.joined, seen.unfinished) == (standing, joined, "marker" in signs)
 
 
@@ -257,7 +257,7 @@ async def test_the_authority_that_a_kubelet_trusts_counts_before_the_file_and_th
         (admins, beside, THEIRS),
         (admins, None, OTHERS),
     ):
-        seen = await evidence(cast("Host", Told({KUBECONFIGS: Output(0, said, ""), FileText(AUTHORITY): ca})))
+        seen = await evidence(cast("Host", KnownFacts({KUBECONFIGS: Output(0, said, ""), FileText(AUTHORITY): ca})))
         assert seen.authorities == authorities(counts.certificate.decode())
 
 
@@ -265,7 +265,7 @@ async def test_a_kubelets_own_file_counts_before_the_one_of_its_join_and_any_bef
     said = ""
     for path, server in ((ADMIN, "https://a"), (BOOTSTRAP, "https://b"), (KUBELET_CONF, "https://k")):
         said += entries(path, server=server)
-        seen = await evidence(cast("Host", Told({KUBECONFIGS: Output(0, said, "")})))
+        seen = await evidence(cast("Host", KnownFacts({KUBECONFIGS: Output(0, said, "")})))
         assert (seen.server, seen.endpoint) == (server, "https://a")
 
 
@@ -277,30 +277,30 @@ async def test_a_certificate_inside_the_kubelets_own_file_is_one_and_that_of_a_j
     ):
         data = base64.b64encode(OURS.client(user).certificate).decode()
         configs = Output(0, entries(path, client_certificate_data=data), "")
-        seen = await evidence(cast("Host", Told({FileState(path): THERE, KUBECONFIGS: configs})))
+        seen = await evidence(cast("Host", KnownFacts({FileState(path): THERE, KUBECONFIGS: configs})))
         assert (seen.standing, seen.node) == (standing, node)
 
 
 async def test_a_cluster_is_named_by_what_runs_and_only_else_by_admin_confs_context() -> None:
     configs = {KUBECONFIGS: Output(0, entries(ADMIN, current_context="kubernetes-admin@te"), "")}
-    assert (await evidence(cast("Host", Told(configs)))).declared == {"cluster-name": "te"}
+    assert (await evidence(cast("Host", KnownFacts(configs)))).declared == {"cluster-name": "te"}
     runs = {ARGUMENTS: Output(0, "    - --cluster-name=prod\n", "")}
-    assert (await evidence(cast("Host", Told(configs | runs)))).declared == {"cluster-name": "prod"}
+    assert (await evidence(cast("Host", KnownFacts(configs | runs)))).declared == {"cluster-name": "prod"}
 
 
 @pytest.mark.parametrize(("ran", "pods"), [("/proc/7/cmdline\n", ("kube-system/etcd-te1", "default/x")), ("", ())])
 async def test_pods_are_named_where_some_run_and_old_logs_alone_name_none(ran: str, pods: tuple[str, ...]) -> None:
     facts: dict[Fact[Any], Any] = {PODS: Output(0, ran, ""), POD_LOGS: ("kube-system_etcd-te1_0a", "default_x_1b")}
-    assert (await evidence(cast("Host", Told(facts)))).pods == pods
+    assert (await evidence(cast("Host", KnownFacts(facts)))).pods == pods
 
 
 @pytest.mark.parametrize("name", ["kubelet.crt", "kubelet-client-current.pem.bak", "kubelet-server-current.pem"])
 async def test_only_a_client_certificate_is_one(name: str) -> None:
-    assert not (await evidence(cast("Host", Told({CLIENT_FOLDER: (name,)})))).certificate
+    assert not (await evidence(cast("Host", KnownFacts({CLIENT_FOLDER: (name,)})))).certificate
 
 
 async def test_the_names_and_authorities_are_read_from_public_halves_alone() -> None:
-    seen = await evidence(cast("Host", Told(facts_of(("kubelet_conf", "certificate", "authority")))))
+    seen = await evidence(cast("Host", KnownFacts(facts_of(("kubelet_conf", "certificate", "authority")))))
     assert (seen.node, seen.server) == ("te2", "https://192.0.2.1:6443")
     assert seen.authorities == authorities(OURS.certificate.decode()) != authorities(THEIRS.certificate.decode())
     assert node_of("-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----") == ""
@@ -311,7 +311,7 @@ async def test_the_names_and_authorities_are_read_from_public_halves_alone() -> 
 
 
 async def test_no_answer_about_running_pods_is_never_taken_for_none() -> None:
-    host = Told({**facts_of(()), PODS: Output(124, "", "")})
+    host = KnownFacts({**facts_of(()), PODS: Output(124, "", "")})
     with pytest.raises(ShipwayError):
         await evidence(cast("Host", host))
 
@@ -442,7 +442,7 @@ class Disturbing:
         Disturbing.applied += 1
 
 
-class Session(Told):
+class Session(KnownFacts):
     """A session that converge may use."""
 
 
@@ -476,7 +476,7 @@ def _resets(place: Place, host: str) -> list[tuple[str, ...]]:
     return [one.words for one in place.machine(host).ran if "kubeadm reset" in " ".join(one.words)]
 
 
-async def test_a_lost_kubelet_conf_beside_running_pods_is_told_and_never_reset(place: Place) -> None:
+async def test_a_lost_kubelet_conf_beside_running_pods_is_reported_and_never_reset(place: Place) -> None:
     assert failed(await place.join("te2")) == []
     async with asyncio.timeout(20):
         while not place.lab.link.containers(place.machine("te2")):  # noqa: ASYNC110 - the simulated kubelet starts them

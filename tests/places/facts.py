@@ -29,8 +29,8 @@ def unit(active: str = "active") -> UnitInfo:
     return UnitInfo("loaded", active, "running", "enabled", 1, needs_reload=False)
 
 
-class Told(Place):
-    """Answers the facts it was told; to all others it has no such file, program, unit or package."""
+class KnownFacts(Place):
+    """Answers the facts it was given; to all others it has no such file, program, unit or package."""
 
     name = "te1"
 

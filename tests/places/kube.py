@@ -82,7 +82,7 @@ class Place:
     control: Control
     hosts: dict[str, SimpleHost]
     port: int
-    told: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
 
 
 def cluster_of(names: Sequence[str], *, profile: str = "seed", **sections: Any) -> Cluster:
@@ -118,12 +118,12 @@ def closed_toolkit() -> tuple[bool, bool]:
     return True, False
 
 
-def gpu_host(number: int, cards: int, **changes: Any) -> SimpleHost:
+def gpu_host(number: int, gpus: int, **changes: Any) -> SimpleHost:
     """Return host te<number> with that many healthy GPUs a configured nvidia runtime, and a toolkit that isolates."""
-    uuids = [(f"GPU-{number:08d}-0000-0000-0000-{card:012d}", True) for card in range(cards)]
+    uuids = [(f"GPU-{number:08d}-0000-0000-0000-{gpu:012d}", True) for gpu in range(gpus)]
     values = {
-        "runtime_handlers": {"runc", "nvidia"} if cards else {"runc"},
-        "cards": uuids,
+        "runtime_handlers": {"runc", "nvidia"} if gpus else {"runc"},
+        "gpus": uuids,
         "toolkit_takes": closed_toolkit,
         **changes,
     }

@@ -1,4 +1,4 @@
-"""Programs that do nothing: they write down their words, answer what they are told to, and run what they wrap."""
+"""Programs that do nothing: they write down their words, answer what they are made to, and run what they wrap."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests of containerd and what is told of its images."""
+"""Tests of containerd and what it says of its images."""

@@ -25,7 +25,7 @@ from shipway.step import Impact
 from shipway.steps.runtime.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded
 from shipway.steps.runtime.pause_image import DUMP
 from tasks.stages import container_runtime
-from tests.places.facts import DEBIAN, Told, said, unit
+from tests.places.facts import DEBIAN, KnownFacts, said, unit
 from tests.places.simulated import failed, simulated_place
 
 WANTED = Wanted("registry.k8s.io/pause:3.10", runtime=NVIDIA.runtime)
@@ -112,7 +112,7 @@ async def test_what_cannot_be_edited_safely_is_left_as_it_is_and_said(text: str,
         FileText(CONFIG): text,
         FileState("/usr/bin/nvidia-container-runtime"): FileInfo("0" * 64, "755", "root:root", 1),
     }
-    host = Told(facts)
+    host = KnownFacts(facts)
     with pytest.raises(Permanent, match="left as it is") as refused:
         await ContainerdConfigured(WANTED).apply(cast("Host", host))
     assert refused.value.code == "SHW-332"
@@ -154,7 +154,7 @@ async def test_a_drop_in_that_has_the_last_word_is_named_and_nothing_is_written(
         FileText(CONFIG): made,
         FileState("/usr/bin/nvidia-container-runtime"): FileInfo("0" * 64, "755", "root:root", 1),
     }
-    host = Told(facts)
+    host = KnownFacts(facts)
     with pytest.raises(Permanent) as refused:
         await ContainerdConfigured(WANTED).apply(cast("Host", host))
     assert (refused.value.code, host.written) == ("SHW-333", {})
@@ -170,7 +170,7 @@ async def test_containerd_is_never_restarted_into_another_root(root: str | None,
         **({Listing(f"{root}/{METADATA}"): ("meta.db",)} if root else {}),
         UnitState("containerd.service"): unit("active" if root else "inactive"),
     }
-    host, step = Told(facts), ContainerdLoaded("containerd", (CONFIG,))
+    host, step = KnownFacts(facts), ContainerdLoaded("containerd", (CONFIG,))
     if restarted:
         await step.apply(cast("Host", host))
         assert host.done[-1] == "systemctl restart containerd"

@@ -13,7 +13,7 @@ from shipway.os.debian.dpkg import Package
 from shipway.os.debian.packages import madison
 from shipway.step import Drift
 from shipway.steps.runtime.crictl import OWN, PACKAGE, CrictlInstalled
-from tests.places.facts import DEBIAN, Told, said
+from tests.places.facts import DEBIAN, KnownFacts, said
 
 OFFERED = madison((PACKAGE,))
 SOUND = PackageInfo("1.36.0-1.1", held=False, sound=True)
@@ -36,16 +36,16 @@ LISTED = said(" cri-tools | 1.36.0-1.1 | https://pkgs.k8s.io/core:/stable:/v1.36
 async def test_it_is_wanted_only_where_it_is_missing_and_offered(
     facts: dict[object, object], drift: Drift | None
 ) -> None:
-    assert await CrictlInstalled(DEBIAN).check(cast("Host", Told(facts))) == drift  # type: ignore[arg-type]
+    assert await CrictlInstalled(DEBIAN).check(cast("Host", KnownFacts(facts))) == drift  # type: ignore[arg-type]
 
 
-async def test_before_kubeadm_is_there_nothing_can_be_told() -> None:
+async def test_before_kubeadm_is_there_nothing_can_be_reported() -> None:
     with pytest.raises(Blocked, match="kubeadm"):
-        await CrictlInstalled(DEBIAN).check(cast("Host", Told({})))
+        await CrictlInstalled(DEBIAN).check(cast("Host", KnownFacts({})))
 
 
 async def test_it_is_installed_as_the_repository_offers_it() -> None:
-    host = Told({**READY, OFFERED: LISTED})
+    host = KnownFacts({**READY, OFFERED: LISTED})
     drift = await CrictlInstalled(DEBIAN).check(cast("Host", host))
     assert drift is not None
     await CrictlInstalled(DEBIAN).apply(cast("Host", host))

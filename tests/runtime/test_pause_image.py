@@ -19,7 +19,7 @@ from shipway.rules.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
 from shipway.script import Output
 from shipway.step import Impact
 from shipway.steps.runtime.pause_image import DUMP, SandboxImageAgrees, pause_image, wanted_images
-from tests.places.facts import Told, said
+from tests.places.facts import KnownFacts, said
 from tests.places.simulated import failed, outcomes, simulated_place
 
 # What real kubeadm answered to `config images list`, a file a version.
@@ -106,14 +106,14 @@ def test_what_is_no_configuration_of_a_known_layout_is_not_edited(text: str) -> 
 async def test_the_step_waits_for_both_programs_and_refuses_an_answer_without_a_pause_image() -> None:
     step = SandboxImageAgrees(IMAGES)
     with pytest.raises(Blocked, match="kubeadm is not installed"):
-        await step.check(cast("Host", Told({DUMP: said(V3)})))
+        await step.check(cast("Host", KnownFacts({DUMP: said(V3)})))
     listed = said("registry.k8s.io/pause:3.10.2\n")
     with pytest.raises(Blocked, match="containerd"):
-        await step.check(cast("Host", Told({IMAGES: listed})))
+        await step.check(cast("Host", KnownFacts({IMAGES: listed})))
     with pytest.raises(Permanent, match="does not name a pause image") as refused:
-        await step.check(cast("Host", Told({IMAGES: Output(1, "", "unknown flag"), DUMP: said(V3)})))
+        await step.check(cast("Host", KnownFacts({IMAGES: Output(1, "", "unknown flag"), DUMP: said(V3)})))
     assert refused.value.code == "SHW-462"
-    host = Told({IMAGES: listed, DUMP: said(V3), FileText(CONFIG): V3})
+    host = KnownFacts({IMAGES: listed, DUMP: said(V3), FileText(CONFIG): V3})
     drift = await step.check(cast("Host", host))
     assert drift is not None
     await step.apply(cast("Host", host))

@@ -56,7 +56,7 @@ OF_SCRIPTS = (
 HOSTILE = "\n".join([*PAYLOADS, "sda1", "12 34 56 78 /"]).replace("\x00", "")
 
 
-def told(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
+def heard(cluster_name: str, *, apt_key: bytes) -> dict[str, dict[str, str]]:
     """Return what two hostile hosts answer: one rubbish, the other what lets its hostile names go furthest."""
     names = "".join(f"{one}\n" for one in PAYLOADS if "\x00" not in one)
     far = {

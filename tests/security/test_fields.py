@@ -29,7 +29,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused
 from tests.places.standins import StandIns, stand_ins
 from tests.security.hostile import KEY, MARK, OTHER, PAYLOADS, WHOLE, Where, fields, places, with_value
-from tests.security.hostile_hosts import TEXTS, Watched, driven, judged, told, two_hosts
+from tests.security.hostile_hosts import TEXTS, Watched, driven, heard, judged, two_hosts
 
 BASE = profile_data("current")
 # Fields that may hold any text: paths of the controller, which no shell sees, and what goes into kubeadm's file.
@@ -172,7 +172,7 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
         assert everything in cluster.hosts[1].name
         key[0].with_name(f"{key[0].name}{everything}").write_bytes(key[0].read_bytes())
         key[0].with_name(f"ca.pem{everything}").write_text("-----BEGIN CERTIFICATE-----\n")
-    answers = told(cluster.name, apt_key=key[0].read_bytes())[host]
+    answers = heard(cluster.name, apt_key=key[0].read_bytes())[host]
     for program, text in answers.items():
         programs.answer(program, text)
     counted = await driven(cluster, tmp_path)

@@ -42,7 +42,7 @@ def test_no_command_line_of_any_host_holds_a_secret(story: Story) -> None:
     assert [words[-3:] for words in joins] == [["join", "--config", "/run/shipway/kubeadm-join.yaml"]]
 
 
-def test_the_lab_was_told_no_secret_it_could_log(story: Story) -> None:
+def test_the_lab_was_given_no_secret_it_could_log(story: Story) -> None:
     said = (story.folder / "lab.log").read_text(encoding="utf-8", errors="replace")
     assert not BOOTSTRAP_TOKEN.search(said)
     assert not [one for one in secrets_of(story) if one in said]

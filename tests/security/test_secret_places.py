@@ -29,7 +29,7 @@ def _no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o666])
-def test_a_file_that_others_may_open_is_refused_and_its_text_is_not_told(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_may_open_is_refused_and_its_text_is_not_reported(tmp_path: Path, mode: int) -> None:
     path = written(tmp_path, mode=mode)
     assert f"mode {mode:03o}" in trouble(str(path))
     with pytest.raises(Refused) as refused:

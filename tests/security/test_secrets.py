@@ -128,8 +128,8 @@ async def test_a_join_that_fails_deletes_its_token_and_tells_none(
     assert failed(await place.prepare("te1", "te2")) == []
     assert failed(await place.init()) == []
     first = set(tokens)
-    told = "error: token abcdef.0123456789abcdef is refused\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n"
-    place.machine("te2").failures.waiting.append(Failure("exit", "kubeadm join", times=9, text=told))
+    heard = "error: token abcdef.0123456789abcdef is refused\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n"
+    place.machine("te2").failures.waiting.append(Failure("exit", "kubeadm join", times=9, text=heard))
     (error, *_) = failed(await place.join("te2"))
     cluster = place.lab.link.cluster
     assert cluster is not None

@@ -1,4 +1,4 @@
-"""`python -m lab.simulated` as a person starts it: every option takes effect, and mistakes are told in one line."""
+"""`python -m lab.simulated` as a person starts it: every option takes effect, and mistakes are reported in one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def text_of(folder: Path, host: str, path: str) -> str:
 
 def test_a_lab_is_what_its_options_say_and_takes_its_key_with_it(tmp_path: Path) -> None:
     more = ("--fail", "te2,exit,match=date", "--drift", "*,sysctl,key=vm.swappiness,value=7")
-    shape = ("--hosts", "3", "--cards", "2", "--profile", "current", "--system", "debian-12", "--seed", "7")
+    shape = ("--hosts", "3", "--gpus", "2", "--profile", "current", "--system", "debian-12", "--seed", "7")
     with lab(tmp_path, *shape, "--latency", "0", *more) as cluster:
         assert [host["name"] for host in cluster["hosts"]] == ["te1", "te2", "te3"]
         assert {host["gpus"] for host in cluster["hosts"]} == {2}
@@ -69,12 +69,12 @@ def test_what_cannot_be_asked_for_ends_with_1_and_one_line(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--state", str(tmp_path), *words]) == 1
-    told = capsys.readouterr().err
-    assert said in told
-    assert "Traceback" not in told
+    heard = capsys.readouterr().err
+    assert said in heard
+    assert "Traceback" not in heard
 
 
-def test_a_lab_is_told_things_and_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lab_is_asked_things_and_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with lab(tmp_path, "--hosts", "1"):
         assert main(["--state", str(tmp_path), "--tell", '{"do": "digest"}']) == 0
         assert set(json.loads(capsys.readouterr().out)["digests"]) == {"te1"}

@@ -104,7 +104,7 @@ def test_the_description_is_put_over_the_cluster_file(describe: Describe, tmp_pa
     assert data["sources"]["apt"]["kubernetes"]["uri"].endswith("/apt/kubernetes")
 
 
-def test_a_description_that_cannot_be_used_is_told(describe: Describe, tmp_path: Path) -> None:
+def test_a_description_that_cannot_be_used_is_reported(describe: Describe, tmp_path: Path) -> None:
     describe(colour="green")
     with pytest.raises(LabError, match="nothing but"):
         chosen()

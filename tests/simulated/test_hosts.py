@@ -173,7 +173,7 @@ async def test_a_stalled_link_answers_nothing(place: Place) -> None:
         await asyncio.wait_for(host.read(FileText("/etc/fstab")), 0.5)
 
 
-async def test_a_user_without_sudo_rights_is_told_so(place: Place) -> None:
+async def test_a_user_without_sudo_rights_is_reported_so(place: Place) -> None:
     place.lab.drift("te1", "no-sudo", {})
     with pytest.raises(LoginRefused, match="without a password"):
         await place.session("te1").read(FileText("/etc/hostname"))

@@ -73,7 +73,7 @@ async def test_gpu_pods_are_described_and_read(where: Place) -> None:
     plugin = yaml.safe_load(PLUGIN)
     plugin["spec"]["template"]["spec"]["runtimeClassName"] = "nvidia"
     await where.apply(yaml.safe_dump(plugin))
-    await until("two cards", lambda: where.cards("w1") == "2")
+    await until("two gpus", lambda: where.gpus("w1") == "2")
     await where.apply(DEPLOYMENT)
     pods = where.cluster.store.objects
     await until("two pods", lambda: [p["status"].get("phase") for p in pods("pods", "default")] == ["Running"] * 2)

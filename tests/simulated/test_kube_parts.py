@@ -12,11 +12,11 @@ from lab.simulated.kube.quantities import amount, canonical
 from lab.simulated.kube.selectors import label_match
 from lab.simulated.kube.tables import human
 
-CARDS = ["GPU-a", "GPU-b"]
+GPUS = ["GPU-a", "GPU-b"]
 
 
 def machine() -> Machine:
-    return Machine({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, "pod-1", nvidia=True, cards=list(CARDS))
+    return Machine({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, "pod-1", nvidia=True, gpus=list(GPUS))
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ handler: nvidia
 """
 
 
-def gpu_host(name: str, address: str, cards: int = 2, **fields: Any) -> SimpleHost:
+def gpu_host(name: str, address: str, gpus: int = 2, **fields: Any) -> SimpleHost:
     """Return a host with an nvidia runtime beside runc, and with GPUs."""
-    found = [(f"GPU-{name}-{number}", True) for number in range(cards)]
-    return SimpleHost(name, address, runtime_handlers={"runc", "nvidia"}, cards=found, **fields)
+    found = [(f"GPU-{name}-{number}", True) for number in range(gpus)]
+    return SimpleHost(name, address, runtime_handlers={"runc", "nvidia"}, gpus=found, **fields)
 
 
 def pod(name: str, *command: str, **spec: Any) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Place:
         found = [c["status"] for c in (node.get("status") or {}).get("conditions", []) if c["type"] == "Ready"]
         return str(found[0]) if found else ""
 
-    def cards(self, name: str, part: str = "allocatable") -> str:
+    def gpus(self, name: str, part: str = "allocatable") -> str:
         """Return the GPUs of a node, empty where it offers none."""
         node = self.cluster.store.get("nodes", "", name) or {}
         return str(((node.get("status") or {}).get(part) or {}).get("nvidia.com/gpu", ""))

@@ -149,7 +149,7 @@ async def test_a_session_whose_client_has_gone_counts_until_its_command_ends(end
     await connection.wait_closed()
 
 
-async def test_a_connection_above_max_startups_is_told_so_and_counts_no_longer_once_it_logged_in(end: End) -> None:
+async def test_a_connection_above_max_startups_is_reported_so_and_counts_no_longer_once_it_logged_in(end: End) -> None:
     inside = [await end.connect() for _ in range(5)]
     waiting = [await end.greeting() for _ in range(4)]
     assert all(line.startswith(b"SSH-2.0-") for line, _ in waiting)

@@ -39,7 +39,7 @@ from shipway.steps.system.proxies import ContainerdEnvironment
 from shipway.steps.system.sources import ENVIRONMENT as HOSTS_ENVIRONMENT
 from shipway.steps.system.sources import Source, SourcesReachable, ask_command
 from tasks.stages import container_runtime, preflight, prepare_system
-from tests.places.facts import DEBIAN, Told, said
+from tests.places.facts import DEBIAN, KnownFacts, said
 from tests.places.loopback_proxy import loopback_proxy
 from tests.places.simulated import Place, failed, simulated_place
 
@@ -93,7 +93,7 @@ def test_nodes_pods_services_the_api_and_loopback_go_around_it() -> None:
         ("10.0.0.1", ("corp.example", ""), False),
     ],
 )
-def test_what_goes_around_is_told_by_containerds_own_rules(host: str, words: tuple[str, ...], *, around: bool) -> None:
+def test_what_goes_around_follows_containerds_own_rules(host: str, words: tuple[str, ...], *, around: bool) -> None:
     assert direct(host, words) is around
 
 
@@ -142,7 +142,7 @@ def test_a_secret_of_another_form_is_refused_without_its_text(tmp_path: Path, te
     assert "onlyuser" not in str(raised.value)
 
 
-# --- what apt and containerd are told
+# --- what apt and containerd are given
 
 
 def test_apt_and_containerd_get_the_proxy_and_who_goes_around_it(tmp_path: Path) -> None:
@@ -180,24 +180,24 @@ async def test_an_environment_with_another_mode_or_proxy_is_drift_that_shows_no_
     text = as_environment_file(want)
     info = FileInfo("0" * 64, "600", "root:root", 1)
     there: dict[Fact[Any], Any] = {FileText(ENVIRONMENT): text, FileState(ENVIRONMENT): info}
-    assert await step.check(cast("Host", Told(there))) is None
+    assert await step.check(cast("Host", KnownFacts(there))) is None
     for facts in (
         {**there, FileState(ENVIRONMENT): FileInfo("0" * 64, "644", "root:root", 1)},
         {**there, FileText(ENVIRONMENT): text.replace("proxy:3128", "old:3128")},
         {},
     ):
-        drift = await step.check(cast("Host", Told(facts)))
+        drift = await step.check(cast("Host", KnownFacts(facts)))
         assert drift is not None
         assert "secret" not in str(drift)
         assert "http://proxy:3128" in drift.want
 
 
-async def test_a_later_file_of_apts_that_says_otherwise_is_told_by_apt_itself() -> None:
+async def test_a_later_file_of_apts_that_says_otherwise_is_reported_by_apt_itself() -> None:
     content = (
         'Acquire::http::Proxy "http://ops:secret@proxy:3128";\nAcquire::https::Proxy "http://ops:secret@proxy:3128";\n'
     )
     step = AptThroughProxy(content)
-    host = Told({EFFECTIVE: said("http='http://ops:old@old:3128'\nhttps='http://ops:secret@proxy:3128'\n")})
+    host = KnownFacts({EFFECTIVE: said("http='http://ops:old@old:3128'\nhttps='http://ops:secret@proxy:3128'\n")})
     await step.apply(cast("Host", host))
     assert host.written[APT_CONF] == content
     host.facts[FileState(APT_CONF)] = FileInfo(hashlib.sha256(content.encode()).hexdigest(), "600", "root:root", 1)
@@ -284,7 +284,7 @@ async def look(sources: tuple[Source, ...], *answers: tuple[int, str], password:
         for source, (status, text) in zip(sources, answers, strict=True)
     }
     facts[HOSTS_ENVIRONMENT] = env
-    assert await SourcesReachable(sources, DEBIAN, password=password).check(cast("Host", Told(facts))) is None
+    assert await SourcesReachable(sources, DEBIAN, password=password).check(cast("Host", KnownFacts(facts))) is None
 
 
 async def test_a_proxy_that_asks_who_is_there_or_refuses_has_a_code_of_its_own() -> None:
@@ -304,7 +304,7 @@ async def test_a_proxy_that_asks_who_is_there_or_refuses_has_a_code_of_its_own()
     assert silent.value.code == "SHW-207"
 
 
-async def test_a_proxy_in_etc_environment_alone_is_told_for_services_do_not_read_it() -> None:
+async def test_a_proxy_in_etc_environment_alone_is_reported_for_services_do_not_read_it() -> None:
     with pytest.raises(ShipwayError) as raised:
         await look((Source("https://a.example/x", "apt"),), (28, "000 000"), env="https_proxy=http://proxy:3128\n")
     assert "declare it as `proxy`" in raised.value.fix

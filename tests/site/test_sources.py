@@ -1,4 +1,4 @@
-"""Every source is asked for from every host that needs it, at the place that is really used, and told by its cause."""
+"""Each source is asked for by every host that needs it, at the place that is really used, and reported with its cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shipway.script import Output
 from shipway.steps.system.origins import origins, registry_of
 from shipway.steps.system.sources import ManifestsFetched, Source, SourcesReachable, ask_command
 from tasks.stages.preflight import checks, manifests
-from tests.places.facts import DEBIAN, Told
+from tests.places.facts import DEBIAN, KnownFacts
 
 SOURCES = (Source("https://a.example/x"), Source("https://b.example/y"))
 
@@ -44,7 +44,7 @@ def test_a_file_of_each_origin_is_asked_for_and_the_registries_too() -> None:
     )
 
 
-def test_a_host_without_cards_needs_nothing_of_nvidia() -> None:
+def test_a_host_without_gpus_needs_nothing_of_nvidia() -> None:
     assert not [url for url in asked_of("", "cp") if "nvidia" in url or "nvcr" in url]
     assert "https://registry-1.docker.io/v2/" not in asked_of("", "cp")  # Calico 3.32, no dashboard
 
@@ -77,7 +77,7 @@ async def look(*answers: tuple[int, str]) -> None:
         Says(ask_command(source, DEBIAN)): Output(status, text, "")
         for source, (status, text) in zip(SOURCES, answers, strict=True)
     }
-    assert await SourcesReachable(SOURCES, DEBIAN).check(cast("Host", Told(facts))) is None
+    assert await SourcesReachable(SOURCES, DEBIAN).check(cast("Host", KnownFacts(facts))) is None
 
 
 async def test_any_answer_counts_but_a_refusal() -> None:
@@ -89,7 +89,7 @@ async def test_any_answer_counts_but_a_refusal() -> None:
     assert not raised.value.may_retry
 
 
-async def test_silence_may_pass_and_is_told_by_its_cause_in_the_same_words_on_every_host() -> None:
+async def test_silence_may_pass_and_is_reported_by_its_cause_in_the_same_words_on_every_host() -> None:
     with pytest.raises(Transient) as raised:
         await look((6, "000"), (60, "000"))
     assert raised.value.message == (
@@ -99,7 +99,7 @@ async def test_silence_may_pass_and_is_told_by_its_cause_in_the_same_words_on_ev
 
 
 async def test_a_host_without_curl_is_asked_by_a_bare_connection() -> None:
-    host = Told({})
+    host = KnownFacts({})
     with pytest.raises(Transient, match=r"no answer from https://a\.example/, https://b\.example/"):
         await SourcesReachable(SOURCES, DEBIAN).check(cast("Host", host))
     assert "bash" in str(host.asked[-1])
@@ -117,5 +117,5 @@ async def test_a_manifest_that_is_not_the_pinned_one_is_found_before_anything_is
     (tmp_path / "m.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n")
     text = f"sources: {{manifests: {{tigera_operator: {{path: {tmp_path}/m.yaml, sha256: '{'a' * 64}'}}}}}}\n"
     with pytest.raises(Refused, match="has sha256") as raised:
-        await ManifestsFetched(manifests(cluster(f"profile: seed\n{text}"))[:1]).check(cast("Host", Told({})))
+        await ManifestsFetched(manifests(cluster(f"profile: seed\n{text}"))[:1]).check(cast("Host", KnownFacts({})))
     assert raised.value.code == "SHW-112"

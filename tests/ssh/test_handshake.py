@@ -284,7 +284,7 @@ async def test_the_way_to_look_at_a_new_host_leads_through_its_jump_host(over: C
     assert "ssh -J me@gate:2022 -p 22" in error.fix
 
 
-async def test_files_that_cannot_be_read_are_told_before_anybody_is_connected_to(
+async def test_files_that_cannot_be_read_are_reported_before_anybody_is_connected_to(
     over: Callable[[Net], Net], way: Way, tmp_path: Path
 ) -> None:
     net = over(Net(None))

@@ -31,7 +31,7 @@ def there(shell: str) -> bool:
 
 
 def shells(names: Sequence[str]) -> list[Any]:
-    """Return a case per shell; one that is not installed here is told as not run."""
+    """Return a case per shell; one that is not installed here is reported as not run."""
     return [
         pytest.param(name, marks=pytest.mark.skipif(not there(name), reason=f"{name} is not installed here."))
         for name in names

@@ -49,7 +49,7 @@ async def _never(_: Target) -> tuple[asyncssh.SSHClientConnection, object]:
     raise AssertionError
 
 
-def told(status: int | None, out: str, err: str, *, signal: str = "", user: str = "ops") -> ShipwayError:
+def heard(status: int | None, out: str, err: str, *, signal: str = "", user: str = "ops") -> ShipwayError:
     """Return what a script that never began is taken for."""
 
     async def asked() -> ShipwayError:
@@ -81,7 +81,7 @@ SUDO = [
 
 @pytest.mark.parametrize("said", SUDO)
 def test_what_sudo_says_is_a_refusal_of_sudo(said: str) -> None:
-    error = told(1, "Welcome, enjoy the pretty tty\n", f"{said}\n")
+    error = heard(1, "Welcome, enjoy the pretty tty\n", f"{said}\n")
     assert isinstance(error, LoginRefused)
     assert (error.code, error.may_retry) == ("SHW-305", False)
 
@@ -100,7 +100,7 @@ def test_what_sudo_says_is_a_refusal_of_sudo(said: str) -> None:
 )
 def test_what_the_account_says_is_a_refusal_of_the_account(status: int, said: str) -> None:
     for out, err in (("", said), (said, "")):
-        error = told(status, out, err)
+        error = heard(status, out, err)
         assert isinstance(error, LoginRefused)
         assert (error.code, error.may_retry) == ("SHW-347", False)
         assert said.splitlines()[-1:] == [] or said.splitlines()[-1] in error.message
@@ -111,7 +111,7 @@ def test_what_the_account_says_is_a_refusal_of_the_account(status: int, said: st
     "said", ["bash: fork: retry: Resource temporarily unavailable", "sh: 1: Cannot allocate memory"]
 )
 def test_what_a_host_is_short_of_may_pass(said: str) -> None:
-    error = told(254, "", said)
+    error = heard(254, "", said)
     assert isinstance(error, Transient)
     assert not isinstance(error, ConnectionLost)
     assert (error.code, error.may_retry) == ("SHW-213", True)

@@ -363,7 +363,7 @@ async def test_a_password_that_could_not_be_tried_is_tried_again() -> None:
         ("root", "", b"sh: Cannot allocate memory\n", "SHW-213"),
     ],
 )
-async def test_who_kept_a_script_from_beginning_is_told(user: str, password: str, said: bytes, code: str) -> None:
+async def test_who_kept_a_script_from_beginning_is_reported(user: str, password: str, said: bytes, code: str) -> None:
     error = await failed(Host(Wire(answers=saying(said)), user=user, password=password).connection())
     assert error.code == code
     assert said.decode().strip() in error.message

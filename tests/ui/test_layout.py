@@ -60,7 +60,7 @@ def test_a_bootstrap_from_its_form_ends_ok_and_its_page_shows_the_graph(site: Si
 
 
 def test_a_pass_that_asks_is_answered_in_the_browser_and_does_only_that(site: Site) -> None:
-    told = len(site.heard.got)
+    heard = len(site.heard.got)
     site.drift("te2", "unhold", package="kubelet")
     site.drift("te3", "swap-on")
     site.drift("te4", "disable", unit="kubelet.service")
@@ -68,7 +68,7 @@ def test_a_pass_that_asks_is_answered_in_the_browser_and_does_only_that(site: Si
     site.browser.click(f"{FIELD.format('ask')}//*[@role='switch']")
     run = site.submitted(DRIFT)
     site.waited(run, "Paused")
-    site.until("the webhook hears of it", lambda: len(site.heard.got) > told)
+    site.until("the webhook hears of it", lambda: len(site.heard.got) > heard)
     assert site.heard.got[-1]["automation"] == "shipway: approval is asked for"
     beside = site.waited(site.begun(DRIFT, {"cluster_file": "cluster.yaml"}))
     assert beside["state_name"] == "Refused"
@@ -89,7 +89,7 @@ def test_a_pass_that_asks_is_answered_in_the_browser_and_does_only_that(site: Si
     assert (ended["state_name"], ended["state"]["message"]) == ("Drifted", "drifted: 4 hosts; 2 repaired, 1 held back")
     page = site.run_page(run, "Drifted", "te4 is looked at by a colleague", picture="drift-run")
     assert "repair approved" in page
-    print(f"    paused, told, a second run refused, answered in the browser: {ended['state']['message']}")
+    print(f"    paused, reported, a second run refused, answered in the browser: {ended['state']['message']}")
 
 
 def test_a_scheduled_pass_starts_on_time_and_repairs_the_rest(site: Site) -> None:
@@ -125,14 +125,14 @@ def test_a_scheduled_pass_starts_on_time_and_repairs_the_rest(site: Site) -> Non
     )
 
 
-def test_drift_that_is_left_is_told_by_webhook(site: Site) -> None:
-    told = len(site.heard.got)
+def test_drift_that_is_left_is_reported_by_webhook(site: Site) -> None:
+    heard = len(site.heard.got)
     site.drift("te3", "skew", seconds=90)
     began = time.monotonic()
     run = site.waited(site.begun(DRIFT, {"cluster_file": "cluster.yaml"}))
     site.drift("te3", "skew", seconds=0)
     assert run["state_name"] == "Drifted"
-    site.until("the webhook hears of it", lambda: [o for o in site.heard.got[told:] if o["outcome"] == "Drifted"])
+    site.until("the webhook hears of it", lambda: [o for o in site.heard.got[heard:] if o["outcome"] == "Drifted"])
     body = site.heard.got[-1]
     assert body["automation"] == "shipway: drift is left"
     assert body["url"].endswith(f"/runs/flow-run/{run['id']}")

@@ -37,7 +37,7 @@ def children(pid: int) -> list[int]:
     return [one for child in below for one in (child, *children(child))]
 
 
-async def holds_a_card(kube: Kube) -> None:
+async def holds_a_gpu(kube: Kube) -> None:
     """Let a deployment hold te2's GPU, under a budget that allows no eviction."""
     container = {"name": "c", "image": "registry.example/web:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
     spec = {"containers": [container], "hostNetwork": True, "nodeSelector": {"kubernetes.io/hostname": "te2"}}
@@ -64,7 +64,7 @@ async def taken_away(kube: Kube) -> None:
 
 
 def test_a_worker_killed_in_the_middle_of_a_drain_leaves_nothing_that_the_next_pass_does_not_finish(site: Site) -> None:
-    site.kube(holds_a_card)
+    site.kube(holds_a_gpu)
     site.until("the pod runs", lambda: site.kube(pods))
     site.drift("te2", "disable", unit="kubelet.service")
     run = site.begun(DRIFT, WORKLOADS)

@@ -71,38 +71,38 @@ def _read(call: Call, asked: Parsed) -> Asked:
     minor = minor_of(version)
     name = asked.value("--node-name", default=call.host.kernel.hostname)
     wanted = asked.value("--kubernetes-version", default=version)
-    told = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
+    config = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
     ignored = asked.value("--ignore-preflight-errors").lower().split(",")
     hashes = asked.values.get("--discovery-token-ca-cert-hash", [])
     return replace(
-        told,
-        ignored=told.ignored | {word for word in ignored if word},
-        repository=told.repository or asked.value("--image-repository"),
-        token=told.token or asked.value("--token"),
-        ca_hashes=told.ca_hashes or tuple(hashes),
-        server=told.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
+        config,
+        ignored=config.ignored | {word for word in ignored if word},
+        repository=config.repository or asked.value("--image-repository"),
+        token=config.token or asked.value("--token"),
+        ca_hashes=config.ca_hashes or tuple(hashes),
+        server=config.server or (asked.rest[1] if len(asked.rest) > 1 else ""),
     )
 
 
 async def _init(call: Call, asked: Parsed) -> int:
     try:
-        told = _read(call, asked)
+        config = _read(call, asked)
     except BadConfig as error:
         return failed(call, str(error))
     own = minor_of(installed(call))
-    if not own - 1 <= told.minor <= own:
+    if not own - 1 <= config.minor <= own:
         least = f"1.{own - 1}.0"
         return failed(
             call,
-            f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{told.version}",
+            f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{config.version}",
         )
-    return await kubeadm_init.init(call, told)
+    return await kubeadm_init.init(call, config)
 
 
 async def _addon(call: Call, asked: Parsed) -> int:
     """Write kube-proxy or CoreDNS anew, as the phase does: what is there is updated, its replicas stay."""
     try:
-        told = _read(call, asked)
+        config = _read(call, asked)
     except BadConfig as error:
         return failed(call, str(error))
     names = ("kube-proxy", "coredns") if asked.rest[3:] == ["all"] else tuple(asked.rest[3:])
@@ -110,7 +110,7 @@ async def _addon(call: Call, asked: Parsed) -> int:
         return failed(call, f"error execution phase addon: no cluster on SIMULATED {call.host.name}")
     await call.took(1.0)
     for name in names:
-        call.host.link.cluster.write_addon(name, told.kube_proxy)
+        call.host.link.cluster.write_addon(name, config.kube_proxy)
         title = "CoreDNS" if name == "coredns" else "kube-proxy"
         call.say(f"[addons] Applied essential addon: {title}\n")
     return 0
@@ -118,10 +118,10 @@ async def _addon(call: Call, asked: Parsed) -> int:
 
 async def _join(call: Call, asked: Parsed) -> int:
     try:
-        told = _read(call, asked)
+        config = _read(call, asked)
     except BadConfig as error:
         return failed(call, str(error))
-    return await kubeadm_join.join(call, told)
+    return await kubeadm_join.join(call, config)
 
 
 async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every action is called alike

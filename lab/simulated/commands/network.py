@@ -73,8 +73,8 @@ async def _fetched(call: Call, url: str, limit: float, through: str = "") -> tup
             (_CONNECT_FAILED, f"curl: (7) Failed to connect to {where} after 0 ms: Couldn't connect to server"),
         )
     if world.is_proxy(through) and not world.admits(through):
-        told = (_RECEIVE_ERROR, "curl: (56) CONNECT tunnel failed, response 407")
-        return (0, b"", told) if url.startswith("https:") else (407, b"", None)
+        refusal = (_RECEIVE_ERROR, "curl: (56) CONNECT tunnel failed, response 407")
+        return (0, b"", refusal) if url.startswith("https:") else (407, b"", None)
     if not world.answers(url, through):
         await call.took(limit)
         message = f"curl: (28) Connection timed out after {int(limit * 1000)} milliseconds"

@@ -41,7 +41,7 @@ async def smi(call: Call) -> int:
         return status
     await call.took(0.3)
     if "-L" in call.args:
-        return call.say("".join(f"GPU {at}: {card.name} (UUID: {card.uuid})\n" for at, card in enumerate(gpu.cards)))
+        return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
     if call.args and call.args != ("-q",):
         return call.not_simulated()
     return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")

@@ -26,8 +26,8 @@ def fill(obj: Obj, values: dict[str, Any]) -> None:
 
 def _from_table(kind: str, obj: Obj, minor: int = 0) -> None:
     for row in recorded.table("defaults.yaml").get(kind, ()):
-        told = (dig(obj, *path.split(".")) in values for path, values in row.get("when", {}).items())
-        if minor >= row.get("since", 0) and all(told):
+        conditions = (dig(obj, *path.split(".")) in values for path, values in row.get("when", {}).items())
+        if minor >= row.get("since", 0) and all(conditions):
             fill(obj, row["fill"])
 
 

@@ -18,7 +18,7 @@ class SimpleHost:
     reachable: bool = True  # by network, from the control plane
     runtime_handlers: set[str] = field(default_factory=lambda: {"runc"})  # names of the containerd runtimes
     default_runtime: str = "runc"
-    cards: list[tuple[str, bool]] = field(default_factory=list)  # (GPU-uuid, healthy)
+    gpus: list[tuple[str, bool]] = field(default_factory=list)  # (GPU-uuid, healthy)
     # Whether NVIDIA's toolkit accepts the device list as mounts, and as a variable: read at each container's start.
     toolkit_takes: Callable[[], tuple[bool, bool]] = lambda: (False, True)
     nvml_fault: str = ""  # what NVML says where it does not load; "" where it does

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-CARD_NAME = "NVIDIA A10"
+GPU_NAME = "NVIDIA A10"
 DEVICE_NODES = "/dev/nvidia*"  # the one pattern that a script may hold
 _SYNTAX = re.compile(r"[|&<>(){}`\n]")
 _VARIABLE = re.compile(r"\$(\w+|\?)")
@@ -43,11 +43,11 @@ class Machine:
     env: dict[str, str] = field(default_factory=dict)
     hostname: str = ""
     nvidia: bool = False
-    cards: list[str] = field(default_factory=list)
+    gpus: list[str] = field(default_factory=list)
 
 
 def _echo(machine: Machine, words: list[str]) -> Result:
-    nodes = " ".join(f"/dev/nvidia{at}" for at in range(len(machine.cards)))
+    nodes = " ".join(f"/dev/nvidia{at}" for at in range(len(machine.gpus)))
     shown = [nodes if word == DEVICE_NODES and nodes else word for word in words]
     return 0, " ".join(shown) + "\n", 0.0
 
@@ -67,15 +67,15 @@ def _nvidia_smi(machine: Machine, words: list[str]) -> Result:
         raise NotSimulatedError
     if not machine.nvidia:
         return 127, "sh: 1: nvidia-smi: not found", 0.0
-    if not machine.cards:
+    if not machine.gpus:
         return 6, "No devices were found", 0.1
-    rows = [f"GPU {at}: {CARD_NAME} (UUID: {uuid})" for at, uuid in enumerate(machine.cards)]
+    rows = [f"GPU {at}: {GPU_NAME} (UUID: {uuid})" for at, uuid in enumerate(machine.gpus)]
     return 0, "\n".join(rows), 0.1
 
 
 def _vector_add(machine: Machine, words: list[str]) -> Result:  # noqa: ARG001
     head = "[Vector addition of 50000 elements]\n"
-    if machine.cards:
+    if machine.gpus:
         return 0, f"{head}CUDA kernel launch with 196 blocks of 256 threads\nTest PASSED\nDone", 1.0
     why = (
         "no CUDA-capable device is detected"

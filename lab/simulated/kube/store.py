@@ -1,4 +1,4 @@
-"""The object store: versions, the last changes, indexes, and listeners that are told of every change in order."""
+"""The object store: versions, the last changes, indexes, and listeners that hear of every change in order."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Store:
         self._history: dict[str, deque[Change]] = {}
         self._indexes: dict[tuple[str, str], _Index] = {}
         self._listeners: dict[str, list[Listener]] = {}
-        self._untold: deque[Change] = deque()
+        self._unsent: deque[Change] = deque()
         self._telling = False
 
     def entry(self, resource: str, namespace: str, name: str) -> Entry | None:
@@ -171,7 +171,7 @@ class Store:
             if resource == change.resource:
                 index.update(change.before, after)
         self._history.setdefault(change.resource, deque(maxlen=WINDOW)).append(change)
-        self._untold.append(change)
+        self._unsent.append(change)
         if not self._telling:
             self._telling = True
             asyncio.get_running_loop().call_soon(self._tell)
@@ -180,11 +180,11 @@ class Store:
         """Tell listeners what happened, a batch at a time so that the event loop can answer requests in between."""
         clock = asyncio.get_running_loop().time
         until = clock() + TURN
-        while self._untold and clock() < until:
-            change = self._untold.popleft()
+        while self._unsent and clock() < until:
+            change = self._unsent.popleft()
             for listener in self._listeners.get(change.resource, ()):
                 self._pace.guarded(listener, change)
-        if self._untold:
+        if self._unsent:
             asyncio.get_running_loop().call_soon(self._tell)
         else:
             self._telling = False

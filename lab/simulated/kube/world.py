@@ -20,7 +20,7 @@ ImageHook = Callable[[str, str], str | None]
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What `kubeadm init` is told, and the seed of all that is random.
+    """What `kubeadm init` is given, and the seed of all that is random.
 
     `image_fault(node_name, image)` gives the runtime's error for an image that this node cannot pull, None for one
     it can.

@@ -148,9 +148,9 @@ def _failure(way: Way, client: _Client, error: Exception) -> ShipwayError:
 def _of_account(way: Way, client: _Client, error: Exception) -> ShipwayError | None:  # noqa: PLR0911 - one per kind
     """Return the error where the host answered and said no; None where it did not."""
     host, said = way.target.name, tail(client.banner, 3)
-    told = f": {said}" if said else ""
+    words = f": {said}" if said else ""
     if _BOOTING.search(client.banner):
-        return Unreachable(f"{way.where}: the host lets nobody in yet{told}", host=host)
+        return Unreachable(f"{way.where}: the host lets nobody in yet{words}", host=host)
     match error:
         case asyncssh.KeyExchangeFailed():
             fix = (
@@ -159,13 +159,13 @@ def _of_account(way: Way, client: _Client, error: Exception) -> ShipwayError | N
             )
             return HostKeyMismatch(f"{way.where}: no algorithm in common ({error})", host=host, fix=fix)
         case asyncssh.PermissionDenied():
-            return LoginRefused(f"{way.where}: the SSH key is not accepted{told}", host=host)
+            return LoginRefused(f"{way.where}: the SSH key is not accepted{words}", host=host)
         case asyncssh.DisconnectError() if "too many authentication failures" in str(error).lower():
             message = f"{way.where}: too many keys were offered before the right one (MaxAuthTries)"
             fix = "Name the right key as ssh.key in the cluster file: then no other one of the agent is offered."
             return LoginRefused(message, host=host, fix=fix)
         case asyncssh.DisconnectError() if said and client.greeted:
-            return LoginRefused(f"{way.where}: the account is refused{told}", host=host)
+            return LoginRefused(f"{way.where}: the account is refused{words}", host=host)
         case asyncssh.ChannelOpenError() if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
             message = f"{way.where}: the jump host forwards no connections ({error})"
             fix = "On the jump host: `AllowTcpForwarding yes` (or `local`) and a fitting PermitOpen in sshd_config."

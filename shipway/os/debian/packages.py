@@ -75,7 +75,7 @@ class PackagesInstalled:
         ]
         foreseen = await foresee(on, "install", *self.options, "--", *asked)
         if foreseen is None:
-            return ["what else that changes is told once apt offers it"]
+            return ["what else that changes is reported once apt offers it"]
         if not foreseen.removed:
             return []
         refuse(foreseen, {}, [plain(name) for name in asked], self.removable)

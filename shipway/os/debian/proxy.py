@@ -25,8 +25,8 @@ EFFECTIVE = Says(("apt-config", "shell", "http", "Acquire::http::Proxy", "https"
 def apt_conf(cluster: Cluster) -> str:
     """Return apt's configuration: the proxy, and by name each host that goes around it.
 
-    apt takes whole host names here, no networks and no beginnings: so the hosts of the declared sources are told one by
-    one. Raises Refused (SHW-352) where the credentials cannot be had.
+    apt takes whole host names here, no networks and no beginnings: so each host of the declared sources is
+    listed. Raises Refused (SHW-352) where the credentials cannot be had.
     """
     proxy = cluster.proxy
     repositories = [*cluster.sources.apt.values(), *filter(None, [cluster.sources.base_apt])]
@@ -59,8 +59,10 @@ class AptThroughProxy:
         have = {name: value for name, _, value in pairs}
         for scheme, want in wanted.items():
             if said.ok and have.get(scheme, want) != want:
-                told = f"a later file (/etc/apt/apt.conf?) says {without_password(have[scheme]) or 'none'} for {scheme}"
-                return Drift(told, f"{without_password(want)} (take the other line out)")
+                have_later = (
+                    f"a later file (/etc/apt/apt.conf?) says {without_password(have[scheme]) or 'none'} for {scheme}"
+                )
+                return Drift(have_later, f"{without_password(want)} (take the other line out)")
         return None
 
     async def apply(self, on: Host) -> None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import cards, cards_asked
+from shipway.gpu.counts import count_asked_gpus, count_gpus
 from shipway.gpu.nvidia import BY_MOUNTS
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -59,7 +59,7 @@ class PluginPresent(ObjectsPresent):
         if self.unready is None or not await self.asks_more(on):
             return ""
         nodes = await nodes_by_name(on)
-        names = [name for name, node in nodes.items() if cards(node, "capacity") or _is_labelled(node)]
+        names = [name for name, node in nodes.items() if count_gpus(node, "capacity") or _is_labelled(node)]
         return await self.unready(names) if names else ""
 
     async def asks_more(self, on: Kube) -> bool:
@@ -118,7 +118,7 @@ async def needs_variable(on: Kube, node: str) -> str:
     older = [
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         for pod in pods
-        if cards_asked(pod)
+        if count_asked_gpus(pod)
         and (pod.get("status") or {}).get("phase") not in ENDED
         and _admitted(pod)
         and _admitted(pod) <= since

@@ -74,7 +74,7 @@ class CertificatesValid:
     name: str = "certificates are valid for 30 days and more"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask openssl for the dates; kubeadm made every one of them, so one that is gone is told as well."""
+        """Ask openssl for the dates; kubeadm made every one of them, so one that is gone is reported as well."""
         command = ("openssl", "x509", "-noout", "-enddate", "-in")
         answers = await on.read_all([Says((*command, path)) for path in self.paths])
         if answers and answers[0].status == NO_OPENSSL:

@@ -59,9 +59,9 @@ class NodeReady:
 
 @dataclass(frozen=True)
 class NodeOpen:
-    """A node takes pods: nobody has cordoned it. Whoever did may have a reason, so it is told, not undone.
+    """A node takes pods: nobody has cordoned it. Whoever did may have a reason, so it is reported, not undone.
 
-    A person who says the reason in the annotation `shipway.dev/cordon-accepted` is not told again.
+    A person who says the reason in the annotation `shipway.dev/cordon-accepted` is not reported again.
     """
 
     node: str
@@ -128,7 +128,7 @@ class PodsStable:
     async def check(self, on: Kube) -> Drift | None:
         """Look for CrashLoopBackOff, and tell how often and how the container ended last."""
         pods = await on.list_("v1", "Pod", self.namespace, labels=self.labels)
-        said = [told for pod in pods for told in _crashes(pod)]
+        said = [crash for pod in pods for crash in _crashes(pod)]
         return Drift("; ".join(said[:4]), "running") if said else None
 
 

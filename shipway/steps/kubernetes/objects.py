@@ -112,7 +112,7 @@ def _rank(objects: Sequence[Object]) -> list[list[Object]]:
 
 
 async def _drift(on: Kube, obj: Object, brought: set[tuple[str, str]]) -> list[str]:
-    """Return what differs as `kind/namespace/name: field`; contents are never told."""
+    """Return what differs as `kind/namespace/name: field`; contents are never shown."""
     try:
         live = await _live(on, obj)
     except KindMissing:

@@ -1,7 +1,7 @@
 """Checks of what really runs on a host that has joined, whatever its files say, and who changed it.
 
-What belongs to somebody else (a drop-in of the administrator's, a line of the site's) is told with its place and the
-command that undoes it; it is never undone.
+What belongs to somebody else (a drop-in of the administrator's, a line of the site's) is reported with its place and
+the command that undoes it; it is never undone.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ContainerdConfigUsed:
             raise Blocked("no ps there", host=on.name, fix=f"Install procps on {on.name}.")
         running = command_line(said.stdout, "containerd")
         if running is None:
-            return None  # that it does not run is told elsewhere
+            return None  # that it does not run is reported elsewhere
         flags = flags_of(running[1:])
         used = flags.get("config") or flags.get("c") or CONFIG
         if used == CONFIG:

@@ -86,7 +86,7 @@ class ContainerdConfigured:
         if lacking:
             # A default runtime that is not there fails every pod of the node (deckhouse#22142).
             raise Blocked(f"{lacking} is not installed yet", host=on.name)
-        if self.wanted.runtime and self.wanted.by_default and not (await survey(on)).driver_cards:
+        if self.wanted.runtime and self.wanted.by_default and not (await survey(on)).driver_gpus:
             fix = f"Mend the driver (`{VENDOR.program}` on the host), or set `gpu.mode: runtime_class`, then run again."
             handler = self.wanted.runtime.handler
             message = (

@@ -28,8 +28,8 @@ NAT = ("ip_tables", "iptable_nat", "nf_nat")
 NFT = ("nf_tables", "nft_chain_nat", "nft_compat")
 # Services that turn swap on by themselves, by systemd's own word of what each loaded one starts: a program that does
 # nothing else (swapon, zram-tools, zram-config, dphys-swapfile, systemd-swap, swapspace) makes it `only` one for swap,
-# which is masked; a shell's line with swapon in it may do more, is `among-others`, and is told. What only has the word
-# among its options (kubelet --fail-swap-on) is none.
+# which is masked; a shell's line with swapon in it may do more, is `among-others`, and is reported. What only has the
+# word among its options (kubelet --fail-swap-on) is none.
 SWAP_PROGRAMS = "swapon|zramswap|init-zram-swapping|dphys-swapfile|systemd-swap|swapspace|zram-init|armbian-zram-config"
 SERVICES_SCRIPT = r"""
 systemctl show --no-pager -p Id -p LoadState -p ExecStart -- '*.service' 2>/dev/null | awk -v RS= -F'\n' '
@@ -41,7 +41,7 @@ kind {for (i = 1; i <= NF; i++) if (sub(/^Id=/, "", $i)) print kind, $i}
 '
 """.replace("PROGRAMS", SWAP_PROGRAMS)
 SWAP_SERVICES = Says(("bash", "-c", SERVICES_SCRIPT))
-# Places that are a person's: they are told, and never edited.
+# Places that are a person's: they are reported, and never edited.
 BOOT_SCRIPTS = ("/etc/rc.local", "/etc/crontab", "/etc/cron.d", "/var/spool/cron/crontabs")
 SWAPON_LINES = Says(("grep", "-HnrsE", r"^[^#]*\bswapon\b", *BOOT_SCRIPTS))
 SWAP_UNITS = Says(("systemctl", "list-units", "--type=swap", "--all", "--plain", "--no-legend", "--no-pager"))
@@ -221,7 +221,7 @@ class SwapStaysOff:
 
 @dataclass(frozen=True)
 class NoScriptTurnsSwapOn:
-    """No boot script, crontab or service's shell line turns swap on again; what does is told by its place."""
+    """No boot script, crontab or service's shell line turns swap on again; what does is reported by its place."""
 
     traps: ClassVar[tuple[int, ...]] = (9,)
     name: str = "no boot script turns swap on again"

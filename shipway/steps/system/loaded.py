@@ -1,4 +1,4 @@
-"""Whether a service runs the files that are there: told by what was loaded, by clocks only where nobody kept that.
+"""Whether a service runs the files that are there: judged by what was loaded, by clocks only where nobody kept that.
 
 A clock that was wrong when a file was written dates it into the future, and a service then never seems to have started
 after it (a hardware clock in local time: 8 h in UTC+8). So whoever restarts a service keeps beside it which start of it

@@ -60,8 +60,8 @@ class SizeEnough:
         need_cpus, need_mb = CONTROL_PLANE if self.control_plane else WORKER
         wrong = []
         count = whole(cpus.stdout) or 0
-        told = (line for line in (memory or "").splitlines() if line.startswith("MemTotal:"))
-        megabytes = (whole(next(told, "").removeprefix("MemTotal:").removesuffix("kB")) or 0) // 1024
+        totals = (line for line in (memory or "").splitlines() if line.startswith("MemTotal:"))
+        megabytes = (whole(next(totals, "").removeprefix("MemTotal:").removesuffix("kB")) or 0) // 1024
         last = disk.stdout.strip().splitlines()[-1:]
         fields = last[0].split() if last else []
         free = (whole("".join(fields[3:4])) or 0) / 2**20

@@ -36,8 +36,8 @@ class ContainerdEnvironment:
         have = of_environment_file(text)
         if not stale(have, self.values, self.needed):
             return None
-        told = (f"{name} {without_password(have[name])}" for name in ("HTTP_PROXY", "HTTPS_PROXY") if name in have)
-        return Drift(", ".join(told) or "no proxy", want)
+        said = (f"{name} {without_password(have[name])}" for name in ("HTTP_PROXY", "HTTPS_PROXY") if name in have)
+        return Drift(", ".join(said) or "no proxy", want)
 
     async def apply(self, on: Host) -> None:
         """Write the file; what restarts containerd is a step of its own."""

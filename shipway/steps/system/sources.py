@@ -21,7 +21,7 @@ UNREACHABLE = "000"
 REFUSED = "403"
 NO_CURL = 127
 # Redirects are followed: packages and images come from networks behind the named address, and those refuse
-# (kubernetes/k8s.io#7823). Silence must be told within the limit of one look, whatever the number of sources.
+# (kubernetes/k8s.io#7823). Silence must be noticed within the limit of one look, whatever the number of sources.
 # A proxy's answer to CONNECT stands before the source's own.
 WRITTEN = "%{http_connect} %{http_code}"
 CURL = ("curl", "-sSL", "-o", "/dev/null", "--connect-timeout", "5", "--max-time", "10", "-w", WRITTEN)

@@ -27,7 +27,7 @@ class ContainerRefusedError(Exception):
 class Given:
     """The GPUs that a device plugin allocated to a container, and whether it handed them out by mounts."""
 
-    cards: list[str] = field(default_factory=list)
+    gpus: list[str] = field(default_factory=list)
     by_mounts: bool = False
 
 
@@ -69,20 +69,20 @@ def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None,
     if "cuda" in image or "nvidia" in image:
         env.setdefault("NVIDIA_VISIBLE_DEVICES", "all")
     mounts = own_requests(pod, container)
-    if given.cards:  # as Allocate answers: with both strategies the path of the mounts has the last word
-        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if given.by_mounts else ",".join(given.cards)
-        mounts += given.cards if given.by_mounts else []
+    if given.gpus:  # as Allocate answers: with both strategies the path of the mounts has the last word
+        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if given.by_mounts else ",".join(given.gpus)
+        mounts += given.gpus if given.by_mounts else []
     wanted = requested(host, mounts, env.get("NVIDIA_VISIBLE_DEVICES", ""))
     if not runs_nvidia(host, handler) or not wanted:
         return Machine(env, name_of(pod))
     if host.nvml_fault:
         raise ContainerRefusedError(f"{_REFUSED} failed to initialize NVML: {host.nvml_fault}")
-    known = [uuid for uuid, _ in host.cards]
+    known = [uuid for uuid, _ in host.gpus]
     if unknown := [name for name in wanted if name not in (*known, "all")]:
         raise ContainerRefusedError(f"{_REFUSED} unresolvable CDI devices runtime.nvidia.com/gpu={unknown[0]}")
-    healthy = [uuid for uuid, well in host.cards if well]
+    healthy = [uuid for uuid, well in host.gpus if well]
     seen = healthy if "all" in wanted else [uuid for uuid in healthy if uuid in wanted]
-    return Machine(env, name_of(pod), bool(host.cards), seen)
+    return Machine(env, name_of(pod), bool(host.gpus), seen)
 
 
 def own_requests(pod: Obj, container: Obj) -> list[str]:
@@ -105,7 +105,7 @@ def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | No
     """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
     variables = {one["name"]: str(one.get("value")) for one in container.get("env") or []}
     patient = variables.get("FAIL_ON_INIT_ERROR", "true").lower() == "false"
-    sees = bool(machine_for(pod, container, host, handler, Given()).cards)
+    sees = bool(machine_for(pod, container, host, handler, Given()).gpus)
     end = "sees" if sees else "waits" if patient else "ends"
     lines = [(0.1, line) for line in recorded.table("device_plugin.yaml")[end]]
     return Program(lines, ends=0.5, code=1) if end == "ends" else Program(lines)

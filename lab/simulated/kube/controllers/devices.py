@@ -27,7 +27,7 @@ class Devices:
         node = str(pod["spec"]["nodeName"])
         container = next((one for one in pod["spec"]["containers"] if is_device_plugin(one)), None)
         host = self._world.hosts.get(node)
-        if container is not None and host is not None and machine_for(pod, container, host, handler, Given()).cards:
+        if container is not None and host is not None and machine_for(pod, container, host, handler, Given()).gpus:
             self._plugins[node] = pod["metadata"]["uid"]
             (self._mounting.add if makes_mounts(pod) else self._mounting.discard)(node)
             self._world.pace.after(self._world.latencies.device_plugin, self.publish, node)
@@ -54,8 +54,8 @@ class Devices:
         known = status["capacity"].get(GPU)
         if not served and known is None:
             return
-        total = str(len(host.cards)) if served else str(known)
-        usable = str(sum(1 for _, healthy in host.cards if healthy)) if served else "0"
+        total = str(len(host.gpus)) if served else str(known)
+        usable = str(sum(1 for _, healthy in host.gpus if healthy)) if served else "0"
         capacity = {**status["capacity"], GPU: total}
         allocatable = {**status["allocatable"], GPU: usable}
         self._world.store.replace("nodes", with_status(obj, capacity=capacity, allocatable=allocatable))
@@ -69,9 +69,7 @@ class Devices:
         for container in pod["spec"]["containers"]:
             wanted = gpu_count(container)
             host = self._world.hosts[node]
-            free = (
-                [card for card, healthy in host.cards if healthy and card not in held] if node in self._plugins else []
-            )
+            free = [gpu for gpu, healthy in host.gpus if healthy and gpu not in held] if node in self._plugins else []
             if len(free) < wanted:
                 self.release(pod)
                 verb = "Allocate failed" if self._world.config.minor >= 21 else "Update plugin resources failed"
@@ -79,21 +77,21 @@ class Devices:
                     f"{verb} due to requested number of devices unavailable for {GPU}. Requested: {wanted}, "
                     f"Available: {len(free)}, which is unexpected"
                 )
-            for card in free[:wanted]:
-                held[card] = (uid, container["name"])
+            for gpu in free[:wanted]:
+                held[gpu] = (uid, container["name"])
         if node in self._mounting:
             self._by_mounts.add(uid)
 
     def given(self, pod: Obj, container: str) -> Given:
         """Return the GPUs that one container of a pod holds, and how it was given them."""
         uid, held = pod["metadata"]["uid"], self._held.get(str(pod["spec"]["nodeName"]), {})
-        return Given([card for card, holder in held.items() if holder == (uid, container)], uid in self._by_mounts)
+        return Given([gpu for gpu, holder in held.items() if holder == (uid, container)], uid in self._by_mounts)
 
     def release(self, pod: Obj) -> None:
         """Take back a pod's GPUs."""
         held = self._held.get(str(dig(pod, "spec", "nodeName", default="")), {})
-        for card in [card for card, (uid, _) in held.items() if uid == pod["metadata"]["uid"]]:
-            del held[card]
+        for gpu in [gpu for gpu, (uid, _) in held.items() if uid == pod["metadata"]["uid"]]:
+            del held[gpu]
         self._by_mounts.discard(pod["metadata"]["uid"])
 
     def forget_node(self, node: str) -> None:

@@ -1,5 +1,5 @@
 // lab-runtime stands in front of runc. As `runc` it takes out of a container's specification what a machine without
-// CAP_SYS_RESOURCE cannot grant. As `nvidia-container-runtime` it hands SIMULATED cards to containers that ask for
+// CAP_SYS_RESOURCE cannot grant. As `nvidia-container-runtime` it hands SIMULATED gpus to containers that ask for
 // them.
 package main
 
@@ -62,7 +62,7 @@ func prepare(name string, args []string) error {
 					lower(process)
 				}
 				if process != nil && name == "nvidia-container-runtime" {
-					return addCards(spec, process, bundle)
+					return addGpus(spec, process, bundle)
 				}
 				return nil
 			})
@@ -190,7 +190,7 @@ func setting(key string, otherwise bool) bool {
 }
 
 // requested gives what a container asks for, as NVIDIA's toolkit reads it: mounts of /dev/null below mountRoot first,
-// the variable then; each only where the settings accept it. The lab's pods with cards are all unprivileged.
+// the variable then; each only where the settings accept it. The lab's pods with gpus are all unprivileged.
 func requested(spec, process object) string {
 	if setting("accept-nvidia-visible-devices-as-volume-mounts", false) {
 		found := []string{}
@@ -219,9 +219,9 @@ func requested(spec, process object) string {
 	return wanted
 }
 
-// addCards does for SIMULATED cards what NVIDIA's runtime does for real ones: a container that asks for cards gets the
-// driver's program and those cards; any other container is left as it is.
-func addCards(spec, process object, bundle string) error {
+// addGpus does for SIMULATED gpus what NVIDIA's runtime does for real ones: a container that asks for gpus gets the
+// driver's program and those gpus; any other container is left as it is.
+func addGpus(spec, process object, bundle string) error {
 	wanted := requested(spec, process)
 	if wanted == "" || wanted == "void" || wanted == "none" {
 		return nil

@@ -1,4 +1,4 @@
-// nvidia-device-plugin (SIMULATED) offers the cards of /var/lib/labgpu/devices to the kubelet over its API for device
+// nvidia-device-plugin (SIMULATED) offers the gpus of /var/lib/labgpu/devices to the kubelet over its API for device
 // plugins, v1beta1. As NVML for the real plugin, that file is only there when the container runs under the nvidia
 // runtime.
 package main
@@ -27,7 +27,7 @@ const (
 	mountRoot = "/var/run/nvidia-container-devices"
 )
 
-func cards() ([]*api.Device, error) {
+func gpus() ([]*api.Device, error) {
 	text, err := ioutil.ReadFile(cardList)
 	if err != nil {
 		return nil, err
@@ -50,14 +50,14 @@ func (plugin) GetDevicePluginOptions(context.Context, *api.Empty) (*api.DevicePl
 func (plugin) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
 	last := ""
 	for {
-		found, err := cards()
+		found, err := gpus()
 		if err != nil {
 			return err
 		}
 		if now := fmt.Sprint(found); now != last {
 			last = now
-			for _, card := range found {
-				log.Printf("SIMULATED card %s is %s", card.ID, card.Health)
+			for _, gpu := range found {
+				log.Printf("SIMULATED gpu %s is %s", gpu.ID, gpu.Health)
 			}
 			if err := stream.Send(&api.ListAndWatchResponse{Devices: found}); err != nil {
 				return err
@@ -166,12 +166,12 @@ func round() error {
 func main() {
 	log.SetFlags(log.LstdFlags)
 	log.Print("Starting NVIDIA Device Plugin (SIMULATED by the lab, answers as v0.17.1)")
-	found, err := cards()
+	found, err := gpus()
 	if err != nil || len(found) == 0 {
 		log.Print("Incompatible strategy detected auto")
 		log.Print("If this is a GPU node, did you configure the NVIDIA Container Toolkit?")
 		if os.Getenv("FAIL_ON_INIT_ERROR") != "false" {
-			log.Fatal("failed to create resource managers: no cards visible (SIMULATED)")
+			log.Fatal("failed to create resource managers: no gpus visible (SIMULATED)")
 		}
 		log.Print("No devices found. Waiting indefinitely.")
 		for {

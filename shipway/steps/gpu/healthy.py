@@ -23,7 +23,7 @@ _VERSION = r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)?\b"
 
 
 @dataclass(frozen=True)
-class CardsHealthy:
+class GpusHealthy:
     """The declared GPUs are there, and the driver answers."""
 
     traps: ClassVar[tuple[int, ...]] = (4, 32, 33)
@@ -35,30 +35,30 @@ class CardsHealthy:
         """Compare PCI, driver and declaration; where the driver does not answer the kernel's log may say why.
 
         GPUs that are not meant for pods (held for a virtual machine, not supported by the driver) do not count; one
-        without a driver for no told reason does, unless the declared number is what the driver shows.
+        without a driver for no known reason does, unless the declared number is what the driver shows.
         """
         seen, modules = await asyncio.gather(survey(on, self.vendor), on.read(FileText("/proc/modules")))
-        want = seen.cards if self.declared is None else self.declared
-        if want == 0 or (seen.unbound and seen.driver_cards == want):
+        want = seen.gpus if self.declared is None else self.declared
+        if want == 0 or (seen.unbound and seen.driver_gpus == want):
             return None
-        if seen.cards != want:
+        if seen.gpus != want:
             without = f" ({'; '.join(seen.left_out)})" if seen.left_out else ""
-            return Drift(f"{seen.cards} on PCI{without}", f"{want} GPUs")
+            return Drift(f"{seen.gpus} on PCI{without}", f"{want} GPUs")
         rival = self.vendor.rival_module
         if rival and any(line.startswith(f"{rival} ") for line in (modules or "").splitlines()):
             return Drift(self.vendor.rival, f"{self.vendor.name}'s driver (blacklist {rival}, reboot)")
-        return None if seen.driver_cards == want else await _not_driven(on, seen, want, self.vendor)
+        return None if seen.driver_gpus == want else await _not_driven(on, seen, want, self.vendor)
 
 
 async def _not_driven(on: Host, seen: Survey, want: int, vendor: Vendor) -> Drift:
-    """Return what is told of a driver that shows another number of GPUs."""
+    """Return what is reported of a driver that shows another number of GPUs."""
     lists = f"{vendor.program} lists {want} GPUs"
     if seen.driver_said == vendor.hangs:
         return Drift(vendor.hangs, f"{lists} (reboot the host: nothing else ends it)")
     if seen.unbound:
-        have = f"the driver shows {seen.driver_cards}; {', '.join(seen.unbound)} on PCI has no driver"
-        return Drift(have, f"{lists}, or `gpus: {seen.driver_cards}` to go on without it")
-    said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_cards}"
+        have = f"the driver shows {seen.driver_gpus}; {', '.join(seen.unbound)} on PCI has no driver"
+        return Drift(have, f"{lists}, or `gpus: {seen.driver_gpus}` to go on without it")
+    said = " ".join(seen.driver_said.split()) or f"the driver shows {seen.driver_gpus}"
     said = f"the driver says: {said}" if seen.driver_said and not diagnose(said) else said
     why = await _kernel_says(on)
     return Drift(f"{said}; {why}" if why else said, f"{lists} (install or reload the driver)")
@@ -78,7 +78,7 @@ class FabricReady:
     """Where switches join the GPUs of a machine, their manager runs, in the driver's own version, and has joined them.
 
     The driver shows all GPUs without it, and CUDA fails with error 802 (gpu-operator#544). Machines with such switches
-    cost a second round trip; all others are told apart in the first.
+    cost a second round trip; all others are distinguished in the first.
     """
 
     traps: ClassVar[tuple[int, ...]] = (31,)
@@ -90,7 +90,7 @@ class FabricReady:
         fabric = self.vendor.fabric
         if fabric is None or not await on.read(fabric.switches):
             return None
-        unit, driver, manager, cards = await on.read(
+        unit, driver, manager, gpus = await on.read(
             UnitState(f"{fabric.service}.service"), fabric.driver, fabric.manager, fabric.states
         )
         want = f"{fabric.service} active in the driver's version, every GPU's fabric Completed"
@@ -99,5 +99,5 @@ class FabricReady:
         ours, theirs = re.search(_VERSION, driver or ""), re.search(_VERSION, manager.stdout)
         if ours and theirs and ours[0] != theirs[0]:
             return Drift(f"{fabric.service} is of version {theirs[0]}, the driver of {ours[0]}", want)
-        waiting = [state for state in fabric.found(cards.stdout) if state not in ("Completed", "N/A")]
+        waiting = [state for state in fabric.found(gpus.stdout) if state not in ("Completed", "N/A")]
         return Drift(f"the fabric's state is {waiting[0]} on {len(waiting)} GPUs", want) if waiting else None

@@ -1,4 +1,4 @@
-"""GPUs are judged before anything is changed, and what a host will run into later is told."""
+"""GPUs are judged before anything is changed, and what a host will run into later is reported."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output
 from shipway.step import Drift, Impact
-from shipway.steps.gpu.cards import SECURE_BOOT, CardsHealthy, FabricReady
+from shipway.steps.gpu.healthy import SECURE_BOOT, FabricReady, GpusHealthy
 from shipway.survey.first_look import KERNEL_LOG, PCI_BOUND, PCI_CLASSES, on_bus, survey
 from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, read_notices
-from tests.places.facts import Told, said, unit
+from tests.places.facts import KnownFacts, said, unit
 from tests.places.simulated import simulated_place
 
 assert NVIDIA.fabric is not None
 SWITCHED = NVIDIA.fabric
 PCI, DRIVER, HANGS = on_bus(NVIDIA), NVIDIA.probe, NVIDIA.hangs
-ONE_CARD: dict[Fact[Any], Any] = {
+ONE_GPU: dict[Fact[Any], Any] = {
     PCI: said("/sys/bus/pci/devices/0000:10:00.0/vendor\n"),
     PCI_CLASSES: said("/sys/bus/pci/devices/0000:10:00.0/class\n"),
     DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n"),
@@ -35,11 +35,11 @@ FABRIC = "GPU 0\n    Fabric\n        State                             : {}\n   
 
 
 async def of(facts: dict[Fact[Any], Any], declared: int | None = None) -> Drift | None:
-    return await CardsHealthy(declared).check(cast("Host", Told(facts)))
+    return await GpusHealthy(declared).check(cast("Host", KnownFacts(facts)))
 
 
-async def test_a_card_that_the_driver_shows_is_well() -> None:
-    assert await of(ONE_CARD) is None
+async def test_a_gpu_that_the_driver_shows_is_well() -> None:
+    assert await of(ONE_GPU) is None
     assert await of({}, 0) is None
 
 
@@ -67,10 +67,10 @@ async def test_a_card_that_the_driver_shows_is_well() -> None:
         ({DRIVER: SILENT, SECURE_BOOT: said("SecureBoot enabled\n")}, None, "Secure Boot is on", "SHW-453"),
     ],
 )
-async def test_what_is_wrong_with_a_card_is_named_so_that_the_catalogue_knows_it(
+async def test_what_is_wrong_with_a_gpu_is_named_so_that_the_catalogue_knows_it(
     facts: dict[Fact[Any], Any], declared: int | None, have: str, code: str | None
 ) -> None:
-    drift = await of({**(ONE_CARD if facts else {}), **facts}, declared)
+    drift = await of({**(ONE_GPU if facts else {}), **facts}, declared)
     assert drift is not None
     assert have in drift.have
     assert "\n" not in drift.have
@@ -80,7 +80,7 @@ async def test_what_is_wrong_with_a_card_is_named_so_that_the_catalogue_knows_it
 
 async def fabric(**other: Any) -> Drift | None:
     state, manager, active = other.get("state", "Completed"), other.get("manager", "535.129.03"), other.get("active")
-    host = Told(
+    host = KnownFacts(
         {SWITCHED.switches: ("0000:05:00.0",), FileText("/proc/driver/nvidia/version"): other.get("driver", "")}
     )
     check = FabricReady()
@@ -100,7 +100,7 @@ async def fabric(**other: Any) -> Drift | None:
 
 
 async def test_a_machine_without_switches_is_asked_for_nothing_more() -> None:
-    host = Told({})
+    host = KnownFacts({})
     assert await FabricReady().check(cast("Host", host)) is None
     assert host.asked == [SWITCHED.switches]
 
@@ -135,7 +135,7 @@ def test_an_old_driver_tells_no_fabric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernels", "modules", "told"),
+    ("kernels", "modules", "heard"),
     [
         (("6.8.0-49-generic",), "6.8.0-49-generic", False),
         (("6.8.0-101-generic", "6.8.0-49-generic"), "6.8.0-49-generic", True),  # 101 comes after 49
@@ -145,15 +145,15 @@ def test_an_old_driver_tells_no_fabric() -> None:
         ((), "", False),
     ],
 )
-def test_a_next_kernel_without_the_driver_is_told(kernels: tuple[str, ...], modules: str, *, told: bool) -> None:
+def test_a_next_kernel_without_the_driver_is_reported(kernels: tuple[str, ...], modules: str, *, heard: bool) -> None:
     paths = "".join(f"/lib/modules/{kernel}/updates/dkms/nvidia.ko.zst\n" for kernel in modules.split())
     found = next_kernel("6.8.0-49-generic", kernels, paths)
-    assert bool(found) == told
-    assert not told or "linux-headers-6.8.0-101-generic" in found
+    assert bool(found) == heard
+    assert not heard or "linux-headers-6.8.0-101-generic" in found
 
 
 @pytest.mark.parametrize(
-    ("ufw", "forward", "told"),
+    ("ufw", "forward", "heard"),
     [
         ("ENABLED=no\n", "-P FORWARD ACCEPT\n", ""),
         ("# x\nENABLED=yes\n", "-P FORWARD DROP\n", "ufw is on"),
@@ -161,10 +161,10 @@ def test_a_next_kernel_without_the_driver_is_told(kernels: tuple[str, ...], modu
         ("", "", ""),
     ],
 )
-def test_a_firewall_that_is_on_is_told_with_what_to_open(ufw: str, forward: str, told: str) -> None:
+def test_a_firewall_that_is_on_is_reported_with_what_to_open(ufw: str, forward: str, heard: str) -> None:
     found = firewall(ufw, forward)
-    assert told in found
-    assert bool(told) == bool(found)
+    assert heard in found
+    assert bool(heard) == bool(found)
 
 
 async def test_a_host_that_has_joined_is_past_its_firewall() -> None:
@@ -176,11 +176,11 @@ async def test_a_host_that_has_joined_is_past_its_firewall() -> None:
         FORWARD: said("-P FORWARD DROP\n"),
         FileState("/run/reboot-required"): "there",
     }
-    bare = await read_notices(cast("Host", Told(facts)))
+    bare = await read_notices(cast("Host", KnownFacts(facts)))
     assert [text.split(" ")[0] for text in bare] == ["it", "ufw"]
-    joined = await read_notices(cast("Host", Told({**facts, FileState("/etc/kubernetes/kubelet.conf"): "there"})))
+    joined = await read_notices(cast("Host", KnownFacts({**facts, FileState("/etc/kubernetes/kubelet.conf"): "there"})))
     assert [text.split(" ")[0] for text in joined] == ["it"]
-    assert await read_notices(cast("Host", Told({Listing("/x"): ()}))) == ()
+    assert await read_notices(cast("Host", KnownFacts({Listing("/x"): ()}))) == ()
 
 
 # --- GPUs that are not meant for pods
@@ -223,15 +223,15 @@ async def test_a_host_is_taken_with_the_gpus_that_are_meant_for_pods(
 ) -> None:
     facts = gpus(OLD, GOOD, shown=1, bound=bound, log=log)
     assert await of(facts, declared) is None
-    seen = await survey(cast("Host", Told(facts)))
-    assert seen.cards == 1
+    seen = await survey(cast("Host", KnownFacts(facts)))
+    assert seen.gpus == 1
     assert seen.left_out == (f"GPU {OLD} is left out: {why}",)
     drift = await of(facts, 2)
     assert drift is not None
     assert why in drift.have
 
 
-async def test_a_gpu_without_a_driver_for_no_told_reason_is_not_left_out_in_silence() -> None:
+async def test_a_gpu_without_a_driver_for_no_known_reason_is_not_left_out_in_silence() -> None:
     facts = gpus(OLD, GOOD, THIRD, shown=2, bound=f"nvidia/{GOOD} nvidia/{THIRD}")
     drift = await of(facts)
     assert drift is not None
@@ -259,13 +259,13 @@ def test_the_log_tells_of_the_gpus_that_it_names() -> None:
 
 
 async def test_a_machine_with_a_gpu_for_its_virtual_machine_passes_preflight(tmp_path: Path) -> None:
-    async with simulated_place(tmp_path, Options(hosts=1, cards=2, scale=0.0)) as place:
+    async with simulated_place(tmp_path, Options(hosts=1, gpus=2, scale=0.0)) as place:
         machine = place.machine("te1")
         address = machine.kernel.pci[0][0]
         machine.kernel.held[address] = "vfio-pci"
-        del machine.gpu.cards[0]
-        looked = await place.run([CardsHealthy(None), CardsHealthy(1), CardsHealthy(2)], "te1", Impact.NOTHING)
+        del machine.gpu.devices[0]
+        looked = await place.run([GpusHealthy(None), GpusHealthy(1), GpusHealthy(2)], "te1", Impact.NOTHING)
         assert [row.outcome for row in looked] == ["ok", "ok", "drifted"]
         seen = await survey(place.session("te1"))
-        assert (seen.cards, seen.driver_cards) == (1, 1)
+        assert (seen.gpus, seen.driver_gpus) == (1, 1)
         assert seen.left_out == (f"GPU {address} is left out: vfio-pci holds it for a virtual machine",)
