@@ -1,4 +1,4 @@
-"""Each source is asked for by every host that needs it, at the place that is really used, and reported with its cause."""
+"""Each source is asked for by every host that needs it, at the place really used, and reported with its cause."""
 
 from __future__ import annotations
 
