@@ -82,7 +82,7 @@ async def leave(run: Run) -> None:
 
 
 def _table(report: Report) -> list[dict[str, str | int | float]]:
-    """Return a row a host."""
+    """Return a row per host."""
     return [
         {
             "host": host.name,

@@ -148,7 +148,7 @@ class Run:
         return self.cluster.control_planes[0]
 
     def session(self, name: str) -> Host:
-        """Return the session of a host; one connection a host for the whole run."""
+        """Return the session of a host; one connection per host for the whole run."""
         return self._pool.host(self.cluster.target(self.cluster.host(name)))
 
     def family(self, host: str) -> Family:

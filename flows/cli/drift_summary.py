@@ -42,7 +42,7 @@ def say(console: Console, report: DriftReport) -> None:
     tell_errors(console, report.errors)
     trips = max((host.round_trips for host in report.hosts), default=0)
     console.print(
-        f"outcome: {summarise(report)}; at most {trips} round trips a host, {report.seconds:.0f} s", highlight=False
+        f"outcome: {summarise(report)}; at most {trips} round trips per host, {report.seconds:.0f} s", highlight=False
     )
 
 

@@ -54,7 +54,7 @@ class UnitState(Fact[UnitInfo]):
 
     @classmethod
     def answer_all(cls, facts: Sequence[UnitState], outputs: Sequence[Output]) -> list[UnitInfo]:
-        """Systemd answers in the order asked, one paragraph a unit."""
+        """Systemd answers in the order asked, one paragraph per unit."""
         paragraphs = outputs[0].stdout.strip("\n").split("\n\n")
         answers: list[UnitInfo] = []
         for index in range(len(facts)):

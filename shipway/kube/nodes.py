@@ -10,7 +10,7 @@ SHOWN = 6
 
 
 async def nodes_by_name(on: Kube) -> dict[str, Object]:
-    """Return all nodes of the cluster; one request a look, however many checks ask."""
+    """Return all nodes of the cluster; one request per look, however many checks ask."""
     return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
 
 

@@ -123,7 +123,7 @@ def summarise(report: DriftReport) -> str:
 
 
 def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]:
-    """Return a row a host with GPUs: how many are expected, on the bus, with a driver, and offered to pods."""
+    """Return a row per host with GPUs: how many are expected, on the bus, with a driver, and offered to pods."""
     rows: list[dict[str, str | int]] = []
     for host in run.hosts:
         seen = run.seen.surveys.get(host.name)

@@ -1,4 +1,4 @@
-"""Shipway's flow with Prefect: the same stage as a task run a host, with all that surrounds a run of Shipway's."""
+"""Shipway's flow with Prefect: the same stage as a task run per host, with all that surrounds a run of Shipway's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work for parallel-ssh: one script a host, all hosts at once, in its libssh2 client."""
+"""The work for parallel-ssh: one script per host, all hosts at once, in its libssh2 client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run looks like while it lasts: lines where no terminal is, a row a host on one."""
+"""What a run looks like while it lasts: lines where no terminal is, a row per host on one."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ async def test_what_a_run_waits_for_and_does_without_is_reported(locks: Locks) -
     said: list[str] = []
     locks.keeps = {"lease": AWAY}
     run = changing(te1=True)
-    run.view = cast("View", SimpleNamespace(said=lambda *words: said.append(words[-1])))
+    run.view = cast("View", SimpleNamespace(show_wait=lambda *words: said.append(words[-1])))
     await lease(run)
     assert said == ["it is watched for 60 s", "the cluster's lease is not taken: no answer"]
     await run.close()
