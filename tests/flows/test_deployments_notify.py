@@ -40,7 +40,7 @@ def test_a_webhook_hears_of_what_did_not_end_well_of_what_asks_and_of_nothing_el
                 )
                 await client.set_flow_run_state(made.json()["id"], state, force=True)
 
-    def heard() -> list[str]:
+    def printed() -> list[str]:
         return capsys.readouterr().out.split("\n")[:-1]
 
     names = [notice.name for notice in automations.NOTICES]
@@ -48,12 +48,12 @@ def test_a_webhook_hears_of_what_did_not_end_well_of_what_asks_and_of_nothing_el
         assert automations.main(["--block", "webhook/shipway"]) == 1
         assert "no block webhook/shipway" in capsys.readouterr().err
         assert automations.main(["--webhook-url-file", str(secret)]) == 0
-        assert heard() == [f"{name}: created" for name in names]
+        assert printed() == [f"{name}: created" for name in names]
         assert automations.main([]) == 0
-        assert heard() == [f"{name}: as wanted" for name in names]
+        assert printed() == [f"{name}: as wanted" for name in names]
         monkeypatch.setattr(automations, "PAYLOAD", automations.PAYLOAD.replace('{"text"', '{"by": "test", "text"'))
         assert automations.main([]) == 0
-        assert heard() == [f"{name}: updated" for name in names]
+        assert printed() == [f"{name}: updated" for name in names]
 
         asyncio.run(ends("bootstrap", Completed(message="ok: 3 hosts")))
         asyncio.run(ends("other", Failed(name="Partial", message="no business of ours")))
