@@ -13,15 +13,14 @@ import pytest
 
 from flows.lock import hold_lock
 from tests.flows.story import Story
-from tests.places.prefect import Place, rows
+from tests.places.prefect import rows
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
 
-def command(home: Path, *words: str, api: str = "") -> subprocess.Popen[str]:
-    """Start the command line as a user does, on the database of these tests; `api` is set as its API, if any."""
+def command(home: Path, *words: str) -> subprocess.Popen[str]:
+    """Start the command line as a user does, with the database of these tests."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_API_URL": api} if api else {}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.bootstrap", *words],
         env={**environment, "PREFECT_HOME": str(home)},
@@ -53,15 +52,12 @@ def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(st
     assert len(states) >= 4 * 6
 
 
-@pytest.mark.parametrize(("at", "own"), [("preflight", True), ("test pods run at once", False)])
-def test_a_run_asked_to_end_says_so_reports_and_frees_the_cluster(
-    story: Story, prefect_place: Place, at: str, *, own: bool
-) -> None:
+@pytest.mark.parametrize("at", ["preflight", "test pods run at once"])
+def test_a_run_asked_to_end_says_so_reports_and_frees_the_cluster(story: Story, at: str) -> None:
     """In its subflow too: Prefect puts its own handler of SIGTERM in place at the start of each."""
     report = story.reports / "ended.json"
     said = ""
-    words, api = (str(story.folder / "cluster.yaml"), "--report", str(report)), "" if own else prefect_place.api.url
-    with command(story.home, *words, api=api) as process:
+    with command(story.home, str(story.folder / "cluster.yaml"), "--report", str(report)) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said += line
