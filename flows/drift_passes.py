@@ -75,7 +75,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
         left_out = _wanted(run, allowed, name)
         others = [one for one in run.drift.findings.get(name, ()) if one not in left_out]
         run.drift.findings[name] = [*others, *(one.became("held back", "left out in the approval") for one in left_out)]
-    left = await _open(run, allowed)
+    left, opened = await _open(run, allowed)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
     drained = [name for name, some in chosen.items() if name in left or any(allowed.drains(run, one) for one in some)]
@@ -106,7 +106,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
     await breaker.repair(drained, 1, in_turn)
     for name in left:  # whose turn did not come
         await uncordon(await run.kube(), name)
-    await _cluster(run)
+    await _cluster(run, opened=opened or bool(left))
     keep_history(run, path, breaker.why)
 
 
@@ -164,13 +164,13 @@ class Breaker:
             self.why = f"stopped: {self._worse} repairs in a row left their host worse, the last one {name}"
 
 
-async def _open(run: Run, allowed: Permission) -> set[str]:
-    """Open the nodes that a killed pass left cordoned; return those that stay so until their own turn.
+async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
+    """Open the nodes that a killed pass left cordoned.
 
-    Where this pass drains hosts and has still to repair one of them, its drain goes on: opened, it would be given pods
-    that are evicted again a moment later.
+    Returns those that stay so until their own turn, and whether any was opened. Where this pass drains hosts and has
+    still to repair one of them, its drain goes on: opened, it would get pods that are evicted again a moment later.
     """
-    left = set[str]()
+    left, opened = set[str](), False
     still_alone(run)
     try:
         kube = await run.kube()
@@ -183,16 +183,17 @@ async def _open(run: Run, allowed: Permission) -> set[str]:
                 left.add(name)
             else:
                 await uncordon(kube, name)
+                opened = True
     except Refused:
         raise  # another run holds the cluster
     except ShipwayError as error:
         unknown = f"nodes that are left cordoned cannot be determined: {error.message}"
         run.view.show_wait(CLUSTER, StageName.REPAIR, unknown)
-    return left
+    return left, opened
 
 
-async def _cluster(run: Run) -> None:
-    """Repair objects, and see what the hosts' repairs did to the nodes."""
+async def _cluster(run: Run, *, opened: bool) -> None:
+    """Repair objects, and see what the hosts' repairs did to the nodes, and that nodes were opened."""
     allowed = permission_now(run)
     most: dict[tuple[str, str], Impact] = {(part.host, part.stage): part.most for part in cluster_parts(run)}
     own = [f for f in run.drift.of_cluster if (f.host, f.stage) in most]
@@ -200,7 +201,7 @@ async def _cluster(run: Run) -> None:
     restarted = any(
         f.action == "repaired" and f.level > Impact.FILES for some in run.drift.findings.values() for f in some
     )
-    if restarted or (own and any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
+    if opened or restarted or (own and any(repairable(run, allowed, f, most[f.host, f.stage]) for f in own)):
         await on(StageName.REPAIR_CLUSTER, CLUSTER)
 
 
@@ -218,11 +219,14 @@ def keep_history(run: Run, path: str, held: str = "") -> None:
     findings = findings_of(run)
     history, now = History(run.folder / "history.json"), datetime.now(UTC)
     try:
-        history.keep(count_by_action(findings), [f.key for f in findings if f.action == "repaired"], now)
+        # What only followed from a repair (GPUs that are offered again) is nothing that Shipway set.
+        mended = [f.key for f in findings if f.action == "repaired" and f.level > Impact.NOTHING]
+        history.keep(count_by_action(findings), mended, now)
     except OSError as error:  # a full or read-only disk of this machine changes nothing about the hosts
         run.warned.append(f"the history of repairs was not written: {describe_error(error)}")
     fights = history.fights(now)
-    sentences = {finding.key: finding.step for finding in findings}
+    looked_at = {(done.host, row.id): row.step for done in run.results for row in done.rows if row.id}
+    sentences = {**looked_at, **{finding.key: finding.step for finding in findings}}
     run.drift.fights = [
         f"{key[0]}: {sentences.get(key, key[1])}: repaired {count} times within a day: something else owns that setting"
         for key, count in fights.items()

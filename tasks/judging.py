@@ -20,7 +20,7 @@ from tasks.stage_result import CLUSTER, report_redacted, worst
 def report_of(run: Run, *, broken_off: str = "") -> Report:
     """Return the report of a run; `broken_off` says what ended it before its time."""
     hosts = tuple(_host_row(run, host) for host in run.hosts)
-    errors = [error for result in run.results for error in result.errors]
+    errors = _errors_of(run)
     if broken_off:
         fix = "Run again: every step looks first, so the run goes on where this one ended."
         errors.append(report_redacted(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
@@ -29,7 +29,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
     return Report(
         run.cluster.name,
         run.cluster.profile,
-        run.mode,
+        "verify" if run.kind == "verify" else run.mode,
         outcome,
         round(time.monotonic() - run.started, 1),
         hosts,
@@ -38,6 +38,17 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
         tuple(dict.fromkeys(errors)),
         tuple(run.results),
     )
+
+
+def _errors_of(run: Run) -> list[ErrorReport]:
+    """Return the errors of all stages, without what the proof says again of a fault that an earlier stage has named."""
+    named = {error.code for result in run.results if result.stage != StageName.GPU_PROOF for error in result.errors}
+    return [
+        error
+        for result in run.results
+        for error in result.errors
+        if result.stage != StageName.GPU_PROOF or error.code not in named
+    ]
 
 
 def _host_row(run: Run, host: HostSpec) -> HostRow:
@@ -90,8 +101,12 @@ def _foreseen(run: Run, hosts: Sequence[HostRow]) -> RunOutcome:
 
 def _gpus(run: Run) -> dict[str, Any]:
     """Return the part about GPUs: those expected of all hosts of the run, and what the proof showed."""
-    shown = run.proof.as_dict() if run.proof else NO_GPUS
-    return {**shown, "expected": max(sum(run.provable(host) for host in run.hosts), int(shown["expected"]))}
+    expected = sum(run.provable(host) for host in run.hosts)
+    if run.proof is None:
+        offered = any(result.stage == StageName.GPUS_ALLOCATABLE and result.stands for result in run.results)
+        return {**NO_GPUS, "expected": expected, "allocatable": expected if offered else 0}
+    shown = run.proof.as_dict()
+    return {**shown, "expected": max(expected, int(shown["expected"]))}
 
 
 def _withheld(run: Run) -> list[str]:
@@ -121,7 +136,7 @@ def _limits(run: Run) -> list[str]:
         for host, why in run.seen.podded.items()
         if host not in run.seen.busy
     ]
-    busy += _withheld(run)
+    busy += _withheld(run) if run.mode != "plan" else []
     idle = [host for host in run.hosts if run.gpus_of(host) and not run.provable(host)]
     how = "pods are kept off the control plane (kubernetes.schedule_on_control_plane)"
     notices = [f"{name}: {text}" for name, survey in run.seen.surveys.items() for text in survey.notices]

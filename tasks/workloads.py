@@ -38,7 +38,7 @@ async def find_busy(run: Run, only: str = "") -> None:
     joined counts as busy; the control plane's own host does not, or it could never be mended.
     """
     joined = [name for name, survey in run.seen.surveys.items() if survey.joined and only in ("", name)]
-    if not joined or run.allow is Impact.NOTHING:
+    if not joined or (run.allow is Impact.NOTHING and run.mode != "plan"):  # a plan says what a run would withhold
         return
     busy, podded = {}, {}
     try:

@@ -19,6 +19,12 @@ NEXT = {
     "drifted": "next: what is withheld beside running pods is named above, with the command that does it when it may",
     "refused": "nothing was changed",
 }
+BESIDE = (
+    "next: the same command without --plan brings about what disturbs no running pod; the rest it withholds and names"
+)
+MEND = "mend what is named above and run the same command again; it does only what is missing"
+LATER = "nothing is to be mended; `python -m flows.verify` proves the GPUs when some are free"
+BY_PROOF = ("bootstrap", "verify")
 MANY = 20  # hosts from which on those with the same role and outcome share a row
 COUNTED = ("ok", "changed", "drifted", "unknown", "failed")
 
@@ -46,9 +52,10 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     gpus = report.gpus
-    if report.mode == "bootstrap" and report.hosts:
+    if report.mode in BY_PROOF and report.hosts:
         seen = f"{gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified"
-        console.print(f"{mark}GPUs: {seen}", highlight=False)
+        held = "; pods hold every one, so none was free to be proven" if gpus.get("outcome") == "all held" else ""
+        console.print(f"{mark}GPUs: {seen}{held}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{mark}outcome: {report.outcome}, {report.seconds:.0f} s", highlight=False)
     for line in _next(report, run, gone=gone):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -103,11 +110,14 @@ def _next(report: Report, run: Run | None, *, gone: bool) -> list[str]:
     if gone:
         return ["the SIMULATED lab is gone; `--keep` leaves one up to look around in"]
     kubeconfig: Path | None = run.folder / "kubeconfig" if run else None
-    if report.outcome in ("ok", "partial") and report.mode == "bootstrap" and kubeconfig and kubeconfig.exists():
+    if report.outcome in ("ok", "partial") and report.mode in BY_PROOF and kubeconfig and kubeconfig.exists():
         lines = [f"kubeconfig: {kubeconfig}", f"look around: kubectl --kubeconfig {kubeconfig} get nodes -o wide"]
         if report.outcome == "partial":
-            lines.append("then: mend what is named above and run the same command again; it does only what is missing")
+            whole = report.gpus.get("outcome") == "all held" and not report.errors
+            lines.append("then: " + (LATER if whole else MEND))
         return lines
+    if report.outcome == "planned" and run and (run.seen.busy or run.seen.podded) and report.counted["drifted"]:
+        return [BESIDE]
     if (line := NEXT.get(report.outcome)) is not None:
         return [line]
     if report.mode == "plan":

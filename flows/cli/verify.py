@@ -52,7 +52,7 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
         return run.report.exit_code
 
 
-COMMAND = Command("verify", build_parser, run_verify, lambda _: "bootstrap")
+COMMAND = Command("verify", build_parser, run_verify, lambda _: "verify")
 
 if __name__ == "__main__":
     raise SystemExit(COMMAND.main())

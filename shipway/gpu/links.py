@@ -11,6 +11,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.pods import EXTRA, SHOWN
 from shipway.gpu.seen import Evidence, PodSeen
 from shipway.gpu.vendor import Vendor
+from shipway.known_failures.catalogue import diagnose
 from shipway.redact import keep_ends
 
 LinkName = Literal[
@@ -26,6 +27,10 @@ LinkName = Literal[
     "compute",
     "unknown",
 ]
+UNBAR = (
+    "Uncordon or untaint it, or declare `gpus: 0` where it is to stay closed. One that a killed run of Shipway closed "
+    "(annotation shipway.dev/cordoned-by) is opened by the next drift repair."
+)
 IMAGE_FAULTS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
@@ -44,7 +49,8 @@ def find_broken_link(evidence: Evidence, vendor: Vendor = VENDOR) -> Link:
     for name, code, rule, fix in rules(vendor):
         why = next(rule(evidence, vendor), None)
         if why is not None:
-            return Link(name, code, why, fix)
+            known = diagnose(why) if name == "driver" else None  # the driver's own words say which fault it is
+            return Link(name, known.code, why, known.fix) if known else Link(name, code, why, fix)
     said = [f"{pod.name}: {pod.why or (pod.events or ('nothing',))[-1]}" for pod in evidence.pods if not pod.runs]
     why = "; ".join(said[:3]) or evidence.refusal or "nothing that was seen shows it"
     return Link("unknown", "SHW-610", why, "Read the evidence; see `kubectl -n shipway-verify describe pods`.")
@@ -80,7 +86,7 @@ def _gpu(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
 def _driver(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     for node in evidence.nodes:
         if node.host.driver is not None and node.host.driver < node.expected:
-            said = f": {node.host.driver_said}" if node.host.driver_said else ""
+            said = f": {' '.join(node.host.driver_said.split())}" if node.host.driver_said else ""
             yield f"{node.name}: {vendor.program} lists {node.host.driver} of {node.expected} GPUs{said}"
     yield from _say(evidence, *vendor.driver_failed)
 
@@ -199,7 +205,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             _runtime_class,
             f"Run again: the stage device_plugin makes it. See `kubectl get runtimeclass {vendor.handler}`.",
         ),
-        ("scheduler", "SHW-609", _scheduler, "Uncordon or untaint the node, or declare `gpus: 0` for it."),
+        ("scheduler", "SHW-609", _scheduler, UNBAR),
         (
             "image",
             "SHW-608",

@@ -59,9 +59,11 @@ ENTRIES: tuple[Known, ...] = (
         "the driver does not answer",
         r"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver|"
         r"modprobe: (?:ERROR|FATAL): [^\n]*nvidia",
-        "The kernel module is not loaded: a new kernel without its module, Secure Boot, or no driver at all.",
-        "On the host: `lsmod | grep nvidia; dkms status; uname -r`; install the driver for this kernel, "
-        "restart the host.",
+        "The kernel module is not loaded (a new kernel without it, Secure Boot, no driver at all), or its device files "
+        "are not there.",
+        "On the host: `lsmod | grep nvidia; ls -l /dev/nvidia*; dkms status; uname -r`. Loaded, without "
+        "/dev/nvidiactl: `sudo nvidia-modprobe -c 0 -u`. Not loaded: install the driver for this kernel, restart "
+        "the host.",
         retryable=False,
         traps=(4, 33),
     ),

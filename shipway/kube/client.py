@@ -27,6 +27,7 @@ __all__ = ["Kube", "Object", "save_kubeconfig", "title"]
 
 CONNECTIONS = 8  # each is a TLS handshake through the tunnel; more only queue in the API server
 # aiohttp ends TLS connections in the turns of the loop after its close (its documentation, "Graceful Shutdown").
+SILENT_SECONDS = 5.0  # a loaded API server answers within one
 CLOSING_SECONDS = 0.1
 
 
@@ -38,7 +39,7 @@ class Kube(Calls):
     def __init__(self, client: ApiClient, control: Host, access: Access, inside: int, admin_conf: str) -> None:
         super().__init__()
         self.admin_conf = admin_conf  # a secret: for save_kubeconfig, never for a log
-        self.requests = 0
+        self.requests, self._silent = 0, False
         self._client, self._control, self._access = client, control, access
         # As seen from the control host: the address of its own kubeconfig, else the API server on that very host.
         self._ways = list(dict.fromkeys([(access.host, access.port), ("127.0.0.1", inside)]))
@@ -76,16 +77,25 @@ class Kube(Calls):
         """
         first, *others = self._ways
         try:
-            return await self._exchange(first, method, path, body=body, media=media, seconds=seconds)
+            return await self._exchange(first, method, path, body=body, media=media, seconds=self._limit(seconds))
         except ApiUnavailable as error:
             if method != "GET":
                 raise
             for way in others:
                 with contextlib.suppress(ApiUnavailable):  # what the better way said is raised below
-                    answer = await self._exchange(way, method, path, body=body, media=media, seconds=seconds)
+                    limit = self._limit(seconds)
+                    answer = await self._exchange(way, method, path, body=body, media=media, seconds=limit)
                     self._ways = [way, first]
                     return answer
             raise error from error.__cause__
+
+    def _limit(self, seconds: float) -> float:
+        """Return how many seconds a request may take: few while an API that accepts connections answers none.
+
+        So it is with a containerd that has stood still for a minute (its containers' output is read by nobody, and they
+        block): a pass that mends it over SSH would wait 30 s for each question before.
+        """
+        return min(seconds, SILENT_SECONDS) if self._silent else seconds
 
     async def _exchange(
         self,
@@ -112,11 +122,14 @@ class Kube(Calls):
                 method, url, headers=headers, body=body, _request_timeout=seconds
             )
         except ApiException as error:
+            self._silent = False
             return int(error.status or 0), _text(error.body)
         except OpenApiException as error:
             raise ApiRefused(f"{what}: the Kubernetes client refused to send it ({error})") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._silent = isinstance(error, TimeoutError)
             raise no_answer(what, error, seconds) from error
+        self._silent = False
         return int(answer.status), _text(answer.data)
 
 

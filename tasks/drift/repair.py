@@ -89,9 +89,13 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     """
     kube = await run.kube()
     await new_lease(run)
-    await _as_approved(run, stage, host)
     losable = None if run.cluster.repair.delete_emptydir_data else OWN_NAMESPACES
-    await may_drain(kube, host, local_data=losable)
+    try:
+        await _as_approved(run, stage, host)
+        await may_drain(kube, host, local_data=losable)
+    except BaseException:
+        await uncordon(kube, host)  # a killed pass may have left it closed; nobody else's cordon is touched
+        raise
     await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
     try:
         await drain(kube, host, seconds=DRAIN_SECONDS, on_wait=hear_waits(run, stage, host), local_data=losable)

@@ -117,7 +117,7 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
         found = await prove(
             kube, cluster, wanted, _see(run), hear_waits(run, stage, host), avoid=sorted(away), settle=settle
         )
-        run.proof = replace(found, notes=(*found.notes, *notes))
+        run.proof = found if found.outcome == "all held" else replace(found, notes=(*found.notes, *notes))
     if run.proof.outcome == "all held":
         return [StepResult(name, "unknown", error=Blocked("pods hold every GPU, so none is free to be proven"))]
     proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=run.proof.error)

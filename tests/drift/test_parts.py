@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from flows.drift_passes import Breaker
 from shipway import steps
 from shipway.cluster.model import Cluster
 from shipway.converge import look_at_all
-from shipway.errors import PostconditionFailed, Unreachable
+from shipway.errors import PostconditionFailed, Refused, Unreachable
 from shipway.facts.commands import Says
 from shipway.facts.services import UnitInfo
 from shipway.kube.client import Kube
@@ -39,6 +40,7 @@ from tasks.drift.permission import Permission, explain_kept, repairable
 from tasks.drift.repair import became, outcome_of
 from tasks.drift.report import drift_report, findings_of
 from tasks.findings import Finding, distinct, find, sort_left
+from tasks.stage_result import StageResult, StepRow
 from tasks.stages import container_runtime, nvidia_runtime
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.table import STAGES
@@ -278,7 +280,12 @@ class Turns:
         self.opened: list[str] = []
         self.during: Callable[[str, str], None] = lambda _stage, _host: None
 
+        self.looked_again: list[bool] = []
+
         async def nothing(*_: object) -> None: ...
+
+        async def cluster(_: object, *, opened: bool) -> None:
+            self.looked_again.append(opened)
 
         async def left_cordoned(_: object) -> list[str]:
             return list(left)
@@ -294,7 +301,7 @@ class Turns:
         async def permission_on(run: Run, _host: str) -> Permission:
             return drift_passes.permission_now(run)
 
-        fakes = {"find_busy": nothing, "new_lease": nothing, "_cluster": nothing, "find_left_cordoned": left_cordoned}
+        fakes = {"find_busy": nothing, "new_lease": nothing, "_cluster": cluster, "find_left_cordoned": left_cordoned}
         more = {"still_alone": lambda _: None, "keep_history": lambda *_: None, "permission_on": permission_on}
         for name, fake in {**fakes, **more, "uncordon": opened, "on": on}.items():
             monkeypatch.setattr(drift_passes, name, fake)
@@ -317,7 +324,59 @@ async def test_a_node_that_a_killed_pass_left_cordoned_stays_so_until_its_turn_w
     run.allow, run.drift.findings = allow, {"te2": [finding(impact=impact)]}
     turns = Turns(monkeypatch, run, left=["te2"])
     await drift_passes.repair_all(run, "te.yaml", None)
-    assert (turns.taken, turns.opened) == (taken, opened)
+    assert (turns.taken, turns.opened, turns.looked_again) == (taken, opened, [bool(opened)])
+
+
+async def test_a_node_that_was_opened_is_looked_at_again_though_nothing_else_was_repaired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pass opened it, and reported it as cordoned, with the advice to open it."""
+    run, taken = run_of(), list[str]()
+
+    async def on(stage: str, _host: str) -> None:
+        taken.append(stage)
+
+    monkeypatch.setattr(drift_passes, "on", on)
+    for opened in (False, True):
+        await drift_passes._cluster(run, opened=opened)
+    assert taken == ["repair_cluster"]
+
+
+async def test_a_drain_that_is_refused_opens_the_node_that_a_killed_pass_left_cordoned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, opened = run_of(), list[str]()
+
+    async def refused(*_: object, **__: object) -> None:
+        raise Refused("a drain of te2 would destroy default/late", code="SHW-337")
+
+    async def uncordoned(_: object, node: str) -> None:
+        opened.append(node)
+
+    monkeypatch.setattr(run, "kube", lambda: asyncio.sleep(0, SimpleNamespace()))
+    monkeypatch.setattr(repair, "new_lease", lambda _: asyncio.sleep(0))
+    monkeypatch.setattr(repair, "may_drain", refused)
+    monkeypatch.setattr(repair, "uncordon", uncordoned)
+    with pytest.raises(Refused, match="would destroy"):
+        await repair.repair_drained(run, "repair_drained", "te2")
+    assert opened == ["te2"]
+
+
+def test_only_what_a_repair_set_counts_as_repaired_and_a_fight_has_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs that are offered again, four times a day, were a fight of Shipway's; an absent finding had only its id."""
+    run = run_of(state_dir=str(tmp_path))
+    monkeypatch.setattr(drift_passes, "explain", lambda *_: None)
+    follows, mended = finding(step="GPUs are offered", impact="NOTHING"), replace(finding(), id="Swap")
+    for _ in range(3):
+        run.drift.findings = {"te2": [follows.became("repaired"), mended.became("repaired")]}
+        drift_passes.keep_history(run, "te.yaml")
+    run.drift.findings = {}
+    run.results.append(StageResult("te2", "look", "ok", (StepRow("swap is off", "ok", id="Swap"),)))
+    drift_passes.keep_history(run, "te.yaml")
+    (fight,) = run.drift.fights
+    assert fight.startswith("te2: swap is off: repaired 3 times")
 
 
 async def test_a_node_left_cordoned_whose_turn_does_not_come_is_opened_at_the_end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from flows.cli.summary import say
 from shipway.cluster_file import parse_cluster
 from shipway.errors import LoginRefused, PostconditionFailed, Refused, Unreachable
 from shipway.gpu.proof import Proof
+from shipway.stage import StageName
 from shipway.step import Drift, Impact, Outcome, StepResult
 from shipway.survey.first_look import Survey
 from tasks.artifacts import markdown
@@ -121,6 +123,56 @@ def test_what_breaks_a_run_off_fails_it_and_is_reported() -> None:
         "the run was interrupted",
         True,
     )
+
+
+@pytest.mark.parametrize("errors", [(), (PostconditionFailed("not Ready", host="te2"),)])
+def test_where_pods_hold_every_gpu_the_terminal_says_so_and_sends_nobody_to_mend(
+    tmp_path: Path, errors: tuple[PostconditionFailed, ...]
+) -> None:
+    (tmp_path / "te").mkdir()
+    (tmp_path / "te" / "kubeconfig").touch()
+    unproven = StageResult(CLUSTER, "gpu_proof", "unknown", (StepRow("every GPU can be used", "unknown"),))
+    run = run_with([GATE, *FINE, unproven, *(stage("te2", "failed", error) for error in errors)], ready=ALL, proof=HELD)
+    run.cluster = run.cluster.model_copy(update={"state_dir": str(tmp_path)})
+    console = Console(file=StringIO(), width=200)
+    say(console, report_of(run), run)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "pods hold every one, so none was free to be proven" in said
+    assert ("mend what is named above" in said) is bool(errors)
+    assert ("nothing is to be mended" in said) is not bool(errors)
+
+
+@pytest.mark.parametrize(
+    ("busy", "outcome", "words"), [(1, "drifted", "withholds"), (0, "drifted", "this about"), (1, "ok", "this about")]
+)
+def test_a_plan_beside_pods_promises_only_what_a_run_would_do(busy: int, outcome: Outcome, words: str) -> None:
+    """It said that the same command brings it about, and the run withheld it."""
+    run = run_with([stage(name, outcome) for name in ALL], ready=ALL, proof=None, mode="plan")
+    run.seen.busy = {"te2": "1 GPUs held by running pods"} if busy else {}
+    report, console = report_of(run), Console(file=StringIO(), width=200)
+    say(console, report, run)
+    assert words in console.file.getvalue()  # type: ignore[attr-defined]
+    assert not any("withheld" in warning for warning in report.warnings)
+
+
+def test_a_fault_that_a_stage_has_named_is_not_named_by_the_proof_again() -> None:
+    first = PostconditionFailed("NVML does not load", host="te2", step="s", code="SHW-614")
+    again = PostconditionFailed("broken link: driver", host="te2", step="proof", code="SHW-614")
+    other = PostconditionFailed("broken link: image", host="te3", step="proof", code="SHW-608")
+    proof = StageResult(CLUSTER, "gpu_proof", "failed", errors=(report_redacted(again), report_redacted(other)))
+    report = report_of(run_with([GATE, *FINE, stage("te2", "failed", first), proof], ready=ALL, proof=BLIND))
+    assert [(error.code, error.step) for error in report.errors] == [("SHW-614", "s"), ("SHW-608", "proof")]
+
+
+@pytest.mark.parametrize(("ended", "allocatable"), [("ok", 4), ("failed", 0)])
+def test_a_run_that_ends_in_its_proof_still_says_how_many_gpus_are_offered(ended: Outcome, allocatable: int) -> None:
+    errors = () if ended == "ok" else (PostconditionFailed("too few"),)
+    run = run_with([GATE, *FINE, stage(CLUSTER, ended, *errors)], ready=ALL, proof=None)
+    run.cluster = parse_cluster(FILE.replace("gpus: 0", "gpus: 4"))
+    run.results[-1] = replace(run.results[-1], stage=StageName.GPUS_ALLOCATABLE)
+    report = report_of(run, broken_off="the run was interrupted")
+    assert report.gpus["allocatable"] == (report.gpus["expected"] if allocatable else 0)
+    assert report.gpus["verified"] == 0
 
 
 def test_gpus_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_reported() -> None:

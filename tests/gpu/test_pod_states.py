@@ -219,5 +219,5 @@ def test_nvml_that_does_not_load_is_the_drivers_fault_and_no_sick_gpu() -> None:
     )
     node = NodeSeen("gpu1", 2, 0, 2, host=HostGpuFacts(2, 2, toolkit=True), plugin=plugin)
     link = find_broken_link(Evidence("runtime_class", (node,), handler="nvidia"))
-    assert (link.name, link.code) == ("driver", "SHW-602")
+    assert (link.name, link.code) == ("driver", "SHW-614"), "by the driver's own words"
     assert "ERROR_LIBRARY_NOT_FOUND" in link.why

@@ -36,6 +36,7 @@ from shipway.steps.runtime.containerd import DEFAULT, ContainerdConfigured, OneC
 from shipway.steps.system.base import CLOUD_INIT, CloudInitDone
 from shipway.steps.system.network_manager import FILE, UNIT, InterfacesLeftAlone
 from shipway.steps.system.services import ServiceLoaded
+from shipway.survey.first_look import CLOCK
 from shipway.survey.notices import PLAIN, REAL, only_stubs, read_notices
 from shipway.survey.notices import STUB as STUBS
 from tasks.context import Run
@@ -282,6 +283,17 @@ async def test_a_new_drop_in_of_the_proxy_is_not_read_by_systemd_beside_gpu_pods
         assert result.outcome == ("drifted" if busy else "changed")
         assert ("systemctl daemon-reload" in host.done) is not busy
         assert bool(host.done) is not busy
+
+
+@pytest.mark.parametrize(("active", "drifts"), [("inactive", False), ("failed", False), ("active", True)])
+async def test_a_service_that_stands_still_is_not_said_to_run_an_old_configuration(
+    active: str, *, drifts: bool
+) -> None:
+    """Its start, which is another step's, reads the files: it was said to want a restart too, which pods forbid."""
+    changed = FileInfo("0" * 64, "644", "root:root", 2_000_000_000)
+    facts = {CONTAINERD_UNIT: replace(unit(active), active_since=1), FileState("/etc/x"): changed, CLOCK: said("2e9\n")}
+    drift = await ServiceLoaded("containerd", ("/etc/x",)).check(cast("Host", KnownFacts(facts)))
+    assert (drift is not None) is drifts
 
 
 def test_nothing_flushes_a_firewall_or_removes_a_lock() -> None:

@@ -16,9 +16,10 @@ from lab.simulated.kube.faults import Fault
 from lab.simulated.kube.pki import Authority, kubeconfig
 from shipway.errors import ApiRefused, ApiUnavailable, Blocked, Refused, ShipwayError
 from shipway.kube.access import as_file, parse_admin_conf, save_kubeconfig, save_secret
-from shipway.kube.client import Kube
+from shipway.kube.client import SILENT_SECONDS, Kube
 from shipway.kube.errors import KindMissing, no_answer, refusal
 from shipway.kube.paths import with_protocols
+from shipway.kube.reads import CALL_SECONDS
 from tests.places.kube import Control, Place, cluster_of, gpu_host, place
 
 NAMES = ("te1", "te2")
@@ -52,6 +53,31 @@ async def test_every_supported_server_answers_the_calls(version: str) -> None:
         assert await kube.delete("v1", "ConfigMap", "words", "default")
         assert not await kube.delete("v1", "ConfigMap", "words", "default")
         assert (await kube.raw("/readyz"))[0] == 200
+
+
+async def test_an_api_that_answers_nothing_is_waited_for_briefly_until_it_answers_again(
+    small: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With containerd stopped for minutes it accepted connections; 30 s for each question kept a repair away."""
+    real, limits = small.kube._client.rest_client.request, list[float]()
+    silent = True
+
+    async def request(*words: object, _request_timeout: float, **more: object) -> object:
+        limits.append(_request_timeout)
+        if silent:
+            raise TimeoutError
+        return await real(*words, _request_timeout=_request_timeout, **more)
+
+    monkeypatch.setattr(small.kube._client.rest_client, "request", request)
+    for _ in range(2):
+        with pytest.raises(ApiUnavailable):
+            await small.kube.send("GET", "/version")
+    silent = False
+    for _ in range(2):
+        assert (await small.kube.send("GET", "/version"))[0] == 200
+    assert limits[0] == CALL_SECONDS
+    assert set(limits[1:-1]) == {SILENT_SECONDS}
+    assert limits[-1] == CALL_SECONDS
 
 
 async def test_identical_reads_of_one_look_are_one_request(small: Place) -> None:

@@ -106,7 +106,9 @@ class ServiceLoaded:
             return Drift(
                 "its unit or a drop-in of it changed since systemd read them", "systemd has read them, started after"
             )
-        return None if loaded else Drift("started before its configuration changed", "started after")
+        if loaded or info.active != "active":
+            return None  # one that does not run reads its files when it is started, which is another step's affair
+        return Drift("started before its configuration changed", "started after")
 
     async def apply(self, on: Host) -> None:
         """Restart it, and keep what it loaded.
