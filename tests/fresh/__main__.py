@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,11 +127,12 @@ def system(suite: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def type_in(place: Path, command: str) -> int:
-    """Run a command as the user; returns its exit status, 124 where it took too long."""
+def type_in(place: Path, command: str, output: IO[str] | None) -> int:
+    """Run a command as the user; returns its exit status, 124 where it took too long. `output` None is our own."""
     given = " ".join(shlex.quote(f"{name}={os.environ[name]}") for name in PROXIES if os.environ.get(name))
     words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE.replace("$4", given)]
-    with subprocess.Popen([*words, "sh", place, str(USER), command], stdin=subprocess.DEVNULL) as process:
+    words += ["sh", str(place), str(USER), command]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
         try:
             return process.wait(SECONDS.get(command, 900.0))
         except subprocess.TimeoutExpired:
@@ -138,8 +140,34 @@ def type_in(place: Path, command: str) -> int:
             return 124
 
 
+def try_in(suite: str, asked: argparse.Namespace) -> tuple[list[str], bool]:
+    """Run the commands in a fresh system; returns how each ended, and whether all ended well.
+
+    The system that more than the first runs in prints at once, any other, beside it, when it is done.
+    """
+    first, *others = commands()
+    heard, good, began = [], True, time.monotonic()
+    with system(suite) as place, tempfile.TemporaryFile("w+", encoding="utf-8") as kept:
+        heard.append(f"{suite}: a fresh system in {time.monotonic() - began:.0f} s")
+        output = None if suite == asked.all_in else kept
+        for command in (first, *(others if suite == asked.all_in else ())):
+            print(f"== {suite}: {command}", flush=True)
+            began = time.monotonic()
+            status = type_in(place, command, output)
+            heard.append(f"{suite}: {command}: exit status {status} in {time.monotonic() - began:.0f} s")
+            kept.seek(0)
+            print(kept.read() + heard[-1], flush=True)
+            kept.seek(0)
+            kept.truncate()
+            good = good and status == 0
+        skipped = place / "home" / "user" / "not-run"
+        if asked.not_run and skipped.exists():
+            asked.not_run.write_text(skipped.read_text(encoding="utf-8"), encoding="utf-8")
+    return heard, good
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the first command everywhere, the others in one system; returns 0 where all ended well."""
+    """Run the first command everywhere at once, the others in one system; returns 0 where all ended well."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.fresh", description=__doc__.partition("\n")[0] if __doc__ else ""
     )
@@ -155,24 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
     if os.geteuid() != 0 or lacking:
         print(f"make test-fresh needs root{' and ' + ', '.join(lacking) if lacking else ''}", file=sys.stderr)
         return 1
-    first, *others = commands()
-    heard, good = [], True
-    for suite in asked.suite or SUITES:
-        began = time.monotonic()
-        with system(suite) as place:
-            heard.append(f"{suite}: a fresh system in {time.monotonic() - began:.0f} s")
-            for command in (first, *(others if suite == asked.all_in else ())):
-                print(f"== {suite}: {command}", flush=True)
-                began = time.monotonic()
-                status = type_in(place, command)
-                heard.append(f"{suite}: {command}: exit status {status} in {time.monotonic() - began:.0f} s")
-                print(heard[-1], flush=True)
-                good = good and status == 0
-            skipped = place / "home" / "user" / "not-run"
-            if asked.not_run and skipped.exists():
-                asked.not_run.write_text(skipped.read_text(encoding="utf-8"), encoding="utf-8")
-    print("\n".join(("== on fresh systems", *heard)))
-    return 0 if good else 1
+    suites = asked.suite or SUITES
+    with ThreadPoolExecutor(len(suites)) as together:  # pip fetches in one while the other installs
+        ends = list(together.map(lambda suite: try_in(suite, asked), suites))
+    print("\n".join(("== on fresh systems", *(line for heard, _ in ends for line in heard))))
+    return 0 if all(good for _, good in ends) else 1
 
 
 if __name__ == "__main__":
