@@ -1,0 +1,1 @@
+"""What is to be known of etcd before its members come or go."""

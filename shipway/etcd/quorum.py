@@ -1,0 +1,42 @@
+"""Whether a member may leave an etcd cluster: the one place for that arithmetic, which every verb asks.
+
+etcd takes a write, a change of its members too, when more than half of all members agree (etcd documentation, "FAQ" and
+"Runtime reconfiguration"). Members leave one at a time, and this is asked anew before each one.
+"""
+
+from __future__ import annotations
+
+
+def least(members: int) -> int:
+    """Return how many members must be healthy for a cluster of so many to take writes."""
+    return members // 2 + 1
+
+
+def why_not_leave(members: int, healthy: int, *, goes_healthy: bool, allow: bool = False) -> str:
+    """Return why one member may not leave a cluster of `members` voters of which `healthy` are; "" where it may.
+
+    `goes_healthy` says whether the one that goes is healthy itself. `allow` is what a person decided: to be left with
+    an even number of members that can lose none, or with one. Nothing allows more than that. Raises ValueError for
+    numbers that no cluster has.
+    """
+    if not 0 <= healthy <= members or members < 1 or (goes_healthy and not healthy):
+        raise ValueError(f"{healthy} healthy of {members} members, one of them goes")
+    if not goes_healthy and healthy == members:
+        raise ValueError(f"all {members} members are healthy, and the one that goes is not")
+    left, sound = members - 1, healthy - goes_healthy
+    if not left:
+        return "it is the last member of etcd: with it the cluster's data is gone"
+    if healthy < least(members):
+        return f"etcd has no quorum ({healthy} of {members} members are healthy): no change of its members can be voted"
+    if goes_healthy and healthy < members:
+        ill = members - healthy
+        return f"{ill} of {members} members of etcd {'is' if ill == 1 else 'are'} not healthy: such a one goes first"
+    if sound < least(left):
+        return f"{sound} of the {left} members that are left would be healthy, and etcd needs {least(left)}"
+    if allow:
+        return ""
+    if left == 1:
+        return "one member would be left, which is as safe as its one disk"
+    if left % 2 == 0 and sound == least(left):
+        return f"{left} members would be left, and etcd could lose none of them"
+    return ""
