@@ -15,6 +15,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.vendor import GpuRuntime
 
 CONFIG = "/etc/containerd/config.toml"
+BEFORE = f"{CONFIG}.before-shipway"  # the file as it was before our first edit
 CERTS = "/etc/containerd/certs.d"
 Path = tuple[str, ...]
 # Layout 2 is containerd 1.x; 3 is 2.0 to 2.2, 4 is 2.3: they split the CRI plugin into runtime and images.

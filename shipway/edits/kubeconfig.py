@@ -47,6 +47,34 @@ def merge_kubeconfigs(own: str, admin: str) -> str | None:
     return yaml.serialize(document, Dumper=yaml.SafeDumper)
 
 
+def without_clusters(own: str, trusted: frozenset[str]) -> str | None:
+    """Return a kubeconfig without the clusters of these authorities, their contexts, and users that no other has.
+
+    None where nothing else is in it; the text itself where none of them is. Raises ValueError for no kubeconfig.
+    """
+    document = _document(own)
+    clusters = {_text(_value(one, "name")) for one in _entries(document, "clusters") if _authorities(one) & trusted}
+    if not clusters:
+        return own
+    contexts: dict[str, tuple[str, str]] = {}
+    for one in _entries(document, "contexts"):
+        inner = _value(one, "context")
+        contexts[_text(_value(one, "name"))] = _text(_value(inner, "cluster")), _text(_value(inner, "user"))
+    gone = {name for name, (cluster, _) in contexts.items() if cluster in clusters}
+    users = {contexts[name][1] for name in gone} - {user for name, (_, user) in contexts.items() if name not in gone}
+    left = 0
+    for section, names in (("clusters", clusters), ("contexts", gone), ("users", users)):
+        held = _value(document, section)
+        if isinstance(held, yaml.SequenceNode):
+            held.value = [one for one in held.value if _text(_value(one, "name")) not in names]
+            left += len(held.value)
+    if not left:
+        return None
+    if _text(_value(document, "current-context")) in gone:
+        _set(document, "current-context", next((name for name in contexts if name not in gone), ""))
+    return yaml.serialize(document, Dumper=yaml.SafeDumper)
+
+
 def _document(text: str) -> yaml.MappingNode:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -92,3 +92,42 @@ def with_modules(text: str, wanted: Sequence[str], unknown: Collection[str]) -> 
 
 def _join(text: str, lines: list[str]) -> str:
     return text if lines == _lines(text) else "".join(f"{line}\n" for line in lines)
+
+
+def without_block(text: str, own_name: str) -> str:
+    """Return /etc/hosts without our block; every other line stays.
+
+    Where no other line holds the host's own name, `127.0.1.1 NAME` is added, as Debian's installer has it: sudo looks
+    its host's name up at each call. A block without an end is left: what follows its head may be somebody's.
+    """
+    lines = _lines(text)
+    if BEGIN not in lines or END not in lines[lines.index(BEGIN) :]:
+        return text
+    start = lines.index(BEGIN)
+    end = lines.index(END, start)
+    rest = [*lines[:start], *lines[end + 1 :]]
+    named = {word for line in rest for word in line.split("#", 1)[0].split()[1:]}
+    if own_name and own_name not in named:
+        rest.append(f"127.0.1.1 {own_name}")
+    return "".join(f"{line}\n" for line in rest)
+
+
+def with_swap_again(text: str) -> str:
+    """Return /etc/fstab with the lines that we commented out as they were."""
+    return "\n".join(line.removeprefix(OFF) for line in text.split("\n"))
+
+
+def without_sysctls(text: str, values: Mapping[str, str]) -> str:
+    """Return a file of sysctl.d without the settings that have exactly these values; every other line stays."""
+    kept = []
+    for line in _lines(text):
+        key, equals, value = line.partition("=")
+        name = key.strip(" \t-").replace("/", ".")
+        if not (equals and name in values and value.strip() == values[name]):
+            kept.append(line)
+    return _join(text, kept)
+
+
+def without_lines(text: str, lines: Collection[str]) -> str:
+    """Return a text without these lines, blanks around them left aside; every other line stays."""
+    return _join(text, [line for line in _lines(text) if line.strip() not in lines])

@@ -23,20 +23,27 @@ def why_not_leave(members: int, healthy: int, *, goes_healthy: bool, allow: bool
         raise ValueError(f"{healthy} healthy of {members} members, one of them goes")
     if not goes_healthy and healthy == members:
         raise ValueError(f"all {members} members are healthy, and the one that goes is not")
-    left, sound = members - 1, healthy - goes_healthy
-    if not left:
-        return "it is the last member of etcd: with it the cluster's data is gone"
-    if healthy < least(members):
-        return f"etcd has no quorum ({healthy} of {members} members are healthy): no change of its members can be voted"
-    if goes_healthy and healthy < members:
-        ill = members - healthy
-        return f"{ill} of {members} members of etcd {'is' if ill == 1 else 'are'} not healthy: such a one goes first"
-    if sound < least(left):
-        return f"{sound} of the {left} members that are left would be healthy, and etcd needs {least(left)}"
-    if allow:
-        return ""
-    if left == 1:
-        return "one member would be left, which is as safe as its one disk"
-    if left % 2 == 0 and sound == least(left):
-        return f"{left} members would be left, and etcd could lose none of them"
-    return ""
+    left, sound, ill = members - 1, healthy - goes_healthy, members - healthy
+    never = (
+        (not left, "it is the last member of etcd: with it the cluster's data is gone"),
+        (
+            healthy < least(members),
+            f"etcd has no quorum ({healthy} of {members} members are healthy): no change of its members can be voted",
+        ),
+        (
+            goes_healthy and ill > 0,
+            f"{ill} of {members} members of etcd {'is' if ill == 1 else 'are'} not healthy: such a one goes first",
+        ),
+        (
+            sound < least(left),
+            f"{sound} of the {left} members that are left would be healthy, and etcd needs {least(left)}",
+        ),
+    )
+    unless_allowed = (
+        (left == 1, "one member would be left, which is as safe as its one disk"),
+        (
+            left % 2 == 0 and sound == least(left),
+            f"{left} members would be left, and etcd could lose none of them",
+        ),
+    )
+    return next((why for so, why in (*never, *(() if allow else unless_allowed)) if so), "")

@@ -104,3 +104,9 @@ class Family(Protocol):
 
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Return the step that keeps an upgrade in passing from changing packages."""
+
+    def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
+        """Return the steps that take back what the others wrote: repositories, their keys, holds of these packages.
+
+        What they switched off of a host's own repositories is on again; packages stay as they are.
+        """

@@ -17,7 +17,7 @@ from shipway.edits.files import FileEdited
 from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact, Words
-from shipway.facts.files import FileState, FileText
+from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
 from shipway.os.family import Permit, Versions, permit_always
@@ -158,6 +158,36 @@ class Held:
     async def apply(self, on: Host) -> None:
         """Lock them."""
         await dnf(on, "versionlock", "add", *self.packages)
+
+
+@dataclass(frozen=True)
+class TakenBack:
+    """No repository and no lock of ours is left."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    packages: tuple[str, ...]
+    name: str = "nothing of ours is left with dnf"
+
+    async def _left(self, on: Host) -> tuple[list[str], list[str]]:
+        infos = await on.read_all([RpmPackage(name) for name in self.packages])
+        held = [name for name, info in zip(self.packages, infos, strict=True) if info is not None and info.held]
+        folders = ("/etc/yum.repos.d", "/etc/pki/rpm-gpg")
+        listed = await on.read_all([Listing(folder) for folder in folders])
+        names = [f"{folder}/{name}" for folder, own in zip(folders, listed, strict=True) for name in own]
+        return held, [name for name in names if "/shipway-" in name]
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dnf, and list files."""
+        held, files = await self._left(on)
+        return Drift(", ".join([*held, *files]), "none") if held or files else None
+
+    async def apply(self, on: Host) -> None:
+        """Take both away."""
+        held, files = await self._left(on)
+        if held:
+            await dnf(on, "versionlock", "delete", *held)
+        if files:
+            await on.do(Command(("rm", "-f", "--", *files)))
 
 
 @dataclass(frozen=True)
@@ -359,3 +389,7 @@ class Rpm:
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Run `dnf versionlock add`."""
         return Held(tuple(packages))
+
+    def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
+        """Remove our files of yum's, run `dnf versionlock delete`."""
+        return [TakenBack(tuple(packages))]

@@ -61,7 +61,7 @@ class RpmMachine(Machine):
             case ("upgrade", *excluded):
                 patterns = [one.removeprefix("--exclude=").rstrip("*") for one in excluded]
                 self.upgrade([name for name in self.packages if name.startswith(tuple(patterns))])
-            case ("versionlock", "add", *names):
+            case ("versionlock", verb, *names):
                 for name in names:
-                    self.packages[name].held = True
+                    self.packages[name].held = verb == "add"
         return Output(0, "", "")

@@ -295,6 +295,22 @@ async def test_a_repository_is_known_with_a_key_that_was_checked(scene: Scene) -
     assert await look(step, host) is not None, "a key that nobody checked is drift"
 
 
+async def test_repositories_keys_and_holds_are_taken_back_and_packages_stay(scene: Scene) -> None:
+    host, family = machine(scene), family_in(scene)
+    host.packages = {"one": Installed("1"), "two": Installed("2"), "kept": Installed("3", held=True)}
+    before = set(host.files)
+    await apply(family.repository("docker", cluster()), host)
+    await apply(family.held(("one", "two")), host)
+    steps = family.taken_back(("one", "two"))
+    assert {step.impact for step in steps} == {Impact.FILES}
+    for step in steps:
+        await apply(step, host)
+    assert [await look(step, host) for step in steps] == [None] * len(steps)
+    assert {path for path in set(host.files) - before if not path.startswith("/var/lib/shipway/")} == set()
+    assert versions(host) == {"one": "1", "two": "2", "kept": "3"}
+    assert {name for name, one in host.packages.items() if one.held} == {"kept"}, "a hold of somebody else's"
+
+
 @pytest.mark.parametrize("served", ["another", "none"])
 async def test_a_key_that_is_not_the_pinned_one_is_refused_and_nothing_is_written(scene: Scene, served: str) -> None:
     pinned = "A" * 40

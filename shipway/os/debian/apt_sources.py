@@ -197,3 +197,23 @@ def _tell(stanza: Sequence[str], field: _Field, words: Sequence[str], why: str) 
     yield f"{field.name}: {' '.join(words)}"
     yield from (line for line in stanza[field.start : field.end] if line.startswith("#"))
     yield from stanza[field.end :]
+
+
+def with_entries_again(text: str, path: str) -> str:
+    """Return the text of a source file with the entries that we switched off on again; all else stays as it is.
+
+    A stanza that was only shortened keeps what it has: what it had besides is not told in it.
+    """
+    lines = text.split("\n")
+    if not path.endswith(".sources"):
+        marks = (WHY, REPLACED)
+        return "\n".join(line if line in marks else line.removeprefix(OFF) for line in lines)
+    kept: list[str] = []
+    at = 0
+    while at < len(lines):
+        if lines[at] in (WHY, REPLACED) and lines[at + 1 : at + 2] == ["Enabled: no"]:
+            at += 2
+        else:
+            kept.append(lines[at])
+            at += 1
+    return "\n".join(kept)

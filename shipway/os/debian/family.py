@@ -25,6 +25,7 @@ from shipway.os.debian.packages import (
 )
 from shipway.os.debian.proxy import APT_CONF, AptThroughProxy, apt_conf
 from shipway.os.debian.readable import AptReadsSources
+from shipway.os.debian.taken_back import PackagesLoose, SourcesTakenBack
 from shipway.os.family import Permit, Versions, permit_always
 from shipway.step import Check, Step
 
@@ -111,6 +112,10 @@ class Debian:
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Run `apt-mark hold`."""
         return PackagesHeld(tuple(packages))
+
+    def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
+        """Remove our sources and keys, put entries that we switched off on again, run `apt-mark unhold`."""
+        return [SourcesTakenBack(), PackagesLoose(tuple(packages))]
 
 
 def _index(repository: AptRepository) -> str:

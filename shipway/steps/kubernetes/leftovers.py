@@ -32,32 +32,34 @@ async def clean(on: Host) -> None:
             await on.do(Command((program, "--noflush", RULES)), Command(("rm", "-f", RULES)))
 
 
-def without_chains(saved: str) -> str:
+def without_chains(saved: str, prefixes: tuple[str, ...] = CHAINS) -> str:
     """Return what `iptables-restore --noflush` must read to be rid of our chains in a saved rule set; "" for none.
+
+    Ours are those whose names begin with one of the prefixes.
 
     A chain that is named again is emptied; then the jumps to it can go, and then the chain (kube-proxy does the same).
     """
     tables = saved.split("\n*")
-    return "".join(_undone(table.splitlines()) for table in tables)
+    return "".join(_undone(table.splitlines(), prefixes) for table in tables)
 
 
-def _undone(lines: list[str]) -> str:
+def _undone(lines: list[str], prefixes: tuple[str, ...]) -> str:
     """Return the part of one table; its first line is its name."""
-    chains = [line[1:].split(" ", 1)[0] for line in lines if line.startswith(":") and _ours(line[1:])]
+    chains = [line[1:].split(" ", 1)[0] for line in lines if line.startswith(":") and line[1:].startswith(prefixes)]
     if not chains:
         return ""
-    jumps = [f"-D {line.removeprefix('-A ')}" for line in lines if _jumps(line)]
+    jumps = [f"-D {line.removeprefix('-A ')}" for line in lines if _jumps(line, prefixes)]
     name = next(line.lstrip("*") for line in lines if line and not line.startswith("#"))
     parts: Iterable[str] = (f"*{name}", *(f":{c} - [0:0]" for c in chains), *jumps, *(f"-X {c}" for c in chains))
     return "".join(f"{part}\n" for part in (*parts, "COMMIT"))
 
 
-def _ours(chain: str) -> bool:
-    return chain.startswith(CHAINS)
-
-
-def _jumps(line: str) -> bool:
+def _jumps(line: str, prefixes: tuple[str, ...]) -> bool:
     """Say whether a rule of somebody else's chain leads into one of ours."""
     words = line.split()
     targets = [words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-j", "-g", "--jump", "--goto")]
-    return words[:1] == ["-A"] and not _ours(words[1]) and any(_ours(target) for target in targets)
+    return (
+        words[:1] == ["-A"]
+        and not words[1].startswith(prefixes)
+        and any(target.startswith(prefixes) for target in targets)
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from shipway.edits.containerd import (
+    BEFORE,
     CONFIG,
     UnreadableError,
     Wanted,
@@ -75,13 +76,15 @@ class ContainerdConfigured:
         return runtime.program if runtime and await on.read(FileState(runtime.program)) is None else ""
 
     async def apply(self, on: Host) -> None:
-        """Set our settings in containerd's file, keep every other byte; the file before is kept beside it.
+        """Set our settings in containerd's file, keep every other byte; the first file is kept beside it.
 
         Raises Permanent SHW-332 where the file cannot be edited without a change of something else, SHW-333 where
         another file has the last word.
         """
-        (default, dump), (before, info), lacking = await asyncio.gather(
-            on.read(DEFAULT, DUMP), on.read(FileText(CONFIG), FileState(CONFIG)), self._lacking(on)
+        (default, dump), (before, info, kept), lacking = await asyncio.gather(
+            on.read(DEFAULT, DUMP),
+            on.read(FileText(CONFIG), FileState(CONFIG), FileState(BEFORE)),
+            self._lacking(on),
         )
         if lacking:
             # A default runtime that is not there fails every pod of the node (deckhouse#22142).
@@ -109,8 +112,8 @@ class ContainerdConfigured:
             message = f"{CONFIG} says what is wanted, and containerd's effective configuration does not"
             fix = f"Look into {others}: it has the last word. Take what differs out of it, then run again."
             raise Permanent(message, host=on.name, code="SHW-333", fix=fix)
-        if before is not None:
-            await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
+        if before is not None and kept is None:  # the first one is what a reset of the host can put back
+            await on.do(Command(("cp", "-p", "--", CONFIG, BEFORE)))
         mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
         await on.write(CONFIG, text.encode(), mode=mode, owner=owner)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shipway.edits.containerd import CONFIG, UnreadableError, sandbox_of, with_sandbox
+from shipway.edits.containerd import BEFORE, CONFIG, UnreadableError, sandbox_of, with_sandbox
 from shipway.edits.toml import NotEditableError
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
@@ -63,8 +63,8 @@ class SandboxImageAgrees:
         return None if have == wanted else Drift(f"containerd has {have or 'none'}", f"{wanted}, as kubeadm says")
 
     async def apply(self, on: Host) -> None:
-        """Set this one value in containerd's file, which keeps mode and owner; the file before is kept beside it."""
-        listed, text, info = await on.read(self.images, FileText(CONFIG), FileState(CONFIG))
+        """Set this one value in containerd's file, which keeps mode and owner; the first file is kept beside it."""
+        listed, text, info, kept = await on.read(self.images, FileText(CONFIG), FileState(CONFIG), FileState(BEFORE))
         if text is None:
             raise Blocked(f"{CONFIG} is not written yet", host=on.name)
         wanted = self._named(listed, on)
@@ -73,7 +73,8 @@ class SandboxImageAgrees:
         except (UnreadableError, NotEditableError) as error:
             fix = f"Correct {CONFIG} on the host (`containerd config dump` shows what is wrong), then run again."
             raise Permanent(f"{CONFIG}: {error}", host=on.name, code="SHW-308", fix=fix) from error
-        await on.do(Command(("cp", "-p", "--", CONFIG, f"{CONFIG}.before-shipway")))
+        if kept is None:
+            await on.do(Command(("cp", "-p", "--", CONFIG, BEFORE)))
         mode, owner = (info.mode, info.owner) if info else ("644", "root:root")
         await on.write(CONFIG, changed.encode(), mode=mode, owner=owner)
 
