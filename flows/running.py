@@ -117,7 +117,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
         heard(run)
     run.view.begin_run(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
-    if mode == "bootstrap":
+    if mode in ("bootstrap", "remove", "reset"):
         writable(run.folder)
     with hold_lock(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
         async with open_run(run), progressing(run):
@@ -171,7 +171,8 @@ def verdict(run: Run) -> State[Report]:
     """Return the flow run's final state, with the report: failed unless everything is as wanted (or planned)."""
     report = run.report or report_of(run)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
-    message = f"{report.outcome}: {len(report.hosts)} hosts; steps: {counted}; {run.proof_said}"
+    proof = f"; {run.proof_said}" if report.mode in ("bootstrap", "plan") else ""
+    message = f"{report.outcome}: {len(report.hosts)} hosts; steps: {counted}{proof}"
     if report.errors:
         message = f"{report.outcome}: {causes(report.errors)}; {len(report.hosts)} hosts; steps: {counted}"
     if report.outcome in ("ok", "planned"):

@@ -32,3 +32,10 @@ class StageName(StrEnum):
     REPAIR = "repair"
     REPAIR_DRAINED = "repair_drained"
     REPAIR_CLUSTER = "repair_cluster"
+    # A host that is taken out.
+    MAY_REMOVE = "may_remove"
+    MAY_RESET = "may_reset"
+    DRAIN_NODE = "drain_node"
+    STOP_KUBELET = "stop_kubelet"
+    DELETE_NODE = "delete_node"
+    RESET_HOST = "reset_host"

@@ -34,6 +34,7 @@ from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
 from tasks.findings import DriftPass
 from tasks.report import Report
+from tasks.retirement import Retirement
 from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
 
@@ -115,12 +116,13 @@ class Run:
         self.cluster, self.mode, self.only, self.reset = cluster, mode, tuple(only), tuple(reset)
         self.file = ""  # of the cluster, as the flow was given it: for the commands that errors and warnings name
         self.kind: str = mode  # what the run is called: a verification is one that changes nothing
-        self.allow = Impact.WORKLOADS if mode == "bootstrap" else Impact.NOTHING
+        self.allow = Impact.NOTHING if mode in ("plan", "drift") else Impact.WORKLOADS
         self.view = VIEW.get(Unseen())
         self.started = time.monotonic()
         self.results: list[StageResult] = []
         self.seen = SeenHosts()
         self.drift = DriftPass()
+        self.retirement = Retirement()
         self.locks = Locks()
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []

@@ -75,11 +75,20 @@ async def _unsure(run: Run, error: ShipwayError | None) -> None:
         run.locks.lost = None if error is None else await _claim(run)
 
 
-async def _claim(run: Run) -> ShipwayError | None:
-    """Claim the control plane's host until the run ends; return what keeps from it."""
+async def lease_or_host(run: Run, host: str) -> ShipwayError | None:
+    """Hold the cluster as `lease` does; where it is gone for good, hold the host that is reset alone."""
+    kept_out = await lease(run)
+    if kept_out is None or isinstance(kept_out, Refused) or not run.retirement.cluster_gone:
+        return kept_out
+    return await _claim(run, host)
+
+
+async def _claim(run: Run, host: str = "") -> ShipwayError | None:
+    """Claim a host, or that of the control plane, until the run ends; return what keeps from it."""
     if not run.locks.claimed:
         try:
-            await run.locks.until_end.enter_async_context(claim(run.session(run.control.name), _who(run)))
+            session = run.session(host or run.control.name)
+            await run.locks.until_end.enter_async_context(claim(session, _who(run)))
         except ShipwayError as error:
             return error
         run.locks.claimed = True

@@ -31,6 +31,9 @@ from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.locking import new_lease
+from tasks.retire.allowed import may_remove, may_reset
+from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
+from tasks.retire.work import delete_node, drain_node, reset_host, stop_kubelet
 from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.stages.verify import GPU_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
@@ -222,6 +225,14 @@ _SPECIAL = (
     Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, _always(GPU_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage(StageName.GPU_PROOF, gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
+_RETIRE = (
+    Stage(StageName.MAY_REMOVE, may_remove, _always(180.0), 0),
+    Stage(StageName.MAY_RESET, may_reset, _always(180.0), 0),
+    Stage(StageName.DRAIN_NODE, drain_node, _always(NODE_DRAIN_SECONDS + 600), 0),
+    Stage(StageName.STOP_KUBELET, stop_kubelet, _always(300.0)),
+    Stage(StageName.DELETE_NODE, delete_node, _always(300.0)),
+    Stage(StageName.RESET_HOST, reset_host, _always(3600.0)),
+)
 
 
 def _host_seconds(stage: ModuleType) -> float:
@@ -231,5 +242,5 @@ def _host_seconds(stage: ModuleType) -> float:
 STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
-    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT)},  # what needs more than its steps
+    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE)},  # what needs more than its steps
 }

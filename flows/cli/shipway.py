@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from flows.cli import bootstrap, drift_repair, fleet, verify
+from flows.cli import bootstrap, drift_repair, fleet, remove, reset, verify
 from flows.cli.command import REFUSED, Command
 
-COMMANDS: dict[str, Command] = {made.COMMAND.verb: made.COMMAND for made in (bootstrap, drift_repair, verify, fleet)}
+COMMANDS: dict[str, Command] = {
+    made.COMMAND.verb: made.COMMAND for made in (bootstrap, drift_repair, verify, remove, reset, fleet)
+}
 
 
 def usage() -> str:

@@ -124,13 +124,15 @@ class Calls(Reads):
         return await self._change("PATCH", path, f"{kind}/{name}", body=changes, media=MERGE)
 
     async def delete(
-        self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None, uid: str = ""
     ) -> bool:
-        """Ask for the deletion of an object, `grace` in seconds; return whether it was there."""
+        """Ask for the deletion of an object (of this `uid` alone), `grace` in seconds; return whether it was there."""
         path = (await self.resource(api_version, kind)).path(name, namespace)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
+        if uid:
+            options["preconditions"] = {"uid": uid}
         code, text = await self.send("DELETE", path, body=options)
         self.forget()
         if code not in (OK, ACCEPTED, NOT_FOUND):

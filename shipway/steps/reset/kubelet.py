@@ -37,7 +37,7 @@ KUBELET_FOLDER = "/var/lib/kubelet"
 # What kubeadm and the kubelet write there: kubeadm's own reset empties the folder, so a failure left what is left.
 KUBELET_FILES = (FLAGS, *(f"{KUBELET_FOLDER}/{name}" for name in ("config.yaml", "instance-config.yaml")))
 ETCD_MANIFEST = "etcd.yaml"
-# Says that this host's etcd is one of kubeadm's that a reset has begun to remove: without its manifest nobody can tell.
+# Says that a reset of ours has begun, and whether kubeadm's etcd was there: nothing else tells so once it is half done.
 RESETTING = "/var/lib/shipway/reset-started"
 RESET_SECONDS = 600
 SHOWN = 6
@@ -115,7 +115,7 @@ class NodeUndone:
         left += [f"{MANIFESTS}/{name}" for name in static_pods(static)]
         left += [PKI] if certificates_of(pki) else []
         left += [path for path, info in zip(KUBELET_FILES, others, strict=True) if info]
-        ours = ETCD_MANIFEST in static or marker is not None
+        ours = ETCD_MANIFEST in static or "etcd" in (marker or "")
         return left + ([ETCD] if etcd and ours else [])
 
     async def check(self, on: Host) -> Drift | None:
@@ -131,9 +131,9 @@ class NodeUndone:
         """
         await on.settled("kubeadm-init", "kubeadm-join", "kubeadm-reset", seconds=RESET_SECONDS)
         await self.still()
-        kubeadm, static = await on.read(self.family.package("kubeadm"), Listing(MANIFESTS))
-        if ETCD_MANIFEST in static:
-            await on.write(RESETTING, b"etcd\n", mode="600")
+        kubeadm, static, marker = await on.read(self.family.package("kubeadm"), Listing(MANIFESTS), FileText(RESETTING))
+        if marker is None:
+            await on.write(RESETTING, b"etcd\n" if ETCD_MANIFEST in static else b"node\n", mode="600")
         if kubeadm is not None:
             words = ("kubeadm", "reset", "-f", "--cri-socket", self.socket)
             output = await on.operate("kubeadm-reset", words, seconds=RESET_SECONDS)

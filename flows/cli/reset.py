@@ -1,0 +1,63 @@
+"""`shipway reset`; it is no part of flows.reset, for that file runs as `__main__`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.command import Command, Parser
+from flows.cli.retiring import add_common, fly_retiring
+from flows.confirming import confirmed
+
+if TYPE_CHECKING:
+    from prefect import State
+    from rich.console import Console
+
+    from tasks.stage_result import Mode
+
+
+def build_parser(prog: str) -> Parser:
+    """Return the parser."""
+    made = Parser(
+        prog=prog,
+        description="Take off a host what Kubernetes and a bootstrap brought, and nothing else. Again: resumes.",
+        epilog="Exit status: 0 done or planned, 1 refused and nothing changed, 3 failed.",
+    )
+    add_common(made)
+    made.add_argument("--confirm", default="", metavar="NAME", help="the host's name once more: what is on it is LOST")
+    made.add_argument("--cluster-gone", action="store_true", help="the cluster it was of is gone: do not ask its API")
+    return made
+
+
+def run_reset(asked: argparse.Namespace, console: Console) -> int:
+    """Run the flow, say how it ended, and see its history recorded."""
+    if not asked.plan:
+        confirmed(asked.name, asked.confirm)
+
+    async def flight(file: str, report: str | None) -> State[Any]:
+        from flows.reset import reset  # noqa: PLC0415 - imports Prefect, which reads the environment
+
+        state: State[Any] = await reset(
+            file,
+            asked.name,
+            asked.confirm,
+            mode_of(asked),
+            asked.cluster_gone,
+            asked.address,
+            report,
+            return_state=True,
+        )
+        return state
+
+    return fly_retiring(asked, console, f"reset of {asked.name} of {asked.cluster_file}", flight)
+
+
+def mode_of(asked: argparse.Namespace) -> Mode:
+    """Return the mode that was asked for."""
+    return "plan" if asked.plan else "reset"
+
+
+COMMAND = Command("reset", build_parser, run_reset, mode_of)
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

@@ -1,0 +1,42 @@
+"""What the flows that take a host out have in common: their run, and the locks between the look and the first change."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prefect import State
+
+from flows.running import Manner, running
+from shipway.errors import Refused
+from tasks.artifacts import leave
+from tasks.context import Run
+from tasks.locking import lease_or_host
+from tasks.retire.report import retire_report
+from tasks.stage_result import Mode, StageResult, report_redacted
+
+
+@asynccontextmanager
+async def retiring(cluster_file: str, mode: Mode, report_file: str | None) -> AsyncIterator[Run]:
+    """Yield the run, judged as one that takes a host out. Raises as `running` does."""
+    manner = Manner(mode == "plan", retire_report, leave)
+    async with running(cluster_file, mode, (), (), report_file, manner) as run:
+        yield run
+
+
+async def hold(run: Run, host: str, may: State[Any] | None) -> State[Any] | None:
+    """Hold the cluster where nothing forbids to go on; return None where it cannot be held, which is kept as an error.
+
+    Raises Refused where another run holds it.
+    """
+    if may is None:
+        return None
+    kept_out = await lease_or_host(run, host)
+    if isinstance(kept_out, Refused):
+        raise kept_out
+    if kept_out is not None:
+        row = report_redacted(kept_out.at(host=host, step="one run at a time"))
+        run.results.append(StageResult(host, run.results[-1].stage, "failed", errors=(row,)))
+        return None
+    return may

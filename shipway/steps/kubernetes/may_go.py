@@ -1,0 +1,265 @@
+"""What forbids to take a node out of its cluster, each a check of its own: a plan lists all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shipway.errors import Refused
+from shipway.etcd.quorum import why_not_leave
+from shipway.gpu.holders import gpu_holders
+from shipway.kube.client import Kube, Object
+from shipway.kube.drain import movable
+from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.status import is_true, why_not_ready
+from shipway.ownership.evidence import Evidence, address_of
+from shipway.rules.compatibility import minor_of
+from shipway.step import Drift
+from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, pod_ready
+from shipway.steps.kubernetes.retire import may_leave, refuse_holders
+
+HOSTNAME = "kubernetes.io/hostname"
+AWAY = ("NoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True)
+class OfThisCluster:
+    """The host belongs to this cluster, or to none; `begun` says that a reset of ours has begun there."""
+
+    seen: Evidence
+    authorities: frozenset[str]
+    endpoint: str
+    begun: bool = False
+    name: str = "the host is of this cluster, or of none"
+
+    async def check(self, on: object) -> Drift | None:
+        """Compare authorities. Raises Refused SHW-706."""
+        del on
+        raise_for_other(self.seen, self.authorities, self.endpoint, begun=self.begun)
+        return None
+
+
+def raise_for_other(seen: Evidence, ours: frozenset[str], endpoint: str, *, begun: bool) -> None:
+    """Refuse a host that shows another cluster's authority, or pods of one that cannot be told. Raises SHW-706."""
+    fix = f"Name {seen.host} in the file of its own cluster, and run the same there: it is never emptied unasked."
+    if seen.authorities and ours and not seen.authorities & ours:
+        message = f"the host belongs to another cluster: {seen.whose}"
+        raise Refused(message, host=seen.host, code="SHW-706", fix=fix)
+    if begun or seen.authorities or address_of(seen.server) == endpoint.lower():
+        return
+    if seen.certificate or seen.running:
+        there = (
+            f"pods run ({', '.join(seen.pods[:5]) or 'unnamed'})"
+            if seen.running
+            else "a kubelet's certificate is there"
+        )
+        message = f"whose the host is cannot be determined: {there}, and no kubeconfig is"
+        fix = f"See `sudo ctr -n k8s.io tasks ls` on {seen.host}; what nobody needs is ended by hand, then run again."
+        raise Refused(message, host=seen.host, code="SHW-706", fix=fix)
+
+
+def is_control_plane(node: Mapping[str, Any]) -> bool:
+    """Say whether a node has the role of a control plane, by either of its labels."""
+    return bool(set(CONTROL_PLANE_TAINTS) & set((node.get("metadata") or {}).get("labels") or {}))
+
+
+async def count_etcd(on: Kube) -> dict[str, bool]:
+    """Return by node whether its member of a stacked etcd is healthy, as its static pod says (kubeadm's labels)."""
+    pods = await on.list_("v1", "Pod", "kube-system", labels="component=etcd,tier=control-plane")
+    return {str(pod["spec"].get("nodeName")): pod_ready(pod) for pod in pods}
+
+
+@dataclass(frozen=True)
+class NoControlPlane:
+    """The node is none that the cluster's data, or its API, rests on."""
+
+    node: str
+    standing: str = ""
+    name: str = "the node runs no control plane"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask who runs etcd, and the rule of its quorum. Raises Refused SHW-707."""
+        nodes, members = await asyncio.gather(nodes_by_name(on), count_etcd(on))
+        if (
+            self.node not in members
+            and self.standing != "control plane"
+            and not is_control_plane(nodes.get(self.node, {}))
+        ):
+            return None
+        healthy, well = sum(members.values()), members.get(self.node, False)
+        known = bool(members) and self.node in members
+        why = why_not_leave(len(members), healthy, goes_healthy=well) if known else "its member of etcd is not seen"
+        others = sorted(set(nodes) - {self.node})
+        fix = "Add another control plane first."
+        if len(members) <= 1:
+            fix = (
+                f"To end the cluster: remove {few(others)} first, then reset {self.node}."
+                if others
+                else (f"To end the cluster: reset {self.node}.")
+            )
+        elif not why:
+            why, fix = "to remove one of several control planes is not built yet", "Leave it in the cluster."
+        raise Refused(f"it runs a control plane: {why}", host=self.node, code="SHW-707", fix=fix)
+
+
+def selector_text(selector: Mapping[str, Any]) -> str:
+    """Return a label selector as the API takes it in a query."""
+    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for one in selector.get("matchExpressions") or ():
+        key, values = one.get("key", ""), ",".join(map(str, one.get("values") or ()))
+        form = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        parts.append(form.get(str(one.get("operator")), key))
+    return ",".join(parts)
+
+
+def takes_pods(node: Mapping[str, Any]) -> bool:
+    """Say whether ordinary pods may be scheduled to a node now."""
+    spec = node.get("spec") or {}
+    barred = any(taint.get("effect") in AWAY for taint in spec.get("taints") or ())
+    return is_true(node, "Ready") and not spec.get("unschedulable") and not barred
+
+
+@dataclass(frozen=True)
+class ElsewhereToGo:
+    """Pods that a disruption budget guards have another node to go to."""
+
+    node: str
+    name: str = "pods with a disruption budget have another node to go to"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for another node that takes pods, then for guarded ones. Raises Refused SHW-704."""
+        nodes = await nodes_by_name(on)
+        if self.node not in nodes or any(takes_pods(node) for name, node in nodes.items() if name != self.node):
+            return None
+        guarded = await self._guarded(on)
+        if guarded:
+            message = f"{self.node} is the last node that takes pods, and disruption budgets guard {few(guarded)}"
+            fix = "Add or open another node first, or let the owners of these pods end them."
+            raise Refused(message, host=self.node, code="SHW-704", fix=fix)
+        return None
+
+    async def _guarded(self, on: Kube) -> list[str]:
+        version = "policy/v1" if minor_of((await on.version()).removeprefix("v")) >= (1, 21) else "policy/v1beta1"
+        found = set()
+        for budget in await on.list_(version, "PodDisruptionBudget"):
+            labels = selector_text((budget.get("spec") or {}).get("selector") or {})
+            for pod in await on.list_("v1", "Pod", budget["metadata"]["namespace"], labels=labels):
+                if pod["spec"].get("nodeName") == self.node and movable(pod):
+                    found.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class NoLocalVolume:
+    """No volume that is bound has its data on the node's own disks."""
+
+    node: str
+    name: str = "no bound volume has its data on the host"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """List the volumes that only this node can have. Raises Refused SHW-705."""
+        held = [_volume(one) for one in await on.list_("v1", "PersistentVolume") if _lives_on(one, self.node)]
+        if held:
+            message = f"the data of bound volumes is on {self.node}'s disks: {few(sorted(held))}"
+            fix = "Move the data and delete the claims first: another node cannot have these volumes."
+            raise Refused(message, host=self.node, code="SHW-705", fix=fix)
+        return None
+
+
+def _volume(volume: Object) -> str:
+    claim = (volume.get("spec") or {}).get("claimRef") or {}
+    return f"{volume['metadata']['name']} (claim {claim.get('namespace')}/{claim.get('name')})"
+
+
+def _lives_on(volume: Object, node: str) -> bool:
+    spec = volume.get("spec") or {}
+    if (volume.get("status") or {}).get("phase") != "Bound" or not ({"local", "hostPath"} & set(spec)):
+        return False
+    terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
+    named = [
+        one.get("values") or ()
+        for term in terms
+        for one in term.get("matchExpressions") or ()
+        if one.get("key") == HOSTNAME
+    ]
+    return any(node in values for values in named)
+
+
+@dataclass(frozen=True)
+class PodsMayLeave:
+    """No pod on the node forbids a drain: none that nothing would start again, none whose data would be lost."""
+
+    node: str
+    local_data: Collection[str] | None = ()
+    name: str = "the pods on the node may be moved"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask as the drain does. Raises Refused SHW-337."""
+        if self.node in await nodes_by_name(on):
+            await may_leave(on, self.node, local_data=self.local_data, evict_gpu_pods=True)
+        return None
+
+
+@dataclass(frozen=True)
+class NoGpuPods:
+    """No pod holds GPUs of the node."""
+
+    node: str
+    name: str = "no pod holds GPUs of the node"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """List those that do. Raises Refused SHW-703."""
+        if self.node in await nodes_by_name(on) and (held := await gpu_holders(on, self.node)):
+            raise refuse_holders(self.node, held)
+        return None
+
+
+@dataclass(frozen=True)
+class NodeLost:
+    """The node's kubelet is silent: the cluster takes it for lost."""
+
+    node: str
+    name: str = "the cluster takes the node for lost"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read its condition. Raises Refused SHW-709 where it is Ready."""
+        node = (await nodes_by_name(on)).get(self.node)
+        if node is not None and not why_not_ready(node):
+            message = "--dead was asked for, and the node is Ready: its kubelet answers the cluster"
+            fix = "Leave --dead away; where SSH does not answer, mend that first (docs/ssh.md)."
+            raise Refused(message, host=self.node, code="SHW-709", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class HostAway:
+    """The host does not answer SSH, as `--dead` says, or answers, where it is not said."""
+
+    node: str
+    dead: bool
+    answers: bool
+    said: str
+    name: str = "SSH agrees with what was asked for"
+
+    async def check(self, on: object) -> Drift | None:
+        """Compare. Raises Refused SHW-708, SHW-710."""
+        del on
+        if self.dead and self.answers:
+            message = f"--dead was asked for, and the host answers SSH{f' ({self.said})' if self.said else ''}"
+            raise Refused(
+                message, host=self.node, code="SHW-708", fix="Leave --dead away: then it is drained and reset."
+            )
+        if not self.dead and not self.answers:
+            fix = (
+                "Mend that, then run again. Where the machine is gone for good: --dead, once it is off, for pods that "
+                "still run there would run twice."
+            )
+            raise Refused(f"the host does not answer SSH: {self.said}", host=self.node, code="SHW-710", fix=fix)
+        return None

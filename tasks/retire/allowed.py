@@ -1,0 +1,230 @@
+"""Whether a host may be removed or reset: every refusal at once, and the ones that are asked again at the act."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from shipway.converge import look_at_all
+from shipway.errors import Refused, ShipwayError, Unreachable
+from shipway.facts.files import FileText
+from shipway.kube.access import parse_admin_conf, read_authorities
+from shipway.kube.client import Kube
+from shipway.kube.drain import movable
+from shipway.kube.nodes import few, nodes_by_name
+from shipway.os.families import recognise
+from shipway.ownership.evidence import Evidence, authorities, evidence
+from shipway.step import Check, Drift, StepResult
+from shipway.steps.kubernetes.may_go import (
+    ElsewhereToGo,
+    HostAway,
+    NoControlPlane,
+    NodeLost,
+    NoGpuPods,
+    NoLocalVolume,
+    OfThisCluster,
+    PodsMayLeave,
+    count_etcd,
+    raise_for_other,
+)
+from shipway.steps.reset.kubelet import RESETTING
+from shipway.survey.first_look import survey
+from tasks.context import Run
+from tasks.stages import dashboard
+from tasks.waiting import hear_results
+from tasks.workloads import OWN_NAMESPACES
+
+AGAIN = "Bring the API of the cluster back, then run again: whether the host is still a node of it must be known."
+
+
+def losable(run: Run) -> Sequence[str] | None:
+    """Return the namespaces whose pods may lose their emptyDir volumes; None means all."""
+    return None if run.cluster.repair.delete_emptydir_data else (dashboard.NAMESPACE,)
+
+
+async def look_at(run: Run, host: str) -> ShipwayError | None:
+    """Look at a host, and keep what was seen; return what keeps from reaching it, where that is only the network.
+
+    Raises what shows that something answers there: a wrong key, a refused login, a failed look.
+    """
+    session = run.session(host)
+    session.forget()
+    try:
+        run.seen.families[host] = await recognise(session)
+        seen, begun = await asyncio.gather(survey(session), session.read(FileText(RESETTING)))
+    except Unreachable as error:
+        return error
+    run.seen.surveys[host] = seen
+    run.retirement.evidence, run.retirement.begun = seen.evidence, begun is not None
+    return None
+
+
+def authorities_of(kube: Kube) -> frozenset[str]:
+    """Return the authorities of the cluster that answers."""
+    return authorities(parse_admin_conf(kube.admin_conf).ca)
+
+
+async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Look for all that forbids to remove a node; raises what keeps from asking the cluster."""
+    asked = run.retirement
+    kube = await run.kube()
+    kube.forget()
+    answers, said = True, ""
+    try:
+        away = await look_at(run, host)
+        answers, said = away is None, away.message if away else ""
+    except ShipwayError as error:
+        if not asked.dead:
+            raise
+        said = error.message
+    checks: list[Check[Any]] = [HostAway(host, asked.dead, answers, said)]
+    if asked.dead:
+        checks.append(NodeLost(host))
+    elif asked.evidence is not None:
+        checks.append(OfThisCluster(asked.evidence, authorities_of(kube), run.cluster.endpoint, asked.begun))
+    standing = asked.evidence.standing if asked.evidence else ""
+    checks += [NoControlPlane(host, standing), NoLocalVolume(host)]
+    if not asked.dead:
+        checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run))]
+        checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
+    return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+class ResetForbidden:
+    """One thing that may forbid a reset of the run's host, as a check: `why` raises it."""
+
+    def __init__(self, name: str, error: ShipwayError | None) -> None:
+        self.name, self._error = name, error
+
+    async def check(self, on: object) -> Drift | None:
+        """Raise what was found."""
+        del on
+        if self._error is not None:
+            raise self._error
+        return None
+
+
+async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Look for all that forbids to reset a host; raises what keeps from reaching it."""
+    if (away := await look_at(run, host)) is not None:
+        raise away
+    found = await reset_refusals(run, host)
+    names = {
+        "the host is of this cluster, or of none": ("SHW-706",),
+        "the host is no node of the cluster": ("SHW-702", "SHW-711"),
+        "no other node rests on the host": ("SHW-707",),
+        "no pod of a user runs there": ("SHW-712",),
+    }
+    checks = [
+        ResetForbidden(name, next((one for one in found if one.code in codes), None)) for name, codes in names.items()
+    ]
+    return await look_at_all(checks, run.session(host), hear_results(run, stage, host))
+
+
+async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
+    """Return all that forbids to reset a host that was looked at."""
+    seen = run.retirement.evidence
+    if seen is None:
+        raise Refused("the host was not looked at", host=host)
+    kube: Kube | None = None
+    unknown: ShipwayError | None = None
+    try:
+        kube = await run.kube()
+        kube.forget()
+        nodes = sorted(await nodes_by_name(kube))
+    except ShipwayError as error:
+        kube, unknown, nodes = None, error, []
+    ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
+    found: list[ShipwayError] = []
+    try:
+        raise_for_other(seen, ours, run.cluster.endpoint, begun=run.retirement.begun)
+    except Refused as refused:
+        return [refused]
+    if kube is None and run.retirement.begun:
+        return []  # what it was is half gone: a reset that was allowed goes on
+    if seen.standing == "control plane" or (host == run.control.name and kube is not None):
+        if host != run.control.name:
+            fix = "Name it as the control plane in the file of its cluster, and run the same there."
+            return [Refused("it runs a control plane, and the file names another", host=host, code="SHW-706", fix=fix)]
+        found += await _of_control_plane(run, host, kube, nodes)
+    elif kube is not None and {host, seen.node} & set(nodes):
+        name = seen.node if seen.node in nodes else host
+        fix = f"`shipway remove {run.file or 'FILE'} {name}` drains it, takes it out of the cluster, and resets it."
+        found.append(Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", fix=fix))
+    elif kube is None and unknown is not None:
+        found += await _without_cluster(run, host, seen, unknown)
+    return found
+
+
+async def _of_control_plane(run: Run, host: str, kube: Kube | None, nodes: Sequence[str]) -> list[ShipwayError]:
+    """Return what forbids to end a cluster with its control plane: other nodes and members, and pods of users."""
+    if kube is None:
+        return await _others_by_ssh(run, host)
+    found: list[ShipwayError] = []
+    members = await count_etcd(kube)
+    others = [name for name in nodes if name != host]
+    if others or set(members) - {host}:
+        more = sorted(set(members) - {host})
+        what = f"nodes {few(others)}" if others else f"members of etcd on {few(more)}"
+        message = f"it runs the control plane of a cluster that has {what}"
+        fix = "Remove those first (`shipway remove`): without their control plane nobody can drain them."
+        found.append(Refused(message, host=host, code="SHW-707", fix=fix))
+    pods = [
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={host}")
+        if movable(pod) and pod["metadata"]["namespace"] not in OWN_NAMESPACES
+    ]
+    if pods:
+        fix = "End them first (`kubectl delete` what owns them): a reset ends whatever runs, and its data."
+        found.append(Refused(f"pods of users run there: {few(sorted(pods))}", host=host, code="SHW-712", fix=fix))
+    return found
+
+
+async def _others_by_ssh(run: Run, host: str) -> list[ShipwayError]:
+    """Return what forbids it where the API does not answer: other hosts of the file that have joined, or are silent."""
+    others = [one for one in run.cluster.hosts if one.name != host]
+    answers = await asyncio.gather(*(evidence(run.session(one.name)) for one in others), return_exceptions=True)
+    joined = [one.host for one in answers if isinstance(one, Evidence) and one.joined]
+    silent = [other.name for other, one in zip(others, answers, strict=True) if isinstance(one, BaseException)]
+    if joined:
+        message = f"it runs the control plane of a cluster that {few(joined)} have joined, and its API does not answer"
+        fix = f"{AGAIN} Or reset those first, with --cluster-gone where nobody needs what runs there."
+        return [Refused(message, host=host, code="SHW-707", fix=fix)]
+    if silent and not run.retirement.cluster_gone:
+        message = f"its API does not answer, nor do {few(silent)}: whether they are nodes cannot be determined"
+        fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
+        return [Refused(message, host=host, code="SHW-711", fix=fix)]
+    return []
+
+
+async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: ShipwayError) -> list[ShipwayError]:
+    """Return what forbids to reset a worker whose cluster does not answer; nothing where there is none any more."""
+    if not seen.joined and seen.standing in ("nothing", "begun"):
+        return []
+    if run.retirement.cluster_gone:
+        return []
+    try:
+        control = await evidence(run.session(run.control.name))
+    except ShipwayError as error:
+        why = error.message
+    else:
+        if control.standing == "nothing" and host != run.control.name:
+            run.retirement.cluster_gone = True  # its control plane's host is bare: nobody is left to be asked
+            return []
+        why = unknown.message
+    message = f"whether it is a node of the cluster cannot be determined: {why}"
+    fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
+    return [Refused(message, host=host, code="SHW-711", fix=fix)]
+
+
+async def refuse_reset(run: Run, host: str) -> None:
+    """Ask again, right before something is taken away. Raises Refused with the first that forbids it."""
+    session = run.session(host)
+    session.forget()
+    begun = run.retirement.begun
+    seen = await evidence(session)
+    run.retirement.begun = begun or await session.read(FileText(RESETTING)) is not None
+    run.retirement.evidence = seen
+    if found := await reset_refusals(run, host):
+        raise found[0]

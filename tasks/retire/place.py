@@ -1,0 +1,75 @@
+"""Where a host is that is taken out: by the cluster file, by what a person says, or by its node's own address."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from pydantic import ValidationError
+
+from shipway.cluster.hosts import HostSsh
+from shipway.cluster.parts import HostSpec
+from shipway.errors import Refused
+from shipway.kube.client import Object
+from shipway.kube.nodes import nodes_by_name
+from tasks.context import Run
+
+
+def internal_address(node: Object | None) -> str:
+    """Return a node's first IPv4 address inside the cluster; empty where it tells none."""
+    addresses = ((node or {}).get("status") or {}).get("addresses") or ()
+    return next(
+        (str(one["address"]) for one in addresses if one.get("type") == "InternalIP" and "." in one["address"]), ""
+    )
+
+
+async def place_host(run: Run, name: str, address: str) -> None:
+    """Let the run be about this host alone; one that the file does not name is reached at `address` or its node's.
+
+    The `ssh` section of the file holds for it. Raises Refused SHW-701 where nobody knows where it is, and what keeps
+    from asking the cluster.
+    """
+    run.retirement.host = name
+    known = {host.name for host in run.cluster.hosts}
+    run.retirement.declared = name in known
+    if name in known and not address:
+        run.only = (name,)
+        return
+    node = None
+    if name not in known and not address:
+        node = (await nodes_by_name(await run.kube())).get(name)
+        if node is None:
+            message = f"{name} is no host of the cluster file and no node of the cluster"
+            fix = f"See `kubectl get nodes`; the file has {', '.join(sorted(known))}; for another give --address."
+            raise Refused(message, host=name, code="SHW-701", fix=fix)
+    spec = host_at(name, address or internal_address(node), run.cluster.host(name) if name in known else None)
+    others = tuple(host for host in run.cluster.hosts if host.name != name)
+    if name in known:
+        others = tuple(spec if host.name == name else host for host in run.cluster.hosts)
+        run.cluster = run.cluster.model_copy(update={"hosts": others})
+    else:
+        run.cluster = run.cluster.model_copy(update={"hosts": (*others, spec)})
+    run.only = (name,)
+
+
+def host_at(name: str, address: str, known: HostSpec | None) -> HostSpec:
+    """Return a worker of this name at HOST or HOST:PORT, or the known host there. Raises Refused SHW-701."""
+    place, colon, port = address.partition(":")
+    try:
+        ssh = known.ssh if known else HostSsh()
+        if colon:
+            ssh = HostSsh.model_validate({**ssh.model_dump(exclude_none=True), "port": int(port)})
+        if known:
+            return known.model_copy(
+                update={"address": place, "node_ip": known.node_ip or _ip(known.address), "ssh": ssh}
+            )
+        return HostSpec(name=name, address=place, node_ip=_ip(place), roles=("worker",), ssh=ssh)
+    except (ValidationError, ValueError) as error:
+        message = f"{name} cannot be reached at {address or 'no address'}: that is no address of a host"
+        raise Refused(message, host=name, code="SHW-701", fix="Give --address HOST or HOST:PORT.") from error
+
+
+def _ip(address: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(address)
+    except ValueError:
+        return None

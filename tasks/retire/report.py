@@ -1,0 +1,57 @@
+"""How a run ended that takes a host out: refused, planned, done or failed, and what stays."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import get_args
+
+from shipway.errors import Transient
+from shipway.stage import StageName
+from shipway.step import Outcome
+from tasks.context import Run
+from tasks.report import HostRow, Report, RunOutcome
+from tasks.stage_result import report_redacted, worst
+
+ALLOWED = (StageName.MAY_REMOVE, StageName.MAY_RESET)
+
+
+def retire_report(run: Run, *, broken_off: str = "") -> Report:
+    """Return the report of a run that takes a host out; `broken_off` says what ended it before its time."""
+    errors = [error for result in run.results for error in result.errors]
+    if broken_off:
+        fix = "Run again: every step looks first, so the run goes on where this one ended."
+        errors.append(report_redacted(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
+    return Report(
+        run.cluster.name,
+        run.cluster.profile,
+        run.mode,
+        "failed" if broken_off else outcome_of(run),
+        round(time.monotonic() - run.started, 1),
+        tuple(_host_row(run, name) for name in {run.retirement.host: None} if name),
+        warnings=(*run.warned, *run.retirement.left),
+        errors=tuple(dict.fromkeys(errors)),
+        stages=tuple(run.results),
+    )
+
+
+def outcome_of(run: Run) -> RunOutcome:
+    """Judge the run: refused where nothing was changed and something forbade it, failed where a later stage failed."""
+    failed = [result for result in run.results if result.errors]
+    changed = any(row.outcome == "changed" for result in run.results for row in result.rows)
+    if any(result.stage in ALLOWED for result in failed) and not changed:
+        return "refused"
+    if failed:
+        return "failed"
+    return "planned" if run.mode == "plan" else "ok"
+
+
+def _host_row(run: Run, name: str) -> HostRow:
+    own = [result for result in run.results if result.host == name or result.stage == StageName.DELETE_NODE]
+    steps = Counter(row.outcome for result in own for row in result.rows)
+    known = {host.name for host in run.cluster.hosts}
+    role = "control_plane" if name in {host.name for host in run.cluster.control_planes} else "worker"
+    trips = run.session(name).round_trips if name in known else 0
+    counts = {outcome: steps[outcome] for outcome in get_args(Outcome)}
+    seconds = round(sum(result.seconds for result in own), 1)
+    return HostRow(name, role, worst([result.outcome for result in own]), counts, trips, seconds)

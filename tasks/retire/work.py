@@ -1,0 +1,151 @@
+"""The stages that take a host out: drained, its kubelet stopped, its node deleted, the host reset."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from shipway.cluster.parts import Proxy
+from shipway.converge import converge
+from shipway.errors import Refused
+from shipway.gpu.chosen import VENDOR
+from shipway.host.session import Host
+from shipway.kube.access import read_authorities
+from shipway.kube.client import Kube
+from shipway.kube.nodes import nodes_by_name
+from shipway.kube.status import why_not_ready
+from shipway.kubeadm.config import cri_socket
+from shipway.step import Check, StepResult
+from shipway.steps.kubernetes.retire import (
+    NodeClosed,
+    NodeDeleted,
+    NodeDrained,
+    NothingOfNode,
+    VolumesDetached,
+    may_leave,
+)
+from shipway.steps.reset import files
+from shipway.steps.reset.kubelet import (
+    ContainersGone,
+    KubeletFolderEmpty,
+    KubeletOff,
+    NodeUndone,
+    NothingMounted,
+    Still,
+)
+from shipway.steps.reset.network import CniGone, LinksGone, NamespacesGone, RulesGone
+from shipway.steps.reset.runtime import ContainerdAsBefore
+from shipway.steps.system.kernel import NFT
+from tasks.context import Run
+from tasks.retire.allowed import losable, refuse_reset
+from tasks.stages import container_runtime, kubernetes_packages, prepare_system
+from tasks.waiting import by_api, hear_results, hear_waits
+
+DRAIN_SECONDS = 1800.0
+
+
+async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Close the node, evict its pods as budgets allow, and wait until no volume is attached to it."""
+    asked = run.retirement
+    steps: list[Check[Kube]] = [
+        NodeClosed(host),
+        NodeDrained(host, DRAIN_SECONDS, losable(run), asked.evict_gpu_pods, hear_waits(run, stage, host)),
+        VolumesDetached(host),
+    ]
+    return await by_api(run, stage, steps, host)
+
+
+async def stop_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Stop the kubelet of a drained node: one that runs on would register the node again."""
+    session = run.session(host)
+    session.forget()
+    step = KubeletOff(partial(_still_drained, run, host))
+    return await converge([step], session, run.allow, hear_results(run, stage, host))
+
+
+async def _still_drained(run: Run, host: str) -> None:
+    """Refuse to go on with a node that pods came to since it was drained. Raises Refused SHW-714."""
+    kube = await run.kube()
+    kube.forget()
+    node = (await nodes_by_name(kube)).get(host)
+    if node is None:
+        return
+    left = await may_leave(kube, host, local_data=losable(run), evict_gpu_pods=run.retirement.evict_gpu_pods)
+    over = [pod for pod in left if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
+    if not (node.get("spec") or {}).get("unschedulable") or [pod for pod in over if not _tolerates(pod)]:
+        message = "the node was opened, or pods came to it, since it was drained"
+        raise Refused(message, host=host, code="SHW-714", fix="Find who opens it, then run again: it is drained anew.")
+
+
+def _tolerates(pod: dict[str, object]) -> bool:
+    """Say whether a pod tolerates a cordon: it would come again after each eviction, and goes with the node."""
+    spec = pod.get("spec")
+    found = spec.get("tolerations") if isinstance(spec, dict) else None
+    return any(
+        one.get("operator") == "Exists" and one.get("key") in (None, "", "node.kubernetes.io/unschedulable")
+        for one in found or ()
+    )
+
+
+async def delete_node(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Delete the node, and what is left under its name."""
+    name = run.retirement.host
+    still = partial(_still_lost, run, name) if run.retirement.dead else partial(_still_drained, run, name)
+    return await by_api(run, stage, [NodeDeleted(name, still), NothingOfNode(name)], host)
+
+
+async def _still_lost(run: Run, host: str) -> None:
+    """Refuse to delete a node that came back since. Raises Refused SHW-709."""
+    kube = await run.kube()
+    kube.forget()
+    node = (await nodes_by_name(kube)).get(host)
+    if node is not None and not why_not_ready(node):
+        message = "the node is Ready again: its kubelet answers the cluster"
+        raise Refused(message, host=host, code="SHW-709", fix="Leave --dead away: then it is drained and reset.")
+
+
+def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
+    """Return all that is taken off a host, in order; `still` is asked right before anything that ends containers."""
+    cluster, family, asked = run.cluster, run.family(host), run.retirement
+    seen = asked.evidence.authorities if asked.evidence else frozenset()
+    known = seen or read_authorities(run.folder / "kubeconfig") or frozenset()
+    wanted = [container_runtime.wanted_config(cluster, runtime) for runtime in dict.fromkeys((None, VENDOR.runtime))]
+    packages = (cluster.runtime.package, *VENDOR.toolkit_packages, *kubernetes_packages.PROGRAMS)
+    return [
+        files.UserWithoutCluster(cluster.target(cluster.host(host)).user, known),
+        KubeletOff(still),
+        NodeUndone(family, cri_socket(cluster.kubernetes.minor), still),
+        ContainersGone(still),
+        NothingMounted(),
+        KubeletFolderEmpty(),
+        CniGone(),
+        NamespacesGone(),
+        LinksGone(cluster.kubernetes.pod_network),
+        RulesGone(),
+        *files.of_runtime(),
+        ContainerdAsBefore(tuple(wanted), container_runtime.images(cluster)),
+        *files.of_system((*prepare_system.MODULES, *NFT), prepare_system.BRIDGED),
+        family.proxy(cluster.model_copy(update={"proxy": Proxy()})),
+        *family.taken_back(packages),
+        files.OwnFoldersGone(),
+    ]
+
+
+async def reset_host(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Take off the host what Kubernetes and a bootstrap brought; whether that may be is asked again on the way."""
+    session = run.session(host)
+    session.forget()
+    steps = reset_steps(run, host, partial(refuse_reset, run, host))
+    return await converge(steps, session, run.allow, hear_results(run, stage, host))
+
+
+def give_up(run: Run) -> str:
+    """Move the kubeconfig of a cluster that is no more aside; return a sentence for the report, "" for none."""
+    kept = run.folder / "kubeconfig"
+    if not kept.exists():
+        return ""
+    aside = kept.with_name("kubeconfig.before-reset")
+    try:
+        kept.replace(aside)
+    except OSError as error:
+        return f"the kubeconfig of the cluster that is no more was not moved aside ({error}): {kept}"
+    return f"the kubeconfig of the cluster that is no more is {aside} now"

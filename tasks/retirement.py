@@ -1,0 +1,21 @@
+"""What a run that takes a host out was asked for, and what it has seen of that host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shipway.ownership.evidence import Evidence
+
+
+@dataclass
+class Retirement:
+    """A host that is removed from its cluster, or reset; empty in every other run."""
+
+    host: str = ""
+    dead: bool = False  # it does not answer any more, a person said
+    evict_gpu_pods: bool = False
+    cluster_gone: bool = False  # the cluster it was of is no more, a person said
+    declared: bool = True  # it stands in the cluster file
+    evidence: Evidence | None = None  # what it shows of the cluster that it belongs to
+    begun: bool = False  # a reset of ours has begun there
+    left: list[str] = field(default_factory=list)  # what stays, for the report
