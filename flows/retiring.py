@@ -1,4 +1,4 @@
-"""What the flows that take a host out have in common: their run, and the locks between the look and the first change."""
+"""What the flows that take a host out have in common: their run, and the locks taken before the first change."""
 
 from __future__ import annotations
 
