@@ -49,9 +49,9 @@ class LinesGone:
         return FileEdited(self.name, self.path, self.edit, "without them", needed=False)
 
     async def check(self, on: Host) -> Drift | None:
-        """See whether the edit would change anything."""
-        found = await self._edited.check(on)
-        return Drift(f"our lines in {self.path}", "without them") if found else None
+        """See whether the edit would change anything; a file of ours may hold nothing, where the kernel lacks it all."""
+        found, text = await asyncio.gather(self._edited.check(on), on.read(FileText(self.path)))
+        return Drift(f"our lines in {self.path}", "without them") if found or text == "" else None
 
     async def apply(self, on: Host) -> None:
         """Write what is left, or remove the file."""

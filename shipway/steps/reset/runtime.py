@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 from shipway.edits.containerd import BEFORE, CONFIG, UnreadableError, Wanted, edit_config
@@ -18,6 +19,21 @@ from shipway.steps.reset.kubelet import SHIMS, foreign_namespaces
 from shipway.steps.runtime.containerd import DEFAULT
 from shipway.steps.runtime.pause_image import pause_image
 from shipway.steps.system.services import CONTAINERD
+
+
+@lru_cache(maxsize=64)  # it is looked at again after every change before it, with the same texts
+def edits_of(before: str, default: str, named: str | None, wanted: tuple[Wanted, ...]) -> frozenset[str]:
+    """Return what our edits of a text come to, after each stage, by the planned pause image or `named`, kubeadm's."""
+    found: set[str] = set()
+    for image in filter(None, (*(one.sandbox_image for one in wanted), named)):
+        text = before
+        try:
+            for one in wanted:
+                text = edit_config(text, default, replace(one, sandbox_image=image))
+                found.add(text)
+        except (UnreadableError, NotEditableError):
+            continue
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -42,22 +58,9 @@ class ContainerdAsBefore:
             return None
         named = pause_image(images)
         for before in ("", *([kept] if kept else [])):
-            if text != before and text in self._edits(before, default.stdout, named):
+            if text != before and text in edits_of(before, default.stdout, named, self.wanted):
                 return before
         return None
-
-    def _edits(self, before: str, default: str, named: str | None) -> set[str]:
-        """Return what our edits of a text come to, after each stage, by the planned pause image or kubeadm's."""
-        found: set[str] = set()
-        for image in filter(None, (*(one.sandbox_image for one in self.wanted), named)):
-            text = before
-            try:
-                for one in self.wanted:
-                    text = edit_config(text, default, replace(one, sandbox_image=image))
-                    found.add(text)
-            except (UnreadableError, NotEditableError):
-                continue
-        return found
 
     async def check(self, on: Host) -> Drift | None:
         """Edit the kept file again, and compare."""

@@ -1,0 +1,200 @@
+"""What forbids to take a node out: each refusal has its code, names what is in the way, and says what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shipway.errors import Refused
+from shipway.ownership.evidence import Evidence
+from shipway.steps.kubernetes.may_go import (
+    ElsewhereToGo,
+    HostAway,
+    NoControlPlane,
+    NodeLost,
+    NoGpuPods,
+    NoLocalVolume,
+    OfThisCluster,
+    PodsMayLeave,
+    selector_text,
+)
+from tests.retire.objects import Objects, meta, node, pod
+
+OURS = frozenset({"sha256:ours"})
+GPU = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
+BUDGET = {
+    "kind": "PodDisruptionBudget",
+    "metadata": meta("kept", "default"),
+    "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1},
+}
+
+
+def three(*more: dict[str, Any]) -> Objects:
+    taint = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+    first = node("te1", role="control-plane", taints=[taint])
+    etcd = pod(
+        "etcd-te1", "te1", owner="Node", namespace="kube-system", labels={"component": "etcd", "tier": "control-plane"}
+    )
+    return Objects(first, node("te2"), node("te3", closed=True), etcd, *more)
+
+
+async def refused(check: Any, on: Any, code: str) -> Refused:
+    with pytest.raises(Refused) as raised:
+        await check.check(on)
+    assert raised.value.code == code
+    assert raised.value.fix not in ("", Refused.default_fix)
+    return raised.value
+
+
+async def test_pods_that_hold_gpus_are_named_with_their_owners_up_to_the_top() -> None:
+    above = [{"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "name": "big", "controller": True}]
+    job = {"kind": "Job", "metadata": meta("train-owner", "default", ownerReferences=above)}
+    holder = pod("train", "te2", owner="Job", container=GPU)
+    error = await refused(NoGpuPods("te2"), three(holder, job), "SHW-703")
+    assert "default/train (nvidia.com/gpu: 2, of Job train-owner, of JobSet big)" in error.message
+    assert "--evict-gpu-pods" in error.fix
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"container": {"resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}},
+        {"resourceClaims": [{"name": "gpu", "resourceClaimName": "one"}]},
+    ],
+    ids=["a part of a GPU", "a claim"],
+)
+async def test_parts_of_gpus_and_claims_count_as_well(spec: dict[str, Any]) -> None:
+    await refused(NoGpuPods("te2"), three(pod("part", "te2", owner="Job", **spec)), "SHW-703")
+
+
+async def test_pods_without_gpus_those_of_the_proof_and_those_that_ended_hold_none() -> None:
+    ended = pod("ended", "te2", owner="Job", container=GPU)
+    ended["status"]["phase"] = "Succeeded"
+    proof = pod("gpu-test-1", "te2", owner="", namespace="shipway-verify", container=GPU)
+    elsewhere = pod("other", "te3", owner="Job", container=GPU)
+    assert await NoGpuPods("te2").check(three(ended, proof, elsewhere, pod("web", "te2"))) is None  # type: ignore[arg-type]
+
+
+async def test_a_pod_that_nothing_would_start_again_forbids_it_with_advice_of_this_verb() -> None:
+    error = await refused(PodsMayLeave("te2"), three(pod("bare", "te2", owner="")), "SHW-337")
+    assert "default/bare" in error.message
+    assert "repair te2" not in error.fix
+    data = pod("cache", "te2", volumes=[{"name": "data", "emptyDir": {}}])
+    await refused(PodsMayLeave("te2"), three(data), "SHW-337")
+    assert await PodsMayLeave("te2", None).check(three(data)) is None  # type: ignore[arg-type]
+
+
+async def test_guarded_pods_on_the_last_node_that_takes_pods_forbid_it() -> None:
+    web = pod("web", "te2", labels={"app": "web"})
+    error = await refused(ElsewhereToGo("te2"), three(web, BUDGET), "SHW-704")
+    assert "default/web" in error.message
+    opened = three(web, BUDGET)
+    opened.objects[2]["spec"].pop("unschedulable")
+    assert await ElsewhereToGo("te2").check(opened) is None  # type: ignore[arg-type]
+    assert await ElsewhereToGo("te2").check(three(pod("loose", "te2"), BUDGET)) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("selector", "text"),
+    [
+        ({"matchLabels": {"a": "b", "c": "d"}}, "a=b,c=d"),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["b", "c"]}]}, "a in (b,c)"),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, "!a"),
+        ({}, ""),
+    ],
+)
+def test_a_selector_is_written_as_the_api_takes_it(selector: dict[str, Any], text: str) -> None:
+    assert selector_text(selector) == text
+
+
+def volume(where: str, phase: str = "Bound") -> dict[str, Any]:
+    terms = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [where]}]}]
+    spec = {"local": {"path": "/data"}, "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}
+    claim = {"namespace": "default", "name": "models"}
+    return {
+        "kind": "PersistentVolume",
+        "metadata": meta("pv1"),
+        "spec": {**spec, "claimRef": claim},
+        "status": {"phase": phase},
+    }
+
+
+async def test_a_bound_volume_whose_data_is_on_the_host_forbids_it() -> None:
+    error = await refused(NoLocalVolume("te2"), three(volume("te2")), "SHW-705")
+    assert "pv1 (claim default/models)" in error.message
+    for one in (volume("te3"), volume("te2", "Released")):
+        assert await NoLocalVolume("te2").check(three(one)) is None  # type: ignore[arg-type]
+
+
+async def test_the_only_control_plane_is_never_removed_and_is_told_how_a_cluster_ends() -> None:
+    error = await refused(NoControlPlane("te1"), three(), "SHW-707")
+    assert "last member of etcd" in error.message
+    assert error.fix == "To end the cluster: remove te2; te3 first, then reset te1."
+    assert await NoControlPlane("te2").check(three()) is None  # type: ignore[arg-type]
+
+
+async def test_of_several_control_planes_the_rule_of_quorum_is_asked() -> None:
+    def member(name: str, ready: str = "True") -> dict[str, Any]:
+        made = pod(
+            f"etcd-{name}",
+            name,
+            owner="Node",
+            namespace="kube-system",
+            labels={"component": "etcd", "tier": "control-plane"},
+        )
+        made["status"]["conditions"][0]["status"] = ready
+        return made
+
+    two = Objects(node("te1"), node("te2"), member("te1"), member("te2", "False"))
+    assert "no quorum" in (await refused(NoControlPlane("te1"), two, "SHW-707")).message
+    five = Objects(*(node(f"te{n}") for n in range(5)), *(member(f"te{n}") for n in range(5)))
+    assert "not built yet" in (await refused(NoControlPlane("te1"), five, "SHW-707")).message
+
+
+async def test_a_node_whose_control_plane_shows_only_on_its_host_counts_too() -> None:
+    await refused(NoControlPlane("te2", "control plane"), three(), "SHW-707")
+
+
+async def test_dead_is_believed_only_where_the_cluster_and_ssh_agree() -> None:
+    error = await refused(NodeLost("te2"), three(), "SHW-709")
+    assert "Ready" in error.message
+    assert await NodeLost("te9").check(three()) is None  # type: ignore[arg-type]
+    lost = Objects(node("te1"), node("te2", ready=False))
+    assert await NodeLost("te2").check(lost) is None  # type: ignore[arg-type]
+    await refused(HostAway("te2", dead=True, answers=True, said=""), None, "SHW-708")
+    away = await refused(HostAway("te2", dead=False, answers=False, said="no route"), None, "SHW-710")
+    assert "no route" in away.message
+    assert "--dead" in away.fix
+    for dead in (True, False):
+        assert await HostAway("te2", dead=dead, answers=not dead, said="").check(None) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (
+            Evidence("te2", kubelet_conf=True, certificate=True, authorities=frozenset({"sha256:other"})),
+            "another cluster",
+        ),
+        (Evidence("te2", running=True, pods=("default/web",)), "default/web"),
+        (Evidence("te2", certificate=True), "certificate"),
+    ],
+)
+async def test_a_host_of_another_cluster_or_of_one_that_cannot_be_told_is_left(seen: Evidence, said: str) -> None:
+    error = await refused(OfThisCluster(seen, OURS, "10.0.0.1:6443"), None, "SHW-706")
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS), OURS, "10.0.0.1:6443"),
+        OfThisCluster(Evidence("te2", running=True, server="https://10.0.0.1:6443"), OURS, "10.0.0.1:6443"),
+        OfThisCluster(Evidence("te2", running=True), OURS, "10.0.0.1:6443", begun=True),
+        OfThisCluster(Evidence("te2"), OURS, "10.0.0.1:6443"),
+        OfThisCluster(Evidence("te2", pki=True), OURS, "10.0.0.1:6443"),
+    ],
+)
+async def test_a_host_of_this_cluster_or_of_none_passes(check: OfThisCluster) -> None:
+    assert await check.check(None) is None
