@@ -11,12 +11,14 @@ from typing import Self
 
 import pytest
 
-from flows.cli import bootstrap, drift_repair, fleet, verify
+from flows.cli import bootstrap, drift_repair, fleet, retiring, verify
 from flows.cli.shipway import COMMANDS
 from flows.cli.shipway import main as shipway
 from tests.cluster.broken_files import broken_files, expected
 
 ROOT = Path(__file__).parents[2]
+MORE = {"remove": ["te2"], "reset": ["te2", "--confirm", "te2"]}  # what a verb takes besides the cluster file
+SHARED = {"remove": "retiring", "reset": "retiring"}  # where the run is that verbs have in common
 FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {name: te2, address: 192.0.2.2}\n"
 
 
@@ -27,7 +29,7 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object, **__: object) -> None:
         pytest.fail("a process was started for input that is refused")
 
-    for module in (bootstrap, drift_repair, verify, fleet):
+    for module in (bootstrap, drift_repair, verify, fleet, retiring):
         monkeypatch.setattr(module, "LocalApi", started)
     monkeypatch.setattr(bootstrap, "Demo", started)
     monkeypatch.setattr("asyncssh.connect", started)
@@ -94,10 +96,11 @@ def test_every_verb_is_a_command_that_helps_and_refuses(
     assert ended.value.code == 0
     assert f"usage: shipway {verb} " in capsys.readouterr().out
     report = tmp_path / "report.json"
-    assert shipway([verb, str(tmp_path / "none.yaml"), "--report", str(report)]) == 1
+    more = MORE.get(verb, [])
+    assert shipway([verb, str(tmp_path / "none.yaml"), *more, "--report", str(report)]) == 1
     assert "none.yaml" in capsys.readouterr().out
     assert json.loads(report.read_text(encoding="utf-8"))["outcome"] == "refused"
-    assert shipway([verb, str(fine), "--report", str(tmp_path / "none" / "report.json")]) == 1
+    assert shipway([verb, str(fine), *more, "--report", str(tmp_path / "none" / "report.json")]) == 1
     assert "name a file in a folder that is there [SHW-136]" in capsys.readouterr().out
 
 
@@ -119,10 +122,10 @@ def test_a_fault_of_the_program_is_one_line_with_its_traceback_in_a_file_and_nev
         raise KeyError("token: abcdef.0123456789abcdef")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(f"flows.cli.{verb.replace('-', '_')}.LocalApi", broken)
+    monkeypatch.setattr(f"flows.cli.{SHARED.get(verb, verb).replace('-', '_')}.LocalApi", broken)
     monkeypatch.setattr(fleet, "given_url", lambda: "http://127.0.0.1:9/api")
     report = tmp_path / "report.json"
-    assert shipway([verb, str(fine), "--report", str(report)]) == 3
+    assert shipway([verb, str(fine), *MORE.get(verb, []), "--report", str(report)]) == 3
     captured = capsys.readouterr()
     (line,) = [line for line in captured.out.splitlines() if line.startswith("error: ")]
     assert "KeyError" in line
@@ -141,7 +144,7 @@ def test_something_is_said_before_anything_large_is_imported(module: str, fine: 
     """A command says its first line with none of what takes seconds to import."""
     code = (
         "import builtins, sys, runpy\n"
-        f"sys.argv = ['x', {str(fine)!r}]\n"
+        f"sys.argv = {['x', str(fine), *MORE.get(module, [])]!r}\n"
         "def said(*words, **_):\n"
         "    print_(*words, flush=True)\n"
         "    print_(sorted({'rich', 'pydantic', 'prefect', 'asyncssh', 'yaml'} & set(sys.modules)), flush=True)\n"
@@ -193,3 +196,13 @@ def test_the_options_of_drift_repair_reach_the_flow(fine: Path, monkeypatch: pyt
     monkeypatch.setattr("flows.drift_repair.drift_repair", flow)
     assert drift_repair.COMMAND.main([str(fine), "--repair", "files", "--host", "te1", "--ask", "--quiet"]) == 3
     assert asked == [(str(fine), "files", ("te1",), True, None)]
+
+
+@pytest.mark.parametrize("typed", [[], ["--confirm", "te1"], ["--confirm", "TE2"]])
+def test_a_reset_without_its_hosts_name_typed_is_refused_at_once(
+    typed: list[str], fine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shipway(["reset", str(fine), "te2", *typed]) == 1
+    said = capsys.readouterr().out
+    assert "[SHW-700]" in said
+    assert "--confirm te2" in said

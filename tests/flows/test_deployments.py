@@ -68,6 +68,8 @@ def test_the_run_form_offers_only_what_the_flow_does() -> None:
     assert choices("bootstrap", "mode") == ["bootstrap", "plan"]
     assert choices("drift-repair", "repair") == ["declared", "none", "files", "service", "workloads"]
     assert choices("fleet", "what") == ["plan", "look"]
+    assert choices("remove", "mode") == ["plan", "remove"]
+    assert choices("reset", "mode") == ["plan", "reset"]
 
 
 def test_no_parameter_can_hold_a_secret(deployment: dict[str, Any]) -> None:

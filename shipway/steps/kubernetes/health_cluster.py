@@ -109,7 +109,12 @@ class EveryNodeDeclared:
     async def check(self, on: Kube) -> Drift | None:
         """Compare the names."""
         unknown = sorted(set(await nodes_by_name(on)) - set(self.declared))
-        return Drift(f"nobody declared {', '.join(unknown)}", "in the cluster file, or removed") if unknown else None
+        if not unknown:
+            return None
+        commands = f"`shipway remove CLUSTER.yaml {unknown[0]}`{', and likewise each' if len(unknown) > 1 else ''}"
+        return Drift(
+            f"not declared, or not any more: {', '.join(unknown)}", f"in the cluster file, or taken out ({commands})"
+        )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class LinesGone:
         return FileEdited(self.name, self.path, self.edit, "without them", needed=False)
 
     async def check(self, on: Host) -> Drift | None:
-        """See whether the edit would change anything; a file of ours may hold nothing, where the kernel lacks it all."""
+        """See whether the edit would change anything; ours may hold nothing, where the kernel lacks all of it."""
         found, text = await asyncio.gather(self._edited.check(on), on.read(FileText(self.path)))
         return Drift(f"our lines in {self.path}", "without them") if found or text == "" else None
 
