@@ -65,7 +65,6 @@ def cluster() -> Cluster:
 class JoinedHost(DebianMachine):
     """Answers as such a host; `die_after` is how many changes the controller lives to see."""
 
-    name = "te2"
     release: str = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
     units: dict[str, list[str]] = field(
         default_factory=lambda: {"kubelet": ["active", "enabled"], "containerd": ["active", "enabled"]}
@@ -90,6 +89,7 @@ class JoinedHost(DebianMachine):
     def __post_init__(self) -> None:
         """Put the files of a bootstrap in place, and some of the site's."""
         super().__post_init__()
+        self.name = "te2"
         declared = cluster()
         names = {host.name: host.address for host in declared.hosts}
         runtime = container_runtime.wanted_config(declared)

@@ -1,0 +1,296 @@
+"""Whether a host may be reset or removed: asked of the cluster, and where that is silent, never taken for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
+from shipway.ownership.evidence import Evidence
+from tasks.context import Run
+from tasks.retire import allowed
+from tasks.retire.allowed import may_remove, may_reset, refuse_reset, reset_refusals
+from tasks.retire.place import place_host
+from tests.retire.joined_host import JoinedHost, cluster
+from tests.retire.objects import Objects, meta, node, pod
+
+OURS = frozenset({"sha256:ours"})
+WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
+CONTROL = Evidence("te1", admin=True, etcd=True, static=("etcd.yaml",), certificate=True, authorities=OURS, node="te1")
+BARE = Evidence("te2")
+ETCD = pod(
+    "etcd-te1", "te1", owner="Node", namespace="kube-system", labels={"component": "etcd", "tier": "control-plane"}
+)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Run:
+    made = Run(cluster().model_copy(update={"state_dir": str(tmp_path)}), "reset")
+    monkeypatch.setattr(allowed, "authorities_of", lambda _: OURS)
+    return made
+
+
+def on_cluster(run: Run, *objects: Any) -> None:
+    """Let the run's cluster be these objects; with none its API does not answer."""
+
+    async def kube() -> Any:
+        if not objects:
+            raise ApiUnavailable("nobody answers")
+        return Objects(*objects)
+
+    run.kube = kube  # type: ignore[method-assign]
+
+
+def seen(run: Run, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any] | None = None) -> None:
+    """Let a host show this, and other hosts what they show, or what keeps from asking them."""
+    run.retirement.evidence = evidence
+
+    async def ask(session: Any) -> Evidence:
+        found = (others or {}).get(session.name, evidence if session.name == evidence.host else Unreachable("silent"))
+        if isinstance(found, ShipwayError):
+            raise found
+        return cast("Evidence", found)
+
+    monkeypatch.setattr(allowed, "evidence", ask)
+
+
+async def codes(run: Run, host: str = "te2") -> list[str]:
+    found = await reset_refusals(run, host)
+    assert all(one.fix not in ("", Refused.default_fix) for one in found)
+    return [one.code for one in found]
+
+
+async def test_a_host_that_is_a_node_is_removed_not_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cluster(run, node("te1"), node("te2"))
+    seen(run, WORKER, monkeypatch)
+    (error,) = await reset_refusals(run, "te2")
+    assert error.code == "SHW-702"
+    assert "shipway remove" in error.fix
+    on_cluster(run, node("te1"), node("other-name"))
+    seen(run, Evidence("te2", certificate=True, authorities=OURS, node="other-name"), monkeypatch)
+    assert await codes(run) == ["SHW-702"], "it is a node under another name than the file's"
+
+
+async def test_a_host_whose_node_is_deleted_or_that_holds_nothing_may_be_reset(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cluster(run, node("te1"))
+    for shown in (WORKER, BARE):
+        seen(run, shown, monkeypatch)
+        assert await codes(run) == []
+
+
+async def test_a_host_of_another_cluster_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cluster(run, node("te1"))
+    seen(run, Evidence("te2", certificate=True, authorities=frozenset({"sha256:other"})), monkeypatch)
+    assert await codes(run) == ["SHW-706"]
+    seen(run, Evidence("te2", admin=True, etcd=True, authorities=OURS), monkeypatch)
+    assert await codes(run) == ["SHW-706"], "a control plane that the file does not name as one"
+
+
+async def test_where_the_cluster_is_silent_a_node_is_reset_only_where_a_person_says_that_it_is_gone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cluster(run)
+    seen(run, WORKER, monkeypatch)
+    (error,) = await reset_refusals(run, "te2")
+    assert error.code == "SHW-711"
+    assert "--cluster-gone" in error.fix
+    run.retirement.cluster_gone = True
+    assert await codes(run) == []
+    run.retirement.cluster_gone = False
+    seen(run, BARE, monkeypatch)
+    assert await codes(run) == [], "a host that holds nothing needs no cluster to be asked"
+
+
+async def test_where_the_control_planes_host_is_bare_nobody_is_left_to_be_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cluster(run)
+    seen(run, WORKER, monkeypatch, {"te1": Evidence("te1")})
+    assert await codes(run) == []
+    assert run.retirement.cluster_gone, "its lock is the host's own then"
+    run.retirement.cluster_gone = False
+    seen(run, WORKER, monkeypatch, {"te1": CONTROL})
+    assert await codes(run) == ["SHW-711"]
+
+
+async def test_a_reset_that_was_begun_goes_on_where_its_cluster_went_with_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cluster(run)
+    run.retirement.begun = True
+    seen(run, Evidence("te1", running=True), monkeypatch)
+    assert await codes(run, "te1") == []
+
+
+async def test_a_control_plane_is_reset_only_as_the_last_of_its_cluster(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen(run, CONTROL, monkeypatch)
+    on_cluster(run, node("te1"), node("te2"), ETCD)
+    assert await codes(run, "te1") == ["SHW-707"]
+    other = pod("etcd-te9", "te9", owner="Node", namespace="kube-system", labels=ETCD["metadata"]["labels"])
+    on_cluster(run, node("te1"), ETCD, other)
+    assert await codes(run, "te1") == ["SHW-707"], "a member of etcd elsewhere"
+    on_cluster(run, node("te1"), ETCD, pod("coredns", "te1", namespace="kube-system"))
+    assert await codes(run, "te1") == []
+    on_cluster(run, node("te1"), ETCD, pod("train", "te1"))
+    (error,) = await reset_refusals(run, "te1")
+    assert (error.code, "default/train" in error.message) == ("SHW-712", True)
+
+
+@pytest.mark.parametrize(
+    ("other", "gone", "code"),
+    [
+        (WORKER, False, ["SHW-707"]),
+        (WORKER, True, ["SHW-707"]),
+        (BARE, False, []),
+        (Unreachable("silent"), False, ["SHW-711"]),
+        (Unreachable("silent"), True, []),
+    ],
+)
+async def test_a_control_plane_whose_api_is_away_asks_the_other_hosts(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    other: Any,
+    gone: bool,  # noqa: FBT001 - a table
+    code: list[str],
+) -> None:
+    on_cluster(run)
+    seen(run, CONTROL, monkeypatch, {"te2": other})
+    run.retirement.cluster_gone = gone
+    assert await codes(run, "te1") == code
+
+
+async def test_a_plan_names_each_refusal_and_what_passes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look(of: Run, host: str) -> None:
+        assert host == "te2"
+        of.retirement.evidence = WORKER
+
+    monkeypatch.setattr(allowed, "look_at", look)
+    on_cluster(run, node("te1"), node("te2"))
+    results = await may_reset(run, "may_reset", "te2")
+    assert [one.outcome for one in results] == ["ok", "failed", "ok", "ok"]
+    assert results[1].error is not None
+    assert results[1].error.code == "SHW-702"
+
+
+async def test_what_forbids_it_is_asked_again_at_the_act(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = JoinedHost()
+    run.session = lambda _: host  # type: ignore[method-assign, assignment, return-value]
+    seen(run, WORKER, monkeypatch)
+    on_cluster(run, node("te1"))
+    await refuse_reset(run, "te2")
+    on_cluster(run, node("te1"), node("te2"))
+    with pytest.raises(Refused) as raised:
+        await refuse_reset(run, "te2")
+    assert raised.value.code == "SHW-702"
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, evidence: Evidence | ShipwayError) -> Callable[..., Any]:
+    """Let the look at a host show this, or end so."""
+
+    async def look(of: Run, _: str) -> ShipwayError | None:
+        if isinstance(evidence, Unreachable):
+            return evidence
+        if isinstance(evidence, ShipwayError):
+            raise evidence
+        of.retirement.evidence = evidence
+        return None
+
+    monkeypatch.setattr(allowed, "look_at", look)
+    return look
+
+
+async def removal(run: Run) -> list[str]:
+    """Return the codes of all that forbids to remove te2."""
+    results = await may_remove(run, "may_remove", "te2")
+    return [one.error.code for one in results if one.error]
+
+
+async def test_a_plan_of_a_removal_names_all_that_forbids_it_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, Evidence("te2", certificate=True, authorities=frozenset({"sha256:other"})))
+    terms = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "values": ["te2"]}]}]
+    spec = {"local": {}, "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}
+    volume = {"kind": "PersistentVolume", "metadata": meta("pv"), "spec": spec, "status": {"phase": "Bound"}}
+    held = pod("bare", "te2", owner="", container={"resources": {"limits": {"nvidia.com/gpu": "1"}}}, labels={"a": "b"})
+    budget = {
+        "kind": "PodDisruptionBudget",
+        "metadata": meta("b", "default"),
+        "spec": {"selector": {"matchLabels": {"a": "b"}}},
+    }
+    on_cluster(run, node("te1", closed=True), node("te2"), ETCD, volume, held, budget)
+    assert await removal(run) == ["SHW-706", "SHW-705", "SHW-704", "SHW-337", "SHW-703"]
+    run.retirement.evict_gpu_pods = True
+    assert "SHW-703" not in await removal(run)
+
+
+@pytest.mark.parametrize(
+    ("shown", "ready", "dead", "code"),
+    [
+        (WORKER, True, False, []),
+        (WORKER, True, True, ["SHW-708", "SHW-709"]),
+        (WORKER, False, True, ["SHW-708"]),
+        (LoginRefused("no key fits"), False, True, ["SHW-708"]),
+        (Unreachable("no route"), True, False, ["SHW-710"]),
+        (Unreachable("no route"), True, True, ["SHW-709"]),
+        (Unreachable("no route"), False, True, []),
+    ],
+)
+async def test_dead_is_what_both_the_cluster_and_ssh_say(  # noqa: PLR0917 - a table
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: Any,
+    ready: bool,  # noqa: FBT001 - a table
+    dead: bool,  # noqa: FBT001
+    code: list[str],
+) -> None:
+    answering(monkeypatch, shown)
+    run.retirement.dead = dead
+    on_cluster(run, node("te1"), node("te2", ready=ready), ETCD)
+    assert await removal(run) == code
+
+
+async def test_a_login_that_is_refused_is_no_dead_host(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, LoginRefused("no key fits"))
+    on_cluster(run, node("te1"), node("te2"), ETCD)
+    with pytest.raises(LoginRefused):
+        await removal(run)
+
+
+# --- where a host is -----------------------------------------------------------------------------------------------
+
+
+def at(name: str, address: str) -> dict[str, Any]:
+    return node(name) | {"status": {"addresses": [{"type": "InternalIP", "address": address}]}}
+
+
+async def test_a_node_that_the_file_does_not_name_any_more_is_reached_at_its_own_address(run: Run) -> None:
+    on_cluster(run, at("te7", "10.0.0.7"))
+    await place_host(run, "te7", "")
+    target = run.cluster.target(run.cluster.host("te7"))
+    assert (target.address, target.port, target.user) == ("10.0.0.7", 22, "root")
+    assert [host.name for host in run.hosts] == ["te7"]
+    assert run.control.name == "te1"
+    assert not run.retirement.declared
+
+
+async def test_an_address_that_is_given_is_taken_with_its_port(run: Run) -> None:
+    on_cluster(run)
+    await place_host(run, "te7", "gpu.example.com:2222")
+    target = run.cluster.target(run.cluster.host("te7"))
+    assert (target.address, target.port) == ("gpu.example.com", 2222)
+    await place_host(run, "te2", "10.0.0.99")
+    assert run.cluster.target(run.cluster.host("te2")).address == "10.0.0.99"
+    assert run.retirement.declared
+
+
+@pytest.mark.parametrize(("name", "address"), [("te7", ""), ("te7", "10.0.0.7:ssh"), ("te7", "-x"), ("", "")])
+async def test_a_host_that_nobody_knows_is_refused(run: Run, name: str, address: str) -> None:
+    on_cluster(run, at("te2", "10.0.0.2"))
+    with pytest.raises(Refused) as raised:
+        await place_host(run, name, address)
+    assert raised.value.code == "SHW-701"
