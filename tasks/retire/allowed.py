@@ -35,6 +35,11 @@ from tasks.stages import dashboard
 from tasks.waiting import hear_results
 from tasks.workloads import OWN_NAMESPACES
 
+# The facts that let a host be reset: each refusal says in its step which one is not so.
+OF_CLUSTER = "the host is of this cluster, or of none"
+NO_NODE = "the host is no node of the cluster"
+NO_OTHERS = "no other node rests on the host"
+NO_PODS = "no pod of a user runs there"
 AGAIN = "Bring the API of the cluster back, then run again: whether the host is still a node of it must be known."
 
 
@@ -110,15 +115,8 @@ async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
     if (away := await look_at(run, host)) is not None:
         raise away
     found = await reset_refusals(run, host)
-    names = {
-        "the host is of this cluster, or of none": ("SHW-706",),
-        "the host is no node of the cluster": ("SHW-702", "SHW-711"),
-        "no other node rests on the host": ("SHW-707",),
-        "no pod of a user runs there": ("SHW-712",),
-    }
-    checks = [
-        ResetForbidden(name, next((one for one in found if one.code in codes), None)) for name, codes in names.items()
-    ]
+    names = (OF_CLUSTER, NO_NODE, NO_OTHERS, NO_PODS)
+    checks = [ResetForbidden(name, next((one for one in found if one.step == name), None)) for name in names]
     return await look_at_all(checks, run.session(host), hear_results(run, stage, host))
 
 
@@ -140,18 +138,26 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     try:
         raise_for_other(seen, ours, run.cluster.endpoint, begun=run.retirement.begun)
     except Refused as refused:
-        return [refused]
+        return [refused.at(step=OF_CLUSTER)]
     if kube is None and run.retirement.begun:
         return []  # what it was is half gone: a reset that was allowed goes on
     if seen.standing == "control plane" or (host == run.control.name and kube is not None):
         if host != run.control.name:
             fix = "Name it as the control plane in the file of its cluster, and run the same there."
-            return [Refused("it runs a control plane, and the file names another", host=host, code="SHW-706", fix=fix)]
+            return [
+                Refused(
+                    "it runs a control plane, and the file names another",
+                    host=host,
+                    code="SHW-706",
+                    step=OF_CLUSTER,
+                    fix=fix,
+                )
+            ]
         found += await _of_control_plane(run, host, kube, nodes)
     elif kube is not None and {host, seen.node} & set(nodes):
         name = seen.node if seen.node in nodes else host
         fix = f"`shipway remove {run.file or 'FILE'} {name}` drains it, takes it out of the cluster, and resets it."
-        found.append(Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", fix=fix))
+        found.append(Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", step=NO_NODE, fix=fix))
     elif kube is None and unknown is not None:
         found += await _without_cluster(run, host, seen, unknown)
     return found
@@ -169,7 +175,7 @@ async def _of_control_plane(run: Run, host: str, kube: Kube | None, nodes: Seque
         what = f"nodes {few(others)}" if others else f"members of etcd on {few(more)}"
         message = f"it runs the control plane of a cluster that has {what}"
         fix = "Remove those first (`shipway remove`): without their control plane nobody can drain them."
-        found.append(Refused(message, host=host, code="SHW-707", fix=fix))
+        found.append(Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix))
     pods = [
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={host}")
@@ -177,7 +183,9 @@ async def _of_control_plane(run: Run, host: str, kube: Kube | None, nodes: Seque
     ]
     if pods:
         fix = "End them first (`kubectl delete` what owns them): a reset ends whatever runs, and its data."
-        found.append(Refused(f"pods of users run there: {few(sorted(pods))}", host=host, code="SHW-712", fix=fix))
+        found.append(
+            Refused(f"pods of users run there: {few(sorted(pods))}", host=host, code="SHW-712", step=NO_PODS, fix=fix)
+        )
     return found
 
 
@@ -190,11 +198,11 @@ async def _others_by_ssh(run: Run, host: str) -> list[ShipwayError]:
     if joined:
         message = f"it runs the control plane of a cluster that {few(joined)} have joined, and its API does not answer"
         fix = f"{AGAIN} Or reset those first, with --cluster-gone where nobody needs what runs there."
-        return [Refused(message, host=host, code="SHW-707", fix=fix)]
+        return [Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix)]
     if silent and not run.retirement.cluster_gone:
         message = f"its API does not answer, nor do {few(silent)}: whether they are nodes cannot be determined"
         fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
-        return [Refused(message, host=host, code="SHW-711", fix=fix)]
+        return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
     return []
 
 
@@ -215,7 +223,7 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
         why = unknown.message
     message = f"whether it is a node of the cluster cannot be determined: {why}"
     fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
-    return [Refused(message, host=host, code="SHW-711", fix=fix)]
+    return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
 
 
 async def refuse_reset(run: Run, host: str) -> None:

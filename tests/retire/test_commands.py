@@ -1,0 +1,57 @@
+"""What is typed reaches the flow as it was meant."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import remove as remove_command
+from flows.cli import reset as reset_command
+from flows.cli.shipway import main
+
+FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {name: te2, address: 192.0.2.2}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["remove", "te2"], ("te2", "remove", False, False, "", None)),
+        (
+            ["remove", "te2", "--plan", "--dead", "--evict-gpu-pods", "--address", "192.0.2.9:2222"],
+            ("te2", "plan", True, True, "192.0.2.9:2222", None),
+        ),
+        (["reset", "te2", "--confirm", "te2"], ("te2", "te2", "reset", False, "", None)),
+        (
+            ["reset", "te2", "--plan", "--cluster-gone", "--address", "192.0.2.9"],
+            ("te2", "", "plan", True, "192.0.2.9", None),
+        ),
+    ],
+)
+def test_the_options_are_the_flows_parameters(
+    words: list[str], given: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import remove, reset  # noqa: PLC0415 - the modules, whose flows are called as they are
+
+    file = tmp_path / "cluster.yaml"
+    file.write_text(FINE, encoding="utf-8")
+    heard: list[Any] = []
+
+    async def flow(path: str, *more: Any, return_state: bool) -> str:
+        heard.append((path, more, return_state))
+        return "state"
+
+    def fly(asked: Any, _console: Any, title: str, flight: Any) -> int:
+        assert asked.name in title
+        assert asyncio.run(flight(str(file), None)) == "state"
+        return 7
+
+    monkeypatch.setattr(remove, "remove", flow)
+    monkeypatch.setattr(reset, "reset", flow)
+    monkeypatch.setattr(remove_command, "fly_retiring", fly)
+    monkeypatch.setattr(reset_command, "fly_retiring", fly)
+    verb, *more = words
+    assert main([verb, str(file), *more]) == 7
+    assert heard == [(str(file), given, True)]
