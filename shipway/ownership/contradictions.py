@@ -192,8 +192,7 @@ def _names(cluster: Cluster, by: dict[str, Evidence]) -> Iterator[ErrorReport]:
         replace = (
             "The host of a control plane keeps both for as long as the cluster lives."
             if control
-            else f"For another one the node is replaced: `kubectl drain {one.node or one.host}`, `kubectl delete node "
-            f"{one.node or one.host}`, then `sudo kubeadm reset` on the emptied host, and list it anew."
+            else f"For another one replace the node: `shipway remove FILE {one.node or one.host}`, then list it anew."
         )
         if one.node and one.node != one.host:
             cause = f"the host is the node {one.node}, and the file calls it {one.host}: a joined host keeps its name"

@@ -70,6 +70,24 @@ def authorities_of(kube: Kube) -> frozenset[str]:
     return authorities(parse_admin_conf(kube.admin_conf).ca)
 
 
+class Known:
+    """The cluster that answers is the one that this machine knows by its name."""
+
+    name = "the cluster is the one that this machine knows by this name"
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare its authority with that of the kept kubeconfig, where one is kept. Raises Refused SHW-706."""
+        kept = read_authorities(self._run.folder / "kubeconfig")
+        if kept and not kept & authorities_of(on):
+            fix = "Correct the control plane's host in the file, or give the two clusters different names."
+            message = f"another cluster answers than the one that this machine knows as {self._run.cluster.name}"
+            raise Refused(message, host=self._run.control.name, code="SHW-706", step=self.name, fix=fix)
+        return None
+
+
 async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look for all that forbids to remove a node; raises what keeps from asking the cluster."""
     asked = run.retirement
@@ -83,7 +101,7 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         if not asked.dead:
             raise
         said = error.message
-    checks: list[Check[Any]] = [HostAway(host, asked.dead, answers, said)]
+    checks: list[Check[Any]] = [Known(run), HostAway(host, asked.dead, answers, said)]
     if asked.dead:
         checks.append(NodeLost(host))
     elif asked.evidence is not None:
@@ -115,7 +133,7 @@ async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
     if (away := await look_at(run, host)) is not None:
         raise away
     found = await reset_refusals(run, host)
-    names = (OF_CLUSTER, NO_NODE, NO_OTHERS, NO_PODS)
+    names = (Known.name, OF_CLUSTER, NO_NODE, NO_OTHERS, NO_PODS)
     checks = [ResetForbidden(name, next((one for one in found if one.step == name), None)) for name in names]
     return await look_at_all(checks, run.session(host), hear_results(run, stage, host))
 
@@ -130,7 +148,10 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     try:
         kube = await run.kube()
         kube.forget()
+        await Known(run).check(kube)
         nodes = sorted(await nodes_by_name(kube))
+    except Refused as refused:
+        return [refused]
     except ShipwayError as error:
         kube, unknown, nodes = None, error, []
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()

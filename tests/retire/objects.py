@@ -13,7 +13,13 @@ Object = dict[str, Any]
 
 def meta(name: str, namespace: str = "", **more: Any) -> Object:
     """Return metadata."""
-    return {"name": name, **({"namespace": namespace} if namespace else {}), "uid": f"uid-of-{name}", **more}
+    return {
+        "name": name,
+        "resourceVersion": "1",
+        **({"namespace": namespace} if namespace else {}),
+        "uid": f"uid-of-{name}",
+        **more,
+    }
 
 
 def node(name: str, *, ready: bool = True, closed: bool = False, role: str = "", taints: Any = ()) -> Object:
@@ -72,6 +78,14 @@ class Objects(Place):
         del fresh
         found = await self.list_(api_version, kind, namespace)
         return next((one for one in found if one["metadata"]["name"] == name), None)
+
+    async def patch(self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "") -> Object:
+        """Merge what a cordon writes."""
+        found = await self.get(api_version, kind, name, namespace)
+        assert found is not None
+        found["spec"] |= changes["spec"]
+        found["metadata"].setdefault("annotations", {}).update(changes["metadata"]["annotations"])
+        return found
 
     async def delete(self, api_version: str, kind: str, name: str, namespace: str = "", *, uid: str = "") -> bool:
         """Take an object away."""

@@ -68,9 +68,6 @@ async def test_a_host_that_is_a_node_is_removed_not_reset(run: Run, monkeypatch:
     (error,) = await reset_refusals(run, "te2")
     assert error.code == "SHW-702"
     assert "shipway remove" in error.fix
-    on_cluster(run, node("te1"), node("other-name"))
-    seen(run, Evidence("te2", certificate=True, authorities=OURS, node="other-name"), monkeypatch)
-    assert await codes(run) == ["SHW-702"], "it is a node under another name than the file's"
 
 
 async def test_a_host_whose_node_is_deleted_or_that_holds_nothing_may_be_reset(
@@ -80,6 +77,30 @@ async def test_a_host_whose_node_is_deleted_or_that_holds_nothing_may_be_reset(
     for shown in (WORKER, BARE):
         seen(run, shown, monkeypatch)
         assert await codes(run) == []
+
+
+async def test_a_machine_that_is_another_node_is_left_whatever_address_was_typed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Evidence("te2", certificate=True, authorities=OURS, node="te3")
+    on_cluster(run, node("te1"), node("te2"), node("te3"), ETCD)
+    seen(run, shown, monkeypatch)
+    (error,) = await reset_refusals(run, "te2")
+    assert (error.code, "is the node te3" in error.message) == ("SHW-706", True)
+    answering(monkeypatch, shown)
+    assert await removal(run) == ["SHW-706"]
+
+
+async def test_another_cluster_than_the_one_that_is_known_by_the_name_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowed, "read_authorities", lambda _: frozenset({"sha256:the one that is known"}))
+    on_cluster(run, node("te1"), node("te2", ready=False), ETCD)
+    seen(run, BARE, monkeypatch)
+    assert await codes(run) == ["SHW-706"]
+    answering(monkeypatch, Unreachable("no route"))
+    run.retirement.dead = True
+    assert await removal(run) == ["SHW-706"]
 
 
 async def test_a_host_of_another_cluster_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +194,9 @@ async def test_a_plan_names_each_refusal_and_what_passes(run: Run, monkeypatch: 
     monkeypatch.setattr(allowed, "look_at", look)
     on_cluster(run, node("te1"), node("te2"))
     results = await may_reset(run, "may_reset", "te2")
-    assert [one.outcome for one in results] == ["ok", "failed", "ok", "ok"]
-    assert results[1].error is not None
-    assert results[1].error.code == "SHW-702"
+    assert [one.outcome for one in results] == ["ok", "ok", "failed", "ok", "ok"]
+    assert results[2].error is not None
+    assert results[2].error.code == "SHW-702"
 
 
 async def test_what_forbids_it_is_asked_again_at_the_act(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,19 @@ def test_a_request_that_cannot_be_read_is_nobodys(text: str) -> None:
     assert not asks_for({"spec": {"username": "system:bootstrap:abcdef", "request": text}}, "te2")
 
 
+async def test_a_removal_that_was_broken_off_after_any_step_is_ended_by_the_next() -> None:
+    lease = {"kind": "Lease", "metadata": meta("te2", "kube-node-lease")}
+    others = [node("te1"), {"kind": "Lease", "metadata": meta("te1", "kube-node-lease")}]
+    steps: Sequence[Check[Any]] = (NodeClosed("te2"), NodeDrained("te2"), NodeDeleted("te2"), NothingOfNode("te2"))
+    for done in range(len(steps) + 1):
+        on = Objects(node("te2"), lease, *others)
+        await converge(steps[:done], on, Impact.WORKLOADS)
+        results = await converge(steps, on, Impact.WORKLOADS)
+        assert "failed" not in {one.outcome for one in results}, results
+        assert on.objects == others
+        assert {one.outcome for one in await converge(steps, on, Impact.WORKLOADS)} == {"ok"}
+
+
 async def test_a_node_that_is_gone_is_closed_drained_and_deleted() -> None:
     on = cast("Kube", Objects(pod("web", "te2")))
     steps: Sequence[Check[Kube]] = (NodeClosed("te2"), NodeDrained("te2"), NodeDeleted("te2"))

@@ -42,10 +42,14 @@ class OfThisCluster:
 
 
 def raise_for_other(seen: Evidence, ours: frozenset[str], endpoint: str, *, begun: bool) -> None:
-    """Refuse a host that shows another cluster's authority, or pods of one that cannot be told. Raises SHW-706."""
+    """Refuse a host of another cluster, of one that cannot be told, or one that is another node. Raises SHW-706."""
     fix = f"Name {seen.host} in the file of its own cluster, and run the same there: it is never emptied unasked."
     if seen.authorities and ours and not seen.authorities & ours:
         message = f"the host belongs to another cluster: {seen.whose}"
+        raise Refused(message, host=seen.host, code="SHW-706", fix=fix)
+    if seen.node and seen.node != seen.host:
+        message = f"the machine at that address is the node {seen.node}, and not {seen.host}"
+        fix = f"Correct the address of {seen.host} (in the file, or --address), or name {seen.node}."
         raise Refused(message, host=seen.host, code="SHW-706", fix=fix)
     if begun or seen.authorities or address_of(seen.server) == endpoint.lower():
         return

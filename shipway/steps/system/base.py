@@ -64,8 +64,8 @@ class HostnameIs:
             f"the host is {node} of a cluster, and the file calls it {self.hostname}: a joined host keeps its name"
         )
         fix = (
-            f"Write `name: {seen.node or 'NODE'}` at this host. To give it another name, replace the node: drain it, "
-            "`kubectl delete node`, `sudo kubeadm reset` on the emptied host, and list it anew."
+            f"Write `name: {seen.node or 'NODE'}` at this host. To give it another name, replace the node: "
+            f"`shipway remove FILE {seen.node or 'NODE'}`, then list it anew."
         )
         raise Refused(message, host=on.name, code="SHW-321", fix=fix)
 
