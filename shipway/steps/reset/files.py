@@ -6,6 +6,7 @@ This is the one registry of it: a test compares it with the paths of every stage
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kubeadm.config import CRI_SOCKET
 from shipway.site.proxies import DROP_IN, ENVIRONMENT
 from shipway.step import Check, Drift, Impact
+from shipway.steps.reset.kubelet import SHIMS, few, foreign_namespaces
 from shipway.steps.runtime.crictl import FILE as CRICTL
 from shipway.steps.runtime.crictl import crictl_finds
 from shipway.steps.system.network_manager import FILE as NETWORK_MANAGER
@@ -27,6 +29,11 @@ from shipway.steps.system.network_manager import UNIT
 
 CERTS = "/etc/containerd/certs.d"
 OWN_FOLDERS = ("/var/lib/shipway", "/etc/shipway", OPERATIONS)
+KEPT_THERE = ("backups",)  # of a cluster's data: what is left to bring it back from
+UNIT_FOLDERS = tuple(
+    f"/etc/systemd/system{place}" for place in ("", "/timers.target.wants", "/multi-user.target.wants")
+)
+OWN_UNIT = re.compile(r"shipway-[A-Za-z0-9@_.-]+\.(?:service|timer)")
 KEPT = "# Kept by Shipway"  # how the registries' files of ours begin
 CLOUD = "/etc/cloud/cloud.cfg.d/99-shipway.cfg"
 MODULES, SYSCTLS = "/etc/modules-load.d/k8s.conf", "/etc/sysctl.d/k8s.conf"
@@ -181,21 +188,67 @@ class UserWithoutCluster:
 
 
 @dataclass(frozen=True)
+class UnitsGone:
+    """No unit file of ours is left: those by whose name systemd calls it ours, and the links that start them."""
+
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    name: str = "no unit of Shipway's is left"
+
+    async def _left(self, on: Host) -> tuple[list[str], list[str]]:
+        """Return the names of our units, and all files of theirs."""
+        listed = await on.read_all([Listing(folder) for folder in UNIT_FOLDERS])
+        ours = [[name for name in names if OWN_UNIT.fullmatch(name)] for names in listed]
+        files = [f"{folder}/{name}" for folder, names in zip(UNIT_FOLDERS, ours, strict=True) for name in names]
+        return sorted(dict.fromkeys(name for names in ours for name in names), reverse=True), files
+
+    async def check(self, on: Host) -> Drift | None:
+        """List them."""
+        names, _ = await self._left(on)
+        return Drift(", ".join(names), "none") if names else None
+
+    async def apply(self, on: Host) -> None:
+        """Stop them, timers first, and remove their files; systemd reads its units anew beside nobody's containers."""
+        (names, paths), shims = await asyncio.gather(self._left(on), on.read(SHIMS))
+        anew = [] if foreign_namespaces(shims.stdout) else [Command(("systemctl", "daemon-reload"))]
+        stop = Command(("systemctl", "stop", *names), seconds=180)
+        await on.do(stop, Command(("rm", "-f", "--", *paths)), *anew)
+
+
+@dataclass(frozen=True)
 class OwnFoldersGone:
-    """Nothing is left where only Shipway writes; it comes last, for what a reset has begun is noted there."""
+    """Nothing is left where only Shipway writes, but backups; it comes last: what a reset has begun is noted there."""
 
     impact: ClassVar[Impact] = Impact.FILES
     name: str = "no folder of Shipway's is left"
 
+    async def _left(self, on: Host) -> list[str]:
+        held = await on.read_all([Listing(path) for path in OWN_FOLDERS])
+        return [
+            f"{path}/{name}"
+            for path, names in zip(OWN_FOLDERS, held, strict=True)
+            for name in names
+            if name not in KEPT_THERE
+        ]
+
     async def check(self, on: Host) -> Drift | None:
         """List them."""
-        held = await on.read_all([Listing(path) for path in OWN_FOLDERS])
-        left = [path for path, names in zip(OWN_FOLDERS, held, strict=True) if names]
-        return Drift(", ".join(left), "none") if left else None
+        left = await self._left(on)
+        return Drift(few(left), "none") if left else None
 
     async def apply(self, on: Host) -> None:
-        """Remove them."""
-        await on.do(Command(("rm", "-rf", "--one-file-system", "--", *OWN_FOLDERS)))
+        """Remove what is in them, and those that hold nothing else."""
+        await on.do(
+            Command(("rm", "-rf", "--one-file-system", "--", *await self._left(on))),
+            Command(
+                (
+                    "sh",
+                    "-c",
+                    'for d; do [ ! -d "$d" ] || rmdir --ignore-fail-on-non-empty -- "$d"; done',
+                    "sh",
+                    *OWN_FOLDERS,
+                )
+            ),
+        )
 
 
 def _without_crictl(text: str) -> str:

@@ -226,7 +226,7 @@ class NothingMounted:
 
 # Mounts are asked for in the very process that removes: a volume that came back since the look is not emptied.
 EMPTY = (
-    f"! grep -q ' {KUBELET_FOLDER}/' /proc/mounts || {{ echo 'a volume is mounted there' >&2; exit 75; }}\n"
+    f"! grep -q ' {KUBELET_FOLDER}/' /proc/mounts || {{ echo 'a volume is mounted there' >&2; exit 75; }}; "
     f"find {KUBELET_FOLDER} -xdev -mindepth 1 -delete"
 )
 
