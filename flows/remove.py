@@ -50,7 +50,7 @@ async def remove(  # noqa: PLR0917 - a flow's parameters are the fields of its f
         address: HOST or HOST:PORT of a host that the file does not name; by default its node's own address.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
-    async with retiring(cluster_file, mode, report_file) as run:
+    async with retiring(cluster_file, "remove", mode, report_file) as run:
         run.retirement.dead, run.retirement.evict_gpu_pods = dead, evict_gpu_pods
         await place_host(run, host, address)
         await take_out(run, host)

@@ -54,7 +54,7 @@ async def reset(  # noqa: PLR0917 - a flow's parameters are the fields of its fo
     """
     if mode == "reset":
         confirmed(host, confirm)
-    async with retiring(cluster_file, mode, report_file) as run:
+    async with retiring(cluster_file, "reset", mode, report_file) as run:
         run.retirement.cluster_gone = cluster_gone
         await place_host(run, host, address)
         await clear(run, host)

@@ -18,9 +18,9 @@ from tasks.stage_result import Mode, StageResult, report_redacted
 
 
 @asynccontextmanager
-async def retiring(cluster_file: str, mode: Mode, report_file: str | None) -> AsyncIterator[Run]:
-    """Yield the run, judged as one that takes a host out. Raises as `running` does."""
-    manner = Manner(mode == "plan", retire_report, leave)
+async def retiring(cluster_file: str, verb: str, mode: Mode, report_file: str | None) -> AsyncIterator[Run]:
+    """Yield the run of a verb, judged as one that takes a host out. Raises as `running` does."""
+    manner = Manner(mode == "plan", retire_report, leave, verb)
     async with running(cluster_file, mode, (), (), report_file, manner) as run:
         yield run
 
