@@ -36,8 +36,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/os/debian/apt": ("os/apt_sources", "security/downloads", "drift/permissions", "os/package_changes"),
     "shipway/os/signing_key": ("security/downloads", "host/steps_pure"),
     "shipway/os/debian/apt_sources": ("os/apt_sources",),
-    "shipway/edits/lines": ("host/edits", "host/shared_files"),
-    "shipway/edits/kubeconfig": ("kubernetes/kubeconfig_merge",),
+    "shipway/edits/lines": ("host/edits", "host/shared_files", "retire/edits"),
+    "shipway/edits/kubeconfig": ("kubernetes/kubeconfig_merge", "retire/edits"),
+    "shipway/etcd/quorum": ("etcd/quorum",),
+    "shipway/steps/kubernetes/may_go": ("retire/may_go",),
+    "shipway/steps/kubernetes/retire": ("retire/node", "retire/may_go"),
+    "shipway/steps/reset/kubelet": ("retire/reset_steps",),
+    "tasks/retire/allowed": ("retire/allowed",),
 }
 
 

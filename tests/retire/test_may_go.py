@@ -93,6 +93,8 @@ async def test_guarded_pods_on_the_last_node_that_takes_pods_forbid_it() -> None
     opened.objects[2]["spec"].pop("unschedulable")
     assert await ElsewhereToGo("te2").check(opened) is None  # type: ignore[arg-type]
     assert await ElsewhereToGo("te2").check(three(pod("loose", "te2"), BUDGET)) is None  # type: ignore[arg-type]
+    opened.objects[2]["spec"]["taints"] = [{"key": "site", "effect": "NoExecute"}]
+    await refused(ElsewhereToGo("te2"), opened, "SHW-704")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,7 @@ async def test_dead_is_believed_only_where_the_cluster_and_ssh_agree() -> None:
         ),
         (Evidence("te2", running=True, pods=("default/web",)), "default/web"),
         (Evidence("te2", certificate=True), "certificate"),
+        (Evidence("te2", certificate=True, authorities=OURS, node="te3"), "is the node te3"),
     ],
 )
 async def test_a_host_of_another_cluster_or_of_one_that_cannot_be_told_is_left(seen: Evidence, said: str) -> None:

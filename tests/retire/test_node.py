@@ -192,6 +192,12 @@ async def test_a_removal_that_was_broken_off_after_any_step_is_ended_by_the_next
         assert {one.outcome for one in await converge(steps, on, Impact.WORKLOADS)} == {"ok"}
 
 
+def test_a_pass_that_may_only_restart_services_takes_no_node_out() -> None:
+    kinds = (NodeClosed, NodeDrained, VolumesDetached, NodeDeleted)
+    assert {kind.impact for kind in kinds} == {Impact.WORKLOADS}
+    assert NothingOfNode.impact is Impact.FILES
+
+
 async def test_a_node_that_is_gone_is_closed_drained_and_deleted() -> None:
     on = cast("Kube", Objects(pod("web", "te2")))
     steps: Sequence[Check[Kube]] = (NodeClosed("te2"), NodeDrained("te2"), NodeDeleted("te2"))

@@ -86,6 +86,41 @@ async def test_chains_of_cni_stay_where_another_program_has_a_network_of_its_own
     assert not any("CNI-" in rule for rule in alone.rules)
 
 
+async def test_where_kubeadm_is_not_installed_any_more_its_files_go_all_the_same() -> None:
+    host = JoinedHost()
+    del host.packages["kubeadm"]
+    static = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    configs = ("kubelet", "bootstrap-kubelet", "admin", "super-admin", "controller-manager", "scheduler")
+    made = [f"/etc/kubernetes/manifests/{name}.yaml" for name in static]
+    made += [f"/etc/kubernetes/{name}.conf" for name in configs]
+    made += ["/var/lib/kubelet/instance-config.yaml", "/var/lib/kubelet/kubeadm-flags.env", "/var/lib/etcd/member/snap"]
+    for path in made:
+        host.files[path] = b"x"
+    own = "/etc/kubernetes/manifests/kube-vip.yaml"
+    host.files[own] = b"a person's"
+    (seen,) = [one for one in await look_at_all(steps(), host) if one.step == "nothing of kubeadm's is left"]  # type: ignore[arg-type]
+    assert seen.outcome == "drifted"
+    for path in made:
+        alone = JoinedHost()
+        alone.files = {path: b"x", "/etc/kubernetes/manifests/etcd.yaml": b"x"} if "etcd" in path else {path: b"x"}
+        (one,) = [found for found in await look_at_all(steps(), alone) if found.step == seen.step]  # type: ignore[arg-type]
+        assert one.outcome == "drifted", path
+    results = await run_steps(host)
+    assert "failed" not in {one.outcome for one in results}
+    assert [path for path in made if path in host.files] == []
+    assert host.files[own] == b"a person's"
+    assert not [words for words in host.ran if words[:2] == ("kubeadm", "reset")]
+
+
+async def test_a_pass_that_may_only_restart_services_ends_no_pod() -> None:
+    host = JoinedHost()
+    results = await converge(cast("Sequence[Check[JoinedHost]]", steps()), host, Impact.SERVICE)
+    ended = [one.step for one in results if one.outcome == "drifted"]
+    assert host.containers == 4
+    assert {one.impact for one in results if one.step in ended} == {Impact.WORKLOADS}
+    assert len(ended) == 11, ended
+
+
 async def test_a_plan_lists_what_goes_and_changes_nothing() -> None:
     host = JoinedHost()
     before = host.state()
