@@ -83,6 +83,8 @@ class JoinedHost(DebianMachine):
     )
     rules: list[str] = field(default_factory=lambda: [*OWN_RULES, *KUBE_RULES])
     foreign: str = ""
+    silent: bool = False  # containerd does not answer ctr
+    kubeadm_fails: bool = False
     die_after: int = -1
     changes: int = 0
 
@@ -211,6 +213,8 @@ class JoinedHost(DebianMachine):
         if words in shown:
             return Output(0, shown[words], "")
         match words:
+            case ("ctr", *_, "containers", "ls", "-q", _) if self.silent:
+                return Output(1, "", "ctr: context deadline exceeded")
             case ("ctr", *_, "containers", "ls", "-q", _):
                 return Output(0, "c\n" * self.containers, "")
             case ("ip", "netns", "pids", name):
@@ -221,6 +225,8 @@ class JoinedHost(DebianMachine):
 
     def _change(self, words: Words) -> Output | None:  # noqa: C901, PLR0912 - a row each program
         match words:
+            case ("kubeadm", "reset", *_) if self.kubeadm_fails:
+                return Output(1, "", "error: it does not work")
             case ("kubeadm", "reset", *_):
                 self.containers = 1  # kubeadm passes over what it cannot remove
                 self._remove("/etc/kubernetes", "/var/lib/kubelet")
@@ -232,6 +238,8 @@ class JoinedHost(DebianMachine):
                 self.mounts = [one for one in self.mounts if one.replace("\\040", " ") not in points]
             case ("rm", "-rf", "--one-file-system", "--", *paths):
                 self._remove(*paths)
+            case ("systemctl", "start", unit):
+                self.units[unit][0] = "active"
             case ("systemctl", verb, *_, unit) if verb in ("stop", "disable") and unit in self.units:
                 self.units[unit][verb == "disable"] = "inactive" if verb == "stop" else "disabled"
             case ("systemctl", *_) | ("rmdir", *_):

@@ -10,10 +10,10 @@ import pytest
 from shipway.converge import converge, look_at_all
 from shipway.edits.containerd import BEFORE, CONFIG
 from shipway.edits.files import FileEdited, FileIs
-from shipway.errors import Refused
+from shipway.errors import PostconditionFailed, Refused
 from shipway.host.session import Host
 from shipway.step import Check, Impact, StepResult
-from shipway.steps.reset.kubelet import foreign_namespaces, mounts_below, still_allowed
+from shipway.steps.reset.kubelet import ContainersGone, foreign_namespaces, mounts_below, still_allowed
 from shipway.steps.reset.network import own_networks, pod_routes
 from tasks.context import Run
 from tasks.retire.work import reset_steps
@@ -232,3 +232,35 @@ def test_mounts_and_namespaces_and_networks_are_read_as_they_are_written() -> No
         "10-calico.conflist",
         "calico-kubeconfig",
     ]
+
+
+async def test_a_containerd_that_stands_still_is_started_to_be_asked_for_containers() -> None:
+    host = JoinedHost()
+    host.units["containerd"] = ["inactive", "enabled"]
+    host.silent = True
+    step = ContainersGone()
+    drift = await step.check(cast("Host", host))
+    assert drift is not None
+    assert "containerd does not" in drift.have
+    await step.apply(cast("Host", host))
+    assert host.units["containerd"] == ["active", "enabled"]
+    assert host.containers == 0
+    assert await step.check(cast("Host", host)) is None, "nothing runs any more, whoever can be asked"
+
+
+async def test_containers_that_run_where_containerd_cannot_be_asked_are_not_passed_over() -> None:
+    host = JoinedHost()
+    host.silent = True
+    with pytest.raises(PostconditionFailed, match="containerd cannot be asked"):
+        await ContainersGone().check(cast("Host", host))
+
+
+async def test_a_reset_of_kubeadms_that_fails_is_an_error_and_nothing_after_it_is_done() -> None:
+    host = JoinedHost()
+    host.kubeadm_fails = True
+    results = await run_steps(host)
+    (failed,) = [one for one in results if one.outcome == "failed"]
+    assert failed.step == "nothing of kubeadm's is left"
+    assert host.containers == 4
+    host.kubeadm_fails = False
+    assert "failed" not in {one.outcome for one in await run_steps(host)}
