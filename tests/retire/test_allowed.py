@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -315,3 +316,31 @@ async def test_a_host_that_nobody_knows_is_refused(run: Run, name: str, address:
     with pytest.raises(Refused) as raised:
         await place_host(run, name, address)
     assert raised.value.code == "SHW-701"
+
+
+async def test_each_look_at_a_host_is_a_real_one_and_keeps_what_was_seen(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, forgot = JoinedHost(), []
+    host.files[allowed.RESETTING] = b"node\n"
+    host.forget = lambda: forgot.append(True)  # type: ignore[method-assign]
+    run.session = lambda _: host  # type: ignore[method-assign, assignment, return-value]
+
+    async def survey(on: Any) -> Any:
+        assert forgot
+        return SimpleNamespace(host=on.name, evidence=WORKER)
+
+    monkeypatch.setattr(allowed, "survey", survey)
+    assert await allowed.look_at(run, "te2") is None
+    assert (run.retirement.evidence, run.retirement.begun) == (WORKER, True)
+    assert set(run.seen.surveys) == set(run.seen.families) == {"te2"}
+
+
+async def test_a_host_that_does_not_answer_or_was_not_looked_at_is_not_reset(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Unreachable("no route"))
+    with pytest.raises(Unreachable):
+        await may_reset(run, "may_reset", "te2")
+    with pytest.raises(Refused):
+        await reset_refusals(run, "te2")

@@ -31,8 +31,10 @@ from shipway.ownership.evidence import (
 from shipway.step import Drift, Impact
 
 KUBELET = UnitState("kubelet.service")
-OTHERS = ("controller-manager.conf", "scheduler.conf", "super-admin.conf")
-KUBECONFIGS = (KUBELET_CONF, BOOTSTRAP, ADMIN, *(f"/etc/kubernetes/{name}" for name in OTHERS))
+KUBECONFIGS = (
+    *(KUBELET_CONF, BOOTSTRAP, ADMIN),
+    *("/etc/kubernetes/controller-manager.conf", "/etc/kubernetes/scheduler.conf", "/etc/kubernetes/super-admin.conf"),
+)
 KUBELET_FOLDER = "/var/lib/kubelet"
 # What kubeadm and the kubelet write there: kubeadm's own reset empties the folder, so a failure left what is left.
 KUBELET_FILES = (FLAGS, *(f"{KUBELET_FOLDER}/{name}" for name in ("config.yaml", "instance-config.yaml")))
@@ -148,12 +150,12 @@ class NodeUndone:
 
 # Containers that the kubelet had made carry a label of containerd's CRI; others in the namespace are somebody's own.
 MADE_BY_CRI = 'labels."io.cri-containerd.kind"'
-_CTR = ("ctr", "--connect-timeout", "5s", "--namespace", OWN_NAMESPACE)
-CONTAINERS = Says((*_CTR, "containers", "ls", "-q", MADE_BY_CRI))
+_CTR = f"ctr --connect-timeout 5s --namespace {OWN_NAMESPACE}"
+CONTAINERS = Says((*_CTR.split(), "containers", "ls", "-q", MADE_BY_CRI))
 # $0 is containerd's filter; a container without a task has none to delete.
 DELETE = (
-    f'for c in $({" ".join(_CTR)} containers ls -q "$0"); do '
-    f'{" ".join(_CTR)} tasks delete --force "$c" >/dev/null 2>&1; {" ".join(_CTR)} containers delete "$c"; done'
+    f'for c in $({_CTR} containers ls -q "$0"); do '
+    f'{_CTR} tasks delete --force "$c" >/dev/null 2>&1; {_CTR} containers delete "$c"; done'
 )
 NO_PROGRAM = (126, 127)
 
