@@ -19,7 +19,7 @@ def why_not_leave(members: int, healthy: int, *, goes_healthy: bool, allow: bool
     an even number of members that can lose none, or with one. Nothing allows more than that. Raises ValueError for
     numbers that no cluster has.
     """
-    if not 0 <= healthy <= members or members < 1 or (goes_healthy and not healthy):
+    if not 0 <= healthy <= members or (goes_healthy and not healthy):
         raise ValueError(f"{healthy} healthy of {members} members, one of them goes")
     if not goes_healthy and healthy == members:
         raise ValueError(f"all {members} members are healthy, and the one that goes is not")

@@ -98,7 +98,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         print(f"the tests do not end without any mutant: {tests}", file=sys.__stderr__)
         pytest.exit("see above", 3)
     results = []
+    gc.unfreeze()  # tests/conftest.py freezes what is imported, and what is frozen is not among the objects
     live = _functions(str(path))
+    if not live:
+        raise RuntimeError(f"no function of {path} is there: each mutant would be taken for one that a test saw")
     gc.collect()
     gc.freeze()  # what is here is never collected, so a forked process shares it
     try:

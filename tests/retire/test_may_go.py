@@ -154,6 +154,29 @@ async def test_of_several_control_planes_the_rule_of_quorum_is_asked() -> None:
     assert "not built yet" in (await refused(NoControlPlane("te1"), five, "SHW-707")).message
 
 
+async def test_a_node_with_the_role_of_a_control_plane_counts_without_a_member_that_is_seen() -> None:
+    on = Objects(node("te1", role="master"), node("te2"))
+    assert "not seen" in (await refused(NoControlPlane("te1"), on, "SHW-707")).message
+
+
+async def test_only_guarded_pods_of_this_node_that_a_drain_would_move_count() -> None:
+    elsewhere, agent = (
+        pod("web", "te3", labels={"app": "web"}),
+        pod("agent", "te2", owner="DaemonSet", labels={"app": "web"}),
+    )
+    assert await ElsewhereToGo("te2").check(three(elsewhere, agent, BUDGET)) is None  # type: ignore[arg-type]
+    assert await ElsewhereToGo("te9").check(three(BUDGET)) is None  # type: ignore[arg-type]
+    lost = three(pod("web", "te2", labels={"app": "web"}), BUDGET)
+    lost.objects[2] = node("te3", ready=False)
+    await refused(ElsewhereToGo("te2"), lost, "SHW-704")
+
+
+async def test_a_volume_that_only_follows_a_node_by_the_network_forbids_nothing() -> None:
+    far = volume("te2")
+    far["spec"]["csi"] = far["spec"].pop("local")
+    assert await NoLocalVolume("te2").check(three(far)) is None  # type: ignore[arg-type]
+
+
 async def test_a_node_whose_control_plane_shows_only_on_its_host_counts_too() -> None:
     await refused(NoControlPlane("te2", "control plane"), three(), "SHW-707")
 
@@ -196,6 +219,8 @@ async def test_a_host_of_another_cluster_or_of_one_that_cannot_be_told_is_left(s
         OfThisCluster(Evidence("te2", running=True, server="https://10.0.0.1:6443"), OURS, "10.0.0.1:6443"),
         OfThisCluster(Evidence("te2", running=True), OURS, "10.0.0.1:6443", begun=True),
         OfThisCluster(Evidence("te2"), OURS, "10.0.0.1:6443"),
+        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS, node="te2"), OURS, "10.0.0.1:6443"),
+        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS), frozenset(), "10.0.0.1:6443"),
         OfThisCluster(Evidence("te2", pki=True), OURS, "10.0.0.1:6443"),
     ],
 )
