@@ -118,10 +118,8 @@ def _next(report: Report, run: Run | None, *, gone: bool) -> list[str]:
         return lines
     if report.outcome == "planned" and run and (run.seen.busy or run.seen.podded) and report.counted["drifted"]:
         return [BESIDE]
-    if (line := NEXT.get(report.outcome)) is not None:
-        return [line]
-    if report.outcome == "ok":
-        return []
+    if report.outcome == "ok" or report.outcome in NEXT:
+        return [NEXT[report.outcome]] if report.outcome in NEXT else []
     if report.mode == "plan":
         return ["nothing was changed; next: mend what is named above, for a run without --plan would end by it too"]
     return ["next: mend what is named above and run the same command again; it goes on where this run ended"]
