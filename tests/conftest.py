@@ -55,8 +55,16 @@ def scene(prefect_place: Place) -> Iterator[Scene]:
         yield made
 
 
-def pytest_collection_finish() -> None:
-    """Keep what was imported and collected out of every later collection of garbage: it lives until the end."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was imported and collected out of every later collection of garbage: it lives until the end.
+
+    Raises UsageError where workers share a group of tests: each would set up what the group shares (pytest 9.2 made
+    the group's name, which pytest-xdist 3.8 puts at the end of a test's, have no effect; nothing failed by it).
+    """
+    if session.config.getoption("loadgroup", default=False):
+        apart = [one for one in session.items if one.get_closest_marker("xdist_group") and "@" not in one.nodeid]
+        if apart:
+            raise pytest.UsageError(f"pytest-xdist does not keep groups together: {apart[0].nodeid}")
     gc.collect()
     gc.freeze()
 

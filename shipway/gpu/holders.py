@@ -15,7 +15,7 @@ HIGHEST = 5  # owners above each other: a pod of a Job of a JobSet of a queue ha
 
 
 def asked_devices(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> list[str]:
-    """Return what a pod that has not ended holds of the vendor's: `nvidia.com/gpu: 2`, a part of one, a claim."""
+    """Return what a pod that has not ended holds of the vendor's: GPUs with their number, a part of one, a claim."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return []
     spec, domain = pod.get("spec") or {}, vendor.resource.partition("/")[0]

@@ -191,7 +191,7 @@ def test_a_joined_host_keeps_its_name() -> None:
     (found,) = contradictions(CLUSTER, [control(node="cp")])
     assert (found.code, "keeps both for as long as the cluster lives" in found.fix) == ("SHW-321", True)
     (found,) = contradictions(CLUSTER, [control(), node(node="gpu-two")])
-    assert "kubectl drain gpu-two" in found.fix
+    assert "shipway remove FILE gpu-two" in found.fix
 
 
 def test_a_joined_host_keeps_its_address() -> None:

@@ -239,7 +239,7 @@ def reloading() -> list[tuple[Path, ast.AST, str]]:
 
 def test_only_steps_that_are_withheld_beside_gpu_pods_let_systemd_read_its_units_anew() -> None:
     found = reloading()
-    assert {verb for _, _, verb in found} == {"daemon-reload", "enable", "mask", "unmask"}
+    assert {verb for _, _, verb in found} == {"daemon-reload", "enable", "disable", "mask", "unmask"}
     for file, part, verb in found:
         if (file.name, verb) == ("loaded.py", "daemon-reload"):
             continue  # ServiceLoaded's, and asked for where a unit changed: the test below runs it

@@ -45,6 +45,7 @@ class ContainerdAsBefore:
     """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
+    restarts: ClassVar[str] = CONTAINERD
     wanted: tuple[Wanted, ...]  # what a bootstrap edits in, stage by stage
     images: Says  # kubeadm's list, whose pause image a bootstrap sets at last
     name: str = "containerd's configuration is as before"
