@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from shipway.backup.state import Backup
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import Refused, ShipwayError
@@ -105,6 +106,22 @@ class Locks:
     lost: ShipwayError | None = None  # what took both away: no stage begins any more
 
 
+@dataclass
+class BackupRun:
+    """What a backup run knows: the host's backups when it began, the age that is young enough, and the newest one."""
+
+    known: frozenset[str] | None = None
+    hours: int = 0
+    newest: Backup | None = None
+    source: str = ""  # of a restore: the name of the backup
+    restored: str | None = None  # what the host said of its last restore when the run began
+    kubelets: dict[str, str] = field(default_factory=dict)  # by host: which start of it was before the restore
+
+
+# The highest impact of a run whose mode is here: of a drift pass, until it says itself what it may do.
+HIGHEST: dict[Mode, Impact] = {"plan": Impact.NOTHING, "drift": Impact.NOTHING, "backup": Impact.SERVICE}
+
+
 class Run:
     """One run on one cluster, for as long as it lasts."""
 
@@ -116,13 +133,14 @@ class Run:
         self.cluster, self.mode, self.only, self.reset = cluster, mode, tuple(only), tuple(reset)
         self.file = ""  # of the cluster, as the flow was given it: for the commands that errors and warnings name
         self.kind: str = mode  # what the run is called: a verification is one that changes nothing
-        self.allow = Impact.NOTHING if mode in ("plan", "drift") else Impact.WORKLOADS
+        self.allow = HIGHEST.get(mode, Impact.WORKLOADS)
         self.view = VIEW.get(Unseen())
         self.started = time.monotonic()
         self.results: list[StageResult] = []
         self.seen = SeenHosts()
         self.drift = DriftPass()
         self.retirement = Retirement()
+        self.backup = BackupRun()
         self.locks = Locks()
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []

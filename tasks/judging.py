@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from shipway.cluster.parts import HostSpec
@@ -49,6 +50,18 @@ def _errors_of(run: Run) -> list[ErrorReport]:
         for error in result.errors
         if result.stage != StageName.GPU_PROOF or error.code not in named
     ]
+
+
+def report_of_verb(run: Run, *, broken_off: str = "") -> Report:
+    """Return the report of a run that is judged by its stages alone; it was refused where no host was admitted."""
+    report = report_of(run, broken_off=broken_off)
+    done = all(result.outcome in ("ok", "changed") for result in run.results)
+    outcome: RunOutcome = "ok" if done else "partial"
+    if broken_off or report.errors:
+        outcome = "failed" if run.admitted or broken_off else "refused"
+    elif run.mode == "plan":
+        outcome = "planned"
+    return replace(report, outcome=outcome)
 
 
 def _host_row(run: Run, host: HostSpec) -> HostRow:

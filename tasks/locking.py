@@ -41,6 +41,23 @@ async def lease(run: Run) -> ShipwayError | None:
     return None
 
 
+async def claim_host(run: Run) -> ShipwayError | None:
+    """Hold the control plane's host until the run ends, and not the lease; return what keeps from it.
+
+    For a run that replaces the cluster's data, and the lease with them: no renewal must find another holder's there.
+    That nobody else holds the lease is asked first, where an API answers; `new_lease` takes it when the data are back.
+    """
+    if run.allow is Impact.NOTHING:
+        return None
+    try:
+        async with hold(run.kube, _who(run)):
+            return await _claim(run)
+    except Refused as refused:
+        return refused
+    except ShipwayError:
+        return await _claim(run)
+
+
 async def new_lease(run: Run) -> None:
     """Hold the cluster's lease where the run does not yet: it began on bare hosts, or while the API was away.
 

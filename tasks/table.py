@@ -17,6 +17,8 @@ from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
 from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.backup.restored import RESTORE_SECONDS
+from shipway.steps.backup.taken import TAKE_SECONDS
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
 from shipway.steps.kubernetes.join_tokens import NoTokenLeft
@@ -26,6 +28,8 @@ from shipway.steps.kubernetes.skew import VersionRuns
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
+from tasks.backup import restores
+from tasks.backup import work as backups
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled
@@ -213,6 +217,17 @@ _DRIFT = (
     Stage(StageName.REPAIR_DRAINED, repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
     Stage(StageName.REPAIR_CLUSTER, repair_cluster, _always(1200.0), 0, terse=True),
 )
+_BACKUP = (
+    Stage(StageName.BACKUP_POSSIBLE, backups.backup_possible, _always(TAKE_SECONDS + 120.0)),
+    Stage(StageName.BACKUP_FILES, backups.backup_files, _always(300.0)),
+    Stage(StageName.TAKE_BACKUP, backups.take_backup, _always(2.0 * TAKE_SECONDS)),
+    Stage(StageName.KEEP_BACKUP, backups.keep_backup, _always(7200.0)),
+    Stage(StageName.RESTORE_POSSIBLE, restores.restore_possible, _always(RESTORE_SECONDS + 120.0)),
+    Stage(StageName.RESTORE_LOSES, restores.restore_loses, _always(300.0), 0),
+    Stage(StageName.RESTORE_BACKUP, restores.restore_backup, _always(2.0 * RESTORE_SECONDS)),
+    Stage(StageName.RESTART_KUBELET, restores.restart_kubelet, _always(300.0)),
+    Stage(StageName.START_WATCHERS, restores.start_watchers, _always(restores.READY_SECONDS + 300)),
+)
 _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
@@ -242,5 +257,5 @@ def _host_seconds(stage: ModuleType) -> float:
 STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
-    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE)},  # what needs more than its steps
+    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP)},  # what needs more than its steps
 }

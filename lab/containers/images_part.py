@@ -12,9 +12,9 @@ from lab.containers.kubernetes import Kubernetes
 from lab.containers.places import ASSETS
 from lab.containers.registry import Image, Registry
 
-RECIPE = "2"
+RECIPE = "3"
 CODENAME = "bookworm"
-TOOLS = ("busybox-static", "docker-registry", "etcd-server", "containernetworking-plugins")
+TOOLS = ("busybox-static", "docker-registry", "etcd-server", "etcd-client", "containernetworking-plugins")
 PROXY_TOOLS = ("iptables", "conntrack", "ipset")  # what kube-proxy calls
 PROXY_LINKS = {
     f"/usr/sbin/{family}tables{action}": "xtables-nft-multi"
@@ -60,7 +60,8 @@ def images(kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path)
     links = _busybox_links(busybox)
     room = ("/tmp", "/etc", "/var", "/run")  # noqa: S108 - folders of the image
     brought = programs / "etcd"  # a current API server asks for flags that Debian's etcd does not know
-    etcd = brought if brought.is_file() else tools / "tools" / "usr" / "bin" / "etcd"
+    etcds = programs if brought.is_file() else tools / "tools" / "usr" / "bin"
+    own = [name for name in ("etcd", "etcdctl", "etcdutl") if (etcds / name).is_file()]
     control = [
         Image(names=(f"{name}:v{kubernetes.version}",), files={f"/usr/local/bin/{name}": programs / name})
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -76,7 +77,7 @@ def images(kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path)
         ),
         Image(
             names=kubernetes.image_names("etcd", programs),
-            files={"/": tools / "libc", "/usr/local/bin/etcd": etcd},
+            files={"/": tools / "libc", **{f"/usr/local/bin/{name}": etcds / name for name in own}},
             folders=room,
         ),
         Image(

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from shipway.cluster.hosts import node_ip
 from shipway.cluster.parts import (
+    Backup,
     Dashboard,
     DevicePlugin,
     Gpu,
@@ -50,6 +51,7 @@ class Cluster(Part):
     device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
     repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
+    backup: Backup = Field(Backup(), description="Backups of etcd.")
     proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
     sources: Sources = Field(description="Where packages, images and manifests come from.")
     state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")

@@ -29,6 +29,7 @@ from shipway.cluster.window_rules import fault
 
 __all__ = [
     "AptRepository",
+    "Backup",
     "Dashboard",
     "DevicePlugin",
     "Gpu",
@@ -188,6 +189,33 @@ class Window(Part):
         if why := fault(self.cron, self.rrule):
             raise ValueError(why)
         return self
+
+
+class Backup(Part):
+    """Backups of etcd: how many stay on the control plane's host, where else they are kept, and who takes them."""
+
+    every_hours: Annotated[Count, Field(ge=1, le=24)] | None = Field(
+        None,
+        description="Hours between backups that the control plane's host takes by itself, by a timer of its systemd "
+        "that needs no Prefect; none: there is no timer.",
+    )
+    keep: Annotated[Count, Field(ge=1, le=1000)] = Field(
+        14, description="Most verified backups that stay; the newest verified one always does."
+    )
+    keep_days: Annotated[Count, Field(ge=1, le=3650)] = Field(
+        30, description="Days after which a backup is removed, but for the newest verified one."
+    )
+    keep_local: FilePath | None = Field(
+        None, description="Folder of the controller that `shipway backup` copies each backup to; none: to nowhere."
+    )
+    max_age_hours: Annotated[Count, Field(ge=1, le=8760)] | None = Field(
+        None, description="Drift where the newest verified backup is older; none: twice `every_hours`, else no limit."
+    )
+
+    @property
+    def oldest_hours(self) -> int | None:
+        """Hours that the newest verified backup may be old; None where nothing is declared about it."""
+        return self.max_age_hours or (2 * self.every_hours if self.every_hours else None)
 
 
 class Repair(Part):

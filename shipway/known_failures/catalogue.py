@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shipway.errors import CommandFailed, ShipwayError
+from shipway.known_failures import backups as catalogue_backups
 from shipway.known_failures import gpu as catalogue_gpu
 from shipway.known_failures import hosts as catalogue_hosts
 from shipway.known_failures import kubeadm as catalogue_kubeadm
@@ -23,6 +24,7 @@ __all__ = ["KNOWN", "VAGUE", "Known", "diagnose", "explain", "failure"]
 VAGUE: tuple[Known, ...] = catalogue_kubeadm.VAGUE
 # The order matters where one output holds several texts: what names the cause stands before what names its effect.
 KNOWN: tuple[Known, ...] = (
+    *catalogue_backups.ENTRIES,
     *catalogue_hosts.ENTRIES,
     *catalogue_gpu.ENTRIES,
     *catalogue_runtime.ENTRIES,

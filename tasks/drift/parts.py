@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from shipway.backup.script import script_of
 from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.profiles import merge
@@ -17,6 +18,7 @@ from shipway.kubeadm.config import init_documents
 from shipway.kubeadm.writes import kubelet_fields, static_pod_args
 from shipway.stage import StageName
 from shipway.step import Check, Impact
+from shipway.steps.backup.taken import BackupFresh
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.kubernetes import health
 from shipway.steps.kubernetes.health_cluster import (
@@ -122,6 +124,8 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
     own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
     names = {host.name: node_ip(host) for host in run.cluster.hosts}
     pods = [StaticPodsAsWritten(static_pod_args(run.cluster, spec))] if spec == run.control else []
+    oldest = run.cluster.backup.oldest_hours
+    backups = [BackupFresh(script_of(run.cluster), oldest)] if control and oldest is not None else []
     return [
         health.CertificatesValid(own),
         KubeletFlags(),
@@ -130,6 +134,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         run.family(spec.name).sources_readable(),
         HostsResolve(names, spec.name),
         *pods,
+        *backups,
         health.DiskRoomLeft(),
         AddressOnHost(node_ip(spec)),
         GpusHealthy(None if spec.gpus == "auto" else spec.gpus),

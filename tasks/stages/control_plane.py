@@ -7,6 +7,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
+from shipway.steps.backup.on_host import schedule
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
@@ -20,4 +21,5 @@ def steps(cluster: Cluster, host: HostSpec, family: Family, *, reset: bool = Fal
         ServiceRuns("kubelet"),
         ResolverReal(),
         UserHasKubeconfig(cluster.target(host).user),
+        *schedule(cluster),
     ]

@@ -282,6 +282,30 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-496": ('[FATAL] plugin/loop: Loop (127.0.0.1:55953 -> :1053) detected for zone "."',),
     "SHW-497": ("open /proc/sys/net/netfilter/nf_conntrack_max: permission denied",),
     "SHW-498": ("0/3 nodes are available: 1 node(s) had taint, 2 Insufficient nvidia.com/gpu.",),
+    # What shipway/backup/host.sh says, and what its checks see.
+    "SHW-720": (
+        "shipway-backup[no-etcd]: etcd on this host does not answer on https://127.0.0.1:2379: deadline exceeded",
+        "have no /etc/kubernetes/manifests/etcd.yaml; want kubeadm's etcd",
+    ),
+    "SHW-721": ("shipway-backup[no-tools]: no ctr on this host, which comes with containerd",),
+    "SHW-722": (
+        "shipway-backup[no-room]: 90 MiB free in /var/lib/shipway/backups, and twice the database's 80 MiB are needed",
+        "have 90 MiB free for backups; want 416 MiB",
+    ),
+    "SHW-723": ("shipway-backup[busy]: another backup of this host is under way",),
+    "SHW-724": ("shipway-backup[no-snapshot]: etcd gave no snapshot: write snapshot.db.part: no space left on device",),
+    "SHW-725": (
+        "shipway-backup[damaged]: /backups/20261129T013000Z is not as it was taken: snapshot.db: FAILED",
+        "shipway-backup[damaged]: etcd does not restore the snapshot: Error: expected sha256 [1 2], got [3 4]",
+    ),
+    "SHW-726": ("shipway-backup[went-back]: revision 90 is below 100, that of the backup 20261129T013000Z before it",),
+    "SHW-727": ("shipway-backup[not-restored]: the throw-away etcd did not answer: ",),
+    "SHW-728": ("shipway-backup[keys-missing]: of these kinds keys are missing in the restored copy: pods: 0 of 20",),
+    "SHW-729": ("shipway-backup[canary]: /registry/namespaces/default is not in the restored copy as it was",),
+    "SHW-730": ("shipway-backup[no-isolation]: systemd gave the throw-away etcd no network of its own",),
+    "SHW-734": ("shipway-backup[other]: /x is of a cluster with another certificate authority",),
+    "SHW-737": ("shipway-backup[not-stopped]: the API server or etcd did not stop within 180 s",),
+    "SHW-738": ("shipway-backup[not-up]: the API server does not become ready on the restored data",),
 }
 
 

@@ -32,7 +32,7 @@ WORKER = yaml.safe_load((FOLDER / "helm" / "values-worker.yaml").read_text(encod
 DEPLOYMENTS = {one["name"]: one for one in PREFECT["deployments"]}
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 WORKERS = Path(prefect.__path__[0]) / "server/api/collections_data/views/aggregate-worker-metadata.json"
-SCHEDULED = {"drift-repair": 48, "verify-gpus": 1}  # runs a day
+SCHEDULED = {"drift-repair": 48, "verify-gpus": 1, "backup": 1}  # runs a day
 
 
 @pytest.fixture(params=DEPLOYMENTS.values(), ids=str(list(DEPLOYMENTS)).strip("[]").replace("'", "").split(", "))

@@ -14,7 +14,13 @@ from lab.simulated.__main__ import _parser as simulated_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGE = {"drift-repair": "drift-repair.md", "remove": "remove.md", "reset": "reset.md"}
+PAGE = {
+    "drift-repair": "drift-repair.md",
+    "remove": "remove.md",
+    "reset": "reset.md",
+    "backup": "backup.md",
+    "restore": "backup.md",
+}
 COMMANDS = [
     *((verb.parser(), PAGE.get(name, "running.md"), f"python -m flows.{verb.module}") for name, verb in VERBS.items()),
     (simulated_parser(), "lab-simulated.md", "python -m lab.simulated"),

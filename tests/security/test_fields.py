@@ -34,7 +34,7 @@ from tests.security.hostile_hosts import TEXTS, Watched, driven, heard, judged, 
 BASE = profile_data("current")
 # Fields that may hold any text: paths of the controller, which no shell sees, and what goes into kubeadm's file.
 ANY_TEXT = re.compile(
-    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^ssh\.(config|sudo_password_file)$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
+    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^ssh\.(config|sudo_password_file)$|^backup\.keep_local$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
 )
 DANGEROUS = re.compile(r"[\s;|&$`\"'<>()\\\x00-\x1f\x7f\u2028]|^[-~*]")
 

@@ -1,0 +1,1 @@
+"""Steps about backups of a control plane's etcd."""

@@ -1,0 +1,1 @@
+"""Backups: their stages, and how such a run is judged."""
