@@ -70,7 +70,7 @@ def as_states(flow: Callable[P, Coroutine[Any, Any, State[T]]]) -> Callable[P, C
 def _write_refusal(error: Refused, given: Mapping[str, Any]) -> None:
     """Write the report of a run that was refused; what keeps from it is logged."""
     if path := given.get("report_file"):
-        mode: Mode = "drift" if "repair" in given else given.get("mode", "bootstrap")
+        mode: Mode = "drift" if "repair" in given else "plan" if given.get("mode") == "plan" else "bootstrap"
         try:
             report_refusal(error, mode).write(Path(path))
         except OSError as fault:

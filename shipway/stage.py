@@ -48,3 +48,8 @@ class StageName(StrEnum):
     STOP_KUBELET = "stop_kubelet"
     DELETE_NODE = "delete_node"
     RESET_HOST = "reset_host"
+    # Certificates: a look at all of them, then what renews them, and what the kubelets ask for.
+    CERTIFICATES = "certificates"
+    RENEW_CERTIFICATES = "renew_certificates"
+    KUBELET_CERTIFICATES = "kubelet_certificates"
+    SERVING_REQUESTS = "serving_requests"

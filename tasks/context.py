@@ -33,6 +33,7 @@ from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
+from tasks.certificate_pass import CertificatePass
 from tasks.findings import DriftPass
 from tasks.report import Report
 from tasks.retirement import Retirement
@@ -141,6 +142,7 @@ class Run:
         self.drift = DriftPass()
         self.retirement = Retirement()
         self.backup = BackupRun()
+        self.certificates = CertificatePass()
         self.locks = Locks()
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []

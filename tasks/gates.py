@@ -11,13 +11,15 @@ from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import GpusAllocatable
-from shipway.kube.client import Kube
+from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import few
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.cri_socket import LAST_ANNOTATED, SocketRemembered
 from shipway.steps.kubernetes.nodes import NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
+from shipway.steps.kubernetes.serving_requests import ServingRequestsApproved, inventories, is_declared
 
 __all__ = [
     "ApiAnswers",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 OK = 200
+API_SERVICE = ("apiregistration.k8s.io/v1", "APIService")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,27 @@ class EtcdHealthy:
         return Drift(f"failing: {', '.join(failing)}", "healthy") if failing else None
 
 
+@dataclass(frozen=True)
+class AggregatedApisAvailable:
+    """The API server reaches the servers of the APIs that it only passes on, by its front-proxy certificate.
+
+    Where one is lost, namespaces that are deleted stay Terminating (kubeadm#581).
+    """
+
+    name: str = "aggregated APIs are available"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the condition of each that has a Service behind it."""
+        served = [one for one in await on.list_(*API_SERVICE) if (one.get("spec") or {}).get("service")]
+        lost = [one["metadata"]["name"] for one in served if not _is_available(one)]
+        return Drift(f"not available: {few(lost)}", "available") if lost else None
+
+
+def _is_available(found: Object) -> bool:
+    conditions = (found.get("status") or {}).get("conditions") or ()
+    return any(one.get("type") == "Available" and one.get("status") == "True" for one in conditions)
+
+
 async def _failing(on: Kube) -> list[str]:
     """Return the names of the parts that /readyz marks with [-]; empty when all are well."""
     code, text = await on.raw("/readyz?verbose")
@@ -80,6 +104,8 @@ def node_steps(cluster: Cluster, host: HostSpec, gpus: int | None = None) -> lis
         steps.append(NodeUntainted(host.name))
     if cluster.kubernetes.minor <= LAST_ANNOTATED:
         steps.append(SocketRemembered(host.name, cri_socket(cluster.kubernetes.minor)))
+    if is_declared(cluster):
+        steps.append(ServingRequestsApproved({host.name: inventories(cluster)[host.name]}))
     return steps
 
 

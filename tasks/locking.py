@@ -113,4 +113,4 @@ async def _claim(run: Run, host: str = "") -> ShipwayError | None:
 
 
 def _who(run: Run) -> str:
-    return holder(f"{run.mode} of {run.cluster.name}")
+    return holder(f"{run.kind} of {run.cluster.name}")

@@ -30,6 +30,7 @@ from shipway.survey.notices import read_notices
 from tasks import gates
 from tasks.backup import restores
 from tasks.backup import work as backups
+from tasks.certificates.stages import approve_requests, look, mend_kubelet, renew
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled
@@ -40,7 +41,15 @@ from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
 from tasks.retire.work import delete_node, drain_node, reset_host, stop_kubelet
 from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
-from tasks.stages.verify import GPU_SECONDS, NODE_SECONDS, ROLLOUT_SECONDS, gpu_proof, gpus_allocatable, nodes_ready
+from tasks.stages.verify import (
+    GPU_SECONDS,
+    NODE_SECONDS,
+    ROLLOUT_SECONDS,
+    SERVING_SECONDS,
+    gpu_proof,
+    gpus_allocatable,
+    nodes_ready,
+)
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.workloads import permit_undisturbed
 
@@ -228,6 +237,13 @@ _BACKUP = (
     Stage(StageName.RESTART_KUBELET, restores.restart_kubelet, _always(300.0)),
     Stage(StageName.START_WATCHERS, restores.start_watchers, _always(restores.READY_SECONDS + 300)),
 )
+# A control plane's four pods are each given what one restart may take at most; kubelets their API.
+_CERTIFICATES = (
+    Stage(StageName.CERTIFICATES, look, _always(240.0), terse=True),
+    Stage(StageName.RENEW_CERTIFICATES, renew, _always(2400.0)),
+    Stage(StageName.KUBELET_CERTIFICATES, mend_kubelet, _always(900.0)),
+    Stage(StageName.SERVING_REQUESTS, approve_requests, _always(300.0)),
+)
 _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
@@ -236,7 +252,7 @@ _SPECIAL = (
     Stage(StageName.NODE_SETTINGS, _node, _always(300.0)),
     Stage(StageName.DEVICE_PLUGIN, _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
     Stage(StageName.GPU_ISOLATION, _isolate, _always(300.0)),
-    Stage(StageName.NODES_READY, nodes_ready, _always(NODE_SECONDS + 120), 0),
+    Stage(StageName.NODES_READY, nodes_ready, _always(NODE_SECONDS + SERVING_SECONDS + 120), 0),
     Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, _always(GPU_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage(StageName.GPU_PROOF, gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
 )
@@ -257,5 +273,7 @@ def _host_seconds(stage: ModuleType) -> float:
 STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
-    **{stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP)},  # what needs more than its steps
+    **{
+        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES)
+    },  # what needs more than its steps
 }

@@ -52,7 +52,7 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     gpus = report.gpus
-    if report.mode in BY_PROOF and report.hosts:
+    if report.mode in BY_PROOF and kind in BY_PROOF and report.hosts:
         seen = f"{gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified"
         held = "; pods hold every one, so none was free to be proven" if gpus.get("outcome") == "all held" else ""
         console.print(f"{mark}GPUs: {seen}{held}", markup=False, highlight=False, soft_wrap=True)

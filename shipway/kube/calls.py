@@ -118,9 +118,14 @@ class Calls(Reads):
         """Return what the object would become by `apply`; changes nothing."""
         return await self.apply(obj, dry_run=True)
 
-    async def patch(self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "") -> Object:
-        """Merge changes into an object (RFC 7386); with metadata.resourceVersion only if nobody wrote meanwhile."""
-        path = (await self.resource(api_version, kind)).path(name, namespace)
+    async def patch(
+        self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "", *, under: str = ""
+    ) -> Object:
+        """Merge changes into an object (RFC 7386), or into its subresource `under`.
+
+        With metadata.resourceVersion it is done only if nobody wrote meanwhile.
+        """
+        path = (await self.resource(api_version, kind)).path(name, namespace, under=under)
         return await self._change("PATCH", path, f"{kind}/{name}", body=changes, media=MERGE)
 
     async def delete(

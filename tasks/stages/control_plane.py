@@ -10,6 +10,7 @@ from shipway.step import Check
 from shipway.steps.backup.on_host import schedule
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.resolver import ResolverReal
+from shipway.steps.kubernetes.static_pods import ManifestsBack
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.system.services import ServiceRuns
 
@@ -17,6 +18,7 @@ from shipway.steps.system.services import ServiceRuns
 def steps(cluster: Cluster, host: HostSpec, family: Family, *, reset: bool = False) -> list[Check[Host]]:
     """Return the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown."""
     return [
+        ManifestsBack(),  # first of all: without one of them the control plane does not run
         ControlPlaneInitialised(cluster, host, family, reset),
         ServiceRuns("kubelet"),
         ResolverReal(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,8 +18,15 @@ from shipway.kube.status import why_not_ready
 from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.plugin import find_hopeless, start_anew
+from shipway.steps.kubernetes.serving_requests import (
+    KubeletsAnswer,
+    ServingRequestsApproved,
+    inventories,
+    is_declared,
+)
 from tasks import gates
 from tasks.context import Run
+from tasks.locking import still_alone
 from tasks.stage_result import CLUSTER
 from tasks.stages import device_plugin
 from tasks.waiting import by_api, hear_waits, wait_for
@@ -25,6 +34,7 @@ from tasks.waiting import by_api, hear_waits, wait_for
 ISOLATED = "a pod that asks for no GPU sees none"
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
 GPU_SECONDS = 300.0
+SERVING_SECONDS, APPROVE_EVERY = 120.0, 3.0  # a kubelet asks within seconds, and again after minutes
 ROLLOUT_SECONDS = 120.0  # of the plugin, node after node; most of it is the grace of the pod that goes
 HOPELESS_SECONDS = 20.0  # where the pod network's own stage failed, nodes are Ready at once or not at all
 
@@ -43,8 +53,36 @@ async def nodes_ready(run: Run, stage: str, host: str) -> list[StepResult]:  # n
     limit = HOPELESS_SECONDS if failed else NODE_SECONDS
     together = await wait_for(run, stage, gates.NodesReady(names), await run.kube(), seconds=limit)
     if together.outcome == "ok":
-        return [together]
+        return [together, *await _reach_kubelets(run, stage, names)]
     return await _one_by_one(run, {name: gates.NodesReady((name,)) for name in names}, await run.kube(), leave=True)
+
+
+async def _reach_kubelets(run: Run, stage: str, names: tuple[str, ...]) -> list[StepResult]:
+    """Approve what the kubelets ask for until the API reaches each of them: the proof reads logs through them.
+
+    Only where the cluster file has them ask for serving certificates; they do so seconds after their nodes are there. A
+    verification approves nothing.
+    """
+    if not is_declared(run.cluster):
+        return []
+    kube = await run.kube()
+    approving = asyncio.create_task(_approve(run, kube)) if run.kind != "verify" else None
+    try:
+        return [await wait_for(run, stage, KubeletsAnswer(names), kube, seconds=SERVING_SECONDS)]
+    finally:
+        if approving is not None:
+            approving.cancel()
+            await asyncio.gather(approving, return_exceptions=True)
+
+
+async def _approve(run: Run, kube: Kube) -> None:
+    """Approve what waits, again and again; what keeps from it shows in what is waited for."""
+    step = ServingRequestsApproved(inventories(run.cluster))
+    while True:
+        with contextlib.suppress(ShipwayError):
+            still_alone(run)
+            await step.apply(kube)
+        await asyncio.sleep(APPROVE_EVERY)
 
 
 async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001

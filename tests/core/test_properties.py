@@ -15,6 +15,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.edits import containerd as containerd_config
 from shipway.edits.containerd import UnreadableError, Wanted
 from shipway.errors import Refused, ShipwayError
+from shipway.facts.certificates import expires
 from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
@@ -29,7 +30,6 @@ from shipway.os.debian.packages import offers, version_matches
 from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
-from shipway.steps.kubernetes.health import expires
 from shipway.survey.first_look import addresses_of
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])

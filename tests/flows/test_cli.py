@@ -11,7 +11,7 @@ from typing import Self
 
 import pytest
 
-from flows.cli import bootstrap, drift_repair, fleet, retiring, verify
+from flows.cli import bootstrap, certificates, drift_repair, fleet, retiring, verify
 from flows.cli.shipway import COMMANDS
 from flows.cli.shipway import main as shipway
 from tests.cluster.broken_files import broken_files, expected
@@ -29,7 +29,7 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object, **__: object) -> None:
         pytest.fail("a process was started for input that is refused")
 
-    for module in (bootstrap, drift_repair, verify, fleet, retiring):
+    for module in (bootstrap, certificates, drift_repair, verify, fleet, retiring):
         monkeypatch.setattr(module, "LocalApi", started)
     monkeypatch.setattr(bootstrap, "Demo", started)
     monkeypatch.setattr("asyncssh.connect", started)

@@ -22,6 +22,7 @@ from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 
 pytestmark = [
+    pytest.mark.lab_long,
     pytest.mark.lab,
     # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),

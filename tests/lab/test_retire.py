@@ -14,6 +14,7 @@ from tasks.report import Report
 from tests.lab.conftest import Site
 
 pytestmark = [
+    pytest.mark.lab_long,
     pytest.mark.lab,
     # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
     pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),

@@ -20,6 +20,7 @@ PAGE = {
     "reset": "reset.md",
     "backup": "backup.md",
     "restore": "backup.md",
+    "certificates": "certificates.md",
 }
 COMMANDS = [
     *((verb.parser(), PAGE.get(name, "running.md"), f"python -m flows.{verb.module}") for name, verb in VERBS.items()),

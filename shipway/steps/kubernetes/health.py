@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from shipway.edits.yaml import with_values
 from shipway.errors import Blocked, Permanent
+from shipway.facts.certificates import expires
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.services import UnitState
@@ -56,16 +56,6 @@ ANEW = (
 )
 
 
-def expires(said: str) -> float | None:
-    """Return seconds since 1970 of `notAfter=Nov 24 08:03:27 2027 GMT`, openssl's words; None for anything else."""
-    _, found, stamp = said.strip().partition("notAfter=")
-    try:
-        when = datetime.strptime(stamp.split("\n")[0].removesuffix(" GMT"), "%b %d %H:%M:%S %Y").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return when.timestamp() if found else None
-
-
 @dataclass(frozen=True)
 class CertificatesValid:
     """No certificate of this host expires within 30 days; only the dates leave the host."""
@@ -91,8 +81,8 @@ class CertificatesValid:
         if not soon and not gone:
             return None
         have = [f"expires: {', '.join(soon)}"] * bool(soon) + [f"cannot be read: {', '.join(gone)}"] * bool(gone)
-        lost = KUBELET_CERTIFICATE in (*gone, *(one.split(" ")[0] for one in soon))
-        want = f"{EXPIRY_DAYS} days left (`kubeadm certs renew all`, then restart the control plane's pods)"
+        lost = KUBELET_CERTIFICATE in (*gone, *(one.split(" in ")[0] for one in soon))
+        want = f"{EXPIRY_DAYS} days left (`python -m flows.certificates FILE` renews them and proves what is served)"
         return Drift("; ".join(have), ANEW if lost else want)
 
 

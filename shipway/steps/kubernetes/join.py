@@ -119,7 +119,7 @@ class NodeJoined:
         ca = await self.control.read(FileText(AUTHORITY))
         if ca is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
-        token = await self._token()
+        token = await make_token(self.control, self.host.name)
         config = f"{OPERATIONS}/kubeadm-join.yaml"
         try:
             documents = join_documents(self.cluster, self.host, token, ca_hash(ca))
@@ -129,7 +129,7 @@ class NodeJoined:
             if not output.ok:
                 raise await self._with_request(await collect_evidence(on, "kubeadm join", output))
         finally:
-            await self._forget(on, config, token)
+            await forget_token(self.control, token, on, config)
 
     async def _unused(self, seen: Evidence, pki: tuple[str, ...], host: str) -> None:
         """Let only what a join leaves be reset: its CA's certificate and kubeconfigs. Raises Refused for more.
@@ -184,24 +184,29 @@ class NodeJoined:
             fix = f"Open the path from {on.name} to {self.cluster.endpoint} (firewall, route), then run again."
             raise ApiUnavailable(message, host=on.name, code="SHW-206", fix=fix)
 
-    async def _token(self) -> str:
-        """Make a token on the control plane; it is in no argument, log or result. Raises Transient for what is none."""
-        words = ("kubeadm", "token", "create", "--kubeconfig", ADMIN, "--ttl", f"{TOKEN_MINUTES}m")
-        made = await self.control.do(Command((*words, "--description", f"{PURPOSE}{self.host.name}"), seconds=90))
-        token = next((word for word in reversed(made[-1].stdout.split()) if _TOKEN.fullmatch(word)), None)
-        if token is None:
-            message = "`kubeadm token create` answered something that is no token"
-            fix = f"Run it by hand on {self.control.name}, look at what else it prints, then run again."
-            raise Transient(message, host=self.control.name, code="SHW-210", fix=fix)
-        return token
 
-    async def _forget(self, on: Host, config: str, token: str) -> None:
-        """Delete file and token; what cannot be reached expires by itself."""
-        identity = token.split(".", maxsplit=1)[0]  # the public half: the API names the token's Secret by it
-        delete = Command(("kubeadm", "token", "delete", "--kubeconfig", ADMIN, identity), seconds=90)
-        for session, command in ((on, Command(("rm", "-f", config))), (self.control, delete)):
-            with contextlib.suppress(ShipwayError):
-                await session.do(command)
+async def make_token(control: Host, node: str) -> str:
+    """Make a token for a host on the control plane; it is in no argument, log or result.
+
+    Raises Transient SHW-210 for what is no token. It lives for `TOKEN_MINUTES` where nobody deletes it.
+    """
+    words = ("kubeadm", "token", "create", "--kubeconfig", ADMIN, "--ttl", f"{TOKEN_MINUTES}m")
+    made = await control.do(Command((*words, "--description", f"{PURPOSE}{node}"), seconds=90))
+    token = next((word for word in reversed(made[-1].stdout.split()) if _TOKEN.fullmatch(word)), None)
+    if token is None:
+        message = "`kubeadm token create` answered something that is no token"
+        fix = f"Run it by hand on {control.name}, look at what else it prints, then run again."
+        raise Transient(message, host=control.name, code="SHW-210", fix=fix)
+    return token
+
+
+async def forget_token(control: Host, token: str, on: Host, path: str) -> None:
+    """Delete a token, and the file on a host that holds it; what cannot be reached expires by itself."""
+    identity = token.split(".", maxsplit=1)[0]  # the public half: the API names the token's Secret by it
+    delete = Command(("kubeadm", "token", "delete", "--kubeconfig", ADMIN, identity), seconds=90)
+    for session, command in ((on, Command(("rm", "-f", path))), (control, delete)):
+        with contextlib.suppress(ShipwayError):
+            await session.do(command)
 
 
 @dataclass(frozen=True)

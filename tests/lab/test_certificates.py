@@ -1,0 +1,161 @@
+"""On real hosts: certificates that end soon are renewed and served, and nothing beside the control plane notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal
+
+import pytest
+
+from flows.certificates import certificates
+from shipway.facts.certificates import CertificateAt, CertificateIn
+from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
+from shipway.script import Output
+from shipway.steps.kubernetes.static_pods import AWAY
+from tasks.certificates.report import CertificatesReport
+from tests.lab.conftest import Site
+
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
+SERVED = {2379: "etcd/server", 2380: "etcd/peer", 6443: "apiserver"}
+PIDS = "systemctl show -p MainPID --value kubelet containerd"
+PODS = "ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $1, $2 }' | sort"
+# Which container of the control plane runs, by its process: only those four may be others afterwards.
+PARTS = (
+    "ps -ww -o pid= -o args= -C etcd,kube-apiserver,kube-controller,kube-scheduler | grep /etc/kubernetes | "
+    "awk '{ print $2, $1 }' | sort"
+)
+# $1 days: every certificate of kubeadm's on a control plane, signed anew by its CA for its own key, to end so soon.
+SHORTEN = r"""
+set -e
+cd /etc/kubernetes
+again() {
+  openssl x509 -x509toreq -copy_extensions copyall -in "$1" -signkey "$2" -out /tmp/again.csr
+  openssl x509 -req -copy_extensions copyall -days "$days" -in /tmp/again.csr -CA "pki/$3.crt" -CAkey "pki/$3.key" \
+    -CAcreateserial -CAserial /tmp/again.srl -out /tmp/again.crt
+  cat /tmp/again.crt > "$1"
+}
+days=$1
+for one in apiserver:ca apiserver-kubelet-client:ca apiserver-etcd-client:etcd/ca front-proxy-client:front-proxy-ca \
+  etcd/server:etcd/ca etcd/peer:etcd/ca etcd/healthcheck-client:etcd/ca; do
+  again "pki/${one%%:*}.crt" "pki/${one%%:*}.key" "${one#*:}"
+done
+for conf in admin.conf super-admin.conf controller-manager.conf scheduler.conf; do
+  [ -f $conf ] || continue
+  for half in certificate key; do sed -n "s/^ *client-$half-data: *//p" $conf | base64 -d > /tmp/again.$half; done
+  again /tmp/again.certificate /tmp/again.key ca
+  sed -i "s|client-certificate-data:.*|client-certificate-data: $(base64 -w0 /tmp/again.certificate)|" $conf
+done
+rm -f /tmp/again.*
+"""
+
+
+def _fly(site: Site, mode: Literal["renew", "plan"] = "renew", **more: Any) -> CertificatesReport:
+    """Return the report of a run in this process."""
+
+    async def fly() -> CertificatesReport:
+        state = await certificates(str(site.folder / "cluster.yaml"), mode, **more, return_state=True)
+        report = await state.aresult(raise_on_failure=False)
+        assert isinstance(report, CertificatesReport), report
+        return report
+
+    report = asyncio.run(fly())
+    print(report.seconds, report.outcome, dict(report.counted), *report.errors, sep="\n  ")
+    return report
+
+
+def _changed(report: CertificatesReport) -> list[tuple[str, str]]:
+    return [(stage.host, row.step) for stage in report.stages for row in stage.rows if row.outcome == "changed"]
+
+
+def _file(site: Site, host: str, path: str) -> tuple[str, float]:
+    info = CertificateIn(path).parse(Output(0, site.lab.exec(host, *CertificateIn(path).words()), ""))
+    assert info is not None
+    return info.serial, info.ends
+
+
+def _shown(site: Site, port: int) -> str:
+    fact = CertificateAt(site.lab.plan.hosts[0].address, port)
+    info = fact.parse(Output(0, site.lab.exec("cp1", *fact.words()), ""))
+    assert info is not None
+    return info.serial
+
+
+def _shorten(site: Site, days: int) -> None:
+    site.lab.exec("cp1", "bash", "-c", f"( {SHORTEN} ) 2>/dev/null", "bash", str(days))
+
+
+def test_certificates_that_end_in_ten_days_are_renewed_and_served_and_only_the_control_plane_is_restarted(
+    drifting: Site,
+) -> None:
+    _shorten(drifting, 10)
+    names = [host.name for host in drifting.lab.plan.hosts]
+    pods, pids = ({name: drifting.on(name, look) for name in names} for look in (PODS, PIDS))
+    parts = drifting.on("cp1", PARTS)
+    short = {leaf.name: _file(drifting, "cp1", leaf.path) for leaf in LEAFS if leaf.name != "super-admin.conf"}
+
+    plan = _fly(drifting, "plan")
+    assert plan.outcome == "planned"
+    (row,) = [row for stage in plan.stages for row in stage.rows if row.step == "certificates are valid for 90 days"]
+    assert row.outcome == "drifted"
+    assert all(f"{name} in 10 days" in row.have for name in short)
+    assert drifting.on("cp1", PARTS) == parts
+
+    report = _fly(drifting)
+    assert report.outcome == "ok"
+    files = {name: _file(drifting, "cp1", leaf.path) for leaf in LEAFS if (name := leaf.name) in short}
+    assert [name for name in files if files[name][0] == short[name][0] or files[name][1] < short[name][1] + 86400] == []
+    assert {port: _shown(drifting, port) for port in SERVED} == {p: files[name][0] for p, name in SERVED.items()}
+    assert not set(drifting.on("cp1", PARTS).splitlines()) & set(parts.splitlines())
+    assert len(drifting.on("cp1", PARTS).splitlines()) == len(parts.splitlines()) == 4
+    assert {name: drifting.on(name, PIDS) for name in names} == pids
+    assert {name: drifting.on(name, PODS) for name in names[1:]} == {name: pods[name] for name in names[1:]}
+    gone = set(pods["cp1"].splitlines()) - set(drifting.on("cp1", PODS).splitlines())
+    assert 4 <= len(gone) <= 8  # four containers, and the sandboxes of those that did not start anew by themselves
+    assert all(one.finding == "" for one in report.certificates if one.renewed_by == "kubeadm")
+
+    assert drifting.kubectl("get nodes --no-headers").count(" Ready") == len(names)
+    assert drifting.on("cp1", "su ops -c 'kubectl get nodes --no-headers'").count(" Ready") == len(names)
+    (kept,) = (drifting.folder / "controller").glob("*/kubeconfig")
+    assert kept.read_text().strip() == drifting.on("cp1", "cat /etc/kubernetes/admin.conf").strip()
+    kept_beside = drifting.on("cp1", "stat -c '%a %U' /etc/kubernetes/before-renewal-*").splitlines()
+    assert set(kept_beside) == {"700 root"}
+    assert drifting.holds("cp1", f"[ ! -e {AWAY} ]")
+
+    again = _fly(drifting)
+    assert (again.outcome, _changed(again)) == ("ok", [])
+
+
+def test_expired_certificates_a_cut_off_kubelet_and_a_manifest_left_away_are_mended_by_one_run(drifting: Site) -> None:
+    _shorten(drifting, -1)
+    _expire_kubelet(drifting, "w1")
+    drifting.on("cp1", f"install -d -m 700 {AWAY}; mv /etc/kubernetes/manifests/kube-scheduler.yaml {AWAY}/")
+    names = [host.name for host in drifting.lab.plan.hosts]
+    pods = {name: drifting.on(name, PODS) for name in names[1:]}
+
+    report = _fly(drifting)
+    assert report.outcome == "ok"
+    assert ("cp1", "the control plane's manifests are in their place") in _changed(report)
+    assert ("w1", "the kubelet's client certificate is valid") in _changed(report)
+    assert drifting.kubectl("get nodes --no-headers").count(" Ready") == len(names)
+    assert drifting.kubectl("-n kube-system get pods --no-headers -l tier=control-plane").count("Running") == 4
+    assert {name: drifting.on(name, PODS) for name in names[1:]} == pods
+    assert drifting.holds("w1", "[ ! -e /etc/kubernetes/bootstrap-kubelet.conf ]")
+    tokens = drifting.kubectl("-n kube-system get secrets -o name --field-selector type=bootstrap.kubernetes.io/token")
+    assert not tokens.strip()
+    again = _fly(drifting)
+    assert (again.outcome, _changed(again)) == ("ok", [])
+
+
+def _expire_kubelet(site: Site, host: str) -> None:
+    """Let a kubelet start with a client certificate that ended yesterday, as after a long power-off."""
+    made = site.on(host, f"openssl x509 -x509toreq -in {KUBELET_CLIENT} -signkey {KUBELET_CLIENT} 2>/dev/null")
+    sign = "openssl x509 -req -days -1 -CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key"
+    signed = site.lab.exec("cp1", "sh", "-c", f"{sign} -set_serial 77 2>/dev/null", give=made)
+    swap = (
+        f"cat > /root/ended.crt; old=$(readlink -f {KUBELET_CLIENT}); umask 077; "
+        "sed -n '/PRIVATE KEY/,/PRIVATE KEY/p' $old >> /root/ended.crt; cat /root/ended.crt > $old; "
+        "systemctl restart kubelet"
+    )
+    site.lab.exec(host, "sh", "-c", swap, give=signed)
+    assert 0 < _file(site, host, KUBELET_CLIENT)[1] < time.time()
