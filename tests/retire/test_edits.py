@@ -150,6 +150,7 @@ def a_host(text: str | None) -> KnownFacts:
         (config(OURS), [f"rm -f -- {PATH}"], []),
         (merge_kubeconfigs(config(THEIRS, "prod", "jane"), config(OURS)), [], [PATH]),
     ],
+    ids=["ours alone", "beside another"],
 )
 async def test_the_users_kubeconfig_loses_our_cluster(text: str, done: list[str], written: list[str]) -> None:
     host, step = a_host(text), UserWithoutCluster("ops", trusted(OURS))
@@ -158,7 +159,9 @@ async def test_the_users_kubeconfig_loses_our_cluster(text: str, done: list[str]
     assert (host.done, list(host.written)) == (done, written)
 
 
-@pytest.mark.parametrize("text", [None, "", "- no kubeconfig", config(THEIRS, "prod", "jane")])
+@pytest.mark.parametrize(
+    "text", [None, "", "- no kubeconfig", config(THEIRS, "prod", "jane")], ids=["none", "empty", "a list", "another's"]
+)
 async def test_a_kubeconfig_without_our_cluster_is_left(text: str | None) -> None:
     assert await UserWithoutCluster("ops", trusted(OURS)).check(cast("Host", a_host(text))) is None
     assert await UserWithoutCluster("ops", frozenset()).check(cast("Host", a_host(config(OURS)))) is None

@@ -71,7 +71,11 @@ def test_a_key_file_expires_with_the_longest_lived_of_what_is_kept_of_it() -> No
     assert read_key(f"{short}\n{PINNED}".encode(), short.fingerprint.upper()).expires == ends[0]
 
 
-@pytest.mark.parametrize("served", [binary(str(PINNED)), str(PINNED).encode(), f"# site\n\n{PINNED}".encode()])
+@pytest.mark.parametrize(
+    "served",
+    [binary(str(PINNED)), str(PINNED).encode(), f"# site\n\n{PINNED}".encode()],
+    ids=["binary", "armored", "armored after a comment"],  # each worker makes keys of its own
+)
 def test_a_key_is_put_in_place_in_armor_however_it_is_served(served: bytes) -> None:
     """The name of the keyring ends in .asc: apt takes nothing but armor there."""
     assert read_key(served).armored.startswith("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
@@ -92,7 +96,9 @@ async def test_a_host_is_given_the_pinned_key_alone(served: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "served", [str(OTHER).encode(), b"", b"<html>403</html>", "not ASCII: \u00e9".encode(), str(PINNED).encode()[:200]]
+    "served",
+    [str(OTHER).encode(), b"", b"<html>403</html>", "not ASCII: \u00e9".encode(), str(PINNED).encode()[:200]],
+    ids=["another key", "nothing", "a page", "not ASCII", "half of the key"],
 )
 async def test_another_key_or_none_is_refused_and_nothing_is_put_in_place(served: bytes) -> None:
     shell = serving(served)
