@@ -11,16 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shipway.backup.state import BackupsThere
 from shipway.cluster_file import parse_cluster
 from shipway.edits import containerd as containerd_config
 from shipway.edits.containerd import UnreadableError, Wanted
 from shipway.errors import Refused, ShipwayError
-from shipway.facts.certificates import expires
+from shipway.facts.certificates import CertificateAt, CertificateIn, expires
 from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
 from shipway.facts.services import UnitState
+from shipway.facts.static_pods import StaticPodsRunning
 from shipway.gpu.nvidia import NVIDIA
 from shipway.kube.access import parse_admin_conf
 from shipway.kube.errors import refusal, status_of
@@ -30,6 +32,7 @@ from shipway.os.debian.packages import offers, version_matches
 from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
+from shipway.steps.backup.kept import FilePart
 from shipway.survey.first_look import addresses_of
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -49,6 +52,11 @@ FACTS: tuple[Fact[Any], ...] = (
     Package("kubelet"),
     Installed(),
     UnitState("kubelet.service"),
+    CertificateIn("/etc/kubernetes/pki/apiserver.crt"),
+    CertificateAt("10.0.0.1", 6443),
+    StaticPodsRunning(),
+    BackupsThere("true"),
+    FilePart("/etc/hosts", 0),
 )
 PARSERS: dict[str, Callable[[str], object]] = {
     "os-release": os_release,

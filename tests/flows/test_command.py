@@ -52,7 +52,7 @@ def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(st
     assert len(states) >= 4 * 6
 
 
-@pytest.mark.parametrize("at", ["preflight", "test pods run at once"])
+@pytest.mark.parametrize("at", ["preflight", "gpu_proof "])
 def test_a_run_asked_to_end_says_so_reports_and_frees_the_cluster(story: Story, at: str) -> None:
     """In its subflow too: Prefect puts its own handler of SIGTERM in place at the start of each."""
     report = story.reports / "ended.json"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Literal
 
 import pytest
 
 from flows.certificates import certificates
 from shipway.facts.certificates import CertificateAt, CertificateIn
-from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
+from shipway.kubeadm.certificates import LEAFS
 from shipway.script import Output
 from shipway.steps.kubernetes.static_pods import AWAY
 from tasks.certificates.report import CertificatesReport
 from tests.lab.conftest import Site
 
-pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.lab_long,
+    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
+    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 SERVED = {2379: "etcd/server", 2380: "etcd/peer", 6443: "apiserver"}
 PIDS = "systemctl show -p MainPID --value kubelet containerd"
 PODS = "ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $1, $2 }' | sort"
@@ -124,38 +128,3 @@ def test_certificates_that_end_in_ten_days_are_renewed_and_served_and_only_the_c
 
     again = _fly(drifting)
     assert (again.outcome, _changed(again)) == ("ok", [])
-
-
-def test_expired_certificates_a_cut_off_kubelet_and_a_manifest_left_away_are_mended_by_one_run(drifting: Site) -> None:
-    _shorten(drifting, -1)
-    _expire_kubelet(drifting, "w1")
-    drifting.on("cp1", f"install -d -m 700 {AWAY}; mv /etc/kubernetes/manifests/kube-scheduler.yaml {AWAY}/")
-    names = [host.name for host in drifting.lab.plan.hosts]
-    pods = {name: drifting.on(name, PODS) for name in names[1:]}
-
-    report = _fly(drifting)
-    assert report.outcome == "ok"
-    assert ("cp1", "the control plane's manifests are in their place") in _changed(report)
-    assert ("w1", "the kubelet's client certificate is valid") in _changed(report)
-    assert drifting.kubectl("get nodes --no-headers").count(" Ready") == len(names)
-    assert drifting.kubectl("-n kube-system get pods --no-headers -l tier=control-plane").count("Running") == 4
-    assert {name: drifting.on(name, PODS) for name in names[1:]} == pods
-    assert drifting.holds("w1", "[ ! -e /etc/kubernetes/bootstrap-kubelet.conf ]")
-    tokens = drifting.kubectl("-n kube-system get secrets -o name --field-selector type=bootstrap.kubernetes.io/token")
-    assert not tokens.strip()
-    again = _fly(drifting)
-    assert (again.outcome, _changed(again)) == ("ok", [])
-
-
-def _expire_kubelet(site: Site, host: str) -> None:
-    """Let a kubelet start with a client certificate that ended yesterday, as after a long power-off."""
-    made = site.on(host, f"openssl x509 -x509toreq -in {KUBELET_CLIENT} -signkey {KUBELET_CLIENT} 2>/dev/null")
-    sign = "openssl x509 -req -days -1 -CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key"
-    signed = site.lab.exec("cp1", "sh", "-c", f"{sign} -set_serial 77 2>/dev/null", give=made)
-    swap = (
-        f"cat > /root/ended.crt; old=$(readlink -f {KUBELET_CLIENT}); umask 077; "
-        "sed -n '/PRIVATE KEY/,/PRIVATE KEY/p' $old >> /root/ended.crt; cat /root/ended.crt > $old; "
-        "systemctl restart kubelet"
-    )
-    site.lab.exec(host, "sh", "-c", swap, give=signed)
-    assert 0 < _file(site, host, KUBELET_CLIENT)[1] < time.time()

@@ -14,12 +14,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import yaml
-
 from shipway.converge import wait_until
 from shipway.errors import Blocked, Permanent, Refused
 from shipway.facts.certificates import CertificateIn, CertificateInfo
 from shipway.facts.files import FileText
+from shipway.foreign.yaml import write_yaml
 from shipway.host.session import Command, Host
 from shipway.kubeadm.certificates import KUBELET_CLIENT
 from shipway.ownership.evidence import AUTHORITY, BOOTSTRAP, KUBELET_CONF, Evidence, authorities, evidence
@@ -173,4 +172,4 @@ def bootstrap_kubeconfig(server: str, ca: str, token: str) -> str:
         "contexts": [{"name": f"{user}@{name}", "context": {"cluster": name, "user": user}}],
         "current-context": f"{user}@{name}",
     }
-    return yaml.safe_dump(made)
+    return write_yaml(made)
