@@ -13,7 +13,7 @@ from shipway.errors import ShipwayError
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.locking import lease
-from tasks.ownership import disagreement, judge
+from tasks.ownership import disagreement, judge, keep
 from tasks.run_stage import on
 from tasks.stage_result import StageResult, report_redacted
 from tasks.stages.preflight import compare
@@ -80,9 +80,7 @@ class Admission:
             faults = await disagreement(self._run)
         except ShipwayError as error:
             faults = [report_redacted(error.at(host=self._run.control.name, step="whose the hosts are"))]
-        for fault in faults:
-            self._run.results.append(StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)))
-        return bool(faults)
+        return keep(self._run, faults)
 
     async def _alone(self) -> ShipwayError | None:
         """Hold the cluster, asked for once; return what keeps from it."""

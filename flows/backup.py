@@ -11,18 +11,17 @@ from pathlib import Path
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
 
-from flows.running import Manner, as_states, run_name, running
+from flows.running import Manner, as_states, final_state, run_name, running
 from shipway.cluster_file import load_cluster
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.judging import report_of_verb
 from tasks.locking import lease
-from tasks.ownership import disagreement
+from tasks.ownership import disagreement, keep
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import StageResult, causes, report_redacted
+from tasks.stage_result import causes, fail_by
 
 
 def backup_name() -> str:
@@ -57,16 +56,13 @@ async def backup(
 async def back_up(run: Run, host: str) -> None:
     """Run the stages of a backup, in order."""
     look = await on(StageName.PREFLIGHT, host)
-    faults = await disagreement(run) if look else []
-    run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
-    if look is None or faults:
+    if look is None or keep(run, await disagreement(run)):
         return
     possible = await on(StageName.BACKUP_POSSIBLE, host, look)
     if possible is None:
         return
     if (kept_out := await lease(run)) is not None:
-        error = report_redacted(kept_out.at(host=host, step=StageName.BACKUP_POSSIBLE))
-        run.results.append(StageResult(host, StageName.BACKUP_POSSIBLE, "failed", errors=(error,)))
+        run.results.append(fail_by(kept_out, host, StageName.BACKUP_POSSIBLE))
         return
     run.admitted.add(host)
     taken = await on(StageName.TAKE_BACKUP, host, await on(StageName.BACKUP_FILES, host, possible))
@@ -80,6 +76,4 @@ def end(run: Run) -> State[Report]:
     newest = run.backup.newest
     said = f"newest verified backup: {newest.said}" if newest else "no verified backup"
     message = f"{report.outcome}: {causes(report.errors) if report.errors else said}"
-    if report.outcome in ("ok", "planned"):
-        return Completed(message=message, data=report)
-    return Failed(name=report.outcome.capitalize(), message=message, data=report)
+    return final_state(report, message)

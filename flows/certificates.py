@@ -12,9 +12,8 @@ from typing import Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
 
-from flows.running import Manner, as_states, run_name, running
+from flows.running import Manner, as_states, final_state, run_name, running
 from shipway.errors import Refused
 from shipway.kubeadm.certificates import WITHIN_DAYS
 from shipway.stage import StageName
@@ -119,7 +118,5 @@ def end(run: Run) -> State[Report]:
     soonest = f", the first to end in {min(lives):.0f} days" if lives else ""
     changed = report.counted["changed"]
     said = f"{len(report.certificates)} certificates on {len(report.hosts)} hosts{soonest}; {changed} steps changed"
-    if report.outcome in ("ok", "planned"):
-        return Completed(message=f"{report.outcome}: {said}", data=report)
     why = f"{causes(report.errors)}; " if report.errors else ""
-    return Failed(name=report.outcome.capitalize(), message=f"{report.outcome}: {why}{said}", data=report)
+    return final_state(report, f"{report.outcome}: {why}{said}")

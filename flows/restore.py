@@ -12,9 +12,8 @@ from pathlib import Path
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
 
-from flows.running import Manner, as_states, run_name, running
+from flows.running import Manner, as_states, final_state, run_name, running
 from flows.verify_gpus import verify
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
@@ -22,10 +21,10 @@ from shipway.stage import StageName
 from tasks.context import Run
 from tasks.judging import report_of_verb
 from tasks.locking import claim_host
-from tasks.ownership import disagreement
+from tasks.ownership import disagreement, keep
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, StageResult, causes, report_redacted
+from tasks.stage_result import CLUSTER, causes, fail_by
 
 
 def restore_name() -> str:
@@ -69,17 +68,14 @@ async def bring_back(run: Run, host: str) -> None:
     """Run the stages of a restore, in order."""
     looks = await asyncio.gather(*(on(StageName.PREFLIGHT, one.name) for one in run.hosts))
     look = looks[[one.name for one in run.hosts].index(host)]
-    faults = await disagreement(run) if look else []
-    run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
-    if look is None or faults:
+    if look is None or keep(run, await disagreement(run)):
         return
     possible = await on(StageName.RESTORE_POSSIBLE, host, look)
     if possible is None:
         return
     known = await on(StageName.RESTORE_LOSES, CLUSTER, possible)
     if (kept_out := await claim_host(run)) is not None:
-        error = report_redacted(kept_out.at(host=host, step=StageName.RESTORE_POSSIBLE))
-        run.results.append(StageResult(host, StageName.RESTORE_POSSIBLE, "failed", errors=(error,)))
+        run.results.append(fail_by(kept_out, host, StageName.RESTORE_POSSIBLE))
         return
     run.admitted |= {one.name for one, state in zip(run.hosts, looks, strict=True) if state is not None}
     restored = await on(StageName.RESTORE_BACKUP, host, known)
@@ -100,6 +96,4 @@ def end(run: Run) -> State[Report]:
     report = run.report or report_of_verb(run)
     said = f"backup {run.backup.source}; {run.proof_said}"
     message = f"{report.outcome}: {causes(report.errors) if report.errors else said}"
-    if report.outcome in ("ok", "planned"):
-        return Completed(message=message, data=report)
-    return Failed(name=report.outcome.capitalize(), message=message, data=report)
+    return final_state(report, message)

@@ -14,7 +14,7 @@ from tasks.artifacts import leave
 from tasks.context import Run
 from tasks.locking import lease_or_host
 from tasks.retire.report import retire_report
-from tasks.stage_result import Mode, StageResult, report_redacted
+from tasks.stage_result import Mode, fail_by
 
 
 @asynccontextmanager
@@ -36,7 +36,6 @@ async def hold(run: Run, host: str, may: State[Any] | None) -> State[Any] | None
     if isinstance(kept_out, Refused):
         raise kept_out
     if kept_out is not None:
-        row = report_redacted(kept_out.at(host=host, step="one run at a time"))
-        run.results.append(StageResult(host, run.results[-1].stage, "failed", errors=(row,)))
+        run.results.append(fail_by(kept_out, host, run.results[-1].stage, step="one run at a time"))
         return None
     return may

@@ -175,6 +175,11 @@ def verdict(run: Run) -> State[Report]:
     message = f"{report.outcome}: {len(report.hosts)} hosts; steps: {counted}{proof}"
     if report.errors:
         message = f"{report.outcome}: {causes(report.errors)}; {len(report.hosts)} hosts; steps: {counted}"
+    return final_state(report, message)
+
+
+def final_state(report: Report, message: str) -> State[Any]:
+    """Return a flow run's final state: completed where all is as wanted (or planned), else failed by its outcome."""
     if report.outcome in ("ok", "planned"):
         return Completed(message=message, data=report)
     return Failed(name=report.outcome.capitalize(), message=message, data=report)

@@ -11,8 +11,9 @@ from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import GpusAllocatable
-from shipway.kube.client import Kube, Object
+from shipway.kube.client import Kube
 from shipway.kube.nodes import few
+from shipway.kube.status import is_true
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
@@ -73,13 +74,8 @@ class AggregatedApisAvailable:
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the condition of each that has a Service behind it."""
         served = [one for one in await on.list_(*API_SERVICE) if (one.get("spec") or {}).get("service")]
-        lost = [one["metadata"]["name"] for one in served if not _is_available(one)]
+        lost = [one["metadata"]["name"] for one in served if not is_true(one, "Available")]
         return Drift(f"not available: {few(lost)}", "available") if lost else None
-
-
-def _is_available(found: Object) -> bool:
-    conditions = (found.get("status") or {}).get("conditions") or ()
-    return any(one.get("type") == "Available" and one.get("status") == "True" for one in conditions)
 
 
 async def _failing(on: Kube) -> list[str]:

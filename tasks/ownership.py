@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Refused
@@ -10,8 +11,10 @@ from shipway.kube.access import read_authorities
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import Evidence, evidence
 from shipway.retry import patiently
+from shipway.stage import StageName
 from tasks.causes import group_errors
 from tasks.context import Run
+from tasks.stage_result import StageResult
 
 
 async def disagreement(run: Run) -> list[ErrorReport]:
@@ -31,6 +34,12 @@ async def disagreement(run: Run) -> list[ErrorReport]:
         seen |= {one.host: one for one in answers if isinstance(one, Evidence)}
     run.seen.elsewhere = tuple(one for name, one in seen.items() if name not in run.seen.surveys)
     return judge(run)
+
+
+def keep(run: Run, faults: Sequence[ErrorReport]) -> bool:
+    """Keep contradictions as what their hosts' preflights failed by; return whether there are any."""
+    run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
+    return bool(faults)
 
 
 def judge(run: Run) -> list[ErrorReport]:

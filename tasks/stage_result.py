@@ -143,6 +143,11 @@ def report_redacted(error: ShipwayError) -> ErrorReport:
     return ErrorReport(row.host, row.step, row.code, redact(row.cause), redact(row.fix), row.retryable)
 
 
+def fail_by(error: ShipwayError, host: str, stage: str, *, step: str = "") -> StageResult:
+    """Return the result of a stage that was not begun for an error; `step` is what that is said to keep from."""
+    return StageResult(host, stage, "failed", errors=(report_redacted(error.at(host=host, step=step or stage)),))
+
+
 def report_timeout(host: str, stage: str, seconds: float, last: str) -> StageResult:
     """Return the result of a stage that ran out of its time; `last` is the last thing seen."""
     message = f"not done after {seconds:.0f} s; last seen: {last or 'nothing yet'}"
