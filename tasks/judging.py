@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from shipway.cluster.parts import HostSpec
-from shipway.errors import ErrorReport, Transient
+from shipway.errors import ErrorReport
 from shipway.rules.solver import warnings_of
 from shipway.stage import StageName
-from shipway.step import Outcome
 from tasks.context import Run
-from tasks.report import NO_GPUS, HostRow, Report, RunOutcome
-from tasks.stage_result import CLUSTER, report_redacted, worst
+from tasks.report import NO_GPUS, HostRow, Report, RunOutcome, broken_off_by, row_of
+from tasks.stage_result import CLUSTER, worst
 
 
 def report_of(run: Run, *, broken_off: str = "") -> Report:
@@ -23,8 +21,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
     hosts = tuple(_host_row(run, host) for host in run.hosts)
     errors = _errors_of(run)
     if broken_off:
-        fix = "Run again: every step looks first, so the run goes on where this one ended."
-        errors.append(report_redacted(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
+        errors.append(broken_off_by(broken_off))
     outcome: RunOutcome = "failed" if broken_off else _outcome(run, hosts, errors)
     warnings = [*warnings_of(run.cluster), *_limits(run), *run.warned, *(run.proof.notes if run.proof else ())]
     return Report(
@@ -68,14 +65,11 @@ def _host_row(run: Run, host: HostSpec) -> HostRow:
     """Return a host's row; an error that names the host counts, whichever stage reported it."""
     own = [result for result in run.results if result.host == host.name]
     named = any(error.host == host.name for result in run.results for error in result.errors)
-    steps = Counter(row.outcome for result in own for row in result.rows)
     outcome = "failed" if named else worst([result.outcome for result in own])
     if outcome in ("ok", "changed") and run.mode == "bootstrap" and host.name not in run.ready:
         outcome = "unknown"
     role = "control_plane" if host in run.cluster.control_planes else "worker"
-    counts = {name: steps[name] for name in get_args(Outcome)}
-    seconds = round(sum(result.seconds for result in own), 1)
-    return HostRow(host.name, role, outcome, counts, run.session(host.name).round_trips, seconds)
+    return row_of(host.name, role, outcome, own, run.session(host.name).round_trips)
 
 
 def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) -> RunOutcome:

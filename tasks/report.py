@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from shipway.errors import ErrorReport, ShipwayError
+from shipway.errors import ErrorReport, ShipwayError, Transient
 from shipway.step import Outcome
 from tasks.causes import list_hosts
 from tasks.stage_result import WORST_FIRST, Mode, StageResult, report_redacted
@@ -31,6 +31,19 @@ class HostRow:
     steps: dict[str, int]
     round_trips: int
     seconds: float
+
+
+def row_of(name: str, role: str, outcome: Outcome, results: Sequence[StageResult], trips: int) -> HostRow:
+    """Return a host's row, its steps counted by outcome and its seconds added up over the results of its stages."""
+    steps = Counter(row.outcome for result in results for row in result.rows)
+    counts = {known: steps[known] for known in get_args(Outcome)}
+    return HostRow(name, role, outcome, counts, trips, round(sum(result.seconds for result in results), 1))
+
+
+def broken_off_by(what: str) -> ErrorReport:
+    """Return the error of a run that was ended before its time."""
+    fix = "Run again: every step looks first, so the run goes on where this one ended."
+    return report_redacted(Transient(what, step="the run", code="SHW-209", fix=fix))
 
 
 @dataclass(frozen=True, slots=True)

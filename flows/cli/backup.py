@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.command import FAILED, Command, Parser
-from flows.cli.ticker import Ticker
-from flows.prefect_api.local import LocalApi
+from flows.cli.command import Command, Parser
+from flows.cli.verb import Flight, fly_verb, tell_end
 
 if TYPE_CHECKING:
     from prefect import State
     from rich.console import Console
+
+    from tasks.context import Run
 
 
 def build_parser(prog: str) -> Parser:
@@ -35,31 +36,25 @@ def build_parser(prog: str) -> Parser:
 
 def run_backup(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
-    with LocalApi() as api:
-        with Ticker(api.waited_for, quiet=asked.quiet):
-            from flows.backup import backup  # noqa: PLC0415 - imports Prefect, which reads the environment
-            from flows.cli.flight import fly_flow, history  # noqa: PLC0415
-            from flows.cli.summary import say  # noqa: PLC0415
 
-            api.wait()
-        report = str(asked.report.resolve()) if asked.report else None
+    def load() -> Flight:
+        from flows.backup import backup  # noqa: PLC0415 - imports Prefect
 
-        async def flight() -> State[Any]:
-            state: State[Any] = await backup(
-                str(asked.cluster_file.resolve()), asked.plan, asked.if_older, report, return_state=True
-            )
+        async def flight(file: str, report: str | None) -> State[Any]:
+            state: State[Any] = await backup(file, asked.plan, asked.if_older, report, return_state=True)
             return state
 
-        run = fly_flow(console, f"backup of {asked.cluster_file}", flight, quiet=asked.quiet)
-        if run is None or run.report is None:
-            return FAILED
-        say(console, run.report, run)
-        if run.backup.newest:
-            line = f"newest verified backup on {run.control.name}: {run.backup.newest.said}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        missing = api.drain(run.flow_runs, len(run.task_runs))
-        history(console, api, run, missing)
-        return run.report.exit_code
+        return flight
+
+    return fly_verb(asked, console, f"backup of {asked.cluster_file}", load, tell)
+
+
+def tell(console: Console, run: Run) -> None:
+    """Print the end of the run, and which verified backup is the newest."""
+    tell_end(console, run)
+    if run.backup.newest:
+        line = f"newest verified backup on {run.control.name}: {run.backup.newest.said}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 COMMAND = Command("backup", build_parser, run_backup, lambda asked: "plan" if asked.plan else "backup")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from flows.cli.command import FAILED, Command, Parser
-from flows.cli.ticker import Ticker
-from flows.prefect_api.local import LocalApi
+from flows.cli.command import Command, Parser
+from flows.cli.verb import Flight, fly_verb, tell_end
 
 if TYPE_CHECKING:
     from prefect import State
     from rich.console import Console
 
     from tasks.certificates.report import CertificatesReport
+    from tasks.context import Run
     from tasks.stage_result import Mode
 
 MANY = 60  # rows of a table: above, only those are shown that something is said of
@@ -41,19 +41,13 @@ def build_parser(prog: str) -> Parser:
 
 def run_certificates(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, show the table, say how it ended, and see its history recorded."""
-    with LocalApi() as api:
-        with Ticker(api.waited_for, quiet=asked.quiet):
-            from flows.certificates import certificates  # noqa: PLC0415 - imports Prefect, which reads the environment
-            from flows.cli.flight import fly_flow, history  # noqa: PLC0415
-            from flows.cli.summary import say  # noqa: PLC0415
-            from tasks.certificates.report import CertificatesReport  # noqa: PLC0415
 
-            api.wait()
-        report = str(asked.report.resolve()) if asked.report else None
+    def load() -> Flight:
+        from flows.certificates import certificates  # noqa: PLC0415 - imports Prefect
 
-        async def flight() -> State[Any]:
+        async def flight(file: str, report: str | None) -> State[Any]:
             state: State[Any] = await certificates(
-                str(asked.cluster_file.resolve()),
+                file,
                 "plan" if asked.plan else "renew",
                 asked.within,
                 asked.everything,
@@ -63,14 +57,15 @@ def run_certificates(asked: argparse.Namespace, console: Console) -> int:
             )
             return state
 
-        run = fly_flow(console, f"certificates of {asked.cluster_file}", flight, quiet=asked.quiet)
-        if run is None or not isinstance(run.report, CertificatesReport):
-            return FAILED
-        show_table(console, run.report)
-        say(console, run.report, run)
-        missing = api.drain(run.flow_runs, len(run.task_runs))
-        history(console, api, run, missing)
-        return run.report.exit_code
+        return flight
+
+    return fly_verb(asked, console, f"certificates of {asked.cluster_file}", load, tell)
+
+
+def tell(console: Console, run: Run) -> None:
+    """Print the table of certificates, then the end of the run."""
+    show_table(console, cast("CertificatesReport", run.report))
+    tell_end(console, run)
 
 
 def show_table(console: Console, report: CertificatesReport) -> None:

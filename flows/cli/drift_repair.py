@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from flows.cli.command import FAILED, Command, Parser
-from flows.cli.ticker import Ticker
-from flows.prefect_api.local import LocalApi
+from flows.cli.command import Command, Parser
+from flows.cli.verb import Flight, fly_verb
 
 if TYPE_CHECKING:
     from prefect import State
     from rich.console import Console
+
+    from tasks.context import Run
+    from tasks.drift.report import DriftReport
 
 
 def build_parser(prog: str) -> Parser:
@@ -38,29 +40,26 @@ def build_parser(prog: str) -> Parser:
 
 def run_drift_repair(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
-    with LocalApi() as api:
-        with Ticker(api.waited_for, quiet=asked.quiet):
-            from flows.cli.drift_summary import say  # noqa: PLC0415
-            from flows.cli.flight import fly_flow, history  # noqa: PLC0415
-            from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect, which reads the environment
-            from tasks.drift.report import DriftReport  # noqa: PLC0415
 
-            api.wait()
-        report = str(asked.report.resolve()) if asked.report else None
+    def load() -> Flight:
+        from flows.drift_repair import drift_repair  # noqa: PLC0415 - imports Prefect
 
-        async def flight() -> State[Any]:
+        async def flight(file: str, report: str | None) -> State[Any]:
             state: State[Any] = await drift_repair(
-                str(asked.cluster_file.resolve()), asked.repair, tuple(asked.host), asked.ask, report, return_state=True
+                file, asked.repair, tuple(asked.host), asked.ask, report, return_state=True
             )
             return state
 
-        run = fly_flow(console, f"drift of {asked.cluster_file}", flight, quiet=asked.quiet)
-        if run is None or not isinstance(run.report, DriftReport):
-            return FAILED
-        say(console, run.report)
-        missing = api.drain(run.flow_runs, len(run.task_runs))
-        history(console, api, run, missing)
-        return run.report.exit_code
+        return flight
+
+    return fly_verb(asked, console, f"drift of {asked.cluster_file}", load, tell)
+
+
+def tell(console: Console, run: Run) -> None:
+    """Print the end of the pass: what drifted, what became of it, and what would repair the rest."""
+    from flows.cli.drift_summary import say  # noqa: PLC0415 - it is wanted at the end
+
+    say(console, cast("DriftReport", run.report))
 
 
 COMMAND = Command("drift_repair", build_parser, run_drift_repair, lambda _: "drift")

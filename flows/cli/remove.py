@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import Command, Parser
-from flows.cli.retiring import add_common, fly_retiring
+from flows.cli.retiring import add_common
+from flows.cli.verb import Flight, fly_verb
 
 if TYPE_CHECKING:
     from prefect import State
@@ -31,15 +32,25 @@ def build_parser(prog: str) -> Parser:
 def run_remove(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
 
-    async def flight(file: str, report: str | None) -> State[Any]:
-        from flows.remove import remove  # noqa: PLC0415 - imports Prefect, which reads the environment
+    def load() -> Flight:
+        from flows.remove import remove  # noqa: PLC0415 - imports Prefect
 
-        state: State[Any] = await remove(
-            file, asked.name, mode_of(asked), asked.dead, asked.evict_gpu_pods, asked.address, report, return_state=True
-        )
-        return state
+        async def flight(file: str, report: str | None) -> State[Any]:
+            state: State[Any] = await remove(
+                file,
+                asked.name,
+                mode_of(asked),
+                asked.dead,
+                asked.evict_gpu_pods,
+                asked.address,
+                report,
+                return_state=True,
+            )
+            return state
 
-    return fly_retiring(asked, console, f"removal of {asked.name} from {asked.cluster_file}", flight)
+        return flight
+
+    return fly_verb(asked, console, f"removal of {asked.name} from {asked.cluster_file}", load)
 
 
 def mode_of(asked: argparse.Namespace) -> Mode:

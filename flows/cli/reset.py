@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import Command, Parser
-from flows.cli.retiring import add_common, fly_retiring
+from flows.cli.retiring import add_common
+from flows.cli.verb import Flight, fly_verb
 from flows.confirming import confirmed
 
 if TYPE_CHECKING:
@@ -34,22 +35,25 @@ def run_reset(asked: argparse.Namespace, console: Console) -> int:
     if not asked.plan:
         confirmed(asked.name, asked.confirm)
 
-    async def flight(file: str, report: str | None) -> State[Any]:
-        from flows.reset import reset  # noqa: PLC0415 - imports Prefect, which reads the environment
+    def load() -> Flight:
+        from flows.reset import reset  # noqa: PLC0415 - imports Prefect
 
-        state: State[Any] = await reset(
-            file,
-            asked.name,
-            asked.confirm,
-            mode_of(asked),
-            asked.cluster_gone,
-            asked.address,
-            report,
-            return_state=True,
-        )
-        return state
+        async def flight(file: str, report: str | None) -> State[Any]:
+            state: State[Any] = await reset(
+                file,
+                asked.name,
+                asked.confirm,
+                mode_of(asked),
+                asked.cluster_gone,
+                asked.address,
+                report,
+                return_state=True,
+            )
+            return state
 
-    return fly_retiring(asked, console, f"reset of {asked.name} of {asked.cluster_file}", flight)
+        return flight
+
+    return fly_verb(asked, console, f"reset of {asked.name} of {asked.cluster_file}", load)
 
 
 def mode_of(asked: argparse.Namespace) -> Mode:

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.command import FAILED, Command, Parser
-from flows.cli.ticker import Ticker
-from flows.prefect_api.local import LocalApi
+from flows.cli.command import Command, Parser
+from flows.cli.verb import Flight, fly_verb
 
 if TYPE_CHECKING:
     from prefect import State
@@ -30,26 +29,17 @@ def build_parser(prog: str) -> Parser:
 
 def run_verify(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
-    with LocalApi() as api:
-        with Ticker(api.waited_for, quiet=asked.quiet):
-            from flows.cli.flight import fly_flow, history  # noqa: PLC0415 - imports Prefect, which reads the environment
-            from flows.cli.summary import say  # noqa: PLC0415
-            from flows.verify import verify_cluster  # noqa: PLC0415
 
-            api.wait()
-        report = str(asked.report.resolve()) if asked.report else None
+    def load() -> Flight:
+        from flows.verify import verify_cluster  # noqa: PLC0415 - imports Prefect
 
-        async def flight() -> State[Any]:
-            state: State[Any] = await verify_cluster(str(asked.cluster_file.resolve()), report, return_state=True)
+        async def flight(file: str, report: str | None) -> State[Any]:
+            state: State[Any] = await verify_cluster(file, report, return_state=True)
             return state
 
-        run = fly_flow(console, f"verify the GPUs of {asked.cluster_file}", flight, quiet=asked.quiet)
-        if run is None or run.report is None:
-            return FAILED
-        say(console, run.report, run)
-        missing = api.drain(run.flow_runs, len(run.task_runs))
-        history(console, api, run, missing)
-        return run.report.exit_code
+        return flight
+
+    return fly_verb(asked, console, f"verify the GPUs of {asked.cluster_file}", load)
 
 
 COMMAND = Command("verify", build_parser, run_verify, lambda _: "verify")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
 
 from prefect.artifacts import acreate_table_artifact
 from prefect.logging import get_run_logger
@@ -14,12 +12,11 @@ from prefect.logging import get_run_logger
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Transient
 from shipway.rules.solver import warnings_of
-from shipway.step import Outcome
 from tasks.artifacts import leave
 from tasks.certificate_pass import CertificateRow
 from tasks.certificates.rows import KUBEADM
 from tasks.context import Run
-from tasks.report import HostRow, Report, RunOutcome
+from tasks.report import HostRow, Report, RunOutcome, row_of
 from tasks.stage_result import report_redacted, worst
 
 AGAIN = "Run again: what was renewed stays, and what is not loaded yet is loaded then."
@@ -64,13 +61,11 @@ def _findings(run: Run) -> Iterator[str]:
 def _host_row(run: Run, host: HostSpec) -> HostRow:
     own = [result for result in run.results if result.host == host.name]
     last = own[1:] or own  # what a look found is not what is left after it
-    steps = Counter(row.outcome for result in last for row in result.rows)
     failed = any(result.errors for result in own)
     outcome = "failed" if failed else worst([result.outcome for result in last]) if own else "unknown"
     role = "control_plane" if host in run.cluster.control_planes else "worker"
-    counts = {name: steps[name] for name in get_args(Outcome)}
-    seconds = round(sum(result.seconds for result in own), 1)
-    return HostRow(host.name, role, outcome, counts, run.session(host.name).round_trips, seconds)
+    row = row_of(host.name, role, outcome, last, run.session(host.name).round_trips)
+    return replace(row, seconds=round(sum(result.seconds for result in own), 1))
 
 
 def _outcome(run: Run, hosts: Sequence[HostRow], errors: Sequence[ErrorReport]) -> RunOutcome:

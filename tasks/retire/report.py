@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from typing import get_args
 
-from shipway.errors import Transient
 from shipway.stage import StageName
-from shipway.step import Outcome
 from tasks.context import Run
-from tasks.report import HostRow, Report, RunOutcome
-from tasks.stage_result import report_redacted, worst
+from tasks.report import HostRow, Report, RunOutcome, broken_off_by, row_of
+from tasks.stage_result import worst
 
 ALLOWED = (StageName.MAY_REMOVE, StageName.MAY_RESET)
 
@@ -20,8 +16,7 @@ def retire_report(run: Run, *, broken_off: str = "") -> Report:
     """Return the report of a run that takes a host out; `broken_off` says what ended it before its time."""
     errors = [error for result in run.results for error in result.errors]
     if broken_off:
-        fix = "Run again: every step looks first, so the run goes on where this one ended."
-        errors.append(report_redacted(Transient(broken_off, step="the run", code="SHW-209", fix=fix)))
+        errors.append(broken_off_by(broken_off))
     return Report(
         run.cluster.name,
         run.cluster.profile,
@@ -48,10 +43,7 @@ def outcome_of(run: Run) -> RunOutcome:
 
 def _host_row(run: Run, name: str) -> HostRow:
     own = [result for result in run.results if result.host == name or result.stage == StageName.DELETE_NODE]
-    steps = Counter(row.outcome for result in own for row in result.rows)
     known = {host.name for host in run.cluster.hosts}
     role = "control_plane" if name in {host.name for host in run.cluster.control_planes} else "worker"
     trips = run.session(name).round_trips if name in known else 0
-    counts = {outcome: steps[outcome] for outcome in get_args(Outcome)}
-    seconds = round(sum(result.seconds for result in own), 1)
-    return HostRow(name, role, worst([result.outcome for result in own]), counts, trips, seconds)
+    return row_of(name, role, worst([result.outcome for result in own]), own, trips)

@@ -11,14 +11,15 @@ from typing import Self
 
 import pytest
 
-from flows.cli import bootstrap, certificates, drift_repair, fleet, retiring, verify
+from flows.cli import bootstrap, drift_repair, fleet
+from flows.cli import verb as verb_of_all
 from flows.cli.shipway import COMMANDS
 from flows.cli.shipway import main as shipway
 from tests.cluster.broken_files import broken_files, expected
 
 ROOT = Path(__file__).parents[2]
 MORE = {"remove": ["te2"], "reset": ["te2", "--confirm", "te2"]}  # what a verb takes besides the cluster file
-SHARED = {"remove": "retiring", "reset": "retiring"}  # where the run is that verbs have in common
+OWN = ("bootstrap", "fleet")  # verbs whose run is in their own file: all others have one in common
 FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {name: te2, address: 192.0.2.2}\n"
 
 
@@ -29,7 +30,7 @@ def nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object, **__: object) -> None:
         pytest.fail("a process was started for input that is refused")
 
-    for module in (bootstrap, certificates, drift_repair, verify, fleet, retiring):
+    for module in (bootstrap, fleet, verb_of_all):
         monkeypatch.setattr(module, "LocalApi", started)
     monkeypatch.setattr(bootstrap, "Demo", started)
     monkeypatch.setattr("asyncssh.connect", started)
@@ -122,7 +123,7 @@ def test_a_fault_of_the_program_is_one_line_with_its_traceback_in_a_file_and_nev
         raise KeyError("token: abcdef.0123456789abcdef")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(f"flows.cli.{SHARED.get(verb, verb).replace('-', '_')}.LocalApi", broken)
+    monkeypatch.setattr(f"flows.cli.{verb if verb in OWN else 'verb'}.LocalApi", broken)
     monkeypatch.setattr(fleet, "given_url", lambda: "http://127.0.0.1:9/api")
     report = tmp_path / "report.json"
     assert shipway([verb, str(fine), *MORE.get(verb, []), "--report", str(report)]) == 3
@@ -192,7 +193,7 @@ def test_the_options_of_drift_repair_reach_the_flow(fine: Path, monkeypatch: pyt
         asked.append(words)
         return Ended()
 
-    monkeypatch.setattr(drift_repair, "LocalApi", Api)
+    monkeypatch.setattr(verb_of_all, "LocalApi", Api)
     monkeypatch.setattr("flows.drift_repair.drift_repair", flow)
     assert drift_repair.COMMAND.main([str(fine), "--repair", "files", "--host", "te1", "--ask", "--quiet"]) == 3
     assert asked == [(str(fine), "files", ("te1",), True, None)]

@@ -43,15 +43,15 @@ def test_the_options_are_the_flows_parameters(
         heard.append((path, more, return_state))
         return "state"
 
-    def fly(asked: Any, _console: Any, title: str, flight: Any) -> int:
+    def fly(asked: Any, _console: Any, title: str, load: Any) -> int:
         assert asked.name in title
-        assert asyncio.run(flight(str(file), None)) == "state"
+        assert asyncio.run(load()(str(file), None)) == "state"
         return 7
 
     monkeypatch.setattr(remove, "remove", flow)
     monkeypatch.setattr(reset, "reset", flow)
-    monkeypatch.setattr(remove_command, "fly_retiring", fly)
-    monkeypatch.setattr(reset_command, "fly_retiring", fly)
+    monkeypatch.setattr(remove_command, "fly_verb", fly)
+    monkeypatch.setattr(reset_command, "fly_verb", fly)
     verb, *more = words
     assert main([verb, str(file), *more]) == 7
     assert heard == [(str(file), given, True)]
