@@ -97,13 +97,23 @@ bring_tools() {
     touch "$TOOLS.part/complete"
     rm -rf -- "$TOOLS" && mv -T -- "$TOOLS.part" "$TOOLS"
   fi
-  [ -x "$TOOLS/etcd" ] && [ -x "$TOOLS/etcdctl" ] ||
+  [ -x "$TOOLS/etcd" ] && [ -x "$TOOLS/etcdctl" ] || { # looked for again, for it may be put there by then
+    rm -f -- "$TOOLS/complete"
     fail no-tools "neither the image $name nor this host has $([ -x "$TOOLS/etcd" ] && echo etcdctl || echo etcd)"
+  }
   # From 3.5 on a snapshot is etcdutl's, and from 3.6 on only etcdutl can restore one.
   if [ -x "$TOOLS/etcdutl" ]; then UTL=$TOOLS/etcdutl; else UTL=$TOOLS/etcdctl; fi
   # No `grep -q`: it would end before the help does, and the pipe would count as broken.
-  [[ $("$UTL" snapshot restore --help 2>&1) == *--data-dir* ]] ||
+  [[ $("$UTL" snapshot restore --help 2>&1) == *--data-dir* ]] || {
+    rm -f -- "$TOOLS/complete"
     fail no-tools "no etcdutl in the image $name or on this host, and its etcdctl restores no snapshot any more"
+  }
+}
+reach() { # how this host's own member is asked
+  URL=$(flag etcd listen-client-urls | tr ',' '\n' | grep -e '//127\.0\.0\.1:' -e '//localhost:' | head -n 1)
+  [ -n "$URL" ] || URL=$(flag etcd listen-client-urls | tr ',' '\n' | head -n 1)
+  CERT=$KUBERNETES/pki/etcd/healthcheck-client
+  [ -f "$CERT.crt" ] || CERT=$KUBERNETES/pki/apiserver-etcd-client
 }
 drop_image() {
   [ -d "$ROOT/.image" ] || return 0
@@ -145,16 +155,14 @@ take() {
   install -d -m 700 -- "$ROOT" "$PROGRAMS"
   exec 9>"$ROOT/.lock"
   flock -w 5 9 || fail busy "another backup of this host is under way"
+  [ ! -f "$HOLD/from" ] || fail other "the restore of $(cat "$HOLD/from") was broken off: end that one first"
   sweep
   trap leave EXIT
   bring_tools "$(image)"
   size=$(database) have=$(free)
   [ "$have" -ge $((2 * size + ROOM)) ] ||
     fail no-room "$((have / 1048576)) MiB free in $ROOT, and twice the database's $((size / 1048576)) MiB and $((ROOM / 1048576)) more are needed"
-  URL=$(flag etcd listen-client-urls | tr ',' '\n' | grep -e '//127\.0\.0\.1:' -e '//localhost:' | head -n 1)
-  [ -n "$URL" ] || URL=$(flag etcd listen-client-urls | tr ',' '\n' | head -n 1)
-  CERT=$KUBERNETES/pki/etcd/healthcheck-client
-  [ -f "$CERT.crt" ] || CERT=$KUBERNETES/pki/apiserver-etcd-client
+  reach
   PREFIX=$(flag kube-apiserver etcd-prefix)
   PREFIX=${PREFIX:-/registry}
   now=$(date -u +%Y%m%dT%H%M%SZ)
@@ -421,8 +429,7 @@ restore() { # DIR
   fi
   say "starting etcd and the control plane again"
   put_back etcd
-  URL=$(flag etcd listen-client-urls | tr ',' '\n' | grep -e '//127\.0\.0\.1:' -e '//localhost:' | head -n 1)
-  CERT=$KUBERNETES/pki/etcd/healthcheck-client
+  reach
   wait_for 240 live endpoint health || fail not-up "etcd does not answer on $URL with the restored data; the old are in $DATA/$(cat "$HOLD/aside")"
   put_back kube-apiserver
   wait_for 240 kubectl "--kubeconfig=$KUBERNETES/admin.conf" "--cache-dir=${ROOT%/*}/kubectl" --request-timeout=5s get --raw /readyz ||

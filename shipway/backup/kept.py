@@ -59,11 +59,15 @@ class LocalFolder:
             return ""
 
     def begin(self, name: str) -> Path:
-        """Return a new private folder for a backup that is being fetched; raises OSError."""
+        """Return a new private folder for a backup that is being fetched; raises OSError.
+
+        What an earlier fetch left that was broken off goes: it has Secrets, and the next is mostly of another backup.
+        """
         self.path.expanduser().mkdir(parents=True, exist_ok=True)
         self.own.mkdir(mode=0o700, exist_ok=True)
+        for left in self.own.glob(".part-*[!d]"):  # a whole one that was moved aside ends with `old`
+            shutil.rmtree(left, ignore_errors=True)
         part = self.own / f".part-{name}"
-        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
         return part
 

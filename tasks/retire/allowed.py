@@ -151,7 +151,7 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         await Known(run).check(kube)
         nodes = sorted(await nodes_by_name(kube))
     except Refused as refused:
-        return [refused]
+        return [refused.at(step=OF_CLUSTER)]  # its own step where it has one
     except ShipwayError as error:
         kube, unknown, nodes = None, error, []
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()

@@ -11,10 +11,11 @@ from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.access import read_authorities
 from shipway.kube.client import Kube
+from shipway.kube.drain import uncordon
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.config import cri_socket
-from shipway.step import Check, StepResult
+from shipway.step import Check, Impact, StepResult
 from shipway.steps.kubernetes.retire import (
     NodeClosed,
     NodeDeleted,
@@ -46,12 +47,13 @@ DRAIN_SECONDS = 1800.0
 async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:
     """Close the node, evict its pods as budgets allow, and wait until no volume is attached to it."""
     asked = run.retirement
-    steps: list[Check[Kube]] = [
-        NodeClosed(host),
-        NodeDrained(host, DRAIN_SECONDS, losable(run), asked.evict_gpu_pods, hear_waits(run, stage, host)),
-        VolumesDetached(host),
-    ]
-    return await by_api(run, stage, steps, host)
+    drained = NodeDrained(host, DRAIN_SECONDS, losable(run), asked.evict_gpu_pods, hear_waits(run, stage, host))
+    steps: list[Check[Kube]] = [NodeClosed(host), drained, VolumesDetached(host)]
+    results = await by_api(run, stage, steps, host)
+    refused = any(result.step == drained.name and result.outcome == "failed" for result in results)
+    if refused and run.allow is not Impact.NOTHING:
+        await uncordon(await run.kube(), host)  # pods that came after the cordon may forbid it in the step's own look
+    return results
 
 
 async def stop_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -81,7 +83,9 @@ def _tolerates(pod: dict[str, object]) -> bool:
     spec = pod.get("spec")
     found = spec.get("tolerations") if isinstance(spec, dict) else None
     return any(
-        one.get("operator") == "Exists" and one.get("key") in (None, "", "node.kubernetes.io/unschedulable")
+        one.get("operator") == "Exists"
+        and one.get("key") in (None, "", "node.kubernetes.io/unschedulable")
+        and one.get("effect") in (None, "", "NoSchedule")  # a cordon's taint has this effect
         for one in found or ()
     )
 

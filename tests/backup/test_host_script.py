@@ -186,6 +186,13 @@ def test_a_revision_that_went_back_is_not_believed_unless_the_cluster_is_another
     assert taken.run("take")[0] == 0, "a restored cluster has another id"
 
 
+def test_no_backup_is_taken_in_the_middle_of_a_restore(machine: Machine) -> None:
+    """By the timer, once etcd answers again: to keep so many could have removed the backup that is being restored."""
+    (machine.here / "hold").mkdir()
+    (machine.here / "hold" / "from").write_text("/x/20261129T000000Z")
+    assert code_of(machine.run("take")[1]) == "SHW-734"
+
+
 def test_another_backup_under_way_is_refused(machine: Machine) -> None:
     machine.root.mkdir()
     flock = machine.here / "bin" / "flock"

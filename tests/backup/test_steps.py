@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,6 +218,35 @@ async def test_kept_copies_go_by_count_and_age_but_never_the_newest_or_a_strange
     assert (folder.own / strangers).is_dir()
     await converge([NotTooMany(folder, 2, 30)], on, Impact.FILES)
     assert folder.names() == [newest], "older than the days, and the last one there is"
+
+
+async def test_a_backup_of_this_very_second_is_not_young_enough_where_no_age_is_asked_for() -> None:
+    """It passed for the one that was to be taken, where a second run began within the second of the first's name."""
+    one = SimpleNamespace(name="20261129T000000Z", hours_before=lambda _: 0.0)
+
+    class There:
+        async def read(self, _: object) -> object:
+            return SimpleNamespace(newest=one, now=None)
+
+    for hours, drifts in ((0, True), (1, False)):
+        step = BackupTaken("", frozenset({one.name}), hours=hours)
+        assert (await step.check(There()) is not None) is drifts  # type: ignore[arg-type]
+
+
+def test_what_a_fetch_left_that_was_broken_off_goes_with_the_next(tmp_path: Path) -> None:
+    own = LocalFolder(tmp_path, "te")
+    (own.begin("20261128T000000Z") / "snapshot.db").touch()
+    (own.own / ".part-20261127T000000Z.old").mkdir()
+    own.begin("20261129T000000Z")
+    assert sorted(one.name for one in own.own.iterdir()) == [".part-20261127T000000Z.old", ".part-20261129T000000Z"]
+
+
+@pytest.mark.parametrize(("hours", "when"), [(1, "0/1"), (6, "0/6"), (23, "0/23"), (24, "0")])
+def test_the_timer_is_one_that_systemd_takes(hours: int, when: str) -> None:
+    """It refuses a step as long as the day: a daily backup never ran."""
+    steps = schedule(parse_cluster(f"{FILE}backup: {{every_hours: {hours}}}\n"))
+    (timer,) = [step.content for step in steps if isinstance(step, FileIs) and step.path.endswith(".timer")]
+    assert f"OnCalendar=*-*-* {when}:20:00\n" in timer
 
 
 def test_a_timer_is_there_only_where_it_is_declared() -> None:

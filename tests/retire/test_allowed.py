@@ -200,6 +200,23 @@ async def test_a_plan_names_each_refusal_and_what_passes(run: Run, monkeypatch: 
     assert results[2].error.code == "SHW-702"
 
 
+async def test_a_refusal_of_reaching_the_cluster_is_named_by_the_look(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names no step, and was lost: a plan said that the host may be reset."""
+
+    async def look(of: Run, _host: str) -> None:
+        of.retirement.evidence = WORKER
+
+    async def kube() -> Any:
+        raise Refused("the control plane's host wants a password for sudo", code="SHW-348")
+
+    monkeypatch.setattr(allowed, "look_at", look)
+    run.kube = kube  # type: ignore[method-assign]
+    results = await may_reset(run, "may_reset", "te2")
+    assert [one.error.code for one in results if one.error] == ["SHW-348"]
+
+
 async def test_what_forbids_it_is_asked_again_at_the_act(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     host = JoinedHost()
     run.session = lambda _: host  # type: ignore[method-assign, assignment, return-value]

@@ -76,6 +76,22 @@ async def test_what_is_the_sites_stays_byte_for_byte() -> None:
     assert {name for name, one in host.packages.items() if one.held} == {"site-agent"}
 
 
+async def test_cluster_files_of_a_host_that_is_a_controller_as_well_stay() -> None:
+    """docs/deployments.md has them in /etc/shipway/clusters, and a reset emptied /etc/shipway."""
+    host = JoinedHost()
+    host.files["/etc/shipway/clusters/prod.yaml"] = b"name: prod\n"
+    await run_steps(host)
+    assert host.files.get("/etc/shipway/clusters/prod.yaml") == b"name: prod\n"
+
+
+async def test_old_keys_that_a_renewal_kept_go_with_the_others() -> None:
+    host = JoinedHost()
+    kept = ("before-renewal-20261129T000000Z/pki/ca.key", "manifests-moved-by-shipway/kube-scheduler.yaml")
+    host.files |= {f"/etc/kubernetes/{name}": b"x" for name in kept}
+    await run_steps(host)
+    assert not [path for path in host.files if path.endswith(kept)]
+
+
 async def test_chains_of_cni_stay_where_another_program_has_a_network_of_its_own() -> None:
     host = JoinedHost()
     await run_steps(host)

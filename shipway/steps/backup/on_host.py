@@ -14,6 +14,7 @@ from shipway.step import Check, Drift, Impact
 
 UNIT = "shipway-scheduled-backup"
 FOLDER = "/etc/systemd/system"
+DAY_HOURS = 24
 SERVICE = f"""[Unit]
 Description=Backup of this control plane's etcd, taken and verified (Shipway)
 After=containerd.service kubelet.service
@@ -31,7 +32,7 @@ TIMER = """[Unit]
 Description=Every {hours} h: a backup of this control plane's etcd (Shipway)
 
 [Timer]
-OnCalendar=*-*-* 0/{hours}:20:00
+OnCalendar=*-*-* {when}:20:00
 RandomizedDelaySec=300
 Persistent=true
 
@@ -50,7 +51,8 @@ def schedule(cluster: Cluster) -> list[Check[Host]]:
     hours = cluster.backup.every_hours
     if hours is None:
         return []
-    timer = TIMER.replace("{hours}", str(hours))
+    when = "0" if hours == DAY_HOURS else f"0/{hours}"  # systemd takes no step as long as what it steps through
+    timer = TIMER.replace("{hours}", str(hours)).replace("{when}", when)
     return [
         script_file(cluster),
         FileIs("the service that takes backups is as declared", f"{FOLDER}/{UNIT}.service", SERVICE),

@@ -32,7 +32,7 @@ class BackupTaken:
         if newest is None:
             return Drift("no verified backup", "one of this run")
         age = newest.hours_before(state.now)
-        if newest.name not in self.known or 0 <= age <= self.hours:
+        if newest.name not in self.known or (self.hours and 0 <= age <= self.hours):  # one of this second is 0 h old
             return None
         want = f"one of the last {self.hours} h" if self.hours else "one of this run"
         return Drift(f"the newest verified one is {age:.1f} h old", want)

@@ -19,6 +19,7 @@ from shipway.kubeadm.writes import ETC, PARTS, PKI
 from shipway.step import Drift, Impact
 from shipway.survey.first_look import CLOCK
 
+KEPT = "before-renewal-"  # names, below /etc/kubernetes, of folders with what there was
 SCRIPT = f"{OPERATIONS}/renew-certificates.sh"
 SECONDS = 300  # kubeadm asks the API for its configuration first, and goes on without it when nothing answers
 SKEW_SECONDS = 300.0  # what is signed now would be refused by the others, or end too early (S2 holds hosts to 1 s)
@@ -129,7 +130,7 @@ class CertificatesRenewed:
         """Copy all that is there, renew all; kubeadm needs no API for it."""
         known = await on.read(KNOWN)
         words = ("kubeadm", "certs", "renew", "all") if known.ok else ("kubeadm", "alpha", "certs", "renew", "all")
-        keep = f"{ETC}/before-renewal-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        keep = f"{ETC}/{KEPT}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         await on.write(SCRIPT, RENEW.encode(), mode="700")
         await on.succeed("kubeadm-certs", ("bash", SCRIPT, ETC, keep, *words), seconds=SECONDS)
         on.forget()

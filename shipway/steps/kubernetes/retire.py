@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.converge import wait_until
-from shipway.errors import DeadlineExceeded, Refused
+from shipway.errors import DeadlineExceeded, Refused, ShipwayError
 from shipway.gpu.holders import gpu_holders
 from shipway.kube.client import Kube, Object
 from shipway.kube.drain import OnWait, cordon, drain, may_drain, uncordon
@@ -88,7 +89,8 @@ class NodeDrained:
             await may_leave(on, self.node, local_data=self.local_data, evict_gpu_pods=self.evict_gpu_pods)
             await drain(on, self.node, seconds=self.seconds, on_wait=self.on_wait, local_data=self.local_data)
         except BaseException as error:
-            await uncordon(on, self.node)
+            with contextlib.suppress(ShipwayError):  # what ended the drain is the news
+                await uncordon(on, self.node)
             if isinstance(error, DeadlineExceeded):
                 error.fix = "Do what each pod's reason asks for, then remove again; the node is as open as before."
             raise

@@ -28,7 +28,9 @@ from shipway.steps.system.network_manager import FILE as NETWORK_MANAGER
 from shipway.steps.system.network_manager import UNIT
 
 CERTS = "/etc/containerd/certs.d"
-OWN_FOLDERS = ("/var/lib/shipway", "/etc/shipway", OPERATIONS)
+OWN_FOLDERS = ("/var/lib/shipway", OPERATIONS)
+# On a host that is a controller as well people keep their cluster files there: only an empty one goes.
+SHARED_FOLDERS = ("/etc/shipway",)
 KEPT_THERE = ("backups",)  # of a cluster's data: what is left to bring it back from
 UNIT_FOLDERS = tuple(
     f"/etc/systemd/system{place}" for place in ("", "/timers.target.wants", "/multi-user.target.wants")
@@ -246,6 +248,7 @@ class OwnFoldersGone:
                     'for d; do [ ! -d "$d" ] || rmdir --ignore-fail-on-non-empty -- "$d"; done',
                     "sh",
                     *OWN_FOLDERS,
+                    *SHARED_FOLDERS,
                 )
             ),
         )

@@ -14,6 +14,7 @@ from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.services import UnitState
 from shipway.host.session import AT_WORK, Command, Host
 from shipway.known_failures.catalogue import failure
+from shipway.kubeadm.writes import ETC
 from shipway.os.family import Family
 from shipway.ownership.evidence import (
     ADMIN,
@@ -29,6 +30,8 @@ from shipway.ownership.evidence import (
     static_pods,
 )
 from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.renewal import KEPT
+from shipway.steps.kubernetes.static_pods import AWAY
 
 KUBELET = UnitState("kubelet.service")
 KUBECONFIGS = (
@@ -108,15 +111,17 @@ class NodeUndone:
     name: str = "nothing of kubeadm's is left"
 
     async def _left(self, on: Host) -> list[str]:
-        configs, others, (static, pki, etcd, marker) = await asyncio.gather(
+        configs, others, (static, pki, etcd, marker), beside = await asyncio.gather(
             on.read_all([FileState(path) for path in KUBECONFIGS]),
             on.read_all([FileState(path) for path in KUBELET_FILES]),
             on.read(Listing(MANIFESTS), Listing(PKI), Listing(ETCD), FileText(RESETTING)),
+            on.read(Listing(ETC)),
         )
         left = [path for path, info in zip(KUBECONFIGS, configs, strict=True) if info]
         left += [f"{MANIFESTS}/{name}" for name in static_pods(static)]
         left += [PKI] if certificates_of(pki) else []
         left += [path for path, info in zip(KUBELET_FILES, others, strict=True) if info]
+        left += [path for name in beside if (path := f"{ETC}/{name}") == AWAY or name.startswith(KEPT)]
         ours = ETCD_MANIFEST in static or "etcd" in (marker or "")
         return left + ([ETCD] if etcd and ours else [])
 
@@ -142,10 +147,8 @@ class NodeUndone:
             if not output.ok:
                 raise failure("kubeadm reset", output, host=on.name)
         on.forget()
-        if left := [path for path in await self._left(on) if path not in (PKI, ETCD)]:
-            await on.do(Command(("rm", "-f", "--", *left)))
-        if {PKI, ETCD} & set(left := await self._left(on)):
-            await on.do(Command(("rm", "-rf", "--one-file-system", "--", *(p for p in left if p in (PKI, ETCD)))))
+        if left := await self._left(on):
+            await on.do(Command(("rm", "-rf", "--one-file-system", "--", *left)))
 
 
 # Containers that the kubelet had made carry a label of containerd's CRI; others in the namespace are somebody's own.

@@ -76,7 +76,7 @@ class NamespacesGone:
     async def _left(self, on: Host) -> list[str]:
         names = [name for name in await on.read(Listing(NETNS)) if name.startswith("cni-")]
         lives = await on.read_all([Says(("ip", "netns", "pids", name)) for name in names])
-        return [name for name, pids in zip(names, lives, strict=True) if not pids.stdout.strip()]
+        return [name for name, pids in zip(names, lives, strict=True) if pids.ok and not pids.stdout.strip()]
 
     async def check(self, on: Host) -> Drift | None:
         """List those of the kubelet's sandboxes, and who lives in each."""
