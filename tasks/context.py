@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import UUID
 
 from shipway.backup.state import Backup
@@ -168,6 +168,11 @@ class Run:
     def control(self) -> HostSpec:
         """The host that initialises the control plane."""
         return self.cluster.control_planes[0]
+
+    @property
+    def reported_mode(self) -> Mode:
+        """The mode as a report names it: by its kind where a run of another kind works as a bootstrap does."""
+        return cast("Mode", self.kind) if self.mode == "bootstrap" else self.mode
 
     def session(self, name: str) -> Host:
         """Return the session of a host; one connection per host for the whole run."""

@@ -27,7 +27,7 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
     return Report(
         run.cluster.name,
         run.cluster.profile,
-        "verify" if run.kind == "verify" else run.mode,
+        run.reported_mode,
         outcome,
         round(time.monotonic() - run.started, 1),
         hosts,

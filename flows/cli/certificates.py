@@ -91,7 +91,7 @@ def show_table(console: Console, report: CertificatesReport) -> None:
 
 def mode_of(asked: argparse.Namespace) -> Mode:
     """Return the mode that was asked for, as reports name it."""
-    return "plan" if asked.plan else "bootstrap"
+    return "plan" if asked.plan else "certificates"
 
 
 COMMAND = Command("certificates", build_parser, run_certificates, mode_of)

@@ -39,7 +39,7 @@ def certificates_report(run: Run, *, broken_off: str = "") -> CertificatesReport
     return CertificatesReport(
         run.cluster.name,
         run.cluster.profile,
-        run.mode,
+        run.reported_mode,
         outcome,
         round(time.monotonic() - run.started, 1),
         hosts,
