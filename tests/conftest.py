@@ -99,11 +99,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def name_alone(nodeid: str) -> str:
+    """Return the test's name as pytest takes it on its command line: pytest-xdist has put "@" and the group behind it.
+
+    The group is what stands behind the last "@" after the last "]" (pytest-xdist 3.8, scheduler/loadgroup.py).
+    """
+    return nodeid[: nodeid.rfind("@")] if nodeid.rfind("@") > nodeid.rfind("]") else nodeid
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say aloud what could not be tested here; a number of skipped tests alone is read as passed."""
     skipped = terminalreporter.getreports("skipped")
     if path := os.environ.get("SHIPWAY_NOT_RUN"):  # CI runs them where there is what they need
-        Path(path).write_text("".join(f"{report.nodeid}\n" for report in skipped), encoding="utf-8")
+        Path(path).write_text("".join(f"{name_alone(report.nodeid)}\n" for report in skipped), encoding="utf-8")
     missing: list[str] = [report.longrepr[2] for report in skipped]
     for why, count in sorted(Counter(missing).items()):
         terminalreporter.write_line(f"NOT RUN: {count} tests. {why}", yellow=True)

@@ -1,37 +1,46 @@
-"""What could not be tested is no success where it must be tested."""
+"""CI runs by name what a fresh system skipped: what is written down there has to be what pytest finds again."""
 
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+GROUPED = """
+import os
 import pytest
 
-from tests import conftest
+pytestmark = pytest.mark.xdist_group("one")
+
+@pytest.mark.parametrize("value", ["plain", "a@b", "[c]"])
+def test_it(value):
+    if "HERE" not in os.environ:
+        pytest.skip("not here")
+"""
 
 
-@pytest.mark.parametrize(
-    ("environment", "user", "skipped", "before", "after"),
-    [
-        ({"CI": "true"}, 0, 1, 0, 1),
-        ({"CI": "true"}, 0, 0, 0, 0),
-        ({"CI": "true"}, 0, 1, 2, 2),
-        ({"CI": "true"}, 1000, 1, 0, 0),
-        ({"CI": "true", "SHIPWAY_NOT_RUN": "file"}, 0, 1, 0, 0),
-        ({}, 0, 1, 0, 0),
-    ],
-)
-def test_a_skipped_test_fails_ci_unless_it_is_run_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], *, user: int, skipped: int, before: int, after: int
-) -> None:
-    for name in ("CI", "SHIPWAY_NOT_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    reporter = SimpleNamespace(getreports=lambda kind: [kind] * skipped)
-    plugins = SimpleNamespace(get_plugin=lambda _: reporter)
-    session: Any = SimpleNamespace(config=SimpleNamespace(pluginmanager=plugins), exitstatus=before)
-    conftest.pytest_sessionfinish(session)
-    assert session.exitstatus == after
+def _pytest(place: Path, *args: str, **environment: str) -> str:
+    """Run pytest with this project's conftest and two workers in another folder, and return what it printed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-n", "2", "--dist", "loadgroup", *args]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CI"))}
+    ran = subprocess.run(
+        command,
+        cwd=place,
+        env={**clean, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.stdout + ran.stderr
+
+
+def test_tests_of_a_group_that_were_skipped_are_found_by_the_names_that_were_written_down(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = xdist_group\n", encoding="utf-8")
+    (tmp_path / "test_grouped.py").write_text(GROUPED, encoding="utf-8")
+    names = tmp_path / "not-run"
+    assert "3 skipped" in _pytest(tmp_path, SHIPWAY_NOT_RUN=str(names))
+    written = names.read_text(encoding="utf-8").splitlines()
+    assert sorted(written) == [f"test_grouped.py::test_it[{value}]" for value in ("[c]", "a@b", "plain")]
+    assert "3 passed" in _pytest(tmp_path, *written, HERE="1")
