@@ -392,12 +392,11 @@ port() {
   said=$(sed -n 's/^ *- --secure-port=\([0-9]*\)$/\1/p' "$(held kube-apiserver)")
   printf '%s\n' "${said:-6443}"
 }
-wait_for() { # SECONDS WORDS...: until a command succeeds
-  local tries=$(($1 * WAITS))
+wait_for() { # SECONDS WORDS...: until a command succeeds; by the clock, since a look may itself take seconds
+  local end=$((SECONDS + $1 * WAITS))
   shift
   until "$@" >/dev/null 2>&1; do
-    tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || return 1
+    [ "$SECONDS" -lt "$end" ] || return 1
     sleep 0.5
   done
 }
@@ -453,6 +452,9 @@ stop_all() {
       { place "$KUBERNETES/manifests/$part.yaml" "$HOLD/manifests/$part.yaml" && rm -f -- "$KUBERNETES/manifests/$part.yaml"; }
   done
   wait_for 180 at_rest && return
+  # An earlier run may have taken the data out already: etcd would begin an empty cluster without them.
+  [ -d "$DATA/member" ] && [ ! -d "$DATA/$(cat "$HOLD/aside")" ] ||
+    fail not-stopped "the API server or etcd did not stop within 180 s, and a restore was broken off while the data changed: they stay stopped; end what still answers on port $(port), then run it again"
   put_back etcd kube-apiserver kube-controller-manager kube-scheduler
   rm -rf -- "$HOLD"
   fail not-stopped "the API server or etcd did not stop within 180 s; their manifests are back and nothing else was changed"

@@ -14,9 +14,10 @@ from shipway.facts.files import ABSENT
 from shipway.foreign.numbers import whole
 from shipway.script import Output
 
-NO_OPENSSL = "openssl: not found"
+NO_PROGRAM = 127  # a shell's exit status for a program that is not there (POSIX, 2.8.2); its words differ by shell
 # $1 the file: when it was written, then its certificate, which a kubeconfig holds in base64.
 _FILE = (
+    "command -v openssl >/dev/null || exit 127; "
     'stat -Lc changed=%Y -- "$1" && case $1 in *.conf) sed -n "s/^ *client-certificate-data: *//p" -- "$1" | '
     'head -n 1 | base64 -d ;; *) cat -- "$1" ;; esac | openssl x509 -noout -serial -enddate'
 )
@@ -69,7 +70,7 @@ class CertificateIn(Fact[CertificateInfo | None]):
 
     def parse(self, output: Output) -> CertificateInfo | None:
         """Return what was said; raises Blocked where the host has no openssl."""
-        if NO_OPENSSL in output.stderr:
+        if output.status == NO_PROGRAM:
             raise Blocked("no openssl there", fix="Install openssl on this host.")
         if any(self.path in line and line.endswith(ABSENT) for line in output.stderr.splitlines()):
             return None

@@ -110,7 +110,7 @@ ENTRIES: tuple[Known, ...] = (
         "SHW-737",
         "the control plane did not stop",
         r"shipway-backup\[not-stopped\]",
-        "The API server or etcd still ran after their manifests were taken out; they were put back.",
+        "The API server or etcd still ran without their manifests; the message says whether these were put back.",
         "On the host: `systemctl status kubelet; ctr -n k8s.io tasks ls`; once the kubelet runs, run again.",
         retryable=False,
     ),

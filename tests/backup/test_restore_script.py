@@ -109,6 +109,26 @@ def test_an_etcd_that_does_not_stop_gets_its_manifest_back(machine: Machine) -> 
     assert_untouched(machine)
 
 
+def test_an_etcd_that_does_not_stop_in_the_middle_of_the_change_is_not_started_on_nothing(machine: Machine) -> None:
+    mv = machine.here / "bin" / "mv"
+    mv.write_text(MV.format(here=machine.here, dies=7, when="after"))  # the old data are aside, the new not yet there
+    mv.chmod(0o755)
+    assert machine.run("restore", backup(machine))[0] != 0
+    mv.unlink()
+    data = machine.here / "etcd-data"
+    assert not (data / "member").exists()
+    (data / "member" / "snap").mkdir(parents=True)  # somebody's etcd came up on nothing meanwhile, and holds it
+    (data / "member" / "snap" / "db").write_text("")
+    flock = machine.here / "bin" / "flock"
+    flock.write_text(f'#!/bin/bash\n[ "${{*: -2:1}}" != {data}/member/snap/db ]\n')
+    flock.chmod(0o755)
+    status, said = machine.run("restore", backup(machine))
+    assert (status, code_of(said)) == (1, "SHW-737"), said
+    assert "they stay stopped" in said
+    assert not list((machine.here / "kubernetes" / "manifests").iterdir())
+    assert list(data.glob("member.before-*"))
+
+
 def test_another_restore_that_was_broken_off_is_ended_first(machine: Machine) -> None:
     (machine.here / "hold" / "manifests").mkdir(parents=True)
     (machine.here / "hold" / "from").write_text("/elsewhere\n")

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from shipway.converge import converge, look_at_all
 from shipway.errors import Blocked, Permanent, Refused
-from shipway.facts.certificates import CertificateAt, CertificateIn, CertificateInfo
+from shipway.facts.certificates import NO_PROGRAM, CertificateAt, CertificateIn, CertificateInfo
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText, Listing
@@ -76,7 +76,9 @@ def test_openssl_is_heard_and_no_key_is_read() -> None:
     assert CertificateAt("fd00::1", 2379).words()[-1] == "[fd00::1]:2379"
     assert CertificateAt("10.0.0.1", 2379).parse(Output(1, "", "")) is None
     with pytest.raises(Blocked, match="no openssl"):
-        CertificateIn("/x").parse(Output(127, "", "sh: 1: openssl: not found"))
+        CertificateIn("/x").parse(Output(127, "", "sh: openssl: command not found"))  # bash's words, not dash's
+    without = subprocess.run(CertificateIn("/x").words(), env={"PATH": "/nowhere"}, executable="/bin/sh", check=False)
+    assert without.returncode == NO_PROGRAM
 
 
 def test_the_oldest_process_of_a_part_counts_and_foreign_lines_say_nothing() -> None:
@@ -406,6 +408,7 @@ async def test_an_expired_kubelet_of_an_unknown_cluster_is_refused_and_a_lost_on
     with pytest.raises(Refused, match="cannot be shown that it is the node w1") as caught:
         await step.check(kubelet(ENDED))  # type: ignore[arg-type]
     assert caught.value.code == "SHW-751"
+    assert await step.check(kubelet(VALID, ENDED)) is None  # type: ignore[arg-type] - a copy that ended cuts nobody off
     for lost in (None, CertificateInfo("", 0.0, 5)):  # the file is gone, or holds none
         with pytest.raises(Blocked):
             await step.check(kubelet(lost))  # type: ignore[arg-type]

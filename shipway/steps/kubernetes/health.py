@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from shipway.edits.yaml import with_values
 from shipway.errors import Blocked, Permanent
-from shipway.facts.certificates import expires
+from shipway.facts.certificates import NO_PROGRAM, expires
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.services import UnitState
@@ -47,7 +47,6 @@ CONTROL_PLANE_CERTIFICATES = tuple(
 KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 KUBELET_FILES = (KUBELET_CONFIG, "/var/lib/kubelet/kubeadm-flags.env")
 REMAKE = "Make it anew there with `kubeadm upgrade node phase kubelet-config`, then restart the kubelet."
-NO_OPENSSL = 127
 # kubernetes.io, "Troubleshooting kubeadm": kubelet client certificate rotation fails.
 ANEW = (
     "a client certificate of the kubelet's own: on the control plane `kubeadm kubeconfig user --org system:nodes "
@@ -67,7 +66,7 @@ class CertificatesValid:
         """Ask openssl for the dates; kubeadm made every one of them, so one that is gone is reported as well."""
         command = ("openssl", "x509", "-noout", "-enddate", "-in")
         answers = await on.read_all([Says((*command, path)) for path in self.paths])
-        if answers and answers[0].status == NO_OPENSSL:
+        if answers and answers[0].status == NO_PROGRAM:
             raise Blocked("no openssl there", host=on.name, fix=f"Install openssl on {on.name}.")
         now, soon, gone = time.time(), [], []
         for path, answer in zip(self.paths, answers, strict=True):

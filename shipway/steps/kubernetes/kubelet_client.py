@@ -61,7 +61,8 @@ class KubeletClientValid:
     async def check(self, on: Host) -> Drift | None:
         """Ask for its end. Raises Refused SHW-751 where the host is not provably this cluster's node."""
         info, own = await on.read(CertificateIn(KUBELET_CLIENT), CertificateIn(KUBELET_CONF))
-        ended = _ended(info) or _ended(own)
+        # Where the newest is valid, a copy in kubelet.conf that ended is KubeletConfPoints' to mend, without a token.
+        ended = _ended(info if info and info.serial else own)
         if not (info and info.serial) and not (own and own.serial):
             raise Blocked(
                 f"no certificate that can be read in {KUBELET_CLIENT}",
