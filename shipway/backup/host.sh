@@ -22,8 +22,11 @@ plain() { # for JSON: what is neither printable nor harmless goes
   printf '%s' "${text//[\\\"]/}"
 }
 # flag COMPONENT NAME: what a static pod's manifest gives for a flag
-flag() {
-  sed -n "/^ *- *[\"']\{0,1\}--$2=/{s/^[^=]*=\([^\"']*\)[\"']\{0,1\} *\$/\1/p;q}" "$KUBERNETES/manifests/$1.yaml" 2>/dev/null
+flag() { # from wherever the manifest is now
+  sed -n "/^ *- *[\"']\{0,1\}--$2=/{s/^[^=]*=\([^\"']*\)[\"']\{0,1\} *\$/\1/p;q}" "$(held "$1")" 2>/dev/null
+}
+held() { # PART: its manifest; a restore holds it for a while
+  if [ -f "$HOLD/manifests/$1.yaml" ]; then printf '%s\n' "$HOLD/manifests/$1.yaml"; else printf '%s\n' "$KUBERNETES/manifests/$1.yaml"; fi
 }
 field() { # NAME FILE: a number or a word
   local text
@@ -51,6 +54,11 @@ free() {
   local dir=$ROOT
   while [ ! -d "$dir" ]; do dir=${dir%/*}; [ -n "$dir" ] || dir=/; done
   df --output=avail -B1 -- "$dir" | tail -n 1 | tr -d ' '
+}
+begin() { # one at a time: until this script ends
+  install -d -m 700 -- "$ROOT" "$PROGRAMS"
+  exec 9>"$ROOT/.lock"
+  flock -w 5 9 || fail busy "another backup of this host is under way"
 }
 at_work() { [ -e "$ROOT/.lock" ] && ! flock -n -s "$ROOT/.lock" true; }
 
@@ -121,6 +129,9 @@ drop_image() {
   rmdir -- "$ROOT/.image" 2>/dev/null
 }
 
+ask_api() { # SECONDS WORDS...: kubectl by the administrator's right, with a cache that is not root's own
+  kubectl "--kubeconfig=$KUBERNETES/admin.conf" "--cache-dir=${ROOT%/*}/kubectl" "--request-timeout=$1s" "${@:2}"
+}
 live() { # etcdctl on this host's own member
   "$TOOLS/etcdctl" --endpoints="$URL" --cacert="$(flag etcd trusted-ca-file)" --cert="$CERT.crt" --key="$CERT.key" \
     --command-timeout=600s --dial-timeout=10s "$@"
@@ -142,19 +153,17 @@ leave() {
 }
 
 write_canary() { # NAME; what is read back in the restored copy: written by the API where that answers
-  local kube=(kubectl "--kubeconfig=$KUBERNETES/admin.conf" "--cache-dir=${ROOT%/*}/kubectl" --request-timeout=20s -n kube-system) said
+  local said
   CANARY=$PREFIX/namespaces/default MARKS=()
-  said=$("${kube[@]}" create configmap shipway-backup-canary "--from-literal=backup=$1" --dry-run=client -o yaml 2>&1 |
-    "${kube[@]}" apply -f - 2>&1) && CANARY=$PREFIX/configmaps/kube-system/shipway-backup-canary ||
+  said=$(ask_api 20 -n kube-system create configmap shipway-backup-canary "--from-literal=backup=$1" --dry-run=client -o yaml 2>&1 |
+    ask_api 20 -n kube-system apply -f - 2>&1) && CANARY=$PREFIX/configmaps/kube-system/shipway-backup-canary ||
     MARKS+=("no canary of this backup: the API did not take it")
 }
 
 take() {
   local now size have status rev previous
   [ -f "$KUBERNETES/manifests/etcd.yaml" ] || fail no-etcd "no $KUBERNETES/manifests/etcd.yaml: kubeadm runs no etcd here"
-  install -d -m 700 -- "$ROOT" "$PROGRAMS"
-  exec 9>"$ROOT/.lock"
-  flock -w 5 9 || fail busy "another backup of this host is under way"
+  begin
   [ ! -f "$HOLD/from" ] || fail other "the restore of $(cat "$HOLD/from") was broken off: end that one first"
   sweep
   trap leave EXIT
@@ -178,9 +187,7 @@ take() {
   live get "$CANARY" --consistency=s --print-value-only 2>/dev/null | digest >"$part/.canary"
 
   say "taking a snapshot of $((size / 1048576)) MiB from $URL"
-  nice -n 5 "$TOOLS/etcdctl" --endpoints="$URL" --cacert="$(flag etcd trusted-ca-file)" --cert="$CERT.crt" --key="$CERT.key" \
-    --command-timeout=600s snapshot save "$part/snapshot.db" >"$part/.said" 2>&1 ||
-    fail no-snapshot "etcd gave no snapshot: $(tail -n 3 "$part/.said")"
+  live snapshot save "$part/snapshot.db" >"$part/.said" 2>&1 || fail no-snapshot "etcd gave no snapshot: $(tail -n 3 "$part/.said")"
   [ -s "$part/snapshot.db" ] || fail no-snapshot "etcd gave an empty snapshot"
   chmod 600 "$part/snapshot.db"
   "$UTL" snapshot status "$part/snapshot.db" -w json >"$part/.snapshot" 2>"$part/.said" ||
@@ -230,8 +237,7 @@ bring_files() { # what a snapshot is worth nothing without
     case $file in *[!A-Za-z0-9._/@:+-]*) say "left out, for its name: a file in ${file%/*}" && continue ;; esac
     mkdir -p -- "$to/files${file%/*}" && cp -p -- "$file" "$to/files$file" || exit 1
   done || fail no-room "the files beside the snapshot cannot be copied"
-  kubectl "--kubeconfig=$KUBERNETES/admin.conf" "--cache-dir=${ROOT%/*}/kubectl" --request-timeout=20s -n kube-system get configmap kubeadm-config -o yaml \
-    >"$to/kubeadm-config.yaml" 2>/dev/null || rm -f -- "$to/kubeadm-config.yaml"
+  ask_api 20 -n kube-system get configmap kubeadm-config -o yaml >"$to/kubeadm-config.yaml" 2>/dev/null || rm -f -- "$to/kubeadm-config.yaml"
   find "$to/files" -type d -exec chmod 700 {} + && find "$to/files" -type f -exec chmod 600 {} +
 }
 
@@ -372,9 +378,6 @@ keep() {
 # under way $HOLD has the manifests that were taken out, `from` (the backup), `aside` (what the old data are called) and,
 # once the restored data are in their place, `restored`.
 PARTS='kube-controller-manager kube-scheduler kube-apiserver etcd' # in the order in which they are stopped
-held() { # PART: its manifest, wherever it is now
-  if [ -f "$HOLD/manifests/$1.yaml" ]; then printf '%s\n' "$HOLD/manifests/$1.yaml"; else printf '%s\n' "$KUBERNETES/manifests/$1.yaml"; fi
-}
 note() { # NAME WORDS: a file in $HOLD, whole or not there
   printf '%s\n' "$2" >"$HOLD/.$1" && sync -f -- "$HOLD/.$1" && mv -fT -- "$HOLD/.$1" "$HOLD/$1" || fail no-room "$HOLD cannot be written"
 }
@@ -389,7 +392,7 @@ at_rest() { # no API server answers, and nobody holds the database
 }
 port() {
   local said
-  said=$(sed -n 's/^ *- --secure-port=\([0-9]*\)$/\1/p' "$(held kube-apiserver)")
+  said=$(flag kube-apiserver secure-port)
   printf '%s\n' "${said:-6443}"
 }
 wait_for() { # SECONDS WORDS...: until a command succeeds; by the clock, since a look may itself take seconds
@@ -416,7 +419,7 @@ restore() { # DIR
   [ ! -f "$HOLD/from" ] || [ "$(cat "$HOLD/from")" = "$dir" ] || fail other "the restore of $(cat "$HOLD/from") was broken off: end that one first"
   for part in $PARTS; do [ -f "$(held "$part")" ] || fail no-etcd "no manifest of $part"; done
   bring_tools "$(field_of image "$dir")"
-  DATA=$(flag_in "$(held etcd)" data-dir) name=$(flag_in "$(held etcd)" name) peer=$(flag_in "$(held etcd)" initial-advertise-peer-urls)
+  DATA=$(flag etcd data-dir) name=$(flag etcd name) peer=$(flag etcd initial-advertise-peer-urls)
   [ -n "$DATA" ] && [ -n "$name" ] && [ -n "$peer" ] || fail no-etcd "the manifest of etcd names no data, name or address"
   install -d -m 700 -- "$HOLD/manifests"
   now=$(date -u +%Y%m%dT%H%M%SZ)
@@ -431,8 +434,7 @@ restore() { # DIR
   reach
   wait_for 240 live endpoint health || fail not-up "etcd does not answer on $URL with the restored data; the old are in $DATA/$(cat "$HOLD/aside")"
   put_back kube-apiserver
-  wait_for 240 kubectl "--kubeconfig=$KUBERNETES/admin.conf" "--cache-dir=${ROOT%/*}/kubectl" --request-timeout=5s get --raw /readyz ||
-    fail not-up "the API server does not become ready on the restored data; the old are in $DATA/$(cat "$HOLD/aside")"
+  wait_for 240 ask_api 5 get --raw /readyz || fail not-up "the API server does not become ready on the restored data; the old are in $DATA/$(cat "$HOLD/aside")"
   put_back kube-controller-manager kube-scheduler
   for part in $PORTS; do
     wait_for 120 answers "$part" || fail not-up "kube-controller-manager or kube-scheduler does not listen on port $part"
@@ -442,7 +444,6 @@ restore() { # DIR
   printf '%s %s\n' "${dir##*/}" "$now" >"$ROOT/.restored"
   rm -rf -- "$HOLD"
 }
-flag_in() { sed -n "s/^ *- --$2=//p" "$1" | head -n 1; } # FILE NAME
 
 stop_all() {
   local part
@@ -496,17 +497,13 @@ bring_data() { # DIR NAME PEER
 case ${1:-} in
   look) look ;;
   restore)
-    install -d -m 700 -- "$ROOT" "$PROGRAMS"
-    exec 9>"$ROOT/.lock"
-    flock -w 5 9 || fail busy "another backup of this host is under way"
+    begin
     restore "$2"
     ;;
   take) take ;;
   restored) restored "$2" "$3" "$4" ;;
   verify)
-    install -d -m 700 -- "$ROOT" "$PROGRAMS"
-    exec 9>"$ROOT/.lock"
-    flock -w 5 9 || fail busy "another backup of this host is under way"
+    begin
     sweep
     verify "$2"
     ;;
