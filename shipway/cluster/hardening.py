@@ -1,4 +1,4 @@
-"""The section `hardening` of a cluster file: what is closed beside Kubernetes' own defaults; all of it off by default."""
+"""The section `hardening` of a cluster file: what is closed beside Kubernetes' defaults; it is all off by default."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class KubeletHardening(Part):
 
 
 class Hardening(Part):
-    """What is closed beside Kubernetes' own defaults; a new cluster is born with it, `shipway harden` brings it later."""
+    """What is closed beside Kubernetes' defaults; a new cluster is born with it, `shipway harden` brings it later."""
 
     audit: Audit = Field(Audit(), description="The API server's audit log.")
     pod_security: PodSecurity = Field(PodSecurity(), description="Pod Security Standards, cluster-wide.")

@@ -22,7 +22,11 @@ def command_of(pod: Any) -> list[str]:
 
 
 def with_flags(
-    text: str, wanted: Mapping[str, str], unwanted: Iterable[str] = (), mounts: Iterable[Mount] = (), gone: Iterable[str] = ()
+    text: str,
+    wanted: Mapping[str, str],
+    unwanted: Iterable[str] = (),
+    mounts: Iterable[Mount] = (),
+    gone: Iterable[str] = (),
 ) -> str:
     """Return the manifest with these flags and mounts, and without those that are not wanted (by name).
 
@@ -111,7 +115,7 @@ def _at(node: Any, key: str) -> Any:
 def _listed(text: str, node: Any, wanted: list[Any]) -> str:
     """Return the text with a block list's entries as wanted: those that are equal keep their lines."""
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
-        raise ValueError("no list in block style")  # noqa: TRY004 - as above
+        raise ValueError("no list in block style")
     starts = [text.rindex("\n", 0, item.start_mark.index) + 1 for item in node.value]
     indent = text[starts[0] : node.value[0].start_mark.index].partition("-")[0]
     ends = [*starts[1:], _end_of(text, node.value[-1])]

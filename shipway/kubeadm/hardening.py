@@ -1,8 +1,8 @@
 """What hardening adds to kubeadm's configuration: flags and mounts of static pods, and fields of the kubelets.
 
-Sources: kubernetes.io, "Auditing", "Encrypting Confidential Data at Rest", "Enforce Pod Security Standards by Configuring
-the Built-in Admission Controller", "Reserve and protect kernel defaults" (KubeletConfiguration v1beta1); the CIS
-Kubernetes Benchmark by its numbers, in docs/harden.md.
+Sources: kubernetes.io, "Auditing", "Encrypting Confidential Data at Rest", "Enforce Pod Security Standards by
+Configuring the Built-in Admission Controller", "Reserve and protect kernel defaults" (KubeletConfiguration v1beta1);
+the CIS Kubernetes Benchmark by its numbers, in docs/harden.md.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ ADMISSION = f"{FOLDER}/admission.yaml"
 ENCRYPTION = f"{FOLDER}/encryption.yaml"
 AUDIT_LOGS = "/var/log/kubernetes/audit"
 AUDIT_LOG = f"{AUDIT_LOGS}/audit.log"
-FIRST_WITH_POD_SECURITY = (1, 23)  # beta and on; 1.22 had it behind a feature gate
-# What the kubelet wants of the kernel (k8s.io/kubernetes/pkg/kubelet/cm, setupKernelTunables): with protectKernelDefaults
-# it does not start where one differs, without it sets them itself.
+# What the kubelet wants of the kernel (k8s.io/kubernetes/pkg/kubelet/cm, setupKernelTunables): with
+# protectKernelDefaults it does not start where one differs, without it sets them itself.
 KERNEL: Mapping[str, str] = {
     "vm.overcommit_memory": "1",
     "vm.panic_on_oom": "0",
