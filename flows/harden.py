@@ -63,7 +63,8 @@ async def may_begin(run: Run) -> bool:
         async with gate:
             return await on(StageName.PREFLIGHT, host.name)
 
-    looks = dict(zip(run.hosts, await asyncio.gather(*(look(host) for host in run.hosts)), strict=True))
+    names = [host.name for host in run.hosts]
+    looks = dict(zip(names, await asyncio.gather(*(look(host) for host in run.hosts)), strict=True))
     if keep(run, await disagreement(run)):
         return False
     planes = run.cluster.control_planes
@@ -73,7 +74,7 @@ async def may_begin(run: Run) -> bool:
         error = Refused(message, host=bare[0], code="SHW-813", fix="Run `shipway bootstrap FILE`.")
         run.results.append(fail_by(error, bare[0], StageName.MAY_HARDEN))
         return False
-    possible = [await on(StageName.MAY_HARDEN, host.name, looks[host]) for host in planes]
+    possible = [await on(StageName.MAY_HARDEN, host.name, looks[host.name]) for host in planes]
     if None in possible:  # one that lacks the key, or was not asked, could read nothing of what the others encrypt
         return False
     if (kept_out := await lease(run)) is not None:

@@ -19,7 +19,7 @@ def build_parser(prog: str) -> Parser:
     made = Parser(
         prog=prog,
         description="Bring what `hardening` of the cluster file declares to a running cluster, and prove it.",
-        epilog="Exit status: 0 as declared (or planned), 1 refused and nothing changed, 2 not all as declared, 3 failed.",
+        epilog="Exit status: 0 as declared (or planned), 1 refused and nothing changed, 2 some is not, 3 failed.",
     )
     made.add_argument("cluster_file", type=Path, help="the cluster file")
     made.add_argument("--plan", action="store_true", help="change nothing, say what would be changed")

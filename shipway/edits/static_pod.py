@@ -109,7 +109,10 @@ def _edit(text: str, pod: Any, meant: Any) -> str:
 def _at(node: Any, key: str) -> Any:
     if not isinstance(node, yaml.MappingNode):
         raise ValueError("no mapping")  # noqa: TRY004 - as in shipway.edits.yaml
-    return next(value for name, value in node.value if name.value == key)
+    found = next((value for name, value in node.value if name.value == key), None)
+    if found is None:
+        raise ValueError(f"no {key}")
+    return found
 
 
 def _listed(text: str, node: Any, wanted: list[Any]) -> str:

@@ -124,8 +124,8 @@ def _lost(host: str, keys: Keys, peers: Sequence[tuple[str, Keys]], kept: Sequen
     source = copies[0].partition(" on ")[0] if copies else "COPY"
     fix = (
         f"Put the key back onto {host}: `install -D -m 600 -o root -g root {source} {ENCRYPTION}`, then run again. "
-        "A new one is never made beside an old one. Where the backup is of another cluster that is gone, move it out of "
-        f"{BACKUPS}."
+        "A new one is never made beside an old one. Where the backup is of another cluster that is gone, move it "
+        f"out of {BACKUPS}."
     )
     message = f"there is a key of encryption at rest, and it is not in {ENCRYPTION}: {'; '.join(signs)}"
     raise Refused(message, host=host, code="SHW-805", fix=fix)
@@ -135,8 +135,8 @@ def _lost(host: str, keys: Keys, peers: Sequence[tuple[str, Keys]], kept: Sequen
 class EncryptionKeyThere:
     """The key of encryption at rest is in its file on this control plane, root's alone, and the same on all of them.
 
-    `peers` are the other control planes, `others` how many there are: a key is only made where all were asked. `kept` is
-    the folder of backups on this machine.
+    `peers` are the other control planes, `others` how many there are: a key is only made where all were asked;
+    `kept` is the folder of backups on this machine.
     """
 
     impact: ClassVar[Impact] = Impact.FILES

@@ -10,7 +10,7 @@ from shipway.cluster.model import Cluster
 from shipway.edits.yaml import with_values
 from shipway.errors import Blocked, Permanent
 from shipway.facts.files import FileText
-from shipway.foreign.yaml import read_yaml
+from shipway.foreign.yaml import read_yaml, write_yaml
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kubeadm import hardening
@@ -45,9 +45,8 @@ class HardeningRemembered:
         wanted = {}
         for part in PARTS:
             section = config.get(SECTIONS[part]) or {}
-            if (changed := _section(part, section, wanted_of(self.cluster, part))) != {
-                key: section[key] for key in ("extraArgs", "extraVolumes") if section.get(key)
-            }:
+            have = {key: section[key] for key in ("extraArgs", "extraVolumes") if section.get(key)}
+            if (changed := _section(part, section, wanted_of(self.cluster, part))) != have:
                 wanted[SECTIONS[part]] = changed
         return wanted
 
@@ -68,9 +67,15 @@ class HardeningRecorded(HardeningRemembered):
     impact: ClassVar[Impact] = Impact.SERVICE
 
     async def apply(self, on: Kube) -> None:
-        """Set our flags and mounts in its text, keep every other byte."""
+        """Set our flags and mounts in its text, keep every other byte; what is taken out of a map has it written anew."""
         found, config = await self._read(on)
-        text = with_values(found["data"]["ClusterConfiguration"], _keeping(config, self.changes(config)))
+        changes = self.changes(config)
+        text = with_values(found["data"]["ClusterConfiguration"], _keeping(config, changes))
+        if self.changes(read_yaml(text)):
+            whole = {
+                name: {**(config.get(name) or {}), **section} for name, section in _keeping(config, changes).items()
+            }
+            text = write_yaml({**config, **whole})
         meta = {"resourceVersion": found["metadata"]["resourceVersion"]}
         await on.patch("v1", "ConfigMap", RECORD, {"metadata": meta, "data": {"ClusterConfiguration": text}}, SYSTEM)
         on.forget()

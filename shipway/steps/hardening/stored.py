@@ -22,7 +22,8 @@ from shipway.steps.hardening.scripts import script
 KEY_NAME = "shipway1"  # with it the prefix has 30 bytes, which are 40 letters of Base64 and no part of another
 PREFIX = f"k8s:enc:secretbox:v1:{KEY_NAME}:"  # kubernetes.io, "Verify that newly written data is encrypted"
 OWN, ENCRYPTED = (base64.b64encode(text.encode()).decode() for text in (PREFIX, "k8s:en"))
-# The first letters of each value, and how many begin so: etcd's own client in etcd's own container, which only reads.
+# How many values begin as ours ($1), and how many as any that is encrypted ($2): by etcd's own client in its container,
+# which only reads. No letter of a value leaves the host.
 LOOK = script("stored")
 
 
@@ -46,7 +47,7 @@ class SecretsStored(Fact[Stored | None]):
 
     def words(self) -> Words:
         """Count by the first letters."""
-        return ("timeout", "-k", "5", "80", "bash", "-c", LOOK, ETC)
+        return ("timeout", "-k", "5", "80", "bash", "-c", LOOK, ETC, OWN, ENCRYPTED)
 
     def parse(self, output: Output) -> Stored | None:
         """Return the counts."""
@@ -54,9 +55,9 @@ class SecretsStored(Fact[Stored | None]):
             return None
         counts = {"own": 0, "other": 0, "plain": 0}
         for line in output.stdout.splitlines():
-            number, _, begins = line.strip().partition(" ")
-            kind = "own" if begins == OWN else "other" if begins.startswith(ENCRYPTED) else "plain"
-            counts[kind] += whole(number) or 0
+            kind, _, number = line.partition(" ")
+            if kind in counts:
+                counts[kind] = whole(number) or 0
         return Stored(**counts)
 
 

@@ -13,4 +13,6 @@ pki=$0/pki/etcd
 ctr -n k8s.io tasks exec --exec-id "shipway-look-$$-$RANDOM" "$id" etcdctl --endpoints="${url:-https://127.0.0.1:2379}" \
   --cacert="$pki/ca.crt" --cert="$pki/healthcheck-client.crt" --key="$pki/healthcheck-client.key" --command-timeout=60s \
   get "${prefix:-/registry}/secrets/" --prefix -w json 2>/dev/null |
-  tr ',{' '\n\n' | sed -n 's/^"value":"\([A-Za-z0-9+\/=]\{1,40\}\).*/\1/p' | sort | uniq -c
+  tr ',{' '\n\n' | sed -n 's/^"value":"\([A-Za-z0-9+\/=]\{1,40\}\).*/\1/p' | awk -v ours="$1" -v any="$2" '
+    { n[index($0, ours) == 1 ? "own" : index($0, any) == 1 ? "other" : "plain"]++ }
+    END { for (kind in n) print kind, n[kind] }'
