@@ -33,8 +33,8 @@ class Order:
         hosts = [
             {"name": name, "address": f"10.9.0.{at}", "gpus": 1} for at, name in enumerate(("cp1", "cp2", "w1"), 1)
         ]
-        for host in hosts[:2]:
-            host["roles"] = ("control_plane",)
+        for host in hosts:
+            host["roles"] = ("worker",) if host["name"] == "w1" else ("control_plane",)
         cluster = cluster_of(("te1",), hardening={**ALL, **changes})
         made = cluster_of(("x",)).hosts[0]
         specs = tuple(made.model_copy(update=host) for host in hosts)

@@ -72,10 +72,8 @@ class HardeningRecorded(HardeningRemembered):
         changes = self.changes(config)
         text = with_values(found["data"]["ClusterConfiguration"], _keeping(config, changes))
         if self.changes(read_yaml(text)):
-            whole = {
-                name: {**(config.get(name) or {}), **section} for name, section in _keeping(config, changes).items()
-            }
-            text = write_yaml({**config, **whole})
+            made = _keeping(config, changes)
+            text = write_yaml({**config, **{name: {**(config.get(name) or {}), **made[name]} for name in made}})
         meta = {"resourceVersion": found["metadata"]["resourceVersion"]}
         await on.patch("v1", "ConfigMap", RECORD, {"metadata": meta, "data": {"ClusterConfiguration": text}}, SYSTEM)
         on.forget()
