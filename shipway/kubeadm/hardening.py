@@ -33,6 +33,7 @@ KERNEL: Mapping[str, str] = {
     "kernel.keys.root_maxkeys": "1000000",
     "kernel.keys.root_maxbytes": "25000000",
 }
+KERNEL_FILE = "/etc/sysctl.d/90-shipway-kubelet.conf"
 # Flags of static pods that hardening owns, by what switches them on. A value of somebody else's there is the site's.
 AUDIT_FLAGS = (
     *("audit-policy-file", "audit-log-path", "audit-log-maxage", "audit-log-maxbackup", "audit-log-maxsize"),

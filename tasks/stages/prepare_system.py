@@ -45,7 +45,7 @@ def kernel_steps(cluster: Cluster) -> list[Check[Host]]:
     if not wanted:
         return []
     return [
-        FileIs("the kubelet's kernel settings last", "/etc/sysctl.d/90-shipway-kubelet.conf", _settings(wanted)),
+        FileIs("the kubelet's kernel settings last", hardening.KERNEL_FILE, _settings(wanted)),
         SysctlsLive(wanted, "the kernel runs with the kubelet's settings", "kubelet"),
     ]
 

@@ -67,7 +67,7 @@ class HardeningRecorded(HardeningRemembered):
     impact: ClassVar[Impact] = Impact.SERVICE
 
     async def apply(self, on: Kube) -> None:
-        """Set our flags and mounts in its text, keep every other byte; what is taken out of a map has it written anew."""
+        """Set our flags and mounts in its text, keep every other byte; without what is taken out it is written anew."""
         found, config = await self._read(on)
         changes = self.changes(config)
         text = with_values(found["data"]["ClusterConfiguration"], _keeping(config, changes))
