@@ -18,9 +18,8 @@ from tests.places.facts import KnownFacts, said
 GIB = 1 << 30
 
 
-def disk(size: int, used: int, own: int = 0) -> KnownFacts:
+def disk(size: int, used: int, log: str = "") -> KnownFacts:
     lines = f"Filesystem 1-blocks Used Available Capacity Mounted on\n/dev/sda1 {size} {used} 0 1% /var\n"
-    log = f"{own}\t{AUDIT_LOGS}\n" if own else ""
     return KnownFacts({Says(("sh", "-c", ROOM, AUDIT_LOGS)): said(lines + log)})
 
 
@@ -30,7 +29,9 @@ async def test_an_audit_log_that_does_not_fit_is_refused_with_both_numbers() -> 
         await AuditRoom(1100).check(disk(100 * GIB, 84 * GIB + GIB // 2))
     assert caught.value.code == "SHW-804"
     assert "1100 MiB, and /var has room for 512 MiB" in caught.value.message
-    assert await AuditRoom(1100).check(disk(100 * GIB, 85 * GIB, own=2 * GIB)) is None  # its own files count as room
+    assert (
+        await AuditRoom(1100).check(disk(100 * GIB, 85 * GIB, "written\n")) is None
+    )  # it is there: full disks have their own finding
     assert await AuditRoom(1100).check(KnownFacts({Says(("sh", "-c", ROOM, AUDIT_LOGS)): said("", 1)})) is None
 
 

@@ -19,10 +19,10 @@ from shipway.steps.kubernetes.health import FULL_PERCENT
 
 MIB = 1 << 20
 _FIELDS = 6  # of df -P
-# $1 what is looked for: size, use and mount point of the file system, then the bytes below the folder itself.
+# $0 the folder of the log: size, use and mount point of its file system, and whether a log is written already.
 ROOM = """
 dir=$0; while [ ! -d "$dir" ]; do dir=${dir%/*}; [ -n "$dir" ] || dir=/; done
-df -PB1 -- "$dir"; du -sb -- "$0" 2>/dev/null
+df -PB1 -- "$dir"; [ ! -s "$0/audit.log" ] || echo written
 """
 # Files that kubeadm and the kubelet write, by what of their mode is too much (CIS 1.1.1 to 1.1.21, 4.1.1 to 4.1.10);
 # kubeadm's own certificates are no secrets. Names of others in these folders are theirs.
@@ -59,15 +59,14 @@ class AuditRoom:
     name: str = "the disk has room for the audit log"
 
     async def check(self, on: Host) -> Drift | None:
-        """Compare its budget with what may be filled, its own files counted. Raises Refused SHW-804."""
+        """Compare its budget with what may be filled, before the log is begun. Raises Refused SHW-804."""
         lines = (await on.read(Says(("sh", "-c", ROOM, AUDIT_LOGS)))).stdout.splitlines()
         fields = lines[1].split() if len(lines) > 1 else []
         size, used = (whole(fields[1]), whole(fields[2])) if len(fields) >= _FIELDS else (None, None)
         if size is None or used is None:
             return None  # a disk of which df says nothing is no reason to refuse
-        own = whole(lines[2].split()[0]) or 0 if len(lines) > 2 else 0  # noqa: PLR2004 - the line of du
-        room = (size * FULL_PERCENT // 100 - (used - own)) // MIB
-        if room >= self.budget:
+        room = (size * FULL_PERCENT // 100 - used) // MIB
+        if room >= self.budget or "written" in lines:  # from then on the look at all disks tells of full ones
             return None
         fix = (
             f"Lower hardening.audit.max_backups or max_size_mib, or make room: above {FULL_PERCENT} % the kubelet "
