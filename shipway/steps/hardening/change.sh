@@ -29,9 +29,12 @@ is_ready() { # SECONDS WORDS...
     sleep 0.5
   done
 }
-why() { # the last words of the container that ended, without what may be a key
+why() { # the last words of the container that ended (a line of CRI: time, stream, F, text), without what may be a key
+  local last said
   last=$(find "$logs"/kube-system_"$pod"_*/ -name '*.log' -size +0 -newer "$keeps/.began" -printf '%T@ %p\n' 2>/dev/null | sort -rn | head -n 1 | cut -d' ' -f2-)
-  [ -z "$last" ] || grep -aE 'rror|fail|unable|invalid|panic|F[0-9]{4}' "$last" | grep -av 'goroutine' | tail -n 3 | cut -c1-400 | sed -E 's#[A-Za-z0-9+/]{40,}=*#[hidden]#g'
+  [ -n "$last" ] || return 0
+  said=$(grep -aE ' F ([EF][0-9]{4} |[Ee]rror|panic|.*command failed)' "$last" | tail -n 3)
+  printf '%s\n' "${said:-$(tail -n 2 -- "$last")}" | cut -c1-400 | sed -E 's#[A-Za-z0-9+/]{40,}=*#[hidden]#g'
 }
 back() {
   if [ -z "$confirmed" ] && [ -e "$keep" ]; then place "$keep" "$here"; fi
