@@ -53,3 +53,10 @@ class StageName(StrEnum):
     RENEW_CERTIFICATES = "renew_certificates"
     KUBELET_CERTIFICATES = "kubelet_certificates"
     SERVING_REQUESTS = "serving_requests"
+    # Hardening of a running cluster, in this order.
+    MAY_HARDEN = "may_harden"
+    HARDEN_FILES = "harden_files"
+    HARDEN_CONTROL_PLANE = "harden_control_plane"
+    HARDEN_RECORD = "harden_record"
+    SEAL_SECRETS = "seal_secrets"
+    HARDEN_HOST = "harden_host"

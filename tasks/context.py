@@ -120,7 +120,12 @@ class BackupRun:
 
 
 # The highest impact of a run whose mode is here: of a drift pass, until it says itself what it may do.
-HIGHEST: dict[Mode, Impact] = {"plan": Impact.NOTHING, "drift": Impact.NOTHING, "backup": Impact.SERVICE}
+HIGHEST: dict[Mode, Impact] = {
+    "plan": Impact.NOTHING,
+    "drift": Impact.NOTHING,
+    "backup": Impact.SERVICE,
+    "harden": Impact.SERVICE,
+}
 
 
 class Run:

@@ -13,12 +13,14 @@ from shipway.converge import On, converge
 from shipway.foreign.errors import describe_error
 from shipway.host.session import Host
 from shipway.kube.client import Kube, save_kubeconfig
+from shipway.kubeadm import hardening
 from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
 from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.backup.restored import RESTORE_SECONDS
 from shipway.steps.backup.taken import TAKE_SECONDS
+from shipway.steps.hardening.record import HardeningDeclared
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
 from shipway.steps.kubernetes.join_tokens import NoTokenLeft
@@ -33,8 +35,9 @@ from tasks.backup import work as backups
 from tasks.certificates.stages import approve_requests, look, mend_kubelet, renew
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
-from tasks.drift.parts import kubelet_declared, list_settled
+from tasks.drift.parts import kubelet_declared, list_settled, peers_of
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
+from tasks.harden import stages as harden
 from tasks.locking import new_lease
 from tasks.retire.allowed import may_remove, may_reset
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
@@ -131,8 +134,12 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Initialise the control plane."""
     session = run.session(host)
     session.forget()
-    steps = control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), reset=host in run.reset)
+    steps = control_plane.steps(
+        run.cluster, run.cluster.host(host), run.family(host), reset=host in run.reset, peers=peers_of(run, host)
+    )
     steps.append(KubeletDeclared(kubelet_declared(run)))
+    if hardening.declared(run.cluster):
+        steps.append(HardeningDeclared(run.cluster))
     results = await _bring(run, stage, session, steps, run.allowed(host))
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
@@ -244,6 +251,15 @@ _CERTIFICATES = (
     Stage(StageName.KUBELET_CERTIFICATES, mend_kubelet, _always(900.0)),
     Stage(StageName.SERVING_REQUESTS, approve_requests, _always(300.0)),
 )
+# Each of a control plane's three pods may be started anew twice: with its new manifest, and with its old one.
+_HARDEN = (
+    Stage(StageName.MAY_HARDEN, harden.may_harden, _always(240.0)),
+    Stage(StageName.HARDEN_FILES, harden.harden_files, _always(300.0)),
+    Stage(StageName.HARDEN_CONTROL_PLANE, harden.harden_control_plane, _always(3600.0)),
+    Stage(StageName.HARDEN_RECORD, harden.harden_record, _always(300.0)),
+    Stage(StageName.SEAL_SECRETS, harden.seal_secrets, _always(4200.0)),
+    Stage(StageName.HARDEN_HOST, harden.harden_host, _always(900.0)),
+)
 _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
@@ -274,6 +290,6 @@ STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{
-        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES)
+        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN)
     },  # what needs more than its steps
 }

@@ -72,10 +72,10 @@ look() {
   printf 'ctr=%s\n' "$(command -v ctr >/dev/null && echo yes)"
   all_ours | while read -r name; do
     dir=$ROOT/$name
-    printf 'backup=%s %s %s %s %s %s %s\n' "$name" "$(verified "$dir" && echo verified || echo unverified)" \
+    printf 'backup=%s %s %s %s %s %s %s %s\n' "$name" "$(verified "$dir" && echo verified || echo unverified)" \
       "$(field revision "$dir/manifest.json")" "$(field keys "$dir/manifest.json")" \
       "$(field etcd "$dir/manifest.json")" "$(field bytes "$dir/manifest.json")" \
-      "$(sha256sum <"$dir/manifest.json" | cut -d' ' -f1)"
+      "$(sha256sum <"$dir/manifest.json" | cut -d' ' -f1)" "$([ -n "$(sealed_by "$dir")" ] && echo key || echo open)"
   done
 }
 
@@ -229,6 +229,10 @@ not_back() {
 bring_files() { # what a snapshot is worth nothing without
   local to=$1 encryption
   encryption=$(flag kube-apiserver encryption-provider-config)
+  # Without its key the snapshot's Secrets could be read by nobody: a backup that is worth nothing says so at once.
+  [ -z "$encryption" ] || [ -f "$encryption" ] ||
+    fail no-key "Secrets are encrypted at rest, and their key is not in $encryption, where the API server is told to read it"
+  [ -z "$encryption" ] || say "the key of encryption at rest goes with it: whoever has the backup can read its Secrets"
   {
     find "$KUBERNETES/pki" "$KUBERNETES/manifests" -type f 2>/dev/null
     find "$KUBERNETES" -maxdepth 1 -type f -name '*.conf' 2>/dev/null
@@ -251,6 +255,7 @@ write_manifest() { # NAME STATUS
     printf '  "hash": %s,\n  "revision": %s,\n' "$(field hash "$part/.snapshot")" "$(field revision "$part/.snapshot")"
     printf '  "keys": %s,\n  "bytes": %s,\n' "$(awk '{ n += $2 } END { print n + 0 }' "$part/counts")" "$(stat -c %s "$part/snapshot.db")"
     printf '  "counted_at": "%s",\n  "prefix": "%s",\n' "$COUNTED" "$(plain "$PREFIX")"
+    printf '  "encryption": "%s",\n' "$(plain "$(flag kube-apiserver encryption-provider-config)")"
     printf '  "canary": "%s",\n  "canary_sha256": "%s",\n' "$(plain "$CANARY")" "$(cat "$part/.canary")"
     printf '  "kubeadm": "%s",\n  "kubelet": "%s",\n' "$(plain "$(kubeadm version -o short 2>/dev/null)")" "$(plain "$(kubelet --version 2>/dev/null)")"
     printf '  "containerd": "%s",\n' "$(plain "$(containerd --version 2>/dev/null)")"
@@ -410,11 +415,28 @@ put_back() { # PART...
   done
 }
 
+# sealed_by DIR: the file with the key by which the API server of then encrypted Secrets; nothing where it did not
+sealed_by() { sed -n 's/^ *- --encryption-provider-config=//p' "$1/files$KUBERNETES/manifests/kube-apiserver.yaml" 2>/dev/null | head -n 1; }
+# may_read DIR: the API server of this host has every key by which the Secrets of a backup are encrypted
+may_read() {
+  local named here held key
+  named=$(sealed_by "$1")
+  [ -n "$named" ] || return 0
+  [ -f "$1/files$named" ] || fail no-key "the Secrets in $1 are encrypted, and their key ($named) is not in it"
+  here=$(flag_in "$(held kube-apiserver)" encryption-provider-config)
+  [ -n "$here" ] || fail no-key "the Secrets in $1 are encrypted, and the API server of this host is told of no key"
+  [ -f "$here" ] || fail no-key "the Secrets in $1 are encrypted, and $here is not there; the backup has it in $1/files$named"
+  held=$(<"$here")
+  while IFS= read -r key; do # in this shell alone: no key in a process list
+    [[ $held == *"$key"* ]] || fail no-key "a key by which Secrets in $1 are encrypted is not in $here; the backup has it in $1/files$named"
+  done < <(sed -n 's/^.*secret: *\([A-Za-z0-9+\/=]\{16,\}\).*/\1/p' "$1/files$named")
+}
 restore() { # DIR
   local dir=$1 part name peer now
   ours "$dir" || fail other "$dir is no backup of cluster $CLUSTER"
   verified "$dir" || fail other "$dir was never restored by way of trial, so nobody knows whether it can be"
   check "$dir"
+  may_read "$dir"
   cmp -s "$KUBERNETES/pki/ca.crt" "$dir/files$KUBERNETES/pki/ca.crt" || fail other "$dir is of a cluster with another certificate authority"
   [ ! -f "$HOLD/from" ] || [ "$(cat "$HOLD/from")" = "$dir" ] || fail other "the restore of $(cat "$HOLD/from") was broken off: end that one first"
   for part in $PARTS; do [ -f "$(held "$part")" ] || fail no-etcd "no manifest of $part"; done

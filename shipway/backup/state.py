@@ -26,6 +26,7 @@ class Backup:
     etcd: str
     size: int
     digest: str
+    sealed: bool = False  # its Secrets are encrypted, and the key is in it
 
     @property
     def taken(self) -> datetime:
@@ -40,7 +41,9 @@ class Backup:
     def said(self) -> str:
         """One line: its name, and what it holds."""
         state = "verified" if self.verified else "NOT verified"
-        return f"{self.name}, {state}: {self.keys} keys, revision {self.revision}, etcd {self.etcd}, {self.size} bytes"
+        key = ", with the key of encryption at rest" if self.sealed else ""
+        what = f"{self.keys} keys, revision {self.revision}, etcd {self.etcd}, {self.size} bytes{key}"
+        return f"{self.name}, {state}: {what}"
 
 
 def taken_at(name: str) -> datetime:
@@ -112,9 +115,9 @@ class BackupsThere(Fact[BackupState]):
 def _backup(line: str) -> Backup | None:
     """Return the backup of a line; None for one that says no such thing."""
     name, *rest = line.split(" ")
-    if not NAME.fullmatch(name) or len(rest) != _FIELDS - 1:
+    if not NAME.fullmatch(name) or len(rest) not in (_FIELDS - 1, _FIELDS):  # the last one is newer than some backups
         return None
-    state, revision, keys, etcd, size, digest = rest
+    state, revision, keys, etcd, size, digest = rest[: _FIELDS - 1]
     numbers = [whole(one) for one in (revision, keys, size)]
     try:
         taken_at(name)
@@ -123,4 +126,5 @@ def _backup(line: str) -> Backup | None:
     counts = [one for one in numbers if one is not None]
     if len(counts) != len(numbers):
         return None
-    return Backup(name, state == "verified", counts[0], counts[1], etcd, counts[2], digest)
+    sealed = rest[_FIELDS - 1 :] == ["key"]
+    return Backup(name, state == "verified", counts[0], counts[1], etcd, counts[2], digest, sealed)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from shipway.cluster.hardening import Hardening
 from shipway.cluster.hosts import node_ip
 from shipway.cluster.parts import (
     Backup,
@@ -52,6 +53,7 @@ class Cluster(Part):
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
     repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
     backup: Backup = Field(Backup(), description="Backups of etcd.")
+    hardening: Hardening = Field(Hardening(), description="What is closed beside Kubernetes' own defaults.")
     proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
     sources: Sources = Field(description="Where packages, images and manifests come from.")
     state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")

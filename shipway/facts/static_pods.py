@@ -43,3 +43,26 @@ class StaticPodsRunning(Fact[Running]):
             elif (seconds := whole(age)) is not None and part in PARTS:
                 since[part] = min(since.get(part, now), now - seconds)
         return Running(now, since)
+
+
+@dataclass(frozen=True)
+class StaticPodFlags(Fact[Mapping[str, str] | None]):
+    """The flags that a running part of the control plane was started with; None where it does not run.
+
+    Flags of these programs hold names of files, and no secret.
+    """
+
+    part: str
+
+    def words(self) -> Words:
+        """Ask ps(1) for its command line; one of that name with nothing below /etc/kubernetes is another."""
+        cut = f'$1 ~ /(^|\\/){self.part}$/ && index($0, "{_OWN}")'
+        return ("sh", "-c", f"ps -ww -o args= -C {self.part[:15]} | awk '{cut}'")
+
+    def parse(self, output: Output) -> Mapping[str, str] | None:
+        """Return the flags of the first."""
+        lines = output.stdout.splitlines()
+        if not lines:
+            return None
+        pairs = (word[2:].partition("=") for word in lines[0].split()[1:] if word.startswith("--"))
+        return {name: value if equals else "true" for name, equals, value in pairs}

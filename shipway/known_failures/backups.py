@@ -107,6 +107,15 @@ ENTRIES: tuple[Known, ...] = (
         retryable=False,
     ),
     Known(
+        "SHW-814",
+        "the key of encryption at rest is missing",
+        r"shipway-backup\[no-key\]",
+        "The backup's Secrets are encrypted at rest, and a key by which they are is not where it is needed.",
+        "Put the named file's key in place (`install -m 600 FROM TO`, or merge it as a further key), then run again. "
+        "Never make a new one in its place.",
+        retryable=False,
+    ),
+    Known(
         "SHW-737",
         "the control plane did not stop",
         r"shipway-backup\[not-stopped\]",

@@ -10,6 +10,7 @@ from typing import Any
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.foreign.yaml import write_all
+from shipway.kubeadm import hardening
 from shipway.kubeadm.values import merge
 from shipway.rules.compatibility import kubeadm_api
 
@@ -101,6 +102,7 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
         "networking": {"podSubnet": str(kubernetes.pod_network), "serviceSubnet": str(kubernetes.service_network)},
         "controllerManager": {"extraArgs": _args(kubernetes.minor, size)},
     }
+    _harden(declared, cluster)
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -109,8 +111,21 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
     if kubernetes.minor >= (1, 35) and kubernetes.allow_cgroup_v1:
         kubelet |= {"failCgroupV1": False}
     proxy = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
-    documents: list[dict[str, Any]] = [init, declared, merge(kubelet, kubernetes.kubelet)]
+    kubelet = merge(merge(kubelet, hardening.kubelet_fields(cluster)), kubernetes.kubelet)
+    documents: list[dict[str, Any]] = [init, declared, kubelet]
     return [*documents, merge(proxy, kubernetes.kube_proxy)] if kubernetes.kube_proxy else documents
+
+
+def _harden(declared: dict[str, Any], cluster: Cluster) -> None:
+    """Put the declared flags and mounts of hardening into a ClusterConfiguration."""
+    minor = cluster.kubernetes.minor
+    for part, flags in hardening.flags(cluster).items():
+        section = declared.setdefault(hardening.SECTIONS[part], {})
+        own = _args(minor, flags)
+        there = section.get("extraArgs") or ([] if minor >= (1, 31) else {})
+        section["extraArgs"] = [*there, *own] if isinstance(there, list) else {**there, **own}
+    if volumes := [mount.of_kubeadm() for mount in hardening.mounts(cluster)]:
+        declared.setdefault("apiServer", {})["extraVolumes"] = volumes
 
 
 def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -> list[dict[str, Any]]:

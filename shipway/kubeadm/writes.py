@@ -13,6 +13,7 @@ from typing import Any
 
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
+from shipway.kubeadm import hardening
 from shipway.kubeadm.config import init_documents
 
 ETC, PKI = "/etc/kubernetes", "/etc/kubernetes/pki"
@@ -107,18 +108,24 @@ def static_pod_args(cluster: Cluster, host: HostSpec) -> dict[str, dict[str, str
         "kubeconfig": scheduler_conf,
     }
     declared = init_documents(cluster, host)[1]
+    beside = {part: hardening.flags(cluster).get(part, {}) for part in hardening.PARTS}
     return {
         "etcd": etcd | _extra((declared.get("etcd") or {}).get("local")),
-        "kube-apiserver": apiserver | _extra(declared.get("apiServer")),
-        "kube-controller-manager": manager | _extra(declared.get("controllerManager")),
-        "kube-scheduler": scheduler | _extra(declared.get("scheduler")),
+        "kube-apiserver": apiserver | _extra(declared.get("apiServer"), beside["kube-apiserver"]),
+        "kube-controller-manager": manager
+        | _extra(declared.get("controllerManager"), beside["kube-controller-manager"]),
+        "kube-scheduler": scheduler | _extra(declared.get("scheduler"), beside["kube-scheduler"]),
     }
 
 
-def _extra(section: Any) -> dict[str, str]:
-    """Return the extra arguments of a section of ClusterConfiguration: a map, and a list from v1beta4 on."""
+def _extra(section: Any, beside: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the extra arguments of a section of ClusterConfiguration: a map, and a list from v1beta4 on.
+
+    Those of hardening (`beside`) are left out: they have steps of their own.
+    """
     given = (section or {}).get("extraArgs") or {}
-    return dict(given) if isinstance(given, Mapping) else {one["name"]: one["value"] for one in given}
+    pairs = given.items() if isinstance(given, Mapping) else ((one["name"], one["value"]) for one in given)
+    return {name: value for name, value in pairs if name not in (beside or {})}
 
 
 def kubelet_fields(cluster: Cluster) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def _contents(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
         yield ("sources", "manifests", name, "path"), manifest.path
     for name, access in sources.registries.items():
         yield ("sources", "registries", name, "ca"), access.ca
+    yield ("hardening", "audit", "policy"), cluster.hardening.audit.policy
     for index, path in enumerate(network.manifests if network.provider == "manifests" else ()):
         yield ("network", "manifests", index), path
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 
 from shipway.cluster.faults import Fault
 from shipway.cluster.model import Cluster
+from shipway.rules import hardening as solver_hardening
 from shipway.rules import networks as solver_networks
 from shipway.rules import versions as solver_versions
 from shipway.rules import warnings as solver_warnings
@@ -52,6 +53,8 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("manifests by URL are of the declared version", solver_versions.manifests),
     Rule("every needed apt repository is named", solver_versions.repositories),
     Rule("kubelet and containerd use the systemd cgroup driver", solver_versions.cgroup_driver, (20,)),
+    Rule("this Kubernetes has PodSecurity admission where it is declared", solver_hardening.pod_security),
+    Rule("no field of the kubelet is declared in two places", solver_hardening.kubelet),
 )
 WARNINGS: tuple[Warner, ...] = (
     Warner("Kubernetes is supported", solver_warnings.kubernetes),

@@ -14,12 +14,15 @@ from shipway.cluster.profiles import merge
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.kubeadm import hardening
 from shipway.kubeadm.config import init_documents
 from shipway.kubeadm.writes import kubelet_fields, static_pod_args
 from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.backup.taken import BackupFresh
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
+from shipway.steps.hardening.listed import modes, pods_of, sealed
+from shipway.steps.hardening.record import HardeningRemembered
 from shipway.steps.kubernetes import health
 from shipway.steps.kubernetes.health_cluster import (
     EveryNodeDeclared,
@@ -113,7 +116,8 @@ def plain_runtime(run: Run, spec: HostSpec) -> Part[Host]:
 
 def _join(run: Run, spec: HostSpec) -> Part[Host]:
     if spec in run.cluster.control_planes:
-        return Part(spec.name, StageName.CONTROL_PLANE, _steps_of(run, control_plane, spec), Impact.SERVICE)
+        own = control_plane.steps(run.cluster, spec, run.family(spec.name), peers=peers_of(run, spec.name))
+        return Part(spec.name, StageName.CONTROL_PLANE, own, Impact.SERVICE)
     steps = join_worker.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
     return Part(spec.name, StageName.JOIN_WORKER, steps, Impact.SERVICE)
 
@@ -123,7 +127,12 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
     control = spec in run.cluster.control_planes
     own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
     names = {host.name: node_ip(host) for host in run.cluster.hosts}
-    pods = [StaticPodsAsWritten(static_pod_args(run.cluster, spec))] if spec == run.control else []
+    pods = (
+        [StaticPodsAsWritten(static_pod_args(run.cluster, spec), beside=hardening.flags(run.cluster))]
+        if spec == run.control
+        else []
+    )
+    hardened = _hardened(run, spec) if control else [*modes(run.cluster)]
     oldest = run.cluster.backup.oldest_hours
     backups = [BackupFresh(script_of(run.cluster), oldest)] if control and oldest is not None else []
     return [
@@ -134,6 +143,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         run.family(spec.name).sources_readable(),
         HostsResolve(names, spec.name),
         *pods,
+        *hardened,
         *backups,
         health.DiskRoomLeft(),
         AddressOnHost(node_ip(spec)),
@@ -142,6 +152,21 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         health.KubeletConfigured(kubelet_wanted(run)),
         health.KubeletLoaded(),
     ]
+
+
+def peers_of(run: Run, host: str) -> tuple[Host, ...]:
+    """Return the sessions of the control planes beside a host."""
+    return tuple(run.session(spec.name) for spec in run.cluster.control_planes if spec.name != host)
+
+
+def _hardened(run: Run, spec: HostSpec) -> list[Check[Host]]:
+    """Return what hardening declares of a control plane, where it declares anything: what went away is brought back."""
+    if not hardening.declared(run.cluster):
+        return []
+    peers = peers_of(run, spec.name)
+    pods = pods_of(run.cluster, spec, peers, again=True)
+    secrets = sealed(run.cluster, spec, peers) if spec == run.control else []
+    return [*pods, *secrets, *modes(run.cluster)]
 
 
 def list_settled(run: Run) -> dict[str, str]:
@@ -212,6 +237,7 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         gates.EtcdHealthy(),
         EveryNodeDeclared([host.name for host in cluster.hosts]),
         KubeadmRemembers(wanted),
+        *([HardeningRemembered(cluster)] if hardening.declared(cluster) else []),
     ]
     if any(run.gpus_of(host) for host in run.hosts):
         plugin = VENDOR.plugin

@@ -8,6 +8,7 @@ from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.backup.on_host import schedule
+from shipway.steps.hardening.listed import files_of
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.kubernetes.static_pods import ManifestsBack
@@ -15,10 +16,16 @@ from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.system.services import ServiceRuns
 
 
-def steps(cluster: Cluster, host: HostSpec, family: Family, *, reset: bool = False) -> list[Check[Host]]:
-    """Return the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown."""
+def steps(
+    cluster: Cluster, host: HostSpec, family: Family, *, reset: bool = False, peers: tuple[Host, ...] = ()
+) -> list[Check[Host]]:
+    """Return the steps of the host, in order; `reset` is the typed consent to lose etcd data of something unknown.
+
+    `peers` are the other control planes: a key of encryption at rest is theirs as well.
+    """
     return [
         ManifestsBack(),  # first of all: without one of them the control plane does not run
+        *files_of(cluster, peers),  # what the API server reads when it is started for the first time
         ControlPlaneInitialised(cluster, host, family, reset),
         ServiceRuns("kubelet"),
         ResolverReal(),

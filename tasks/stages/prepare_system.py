@@ -9,6 +9,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.edits.files import FileEdited, FileIs
 from shipway.edits.lines import fstab_without_swap, hosts_file, with_sysctls
 from shipway.host.session import Host
+from shipway.kubeadm import hardening
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.system.base import CloudInitDone, HostnameIs
@@ -38,6 +39,17 @@ def _settings(values: dict[str, str]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in values.items())
 
 
+def kernel_steps(cluster: Cluster) -> list[Check[Host]]:
+    """Return the steps of the kernel settings that a hardened kubelet wants, before it is started; none without one."""
+    wanted = dict(hardening.kernel(cluster))
+    if not wanted:
+        return []
+    return [
+        FileIs("the kubelet's kernel settings last", hardening.KERNEL_FILE, _settings(wanted)),
+        SysctlsLive(wanted, "the kernel runs with the kubelet's settings", "kubelet"),
+    ]
+
+
 def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a host, in order."""
     entries = {other.name: node_ip(other) for other in cluster.hosts}
@@ -65,5 +77,6 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         FileEdited("kernel settings last", "/etc/sysctl.d/k8s.conf", partial(with_sysctls, values=BRIDGED), SETTINGS),
         FileIs("inotify limits last", "/etc/sysctl.d/90-shipway-inotify.conf", _settings(WATCHES)),
         SysctlsLive(BRIDGED | WATCHES),
+        *kernel_steps(cluster),
         *calico,
     ]

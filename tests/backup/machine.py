@@ -146,7 +146,7 @@ class Machine:
         for part in ("kube-controller-manager", "kube-scheduler"):
             (kubernetes / "manifests" / f"{part}.yaml").write_text(f"kind: Pod  # {part}\n")
         (kubernetes / "pki" / "ca.crt").write_text("an authority\n")
-        (kubernetes / "encryption.yaml").write_text("the key that all Secrets need\n")
+        (kubernetes / "encryption.yaml").write_text("      secret: dGhlIGtleSB0aGF0IGFsbCBTZWNyZXRzIG5lZWQ=\n")
         (kubernetes / "admin.conf").write_text("kind: Config\n")
         (kubernetes / "pki" / "ca.key").write_text("a key\n")
         (data / "member" / "snap" / "db").write_bytes(bytes(20480))

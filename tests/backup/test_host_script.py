@@ -252,3 +252,17 @@ def test_a_look_changes_nothing_and_says_what_is_there(machine: Machine) -> None
     assert lines["database"] == "20480"
     assert int(lines["free"]) > 0
     assert not machine.root.exists()
+
+
+def test_a_backup_says_that_it_carries_the_key_of_encryption_at_rest(taken: Machine) -> None:
+    (name,) = taken.names()
+    assert taken.manifest(name)["encryption"] == str(taken.here / "kubernetes" / "encryption.yaml")
+    (line,) = [line for line in taken.run("look")[1].splitlines() if line.startswith("backup=")]
+    assert line.endswith(" key")
+
+
+def test_a_backup_without_that_key_is_none(machine: Machine) -> None:
+    (machine.here / "kubernetes" / "encryption.yaml").unlink()
+    status, said = machine.run("take")
+    assert (status, code_of(said)) == (1, "SHW-814"), said
+    assert machine.names() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,37 @@ def test_a_backup_that_may_not_be_restored_changes_nothing(machine: Machine, cas
     status, said = machine.run("restore", str(folder))
     assert (status, code_of(said)) == (1, "SHW-725" if case == "flipped" else "SHW-734"), said
     assert_untouched(machine)
+
+
+@pytest.mark.parametrize("case", ["no file", "another key", "not in the backup", "no flag"])
+def test_encrypted_secrets_are_not_restored_where_their_key_is_not(machine: Machine, case: str) -> None:
+    own = machine.here / "kubernetes" / "encryption.yaml"
+    copy = Path(backup(machine)) / "files" / str(own)[1:]
+    key = own.read_text().split()[-1]
+    if case == "no file":
+        own.unlink()
+    elif case == "another key":
+        own.write_text("      secret: YW5vdGhlciBrZXkgb2YgdGhlIHNhbWUgbGVuZ3Ro\n")
+    elif case == "not in the backup":
+        (Path(backup(machine)) / "verified").unlink()
+        copy.unlink()
+        text = (Path(backup(machine)) / "manifest.json").read_text()
+        (Path(backup(machine)) / "manifest.json").write_text(re.sub(r'.*encryption\.yaml": .*\n', "", text))
+        assert machine.run("verify", backup(machine))[0] == 0
+    else:
+        manifest = machine.here / "kubernetes" / "manifests" / "kube-apiserver.yaml"
+        manifest.write_text(manifest.read_text().replace("--encryption-provider-config", "--other"))
+    status, said = machine.run("restore", backup(machine))
+    assert (status, code_of(said)) == (1, "SHW-814"), said
+    assert key not in said
+    assert_untouched(machine)
+
+
+def test_a_key_that_was_added_since_keeps_no_backup_from_being_restored(machine: Machine) -> None:
+    own = machine.here / "kubernetes" / "encryption.yaml"
+    own.write_text("      secret: YW5vdGhlciBrZXkgb2YgdGhlIHNhbWUgbGVuZ3Ro\n" + own.read_text())
+    status, said = machine.run("restore", backup(machine))
+    assert status == 0, said
 
 
 def test_a_snapshot_that_etcd_does_not_restore_leaves_the_cluster_as_it_was(machine: Machine) -> None:

@@ -294,6 +294,9 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     ),
     "SHW-723": ("shipway-backup[busy]: another backup of this host is under way",),
     "SHW-724": ("shipway-backup[no-snapshot]: etcd gave no snapshot: write snapshot.db.part: no space left on device",),
+    "SHW-814": (
+        "shipway-backup[no-key]: Secrets are encrypted at rest, and their key is not in /etc/kubernetes/shipway/x",
+    ),
     "SHW-725": (
         "shipway-backup[damaged]: /backups/20261129T013000Z is not as it was taken: snapshot.db: FAILED",
         "shipway-backup[damaged]: etcd does not restore the snapshot: Error: expected sha256 [1 2], got [3 4]",

@@ -39,8 +39,16 @@ HOSTS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that share one cluster come first, one file after the other; the rest makes the hosts bare again."""
-    items.sort(key=lambda item: "tests/lab/" in item.nodeid and "whole" not in getattr(item, "fixturenames", ()))
+    """The tests that share one cluster come first, one file after the other; the rest makes the hosts bare again.
+
+    Hardening is the last of the first: what it encrypts is not decrypted again.
+    """
+
+    def when(item: pytest.Item) -> tuple[bool, bool]:
+        shares = "whole" in getattr(item, "fixturenames", ())
+        return "tests/lab/" in item.nodeid and not shares, "tests/lab/test_harden.py" in item.nodeid
+
+    items.sort(key=when)
 
 
 @dataclass

@@ -86,7 +86,10 @@ async def test_cluster_files_of_a_host_that_is_a_controller_as_well_stay() -> No
 
 async def test_old_keys_that_a_renewal_kept_go_with_the_others() -> None:
     host = JoinedHost()
-    kept = ("before-renewal-20261129T000000Z/pki/ca.key", "manifests-moved-by-shipway/kube-scheduler.yaml")
+    kept = (
+        *("before-renewal-20261129T000000Z/pki/ca.key", "manifests-moved-by-shipway/kube-scheduler.yaml"),
+        *("manifests-before-shipway/kube-apiserver.yaml", "shipway/encryption.yaml"),
+    )
     host.files |= {f"/etc/kubernetes/{name}": b"x" for name in kept}
     await run_steps(host)
     assert not [path for path in host.files if path.endswith(kept)]

@@ -178,6 +178,7 @@ class StaticPodsAsWritten:
 
     wanted: Mapping[str, Mapping[str, str]] = field(hash=False)
     name: str = "the control plane's static pods have kubeadm's flags"
+    beside: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)  # what other steps look at
 
     async def check(self, on: Host) -> Drift | None:
         """Compare every manifest; one that is gone means a part of the control plane that does not run."""
@@ -207,5 +208,5 @@ class StaticPodsAsWritten:
         return wrong + [
             f"{part}: --{name}={value}, which kubeadm did not write"
             for name, value in have.items()
-            if name not in want and name not in OTHERS[part]
+            if name not in want and name not in OTHERS[part] and name not in self.beside.get(part, ())
         ]

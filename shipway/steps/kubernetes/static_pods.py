@@ -167,33 +167,24 @@ class StaticPodLoaded:
         limits = (str(GONE_SECONDS), str(READY_SECONDS))
         pod = f"{self.part}-{self.node}"
         await on.write(SCRIPT, RESTART.encode(), mode="700")
-        words = ("bash", SCRIPT, self.part, pod, MANIFESTS, AWAY, *limits, *self._ready(manifest))
+        ready = ready_words(self.part, self.address, self.api_port, manifest)
+        words = ("bash", SCRIPT, self.part, pod, MANIFESTS, AWAY, *limits, *ready)
         output = await on.operate(OPERATION.format(self.part), words, seconds=GONE_SECONDS + READY_SECONDS + 60)
         if not output.ok:
             raise _broken(self.part, output, on.name)
 
-    def _ready(self, manifest: str) -> tuple[str, ...]:
-        """Return the command that ends with 0 once the pod is ready: what the manifest's own probe asks.
 
-        The API server is asked for its readiness by the administrator's right, which needs a new admin.conf as well.
-        """
-        if self.part == APISERVER:
-            host = f"[{self.address}]" if ":" in self.address else self.address
-            server = f"https://{host}:{self.api_port}"
-            kubectl = ("kubectl", "--kubeconfig", f"{ETC}/admin.conf", "--server", server, "--request-timeout=8s")
-            return (*kubectl, "get", "--raw", "/readyz")
-        return (
-            "curl",
-            "-skf",
-            "--noproxy",
-            "*",
-            "--max-time",
-            "8",
-            "-o",
-            "/dev/null",
-            "-S",
-            probe(manifest, self.part),
-        )
+def ready_words(part: str, address: str, api_port: int, manifest: str) -> tuple[str, ...]:
+    """Return the command that ends with 0 once a static pod is ready: what its manifest's own probe asks.
+
+    The API server is asked for its readiness by the administrator's right, which needs a new admin.conf as well.
+    """
+    if part == APISERVER:
+        host = f"[{address}]" if ":" in address else address
+        kubectl = ("kubectl", "--kubeconfig", f"{ETC}/admin.conf", "--server", f"https://{host}:{api_port}")
+        return (*kubectl, "--request-timeout=8s", "get", "--raw", "/readyz")
+    curl = ("curl", "-skf", "--noproxy", "*", "--max-time", "8", "-o", "/dev/null", "-S")
+    return (*curl, probe(manifest, part))
 
 
 def differs(port: int, shown: CertificateInfo | None, own: CertificateInfo) -> str:

@@ -19,6 +19,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kubeadm.config import CRI_SOCKET
+from shipway.kubeadm.hardening import KERNEL_FILE
 from shipway.site.proxies import DROP_IN, ENVIRONMENT
 from shipway.step import Check, Drift, Impact
 from shipway.steps.reset.kubelet import SHIMS, few, foreign_namespaces
@@ -266,6 +267,7 @@ def of_system(modules: Sequence[str], settings: Mapping[str, str]) -> list[Check
         LinesGone("no kernel module at boot is ours", MODULES, partial(without_lines, lines=tuple(modules))),
         LinesGone("no kernel setting is ours", SYSCTLS, partial(without_sysctls, values=settings)),
         FileAbsent("no inotify limit is ours", INOTIFY),
+        FileAbsent("no kernel setting of the kubelet's is ours", KERNEL_FILE),
         FileAbsent("cloud-init keeps the names again", CLOUD),
         FileEdited("swap in /etc/fstab is as before", FSTAB, with_swap_again, "our marks taken out", needed=False),
         HostsFileOwn(),

@@ -14,6 +14,7 @@ from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.services import UnitState
 from shipway.host.session import AT_WORK, Command, Host
 from shipway.known_failures.catalogue import failure
+from shipway.kubeadm.hardening import FOLDER
 from shipway.kubeadm.writes import ETC
 from shipway.os.family import Family
 from shipway.ownership.evidence import (
@@ -30,6 +31,7 @@ from shipway.ownership.evidence import (
     static_pods,
 )
 from shipway.step import Drift, Impact
+from shipway.steps.hardening.manifest import KEPT as CHANGED
 from shipway.steps.kubernetes.renewal import KEPT
 from shipway.steps.kubernetes.static_pods import AWAY
 
@@ -42,6 +44,8 @@ KUBELET_FOLDER = "/var/lib/kubelet"
 # What kubeadm and the kubelet write there: kubeadm's own reset empties the folder, so a failure left what is left.
 KUBELET_FILES = (FLAGS, *(f"{KUBELET_FOLDER}/{name}" for name in ("config.yaml", "instance-config.yaml")))
 ETCD_MANIFEST = "etcd.yaml"
+# Manifests that a restart or a change was broken off with, and what hardening gave the API server, its key too.
+OWN = (AWAY, CHANGED, FOLDER)
 # Says that a reset of ours has begun, and whether kubeadm's etcd was there: nothing else tells so once it is half done.
 RESETTING = "/var/lib/shipway/reset-started"
 RESET_SECONDS = 600
@@ -121,7 +125,7 @@ class NodeUndone:
         left += [f"{MANIFESTS}/{name}" for name in static_pods(static)]
         left += [PKI] if certificates_of(pki) else []
         left += [path for path, info in zip(KUBELET_FILES, others, strict=True) if info]
-        left += [path for name in beside if (path := f"{ETC}/{name}") == AWAY or name.startswith(KEPT)]
+        left += [path for name in beside if (path := f"{ETC}/{name}") in OWN or name.startswith(KEPT)]
         ours = ETCD_MANIFEST in static or "etcd" in (marker or "")
         return left + ([ETCD] if etcd and ours else [])
 

@@ -139,6 +139,7 @@ class SysctlsLive:
     impact: ClassVar[Impact] = Impact.FILES
     values: Mapping[str, str]
     name: str = "kernel settings are live"
+    title: str = ""  # what they are for, where a host has several sets
 
     async def check(self, on: Host) -> Drift | None:
         """Compare the live values."""
