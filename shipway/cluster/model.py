@@ -24,6 +24,7 @@ from shipway.cluster.parts import (
     Sources,
     Ssh,
     System,
+    Upgrade,
     first_label,
 )
 from shipway.cluster.profiles import DEFAULT_PROFILE
@@ -52,6 +53,7 @@ class Cluster(Part):
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
     repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
     backup: Backup = Field(Backup(), description="Backups of etcd.")
+    upgrade: Upgrade = Field(Upgrade(), description="How an upgrade goes through the hosts.")
     proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
     sources: Sources = Field(description="Where packages, images and manifests come from.")
     state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")
