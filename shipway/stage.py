@@ -53,3 +53,10 @@ class StageName(StrEnum):
     RENEW_CERTIFICATES = "renew_certificates"
     KUBELET_CERTIFICATES = "kubelet_certificates"
     SERVING_REQUESTS = "serving_requests"
+    # An upgrade: what each host runs, what forbids it, then what changes something.
+    UPGRADE_LOOK = "upgrade_look"
+    UPGRADE_POSSIBLE = "upgrade_possible"
+    UPGRADE_FETCH = "upgrade_fetch"
+    UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
+    UPGRADE_ADDONS = "upgrade_addons"
+    UPGRADE_WORKER = "upgrade_worker"

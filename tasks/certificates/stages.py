@@ -114,7 +114,7 @@ async def renew(run: Run, stage: str, host: str) -> list[StepResult]:
     if any(result.outcome == "failed" for result in results):
         return results
     await run.reconnect()  # by the new admin.conf
-    results.append(await _keep(run))
+    results.append(await keep_kubeconfig(run))
     kube = await run.kube()
     for check in (gates.ApiAnswers(), gates.EtcdHealthy()):
         results.append(await wait_for(run, stage, check, kube, seconds=API_SECONDS))
@@ -153,7 +153,7 @@ async def _bring(run: Run, stage: str, session: Host, steps: Sequence[Check[Host
     return results
 
 
-async def _keep(run: Run) -> StepResult:
+async def keep_kubeconfig(run: Run) -> StepResult:
     """Keep the new admin.conf on this machine as well, where a bootstrap has kept the old one."""
     name, path = "the kubeconfig on this machine is the new one", run.folder / "kubeconfig"
     text = await run.session(run.control.name).read(FileText(ADMIN_CONF))
