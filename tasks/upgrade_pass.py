@@ -53,7 +53,8 @@ class UpgradePass:
     """`backup` says whether the run takes one itself; `have` is what the API server ran when the run began.
 
     `hosts` and `kubelets` are what runs by host, `cordons` who closed its node, `skipped` why a host is left out,
-    `left` what stays for a person, `stopped` why the run went no further, `begun` whether anything was changed.
+    `stopped` why the run went no further, `begun` whether this run or an earlier one has begun with a host, `changed`
+    whether this run was about to change something.
     """
 
     backup: bool = True
@@ -68,4 +69,5 @@ class UpgradePass:
     skipped: dict[str, str] = field(default_factory=dict)
     stopped: ErrorReport | None = None
     begun: bool = False
+    changed: bool = False
     proving: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from flows.cli import backup, bootstrap, certificates, drift_repair, fleet, remove, reset, restore, verify
+from flows.cli import backup, bootstrap, certificates, drift_repair, fleet, remove, reset, restore, upgrade, verify
 from flows.cli.command import REFUSED, Command
 
 COMMANDS: dict[str, Command] = {
     made.COMMAND.verb: made.COMMAND
-    for made in (bootstrap, drift_repair, verify, backup, restore, certificates, remove, reset, fleet)
+    for made in (bootstrap, drift_repair, verify, backup, restore, certificates, upgrade, remove, reset, fleet)
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
@@ -28,7 +27,7 @@ from shipway.steps.runtime.pause_image import SandboxImageAgrees
 from shipway.steps.upgrade.control_plane import ControlPlaneRuns, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, ImagesPulled, list_images
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
-from shipway.steps.upgrade.node import KubeletRunsVersion, NodeOpenedAgain, NodeReports, permit_not_newer
+from shipway.steps.upgrade.node import KubeletRunsVersion, NodeOpenedAgain, NodeReports
 from shipway.steps.upgrade.possible import EtcdFits
 from shipway.steps.upgrade.proof import STEP, prove_host, take_namespace_away
 from tasks import gates
@@ -64,7 +63,7 @@ def permit_held(run: Run) -> Permit:
 
     async def permit(step: Step[Any]) -> Impact:  # noqa: ARG001 - a permit's signature
         still_alone(run)
-        run.upgrade.begun = True
+        run.upgrade.begun = run.upgrade.changed = True
         return run.allow
 
     return permit
@@ -104,7 +103,6 @@ def _kubelet_steps(run: Run, host: str, *, by_kubeadm: bool) -> list[Check[Host]
         f"kubelet and kubectl are {version}",
         {"kubelet": version, "kubectl": version},
         cluster.system.may_remove,
-        permit=partial(permit_not_newer, wanted=version),
     )
     return [
         KubeletRunsVersion(version, packages, cluster, by_kubeadm=by_kubeadm),

@@ -71,7 +71,8 @@ class KubeletRunsVersion:
         return None
 
     async def apply(self, on: Host) -> None:
-        """Let kubeadm write its configuration, install, restart."""
+        """Let kubeadm write its configuration, install, restart. Raises Refused SHW-785 for an older API server."""
+        await permit_not_newer(on, wanted=self.version)
         if self.by_kubeadm:
             kubeadm = await on.read(ProgramVersion("kubeadm"))
             if kubeadm != self.version:
