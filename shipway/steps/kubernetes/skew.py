@@ -80,13 +80,13 @@ async def permit_same_version(on: Host, *, wanted: str) -> None:
     kubelet = await on.read(ProgramVersion("kubelet")) if have is not None else ""
     if kubelet and triple(kubelet) < triple(wanted):
         message = (
-            f"its kubelet is v{kubelet}, behind the API server's v{have}: an upgrade has not come to this node yet"
+            f"its kubelet is v{kubelet}, behind the API server's v{have}: no upgrade has come here yet"
         )
         raise Refused(message, host=on.name, code="SHW-329", fix="`shipway upgrade CLUSTER.yaml` goes on with it.")
 
 
 def _refused(have: str, wanted: str) -> Refused:
-    message = f"the running cluster is v{have}, the file says v{wanted}: this command does no upgrades"
+    message = f"the running cluster is v{have}, the file says v{wanted}: upgrades are not done by this command"
     return Refused(message, code="SHW-330", fix=next_of(have, wanted))
 
 
