@@ -197,4 +197,14 @@ VAGUE: tuple[Known, ...] = (
         retryable=False,
         traps=(38,),
     ),
+    Known(
+        "SHW-794",
+        "a static pod was not started anew by an upgrade",
+        r"static Pod hash for component \S+ on Node \S+ did not change after",
+        "The kubelet did not start a part of the control plane from its new manifest in time; kubeadm has put the old "
+        "one back.",
+        "On the host: `systemctl status kubelet`, `journalctl -u kubelet -n 50`, `ctr -n k8s.io tasks ls`; mend what "
+        "they name, then run the upgrade again: it goes on there.",
+        retryable=True,
+    ),
 )

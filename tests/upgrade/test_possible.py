@@ -148,7 +148,9 @@ def etcd(*members: tuple[str, str, str], learner: bool = False) -> Host:
     facts: dict[Any, Any] = {LIST: said(str({"members": listed}).replace("'", '"').replace("True", "true"))}
     for (name, version, health), url in zip(members, urls, strict=True):
         place = url if name else "https://127.0.0.1:1"
-        facts[Says((*_CURL, f"{place}/version"), SECONDS + 5)] = said(f'{{"etcdserver": "{version}"}}' if version else "")
+        facts[Says((*_CURL, f"{place}/version"), SECONDS + 5)] = said(
+            f'{{"etcdserver": "{version}"}}' if version else ""
+        )
         facts[Says((*_CURL, f"{place}/health"), SECONDS + 5)] = said(f'{{"health": "{health}"}}')
     return cast("Host", KnownFacts(facts))
 

@@ -79,9 +79,7 @@ async def permit_same_version(on: Host, *, wanted: str) -> None:
         raise Refused(message, host=on.name, code="SHW-329", fix=next_of(have, wanted))
     kubelet = await on.read(ProgramVersion("kubelet")) if have is not None else ""
     if kubelet and triple(kubelet) < triple(wanted):
-        message = (
-            f"its kubelet is v{kubelet}, behind the API server's v{have}: no upgrade has come here yet"
-        )
+        message = f"its kubelet is v{kubelet}, behind the API server's v{have}: no upgrade has come here yet"
         raise Refused(message, host=on.name, code="SHW-329", fix="`shipway upgrade CLUSTER.yaml` goes on with it.")
 
 

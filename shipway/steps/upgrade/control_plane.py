@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
-from shipway.errors import Blocked, Transient
+from shipway.errors import ApiUnavailable, Blocked
 from shipway.facts.commands import Says
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
 from shipway.foreign.yaml import read_yaml, write_all
@@ -85,7 +85,7 @@ class ControlPlaneRuns:
     async def check(self, on: Host) -> Drift | None:
         """Look at the manifests' images, at what the host's own API server says, and at the record.
 
-        Raises Transient where that API does not answer: it may restart at this moment.
+        Raises ApiUnavailable where that API does not answer: it may restart at this moment.
         """
         images, served, record = await on.read(StaticPodImages(MANIFESTS), self._api.version, self._api.ask(*RECORD))
         if not images:
@@ -95,7 +95,7 @@ class ControlPlaneRuns:
         have = version_of(served.stdout)
         if have is None:
             fix = f"On {on.name}: `tail -n 20 /var/log/pods/kube-system_kube-apiserver-*/*/*.log`; then run again."
-            raise Transient("its own API server does not say its version", host=on.name, code="SHW-794", fix=fix)
+            raise ApiUnavailable("its own API server does not say its version", host=on.name, fix=fix)
         if have != self.version:
             wrong.append(f"its API server answers as v{have}")
         if (kept := recorded(record)) != self.version:
@@ -176,7 +176,7 @@ class ProxyRuns:
         api = OwnApi(node_ip(self.host), self.cluster.kubernetes.api_port)
         said = await on.read(api.ask(*PROXY_IMAGE))
         if not said.ok:
-            raise Transient("its own API server does not answer", host=on.name, code="SHW-794")
+            raise ApiUnavailable("its own API server does not answer", host=on.name)
         tag = tag_of(said.stdout.strip())
         return None if tag in ("", f"v{self.version}") else Drift(f"kube-proxy {tag}", f"kube-proxy v{self.version}")
 
