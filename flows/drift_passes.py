@@ -14,6 +14,7 @@ from shipway.kube.drain import find_left_cordoned, uncordon
 from shipway.stage import StageName
 from shipway.step import Impact
 from shipway.steps.kubernetes.skew import VersionDeclared
+from shipway.steps.upgrade.node import UPGRADING
 from tasks.context import Run
 from tasks.drift.history import History
 from tasks.drift.look import between
@@ -185,7 +186,7 @@ class Breaker:
 
 
 async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
-    """Open the nodes that a killed pass left cordoned.
+    """Open the nodes that a killed pass left cordoned; those of an upgrade are opened by it, once they are proven.
 
     Returns those that stay so until their own turn, and whether any was opened. Where this pass drains hosts and has
     still to repair one of them, its drain goes on: opened, it would get pods that are evicted again a moment later.
@@ -196,8 +197,8 @@ async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
         kube = await run.kube()
         await new_lease(run)
         kube.forget()
-        for name in await find_left_cordoned(kube):
-            if name not in {host.name for host in run.hosts}:
+        for name, why in (await find_left_cordoned(kube)).items():
+            if name not in {host.name for host in run.hosts} or why.startswith(UPGRADING):
                 continue
             if allowed.now is Impact.WORKLOADS and any(one.level > Impact.FILES for one in _wanted(run, allowed, name)):
                 left.add(name)

@@ -27,7 +27,7 @@ from shipway.steps.runtime.pause_image import SandboxImageAgrees
 from shipway.steps.upgrade.control_plane import ControlPlaneRuns, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, ImagesPulled, list_images
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
-from shipway.steps.upgrade.node import KubeletRunsVersion, NodeOpenedAgain, NodeReports
+from shipway.steps.upgrade.node import UPGRADING, KubeletRunsVersion, NodeOpenedAgain, NodeReports
 from shipway.steps.upgrade.possible import EtcdFits
 from shipway.steps.upgrade.proof import STEP, prove_host, take_namespace_away
 from tasks import gates
@@ -177,7 +177,7 @@ async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
     evict = settings.gpu_jobs == "evict" or any(job.policy == "evict" for job in run.upgrade.jobs if job.node == host)
     over = GpuJobsOver(host, settings.gpu_jobs, settings.wait_minutes * 60.0, hear)
     drained = NodeDrained(host, DRAIN_SECONDS, losable(run), evict, hear, AGAIN)
-    closed = NodeClosed(host, f"upgrade to {version} by Shipway")
+    closed = NodeClosed(host, f"{UPGRADING} {version} by Shipway")
     kube = await run.kube()
     results = await _bring(run, stage, kube, [closed, over])
     if not _failed(results) and (run.allow is Impact.NOTHING or not (late := closed_until(run))):

@@ -21,6 +21,7 @@ PAGE = {
     "backup": "backup.md",
     "restore": "backup.md",
     "certificates": "certificates.md",
+    "upgrade": "upgrade.md",
 }
 COMMANDS = [
     *((verb.parser(), PAGE.get(name, "running.md"), f"python -m flows.{verb.module}") for name, verb in VERBS.items()),

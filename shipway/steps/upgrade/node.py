@@ -21,6 +21,7 @@ from shipway.steps.kubernetes.skew import server_version
 from shipway.steps.upgrade.control_plane import upgrade
 from shipway.steps.upgrade.possible import kubelet_of
 
+UPGRADING = "upgrade to"  # how the note on a node begins that an upgrade keeps closed: only an upgrade opens it
 # The program that a kubelet was started from: "/usr/bin/kubelet (deleted)" once a package has put a new one there.
 EXECUTABLE = Says(("sh", "-c", 'readlink "/proc/$(systemctl show -p MainPID --value kubelet)/exe"'))
 
