@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import On, Permit, converge
 from shipway.edits.containerd import CONFIG
-from shipway.edits.files import FileAbsent
-from shipway.errors import PostconditionFailed, Refused, ShipwayError
+from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
-from shipway.host.session import Host
+from shipway.host.session import Command, Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import uncordon
 from shipway.kubeadm.config import image_repository
@@ -31,7 +31,7 @@ from shipway.steps.upgrade.node import UPGRADING, KubeletRunsVersion, NodeOpened
 from shipway.steps.upgrade.possible import EtcdFits
 from shipway.steps.upgrade.proof import STEP, prove_host, take_namespace_away
 from tasks import gates
-from tasks.certificates.stages import keep_kubeconfig
+from tasks.certificates.stages import KEPT, keep_kubeconfig
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared
 from tasks.locking import still_alone
@@ -105,12 +105,11 @@ def _kubelet_steps(run: Run, host: str, *, by_kubeadm: bool) -> list[Check[Host]
         cluster.system.may_remove,
     )
     return [
-        KubeletRunsVersion(version, packages, cluster, by_kubeadm=by_kubeadm),
+        KubeletRunsVersion(version, packages, family.held(PROGRAMS), cluster, by_kubeadm=by_kubeadm),
         family.held(PROGRAMS),
         SandboxImageAgrees(list_images(version, image_repository(cluster))),
         ContainerdLoaded("containerd", (CONFIG,)),
         CriAnswers(),
-        FileAbsent("no second kubeadm is kept", BESIDE),
     ]
 
 
@@ -141,8 +140,13 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
         results.append(await wait_for(run, stage, EtcdFits(version, version), session, seconds=API_SECONDS))
         if _failed(results):
             return results
-    own: list[Check[Host]] = [UserHasKubeconfig(run.cluster.target(spec).user)]
-    results += await _bring(run, stage, session, [*_kubelet_steps(run, host, by_kubeadm=False), *own])
+    results += await _bring(run, stage, session, _kubelet_steps(run, host, by_kubeadm=False))
+    own = UserHasKubeconfig(run.cluster.target(spec).user)
+    if run.allow is not Impact.NOTHING:
+        results += [] if _failed(results) else await _bring(run, stage, session, [own])
+    elif any(one.step == steps[-1].name and one.outcome == "drifted" for one in results):
+        renewed = Blocked("kubeadm renews the control plane's certificates with its upgrade", host=host)
+        results += [StepResult(name, "unknown", error=renewed) for name in (own.name, KEPT)]
     return results if _failed(results) else results + await _prove_and_open(run, stage, host)
 
 
@@ -180,9 +184,14 @@ async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
     closed = NodeClosed(host, f"{UPGRADING} {version} by Shipway")
     kube = await run.kube()
     results = await _bring(run, stage, kube, [closed, over])
-    if not _failed(results) and (run.allow is Impact.NOTHING or not (late := closed_until(run))):
+    if _failed(results):
+        pass
+    elif run.allow is Impact.NOTHING and results[-1].outcome == "drifted":
+        first = Blocked("what is left to evict is known once its GPU jobs are over", host=host)
+        results.append(StepResult(drained.name, "unknown", error=first))
+    elif run.allow is Impact.NOTHING or not (late := closed_until(run)):
         results += await _bring(run, stage, kube, [drained])
-    elif not _failed(results):
+    else:
         error = Refused(f"the host was emptied too late: {late}", host=host, code="SHW-798", fix="Run again then.")
         results.append(StepResult(drained.name, "failed", error=error))
     if _failed(results) and run.allow is not Impact.NOTHING and not run.upgrade.hosts[host].begun(version):
@@ -206,7 +215,10 @@ async def _prove_and_open(run: Run, stage: str, host: str) -> list[StepResult]:
         results += [] if _failed(results) else [await _proof(run, stage, host, count)]
     if _failed(results):
         return _say_closed(host, results)
-    return results + await _bring(run, stage, kube, [NodeOpenedAgain(host)])
+    opened = await _bring(run, stage, kube, [NodeOpenedAgain(host)])
+    await session.do(Command(("rm", "-f", BESIDE)))
+    # What the run closed it has opened: the host is as it was, so that is no change to tell of.
+    return results + [replace(one, outcome="ok") if one.outcome == "changed" else one for one in opened]
 
 
 async def _proof(run: Run, stage: str, host: str, count: int) -> StepResult:

@@ -179,15 +179,24 @@ def kubelet_host(api: str) -> Upgrading:
     )
 
 
+class Held(Packages):
+    """A step about holds."""
+
+    async def apply(self, on: KnownFacts) -> None:
+        """Hold."""
+        on.done.append("hold")
+
+
 async def test_a_worker_is_configured_installed_and_restarted_in_that_order() -> None:
     host, packages = kubelet_host("1.21.0"), Packages()
-    step = KubeletRunsVersion("1.21.0", packages, CLUSTER, by_kubeadm=True)
+    step = KubeletRunsVersion("1.21.0", packages, Held(), CLUSTER, by_kubeadm=True)
     drift = await step.check(cast("Host", host))
     assert drift is not None
     await step.apply(cast("Host", host))
     assert [line for line in host.done if not line.startswith("rm ")] == [
         "kubeadm-upgrade: kubeadm upgrade node",
         "install",
+        "hold",
         "systemctl daemon-reload",
         "systemctl restart kubelet",
     ]
@@ -203,7 +212,7 @@ async def test_a_worker_is_configured_installed_and_restarted_in_that_order() ->
 async def test_no_kubelet_is_newer_than_its_own_api_server() -> None:
     host, packages = kubelet_host("1.20.2"), Packages()
     with pytest.raises(Refused) as raised:
-        await KubeletRunsVersion("1.21.0", packages, CLUSTER).apply(cast("Host", host))
+        await KubeletRunsVersion("1.21.0", packages, Held(), CLUSTER).apply(cast("Host", host))
     assert (raised.value.code, host.done) == ("SHW-785", [])
     await permit_not_newer(cast("Host", kubelet_host("1.22.0")), wanted="1.21.0")
     await permit_not_newer(cast("Host", KnownFacts({})), wanted="1.21.0")

@@ -50,6 +50,7 @@ class KubeletRunsVersion:
     restarts: ClassVar[str] = "kubelet"
     version: str
     packages: Step[Host] = field(repr=False)
+    held: Step[Host] = field(repr=False)
     cluster: Cluster = field(repr=False, compare=False)
     by_kubeadm: bool = False
 
@@ -81,6 +82,7 @@ class KubeletRunsVersion:
             await upgrade(on, self.cluster, self.version, apply=False)
         if await self.packages.check(on) is not None:
             await self.packages.apply(on)
+        await self.held.apply(on)  # what is installed by name is held no more
         await on.do(
             Command(("systemctl", "daemon-reload"), seconds=60),
             Command(("systemctl", "restart", "kubelet"), seconds=120),

@@ -18,7 +18,7 @@ from shipway.foreign.numbers import whole
 from shipway.gpu.counts import count_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube
-from shipway.kube.drain import movable
+from shipway.kube.drain import may_drain, movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
@@ -161,6 +161,36 @@ class BudgetsAllow:
         pods = await on.list_("v1", "Pod", budget["metadata"]["namespace"], labels=labels)
         here = [one for one in pods if (one.get("spec") or {}).get("nodeName") in self.nodes and movable(one)]
         return sorted(f"{one['metadata']['name']} on {one['spec']['nodeName']}" for one in here)
+
+
+@dataclass(frozen=True)
+class NothingLost:
+    """A drain of a node destroys nothing: no pod that nothing would start again, none whose emptyDir is not to be lost.
+
+    `besides` are pods (namespace/name) whose end is waited for before that.
+    """
+
+    node: str
+    local_data: Collection[str] | None = ()
+    besides: Collection[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The node."""
+        return f"the pods on node {self.node} may be moved"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask as the drain does. Raises Refused SHW-337."""
+        if self.node in await nodes_by_name(on):
+            try:
+                await may_drain(on, self.node, local_data=self.local_data, besides=self.besides)
+            except Refused as error:
+                error.fix = (
+                    "Let their owners end them, or delete them yourself, then run again; where every emptyDir may be "
+                    "lost, set repair.delete_emptydir_data: true."
+                )
+                raise
+        return None
 
 
 @dataclass(frozen=True)
