@@ -171,8 +171,11 @@ async def test_etcd_that_is_not_whole_forbids_it() -> None:
     learning = etcd(("cp1", "3.4.23", "true"), learner=True)
     await refused(EtcdFits("1.20.2", "1.20.15"), learning, "SHW-782", "cp1: still a learner")
     await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("", "", "")), "SHW-782", "never started")
-    with pytest.raises(Blocked, match="does not say who its members are"):
-        await EtcdFits("1.20.2", "1.20.15").check(cast("Host", KnownFacts({LIST: said("", 7)})))
+    odd = etcd(("cp1", "newest", "true"))
+    await refused(EtcdFits("1.20.2", "1.20.15"), odd, "SHW-782", "cp1: not healthy")
+    for words in ("", "[]", '{"members": 3}', '{"members": [3]}', "{" * 50):
+        with pytest.raises(Blocked, match="does not say who its members are"):
+            await EtcdFits("1.20.2", "1.20.15").check(cast("Host", KnownFacts({LIST: said(words, 7)})))
 
 
 def df(*rows: str) -> Host:

@@ -6,6 +6,7 @@ No program of etcd's is needed for it, and none is in a control plane's image th
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ _CURL = (
     *("curl", "-s", "--noproxy", "*", "--max-time", str(SECONDS), "--cacert", f"{PKI}/ca.crt"),
     *("--cert", f"{PKI}/healthcheck-client.crt", "--key", f"{PKI}/healthcheck-client.key"),
 )
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,5}")
 LIST = Says((*_CURL, "-X", "POST", "-d", "{}", f"{LOCAL}/v3/cluster/member/list"), SECONDS + 5)
 
 
@@ -45,8 +47,9 @@ def _json(text: str) -> dict[str, Any]:
 async def read_members(on: Host) -> list[Member]:
     """Return the members of the etcd that runs on this host. Raises Blocked where it does not answer."""
     said = await on.read(LIST)
-    listed = _json(said.stdout).get("members")
-    if not isinstance(listed, list) or not listed:
+    found = _json(said.stdout).get("members")
+    listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if not listed:
         fix = f"On {on.name}: `ctr -n k8s.io tasks ls`, `tail -n 20 /var/log/pods/kube-system_etcd-*/etcd/*.log`."
         raise Blocked("etcd does not say who its members are", host=on.name, code="SHW-782", fix=fix)
     urls = [_url(one) for one in listed]
@@ -65,7 +68,7 @@ def _member(listed: dict[str, Any], url: str, version: dict[str, Any], health: d
     return Member(
         str(listed.get("name", "")),
         bool(listed.get("isLearner")),
-        str(version.get("etcdserver", "")),
+        known[0] if (known := _VERSION.match(str(version.get("etcdserver", "")))) else "",
         str(health.get("health", "")).lower() == "true",
         url,
     )
