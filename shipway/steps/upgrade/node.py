@@ -60,7 +60,7 @@ class KubeletRunsVersion:
         return f"the kubelet that runs is {self.version}"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask dpkg, systemd and the kernel."""
+        """Ask the package manager, systemd and the kernel."""
         if (drift := await self.packages.check(on)) is not None:
             return drift
         info, program = await on.read(UnitState("kubelet.service"), EXECUTABLE)
