@@ -1,4 +1,4 @@
-"""The approval of a repair: the flow run pauses, and a form in Prefect's UI shows the plan and takes the answer."""
+"""Approvals of repairs and waves: the flow run pauses, a form in Prefect's UI shows the plan and takes the answer."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def ask_approval(run: Run, path: str) -> Approval | None:
 
 
 @asynccontextmanager
-async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
+async def _silence_is(no: RunInput, flow_run: UUID) -> AsyncIterator[None]:
     """Answer the form ourselves where nobody does in time; what keeps from it is logged, and it is tried again."""
 
     async def answer() -> None:
@@ -97,7 +97,7 @@ async def _silence_is(no: Approval, flow_run: UUID) -> AsyncIterator[None]:
             await answering
 
 
-async def _answer(no: Approval, flow_run: UUID) -> str:
+async def _answer(no: RunInput, flow_run: UUID) -> str:
     """Answer the form; return why that was not taken, empty where it was."""
     try:
         async with get_client() as client:
@@ -105,6 +105,29 @@ async def _answer(no: Approval, flow_run: UUID) -> str:
     except Exception as error:  # noqa: BLE001 - whatever it is, Prefect's API may be back at the next try
         return str(error) or type(error).__name__
     return "" if said.status is SetStateStatus.ACCEPT else str(getattr(said.details, "reason", "") or said.status.value)
+
+
+class WaveApproval(RunInput):
+    """The form between the waves of an upgrade."""
+
+    approve: bool = Field(default=False, title="Go on", description="On: begin this wave. Off: begin no further host.")
+    comment: str = Field(default="", title="Comment", description="Kept in the log of this run.")
+
+
+async def ask_wave(run: Run, description: str) -> bool:
+    """Show what comes next and wait for the answer; no answer within an hour is a no."""
+    form = WaveApproval.with_initial_data(description=description)
+    no = WaveApproval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
+    async with _silence_is(no, run.flow_runs[0]):
+        try:
+            answer = await apause_flow_run(
+                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=POLL_SECONDS
+            )
+        except FlowPauseTimeout:
+            answer = no
+    said = "approved" if answer.approve else "refused"
+    get_run_logger().info("the next wave was %s: %s", said, answer.comment or "no comment")
+    return answer.approve
 
 
 def describe_plan(plan: list[Finding], path: str) -> str:

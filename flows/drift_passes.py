@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shipway.cluster_file import in_version
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
 from shipway.kube.drain import find_left_cordoned, uncordon
 from shipway.stage import StageName
 from shipway.step import Impact
+from shipway.steps.kubernetes.skew import VersionDeclared
+from shipway.steps.upgrade.node import UPGRADING
 from tasks.context import Run
 from tasks.drift.history import History
 from tasks.drift.look import between
@@ -37,8 +40,26 @@ TREND = 48
 async def look(run: Run) -> None:
     """Look at every host, one task each, then at the cluster.
 
-    Raises Refused where the file contradicts the hosts: a look by it would tell of another cluster, a repair change it.
+    Where that runs another version than its file says, all is looked at once more by what runs: what a file of that
+    version would be is no drift, and a repair that went by the file would be half an upgrade. Raises Refused where the
+    file contradicts the hosts: a look by it would tell of another cluster, a repair change it.
     """
+    await _look_once(run)
+    version = next((f for f in run.drift.of_cluster if f.step == VersionDeclared("").name and not f.unseen), None)
+    if version is None or run.drift.declared:
+        return
+    try:
+        runs = in_version(run.cluster, version.have.removeprefix("v"))
+    except Refused:
+        return  # of a version that nothing is known of: the finding says so
+    run.drift.declared, run.cluster = run.cluster.kubernetes.version, runs
+    run.results = [one for one in run.results if one.stage not in (StageName.LOOK, StageName.LOOK_AT_CLUSTER)]
+    run.drift.findings = {}
+    await _look_once(run)
+
+
+async def _look_once(run: Run) -> None:
+    """Look at every host, then at the cluster."""
     gate = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def one(name: str) -> None:
@@ -165,7 +186,7 @@ class Breaker:
 
 
 async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
-    """Open the nodes that a killed pass left cordoned.
+    """Open the nodes that a killed pass left cordoned; those of an upgrade are opened by it, once they are proven.
 
     Returns those that stay so until their own turn, and whether any was opened. Where this pass drains hosts and has
     still to repair one of them, its drain goes on: opened, it would get pods that are evicted again a moment later.
@@ -176,8 +197,8 @@ async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
         kube = await run.kube()
         await new_lease(run)
         kube.forget()
-        for name in await find_left_cordoned(kube):
-            if name not in {host.name for host in run.hosts}:
+        for name, why in (await find_left_cordoned(kube)).items():
+            if name not in {host.name for host in run.hosts} or why.startswith(UPGRADING):
                 continue
             if allowed.now is Impact.WORKLOADS and any(one.level > Impact.FILES for one in _wanted(run, allowed, name)):
                 left.add(name)

@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.lock import hold_lock, writable
+from shipway.cluster.model import Cluster
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
@@ -92,6 +93,7 @@ class Manner:
     report: Reporter = report_of
     leave: Callable[[Run], Awaitable[None]] = leave
     kind: str = ""  # what the run is called where its mode does not say it
+    declared: Callable[[Cluster], Cluster] = lambda cluster: cluster  # what a run takes the file to say
 
 
 @asynccontextmanager
@@ -107,9 +109,9 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
 
     Raises Refused for a bad cluster file, an unknown host, or while another run holds the cluster.
     """
-    run = Run(load_cluster(Path(cluster_file)), mode, hosts, reset)
-    await load_blocks(run.cluster)
     manner = manner or Manner(only_looks=mode == "plan")
+    run = Run(manner.declared(load_cluster(Path(cluster_file))), mode, hosts, reset)
+    await load_blocks(run.cluster)
     run.kind, run.file = manner.kind or mode, cluster_file
     run.flow_runs.append(UUID(flow_run.id))
     take_signals_back()
@@ -117,7 +119,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
         heard(run)
     run.view.begin_run(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
-    if mode in ("bootstrap", "remove", "reset"):
+    if mode in ("bootstrap", "remove", "reset", "upgrade"):
         writable(run.folder)
     with hold_lock(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
         async with open_run(run), progressing(run):

@@ -78,6 +78,21 @@ def parse_cluster(
     return cluster
 
 
+def in_version(cluster: Cluster, version: str) -> Cluster:
+    """Return a cluster in another version of Kubernetes; raises Refused where that is none, or cannot work with it."""
+    kubernetes = {**cluster.kubernetes.model_dump(), "version": version}
+    try:
+        changed = cluster.model_copy(update={"kubernetes": type(cluster.kubernetes).model_validate(kubernetes)})
+    except ValidationError as error:
+        message = f"{version!r} is no version of Kubernetes"
+        raise Refused(message, code=CODE, fix="Name one in full, as 1.36.2.") from error
+    wrong = [fault.message for fault in refusals(changed)]
+    if wrong:
+        fix = "Name another version, or change what does not fit in the cluster file."
+        raise Refused(f"Kubernetes {version} does not fit: {'; '.join(wrong)}", code=CODE, fix=fix)
+    return changed
+
+
 def _validate(
     data: dict[str, Any], base: Mapping[str, Any], context: Mapping[str, Any]
 ) -> tuple[Cluster | None, list[Fault]]:

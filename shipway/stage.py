@@ -60,3 +60,10 @@ class StageName(StrEnum):
     HARDEN_RECORD = "harden_record"
     SEAL_SECRETS = "seal_secrets"
     HARDEN_HOST = "harden_host"
+    # An upgrade: what each host runs, what forbids it, then what changes something.
+    UPGRADE_LOOK = "upgrade_look"
+    UPGRADE_POSSIBLE = "upgrade_possible"
+    UPGRADE_FETCH = "upgrade_fetch"
+    UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
+    UPGRADE_ADDONS = "upgrade_addons"
+    UPGRADE_WORKER = "upgrade_worker"

@@ -39,6 +39,7 @@ from tasks.report import Report
 from tasks.retirement import Retirement
 from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
+from tasks.upgrade_pass import UpgradePass
 
 
 class View(Protocol):
@@ -148,6 +149,7 @@ class Run:
         self.retirement = Retirement()
         self.backup = BackupRun()
         self.certificates = CertificatePass()
+        self.upgrade = UpgradePass()
         self.locks = Locks()
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []

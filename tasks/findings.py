@@ -67,6 +67,7 @@ class DriftPass:
     findings: dict[str, list[Finding]] = field(default_factory=dict)  # by host
     of_cluster: list[Finding] = field(default_factory=list)
     across: list[Finding] = field(default_factory=list)  # seen only by comparing hosts
+    declared: str = ""  # the file's version, where all was looked at by another one, which runs
     allocatable: dict[str, int] = field(default_factory=dict)  # GPUs by host, as its Node says
     approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
     files_only: set[str] = field(default_factory=set)  # hosts whose files are changed beside many others: no restart

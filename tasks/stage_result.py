@@ -13,7 +13,9 @@ from shipway.redact import redact
 from shipway.step import Impact, Outcome, StepResult
 from tasks.causes import group_errors, shorten
 
-Mode = Literal["bootstrap", "plan", "drift", "verify", "remove", "reset", "backup", "restore", "certificates", "harden"]
+Mode = Literal[
+    "bootstrap", "plan", "drift", "verify", "remove", "reset", "backup", "restore", "certificates", "harden", "upgrade"
+]
 CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")
 SAID, SAID_EACH = 2, 240  # errors in a state's message, and characters of each: the report has all of them whole

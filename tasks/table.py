@@ -27,6 +27,8 @@ from shipway.steps.kubernetes.join_tokens import NoTokenLeft
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
 from shipway.steps.kubernetes.nodes import NodeRegistered
 from shipway.steps.kubernetes.skew import VersionRuns
+from shipway.steps.upgrade.control_plane import SECONDS as SETTLE_SECONDS
+from shipway.steps.upgrade.fetched import PULL_SECONDS
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
@@ -53,6 +55,8 @@ from tasks.stages.verify import (
     gpus_allocatable,
     nodes_ready,
 )
+from tasks.upgrade import work as upgrades
+from tasks.upgrade.look import look_at_possible, look_at_versions
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.workloads import permit_undisturbed
 
@@ -223,6 +227,12 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
     return lambda _: seconds
 
 
+def _upgrade_seconds(cluster: Cluster) -> float:
+    """Return how long a host may take: for its GPU jobs, its drain, kubeadm, packages, and its proof."""
+    jobs = cluster.upgrade.wait_minutes * 60.0 if cluster.upgrade.gpu_jobs != "evict" else 0.0
+    return jobs + upgrades.DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
+
+
 # An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
 HOST_SECONDS, CLUSTER_SECONDS = 1500.0, 1200.0
 UPGRADE_SECONDS = 2400.0  # prepare_system may bring all base packages up to date
@@ -282,6 +292,16 @@ _RETIRE = (
 )
 
 
+_UPGRADE = (
+    Stage(StageName.UPGRADE_LOOK, look_at_versions, _always(SETTLE_SECONDS + 240.0), terse=True),
+    Stage(StageName.UPGRADE_POSSIBLE, look_at_possible, _always(300.0), terse=True),
+    Stage(StageName.UPGRADE_FETCH, upgrades.fetch, _always(2.0 * PULL_SECONDS + 1800)),
+    Stage(StageName.UPGRADE_CONTROL_PLANE, upgrades.upgrade_control_plane, _upgrade_seconds),
+    Stage(StageName.UPGRADE_ADDONS, upgrades.upgrade_addons, _always(SETTLE_SECONDS + 600.0)),
+    Stage(StageName.UPGRADE_WORKER, upgrades.upgrade_worker, _upgrade_seconds),
+)
+
+
 def _host_seconds(stage: ModuleType) -> float:
     return UPGRADE_SECONDS if stage is prepare_system else HOST_SECONDS
 
@@ -290,6 +310,6 @@ STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{
-        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN)
+        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN, *_UPGRADE)
     },  # what needs more than its steps
 }

@@ -5,12 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from flows.cli import backup, bootstrap, certificates, drift_repair, fleet, harden, remove, reset, restore, verify
+from flows.cli import (
+    backup,
+    bootstrap,
+    certificates,
+    drift_repair,
+    fleet,
+    harden,
+    remove,
+    reset,
+    restore,
+    upgrade,
+    verify,
+)
 from flows.cli.command import REFUSED, Command
 
 COMMANDS: dict[str, Command] = {
     made.COMMAND.verb: made.COMMAND
-    for made in (bootstrap, drift_repair, verify, backup, restore, certificates, harden, remove, reset, fleet)
+    for made in (bootstrap, drift_repair, verify, backup, restore, certificates, harden, upgrade, remove, reset, fleet)
 }
 
 

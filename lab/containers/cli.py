@@ -11,6 +11,7 @@ from lab.containers import install, machine
 from lab.containers.bundle import build_bundle
 from lab.containers.commands import LabError, say
 from lab.containers.lab import Lab
+from lab.containers.labels import LABELS, require_labels
 from lab.containers.model import CONTAINERD_VERSIONS, plan
 from lab.containers.places import Cache, default_state
 
@@ -32,9 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=text, description=text, parents=[common])
 
-    add("bundle", "build what the hosts install from").add_argument(
-        "--refresh", action="store_true", help="fetch Debian's newest packages"
-    )
+    bundle = add("bundle", "build what the hosts install from")
+    bundle.add_argument("--refresh", action="store_true", help="fetch Debian's newest packages")
+    bundle.add_argument("--labels", action="store_true", help=f"offer {', '.join(LABELS)} as well, for upgrades")
     up = add("up", "start a lab")
     up.add_argument("--hosts", default="cp1,w1,w2", help="names, NAME:GPUS for a host's own number (%(default)s)")
     up.add_argument("--gpus", type=int, default=2, help="SIMULATED GPUs of each worker (%(default)s)")
@@ -105,6 +106,8 @@ def _change(lab: Lab, words: argparse.Namespace) -> None:
     match words.verb:
         case "bundle":
             build_bundle(lab.cache, refresh=words.refresh)
+            if words.labels:
+                require_labels(lab.cache)
         case "up":
             lab.up(plan(words.hosts, gpus=words.gpus, containerd=words.containerd, number=words.number))
         case "down":

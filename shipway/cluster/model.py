@@ -25,6 +25,7 @@ from shipway.cluster.parts import (
     Sources,
     Ssh,
     System,
+    Upgrade,
     first_label,
 )
 from shipway.cluster.profiles import DEFAULT_PROFILE
@@ -54,6 +55,7 @@ class Cluster(Part):
     repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
     backup: Backup = Field(Backup(), description="Backups of etcd.")
     hardening: Hardening = Field(Hardening(), description="What is closed beside Kubernetes' own defaults.")
+    upgrade: Upgrade = Field(Upgrade(), description="How an upgrade goes through the hosts.")
     proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
     sources: Sources = Field(description="Where packages, images and manifests come from.")
     state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")

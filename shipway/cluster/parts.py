@@ -241,3 +241,27 @@ class Repair(Part):
         "of the cluster's own parts and of DaemonSets do not count.",
     )
     window: Window | None = Field(None, description="Only then more than files is repaired; none: at any time.")
+
+
+class Upgrade(Part):
+    """How `shipway upgrade` goes through the hosts: waves of workers, and what becomes of GPU jobs on them."""
+
+    gpu_jobs: Literal["wait", "evict", "never"] = Field(
+        "wait",
+        description="Pods that hold GPUs of a host: `wait` for their end, `evict` them as disruption budgets allow, or "
+        "`never` touch such a host (it is left out and named). The annotation `shipway.dev/gpu-jobs` of a pod, of one "
+        "of its owners or of its namespace says otherwise for it.",
+    )
+    wait_minutes: Annotated[Count, Field(ge=1, le=10080)] = Field(
+        240, description="How long `wait` waits for GPU jobs of a host; then that host is opened again, unchanged."
+    )
+    hosts_at_once: Annotated[Count, Field(ge=1, le=100)] = Field(
+        1, description="Workers of a wave, after the first one alone; jobs that span hosts make theirs one wave."
+    )
+    failures: Annotated[Count, Field(ge=0, le=100)] = Field(
+        0, description="Workers that may fail before no further wave begins; the first worker of all never may."
+    )
+    soak_seconds: Annotated[Count, Field(ge=0, le=86400)] = Field(
+        600, description="How long the first worker is watched before the others follow."
+    )
+    approve: Flag = Field(default=False, description="Pause before each wave for an approval in Prefect's UI.")

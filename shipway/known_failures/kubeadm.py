@@ -185,6 +185,16 @@ ENTRIES: tuple[Known, ...] = (
         "On the control plane: `iostat -x 1 3`; etcd wants a disk that syncs within 10 ms. Then run again.",
         retryable=True,
     ),
+    Known(
+        "SHW-794",
+        "a static pod was not started anew by an upgrade",
+        r"static Pod hash for component \S+ on Node \S+ did not change after",
+        "The kubelet did not start a part of the control plane from its new manifest in time; kubeadm has put the old "
+        "one back.",
+        "On the host: `systemctl status kubelet`, `journalctl -u kubelet -n 50`, `ctr -n k8s.io tasks ls`; mend what "
+        "they name, then run the upgrade again: it goes on there.",
+        retryable=True,
+    ),
 )
 VAGUE: tuple[Known, ...] = (
     Known(

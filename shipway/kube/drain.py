@@ -160,8 +160,10 @@ async def drain(
     return sorted(_title(pod) for pod in leaving)
 
 
-async def may_drain(kube: Kube, node: str, *, local_data: Collection[str] | None = ()) -> list[Object]:
-    """Return the pods that a drain would evict; nothing is changed.
+async def may_drain(
+    kube: Kube, node: str, *, local_data: Collection[str] | None = (), besides: Collection[str] = ()
+) -> list[Object]:
+    """Return the pods that a drain would evict, but for those (namespace/name) that are over by then; changes nothing.
 
     Mirror pods and those of DaemonSets stay; pods that have ended leave whoever owned them. Raises Refused SHW-337
     naming the pods that a drain would destroy something of: those that nothing would start again, and those with data
@@ -170,7 +172,7 @@ async def may_drain(kube: Kube, node: str, *, local_data: Collection[str] | None
     kube.forget()
     leaving, refused = [], []
     for pod in await _pods(kube, node):
-        if MIRROR in (pod["metadata"].get("annotations") or {}):
+        if MIRROR in (pod["metadata"].get("annotations") or {}) or _title(pod) in besides:
             continue
         owner = _controller(pod)
         if _over(pod):

@@ -102,6 +102,15 @@ class Family(Protocol):
     ) -> Step[Host]:
         """Return the step that brings packages to their versions; it may end workloads, and its impact says so."""
 
+    def fetched(self, name: str, packages: Mapping[str, str]) -> Step[Host]:
+        """Return the step that fetches packages in their versions, and installs nothing."""
+
+    def beside(self, program: str, version: str, place: str) -> Step[Host]:
+        """Return the step that puts a package's program of that version at a place of its own, unless it is installed.
+
+        The program is called as its package is, and lies in /usr/bin there; the package is not installed.
+        """
+
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Return the step that keeps an upgrade in passing from changing packages."""
 

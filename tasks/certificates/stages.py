@@ -31,6 +31,7 @@ from tasks.locking import new_lease, still_alone
 from tasks.stage_result import CLUSTER
 from tasks.waiting import by_api, hear_results, wait_for
 
+KEPT = "the kubeconfig on this machine is the new one"
 API_SECONDS, NODE_SECONDS = 180.0, 180.0
 AGGREGATED_SECONDS = 60.0  # the API server asks each of them every 30 s
 
@@ -114,7 +115,7 @@ async def renew(run: Run, stage: str, host: str) -> list[StepResult]:
     if any(result.outcome == "failed" for result in results):
         return results
     await run.reconnect()  # by the new admin.conf
-    results.append(await _keep(run))
+    results.append(await keep_kubeconfig(run))
     kube = await run.kube()
     for check in (gates.ApiAnswers(), gates.EtcdHealthy()):
         results.append(await wait_for(run, stage, check, kube, seconds=API_SECONDS))
@@ -153,9 +154,9 @@ async def _bring(run: Run, stage: str, session: Host, steps: Sequence[Check[Host
     return results
 
 
-async def _keep(run: Run) -> StepResult:
+async def keep_kubeconfig(run: Run) -> StepResult:
     """Keep the new admin.conf on this machine as well, where a bootstrap has kept the old one."""
-    name, path = "the kubeconfig on this machine is the new one", run.folder / "kubeconfig"
+    name, path = KEPT, run.folder / "kubeconfig"
     text = await run.session(run.control.name).read(FileText(ADMIN_CONF))
     try:
         if text is None or not path.exists() or path.read_text(encoding="utf-8") == text:

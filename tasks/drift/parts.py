@@ -47,6 +47,7 @@ from shipway.steps.kubernetes.running import (
     NameServersThere,
     StaticPodsAsWritten,
 )
+from shipway.steps.kubernetes.skew import VersionDeclared
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.system.preflight import AddressOnHost
 from shipway.steps.system.services import ServiceLoaded
@@ -235,6 +236,7 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
     checks: list[Check[Kube]] = [
         gates.ApiAnswers(),
         gates.EtcdHealthy(),
+        VersionDeclared(run.drift.declared or cluster.kubernetes.version),
         EveryNodeDeclared([host.name for host in cluster.hosts]),
         KubeadmRemembers(wanted),
         *([HardeningRemembered(cluster)] if hardening.declared(cluster) else []),

@@ -227,6 +227,13 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         IDENTITY + 'cluster CA found in cluster-info ConfigMap is invalid: none of the public keys "sha256:845519" are '
         "pinned",
     ),
+    "SHW-794": (
+        (
+            "[upgrade/apply] FATAL: couldn't upgrade control plane. kubeadm has tried to recover everything into the "
+            "earlier state. Errors faced: static Pod hash for component etcd on Node cp1 did not change after 5m0s: "
+            "timed out waiting for the condition"
+        ),
+    ),
     "SHW-480": (
         (
             'error execution phase kubelet-start: a Node with name "w1" and status "Ready" already '

@@ -279,7 +279,7 @@ class Turns:
         self.taken: list[tuple[str, str]] = []
         self.opened: list[str] = []
         self.during: Callable[[str, str], None] = lambda _stage, _host: None
-
+        self.why = "repair by Shipway (since 2026)"
         self.looked_again: list[bool] = []
 
         async def nothing(*_: object) -> None: ...
@@ -287,8 +287,8 @@ class Turns:
         async def cluster(_: object, *, opened: bool) -> None:
             self.looked_again.append(opened)
 
-        async def left_cordoned(_: object) -> list[str]:
-            return list(left)
+        async def left_cordoned(_: object) -> dict[str, str]:
+            return dict.fromkeys(left, self.why)
 
         async def opened(_: object, name: str) -> None:
             self.opened.append(name)
@@ -325,6 +325,18 @@ async def test_a_node_that_a_killed_pass_left_cordoned_stays_so_until_its_turn_w
     turns = Turns(monkeypatch, run, left=["te2"])
     await drift_passes.repair_all(run, "te.yaml", None)
     assert (turns.taken, turns.opened, turns.looked_again) == (taken, opened, [bool(opened)])
+
+
+async def test_a_node_that_an_upgrade_left_closed_is_opened_by_the_next_upgrade_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was not proven there: a repair knows nothing of that."""
+    run = run_of()
+    run.allow, run.drift.findings = Impact.SERVICE, {}
+    turns = Turns(monkeypatch, run, left=["te2"])
+    turns.why = "upgrade to 1.32.0 by Shipway (since 2026)"
+    await drift_passes.repair_all(run, "te.yaml", None)
+    assert turns.opened == []
 
 
 async def test_a_node_that_was_opened_is_looked_at_again_though_nothing_else_was_repaired(

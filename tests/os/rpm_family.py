@@ -386,6 +386,15 @@ class Rpm:
         """Run `dnf install` with versions."""
         return PackagesInVersion(name, packages, tuple(removable), permit)
 
+    def fetched(self, name: str, packages: Mapping[str, str]) -> Step[Host]:
+        """Run `dnf install --downloadonly`."""
+        return Packages(name, packages, (), permit_always, "")
+
+    def beside(self, program: str, version: str, place: str) -> Step[Host]:
+        """Install it: this double keeps nothing beside."""
+        del place
+        return Packages(f"{program} {version} is there", {program: version}, (), permit_always, "")
+
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Run `dnf versionlock add`."""
         return Held(tuple(packages))

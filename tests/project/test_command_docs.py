@@ -22,6 +22,7 @@ PAGE = {
     "restore": "backup.md",
     "certificates": "certificates.md",
     "harden": "harden.md",
+    "upgrade": "upgrade.md",
 }
 COMMANDS = [
     *((verb.parser(), PAGE.get(name, "running.md"), f"python -m flows.{verb.module}") for name, verb in VERBS.items()),

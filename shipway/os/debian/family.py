@@ -14,6 +14,7 @@ from shipway.host.session import Host
 from shipway.os.debian import asking
 from shipway.os.debian.apt import RepositoryIs
 from shipway.os.debian.dpkg import Package
+from shipway.os.debian.fetched import PackagesFetched, ProgramBeside
 from shipway.os.debian.packages import (
     BaseUpgraded,
     DpkgInOrder,
@@ -108,6 +109,14 @@ class Debian:
     ) -> Step[Host]:
         """Run `apt-get install` with downgrades and held packages allowed, simulated first."""
         return PackagesInVersion(name, packages, tuple(removable), permit=permit)
+
+    def fetched(self, name: str, packages: Mapping[str, str]) -> Step[Host]:
+        """Run `apt-get install --download-only`."""
+        return PackagesFetched(name, packages)
+
+    def beside(self, program: str, version: str, place: str) -> Step[Host]:
+        """Take it out of what `apt-get download` fetches."""
+        return ProgramBeside(program, version, place)
 
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Run `apt-mark hold`."""

@@ -38,6 +38,7 @@ class NodeClosed:
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
     node: str
+    why: str = WHY
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ class NodeClosed:
 
     async def apply(self, on: Kube) -> None:
         """Cordon it, with a note that it was us."""
-        await cordon(on, self.node, WHY)
+        await cordon(on, self.node, self.why)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class NodeDrained:
     local_data: Collection[str] | None = ()
     evict_gpu_pods: bool = False
     on_wait: OnWait = field(default=_unheard, compare=False, repr=False)
+    again: str = "remove again"
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ class NodeDrained:
             with contextlib.suppress(ShipwayError):  # what ended the drain is the news
                 await uncordon(on, self.node)
             if isinstance(error, DeadlineExceeded):
-                error.fix = "Do what each pod's reason asks for, then remove again; the node is as open as before."
+                error.fix = f"Do what each pod's reason asks for, then {self.again}; the node is as open as before."
             raise
 
 

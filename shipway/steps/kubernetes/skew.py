@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from shipway.errors import Blocked, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
+from shipway.facts.versions import ProgramVersion
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.ownership.evidence import ADMIN, KUBELET_CONF
+from shipway.rules.compatibility import triple
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
@@ -20,7 +22,14 @@ SECONDS = 8  # a server on the same network answers in milliseconds
 CA = "/etc/kubernetes/pki/ca.crt"
 _SERVER = re.compile(r"^\s*server:\s*[\"']?(https://[A-Za-z0-9.:\[\]-]+)[\"']?\s*$", re.MULTILINE)
 _VERSION = re.compile(r"v(\d{1,4}\.\d{1,4}\.\d{1,5})")
-UPGRADE = "Set kubernetes.version back to {have}; upgrades are not done by this command: see docs/running.md."
+
+
+def next_of(have: str, wanted: str) -> str:
+    """Return what to do where a cluster runs another version than its file says: never what this command does."""
+    back = f"set kubernetes.version to {have}, which runs."
+    if triple(have) > triple(wanted):
+        return f"Kubernetes knows no way back: {back}"
+    return f"`shipway upgrade CLUSTER.yaml --plan` says how to get there (docs/upgrade.md); or {back}"
 
 
 def version_of(answer: str) -> str | None:
@@ -62,17 +71,37 @@ async def permit_same_version(on: Host, *, wanted: str) -> None:
     """Return where packages of this version may be installed; raises Refused SHW-329 where the API server has another.
 
     A kubelet is never newer than its API server, and an older one is an upgrade that was not asked for (Kubernetes:
-    version skew policy).
+    version skew policy). One that is behind its API server waits for an upgrade as well, which empties the host first.
     """
     have = await server_version(on)
     if have is not None and have != wanted:
         message = f"the API server runs v{have}, so kubelet, kubeadm and kubectl {wanted} do not belong on this node"
-        raise Refused(message, host=on.name, code="SHW-329", fix=UPGRADE.format(have=have))
+        raise Refused(message, host=on.name, code="SHW-329", fix=next_of(have, wanted))
+    kubelet = await on.read(ProgramVersion("kubelet")) if have is not None else ""
+    if kubelet and triple(kubelet) < triple(wanted):
+        message = f"its kubelet is v{kubelet}, behind the API server's v{have}: no upgrade has come here yet"
+        raise Refused(message, host=on.name, code="SHW-329", fix="`shipway upgrade CLUSTER.yaml` goes on with it.")
 
 
 def _refused(have: str, wanted: str) -> Refused:
     message = f"the running cluster is v{have}, the file says v{wanted}: upgrades are not done by this command"
-    return Refused(message, code="SHW-330", fix=UPGRADE.format(have=have))
+    return Refused(message, code="SHW-330", fix=next_of(have, wanted))
+
+
+@dataclass(frozen=True)
+class VersionDeclared:
+    """The running cluster has the declared version; another one is a finding, and never changed by what finds it."""
+
+    version: str
+    name: str = "the running cluster has the declared version"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask /version; an API that says none is told of elsewhere."""
+        _, text = await on.raw("/version")
+        have = version_of(text)
+        if have is None or have == self.version:
+            return None
+        return Drift(f"v{have}", f"v{self.version}: {next_of(have, self.version)}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""`shipway upgrade`; it is no part of flows.upgrade, for that file runs as `__main__`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from flows.cli.command import Command, Parser
+from flows.cli.verb import Flight, fly_verb, tell_end
+
+if TYPE_CHECKING:
+    from prefect import State
+    from rich.console import Console
+
+    from tasks.context import Run
+    from tasks.stage_result import Mode
+    from tasks.upgrade.report import UpgradeReport
+
+
+def build_parser(prog: str) -> Parser:
+    """Return the parser."""
+    made = Parser(
+        prog=prog,
+        description="Upgrade Kubernetes to the version of the cluster file, control planes first, workers in waves.",
+        epilog="Exit status: 0 as wanted, 1 refused and nothing changed, 2 some hosts are not as wanted, 3 failed.",
+    )
+    made.add_argument("cluster_file", type=Path, help="the cluster file")
+    made.add_argument("--plan", action="store_true", help="change nothing, say what forbids it and in which order")
+    made.add_argument("--to", default="", metavar="VERSION", help="a version on the way to the file's")
+    made.add_argument(
+        "--no-backup", action="store_true", help="take no backup: a verified one of the last hour must be there"
+    )
+    made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
+    made.add_argument("--quiet", action="store_true", help="only say how it ended")
+    return made
+
+
+def run_upgrade(asked: argparse.Namespace, console: Console) -> int:
+    """Run the flow, show the order, say how it ended, and see its history recorded."""
+
+    def load() -> Flight:
+        from flows.upgrade import upgrade  # noqa: PLC0415 - imports Prefect
+
+        async def flight(file: str, report: str | None) -> State[Any]:
+            state: State[Any] = await upgrade(
+                file,
+                "plan" if asked.plan else "upgrade",
+                asked.to,
+                not asked.no_backup,
+                report,
+                return_state=True,
+            )
+            return state
+
+        return flight
+
+    return fly_verb(asked, console, f"upgrade of {asked.cluster_file}", load, tell)
+
+
+def tell(console: Console, run: Run) -> None:
+    """Print the order of the hosts and what is to be known of it, then the end of the run."""
+    show_order(console, cast("UpgradeReport", run.report))
+    tell_end(console, run)
+
+
+def show_order(console: Console, report: UpgradeReport) -> None:
+    """Print in which order hosts come, and what their drains mean."""
+    from rich.table import Table  # noqa: PLC0415 - a command says its first line before
+
+    if not report.order:
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("host", "wave", "has", "gets", "pods that leave", "GPU jobs"):
+        table.add_column(column, overflow="fold", justify="right" if column.startswith("pods") else "left")
+    for row in report.order:
+        table.add_row(row.host, row.wave, row.have, row.want, str(row.pods), "; ".join(row.jobs))
+    console.print(table)
+    for note in report.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+def mode_of(asked: argparse.Namespace) -> Mode:
+    """Return the mode that was asked for, as reports name it."""
+    return "plan" if asked.plan else "upgrade"
+
+
+COMMAND = Command("upgrade", build_parser, run_upgrade, mode_of)
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

@@ -1,0 +1,145 @@
+"""GPU jobs on a host that is to be upgraded: whose they are, what was decided of them, and the wait for their end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, cast, get_args
+
+from shipway.errors import DeadlineExceeded, Refused, ShipwayError
+from shipway.gpu.holders import HIGHEST, asked_devices
+from shipway.gpu.pods import NAMESPACE
+from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import few
+from shipway.step import Drift, Impact
+
+Policy = Literal["wait", "evict", "never"]
+ANNOTATION = "shipway.dev/gpu-jobs"  # of a pod, one of its owners, or its namespace: wait, evict or never
+EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuJob:
+    """A pod that holds GPUs: its node, the object that owns it at the top ("Job train/llm"), what was decided of it."""
+
+    pod: str
+    node: str
+    holds: str
+    owner: str
+    policy: Policy
+
+    @property
+    def said(self) -> str:
+        """One line: the pod, what it holds, whose it is."""
+        of = f" of {self.owner}" if self.owner else ", of nobody"
+        return f"{self.pod}{of} ({self.holds}: {self.policy})"
+
+
+async def find_jobs(on: Kube, default: Policy, node: str = "") -> list[GpuJob]:
+    """Return every pod that holds GPUs, on all nodes or one, but for those of the proof. Raises the API's errors."""
+    found = []
+    for pod in await on.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
+        meta, where = pod["metadata"], (pod.get("spec") or {}).get("nodeName", "")
+        if not where or meta.get("namespace") == NAMESPACE or not (held := asked_devices(pod)):
+            continue
+        chain = await _chain(on, pod)
+        top = chain[-1]
+        owner = f"{top.get('kind')} {meta['namespace']}/{top['metadata']['name']}" if len(chain) > 1 else ""
+        space = await on.get("v1", "Namespace", meta["namespace"])
+        policy = _decided([*chain, *([space] if space else [])]) or default
+        found.append(GpuJob(f"{meta['namespace']}/{meta['name']}", where, ", ".join(held), owner, policy))
+    return sorted(found, key=lambda one: (one.node, one.pod))
+
+
+async def _chain(on: Kube, pod: Object) -> list[Object]:
+    """Return the pod and its owners up to the top; ends where one cannot be asked for: its reference is the last."""
+    chain, namespace = [pod], pod["metadata"].get("namespace", "")
+    while len(chain) <= HIGHEST:
+        references = chain[-1]["metadata"].get("ownerReferences") or ()
+        owner = next((one for one in references if one.get("controller")), None)
+        if owner is None:
+            break
+        above = None
+        try:
+            above = await on.get(owner["apiVersion"], owner["kind"], owner["name"], namespace)
+        except ShipwayError:
+            above = None
+        chain.append({"kind": owner["kind"], "metadata": {"name": owner["name"]}, **(above or {})})
+        if above is None:
+            break
+    return chain
+
+
+def _decided(chain: Iterable[Mapping[str, Any]]) -> Policy | None:
+    """Return what the nearest of them says by its annotation; a word that means nothing is none."""
+    for one in chain:
+        said = str((one["metadata"].get("annotations") or {}).get(ANNOTATION, "")).strip()
+        if said in get_args(Policy):
+            return cast("Policy", said)
+    return None
+
+
+def gangs(jobs: Iterable[GpuJob]) -> list[frozenset[str]]:
+    """Return the sets of nodes that one owner's pods span: who loses one of its pods loses its work on all of them."""
+    by_owner: dict[str, set[str]] = {}
+    for job in jobs:
+        if job.owner:
+            by_owner.setdefault(job.owner, set()).add(job.node)
+    joined: list[set[str]] = []
+    for nodes in by_owner.values():
+        touching = [one for one in joined if one & nodes]
+        joined = [one for one in joined if not one & nodes] + [nodes.union(*touching)]
+    return [frozenset(one) for one in joined if len(one) > 1]
+
+
+def _unheard(sentence: str) -> None:
+    """Hear a wait's sentence, and do nothing."""
+
+
+@dataclass(frozen=True)
+class GpuJobsOver:
+    """No pod that is waited for holds GPUs of a node: the node is closed, so none comes after it."""
+
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    node: str
+    policy: Policy
+    seconds: float
+    on_wait: Callable[[str], None] = field(default=_unheard, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The node."""
+        return f"no GPU job that is waited for runs on node {self.node}"
+
+    async def _left(self, on: Kube) -> list[str]:
+        jobs = await find_jobs(on, self.policy, self.node)
+        kept = [job.said for job in jobs if job.policy == "never"]
+        if kept:
+            fix = f"Let their owners end them, or change {ANNOTATION} or upgrade.gpu_jobs; then run again."
+            raise Refused(f"these are never touched: {few(kept)}", host=self.node, code="SHW-795", fix=fix)
+        return [job.said for job in jobs if job.policy == "wait"]
+
+    async def check(self, on: Kube) -> Drift | None:
+        """List them. Raises Refused SHW-795 for one that is never touched."""
+        left = await self._left(on)
+        return Drift(f"{len(left)}: {few(left)}", f"none, within {self.seconds / 60:.0f} minutes") if left else None
+
+    async def apply(self, on: Kube) -> None:
+        """Wait for their end. Raises DeadlineExceeded SHW-795 naming those that are left."""
+        ends, said = time.monotonic() + self.seconds, ""
+        while True:
+            on.forget()
+            left = await self._left(on)
+            if not left:
+                return
+            line = f"waiting for GPU jobs on {self.node}: {few(left)}"
+            if line != said:
+                self.on_wait(said := line)
+            if time.monotonic() > ends:
+                break
+            await asyncio.sleep(EVERY_SECONDS)
+        fix = "Run again when they are over: this host is left as it is; or set upgrade.gpu_jobs or wait_minutes."
+        message = f"GPU jobs still run after {self.seconds / 60:.0f} minutes: {few(left)}"
+        raise DeadlineExceeded(message, host=self.node, code="SHW-795", fix=fix, retry=False)

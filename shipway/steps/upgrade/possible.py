@@ -1,0 +1,389 @@
+"""What forbids an upgrade, each a check of its own: a plan lists all of them at once, and a run asks them again."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shipway.backup.state import BackupsThere
+from shipway.errors import Blocked, Refused
+from shipway.facts.certificates import CertificateIn
+from shipway.facts.commands import Says
+from shipway.facts.files import FileText, Listing
+from shipway.foreign.numbers import whole
+from shipway.gpu.counts import count_gpus
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kube.drain import may_drain, movable
+from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.status import why_not_ready
+from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
+from shipway.rules.compatibility import minor_of, triple
+from shipway.rules.upgrades import (
+    REMOVED_FLAGS,
+    REMOVED_GATES,
+    V1BETA3_GONE,
+    etcd_floor,
+    may_lag,
+    next_minor,
+    taken_away,
+    why_not,
+)
+from shipway.step import Drift
+from shipway.steps.kubernetes.health_cluster import read_record
+from shipway.steps.kubernetes.may_go import selector_text
+from shipway.steps.kubernetes.running import DROP_INS, EXTRA_FILES, KUBEADM_FLAGS, flags_of, read_assignment
+from shipway.steps.kubernetes.skew import version_of
+from shipway.steps.upgrade.members import Member, read_members
+
+GIB = 1 << 20  # of df's kibibytes
+# More than twice what is fetched: the programs of a build of 1.36.2 are 0.4 GiB in a control plane's images and 0.2 GiB
+# in the three packages, and for a while each lies there packed as well.
+ROOM = {True: 2.0, False: 1.0}  # GiB, by whether the host is a control plane
+PLACES = ("/var/lib/containerd", "/var/lib/kubelet", "/var/cache")
+CERTIFICATES = "`shipway certificates` renews it, and proves that it is served; then run again."
+
+
+async def running_version(on: Kube) -> str:
+    """Return what the API server that answers says that it is (1.36.2). Raises Blocked where it says nothing."""
+    _, text = await on.raw("/version")
+    found = version_of(text)
+    if found is None:
+        raise Blocked("the API does not say which version it is")
+    return found
+
+
+@dataclass(frozen=True)
+class PathAllowed:
+    """The version is the running one, a later patch of it, or one of the next minor."""
+
+    wanted: str
+    name: str = "the version can be reached in one step"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare with what answers. Raises Refused SHW-780, SHW-781."""
+        have = await running_version(on)
+        code, why = why_not(have, self.wanted)
+        if why:
+            fix = f"Set kubernetes.version to one of {next_minor(have)} first, upgrade, and go on from there."
+            if code == "SHW-781":
+                fix = f"Set kubernetes.version back to {have}, or restore a backup of before (docs/upgrade.md)."
+            raise Refused(why, code=code, fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class ControlPlanesReady:
+    """Every control plane is a Ready node."""
+
+    names: Collection[str]
+    name: str = "every control plane is Ready"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the nodes. Raises Refused SHW-784 naming each that is not."""
+        nodes = await nodes_by_name(on)
+        wrong = {name: why for name in sorted(self.names) if (why := why_not_ready(nodes.get(name)))}
+        if wrong:
+            said = few([f"{name}: {why}" for name, why in wrong.items()])
+            first = next(iter(wrong))
+            fix = f"See `journalctl -u kubelet -n 50` on {first}; no control plane is upgraded while one is not well."
+            raise Refused(f"not Ready: {said}", host=first, code="SHW-784", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class KubeletsFit:
+    """No kubelet is newer than the API server, and none would be too far behind the new one."""
+
+    wanted: str
+    name: str = "every kubelet may stay with the new API server"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read what each node's kubelet says that it is. Raises Refused SHW-785."""
+        have, lag = await running_version(on), may_lag(self.wanted)
+        wrong = []
+        for name, node in sorted((await nodes_by_name(on)).items()):
+            kubelet = kubelet_of(node)
+            if not kubelet:
+                continue
+            if minor_of(kubelet)[1] < minor_of(self.wanted)[1] - lag:
+                wrong.append(f"{name} has v{kubelet}, more than {lag} minors behind v{self.wanted}")
+            elif triple(kubelet) > triple(have) and triple(kubelet) > triple(self.wanted):
+                wrong.append(f"{name} has v{kubelet}, newer than the API server's v{have}")
+        if wrong:
+            fix = "Bring these nodes to the running version first (`shipway upgrade` with that one), or remove them."
+            raise Refused(f"kubelets do not fit: {few(wrong)}", code="SHW-785", fix=fix)
+        return None
+
+
+def kubelet_of(node: Mapping[str, Any]) -> str:
+    """Return what a node's kubelet says that it is (1.36.2); empty where it has not said it."""
+    info = (node.get("status") or {}).get("nodeInfo") or {}
+    said = str(info.get("kubeletVersion", "")).removeprefix("v")
+    try:
+        return ".".join(map(str, triple(said)))
+    except ValueError:
+        return ""
+
+
+@dataclass(frozen=True)
+class BudgetsAllow:
+    """No disruption budget forbids every eviction of a pod that a drain of these nodes would move."""
+
+    nodes: Collection[str]
+    name: str = "disruption budgets allow the drains"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the budgets that allow no disruption now, and for their pods. Raises Refused SHW-786 with each."""
+        version = "policy/v1" if minor_of((await on.version()).removeprefix("v")) >= (1, 21) else "policy/v1beta1"
+        budgets = [
+            one
+            for one in await on.list_(version, "PodDisruptionBudget")
+            if not (one.get("status") or {}).get("disruptionsAllowed")
+        ]
+        guarded = await asyncio.gather(*(self._guarded(on, one) for one in budgets))
+        wrong = [
+            f"{one['metadata']['namespace']}/{one['metadata']['name']} keeps {few(pods)}"
+            for one, pods in zip(budgets, guarded, strict=True)
+            if pods
+        ]
+        if wrong:
+            fix = "Let their owners run one replica more, or change the budget (`kubectl get pdb -A`); then run again."
+            raise Refused(f"budgets allow no eviction: {'; '.join(wrong)}", code="SHW-786", fix=fix)
+        return None
+
+    async def _guarded(self, on: Kube, budget: Mapping[str, Any]) -> list[str]:
+        labels = selector_text((budget.get("spec") or {}).get("selector") or {})
+        pods = await on.list_("v1", "Pod", budget["metadata"]["namespace"], labels=labels)
+        here = [one for one in pods if (one.get("spec") or {}).get("nodeName") in self.nodes and movable(one)]
+        return sorted(f"{one['metadata']['name']} on {one['spec']['nodeName']}" for one in here)
+
+
+@dataclass(frozen=True)
+class NothingLost:
+    """A drain of a node destroys nothing: no pod that nothing would start again, none whose emptyDir is not to be lost.
+
+    `besides` are pods (namespace/name) whose end is waited for before that.
+    """
+
+    node: str
+    local_data: Collection[str] | None = ()
+    besides: Collection[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The node."""
+        return f"the pods on node {self.node} may be moved"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask as the drain does. Raises Refused SHW-337."""
+        if self.node in await nodes_by_name(on):
+            try:
+                await may_drain(on, self.node, local_data=self.local_data, besides=self.besides)
+            except Refused as error:
+                error.fix = (
+                    "Let their owners end them, or delete them yourself, then run again; where every emptyDir may be "
+                    "lost, set repair.delete_emptydir_data: true."
+                )
+                raise
+        return None
+
+
+@dataclass(frozen=True)
+class RecordReadable:
+    """kubeadm's record of the cluster holds nothing that the new kubeadm refuses to read."""
+
+    wanted: str
+    name: str = "the new kubeadm can read the cluster's record"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look at feature gates and API version of kubeadm-config. Raises Refused SHW-792."""
+        record = await read_record(on)
+        gone = taken_away(REMOVED_GATES, self.wanted)
+        gates = [f"{name} (gone since 1.{gone[name][1]})" for name in record.get("featureGates") or {} if name in gone]
+        edit = "`kubectl -n kube-system edit configmap kubeadm-config`"
+        if gates:
+            fix = f"Take them out of ClusterConfiguration.featureGates ({edit}), then run again."
+            raise Refused(f"kubeadm-config has feature gates: {', '.join(gates)}", code="SHW-792", fix=fix)
+        if minor_of(self.wanted) >= V1BETA3_GONE and str(record.get("apiVersion")) == "kubeadm.k8s.io/v1beta3":
+            fix = "Let the installed kubeadm write it anew: `kubeadm config migrate`, `init phase upload-config`."
+            message = "kubeadm-config is of v1beta3, which kubeadm 1.37 cannot read any more"
+            raise Refused(message, code="SHW-792", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class GpusThere:
+    """Every node offers the GPUs that are expected of it: one that lost some cannot be proven afterwards."""
+
+    expected: Mapping[str, int] = field(hash=False)
+    name: str = "every node that is upgraded offers its GPUs"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare allocatable GPUs. Raises Refused SHW-790; a node that is not there or not Ready is not asked."""
+        nodes = await nodes_by_name(on)
+        wrong = [
+            f"{name} has {count_gpus(nodes[name])} of {count}"
+            for name, count in sorted(self.expected.items())
+            if name in nodes and not why_not_ready(nodes[name]) and count_gpus(nodes[name]) != count
+        ]
+        if wrong:
+            fix = "`shipway verify` names the broken link; mend it, or declare the host's `gpus` as they are."
+            raise Refused(f"GPUs are missing before the upgrade: {few(wrong)}", code="SHW-790", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class EtcdFits:
+    """Every member of etcd is well, and new enough for the etcd that the new minor brings."""
+
+    have: str
+    wanted: str
+    name: str = "every member of etcd is healthy and new enough"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask etcd on this host. Raises Refused SHW-782 (not well), SHW-783 (too old)."""
+        members = await read_members(on)
+        ill = [said for one in members if (said := _ill(one))]
+        if ill:
+            fix = f"Look at etcd on the host of that member, and at `journalctl -u kubelet`; asked on {on.name}."
+            raise Refused(f"etcd is not whole: {few(ill)}", host=on.name, code="SHW-782", fix=fix)
+        floor = etcd_floor(self.have, self.wanted)
+        old = [f"{one.name} runs {one.version}" for one in members if floor and triple(one.version) < floor]
+        if floor and old:
+            least = ".".join(map(str, floor))
+            fix = (
+                f"Upgrade to the newest patch of 1.{minor_of(self.have)[1]} first; where its kubeadm brings an older "
+                f"etcd, set etcd.local.imageTag to {least}-0 in kubeadm-config and run `kubeadm upgrade apply` with "
+                "the version that runs."
+            )
+            message = f"v{self.wanted} brings etcd's next minor, which is safe from {least} on: {few(old)}"
+            raise Refused(message, host=on.name, code="SHW-783", fix=fix)
+        return None
+
+
+def _ill(member: Member) -> str:
+    who = member.name or member.url
+    if not member.name:
+        return f"{who}: a member that has never started"
+    if member.learner:
+        return f"{who}: still a learner"
+    return "" if member.healthy and member.version else f"{who}: not healthy"
+
+
+@dataclass(frozen=True)
+class RoomThere:
+    """The disks have room for packages and images."""
+
+    control: bool
+    name: str = "the disks have room for packages and images"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask df(1). Raises Refused SHW-787."""
+        said = await on.read(Says(("df", "-Pk", *PLACES)))
+        free = {
+            fields[5]: kib / GIB
+            for line in said.stdout.splitlines()[1:]
+            if len(fields := line.split()) > 5 and (kib := whole(fields[3])) is not None  # noqa: PLR2004 - df -P
+        }
+        least = ROOM[self.control]
+        short = [f"{place}: {room:.1f} GiB free" for place, room in sorted(free.items()) if room < least]
+        if short:
+            fix = f"Make room on {on.name} (`crictl rmi --prune`, `journalctl --vacuum-size=200M`): {least:.0f} GiB."
+            raise Refused(f"too little room: {', '.join(short)}", host=on.name, code="SHW-787", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class NothingExpired:
+    """No certificate that the upgrade works with has ended."""
+
+    control: bool
+    name: str = "no certificate has expired"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask openssl for the ends. Raises Refused SHW-788."""
+        paths = {KUBELET_CLIENT: "the kubelet's client certificate"}
+        paths |= {leaf.path: leaf.name for leaf in LEAFS} if self.control else {}
+        infos = await on.read_all([CertificateIn(path) for path in paths])
+        ended = [
+            name
+            for name, info in zip(paths.values(), infos, strict=True)
+            if info is not None and info.serial and info.ends <= time.time()
+        ]
+        if ended:
+            raise Refused(f"has expired: {', '.join(ended)}", host=on.name, code="SHW-788", fix=CERTIFICATES)
+        return None
+
+
+@dataclass(frozen=True)
+class FlagsKnown:
+    """Nobody has given the kubelet a flag with which the new one does not start."""
+
+    wanted: str
+    name: str = "the new kubelet knows every flag that people added"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Read extra arguments and drop-ins; kubeadm changes its own by itself. Raises Refused SHW-791."""
+        folder = DROP_INS.format("kubelet")
+        names = [name for name in await on.read(Listing(folder)) if name != "10-kubeadm.conf"]
+        paths = [*EXTRA_FILES, *(f"{folder}/{name}" for name in names)]
+        texts = await on.read_all([FileText(path) for path in paths])
+        gone, found = taken_away(REMOVED_FLAGS, self.wanted), []
+        for path, text in zip(paths, texts, strict=True):
+            flags = flags_of(_extra_words(text or ""))
+            found += [f"--{name} in {path} (gone since 1.{gone[name][1]})" for name in flags if name in gone]
+        if found:
+            fix = f"Take it out there on {on.name}; {KUBEADM_FLAGS} is kubeadm's own, and it cleans that itself."
+            raise Refused(f"the new kubelet would not start: {', '.join(found)}", host=on.name, code="SHW-791", fix=fix)
+        return None
+
+
+def _extra_words(text: str) -> list[str]:
+    """Return the words that a file adds to the kubelet's command line, by an environment file or a unit's line."""
+    lines = [read_assignment(text, "KUBELET_EXTRA_ARGS")]
+    for line in text.splitlines():
+        key, _, value = line.strip().partition("=")
+        if key in ("Environment", "ExecStart"):
+            lines.append(value.strip().strip('"').removeprefix("KUBELET_EXTRA_ARGS="))
+    words: list[str] = []
+    for line in lines:
+        try:
+            words += shlex.split(line)
+        except ValueError:
+            words += line.split()
+    return words
+
+
+@dataclass(frozen=True)
+class BackupYoung:
+    """There is a verified backup of the last hour: for a run that was told to take none itself."""
+
+    script: str = field(repr=False)
+    hours: float = 1.0
+    name: str = "a verified backup of the last hour is there"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask the host. Raises Refused SHW-789."""
+        state = await on.read(BackupsThere(self.script))
+        newest = state.newest
+        age = newest.hours_before(state.now) if newest else None
+        if age is None or age > self.hours:
+            said = "there is no verified backup" if age is None else f"the newest verified backup is {age:.1f} h old"
+            fix = "Run `shipway backup` first, or let the upgrade take one (leave --no-backup away)."
+            raise Refused(said, host=on.name, code="SHW-789", fix=fix)
+        return None
+
+
+def pods_by_node(pods: Sequence[Mapping[str, Any]], own: Collection[str]) -> dict[str, int]:
+    """Return how many pods of users a drain of each node would move."""
+    found: dict[str, int] = {}
+    for pod in pods:
+        node = (pod.get("spec") or {}).get("nodeName")
+        if node and movable(dict(pod)) and pod["metadata"].get("namespace") not in own:
+            found[node] = found.get(node, 0) + 1
+    return found

@@ -1,0 +1,281 @@
+"""On real hosts: to a newer patch and to the next minor, beside a GPU job, a budget, and a run that is killed.
+
+Both versions are the source of 1.20.2 under other labels (lab/containers/labels.py): kubeadm's upgrade, its skew rules,
+static pods, packages, kubelets and etcd are real, and nothing is new in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.containers.lab import Lab
+from lab.containers.labels import REPOSITORY, require_labels
+from tests.lab.conftest import ROOT, STATE, Ran, Site
+
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
+PATCH, MINOR = "1.20.15", "1.21.0"
+NAMES = ("cp1", "w1", "w2")
+# A GPU job that ends by itself, and two replicas of which a budget keeps one.
+WORK = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: train}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      nodeName: NODE
+      runtimeClassName: nvidia
+      containers:
+      - name: c
+        image: docker.io/library/busybox:1
+        command: [sleep, "SECONDS"]
+        resources: {limits: {nvidia.com/gpu: 1}}
+"""
+GUARDED = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: guarded}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: guarded}}
+  template:
+    metadata: {labels: {app: guarded}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: c, image: docker.io/library/busybox:1, command: [sleep, "86400"]}]
+---
+apiVersion: policy/v1beta1
+kind: PodDisruptionBudget
+metadata: {name: guarded}
+spec: {minAvailable: 1, selector: {matchLabels: {app: guarded}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A bootstrapped cluster of its own: what is upgraded here is no cluster for other tests."""
+    require_labels(lab.cache)
+    lab.fresh()
+    made = Site(lab, tmp_path_factory.mktemp("upgrade"), prefect_server)
+    write(made, "1.20.2")
+    ran = made.run()
+    assert ran.code == 0, ran.output
+    apply(made, GUARDED)
+    made.kubectl("rollout status deployment guarded --timeout=60s")
+    return made
+
+
+def write(site: Site, version: str, **upgrade: Any) -> None:
+    """Write the cluster file in a version; its repository is the one of its minor."""
+    path = site.cluster_file(upgrade={"soak_seconds": 2, **upgrade})
+    data = yaml.safe_load(path.read_text())
+    data["kubernetes"] = {**data.get("kubernetes", {}), "version": version}
+    data["sources"]["apt"]["kubernetes"]["uri"] = site.lab.plan.apt_url(REPOSITORY)
+    path.write_text(yaml.safe_dump(data))
+
+
+def apply(site: Site, text: str) -> None:
+    """Apply manifests by kubectl."""
+    site.on("cp1", f"cat > /tmp/work.yaml <<'EOF'\n{text}\nEOF")
+    site.kubectl("apply -f /tmp/work.yaml")
+
+
+def start(site: Site, verb: str, *words: str) -> subprocess.Popen[str]:
+    """Start a verb as a person would."""
+    env = {**os.environ, "PREFECT_HOME": str(site.folder / "prefect"), "NO_COLOR": "1", "PREFECT_API_URL": site.api}
+    return subprocess.Popen(
+        (sys.executable, "-m", f"flows.{verb}", str(site.folder / "cluster.yaml"), *words),
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(site: Site, verb: str, *words: str, seconds: float = 420) -> Ran:
+    """Run a verb to its end."""
+    report, began = site.folder / "upgrade.json", time.monotonic()
+    report.unlink(missing_ok=True)
+    process = start(site, verb, "--report", str(report), *words)
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    took = time.monotonic() - began
+    print(f"\n$ {verb} {' '.join(words)}: exit {process.returncode}, {took:.1f} s\n{output}")
+    return Ran(process.returncode, output, took, json.loads(report.read_text()) if report.exists() else {})
+
+
+def kill_when(site: Site, happened: Callable[[], bool], *, seconds: float = 240) -> None:
+    """Start an upgrade, and SIGKILL its controller as soon as something has happened."""
+    process, ends = start(site, "upgrade"), time.monotonic() + seconds
+    try:
+        while not happened():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < ends, "what was waited for did not happen"
+            time.sleep(0.3)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def rows(ran: Ran, outcome: str) -> set[tuple[str, str]]:
+    """Return host and step of what a report says of an outcome."""
+    return {
+        (stage["host"], row["step"])
+        for stage in ran.report["stages"]
+        for row in stage["rows"]
+        if row["outcome"] == outcome
+    }
+
+
+def nodes(site: Site) -> dict[str, tuple[str, bool]]:
+    """Return by node what its kubelet says that it is, and whether it takes pods."""
+    listed = json.loads(site.kubectl("get nodes -o json"))["items"]
+    return {
+        one["metadata"]["name"]: (one["status"]["nodeInfo"]["kubeletVersion"], not one["spec"].get("unschedulable"))
+        for one in listed
+    }
+
+
+@contextlib.contextmanager
+def watched(site: Site) -> Iterator[list[int]]:
+    """Yield how many guarded pods were ready at each look, two a second, while the API answered."""
+    seen, over = list[int](), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            with contextlib.suppress(Exception):
+                seen.append(int(site.kubectl("get deployment guarded -o jsonpath={.status.availableReplicas}") or 0))
+            over.wait(0.5)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def served(site: Site) -> str:
+    """Return what the API server says that it is."""
+    version: str = json.loads(site.kubectl("get --raw /version"))["gitVersion"]
+    return version
+
+
+def test_a_file_of_another_version_is_a_finding_and_bootstrap_and_repair_change_nothing(site: Site) -> None:
+    write(site, MINOR)
+    before = {name: site.on(name, STATE) for name in NAMES}
+    refused = site.run()
+    assert refused.code == 1
+    assert "shipway upgrade" in refused.output
+    drift = run(site, "drift_repair", "--repair", "files")
+    found = [one for one in drift.report["findings"] if "version" in one["step"]]
+    assert [(one["have"], one["action"]) for one in found] == [("v1.20.2", "reported")]
+    assert "shipway upgrade" in found[0]["want"]
+    assert [one for one in drift.report["findings"] if one["action"] == "repaired"] == []
+    assert {name: site.on(name, STATE) for name in NAMES} == before
+
+
+def test_a_skipped_minor_a_way_back_and_a_budget_without_room_are_refused_at_once(site: Site) -> None:
+    site.kubectl('patch pdb guarded -p \'{"spec":{"minAvailable":2}}\'')
+    ran = run(site, "upgrade", "--plan", "--to", "1.22.0")
+    site.kubectl('patch pdb guarded -p \'{"spec":{"minAvailable":1}}\'')
+    assert (ran.code, ran.report["outcome"]) == (1, "refused")
+    assert {"SHW-780", "SHW-786"} <= {error["code"] for error in ran.report["errors"]}
+    back = run(site, "upgrade", "--to", "1.20.1")
+    assert {"SHW-781"} <= {error["code"] for error in back.report["errors"]}
+    assert served(site) == "v1.20.2"
+
+
+def test_to_a_newer_patch_as_planned_beside_a_job_that_is_waited_for_and_a_budget(site: Site) -> None:
+    write(site, PATCH)
+    apply(site, WORK.replace("NODE", "w2").replace("SECONDS", "75"))
+    site.kubectl("wait --for=condition=ready pod -l job-name=train --timeout=60s")
+    before = {name: site.on(name, STATE) for name in NAMES}
+    plan = run(site, "upgrade", "--plan")
+    assert (plan.code, plan.report["outcome"]) == (0, "planned")
+    assert {name: site.on(name, STATE) for name in NAMES} == before
+    assert [(row["host"], row["wave"]) for row in plan.report["order"]] == [
+        ("cp1", "control plane 1"),
+        ("w1", "first alone"),
+        ("w2", "wave 1"),
+    ]
+    assert "Job default/train" in plan.report["order"][2]["jobs"][0]
+    with watched(site) as ready:
+        ran = run(site, "upgrade")
+    assert ran.code == 0, ran.output
+    assert nodes(site) == dict.fromkeys(NAMES, (f"v{PATCH}", True))
+    assert served(site) == f"v{PATCH}"
+    assert min(ready[2:]) >= 1, "the budget was kept"
+    assert site.kubectl("get job train -o jsonpath={.status.succeeded}") == "1"
+    assert site.kubectl("get job train -o jsonpath={.status.failed}") == ""
+    foreseen, unknown, changed = rows(plan, "drifted"), rows(plan, "unknown"), rows(ran, "changed")
+    assert changed <= foreseen | unknown, "nothing happened that the plan did not say"
+    late = {step for step in foreseen - changed if "is drained" not in step[1] and "GPU job" not in step[1]}
+    assert late == set(), "all that the plan said happened"
+    assert site.kubectl("get ns -o name").count("shipway-verify") == 0 or not site.kubectl(
+        "get pods -n shipway-verify -o name"
+    )
+
+    again = run(site, "upgrade")
+    assert (again.code, rows(again, "changed")) == (0, set())
+    boot = site.run()
+    assert boot.code == 0, boot.output
+    assert rows(boot, "changed") == set()
+
+
+def test_to_the_next_minor_by_a_run_that_is_killed_in_every_phase(site: Site) -> None:
+    write(site, MINOR)
+    newer, older = f"v{MINOR}", served(site)
+
+    def on_host(name: str, test: str) -> Callable[[], bool]:
+        def holds() -> bool:
+            with contextlib.suppress(Exception):
+                return site.holds(name, test)
+            return False
+
+        return holds
+
+    kill_when(site, on_host("w1", "[ -x /var/lib/shipway/upgrade/kubeadm ]"))  # while all is fetched
+    assert served(site) == older
+    kill_when(site, on_host("cp1", "systemctl is-active -q shipway-kubeadm-upgrade"))  # kubeadm works on by itself
+    kill_when(site, on_host("cp1", f"kubelet --version | grep -q {newer}"))  # installed, perhaps not yet restarted
+    kill_when(site, on_host("w1", f"kubeadm version -o short | grep -q {newer}"))  # a worker, closed by us
+    assert nodes(site)["w1"][1] is False
+    ran = run(site, "upgrade")
+    assert ran.code == 0, ran.output
+    assert nodes(site) == dict.fromkeys(NAMES, (newer, True))
+    assert served(site) == newer
+    holds = {name: site.on(name, "apt-mark showhold").split() for name in NAMES}
+    assert all({"kubelet", "kubeadm", "kubectl"} <= set(found) for found in holds.values())
+    again = run(site, "upgrade")
+    assert (again.code, rows(again, "changed")) == (0, set())
+    drift = run(site, "drift_repair", "--repair", "none")
+    assert [one for one in drift.report["findings"] if "is not cordoned" in one["step"]] == []
+    print([(one["host"], one["step"], one["have"], one["want"]) for one in drift.report["findings"]])
+
+
+def test_the_backup_that_leads_back_is_there(site: Site) -> None:
+    listed = site.on("cp1", "ls /var/lib/shipway/backups")
+    assert listed.strip(), "an upgrade takes one before it changes anything"
+    assert Path(site.folder / "upgrade.json").exists()

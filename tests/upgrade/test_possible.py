@@ -1,0 +1,224 @@
+"""Everything that forbids an upgrade, each with its code and the name of what is in the way."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from shipway.converge import look_at_all
+from shipway.errors import Blocked, Refused
+from shipway.facts.certificates import CertificateIn, CertificateInfo
+from shipway.facts.commands import Says
+from shipway.facts.files import FileText, Listing
+from shipway.gpu.chosen import VENDOR
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
+from shipway.steps.upgrade.members import _CURL, LIST, LOCAL, SECONDS
+from shipway.steps.upgrade.possible import (
+    PLACES,
+    BudgetsAllow,
+    ControlPlanesReady,
+    EtcdFits,
+    FlagsKnown,
+    GpusThere,
+    KubeletsFit,
+    NothingExpired,
+    PathAllowed,
+    RecordReadable,
+    RoomThere,
+    pods_by_node,
+)
+from tests.places.facts import KnownFacts, said
+from tests.retire.objects import Object, Objects, meta, node, pod
+
+DAY = 86400.0
+
+
+class Api(Objects):
+    """The list of objects, with a version."""
+
+    def __init__(self, *objects: Object, have: str = "1.20.2") -> None:
+        super().__init__(*objects, version=f"v{have}")
+
+    async def raw(self, path: str) -> tuple[int, str]:
+        """Answer /version."""
+        assert path == "/version"
+        return 200, f'{{"gitVersion": "{self._version}"}}'
+
+
+async def refused(check: Any, on: Any, code: str, *words: str) -> Refused:
+    with pytest.raises(Refused) as raised:
+        await check.check(on)
+    error = raised.value
+    assert error.code == code
+    assert [word for word in words if word not in error.message] == []
+    assert error.fix
+    return error
+
+
+def with_kubelet(name: str, version: str, **more: Any) -> Object:
+    made = node(name, **more)
+    made["status"]["nodeInfo"] = {"kubeletVersion": f"v{version}"}
+    return made
+
+
+async def test_the_path_is_told_by_what_answers() -> None:
+    assert await PathAllowed("1.21.0").check(cast("Kube", Api())) is None
+    error = await refused(PathAllowed("1.22.0"), Api(), "SHW-780", "v1.20.2", "v1.22.0")
+    assert "one of 1.21 first" in error.fix
+    await refused(PathAllowed("1.19.9"), Api(), "SHW-781", "older")
+
+
+async def test_a_control_plane_that_is_not_ready_forbids_it() -> None:
+    api = Api(node("cp1"), node("cp2", ready=False))
+    assert await ControlPlanesReady(["cp1"]).check(cast("Kube", api)) is None
+    await refused(ControlPlanesReady(["cp1", "cp2"]), api, "SHW-784", "cp2: Kubelet stopped posting")
+    await refused(ControlPlanesReady(["cp3"]), api, "SHW-784", "cp3: not registered")
+
+
+async def test_kubelets_that_are_too_old_or_too_new_forbid_it() -> None:
+    well = Api(with_kubelet("w1", "1.20.2"), with_kubelet("w2", "1.19.0"), node("w3"))
+    assert await KubeletsFit("1.21.0").check(cast("Kube", well)) is None
+    await refused(KubeletsFit("1.21.0"), Api(with_kubelet("w1", "1.18.9")), "SHW-785", "w1 has v1.18.9, more than 2")
+    await refused(KubeletsFit("1.21.0"), Api(with_kubelet("w1", "1.22.0")), "SHW-785", "newer than the API server's")
+    done = Api(with_kubelet("w1", "1.21.0"))
+    assert await KubeletsFit("1.21.0").check(cast("Kube", done)) is None, "a run that was killed goes on"
+
+
+def budget(allowed: int) -> Object:
+    return {
+        "kind": "PodDisruptionBudget",
+        "metadata": meta("web", "default"),
+        "spec": {"selector": {"matchLabels": {"app": "web"}}},
+        "status": {"disruptionsAllowed": allowed},
+    }
+
+
+async def test_a_budget_that_allows_nothing_forbids_it_only_for_pods_that_would_move() -> None:
+    mine = pod("web-1", "w1", labels={"app": "web"})
+    await refused(BudgetsAllow(["w1"]), Api(budget(0), mine), "SHW-786", "default/web keeps web-1 on w1")
+    assert await BudgetsAllow(["w1"]).check(cast("Kube", Api(budget(1), mine))) is None
+    assert await BudgetsAllow(["w2"]).check(cast("Kube", Api(budget(0), mine))) is None
+    of_daemons = pod("web-1", "w1", owner="DaemonSet", labels={"app": "web"})
+    assert await BudgetsAllow(["w1"]).check(cast("Kube", Api(budget(0), of_daemons))) is None
+
+
+def record(text: str) -> Object:
+    return {
+        "kind": "ConfigMap",
+        "metadata": meta("kubeadm-config", "kube-system"),
+        "data": {"ClusterConfiguration": text},
+    }
+
+
+async def test_a_record_that_the_new_kubeadm_cannot_read_forbids_it() -> None:
+    gates = record("apiVersion: kubeadm.k8s.io/v1beta4\nfeatureGates: {ControlPlaneKubeletLocalMode: true, X: true}\n")
+    await refused(RecordReadable("1.36.0"), Api(gates), "SHW-792", "ControlPlaneKubeletLocalMode (gone since 1.36)")
+    assert await RecordReadable("1.35.0").check(cast("Kube", Api(gates))) is None
+    old = record("apiVersion: kubeadm.k8s.io/v1beta3\n")
+    assert await RecordReadable("1.36.0").check(cast("Kube", Api(old))) is None
+    await refused(RecordReadable("1.37.0"), Api(old), "SHW-792", "v1beta3")
+    with pytest.raises(Blocked):
+        await RecordReadable("1.36.0").check(cast("Kube", Api()))
+
+
+async def test_gpus_that_are_lost_before_forbid_it_and_a_node_that_is_away_is_not_asked() -> None:
+    short = node("w1")
+    short["status"]["allocatable"] = {VENDOR.resource: "1"}
+    api = Api(short, node("w2", ready=False))
+    await refused(GpusThere({"w1": 2, "w2": 2, "w9": 2}), api, "SHW-790", "w1 has 1 of 2")
+    assert await GpusThere({"w1": 1, "w2": 2}).check(cast("Kube", api)) is None
+
+
+async def test_only_pods_of_users_that_a_drain_moves_are_counted() -> None:
+    pods = [pod("a", "w1"), pod("b", "w1", namespace="kube-system"), pod("c", "w1", owner="DaemonSet"), pod("d", "w2")]
+    assert pods_by_node(pods, {"kube-system"}) == {"w1": 1, "w2": 1}
+
+
+def etcd(*members: tuple[str, str, str], learner: bool = False) -> Host:
+    """Return a host whose etcd has these members: name, version, health."""
+    urls = [f"https://10.0.0.{number}:2379" for number, _ in enumerate(members, 1)]
+    listed = [
+        {"name": name, "clientURLs": [url] if name else [], **({"isLearner": True} if learner else {})}
+        for (name, _, _), url in zip(members, urls, strict=True)
+    ]
+    facts: dict[Any, Any] = {LIST: said(str({"members": listed}).replace("'", '"').replace("True", "true"))}
+    for (name, version, health), url in zip(members, urls, strict=True):
+        place = url if name else "https://127.0.0.1:1"
+        facts[Says((*_CURL, f"{place}/version"), SECONDS + 5)] = said(
+            f'{{"etcdserver": "{version}"}}' if version else ""
+        )
+        facts[Says((*_CURL, f"{place}/health"), SECONDS + 5)] = said(f'{{"health": "{health}"}}')
+    return cast("Host", KnownFacts(facts))
+
+
+async def test_etcd_is_asked_for_the_versions_that_run() -> None:
+    old = etcd(("cp1", "3.5.26", "true"), ("cp2", "3.5.24", "true"))
+    error = await refused(EtcdFits("1.33.5", "1.34.0"), old, "SHW-783", "cp2 runs 3.5.24", "3.5.26")
+    assert "etcd.local.imageTag to 3.5.26-0" in error.fix
+    assert await EtcdFits("1.33.5", "1.33.9").check(old) is None
+    assert await EtcdFits("1.33.5", "1.34.0").check(etcd(("cp1", "3.5.26", "true"))) is None
+    await refused(EtcdFits("1.36.2", "1.37.0"), etcd(("cp1", "3.6.8", "true")), "SHW-783", "3.6.11")
+    assert LOCAL in LIST.command[-1]
+
+
+async def test_etcd_that_is_not_whole_forbids_it() -> None:
+    await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("cp1", "3.4.23", "false")), "SHW-782", "cp1: not healthy")
+    await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("cp1", "", "true")), "SHW-782", "cp1: not healthy")
+    learning = etcd(("cp1", "3.4.23", "true"), learner=True)
+    await refused(EtcdFits("1.20.2", "1.20.15"), learning, "SHW-782", "cp1: still a learner")
+    await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("", "", "")), "SHW-782", "never started")
+    odd = etcd(("cp1", "newest", "true"))
+    await refused(EtcdFits("1.20.2", "1.20.15"), odd, "SHW-782", "cp1: not healthy")
+    for words in ("", "[]", '{"members": 3}', '{"members": [3]}', "{" * 50):
+        with pytest.raises(Blocked, match="does not say who its members are"):
+            await EtcdFits("1.20.2", "1.20.15").check(cast("Host", KnownFacts({LIST: said(words, 7)})))
+
+
+def df(*rows: str) -> Host:
+    head = "Filesystem 1024-blocks Used Available Capacity Mounted on\n"
+    return cast("Host", KnownFacts({Says(("df", "-Pk", *PLACES)): said(head + "\n".join(rows))}))
+
+
+async def test_a_full_disk_forbids_it() -> None:
+    full = df("/dev/a 100 50 1000000 50% /", "/dev/b 100 50 9000000 50% /var/lib/containerd", "junk")
+    await refused(RoomThere(control=False), full, "SHW-787", "/: 1.0 GiB free")
+    assert await RoomThere(control=False).check(df("/dev/a 100 50 1100000 50% /")) is None
+    await refused(RoomThere(control=True), df("/dev/a 100 50 1100000 50% /"), "SHW-787")
+
+
+async def test_what_has_expired_forbids_it() -> None:
+    ends = time.time() + 90 * DAY
+    facts: dict[Any, Any] = {CertificateIn(leaf.path): CertificateInfo("A", ends) for leaf in LEAFS}
+    facts[CertificateIn(KUBELET_CLIENT)] = CertificateInfo("B", time.time() - DAY)
+    await refused(
+        NothingExpired(control=False), KnownFacts(facts), "SHW-788", "has expired: the kubelet's client certificate"
+    )
+    facts[CertificateIn(KUBELET_CLIENT)] = CertificateInfo("B", ends)
+    assert await NothingExpired(control=True).check(cast("Host", KnownFacts(facts))) is None
+    facts[CertificateIn(LEAFS[0].path)] = CertificateInfo("A", time.time() - 1)
+    await refused(NothingExpired(control=True), KnownFacts(facts), "SHW-788", LEAFS[0].name)
+    assert await NothingExpired(control=False).check(cast("Host", KnownFacts(facts))) is None
+
+
+async def test_a_flag_that_the_new_kubelet_does_not_know_forbids_it_wherever_a_person_put_it() -> None:
+    folder = "/etc/systemd/system/kubelet.service.d"
+    by_file = {FileText("/etc/default/kubelet"): "KUBELET_EXTRA_ARGS=--container-runtime=remote --v=2\n"}
+    await refused(FlagsKnown("1.27.0"), KnownFacts(by_file), "SHW-791", "--container-runtime in /etc/default/kubelet")
+    assert await FlagsKnown("1.26.0").check(cast("Host", KnownFacts(by_file))) is None
+    by_drop_in = {
+        Listing(folder): ("10-kubeadm.conf", "20-site.conf"),
+        FileText(f"{folder}/20-site.conf"): '[Service]\nEnvironment="KUBELET_EXTRA_ARGS=--network-plugin=cni"\n',
+    }
+    await refused(FlagsKnown("1.24.0"), KnownFacts(by_drop_in), "SHW-791", "--network-plugin in", "20-site.conf")
+    assert await FlagsKnown("1.37.0").check(cast("Host", KnownFacts({}))) is None
+
+
+async def test_all_refusals_come_at_once() -> None:
+    api = Api(node("cp1", ready=False), with_kubelet("w1", "1.17.0"), budget(0), pod("x", "w1", labels={"app": "web"}))
+    checks = [PathAllowed("1.22.0"), ControlPlanesReady(["cp1"]), KubeletsFit("1.22.0"), BudgetsAllow(["w1"])]
+    results = await look_at_all(checks, cast("Kube", api))
+    assert [result.error.code for result in results if result.error] == ["SHW-780", "SHW-784", "SHW-785", "SHW-786"]
