@@ -22,7 +22,8 @@ from shipway.facts.fact import Fact, Plan
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.facts.kernel import Sysctl
 from shipway.facts.services import UnitState
-from shipway.facts.static_pods import StaticPodsRunning
+from shipway.facts.static_pods import StaticPodFlags, StaticPodsRunning
+from shipway.facts.versions import ProgramVersion, StaticPodImages
 from shipway.gpu.nvidia import NVIDIA
 from shipway.kube.access import parse_admin_conf
 from shipway.kube.errors import refusal, status_of
@@ -33,6 +34,8 @@ from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
 from shipway.steps.backup.kept import FilePart
+from shipway.steps.hardening.key import KeysThere
+from shipway.steps.hardening.stored import SecretsStored
 from shipway.survey.first_look import addresses_of
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -55,6 +58,11 @@ FACTS: tuple[Fact[Any], ...] = (
     CertificateIn("/etc/kubernetes/pki/apiserver.crt"),
     CertificateAt("10.0.0.1", 6443),
     StaticPodsRunning(),
+    StaticPodFlags("kube-apiserver"),
+    StaticPodImages("/etc/kubernetes/manifests"),
+    ProgramVersion("kubelet"),
+    SecretsStored(),
+    KeysThere(),
     BackupsThere("true"),
     FilePart("/etc/hosts", 0),
 )
