@@ -20,6 +20,7 @@ class StageName(StrEnum):
     POD_NETWORK = "pod_network"
     DEVICE_PLUGIN = "device_plugin"
     DASHBOARD = "dashboard"
+    ADDONS = "addons"
     GPU_ISOLATION = "gpu_isolation"
     NODES_READY = "nodes_ready"
     GPUS_ALLOCATABLE = "gpus_allocatable"

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from shipway.cluster.hardening import Hardening
 from shipway.cluster.hosts import node_ip
 from shipway.cluster.parts import (
+    AddOn,
     Backup,
     Dashboard,
     DevicePlugin,
@@ -52,6 +53,9 @@ class Cluster(Part):
     network: Network = Field(Network(), description="The pod network.")
     device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
+    addons: dict[Name, AddOn] = Field(
+        default_factory=dict, description="Add-ons by name, each with `{}`: a name is a folder of `manifests/addons`."
+    )
     repair: Repair = Field(Repair(), description="What drift repair may do by itself.")
     backup: Backup = Field(Backup(), description="Backups of etcd.")
     hardening: Hardening = Field(Hardening(), description="What is closed beside Kubernetes' own defaults.")

@@ -28,6 +28,7 @@ from shipway.cluster.types import (
 from shipway.cluster.window_rules import fault
 
 __all__ = [
+    "AddOn",
     "AptRepository",
     "Backup",
     "Dashboard",
@@ -154,6 +155,10 @@ class Dashboard(Part):
     version: Version = Field("2.7.0", description="Version; its manifest is `sources.manifests.dashboard`.")
     node_port: Annotated[Count, Field(ge=30000, le=32767)] = Field(31000, description="Port on every node (HTTPS).")
     role: Literal["cluster-admin", "view"] = Field("view", description="ClusterRole of its user admin-user.")
+
+
+class AddOn(Part):
+    """An add-on: it is as its folder in `manifests/addons` declares it, and has no keys of its own."""
 
 
 class System(Part):

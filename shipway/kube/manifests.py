@@ -20,6 +20,7 @@ from shipway.foreign.errors import describe_error
 from shipway.foreign.yaml import read_all
 from shipway.kube.access import save_secret
 from shipway.kube.paths import Object
+from shipway.rules.files import ADD_ONS
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "manifests"
 DOWNLOAD_SECONDS = 60.0
@@ -89,6 +90,18 @@ def _whole(obj: Any, where: str) -> Object:
         raise Refused(f"{where} has no {' and no '.join(missing)}", code="SHW-110")
     meta = {key: value for key, value in obj["metadata"].items() if not (key == "creationTimestamp" and value is None)}
     return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": meta}
+
+
+def add_on(name: str) -> list[Object]:
+    """Return the objects of an add-on, file after file of its folder."""
+    texts = [file.read_text(encoding="utf-8") for file in sorted((ADD_ONS / name).glob("*.yaml"))]
+    return parse("\n---\n".join(texts), where=f"addons/{name}")
+
+
+def images_of(objects: Sequence[Object]) -> list[str]:
+    """Return the images of the pods that these objects make."""
+    pods = [obj["spec"]["template"]["spec"] for obj in objects if "template" in (obj.get("spec") or {})]
+    return [one["image"] for pod in pods for one in (*pod.get("initContainers", ()), *pod["containers"])]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.secrets import trouble
 from shipway.cluster.text import Path
 
+ADD_ONS = File(__file__).resolve().parents[2] / "manifests" / "addons"
+
 
 def _logins(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
     """Yield place and path of every SSH key; known_hosts may be made by accept-new and is not asked for."""
@@ -46,6 +48,14 @@ def _secrets(cluster: Cluster) -> Iterator[tuple[Path, str | None]]:
 def secret_places(cluster: Cluster) -> list[str]:
     """Return every file and Secret block that holds a secret of this cluster."""
     return [place for _, place in _secrets(cluster) if place]
+
+
+def unknown_add_ons(cluster: Cluster) -> Iterator[Fault]:
+    """Return a fault for every add-on that has no folder."""
+    for name in cluster.addons:
+        if not (ADD_ONS / name).is_dir():
+            there = ", ".join(sorted(path.name for path in ADD_ONS.iterdir()))
+            yield Fault(("addons", name), f"is no add-on; there are: {there}")
 
 
 def missing_files(cluster: Cluster) -> Iterator[Fault]:

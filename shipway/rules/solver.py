@@ -12,7 +12,7 @@ from shipway.rules import hardening as solver_hardening
 from shipway.rules import networks as solver_networks
 from shipway.rules import versions as solver_versions
 from shipway.rules import warnings as solver_warnings
-from shipway.rules.files import missing_files
+from shipway.rules.files import missing_files, unknown_add_ons
 
 __all__ = ["REFUSALS", "WARNINGS", "Rule", "Warner", "missing_files", "refusals", "warnings_of"]
 
@@ -51,6 +51,7 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("the toolkit is not a broken release", solver_versions.toolkit, (24,)),
     Rule("the network provider has what it needs", solver_versions.provider, (42,)),
     Rule("manifests by URL are of the declared version", solver_versions.manifests),
+    Rule("every add-on is one that there is", unknown_add_ons),
     Rule("every needed apt repository is named", solver_versions.repositories),
     Rule("kubelet and containerd use the systemd cgroup driver", solver_versions.cgroup_driver, (20,)),
     Rule("this Kubernetes has PodSecurity admission where it is declared", solver_hardening.pod_security),

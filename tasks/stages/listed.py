@@ -11,6 +11,7 @@ from types import ModuleType
 from shipway.cluster.model import Cluster
 from shipway.stage import StageName
 from tasks.stages import (
+    addons,
     container_runtime,
     dashboard,
     device_plugin,
@@ -24,7 +25,7 @@ from tasks.stages import (
 # Each builds on the one before.
 PREPARATION: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
 # Whatever follows the pod network runs on it.
-ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard)
+ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard, addons)
 
 
 # Of hosts without GPUs none of these is run, and nothing of them is looked at.
@@ -42,5 +43,6 @@ def preparation_of(gpus: int) -> list[StageName]:
 
 
 def add_ons_of(cluster: Cluster) -> list[StageName]:
-    """Return the stages that run on the pod network of a cluster; the dashboard is one only where it is asked for."""
-    return [name_of(stage) for stage in ADD_ONS[1:] if stage is not dashboard or cluster.dashboard.enabled]
+    """Return the stages that run on the pod network of a cluster; some only where they are asked for."""
+    asked = {dashboard: cluster.dashboard.enabled, addons: bool(cluster.addons)}
+    return [name_of(stage) for stage in ADD_ONS[1:] if asked.get(stage, True)]

@@ -132,6 +132,11 @@ def test_a_cluster_without_gpus_is_warned_of() -> None:
     assert warnings_of(cluster, TODAY) == ["hosts: every one is declared with gpus: 0, so no GPU can be proven"]
 
 
+def test_an_add_on_without_a_folder_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(Refused, match=r"addons\.nowhere: is no add-on; there are: .*node-problem-detector"):
+        parse_cluster("name: demo\nhosts: [{name: a, address: 10.0.0.1}]\naddons: {nowhere: {}}\n")
+
+
 def test_every_rule_has_a_title_of_its_own() -> None:
     titles = [rule.title for rule in REFUSALS] + [rule.title for rule in WARNINGS]
     assert len(titles) == len(set(titles))

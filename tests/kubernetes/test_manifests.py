@@ -17,15 +17,19 @@ import yaml
 from aiohttp import web
 from kubernetes_validate.utils import all_versions
 
-from shipway.cluster.parts import Manifest
+from shipway.cluster.parts import AddOn, Manifest, Network
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, Transient
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.kube.client import Object
-from shipway.kube.manifests import TEMPLATES, ForeignManifest, foreign, parse, render
+from shipway.kube.manifests import TEMPLATES, ForeignManifest, add_on, foreign, parse, render
+from shipway.rules.files import ADD_ONS
 from shipway.step import Impact
 from shipway.steps.kubernetes.objects import ObjectsPresent
-from tasks.stages import dashboard, device_plugin, pod_network
+from tasks.context import Run
+from tasks.drift.parts import cluster_parts
+from tasks.stages import addons, dashboard, device_plugin, pod_network
+from tasks.stages.listed import add_ons_of
 from tests.places.kube import Place, cluster_of, gpu_host, place
 
 RECOMMENDED = """
@@ -52,6 +56,7 @@ def ours() -> list[Object]:
         cluster = cluster_of(["te1"], gpu={"mode": mode})
         objects += [*device_plugin.daemon_set(cluster), pod_of(cluster, "gpu-test-1")]
     objects += render("runtime-class/nvidia.yaml") + render("verify/namespace.yaml", namespace="shipway-verify")
+    objects += [obj for folder in ADD_ONS.iterdir() for obj in add_on(folder.name)]
     return objects + render("dashboard/login.yaml", role="view", binding="admin-user-view")
 
 
@@ -300,3 +305,39 @@ async def test_a_pod_network_of_the_users_own_is_applied(tmp_path: Path) -> None
         assert [r.outcome for r in await converge(steps, made.kube, Impact.WORKLOADS)] == ["changed"]
         made.kube.forget()
         assert [r.outcome for r in await converge(steps, made.kube, Impact.WORKLOADS)] == ["ok"]
+
+
+# --- add-ons, each a folder of data
+
+
+async def test_a_folder_is_an_add_on_that_a_plan_a_bootstrap_and_a_drift_pass_know(
+    shown: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "addons" / "probe").mkdir(parents=True)
+    for name in ("one", "two"):
+        made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
+        (tmp_path / "addons" / "probe" / f"{name}.yaml").write_text(yaml.safe_dump({**made, "data": {"a": "1"}}))
+    monkeypatch.setattr("shipway.kube.manifests.ADD_ONS", tmp_path / "addons")
+    network = Network(provider="manifests", manifests=("net.yaml",))
+    cluster = shown.cluster.model_copy(update={"addons": {"probe": AddOn()}, "network": network})
+    assert (addons.steps(shown.cluster), "addons" in add_ons_of(shown.cluster)) == ([], False)
+    assert "addons" in add_ons_of(cluster)
+    for allow, outcome in ((Impact.NOTHING, "drifted"), (Impact.WORKLOADS, "changed"), (Impact.NOTHING, "ok")):
+        shown.kube.forget()
+        (result,) = await converge(addons.steps(cluster), shown.kube, allow)
+        assert (result.step, result.outcome) == ("the add-on probe is as declared", outcome)
+    await shown.kube.patch("v1", "ConfigMap", "two", {"data": {"a": "2"}}, "default")
+    monkeypatch.setattr("tasks.drift.parts.device_plugin.unready", lambda _: None)
+    (part,) = (part for part in cluster_parts(Run(cluster, "drift")) if part.stage == "addons")
+    shown.kube.forget()
+    drift = await part.steps[0].check(shown.kube)
+    assert (drift and drift.have, part.most) == ("ConfigMap/default/two: data.a", Impact.SERVICE)
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in ADD_ONS.iterdir()))
+async def test_an_add_on_of_ours_is_applied_once(shown: Place, name: str) -> None:
+    cluster = shown.cluster.model_copy(update={"addons": {name: AddOn()}})
+    for outcome in ("changed", "ok"):
+        shown.kube.forget()
+        (result,) = await converge(addons.steps(cluster), shown.kube, Impact.WORKLOADS)
+        assert (result.outcome, result.error) == (outcome, None)

@@ -110,6 +110,7 @@ WHOLE: dict[str, Any] = {
     "network": {"provider": "calico", "version": "3.31.2", "block_size": 26, "encapsulation": "VXLANCrossSubnet"},
     "device_plugin": {"version": "0.18.0", "image": "registry.example.com/plugin"},
     "dashboard": {"enabled": False, "version": "2.7.0", "node_port": 31000, "role": "view"},
+    "addons": {"node-problem-detector": {}},
     "backup": {"every_hours": 6, "keep": 14, "keep_days": 30, "keep_local": "/srv/backups", "max_age_hours": 26},
     "repair": {
         "allow": "service",
@@ -184,6 +185,7 @@ def places(data: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:
 
 
 OWN_KEYS = (
+    "addons",
     "hosts[].labels",
     "kubernetes.kubelet",
     "kubernetes.kube_proxy",

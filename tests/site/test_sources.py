@@ -49,6 +49,14 @@ def test_a_host_without_gpus_needs_nothing_of_nvidia() -> None:
     assert "https://registry-1.docker.io/v2/" not in asked_of("", "cp")  # Calico 3.32, no dashboard
 
 
+def test_the_registries_of_an_add_ons_images_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = {"containers": [{"image": "one.example/a:1"}], "initContainers": [{"image": "two.example/b:1"}]}
+    objects = [{"kind": "DaemonSet", "spec": {"template": {"spec": pod}}}, {"kind": "ServiceAccount"}]
+    monkeypatch.setattr("shipway.steps.system.origins.add_on", {"node-problem-detector": objects}.__getitem__)
+    asked = asked_of("addons: {node-problem-detector: {}}\n", "cp")
+    assert {"https://one.example/v2/", "https://two.example/v2/"} <= set(asked)
+
+
 def test_what_has_a_mirror_is_not_asked_itself() -> None:
     mirrors = "{registry.k8s.io: 'http://m:5000', nvcr.io: 'http://m:5000', quay.io: 'https://q/v2/proxy'}"
     asked = asked_of(f"sources: {{registry_mirrors: {mirrors}}}\n", "g")

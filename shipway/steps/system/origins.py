@@ -8,6 +8,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.types import DOCKER, DOCKER_ALIASES
 from shipway.gpu.chosen import VENDOR
+from shipway.kube.manifests import add_on, images_of
 from shipway.kubeadm.config import image_repository
 from shipway.os.family import Family
 from shipway.rules.compatibility import CALICO_SEPARATE_CRDS, minor_of
@@ -44,6 +45,8 @@ def _find_unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
     images = [f"{image_repository(cluster)}/pause"]
     if host.gpus != 0:
         images += [cluster.device_plugin.image, cluster.gpu.verify_image]
+    for name in cluster.addons:
+        images += images_of(add_on(name))
     named = [registry_of(image) for image in images]
     if cluster.network.provider == "calico" and cluster.network.version:
         # Its images moved to the operator's registry; where a release still has them elsewhere, that is asked as well.
