@@ -47,7 +47,7 @@ def machine(**other: str) -> Facts:
         (machine(arch="aarch64", os='ID=debian\nVERSION_ID="12"\n'), None),
         (machine(os='ID=debian\nPRETTY_NAME="Debian GNU/Linux forky/sid"\n'), None),  # testing has no version
         (machine(os='ID=ubuntu\nVERSION_ID="18.04"\nPRETTY_NAME="Ubuntu 18.04.6 LTS"\n'), "Ubuntu 18.04.6 LTS"),
-        (machine(os='ID="rocky"\nVERSION_ID="9"\nPRETTY_NAME="Rocky Linux 9"\n'), "Rocky Linux 9"),
+        (machine(os='ID=haiku\nPRETTY_NAME="Haiku"\n'), "Haiku"),
         (machine(arch="armv7l"), "armv7l"),
         (machine(init="bash"), "no systemd"),
         ({}, "unknown system, unknown architecture, no systemd"),
