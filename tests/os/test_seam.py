@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from shipway.cluster.parts import Key
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge, look_at_all
 from shipway.host.session import Host
+from shipway.os.families import FAMILIES
 from shipway.os.family import Family
 from shipway.step import Check, Impact
 from tasks.context import Run
@@ -71,6 +73,21 @@ def test_only_these_places_outside_the_seam_know_debians_package_manager(
     found = {place for place, text in sources() if words.search(text)}
     assert found - set(may) == set(), "ask the host's family (shipway/os/family.py)"
     assert set(may) - found == set(), "an exception that nothing needs any more"
+
+
+def protected() -> set[str]:
+    """Return the modules that an import contract lets only some others import."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return {name for one in project["tool"]["importlinter"]["contracts"] for name in one.get("protected_modules", ())}
+
+
+def test_no_family_and_no_vendor_of_gpus_is_without_its_import_contract() -> None:
+    named = {".".join(type(family).__module__.split(".")[:3]) for family in FAMILIES}
+    made = re.compile(r"^\w+(: Vendor)? = Vendor\(", re.MULTILINE)
+    gpu = (ROOT / "shipway" / "gpu").glob("*.py")
+    named |= {f"shipway.gpu.{path.stem}" for path in gpu if made.search(path.read_text(encoding="utf-8"))}
+    assert len(named) > 1
+    assert named - protected() == set(), "its line in pyproject.toml, beside those of its kind"
 
 
 def cluster() -> Cluster:
