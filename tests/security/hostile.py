@@ -111,6 +111,37 @@ WHOLE: dict[str, Any] = {
     "device_plugin": {"version": "0.18.0", "image": "registry.example.com/plugin"},
     "dashboard": {"enabled": False, "version": "2.7.0", "node_port": 31000, "role": "view"},
     "addons": {"node-problem-detector": {}},
+    "hardening": {
+        "audit": {
+            "enabled": True,
+            "policy": "/etc/shipway/audit.yaml",
+            "max_age_days": 30,
+            "max_backups": 10,
+            "max_size_mib": 100,
+        },
+        "pod_security": {
+            "enabled": True,
+            "enforce": "baseline",
+            "warn": "restricted",
+            "audit": "restricted",
+            "exempt_namespaces": ["storage"],
+        },
+        "kubelet": {
+            "enabled": True,
+            "protect_kernel_defaults": True,
+            "tls_cipher_suites": ["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"],
+        },
+        "control_plane": True,
+        "encryption_at_rest": True,
+    },
+    "upgrade": {
+        "gpu_jobs": "wait",
+        "wait_minutes": 240,
+        "hosts_at_once": 1,
+        "failures": 1,
+        "soak_seconds": 600,
+        "approve": False,
+    },
     "backup": {"every_hours": 6, "keep": 14, "keep_days": 30, "keep_local": "/srv/backups", "max_age_hours": 26},
     "repair": {
         "allow": "service",

@@ -52,6 +52,9 @@ OF_SCRIPTS = (
     r"grep -qs kubepods /proc/1/cgroup",
     r"grep -ls kubepods( /proc/\d+/cgroup)+",
     r"systemctl show --no-pager -p Id -p LoadState -p ExecStart -- \*\.service",  # the look for what turns swap on
+    r"df -PB1 -- /[a-z/]*",  # room for the audit log, at the nearest folder that is there
+    # Where keys of encryption at rest are.
+    r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )
 HOSTILE = "\n".join([*PAYLOADS, "sda1", "12 34 56 78 /"]).replace("\x00", "")
 
@@ -188,7 +191,7 @@ def judged(watched: Watched, programs: StandIns, work: Path) -> int:
     strange = [
         words for words in ran if not (words in may or _carries(words) or _curl(words, filled) or _scripted(words))
     ]
-    assert not strange, strange[:5]
+    assert not strange, sorted(set(strange))[:20]
     assert not list(work.rglob(f"*{MARK}*"))
     assert not Path(MARK).exists()
     assert {words[0] for words in watched.words} - {words[0] for words in ran} <= {

@@ -34,7 +34,7 @@ from tests.security.hostile_hosts import TEXTS, Watched, driven, heard, judged, 
 BASE = profile_data("current")
 # Fields that may hold any text: paths of the controller, which no shell sees, and what goes into kubeadm's file.
 ANY_TEXT = re.compile(
-    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^ssh\.(config|sudo_password_file)$|^backup\.keep_local$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
+    r"(\.|^)(key|path|known_hosts|state_dir|credentials|ca)$|^ssh\.(config|sudo_password_file)$|^backup\.keep_local$|^hardening\.audit\.policy$|^network\.manifests\[]$|^kubernetes\.(kubelet|kube_proxy)\."
 )
 DANGEROUS = re.compile(r"[\s;|&$`\"'<>()\\\x00-\x1f\x7f\u2028]|^[-~*]")
 
@@ -145,12 +145,15 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def pinned(data: dict[str, Any], key: tuple[Path, str]) -> dict[str, Any]:
-    """Return the data with apt keys that are there."""
+    """Return the data with apt keys and other files of the controller that are there."""
     declared = {"path": str(key[0]), "fingerprint": key[1]}
     apt = {name: {**one, "key": declared} for name, one in data["sources"]["apt"].items()}
     authority = key[0].with_name("ca.pem")
     authority.write_text("-----BEGIN CERTIFICATE-----\n")
     registries = {**data["sources"]["registries"], "ca.example.com": {"ca": str(authority)}}
+    policy = key[0].with_name("audit.yaml")
+    policy.write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n")
+    data = with_value(data, ("hardening", "audit", "policy"), str(policy))
     return {**data, "sources": {**data["sources"], "apt": apt, "registries": registries}}
 
 
@@ -172,6 +175,7 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
         assert everything in cluster.hosts[1].name
         key[0].with_name(f"{key[0].name}{everything}").write_bytes(key[0].read_bytes())
         key[0].with_name(f"ca.pem{everything}").write_text("-----BEGIN CERTIFICATE-----\n")
+        key[0].with_name(f"audit.yaml{everything}").write_bytes(key[0].with_name("audit.yaml").read_bytes())
     answers = heard(cluster.name, apt_key=key[0].read_bytes())[host]
     for program, text in answers.items():
         programs.answer(program, text)
