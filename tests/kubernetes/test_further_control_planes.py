@@ -21,6 +21,7 @@ from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT_FOLDER, ETCD, JOINING, MANIFESTS, PKI, POD_LOGS, STARTED
 from shipway.script import Output
 from shipway.steps.kubernetes import join_control_plane as module
+from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.etcd_members import (
     MEMBERS,
     EtcdMembersDeclared,
@@ -94,6 +95,7 @@ class Machine(KnownFacts):
 
     async def operate(self, name: str, words: Any, **_: Any) -> Output:
         """Do what the operation does."""
+        assert all(isinstance(word, str) for word in words)
         self.done.append(name)
         for one in (self, *self.others):
             one.facts |= self.after.get(f"{one.name} {name}", {})
@@ -395,13 +397,31 @@ async def test_a_member_is_removed_by_its_id_and_looked_for_again() -> None:
     await remove_member(lead, Member("2", "cp2", ("https://10.9.0.2:2380",)))  # type: ignore[arg-type]
     assert [one.id for one in await members_of(lead)] == ["1"]  # type: ignore[arg-type]
     lead.facts[MEMBERS] = said('{"error": "etcdserver: no leader"}')
+
+    async def answer(*_: Any) -> list[Output]:
+        return [said('{"error": "etcdserver: no leader"}')]
+
+    lead.do = answer  # type: ignore[method-assign]
     with pytest.raises(ShipwayError):
-
-        async def answer(*_: Any) -> list[Output]:
-            return [said('{"error": "etcdserver: no leader"}')]
-
-        lead.do = answer  # type: ignore[method-assign]
         await remove_member(lead, Member("1", "cp1", ()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, ""), (60, "SHW-771"), (51, "SHW-771"), (28, "SHW-206")])
+async def test_a_load_balancer_is_proved_from_the_host_before_it_joins(status: int, code: str) -> None:
+    text = (
+        TEXT.format(profile="current") + "kubernetes: {api_endpoint: {kind: external, name: lb.example, port: 443}}\n"
+    )
+    made = parse_cluster(text)
+    lead, host = scene()
+    host.facts[proof("https://lb.example:443/livez", CA)] = Output(status, "200", "curl: certificate")
+    host.after = {**host.after, f"cp2 {module.OPERATION}": {step(lead, made)._ready(): said("ok")}}
+    if not code:
+        await step(lead, made).apply(host)
+        assert (module.OPERATION in host.done, HOSTS in host.written) == (True, False)
+        return
+    with pytest.raises(ShipwayError) as raised:
+        await step(lead, made).apply(host)
+    assert (raised.value.code, module.OPERATION in host.done) == (code, False)
 
 
 async def test_drift_names_each_member_that_is_not_as_the_file_has_it() -> None:

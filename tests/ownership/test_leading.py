@@ -41,8 +41,15 @@ def cluster(planes: int = 3, more: str = "") -> Cluster:
 def plane(name: str, server: str = f"https://{NAME}:6443", **more: Any) -> Evidence:
     """Return a host with a whole control plane."""
     whole: dict[str, Any] = {
-        **{"admin": True, "etcd": True, "static": ("etcd.yaml",), "certificate": True, "kubelet_conf": True},
-        **{"server": server, "endpoint": server, "authorities": A, "node": name},
+        "admin": True,
+        "etcd": True,
+        "static": ("etcd.yaml",),
+        "certificate": True,
+        "kubelet_conf": True,
+        "server": server,
+        "endpoint": server,
+        "authorities": A,
+        "node": name,
     }
     return Evidence(name, **(whole | more))
 

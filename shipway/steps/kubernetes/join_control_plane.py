@@ -27,6 +27,7 @@ from shipway.kubeadm.config import as_yaml, ca_hash, join_documents
 from shipway.os.family import Family
 from shipway.ownership.evidence import AUTHORITY, CLIENT, JOINING, KUBELET_CONF, PKI, Evidence, authorities, evidence
 from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.endpoint import prove_endpoint
 from shipway.steps.kubernetes.etcd_members import PEER, find_member, members_of, remove_member
 from shipway.steps.kubernetes.evidence import collect_evidence
 from shipway.steps.kubernetes.join import forget_token, make_token
@@ -215,6 +216,8 @@ class ControlPlaneJoined:
         ca = await self.lead.read(FileText(AUTHORITY))
         if ca is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
+        if self.cluster.names_endpoint:
+            await prove_endpoint(on, self.cluster, ca)
         shared = await self._read_shared()
         await on.write(JOINING, f"{self.cluster.name}\n".encode(), mode="600")
         await asyncio.gather(
