@@ -57,8 +57,10 @@ def refuse_second_cluster(run: Run, host: str) -> None:
 
     A cluster may be on a host that does not answer: a second one of its name would be made beside it.
     """
+    if len(run.cluster.control_planes) == 1:
+        return
     seen = known(run)
-    unseen = [one.name for one in run.cluster.control_planes if one.name not in seen]
+    unseen = [one.name for one in run.cluster.control_planes if one.name not in (host, *seen)]
     own = seen.get(host)
     if unseen and not (own is not None and own.standing == "control plane"):
         message = (
