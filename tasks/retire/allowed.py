@@ -164,7 +164,7 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     if kube is None and run.retirement.begun:
         return []  # what it was is half gone: a reset that was allowed goes on
     if seen.standing == "control plane" or (host == run.control.name and kube is not None):
-        if host != run.control.name:
+        if host not in {one.name for one in run.cluster.control_planes}:
             fix = "Name it as the control plane in the file of its cluster, and run the same there."
             return [
                 Refused(

@@ -17,11 +17,11 @@ from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.services import UnitState
 from shipway.foreign.numbers import whole
-from shipway.host.session import Host
+from shipway.host.session import Command, Host
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact
 from shipway.steps.system.loaded import is_loaded, restart
-from shipway.steps.system.services import ServiceEnabled, ServiceRuns
+from shipway.steps.system.services import ServiceRuns
 
 SERVICE = "shipway-api-proxy"
 FOLDER = "/var/lib/shipway/api-proxy"
@@ -65,6 +65,8 @@ def proxy_config(cluster: Cluster) -> str:
     servers = [f"    server {host.name} {node_ip(host)}:{port}" for host in cluster.control_planes]
     return f"""# Kept by Shipway: {cluster.api_name} leads here, and from here to every control plane.
 global
+    user haproxy
+    group haproxy
     maxconn 8192
 
 defaults
@@ -97,6 +99,32 @@ def address_for(cluster: Cluster, host: HostSpec) -> str:
 
 
 @dataclass(frozen=True)
+class ProxyEnabled:
+    """The proxy starts with the host, as its unit's file says.
+
+    To let systemd read it takes the device rights from running GPU containers (nvidia-container-toolkit#48), as with
+    `ServiceEnabled`: that is a service's impact. A proxy that runs goes on.
+    """
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    unit: str = f"{SERVICE}.service"
+    name: str = "the proxy to the API starts with the host"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd."""
+        info = await on.read(UnitState(self.unit))
+        if info.needs_reload:
+            return Drift("its unit changed since systemd read it", "systemd has read it")
+        return None if info.enabled == "enabled" else Drift(info.enabled or info.load, "enabled")
+
+    async def apply(self, on: Host) -> None:
+        """Let systemd read it, and enable it."""
+        await on.do(
+            Command(("systemctl", "daemon-reload")), Command(("systemctl", "enable", "--quiet", self.unit), seconds=60)
+        )
+
+
+@dataclass(frozen=True)
 class ProxyLoaded:
     """The proxy passes on to the control planes of its file."""
 
@@ -122,7 +150,7 @@ def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
         family.installed("haproxy is installed", {"haproxy": None}, cluster.system.may_remove),
         FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster)),
         FileIs("the proxy to the API is a service", UNIT, UNIT_TEXT),
-        ServiceEnabled(SERVICE),
+        ProxyEnabled(),
         ServiceRuns(SERVICE),
         ProxyLoaded(),
     ]
