@@ -166,8 +166,10 @@ async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResul
     """Join a further control plane, and wait until its node is Ready: then the next one may join."""
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()
-    steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead)
+    steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))
+    if hardening.declared(run.cluster):
+        steps.append(HardeningDeclared(run.cluster))
     results = await _bring(run, stage, session, steps, run.allowed(host))
     if run.allow is not Impact.NOTHING and all(result.outcome in ("ok", "changed") for result in results):
         ready = NodesReady((host,))

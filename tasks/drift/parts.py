@@ -122,7 +122,8 @@ def _join(run: Run, spec: HostSpec) -> Part[Host]:
         own = control_plane.steps(run.cluster, spec, run.family(spec.name), peers=peers_of(run, spec.name))
         return Part(spec.name, StageName.CONTROL_PLANE, own, Impact.SERVICE)
     if spec in run.cluster.control_planes:
-        further = join_control_plane.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
+        lead, peers = run.session(run.control.name), peers_of(run, spec.name)
+        further = join_control_plane.steps(run.cluster, spec, run.family(spec.name), lead, peers)
         return Part(spec.name, StageName.JOIN_CONTROL_PLANE, further, Impact.SERVICE)
     steps = join_worker.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
     return Part(spec.name, StageName.JOIN_WORKER, steps, Impact.SERVICE)

@@ -17,6 +17,7 @@ from tasks.report import Report
 from tests.flows.story import Kept
 from tests.places.prefect import Place, hurried
 
+pytestmark = pytest.mark.faults  # a minute: `make test-faults`
 PLANES = ("te1", "te2", "te3")
 
 
