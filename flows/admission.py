@@ -12,6 +12,7 @@ from prefect import State
 from shipway.errors import ShipwayError
 from shipway.stage import StageName
 from tasks.context import Run
+from tasks.leading import known
 from tasks.locking import lease
 from tasks.ownership import disagreement, judge, keep
 from tasks.run_stage import on
@@ -58,14 +59,18 @@ class Admission:
         self._run.admitted.add(name)
         return state
 
+    async def contradicted(self) -> bool:
+        """Say whether the file contradicts the hosts, asked for once and of all; the run knows its lead afterwards."""
+        if self._owned is None:
+            self._owned = asyncio.create_task(self._disagreeing())
+        return await self._owned
+
     async def _contradicted(self, name: str) -> bool:
-        """Say whether the file contradicts the hosts, asked for once and of all: then no host at all is changed.
+        """Say whether the file contradicts the hosts: then no host at all is changed.
 
         One that answers only after the grace is judged again, with what was seen of the others.
         """
-        if self._owned is None:
-            self._owned = asyncio.create_task(self._disagreeing())
-        if await self._owned:
+        if await self.contradicted():
             return True
         await self._looks[name]
         late = tuple(fault for fault in judge(self._run) if fault.host == name)
@@ -76,6 +81,10 @@ class Admission:
     async def _disagreeing(self) -> bool:
         """Wait for the looks within the grace, and tell each contradiction once."""
         await asyncio.wait(self._looks.values(), timeout=max(0.0, self._until - time.monotonic()))
+        planes = {host.name for host in self._run.cluster.control_planes}
+        if not any(one.whole for name, one in known(self._run).items() if name in planes):
+            # Where the cluster is may be known to the one that has not answered yet: none is made before it did.
+            await asyncio.gather(*(look for name, look in self._looks.items() if name in planes))
         try:
             faults = await disagreement(self._run)
         except ShipwayError as error:

@@ -49,6 +49,7 @@ async def backup(
     manner = Manner(only_looks=plan, report=report_of_verb, kind="backup")
     async with running(cluster_file, "plan" if plan else "backup", only, (), report_file, manner) as run:
         run.backup.hours = if_older_hours
+        run.only = (run.control.name,)  # of several control planes the one that was found to be whole
         await back_up(run, run.control.name)
     return end(run)
 

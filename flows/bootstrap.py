@@ -19,9 +19,10 @@ from flows.verify_gpus import verify
 from shipway.cluster.parts import HostSpec
 from shipway.stage import StageName
 from tasks.context import Run
+from tasks.leading import left_out, order_of_joins
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER
+from tasks.stage_result import CLUSTER, fail_by
 from tasks.stages.listed import add_ons_of, preparation_of
 
 Ready = asyncio.Task[State[Any] | None]
@@ -63,6 +64,7 @@ async def bring_up(run: Run) -> None:
         admission = Admission(run, together)
         ready = together.create_task(control_plane(run, admission))
         together.create_task(first_node(run, ready))
+        together.create_task(further_control_planes(run, admission, ready))
         together.create_task(add_ons(run, ready))
         for host in run.hosts:
             if host not in run.cluster.control_planes:
@@ -78,7 +80,8 @@ async def prepare(run: Run, host: HostSpec, admission: Admission) -> State[Any] 
 
 
 async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
-    """Initialise the control plane as soon as its own host is prepared, and wait until it answers."""
+    """Initialise the first control plane as soon as its own host is prepared, and wait until it answers."""
+    await admission.contradicted()  # from then on it is known which of them leads
     host = run.control
     if host not in run.hosts:  # a run about other hosts only asks the control plane
         return await on(StageName.CONTROL_PLANE_READY, CLUSTER)
@@ -88,8 +91,24 @@ async def control_plane(run: Run, admission: Admission) -> State[Any] | None:
 
 async def first_node(run: Run, ready: Ready) -> None:
     """Set labels and taints of the control plane's own node."""
+    state = await ready
     if run.control in run.hosts:
-        await set_node(run, run.control, await ready)
+        await set_node(run, run.control, state)
+
+
+async def further_control_planes(run: Run, admission: Admission, ready: Ready) -> None:
+    """Join the other control planes one at a time, each once etcd and the API server of the one before it are ready."""
+    await admission.contradicted()
+    others = [host for host in run.hosts if host in run.cluster.control_planes and host != run.control]
+    states = await asyncio.gather(*(prepare(run, host, admission) for host in others))
+    own = dict(zip((host.name for host in others), states, strict=True))
+    order, last = order_of_joins(run, [host for host in others if own[host.name] is not None])
+    before = await ready
+    for host in order:
+        before = await on(StageName.JOIN_CONTROL_PLANE, host.name, own[host.name], before)
+        await set_node(run, host, before)
+    if last is not None:
+        run.results.append(fail_by(left_out(run, last), last.name, StageName.JOIN_CONTROL_PLANE))
 
 
 async def worker(run: Run, host: HostSpec, admission: Admission, ready: Ready) -> None:

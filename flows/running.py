@@ -26,6 +26,7 @@ from shipway.foreign.errors import describe_error
 from tasks.artifacts import leave, progressing
 from tasks.context import ON_OPEN, Run, open_run
 from tasks.judging import report_of
+from tasks.leading import choose
 from tasks.prefect_quirks import name_or_typed, tag_run, take_signals_back
 from tasks.report import Report, report_refusal
 from tasks.secret_blocks import load_blocks
@@ -124,6 +125,8 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
     with hold_lock(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
         async with open_run(run), progressing(run):
             try:
+                if run.kind not in ("bootstrap", "plan"):  # those look at all hosts before they choose
+                    await choose(run, everyone=True)
                 yield run
             except BaseException as error:
                 run.report = manner.report(run, broken_off=_why(error))

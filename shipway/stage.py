@@ -15,6 +15,7 @@ class StageName(StrEnum):
     KUBERNETES_PACKAGES = "kubernetes_packages"
     CONTROL_PLANE = "control_plane"
     CONTROL_PLANE_READY = "control_plane_ready"
+    JOIN_CONTROL_PLANE = "join_control_plane"
     JOIN_WORKER = "join_worker"
     NODE_SETTINGS = "node_settings"
     POD_NETWORK = "pod_network"

@@ -161,6 +161,7 @@ class Run:
         self.changed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.last_said: dict[str, str] = {}
         self.gone: set[str] = set()  # hosts that were waited for in vain
+        self.lead = ""  # the control plane that answers for the cluster, once it was looked for
         self.joining = asyncio.Semaphore(cluster.kubernetes.joins_at_once)
         self._pool = Pool(secret)
         self._kube: Kube | None = None
@@ -173,8 +174,8 @@ class Run:
 
     @property
     def control(self) -> HostSpec:
-        """The host that initialises the control plane."""
-        return self.cluster.control_planes[0]
+        """The control plane that a run asks, and that others join; the first of the file until one was chosen."""
+        return self.cluster.host(self.lead) if self.lead else self.cluster.control_planes[0]
 
     @property
     def reported_mode(self) -> Mode:

@@ -14,6 +14,7 @@ from shipway.retry import patiently
 from shipway.stage import StageName
 from tasks.causes import group_errors
 from tasks.context import Run
+from tasks.leading import adopt_endpoint, choose, known
 from tasks.stage_result import StageResult
 
 
@@ -24,7 +25,8 @@ async def disagreement(run: Run) -> list[ErrorReport]:
     cluster may be there already. Raises what keeps from asking the control plane's host: without its answer nobody can
     tell whose the hosts are.
     """
-    seen = _collect_seen(run)
+    await choose(run)
+    seen = known(run)
     if run.only and run.control.name not in seen:
         seen[run.control.name] = await patiently(lambda: _ask(run, run.control))
     first = seen.get(run.control.name)
@@ -33,7 +35,9 @@ async def disagreement(run: Run) -> list[ErrorReport]:
         answers = await asyncio.gather(*(_ask(run, host) for host in rest), return_exceptions=True)
         seen |= {one.host: one for one in answers if isinstance(one, Evidence)}
     run.seen.elsewhere = tuple(one for name, one in seen.items() if name not in run.seen.surveys)
-    return judge(run)
+    faults = judge(run)
+    adopt_endpoint(run, seen)
+    return faults
 
 
 def keep(run: Run, faults: Sequence[ErrorReport]) -> bool:
@@ -44,7 +48,7 @@ def keep(run: Run, faults: Sequence[ErrorReport]) -> bool:
 
 def judge(run: Run) -> list[ErrorReport]:
     """Return the contradictions by all that is known now; asks nobody."""
-    seen = {**{one.host: one for one in run.seen.elsewhere}, **_collect_seen(run)}
+    seen = known(run)
     kept = read_authorities(run.folder / "kubeconfig")
     return contradictions(run.cluster, list(seen.values()), kept=kept, reset=run.reset)
 
@@ -55,10 +59,6 @@ def refusal(faults: list[ErrorReport]) -> Refused:
     said = "; ".join(dict.fromkeys(f"{one.who}: {one.cause}" for one in causes))
     fix = " ".join(dict.fromkeys(one.fix for one in causes))
     return Refused(f"nothing was changed: {said}", code=faults[0].code, fix=fix)
-
-
-def _collect_seen(run: Run) -> dict[str, Evidence]:
-    return {name: survey.evidence for name, survey in run.seen.surveys.items() if survey.evidence is not None}
 
 
 async def _ask(run: Run, host: HostSpec) -> Evidence:

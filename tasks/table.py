@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
-from shipway.cluster.model import Cluster
+from shipway.cluster.model import Cluster, node_ip
 from shipway.converge import On, converge
 from shipway.foreign.errors import describe_error
 from shipway.host.session import Host
+from shipway.kube.access import from_outside
 from shipway.kube.client import Kube, save_kubeconfig
 from shipway.kubeadm import hardening
 from shipway.locks.bare import claim_left
@@ -25,7 +26,7 @@ from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
 from shipway.steps.kubernetes.join_tokens import NoTokenLeft
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
-from shipway.steps.kubernetes.nodes import NodeRegistered
+from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns
 from shipway.steps.upgrade.control_plane import SECONDS as SETTLE_SECONDS
 from shipway.steps.upgrade.fetched import PULL_SECONDS
@@ -40,11 +41,20 @@ from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.harden import stages as harden
+from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
 from tasks.retire.allowed import may_remove, may_reset
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
 from tasks.retire.work import delete_node, drain_node, reset_host, stop_kubelet
-from tasks.stages import control_plane, device_plugin, gpu_isolation, join_worker, preflight, prepare_system
+from tasks.stages import (
+    control_plane,
+    device_plugin,
+    gpu_isolation,
+    join_control_plane,
+    join_worker,
+    preflight,
+    prepare_system,
+)
 from tasks.stages.listed import ADD_ONS, PREPARATION, name_of
 from tasks.stages.verify import (
     GPU_SECONDS,
@@ -63,6 +73,7 @@ from tasks.workloads import permit_undisturbed
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
 REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
+CONTROL_PLANE_NODE_SECONDS = 300.0  # its pod network may still be on its way
 GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
 
 
@@ -136,6 +147,7 @@ async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[
 
 async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Initialise the control plane."""
+    refuse_second_cluster(run, host)
     session = run.session(host)
     session.forget()
     steps = control_plane.steps(
@@ -147,6 +159,21 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     results = await _bring(run, stage, session, steps, run.allowed(host))
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
+    return results
+
+
+async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Join a further control plane, and wait until its node is Ready: then the next one may join."""
+    session, lead = run.session(host), run.session(run.control.name)
+    session.forget()
+    steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
+    steps.append(KubeletDeclared(kubelet_declared(run)))
+    if hardening.declared(run.cluster):
+        steps.append(HardeningDeclared(run.cluster))
+    results = await _bring(run, stage, session, steps, run.allowed(host))
+    if run.allow is not Impact.NOTHING and all(result.outcome in ("ok", "changed") for result in results):
+        ready = NodesReady((host,))
+        results.append(await wait_for(run, stage, ready, await run.kube(), seconds=CONTROL_PLANE_NODE_SECONDS))
     return results
 
 
@@ -209,13 +236,15 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
 
 
 def _keep(run: Run, kube: Kube) -> StepResult:
-    """Keep the admin kubeconfig on this machine, readable by its owner alone."""
+    """Keep the admin kubeconfig on this machine, readable by its owner alone; it may lead to any control plane."""
     path = run.folder / "kubeconfig"
     name = "the kubeconfig is on this machine"
+    api, planes = run.cluster.api_name, (run.control, *run.cluster.control_planes)
+    texts = [from_outside(kube.admin_conf, api, node_ip(host)) if api else kube.admin_conf for host in planes]
     try:
-        if path.exists() and path.read_text(encoding="utf-8") == kube.admin_conf and not path.stat().st_mode & 0o077:
+        if path.exists() and path.read_text(encoding="utf-8") in texts and not path.stat().st_mode & 0o077:
             return StepResult(name, "ok", Impact.FILES)
-        save_kubeconfig(path, kube.admin_conf)
+        save_kubeconfig(path, texts[0])
     except (OSError, UnicodeDecodeError) as error:  # this machine's disk is no reason to end what is done on hosts
         why = describe_error(error)
         run.warned.append(f"the kubeconfig was not kept: {why}; run again when there is room")
@@ -274,6 +303,11 @@ _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
     Stage(StageName.CONTROL_PLANE_READY, _gate, _always(2 * GATE_SECONDS + 120), 0),
+    Stage(
+        StageName.JOIN_CONTROL_PLANE,
+        _join_control_plane,
+        lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 600 + CONTROL_PLANE_NODE_SECONDS,
+    ),
     Stage(StageName.JOIN_WORKER, _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage(StageName.NODE_SETTINGS, _node, _always(300.0)),
     Stage(StageName.DEVICE_PLUGIN, _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lab.simulated.ssh_server import SshServer
     from lab.simulated.world import World
 
+API_PROXY = "shipway-api-proxy.service"
 BOOT_SECONDS = 30.0  # of a worker in the transcripts
 _POD_NETWORK = "10.244.0.0/16"  # where init is given none
 
@@ -37,6 +38,8 @@ class ClusterLink:
         self.reach = Reach()
         self.cluster: Cluster | None = None
         self.control: SimulatedHost | None = None
+        self.further: dict[str, SimulatedHost] = {}  # control planes that joined, by host name
+        self.learners: dict[str, SimulatedHost] = {}  # what a join that broke off left in etcd
         self.faults = ApiFaults()
         self.views: dict[str, NodeView] = {}  # by host name
         self.born: list[str] = []  # the CA hash of every cluster that an init brought up: two mean initialised twice
@@ -61,7 +64,8 @@ class ClusterLink:
 
     def runs_control_plane(self, host: SimulatedHost) -> bool:
         """Say whether the API server and its companions run on this host."""
-        return host is self.control and self._api is not None
+        mine = host is self.control or (host.name in self.further and host.reachable)
+        return mine and self._api is not None
 
     def way(self, host: SimulatedHost, address: str, port: int) -> tuple[str, int] | None:
         """Return where a connection from a host really goes; None where nothing listens or it leads out of the lab."""
@@ -76,8 +80,41 @@ class ClusterLink:
         """Return the cluster whose API a host reaches at host:port, None where nothing answers."""
         name, _, port = server.rpartition(":")
         target = self.reach.target(host, name)
-        up = target is not None and self.runs_control_plane(target) and port == str(self._port)
+        up = (
+            target is not None and port == str(self._port) and (self.runs_control_plane(target) or self._passes(target))
+        )
         return self.cluster if up else None
+
+    def _passes(self, host: SimulatedHost) -> bool:
+        """Say whether a host's own proxy to the API runs, and a control plane is there for it."""
+        unit = host.units.get(API_PROXY)
+        planes = [one for one in (self.control, *self.further.values()) if one is not None]
+        return unit is not None and unit.active == "active" and any(map(self.runs_control_plane, planes))
+
+    def etcd(self, host: SimulatedHost, url: str, data: str) -> bytes:
+        """Answer a request to the gateway of a member of etcd; b"" where nothing listens."""
+        parts = urlsplit(url)
+        target = self.reach.target(host, parts.hostname or "")
+        if target is None or not self.runs_control_plane(target) or self.control is None:
+            return b""
+        voters = {"1": self.control, **{str(n): one for n, one in enumerate(self.further.values(), 2)}}
+        members = {**voters, **{f"9{n}": one for n, one in enumerate(self.learners.values())}}
+        if parts.path == "/health":
+            return b'{"health":"true","reason":""}'
+        if parts.path == "/v3/cluster/member/remove":
+            gone = members.pop(json.loads(data)["ID"])
+            self.further.pop(gone.name, None)
+            self.learners.pop(gone.name, None)
+        listed = [
+            {
+                "ID": number,
+                "name": one.name if number in voters else "",
+                "peerURLs": [f"https://{one.address}:2380"],
+                **({"clientURLs": [f"https://{one.address}:2379"]} if number in voters else {"isLearner": True}),
+            }
+            for number, one in members.items()
+        ]
+        return json.dumps({"header": {}, "members": listed}).encode()
 
     async def asked(self, host: SimulatedHost, url: str) -> tuple[int, bytes] | None:
         """Answer a request to the API's health; (0, b"") when nothing answers, None for an address outside the lab."""
@@ -159,7 +196,8 @@ class ClusterLink:
         if self.is_node(host, asked.node_name):  # it was reset: its kubelet registers anew
             cluster.remove_node(asked.node_name)
         view = NodeView(host, asked.node_name, asked.address)
-        await cluster.join(view, asked.token, asked.ca_hashes[0] if asked.ca_hashes else "")
+        hash_ = asked.ca_hashes[0] if asked.ca_hashes else ""
+        await cluster.join(view, asked.token, hash_, control_plane=asked.control_plane)
         self.views[host.name] = view
 
     async def forget(self, host: SimulatedHost) -> None:
@@ -169,7 +207,8 @@ class ClusterLink:
             if self.cluster is not None:
                 await self.cluster.close()
             self.cluster, self.control, self._initialised = None, None, False
-            self.views = {}
+            self.views, self.further, self.learners = {}, {}, {}
+        self.further.pop(host.name, None)
         self.host_changed(host)
 
     def containers(self, host: SimulatedHost) -> list[tuple[str, str, str]]:

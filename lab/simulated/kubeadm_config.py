@@ -39,6 +39,7 @@ class Asked:
     token: str = ""
     ca_hashes: tuple[str, ...] = ()
     discovery_seconds: float = 300.0
+    control_plane: bool = False  # of a join: as a further control plane
 
     @property
     def minor(self) -> int:
@@ -62,7 +63,8 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
         _known(document, minor)
     first = kinds.get("InitConfiguration") or kinds.get("JoinConfiguration") or {}
     declared, node = kinds.get("ClusterConfiguration", {}), first.get("nodeRegistration", {})
-    point = first.get("localAPIEndpoint", {})
+    further = first.get("controlPlane")
+    point = first.get("localAPIEndpoint") or (further or {}).get("localAPIEndpoint", {})
     network = declared.get("networking", {})
     mask = _arguments(declared.get("controllerManager", {}).get("extraArgs"), minor).get("node-cidr-mask-size", "24")
     token = first.get("discovery", {}).get("bootstrapToken", {})
@@ -85,6 +87,7 @@ def read(text: str, minor: int, *, node_name: str, address: str, version: str) -
         token=str(token.get("token") or ""),
         ca_hashes=tuple(token.get("caCertHashes", [])),
         discovery_seconds=_discovery(first, minor),
+        control_plane=further is not None,
     )
 
 

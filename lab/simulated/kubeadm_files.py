@@ -43,6 +43,12 @@ def write_certificates(files: FileTree, authority: Authority) -> None:
     files.write(f"{PKI}/sa.pub", public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o600)
 
 
+def write_leaf(files: FileTree, authority: Authority, name: str) -> None:
+    """Write one certificate that a control plane has of its own."""
+    pair = authority.client(name.replace("/", "-"))
+    _pair(files, name, pair.certificate, pair.key)
+
+
 def users(asked: Asked) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the kubeconfig files that init writes: name -> (user, groups)."""
     new = since(asked.minor, "super_admin")

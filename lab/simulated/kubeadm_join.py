@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import yaml
 
 from lab.simulated import kubeadm_files as files
@@ -11,11 +13,11 @@ from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.joining import JoinRefusedError, check_join
 from lab.simulated.kube.pki import kubeconfig
 from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_preflight import failed, of_join, passed
+from lab.simulated.kubeadm_preflight import PARTS, failed, of_join, passed
 from lab.simulated.releases import since
 
 # Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless configured otherwise.
-_CHECKS, _DISCOVERY, _BOOTSTRAP, _AGAIN = 1.0, 1.0, 8.0, 5.0
+_CHECKS, _DISCOVERY, _BOOTSTRAP, _AGAIN, _CONTROL_PLANE = 1.0, 1.0, 8.0, 5.0, 5.0
 _DOUBT = "couldn't validate the identity of the API Server: "
 _TIMED_OUT = "error execution phase kubelet-start: error uploading crisocket: timed out waiting for the condition"
 
@@ -44,6 +46,8 @@ async def join(call: Call, asked: Asked) -> int:
             call.warn(_PROXY_ADVICE)
         check_join(cluster.store, cluster.ca_hash, _new_name(call, asked), asked.token, _pinned(asked))
         _write_trust(call, asked, cluster)
+        if asked.control_plane:
+            await _write_control_plane(call, asked, cluster)
         await _start_kubelet(call, asked)
         await call.took(_BOOTSTRAP)
         await _registered(call, asked, cluster)
@@ -101,6 +105,30 @@ def _write_trust(call: Call, asked: Asked, cluster: Cluster) -> None:
     tree.write(f"{files.ETC}/bootstrap-kubelet.conf", bootstrap.encode(), mode=0o600)
 
 
+async def _write_control_plane(call: Call, asked: Asked, cluster: Cluster) -> None:
+    """Do what kubeadm does on a further control plane before its kubelet: certificates, kubeconfigs, static pods."""
+    tree, config = call.host.files, cluster.config
+    own = replace(
+        asked,
+        version=config.version.lstrip("v"),
+        repository=config.image_repository,
+        pod_network=config.pod_cidr,
+        service_network=config.service_cidr,
+        cluster_name=config.cluster_name,
+        node_mask=config.node_cidr_mask,
+    )
+    for name in ("apiserver", "apiserver-kubelet-client", "apiserver-etcd-client", "front-proxy-client"):
+        files.write_leaf(tree, cluster.authority, name)
+    for name in ("server", "peer", "healthcheck-client"):
+        files.write_leaf(tree, cluster.authority, f"etcd/{name}")
+    for name in ("admin", "controller-manager", "scheduler"):
+        files.write_kubeconfig(tree, cluster.authority, name, own, f"https://{cluster.endpoint}")
+    for part in PARTS:
+        files.write_manifest(tree, part, own)
+    call.host.link.learners[call.host.name] = call.host
+    await call.took(_CONTROL_PLANE)
+
+
 async def _start_kubelet(call: Call, asked: Asked) -> None:
     control = call.host.link.control
     kubelet = control.files.read("/var/lib/kubelet/config.yaml") if control is not None else None
@@ -126,5 +154,9 @@ async def _registered(call: Call, asked: Asked, cluster: Cluster) -> None:
         raise _Ended(_TIMED_OUT)
     files.write_client(tree, cluster.authority, asked.node_name, f"https://{asked.server}")
     await link.join(call.host, asked)
+    if asked.control_plane:
+        files.write_etcd_data(tree)
+        link.learners.pop(call.host.name, None)
+        link.further[call.host.name] = call.host
     tree.remove(f"{files.ETC}/bootstrap-kubelet.conf")
     call.host.changed()

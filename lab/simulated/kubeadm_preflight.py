@@ -12,6 +12,7 @@ from lab.simulated.kubeadm_texts import said
 from lab.simulated.releases import minor_of, since
 
 Error = tuple[str, str]
+PKI = "/etc/kubernetes/pki"
 MANIFESTS = "/etc/kubernetes/manifests"
 PARTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 TRACE = "To see the stack trace of this error execute with --v=5 or higher"
@@ -99,7 +100,14 @@ async def of_init(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
 
 
 async def of_join(call: Call, asked: Asked) -> tuple[list[Error], list[Error]]:
-    """Return errors and warnings of a worker's join."""
+    """Return errors and warnings of a join; a control plane's has what kubeadm checks of one, its shared keys too."""
+    if asked.control_plane:
+        found, warnings = await of_init(call, asked)
+        names = ("ca.crt", "ca.key", "sa.key", "sa.pub", "front-proxy-ca.crt", "front-proxy-ca.key")
+        missing = [n for n in (*names, "etcd/ca.crt", "etcd/ca.key") if not call.host.files.exists(f"{PKI}/{n}")]
+        if missing:
+            found.append(("Certificates", f"failure loading {', '.join(missing)}"))
+        return found, warnings
     errors: list[Error] = []
     if not since(asked.minor, "any_manifests_on_join") and call.host.files.names(MANIFESTS):
         errors.append((f"DirAvailable-{_dashed(MANIFESTS)}", f"{MANIFESTS} is not empty"))

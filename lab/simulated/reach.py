@@ -26,17 +26,27 @@ class Reach:
         self._by_address = {host.address: host for host in hosts.values()}
         self.ssh_port = ssh_port
 
+    def resolve(self, host: SimulatedHost, name: str) -> str:
+        """Return the address that a host's /etc/hosts gives a name, by the first line (hosts(5)); else the name."""
+        for line in (host.files.read("/etc/hosts") or b"").decode(errors="replace").splitlines():
+            address, *names = line.split("#", 1)[0].split() or [""]
+            if name in names and ":" not in address:
+                return address
+        return name
+
     def knows(self, host: SimulatedHost, name: str) -> bool:
         """Say whether a name or an address is one of the lab's, seen from a host."""
+        name = self.resolve(host, name)
         return name in (*LOCAL, host.address) or name in self._by_address or name in self.hosts
 
     def reaches(self, host: SimulatedHost, address: str) -> bool:
         """Say whether a host reaches an address of the lab."""
-        other = self._by_address.get(address)
+        other = self._by_address.get(self.resolve(host, address))
         return other is host or (host.reachable and other is not None and other.reachable)
 
     def target(self, host: SimulatedHost, address: str) -> SimulatedHost | None:
         """Return the host that an address leads to from a host, None where it leads nowhere."""
+        address = self.resolve(host, address)
         if address in LOCAL or address == host.address:
             return host
         found = self._by_address.get(address) or self.hosts.get(address)

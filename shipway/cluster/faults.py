@@ -16,6 +16,7 @@ from shipway.cluster.types import WORDS
 from shipway.errors import Refused
 
 SHOWN = 60  # characters of a value that a fault shows
+FORMS = ("mapping", "text")  # the tags by which the model tells apart what a key takes
 MOST_SHOWN = 100  # faults that are spelled out: a reader corrects no more at once
 
 
@@ -85,6 +86,8 @@ def _place(loc: Sequence[str | int], data: Any, kind: str) -> Path:
     for index, part in enumerate(loc):
         mapping = isinstance(value, Mapping) and part in value
         item = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        if part in FORMS and not mapping:
+            continue  # the branch of a union that the value's form chose
         if not (mapping or item):
             if kind == "missing" and index == len(loc) - 1:
                 path.append(part)

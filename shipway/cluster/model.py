@@ -11,6 +11,7 @@ from shipway.cluster.hardening import Hardening
 from shipway.cluster.hosts import node_ip
 from shipway.cluster.parts import (
     AddOn,
+    ApiEndpoint,
     Backup,
     Dashboard,
     DevicePlugin,
@@ -102,10 +103,33 @@ class Cluster(Part):
         return (not self.workers or shared) if wanted == "auto" else wanted
 
     @property
+    def names_endpoint(self) -> bool:
+        """Whether the file says itself which endpoint the API has; else a running cluster's own is taken."""
+        given = self.kubernetes.api_endpoint
+        return isinstance(given, str) or (given is not None and given.name is not None)
+
+    @property
+    def api_name(self) -> str:
+        """The API's name that is kept in /etc/hosts of every host; empty where the endpoint is the site's affair."""
+        given = self.kubernetes.api_endpoint or ApiEndpoint()
+        if isinstance(given, str) or given.kind == "external":
+            return ""
+        return given.name or f"api.{self.name}.internal"
+
+    @property
     def endpoint(self) -> str:
         """host:port by which every node reaches the API."""
-        given = self.kubernetes.api_endpoint or node_ip(self.control_planes[0])
-        return given if ":" in given else f"{given}:{self.kubernetes.api_port}"
+        given, port = self.kubernetes.api_endpoint, self.kubernetes.api_port
+        if isinstance(given, str):
+            return given if ":" in given else f"{given}:{port}"
+        if given is not None and given.kind == "external":
+            return f"{given.name}:{given.port or port}"
+        return f"{self.api_name}:{port}"
+
+    @property
+    def proxies_api(self) -> bool:
+        """Whether workers reach the API by a proxy of their own: where several control planes have a name of ours."""
+        return bool(self.api_name) and len(self.control_planes) > 1
 
     def target(self, host: HostSpec) -> Target:
         """Return where and how to log in to a host; `open` names what the file leaves to the SSH configuration."""

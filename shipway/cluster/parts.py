@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from shipway.cluster.hosts import HostSpec, HostSsh, Jump, Ssh, first_label
 from shipway.cluster.sources import AptRepository, Key, Manifest, Proxy, Sources
 from shipway.cluster.types import (
     Count,
+    DnsName,
     Endpoint,
     FilePath,
     Flag,
@@ -29,6 +30,7 @@ from shipway.cluster.window_rules import fault
 
 __all__ = [
     "AddOn",
+    "ApiEndpoint",
     "AptRepository",
     "Backup",
     "Dashboard",
@@ -54,6 +56,37 @@ __all__ = [
 ]
 
 
+class ApiEndpoint(Part):
+    """The name by which every node reaches the API, and who sees to it that it leads to a living API server."""
+
+    kind: Literal["node_local", "external"] = Field(
+        "node_local",
+        description="`node_local`: the name is kept in /etc/hosts of every host, and leads to its own API server "
+        "or, on a worker, to the control planes by a haproxy of its own. `external`: a load balancer of the site's, "
+        "which is only proved.",
+    )
+    name: DnsName | None = Field(
+        None, description="The name; for node_local the default is api.NAME.internal, after the cluster's name."
+    )
+    port: Port | None = Field(None, description="Port of an external endpoint; default: `kubernetes.api_port`.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuse what cannot be: an endpoint of the site's that nobody named, a port beside the API server's own."""
+        if self.kind == "external" and self.name is None:
+            raise ValueError("an external endpoint needs its name")
+        if self.kind == "node_local" and self.port is not None:
+            raise ValueError("a node_local endpoint has the port of the API servers: set kubernetes.api_port")
+        return self
+
+
+def _form(value: Any) -> str:
+    return "text" if isinstance(value, str) else "mapping"
+
+
+AnyEndpoint = Annotated[Annotated[ApiEndpoint, Tag("mapping")] | Annotated[Endpoint, Tag("text")], Discriminator(_form)]
+
+
 class Kubernetes(Part):
     """Version, networks and API endpoint; `kubelet` and `kube_proxy` are merged into kubeadm's configuration."""
 
@@ -63,8 +96,10 @@ class Kubernetes(Part):
     node_mask: Annotated[Count, Field(ge=16, le=30)] = Field(
         24, description="Prefix length of each node's part of the pod network."
     )
-    api_endpoint: Endpoint | None = Field(
-        None, description="host[:port] every node reaches the API by; default: the first control plane's address."
+    api_endpoint: AnyEndpoint | None = Field(
+        None,
+        description="What every node reaches the API by; host[:port] stands for an external one. Default: a node_local "
+        "name; a cluster that was made with its control plane's address keeps that.",
     )
     api_port: Port = Field(6443, description="Port the API server listens on.")
     image_repository: ImageRepository | None = Field(None, description="Registry for the control plane's images.")

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 _NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _ADDRESS = r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$"
 _ENDPOINT = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?$"
+_DNS_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 _VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,5}$"
 _PACKAGE_VERSION = r"^[0-9][A-Za-z0-9.+:~-]*$"
 _PACKAGE = r"^[a-z0-9][a-z0-9.+-]+$"
@@ -39,6 +40,7 @@ WORDS: dict[str, str] = {
     _NAME: "lower-case letters, digits and dashes, 1 to 63, letter or digit first and last (RFC 1123)",
     _ADDRESS: "an IP address or a DNS name",
     _ENDPOINT: "host or host:port",
+    _DNS_NAME: "a DNS name in lower case, no address",
     _VERSION: "three numbers with dots and no `v`, such as 1.31.7",
     _PACKAGE_VERSION: "a package version or its beginning, such as 1.7.27",
     _PACKAGE: "a package name: lower-case letters, digits, `.`, `+` and `-`",
@@ -93,6 +95,13 @@ def _endpoint(value: str) -> str:
     if port and not 1 <= int(port) <= 65535:  # noqa: PLR2004 - the range of ports
         raise ValueError("has a port outside 1 to 65535")
     return value
+
+
+def _dns_name(value: str) -> str:
+    """Refuse an address, and what no label of a name may be."""
+    if re.fullmatch(r"[0-9.]+", value):
+        raise ValueError("is an address, and must be a name")
+    return _address(value)
 
 
 def _split(value: str) -> SplitResult:
@@ -264,6 +273,7 @@ def _plain_at(value: Any, place: str) -> Any:
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
 Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_address)]
 Endpoint = Annotated[str, StringConstraints(pattern=_ENDPOINT), AfterValidator(_endpoint)]
+DnsName = Annotated[str, StringConstraints(pattern=_DNS_NAME), AfterValidator(_dns_name)]
 Version = Annotated[str, StringConstraints(pattern=_VERSION)]
 PackageVersion = Annotated[str, StringConstraints(pattern=_PACKAGE_VERSION, max_length=128)]
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE, max_length=128)]

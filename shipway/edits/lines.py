@@ -51,6 +51,16 @@ def hosts_file(text: str, entries: Mapping[str, str]) -> str:
     return with_block("".join(f"{line}\n" for line in kept), block)
 
 
+def read_block(text: str) -> dict[str, str]:
+    """Return name -> address of our block in /etc/hosts; nothing where there is no whole one."""
+    lines = _lines(text)
+    if BEGIN not in lines or END not in lines[lines.index(BEGIN) :]:
+        return {}
+    inside = lines[lines.index(BEGIN) + 1 : lines.index(END, lines.index(BEGIN))]
+    words = [line.split("#", 1)[0].split() for line in inside]
+    return {name: found[0] for found in words for name in found[1:]}
+
+
 def fstab_without_swap(text: str) -> str:
     """Return /etc/fstab with each line commented out whose third field (fstab(5), by blanks and tabs) is `swap`."""
     lines = []

@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -125,6 +126,15 @@ def save_secret(path: Path, text: str) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def from_outside(text: str, name: str, address: str) -> str:
+    """Return an administrator's kubeconfig for a machine that is no host of the cluster, and so does not know the name.
+
+    It leads to one control plane by its address, and still expects the name on the certificate (`tls-server-name`).
+    """
+    server = re.compile(rf"^(\s*)server: https://{re.escape(name)}:(\d+)\s*$", re.MULTILINE)
+    return server.sub(rf"\1server: https://{address}:\2\n\1tls-server-name: {name}", text)
 
 
 def save_kubeconfig(path: Path, text: str) -> None:

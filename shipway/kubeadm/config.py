@@ -102,6 +102,9 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
         "networking": {"podSubnet": str(kubernetes.pod_network), "serviceSubnet": str(kubernetes.service_network)},
         "controllerManager": {"extraArgs": _args(kubernetes.minor, size)},
     }
+    if cluster.api_name:
+        planes = (node_ip(one) for one in cluster.control_planes)
+        declared["apiServer"] = {"certSANs": [cluster.api_name, "127.0.0.1", "localhost", *planes]}
     _harden(declared, cluster)
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -128,8 +131,13 @@ def _harden(declared: dict[str, Any], cluster: Cluster) -> None:
         declared.setdefault("apiServer", {})["extraVolumes"] = volumes
 
 
-def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -> list[dict[str, Any]]:
-    """Return kubeadm join's configuration; it holds the token, so it goes into a file of mode 0600 and nowhere else."""
+def join_documents(
+    cluster: Cluster, host: HostSpec, token: str, ca_hash: str, *, control_plane: bool = False
+) -> list[dict[str, Any]]:
+    """Return kubeadm join's configuration; it holds the token, so it goes into a file of mode 0600 and nowhere else.
+
+    A control plane is told its own address: kubeadm would take that of the default route (kubeadm#2275).
+    """
     token_of = {"apiServerEndpoint": cluster.endpoint, "token": token, "caCertHashes": [ca_hash]}
     discovery: dict[str, Any] = {"bootstrapToken": token_of, "tlsBootstrapToken": token}
     join: dict[str, Any] = {
@@ -138,6 +146,9 @@ def join_documents(cluster: Cluster, host: HostSpec, token: str, ca_hash: str) -
         "discovery": discovery,
         "nodeRegistration": _registration(cluster, host),
     }
+    if control_plane:
+        own = {"advertiseAddress": node_ip(host), "bindPort": cluster.kubernetes.api_port}
+        join["controlPlane"] = {"localAPIEndpoint": own}
     # v1beta4 gathered its limits in one place (kubernetes.io, "kubeadm Configuration (v1beta4)", change list).
     if cluster.kubernetes.minor >= (1, 31):
         join["timeouts"] = {"discovery": f"{DISCOVERY_SECONDS}s"}

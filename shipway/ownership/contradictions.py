@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from shipway.cluster.model import Cluster, node_ip
 from shipway.errors import ErrorReport
 from shipway.ownership.evidence import Evidence, address_of
+from shipway.ownership.leading import as_running, choose_lead, endpoints_of
 
 STEP = "the file and the hosts agree"
 
@@ -29,13 +30,15 @@ def contradictions(
     for one that cannot be read. `reset` are the hosts whose etcd data a person said may be lost.
     """
     by = {one.host: one for one in seen}
-    first = by.get(cluster.control_planes[0].name)
+    first = by.get(choose_lead(cluster, by).name)
+    cluster = as_running(cluster, first.endpoint if first else "")
     roles = list(_roles(cluster, by))
     return [
         *roles,
         *_owners(cluster, by, first, kept),
         *(() if roles else _missing(cluster, by, first, kept)),
         *_identity(cluster, first),
+        *_find_endpoint_of_one(cluster, first),
         *_find_kept(cluster, first, kept),
         *_names(cluster, by),
         *_find_given_up(by, reset),
@@ -75,7 +78,8 @@ def _owners(
     controls = [host.name for host in cluster.control_planes]
     running = first is not None and first.standing == "control plane" and bool(first.authorities)
     ours = first.authorities if running and first else kept or frozenset()
-    others = [one for one in by.values() if one.standing not in ("nothing", "begun") and one.host not in controls]
+    leading = (first.host,) if first is not None and first.standing == "control plane" else controls
+    others = [one for one in by.values() if one.standing not in ("nothing", "begun") and one.host not in leading]
     if not ours:  # nobody to compare with: the hosts among themselves
         known = [one.authorities for one in others if one.authorities]
         if all(one & known[0] for one in known[1:]):
@@ -83,12 +87,13 @@ def _owners(
     for one in others:
         if one.authorities & ours:
             continue
-        same = address_of(one.server) == cluster.endpoint.lower()
+        same = address_of(one.server) in endpoints_of(cluster)
         if not one.authorities and (same or not one.server):
             continue
         name = f"{cluster.name} ({', '.join(controls)}"
         ca = ", ".join(sorted(two.removeprefix("sha256:")[:12] for two in ours)) or "not known"
-        cause = f"the host is a node of another cluster: of {one.whose}, not of {name}; CA {ca})"
+        what = "runs the control plane" if one.standing == "control plane" else "is a node"
+        cause = f"the host {what} of another cluster: of {one.whose}, not of {name}; CA {ca})"
         fix = (
             f"Take {one.host} out of this file, or name the file and the control plane of the cluster that it belongs "
             "to. It is never taken out of a cluster unasked."
@@ -156,6 +161,23 @@ def _identity(cluster: Cluster, first: Evidence | None) -> Iterator[ErrorReport]
             "file of another cluster, its hosts are not these."
         )
         yield _report(first.host, "SHW-319", f"its cluster has {there}, and the file says {here}", fix)
+
+
+def _find_endpoint_of_one(cluster: Cluster, first: Evidence | None) -> Iterator[ErrorReport]:
+    """Nodes of a cluster with several control planes reach it by the address of one: its loss would be that of all."""
+    given = cluster.endpoint.rpartition(":")[0]
+    planes = cluster.control_planes
+    alone = [host.name for host in planes if given in (host.address, str(host.node_ip or ""))]
+    if first is None or len(planes) == 1 or not alone:
+        return
+    cause = (
+        f"every node reaches the API by {cluster.endpoint}, which is {alone[0]} alone; the file names {len(planes)} "
+    )
+    fix = (
+        "Keep one control plane in the file: moving a running cluster's endpoint to a name is not built yet. A new "
+        "cluster has a name from the first day."
+    )
+    yield _report(first.host, "SHW-762", f"{cause}control planes", fix)
 
 
 def _network(text: str) -> str:

@@ -32,6 +32,7 @@ ETCD = "/var/lib/etcd/member"
 FLAGS = "/var/lib/kubelet/kubeadm-flags.env"
 CLIENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 STARTED = "/var/lib/shipway/init-started"
+JOINING = "/var/lib/shipway/control-plane-join-started"  # there until kubeadm's join of a control plane succeeded
 # The static pods that kubeadm writes (its constants, GetStaticPodFilepath). Nothing else in that folder tells of an
 # init or a join: the kubelet's package ships .kubelet-keep, and people put static pods of their own (kube-vip) there.
 STATIC_PODS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
@@ -83,6 +84,7 @@ class Evidence:
     pki: bool = False
     running: bool = False
     started_by: str | None = None
+    joining: bool = False
     server: str = ""
     endpoint: str = ""
     authorities: frozenset[str] = frozenset()
@@ -113,6 +115,11 @@ class Evidence:
         return self.started_by is not None
 
     @property
+    def whole(self) -> bool:
+        """Whether the host runs a control plane whose init or join came to its end."""
+        return self.admin and self.etcd and not self.unfinished and not self.joining
+
+    @property
     def whose(self) -> str:
         """Name the cluster for people: its API's address and the start of its CA's hash."""
         ca = ", ".join(sorted(one.removeprefix("sha256:")[:12] for one in self.authorities)) or "unknown"
@@ -124,10 +131,15 @@ async def evidence(on: Host) -> Evidence:
 
     Raises CommandFailed where it cannot be determined whether pods run, and what keeps from reading.
     """
-    (kubelet, bootstrap, admin, clients), (static, etcd, pki, logs), (ca, started, flags), seen = await asyncio.gather(
+    (
+        (kubelet, bootstrap, admin, clients),
+        (static, etcd, pki, logs),
+        (ca, started, flags, joining),
+        seen,
+    ) = await asyncio.gather(
         on.read(FileState(KUBELET_CONF), FileState(BOOTSTRAP), FileState(ADMIN), CLIENT_FOLDER),
         on.read(Listing(MANIFESTS), Listing(ETCD), Listing(PKI), POD_LOGS),
-        on.read(FileText(AUTHORITY), FileText(STARTED), FileText(FLAGS)),
+        on.read(FileText(AUTHORITY), FileText(STARTED), FileText(FLAGS), FileState(JOINING)),
         on.read(KUBECONFIGS, ARGUMENTS, CERTIFICATE, PODS),
     )
     configs, arguments, certificate, ran = seen
@@ -154,6 +166,7 @@ async def evidence(on: Host) -> Evidence:
         pki=bool(certificates_of(pki)),
         running=running,
         started_by=started.strip() if started is not None else None,
+        joining=joining is not None,
         server=own.get("server", "") or admins.get("server", ""),
         endpoint=admins.get("server", ""),
         authorities=authorities(trusted),
@@ -240,6 +253,11 @@ def decode_pem(data: str) -> str:
         return base64.b64decode(data, validate=True).decode("ascii")
     except (binascii.Error, ValueError):
         return ""
+
+
+def read_servers(said: str) -> dict[str, str]:
+    """Return the URL of the API's server by kubeconfig, from the answer of KUBECONFIGS."""
+    return {path: values["server"] for path, values in _entries(said).items() if "server" in values}
 
 
 def _flag(text: str, name: str) -> str:

@@ -13,6 +13,7 @@ from shipway.errors import Refused
 from shipway.rules.compatibility import NODE_MASK_SPREAD, SERVICE_PREFIXES
 
 Path = tuple[str | int, ...]
+CONTROL_PLANES, MANY = (1, 3, 5), 6
 POD, MASK = ("kubernetes", "pod_network"), ("kubernetes", "node_mask")
 SERVICE, ENDPOINT = ("kubernetes", "service_network"), ("kubernetes", "api_endpoint")
 # What listens on a control plane besides the API server (kubernetes.io, "Ports and Protocols").
@@ -82,16 +83,37 @@ def node_addresses(cluster: Cluster) -> Iterator[Fault]:
 
 
 def control_planes(cluster: Cluster) -> Iterator[Fault]:
-    """One control plane is supported; several need a load balancer before the API, which is not built yet."""
+    """One, three or five: an even number of etcd's members bears the loss of no more than the odd one below it.
+
+    etcd's documentation ("FAQ", "What is failure tolerance?") advises odd sizes and not above seven; with more than
+    five each write waits for more disks, and nothing here was tried with them.
+    """
     planes = [index for index, host in enumerate(cluster.hosts) if "control_plane" in host.roles]
     if not planes:
         yield Fault(("hosts",), "no host has the role control_plane: give it to one of them")
-    for index in planes[1:]:
-        message = f"is a second control plane beside hosts[{planes[0]}]: one is supported; make this one a worker"
-        yield Fault(("hosts", index, "roles"), message, (("hosts", index), ("hosts", planes[0], "roles")))
+    elif len(planes) not in CONTROL_PLANES:
+        count, bears = len(planes), (len(planes) - 1) // 2
+        why = f"{count} control planes bear the loss of {bears}, as {count - 1} do" if count < MANY else "more than 5"
+        message = f"{why}: 1, 3 or 5 are supported; make this one a worker"
+        also = [(("hosts", index, "roles"), ("hosts", index)) for index in planes]
+        yield Fault(("hosts", planes[-1], "roles"), message, tuple(path for pair in also[::-1] for path in pair))
     for index, host in enumerate(cluster.hosts):
         if len(set(host.roles)) != len(host.roles):
             yield Fault(("hosts", index, "roles"), "names a role twice")
+
+
+def endpoints(cluster: Cluster) -> Iterator[Fault]:
+    """The API's name is no host's, and of several control planes no single address is the endpoint."""
+    if cluster.api_name in {host.name for host in cluster.hosts}:
+        yield Fault((*ENDPOINT, "name"), f"{cluster.api_name} is the name of a host", (ENDPOINT,))
+    planes = cluster.control_planes
+    given = cluster.endpoint.rpartition(":")[0]
+    alone = [host.name for host in planes if given in (host.address, str(_address(host)))]
+    if alone and len(planes) > 1:
+        message = (
+            f"{given} is the address of {alone[0]} alone, and there are {len(planes)} control planes: leave it out"
+        )
+        yield Fault(ENDPOINT, f"{message}, or give a name that leads to all of them")
 
 
 def room(cluster: Cluster) -> Iterator[Fault]:
@@ -138,7 +160,7 @@ def overlaps(cluster: Cluster) -> Iterator[Fault]:
         yield Fault(
             path, f"the {kind} network {network} holds the address of {said}", tuple(place for place, _ in hosts)
         )
-    given = (kubernetes.api_endpoint or "").partition(":")[0]
+    given = "" if cluster.api_name else cluster.endpoint.rpartition(":")[0]
     for path, (kind, network) in networks.items():
         if given.replace(".", "").isdigit() and IPv4Address(given) in network:
             yield Fault(ENDPOINT, f"{given} lies in the {kind} network {network}", (path,))

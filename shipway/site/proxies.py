@@ -34,9 +34,19 @@ def lasting(cluster: Cluster) -> tuple[str, ...]:
     domain = str(kubernetes.kubelet.get("clusterDomain", "cluster.local"))
     mirrors = [urlsplit(str(url)).hostname or "" for url in cluster.sources.registry_mirrors.values()]
     words = [*LOOPBACK, str(kubernetes.pod_network), str(kubernetes.service_network)]
-    words += [cluster.endpoint.rpartition(":")[0], ".svc", f".{domain.strip('.')}"]
+    words += [*_endpoint(cluster), ".svc", f".{domain.strip('.')}"]
     words += [host for host in mirrors if _private(host)]
     return tuple(dict.fromkeys([*words, *cluster.proxy.no_proxy]))
+
+
+def _endpoint(cluster: Cluster) -> list[str]:
+    """Return the endpoint's host; a name of ours leads to hosts that `no_proxy` has.
+
+    One control plane's address stays beside it: a cluster that was made with that address keeps this line as it is.
+    """
+    if not cluster.api_name or cluster.names_endpoint:
+        return [cluster.endpoint.rpartition(":")[0]]
+    return [node_ip(cluster.control_planes[0])] if len(cluster.control_planes) == 1 else []
 
 
 def no_proxy(cluster: Cluster) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.hardening.listed import modes, pods_of, sealed
 from shipway.steps.hardening.record import HardeningRemembered
 from shipway.steps.kubernetes import health
+from shipway.steps.kubernetes.etcd_members import EtcdMembersDeclared
 from shipway.steps.kubernetes.health_cluster import (
     EveryNodeDeclared,
     HostIsNode,
@@ -61,6 +62,7 @@ from tasks.stages import (
     dashboard,
     device_plugin,
     gpu_isolation,
+    join_control_plane,
     join_worker,
 )
 from tasks.stages.listed import ADD_ONS, GPU_HOSTS, PREPARATION, name_of
@@ -68,7 +70,7 @@ from tasks.stages.listed import ADD_ONS, GPU_HOSTS, PREPARATION, name_of
 On = TypeVar("On", Host, Kube)
 OF_GPUS = tuple(name_of(stage) for stage in GPU_HOSTS)
 # Initialising and joining is the bootstrap's, never a repair.
-JOINED_BY = (StageName.CONTROL_PLANE, StageName.JOIN_WORKER)
+JOINED_BY = (StageName.CONTROL_PLANE, StageName.JOIN_CONTROL_PLANE, StageName.JOIN_WORKER)
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,13 @@ def plain_runtime(run: Run, spec: HostSpec) -> Part[Host]:
 
 
 def _join(run: Run, spec: HostSpec) -> Part[Host]:
-    if spec in run.cluster.control_planes:
+    if spec == run.control:
         own = control_plane.steps(run.cluster, spec, run.family(spec.name), peers=peers_of(run, spec.name))
         return Part(spec.name, StageName.CONTROL_PLANE, own, Impact.SERVICE)
+    if spec in run.cluster.control_planes:
+        lead, peers = run.session(run.control.name), peers_of(run, spec.name)
+        further = join_control_plane.steps(run.cluster, spec, run.family(spec.name), lead, peers)
+        return Part(spec.name, StageName.JOIN_CONTROL_PLANE, further, Impact.SERVICE)
     steps = join_worker.steps(run.cluster, spec, run.family(spec.name), run.session(run.control.name))
     return Part(spec.name, StageName.JOIN_WORKER, steps, Impact.SERVICE)
 
@@ -128,11 +134,8 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
     control = spec in run.cluster.control_planes
     own = (health.KUBELET_CERTIFICATE, *(health.CONTROL_PLANE_CERTIFICATES if control else ()))
     names = {host.name: node_ip(host) for host in run.cluster.hosts}
-    pods = (
-        [StaticPodsAsWritten(static_pod_args(run.cluster, spec), beside=hardening.flags(run.cluster))]
-        if spec == run.control
-        else []
-    )
+    flags = hardening.flags(run.cluster)
+    pods = [StaticPodsAsWritten(static_pod_args(run.cluster, spec), beside=flags)] if control else []
     hardened = _hardened(run, spec) if control else [*modes(run.cluster)]
     oldest = run.cluster.backup.oldest_hours
     backups = [BackupFresh(script_of(run.cluster), oldest)] if control and oldest is not None else []
@@ -241,6 +244,9 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         KubeadmRemembers(wanted),
         *([HardeningRemembered(cluster)] if hardening.declared(cluster) else []),
     ]
+    if len(cluster.control_planes) > 1:
+        planes = {host.name: node_ip(host) for host in cluster.control_planes}
+        checks.append(EtcdMembersDeclared(planes, run.session(run.control.name)))
     if any(run.gpus_of(host) for host in run.hosts):
         plugin = VENDOR.plugin
         pods = PodsStable(plugin.daemon_set, plugin.namespace, plugin.selector)

@@ -15,6 +15,7 @@ from shipway.kube.drain import movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.os.families import recognise
 from shipway.ownership.evidence import Evidence, authorities, evidence
+from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
 from shipway.steps.kubernetes.may_go import (
     ElsewhereToGo,
@@ -105,7 +106,7 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     if asked.dead:
         checks.append(NodeLost(host))
     elif asked.evidence is not None:
-        checks.append(OfThisCluster(asked.evidence, authorities_of(kube), run.cluster.endpoint, asked.begun))
+        checks.append(OfThisCluster(asked.evidence, authorities_of(kube), endpoints_of(run.cluster), asked.begun))
     standing = asked.evidence.standing if asked.evidence else ""
     checks += [NoControlPlane(host, standing), NoLocalVolume(host)]
     if not asked.dead:
@@ -157,13 +158,13 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
     found: list[ShipwayError] = []
     try:
-        raise_for_other(seen, ours, run.cluster.endpoint, begun=run.retirement.begun)
+        raise_for_other(seen, ours, endpoints_of(run.cluster), begun=run.retirement.begun)
     except Refused as refused:
         return [refused.at(step=OF_CLUSTER)]
     if kube is None and run.retirement.begun:
         return []  # what it was is half gone: a reset that was allowed goes on
     if seen.standing == "control plane" or (host == run.control.name and kube is not None):
-        if host != run.control.name:
+        if host not in {one.name for one in run.cluster.control_planes}:
             fix = "Name it as the control plane in the file of its cluster, and run the same there."
             return [
                 Refused(

@@ -8,6 +8,7 @@ from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.system.services import ServiceRuns
 
@@ -17,6 +18,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family, control: Host) -> li
     return [
         NodeJoined(cluster, host, family, control),
         ServiceRuns("kubelet"),
+        *([KubeProxyKnowsApi(cluster.api_name)] if cluster.api_name else []),
         NoBootstrapCredentials(),
         ResolverReal(),
     ]

@@ -11,6 +11,7 @@ from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.kubernetes.skew import VersionKept
+from shipway.steps.system.api_proxy import ProxyPortFree
 from shipway.steps.system.origins import origins
 from shipway.steps.system.preflight import (
     AddressOnHost,
@@ -44,6 +45,7 @@ def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]
         SizeEnough(control),
         CgroupFits(kubernetes.minor, kubernetes.allow_cgroup_v1),
         PortsFree(ports),
+        *([ProxyPortFree(kubernetes.api_port)] if cluster.proxies_api and not control else []),
         *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
         SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),

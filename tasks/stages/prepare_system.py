@@ -7,11 +7,12 @@ from functools import partial
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.edits.files import FileEdited, FileIs
-from shipway.edits.lines import fstab_without_swap, hosts_file, with_sysctls
+from shipway.edits.lines import fstab_without_swap, with_sysctls
 from shipway.host.session import Host
 from shipway.kubeadm import hardening
 from shipway.os.family import Family
 from shipway.step import Check
+from shipway.steps.system import api_proxy
 from shipway.steps.system.base import CloudInitDone, HostnameIs
 from shipway.steps.system.kernel import (
     ModulesAtBoot,
@@ -21,6 +22,7 @@ from shipway.steps.system.kernel import (
     SwapStaysOff,
     SysctlsLive,
 )
+from shipway.steps.system.names import HostsNamed
 from shipway.steps.system.network_manager import InterfacesLeftAlone
 
 MODULES = ("overlay", "br_netfilter", "ip_tables", "iptable_nat", "nf_nat")
@@ -53,7 +55,6 @@ def kernel_steps(cluster: Cluster) -> list[Check[Host]]:
 def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a host, in order."""
     entries = {other.name: node_ip(other) for other in cluster.hosts}
-    known = partial(hosts_file, entries=entries)
     calico: list[Check[Host]] = [InterfacesLeftAlone()] if cluster.network.provider == "calico" else []
     upgrade: list[Check[Host]] = [family.upgraded()] if cluster.system.upgrade else []
     return [
@@ -67,7 +68,8 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         ),
         FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
         HostnameIs(host.name),
-        FileEdited("/etc/hosts names every host", "/etc/hosts", known, f"{len(entries)} hosts in our block"),
+        *(api_proxy.steps(cluster, family) if cluster.proxies_api and host in cluster.workers else ()),
+        HostsNamed(entries, cluster.api_name, api_proxy.address_for(cluster, host), node_ip(cluster.control_planes[0])),
         FileEdited("no swap in /etc/fstab", "/etc/fstab", fstab_without_swap, "no swap line", needed=False),
         SwapStaysOff(),
         NoScriptTurnsSwapOn(),

@@ -34,7 +34,7 @@ def test_two_lines_are_enough() -> None:
     assert (host.name, host.roles, node_ip(host)) == ("host-10-0-0-1", ("control_plane",), "10.0.0.1")
     assert cluster.profile == "current"
     assert cluster.schedules_on_control_plane
-    assert cluster.endpoint == "10.0.0.1:6443"
+    assert (cluster.endpoint, cluster.api_name) == ("api.demo.internal:6443", "api.demo.internal")
     assert not cluster.dashboard.enabled
 
 
@@ -46,7 +46,7 @@ def test_the_first_host_is_the_control_plane_unless_roles_say_otherwise() -> Non
     cluster = parse_cluster(text)
     assert [host.roles for host in cluster.hosts] == [("worker",), ("control_plane", "worker")]
     assert cluster.schedules_on_control_plane
-    assert cluster.endpoint == "10.0.0.2:6443"
+    assert cluster.control_planes[0].name == "b"
 
 
 def test_a_cluster_survives_being_plain_data(tmp_path: Path) -> None:

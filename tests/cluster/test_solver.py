@@ -221,7 +221,7 @@ HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.
                 f"{{name: {one}, address: 10.0.0.{at}, roles: [control_plane]}}" for at, one in enumerate("ab", 1)
             ),
             "",
-            "is a second control plane beside hosts[0]",
+            "2 control planes bear the loss of 0, as 1 do",
         ),
         ("{name: a, address: 10.0.0.1, roles: [control_plane, control_plane]}", "", "names a role twice"),
         (FAR, SEED_NETWORK % 19, "/19 is larger than the whole pod network 10.244.64.0/20; take 20 to 30"),

@@ -21,6 +21,7 @@ from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, NodeUntainted
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.system.base import HostnameIs
 from shipway.steps.system.kernel import ModulesAtBoot
+from shipway.steps.system.names import HostsNamed
 from shipway.steps.system.services import ServiceEnabled, ServiceRuns
 from tasks import gates
 from tasks.stages import (
@@ -69,7 +70,8 @@ def test_s1_and_s2_the_base_system_and_the_kernel(guide: Cluster) -> None:
     ]
     assert of(HostnameIs, steps)[0].hostname == "te1"
     edits = {step.path: step.edit for step in of(FileEdited, steps)}
-    assert "10.0.0.1 te1\n10.0.0.2 te2\n" in edits["/etc/hosts"]("127.0.0.1 localhost\n")
+    (hosts,) = of(HostsNamed, steps)
+    assert (hosts.path, hosts.entries) == ("/etc/hosts", {"te1": "10.0.0.1", "te2": "10.0.0.2"})
     assert edits["/etc/fstab"]("/swap.img none swap sw 0 0\n").startswith("#")
     modules = {step.path: step.modules for step in of(ModulesAtBoot, steps)}
     assert list(modules["/etc/modules-load.d/k8s.conf"]) == [
@@ -113,7 +115,7 @@ def test_s6_and_s9_the_control_plane_and_the_workers(guide: Cluster) -> None:
     (join,) = join_documents(guide, guide.hosts[1], "t", "sha256:h")
     assert join["nodeRegistration"]["name"] == "te2"
     assert join["discovery"]["bootstrapToken"] == {
-        "apiServerEndpoint": "10.0.0.1:6443",
+        "apiServerEndpoint": "api.te.internal:6443",
         "token": "t",
         "caCertHashes": ["sha256:h"],
     }

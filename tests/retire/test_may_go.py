@@ -21,6 +21,7 @@ from shipway.steps.kubernetes.may_go import (
 )
 from tests.retire.objects import Objects, meta, node, pod
 
+ENDPOINTS = frozenset({"10.0.0.1:6443"})
 OURS = frozenset({"sha256:ours"})
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
 BUDGET = {
@@ -208,20 +209,20 @@ async def test_dead_is_believed_only_where_the_cluster_and_ssh_agree() -> None:
     ],
 )
 async def test_a_host_of_another_cluster_or_of_one_that_cannot_be_told_is_left(seen: Evidence, said: str) -> None:
-    error = await refused(OfThisCluster(seen, OURS, "10.0.0.1:6443"), None, "SHW-706")
+    error = await refused(OfThisCluster(seen, OURS, ENDPOINTS), None, "SHW-706")
     assert said in error.message
 
 
 @pytest.mark.parametrize(
     "check",
     [
-        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS), OURS, "10.0.0.1:6443"),
-        OfThisCluster(Evidence("te2", running=True, server="https://10.0.0.1:6443"), OURS, "10.0.0.1:6443"),
-        OfThisCluster(Evidence("te2", running=True), OURS, "10.0.0.1:6443", begun=True),
-        OfThisCluster(Evidence("te2"), OURS, "10.0.0.1:6443"),
-        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS, node="te2"), OURS, "10.0.0.1:6443"),
-        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS), frozenset(), "10.0.0.1:6443"),
-        OfThisCluster(Evidence("te2", pki=True), OURS, "10.0.0.1:6443"),
+        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS), OURS, ENDPOINTS),
+        OfThisCluster(Evidence("te2", running=True, server="https://10.0.0.1:6443"), OURS, ENDPOINTS),
+        OfThisCluster(Evidence("te2", running=True), OURS, ENDPOINTS, begun=True),
+        OfThisCluster(Evidence("te2"), OURS, ENDPOINTS),
+        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS, node="te2"), OURS, ENDPOINTS),
+        OfThisCluster(Evidence("te2", certificate=True, authorities=OURS), frozenset(), ENDPOINTS),
+        OfThisCluster(Evidence("te2", pki=True), OURS, ENDPOINTS),
     ],
 )
 async def test_a_host_of_this_cluster_or_of_none_passes(check: OfThisCluster) -> None:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
 
 _FLAGS = "-f -s -S -L -k -I -v -g --fail --silent --show-error --location --insecure --head --retry-connrefused"
-_VALUES = "-o -w -m -H -X -d -A -x --proxy --max-time --connect-timeout --retry --retry-delay --output --write-out --cacert --cert --key"
+_VALUES = "-o -w -m -H -X -d -A -x --proxy --max-time --connect-timeout --retry --retry-delay --output --write-out --cacert --cert --key --noproxy"
 _SAID = {403: "403  Forbidden", 404: "404  Not Found", 407: "407  Proxy Authentication Required"}  # apt's way to say it
+ETCD = 2379
 _CONNECT_FAILED, _HTTP_ERROR, _TIMED_OUT, _RECEIVE_ERROR = 7, 22, 28, 56
 
 
@@ -25,6 +26,10 @@ async def curl(call: Call) -> int:
     """Fetch an address of the simulated world, or the health of the simulated API."""
     asked = parse(call.args, flags=_FLAGS, values=_VALUES)
     url = asked.rest[0].partition("#")[0]  # a fragment is never sent
+    if urlsplit(url).port == ETCD:
+        answer = call.host.link.etcd(call.host, url, asked.value("-d"))
+        call.out(answer)
+        return 0 if answer else call.warn(f"curl: (7) Failed to connect to {urlsplit(url).netloc}", _CONNECT_FAILED)
     environment = dict(call.env)
     through = asked.value("-x", "--proxy") or environment.get(f"{url.partition(':')[0]}_proxy", "")
     code, body, trouble = await _fetched(call, url, float(asked.value("-m", "--max-time", default="60")), through)

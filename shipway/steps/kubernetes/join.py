@@ -32,6 +32,7 @@ from shipway.ownership.evidence import (
 )
 from shipway.redact import tail
 from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.endpoint import prove_endpoint
 from shipway.steps.kubernetes.evidence import collect_evidence
 from shipway.steps.kubernetes.reset import OF_NO_WORKER, reset
 
@@ -119,6 +120,8 @@ class NodeJoined:
         ca = await self.control.read(FileText(AUTHORITY))
         if ca is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
+        if self.cluster.names_endpoint:
+            await prove_endpoint(on, self.cluster, ca)
         token = await make_token(self.control, self.host.name)
         config = f"{OPERATIONS}/kubeadm-join.yaml"
         try:

@@ -30,18 +30,18 @@ class OfThisCluster:
 
     seen: Evidence
     authorities: frozenset[str]
-    endpoint: str
+    endpoints: frozenset[str]
     begun: bool = False
     name: str = "the host is of this cluster, or of none"
 
     async def check(self, on: object) -> Drift | None:
         """Compare authorities. Raises Refused SHW-706."""
         del on
-        raise_for_other(self.seen, self.authorities, self.endpoint, begun=self.begun)
+        raise_for_other(self.seen, self.authorities, self.endpoints, begun=self.begun)
         return None
 
 
-def raise_for_other(seen: Evidence, ours: frozenset[str], endpoint: str, *, begun: bool) -> None:
+def raise_for_other(seen: Evidence, ours: frozenset[str], endpoints: frozenset[str], *, begun: bool) -> None:
     """Refuse a host of another cluster, of one that cannot be told, or one that is another node. Raises SHW-706."""
     fix = f"Name {seen.host} in the file of its own cluster, and run the same there: it is never emptied unasked."
     if seen.authorities and ours and not seen.authorities & ours:
@@ -51,7 +51,7 @@ def raise_for_other(seen: Evidence, ours: frozenset[str], endpoint: str, *, begu
         message = f"the machine at that address is the node {seen.node}, and not {seen.host}"
         fix = f"Correct the address of {seen.host} (in the file, or --address), or name {seen.node}."
         raise Refused(message, host=seen.host, code="SHW-706", fix=fix)
-    if begun or seen.authorities or address_of(seen.server) == endpoint.lower():
+    if begun or seen.authorities or address_of(seen.server) in endpoints:
         return
     if seen.certificate or seen.running:
         there = (

@@ -74,14 +74,14 @@ def judge_loaded(
     return after or (bool(invocation) and digests == current and changed > now)
 
 
-async def restart(on: Host, unit: str, paths: Sequence[str], *, reload: bool = False) -> None:
+async def restart(on: Host, unit: str, paths: Sequence[str], *, reload: bool = False, verb: str = "restart") -> None:
     """Restart a unit, in a later second than the change, and keep which start of it loaded which contents.
 
-    `reload` lets systemd read its unit files anew before.
+    `reload` lets systemd read its unit files anew before; `verb` is `reload` for one that reads its file in passing.
     """
     before = await on.read_all([FileState(path) for path in paths])
     anew = [Command(("systemctl", "daemon-reload"))] if reload else []
-    await on.do(Command(("sleep", "1")), *anew, Command(("systemctl", "restart", unit), seconds=180))
+    await on.do(Command(("sleep", "1")), *anew, Command(("systemctl", verb, unit), seconds=180))
     info = await on.read(UnitState(f"{unit}.service"))
     after = await on.read_all([FileState(path) for path in paths])
     digests = _digests(paths, after)

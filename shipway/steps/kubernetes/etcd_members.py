@@ -1,0 +1,143 @@
+"""etcd's members as a control plane's own etcd tells them, asked over its HTTP gateway with the health check's pair.
+
+The gateway (etcd documentation, "Why gRPC gateway") is part of every etcd from 3.4 to 3.7, so no program of etcd's is
+needed on the host. Numbers of 64 bits are text in its JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from shipway.errors import ApiUnavailable, PostconditionFailed
+from shipway.facts.commands import Says
+from shipway.host.command import Command
+from shipway.host.session import Host
+from shipway.known_failures.catalogue import failure
+from shipway.redact import tail
+from shipway.step import Drift
+
+PKI = "/etc/kubernetes/pki/etcd"
+CLIENT, PEER = 2379, 2380
+_CURL = (
+    *("curl", "-sS", "--noproxy", "*", "--cacert", f"{PKI}/ca.crt", "--cert", f"{PKI}/healthcheck-client.crt"),
+    *("--key", f"{PKI}/healthcheck-client.key"),
+)
+_OWN = f"https://127.0.0.1:{CLIENT}"
+MEMBERS = Says((*_CURL, "--max-time", "10", "-d", "{}", f"{_OWN}/v3/cluster/member/list"))
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member: one that never started has no name and no client URL; a learner has no vote."""
+
+    id: str
+    name: str
+    peers: tuple[str, ...]
+    clients: tuple[str, ...] = ()
+    learner: bool = False
+    healthy: bool = False
+
+    @property
+    def address(self) -> str:
+        """The address that the others reach it by; empty where it has none."""
+        return next((urlsplit(url).hostname or "" for url in self.peers), "")
+
+    @property
+    def said(self) -> str:
+        """The member in a few words."""
+        what = [*(["learner"] if self.learner else []), *([] if self.name else ["never started"])]
+        state = ", ".join([*what, "healthy" if self.healthy else "not healthy"])
+        return f"{self.name or self.address} ({state})"
+
+
+def parse_members(text: str) -> list[Member]:
+    """Return the members of an answer to member/list; raises ValueError for another answer."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not isinstance(found.get("members"), list):
+        raise ValueError("no list of members")  # noqa: TRY004 - an answer that cannot be read, whatever it is
+    return [
+        Member(
+            id=str(one["ID"]),
+            name=str(one.get("name", "")),
+            peers=tuple(map(str, one.get("peerURLs", ()))),
+            clients=tuple(map(str, one.get("clientURLs", ()))),
+            learner=one.get("isLearner") is True,
+        )
+        for one in found["members"]
+    ]
+
+
+async def members_of(on: Host) -> list[Member]:
+    """Return the members, each with whether it says itself that it is healthy, asked from a control plane's host.
+
+    Raises ApiUnavailable where the host's own etcd does not answer.
+    """
+    answer = await on.read(MEMBERS)
+    try:
+        members = parse_members(answer.stdout)
+    except (ValueError, KeyError, TypeError):
+        message = f"etcd does not tell its members: {tail(answer.stderr or answer.stdout, 2) or 'no answer'}"
+        raise ApiUnavailable(message, host=on.name) from None
+    return list(await asyncio.gather(*(_with_health(on, one) for one in members)))
+
+
+def health(url: str) -> Says:
+    """Return the fact of what a member says of itself: `true` only where it has a leader, and a quorum votes."""
+    return Says((*_CURL, "--max-time", "5", f"{url}/health"), seconds=10)
+
+
+async def _with_health(on: Host, member: Member) -> Member:
+    said = await on.read(health(member.clients[0])) if member.clients else None
+    try:
+        healthy = said is not None and json.loads(said.stdout).get("health") in ("true", True)
+    except (ValueError, AttributeError):
+        healthy = False
+    return Member(member.id, member.name, member.peers, member.clients, member.learner, healthy)
+
+
+def find_member(members: Sequence[Member], address: str) -> Member | None:
+    """Return the member at an address of the peers."""
+    return next((one for one in members if one.address == address), None)
+
+
+async def remove_member(on: Host, member: Member) -> None:
+    """Take a member out, by its id; whoever calls this has asked `shipway.etcd.quorum`. Raises what etcd says."""
+    body = json.dumps({"ID": member.id})
+    (answer,) = await on.do(
+        Command((*_CURL, "--max-time", "30", "-d", body, f"{_OWN}/v3/cluster/member/remove"), seconds=45)
+    )
+    if '"members"' not in answer.stdout:
+        raise failure("etcd member remove", answer, host=on.name)
+    if any(one.id == member.id for one in parse_members(answer.stdout)):
+        raise PostconditionFailed(f"etcd still lists {member.said}", host=on.name)
+
+
+@dataclass(frozen=True)
+class EtcdMembersDeclared:
+    """etcd's members are the control planes of the cluster file, each a healthy voter; none is added or taken out here.
+
+    `planes` are the addresses of the control planes by name.
+    """
+
+    planes: Mapping[str, str] = field(hash=False)
+    lead: Host = field(hash=False)
+    name: str = "every control plane is a healthy member of etcd"
+
+    async def check(self, on: object) -> Drift | None:
+        """Ask the etcd of the control plane that leads."""
+        del on
+        self.lead.forget()
+        members = await members_of(self.lead)
+        there = {one.address for one in members}
+        wrong = [one.said for one in members if one.learner or not one.healthy]
+        wrong += [
+            f"{one.said} is no control plane of the file" for one in members if one.address not in self.planes.values()
+        ]
+        wrong += [f"{name} is no member" for name, address in self.planes.items() if address not in there]
+        return (
+            Drift("; ".join(wrong), f"{len(self.planes)} healthy members: {', '.join(self.planes)}") if wrong else None
+        )

@@ -1,0 +1,66 @@
+"""The names that every host knows by its /etc/hosts: the other hosts, and the API's where that name is ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from shipway.edits.files import FileEdited
+from shipway.edits.lines import hosts_file, read_block
+from shipway.facts.files import FileState, FileText
+from shipway.facts.services import UnitState
+from shipway.host.session import Host
+from shipway.ownership.evidence import ADMIN, JOINING, KUBECONFIGS, KUBELET_CONF, read_servers
+from shipway.step import Drift, Impact
+from shipway.steps.system.api_proxy import LOOPBACK, SERVICE
+
+HOSTS = "/etc/hosts"
+
+
+@dataclass(frozen=True)
+class HostsNamed:
+    """/etc/hosts names every host in a block of ours, and the API by its name where the cluster has it by one.
+
+    The name leads to a worker's proxy only while that runs. On a host of a cluster that was made with an address the
+    name is left out: nothing there asks for it. While a control plane joins, the line is the join's own: it leads to a
+    control plane that serves already.
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES
+    together: ClassVar[bool] = True
+    path: ClassVar[str] = HOSTS
+    id: ClassVar[str] = "FileEdited /etc/hosts"  # what it was repaired as before the API had a name
+    entries: Mapping[str, str] = field(hash=False)
+    api_name: str = ""
+    api_address: str = ""
+    otherwise: str = ""  # a control plane's address, while the proxy that the name leads to does not run
+    name: str = "/etc/hosts names every host"
+
+    async def _edit(self, on: Host) -> FileEdited:
+        """Return the edit that this host takes now."""
+        (text, configs, joining, _), proxy = await asyncio.gather(
+            on.read(FileText(HOSTS), KUBECONFIGS, FileState(JOINING), FileState(HOSTS)),
+            on.read(UnitState(f"{SERVICE}.service")),
+        )
+        entries, servers = dict(self.entries), read_servers(configs.stdout)
+        server = urlsplit(servers.get(ADMIN) or servers.get(KUBELET_CONF) or "").hostname
+        if self.api_name and server in (None, self.api_name):
+            down = self.api_address == LOOPBACK and proxy.active != "active"
+            entries[self.api_name] = self.api_address
+            if joining or down:  # the name leads on where it leads, to a control plane
+                entries[self.api_name] = read_block(text or "").get(self.api_name, self.otherwise or self.api_address)
+        want = f"{len(entries)} names in our block"
+        return FileEdited(self.name, HOSTS, partial(hosts_file, entries=entries), want)
+
+    async def check(self, on: Host) -> Drift | None:
+        """See whether the edit would change anything."""
+        edit, _, _ = await asyncio.gather(self._edit(on), on.read(FileText(HOSTS)), on.read(FileState(HOSTS)))
+        return await edit.check(on)
+
+    async def apply(self, on: Host) -> None:
+        """Write the edited text, keeping mode and owner."""
+        await (await self._edit(on)).apply(on)

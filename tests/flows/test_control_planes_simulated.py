@@ -1,0 +1,64 @@
+"""Three control planes of a SIMULATED lab, by the flow itself: made, run again, and mended from what broke off."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.bootstrap import bootstrap
+from flows.cli.demo import Demo
+from lab.simulated.control import ask
+from tasks.context import VIEW
+from tasks.report import Report
+from tests.flows.story import Kept
+from tests.places.prefect import Place, hurried
+
+pytestmark = pytest.mark.faults  # a minute: `make test-faults`
+PLANES = ("te1", "te2", "te3")
+
+
+def _bootstrapped(file: Path, **asked: Any) -> Report:
+    view = Kept()
+    VIEW.set(view)
+    asyncio.run(bootstrap(str(file), return_state=True, **asked))
+    assert isinstance(view.run.report, Report)
+    return view.run.report
+
+
+def changed(report: Report) -> dict[str, list[str]]:
+    """Return by host the steps that changed something."""
+    found: dict[str, list[str]] = {}
+    for stage in report.stages:
+        found.setdefault(stage.host, []).extend(row.step for row in stage.rows if row.outcome == "changed")
+    return {host: steps for host, steps in found.items() if steps}
+
+
+@pytest.fixture(scope="module")
+def lab(prefect_place: Place) -> Any:
+    """Yield the folder of a lab and a file with three control planes and one worker."""
+    assert prefect_place
+    with hurried(), Demo(latency=0.02) as demo:
+        data = yaml.safe_load(demo.cluster_file().read_text(encoding="utf-8"))
+        data["hosts"] = [
+            {**host, "roles": ["control_plane" if host["name"] in PLANES else "worker"]} for host in data["hosts"]
+        ]
+        file = demo.folder / "three.yaml"
+        file.write_text(yaml.safe_dump(data), encoding="utf-8")
+        yield demo.folder, file
+
+
+def test_three_control_planes_are_made_and_a_second_run_changes_nothing(lab: tuple[Path, Path]) -> None:
+    folder, file = lab
+    first = _bootstrapped(file)
+    assert first.outcome == "ok", first.errors
+    assert all("the control plane has joined" in changed(first)[name] for name in PLANES[1:])
+    text = ask(folder, do="file", host="te4", path="/etc/hosts")["text"]
+    assert "127.0.0.1 api.simulated.internal" in text
+    unknown = ask(folder, do="unsimulated")["commands"]
+    assert unknown == {}
+    again = _bootstrapped(file)
+    assert (again.outcome, changed(again)) == ("ok", {})

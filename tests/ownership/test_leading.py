@@ -1,0 +1,253 @@
+"""Which control plane leads, which endpoint a running cluster has, and what is refused of several control planes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
+from shipway.edits.lines import hosts_file, read_block
+from shipway.errors import Permanent, Refused
+from shipway.facts.commands import Says
+from shipway.facts.fact import Fact
+from shipway.facts.files import FileInfo, FileState, FileText
+from shipway.facts.services import UnitState
+from shipway.kube.access import from_outside
+from shipway.ownership.contradictions import contradictions
+from shipway.ownership.evidence import JOINING, KUBECONFIGS, Evidence
+from shipway.ownership.leading import as_running, choose_lead, endpoints_of
+from shipway.site.proxies import lasting
+from shipway.steps.system import api_proxy
+from shipway.steps.system.api_proxy import ProxyPortFree, address_for, proxy_config
+from shipway.steps.system.names import HOSTS, HostsNamed
+from tasks.context import Run
+from tasks.leading import adopt_endpoint, choose, left_out, order_of_joins, refuse_second_cluster
+from tasks.stages import prepare_system
+from tests.places.facts import DEBIAN, KnownFacts, said, unit
+
+A, B = frozenset({"sha256:aaaa"}), frozenset({"sha256:bbbb"})
+NAME = "api.te.internal"
+
+
+def cluster(planes: int = 3, more: str = "") -> Cluster:
+    """Return a cluster file with so many control planes and one worker."""
+    lines = [f"- {{name: cp{n}, address: 10.9.0.{n}, roles: [control_plane]}}\n" for n in range(1, planes + 1)]
+    return parse_cluster(f"name: te\nhosts:\n{''.join(lines)}- {{name: w1, address: 10.9.0.9}}\n{more}")
+
+
+def plane(name: str, server: str = f"https://{NAME}:6443", **more: Any) -> Evidence:
+    """Return a host with a whole control plane."""
+    whole: dict[str, Any] = {
+        "admin": True,
+        "etcd": True,
+        "static": ("etcd.yaml",),
+        "certificate": True,
+        "kubelet_conf": True,
+        "server": server,
+        "endpoint": server,
+        "authorities": A,
+        "node": name,
+    }
+    return Evidence(name, **(whole | more))
+
+
+def lead(*seen: Evidence, ready: tuple[str, ...] = ()) -> str:
+    return choose_lead(cluster(), {one.host: one for one in seen}, ready).name
+
+
+def test_the_first_of_the_file_leads_only_where_no_other_holds_the_cluster() -> None:
+    assert lead() == "cp1"
+    assert lead(Evidence("cp1"), Evidence("cp2"), Evidence("cp3")) == "cp1"
+    assert lead(Evidence("cp1"), plane("cp3")) == "cp3"
+    assert lead(plane("cp1"), plane("cp2"), ready=("cp2",)) == "cp2"
+    assert lead(plane("cp1"), plane("cp2"), ready=("cp1", "cp2")) == "cp1"
+    assert lead(plane("cp1"), plane("cp2")) == "cp1"
+
+
+def test_half_a_control_plane_never_leads_beside_a_whole_one() -> None:
+    assert lead(plane("cp1", joining=True), plane("cp2")) == "cp2"
+    assert lead(plane("cp1", started_by="te"), plane("cp2")) == "cp2"
+    assert lead(plane("cp1", joining=True), Evidence("cp2", pki=True, started_by="te")) == "cp2"
+    assert lead(Evidence("cp1"), plane("cp2", etcd=False)) == "cp2"
+
+
+def codes(made: Cluster, *seen: Evidence, **more: Any) -> list[tuple[str, str]]:
+    return [(one.host, one.code) for one in contradictions(made, seen, **more)]
+
+
+def test_several_control_planes_of_one_cluster_are_no_contradiction_whole_bare_or_half_joined() -> None:
+    assert codes(cluster(), plane("cp1"), plane("cp2"), plane("cp3")) == []
+    assert codes(cluster(), Evidence("cp1"), plane("cp2"), plane("cp3"), kept=A) == []
+    assert codes(cluster(), plane("cp1"), plane("cp2", joining=True, etcd=False), Evidence("cp3")) == []
+
+
+def test_control_planes_of_two_clusters_are_refused() -> None:
+    found = contradictions(cluster(), [plane("cp1"), plane("cp2", authorities=B)])
+    assert [(one.host, one.code) for one in found] == [("cp2", "SHW-309")]
+    assert "runs the control plane of another cluster" in found[0].cause
+
+
+def test_a_cluster_that_was_made_with_an_address_keeps_it_and_is_told_no_other() -> None:
+    old = "https://10.9.0.1:6443"
+    one = cluster(1)
+    assert one.endpoint == f"{NAME}:6443"
+    assert as_running(one, old).endpoint == "10.9.0.1:6443"
+    assert as_running(one, old).api_name == ""
+    assert codes(one, plane("cp1", old)) == []
+    assert as_running(one, f"https://{NAME}:6443") is one
+    assert as_running(one, "") is one
+    assert codes(one, plane("cp1", "https://other.example:6443")) == [("cp1", "SHW-319")]
+    named = cluster(1, "kubernetes: {api_endpoint: {name: api.example}}\n")
+    assert as_running(named, old) is named
+    assert codes(named, plane("cp1", old)) == [("cp1", "SHW-319")]
+    assert endpoints_of(one) == {f"{NAME}:6443", "10.9.0.1:6443"}
+    assert lasting(one) == lasting(as_running(one, old))
+
+
+def test_an_address_is_the_endpoint_of_one_control_plane_alone() -> None:
+    assert ("cp1", "SHW-762") in codes(cluster(), plane("cp1", "https://10.9.0.1:6443"))
+
+
+def test_a_run_takes_the_running_clusters_endpoint() -> None:
+    run = Run(cluster(1), "bootstrap")
+    adopt_endpoint(run, {})
+    assert run.cluster.api_name == NAME
+    adopt_endpoint(run, {"cp1": plane("cp1", "https://10.9.0.1:6443")})
+    assert (run.cluster.endpoint, run.cluster.api_name) == ("10.9.0.1:6443", "")
+    assert run.control.name == "cp1"
+
+
+def run_with(seen: dict[str, Evidence], only: tuple[str, ...] = ()) -> Run:
+    run = Run(cluster(), "bootstrap", only)
+    run.seen.surveys = {name: SimpleNamespace(evidence=one) for name, one in seen.items()}  # type: ignore[assignment]
+    return run
+
+
+async def test_no_cluster_is_made_while_another_control_plane_does_not_answer() -> None:
+    run = run_with({"cp1": Evidence("cp1"), "cp2": Evidence("cp2")})
+    with pytest.raises(Refused) as raised:
+        refuse_second_cluster(run, "cp1")
+    assert (raised.value.code, "cp3 did not answer" in raised.value.message) == ("SHW-761", True)
+    refuse_second_cluster(run_with({"cp1": plane("cp1")}), "cp1")
+    refuse_second_cluster(run_with({name: Evidence(name) for name in ("cp1", "cp2", "cp3")}), "cp1")
+
+
+async def test_the_lead_is_chosen_once_by_what_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_with({"cp1": plane("cp1"), "cp2": plane("cp2")})
+    answers = {"cp1": said("", 7), "cp2": said("ok")}
+
+    class Answers(KnownFacts):
+        async def read_all(self, facts: Any) -> list[Any]:
+            return [answers[self.name] for _ in facts]
+
+    def session(name: str) -> Any:
+        found = Answers({})
+        found.name = name
+        return found
+
+    monkeypatch.setattr(run, "session", session)
+    await choose(run)
+    assert run.control.name == "cp2"
+    answers["cp1"], answers["cp2"] = said("ok"), said("")
+    await choose(run)
+    assert run.control.name == "cp2"
+
+
+def joins(seen: dict[str, Evidence], prepared: tuple[str, ...]) -> tuple[list[str], str]:
+    run = run_with(seen)
+    order, last = order_of_joins(run, [run.cluster.host(name) for name in prepared])
+    return [host.name for host in order], last.name if last else ""
+
+
+def test_members_stay_odd_and_those_that_have_joined_come_first() -> None:
+    bare = {name: Evidence(name) for name in ("cp1", "cp2", "cp3")}
+    assert joins(bare, ("cp2", "cp3")) == (["cp2", "cp3"], "")
+    assert joins(bare, ("cp3",)) == ([], "cp3")
+    assert joins(bare, ()) == ([], "")
+    assert joins({**bare, "cp3": plane("cp3")}, ("cp2", "cp3")) == (["cp3", "cp2"], "")
+    assert joins({**bare, "cp3": plane("cp3")}, ("cp3",)) == (["cp3"], "")
+    run = run_with(bare)
+    run.admitted = {"cp1", "cp3"}
+    error = left_out(run, run.cluster.host("cp3"))
+    assert (error.code, "cp2 is not there" in error.fix) == ("SHW-764", True)
+
+
+def test_the_proxy_knows_every_control_plane_and_the_name_leads_where_it_should() -> None:
+    made = cluster()
+    text = proxy_config(made)
+    assert all(f"server cp{n} 10.9.0.{n}:6443" in text for n in (1, 2, 3))
+    assert "bind 127.0.0.1:6443" in text
+    assert [address_for(made, host) for host in made.hosts] == ["10.9.0.1", "10.9.0.2", "10.9.0.3", "127.0.0.1"]
+    assert address_for(cluster(1), cluster(1).hosts[1]) == "10.9.0.1"
+
+    def about_proxy(planes: int, host: str, more: str = "") -> int:
+        one = cluster(planes, more)
+        steps = prepare_system.steps(one, one.host(host), DEBIAN)
+        return sum(getattr(step, "path", "") in (api_proxy.CONFIG, api_proxy.UNIT) for step in steps)
+
+    assert (about_proxy(3, "w1"), about_proxy(3, "cp2"), about_proxy(1, "w1")) == (3, 0, 0)
+    assert about_proxy(3, "w1", "kubernetes: {api_endpoint: {kind: external, name: lb.example}}\n") == 0
+
+
+THERE = FileInfo("0" * 64, "644", "root:root", 1)
+
+
+async def line_of(text: str, address: str, facts: dict[Fact[Any], Any]) -> str:
+    """Return what a host's file says of the API's name once the step was applied; "" for nothing."""
+    host = KnownFacts({FileText(HOSTS): text, FileState(HOSTS): THERE, KUBECONFIGS: said(""), **facts})
+    step = HostsNamed({"cp1": "10.9.0.1"}, NAME, address, "10.9.0.1")
+    if await step.check(host):  # type: ignore[arg-type]
+        await step.apply(host)  # type: ignore[arg-type]
+        text = host.written[HOSTS]
+    assert text.startswith("127.0.0.1 localhost\n")
+    return read_block(text).get(NAME, "")
+
+
+async def test_the_name_is_in_our_block_alone_and_leads_to_a_proxy_only_while_that_runs() -> None:
+    bare = "127.0.0.1 localhost\n"
+    running = {UnitState("shipway-api-proxy.service"): unit()}
+    assert await line_of(bare, "10.9.0.2", {}) == "10.9.0.2"
+    assert await line_of(bare, "127.0.0.1", running) == "127.0.0.1"
+    assert await line_of(bare, "127.0.0.1", {}) == "10.9.0.1"
+    once = hosts_file(bare, {"cp1": "10.9.0.1", NAME: "127.0.0.1"})
+    assert await line_of(once, "127.0.0.1", {}) == "127.0.0.1"  # a proxy that is down for a moment moves nothing
+
+
+async def test_a_joining_control_planes_line_is_the_joins_own() -> None:
+    text = hosts_file("127.0.0.1 localhost\n", {"cp1": "10.9.0.1", NAME: "10.9.0.1"})
+    assert await line_of(text, "10.9.0.2", {FileState(JOINING): THERE}) == "10.9.0.1"
+    assert await line_of(text, "10.9.0.2", {}) == "10.9.0.2"
+
+
+async def test_a_host_of_a_cluster_with_an_address_gets_no_name() -> None:
+    for path, server in (("kubelet", "https://10.9.0.1:6443"), ("admin", "https://10.9.0.1:6443")):
+        said_by = said(f"/etc/kubernetes/{path}.conf:    server: {server}\n")
+        assert await line_of("127.0.0.1 localhost\n", "10.9.0.2", {KUBECONFIGS: said_by}) == ""
+    ours = said(
+        f"/etc/kubernetes/kubelet.conf:    server: https://10.9.0.2:6443\n"
+        f"/etc/kubernetes/admin.conf:    server: https://{NAME}:6443\n"
+    )
+    assert await line_of("127.0.0.1 localhost\n", "10.9.0.2", {KUBECONFIGS: ours}) == "10.9.0.2"
+
+
+async def test_a_foreign_program_on_the_proxys_port_is_named_and_our_own_proxy_is_none() -> None:
+    line = 'LISTEN 0 128 127.0.0.1:6443 0.0.0.0:* users:(("nginx",pid=7,fd=6))\n'
+    sockets = Says(("ss", "-Hltnp"))
+    with pytest.raises(Permanent) as raised:
+        await ProxyPortFree(6443).check(KnownFacts({sockets: said(line)}))  # type: ignore[arg-type]
+    assert (raised.value.code, "nginx" in raised.value.message) == ("SHW-763", True)
+    other = line.replace("127.0.0.1:6443", "10.0.0.5:6443")
+    for facts in ({sockets: said(other)}, {sockets: said("")}):
+        assert await ProxyPortFree(6443).check(KnownFacts(facts)) is None  # type: ignore[arg-type]
+    ours: dict[Fact[Any], Any] = {sockets: said(line), UnitState("shipway-api-proxy.service"): unit()}
+    assert await ProxyPortFree(6443).check(KnownFacts(ours)) is None  # type: ignore[arg-type]
+
+
+def test_this_machines_kubeconfig_leads_to_an_address_and_expects_the_name() -> None:
+    text = f"clusters:\n- cluster:\n    server: https://{NAME}:6443\n  name: te\n"
+    want = f"clusters:\n- cluster:\n    server: https://10.9.0.1:6443\n    tls-server-name: {NAME}\n  name: te\n"
+    assert from_outside(text, NAME, "10.9.0.1") == want
+    assert from_outside(want, NAME, "10.9.0.1") == want
