@@ -136,9 +136,9 @@ def new_manifest(part: str, text: str, wanted: Wanted, host: str = "") -> str:
         _refuse_mounts(pod, wanted, host)
     unwanted = ours - set(wanted.flags)
     if ENCRYPTION_FLAG in unwanted:
-        fix = "Put `encryption_at_rest: true` back. To decrypt: kubernetes.io, `Decrypting Confidential Data`."
         message = "Secrets are encrypted at rest, and the cluster file says no more that they are: this is not undone"
-        raise Refused(message, host=host, code="SHW-810", fix=fix)
+        back = "Put `encryption_at_rest: true` back. To decrypt: kubernetes.io, `Decrypting Confidential Data`."
+        raise Refused(message, host=host, code="SHW-810", fix=back)
     gone = [mount.name for mount in MOUNTS if mount not in wanted.mounts] if part == APISERVER else []
     return with_flags(text, wanted.flags, unwanted, wanted.mounts, gone)
 
