@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from shipway.backup.script import script_of
@@ -89,7 +90,12 @@ async def look_at_versions(run: Run, stage: str, host: str) -> list[StepResult]:
     checks: list[Check[Host]] = [NothingExpired(control), FlagsKnown(version)]
     if not kept.runs(version, version):
         checks.insert(0, RoomThere(control))
-    return await look_at_all(checks, session, hear_results(run, stage, host))
+    return _decided(await look_at_all(checks, session, hear_results(run, stage, host)))
+
+
+def _decided(results: Sequence[StepResult]) -> list[StepResult]:
+    """Return the results with what cannot be determined as failed: what nobody can tell forbids an upgrade."""
+    return [replace(one, outcome="failed") if one.outcome == "unknown" and one.error else one for one in results]
 
 
 async def _versions(session: Host) -> HostVersions:
@@ -110,7 +116,7 @@ async def look_at_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     checks = _checks(run)
     hear = hear_results(run, stage, host)
     results, etcd = await asyncio.gather(look_at_all(checks, kube, hear), _on_control(run, stage))
-    return [*results, *etcd]
+    return _decided([*results, *etcd])
 
 
 async def _on_control(run: Run, stage: str) -> list[StepResult]:
