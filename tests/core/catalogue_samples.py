@@ -235,8 +235,8 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         ),
         (
             "[upgrade/health] FATAL: [preflight] Some fatal errors occurred:\n"
-            '\t[ERROR CreateJob]: Job "upgrade-health-check" in the namespace "kube-system" did not complete in 15s: no '
-            "condition of type Complete"
+            '\t[ERROR CreateJob]: Job "upgrade-health-check" in the namespace "kube-system" did not complete in 15s: '
+            "no condition of type Complete"
         ),
     ),
     "SHW-480": (
