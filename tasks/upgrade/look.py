@@ -14,7 +14,7 @@ from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
-from shipway.kube.nodes import nodes_by_name
+from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.os.families import recognise
@@ -37,6 +37,7 @@ from shipway.steps.upgrade.possible import (
     RoomThere,
     kubelet_of,
     pods_by_node,
+    requested_gone,
     running_version,
 )
 from shipway.survey.first_look import survey
@@ -154,6 +155,8 @@ async def _learn(run: Run, kube: Kube) -> None:
             seen.skipped[host.name] = f"its node is not Ready ({why}): mend it, then run again"
         elif any(job.policy == "never" for job in _jobs(run, host.name)):
             seen.skipped[host.name] = f"GPU jobs that are never touched run there: {_jobs(run, host.name)[0].said}"
+    _, metrics = await kube.raw("/metrics")
+    seen.gone = requested_gone(metrics, run.cluster.kubernetes.version)
     run.upgrade.begun = run.upgrade.begun or any(_resumed(run, host.name) for host in run.hosts)
 
 
@@ -215,6 +218,8 @@ def make_order(run: Run) -> None:
         notes.append(f"{soak}; then {settings.hosts_at_once} at once{jobs}{asked}")
     if run.cluster.repair.window is not None:
         notes.append("no host is begun outside the maintenance window (repair.window); the next run goes on")
+    if seen.gone:
+        notes.append(f"clients still ask for APIs that v{version} does not have: {few(seen.gone)}")
     notes += [f"{name} is left out: {why}" for name, why in sorted(seen.skipped.items())]
     seen.notes = notes
 
