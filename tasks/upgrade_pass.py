@@ -53,8 +53,8 @@ class UpgradePass:
     """`backup` says whether the run takes one itself; `have` is what the API server ran when the run began.
 
     `hosts` and `kubelets` are what runs by host, `cordons` who closed its node, `skipped` why a host is left out,
-    `stopped` why the run went no further, `begun` whether this run or an earlier one has begun with a host, `changed`
-    whether this run was about to change something.
+    `gone` the APIs that clients ask for and the version does not have, `stopped` why the run went no further, `begun`
+    whether this run or an earlier one has begun with a host, `changed` whether this run was about to change something.
     """
 
     backup: bool = True
@@ -65,6 +65,7 @@ class UpgradePass:
     pods: dict[str, int] = field(default_factory=dict)
     jobs: list[GpuJob] = field(default_factory=list)
     order: list[OrderRow] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     stopped: ErrorReport | None = None

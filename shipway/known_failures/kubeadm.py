@@ -187,10 +187,11 @@ ENTRIES: tuple[Known, ...] = (
     ),
     Known(
         "SHW-794",
-        "a static pod was not started anew by an upgrade",
-        r"static Pod hash for component \S+ on Node \S+ did not change after",
-        "The kubelet did not start a part of the control plane from its new manifest in time; kubeadm has put the old "
-        "one back.",
+        "kubeadm gave an upgrade up for what it waited for",
+        r"static Pod hash for component \S+ on Node \S+ did not change after|"
+        r"Job \S+ in the namespace \S+ did not complete in",
+        "A part of the control plane was not started from its new manifest in time (kubeadm has put the old one back), "
+        "or the Job did not end by which kubeadm sees that pods run.",
         "On the host: `systemctl status kubelet`, `journalctl -u kubelet -n 50`, `ctr -n k8s.io tasks ls`; mend what "
         "they name, then run the upgrade again: it goes on there.",
         retryable=True,

@@ -11,7 +11,7 @@ from shipway.host.session import Host
 from shipway.kubeadm.config import CRI_SOCKET
 from shipway.os.family import Family
 from shipway.step import Check
-from shipway.steps.kubernetes.skew import permit_same_version
+from shipway.steps.kubernetes.skew import OnlyInItsVersion, permit_same_version
 from shipway.steps.runtime.containerd import ContainerdLoaded
 from shipway.steps.runtime.crictl import CrictlInstalled, crictl_finds
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
@@ -29,7 +29,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
     permit = partial(permit_same_version, wanted=kubernetes.version)
     in_version = f"kubelet, kubeadm and kubectl are {kubernetes.version}"
     return [
-        family.repository("kubernetes", cluster),
+        OnlyInItsVersion(family.repository("kubernetes", cluster), kubernetes.version),
         family.installed("kubelet, kubeadm and kubectl are installed", packages, may_remove, permit=permit),
         family.in_version(in_version, packages, may_remove, permit=permit),
         family.held(PROGRAMS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from shipway.backup.script import script_of
@@ -13,7 +14,7 @@ from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
-from shipway.kube.nodes import nodes_by_name
+from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.os.families import recognise
@@ -36,6 +37,7 @@ from shipway.steps.upgrade.possible import (
     RoomThere,
     kubelet_of,
     pods_by_node,
+    requested_gone,
     running_version,
 )
 from shipway.survey.first_look import survey
@@ -89,7 +91,12 @@ async def look_at_versions(run: Run, stage: str, host: str) -> list[StepResult]:
     checks: list[Check[Host]] = [NothingExpired(control), FlagsKnown(version)]
     if not kept.runs(version, version):
         checks.insert(0, RoomThere(control))
-    return await look_at_all(checks, session, hear_results(run, stage, host))
+    return _decided(await look_at_all(checks, session, hear_results(run, stage, host)))
+
+
+def _decided(results: Sequence[StepResult]) -> list[StepResult]:
+    """Return the results with what cannot be determined as failed: what nobody can tell forbids an upgrade."""
+    return [replace(one, outcome="failed") if one.outcome == "unknown" and one.error else one for one in results]
 
 
 async def _versions(session: Host) -> HostVersions:
@@ -110,7 +117,7 @@ async def look_at_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     checks = _checks(run)
     hear = hear_results(run, stage, host)
     results, etcd = await asyncio.gather(look_at_all(checks, kube, hear), _on_control(run, stage))
-    return [*results, *etcd]
+    return _decided([*results, *etcd])
 
 
 async def _on_control(run: Run, stage: str) -> list[StepResult]:
@@ -148,6 +155,8 @@ async def _learn(run: Run, kube: Kube) -> None:
             seen.skipped[host.name] = f"its node is not Ready ({why}): mend it, then run again"
         elif any(job.policy == "never" for job in _jobs(run, host.name)):
             seen.skipped[host.name] = f"GPU jobs that are never touched run there: {_jobs(run, host.name)[0].said}"
+    _, metrics = await kube.raw("/metrics")
+    seen.gone = requested_gone(metrics, run.cluster.kubernetes.version)
     run.upgrade.begun = run.upgrade.begun or any(_resumed(run, host.name) for host in run.hosts)
 
 
@@ -209,6 +218,8 @@ def make_order(run: Run) -> None:
         notes.append(f"{soak}; then {settings.hosts_at_once} at once{jobs}{asked}")
     if run.cluster.repair.window is not None:
         notes.append("no host is begun outside the maintenance window (repair.window); the next run goes on")
+    if seen.gone:
+        notes.append(f"clients still ask for APIs that v{version} does not have: {few(seen.gone)}")
     notes += [f"{name} is left out: {why}" for name, why in sorted(seen.skipped.items())]
     seen.notes = notes
 

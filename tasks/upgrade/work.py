@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +15,6 @@ from shipway.edits.containerd import CONFIG
 from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
 from shipway.host.session import Command, Host
-from shipway.kube.client import Kube
 from shipway.kube.drain import uncordon
 from shipway.kubeadm.config import image_repository
 from shipway.step import Check, Impact, Step, StepResult
@@ -171,7 +171,9 @@ async def upgrade_worker(run: Run, stage: str, host: str) -> list[StepResult]:
         return results
     steps = [*_kubeadm_steps(run, host), *_kubelet_steps(run, host, by_kubeadm=True)]
     results += await _bring(run, stage, run.session(host), steps)
-    return _say_closed(host, results) if _failed(results) else results + await _prove_and_open(run, stage, host)
+    if _failed(results):
+        return results if run.allow is Impact.NOTHING else _say_closed(host, results)
+    return results + await _prove_and_open(run, stage, host)
 
 
 async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -241,11 +243,8 @@ def _say_closed(host: str, results: Sequence[StepResult]) -> list[StepResult]:
 
 
 async def end_upgrade(run: Run) -> None:
-    """Take the namespace of the test pods away."""
-    if run.upgrade.begun and run.allow is not Impact.NOTHING:
-        try:
-            kube: Kube = await run.kube()
-        except ShipwayError:
-            return
-        async with asyncio.timeout(30):
-            await take_namespace_away(kube)
+    """Take the namespace of the test pods away; what keeps from it is no news beside how the run ended."""
+    if run.upgrade.changed:
+        with contextlib.suppress(ShipwayError, TimeoutError):
+            async with asyncio.timeout(30):
+                await take_namespace_away(await run.kube())

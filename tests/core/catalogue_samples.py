@@ -233,6 +233,11 @@ _TEXTS: dict[str, tuple[str, ...]] = {
             "earlier state. Errors faced: static Pod hash for component etcd on Node cp1 did not change after 5m0s: "
             "timed out waiting for the condition"
         ),
+        (
+            "[upgrade/health] FATAL: [preflight] Some fatal errors occurred:\n"
+            '\t[ERROR CreateJob]: Job "upgrade-health-check" in the namespace "kube-system" did not complete in 15s: '
+            "no condition of type Complete"
+        ),
     ),
     "SHW-480": (
         (

@@ -16,7 +16,7 @@ from flows import drift_passes
 from flows import upgrade as flow
 from flows.cli.upgrade import COMMAND, show_order
 from shipway.cluster_file import parse_cluster
-from shipway.errors import ErrorReport, Refused
+from shipway.errors import Blocked, ErrorReport, Refused
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.kubernetes.skew import VersionDeclared
@@ -441,3 +441,9 @@ def test_a_host_that_failed_in_the_middle_is_said_to_stay_closed() -> None:
     said: Sequence[StepResult] = work._say_closed("w1", failing("failed"))
     assert said[-1].error is not None
     assert (said[-1].error.code, said[-1].error.host) == ("SHW-796", "w1")
+
+
+def test_what_cannot_be_told_forbids_an_upgrade() -> None:
+    blocked = StepResult("every member of etcd is healthy", "unknown", error=Blocked("etcd does not say"))
+    away = StepResult("the host has joined a cluster", "unknown", drift=Drift("not joined", "joined"))
+    assert [one.outcome for one in look._decided([blocked, away])] == ["failed", "unknown"]

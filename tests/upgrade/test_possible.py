@@ -30,6 +30,7 @@ from shipway.steps.upgrade.possible import (
     RecordReadable,
     RoomThere,
     pods_by_node,
+    requested_gone,
 )
 from tests.places.facts import KnownFacts, said
 from tests.retire.objects import Object, Objects, meta, node, pod
@@ -136,6 +137,25 @@ async def test_gpus_that_are_lost_before_forbid_it_and_a_node_that_is_away_is_no
 async def test_only_pods_of_users_that_a_drain_moves_are_counted() -> None:
     pods = [pod("a", "w1"), pod("b", "w1", namespace="kube-system"), pod("c", "w1", owner="DaemonSet"), pod("d", "w2")]
     assert pods_by_node(pods, {"kube-system"}) == {"w1": 1, "w2": 1}
+
+
+def test_apis_that_clients_still_ask_for_are_named() -> None:
+    row = 'apiserver_requested_deprecated_apis{group="%s",removed_release="%s",resource="%s",version="%s"} 1'
+    text = "\n".join(
+        (
+            "# HELP apiserver_requested_deprecated_apis Gauge of deprecated APIs",
+            row % ("policy", "1.25", "podsecuritypolicies", "v1beta1"),
+            row % ("", "1.25", "things", "v1beta1"),
+            row % ("batch", "1.26", "cronjobs", "v1beta1"),
+            row % ("odd", "soon", "x", "v1"),
+            "other 1",
+        )
+    )
+    assert requested_gone(text, "1.25.3") == [
+        "policy/v1beta1 podsecuritypolicies (gone since 1.25)",
+        "v1beta1 things (gone since 1.25)",
+    ]
+    assert requested_gone(text, "1.24.9") == requested_gone("", "1.30.0") == []
 
 
 def etcd(*members: tuple[str, str, str], learner: bool = False) -> Host:

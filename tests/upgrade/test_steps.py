@@ -28,7 +28,7 @@ from shipway.ownership.evidence import KUBELET_CONF
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
-from shipway.steps.kubernetes.skew import CA, VersionDeclared, _ask, permit_same_version
+from shipway.steps.kubernetes.skew import CA, OnlyInItsVersion, VersionDeclared, _ask, permit_same_version
 from shipway.steps.upgrade import gpu_jobs
 from shipway.steps.upgrade.control_plane import CONFIG, PROXY_IMAGE, RECORD, ControlPlaneRuns, OwnApi, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, PRESENT, ImagesPulled, list_images
@@ -226,6 +226,19 @@ async def test_bootstrap_and_repair_leave_a_kubelet_that_waits_for_its_upgrade()
     assert "shipway upgrade" in raised.value.fix
     host.facts[ProgramVersion("kubelet")] = "1.21.3"
     await permit_same_version(cast("Host", host), wanted="1.21.0")
+
+
+async def test_the_repository_of_another_minor_is_not_made_known_to_a_node_that_is_not_to_get_it() -> None:
+    host, source = kubelet_host("1.20.2"), Packages()
+    step = OnlyInItsVersion(cast("Any", source), "1.21.0")
+    for deed in (step.check, step.apply):
+        with pytest.raises(Refused, match=r"the API server runs v1\.20\.2"):
+            await deed(cast("Host", host))
+    assert not source.installed
+    bare = KnownFacts({})
+    assert await step.check(cast("Host", bare)) is not None
+    await step.apply(cast("Host", bare))
+    assert await step.check(cast("Host", host)) is None, "what is known already is no question"
 
 
 class Answers(Objects):

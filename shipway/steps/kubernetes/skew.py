@@ -15,7 +15,7 @@ from shipway.kube.client import Kube
 from shipway.ownership.evidence import ADMIN, KUBELET_CONF
 from shipway.rules.compatibility import triple
 from shipway.script import Output
-from shipway.step import Drift
+from shipway.step import Drift, Step, id_of
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
 
 SECONDS = 8  # a server on the same network answers in milliseconds
@@ -81,6 +81,29 @@ async def permit_same_version(on: Host, *, wanted: str) -> None:
     if kubelet and triple(kubelet) < triple(wanted):
         message = f"its kubelet is v{kubelet}, behind the API server's v{have}: no upgrade has come here yet"
         raise Refused(message, host=on.name, code="SHW-329", fix="`shipway upgrade CLUSTER.yaml` goes on with it.")
+
+
+class OnlyInItsVersion:
+    """A step of a host that waits, where something is to be changed, for what permits packages of this version.
+
+    The repository of another minor is not made known on a node that is not to get its packages.
+    """
+
+    def __init__(self, step: Step[Host], wanted: str) -> None:
+        self._step, self._wanted = step, wanted
+        self.impact, self.name, self.id = step.impact, step.name, id_of(step)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look as the step does. Raises Refused SHW-329, Blocked SHW-331."""
+        drift = await self._step.check(on)
+        if drift is not None:
+            await permit_same_version(on, wanted=self._wanted)
+        return drift
+
+    async def apply(self, on: Host) -> None:
+        """Do as the step does, once it is permitted at this moment."""
+        await permit_same_version(on, wanted=self._wanted)
+        await self._step.apply(on)
 
 
 def _refused(have: str, wanted: str) -> Refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -45,6 +46,7 @@ GIB = 1 << 20  # of df's kibibytes
 # in the three packages, and for a while each lies there packed as well.
 ROOM = {True: 2.0, False: 1.0}  # GiB, by whether the host is a control plane
 PLACES = ("/var/lib/containerd", "/var/lib/kubelet", "/var/cache")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 CERTIFICATES = "`shipway certificates` renews it, and proves that it is served; then run again."
 
 
@@ -377,6 +379,21 @@ class BackupYoung:
             fix = "Run `shipway backup` first, or let the upgrade take one (leave --no-backup away)."
             raise Refused(said, host=on.name, code="SHW-789", fix=fix)
         return None
+
+
+def requested_gone(metrics: str, wanted: str) -> list[str]:
+    """Return the deprecated APIs that clients asked for since the API server started, and that a version has no more.
+
+    By `apiserver_requested_deprecated_apis` (Kubernetes documentation, "Deprecated API Migration Guide").
+    """
+    found = set()
+    for line in metrics.splitlines():
+        labels = dict(_LABEL.findall(line)) if line.startswith("apiserver_requested_deprecated_apis{") else {}
+        gone = labels.get("removed_release", "")
+        if gone.count(".") == 1 and gone.replace(".", "").isdigit() and minor_of(gone) <= minor_of(wanted):
+            group = "/".join(one for one in (labels.get("group", ""), labels.get("version", "")) if one)
+            found.add(f"{group} {labels.get('resource', '')} (gone since {gone})")
+    return sorted(found)
 
 
 def pods_by_node(pods: Sequence[Mapping[str, Any]], own: Collection[str]) -> dict[str, int]:

@@ -1,0 +1,237 @@
+"""What becomes of a node in each ending of its turn: emptied, given up, upgraded, proven, or kept closed."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shipway.errors import PostconditionFailed
+from shipway.facts.services import UnitState
+from shipway.gpu.chosen import VENDOR
+from shipway.kube.drain import CORDONED
+from shipway.step import Drift, Impact, StepResult
+from shipway.steps.upgrade import gpu_jobs, proof
+from tasks.context import Run
+from tasks.stage_result import StageResult
+from tasks.upgrade import work
+from tests.places.facts import KnownFacts, unit
+from tests.retire.objects import Object, Objects, node, pod
+from tests.upgrade.test_flow import NEW, OLD, a_run, versions
+
+GPU = {"resources": {"limits": {VENDOR.resource: "1"}}}
+
+
+class Step:
+    """A step about the host that is done once it was applied."""
+
+    impact = Impact.WORKLOADS
+    name = "the host is of the version"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails, self.applied = fails, 0
+
+    async def check(self, on: object) -> Drift | None:
+        """Tell."""
+        del on
+        return None if self.applied and not self.fails else Drift(OLD, NEW)
+
+    async def apply(self, on: object) -> None:
+        """Count."""
+        del on
+        self.applied += 1
+
+
+class Api(Objects):
+    """Objects that are read anew each time."""
+
+    def forget(self) -> None:
+        """Know nothing."""
+
+    async def patch(self, api_version: str, kind: str, name: str, changes: Object, namespace: str = "") -> Object:
+        """Write a note or take it away."""
+        found = await super().patch(api_version, kind, name, changes, namespace)
+        notes = found["metadata"]["annotations"]
+        found["metadata"]["annotations"] = {key: value for key, value in notes.items() if value is not None}
+        return found
+
+
+class Scene:
+    """A run on one worker, its node, and what its stage's steps do."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run, *pods: Object, fails: bool = False) -> None:
+        self.run, self.node, self.step = run, node("w1"), Step(fails=fails)
+        self.node["status"]["nodeInfo"] = {"kubeletVersion": f"v{NEW}"}
+        self.node["status"]["conditions"][0]["lastHeartbeatTime"] = "2026-11-29T05:00:10Z"
+        self.api, self.host = Api(self.node, *pods), KnownFacts({UnitState("kubelet.service"): unit()})
+        self.host.forget = lambda: None  # type: ignore[method-assign]
+        self.proven: list[str] = []
+
+        async def kube() -> Any:
+            return self.api
+
+        async def prove(_kube: Any, _cluster: Any, name: str, _count: int, _hear: Any) -> None:
+            self.proven.append(f"{name} {'closed' if self.closed else 'open'}")
+
+        monkeypatch.setattr(run, "kube", kube)
+        monkeypatch.setattr(run, "session", lambda _: self.host)
+        monkeypatch.setattr(work, "_kubeadm_steps", lambda *_: [])
+        monkeypatch.setattr(work, "_kubelet_steps", lambda *_, **__: [self.step])
+        monkeypatch.setattr(work, "prove_host", prove)
+        self.node["status"]["allocatable"] = {VENDOR.resource: "1"}
+
+    @property
+    def closed(self) -> bool:
+        """Whether the node takes no pods."""
+        return bool(self.node["spec"].get("unschedulable"))
+
+    async def turn(self) -> list[StepResult]:
+        """Return the results of the worker's stage."""
+        return await work.upgrade_worker(self.run, "upgrade_worker", "w1")
+
+
+def codes(results: list[StepResult]) -> list[str]:
+    return [result.error.code for result in results if result.error]
+
+
+async def test_a_worker_is_closed_upgraded_proven_while_closed_and_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+    results = await scene.turn()
+    assert codes(results) == []
+    assert (scene.step.applied, scene.proven, scene.closed) == (1, ["w1 closed"], False)
+    assert CORDONED not in scene.node["metadata"]["annotations"]
+    assert results[-1].outcome == "ok", "what was closed is open again: no change to tell of"
+    assert {one.step for one in results if one.outcome == "changed"} == {
+        "node w1 takes no new pods",
+        "the host is of the version",
+    }
+
+
+async def test_a_plan_closes_nothing_and_says_what_would_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run("plan"), pod("a", "w1", owner="Job", container=GPU))
+    results = await scene.turn()
+    assert (scene.step.applied, scene.closed, scene.proven) == (0, False, [])
+    assert [(one.step, one.outcome) for one in results] == [
+        ("node w1 takes no new pods", "drifted"),
+        ("no GPU job that is waited for runs on node w1", "drifted"),
+        ("node w1 is drained", "unknown"),
+        ("the host is of the version", "drifted"),
+    ]
+
+
+async def test_a_host_whose_jobs_outlast_the_wait_is_opened_again_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run(wait_minutes=1), pod("a", "w1", owner="Job", container=GPU))
+
+    async def sleep(_: float) -> None:
+        assert scene.closed, "no further job comes to it"
+
+    ticks = itertools.count(0, 40)
+    monkeypatch.setattr(gpu_jobs, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(gpu_jobs, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    results = await scene.turn()
+    assert codes(results) == ["SHW-795"]
+    assert (scene.step.applied, scene.closed) == (0, False)
+
+
+async def test_a_window_that_closes_during_the_wait_leaves_the_host_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+    monkeypatch.setattr(work, "closed_until", lambda _: "the maintenance window is closed; it opens tomorrow")
+    results = await scene.turn()
+    assert codes(results) == ["SHW-798"]
+    assert (scene.step.applied, scene.closed) == (0, False)
+
+
+async def test_a_host_that_fails_in_the_middle_stays_closed_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run(), fails=True)
+    results = await scene.turn()
+    assert codes(results) == ["SHW-303", "SHW-796"]
+    assert scene.closed
+    assert "its node stays closed" in str(results[-1].error)
+
+
+async def test_a_host_whose_gpus_cannot_be_used_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+
+    async def broken(*_: Any) -> None:
+        raise PostconditionFailed("not every GPU of w1 can be used", host="w1", code="SHW-796")
+
+    monkeypatch.setattr(work, "prove_host", broken)
+    results = await scene.turn()
+    assert codes(results) == ["SHW-796", "SHW-796"]
+    assert scene.closed
+
+
+async def test_a_host_that_was_begun_is_not_opened_when_its_jobs_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(gpu_jobs="never")
+    run.upgrade.hosts["w1"] = versions(NEW)
+    scene = Scene(monkeypatch, run, pod("a", "w1", owner="Job", container=GPU))
+    assert codes(await scene.turn()) == ["SHW-795"]
+    assert scene.closed, "it is half upgraded, and not proven"
+
+
+async def test_a_node_that_somebody_else_closed_is_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+    scene.node["spec"]["unschedulable"] = True
+    results = await scene.turn()
+    assert codes(results) == []
+    assert scene.closed
+
+
+async def test_no_step_is_applied_once_the_cluster_is_lost_to_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+    scene.run.locks.lost = PostconditionFailed("another run holds it", code="SHW-102")
+    with pytest.raises(Exception, match="no longer holds the cluster"):
+        await scene.turn()
+    assert (scene.closed, scene.step.applied) == (False, 0)
+
+
+async def test_the_stage_of_a_host_may_take_as_long_as_its_jobs() -> None:
+    from tasks.table import STAGES  # noqa: PLC0415 - the table imports every stage
+
+    run = a_run(wait_minutes=600)
+    stage = STAGES["upgrade_worker"]  # type: ignore[index]
+    assert stage.seconds(run.cluster) > 600 * 60 + work.DRAIN_SECONDS
+    assert isinstance(StageResult("w1", stage.name, "ok"), StageResult)
+
+
+class Pods(Api):
+    """An API whose pods run as soon as they are made, each with a GPU of its own; or not."""
+
+    def __init__(self, *, same: bool = False) -> None:
+        super().__init__()
+        self.same, self.made = same, list[str]()
+
+    async def apply(self, obj: Object) -> Object:
+        """Make it, and let it run."""
+        made = {**obj, "metadata": {"uid": "u", **obj["metadata"]}, "status": {"phase": "Running"}}
+        self.objects.append(made)
+        if obj["kind"] == "Pod":
+            self.made.append(f"{obj['metadata']['name']} on {obj['spec']['nodeName']}")
+        return made
+
+    async def delete(self, api_version: str, kind: str, name: str, namespace: str = "", **_: Any) -> bool:
+        """Take it away."""
+        return await super().delete(api_version, kind, name, namespace)
+
+    async def logs(self, namespace: str, name: str) -> str:
+        """Say which GPU it has."""
+        del namespace
+        number = 1 if self.same else name.rpartition("-")[2]
+        return f"devices=GPU-{number}\nnodes of w1: \nGPU 0: x (UUID: GPU-{number})\ngpus-listed\n"
+
+
+async def test_a_host_is_proven_by_a_pod_for_each_of_its_gpus() -> None:
+    run, api = a_run(), Pods()
+    cluster = run.cluster.model_copy(update={"gpu": run.cluster.gpu.model_copy(update={"compute": "off"})})
+    await proof.prove_host(api, cluster, "w1", 2)  # type: ignore[arg-type]
+    assert api.made == ["gpu-test-w1-1 on w1", "gpu-test-w1-2 on w1"]
+    assert [one for one in api.objects if one["kind"] == "Pod"] == []
+    await proof.take_namespace_away(api)  # type: ignore[arg-type]
+    assert [one for one in api.objects if one["kind"] == "Namespace"] == []
+    twice = Pods(same=True)
+    with pytest.raises(PostconditionFailed) as raised:
+        await proof.prove_host(twice, cluster, "w1", 2)  # type: ignore[arg-type]
+    assert raised.value.code == "SHW-796"
+    assert len([one for one in twice.objects if one["kind"] == "Pod"]) == 2, "left to be seen"
