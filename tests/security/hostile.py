@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -82,7 +83,7 @@ WHOLE: dict[str, Any] = {
         "pod_network": "10.244.0.0/16",
         "service_network": "10.96.0.0/12",
         "node_mask": 24,
-        "api_endpoint": "10.0.0.1:6443",
+        "api_endpoint": {"kind": "external", "name": "api.example.com", "port": 6443},
         "api_port": 6443,
         "image_repository": "registry.example.com/k8s",
         "allow_cgroup_v1": False,
@@ -174,6 +175,7 @@ WHOLE: dict[str, Any] = {
 # What cannot stand beside something else of WHOLE.
 OTHER: dict[str, Any] = {
     **WHOLE,
+    "kubernetes": {**WHOLE["kubernetes"], "api_endpoint": "10.0.0.1:6443"},
     "ssh": {"user": "ops", "sudo_password_secret": "sudo"},
     "network": {"provider": "manifests", "version": "3.31.2", "manifests": ["/manifests/net.yaml"]},
     "repair": {"window": {"rrule": "FREQ=WEEKLY;BYDAY=SA;BYHOUR=2;BYMINUTE=0;BYSECOND=0", "minutes": 120}},
@@ -187,7 +189,22 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield from _of(info.annotation, f"{prefix}{name}")
 
 
+def _ways(kind: Any) -> Iterator[Any]:
+    """Yield each way in which a value may be written; that it may be left out is none."""
+    if get_origin(kind) is Annotated:
+        yield from _ways(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for one in get_args(kind):
+            yield from _ways(one)
+    elif kind is not NoneType:
+        yield kind
+
+
 def _of(kind: Any, path: str) -> Iterator[str]:
+    if len(ways := list(_ways(kind))) > 1:
+        for one in ways:
+            yield from _of(one, path)
+        return
     kind = _group_by_section(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield from fields(kind, f"{path}.")
