@@ -11,6 +11,7 @@ import yaml
 
 from flows.bootstrap import bootstrap
 from flows.cli.demo import Demo
+from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from tasks.context import VIEW
 from tasks.report import Report
@@ -62,3 +63,29 @@ def test_three_control_planes_are_made_and_a_second_run_changes_nothing(lab: tup
     assert unknown == {}
     again = _bootstrapped(file)
     assert (again.outcome, changed(again)) == ("ok", {})
+
+
+def test_a_cluster_that_was_made_with_an_address_goes_on_by_it_unasked(prefect_place: Place) -> None:
+    assert prefect_place
+    with hurried(), Demo(latency=0.02) as demo:
+        open_file = demo.cluster_file()
+        data = yaml.safe_load(open_file.read_text(encoding="utf-8"))
+        address = data["hosts"][0]["address"]
+        data["kubernetes"] = {**data.get("kubernetes", {}), "api_endpoint": address}
+        old = open_file.with_name("old.yaml")
+        old.write_text(yaml.safe_dump(data), encoding="utf-8")
+        first = _bootstrapped(old)
+        assert first.outcome == "ok", first.errors
+        before = ask(demo.folder, do="digest")["digests"]
+        again = _bootstrapped(open_file)
+        assert (again.outcome, changed(again)) == ("ok", {})
+        assert ask(demo.folder, do="digest")["digests"] == before
+        assert "internal" not in ask(demo.folder, do="file", host="te2", path="/etc/hosts")["text"]
+        findings = asyncio.run(_found(open_file))
+        assert findings == []
+
+
+async def _found(file: Path) -> list[str]:
+    state = await drift_repair(str(file), "none", return_state=True)
+    report = await state.aresult(raise_on_failure=False)
+    return [f"{one.host}: {one.step}: {one.have}" for one in report.findings]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shipway.cluster.model import Cluster
+from shipway.cluster.model import Cluster, node_ip
 from shipway.errors import ApiUnavailable, Permanent
 from shipway.facts.commands import Says
 from shipway.host.session import Host
@@ -22,10 +22,11 @@ def proof(url: str, ca: str) -> Says:
 async def prove_endpoint(on: Host, cluster: Cluster, ca: str) -> None:
     """See that an external endpoint leads from this host to an API server of this cluster.
 
-    One whose name is ours needs no proof: its lines and its proxy are. Raises Permanent SHW-771 for another's
-    certificate, or one that does not hold the name; ApiUnavailable SHW-206 where nothing answers.
+    One whose name is ours needs no proof, nor does a control plane's own address. Raises Permanent SHW-771 for a
+    foreign certificate, or one that does not hold the name; ApiUnavailable SHW-206 where nothing answers.
     """
-    if cluster.api_name:
+    own = {node_ip(host) for host in cluster.control_planes}
+    if cluster.api_name or cluster.endpoint.rpartition(":")[0] in own:
         return
     answer = await on.read(proof(f"https://{cluster.endpoint}/livez", ca))
     if answer.status in WRONG:

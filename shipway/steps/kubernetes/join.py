@@ -120,8 +120,7 @@ class NodeJoined:
         ca = await self.control.read(FileText(AUTHORITY))
         if ca is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
-        if self.cluster.names_endpoint:
-            await prove_endpoint(on, self.cluster, ca)
+        await prove_endpoint(on, self.cluster, ca)
         token = await make_token(self.control, self.host.name)
         config = f"{OPERATIONS}/kubeadm-join.yaml"
         try:

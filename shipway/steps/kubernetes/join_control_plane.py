@@ -216,8 +216,7 @@ class ControlPlaneJoined:
         ca = await self.lead.read(FileText(AUTHORITY))
         if ca is None:
             raise Blocked("the control plane is not initialised yet", host=on.name)
-        if self.cluster.names_endpoint:
-            await prove_endpoint(on, self.cluster, ca)
+        await prove_endpoint(on, self.cluster, ca)
         shared = await self._read_shared()
         await on.write(JOINING, f"{self.cluster.name}\n".encode(), mode="600")
         await asyncio.gather(
