@@ -306,7 +306,7 @@ _SPECIAL = (
     Stage(
         StageName.JOIN_CONTROL_PLANE,
         _join_control_plane,
-        lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 600 + CONTROL_PLANE_NODE_SECONDS,
+        lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600 + CONTROL_PLANE_NODE_SECONDS,
     ),
     Stage(StageName.JOIN_WORKER, _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage(StageName.NODE_SETTINGS, _node, _always(300.0)),

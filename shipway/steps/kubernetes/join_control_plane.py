@@ -122,7 +122,7 @@ class ControlPlaneJoined:
 
     async def apply(self, on: Host) -> None:
         """Take back what a broken join left, bring the shared keys, join, and see etcd and the API server ready."""
-        await on.settled(OPERATION, "kubeadm-reset", seconds=self.cluster.kubernetes.join_seconds)
+        await on.settled(OPERATION, "kubeadm-reset", seconds=self.cluster.kubernetes.init_seconds)
         on.forget()
         self.lead.forget()
         seen = await evidence(on)
@@ -232,7 +232,7 @@ class ControlPlaneJoined:
             documents = join_documents(self.cluster, self.host, token, ca_hash(ca), control_plane=True)
             await on.write(config, as_yaml(documents).encode(), mode="600")
             words = ("kubeadm", "join", "--config", config)
-            limit = self.cluster.kubernetes.join_seconds
+            limit = self.cluster.kubernetes.init_seconds  # it pulls the same images as an init
             output = await on.operate(OPERATION, words, seconds=limit, marker=JOINING)
             if not output.ok:
                 raise await collect_evidence(on, "kubeadm join --control-plane", output)
