@@ -29,7 +29,7 @@ CLIENT = (
     'echo "$s $c" >>/run/asked; sleep 0.2; done'
 )
 SETTLE = 12.0  # seconds of asking on each side of what is done
-MOST_SECONDS = 5.0  # two checks of a second, a connection's limit of one, and what a loaded machine adds
+MOST_SECONDS = 6.0  # a connection's limit, two checks and theirs, a second each, and what a loaded machine adds
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_second_run_changes_nothing(site: Site, made: Ran) -> None:
     assert made.code == 0
     again = site.run()
     assert again.code == 0, again.output
-    assert [host["changed"] for host in again.report["hosts"]] == [0] * 5
+    assert [host["steps"]["changed"] for host in again.report["hosts"]] == [0] * 5
 
 
 def test_a_client_on_a_worker_hardly_sees_that_an_api_server_stops(site: Site, made: Ran) -> None:
@@ -127,9 +127,9 @@ def test_the_loss_of_a_whole_control_plane_host_costs_seconds_and_the_others_lea
     assert gap < MOST_SECONDS
     names = site.on("cp2", "kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes -o name")
     assert "node/cp1" in names
-    findings = drift(site)
-    assert {row["host"] for row in findings} >= {"cp1"}
-    assert any("healthy member of etcd" in row["step"] for row in findings)
+    report = drift(site)
+    assert [error["host"] for error in report["errors"]] == ["cp1"]
+    assert [row["have"] for row in report["findings"]] == ["cp1 (not healthy)"]
     site.lab.engine().docker("start", "cp1")
     site.lab.hosts().plug(site.lab.plan.host("cp1"))
     site.lab.hosts().wait(site.lab.plan.host("cp1"))
@@ -139,7 +139,7 @@ def test_the_loss_of_a_whole_control_plane_host_costs_seconds_and_the_others_lea
 def test_afterwards_nothing_is_to_be_changed(site: Site, made: Ran) -> None:
     assert made.code == 0
     deadline = time.monotonic() + 60
-    while (left := drift(site)) and time.monotonic() < deadline:
+    while (left := drift(site)["findings"]) and time.monotonic() < deadline:
         time.sleep(2)
     assert left == []
 
@@ -153,13 +153,13 @@ def wait_ready(site: Site, host: str) -> None:
         time.sleep(1)
 
 
-def drift(site: Site) -> list[dict[str, Any]]:
-    """Return what a pass that only looks finds."""
+def drift(site: Site) -> dict[str, Any]:
+    """Return the report of a pass that only looks."""
     report = Path(site.folder / "drift.json")
     report.unlink(missing_ok=True)
     words = ("-m", "flows.drift_repair", str(site.folder / "cluster.yaml"), "--repair", "none", "--report", str(report))
     env = {**os.environ, "PREFECT_HOME": str(site.folder / "prefect"), "NO_COLOR": "1"}
     ran = subprocess.run((sys.executable, *words), cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     print(ran.stdout, ran.stderr)
-    found: list[dict[str, Any]] = json.loads(report.read_text())["findings"]
+    found: dict[str, Any] = json.loads(report.read_text())
     return found

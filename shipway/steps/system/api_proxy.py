@@ -28,6 +28,7 @@ FOLDER = "/var/lib/shipway/api-proxy"
 CONFIG = f"{FOLDER}/haproxy.cfg"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
 LOOPBACK = "127.0.0.1"
+CHECKS_A_SECOND = 200  # most that all workers together ask of one API server
 TAKING = (LOOPBACK, "0.0.0.0", "*", "[::]")  # noqa: S104 - as ss shows what takes the port of the loopback
 UNIT_TEXT = f"""# Kept by Shipway.
 [Unit]
@@ -59,8 +60,10 @@ def proxy_config(cluster: Cluster) -> str:
     A connection that is idle for ten minutes is none that a kubelet watches by: the API server sends a bookmark each
     minute (Kubernetes documentation, "Watch bookmarks"). An API server that lets nobody ask without a name says 401 or
     403: it lives, and that is all that can be learnt. One that is lost takes its connections with it at once, so that
-    clients connect anew instead of waiting for packets.
+    clients connect anew instead of waiting for packets. The more workers there are, the more rarely each of them asks,
+    for each question is a TLS handshake; a connection that fails is followed by quick ones.
     """
+    every = max(1, -(-len(cluster.workers) // CHECKS_A_SECOND))
     port = cluster.kubernetes.api_port
     servers = [f"    server {host.name} {node_ip(host)}:{port}" for host in cluster.control_planes]
     return f"""# Kept by Shipway: {cluster.api_name} leads here, and from here to every control plane.
@@ -74,7 +77,7 @@ defaults
     timeout connect 1s
     timeout client 10m
     timeout server 10m
-    timeout check 2s
+    timeout check 1s
     retries 3
     option redispatch 1
 
@@ -86,7 +89,8 @@ backend control_planes
     balance roundrobin
     option httpchk GET /readyz
     http-check expect rstatus ^(200|401|403)$
-    default-server check check-ssl verify none inter 1s fall 2 rise 2 on-marked-down shutdown-sessions
+    default-server check check-ssl verify none inter {every}s fastinter 500ms fall 2 rise 2
+    default-server observe layer4 error-limit 1 on-error fastinter on-marked-down shutdown-sessions
 {chr(10).join(servers)}
 """
 
