@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from shipway.converge import converge, look_at_all
 from shipway.errors import Refused
@@ -10,7 +11,7 @@ from shipway.facts.commands import Says
 from shipway.host.session import Host
 from shipway.kube.access import ADMIN_CONF
 from shipway.kubeadm import hardening
-from shipway.step import Check, Impact, StepResult
+from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.hardening.listed import files_of, modes, pods_of, sealed
 from shipway.steps.hardening.record import HardeningRecorded
 from shipway.steps.kubernetes.health import KubeletConfigured, KubeletLoaded
@@ -112,6 +113,18 @@ async def seal_secrets(run: Run, stage: str, host: str) -> list[StepResult]:
     return await _bring(run, stage, host, sealed(run.cluster, run.cluster.host(host), peers_of(run, host)))
 
 
+def foresee_restart(results: list[StepResult]) -> list[StepResult]:
+    """Return a plan's results with the restart of a kubelet whose configuration would change: it has not yet."""
+    name = KubeletConfigured({}).name
+    if not any(result.step == name and result.outcome == "drifted" for result in results):
+        return results
+    then = Drift("runs the configuration of now", "started after it changed")
+    return [
+        replace(result, outcome="drifted", drift=then) if result.step == KubeletLoaded().name else result
+        for result in results
+    ]
+
+
 async def harden_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Bring a host's kubelet to what is declared, and wait until it is Ready and runs with it.
 
@@ -124,6 +137,8 @@ async def harden_host(run: Run, stage: str, host: str) -> list[StepResult]:
     control = run.cluster.host(host) in run.cluster.control_planes
     steps = [*kubelet_of(run), *([] if control else modes(run.cluster))]
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit_undisturbed(run, host))
+    if run.allow is Impact.NOTHING:
+        return foresee_restart(results)
     if any(result.outcome == "changed" and result.restarts for result in results):
         kube = await run.kube()
         results.append(await wait_for(run, stage, NodeReady(host), kube, seconds=NODE_SECONDS))

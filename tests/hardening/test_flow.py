@@ -15,9 +15,10 @@ from shipway.facts.files import FileText
 from shipway.kubeadm.hardening import PARTS
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.stage import StageName
-from shipway.step import Impact
+from shipway.step import Drift, Impact, StepResult
 from shipway.steps.hardening.manifest import new_manifest, wanted_of
 from shipway.steps.hardening.record import HardeningDeclared, HardeningRecorded
+from shipway.steps.kubernetes.health import KubeletConfigured, KubeletLoaded
 from tasks.context import HIGHEST, Run
 from tasks.harden import stages
 from tests.hardening.test_declared import ALL, hardened
@@ -179,6 +180,14 @@ async def test_kubeadms_record_is_edited_by_its_lines_and_once() -> None:
     await off.apply(api)  # type: ignore[arg-type]
     assert await off.check(api) is None  # type: ignore[arg-type]
     assert "audit" not in api.text
+
+
+def test_a_plan_names_the_restart_of_a_kubelet_whose_configuration_would_change() -> None:
+    configured, loaded = KubeletConfigured({}).name, KubeletLoaded().name
+    as_wanted = [StepResult(configured, "ok"), StepResult(loaded, "ok", Impact.SERVICE)]
+    assert stages.foresee_restart(as_wanted) == as_wanted
+    drifted = [StepResult(configured, "drifted", drift=Drift("a", "b")), as_wanted[1]]
+    assert [result.outcome for result in stages.foresee_restart(drifted)] == ["drifted", "drifted"]
 
 
 async def test_refusals_are_results_of_the_look_and_other_drift_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
