@@ -6,6 +6,7 @@ import asyncio
 
 import yaml
 
+from shipway.cluster.model import Cluster, node_ip
 from shipway.converge import converge
 from shipway.kube.client import Kube
 from shipway.kubeadm.config import as_yaml, init_documents
@@ -39,8 +40,15 @@ async def _prepare(place: Place) -> None:
     await asyncio.gather(*(one(spec.name, spec.gpus) for spec in place.cluster.hosts))
 
 
+def _by_address(place: Place) -> Cluster:
+    """Return the cluster as the answers were recorded of it: its API is known by an address, and not by a name."""
+    kubernetes = place.cluster.kubernetes
+    by_address = f"{node_ip(place.cluster.host('cp1'))}:{kubernetes.api_port}"
+    return place.cluster.model_copy(update={"kubernetes": kubernetes.model_copy(update={"api_endpoint": by_address})})
+
+
 async def _write_config(place: Place) -> None:
-    documents = init_documents(place.cluster, place.cluster.host("cp1"))
+    documents = init_documents(_by_address(place), place.cluster.host("cp1"))
     text = as_yaml(documents)
     await place.host("cp1").write("/root/kubeadm.yaml", text.encode())
     parts = [dict(document) for document in documents]
