@@ -37,7 +37,7 @@ from tasks.drift.parts import kubelet_declared
 from tasks.locking import still_alone
 from tasks.retire.allowed import losable
 from tasks.stages.kubernetes_packages import PROGRAMS
-from tasks.upgrade.look import is_control, is_drained
+from tasks.upgrade.look import control_planes_in_order, is_control, is_drained
 from tasks.waiting import by_api, hear_results, hear_waits, wait_for
 
 DRAIN_SECONDS = 1800.0
@@ -154,7 +154,10 @@ async def upgrade_addons(run: Run, stage: str, host: str) -> list[StepResult]:
     """Bring what kubeadm runs in the cluster to the version, once every control plane has it, and what joins get."""
     del host
     session = run.session(run.control.name)
-    results = await _bring(run, stage, session, [ProxyRuns(run.cluster.kubernetes.version, run.cluster, run.control)])
+    proxy = ProxyRuns(run.cluster.kubernetes.version, run.cluster, run.control)
+    if run.allow is Impact.NOTHING and control_planes_in_order(run):
+        return [StepResult(proxy.name, "unknown", error=Blocked("kubeadm brings them with the last control plane"))]
+    results = await _bring(run, stage, session, [proxy])
     if _failed(results):
         return results
     joins = JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_declared(run))

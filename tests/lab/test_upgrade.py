@@ -209,7 +209,7 @@ def test_a_skipped_minor_a_way_back_and_a_budget_without_room_are_refused_at_onc
 
 def test_to_a_newer_patch_as_planned_beside_a_job_that_is_waited_for_and_a_budget(site: Site) -> None:
     write(site, PATCH)
-    apply(site, WORK.replace("NODE", "w2").replace("SECONDS", "75"))
+    apply(site, WORK.replace("NODE", "w2").replace("SECONDS", "200"))
     site.kubectl("wait --for=condition=ready pod -l job-name=train --timeout=60s")
     before = {name: site.on(name, STATE) for name in NAMES}
     plan = run(site, "upgrade", "--plan")

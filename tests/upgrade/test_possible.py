@@ -15,6 +15,7 @@ from shipway.facts.files import FileText, Listing
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.kube.errors import kind_missing
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
 from shipway.steps.upgrade.members import _CURL, LIST, LOCAL, SECONDS
 from shipway.steps.upgrade.possible import (
@@ -105,6 +106,17 @@ async def test_a_budget_that_allows_nothing_forbids_it_only_for_pods_that_would_
     assert await BudgetsAllow(["w2"]).check(cast("Kube", Api(budget(0), mine))) is None
     of_daemons = pod("web-1", "w1", owner="DaemonSet", labels={"app": "web"})
     assert await BudgetsAllow(["w1"]).check(cast("Kube", Api(budget(0), of_daemons))) is None
+
+
+async def test_budgets_are_found_where_the_api_serves_only_their_first_version() -> None:
+    class Early(Api):
+        async def list_(self, api_version: str, kind: str, namespace: str = "", **more: Any) -> list[Object]:
+            if api_version == "policy/v1":
+                raise kind_missing(api_version, kind)
+            return await super().list_(api_version, kind, namespace, **more)
+
+    mine = pod("web-1", "w1", labels={"app": "web"})
+    await refused(BudgetsAllow(["w1"]), Early(budget(0), mine), "SHW-786", "web-1")
 
 
 def record(text: str) -> Object:

@@ -20,6 +20,7 @@ from shipway.gpu.counts import count_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import may_drain, movable
+from shipway.kube.errors import KindMissing
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
@@ -141,12 +142,11 @@ class BudgetsAllow:
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the budgets that allow no disruption now, and for their pods. Raises Refused SHW-786 with each."""
-        version = "policy/v1" if minor_of((await on.version()).removeprefix("v")) >= (1, 21) else "policy/v1beta1"
-        budgets = [
-            one
-            for one in await on.list_(version, "PodDisruptionBudget")
-            if not (one.get("status") or {}).get("disruptionsAllowed")
-        ]
+        try:
+            listed = await on.list_("policy/v1", "PodDisruptionBudget")
+        except KindMissing:  # before 1.21; it is asked, for an API server may serve less than its version says
+            listed = await on.list_("policy/v1beta1", "PodDisruptionBudget")
+        budgets = [one for one in listed if not (one.get("status") or {}).get("disruptionsAllowed")]
         guarded = await asyncio.gather(*(self._guarded(on, one) for one in budgets))
         wrong = [
             f"{one['metadata']['namespace']}/{one['metadata']['name']} keeps {few(pods)}"
