@@ -57,7 +57,7 @@ def files(steps: list[Any]) -> dict[str, str]:
 
 
 def source(steps: list[Any]) -> tuple[str, str]:
-    step = of(RepositoryIs, steps)[0]
+    step = of(RepositoryIs, [getattr(one, "step", one) for one in steps])[0]
     parts = (step.repository.uri, step.repository.suite, *step.repository.components)
     return " ".join(fill_address(part, JAMMY, step.minor) for part in parts), str(step.repository.key.fingerprint)
 

@@ -24,6 +24,7 @@ from shipway.steps.upgrade.gpu_jobs import GpuJob
 from tasks.context import Run
 from tasks.findings import find
 from tasks.stage_result import CLUSTER, StageResult
+from tasks.stages.listed import ADD_ONS, name_of
 from tasks.upgrade import look, soak, work
 from tasks.upgrade.report import UpgradeReport, upgrade_report
 from tasks.upgrade_pass import HostVersions
@@ -96,8 +97,9 @@ async def test_all_is_fetched_before_anything_changes_and_workers_come_last(stag
     assert names[:3] == ["backup_possible", "backup_files", "take_backup"]
     assert sorted(one.of("upgrade_fetch")) == [f"upgrade_fetch {name}" for name in ("cp", "w1", "w2", "w3")]
     assert names.index("upgrade_control_plane") == 7
-    assert names[8:12] == ["upgrade_addons", "pod_network", "device_plugin", "dashboard"]
-    assert one.ran[12:] == ["upgrade_worker w1", "upgrade_worker w2", "upgrade_worker w3"]
+    add_ons = [name_of(module) for module in ADD_ONS]
+    assert names[8:-3] == ["upgrade_addons", *add_ons]
+    assert one.ran[-3:] == ["upgrade_worker w1", "upgrade_worker w2", "upgrade_worker w3"]
     assert one.run.upgrade.stopped is None
 
 

@@ -90,12 +90,12 @@ class OnlyInItsVersion:
     """
 
     def __init__(self, step: Step[Host], wanted: str) -> None:
-        self._step, self._wanted = step, wanted
+        self.step, self._wanted = step, wanted
         self.impact, self.name, self.id = step.impact, step.name, id_of(step)
 
     async def check(self, on: Host) -> Drift | None:
         """Look as the step does. Raises Refused SHW-329, Blocked SHW-331."""
-        drift = await self._step.check(on)
+        drift = await self.step.check(on)
         if drift is not None:
             await permit_same_version(on, wanted=self._wanted)
         return drift
@@ -103,7 +103,7 @@ class OnlyInItsVersion:
     async def apply(self, on: Host) -> None:
         """Do as the step does, once it is permitted at this moment."""
         await permit_same_version(on, wanted=self._wanted)
-        await self._step.apply(on)
+        await self.step.apply(on)
 
 
 def _refused(have: str, wanted: str) -> Refused:
