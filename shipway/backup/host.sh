@@ -423,7 +423,7 @@ may_read() {
   named=$(sealed_by "$1")
   [ -n "$named" ] || return 0
   [ -f "$1/files$named" ] || fail no-key "the Secrets in $1 are encrypted, and their key ($named) is not in it"
-  here=$(flag_in "$(held kube-apiserver)" encryption-provider-config)
+  here=$(flag kube-apiserver encryption-provider-config)
   [ -n "$here" ] || fail no-key "the Secrets in $1 are encrypted, and the API server of this host is told of no key"
   [ -f "$here" ] || fail no-key "the Secrets in $1 are encrypted, and $here is not there; the backup has it in $1/files$named"
   held=$(<"$here")

@@ -34,7 +34,13 @@ AUTHORITY = Path(tempfile.mkdtemp(prefix="shipway-fuzz-")) / "ca.pem"  # a regis
 AUTHORITY.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
 atexit.register(shutil.rmtree, AUTHORITY.parent, ignore_errors=True)
 CLUSTER = parse_cluster(
-    yaml.safe_dump(with_value(WHOLE, ("sources", "registries", "ca.example.com", "ca"), str(AUTHORITY)))
+    yaml.safe_dump(
+        with_value(
+            with_value(WHOLE, ("sources", "registries", "ca.example.com", "ca"), str(AUTHORITY)),
+            ("hardening", "audit", "policy"),
+            None,  # ours
+        )
+    )
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
 # Words that parsers look for, so that drawn texts come past their first line.
