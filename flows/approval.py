@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from uuid import UUID
 
 from prefect import get_client
@@ -26,9 +27,11 @@ from tasks.findings import Finding
 APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an answer, the next pass asks again
 # Prefect's own time-out lets the run end only as Failed ("never resumed"): ours comes first, and answers as people do.
 GRACE_SECONDS = 300
+UNANSWERED = f"no answer within {APPROVAL_SECONDS // 60} minutes"
 AGAIN_SECONDS = 2.0
 POLL_SECONDS = 2
 SHOWN = 60
+Answer = TypeVar("Answer", bound=RunInput)
 
 
 class Approval(RunInput):
@@ -64,18 +67,22 @@ async def ask_approval(run: Run, path: str) -> Approval | None:
     if not plan:
         return None
     form = Approval.with_initial_data(description=describe_plan(plan, path))
-    no = Approval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
-    async with _silence_is(no, run.flow_runs[0]):
-        try:
-            answer = await apause_flow_run(
-                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=POLL_SECONDS
-            )
-        except FlowPauseTimeout:
-            answer = no
+    answer = await _ask(run, form, Approval(approve=False, comment=UNANSWERED))
     if answer.approve:
         run.drift.approved = frozenset(entry_of(finding) for finding in plan if finding.host not in answer.leave_out)
     get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
     return answer
+
+
+async def _ask(run: Run, form: type[Answer], no: Answer) -> Answer:
+    """Pause this flow run with a form; returns the answer, `no` where nobody gave one in time."""
+    async with _silence_is(no, run.flow_runs[0]):
+        try:
+            return await apause_flow_run(
+                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=POLL_SECONDS
+            )
+        except FlowPauseTimeout:
+            return no
 
 
 @asynccontextmanager
@@ -117,14 +124,7 @@ class WaveApproval(RunInput):
 async def ask_wave(run: Run, description: str) -> bool:
     """Show what comes next and wait for the answer; no answer within an hour is a no."""
     form = WaveApproval.with_initial_data(description=description)
-    no = WaveApproval(approve=False, comment=f"no answer within {APPROVAL_SECONDS // 60} minutes")
-    async with _silence_is(no, run.flow_runs[0]):
-        try:
-            answer = await apause_flow_run(
-                wait_for_input=form, timeout=APPROVAL_SECONDS + GRACE_SECONDS, poll_interval=POLL_SECONDS
-            )
-        except FlowPauseTimeout:
-            answer = no
+    answer = await _ask(run, form, WaveApproval(approve=False, comment=UNANSWERED))
     said = "approved" if answer.approve else "refused"
     get_run_logger().info("the next wave was %s: %s", said, answer.comment or "no comment")
     return answer.approve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Literal, Self
 
@@ -107,10 +108,16 @@ def node_ip(host: HostSpec) -> str:
     if host.node_ip:
         return str(host.node_ip)
     try:
-        return str(IPv4Address(host.address))
+        return _as_ipv4(host.address)
     except ValueError as error:
         message = f"hosts.{host.name}: address {host.address} is no IPv4 address, so node_ip must be given"
         raise Refused(message) from error
+
+
+@lru_cache(maxsize=4096)
+def _as_ipv4(address: str) -> str:
+    """Return the address; raises ValueError where it is none. Every host's /etc/hosts has all: n hosts ask n² times."""
+    return str(IPv4Address(address))
 
 
 def first_label(address: str) -> str:

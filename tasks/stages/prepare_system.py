@@ -68,7 +68,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         ),
         FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
         HostnameIs(host.name),
-        *(api_proxy.steps(cluster, family) if cluster.proxies_api and host in cluster.workers else ()),
+        *(api_proxy.steps(cluster, family) if "control_plane" not in host.roles and cluster.proxies_api else ()),
         HostsNamed(entries, cluster.api_name, api_proxy.address_for(cluster, host), node_ip(cluster.control_planes[0])),
         FileEdited("no swap in /etc/fstab", "/etc/fstab", fstab_without_swap, "no swap line", needed=False),
         SwapStaysOff(),

@@ -73,7 +73,7 @@ def behind(lab: SimulatedLab, gate: RealSshd) -> None:
 
 @needs_sshd
 @pytest.mark.usefixtures("_database")
-@pytest.mark.parametrize("hosts", [20, pytest.param(200, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("hosts", [12, pytest.param(200, marks=pytest.mark.faults)])
 async def test_a_plan_of_hosts_behind_a_jump_host_makes_one_connection_to_it_and_leaves_none(
     tmp_path: Path, hosts: int
 ) -> None:

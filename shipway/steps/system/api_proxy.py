@@ -97,7 +97,7 @@ backend control_planes
 
 def address_for(cluster: Cluster, host: HostSpec) -> str:
     """Return the address that the API's name has on a host: its own API server, its proxy, or the one control plane."""
-    if host in cluster.control_planes:
+    if "control_plane" in host.roles:
         return node_ip(host)
     return LOOPBACK if cluster.proxies_api else node_ip(cluster.control_planes[0])
 
