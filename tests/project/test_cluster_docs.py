@@ -19,7 +19,6 @@ from tools import reference, schema
 from tools.reference_codes import CODE, find_raised
 from tools.traps import BUILT_IN, HOST_TRAPS, ROOT, TITLES, answers, sources
 
-PAGES = reference.pages()
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
@@ -63,9 +62,9 @@ def test_the_commented_example_shows_every_section() -> None:
         assert f"\n{name}:" in text, name
 
 
-@pytest.mark.parametrize("path", sorted(PAGES), ids=lambda path: path.name)
-def test_a_made_page_is_up_to_date(path: Path) -> None:
-    assert path.read_text() == PAGES[path], "run python -m tools.reference --write"
+def test_the_pages_made_from_the_source_are_up_to_date() -> None:
+    stale = [path.name for path, text in reference.pages().items() if path.read_text(encoding="utf-8") != text]
+    assert stale == [], "run python -m tools.reference --write"
 
 
 def test_every_key_is_described() -> None:
