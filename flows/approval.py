@@ -27,7 +27,6 @@ from tasks.findings import Finding
 APPROVAL_SECONDS = 3600  # the lock of the cluster is held meanwhile: without an answer, the next pass asks again
 # Prefect's own time-out lets the run end only as Failed ("never resumed"): ours comes first, and answers as people do.
 GRACE_SECONDS = 300
-UNANSWERED = f"no answer within {APPROVAL_SECONDS // 60} minutes"
 AGAIN_SECONDS = 2.0
 POLL_SECONDS = 2
 SHOWN = 60
@@ -67,11 +66,15 @@ async def ask_approval(run: Run, path: str) -> Approval | None:
     if not plan:
         return None
     form = Approval.with_initial_data(description=describe_plan(plan, path))
-    answer = await _ask(run, form, Approval(approve=False, comment=UNANSWERED))
+    answer = await _ask(run, form, Approval(approve=False, comment=_unanswered()))
     if answer.approve:
         run.drift.approved = frozenset(entry_of(finding) for finding in plan if finding.host not in answer.leave_out)
     get_run_logger().info("repair %s: %s", "approved" if answer.approve else "refused", answer.comment or "no comment")
     return answer
+
+
+def _unanswered() -> str:
+    return f"no answer within {APPROVAL_SECONDS // 60} minutes"
 
 
 async def _ask(run: Run, form: type[Answer], no: Answer) -> Answer:
@@ -124,7 +127,7 @@ class WaveApproval(RunInput):
 async def ask_wave(run: Run, description: str) -> bool:
     """Show what comes next and wait for the answer; no answer within an hour is a no."""
     form = WaveApproval.with_initial_data(description=description)
-    answer = await _ask(run, form, WaveApproval(approve=False, comment=UNANSWERED))
+    answer = await _ask(run, form, WaveApproval(approve=False, comment=_unanswered()))
     said = "approved" if answer.approve else "refused"
     get_run_logger().info("the next wave was %s: %s", said, answer.comment or "no comment")
     return answer.approve

@@ -309,3 +309,10 @@ async def test_a_simulated_host_takes_the_timer_once(tmp_path: Path) -> None:
         cluster = place.cluster.model_copy(update={"backup": Backup(every_hours=6)})
         assert outcomes(await place.run(schedule(cluster), "te1")) == {"changed"}
         assert outcomes(await place.run(schedule(cluster), "te1")) == {"ok"}
+
+
+@pytest.mark.parametrize("said", ["\x80", "not base64!", "é"])
+def test_a_part_of_a_file_that_no_program_encoded_is_an_error_that_quotes_nothing_of_it(said: str) -> None:
+    with pytest.raises(ShipwayError) as caught:
+        kept.FilePart("/backup", 0).parse(Output(0, said, ""))
+    assert said not in str(caught.value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Mapping
@@ -45,7 +44,7 @@ class FilePart(Fact[bytes]):
         try:
             if output.ok:
                 return base64.b64decode(output.stdout, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and what is no ASCII at all
             pass
         error = failure(f"dd if={self.path}", Output(output.status, "", output.stderr))
         error.may_retry = True
