@@ -21,10 +21,7 @@ plain() { # for JSON: what is neither printable nor harmless goes
   local text=${1//[^ -~]/}
   printf '%s' "${text//[\\\"]/}"
 }
-# flag COMPONENT NAME: what a static pod's manifest gives for a flag
-flag() { # from wherever the manifest is now
-  sed -n "/^ *- *[\"']\{0,1\}--$2=/{s/^[^=]*=\([^\"']*\)[\"']\{0,1\} *\$/\1/p;q}" "$(held "$1")" 2>/dev/null
-}
+flag() { flag_in "$2" "$(held "$1")"; } # PART NAME: from wherever its manifest is now
 held() { # PART: its manifest; a restore holds it for a while
   if [ -f "$HOLD/manifests/$1.yaml" ]; then printf '%s\n' "$HOLD/manifests/$1.yaml"; else printf '%s\n' "$KUBERNETES/manifests/$1.yaml"; fi
 }
@@ -48,7 +45,7 @@ verified() {
 }
 
 database() { stat -c %s -- "$(flag etcd data-dir)/member/snap/db" 2>/dev/null || echo 0; }
-image() { sed -n 's/^ *image: *"\{0,1\}\([^" ]*\)"\{0,1\} *$/\1/p' "$KUBERNETES/manifests/etcd.yaml" 2>/dev/null | head -n 1; }
+image() { sed -n 's/^ *image: *"\{0,1\}\([^" ]*\)"\{0,1\} *$/\1/p' "${1:-$KUBERNETES}/manifests/etcd.yaml" 2>/dev/null | head -n 1; }
 # The nearest folder that is there: before the first backup there is none of ours.
 free() {
   local dir=$ROOT
@@ -227,35 +224,49 @@ not_back() {
 }
 
 bring_files() { # what a snapshot is worth nothing without
-  local to=$1 encryption
-  encryption=$(flag kube-apiserver encryption-provider-config)
-  # Without its key the snapshot's Secrets could be read by nobody: a backup that is worth nothing says so at once.
-  [ -z "$encryption" ] || [ -f "$encryption" ] ||
-    fail no-key "Secrets are encrypted at rest, and their key is not in $encryption, where the API server is told to read it"
-  [ -z "$encryption" ] || say "the key of encryption at rest goes with it: whoever has the backup can read its Secrets"
+  local to=$1 encryption pod
+  for pod in etcd kube-apiserver; do wait_for 180 test -f "$KUBERNETES/manifests/$pod.yaml"; done
   {
     find "$KUBERNETES/pki" "$KUBERNETES/manifests" -type f 2>/dev/null
     find "$KUBERNETES" -maxdepth 1 -type f -name '*.conf' 2>/dev/null
-    for file in $encryption $KUBELET/config.yaml $KUBELET/kubeadm-flags.env; do [ ! -f "$file" ] || printf '%s\n' "$file"; done
-  } | sort -u | while IFS= read -r file; do
-    case $file in *[!A-Za-z0-9._/@:+-]*) say "left out, for its name: a file in ${file%/*}" && continue ;; esac
-    mkdir -p -- "$to/files${file%/*}" && cp -p -- "$file" "$to/files$file" || exit 1
-  done || fail no-room "the files beside the snapshot cannot be copied"
+    for file in "$KUBELET/config.yaml" "$KUBELET/kubeadm-flags.env"; do [ ! -f "$file" ] || printf '%s\n' "$file"; done
+  } | sort -u | copy_files "$to" || exit 1
+  # A static pod that is started anew has no manifest for a while, and without the API server's nobody can tell which
+  # key Secrets need. So the copy is asked, which is what a restore has.
+  for pod in etcd kube-apiserver; do
+    [ -s "$to/files$KUBERNETES/manifests/$pod.yaml" ] ||
+      fail restarting "no manifest of $pod in $KUBERNETES/manifests: it is just started anew, or does not run"
+  done
+  encryption=$(sealed_by "$to")
+  if [ -n "$encryption" ]; then # without its key the snapshot's Secrets could be read by nobody: that is no backup
+    printf '%s\n' "$encryption" | copy_files "$to" || exit 1
+    [ -s "$to/files$encryption" ] ||
+      fail no-key "Secrets are encrypted at rest, and their key is not in $encryption, where the API server is told to read it"
+    say "the key of encryption at rest goes with it: whoever has the backup can read its Secrets"
+  fi
   ask_api 20 -n kube-system get configmap kubeadm-config -o yaml >"$to/kubeadm-config.yaml" 2>/dev/null || rm -f -- "$to/kubeadm-config.yaml"
   find "$to/files" -type d -exec chmod 700 {} + && find "$to/files" -type f -exec chmod 600 {} +
 }
 
+copy_files() { # DIR; their names on standard input; one that goes away meanwhile is not copied
+  local file
+  while IFS= read -r file; do
+    case $file in *[!A-Za-z0-9._/@:+-]*) say "left out, for its name: a file in ${file%/*}" && continue ;; esac
+    mkdir -p -- "$1/files${file%/*}" && cp -p -- "$file" "$1/files$file" || [ ! -e "$file" ] || fail no-room "$file cannot be copied"
+  done
+}
+
 write_manifest() { # NAME STATUS
-  local mark sep='' file
+  local mark sep='' file of=$part/files$KUBERNETES
   {
     printf '{\n  "made_by": "shipway-backup",\n  "format": 1,\n  "cluster": "%s",\n  "host": "%s",\n' "$CLUSTER" "$(plain "$(uname -n)")"
-    printf '  "taken": "%s",\n  "etcd": "%s",\n  "image": "%s",\n' "$1" "$(field version "$2")" "$(plain "$(image)")"
-    printf '  "member": "%s",\n  "cluster_id": "%s",\n' "$(plain "$(flag etcd name)")" "$(field cluster_id "$2")"
-    printf '  "peer_url": "%s",\n' "$(plain "$(flag etcd initial-advertise-peer-urls)")"
+    printf '  "taken": "%s",\n  "etcd": "%s",\n  "image": "%s",\n' "$1" "$(field version "$2")" "$(plain "$(image "$of")")"
+    printf '  "member": "%s",\n  "cluster_id": "%s",\n' "$(plain "$(flag_in name "$of/manifests/etcd.yaml")")" "$(field cluster_id "$2")"
+    printf '  "peer_url": "%s",\n' "$(plain "$(flag_in initial-advertise-peer-urls "$of/manifests/etcd.yaml")")"
     printf '  "hash": %s,\n  "revision": %s,\n' "$(field hash "$part/.snapshot")" "$(field revision "$part/.snapshot")"
     printf '  "keys": %s,\n  "bytes": %s,\n' "$(awk '{ n += $2 } END { print n + 0 }' "$part/counts")" "$(stat -c %s "$part/snapshot.db")"
     printf '  "counted_at": "%s",\n  "prefix": "%s",\n' "$COUNTED" "$(plain "$PREFIX")"
-    printf '  "encryption": "%s",\n' "$(plain "$(flag kube-apiserver encryption-provider-config)")"
+    printf '  "encryption": "%s",\n' "$(plain "$(sealed_by "$part")")"
     printf '  "canary": "%s",\n  "canary_sha256": "%s",\n' "$(plain "$CANARY")" "$(cat "$part/.canary")"
     printf '  "kubeadm": "%s",\n  "kubelet": "%s",\n' "$(plain "$(kubeadm version -o short 2>/dev/null)")" "$(plain "$(kubelet --version 2>/dev/null)")"
     printf '  "containerd": "%s",\n' "$(plain "$(containerd --version 2>/dev/null)")"
@@ -345,10 +356,17 @@ restored() { # DIR TOOLS UTL
     "$dir/counts" "$tmp/counts")
   [ -s "$dir/counts" ] || wrong='no kinds were counted when it was taken'
   [ -z "$wrong" ] || fail keys-missing "of these kinds keys are missing in the restored copy: $(printf '%s' "$wrong" | head -n 5 | tr '\n' ';')"
+  [ -n "$(sealed_by "$dir")" ] || [ "$(count_sealed "$tools" "$url")" -eq 0 ] ||
+    fail no-key "Secrets in it are encrypted, and the API server's manifest in it names no key"
   "$tools/etcdctl" --endpoints="$url" get "$(field_of canary "$dir")" --print-value-only 2>/dev/null | digest >"$tmp/canary"
   [ "$(cat "$tmp/canary")" = "$(field canary_sha256 "$dir/manifest.json")" ] ||
     fail canary "$(field_of canary "$dir") is not in the restored copy as it was in the cluster"
   awk '{ n += $2 } END { printf "shipway-backup[restored]: %d keys of %d kinds\n", n, NR }' "$tmp/counts"
+}
+
+count_sealed() { # TOOLS URL: Secrets that begin with `k8s:en`, in Base64; no letter of one is kept or said
+  "$1/etcdctl" --endpoints="$2" --command-timeout=600s get "$PREFIX/secrets/" --prefix -w json 2>/dev/null |
+    grep -o '"value":"azhzOmVu' | wc -l
 }
 
 # Remove what is too many or too old, never the newest verified one, and of what was never verified only what is older
@@ -416,7 +434,7 @@ put_back() { # PART...
 }
 
 # sealed_by DIR: the file with the key by which the API server of then encrypted Secrets; nothing where it did not
-sealed_by() { sed -n 's/^ *- --encryption-provider-config=//p' "$1/files$KUBERNETES/manifests/kube-apiserver.yaml" 2>/dev/null | head -n 1; }
+sealed_by() { flag_in encryption-provider-config "$1/files$KUBERNETES/manifests/kube-apiserver.yaml"; }
 # may_read DIR: the API server of this host has every key by which the Secrets of a backup are encrypted
 may_read() {
   local named here held key

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from shipway.cluster.model import Cluster
+from shipway.kubeadm.manifests import FLAG_IN
 
 ROOT = "/var/lib/shipway/backups"  # 0700: what lies there are all Secrets of the cluster
 PLACE = "/var/lib/shipway/backup/host.sh"
@@ -38,9 +39,9 @@ def _text() -> str:
 
 
 def render(settings: Settings) -> str:
-    """Return the script with these settings."""
+    """Return the script with these settings, and what reads a manifest's flags."""
     lines = "".join(f"{name.upper()}={shlex.quote(str(value))}\n" for name, value in asdict(settings).items())
-    return _text().replace(_MARK, lines)
+    return _text().replace(_MARK, lines + FLAG_IN)
 
 
 def script_of(cluster: Cluster) -> str:

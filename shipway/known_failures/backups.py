@@ -116,6 +116,16 @@ ENTRIES: tuple[Known, ...] = (
         retryable=False,
     ),
     Known(
+        "SHW-735",
+        "a static pod is started anew while a backup is taken",
+        r"shipway-backup\[restarting\]",
+        "The manifest of etcd or the API server is not in its place, so the backup would lack it, and with it the name "
+        "of the key that Secrets need.",
+        "Where nothing starts it anew (`systemctl list-units 'shipway-*'` on the host), a bootstrap says what is lost; "
+        "then run again.",
+        retryable=True,
+    ),
+    Known(
         "SHW-737",
         "the control plane did not stop",
         r"shipway-backup\[not-stopped\]",

@@ -52,6 +52,9 @@ case "$*" in
     for w; do [ "${{before:-}}" = --data-dir ] && data=$w; before=$w; done
     mkdir -p "$data/member/snap" && cp $here/restored-keys "$data/member/snap/db"; echo "$*" > $here/how; exit 0 ;;
   *--print-value-only*) for w; do case $w in /registry/*) grep "^$w " $keys | cut -d' ' -f2 ;; esac; done; exit 0 ;;
+  *'secrets/ --prefix -w json'*) printf '{{"kvs":['
+    grep '^/registry/secrets/' $keys | while read -r _ value; do
+      printf '{{"key":"x","value":"%s"}},' "$(printf '%s' "$value" | base64)"; done; echo ']}}' ;;
   *--keys-only*--rev*) lie compacted && echo 'mvcc: required revision has been compacted' >&2 && exit 1
     cut -d' ' -f1 $keys ;;
   *--keys-only*) cut -d' ' -f1 $keys ;;

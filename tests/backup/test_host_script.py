@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shipway.known_failures.catalogue import diagnose
-from tests.backup.machine import Machine, Pristine
+from tests.backup.machine import ETCDCTL, Machine, Pristine
 
 STRANGER = "20200101T000000Z"
 
@@ -266,3 +266,42 @@ def test_a_backup_without_that_key_is_none(machine: Machine) -> None:
     status, said = machine.run("take")
     assert (status, code_of(said)) == (1, "SHW-814"), said
     assert machine.names() == []
+
+
+def test_a_key_whose_name_no_copy_may_have_is_no_backup_either(machine: Machine) -> None:
+    own, odd = (machine.here / "kubernetes" / name for name in ("encryption.yaml", "encryption%.yaml"))
+    own.rename(odd)
+    manifest = machine.here / "kubernetes" / "manifests" / "kube-apiserver.yaml"
+    manifest.write_text(manifest.read_text().replace(str(own), str(odd)))
+    assert code_of(machine.run("take")[1]) == "SHW-814"
+    assert machine.names() == []
+
+
+@pytest.mark.parametrize("pod", ["kube-apiserver", "etcd"])
+def test_a_static_pod_that_is_started_anew_meanwhile_is_no_backup_without_its_manifest(
+    machine: Machine, pod: str
+) -> None:
+    """Its manifest lies elsewhere then, and nobody could tell by which key Secrets are encrypted."""
+    manifest = machine.here / "kubernetes" / "manifests" / f"{pod}.yaml"
+    tool = machine.here / "image" / "etcdctl"
+    tool.write_text(tool.read_text().replace("*'member list'*)", f"*'member list'*) mv {manifest} {machine.here};"))
+    status, said = machine.run("take")
+    assert (status, code_of(said)) == (1, "SHW-735"), said
+    assert machine.names() == []
+    (machine.here / f"{pod}.yaml").rename(manifest)
+    tool.write_text(ETCDCTL.format(here=machine.here))
+    next((machine.here / "programs").glob("*/complete")).unlink()
+    assert machine.run("take")[0] == 0
+
+
+def test_encrypted_secrets_without_a_key_that_the_api_server_is_told_of_are_not_verified(machine: Machine) -> None:
+    manifest = machine.here / "kubernetes" / "manifests" / "kube-apiserver.yaml"
+    manifest.write_text(manifest.read_text().replace("--encryption-provider-config", "--other"))
+    keys = machine.here / "keys"
+    plain = keys.read_text() + "/registry/secrets/default/a k8s-in-plain\n"
+    keys.write_text(plain)
+    assert machine.run("take")[0] == 0
+    keys.write_text(plain + "/registry/secrets/default/b k8s:enc:secretbox:v1:shipway1:x\n")
+    status, said = machine.run("take")
+    assert (status, code_of(said)) == (1, "SHW-814"), said
+    assert not (machine.root / machine.names()[-1] / "verified").exists()

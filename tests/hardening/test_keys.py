@@ -124,6 +124,20 @@ async def test_without_an_answer_of_all_who_may_have_one_none_is_made(tmp_path: 
     assert result.error.code == "SHW-805"
 
 
+async def test_secrets_are_counted_only_where_a_key_would_be_made() -> None:
+    """Each count reads every Secret in etcd, and a drift pass looks at the key every half hour."""
+    for mine, other in ((OWN, OWN), (OWN, Keys()), (Keys(), OWN)):
+        plane = Plane(mine, Stored(plain=9))
+        plane.facts[Listing(ETCD)] = ("member",)
+        await look_at_all([EncryptionKeyThere((Plane(other, name="cp2"),), None, 1)], plane)  # type: ignore[arg-type]
+        assert SecretsStored() not in plane.asked
+    encrypted = Plane(Keys(), Stored(own=9))
+    encrypted.facts[Listing(ETCD)] = ("member",)
+    (result,) = await look_at_all([EncryptionKeyThere()], encrypted)
+    assert result.error is not None
+    assert "9 Secrets in etcd are encrypted" in result.error.message
+
+
 async def test_a_key_that_others_may_read_is_closed() -> None:
     plane = Plane(Keys("aa", "644,root:root", whole=True))
     assert "644" in str(await EncryptionKeyThere().check(plane))

@@ -31,11 +31,15 @@ STORED = r"""
 id=$(for c in $(ctr -n k8s.io containers ls -q 'labels."io.kubernetes.container.name"==etcd'); do
   ctr -n k8s.io tasks ls | awk -v c="$c" '$1 == c && $3 == "RUNNING" { print c }'; done)
 pki=/etc/kubernetes/pki/etcd
-etcdctl() {
-  ctr -n k8s.io tasks exec --exec-id "t$RANDOM" "$id" etcdctl --cacert=$pki/ca.crt --cert=$pki/healthcheck-client.crt \
-    --key=$pki/healthcheck-client.key --endpoints=https://127.0.0.1:2379 get "$@"
+number=0
+etcdctl() { # each look has a name of its own, and leaves the list of keys alone
+  number=$((number + 1))
+  ctr -n k8s.io tasks exec --exec-id "look-$$-$number" "$id" etcdctl --endpoints=https://127.0.0.1:2379 \
+    --cacert=$pki/ca.crt --cert=$pki/healthcheck-client.crt --key=$pki/healthcheck-client.key get "$@" </dev/null
 }
-etcdctl /registry/secrets/ --prefix --keys-only | grep . | while read -r key; do
+keys=$(etcdctl /registry/secrets/ --prefix --keys-only)
+for key in $keys; do
+  number=$((number + 1))
   etcdctl "$key" --print-value-only | head -c 30 | tr -c '[:print:]' '.'; echo
 done | sed 's/^k8s\.\..*/plain/' | sort | uniq -c
 """

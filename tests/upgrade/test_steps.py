@@ -19,6 +19,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import CORDONED
+from shipway.kube.record import ASK
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.os.debian.apt import APT
 from shipway.os.debian.dpkg import Package
@@ -30,7 +31,7 @@ from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
 from shipway.steps.kubernetes.skew import CA, OnlyInItsVersion, VersionDeclared, _ask, permit_same_version
 from shipway.steps.upgrade import gpu_jobs
-from shipway.steps.upgrade.control_plane import CONFIG, PROXY_IMAGE, RECORD, ControlPlaneRuns, OwnApi, ProxyRuns
+from shipway.steps.upgrade.control_plane import CONFIG, PROXY_IMAGE, ControlPlaneRuns, OwnApi, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, PRESENT, ImagesPulled, list_images
 from shipway.steps.upgrade.fetched import SCRIPT as PULL_SCRIPT
 from shipway.steps.upgrade.gpu_jobs import ANNOTATION, GpuJobsOver, find_jobs
@@ -71,7 +72,7 @@ def control(version: str, record: str = "", served: str = "") -> dict[Any, Any]:
     return {
         StaticPodImages(MANIFESTS): {**images, "etcd": "k8s.gcr.io/etcd:3.4.13-0"},
         OWN.version: said(json.dumps({"gitVersion": f"v{served or version}"})),
-        OWN.ask(*RECORD): said(f"kubernetesVersion: v{record or version}\n"),
+        OWN.ask(*ASK): said(f"kubernetesVersion: v{record or version}\n"),
         ProgramVersion("kubeadm"): "1.21.0",
     }
 

@@ -15,6 +15,7 @@ from shipway.facts.files import FileText, Listing
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.known_failures.catalogue import failure
 from shipway.kubeadm.hardening import ENCRYPTION
+from shipway.kubeadm.manifests import FLAG_IN
 from shipway.kubeadm.writes import ETC
 from shipway.ownership.evidence import ETCD
 from shipway.script import Output
@@ -26,7 +27,7 @@ SCRIPT = f"{OPERATIONS}/make-encryption-key.sh"
 # $1 the file. A hard link takes no place that is taken, so no key is ever written over; the key is in no process list.
 MAKE = script("make_key")
 # $0 our file, $1 /etc/kubernetes, $2 where backups are: what of a key is there, and no key; the newest backup last.
-LOOK = script("keys")
+LOOK = FLAG_IN + script("keys")
 Choice = Literal["there", "make", "copy"]
 
 
@@ -146,10 +147,11 @@ class EncryptionKeyThere:
     name: str = "the key of encryption at rest is there"
 
     async def _choice(self, on: Host) -> tuple[Choice, Keys]:
-        (keys, etcd, stored), peers = await asyncio.gather(
-            on.read(KeysThere(), Listing(ETCD), SecretsStored()), self._peers()
-        )
-        if not keys.own and etcd and stored is None and not any(one.own for _, one in peers):
+        (keys, etcd), peers = await asyncio.gather(on.read(KeysThere(), Listing(ETCD)), self._peers())
+        known = bool(keys.own) or any(one.own for _, one in peers)
+        # To count Secrets is to read them all: only where a key would be made, and not by every look at one.
+        stored = None if known or not etcd else await on.read(SecretsStored())
+        if not known and etcd and stored is None:
             fix = "Bring etcd up first (a bootstrap says what keeps it from that), then run again."
             message = "etcd has data and does not answer, so nobody can tell whether Secrets are encrypted already"
             raise Blocked(message, host=on.name, fix=fix)

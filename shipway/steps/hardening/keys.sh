@@ -5,7 +5,7 @@ if [ -f "$own" ]; then
   printf 'own=%s %s\n' "$(sha256sum <"$own" | cut -c1-64)" "$(stat -c '%a,%U:%G' -- "$own")"
   grep -qE "$kind" "$own" && grep -qE '^[[:space:]]*-?[[:space:]]*secret:[[:space:]]*[A-Za-z0-9+/]{43}=' "$own" && echo whole=yes
 fi
-flag=$(sed -n "s/^ *- *[\"']\{0,1\}--encryption-provider-config=\([^\"' ]*\).*/\1/p" "$etc/manifests/kube-apiserver.yaml" 2>/dev/null | head -n 1)
+flag=$(flag_in encryption-provider-config "$etc/manifests/kube-apiserver.yaml")
 [ -z "$flag" ] || printf 'flag=%s\n' "$flag"
 find "$etc" -maxdepth 3 -type f ! -path "$own" \( -name '*.yaml' -o -name '*.yml' -o -name '*.json' -o -name '*.conf' \) \
   -size -256k -exec grep -lE "$kind" -- {} + 2>/dev/null | sed 's/^/other=/'

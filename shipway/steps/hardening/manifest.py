@@ -22,6 +22,7 @@ from shipway.foreign.yaml import read_yaml
 from shipway.host.session import OPERATIONS as RUN
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import failure
+from shipway.kube.record import ASK
 from shipway.kubeadm import hardening
 from shipway.kubeadm.hardening import (
     ADMISSION,
@@ -51,7 +52,7 @@ CRASHES = 2  # so many ends of the new container are enough: nothing in its mani
 RECORD = Says(
     (
         *("kubectl", f"--kubeconfig={ETC}/admin.conf", "--cache-dir=/var/lib/shipway/kubectl", "--request-timeout=10s"),
-        *("-n", "kube-system", "get", "configmap", "kubeadm-config", "-o", "jsonpath={.data.ClusterConfiguration}"),
+        *ASK,
     ),
     seconds=15,
 )

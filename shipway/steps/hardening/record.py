@@ -8,19 +8,17 @@ from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster
 from shipway.edits.yaml import with_values
-from shipway.errors import Blocked, Permanent
+from shipway.errors import Permanent
 from shipway.facts.files import FileText
 from shipway.foreign.yaml import read_yaml, write_yaml
 from shipway.host.session import Host
-from shipway.kube.client import Kube, Object
+from shipway.kube.client import Kube
+from shipway.kube.record import KEY, RECORD, SYSTEM, find_record
 from shipway.kubeadm import hardening
 from shipway.kubeadm.hardening import MOUNTS, PARTS, SECTIONS
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.step import Drift, Impact
 from shipway.steps.hardening.manifest import Wanted, new_manifest, wanted_of
-
-SYSTEM, RECORD = "kube-system", "kubeadm-config"
-_FIX = "Write it anew with `kubeadm init phase upload-config kubeadm --config FILE` on a control-plane host."
 
 
 @dataclass(frozen=True)
@@ -29,16 +27,6 @@ class HardeningRemembered:
 
     cluster: Cluster = field(hash=False)
     name: str = "kubeadm-config has what hardening adds"
-
-    async def _read(self, on: Kube) -> tuple[Object, dict[str, Any]]:
-        found = await on.get("v1", "ConfigMap", RECORD, SYSTEM)
-        try:
-            config = read_yaml((found or {}).get("data", {})["ClusterConfiguration"])
-        except (KeyError, TypeError, AttributeError, ValueError):
-            config = None
-        if found is None or not isinstance(config, dict):
-            raise Blocked(f"{SYSTEM}/{RECORD} holds no ClusterConfiguration", fix=_FIX)
-        return found, config
 
     def changes(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the sections that are to be otherwise; what others put there stays."""
@@ -52,7 +40,7 @@ class HardeningRemembered:
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare. Raises Blocked where the record is lost."""
-        _, config = await self._read(on)
+        _, config = await find_record(on)
         wrong = self.changes(config)
         if not wrong:
             return None
@@ -68,14 +56,14 @@ class HardeningRecorded(HardeningRemembered):
 
     async def apply(self, on: Kube) -> None:
         """Set our flags and mounts in its text, keep every other byte; without what is taken out it is written anew."""
-        found, config = await self._read(on)
+        found, config = await find_record(on)
         changes = self.changes(config)
-        text = with_values(found["data"]["ClusterConfiguration"], _keeping(config, changes))
+        text = with_values(found["data"][KEY], _keeping(config, changes))
         if self.changes(read_yaml(text)):
             made = _keeping(config, changes)
             text = write_yaml({**config, **{name: {**(config.get(name) or {}), **made[name]} for name in made}})
         meta = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        await on.patch("v1", "ConfigMap", RECORD, {"metadata": meta, "data": {"ClusterConfiguration": text}}, SYSTEM)
+        await on.patch("v1", "ConfigMap", RECORD, {"metadata": meta, "data": {KEY: text}}, SYSTEM)
         on.forget()
 
 

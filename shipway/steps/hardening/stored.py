@@ -13,6 +13,7 @@ from shipway.facts.static_pods import StaticPodFlags
 from shipway.foreign.numbers import whole
 from shipway.host.session import OPERATIONS, Host
 from shipway.kubeadm.hardening import APISERVER, ENCRYPTION, ENCRYPTION_FLAG
+from shipway.kubeadm.manifests import FLAG_IN
 from shipway.kubeadm.writes import ETC
 from shipway.redact import tail
 from shipway.script import Output
@@ -24,7 +25,7 @@ PREFIX = f"k8s:enc:secretbox:v1:{KEY_NAME}:"  # kubernetes.io, "Verify that newl
 OWN, ENCRYPTED = (base64.b64encode(text.encode()).decode() for text in (PREFIX, "k8s:en"))
 # How many values begin as ours ($1), and how many as any that is encrypted ($2): by etcd's own client in its container,
 # which only reads. No letter of a value leaves the host.
-LOOK = script("stored")
+LOOK = FLAG_IN + script("stored")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 set -o pipefail
 manifest=$0/manifests/etcd.yaml
 [ -f "$manifest" ] || exit 3
-flag() { sed -n "s/^ *- *[\"']\{0,1\}--$1=\([^\"' ]*\).*/\1/p" "$2" 2>/dev/null | head -n 1; }
 running=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" { print $1 }') || exit 3
 own=$(ctr -n k8s.io containers ls -q 'labels."io.kubernetes.container.name"==etcd,labels."io.kubernetes.pod.namespace"==kube-system')
 id=$(printf '%s\n' "$own" | grep -xF -- "$running" | head -n 1)
 [ -n "$id" ] || exit 3
-url=$(flag listen-client-urls "$manifest" | tr ',' '\n' | grep -e '//127\.0\.0\.1:' -e '//localhost:' -e '//\[::1\]:' | head -n 1)
-prefix=$(flag etcd-prefix "$0/manifests/kube-apiserver.yaml")
+url=$(flag_in listen-client-urls "$manifest" | tr ',' '\n' | grep -e '//127\.0\.0\.1:' -e '//localhost:' -e '//\[::1\]:' | head -n 1)
+prefix=$(flag_in etcd-prefix "$0/manifests/kube-apiserver.yaml")
 pki=$0/pki/etcd
 ctr -n k8s.io tasks exec --exec-id "shipway-look-$$-$RANDOM" "$id" etcdctl --endpoints="${url:-https://127.0.0.1:2379}" \
   --cacert="$pki/ca.crt" --cert="$pki/healthcheck-client.crt" --key="$pki/healthcheck-client.key" --command-timeout=60s \

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shipway.errors import Blocked, Permanent
-from shipway.foreign.yaml import read_yaml
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
+from shipway.kube.record import read_record
 from shipway.kube.status import posted_at, why_not_ready
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
 # What Kubernetes itself puts on a node and takes away again (well-known taints).
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
-SYSTEM = "kube-system"
 ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
 
 
@@ -165,16 +164,6 @@ class KubeadmRemembers:
         return Drift(said, ", ".join(f"{key}: {self.wanted[key]}" for key in wrong)) if wrong else None
 
 
-async def read_record(on: Kube) -> dict[str, Any]:
-    """Return kubeadm's record of the cluster, its networks beside the rest; raises Blocked where it is lost."""
-    found = await on.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
-    try:
-        config = read_yaml((found or {}).get("data", {})["ClusterConfiguration"])
-        return {**config, **(config.get("networking") or {})}
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise Blocked(f"{SYSTEM}/kubeadm-config holds no ClusterConfiguration", fix=LOST) from None
-
-
 # What an initialisation settles: the name in the cluster file, that in kubeadm's record, and what hangs on it.
 SETTLED = {
     "kubernetes.pod_network": ("podSubnet", "every pod has an address of it"),
@@ -206,6 +195,3 @@ class SettledAsDeclared:
             fix = f"Put the cluster's own value back into the file ({', '.join(wrong)}), then run again."
             raise Permanent(f"the running cluster cannot be given {'; '.join(wrong.values())}", code="SHW-338", fix=fix)
         return None
-
-
-LOST = "Write it anew with `kubeadm init phase upload-config kubeadm --config FILE` on a control-plane host."

@@ -14,6 +14,7 @@ from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Trans
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.host.session import OPERATIONS, Command, Host
+from shipway.kube.record import ASK
 from shipway.kubeadm.config import as_yaml, ca_hash, join_documents
 from shipway.os.family import Family
 from shipway.ownership.evidence import (
@@ -97,8 +98,7 @@ class NodeJoined:
         message = f"kubelet.conf is lost, and the host is a node: there are {' and '.join(there)}"
         node, old = seen.node or self.host.name, self.cluster.kubernetes.minor < (1, 22)
         make = f"kubeadm {'alpha ' if old else ''}kubeconfig user --org system:nodes --client-name system:node:{node}"
-        read = f"kubectl --kubeconfig {ADMIN} -n kube-system get cm kubeadm-config"
-        read += " -o jsonpath={.data.ClusterConfiguration}"
+        read = " ".join(("kubectl", "--kubeconfig", ADMIN, *ASK))
         fix = (
             f"Its pods need no restart. As root on {self.control.name}: `{read} > /root/kubeadm.yaml`, then `{make} "
             f"--config /root/kubeadm.yaml` prints a new one; put it into {KUBELET_CONF} on {host} (mode 600), then "

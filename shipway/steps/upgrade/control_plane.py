@@ -12,6 +12,7 @@ from shipway.facts.commands import Says
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
 from shipway.foreign.yaml import read_yaml, write_all
 from shipway.host.session import OPERATIONS, Command, Host
+from shipway.kube.record import ASK
 from shipway.kubeadm.writes import ETC, MANIFESTS, PARTS
 from shipway.rules.compatibility import minor_of
 from shipway.script import Output
@@ -28,7 +29,6 @@ CGROUP_CHECKED = (1, 35)
 _MIXED = "can not mix '--config' with"
 OWN = PARTS[1:]  # etcd has a version of its own
 _KUBECTL = ("kubectl", "--kubeconfig", f"{ETC}/admin.conf", "--request-timeout=8s")
-RECORD = ("-n", "kube-system", "get", "configmap", "kubeadm-config", "-o", "jsonpath={.data.ClusterConfiguration}")
 PROXY = ("-n", "kube-system", "get", "daemonset", "kube-proxy", "--ignore-not-found", "-o")
 PROXY_IMAGE = (*PROXY, "jsonpath={.spec.template.spec.containers[0].image}")
 
@@ -87,7 +87,7 @@ class ControlPlaneRuns:
 
         Raises ApiUnavailable where that API does not answer: it may restart at this moment.
         """
-        images, served, record = await on.read(StaticPodImages(MANIFESTS), self._api.version, self._api.ask(*RECORD))
+        images, served, record = await on.read(StaticPodImages(MANIFESTS), self._api.version, self._api.ask(*ASK))
         if not images:
             raise Blocked(f"no static pod is in {MANIFESTS}", host=on.name)
         wrong = [f"{part} {tag_of(images[part])}" for part in OWN if part in images and not self._is(images[part])]
@@ -110,7 +110,7 @@ class ControlPlaneRuns:
 
         Raises CommandFailed with kubeadm's last words: it has put the old manifest back then.
         """
-        record, kubeadm = await on.read(self._api.ask(*RECORD), ProgramVersion("kubeadm"))
+        record, kubeadm = await on.read(self._api.ask(*ASK), ProgramVersion("kubeadm"))
         if kubeadm != self.version:
             raise Blocked(f"kubeadm is {kubeadm or 'not there'}, and not {self.version}", host=on.name)
         await upgrade(on, self.cluster, self.version, apply=recorded(record) != self.version)

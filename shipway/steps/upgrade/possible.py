@@ -22,6 +22,7 @@ from shipway.kube.client import Kube
 from shipway.kube.drain import may_drain, movable
 from shipway.kube.errors import KindMissing
 from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.record import read_record
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
 from shipway.rules.compatibility import minor_of, triple
@@ -36,7 +37,6 @@ from shipway.rules.upgrades import (
     why_not,
 )
 from shipway.step import Drift
-from shipway.steps.kubernetes.health_cluster import read_record
 from shipway.steps.kubernetes.may_go import selector_text
 from shipway.steps.kubernetes.running import DROP_INS, EXTRA_FILES, KUBEADM_FLAGS, flags_of, read_assignment
 from shipway.steps.kubernetes.skew import version_of
