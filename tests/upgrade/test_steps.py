@@ -9,7 +9,15 @@ import pytest
 
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
-from shipway.errors import ApiUnavailable, Blocked, CommandFailed, DeadlineExceeded, Permanent, Refused
+from shipway.errors import (
+    ApiUnavailable,
+    Blocked,
+    CommandFailed,
+    DeadlineExceeded,
+    Permanent,
+    PostconditionFailed,
+    Refused,
+)
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.facts.packages import PackageInfo
@@ -27,9 +35,11 @@ from shipway.os.debian.packages import madison
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.script import Output
 from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.evidence import KUBELET
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
 from shipway.steps.kubernetes.skew import CA, OnlyInItsVersion, VersionDeclared, _ask, permit_same_version
 from shipway.steps.upgrade import gpu_jobs
+from shipway.steps.upgrade import node as module
 from shipway.steps.upgrade.control_plane import CONFIG, PROXY_IMAGE, RECORD, ControlPlaneRuns, OwnApi, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, PRESENT, ImagesPulled, list_images
 from shipway.steps.upgrade.fetched import SCRIPT as PULL_SCRIPT
@@ -185,6 +195,23 @@ class Held(Packages):
     async def apply(self, on: KnownFacts) -> None:
         """Hold."""
         on.done.append("hold")
+
+
+@pytest.fixture(autouse=True)
+def _no_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: float) -> None:
+        pass
+
+    monkeypatch.setattr(module.asyncio, "sleep", at_once)
+
+
+async def test_a_kubelet_that_dies_at_once_is_told_by_its_last_words() -> None:
+    host = kubelet_host("1.21.0")
+    host.facts |= {UnitState("kubelet.service"): unit("activating"), KUBELET: said("Error: unknown flag: --gone\n")}
+    with pytest.raises(PostconditionFailed, match="does not stay up") as raised:
+        await KubeletRunsVersion("1.21.0", Packages(), Held(), CLUSTER).apply(cast("Host", host))
+    assert "--gone" in raised.value.message
+    assert host.done[-1] == "systemctl restart kubelet"
 
 
 async def test_a_worker_is_configured_installed_and_restarted_in_that_order() -> None:
