@@ -29,7 +29,7 @@ from shipway.steps.upgrade.fetched import BESIDE, ImagesPulled, list_images
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.node import UPGRADING, KubeletRunsVersion, NodeOpenedAgain, NodeReports
 from shipway.steps.upgrade.possible import EtcdFits
-from shipway.steps.upgrade.proof import STEP, prove_host, take_namespace_away
+from shipway.steps.upgrade.proof import STEP, NoGpuErrors, prove_host, take_namespace_away
 from tasks import gates
 from tasks.certificates.stages import KEPT, keep_kubeconfig
 from tasks.context import Run
@@ -219,6 +219,8 @@ async def _prove_and_open(run: Run, stage: str, host: str) -> list[StepResult]:
     if count and not _failed(results):
         results.append(await wait_for(run, stage, gates.GpusAllocatable({host: count}), kube, seconds=GPU_SECONDS))
         results += [] if _failed(results) else [await _proof(run, stage, host, count)]
+        session.forget()
+        results += await look_at_all([NoGpuErrors(since)], session, hear_results(run, stage, host))
     if _failed(results):
         return _say_closed(host, results)
     opened = await _bring(run, stage, kube, [NodeOpenedAgain(host)])
