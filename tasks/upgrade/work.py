@@ -184,9 +184,18 @@ async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
     """Close a node, let its GPU jobs end by what was decided of them, and evict its pods as budgets allow."""
     settings, version = run.cluster.upgrade, run.cluster.kubernetes.version
     hear = hear_waits(run, stage, host)
-    evict = settings.gpu_jobs == "evict" or any(job.policy == "evict" for job in run.upgrade.jobs if job.node == host)
     over = GpuJobsOver(host, settings.gpu_jobs, settings.wait_minutes * 60.0, hear)
-    drained = NodeDrained(host, DRAIN_SECONDS, losable(run), evict, hear, AGAIN)
+    begun = run.upgrade.hosts[host].begun(version)
+    drained = NodeDrained(
+        host,
+        DRAIN_SECONDS,
+        losable(run),
+        evict_gpu_pods=True,
+        on_wait=hear,
+        again=AGAIN,
+        kept=over.left,
+        reopens=not begun,
+    )
     closed = NodeClosed(host, f"{UPGRADING} {version} by Shipway")
     kube = await run.kube()
     results = await _bring(run, stage, kube, [closed, over])
@@ -200,7 +209,7 @@ async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
     else:
         error = Refused(f"the host was emptied too late: {late}", host=host, code="SHW-798", fix="Run again then.")
         results.append(StepResult(drained.name, "failed", error=error))
-    if _failed(results) and run.allow is not Impact.NOTHING and not run.upgrade.hosts[host].begun(version):
+    if _failed(results) and run.allow is not Impact.NOTHING and not begun:
         await uncordon(kube, host)
     return results
 

@@ -28,7 +28,7 @@ STEP = "a pod for each of its GPUs runs, each with its own, and one is answered 
 # What the first test pod does before all else, by whatever its image has; a node that has just come back is given time.
 REACH = """for n in 1 2 3 4 5 6 7 8 9 10; do
   if command -v getent; then getent hosts {name} && dns=answers || dns=silent
-  elif command -v nslookup; then nslookup {name} && dns=answers || dns=silent
+  elif command -v nslookup; then nslookup -type=a {name} && dns=answers || dns=silent
   else dns=untold; fi
   where=$KUBERNETES_SERVICE_HOST/$KUBERNETES_SERVICE_PORT
   if command -v bash; then bash -c ": < /dev/tcp/$where" && api=answers || api=silent
