@@ -120,15 +120,19 @@ def _kubeadm_steps(run: Run, host: str) -> list[Check[Host]]:
 
 
 async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun."""
+    """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun.
+
+    Its etcd stands still for a moment, so whether all others are well is asked once more right before.
+    """
     session, spec, version = run.session(host), run.cluster.host(host), run.cluster.kubernetes.version
     results = await _empty(run, stage, host) if is_drained(run, host) else []
     if _failed(results):
         return results
-    steps = [ManifestsBack(), *_kubeadm_steps(run, host), ControlPlaneRuns(version, run.cluster, spec)]
+    whole = EtcdFits(run.upgrade.have, version)
+    steps = [ManifestsBack(), whole, *_kubeadm_steps(run, host), ControlPlaneRuns(version, run.cluster, spec)]
     results += await _bring(run, stage, session, steps)
     if _failed(results):
-        return results
+        return _say_closed(run, host, results)
     if run.allow is not Impact.NOTHING:
         await run.reconnect()  # kubeadm has renewed the administrator's certificate with all others
         results.append(await keep_kubeconfig(run))
@@ -140,7 +144,7 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
         hear = hear_results(run, stage, host)
         results += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
         if _failed(results):
-            return results
+            return _say_closed(run, host, results)
     results += await _bring(run, stage, session, _kubelet_steps(run, host, by_kubeadm=False))
     own = UserHasKubeconfig(run.cluster.target(spec).user)
     if run.allow is not Impact.NOTHING:
@@ -148,7 +152,9 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
     elif any(one.step == steps[-1].name and one.outcome == "drifted" for one in results):
         renewed = Blocked("kubeadm renews the control plane's certificates with its upgrade", host=host)
         results += [StepResult(name, "unknown", error=renewed) for name in (own.name, KEPT)]
-    return results if _failed(results) else results + await _prove_and_open(run, stage, host)
+    if _failed(results):
+        return _say_closed(run, host, results)
+    return results + await _prove_and_open(run, stage, host)
 
 
 async def upgrade_addons(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -176,7 +182,7 @@ async def upgrade_worker(run: Run, stage: str, host: str) -> list[StepResult]:
     steps = [*_kubeadm_steps(run, host), *_kubelet_steps(run, host, by_kubeadm=True)]
     results += await _bring(run, stage, run.session(host), steps)
     if _failed(results):
-        return results if run.allow is Impact.NOTHING else _say_closed(host, results)
+        return _say_closed(run, host, results)
     return results + await _prove_and_open(run, stage, host)
 
 
@@ -231,7 +237,7 @@ async def _prove_and_open(run: Run, stage: str, host: str) -> list[StepResult]:
         session.forget()
         results += await look_at_all([NoGpuErrors(since)], session, hear_results(run, stage, host))
     if _failed(results):
-        return _say_closed(host, results)
+        return _say_closed(run, host, results)
     opened = await _bring(run, stage, kube, [NodeOpenedAgain(host)])
     await session.do(Command(("rm", "-f", BESIDE)))
     # What the run closed it has opened: the host is as it was, so that is no change to tell of.
@@ -248,8 +254,10 @@ async def _proof(run: Run, stage: str, host: str, count: int) -> StepResult:
     return StepResult(STEP, "ok")
 
 
-def _say_closed(host: str, results: Sequence[StepResult]) -> list[StepResult]:
+def _say_closed(run: Run, host: str, results: Sequence[StepResult]) -> list[StepResult]:
     """Return the results with what a person must know of a host that failed in the middle: its node stays closed."""
+    if run.allow is Impact.NOTHING or not is_drained(run, host):
+        return list(results)
     fix = f"Mend what is named above it, then run again: {host} comes first then, and is opened once it is proven."
     error = PostconditionFailed(
         "it was not proven after its upgrade, so its node stays closed", host=host, code="SHW-796", fix=fix
