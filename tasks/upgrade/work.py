@@ -129,7 +129,12 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
     if _failed(results):
         return results
     whole = EtcdFits(run.upgrade.have, version)
-    steps = [ManifestsBack(), whole, *_kubeadm_steps(run, host), ControlPlaneRuns(version, run.cluster, spec)]
+    steps: list[Check[Host]] = [
+        ManifestsBack(),
+        whole,
+        *_kubeadm_steps(run, host),
+        ControlPlaneRuns(version, run.cluster, spec),
+    ]
     results += await _bring(run, stage, session, steps)
     if _failed(results):
         return _say_closed(run, host, results)
