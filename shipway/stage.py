@@ -69,3 +69,7 @@ class StageName(StrEnum):
     UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
     UPGRADE_ADDONS = "upgrade_addons"
     UPGRADE_WORKER = "upgrade_worker"
+
+
+# By which a host becomes part of a cluster: a bootstrap's work, and never a repair's.
+JOINED_BY = (StageName.CONTROL_PLANE, StageName.JOIN_CONTROL_PLANE, StageName.JOIN_WORKER)

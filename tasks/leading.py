@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import Permanent, Refused, ShipwayError
 from shipway.facts.commands import Says
-from shipway.ownership.evidence import Evidence, evidence
+from shipway.ownership.evidence import Evidence, address_of, evidence
 from shipway.ownership.leading import as_running, choose_lead
 from shipway.retry import patiently
+from shipway.steps.kubernetes.health_cluster import read_record
 from tasks.context import Run
 
 
@@ -43,6 +45,28 @@ def known(run: Run) -> dict[str, Evidence]:
     """Return by host what is known of whose it is."""
     surveyed = {name: one.evidence for name, one in run.seen.surveys.items() if one.evidence is not None}
     return {**{one.host: one for one in run.seen.elsewhere}, **surveyed}
+
+
+async def ask_endpoint(run: Run) -> None:
+    """Let the cluster say by which endpoint it is reached, where its lead's admin.conf names another than the file.
+
+    People point that one file elsewhere (https://127.0.0.1:6443); kubeadm's record is what every node joined by. Where
+    the record cannot be had, the file's word stands.
+    """
+    lead = known(run).get(run.control.name)
+    if lead is None or not lead.whole or address_of(lead.endpoint) == run.cluster.endpoint.lower():
+        return
+    try:
+        recorded = (await read_record(await run.kube())).get("controlPlaneEndpoint")
+    except ShipwayError:
+        return
+    if not recorded:
+        return
+    told = replace(lead, endpoint=f"https://{recorded}")
+    if (survey := run.seen.surveys.get(lead.host)) is not None:
+        run.seen.surveys[lead.host] = replace(survey, evidence=told)
+    else:
+        run.seen.elsewhere = tuple(told if one.host == lead.host else one for one in run.seen.elsewhere)
 
 
 def adopt_endpoint(run: Run, seen: Mapping[str, Evidence]) -> None:

@@ -14,9 +14,8 @@ from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
-from shipway.facts.commands import Says
 from shipway.facts.services import UnitState
-from shipway.foreign.numbers import whole
+from shipway.facts.sockets import LISTENING, listeners
 from shipway.host.session import Command, Host
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact
@@ -169,15 +168,13 @@ class ProxyPortFree:
 
     async def check(self, on: Host) -> Drift | None:
         """List listening sockets; our own proxy may have it. Raises Permanent SHW-763: no other program is ended."""
-        sockets, ours = await on.read(Says(("ss", "-Hltnp")), UnitState(f"{SERVICE}.service"))
+        sockets, ours = await on.read(LISTENING, UnitState(f"{SERVICE}.service"))
         if ours.active == "active":
             return None
-        for line in sockets.stdout.splitlines():
-            fields = line.split()
-            address, _, port = (fields[3] if len(fields) > 3 else "").rpartition(":")  # noqa: PLR2004 - local address
-            if whole(port) == self.port and address in TAKING:
-                owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "an unknown program"
+        for one in listeners(sockets.stdout):
+            if one.port == self.port and one.address in TAKING:
                 fix = "Stop it, or name another `kubernetes.api_port` before the cluster is made, then run again."
-                message = f"{owner} listens on {address}:{port}, where this host's way to the control planes begins"
+                where = f"{one.address}:{one.port}, where this host's way to the control planes begins"
+                message = f"{one.owner or 'an unknown program'} listens on {where}"
                 raise Permanent(message, host=on.name, code="SHW-763", fix=fix)
         return None
