@@ -41,6 +41,19 @@ async def choose(run: Run, *, everyone: bool = False) -> None:
     run.lead = choose_lead(run.cluster, seen, [host.name for host, yes in zip(whole, ready, strict=True) if yes]).name
 
 
+async def lead_beside(run: Run, host: str) -> bool:
+    """Let another control plane answer for the cluster than the host that leaves it; say whether there is one."""
+    if run.control.name != host:
+        return True
+    seen = known(run)
+    others = [one for one in run.cluster.control_planes if one.name != host]
+    whole = [one for one in others if one.name in seen and seen[one.name].whole]
+    ready = await asyncio.gather(*(_is_ready(run, one) for one in whole))
+    serving = [one.name for one, yes in zip(whole, ready, strict=True) if yes]
+    run.lead = next(iter(serving), run.lead)
+    return bool(serving)
+
+
 def known(run: Run) -> dict[str, Evidence]:
     """Return by host what is known of whose it is."""
     surveyed = {name: one.evidence for name, one in run.seen.surveys.items() if one.evidence is not None}

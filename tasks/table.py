@@ -44,7 +44,7 @@ from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
 from tasks.retire.allowed import may_remove, may_reset
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
-from tasks.retire.work import delete_node, drain_node, reset_host, stop_kubelet
+from tasks.retire.work import delete_node, drain_node, leave_api, leave_etcd, reset_host, stop_kubelet
 from tasks.stages import (
     control_plane,
     device_plugin,
@@ -305,8 +305,10 @@ _SPECIAL = (
 _RETIRE = (
     Stage(StageName.MAY_REMOVE, may_remove, _always(180.0), 0),
     Stage(StageName.MAY_RESET, may_reset, _always(180.0), 0),
+    Stage(StageName.LEAVE_API, leave_api, _always(300.0)),
     Stage(StageName.DRAIN_NODE, drain_node, _always(NODE_DRAIN_SECONDS + 600), 0),
     Stage(StageName.STOP_KUBELET, stop_kubelet, _always(300.0)),
+    Stage(StageName.LEAVE_ETCD, leave_etcd, _always(300.0)),
     Stage(StageName.DELETE_NODE, delete_node, _always(300.0)),
     Stage(StageName.RESET_HOST, reset_host, _always(3600.0)),
 )

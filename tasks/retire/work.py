@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import Proxy
 from shipway.converge import converge
 from shipway.errors import Refused
@@ -15,7 +16,10 @@ from shipway.kube.drain import uncordon
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.config import cri_socket
+from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
+from shipway.steps.kubernetes.etcd_leave import MemberGone
+from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.retire import (
     NodeClosed,
     NodeDeleted,
@@ -35,13 +39,40 @@ from shipway.steps.reset.kubelet import (
 )
 from shipway.steps.reset.network import CniGone, LinksGone, NamespacesGone, RulesGone
 from shipway.steps.reset.runtime import ContainerdAsBefore
+from shipway.steps.system.api_proxy import ProxyGone
 from shipway.steps.system.kernel import NFT
 from tasks.context import Run
-from tasks.retire.allowed import losable, refuse_reset
+from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
 from tasks.stages import container_runtime, kubernetes_packages, prepare_system
 from tasks.waiting import by_api, hear_results, hear_waits
 
 DRAIN_SECONDS = 1800.0
+
+
+async def leave_api(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Let a worker's way to the API lead past the control plane that leaves."""
+    session, leaving = run.session(host), run.retirement.host
+    session.forget()
+    family = run.seen.families[host] = await recognise(session)
+    past = without(run.cluster, leaving)
+    named = run.cluster if run.retirement.declared else past
+    steps = prepare_system.way_to_api(past, past.host(host), family, named)
+    if not past.proxies_api:
+        steps += [KubeProxyKnowsApi(past.api_name), ProxyGone()]
+    return await converge(steps, session, run.allow, hear_results(run, stage, host))
+
+
+def without(cluster: Cluster, host: str) -> Cluster:
+    """Return a cluster as it is once a host has left it."""
+    return cluster.model_copy(update={"hosts": tuple(one for one in cluster.hosts if one.name != host)})
+
+
+async def leave_etcd(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Take the member of etcd out, through the control plane that leads."""
+    session, leaving = run.session(run.control.name), run.cluster.host(run.retirement.host)
+    session.forget()
+    step = MemberGone(leaving.name, node_ip(leaving), fewer_wanted(run))
+    return await converge([step], session, run.allow, hear_results(run, stage, host))
 
 
 async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -234,7 +234,7 @@ THERE = FileInfo("0" * 64, "644", "root:root", 1)
 async def line_of(text: str, address: str, facts: dict[Fact[Any], Any]) -> str:
     """Return what a host's file says of the API's name once the step was applied; "" for nothing."""
     host = KnownFacts({FileText(HOSTS): text, FileState(HOSTS): THERE, KUBECONFIGS: said(""), **facts})
-    step = HostsNamed({"cp1": "10.9.0.1"}, NAME, address, "10.9.0.1")
+    step = HostsNamed({"cp1": "10.9.0.1"}, NAME, address, ("10.9.0.1", "10.9.0.2", "10.9.0.3"))
     if await step.check(host):  # type: ignore[arg-type]
         await step.apply(host)  # type: ignore[arg-type]
         text = host.written[HOSTS]

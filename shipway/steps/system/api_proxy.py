@@ -14,6 +14,7 @@ from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
+from shipway.facts.files import FileState
 from shipway.facts.services import UnitState
 from shipway.facts.sockets import LISTENING, listeners
 from shipway.host.session import Command, Host
@@ -157,6 +158,31 @@ def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
         ServiceRuns(SERVICE),
         ProxyLoaded(),
     ]
+
+
+@dataclass(frozen=True)
+class ProxyGone:
+    """A worker of a cluster with one control plane has no proxy of ours: none is needed any more.
+
+    systemd is not let read its files anew, which would take the device rights from running GPU containers; but what
+    still asks by the proxy, as kube-proxy did, is mended by a restart before: so this is a service's impact too.
+    """
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    unit: str = f"{SERVICE}.service"
+    name: str = "no proxy to the API is left"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for its unit."""
+        return Drift(f"{UNIT} is there", "no such unit") if await on.read(FileState(UNIT)) else None
+
+    async def apply(self, on: Host) -> None:
+        """Stop it, and take away its unit and its file."""
+        await on.do(
+            Command(("systemctl", "stop", self.unit), seconds=60),
+            Command(("systemctl", "disable", "--quiet", "--no-reload", self.unit), seconds=60),
+            Command(("rm", "-rf", "--", UNIT, FOLDER)),
+        )
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class HostsNamed:
     entries: Mapping[str, str] = field(hash=False)
     api_name: str = ""
     api_address: str = ""
-    otherwise: str = ""  # a control plane's address, while the proxy that the name leads to does not run
+    planes: tuple[str, ...] = ()  # the control planes' addresses: while a proxy does not run the name leads to one
     name: str = "/etc/hosts names every host"
 
     async def _edit(self, on: Host) -> FileEdited:
@@ -53,7 +53,8 @@ class HostsNamed:
             down = self.api_address == LOOPBACK and proxy.active != "active"
             entries[self.api_name] = self.api_address
             if joining or down:  # the name leads on where it leads, to a control plane
-                entries[self.api_name] = there.get(self.api_name, self.otherwise or self.api_address)
+                leads = there.get(self.api_name, "")
+                entries[self.api_name] = leads if leads in (LOOPBACK, *self.planes) else self.planes[0]
         want = f"{len(entries)} names in our block"
         return FileEdited(self.name, HOSTS, partial(hosts_file, entries=entries), want)
 
