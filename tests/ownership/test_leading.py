@@ -250,6 +250,8 @@ async def test_the_name_is_in_our_block_alone_and_leads_to_a_proxy_only_while_th
     assert await line_of(bare, "127.0.0.1", {}) == "10.9.0.1"
     once = hosts_file(bare, {"cp1": "10.9.0.1", NAME: "127.0.0.1"})
     assert await line_of(once, "127.0.0.1", {}) == "127.0.0.1"  # a proxy that is down for a moment moves nothing
+    gone = hosts_file(bare, {"cp1": "10.9.0.1", NAME: "10.9.0.7"})
+    assert await line_of(gone, "127.0.0.1", {}) == "10.9.0.1"  # it never leads to one that is no control plane any more
 
 
 async def test_a_joining_control_planes_line_is_the_joins_own() -> None:
