@@ -50,16 +50,19 @@ DRAIN_SECONDS = 1800.0
 
 
 async def leave_api(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Let a worker's way to the API lead past the control plane that leaves."""
+    """Let a worker's way to the API lead past the control plane that leaves; beside GPU pods nothing is installed."""
     session, leaving = run.session(host), run.retirement.host
     session.forget()
     family = run.seen.families[host] = await recognise(session)
     past = without(run.cluster, leaving)
     named = run.cluster if run.retirement.declared else past
-    steps = prepare_system.way_to_api(past, past.host(host), family, named)
-    if not past.proxies_api:
-        steps += [KubeProxyKnowsApi(past.api_name), ProxyGone()]
-    return await converge(steps, session, run.allow, hear_results(run, stage, host))
+    way = prepare_system.way_to_api(past, past.host(host), family, named)
+    hear = hear_results(run, stage, host)
+    results = await converge(way, session, min(run.allow, Impact.START), hear)
+    after: list[Check[Host]] = [KubeProxyKnowsApi(past.api_name), *([] if past.proxies_api else [ProxyGone()])]
+    if any(result.outcome == "failed" for result in results):
+        return results
+    return results + await converge(after, session, min(run.allow, Impact.SERVICE), hear)
 
 
 def without(cluster: Cluster, host: str) -> Cluster:

@@ -459,3 +459,8 @@ async def test_kube_proxy_is_started_anew_only_where_it_knows_the_api_by_another
     for fact, text in ((MOUNTS, ""), (copies(NAME), ""), (copies(NAME), copy.replace("10.9.0.1", "10.9.0.2"))):
         assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, fact: said(text)})) is None  # type: ignore[arg-type]
     assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): ""})) is None  # type: ignore[arg-type]
+    several = hosts_file("", {NAME: "10.9.0.3 10.9.0.1"})
+    same = said("".join(f"{pods}/u1/etc-hosts:{address} {NAME}\n" for address in ("10.9.0.3", "10.9.0.1")))
+    both = {**facts, FileText(HOSTS): several, copies(NAME): same}
+    assert await KubeProxyKnowsApi(NAME).check(KnownFacts(both)) is None  # type: ignore[arg-type]
+    assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): several})) is not None  # type: ignore[arg-type]

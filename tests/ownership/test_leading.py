@@ -14,8 +14,10 @@ from shipway.errors import ApiUnavailable, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
+from shipway.facts.packages import PackageInfo
 from shipway.facts.services import UnitState
 from shipway.kube.access import from_outside
+from shipway.os.debian.dpkg import Package
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import JOINING, KUBECONFIGS, Evidence
 from shipway.ownership.leading import as_running, choose_lead, endpoints_of
@@ -247,11 +249,19 @@ async def test_the_name_is_in_our_block_alone_and_leads_to_a_proxy_only_while_th
     running = {UnitState("shipway-api-proxy.service"): unit()}
     assert await line_of(bare, "10.9.0.2", {}) == "10.9.0.2"
     assert await line_of(bare, "127.0.0.1", running) == "127.0.0.1"
-    assert await line_of(bare, "127.0.0.1", {}) == "10.9.0.1"
+    assert await line_of(bare, "127.0.0.1", {}) == "10.9.0.1 10.9.0.2 10.9.0.3"  # until there is a proxy, any of them
     once = hosts_file(bare, {"cp1": "10.9.0.1", NAME: "127.0.0.1"})
     assert await line_of(once, "127.0.0.1", {}) == "127.0.0.1"  # a proxy that is down for a moment moves nothing
-    gone = hosts_file(bare, {"cp1": "10.9.0.1", NAME: "10.9.0.7"})
-    assert await line_of(gone, "127.0.0.1", {}) == "10.9.0.1"  # it never leads to one that is no control plane any more
+    for before in ("10.9.0.1", "10.9.0.7 10.9.0.1", "10.9.0.1 10.9.0.2 10.9.0.3"):  # .7 is no control plane any more
+        text = hosts_file(bare, {"cp1": "10.9.0.1", NAME: before})
+        assert await line_of(text, "127.0.0.1", {}) == "10.9.0.1 10.9.0.2 10.9.0.3"
+
+
+async def test_a_proxy_is_started_only_where_haproxy_was_installed() -> None:
+    there, stands = PackageInfo("2.6.12", held=False, sound=True), UnitState("shipway-api-proxy.service")
+    step = next(step for step in api_proxy.steps(cluster(), DEBIAN) if isinstance(step, api_proxy.ProxyRuns))
+    for facts, drifts in (({}, False), ({Package("haproxy"): there}, True)):
+        assert (await step.check(KnownFacts({stands: unit("inactive"), **facts})) is not None) is drifts  # type: ignore[arg-type, dict-item]
 
 
 async def test_a_joining_control_planes_line_is_the_joins_own() -> None:

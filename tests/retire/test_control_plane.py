@@ -47,12 +47,14 @@ async def test_another_one_that_serves_answers_for_the_cluster(
 async def steps_past(run: Run, leaving: str, monkeypatch: pytest.MonkeyPatch, *, declared: bool) -> list[Any]:
     """Return the steps that a worker takes when a control plane leaves."""
     kept: list[Any] = []
+    limits: list[Impact] = []
 
     async def recognise(_: Any) -> Any:
         return DEBIAN
 
-    async def converge(steps: list[Any], *_: Any) -> list[Any]:
+    async def converge(steps: list[Any], _: Any, limit: Impact, __: Any) -> list[Any]:
         kept.extend(steps)
+        limits.append(limit)
         return []
 
     class Place(KnownFacts):
@@ -64,6 +66,7 @@ async def steps_past(run: Run, leaving: str, monkeypatch: pytest.MonkeyPatch, *,
     monkeypatch.setattr(work, "converge", converge)
     run.retirement.host, run.retirement.declared = leaving, declared
     await work.leave_api(run, "leave_api", "w1")
+    assert limits == [Impact.START, Impact.SERVICE], "on a host that nobody empties"
     return kept
 
 
@@ -74,7 +77,7 @@ async def test_a_workers_proxy_is_loaded_without_the_one_that_leaves(monkeypatch
     assert "server cp1" not in written.content
     assert all(f"server {name} " in written.content for name in ("cp2", "cp3"))
     (named,) = (step for step in steps if isinstance(step, HostsNamed))
-    assert named.planes == ("10.9.0.2", "10.9.0.3"), "while its proxy is down the name leads to none that leaves"
+    assert named.planes == ("10.9.0.2", "10.9.0.3"), "without a proxy the name leads to none that leaves"
     assert "cp1" in named.entries, "a host of the file keeps its name: a bootstrap would write it again"
     assert not any(isinstance(step, ProxyGone) for step in steps)
     assert "server cp1" in proxy_config(run.cluster), "the run's own cluster is as the file says"

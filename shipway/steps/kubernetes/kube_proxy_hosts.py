@@ -44,13 +44,13 @@ class KubeProxyKnowsApi:
     async def check(self, on: Host) -> Drift | None:
         """Compare its copy of /etc/hosts with the host's; one that does not run has none."""
         own, found, mounts = await on.read(FileText(HOSTS), copies(self.api_name), MOUNTS)
-        want = read_block(own or "").get(self.api_name)
+        want = sorted(read_block(own or "").get(self.api_name, "").split())
         pods = tuple(f"{path.partition('/volumes/')[0]}/" for path in mounts.stdout.splitlines())
         lines = [line.partition(":")[2].split() for line in found.stdout.splitlines() if pods and line.startswith(pods)]
         have = sorted({words[0] for words in lines if self.api_name in words[1:]})
-        if not want or have in ([], [want]):
+        if not want or have in ([], want):
             return None
-        return Drift(f"{self.api_name} is {', '.join(have)} there", want)
+        return Drift(f"{self.api_name} is {', '.join(have)} there", ", ".join(want))
 
     async def apply(self, on: Host) -> None:
         """End its container: the kubelet starts it anew at once, with a fresh copy; the rules that it wrote stay."""

@@ -7,7 +7,7 @@ haproxy.service with /etc/haproxy/haproxy.cfg is never touched.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.cluster.hosts import HostSpec, node_ip
@@ -129,6 +129,18 @@ class ProxyEnabled:
 
 
 @dataclass(frozen=True)
+class ProxyRuns(ServiceRuns):
+    """The proxy is active, wherever haproxy is installed: beside GPU pods it is not, and the step before says so."""
+
+    family: Family = field(kw_only=True, hash=False)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd and the package manager."""
+        drift, haproxy = await asyncio.gather(super().check(on), on.read(self.family.package("haproxy")))
+        return drift if haproxy else None
+
+
+@dataclass(frozen=True)
 class ProxyLoaded:
     """The proxy passes on to the control planes of its file."""
 
@@ -155,7 +167,7 @@ def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
         FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster)),
         FileIs("the proxy to the API is a service", UNIT, UNIT_TEXT),
         ProxyEnabled(),
-        ServiceRuns(SERVICE),
+        ProxyRuns(SERVICE, family=family),
         ProxyLoaded(),
     ]
 
