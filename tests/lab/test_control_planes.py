@@ -272,11 +272,12 @@ def test_one_becomes_three_beside_a_pod_that_holds_a_gpu(site: Site, made: Ran, 
     fewer(site, *PLANES)
     grown = site.run(seconds=900)
     print(f"1 -> 3 in {grown.seconds:.0f} s; {changes(grown)}")
-    assert grown.code == 0, grown.output
+    assert grown.report["outcome"] == "drifted", grown.output  # no proxy is brought beside the pod: it is told of
+    assert grown.report["errors"] == []
     assert nodes(site, "cp3") == dict.fromkeys((*PLANES, *WORKERS), True)
     assert sorted(one["name"] for one in members(site, "cp2")) == list(PLANES)
-    for host in WORKERS:
-        assert site.on(host, f"getent ahostsv4 {NAME} | cut -d' ' -f1 | sort -u").split() == ["127.0.0.1"]
+    for host, addresses in (("w1", [f"172.30.1.{number}" for number in (11, 12, 13)]), ("w2", ["127.0.0.1"])):
+        assert site.on(host, f"getent ahostsv4 {NAME} | cut -d' ' -f1 | sort -u").split() == addresses
     again = site.run()
     assert changes(again) == []
     assert holds(site, "cp2") == holder
@@ -299,7 +300,7 @@ def test_a_control_plane_whose_machine_is_gone_is_removed_and_another_one_takes_
     assert "cp1" not in nodes(site, "cp2")
     site.lab.fresh("cp1")
     back = site.run(seconds=MOST_TO_REPLACE)
-    assert back.code == 0, back.output
+    assert back.report["errors"] == [], back.output
     assert sorted(one["name"] for one in members(site, "cp1")) == list(PLANES)
     assert holds(site, "cp1") == holder
 
