@@ -94,8 +94,6 @@ def tell_left(run: Run, host: str) -> None:
         run.retirement.left.append(
             f"{host} still stands in {run.file}: take it out of the file, or the next bootstrap joins it again"
         )
-    if run.retirement.control_plane and run.retirement.to_replace:
-        run.retirement.left.append(f"etcd can lose no member now: put the other machine in {host}'s place at once")
     if run.retirement.dead:
         run.retirement.left.append(
             f"on {host} everything is as it was: should the machine come back, keep it off the network until "

@@ -8,6 +8,7 @@ from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import Proxy
 from shipway.converge import converge
 from shipway.errors import Refused
+from shipway.etcd.quorum import least
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.access import read_authorities
@@ -19,6 +20,7 @@ from shipway.kubeadm.config import cri_socket
 from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.kubernetes.etcd_leave import MemberGone
+from shipway.steps.kubernetes.etcd_members import members_of
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.retire import (
     NodeClosed,
@@ -75,7 +77,17 @@ async def leave_etcd(run: Run, stage: str, host: str) -> list[StepResult]:
     session, leaving = run.session(run.control.name), run.cluster.host(run.retirement.host)
     session.forget()
     step = MemberGone(leaving.name, node_ip(leaving), fewer_wanted(run))
-    return await converge([step], session, run.allow, hear_results(run, stage, host))
+    results = await converge([step], session, run.allow, hear_results(run, stage, host))
+    if any(result.outcome == "changed" for result in results):
+        left = len(await members_of(session))
+        then = "remove the others that the file does not name as well"
+        if run.retirement.declared:
+            then = f"let a bootstrap put another machine in {leaving.name}'s place"
+        if left % 2 == 0:
+            run.retirement.left.append(
+                f"etcd has {left} members now, and bears the loss of {left - least(left)}: {then}"
+            )
+    return results
 
 
 async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -15,6 +15,8 @@ from tasks.leading import lead_beside
 from tasks.retire import work
 from tests.ownership.test_leading import NAME, cluster, plane
 from tests.places.facts import DEBIAN, KnownFacts, said
+from tests.retire.joined_host import cluster as two_hosts
+from tests.retire.test_may_go import Removing
 
 THERE = FileInfo("0" * 64, "644", "root:root", 1)
 
@@ -103,3 +105,25 @@ async def test_a_proxy_that_nobody_needs_is_stopped_without_letting_systemd_read
     assert any("disable" in line and "--no-reload" in line for line in host.done)
     assert await ProxyGone().check(KnownFacts({})) is None  # type: ignore[arg-type]
     assert ProxyGone.impact is Impact.SERVICE
+
+
+@pytest.mark.parametrize(
+    ("declared", "number", "said_then"),
+    [(True, 3, "let a bootstrap put another machine in te2's place"), (False, 3, "remove the others"), (False, 2, "")],
+)
+async def test_what_an_even_number_of_members_bears_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    declared: bool,  # noqa: FBT001 - a table
+    number: int,
+    said_then: str,
+) -> None:
+    run, lead = Run(two_hosts(), "remove"), Removing(number)
+    monkeypatch.setattr(run, "session", lambda _: lead)
+    run.retirement.host, run.retirement.declared, run.retirement.to_replace = "te2", declared, True
+    (result,) = await work.leave_etcd(run, "leave_etcd", "cluster")
+    assert (result.outcome, lead.done) == ("changed", ["2"])
+    assert [f"etcd has 2 members now, and bears the loss of 0: {said_then}" in one for one in run.retirement.left] == (
+        [True] if said_then else []
+    )
+    (again,) = await work.leave_etcd(run, "leave_etcd", "cluster")
+    assert again.outcome == "ok"
