@@ -31,7 +31,7 @@ from shipway.steps.upgrade.node import UPGRADING, KubeletRunsVersion, NodeOpened
 from shipway.steps.upgrade.possible import EtcdFits
 from shipway.steps.upgrade.proof import STEP, NoGpuErrors, prove_host, take_namespace_away
 from tasks import gates
-from tasks.certificates.stages import KEPT, keep_kubeconfig
+from tasks.certificates.stages import KEPT, keep_renewed
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared
 from tasks.locking import still_alone
@@ -140,7 +140,7 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
         return _say_closed(run, host, results)
     if run.allow is not Impact.NOTHING:
         await run.reconnect()  # kubeadm has renewed the administrator's certificate with all others
-        results.append(await keep_kubeconfig(run))
+        results.append(await keep_renewed(run))
         kube = await run.kube()
         results += [
             await wait_for(run, stage, one, kube, seconds=API_SECONDS)

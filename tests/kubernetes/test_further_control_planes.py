@@ -35,7 +35,7 @@ from shipway.steps.kubernetes.etcd_members import (
     version,
 )
 from shipway.steps.kubernetes.join_control_plane import ControlPlaneJoined, port_answer
-from shipway.steps.kubernetes.kube_proxy_hosts import COPIES, MOUNTS, KubeProxyKnowsApi
+from shipway.steps.kubernetes.kube_proxy_hosts import MOUNTS, KubeProxyKnowsApi, copies
 from shipway.steps.system.names import HOSTS
 from tests.places.facts import DEBIAN, KnownFacts, said
 
@@ -458,13 +458,18 @@ async def test_kube_proxy_is_started_anew_only_where_it_knows_the_api_by_another
     own = hosts_file("", {NAME: "10.9.0.2"})
     copy = f"{pods}/u1/etc-hosts:10.9.0.1 {NAME}\n{pods}/u2/etc-hosts:10.9.0.7 {NAME}\n"
     mount = f"{pods}/u1/volumes/kubernetes.io~configmap/kube-proxy\n"
-    facts: dict[Fact[Any], Any] = {FileText(HOSTS): own, COPIES: said(copy), MOUNTS: said(mount)}
+    facts: dict[Fact[Any], Any] = {FileText(HOSTS): own, copies(NAME): said(copy), MOUNTS: said(mount)}
     found = KnownFacts(facts)
     drift = await KubeProxyKnowsApi(NAME).check(found)  # type: ignore[arg-type]
     assert drift is not None
     assert (drift.have, drift.want) == (f"{NAME} is 10.9.0.1 there", "10.9.0.2")
     await KubeProxyKnowsApi(NAME).apply(found)  # type: ignore[arg-type]
     assert any("kube-proxy" in line and "SIGTERM" in line for line in found.done)
-    for fact, text in ((MOUNTS, ""), (COPIES, ""), (COPIES, copy.replace("10.9.0.1", "10.9.0.2"))):
+    for fact, text in ((MOUNTS, ""), (copies(NAME), ""), (copies(NAME), copy.replace("10.9.0.1", "10.9.0.2"))):
         assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, fact: said(text)})) is None  # type: ignore[arg-type]
     assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): ""})) is None  # type: ignore[arg-type]
+    several = hosts_file("", {NAME: "10.9.0.3 10.9.0.1"})
+    same = said("".join(f"{pods}/u1/etc-hosts:{address} {NAME}\n" for address in ("10.9.0.3", "10.9.0.1")))
+    both = {**facts, FileText(HOSTS): several, copies(NAME): same}
+    assert await KubeProxyKnowsApi(NAME).check(KnownFacts(both)) is None  # type: ignore[arg-type]
+    assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): several})) is not None  # type: ignore[arg-type]

@@ -7,16 +7,16 @@ haproxy.service with /etc/haproxy/haproxy.cfg is never touched.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
-from shipway.facts.commands import Says
+from shipway.facts.files import FileState
 from shipway.facts.services import UnitState
-from shipway.foreign.numbers import whole
+from shipway.facts.sockets import LISTENING, listeners
 from shipway.host.session import Command, Host
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact
@@ -129,6 +129,18 @@ class ProxyEnabled:
 
 
 @dataclass(frozen=True)
+class ProxyRuns(ServiceRuns):
+    """The proxy is active, wherever haproxy is installed: beside GPU pods it is not, and the step before says so."""
+
+    family: Family = field(kw_only=True, hash=False)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd and the package manager."""
+        drift, haproxy = await asyncio.gather(super().check(on), on.read(self.family.package("haproxy")))
+        return drift if haproxy else None
+
+
+@dataclass(frozen=True)
 class ProxyLoaded:
     """The proxy passes on to the control planes of its file."""
 
@@ -155,9 +167,34 @@ def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
         FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster)),
         FileIs("the proxy to the API is a service", UNIT, UNIT_TEXT),
         ProxyEnabled(),
-        ServiceRuns(SERVICE),
+        ProxyRuns(SERVICE, family=family),
         ProxyLoaded(),
     ]
+
+
+@dataclass(frozen=True)
+class ProxyGone:
+    """A worker of a cluster with one control plane has no proxy of ours: none is needed any more.
+
+    systemd is not let read its files anew, which would take the device rights from running GPU containers; but what
+    still asks by the proxy, as kube-proxy did, is mended by a restart before: so this is a service's impact too.
+    """
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    unit: str = f"{SERVICE}.service"
+    name: str = "no proxy to the API is left"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for its unit."""
+        return Drift(f"{UNIT} is there", "no such unit") if await on.read(FileState(UNIT)) else None
+
+    async def apply(self, on: Host) -> None:
+        """Stop it, and take away its unit and its file."""
+        await on.do(
+            Command(("systemctl", "stop", self.unit), seconds=60),
+            Command(("systemctl", "disable", "--quiet", "--no-reload", self.unit), seconds=60),
+            Command(("rm", "-rf", "--", UNIT, FOLDER)),
+        )
 
 
 @dataclass(frozen=True)
@@ -169,15 +206,13 @@ class ProxyPortFree:
 
     async def check(self, on: Host) -> Drift | None:
         """List listening sockets; our own proxy may have it. Raises Permanent SHW-763: no other program is ended."""
-        sockets, ours = await on.read(Says(("ss", "-Hltnp")), UnitState(f"{SERVICE}.service"))
+        sockets, ours = await on.read(LISTENING, UnitState(f"{SERVICE}.service"))
         if ours.active == "active":
             return None
-        for line in sockets.stdout.splitlines():
-            fields = line.split()
-            address, _, port = (fields[3] if len(fields) > 3 else "").rpartition(":")  # noqa: PLR2004 - local address
-            if whole(port) == self.port and address in TAKING:
-                owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "an unknown program"
+        for one in listeners(sockets.stdout):
+            if one.port == self.port and one.address in TAKING:
                 fix = "Stop it, or name another `kubernetes.api_port` before the cluster is made, then run again."
-                message = f"{owner} listens on {address}:{port}, where this host's way to the control planes begins"
+                where = f"{one.address}:{one.port}, where this host's way to the control planes begins"
+                message = f"{one.owner or 'an unknown program'} listens on {where}"
                 raise Permanent(message, host=on.name, code="SHW-763", fix=fix)
         return None
