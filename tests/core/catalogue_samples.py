@@ -319,12 +319,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-729": ("shipway-backup[canary]: /registry/namespaces/default is not in the restored copy as it was",),
     "SHW-730": ("shipway-backup[no-isolation]: systemd gave the throw-away etcd no network of its own",),
     "SHW-734": ("shipway-backup[other]: /x is of a cluster with another certificate authority",),
-    "SHW-735": (
-        (
-            "shipway-backup[restarting]: no manifest of kube-apiserver in /etc/kubernetes/manifests: "
-            "it is just started anew"
-        ),
-    ),
+    "SHW-735": ("shipway-backup[restarting]: no manifest of etcd in manifests: it is just started anew",),
     "SHW-737": ("shipway-backup[not-stopped]: the API server or etcd did not stop within 180 s",),
     "SHW-738": ("shipway-backup[not-up]: the API server does not become ready on the restored data",),
 }
