@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from shipway.cluster.model import node_ip
+from shipway.cluster.parts import HostSpec
 from shipway.errors import Blocked
 from shipway.foreign.errors import describe_error
 from shipway.kube.access import from_outside, parse_admin_conf, save_kubeconfig
+from shipway.kube.client import Kube
 from shipway.ownership.evidence import authorities
 from shipway.step import Drift, Impact, StepResult
 from tasks.context import Run
@@ -23,7 +25,7 @@ def keep_kubeconfig(run: Run, admin_conf: str, name: str, *, renewed: bool = Fal
     SHW-320 where another cluster's is kept.
     """
     path = run.folder / "kubeconfig"
-    api, planes = run.cluster.api_name, (run.control, *run.cluster.control_planes)
+    api, planes = run.cluster.api_name, (run.control, *_staying(run))
     texts = [from_outside(admin_conf, api, node_ip(host)) if api else admin_conf for host in planes]
     try:
         if path.exists() and not path.stat().st_mode & 0o077:
@@ -43,7 +45,7 @@ def _is_of_another(run: Run, kept: str, admin_conf: str) -> bool:
     from cryptography import x509  # noqa: PLC0415 - 60 ms of import that most runs need not pay
 
     seen = known(run)
-    others = [host for host in run.cluster.control_planes if host != run.control]
+    others = [host for host in _staying(run) if host != run.control]
     whole = {node_ip(host) for host in others if host.name in seen and seen[host.name].whole}
     try:
         old = parse_admin_conf(kept)
@@ -53,3 +55,32 @@ def _is_of_another(run: Run, kept: str, admin_conf: str) -> bool:
     except (Blocked, ValueError):
         return False
     return ends - datetime.now(UTC) > LASTS
+
+
+def _staying(run: Run) -> list[HostSpec]:
+    """Return the control planes of the file but the one that leaves, if one does."""
+    return [host for host in run.cluster.control_planes if host.name != run.retirement.host]
+
+
+class LeadsToOneThatStays:
+    """This machine's kubeconfig leads to no control plane that leaves; where none is kept there is nothing to lead."""
+
+    name = "the kubeconfig on this machine leads to a control plane that stays"
+    impact = Impact.FILES
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read where it leads."""
+        del on
+        leaving = node_ip(self._run.cluster.host(self._run.retirement.host))
+        try:
+            host = parse_admin_conf((self._run.folder / "kubeconfig").read_text(encoding="utf-8")).host
+        except (Blocked, OSError, UnicodeDecodeError):
+            return None
+        return Drift(host, node_ip(self._run.control)) if host == leaving else None
+
+    async def apply(self, on: Kube) -> None:
+        """Keep that of the control plane that leads; what this machine's disk keeps from it, the report says."""
+        keep_kubeconfig(self._run, on.admin_conf, self.name)

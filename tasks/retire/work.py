@@ -44,6 +44,7 @@ from shipway.steps.reset.runtime import ContainerdAsBefore
 from shipway.steps.system.api_proxy import ProxyGone
 from shipway.steps.system.kernel import NFT
 from tasks.context import Run
+from tasks.kubeconfig import LeadsToOneThatStays
 from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
 from tasks.stages import container_runtime, kubernetes_packages, prepare_system
 from tasks.waiting import by_api, hear_results, hear_waits
@@ -84,10 +85,11 @@ async def leave_etcd(run: Run, stage: str, host: str) -> list[StepResult]:
         if run.retirement.declared:
             then = f"let a bootstrap put another machine in {leaving.name}'s place"
         if left % 2 == 0:
-            run.retirement.left.append(
-                f"etcd has {left} members now, and bears the loss of {left - least(left)}: {then}"
-            )
-    return results
+            bears = left - least(left)
+            run.retirement.left.append(f"etcd has {left} members now, and bears the loss of {bears}: {then}")
+    if any(result.outcome == "failed" for result in results):
+        return results
+    return results + await by_api(run, stage, [LeadsToOneThatStays(run)], host)
 
 
 async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from shipway.facts.files import FileText
 from shipway.kube.access import ADMIN_CONF, parse_admin_conf
 from tasks.certificates.stages import keep_renewed
 from tasks.context import Run
-from tasks.kubeconfig import keep_kubeconfig
+from tasks.kubeconfig import LeadsToOneThatStays, keep_kubeconfig
 from tests.ownership.test_leading import NAME, cluster, plane
 from tests.places.facts import KnownFacts
 
@@ -63,3 +64,20 @@ def test_the_kubeconfig_of_another_whole_control_plane_stays_until_that_is_away(
     run.seen.elsewhere = (plane("cp1"), plane("cp2", etcd=False))
     assert keep_kubeconfig(run, first, "kept").outcome == "changed"
     assert led_to(run)[0] == "10.9.0.1"
+
+
+async def test_a_kubeconfig_that_leads_to_one_that_leaves_is_led_to_one_that_stays(run: Run) -> None:
+    api = SimpleNamespace(admin_conf=admin_conf())
+    run.lead, run.retirement.host = "cp1", "cp3"
+    run.seen.elsewhere = tuple(plane(name) for name in ("cp1", "cp2", "cp3"))
+    step = LeadsToOneThatStays(run)
+    assert await step.check(api) is None  # type: ignore[arg-type]
+    for lead in ("cp2", "cp3"):
+        run.lead, run.retirement.host = lead, ""
+        (run.folder / "kubeconfig").unlink(missing_ok=True)
+        keep_kubeconfig(run, admin_conf(), "kept")
+        run.lead, run.retirement.host = "cp1", "cp3"
+        assert (await step.check(api) is not None) is (lead == "cp3")  # type: ignore[arg-type]
+    await step.apply(api)  # type: ignore[arg-type]
+    assert led_to(run)[0] == "10.9.0.1"
+    assert await step.check(api) is None  # type: ignore[arg-type]

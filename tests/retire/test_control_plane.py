@@ -8,7 +8,7 @@ import pytest
 
 from shipway.facts.files import FileInfo, FileState
 from shipway.step import Impact
-from shipway.steps.system.api_proxy import CONFIG, UNIT, ProxyGone, proxy_config
+from shipway.steps.system.api_proxy import CONFIG, UNIT, WANTED, ProxyEnabled, ProxyGone, ProxyUnitRead, proxy_config
 from shipway.steps.system.names import HostsNamed
 from tasks.context import Run
 from tasks.leading import lead_beside
@@ -107,6 +107,10 @@ async def test_a_proxy_that_nobody_needs_is_stopped_without_letting_systemd_read
     assert ProxyGone.impact is Impact.SERVICE
 
 
+async def nothing(*_: Any) -> list[Any]:
+    return []
+
+
 @pytest.mark.parametrize(
     ("declared", "number", "said_then"),
     [(True, 3, "let a bootstrap put another machine in te2's place"), (False, 3, "remove the others"), (False, 2, "")],
@@ -120,6 +124,7 @@ async def test_what_an_even_number_of_members_bears_is_told(
     run, lead = Run(two_hosts(), "remove"), Removing(number)
     monkeypatch.setattr(run, "session", lambda _: lead)
     run.retirement.host, run.retirement.declared, run.retirement.to_replace = "te2", declared, True
+    monkeypatch.setattr(work, "by_api", nothing)
     (result,) = await work.leave_etcd(run, "leave_etcd", "cluster")
     assert (result.outcome, lead.done) == ("changed", ["2"])
     assert [f"etcd has 2 members now, and bears the loss of 0: {said_then}" in one for one in run.retirement.left] == (
@@ -127,3 +132,14 @@ async def test_what_an_even_number_of_members_bears_is_told(
     )
     (again,) = await work.leave_etcd(run, "leave_etcd", "cluster")
     assert again.outcome == "ok"
+
+
+async def test_beside_gpu_pods_a_proxy_is_made_to_start_with_the_host_and_systemd_reads_nothing_anew() -> None:
+    host = KnownFacts({})
+    assert await ProxyEnabled().check(host) is not None  # type: ignore[arg-type]
+    await ProxyEnabled().apply(host)  # type: ignore[arg-type]
+    assert [line for line in host.done if "reload" in line] == [
+        "systemctl enable --quiet --no-reload shipway-api-proxy.service"
+    ]
+    assert await ProxyEnabled().check(KnownFacts({WANTED: ["shipway-api-proxy.service"]})) is None  # type: ignore[arg-type]
+    assert (ProxyEnabled.impact, ProxyUnitRead.impact) == (Impact.FILES, Impact.SERVICE)

@@ -37,7 +37,7 @@ class KubeProxyKnowsApi:
     On a further control plane it starts while the name still leads to another one, whose loss would stop it.
     """
 
-    impact: ClassVar[Impact] = Impact.SERVICE
+    impact: ClassVar[Impact] = Impact.START  # its rules stay in the kernel meanwhile, so no running pod notices
     api_name: str
     name: str = "kube-proxy asks the API where its host does"
 

@@ -14,7 +14,7 @@ from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
-from shipway.facts.files import FileState
+from shipway.facts.files import FileState, Listing
 from shipway.facts.services import UnitState
 from shipway.facts.sockets import LISTENING, listeners
 from shipway.host.session import Command, Host
@@ -27,6 +27,7 @@ SERVICE = "shipway-api-proxy"
 FOLDER = "/var/lib/shipway/api-proxy"
 CONFIG = f"{FOLDER}/haproxy.cfg"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
+WANTED = Listing("/etc/systemd/system/multi-user.target.wants")
 LOOPBACK = "127.0.0.1"
 CHECKS_A_SECOND = 200  # most that all workers together ask of one API server
 TAKING = (LOOPBACK, "0.0.0.0", "*", "[::]")  # noqa: S104 - as ss shows what takes the port of the loopback
@@ -103,29 +104,42 @@ def address_for(cluster: Cluster, host: HostSpec) -> str:
 
 
 @dataclass(frozen=True)
-class ProxyEnabled:
-    """The proxy starts with the host, as its unit's file says.
+class ProxyUnitRead:
+    """systemd runs the proxy by its unit's file as it is; one that it never read is read when it is started.
 
-    To let systemd read it takes the device rights from running GPU containers (nvidia-container-toolkit#48), as with
-    `ServiceEnabled`: that is a service's impact. A proxy that runs goes on.
+    To let systemd read its files anew takes the device rights from running GPU containers
+    (nvidia-container-toolkit#48): that is a service's impact. A proxy that runs goes on.
     """
 
     impact: ClassVar[Impact] = Impact.SERVICE
     unit: str = f"{SERVICE}.service"
-    name: str = "the proxy to the API starts with the host"
+    name: str = "systemd has read the unit of the proxy to the API"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd."""
         info = await on.read(UnitState(self.unit))
-        if info.needs_reload:
-            return Drift("its unit changed since systemd read it", "systemd has read it")
-        return None if info.enabled == "enabled" else Drift(info.enabled or info.load, "enabled")
+        return Drift("the file changed since", "read") if info.needs_reload else None
 
     async def apply(self, on: Host) -> None:
-        """Let systemd read it, and enable it."""
-        await on.do(
-            Command(("systemctl", "daemon-reload")), Command(("systemctl", "enable", "--quiet", self.unit), seconds=60)
-        )
+        """Let systemd read all of them."""
+        await on.do(Command(("systemctl", "daemon-reload")))
+
+
+@dataclass(frozen=True)
+class ProxyEnabled:
+    """The proxy starts with the host: by a link, which systemd need not read before the host is started again."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    unit: str = f"{SERVICE}.service"
+    name: str = "the proxy to the API starts with the host"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for the link."""
+        return None if self.unit in await on.read(WANTED) else Drift("no link in multi-user.target.wants", "enabled")
+
+    async def apply(self, on: Host) -> None:
+        """Make it."""
+        await on.do(Command(("systemctl", "enable", "--quiet", "--no-reload", self.unit), seconds=60))
 
 
 @dataclass(frozen=True)
@@ -166,6 +180,7 @@ def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
         family.installed("haproxy is installed", {"haproxy": None}, cluster.system.may_remove),
         FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster)),
         FileIs("the proxy to the API is a service", UNIT, UNIT_TEXT),
+        ProxyUnitRead(),
         ProxyEnabled(),
         ProxyRuns(SERVICE, family=family),
         ProxyLoaded(),
