@@ -28,7 +28,9 @@ ENTRIES: tuple[Known, ...] = (
         "SHW-614",
         "NVIDIA's management library does not load",
         r"(?i:failed to initiali[sz]e NVML: (?:ERROR_)?(?:LIBRARY[ _]NOT[ _]FOUND|DRIVER[ _]NOT[ _]LOADED|LIB\w*VERSION"
-        r"\w*|UNINITIALIZED)|could not load NVML library|couldn't find libnvidia-ml\.so"
+        r"\w*|UNINITIALIZED|FUNCTION[ _]NOT[ _]FOUND)|could not load NVML library|couldn't find libnvidia-ml\.so"
+        # NVIDIA's runtime ends so by itself where the library lacks a function (the dynamic linker's 127).
+        r"|nvidia-container-runtime did not terminate successfully: exit status 127"
         r"|nvml error: driver (?:not loaded|/library))",
         "NVML (libnvidia-ml.so.1, the driver's own library) does not load, so no container gets a GPU there.",
         "On the host: `nvidia-smi; ldconfig -p | grep libnvidia-ml`; install or repair the driver, run again.",

@@ -26,7 +26,7 @@ def events_about(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) ->
     last started. The API keeps events for an hour (kube-apiserver, --event-ttl), so a fault that was mended meanwhile
     still stands there.
     """
-    meta, since = pod["metadata"], _find_start(pod)
+    meta, since = pod["metadata"], find_start(pod)
     own = [
         (when, event)
         for event in events
@@ -38,7 +38,7 @@ def events_about(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) ->
     return [f"{event.get('reason', '')}: {event.get('message', '')}" for _, event in own]
 
 
-def _find_start(pod: Mapping[str, Any]) -> str:
+def find_start(pod: Mapping[str, Any]) -> str:
     """Return when the last of a pod's containers started (RFC 3339 in UTC sorts as text); "" while one never has."""
     entries = (pod.get("status") or {}).get("containerStatuses") or ()
     starts = [max(_starts(entry), default="") for entry in entries]

@@ -18,6 +18,7 @@ from shipway.host.session import Command, Host
 from shipway.kube.drain import uncordon
 from shipway.kubeadm.config import image_repository
 from shipway.step import Check, Impact, Step, StepResult
+from shipway.steps.gpu.plugin import renew_older
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared
 from shipway.steps.kubernetes.retire import NodeClosed, NodeDrained
 from shipway.steps.kubernetes.static_pods import ManifestsBack
@@ -237,6 +238,7 @@ async def _prove_and_open(run: Run, stage: str, host: str) -> list[StepResult]:
     results = [await wait_for(run, stage, NodeReports(host, version, since), kube, seconds=NODE_SECONDS)]
     count = run.provable(spec)
     if count and not _failed(results):
+        await renew_older(kube, host, since)
         results.append(await wait_for(run, stage, gates.GpusAllocatable({host: count}), kube, seconds=GPU_SECONDS))
         results += [] if _failed(results) else [await _proof(run, stage, host, count)]
         session.forget()

@@ -189,6 +189,12 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-614": (
         "could not apply required modification to OCI spec: failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
         "Failed to initialize NVML: Driver Not Loaded",
+        "Failed to initialize NVML: Function Not Found Failed to properly shut down NVML: Function Not Found",
+        (
+            "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: code = Unknown desc = failed to start "
+            'sandbox "e344bbc1": failed to create containerd task: failed to create shim task: OCI runtime create '
+            "failed: /usr/bin/nvidia-container-runtime did not terminate successfully: exit status 127"
+        ),
         "E0101 could not load NVML library.",
         (
             "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that the NVIDIA Display "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from tasks.context import Run
 from tasks.stage_result import StageResult
 from tasks.upgrade import work
 from tests.places.facts import KnownFacts, said, unit
-from tests.retire.objects import Object, Objects, node, pod
+from tests.retire.objects import Object, Objects, meta, node, pod
 from tests.upgrade.test_flow import NEW, OLD, a_run, versions
 
 GPU = {"resources": {"limits": {VENDOR.resource: "1"}}}
@@ -193,6 +195,27 @@ async def test_a_host_whose_kernel_tells_of_errors_stays_closed_and_one_that_can
     dumb.host.facts[NoGpuErrors(1).messages] = said("", 1)
     results = await dumb.turn()
     assert ([one.outcome for one in results if one.error], dumb.closed) == (["unknown"], False)
+
+
+RENEWED = ["Pod/plugin-x"]
+
+
+@pytest.mark.parametrize(("started", "gone"), [("2026-11-29T04:00:00Z", RENEWED), ("2026-11-29T06:00:00Z", [])])
+async def test_a_plugin_older_than_the_new_kubelet_is_started_anew(
+    monkeypatch: pytest.MonkeyPatch, started: str, gone: list[str]
+) -> None:
+    """A reload of systemd took its GPU from it (seen on an H200): it never registered with the upgraded kubelet."""
+    labels = dict([VENDOR.plugin.selector.split("=")])
+    plugin = pod("plugin-x", "w1", owner="DaemonSet", namespace=VENDOR.plugin.namespace, labels=labels)
+    plugin["status"]["containerStatuses"] = [{"state": {"running": {"startedAt": started}}}]
+    other = pod("plugin-y", "w2", owner="DaemonSet", namespace=VENDOR.plugin.namespace, labels=labels)
+    other["status"]["containerStatuses"] = [{"state": {"running": {"startedAt": "2026-11-29T04:00:00Z"}}}]
+    owner = {"kind": "DaemonSet", "metadata": meta("plugin-x-owner", VENDOR.plugin.namespace)}
+    scene = Scene(monkeypatch, a_run(), plugin, other, owner)
+    since = int(datetime(2026, 11, 29, 5, 0, 0, tzinfo=UTC).timestamp())
+    scene.host.facts[UnitState("kubelet.service")] = replace(unit(), active_since=since)
+    assert codes(await scene.turn()) == []
+    assert scene.api.deleted == gone
 
 
 async def test_a_host_that_was_begun_is_not_opened_when_its_jobs_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from shipway.errors import PostconditionFailed, ShipwayError
@@ -11,7 +12,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.vendor import Vendor
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
-from shipway.kube.pod_states import find_known, find_trouble
+from shipway.kube.pod_states import find_known, find_start, find_trouble
 from shipway.redact import keep_ends
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import SHOWN_WHY, WorkloadRuns, find_waiting
@@ -49,6 +50,22 @@ async def start_anew(on: Kube) -> list[str]:
     for name in broken:
         await on.delete("v1", "Pod", name, VENDOR.plugin.namespace)
     return broken
+
+
+async def renew_older(on: Kube, node: str, since: int) -> list[str]:
+    """Delete the plugin's pods of a node that started before `since` (seconds since 1970); return their names.
+
+    For a host without GPU pods whose kubelet has just been upgraded: `systemctl daemon-reload` takes the GPUs from
+    containers that run, and a plugin that has lost them does not register with the new kubelet. Raises the errors of
+    the API.
+    """
+    pods = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
+    limit = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    here = [pod for pod in pods if pod["spec"].get("nodeName") == node]
+    older = [pod["metadata"]["name"] for pod in here if "" < find_start(pod) < limit]
+    for name in older:
+        await on.delete("v1", "Pod", name, VENDOR.plugin.namespace)
+    return older
 
 
 async def find_hopeless(on: Kube) -> dict[str, ShipwayError]:
