@@ -214,6 +214,7 @@ async def test_a_plugin_older_than_the_new_kubelet_is_started_anew(
     scene = Scene(monkeypatch, a_run(), plugin, other, owner)
     since = int(datetime(2026, 11, 29, 5, 0, 0, tzinfo=UTC).timestamp())
     scene.host.facts[UnitState("kubelet.service")] = replace(unit(), active_since=since)
+    scene.host.facts[NoGpuErrors(since).messages] = said("usb 1-1: new device")
     assert codes(await scene.turn()) == []
     assert scene.api.deleted == gone
 
