@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
-from shipway.converge import On, Permit, converge
+from shipway.converge import On, Permit, converge, look_at_all
 from shipway.edits.containerd import CONFIG
 from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
@@ -137,7 +137,8 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
             await wait_for(run, stage, one, kube, seconds=API_SECONDS)
             for one in (gates.ApiAnswers(), gates.EtcdHealthy())
         ]
-        results.append(await wait_for(run, stage, EtcdFits(version, version), session, seconds=API_SECONDS))
+        hear = hear_results(run, stage, host)
+        results += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
         if _failed(results):
             return results
     results += await _bring(run, stage, session, _kubelet_steps(run, host, by_kubeadm=False))

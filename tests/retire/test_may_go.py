@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from shipway.errors import Refused
+from shipway.kube.budgets import selector_text
 from shipway.ownership.evidence import Evidence
 from shipway.steps.kubernetes.may_go import (
     ElsewhereToGo,
@@ -17,7 +18,6 @@ from shipway.steps.kubernetes.may_go import (
     NoLocalVolume,
     OfThisCluster,
     PodsMayLeave,
-    selector_text,
 )
 from tests.retire.objects import Objects, meta, node, pod
 

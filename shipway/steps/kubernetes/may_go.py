@@ -10,12 +10,11 @@ from typing import Any
 from shipway.errors import Refused
 from shipway.etcd.quorum import why_not_leave
 from shipway.gpu.holders import gpu_holders
+from shipway.kube.budgets import guarded_pods, list_budgets
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import is_true, why_not_ready
 from shipway.ownership.evidence import Evidence, address_of
-from shipway.rules.compatibility import minor_of
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, pod_ready
 from shipway.steps.kubernetes.retire import may_leave, refuse_holders
@@ -108,21 +107,6 @@ class NoControlPlane:
         raise Refused(f"it runs a control plane: {why}", host=self.node, code="SHW-707", fix=fix)
 
 
-def selector_text(selector: Mapping[str, Any]) -> str:
-    """Return a label selector as the API takes it in a query."""
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for one in selector.get("matchExpressions") or ():
-        key, values = one.get("key", ""), ",".join(map(str, one.get("values") or ()))
-        form = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }
-        parts.append(form.get(str(one.get("operator")), key))
-    return ",".join(parts)
-
-
 def takes_pods(node: Mapping[str, Any]) -> bool:
     """Say whether ordinary pods may be scheduled to a node now."""
     spec = node.get("spec") or {}
@@ -150,14 +134,8 @@ class ElsewhereToGo:
         return None
 
     async def _guarded(self, on: Kube) -> list[str]:
-        version = "policy/v1" if minor_of((await on.version()).removeprefix("v")) >= (1, 21) else "policy/v1beta1"
-        found = set()
-        for budget in await on.list_(version, "PodDisruptionBudget"):
-            labels = selector_text((budget.get("spec") or {}).get("selector") or {})
-            for pod in await on.list_("v1", "Pod", budget["metadata"]["namespace"], labels=labels):
-                if pod["spec"].get("nodeName") == self.node and movable(pod):
-                    found.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
-        return sorted(found)
+        found = [pod for one in await list_budgets(on) for pod in await guarded_pods(on, one, {self.node})]
+        return sorted({f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in found})
 
 
 @dataclass(frozen=True)

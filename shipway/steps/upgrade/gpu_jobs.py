@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast, get_args
 
 from shipway.errors import DeadlineExceeded, Refused, ShipwayError
-from shipway.gpu.holders import HIGHEST, asked_devices
+from shipway.gpu.holders import asked_devices
 from shipway.gpu.pods import NAMESPACE
-from shipway.kube.client import Kube, Object
+from shipway.kube.client import Kube
 from shipway.kube.nodes import few
+from shipway.kube.owners import walk_up
 from shipway.step import Drift, Impact
 
 Policy = Literal["wait", "evict", "never"]
@@ -44,32 +45,13 @@ async def find_jobs(on: Kube, default: Policy, node: str = "") -> list[GpuJob]:
         meta, where = pod["metadata"], (pod.get("spec") or {}).get("nodeName", "")
         if not where or meta.get("namespace") == NAMESPACE or not (held := asked_devices(pod)):
             continue
-        chain = await _chain(on, pod)
+        chain = [pod, *await walk_up(on, pod)]
         top = chain[-1]
         owner = f"{top.get('kind')} {meta['namespace']}/{top['metadata']['name']}" if len(chain) > 1 else ""
         space = await on.get("v1", "Namespace", meta["namespace"])
         policy = _decided([*chain, *([space] if space else [])]) or default
         found.append(GpuJob(f"{meta['namespace']}/{meta['name']}", where, ", ".join(held), owner, policy))
     return sorted(found, key=lambda one: (one.node, one.pod))
-
-
-async def _chain(on: Kube, pod: Object) -> list[Object]:
-    """Return the pod and its owners up to the top; ends where one cannot be asked for: its reference is the last."""
-    chain, namespace = [pod], pod["metadata"].get("namespace", "")
-    while len(chain) <= HIGHEST:
-        references = chain[-1]["metadata"].get("ownerReferences") or ()
-        owner = next((one for one in references if one.get("controller")), None)
-        if owner is None:
-            break
-        above = None
-        try:
-            above = await on.get(owner["apiVersion"], owner["kind"], owner["name"], namespace)
-        except ShipwayError:
-            above = None
-        chain.append({"kind": owner["kind"], "metadata": {"name": owner["name"]}, **(above or {})})
-        if above is None:
-            break
-    return chain
 
 
 def _decided(chain: Iterable[Mapping[str, Any]]) -> Policy | None:
@@ -131,7 +113,12 @@ class GpuJobsOver:
         ends, said = time.monotonic() + self.seconds, ""
         while True:
             on.forget()
-            left = await self._left(on)
+            try:
+                left = await self._left(on)
+            except ShipwayError as error:  # an API server that restarts is asked again: the wait takes hours
+                if not error.may_retry:
+                    raise
+                left = [error.message]
             if not left:
                 return
             line = f"waiting for GPU jobs on {self.node}: {few(left)}"
