@@ -40,6 +40,7 @@ from tasks.retirement import Retirement
 from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
 from tasks.upgrade_pass import UpgradePass
+from tasks.wave_pass import WavePass
 
 
 class View(Protocol):
@@ -181,6 +182,11 @@ class Run:
     def reported_mode(self) -> Mode:
         """The mode as a report names it: by its kind where a run of another kind works as a bootstrap does."""
         return cast("Mode", self.kind) if self.mode == "bootstrap" else self.mode
+
+    @property
+    def waves(self) -> WavePass:
+        """What a run knows that goes through the hosts in waves."""
+        return self.upgrade
 
     def session(self, name: str) -> Host:
         """Return the session of a host; one connection per host for the whole run."""

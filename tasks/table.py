@@ -68,6 +68,7 @@ from tasks.stages.verify import (
 from tasks.upgrade import work as upgrades
 from tasks.upgrade.look import look_at_possible, look_at_versions
 from tasks.waiting import by_api, hear_results, wait_for
+from tasks.waves.turn import DRAIN_SECONDS as WAVE_DRAIN_SECONDS
 from tasks.workloads import permit_undisturbed
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
@@ -259,7 +260,7 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
 def _upgrade_seconds(cluster: Cluster) -> float:
     """Return how long a host may take: for its GPU jobs, its drain, kubeadm, packages, and its proof."""
     jobs = cluster.upgrade.wait_minutes * 60.0 if cluster.upgrade.gpu_jobs != "evict" else 0.0
-    return jobs + upgrades.DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
+    return jobs + WAVE_DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
 
 
 # An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.

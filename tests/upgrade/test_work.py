@@ -17,6 +17,7 @@ from shipway.steps.upgrade import gpu_jobs, proof
 from tasks.context import Run
 from tasks.stage_result import StageResult
 from tasks.upgrade import work
+from tasks.waves import turn
 from tests.places.facts import KnownFacts, unit
 from tests.retire.objects import Object, Objects, node, pod
 from tests.upgrade.test_flow import NEW, OLD, a_run, versions
@@ -79,7 +80,7 @@ class Scene:
         monkeypatch.setattr(run, "session", lambda _: self.host)
         monkeypatch.setattr(work, "_kubeadm_steps", lambda *_: [])
         monkeypatch.setattr(work, "_kubelet_steps", lambda *_, **__: [self.step])
-        monkeypatch.setattr(work, "prove_host", prove)
+        monkeypatch.setattr(turn, "prove_host", prove)
         self.node["status"]["allocatable"] = {VENDOR.resource: "1"}
 
     @property
@@ -137,7 +138,7 @@ async def test_a_host_whose_jobs_outlast_the_wait_is_opened_again_unchanged(monk
 
 async def test_a_window_that_closes_during_the_wait_leaves_the_host_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, a_run())
-    monkeypatch.setattr(work, "closed_until", lambda _: "the maintenance window is closed; it opens tomorrow")
+    monkeypatch.setattr(turn, "closed_until", lambda _: "the maintenance window is closed; it opens tomorrow")
     results = await scene.turn()
     assert codes(results) == ["SHW-798"]
     assert (scene.step.applied, scene.closed) == (0, False)
@@ -157,7 +158,7 @@ async def test_a_host_whose_gpus_cannot_be_used_stays_closed(monkeypatch: pytest
     async def broken(*_: Any) -> None:
         raise PostconditionFailed("not every GPU of w1 can be used", host="w1", code="SHW-796")
 
-    monkeypatch.setattr(work, "prove_host", broken)
+    monkeypatch.setattr(turn, "prove_host", broken)
     results = await scene.turn()
     assert codes(results) == ["SHW-796", "SHW-796"]
     assert scene.closed
@@ -192,7 +193,7 @@ async def test_the_stage_of_a_host_may_take_as_long_as_its_jobs() -> None:
 
     run = a_run(wait_minutes=600)
     stage = STAGES["upgrade_worker"]  # type: ignore[index]
-    assert stage.seconds(run.cluster) > 600 * 60 + work.DRAIN_SECONDS
+    assert stage.seconds(run.cluster) > 600 * 60 + turn.DRAIN_SECONDS
     assert isinstance(StageResult("w1", stage.name, "ok"), StageResult)
 
 
