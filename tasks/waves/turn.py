@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
-from shipway.converge import On, Permit, converge
+from shipway.converge import On, Permit, converge, look_at_all
 from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
 from shipway.kube.drain import uncordon
@@ -18,7 +18,7 @@ from shipway.step import Check, Impact, Step, StepResult
 from shipway.steps.kubernetes.retire import NodeClosed, NodeDrained
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.node import NodeOpenedAgain, NodeReports
-from shipway.steps.upgrade.proof import STEP, prove_host, take_namespace_away
+from shipway.steps.upgrade.proof import STEP, NoGpuErrors, prove_host, take_namespace_away
 from tasks import gates
 from tasks.context import Run
 from tasks.locking import still_alone
@@ -71,10 +71,17 @@ async def empty(run: Run, stage: str, host: str, why: str, *, begun: bool) -> li
     """
     settings = run.cluster.upgrade
     hear = hear_waits(run, stage, host)
-    evict = settings.gpu_jobs == "evict" or any(job.policy == "evict" for job in run.waves.jobs if job.node == host)
     over = GpuJobsOver(host, settings.gpu_jobs, settings.wait_minutes * 60.0, hear)
-    again = f"run `shipway {run.waves.command}` again"
-    drained = NodeDrained(host, DRAIN_SECONDS, losable(run), evict, hear, again)
+    drained = NodeDrained(
+        host,
+        DRAIN_SECONDS,
+        losable(run),
+        evict_gpu_pods=True,
+        on_wait=hear,
+        again=f"run `shipway {run.waves.command}` again",
+        kept=over.left,
+        reopens=not begun,
+    )
     closed = NodeClosed(host, why)
     kube = await run.kube()
     results = await bring(run, stage, kube, [closed, over])
@@ -107,6 +114,8 @@ async def prove_and_open(run: Run, stage: str, host: str, version: str) -> list[
     if count and not failed(results):
         results.append(await wait_for(run, stage, gates.GpusAllocatable({host: count}), kube, seconds=GPU_SECONDS))
         results += [] if failed(results) else [await _proof(run, stage, host, count)]
+        session.forget()
+        results += await look_at_all([NoGpuErrors(since)], session, hear_results(run, stage, host))
     if failed(results):
         return say_closed(run, host, results)
     opened = await bring(run, stage, kube, [NodeOpenedAgain(host)])

@@ -233,9 +233,9 @@ def is_closed(site: Site, name: str) -> bool:
 
 
 def pods_on(site: Site, node: str) -> set[str]:
-    """Return the pods of a node, each with its UID and how often its containers were started again."""
+    """Return the users' pods on a node, each with its UID and how often its containers were started again."""
     each = "{range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}{'\\n'}{end}"
-    return set(site.kubectl(f'get pods -A --field-selector spec.nodeName={node} -o jsonpath="{each}"').splitlines())
+    return set(site.kubectl(f'get pods --field-selector spec.nodeName={node} -o jsonpath="{each}"').splitlines())
 
 
 @pytest.fixture(scope="module")
