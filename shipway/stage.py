@@ -69,3 +69,9 @@ class StageName(StrEnum):
     UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
     UPGRADE_ADDONS = "upgrade_addons"
     UPGRADE_WORKER = "upgrade_worker"
+    # Maintenance of the hosts' systems.
+    MAINTAIN_LOOK = "maintain_look"
+    MAINTAIN_POSSIBLE = "maintain_possible"
+    MAINTAIN_FETCH = "maintain_fetch"
+    MAINTAIN_CONTROL_PLANE = "maintain_control_plane"
+    MAINTAIN_WORKER = "maintain_worker"

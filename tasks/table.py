@@ -43,6 +43,10 @@ from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, rep
 from tasks.harden import stages as harden
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
+from tasks.maintain import work as maintains
+from tasks.maintain.look import SETTLE_SECONDS as MAINTAIN_SETTLE_SECONDS
+from tasks.maintain.look import look_at_possible as maintain_look
+from tasks.maintain.look import look_at_system
 from tasks.retire.allowed import may_remove, may_reset
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
 from tasks.retire.work import delete_node, drain_node, reset_host, stop_kubelet
@@ -263,6 +267,11 @@ def _upgrade_seconds(cluster: Cluster) -> float:
     return jobs + WAVE_DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
 
 
+def _maintain_seconds(cluster: Cluster) -> float:
+    """Return how long a host may take: as for an upgrade, and its restart."""
+    return _upgrade_seconds(cluster) + cluster.maintain.reboot_minutes * 60.0
+
+
 # An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
 HOST_SECONDS, CLUSTER_SECONDS = 1500.0, 1200.0
 UPGRADE_SECONDS = 2400.0  # prepare_system may bring all base packages up to date
@@ -336,6 +345,14 @@ _UPGRADE = (
     Stage(StageName.UPGRADE_WORKER, upgrades.upgrade_worker, _upgrade_seconds),
 )
 
+_MAINTAIN = (
+    Stage(StageName.MAINTAIN_LOOK, look_at_system, _always(MAINTAIN_SETTLE_SECONDS + 240.0), terse=True),
+    Stage(StageName.MAINTAIN_POSSIBLE, maintain_look, _always(300.0), terse=True),
+    Stage(StageName.MAINTAIN_FETCH, maintains.fetch, _always(3600.0)),
+    Stage(StageName.MAINTAIN_CONTROL_PLANE, maintains.maintain_control_plane, _maintain_seconds),
+    Stage(StageName.MAINTAIN_WORKER, maintains.maintain_worker, _maintain_seconds),
+)
+
 
 def _host_seconds(stage: ModuleType) -> float:
     return UPGRADE_SECONDS if stage is prepare_system else HOST_SECONDS
@@ -345,6 +362,7 @@ STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{
-        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN, *_UPGRADE)
+        stage.name: stage
+        for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN, *_UPGRADE, *_MAINTAIN)
     },  # what needs more than its steps
 }

@@ -50,6 +50,14 @@ def closed_by_us(node: Mapping[str, Any] | None) -> Cordon:
     return "ours" if node and cordon_note(node) else "another's"
 
 
+def why_closed(node: Mapping[str, Any]) -> str:
+    """Return why a host is left out whose node is closed, and not by this kind of run."""
+    note = cordon_note(node)
+    if note:
+        return f"another run of Shipway closed its node ({note}): see that to its end, then run again"
+    return "somebody else closed its node: open it, then run again"
+
+
 async def learn_nodes(
     run: Run,
     kube: Kube,
@@ -80,7 +88,7 @@ async def learn_nodes(
         elif node is None:
             seen.skipped[host.name] = "it is no node of the cluster: a bootstrap joins it"
         elif seen.cordons[host.name] == "another's":
-            seen.skipped[host.name] = "somebody else closed its node: open it, then run again"
+            seen.skipped[host.name] = why_closed(node)
         elif (why := why_not_ready(node)) and not resumed(host.name):
             seen.skipped[host.name] = f"its node is not Ready ({why}): mend it, then run again"
         elif any(job.policy == "never" for job in jobs_on(run, host.name)):

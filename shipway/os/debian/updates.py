@@ -15,7 +15,17 @@ from shipway.host.session import Host
 from shipway.known_failures.catalogue import failure
 from shipway.os.debian.apt import APT, with_lock
 from shipway.os.debian.dpkg import Installed
-from shipway.os.debian.package_changes import Packages, is_kernel, matches, plain, simulation, stays
+from shipway.os.debian.package_changes import (
+    Changes,
+    Packages,
+    changes,
+    is_kernel,
+    matches,
+    plain,
+    refuse,
+    simulation,
+    stays,
+)
 from shipway.os.debian.packages import HELD_MEANWHILE, release_held, upgrade_without
 from shipway.os.family import Scope
 from shipway.step import Drift, Impact
@@ -144,9 +154,10 @@ class PackagesUpdated:
         return f"{which} of the system is the newest offered"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask apt; what a run that was broken off held meanwhile is drift too."""
+        """Ask apt; what a run that was broken off held meanwhile is drift too. Raises Refused SHW-327."""
         pending = await read_pending(on, self.scope, kernel=self.kernel)
-        held = await on.read(FileState(HELD_MEANWHILE))
+        said, held = await on.read(SIMULATED, FileState(HELD_MEANWHILE))
+        refuse(Changes(removed=changes(said.stdout).removed), {}, (), self.removable)
         if not pending and held is None:
             return None
         have = f"{describe_pending(pending)} to come" if pending else "packages are held by a run that was broken off"

@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from shipway.errors import Blocked, DeadlineExceeded, Refused, ShipwayError
 from shipway.facts.boot import Boot, BootIs, order_kernels
@@ -127,8 +127,8 @@ class KernelHasModule:
         told = f"; dkms says: {tail(dkms.stdout, 3)}" if dkms.ok and dkms.stdout.strip() else ""
         message = f"kernel {newest} starts next and has no {VENDOR.name} module: its GPUs would be gone{told}"
         fix = (
-            f"On {on.name}: install linux-headers-{newest}, `dkms autoinstall -k {newest}`, look with `dkms status`; or "
-            "remove that kernel. Then run again."
+            f"On {on.name}: install linux-headers-{newest}, `dkms autoinstall -k {newest}`, look with `dkms status`; "
+            "or remove that kernel. Then run again."
         )
         raise Refused(message, host=on.name, code="SHW-820", fix=fix)
 
@@ -201,25 +201,6 @@ class RunsInstalled:
             if seen != said:
                 self.on_wait(f"waiting until {on.name} is back: {seen}")
                 said = seen
-        fix = f"See its console or its management controller; its node stays closed. maintain.reboot_minutes is {self.minutes}."
+        fix = "See its console or management controller, or raise maintain.reboot_minutes; its node stays closed."
         message = f"it is not back {self.minutes} minutes after its restart; last seen: {seen}"
         raise DeadlineExceeded(message, host=on.name, code="SHW-824", fix=fix, retry=False)
-
-
-@dataclass(frozen=True)
-class MayPause:
-    """etcd keeps its quorum while one of its members is away."""
-
-    members: Callable[[Host], Awaitable[Collection[Any]]]
-    name: str = "etcd keeps its quorum without one of its members"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Ask etcd. Raises Refused SHW-823."""
-        from shipway.etcd.quorum import why_not_pause
-
-        found = [one for one in await self.members(on) if not one.learner]
-        why = why_not_pause(len(found), sum(one.healthy for one in found))
-        if why:
-            fix = "Bring every member back first (`shipway bootstrap`, docs/control-planes.md), then run again."
-            raise Refused(f"no control plane may be restarted now: {why}", host=on.name, code="SHW-823", fix=fix)
-        return None
