@@ -38,6 +38,10 @@ class Family(Protocol):
         """The same for people: `Ubuntu 20.04-26.04 or Debian 11-14`."""
 
     @property
+    def operation(self) -> str:
+        """The operation of a host (see `Host.operate`) as which packages are changed."""
+
+    @property
     def fetcher(self) -> str:
         """The program that fetches packages."""
 

@@ -45,7 +45,7 @@ from tasks.waves.hosts import (
 )
 
 MAINTAINING = "maintenance"  # how the note on a node begins that a maintenance keeps closed: only one opens it
-OPERATIONS, SETTLE_SECONDS = ("apt", "dnf"), 1800  # under which families change packages
+SETTLE_SECONDS = 1800
 # Parts that run from the boot on: after these a restart is likely.
 RESTARTS = ("kernel", "libc", "openssl", "systemd", "microcode")
 # Kubernetes' own marks of a node's state, which come and go with it; what is really wrong is told by Ready.
@@ -71,9 +71,9 @@ async def look_at_system(run: Run, stage: str, host: str) -> list[StepResult]:
     """
     session = run.session(host)
     session.forget()
-    if run.allow is not Impact.NOTHING:
-        await session.settled(*OPERATIONS, seconds=SETTLE_SECONDS)
     family = run.seen.families[host] = await recognise(session)
+    if run.allow is not Impact.NOTHING:
+        await session.settled(family.operation, seconds=SETTLE_SECONDS)
     seen = run.seen.surveys[host] = await survey(session)
     if not seen.joined:
         if is_control(run, host):

@@ -21,7 +21,7 @@ from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system
 from tasks.maintain_pass import SystemState
 from tasks.stages import container_runtime, nvidia_runtime
 from tasks.waiting import hear_results, hear_waits, wait_for
-from tasks.waves.hosts import is_drained
+from tasks.waves.hosts import decided, is_control, is_drained
 from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
 
 API_SECONDS, RUNTIME_SECONDS = 300.0, 180.0
@@ -58,9 +58,22 @@ def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Ch
     async def anew() -> None:
         await run.connect_anew(host)
 
-    hear = hear_waits(run, stage, host)
-    gpus, minutes = has_gpus(run, host), settings.reboot_minutes
-    steps.append(RunsInstalled(family, settings.reboot, cluster.runtime.package, gpus, minutes, anew, hear))
+    async def permit() -> None:
+        if is_control(run, host):
+            await QuorumStays().check(run.session(run.control.name))
+
+    steps.append(
+        RunsInstalled(
+            family,
+            settings.reboot,
+            cluster.runtime.package,
+            has_gpus(run, host),
+            settings.reboot_minutes,
+            permit,
+            anew,
+            hear_waits(run, stage, host),
+        )
+    )
     return steps
 
 
@@ -86,9 +99,8 @@ async def maintain_control_plane(run: Run, stage: str, host: str) -> list[StepRe
     """Maintain a control plane's host; etcd is asked right before, and is well again before the next one is begun."""
     session, lead, version = run.session(host), run.session(run.control.name), run.cluster.kubernetes.version
     hear = hear_results(run, stage, host)
-    results = (
-        [] if is_resumed(run, host) else await look_at_all([EtcdFits(version, version), QuorumStays()], lead, hear)
-    )
+    before: list[Check[Host]] = [] if is_resumed(run, host) else [EtcdFits(version, version), QuorumStays()]
+    results = decided(await look_at_all(before, lead, hear))
     if failed(results):
         return results
     if is_drained(run, host):
@@ -108,7 +120,7 @@ async def maintain_control_plane(run: Run, stage: str, host: str) -> list[StepRe
         await wait_for(run, stage, one, kube, seconds=API_SECONDS)
         for one in (gates.ApiAnswers(), gates.EtcdHealthy(), StillHeld(run))
     ]
-    well += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
+    well += decided(await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear))
     results += well
     return say_closed(run, host, results) if failed(well) else results + await _prove(run, stage, host)
 

@@ -368,6 +368,7 @@ class Rpm:
     repositories: Mapping[str, tuple[str, Key]] = field(default_factory=dict, hash=False)
     systems: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"rocky": ("9",)}, hash=False)
     supported: str = "Rocky Linux 9"
+    operation: str = "dnf"
     fetcher: str = "dnf"
     fetcher_proxy: str = PROXY
     own_architecture: str = "uname -m"
@@ -476,7 +477,7 @@ class Rpm:
 
     async def changed_since(self, on: Host, names: Sequence[str], since: float) -> list[str]:
         """Ask rpm for the times of installation."""
-        said = await on.read(Says(("rpm", "-q", "--qf", "%{NAME}|%{INSTALLTIME}\\n", *names)))
+        said = await on.read(Says(("rpm", "-q", "--qf", "%{NAME}|%{INSTALLTIME}\n", *names)))
         rows = [line.split("|") for line in said.stdout.splitlines() if "|" in line]
         return sorted(name for name, at in rows if int(at) > since)
 

@@ -48,6 +48,7 @@ class Debian:
 
     systems: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SYSTEMS, hash=False)
     supported: str = "Ubuntu 20.04-26.04 or Debian 11-14"
+    operation: str = "apt"
     fetcher: str = "apt"
     fetcher_proxy: str = asking.PROXY
     own_architecture: str = asking.ARCHITECTURE

@@ -50,13 +50,17 @@ CORE = ("libc6", "systemd", "dbus", "libssl[0-9]*", "*-microcode")
 MARK = "/run/reboot-required"
 INFO = "/var/lib/dpkg/info"  # NAME.list, or NAME:ARCH.list, is written when a package is unpacked
 # Whoever holds one of apt's and dpkg's locks (fcntl), as /proc/locks has it by inode: prints its program's name.
-LOCKS = r"""
-for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+LOCKS = (
+    *("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"),
+    *("/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"),
+)
+WHO_HOLDS = r"""
+for lock; do
   inode=$(stat -c %i "$lock" 2>/dev/null) || continue
   awk -v end=":$inode" 'substr($6, length($6) - length(end) + 1) == end {print $5}' /proc/locks
 done | sort -u | while read -r pid; do echo "$(cat "/proc/$pid/comm" 2>/dev/null) ($pid)"; done
 """
-HOLDERS = Says(("sh", "-c", LOCKS))
+HOLDERS = Says(("sh", "-c", WHO_HOLDS, "sh", *LOCKS))
 
 
 def find_pending(simulated: str, packages: Packages, scope: Scope, *, kernel: bool) -> list[Pending]:

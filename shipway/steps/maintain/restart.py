@@ -138,15 +138,16 @@ def checks_of_restart(family: Family, *, gpus: bool) -> list[NobodyAtWork | Noth
     return [NobodyAtWork(family), NothingInhibits(), *([KernelHasModule()] if gpus else [])]
 
 
-async def _stay_connected() -> None:
-    """Keep the connection."""
+async def _nothing() -> None:
+    """Let it be done, and keep the connection."""
 
 
 @dataclass(frozen=True)
 class RunsInstalled:
     """A host runs what is installed on it, and was restarted where something asks for that.
 
-    `anew` drops its connection: whether it is back is asked by a new one each time.
+    `permit` is asked right before, and raises what keeps from it. `anew` drops the connection: whether the host is back
+    is asked by a new one each time.
     """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
@@ -155,7 +156,8 @@ class RunsInstalled:
     runtime: str
     gpus: bool
     minutes: int
-    anew: Callable[[], Awaitable[None]] = field(default=_stay_connected, compare=False, repr=False)
+    permit: Callable[[], Awaitable[None]] = field(default=_nothing, compare=False, repr=False)
+    anew: Callable[[], Awaitable[None]] = field(default=_nothing, compare=False, repr=False)
     on_wait: Callable[[str], None] = field(default=lambda _: None, compare=False, repr=False)
     name: str = "the host runs what is installed"
 
@@ -173,6 +175,7 @@ class RunsInstalled:
         on.forget()
         for one in checks_of_restart(self.family, gpus=self.gpus):
             await one.check(on)
+        await self.permit()
         before = await read_boot(on)
         self.on_wait(f"restarting {on.name}, which has {self.minutes} minutes to come back")
         try:
