@@ -103,10 +103,8 @@ async def test_a_host_of_which_nothing_is_to_be_changed_is_not_touched(stages: C
     look.make_order(run)
     one = stages(run)
     await flow.go(run)
-    assert one.of("maintain_control_plane", "maintain_worker") == [
-        "maintain_worker w1",
-        "maintain_worker w3",
-    ] or one.of("maintain_worker") == ["maintain_worker w3", "maintain_worker w1"]
+    assert one.of("maintain_control_plane") == []
+    assert sorted(one.of("maintain_worker")) == ["maintain_worker w1", "maintain_worker w3"]
     assert one.of("take_backup") == [], "no control plane is restarted"
 
 
@@ -125,9 +123,7 @@ async def test_without_restarts_no_backup_is_needed(stages: Callable[..., Stages
     assert one.of("take_backup") == []
 
 
-async def test_what_the_fetched_lists_add_is_looked_at_before_anything_is_changed(
-    stages: Callable[..., Stages],
-) -> None:
+async def test_what_the_fetched_lists_add_is_looked_at_before_anything_changes(stages: Callable[..., Stages]) -> None:
     run = a_run()
     run.maintenance.hosts["w2"] = SystemState()
     look.make_order(run)
@@ -201,13 +197,8 @@ async def test_taints_of_kubernetes_of_gpus_and_of_the_file_keep_nobody_out() ->
 
 
 async def test_a_node_that_another_kind_of_run_closed_is_named_with_its_note_and_ours_comes_first() -> None:
-    run = await learned(
-        a_run(),
-        node("cp"),
-        closed_with("w1", "upgrade to 1.32.0 by Shipway"),
-        node("w2"),
-        closed_with("w3", look_note()),
-    )
+    theirs, ours = closed_with("w1", "upgrade to 1.32.0 by Shipway"), closed_with("w3", look_note())
+    run = await learned(a_run(), node("cp"), theirs, node("w2"), ours)
     assert "upgrade to 1.32.0 by Shipway" in run.maintenance.skipped["w1"]
     assert look.waves_in_order(run)[0] == ("w3",)
     assert run.maintenance.begun
