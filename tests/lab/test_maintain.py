@@ -1,7 +1,7 @@
-"""On real hosts: a package in two versions, a real restart of a worker, one that is taken out, and a run that is killed.
+"""On real hosts: a package in two versions, a real restart, a worker that is taken out, and a run that is killed.
 
-The package is the lab's own, offered by each worker to itself; apt, dpkg, systemd, sshd, kubelets and restarts are real.
-The hosts are containers: they have no kernel of their own, and a restart is a new start of the container.
+The package is the lab's own, offered by each worker to itself; apt, dpkg, systemd, sshd, kubelets and restarts are
+real. The hosts are containers: they have no kernel of their own, and a restart is a new start of the container.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ NAMES, WORKERS = ("cp1", "w1", "w2"), ("w1", "w2")
 OFFER = r"""
 set -eu
 work=$(mktemp -d); mkdir -p "$work/lab-tool/DEBIAN" /opt/lab-packages
-printf 'Package: lab-tool\nVersion: %s\nArchitecture: all\nMaintainer: lab <lab@localhost>\nDescription: the lab\n' "$1" \
+printf 'Package: lab-tool\nVersion: %s\nArchitecture: all\nMaintainer: lab <lab@localhost>\n' "$1" \
   > "$work/lab-tool/DEBIAN/control"
+echo 'Description: the lab' >> "$work/lab-tool/DEBIAN/control"
 printf '#!/bin/sh\n[ "$(hostname)" != w2 ] || echo lab-tool | tee /run/reboot-required.pkgs > /run/reboot-required\n' \
   > "$work/lab-tool/DEBIAN/postinst"
 chmod 755 "$work/lab-tool/DEBIAN/postinst"
