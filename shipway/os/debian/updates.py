@@ -34,6 +34,7 @@ UPGRADE = ("upgrade", "--with-new-pkgs")  # a kernel is a package of its own nam
 SIMULATED = Says(simulation(*UPGRADE), 60)
 INDEXED = "/var/lib/shipway/packages-indexed"  # apt's own files keep their dates where a mirror has nothing new
 INDEX_SECONDS = 3600
+ON_HOST = "'file:"  # a repository on the host itself: apt takes its files from where they lie
 CLOCK = Says(("date", "+%s"))
 # `Inst NAME [OLD] (NEW ORIGIN:VERSION/SUITE, ... [ARCH])`; OLD is missing of what is not installed.
 _INST = re.compile(r"Inst (\S+)(?: \[([^\]]*)\])? \((\S+) ?([^\[)]*)")
@@ -48,6 +49,8 @@ PARTS = (
 # What runs from the boot on and is used by all: as needs-restarting(1) of dnf-utils has it for its systems.
 CORE = ("libc6", "systemd", "dbus", "libssl[0-9]*", "*-microcode")
 MARK = "/run/reboot-required"
+# Updates that need another version of a package that stays: apt keeps them back, and says so only while that is held.
+KEPT_BACK = "/var/lib/shipway/updates-kept-back"
 INFO = "/var/lib/dpkg/info"  # NAME.list, or NAME:ARCH.list, is written when a package is unpacked
 # Whoever holds one of apt's and dpkg's locks (fcntl), as /proc/locks has it by inode: prints its program's name.
 LOCKS = (
@@ -82,11 +85,16 @@ def _part(name: str, source: str) -> str:
 
 
 async def read_pending(on: Host, scope: Scope, *, kernel: bool) -> list[Pending]:
-    """Return what is pending on a host. Raises CommandFailed where apt cannot tell."""
-    said, packages = await on.read(SIMULATED, Installed())
+    """Return what is pending on a host, but for what apt kept back. Raises CommandFailed where apt cannot tell."""
+    said, packages, kept = await on.read(SIMULATED, Installed(), FileText(KEPT_BACK))
     if not said.ok:
         raise failure(" ".join((*APT[:1], "-s", *UPGRADE)), said, host=on.name)
-    return find_pending(said.stdout, packages, scope, kernel=kernel)
+    lines = (kept or "").splitlines()
+    return [one for one in find_pending(said.stdout, packages, scope, kernel=kernel) if _line(one) not in lines]
+
+
+def _line(pending: Pending) -> str:
+    return f"{pending.name} {pending.gets}"
 
 
 @dataclass(frozen=True)
@@ -129,12 +137,10 @@ class UpdatesFetched:
         if not words:
             return None
         said = await on.read(Says((*APT, "--print-uris", *words), 60))
-        left = [line for line in said.stdout.splitlines() if line.startswith("'")]
-        return (
-            Drift(f"{len(left)} files are not fetched" if said.ok else "apt cannot tell", "all of them")
-            if (left or not said.ok)
-            else None
-        )
+        if not said.ok:
+            return Drift("apt cannot tell which files", "all of them")
+        left = [line for line in said.stdout.splitlines() if line.startswith("'") and not line.startswith(ON_HOST)]
+        return Drift(f"{len(left)} files are not fetched", "all of them") if left else None
 
     async def apply(self, on: Host) -> None:
         """Fetch them."""
@@ -173,12 +179,18 @@ class PackagesUpdated:
         said, packages = await on.read(SIMULATED, Installed())
         wanted = {one.name for one in find_pending(said.stdout, packages, self.scope, kernel=self.kernel)}
         offered = {match[1] for match in map(_INST.match, said.stdout.splitlines()) if match}
-        left = {plain(name) for name in offered - wanted}
+        others = {plain(name) for name in offered - wanted}
         stay = [
-            info for (name, _), info in packages.items() if stays(name, info.source, kernel=self.kernel) or name in left
+            info
+            for (name, _), info in packages.items()
+            if stays(name, info.source, kernel=self.kernel) or name in others
         ]
         kernels = [plain(name) for name in wanted if self.kernel]
         await upgrade_without(on, stay, *UPGRADE, asked=kernels, removable=self.removable)
+        on.forget()
+        if left := await read_pending(on, self.scope, kernel=self.kernel):
+            before = (await on.read(FileText(KEPT_BACK)) or "").splitlines()
+            await on.write(KEPT_BACK, "".join(f"{line}\n" for line in (*before, *map(_line, left))).encode())
 
 
 async def find_restart_reasons(on: Host, since: float) -> list[str]:
