@@ -40,4 +40,5 @@ class MaintainPass(WavePass):
     look: ClassVar[StageName] = StageName.MAINTAIN_LOOK
     possible: ClassVar[StageName] = StageName.MAINTAIN_POSSIBLE
     worker: ClassVar[StageName] = StageName.MAINTAIN_WORKER
+    closes_all: ClassVar[bool] = True
     hosts: dict[str, SystemState] = field(default_factory=dict)

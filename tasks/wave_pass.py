@@ -35,7 +35,7 @@ class WavePass:
     `cordons` is who closed a node, `skipped` why a host is left out, `stopped` why the run went no further, `begun`
     whether this run or an earlier one has begun with a host, `changed` whether this run was about to change something.
     A kind of run says what it and its command are called, and which of the stages are its own: `look` of a host,
-    `possible` of the cluster, `worker`.
+    `possible` of the cluster, `worker`. `closes_all` says whether hosts are closed that need not be drained, too.
     """
 
     verb: ClassVar[str]
@@ -43,6 +43,7 @@ class WavePass:
     look: ClassVar[StageName]
     possible: ClassVar[StageName]
     worker: ClassVar[StageName]
+    closes_all: ClassVar[bool] = False
     backup: bool = True
     kubelets: dict[str, str] = field(default_factory=dict)
     cordons: dict[str, Cordon] = field(default_factory=dict)

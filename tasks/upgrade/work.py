@@ -72,15 +72,24 @@ def _kubeadm_steps(run: Run, host: str) -> list[Check[Host]]:
 
 
 async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun."""
+    """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun.
+
+    Its etcd stands still for a moment, so whether all others are well is asked once more right before.
+    """
     session, spec, version = run.session(host), run.cluster.host(host), run.cluster.kubernetes.version
     results = await _empty(run, stage, host) if is_drained(run, host) else []
     if failed(results):
         return results
-    steps = [ManifestsBack(), *_kubeadm_steps(run, host), ControlPlaneRuns(version, run.cluster, spec)]
+    whole = EtcdFits(run.upgrade.have, version)
+    steps: list[Check[Host]] = [
+        ManifestsBack(),
+        whole,
+        *_kubeadm_steps(run, host),
+        ControlPlaneRuns(version, run.cluster, spec),
+    ]
     results += await bring(run, stage, session, steps)
     if failed(results):
-        return results
+        return say_closed(run, host, results)
     if run.allow is not Impact.NOTHING:
         await run.reconnect()  # kubeadm has renewed the administrator's certificate with all others
         results.append(await keep_kubeconfig(run))
@@ -92,7 +101,7 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
         hear = hear_results(run, stage, host)
         results += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
         if failed(results):
-            return results
+            return say_closed(run, host, results)
     results += await bring(run, stage, session, _kubelet_steps(run, host, by_kubeadm=False))
     own = UserHasKubeconfig(run.cluster.target(spec).user)
     if run.allow is not Impact.NOTHING:
@@ -100,7 +109,9 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
     elif any(one.step == steps[-1].name and one.outcome == "drifted" for one in results):
         renewed = Blocked("kubeadm renews the control plane's certificates with its upgrade", host=host)
         results += [StepResult(name, "unknown", error=renewed) for name in (own.name, KEPT)]
-    return results if failed(results) else results + await _prove_and_open(run, stage, host)
+    if failed(results):
+        return say_closed(run, host, results)
+    return results + await _prove_and_open(run, stage, host)
 
 
 async def upgrade_addons(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -128,7 +139,7 @@ async def upgrade_worker(run: Run, stage: str, host: str) -> list[StepResult]:
     steps = [*_kubeadm_steps(run, host), *_kubelet_steps(run, host, by_kubeadm=True)]
     results += await bring(run, stage, run.session(host), steps)
     if failed(results):
-        return results if run.allow is Impact.NOTHING else say_closed(run, host, results)
+        return say_closed(run, host, results)
     return results + await _prove_and_open(run, stage, host)
 
 

@@ -29,8 +29,5 @@ def shared_checks(run: Run, resumed: Callable[[str], bool]) -> list[Check[Kube]]
         ControlPlanesReady(whole),
         GpusThere(gpus),
         BudgetsAllow(guarded),
-        *(
-            NothingLost(name, local, [job.pod for job in jobs_on(run, name) if job.policy == "wait"])
-            for name in drained
-        ),
+        *(NothingLost(name, local, [job.pod for job in jobs_on(run, name) if job.ends]) for name in drained),
     ]

@@ -77,7 +77,11 @@ async def test_nobody_waits_for_a_service_that_may_be_moved_and_its_hosts_are_no
     mine, other = replica("a", "w1"), replica("b", "w2")
     api = Objects(gpu_node("w1"), gpu_node("w2"), gpu_node("w3"), mine, other)
     jobs = await find_jobs(cast("Kube", api), "wait")
-    assert [job.serves for job in jobs] == [True, True]
+    assert [(job.serves, job.ends) for job in jobs] == [(True, False), (True, False)]
+    assert (
+        jobs[0].said
+        == f"default/a of ReplicaSet default/web ({VENDOR.resource}: 1: moved while another replica is Ready)"
+    )
     assert gangs(jobs) == []
     step = GpuJobsOver("w1", "wait", 60)
     assert await step.check(cast("Kube", api)) is None

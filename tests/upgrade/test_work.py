@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
 from shipway.kube.drain import CORDONED
 from shipway.step import Drift, Impact, StepResult
+from shipway.steps.kubernetes import etcd_members
 from shipway.steps.upgrade import gpu_jobs, proof
+from shipway.steps.upgrade.possible import EtcdFits
 from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks.context import Run
 from tasks.stage_result import StageResult
@@ -138,6 +141,16 @@ async def test_a_host_whose_jobs_outlast_the_wait_is_opened_again_unchanged(monk
     results = await scene.turn()
     assert codes(results) == ["SHW-795"]
     assert (scene.step.applied, scene.closed) == (0, False)
+
+
+async def test_a_control_plane_is_not_begun_while_etcd_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+    monkeypatch.setattr(work, "_kubeadm_steps", lambda *_: [scene.step])
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(work, "EtcdFits", partial(EtcdFits, seconds=0.0))
+    results = await work.upgrade_control_plane(scene.run, "upgrade_control_plane", "cp")
+    assert (codes(results)[0], scene.step.applied) == ("SHW-782", 0)
+    assert [one.outcome for one in results][:2] == ["ok", "failed"]
 
 
 async def test_a_window_that_closes_during_the_wait_leaves_the_host_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,10 +37,16 @@ class GpuJob:
     serves: bool = False
 
     @property
+    def ends(self) -> bool:
+        """Whether its end is waited for: no drain takes it away."""
+        return self.policy == "wait" and not self.serves
+
+    @property
     def said(self) -> str:
-        """One line: the pod, what it holds, whose it is."""
+        """One line: the pod, what it holds, whose it is, what becomes of it."""
         of = f" of {self.owner}" if self.owner else ", of nobody"
-        return f"{self.pod}{of} ({self.holds}: {self.policy})"
+        what = "moved while another replica is Ready" if self.policy == "wait" and self.serves else self.policy
+        return f"{self.pod}{of} ({self.holds}: {what})"
 
 
 async def find_jobs(on: Kube, default: Policy, node: str = "") -> list[GpuJob]:
@@ -116,7 +122,7 @@ class GpuJobsOver:
             raise Refused(f"these are never touched: {few(kept)}", host=self.node, code="SHW-795", fix=fix)
         left = []
         for job in (job for job in jobs if job.policy == "wait"):
-            if not job.serves:
+            if job.ends:
                 left.append(job.said)
             elif why := await self._why_not_moved(on, job):
                 left.append(f"{job.said}: {why}")
