@@ -128,7 +128,11 @@ class Restarting(KnownFacts):
     def __init__(self, family: Family, facts: dict[Fact[Any], Any] | None = None, *, away: int = 0) -> None:
         quiet = {BootIs(): boot(), IMAGES: said("", 1), SHIMS: said("")}
         super().__init__({**quiet, **(facts or {})})
-        self.family, self.away, self.stays, self.down = family, away, False, -1
+        self.family, self.away, self.stays, self.down, self.forgotten = family, away, False, -1, 0
+
+    def forget(self) -> None:
+        """Count it."""
+        self.forgotten += 1
 
     async def read_all(self, facts: Sequence[Fact[Any]]) -> list[Any]:
         """Answer, unless it is down."""

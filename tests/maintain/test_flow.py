@@ -182,6 +182,21 @@ async def test_who_was_taken_out_by_somebody_else_is_left_alone_control_planes_t
     assert len(wave_report(run).warnings) >= 4
 
 
+async def test_a_control_plane_that_is_closed_and_ill_is_no_host_that_was_taken_out() -> None:
+    run = await learned(a_run(), node("cp", closed=True, ready=False), node("w1"), node("w2"), node("w3"))
+    assert run.maintenance.skipped == {}, "it is refused as not Ready, and not passed over"
+
+
+async def test_who_needs_nothing_is_not_told_of() -> None:
+    run = a_run()
+    run.maintenance.hosts["w1"] = run.maintenance.hosts["cp"] = SystemState()
+    quarantined = node("w1", taints=[{"key": "q", "effect": "NoExecute"}])
+    await learned(run, node("cp", closed=True), quarantined, node("w2"))
+    assert list(run.maintenance.skipped) == ["w3"], "it is no node"
+    assert "while cp restarts" not in " ".join(run.maintenance.notes)
+    assert run.maintenance.notes[-1].startswith("w3 is left out: it is no node")
+
+
 async def test_taints_of_kubernetes_of_gpus_and_of_the_file_keep_nobody_out() -> None:
     own = [
         {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"},
@@ -239,7 +254,11 @@ async def test_the_plan_says_what_becomes_of_each_host() -> None:
     show_order(console, run.report)
     assert "2 packages (libc, kernel)" in cast("io.StringIO", console.file).getvalue()
     assert run.waves.said(rows["w3"]) == "gets 1 package"
-    never = a_run("plan", reboot="never")
+    assert "by the lists" not in " ".join((await learned(a_run(), node("cp"))).maintenance.notes)
+    never = a_run("plan", reboot="never", packages="none")
+    assert len(never.maintenance.notes) == 1, "of the waves alone"
+    never.maintenance.hosts["w1"] = SystemState(runtime=("a", "b"))
+    assert look.describe(never, never.maintenance.hosts["w1"]) == "containerd b"
     assert look.describe(never, never.maintenance.hosts["cp"]) == "1 package (libc)"
 
 
@@ -340,7 +359,9 @@ async def test_what_the_cluster_says_forbids_it(code: str, objects: list[Any], m
     monkeypatch.setattr(run, "session", lambda _: Restarting(Family()))
     monkeypatch.setattr(possible.EtcdFits, "check", fine)
     monkeypatch.setattr(QuorumStays, "check", fine)
+    run.maintenance.order = []
     results = await look.look_at_possible(run, "maintain_possible", CLUSTER)
+    assert [row.host for row in run.maintenance.order] == ["cp", *(row.host for row in run.maintenance.order[1:])]
     assert [one.error.code for one in results if one.error] == [code]
 
 

@@ -12,13 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.errors import Blocked, DeadlineExceeded, Refused
+from shipway.errors import Blocked, CommandFailed, DeadlineExceeded, Refused
 from shipway.facts.boot import BootIs, order_kernels
 from shipway.facts.packages import Pending, describe_pending
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.os.debian.updates import WHO_HOLDS, find_pending
 from shipway.script import Output
+from shipway.step import Impact
 from shipway.steps.maintain import pause, restart
 from shipway.steps.maintain.restart import (
     DKMS,
@@ -64,6 +65,7 @@ async def test_a_newer_kernel_that_was_installed_since_the_boot_asks_for_a_resta
     assert await why(images=INSTALLED) == [f"kernel {NEW} is installed, and {OLD} runs"]
     before = said(f"{int(BORN) - 60} /boot/vmlinuz-{NEW}\n")
     assert await why(images=before) == [], "who chose the older one at its boot, chose it"
+    assert await why(images=said(f"{int(BORN)} /boot/vmlinuz-{NEW}\n")) == []
     assert await why(images=said(f"{int(NOW)} /boot/vmlinuz-6.1.0-9-amd64\n")) == [], "9 is before 18"
     assert await why(images=said(f"{int(NOW)} /boot/vmlinuz-0-rescue-99\n")) == []
     assert await why("never", images=INSTALLED) == []
@@ -89,8 +91,13 @@ async def test_always_restarts_a_host_once_a_day_at_most() -> None:
     assert await why("always") == [], "booted an hour ago: a run that is repeated restarts nothing twice"
     old = cast("Host", KnownFacts({BootIs(): boot(now=BORN + 3 * 86400)}))
     old.facts[BootIs()] = type(boot())("b", BORN, BORN + 3 * 86400, OLD)  # type: ignore[attr-defined]
+    family = Family()
+    family.reasons = ["the system asks for it"]
+    assert await why_restart(old, cast("Any", family), "always", "containerd.io") == ["the system asks for it"]
     assert "3 days old" in (await why_restart(old, cast("Any", Family()), "always", "containerd.io"))[0]
     assert await why_restart(old, cast("Any", Family()), "when_required", "containerd.io") == []
+    old.facts[BootIs()] = type(boot())("b", BORN, BORN + 86400, OLD)  # type: ignore[attr-defined]
+    assert await why_restart(old, cast("Any", Family()), "always", "containerd.io") == []
 
 
 async def test_a_host_that_does_not_tell_its_boot_is_not_guessed_about() -> None:
@@ -107,6 +114,9 @@ async def test_a_kernel_without_the_gpus_module_is_refused() -> None:
     message = await refused(KernelHasModule(), host(images=INSTALLED, modules=modules, dkms=told), "SHW-820")
     assert f"kernel {NEW} starts next" in message
     assert "550.1" in message
+    for dkms in (said("", 1), said(""), said("dkms: no such command", 127)):
+        message = await refused(KernelHasModule(), host(images=INSTALLED, modules=modules, dkms=dkms), "SHW-820")
+        assert "dkms says" not in message
     both = said(modules.stdout + f"/lib/modules/{NEW}/updates/dkms/{VENDOR.module}.ko.xz\n")
     assert await KernelHasModule().check(host(images=INSTALLED, modules=both)) is None
     assert await KernelHasModule().check(host(images=said("", 1), modules=said(""))) is None, (
@@ -185,10 +195,12 @@ async def test_a_host_is_back_when_another_boot_answers_a_new_connection(clock: 
         dropped.append(clock[0])
 
     made = step(family, anew=anew, on_wait=heard.append)
+    assert made.impact is Impact.WORKLOADS
     assert await made.check(cast("Host", one)) is not None
     await made.apply(cast("Host", one))
     assert one.done == ["systemctl reboot"]
     assert dropped == [3.0, 6.0, 9.0, 12.0, 15.0]
+    assert one.forgotten == 6, "before what forbids it, and before each look whether it is back"
     assert heard[1:] == ["waiting until w1 is back: the connection broke"]
     assert await made.check(cast("Host", one)) is None
 
@@ -202,7 +214,20 @@ async def test_a_host_that_is_not_back_in_time_is_named(clock: list[float], how:
         await step(family).apply(cast("Host", one))
     assert (raised.value.code, raised.value.may_retry) == ("SHW-824", False)
     assert ("it still runs as before" in raised.value.message) is one.stays
-    assert 300 <= clock[0] <= 303
+    assert clock[0] == 300
+
+
+async def test_a_host_that_cannot_be_restarted_says_so(clock: list[float]) -> None:
+    class Broken(Restarting):
+        """One without systemctl."""
+
+        async def do(self, *commands: Any) -> list[Output]:
+            del commands
+            raise CommandFailed("systemctl reboot: not found", exit_status=127, host=self.name)
+
+    with pytest.raises(CommandFailed):
+        await step(Family()).apply(cast("Host", Broken(Family())))
+    assert clock[0] == 0
 
 
 @pytest.mark.parametrize("what", ["module", "inhibitor", "worker", "permit"])

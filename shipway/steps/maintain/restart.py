@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 from shipway.errors import Blocked, DeadlineExceeded, Refused, ShipwayError
 from shipway.facts.boot import Boot, BootIs, order_kernels
 from shipway.facts.commands import Says
-from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
 from shipway.kube.nodes import few
@@ -29,19 +28,19 @@ EVERY_SECONDS, LOOK_SECONDS = 3.0, 30.0
 IMAGES = Says(("sh", "-c", "stat -c '%Z %n' /boot/vmlinuz-*"))
 DKMS = Says(("dkms", "status"))
 SHIMS = Says(("ps", "-eo", "etimes=,comm="))
-SHIM = "containerd-shim"  # what the kernel keeps of a longer name
+_SHIM = re.compile(r"(\d{1,12}) containerd-shim", re.MULTILINE)  # what the kernel keeps of a longer name
 INHIBITORS = Says(
     (
         *("busctl", "--json=short", "call", "org.freedesktop.login1", "/org/freedesktop/login1"),
         *("org.freedesktop.login1.Manager", "ListInhibitors"),
     )
 )
-_IMAGE = re.compile(r"(\d+) /boot/vmlinuz-(\S+)")
+_IMAGE = re.compile(r"(\d{1,12}) /boot/vmlinuz-(\S+)")
 
 
 def find_kernels(said: str) -> dict[str, int]:
     """Return the installed kernels, each with when it was installed; none of those that only rescue."""
-    found = {match[2]: whole(match[1]) or 0 for line in said.splitlines() if (match := _IMAGE.fullmatch(line))}
+    found = {match[2]: int(match[1]) for line in said.splitlines() if (match := _IMAGE.fullmatch(line))}
     return {name: at for name, at in found.items() if "rescue" not in name}
 
 
@@ -63,8 +62,8 @@ async def why_restart(on: Host, family: Family, mode: Mode, runtime: str) -> lis
     newest = max(kernels, key=order_kernels, default=boot.kernel)
     if order_kernels(newest) > order_kernels(boot.kernel) and kernels[newest] > boot.since:
         found.append(f"kernel {newest} is installed, and {boot.kernel} runs")
-    oldest = max((whole(line.split()[0]) or 0 for line in shims.stdout.splitlines() if SHIM in line), default=0)
-    if oldest and await family.changed_since(on, (runtime,), boot.now - oldest):
+    oldest = max(map(int, _SHIM.findall(shims.stdout)), default=0)
+    if await family.changed_since(on, (runtime,), boot.now - oldest):
         found.append(f"containers run since before {runtime} was changed")
     if mode == "always" and not found and boot.now - boot.since > DAY:
         found.append(f"it is asked for always, and the boot is {(boot.now - boot.since) / DAY:.0f} days old")
