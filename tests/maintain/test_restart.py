@@ -300,7 +300,8 @@ def test_who_holds_a_lock_is_found_by_the_kernels_own_list(tmp_path: Path) -> No
         assert holder.stdout.readline() == "held\n"
         found = ask()
         holder.communicate("\n")
-    assert f"({holder.pid})" in found
+    assert found.endswith(f" ({holder.pid})\n")
+    assert found.count("\n") == 1
 
 
 REAL = """\

@@ -52,16 +52,21 @@ MARK = "/run/reboot-required"
 # Updates that need another version of a package that stays: apt keeps them back, and says so only while that is held.
 KEPT_BACK = "/var/lib/shipway/updates-kept-back"
 INFO = "/var/lib/dpkg/info"  # NAME.list, or NAME:ARCH.list, is written when a package is unpacked
-# Whoever holds one of apt's and dpkg's locks (fcntl), as /proc/locks has it by inode: prints its program's name.
+# Whoever holds one of apt's and dpkg's locks (fcntl): /proc/locks tells the inode, which another disk may have too, and
+# the files that a process has open tell which it is. Prints its program's name.
 LOCKS = (
     *("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"),
     *("/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"),
 )
 WHO_HOLDS = r"""
 for lock; do
-  inode=$(stat -c %i "$lock" 2>/dev/null) || continue
-  awk -v end=":$inode" 'substr($6, length($6) - length(end) + 1) == end {print $5}' /proc/locks
-done | sort -u | while read -r pid; do echo "$(cat "/proc/$pid/comm" 2>/dev/null) ($pid)"; done
+  inode=$(stat -c %i "$lock" 2>/dev/null) && lock=$(readlink -f "$lock") || continue
+  for pid in $(awk -v end=":$inode" 'substr($6, length($6) - length(end) + 1) == end {print $5}' /proc/locks); do
+    for file in "/proc/$pid"/fd/*; do
+      [ "$(readlink "$file")" != "$lock" ] || echo "$(cat "/proc/$pid/comm") ($pid)"
+    done
+  done
+done 2>/dev/null | sort -u
 """
 HOLDERS = Says(("sh", "-c", WHO_HOLDS, "sh", *LOCKS))
 
