@@ -23,6 +23,7 @@ from tasks.drift.permission import Permission, explain_kept, permission_now, per
 from tasks.drift.report import findings_of
 from tasks.findings import Finding, count_by_action
 from tasks.locking import new_lease, still_alone
+from tasks.maintain.look import MAINTAINING
 from tasks.ownership import disagreement, refusal
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
@@ -186,7 +187,7 @@ class Breaker:
 
 
 async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
-    """Open the nodes that a killed pass left cordoned; those of an upgrade are opened by it, once they are proven.
+    """Open the nodes that a killed pass left cordoned; those of a run in waves are opened by it, once they are proven.
 
     Returns those that stay so until their own turn, and whether any was opened. Where this pass drains hosts and has
     still to repair one of them, its drain goes on: opened, it would get pods that are evicted again a moment later.
@@ -198,7 +199,7 @@ async def _open(run: Run, allowed: Permission) -> tuple[set[str], bool]:
         await new_lease(run)
         kube.forget()
         for name, why in (await find_left_cordoned(kube)).items():
-            if name not in {host.name for host in run.hosts} or why.startswith(UPGRADING):
+            if name not in {host.name for host in run.hosts} or why.startswith((UPGRADING, MAINTAINING)):
                 continue
             if allowed.now is Impact.WORKLOADS and any(one.level > Impact.FILES for one in _wanted(run, allowed, name)):
                 left.add(name)

@@ -120,7 +120,7 @@ async def running(  # noqa: PLR0917 - the flow's parameters, in their order
         heard(run)
     run.view.begin_run(run)
     await tag_run(run.flow_runs[0], (f"cluster:{run.cluster.name}", f"mode:{run.kind}"))
-    if mode in ("bootstrap", "remove", "reset", "upgrade"):
+    if mode in ("bootstrap", "remove", "reset", "upgrade", "maintain"):
         writable(run.folder)
     with hold_lock(run.folder / "lock", run.cluster.name, shared=manner.only_looks, warned=run.warned.append):
         async with open_run(run), progressing(run):

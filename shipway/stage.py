@@ -71,6 +71,12 @@ class StageName(StrEnum):
     UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
     UPGRADE_ADDONS = "upgrade_addons"
     UPGRADE_WORKER = "upgrade_worker"
+    # Maintenance of the hosts' systems.
+    MAINTAIN_LOOK = "maintain_look"
+    MAINTAIN_POSSIBLE = "maintain_possible"
+    MAINTAIN_FETCH = "maintain_fetch"
+    MAINTAIN_CONTROL_PLANE = "maintain_control_plane"
+    MAINTAIN_WORKER = "maintain_worker"
 
 
 # By which a host becomes part of a cluster: a bootstrap's work, and never a repair's.

@@ -35,11 +35,13 @@ from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
 from tasks.certificate_pass import CertificatePass
 from tasks.findings import DriftPass
+from tasks.maintain_pass import MaintainPass
 from tasks.report import Report
 from tasks.retirement import Retirement
 from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
 from tasks.upgrade_pass import UpgradePass
+from tasks.wave_pass import WavePass
 
 
 class View(Protocol):
@@ -150,6 +152,7 @@ class Run:
         self.backup = BackupRun()
         self.certificates = CertificatePass()
         self.upgrade = UpgradePass()
+        self.maintenance = MaintainPass()
         self.locks = Locks()
         self.task_runs: list[UUID] = []
         self.flow_runs: list[UUID] = []
@@ -181,6 +184,11 @@ class Run:
     def reported_mode(self) -> Mode:
         """The mode as a report names it: by its kind where a run of another kind works as a bootstrap does."""
         return cast("Mode", self.kind) if self.mode == "bootstrap" else self.mode
+
+    @property
+    def waves(self) -> WavePass:
+        """What a run knows that goes through the hosts in waves."""
+        return self.maintenance if self.kind == self.maintenance.command else self.upgrade
 
     def session(self, name: str) -> Host:
         """Return the session of a host; one connection per host for the whole run."""
@@ -246,7 +254,11 @@ class Run:
     async def hang_up(self, name: str) -> None:
         """End the connection of a host that is done with; the control plane's leads to the API and stays."""
         if name != self.control.name:
-            await self._pool.hang_up(self.cluster.target(self.cluster.host(name)))
+            await self.connect_anew(name)
+
+    async def connect_anew(self, name: str) -> None:
+        """Drop the connection of a host that was restarted, whichever it is: the next use makes a new one."""
+        await self._pool.hang_up(self.cluster.target(self.cluster.host(name)))
 
     async def close(self) -> None:
         """End what is held and every connection."""

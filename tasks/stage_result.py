@@ -14,7 +14,18 @@ from shipway.step import Impact, Outcome, StepResult
 from tasks.causes import group_errors, shorten
 
 Mode = Literal[
-    "bootstrap", "plan", "drift", "verify", "remove", "reset", "backup", "restore", "certificates", "harden", "upgrade"
+    "bootstrap",
+    "plan",
+    "drift",
+    "verify",
+    "remove",
+    "reset",
+    "backup",
+    "restore",
+    "certificates",
+    "harden",
+    "upgrade",
+    "maintain",
 ]
 CLUSTER = "cluster"  # the host name of what is done on the cluster as a whole
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "unknown", "drifted", "changed", "ok")

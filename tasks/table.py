@@ -42,6 +42,10 @@ from tasks.harden import stages as harden
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
+from tasks.maintain import work as maintains
+from tasks.maintain.look import SETTLE_SECONDS as MAINTAIN_SETTLE_SECONDS
+from tasks.maintain.look import look_at_possible as maintain_look
+from tasks.maintain.look import look_at_system
 from tasks.retire.allowed import may_remove, may_reset
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
 from tasks.retire.work import delete_node, drain_node, leave_api, leave_etcd, reset_host, stop_kubelet
@@ -67,6 +71,7 @@ from tasks.stages.verify import (
 from tasks.upgrade import work as upgrades
 from tasks.upgrade.look import look_at_possible, look_at_versions
 from tasks.waiting import by_api, hear_results, wait_for
+from tasks.waves.turn import DRAIN_SECONDS as WAVE_DRAIN_SECONDS
 from tasks.workloads import permit_undisturbed
 
 Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
@@ -245,7 +250,12 @@ def _always(seconds: float) -> Callable[[Cluster], float]:
 def _upgrade_seconds(cluster: Cluster) -> float:
     """Return how long a host may take: for its GPU jobs, its drain, kubeadm, packages, and its proof."""
     jobs = cluster.upgrade.wait_minutes * 60.0 if cluster.upgrade.gpu_jobs != "evict" else 0.0
-    return jobs + upgrades.DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
+    return jobs + WAVE_DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
+
+
+def _maintain_seconds(cluster: Cluster) -> float:
+    """Return how long a host may take: as for an upgrade, and its restart."""
+    return _upgrade_seconds(cluster) + cluster.maintain.reboot_minutes * 60.0
 
 
 # An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
@@ -323,6 +333,14 @@ _UPGRADE = (
     Stage(StageName.UPGRADE_WORKER, upgrades.upgrade_worker, _upgrade_seconds),
 )
 
+_MAINTAIN = (
+    Stage(StageName.MAINTAIN_LOOK, look_at_system, _always(MAINTAIN_SETTLE_SECONDS + 240.0), terse=True),
+    Stage(StageName.MAINTAIN_POSSIBLE, maintain_look, _always(300.0), terse=True),
+    Stage(StageName.MAINTAIN_FETCH, maintains.fetch, _always(3600.0)),
+    Stage(StageName.MAINTAIN_CONTROL_PLANE, maintains.maintain_control_plane, _maintain_seconds),
+    Stage(StageName.MAINTAIN_WORKER, maintains.maintain_worker, _maintain_seconds),
+)
+
 
 def _host_seconds(stage: ModuleType) -> float:
     return UPGRADE_SECONDS if stage is prepare_system else HOST_SECONDS
@@ -332,6 +350,7 @@ STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{
-        stage.name: stage for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN, *_UPGRADE)
+        stage.name: stage
+        for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN, *_UPGRADE, *_MAINTAIN)
     },  # what needs more than its steps
 }

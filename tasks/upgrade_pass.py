@@ -1,15 +1,12 @@
-"""What a run that upgrades a cluster was asked for, and what it has seen of the versions that run."""
+"""What a run that upgrades a cluster has seen of the versions that run."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar
 
-from shipway.errors import ErrorReport
-from shipway.steps.upgrade.gpu_jobs import GpuJob
-
-Cordon = Literal["", "ours", "another's"]
+from shipway.stage import StageName
+from tasks.wave_pass import OrderRow, WavePass
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,42 +30,22 @@ class HostVersions:
         return version in {self.kubeadm, self.program, *(tag.removeprefix("v") for _, tag in self.static)}
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRow:
-    """One host of the order in which a run goes: what it has now, in which wave it comes, what its drain means.
-
-    `pods` is how many pods of users would leave, `jobs` the pods that hold its GPUs with what was decided of each.
-    """
-
-    host: str
-    wave: str
-    have: str
-    want: str
-    pods: int = 0
-    jobs: tuple[str, ...] = ()
-
-
 @dataclass
-class UpgradePass:
-    """`backup` says whether the run takes one itself; `have` is what the API server ran when the run began.
+class UpgradePass(WavePass):
+    """`have` is what the API server ran when the run began, `hosts` what runs by host.
 
-    `hosts` and `kubelets` are what runs by host, `cordons` who closed its node, `skipped` why a host is left out,
-    `gone` the APIs that clients ask for and the version does not have, `stopped` why the run went no further, `begun`
-    whether this run or an earlier one has begun with a host, `changed` whether this run was about to change something.
+    `gone` are the APIs that clients ask for and the version does not have.
     """
 
-    backup: bool = True
+    verb: ClassVar[str] = "upgrade"
+    command: ClassVar[str] = "upgrade"
+    look: ClassVar[StageName] = StageName.UPGRADE_LOOK
+    possible: ClassVar[StageName] = StageName.UPGRADE_POSSIBLE
+    worker: ClassVar[StageName] = StageName.UPGRADE_WORKER
     have: str = ""
     hosts: dict[str, HostVersions] = field(default_factory=dict)
-    kubelets: dict[str, str] = field(default_factory=dict)
-    cordons: dict[str, Cordon] = field(default_factory=dict)
-    pods: dict[str, int] = field(default_factory=dict)
-    jobs: list[GpuJob] = field(default_factory=list)
-    order: list[OrderRow] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    stopped: ErrorReport | None = None
-    begun: bool = False
-    changed: bool = False
-    proving: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def said(self, row: OrderRow) -> str:
+        """Return in few words what becomes of a host."""
+        return f"has v{row.have}"

@@ -12,6 +12,7 @@ from flows.cli import (
     drift_repair,
     fleet,
     harden,
+    maintain,
     remove,
     reset,
     restore,
@@ -22,7 +23,20 @@ from flows.cli.command import REFUSED, Command
 
 COMMANDS: dict[str, Command] = {
     made.COMMAND.verb: made.COMMAND
-    for made in (bootstrap, drift_repair, verify, backup, restore, certificates, harden, upgrade, remove, reset, fleet)
+    for made in (
+        bootstrap,
+        drift_repair,
+        verify,
+        backup,
+        restore,
+        certificates,
+        harden,
+        upgrade,
+        maintain,
+        remove,
+        reset,
+        fleet,
+    )
 }
 
 

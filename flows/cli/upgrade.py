@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flows.cli.command import Command, Parser
 from flows.cli.verb import Flight, fly_verb, tell_end
+from flows.cli.wave_order import show_order
 
 if TYPE_CHECKING:
     from prefect import State
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from tasks.context import Run
     from tasks.stage_result import Mode
-    from tasks.upgrade.report import UpgradeReport
+    from tasks.waves.report import WaveReport
 
 
 def build_parser(prog: str) -> Parser:
@@ -60,24 +61,8 @@ def run_upgrade(asked: argparse.Namespace, console: Console) -> int:
 
 def tell(console: Console, run: Run) -> None:
     """Print the order of the hosts and what is to be known of it, then the end of the run."""
-    show_order(console, cast("UpgradeReport", run.report))
+    show_order(console, cast("WaveReport", run.report))
     tell_end(console, run)
-
-
-def show_order(console: Console, report: UpgradeReport) -> None:
-    """Print in which order hosts come, and what their drains mean."""
-    from rich.table import Table  # noqa: PLC0415 - a command says its first line before
-
-    if not report.order:
-        return
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("host", "wave", "has", "gets", "pods that leave", "GPU jobs"):
-        table.add_column(column, overflow="fold", justify="right" if column.startswith("pods") else "left")
-    for row in report.order:
-        table.add_row(row.host, row.wave, row.have, row.want, str(row.pods), "; ".join(row.jobs))
-    console.print(table)
-    for note in report.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def mode_of(asked: argparse.Namespace) -> Mode:

@@ -18,6 +18,7 @@ from shipway.cluster.parts import (
     Gpu,
     HostSpec,
     Kubernetes,
+    Maintain,
     Name,
     Network,
     Part,
@@ -61,6 +62,7 @@ class Cluster(Part):
     backup: Backup = Field(Backup(), description="Backups of etcd.")
     hardening: Hardening = Field(Hardening(), description="What is closed beside Kubernetes' own defaults.")
     upgrade: Upgrade = Field(Upgrade(), description="How an upgrade goes through the hosts.")
+    maintain: Maintain = Field(Maintain(), description="What maintenance does to the systems of the hosts.")
     proxy: Proxy = Field(Proxy(), description="The proxy by which hosts reach the internet.")
     sources: Sources = Field(description="Where packages, images and manifests come from.")
     state_dir: FilePath = Field("~/.shipway", description="Where kubeconfigs and keys of the controller are kept.")

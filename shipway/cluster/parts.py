@@ -17,6 +17,7 @@ from shipway.cluster.types import (
     Flag,
     ImageRef,
     ImageRepository,
+    LabelKey,
     Name,
     Package,
     PackageVersion,
@@ -306,3 +307,26 @@ class Upgrade(Part):
         600, description="How long the first worker is watched before the others follow."
     )
     approve: Flag = Field(default=False, description="Pause before each wave for an approval in Prefect's UI.")
+
+
+class Maintain(Part):
+    """What `shipway maintain` does to the systems of the hosts; it goes through them as `upgrade` says."""
+
+    packages: Literal["all", "security", "none"] = Field(
+        "all",
+        description="Which packages of the system are brought to their newest version: `all`, those with a `security` "
+        "update, or `none`. Held packages, GPU drivers, containerd and Kubernetes are never among them.",
+    )
+    reboot: Literal["when_required", "never", "always"] = Field(
+        "when_required",
+        description="Restart a host `when_required` (its system asks for it, a newer kernel or C library is installed "
+        "than runs), `never`, or `always`: also where nothing asks for it, if its boot is older than a day.",
+    )
+    reboot_minutes: Annotated[Count, Field(ge=1, le=120)] = Field(
+        15, description="How long a host may take to come back; large GPU servers test their memory for minutes."
+    )
+    taints: tuple[LabelKey, ...] = Field(
+        (),
+        description="Keys of taints that do not keep from maintenance; a host with another one of the site's own "
+        "counts as taken out by somebody, and is left alone.",
+    )

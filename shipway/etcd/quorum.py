@@ -47,3 +47,18 @@ def why_not_leave(members: int, healthy: int, *, goes_healthy: bool, allow: bool
         ),
     )
     return next((why for so, why in (*never, *(() if allow else unless_allowed)) if so), "")
+
+
+def why_not_pause(members: int, healthy: int) -> str:
+    """Return why one healthy member may not be away for a while, as for a restart of its host; "" where it may.
+
+    The only member of a cluster may: then its API is away for as long, and nothing is lost with it. Raises ValueError
+    for numbers that no cluster has.
+    """
+    if not 0 <= healthy <= members or not members:
+        raise ValueError(f"{healthy} healthy of {members} members")
+    if healthy < least(members):
+        return f"etcd has no quorum ({healthy} of {members} members are healthy)"
+    if members > 1 and healthy - 1 < least(members):
+        return f"{healthy - 1} of {members} members of etcd would be left, and it needs {least(members)}"
+    return ""

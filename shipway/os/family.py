@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from shipway.cluster.model import Cluster
 from shipway.facts.fact import Fact
-from shipway.facts.packages import PackageInfo
+from shipway.facts.packages import PackageInfo, Pending
 from shipway.host.session import Host
 from shipway.step import Check, Step
 
@@ -15,6 +15,8 @@ from shipway.step import Check, Step
 Permit = Callable[[Host], Awaitable[None]]
 # Packages by name, each with the version wanted; None is any.
 Versions = Mapping[str, str | None]
+# Which updates of the system's own packages: every one, or those that its makers call security updates.
+Scope = Literal["all", "security"]
 
 
 async def permit_always(on: Host) -> None:
@@ -34,6 +36,10 @@ class Family(Protocol):
     @property
     def supported(self) -> str:
         """The same for people: `Ubuntu 20.04-26.04 or Debian 11-14`."""
+
+    @property
+    def operation(self) -> str:
+        """The operation of a host (see `Host.operate`) as which packages are changed."""
 
     @property
     def fetcher(self) -> str:
@@ -113,6 +119,37 @@ class Family(Protocol):
 
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Return the step that keeps an upgrade in passing from changing packages."""
+
+    def indexed(self) -> Step[Host]:
+        """Return the step that fetches the repositories' indexes where the last time is more than an hour ago."""
+
+    async def pending(self, on: Host, scope: Scope, *, kernel: bool) -> list[Pending]:
+        """Return what `updated` would change, by the indexes that the host has; uses no network.
+
+        Held packages, GPU drivers, the container runtime and Kubernetes are never among it, the kernel only with
+        `kernel`. Raises CommandFailed where the package manager cannot tell.
+        """
+
+    def updates_fetched(self, scope: Scope, *, kernel: bool) -> Step[Host]:
+        """Return the step that fetches what is pending, and installs nothing."""
+
+    def updated(self, scope: Scope, removable: Sequence[str] = (), *, kernel: bool) -> Step[Host]:
+        """Return the step that brings all that is pending to its newest version; it may end workloads.
+
+        Nothing is removed that is not `removable`. What is left out keeps its version, whatever depends on it.
+        """
+
+    async def restart_reasons(self, on: Host, since: float) -> list[str]:
+        """Return why the system asks to be restarted: its own mark, or what all rests on changed after `since`.
+
+        `since` is when it was booted, in seconds since 1970 by its own clock.
+        """
+
+    async def changed_since(self, on: Host, names: Sequence[str], since: float) -> list[str]:
+        """Return which of these packages were installed or changed after a moment (as in `restart_reasons`)."""
+
+    async def at_work(self, on: Host) -> str:
+        """Return which package manager is at work on the host now; "" for none."""
 
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
         """Return the steps that take back what the others wrote: repositories, their keys, holds of these packages.

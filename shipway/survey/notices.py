@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from shipway.facts.boot import order_kernels
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.gpu.chosen import VENDOR
@@ -59,9 +60,9 @@ def _loopback(server: str) -> bool:
 
 def next_kernel(running: str, kernels: Sequence[str], modules: str) -> str:
     """Say that the kernel which starts next has no module for GPUs, and the running one has (nvidia-docker#804)."""
-    ready = {path.split("/")[3] for path in modules.split() if path.count("/") > 3}  # noqa: PLR2004 - /lib/modules/KERNEL/
-    newest = max(kernels, key=_order, default=running)
-    if running not in ready or newest in ready or _order(newest) <= _order(running):
+    ready = kernels_with(modules)
+    newest = max(kernels, key=order_kernels, default=running)
+    if running not in ready or newest in ready or order_kernels(newest) <= order_kernels(running):
         return ""
     return (
         f"kernel {newest} starts next and has no {VENDOR.name} module: after a restart {VENDOR.program} fails; "
@@ -69,9 +70,9 @@ def next_kernel(running: str, kernels: Sequence[str], modules: str) -> str:
     )
 
 
-def _order(kernel: str) -> tuple[tuple[int, ...], str]:
-    """Return what kernels are ordered by: their numbers, as 6.8.0-49 comes before 6.8.0-101."""
-    return tuple(int(number) for number in re.findall(r"[0-9]+", kernel)), kernel
+def kernels_with(modules: str) -> set[str]:
+    """Return the kernels that have the GPUs' module, by what `MODULES` prints."""
+    return {path.split("/")[3] for path in modules.split() if path.count("/") > 3}  # noqa: PLR2004 - /lib/modules/KERNEL/
 
 
 def firewall(ufw: str, forward: str) -> str:

@@ -16,6 +16,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.edits import containerd as containerd_config
 from shipway.edits.containerd import UnreadableError, Wanted
 from shipway.errors import Refused, ShipwayError
+from shipway.facts.boot import BootIs
 from shipway.facts.certificates import CertificateAt, CertificateIn, expires
 from shipway.facts.commands import Says, Watched
 from shipway.facts.fact import Fact, Plan
@@ -30,12 +31,14 @@ from shipway.kube.errors import refusal, status_of
 from shipway.kubeadm.config import ca_hash
 from shipway.os.debian.dpkg import Installed, Package
 from shipway.os.debian.packages import offers, version_matches
+from shipway.os.debian.updates import find_pending
 from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
 from shipway.steps.backup.kept import FilePart
 from shipway.steps.hardening.key import KeysThere
 from shipway.steps.hardening.stored import SecretsStored
+from shipway.steps.maintain.restart import find_inhibitors, find_kernels
 from shipway.survey.first_look import addresses_of
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -65,11 +68,15 @@ FACTS: tuple[Fact[Any], ...] = (
     KeysThere(),
     BackupsThere("true"),
     FilePart("/etc/hosts", 0),
+    BootIs(),
 )
 PARSERS: dict[str, Callable[[str], object]] = {
     "os-release": os_release,
     "apt-cache madison": offers,
     "openssl's date": expires,
+    "apt-get -s upgrade": lambda text: find_pending(text, {}, "security", kernel=True),
+    "logind's inhibitors": find_inhibitors,
+    "installed kernels": find_kernels,
     "nvidia-smi -L": NVIDIA.uuids,
     "an API's status": status_of,
     "an API's refusal": lambda text: refusal("GET /x", 500, text),

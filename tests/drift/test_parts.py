@@ -328,14 +328,15 @@ async def test_a_node_that_a_killed_pass_left_cordoned_stays_so_until_its_turn_w
     assert (turns.taken, turns.opened, turns.looked_again) == (taken, opened, [bool(opened)])
 
 
-async def test_a_node_that_an_upgrade_left_closed_is_opened_by_the_next_upgrade_alone(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("note", ["upgrade to 1.32.0 by Shipway", "maintenance by Shipway"])
+async def test_a_node_that_a_run_in_waves_left_closed_is_opened_by_the_next_one_alone(
+    note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was not proven there: a repair knows nothing of that."""
     run = run_of()
     run.allow, run.drift.findings = Impact.SERVICE, {}
     turns = Turns(monkeypatch, run, left=["te2"])
-    turns.why = "upgrade to 1.32.0 by Shipway (since 2026)"
+    turns.why = f"{note} (since 2026)"
     await drift_passes.repair_all(run, "te.yaml", None)
     assert turns.opened == []
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipway.etcd.quorum import least, why_not_leave
+from shipway.etcd.quorum import least, why_not_leave, why_not_pause
 
 MEMBERS = st.integers(min_value=1, max_value=9)
 
@@ -86,3 +86,20 @@ def test_the_table_of_the_rule(members: int, healthy: int, goes_healthy: bool, a
 def test_numbers_that_no_cluster_has_are_a_fault(members: int, healthy: int, goes_healthy: bool) -> None:  # noqa: FBT001 - a table
     with pytest.raises(ValueError, match="members"):
         why_not_leave(members, healthy, goes_healthy=goes_healthy)
+
+
+@given(clusters())
+def test_a_member_pauses_only_while_the_others_have_a_quorum_or_it_is_the_only_one(cluster: tuple[int, int]) -> None:
+    members, healthy = cluster
+    if not why_not_pause(members, healthy):
+        assert healthy >= least(members)
+        assert members == 1 or healthy - 1 >= least(members)
+    else:
+        assert healthy - 1 < least(members)
+
+
+def test_a_cluster_that_there_is_not_pauses_nobody() -> None:
+    for members, healthy in ((0, 0), (3, 4), (3, -1)):
+        with pytest.raises(ValueError, match="members"):
+            why_not_pause(members, healthy)
+    assert [not why_not_pause(count, count) for count in (1, 2, 3, 4, 5)] == [True, False, True, True, True]

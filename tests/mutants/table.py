@@ -39,6 +39,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/edits/lines": ("host/edits", "host/shared_files"),
     "shipway/edits/kubeconfig": ("kubernetes/kubeconfig_merge",),
     "shipway/etcd/quorum": ("etcd/quorum",),
+    "shipway/steps/maintain/restart": ("maintain/restart",),
 }
 
 

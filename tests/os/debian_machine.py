@@ -45,11 +45,23 @@ class DebianMachine(Machine):
                 return Output(0, "x\n", "")
             case (program, *_, url, path) if program.endswith("apt-helper"):
                 self.files[path] = self.served[url]
+            case ("date", "+%s"):
+                return Output(0, "100\n", "")
+            case ("find", folder, "-maxdepth", "1", "-name", "*.list", "-newermt", moment):
+                later = [name for name, at in self.changed.items() if at > int(moment.removeprefix("@"))]
+                return Output(0, "".join(f"{folder}/{name}:amd64.list\n" for name in later), "")
+            case ("sh", "-c", script, *_) if "/proc/locks" in script:
+                return Output(0, f"{self.worker}\n" if self.worker else "", "")
             case ("apt-get", *rest):
                 return self._get(rest)
             case _:
                 return self.unknown(words)
         return Output(0, "", "")
+
+    def _upgrading(self) -> Iterator[str]:
+        for name, new in self.newer().items():
+            suite = "stable-security" if name in self.security else "stable"
+            yield f"Inst {name} [{self.packages[name].version}] ({new} Debian:12.8/{suite} [amd64])\n"
 
     def _half(self) -> list[str]:
         return [name for name, one in self.packages.items() if not one.sound]
@@ -63,6 +75,11 @@ class DebianMachine(Machine):
     def _get(self, rest: list[str]) -> Output:
         simulated, keep = "-s" in rest, "--no-remove" in rest
         asked = [one.strip("*").replace("=*", "=") for one in rest[rest.index("--") + 1 :]] if "--" in rest else []
+        if simulated and "upgrade" in rest:
+            return Output(0, "".join(self._upgrading()), "")
+        if "--print-uris" in rest or "--download-only" in rest:
+            self.fetched |= set(asked) if "--download-only" in rest else set()
+            return Output(0, "".join(f"'http://x/{one}'\n" for one in asked if one not in self.fetched), "")
         if simulated:
             names = [one.partition("=")[0] for one in asked]
             gone = [other for name in names for other in self.removes.get(name, ()) if other in self.packages]

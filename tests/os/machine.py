@@ -42,6 +42,11 @@ class Machine(Place):
     files: dict[str, bytes] = field(default_factory=dict)
     removes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
+    security: tuple[str, ...] = ()  # of which packages the newest is a security update
+    changed: dict[str, int] = field(default_factory=dict)  # when packages were installed
+    needs: dict[str, str] = field(default_factory=dict)  # packages whose newest one needs a newer other one
+    worker: str = ""  # the package manager that is at work now
+    fetched: set[str] = field(default_factory=set)  # what lies there and is not installed
     busy: int = 0
     strict: bool = True  # a program that nobody expected is a fault of the test
     name: str = "te1"
@@ -147,10 +152,20 @@ class Machine(Place):
             self.packages[name] = Installed(version or self.offered[name][0], held=self._held(name))
         return gone
 
+    def newer(self) -> dict[str, str]:
+        """Return what an upgrade of everything would bring, by name."""
+        return {
+            name: self.offered[name][0]
+            for name, one in self.packages.items()
+            if not self._held(name)
+            and not self._held(self.needs.get(name, ""))
+            and self.offered.get(name, [one.version])[0] != one.version
+        }
+
     def upgrade(self, without: Sequence[str] = ()) -> None:
         """Bring every package to the newest version offered, but held ones and those named."""
         for name, one in self.packages.items():
-            if not one.held and name not in without and name in self.offered:
+            if name in self.newer() and name not in without:
                 one.version = self.offered[name][0]
 
     def _held(self, name: str) -> bool:

@@ -18,9 +18,9 @@ from shipway.errors import CommandFailed, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact, Words
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.facts.packages import PackageInfo
+from shipway.facts.packages import PackageInfo, Pending, describe_pending
 from shipway.host.session import Command, Host
-from shipway.os.family import Permit, Versions, permit_always
+from shipway.os.family import Permit, Scope, Versions, permit_always
 from shipway.os.signing_key import SigningKey, read_key
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.script import Output
@@ -225,6 +225,58 @@ class Upgraded:
         await on.write(UPGRADED, b"")
 
 
+def _left_out(*, kernel: bool) -> list[str]:
+    return [f"--exclude={one}" for one in KEPT if not (kernel and one == "kernel*")]
+
+
+def _which(scope: Scope) -> list[str]:
+    return ["--security"] if scope == "security" else []
+
+
+async def pending_on(on: Host, scope: Scope, *, kernel: bool) -> list[Pending]:
+    said = await on.read(Says(("dnf", "-q", "check-update", *_left_out(kernel=kernel), *_which(scope))))
+    rows = [line.split() for line in said.stdout.splitlines()]
+    names = [(name.rpartition(".")[0], version) for name, version, _ in rows]
+    return [Pending(name, "?", version, "kernel" if name.startswith("kernel") else "") for name, version in names]
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """dnf's lists are of the last hour."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    mark: ClassVar[str] = "/var/lib/shipway/packages-indexed"
+    name: str = "the lists of packages are of the last hour"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for the mark."""
+        return None if await on.read(FileState(self.mark)) else Drift("never", "an hour old at most")
+
+    async def apply(self, on: Host) -> None:
+        """Fetch them."""
+        await dnf(on, "makecache")
+        await on.write(self.mark, b"")
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What is pending is installed."""
+
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    scope: Scope
+    kernel: bool
+    name: str = "every package is the newest offered"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dnf."""
+        pending = await pending_on(on, self.scope, kernel=self.kernel)
+        return Drift(f"{describe_pending(pending)} to come", "none") if pending else None
+
+    async def apply(self, on: Host) -> None:
+        """Upgrade."""
+        await dnf(on, "upgrade", *_left_out(kernel=self.kernel), *_which(self.scope))
+
+
 async def offered_by(on: Host, names: Sequence[str]) -> dict[str, list[str]]:
     said = await on.read(Says(("dnf", "-q", "list", "--showduplicates", *names)))
     found: dict[str, list[str]] = {}
@@ -316,6 +368,7 @@ class Rpm:
     repositories: Mapping[str, tuple[str, Key]] = field(default_factory=dict, hash=False)
     systems: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"rocky": ("9",)}, hash=False)
     supported: str = "Rocky Linux 9"
+    operation: str = "dnf"
     fetcher: str = "dnf"
     fetcher_proxy: str = PROXY
     own_architecture: str = "uname -m"
@@ -398,6 +451,39 @@ class Rpm:
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Run `dnf versionlock add`."""
         return Held(tuple(packages))
+
+    def indexed(self) -> Step[Host]:
+        """Run `dnf makecache`."""
+        return Indexed()
+
+    async def pending(self, on: Host, scope: Scope, *, kernel: bool) -> list[Pending]:
+        """Run `dnf check-update`."""
+        return await pending_on(on, scope, kernel=kernel)
+
+    def updates_fetched(self, scope: Scope, *, kernel: bool) -> Step[Host]:
+        """Install them: this double fetches nothing alone."""
+        return Updates(scope, kernel, "the updates are fetched")
+
+    def updated(self, scope: Scope, removable: Sequence[str] = (), *, kernel: bool) -> Step[Host]:
+        """Run `dnf upgrade`."""
+        del removable
+        return Updates(scope, kernel)
+
+    async def restart_reasons(self, on: Host, since: float) -> list[str]:
+        """Run `needs-restarting -r`."""
+        del since
+        said = await on.read(Says(("needs-restarting", "-r")))
+        return ["the system asks for it"] if said.status == 1 else []
+
+    async def changed_since(self, on: Host, names: Sequence[str], since: float) -> list[str]:
+        """Ask rpm for the times of installation."""
+        said = await on.read(Says(("rpm", "-q", "--qf", "%{NAME}|%{INSTALLTIME}\n", *names)))
+        rows = [line.split("|") for line in said.stdout.splitlines() if "|" in line]
+        return sorted(name for name, at in rows if int(at) > since)
+
+    async def at_work(self, on: Host) -> str:
+        """Look at who has dnf's pid file."""
+        return (await on.read(FileText("/var/run/dnf.pid"))) or ""
 
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
         """Remove our files of yum's, run `dnf versionlock delete`."""

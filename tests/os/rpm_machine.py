@@ -16,9 +16,13 @@ class RpmMachine(Machine):
 
     LOCK_SAID: ClassVar[str] = "Failed to obtain the transaction lock (logged in as: root).\n"
 
-    def program(self, words: Words) -> Output:  # noqa: PLR0911 - a row each program
+    def program(self, words: Words) -> Output:  # noqa: C901, PLR0911 - a row each program
         """Answer as rpm, dnf and curl do."""
         match words:
+            case ("rpm", "-q", "--qf", form, *names) if "INSTALLTIME" in form:
+                return Output(
+                    0, "".join(f"{name}|{self.changed[name]}\n" for name in names if name in self.changed), ""
+                )
             case ("rpm", "-q", "--qf", _, *names):
                 return Output(0, "".join(self._listed(names)), "")
             case ("dnf", "-q", "versionlock", "list"):
@@ -36,6 +40,15 @@ class RpmMachine(Machine):
                 return Output(1, "".join(f" Removing {name}\n" for name in gone), "Operation aborted.\n")
             case ("curl", "-fsSL", "-o", path, url):
                 self.files[path] = self.served[url]
+            case ("dnf", "-q", "check-update", *words):
+                kept = tuple(one.removeprefix("--exclude=").rstrip("*") for one in words if "--exclude" in one)
+                only = self.security if "--security" in words else tuple(self.packages)
+                found = {name: new for name, new in self.newer().items() if name in only and not name.startswith(kept)}
+                return Output(
+                    100 if found else 0, "".join(f"{name}.x86_64 {new} x\n" for name, new in found.items()), ""
+                )
+            case ("needs-restarting", "-r"):
+                return Output(1 if "/run/reboot-required" in self.files else 0, "", "")
             case ("dnf", "-y", *rest):
                 return self._change(rest)
             case _:
@@ -59,8 +72,9 @@ class RpmMachine(Machine):
             case ("install", *asked):
                 self.install(asked)
             case ("upgrade", *excluded):
-                patterns = [one.removeprefix("--exclude=").rstrip("*") for one in excluded]
-                self.upgrade([name for name in self.packages if name.startswith(tuple(patterns))])
+                patterns = tuple(one.removeprefix("--exclude=").rstrip("*") for one in excluded if "--exclude" in one)
+                only = self.security if "--security" in excluded else tuple(self.packages)
+                self.upgrade([name for name in self.packages if name.startswith(patterns) or name not in only])
             case ("versionlock", verb, *names):
                 for name in names:
                     self.packages[name].held = verb == "add"

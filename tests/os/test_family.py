@@ -256,6 +256,71 @@ async def test_what_an_interrupted_package_manager_began_is_finished(scene: Scen
     assert host.packages["one"].sound
 
 
+async def test_pending_updates_leave_out_what_is_held_drivers_runtime_and_kubernetes(scene: Scene) -> None:
+    names = ("base", "mine", "kernel" if scene.machine is RpmMachine else "linux-image-amd64", "nvidia-driver")
+    names = (*names, "containerd.io", "kubelet", "current")
+    host, family = machine(scene, offered={name: ["2", "1"] for name in names}, security=("base",)), family_in(scene)
+    host.packages = {name: Installed("1", held=name == "mine") for name in names}
+    host.packages["current"] = Installed("2")
+
+    async def found(scope: Any, *, kernel: bool) -> list[str]:
+        return sorted(one.name for one in await family.pending(cast("Host", host), scope, kernel=kernel))
+
+    assert await found("all", kernel=False) == ["base"]
+    assert await found("all", kernel=True) == ["base", names[2]]
+    assert await found("security", kernel=True) == ["base"]
+    (kernel,) = [one for one in await family.pending(cast("Host", host), "all", kernel=True) if one.name == names[2]]
+    assert (kernel.gets, kernel.part) == ("2", "kernel")
+
+
+@pytest.mark.parametrize(("scope", "kernel", "newer"), [("all", True, 3), ("all", False, 2), ("security", True, 1)])
+async def test_updates_are_brought_and_what_is_left_out_keeps_its_version_and_no_hold(
+    scene: Scene, scope: Any, newer: int, *, kernel: bool
+) -> None:
+    names = ("base", "other", "kernel" if scene.machine is RpmMachine else "linux-image-amd64", "containerd.io", "mine")
+    host, family = machine(scene, offered={name: ["2", "1"] for name in names}, security=("base",)), family_in(scene)
+    host.packages = {name: Installed("1", held=name == "mine") for name in names}
+    step = family.updated(scope, kernel=kernel)
+    assert step.impact is Impact.WORKLOADS
+    await brought(step, host)
+    assert [name for name, one in host.packages.items() if one.version == "2"] == list(names[:newer])
+    assert [name for name, one in host.packages.items() if one.held] == ["mine"]
+
+
+async def test_lists_and_updates_are_fetched_first(scene: Scene) -> None:
+    host, family = machine(scene, offered={"base": ["2", "1"]}), family_in(scene)
+    host.packages = {"base": Installed("1")}
+    indexed = family.indexed()
+    assert indexed.impact is Impact.FILES
+    await brought(indexed, host)
+    await brought(family.updates_fetched("all", kernel=True), host)
+    if scene.machine is DebianMachine:
+        assert versions(host) == {"base": "1"}, "nothing is installed by that"
+    host.packages = {}
+    assert await look(family.updates_fetched("all", kernel=True), host) is None
+
+
+async def test_a_restart_is_asked_for_by_the_systems_own_mark(scene: Scene) -> None:
+    host, family = machine(scene), family_in(scene)
+    assert await family.restart_reasons(cast("Host", host), 50.0) == []
+    host.files["/run/reboot-required"] = b"*** System restart required ***\n"
+    assert len(await family.restart_reasons(cast("Host", host), 50.0)) == 1
+
+
+async def test_packages_that_changed_after_a_moment_are_told(scene: Scene) -> None:
+    host, family = machine(scene, changed={"containerd.io": 60, "base": 70}), family_in(scene)
+    host.packages = {"containerd.io": Installed("1"), "base": Installed("1")}
+    assert await family.changed_since(cast("Host", host), ("containerd.io", "none"), 50.0) == ["containerd.io"]
+    assert await family.changed_since(cast("Host", host), ("containerd.io",), 60.0) == []
+
+
+async def test_who_changes_packages_now_is_told(scene: Scene) -> None:
+    host, family = machine(scene), family_in(scene)
+    assert await family.at_work(cast("Host", host)) == ""
+    host.worker, host.files["/var/run/dnf.pid"] = "unattended-upgr (7)", b"7"
+    assert "7" in await family.at_work(cast("Host", host))
+
+
 @pytest.mark.parametrize("what", ["installed", "held", "in_order", "upgraded"])
 async def test_another_package_managers_lock_is_waited_for(scene: Scene, what: str) -> None:
     host, family = machine(scene, offered={"one": ["1"]}), family_in(scene)
@@ -369,6 +434,7 @@ def test_no_two_steps_of_a_family_have_one_name(scene: Scene) -> None:
     family, made = family_in(scene), cluster()
     steps = [family.proxy(made), family.in_order(made), family.repository("docker", made), family.upgraded()]
     steps += [family.held(("one",)), family.installed("a", {}), family.in_version("b", {})]
+    steps += [family.indexed(), family.updates_fetched("all", kernel=True), family.updated("all", kernel=True)]
     names = [step.name for step in (*steps, family.sources_readable())]
     assert len(set(names)) == len(names)
     assert all(names)

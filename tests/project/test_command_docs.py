@@ -23,6 +23,7 @@ PAGE = {
     "certificates": "certificates.md",
     "harden": "harden.md",
     "upgrade": "upgrade.md",
+    "maintain": "maintain.md",
 }
 COMMANDS = [
     *((verb.parser(), PAGE.get(name, "running.md"), f"python -m flows.{verb.module}") for name, verb in VERBS.items()),

@@ -143,6 +143,7 @@ WHOLE: dict[str, Any] = {
         "soak_seconds": 600,
         "approve": False,
     },
+    "maintain": {"packages": "all", "reboot": "always", "reboot_minutes": 15, "taints": ["site.example.com/own"]},
     "backup": {"every_hours": 6, "keep": 14, "keep_days": 30, "keep_local": "/srv/backups", "max_age_hours": 26},
     "repair": {
         "allow": "service",

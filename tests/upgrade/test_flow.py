@@ -12,9 +12,10 @@ import pytest
 from prefect.states import Completed
 from rich.console import Console
 
-from flows import drift_passes
+from flows import drift_passes, waves
 from flows import upgrade as flow
-from flows.cli.upgrade import COMMAND, show_order
+from flows.cli.upgrade import COMMAND
+from flows.cli.wave_order import show_order
 from shipway.cluster_file import parse_cluster
 from shipway.errors import Blocked, ErrorReport, Refused
 from shipway.stage import StageName
@@ -25,9 +26,10 @@ from tasks.context import Run
 from tasks.findings import find
 from tasks.stage_result import CLUSTER, StageResult
 from tasks.stages.listed import ADD_ONS, name_of
-from tasks.upgrade import look, soak, work
-from tasks.upgrade.report import UpgradeReport, upgrade_report
+from tasks.upgrade import look
 from tasks.upgrade_pass import HostVersions
+from tasks.waves import hosts, soak, turn
+from tasks.waves.report import WaveReport, wave_report
 from tests.retire.objects import Objects, node, pod
 
 FILE = """
@@ -68,6 +70,7 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run, *failing: str) -> None:
         self.run, self.failing, self.ran = run, failing, list[str]()
         monkeypatch.setattr(flow, "on", self.on)
+        monkeypatch.setattr(waves, "on", self.on)
 
     async def on(self, stage: str, host: str, *after: Any) -> Any:
         """Count it."""
@@ -139,14 +142,14 @@ async def test_a_wave_ends_with_all_that_it_began_and_the_budget_decides_about_t
     stages: Callable[..., Stages],
 ) -> None:
     strict = stages(a_run(hosts_at_once=1), "upgrade_worker w2")
-    await flow.go_through_workers(strict.run)
+    await waves.go_through_workers(strict.run, look.waves_in_order(strict.run))
     assert strict.ran == ["upgrade_worker w1", "upgrade_worker w2"]
     assert strict.run.upgrade.stopped is not None
     lenient = stages(a_run(hosts_at_once=1, failures=1), "upgrade_worker w2")
-    await flow.go_through_workers(lenient.run)
+    await waves.go_through_workers(lenient.run, look.waves_in_order(lenient.run))
     assert lenient.ran == ["upgrade_worker w1", "upgrade_worker w2", "upgrade_worker w3"]
     together = stages(a_run(), "upgrade_worker w2")
-    await flow.go_through_workers(together.run)
+    await waves.go_through_workers(together.run, look.waves_in_order(together.run))
     assert together.ran == ["upgrade_worker w1", "upgrade_worker w2", "upgrade_worker w3"]
 
 
@@ -168,7 +171,7 @@ async def test_a_closed_window_begins_no_further_host(
     stages: Callable[..., Stages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = ["", "", "the maintenance window is closed; it opens 2026-12-05 02:00"]
-    monkeypatch.setattr(flow, "closed_until", lambda _: said.pop(0) if len(said) > 1 else said[0])
+    monkeypatch.setattr(waves, "closed_until", lambda _: said.pop(0) if len(said) > 1 else said[0])
     one = stages(a_run())
     await flow.go(one.run)
     assert one.of("upgrade_worker") == ["upgrade_worker w1"]
@@ -181,14 +184,14 @@ async def test_a_closed_window_begins_no_further_host(
 
 def test_the_window_is_that_of_repairs() -> None:
     run = a_run()
-    assert work.closed_until(run) == ""
+    assert turn.closed_until(run) == ""
     window = parse_cluster(FILE + "repair: {window: {cron: '0 2 29 2 *'}}\n").repair
     run.cluster = run.cluster.model_copy(update={"repair": window})
-    assert work.closed_until(run) == "the maintenance window is closed; it opens 2028-02-29 02:00"
+    assert turn.closed_until(run) == "the maintenance window is closed; it opens 2028-02-29 02:00"
     hour = datetime.now().astimezone()
     always = parse_cluster(FILE + f"repair: {{window: {{cron: '{hour.minute} {hour.hour} * * *'}}}}\n").repair
     run.cluster = run.cluster.model_copy(update={"repair": always})
-    assert work.closed_until(run) == ""
+    assert turn.closed_until(run) == ""
 
 
 async def test_each_wave_but_the_first_waits_for_an_approval(
@@ -200,15 +203,15 @@ async def test_each_wave_but_the_first_waits_for_an_approval(
         asked.append(text)
         return False
 
-    monkeypatch.setattr(flow, "ask_wave", ask)
+    monkeypatch.setattr(waves, "ask_wave", ask)
     one = stages(a_run(approve=True))
-    await flow.go_through_workers(one.run)
+    await waves.go_through_workers(one.run, look.waves_in_order(one.run))
     assert one.ran == ["upgrade_worker w1"]
     assert "- **w2** has v1.31.7: 0 pods leave; no GPU job" in asked[0]
     assert one.run.upgrade.stopped is not None
     assert one.run.upgrade.stopped.code == "SHW-799"
     plan = stages(a_run("plan", approve=True))
-    await flow.go_through_workers(plan.run)
+    await waves.go_through_workers(plan.run, look.waves_in_order(plan.run))
     assert len(asked) == 1
 
 
@@ -218,9 +221,9 @@ async def test_a_first_worker_that_goes_bad_while_it_is_watched_stops_the_rest(
     async def wrong(*_: Any) -> str:
         return "not Ready: w1: Kubelet stopped posting"
 
-    monkeypatch.setattr(flow, "watch_workers", wrong)
+    monkeypatch.setattr(waves, "watch_workers", wrong)
     one = stages(a_run())
-    await flow.go_through_workers(one.run)
+    await waves.go_through_workers(one.run, look.waves_in_order(one.run))
     assert one.ran == ["upgrade_worker w1"]
     assert one.run.upgrade.stopped is not None
     assert "stopped posting" in one.run.upgrade.stopped.cause
@@ -262,25 +265,25 @@ async def test_workers_that_do_not_answer_are_left_out_and_control_planes_never(
     async def agreed(_: Run) -> list[Any]:
         return []
 
-    monkeypatch.setattr(flow, "lease", nothing)
-    monkeypatch.setattr(flow, "disagreement", agreed)
+    monkeypatch.setattr(waves, "lease", nothing)
+    monkeypatch.setattr(waves, "disagreement", agreed)
     run = a_run()
     run.seen.surveys = dict.fromkeys(("cp", "w1", "w3"))  # type: ignore[arg-type]
     one = stages(run, "upgrade_look w2")
-    assert await flow.may_go(run)
+    assert await waves.may_go(run)
     assert list(run.upgrade.skipped) == ["w2"]
     assert all(result.host != "w2" for result in run.results)
     run = a_run()
     run.seen.surveys = dict.fromkeys(("w1", "w2", "w3"))  # type: ignore[arg-type]
     one = stages(run, "upgrade_look cp")
-    assert not await flow.may_go(run)
+    assert not await waves.may_go(run)
     assert "upgrade_possible cluster" not in one.ran
     run = a_run()
     run.seen.surveys = dict.fromkeys(("cp", "w1", "w2", "w3"))  # type: ignore[arg-type]
     one = stages(run, "upgrade_look w2")
-    assert not await flow.may_go(run), "one that was reached and is refused forbids all"
+    assert not await waves.may_go(run), "one that was reached and is refused forbids all"
     run.seen.surveys = {}
-    assert upgrade_report(run).outcome == "refused"
+    assert wave_report(run).outcome == "refused"
 
 
 async def test_another_run_keeps_it_out(stages: Callable[..., Stages], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,13 +293,13 @@ async def test_another_run_keeps_it_out(stages: Callable[..., Stages], monkeypat
     async def agreed(_: Run) -> list[Any]:
         return []
 
-    monkeypatch.setattr(flow, "lease", held)
-    monkeypatch.setattr(flow, "disagreement", agreed)
+    monkeypatch.setattr(waves, "lease", held)
+    monkeypatch.setattr(waves, "disagreement", agreed)
     run = a_run()
     run.seen.surveys = dict.fromkeys(("cp", "w1", "w2", "w3"))  # type: ignore[arg-type]
     stages(run)
     with pytest.raises(Refused):
-        await flow.may_go(run)
+        await waves.may_go(run)
 
 
 class Nodes(Objects):
@@ -333,7 +336,7 @@ async def test_hosts_that_others_closed_or_that_are_down_are_left_out_and_named(
     assert "somebody else closed" in run.upgrade.skipped["w1"]
     assert "not Ready" in run.upgrade.skipped["w2"]
     assert any(note.startswith("w1 is left out") for note in run.upgrade.notes)
-    assert upgrade_report(run).outcome == "partial"
+    assert wave_report(run).outcome == "partial"
 
 
 async def test_the_plan_names_the_order_the_burden_and_the_point_of_no_return() -> None:
@@ -352,14 +355,14 @@ async def test_the_plan_names_the_order_the_burden_and_the_point_of_no_return() 
     assert "the point of no return is cp, the last control plane: before it" in said
     assert "1.31.14 is the last patch of the running minor" in said
     assert "GPU jobs: wait, at most 240 minutes a host" in said
-    run.report = upgrade_report(run)
-    assert isinstance(run.report, UpgradeReport)
+    run.report = wave_report(run)
+    assert isinstance(run.report, WaveReport)
     console = Console(file=io.StringIO(), width=200)
     show_order(console, run.report)
     text = cast("io.StringIO", console.file).getvalue()
     assert "default/a of Job default/llm (nvidia.com/gpu: 1: wait)" in text
     assert "point of no return" in text
-    show_order(console, UpgradeReport("te", "seed", "plan", "planned", 0.0))
+    show_order(console, WaveReport("te", "seed", "plan", "planned", 0.0))
 
 
 async def test_jobs_that_are_never_touched_keep_their_host_out() -> None:
@@ -371,7 +374,7 @@ async def test_jobs_that_are_never_touched_keep_their_host_out() -> None:
 
 def judged(run: Run, *results: StageResult) -> str:
     run.results = list(results)
-    return upgrade_report(run).outcome
+    return wave_report(run).outcome
 
 
 def result(host: str, stage: str, *, fails: bool = False) -> StageResult:
@@ -387,11 +390,11 @@ def test_a_run_is_judged_by_what_it_came_to() -> None:
     assert judged(run, result("cp", StageName.UPGRADE_CONTROL_PLANE, fails=True)) == "failed"
     assert judged(run, result(CLUSTER, StageName.UPGRADE_ADDONS, fails=True)) == "failed"
     assert judged(run, result("w1", StageName.UPGRADE_WORKER)) == "ok"
-    assert upgrade_report(run, broken_off="the run was interrupted").outcome == "failed"
+    assert wave_report(run, broken_off="the run was interrupted").outcome == "failed"
     assert judged(a_run("plan"), result("w1", StageName.UPGRADE_WORKER)) == "planned"
-    flow.stop(run, "the window is closed", "SHW-798", "Run again then.")
+    waves.stop(run, "the window is closed", "SHW-798", "Run again then.")
     assert judged(run, result("w1", StageName.UPGRADE_WORKER)) == "partial"
-    run.report = upgrade_report(run)
+    run.report = wave_report(run)
     assert "no further host was begun" in str(flow.end(run).message)
 
 
@@ -440,15 +443,15 @@ def failing(*outcomes: str) -> list[StepResult]:
 
 
 def test_a_host_that_failed_in_the_middle_is_said_to_stay_closed() -> None:
-    said: Sequence[StepResult] = work._say_closed(a_run(), "w1", failing("failed"))
+    said: Sequence[StepResult] = turn.say_closed(a_run(), "w1", failing("failed"))
     assert said[-1].error is not None
     assert (said[-1].error.code, said[-1].error.host) == ("SHW-796", "w1")
     kept = failing("failed")
-    assert work._say_closed(a_run(), "cp", kept) == kept, "a control plane without pods of users was never closed"
-    assert work._say_closed(a_run("plan"), "w1", kept) == kept
+    assert turn.say_closed(a_run(), "cp", kept) == kept, "a control plane without pods of users was never closed"
+    assert turn.say_closed(a_run("plan"), "w1", kept) == kept
 
 
 def test_what_cannot_be_told_forbids_an_upgrade() -> None:
     blocked = StepResult("every member of etcd is healthy", "unknown", error=Blocked("etcd does not say"))
     away = StepResult("the host has joined a cluster", "unknown", drift=Drift("not joined", "joined"))
-    assert [one.outcome for one in look._decided([blocked, away])] == ["failed", "unknown"]
+    assert [one.outcome for one in hosts.decided([blocked, away])] == ["failed", "unknown"]

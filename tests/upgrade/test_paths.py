@@ -13,8 +13,8 @@ from shipway.rules.upgrades import ETCD_FLOORS, etcd_floor, may_lag, next_minor,
 from shipway.script import Output
 from shipway.steps.upgrade.control_plane import recorded, upgrade_document
 from shipway.steps.upgrade.gpu_jobs import GpuJob, gangs
-from tasks.upgrade.waves import plan_waves
 from tasks.upgrade_pass import HostVersions
+from tasks.waves.order import plan_waves
 
 FILE = "name: te\nprofile: seed\nhosts: [{name: te1, address: 10.9.0.11}]\n"
 

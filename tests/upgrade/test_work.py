@@ -25,6 +25,7 @@ from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks.context import Run
 from tasks.stage_result import StageResult
 from tasks.upgrade import work
+from tasks.waves import turn
 from tests.places.facts import KnownFacts, said, unit
 from tests.retire.objects import Object, Objects, meta, node, pod
 from tests.upgrade.test_flow import NEW, OLD, a_run, versions
@@ -88,7 +89,7 @@ class Scene:
         monkeypatch.setattr(run, "session", lambda _: self.host)
         monkeypatch.setattr(work, "_kubeadm_steps", lambda *_: [])
         monkeypatch.setattr(work, "_kubelet_steps", lambda *_, **__: [self.step])
-        monkeypatch.setattr(work, "prove_host", prove)
+        monkeypatch.setattr(turn, "prove_host", prove)
         self.node["status"]["allocatable"] = {VENDOR.resource: "1"}
 
     @property
@@ -156,7 +157,7 @@ async def test_a_control_plane_is_not_begun_while_etcd_is_not_whole(monkeypatch:
 
 async def test_a_window_that_closes_during_the_wait_leaves_the_host_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, a_run())
-    monkeypatch.setattr(work, "closed_until", lambda _: "the maintenance window is closed; it opens tomorrow")
+    monkeypatch.setattr(turn, "closed_until", lambda _: "the maintenance window is closed; it opens tomorrow")
     results = await scene.turn()
     assert codes(results) == ["SHW-798"]
     assert (scene.step.applied, scene.closed) == (0, False)
@@ -176,7 +177,7 @@ async def test_a_host_whose_gpus_cannot_be_used_stays_closed(monkeypatch: pytest
     async def broken(*_: Any) -> None:
         raise PostconditionFailed("not every GPU of w1 can be used", host="w1", code="SHW-796")
 
-    monkeypatch.setattr(work, "prove_host", broken)
+    monkeypatch.setattr(turn, "prove_host", broken)
     results = await scene.turn()
     assert codes(results) == ["SHW-796", "SHW-796"]
     assert scene.closed
@@ -248,7 +249,7 @@ async def test_the_stage_of_a_host_may_take_as_long_as_its_jobs() -> None:
 
     run = a_run(wait_minutes=600)
     stage = STAGES["upgrade_worker"]  # type: ignore[index]
-    assert stage.seconds(run.cluster) > 600 * 60 + work.DRAIN_SECONDS
+    assert stage.seconds(run.cluster) > 600 * 60 + turn.DRAIN_SECONDS
     assert isinstance(StageResult("w1", stage.name, "ok"), StageResult)
 
 

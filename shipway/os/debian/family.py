@@ -9,7 +9,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import AptRepository
 from shipway.edits.files import FileAbsent
 from shipway.facts.fact import Fact
-from shipway.facts.packages import PackageInfo
+from shipway.facts.packages import PackageInfo, Pending
 from shipway.host.session import Host
 from shipway.os.debian import asking
 from shipway.os.debian.apt import RepositoryIs
@@ -27,7 +27,16 @@ from shipway.os.debian.packages import (
 from shipway.os.debian.proxy import APT_CONF, AptThroughProxy, apt_conf
 from shipway.os.debian.readable import AptReadsSources
 from shipway.os.debian.taken_back import PackagesLoose, SourcesTakenBack
-from shipway.os.family import Permit, Versions, permit_always
+from shipway.os.debian.updates import (
+    HOLDERS,
+    PackagesIndexed,
+    PackagesUpdated,
+    UpdatesFetched,
+    find_changed,
+    find_restart_reasons,
+    read_pending,
+)
+from shipway.os.family import Permit, Scope, Versions, permit_always
 from shipway.step import Check, Step
 
 SYSTEMS = {"ubuntu": ("20.04", "22.04", "24.04", "26.04"), "debian": ("11", "12", "13", "14")}
@@ -39,6 +48,7 @@ class Debian:
 
     systems: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SYSTEMS, hash=False)
     supported: str = "Ubuntu 20.04-26.04 or Debian 11-14"
+    operation: str = "apt"
     fetcher: str = "apt"
     fetcher_proxy: str = asking.PROXY
     own_architecture: str = asking.ARCHITECTURE
@@ -121,6 +131,34 @@ class Debian:
     def held(self, packages: Sequence[str]) -> Step[Host]:
         """Run `apt-mark hold`."""
         return PackagesHeld(tuple(packages))
+
+    def indexed(self) -> Step[Host]:
+        """Run `apt-get update`."""
+        return PackagesIndexed()
+
+    async def pending(self, on: Host, scope: Scope, *, kernel: bool) -> list[Pending]:
+        """Simulate `apt-get upgrade --with-new-pkgs`."""
+        return await read_pending(on, scope, kernel=kernel)
+
+    def updates_fetched(self, scope: Scope, *, kernel: bool) -> Step[Host]:
+        """Run `apt-get install --download-only`."""
+        return UpdatesFetched(scope, kernel)
+
+    def updated(self, scope: Scope, removable: Sequence[str] = (), *, kernel: bool) -> Step[Host]:
+        """Run `apt-get upgrade --with-new-pkgs` while what stays is held."""
+        return PackagesUpdated(scope, kernel, tuple(removable))
+
+    async def restart_reasons(self, on: Host, since: float) -> list[str]:
+        """Look at /run/reboot-required and at dpkg's dates."""
+        return await find_restart_reasons(on, since)
+
+    async def changed_since(self, on: Host, names: Sequence[str], since: float) -> list[str]:
+        """Look at dpkg's dates."""
+        return await find_changed(on, names, since)
+
+    async def at_work(self, on: Host) -> str:
+        """Look at who holds apt's and dpkg's locks."""
+        return ", ".join((await on.read(HOLDERS)).stdout.split("\n")).strip(", ")
 
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
         """Remove our sources and keys, put entries that we switched off on again, run `apt-mark unhold`."""

@@ -19,8 +19,12 @@ SIMULATE_SECONDS = 60
 Packages = dict[tuple[str, str], PackageInfo]
 # Never changed in passing: a new driver or kernel under running pods breaks NVML (homelab#4110: 269 restarts). By name,
 # and by source package: not all that is a driver's is called so.
-DRIVERS = (*VENDOR.packages, "linux-image*", "linux-headers*", "linux-modules*")
-SOURCES = (*VENDOR.sources, "linux", "linux-signed*", "linux-restricted*")
+KERNELS = ("linux-image*", "linux-headers*", "linux-modules*")
+KERNEL_SOURCES = ("linux", "linux-signed*", "linux-meta*")
+DRIVERS = (*VENDOR.packages, *KERNELS)
+SOURCES = (*VENDOR.sources, *KERNEL_SOURCES, "linux-restricted*")
+# A kernel's modules that are the driver's: Ubuntu has them as packages of each kernel.
+MODULES = (f"linux-*{VENDOR.module}*",)
 # Their upgrade restarts what runs, so an upgrade of everything leaves them alone as well.
 RUNTIMES = ("containerd*", "docker*", "runc*", "cri-*", "kubelet", "kubeadm", "kubectl", "kubernetes-cni")
 # `apt-get -s` prints a line each: Inst NAME [OLD] (NEW ORIGIN [ARCH]) ..., Remv NAME [OLD], Purg NAME [OLD].
@@ -43,17 +47,38 @@ def changes(simulated: str) -> Changes:
     return Changes(other, gone)
 
 
-def frozen(packages: Packages) -> list[PackageInfo]:
-    """Return the installed packages that an upgrade of everything leaves alone, of every architecture."""
-    return [info for (name, _), info in packages.items() if _drives(name, info) or _matches(name, RUNTIMES)]
+def frozen(packages: Packages, *, kernel: bool = False) -> list[PackageInfo]:
+    """Return the installed packages that an upgrade of everything leaves alone, of every architecture.
+
+    With `kernel` the kernel is none of them; its modules that are a driver's are.
+    """
+    return [info for (name, _), info in packages.items() if stays(name, info.source, kernel=kernel)]
+
+
+def stays(name: str, source: str = "", *, kernel: bool = False) -> bool:
+    """Tell whether a package is left alone by an upgrade of everything; `source` is empty where it is not known."""
+    if kernel and is_kernel(name, source):
+        return False
+    return _is_part(name, source) or matches(name, RUNTIMES)
+
+
+def is_kernel(name: str, source: str = "") -> bool:
+    """Tell whether a package is a part of the kernel, and none of a driver."""
+    drives = matches(name, (*VENDOR.packages, *MODULES)) or matches(source, VENDOR.sources)
+    return not drives and (matches(name, KERNELS) or matches(source, KERNEL_SOURCES))
 
 
 def _drives(name: str, info: PackageInfo) -> bool:
     """Tell whether a package is a part of a driver or of the kernel."""
-    return _matches(name, DRIVERS) or _matches(info.source, SOURCES)
+    return _is_part(name, info.source)
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def _is_part(name: str, source: str) -> bool:
+    return matches(name, DRIVERS) or matches(source, SOURCES)
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a name is one of these, which may have `*` in them."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

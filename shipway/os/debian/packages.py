@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -220,21 +220,44 @@ class BaseUpgraded:
 
     async def apply(self, on: Host) -> None:
         """Upgrade all but drivers, kernel and runtime, which are held meanwhile, each architecture of them."""
-        packages, ours = await on.read(Installed(), FileText(HELD_MEANWHILE))
-        loose = [info.full_name for info in frozen(packages) if _free(info, ours or "")]
+        await release_held(on)
+        packages = await on.read(Installed())
         await with_lock(on, *APT, "update")
-        if loose:
-            await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in loose).encode())
-            await wait_for_lock(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
-        try:
-            await change(on, "upgrade")
-        finally:
-            if loose:
-                unhold = Command(("apt-mark", "unhold", *loose), seconds=120)
-                await wait_for_lock(lambda: on.do(unhold, Command(("rm", "-f", HELD_MEANWHILE))))
+        await upgrade_without(on, frozen(packages), "upgrade")
         await on.write(UPGRADED, b"")
 
 
-def _free(info: PackageInfo, ours: str) -> bool:
-    """Tell whether nobody else holds a package: it is loose, or an interrupted upgrade of ours held it."""
-    return _NAME.fullmatch(info.full_name) is not None and (not info.held or info.full_name in ours.split())
+async def upgrade_without(
+    on: Host,
+    stay: Sequence[PackageInfo],
+    *words: str,
+    asked: Collection[str] = (),
+    removable: Collection[str] = (),
+) -> None:
+    """Let apt upgrade with these words while packages are held that stay as they are; then none is held by this.
+
+    Which they are is written down first: `release_held` lets go what a run that was broken off held. Raises as
+    `change` does.
+    """
+    loose = [info.full_name for info in stay if not info.held and _NAME.fullmatch(info.full_name)]
+    if loose:
+        await on.write(HELD_MEANWHILE, "".join(f"{name}\n" for name in loose).encode())
+        await wait_for_lock(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
+    try:
+        await change(on, *words, asked=asked, removable=removable)
+    finally:
+        if loose:
+            await _unhold(on, loose)
+
+
+async def release_held(on: Host) -> None:
+    """Let go what an upgrade held meanwhile, this one or one that was broken off; what others hold stays held."""
+    note, packages = await on.read(FileText(HELD_MEANWHILE), Installed())
+    if note is not None:
+        noted = note.split()
+        await _unhold(on, [info.full_name for info in packages.values() if info.held and info.full_name in noted])
+
+
+async def _unhold(on: Host, names: Sequence[str]) -> None:
+    commands = [Command(("apt-mark", "unhold", *names), seconds=120)] if names else []
+    await wait_for_lock(lambda: on.do(*commands, Command(("rm", "-f", HELD_MEANWHILE))))

@@ -92,7 +92,7 @@ class ControlPlanesReady:
         if wrong:
             said = few([f"{name}: {why}" for name, why in wrong.items()])
             first = next(iter(wrong))
-            fix = f"See `journalctl -u kubelet -n 50` on {first}; no control plane is upgraded while one is not well."
+            fix = f"See `journalctl -u kubelet -n 50` on {first}; no control plane is touched while one is not well."
             raise Refused(f"not Ready: {said}", host=first, code="SHW-784", fix=fix)
         return None
 
@@ -217,7 +217,7 @@ class GpusThere:
     """Every node offers the GPUs that are expected of it: one that lost some cannot be proven afterwards."""
 
     expected: Mapping[str, int] = field(hash=False)
-    name: str = "every node that is upgraded offers its GPUs"
+    name: str = "every node that has its turn offers its GPUs"
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare allocatable GPUs. Raises Refused SHW-790; a node that is not there or not Ready is not asked."""
@@ -229,7 +229,7 @@ class GpusThere:
         ]
         if wrong:
             fix = "`shipway verify` names the broken link; mend it, or declare the host's `gpus` as they are."
-            raise Refused(f"GPUs are missing before the upgrade: {few(wrong)}", code="SHW-790", fix=fix)
+            raise Refused(f"GPUs are missing before it begins: {few(wrong)}", code="SHW-790", fix=fix)
         return None
 
 
@@ -372,7 +372,7 @@ class BackupYoung:
         age = newest.hours_before(state.now) if newest else None
         if age is None or age > self.hours:
             said = "there is no verified backup" if age is None else f"the newest verified backup is {age:.1f} h old"
-            fix = "Run `shipway backup` first, or let the upgrade take one (leave --no-backup away)."
+            fix = "Run `shipway backup` first, or let the run take one (leave --no-backup away)."
             raise Refused(said, host=on.name, code="SHW-789", fix=fix)
         return None
 

@@ -19,13 +19,13 @@ CRASHING = ("CrashLoopBackOff", "RunContainerError", "CreateContainerError")
 
 
 async def watch_workers(run: Run, hosts: Sequence[str]) -> str:
-    """Watch hosts for `upgrade.soak_seconds` after their upgrade; return what is wrong, or "".
+    """Watch hosts for `upgrade.soak_seconds` after their turn; return what is wrong, or "".
 
     An API that does not answer once is asked again; what stays wrong for two looks in a row counts.
     """
     seconds = run.cluster.upgrade.soak_seconds
     ends, before = time.monotonic() + seconds, ""
-    show = hear_waits(run, "upgrade_worker", hosts[0])
+    show = hear_waits(run, run.waves.worker, hosts[0])
     show(f"watching {', '.join(hosts)} for {seconds} s before any other worker follows")
     while time.monotonic() < ends:
         still_alone(run)

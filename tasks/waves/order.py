@@ -1,4 +1,4 @@
-"""In which order workers are upgraded: one alone first, then waves; hosts that share a job come together."""
+"""In which order workers have their turn: one alone first, then waves; hosts that share a job come together."""
 
 from __future__ import annotations
 

@@ -1,0 +1,164 @@
+"""The stages of a maintenance that change something: updates fetched everywhere, control planes, workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from shipway.converge import look_at_all
+from shipway.errors import Blocked, Refused
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.kubernetes.retire import NodeClosed
+from shipway.steps.maintain.pause import QuorumStays
+from shipway.steps.maintain.restart import RunsInstalled
+from shipway.steps.runtime.containerd import CriAnswers
+from shipway.steps.upgrade.possible import EtcdFits
+from tasks import gates
+from tasks.context import Run
+from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system
+from tasks.maintain_pass import SystemState
+from tasks.stages import container_runtime, nvidia_runtime
+from tasks.waiting import hear_results, hear_waits, wait_for
+from tasks.waves.hosts import decided, is_control, is_drained
+from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
+
+API_SECONDS, RUNTIME_SECONDS = 300.0, 180.0
+NOTE = f"{MAINTAINING} by Shipway"
+
+
+async def fetch(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Fetch the lists of packages and all that is pending, and keep what is pending by them."""
+    scope, family, session = run.cluster.maintain.packages, run.family(host), run.session(host)
+    if scope == "none":
+        return []
+    kernel = run.maintenance.hosts[host].kernel
+    results = await bring(run, stage, session, [family.indexed()])
+    if not failed(results):
+        results += await bring(run, stage, session, [family.updates_fetched(scope, kernel=kernel)])
+    if run.allow is not Impact.NOTHING and not failed(results):
+        session.forget()
+        run.maintenance.hosts[host] = await read_system(run, host)
+    return results
+
+
+def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Check[Host]]:
+    """Return what brings a host's packages and containerd to what is wanted, and restarts it where that asks for it."""
+    cluster, family, settings, spec = run.cluster, run.family(host), run.cluster.maintain, run.cluster.host(host)
+    steps: list[Check[Host]] = []
+    if settings.packages != "none" or state.runtime:
+        steps.append(family.in_order(cluster))
+    if settings.packages != "none":
+        steps.append(family.updated(settings.packages, cluster.system.may_remove, kernel=state.kernel))
+    if state.runtime:
+        steps += container_runtime.steps(cluster, spec, family)
+        steps += nvidia_runtime.steps(cluster, spec, family) if has_gpus(run, host) else []
+
+    async def anew() -> None:
+        await run.connect_anew(host)
+
+    async def permit() -> None:
+        if is_control(run, host):
+            await QuorumStays().check(run.session(run.control.name))
+
+    steps.append(
+        RunsInstalled(
+            family,
+            settings.reboot,
+            cluster.runtime.package,
+            has_gpus(run, host),
+            settings.reboot_minutes,
+            permit,
+            anew,
+            hear_waits(run, stage, host),
+        )
+    )
+    return steps
+
+
+async def _change(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Bring a host's system to what is wanted; a plan says of the restart what it cannot know yet."""
+    state = run.maintenance.hosts[host]
+    steps = system_steps(run, stage, host, state)
+    results = await bring(run, stage, run.session(host), steps)
+    if run.allow is Impact.NOTHING and results[-1].outcome == "ok" and (state.pending or state.runtime):
+        later = Blocked("whether it is restarted is known once its packages are changed", host=host)
+        results[-1] = replace(results[-1], outcome="unknown", error=later)
+    return results
+
+
+def was_refused(results: Sequence[StepResult]) -> bool:
+    """Say whether nothing failed but the restart, which was not begun: the host works as it did."""
+    wrong = [one for one in results if one.outcome == "failed"]
+    last = results[-1]
+    return wrong == [last] and isinstance(last.error, Refused) and last.step == RunsInstalled.name
+
+
+async def maintain_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Maintain a control plane's host; etcd is asked right before, and is well again before the next one is begun."""
+    session, lead, version = run.session(host), run.session(run.control.name), run.cluster.kubernetes.version
+    hear = hear_results(run, stage, host)
+    before: list[Check[Host]] = [] if is_resumed(run, host) else [EtcdFits(version, version), QuorumStays()]
+    results = decided(await look_at_all(before, lead, hear))
+    if failed(results):
+        return results
+    if is_drained(run, host):
+        results += await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
+    else:
+        results += await bring(run, stage, await run.kube(), [NodeClosed(host, NOTE)])
+    if failed(results):
+        return results
+    changed = await _change(run, stage, host)
+    results += changed
+    if run.allow is Impact.NOTHING:
+        return results
+    if failed(changed) and not was_refused(changed):
+        return say_closed(run, host, results)
+    kube = await run.kube()
+    well = [
+        await wait_for(run, stage, one, kube, seconds=API_SECONDS)
+        for one in (gates.ApiAnswers(), gates.EtcdHealthy(), StillHeld(run))
+    ]
+    well += decided(await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear))
+    results += well
+    return say_closed(run, host, results) if failed(well) else results + await _prove(run, stage, host)
+
+
+async def maintain_worker(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Empty a worker, maintain its system, prove it, open it; one that cannot be emptied is opened again, unchanged.
+
+    One whose restart is refused at the last moment works as before: it is proven and opened, and counts as failed.
+    """
+    results = await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
+    if failed(results):
+        return results
+    changed = await _change(run, stage, host)
+    results += changed
+    if run.allow is Impact.NOTHING:
+        return results
+    if failed(changed) and not was_refused(changed):
+        return say_closed(run, host, results)
+    return results + await _prove(run, stage, host)
+
+
+async def _prove(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Wait for containerd, then prove and open the host."""
+    runs = await wait_for(run, stage, CriAnswers(), run.session(host), seconds=RUNTIME_SECONDS)
+    if runs.outcome != "ok":
+        return say_closed(run, host, [runs])
+    return [runs, *await prove_and_open(run, stage, host, run.maintenance.kubelets[host])]
+
+
+@dataclass(frozen=True)
+class StillHeld:
+    """The run holds the cluster: its lease could not be renewed while the only API was away."""
+
+    run: Run
+    name: str = "the run holds the cluster"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask what the lease's renewal heard last."""
+        del on
+        lost = self.run.locks.lost
+        return Drift(lost.message, "its lease renewed") if lost else None

@@ -1,0 +1,44 @@
+"""What a run that maintains the hosts' systems has seen of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shipway.facts.packages import Pending
+from shipway.stage import StageName
+from tasks.wave_pass import WavePass
+
+
+@dataclass(frozen=True, slots=True)
+class SystemState:
+    """A host's system: what is pending, why it is to be restarted, the kernel that runs.
+
+    `runtime` is what containerd is and what the file pins it to ("1.6.20", "1.7.27"), empty where they agree. `kernel`
+    says whether the kernel is among what may change. `held` says that packages are held by a run that was broken off.
+    """
+
+    pending: tuple[Pending, ...] = ()
+    reasons: tuple[str, ...] = ()
+    running: str = ""
+    runtime: tuple[str, str] | None = None
+    kernel: bool = True
+    held: bool = False
+
+    @property
+    def needs(self) -> bool:
+        """Whether anything of the host is to be changed."""
+        return bool(self.pending or self.reasons or self.runtime or self.held)
+
+
+@dataclass
+class MaintainPass(WavePass):
+    """`hosts` is what was seen of each host's system."""
+
+    verb: ClassVar[str] = "maintenance"
+    command: ClassVar[str] = "maintain"
+    look: ClassVar[StageName] = StageName.MAINTAIN_LOOK
+    possible: ClassVar[StageName] = StageName.MAINTAIN_POSSIBLE
+    worker: ClassVar[StageName] = StageName.MAINTAIN_WORKER
+    closes_all: ClassVar[bool] = True
+    hosts: dict[str, SystemState] = field(default_factory=dict)
