@@ -156,9 +156,8 @@ class ProxyRuns(ServiceRuns):
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd and the package manager."""
         info, haproxy = await on.read(UnitState(f"{self.unit}.service"), self.family.package("haproxy"))
-        return (
-            Drift(info.active, "active") if haproxy and info.load != "not-found" and info.active != "active" else None
-        )
+        known = haproxy is not None and info.load != "not-found"
+        return Drift(info.active, "active") if known and info.active != "active" else None
 
 
 @dataclass(frozen=True)
