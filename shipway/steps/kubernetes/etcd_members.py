@@ -26,8 +26,8 @@ _CURL = (
     *("curl", "-sS", "--noproxy", "*", "--cacert", f"{PKI}/ca.crt", "--cert", f"{PKI}/healthcheck-client.crt"),
     *("--key", f"{PKI}/healthcheck-client.key"),
 )
-OWN = f"https://127.0.0.1:{CLIENT}"
-MEMBERS = Says((*_CURL, "--max-time", "10", "-d", "{}", f"{OWN}/v3/cluster/member/list"))
+_OWN = f"https://127.0.0.1:{CLIENT}"
+MEMBERS = Says((*_CURL, "--max-time", "10", "-d", "{}", f"{_OWN}/v3/cluster/member/list"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ async def remove_member(on: Host, member: Member) -> None:
     """Take a member out, by its id; whoever calls this has asked `shipway.etcd.quorum`. Raises what etcd says."""
     body = json.dumps({"ID": member.id})
     (answer,) = await on.do(
-        Command((*_CURL, "--max-time", "30", "-d", body, f"{OWN}/v3/cluster/member/remove"), seconds=45)
+        Command((*_CURL, "--max-time", "30", "-d", body, f"{_OWN}/v3/cluster/member/remove"), seconds=45)
     )
     if '"members"' not in answer.stdout:
         raise failure("etcd member remove", answer, host=on.name)
