@@ -12,6 +12,7 @@ import yaml
 from flows.bootstrap import bootstrap
 from flows.cli.demo import Demo
 from flows.drift_repair import drift_repair
+from flows.remove import remove
 from lab.simulated.control import ask
 from tasks.context import VIEW
 from tasks.report import Report
@@ -63,6 +64,30 @@ def test_three_control_planes_are_made_and_a_second_run_changes_nothing(lab: tup
     assert unknown == {}
     again = _bootstrapped(file)
     assert (again.outcome, changed(again)) == ("ok", {})
+
+
+def test_a_plan_says_what_the_removal_of_one_of_three_means_and_changes_nothing(lab: tuple[Path, Path]) -> None:
+    folder, file = lab
+    before = ask(folder, do="digest")["digests"]
+    refused = asyncio.run(_removed(file, "remove"))
+    assert [error.code for error in refused.errors] == ["SHW-707"]
+    plan = asyncio.run(_removed(file, "plan", to_replace=True))
+    assert {error.step for error in plan.errors} <= {"no container of a pod is left"}  # its question is not simulated
+    would = {(stage.host, row.step) for stage in plan.stages for row in stage.rows if row.outcome == "drifted"}
+    assert {
+        ("te4", "the proxy to the API knows every control plane"),
+        ("cluster", "te3 is no member of etcd"),
+        ("cluster", "node te3 is not in the cluster"),
+        ("te3", "nothing of kubeadm's is left"),
+    } <= would
+    assert ask(folder, do="digest")["digests"] == before
+
+
+async def _removed(file: Path, mode: Any, **asked: Any) -> Report:
+    state = await remove(str(file), "te3", mode, return_state=True, **asked)
+    report = await state.aresult(raise_on_failure=False)
+    assert isinstance(report, Report)
+    return report
 
 
 def test_a_cluster_that_was_made_with_an_address_goes_on_by_it_unasked(prefect_place: Place) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from shipway.facts.files import FileInfo, FileState
 from shipway.step import Impact
-from shipway.steps.system.api_proxy import CONFIG, UNIT, WANTED, ProxyEnabled, ProxyGone, ProxyUnitRead, proxy_config
+from shipway.steps.system.api_proxy import CONFIG, ENABLED, UNIT, ProxyEnabled, ProxyGone, ProxyUnitRead, proxy_config
 from shipway.steps.system.names import HostsNamed
 from tasks.context import Run
 from tasks.leading import lead_beside
@@ -141,5 +141,5 @@ async def test_beside_gpu_pods_a_proxy_is_made_to_start_with_the_host_and_system
     assert [line for line in host.done if "reload" in line] == [
         "systemctl enable --quiet --no-reload shipway-api-proxy.service"
     ]
-    assert await ProxyEnabled().check(KnownFacts({WANTED: ["shipway-api-proxy.service"]})) is None  # type: ignore[arg-type]
+    assert await ProxyEnabled().check(KnownFacts({ENABLED: said("enabled\n")})) is None  # type: ignore[arg-type]
     assert (ProxyEnabled.impact, ProxyUnitRead.impact) == (Impact.FILES, Impact.SERVICE)

@@ -10,7 +10,7 @@ from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.units import Unit, UnitFailed, Units
 
-_FLAGS = "-q --quiet --now --no-pager --no-legend --plain --all -a --no-block --force -f --full -l"
+_FLAGS = "--no-reload -q --quiet --now --no-pager --no-legend --plain --all -a --no-block --force -f --full -l"
 _VALUES = "-p --property -t --type -n --lines"
 _CHANGES = {
     *("start", "stop", "restart", "try-restart", "reload", "reload-or-restart", "enable", "disable", "mask", "unmask"),

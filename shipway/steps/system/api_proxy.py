@@ -14,7 +14,8 @@ from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
-from shipway.facts.files import FileState, Listing
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState
 from shipway.facts.services import UnitState
 from shipway.facts.sockets import LISTENING, listeners
 from shipway.host.session import Command, Host
@@ -27,7 +28,8 @@ SERVICE = "shipway-api-proxy"
 FOLDER = "/var/lib/shipway/api-proxy"
 CONFIG = f"{FOLDER}/haproxy.cfg"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
-WANTED = Listing("/etc/systemd/system/multi-user.target.wants")
+# What `systemctl show` tells of it is as old as systemd's last look at its files (UnitFileState); this is read anew.
+ENABLED = Says(("systemctl", "is-enabled", f"{SERVICE}.service"))
 LOOPBACK = "127.0.0.1"
 CHECKS_A_SECOND = 200  # most that all workers together ask of one API server
 TAKING = (LOOPBACK, "0.0.0.0", "*", "[::]")  # noqa: S104 - as ss shows what takes the port of the loopback
@@ -105,7 +107,7 @@ def address_for(cluster: Cluster, host: HostSpec) -> str:
 
 @dataclass(frozen=True)
 class ProxyUnitRead:
-    """systemd runs the proxy by its unit's file as it is; one that it never read is read when it is started.
+    """systemd knows the proxy's unit by its file as it is; a new one it mostly finds by itself when it is asked for it.
 
     To let systemd read its files anew takes the device rights from running GPU containers
     (nvidia-container-toolkit#48): that is a service's impact. A proxy that runs goes on.
@@ -118,6 +120,8 @@ class ProxyUnitRead:
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd."""
         info = await on.read(UnitState(self.unit))
+        if info.load == "not-found":
+            return Drift("it knows no such unit", "read")
         return Drift("the file changed since", "read") if info.needs_reload else None
 
     async def apply(self, on: Host) -> None:
@@ -134,8 +138,9 @@ class ProxyEnabled:
     name: str = "the proxy to the API starts with the host"
 
     async def check(self, on: Host) -> Drift | None:
-        """Look for the link."""
-        return None if self.unit in await on.read(WANTED) else Drift("no link in multi-user.target.wants", "enabled")
+        """Ask systemd, which looks for the link."""
+        said = (await on.read(ENABLED)).stdout.strip()
+        return None if said == "enabled" else Drift(said or "no such unit", "enabled")
 
     async def apply(self, on: Host) -> None:
         """Make it."""
@@ -144,14 +149,15 @@ class ProxyEnabled:
 
 @dataclass(frozen=True)
 class ProxyRuns(ServiceRuns):
-    """The proxy is active, wherever haproxy is installed: beside GPU pods it is not, and the step before says so."""
+    """The proxy is active, where haproxy is installed and systemd knows the unit: the steps before tell where not."""
 
     family: Family = field(kw_only=True, hash=False)
 
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd and the package manager."""
-        drift, haproxy = await asyncio.gather(super().check(on), on.read(self.family.package("haproxy")))
-        return drift if haproxy else None
+        info, haproxy = await on.read(UnitState(f"{self.unit}.service"), self.family.package("haproxy"))
+        known = haproxy is not None and info.load != "not-found"
+        return Drift(info.active, "active") if known and info.active != "active" else None
 
 
 @dataclass(frozen=True)
