@@ -7,7 +7,8 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     runpy.run_module("flows.cli.remove", run_name="__main__", alter_sys=True)
 
-from typing import Literal
+import asyncio
+from typing import Any, Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
@@ -16,6 +17,7 @@ from flows.retiring import hold, retiring
 from flows.running import as_states, run_name, verdict
 from shipway.stage import StageName
 from tasks.context import Run
+from tasks.leading import lead_beside
 from tasks.report import Report
 from tasks.retire.place import place_host
 from tasks.run_stage import on
@@ -38,8 +40,9 @@ async def remove(  # noqa: PLR0917 - a flow's parameters are the fields of its f
     evict_gpu_pods: bool = False,  # noqa: FBT001, FBT002
     address: str = "",
     report_file: str | None = None,
+    to_replace: bool = False,  # noqa: FBT001, FBT002
 ) -> State[Report]:
-    """Take a worker out of its cluster: drain it, delete its node, reset its host; or (mode plan) say what that means.
+    """Take a host out of its cluster: drain it, delete its node, reset it; or (mode plan) say what that means.
 
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
@@ -49,25 +52,40 @@ async def remove(  # noqa: PLR0917 - a flow's parameters are the fields of its f
         evict_gpu_pods: Pods that hold GPUs of the host may be broken off; disruption budgets are kept all the same.
         address: HOST or HOST:PORT of a host that the file does not name; by default its node's own address.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
+        to_replace: Another machine takes a control plane's place right after: etcd may be even in number until then.
     """
     async with retiring(cluster_file, "remove", mode, report_file) as run:
         run.retirement.dead, run.retirement.evict_gpu_pods = dead, evict_gpu_pods
+        run.retirement.to_replace = to_replace
         await place_host(run, host, address)
+        await lead_beside(run, host)
         await take_out(run, host)
     return verdict(run)
 
 
 async def take_out(run: Run, host: str) -> None:
-    """Run the stages in order, each on the one before it; a host that is dead has only its node's."""
+    """Run the stages in order, each on the one before it; a host that is dead has only its node's and its member's."""
     may = await hold(run, host, await on(StageName.MAY_REMOVE, host))
-    if run.retirement.dead:
-        await on(StageName.DELETE_NODE, CLUSTER, may)
-    else:
-        drained = await on(StageName.DRAIN_NODE, host, may)
-        stopped = await on(StageName.STOP_KUBELET, host, drained)
-        deleted = await on(StageName.DELETE_NODE, CLUSTER, stopped)
-        await on(StageName.RESET_HOST, host, deleted)
+    plane = run.retirement.control_plane
+    before = await leave_api(run, host, may) if plane else may
+    if not run.retirement.dead:
+        before = await on(StageName.STOP_KUBELET, host, await on(StageName.DRAIN_NODE, host, before))
+    if plane:
+        before = await on(StageName.LEAVE_ETCD, CLUSTER, before)
+    before = await on(StageName.DELETE_NODE, CLUSTER, before)
+    if not run.retirement.dead:
+        await on(StageName.RESET_HOST, host, before)
     tell_left(run, host)
+
+
+async def leave_api(run: Run, host: str, may: State[Any] | None) -> State[Any] | None:
+    """Let every worker's way to the API lead past a control plane; return None where one could not be told."""
+    if not run.cluster.api_name:
+        run.retirement.left.append(f"{run.cluster.endpoint} is the site's: take {host} out of what stands behind it")
+        return may
+    workers = [one.name for one in run.cluster.workers if one.name != host]
+    states = await asyncio.gather(*(on(StageName.LEAVE_API, name, may) for name in workers))
+    return None if None in states else may
 
 
 def tell_left(run: Run, host: str) -> None:

@@ -18,6 +18,7 @@ from flows.running import as_states, run_name, verdict
 from shipway.stage import StageName
 from shipway.step import Impact
 from tasks.context import Run
+from tasks.leading import lead_beside
 from tasks.report import Report
 from tasks.retire.place import place_host
 from tasks.retire.work import give_up
@@ -57,6 +58,7 @@ async def reset(  # noqa: PLR0917 - a flow's parameters are the fields of its fo
     async with retiring(cluster_file, "reset", mode, report_file) as run:
         run.retirement.cluster_gone = cluster_gone
         await place_host(run, host, address)
+        await lead_beside(run, host)
         await clear(run, host)
     return verdict(run)
 

@@ -46,8 +46,10 @@ class StageName(StrEnum):
     # A host that is taken out.
     MAY_REMOVE = "may_remove"
     MAY_RESET = "may_reset"
+    LEAVE_API = "leave_api"
     DRAIN_NODE = "drain_node"
     STOP_KUBELET = "stop_kubelet"
+    LEAVE_ETCD = "leave_etcd"
     DELETE_NODE = "delete_node"
     RESET_HOST = "reset_host"
     # Certificates: a look at all of them, then what renews them, and what the kubelets ask for.
@@ -69,3 +71,7 @@ class StageName(StrEnum):
     UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
     UPGRADE_ADDONS = "upgrade_addons"
     UPGRADE_WORKER = "upgrade_worker"
+
+
+# By which a host becomes part of a cluster: a bootstrap's work, and never a repair's.
+JOINED_BY = (StageName.CONTROL_PLANE, StageName.JOIN_CONTROL_PLANE, StageName.JOIN_WORKER)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import Permanent, Refused, ShipwayError
 from shipway.facts.commands import Says
-from shipway.ownership.evidence import Evidence, evidence
+from shipway.kube.record import read_record
+from shipway.ownership.evidence import Evidence, address_of, evidence
 from shipway.ownership.leading import as_running, choose_lead
 from shipway.retry import patiently
 from tasks.context import Run
@@ -39,10 +41,45 @@ async def choose(run: Run, *, everyone: bool = False) -> None:
     run.lead = choose_lead(run.cluster, seen, [host.name for host, yes in zip(whole, ready, strict=True) if yes]).name
 
 
+async def lead_beside(run: Run, host: str) -> bool:
+    """Let another control plane answer for the cluster than the host that leaves it; say whether there is one."""
+    if run.control.name != host:
+        return True
+    seen = known(run)
+    others = [one for one in run.cluster.control_planes if one.name != host]
+    whole = [one for one in others if one.name in seen and seen[one.name].whole]
+    ready = await asyncio.gather(*(_is_ready(run, one) for one in whole))
+    serving = [one.name for one, yes in zip(whole, ready, strict=True) if yes]
+    run.lead = next(iter(serving), run.lead)
+    return bool(serving)
+
+
 def known(run: Run) -> dict[str, Evidence]:
     """Return by host what is known of whose it is."""
     surveyed = {name: one.evidence for name, one in run.seen.surveys.items() if one.evidence is not None}
     return {**{one.host: one for one in run.seen.elsewhere}, **surveyed}
+
+
+async def ask_endpoint(run: Run) -> None:
+    """Let the cluster say by which endpoint it is reached, where its lead's admin.conf names another than the file.
+
+    People point that one file elsewhere (https://127.0.0.1:6443); kubeadm's record is what every node joined by. Where
+    the record cannot be had, the file's word stands.
+    """
+    lead = known(run).get(run.control.name)
+    if lead is None or not lead.whole or address_of(lead.endpoint) == run.cluster.endpoint.lower():
+        return
+    try:
+        recorded = (await read_record(await run.kube())).get("controlPlaneEndpoint")
+    except ShipwayError:
+        return
+    if not recorded:
+        return
+    told = replace(lead, endpoint=f"https://{recorded}")
+    if (survey := run.seen.surveys.get(lead.host)) is not None:
+        run.seen.surveys[lead.host] = replace(survey, evidence=told)
+    else:
+        run.seen.elsewhere = tuple(told if one.host == lead.host else one for one in run.seen.elsewhere)
 
 
 def adopt_endpoint(run: Run, seen: Mapping[str, Evidence]) -> None:

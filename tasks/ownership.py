@@ -14,7 +14,7 @@ from shipway.retry import patiently
 from shipway.stage import StageName
 from tasks.causes import group_errors
 from tasks.context import Run
-from tasks.leading import adopt_endpoint, choose, known
+from tasks.leading import adopt_endpoint, ask_endpoint, choose, known
 from tasks.stage_result import StageResult
 
 
@@ -35,8 +35,9 @@ async def disagreement(run: Run) -> list[ErrorReport]:
         answers = await asyncio.gather(*(_ask(run, host) for host in rest), return_exceptions=True)
         seen |= {one.host: one for one in answers if isinstance(one, Evidence)}
     run.seen.elsewhere = tuple(one for name, one in seen.items() if name not in run.seen.surveys)
+    await ask_endpoint(run)
     faults = judge(run)
-    adopt_endpoint(run, seen)
+    adopt_endpoint(run, known(run))
     return faults
 
 

@@ -14,6 +14,8 @@ class Retirement:
     host: str = ""
     dead: bool = False  # it does not answer any more, a person said
     evict_gpu_pods: bool = False
+    to_replace: bool = False  # another machine takes its place, a person said: etcd may be even in number until then
+    control_plane: bool = False  # it runs one, of several
     cluster_gone: bool = False  # the cluster it was of is no more, a person said
     declared: bool = True  # it stands in the cluster file
     evidence: Evidence | None = None  # what it shows of the cluster that it belongs to

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
-from shipway.cluster.model import Cluster, node_ip
+from shipway.cluster.model import Cluster
 from shipway.converge import On, converge
-from shipway.foreign.errors import describe_error
 from shipway.host.session import Host
-from shipway.kube.access import from_outside
-from shipway.kube.client import Kube, save_kubeconfig
+from shipway.kube.client import Kube
 from shipway.kubeadm import hardening
 from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
@@ -41,11 +39,12 @@ from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.harden import stages as harden
+from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
 from tasks.retire.allowed import may_remove, may_reset
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
-from tasks.retire.work import delete_node, drain_node, reset_host, stop_kubelet
+from tasks.retire.work import delete_node, drain_node, leave_api, leave_etcd, reset_host, stop_kubelet
 from tasks.stages import (
     control_plane,
     device_plugin,
@@ -232,24 +231,11 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
         return results
     await new_lease(run)
     joins = JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_declared(run))
-    return [*results, *await by_api(run, stage, [NoTokenLeft(), joins]), _keep(run, kube)]
-
-
-def _keep(run: Run, kube: Kube) -> StepResult:
-    """Keep the admin kubeconfig on this machine, readable by its owner alone; it may lead to any control plane."""
-    path = run.folder / "kubeconfig"
-    name = "the kubeconfig is on this machine"
-    api, planes = run.cluster.api_name, (run.control, *run.cluster.control_planes)
-    texts = [from_outside(kube.admin_conf, api, node_ip(host)) if api else kube.admin_conf for host in planes]
-    try:
-        if path.exists() and path.read_text(encoding="utf-8") in texts and not path.stat().st_mode & 0o077:
-            return StepResult(name, "ok", Impact.FILES)
-        save_kubeconfig(path, texts[0])
-    except (OSError, UnicodeDecodeError) as error:  # this machine's disk is no reason to end what is done on hosts
-        why = describe_error(error)
-        run.warned.append(f"the kubeconfig was not kept: {why}; run again when there is room")
-        return StepResult(name, "drifted", Impact.FILES, Drift(f"cannot be written: {why}", str(path)))
-    return StepResult(name, "changed", Impact.FILES)
+    return [
+        *results,
+        *await by_api(run, stage, [NoTokenLeft(), joins]),
+        keep_kubeconfig(run, kube.admin_conf, "the kubeconfig is on this machine"),
+    ]
 
 
 def _always(seconds: float) -> Callable[[Cluster], float]:
@@ -319,8 +305,10 @@ _SPECIAL = (
 _RETIRE = (
     Stage(StageName.MAY_REMOVE, may_remove, _always(180.0), 0),
     Stage(StageName.MAY_RESET, may_reset, _always(180.0), 0),
+    Stage(StageName.LEAVE_API, leave_api, _always(300.0)),
     Stage(StageName.DRAIN_NODE, drain_node, _always(NODE_DRAIN_SECONDS + 600), 0),
     Stage(StageName.STOP_KUBELET, stop_kubelet, _always(300.0)),
+    Stage(StageName.LEAVE_ETCD, leave_etcd, _always(300.0)),
     Stage(StageName.DELETE_NODE, delete_node, _always(300.0)),
     Stage(StageName.RESET_HOST, reset_host, _always(3600.0)),
 )

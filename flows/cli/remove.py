@@ -20,11 +20,14 @@ def build_parser(prog: str) -> Parser:
     """Return the parser."""
     made = Parser(
         prog=prog,
-        description="Take a worker out of its cluster: drained, its node deleted, its host reset. Again: resumes.",
+        description="Take a host out of its cluster: drained, its node deleted, its host reset. Again: resumes.",
         epilog="Exit status: 0 done or planned, 1 refused and nothing changed, 3 failed.",
     )
     add_common(made)
     made.add_argument("--dead", action="store_true", help="the machine is gone for good: remove only its node")
+    made.add_argument(
+        "--to-replace", action="store_true", help="another machine takes this control plane's place right after"
+    )
     made.add_argument("--evict-gpu-pods", action="store_true", help="pods that hold GPUs there may be broken off")
     return made
 
@@ -44,6 +47,7 @@ def run_remove(asked: argparse.Namespace, console: Console) -> int:
                 asked.evict_gpu_pods,
                 asked.address,
                 report,
+                asked.to_replace,
                 return_state=True,
             )
             return state

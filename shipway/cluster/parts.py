@@ -288,7 +288,8 @@ class Upgrade(Part):
 
     gpu_jobs: Literal["wait", "evict", "never"] = Field(
         "wait",
-        description="Pods that hold GPUs of a host: `wait` for their end, `evict` them as disruption budgets allow, or "
+        description="Pods that hold GPUs of a host: `wait` for their end (those of a Deployment: until another replica "
+        "is Ready elsewhere and a GPU of the same product is free), `evict` them as disruption budgets allow, or "
         "`never` touch such a host (it is left out and named). The annotation `shipway.dev/gpu-jobs` of a pod, of one "
         "of its owners or of its namespace says otherwise for it.",
     )

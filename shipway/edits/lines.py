@@ -35,7 +35,9 @@ def with_block(text: str, lines: list[str]) -> str:
 
 
 def hosts_file(text: str, entries: Mapping[str, str]) -> str:
-    """Return /etc/hosts with our block (entries: name -> address), and without a 127.0.1.1 line for one of our names.
+    """Return /etc/hosts with our block, and without a 127.0.1.1 line for one of our names.
+
+    `entries` are name -> address; several addresses of one name stand with a blank between them.
 
     Debian's installer writes `127.0.1.1 NAME`, and a kubelet that resolves its own name then takes the loopback
     address (kubernetes#87244).
@@ -47,18 +49,21 @@ def hosts_file(text: str, entries: Mapping[str, str]) -> str:
         if words[:1] == ["127.0.1.1"] and names & {word.split(".")[0] for word in words[1:]}:
             continue
         kept.append(line)
-    block = [f"{address} {name}" for name, address in entries.items()]
+    block = [f"{address} {name}" for name, some in entries.items() for address in some.split()]
     return with_block("".join(f"{line}\n" for line in kept), block)
 
 
 def read_block(text: str) -> dict[str, str]:
-    """Return name -> address of our block in /etc/hosts; nothing where there is no whole one."""
+    """Return name -> address of our block in /etc/hosts, as for `hosts_file`; nothing where there is no whole one."""
     lines = _lines(text)
     if BEGIN not in lines or END not in lines[lines.index(BEGIN) :]:
         return {}
     inside = lines[lines.index(BEGIN) + 1 : lines.index(END, lines.index(BEGIN))]
-    words = [line.split("#", 1)[0].split() for line in inside]
-    return {name: found[0] for found in words for name in found[1:]}
+    found: dict[str, list[str]] = {}
+    for address, *names in filter(None, (line.split("#", 1)[0].split() for line in inside)):
+        for name in names:
+            found.setdefault(name, []).append(address)
+    return {name: " ".join(addresses) for name, addresses in found.items()}
 
 
 def fstab_without_swap(text: str) -> str:

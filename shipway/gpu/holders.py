@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.vendor import Vendor
-from shipway.kube.client import Kube, Object
-
-HIGHEST = 5  # owners above each other: a pod of a Job of a JobSet of a queue has three
+from shipway.kube.client import Kube
+from shipway.kube.owners import walk_up
 
 
 def asked_devices(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> list[str]:
@@ -34,27 +32,7 @@ async def gpu_holders(kube: Kube, node: str, *, vendor: Vendor = VENDOR) -> list
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}"):
         meta = pod["metadata"]
         if meta.get("namespace") != NAMESPACE and (held := asked_devices(pod, vendor=vendor)):
-            owners = await owners_of(kube, pod)
+            owners = [f"{one['kind']} {one['metadata']['name']}" for one in await walk_up(kube, pod)]
             of = f", of {', of '.join(owners)}" if owners else ", of nobody: nothing would start it again"
             found.append(f"{meta.get('namespace')}/{meta['name']} ({', '.join(held)}{of})")
     return sorted(found)
-
-
-async def owners_of(kube: Kube, obj: Object) -> list[str]:
-    """Return the owners of an object up to the top, the nearest first; ends where one cannot be asked for."""
-    found: list[str] = []
-    namespace = obj["metadata"].get("namespace", "")
-    while len(found) < HIGHEST:
-        references = obj["metadata"].get("ownerReferences") or ()
-        owner = next((one for one in references if one.get("controller")), None)
-        if owner is None:
-            break
-        found.append(f"{owner['kind']} {owner['name']}")
-        try:
-            above = await kube.get(owner["apiVersion"], owner["kind"], owner["name"], namespace)
-        except ShipwayError:
-            break
-        if above is None:
-            break
-        obj = above
-    return found

@@ -33,6 +33,7 @@ NVIDIA = Vendor(
     pci_id="10de",
     module="nvidia",
     rival_module="nouveau",
+    product_label="nvidia.com/gpu.product",  # GPU feature discovery, README.md, "Generated Labels"
     probe=Watched(("nvidia-smi", "-L"), seconds=30),
     listed=re.compile(r"UUID: (GPU-[0-9A-Za-z-]+)"),  # `GPU 0: NVIDIA A10 (UUID: GPU-...)`
     driver_failed=(

@@ -114,7 +114,8 @@ class Vendor:
     and the title of their `repository` in the cluster file; `stage`, which installs them; `variable` by which an image
     asks for GPUs without Kubernetes, and `closed`, what must be seen on a host where that is refused.
 
-    In the cluster: `resource`, the `label` of nodes that have some, the `plugin`.
+    In the cluster: `resource`, the `label` of nodes that have some, the `product_label` by which feature discovery says
+    which, the `plugin`.
 
     In a pod: `held` finds the identity of each GPU, or part of one, in what `probe` says there; `devices` is the glob
     of the device nodes and `device` finds those of whole GPUs; `environment` of the test pods; the `sample`.
@@ -137,6 +138,7 @@ class Vendor:
     device: re.Pattern[str]
     sample: Sample
     rival_module: str = ""
+    product_label: str = ""
     unsupported: Callable[[str], tuple[bool, frozenset[str]]] = supports_all
     runtime: GpuRuntime | None = None
     toolkit: Says | None = None

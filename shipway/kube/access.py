@@ -131,9 +131,10 @@ def save_secret(path: Path, text: str) -> None:
 def from_outside(text: str, name: str, address: str) -> str:
     """Return an administrator's kubeconfig for a machine that is no host of the cluster, and so does not know the name.
 
-    It leads to one control plane by its address, and still expects the name on the certificate (`tls-server-name`).
+    It leads to one control plane by its address, and expects the name on the certificate (`tls-server-name`), whatever
+    server that host's own admin.conf names.
     """
-    server = re.compile(rf"^(\s*)server: https://{re.escape(name)}:(\d+)\s*$", re.MULTILINE)
+    server = re.compile(r"^(\s*)server: https://[^\s/]+:(\d+)/?\s*?$(?!\n\s*tls-server-name:)", re.MULTILINE)
     return server.sub(rf"\1server: https://{address}:\2\n\1tls-server-name: {name}", text)
 
 

@@ -19,6 +19,7 @@ from shipway.errors import ApiUnavailable, DeadlineExceeded, Refused, ShipwayErr
 from shipway.kube.calls import SUCCESS
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import CONFLICT, NOT_FOUND, refusal, status_of
+from shipway.kube.owners import controller_of
 from shipway.retry import patiently
 from shipway.rules.compatibility import minor_of
 
@@ -174,7 +175,7 @@ async def may_drain(
     for pod in await _pods(kube, node):
         if MIRROR in (pod["metadata"].get("annotations") or {}) or _title(pod) in besides:
             continue
-        owner = _controller(pod)
+        owner = controller_of(pod)
         if _over(pod):
             leaving.append(pod)
         elif owner.get("kind") == "DaemonSet":
@@ -205,11 +206,6 @@ def _over(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def _controller(pod: Object) -> Mapping[str, Any]:
-    owners = pod["metadata"].get("ownerReferences") or ()
-    return next((owner for owner in owners if owner.get("controller")), {})
-
-
 def _local(pod: Object) -> list[str]:
     """Return the names of a pod's emptyDir volumes."""
     volumes = pod["spec"].get("volumes") or ()
@@ -219,7 +215,7 @@ def _local(pod: Object) -> list[str]:
 def movable(pod: Object) -> bool:
     """Return whether a drain would move a pod: it runs, and no file of its host and no DaemonSet keeps it there."""
     static = MIRROR in (pod["metadata"].get("annotations") or {})
-    return not (static or _over(pod) or _controller(pod).get("kind") == "DaemonSet")
+    return not (static or _over(pod) or controller_of(pod).get("kind") == "DaemonSet")
 
 
 def _ending(pod: Object) -> str:

@@ -10,9 +10,8 @@ from shipway.cluster.model import node_ip
 from shipway.converge import Permit, converge, look_at_all
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileText
-from shipway.foreign.errors import describe_error
 from shipway.host.session import Host
-from shipway.kube.access import ADMIN_CONF, save_kubeconfig
+from shipway.kube.access import ADMIN_CONF
 from shipway.kubeadm.writes import PARTS
 from shipway.os.families import recognise
 from shipway.step import Check, Drift, Impact, Step, StepResult
@@ -27,6 +26,7 @@ from shipway.survey.first_look import survey
 from tasks import gates
 from tasks.certificates.rows import look_at_certificates
 from tasks.context import Run
+from tasks.kubeconfig import keep_kubeconfig
 from tasks.locking import new_lease, still_alone
 from tasks.stage_result import CLUSTER
 from tasks.waiting import by_api, hear_results, wait_for
@@ -115,7 +115,7 @@ async def renew(run: Run, stage: str, host: str) -> list[StepResult]:
     if any(result.outcome == "failed" for result in results):
         return results
     await run.reconnect()  # by the new admin.conf
-    results.append(await keep_kubeconfig(run))
+    results.append(await keep_renewed(run))
     kube = await run.kube()
     for check in (gates.ApiAnswers(), gates.EtcdHealthy()):
         results.append(await wait_for(run, stage, check, kube, seconds=API_SECONDS))
@@ -154,19 +154,12 @@ async def _bring(run: Run, stage: str, session: Host, steps: Sequence[Check[Host
     return results
 
 
-async def keep_kubeconfig(run: Run) -> StepResult:
+async def keep_renewed(run: Run) -> StepResult:
     """Keep the new admin.conf on this machine as well, where a bootstrap has kept the old one."""
-    name, path = KEPT, run.folder / "kubeconfig"
     text = await run.session(run.control.name).read(FileText(ADMIN_CONF))
-    try:
-        if text is None or not path.exists() or path.read_text(encoding="utf-8") == text:
-            return StepResult(name, "ok", Impact.FILES)
-        save_kubeconfig(path, text)
-    except (OSError, UnicodeDecodeError) as error:
-        why = describe_error(error)
-        run.warned.append(f"the kubeconfig was not kept: {why}; run a bootstrap when there is room")
-        return StepResult(name, "drifted", Impact.FILES, Drift(f"cannot be written: {why}", str(path)))
-    return StepResult(name, "changed", Impact.FILES)
+    if text is None or not (run.folder / "kubeconfig").exists():
+        return StepResult(KEPT, "ok", Impact.FILES)
+    return keep_kubeconfig(run, text, KEPT, renewed=True)
 
 
 async def approve_requests(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature

@@ -15,11 +15,11 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.os.families import recognise
-from shipway.stage import StageName
+from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
 from tasks.context import Run
-from tasks.drift.parts import JOINED_BY, OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
+from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, find
 from tasks.gates import GpusAllocatable
 from tasks.stage_result import CLUSTER

@@ -69,8 +69,6 @@ from tasks.stages.listed import ADD_ONS, GPU_HOSTS, PREPARATION, name_of
 
 On = TypeVar("On", Host, Kube)
 OF_GPUS = tuple(name_of(stage) for stage in GPU_HOSTS)
-# Initialising and joining is the bootstrap's, never a repair.
-JOINED_BY = (StageName.CONTROL_PLANE, StageName.JOIN_CONTROL_PLANE, StageName.JOIN_WORKER)
 
 
 @dataclass(frozen=True)

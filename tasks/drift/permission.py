@@ -13,14 +13,13 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import Permit
-from shipway.stage import StageName
+from shipway.stage import JOINED_BY
 from shipway.step import Impact, Step, restart_of
 from tasks.context import Run
 from tasks.findings import Finding, key_of
 from tasks.stage_result import CLUSTER
 from tasks.workloads import beside_pods, find_busy
 
-JOINS = (StageName.JOIN_WORKER, StageName.CONTROL_PLANE, StageName.JOIN_CONTROL_PLANE)
 UNLISTED = "it was not in what was approved: it drifted, or changed, while the approval was awaited"
 
 
@@ -125,7 +124,7 @@ def explain_kept(run: Run, allowed: Permission, findings: Iterable[Finding], pat
 
 
 def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Finding:
-    if finding.stage in JOINS and finding.level is Impact.WORKLOADS:
+    if finding.stage in JOINED_BY and finding.level is Impact.WORKLOADS:
         command = f"python -m flows.bootstrap {path} --host {finding.host}"
         return finding.became("reported", "joining is a bootstrap's work, not a repair's", command)
     if finding.level is Impact.NOTHING:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError, Unreachable
 from shipway.facts.files import FileText
@@ -17,10 +18,11 @@ from shipway.os.families import recognise
 from shipway.ownership.evidence import Evidence, authorities, evidence
 from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
+from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, members_of
 from shipway.steps.kubernetes.may_go import (
+    ControlPlaneMayGo,
     ElsewhereToGo,
     HostAway,
-    NoControlPlane,
     NodeLost,
     NoGpuPods,
     NoLocalVolume,
@@ -28,6 +30,7 @@ from shipway.steps.kubernetes.may_go import (
     PodsMayLeave,
     count_etcd,
     raise_for_other,
+    runs_control_plane,
 )
 from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
@@ -47,6 +50,15 @@ AGAIN = "Bring the API of the cluster back, then run again: whether the host is 
 def losable(run: Run) -> Sequence[str] | None:
     """Return the namespaces whose pods may lose their emptyDir volumes; None means all."""
     return None if run.cluster.repair.delete_emptydir_data else (dashboard.NAMESPACE,)
+
+
+def fewer_wanted(run: Run) -> bool:
+    """Say whether etcd may be left with an even number of members, or one.
+
+    So it is where the file does not name the host as a control plane any more, or another machine takes its place.
+    """
+    planes = {one.name for one in run.cluster.control_planes}
+    return run.retirement.to_replace or run.retirement.host not in planes
 
 
 async def look_at(run: Run, host: str) -> ShipwayError | None:
@@ -108,7 +120,10 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     elif asked.evidence is not None:
         checks.append(OfThisCluster(asked.evidence, authorities_of(kube), endpoints_of(run.cluster), asked.begun))
     standing = asked.evidence.standing if asked.evidence else ""
-    checks += [NoControlPlane(host, standing), NoLocalVolume(host)]
+    asked.control_plane = await runs_control_plane(kube, host, standing)
+    lead = run.session(run.control.name) if run.control.name != host else None
+    address = node_ip(run.cluster.host(host))
+    checks += [ControlPlaneMayGo(host, standing, lead, address, fewer_wanted(run), asked.dead), NoLocalVolume(host)]
     if not asked.dead:
         checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run))]
         checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
@@ -156,37 +171,53 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     except ShipwayError as error:
         kube, unknown, nodes = None, error, []
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
-    found: list[ShipwayError] = []
     try:
         raise_for_other(seen, ours, endpoints_of(run.cluster), begun=run.retirement.begun)
     except Refused as refused:
         return [refused.at(step=OF_CLUSTER)]
     if kube is None and run.retirement.begun:
         return []  # what it was is half gone: a reset that was allowed goes on
-    if seen.standing == "control plane" or (host == run.control.name and kube is not None):
-        if host not in {one.name for one in run.cluster.control_planes}:
-            fix = "Name it as the control plane in the file of its cluster, and run the same there."
-            return [
-                Refused(
-                    "it runs a control plane, and the file names another",
-                    host=host,
-                    code="SHW-706",
-                    step=OF_CLUSTER,
-                    fix=fix,
-                )
-            ]
-        found += await _of_control_plane(run, host, kube, nodes)
-    elif kube is not None and {host, seen.node} & set(nodes):
+    if kube is not None and host != run.control.name:
+        return await _beside_lead(run, host, seen, nodes)
+    if kube is None and seen.standing != "control plane":
+        return await _without_cluster(run, host, seen, unknown) if unknown is not None else []
+    return await _of_control_plane(run, host, kube, nodes)
+
+
+async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Sequence[str]) -> list[ShipwayError]:
+    """Return what forbids to reset a host beside the control plane that answers: it is a node, or etcd's member."""
+    if {host, seen.node} & set(nodes):
         name = seen.node if seen.node in nodes else host
         fix = f"`shipway remove {run.file or 'FILE'} {name}` drains it, takes it out of the cluster, and resets it."
-        found.append(Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", step=NO_NODE, fix=fix))
-    elif kube is None and unknown is not None:
-        found += await _without_cluster(run, host, seen, unknown)
-    return found
+        return [Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", step=NO_NODE, fix=fix)]
+    return await _of_one_that_left(run, host) if seen.standing == "control plane" else []
+
+
+async def _of_one_that_left(run: Run, host: str) -> list[ShipwayError]:
+    """Return what forbids to reset a control plane beside others, whose node is deleted: etcd still has its member.
+
+    An etcd of its own that serves is one of another cluster, though the authority is the same: as a copy of this one is
+    that was restored elsewhere.
+    """
+    session = run.session(host)
+    members, own = await asyncio.gather(members_of(run.session(run.control.name)), session.read(health(OWN)))
+    if member := find_member(members, node_ip(run.cluster.host(host))):
+        fix = f"`shipway remove {run.file or 'FILE'} {host}` takes it out of etcd where the others bear that."
+        message = f"it is a member of etcd: {member.said}"
+        return [Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix)]
+    if '"true"' in own.stdout.replace(" ", ""):
+        fix = "Name it as the control plane in the file of its cluster, and run the same there."
+        message = "it runs an etcd that serves, and the cluster's etcd has no such member: it is of another cluster"
+        return [Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)]
+    return []
 
 
 async def _of_control_plane(run: Run, host: str, kube: Kube | None, nodes: Sequence[str]) -> list[ShipwayError]:
     """Return what forbids to end a cluster with its control plane: other nodes and members, and pods of users."""
+    if host not in {one.name for one in run.cluster.control_planes}:
+        fix = "Name it as the control plane in the file of its cluster, and run the same there."
+        message = "it runs a control plane, and the file names another"
+        return [Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)]
     if kube is None:
         return await _others_by_ssh(run, host)
     found: list[ShipwayError] = []

@@ -10,6 +10,7 @@ from tasks.report import HostRow, Report, RunOutcome, broken_off_by, row_of
 from tasks.stage_result import worst
 
 ALLOWED = (StageName.MAY_REMOVE, StageName.MAY_RESET)
+OF_NODE = (StageName.LEAVE_ETCD, StageName.DELETE_NODE)  # done in the cluster, and about the host
 
 
 def retire_report(run: Run, *, broken_off: str = "") -> Report:
@@ -42,7 +43,7 @@ def outcome_of(run: Run) -> RunOutcome:
 
 
 def _host_row(run: Run, name: str) -> HostRow:
-    own = [result for result in run.results if result.host == name or result.stage == StageName.DELETE_NODE]
+    own = [result for result in run.results if result.host == name or result.stage in OF_NODE]
     known = {host.name for host in run.cluster.hosts}
     role = "control_plane" if name in {host.name for host in run.cluster.control_planes} else "worker"
     trips = run.session(name).round_trips if name in known else 0

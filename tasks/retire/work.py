@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import Proxy
 from shipway.converge import converge
 from shipway.errors import Refused
+from shipway.etcd.quorum import least
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.access import read_authorities
@@ -15,7 +17,11 @@ from shipway.kube.drain import uncordon
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.config import cri_socket
+from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
+from shipway.steps.kubernetes.etcd_leave import MemberGone
+from shipway.steps.kubernetes.etcd_members import members_of
+from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.retire import (
     NodeClosed,
     NodeDeleted,
@@ -35,13 +41,55 @@ from shipway.steps.reset.kubelet import (
 )
 from shipway.steps.reset.network import CniGone, LinksGone, NamespacesGone, RulesGone
 from shipway.steps.reset.runtime import ContainerdAsBefore
+from shipway.steps.system.api_proxy import ProxyGone
 from shipway.steps.system.kernel import NFT
 from tasks.context import Run
-from tasks.retire.allowed import losable, refuse_reset
+from tasks.kubeconfig import LeadsToOneThatStays
+from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
 from tasks.stages import container_runtime, kubernetes_packages, prepare_system
 from tasks.waiting import by_api, hear_results, hear_waits
 
 DRAIN_SECONDS = 1800.0
+
+
+async def leave_api(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Let a worker's way to the API lead past the control plane that leaves; beside GPU pods nothing is installed."""
+    session, leaving = run.session(host), run.retirement.host
+    session.forget()
+    family = run.seen.families[host] = await recognise(session)
+    past = without(run.cluster, leaving)
+    named = run.cluster if run.retirement.declared else past
+    way = prepare_system.way_to_api(past, past.host(host), family, named)
+    hear = hear_results(run, stage, host)
+    results = await converge(way, session, min(run.allow, Impact.START), hear)
+    after: list[Check[Host]] = [KubeProxyKnowsApi(past.api_name), *([] if past.proxies_api else [ProxyGone()])]
+    if any(result.outcome == "failed" for result in results):
+        return results
+    return results + await converge(after, session, min(run.allow, Impact.SERVICE), hear)
+
+
+def without(cluster: Cluster, host: str) -> Cluster:
+    """Return a cluster as it is once a host has left it."""
+    return cluster.model_copy(update={"hosts": tuple(one for one in cluster.hosts if one.name != host)})
+
+
+async def leave_etcd(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Take the member of etcd out, through the control plane that leads."""
+    session, leaving = run.session(run.control.name), run.cluster.host(run.retirement.host)
+    session.forget()
+    step = MemberGone(leaving.name, node_ip(leaving), fewer_wanted(run))
+    results = await converge([step], session, run.allow, hear_results(run, stage, host))
+    if any(result.outcome == "changed" for result in results):
+        left = len(await members_of(session))
+        then = "remove the others that the file does not name as well"
+        if run.retirement.declared:
+            then = f"let a bootstrap put another machine in {leaving.name}'s place"
+        if left % 2 == 0:
+            bears = left - least(left)
+            run.retirement.left.append(f"etcd has {left} members now, and bears the loss of {bears}: {then}")
+    if any(result.outcome == "failed" for result in results):
+        return results
+    return results + await by_api(run, stage, [LeadsToOneThatStays(run)], host)
 
 
 async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -52,9 +52,20 @@ def kernel_steps(cluster: Cluster) -> list[Check[Host]]:
     ]
 
 
+def way_to_api(cluster: Cluster, host: HostSpec, family: Family, named: Cluster | None = None) -> list[Check[Host]]:
+    """Return the steps by which a host reaches the API of a cluster, its names of the hosts (of `named`) among them."""
+    proxied = "control_plane" not in host.roles and cluster.proxies_api
+    names = {other.name: node_ip(other) for other in (named or cluster).hosts}
+    planes = tuple(node_ip(plane) for plane in cluster.control_planes)
+    address = api_proxy.address_for(cluster, host)
+    return [
+        *(api_proxy.steps(cluster, family) if proxied else ()),
+        HostsNamed(names, cluster.api_name, address, planes),
+    ]
+
+
 def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a host, in order."""
-    entries = {other.name: node_ip(other) for other in cluster.hosts}
     calico: list[Check[Host]] = [InterfacesLeftAlone()] if cluster.network.provider == "calico" else []
     upgrade: list[Check[Host]] = [family.upgraded()] if cluster.system.upgrade else []
     return [
@@ -68,8 +79,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         ),
         FileIs("cloud-init leaves the names alone", "/etc/cloud/cloud.cfg.d/99-shipway.cfg", CLOUD_CONFIG),
         HostnameIs(host.name),
-        *(api_proxy.steps(cluster, family) if "control_plane" not in host.roles and cluster.proxies_api else ()),
-        HostsNamed(entries, cluster.api_name, api_proxy.address_for(cluster, host), node_ip(cluster.control_planes[0])),
+        *way_to_api(cluster, host, family),
         FileEdited("no swap in /etc/fstab", "/etc/fstab", fstab_without_swap, "no swap line", needed=False),
         SwapStaysOff(),
         NoScriptTurnsSwapOn(),

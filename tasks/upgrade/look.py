@@ -260,7 +260,7 @@ def _checks(run: Run) -> list[Check[Kube]]:
         RecordReadable(version),
         GpusThere(gpus),
         BudgetsAllow(guarded),
-        *(NothingLost(name, local, [job.pod for job in _jobs(run, name) if job.policy == "wait"]) for name in drained),
+        *(NothingLost(name, local, [job.pod for job in _jobs(run, name) if job.ends]) for name in drained),
     ]
 
 

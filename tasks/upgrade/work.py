@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
-from shipway.converge import On, Permit, converge
+from shipway.converge import On, Permit, converge, look_at_all
 from shipway.edits.containerd import CONFIG
 from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
@@ -29,9 +29,9 @@ from shipway.steps.upgrade.fetched import BESIDE, ImagesPulled, list_images
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.node import UPGRADING, KubeletRunsVersion, NodeOpenedAgain, NodeReports
 from shipway.steps.upgrade.possible import EtcdFits
-from shipway.steps.upgrade.proof import STEP, prove_host, take_namespace_away
+from shipway.steps.upgrade.proof import STEP, NoGpuErrors, prove_host, take_namespace_away
 from tasks import gates
-from tasks.certificates.stages import KEPT, keep_kubeconfig
+from tasks.certificates.stages import KEPT, keep_renewed
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared
 from tasks.locking import still_alone
@@ -120,26 +120,36 @@ def _kubeadm_steps(run: Run, host: str) -> list[Check[Host]]:
 
 
 async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun."""
+    """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun.
+
+    Its etcd stands still for a moment, so whether all others are well is asked once more right before.
+    """
     session, spec, version = run.session(host), run.cluster.host(host), run.cluster.kubernetes.version
     results = await _empty(run, stage, host) if is_drained(run, host) else []
     if _failed(results):
         return results
-    steps = [ManifestsBack(), *_kubeadm_steps(run, host), ControlPlaneRuns(version, run.cluster, spec)]
+    whole = EtcdFits(run.upgrade.have, version)
+    steps: list[Check[Host]] = [
+        ManifestsBack(),
+        whole,
+        *_kubeadm_steps(run, host),
+        ControlPlaneRuns(version, run.cluster, spec),
+    ]
     results += await _bring(run, stage, session, steps)
     if _failed(results):
-        return results
+        return _say_closed(run, host, results)
     if run.allow is not Impact.NOTHING:
         await run.reconnect()  # kubeadm has renewed the administrator's certificate with all others
-        results.append(await keep_kubeconfig(run))
+        results.append(await keep_renewed(run))
         kube = await run.kube()
         results += [
             await wait_for(run, stage, one, kube, seconds=API_SECONDS)
             for one in (gates.ApiAnswers(), gates.EtcdHealthy())
         ]
-        results.append(await wait_for(run, stage, EtcdFits(version, version), session, seconds=API_SECONDS))
+        hear = hear_results(run, stage, host)
+        results += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
         if _failed(results):
-            return results
+            return _say_closed(run, host, results)
     results += await _bring(run, stage, session, _kubelet_steps(run, host, by_kubeadm=False))
     own = UserHasKubeconfig(run.cluster.target(spec).user)
     if run.allow is not Impact.NOTHING:
@@ -147,7 +157,9 @@ async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepRes
     elif any(one.step == steps[-1].name and one.outcome == "drifted" for one in results):
         renewed = Blocked("kubeadm renews the control plane's certificates with its upgrade", host=host)
         results += [StepResult(name, "unknown", error=renewed) for name in (own.name, KEPT)]
-    return results if _failed(results) else results + await _prove_and_open(run, stage, host)
+    if _failed(results):
+        return _say_closed(run, host, results)
+    return results + await _prove_and_open(run, stage, host)
 
 
 async def upgrade_addons(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -175,7 +187,7 @@ async def upgrade_worker(run: Run, stage: str, host: str) -> list[StepResult]:
     steps = [*_kubeadm_steps(run, host), *_kubelet_steps(run, host, by_kubeadm=True)]
     results += await _bring(run, stage, run.session(host), steps)
     if _failed(results):
-        return results if run.allow is Impact.NOTHING else _say_closed(host, results)
+        return _say_closed(run, host, results)
     return results + await _prove_and_open(run, stage, host)
 
 
@@ -183,9 +195,18 @@ async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
     """Close a node, let its GPU jobs end by what was decided of them, and evict its pods as budgets allow."""
     settings, version = run.cluster.upgrade, run.cluster.kubernetes.version
     hear = hear_waits(run, stage, host)
-    evict = settings.gpu_jobs == "evict" or any(job.policy == "evict" for job in run.upgrade.jobs if job.node == host)
     over = GpuJobsOver(host, settings.gpu_jobs, settings.wait_minutes * 60.0, hear)
-    drained = NodeDrained(host, DRAIN_SECONDS, losable(run), evict, hear, AGAIN)
+    begun = run.upgrade.hosts[host].begun(version)
+    drained = NodeDrained(
+        host,
+        DRAIN_SECONDS,
+        losable(run),
+        evict_gpu_pods=True,
+        on_wait=hear,
+        again=AGAIN,
+        kept=over.left,
+        reopens=not begun,
+    )
     closed = NodeClosed(host, f"{UPGRADING} {version} by Shipway")
     kube = await run.kube()
     results = await _bring(run, stage, kube, [closed, over])
@@ -199,7 +220,7 @@ async def _empty(run: Run, stage: str, host: str) -> list[StepResult]:
     else:
         error = Refused(f"the host was emptied too late: {late}", host=host, code="SHW-798", fix="Run again then.")
         results.append(StepResult(drained.name, "failed", error=error))
-    if _failed(results) and run.allow is not Impact.NOTHING and not run.upgrade.hosts[host].begun(version):
+    if _failed(results) and run.allow is not Impact.NOTHING and not begun:
         await uncordon(kube, host)
     return results
 
@@ -218,8 +239,10 @@ async def _prove_and_open(run: Run, stage: str, host: str) -> list[StepResult]:
     if count and not _failed(results):
         results.append(await wait_for(run, stage, gates.GpusAllocatable({host: count}), kube, seconds=GPU_SECONDS))
         results += [] if _failed(results) else [await _proof(run, stage, host, count)]
+        session.forget()
+        results += await look_at_all([NoGpuErrors(since)], session, hear_results(run, stage, host))
     if _failed(results):
-        return _say_closed(host, results)
+        return _say_closed(run, host, results)
     opened = await _bring(run, stage, kube, [NodeOpenedAgain(host)])
     await session.do(Command(("rm", "-f", BESIDE)))
     # What the run closed it has opened: the host is as it was, so that is no change to tell of.
@@ -236,8 +259,10 @@ async def _proof(run: Run, stage: str, host: str, count: int) -> StepResult:
     return StepResult(STEP, "ok")
 
 
-def _say_closed(host: str, results: Sequence[StepResult]) -> list[StepResult]:
+def _say_closed(run: Run, host: str, results: Sequence[StepResult]) -> list[StepResult]:
     """Return the results with what a person must know of a host that failed in the middle: its node stays closed."""
+    if run.allow is Impact.NOTHING or not is_drained(run, host):
+        return list(results)
     fix = f"Mend what is named above it, then run again: {host} comes first then, and is opened once it is proven."
     error = PostconditionFailed(
         "it was not proven after its upgrade, so its node stays closed", host=host, code="SHW-796", fix=fix

@@ -13,8 +13,10 @@ from shipway.errors import ApiUnavailable, Refused, ShipwayError, Unreachable
 from shipway.kube.client import Kube
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
+from tasks import kubeconfig
 from tasks import table as stages
 from tasks.context import Run
+from tasks.kubeconfig import keep_kubeconfig
 from tasks.stages import container_runtime, prepare_system
 from tests.drift.test_parts import run_of
 from tests.drift.test_permissions import Act, Machine
@@ -28,6 +30,7 @@ class Watched(Machine):
 
     seen: list[str] = field(default_factory=list)
     away: ShipwayError | None = None
+    admin_conf: str = "the administrator's"
 
     def forget(self) -> None:
         """Note it."""
@@ -255,7 +258,7 @@ async def test_behind_the_gate_is_a_cluster_that_works_and_is_held_by_this_run(
     noting(monkeypatch, "wait_for", notes, seen)
     for name, answer in (("new_lease", None), ("by_api", [OK])):
         noting(monkeypatch, name, notes, answer)
-    monkeypatch.setattr(stages, "_keep", lambda *_: OK)
+    monkeypatch.setattr(stages, "keep_kubeconfig", lambda *_: OK)
     results = await stages._gate(run, "control_plane_ready", "te1")
     assert notes == asked
     assert len(results) == max(1, len(asked)), "each of the checks, what is done by the API, and the kubeconfig"
@@ -293,18 +296,17 @@ def test_the_kubeconfig_is_kept_as_the_cluster_has_it_and_for_its_owner_alone(
         path.write_text(text, encoding="utf-8")
         path.chmod(0o600)
 
-    monkeypatch.setattr(stages, "save_kubeconfig", save)
+    monkeypatch.setattr(kubeconfig, "save_kubeconfig", save)
     run = run_of(state_dir=str(tmp_path))
     path = run.folder / "kubeconfig"
-    kube = cast("Kube", SimpleNamespace(admin_conf="one"))
-    assert [stages._keep(run, kube).outcome for _ in range(2)] == ["changed", "ok"]
+    assert [keep_kubeconfig(run, "one", "kept").outcome for _ in range(2)] == ["changed", "ok"]
     path.chmod(0o644)
-    assert stages._keep(run, kube).outcome == "changed"
+    assert keep_kubeconfig(run, "one", "kept").outcome == "changed"
     assert path.stat().st_mode & 0o077 == 0
-    assert stages._keep(run, cast("Kube", SimpleNamespace(admin_conf="two"))).outcome == "changed"
+    assert keep_kubeconfig(run, "two", "kept").outcome == "changed"
     assert written == ["one", "one", "two"]
-    monkeypatch.setattr(stages, "save_kubeconfig", lambda *_: (_ for _ in ()).throw(OSError(28, "disk is full")))
-    assert stages._keep(run, kube).outcome == "drifted"
+    monkeypatch.setattr(kubeconfig, "save_kubeconfig", lambda *_: (_ for _ in ()).throw(OSError(28, "disk is full")))
+    assert keep_kubeconfig(run, "one", "kept").outcome == "drifted"
     assert "disk is full" in run.warned[0]
 
 

@@ -20,6 +20,7 @@ from shipway.kubeadm.config import init_documents, join_documents
 from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT_FOLDER, ETCD, JOINING, MANIFESTS, PKI, POD_LOGS, STARTED
 from shipway.script import Output
+from shipway.steps.kubernetes import etcd_members
 from shipway.steps.kubernetes import join_control_plane as module
 from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.etcd_members import (
@@ -31,9 +32,10 @@ from shipway.steps.kubernetes.etcd_members import (
     members_of,
     parse_members,
     remove_member,
+    version,
 )
 from shipway.steps.kubernetes.join_control_plane import ControlPlaneJoined, port_answer
-from shipway.steps.kubernetes.kube_proxy_hosts import COPIES, MOUNTS, KubeProxyKnowsApi
+from shipway.steps.kubernetes.kube_proxy_hosts import MOUNTS, KubeProxyKnowsApi, copies
 from shipway.steps.system.names import HOSTS
 from tests.places.facts import DEBIAN, KnownFacts, said
 
@@ -71,6 +73,7 @@ def members(*found: dict[str, Any], ill: tuple[int, ...] = ()) -> dict[Fact[Any]
     for one in found:
         for url in one.get("clientURLs", ()):
             facts[health(url)] = said("", 28) if int(one["ID"]) in ill else said('{"health":"true"}')
+            facts[version(url)] = said('{"etcdserver":"3.5.26","etcdcluster":"3.5.0"}')
     return facts
 
 
@@ -386,7 +389,7 @@ async def test_members_are_read_as_etcd_tells_them() -> None:
     assert find_member(found, "10.9.0.9") is None
     assert [one.said for one in found] == ["cp1 (not healthy)", "10.9.0.2 (learner, never started, not healthy)"]
     lead = Machine("cp1", members(member(1), member(2), ill=(2,)))
-    assert [one.healthy for one in await members_of(lead)] == [True, False]  # type: ignore[arg-type]
+    assert [(one.healthy, one.version) for one in await members_of(lead)] == [(True, "3.5.26"), (False, "3.5.26")]  # type: ignore[arg-type]
     for text in ("", "{}", "[]", '{"members": 7}', '{"members": [{}]}', "null"):
         with pytest.raises(ApiUnavailable):
             await members_of(Machine("cp1", {MEMBERS: said(text)}))  # type: ignore[arg-type]
@@ -404,6 +407,12 @@ async def test_a_member_is_removed_by_its_id_and_looked_for_again() -> None:
     lead.do = answer  # type: ignore[method-assign]
     with pytest.raises(ShipwayError):
         await remove_member(lead, Member("1", "cp1", ()))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd_members, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize(("status", "code"), [(0, ""), (60, "SHW-771"), (51, "SHW-771"), (28, "SHW-206")])
@@ -449,13 +458,18 @@ async def test_kube_proxy_is_started_anew_only_where_it_knows_the_api_by_another
     own = hosts_file("", {NAME: "10.9.0.2"})
     copy = f"{pods}/u1/etc-hosts:10.9.0.1 {NAME}\n{pods}/u2/etc-hosts:10.9.0.7 {NAME}\n"
     mount = f"{pods}/u1/volumes/kubernetes.io~configmap/kube-proxy\n"
-    facts: dict[Fact[Any], Any] = {FileText(HOSTS): own, COPIES: said(copy), MOUNTS: said(mount)}
+    facts: dict[Fact[Any], Any] = {FileText(HOSTS): own, copies(NAME): said(copy), MOUNTS: said(mount)}
     found = KnownFacts(facts)
     drift = await KubeProxyKnowsApi(NAME).check(found)  # type: ignore[arg-type]
     assert drift is not None
     assert (drift.have, drift.want) == (f"{NAME} is 10.9.0.1 there", "10.9.0.2")
     await KubeProxyKnowsApi(NAME).apply(found)  # type: ignore[arg-type]
     assert any("kube-proxy" in line and "SIGTERM" in line for line in found.done)
-    for fact, text in ((MOUNTS, ""), (COPIES, ""), (COPIES, copy.replace("10.9.0.1", "10.9.0.2"))):
+    for fact, text in ((MOUNTS, ""), (copies(NAME), ""), (copies(NAME), copy.replace("10.9.0.1", "10.9.0.2"))):
         assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, fact: said(text)})) is None  # type: ignore[arg-type]
     assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): ""})) is None  # type: ignore[arg-type]
+    several = hosts_file("", {NAME: "10.9.0.3 10.9.0.1"})
+    same = said("".join(f"{pods}/u1/etc-hosts:{address} {NAME}\n" for address in ("10.9.0.3", "10.9.0.1")))
+    both = {**facts, FileText(HOSTS): several, copies(NAME): same}
+    assert await KubeProxyKnowsApi(NAME).check(KnownFacts(both)) is None  # type: ignore[arg-type]
+    assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): several})) is not None  # type: ignore[arg-type]

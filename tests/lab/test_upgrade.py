@@ -24,15 +24,17 @@ import yaml
 from lab.containers.lab import Lab
 from lab.containers.labels import REPOSITORY, require_labels
 from tests.lab.conftest import ROOT, STATE, Ran, Site
+from tests.lab.faulting import meanwhile
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 PATCH, MINOR = "1.20.15", "1.21.0"
 NAMES = ("cp1", "w1", "w2")
-# A GPU job that ends by itself, and two replicas of which a budget keeps one.
+# A GPU job that ends when it is told to, and two replicas of which a budget keeps one.
+GATE = "/run/lab-job"
 WORK = """
 apiVersion: batch/v1
 kind: Job
-metadata: {name: train}
+metadata: {name: NAME}
 spec:
   template:
     spec:
@@ -42,8 +44,10 @@ spec:
       containers:
       - name: c
         image: docker.io/library/busybox:1
-        command: [sleep, "SECONDS"]
+        command: [sh, -c, "until [ -e /gate/open ]; do sleep 1; done"]
         resources: {limits: {nvidia.com/gpu: 1}}
+        volumeMounts: [{name: gate, mountPath: /gate}]
+      volumes: [{name: gate, hostPath: {path: /run/lab-job, type: DirectoryOrCreate}}]
 """
 GUARDED = """
 apiVersion: apps/v1
@@ -108,7 +112,7 @@ def start(site: Site, verb: str, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def run(site: Site, verb: str, *words: str, seconds: float = 420) -> Ran:
+def run(site: Site, verb: str, *words: str, seconds: float = 900) -> Ran:
     """Run a verb to its end."""
     report, began = site.folder / "upgrade.json", time.monotonic()
     report.unlink(missing_ok=True)
@@ -123,7 +127,7 @@ def run(site: Site, verb: str, *words: str, seconds: float = 420) -> Ran:
     return Ran(process.returncode, output, took, json.loads(report.read_text()) if report.exists() else {})
 
 
-def kill_when(site: Site, happened: Callable[[], bool], *, seconds: float = 240) -> None:
+def kill_when(site: Site, happened: Callable[[], bool], *, seconds: float = 400) -> None:
     """Start an upgrade, and SIGKILL its controller as soon as something has happened."""
     process, ends = start(site, "upgrade"), time.monotonic() + seconds
     try:
@@ -207,35 +211,105 @@ def test_a_skipped_minor_a_way_back_and_a_budget_without_room_are_refused_at_onc
     assert served(site) == "v1.20.2"
 
 
-def test_to_a_newer_patch_as_planned_beside_a_job_that_is_waited_for_and_a_budget(site: Site) -> None:
+def run_job(site: Site, name: str, node: str) -> None:
+    """Start a GPU job on a node, which ends when the gate of that host is opened."""
+    site.on(node, f"rm -f {GATE}/open")
+    apply(site, WORK.replace("NAME", name).replace("NODE", node))
+    site.kubectl(f"wait --for=condition=ready pod -l job-name={name} --timeout=90s")
+
+
+def job(site: Site, name: str) -> tuple[str, str, str]:
+    """Return how many pods of a job are active, succeeded and failed."""
+    status = "{.status.active},{.status.succeeded},{.status.failed}"
+    active, succeeded, failed = site.kubectl(f"get job {name} -o jsonpath='{status}'").split(",")
+    return active, succeeded, failed
+
+
+def is_closed(site: Site, name: str) -> bool:
+    """Tell whether a node takes no pods, by an API that answers."""
+    with contextlib.suppress(Exception):
+        return not nodes(site)[name][1]
+    return False
+
+
+def pods_on(site: Site, node: str) -> set[str]:
+    """Return the users' pods on a node, each with its UID and how often its containers were started again."""
+    each = "{range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}{'\\n'}{end}"
+    return set(site.kubectl(f'get pods --field-selector spec.nodeName={node} -o jsonpath="{each}"').splitlines())
+
+
+@pytest.fixture(scope="module")
+def planned(site: Site) -> Ran:
+    """The plan of the way to the patch, beside a GPU job on w2; nothing of a host is another one afterwards."""
     write(site, PATCH)
-    apply(site, WORK.replace("NODE", "w2").replace("SECONDS", "200"))
-    site.kubectl("wait --for=condition=ready pod -l job-name=train --timeout=60s")
+    run_job(site, "train", "w2")
     before = {name: site.on(name, STATE) for name in NAMES}
     plan = run(site, "upgrade", "--plan")
-    assert (plan.code, plan.report["outcome"]) == (0, "planned")
     assert {name: site.on(name, STATE) for name in NAMES} == before
-    assert [(row["host"], row["wave"]) for row in plan.report["order"]] == [
+    return plan
+
+
+@pytest.fixture(scope="module")
+def stopped(site: Site, planned: Ran) -> tuple[Ran, set[str]]:
+    """The upgrade whose first worker goes bad, by a flag that ends its kubelet; and the pods of w2 before it."""
+    assert planned.code == 0
+    there = pods_on(site, "w2")
+    site.on("w1", "echo KUBELET_EXTRA_ARGS=--no-such-flag > /etc/default/kubelet")
+    return run(site, "upgrade"), there
+
+
+def test_the_plan_names_the_order_and_the_job(planned: Ran) -> None:
+    assert (planned.code, planned.report["outcome"]) == (0, "planned")
+    assert [(row["host"], row["wave"]) for row in planned.report["order"]] == [
         ("cp1", "control plane 1"),
         ("w1", "first alone"),
         ("w2", "wave 1"),
     ]
-    assert "Job default/train" in plan.report["order"][2]["jobs"][0]
-    with watched(site) as ready:
+    assert "Job default/train" in planned.report["order"][2]["jobs"][0]
+
+
+def test_a_first_worker_that_goes_bad_stops_the_rest_which_is_untouched(
+    site: Site, stopped: tuple[Ran, set[str]]
+) -> None:
+    ran, there = stopped
+    assert (ran.code, ran.report["outcome"]) == (2, "partial")
+    codes = {error["code"] for error in ran.report["errors"]}
+    assert {"SHW-796", "SHW-797"} <= codes
+    assert "no-such-flag" in ran.output, "the kubelet's last words are told"
+    assert nodes(site) == {"cp1": (f"v{PATCH}", True), "w1": ("v1.20.2", False), "w2": ("v1.20.2", True)}
+    assert there <= pods_on(site, "w2")
+    versions = site.on("w2", "kubeadm version -o short; kubelet --version")
+    assert versions.split() == ["v1.20.2", "Kubernetes", "v1.20.2"]
+    assert job(site, "train") == ("1", "", "")
+
+
+def test_to_a_newer_patch_as_planned_beside_a_job_that_is_waited_for_and_a_budget(
+    site: Site, planned: Ran, stopped: tuple[Ran, set[str]]
+) -> None:
+    site.on("w1", "rm /etc/default/kubelet")  # it is mended, and the upgrade goes on
+    seen: list[tuple[str, str, str]] = []
+
+    def end_late() -> None:
+        for _ in range(8):  # longer than a look at the jobs takes, and the next one
+            seen.append(job(site, "train"))
+            time.sleep(1)
+        site.on("w2", f"touch {GATE}/open")
+
+    with watched(site) as ready, meanwhile(lambda: is_closed(site, "w2"), end_late):
         ran = run(site, "upgrade")
     assert ran.code == 0, ran.output
     assert nodes(site) == dict.fromkeys(NAMES, (f"v{PATCH}", True))
     assert served(site) == f"v{PATCH}"
-    assert min(ready[2:]) >= 1, "the budget was kept"
-    assert site.kubectl("get job train -o jsonpath={.status.succeeded}") == "1"
-    assert site.kubectl("get job train -o jsonpath={.status.failed}") == ""
-    foreseen, unknown, changed = rows(plan, "drifted"), rows(plan, "unknown"), rows(ran, "changed")
+    assert seen == [("1", "", "")] * 8, "its host was closed, and it ran on"
+    assert job(site, "train") == ("", "1", ""), "one pod of it ran, to its end"
+    assert len(ready) > 20, "the API answered"
+    assert min(ready) >= 1, "the budget was kept"
+    foreseen, unknown = rows(planned, "drifted"), rows(planned, "unknown")
+    changed = rows(stopped[0], "changed") | rows(ran, "changed")
     assert changed <= foreseen | unknown, "nothing happened that the plan did not say"
     late = {step for step in foreseen - changed if "is drained" not in step[1] and "GPU job" not in step[1]}
     assert late == set(), "all that the plan said happened"
-    assert site.kubectl("get ns -o name").count("shipway-verify") == 0 or not site.kubectl(
-        "get pods -n shipway-verify -o name"
-    )
+    assert site.kubectl("get pods -n shipway-verify -o name").strip() == ""
 
     again = run(site, "upgrade")
     assert (again.code, rows(again, "changed")) == (0, set())
@@ -246,7 +320,9 @@ def test_to_a_newer_patch_as_planned_beside_a_job_that_is_waited_for_and_a_budge
 
 def test_to_the_next_minor_by_a_run_that_is_killed_in_every_phase(site: Site) -> None:
     write(site, MINOR)
+    run_job(site, "long", "w2")
     newer, older = f"v{MINOR}", served(site)
+    backups = site.on("cp1", "ls /var/lib/shipway/backups")
 
     def on_host(name: str, test: str) -> Callable[[], bool]:
         def holds() -> bool:
@@ -256,16 +332,32 @@ def test_to_the_next_minor_by_a_run_that_is_killed_in_every_phase(site: Site) ->
 
         return holds
 
+    def proof() -> bool:
+        with contextlib.suppress(Exception):
+            return "gpu-test-w1" in site.kubectl("get pods -n shipway-verify -o name")
+        return False
+
     kill_when(site, on_host("w1", "[ -x /var/lib/shipway/upgrade/kubeadm ]"))  # while all is fetched
     assert served(site) == older
+    assert nodes(site) == dict.fromkeys(NAMES, (older, True))
     kill_when(site, on_host("cp1", "systemctl is-active -q shipway-kubeadm-upgrade"))  # kubeadm works on by itself
     kill_when(site, on_host("cp1", f"kubelet --version | grep -q {newer}"))  # installed, perhaps not yet restarted
-    kill_when(site, on_host("w1", f"kubeadm version -o short | grep -q {newer}"))  # a worker, closed by us
-    assert nodes(site)["w1"][1] is False
+    kill_when(site, lambda: is_closed(site, "w1"))  # its drain
+    assert nodes(site)["w1"] == (older, False)
+    kill_when(site, on_host("w1", f"kubeadm version -o short | grep -q {newer}"))
+    kill_when(site, on_host("w1", f"kubelet --version | grep -q {newer}"))
+    kill_when(site, proof)
+    assert nodes(site)["w1"] == (newer, False)
+    kill_when(site, lambda: is_closed(site, "w2"))  # while it waits for the job
+    assert nodes(site) == {"cp1": (newer, True), "w1": (newer, True), "w2": (older, False)}
+    assert job(site, "long") == ("1", "", "")
+    site.on("w2", f"touch {GATE}/open")
     ran = run(site, "upgrade")
     assert ran.code == 0, ran.output
+    assert job(site, "long") == ("", "1", "")
     assert nodes(site) == dict.fromkeys(NAMES, (newer, True))
     assert served(site) == newer
+    assert len(site.on("cp1", "ls /var/lib/shipway/backups").split()) - len(backups.split()) <= 1, "one was enough"
     holds = {name: site.on(name, "apt-mark showhold").split() for name in NAMES}
     assert all({"kubelet", "kubeadm", "kubectl"} <= set(found) for found in holds.values())
     again = run(site, "upgrade")

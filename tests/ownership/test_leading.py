@@ -10,12 +10,14 @@ import pytest
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.lines import hosts_file, read_block
-from shipway.errors import Permanent, Refused
+from shipway.errors import ApiUnavailable, Permanent, Refused
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
+from shipway.facts.packages import PackageInfo
 from shipway.facts.services import UnitState
 from shipway.kube.access import from_outside
+from shipway.os.debian.dpkg import Package
 from shipway.ownership.contradictions import contradictions
 from shipway.ownership.evidence import JOINING, KUBECONFIGS, Evidence
 from shipway.ownership.leading import as_running, choose_lead, endpoints_of
@@ -24,7 +26,7 @@ from shipway.steps.system import api_proxy
 from shipway.steps.system.api_proxy import ProxyPortFree, address_for, proxy_config
 from shipway.steps.system.names import HOSTS, HostsNamed
 from tasks.context import Run
-from tasks.leading import adopt_endpoint, choose, left_out, order_of_joins, refuse_second_cluster
+from tasks.leading import adopt_endpoint, ask_endpoint, choose, known, left_out, order_of_joins, refuse_second_cluster
 from tasks.stages import prepare_system
 from tests.places.facts import DEBIAN, KnownFacts, said, unit
 
@@ -120,6 +122,42 @@ def test_a_run_takes_the_running_clusters_endpoint() -> None:
     assert run.control.name == "cp1"
 
 
+@pytest.mark.parametrize("edited", ["https://127.0.0.1:6443", "https://10.9.0.1:6443"])
+async def test_the_cluster_says_its_endpoint_where_one_file_says_another(
+    monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    asked: list[str] = []
+
+    class Recorded:
+        async def get(self, _: str, __: str, name: str, ___: str) -> Any:
+            asked.append(name)
+            return {"data": {"ClusterConfiguration": f"controlPlaneEndpoint: {NAME}:6443\n"}}
+
+    async def kube() -> Any:
+        return Recorded()
+
+    run = run_with({})
+    run.lead, run.seen.elsewhere = "cp1", (plane("cp1", edited),)
+    monkeypatch.setattr(run, "kube", kube)
+    await ask_endpoint(run)
+    assert asked == ["kubeadm-config"]
+    adopt_endpoint(run, known(run))
+    assert (known(run)["cp1"].endpoint, run.cluster.api_name) == (f"https://{NAME}:6443", NAME)
+    await ask_endpoint(run)
+    assert asked == ["kubeadm-config"]  # what agrees with the file is believed
+
+
+async def test_where_the_record_is_lost_the_files_word_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kube() -> Any:
+        raise ApiUnavailable("no answer")
+
+    run = run_with({})
+    run.lead, run.seen.elsewhere = "cp1", (plane("cp1", "https://10.9.0.1:6443"),)
+    monkeypatch.setattr(run, "kube", kube)
+    await ask_endpoint(run)
+    assert known(run)["cp1"].endpoint == "https://10.9.0.1:6443"
+
+
 def run_with(seen: dict[str, Evidence], only: tuple[str, ...] = ()) -> Run:
     run = Run(cluster(), "bootstrap", only)
     run.seen.surveys = {name: SimpleNamespace(evidence=one) for name, one in seen.items()}  # type: ignore[assignment]
@@ -198,7 +236,7 @@ THERE = FileInfo("0" * 64, "644", "root:root", 1)
 async def line_of(text: str, address: str, facts: dict[Fact[Any], Any]) -> str:
     """Return what a host's file says of the API's name once the step was applied; "" for nothing."""
     host = KnownFacts({FileText(HOSTS): text, FileState(HOSTS): THERE, KUBECONFIGS: said(""), **facts})
-    step = HostsNamed({"cp1": "10.9.0.1"}, NAME, address, "10.9.0.1")
+    step = HostsNamed({"cp1": "10.9.0.1"}, NAME, address, ("10.9.0.1", "10.9.0.2", "10.9.0.3"))
     if await step.check(host):  # type: ignore[arg-type]
         await step.apply(host)  # type: ignore[arg-type]
         text = host.written[HOSTS]
@@ -211,9 +249,19 @@ async def test_the_name_is_in_our_block_alone_and_leads_to_a_proxy_only_while_th
     running = {UnitState("shipway-api-proxy.service"): unit()}
     assert await line_of(bare, "10.9.0.2", {}) == "10.9.0.2"
     assert await line_of(bare, "127.0.0.1", running) == "127.0.0.1"
-    assert await line_of(bare, "127.0.0.1", {}) == "10.9.0.1"
+    assert await line_of(bare, "127.0.0.1", {}) == "10.9.0.1 10.9.0.2 10.9.0.3"  # until there is a proxy, any of them
     once = hosts_file(bare, {"cp1": "10.9.0.1", NAME: "127.0.0.1"})
     assert await line_of(once, "127.0.0.1", {}) == "127.0.0.1"  # a proxy that is down for a moment moves nothing
+    for before in ("10.9.0.1", "10.9.0.7 10.9.0.1", "10.9.0.1 10.9.0.2 10.9.0.3"):  # .7 is no control plane any more
+        text = hosts_file(bare, {"cp1": "10.9.0.1", NAME: before})
+        assert await line_of(text, "127.0.0.1", {}) == "10.9.0.1 10.9.0.2 10.9.0.3"
+
+
+async def test_a_proxy_is_started_only_where_haproxy_was_installed() -> None:
+    there, stands = PackageInfo("2.6.12", held=False, sound=True), UnitState("shipway-api-proxy.service")
+    step = next(step for step in api_proxy.steps(cluster(), DEBIAN) if isinstance(step, api_proxy.ProxyRuns))
+    for facts, drifts in (({}, False), ({Package("haproxy"): there}, True)):
+        assert (await step.check(KnownFacts({stands: unit("inactive"), **facts})) is not None) is drifts  # type: ignore[arg-type, dict-item]
 
 
 async def test_a_joining_control_planes_line_is_the_joins_own() -> None:
@@ -231,6 +279,12 @@ async def test_a_host_of_a_cluster_with_an_address_gets_no_name() -> None:
         f"/etc/kubernetes/admin.conf:    server: https://{NAME}:6443\n"
     )
     assert await line_of("127.0.0.1 localhost\n", "10.9.0.2", {KUBECONFIGS: ours}) == "10.9.0.2"
+
+
+async def test_a_line_that_is_there_outlives_an_admin_conf_that_a_person_pointed_elsewhere() -> None:
+    edited = {KUBECONFIGS: said("/etc/kubernetes/admin.conf:    server: https://127.0.0.1:6443\n")}
+    text = hosts_file("127.0.0.1 localhost\n", {"cp1": "10.9.0.1", NAME: "10.9.0.2"})
+    assert await line_of(text, "10.9.0.2", edited) == "10.9.0.2"
 
 
 async def test_a_foreign_program_on_the_proxys_port_is_named_and_our_own_proxy_is_none() -> None:
@@ -251,3 +305,9 @@ def test_this_machines_kubeconfig_leads_to_an_address_and_expects_the_name() -> 
     want = f"clusters:\n- cluster:\n    server: https://10.9.0.1:6443\n    tls-server-name: {NAME}\n  name: te\n"
     assert from_outside(text, NAME, "10.9.0.1") == want
     assert from_outside(want, NAME, "10.9.0.1") == want
+
+
+def test_an_admin_conf_that_a_person_edited_leads_this_machine_to_the_control_plane_all_the_same() -> None:
+    text = "    server: https://127.0.0.1:6443\n  name: te\n"
+    want = f"    server: https://10.9.0.1:6443\n    tls-server-name: {NAME}\n  name: te\n"
+    assert from_outside(text, NAME, "10.9.0.1") == want

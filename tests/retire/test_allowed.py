@@ -10,12 +10,15 @@ import pytest
 
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
 from shipway.ownership.evidence import Evidence
+from shipway.steps.kubernetes.etcd_members import OWN, health
 from tasks.context import Run
 from tasks.retire import allowed
 from tasks.retire.allowed import may_remove, may_reset, refuse_reset, reset_refusals
 from tasks.retire.place import place_host
+from tests.places.facts import KnownFacts, said
 from tests.retire.joined_host import JoinedHost, cluster
 from tests.retire.objects import Objects, meta, node, pod
+from tests.retire.test_may_go import Lead
 
 OURS = frozenset({"sha256:ours"})
 WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
@@ -108,8 +111,40 @@ async def test_a_host_of_another_cluster_is_left(run: Run, monkeypatch: pytest.M
     on_cluster(run, node("te1"))
     seen(run, Evidence("te2", certificate=True, authorities=frozenset({"sha256:other"})), monkeypatch)
     assert await codes(run) == ["SHW-706"]
+
+
+async def test_a_control_plane_that_left_is_reset_and_one_that_is_a_member_or_serves_on_is_not(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cluster(run, node("te1"))
     seen(run, Evidence("te2", admin=True, etcd=True, authorities=OURS), monkeypatch)
-    assert await codes(run) == ["SHW-706"], "a control plane that the file does not name as one"
+    hosts: dict[str, Any] = {"te1": Lead(1), "te2": KnownFacts({})}
+    run.session = lambda name: hosts[name]  # type: ignore[method-assign, assignment, return-value]
+    assert await codes(run) == []
+    hosts["te2"] = KnownFacts({health(OWN): said('{"health": "true"}')})
+    assert await codes(run) == ["SHW-706"], "its etcd serves, and no other knows it: a copy of the cluster"
+    hosts["te1"] = Lead(3)
+    (error,) = await reset_refusals(run, "te2")
+    assert (error.code, "shipway remove" in error.fix) == ("SHW-707", True)
+    on_cluster(run, node("te1"), node("te2"))
+    assert await codes(run) == ["SHW-702"]
+
+
+async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Evidence("te2", admin=True, etcd=True, static=("etcd.yaml",), authorities=OURS, node="te2"))
+    lead = Lead(3)
+    run.session = lambda name: lead if name == "te1" else KnownFacts({})  # type: ignore[method-assign, assignment, return-value]
+    run.retirement.host = "te2"
+    on_cluster(run, node("te1"), node("te2", role="control-plane"), node("te3"), ETCD)
+    assert await removal(run) == [], "the file names it as no control plane any more"
+    assert run.retirement.control_plane
+    planes = [host.model_copy(update={"roles": ("control_plane",)}) for host in run.cluster.hosts]
+    run.cluster = run.cluster.model_copy(update={"hosts": tuple(planes)})
+    assert await removal(run) == ["SHW-707"]
+    run.retirement.to_replace = True
+    assert await removal(run) == []
 
 
 async def test_where_the_cluster_is_silent_a_node_is_reset_only_where_a_person_says_that_it_is_gone(

@@ -18,10 +18,11 @@ FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {n
 @pytest.mark.parametrize(
     ("words", "given"),
     [
-        (["remove", "te2"], ("te2", "remove", False, False, "", None)),
+        (["remove", "te2"], ("te2", "remove", False, False, "", None, False)),
+        (["remove", "te2", "--to-replace"], ("te2", "remove", False, False, "", None, True)),
         (
             ["remove", "te2", "--plan", "--dead", "--evict-gpu-pods", "--address", "192.0.2.9:2222"],
-            ("te2", "plan", True, True, "192.0.2.9:2222", None),
+            ("te2", "plan", True, True, "192.0.2.9:2222", None, False),
         ),
         (["reset", "te2", "--confirm", "te2"], ("te2", "te2", "reset", False, "", None)),
         (

@@ -56,6 +56,55 @@ async def test_a_worker_goes_in_order_and_the_lock_is_held_before_anything_is_ch
     ]
 
 
+PLANE = [
+    "may_remove te2",
+    "lock of te",
+    "leave_api te3",
+    "drain_node te2",
+    "stop_kubelet te2",
+    "leave_etcd cluster",
+    "delete_node cluster",
+    "reset_host te2",
+]
+
+
+def a_plane() -> Run:
+    """Return the removal of a control plane from a cluster with one more worker."""
+    run = a_run()
+    third = run.cluster.hosts[1].model_copy(update={"name": "te3"})
+    run.cluster = run.cluster.model_copy(update={"hosts": (*run.cluster.hosts, third)})
+    run.retirement.control_plane = True
+    return run
+
+
+async def test_a_control_plane_leaves_the_api_then_its_pods_then_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, run = staged(monkeypatch, remove), a_plane()
+    await remove.take_out(run, "te2")
+    assert ran == PLANE
+    ran.clear()
+    run.retirement.dead = True
+    await remove.take_out(run, "te2")
+    assert ran == [one for one in PLANE if one.split()[0] not in ("drain_node", "stop_kubelet", "reset_host")]
+
+
+@pytest.mark.parametrize("fails", ["leave_api te3", "drain_node te2", "stop_kubelet te2"])
+async def test_a_control_plane_stays_a_member_while_anything_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    ran = staged(monkeypatch, remove, fails=fails.split(maxsplit=1)[0])
+    await remove.take_out(a_plane(), "te2")
+    assert ran == PLANE[: PLANE.index(fails) + 1]
+
+
+async def test_behind_a_load_balancer_of_the_site_a_person_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, run = staged(monkeypatch, remove), a_plane()
+    kubernetes = run.cluster.kubernetes.model_copy(update={"api_endpoint": "lb.example:6443"})
+    run.cluster = run.cluster.model_copy(update={"kubernetes": kubernetes})
+    await remove.take_out(run, "te2")
+    assert "leave_api te3" not in ran
+    assert "take te2 out of what stands behind it" in run.retirement.left[0]
+
+
 @pytest.mark.parametrize("fails", range(len(ORDER)))
 async def test_what_fails_ends_it_and_nothing_after_it_is_done(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
     ran = staged(monkeypatch, remove, fails=ORDER[fails].split()[0])

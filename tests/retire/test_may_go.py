@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import pytest
 
 from shipway.errors import Refused
+from shipway.host.session import Command
+from shipway.kube.budgets import selector_text
 from shipway.ownership.evidence import Evidence
+from shipway.script import Output
+from shipway.step import Drift
+from shipway.steps.kubernetes.etcd_leave import MemberGone
+from shipway.steps.kubernetes.etcd_members import MEMBERS, health
 from shipway.steps.kubernetes.may_go import (
+    ControlPlaneMayGo,
     ElsewhereToGo,
     HostAway,
-    NoControlPlane,
     NodeLost,
     NoGpuPods,
     NoLocalVolume,
     OfThisCluster,
     PodsMayLeave,
-    selector_text,
 )
+from tests.places.facts import KnownFacts, said
 from tests.retire.objects import Objects, meta, node, pod
 
 ENDPOINTS = frozenset({"10.0.0.1:6443"})
@@ -131,33 +139,108 @@ async def test_a_bound_volume_whose_data_is_on_the_host_forbids_it() -> None:
 
 
 async def test_the_only_control_plane_is_never_removed_and_is_told_how_a_cluster_ends() -> None:
-    error = await refused(NoControlPlane("te1"), three(), "SHW-707")
-    assert "last member of etcd" in error.message
+    error = await refused(ControlPlaneMayGo("te1"), three(), "SHW-707")
+    assert "no other control plane of the cluster file serves" in error.message
     assert error.fix == "To end the cluster: remove te2; te3 first, then reset te1."
-    assert await NoControlPlane("te2").check(three()) is None  # type: ignore[arg-type]
+    assert await ControlPlaneMayGo("te2").check(three()) is None  # type: ignore[arg-type]
 
 
-async def test_of_several_control_planes_the_rule_of_quorum_is_asked() -> None:
-    def member(name: str, ready: str = "True") -> dict[str, Any]:
-        made = pod(
-            f"etcd-{name}",
-            name,
-            owner="Node",
-            namespace="kube-system",
-            labels={"component": "etcd", "tier": "control-plane"},
-        )
-        made["status"]["conditions"][0]["status"] = ready
-        return made
+class Lead(KnownFacts):
+    """A control plane that answers for etcd: te1, te2 ... are its members, some of them ill, or learners."""
 
-    two = Objects(node("te1"), node("te2"), member("te1"), member("te2", "False"))
-    assert "no quorum" in (await refused(NoControlPlane("te1"), two, "SHW-707")).message
-    five = Objects(*(node(f"te{n}") for n in range(5)), *(member(f"te{n}") for n in range(5)))
-    assert "not built yet" in (await refused(NoControlPlane("te1"), five, "SHW-707")).message
+    def __init__(self, count: int, ill: tuple[int, ...] = (), learners: tuple[int, ...] = ()) -> None:
+        found = [
+            {
+                "ID": str(n),
+                "name": f"te{n}",
+                "peerURLs": [f"https://10.0.0.{n}:2380"],
+                "clientURLs": [f"https://10.0.0.{n}:2379"],
+                **({"isLearner": True} if n in learners else {}),
+            }
+            for n in range(1, count + 1)
+        ]
+        super().__init__({MEMBERS: said(json.dumps({"members": found}))})
+        for n in range(1, count + 1):
+            self.facts[health(f"https://10.0.0.{n}:2379")] = said("" if n in ill else '{"health":"true"}')
+
+
+class Removing(Lead):
+    """One that takes members out."""
+
+    async def do(self, *commands: Command) -> list[Output]:
+        """Take the member out that is asked for."""
+        (command,) = commands
+        gone = json.loads(command.words[command.words.index("-d") + 1])["ID"]
+        self.done.append(gone)
+        found = [one for one in json.loads(self.facts[MEMBERS].stdout)["members"] if one["ID"] != gone]
+        self.facts[MEMBERS] = said(json.dumps({"members": found}))
+        return [self.facts[MEMBERS]]
+
+    def changing(self, *_: Any) -> Any:
+        """Be the place of a change."""
+        return contextlib.nullcontext(self)
+
+
+PLANES = Objects(*(node(f"te{n}", role="control-plane") for n in range(1, 6)), node("te6"))
+
+
+def leaving(lead: KnownFacts | None, number: int = 2, **more: Any) -> ControlPlaneMayGo:
+    return ControlPlaneMayGo(f"te{number}", "control plane", lead, f"10.0.0.{number}", **more)  # type: ignore[arg-type]
+
+
+async def test_a_healthy_one_of_several_leaves_only_where_a_person_or_the_file_wants_fewer() -> None:
+    error = await refused(leaving(Lead(3)), PLANES, "SHW-707")
+    assert "2 members would be left, and etcd could lose none of them" in error.message
+    assert "--to-replace" in error.fix
+    assert await leaving(Lead(3), fewer=True).check(PLANES) is None  # type: ignore[arg-type]
+    assert await leaving(Lead(5)).check(PLANES) is None  # type: ignore[arg-type]  # of the four that stay one may be lost
+    assert await leaving(Lead(2), fewer=True).check(PLANES) is None  # type: ignore[arg-type]
+    assert await leaving(Lead(3), number=6).check(PLANES) is None  # type: ignore[arg-type]  # it is no member any more
+
+
+async def test_one_whose_member_is_lost_leaves_and_nobody_leaves_beside_such_a_one() -> None:
+    assert await leaving(Lead(3, ill=(2,))).check(PLANES) is None  # type: ignore[arg-type]
+    error = await refused(leaving(Lead(3, ill=(3,)), fewer=True), PLANES, "SHW-707")
+    assert "1 of 3 members of etcd is not healthy: such a one goes first" in error.message
+    assert "--to-replace" not in error.fix
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [Lead(2, ill=(2,)), Lead(3, ill=(2, 3)), Lead(4, ill=(1, 3), learners=(2,))],
+    ids=["1 of 2", "1 of 3", "learner"],
+)
+async def test_without_a_quorum_nobody_leaves_whoever_asks(lead: Lead) -> None:
+    assert "no quorum" in (await refused(leaving(lead, fewer=True), PLANES, "SHW-707")).message
+
+
+async def test_a_learner_that_never_got_a_vote_leaves() -> None:
+    assert await leaving(Lead(4, ill=(2,), learners=(2,))).check(PLANES) is None  # type: ignore[arg-type]
+
+
+async def test_a_machine_whose_member_is_healthy_is_not_dead() -> None:
+    error = await refused(leaving(Lead(3), fewer=True, dead=True), PLANES, "SHW-707")
+    assert "its member of etcd is healthy" in error.message
+    assert await leaving(Lead(3, ill=(2,)), dead=True).check(PLANES) is None  # type: ignore[arg-type]
+
+
+async def test_a_member_is_removed_by_its_id_and_only_where_the_rule_lets_it_go_at_the_act() -> None:
+    lead = Removing(3)
+    step = MemberGone("te2", "10.0.0.2")
+    assert str(await step.check(lead)) == str(Drift("te2 (healthy)", "no member"))  # type: ignore[arg-type]
+    with pytest.raises(Refused) as raised:
+        await step.apply(lead)  # type: ignore[arg-type]
+    assert (raised.value.code, lead.done) == ("SHW-707", [])
+    wanted = MemberGone("te2", "10.0.0.2", allow=True)
+    for _ in range(2):
+        await wanted.apply(lead)  # type: ignore[arg-type]
+    assert lead.done == ["2"]
+    assert await wanted.check(lead) is None  # type: ignore[arg-type]
 
 
 async def test_a_node_with_the_role_of_a_control_plane_counts_without_a_member_that_is_seen() -> None:
     on = Objects(node("te1", role="master"), node("te2"))
-    assert "not seen" in (await refused(NoControlPlane("te1"), on, "SHW-707")).message
+    assert "no other control plane" in (await refused(ControlPlaneMayGo("te1"), on, "SHW-707")).message
 
 
 async def test_only_guarded_pods_of_this_node_that_a_drain_would_move_count() -> None:
@@ -179,7 +262,7 @@ async def test_a_volume_that_only_follows_a_node_by_the_network_forbids_nothing(
 
 
 async def test_a_node_whose_control_plane_shows_only_on_its_host_counts_too() -> None:
-    await refused(NoControlPlane("te2", "control plane"), three(), "SHW-707")
+    await refused(ControlPlaneMayGo("te2", "control plane"), three(), "SHW-707")
 
 
 async def test_dead_is_believed_only_where_the_cluster_and_ssh_agree() -> None:

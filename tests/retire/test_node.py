@@ -102,6 +102,25 @@ async def test_pods_that_hold_gpus_are_looked_for_again_at_the_act(small: Place)
     assert not await closed(small)
 
 
+@pytest.mark.parametrize("reopens", [True, False])
+async def test_pods_that_are_waited_for_are_asked_for_again_at_the_act(small: Place, *, reopens: bool) -> None:
+    waited = list[str]()
+
+    async def kept(_: object) -> list[str]:
+        return waited
+
+    await small.kube.apply(workload("Deployment", "web", tolerations=UNREADY))
+    await running(small, "web")
+    await drains.cordon(small.kube, "te2", "test")
+    step = NodeDrained("te2", 20.0, evict_gpu_pods=True, kept=kept, reopens=reopens)
+    assert await step.check(small.kube) is not None
+    waited.append("default/train")
+    with pytest.raises(Refused, match="default/train") as raised:
+        await step.apply(small.kube)
+    assert raised.value.code == "SHW-795"
+    assert await closed(small) is not reopens, "what is half upgraded is not opened"
+
+
 async def test_only_the_node_that_was_seen_is_deleted() -> None:
     one = node("te2")
     on = Objects(one)

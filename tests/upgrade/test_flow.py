@@ -440,9 +440,12 @@ def failing(*outcomes: str) -> list[StepResult]:
 
 
 def test_a_host_that_failed_in_the_middle_is_said_to_stay_closed() -> None:
-    said: Sequence[StepResult] = work._say_closed("w1", failing("failed"))
+    said: Sequence[StepResult] = work._say_closed(a_run(), "w1", failing("failed"))
     assert said[-1].error is not None
     assert (said[-1].error.code, said[-1].error.host) == ("SHW-796", "w1")
+    kept = failing("failed")
+    assert work._say_closed(a_run(), "cp", kept) == kept, "a control plane without pods of users was never closed"
+    assert work._say_closed(a_run("plan"), "w1", kept) == kept
 
 
 def test_what_cannot_be_told_forbids_an_upgrade() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, cast
 
@@ -17,7 +18,8 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.errors import kind_missing
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
-from shipway.steps.upgrade.members import _CURL, LIST, LOCAL, SECONDS
+from shipway.steps.kubernetes import etcd_members
+from shipway.steps.kubernetes.etcd_members import MEMBERS, health, version
 from shipway.steps.upgrade.possible import (
     PLACES,
     BudgetsAllow,
@@ -106,6 +108,8 @@ async def test_a_budget_that_allows_nothing_forbids_it_only_for_pods_that_would_
     assert await BudgetsAllow(["w2"]).check(cast("Kube", Api(budget(0), mine))) is None
     of_daemons = pod("web-1", "w1", owner="DaemonSet", labels={"app": "web"})
     assert await BudgetsAllow(["w1"]).check(cast("Kube", Api(budget(0), of_daemons))) is None
+    of_nothing = {**budget(0), "spec": {}}
+    assert await BudgetsAllow(["w1"]).check(cast("Kube", Api(of_nothing, mine))) is None
 
 
 async def test_budgets_are_found_where_the_api_serves_only_their_first_version() -> None:
@@ -170,44 +174,62 @@ def test_apis_that_clients_still_ask_for_are_named() -> None:
     assert requested_gone(text, "1.24.9") == requested_gone("", "1.30.0") == []
 
 
-def etcd(*members: tuple[str, str, str], learner: bool = False) -> Host:
+def etcd(*members: tuple[str, str, str], learner: bool = False) -> KnownFacts:
     """Return a host whose etcd has these members: name, version, health."""
     urls = [f"https://10.0.0.{number}:2379" for number, _ in enumerate(members, 1)]
     listed = [
-        {"name": name, "clientURLs": [url] if name else [], **({"isLearner": True} if learner else {})}
-        for (name, _, _), url in zip(members, urls, strict=True)
+        {"ID": str(number), "name": name, "clientURLs": [url] if name else [], "isLearner": learner}
+        for number, ((name, _, _), url) in enumerate(zip(members, urls, strict=True))
     ]
-    facts: dict[Any, Any] = {LIST: said(str({"members": listed}).replace("'", '"').replace("True", "true"))}
-    for (name, version, health), url in zip(members, urls, strict=True):
-        place = url if name else "https://127.0.0.1:1"
-        facts[Says((*_CURL, f"{place}/version"), SECONDS + 5)] = said(
-            f'{{"etcdserver": "{version}"}}' if version else ""
-        )
-        facts[Says((*_CURL, f"{place}/health"), SECONDS + 5)] = said(f'{{"health": "{health}"}}')
-    return cast("Host", KnownFacts(facts))
+    facts: dict[Any, Any] = {MEMBERS: said(json.dumps({"members": listed}))}
+    for (_, runs, well), url in zip(members, urls, strict=True):
+        facts[version(url)] = said(f'{{"etcdserver": "{runs}"}}' if runs else "")
+        facts[health(url)] = said(f'{{"health": "{well}"}}')
+    return KnownFacts(facts)
+
+
+def fits(have: str, wanted: str) -> EtcdFits:
+    return EtcdFits(have, wanted, seconds=0.0)
 
 
 async def test_etcd_is_asked_for_the_versions_that_run() -> None:
     old = etcd(("cp1", "3.5.26", "true"), ("cp2", "3.5.24", "true"))
-    error = await refused(EtcdFits("1.33.5", "1.34.0"), old, "SHW-783", "cp2 runs 3.5.24", "3.5.26")
+    error = await refused(fits("1.33.5", "1.34.0"), old, "SHW-783", "cp2 runs 3.5.24", "3.5.26")
     assert "etcd.local.imageTag to 3.5.26-0" in error.fix
-    assert await EtcdFits("1.33.5", "1.33.9").check(old) is None
-    assert await EtcdFits("1.33.5", "1.34.0").check(etcd(("cp1", "3.5.26", "true"))) is None
-    await refused(EtcdFits("1.36.2", "1.37.0"), etcd(("cp1", "3.6.8", "true")), "SHW-783", "3.6.11")
-    assert LOCAL in LIST.command[-1]
+    assert await fits("1.33.5", "1.33.9").check(cast("Host", old)) is None
+    assert await fits("1.33.5", "1.34.0").check(cast("Host", etcd(("cp1", "3.5.26", "true")))) is None
+    await refused(fits("1.36.2", "1.37.0"), etcd(("cp1", "3.6.8", "true")), "SHW-783", "3.6.11")
 
 
-async def test_etcd_that_is_not_whole_forbids_it() -> None:
-    await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("cp1", "3.4.23", "false")), "SHW-782", "cp1: not healthy")
-    await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("cp1", "", "true")), "SHW-782", "cp1: not healthy")
-    learning = etcd(("cp1", "3.4.23", "true"), learner=True)
-    await refused(EtcdFits("1.20.2", "1.20.15"), learning, "SHW-782", "cp1: still a learner")
-    await refused(EtcdFits("1.20.2", "1.20.15"), etcd(("", "", "")), "SHW-782", "never started")
-    odd = etcd(("cp1", "newest", "true"))
-    await refused(EtcdFits("1.20.2", "1.20.15"), odd, "SHW-782", "cp1: not healthy")
-    for words in ("", "[]", '{"members": 3}', '{"members": [3]}', "{" * 50):
-        with pytest.raises(Blocked, match="does not say who its members are"):
-            await EtcdFits("1.20.2", "1.20.15").check(cast("Host", KnownFacts({LIST: said(words, 7)})))
+async def test_etcd_that_is_not_whole_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.001)
+    check = fits("1.20.2", "1.20.15")
+    await refused(check, etcd(("cp1", "3.4.23", "false")), "SHW-782", "cp1 (not healthy)")
+    await refused(check, etcd(("cp1", "", "true")), "SHW-782", "cp1 (healthy) (which etcd it runs is not known)")
+    await refused(check, etcd(("cp1", "3.4.23", "true"), learner=True), "SHW-782", "cp1 (learner, healthy)")
+    await refused(check, etcd(("", "", "")), "SHW-782", "never started")
+    await refused(check, etcd(("cp1", "newest", "true")), "SHW-782", "which etcd it runs is not known")
+    for words in ("", "[]", '{"members": 3}', '{"members": [3]}', "{" * 50, "[" * 100_000):
+        await refused(check, KnownFacts({MEMBERS: said(words, 7)}), "SHW-782", "does not tell its members")
+
+
+@pytest.mark.parametrize("at_first", ["no answer", "no leader"])
+async def test_etcd_that_has_just_been_restarted_is_given_a_moment(
+    at_first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.001)
+    well = etcd(("cp1", "3.4.23", "true"))
+    ill = {"no answer": {MEMBERS: said("", 7)}, "no leader": etcd(("cp1", "3.4.23", "false")).facts}[at_first]
+    looks = 0
+
+    class Restarting(KnownFacts):
+        def forget(self) -> None:
+            nonlocal looks
+            looks += 1
+            self.facts = dict(ill if looks < 3 else well.facts)
+
+    assert await EtcdFits("1.20.2", "1.20.15").check(cast("Host", Restarting({}))) is None
+    assert looks == 3
 
 
 def df(*rows: str) -> Host:

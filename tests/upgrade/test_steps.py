@@ -9,7 +9,15 @@ import pytest
 
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
-from shipway.errors import ApiUnavailable, Blocked, CommandFailed, DeadlineExceeded, Permanent, Refused
+from shipway.errors import (
+    ApiUnavailable,
+    Blocked,
+    CommandFailed,
+    DeadlineExceeded,
+    Permanent,
+    PostconditionFailed,
+    Refused,
+)
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.facts.packages import PackageInfo
@@ -28,9 +36,11 @@ from shipway.os.debian.packages import madison
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.script import Output
 from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.evidence import KUBELET
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
 from shipway.steps.kubernetes.skew import CA, OnlyInItsVersion, VersionDeclared, _ask, permit_same_version
 from shipway.steps.upgrade import gpu_jobs
+from shipway.steps.upgrade import node as module
 from shipway.steps.upgrade.control_plane import CONFIG, PROXY_IMAGE, ControlPlaneRuns, OwnApi, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, PRESENT, ImagesPulled, list_images
 from shipway.steps.upgrade.fetched import SCRIPT as PULL_SCRIPT
@@ -188,6 +198,23 @@ class Held(Packages):
         on.done.append("hold")
 
 
+@pytest.fixture(autouse=True)
+def _no_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: float) -> None:
+        pass
+
+    monkeypatch.setattr(module.asyncio, "sleep", at_once)
+
+
+async def test_a_kubelet_that_dies_at_once_is_told_by_its_last_words() -> None:
+    host = kubelet_host("1.21.0")
+    host.facts |= {UnitState("kubelet.service"): unit("activating"), KUBELET: said("Error: unknown flag: --gone\n")}
+    with pytest.raises(PostconditionFailed, match="does not stay up") as raised:
+        await KubeletRunsVersion("1.21.0", Packages(), Held(), CLUSTER).apply(cast("Host", host))
+    assert "--gone" in raised.value.message
+    assert host.done[-1] == "systemctl restart kubelet"
+
+
 async def test_a_worker_is_configured_installed_and_restarted_in_that_order() -> None:
     host, packages = kubelet_host("1.21.0"), Packages()
     step = KubeletRunsVersion("1.21.0", packages, Held(), CLUSTER, by_kubeadm=True)
@@ -312,6 +339,18 @@ def owned(kind: str, name: str, above: tuple[str, str] = ("", ""), **annotations
     return {"kind": kind, "metadata": {**meta(name, "default"), "ownerReferences": owners, "annotations": notes}}
 
 
+class Unavailable(Objects):
+    """An API that at times does not answer for a Job."""
+
+    away = False
+
+    async def get(self, api_version: str, kind: str, *names: str, **more: Any) -> Object | None:
+        """Answer, or not."""
+        if kind == "Job" and self.away:
+            raise ApiUnavailable("no answer")
+        return await super().get(api_version, kind, *names, **more)
+
+
 async def test_jobs_are_known_by_their_owner_at_the_top_and_the_nearest_annotation() -> None:
     api = Objects(
         gpu_pod("a", "te2", owner="Job"),
@@ -343,6 +382,27 @@ async def test_a_job_is_waited_for_until_it_is_over(monkeypatch: pytest.MonkeyPa
     (result,) = await converge([step], cast("Kube", api), Impact.WORKLOADS)
     assert result.outcome == "changed"
     assert heard == [f"waiting for GPU jobs on te2: default/a, of nobody ({VENDOR.resource}: 1: wait)"]
+
+
+async def test_an_api_that_restarts_during_the_wait_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, heard = Unavailable(gpu_pod("a", "te2", owner="Job"), owned("Job", "a-owner")), list[str]()
+
+    async def later(_: float) -> None:
+        api.away = not api.away
+        api.objects[0]["status"]["phase"] = "Running" if api.away else "Succeeded"
+
+    monkeypatch.setattr(gpu_jobs.asyncio, "sleep", later)
+    await GpuJobsOver("te2", "wait", 60, heard.append).apply(cast("Kube", api))
+    assert [line.rpartition(": ")[2] for line in heard] == ["wait)", "no answer"]
+
+
+async def test_an_owner_that_cannot_be_asked_for_now_is_not_taken_for_one_that_says_nothing() -> None:
+    api = Unavailable(gpu_pod("a", "te2", owner="Job"), owned("Job", "a-owner", gpu_jobs="never"))
+    api.away = True
+    with pytest.raises(ApiUnavailable):
+        await find_jobs(cast("Kube", api), "evict")
+    gone = Objects(gpu_pod("a", "te2", owner="Job"), missing=("Job",))
+    assert [job.owner for job in await find_jobs(cast("Kube", gone), "evict")] == ["Job default/a-owner"]
 
 
 async def test_the_wait_has_an_end_and_what_is_never_touched_has_none() -> None:

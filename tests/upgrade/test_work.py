@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +16,14 @@ from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
 from shipway.kube.drain import CORDONED
 from shipway.step import Drift, Impact, StepResult
+from shipway.steps.kubernetes import etcd_members
 from shipway.steps.upgrade import gpu_jobs, proof
+from shipway.steps.upgrade.possible import EtcdFits
+from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks.context import Run
 from tasks.stage_result import StageResult
 from tasks.upgrade import work
-from tests.places.facts import KnownFacts, unit
+from tests.places.facts import KnownFacts, said, unit
 from tests.retire.objects import Object, Objects, node, pod
 from tests.upgrade.test_flow import NEW, OLD, a_run, versions
 
@@ -66,6 +72,7 @@ class Scene:
         self.node["status"]["nodeInfo"] = {"kubeletVersion": f"v{NEW}"}
         self.node["status"]["conditions"][0]["lastHeartbeatTime"] = "2026-11-29T05:00:10Z"
         self.api, self.host = Api(self.node, *pods), KnownFacts({UnitState("kubelet.service"): unit()})
+        self.host.facts[NoGpuErrors(1).messages] = said("usb 1-1: new device")
         self.host.forget = lambda: None  # type: ignore[method-assign]
         self.proven: list[str] = []
 
@@ -135,6 +142,16 @@ async def test_a_host_whose_jobs_outlast_the_wait_is_opened_again_unchanged(monk
     assert (scene.step.applied, scene.closed) == (0, False)
 
 
+async def test_a_control_plane_is_not_begun_while_etcd_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, a_run())
+    monkeypatch.setattr(work, "_kubeadm_steps", lambda *_: [scene.step])
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(work, "EtcdFits", partial(EtcdFits, seconds=0.0))
+    results = await work.upgrade_control_plane(scene.run, "upgrade_control_plane", "cp")
+    assert (codes(results)[0], scene.step.applied) == ("SHW-782", 0)
+    assert [one.outcome for one in results][:2] == ["ok", "failed"]
+
+
 async def test_a_window_that_closes_during_the_wait_leaves_the_host_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, a_run())
     monkeypatch.setattr(work, "closed_until", lambda _: "the maintenance window is closed; it opens tomorrow")
@@ -161,6 +178,21 @@ async def test_a_host_whose_gpus_cannot_be_used_stays_closed(monkeypatch: pytest
     results = await scene.turn()
     assert codes(results) == ["SHW-796", "SHW-796"]
     assert scene.closed
+
+
+async def test_a_host_whose_kernel_tells_of_errors_stays_closed_and_one_that_cannot_tell_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, a_run())
+    line = f"NVRM: {VENDOR.kernel_word.title()} (PCI:0000:3b:00): 79, GPU has fallen off the bus."
+    scene.host.facts[NoGpuErrors(1).messages] = said(f"proxied\n{line}\n")
+    results = await scene.turn()
+    assert (codes(results), scene.closed) == (["SHW-796", "SHW-796"], True)
+    assert "fallen off" in next(one.error.message for one in results if one.error)
+    dumb = Scene(monkeypatch, a_run())
+    dumb.host.facts[NoGpuErrors(1).messages] = said("", 1)
+    results = await dumb.turn()
+    assert ([one.outcome for one in results if one.error], dumb.closed) == (["unknown"], False)
 
 
 async def test_a_host_that_was_begun_is_not_opened_when_its_jobs_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +231,9 @@ async def test_the_stage_of_a_host_may_take_as_long_as_its_jobs() -> None:
 class Pods(Api):
     """An API whose pods run as soon as they are made, each with a GPU of its own; or not."""
 
-    def __init__(self, *, same: bool = False) -> None:
+    def __init__(self, *, same: bool = False, reached: str = "DNS answers, API answers") -> None:
         super().__init__()
-        self.same, self.made = same, list[str]()
+        self.same, self.reached, self.made = same, reached, list[str]()
 
     async def apply(self, obj: Object) -> Object:
         """Make it, and let it run."""
@@ -219,7 +251,7 @@ class Pods(Api):
         """Say which GPU it has."""
         del namespace
         number = 1 if self.same else name.rpartition("-")[2]
-        return f"devices=GPU-{number}\nnodes of w1: \nGPU 0: x (UUID: GPU-{number})\ngpus-listed\n"
+        return f"{self.reached}\ndevices=GPU-{number}\nnodes of w1: \nGPU 0: x (UUID: GPU-{number})\ngpus-listed\n"
 
 
 async def test_a_host_is_proven_by_a_pod_for_each_of_its_gpus() -> None:
@@ -235,3 +267,33 @@ async def test_a_host_is_proven_by_a_pod_for_each_of_its_gpus() -> None:
         await proof.prove_host(twice, cluster, "w1", 2)  # type: ignore[arg-type]
     assert raised.value.code == "SHW-796"
     assert len([one for one in twice.objects if one["kind"] == "Pod"]) == 2, "left to be seen"
+
+
+async def test_a_host_from_which_dns_or_the_api_is_not_reached_is_not_proven() -> None:
+    run, heard = a_run(), list[str]()
+    cluster = run.cluster.model_copy(update={"gpu": run.cluster.gpu.model_copy(update={"compute": "off"})})
+    with pytest.raises(PostconditionFailed, match="DNS does not answer pods there"):
+        await proof.prove_host(Pods(reached="DNS silent, API answers"), cluster, "w1", 2)  # type: ignore[arg-type]
+    with pytest.raises(PostconditionFailed, match="the API does not answer pods there"):
+        await proof.prove_host(Pods(reached="DNS untold, API silent"), cluster, "w1", 2)  # type: ignore[arg-type]
+    await proof.prove_host(Pods(reached="DNS untold, API answers"), cluster, "w1", 2, heard.append)  # type: ignore[arg-type]
+    assert [line for line in heard if "no program that asks DNS" in line]
+
+
+@pytest.mark.parametrize(
+    ("programs", "said_of_it"),
+    [
+        ({"getent": "exit 0", "bash": "exit 0"}, "DNS answers, API answers"),
+        ({"nslookup": "exit 1", "nc": 'test "$*" = "-w 5 10.96.0.1 443"'}, "DNS silent, API answers"),
+        ({"getent": "exit 0", "bash": "exit 1"}, "DNS answers, API silent"),
+        ({}, "DNS untold, API untold"),
+    ],
+)
+def test_a_pod_asks_by_what_its_image_has(programs: dict[str, str], said_of_it: str, tmp_path: Path) -> None:
+    for name, script in {"sleep": "exit 0", **programs}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": str(tmp_path), "KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    script = proof.REACH.format(name="kubernetes.default.svc.cluster.local")
+    ran = subprocess.run(("/bin/sh", "-c", script), env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{said_of_it}\n"

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from shipway.errors import ApiUnavailable, PostconditionFailed
@@ -26,13 +29,18 @@ _CURL = (
     *("curl", "-sS", "--noproxy", "*", "--cacert", f"{PKI}/ca.crt", "--cert", f"{PKI}/healthcheck-client.crt"),
     *("--key", f"{PKI}/healthcheck-client.key"),
 )
-_OWN = f"https://127.0.0.1:{CLIENT}"
-MEMBERS = Says((*_CURL, "--max-time", "10", "-d", "{}", f"{_OWN}/v3/cluster/member/list"))
+OWN = f"https://127.0.0.1:{CLIENT}"
+MEMBERS = Says((*_CURL, "--max-time", "10", "-d", "{}", f"{OWN}/v3/cluster/member/list"))
+SETTLE_SECONDS, EVERY_SECONDS = 20.0, 2.0  # an etcd that was just restarted answers, and votes, within a few seconds
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: one that never started has no name and no client URL; a learner has no vote."""
+    """One member: one that never started has no name and no client URL; a learner has no vote.
+
+    `version` is what runs there (3.5.26); empty where it does not say so.
+    """
 
     id: str
     name: str
@@ -40,6 +48,12 @@ class Member:
     clients: tuple[str, ...] = ()
     learner: bool = False
     healthy: bool = False
+    version: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a healthy voter."""
+        return self.healthy and not self.learner
 
     @property
     def address(self) -> str:
@@ -72,17 +86,36 @@ def parse_members(text: str) -> list[Member]:
 
 
 async def members_of(on: Host) -> list[Member]:
-    """Return the members, each with whether it says itself that it is healthy, asked from a control plane's host.
+    """Return the members, each with its version and whether it says itself that it is healthy, asked from its host.
 
     Raises ApiUnavailable where the host's own etcd does not answer.
     """
     answer = await on.read(MEMBERS)
     try:
         members = parse_members(answer.stdout)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = f"etcd does not tell its members: {tail(answer.stderr or answer.stdout, 2) or 'no answer'}"
         raise ApiUnavailable(message, host=on.name) from None
-    return list(await asyncio.gather(*(_with_health(on, one) for one in members)))
+    return list(await asyncio.gather(*(_as_it_says(on, one) for one in members)))
+
+
+async def settled_members(on: Host, *, besides: str | None = None, seconds: float | None = None) -> list[Member]:
+    """Return the members as soon as each is a healthy voter; after so many seconds (`SETTLE_SECONDS`), as they are.
+
+    Nobody waits for the member at the address `besides`. Raises ApiUnavailable where no etcd answers for so long.
+    """
+    ends = time.monotonic() + (SETTLE_SECONDS if seconds is None else seconds)
+    while True:
+        on.forget()
+        try:
+            members = await members_of(on)
+        except ApiUnavailable:
+            if time.monotonic() > ends:
+                raise
+        else:
+            if time.monotonic() > ends or all(one.whole or one.address == besides for one in members):
+                return members
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 def health(url: str) -> Says:
@@ -90,13 +123,27 @@ def health(url: str) -> Says:
     return Says((*_CURL, "--max-time", "5", f"{url}/health"), seconds=10)
 
 
-async def _with_health(on: Host, member: Member) -> Member:
-    said = await on.read(health(member.clients[0])) if member.clients else None
+def version(url: str) -> Says:
+    """Return the fact of which etcd a member runs."""
+    return Says((*_CURL, "--max-time", "5", f"{url}/version"), seconds=10)
+
+
+async def _as_it_says(on: Host, member: Member) -> Member:
+    if not member.clients:
+        return member
+    url = member.clients[0]
+    said = [_object(answer.stdout) for answer in await on.read_all([health(url), version(url)])]
+    healthy = said[0].get("health") in ("true", True)
+    runs = _VERSION.match(str(said[1].get("etcdserver", "")))
+    return replace(member, healthy=healthy, version=runs[0] if runs else "")
+
+
+def _object(text: str) -> dict[str, Any]:
     try:
-        healthy = said is not None and json.loads(said.stdout).get("health") in ("true", True)
-    except (ValueError, AttributeError):
-        healthy = False
-    return Member(member.id, member.name, member.peers, member.clients, member.learner, healthy)
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def find_member(members: Sequence[Member], address: str) -> Member | None:
@@ -108,7 +155,7 @@ async def remove_member(on: Host, member: Member) -> None:
     """Take a member out, by its id; whoever calls this has asked `shipway.etcd.quorum`. Raises what etcd says."""
     body = json.dumps({"ID": member.id})
     (answer,) = await on.do(
-        Command((*_CURL, "--max-time", "30", "-d", body, f"{_OWN}/v3/cluster/member/remove"), seconds=45)
+        Command((*_CURL, "--max-time", "30", "-d", body, f"{OWN}/v3/cluster/member/remove"), seconds=45)
     )
     if '"members"' not in answer.stdout:
         raise failure("etcd member remove", answer, host=on.name)
@@ -128,12 +175,11 @@ class EtcdMembersDeclared:
     name: str = "every control plane is a healthy member of etcd"
 
     async def check(self, on: object) -> Drift | None:
-        """Ask the etcd of the control plane that leads."""
+        """Ask the etcd of the control plane that leads; one that was just restarted is given a moment."""
         del on
-        self.lead.forget()
-        members = await members_of(self.lead)
+        members = await settled_members(self.lead)
         there = {one.address for one in members}
-        wrong = [one.said for one in members if one.learner or not one.healthy]
+        wrong = [one.said for one in members if not one.whole]
         wrong += [
             f"{one.said} is no control plane of the file" for one in members if one.address not in self.planes.values()
         ]

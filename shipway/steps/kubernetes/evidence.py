@@ -43,6 +43,14 @@ async def collect_evidence(on: Host, what: str, output: Output) -> ShipwayError:
     return error
 
 
+async def add_last_words(on: Host, error: ShipwayError) -> ShipwayError:
+    """Return the error of a kubelet that does not stay up, with what it said last; the catalogue looks at that."""
+    words = _telling((await on.read(KUBELET)).stdout)
+    error.message += f"\nkubelet's last words:\n{tail(words, 6)}"
+    explain(error, redact(words), "{cause}\n{message}")
+    return error
+
+
 def _telling(journal: str) -> str:
     """Return the lines of the kubelet's journal that tell of trouble; all of it where none is known to."""
     lines = [line for line in journal.splitlines() if TELLING.match(line)]

@@ -28,7 +28,7 @@ from shipway.os.family import Family
 from shipway.ownership.evidence import AUTHORITY, CLIENT, JOINING, KUBELET_CONF, PKI, Evidence, authorities, evidence
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.endpoint import prove_endpoint
-from shipway.steps.kubernetes.etcd_members import PEER, find_member, members_of, remove_member
+from shipway.steps.kubernetes.etcd_members import PEER, find_member, members_of, remove_member, settled_members
 from shipway.steps.kubernetes.evidence import collect_evidence
 from shipway.steps.kubernetes.join import forget_token, make_token
 from shipway.steps.kubernetes.leftovers import clean
@@ -141,9 +141,9 @@ class ControlPlaneJoined:
         So is what a join that broke off left: a learner, a member that never started, or one whose host is bare by now.
         Raises ApiUnavailable SHW-766 for any other that is not healthy: with it a further member may cost the quorum.
         """
-        members = await members_of(self.lead)
+        members = await settled_members(self.lead, besides=self._address)
         own = find_member(members, self._address)
-        ill = [one.said for one in members if one is not own and (not one.healthy or one.learner)]
+        ill = [one.said for one in members if one is not own and not one.whole]
         if ill:
             message = f"etcd has members that are not healthy: {', '.join(ill)}; no control plane joins beside them"
             raise ApiUnavailable(message, host=on.name, code="SHW-766", fix=_MEMBERS.format(lead=self.lead.name))
@@ -268,7 +268,7 @@ class ControlPlaneJoined:
             self.lead.forget()
             members, ready = await asyncio.gather(members_of(self.lead), on.read(self._ready()))
             own = find_member(members, self._address)
-            if own is not None and own.healthy and not own.learner and ready.stdout.strip() == "ok":
+            if own is not None and own.whole and ready.stdout.strip() == "ok":
                 return
             if pause:
                 await asyncio.sleep(pause)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from shipway.errors import Refused
-from shipway.etcd.quorum import why_not_leave
 from shipway.gpu.holders import gpu_holders
+from shipway.host.session import Host
+from shipway.kube.budgets import guarded_pods, list_budgets
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import is_true, why_not_ready
 from shipway.ownership.evidence import Evidence, address_of
-from shipway.rules.compatibility import minor_of
 from shipway.step import Drift
+from shipway.steps.kubernetes.etcd_leave import why_stay
+from shipway.steps.kubernetes.etcd_members import find_member, members_of
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, pod_ready
 from shipway.steps.kubernetes.retire import may_leave, refuse_holders
 
@@ -69,6 +70,12 @@ def is_control_plane(node: Mapping[str, Any]) -> bool:
     return bool(set(CONTROL_PLANE_TAINTS) & set((node.get("metadata") or {}).get("labels") or {}))
 
 
+async def runs_control_plane(on: Kube, node: str, standing: str) -> bool:
+    """Say whether a node runs a control plane, or part of one, by any sign: its host, its labels, its etcd's pod."""
+    nodes, members = await asyncio.gather(nodes_by_name(on), count_etcd(on))
+    return node in members or standing == "control plane" or is_control_plane(nodes.get(node, {}))
+
+
 async def count_etcd(on: Kube) -> dict[str, bool]:
     """Return by node whether its member of a stacked etcd is healthy, as its static pod says (kubeadm's labels)."""
     pods = await on.list_("v1", "Pod", "kube-system", labels="component=etcd,tier=control-plane")
@@ -76,51 +83,46 @@ async def count_etcd(on: Kube) -> dict[str, bool]:
 
 
 @dataclass(frozen=True)
-class NoControlPlane:
-    """The node is none that the cluster's data, or its API, rests on."""
+class ControlPlaneMayGo:
+    """The node is none that the cluster's data, or its API, rests on.
+
+    `lead` is the session of another control plane, which answers for the cluster; None where the file has none that
+    does. `fewer` is that a person or the file wants one less; `address` is where the node's member of etcd would be.
+    """
 
     node: str
     standing: str = ""
-    name: str = "the node runs no control plane"
+    lead: Host | None = None
+    address: str = ""
+    fewer: bool = False
+    dead: bool = False
+    name: str = "the cluster does without a control plane on the node"
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask who runs etcd, and the rule of its quorum. Raises Refused SHW-707."""
-        nodes, members = await asyncio.gather(nodes_by_name(on), count_etcd(on))
-        if (
-            self.node not in members
-            and self.standing != "control plane"
-            and not is_control_plane(nodes.get(self.node, {}))
-        ):
+        nodes = await nodes_by_name(on)
+        if not await runs_control_plane(on, self.node, self.standing):
             return None
-        healthy, well = sum(members.values()), members.get(self.node, False)
-        known = bool(members) and self.node in members
-        why = why_not_leave(len(members), healthy, goes_healthy=well) if known else "its member of etcd is not seen"
-        others = sorted(set(nodes) - {self.node})
-        fix = "Add another control plane first."
-        if len(members) <= 1:
-            fix = (
-                f"To end the cluster: remove {few(others)} first, then reset {self.node}."
-                if others
-                else (f"To end the cluster: reset {self.node}.")
-            )
-        elif not why:
-            why, fix = "to remove one of several control planes is not built yet", "Leave it in the cluster."
+        if self.lead is None:
+            others = few(sorted(set(nodes) - {self.node}))
+            first = f"remove {others} first, then " if others else ""
+            why = "no other control plane of the cluster file serves: with it the cluster's data is gone"
+            fix = f"To end the cluster: {first}reset {self.node}."
+        else:
+            members = await members_of(self.lead)
+            own = find_member(members, self.address)
+            why = why_stay(members, own, allow=self.fewer) if own else ""
+            fix = "Mend the members that are not healthy first (`shipway drift` names them), then run again."
+            if own and not why_stay(members, own, allow=True):
+                fix = (
+                    "To have another machine in its place: --to-replace, and a bootstrap with that one right after. To "
+                    "have fewer: leave it out of the cluster file, which names an odd number, then run again."
+                )
+            if own and own.healthy and self.dead:
+                why, fix = f"--dead was asked for, and its member of etcd is healthy: {own.said}", "Leave --dead away."
+        if not why:
+            return None
         raise Refused(f"it runs a control plane: {why}", host=self.node, code="SHW-707", fix=fix)
-
-
-def selector_text(selector: Mapping[str, Any]) -> str:
-    """Return a label selector as the API takes it in a query."""
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for one in selector.get("matchExpressions") or ():
-        key, values = one.get("key", ""), ",".join(map(str, one.get("values") or ()))
-        form = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }
-        parts.append(form.get(str(one.get("operator")), key))
-    return ",".join(parts)
 
 
 def takes_pods(node: Mapping[str, Any]) -> bool:
@@ -150,14 +152,8 @@ class ElsewhereToGo:
         return None
 
     async def _guarded(self, on: Kube) -> list[str]:
-        version = "policy/v1" if minor_of((await on.version()).removeprefix("v")) >= (1, 21) else "policy/v1beta1"
-        found = set()
-        for budget in await on.list_(version, "PodDisruptionBudget"):
-            labels = selector_text((budget.get("spec") or {}).get("selector") or {})
-            for pod in await on.list_("v1", "Pod", budget["metadata"]["namespace"], labels=labels):
-                if pod["spec"].get("nodeName") == self.node and movable(pod):
-                    found.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
-        return sorted(found)
+        found = [pod for one in await list_budgets(on) for pod in await guarded_pods(on, one, {self.node})]
+        return sorted({f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in found})
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ def _unheard(sentence: str) -> None:
     """Hear a wait's sentence, and do nothing."""
 
 
+async def _none(on: Kube) -> Sequence[str]:
+    """Keep no pod."""
+    del on
+    return ()
+
+
 async def _always() -> None:
     """Let a node be deleted whenever it is drained."""
 
@@ -57,7 +63,11 @@ class NodeClosed:
 
 @dataclass(frozen=True)
 class NodeDrained:
-    """No pod that a drain would move is on a node."""
+    """No pod that a drain would move is on a node.
+
+    `kept` tells at that moment which pods are not to be evicted yet; without `reopens` a drain that does not end leaves
+    the node closed.
+    """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
     node: str
@@ -66,6 +76,8 @@ class NodeDrained:
     evict_gpu_pods: bool = False
     on_wait: OnWait = field(default=_unheard, compare=False, repr=False)
     again: str = "remove again"
+    kept: Callable[[Kube], Awaitable[Sequence[str]]] = field(default=_none, compare=False, repr=False)
+    reopens: bool = True
 
     @property
     def name(self) -> str:
@@ -76,10 +88,7 @@ class NodeDrained:
         """List the pods that would be evicted. Raises Refused SHW-337, SHW-703 where some forbid it."""
         if self.node not in await nodes_by_name(on):
             return None
-        leaving = [
-            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-            for pod in await may_leave(on, self.node, local_data=self.local_data, evict_gpu_pods=self.evict_gpu_pods)
-        ]
+        leaving = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in await self._may_leave(on)]
         return Drift(f"{len(leaving)} pods: {few(sorted(leaving))}", "none") if leaving else None
 
     async def apply(self, on: Kube) -> None:
@@ -88,14 +97,22 @@ class NodeDrained:
         Raises Refused as `check` does, DeadlineExceeded SHW-336 with the pods that are left.
         """
         try:
-            await may_leave(on, self.node, local_data=self.local_data, evict_gpu_pods=self.evict_gpu_pods)
+            await self._may_leave(on)
             await drain(on, self.node, seconds=self.seconds, on_wait=self.on_wait, local_data=self.local_data)
         except BaseException as error:
-            with contextlib.suppress(ShipwayError):  # what ended the drain is the news
-                await uncordon(on, self.node)
+            if self.reopens:
+                with contextlib.suppress(ShipwayError):  # what ended the drain is the news
+                    await uncordon(on, self.node)
             if isinstance(error, DeadlineExceeded):
-                error.fix = f"Do what each pod's reason asks for, then {self.again}; the node is as open as before."
+                state = "is as open as before" if self.reopens else "stays closed"
+                error.fix = f"Do what each pod's reason asks for, then {self.again}; the node {state}."
             raise
+
+    async def _may_leave(self, on: Kube) -> list[Object]:
+        if left := await self.kept(on):
+            fix = f"Let their owners end them, then {self.again}."
+            raise Refused(f"pods are waited for on {self.node}: {few(left)}", host=self.node, code="SHW-795", fix=fix)
+        return await may_leave(on, self.node, local_data=self.local_data, evict_gpu_pods=self.evict_gpu_pods)
 
 
 async def may_leave(on: Kube, node: str, *, local_data: Collection[str] | None, evict_gpu_pods: bool) -> list[Object]:

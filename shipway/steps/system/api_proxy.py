@@ -7,16 +7,16 @@ haproxy.service with /etc/haproxy/haproxy.cfg is never touched.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
-from shipway.facts.commands import Says
+from shipway.facts.files import FileState, Listing
 from shipway.facts.services import UnitState
-from shipway.foreign.numbers import whole
+from shipway.facts.sockets import LISTENING, listeners
 from shipway.host.session import Command, Host
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact
@@ -27,6 +27,7 @@ SERVICE = "shipway-api-proxy"
 FOLDER = "/var/lib/shipway/api-proxy"
 CONFIG = f"{FOLDER}/haproxy.cfg"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
+WANTED = Listing("/etc/systemd/system/multi-user.target.wants")
 LOOPBACK = "127.0.0.1"
 CHECKS_A_SECOND = 200  # most that all workers together ask of one API server
 TAKING = (LOOPBACK, "0.0.0.0", "*", "[::]")  # noqa: S104 - as ss shows what takes the port of the loopback
@@ -103,29 +104,54 @@ def address_for(cluster: Cluster, host: HostSpec) -> str:
 
 
 @dataclass(frozen=True)
-class ProxyEnabled:
-    """The proxy starts with the host, as its unit's file says.
+class ProxyUnitRead:
+    """systemd runs the proxy by its unit's file as it is; one that it never read is read when it is started.
 
-    To let systemd read it takes the device rights from running GPU containers (nvidia-container-toolkit#48), as with
-    `ServiceEnabled`: that is a service's impact. A proxy that runs goes on.
+    To let systemd read its files anew takes the device rights from running GPU containers
+    (nvidia-container-toolkit#48): that is a service's impact. A proxy that runs goes on.
     """
 
     impact: ClassVar[Impact] = Impact.SERVICE
     unit: str = f"{SERVICE}.service"
-    name: str = "the proxy to the API starts with the host"
+    name: str = "systemd has read the unit of the proxy to the API"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask systemd."""
         info = await on.read(UnitState(self.unit))
-        if info.needs_reload:
-            return Drift("its unit changed since systemd read it", "systemd has read it")
-        return None if info.enabled == "enabled" else Drift(info.enabled or info.load, "enabled")
+        return Drift("the file changed since", "read") if info.needs_reload else None
 
     async def apply(self, on: Host) -> None:
-        """Let systemd read it, and enable it."""
-        await on.do(
-            Command(("systemctl", "daemon-reload")), Command(("systemctl", "enable", "--quiet", self.unit), seconds=60)
-        )
+        """Let systemd read all of them."""
+        await on.do(Command(("systemctl", "daemon-reload")))
+
+
+@dataclass(frozen=True)
+class ProxyEnabled:
+    """The proxy starts with the host: by a link, which systemd need not read before the host is started again."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    unit: str = f"{SERVICE}.service"
+    name: str = "the proxy to the API starts with the host"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for the link."""
+        return None if self.unit in await on.read(WANTED) else Drift("no link in multi-user.target.wants", "enabled")
+
+    async def apply(self, on: Host) -> None:
+        """Make it."""
+        await on.do(Command(("systemctl", "enable", "--quiet", "--no-reload", self.unit), seconds=60))
+
+
+@dataclass(frozen=True)
+class ProxyRuns(ServiceRuns):
+    """The proxy is active, wherever haproxy is installed: beside GPU pods it is not, and the step before says so."""
+
+    family: Family = field(kw_only=True, hash=False)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd and the package manager."""
+        drift, haproxy = await asyncio.gather(super().check(on), on.read(self.family.package("haproxy")))
+        return drift if haproxy else None
 
 
 @dataclass(frozen=True)
@@ -154,10 +180,36 @@ def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
         family.installed("haproxy is installed", {"haproxy": None}, cluster.system.may_remove),
         FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster)),
         FileIs("the proxy to the API is a service", UNIT, UNIT_TEXT),
+        ProxyUnitRead(),
         ProxyEnabled(),
-        ServiceRuns(SERVICE),
+        ProxyRuns(SERVICE, family=family),
         ProxyLoaded(),
     ]
+
+
+@dataclass(frozen=True)
+class ProxyGone:
+    """A worker of a cluster with one control plane has no proxy of ours: none is needed any more.
+
+    systemd is not let read its files anew, which would take the device rights from running GPU containers; but what
+    still asks by the proxy, as kube-proxy did, is mended by a restart before: so this is a service's impact too.
+    """
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    unit: str = f"{SERVICE}.service"
+    name: str = "no proxy to the API is left"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for its unit."""
+        return Drift(f"{UNIT} is there", "no such unit") if await on.read(FileState(UNIT)) else None
+
+    async def apply(self, on: Host) -> None:
+        """Stop it, and take away its unit and its file."""
+        await on.do(
+            Command(("systemctl", "stop", self.unit), seconds=60),
+            Command(("systemctl", "disable", "--quiet", "--no-reload", self.unit), seconds=60),
+            Command(("rm", "-rf", "--", UNIT, FOLDER)),
+        )
 
 
 @dataclass(frozen=True)
@@ -169,15 +221,13 @@ class ProxyPortFree:
 
     async def check(self, on: Host) -> Drift | None:
         """List listening sockets; our own proxy may have it. Raises Permanent SHW-763: no other program is ended."""
-        sockets, ours = await on.read(Says(("ss", "-Hltnp")), UnitState(f"{SERVICE}.service"))
+        sockets, ours = await on.read(LISTENING, UnitState(f"{SERVICE}.service"))
         if ours.active == "active":
             return None
-        for line in sockets.stdout.splitlines():
-            fields = line.split()
-            address, _, port = (fields[3] if len(fields) > 3 else "").rpartition(":")  # noqa: PLR2004 - local address
-            if whole(port) == self.port and address in TAKING:
-                owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "an unknown program"
+        for one in listeners(sockets.stdout):
+            if one.port == self.port and one.address in TAKING:
                 fix = "Stop it, or name another `kubernetes.api_port` before the cluster is made, then run again."
-                message = f"{owner} listens on {address}:{port}, where this host's way to the control planes begins"
+                where = f"{one.address}:{one.port}, where this host's way to the control planes begins"
+                message = f"{one.owner or 'an unknown program'} listens on {where}"
                 raise Permanent(message, host=on.name, code="SHW-763", fix=fix)
         return None

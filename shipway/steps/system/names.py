@@ -25,9 +25,11 @@ HOSTS = "/etc/hosts"
 class HostsNamed:
     """/etc/hosts names every host in a block of ours, and the API by its name where the cluster has it by one.
 
-    The name leads to a worker's proxy only while that runs. On a host of a cluster that was made with an address the
-    name is left out: nothing there asks for it. While a control plane joins, the line is the join's own: it leads to a
-    control plane that serves already.
+    The name leads to a worker's proxy once that runs; until then to every control plane, which clients try one after
+    the other (beside GPU pods no proxy is installed, for systemd would read its units anew). On a host of a cluster
+    that was made with an address the name is left out: nothing there asks for it, by its kubeconfigs; once there it
+    stays, whatever these are edited to. While a control plane joins, the line is the join's own: it leads to a control
+    plane that serves already.
     """
 
     impact: ClassVar[Impact] = Impact.FILES
@@ -37,7 +39,7 @@ class HostsNamed:
     entries: Mapping[str, str] = field(hash=False)
     api_name: str = ""
     api_address: str = ""
-    otherwise: str = ""  # a control plane's address, while the proxy that the name leads to does not run
+    planes: tuple[str, ...] = ()  # the control planes' addresses: where there is no proxy yet, the name leads to all
     name: str = "/etc/hosts names every host"
 
     async def _edit(self, on: Host) -> FileEdited:
@@ -46,13 +48,15 @@ class HostsNamed:
             on.read(FileText(HOSTS), KUBECONFIGS, FileState(JOINING), FileState(HOSTS)),
             on.read(UnitState(f"{SERVICE}.service")),
         )
-        entries, servers = dict(self.entries), read_servers(configs.stdout)
-        server = urlsplit(servers.get(ADMIN) or servers.get(KUBELET_CONF) or "").hostname
-        if self.api_name and server in (None, self.api_name):
-            down = self.api_address == LOOPBACK and proxy.active != "active"
+        entries, servers, there = dict(self.entries), read_servers(configs.stdout), read_block(text or "")
+        asked = {urlsplit(servers[path]).hostname for path in (ADMIN, KUBELET_CONF) if path in servers}
+        if self.api_name and (not asked or self.api_name in asked or self.api_name in there):
+            leads = there.get(self.api_name, "")
             entries[self.api_name] = self.api_address
-            if joining or down:  # the name leads on where it leads, to a control plane
-                entries[self.api_name] = read_block(text or "").get(self.api_name, self.otherwise or self.api_address)
+            if joining:  # the name leads on where it leads, to a control plane
+                entries[self.api_name] = leads if leads in self.planes else self.api_address
+            elif self.api_address == LOOPBACK and proxy.active != "active" and leads != LOOPBACK:
+                entries[self.api_name] = " ".join(self.planes)
         want = f"{len(entries)} names in our block"
         return FileEdited(self.name, HOSTS, partial(hosts_file, entries=entries), want)
 

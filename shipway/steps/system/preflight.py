@@ -10,6 +10,7 @@ from typing import ClassVar
 from shipway.errors import Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
+from shipway.facts.sockets import LISTENING, listeners
 from shipway.foreign.numbers import whole
 from shipway.host.session import Host
 from shipway.os.families import FAMILIES
@@ -113,18 +114,10 @@ class PortsFree:
 
         Raises Permanent (SHW-474): nothing here may end another program.
         """
-        sockets, ours = await asyncio.gather(
-            on.read(Says(("ss", "-Hltnp"))), on.read_all([FileState(path) for path in BEGUN])
-        )
+        sockets, ours = await asyncio.gather(on.read(LISTENING), on.read_all([FileState(path) for path in BEGUN]))
         if any(ours):
             return None
-        used = {}
-        for line in sockets.stdout.splitlines():
-            fields = line.split()
-            port = fields[3].rsplit(":", 1)[-1] if len(fields) > 3 else ""  # noqa: PLR2004 - local address
-            if whole(port) in self.ports:
-                owner = line.split('(("', 1)[-1].split('"', 1)[0] if '(("' in line else "unknown"
-                used[int(port)] = owner
+        used = {one.port: one.owner or "unknown" for one in listeners(sockets.stdout) if one.port in self.ports}
         if not used:
             return None
         said = ", ".join(f"{port} is used by {owner}" for port, owner in sorted(used.items()))

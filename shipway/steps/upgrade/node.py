@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.cluster.model import Cluster
-from shipway.errors import Blocked, Refused
+from shipway.errors import Blocked, PostconditionFailed, Refused
 from shipway.facts.commands import Says
 from shipway.facts.services import UnitState
 from shipway.facts.versions import ProgramVersion
@@ -17,11 +18,13 @@ from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import posted_at, why_not_ready
 from shipway.rules.compatibility import triple
 from shipway.step import Drift, Impact, Step
+from shipway.steps.kubernetes.evidence import add_last_words
 from shipway.steps.kubernetes.skew import server_version
 from shipway.steps.upgrade.control_plane import upgrade
 from shipway.steps.upgrade.possible import kubelet_of
 
 UPGRADING = "upgrade to"  # how the note on a node begins that an upgrade keeps closed: only an upgrade opens it
+STAYS_SECONDS = 5
 # The program that a kubelet was started from: "/usr/bin/kubelet (deleted)" once a package has put a new one there.
 EXECUTABLE = Says(("sh", "-c", 'readlink "/proc/$(systemctl show -p MainPID --value kubelet)/exe"'))
 
@@ -87,6 +90,22 @@ class KubeletRunsVersion:
             Command(("systemctl", "daemon-reload"), seconds=60),
             Command(("systemctl", "restart", "kubelet"), seconds=120),
         )
+        await _see_it_stay(on, self.version)
+
+
+async def _see_it_stay(on: Host, version: str) -> None:
+    """See a kubelet stay up for a moment: one that its configuration or a flag ends dies within it.
+
+    Raises PostconditionFailed SHW-796 with its last words.
+    """
+    for _ in range(STAYS_SECONDS):
+        await asyncio.sleep(1.0)
+        on.forget()
+        info = await on.read(UnitState("kubelet.service"))
+        if info.active != "active":
+            fix = f"Mend that on {on.name}, then run again; docs/upgrade.md has the way back to the old packages."
+            error = PostconditionFailed(f"kubelet {version} does not stay up", host=on.name, code="SHW-796", fix=fix)
+            raise await add_last_words(on, error)
 
 
 @dataclass(frozen=True)

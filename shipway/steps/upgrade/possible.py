@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shipway.backup.state import BackupsThere
-from shipway.errors import Blocked, Refused
+from shipway.errors import ApiUnavailable, Blocked, Refused
 from shipway.facts.certificates import CertificateIn
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing
 from shipway.foreign.numbers import whole
 from shipway.gpu.counts import count_gpus
 from shipway.host.session import Host
+from shipway.kube.budgets import guarded_pods, list_budgets
 from shipway.kube.client import Kube
 from shipway.kube.drain import may_drain, movable
-from shipway.kube.errors import KindMissing
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.record import read_record
 from shipway.kube.status import why_not_ready
@@ -37,10 +37,9 @@ from shipway.rules.upgrades import (
     why_not,
 )
 from shipway.step import Drift
-from shipway.steps.kubernetes.may_go import selector_text
+from shipway.steps.kubernetes.etcd_members import SETTLE_SECONDS, Member, settled_members
 from shipway.steps.kubernetes.running import DROP_INS, EXTRA_FILES, KUBEADM_FLAGS, flags_of, read_assignment
 from shipway.steps.kubernetes.skew import version_of
-from shipway.steps.upgrade.members import Member, read_members
 
 GIB = 1 << 20  # of df's kibibytes
 # More than twice what is fetched: the programs of a build of 1.36.2 are 0.4 GiB in a control plane's images and 0.2 GiB
@@ -142,14 +141,11 @@ class BudgetsAllow:
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the budgets that allow no disruption now, and for their pods. Raises Refused SHW-786 with each."""
-        try:
-            listed = await on.list_("policy/v1", "PodDisruptionBudget")
-        except KindMissing:  # before 1.21; it is asked, for an API server may serve less than its version says
-            listed = await on.list_("policy/v1beta1", "PodDisruptionBudget")
+        listed = await list_budgets(on)
         budgets = [one for one in listed if not (one.get("status") or {}).get("disruptionsAllowed")]
-        guarded = await asyncio.gather(*(self._guarded(on, one) for one in budgets))
+        guarded = await asyncio.gather(*(guarded_pods(on, one, self.nodes) for one in budgets))
         wrong = [
-            f"{one['metadata']['namespace']}/{one['metadata']['name']} keeps {few(pods)}"
+            f"{one['metadata']['namespace']}/{one['metadata']['name']} keeps {_placed(pods)}"
             for one, pods in zip(budgets, guarded, strict=True)
             if pods
         ]
@@ -158,11 +154,9 @@ class BudgetsAllow:
             raise Refused(f"budgets allow no eviction: {'; '.join(wrong)}", code="SHW-786", fix=fix)
         return None
 
-    async def _guarded(self, on: Kube, budget: Mapping[str, Any]) -> list[str]:
-        labels = selector_text((budget.get("spec") or {}).get("selector") or {})
-        pods = await on.list_("v1", "Pod", budget["metadata"]["namespace"], labels=labels)
-        here = [one for one in pods if (one.get("spec") or {}).get("nodeName") in self.nodes and movable(one)]
-        return sorted(f"{one['metadata']['name']} on {one['spec']['nodeName']}" for one in here)
+
+def _placed(pods: Sequence[Mapping[str, Any]]) -> str:
+    return few(sorted(f"{pod['metadata']['name']} on {pod['spec']['nodeName']}" for pod in pods))
 
 
 @dataclass(frozen=True)
@@ -241,18 +235,24 @@ class GpusThere:
 
 @dataclass(frozen=True)
 class EtcdFits:
-    """Every member of etcd is well, and new enough for the etcd that the new minor brings."""
+    """Every member of etcd is well, within so many seconds, and new enough for the etcd that the new minor brings."""
 
     have: str
     wanted: str
+    seconds: float = SETTLE_SECONDS
     name: str = "every member of etcd is healthy and new enough"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask etcd on this host. Raises Refused SHW-782 (not well), SHW-783 (too old)."""
-        members = await read_members(on)
-        ill = [said for one in members if (said := _ill(one))]
-        if ill:
-            fix = f"Look at etcd on the host of that member, and at `journalctl -u kubelet`; asked on {on.name}."
+        fix = (
+            f"See etcd on the host of that member (`tail -n 20 /var/log/pods/kube-system_etcd-*/etcd/*.log`), and "
+            f"`journalctl -u kubelet`; asked on {on.name}."
+        )
+        try:
+            members = await settled_members(on, seconds=self.seconds)
+        except ApiUnavailable as error:
+            raise Refused(error.message, host=on.name, code="SHW-782", fix=fix) from error
+        if ill := [said for one in members if (said := _ill(one))]:
             raise Refused(f"etcd is not whole: {few(ill)}", host=on.name, code="SHW-782", fix=fix)
         floor = etcd_floor(self.have, self.wanted)
         old = [f"{one.name} runs {one.version}" for one in members if floor and triple(one.version) < floor]
@@ -269,12 +269,8 @@ class EtcdFits:
 
 
 def _ill(member: Member) -> str:
-    who = member.name or member.url
-    if not member.name:
-        return f"{who}: a member that has never started"
-    if member.learner:
-        return f"{who}: still a learner"
-    return "" if member.healthy and member.version else f"{who}: not healthy"
+    unknown = " (which etcd it runs is not known)" if member.whole else ""
+    return "" if member.whole and member.version else f"{member.said}{unknown}"
 
 
 @dataclass(frozen=True)

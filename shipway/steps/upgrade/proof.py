@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
-from shipway.errors import PostconditionFailed, Refused, ShipwayError
+from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
+from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, pod_with_gpu
 from shipway.gpu.result import same_gpus
+from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
+from shipway.redact import tail
+from shipway.step import Drift
 
 SETTLE_SECONDS = 30.0  # a kubelet turns pods away until its device plugin has registered again
 CLEAR_SECONDS = 120.0
-STEP = "a pod for each of its GPUs runs, each with its own"
+STEP = "a pod for each of its GPUs runs, each with its own, and one is answered by DNS and the API"
+# What the first test pod does before all else, by whatever its image has; a node that has just come back is given time.
+REACH = """for n in 1 2 3 4 5 6 7 8 9 10; do
+  if command -v getent; then getent hosts {name} && dns=answers || dns=silent
+  elif command -v nslookup; then nslookup -type=a {name} && dns=answers || dns=silent
+  else dns=untold; fi
+  where=$KUBERNETES_SERVICE_HOST/$KUBERNETES_SERVICE_PORT
+  if command -v bash; then bash -c ": < /dev/tcp/$where" && api=answers || api=silent
+  elif command -v nc; then nc -w 5 "${{where%/*}}" "${{where#*/}}" < /dev/null && api=answers || api=silent
+  else api=untold; fi
+  case "$dns $api" in *silent*) sleep 2;; *) break;; esac
+done >/dev/null 2>&1
+echo "DNS $dns, API $api"
+"""
+_REACHED = re.compile(r"^DNS (\w+), API (\w+)$", re.MULTILINE)
 
 
 async def prove_host(
@@ -27,7 +47,8 @@ async def prove_host(
     """Run a test pod for each GPU of a node, all at once, and take them away again.
 
     They are given to the node itself, not to the scheduler, which sends none to a closed one. Raises
-    PostconditionFailed SHW-796 where one does not run, or two have the same GPU; what they are is then left to be seen.
+    PostconditionFailed SHW-796 where one does not run, two have the same GPU, or the cluster's DNS or API does not
+    answer from there; what they are is then left to be seen.
     """
     names = [f"gpu-test-{node}-{number}" for number in range(1, count + 1)]
     heard: dict[str, Said] = {}
@@ -36,7 +57,7 @@ async def prove_host(
     await _clear(kube, names, on_wait)
     for obj in render("verify/namespace.yaml", namespace=NAMESPACE):
         await kube.apply(obj)
-    await asyncio.gather(*(kube.apply(_pod(cluster, name, node)) for name in names))
+    await asyncio.gather(*(kube.apply(_pod(cluster, name, node, reaches=name == names[0])) for name in names))
     try:
         await _all_run(kube, cluster, node, names, on_wait)
         await wait_until(AllSpoke(names, compute, heard), kube, seconds=limit, every=1.0, on_wait=on_wait)
@@ -46,6 +67,7 @@ async def prove_host(
     faults += [
         f"{VENDOR.sample.name} failed in {name}" for name, said in heard.items() if compute and said.passed is False
     ]
+    faults += await _unreached(kube, names[0], on_wait)
     if faults:
         raise _failed(node, "; ".join(faults))
     await _clear(kube, names, on_wait)
@@ -53,11 +75,25 @@ async def prove_host(
 
 def _failed(node: str, why: str) -> PostconditionFailed:
     fix = f"See `kubectl -n {NAMESPACE} get pods -o wide` and `shipway verify`; {node} stays closed until it is mended."
-    return PostconditionFailed(f"not every GPU of {node} can be used: {why}", host=node, code="SHW-796", fix=fix)
+    return PostconditionFailed(f"test pods on {node} found: {why}", host=node, code="SHW-796", fix=fix)
 
 
-def _pod(cluster: Cluster, name: str, node: str) -> Object:
+async def _unreached(kube: Kube, name: str, on_wait: Callable[[str], None]) -> list[str]:
+    """Return what did not answer the first test pod; what its image has no program for is told, and no fault."""
+    kube.forget()
+    said = _REACHED.search(await kube.logs(NAMESPACE, name))
+    answers = dict(zip(("DNS", "the API"), said.groups() if said else ("untold", "untold"), strict=True))
+    if untold := [what for what, answer in answers.items() if answer == "untold"]:
+        on_wait(f"the image of the test pods has no program that asks {' or '.join(untold)}: not seen from a pod")
+    return [f"{what} does not answer pods there" for what, answer in answers.items() if answer == "silent"]
+
+
+def _pod(cluster: Cluster, name: str, node: str, *, reaches: bool) -> Object:
     pod = pod_with_gpu(cluster, name)
+    if reaches:
+        domain = cluster.kubernetes.kubelet.get("clusterDomain", "cluster.local")
+        command = pod["spec"]["containers"][0]["command"]
+        command[-1] = REACH.format(name=f"kubernetes.default.svc.{domain}") + command[-1]
     return {**pod, "spec": {**pod["spec"], "nodeName": node}}
 
 
@@ -72,7 +108,8 @@ async def _all_run(kube: Kube, cluster: Cluster, node: str, names: list[str], on
                 raise
             await _clear(kube, list(refused.pods), on_wait)
             await asyncio.sleep(2.0)
-            await asyncio.gather(*(kube.apply(_pod(cluster, name, node)) for name in refused.pods))
+            again = (_pod(cluster, name, node, reaches=name == names[0]) for name in refused.pods)
+            await asyncio.gather(*map(kube.apply, again))
 
 
 async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -> None:
@@ -99,6 +136,31 @@ async def take_namespace_away(kube: Kube) -> None:
         space = await kube.get("v1", "Namespace", NAMESPACE)
         if space and _ours(space) and not await kube.list_("v1", "Pod", NAMESPACE):
             await kube.delete("v1", "Namespace", NAMESPACE)
+
+
+@dataclass(frozen=True)
+class NoGpuErrors:
+    """The kernel of a host has told of no error of a GPU since a moment (seconds since 1970, by the host's clock)."""
+
+    since: int
+    name: str = "the kernel tells of no error of a GPU since the kubelet was started"
+
+    @property
+    def messages(self) -> Says:
+        """The fact of what the kernel has said since then."""
+        return Says(("journalctl", "-k", "--no-pager", "-q", "-o", "cat", "--since", f"@{self.since}"), 30)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Read the kernel's messages. Raises PostconditionFailed SHW-796 with the last error, Blocked without any."""
+        said = await on.read(self.messages)
+        if not said.ok:
+            raise Blocked(f"the kernel's messages cannot be read: {tail(said.stderr, 1)}", host=on.name)
+        word = re.compile(rf"\b{VENDOR.kernel_word}\b", re.IGNORECASE)
+        if told := [line for line in said.stdout.splitlines() if word.search(line)]:
+            fix = f"See `{VENDOR.kernel_log}` on {on.name}: restart the host, or have the GPU replaced; then run again."
+            message = f"the kernel tells of errors of GPUs ({len(told)}): {tail(told[-1], 1)}"
+            raise PostconditionFailed(message, host=on.name, code="SHW-796", fix=fix)
+        return None
 
 
 def _ours(space: Object) -> bool:
