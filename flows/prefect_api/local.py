@@ -25,7 +25,8 @@ from shipway.redact import redact
 
 # The recorder of task runs writes them one by one by default: batches cost a quarter of the CPU (measured), and the
 # run's end is not kept waiting for a backlog. What nobody watches in a local run is off, and so is what would schedule
-# or sweep up runs of deployments: that is for a server which lives longer than one run, and costs a third of an idle API.
+# or sweep up runs of deployments: that is for a server which lives longer than one run, and costs a third of an idle
+# API.
 TUNED = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
