@@ -101,6 +101,8 @@ class ClusterLink:
         members = {**voters, **{f"9{n}": one for n, one in enumerate(self.learners.values())}}
         if parts.path == "/health":
             return b'{"health":"true","reason":""}'
+        if parts.path == "/version":
+            return b'{"etcdserver":"3.5.26","etcdcluster":"3.5.0"}'
         if parts.path == "/v3/cluster/member/remove":
             gone = members.pop(json.loads(data)["ID"])
             self.further.pop(gone.name, None)

@@ -111,6 +111,8 @@ class SimulatedHost:
         self.services = Services(self)
         self._first_units()
 
+        self.boots, self.booted = 1, self.now() - 86_400
+
     def _own_files(self) -> None:
         hostname = self.kernel.hostname
         booted = self.now() - 86_400
@@ -180,6 +182,7 @@ class SimulatedHost:
             if not path.startswith(("/run/systemd/resolve", "/run/lock")):
                 self.files.remove(path)
         self.kernel.reboot()
+        self.boots, self.booted = self.boots + 1, self.now()
         self._load_kernel()
         masked = any(self.units.all[name].masked for name in ("swap.img.swap", "swap.target") if name in self.units.all)
         in_table = any(line.split()[2:3] == ["swap"] for line in self._table_lines())

@@ -121,6 +121,30 @@ async def test_pods_that_are_waited_for_are_asked_for_again_at_the_act(small: Pl
     assert await closed(small) is not reopens, "what is half upgraded is not opened"
 
 
+async def test_pods_that_tolerate_the_cordon_and_come_again_are_left(small: Place) -> None:
+    await small.kube.apply(workload("Deployment", "web", tolerations=[*UNREADY, {"operator": "Exists"}]))
+    await running(small, "web")
+    results = await converge([NodeClosed("te2"), NodeDrained("te2", 20.0)], small.kube, Impact.WORKLOADS)
+    assert [result.outcome for result in results] == ["changed", "changed"], results[-1].error
+    small.kube.forget()
+    assert await NodeDrained("te2", 20.0).check(small.kube) is not None, "another drain evicts it once more"
+
+
+@pytest.mark.parametrize(
+    ("toleration", "tolerates"),
+    [
+        ({"operator": "Exists"}, True),
+        ({"key": retire.CORDON, "operator": "Exists"}, True),
+        ({"key": retire.CORDON, "operator": "Exists", "effect": "NoSchedule"}, True),
+        ({"operator": "Exists", "effect": "NoExecute"}, False),
+        ({"key": "team", "operator": "Exists"}, False),
+    ],
+)
+def test_who_tolerates_a_cordon_is_told(toleration: dict[str, str], *, tolerates: bool) -> None:
+    assert retire.tolerates_cordon({"metadata": {}, "spec": {"tolerations": [toleration]}}) is tolerates
+    assert not retire.tolerates_cordon({"metadata": {}, "spec": {}})
+
+
 async def test_only_the_node_that_was_seen_is_deleted() -> None:
     one = node("te2")
     on = Objects(one)

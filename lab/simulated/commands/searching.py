@@ -28,7 +28,7 @@ async def find(call: Call) -> int:
     if "-exec" in words:
         at = words.index("-exec")
         words, actions = words[:at], words[at + 1 :]
-    asked = parse(words, values="-mindepth -maxdepth -name -type -path", single_dash=True)
+    asked = parse(words, values="-mindepth -maxdepth -name -type -path -newermt", single_dash=True)
     if asked.unknown:
         return call.warn(f"find: unknown predicate `{asked.unknown[0]}'")
     low, high = int(asked.value("-mindepth", default="0")), int(asked.value("-maxdepth", default="64"))
@@ -51,8 +51,10 @@ def _fits(call: Call, path: str, values: dict[str, list[str]]) -> bool:
         return False
     if not all(fnmatchcase(path, pattern) for pattern in values.get("-path", [])):
         return False
-    kinds = {"f": "file", "d": "dir", "l": "link"}
     node = call.host.files.node(path)
+    if not all(node is not None and node.changed > float(at.removeprefix("@")) for at in values.get("-newermt", [])):
+        return False
+    kinds = {"f": "file", "d": "dir", "l": "link"}
     return all(node is not None and node.kind == kinds.get(kind) for kind in values.get("-type", []))
 
 

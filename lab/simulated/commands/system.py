@@ -111,9 +111,27 @@ async def journalctl(call: Call) -> int:
     return call.say("".join(f"{line}\n" for line in shown) or "-- No entries --\n")
 
 
+@program("busctl")
+async def busctl(call: Call) -> int:
+    """Say who inhibits what: nobody."""
+    return (
+        call.say('{"type":"a(ssssuu)","data":[[]]}\n')
+        if call.args[-1:] == ("ListInhibitors",)
+        else call.not_simulated()
+    )
+
+
+@program("dkms")
+async def dkms(call: Call) -> int:
+    """Say which modules it builds: none, and it is there all the same."""
+    return 0 if call.args == ("status",) else call.not_simulated()
+
+
 @program("ps")
 async def ps(call: Call) -> int:
     """Show the services that run, by the names asked for; there are no other processes here."""
+    if call.args[:1] == ("-eo",):
+        return 0
     if "-C" not in call.args:
         return call.not_simulated()
     names = call.args[call.args.index("-C") + 1].split(",")

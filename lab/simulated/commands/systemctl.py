@@ -32,6 +32,9 @@ async def systemctl(call: Call) -> int:
         return _look(call, action, names, asked)
     if action == "is-system-running":
         return _system(call)
+    if action == "reboot":
+        call.host.link.reboot(call.host)
+        return 0
     if action == "daemon-reload":
         await call.took(0.3)
         call.host.units.reload()

@@ -10,11 +10,14 @@ from lab.simulated.commands.network import listening
 from lab.simulated.commands.registry import Call, program, run
 from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
+from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
+from shipway.os.debian.updates import WHO_HOLDS
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
 from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
+from shipway.steps.maintain.restart import IMAGES
 from shipway.steps.system.kernel import SERVICES_SCRIPT
 from shipway.steps.system.sources import DIAL, script_of
 
@@ -191,8 +194,26 @@ def _refused(call: Call, text: str) -> int:
     return call.warn(f"SIMULATED host: this shell takes single plain commands, not: {text[:200]}", 2)
 
 
+def _looked(call: Call, text: str) -> str | None:
+    """Return what a look at the boot, the kernels, or the package manager's locks says; None for another script."""
+    host = call.host
+    if text == BOOT:
+        kernel, born = host.kernel.release, int(host.booted)
+        return (
+            f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
+        )
+    if text == IMAGES.command[2]:
+        names = host.files.names("/boot") or ()
+        return "".join(f"{int(host.booted)} /boot/{name}\n" for name in names if name.startswith("vmlinuz-"))
+    if text == WHO_HOLDS:
+        return f"{host.packages.locked_by} (1234)\n" if host.packages.locked_by else ""
+    return None
+
+
 async def _known(call: Call, text: str, rest: list[str]) -> int | None:
     """Run one of the scripts that the product writes, each known by its whole text; None where it is another one."""
+    if (said := _looked(call, text)) is not None:
+        return call.say(said)
     if text == PODS.command[2]:
         return call.say("".join(_pod_processes(call)))
     return await _reset(call, rest) if text == UNUSED and rest else await _wrapped(call, text, rest)

@@ -21,6 +21,7 @@ from shipway.step import Drift, Impact
 WHY = "removal by Shipway"
 DETACH_SECONDS = 180.0
 NODE_USER = "system:node:"
+CORDON = "node.kubernetes.io/unschedulable"  # the taint of a closed node
 AFFINITY = ("crd.projectcalico.org/v1", "BlockAffinity")
 
 
@@ -66,7 +67,7 @@ class NodeDrained:
     """No pod that a drain would move is on a node.
 
     `kept` tells at that moment which pods are not to be evicted yet; without `reopens` a drain that does not end leaves
-    the node closed.
+    the node closed. Pods that tolerate the cordon and came while it was drained are left: they would come again.
     """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
@@ -78,6 +79,7 @@ class NodeDrained:
     again: str = "remove again"
     kept: Callable[[Kube], Awaitable[Sequence[str]]] = field(default=_none, compare=False, repr=False)
     reopens: bool = True
+    came: set[str] = field(default_factory=set, compare=False, repr=False)  # UIDs of those that are left
 
     @property
     def name(self) -> str:
@@ -88,7 +90,11 @@ class NodeDrained:
         """List the pods that would be evicted. Raises Refused SHW-337, SHW-703 where some forbid it."""
         if self.node not in await nodes_by_name(on):
             return None
-        leaving = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in await self._may_leave(on)]
+        leaving = [
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            for pod in await self._may_leave(on)
+            if pod["metadata"].get("uid") not in self.came
+        ]
         return Drift(f"{len(leaving)} pods: {few(sorted(leaving))}", "none") if leaving else None
 
     async def apply(self, on: Kube) -> None:
@@ -99,6 +105,9 @@ class NodeDrained:
         try:
             await self._may_leave(on)
             await drain(on, self.node, seconds=self.seconds, on_wait=self.on_wait, local_data=self.local_data)
+            on.forget()
+            there = await on.list_("v1", "Pod", fields=f"spec.nodeName={self.node}")
+            self.came.update(pod["metadata"]["uid"] for pod in there if tolerates_cordon(pod))
         except BaseException as error:
             if self.reopens:
                 with contextlib.suppress(ShipwayError):  # what ended the drain is the news
@@ -113,6 +122,14 @@ class NodeDrained:
             fix = f"Let their owners end them, then {self.again}."
             raise Refused(f"pods are waited for on {self.node}: {few(left)}", host=self.node, code="SHW-795", fix=fix)
         return await may_leave(on, self.node, local_data=self.local_data, evict_gpu_pods=self.evict_gpu_pods)
+
+
+def tolerates_cordon(pod: Object) -> bool:
+    """Say whether a pod may be scheduled to a closed node (Kubernetes documentation, "Taints and Tolerations")."""
+    return any(
+        one.get("key") in (CORDON, None, "") and one.get("effect") in ("NoSchedule", None, "")
+        for one in (pod.get("spec") or {}).get("tolerations") or ()
+    )
 
 
 async def may_leave(on: Kube, node: str, *, local_data: Collection[str] | None, evict_gpu_pods: bool) -> list[Object]:
