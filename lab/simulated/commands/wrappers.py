@@ -12,7 +12,6 @@ from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
-from shipway.os.debian.updates import WHO_HOLDS
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
@@ -205,7 +204,7 @@ def _looked(call: Call, text: str) -> str | None:
     if text == IMAGES.command[2]:
         names = host.files.names("/boot") or ()
         return "".join(f"{int(host.booted)} /boot/{name}\n" for name in names if name.startswith("vmlinuz-"))
-    if text == WHO_HOLDS:
+    if "/proc/locks" in text:
         return f"{host.packages.locked_by} (1234)\n" if host.packages.locked_by else ""
     return None
 
