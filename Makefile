@@ -4,8 +4,6 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/.ready-$(VERSION)
-# One more than there are cores: a test that waits for a server or a host leaves its core to another one.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) + 1, 8))' 2>/dev/null)
 TARGETS := help bootstrap test test-fresh mutants bench check lab-bundle test-lab test-lab-long test-faults test-ui docs docs-site lock clean
 
 .PHONY: $(TARGETS)
@@ -45,7 +43,7 @@ bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED clu
 	$(RUN) -m flows.bootstrap $(CLUSTER) $(ARGS)
 
 test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side
-	$(RUN) -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(RUN) -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 test-fresh:  ## The commands that README.md begins with, on fresh Debian 12 and 13 (needs root and mmdebstrap)
 	$(PYTHON) -m tests.fresh $(ARGS)
