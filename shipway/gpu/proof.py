@@ -35,6 +35,7 @@ from shipway.gpu.result import Proof, ProofOutcome, no_gpus, plain, same_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
+from shipway.kube.drain import is_ours
 from shipway.kube.manifests import render
 from shipway.step import Check
 
@@ -280,7 +281,7 @@ async def _clear(kube: Kube, on_wait: OnWait) -> None:
     space = await kube.get("v1", "Namespace", NAMESPACE)
     if space is None:
         return
-    if (space["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != "shipway":
+    if not is_ours(space):
         fix = f"Rename or delete it: the GPU proof needs the namespace {NAMESPACE} for itself."
         raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
     pods = await kube.list_("v1", "Pod", NAMESPACE)

@@ -25,6 +25,7 @@ from shipway.rules.compatibility import minor_of
 
 CORDONED = "shipway.dev/cordoned-by"  # an annotation: who cordoned the node, why, since when
 MIRROR = "kubernetes.io/config.mirror"  # a static pod's image in the API; only its file ends it
+OURS = ("app.kubernetes.io/managed-by", "shipway")  # a label of the proof's namespace and pods (manifests/verify)
 TOO_MANY = 429  # a disruption budget that allows no more, or an API server that has too much to do
 EVERY_SECONDS = 2.0
 SHOWN = 6
@@ -166,7 +167,8 @@ async def may_drain(
 ) -> list[Object]:
     """Return the pods that a drain would evict, but for those (namespace/name) that are over by then; changes nothing.
 
-    Mirror pods and those of DaemonSets stay; pods that have ended leave whoever owned them. Raises Refused SHW-337
+    Mirror pods and those of DaemonSets stay; pods that have ended leave whoever owned them, and so do those of a proof
+    of Shipway's own whose run was killed (by their label). Raises Refused SHW-337
     naming the pods that a drain would destroy something of: those that nothing would start again, and those with data
     in an emptyDir, outside the namespaces `local_data` (None: all may lose it).
     """
@@ -176,7 +178,7 @@ async def may_drain(
         if MIRROR in (pod["metadata"].get("annotations") or {}) or _title(pod) in besides:
             continue
         owner = controller_of(pod)
-        if _over(pod):
+        if _over(pod) or is_ours(pod):
             leaving.append(pod)
         elif owner.get("kind") == "DaemonSet":
             if await kube.get("apps/v1", "DaemonSet", owner["name"], pod["metadata"]["namespace"]) is None:
@@ -204,6 +206,11 @@ def _title(pod: Object) -> str:
 
 def _over(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_ours(obj: Mapping[str, Any]) -> bool:
+    """Say whether an object is one that Shipway made for a proof, and nobody misses: by the label of its manifests."""
+    return (obj["metadata"].get("labels") or {}).get(OURS[0]) == OURS[1]
 
 
 def _local(pod: Object) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from shipway.cluster_file import parse_cluster
 from shipway.errors import ApiRefused, DeadlineExceeded, Refused
+from shipway.gpu.pods import pod_with_gpu, pod_without
 from shipway.kube import drain as drains
 from shipway.kube.calls import Calls
 from shipway.kube.client import Kube, Object
@@ -410,6 +412,15 @@ async def test_only_a_controlling_owner_starts_a_pod_again() -> None:
     noted = pod("noted", [{"kind": "ConfigMap", "name": "x"}])
     with pytest.raises(Refused, match=r"default/noted \(nothing would start it again\)"):
         await may_drain(Api([noted]).kube, "te2")
+
+
+async def test_test_pods_of_a_proof_that_was_killed_leave() -> None:
+    cluster = parse_cluster("name: te\nprofile: seed\nhosts: [{name: te1, address: 192.0.2.1}]\n")
+    made = {**pod_with_gpu(cluster, "gpu-test-te2-1"), "status": {"phase": "Running"}}
+    made["metadata"]["uid"] = "u"
+    assert await may_drain(Api([made]).kube, "te2") == [made]
+    without = pod_without(cluster, "gpu-test-without-1", "te2")
+    assert await may_drain(Api([without]).kube, "te2") == [without]
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

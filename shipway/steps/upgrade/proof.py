@@ -18,6 +18,7 @@ from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said
 from shipway.gpu.result import same_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
+from shipway.kube.drain import is_ours
 from shipway.kube.manifests import render
 from shipway.redact import tail
 from shipway.step import Drift
@@ -118,7 +119,7 @@ async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -
     space = await kube.get("v1", "Namespace", NAMESPACE)
     if space is None:
         return
-    if not _ours(space):
+    if not is_ours(space):
         fix = f"Rename or delete it: the GPU proof needs the namespace {NAMESPACE} for itself."
         raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
     if space["metadata"].get("deletionTimestamp"):  # of a proof that has just ended
@@ -134,7 +135,7 @@ async def take_namespace_away(kube: Kube) -> None:
     with contextlib.suppress(ShipwayError):
         kube.forget()
         space = await kube.get("v1", "Namespace", NAMESPACE)
-        if space and _ours(space) and not await kube.list_("v1", "Pod", NAMESPACE):
+        if space and is_ours(space) and not await kube.list_("v1", "Pod", NAMESPACE):
             await kube.delete("v1", "Namespace", NAMESPACE)
 
 
@@ -161,7 +162,3 @@ class NoGpuErrors:
             message = f"the kernel tells of errors of GPUs ({len(told)}): {tail(told[-1], 1)}"
             raise PostconditionFailed(message, host=on.name, code="SHW-796", fix=fix)
         return None
-
-
-def _ours(space: Object) -> bool:
-    return (space["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == "shipway"
