@@ -87,12 +87,8 @@ async def go_through_workers(run: Run, waves: Sequence[Sequence[str]]) -> None:
         if number + 1 == len(waves):
             return
         if failed and (not number or failed > settings.failures):
-            stop(
-                run,
-                "a worker failed" if failed == 1 else f"{failed} workers failed",
-                "SHW-797",
-                "Mend what is named, then run again: it goes on there.",
-            )
+            fix = "Mend what is named, then run again: it goes on there."
+            stop(run, "a worker failed" if failed == 1 else f"{failed} workers failed", "SHW-797", fix)
             return
         if not number and run.mode != "plan" and (why := await watch_workers(run, wave)):
             stop(run, why, "SHW-797", "See what became of it, then run again: no other worker was touched.")

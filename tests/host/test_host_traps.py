@@ -231,9 +231,8 @@ def reloading() -> list[tuple[Path, ast.AST, str]]:
             for node in ast.walk(part):
                 if isinstance(node, ast.Tuple | ast.List):
                     words = [one.value for one in node.elts if isinstance(one, ast.Constant)]
-                    found += [
-                        (path, part, str(one)) for one in words if words[:1] == ["systemctl"] and one in RELOADING
-                    ]
+                    asks = words[:1] == ["systemctl"] and "--no-reload" not in words
+                    found += [(path, part, str(one)) for one in words if asks and one in RELOADING]
     return found
 
 
