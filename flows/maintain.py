@@ -12,16 +12,15 @@ from typing import Literal
 from prefect import State, flow
 from prefect.runtime import flow_run
 
-from flows.running import Manner, as_states, final_state, run_name, running
-from flows.waves import all_of, back_up, go_through_workers, may_go, stop_at_window
+from flows.running import Manner, as_states, run_name, running
+from flows.waves import all_of, back_up, end, go_in_waves, go_through_workers, stop_at_window
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.maintain.look import control_planes_in_order, wants_backup, waves_in_order
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, causes
+from tasks.stage_result import CLUSTER
 from tasks.waves.report import WaveReport, leave_waves, wave_report
-from tasks.waves.turn import end_waves
 
 
 def maintain_name() -> str:
@@ -50,12 +49,8 @@ async def maintain(
     manner = Manner(plan, wave_report, leave_waves, "maintain")
     async with running(cluster_file, "plan" if plan else "maintain", (), (), report_file, manner) as run:
         run.maintenance.backup = backup
-        try:
-            if await may_go(run):
-                await go(run)
-        finally:
-            await end_waves(run)
-    return end(run)
+        await go_in_waves(run, go)
+    return end(run, tell)
 
 
 async def go(run: Run) -> None:
@@ -81,12 +76,7 @@ async def fetched(run: Run) -> bool:
     return seen.hosts == known or await on(StageName.MAINTAIN_POSSIBLE, CLUSTER) is not None
 
 
-def end(run: Run) -> State[Report]:
-    """Return the flow run's final state: completed where all is up to date (or planned), else failed."""
-    report = run.report
-    if not isinstance(report, WaveReport):
-        raise TypeError("the run left no report")
-    why = f"{causes(report.errors)}; " if report.errors else ""
-    counts = f"{len(report.order)} of {len(report.hosts)} hosts", f"{report.counted['changed']} steps changed"
-    said = f"{counts[0]} had something to be done; {counts[1]}"
-    return final_state(report, f"{report.outcome}: {why}{said}")
+def tell(_run: Run, report: WaveReport) -> str:
+    """Return what was to be done, and what changed."""
+    done = f"{len(report.order)} of {len(report.hosts)} hosts had something to be done"
+    return f"{done}; {report.counted['changed']} steps changed"

@@ -7,7 +7,6 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     runpy.run_module("flows.cli.remove", run_name="__main__", alter_sys=True)
 
-import asyncio
 from typing import Any, Literal
 
 from prefect import State, flow
@@ -15,6 +14,7 @@ from prefect.runtime import flow_run
 
 from flows.retiring import hold, retiring
 from flows.running import as_states, run_name, verdict
+from flows.waves import all_of
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.leading import lead_beside
@@ -84,8 +84,7 @@ async def leave_api(run: Run, host: str, may: State[Any] | None) -> State[Any] |
         run.retirement.left.append(f"{run.cluster.endpoint} is the site's: take {host} out of what stands behind it")
         return may
     workers = [one.name for one in run.cluster.workers if one.name != host]
-    states = await asyncio.gather(*(on(StageName.LEAVE_API, name, may) for name in workers))
-    return None if None in states else may
+    return may if all(await all_of(StageName.LEAVE_API, workers, may)) else None
 
 
 def tell_left(run: Run, host: str) -> None:

@@ -13,19 +13,18 @@ from typing import Literal
 from prefect import State, flow
 from prefect.runtime import flow_run
 
-from flows.running import Manner, as_states, final_state, run_name, running
-from flows.waves import all_of, back_up, go_through_workers, may_go, stop_at_window
+from flows.running import Manner, as_states, run_name, running
+from flows.waves import all_of, back_up, end, go_in_waves, go_through_workers, stop_at_window
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import in_version
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, causes
+from tasks.stage_result import CLUSTER
 from tasks.stages.listed import ADD_ONS, name_of
 from tasks.upgrade.look import control_planes_in_order, waves_in_order
 from tasks.waves.report import WaveReport, leave_waves, wave_report
-from tasks.waves.turn import end_waves
 
 
 def upgrade_name() -> str:
@@ -55,12 +54,8 @@ async def upgrade(
     manner = Manner(plan, wave_report, leave_waves, "upgrade", partial(declare, version=to))
     async with running(cluster_file, "plan" if plan else "upgrade", (), (), report_file, manner) as run:
         run.upgrade.backup = backup
-        try:
-            if await may_go(run):
-                await go(run)
-        finally:
-            await end_waves(run)
-    return end(run)
+        await go_in_waves(run, go)
+    return end(run, tell)
 
 
 def declare(cluster: Cluster, *, version: str) -> Cluster:
@@ -89,12 +84,7 @@ async def go(run: Run) -> None:
     await go_through_workers(run, waves_in_order(run))
 
 
-def end(run: Run) -> State[Report]:
-    """Return the flow run's final state: completed where all is of the version (or planned), else failed."""
-    report = run.report
-    if not isinstance(report, WaveReport):
-        raise TypeError("the run left no report")
+def tell(run: Run, report: WaveReport) -> str:
+    """Return what was to be done, and what changed."""
     version, changed = run.cluster.kubernetes.version, report.counted["changed"]
-    said = f"{len(report.order)} of {len(report.hosts)} hosts were to come to v{version}; {changed} steps changed"
-    why = f"{causes(report.errors)}; " if report.errors else ""
-    return final_state(report, f"{report.outcome}: {why}{said}")
+    return f"{len(report.order)} of {len(report.hosts)} hosts were to come to v{version}; {changed} steps changed"

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from prefect import State
 
 from flows.approval import ask_wave
+from flows.running import final_state
 from shipway.errors import Refused, ShipwayError
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.locking import lease
 from tasks.ownership import disagreement, keep
+from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, fail_by, report_redacted
+from tasks.stage_result import CLUSTER, causes, fail_by, report_redacted
 from tasks.waves.hosts import is_control
+from tasks.waves.report import WaveReport
 from tasks.waves.soak import watch_workers
-from tasks.waves.turn import closed_until
+from tasks.waves.turn import closed_until, end_waves
 
 AT_ONCE = 50  # looks and fetches, as a drift pass
 BACKUP_HOURS = 1  # one that is younger is as good as a new one: a run that goes on takes no second
+
+
+async def go_in_waves(run: Run, go: Callable[[Run], Awaitable[None]]) -> None:
+    """Let `go` do its work where nothing forbids it, and take the test pods' namespace away, however it ends."""
+    try:
+        if await may_go(run):
+            await go(run)
+    finally:
+        await end_waves(run)
 
 
 async def all_of(stage: StageName, hosts: Sequence[str], *after: State[object] | None) -> list[bool]:
@@ -126,3 +138,15 @@ def stop(run: Run, why: str, code: str, fix: str) -> None:
         f"no further host was begun: {why}", step=f"the order of the {run.waves.verb}", code=code, fix=fix
     )
     run.waves.stopped = report_redacted(error)
+
+
+def end(run: Run, told: Callable[[Run, WaveReport], str]) -> State[Report]:
+    """Return the flow run's final state: completed where all is as wanted (or planned), else failed.
+
+    `told` says in its message what the report counts.
+    """
+    report = run.report
+    if not isinstance(report, WaveReport):
+        raise TypeError("the run left no report")
+    why = f"{causes(report.errors)}; " if report.errors else ""
+    return final_state(report, f"{report.outcome}: {why}{told(run, report)}")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import Command, Parser
-from flows.cli.verb import Flight, fly_verb, tell_end
-from flows.cli.wave_order import show_order
+from flows.cli.verb import Flight, fly_verb
+from flows.cli.wave_order import tell
 
 if TYPE_CHECKING:
     from prefect import State
     from rich.console import Console
 
-    from tasks.context import Run
     from tasks.stage_result import Mode
-    from tasks.waves.report import WaveReport
 
 
 def build_parser(prog: str) -> Parser:
@@ -57,12 +55,6 @@ def run_upgrade(asked: argparse.Namespace, console: Console) -> int:
         return flight
 
     return fly_verb(asked, console, f"upgrade of {asked.cluster_file}", load, tell)
-
-
-def tell(console: Console, run: Run) -> None:
-    """Print the order of the hosts and what is to be known of it, then the end of the run."""
-    show_order(console, cast("WaveReport", run.report))
-    tell_end(console, run)
 
 
 def mode_of(asked: argparse.Namespace) -> Mode:

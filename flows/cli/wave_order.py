@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from flows.cli.verb import tell_end
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tasks.context import Run
     from tasks.waves.report import WaveReport
+
+
+def tell(console: Console, run: Run) -> None:
+    """Print the order of the hosts and what is to be known of it, then the end of the run."""
+    show_order(console, cast("WaveReport", run.report))
+    tell_end(console, run)
 
 
 def show_order(console: Console, report: WaveReport) -> None:

@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster
-from shipway.errors import PostconditionFailed
+from shipway.errors import PostconditionFailed, Refused
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.seen import PodSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
+from shipway.kube.drain import PROOFS, is_ours
 from shipway.kube.manifests import render
 from shipway.kube.pod_states import events_about, find_known, find_trouble
 from shipway.kube.status import condition
 from shipway.redact import keep_ends, redact
 from shipway.step import Drift
 
-NAMESPACE = "shipway-verify"
+NAMESPACE = PROOFS
 EXTRA = "gpu-test-extra"
 WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
 LISTED = "gpus-listed"
@@ -158,6 +159,15 @@ class TurnedAway(PostconditionFailed):
     def __init__(self, message: str, pods: Sequence[str]) -> None:
         super().__init__(message)
         self.pods = tuple(pods)
+
+
+async def find_space(on: Kube) -> Object | None:
+    """Return the namespace of the proofs, None where it is not there. Raises Refused where somebody else made it."""
+    space = await on.get("v1", "Namespace", NAMESPACE)
+    if space is not None and not is_ours(space):
+        fix = f"Rename or delete it: the GPU proof needs the namespace {NAMESPACE} for itself."
+        raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
+    return space
 
 
 async def _pods(on: Kube) -> dict[str, Object]:

@@ -28,6 +28,7 @@ from shipway.gpu.pods import (
     Said,
     TurnedAway,
     WithoutSpoke,
+    find_space,
     pod_with_gpu,
     pod_without,
 )
@@ -35,7 +36,6 @@ from shipway.gpu.result import Proof, ProofOutcome, no_gpus, plain, same_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import is_ours
 from shipway.kube.manifests import render
 from shipway.step import Check
 
@@ -278,12 +278,8 @@ class _Proving:
 async def _clear(kube: Kube, on_wait: OnWait) -> None:
     """Delete everything a proof made, and wait until it is gone; raises Refused where the namespace is not ours."""
     kube.forget()
-    space = await kube.get("v1", "Namespace", NAMESPACE)
-    if space is None:
+    if await find_space(kube) is None:
         return
-    if not is_ours(space):
-        fix = f"Rename or delete it: the GPU proof needs the namespace {NAMESPACE} for itself."
-        raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
     pods = await kube.list_("v1", "Pod", NAMESPACE)
     await asyncio.gather(*(kube.delete("v1", "Pod", pod["metadata"]["name"], NAMESPACE, grace=1) for pod in pods))
     # A namespace that still has pods is tried again ever more slowly by its controller: they go first.

@@ -26,6 +26,7 @@ from shipway.rules.compatibility import minor_of
 CORDONED = "shipway.dev/cordoned-by"  # an annotation: who cordoned the node, why, since when
 MIRROR = "kubernetes.io/config.mirror"  # a static pod's image in the API; only its file ends it
 OURS = ("app.kubernetes.io/managed-by", "shipway")  # a label of the proof's namespace and pods (manifests/verify)
+PROOFS = "shipway-verify"  # that namespace
 TOO_MANY = 429  # a disruption budget that allows no more, or an API server that has too much to do
 EVERY_SECONDS = 2.0
 SHOWN = 6
@@ -168,9 +169,9 @@ async def may_drain(
     """Return the pods that a drain would evict, but for those (namespace/name) that are over by then; changes nothing.
 
     Mirror pods and those of DaemonSets stay; pods that have ended leave whoever owned them, and so do those of a proof
-    of Shipway's own whose run was killed (by their label). Raises Refused SHW-337
-    naming the pods that a drain would destroy something of: those that nothing would start again, and those with data
-    in an emptyDir, outside the namespaces `local_data` (None: all may lose it).
+    of Shipway's own whose run was killed (by their namespace and label). Raises Refused SHW-337 naming the pods that a
+    drain would destroy something of: those that nothing would start again, and those with data in an emptyDir, outside
+    the namespaces `local_data` (None: all may lose it).
     """
     kube.forget()
     leaving, refused = [], []
@@ -178,7 +179,7 @@ async def may_drain(
         if MIRROR in (pod["metadata"].get("annotations") or {}) or _title(pod) in besides:
             continue
         owner = controller_of(pod)
-        if _over(pod) or is_ours(pod):
+        if _over(pod) or (pod["metadata"]["namespace"] == PROOFS and is_ours(pod)):
             leaving.append(pod)
         elif owner.get("kind") == "DaemonSet":
             if await kube.get("apps/v1", "DaemonSet", owner["name"], pod["metadata"]["namespace"]) is None:

@@ -20,6 +20,7 @@ from shipway.kube.status import why_not_ready
 from shipway.os.families import recognise
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.kubernetes.health_cluster import OWN_TAINTS
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 from shipway.steps.maintain.pause import QuorumStays
 from shipway.steps.maintain.restart import DKMS, NobodyAtWork, checks_of_restart, read_boot, why_restart
@@ -32,6 +33,7 @@ from tasks.wave_pass import Cordon, OrderRow
 from tasks.waves.forbids import shared_checks
 from tasks.waves.hosts import (
     closed_by_us,
+    control_planes_left,
     decided,
     is_control,
     is_drained,
@@ -40,7 +42,7 @@ from tasks.waves.hosts import (
     notes_on_skipped,
     notes_on_waves,
     places,
-    waves_of,
+    waves_left,
     why_closed,
 )
 
@@ -48,9 +50,7 @@ MAINTAINING = "maintenance"  # how the note on a node begins that a maintenance 
 SETTLE_SECONDS = 1800
 # Parts that run from the boot on: after these a restart is likely.
 RESTARTS = ("kernel", "libc", "openssl", "systemd", "microcode")
-# Kubernetes' own marks of a node's state, which come and go with it; what is really wrong is told by Ready.
 KEEPS = ("NoSchedule", "NoExecute")
-KUBERNETES_OWN = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 
 
 def is_done(run: Run, host: str) -> bool:
@@ -135,7 +135,7 @@ async def look_at_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     await _learn(run, kube)
     make_order(run)
     hear = hear_results(run, stage, host)
-    checks = shared_checks(run, lambda name: is_resumed(run, name))
+    checks = shared_checks(run, is_resumed)
     results, etcd = await asyncio.gather(look_at_all(checks, kube, hear), _on_control(run, stage))
     return decided([*results, *etcd])
 
@@ -169,8 +169,8 @@ async def _learn(run: Run, kube: Kube) -> None:
         run,
         kube,
         reached=seen.hosts,
-        done=lambda name: is_done(run, name),
-        resumed=lambda name: is_resumed(run, name),
+        done=is_done,
+        resumed=is_resumed,
         closed_by=closed_by,
     )
     nodes = await nodes_by_name(kube)
@@ -191,21 +191,17 @@ def foreign_taints(node: Mapping[str, Any], known: tuple[str, ...]) -> list[str]
     own = (*CONTROL_PLANE_TAINTS, VENDOR.resource, *known)
     taints = (node.get("spec") or {}).get("taints") or ()
     found = [str(one.get("key", "")) for one in taints if one.get("effect") in KEEPS]
-    return [key for key in found if key not in own and not key.startswith(KUBERNETES_OWN)]
+    return [key for key in found if key not in own and not key.startswith(OWN_TAINTS)]
 
 
 def control_planes_in_order(run: Run) -> list[str]:
     """Return the control planes that are left, one that was begun first."""
-    skipped = run.maintenance.skipped
-    names = [one.name for one in run.cluster.control_planes if not is_done(run, one.name) and one.name not in skipped]
-    return sorted(names, key=lambda name: not is_resumed(run, name))
+    return control_planes_left(run, is_done, is_resumed)
 
 
 def waves_in_order(run: Run) -> list[tuple[str, ...]]:
     """Return the waves of workers that are left."""
-    skipped = run.maintenance.skipped
-    left = [one.name for one in run.cluster.workers if not is_done(run, one.name) and one.name not in skipped]
-    return waves_of(run, left, [name for name in left if is_resumed(run, name)])
+    return waves_left(run, is_done, is_resumed)
 
 
 def make_order(run: Run) -> None:

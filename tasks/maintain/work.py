@@ -97,49 +97,51 @@ def was_refused(results: Sequence[StepResult]) -> bool:
 
 async def maintain_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Maintain a control plane's host; etcd is asked right before, and is well again before the next one is begun."""
-    session, lead, version = run.session(host), run.session(run.control.name), run.cluster.kubernetes.version
-    hear = hear_results(run, stage, host)
+    lead, version = run.session(run.control.name), run.cluster.kubernetes.version
     before: list[Check[Host]] = [] if is_resumed(run, host) else [EtcdFits(version, version), QuorumStays()]
-    results = decided(await look_at_all(before, lead, hear))
+    results = decided(await look_at_all(before, lead, hear_results(run, stage, host)))
     if failed(results):
         return results
     if is_drained(run, host):
         results += await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
     else:
         results += await bring(run, stage, await run.kube(), [NodeClosed(host, NOTE)])
-    if failed(results):
-        return results
-    changed = await _change(run, stage, host)
-    results += changed
-    if run.allow is Impact.NOTHING:
-        return results
-    if failed(changed) and not was_refused(changed):
-        return say_closed(run, host, results)
-    kube = await run.kube()
-    well = [
-        await wait_for(run, stage, one, kube, seconds=API_SECONDS)
-        for one in (gates.ApiAnswers(), gates.EtcdHealthy(), StillHeld(run))
-    ]
-    well += decided(await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear))
-    results += well
-    return say_closed(run, host, results) if failed(well) else results + await _prove(run, stage, host)
+    return results if failed(results) else results + await _change_and_prove(run, stage, host)
 
 
 async def maintain_worker(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Empty a worker, maintain its system, prove it, open it; one that cannot be emptied is opened again, unchanged.
+    """Empty a worker, maintain its system, prove it, open it; one that cannot be emptied is opened again, unchanged."""
+    results = await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
+    return results if failed(results) else results + await _change_and_prove(run, stage, host)
+
+
+async def _change_and_prove(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Maintain the system of a closed host, prove the host and open it.
 
     One whose restart is refused at the last moment works as before: it is proven and opened, and counts as failed.
     """
-    results = await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
-    if failed(results):
-        return results
-    changed = await _change(run, stage, host)
-    results += changed
+    results = await _change(run, stage, host)
     if run.allow is Impact.NOTHING:
         return results
-    if failed(changed) and not was_refused(changed):
+    if failed(results) and not was_refused(results):
         return say_closed(run, host, results)
+    if is_control(run, host):
+        well = await _wait_until_well(run, stage, host)
+        results += well
+        if failed(well):
+            return say_closed(run, host, results)
     return results + await _prove(run, stage, host)
+
+
+async def _wait_until_well(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Wait until the API and etcd are well again after a control plane's turn, and the run holds the cluster."""
+    kube, version = await run.kube(), run.cluster.kubernetes.version
+    results = [
+        await wait_for(run, stage, one, kube, seconds=API_SECONDS)
+        for one in (gates.ApiAnswers(), gates.EtcdHealthy(), StillHeld(run))
+    ]
+    whole = EtcdFits(version, version, API_SECONDS)
+    return results + decided(await look_at_all([whole], run.session(host), hear_results(run, stage, host)))
 
 
 async def _prove(run: Run, stage: str, host: str) -> list[StepResult]:

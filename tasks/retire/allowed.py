@@ -18,7 +18,7 @@ from shipway.os.families import recognise
 from shipway.ownership.evidence import Evidence, authorities, evidence
 from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
-from shipway.steps.kubernetes.etcd_members import CLIENT, find_member, health, members_of
+from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, members_of, says_healthy
 from shipway.steps.kubernetes.may_go import (
     ControlPlaneMayGo,
     ElsewhereToGo,
@@ -39,7 +39,6 @@ from tasks.stages import dashboard
 from tasks.waiting import hear_results
 from tasks.workloads import OWN_NAMESPACES
 
-OWN_ETCD = f"https://127.0.0.1:{CLIENT}"
 # The facts that let a host be reset: each refusal says in its step which one is not so.
 OF_CLUSTER = "the host is of this cluster, or of none"
 NO_NODE = "the host is no node of the cluster"
@@ -201,12 +200,12 @@ async def _of_one_that_left(run: Run, host: str) -> list[ShipwayError]:
     that was restored elsewhere.
     """
     session = run.session(host)
-    members, own = await asyncio.gather(members_of(run.session(run.control.name)), session.read(health(OWN_ETCD)))
+    members, own = await asyncio.gather(members_of(run.session(run.control.name)), session.read(health(OWN)))
     if member := find_member(members, node_ip(run.cluster.host(host))):
         fix = f"`shipway remove {run.file or 'FILE'} {host}` takes it out of etcd where the others bear that."
         message = f"it is a member of etcd: {member.said}"
         return [Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix)]
-    if '"true"' in own.stdout.replace(" ", ""):
+    if says_healthy(own.stdout):
         fix = "Name it as the control plane in the file of its cluster, and run the same there."
         message = "it runs an etcd that serves, and the cluster's etcd has no such member: it is of another cluster"
         return [Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)]

@@ -29,6 +29,7 @@ from shipway.steps.kubernetes.retire import (
     NothingOfNode,
     VolumesDetached,
     may_leave,
+    tolerates_cordon,
 )
 from shipway.steps.reset import files
 from shipway.steps.reset.kubelet import (
@@ -121,21 +122,9 @@ async def _still_drained(run: Run, host: str) -> None:
         return
     left = await may_leave(kube, host, local_data=losable(run), evict_gpu_pods=run.retirement.evict_gpu_pods)
     over = [pod for pod in left if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
-    if not (node.get("spec") or {}).get("unschedulable") or [pod for pod in over if not _tolerates(pod)]:
+    if not (node.get("spec") or {}).get("unschedulable") or [pod for pod in over if not tolerates_cordon(pod)]:
         message = "the node was opened, or pods came to it, since it was drained"
         raise Refused(message, host=host, code="SHW-714", fix="Find who opens it, then run again: it is drained anew.")
-
-
-def _tolerates(pod: dict[str, object]) -> bool:
-    """Say whether a pod tolerates a cordon: it would come again after each eviction, and goes with the node."""
-    spec = pod.get("spec")
-    found = spec.get("tolerations") if isinstance(spec, dict) else None
-    return any(
-        one.get("operator") == "Exists"
-        and one.get("key") in (None, "", "node.kubernetes.io/unschedulable")
-        and one.get("effect") in (None, "", "NoSchedule")  # a cordon's taint has this effect
-        for one in found or ()
-    )
 
 
 async def delete_node(run: Run, stage: str, host: str) -> list[StepResult]:

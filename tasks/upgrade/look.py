@@ -37,6 +37,7 @@ from tasks.waiting import hear_results
 from tasks.wave_pass import OrderRow
 from tasks.waves.forbids import shared_checks
 from tasks.waves.hosts import (
+    control_planes_left,
     decided,
     is_control,
     is_drained,
@@ -45,7 +46,7 @@ from tasks.waves.hosts import (
     notes_on_skipped,
     notes_on_waves,
     places,
-    waves_of,
+    waves_left,
 )
 
 
@@ -122,9 +123,7 @@ async def _learn(run: Run, kube: Kube) -> None:
     """Keep what the API tells of versions, cordons, pods and GPU jobs."""
     seen = run.upgrade
     seen.have = await running_version(kube)
-    await learn_nodes(
-        run, kube, reached=seen.hosts, done=lambda name: is_done(run, name), resumed=lambda name: _resumed(run, name)
-    )
+    await learn_nodes(run, kube, reached=seen.hosts, done=is_done, resumed=_resumed)
     _, metrics = await kube.raw("/metrics")
     seen.gone = requested_gone(metrics, run.cluster.kubernetes.version)
 
@@ -138,16 +137,12 @@ def _resumed(run: Run, host: str) -> bool:
 
 def control_planes_in_order(run: Run) -> list[str]:
     """Return the control planes that are left, one that was begun first."""
-    names = [host.name for host in run.cluster.control_planes if not is_done(run, host.name)]
-    return sorted(names, key=lambda name: not _resumed(run, name))
+    return control_planes_left(run, is_done, _resumed)
 
 
 def waves_in_order(run: Run) -> list[tuple[str, ...]]:
     """Return the waves of workers that are left."""
-    left = [
-        one.name for one in run.cluster.workers if not is_done(run, one.name) and one.name not in run.upgrade.skipped
-    ]
-    return waves_of(run, left, [name for name in left if _resumed(run, name)])
+    return waves_left(run, is_done, _resumed)
 
 
 def make_order(run: Run) -> None:
@@ -190,7 +185,7 @@ def _checks(run: Run) -> list[Check[Kube]]:
     """Return what the API is asked."""
     version = run.cluster.kubernetes.version
     own: list[Check[Kube]] = [PathAllowed(version), OneVersion(run), KubeletsFit(version), RecordReadable(version)]
-    return own + shared_checks(run, lambda name: _resumed(run, name))
+    return own + shared_checks(run, _resumed)
 
 
 class OneVersion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from tasks.waves.order import plan_waves
 from tasks.workloads import OWN_NAMESPACES
 
 CONTROL = "control plane"
+OfHost = Callable[[Run, str], bool]  # what a kind of run says of one of its hosts, by its name
 
 
 def is_control(run: Run, host: str) -> bool:
@@ -63,8 +64,8 @@ async def learn_nodes(
     kube: Kube,
     *,
     reached: Collection[str],
-    done: Callable[[str], bool],
-    resumed: Callable[[str], bool],
+    done: OfHost,
+    resumed: OfHost,
     closed_by: Callable[[Mapping[str, Any] | None], Cordon] = closed_by_us,
 ) -> None:
     """Keep what the API tells of nodes, cordons, pods and GPU jobs, and why a worker is left out.
@@ -81,7 +82,7 @@ async def learn_nodes(
         node = nodes.get(host.name)
         seen.kubelets[host.name] = kubelet_of(node or {})
         seen.cordons[host.name] = closed_by(node)
-        if host.name in seen.skipped or host in run.cluster.control_planes or done(host.name):
+        if host.name in seen.skipped or host in run.cluster.control_planes or done(run, host.name):
             continue
         if host.name not in reached:
             seen.skipped[host.name] = "it does not answer SSH"
@@ -89,18 +90,30 @@ async def learn_nodes(
             seen.skipped[host.name] = "it is no node of the cluster: a bootstrap joins it"
         elif seen.cordons[host.name] == "another's":
             seen.skipped[host.name] = why_closed(node)
-        elif (why := why_not_ready(node)) and not resumed(host.name):
+        elif (why := why_not_ready(node)) and not resumed(run, host.name):
             seen.skipped[host.name] = f"its node is not Ready ({why}): mend it, then run again"
         elif any(job.policy == "never" for job in jobs_on(run, host.name)):
             seen.skipped[host.name] = f"GPU jobs that are never touched run there: {jobs_on(run, host.name)[0].said}"
-    seen.begun = seen.begun or any(resumed(host.name) for host in run.hosts)
+    seen.begun = seen.begun or any(resumed(run, host.name) for host in run.hosts)
 
 
-def waves_of(run: Run, left: Sequence[str], resumed: Iterable[str]) -> list[tuple[str, ...]]:
+def control_planes_left(run: Run, done: OfHost, resumed: OfHost) -> list[str]:
+    """Return the control planes that are left, those that were begun first; `done` and `resumed` as above."""
+    left = [one.name for one in run.cluster.control_planes if _is_left(run, one.name, done)]
+    return sorted(left, key=lambda name: not resumed(run, name))
+
+
+def waves_left(run: Run, done: OfHost, resumed: OfHost) -> list[tuple[str, ...]]:
     """Return the waves of the workers that are left, as the section `upgrade` of the cluster file has them."""
+    left = [one.name for one in run.cluster.workers if _is_left(run, one.name, done)]
     burden = {name: len(jobs_on(run, name)) for name in left}
     size, together = run.cluster.upgrade.hosts_at_once, gangs(run.waves.jobs)
-    return plan_waves(left, size=size, gangs=together, resumed=[*resumed], burden=burden)
+    begun = [name for name in left if resumed(run, name)]
+    return plan_waves(left, size=size, gangs=together, resumed=begun, burden=burden)
+
+
+def _is_left(run: Run, host: str, done: OfHost) -> bool:
+    return host not in run.waves.skipped and not done(run, host)
 
 
 def places(controls: Sequence[str], waves: Sequence[Sequence[str]]) -> list[tuple[str, str]]:

@@ -423,6 +423,13 @@ async def test_test_pods_of_a_proof_that_was_killed_leave() -> None:
     assert await may_drain(Api([without]).kube, "te2") == [without]
 
 
+async def test_a_label_alone_makes_no_pod_one_of_a_proof() -> None:
+    other = pod("theirs", [])
+    other["metadata"]["labels"] = dict([drains.OURS])
+    with pytest.raises(Refused, match="default/theirs"):
+        await may_drain(Api([other]).kube, "te2")
+
+
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 async def test_a_pod_that_has_ended_leaves_whoever_owned_it(phase: str) -> None:
     leaving = await may_drain(Api([pod("done", [], phase=phase)]).kube, "te2")

@@ -7,17 +7,14 @@ real. The hosts are containers: they have no kernel of their own, and a restart 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
 from lab.containers.lab import Lab
 from shipway.steps.upgrade.proof import STEP
 from tests.lab.conftest import STATE, Site
-from tests.lab.test_upgrade import is_closed, nodes, rows, run, start
+from tests.lab.test_upgrade import is_closed, kill_when, nodes, rows, run
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 NAMES, WORKERS = ("cp1", "w1", "w2"), ("w1", "w2")
@@ -132,20 +129,6 @@ def test_a_worker_is_updated_restarted_proven_and_opened(site: Site) -> None:
     assert (boot.code, rows(boot, "changed")) == (0, set())
 
 
-def kill_when(site: Site, happened: Callable[[], bool], *, seconds: float = 300) -> None:
-    """Start a maintenance, and SIGKILL its controller as soon as something has happened."""
-    process, ends = start(site, "maintain"), time.monotonic() + seconds
-    try:
-        while not happened():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < ends, "what was waited for did not happen"
-            time.sleep(0.3)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def test_a_run_that_is_killed_goes_on_and_restarts_nothing_twice(site: Site) -> None:
     for name in WORKERS:
         offer(site, name, "3.0")
@@ -156,9 +139,9 @@ def test_a_run_that_is_killed_goes_on_and_restarts_nothing_twice(site: Site) -> 
             return site.on("w2", BOOT).strip() != before
         return False
 
-    kill_when(site, lambda: is_closed(site, "w1"))
+    kill_when(site, lambda: is_closed(site, "w1"), verb="maintain", seconds=300)
     assert nodes(site)["w1"][1] is False
-    kill_when(site, restarted)
+    kill_when(site, restarted, verb="maintain", seconds=300)
     assert nodes(site)["w2"][1] is False
     mine, ends = boots(site)["w2"], time.monotonic() + 90
     while not site.holds("w2", "systemctl is-active -q ssh"):

@@ -127,9 +127,9 @@ def run(site: Site, verb: str, *words: str, seconds: float = 900) -> Ran:
     return Ran(process.returncode, output, took, json.loads(report.read_text()) if report.exists() else {})
 
 
-def kill_when(site: Site, happened: Callable[[], bool], *, seconds: float = 400) -> None:
-    """Start an upgrade, and SIGKILL its controller as soon as something has happened."""
-    process, ends = start(site, "upgrade"), time.monotonic() + seconds
+def kill_when(site: Site, happened: Callable[[], bool], *, verb: str = "upgrade", seconds: float = 400) -> None:
+    """Start a verb, and SIGKILL its controller as soon as something has happened."""
+    process, ends = start(site, verb), time.monotonic() + seconds
     try:
         while not happened():
             assert process.poll() is None, process.communicate()[0]

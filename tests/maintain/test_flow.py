@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from prefect.states import Completed
 from rich.console import Console
 
 from flows import maintain as flow
@@ -31,39 +30,14 @@ from tasks.waves.report import WaveReport, wave_report
 from tests.maintain.hosts import Family, Restarting
 from tests.maintain.test_work import FILE, LIBC, a_run
 from tests.retire.objects import Objects, node, pod
+from tests.upgrade.stages import Stages
 
 KERNEL = Pending("linux-image-amd64", "1", "2", "kernel")
 
 
-class Stages:
-    """Stages that do nothing but be counted; those of `failing` ("maintain_worker w2") fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run, *failing: str) -> None:
-        self.run, self.failing, self.ran = run, failing, list[str]()
-        self.then: Callable[[str], None] = lambda _: None
-        monkeypatch.setattr(flow, "on", self.on)
-        monkeypatch.setattr(waves, "on", self.on)
-
-    async def on(self, stage: str, host: str, *after: Any) -> Any:
-        """Count it."""
-        if None in after:
-            return None
-        named = f"{stage} {host}"
-        self.ran.append(named)
-        self.then(named)
-        failed = named in self.failing
-        errors = (ErrorReport(host, stage, "SHW-796", "a cause", "a fix", retryable=False),) if failed else ()
-        self.run.results.append(StageResult(host, stage, "failed" if failed else "ok", errors=errors))
-        return None if failed else Completed()
-
-    def of(self, *stages: str) -> list[str]:
-        """Return what ran of some stages."""
-        return [one for one in self.ran if one.split()[0] in stages]
-
-
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stages]:
-    return lambda run, *failing: Stages(monkeypatch, run, *failing)
+    return lambda run, *failing: Stages(monkeypatch, flow, run, *failing)
 
 
 async def test_all_is_fetched_then_a_backup_then_control_planes_then_waves(stages: Callable[..., Stages]) -> None:
@@ -403,7 +377,7 @@ def test_a_run_is_judged_by_what_it_came_to() -> None:
     run.maintenance.changed = True
     run.report = wave_report(run)
     assert run.report.outcome == "ok"
-    assert "4 of 4 hosts had something to be done" in str(flow.end(run).message)
+    assert "4 of 4 hosts had something to be done" in str(waves.end(run, flow.tell).message)
     errors = (ErrorReport("cp", "s", "SHW-824", "a cause", "a fix", retryable=False),)
     run.results = [StageResult("cp", StageName.MAINTAIN_CONTROL_PLANE, "failed", errors=errors)]
     assert wave_report(run).outcome == "failed"

@@ -10,10 +10,10 @@ import pytest
 
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
 from shipway.ownership.evidence import Evidence
-from shipway.steps.kubernetes.etcd_members import health
+from shipway.steps.kubernetes.etcd_members import OWN, health
 from tasks.context import Run
 from tasks.retire import allowed
-from tasks.retire.allowed import OWN_ETCD, may_remove, may_reset, refuse_reset, reset_refusals
+from tasks.retire.allowed import may_remove, may_reset, refuse_reset, reset_refusals
 from tasks.retire.place import place_host
 from tests.places.facts import KnownFacts, said
 from tests.retire.joined_host import JoinedHost, cluster
@@ -121,7 +121,7 @@ async def test_a_control_plane_that_left_is_reset_and_one_that_is_a_member_or_se
     hosts: dict[str, Any] = {"te1": Lead(1), "te2": KnownFacts({})}
     run.session = lambda name: hosts[name]  # type: ignore[method-assign, assignment, return-value]
     assert await codes(run) == []
-    hosts["te2"] = KnownFacts({health(OWN_ETCD): said('{"health": "true"}')})
+    hosts["te2"] = KnownFacts({health(OWN): said('{"health": "true"}')})
     assert await codes(run) == ["SHW-706"], "its etcd serves, and no other knows it: a copy of the cluster"
     hosts["te1"] = Lead(3)
     (error,) = await reset_refusals(run, "te2")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prefect.states import Completed
 
-from flows import remove, reset, retiring
+from flows import remove, reset, retiring, waves
 from shipway.errors import ApiUnavailable, ErrorReport, Refused
 from shipway.stage import StageName
 from tasks.context import Run
@@ -33,7 +33,8 @@ def staged(monkeypatch: pytest.MonkeyPatch, module: Any, fails: str = "", kept_o
         ran.append(f"lock of {run.cluster.name}")
         return kept_out
 
-    monkeypatch.setattr(module, "on", on)
+    for part in (module, waves):
+        monkeypatch.setattr(part, "on", on)
     monkeypatch.setattr(retiring, "lease_or_host", lease)
     return ran
 

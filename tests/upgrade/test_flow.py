@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from prefect.states import Completed
 from rich.console import Console
 
 from flows import drift_passes, waves
@@ -31,6 +30,7 @@ from tasks.upgrade_pass import HostVersions
 from tasks.waves import hosts, soak, turn
 from tasks.waves.report import WaveReport, wave_report
 from tests.retire.objects import Objects, node, pod
+from tests.upgrade.stages import Stages
 
 FILE = """
 name: te
@@ -64,33 +64,9 @@ def a_run(mode: Any = "upgrade", **upgrade: Any) -> Run:
     return run
 
 
-class Stages:
-    """Stages that do nothing but be counted; those of `failing` ("upgrade_worker w2") fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run, *failing: str) -> None:
-        self.run, self.failing, self.ran = run, failing, list[str]()
-        monkeypatch.setattr(flow, "on", self.on)
-        monkeypatch.setattr(waves, "on", self.on)
-
-    async def on(self, stage: str, host: str, *after: Any) -> Any:
-        """Count it."""
-        if None in after:
-            return None
-        named = f"{stage} {host}"
-        self.ran.append(named)
-        failed = named in self.failing
-        errors = (ErrorReport(host, stage, "SHW-796", "a cause", "a fix", retryable=False),) if failed else ()
-        self.run.results.append(StageResult(host, stage, "failed" if failed else "ok", errors=errors))
-        return None if failed else Completed()
-
-    def of(self, *stages: str) -> list[str]:
-        """Return what ran of some stages."""
-        return [one for one in self.ran if one.split()[0] in stages]
-
-
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stages]:
-    return lambda run, *failing: Stages(monkeypatch, run, *failing)
+    return lambda run, *failing: Stages(monkeypatch, flow, run, *failing)
 
 
 async def test_all_is_fetched_before_anything_changes_and_workers_come_last(stages: Callable[..., Stages]) -> None:
@@ -395,7 +371,7 @@ def test_a_run_is_judged_by_what_it_came_to() -> None:
     waves.stop(run, "the window is closed", "SHW-798", "Run again then.")
     assert judged(run, result("w1", StageName.UPGRADE_WORKER)) == "partial"
     run.report = wave_report(run)
-    assert "no further host was begun" in str(flow.end(run).message)
+    assert "no further host was begun" in str(waves.end(run, flow.tell).message)
 
 
 async def test_control_planes_of_two_versions_are_refused() -> None:

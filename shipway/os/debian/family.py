@@ -158,7 +158,7 @@ class Debian:
 
     async def at_work(self, on: Host) -> str:
         """Look at who holds apt's and dpkg's locks."""
-        return ", ".join((await on.read(HOLDERS)).stdout.split("\n")).strip(", ")
+        return ", ".join((await on.read(HOLDERS)).stdout.splitlines())
 
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
         """Remove our sources and keys, put entries that we switched off on again, run `apt-mark unhold`."""

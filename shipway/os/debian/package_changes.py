@@ -59,7 +59,7 @@ def stays(name: str, source: str = "", *, kernel: bool = False) -> bool:
     """Tell whether a package is left alone by an upgrade of everything; `source` is empty where it is not known."""
     if kernel and is_kernel(name, source):
         return False
-    return _is_part(name, source) or matches(name, RUNTIMES)
+    return _drives(name, source) or matches(name, RUNTIMES)
 
 
 def is_kernel(name: str, source: str = "") -> bool:
@@ -68,12 +68,8 @@ def is_kernel(name: str, source: str = "") -> bool:
     return not drives and (matches(name, KERNELS) or matches(source, KERNEL_SOURCES))
 
 
-def _drives(name: str, info: PackageInfo) -> bool:
+def _drives(name: str, source: str) -> bool:
     """Tell whether a package is a part of a driver or of the kernel."""
-    return _is_part(name, info.source)
-
-
-def _is_part(name: str, source: str) -> bool:
     return matches(name, DRIVERS) or matches(source, SOURCES)
 
 
@@ -108,7 +104,7 @@ def refuse(foreseen: Changes, packages: Packages, asked: Collection[str], remova
         )
         raise Refused(message, code="SHW-327", fix=fix)
     held = {name for (name, _), info in packages.items() if info.held}
-    kept = held | {name for (name, _), info in packages.items() if _drives(name, info)}
+    kept = held | {name for (name, _), info in packages.items() if _drives(name, info.source)}
     if moved := [name for name in foreseen.changed if plain(name) in kept and plain(name) not in asked]:
         why = "held" if any(plain(name) in held for name in moved) else "of a driver or the kernel"
         message = f"{named}, apt would change {', '.join(moved)}, which is {why}; nothing was changed"

@@ -132,10 +132,14 @@ async def _as_it_says(on: Host, member: Member) -> Member:
     if not member.clients:
         return member
     url = member.clients[0]
-    said = [_object(answer.stdout) for answer in await on.read_all([health(url), version(url)])]
-    healthy = said[0].get("health") in ("true", True)
-    runs = _VERSION.match(str(said[1].get("etcdserver", "")))
-    return replace(member, healthy=healthy, version=runs[0] if runs else "")
+    well, runs = await on.read_all([health(url), version(url)])
+    found = _VERSION.match(str(_object(runs.stdout).get("etcdserver", "")))
+    return replace(member, healthy=says_healthy(well.stdout), version=found[0] if found else "")
+
+
+def says_healthy(text: str) -> bool:
+    """Say whether a member's answer to `health` is that it is."""
+    return _object(text).get("health") in ("true", True)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -125,9 +125,14 @@ class NodeDrained:
 
 
 def tolerates_cordon(pod: Object) -> bool:
-    """Say whether a pod may be scheduled to a closed node (Kubernetes documentation, "Taints and Tolerations")."""
+    """Say whether a pod tolerates a cordon: it would come again after each eviction, and goes with the node.
+
+    The cordon's taint has no value, and its effect is NoSchedule (Kubernetes documentation, "Taints and Tolerations").
+    """
     return any(
-        one.get("key") in (CORDON, None, "") and one.get("effect") in ("NoSchedule", None, "")
+        one.get("operator") == "Exists"
+        and one.get("key") in (CORDON, None, "")
+        and one.get("effect") in ("NoSchedule", None, "")
         for one in (pod.get("spec") or {}).get("tolerations") or ()
     )
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
-from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
+from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, pod_with_gpu
+from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, find_space, pod_with_gpu
 from shipway.gpu.result import same_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import is_ours
 from shipway.kube.manifests import render
 from shipway.redact import tail
 from shipway.step import Drift
@@ -116,12 +115,9 @@ async def _all_run(kube: Kube, cluster: Cluster, node: str, names: list[str], on
 async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -> None:
     """Delete test pods of these names, and wait until they are gone. Raises Refused where the namespace is not ours."""
     kube.forget()
-    space = await kube.get("v1", "Namespace", NAMESPACE)
+    space = await find_space(kube)
     if space is None:
         return
-    if not is_ours(space):
-        fix = f"Rename or delete it: the GPU proof needs the namespace {NAMESPACE} for itself."
-        raise Refused(f"namespace {NAMESPACE} was not made by Shipway", fix=fix)
     if space["metadata"].get("deletionTimestamp"):  # of a proof that has just ended
         await wait_until(PodsGone(), kube, seconds=CLEAR_SECONDS, every=1.0, on_wait=on_wait)
         return
@@ -134,8 +130,7 @@ async def take_namespace_away(kube: Kube) -> None:
     """Delete the namespace of the test pods where none of them is left; it is no reason to fail that it stays."""
     with contextlib.suppress(ShipwayError):
         kube.forget()
-        space = await kube.get("v1", "Namespace", NAMESPACE)
-        if space and is_ours(space) and not await kube.list_("v1", "Pod", NAMESPACE):
+        if await find_space(kube) and not await kube.list_("v1", "Pod", NAMESPACE):
             await kube.delete("v1", "Namespace", NAMESPACE)
 
 
