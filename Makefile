@@ -43,7 +43,7 @@ bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED clu
 	$(RUN) -m flows.bootstrap $(CLUSTER) $(ARGS)
 
 test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side
-	$(RUN) -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	$(RUN) -m pytest -q -n 4 --dist loadgroup $(ARGS)
 
 test-fresh:  ## The commands that README.md begins with, on fresh Debian 12 and 13 (needs root and mmdebstrap)
 	$(PYTHON) -m tests.fresh $(ARGS)

@@ -7,6 +7,7 @@ import getpass
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,20 @@ import pytest
 from shipway.host.target import Target
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="OpenSSH's sshd is not installed here (openssh-server).")
+
+
+def what_lacks(sshd: str | None, user: int) -> str:
+    """Return why nothing can be done as root through an sshd of this user's own; empty where it can."""
+    if sshd is None:
+        return "OpenSSH's sshd is not installed here (openssh-server)."
+    asked = ("sudo", "-n", "true")
+    if user != 0 and (not shutil.which("sudo") or subprocess.run(asked, capture_output=True, check=False).returncode):
+        return "sudo asks this user for a password: what is done as root through sshd cannot be tried."
+    return ""
+
+
+LACKS = what_lacks(SSHD, os.geteuid())
+needs_sshd = pytest.mark.skipif(bool(LACKS), reason=LACKS or "sshd is there")
 
 
 @dataclass

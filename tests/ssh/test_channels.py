@@ -70,7 +70,7 @@ async def test_commands_that_ran_out_of_their_time_take_no_place_for_ever(
         shell = host.shell
         for _ in range(2):  # what they run goes on in their sessions, which count until it ends
             with pytest.raises(DeadlineExceeded):
-                await shell.script("sleep 8\n", seconds=1)
+                await shell.script("sleep 30\n", seconds=1)
         with pytest.raises(Transient, match="still run") as full:
             await host.read(Says(("true",)))
         assert (full.value.code, full.value.may_retry) == ("SHW-212", True)
@@ -103,8 +103,8 @@ async def test_a_command_waits_for_its_place_outside_its_own_limit(tmp_path: Pat
     async with real_sshd(tmp_path, "MaxSessions 1") as sshd:
         shell = pool.host(sshd.target).shell
         started = time.monotonic()
-        await asyncio.gather(*(shell.script("sleep 2\n", seconds=9.5) for _ in range(5)))
-        assert time.monotonic() - started >= 10
+        await asyncio.gather(*(shell.script("sleep 3\n", seconds=14.5) for _ in range(5)))
+        assert time.monotonic() - started >= 15
 
 
 async def test_a_connection_that_ends_as_channels_open_is_lost_and_nothing_else(tmp_path: Path, pool: Pool) -> None:
