@@ -74,8 +74,16 @@ async def look_at(run: Run, host: str) -> ShipwayError | None:
     except Unreachable as error:
         return error
     run.seen.surveys[host] = seen
-    run.retirement.evidence, run.retirement.begun = seen.evidence, begun is not None
+    if seen.evidence is not None:
+        keep_evidence(run, seen.evidence, begun=begun is not None)
     return None
+
+
+def keep_evidence(run: Run, seen: Evidence, *, begun: bool) -> None:
+    """Keep what a host shows; a reset that was seen to have begun there has begun, though its mark is gone by now."""
+    run.retirement.evidence[seen.host] = seen
+    if begun:
+        run.retirement.begun.add(seen.host)
 
 
 def authorities_of(kube: Kube) -> frozenset[str]:
@@ -114,12 +122,13 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         if not asked.dead:
             raise
         said = error.message
+    seen = asked.evidence.get(host)
     checks: list[Check[Any]] = [Known(run), HostAway(host, asked.dead, answers, said)]
     if asked.dead:
         checks.append(NodeLost(host))
-    elif asked.evidence is not None:
-        checks.append(OfThisCluster(asked.evidence, authorities_of(kube), endpoints_of(run.cluster), asked.begun))
-    standing = asked.evidence.standing if asked.evidence else ""
+    elif seen is not None:
+        checks.append(OfThisCluster(seen, authorities_of(kube), endpoints_of(run.cluster), host in asked.begun))
+    standing = seen.standing if seen else ""
     asked.control_plane = await runs_control_plane(kube, host, standing)
     lead = run.session(run.control.name) if run.control.name != host else None
     address = node_ip(run.cluster.host(host))
@@ -131,7 +140,7 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 class ResetForbidden:
-    """One thing that may forbid a reset of the run's host, as a check: `why` raises it."""
+    """One thing that may forbid a reset, as a check that raises it."""
 
     def __init__(self, name: str, error: ShipwayError | None) -> None:
         self.name, self._error = name, error
@@ -156,7 +165,7 @@ async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
 
 async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     """Return all that forbids to reset a host that was looked at."""
-    seen = run.retirement.evidence
+    seen, begun = run.retirement.evidence.get(host), host in run.retirement.begun
     if seen is None:
         raise Refused("the host was not looked at", host=host)
     kube: Kube | None = None
@@ -172,10 +181,10 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         kube, unknown, nodes = None, error, []
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
     try:
-        raise_for_other(seen, ours, endpoints_of(run.cluster), begun=run.retirement.begun)
+        raise_for_other(seen, ours, endpoints_of(run.cluster), begun=begun)
     except Refused as refused:
         return [refused.at(step=OF_CLUSTER)]
-    if kube is None and run.retirement.begun:
+    if kube is None and begun:
         return []  # what it was is half gone: a reset that was allowed goes on
     if kube is not None and host != run.control.name:
         return await _beside_lead(run, host, seen, nodes)
@@ -279,13 +288,17 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
     return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
 
 
-async def refuse_reset(run: Run, host: str) -> None:
-    """Ask again, right before something is taken away. Raises Refused with the first that forbids it."""
+async def look_again(run: Run, host: str) -> Evidence:
+    """Return what a host shows now, and keep it."""
     session = run.session(host)
     session.forget()
-    begun = run.retirement.begun
     seen = await evidence(session)
-    run.retirement.begun = begun or await session.read(FileText(RESETTING)) is not None
-    run.retirement.evidence = seen
+    keep_evidence(run, seen, begun=await session.read(FileText(RESETTING)) is not None)
+    return seen
+
+
+async def refuse_reset(run: Run, host: str) -> None:
+    """Ask again, right before something is taken away. Raises Refused with the first that forbids it."""
+    await look_again(run, host)
     if found := await reset_refusals(run, host):
         raise found[0]

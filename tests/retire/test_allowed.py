@@ -49,7 +49,7 @@ def on_cluster(run: Run, *objects: Any) -> None:
 
 def seen(run: Run, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any] | None = None) -> None:
     """Let a host show this, and other hosts what they show, or what keeps from asking them."""
-    run.retirement.evidence = evidence
+    run.retirement.evidence[evidence.host] = evidence
 
     async def ask(session: Any) -> Evidence:
         found = (others or {}).get(session.name, evidence if session.name == evidence.host else Unreachable("silent"))
@@ -178,7 +178,7 @@ async def test_a_reset_that_was_begun_goes_on_where_its_cluster_went_with_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_cluster(run)
-    run.retirement.begun = True
+    run.retirement.begun.add("te1")
     seen(run, Evidence("te1", running=True), monkeypatch)
     assert await codes(run, "te1") == []
 
@@ -225,7 +225,7 @@ async def test_a_control_plane_whose_api_is_away_asks_the_other_hosts(
 async def test_a_plan_names_each_refusal_and_what_passes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def look(of: Run, host: str) -> None:
         assert host == "te2"
-        of.retirement.evidence = WORKER
+        of.retirement.evidence["te2"] = WORKER
 
     monkeypatch.setattr(allowed, "look_at", look)
     on_cluster(run, node("te1"), node("te2"))
@@ -241,7 +241,7 @@ async def test_a_refusal_of_reaching_the_cluster_is_named_by_the_look(
     """It names no step, and was lost: a plan said that the host may be reset."""
 
     async def look(of: Run, _host: str) -> None:
-        of.retirement.evidence = WORKER
+        of.retirement.evidence["te2"] = WORKER
 
     async def kube() -> Any:
         raise Refused("the control plane's host wants a password for sudo", code="SHW-348")
@@ -272,7 +272,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, evidence: Evidence | ShipwayError
             return evidence
         if isinstance(evidence, ShipwayError):
             raise evidence
-        of.retirement.evidence = evidence
+        of.retirement.evidence[evidence.host] = evidence
         return None
 
     monkeypatch.setattr(allowed, "look_at", look)
@@ -384,7 +384,7 @@ async def test_each_look_at_a_host_is_a_real_one_and_keeps_what_was_seen(
 
     monkeypatch.setattr(allowed, "survey", survey)
     assert await allowed.look_at(run, "te2") is None
-    assert (run.retirement.evidence, run.retirement.begun) == (WORKER, True)
+    assert (run.retirement.evidence, run.retirement.begun) == ({"te2": WORKER}, {"te2"})
     assert set(run.seen.surveys) == set(run.seen.families) == {"te2"}
 
 
