@@ -12,8 +12,9 @@ from shipway.errors import Refused, ShipwayError, Unreachable
 from shipway.facts.files import FileText
 from shipway.kube.access import parse_admin_conf, read_authorities
 from shipway.kube.client import Kube
-from shipway.kube.drain import movable
+from shipway.kube.drain import cordon_note, movable
 from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.webhooks import list_webhooks
 from shipway.os.families import recognise
 from shipway.ownership.evidence import Evidence, authorities, evidence
 from shipway.ownership.leading import endpoints_of
@@ -32,6 +33,7 @@ from shipway.steps.kubernetes.may_go import (
     raise_for_other,
     runs_control_plane,
 )
+from shipway.steps.kubernetes.webhooks import WebhooksAnswer, warn_of
 from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
 from tasks.context import Run
@@ -134,9 +136,17 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     address = node_ip(run.cluster.host(host))
     checks += [ControlPlaneMayGo(host, standing, lead, address, fewer_wanted(run), asked.dead), NoLocalVolume(host)]
     if not asked.dead:
-        checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run))]
+        hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)
+        asked.left += warn_of(hooks, drained)
+        checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run)), WebhooksAnswer(hooks, drained)]
         checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
     return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+async def _open_drains(kube: Kube, host: str) -> list[list[str]]:
+    """Return the drains that are to come: none where the host is no node, or a run that was killed has begun its."""
+    node = (await nodes_by_name(kube)).get(host)
+    return [[host]] if node is not None and not cordon_note(node) else []
 
 
 class ResetForbidden:

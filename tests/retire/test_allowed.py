@@ -19,6 +19,7 @@ from tests.places.facts import KnownFacts, said
 from tests.retire.joined_host import JoinedHost, cluster
 from tests.retire.objects import Objects, meta, node, pod
 from tests.retire.test_may_go import Lead
+from tests.retire.test_webhooks import PODS, config, ends
 
 OURS = frozenset({"sha256:ours"})
 WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
@@ -300,6 +301,23 @@ async def test_a_plan_of_a_removal_names_all_that_forbids_it_at_once(run: Run, m
     assert await removal(run) == ["SHW-706", "SHW-705", "SHW-704", "SHW-337", "SHW-703"]
     run.retirement.evict_gpu_pods = True
     assert "SHW-703" not in await removal(run)
+
+
+async def test_a_webhook_that_nobody_answers_for_forbids_a_removal_until_its_drain_has_begun(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, WORKER)
+    guard = [{"kind": "Namespace", "metadata": meta("guard")}, config(PODS), node("te1"), node("te2"), node("te3")]
+    on_cluster(run, *guard, ETCD)
+    assert await removal(run) == ["SHW-830"]
+    on_cluster(run, *guard, ETCD, ends("te2"))
+    assert await removal(run) == []
+    assert run.retirement.left[0].startswith("while te2 is drained nobody answers for the webhook guard/")
+    note = {"shipway.dev/cordoned-by": '{"why": "removal by Shipway", "since": "now"}'}
+    closed = node("te2", closed=True)
+    closed["metadata"]["annotations"] = note
+    on_cluster(run, *guard[:3], closed, ETCD)
+    assert await removal(run) == []
 
 
 @pytest.mark.parametrize(
