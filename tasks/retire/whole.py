@@ -19,7 +19,6 @@ from shipway.steps.kubernetes.may_go import count_etcd, raise_for_other
 from tasks.context import Run
 from tasks.retire.allowed import (
     AGAIN,
-    OF_CLUSTER,
     Known,
     ResetForbidden,
     authorities_of,
@@ -30,7 +29,7 @@ from tasks.stage_result import CLUSTER
 from tasks.waiting import hear_results
 from tasks.workloads import OWN_NAMESPACES
 
-ANSWERS = "SSH agrees with what was asked for"
+ANSWERS, OF_CLUSTER = "agrees with what was asked for", "is of this cluster, or of none"
 NO_OTHERS = "no node is left without a control plane"
 
 
@@ -53,9 +52,9 @@ async def may_reset_all(run: Run, stage: str, host: str) -> list[StepResult]:
         run.retirement.left += [f"ends pods on {one.host}: {few(one.pods)}" for one in _seen(run) if one.pods]
     mixed = _agree(run, kube)
     checks = [
-        *(ResetForbidden(f"{name}: {ANSWERS}", why) for name, why in silence.items()),
+        *(ResetForbidden(f"SSH of {name} {ANSWERS}", why) for name, why in silence.items()),
         ResetForbidden(Known.name, other),
-        *(ResetForbidden(f"{one.host}: {OF_CLUSTER}", mixed or _of_other(run, one)) for one in _seen(run)),
+        *(ResetForbidden(f"{one.host} {OF_CLUSTER}", mixed or _of_other(run, one)) for one in _seen(run)),
         ResetForbidden(NO_OTHERS, left),
     ]
     return await look_at_all(checks, run.session(run.control.name), hear_results(run, stage, host))

@@ -20,6 +20,7 @@ HOSTS = ("cp1", "w1")
 BEGUN = "[ -e /var/lib/shipway/reset-started ]"
 LOOKS = {
     **CLEAN,
+    "links": "ip -o link | grep -vE ' (lo|eth[01])[@:]'",  # a host that was cut off has its link under a new name
     "ports": "ss -ltnH | awk '{print $4}' | grep -E ':(6443|2379|2380|2381|10250|10256|10248|10249|10257|10259)$'",
     "etcd": "ls -A /var/lib/etcd 2>/dev/null",
     "units": "systemctl list-unit-files --no-legend | grep -i shipway; systemctl is-enabled -q kubelet && echo kubelet",
@@ -71,8 +72,7 @@ def joined(site: Site) -> Site:
     for host in HOSTS:
         for rule in RULES:
             site.on(host, f"iptables {rule}")
-    image = site.kubectl("-n kube-system get ds kube-proxy -o jsonpath={.spec.template.spec.containers[0].image}")
-    site.kubectl(f"create deployment theirs --image={image} -- sleep infinity")
+    site.kubectl("create deployment theirs --image=docker.io/library/busybox:1 -- sleep 86400")
     site.kubectl("rollout status deployment theirs --timeout=60s")
     return site
 
@@ -95,7 +95,7 @@ def test_a_host_that_does_not_answer_holds_it_up_before_anything_is_changed(join
     assert refused.code == 1
     assert "SHW-715" in refused.output
     assert "--without w1" in refused.output
-    assert joined.kubectl("get nodes --no-headers").count("\n") == len(HOSTS)
+    assert len(joined.kubectl("get nodes --no-headers").splitlines()) == len(HOSTS)
 
 
 def test_a_reset_that_is_killed_on_either_host_is_ended_by_the_next_and_leaves_nothing(joined: Site) -> None:
