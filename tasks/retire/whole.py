@@ -36,7 +36,7 @@ NO_OTHERS = "no node is left without a control plane"
 async def may_reset_all(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at all hosts and the API for all that forbids to end the cluster; keep for the report what would end."""
     names = [one.name for one in run.cluster.hosts]
-    answers = await asyncio.gather(*(look_at(run, name) for name in names), return_exceptions=True)
+    answers = await asyncio.gather(*(_look(run, name) for name in names))
     silence = {name: _silence(run, name, said) for name, said in zip(names, answers, strict=True)}
     kube, other = None, None
     try:
@@ -64,20 +64,25 @@ def _seen(run: Run) -> Sequence[Evidence]:
     return tuple(run.retirement.evidence.values())
 
 
-def _silence(run: Run, host: str, said: BaseException | None) -> ShipwayError | None:
+async def _look(run: Run, host: str) -> ShipwayError | None:
+    """Look at a host, and keep what was seen; return what keeps from it."""
+    try:
+        return await look_at(run, host)
+    except ShipwayError as error:
+        return error
+
+
+def _silence(run: Run, host: str, said: ShipwayError | None) -> ShipwayError | None:
     """Return what forbids it in how a host answered: it is silent and not left out, or left out and not silent."""
-    if said is not None and not isinstance(said, ShipwayError):
-        raise said
-    answers = not isinstance(said, Unreachable)
     if host not in run.retirement.without:
-        if said is None or answers:
+        if not isinstance(said, Unreachable):
             return said
         fix = (
             f"Mend that, then run again. Where the rest is to be reset all the same: `--without {host}`; what is on it "
             "stays, and its pods may run on."
         )
         return Refused(f"the host does not answer SSH: {said.message}", host=host, code="SHW-715", fix=fix)
-    if not answers:
+    if isinstance(said, Unreachable):
         return None
     message = f"--without {host} was asked for, and the host answers SSH{f' ({said.message})' if said else ''}"
     return Refused(message, host=host, code="SHW-716", fix="Leave --without away: then it is reset like the others.")
@@ -113,10 +118,10 @@ def _unsure(run: Run, error: ShipwayError) -> Refused | None:
 def _agree(run: Run, kube: Kube | None) -> Refused | None:
     """Keep the authorities of the cluster that ends; refuse where nobody tells them and its hosts have several."""
     shown = {one.host: one.authorities for one in _seen(run) if one.authorities}
-    ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig")
+    ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
     if not ours and shown:
         ours = frozenset.intersection(*shown.values())
-    run.retirement.authorities = ours or frozenset()
+    run.retirement.authorities = ours
     if shown and not ours:
         message = f"the hosts belong to several clusters: {few([one.whose for one in _seen(run) if one.authorities])}"
         fix = "Name each in the file of its own cluster, and run the same there: none is emptied unasked."
@@ -136,7 +141,7 @@ def _of_other(run: Run, seen: Evidence) -> Refused | None:
 
 async def _ends(kube: Kube) -> list[str]:
     """Return a sentence for each thing of users that ends with the cluster, or that nobody knows of any more."""
-    pods = [one for one in await kube.list_("v1", "Pod") if (one.get("spec") or {}).get("nodeName")]
+    pods = [one for one in await kube.list_("v1", "Pod") if one["spec"].get("nodeName")]
     on = dict.fromkeys(one["spec"]["nodeName"] for one in pods if asked_devices(one))
     said = [f"ends a pod that holds GPUs of {node}: {held}" for node in on for held in await gpu_holders(kube, node)]
     names = sorted(

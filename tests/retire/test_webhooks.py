@@ -56,7 +56,13 @@ def rule(group: str, *resources: str, operation: str = "*") -> Object:
         (rule("", "pods/*"), True),
         (rule("", "pods/eviction"), True),
         (rule("", "*/eviction"), True),
+        (rule("", "pods/binding"), True),
+        (rule("", "pods/status"), True),
         (rule("", "nodes"), True),
+        (rule("", "nodes/status"), True),
+        ({"resources": ["pods"], "apiGroups": [""]}, True),
+        ({"resources": ["pods"]}, False),
+        ({"apiGroups": [""]}, False),
         (rule("coordination.k8s.io", "leases"), True),
         (rule("apps", "*"), False),
         (rule("", "configmaps", "pods/log"), False),
@@ -72,6 +78,9 @@ async def test_only_what_guards_something_that_a_drain_needs_counts(one: Object,
     ("hook", "counts"),
     [
         ({"failurePolicy": "Ignore"}, False),
+        ({"rules": None}, False),
+        ({"clientConfig": None}, False),
+        ({"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "In"}]}}, False),
         ({"clientConfig": {"url": "https://outside.example"}}, False),
         ({"namespaceSelector": {"matchLabels": {"team": "a"}}}, True),
         ({"namespaceSelector": {"matchLabels": {"team": "b"}}}, False),
@@ -87,6 +96,16 @@ async def test_only_what_fails_closed_and_asks_a_service_for_a_namespace_that_is
     counts: bool,  # noqa: FBT001 - a table
 ) -> None:
     assert bool(await found(config(PODS, **hook), ends("te2"))) == counts
+
+
+async def test_what_says_nothing_of_itself_is_none() -> None:
+    empty = {"kind": "ValidatingWebhookConfiguration", "metadata": meta("empty")}
+    bare = {"kind": "Namespace", "metadata": {"name": "bare"}}
+    wanted = {"namespaceSelector": {"matchLabels": {"team": "a"}}}
+    assert len(await found(empty, bare, config(PODS, **wanted), ends("te2"))) == 1
+    gone = ends("te9")  # its pod has left since
+    (one,) = await found(config(PODS), gone)
+    assert not one.guards_itself
 
 
 async def test_it_answers_while_a_backend_is_ready_and_where_that_is() -> None:

@@ -18,7 +18,7 @@ from tasks.retire.report import retire_report
 from tasks.retire.whole import may_reset_all, refuse_reset_of_all
 from tasks.retire.work import reset_steps
 from tests.retire.joined_host import cluster
-from tests.retire.objects import Object, meta, node, pod
+from tests.retire.objects import Object, Objects, meta, node, pod
 from tests.retire.test_allowed import BARE, CONTROL, ETCD, OURS, WORKER, on_cluster
 
 NODES = (node("te1"), node("te2"), ETCD)
@@ -140,6 +140,51 @@ async def test_where_the_api_is_silent_a_reset_goes_on_that_was_begun_or_a_perso
     assert await refusals(run) == []
 
 
+async def test_a_last_host_is_no_two(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_third(run)
+    showing(monkeypatch, CONTROL, BARE, THIRD)
+    on_cluster(run)
+    assert await refusals(run) == [("SHW-711", "cluster")]
+
+
+async def test_bare_hosts_are_of_no_cluster(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    showing(monkeypatch, Evidence("te1"), BARE)
+    on_cluster(run)
+    assert await refusals(run) == []
+    assert run.retirement.authorities == frozenset()
+
+
+async def test_a_fault_of_the_program_is_no_answer_of_a_host(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look(_: Run, host: str) -> None:
+        raise KeyError(host)
+
+    monkeypatch.setattr(whole, "look_at", look)
+    on_cluster(run, *NODES)
+    with pytest.raises(KeyError):
+        await results(run)
+
+
+async def test_each_look_at_the_api_is_a_real_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgot = list[bool]()
+
+    class Remembering(Objects):
+        def forget(self) -> None:
+            forgot.append(True)
+
+    async def kube() -> Any:
+        return Remembering(*NODES)
+
+    async def again(_: Run, __: str) -> Evidence:
+        return CONTROL
+
+    run.kube = kube  # type: ignore[method-assign]
+    showing(monkeypatch, CONTROL, WORKER)
+    await results(run)
+    monkeypatch.setattr(whole, "look_again", again)
+    await refuse_reset_of_all(run, "te1")
+    assert forgot == [True, True]
+
+
 async def test_a_host_that_is_left_out_may_be_a_node_of_a_cluster_whose_api_is_silent(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,10 +223,13 @@ async def test_what_ends_is_told_beforehand(run: Run, monkeypatch: pytest.Monkey
     train = pod("train", "te2", container={"resources": {"limits": {"nvidia.com/gpu": "2"}}})
     done = pod("done", "te2", container={"resources": {"limits": {"nvidia.com/gpu": "1"}}})
     done["status"]["phase"] = "Succeeded"
-    waits = pod("waits", "te2")
+    waits, new = pod("waits", "te2"), volume("new")
+    del new["status"]
     del waits["spec"]["nodeName"]
     own = [pod("dns", "te1", namespace="kube-system"), pod("each", "te2", owner="DaemonSet")]
-    on_cluster(run, *NODES, train, done, waits, *own, pod("web", "te1"), volume("data"), volume("free", "Available"))
+    on_cluster(
+        run, *NODES, train, done, waits, *own, pod("web", "te1"), volume("data"), volume("free", "Available"), new
+    )
     assert await refusals(run) == []
     gpus, others, volumes = run.retirement.left
     assert gpus.startswith("ends a pod that holds GPUs of te2: default/train (nvidia.com/gpu: 2, of ReplicaSet")
