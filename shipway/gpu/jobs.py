@@ -56,7 +56,7 @@ async def find_jobs(on: Kube, default: Policy, node: str = "") -> list[GpuJob]:
     """Return every pod that holds GPUs, on all nodes or one, but for those of the proof. Raises the API's errors."""
     found = []
     for pod in await on.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
-        meta, where = pod["metadata"], (pod.get("spec") or {}).get("nodeName", "")
+        meta, where = pod["metadata"], pod["spec"].get("nodeName", "")
         if not where or meta.get("namespace") == NAMESPACE or not (held := asked_devices(pod)):
             continue
         chain = [pod, *await walk_up(on, pod)]
@@ -83,13 +83,13 @@ def _decided(chain: Iterable[Mapping[str, Any]]) -> Policy | None:
     return None
 
 
-def _promised(chain: Iterable[Mapping[str, Any]]) -> int:
-    """Return within how many seconds the nearest of them says that work is saved; 0 where none says a number."""
+def _promised(chain: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return within how many seconds the nearest of them says that work is saved; None where it is no number."""
     notes = ((one["metadata"].get("annotations") or {}).get(CHECKPOINT) for one in chain)
-    return next((whole(str(note).strip()) or 0 for note in notes if note is not None), 0)
+    return next((whole(str(note)) for note in notes if note is not None), None)
 
 
-def _why_not_saved(chain: Sequence[Mapping[str, Any]], seconds: int) -> str:
+def _why_not_saved(chain: Sequence[Mapping[str, Any]], seconds: int | None) -> str:
     """Return why a pod, the first of the chain, is not told to save its work and end; "" where it may be."""
     pod, above = chain[0], chain[1] if len(chain) > 1 else {}
     grace = pod["spec"].get("terminationGracePeriodSeconds", GRACE_SECONDS)

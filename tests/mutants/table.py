@@ -41,7 +41,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/etcd/quorum": ("etcd/quorum",),
     "shipway/steps/maintain/restart": ("maintain/restart",),
     "tasks/retire/whole": ("retire/whole",),
-    "shipway/gpu/jobs": ("upgrade/steps", "upgrade/services"),
+    "shipway/gpu/jobs": ("upgrade/steps", "upgrade/services", "upgrade/paths", "retire/may_go"),
     "shipway/kube/webhooks": ("retire/webhooks",),
 }
 

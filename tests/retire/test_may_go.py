@@ -90,6 +90,9 @@ async def test_pods_whose_owners_let_them_go_are_not_in_the_way() -> None:
     assert await NoGpuPods("te2").check(api) is None  # type: ignore[arg-type]
     left = await may_leave(api, "te2", local_data=(), evict_gpu_pods=False)  # type: ignore[arg-type]
     assert [one["metadata"]["name"] for one in left] == ["gone", "saved"]
+    waits = pod("waits", "te2", owner="Job", container=GPU)
+    error = await refused(NoGpuPods("te2"), three(gone, saved, waits), "SHW-703")
+    assert ("default/waits" in error.message, "default/saved" in error.message) == (True, False)
     saved["spec"]["terminationGracePeriodSeconds"] = 60
     error = await refused(NoGpuPods("te2"), three(gone, saved), "SHW-703")
     assert ("default/saved" in error.message, "default/gone" in error.message) == (True, False)
