@@ -213,22 +213,26 @@ async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Sequence[str]
 
 
 async def _of_one_that_left(run: Run, host: str) -> list[ShipwayError]:
-    """Return what forbids to reset a control plane beside others, whose node is deleted: etcd still has its member.
-
-    An etcd of its own that serves is one of another cluster, though the authority is the same: as a copy of this one is
-    that was restored elsewhere.
-    """
-    session = run.session(host)
-    members, own = await asyncio.gather(members_of(run.session(run.control.name)), session.read(health(OWN)))
+    """Return what forbids to reset a control plane beside others, whose node is deleted: etcd still has its member."""
+    members = await members_of(run.session(run.control.name))
     if member := find_member(members, node_ip(run.cluster.host(host))):
         fix = f"`shipway remove {run.file or 'FILE'} {host}` takes it out of etcd where the others bear that."
         message = f"it is a member of etcd: {member.said}"
         return [Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix)]
-    if says_healthy(own.stdout):
-        fix = "Name it as the control plane in the file of its cluster, and run the same there."
-        message = "it runs an etcd that serves, and the cluster's etcd has no such member: it is of another cluster"
-        return [Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)]
-    return []
+    return [copy] if (copy := await refuse_copy(run, host)) else []
+
+
+async def refuse_copy(run: Run, host: str) -> Refused | None:
+    """Return the refusal for a control plane with an etcd that serves, and that the cluster's etcd does not know.
+
+    It is of another cluster, though the authority is the same: as a copy of this one is that was restored elsewhere.
+    """
+    members, own = await asyncio.gather(members_of(run.session(run.control.name)), run.session(host).read(health(OWN)))
+    if find_member(members, node_ip(run.cluster.host(host))) or not says_healthy(own.stdout):
+        return None
+    fix = "Name it as the control plane in the file of its cluster, and run the same there."
+    message = "it runs an etcd that serves, and the cluster's etcd has no such member: it is of another cluster"
+    return Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)
 
 
 async def _of_control_plane(run: Run, host: str, kube: Kube | None, nodes: Sequence[str]) -> list[ShipwayError]:

@@ -24,6 +24,7 @@ from tasks.retire.allowed import (
     authorities_of,
     look_again,
     look_at,
+    refuse_copy,
 )
 from tasks.stage_result import CLUSTER
 from tasks.waiting import hear_results
@@ -51,10 +52,14 @@ async def may_reset_all(run: Run, stage: str, host: str) -> list[StepResult]:
         kube, left = None, _unsure(run, error)
         run.retirement.left += [f"ends pods on {one.host}: {few(one.pods)}" for one in _seen(run) if one.pods]
     mixed = _agree(run, kube)
+    copies = {one.host: await _copy(run, one) for one in _seen(run)} if kube else {}
     checks = [
         *(ResetForbidden(f"SSH of {name} {ANSWERS}", why) for name, why in silence.items()),
         ResetForbidden(Known.name, other),
-        *(ResetForbidden(f"{one.host} {OF_CLUSTER}", mixed or _of_other(run, one)) for one in _seen(run)),
+        *(
+            ResetForbidden(f"{one.host} {OF_CLUSTER}", mixed or _of_other(run, one) or copies.get(one.host))
+            for one in _seen(run)
+        ),
         ResetForbidden(NO_OTHERS, left),
     ]
     return await look_at_all(checks, run.session(run.control.name), hear_results(run, stage, host))
@@ -139,6 +144,12 @@ def _of_other(run: Run, seen: Evidence) -> Refused | None:
     return None
 
 
+async def _copy(run: Run, seen: Evidence) -> Refused | None:
+    """Return the refusal for a control plane of a copy of the cluster; one that is half reset has left etcd."""
+    half = seen.host in run.retirement.begun or seen.host == run.control.name
+    return None if half or seen.standing != "control plane" else await refuse_copy(run, seen.host)
+
+
 async def _ends(kube: Kube) -> list[str]:
     """Return a sentence for each thing of users that ends with the cluster, or that nobody knows of any more."""
     pods = [one for one in await kube.list_("v1", "Pod") if one["spec"].get("nodeName")]
@@ -175,7 +186,7 @@ async def refuse_reset_of_all(run: Run, host: str) -> None:
     try:
         kube = await run.kube()
         kube.forget()
-        left = await _left_alone(run, kube)
+        left = await _left_alone(run, kube) or await _copy(run, seen)
     except ShipwayError:
         return
     if left is not None:

@@ -11,15 +11,18 @@ from flows import reset, retiring, waves
 from shipway.errors import LoginRefused, Refused, ShipwayError, Unreachable
 from shipway.ownership.evidence import Evidence
 from shipway.step import StepResult
+from shipway.steps.kubernetes.etcd_members import OWN, health
 from tasks.context import Run
 from tasks.retire import allowed, whole
 from tasks.retire.place import place_all
 from tasks.retire.report import retire_report
 from tasks.retire.whole import may_reset_all, refuse_reset_of_all
 from tasks.retire.work import reset_steps
+from tests.places.facts import KnownFacts, said
 from tests.retire.joined_host import cluster
 from tests.retire.objects import Object, Objects, meta, node, pod
 from tests.retire.test_allowed import BARE, CONTROL, ETCD, OURS, WORKER, on_cluster
+from tests.retire.test_may_go import Lead
 
 NODES = (node("te1"), node("te2"), ETCD)
 THIRD = Evidence("te3", admin=True, etcd=True, static=("etcd.yaml",), certificate=True, authorities=OURS, node="te3")
@@ -38,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Run:
 
 def with_third(run: Run, role: str = "control_plane") -> None:
     """Let the cluster have a third host."""
-    third = run.cluster.hosts[0].model_copy(update={"name": "te3", "roles": (role,)})
+    third = run.cluster.hosts[0].model_copy(update={"name": "te3", "address": "10.0.0.3", "roles": (role,)})
     run.cluster = run.cluster.model_copy(update={"hosts": (*run.cluster.hosts, third)})
 
 
@@ -138,6 +141,31 @@ async def test_where_the_api_is_silent_a_reset_goes_on_that_was_begun_or_a_perso
     assert [code for code, _ in await refusals(run)] == codes
     run.retirement.cluster_gone = True
     assert await refusals(run) == []
+
+
+async def test_a_copy_of_the_cluster_is_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_third(run)
+    serving = KnownFacts({health(OWN): said('{"health": "true"}')})
+    hosts: dict[str, Any] = {"te1": Lead(1), "te3": serving}
+    run.session = lambda name: hosts[name]  # type: ignore[method-assign]
+    on_cluster(run, *NODES)
+    showing(monkeypatch, CONTROL, WORKER, THIRD)
+    assert await refusals(run) == [("SHW-706", "te3")]
+
+    async def again(_: Run, __: str) -> Evidence:
+        return THIRD
+
+    monkeypatch.setattr(whole, "look_again", again)
+    with pytest.raises(Refused) as raised:
+        await refuse_reset_of_all(run, "te3")
+    assert raised.value.code == "SHW-706"
+    run.retirement.begun.add("te3")
+    assert await refusals(run) == [], "it is half reset, and has left etcd"
+    run.retirement.begun.clear()
+    hosts["te3"] = KnownFacts({})
+    assert await refusals(run) == [], "its etcd does not serve"
+    hosts["te1"], hosts["te3"] = Lead(3), serving
+    assert await refusals(run) == [], "it is a member"
 
 
 async def test_a_last_host_is_no_two(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
