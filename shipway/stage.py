@@ -46,6 +46,7 @@ class StageName(StrEnum):
     # A host that is taken out.
     MAY_REMOVE = "may_remove"
     MAY_RESET = "may_reset"
+    MAY_RESET_ALL = "may_reset_all"
     LEAVE_API = "leave_api"
     DRAIN_NODE = "drain_node"
     STOP_KUBELET = "stop_kubelet"

@@ -47,6 +47,7 @@ from tasks.maintain.look import SETTLE_SECONDS as MAINTAIN_SETTLE_SECONDS
 from tasks.maintain.look import look_at_possible as maintain_look
 from tasks.maintain.look import look_at_system
 from tasks.retire.allowed import may_remove, may_reset
+from tasks.retire.whole import may_reset_all
 from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
 from tasks.retire.work import delete_node, drain_node, leave_api, leave_etcd, reset_host, stop_kubelet
 from tasks.stages import (
@@ -315,6 +316,7 @@ _SPECIAL = (
 _RETIRE = (
     Stage(StageName.MAY_REMOVE, may_remove, _always(180.0), 0),
     Stage(StageName.MAY_RESET, may_reset, _always(180.0), 0),
+    Stage(StageName.MAY_RESET_ALL, may_reset_all, _always(300.0), 0),
     Stage(StageName.LEAVE_API, leave_api, _always(300.0)),
     Stage(StageName.DRAIN_NODE, drain_node, _always(NODE_DRAIN_SECONDS + 600), 0),
     Stage(StageName.STOP_KUBELET, stop_kubelet, _always(300.0)),

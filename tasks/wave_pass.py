@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from shipway.errors import ErrorReport
+from shipway.gpu.jobs import GpuJob
+from shipway.kube.webhooks import Webhook
 from shipway.stage import StageName
-from shipway.steps.upgrade.gpu_jobs import GpuJob
 
 Cordon = Literal["", "ours", "another's"]
 
@@ -49,6 +50,7 @@ class WavePass:
     cordons: dict[str, Cordon] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
     jobs: list[GpuJob] = field(default_factory=list)
+    webhooks: list[Webhook] = field(default_factory=list)
     order: list[OrderRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)

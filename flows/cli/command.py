@@ -60,7 +60,11 @@ class Command:
             print(f"shipway {self.verb}: {asked.cluster_file or 'a SIMULATED lab of four hosts'}", flush=True)
         console = open_console()
         try:
-            check(asked.report, asked.cluster_file, [*getattr(asked, "host", ()), *getattr(asked, "reset", ())])
+            check(
+                asked.report,
+                asked.cluster_file,
+                [*getattr(asked, "host", ()), *getattr(asked, "reset", ()), *getattr(asked, "without", ())],
+            )
             return self.run(asked, console)
         except ShipwayError as error:
             self._end(asked, error, "refused", console)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.command import Command, Parser
 from flows.cli.retiring import add_common
 from flows.cli.verb import Flight, fly_verb
-from flows.confirming import confirmed
+from flows.confirming import confirmed, one_or_all
 
 if TYPE_CHECKING:
     from prefect import State
@@ -21,19 +21,31 @@ def build_parser(prog: str) -> Parser:
     """Return the parser."""
     made = Parser(
         prog=prog,
-        description="Take off a host what Kubernetes and a bootstrap brought, and nothing else. Again: resumes.",
+        description="Take off a host, or all, what Kubernetes and a bootstrap brought, nothing else. Again: resumes.",
         epilog="Exit status: 0 done or planned, 1 refused and nothing changed, 3 failed.",
     )
-    add_common(made)
-    made.add_argument("--confirm", default="", metavar="NAME", help="the host's name once more: what is on it is LOST")
+    add_common(made, optional=True)
+    made.add_argument("--cluster", action="store_true", help="every host of the file: the cluster ends")
+    made.add_argument(
+        "--without", action="append", default=[], metavar="HOST", help="with --cluster: it does not answer, and stays"
+    )
+    made.add_argument(
+        "--confirm",
+        default="",
+        metavar="NAME",
+        help="the host's or the cluster's name once more: what is on it is LOST",
+    )
     made.add_argument("--cluster-gone", action="store_true", help="the cluster it was of is gone: do not ask its API")
     return made
 
 
 def run_reset(asked: argparse.Namespace, console: Console) -> int:
     """Run the flow, say how it ended, and see its history recorded."""
+    one_or_all(asked.name, whole=asked.cluster)
     if not asked.plan:
-        confirmed(asked.name, asked.confirm)
+        from shipway.cluster_file import load_cluster  # noqa: PLC0415 - as in `flows.cli.command`
+
+        confirmed(load_cluster(asked.cluster_file).name if asked.cluster else asked.name, asked.confirm)
 
     def load() -> Flight:
         from flows.reset import reset  # noqa: PLC0415 - imports Prefect
@@ -47,13 +59,15 @@ def run_reset(asked: argparse.Namespace, console: Console) -> int:
                 asked.cluster_gone,
                 asked.address,
                 report,
+                asked.cluster,
+                asked.without,
                 return_state=True,
             )
             return state
 
         return flight
 
-    return fly_verb(asked, console, f"reset of {asked.name} of {asked.cluster_file}", load)
+    return fly_verb(asked, console, f"reset of {asked.name or 'all hosts'} of {asked.cluster_file}", load)
 
 
 def mode_of(asked: argparse.Namespace) -> Mode:

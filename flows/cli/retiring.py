@@ -7,10 +7,10 @@ from pathlib import Path
 from flows.cli.command import Parser
 
 
-def add_common(made: Parser) -> None:
-    """Add what both commands take."""
+def add_common(made: Parser, *, optional: bool = False) -> None:
+    """Add what both commands take; `optional` says that no host need be named."""
     made.add_argument("cluster_file", type=Path, help="the cluster file")
-    made.add_argument("name", metavar="HOST", help="the host's name")
+    made.add_argument("name", metavar="HOST", nargs="?" if optional else None, default="", help="the host's name")
     made.add_argument("--plan", action="store_true", help="change nothing, name every refusal and what would be done")
     made.add_argument(
         "--address", default="", metavar="HOST[:PORT]", help="where a host is that the file does not name"

@@ -287,12 +287,13 @@ class Repair(Part):
 class Upgrade(Part):
     """How `shipway upgrade` goes through the hosts: waves of workers, and what becomes of GPU jobs on them."""
 
-    gpu_jobs: Literal["wait", "evict", "never"] = Field(
+    gpu_jobs: Literal["wait", "checkpoint", "evict", "never"] = Field(
         "wait",
         description="Pods that hold GPUs of a host: `wait` for their end (those of a Deployment: until another replica "
-        "is Ready elsewhere and a GPU of the same product is free), `evict` them as disruption budgets allow, or "
-        "`never` touch such a host (it is left out and named). The annotation `shipway.dev/gpu-jobs` of a pod, of one "
-        "of its owners or of its namespace says otherwise for it.",
+        "is Ready elsewhere and a GPU of the same product is free), `checkpoint` (evict those that say by the "
+        "annotation `shipway.dev/checkpoint-seconds` that they save their work, wait for the others), `evict` them as "
+        "disruption budgets allow, or `never` touch such a host (it is left out and named). The annotation "
+        "`shipway.dev/gpu-jobs` of a pod, of one of its owners or of its namespace says otherwise for it.",
     )
     wait_minutes: Annotated[Count, Field(ge=1, le=10080)] = Field(
         240, description="How long `wait` waits for GPU jobs of a host; then that host is opened again, unchanged."

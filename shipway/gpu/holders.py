@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from shipway.gpu.chosen import VENDOR
@@ -26,13 +26,17 @@ def asked_devices(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> list[st
     return found + [f"claim {claim.get('name')}" for claim in spec.get("resourceClaims") or ()]
 
 
-async def gpu_holders(kube: Kube, node: str, *, vendor: Vendor = VENDOR) -> list[str]:
-    """Return each pod on a node that holds GPUs, but for those of the proof, with what it holds and its owners."""
+async def gpu_holders(kube: Kube, node: str, *, besides: Collection[str] = (), vendor: Vendor = VENDOR) -> list[str]:
+    """Return each pod on a node that holds GPUs, with what it holds and its owners.
+
+    Those of the proof are left out, and `besides` (namespace/name).
+    """
     found = []
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}"):
         meta = pod["metadata"]
-        if meta.get("namespace") != NAMESPACE and (held := asked_devices(pod, vendor=vendor)):
+        name = f"{meta.get('namespace')}/{meta['name']}"
+        if meta.get("namespace") != NAMESPACE and name not in besides and (held := asked_devices(pod, vendor=vendor)):
             owners = [f"{one['kind']} {one['metadata']['name']}" for one in await walk_up(kube, pod)]
             of = f", of {', of '.join(owners)}" if owners else ", of nobody: nothing would start it again"
-            found.append(f"{meta.get('namespace')}/{meta['name']} ({', '.join(held)}{of})")
+            found.append(f"{name} ({', '.join(held)}{of})")
     return sorted(found)

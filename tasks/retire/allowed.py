@@ -12,8 +12,9 @@ from shipway.errors import Refused, ShipwayError, Unreachable
 from shipway.facts.files import FileText
 from shipway.kube.access import parse_admin_conf, read_authorities
 from shipway.kube.client import Kube
-from shipway.kube.drain import movable
+from shipway.kube.drain import cordon_note, movable
 from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.webhooks import list_webhooks
 from shipway.os.families import recognise
 from shipway.ownership.evidence import Evidence, authorities, evidence
 from shipway.ownership.leading import endpoints_of
@@ -32,6 +33,7 @@ from shipway.steps.kubernetes.may_go import (
     raise_for_other,
     runs_control_plane,
 )
+from shipway.steps.kubernetes.webhooks import WebhooksAnswer, warn_of
 from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
 from tasks.context import Run
@@ -74,8 +76,16 @@ async def look_at(run: Run, host: str) -> ShipwayError | None:
     except Unreachable as error:
         return error
     run.seen.surveys[host] = seen
-    run.retirement.evidence, run.retirement.begun = seen.evidence, begun is not None
+    if seen.evidence is not None:
+        keep_evidence(run, seen.evidence, begun=begun is not None)
     return None
+
+
+def keep_evidence(run: Run, seen: Evidence, *, begun: bool) -> None:
+    """Keep what a host shows; a reset that was seen to have begun there has begun, though its mark is gone by now."""
+    run.retirement.evidence[seen.host] = seen
+    if begun:
+        run.retirement.begun.add(seen.host)
 
 
 def authorities_of(kube: Kube) -> frozenset[str]:
@@ -114,24 +124,33 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         if not asked.dead:
             raise
         said = error.message
+    seen = asked.evidence.get(host)
     checks: list[Check[Any]] = [Known(run), HostAway(host, asked.dead, answers, said)]
     if asked.dead:
         checks.append(NodeLost(host))
-    elif asked.evidence is not None:
-        checks.append(OfThisCluster(asked.evidence, authorities_of(kube), endpoints_of(run.cluster), asked.begun))
-    standing = asked.evidence.standing if asked.evidence else ""
+    elif seen is not None:
+        checks.append(OfThisCluster(seen, authorities_of(kube), endpoints_of(run.cluster), host in asked.begun))
+    standing = seen.standing if seen else ""
     asked.control_plane = await runs_control_plane(kube, host, standing)
     lead = run.session(run.control.name) if run.control.name != host else None
     address = node_ip(run.cluster.host(host))
     checks += [ControlPlaneMayGo(host, standing, lead, address, fewer_wanted(run), asked.dead), NoLocalVolume(host)]
     if not asked.dead:
-        checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run))]
+        hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)
+        asked.left += warn_of(hooks, drained)
+        checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run)), WebhooksAnswer(hooks, drained)]
         checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
     return await look_at_all(checks, kube, hear_results(run, stage, host))
 
 
+async def _open_drains(kube: Kube, host: str) -> list[list[str]]:
+    """Return the drains that are to come: none where the host is no node, or a run that was killed has begun its."""
+    node = (await nodes_by_name(kube)).get(host)
+    return [[host]] if node is not None and not cordon_note(node) else []
+
+
 class ResetForbidden:
-    """One thing that may forbid a reset of the run's host, as a check: `why` raises it."""
+    """One thing that may forbid a reset, as a check that raises it."""
 
     def __init__(self, name: str, error: ShipwayError | None) -> None:
         self.name, self._error = name, error
@@ -156,7 +175,7 @@ async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
 
 async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
     """Return all that forbids to reset a host that was looked at."""
-    seen = run.retirement.evidence
+    seen, begun = run.retirement.evidence.get(host), host in run.retirement.begun
     if seen is None:
         raise Refused("the host was not looked at", host=host)
     kube: Kube | None = None
@@ -172,10 +191,10 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         kube, unknown, nodes = None, error, []
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
     try:
-        raise_for_other(seen, ours, endpoints_of(run.cluster), begun=run.retirement.begun)
+        raise_for_other(seen, ours, endpoints_of(run.cluster), begun=begun)
     except Refused as refused:
         return [refused.at(step=OF_CLUSTER)]
-    if kube is None and run.retirement.begun:
+    if kube is None and begun:
         return []  # what it was is half gone: a reset that was allowed goes on
     if kube is not None and host != run.control.name:
         return await _beside_lead(run, host, seen, nodes)
@@ -194,22 +213,26 @@ async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Sequence[str]
 
 
 async def _of_one_that_left(run: Run, host: str) -> list[ShipwayError]:
-    """Return what forbids to reset a control plane beside others, whose node is deleted: etcd still has its member.
-
-    An etcd of its own that serves is one of another cluster, though the authority is the same: as a copy of this one is
-    that was restored elsewhere.
-    """
-    session = run.session(host)
-    members, own = await asyncio.gather(members_of(run.session(run.control.name)), session.read(health(OWN)))
+    """Return what forbids to reset a control plane beside others, whose node is deleted: etcd still has its member."""
+    members = await members_of(run.session(run.control.name))
     if member := find_member(members, node_ip(run.cluster.host(host))):
         fix = f"`shipway remove {run.file or 'FILE'} {host}` takes it out of etcd where the others bear that."
         message = f"it is a member of etcd: {member.said}"
         return [Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix)]
-    if says_healthy(own.stdout):
-        fix = "Name it as the control plane in the file of its cluster, and run the same there."
-        message = "it runs an etcd that serves, and the cluster's etcd has no such member: it is of another cluster"
-        return [Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)]
-    return []
+    return [copy] if (copy := await refuse_copy(run, host)) else []
+
+
+async def refuse_copy(run: Run, host: str) -> Refused | None:
+    """Return the refusal for a control plane with an etcd that serves, and that the cluster's etcd does not know.
+
+    It is of another cluster, though the authority is the same: as a copy of this one is that was restored elsewhere.
+    """
+    members, own = await asyncio.gather(members_of(run.session(run.control.name)), run.session(host).read(health(OWN)))
+    if find_member(members, node_ip(run.cluster.host(host))) or not says_healthy(own.stdout):
+        return None
+    fix = "Name it as the control plane in the file of its cluster, and run the same there."
+    message = "it runs an etcd that serves, and the cluster's etcd has no such member: it is of another cluster"
+    return Refused(message, host=host, code="SHW-706", step=OF_CLUSTER, fix=fix)
 
 
 async def _of_control_plane(run: Run, host: str, kube: Kube | None, nodes: Sequence[str]) -> list[ShipwayError]:
@@ -279,13 +302,17 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
     return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
 
 
-async def refuse_reset(run: Run, host: str) -> None:
-    """Ask again, right before something is taken away. Raises Refused with the first that forbids it."""
+async def look_again(run: Run, host: str) -> Evidence:
+    """Return what a host shows now, and keep it."""
     session = run.session(host)
     session.forget()
-    begun = run.retirement.begun
     seen = await evidence(session)
-    run.retirement.begun = begun or await session.read(FileText(RESETTING)) is not None
-    run.retirement.evidence = seen
+    keep_evidence(run, seen, begun=await session.read(FileText(RESETTING)) is not None)
+    return seen
+
+
+async def refuse_reset(run: Run, host: str) -> None:
+    """Ask again, right before something is taken away. Raises Refused with the first that forbids it."""
+    await look_again(run, host)
     if found := await reset_refusals(run, host):
         raise found[0]

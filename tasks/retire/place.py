@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from pydantic import ValidationError
@@ -49,6 +50,26 @@ async def place_host(run: Run, name: str, address: str) -> None:
     else:
         run.cluster = run.cluster.model_copy(update={"hosts": (*others, spec)})
     run.only = (name,)
+
+
+def place_all(run: Run, without: Sequence[str]) -> None:
+    """Let the run be about all hosts of the file but those that are left out, of which the report tells.
+
+    Raises Refused SHW-701 where one is no host of the file, or no control plane is left to begin with.
+    """
+    run.retirement.whole, run.retirement.without = True, tuple(without)
+    names = {host.name for host in run.cluster.hosts}
+    if unknown := sorted(set(without) - names):
+        message = f"{', '.join(unknown)} to be left out: no such host in the cluster file"
+        raise Refused(message, code="SHW-701", fix=f"The file has {', '.join(sorted(names))}.")
+    if all(host.name in without for host in run.cluster.control_planes):
+        message = "every control plane of the file is to be left out, and the cluster ends with them"
+        raise Refused(message, code="SHW-701", fix="Reset single hosts: `shipway reset FILE HOST --cluster-gone`.")
+    run.retirement.left += [
+        f"{name} stays as it is, and its pods may run on: keep it off the network until "
+        f"`shipway reset {run.file} {name} --cluster-gone` has run there"
+        for name in without
+    ]
 
 
 def host_at(name: str, address: str, known: HostSpec | None) -> HostSpec:

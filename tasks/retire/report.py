@@ -9,22 +9,23 @@ from tasks.context import Run
 from tasks.report import HostRow, Report, RunOutcome, broken_off_by, row_of
 from tasks.stage_result import worst
 
-ALLOWED = (StageName.MAY_REMOVE, StageName.MAY_RESET)
+ALLOWED = (StageName.MAY_REMOVE, StageName.MAY_RESET, StageName.MAY_RESET_ALL)
 OF_NODE = (StageName.LEAVE_ETCD, StageName.DELETE_NODE)  # done in the cluster, and about the host
 
 
 def retire_report(run: Run, *, broken_off: str = "") -> Report:
-    """Return the report of a run that takes a host out; `broken_off` says what ended it before its time."""
+    """Return the report of a run that takes hosts out; `broken_off` says what ended it before its time."""
     errors = [error for result in run.results for error in result.errors]
     if broken_off:
         errors.append(broken_off_by(broken_off))
+    names = [host.name for host in run.cluster.hosts] if run.retirement.whole else [run.retirement.host]
     return Report(
         run.cluster.name,
         run.cluster.profile,
         run.mode,
         "failed" if broken_off else outcome_of(run),
         round(time.monotonic() - run.started, 1),
-        tuple(_host_row(run, name) for name in {run.retirement.host: None} if name),
+        tuple(_host_row(run, name) for name in names if name),
         warnings=(*run.warned, *run.retirement.left),
         errors=tuple(dict.fromkeys(errors)),
         stages=tuple(run.results),

@@ -47,6 +47,7 @@ from shipway.steps.system.kernel import NFT
 from tasks.context import Run
 from tasks.kubeconfig import LeadsToOneThatStays
 from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
+from tasks.retire.whole import refuse_reset_of_all
 from tasks.stages import container_runtime, kubernetes_packages, prepare_system
 from tasks.waiting import by_api, hear_results, hear_waits
 
@@ -147,7 +148,7 @@ async def _still_lost(run: Run, host: str) -> None:
 def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
     """Return all that is taken off a host, in order; `still` is asked right before anything that ends containers."""
     cluster, family, asked = run.cluster, run.family(host), run.retirement
-    seen = asked.evidence.authorities if asked.evidence else frozenset()
+    seen = asked.evidence[host].authorities if host in asked.evidence else frozenset()
     known = seen or read_authorities(run.folder / "kubeconfig") or frozenset()
     wanted = [container_runtime.wanted_config(cluster, runtime) for runtime in dict.fromkeys((None, VENDOR.runtime))]
     packages = (cluster.runtime.package, *VENDOR.toolkit_packages, *kubernetes_packages.PROGRAMS)
@@ -176,7 +177,8 @@ async def reset_host(run: Run, stage: str, host: str) -> list[StepResult]:
     """Take off the host what Kubernetes and a bootstrap brought; whether that may be is asked again on the way."""
     session = run.session(host)
     session.forget()
-    steps = reset_steps(run, host, partial(refuse_reset, run, host))
+    still = refuse_reset_of_all if run.retirement.whole else refuse_reset
+    steps = reset_steps(run, host, partial(still, run, host))
     return await converge(steps, session, run.allow, hear_results(run, stage, host))
 
 

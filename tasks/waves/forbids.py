@@ -1,13 +1,14 @@
-"""What forbids any run in waves, asked of the API: control planes, GPUs, budgets, and what a drain would destroy."""
+"""What forbids any run in waves, asked of the API: control planes, GPUs, budgets, webhooks, what a drain destroys."""
 
 from __future__ import annotations
 
 from shipway.kube.client import Kube
 from shipway.step import Check
+from shipway.steps.kubernetes.webhooks import WebhooksAnswer
 from shipway.steps.upgrade.possible import BudgetsAllow, ControlPlanesReady, GpusThere, NothingLost
 from tasks.context import Run
 from tasks.retire.allowed import losable
-from tasks.waves.hosts import OfHost, is_drained, jobs_on
+from tasks.waves.hosts import OfHost, drained_at_once, is_drained, jobs_on
 
 
 def shared_checks(run: Run, resumed: OfHost) -> list[Check[Kube]]:
@@ -27,5 +28,6 @@ def shared_checks(run: Run, resumed: OfHost) -> list[Check[Kube]]:
         ControlPlanesReady(whole),
         GpusThere(gpus),
         BudgetsAllow(guarded),
+        WebhooksAnswer(run.waves.webhooks, drained_at_once(run) if guarded else ()),
         *(NothingLost(name, local, [job.pod for job in jobs_on(run, name) if job.ends]) for name in drained),
     ]

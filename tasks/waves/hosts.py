@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from shipway.gpu.jobs import GpuJob, find_jobs, gangs
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
+from shipway.kube.webhooks import list_webhooks
 from shipway.step import StepResult
-from shipway.steps.upgrade.gpu_jobs import GpuJob, find_jobs, gangs
+from shipway.steps.kubernetes.webhooks import warn_of
 from shipway.steps.upgrade.possible import kubelet_of, pods_by_node
 from tasks.context import Run
 from tasks.wave_pass import Cordon
@@ -68,14 +70,17 @@ async def learn_nodes(
     resumed: OfHost,
     closed_by: Callable[[Mapping[str, Any] | None], Cordon] = closed_by_us,
 ) -> None:
-    """Keep what the API tells of nodes, cordons, pods and GPU jobs, and why a worker is left out.
+    """Keep what the API tells of nodes, cordons, pods, GPU jobs and webhooks, and why a worker is left out.
 
     `reached` are the hosts that were looked at; `done` and `resumed` say of a host whether it needs nothing, and
     whether an earlier run has begun with it; `closed_by` says of a node whose cordon it has. Raises the API's errors.
     """
     seen = run.waves
-    nodes, pods, seen.jobs = await asyncio.gather(
-        nodes_by_name(kube), kube.list_("v1", "Pod"), find_jobs(kube, run.cluster.upgrade.gpu_jobs)
+    nodes, pods, seen.jobs, seen.webhooks = await asyncio.gather(
+        nodes_by_name(kube),
+        kube.list_("v1", "Pod"),
+        find_jobs(kube, run.cluster.upgrade.gpu_jobs),
+        list_webhooks(kube),
     )
     seen.pods = pods_by_node(pods, OWN_NAMESPACES)
     for host in run.hosts:
@@ -122,6 +127,12 @@ def places(controls: Sequence[str], waves: Sequence[Sequence[str]]) -> list[tupl
     return named + [(name, f"wave {at}" if at else "first alone") for at, wave in enumerate(waves) for name in wave]
 
 
+def drained_at_once(run: Run) -> list[list[str]]:
+    """Return the hosts of the order that are drained, place by place: those of one place are drained together."""
+    rows = [row for row in run.waves.order if is_drained(run, row.host)]
+    return [[row.host for row in rows if row.wave == place] for place in dict.fromkeys(row.wave for row in rows)]
+
+
 def notes_on_waves(run: Run, waves: Sequence[Sequence[str]]) -> list[str]:
     """Return what a person should know of how the workers come, and of who is left out."""
     settings, notes = run.cluster.upgrade, []
@@ -131,6 +142,7 @@ def notes_on_waves(run: Run, waves: Sequence[Sequence[str]]) -> list[str]:
         soak = f"the first worker goes alone, and is watched for {settings.soak_seconds} s"
         asked = "; each wave waits for an approval" if settings.approve else ""
         notes.append(f"{soak}; then {settings.hosts_at_once} at once{jobs}{asked}")
+    notes += warn_of(run.waves.webhooks, drained_at_once(run))
     if run.cluster.repair.window is not None:
         notes.append("no host is begun outside the maintenance window (repair.window); the next run goes on")
     return notes

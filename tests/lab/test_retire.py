@@ -1,9 +1,10 @@
-"""A worker is removed from a real cluster: its host is clean by an independent look, and joins anew."""
+"""A worker is removed from a real cluster: a GPU job saves its work, the host is clean by an independent look."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Any
 
 import pytest
@@ -45,6 +46,59 @@ CLEAN = {
 }
 
 
+# A GPU job that saves its work when it is told to end, and goes on elsewhere.
+SAVED_IN = "/run/lab-saved"
+JOB = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: saves}
+spec:
+  template:
+    metadata: {annotations: {shipway.dev/gpu-jobs: checkpoint, shipway.dev/checkpoint-seconds: "20"}}
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 60
+      runtimeClassName: nvidia
+      affinity:
+        nodeAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+          - {weight: 100, preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [w2]}]}}
+      containers:
+      - name: c
+        image: docker.io/library/busybox:1
+        command: [sh, -c, "trap 'sleep 5; date > /work/saved; exit 3' TERM; while :; do sleep 1; done"]
+        resources: {limits: {nvidia.com/gpu: 1}}
+        volumeMounts: [{name: work, mountPath: /work}]
+      volumes: [{name: work, hostPath: {path: /run/lab-saved, type: DirectoryOrCreate}}]
+"""
+GUARD = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: left-over}
+webhooks:
+- name: left.over.example
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  clientConfig: {service: {namespace: default, name: nobody}}
+  rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
+"""
+
+
+def apply(site: Site, text: str) -> None:
+    """Apply manifests by kubectl."""
+    site.on("cp1", f"cat > /tmp/retire.yaml <<'EOF'\n{text}\nEOF")
+    site.kubectl("apply -f /tmp/retire.yaml")
+
+
+def wait_for_job(site: Site, host: str) -> None:
+    """Wait until the job's only pod runs on a host."""
+    wanted, ends = f"{host} Running", time.monotonic() + 60
+    line = "get pods -l job-name=saves -o jsonpath='{.items[*].spec.nodeName} {.items[*].status.phase}'"
+    while (seen := site.kubectl(line)) != wanted:
+        assert time.monotonic() < ends, f"{seen}, not {wanted}"
+        time.sleep(1)
+
+
 def run_flow(site: Site, flow: Any, *parameters: Any) -> Any:
     """Return what a flow ended with: its report, or its refusal."""
 
@@ -82,8 +136,23 @@ def test_a_node_is_not_reset_and_a_plan_of_its_removal_changes_nothing(site: Sit
     assert (site.on(HOST, files), site.kubectl("get nodes -o name")) == before
 
 
+def test_a_webhook_that_nobody_answers_for_holds_it_up(site: Site) -> None:
+    apply(site, GUARD)
+    try:
+        refused = run_flow(site, remove, "plan")
+    finally:
+        site.kubectl("delete validatingwebhookconfiguration left-over")
+    assert (refused.outcome, [error.code for error in refused.errors]) == ("refused", ["SHW-830"])
+    assert "left-over/left.over.example" in refused.errors[0].cause
+
+
 def test_a_removed_worker_leaves_nothing_in_the_cluster_or_on_its_host(site: Site) -> None:
+    apply(site, JOB)
+    wait_for_job(site, HOST)
     report = run_flow(site, remove, "remove")
+    assert site.holds(HOST, f"[ -s {SAVED_IN}/saved ]"), "the job was given the time that it says it needs"
+    wait_for_job(site, "w1")
+    site.kubectl("delete job saves")
     assert report.outcome == "ok", report.errors
     assert HOST in report.warnings[0], "it still stands in the file"
     for what in ("node", "csinode", "lease -n kube-node-lease"):

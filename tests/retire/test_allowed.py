@@ -19,6 +19,7 @@ from tests.places.facts import KnownFacts, said
 from tests.retire.joined_host import JoinedHost, cluster
 from tests.retire.objects import Objects, meta, node, pod
 from tests.retire.test_may_go import Lead
+from tests.retire.test_webhooks import PODS, config, ends
 
 OURS = frozenset({"sha256:ours"})
 WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
@@ -49,7 +50,7 @@ def on_cluster(run: Run, *objects: Any) -> None:
 
 def seen(run: Run, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any] | None = None) -> None:
     """Let a host show this, and other hosts what they show, or what keeps from asking them."""
-    run.retirement.evidence = evidence
+    run.retirement.evidence[evidence.host] = evidence
 
     async def ask(session: Any) -> Evidence:
         found = (others or {}).get(session.name, evidence if session.name == evidence.host else Unreachable("silent"))
@@ -178,7 +179,7 @@ async def test_a_reset_that_was_begun_goes_on_where_its_cluster_went_with_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_cluster(run)
-    run.retirement.begun = True
+    run.retirement.begun.add("te1")
     seen(run, Evidence("te1", running=True), monkeypatch)
     assert await codes(run, "te1") == []
 
@@ -225,7 +226,7 @@ async def test_a_control_plane_whose_api_is_away_asks_the_other_hosts(
 async def test_a_plan_names_each_refusal_and_what_passes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def look(of: Run, host: str) -> None:
         assert host == "te2"
-        of.retirement.evidence = WORKER
+        of.retirement.evidence["te2"] = WORKER
 
     monkeypatch.setattr(allowed, "look_at", look)
     on_cluster(run, node("te1"), node("te2"))
@@ -241,7 +242,7 @@ async def test_a_refusal_of_reaching_the_cluster_is_named_by_the_look(
     """It names no step, and was lost: a plan said that the host may be reset."""
 
     async def look(of: Run, _host: str) -> None:
-        of.retirement.evidence = WORKER
+        of.retirement.evidence["te2"] = WORKER
 
     async def kube() -> Any:
         raise Refused("the control plane's host wants a password for sudo", code="SHW-348")
@@ -272,7 +273,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, evidence: Evidence | ShipwayError
             return evidence
         if isinstance(evidence, ShipwayError):
             raise evidence
-        of.retirement.evidence = evidence
+        of.retirement.evidence[evidence.host] = evidence
         return None
 
     monkeypatch.setattr(allowed, "look_at", look)
@@ -300,6 +301,23 @@ async def test_a_plan_of_a_removal_names_all_that_forbids_it_at_once(run: Run, m
     assert await removal(run) == ["SHW-706", "SHW-705", "SHW-704", "SHW-337", "SHW-703"]
     run.retirement.evict_gpu_pods = True
     assert "SHW-703" not in await removal(run)
+
+
+async def test_a_webhook_that_nobody_answers_for_forbids_a_removal_until_its_drain_has_begun(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, WORKER)
+    guard = [{"kind": "Namespace", "metadata": meta("guard")}, config(PODS), node("te1"), node("te2"), node("te3")]
+    on_cluster(run, *guard, ETCD)
+    assert await removal(run) == ["SHW-830"]
+    on_cluster(run, *guard, ETCD, ends("te2"))
+    assert await removal(run) == []
+    assert run.retirement.left[0].startswith("while te2 is drained nobody answers for the webhook guard/")
+    note = {"shipway.dev/cordoned-by": '{"why": "removal by Shipway", "since": "now"}'}
+    closed = node("te2", closed=True)
+    closed["metadata"]["annotations"] = note
+    on_cluster(run, *guard[:3], closed, ETCD)
+    assert await removal(run) == []
 
 
 @pytest.mark.parametrize(
@@ -384,7 +402,7 @@ async def test_each_look_at_a_host_is_a_real_one_and_keeps_what_was_seen(
 
     monkeypatch.setattr(allowed, "survey", survey)
     assert await allowed.look_at(run, "te2") is None
-    assert (run.retirement.evidence, run.retirement.begun) == (WORKER, True)
+    assert (run.retirement.evidence, run.retirement.begun) == ({"te2": WORKER}, {"te2"})
     assert set(run.seen.surveys) == set(run.seen.families) == {"te2"}
 
 

@@ -24,11 +24,13 @@ FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {n
             ["remove", "te2", "--plan", "--dead", "--evict-gpu-pods", "--address", "192.0.2.9:2222"],
             ("te2", "plan", True, True, "192.0.2.9:2222", None, False),
         ),
-        (["reset", "te2", "--confirm", "te2"], ("te2", "te2", "reset", False, "", None)),
+        (["reset", "te2", "--confirm", "te2"], ("te2", "te2", "reset", False, "", None, False, [])),
         (
             ["reset", "te2", "--plan", "--cluster-gone", "--address", "192.0.2.9"],
-            ("te2", "", "plan", True, "192.0.2.9", None),
+            ("te2", "", "plan", True, "192.0.2.9", None, False, []),
         ),
+        (["reset", "--cluster", "--confirm", "te"], ("", "te", "reset", False, "", None, True, [])),
+        (["reset", "--cluster", "--plan", "--without", "te2"], ("", "", "plan", False, "", None, True, ["te2"])),
     ],
 )
 def test_the_options_are_the_flows_parameters(
@@ -56,3 +58,25 @@ def test_the_options_are_the_flows_parameters(
     verb, *more = words
     assert main([verb, str(file), *more]) == 7
     assert heard == [(str(file), given, True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["te2"], "SHW-700"),
+        (["te2", "--confirm", "te"], "SHW-700"),
+        (["--cluster"], "SHW-700"),
+        (["--cluster", "--confirm", "te2"], "SHW-700"),
+        (["te2", "--cluster", "--confirm", "te2"], "SHW-701"),
+        (["--confirm", ""], "SHW-701"),
+        (["--cluster", "--confirm", "te", "--without", "te9"], "SHW-100"),
+    ],
+)
+def test_a_reset_that_was_not_meant_ends_at_once(
+    words: list[str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(FINE, encoding="utf-8")
+    monkeypatch.setattr(reset_command, "fly_verb", lambda *_: pytest.fail("it went on"))
+    assert main(["reset", str(file), *words]) == 1
+    assert code in capsys.readouterr().out

@@ -26,6 +26,7 @@ from shipway.steps.kubernetes.may_go import (
     OfThisCluster,
     PodsMayLeave,
 )
+from shipway.steps.kubernetes.retire import may_leave
 from tests.places.facts import KnownFacts, said
 from tests.retire.objects import Objects, meta, node, pod
 
@@ -75,6 +76,26 @@ async def test_pods_that_hold_gpus_are_named_with_their_owners_up_to_the_top() -
 )
 async def test_parts_of_gpus_and_claims_count_as_well(spec: dict[str, Any]) -> None:
     await refused(NoGpuPods("te2"), three(pod("part", "te2", owner="Job", **spec)), "SHW-703")
+
+
+async def test_pods_whose_owners_let_them_go_are_not_in_the_way() -> None:
+    gone = pod("gone", "te2", owner="Job", container=GPU)
+    gone["metadata"]["annotations"] = {"shipway.dev/gpu-jobs": "evict"}
+    saved = pod("saved", "te2", owner="Job", container=GPU, terminationGracePeriodSeconds=300)
+    saved["metadata"]["annotations"] = {
+        "shipway.dev/gpu-jobs": "checkpoint",
+        "shipway.dev/checkpoint-seconds": "120",
+    }
+    api = three(gone, saved)
+    assert await NoGpuPods("te2").check(api) is None  # type: ignore[arg-type]
+    left = await may_leave(api, "te2", local_data=(), evict_gpu_pods=False)  # type: ignore[arg-type]
+    assert [one["metadata"]["name"] for one in left] == ["gone", "saved"]
+    waits = pod("waits", "te2", owner="Job", container=GPU)
+    error = await refused(NoGpuPods("te2"), three(gone, saved, waits), "SHW-703")
+    assert ("default/waits" in error.message, "default/saved" in error.message) == (True, False)
+    saved["spec"]["terminationGracePeriodSeconds"] = 60
+    error = await refused(NoGpuPods("te2"), three(gone, saved), "SHW-703")
+    assert ("default/saved" in error.message, "default/gone" in error.message) == (True, False)
 
 
 async def test_pods_without_gpus_those_of_the_proof_and_those_that_ended_hold_none() -> None:

@@ -92,7 +92,7 @@ async def test_pods_that_hold_gpus_are_looked_for_again_at_the_act(small: Place)
     assert await step.check(small.kube) is not None
     with pytest.MonkeyPatch.context() as patch:
 
-        async def holders(*_: object) -> list[str]:
+        async def holders(*_: object, **__: object) -> list[str]:
             return ["default/web"]
 
         patch.setattr(retire, "gpu_holders", holders)

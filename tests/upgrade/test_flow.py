@@ -16,20 +16,23 @@ from flows import upgrade as flow
 from flows.cli.upgrade import COMMAND
 from flows.cli.wave_order import show_order
 from shipway.cluster_file import parse_cluster
+from shipway.converge import look_at_all
 from shipway.errors import Blocked, ErrorReport, Refused
+from shipway.gpu.jobs import GpuJob
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.kubernetes.skew import VersionDeclared
-from shipway.steps.upgrade.gpu_jobs import GpuJob
+from shipway.steps.kubernetes.webhooks import WebhooksAnswer
 from tasks.context import Run
 from tasks.findings import find
 from tasks.stage_result import CLUSTER, StageResult
 from tasks.stages.listed import ADD_ONS, name_of
 from tasks.upgrade import look
 from tasks.upgrade_pass import HostVersions
-from tasks.waves import hosts, soak, turn
+from tasks.waves import forbids, hosts, soak, turn
 from tasks.waves.report import WaveReport, wave_report
-from tests.retire.objects import Objects, node, pod
+from tests.retire.objects import Objects, meta, node, pod
+from tests.retire.test_webhooks import PODS, config, ends
 from tests.upgrade.stages import Stages
 
 FILE = """
@@ -339,6 +342,26 @@ async def test_the_plan_names_the_order_the_burden_and_the_point_of_no_return() 
     assert "default/a of Job default/llm (nvidia.com/gpu: 1: wait)" in text
     assert "point of no return" in text
     show_order(console, WaveReport("te", "seed", "plan", "planned", 0.0))
+
+
+async def test_webhooks_are_asked_before_any_host_is_drained_and_not_once_one_was_begun() -> None:
+    run, nodes = a_run(), [old_node(name) for name in ("cp", "w1", "w2", "w3")]
+    spaces = [{"kind": "Namespace", "metadata": meta("guard")}]
+    await learned(run, *nodes, *spaces, config(PODS), ends("w1"))
+    assert any(
+        note.startswith("while w1 is drained nobody answers for the webhook guard/") for note in run.upgrade.notes
+    )
+    assert not any("while w2" in note for note in run.upgrade.notes)
+
+    async def codes() -> list[str]:
+        found = [one for one in forbids.shared_checks(run, look._resumed) if isinstance(one, WebhooksAnswer)]
+        return [one.error.code for one in await look_at_all(found, cast("Any", Objects())) if one.error]
+
+    assert await codes() == []
+    await learned(run, *nodes, *spaces, config(PODS), ends())
+    assert await codes() == ["SHW-830"]
+    run.upgrade.cordons["w2"] = "ours"
+    assert await codes() == [], "a host that was begun is seen to its end"
 
 
 async def test_jobs_that_are_never_touched_keep_their_host_out() -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from shipway.cluster_file import in_version, parse_cluster
 from shipway.errors import Refused
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
+from shipway.gpu.jobs import GpuJob, gangs
 from shipway.rules.upgrades import ETCD_FLOORS, etcd_floor, may_lag, next_minor, older_patch, taken_away, why_not
 from shipway.script import Output
 from shipway.steps.upgrade.control_plane import recorded, upgrade_document
-from shipway.steps.upgrade.gpu_jobs import GpuJob, gangs
 from tasks.upgrade_pass import HostVersions
 from tasks.waves.order import plan_waves
 

@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.jobs import find_jobs, gangs, serves
 from shipway.kube.client import Kube
-from shipway.steps.upgrade.gpu_jobs import GpuJobsOver, find_jobs, gangs
-from shipway.steps.upgrade.services import serves, why_not_moved
+from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
+from shipway.steps.upgrade.services import why_not_moved
 from tests.retire.objects import Object, Objects, node, pod
 
 NONE_FREE = "no other node has 1 free GPUs (A)"

@@ -24,6 +24,7 @@ from shipway.facts.packages import PackageInfo
 from shipway.facts.services import UnitState
 from shipway.facts.versions import ProgramVersion, StaticPodImages
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.jobs import ANNOTATION, LONGEST_SAVE, GpuJob, find_jobs, serves
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import CORDONED
@@ -44,8 +45,9 @@ from shipway.steps.upgrade import node as module
 from shipway.steps.upgrade.control_plane import CONFIG, PROXY_IMAGE, ControlPlaneRuns, OwnApi, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, PRESENT, ImagesPulled, list_images
 from shipway.steps.upgrade.fetched import SCRIPT as PULL_SCRIPT
-from shipway.steps.upgrade.gpu_jobs import ANNOTATION, GpuJobsOver, find_jobs
+from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.node import EXECUTABLE, KubeletRunsVersion, NodeOpenedAgain, NodeReports, permit_not_newer
+from tasks.waves import turn
 from tests.places.facts import DEBIAN, KnownFacts, said, unit
 from tests.retire.objects import Object, Objects, meta, node, pod
 
@@ -369,6 +371,90 @@ async def test_jobs_are_known_by_their_owner_at_the_top_and_the_nearest_annotati
     ]
     assert jobs[0].said == f"default/a of JobSet default/train ({VENDOR.resource}: 1: never)"
     assert ANNOTATION == "shipway.dev/gpu-jobs"
+
+
+def saving(*, grace: Any = 300, seconds: str = "120", owner: str = "Job", **job: Any) -> list[Object]:
+    """Return a pod of a Job that says in how many seconds its work is saved, and the Job."""
+    one = gpu_pod("a", "te2", owner=owner, checkpoint_seconds=seconds)
+    if grace:
+        one["spec"]["terminationGracePeriodSeconds"] = grace
+    of = owned(owner, "a-owner", gpu_jobs="checkpoint")
+    return [one, of | job]
+
+
+@pytest.mark.parametrize(
+    ("objects", "policy", "note"),
+    [
+        (saving(), "checkpoint", "saves its work within 120 s"),
+        (saving(grace=120), "checkpoint", "saves its work within 120 s"),
+        (saving(grace=119), "wait", "and is killed after 119 s"),
+        (saving(grace=None), "wait", "and is killed after 30 s"),
+        (saving(grace=None, seconds="30"), "checkpoint", "within 30 s"),
+        (saving(seconds="0"), "wait", "for nothing says how long"),
+        (saving(seconds="two minutes"), "wait", "for nothing says how long"),
+        (saving(grace=1500, seconds="1500"), "checkpoint", "within 1500 s"),
+        (saving(owner="TrainJob", status={"failed": 6}), "checkpoint", "within 120 s"),
+        (saving(grace=9000, seconds="1501"), "wait", "a drain gives it 1500 s at most"),
+        (saving(spec={"backoffLimit": 0}), "wait", "its Job a-owner would have failed with it"),
+        (saving(status={"failed": 6}), "wait", "its Job a-owner would have failed with it"),
+        (saving(status={"failed": 5}), "checkpoint", "within 120 s"),
+        (
+            saving(spec={"backoffLimit": 0, "podFailurePolicy": {"rules": [{"action": "Ignore"}]}}),
+            "checkpoint",
+            "within 120 s",
+        ),
+    ],
+)
+async def test_a_job_is_told_to_save_its_work_only_where_it_says_that_it_does_and_is_given_the_time(
+    objects: list[Object], policy: str, note: str
+) -> None:
+    api = cast("Kube", Objects(*objects))
+    (job,) = await find_jobs(api, "never")
+    assert (job.policy, note in job.said) == (policy, True)
+    assert (await GpuJobsOver("te2", "never", 60).check(api) is None) == (policy == "checkpoint")
+
+
+async def test_the_nearest_says_how_long_it_takes_and_none_is_none() -> None:
+    one, job = saving()
+    job["metadata"]["annotations"]["shipway.dev/checkpoint-seconds"] = "60"
+    api = cast("Kube", Objects(one, job))
+    assert [found.note for found in await find_jobs(api, "wait")] == ["saves its work within 120 s"]
+    del one["metadata"]["annotations"]
+    assert [found.note for found in await find_jobs(api, "wait")] == ["saves its work within 60 s"]
+    del job["metadata"]["annotations"]
+    (found,) = await find_jobs(api, "checkpoint")
+    assert "nothing says how long" in found.note
+
+
+async def test_pods_that_hold_nothing_of_a_node_are_no_jobs() -> None:
+    waits, proof = gpu_pod("waits", "te2", owner="Job"), gpu_pod("gpu-test-1", "te2")
+    del waits["spec"]["nodeName"]
+    proof["metadata"]["namespace"] = "shipway-verify"
+    assert await find_jobs(cast("Kube", Objects(waits, proof)), "wait") == []
+
+
+def test_only_what_is_waited_for_ends_or_is_moved() -> None:
+    rows = [(policy, serves) for policy in ("wait", "checkpoint", "evict", "never") for serves in (False, True)]
+    jobs = {row: GpuJob("a/b", "te2", "x: 1", "", cast("Any", row[0]), row[1]) for row in rows}
+    assert [row for row, job in jobs.items() if job.ends] == [("wait", False)]
+    assert [row for row, job in jobs.items() if "moved while" in job.said] == [("wait", True)]
+
+
+@pytest.mark.parametrize(
+    ("owner", "moved"), [("ReplicaSet", True), ("ReplicationController", True), ("StatefulSet", False), ("", False)]
+)
+def test_replicas_that_run_forever_serve(owner: str, *, moved: bool) -> None:
+    assert serves(gpu_pod("a", "te2", owner=owner)) == moved
+
+
+async def test_a_job_that_nothing_would_start_again_is_not_ended_to_save_its_work() -> None:
+    bare = gpu_pod("a", "te2", owner="", checkpoint_seconds="20")
+    (job,) = await find_jobs(cast("Kube", Objects(bare)), "checkpoint")
+    assert (job.policy, "nothing would start it again" in job.said) == ("wait", True)
+
+
+def test_a_drain_takes_longer_than_any_promise_that_is_believed() -> None:
+    assert LONGEST_SAVE < turn.DRAIN_SECONDS
 
 
 async def test_a_job_is_waited_for_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from shipway.errors import Refused
 from shipway.gpu.holders import gpu_holders
+from shipway.gpu.jobs import given_up
 from shipway.host.session import Host
 from shipway.kube.budgets import guarded_pods, list_budgets
 from shipway.kube.client import Kube, Object
@@ -209,14 +210,16 @@ class PodsMayLeave:
 
 @dataclass(frozen=True)
 class NoGpuPods:
-    """No pod holds GPUs of the node."""
+    """No pod holds GPUs of the node, but for those whose owners let them go."""
 
     node: str
     name: str = "no pod holds GPUs of the node"
 
     async def check(self, on: Kube) -> Drift | None:
         """List those that do. Raises Refused SHW-703."""
-        if self.node in await nodes_by_name(on) and (held := await gpu_holders(on, self.node)):
+        if self.node not in await nodes_by_name(on):
+            return None
+        if held := await gpu_holders(on, self.node, besides=await given_up(on, self.node)):
             raise refuse_holders(self.node, held)
         return None
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, Refused, ShipwayError
 from shipway.gpu.holders import gpu_holders
+from shipway.gpu.jobs import given_up
 from shipway.kube.client import Kube, Object
 from shipway.kube.drain import OnWait, cordon, drain, may_drain, uncordon
 from shipway.kube.errors import KindMissing
@@ -139,7 +140,7 @@ def tolerates_cordon(pod: Object) -> bool:
 
 async def may_leave(on: Kube, node: str, *, local_data: Collection[str] | None, evict_gpu_pods: bool) -> list[Object]:
     """Return the pods that a drain would evict, unless some forbid it. Raises Refused SHW-337 and SHW-703."""
-    if not evict_gpu_pods and (holders := await gpu_holders(on, node)):
+    if not evict_gpu_pods and (holders := await gpu_holders(on, node, besides=await given_up(on, node))):
         raise refuse_holders(node, holders)
     try:
         return await may_drain(on, node, local_data=local_data)

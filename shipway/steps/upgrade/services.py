@@ -15,13 +15,6 @@ from shipway.kube.nodes import nodes_by_name
 from shipway.kube.owners import controller_of
 from shipway.kube.status import is_true, why_not_ready
 
-KEEPERS = ("ReplicaSet", "ReplicationController")  # who starts a pod again whenever it ends, each for itself
-
-
-def serves(pod: Mapping[str, Any]) -> bool:
-    """Say whether a pod is one of equal replicas that run forever; a StatefulSet's may be parts of one work."""
-    return controller_of(pod).get("kind") in KEEPERS
-
 
 async def why_not_moved(on: Kube, pod: Object, *, vendor: Vendor = VENDOR) -> str:
     """Return why a replica is not moved off its node now; "" where it may be. Raises the API's errors.
