@@ -281,16 +281,22 @@ async def restore_backup(run: Run, stage: str, host: str) -> list[StepResult]:
     results = await _bring(run, stage, host, steps)
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()
+    await _look_anew(run, host)
     return results
+
+
+async def _look_anew(run: Run, host: str) -> None:
+    """Keep what a host shows now of whose it is: later stages go by that."""
+    session = run.session(host)
+    session.forget()
+    run.seen.surveys[host] = replace(run.seen.surveys[host], evidence=await evidence(session))
 
 
 async def restore_aside(run: Run, stage: str, host: str) -> list[StepResult]:
     """Put the data of a control plane aside that is to join the restored one; what the host shows is looked at anew."""
     choice = _choice(run)
     results = await _bring(run, stage, host, [DataAside(script_of(run.cluster), choice.backup, choice.id)])
-    session, survey = run.session(host), run.seen.surveys[host]
-    session.forget()
-    run.seen.surveys[host] = replace(survey, evidence=await evidence(session))
+    await _look_anew(run, host)
     return results
 
 
