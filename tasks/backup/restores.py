@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from shipway.backup.choice import Choice, Kind, Plane, choose_restore
 from shipway.backup.kept import MANIFEST, LocalFolder, read_manifest
 from shipway.backup.script import ROOT, script_of
+from shipway.backup.sealed import kept_as, parts_of
 from shipway.backup.state import BackupState, BackupsThere, taken_at
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, ShipwayError
@@ -35,6 +36,7 @@ from shipway.ownership.evidence import (
 )
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.backup.brought import BackupBrought, BackupVerified
+from shipway.steps.backup.kept import PART
 from shipway.steps.backup.on_host import script_file
 from shipway.steps.backup.possible import EtcdIsKubeadms, NoOtherBackup, RoomForBackup, ToolsCanBeHad
 from shipway.steps.backup.restored import RESTORE_SECONDS, BackupRestored, BackupThere, KubeletStarted
@@ -176,8 +178,9 @@ class BackupFits:
     async def _read(self, on: Host, path: str) -> str | None:
         if not self.choice.brought:
             return await on.read(FileText(f"{ROOT}/{self.choice.backup}/{path}"))
+        file = kept_as(kept_here(self.run).own / self.choice.backup, path)
         try:
-            return await asyncio.to_thread((kept_here(self.run).own / self.choice.backup / path).read_text)
+            return b"".join(await asyncio.to_thread(list, parts_of(file, PART))).decode()
         except (OSError, UnicodeDecodeError):
             return None
 

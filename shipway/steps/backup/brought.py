@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from shipway.backup.kept import MANIFEST, LocalFolder, read_manifest
 from shipway.backup.script import PLACE, ROOT
+from shipway.backup.sealed import kept_as, parts_of
 from shipway.backup.state import Backup, BackupsThere
 from shipway.errors import Blocked, Permanent, Refused
 from shipway.foreign.errors import describe_error
@@ -83,7 +83,7 @@ class BackupBrought:
         )
 
     async def _send(self, on: Host, file: Path, to: str, digest: str) -> None:
-        seen, parts = hashlib.sha256(), _parts(file)
+        seen, parts = hashlib.sha256(), parts_of(kept_as(file.parent, file.name), PART)
         while (data := await asyncio.to_thread(next, parts, None)) is not None:
             seen.update(data)
             await on.do(Command(("bash", "-c", APPEND, to, str(len(data))), seconds=600, feed=data))
@@ -91,14 +91,6 @@ class BackupBrought:
             fix = "Do not restore it: name another backup with `--from`, and see the disk of this machine (`dmesg`)."
             message = f"{file} is not the file that was taken"
             raise Permanent(message, code="SHW-731", fix=fix)
-
-
-def _parts(file: Path) -> Iterator[bytes]:
-    """Yield what a file has in parts, an empty one once for an empty file; raises OSError."""
-    with file.open("rb") as opened:
-        yield opened.read(PART)
-        while data := opened.read(PART):
-            yield data
 
 
 @dataclass(frozen=True)
