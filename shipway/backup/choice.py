@@ -12,7 +12,8 @@ from shipway.errors import Refused
 
 # `runs`: kubeadm's control plane is on it, whether or not it can run. `bare`: nothing is, or what a restore of ours has
 # put there for `kubeadm init` to go on from. `part`: what is on it is neither, so it is no place to restore to.
-Kind = Literal["runs", "bare", "part"]
+# `joined`: the restore that is gone on with has let it join already.
+Kind = Literal["runs", "bare", "part", "joined"]
 NEWEST = "newest"
 # A restore that began so short ago is the one that was asked for: its controller was killed, and it is run again.
 RECENT = timedelta(minutes=30)
@@ -25,6 +26,7 @@ class Plane:
     name: str
     kind: Kind
     state: BackupState
+    unfinished: bool = False  # what a restore has put on a bare host was not initialised yet
 
     def has(self, backup: str) -> bool:
         """Say whether a backup of that name is verified on it."""
@@ -63,7 +65,10 @@ def choose_restore(asked: str, planes: Sequence[Plane], kept: Sequence[str], new
     under_way = {(one.state.restoring, one.state.id, one.state.lead) for one in planes if one.state.restoring}
     if len(under_way) > 1:
         said = ", ".join(f"{one.name}: {one.state.restoring}" for one in planes if one.state.restoring)
-        fix = "On each `bash /var/lib/shipway/backup/host.sh start`, which refuses where data were changed; run again."
+        fix = (
+            "Where none of them has /var/lib/shipway/restore/restored, `bash /var/lib/shipway/backup/host.sh start` on "
+            "each makes it as it was; then run again."
+        )
         raise Refused(f"different restores were broken off ({said})", code="SHW-734", fix=fix)
     kinds = {one.name: one.kind for one in planes}
     folder, id_, lead = next(iter(under_way), ("", "", ""))
@@ -72,20 +77,27 @@ def choose_restore(asked: str, planes: Sequence[Plane], kept: Sequence[str], new
     backup = folder.rpartition("/")[2] or asked
     if backup == NEWEST:
         backup = max({*verified, *kept}, default=NEWEST)
-    ended = next((one for one in planes if not under_way and _just_restored(one.state, backup)), None)
+    ended = next((one for one in planes if not under_way and _just_restored(one, backup)), None)
     if ended is not None:
         id_, lead = ended.state.restored_by, ended.name
     begun = bool(under_way) or ended is not None
     if lead not in kinds:
         lead = _best(planes, backup, kept).name
-    own = next(one for one in planes if one.name == lead)
-    return Choice(lead, backup, id_ if begun else new, begun, backup in kept and not own.has(backup), kinds)
+    own, id_ = next(one for one in planes if one.name == lead), id_ if begun else new
+    if begun and own.state.restored_by == id_:  # all that lived were stopped before that: these came after it
+        kinds |= {one.name: "joined" for one in planes if one.kind == "runs" and id_ not in _part_of(one.state)}
+    return Choice(lead, backup, id_, begun, backup in kept and not own.has(backup), kinds)
 
 
-def _just_restored(state: BackupState, backup: str) -> bool:
-    when = state.restored_at
-    named = state.restored.partition(" ")[0] == backup and bool(state.restored_by)
-    return named and when is not None and timedelta(0) <= state.now - when < RECENT
+def _part_of(state: BackupState) -> tuple[str, ...]:
+    """Return the ids of the restores that a host takes, or took, part in."""
+    return state.id, state.aside, state.restored_by
+
+
+def _just_restored(plane: Plane, backup: str) -> bool:
+    when, now = plane.state.restored_at, plane.state.now
+    named = plane.state.restored.partition(" ")[0] == backup and bool(plane.state.restored_by)
+    return named and when is not None and (plane.unfinished or timedelta(0) <= now - when < RECENT)
 
 
 def _best(planes: Sequence[Plane], backup: str, kept: Sequence[str]) -> Plane:

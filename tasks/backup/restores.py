@@ -106,7 +106,10 @@ async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:
         await asyncio.gather(*(run.session(name).settled(*OPERATIONS, seconds=RESTORE_SECONDS) for name in names))
     states = await asyncio.gather(*(run.session(name).read(BackupsThere(script)) for name in names))
     seen = known(run)
-    planes = [Plane(name, kind_of(state, seen[name]), state) for name, state in zip(names, states, strict=True)]
+    planes = [
+        Plane(name, kind_of(state, seen[name]), state, seen[name].unfinished)
+        for name, state in zip(names, states, strict=True)
+    ]
     kept = await asyncio.to_thread(kept_here(run).names) if run.cluster.backup.keep_local else []
     run.backup.id = run.backup.id or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     choice = choose_restore(run.backup.source, planes, kept, run.backup.id)
@@ -197,6 +200,8 @@ def _parts(run: Run) -> list[str]:
         said.append(f"{choice.lead} gets {backup}, as the only member of etcd at first")
     if runs := choice.others("runs"):
         said.append(f"{', '.join(runs)}: stopped, the data put aside there, the host reset and joined anew")
+    if joined := choice.others("joined"):
+        said.append(f"{', '.join(joined)}: joined already, by the restore that was broken off")
     if bare := choice.others("bare"):
         said.append(f"{', '.join(bare)}: prepared and joined")
     if part := choice.others("part"):
@@ -262,13 +267,14 @@ async def restore_bring(run: Run, stage: str, host: str) -> list[StepResult]:
 async def restore_stop(run: Run, stage: str, host: str) -> list[StepResult]:
     """Stop a control plane before the data of another time come to one of them."""
     choice, script = _choice(run), script_of(run.cluster)
-    stopped = ControlPlaneStopped(script, choice.backup, choice.id, choice.lead)
+    planes = tuple(run.session(name) for name in (choice.lead, *choice.others("runs")))
+    stopped = ControlPlaneStopped(script, choice.backup, choice.id, choice.lead, planes)
     return await _bring(run, stage, host, [script_file(run.cluster), stopped])
 
 
 async def restore_undo(run: Run, stage: str, host: str) -> list[StepResult]:
     """Start a control plane that was stopped for a restore that did not come about."""
-    return await _bring(run, stage, host, [ControlPlaneStarted(script_of(run.cluster))])
+    return await _bring(run, stage, host, [ControlPlaneStarted(script_of(run.cluster), _choice(run).id)])
 
 
 async def restore_backup(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -76,6 +76,24 @@ def test_one_that_ended_a_moment_ago_is_not_begun_again(minutes: int, name: str,
     assert (choice.begun, choice.lead, choice.id) == ((True, "cp2", "done") if begun else (False, "cp1", "new"))
 
 
+def test_one_that_was_not_initialised_yet_goes_on_however_long_ago_that_was() -> None:
+    one = plane("cp2", "bare", NEW, restored=f"{NEW} 20260101T000000Z done")
+    assert choose_restore("newest", [plane("cp1", "bare"), one], (), "new").begun is False
+    choice = choose_restore("newest", [plane("cp1", "bare"), replace(one, unfinished=True)], (), "new")
+    assert (choice.begun, choice.lead, choice.id, choice.bare) == (True, "cp2", "done", True)
+
+
+def test_what_has_joined_the_restored_one_since_is_neither_stopped_nor_joined_again() -> None:
+    when = f"{NOW - timedelta(minutes=5):%Y%m%dT%H%M%SZ}"
+    lead, joined = plane("cp1", "runs", NEW, restored=f"{NEW} {when} done"), plane("cp2")
+    aside = plane("cp3", "runs", aside="done")
+    choice = choose_restore("newest", (lead, joined, aside), (), "new")
+    assert (choice.others("joined"), choice.others("runs")) == (["cp2"], ["cp3"])
+    held = {"restoring": f"{ROOT}/{NEW}", "id": "begun", "lead": "cp1"}
+    choice = choose_restore("newest", (plane("cp1", "runs", NEW, **held), joined), (), "new")
+    assert choice.others("runs") == ["cp2"], "the lead has no data yet: all are stopped before"
+
+
 def test_hosts_in_the_middle_of_different_restores_are_refused() -> None:
     planes = [plane(f"cp{id_}", "runs", restoring=f"{ROOT}/{NEW}", id=id_, lead="cp1") for id_ in ("1", "2")]
     with pytest.raises(Refused) as caught:

@@ -122,6 +122,9 @@ class Telling(Place):
         """Return it."""
         return self.state
 
+    def forget(self) -> None:
+        """Know nothing."""
+
     async def succeed(self, name: str, words: Sequence[str], *, seconds: int) -> Output:
         """Keep the command."""
         assert seconds > 0
@@ -136,7 +139,7 @@ HOST = parse_cluster(FILE).hosts[0]
 STEPS = {
     "stopped": ControlPlaneStopped("", NEW, "id", "cp1"),
     "aside": DataAside("", NEW, "id"),
-    "started": ControlPlaneStarted(""),
+    "started": ControlPlaneStarted("", "id"),
     "adopted": BackupAdopted("", NEW, "id", HOST),
 }
 
@@ -155,6 +158,21 @@ async def test_a_host_takes_part_in_one_restore_once(which: str, wanted: dict[st
     for name, as_wanted in wanted.items():
         drift = await STEPS[which].check(cast("Host", Telling(states[name])))
         assert (drift is None) == as_wanted, name
+
+
+async def test_beside_a_host_with_the_restored_data_nothing_is_started_as_it_was() -> None:
+    for state in (GIVEN, replace(GIVEN, restoring=f"{ROOT}/{NEW}")):
+        with pytest.raises(Refused) as caught:
+            await STEPS["started"].check(cast("Host", Telling(state)))
+        assert caught.value.code == "SHW-737"
+
+
+async def test_a_quorum_that_came_back_since_the_choice_is_not_stopped() -> None:
+    lead = Telling(Output(0, '{"health":"true"}', ""))
+    with pytest.raises(Refused) as caught:
+        await ControlPlaneStopped("", NEW, "id", "cp1", (cast("Host", lead),)).apply(cast("Host", lead))
+    assert caught.value.code == "SHW-752"
+    assert lead.done == []
 
 
 async def test_what_another_restore_has_stopped_is_not_stopped_by_this_one() -> None:

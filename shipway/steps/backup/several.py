@@ -55,6 +55,7 @@ class ControlPlaneStopped:
     backup: str
     restore: str
     lead: str
+    planes: tuple[Host, ...] = field(default=(), compare=False)  # all that are to be stopped
     name: str = "the control plane is stopped, for the data of another time come"
 
     async def check(self, on: Host) -> Drift | None:
@@ -64,22 +65,36 @@ class ControlPlaneStopped:
         return None if past or (state.id == self.restore and not state.manifest) else Drift("runs", "stopped")
 
     async def apply(self, on: Host) -> None:
-        """Let the host stop it; one that does not stop is put back as it was."""
+        """Let the host stop it; one that does not stop is put back as it was.
+
+        Raises Refused SHW-752 where a quorum has come back since the choice.
+        """
+        for plane in self.planes:
+            plane.forget()
+        await QuorumLost(self.planes).check(on)
         words = ("bash", PLACE, "stop", f"{ROOT}/{self.backup}", self.restore, self.lead)
         await on.succeed(STOP, words, seconds=STOP_SECONDS)
 
 
 @dataclass(frozen=True)
 class ControlPlaneStarted:
-    """What a restore has stopped on the host, and not changed, runs again."""
+    """What a restore has stopped on the host, and not changed, runs again; asked of the host with the data first."""
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
     script: str = field(repr=False)
+    restore: str
     name: str = "what the restore stopped is as it was"
 
     async def check(self, on: Host) -> Drift | None:
-        """Look whether a restore is under way on it."""
+        """Look whether a restore is under way on it. Raises Refused SHW-737 where it has the restored data already.
+
+        Beside those no other may be started with the data of before: there would be two clusters.
+        """
         state = await on.read(BackupsThere(self.script))
+        if state.restored_by == self.restore:
+            message = "it has the restored data, so the control planes that were stopped for it stay stopped"
+            fix = "See what failed, then run the same restore again: it goes on from there."
+            raise Refused(message, host=on.name, code="SHW-737", fix=fix)
         return Drift(f"stopped for the restore of {state.restoring}", "as it was") if state.restoring else None
 
     async def apply(self, on: Host) -> None:
