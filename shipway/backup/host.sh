@@ -581,7 +581,7 @@ adopt() {
   [ -f "$HOLD/restored" ] || bring_data "$dir" "$4" "$5"
   for file in $files; do
     [ ! -e "$file" ] || continue
-    install -d -m 700 -- "${file%/*}"
+    (umask 022 && mkdir -p -- "${file%/*}") # as kubeadm makes them
     case $file in *.crt | *.pub) place "$dir/files$file" "$file" 644 ;; *) place "$dir/files$file" "$file" 600 ;; esac
   done
   printf '%s\n' "$CLUSTER" >"$STARTED.new" && sync -f -- "$STARTED.new" && mv -fT -- "$STARTED.new" "$STARTED" || fail no-room "$STARTED cannot be written"

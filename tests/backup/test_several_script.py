@@ -185,6 +185,7 @@ def assert_adopted(machine: Machine) -> None:
         path = kubernetes / "pki" / name
         assert path.read_text() == f"{name} of the cluster\n"
         assert path.stat().st_mode & 0o777 == (0o600 if name.endswith(".key") else 0o644), name
+    assert (kubernetes / "pki" / "etcd").stat().st_mode & 0o777 == 0o755
     assert (kubernetes / "encryption.yaml").stat().st_mode & 0o777 == 0o600
     assert not (kubernetes / "manifests").exists(), "kubeadm writes them"
     assert (machine.here / "init-started").read_text() == "te\n"
