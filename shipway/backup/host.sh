@@ -69,7 +69,7 @@ look() {
   printf 'busy=%s\nnow=%s\n' "$(at_work && echo yes)" "$(date -u +%Y%m%dT%H%M%SZ)"
   printf 'restoring=%s\nrestored=%s\n' "$(cat "$HOLD/from" 2>/dev/null)" "$(cat "$ROOT/.restored" 2>/dev/null)"
   printf 'held=%s\nid=%s\nlead=%s\n' "$([ -f "$HOLD/manifests/etcd.yaml" ] && echo yes)" "$(cat "$HOLD/id" 2>/dev/null)" "$(cat "$HOLD/lead" 2>/dev/null)"
-  printf 'aside=%s\n' "$(cat "$ROOT/.aside" 2>/dev/null)"
+  printf 'aside=%s\nchanged=%s\n' "$(cat "$ROOT/.aside" 2>/dev/null)" "$([ -f "$HOLD/restored" ] && echo yes)"
   printf 'ctr=%s\n' "$(command -v ctr >/dev/null && echo yes)"
   all_ours | while read -r name; do
     dir=$ROOT/$name

@@ -69,6 +69,7 @@ class BackupState:
     held: bool = False  # a restore has taken the manifests out
     id: str = ""  # of the restore of several control planes that is under way here
     lead: str = ""  # the host that gets its data
+    changed: bool = False  # that restore has put its data in their place, and is not at its end
     aside: str = ""  # the restore for which the data of this host were put aside last
 
     @property
@@ -133,6 +134,7 @@ class BackupsThere(Fact[BackupState]):
             id=said.get("id", ""),
             lead=said.get("lead", ""),
             aside=said.get("aside", ""),
+            changed=said.get("changed") == "yes",
         )
 
 

@@ -118,6 +118,7 @@ def test_what_was_restored_is_not_started_as_it_was(machine: Machine) -> None:
     assert (status, code_of(said)) == (1, "SHW-738"), said
     status, said = machine.run("start")
     assert (status, code_of(said)) == (1, "SHW-737"), said
+    assert (look(machine)["changed"], look(machine)["manifest"]) == ("yes", "yes"), "etcd's is back already"
     machine.lie("dead", on=False)
     assert machine.run("restore", backup(machine), ID, LEAD)[0] == 0
 

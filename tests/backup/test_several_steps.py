@@ -133,6 +133,7 @@ class Telling(Place):
 
 
 RUNS, HELD = replace(EMPTY, manifest=True), replace(EMPTY, held=True, restoring=f"{ROOT}/{NEW}", id="id", lead="cp1")
+CHANGED = replace(HELD, manifest=True, held=False, changed=True)  # killed while the new data were started
 PAST = replace(EMPTY, manifest=True, aside="id")
 GIVEN = replace(EMPTY, manifest=True, restored=f"{NEW} 20261129T010203Z id")
 HOST = parse_cluster(FILE).hosts[0]
@@ -147,14 +148,14 @@ STEPS = {
 @pytest.mark.parametrize(
     ("which", "wanted"),
     [
-        ("stopped", {"RUNS": False, "HELD": True, "PAST": True, "GIVEN": True}),
+        ("stopped", {"RUNS": False, "HELD": True, "CHANGED": True, "PAST": True, "GIVEN": True}),
         ("aside", {"RUNS": False, "HELD": False, "PAST": True}),
         ("started", {"RUNS": True, "HELD": False, "PAST": True}),
         ("adopted", {"RUNS": False, "HELD": False, "GIVEN": True}),
     ],
 )
 async def test_a_host_takes_part_in_one_restore_once(which: str, wanted: dict[str, bool]) -> None:
-    states = {"RUNS": RUNS, "HELD": HELD, "PAST": PAST, "GIVEN": GIVEN}
+    states = {"RUNS": RUNS, "HELD": HELD, "CHANGED": CHANGED, "PAST": PAST, "GIVEN": GIVEN}
     for name, as_wanted in wanted.items():
         drift = await STEPS[which].check(cast("Host", Telling(states[name])))
         assert (drift is None) == as_wanted, name

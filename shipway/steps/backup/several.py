@@ -62,7 +62,8 @@ class ControlPlaneStopped:
         """Look whether this very restore has stopped it, or is past that."""
         state = await on.read(BackupsThere(self.script))
         past = self.restore in (state.aside, state.restored_by)
-        return None if past or (state.id == self.restore and not state.manifest) else Drift("runs", "stopped")
+        held = state.id == self.restore and (state.changed or not state.manifest)
+        return None if past or held else Drift("runs", "stopped")
 
     async def apply(self, on: Host) -> None:
         """Let the host stop it; one that does not stop is put back as it was.
