@@ -139,11 +139,12 @@ async def come_back(
     aside = dict(
         zip(runs, await asyncio.gather(*(on(StageName.RESTORE_ASIDE, name, api) for name in runs)), strict=True)
     )
-    others = [*runs, *choice.others("part")]
+    joins = dict.fromkeys(choice.others("joins"), api)
+    others = [*aside, *joins, *choice.others("part")]
     nodes = [one.name for one in run.hosts if one.name not in others and known_of(run)[one.name].joined]
     kubelets = await asyncio.gather(*(on(StageName.RESTART_KUBELET, name, api) for name in nodes))
     if len(choice.kinds) > 1 or run.backup.gone:
-        own = {name: state for name, state in {**prepared, **aside}.items() if name != choice.lead}
+        own = {name: state for name, state in {**prepared, **aside, **joins}.items() if name != choice.lead}
         await join_in_order(run, own, await on(StageName.FORGET_NODES, CLUSTER, api))
     if choice.bare:
         await set_node(run, run.control, api)

@@ -12,8 +12,8 @@ from shipway.errors import Refused
 
 # `runs`: kubeadm's control plane is on it, whether or not it can run. `bare`: nothing is, or what a restore of ours has
 # put there for `kubeadm init` to go on from. `part`: what is on it is neither, so it is no place to restore to.
-# `joined`: the restore that is gone on with has let it join already.
-Kind = Literal["runs", "bare", "part", "joined"]
+# `joins`: our join broke off on it, or may begin. `joined`: the restore that is gone on with has let it join already.
+Kind = Literal["runs", "bare", "part", "joins", "joined"]
 NEWEST = "newest"
 # A restore that began so short ago is the one that was asked for: its controller was killed, and it is run again.
 RECENT = timedelta(minutes=30)
@@ -43,6 +43,7 @@ class Choice:
     begun: bool
     brought: bool  # the backup comes from this machine
     kinds: Mapping[str, Kind]
+    done: bool = False  # the lead has the data already
 
     @property
     def bare(self) -> bool:
@@ -84,9 +85,10 @@ def choose_restore(asked: str, planes: Sequence[Plane], kept: Sequence[str], new
     if lead not in kinds:
         lead = _best(planes, backup, kept).name
     own, id_ = next(one for one in planes if one.name == lead), id_ if begun else new
-    if begun and own.state.restored_by == id_:  # all that lived were stopped before that: these came after it
+    done = begun and own.state.restored_by == id_
+    if done:  # all that lived were stopped before that: these came after it
         kinds |= {one.name: "joined" for one in planes if one.kind == "runs" and id_ not in _part_of(one.state)}
-    return Choice(lead, backup, id_, begun, backup in kept and not own.has(backup), kinds)
+    return Choice(lead, backup, id_, begun, backup in kept and not own.has(backup), kinds, done)
 
 
 def _part_of(state: BackupState) -> tuple[str, ...]:

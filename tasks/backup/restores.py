@@ -91,6 +91,8 @@ def kind_of(state: BackupState, seen: Evidence) -> Kind:
         return "bare"
     if state.runs:
         return "runs"
+    if seen.joining:
+        return "joins"
     return "bare" if seen.standing in ("nothing", "begun") else "part"
 
 
@@ -200,6 +202,8 @@ def _parts(run: Run) -> list[str]:
         said.append(f"{choice.lead} gets {backup}, as the only member of etcd at first")
     if runs := choice.others("runs"):
         said.append(f"{', '.join(runs)}: stopped, the data put aside there, the host reset and joined anew")
+    if joins := choice.others("joins"):
+        said.append(f"{', '.join(joins)}: joined anew, for its join broke off")
     if joined := choice.others("joined"):
         said.append(f"{', '.join(joined)}: joined already, by the restore that was broken off")
     if bare := choice.others("bare"):
@@ -215,6 +219,8 @@ async def restore_loses(run: Run, stage: str, host: str) -> list[StepResult]:  #
     """Say what the restore will take away, as far as the API can say now: a warning each, and never a refusal."""
     name = "what the restore takes away is known"
     run.warned += _parts(run)
+    if run.backup.choice is not None and run.backup.choice.done:
+        return [StepResult(name, "ok")]  # what is newer now came after the restore
     try:
         lines = await _losses(await run.kube(), taken_at(run.backup.source))
     except ShipwayError as error:
@@ -281,7 +287,8 @@ async def restore_backup(run: Run, stage: str, host: str) -> list[StepResult]:
     """Restore, once what every kubelet runs now was noted; a second attempt of this run sees what the first one did."""
     choice, script = _choice(run), script_of(run.cluster)
     if run.allow is not Impact.NOTHING:
-        await _note_kubelets(run)
+        state = await run.session(host).read(BackupsThere(script))
+        await _note_kubelets(run, state.restored_at if state.restored_by == choice.id else None)
     steps: list[Check[Host]] = [script_file(run.cluster)]
     if choice.bare:
         steps.append(BackupAdopted(script, choice.backup, choice.id, run.cluster.host(host)))
@@ -320,12 +327,17 @@ async def forget_nodes(run: Run, stage: str, host: str) -> list[StepResult]:  # 
     return await by_api(run, stage, steps)
 
 
-async def _note_kubelets(run: Run) -> None:
-    """Keep which start of each kubelet was before the restore; a host that does not answer is told of later."""
+async def _note_kubelets(run: Run, restored: datetime | None) -> None:
+    """Keep which start of each kubelet was before the restore; a host that does not answer is told of later.
+
+    One that was started since a restore which is gone on with is not restarted again: a GPU plugin that has just
+    registered would have to do so anew, and the proof would find no GPU meanwhile.
+    """
 
     async def note(name: str) -> None:
         info = await run.session(name).read(UnitState("kubelet.service"))
-        run.backup.kubelets.setdefault(name, info.invocation)
+        since = restored is not None and info.active_since >= restored.timestamp()
+        run.backup.kubelets.setdefault(name, "after it" if since else info.invocation)
 
     await asyncio.gather(*(note(spec.name) for spec in run.cluster.hosts), return_exceptions=True)
 

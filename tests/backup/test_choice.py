@@ -88,10 +88,10 @@ def test_what_has_joined_the_restored_one_since_is_neither_stopped_nor_joined_ag
     lead, joined = plane("cp1", "runs", NEW, restored=f"{NEW} {when} done"), plane("cp2")
     aside = plane("cp3", "runs", aside="done")
     choice = choose_restore("newest", (lead, joined, aside), (), "new")
-    assert (choice.others("joined"), choice.others("runs")) == (["cp2"], ["cp3"])
+    assert (choice.others("joined"), choice.others("runs"), choice.done) == (["cp2"], ["cp3"], True)
     held = {"restoring": f"{ROOT}/{NEW}", "id": "begun", "lead": "cp1"}
     choice = choose_restore("newest", (plane("cp1", "runs", NEW, **held), joined), (), "new")
-    assert choice.others("runs") == ["cp2"], "the lead has no data yet: all are stopped before"
+    assert (choice.others("runs"), choice.done) == (["cp2"], False), "the lead has no data yet: all are stopped before"
 
 
 def test_hosts_in_the_middle_of_different_restores_are_refused() -> None:
@@ -112,6 +112,8 @@ def test_hosts_in_the_middle_of_different_restores_are_refused() -> None:
         (Evidence("cp1", certificate=True), EMPTY, "part"),
         (replace(whole("cp1"), started_by="te"), replace(EMPTY, manifest=True), "bare"),
         (Evidence("cp1", etcd=True), replace(EMPTY, restoring="x"), "bare"),
+        (whole("cp1", joining=True), EMPTY, "joins"),
+        (whole("cp1", joining=True), replace(EMPTY, manifest=True), "runs"),
     ],
 )
 def test_what_a_host_is_to_a_restore(seen: Evidence, state: BackupState, kind: Kind) -> None:

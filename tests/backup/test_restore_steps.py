@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from shipway.kube.client import Kube
 from shipway.place import Place
 from shipway.step import Impact
 from shipway.steps.backup.restored import BackupRestored, BackupThere, KubeletStarted
-from tasks.backup.restores import DaemonSetsRun, WatchersStarted, _losses, restore_loses
+from tasks.backup.restores import DaemonSetsRun, WatchersStarted, _losses, _note_kubelets, restore_loses
 from tasks.context import BackupRun
 from tests.backup.machine import LocalShell, Machine
 
@@ -106,6 +107,22 @@ class Kubelet(Place):
 async def test_a_kubelet_that_was_started_since_is_left_alone(since: str, outcome: str) -> None:
     (result,) = await converge([KubeletStarted(since)], cast("Host", Kubelet()), Impact.SERVICE)
     assert result.outcome == outcome
+
+
+@pytest.mark.parametrize(("hour", "noted"), [(1, "after it"), (3, "first"), (None, "first")])
+async def test_a_kubelet_that_was_started_since_a_restore_that_is_gone_on_with_is_noted_so(
+    hour: int | None, noted: str
+) -> None:
+    started = int(datetime(2026, 11, 29, 2, tzinfo=UTC).timestamp())
+
+    class Started(Kubelet):
+        async def read(self, _: object) -> UnitInfo:
+            return replace(await super().read(_), active_since=started)
+
+    hosts = [SimpleNamespace(name="w1")]
+    run = SimpleNamespace(session=lambda _: Started(), backup=BackupRun(), cluster=SimpleNamespace(hosts=hosts))
+    await _note_kubelets(cast("Any", run), None if hour is None else datetime(2026, 11, 29, hour, tzinfo=UTC))
+    assert run.backup.kubelets == {"w1": noted}
 
 
 def named(kind: str, name: str, made: str, **more: object) -> dict[str, Any]:

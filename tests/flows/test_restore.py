@@ -54,7 +54,9 @@ class Scene:
         await asyncio.sleep(0)
         if stage == "restore_possible":
             kinds: dict[str, Kind] = {
-                name: "runs" if one.whole else "bare" for name, one in self.seen.items() if name != "w1"
+                name: "joins" if one.joining else "runs" if one.whole else "bare"
+                for name, one in self.seen.items()
+                if name != "w1"
             }
             self.run.backup.choice = Choice(self.lead, "one", "id", begun=False, brought=True, kinds=kinds)
             self.run.lead = self.lead
@@ -109,6 +111,16 @@ async def test_three_bare_hosts_are_prepared_one_is_initialised_from_the_backup_
     assert scene.hosts("join_control_plane") == ["cp2", "cp3"]
     assert scene.hosts("restart_kubelet") == ["w1"]
     assert scene.run.ready == {"cp1", "cp2", "cp3", "w1"}
+
+
+async def test_what_a_killed_run_had_put_aside_joins_without_being_stopped_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, {**WHOLE, "cp3": plane("cp3", joining=True), **W1})
+    await restores.bring_back(scene.run)
+    assert scene.hosts("restore_aside") == ["cp2"]
+    assert scene.hosts("join_control_plane") == ["cp2", "cp3"]
+    assert "cp3" not in scene.hosts("restore_stop") + scene.hosts("restart_kubelet")
 
 
 async def test_a_single_control_plane_is_restored_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
