@@ -8,6 +8,7 @@ if __name__ == "__main__":  # first of all: the command line starts Prefect's AP
     runpy.run_module("flows.cli.bootstrap", run_name="__main__", alter_sys=True)
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from prefect import State, flow
@@ -73,7 +74,11 @@ async def bring_up(run: Run) -> None:
 
 async def prepare(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:
     """Prepare one host, whatever the others do."""
-    state = await admission.of(host.name)
+    return await prepare_after(run, host, await admission.of(host.name))
+
+
+async def prepare_after(run: Run, host: HostSpec, state: State[Any] | None) -> State[Any] | None:
+    """Prepare a host that may be changed."""
     for stage in preparation_of(run.gpus_of(host)):
         state = await on(stage, host.name, state)
     return state
@@ -102,8 +107,12 @@ async def further_control_planes(run: Run, admission: Admission, ready: Ready) -
     others = [host for host in run.hosts if host in run.cluster.control_planes and host != run.control]
     states = await asyncio.gather(*(prepare(run, host, admission) for host in others))
     own = dict(zip((host.name for host in others), states, strict=True))
-    order, last = order_of_joins(run, [host for host in others if own[host.name] is not None])
-    before = await ready
+    await join_in_order(run, own, await ready)
+
+
+async def join_in_order(run: Run, own: Mapping[str, State[Any] | None], before: State[Any] | None) -> None:
+    """Join control planes one at a time; `own` are the states of their hosts, None of one that is not prepared."""
+    order, last = order_of_joins(run, [run.cluster.host(name) for name, state in own.items() if state is not None])
     for host in order:
         before = await on(StageName.JOIN_CONTROL_PLANE, host.name, own[host.name], before)
         await set_node(run, host, before)

@@ -24,6 +24,7 @@ _URL_USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/@\"']+@", re.IGNORECASE)
 _AUTHORIZATION = re.compile(
     r"((?:proxy-)?authorization\"?\s*[:=]\s*\[?\"?(?:basic|bearer)\s+)(?!\[hidden)[^\s\"',\]]+", re.IGNORECASE
 )
+_AGE_KEY = re.compile(r"AGE-(?:SECRET-KEY|PLUGIN)-[0-9A-Z-]+", re.IGNORECASE)  # age's own format, in capitals or not
 _TOKEN_FLAG = re.compile(r"(--token[ =])\S+")
 
 
@@ -35,6 +36,7 @@ def redact(text: str) -> str:
     text = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _PEM.sub(HIDDEN, text)
     text = _JWT.sub(HIDDEN, text)
+    text = _AGE_KEY.sub(HIDDEN, text)
     text = _BOOTSTRAP_TOKEN.sub(HIDDEN, text)
     text = _CERTIFICATE_KEY.sub(rf"\g<1>{HIDDEN}", text)
     text = _URL_USER.sub(rf"\g<1>{HIDDEN}@", text)

@@ -32,7 +32,12 @@ class StageName(StrEnum):
     KEEP_BACKUP = "keep_backup"
     RESTORE_POSSIBLE = "restore_possible"
     RESTORE_LOSES = "restore_loses"
+    RESTORE_BRING = "restore_bring"
+    RESTORE_STOP = "restore_stop"
     RESTORE_BACKUP = "restore_backup"
+    RESTORE_UNDO = "restore_undo"
+    RESTORE_ASIDE = "restore_aside"
+    FORGET_NODES = "forget_nodes"
     RESTART_KUBELET = "restart_kubelet"
     START_WATCHERS = "start_watchers"
     # A drift pass looks at the parts of those above, and at two that no bootstrap has.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol, cast
 from uuid import UUID
 
+from shipway.backup.choice import Choice
 from shipway.backup.state import Backup
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
@@ -118,7 +119,9 @@ class BackupRun:
     hours: int = 0
     newest: Backup | None = None
     source: str = ""  # of a restore: the name of the backup
-    restored: str | None = None  # what the host said of its last restore when the run began
+    choice: Choice | None = None  # of a restore: which host gets the data, once that was looked at
+    id: str = ""  # of a restore: what hosts know it by
+    gone: tuple[str, ...] = ()  # of a restore: control planes whose machines are gone for good, as a person said
     kubelets: dict[str, str] = field(default_factory=dict)  # by host: which start of it was before the restore
 
 
@@ -245,6 +248,14 @@ class Run:
             if current != self._kube.admin_conf:
                 old, self._kube = self._kube, None
                 await old.close()
+
+    async def lead_by(self, host: str) -> None:
+        """Let this control plane answer for the cluster from now on; what was connected leads to another one."""
+        async with self._connecting:
+            if host != self.control.name and self._kube is not None:
+                old, self._kube = self._kube, None
+                await old.close()
+            self.lead = host
 
     @property
     def folder(self) -> Path:

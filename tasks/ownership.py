@@ -47,9 +47,9 @@ def keep(run: Run, faults: Sequence[ErrorReport]) -> bool:
     return bool(faults)
 
 
-def judge(run: Run) -> list[ErrorReport]:
-    """Return the contradictions by all that is known now; asks nobody."""
-    seen = known(run)
+def judge(run: Run, *will_be: Evidence) -> list[ErrorReport]:
+    """Return the contradictions by all that is known now, and by what hosts will show; asks nobody."""
+    seen = {**known(run), **{one.host: one for one in will_be}}
     kept = read_authorities(run.folder / "kubeconfig")
     return contradictions(run.cluster, list(seen.values()), kept=kept, reset=run.reset)
 

@@ -17,7 +17,9 @@ from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
 from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.backup.brought import VERIFY_SECONDS
 from shipway.steps.backup.restored import RESTORE_SECONDS
+from shipway.steps.backup.several import STOP_SECONDS
 from shipway.steps.backup.taken import TAKE_SECONDS
 from shipway.steps.hardening.record import HardeningDeclared
 from shipway.steps.kubernetes.health import KubeletDeclared
@@ -276,6 +278,11 @@ _BACKUP = (
     Stage(StageName.KEEP_BACKUP, backups.keep_backup, _always(7200.0)),
     Stage(StageName.RESTORE_POSSIBLE, restores.restore_possible, _always(RESTORE_SECONDS + 120.0)),
     Stage(StageName.RESTORE_LOSES, restores.restore_loses, _always(300.0), 0),
+    Stage(StageName.RESTORE_BRING, restores.restore_bring, _always(7200.0 + VERIFY_SECONDS + PULL_SECONDS)),
+    Stage(StageName.RESTORE_STOP, restores.restore_stop, _always(2.0 * STOP_SECONDS)),
+    Stage(StageName.RESTORE_UNDO, restores.restore_undo, _always(2.0 * STOP_SECONDS)),
+    Stage(StageName.RESTORE_ASIDE, restores.restore_aside, _always(2.0 * RESTORE_SECONDS)),
+    Stage(StageName.FORGET_NODES, restores.forget_nodes, _always(300.0)),
     Stage(StageName.RESTORE_BACKUP, restores.restore_backup, _always(2.0 * RESTORE_SECONDS)),
     Stage(StageName.RESTART_KUBELET, restores.restart_kubelet, _always(300.0)),
     Stage(StageName.START_WATCHERS, restores.start_watchers, _always(restores.READY_SECONDS + 300)),

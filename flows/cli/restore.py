@@ -27,9 +27,12 @@ def build_parser(prog: str) -> Parser:
         dest="source",
         default="newest",
         metavar="NAME",
-        help="a verified backup on the host (default: newest)",
+        help="a verified backup, on a control plane's host or kept here (default: newest)",
     )
     made.add_argument("--confirm", default="", metavar="CLUSTER", help="the cluster's name: what is newer is LOST")
+    made.add_argument(
+        "--gone", action="append", default=[], metavar="HOST", help="a control plane whose machine is gone for good"
+    )
     made.add_argument("--plan", action="store_true", help="change nothing, say what would be lost")
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")
@@ -43,7 +46,10 @@ def run_restore(asked: argparse.Namespace, console: Console) -> int:
         from flows.restore import restore  # noqa: PLC0415 - imports Prefect
 
         async def flight(file: str, report: str | None) -> State[Any]:
-            state: State[Any] = await restore(file, asked.source, asked.confirm, asked.plan, report, return_state=True)
+            gone = tuple(asked.gone)
+            state: State[Any] = await restore(
+                file, asked.source, asked.confirm, asked.plan, gone, report, return_state=True
+            )
             return state
 
         return flight

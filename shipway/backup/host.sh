@@ -1,7 +1,9 @@
 #!/bin/bash
 # Backups of this control plane's etcd: `take` takes, verifies and keeps one, `verify DIR` restores one that is there
-# into a throw-away etcd, `restore DIR` puts one in the place of the cluster's data, `look` only looks. Shipway puts this file here and runs it; so does its timer, with no Shipway
-# at hand. What ends it says `shipway-backup[TAG]: WHY` on its last line.
+# into a throw-away etcd, `restore DIR` puts one in the place of the cluster's data, `look` only looks. Of several control
+# planes: `stop DIR ID LEAD` before, `aside DIR ID` after the restore on another one, `start` to take the stop back; and
+# `adopt DIR ID LEAD NAME PEER` on a host that holds nothing. Shipway puts this file here and runs it; so does its timer,
+# with no Shipway at hand. What ends it says `shipway-backup[TAG]: WHY` on its last line.
 set -u -o pipefail
 umask 077
 export LC_ALL=C ETCDCTL_API=3
@@ -66,6 +68,8 @@ look() {
   printf 'database=%s\nfree=%s\nroom=%s\n' "$(database)" "$(free)" "$ROOM"
   printf 'busy=%s\nnow=%s\n' "$(at_work && echo yes)" "$(date -u +%Y%m%dT%H%M%SZ)"
   printf 'restoring=%s\nrestored=%s\n' "$(cat "$HOLD/from" 2>/dev/null)" "$(cat "$ROOT/.restored" 2>/dev/null)"
+  printf 'held=%s\nid=%s\nlead=%s\n' "$([ -f "$HOLD/manifests/etcd.yaml" ] && echo yes)" "$(cat "$HOLD/id" 2>/dev/null)" "$(cat "$HOLD/lead" 2>/dev/null)"
+  printf 'aside=%s\nchanged=%s\n' "$(cat "$ROOT/.aside" 2>/dev/null)" "$([ -f "$HOLD/restored" ] && echo yes)"
   printf 'ctr=%s\n' "$(command -v ctr >/dev/null && echo yes)"
   all_ours | while read -r name; do
     dir=$ROOT/$name
@@ -396,17 +400,18 @@ keep() {
   done
 }
 
-# --- restore: the data of a single control plane, from a verified backup -----------------------------------------------
+# --- restore: the data of a control plane, from a verified backup ------------------------------------------------------
 # Each piece looks first and ends in one rename, so a run that was killed anywhere is ended by the next one. While it is
 # under way $HOLD has the manifests that were taken out, `from` (the backup), `aside` (what the old data are called) and,
-# once the restored data are in their place, `restored`.
+# once the restored data are in their place, `restored`; where several hosts take part also `id`, which is the same on
+# all of them, and `lead`, the host that gets the data.
 PARTS='kube-controller-manager kube-scheduler kube-apiserver etcd' # in the order in which they are stopped
 note() { # NAME WORDS: a file in $HOLD, whole or not there
   printf '%s\n' "$2" >"$HOLD/.$1" && sync -f -- "$HOLD/.$1" && mv -fT -- "$HOLD/.$1" "$HOLD/$1" || fail no-room "$HOLD cannot be written"
 }
-# place FROM TO: a copy that is whole before it has its name; the kubelet passes over names with a dot
+# place FROM TO [MODE]: a copy that is whole before it has its name; the kubelet passes over names with a dot
 place() {
-  cp -p -- "$1" "${2%/*}/.shipway-${2##*/}" && sync -f -- "${2%/*}/.shipway-${2##*/}" && mv -fT -- "${2%/*}/.shipway-${2##*/}" "$2" ||
+  cp -p -- "$1" "${2%/*}/.shipway-${2##*/}" && { [ -z "${3:-}" ] || chmod "$3" -- "${2%/*}/.shipway-${2##*/}"; } && sync -f -- "${2%/*}/.shipway-${2##*/}" && mv -fT -- "${2%/*}/.shipway-${2##*/}" "$2" ||
     fail no-room "$2 cannot be written"
 }
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; } # PORT
@@ -449,22 +454,42 @@ may_read() {
     [[ $held == *"$key"* ]] || fail no-key "a key by which Secrets in $1 are encrypted is not in $here; the backup has it in $1/files$named"
   done < <(sed -n 's/^.*secret: *\([A-Za-z0-9+\/=]\{16,\}\).*/\1/p' "$1/files$named")
 }
-restore() { # DIR
+# begin_hold DIR ID LEAD: what is under way is written down before anything is changed; another one is ended first
+begin_hold() {
+  [ ! -f "$HOLD/from" ] || [ "$(cat "$HOLD/from") $(cat "$HOLD/id" 2>/dev/null)" = "$1 $2" ] ||
+    fail other "the restore of $(cat "$HOLD/from") was broken off: end that one first"
+  install -d -m 700 -- "$HOLD/manifests"
+  [ ! -f "$HOLD/from" ] || return 0
+  [ -f "$HOLD/aside" ] || note aside "member.before-$(date -u +%Y%m%dT%H%M%SZ)"
+  [ -z "$2" ] || { note id "$2" && note lead "$3"; }
+  note from "$1"
+}
+end_hold() { # NAME of the file that says so, WORDS
+  printf '%s\n' "$2" >"$ROOT/$1" && sync -f -- "$ROOT/$1" || fail no-room "$ROOT cannot be written"
+  rm -rf -- "$HOLD"
+}
+may_restore() { # DIR
+  ours "$1" || fail other "$1 is no backup of cluster $CLUSTER"
+  verified "$1" || fail other "$1 was never restored by way of trial, so nobody knows whether it can be"
+  check "$1"
+}
+all_parts() { # the manifests, and where they say that etcd's data are
+  local part
+  for part in $PARTS; do [ -f "$(held "$part")" ] || fail no-etcd "no manifest of $part"; done
+  DATA=$(flag etcd data-dir)
+  [ -n "$DATA" ] || fail no-etcd "the manifest of etcd names no data"
+}
+restore() { # DIR [ID LEAD]
   local dir=$1 part name peer now
-  ours "$dir" || fail other "$dir is no backup of cluster $CLUSTER"
-  verified "$dir" || fail other "$dir was never restored by way of trial, so nobody knows whether it can be"
-  check "$dir"
+  now=$(date -u +%Y%m%dT%H%M%SZ)
+  may_restore "$dir"
   may_read "$dir"
   cmp -s "$KUBERNETES/pki/ca.crt" "$dir/files$KUBERNETES/pki/ca.crt" || fail other "$dir is of a cluster with another certificate authority"
-  [ ! -f "$HOLD/from" ] || [ "$(cat "$HOLD/from")" = "$dir" ] || fail other "the restore of $(cat "$HOLD/from") was broken off: end that one first"
-  for part in $PARTS; do [ -f "$(held "$part")" ] || fail no-etcd "no manifest of $part"; done
+  all_parts
   bring_tools "$(field_of image "$dir")"
-  DATA=$(flag etcd data-dir) name=$(flag etcd name) peer=$(flag etcd initial-advertise-peer-urls)
-  [ -n "$DATA" ] && [ -n "$name" ] && [ -n "$peer" ] || fail no-etcd "the manifest of etcd names no data, name or address"
-  install -d -m 700 -- "$HOLD/manifests"
-  now=$(date -u +%Y%m%dT%H%M%SZ)
-  [ -f "$HOLD/aside" ] || note aside "member.before-$now"
-  [ -f "$HOLD/from" ] || note from "$dir"
+  name=$(flag etcd name) peer=$(flag etcd initial-advertise-peer-urls)
+  [ -n "$name" ] && [ -n "$peer" ] || fail no-etcd "the manifest of etcd names no name or address"
+  begin_hold "$dir" "${2:-}" "${3:-}"
   if [ ! -f "$HOLD/restored" ]; then
     stop_all
     bring_data "$dir" "$name" "$peer"
@@ -481,8 +506,87 @@ restore() { # DIR
   done
   systemctl restart kubelet
   say "restored: ${dir##*/}; the data of before are in $DATA/$(cat "$HOLD/aside")"
-  printf '%s %s\n' "${dir##*/}" "$now" >"$ROOT/.restored"
+  end_hold .restored "${dir##*/} $now${2:+ $2}"
+}
+
+# Of several control planes all are stopped before the data of one are changed: no member goes on with the old ones.
+stop() { # DIR ID LEAD
+  all_parts
+  begin_hold "$1" "$2" "$3"
+  stop_all
+  say "stopped: the control plane of this host"
+}
+start() { # what `stop` took out goes back, where no data were changed
+  local aside
+  [ -f "$HOLD/from" ] || return 0
+  all_parts
+  aside=$DATA/$(cat "$HOLD/aside")
+  [ ! -f "$HOLD/restored" ] && [ ! -d "$aside" ] ||
+    fail not-stopped "the data of this host were changed by the restore of $(cat "$HOLD/from"): end that one"
+  put_back etcd kube-apiserver kube-controller-manager kube-scheduler
   rm -rf -- "$HOLD"
+  say "started: the control plane of this host, as it was"
+}
+# put_aside DIR ID: the data of a control plane whose cluster was restored on another host go out of etcd's folder, which
+# kubeadm reset empties; the mark then lets the join of a control plane take the host.
+put_aside() {
+  local away dir name
+  [ -f "$HOLD/from" ] || fail other "no restore of several control planes is under way on this host"
+  begin_hold "$1" "$2" ''
+  all_parts
+  wait_for 180 at_rest || fail not-stopped "the API server or etcd runs again on this host: end what answers on port $(port), then run it again"
+  systemctl stop kubelet # it would register its node again, which the others must forget
+  away=${DATA%/}-before-$(cut -d- -f2- <"$HOLD/aside")
+  install -d -m 700 -- "$away"
+  for dir in "$DATA/member" "$DATA"/member.before-*; do
+    [ -d "$dir" ] || continue
+    name=${dir##*/}
+    if [ "$(stat -c %d -- "$dir")" = "$(stat -c %d -- "$away")" ]; then
+      [ ! -e "$away/$name" ] || fail not-stopped "$dir is there again, and $away/$name too: an etcd was started here since"
+      mv -T -- "$dir" "$away/$name" || fail no-room "$dir cannot be put aside"
+    else # etcd's folder is a disk of its own: the old data go once the copy is whole
+      if [ ! -e "$away/$name" ]; then
+        rm -rf -- "$away/.part"
+        cp -a -- "$dir" "$away/.part" && sync -f -- "$away/.part" && mv -T -- "$away/.part" "$away/$name" || fail no-room "$dir cannot be put aside"
+      fi
+      rm -rf -- "$dir"
+    fi
+  done
+  cp -a -- "$HOLD/manifests" "$away/"
+  sync -f -- "$away" || sync
+  printf '%s\n' "$CLUSTER" >"$JOINING.new" && sync -f -- "$JOINING.new" && mv -fT -- "$JOINING.new" "$JOINING" || fail no-room "$JOINING cannot be written"
+  say "put aside: the data of before are in $away"
+  end_hold .aside "$2"
+}
+
+# adopt DIR ID LEAD NAME PEER: a host that holds no control plane gets the data, then the keys that control planes
+# share, and last the mark by which `kubeadm init` of a bootstrap goes on from there. Nothing of the host's own is
+# written over.
+adopt() {
+  local dir=$1 file files now
+  now=$(date -u +%Y%m%dT%H%M%SZ)
+  may_restore "$dir"
+  [ ! -f "$KUBERNETES/manifests/etcd.yaml" ] || fail other "this host runs a control plane: its files are never written over"
+  DATA=$(flag_in data-dir "$dir/files$KUBERNETES/manifests/etcd.yaml")
+  [ -n "$DATA" ] || fail other "$dir does not say where etcd's data belong"
+  [ -f "$HOLD/from" ] || [ ! -e "$DATA/member" ] || fail other "$DATA/member is there, and no restore of ours put it there"
+  files="$(printf "$KUBERNETES/pki/%s\n" ca.crt ca.key front-proxy-ca.crt front-proxy-ca.key etcd/ca.crt etcd/ca.key sa.key sa.pub) $(sealed_by "$dir")"
+  for file in $files; do
+    [ -s "$dir/files$file" ] || fail other "$dir has no $file, and without it no control plane is made anew"
+    [ ! -e "$file" ] || cmp -s "$file" "$dir/files$file" || fail other "$file of this host is another one than in $dir, and is never written over"
+  done
+  bring_tools "$(field_of image "$dir")"
+  begin_hold "$dir" "$2" "$3"
+  install -d -m 700 -- "$DATA"
+  [ -f "$HOLD/restored" ] || bring_data "$dir" "$4" "$5"
+  for file in $files; do
+    [ ! -e "$file" ] || continue
+    (umask 022 && mkdir -p -- "${file%/*}") # as kubeadm makes them
+    case $file in *.crt | *.pub) place "$dir/files$file" "$file" 644 ;; *) place "$dir/files$file" "$file" 600 ;; esac
+  done
+  printf '%s\n' "$CLUSTER" >"$STARTED.new" && sync -f -- "$STARTED.new" && mv -fT -- "$STARTED.new" "$STARTED" || fail no-room "$STARTED cannot be written"
+  say "adopted: ${dir##*/}; kubeadm init goes on from here"
+  end_hold .restored "${dir##*/} $now $2"
 }
 
 stop_all() {
@@ -520,10 +624,10 @@ bring_data() { # DIR NAME PEER
       rm -rf -- "$fresh"
       [ -d "$DATA/member" ] || [ ! -d "$aside" ] || mv -T -- "$aside" "$DATA/member"
       # Without its data etcd would begin an empty cluster, so then it stays stopped.
-      [ -d "$DATA/member" ] || fail damaged "etcd does not restore the snapshot, and there are no data: it stays stopped: $said"
+      [ -d "$DATA/member" ] || [ ! -f "$(held etcd)" ] || fail damaged "etcd does not restore the snapshot, and there are no data: it stays stopped: $said"
       put_back etcd kube-apiserver kube-controller-manager kube-scheduler
       rm -rf -- "$HOLD"
-      fail damaged "etcd does not restore the snapshot, so the control plane was started as it was: $said"
+      fail damaged "etcd does not restore the snapshot, so nothing was changed, and what was stopped on this host is started: $said"
     }
     sync -f -- "$fresh" || sync
     [ ! -d "$DATA/member" ] || mv -T -- "$DATA/member" "$aside"
@@ -538,7 +642,15 @@ case ${1:-} in
   look) look ;;
   restore)
     begin
-    restore "$2"
+    restore "${@:2}"
+    ;;
+  stop | start | adopt)
+    begin
+    "$@"
+    ;;
+  aside)
+    begin
+    put_aside "$2" "$3"
     ;;
   take) take ;;
   restored) restored "$2" "$3" "$4" ;;
@@ -547,5 +659,5 @@ case ${1:-} in
     sweep
     verify "$2"
     ;;
-  *) fail usage "take, verify DIR, restore DIR or look" ;;
+  *) fail usage "take, verify DIR, restore DIR, stop, start, aside, adopt or look" ;;
 esac

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
+from shipway.backup.sealed import SUFFIX, kept_as
 from shipway.backup.state import NAME, taken_at
 from shipway.errors import Permanent
 from shipway.foreign.errors import describe_error
@@ -57,6 +58,10 @@ class LocalFolder:
             return hashlib.sha256((self.own / name / MANIFEST).read_bytes()).hexdigest()
         except OSError:
             return ""
+
+    def sealed(self, name: str) -> bool:
+        """Say whether a kept backup is encrypted."""
+        return kept_as(self.own / name, "snapshot.db").suffix == SUFFIX
 
     def begin(self, name: str) -> Path:
         """Return a new private folder for a backup that is being fetched; raises OSError.

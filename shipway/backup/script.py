@@ -28,6 +28,8 @@ class Settings:
     kubelet: str = "/var/lib/kubelet"
     proc: str = "/proc"
     hold: str = "/var/lib/shipway/restore"
+    started: str = "/var/lib/shipway/init-started"
+    joining: str = "/var/lib/shipway/control-plane-join-started"
     waits: int = 1  # how many times its seconds a wait may take
     ports: str = "10257 10259"  # of kube-controller-manager and kube-scheduler (kubeadm, constants.go)
     patience: int = 600  # fifths of a second that the throw-away etcd may take to answer

@@ -63,9 +63,30 @@ class BackupState:
     busy: bool
     ctr: bool
     restoring: str  # the folder whose restore was broken off; "" where none was
-    restored: str  # name of the backup that was restored last, and when
+    restored: str  # name of the backup that was restored last, and when; of several control planes also which restore
     now: datetime
     backups: tuple[Backup, ...]
+    held: bool = False  # a restore has taken the manifests out
+    id: str = ""  # of the restore of several control planes that is under way here
+    lead: str = ""  # the host that gets its data
+    changed: bool = False  # that restore has put its data in their place, and is not at its end
+    aside: str = ""  # the restore for which the data of this host were put aside last
+
+    @property
+    def restored_by(self) -> str:
+        """The id of the restore that gave the host the data it has; "" where none did, or it had none."""
+        return next(iter(self.restored.split(" ")[2:]), "")
+
+    @property
+    def restored_at(self) -> datetime | None:
+        """When the last restore on the host began, by its clock; None where there was none."""
+        when = next(iter(self.restored.split(" ")[1:]), "")
+        return taken_at(when) if NAME.fullmatch(when) else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the host has what kubeadm writes for a control plane, in its place or taken out by a restore."""
+        return self.manifest or self.held
 
     @property
     def needed(self) -> int:
@@ -109,6 +130,11 @@ class BackupsThere(Fact[BackupState]):
             restored=said.get("restored", ""),
             now=taken_at(said["now"]) if NAME.fullmatch(said.get("now", "")) else datetime.now(UTC),
             backups=found,
+            held=said.get("held") == "yes",
+            id=said.get("id", ""),
+            lead=said.get("lead", ""),
+            aside=said.get("aside", ""),
+            changed=said.get("changed") == "yes",
         )
 
 

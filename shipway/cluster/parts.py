@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from shipway.cluster.hosts import HostSpec, HostSsh, Jump, Ssh, first_label
 from shipway.cluster.sources import AptRepository, Key, Manifest, Proxy, Sources
 from shipway.cluster.types import (
+    AgeRecipient,
     Count,
     DnsName,
     Endpoint,
@@ -248,6 +249,11 @@ class Backup(Part):
     )
     keep_local: FilePath | None = Field(
         None, description="Folder of the controller that `shipway backup` copies each backup to; none: to nowhere."
+    )
+    encrypt_to: tuple[AgeRecipient, ...] = Field(
+        (),
+        description="Public keys of age (age1...): the copies on the controller can be read by their owners alone; "
+        "none: they are in clear.",
     )
     max_age_hours: Annotated[Count, Field(ge=1, le=8760)] | None = Field(
         None, description="Drift where the newest verified backup is older; none: twice `every_hours`, else no limit."

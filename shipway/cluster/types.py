@@ -25,6 +25,7 @@ _PATH = r"^[^\x00-\x1f\x7f]+$"
 _USER = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*(\\[A-Za-z0-9_][A-Za-z0-9_.@+-]*)?\$?$"
 _BLOCK = r"^[a-z0-9][a-z0-9-]*$"
 _SHA256 = r"^[0-9a-f]{64}$"
+_AGE = r"^age1[02-9ac-hj-np-z]{58}$"
 _FINGERPRINT = r"^([0-9A-F]{40}|[0-9A-F]{64})$"
 _IMAGE = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
 _LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
@@ -211,6 +212,20 @@ def _place(value: str, info: ValidationInfo) -> str:
     return value if value.startswith("block:") else _path(value, info)
 
 
+def _age(value: str) -> str:
+    """Refuse a public key of age that was mistyped, by its checksum (BIP 173, as age's own format says)."""
+    letters, check = "qpzry9x8gf2tvdw0s3jn54khce6mua7l", 1
+    human = [ord(one) >> 5 for one in "age"] + [0] + [ord(one) & 31 for one in "age"]
+    for number in (*human, *(letters.index(one) for one in value.removeprefix("age1"))):
+        top = check >> 25
+        check = (check & 0x1FFFFFF) << 5 ^ number
+        for bit, term in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+            check ^= term if top >> bit & 1 else 0
+    if check != 1:
+        raise ValueError("is no public key of age: its checksum is wrong, so something was mistyped")
+    return value
+
+
 def _template(value: str) -> str:
     _url(f"http://suite/{value}")
     return value
@@ -286,6 +301,7 @@ SecretPlace = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), 
 UnixUser = Annotated[str, StringConstraints(pattern=_USER, max_length=256)]
 SecretBlock = Annotated[str, StringConstraints(pattern=_BLOCK, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
+AgeRecipient = Annotated[str, StringConstraints(pattern=_AGE), AfterValidator(_age)]
 Fingerprint = Annotated[str, StringConstraints(pattern=_FINGERPRINT)]
 ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512), BeforeValidator(_image)]
 ImageRepository = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512), BeforeValidator(_repository)]

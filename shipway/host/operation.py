@@ -14,7 +14,13 @@ EXITED, KILLED = "code=exited", "code=killed"
 
 
 def start_unit(unit: str, words: Sequence[str], seconds: int) -> list[Words]:
-    """Return the commands that run `words` as a unit for at most so many seconds, and bring back what it said."""
+    """Return the commands that run `words` as a unit for at most so many seconds, and bring back what it said.
+
+    Raises ValueError for a variable in braces, in whose place systemd puts one of its own (systemd.service, "Command
+    lines"): a script with one goes into a file.
+    """
+    if any("${" in word for word in words):
+        raise ValueError(f"{unit}: systemd would expand a variable in braces")
     log = f"{OPERATIONS}/{unit.removeprefix('shipway-')}.log"
     run = (
         *("systemd-run", "--collect", "--wait", f"--unit={unit}"),

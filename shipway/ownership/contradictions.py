@@ -109,7 +109,7 @@ def _missing(
         return
     nodes = [one for one in by.values() if one.host != first.host and one.joined]
     fix = (
-        f"Where the machine was replaced: put its backup of /var/lib/etcd and /etc/kubernetes back on {first.host}. "
+        "Where the machine was replaced: `shipway restore FILE --plan` says what of a backup can be put back on it. "
         "Where the control plane is another host: name that one in the file. A new cluster is made only "
         "of hosts that belong to none."
     )

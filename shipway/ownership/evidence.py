@@ -177,6 +177,28 @@ async def evidence(on: Host) -> Evidence:
     )
 
 
+def evidence_of_files(host: str, *, admin_conf: str, manifests: str, authority: str) -> Evidence:
+    """Return what a host will show once it has these files of a control plane, which may be another host's.
+
+    So an address of that other host is no part of it.
+    """
+    entries = _entries("\n".join(f"{ADMIN}:{line}" for line in admin_conf.splitlines())).get(ADMIN, {})
+    declared = {name: value for name, value in _FLAG.findall(manifests) if name != "advertise-address"}
+    declared.setdefault("cluster-name", entries.get("current-context", "").rpartition("@")[2])
+    server = entries.get("server", "")
+    return Evidence(
+        host=host,
+        admin=True,
+        etcd=True,
+        static=STATIC_PODS,
+        pki=True,
+        server=server,
+        endpoint=server,
+        authorities=authorities(authority),
+        declared=declared,
+    )
+
+
 def has_client(names: Iterable[str]) -> bool:
     """Say whether the names in the kubelet's certificate folder tell of a client certificate, new or old."""
     return any(name.startswith("kubelet-client-") and name.endswith(".pem") for name in names)

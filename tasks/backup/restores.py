@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
-from shipway.backup.script import script_of
-from shipway.backup.state import BackupsThere, taken_at
+from shipway.backup.choice import Choice, Kind, Plane, choose_restore
+from shipway.backup.kept import MANIFEST, LocalFolder, read_manifest
+from shipway.backup.script import ROOT, script_of
+from shipway.backup.sealed import kept_as, parts_of
+from shipway.backup.state import BackupState, BackupsThere, taken_at
 from shipway.converge import converge
-from shipway.errors import ShipwayError
+from shipway.errors import Blocked, Refused, ShipwayError
+from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.kubeadm.config import image_repository
+from shipway.kubeadm.hardening import ENCRYPTION
+from shipway.ownership.evidence import (
+    ADMIN,
+    AUTHORITY,
+    MANIFESTS,
+    STATIC_PODS,
+    Evidence,
+    authorities,
+    evidence,
+    evidence_of_files,
+)
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.backup.brought import BackupBrought, BackupVerified
+from shipway.steps.backup.kept import PART
 from shipway.steps.backup.on_host import script_file
 from shipway.steps.backup.possible import EtcdIsKubeadms, NoOtherBackup, RoomForBackup, ToolsCanBeHad
-from shipway.steps.backup.restored import (
-    OPERATION,
-    RESTORE_SECONDS,
-    BackupRestored,
-    BackupThere,
-    KubeletStarted,
-    OneControlPlane,
+from shipway.steps.backup.restored import RESTORE_SECONDS, BackupRestored, BackupThere, KubeletStarted
+from shipway.steps.backup.several import (
+    OPERATIONS,
+    BackupAdopted,
+    ControlPlaneStarted,
+    ControlPlaneStopped,
+    DataAside,
+    QuorumLost,
 )
+from shipway.steps.kubernetes.retire import NodeDeleted, NothingOfNode
+from shipway.steps.upgrade.fetched import ImagesPulled
 from tasks.context import Run
+from tasks.leading import adopt_endpoint, known
+from tasks.ownership import judge, refusal
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.workloads import OWN_NAMESPACES
 
@@ -45,6 +71,7 @@ KINDS = (
 )
 SHOWN = 20
 READY_SECONDS = 240.0  # an image may have to be pulled anew
+_ENDPOINT = re.compile(r"^ *controlPlaneEndpoint: *([A-Za-z0-9.:\[\]-]+)$", re.MULTILINE)
 
 
 async def _bring(run: Run, stage: str, host: str, steps: list[Check[Host]]) -> list[StepResult]:
@@ -53,27 +80,147 @@ async def _bring(run: Run, stage: str, host: str, steps: list[Check[Host]]) -> l
     return await converge(steps, session, run.allow, hear_results(run, stage, host))
 
 
-async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Look at what a restore needs, all at once; one of a killed run that is still at work is waited for first."""
-    session, script = run.session(host), script_of(run.cluster)
-    session.forget()
-    if run.backup.restored is None:  # before one that is still at work ends: what that brings about is what was asked
-        run.backup.restored = (await session.read(BackupsThere(script))).restored
+def kept_here(run: Run) -> LocalFolder:
+    """Return the folder of this machine in which the cluster's backups are kept."""
+    return LocalFolder(Path(run.cluster.backup.keep_local or ""), run.cluster.name)
+
+
+def kind_of(state: BackupState, seen: Evidence) -> Kind:
+    """Return what a control plane's host is to a restore."""
+    if seen.unfinished or (state.restoring and not state.runs):
+        return "bare"
+    if state.runs:
+        return "runs"
+    if seen.joining:
+        return "joins"
+    return "bare" if seen.standing in ("nothing", "begun") else "part"
+
+
+async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - it chooses the host
+    """Choose the host that gets the data, and look at what a restore needs, all at once.
+
+    What a killed run has left at work on a host is waited for first.
+    """
+    names, script = [one.name for one in run.cluster.control_planes if one in run.hosts], script_of(run.cluster)
+    for name in names:
+        run.session(name).forget()
     if run.allow is not Impact.NOTHING:
-        await session.settled(OPERATION, seconds=RESTORE_SECONDS)
-    state = await session.read(BackupsThere(script))
-    if run.backup.source == "newest":
-        run.backup.source = state.restoring.rpartition("/")[2] or (state.newest.name if state.newest else "newest")
-    checks: list[Check[Host]] = [OneControlPlane(tuple(one.name for one in run.cluster.control_planes))]
-    if not state.restoring:  # one that was broken off has taken the manifests out
+        await asyncio.gather(*(run.session(name).settled(*OPERATIONS, seconds=RESTORE_SECONDS) for name in names))
+    states = await asyncio.gather(*(run.session(name).read(BackupsThere(script)) for name in names))
+    seen = known(run)
+    planes = [
+        Plane(name, kind_of(state, seen[name]), state, seen[name].unfinished)
+        for name, state in zip(names, states, strict=True)
+    ]
+    kept = await asyncio.to_thread(kept_here(run).names) if run.cluster.backup.keep_local else []
+    run.backup.id = run.backup.id or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    choice = choose_restore(run.backup.source, planes, kept, run.backup.id)
+    run.backup.choice, run.backup.source, run.backup.id = choice, choice.backup, choice.id
+    await run.lead_by(choice.lead)
+    checks: list[Check[Host]] = []
+    if not choice.begun and not choice.bare:  # one that was broken off has taken the manifests out
         checks += [EtcdIsKubeadms(script), ToolsCanBeHad(script), RoomForBackup(script)]
-    checks += [NoOtherBackup(script), BackupThere(script, run.backup.source)]
-    return await _bring(run, stage, host, checks)
+    checks += [NoOtherBackup(script), BackupThere(script, choice.backup, tuple(kept))]
+    if len(run.cluster.control_planes) > 1 and not choice.begun:
+        checks.append(QuorumLost(tuple(run.session(one.name) for one in planes if one.kind != "bare")))
+    checks.append(BackupFits(run, choice))
+    return await _bring(run, stage, choice.lead, checks)
+
+
+@dataclass(frozen=True)
+class BackupFits:
+    """The backup is of the cluster that the hosts belong to; on a bare host also of the one that the file declares."""
+
+    run: Run = field(repr=False, compare=False)
+    choice: Choice
+    name: str = "the backup is of this cluster"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare its authority, and on a bare host all that a bootstrap compares, its version and its key.
+
+        Raises Refused: SHW-734 for another cluster's or another version's, SHW-814 for a key that kubeadm would not
+        use, and as a bootstrap for what contradicts the file.
+        """
+        text = await self._read(on, MANIFEST)
+        if text is None:
+            return None  # that it is not there is another check's affair
+        manifest, run = read_manifest(text, self.run.cluster.name), self.run
+        files = [f"files{one}" for one in (AUTHORITY, ADMIN, *(f"{MANIFESTS}/{name}" for name in STATIC_PODS[1:3]))]
+        ca, admin, api, controllers = [await self._read(on, one) or "" for one in files]
+        if not self.choice.bare:
+            own = known(run)[on.name].authorities
+            if own and not own & authorities(ca):
+                message = f"{self.choice.backup} is of a cluster with another certificate authority"
+                fix = "Name a backup of this cluster with `--from`, or the file of that one's cluster."
+                raise Refused(message, code="SHW-734", fix=fix)
+            return None
+        version = str(manifest.get("kubelet", "")).rpartition(" v")[2]
+        if version != run.cluster.kubernetes.version:
+            message = (
+                f"{self.choice.backup} is of Kubernetes {version or 'unknown'}, and the file declares "
+                f"{run.cluster.kubernetes.version}: a bare host gets the version of the file"
+            )
+            fix = f"Write `kubernetes: {{version: {version}}}` into the file, restore, and upgrade after it."
+            raise Refused(message, code="SHW-734", fix=fix)
+        sealed = str(manifest.get("encryption", ""))
+        if sealed and not (run.cluster.hardening.encryption_at_rest and sealed == ENCRYPTION):
+            message = (
+                f"Secrets in {self.choice.backup} are encrypted by a key in {sealed}, of which the file says nothing"
+            )
+            fix = (
+                f"Declare `hardening: {{encryption_at_rest: true}}` where that is {ENCRYPTION}. An API server with a "
+                "configuration of the site's own is restored by hand: see docs/backup.md."
+            )
+            raise Refused(message, code="SHW-814", fix=fix)
+        lead = evidence_of_files(on.name, admin_conf=admin, manifests=f"{api}\n{controllers}", authority=ca)
+        if recorded := _ENDPOINT.search(await self._read(on, "kubeadm-config.yaml") or ""):
+            lead = replace(lead, endpoint=f"https://{recorded[1]}")  # people point admin.conf elsewhere
+        if faults := judge(run, lead):
+            raise refusal(faults)
+        adopt_endpoint(run, {lead.host: lead})
+        return None
+
+    async def _read(self, on: Host, path: str) -> str | None:
+        if not self.choice.brought:
+            return await on.read(FileText(f"{ROOT}/{self.choice.backup}/{path}"))
+        file = kept_as(kept_here(self.run).own / self.choice.backup, path)
+        try:
+            return b"".join(await asyncio.to_thread(list, parts_of(file, PART))).decode()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+
+def _parts(run: Run) -> list[str]:
+    """Return what happens to the control planes' hosts, a sentence each."""
+    choice = run.backup.choice
+    if choice is None:
+        return []
+    said, backup = [], choice.backup
+    if choice.bare:
+        said.append(f"{choice.lead}, a bare host: prepared, given {backup} with its keys, and initialised from there")
+    elif len(choice.kinds) > 1:
+        said.append(f"{choice.lead} gets {backup}, as the only member of etcd at first")
+    if runs := choice.others("runs"):
+        said.append(f"{', '.join(runs)}: stopped, the data put aside there, the host reset and joined anew")
+    if joins := choice.others("joins"):
+        said.append(f"{', '.join(joins)}: joined anew, for its join broke off")
+    if joined := choice.others("joined"):
+        said.append(f"{', '.join(joined)}: joined already, by the restore that was broken off")
+    if bare := choice.others("bare"):
+        said.append(f"{', '.join(bare)}: prepared and joined")
+    if part := choice.others("part"):
+        said.append(f"{', '.join(part)}: part of a control plane is there, so a join refuses it and says what to do")
+    if run.backup.gone:
+        said.append(f"{', '.join(run.backup.gone)}: gone for good, as was said; its node is deleted")
+    return said
 
 
 async def restore_loses(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's work
     """Say what the restore will take away, as far as the API can say now: a warning each, and never a refusal."""
     name = "what the restore takes away is known"
+    run.warned += _parts(run)
+    if run.backup.choice is not None and run.backup.choice.done:
+        return [StepResult(name, "ok")]  # what is newer now came after the restore
     try:
         lines = await _losses(await run.kube(), taken_at(run.backup.source))
     except ShipwayError as error:
@@ -105,25 +252,92 @@ def _made(meta: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(str(meta["creationTimestamp"]))
 
 
+def _choice(run: Run) -> Choice:
+    """Return what was chosen; raises Blocked before that."""
+    if run.backup.choice is None:
+        raise Blocked("no host was chosen that gets the data")
+    return run.backup.choice
+
+
+async def restore_bring(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Have the backup on the host that gets the data, verified there; a bare host gets etcd's image first."""
+    choice, script, cluster = _choice(run), script_of(run.cluster), run.cluster
+    steps: list[Check[Host]] = [script_file(cluster)]
+    if choice.bare:
+        steps.append(ImagesPulled(cluster.kubernetes.version, image_repository(cluster), control=True))
+    if choice.brought:
+        steps.append(BackupBrought(script, kept_here(run), choice.backup))
+    return await _bring(run, stage, host, [*steps, BackupVerified(script, choice.backup)])
+
+
+async def restore_stop(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Stop a control plane before the data of another time come to one of them."""
+    choice, script = _choice(run), script_of(run.cluster)
+    planes = tuple(run.session(name) for name in (choice.lead, *choice.others("runs")))
+    stopped = ControlPlaneStopped(script, choice.backup, choice.id, choice.lead, planes)
+    return await _bring(run, stage, host, [script_file(run.cluster), stopped])
+
+
+async def restore_undo(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Start a control plane that was stopped for a restore that did not come about."""
+    return await _bring(run, stage, host, [ControlPlaneStarted(script_of(run.cluster), _choice(run).id)])
+
+
 async def restore_backup(run: Run, stage: str, host: str) -> list[StepResult]:
     """Restore, once what every kubelet runs now was noted; a second attempt of this run sees what the first one did."""
-    script = script_of(run.cluster)
+    choice, script = _choice(run), script_of(run.cluster)
     if run.allow is not Impact.NOTHING:
-        await _note_kubelets(run)
+        state = await run.session(host).read(BackupsThere(script))
+        await _note_kubelets(run, state.restored_at if state.restored_by == choice.id else None)
     steps: list[Check[Host]] = [script_file(run.cluster)]
-    steps.append(BackupRestored(script, run.backup.source, run.backup.restored or ""))
+    if choice.bare:
+        steps.append(BackupAdopted(script, choice.backup, choice.id, run.cluster.host(host)))
+    else:
+        steps.append(BackupRestored(script, choice.backup, choice.id))
     results = await _bring(run, stage, host, steps)
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()
+    await _look_anew(run, host)
     return results
 
 
-async def _note_kubelets(run: Run) -> None:
-    """Keep which start of each kubelet was before the restore; a host that does not answer is told of later."""
+async def _look_anew(run: Run, host: str) -> None:
+    """Keep what a host shows now of whose it is: later stages go by that."""
+    session = run.session(host)
+    session.forget()
+    run.seen.surveys[host] = replace(run.seen.surveys[host], evidence=await evidence(session))
+
+
+async def restore_aside(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Put the data of a control plane aside that is to join the restored one; what the host shows is looked at anew."""
+    choice = _choice(run)
+    results = await _bring(run, stage, host, [DataAside(script_of(run.cluster), choice.backup, choice.id)])
+    await _look_anew(run, host)
+    return results
+
+
+async def forget_nodes(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's work
+    """Delete the nodes of control planes that are not there, or join anew: kubeadm joins none whose node is Ready."""
+    seen = known(run)
+    others = [one.name for one in run.cluster.control_planes if one.name != run.control.name]
+    steps: list[Check[Kube]] = []
+    for name in others:
+        if name not in seen or not seen[name].whole:
+            steps += [NodeDeleted(name), NothingOfNode(name)]
+    return await by_api(run, stage, steps)
+
+
+async def _note_kubelets(run: Run, restored: datetime | None) -> None:
+    """Keep which start of each kubelet was before the restore; a host that does not answer is told of later.
+
+    One that was started since a restore which is gone on with is not restarted again: a GPU plugin that has just
+    registered would have to do so anew, and the proof would find no GPU meanwhile.
+    """
 
     async def note(name: str) -> None:
         info = await run.session(name).read(UnitState("kubelet.service"))
-        run.backup.kubelets.setdefault(name, info.invocation)
+        since = restored is not None and info.active_since >= restored.timestamp()
+        run.backup.kubelets.setdefault(name, "after it" if since else info.invocation)
 
     await asyncio.gather(*(note(spec.name) for spec in run.cluster.hosts), return_exceptions=True)
 
@@ -205,6 +419,5 @@ async def start_watchers(run: Run, stage: str, host: str) -> list[StepResult]:  
     session = run.session(run.control.name)
     session.forget()
     state = await session.read(BackupsThere(script_of(run.cluster)))
-    when = state.restored.partition(" ")[2]
-    results = await by_api(run, stage, [WatchersStarted(taken_at(when) if when else state.now)])
+    results = await by_api(run, stage, [WatchersStarted(state.restored_at or state.now)])
     return [*results, await wait_for(run, stage, DaemonSetsRun(), await run.kube(), seconds=READY_SECONDS)]

@@ -10,7 +10,7 @@ from shipway.backup.state import BackupsThere
 from shipway.converge import converge
 from shipway.host.session import Host
 from shipway.step import Check, Impact, StepResult
-from shipway.steps.backup.kept import KeptLocally, NotTooMany
+from shipway.steps.backup.kept import AgeThere, KeptLocally, NotTooMany
 from shipway.steps.backup.on_host import TimerGone, schedule, script_file
 from shipway.steps.backup.possible import EtcdIsKubeadms, NoOtherBackup, RoomForBackup, ToolsCanBeHad
 from shipway.steps.backup.taken import OPERATION, TAKE_SECONDS, BackupTaken
@@ -34,6 +34,8 @@ async def backup_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     script = script_of(run.cluster)
     checks: list[Check[Host]] = [EtcdIsKubeadms(script), ToolsCanBeHad(script), RoomForBackup(script)]
     checks.append(NoOtherBackup(script))
+    if run.cluster.backup.keep_local and run.cluster.backup.encrypt_to:
+        checks.append(AgeThere())
     return await _bring(run, stage, host, checks)
 
 
@@ -57,6 +59,6 @@ async def keep_backup(run: Run, stage: str, host: str) -> list[StepResult]:
     """Keep the newest backup on this machine, and no more of them than declared."""
     declared = run.cluster.backup
     folder = LocalFolder(Path(declared.keep_local or ""), run.cluster.name)
-    steps: list[Check[Host]] = [KeptLocally(script_of(run.cluster), folder)]
+    steps: list[Check[Host]] = [KeptLocally(script_of(run.cluster), folder, recipients=declared.encrypt_to)]
     steps.append(NotTooMany(folder, declared.keep, declared.keep_days))
     return await _bring(run, stage, host, steps)

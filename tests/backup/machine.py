@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +130,8 @@ class Machine:
             proc=str(self.here / "proc"),
             patience=20,
             hold=str(self.here / "hold"),
+            started=str(self.here / "init-started"),
+            joining=str(self.here / "joining"),
             waits=0,
             ports="",
         )
@@ -212,9 +215,10 @@ class Machine:
 class Pristine:
     """A machine with a verified backup, put back to just that for each test: to take one takes most of a second."""
 
-    def __init__(self, here: Path, copy: Path) -> None:
-        """Take the backup, and keep a copy of all."""
+    def __init__(self, here: Path, copy: Path, prepare: Callable[[Machine], None] = lambda _: None) -> None:
+        """Take the backup of a machine that was prepared, and keep a copy of all."""
         self._machine, self._copy = Machine(here), copy
+        prepare(self._machine)
         code, said = self._machine.run("take")
         assert code == 0, said
         subprocess.run(("cp", "-a", str(here), str(copy)), check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.place import Place
 from shipway.step import Impact
-from shipway.steps.backup.restored import BackupRestored, BackupThere, KubeletStarted, OneControlPlane
-from tasks.backup.restores import DaemonSetsRun, WatchersStarted, _losses, restore_loses
+from shipway.steps.backup.restored import BackupRestored, BackupThere, KubeletStarted
+from tasks.backup.restores import DaemonSetsRun, WatchersStarted, _losses, _note_kubelets, restore_loses
+from tasks.context import BackupRun
 from tests.backup.machine import LocalShell, Machine
 
 FILE = "name: te\nhosts: [{name: cp1, address: 192.0.2.1}]\n"
@@ -52,8 +54,9 @@ async def test_without_the_clusters_name_typed_nothing_begins(tmp_path: Path, co
 
 
 def test_the_command_line_has_what_the_flow_takes() -> None:
-    asked = COMMAND.parser().parse_args(["te.yaml", "--from", "newest", "--confirm", "te", "--plan", "--quiet"])
-    assert (asked.source, asked.confirm, asked.plan) == ("newest", "te", True)
+    words = ["te.yaml", "--from", "newest", "--confirm", "te", "--plan", "--quiet", "--gone", "cp2", "--gone", "cp3"]
+    asked = COMMAND.parser().parse_args(words)
+    assert (asked.source, asked.confirm, asked.plan, asked.gone) == ("newest", "te", True, ["cp2", "cp3"])
     assert COMMAND.mode(asked) == "plan"
 
 
@@ -65,36 +68,22 @@ async def test_only_a_verified_backup_of_the_host_is_taken(origin: Machine) -> N
     assert origin.names()[0] in drift.have
 
 
-async def test_several_control_planes_are_refused() -> None:
-    on = cast("Host", SimpleNamespace())
-    assert await OneControlPlane(("cp1",)).check(on) is None
-    drift = await OneControlPlane(("cp1", "cp2")).check(on)
-    assert drift is not None
+async def test_a_copy_on_this_machine_counts_as_there(origin: Machine) -> None:
+    on = Host("cp1", LocalShell(origin))
+    assert await BackupThere(script(origin), "20200101T000000Z", ("20200101T000000Z",)).check(on) is None
 
 
-async def test_a_restore_counts_only_where_it_is_of_this_run_and_was_not_broken_off(tmp_path: Path) -> None:
+async def test_a_restore_counts_only_where_it_is_the_one_that_was_asked_for_and_at_its_end(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.root.mkdir()
     on = Host("cp1", LocalShell(machine))
-    (machine.root / ".restored").write_text("20260101T000000Z 20260102T000000Z\n")
-    before = "20260101T000000Z 20260102T000000Z"
-    for step, wanted in (
-        (BackupRestored(script(machine), "20260101T000000Z", ""), True),
-        (BackupRestored(script(machine), "20260101T000000Z", before), False),
-        (BackupRestored(script(machine), "20260105T000000Z", ""), False),
-    ):
-        assert (await step.check(on) is None) == wanted
-    recent = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    (machine.root / ".restored").write_text(f"20260101T000000Z {recent}\n")
-    on.forget()
-    known = f"20260101T000000Z {recent}"
-    assert await BackupRestored(script(machine), "20260101T000000Z", known).check(on) is None, (
-        "its controller was killed"
-    )
+    (machine.root / ".restored").write_text("20260101T000000Z 20260102T000000Z one\n")
+    assert await BackupRestored(script(machine), "20260101T000000Z", "one").check(on) is None
+    assert await BackupRestored(script(machine), "20260101T000000Z", "two").check(on) is not None
     (machine.here / "hold").mkdir()
     (machine.here / "hold" / "from").write_text("/var/lib/shipway/backups/20260101T000000Z\n")
     on.forget()
-    assert await BackupRestored(script(machine), "20260101T000000Z", "").check(on) is not None
+    assert await BackupRestored(script(machine), "20260101T000000Z", "one").check(on) is not None
 
 
 class Kubelet(Place):
@@ -118,6 +107,22 @@ class Kubelet(Place):
 async def test_a_kubelet_that_was_started_since_is_left_alone(since: str, outcome: str) -> None:
     (result,) = await converge([KubeletStarted(since)], cast("Host", Kubelet()), Impact.SERVICE)
     assert result.outcome == outcome
+
+
+@pytest.mark.parametrize(("hour", "noted"), [(1, "after it"), (3, "first"), (None, "first")])
+async def test_a_kubelet_that_was_started_since_a_restore_that_is_gone_on_with_is_noted_so(
+    hour: int | None, noted: str
+) -> None:
+    started = int(datetime(2026, 11, 29, 2, tzinfo=UTC).timestamp())
+
+    class Started(Kubelet):
+        async def read(self, _: object) -> UnitInfo:
+            return replace(await super().read(_), active_since=started)
+
+    hosts = [SimpleNamespace(name="w1")]
+    run = SimpleNamespace(session=lambda _: Started(), backup=BackupRun(), cluster=SimpleNamespace(hosts=hosts))
+    await _note_kubelets(cast("Any", run), None if hour is None else datetime(2026, 11, 29, hour, tzinfo=UTC))
+    assert run.backup.kubelets == {"w1": noted}
 
 
 def named(kind: str, name: str, made: str, **more: object) -> dict[str, Any]:
@@ -165,7 +170,7 @@ async def test_an_api_that_does_not_answer_keeps_from_no_restore_and_is_said() -
     async def kube() -> Kube:
         raise ApiUnavailable("connection refused")
 
-    run = SimpleNamespace(kube=kube, backup=SimpleNamespace(source="20261128T120000Z"), warned=[])
+    run = SimpleNamespace(kube=kube, backup=BackupRun(source="20261128T120000Z"), warned=[])
     (result,) = await restore_loses(cast("Any", run), "restore_loses", "cluster")
     assert result.outcome == "ok"
     assert "cannot be told" in run.warned[0]

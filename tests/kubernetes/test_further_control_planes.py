@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.packages import PackageInfo
+from shipway.host.operation import start_unit
 from shipway.kubeadm.config import init_documents, join_documents
 from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT_FOLDER, ETCD, JOINING, MANIFESTS, PKI, POD_LOGS, STARTED
@@ -34,8 +37,9 @@ from shipway.steps.kubernetes.etcd_members import (
     remove_member,
     version,
 )
-from shipway.steps.kubernetes.join_control_plane import ControlPlaneJoined, port_answer
+from shipway.steps.kubernetes.join_control_plane import UNUSED, ControlPlaneJoined, port_answer
 from shipway.steps.kubernetes.kube_proxy_hosts import MOUNTS, KubeProxyKnowsApi, copies
+from shipway.steps.kubernetes.reset import FORBIDDEN
 from shipway.steps.system.names import HOSTS
 from tests.places.facts import DEBIAN, KnownFacts, said
 
@@ -473,3 +477,36 @@ async def test_kube_proxy_is_started_anew_only_where_it_knows_the_api_by_another
     both = {**facts, FileText(HOSTS): several, copies(NAME): same}
     assert await KubeProxyKnowsApi(NAME).check(KnownFacts(both)) is None  # type: ignore[arg-type]
     assert await KubeProxyKnowsApi(NAME).check(KnownFacts({**facts, FileText(HOSTS): several})) is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pods", "marked", "status"),
+    [
+        ((), True, 0),
+        (("kube-system_kube-proxy-1_u", "shipway-verify_x_u"), True, 0),
+        (("kube-system_kube-proxy-1_u", "default_train_u"), True, FORBIDDEN),
+        (("kube-system-of-another_train_u",), True, FORBIDDEN),
+        ((), False, FORBIDDEN),
+    ],
+)
+def test_a_host_on_which_our_join_broke_off_is_reset_beside_the_clusters_own_pods_alone(
+    tmp_path: Path, pods: tuple[str, ...], *, marked: bool, status: int
+) -> None:
+    folder, mark = tmp_path / "pods", tmp_path / "mark"
+    for name in pods:
+        (folder / name).mkdir(parents=True)
+    if marked:
+        mark.touch()
+    script = UNUSED.replace("/var/log/pods", str(folder)).replace(JOINING, str(mark))
+    words = ("sh", "-c", script, " kube-system shipway-verify ", "echo", "reset")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert ("reset" in done.stdout) == (status == 0)
+    assert "default_train_u" in done.stderr or "default_train_u" not in pods
+
+
+def test_no_unit_is_given_a_variable_in_whose_place_systemd_would_put_its_own() -> None:
+    """A pod's name was empty in the unit: no host whose join broke off could be reset (seen in the container lab)."""
+    start_unit("shipway-kubeadm-reset", ("sh", "-c", UNUSED, " kube-system ", "kubeadm", "reset", "-f"), 300)
+    with pytest.raises(ValueError, match="braces"):
+        start_unit("shipway-x", ("sh", "-c", "echo ${x}"), 300)

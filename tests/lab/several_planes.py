@@ -43,10 +43,10 @@ SETTLE = 12.0  # seconds of asking on each side of what is done
 MOST_SECONDS = 6.0  # a connection's limit, two checks and theirs, a second each, and what a loaded machine adds
 
 
-def five(folder: Path, number: int) -> Site:
-    """Return five bare hosts in a lab of their own."""
+def five(folder: Path, number: int, workers: tuple[str, ...] = WORKERS) -> Site:
+    """Return five bare hosts, or with fewer workers, in a lab of their own."""
     lab = Lab(folder / "lab")
-    lab.up(plan(",".join((*PLANES, *WORKERS)), number=number))
+    lab.up(plan(",".join((*PLANES, *workers)), number=number))
     return Site(lab, folder)
 
 

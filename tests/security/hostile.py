@@ -144,7 +144,14 @@ WHOLE: dict[str, Any] = {
         "approve": False,
     },
     "maintain": {"packages": "all", "reboot": "always", "reboot_minutes": 15, "taints": ["site.example.com/own"]},
-    "backup": {"every_hours": 6, "keep": 14, "keep_days": 30, "keep_local": "/srv/backups", "max_age_hours": 26},
+    "backup": {
+        "every_hours": 6,
+        "keep": 14,
+        "keep_days": 30,
+        "keep_local": "/srv/backups",
+        "encrypt_to": ["age1qhqsm9gxn7kj4rmpt3r8cl02zss2v3c028nxrf9lqedkvvp2daeqs9nmhu"],
+        "max_age_hours": 26,
+    },
     "repair": {
         "allow": "service",
         "ask": False,

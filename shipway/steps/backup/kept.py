@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import ClassVar
 
 from shipway.backup.kept import MANIFEST, VERIFIED, LocalFolder, cannot_keep, open_private, read_manifest, write_private
 from shipway.backup.script import ROOT
+from shipway.backup.sealed import SUFFIX, age, sealing
 from shipway.backup.state import Backup, BackupsThere
 from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact, Words
@@ -59,11 +61,12 @@ class KeptLocally:
     script: str = field(repr=False)
     folder: LocalFolder
     root: str = ROOT
+    recipients: tuple[str, ...] = ()  # who alone can read it; none: it is in clear
 
     @property
     def name(self) -> str:
         """The fact."""
-        return f"the newest verified backup is kept in {self.folder.path}"
+        return f"the newest verified backup is kept in {self.folder.path}{', encrypted' if self.recipients else ''}"
 
     async def _newest(self, on: Host) -> Backup:
         newest = (await on.read(BackupsThere(self.script))).newest
@@ -76,7 +79,9 @@ class KeptLocally:
         newest = await self._newest(on)
         kept = await asyncio.to_thread(self.folder.digest, newest.name)
         if kept == newest.digest:
-            return None
+            sealed = await asyncio.to_thread(self.folder.sealed, newest.name)
+            states = {True: "encrypted", False: "in clear"}
+            return None if sealed == bool(self.recipients) else Drift(states[sealed], states[not sealed])
         return Drift(f"{newest.name} is not there" if not kept else "another one of that name", newest.name)
 
     async def apply(self, on: Host) -> None:
@@ -105,23 +110,37 @@ class KeptLocally:
     async def _fetch_file(self, on: Host, path: str, digest: str, to: Path, most: int) -> int:
         """Fetch one file of at most so many bytes; return its size."""
         seen, number, size = hashlib.sha256(), 0, 0
+        to = to.with_name(f"{to.name}{SUFFIX}") if self.recipients else to
         with await asyncio.to_thread(open_private, to) as file:
-            while True:
-                on.forget()
-                data = await on.read(FilePart(f"{self.root}/{path}", number))
-                size, number = size + len(data), number + 1
-                if size > most:
-                    break
-                seen.update(data)
-                await asyncio.to_thread(file.write, data)
-                if len(data) < PART:
-                    break
+            with sealing(file, self.recipients) if self.recipients else contextlib.nullcontext(file.write) as write:
+                while True:
+                    on.forget()
+                    data = await on.read(FilePart(f"{self.root}/{path}", number))
+                    size, number = size + len(data), number + 1
+                    if size > most:
+                        break
+                    seen.update(data)
+                    await asyncio.to_thread(write, data)
+                    if len(data) < PART:
+                        break
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
         if seen.hexdigest() == digest and size <= most:
             return size
         fix = "See the host's disk (`dmesg | tail`), take another backup, and run again."
         raise Permanent(f"{path} is not the file that was taken", host=on.name, code="SHW-731", fix=fix)
+
+
+@dataclass(frozen=True)
+class AgeThere:
+    """The library that encrypts copies is on this machine."""
+
+    name: str = "copies of backups can be encrypted on this machine"
+
+    async def check(self, on: Host) -> Drift | None:  # noqa: ARG002 - this machine's affair
+        """Import it. Raises Refused SHW-755."""
+        age()
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,28 @@
-"""A verified backup in the place of a single control plane's data, and what watches the API made to look anew."""
+"""A verified backup in the place of a control plane's data, and what watches the API made to look anew."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import ClassVar
 
 from shipway.backup.script import PLACE, ROOT
-from shipway.backup.state import NAME, BackupsThere, taken_at
+from shipway.backup.state import BackupsThere
 from shipway.facts.services import UnitState
 from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
 
-# A restore that ended so short ago is the one that was asked for: its controller was killed, and it is run again.
-RECENT = timedelta(minutes=30)
 RESTORE_SECONDS = 1800  # a stop has 180 s, etcd and the API server 240 s each; the rest is for copying the data
 OPERATION = "restore"
 
 
-def _is_recent(when: str, now: datetime) -> bool:
-    return bool(NAME.fullmatch(when)) and timedelta(0) <= now - taken_at(when) < RECENT
-
-
 @dataclass(frozen=True)
 class BackupThere:
-    """The backup that is to be restored is on the host, and verified."""
+    """The backup that is to be restored is on the host, verified, or whole on this machine (`kept` names those)."""
 
     script: str = field(repr=False)
     backup: str
-    name: str = "the backup is on the host, verified"
+    kept: tuple[str, ...] = ()
+    name: str = "the backup is there, verified"
 
     async def check(self, on: Host) -> Drift | None:
         """Look for it among the verified ones; a restore that was broken off is to be ended before another begins."""
@@ -38,46 +32,34 @@ class BackupThere:
                 f"the restore of {state.restoring} was broken off", "a verified backup of this name, and no other"
             )
         known = [one.name for one in state.backups if one.verified]
-        if self.backup in known:
+        if self.backup in (*known, *self.kept):
             return None
-        return Drift(f"no {self.backup}; verified are: {', '.join(known) or 'none'}", "a verified backup of this name")
-
-
-@dataclass(frozen=True)
-class OneControlPlane:
-    """The cluster has one control plane: of several, the others' etcd would go on with the data of before."""
-
-    names: tuple[str, ...]
-    name: str = "the cluster has one control plane"
-
-    async def check(self, on: Host) -> Drift | None:  # noqa: ARG002 - the cluster file tells
-        """Count them."""
-        return None if len(self.names) == 1 else Drift(", ".join(self.names), "one")
+        here = f"; on this machine: {', '.join(self.kept)}" if self.kept else ""
+        have = f"no {self.backup}; verified on the host are: {', '.join(known) or 'none'}{here}"
+        return Drift(have, "a verified backup of this name")
 
 
 @dataclass(frozen=True)
 class BackupRestored:
-    """The cluster's data are those of a backup; `before` is what the host last restored when the run began."""
+    """The cluster's data are those of a backup, by the restore of this id."""
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
     script: str = field(repr=False)
     backup: str
-    before: str
+    restore: str
     name: str = "etcd has the data of the backup"
 
     async def check(self, on: Host) -> Drift | None:
         """Look at what the host restored last, and whether that was broken off."""
         state = await on.read(BackupsThere(self.script))
         if state.restoring:
-            return Drift(f"the restore of {state.restoring} was broken off", self.backup)
-        name, _, when = state.restored.partition(" ")
-        if name == self.backup and (state.restored != self.before or _is_recent(when, state.now)):
-            return None
-        return Drift("the data of now", self.backup)
+            return Drift(f"the restore of {state.restoring} is not at its end", self.backup)
+        return None if state.restored_by == self.restore else Drift("the data of now", self.backup)
 
     async def apply(self, on: Host) -> None:
         """Let the host restore it, as a unit that lives on when this run does not."""
-        await on.succeed(OPERATION, ("bash", PLACE, "restore", f"{ROOT}/{self.backup}"), seconds=RESTORE_SECONDS)
+        words = ("bash", PLACE, "restore", f"{ROOT}/{self.backup}", self.restore, on.name)
+        await on.succeed(OPERATION, words, seconds=RESTORE_SECONDS)
 
 
 @dataclass(frozen=True)

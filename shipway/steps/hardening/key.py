@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from shipway.backup.script import ROOT as BACKUPS
+from shipway.backup.sealed import SUFFIX
 from shipway.errors import Blocked, Refused, ShipwayError
 from shipway.facts.fact import Fact, Words
 from shipway.facts.files import FileText, Listing
@@ -123,8 +124,11 @@ def _lost(host: str, keys: Keys, peers: Sequence[tuple[str, Keys]], kept: Sequen
     if not signs:
         return
     source = copies[0].partition(" on ")[0] if copies else "COPY"
+    put = f"install -D -m 600 -o root -g root {source} {ENCRYPTION}"
+    if source.endswith(SUFFIX):
+        put = f"age -d -i KEY {source} | install -D -m 600 -o root -g root /dev/stdin {ENCRYPTION}"
     fix = (
-        f"Put the key back onto {host}: `install -D -m 600 -o root -g root {source} {ENCRYPTION}`, then run again. "
+        f"Put the key back onto {host}: `{put}`, then run again. "
         "A new one is never made beside an old one. Where the backup is of another cluster that is gone, move it "
         f"out of {BACKUPS}."
     )
@@ -176,7 +180,7 @@ class EncryptionKeyThere:
         """Return the copies of the key in backups on this machine, the newest last."""
         if self.kept is None:
             return []
-        return [str(path) for path in sorted(self.kept.expanduser().glob(f"*/files{ENCRYPTION}"))]
+        return [str(path) for path in sorted(self.kept.expanduser().glob(f"*/files{ENCRYPTION}*"))]
 
     async def check(self, on: Host) -> Drift | None:
         """Look everywhere. Raises Refused as `choose`, Blocked where etcd cannot be asked."""

@@ -42,10 +42,11 @@ SHARED = ("ca", "front-proxy-ca", "etcd/ca")
 SIGNING = ("sa.key", "sa.pub")
 # Like `shipway.steps.kubernetes.reset`, for a host on which our own join of a control plane broke off: static pods and
 # those of the cluster's own parts may run there, and end with it; a pod of anybody else's keeps it as it is. $0 are the
-# namespaces of the former, a blank around each.
+# namespaces of the former, a blank around each. No variable is in braces: systemd would put one of its own there.
 UNUSED = (
     f'[ -e "{JOINING}" ] || {{ echo "not reset: no join of ours broke off here" >&2; exit {FORBIDDEN}; }}\n'
-    'for pod in /var/log/pods/*_*_*; do name=${pod##*/}; case $0 in *" ${name%%_*} "*) ;; '
+    'for pod in /var/log/pods/*_*_*; do name=$(basename "$pod"); space=$(printf %s "$name" | cut -d_ -f1); '
+    'case $0 in *" $space "*) ;; '
     f'*) [ ! -e "$pod" ] || {{ echo "not reset: $name runs here" >&2; exit {FORBIDDEN}; }} ;; esac; done\n'
     'exec "$@"'
 )
