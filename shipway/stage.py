@@ -63,6 +63,15 @@ class StageName(StrEnum):
     RENEW_CERTIFICATES = "renew_certificates"
     KUBELET_CERTIFICATES = "kubelet_certificates"
     SERVING_REQUESTS = "serving_requests"
+    # An endpoint that is moved from an address to a name, in this order.
+    ENDPOINT_LOOK = "endpoint_look"
+    ENDPOINT_POSSIBLE = "endpoint_possible"
+    ENDPOINT_CERTIFICATE = "endpoint_certificate"
+    ENDPOINT_WAY = "endpoint_way"
+    ENDPOINT_RECORD = "endpoint_record"
+    ENDPOINT_KUBECONFIGS = "endpoint_kubeconfigs"
+    ENDPOINT_KUBE_PROXY = "endpoint_kube_proxy"
+    ENDPOINT_PROOF = "endpoint_proof"
     # Hardening of a running cluster, in this order.
     MAY_HARDEN = "may_harden"
     HARDEN_FILES = "harden_files"

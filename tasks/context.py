@@ -35,6 +35,7 @@ from shipway.retry import patiently
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
 from tasks.certificate_pass import CertificatePass
+from tasks.endpoint_pass import EndpointPass
 from tasks.findings import DriftPass
 from tasks.maintain_pass import MaintainPass
 from tasks.report import Report
@@ -130,6 +131,7 @@ HIGHEST: dict[Mode, Impact] = {
     "plan": Impact.NOTHING,
     "drift": Impact.NOTHING,
     "backup": Impact.SERVICE,
+    "move-endpoint": Impact.SERVICE,
     "harden": Impact.SERVICE,
 }
 
@@ -154,6 +156,7 @@ class Run:
         self.retirement = Retirement()
         self.backup = BackupRun()
         self.certificates = CertificatePass()
+        self.endpoint = EndpointPass()
         self.upgrade = UpgradePass()
         self.maintenance = MaintainPass()
         self.locks = Locks()

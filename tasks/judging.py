@@ -119,16 +119,19 @@ def _gpus(run: Run) -> dict[str, Any]:
 def _withheld(run: Run) -> list[str]:
     """Tell each step that was not applied beside running pods, with the command that does it on a drained host."""
     rows = {
-        (result.host, row.step): row
+        (result.host, row.step): (row, result.stage == StageName.ENDPOINT_KUBECONFIGS)
         for result in run.results
         if result.host in run.seen.busy or result.host in run.seen.podded
         for row in result.rows
         if row.outcome == "drifted"
     }
-    how = f"python -m flows.drift_repair {run.file or 'FILE'} --repair workloads --host"
+    file = run.file or "FILE"
+    how = f"on a drained host: `python -m flows.drift_repair {file} --repair workloads --host"
+    again = f"when those pods are gone the same command does it, or with them: `python -m flows.move_endpoint {file}"
     return [
-        f"{host}: withheld: {step} (have {row.have}; want {row.want}); on a drained host: `{how} {host}`"
-        for (host, step), row in rows.items()
+        f"{host}: withheld: {step} (have {row.have}; want {row.want}); "
+        + (f"{again} --beside-gpu-pods`" if moved else f"{how} {host}`")
+        for (host, step), (row, moved) in rows.items()
     ]
 
 
@@ -137,6 +140,7 @@ def _limits(run: Run) -> list[str]:
     busy = [
         f"{host}: nothing that runs is restarted while GPU workloads run there: {why}"
         for host, why in run.seen.busy.items()
+        if not run.endpoint.beside_gpu_pods
     ]
     busy += [
         f"{host}: containerd is not restarted: {why}"

@@ -23,6 +23,7 @@ Mode = Literal[
     "backup",
     "restore",
     "certificates",
+    "move-endpoint",
     "harden",
     "upgrade",
     "maintain",

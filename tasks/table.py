@@ -40,6 +40,11 @@ from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
+from tasks.endpoint import work as endpoints
+from tasks.endpoint.look import look as endpoint_look
+from tasks.endpoint.look import may_move as endpoint_possible
+from tasks.endpoint.work import ROLLOUT_SECONDS as PROXY_SECONDS
+from tasks.endpoint.work import ROLLOUT_SECONDS_A_NODE as PROXY_SECONDS_A_NODE
 from tasks.harden import stages as harden
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
@@ -303,6 +308,20 @@ _HARDEN = (
     Stage(StageName.SEAL_SECRETS, harden.seal_secrets, _always(4200.0)),
     Stage(StageName.HARDEN_HOST, harden.harden_host, _always(900.0)),
 )
+_ENDPOINT = (
+    Stage(StageName.ENDPOINT_LOOK, endpoint_look, _always(240.0), terse=True),
+    Stage(StageName.ENDPOINT_POSSIBLE, endpoint_possible, _always(120.0)),
+    Stage(StageName.ENDPOINT_CERTIFICATE, endpoints.certify, _always(1500.0)),
+    Stage(StageName.ENDPOINT_WAY, endpoints.name_way, _always(HOST_SECONDS)),
+    Stage(StageName.ENDPOINT_RECORD, endpoints.record, _always(300.0)),
+    Stage(StageName.ENDPOINT_KUBECONFIGS, endpoints.point_kubeconfigs, _always(2400.0)),
+    Stage(
+        StageName.ENDPOINT_KUBE_PROXY,
+        endpoints.point_kube_proxy,
+        lambda cluster: PROXY_SECONDS + PROXY_SECONDS_A_NODE * len(cluster.hosts) + 120,
+    ),
+    Stage(StageName.ENDPOINT_PROOF, endpoints.prove, _always(600.0)),
+)
 _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
@@ -360,6 +379,16 @@ STAGES: dict[StageName, Stage] = {
     **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
     **{
         stage.name: stage
-        for stage in (*_SPECIAL, *_DRIFT, *_RETIRE, *_BACKUP, *_CERTIFICATES, *_HARDEN, *_UPGRADE, *_MAINTAIN)
+        for stage in (
+            *_SPECIAL,
+            *_DRIFT,
+            *_RETIRE,
+            *_BACKUP,
+            *_CERTIFICATES,
+            *_ENDPOINT,
+            *_HARDEN,
+            *_UPGRADE,
+            *_MAINTAIN,
+        )
     },  # what needs more than its steps
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import yaml
 
 from shipway.ownership.evidence import authorities, decode_pem
 
+_SERVER = re.compile(r"^([ -]*server:[ \t]*)(\S+)", re.MULTILINE)
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 
 
@@ -194,3 +196,15 @@ def _plain(node: yaml.Node | None) -> object:
     if isinstance(node, yaml.SequenceNode):
         return [_plain(one) for one in node.value]
     return _text(node)
+
+
+def server_in(text: str) -> str:
+    """Return the server that a kubeconfig of one cluster names. Raises ValueError where it names none, or several."""
+    (line,) = _SERVER.findall(text)
+    return str(line[1]).strip("\"'")
+
+
+def with_server(text: str, server: str) -> str:
+    """Return a kubeconfig of one cluster with another server, and every other byte as it was; raises as `server_in`."""
+    server_in(text)
+    return _SERVER.sub(lambda found: f"{found[1]}{server}", text)

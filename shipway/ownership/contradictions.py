@@ -14,6 +14,8 @@ from shipway.errors import ErrorReport
 from shipway.ownership.evidence import Evidence, address_of
 from shipway.ownership.leading import as_running, choose_lead, endpoints_of
 
+MOVE = "shipway move-endpoint FILE"
+ENDPOINT = "kubernetes.api_endpoint"
 STEP = "the file and the hosts agree"
 
 
@@ -150,7 +152,7 @@ def _identity(cluster: Cluster, first: Evidence | None) -> Iterator[ErrorReport]
             str(kubernetes.service_network),
         ),
         ("kubernetes.api_port", have.get("secure-port", ""), str(kubernetes.api_port)),
-        ("kubernetes.api_endpoint", address_of(first.endpoint), cluster.endpoint.lower()),
+        (ENDPOINT, address_of(first.endpoint), cluster.endpoint.lower()),
     ]
     wrong = [(key, is_, said) for key, is_, said in pairs if is_ and is_ != said]
     if wrong:
@@ -160,6 +162,8 @@ def _identity(cluster: Cluster, first: Evidence | None) -> Iterator[ErrorReport]
             "A running cluster keeps these for as long as it lives: write its values into the file. If this is the "
             "file of another cluster, its hosts are not these."
         )
+        if any(key == ENDPOINT for key, _, _ in wrong) and cluster.api_name:
+            fix += f" An address is moved to a name by `{MOVE}`."
         yield _report(first.host, "SHW-319", f"its cluster has {there}, and the file says {here}", fix)
 
 
@@ -173,10 +177,7 @@ def _find_endpoint_of_one(cluster: Cluster, first: Evidence | None) -> Iterator[
     cause = (
         f"every node reaches the API by {cluster.endpoint}, which is {alone[0]} alone; the file names {len(planes)} "
     )
-    fix = (
-        "Keep one control plane in the file: moving a running cluster's endpoint to a name is not built yet. A new "
-        "cluster has a name from the first day."
-    )
+    fix = f"Run `{MOVE}` with this file: it moves the endpoint to a name, and proves it everywhere; then run again."
     yield _report(first.host, "SHW-762", f"{cause}control planes", fix)
 
 

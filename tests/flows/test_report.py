@@ -213,6 +213,19 @@ def test_a_restart_that_is_withheld_beside_gpu_pods_is_drift_left_over_with_its_
     assert "--repair workloads --host te2" in line
 
 
+def test_a_kubelet_that_is_not_restarted_for_its_endpoint_is_told_with_the_verb_that_does_it() -> None:
+    row = StepRow("the kubelet asks the API where its kubelet.conf leads", "drifted", "started before", "started since")
+    run = run_with(
+        [GATE, *FINE, StageResult("te2", "endpoint_kubeconfigs", "drifted", (row,))], ready=ALL, proof=PROVEN
+    )
+    run.seen.busy, run.file = {"te2": "2 GPUs held by running pods"}, "te.yaml"
+    (line,) = [warning for warning in report_of(run).warnings if "withheld" in warning]
+    assert "`python -m flows.move_endpoint te.yaml --beside-gpu-pods`" in line
+    assert "drift_repair" not in line
+    run.endpoint.beside_gpu_pods = True
+    assert not [warning for warning in report_of(run).warnings if "nothing that runs is restarted" in warning]
+
+
 def test_beside_pods_that_hold_every_gpu_a_withheld_restart_is_no_failure() -> None:
     """Seen on a real H200 whose only GPU was at work: exit status 3, and nothing named to mend."""
     row = StepRow("nvidia is containerd's default runtime", "drifted", "runc", "nvidia")

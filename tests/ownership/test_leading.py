@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,12 +106,16 @@ def test_a_cluster_that_was_made_with_an_address_keeps_it_and_is_told_no_other()
     named = cluster(1, "kubernetes: {api_endpoint: {name: api.example}}\n")
     assert as_running(named, old) is named
     assert codes(named, plane("cp1", old)) == [("cp1", "SHW-319")]
+    assert "shipway move-endpoint FILE" in contradictions(named, [plane("cp1", old)])[0].fix
+    far = cluster(1, "kubernetes: {api_endpoint: lb.example}\n")
+    assert "move-endpoint" not in contradictions(far, [plane("cp1", old)])[0].fix
     assert endpoints_of(one) == {f"{NAME}:6443", "10.9.0.1:6443"}
     assert lasting(one) == lasting(as_running(one, old))
 
 
 def test_an_address_is_the_endpoint_of_one_control_plane_alone() -> None:
-    assert ("cp1", "SHW-762") in codes(cluster(), plane("cp1", "https://10.9.0.1:6443"))
+    found = {one.code: one for one in contradictions(cluster(), [plane("cp1", "https://10.9.0.1:6443")])}
+    assert (found["SHW-762"].host, "shipway move-endpoint FILE" in found["SHW-762"].fix) == ("cp1", True)
 
 
 def test_a_run_takes_the_running_clusters_endpoint() -> None:
@@ -233,10 +238,14 @@ def test_the_proxy_knows_every_control_plane_and_the_name_leads_where_it_should(
 THERE = FileInfo("0" * 64, "644", "root:root", 1)
 
 
+def step_for(address: str) -> HostsNamed:
+    return HostsNamed({"cp1": "10.9.0.1"}, NAME, address, ("10.9.0.1", "10.9.0.2", "10.9.0.3"))
+
+
 async def line_of(text: str, address: str, facts: dict[Fact[Any], Any]) -> str:
     """Return what a host's file says of the API's name once the step was applied; "" for nothing."""
     host = KnownFacts({FileText(HOSTS): text, FileState(HOSTS): THERE, KUBECONFIGS: said(""), **facts})
-    step = HostsNamed({"cp1": "10.9.0.1"}, NAME, address, ("10.9.0.1", "10.9.0.2", "10.9.0.3"))
+    step = step_for(address)
     if await step.check(host):  # type: ignore[arg-type]
         await step.apply(host)  # type: ignore[arg-type]
         text = host.written[HOSTS]
@@ -274,6 +283,10 @@ async def test_a_host_of_a_cluster_with_an_address_gets_no_name() -> None:
     for path, server in (("kubelet", "https://10.9.0.1:6443"), ("admin", "https://10.9.0.1:6443")):
         said_by = said(f"/etc/kubernetes/{path}.conf:    server: {server}\n")
         assert await line_of("127.0.0.1 localhost\n", "10.9.0.2", {KUBECONFIGS: said_by}) == ""
+    moving = replace(step_for("10.9.0.2"), always=True)
+    host = KnownFacts({FileText(HOSTS): "127.0.0.1 localhost\n", FileState(HOSTS): THERE, KUBECONFIGS: said_by})
+    await moving.apply(host)  # type: ignore[arg-type]
+    assert read_block(host.written[HOSTS])[NAME] == "10.9.0.2"  # while the endpoint is moved to it
     ours = said(
         f"/etc/kubernetes/kubelet.conf:    server: https://10.9.0.2:6443\n"
         f"/etc/kubernetes/admin.conf:    server: https://{NAME}:6443\n"

@@ -22,6 +22,7 @@ PAGE = {
     "restore": "backup.md",
     "certificates": "certificates.md",
     "harden": "harden.md",
+    "move-endpoint": "control-planes.md",
     "upgrade": "upgrade.md",
     "maintain": "maintain.md",
 }

@@ -68,6 +68,19 @@ def _kubeadm_config(host: SimpleHost, config: ClusterConfig) -> dict[str, str]:
     return data
 
 
+def _proxy_kubeconfig(server: str) -> Obj:
+    """Return the way of kube-proxy's pods to the API, as kubeadm writes it (app/phases/addons/proxy/manifests.go)."""
+    secrets = "/var/run/secrets/kubernetes.io/serviceaccount"
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"cluster": {"certificate-authority": f"{secrets}/ca.crt", "server": server}, "name": "default"}],
+        "contexts": [{"context": {"cluster": "default", "namespace": "default", "user": "default"}, "name": "default"}],
+        "current-context": "default",
+        "users": [{"name": "default", "user": {"tokenFile": f"{secrets}/token"}}],
+    }
+
+
 def _settings(host: SimpleHost, config: ClusterConfig, endpoint: str, info: str) -> list[Obj]:
     """Return the ConfigMaps that kubeadm keeps its settings in, and cluster-info."""
     said = {"clusterDomain": config.dns_domain, **config.kubelet}
@@ -81,7 +94,10 @@ def _settings(host: SimpleHost, config: ClusterConfig, endpoint: str, info: str)
     maps = {
         ("kube-system", "kubeadm-config"): _kubeadm_config(host, config),
         ("kube-system", _kubelet_config_name(config.minor)): {"kubelet": yaml.safe_dump(kubelet)},
-        ("kube-system", "kube-proxy"): {"config.conf": yaml.safe_dump(proxy), "server": endpoint},
+        ("kube-system", "kube-proxy"): {
+            "config.conf": yaml.safe_dump(proxy),
+            "kubeconfig.conf": yaml.safe_dump(_proxy_kubeconfig(endpoint)),
+        },
         ("kube-public", "cluster-info"): {"kubeconfig": info},
     }
     return [

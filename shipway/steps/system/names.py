@@ -40,6 +40,7 @@ class HostsNamed:
     api_name: str = ""
     api_address: str = ""
     planes: tuple[str, ...] = ()  # the control planes' addresses: where there is no proxy yet, the name leads to all
+    always: bool = False  # though no kubeconfig has it yet: while the endpoint is moved to the name
     name: str = "/etc/hosts names every host"
 
     async def _edit(self, on: Host) -> FileEdited:
@@ -50,7 +51,8 @@ class HostsNamed:
         )
         entries, servers, there = dict(self.entries), read_servers(configs.stdout), read_block(text or "")
         asked = {urlsplit(servers[path]).hostname for path in (ADMIN, KUBELET_CONF) if path in servers}
-        if self.api_name and (not asked or self.api_name in asked or self.api_name in there):
+        known = not asked or self.api_name in asked or self.api_name in there
+        if self.api_name and (known or self.always):
             leads = there.get(self.api_name, "")
             entries[self.api_name] = self.api_address
             if joining:  # the name leads on where it leads, to a control plane

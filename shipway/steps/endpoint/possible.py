@@ -1,0 +1,105 @@
+"""What forbids that an endpoint is moved, each a check of its own; and a host's proof that the name leads there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from shipway.cluster.model import Cluster
+from shipway.errors import ApiUnavailable, Permanent, Refused
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.status import why_not_ready
+from shipway.redact import tail
+from shipway.step import Drift
+from shipway.steps.kubernetes.endpoint import WRONG, proof
+
+
+@dataclass(frozen=True)
+class EndpointMayMove:
+    """The file's endpoint is a name of ours, and the cluster's is that one already, or an address."""
+
+    cluster: Cluster = field(hash=False)
+    was: str
+    name: str = "the endpoint is moved from an address to a name"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare the file with kubeadm's record. Raises Refused SHW-774, SHW-775."""
+        del on
+        if not self.cluster.api_name:
+            message = f"kubernetes.api_endpoint is {self.cluster.endpoint}, and an endpoint is moved to a name of ours"
+            fix = (
+                "Leave `api_endpoint` out of the file, or write `api_endpoint: {name: NAME}`: a load balancer of the "
+                "site's has to be there before its cluster."
+            )
+            raise Refused(message, code="SHW-774", fix=fix)
+        if self.was not in ("", self.cluster.endpoint) and not _is_address(self.was.rpartition(":")[0]):
+            message = (
+                f"the cluster's endpoint is the name {self.was} already, and the file says {self.cluster.endpoint}"
+            )
+            fix = "Write the cluster's own name into the file: a name is moved by where it leads, not by another name."
+            raise Refused(message, code="SHW-775", fix=fix)
+        return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class EveryNodeAnswers:
+    """Every node is a host of the file that was reached: one that was not would keep the old endpoint.
+
+    `reached` are the hosts that have joined and were looked at.
+    """
+
+    reached: Collection[str]
+    name: str = "every node of the cluster was reached, and is Ready"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for the nodes. Raises Refused SHW-776 and SHW-777 naming each."""
+        nodes = await nodes_by_name(on)
+        if unknown := sorted(set(nodes) - set(self.reached)):
+            fix = f"Write it into the file and bring it up, or take it out: `shipway remove FILE {unknown[0]}`."
+            message = (
+                f"{few(unknown)}: a node of the cluster that is no host of this file, or has not joined by its look"
+            )
+            raise Refused(f"{message}; it would keep the old endpoint", code="SHW-776", fix=fix)
+        if wrong := {name: why for name, node in sorted(nodes.items()) if (why := why_not_ready(node))}:
+            first, said = next(iter(wrong)), few([f"{name}: {why}" for name, why in wrong.items()])
+            fix = (
+                f"See `journalctl -u kubelet -n 50` on {first}: whether it finds the API afterwards could not be told."
+            )
+            raise Refused(f"not Ready: {said}", host=first, code="SHW-777", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class ApiAnswersByName:
+    """The API answers a host by the endpoint's name, with this cluster's authority; `ca` is that in PEM."""
+
+    endpoint: str
+    ca: str = field(repr=False)
+    name: str = "the API answers by its name, with this cluster's authority"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask it as a kubelet does. Raises Permanent SHW-778 for another certificate, ApiUnavailable for no answer."""
+        answer = await on.read(proof(f"https://{self.endpoint}/livez", self.ca))
+        if answer.ok:
+            return None
+        said = tail(answer.stderr, 1)
+        if answer.status in WRONG:
+            fix = (
+                f"See on {on.name} where it leads (`getent ahosts {self.endpoint.rpartition(':')[0]}`): a line of the "
+                "site's in /etc/hosts may stand before ours. No kubeconfig was changed."
+            )
+            message = f"{self.endpoint} answers with a certificate that is not this cluster's: {said}"
+            raise Permanent(message, host=on.name, code="SHW-778", fix=fix)
+        fix = f"Open the path from {on.name} to the control planes' API servers, then run again."
+        raise ApiUnavailable(f"the API does not answer by {self.endpoint}: {said}", host=on.name, fix=fix)
