@@ -117,7 +117,10 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, got "/kubepods/pod1" instead',
         'misconfiguration: kubelet cgroup driver: "cgroupfs" is different from docker cgroup driver: "systemd"',
     ),
-    "SHW-437": ("runc create failed: unable to start container process: can't get final child's PID from pipe: EOF",),
+    "SHW-437": (
+        "runc create failed: unable to start container process: can't get final child's PID from pipe: EOF",
+        "OCI runtime create failed: write /proc/self/oom_score_adj: permission denied: unknown",
+    ),
     "SHW-438": ("failed to copy: httpReadSeeker: toomanyrequests: You have reached your pull rate limit",),
     "SHW-439": (
         'failed to get sandbox image "registry.k8s.io/pause:3.10": failed to pull image "registry.k8s.io/pause:3.10"',

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import yaml
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.lines import hosts_file
-from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError
+from shipway.errors import ApiUnavailable, Blocked, ConnectionLost, Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.packages import PackageInfo
 from shipway.host.operation import start_unit
+from shipway.host.session import Command
 from shipway.kubeadm.config import init_documents, join_documents
 from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT_FOLDER, ETCD, JOINING, MANIFESTS, PKI, POD_LOGS, STARTED
@@ -37,7 +40,13 @@ from shipway.steps.kubernetes.etcd_members import (
     remove_member,
     version,
 )
-from shipway.steps.kubernetes.join_control_plane import UNUSED, ControlPlaneJoined, port_answer
+from shipway.steps.kubernetes.join_control_plane import (
+    TAKE_ETCD,
+    UNUSED,
+    ControlPlaneJoined,
+    keep_etcd_taken,
+    port_answer,
+)
 from shipway.steps.kubernetes.kube_proxy_hosts import MOUNTS, KubeProxyKnowsApi, copies
 from shipway.steps.kubernetes.reset import FORBIDDEN
 from shipway.steps.system.names import HOSTS
@@ -510,3 +519,57 @@ def test_no_unit_is_given_a_variable_in_whose_place_systemd_would_put_its_own() 
     assert "${" not in UNUSED
     run = start_unit("shipway-x", ("sh", "-c", 'echo "$1" $(date) ${x}'), 300)[2]
     assert run[-3:] == ("sh", "-c", 'echo "$1" $(date) $${x}')
+
+
+@pytest.mark.parametrize(
+    ("age", "pod", "started"),
+    [
+        (None, "", False),  # kubeadm has not come to it yet
+        (5, "", False),  # the kubelet has just got it
+        (60, "", True),
+        (60, "newer", False),
+        (60, "older", True),  # a folder of a join that was taken back
+    ],
+)
+def test_a_kubelet_that_does_not_take_etcds_pod_is_started_anew(
+    tmp_path: Path, age: int | None, pod: str, *, started: bool
+) -> None:
+    """Seen on real hosts: refused for good, as the node did not show its storage yet; kubeadm waited ten minutes."""
+    programs, pods, manifest, mark = (tmp_path / name for name in ("bin", "pods", "etcd.yaml", "restarted"))
+    programs.mkdir()
+    pods.mkdir()
+    (programs / "systemctl").write_text(f'#!/bin/sh\n[ "$*" = "restart kubelet" ] && : > {mark}\n')
+    (programs / "systemctl").chmod(0o755)
+    now = time.time()
+    if age is not None:
+        manifest.touch()
+        os.utime(manifest, (now - age, now - age))
+    if pod:
+        (pods / "kube-system_etcd-cp2_u1").mkdir()
+        when = now - 600 if pod == "older" else now
+        os.utime(pods / "kube-system_etcd-cp2_u1", (when, when))
+    words = ("sh", "-c", TAKE_ETCD, str(manifest), "20", str(pods))
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mark.exists() == started
+
+
+async def test_the_kubelet_is_watched_while_the_join_is_at_work_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.01)
+    asked: list[tuple[str, ...]] = []
+    twice = asyncio.Event()
+
+    class Watched:
+        async def do(self, command: Command) -> None:
+            asked.append(tuple(command.words))
+            if len(asked) == 2:
+                twice.set()
+            raise ConnectionLost("gone for a moment", host="cp2")
+
+    watch = asyncio.ensure_future(keep_etcd_taken(Watched()))  # type: ignore[arg-type]
+    await asyncio.wait_for(twice.wait(), 20)
+    watch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watch
+    assert asked[0][3:] == (f"{MANIFESTS}/etcd.yaml", "0.01", POD_LOGS.path)

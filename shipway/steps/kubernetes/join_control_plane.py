@@ -8,6 +8,7 @@ on or runs out (kubernetes.io, "Creating Highly Available Clusters with kubeadm"
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.edits.files import FileEdited
 from shipway.edits.lines import hosts_file, read_block
-from shipway.errors import ApiUnavailable, Blocked, Refused, Transient
+from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Transient
 from shipway.etcd.quorum import why_not_leave
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing
@@ -25,7 +26,18 @@ from shipway.host.session import OPERATIONS, Command, Host
 from shipway.known_failures.catalogue import failure
 from shipway.kubeadm.config import as_yaml, ca_hash, join_documents
 from shipway.os.family import Family
-from shipway.ownership.evidence import AUTHORITY, CLIENT, JOINING, KUBELET_CONF, PKI, Evidence, authorities, evidence
+from shipway.ownership.evidence import (
+    AUTHORITY,
+    CLIENT,
+    JOINING,
+    KUBELET_CONF,
+    MANIFESTS,
+    PKI,
+    POD_LOGS,
+    Evidence,
+    authorities,
+    evidence,
+)
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.endpoint import prove_endpoint
 from shipway.steps.kubernetes.etcd_members import PEER, find_member, members_of, remove_member, settled_members
@@ -50,6 +62,31 @@ UNUSED = (
     f'*) [ ! -e "$pod" ] || {{ echo "not reset: $name runs here" >&2; exit {FORBIDDEN}; }} ;; esac; done\n'
     'exec "$@"'
 )
+
+# A kubelet that has just joined refuses a static pod for good whose requests its node does not show yet: etcd's pod
+# asks for ephemeral storage (seen with 1.20.2 on a busy host: "no set of running pods found to reclaim resources", and
+# kubeadm waited ten minutes for nothing). Started anew, it takes the pod. $0 is the manifest, $1 its least age in
+# seconds, $2 where the kubelet makes a folder for each pod that it takes; an older one is of a join from before.
+TAKE_ETCD = (
+    'now=$(date +%s); made=$(stat -c %Y "$0" 2>/dev/null) && [ $((now - made)) -ge "$1" ] || exit 0\n'
+    'for pod in "$2"/kube-system_etcd-*; do [ ! -e "$pod" ] || [ "$pod" -ot "$0" ] || exit 0; done\n'
+    "exec systemctl restart kubelet"
+)
+REFUSED_SECONDS = 20  # a kubelet starts a pod within seconds, and tells its node's storage within ten
+
+
+async def keep_etcd_taken(on: Host) -> None:
+    """Start the kubelet anew where it does not take etcd's static pod, ever more rarely, until this is cancelled.
+
+    Only while a join of ours is at work: the host has no pods but the control plane's own, and those go on.
+    """
+    pause = float(REFUSED_SECONDS)
+    words = ("sh", "-c", TAKE_ETCD, f"{MANIFESTS}/etcd.yaml", str(REFUSED_SECONDS), POD_LOGS.path)
+    while True:
+        await asyncio.sleep(pause)
+        with contextlib.suppress(ShipwayError):  # what the join itself meets is what counts
+            await on.do(Command(words, seconds=120))
+        pause *= 1.5
 
 
 def port_answer(address: str, port: int) -> Says:
@@ -234,7 +271,12 @@ class ControlPlaneJoined:
             await on.write(config, as_yaml(documents).encode(), mode="600")
             words = ("kubeadm", "join", "--config", config)
             limit = self.cluster.kubernetes.init_seconds  # it pulls the same images as an init
-            output = await on.operate(OPERATION, words, seconds=limit, marker=JOINING)
+            watch = asyncio.ensure_future(keep_etcd_taken(on))
+            try:
+                output = await on.operate(OPERATION, words, seconds=limit, marker=JOINING)
+            finally:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
             if not output.ok:
                 raise await collect_evidence(on, "kubeadm join --control-plane", output)
         finally:
