@@ -6,8 +6,8 @@ from __future__ import annotations
 FINE_TEXTS: tuple[str, ...] = (
     # A kubelet on a host that lacks CAP_SYS_RESOURCE, every few minutes; pods run there all the same.
     (
-        "E1129 container_manager_linux.go:487] failed to ensure process in container with oom score: failed to apply oom "
-        "score -999 to PID 2316: write /proc/2316/oom_score_adj: permission denied"
+        "E1129 container_manager_linux.go:487] failed to ensure process in container with oom score: failed to "
+        "apply oom score -999 to PID 2316: write /proc/2316/oom_score_adj: permission denied"
     ),
     (
         "[init] Using Kubernetes version: v1.20.2\n[preflight] Running pre-flight checks\n"
