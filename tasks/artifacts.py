@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from prefect.artifacts import (
 from prefect.logging import get_run_logger
 
 from shipway.errors import ErrorReport
+from shipway.meanwhile import meanwhile
 from tasks.causes import group_errors, list_hosts, name_no_host, shorten
 from tasks.context import Run
 from tasks.report import Report, say_follows
@@ -33,13 +33,8 @@ STAGES_A_HOST = 7  # preflight, four of preparation, join or initialisation, set
 @asynccontextmanager
 async def progressing(run: Run) -> AsyncIterator[None]:
     """Keep a progress artifact up to date while the run lasts."""
-    following = asyncio.create_task(_follow(run))
-    try:
+    async with meanwhile(_follow(run)):
         yield
-    finally:
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
 
 
 async def _follow(run: Run) -> None:

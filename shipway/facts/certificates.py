@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from shipway.errors import Blocked
 from shipway.facts.fact import Fact, Words
 from shipway.facts.files import ABSENT
+from shipway.foreign.addresses import in_url
 from shipway.foreign.numbers import whole
 from shipway.script import Output
 
@@ -86,7 +87,7 @@ class CertificateAt(Fact[CertificateInfo | None]):
 
     def words(self) -> Words:
         """Begin a handshake, as anyone may."""
-        place = f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        place = f"{in_url(self.address)}:{self.port}"
         return ("timeout", "-k", "2", str(SECONDS), "sh", "-c", _PORT, "sh", place)
 
     def parse(self, output: Output) -> CertificateInfo | None:

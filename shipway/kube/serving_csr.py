@@ -11,12 +11,14 @@ import binascii
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtensionOID, NameOID
+
+from shipway.foreign.addresses import as_address
 
 SIGNER = "kubernetes.io/kubelet-serving"
 USER = "system:node:"
@@ -37,15 +39,8 @@ class Inventory:
 
 def inventory(*texts: str) -> Inventory:
     """Return names and addresses apart, names in lower case (RFC 4343)."""
-    addresses = {found for text in texts if (found := _address(text))}
-    return Inventory(frozenset(text.lower() for text in texts if text and not _address(text)), frozenset(addresses))
-
-
-def _address(text: str) -> Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
+    addresses = {found for text in texts if (found := as_address(text))}
+    return Inventory(frozenset(text.lower() for text in texts if text and not as_address(text)), frozenset(addresses))
 
 
 def is_waiting(request: Request) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from shipway.errors import ApiUnavailable, Refused, ShipwayError
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import CONFLICT, refusal
+from shipway.meanwhile import meanwhile
 from shipway.retry import patiently
 
 API, KIND, NAME, NAMESPACE = "coordination.k8s.io/v1", "Lease", "shipway", "kube-system"
@@ -58,13 +59,10 @@ async def hold(
     except ShipwayError:
         await _is_freed(api, who)  # the answer may have been lost after the lease was taken
         raise
-    renewing = asyncio.create_task(_renew(api, who, unsure))
     try:
-        yield
+        async with meanwhile(_renew(api, who, unsure)):
+            yield
     finally:
-        renewing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewing
         await _is_freed(api, who)
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from shipway.cluster.hosts import node_ip
 from shipway.cluster.secrets import user_and_password
+from shipway.foreign.addresses import as_address
 
 if TYPE_CHECKING:
     from shipway.cluster.model import Cluster
@@ -68,10 +69,7 @@ def direct(host: str, around: Iterable[str]) -> bool:
     those below; `*` holds everything.
     """
     host = host.lower().strip("[]")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        address = None
+    address = as_address(host)
     for word in (word.lower().removeprefix("*") if word != "*" else word for word in around):
         if word in ("*", host):
             return True

@@ -14,6 +14,7 @@ from shipway.backup.state import BackupsThere
 from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.errors import Refused
+from shipway.foreign.addresses import in_url
 from shipway.host.session import Host
 from shipway.step import Drift, Impact
 from shipway.steps.backup.restored import OPERATION, RESTORE_SECONDS
@@ -143,7 +144,6 @@ class BackupAdopted:
 
     async def apply(self, on: Host) -> None:
         """Let the host put them in place; a file of its own is never written over."""
-        address = node_ip(self.host)
-        peer = f"https://[{address}]:{PEER}" if ":" in address else f"https://{address}:{PEER}"
+        peer = f"https://{in_url(node_ip(self.host))}:{PEER}"
         words = ("bash", PLACE, "adopt", f"{ROOT}/{self.backup}", self.restore, on.name, on.name, peer)
         await on.succeed(OPERATION, words, seconds=RESTORE_SECONDS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster, node_ip
@@ -17,6 +16,7 @@ from shipway.errors import Blocked, Refused
 from shipway.facts.certificates import NO_PROGRAM
 from shipway.facts.commands import Says
 from shipway.facts.files import Listing
+from shipway.foreign.addresses import as_address
 from shipway.host.session import OPERATIONS, Host
 from shipway.kubeadm.config import as_yaml, init_documents
 from shipway.kubeadm.writes import ETC, PKI
@@ -63,10 +63,7 @@ def names_in(said: str) -> frozenset[str]:
 
 def _spelt(name: str) -> str:
     """Return an address in its one spelling, a name as it is."""
-    try:
-        return str(ip_address(name))
-    except ValueError:
-        return name
+    return str(as_address(name) or name)
 
 
 def names_of(cluster: Cluster) -> list[str]:

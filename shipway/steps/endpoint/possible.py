@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from shipway.cluster.model import Cluster
 from shipway.errors import ApiUnavailable, Permanent, Refused
+from shipway.foreign.addresses import as_address
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few, nodes_by_name
@@ -35,21 +35,13 @@ class EndpointMayMove:
                 "site's has to be there before its cluster."
             )
             raise Refused(message, code="SHW-774", fix=fix)
-        if self.was not in ("", self.cluster.endpoint) and not _is_address(self.was.rpartition(":")[0]):
+        if self.was not in ("", self.cluster.endpoint) and as_address(self.was.rpartition(":")[0].strip("[]")) is None:
             message = (
                 f"the cluster's endpoint is the name {self.was} already, and the file says {self.cluster.endpoint}"
             )
             fix = "Write the cluster's own name into the file: a name is moved by where it leads, not by another name."
             raise Refused(message, code="SHW-775", fix=fix)
         return None
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

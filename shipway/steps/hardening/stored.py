@@ -10,6 +10,7 @@ from typing import ClassVar
 from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact, Words
 from shipway.facts.static_pods import StaticPodFlags
+from shipway.foreign.addresses import in_url
 from shipway.foreign.numbers import whole
 from shipway.host.session import OPERATIONS, Host
 from shipway.kubeadm.hardening import APISERVER, ENCRYPTION, ENCRYPTION_FLAG
@@ -100,9 +101,8 @@ class SecretsSealed:
 
     async def apply(self, on: Host) -> None:
         """Write every Secret again as it is, by a unit of the host. Raises Permanent SHW-807 where some cannot be."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
         await on.write(SCRIPT, SEAL.encode(), mode="700")
-        words = ("bash", SCRIPT, f"https://{host}:{self.api_port}")
+        words = ("bash", SCRIPT, f"https://{in_url(self.address)}:{self.api_port}")
         output = await on.operate("seal-secrets", words, seconds=SECONDS)
         if not output.ok:
             fix = (

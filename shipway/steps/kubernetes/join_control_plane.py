@@ -25,6 +25,7 @@ from shipway.facts.files import FileText, Listing
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.known_failures.catalogue import failure
 from shipway.kubeadm.config import as_yaml, ca_hash, join_documents
+from shipway.meanwhile import meanwhile
 from shipway.os.family import Family
 from shipway.ownership.evidence import (
     AUTHORITY,
@@ -271,12 +272,8 @@ class ControlPlaneJoined:
             await on.write(config, as_yaml(documents).encode(), mode="600")
             words = ("kubeadm", "join", "--config", config)
             limit = self.cluster.kubernetes.init_seconds  # it pulls the same images as an init
-            watch = asyncio.ensure_future(keep_etcd_taken(on))
-            try:
+            async with meanwhile(keep_etcd_taken(on)):
                 output = await on.operate(OPERATION, words, seconds=limit, marker=JOINING)
-            finally:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
             if not output.ok:
                 raise await collect_evidence(on, "kubeadm join --control-plane", output)
         finally:

@@ -15,6 +15,7 @@ from shipway.errors import Blocked, DeadlineExceeded, Permanent, ShipwayError
 from shipway.facts.certificates import CertificateAt, CertificateIn, CertificateInfo
 from shipway.facts.files import FileText, Listing
 from shipway.facts.static_pods import PARTS, StaticPodsRunning
+from shipway.foreign.addresses import in_url
 from shipway.foreign.yaml import read_yaml
 from shipway.host.session import OPERATIONS as RUN
 from shipway.host.session import Command, Host
@@ -180,8 +181,7 @@ def ready_words(part: str, address: str, api_port: int, manifest: str) -> tuple[
     The API server is asked for its readiness by the administrator's right, which needs a new admin.conf as well.
     """
     if part == APISERVER:
-        host = f"[{address}]" if ":" in address else address
-        kubectl = ("kubectl", "--kubeconfig", f"{ETC}/admin.conf", "--server", f"https://{host}:{api_port}")
+        kubectl = ("kubectl", "--kubeconfig", f"{ETC}/admin.conf", "--server", f"https://{in_url(address)}:{api_port}")
         return (*kubectl, "--request-timeout=8s", "get", "--raw", "/readyz")
     curl = ("curl", "-skf", "--noproxy", "*", "--max-time", "8", "-o", "/dev/null", "-S")
     return (*curl, probe(manifest, part))
@@ -214,8 +214,7 @@ def probe(manifest: str, part: str) -> str:
         (container,) = read_yaml(manifest)["spec"]["containers"]
         asked = container["livenessProbe"]["httpGet"]
         port = _port(asked["port"], container.get("ports") or ())
-        host = str(asked.get("host") or "127.0.0.1")
-        host = f"[{host}]" if ":" in host else host
+        host = in_url(str(asked.get("host") or "127.0.0.1"))
         return f"{str(asked.get('scheme') or 'HTTP').lower()}://{host}:{port}{asked['path']}"
     except (ValueError, LookupError, TypeError, AttributeError):
         return _PROBES[part]

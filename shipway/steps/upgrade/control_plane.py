@@ -10,6 +10,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiUnavailable, Blocked
 from shipway.facts.commands import Says
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
+from shipway.foreign.addresses import in_url
 from shipway.foreign.yaml import read_yaml, write_all
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kube.record import ASK
@@ -42,8 +43,7 @@ class OwnApi:
 
     def ask(self, *words: str) -> Says:
         """Return the fact of what kubectl says with these words."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return Says((*_KUBECTL, "--server", f"https://{host}:{self.port}", *words), 20)
+        return Says((*_KUBECTL, "--server", f"https://{in_url(self.address)}:{self.port}", *words), 20)
 
     @property
     def version(self) -> Says:
