@@ -7,6 +7,7 @@ import re
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
 from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
+from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 
 # The keys of the toolkit's configuration that say how a container may ask for GPUs (shipway.steps.gpu.toolkit).
@@ -26,6 +27,47 @@ def find_unsupported(log: str) -> tuple[bool, frozenset[str]]:
     sentences = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _SENTENCES.finditer(_STAMP.sub("", log))]
     found = [text for text in sentences if _UNSUPPORTED.search(text)]
     return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
+
+
+# The rows of `nvidia-smi -q` below Fabric, Health: what each says where all is well, and where it is not. A healthy
+# H200 with driver 580 says N/A in each (seen on 2026-11-28); the other words are read in NVIDIA's nvml.h and in its
+# mock of that library (k8s-test-infra, 2026-08), and have not been seen.
+_HEALTH = {
+    "summary": ("healthy", ("unhealthy", "limited capacity")),
+    "bandwidth": ("full", ("degraded",)),
+    "route recovery in progress": ("false", ("true",)),
+    "route unhealthy": ("false", ("true",)),
+    "access timeout recovery": ("false", ("true",)),
+    "incorrect configuration": ("none", ()),  # else it names the fault
+}
+_UNTOLD = ("", "n/a", "not supported")
+
+
+def judge_fabric(said: str) -> list[Verdict]:
+    """Return what `nvidia-smi -q` tells of each GPU's fabric: joined (Completed, Success, no bit of its health set)."""
+    reports = [values for heading, values in read_sections(said).items() if heading.startswith("GPU ")]
+    return [_judge_one(values) for values in reports]
+
+
+def _judge_one(values: Values) -> Verdict:
+    state, status = (values.get(("Fabric", name), "") for name in ("State", "Status"))
+    if state.lower() in _UNTOLD:  # GPUs without a fabric, and drivers before 525
+        return Verdict("not judged", "the fabric's state is not told")
+    if state != "Completed":
+        return Verdict("sick", f"the fabric's state is {state}")
+    if status.lower() not in (*_UNTOLD, "success"):
+        return Verdict("sick", f"the fabric's status is {status}")
+    bits = {path[2]: value for path, value in values.items() if path[:2] == ("Fabric", "Health")}
+    rows = [(name, value, *_HEALTH.get(name.lower(), (value.lower(), ()))) for name, value in bits.items()]
+    odd = [row for row in rows if row[1].lower() not in (*_UNTOLD, row[2])]
+    sick = [f"{name} {value}" for name, value, _, bad in odd if not bad or value.lower() in bad]
+    if sick:
+        return Verdict("sick", f"the fabric's health is {', '.join(sick)}")
+    if odd:
+        return Verdict(
+            "not judged", f"the fabric's health is {', '.join(f'{name} {value}' for name, value, *_ in odd)}"
+        )
+    return Verdict("not judged", "the fabric's status is not told") if status.lower() in _UNTOLD else Verdict("ok")
 
 
 NVIDIA = Vendor(
@@ -99,13 +141,23 @@ NVIDIA = Vendor(
     ),
     fabric=Fabric(
         service="nvidia-fabricmanager",
+        process="nv-fabricmanager",
         machines="NVSwitch machines",
-        # The driver lists the NVSwitches it has here; machines without any have no such folder.
+        # The driver lists the NVSwitches it has here (NVLink 4 and before); in a guest the folder may be empty.
         switches=Listing("/proc/driver/nvidia-nvswitch/devices"),
+        # NVSwitches of NVLink 5 (HGX B200, B300) are managed over InfiniBand devices whose vital product data name them
+        # so, as NVIDIA's start script finds them (gpu-driver-container, ubuntu24.04/nvidia-driver,
+        # _assert_nvlink5_system): by nvlsm, which the same unit starts, over ib_umad. From the source, not seen.
+        ports=Listing("/sys/class/infiniband"),
+        managed=Says(("sh", "-c", "grep -la SW_MNG /sys/class/infiniband/*/device/vpd")),
+        beside=("nvlsm",),
+        module="ib_umad",
+        loaded=Listing("/sys/class/infiniband_mad"),
+        running=Says(("pgrep", "-l", "-x", "nv-fabricmanag.*|nvlsm")),
         driver=FileText("/proc/driver/nvidia/version"),
         manager=Says(("nv-fabricmanager", "--version")),
         states=Watched(("nvidia-smi", "-q")),
-        state=re.compile(r"^ +Fabric *\n +State +: (.+)$", re.MULTILINE),  # drivers before 525 tell none
+        judge=judge_fabric,
         not_ready=(r"system not yet initialized", r"error code:? 802"),
     ),
 )

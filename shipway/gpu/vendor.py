@@ -13,6 +13,7 @@ from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
+from shipway.gpu.verdict import Verdict
 
 Patterns = tuple[str, ...]  # regular expressions, compared with lines of text without regard to case
 
@@ -76,22 +77,28 @@ class Sample:
 class Fabric:
     """The switches that join GPUs of one machine: who manages them, and where it says that they are joined.
 
-    Machines without them have nothing in `switches`. `state` finds the state of each GPU in what `states` says.
+    Switches that the GPUs' driver drives are in `switches`. Newer ones are no devices of its: a host that has to manage
+    some has `ports`, of which `managed` prints one at least; these need the processes `beside` the service's own
+    `process`, and the kernel's module `module`, which is there where `loaded` lists something. A machine whose switches
+    are managed elsewhere has neither, and no manager is right there; `judge` tells of the GPUs in what `states` says.
     """
 
     service: str
+    process: str
     machines: str
     switches: Listing
+    ports: Listing
+    managed: Says
+    beside: tuple[str, ...]
+    module: str
+    loaded: Listing
+    running: Says  # a line for each process of these names: number, name
     driver: FileText
     manager: Says
     states: Watched
-    state: re.Pattern[str]
+    judge: Callable[[str], list[Verdict]]
     # What a workload says on GPUs that are not joined yet.
     not_ready: Patterns
-
-    def found(self, said: str) -> list[str]:
-        """Return the state of each GPU in what `states` says."""
-        return [state.strip() for state in self.state.findall(said)]
 
 
 def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a vendor's signature
