@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
+from shipway.foreign.numbers import whole
+from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
 from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
@@ -70,12 +75,52 @@ def _judge_one(values: Values) -> Verdict:
     return Verdict("not judged", "the fabric's status is not told") if status.lower() in _UNTOLD else Verdict("ok")
 
 
+_WAYS: dict[str, Way] = {"time-slicing": "time slicing", "timeSlicing": "time slicing", "mps": "MPS"}
+_LOGGED = "Running with config:"  # and the configuration as JSON, which counts (k8s-device-plugin, 0.12 to 0.20)
+
+
+def read_sharing(labels: Mapping[str, str], log: str) -> Sharing:
+    """Return how the plugin shares GPUs: by the configuration in its log, else by GPU feature discovery's labels.
+
+    The labels may be of another configuration than the plugin's (k8s-device-plugin#732), the log is its own. As of its
+    README.md, "Shared Access to GPUs", and of feature discovery's; what a plugin that shares says was not seen.
+    """
+    config = _config_in(log)
+    if config:
+        parts = (config.get("flags") or {}).get("migStrategy") in ("single", "mixed")
+        for key, shared in (config.get("sharing") or {}).items():
+            rows = [row for row in (shared or {}).get("resources") or () if isinstance(row, dict)]
+            if key in _WAYS and rows:
+                names = tuple(str(row["rename"]) for row in rows if row.get("rename"))
+                return Sharing(_WAYS[key], max(1, whole(str(rows[0].get("replicas"))) or 1), names, parts)
+        return Sharing(parts=parts)
+    way = _WAYS.get(labels.get("nvidia.com/gpu.sharing-strategy", ""), "exclusive")
+    replicas = whole(labels.get("nvidia.com/gpu.replicas", "")) or 1
+    parts = labels.get("nvidia.com/mig.strategy") in ("single", "mixed")
+    return Sharing(way, max(1, replicas) if way != "exclusive" else 1, (), parts)
+
+
+def _config_in(log: str) -> dict[str, Any]:
+    """Return the newest configuration that a log has; empty where it has none that can be read."""
+    _, found, after = log.rpartition(_LOGGED)
+    try:
+        data, _ = json.JSONDecoder().raw_decode(after[after.index("{") :] if found else "")
+    except (ValueError, RecursionError):
+        return {}
+    sound = isinstance(data, dict) and all(isinstance(data.get(key) or {}, dict) for key in ("flags", "sharing"))
+    return data if sound and all(isinstance(one or {}, dict) for one in (data.get("sharing") or {}).values()) else {}
+
+
 NVIDIA = Vendor(
     name="NVIDIA",
     pci_id="10de",
     module="nvidia",
     rival_module="nouveau",
     product_label="nvidia.com/gpu.product",  # GPU feature discovery, README.md, "Generated Labels"
+    # What the plugin names shares with `renameByDefault`, and MIG's parts with `migStrategy: mixed` (its README.md).
+    shared=re.compile(r"nvidia\.com/gpu\.shared"),
+    part=re.compile(r"nvidia\.com/mig-.+"),
+    listed_parts=re.compile(r"UUID: (MIG-[0-9A-Za-z/-]+)"),
     probe=Watched(("nvidia-smi", "-L"), seconds=30),
     listed=re.compile(r"UUID: (GPU-[0-9A-Za-z-]+)"),  # `GPU 0: NVIDIA A10 (UUID: GPU-...)`
     driver_failed=(
@@ -119,6 +164,7 @@ NVIDIA = Vendor(
         values={"strategy": BY_MOUNTS},
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),
+        sharing=read_sharing,
         registered="Registered device plugin",
         # What its log says when it sees no GPU, though its pod stays Running (k8s-device-plugin#1552, #1220).
         sees_none=(
@@ -127,7 +173,7 @@ NVIDIA = Vendor(
             "Incompatible platform detected",
         ),
     ),
-    held=re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)"),
+    held=re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)"),  # a pod with a part of a GPU is told of both
     devices="/dev/nvidia*",
     device=re.compile(r"/dev/nvidia[0-9]+\b"),
     # So that a toolkit that asks the image what it wants brings nvidia-smi as well.

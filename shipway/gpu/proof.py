@@ -97,6 +97,7 @@ class _Proving:
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
         self.names: list[str] = []
+        self.asks: dict[str, str] = {}  # which resource each pod asks for
         self.nodes: tuple[NodeSeen, ...] = ()
         self.notes: list[str] = []
         self.held = 0  # GPUs, by pods of others
@@ -114,7 +115,7 @@ class _Proving:
             if self.held and not self.names and not faults:
                 return self._proof("all held", time.monotonic() - started)
             await self._hold()
-            faults += same_gpus(self.heard) + self._computed()
+            faults += same_gpus(self.heard, self._replicas()) + self._computed()
             if not faults:
                 await self._look_without()
                 await _clear(self.kube, self.on_wait)
@@ -139,13 +140,23 @@ class _Proving:
             count_taken(self.kube, self.expected, vendor=self.vendor),
         )
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
-        self.held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
-        free = sum(node.allocatable for node in usable) - self.held
+        resources = list(dict.fromkeys(name for node in usable for name in node.offer.amounts))
+        asks: list[str] = []
+        for resource in resources:
+            taken = others if len(resources) == 1 else await self._taken(resource)
+            amounts = {node.name: node.offer.amounts.get(resource, 0) for node in usable}
+            held = sum(min(taken.get(name, 0), amount) for name, amount in amounts.items())
+            self.held += held
+            asks += [resource] * (sum(amounts.values()) - held)
         if self.held:
-            proven = "only the free ones were proven" if free else "none is free to be proven"
+            proven = "only the free ones were proven" if asks else "none is free to be proven"
             self.notes.append(f"{self.held} GPUs are held by pods of others: {proven}")
-        self.names = [f"gpu-test-{number}" for number in range(1, free + 1)]
+        self.asks = {f"gpu-test-{number}": resource for number, resource in enumerate(asks, 1)}
+        self.names = list(self.asks)
         return mismatches(self.nodes, self.vendor)
+
+    async def _taken(self, resource: str) -> dict[str, int]:
+        return await count_taken(self.kube, self.expected, resource=resource, vendor=self.vendor)
 
     async def _hold(self) -> None:
         """Hold every free GPU at once, hear which, and see that one more pod finds none."""
@@ -158,8 +169,11 @@ class _Proving:
         limit = self.cluster.gpu.verify_seconds
         await self._all_run(limit)
         await self._wait(AllSpoke(self.names, self.compute, self.heard, vendor=self.vendor), limit)
-        await self.kube.apply(self._pod(EXTRA))
-        await self._wait(ExtraWaits(self.vendor), EXTRA_SECONDS)
+        for number, resource in enumerate(dict.fromkeys(self.asks.values())):
+            name = EXTRA + f"-{number}" * bool(number)
+            self.asks[name] = resource
+            await self.kube.apply(self._pod(name))
+            await self._wait(ExtraWaits(self.vendor, name, resource), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
     async def _look_without(self) -> None:
@@ -186,7 +200,7 @@ class _Proving:
                 )
 
     def _pod(self, name: str) -> Object:
-        return pod_with_gpu(self.cluster, name, self.avoid, vendor=self.vendor)
+        return pod_with_gpu(self.cluster, name, self.avoid, resource=self.asks[name], vendor=self.vendor)
 
     async def _all_run(self, limit: float) -> None:
         """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
@@ -211,28 +225,36 @@ class _Proving:
         failed = [name for name, words in sorted(self.heard.items()) if self.compute and words.passed is False]
         return [f"the {self.vendor.sample.name} failed in {', '.join(failed)}"] if failed else []
 
+    def _replicas(self) -> dict[str, int]:
+        return {node.name: node.offer.replicas for node in self.nodes}
+
     def _verified(self) -> dict[str, str]:
-        """Return pod and GPU of each GPU that is proven: held by one pod alone, and computing where asked for."""
+        """Return pod and GPU of each that is proven: held by no more pods than share it, computing where asked for."""
         holders = [device for words in self.heard.values() for device in words.devices]
+        replicas = self._replicas()
         return {
             name: words.devices[0]
             for name, words in sorted(self.heard.items())
-            if len(words.devices) == 1 and holders.count(words.devices[0]) == 1 and (words.passed or not self.compute)
+            if len(words.devices) == 1
+            and holders.count(words.devices[0]) <= replicas.get(words.node, 1)
+            and (words.passed or not self.compute)
         }
 
     def _proof(self, outcome: ProofOutcome, seconds: float, **more: Any) -> Proof:
         devices = self._verified()
         if not self.compute:
             self.notes.append(f"gpu.compute is off: no {self.vendor.sample.name} was run")
+        shared = {node.name: told for node in self.nodes if (told := node.offer.tell(node.name, node.expected))}
         return Proof(
             outcome,
-            sum(self.expected.values()),
+            sum(node.wanted for node in self.nodes) if self.nodes else sum(self.expected.values()),
             sum(node.allocatable for node in self.nodes),
             len(devices),
             devices,
             self._compute(),
-            tuple(self.notes),
+            (*self.notes, *shared.values()),
             without=dict(self.without),
+            shared=shared,
             seconds=seconds,
             **more,
         )
