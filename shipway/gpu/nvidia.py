@@ -165,6 +165,7 @@ NVIDIA = Vendor(
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),
         sharing=read_sharing,
+        sick="device marked unhealthy",  # internal/plugin/server.go, ListAndWatch (0.14 to 0.20); not seen
         registered="Registered device plugin",
         # What its log says when it sees no GPU, though its pod stays Running (k8s-device-plugin#1552, #1220).
         sees_none=(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from shipway.cluster.model import Cluster
@@ -32,6 +33,7 @@ from shipway.gpu.pods import (
     pod_with_gpu,
     pod_without,
 )
+from shipway.gpu.proven import Mark, keep_proven, see_marks
 from shipway.gpu.result import Proof, ProofOutcome, no_gpus, plain, same_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
@@ -69,12 +71,23 @@ async def prove(
     `expected` is GPUs by node, `seen` what SSH showed of the hosts; `on_wait` hears what is waited for. No test pod
     goes to a node to `avoid`. Without `settle` nothing is waited for that was waited for just before. Everything it
     made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold are
-    not proven, and a note says so; where they hold every one, the outcome is `all held`.
+    not proven, and a note says so; where they hold every one, the outcome is `all held`. What is proven is written on
+    the nodes (shipway.gpu.proven).
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
         return no_gpus(cluster, vendor)
-    return await _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, vendor=vendor).run()
+    proving = _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, vendor=vendor)
+    marks: dict[str, Mark] = {}
+    with contextlib.suppress(ShipwayError):  # the proof asks the same API, and tells why it does not answer
+        marks = await see_marks(kube, list(wanted), vendor=vendor)
+    proof = await proving.run()
+    if marks and proof.outcome != "all held" and not isinstance(proof.error, Refused):
+        try:
+            await keep_proven(kube, marks, proving.proven(), passed=proof.outcome == "ok")
+        except ShipwayError as error:
+            return replace(proof, notes=(*proof.notes, f"it was not written on every node: {error.message}"))
+    return proof
 
 
 class _Proving:
@@ -239,6 +252,13 @@ class _Proving:
             and holders.count(words.devices[0]) <= replicas.get(words.node, 1)
             and (words.passed or not self.compute)
         }
+
+    def proven(self) -> dict[str, list[str]]:
+        """Return by node the GPUs that are proven."""
+        found: dict[str, list[str]] = {}
+        for name, device in self._verified().items():
+            found.setdefault(self.heard[name].node, []).append(device)
+        return found
 
     def _proof(self, outcome: ProofOutcome, seconds: float, **more: Any) -> Proof:
         devices = self._verified()

@@ -37,7 +37,7 @@ class DevicePlugin:
 
     `values` fill what its manifest has beside image, RuntimeClass and node selector. From version `needs_gpus` on
     (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits. `sharing` reads how GPUs are
-    shared out of a node's labels and the plugin's log.
+    shared out of a node's labels and the plugin's log; `sick` is what the log has where it calls a GPU unhealthy.
     """
 
     daemon_set: str
@@ -49,6 +49,7 @@ class DevicePlugin:
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
     needs_gpus: tuple[int, int] | None = None
     sharing: Callable[[Mapping[str, str], str], Sharing] = tells_nothing
+    sick: str = ""
 
     @property
     def selector(self) -> str:

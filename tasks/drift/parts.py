@@ -21,6 +21,7 @@ from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.backup.taken import BackupFresh
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
+from shipway.steps.gpu.proven import GpusProvenAnew, GpusProvenLater
 from shipway.steps.hardening.listed import modes, pods_of, sealed
 from shipway.steps.hardening.record import HardeningRemembered
 from shipway.steps.kubernetes import health
@@ -194,8 +195,11 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
     shared = [Part(CLUSTER, name_of(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, StageName.HEALTH, _shared_health(run), Impact.NOTHING)]
+    gpus = {spec.name: count for spec in run.hosts if (count := run.provable(spec))}
+    proofs = [GpusProvenAnew(run.cluster, gpus), GpusProvenLater(gpus)] if gpus else []
+    proven = [Part(CLUSTER, StageName.GPU_PROOF, proofs, Impact.SERVICE)] if gpus else []
     kubeadms = [] if run.only else [Part(CLUSTER, StageName.KUBEADM, _kubeadms(run), Impact.SERVICE)]
-    return [*([] if run.only else shared), *whole, *kubeadms, *nodes]
+    return [*([] if run.only else shared), *whole, *kubeadms, *nodes, *proven]
 
 
 def _kubeadms(run: Run) -> list[Check[Kube]]:

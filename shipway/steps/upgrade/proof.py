@@ -16,6 +16,7 @@ from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.offers import see_offers
 from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, find_space, pod_with_gpu
+from shipway.gpu.proven import keep_proven, see_marks
 from shipway.gpu.result import same_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
@@ -59,6 +60,7 @@ async def prove_host(
     compute = cluster.gpu.compute == "required"
     limit = cluster.gpu.verify_seconds
     await _clear(kube, names, on_wait)
+    marks = await see_marks(kube, [node])
     for obj in render("verify/namespace.yaml", namespace=NAMESPACE):
         await kube.apply(obj)
     pods = {name: _pod(cluster, name, node, asks[name], reaches=name == names[0]) for name in names}
@@ -75,6 +77,7 @@ async def prove_host(
     faults += await _unreached(kube, names[0], on_wait)
     if faults:
         raise _failed(node, "; ".join(faults))
+    await keep_proven(kube, marks, {node: [said.devices[0] for said in heard.values()]}, passed=True)
     await _clear(kube, names, on_wait)
 
 
