@@ -195,11 +195,15 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
     shared = [Part(CLUSTER, name_of(module), _add_on(module, run), Impact.SERVICE) for module in ADD_ONS]
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, StageName.HEALTH, _shared_health(run), Impact.NOTHING)]
-    gpus = {spec.name: count for spec in run.hosts if (count := run.provable(spec))}
-    proofs = [GpusProvenAnew(run.cluster, gpus), GpusProvenLater(gpus)] if gpus else []
-    proven = [Part(CLUSTER, StageName.GPU_PROOF, proofs, Impact.SERVICE)] if gpus else []
     kubeadms = [] if run.only else [Part(CLUSTER, StageName.KUBEADM, _kubeadms(run), Impact.SERVICE)]
-    return [*([] if run.only else shared), *whole, *kubeadms, *nodes, *proven]
+    return [*([] if run.only else shared), *whole, *kubeadms, *nodes, *_proofs(run)]
+
+
+def _proofs(run: Run) -> list[Part[Kube]]:
+    """Return what makes GPUs count again that their plugin only calls healthy."""
+    gpus = {spec.name: count for spec in run.hosts if (count := run.provable(spec))}
+    steps: list[Check[Kube]] = [GpusProvenAnew(run.cluster, gpus), GpusProvenLater(gpus)]
+    return [Part(CLUSTER, StageName.GPU_PROOF, steps, Impact.SERVICE)] if gpus else []
 
 
 def _kubeadms(run: Run) -> list[Check[Kube]]:
