@@ -274,7 +274,14 @@ _DRIFT = (
     Stage(StageName.LOOK_AT_CLUSTER, look_at_cluster, _always(300.0), terse=True),
     Stage(StageName.REPAIR, repair_host, _always(3600.0), 0, terse=True),
     Stage(StageName.REPAIR_DRAINED, repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
-    Stage(StageName.REPAIR_CLUSTER, repair_cluster, _always(1200.0), 0, terse=True),
+    # The proof of GPUs whose plugin was started anew is its last part.
+    Stage(
+        StageName.REPAIR_CLUSTER,
+        repair_cluster,
+        lambda cluster: 1800.0 + 2.0 * cluster.gpu.verify_seconds,
+        0,
+        terse=True,
+    ),
 )
 _BACKUP = (
     Stage(StageName.BACKUP_POSSIBLE, backups.backup_possible, _always(TAKE_SECONDS + 120.0)),
