@@ -24,8 +24,8 @@ DROP_IN = "/etc/systemd/system/containerd.service.d/98-shipway-memlock.conf"
 TEXT = "# Kept by Shipway: containers lock as much memory as they ask for.\n[Service]\nLimitMEMLOCK=infinity\n"
 UNLIMITED = "unlimited"  # /proc/PID/limits (proc(5))
 ASK = (
-    "grep -H '^Max locked memory' \"/proc/$(systemctl show -p MainPID --value containerd.service)/limits\" "
-    "/proc/1/limits; grep '^CapEff:' /proc/1/status"
+    "pid=$(systemctl show -p MainPID --value containerd.service); case $pid in ''|*[!0-9]*) pid=0 ;; esac; "
+    "grep -H '^Max locked memory' /proc/$pid/limits /proc/1/limits; grep '^CapEff:' /proc/1/status"
 )
 LIMITS = Says(("sh", "-c", ASK))
 _LINE = re.compile(
