@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
-from shipway.gpu.counts import count_gpus
 from shipway.gpu.evidence import collect
 from shipway.gpu.links import find_broken_link
+from shipway.gpu.offers import count_offered
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -65,7 +65,7 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
-    run.drift.allocatable = {name: count_gpus(node) for name, node in (await nodes_by_name(kube)).items()}
+    run.drift.allocatable = {name: count_offered(node) for name, node in (await nodes_by_name(kube)).items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         hear_results(run, stage, host)(result)
@@ -92,7 +92,7 @@ async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
     if finding.step != GPUS:
         return finding
     spec, seen = run.cluster.host(finding.host), run.seen.surveys[finding.host]
-    facts = HostGpuFacts(seen.gpus, seen.driver_gpus, seen.driver_said, seen.toolkit)
+    facts = HostGpuFacts(seen.gpus, seen.driver_gpus, seen.driver_said, seen.toolkit, parts=seen.driver_parts)
     evidence, _ = await collect(kube, run.cluster, {spec.name: run.provable(spec)}, {spec.name: facts}, "")
     link = find_broken_link(evidence)
     return finding.became("reported", f"{link.name}: {link.why} [{link.code}] Next: {link.fix}")

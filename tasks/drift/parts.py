@@ -21,6 +21,7 @@ from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.backup.taken import BackupFresh
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
+from shipway.steps.gpu.proven import GpusProvenAnew, GpusProvenLater
 from shipway.steps.hardening.listed import modes, pods_of, sealed
 from shipway.steps.hardening.record import HardeningRemembered
 from shipway.steps.kubernetes import health
@@ -195,7 +196,14 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, StageName.HEALTH, _shared_health(run), Impact.NOTHING)]
     kubeadms = [] if run.only else [Part(CLUSTER, StageName.KUBEADM, _kubeadms(run), Impact.SERVICE)]
-    return [*([] if run.only else shared), *whole, *kubeadms, *nodes]
+    return [*([] if run.only else shared), *whole, *kubeadms, *nodes, *_proofs(run)]
+
+
+def _proofs(run: Run) -> list[Part[Kube]]:
+    """Return what makes GPUs count again that their plugin only calls healthy."""
+    gpus = {spec.name: count for spec in run.hosts if (count := run.provable(spec))}
+    steps: list[Check[Kube]] = [GpusProvenAnew(run.cluster, gpus), GpusProvenLater(gpus)]
+    return [Part(CLUSTER, StageName.GPU_PROOF, steps, Impact.SERVICE)] if gpus else []
 
 
 def _kubeadms(run: Run) -> list[Check[Kube]]:

@@ -99,7 +99,7 @@ async def test_another_driver_for_the_same_gpus_is_named_where_there_is_one(vend
 async def test_a_vendor_without_switches_is_asked_for_no_fabric(vendor: Vendor) -> None:
     asked = cast("Any", host(vendor))
     assert await FabricReady(vendor=vendor).check(asked) is None
-    assert asked.asked == ([vendor.fabric.switches] if vendor.fabric else [])
+    assert asked.asked == ([vendor.fabric.switches, vendor.fabric.ports] if vendor.fabric else [])
 
 
 @every_vendor

@@ -53,6 +53,11 @@ OF_SCRIPTS = (
     r"grep -ls kubepods( /proc/\d+/cgroup)+",
     r"systemctl show --no-pager -p Id -p LoadState -p ExecStart -- \*\.service",  # the look for what turns swap on
     r"df -PB1 -- /[a-z/]*",  # room for the audit log, at the nearest folder that is there
+    # What containerd may lock: a number of a process, or 0. The product data of InfiniBand devices.
+    r"systemctl show -p MainPID --value containerd\.service",
+    r"grep -H \^Max locked memory /proc/\d+/limits /proc/1/limits",
+    r"grep \^CapEff: /proc/1/status",
+    r"grep -la SW_MNG( /sys/class/infiniband/[^/ ]+/device/vpd)+",
     # Where keys of encryption at rest are.
     r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )
