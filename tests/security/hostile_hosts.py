@@ -53,6 +53,12 @@ OF_SCRIPTS = (
     r"grep -ls kubepods( /proc/\d+/cgroup)+",
     r"systemctl show --no-pager -p Id -p LoadState -p ExecStart -- \*\.service",  # the look for what turns swap on
     r"df -PB1 -- /[a-z/]*",  # room for the audit log, at the nearest folder that is there
+    # How much memory containerd's process may lock: the number of that process is the host's own word.
+    r"(?s)systemctl show -p MainPID --value containerd\.service|grep \^CapEff: /proc/1/status",
+    r"(?s)grep -H \^Max locked memory /proc/.*/limits /proc/1/limits",
+    # What manages the switches of GPUs, and what the kernel said of GPUs.
+    r"grep -la SW_MNG /sys/class/infiniband/\S+/device/vpd",
+    r"grep -aE NVRM: Xid\|SXid|tail -n 400|dmesg",
     # Where keys of encryption at rest are.
     r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )
