@@ -174,8 +174,6 @@ def test_s11_the_test_pods(guide: Cluster) -> None:
     assert spec["containers"][0]["image"] == "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0"
     assert spec["containers"][0]["resources"] == {"limits": {"nvidia.com/gpu": "1"}}
     guides, ours = spec["tolerations"]  # ours: a node that is kept from pods is proven before it is opened
-        "tolerations"
-    ]  # ours: a node that is kept from pods for a sick GPU is proven before it is opened
     assert guides == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     assert ours == {"key": TAINT, "operator": "Exists", "effect": "NoSchedule"}
     assert (spec["restartPolicy"], spec["runtimeClassName"]) == ("Never", "nvidia")
