@@ -11,6 +11,7 @@ from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import count_asked_gpus
+from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.offers import Offer, see_offers
 from shipway.gpu.pods import NAMESPACE, describe_pod
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
@@ -65,7 +66,7 @@ def find_barrier(node: Object, vendor: Vendor = VENDOR) -> str:
     foreign = [
         taint["key"]
         for taint in taints
-        if taint["key"] != vendor.resource and not taint["key"].startswith("node.kubernetes.io/")
+        if taint["key"] not in (vendor.resource, TAINT) and not taint["key"].startswith("node.kubernetes.io/")
     ]
     if spec.get("unschedulable"):
         return "it is cordoned"

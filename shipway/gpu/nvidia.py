@@ -10,6 +10,8 @@ from typing import Any
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
 from shipway.foreign.numbers import whole
+from shipway.gpu.health.model import HealthReport
+from shipway.gpu.health.nvidia import judge_health
 from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
 from shipway.gpu.verdict import Values, Verdict, read_sections
@@ -111,6 +113,7 @@ def _config_in(log: str) -> dict[str, Any]:
     return data if sound and all(isinstance(one or {}, dict) for one in (data.get("sharing") or {}).values()) else {}
 
 
+REPORT = Watched(("nvidia-smi", "-q"))
 NVIDIA = Vendor(
     name="NVIDIA",
     pci_id="10de",
@@ -203,8 +206,15 @@ NVIDIA = Vendor(
         running=Says(("pgrep", "-l", "-x", "nv-fabricmanag.*|nvlsm")),
         driver=FileText("/proc/driver/nvidia/version"),
         manager=Says(("nv-fabricmanager", "--version")),
-        states=Watched(("nvidia-smi", "-q")),
+        states=REPORT,
         judge=judge_fabric,
         not_ready=(r"system not yet initialized", r"error code:? 802"),
+    ),
+    health=HealthReport(
+        report=REPORT,
+        links=Watched(("nvidia-smi", "nvlink", "-s")),
+        # A storm of one fault fills the log; each kind of it counts once.
+        log=Says(("sh", "-c", "dmesg | grep -aE 'NVRM: Xid|SXid' | tail -n 400")),
+        judge=judge_health,
     ),
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
+from shipway.gpu.health.model import HealthReport
 from shipway.gpu.sharing import Sharing, tells_nothing
 from shipway.gpu.verdict import Verdict
 
@@ -164,6 +165,7 @@ class Vendor:
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     fabric: Fabric | None = None
+    health: HealthReport | None = None
 
     @property
     def program(self) -> str:

@@ -18,6 +18,7 @@ from shipway.os.families import recognise
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
+from shipway.survey.gpu_health import HealthLook, look_at_health
 from tasks.context import Run
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, find
@@ -36,8 +37,10 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     run.seen.families[host] = await recognise(session)
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
     looks = [asyncio.ensure_future(look_at_all(part.steps, session)) for part in parts]
+    health = asyncio.ensure_future(look_at_health(session)) if spec.gpus != 0 else None
     seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
     run.seen.surveys[host] = seen
+    run.drift.health[host] = await health if health else HealthLook()
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.gpus_of(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
