@@ -28,6 +28,7 @@ from shipway.steps.kubernetes.join_tokens import NoTokenLeft
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
 from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns
+from shipway.steps.system.api_vip import VipHeld
 from shipway.steps.upgrade.control_plane import SECONDS as SETTLE_SECONDS
 from shipway.steps.upgrade.fetched import PULL_SECONDS
 from shipway.survey.first_look import CLOCK, Survey, survey
@@ -38,7 +39,7 @@ from tasks.backup import work as backups
 from tasks.certificates.stages import approve_requests, look, mend_kubelet, renew
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
-from tasks.drift.parts import kubelet_declared, list_settled, peers_of
+from tasks.drift.parts import kubelet_declared, list_settled, peers_of, planes_of
 from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
 from tasks.endpoint import work as endpoints
 from tasks.endpoint.look import look as endpoint_look
@@ -86,6 +87,7 @@ Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
 REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
 CONTROL_PLANE_NODE_SECONDS = 300.0  # its pod network may still be on its way
+VIP_SECONDS = 60.0
 GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
 
 
@@ -169,9 +171,20 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     if hardening.declared(run.cluster):
         steps.append(HardeningDeclared(run.cluster))
     results = await _bring(run, stage, session, steps, run.allowed(host))
+    results += await _vip_held(run, stage, session, results)
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
     return results
+
+
+async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]) -> list[StepResult]:
+    """Wait until a control plane holds the address for clients outside, where nothing of it was withheld or failed."""
+    if run.allow is Impact.NOTHING or not run.cluster.api_vip:
+        return []
+    if any(result.outcome not in ("ok", "changed") for result in before):
+        return []
+    held = VipHeld(run.cluster.api_vip, planes_of(run))
+    return [await wait_for(run, stage, held, on, seconds=VIP_SECONDS)]
 
 
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -184,6 +197,7 @@ async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResul
         steps.append(HardeningDeclared(run.cluster))
     results = await _bring(run, stage, session, steps, run.allowed(host))
     if run.allow is not Impact.NOTHING and all(result.outcome in ("ok", "changed") for result in results):
+        results += await _vip_held(run, stage, session, results)
         ready = NodesReady((host,))
         results.append(await wait_for(run, stage, ready, await run.kube(), seconds=CONTROL_PLANE_NODE_SECONDS))
     return results

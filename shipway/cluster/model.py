@@ -119,6 +119,12 @@ class Cluster(Part):
         return given.name or f"api.{self.name}.internal"
 
     @property
+    def api_vip(self) -> str:
+        """The address for clients outside that moves between control planes; empty where there is none."""
+        vip = self.kubernetes.api_vip
+        return str(vip.address) if vip else ""
+
+    @property
     def endpoint(self) -> str:
         """host:port by which every node reaches the API."""
         given, port = self.kubernetes.api_endpoint, self.kubernetes.api_port

@@ -18,8 +18,10 @@ from shipway.cluster.types import (
     Flag,
     ImageRef,
     ImageRepository,
+    Interface,
     LabelKey,
     Name,
+    NodeAddress,
     Package,
     PackageVersion,
     Part,
@@ -82,6 +84,22 @@ class ApiEndpoint(Part):
         return self
 
 
+class ApiVip(Part):
+    """An address by which clients outside reach the API, and which moves: a keepalived on each control plane."""
+
+    address: NodeAddress = Field(
+        description="A free IPv4 address of a network that every control plane is in; the one whose API server is "
+        "ready holds it."
+    )
+    interface: Interface | None = Field(
+        None,
+        description="Interface of that network on every control plane; default: the one of the host's own address.",
+    )
+    router_id: Annotated[Count, Field(ge=1, le=255)] | None = Field(
+        None, description="Number of the virtual router (VRRP); default: the last number of the address."
+    )
+
+
 def _form(value: Any) -> str:
     return "text" if isinstance(value, str) else "mapping"
 
@@ -102,6 +120,9 @@ class Kubernetes(Part):
         None,
         description="What every node reaches the API by; host[:port] stands for an external one. Default: a node_local "
         "name; a cluster that was made with its control plane's address keeps that.",
+    )
+    api_vip: ApiVip | None = Field(
+        None, description="An address for clients outside that moves between control planes; no node needs it."
     )
     api_port: Port = Field(6443, description="Port the API server listens on.")
     image_repository: ImageRepository | None = Field(None, description="Registry for the control plane's images.")

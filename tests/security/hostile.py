@@ -84,6 +84,7 @@ WHOLE: dict[str, Any] = {
         "service_network": "10.96.0.0/12",
         "node_mask": 24,
         "api_endpoint": {"kind": "external", "name": "api.example.com", "port": 6443},
+        "api_vip": {"address": "10.0.0.9", "interface": "eth0", "router_id": 9},
         "api_port": 6443,
         "image_repository": "registry.example.com/k8s",
         "allow_cgroup_v1": False,

@@ -1,0 +1,275 @@
+"""The address for clients outside: who may hold it, what keepalived is told, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shipway.cluster.model import Cluster
+from shipway.cluster_file import parse_cluster
+from shipway.errors import Blocked, Permanent, Refused, Unreachable
+from shipway.facts.fact import Fact
+from shipway.facts.files import FileText
+from shipway.kubeadm.config import init_documents
+from shipway.script import Output
+from shipway.step import Impact
+from shipway.steps.endpoint.certificate import NAMES, CertificateGood, certified, names_of
+from shipway.steps.system import api_vip
+from shipway.steps.system.api_vip import (
+    CONFIG,
+    OWN,
+    VipConfigured,
+    VipFree,
+    VipHeld,
+    VipInNetwork,
+    config_of,
+    holds,
+    may_hold,
+    neighbour,
+    ready_script,
+    router_id,
+)
+from shipway.steps.system.own_service import OwnGone, OwnUnitRead
+from shipway.survey.first_look import ADDRESSES
+from tasks.context import Run
+from tasks.drift.parts import cluster_parts
+from tasks.kubeconfig import keep_kubeconfig
+from tests.ownership.test_leading import NAME, cluster
+from tests.places.facts import DEBIAN, KnownFacts, said
+
+VIP = "10.9.0.200"
+SHOWN = (
+    "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever\n"
+    "2: eth0    inet 10.9.0.{n}/24 brd 10.9.0.255 scope global eth0\\       valid_lft forever preferred_lft forever\n"
+    "3: ib0    inet 10.8.0.{n}/16 brd 10.8.255.255 scope global ib0\\       valid_lft forever preferred_lft forever\n"
+)
+HELD = f"2: eth0    inet {VIP}/32 scope global eth0\\       valid_lft forever preferred_lft forever\n"
+
+
+def with_vip(planes: int = 3, **more: Any) -> Cluster:
+    vip = {"address": VIP, **more}
+    text = ", ".join(f"{key}: {value}" for key, value in vip.items())
+    return cluster(planes, f"kubernetes: {{api_vip: {{{text}}}}}\n")
+
+
+def host(number: int = 1, more: str = "", **facts: Any) -> KnownFacts:
+    made = KnownFacts({ADDRESSES: said(SHOWN.format(n=number) + more), **facts.get("facts", {})})
+    made.name = f"cp{number}"
+    return made
+
+
+# --- what is told
+
+
+def test_keepalived_is_told_of_its_peers_alone_and_nobody_takes_the_address_from_who_has_it() -> None:
+    made = with_vip()
+    texts = [config_of(made, one, "eth0") for one in made.control_planes]
+    for number, text in enumerate(texts, 1):
+        assert f"unicast_src_ip 10.9.0.{number}\n" in text
+        peers = text.partition("unicast_peer {")[2].partition("}")[0].split()
+        assert peers == [f"10.9.0.{other}" for other in (1, 2, 3) if other != number]
+        assert ("state BACKUP\n    nopreempt\n" in text, f"        {VIP}/32\n" in text) == (True, True)
+        assert "vrrp_check_unicast_src" in text
+    priorities = [int(text.partition("priority ")[2].split()[0]) for text in texts]
+    assert priorities == sorted(priorities, reverse=True)
+    assert max(priorities) < 255  # that one would own it, and take it back (RFC 3768, 6.1)
+    assert "unicast_peer" not in config_of(with_vip(1), with_vip(1).hosts[0], "eth0")
+
+
+@pytest.mark.parametrize(("more", "number"), [({}, 200), ({"router_id": 7}, 7)])
+def test_the_routers_number_is_the_files_or_the_addresss_last(more: dict[str, Any], number: int) -> None:
+    assert router_id(with_vip(**more)) == number
+    assert f"virtual_router_id {number}\n" in config_of(with_vip(**more), with_vip().hosts[0], "eth0")
+
+
+def test_an_address_that_ends_with_zero_has_a_number_that_is_allowed() -> None:
+    made = parse_cluster("name: te\nhosts: [10.9.0.1]\nkubernetes: {api_vip: {address: 10.9.1.0}}\n")
+    assert router_id(made) == 1
+
+
+@pytest.mark.parametrize(("code", "status"), [("200", 0), ("401", 0), ("403", 0), ("500", 1), ("000", 1), ("", 1)])
+def test_a_host_may_hold_it_while_its_own_api_server_says_that_it_is_ready(
+    tmp_path: Path, code: str, status: int
+) -> None:
+    asked = tmp_path / "asked"
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/bin/sh\necho "$@" > {asked}\nprintf %s "{code}"\n')
+    curl.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(("sh", "-c", ready_script(7443)), env=env, check=False).returncode == status
+    assert "https://127.0.0.1:7443/readyz" in asked.read_text()
+
+
+async def test_the_interface_is_that_of_the_addresss_network_or_the_files() -> None:
+    made = with_vip()
+    await VipConfigured(made, made.hosts[0]).apply(one := host())  # type: ignore[arg-type]
+    assert "interface eth0\n" in one.written[CONFIG]
+    await VipConfigured(made, made.hosts[0]).apply(held := host(more=HELD))  # type: ignore[arg-type]
+    assert held.written == one.written
+    other = parse_cluster("name: te\nhosts: [10.9.0.1]\nkubernetes: {api_vip: {address: 10.8.3.3}}\n")
+    await VipConfigured(other, other.hosts[0]).apply(second := host())  # type: ignore[arg-type]
+    assert "interface ib0\n" in second.written[CONFIG]
+    named = with_vip(interface="eth0")
+    assert await VipInNetwork(named, named.hosts[0]).check(host()) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("more", [{"address": "10.7.0.9"}, {"interface": "ib0"}, {"interface": "eth7"}])
+async def test_an_address_of_no_network_of_the_host_is_refused_with_those_it_has(more: dict[str, Any]) -> None:
+    made = with_vip(**more)
+    with pytest.raises(Permanent) as raised:
+        await VipInNetwork(made, made.hosts[0]).check(host(more=HELD))  # type: ignore[arg-type]
+    assert raised.value.code == "SHW-791"
+    assert "eth0 10.9.0.1/24" in raised.value.message
+
+
+def test_what_no_address_is_holds_none() -> None:
+    assert not holds("2: eth0    inet 10.9.0.999/24 x\n2: eth0    inet\nnonsense\n", "10.9.0.999")
+    assert holds(HELD, VIP)
+
+
+# --- who has it
+
+
+ANSWERS = f"{VIP} dev eth0 lladdr 02:42:ac:1e:05:0d REACHABLE"
+OURS = FileText(CONFIG)
+TOLD = config_of(with_vip(), with_vip().hosts[1], "eth0")
+
+
+class Away(KnownFacts):
+    """A host that does not answer."""
+
+    async def read(self, *_: Fact[Any]) -> Any:
+        """Raise."""
+        raise Unreachable("no answer")
+
+
+async def code_of(here: KnownFacts, *peers: KnownFacts) -> str:
+    try:
+        await VipFree(with_vip(), peers).check(here)  # type: ignore[arg-type]
+    except (Refused, Unreachable) as error:
+        return error.code
+    return ""
+
+
+async def test_an_address_that_somebody_else_answers_for_is_refused() -> None:
+    asked = {neighbour(VIP): said(ANSWERS)}
+    for nobody in ("", f"{VIP} dev eth0 FAILED", f"{VIP} dev eth0 INCOMPLETE"):
+        assert await code_of(host(facts={neighbour(VIP): said(nobody)})) == ""
+    assert await code_of(host(facts=asked)) == "SHW-790"
+    assert await code_of(host(more=HELD)) == "SHW-790"  # on the host itself, and not by us
+    assert await code_of(host(facts=asked), host(2), host(3)) == "SHW-790"
+
+
+async def test_one_that_a_control_plane_of_ours_holds_is_its_own() -> None:
+    asked = {neighbour(VIP): said(ANSWERS)}
+    ours = host(2, HELD, facts={OURS: TOLD})
+    assert await code_of(host(facts=asked), ours, host(3)) == ""
+    assert await code_of(host(facts=asked), ours, Away({})) == ""
+    assert await code_of(host(facts=asked), host(2, HELD), host(3)) == "SHW-790"  # held there, and not by us
+    assert await code_of(host(facts=asked), host(2), Away({})) == Unreachable.default_code  # it may be that one's
+    assert await code_of(host(facts={**asked, OURS: TOLD})) == ""  # told of it already
+    other = TOLD.replace(VIP, "10.9.0.20")
+    assert await code_of(host(facts={**asked, OURS: other})) == "SHW-790"  # another address stood in the file
+
+
+async def test_held_by_none_or_by_two_is_drift_and_one_that_moves_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api_vip, "PAUSE", 0.0)
+
+    async def have(*planes: KnownFacts) -> str:
+        seen = await VipHeld(VIP, planes).check(None)  # type: ignore[arg-type]
+        return seen.have if seen else ""
+
+    for plane in (none := host(1), held := host(2, HELD), two := host(3, HELD), away := Away({})):
+        plane.forget = lambda: None  # type: ignore[method-assign]
+    assert await have(none, held) == ""
+    assert await have(none, held, away) == ""
+    assert await have(none) == f"{VIP} is held by none"
+    assert await have(held, two) == f"{VIP} is held by cp2 and cp3"
+    turns = iter([SHOWN, SHOWN, HELD])
+
+    class Late(KnownFacts):
+        async def read(self, *_: Fact[Any]) -> Any:
+            return Output(0, next(turns).format(n=4), "")
+
+        def forget(self) -> None:
+            """Know nothing."""
+
+    assert await have(Late({})) == ""
+
+
+# --- where it is looked at
+
+
+def test_a_cluster_without_it_keeps_nothing_of_it_and_one_with_it_is_certified_for_it() -> None:
+    plain, made = cluster(), with_vip()
+    assert [type(step) for step in api_vip.steps(plain, plain.hosts[0], DEBIAN)] == [OwnGone]
+    assert (may_hold(plain, plain.hosts[0], ()), certified(plain)) == ([], [])
+    steps = api_vip.steps(made, made.hosts[0], DEBIAN)
+    assert [step.own for step in steps if isinstance(step, OwnUnitRead)] == [OWN]
+    assert VIP in init_documents(made, made.hosts[0])[1]["apiServer"]["certSANs"]
+    assert VIP in names_of(made)
+    assert names_of(plain) == [NAME, "127.0.0.1", "localhost"]
+    external = made.model_copy(
+        update={"kubernetes": made.kubernetes.model_copy(update={"api_endpoint": "lb.example:443"})}
+    )
+    assert init_documents(external, external.hosts[0])[1]["apiServer"]["certSANs"] == [VIP]
+    parts = [step for part in cluster_parts(Run(made, "drift")) for step in part.steps]
+    (held,) = (step for step in parts if isinstance(step, VipHeld))
+    assert len(held.planes) == 3
+    assert not [step for part in cluster_parts(Run(plain, "drift")) for step in part.steps if isinstance(step, VipHeld)]
+
+
+async def test_a_running_api_server_whose_certificate_lacks_it_is_told_with_the_verb_that_mends_it() -> None:
+    lacks, good = (said(f"DNS:cp1, IP Address:{address}\n") for address in ("10.9.0.1", VIP))
+    assert await CertificateGood(VIP).check(KnownFacts({NAMES: good})) is None  # type: ignore[arg-type]
+    with pytest.raises(Permanent, match="not good for") as raised:
+        await CertificateGood(VIP).check(KnownFacts({NAMES: lacks}))  # type: ignore[arg-type]
+    assert (raised.value.code, "shipway move-endpoint FILE" in raised.value.fix) == ("SHW-792", True)
+    with pytest.raises(Blocked):
+        await CertificateGood(VIP).check(KnownFacts({NAMES: said("", 1)}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("10.0.0.1", "is the address of a"),
+        ("10.244.3.1", "lies in the pod network"),
+        ("10.96.0.5", "lies in the service network"),
+        ("127.0.0.1", "cannot be an address"),
+        ("224.0.0.18", "cannot be an address"),
+        ("10.0.0.9", ""),
+    ],
+)
+def test_an_address_that_cannot_be_held_is_refused_in_the_file(address: str, why: str) -> None:
+    kubernetes = f"{{api_vip: {{address: {address}}}, pod_network: 10.244.0.0/16}}"
+    text = f"name: te\nhosts:\n- {{name: a, address: 10.0.0.1}}\nkubernetes: {kubernetes}\n"
+    if not why:
+        assert parse_cluster(text).api_vip == address
+        return
+    with pytest.raises(Refused, match=why):
+        parse_cluster(text)
+
+
+def test_this_machines_kubeconfig_leads_to_it_and_one_that_does_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(with_vip(), "bootstrap")
+    saved: list[str] = []
+    monkeypatch.setattr(type(run), "folder", tmp_path)
+    monkeypatch.setattr("tasks.kubeconfig.save_kubeconfig", lambda _, text: saved.append(text))
+    text = f"clusters:\n- cluster:\n    server: https://{NAME}:6443\n  name: te\n"
+    assert keep_kubeconfig(run, text, "kept").outcome == "changed"
+    assert f"server: https://{VIP}:6443\n    tls-server-name: {NAME}\n" in saved[0]
+    (tmp_path / "kubeconfig").write_text(saved[0])
+    (tmp_path / "kubeconfig").chmod(0o600)
+    assert keep_kubeconfig(run, text, "kept").outcome == "ok"
+
+
+def test_what_lets_systemd_read_its_units_is_withheld_beside_gpu_pods() -> None:
+    assert OwnUnitRead.impact is Impact.SERVICE
