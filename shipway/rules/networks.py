@@ -128,7 +128,17 @@ def vip(cluster: Cluster) -> Iterator[Fault]:
     for path, network in ((POD, cluster.kubernetes.pod_network), (SERVICE, cluster.kubernetes.service_network)):
         if address in network:
             yield Fault(place, f"{address} lies in the {path[1].partition('_')[0]} network {network}", (path,))
-    if address.is_multicast or address.is_unspecified or address.is_link_local or address.is_loopback:
+    if cluster.endpoint.rpartition(":")[0] == cluster.api_vip:
+        yield Fault(
+            place, f"{address} is the endpoint: no node may need it, for it is held once the API serves", (ENDPOINT,)
+        )
+    if (
+        address.is_multicast
+        or address.is_reserved
+        or address.is_unspecified
+        or address.is_link_local
+        or address.is_loopback
+    ):
         yield Fault(place, f"{address} cannot be an address that clients reach")
 
 

@@ -50,9 +50,9 @@ from shipway.steps.kubernetes.running import (
 )
 from shipway.steps.kubernetes.skew import VersionDeclared
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
-from shipway.steps.system.api_vip import VipHeld
 from shipway.steps.system.preflight import AddressOnHost
 from shipway.steps.system.services import ServiceLoaded
+from shipway.steps.vip.held import VipHeld
 from tasks import gates
 from tasks.context import Run
 from tasks.gates import node_steps

@@ -14,8 +14,8 @@ from shipway.steps.kubernetes.init import ControlPlaneInitialised
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.kubernetes.static_pods import ManifestsBack
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
-from shipway.steps.system import api_vip
 from shipway.steps.system.services import ServiceRuns
+from shipway.steps.vip import listed as vip
 
 
 def steps(
@@ -26,7 +26,7 @@ def steps(
     `peers` are the other control planes: a key of encryption at rest is theirs as well.
     """
     return [
-        *api_vip.may_hold(cluster, host, peers),  # what cannot be is told before there is a cluster
+        *vip.may_hold(cluster, host, peers),  # what cannot be is told before there is a cluster
         ManifestsBack(),  # first of all: without one of them the control plane does not run
         *files_of(cluster, peers),  # what the API server reads when it is started for the first time
         ControlPlaneInitialised(cluster, host, family, reset),
@@ -34,6 +34,6 @@ def steps(
         ResolverReal(),
         UserHasKubeconfig(cluster.target(host).user),
         *certified(cluster),
-        *api_vip.steps(cluster, host, family),
+        *vip.steps(cluster, host, family, peers),
         *schedule(cluster),
     ]

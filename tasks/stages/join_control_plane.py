@@ -16,8 +16,8 @@ from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.kubernetes.static_pods import ManifestsBack
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
-from shipway.steps.system import api_vip
 from shipway.steps.system.services import ServiceRuns
+from shipway.steps.vip import listed as vip
 from tasks.workloads import OWN_NAMESPACES
 
 
@@ -29,7 +29,7 @@ def steps(
     `peers` are the other control planes: a key of encryption at rest is theirs as well.
     """
     return [
-        *api_vip.may_hold(cluster, host, peers),
+        *vip.may_hold(cluster, host, peers),
         ManifestsBack(),
         *files_of(cluster, peers),  # what its API server reads when it is started for the first time
         ControlPlaneJoined(cluster, host, family, lead, tuple(sorted({*OWN_NAMESPACES, "kube-system"}))),
@@ -39,6 +39,6 @@ def steps(
         ResolverReal(),
         UserHasKubeconfig(cluster.target(host).user),
         *certified(cluster),
-        *api_vip.steps(cluster, host, family),
+        *vip.steps(cluster, host, family, peers),
         *schedule(cluster),
     ]

@@ -196,7 +196,7 @@ class OwnGone:
         await on.do(
             Command(("systemctl", "stop", self.own.unit), seconds=60),
             Command(("systemctl", "disable", "--quiet", "--no-reload", self.own.unit), seconds=60),
-            Command(("rm", "-rf", "--", self.own.path, self.own.folder)),
+            Command(("rm", "-rf", "--", self.own.folder, self.own.path)),  # the unit last: it is what is looked for
         )
 
 
