@@ -30,8 +30,7 @@ from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns
 from shipway.steps.upgrade.control_plane import SECONDS as SETTLE_SECONDS
 from shipway.steps.upgrade.fetched import PULL_SECONDS
-from shipway.steps.vip.held import VipHeld
-from shipway.steps.vip.keepalived import told_otherwise
+from shipway.steps.vip.held import VipHeld, told_otherwise
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
@@ -187,7 +186,7 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
     planes = planes_of(run)
     if await told_otherwise(run.cluster, planes):
         return []  # their turn comes: until then another one may hold it, by a virtual router of its own
-    held = VipHeld(run.cluster.api_vip, planes)
+    held = VipHeld(run.cluster, planes)
     return [await wait_for(run, stage, held, on, seconds=VIP_SECONDS)]
 
 

@@ -249,7 +249,7 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         *([HardeningRemembered(cluster)] if hardening.declared(cluster) else []),
     ]
     if cluster.api_vip:
-        checks.append(VipHeld(cluster.api_vip, planes_of(run)))
+        checks.append(VipHeld(cluster, planes_of(run)))
     if len(cluster.control_planes) > 1:
         planes = {host.name: node_ip(host) for host in cluster.control_planes}
         checks.append(EtcdMembersDeclared(planes, run.session(run.control.name)))

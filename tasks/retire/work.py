@@ -45,6 +45,7 @@ from shipway.steps.reset.runtime import ContainerdAsBefore
 from shipway.steps.system.api_proxy import OWN
 from shipway.steps.system.kernel import NFT
 from shipway.steps.system.own_service import OwnGone
+from shipway.steps.vip.kube_vip import KubeVipGone
 from tasks.context import Run
 from tasks.kubeconfig import LeadsToOneThatStays
 from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
@@ -159,6 +160,7 @@ def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
         files.UserWithoutCluster(cluster.target(cluster.host(host)).user, known),
         NodeUndone(family, cri_socket(cluster.kubernetes.minor), still),
         ContainersGone(still),
+        KubeVipGone(),
         NothingMounted(),
         KubeletFolderEmpty(),
         CniGone(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from shipway.steps.kubernetes.etcd_members import MEMBERS
 from shipway.steps.system.own_service import OwnGone, OwnUnitRead
 from shipway.steps.vip import held as held_module
 from shipway.steps.vip import listed
-from shipway.steps.vip.held import VipFree, VipHeld, neighbour
+from shipway.steps.vip.held import VipFree, VipHeld, neighbour, told_otherwise
 from shipway.steps.vip.keepalived import (
     CLIENT,
     CONFIG,
@@ -36,7 +37,6 @@ from shipway.steps.vip.keepalived import (
     peers_in,
     ready_script,
     router_id,
-    told_otherwise,
 )
 from shipway.steps.vip.listed import may_hold
 from shipway.steps.vip.network import Interfaces, VipInNetwork, holds
@@ -194,7 +194,7 @@ async def test_an_address_of_no_network_of_the_host_is_refused_with_those_it_has
     made = with_vip(**more)
     with pytest.raises(Permanent) as raised:
         await VipInNetwork(made, made.hosts[0]).check(host(more=HELD))  # type: ignore[arg-type]
-    assert raised.value.code == "SHW-791"
+    assert raised.value.code == "SHW-841"
     assert "eth0 10.9.0.1/24" in raised.value.message
 
 
@@ -262,18 +262,19 @@ TOLD = config_of(with_vip(), with_vip().hosts[1], ETH0)
 async def code_of(here: KnownFacts, *peers: KnownFacts) -> str:
     try:
         await VipFree(with_vip(), peers).check(here)  # type: ignore[arg-type]
-    except (Refused, Unreachable) as error:
+    except (Blocked, Refused, Unreachable) as error:
         return error.code
     return ""
 
 
 async def test_an_address_that_somebody_else_answers_for_is_refused() -> None:
     asked = {neighbour(VIP): said(ANSWERS)}
-    for nobody in ("", f"{VIP} dev eth0 FAILED", f"{VIP} dev eth0 INCOMPLETE"):
+    assert await code_of(host(facts={neighbour(VIP): said("")})) == Blocked.default_code  # nobody could be asked
+    for nobody in (f"{VIP} dev eth0 FAILED", f"{VIP} dev eth0 INCOMPLETE"):
         assert await code_of(host(facts={neighbour(VIP): said(nobody)})) == ""
-    assert await code_of(host(facts=asked)) == "SHW-790"
-    assert await code_of(host(more=HELD)) == "SHW-790"  # on the host itself, and not by us
-    assert await code_of(host(facts=asked), host(2), host(3)) == "SHW-790"
+    assert await code_of(host(facts=asked)) == "SHW-840"
+    assert await code_of(host(more=HELD)) == "SHW-840"  # on the host itself, and not by us
+    assert await code_of(host(facts=asked), host(2), host(3)) == "SHW-840"
 
 
 async def test_one_that_a_control_plane_of_ours_holds_is_its_own() -> None:
@@ -281,15 +282,15 @@ async def test_one_that_a_control_plane_of_ours_holds_is_its_own() -> None:
     ours = host(2, HELD, facts={OURS: TOLD})
     assert await code_of(host(facts=asked), ours, host(3)) == ""
     assert await code_of(host(facts=asked), ours, Away({})) == ""
-    assert await code_of(host(facts=asked), host(2, HELD), host(3)) == "SHW-790"  # held there, and not by us
+    assert await code_of(host(facts=asked), host(2, HELD), host(3)) == "SHW-840"  # held there, and not by us
     assert await code_of(host(facts=asked), host(2), Away({})) == Unreachable.default_code  # it may be that one's
     assert await code_of(host(facts={**asked, OURS: TOLD})) == ""  # told of it already
     runs = {UnitState(OWN.unit): unit()}
     assert await code_of(host(more=HELD, facts=runs)) == ""  # somebody took its file away
     assert await code_of(host(facts=asked), host(2, HELD, facts=runs)) == ""
     other = TOLD.replace(VIP, "10.9.0.20")
-    assert await code_of(host(more=HELD, facts={**runs, OURS: other})) == "SHW-790"
-    assert await code_of(host(facts={**asked, OURS: other})) == "SHW-790"  # another address stood in the file
+    assert await code_of(host(more=HELD, facts={**runs, OURS: other})) == "SHW-840"
+    assert await code_of(host(facts={**asked, OURS: other})) == "SHW-840"  # another address stood in the file
 
 
 async def test_held_by_none_or_by_two_is_drift_and_one_that_moves_is_waited_for(
@@ -298,7 +299,7 @@ async def test_held_by_none_or_by_two_is_drift_and_one_that_moves_is_waited_for(
     monkeypatch.setattr(held_module, "PAUSE", 0.0)
 
     async def have(*planes: KnownFacts) -> str:
-        seen = await VipHeld(VIP, planes).check(None)  # type: ignore[arg-type]
+        seen = await VipHeld(with_vip(), planes).check(None)  # type: ignore[arg-type]
         return seen.have if seen else ""
 
     none, held, two, away = (quiet(one) for one in (host(1), host(2, HELD), host(3, HELD), Away({})))
@@ -323,7 +324,7 @@ async def test_held_by_none_or_by_two_is_drift_and_one_that_moves_is_waited_for(
 
 def test_a_cluster_without_it_keeps_nothing_of_it_and_one_with_it_is_certified_for_it() -> None:
     plain, made = cluster(), with_vip()
-    assert [type(step) for step in listed.steps(plain, plain.hosts[0], DEBIAN, ())] == [OwnGone]
+    assert [type(step) for step in listed.steps(plain, plain.hosts[0], DEBIAN, ())][:1] == [OwnGone]
     assert (may_hold(plain, plain.hosts[0], ()), certified(plain)) == ([], [])
     steps = listed.steps(made, made.hosts[0], DEBIAN, ())
     assert [step.own for step in steps if isinstance(step, OwnUnitRead)] == [OWN]
@@ -345,7 +346,7 @@ async def test_a_running_api_server_whose_certificate_lacks_it_is_told_with_the_
     assert await CertificateGood(VIP).check(KnownFacts({NAMES: good})) is None  # type: ignore[arg-type]
     with pytest.raises(Permanent, match="not good for") as raised:
         await CertificateGood(VIP).check(KnownFacts({NAMES: lacks}))  # type: ignore[arg-type]
-    assert (raised.value.code, "shipway move-endpoint FILE" in raised.value.fix) == ("SHW-792", True)
+    assert (raised.value.code, "shipway move-endpoint FILE" in raised.value.fix) == ("SHW-842", True)
     with pytest.raises(Blocked):
         await CertificateGood(VIP).check(KnownFacts({NAMES: said("", 1)}))  # type: ignore[arg-type]
 
@@ -395,3 +396,19 @@ def test_this_machines_kubeconfig_leads_to_it_and_one_that_does_is_kept(
 
 def test_what_lets_systemd_read_its_units_is_withheld_beside_gpu_pods() -> None:
     assert OwnUnitRead.impact is Impact.SERVICE
+
+
+def test_to_ask_for_an_address_a_packet_is_sent(tmp_path: Path) -> None:
+    """A socket that is only opened asks nobody: it is the packet that makes the kernel ask by ARP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.bind(("127.0.0.1", 0))
+        heard.settimeout(10)
+        ip = tmp_path / "ip"
+        ip.write_text('#!/bin/sh\necho "$5 dev lo lladdr 02:00:00:00:00:01 REACHABLE"\n')
+        ip.chmod(0o755)
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        script = held_module._ASK.replace("/9)", f"/{heard.getsockname()[1]})")
+        words = ("bash", "-c", script, "bash", "127.0.0.1")
+        ran = subprocess.run(words, env=env, check=True, capture_output=True, text=True)
+        assert heard.recv(100) == b"\n"
+    assert ran.stdout == "127.0.0.1 dev lo lladdr 02:00:00:00:00:01 REACHABLE\n"

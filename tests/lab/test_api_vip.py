@@ -158,7 +158,7 @@ def test_it_moves_when_its_holders_host_is_gone_and_a_drift_pass_finds_it_held(s
 def test_an_address_that_somebody_has_or_that_lies_elsewhere_is_refused(site: Site, made: Ran) -> None:
     assert made.code == 0
     site.on("w1", f"ip addr add {TAKEN}/24 dev eth0")
-    for address, code in ((TAKEN, "SHW-790"), ("10.99.0.9", "SHW-791")):
+    for address, code in ((TAKEN, "SHW-840"), ("10.99.0.9", "SHW-841")):
         declare(site, address=address)
         refused = site.run("--plan")
         assert code in {error["code"] for error in refused.report["errors"]}, refused.output

@@ -184,7 +184,11 @@ WHOLE: dict[str, Any] = {
 # What cannot stand beside something else of WHOLE.
 OTHER: dict[str, Any] = {
     **WHOLE,
-    "kubernetes": {**WHOLE["kubernetes"], "api_endpoint": "10.0.0.1:6443"},
+    "kubernetes": {
+        **WHOLE["kubernetes"],
+        "api_endpoint": "10.0.0.1:6443",
+        "api_vip": {"address": "10.0.0.9", "by": "kube-vip", "image": "registry.example.com/kube-vip:v1.2.3"},
+    },
     "ssh": {"user": "ops", "sudo_password_secret": "sudo"},
     "network": {"provider": "manifests", "version": "3.31.2", "manifests": ["/manifests/net.yaml"]},
     "repair": {"window": {"rrule": "FREQ=WEEKLY;BYDAY=SA;BYHOUR=2;BYMINUTE=0;BYSECOND=0", "minutes": 120}},

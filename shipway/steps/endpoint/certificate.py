@@ -132,7 +132,7 @@ class CertificateGood:
     name: str = "the API server's certificate is good for the address of clients outside"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask openssl. Raises Permanent SHW-792 where a running control plane's is not: kubeadm makes none anew."""
+        """Ask openssl. Raises Permanent SHW-842 where a running control plane's is not: kubeadm makes none anew."""
         said = await on.read(NAMES)
         if said.status == NO_PROGRAM or not (names := names_in(said.stdout)):
             raise Blocked(f"no certificate that can be read in {CERTIFICATE}", host=on.name)
@@ -140,7 +140,7 @@ class CertificateGood:
             return None
         fix = "Run `shipway move-endpoint FILE`: it makes the certificates of the control planes anew, one at a time."
         message = f"the certificate of this running API server is not good for {self.address}"
-        raise Permanent(message, host=on.name, code="SHW-792", fix=fix)
+        raise Permanent(message, host=on.name, code="SHW-842", fix=fix)
 
 
 def certified(cluster: Cluster) -> list[Check[Host]]:

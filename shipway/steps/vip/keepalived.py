@@ -17,14 +17,13 @@ from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Blocked, ShipwayError
 from shipway.facts.files import FileState, FileText
-from shipway.facts.services import UnitState
 from shipway.host.session import Host
 from shipway.kubeadm.writes import PKI
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact
 from shipway.steps.kubernetes.etcd_members import members_of
 from shipway.steps.system.own_service import OwnService, own_service
-from shipway.steps.vip.network import Interfaces, VipInNetwork, holds, network_of
+from shipway.steps.vip.network import Interfaces, VipInNetwork, network_of
 from shipway.survey.first_look import ADDRESSES
 
 SERVICE = "shipway-api-vip"
@@ -146,14 +145,6 @@ def peers_in(config: str | None) -> list[str]:
     return [word for word in after.partition("}")[0].split() if network_of(word)]
 
 
-async def held_by_ours(on: Host, address: str) -> bool:
-    """Say whether a host holds the address by a keepalived of ours, be its file away."""
-    addresses, told, unit = await on.read(ADDRESSES, FileText(CONFIG), UnitState(OWN.unit))
-    return holds(addresses.stdout, address) and (
-        names_address(told, address) if told is not None else unit.active == "active"
-    )
-
-
 @dataclass(frozen=True)
 class VipConfigured:
     """keepalived's file names the interfaces, and the other control planes; `peers` are their sessions.
@@ -203,21 +194,6 @@ class VipConfigured:
                 message = f"{peer.name} would not hear of this host, and both would hold {self.cluster.api_vip}"
                 raise Blocked(message, host=on.name, fix=fix)
         await (await self._file(on)).apply(on)
-
-
-async def told_otherwise(cluster: Cluster, planes: Sequence[Host]) -> bool:
-    """Say whether a keepalived of ours is still told of another address or virtual router than the cluster file has."""
-
-    async def ask(plane: Host) -> bool:
-        plane.forget()
-        try:
-            told = await plane.read(FileText(CONFIG))
-        except ShipwayError:  # whether it answers is another check's
-            return False
-        wanted = f" virtual_router_id {router_id(cluster)}\n"
-        return told is not None and not (names_address(told, cluster.api_vip) and wanted in told)
-
-    return any(await asyncio.gather(*(ask(plane) for plane in planes)))
 
 
 def steps(cluster: Cluster, host: HostSpec, family: Family, peers: tuple[Host, ...]) -> list[Check[Host]]:

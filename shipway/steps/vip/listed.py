@@ -8,14 +8,14 @@ from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.system.own_service import OwnGone
-from shipway.steps.vip import keepalived
-from shipway.steps.vip.held import VipFree
+from shipway.steps.vip import keepalived, kube_vip
+from shipway.steps.vip.held import VipFree, VipOneWay
 from shipway.steps.vip.network import VipInNetwork
 
 
 def may_hold(cluster: Cluster, host: HostSpec, peers: tuple[Host, ...]) -> list[Check[Host]]:
     """Return what is asked of a control plane before anything is done there; nothing where there is no such address."""
-    return [VipFree(cluster, peers), VipInNetwork(cluster, host)] if cluster.api_vip else []
+    return [VipOneWay(cluster, peers), VipInNetwork(cluster, host), VipFree(cluster, peers)] if cluster.api_vip else []
 
 
 def steps(cluster: Cluster, host: HostSpec, family: Family, peers: tuple[Host, ...]) -> list[Check[Host]]:
@@ -23,4 +23,8 @@ def steps(cluster: Cluster, host: HostSpec, family: Family, peers: tuple[Host, .
 
     `peers` are the sessions of the others.
     """
-    return keepalived.steps(cluster, host, family, peers) if cluster.api_vip else [OwnGone(keepalived.OWN)]
+    if not cluster.api_vip:
+        return [OwnGone(keepalived.OWN), kube_vip.KubeVipGone()]
+    if cluster.kube_vip_image:
+        return kube_vip.steps(cluster, host)
+    return keepalived.steps(cluster, host, family, peers)

@@ -56,7 +56,7 @@ class VipInNetwork:
     def interfaces(self, said: str, host: str) -> Interfaces:
         """Return the interface of the host's own address, and that of the network that the address lies in.
 
-        Raises Permanent SHW-791 where it lies in none, and where it is one that a network keeps for itself.
+        Raises Permanent SHW-841 where it lies in none, and where it is one that a network keeps for itself.
         """
         vip = self.cluster.kubernetes.api_vip
         wanted = vip.interface if vip else None
@@ -73,7 +73,7 @@ class VipInNetwork:
         if not mine:
             message = f"no interface of this host has its own address {node_ip(self.host)} (it has {shown or 'none'})"
         fix = "Name an address of a network that every control plane is in (kubernetes.api_vip), or the interface."
-        raise Permanent(message, host=host, code="SHW-791", fix=fix)
+        raise Permanent(message, host=host, code="SHW-841", fix=fix)
 
 
 def _is_host_of(address: IPv4Address, network: IPv4Network | None) -> bool:
