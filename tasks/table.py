@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,7 +80,7 @@ from tasks.stages.verify import (
 )
 from tasks.upgrade import work as upgrades
 from tasks.upgrade.look import look_at_possible, look_at_versions
-from tasks.waiting import by_api, hear_results, wait_for
+from tasks.waiting import by_api, hear_results, hear_waits, wait_for
 from tasks.waves.turn import DRAIN_SECONDS as WAVE_DRAIN_SECONDS
 from tasks.workloads import permit_undisturbed
 
@@ -87,7 +88,7 @@ Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
 RETRIES = 2
 REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
 CONTROL_PLANE_NODE_SECONDS = 300.0  # its pod network may still be on its way
-VIP_SECONDS = 60.0
+VIP_SECONDS = 30.0
 GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
 
 
@@ -178,7 +179,10 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]) -> list[StepResult]:
-    """Wait until a control plane holds the address for clients outside, where nothing of it was withheld or failed."""
+    """Wait until a control plane holds the address for clients outside, where nothing of it was withheld or failed.
+
+    One that none holds is told of, and stops nothing: no node needs it.
+    """
     if run.allow is Impact.NOTHING or not run.cluster.api_vip:
         return []
     if any(result.outcome not in ("ok", "changed") for result in before):
@@ -186,8 +190,12 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
     planes = planes_of(run)
     if await told_otherwise(run.cluster, planes):
         return []  # their turn comes: until then another one may hold it, by a virtual router of its own
-    held = VipHeld(run.cluster, planes)
-    return [await wait_for(run, stage, held, on, seconds=VIP_SECONDS)]
+    held, ends = VipHeld(run.cluster, planes), time.monotonic() + VIP_SECONDS
+    while (drift := await held.check(on)) is not None and time.monotonic() < ends:
+        hear_waits(run, stage, on.name)(f"waiting until {held.name}: {drift.have}")
+    result = StepResult(held.name, "drifted" if drift else "ok", drift=drift)
+    hear_results(run, stage, on.name)(result)
+    return [result]
 
 
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -19,7 +19,7 @@ from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.kubeadm.config import init_documents
 from shipway.script import Output
-from shipway.step import Impact
+from shipway.step import Drift, Impact, Outcome, StepResult
 from shipway.steps.endpoint.certificate import NAMES, CertificateGood, certified, names_of
 from shipway.steps.kubernetes.etcd_members import MEMBERS
 from shipway.steps.system.own_service import OwnGone, OwnUnitRead
@@ -41,6 +41,7 @@ from shipway.steps.vip.keepalived import (
 from shipway.steps.vip.listed import may_hold
 from shipway.steps.vip.network import Interfaces, VipInNetwork, holds
 from shipway.survey.first_look import ADDRESSES
+from tasks import table
 from tasks.context import Run
 from tasks.drift.parts import cluster_parts
 from tasks.kubeconfig import keep_kubeconfig
@@ -412,3 +413,27 @@ def test_to_ask_for_an_address_a_packet_is_sent(tmp_path: Path) -> None:
         ran = subprocess.run(words, env=env, check=True, capture_output=True, text=True)
         assert heard.recv(100) == b"\n"
     assert ran.stdout == "127.0.0.1 dev lo lladdr 02:00:00:00:00:01 REACHABLE\n"
+
+
+@pytest.mark.parametrize(
+    ("allow", "before", "holders", "outcomes"),
+    [
+        (Impact.SERVICE, "ok", 1, ["ok"]),
+        (Impact.SERVICE, "changed", 0, ["drifted"]),  # told of, and the stages behind it go on
+        (Impact.SERVICE, "drifted", 0, []),  # keepalived was withheld beside pods
+        (Impact.NOTHING, "ok", 0, []),
+    ],
+)
+async def test_an_address_that_none_holds_is_told_of_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, allow: Impact, before: Outcome, holders: int, outcomes: list[str]
+) -> None:
+    async def check(*_: object) -> Drift | None:
+        return None if holders else Drift("held by none", "held")
+
+    monkeypatch.setattr(VipHeld, "check", check)
+    monkeypatch.setattr(table, "VIP_SECONDS", 0.0)
+    monkeypatch.setattr(table, "planes_of", lambda _: ())
+    run = Run(with_vip(), "bootstrap")
+    run.allow = allow
+    told = await table._vip_held(run, "control_plane", host(), [StepResult("before", before)])  # type: ignore[arg-type]
+    assert [one.outcome for one in told] == outcomes

@@ -158,7 +158,7 @@ def test_it_moves_when_its_holders_host_is_gone_and_a_drift_pass_finds_it_held(s
 def test_an_address_that_somebody_has_or_that_lies_elsewhere_is_refused(site: Site, made: Ran) -> None:
     assert made.code == 0
     site.on("w1", f"ip addr add {TAKEN}/24 dev eth0")
-    for address, code in ((TAKEN, "SHW-840"), ("10.99.0.9", "SHW-841")):
+    for address, code in ((TAKEN, "SHW-840"), ("192.0.2.9", "SHW-841")):
         declare(site, address=address)
         refused = site.run("--plan")
         assert code in {error["code"] for error in refused.report["errors"]}, refused.output
@@ -196,13 +196,29 @@ def test_three_become_one_and_the_address_has_one_holder_all_the_way(site: Site,
     assert changes(site.run()) == []
 
 
-def test_an_address_that_is_given_up_goes(site: Site, made: Ran) -> None:
+def test_another_address_comes_once_the_certificates_are_good_for_it(site: Site, made: Ran) -> None:
     assert made.code == 0
     (stays,) = holders(site)
+    declare(site, stays, address=TAKEN)  # nobody has it any more
+    refused = site.run("--plan")
+    assert {error["code"] for error in refused.report["errors"]} == {"SHW-842"}, refused.output
+    moved = command(site, "move_endpoint")
+    assert moved.code == 0, moved.output
+    came = site.run()
+    assert came.report["errors"] == [], came.output
+    assert holders(site) == []
+    assert site.on("w1", TRUSTED.replace(VIP, TAKEN)) == "200"
+    assert changes(site.run()) == []
+
+
+def test_an_address_that_is_given_up_goes(site: Site, made: Ran) -> None:
+    assert made.code == 0
+    (stays,) = (name for name in PLANES if site.holds(name, f"[ -e {OWN.path} ]"))
     declare(site, stays)
     gone = site.run()
     assert gone.report["errors"] == [], gone.output
     assert site.holds(stays, f"[ ! -e {OWN.path} ] && [ ! -e {FOLDER} ]")
-    assert holders(site) == []
+    for host in PLANES:
+        assert site.holds(host, f"! ip -o -4 addr show | grep -qE ' ({VIP}|{TAKEN})/'")
     assert changes(site.run()) == []
     assert site.holds("cp2", SITES_RUNS)
