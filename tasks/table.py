@@ -193,7 +193,9 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
     held, ends = VipHeld(run.cluster, planes), time.monotonic() + VIP_SECONDS
     while (drift := await held.check(on)) is not None and time.monotonic() < ends:
         hear_waits(run, stage, on.name)(f"waiting until {held.name}: {drift.have}")
-    result = StepResult(held.name, "drifted" if drift else "ok", drift=drift)
+    result = StepResult(held.name, "drifted" if drift else "ok", Impact.START, drift)
+    if drift and (told := f"not so: {held.name} ({drift})") not in run.warned:
+        run.warned.append(told)
     hear_results(run, stage, on.name)(result)
     return [result]
 

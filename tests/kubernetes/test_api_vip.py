@@ -46,6 +46,7 @@ from tasks.context import Run
 from tasks.drift.parts import cluster_parts
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.retire.work import without
+from tasks.stage_result import errors_of
 from tests.ownership.test_leading import NAME, cluster
 from tests.places.facts import DEBIAN, KnownFacts, said, unit
 
@@ -437,3 +438,5 @@ async def test_an_address_that_none_holds_is_told_of_and_stops_nothing(
     run.allow = allow
     told = await table._vip_held(run, "control_plane", host(), [StepResult("before", before)])  # type: ignore[arg-type]
     assert [one.outcome for one in told] == outcomes
+    assert errors_of("cp1", told, allow) == ()
+    assert bool(run.warned) is ("drifted" in outcomes)
