@@ -1,4 +1,4 @@
-"""The stages of a run, by name; what each one does is in `tasks/table.py`."""
+"""The stages of a run, by name; what each does is in `tasks/table.py`, or in `tasks/VERB/table.py` for a verb's own."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from shipway.step import StepResult
 from tasks.context import Run, current
 from tasks.locking import still_alone
 from tasks.returning import wait_for_lost
+from tasks.stage import RETRIES
 from tasks.stage_result import (
     CLUSTER,
     StageResult,
@@ -30,7 +31,7 @@ from tasks.stage_result import (
     report_timeout,
     worst,
 )
-from tasks.table import RETRIES, STAGES
+from tasks.table import STAGES
 
 
 class Returned:

@@ -1,15 +1,16 @@
-"""The table of stages: what each one does on a host or the cluster, and how long one attempt may take."""
+"""The table of stages: what those of a bootstrap do, and where those of the other verbs are."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from types import ModuleType
+from typing import Self
 
-from shipway.cluster.model import Cluster
 from shipway.converge import On, converge
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -18,10 +19,6 @@ from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
 from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
-from shipway.steps.backup.brought import VERIFY_SECONDS
-from shipway.steps.backup.restored import RESTORE_SECONDS
-from shipway.steps.backup.several import STOP_SECONDS
-from shipway.steps.backup.taken import TAKE_SECONDS
 from shipway.steps.hardening.record import HardeningDeclared
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
@@ -29,36 +26,16 @@ from shipway.steps.kubernetes.join_tokens import NoTokenLeft
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
 from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns
-from shipway.steps.upgrade.control_plane import SECONDS as SETTLE_SECONDS
-from shipway.steps.upgrade.fetched import PULL_SECONDS
 from shipway.steps.vip.held import VipHeld, told_otherwise
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
-from tasks.backup import restores
-from tasks.backup import work as backups
-from tasks.certificates.stages import approve_requests, look, mend_kubelet, renew
 from tasks.context import Run
-from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of, planes_of
-from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
-from tasks.endpoint import work as endpoints
-from tasks.endpoint.look import look as endpoint_look
-from tasks.endpoint.look import may_move as endpoint_possible
-from tasks.endpoint.work import ROLLOUT_SECONDS as PROXY_SECONDS
-from tasks.endpoint.work import ROLLOUT_SECONDS_A_NODE as PROXY_SECONDS_A_NODE
-from tasks.harden import stages as harden
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
-from tasks.maintain import work as maintains
-from tasks.maintain.look import SETTLE_SECONDS as MAINTAIN_SETTLE_SECONDS
-from tasks.maintain.look import look_at_possible as maintain_look
-from tasks.maintain.look import look_at_system
-from tasks.retire.allowed import may_remove, may_reset
-from tasks.retire.whole import may_reset_all
-from tasks.retire.work import DRAIN_SECONDS as NODE_DRAIN_SECONDS
-from tasks.retire.work import delete_node, drain_node, leave_api, leave_etcd, reset_host, stop_kubelet
+from tasks.stage import CLUSTER_SECONDS, HOST_SECONDS, Stage, always
 from tasks.stages import (
     control_plane,
     device_plugin,
@@ -78,33 +55,23 @@ from tasks.stages.verify import (
     gpus_allocatable,
     nodes_ready,
 )
-from tasks.upgrade import work as upgrades
-from tasks.upgrade.look import look_at_possible, look_at_versions
 from tasks.waiting import by_api, hear_results, hear_waits, wait_for
-from tasks.waves.turn import DRAIN_SECONDS as WAVE_DRAIN_SECONDS
 from tasks.workloads import permit_undisturbed
 
-Work = Callable[[Run, str, str], Awaitable[list[StepResult]]]
-RETRIES = 2
+VERBS = (
+    "drift",
+    "backup",
+    "certificates",
+    "endpoint",
+    "harden",
+    "maintain",
+    "retire",
+    "upgrade",
+)  # tasks/VERB/table.py
 REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
 CONTROL_PLANE_NODE_SECONDS = 300.0  # its pod network may still be on its way
 VIP_SECONDS = 30.0
 GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage: `work(run, stage, host)` gives the results of its steps, within `seconds` an attempt.
-
-    `retries` is the outer retry layer (the inner one is shipway.retry); what waits by itself needs none. A `terse`
-    one logs only what is not as wanted: of a thousand hosts nobody reads the rest.
-    """
-
-    name: StageName
-    work: Work
-    seconds: Callable[[Cluster], float]
-    retries: int = RETRIES
-    terse: bool = False
 
 
 async def _bring(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow: Impact) -> list[StepResult]:
@@ -278,122 +245,23 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
     ]
 
 
-def _always(seconds: float) -> Callable[[Cluster], float]:
-    return lambda _: seconds
-
-
-def _upgrade_seconds(cluster: Cluster) -> float:
-    """Return how long a host may take: for its GPU jobs, its drain, kubeadm, packages, and its proof."""
-    jobs = cluster.upgrade.wait_minutes * 60.0 if cluster.upgrade.gpu_jobs != "evict" else 0.0
-    return jobs + WAVE_DRAIN_SECONDS + SETTLE_SECONDS + 2.0 * cluster.gpu.verify_seconds + 3600.0
-
-
-def _maintain_seconds(cluster: Cluster) -> float:
-    """Return how long a host may take: as for an upgrade, and its restart."""
-    return _upgrade_seconds(cluster) + cluster.maintain.reboot_minutes * 60.0
-
-
-# An attempt's limit is far above what it takes; what is slow within it has limits of its own, command by command.
-HOST_SECONDS, CLUSTER_SECONDS = 1500.0, 1200.0
 UPGRADE_SECONDS = 2400.0  # prepare_system may bring all base packages up to date
-_DRIFT = (
-    Stage(StageName.LOOK, look_at_host, _always(240.0), terse=True),
-    Stage(StageName.LOOK_AT_CLUSTER, look_at_cluster, _always(300.0), terse=True),
-    Stage(StageName.REPAIR, repair_host, _always(3600.0), 0, terse=True),
-    Stage(StageName.REPAIR_DRAINED, repair_drained, _always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
-    Stage(StageName.REPAIR_CLUSTER, repair_cluster, _always(1200.0), 0, terse=True),
-)
-_BACKUP = (
-    Stage(StageName.BACKUP_POSSIBLE, backups.backup_possible, _always(TAKE_SECONDS + 120.0)),
-    Stage(StageName.BACKUP_FILES, backups.backup_files, _always(300.0)),
-    Stage(StageName.TAKE_BACKUP, backups.take_backup, _always(2.0 * TAKE_SECONDS)),
-    Stage(StageName.KEEP_BACKUP, backups.keep_backup, _always(7200.0)),
-    Stage(StageName.RESTORE_POSSIBLE, restores.restore_possible, _always(RESTORE_SECONDS + 120.0)),
-    Stage(StageName.RESTORE_LOSES, restores.restore_loses, _always(300.0), 0),
-    Stage(StageName.RESTORE_BRING, restores.restore_bring, _always(7200.0 + VERIFY_SECONDS + PULL_SECONDS)),
-    Stage(StageName.RESTORE_STOP, restores.restore_stop, _always(2.0 * STOP_SECONDS)),
-    Stage(StageName.RESTORE_UNDO, restores.restore_undo, _always(2.0 * STOP_SECONDS)),
-    Stage(StageName.RESTORE_ASIDE, restores.restore_aside, _always(2.0 * RESTORE_SECONDS)),
-    Stage(StageName.FORGET_NODES, restores.forget_nodes, _always(300.0)),
-    Stage(StageName.RESTORE_BACKUP, restores.restore_backup, _always(2.0 * RESTORE_SECONDS)),
-    Stage(StageName.RESTART_KUBELET, restores.restart_kubelet, _always(300.0)),
-    Stage(StageName.START_WATCHERS, restores.start_watchers, _always(restores.READY_SECONDS + 300)),
-)
-# A control plane's four pods are each given what one restart may take at most; kubelets their API.
-_CERTIFICATES = (
-    Stage(StageName.CERTIFICATES, look, _always(240.0), terse=True),
-    Stage(StageName.RENEW_CERTIFICATES, renew, _always(2400.0)),
-    Stage(StageName.KUBELET_CERTIFICATES, mend_kubelet, _always(900.0)),
-    Stage(StageName.SERVING_REQUESTS, approve_requests, _always(300.0)),
-)
-# Each of a control plane's three pods may be started anew twice: with its new manifest, and with its old one.
-_HARDEN = (
-    Stage(StageName.MAY_HARDEN, harden.may_harden, _always(240.0)),
-    Stage(StageName.HARDEN_FILES, harden.harden_files, _always(300.0)),
-    Stage(StageName.HARDEN_CONTROL_PLANE, harden.harden_control_plane, _always(3600.0)),
-    Stage(StageName.HARDEN_RECORD, harden.harden_record, _always(300.0)),
-    Stage(StageName.SEAL_SECRETS, harden.seal_secrets, _always(4200.0)),
-    Stage(StageName.HARDEN_HOST, harden.harden_host, _always(900.0)),
-)
-_ENDPOINT = (
-    Stage(StageName.ENDPOINT_LOOK, endpoint_look, _always(240.0), terse=True),
-    Stage(StageName.ENDPOINT_POSSIBLE, endpoint_possible, _always(120.0)),
-    Stage(StageName.ENDPOINT_CERTIFICATE, endpoints.certify, _always(1500.0)),
-    Stage(StageName.ENDPOINT_WAY, endpoints.name_way, _always(HOST_SECONDS)),
-    Stage(StageName.ENDPOINT_RECORD, endpoints.record, _always(300.0)),
-    Stage(StageName.ENDPOINT_KUBECONFIGS, endpoints.point_kubeconfigs, _always(2400.0)),
-    Stage(
-        StageName.ENDPOINT_KUBE_PROXY,
-        endpoints.point_kube_proxy,
-        lambda cluster: PROXY_SECONDS + PROXY_SECONDS_A_NODE * len(cluster.hosts) + 120,
-    ),
-    Stage(StageName.ENDPOINT_PROOF, endpoints.prove, _always(600.0)),
-)
 _SPECIAL = (
-    Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
+    Stage(StageName.PREFLIGHT, _look_over, always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
-    Stage(StageName.CONTROL_PLANE_READY, _gate, _always(2 * GATE_SECONDS + 120), 0),
+    Stage(StageName.CONTROL_PLANE_READY, _gate, always(2 * GATE_SECONDS + 120), 0),
     Stage(
         StageName.JOIN_CONTROL_PLANE,
         _join_control_plane,
         lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600 + CONTROL_PLANE_NODE_SECONDS,
     ),
     Stage(StageName.JOIN_WORKER, _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
-    Stage(StageName.NODE_SETTINGS, _node, _always(300.0)),
-    Stage(StageName.DEVICE_PLUGIN, _plugin, _always(device_plugin.HOSTS_SECONDS + 1200)),
-    Stage(StageName.GPU_ISOLATION, _isolate, _always(300.0)),
-    Stage(StageName.NODES_READY, nodes_ready, _always(NODE_SECONDS + SERVING_SECONDS + 120), 0),
-    Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, _always(GPU_SECONDS + ROLLOUT_SECONDS + 120), 0),
+    Stage(StageName.NODE_SETTINGS, _node, always(300.0)),
+    Stage(StageName.DEVICE_PLUGIN, _plugin, always(device_plugin.HOSTS_SECONDS + 1200)),
+    Stage(StageName.GPU_ISOLATION, _isolate, always(300.0)),
+    Stage(StageName.NODES_READY, nodes_ready, always(NODE_SECONDS + SERVING_SECONDS + 120), 0),
+    Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, always(GPU_SECONDS + ROLLOUT_SECONDS + 120), 0),
     Stage(StageName.GPU_PROOF, gpu_proof, lambda cluster: 2.0 * cluster.gpu.verify_seconds + 600, 0),
-)
-_RETIRE = (
-    Stage(StageName.MAY_REMOVE, may_remove, _always(180.0), 0),
-    Stage(StageName.MAY_RESET, may_reset, _always(180.0), 0),
-    Stage(StageName.MAY_RESET_ALL, may_reset_all, _always(300.0), 0),
-    Stage(StageName.LEAVE_API, leave_api, _always(300.0)),
-    Stage(StageName.DRAIN_NODE, drain_node, _always(NODE_DRAIN_SECONDS + 600), 0),
-    Stage(StageName.STOP_KUBELET, stop_kubelet, _always(300.0)),
-    Stage(StageName.LEAVE_ETCD, leave_etcd, _always(300.0)),
-    Stage(StageName.DELETE_NODE, delete_node, _always(300.0)),
-    Stage(StageName.RESET_HOST, reset_host, _always(3600.0)),
-)
-
-
-_UPGRADE = (
-    Stage(StageName.UPGRADE_LOOK, look_at_versions, _always(SETTLE_SECONDS + 240.0), terse=True),
-    Stage(StageName.UPGRADE_POSSIBLE, look_at_possible, _always(300.0), terse=True),
-    Stage(StageName.UPGRADE_FETCH, upgrades.fetch, _always(2.0 * PULL_SECONDS + 1800)),
-    Stage(StageName.UPGRADE_CONTROL_PLANE, upgrades.upgrade_control_plane, _upgrade_seconds),
-    Stage(StageName.UPGRADE_ADDONS, upgrades.upgrade_addons, _always(SETTLE_SECONDS + 600.0)),
-    Stage(StageName.UPGRADE_WORKER, upgrades.upgrade_worker, _upgrade_seconds),
-)
-
-_MAINTAIN = (
-    Stage(StageName.MAINTAIN_LOOK, look_at_system, _always(MAINTAIN_SETTLE_SECONDS + 240.0), terse=True),
-    Stage(StageName.MAINTAIN_POSSIBLE, maintain_look, _always(300.0), terse=True),
-    Stage(StageName.MAINTAIN_FETCH, maintains.fetch, _always(3600.0)),
-    Stage(StageName.MAINTAIN_CONTROL_PLANE, maintains.maintain_control_plane, _maintain_seconds),
-    Stage(StageName.MAINTAIN_WORKER, maintains.maintain_worker, _maintain_seconds),
 )
 
 
@@ -401,21 +269,33 @@ def _host_seconds(stage: ModuleType) -> float:
     return UPGRADE_SECONDS if stage is prepare_system else HOST_SECONDS
 
 
-STAGES: dict[StageName, Stage] = {
-    **{name_of(one): Stage(name_of(one), partial(_on_host, one), _always(_host_seconds(one))) for one in PREPARATION},
-    **{name_of(one): Stage(name_of(one), partial(_on_cluster, one), _always(CLUSTER_SECONDS)) for one in ADD_ONS},
-    **{
+class Stages(dict[StageName, Stage]):
+    """The stages by name; those of the other verbs are imported with the first of them that is asked for.
+
+    A command has read Prefect's modules for seconds before it begins; what another verb needs it does not read.
+    """
+
+    def __missing__(self, name: StageName) -> Stage:
+        """Bring the tables of all verbs; raises KeyError for a name that no table has."""
+        if name in (found := self.complete()):
+            return found[name]
+        raise KeyError(name)
+
+    def complete(self) -> Self:
+        """Return the table with the stages of every verb in it."""
+        for verb in VERBS:
+            for stage in import_module(f"tasks.{verb}.table").STAGES:
+                self.setdefault(stage.name, stage)
+        return self
+
+
+STAGES = Stages(
+    {
         stage.name: stage
         for stage in (
-            *_SPECIAL,
-            *_DRIFT,
-            *_RETIRE,
-            *_BACKUP,
-            *_CERTIFICATES,
-            *_ENDPOINT,
-            *_HARDEN,
-            *_UPGRADE,
-            *_MAINTAIN,
+            *(Stage(name_of(one), partial(_on_host, one), always(_host_seconds(one))) for one in PREPARATION),
+            *(Stage(name_of(one), partial(_on_cluster, one), always(CLUSTER_SECONDS)) for one in ADD_ONS),
+            *_SPECIAL,  # what needs more than its steps
         )
-    },  # what needs more than its steps
-}
+    }
+)

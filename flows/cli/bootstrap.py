@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.command import FAILED, Command, Parser
 from flows.cli.demo import Demo
 from flows.cli.ticker import Ticker
+from flows.prefect_api.loading import uncollected
 from flows.prefect_api.local import LocalApi
 from shipway.errors import Refused
 
@@ -51,9 +52,10 @@ def run_bootstrap(asked: argparse.Namespace, console: Console) -> int:
         demo = None if asked.cluster_file else stack.enter_context(Demo(keep=asked.keep, profile=DEFAULT_PROFILE))
         api = stack.enter_context(LocalApi())
         ticker.text = "starting Prefect's API" if api.own else f"Prefect's API: {api.url}"
-        from flows.bootstrap import bootstrap  # noqa: F401, PLC0415 - what a run needs, while the ticker still moves
-        from flows.cli.flight import history  # noqa: PLC0415 - imports Prefect, which reads the environment set by now
-        from flows.cli.summary import say  # noqa: PLC0415
+        with uncollected():  # what a run needs, while the ticker still moves; Prefect reads the environment set by now
+            from flows.bootstrap import bootstrap  # noqa: F401, PLC0415
+            from flows.cli.flight import history  # noqa: PLC0415
+            from flows.cli.summary import say  # noqa: PLC0415
 
         if demo:
             ticker.text = "starting the SIMULATED lab of four hosts"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import FAILED
 from flows.cli.ticker import Ticker
+from flows.prefect_api.loading import uncollected
 from flows.prefect_api.local import LocalApi
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def fly_verb(
     API is set, while something moves on the screen. Raises Refused as the flow does.
     """
     with LocalApi() as api:
-        with Ticker(api.waited_for, quiet=asked.quiet):
+        with Ticker(api.waited_for, quiet=asked.quiet), uncollected():
             from flows.cli.flight import fly_flow, history  # noqa: PLC0415 - as `load`
 
             flight = load()

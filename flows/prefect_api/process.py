@@ -5,12 +5,13 @@ So it ends in order whatever ends the run, SIGKILL included, and what was sent t
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import sys
 import threading
 from typing import TYPE_CHECKING
+
+from flows.prefect_api.loading import uncollected
 
 if TYPE_CHECKING:
     import uvicorn
@@ -26,13 +27,11 @@ def main() -> None:
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
 
-    gc.disable()  # what is imported is no garbage: to look for some takes a seventh of the start
-    import uvicorn  # noqa: PLC0415 - the port is printed first: the run that waits for it imports Prefect meanwhile
-    from prefect.server.api.server import create_app  # noqa: PLC0415
+    with uncollected():
+        import uvicorn  # noqa: PLC0415 - the port is printed first: the run that waits for it imports Prefect meanwhile
+        from prefect.server.api.server import create_app  # noqa: PLC0415
 
-    app = create_app(final=True)
-    gc.freeze()
-    gc.enable()
+        app = create_app(final=True)
     config = uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=5)
     serving.append(uvicorn.Server(config))
     serving[0].run(sockets=[listener])

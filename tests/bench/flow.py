@@ -17,7 +17,8 @@ from shipway.step import StepResult
 from tasks.context import Run
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.table import STAGES, Stage
+from tasks.stage import Stage
+from tasks.table import STAGES
 from tasks.waiting import hear_results
 from tests.bench.stage import steps
 from tests.bench.work import Order

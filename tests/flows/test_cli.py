@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +18,8 @@ from flows.cli import bootstrap, drift_repair, fleet
 from flows.cli import verb as verb_of_all
 from flows.cli.shipway import COMMANDS
 from flows.cli.shipway import main as shipway
+from flows.prefect_api.loading import uncollected
+from tasks.table import VERBS
 from tests.cluster.broken_files import broken_files, expected
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +163,22 @@ def test_something_is_said_before_anything_large_is_imported(module: str, fine: 
     assert first.startswith("shipway ")
     assert str(fine) in first
     assert imported == "[]"
+
+
+def test_a_bootstrap_imports_no_other_verbs_stages() -> None:
+    code = "import flows.bootstrap, sys; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    tables = {f"tasks.{verb}.table" for verb in VERBS}
+    assert not tables & set(ran.stdout.split())
+    assert {table for table in tables if find_spec(table)} == tables
+
+
+def test_garbage_is_looked_for_again_after_an_import_whatever_came_of_it() -> None:
+    enabled = []
+    with pytest.raises(ModuleNotFoundError), uncollected():
+        import_module(f"no.module.{enabled.append(gc.isenabled())}")
+    assert enabled == [False]
+    assert gc.isenabled()
 
 
 def test_fleet_without_a_server_is_refused_at_once(

@@ -32,7 +32,7 @@ pytestmark = [
 NOWHERE = "http://127.0.0.1:9/api"  # the port "discard", where nothing listens
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES.complete())
 def test_no_stage_has_a_tag_for_which_prefect_would_ask_its_server(stage: str) -> None:
     assert stage_task(stage, 1.0).tags == set()
 

@@ -16,7 +16,8 @@ from shipway.step import Impact, StepResult
 from tasks import run_stage as running
 from tasks.context import Run, open_run
 from tasks.run_stage import on
-from tasks.table import STAGES, Stage
+from tasks.stage import Stage
+from tasks.table import STAGES
 from tests.places.prefect import Place, rows
 
 pytestmark = pytest.mark.xdist_group("prefect")

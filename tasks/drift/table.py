@@ -1,0 +1,16 @@
+"""The stages of a drift pass."""
+
+from __future__ import annotations
+
+from shipway.stage import StageName
+from tasks.drift.look import look_at_cluster, look_at_host
+from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
+from tasks.stage import Stage, always
+
+STAGES = (
+    Stage(StageName.LOOK, look_at_host, always(240.0), terse=True),
+    Stage(StageName.LOOK_AT_CLUSTER, look_at_cluster, always(300.0), terse=True),
+    Stage(StageName.REPAIR, repair_host, always(3600.0), 0, terse=True),
+    Stage(StageName.REPAIR_DRAINED, repair_drained, always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
+    Stage(StageName.REPAIR_CLUSTER, repair_cluster, always(1200.0), 0, terse=True),
+)
