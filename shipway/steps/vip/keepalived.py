@@ -87,7 +87,7 @@ def router_id(cluster: Cluster) -> int:
 def config_of(cluster: Cluster, host: HostSpec, on: Interfaces, beside: Sequence[str] = ()) -> str:
     """Return keepalived's file on a control plane: unicast to the others, nobody takes the address from who has it.
 
-    Where all start at once, the one that stands first in the file mostly begins. Packets of others than the peers are not
+    Where all start at once, the one that stands first in the file mostly begins. Packets of others than peers are not
     heard (vrrp_check_unicast_src), so that no other virtual router of the network is taken for one of these. They hear
     each other where their own addresses are: over another interface the packets would be dropped on their way back, and
     each would hold it. `beside` are addresses of control planes that the file does not name any more.
