@@ -225,7 +225,8 @@ class Run:
         """One line on the GPU proof."""
         if self.proof is None:
             return "no GPU was proven"
-        return f"{self.proof.verified} of {self.proof.expected} GPUs verified ({self.proof.outcome})"
+        what = "places on GPUs" if self.proof.shared else "GPUs"
+        return f"{self.proof.verified} of {self.proof.expected} {what} verified ({self.proof.outcome})"
 
     def skip(self, host: str, stage: str) -> None:
         """Keep that a stage was not run, for what it builds on did not succeed."""

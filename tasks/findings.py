@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from shipway.redact import redact
 from shipway.step import Impact, StepResult, id_of
+from shipway.survey.gpu_health import HealthLook
 from tasks.causes import list_hosts, name_no_host
 
 Action = Literal["reported", "held back", "repaired", "came back", "failed"]
@@ -69,6 +70,7 @@ class DriftPass:
     across: list[Finding] = field(default_factory=list)  # seen only by comparing hosts
     declared: str = ""  # the file's version, where all was looked at by another one, which runs
     allocatable: dict[str, int] = field(default_factory=dict)  # GPUs by host, as its Node says
+    health: dict[str, HealthLook] = field(default_factory=dict)  # of the GPUs, by host
     approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
     files_only: set[str] = field(default_factory=set)  # hosts whose files are changed beside many others: no restart
     withheld: dict[Key, str] = field(default_factory=dict)  # why a host's step was not applied in its turn

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from lab.containers.model import LabHost, LabPlan
 from lab.containers.places import ASSETS
+from lab.gpu_report import write_one
 
+GPU_NAME, DRIVER = "NVIDIA A10 SIMULATED", "550.163.01"  # as assets/gpu/nvidia-smi has them
 USER_ID = 1000  # the first user that useradd makes
 
 
@@ -41,6 +43,10 @@ def host_files(
         files += [
             HostFile("/usr/bin/nvidia-smi", (ASSETS / "gpu" / "nvidia-smi").read_bytes(), 0o755),
             HostFile("/var/lib/labgpu/devices", gpus.encode()),
+            *(
+                HostFile(f"/var/lib/labgpu/report-{gpu}", write_one(index, gpu, GPU_NAME, DRIVER).encode())
+                for index, gpu in enumerate(host.gpu_ids())
+            ),
         ]
     return files
 

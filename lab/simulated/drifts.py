@@ -74,12 +74,14 @@ def _packages(host: SimulatedHost, kind: str, values: Values) -> None:
 
 
 def _gpus(host: SimulatedHost, kind: str, values: Values) -> None:
-    """Change the driver, or a GPU: state=Healthy, Unhealthy, or gone (fallen off the bus)."""
+    """Change the driver, or a GPU: state=Healthy, Unhealthy, or gone (fallen off the bus), or a row of its report."""
     index = int(values.get("index", "0"))
     if kind == "driver":
         host.gpu.trouble = values.get("trouble", "unreachable")
     elif values.get("state") == "gone":
         del host.gpu.devices[index], host.kernel.pci[index]
+    elif row := values.get("row"):
+        host.gpu.devices[index].rows[row] = values["said"]
     else:
         host.gpu.devices[index].healthy = values.get("state", "Unhealthy") == "Healthy"
 

@@ -36,6 +36,7 @@ class GpuDevice:
     uuid: str
     healthy: bool = True
     name: str = "NVIDIA A10 SIMULATED"
+    rows: dict[str, str] = field(default_factory=dict)  # of its report, which say something else than a healthy one's
 
 
 @dataclass(frozen=True)

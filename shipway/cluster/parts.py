@@ -327,6 +327,11 @@ class Repair(Part):
         description="Whether a bootstrap or a repair may restart containerd beside running pods that hold no GPU; pods "
         "of the cluster's own parts and of DaemonSets do not count.",
     )
+    quarantine: Flag = Field(
+        default=False,
+        description="A node with a GPU that must be reset, restarted with its host or replaced is kept from new pods "
+        "by a taint (at most a quarter of the GPU nodes at once), and opened again once its GPUs are proven.",
+    )
     window: Window | None = Field(None, description="Only then more than files is repaired; none: at any time.")
 
 

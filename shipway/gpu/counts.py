@@ -1,4 +1,4 @@
-"""How many GPUs nodes offer and pods hold, by what Kubernetes says of the vendor's resource."""
+"""How many GPUs nodes offer and pods hold, by what Kubernetes says of the vendor's resources."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.offers import count_offered, see_offers
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few, nodes_by_name
@@ -20,21 +21,39 @@ def count_gpus(node: Mapping[str, Any], part: str = "allocatable", *, vendor: Ve
     return whole(str(amount)) or 0
 
 
-def count_asked_gpus(pod: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> int:
-    """Return how many GPUs a pod holds: what its containers ask for, unless it has ended."""
+def count_asked_gpus(pod: Mapping[str, Any], resource: str = "", *, vendor: Vendor = VENDOR) -> int:
+    """Return how many GPUs, shares or parts of them a pod holds: what its containers ask for, unless it has ended."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
     total = 0
     for container in (pod.get("spec") or {}).get("containers") or ():
         resources = container.get("resources") or {}
-        asked = (resources.get("limits") or resources.get("requests") or {}).get(vendor.resource, 0)
-        total += whole(str(asked)) or 0
+        asked = resources.get("limits") or resources.get("requests") or {}
+        mine = [name for name in asked if (name == resource if resource else vendor.offers(str(name)))]
+        total += sum(whole(str(asked[name])) or 0 for name in mine)
     return total
+
+
+async def find_lacking(on: Kube, expected: Mapping[str, int], *, vendor: Vendor = VENDOR) -> dict[str, str]:
+    """Return by node what it offers of what its GPUs should be, each by how it shares them; none that offers all.
+
+    Raises the errors of the API.
+    """
+    offers = await see_offers(on, expected, vendor=vendor)
+    wanted = {name: offers[name].wanted(count, vendor=vendor) for name, count in expected.items()}
+    return {
+        name: f"{name} has {offer.places} of {wanted[name]}{f' ({offer.way})' if offer.way != 'exclusive' else ''}"
+        for name, offer in sorted(offers.items())
+        if offer.places != wanted[name]
+    }
 
 
 @dataclass(frozen=True)
 class GpusAllocatable:
-    """Every node offers as many GPUs as it should, by what its kubelet says, not by the plugin's pod being up."""
+    """Every node offers as many GPUs as it should, by what its kubelet says, not by the plugin's pod being up.
+
+    Where the plugin shares them, as many places as that makes of them.
+    """
 
     traps: ClassVar[tuple[int, ...]] = (23, 30)
     expected: Mapping[str, int] = field(hash=False)
@@ -43,14 +62,10 @@ class GpusAllocatable:
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare allocatable GPUs with the expected number, node by node."""
-        nodes = await nodes_by_name(on)
-        have = {name: count_gpus(nodes[name], vendor=self.vendor) if name in nodes else 0 for name in self.expected}
-        wrong = [
-            f"{name} has {have[name]} of {count}"
-            for name, count in sorted(self.expected.items())
-            if have[name] != count
-        ]
+        wrong = await find_lacking(on, self.expected, vendor=self.vendor)
         if not wrong:
             return None
+        nodes = await nodes_by_name(on)
+        have = sum(count_offered(nodes.get(name, {}), vendor=self.vendor) for name in self.expected)
         total = sum(self.expected.values())
-        return Drift(f"{sum(have.values())} of {total} GPUs; {few(wrong)}", f"{total} GPUs ({self.vendor.resource})")
+        return Drift(f"{have} of {total} GPUs; {few(list(wrong.values()))}", f"{total} GPUs ({self.vendor.resource})")

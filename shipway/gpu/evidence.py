@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import count_asked_gpus, count_gpus
+from shipway.gpu.counts import count_asked_gpus
+from shipway.gpu.health.quarantine import TAINT
+from shipway.gpu.offers import Offer, see_offers
 from shipway.gpu.pods import NAMESPACE, describe_pod
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.gpu.vendor import Vendor
@@ -31,26 +34,28 @@ async def see_nodes(
 ) -> tuple[NodeSeen, ...]:
     """Return every node that should have GPUs, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
     nodes = await nodes_by_name(kube)
+    offers = await see_offers(kube, expected, thorough=True, vendor=vendor)
     return tuple(
-        _see(name, count, nodes.get(name), hosts.get(name, HostGpuFacts()), (plugins or {}).get(name), vendor=vendor)
+        replace(
+            _see(name, count, nodes.get(name), offers[name], vendor),
+            host=hosts.get(name, HostGpuFacts()),
+            plugin=(plugins or {}).get(name),
+        )
         for name, count in sorted(expected.items())
     )
 
 
-def _see(
-    name: str, count: int, node: Object | None, host: HostGpuFacts, plugin: PodSeen | None, *, vendor: Vendor
-) -> NodeSeen:
+def _see(name: str, count: int, node: Object | None, offer: Offer, vendor: Vendor) -> NodeSeen:
     labels = (node or {"metadata": {}})["metadata"].get("labels") or {}
     return NodeSeen(
         name=name,
         expected=count,
-        allocatable=count_gpus(node or {}, vendor=vendor),
-        capacity=count_gpus(node or {}, "capacity", vendor=vendor),
+        allocatable=offer.places,
+        capacity=sum(offer.capacity.values()),
         why_not_ready=why_not_ready(node),
         barred=find_barrier(node or {}, vendor),
         labelled=labels.get(vendor.label) == "true",
-        host=host,
-        plugin=plugin,
+        offer=offer,
     )
 
 
@@ -61,7 +66,7 @@ def find_barrier(node: Object, vendor: Vendor = VENDOR) -> str:
     foreign = [
         taint["key"]
         for taint in taints
-        if taint["key"] != vendor.resource and not taint["key"].startswith("node.kubernetes.io/")
+        if taint["key"] not in (vendor.resource, TAINT) and not taint["key"].startswith("node.kubernetes.io/")
     ]
     if spec.get("unschedulable"):
         return "it is cordoned"
@@ -69,14 +74,17 @@ def find_barrier(node: Object, vendor: Vendor = VENDOR) -> str:
 
 
 async def count_taken(
-    kube: Kube, expected: Mapping[str, int], *, node: str = "", vendor: Vendor = VENDOR
+    kube: Kube, expected: Mapping[str, int], *, node: str = "", resource: str = "", vendor: Vendor = VENDOR
 ) -> dict[str, int]:
-    """Return by node how many GPUs pods hold that are not the proof's; of one `node` alone where it is named."""
+    """Return by node how many GPUs, shares or parts of them pods hold that are not the proof's.
+
+    Of one `node`, or of one `resource`, alone where it is named.
+    """
     taken: dict[str, int] = {}
     for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
         place = (pod.get("spec") or {}).get("nodeName", "")
         if place in expected and pod["metadata"].get("namespace") != NAMESPACE:
-            taken[place] = taken.get(place, 0) + count_asked_gpus(pod, vendor=vendor)
+            taken[place] = taken.get(place, 0) + count_asked_gpus(pod, resource, vendor=vendor)
     return taken
 
 
@@ -84,10 +92,12 @@ def mismatches(nodes: Sequence[NodeSeen], vendor: Vendor = VENDOR) -> list[str]:
     """Return where the expected number disagrees with PCI, with the driver or with what is allocatable."""
     faults: list[str] = []
     for node in nodes:
-        counts = {"PCI": node.host.pci, vendor.program: node.host.driver, "allocatable": node.allocatable}
+        counts = {"PCI": node.host.pci, vendor.program: node.host.driver}
         wrong = [f"{what} {count}" for what, count in counts.items() if count is not None and count != node.expected]
+        wrong += [f"allocatable {node.allocatable}"] if node.allocatable != node.wanted else []
+        places = f" ({node.wanted} places by {node.offer.way})" if node.offer.way != "exclusive" else ""
         if wrong:
-            faults.append(f"{node.name}: expected {node.expected} GPUs, but {', '.join(wrong)}")
+            faults.append(f"{node.name}: expected {node.expected} GPUs{places}, but {', '.join(wrong)}")
     return faults
 
 

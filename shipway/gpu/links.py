@@ -78,7 +78,7 @@ def _gpu(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:
         if node.host.pci is not None and node.host.pci < node.expected:
             yield f"{node.name}: PCI shows {node.host.pci} of {node.expected} GPUs"
         # A plugin that has ended leaves capacity as it was and takes allocatable to 0: only one that runs has judged.
-        elif node.plugin and node.plugin.runs and node.allocatable < node.expected <= node.capacity:
+        elif node.plugin and node.plugin.runs and node.allocatable < node.wanted <= node.capacity:
             sick = node.capacity - node.allocatable
             yield f"{node.name}: the plugin reports {sick} of {node.capacity} GPUs as unhealthy"
 
@@ -125,9 +125,9 @@ def _scheduler(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     yield from (
         f"{node.name} takes no ordinary pods: {node.barred}" for node in evidence.nodes if node.expected and node.barred
     )
-    if all(node.allocatable >= node.expected for node in evidence.nodes):
+    if all(node.allocatable >= node.wanted for node in evidence.nodes):
         # The further pod is meant to wait for a GPU: that it does is no fault of the scheduler's.
-        meant = tuple(pod for pod in evidence.pods if pod.name != EXTRA or vendor.full not in pod.text)
+        meant = tuple(pod for pod in evidence.pods if not pod.name.startswith(EXTRA) or vendor.lacking not in pod.text)
         yield from _say(replace(evidence, pods=meant), r"FailedScheduling", r"nodes are available")
 
 
@@ -136,7 +136,7 @@ def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
         yield "the device plugin's DaemonSet is not there"
     for node in evidence.nodes:
         pod = node.plugin
-        if not node.expected or node.why_not_ready or (node.allocatable == node.expected and pod is not None):
+        if not node.expected or node.why_not_ready or (node.allocatable == node.wanted and pod is not None):
             continue
         if pod is None:
             why = "" if node.labelled else f", as the node has no label {vendor.label}=true"
@@ -147,8 +147,9 @@ def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
             yield f"{node.name}: its pod {pod.name} is {phase}: {why}"
         elif vendor.plugin.is_blind(pod.log):
             yield f"{node.name}: its pod {pod.name} is Running and sees no GPU"
-        elif node.allocatable > node.expected:
-            yield f"{node.name}: it offers {node.allocatable} where {node.expected} GPUs are: is sharing configured?"
+        elif node.allocatable > node.wanted:
+            how = "nothing tells how it shares them" if node.offer.way == "exclusive" else f"by {node.offer.way}"
+            yield f"{node.name}: it offers {node.allocatable} where {node.expected} GPUs make {node.wanted}; {how}"
     yield from _say(evidence, r"the same GPU was given to")
 
 
@@ -156,8 +157,8 @@ def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     yield from (f"{node.name} is not Ready: {node.why_not_ready}" for node in evidence.nodes if node.why_not_ready)
     for node in evidence.nodes:
         registered = node.plugin is not None and vendor.plugin.registered in node.plugin.log
-        if registered and node.allocatable < node.expected:
-            some = f"{node.allocatable} of {node.expected}"
+        if registered and node.allocatable < node.wanted:
+            some = f"{node.allocatable} of {node.wanted}"
             yield f"{node.name}: the plugin is registered, yet {some} GPUs are allocatable"
     yield from _say(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to")
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
+from shipway.foreign.numbers import whole
+from shipway.gpu.health.model import HealthReport
+from shipway.gpu.health.nvidia import judge_health
+from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
+from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 
 # The keys of the toolkit's configuration that say how a container may ask for GPUs (shipway.steps.gpu.toolkit).
@@ -28,12 +36,94 @@ def find_unsupported(log: str) -> tuple[bool, frozenset[str]]:
     return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
 
 
+# The rows of `nvidia-smi -q` below Fabric, Health: what each says where all is well, and where it is not. A healthy
+# H200 with driver 580 says N/A in each (seen on 2026-11-28); the other words are read in NVIDIA's nvml.h and in its
+# mock of that library (k8s-test-infra, 2026-08), and have not been seen.
+_HEALTH = {
+    "summary": ("healthy", ("unhealthy", "limited capacity")),
+    "bandwidth": ("full", ("degraded",)),
+    "route recovery in progress": ("false", ("true",)),
+    "route unhealthy": ("false", ("true",)),
+    "access timeout recovery": ("false", ("true",)),
+    "incorrect configuration": ("none", ()),  # else it names the fault
+}
+_UNTOLD = ("", "n/a", "not supported")
+
+
+def judge_fabric(said: str) -> list[Verdict]:
+    """Return what `nvidia-smi -q` tells of each GPU's fabric: joined (Completed, Success, no bit of its health set)."""
+    reports = [values for heading, values in read_sections(said).items() if heading.startswith("GPU ")]
+    return [_judge_one(values) for values in reports]
+
+
+def _judge_one(values: Values) -> Verdict:
+    state, status = (values.get(("Fabric", name), "") for name in ("State", "Status"))
+    if state.lower() in _UNTOLD:  # GPUs without a fabric, and drivers before 525
+        return Verdict("not judged", "the fabric's state is not told")
+    if state != "Completed":
+        return Verdict("sick", f"the fabric's state is {state}")
+    if status.lower() not in (*_UNTOLD, "success"):
+        return Verdict("sick", f"the fabric's status is {status}")
+    bits = {path[2]: value for path, value in values.items() if path[:2] == ("Fabric", "Health")}
+    rows = [(name, value, *_HEALTH.get(name.lower(), (value.lower(), ()))) for name, value in bits.items()]
+    odd = [row for row in rows if row[1].lower() not in (*_UNTOLD, row[2])]
+    sick = [f"{name} {value}" for name, value, _, bad in odd if not bad or value.lower() in bad]
+    if sick:
+        return Verdict("sick", f"the fabric's health is {', '.join(sick)}")
+    if odd:
+        return Verdict(
+            "not judged", f"the fabric's health is {', '.join(f'{name} {value}' for name, value, *_ in odd)}"
+        )
+    return Verdict("not judged", "the fabric's status is not told") if status.lower() in _UNTOLD else Verdict("ok")
+
+
+_WAYS: dict[str, Way] = {"time-slicing": "time slicing", "timeSlicing": "time slicing", "mps": "MPS"}
+_LOGGED = "Running with config:"  # and the configuration as JSON, which counts (k8s-device-plugin, 0.12 to 0.20)
+
+
+def read_sharing(labels: Mapping[str, str], log: str) -> Sharing:
+    """Return how the plugin shares GPUs: by the configuration in its log, else by GPU feature discovery's labels.
+
+    The labels may be of another configuration than the plugin's (k8s-device-plugin#732), the log is its own. As of its
+    README.md, "Shared Access to GPUs", and of feature discovery's; what a plugin that shares says was not seen.
+    """
+    config = _config_in(log)
+    if config:
+        parts = (config.get("flags") or {}).get("migStrategy") in ("single", "mixed")
+        for key, shared in (config.get("sharing") or {}).items():
+            rows = [row for row in (shared or {}).get("resources") or () if isinstance(row, dict)]
+            if key in _WAYS and rows:
+                names = tuple(str(row["rename"]) for row in rows if row.get("rename"))
+                return Sharing(_WAYS[key], max(1, whole(str(rows[0].get("replicas"))) or 1), names, parts)
+        return Sharing(parts=parts)
+    way = _WAYS.get(labels.get("nvidia.com/gpu.sharing-strategy", ""), "exclusive")
+    replicas = whole(labels.get("nvidia.com/gpu.replicas", "")) or 1
+    parts = labels.get("nvidia.com/mig.strategy") in ("single", "mixed")
+    return Sharing(way, max(1, replicas) if way != "exclusive" else 1, (), parts)
+
+
+def _config_in(log: str) -> dict[str, Any]:
+    """Return the newest configuration that a log has; empty where it has none that can be read."""
+    _, found, after = log.rpartition(_LOGGED)
+    try:
+        data, _ = json.JSONDecoder().raw_decode(after[after.index("{") :] if found else "")
+    except (ValueError, RecursionError):
+        return {}
+    sound = isinstance(data, dict) and all(isinstance(data.get(key) or {}, dict) for key in ("flags", "sharing"))
+    return data if sound and all(isinstance(one or {}, dict) for one in (data.get("sharing") or {}).values()) else {}
+
+
+REPORT = Watched(("nvidia-smi", "-q"))
 NVIDIA = Vendor(
     name="NVIDIA",
     pci_id="10de",
     module="nvidia",
     rival_module="nouveau",
     product_label="nvidia.com/gpu.product",  # GPU feature discovery, README.md, "Generated Labels"
+    # What the plugin names shares with `renameByDefault`, and MIG's parts with `migStrategy: mixed` (its README.md).
+    shared=re.compile(r"nvidia\.com/gpu\.shared"),
+    part=re.compile(r"nvidia\.com/mig-.+"),
+    listed_parts=re.compile(r"UUID: (MIG-[0-9A-Za-z/-]+)"),
     probe=Watched(("nvidia-smi", "-L"), seconds=30),
     listed=re.compile(r"UUID: (GPU-[0-9A-Za-z-]+)"),  # `GPU 0: NVIDIA A10 (UUID: GPU-...)`
     driver_failed=(
@@ -77,6 +167,8 @@ NVIDIA = Vendor(
         values={"strategy": BY_MOUNTS},
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),
+        sharing=read_sharing,
+        sick="device marked unhealthy",  # internal/plugin/server.go, ListAndWatch (0.14 to 0.20); not seen
         registered="Registered device plugin",
         # What its log says when it sees no GPU, though its pod stays Running (k8s-device-plugin#1552, #1220).
         sees_none=(
@@ -85,7 +177,7 @@ NVIDIA = Vendor(
             "Incompatible platform detected",
         ),
     ),
-    held=re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)"),
+    held=re.compile(r"UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)"),  # a pod with a part of a GPU is told of both
     devices="/dev/nvidia*",
     device=re.compile(r"/dev/nvidia[0-9]+\b"),
     # So that a toolkit that asks the image what it wants brings nvidia-smi as well.
@@ -99,13 +191,30 @@ NVIDIA = Vendor(
     ),
     fabric=Fabric(
         service="nvidia-fabricmanager",
+        process="nv-fabricmanager",
         machines="NVSwitch machines",
-        # The driver lists the NVSwitches it has here; machines without any have no such folder.
+        # The driver lists the NVSwitches it has here (NVLink 4 and before); in a guest the folder may be empty.
         switches=Listing("/proc/driver/nvidia-nvswitch/devices"),
+        # NVSwitches of NVLink 5 (HGX B200, B300) are managed over InfiniBand devices whose vital product data name them
+        # so, as NVIDIA's start script finds them (gpu-driver-container, ubuntu24.04/nvidia-driver,
+        # _assert_nvlink5_system): by nvlsm, which the same unit starts, over ib_umad. From the source, not seen.
+        ports=Listing("/sys/class/infiniband"),
+        managed=Says(("sh", "-c", "grep -la SW_MNG /sys/class/infiniband/*/device/vpd")),
+        beside=("nvlsm",),
+        module="ib_umad",
+        loaded=Listing("/sys/class/infiniband_mad"),
+        running=Says(("pgrep", "-l", "-x", "nv-fabricmanag.*|nvlsm")),
         driver=FileText("/proc/driver/nvidia/version"),
         manager=Says(("nv-fabricmanager", "--version")),
-        states=Watched(("nvidia-smi", "-q")),
-        state=re.compile(r"^ +Fabric *\n +State +: (.+)$", re.MULTILINE),  # drivers before 525 tell none
+        states=REPORT,
+        judge=judge_fabric,
         not_ready=(r"system not yet initialized", r"error code:? 802"),
+    ),
+    health=HealthReport(
+        report=REPORT,
+        links=Watched(("nvidia-smi", "nvlink", "-s")),
+        # A storm of one fault fills the log; each kind of it counts once.
+        log=Says(("sh", "-c", "dmesg | grep -aE 'NVRM: Xid|SXid' | tail -n 400")),
+        judge=judge_health,
     ),
 )

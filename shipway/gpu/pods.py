@@ -47,8 +47,10 @@ def _environment(variables: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
-def pod_with_gpu(cluster: Cluster, name: str, avoid: Sequence[str] = (), *, vendor: Vendor = VENDOR) -> Object:
-    """Return one pod that asks for one GPU, on any node but those to avoid.
+def pod_with_gpu(
+    cluster: Cluster, name: str, avoid: Sequence[str] = (), *, resource: str = "", vendor: Vendor = VENDOR
+) -> Object:
+    """Return one pod that asks for one GPU (or one of a `resource` of shares or parts), on any node but some to avoid.
 
     A requirement names one node: the API accepts no more in `matchFields` (Kubernetes, core validation).
     """
@@ -64,7 +66,7 @@ def pod_with_gpu(cluster: Cluster, name: str, avoid: Sequence[str] = (), *, vend
         script=script(compute=cluster.gpu.compute == "required", vendor=vendor),
         environment=[*_environment(vendor.environment), node],
         resource=vendor.resource,
-        limits={vendor.resource: "1"},
+        limits={resource or vendor.resource: "1"},
         affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}} if avoid else None,
         seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the GPUs are free again
     )[0]
@@ -116,10 +118,11 @@ class WithoutSpoke:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a pod's log tells: the GPUs it was given, and how the sample ended (None: it has not)."""
+    """What a pod's log tells: the GPUs it was given, how the sample ended (None: it has not), and on which node."""
 
     devices: tuple[str, ...]
     passed: bool | None = None
+    node: str = field(default="", compare=False)
 
 
 def read_log(log: str, vendor: Vendor = VENDOR) -> Said | None:
@@ -135,9 +138,10 @@ def read_log(log: str, vendor: Vendor = VENDOR) -> Said | None:
     named = [word for word in words if word not in _NO_DEVICE and not word.startswith("/")]
     nodes = _NODES.search(log)
     there = [f"{nodes[1]}:{name}" for name in vendor.device.findall(nodes[2])] if nodes else []
-    devices = vendor.held.findall(log) or named or there
+    parts = vendor.listed_parts.findall(log) if vendor.listed_parts else []  # the probe tells its whole GPU beside it
+    devices = parts or vendor.held.findall(log) or named or there
     passed = vendor.sample.passed in log if vendor.sample.ended in log else None
-    return Said(tuple(dict.fromkeys(devices)), passed)
+    return Said(tuple(dict.fromkeys(devices)), passed, nodes[1] if nodes else "")
 
 
 def describe_pod(pod: Object, events: Sequence[str] = (), log: str = "") -> PodSeen:
@@ -263,23 +267,30 @@ class ExtraWaits:
 
     traps: ClassVar[tuple[int, ...]] = (46,)
     vendor: Vendor = VENDOR
+    pod: str = EXTRA
+    resource: str = ""
+
+    @property
+    def full(self) -> str:
+        """What the scheduler says where nothing of the resource is left (kube-scheduler, NodeResourcesFit)."""
+        return f"Insufficient {self.resource or self.vendor.resource}"
 
     @property
     def name(self) -> str:
         """What the scheduler is to say."""
-        return f"a further pod stays Pending: {self.vendor.full}"
+        return f"a further pod stays Pending: {self.full}"
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the scheduler's word; raises PostconditionFailed when it found a GPU."""
-        pod = await on.get("v1", "Pod", EXTRA, NAMESPACE)
+        pod = await on.get("v1", "Pod", self.pod, NAMESPACE)
         scheduled = condition(pod or {}, "PodScheduled")
         if scheduled.get("status") == "True" or (pod and pod["spec"].get("nodeName")):
             node = pod["spec"].get("nodeName") if pod else ""
             raise PostconditionFailed(f"the further pod was given a GPU on {node}: there are more GPUs than counted")
         message = str(scheduled.get("message", ""))
-        if scheduled.get("status") == "False" and self.vendor.full in message:
+        if scheduled.get("status") == "False" and re.search(rf"{re.escape(self.full)}(?![\w./-]*\w)", message):
             return None
-        return Drift(message or "the scheduler has not said anything", self.vendor.full)
+        return Drift(message or "the scheduler has not said anything", self.full)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from shipway.cluster.model import Cluster
@@ -32,6 +33,7 @@ from shipway.gpu.pods import (
     pod_with_gpu,
     pod_without,
 )
+from shipway.gpu.proven import Mark, keep_proven, see_marks
 from shipway.gpu.result import Proof, ProofOutcome, no_gpus, plain, same_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
@@ -69,12 +71,23 @@ async def prove(
     `expected` is GPUs by node, `seen` what SSH showed of the hosts; `on_wait` hears what is waited for. No test pod
     goes to a node to `avoid`. Without `settle` nothing is waited for that was waited for just before. Everything it
     made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold are
-    not proven, and a note says so; where they hold every one, the outcome is `all held`.
+    not proven, and a note says so; where they hold every one, the outcome is `all held`. What is proven is written on
+    the nodes (shipway.gpu.proven).
     """
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
         return no_gpus(cluster, vendor)
-    return await _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, vendor=vendor).run()
+    proving = _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, vendor=vendor)
+    marks: dict[str, Mark] = {}
+    with contextlib.suppress(ShipwayError):  # the proof asks the same API, and tells why it does not answer
+        marks = await see_marks(kube, list(wanted), vendor=vendor)
+    proof = await proving.run()
+    if marks and proof.outcome != "all held" and not isinstance(proof.error, Refused):
+        try:
+            await keep_proven(kube, marks, proving.proven(), passed=proof.outcome == "ok")
+        except ShipwayError as error:
+            return replace(proof, notes=(*proof.notes, f"it was not written on every node: {error.message}"))
+    return proof
 
 
 class _Proving:
@@ -97,6 +110,7 @@ class _Proving:
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
         self.names: list[str] = []
+        self.asks: dict[str, str] = {}  # which resource each pod asks for
         self.nodes: tuple[NodeSeen, ...] = ()
         self.notes: list[str] = []
         self.held = 0  # GPUs, by pods of others
@@ -114,7 +128,7 @@ class _Proving:
             if self.held and not self.names and not faults:
                 return self._proof("all held", time.monotonic() - started)
             await self._hold()
-            faults += same_gpus(self.heard) + self._computed()
+            faults += same_gpus(self.heard, self._replicas()) + self._computed()
             if not faults:
                 await self._look_without()
                 await _clear(self.kube, self.on_wait)
@@ -139,13 +153,23 @@ class _Proving:
             count_taken(self.kube, self.expected, vendor=self.vendor),
         )
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
-        self.held = sum(min(others.get(node.name, 0), node.allocatable) for node in usable)
-        free = sum(node.allocatable for node in usable) - self.held
+        resources = list(dict.fromkeys(name for node in usable for name in node.offer.amounts))
+        asks: list[str] = []
+        for resource in resources:
+            taken = others if len(resources) == 1 else await self._taken(resource)
+            amounts = {node.name: node.offer.amounts.get(resource, 0) for node in usable}
+            held = sum(min(taken.get(name, 0), amount) for name, amount in amounts.items())
+            self.held += held
+            asks += [resource] * (sum(amounts.values()) - held)
         if self.held:
-            proven = "only the free ones were proven" if free else "none is free to be proven"
+            proven = "only the free ones were proven" if asks else "none is free to be proven"
             self.notes.append(f"{self.held} GPUs are held by pods of others: {proven}")
-        self.names = [f"gpu-test-{number}" for number in range(1, free + 1)]
+        self.asks = {f"gpu-test-{number}": resource for number, resource in enumerate(asks, 1)}
+        self.names = list(self.asks)
         return mismatches(self.nodes, self.vendor)
+
+    async def _taken(self, resource: str) -> dict[str, int]:
+        return await count_taken(self.kube, self.expected, resource=resource, vendor=self.vendor)
 
     async def _hold(self) -> None:
         """Hold every free GPU at once, hear which, and see that one more pod finds none."""
@@ -158,8 +182,11 @@ class _Proving:
         limit = self.cluster.gpu.verify_seconds
         await self._all_run(limit)
         await self._wait(AllSpoke(self.names, self.compute, self.heard, vendor=self.vendor), limit)
-        await self.kube.apply(self._pod(EXTRA))
-        await self._wait(ExtraWaits(self.vendor), EXTRA_SECONDS)
+        for number, resource in enumerate(dict.fromkeys(self.asks.values())):
+            name = EXTRA + f"-{number}" * bool(number)
+            self.asks[name] = resource
+            await self.kube.apply(self._pod(name))
+            await self._wait(ExtraWaits(self.vendor, name, resource), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
     async def _look_without(self) -> None:
@@ -186,7 +213,7 @@ class _Proving:
                 )
 
     def _pod(self, name: str) -> Object:
-        return pod_with_gpu(self.cluster, name, self.avoid, vendor=self.vendor)
+        return pod_with_gpu(self.cluster, name, self.avoid, resource=self.asks[name], vendor=self.vendor)
 
     async def _all_run(self, limit: float) -> None:
         """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
@@ -211,28 +238,43 @@ class _Proving:
         failed = [name for name, words in sorted(self.heard.items()) if self.compute and words.passed is False]
         return [f"the {self.vendor.sample.name} failed in {', '.join(failed)}"] if failed else []
 
+    def _replicas(self) -> dict[str, int]:
+        return {node.name: node.offer.replicas for node in self.nodes}
+
     def _verified(self) -> dict[str, str]:
-        """Return pod and GPU of each GPU that is proven: held by one pod alone, and computing where asked for."""
+        """Return pod and GPU of each that is proven: held by no more pods than share it, computing where asked for."""
         holders = [device for words in self.heard.values() for device in words.devices]
+        replicas = self._replicas()
         return {
             name: words.devices[0]
             for name, words in sorted(self.heard.items())
-            if len(words.devices) == 1 and holders.count(words.devices[0]) == 1 and (words.passed or not self.compute)
+            if len(words.devices) == 1
+            and holders.count(words.devices[0]) <= replicas.get(words.node, 1)
+            and (words.passed or not self.compute)
         }
+
+    def proven(self) -> dict[str, list[str]]:
+        """Return by node the GPUs that are proven."""
+        found: dict[str, list[str]] = {}
+        for name, device in self._verified().items():
+            found.setdefault(self.heard[name].node, []).append(device)
+        return found
 
     def _proof(self, outcome: ProofOutcome, seconds: float, **more: Any) -> Proof:
         devices = self._verified()
         if not self.compute:
             self.notes.append(f"gpu.compute is off: no {self.vendor.sample.name} was run")
+        shared = {node.name: told for node in self.nodes if (told := node.offer.tell(node.name, node.expected))}
         return Proof(
             outcome,
-            sum(self.expected.values()),
+            sum(node.wanted for node in self.nodes) if self.nodes else sum(self.expected.values()),
             sum(node.allocatable for node in self.nodes),
             len(devices),
             devices,
             self._compute(),
-            tuple(self.notes),
+            (*self.notes, *shared.values()),
             without=dict(self.without),
+            shared=shared,
             seconds=seconds,
             **more,
         )

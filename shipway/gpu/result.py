@@ -22,6 +22,8 @@ ProofOutcome = Literal["ok", "failed", "all held", "no GPUs declared"]
 class Proof:
     """How the proof ended. `verified` counts GPUs that a pod held while all others were held too.
 
+    Where the plugin shares GPUs, all numbers are of places on them, and `shared` says so by node.
+
     `devices` maps pod to GPU; `compute` is "not run" where gpu.compute is off; `notes` are for the report; on
     failure `error` names the broken `link`, and the pods and `evidence` are kept. `without` tells by node how many GPUs
     a pod saw that asked for none; None where that is not known.
@@ -39,6 +41,7 @@ class Proof:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     without: Mapping[str, int | None] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the part `gpus` of the report as plain data."""
@@ -50,6 +53,7 @@ class Proof:
             "devices": sorted(self.devices.values()),
             "compute": self.compute,
             "without_asking": dict(self.without),
+            "shared": dict(self.shared),
             "notes": list(self.notes),
             "link": asdict(self.link) if self.link else None,
             "evidence": dict(self.evidence),
@@ -80,8 +84,11 @@ def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:
     return {**asdict(evidence), "not_collected": list(missing)}
 
 
-def same_gpus(heard: Mapping[str, Said]) -> list[str]:
-    """Return what is wrong with the GPUs that were given: none, several, or the same one twice."""
+def same_gpus(heard: Mapping[str, Said], replicas: Mapping[str, int] | None = None) -> list[str]:
+    """Return what is wrong with the GPUs that were given: none, several, or the same one to more pods than share it.
+
+    `replicas` is by node how many pods share a device; one has it alone where nothing else is known.
+    """
     faults = [
         f"{name} was given {len(words.devices)} GPUs ({', '.join(words.devices) or 'none'}) instead of one"
         for name, words in sorted(heard.items())
@@ -91,5 +98,9 @@ def same_gpus(heard: Mapping[str, Said]) -> list[str]:
     for name, words in sorted(heard.items()):
         for device in words.devices:
             holders.setdefault(device, []).append(name)
-    shared = {device: names for device, names in holders.items() if len(names) > 1}
-    return faults + [f"the same GPU was given to {' and '.join(names)}: {device}" for device, names in shared.items()]
+    limits = {device: (replicas or {}).get(heard[names[0]].node, 1) for device, names in holders.items()}
+    return faults + [
+        f"the same GPU was given to {' and '.join(names)}: {device}{f' ({limit} at most share it)' * (limit > 1)}"
+        for device, names in holders.items()
+        if len(names) > (limit := limits[device])
+    ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from shipway.gpu.offers import Offer
 
 
 @dataclass(frozen=True, slots=True)
 class HostGpuFacts:
     """What was seen on a host over SSH; None means that it was not looked at.
 
-    `pci` counts the vendor's GPUs on the bus, `driver` the GPUs its driver lists, `driver_said` its error.
+    `pci` counts the vendor's GPUs on the bus, `driver` the GPUs its driver lists, `driver_said` its error, `parts` the
+    parts of GPUs that it lists.
     """
 
     pci: int | None = None
@@ -19,6 +22,7 @@ class HostGpuFacts:
     toolkit: bool | None = None
     handler: bool | None = None
     default_runtime: str | None = None
+    parts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,12 @@ class NodeSeen:
     labelled: bool = True
     host: HostGpuFacts = HostGpuFacts()
     plugin: PodSeen | None = None
+    offer: Offer = field(default_factory=Offer)
+
+    @property
+    def wanted(self) -> int:
+        """How many pods with GPUs it should take at once, by how it shares them."""
+        return self.offer.wanted(self.expected, self.host.parts)
 
 
 @dataclass(frozen=True, slots=True)

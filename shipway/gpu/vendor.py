@@ -13,6 +13,9 @@ from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
+from shipway.gpu.health.model import HealthReport
+from shipway.gpu.sharing import Sharing, tells_nothing
+from shipway.gpu.verdict import Verdict
 
 Patterns = tuple[str, ...]  # regular expressions, compared with lines of text without regard to case
 
@@ -34,7 +37,8 @@ class DevicePlugin:
     """The DaemonSet that tells the kubelet of the GPUs, and what its log says of them.
 
     `values` fill what its manifest has beside image, RuntimeClass and node selector. From version `needs_gpus` on
-    (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits.
+    (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits. `sharing` reads how GPUs are
+    shared out of a node's labels and the plugin's log; `sick` is what the log has where it calls a GPU unhealthy.
     """
 
     daemon_set: str
@@ -45,6 +49,8 @@ class DevicePlugin:
     sees_none: tuple[str, ...]
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
     needs_gpus: tuple[int, int] | None = None
+    sharing: Callable[[Mapping[str, str], str], Sharing] = tells_nothing
+    sick: str = ""
 
     @property
     def selector(self) -> str:
@@ -76,22 +82,28 @@ class Sample:
 class Fabric:
     """The switches that join GPUs of one machine: who manages them, and where it says that they are joined.
 
-    Machines without them have nothing in `switches`. `state` finds the state of each GPU in what `states` says.
+    Switches that the GPUs' driver drives are in `switches`. Newer ones are no devices of its: a host that has to manage
+    some has `ports`, of which `managed` prints one at least; these need the processes `beside` the service's own
+    `process`, and the kernel's module `module`, which is there where `loaded` lists something. A machine whose switches
+    are managed elsewhere has neither, and no manager is right there; `judge` tells of the GPUs in what `states` says.
     """
 
     service: str
+    process: str
     machines: str
     switches: Listing
+    ports: Listing
+    managed: Says
+    beside: tuple[str, ...]
+    module: str
+    loaded: Listing
+    running: Says  # a line for each process of these names: number, name
     driver: FileText
     manager: Says
     states: Watched
-    state: re.Pattern[str]
+    judge: Callable[[str], list[Verdict]]
     # What a workload says on GPUs that are not joined yet.
     not_ready: Patterns
-
-    def found(self, said: str) -> list[str]:
-        """Return the state of each GPU in what `states` says."""
-        return [state.strip() for state in self.state.findall(said)]
 
 
 def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a vendor's signature
@@ -114,8 +126,9 @@ class Vendor:
     and the title of their `repository` in the cluster file; `stage`, which installs them; `variable` by which an image
     asks for GPUs without Kubernetes, and `closed`, what must be seen on a host where that is refused.
 
-    In the cluster: `resource`, the `label` of nodes that have some, the `product_label` by which feature discovery says
-    which, the `plugin`.
+    In the cluster: `resource`, and the other resources that pods get GPUs by: `shared` ones, and `part` ones (in the
+    probe's answer `listed_parts`); the `label` of nodes that have some, the `product_label` by which feature discovery
+    says which, the `plugin`.
 
     In a pod: `held` finds the identity of each GPU, or part of one, in what `probe` says there; `devices` is the glob
     of the device nodes and `device` finds those of whole GPUs; `environment` of the test pods; the `sample`.
@@ -139,6 +152,9 @@ class Vendor:
     sample: Sample
     rival_module: str = ""
     product_label: str = ""
+    shared: re.Pattern[str] | None = None
+    part: re.Pattern[str] | None = None
+    listed_parts: re.Pattern[str] | None = None
     unsupported: Callable[[str], tuple[bool, frozenset[str]]] = supports_all
     runtime: GpuRuntime | None = None
     toolkit: Says | None = None
@@ -149,6 +165,7 @@ class Vendor:
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     fabric: Fabric | None = None
+    health: HealthReport | None = None
 
     @property
     def program(self) -> str:
@@ -169,6 +186,21 @@ class Vendor:
     def full(self) -> str:
         """What the scheduler says of nodes that have no free GPU (kube-scheduler, NodeResourcesFit)."""
         return f"Insufficient {self.resource}"
+
+    @property
+    def lacking(self) -> str:
+        """What the scheduler's word for any of its resources begins with."""
+        return f"Insufficient {self.resource.partition('/')[0]}/"
+
+    def is_part(self, resource: str) -> bool:
+        """Say whether a resource is parts of GPUs."""
+        return bool(self.part and self.part.fullmatch(resource))
+
+    def offers(self, resource: str) -> bool:
+        """Say whether a resource is GPUs, or shares or parts of them."""
+        return (
+            resource == self.resource or self.is_part(resource) or bool(self.shared and self.shared.fullmatch(resource))
+        )
 
     @property
     def bus(self) -> str:
@@ -198,6 +230,10 @@ class Vendor:
     def uuids(self, said: str) -> list[str]:
         """Return the identities of the GPUs that the probe lists on a host."""
         return self.listed.findall(said)
+
+    def count_parts(self, said: str) -> int:
+        """Return how many parts of GPUs the probe lists on a host."""
+        return len(self.listed_parts.findall(said)) if self.listed_parts else 0
 
     def runtime_class(self, mode: str) -> str | None:
         """Return the RuntimeClass that pods with GPUs name in this `gpu.mode`; None where they name none."""

@@ -73,10 +73,12 @@ ENTRIES: tuple[Known, ...] = (
         "SHW-456",
         "the GPU's fabric is not ready",
         r"cudaErrorSystemNotReady|system not yet initialized|CUDA error:? 802|error code 802|"
-        r"nvidia-fabricmanager is |the fabric's state is ",
-        "On NVSwitch machines CUDA waits for nvidia-fabricmanager, which is not running or of another version.",
-        "On the host: install nvidia-fabricmanager of exactly the driver's version, `sudo systemctl enable --now "
-        "nvidia-fabricmanager`; `nvidia-smi -q | grep -A2 Fabric` must say Completed.",
+        r"nvidia-fabricmanager is |the fabric's (?:state|status|health) is |ib_umad is not loaded",
+        "On NVSwitch machines CUDA waits for nvidia-fabricmanager (with NVLink 5 nvlsm too), which does not run, is of "
+        "another version, or has not joined the GPUs.",
+        "On the host: install nvidia-fabricmanager of exactly the driver's version (HGX B200 and B300: `nvlsm` and "
+        "`modprobe ib_umad` too), `sudo systemctl enable --now nvidia-fabricmanager`; `nvidia-smi -q | grep -A2 "
+        "Fabric` must say Completed and Success. Never restart it beside workloads: reset the GPUs or reboot, drained.",
         retryable=False,
         traps=(31,),
     ),

@@ -35,6 +35,8 @@ CONTAINER = FileText("/run/systemd/container")  # systemd writes into it what ki
 class Survey:
     """What was seen on a host; `skew` is its clock minus ours in seconds, `gpus` what PCI shows.
 
+    `driver_gpus` are what the driver lists, `driver_parts` the parts of GPUs (MIG) that it lists.
+
     `left_out` says of each GPU on PCI that is not among `gpus` why: it is held for a virtual machine, or the driver
     does not support it. `unbound` are the addresses of those that no driver holds for a reason that nobody knows.
 
@@ -60,6 +62,7 @@ class Survey:
     left_out: tuple[str, ...] = ()
     unbound: tuple[str, ...] = ()
     vouched: bool = False
+    driver_parts: int = 0
 
 
 def on_bus(vendor: Vendor) -> Says:
@@ -130,6 +133,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         joined=owned.joined,
         gpus=gpus,
         driver_gpus=shown,
+        driver_parts=vendor.count_parts(driver.stdout) if driver.ok else 0,
         driver_said=_say(driver, vendor),
         toolkit=toolkit,
         machine_id=(machine or "").strip(),

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
-from shipway.gpu.counts import count_gpus
 from shipway.gpu.evidence import collect
 from shipway.gpu.links import find_broken_link
+from shipway.gpu.offers import count_offered
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -18,6 +18,7 @@ from shipway.os.families import recognise
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
+from shipway.survey.gpu_health import HealthLook, look_at_health
 from tasks.context import Run
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, find
@@ -36,8 +37,10 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     run.seen.families[host] = await recognise(session)
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
     looks = [asyncio.ensure_future(look_at_all(part.steps, session)) for part in parts]
+    health = asyncio.ensure_future(look_at_health(session)) if spec.gpus != 0 else None
     seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
     run.seen.surveys[host] = seen
+    run.drift.health[host] = await health if health else HealthLook()
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.gpus_of(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
@@ -65,7 +68,7 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
-    run.drift.allocatable = {name: count_gpus(node) for name, node in (await nodes_by_name(kube)).items()}
+    run.drift.allocatable = {name: count_offered(node) for name, node in (await nodes_by_name(kube)).items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         hear_results(run, stage, host)(result)
@@ -92,7 +95,7 @@ async def _with_link(run: Run, kube: Kube, finding: Finding) -> Finding:
     if finding.step != GPUS:
         return finding
     spec, seen = run.cluster.host(finding.host), run.seen.surveys[finding.host]
-    facts = HostGpuFacts(seen.gpus, seen.driver_gpus, seen.driver_said, seen.toolkit)
+    facts = HostGpuFacts(seen.gpus, seen.driver_gpus, seen.driver_said, seen.toolkit, parts=seen.driver_parts)
     evidence, _ = await collect(kube, run.cluster, {spec.name: run.provable(spec)}, {spec.name: facts}, "")
     link = find_broken_link(evidence)
     return finding.became("reported", f"{link.name}: {link.why} [{link.code}] Next: {link.fix}")

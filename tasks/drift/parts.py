@@ -21,6 +21,8 @@ from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.backup.taken import BackupFresh
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
+from shipway.steps.gpu.proven import GpusProvenAnew, GpusProvenLater
+from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPods
 from shipway.steps.hardening.listed import modes, pods_of, sealed
 from shipway.steps.hardening.record import HardeningRemembered
 from shipway.steps.kubernetes import health
@@ -53,8 +55,10 @@ from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.system.preflight import AddressOnHost
 from shipway.steps.system.services import ServiceLoaded
 from shipway.steps.vip.held import VipHeld
+from shipway.survey.gpu_health import HealthLook
 from tasks import gates
 from tasks.context import Run
+from tasks.drift.gpu_evidence import keep_evidence
 from tasks.gates import node_steps
 from tasks.stage_result import CLUSTER
 from tasks.stages import (
@@ -201,7 +205,14 @@ def cluster_parts(run: Run) -> list[Part[Kube]]:
     nodes = [_node(run, spec) for spec in run.hosts]
     whole = [] if run.only else [Part(CLUSTER, StageName.HEALTH, _shared_health(run), Impact.NOTHING)]
     kubeadms = [] if run.only else [Part(CLUSTER, StageName.KUBEADM, _kubeadms(run), Impact.SERVICE)]
-    return [*([] if run.only else shared), *whole, *kubeadms, *nodes]
+    return [*([] if run.only else shared), *whole, *kubeadms, *nodes, *_proofs(run)]
+
+
+def _proofs(run: Run) -> list[Part[Kube]]:
+    """Return what makes GPUs count again that their plugin only calls healthy."""
+    gpus = {spec.name: count for spec in run.hosts if (count := run.provable(spec))}
+    steps: list[Check[Kube]] = [GpusProvenAnew(run.cluster, gpus), GpusProvenLater(gpus)]
+    return [Part(CLUSTER, StageName.GPU_PROOF, steps, Impact.SERVICE)] if gpus else []
 
 
 def _kubeadms(run: Run) -> list[Check[Kube]]:
@@ -234,7 +245,20 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     if run.provable(spec):
         steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}))
     steps += node_steps(run.cluster, spec, run.gpus_of(spec))
-    return Part(spec.name, StageName.NODE_SETTINGS, steps, Impact.SERVICE)
+    return Part(spec.name, StageName.NODE_SETTINGS, [*steps, *_sound(run, spec)], Impact.SERVICE)
+
+
+def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
+    """Return what is asked of a node's GPUs by what its host tells of them."""
+    look = run.drift.health.get(spec.name, HealthLook())
+    told: list[Check[Kube]] = [GpusSound(spec.name, look.gpus)] if look.gpus else []
+    if not look.gpus or not run.cluster.repair.quarantine:
+        return told
+    return [
+        *told,
+        UnfitKeptFromPods(spec.name, look.gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
+        ReleasedByProof(spec.name, look.gpus, run.cluster, run.provable(spec)),
+    ]
 
 
 def _shared_health(run: Run) -> list[Check[Kube]]:

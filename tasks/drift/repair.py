@@ -15,6 +15,7 @@ from shipway.gpu.counts import GpusAllocatable
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon, drain, may_drain, uncordon
+from shipway.stage import StageName
 from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
@@ -191,11 +192,18 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     drifted = {(finding.host, finding.stage) for finding in before}
     results: dict[str, list[StepResult]] = {}
     for part in cluster_parts(run):
-        if (part.host, part.stage) in drifted:
+        if (part.host, part.stage) in drifted and part.stage != StageName.GPU_PROOF:
             results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
     results_of_all = [result for some in results.values() for result in some]
     done = run.drift.repaired or any(result.outcome == "changed" for result in results_of_all)
     await _settle(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
+    for part in cluster_parts(run):  # last, for a repair may have started a plugin: its GPUs are to be proven then
+        if part.stage == StageName.GPU_PROOF and any(
+            one.stage == part.stage and one.level for one in run.drift.of_cluster
+        ):
+            results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
+            await look_at_cluster(run, stage, CLUSTER)
+    results_of_all = [result for some in results.values() for result in some]
     after = {finding.key: finding for finding in run.drift.of_cluster}
     run.drift.of_cluster = became(before, after, results_of_all)
     return outcome_of(results_of_all, run.drift.of_cluster)

@@ -13,11 +13,13 @@ from shipway.errors import ErrorReport, Transient
 from shipway.gpu.chosen import VENDOR
 from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
+from shipway.survey.gpu_health import HealthLook
 from tasks.context import Run
 from tasks.findings import Finding, count_by_action, distinct, sort_left
 from tasks.report import NO_GPUS, HostRow, Report, RunOutcome
 from tasks.stage_result import StageResult, report_redacted, worst
 
+SIGNS = {"ok": "■", "sick": "▲", "not judged": "?"}
 AGAIN = "Run the pass again: it looks first, so a repair that was cut off is finished."
 
 
@@ -123,7 +125,11 @@ def summarise(report: DriftReport) -> str:
 
 
 def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]:
-    """Return a row per host with GPUs: how many are expected, on the bus, with a driver, and offered to pods."""
+    """Return a row per host with GPUs: how many are expected, on the bus, with a driver, and offered to pods.
+
+    Where the GPUs tell of their health, the map has a sign for each in the order of its slots: ■ well, ▲ sick, ? not
+    judged; else one for each that is offered (■) or missing (□).
+    """
     rows: list[dict[str, str | int]] = []
     for host in run.hosts:
         seen = run.seen.surveys.get(host.name)
@@ -132,6 +138,9 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
         offered = allocatable.get(host.name, 0)
         state = "all offered" if offered >= run.provable(host) else f"{run.provable(host) - offered} missing"
         gpus = {"expected": expected, "on PCI": seen.gpus, "with driver": seen.driver_gpus, VENDOR.resource: offered}
-        shown = "■" * offered + "□" * max(0, expected - offered)
+        health = sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot)
+        shown = "".join(SIGNS[one.word] for one in health) or "■" * offered + "□" * max(0, expected - offered)
+        if ill := [f"{one.slot}: {one.answer}" for one in health if one.word == "sick"]:
+            state = f"{state}; {', '.join(ill)}"
         rows.append({"host": host.name, "map": shown, "state": state, **gpus})  # what fits on a phone comes first
     return rows

@@ -12,5 +12,12 @@ STAGES = (
     Stage(StageName.LOOK_AT_CLUSTER, look_at_cluster, always(300.0), terse=True),
     Stage(StageName.REPAIR, repair_host, always(3600.0), 0, terse=True),
     Stage(StageName.REPAIR_DRAINED, repair_drained, always(DRAIN_SECONDS + READY_SECONDS + 3600), 0, terse=True),
-    Stage(StageName.REPAIR_CLUSTER, repair_cluster, always(1200.0), 0, terse=True),
+    # The proofs of GPUs, of a plugin that was started anew or a node that is opened again, are its last part.
+    Stage(
+        StageName.REPAIR_CLUSTER,
+        repair_cluster,
+        lambda cluster: 1800.0 + 4.0 * cluster.gpu.verify_seconds,
+        0,
+        terse=True,
+    ),
 )

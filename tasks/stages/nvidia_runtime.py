@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
+from shipway.edits.files import FileIs
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.nvidia import MOUNTS, NVIDIA
 from shipway.host.session import Host
@@ -11,6 +12,7 @@ from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
+from shipway.steps.runtime.memlock import DROP_IN, TEXT, MemoryLockUnlimited
 from tasks.stages.container_runtime import images, load_step, wanted_config
 
 TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
@@ -33,6 +35,8 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         family.held(NVIDIA.toolkit_packages),
         ToolkitAccepts(MOUNTS, accepts=True, name=TAKES_MOUNTS),
         ContainerdConfigured(wanted_config(cluster, NVIDIA.runtime), images(cluster), name=fact),
+        FileIs("containerd's unit sets no limit to locked memory", DROP_IN, TEXT),
         load_step(cluster),
+        MemoryLockUnlimited(),
         CriAnswers(),
     ]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.counts import count_gpus
+from shipway.gpu.offers import count_offered, see_offers
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.result import none_ready
 from shipway.kube.client import Kube
@@ -189,13 +189,21 @@ async def _elsewhere(kube: Kube) -> dict[str, int]:
         nodes = await nodes_by_name(kube)
     except ShipwayError:
         return {}  # the proof asks the API itself, and tells why it does not answer
-    return {name: count_gpus(node) for name, node in nodes.items() if count_gpus(node) and not why_not_ready(node)}
+    ready = {name: count_offered(node) for name, node in nodes.items() if not why_not_ready(node)}
+    offers = await see_offers(kube, {name: places for name, places in ready.items() if places})
+    return {name: offer.gpus for name, offer in offers.items()}
 
 
 def _see(run: Run) -> dict[str, HostGpuFacts]:
     """Return what SSH showed of the hosts' GPUs; a toolkit may have been installed since the first look."""
     installed = {done.host for done in run.results if done.stage == StageName.NVIDIA_RUNTIME and done.stands}
     return {
-        name: HostGpuFacts(survey.gpus, survey.driver_gpus, survey.driver_said, survey.toolkit or name in installed)
+        name: HostGpuFacts(
+            survey.gpus,
+            survey.driver_gpus,
+            survey.driver_said,
+            survey.toolkit or name in installed,
+            parts=survey.driver_parts,
+        )
         for name, survey in run.seen.surveys.items()
     }

@@ -25,6 +25,7 @@ _VERBS = frozenset(
 # What a bootstrap runs and no scene holds against a real host yet, with what keeps a wrong answer from going unseen.
 # A row may leave this table, never come to it without a reason: record its scene instead (docs/lab-simulated.md).
 NOT_RECORDED: dict[str, str] = {
+    "systemctl daemon-reload": "it prints nothing; NeedDaemonReload is asked after it, by which a bootstrap would fail",
     "nvidia-ctk config": "the lab's toolkit is a stand-in; the form is a real 1.20's (test_gpu_isolation)",
 }
 # What is recorded in part, and which part cannot be recorded in the lab of containers.

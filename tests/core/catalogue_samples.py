@@ -161,6 +161,8 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         "CUDA error 802: system not yet initialized",
         "nvidia-fabricmanager is inactive",
         "the fabric's state is In Progress on 8 GPUs",
+        "the fabric's health is Bandwidth Degraded on 1 GPUs",
+        "ib_umad is not loaded",
     ),
     "SHW-457": (
         'E0301 factory.go:113] Incompatible strategy detected auto\nE0301 "If this is a GPU node, did you configure"',

@@ -44,7 +44,13 @@ def _cp(what: str, script: str, step: str, end: str = "repaired", **more: str | 
     return Row(what, script, step, end, **{"on": "cp1", "host": "w1", **more})  # type: ignore[arg-type]
 
 
-PODS = (GPUS, "the device plugin runs and sees GPUs on every node that it is for", f"{PLUGIN} does not crash")
+PODS = (
+    GPUS,
+    "the device plugin runs and sees GPUs on every node that it is for",
+    f"{PLUGIN} does not crash",
+    "free GPUs were proven since their device plugin started",
+    "no GPU waits for a proof that cannot be run now",
+)
 ROWS: tuple[Row, ...] = (
     Row(
         "a swap line is back in /etc/fstab", "echo '/swap.img none swap sw 0 0' >> /etc/fstab", "no swap in /etc/fstab"

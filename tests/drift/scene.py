@@ -102,6 +102,29 @@ class Scene:
 
         self._through(seen)
 
+    def plugin_started_anew(self, host: str) -> None:
+        """Delete the device plugin's pod of a host, and wait until another one runs there and offers the GPU."""
+
+        async def renew(kube: Kube) -> None:
+            (uid,) = [pod["metadata"]["uid"] for pod in await here(kube) if await _deleted(kube, pod)]
+            async with asyncio.timeout(30):
+                while not any(pod["metadata"]["uid"] != uid and ready(pod) for pod in await here(kube)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+
+        async def here(kube: Kube) -> list[Any]:
+            kube.forget()
+            pods = await kube.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
+            return [pod for pod in pods if pod["spec"].get("nodeName") == host]
+
+        async def _deleted(kube: Kube, pod: Any) -> bool:
+            return await kube.delete("v1", "Pod", pod["metadata"]["name"], VENDOR.plugin.namespace, grace=0)
+
+        def ready(pod: Any) -> bool:
+            return all(one.get("ready") for one in (pod.get("status") or {}).get("containerStatuses") or [{}])
+
+        self._through(renew)
+        self.usable(host, 1)
+
     def rolled_out(self, daemon_set: str, namespace: str) -> None:
         """Wait until a DaemonSet runs everywhere in its newest form."""
 

@@ -19,7 +19,7 @@ from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
-from shipway.gpu.nvidia import VARIABLE
+from shipway.gpu.nvidia import NVIDIA, VARIABLE
 from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG
 from tasks.drift import permission as drift_permission
 from tasks.drift.report import DriftReport
@@ -122,6 +122,36 @@ def test_missing_gpus_are_reported_with_the_link_that_broke(scene: Scene) -> Non
     assert gpus.action == "reported"
     assert gpus.why.startswith("GPU: te2: ")
     assert " Next: " in gpus.why
+
+
+PROVEN = "free GPUs were proven since their device plugin started"
+WAITING = "no GPU waits for a proof that cannot be run now"
+
+
+def test_gpus_of_a_plugin_that_was_started_anew_are_proven_before_they_count(scene: Scene) -> None:
+    scene.plugin_started_anew("te2")
+    (found,) = scene.passed("none").findings
+    assert (found.host, found.step, found.action, found.impact) == ("cluster", PROVEN, "reported", "START")
+    assert found.have.startswith("te2: 0 of 1 GPUs proven since its plugin was started anew")
+    scene.gpu_pod("te2")
+    (busy,) = scene.passed("service").findings
+    assert (busy.step, busy.action) == (WAITING, "reported")
+    assert busy.have.endswith("; pods hold 1 of them")
+    scene.no_gpu_pod()
+    report = scene.passed("service")
+    assert (ends(report), report.outcome) == ({("cluster", PROVEN): "repaired"}, "ok")
+    assert scene.passed("none").findings == ()
+
+
+def test_a_plugin_that_a_repair_replaces_has_its_gpus_proven_in_the_same_pass(scene: Scene) -> None:
+    name, namespace = NVIDIA.plugin.daemon_set, NVIDIA.plugin.namespace
+    patch = {"spec": {"template": {"spec": {"priorityClassName": None}}}}
+    scene.patched("DaemonSet", name, patch, namespace, "apps/v1")
+    scene.rolled_out(name, namespace)
+    report = scene.passed("service")
+    assert report.outcome == "ok", report.findings
+    assert set(ends(report).values()) == {"repaired"}
+    assert scene.passed("none").findings == ()
 
 
 def test_a_declared_host_that_never_joined_is_reported_with_the_bootstrap_that_joins_it(scene: Scene) -> None:

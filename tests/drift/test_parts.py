@@ -134,6 +134,7 @@ def test_which_steps_restart_what() -> None:
         "containerd uses the systemd cgroup driver and our sandbox image",
         "containerd has the nvidia runtime",
         "containerd runs its current configuration",
+        "containers may lock memory without a limit",
     }
     assert restart_of(SandboxImageAgrees(Says(("true",)))) == "containerd"
     silent = []

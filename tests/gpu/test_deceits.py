@@ -41,7 +41,11 @@ async def test_two_pods_that_run_at_once_on_one_gpu_prove_nothing(monkeypatch: p
     def shared(self: Devices, pod: Any, container: str) -> Given:
         on_this_node = self._held.get(pod["spec"]["nodeName"], {})
         own = given(self, pod, container)
-        return replace(own, gpus=[*on_this_node][:1]) if pod["spec"]["nodeName"] == "te2" and own.gpus else own
+        return (
+            replace(own, gpus=[gpu for *_, gpu in on_this_node.values()][:1])
+            if pod["spec"]["nodeName"] == "te2" and own.gpus
+            else own
+        )
 
     monkeypatch.setattr(Devices, "given", shared)
     proof, left = await proof_of_two_by_two(compute="off")

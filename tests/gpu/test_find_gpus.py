@@ -10,20 +10,17 @@ import pytest
 from lab.simulated.options import Options
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.facts.services import UnitState
 from shipway.gpu.nvidia import NVIDIA, find_unsupported
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output
 from shipway.step import Drift, Impact
-from shipway.steps.gpu.healthy import SECURE_BOOT, FabricReady, GpusHealthy
+from shipway.steps.gpu.healthy import SECURE_BOOT, GpusHealthy
 from shipway.survey.first_look import KERNEL_LOG, PCI_BOUND, PCI_CLASSES, on_bus, survey
 from shipway.survey.notices import FORWARD, KERNELS, MODULES, RUNNING, UFW, firewall, next_kernel, read_notices
-from tests.places.facts import KnownFacts, said, unit
+from tests.places.facts import KnownFacts, said
 from tests.places.simulated import simulated_place
 
-assert NVIDIA.fabric is not None
-SWITCHED = NVIDIA.fabric
 PCI, DRIVER, HANGS = on_bus(NVIDIA), NVIDIA.probe, NVIDIA.hangs
 ONE_GPU: dict[Fact[Any], Any] = {
     PCI: said("/sys/bus/pci/devices/0000:10:00.0/vendor\n"),
@@ -31,7 +28,6 @@ ONE_GPU: dict[Fact[Any], Any] = {
     DRIVER: said("GPU 0: NVIDIA A10 (UUID: GPU-1)\n"),
 }
 SILENT = said("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9)
-FABRIC = "GPU 0\n    Fabric\n        State                             : {}\n        Status : Success\n"
 
 
 async def of(facts: dict[Fact[Any], Any], declared: int | None = None) -> Drift | None:
@@ -76,62 +72,6 @@ async def test_what_is_wrong_with_a_gpu_is_named_so_that_the_catalogue_knows_it(
     assert "\n" not in drift.have
     known = diagnose(drift.have)
     assert (known.code if known else None) == code
-
-
-async def fabric(**other: Any) -> Drift | None:
-    state, manager, active = other.get("state", "Completed"), other.get("manager", "535.129.03"), other.get("active")
-    host = KnownFacts(
-        {SWITCHED.switches: ("0000:05:00.0",), FileText("/proc/driver/nvidia/version"): other.get("driver", "")}
-    )
-    check = FabricReady()
-    host.facts[UnitState("nvidia-fabricmanager.service")] = unit(active or "active")
-    answers = {"nv-fabricmanager": f"Fabric Manager version is : {manager}\n", "nvidia-smi": FABRIC.format(state) * 2}
-    read_all = host.read_all
-
-    async def answered(facts: Any) -> list[Any]:
-        values = await read_all(facts)
-        return [
-            said(answers[fact.command[0]]) if getattr(fact, "command", ("",))[0] in answers else value
-            for fact, value in zip(facts, values, strict=True)
-        ]
-
-    host.read_all = answered  # type: ignore[method-assign]
-    return await check.check(cast("Host", host))
-
-
-async def test_a_machine_without_switches_is_asked_for_nothing_more() -> None:
-    host = KnownFacts({})
-    assert await FabricReady().check(cast("Host", host)) is None
-    assert host.asked == [SWITCHED.switches]
-
-
-DRIVER_535 = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 2023\nGCC version: 12.3\n"
-
-
-@pytest.mark.parametrize(
-    ("other", "have"),
-    [
-        ({}, None),
-        ({"state": "N/A"}, None),
-        ({"active": "failed"}, "nvidia-fabricmanager is failed"),
-        ({"manager": "535.104.05"}, "is of version 535.104.05, the driver of 535.129.03"),
-        ({"state": "In Progress"}, "the fabric's state is In Progress on 2 GPUs"),
-    ],
-)
-async def test_the_fabric_is_ready_when_its_manager_runs_in_the_drivers_version_and_says_so(
-    other: dict[str, str], have: str | None
-) -> None:
-    drift = await fabric(driver=DRIVER_535, **other)
-    assert (drift is None) == (have is None)
-    if drift and have:
-        assert have in drift.have
-        known = diagnose(drift.have)
-        assert known is not None
-        assert known.code == "SHW-456"
-
-
-def test_an_old_driver_tells_no_fabric() -> None:
-    assert SWITCHED.found("GPU 0\n    Product Name : NVIDIA A10\n") == []
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ BLIND = PodSeen(
             "plugin",
             "CrashLoopBackOff",
         ),
-        (evidence(allocatable=8, capacity=8), "plugin", "is sharing configured"),
+        (evidence(allocatable=8, capacity=8), "plugin", "nothing tells how it shares them"),
         (evidence(refusal="the same GPU was given to a and b: x"), "plugin", "a and b"),
         (
             evidence(why_not_ready="Kubelet stopped posting node status.", allocatable=0, capacity=0),

@@ -18,6 +18,7 @@ from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import GpusAllocatable, count_asked_gpus, count_gpus
 from shipway.gpu.evidence import find_barrier, mismatches
+from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.links import find_broken_link, rules
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.pods import count_seen_without, pod_with_gpu, pod_without, read_log, script
@@ -99,7 +100,7 @@ async def test_another_driver_for_the_same_gpus_is_named_where_there_is_one(vend
 async def test_a_vendor_without_switches_is_asked_for_no_fabric(vendor: Vendor) -> None:
     asked = cast("Any", host(vendor))
     assert await FabricReady(vendor=vendor).check(asked) is None
-    assert asked.asked == ([vendor.fabric.switches] if vendor.fabric else [])
+    assert asked.asked == ([vendor.fabric.switches, vendor.fabric.ports] if vendor.fabric else [])
 
 
 @every_vendor
@@ -210,7 +211,7 @@ class _PluginApi:
 def test_a_test_pod_asks_for_one_gpu_of_the_vendor(vendor: Vendor, mode: str) -> None:
     spec = pod_with_gpu(declared(mode=mode), "one", vendor=vendor)["spec"]
     assert spec["containers"][0]["resources"]["limits"] == {vendor.resource: "1"}
-    assert [one["key"] for one in spec["tolerations"]] == [vendor.resource]
+    assert [one["key"] for one in spec["tolerations"]] == [vendor.resource, TAINT]
     assert spec.get("runtimeClassName") == vendor.runtime_class(mode)
     assert " ".join(vendor.probe.command) in spec["containers"][0]["command"][-1]
     without = pod_without(declared(mode=mode), "none", "n1", vendor=vendor)["spec"]["containers"][0]
@@ -311,6 +312,8 @@ def test_nothing_of_nvidia_is_done_on_hosts_where_another_vendor_is_chosen(monke
 
 OWN = {
     "shipway/gpu/nvidia.py": "NVIDIA's answers",
+    "shipway/gpu/health/nvidia.py": "what NVIDIA's GPUs tell of their health",
+    "shipway/gpu/health/nvidia_xids.py": "what NVIDIA's kernel module tells of errors",
     "shipway/steps/gpu/toolkit.py": "NVIDIA's toolkit",
     "tasks/stages/nvidia_runtime.py": "the stage that installs it",
     "manifests/device-plugin/daemonset.yaml": "NVIDIA's device plugin",

@@ -22,6 +22,7 @@ from shipway.script import Output
 from shipway.site.proxies import DROP_IN, ENVIRONMENT
 from shipway.steps.reset.kubelet import DELETE, EMPTY, SHIMS
 from shipway.steps.runtime.crictl import crictl_finds
+from shipway.steps.runtime.memlock import DROP_IN as MEMLOCK
 from tasks.stages import container_runtime, prepare_system
 from tests.os.debian_machine import DebianMachine
 from tests.os.machine import Installed, Words
@@ -121,6 +122,7 @@ class JoinedHost(DebianMachine):
             "/etc/containerd/certs.d/docker.io/hosts.toml": "# Kept by Shipway: declared\n",
             "/etc/containerd/certs.d/docker.io/shipway-ca.crt": "x",
             DROP_IN: "x",
+            MEMLOCK: "x",
             ENVIRONMENT: "x",
             "/etc/apt/sources.list.d/shipway-docker.list": "deb x\n",
             "/etc/apt/keyrings/shipway-docker.asc": "x",

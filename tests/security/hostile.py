@@ -160,6 +160,7 @@ WHOLE: dict[str, Any] = {
         "delete_emptydir_data": False,
         "disturb": ["te2"],
         "restart_beside_pods": False,
+        "quarantine": False,
         "window": {"cron": "0 2 * * 6", "minutes": 120},
     },
     "proxy": {

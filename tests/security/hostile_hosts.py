@@ -57,6 +57,12 @@ OF_SCRIPTS = (
     # What the API server's certificate is good for, and whether its key is beside it.
     r"openssl x509 -noout (-ext subjectAltName|-pubkey) -in /etc/kubernetes/pki/apiserver\.crt",
     r"openssl pkey -pubout -in /etc/kubernetes/pki/apiserver\.key",
+    # What containerd may lock: a number of a process, or 0. The product data of InfiniBand devices.
+    r"systemctl show -p MainPID --value containerd\.service",
+    r"grep -H \^Max locked memory /proc/\d+/limits /proc/1/limits",
+    r"grep \^CapEff: /proc/1/status",
+    r"grep -la SW_MNG( /sys/class/infiniband/[^/ ]+/device/vpd)+",
+    r"grep -aE NVRM: Xid\|SXid|tail -n 400|dmesg",  # what the kernel said of GPUs
     # Where keys of encryption at rest are.
     r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from lab.gpu_report import write_report
 from lab.simulated.commands.registry import Call, program
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ async def smi(call: Call) -> int:
     await call.took(0.3)
     if "-L" in call.args:
         return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
-    if call.args and call.args != ("-q",):
+    if call.args == ("-q",):
+        return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
+    if call.args == ("nvlink", "-s"):
+        return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
+    if call.args:
         return call.not_simulated()
     return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
@@ -17,8 +18,13 @@ from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
 from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
 from shipway.steps.maintain.restart import IMAGES
+from shipway.steps.runtime.memlock import ASK as MEMLOCK
+from shipway.steps.runtime.memlock import DROP_IN
 from shipway.steps.system.kernel import SERVICES_SCRIPT
 from shipway.steps.system.sources import DIAL, script_of
+
+if TYPE_CHECKING:
+    from lab.simulated.host import SimulatedHost
 
 ASK = script_of(family_of("debian"))
 # What shipway.host.session.operate puts around an operation that has a marker file.
@@ -201,12 +207,25 @@ def _looked(call: Call, text: str) -> str | None:
         return (
             f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
         )
+    if text == MEMLOCK:
+        return _locked(host)
     if text == IMAGES.command[2]:
         names = host.files.names("/boot") or ()
         return "".join(f"{int(host.booted)} /boot/{name}\n" for name in names if name.startswith("vmlinuz-"))
     if "/proc/locks" in text:
         return f"{host.packages.locked_by} (1234)\n" if host.packages.locked_by else ""
     return None
+
+
+def _locked(host: SimulatedHost) -> str:
+    """Return how much memory containerd and the first process may lock: a drop-in counts from a start after it on."""
+    said = "/proc/1/limits:Max locked memory         8388608              8388608              bytes\nCapEff:\t000001ffffffffff\n"
+    unit = host.units.get("containerd")
+    if unit is None or not unit.pid:
+        return said
+    node = host.files.node(DROP_IN) if DROP_IN in unit.drop_ins else None
+    limit = "unlimited" if node is not None and node.changed <= unit.since else "8388608"
+    return f"/proc/{unit.pid}/limits:Max locked memory         {limit:21}{limit:21}bytes\n{said}"
 
 
 async def _known(call: Call, text: str, rest: list[str]) -> int | None:

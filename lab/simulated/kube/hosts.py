@@ -8,6 +8,18 @@ from dataclasses import dataclass, field
 from .objects import Obj
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """How the plugin of a host shares its GPUs: `replicas` pods on each device, or MIG's parts by GPU (`parts`)."""
+
+    replicas: int = 1
+    way: str = "timeSlicing"  # as the plugin's configuration names it
+    renamed: bool = False
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    strategy: str = "none"
+    profile: str = "1g.18gb"
+
+
 @dataclass
 class SimpleHost:
     """A host as its kubelet sees it; whoever changes one calls `Cluster.host_changed(node_name)` afterwards."""
@@ -19,6 +31,7 @@ class SimpleHost:
     runtime_handlers: set[str] = field(default_factory=lambda: {"runc"})  # names of the containerd runtimes
     default_runtime: str = "runc"
     gpus: list[tuple[str, bool]] = field(default_factory=list)  # (GPU-uuid, healthy)
+    sharing: Sharing = Sharing()
     # Whether NVIDIA's toolkit accepts the device list as mounts, and as a variable: read at each container's start.
     toolkit_takes: Callable[[], tuple[bool, bool]] = lambda: (False, True)
     nvml_fault: str = ""  # what NVML says where it does not load; "" where it does
@@ -27,6 +40,18 @@ class SimpleHost:
     containerd_version: str = "1.7.27"  # without a leading v
     kubelet_version: str = "v1.31.7"  # with it
     kubelet_config: Obj = field(default_factory=dict)  # what the running kubelet answers on /configz
+
+
+def devices_of(host: SimpleHost) -> dict[str, list[tuple[str, str, bool]]]:
+    """Return what a host's plugin offers, by resource: an id of its own, the UUID of the GPU or part, and its health."""
+    how, found = host.sharing, dict[str, list[tuple[str, str, bool]]]()
+    for uuid, healthy in host.gpus:
+        for part in how.parts.get(uuid, [uuid]):
+            mixed = part != uuid and how.strategy == "mixed"
+            resource = f"nvidia.com/mig-{how.profile}" if mixed else "nvidia.com/gpu"
+            resource += ".shared" * (how.renamed and how.replicas > 1)
+            found.setdefault(resource, []).extend((f"{part}::{at}", part, healthy) for at in range(how.replicas))
+    return found
 
 
 def runs_nvidia(host: SimpleHost, handler: str | None) -> bool:

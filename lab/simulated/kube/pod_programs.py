@@ -48,6 +48,7 @@ class Machine:
     hostname: str = ""
     nvidia: bool = False
     gpus: list[str] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)  # of MIG: the GPU of each
 
 
 def _echo(machine: Machine, words: list[str]) -> Result:
@@ -73,7 +74,10 @@ def _nvidia_smi(machine: Machine, words: list[str]) -> Result:
         return 127, "sh: 1: nvidia-smi: not found", 0.0
     if not machine.gpus:
         return 6, "No devices were found", 0.1
-    rows = [f"GPU {at}: {GPU_NAME} (UUID: {uuid})" for at, uuid in enumerate(machine.gpus)]
+    rows = []
+    for at, uuid in enumerate(machine.gpus):
+        rows.append(f"GPU {at}: {GPU_NAME} (UUID: {machine.parts.get(uuid, uuid)})")
+        rows += [f"  MIG 1g.18gb     Device  0: (UUID: {uuid})"] if uuid in machine.parts else []
     return 0, "\n".join(rows), 0.1
 
 

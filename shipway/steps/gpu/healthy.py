@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
-from shipway.facts.services import UnitState
+from shipway.facts.services import UnitInfo, UnitState
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.vendor import Vendor
+from shipway.gpu.vendor import Fabric, Vendor
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.known_failures.gpu import ENTRIES
+from shipway.script import Output
 from shipway.step import Drift
 from shipway.survey.first_look import KERNEL_LOG, Survey, survey
 
 SECURE_BOOT = Says(("mokutil", "--sb-state"))
+COMM = 15  # characters of a process's name that the kernel keeps (TASK_COMM_LEN)
 _VERSION = r"\b[0-9]+\.[0-9]+(?:\.[0-9]+)?\b"
 
 
@@ -75,10 +78,11 @@ async def _kernel_says(on: Host) -> str:
 
 @dataclass(frozen=True)
 class FabricReady:
-    """Where switches join the GPUs of a machine, their manager runs, in the driver's own version, and has joined them.
+    """Where switches join the GPUs of a machine, their manager lives, in the driver's own version, and has joined them.
 
-    The driver shows all GPUs without it, and CUDA fails with error 802 (gpu-operator#544). Machines with such switches
-    cost a second round trip; all others are distinguished in the first.
+    The driver shows all GPUs without it, and CUDA fails with error 802 (gpu-operator#544). Machines with such switches,
+    or with InfiniBand, cost a second round trip; all others are distinguished in the first. Where a host manages no
+    switches (GB200: others do; GH200: there are none) no manager is missing; a GPU that tells no state is not judged.
     """
 
     traps: ClassVar[tuple[int, ...]] = (31,)
@@ -86,18 +90,49 @@ class FabricReady:
     vendor: Vendor = VENDOR
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask the service, the two versions, and the state that each GPU tells."""
+        """Ask the service, its processes, the two versions, and the state that each GPU tells."""
         fabric = self.vendor.fabric
-        if fabric is None or not await on.read(fabric.switches):
+        if fabric is None:
             return None
-        unit, driver, manager, gpus = await on.read(
-            UnitState(f"{fabric.service}.service"), fabric.driver, fabric.manager, fabric.states
+        switches, ports = await on.read(fabric.switches, fabric.ports)
+        if not switches and not ports:
+            return None
+        (unit, driver, manager, running), (managed, loaded, gpus) = await asyncio.gather(
+            on.read(UnitState(f"{fabric.service}.service"), fabric.driver, fabric.manager, fabric.running),
+            on.read(fabric.managed, fabric.loaded, fabric.states),
         )
-        want = f"{fabric.service} active in the driver's version, every GPU's fabric Completed"
-        if unit.active != "active":
-            return Drift(f"{fabric.service} is {unit.active if unit.load != 'not-found' else 'not installed'}", want)
-        ours, theirs = re.search(_VERSION, driver or ""), re.search(_VERSION, manager.stdout)
-        if ours and theirs and ours[0] != theirs[0]:
-            return Drift(f"{fabric.service} is of version {theirs[0]}, the driver of {ours[0]}", want)
-        waiting = [state for state in fabric.found(gpus.stdout) if state not in ("Completed", "N/A")]
-        return Drift(f"the fabric's state is {waiting[0]} on {len(waiting)} GPUs", want) if waiting else None
+        newer = not switches and bool(managed.stdout.strip())
+        beside = fabric.beside if newer else ()
+        want = "every GPU's fabric Completed and Success"
+        if switches or newer:
+            more = f" with {', '.join((*beside, fabric.module))}" if newer else ""
+            want = f"{fabric.service} active in the driver's version{more}, {want}"
+            wrong = _of_unit(unit, fabric) or _of_versions(driver, manager.stdout, fabric)
+            wrong = wrong or _of_processes(running, (fabric.process, *beside), fabric)
+            if wrong or (newer and not loaded):
+                return Drift(wrong or f"{fabric.module} is not loaded", want)
+        verdicts = fabric.judge(gpus.stdout)
+        # Switches of the newer kind are told of by nobody else: what such a GPU does not say counts against it.
+        faults = Counter(one.why for one in verdicts if one.word == "sick" or (newer and one.word != "ok"))
+        return Drift("; ".join(f"{why} on {count} GPUs" for why, count in faults.items()), want) if faults else None
+
+
+def _of_unit(unit: UnitInfo, fabric: Fabric) -> str:
+    if unit.active == "active":
+        return ""
+    return f"{fabric.service} is {unit.active if unit.load != 'not-found' else 'not installed'}"
+
+
+def _of_versions(driver: str | None, manager: str, fabric: Fabric) -> str:
+    ours, theirs = re.search(_VERSION, driver or ""), re.search(_VERSION, manager)
+    differ = ours and theirs and ours[0] != theirs[0]
+    return f"{fabric.service} is of version {theirs[0]}, the driver of {ours[0]}" if ours and theirs and differ else ""
+
+
+def _of_processes(running: Output, names: tuple[str, ...], fabric: Fabric) -> str:
+    """Return which process is not there; "" too where the host has no program that lists them."""
+    if running.status not in (0, 1):  # pgrep(1): 1 says that none matched
+        return ""
+    there = {line.partition(" ")[2][:COMM] for line in running.stdout.splitlines()}
+    lost = [name for name in names if name[:COMM] not in there]
+    return f"{fabric.service} is active, and its process {', '.join(lost)} does not run" if lost else ""

@@ -15,7 +15,8 @@ from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
 # What Kubernetes itself puts on a node and takes away again (well-known taints).
-OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+# Those of Kubernetes itself, and ours: the note beside it tells of each of them.
+OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "shipway.dev/")
 ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
 
 

@@ -25,6 +25,7 @@ from shipway.step import Check, Drift, Impact
 from shipway.steps.reset.kubelet import SHIMS, few, foreign_namespaces
 from shipway.steps.runtime.crictl import FILE as CRICTL
 from shipway.steps.runtime.crictl import crictl_finds
+from shipway.steps.runtime.memlock import DROP_IN as MEMLOCK
 from shipway.steps.system.network_manager import FILE as NETWORK_MANAGER
 from shipway.steps.system.network_manager import UNIT
 
@@ -279,6 +280,7 @@ def of_runtime() -> list[Check[Host]]:
     return [
         RegistryFilesGone(),
         FileAbsent("containerd has no proxy of ours", DROP_IN),
+        FileAbsent("containerd has no limit of ours", MEMLOCK),
         FileAbsent("no environment with a proxy is left", ENVIRONMENT),
         LinesGone("crictl is told of nothing by us", CRICTL, _without_crictl),
     ]

@@ -16,7 +16,7 @@ from shipway.facts.certificates import CertificateIn
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing
 from shipway.foreign.numbers import whole
-from shipway.gpu.counts import count_gpus
+from shipway.gpu.counts import find_lacking
 from shipway.host.session import Host
 from shipway.kube.budgets import guarded_pods, list_budgets
 from shipway.kube.client import Kube
@@ -222,11 +222,8 @@ class GpusThere:
     async def check(self, on: Kube) -> Drift | None:
         """Compare allocatable GPUs. Raises Refused SHW-790; a node that is not there or not Ready is not asked."""
         nodes = await nodes_by_name(on)
-        wrong = [
-            f"{name} has {count_gpus(nodes[name])} of {count}"
-            for name, count in sorted(self.expected.items())
-            if name in nodes and not why_not_ready(nodes[name]) and count_gpus(nodes[name]) != count
-        ]
+        lacking = await find_lacking(on, self.expected)
+        wrong = [said for name, said in lacking.items() if name in nodes and not why_not_ready(nodes[name])]
         if wrong:
             fix = "`shipway verify` names the broken link; mend it, or declare the host's `gpus` as they are."
             raise Refused(f"GPUs are missing before it begins: {few(wrong)}", code="SHW-790", fix=fix)

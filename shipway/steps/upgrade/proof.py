@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shipway.cluster.model import Cluster
@@ -14,7 +14,9 @@ from shipway.converge import wait_until
 from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.offers import see_offers
 from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, find_space, pod_with_gpu
+from shipway.gpu.proven import keep_proven, see_marks
 from shipway.gpu.result import same_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
@@ -50,26 +52,32 @@ async def prove_host(
     PostconditionFailed SHW-796 where one does not run, two have the same GPU, or the cluster's DNS or API does not
     answer from there; what they are is then left to be seen.
     """
-    names = [f"gpu-test-{node}-{number}" for number in range(1, count + 1)]
+    offer = (await see_offers(kube, {node: count}, thorough=True))[node]
+    asked = [resource for resource, number in offer.asks(count).items() for _ in range(number)]
+    asks = {f"gpu-test-{node}-{number}": resource for number, resource in enumerate(asked, 1)}
+    names = list(asks)
     heard: dict[str, Said] = {}
     compute = cluster.gpu.compute == "required"
     limit = cluster.gpu.verify_seconds
     await _clear(kube, names, on_wait)
+    marks = await see_marks(kube, [node])
     for obj in render("verify/namespace.yaml", namespace=NAMESPACE):
         await kube.apply(obj)
-    await asyncio.gather(*(kube.apply(_pod(cluster, name, node, reaches=name == names[0])) for name in names))
+    pods = {name: _pod(cluster, name, node, asks[name], reaches=name == names[0]) for name in names}
+    await asyncio.gather(*map(kube.apply, pods.values()))
     try:
-        await _all_run(kube, cluster, node, names, on_wait)
+        await _all_run(kube, cluster, pods, on_wait)
         await wait_until(AllSpoke(names, compute, heard), kube, seconds=limit, every=1.0, on_wait=on_wait)
     except ShipwayError as error:
         raise _failed(node, error.message) from error
-    faults = same_gpus(heard)
+    faults = same_gpus(heard, {node: offer.replicas})
     faults += [
         f"{VENDOR.sample.name} failed in {name}" for name, said in heard.items() if compute and said.passed is False
     ]
     faults += await _unreached(kube, names[0], on_wait)
     if faults:
         raise _failed(node, "; ".join(faults))
+    await keep_proven(kube, marks, {node: [said.devices[0] for said in heard.values()]}, passed=True)
     await _clear(kube, names, on_wait)
 
 
@@ -88,8 +96,8 @@ async def _unreached(kube: Kube, name: str, on_wait: Callable[[str], None]) -> l
     return [f"{what} does not answer pods there" for what, answer in answers.items() if answer == "silent"]
 
 
-def _pod(cluster: Cluster, name: str, node: str, *, reaches: bool) -> Object:
-    pod = pod_with_gpu(cluster, name)
+def _pod(cluster: Cluster, name: str, node: str, resource: str, *, reaches: bool) -> Object:
+    pod = pod_with_gpu(cluster, name, resource=resource)
     if reaches:
         domain = cluster.kubernetes.kubelet.get("clusterDomain", "cluster.local")
         command = pod["spec"]["containers"][0]["command"]
@@ -97,19 +105,19 @@ def _pod(cluster: Cluster, name: str, node: str, *, reaches: bool) -> Object:
     return {**pod, "spec": {**pod["spec"], "nodeName": node}}
 
 
-async def _all_run(kube: Kube, cluster: Cluster, node: str, names: list[str], on_wait: Callable[[str], None]) -> None:
+async def _all_run(kube: Kube, cluster: Cluster, pods: Mapping[str, Object], on_wait: Callable[[str], None]) -> None:
     """Wait until all run; one that the kubelet turned away is made anew while its plugin may be registering."""
     ends = time.monotonic() + SETTLE_SECONDS
     while True:
         try:
-            return await wait_until(AllRun(names), kube, seconds=cluster.gpu.verify_seconds, every=1.0, on_wait=on_wait)
+            all_run = AllRun(list(pods))
+            return await wait_until(all_run, kube, seconds=cluster.gpu.verify_seconds, every=1.0, on_wait=on_wait)
         except TurnedAway as refused:
             if time.monotonic() > ends:
                 raise
             await _clear(kube, list(refused.pods), on_wait)
             await asyncio.sleep(2.0)
-            again = (_pod(cluster, name, node, reaches=name == names[0]) for name in refused.pods)
-            await asyncio.gather(*map(kube.apply, again))
+            await asyncio.gather(*(kube.apply(pods[name]) for name in refused.pods))
 
 
 async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -> None:

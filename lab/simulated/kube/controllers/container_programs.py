@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from lab.simulated import recorded
@@ -16,7 +17,7 @@ _REFUSED = (
     "modification to OCI specification: error modifying OCI spec: failed to construct discoverer:"
 )
 DEVICE_PLUGIN = "k8s-device-plugin"
-GPU = "nvidia.com/gpu"
+VENDOR = "nvidia.com/"  # what its resources begin with
 
 
 class ContainerRefusedError(Exception):
@@ -42,9 +43,10 @@ def is_device_plugin(container: Obj) -> bool:
     return DEVICE_PLUGIN in str(container.get("image", ""))
 
 
-def gpu_count(container: Obj) -> int:
-    """Return the number of GPUs that a container asks for."""
-    return int(dig(container, "resources", "limits", GPU, default=0))
+def asked(container: Obj) -> dict[str, int]:
+    """Return how much of which of the vendor's resources a container asks for."""
+    limits = dig(container, "resources", "limits", default={}) or {}
+    return {name: int(amount) for name, amount in limits.items() if name.startswith(VENDOR)}
 
 
 def environment(container: Obj, host: SimpleHost) -> dict[str, str]:
@@ -77,12 +79,13 @@ def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None,
         return Machine(env, name_of(pod))
     if host.nvml_fault:
         raise ContainerRefusedError(f"{_REFUSED} failed to initialize NVML: {host.nvml_fault}")
-    known = [uuid for uuid, _ in host.gpus]
+    parts = {part: gpu for gpu, some in host.sharing.parts.items() for part in some}
+    known = [*(uuid for uuid, _ in host.gpus), *parts]
     if unknown := [name for name in wanted if name not in (*known, "all")]:
         raise ContainerRefusedError(f"{_REFUSED} unresolvable CDI devices runtime.nvidia.com/gpu={unknown[0]}")
     healthy = [uuid for uuid, well in host.gpus if well]
-    seen = healthy if "all" in wanted else [uuid for uuid in healthy if uuid in wanted]
-    return Machine(env, name_of(pod), bool(host.gpus), seen)
+    seen = healthy if "all" in wanted else [uuid for uuid in (*healthy, *parts) if uuid in wanted]
+    return Machine(env, name_of(pod), bool(host.gpus), seen, parts)
 
 
 def own_requests(pod: Obj, container: Obj) -> list[str]:
@@ -108,7 +111,18 @@ def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | No
     sees = bool(machine_for(pod, container, host, handler, Given()).gpus)
     end = "sees" if sees else "waits" if patient else "ends"
     lines = [(0.1, line) for line in recorded.table("device_plugin.yaml")[end]]
+    lines[2:2] = [(0.1, line) for line in _config(host)]
     return Program(lines, ends=0.5, code=1) if end == "ends" else Program(lines)
+
+
+def _config(host: SimpleHost) -> list[str]:
+    """Return what the plugin logs of its configuration, as it was seen on an H200 (0.20.0), cut short."""
+    how = host.sharing
+    named = {"rename": "nvidia.com/gpu.shared"} if how.renamed else {}
+    rows = [{"name": "nvidia.com/gpu", **named, "devices": "all", "replicas": how.replicas}] if how.replicas > 1 else []
+    sharing: Obj = {"timeSlicing": {}, how.way: {"resources": rows} if rows else {}}
+    config = {"version": "v1", "flags": {"migStrategy": how.strategy, "failOnInitError": False}, "sharing": sharing}
+    return ["", "Running with config:", *json.dumps(config, indent=2).splitlines()]
 
 
 def program_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None, given: Given) -> Program:

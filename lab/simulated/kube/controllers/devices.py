@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from lab.simulated.kube.hosts import devices_of
 from lab.simulated.kube.objects import Obj, dig, with_status
 from lab.simulated.kube.world import World
 
-from .container_programs import GPU, Given, gpu_count, is_device_plugin, machine_for, makes_mounts
+from .container_programs import VENDOR, Given, asked, is_device_plugin, machine_for, makes_mounts
 
 
 class NoDeviceError(Exception):
@@ -19,7 +20,7 @@ class Devices:
         self._world = world
         self._plugins: dict[str, str] = {}  # node -> uid of the plugin's pod
         self._mounting: set[str] = set()  # nodes whose plugin hands GPUs out by mounts
-        self._held: dict[str, dict[str, tuple[str, str]]] = {}  # node -> GPU -> (pod uid, container)
+        self._held: dict[str, dict[str, tuple[str, str, str]]] = {}  # node -> device -> (pod uid, container, GPU)
         self._by_mounts: set[str] = set()  # pods that were given theirs so: the kubelet keeps it as long as they are
 
     def plugin_started(self, pod: Obj, handler: str | None) -> None:
@@ -51,47 +52,52 @@ class Devices:
             return
         status = obj["status"]
         served = node in self._plugins
-        known = status["capacity"].get(GPU)
-        if not served and known is None:
+        known = [name for name in status["capacity"] if name.startswith(VENDOR)]
+        offered = devices_of(host) if served else {}
+        if not served and not known:
             return
-        total = str(len(host.gpus)) if served else str(known)
-        usable = str(sum(1 for _, healthy in host.gpus if healthy)) if served else "0"
-        capacity = {**status["capacity"], GPU: total}
-        allocatable = {**status["allocatable"], GPU: usable}
+        total = {name: str(len(some)) for name, some in offered.items()}
+        usable = {name: str(sum(1 for *_, healthy in some if healthy)) for name, some in offered.items()}
+        if served and host.gpus:  # what is not served any more stays, at 0
+            total = {**dict.fromkeys(known, "0"), **total}
+        capacity = {**status["capacity"], **total}
+        allocatable = {**status["allocatable"], **dict.fromkeys(known, "0"), **usable}
         self._world.store.replace("nodes", with_status(obj, capacity=capacity, allocatable=allocatable))
 
     def allocate(self, pod: Obj) -> None:
         """Hand GPUs to a pod's containers. Raises NoDeviceError, with the kubelet's words, where there are too few."""
         node, uid = str(pod["spec"]["nodeName"]), pod["metadata"]["uid"]
         held = self._held.setdefault(node, {})
-        if any(holder == uid for holder, _ in held.values()):
+        if any(holder == uid for holder, *_ in held.values()):
             return
+        offered = devices_of(self._world.hosts[node]) if node in self._plugins else {}
         for container in pod["spec"]["containers"]:
-            wanted = gpu_count(container)
-            host = self._world.hosts[node]
-            free = [gpu for gpu, healthy in host.gpus if healthy and gpu not in held] if node in self._plugins else []
-            if len(free) < wanted:
-                self.release(pod)
-                verb = "Allocate failed" if self._world.config.minor >= 21 else "Update plugin resources failed"
-                raise NoDeviceError(
-                    f"{verb} due to requested number of devices unavailable for {GPU}. Requested: {wanted}, "
-                    f"Available: {len(free)}, which is unexpected"
-                )
-            for gpu in free[:wanted]:
-                held[gpu] = (uid, container["name"])
+            for resource, wanted in asked(container).items():
+                free = [(own, gpu) for own, gpu, well in offered.get(resource, ()) if well and own not in held]
+                if len(free) < wanted:
+                    self.release(pod)
+                    verb = "Allocate failed" if self._world.config.minor >= 21 else "Update plugin resources failed"
+                    raise NoDeviceError(
+                        f"{verb} due to requested number of devices unavailable for {resource}. Requested: {wanted}, "
+                        f"Available: {len(free)}, which is unexpected"
+                    )
+                # As the plugin's `distributed` policy: those whose GPU has the fewest holders first.
+                free.sort(key=lambda one: sum(gpu == one[1] for *_, gpu in held.values()))
+                for own, gpu in free[:wanted]:
+                    held[own] = (uid, container["name"], gpu)
         if node in self._mounting:
             self._by_mounts.add(uid)
 
     def given(self, pod: Obj, container: str) -> Given:
         """Return the GPUs that one container of a pod holds, and how it was given them."""
         uid, held = pod["metadata"]["uid"], self._held.get(str(pod["spec"]["nodeName"]), {})
-        return Given([gpu for gpu, holder in held.items() if holder == (uid, container)], uid in self._by_mounts)
+        return Given([gpu for *holder, gpu in held.values() if holder == [uid, container]], uid in self._by_mounts)
 
     def release(self, pod: Obj) -> None:
         """Take back a pod's GPUs."""
         held = self._held.get(str(dig(pod, "spec", "nodeName", default="")), {})
-        for gpu in [gpu for gpu, (uid, _) in held.items() if uid == pod["metadata"]["uid"]]:
-            del held[gpu]
+        for own in [own for own, (uid, *_) in held.items() if uid == pod["metadata"]["uid"]]:
+            del held[own]
         self._by_mounts.discard(pod["metadata"]["uid"])
 
     def forget_node(self, node: str) -> None:

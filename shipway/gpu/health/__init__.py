@@ -1,0 +1,1 @@
+"""What GPUs tell of their own health, and what is to be done about a sick one."""

@@ -1,0 +1,97 @@
+"""What is made of one GPU's health: ok, sick with an answer to it, or not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from shipway.facts.commands import Says, Watched
+
+# From the mildest on. What is the application's, and what must be looked at by a person, keeps no pod away by itself.
+Answer = Literal["application", "look closer", "reset", "restart", "replace"]
+ANSWERS: tuple[Answer, ...] = ("application", "look closer", "reset", "restart", "replace")
+UNFIT: tuple[Answer, ...] = ("reset", "restart", "replace")  # pods on such a GPU fail, now or soon
+ADVICE: dict[Answer, str] = {
+    "application": "the program that ran there is at fault, not the GPU: see its log",
+    "look closer": "compare it with its equals under load, and its slot, cables and cooling",
+    "reset": "drain the node, then reset the GPU or restart the host, and prove it",
+    "restart": "drain the node, restart the host, and prove its GPUs",
+    "replace": "drain the node and have the GPU replaced: its memory has no spare rows, or errors that come again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a GPU; `at` is when the kernel last told it, None for what is so now.
+
+    In seconds since the host's boot as its log has it, and since 1970 once a look has made them that.
+    """
+
+    row: str
+    said: str
+    answer: Answer
+    at: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.said}" if self.said else self.row
+
+
+@dataclass(frozen=True, slots=True)
+class GpuHealth:
+    """One GPU of a host: who it is, its faults, and which rows could not be judged, as `row: why`.
+
+    `uuid` is "" for one that only the kernel's log knows (it fell off the bus) and for a switch beside the GPUs.
+    """
+
+    uuid: str
+    serial: str
+    slot: str
+    product: str
+    faults: tuple[Fault, ...] = ()
+    unjudged: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> Literal["ok", "sick", "not judged"]:
+        """The verdict: the application's faults make no GPU sick."""
+        if any(fault.answer != "application" for fault in self.faults):
+            return "sick"
+        return "not judged" if self.unjudged else "ok"
+
+    @property
+    def answer(self) -> Answer | None:
+        """The gravest answer to its faults; None where it has none."""
+        return max((fault.answer for fault in self.faults), key=ANSWERS.index, default=None)
+
+    @property
+    def title(self) -> str:
+        """Who it is, for people: product, UUID, serial number, slot."""
+        named = " ".join(word for word in (self.product, self.uuid) if word) or "a GPU that is not there any more"
+        serial = f", serial {self.serial}" if self.serial else ""
+        return f"{named} in {self.slot}{serial}" if self.slot else f"{named}{serial}"
+
+    @property
+    def why(self) -> str:
+        """What is wrong with it, the gravest first."""
+        grave = sorted(self.faults, key=lambda fault: -ANSWERS.index(fault.answer))
+        return "; ".join(str(fault) for fault in grave if fault.answer != "application")
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """How a vendor's GPUs are asked: three commands, and `judge(report, links, log)`, which takes what they said.
+
+    It gives every GPU that the report or the kernel's log names.
+    """
+
+    report: Watched
+    links: Watched
+    log: Says
+    judge: Callable[[str, str, str], list[GpuHealth]]
+
+
+def sick(gpus: Iterable[GpuHealth]) -> list[GpuHealth]:
+    """Return the sick ones, the gravest first."""
+    return sorted(
+        (one for one in gpus if one.word == "sick"), key=lambda one: -ANSWERS.index(one.answer or "application")
+    )

@@ -1,0 +1,72 @@
+"""The mark by which Shipway keeps new pods off a node with an unfit GPU: a taint, and an annotation that says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from shipway.gpu.health.model import GpuHealth
+
+TAINT = "shipway.dev/gpu-quarantine"  # of the effect NoSchedule: pods that run go on
+NOTE = "shipway.dev/gpu-quarantined"
+SHARE = 4  # of the GPU nodes at most one in so many is kept from pods, and one at least
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """What is written on a node that Shipway keeps from pods: since when, why, which GPUs, the evidence's name."""
+
+    since: str
+    why: str
+    gpus: tuple[str, ...] = ()
+    evidence: str = ""
+
+
+def read_quarantine(node: Mapping[str, Any]) -> Quarantined | None:
+    """Return our mark of a node; None where it has none. A taint of that key without a note of ours is not ours."""
+    if not any(taint.get("key") == TAINT for taint in _taints(node)):
+        return None
+    try:
+        data = json.loads((node["metadata"].get("annotations") or {})[NOTE])
+        gpus = tuple(str(one) for one in data["gpus"])
+        return Quarantined(str(data["since"]), str(data["why"]), gpus, str(data["evidence"]))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def most_quarantined(nodes: int) -> int:
+    """Return how many of so many GPU nodes may be kept from pods at once: a quarter, and one at least.
+
+    A fault that all nodes show at once is more often that of a driver, or of whoever judges, than of the GPUs.
+    """
+    return max(1, nodes // SHARE)
+
+
+def mark(node: Mapping[str, Any], unfit: Sequence[GpuHealth], why: str, evidence: str) -> dict[str, Any]:
+    """Return the change of a node that marks it, only if nobody wrote it since it was read; other taints stay."""
+    note = Quarantined(
+        datetime.now(UTC).isoformat(timespec="seconds"), why, tuple(one.uuid or one.slot for one in unfit), evidence
+    )
+    taint = {"key": TAINT, "value": unfit[0].answer or "", "effect": "NoSchedule"}
+    return _change(node, [*_others(node), taint], json.dumps(asdict(note)))
+
+
+def unmark(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the change of a node that takes our mark away, and nothing else."""
+    return _change(node, _others(node), None)
+
+
+def _change(node: Mapping[str, Any], taints: list[dict[str, str]], note: str | None) -> dict[str, Any]:
+    meta = {"annotations": {NOTE: note}, "resourceVersion": node["metadata"]["resourceVersion"]}
+    return {"metadata": meta, "spec": {"taints": taints}}
+
+
+def _taints(node: Mapping[str, Any]) -> list[dict[str, str]]:
+    return list((node.get("spec") or {}).get("taints") or ())
+
+
+def _others(node: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [taint for taint in _taints(node) if taint.get("key") != TAINT]

@@ -1,0 +1,124 @@
+"""What each node offers of its GPUs: of which resource how much, and how many pods share a device (one interface)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shipway.errors import ShipwayError
+from shipway.foreign.numbers import whole
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.sharing import Sharing, Way
+from shipway.gpu.vendor import Vendor
+from shipway.kube.client import Kube
+from shipway.kube.nodes import nodes_by_name
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a node offers: `amounts` are allocatable by resource, `capacity` what it has; `replicas` pods share one."""
+
+    way: Way = "exclusive"
+    replicas: int = 1
+    amounts: Mapping[str, int] = field(default_factory=dict)
+    capacity: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def places(self) -> int:
+        """How many pods that ask for one of it can run at once."""
+        return sum(self.amounts.values())
+
+    @property
+    def gpus(self) -> int:
+        """How many devices that makes: GPUs, with MIG their parts."""
+        return self.places // self.replicas
+
+    def wanted(self, gpus: int, parts: int | None = None, *, vendor: Vendor = VENDOR) -> int:
+        """Return how many places so many GPUs should be; `parts` is how many the driver lists, None: not known.
+
+        Parts whose number nobody knows are as many as the node says that it has.
+        """
+        if self.way != "MIG":
+            return gpus * self.replicas
+        if parts is None:
+            return sum(self.capacity.values())
+        beside = self.capacity.get(vendor.resource, 0) if len(self.capacity) > 1 else 0  # GPUs that are not divided
+        return parts * self.replicas + beside
+
+    def asks(self, gpus: int, *, vendor: Vendor = VENDOR) -> dict[str, int]:
+        """Return how many pods ask for which resource where all of it is used at once."""
+        if self.way == "MIG":
+            return dict(self.amounts)
+        names = [name for name, amount in self.capacity.items() if amount] or [vendor.resource]
+        return {names[0]: gpus * self.replicas}
+
+    def tell(self, node: str, gpus: int) -> str:
+        """Return how its GPUs are shared, for the report; "" where each goes to one pod alone."""
+        if self.way == "exclusive":
+            return ""
+        each = f", {self.replicas} pods on each" if self.replicas > 1 else ""
+        kept = " (their shares of memory are not judged)" if self.way == "MPS" else ""
+        return f"{node}: its {gpus} GPUs are offered as {self.places} places by {self.way}{each}{kept}"
+
+
+def amounts_of(
+    node: Mapping[str, Any], part: str = "allocatable", names: tuple[str, ...] = (), *, vendor: Vendor = VENDOR
+) -> dict[str, int]:
+    """Return how much of each of the vendor's resources a node offers (`allocatable`) or has (`capacity`)."""
+    listed = (node.get("status") or {}).get(part) or {}
+    mine = [name for name in listed if vendor.offers(str(name)) or name in names]
+    return {str(name): whole(str(listed[name])) or 0 for name in mine}
+
+
+def count_offered(node: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> int:
+    """Return how many pods with a GPU, or a share or part of one, a node offers place for."""
+    return sum(amounts_of(node, vendor=vendor).values())
+
+
+def read_offer(node: Mapping[str, Any], gpus: int, log: str = "", *, vendor: Vendor = VENDOR) -> Offer:
+    """Return what a node with so many GPUs offers, by its status, its labels and its plugin's `log`."""
+    labels = (node.get("metadata") or {}).get("labels") or {}
+    told: Sharing = vendor.plugin.sharing(labels, log)
+    has = amounts_of(node, "capacity", told.names, vendor=vendor)
+    named = any(vendor.is_part(name) for name, amount in has.items() if amount)
+    divided = named or (told.parts and sum(has.values()) > gpus * told.replicas)
+    way: Way = "MIG" if divided else told.way
+    return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has)
+
+
+async def see_offers(
+    kube: Kube, expected: Mapping[str, int], *, thorough: bool = False, vendor: Vendor = VENDOR
+) -> dict[str, Offer]:
+    """Return what the nodes with the `expected` GPUs offer. Raises the errors of the API.
+
+    The plugin's log is asked for where a node offers something else than its GPUs as they are, or where it must be
+    known for sure (`thorough`); one that cannot be had tells nothing.
+    """
+    nodes = await nodes_by_name(kube)
+    seen = {name: nodes.get(name, {}) for name in expected}
+    odd = [
+        name
+        for name, node in seen.items()
+        if (has := amounts_of(node, "capacity", vendor=vendor))
+        and (thorough or {one: amount for one, amount in has.items() if amount} != {vendor.resource: expected[name]})
+    ]
+    logs = await _read_logs(kube, odd, vendor) if odd else {}
+    return {name: read_offer(node, expected[name], logs.get(name, ""), vendor=vendor) for name, node in seen.items()}
+
+
+async def _read_logs(kube: Kube, names: list[str], vendor: Vendor) -> dict[str, str]:
+    """Return by node what its plugin's pod has logged."""
+    plugin, logs = vendor.plugin, dict[str, str]()
+
+    async def read(node: str, pod: str) -> None:
+        with contextlib.suppress(ShipwayError):
+            logs[node] = await kube.logs(plugin.namespace, pod)
+
+    with contextlib.suppress(ShipwayError):
+        pods = await kube.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
+        places = [(str((pod.get("spec") or {}).get("nodeName", "")), pod["metadata"]["name"]) for pod in pods]
+        await asyncio.gather(*(read(node, pod) for node, pod in places if node in names))
+    return logs

@@ -1,0 +1,155 @@
+"""The steps about sick GPUs: they are told of, their node is kept from new pods, and opened again by a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import ClassVar
+
+from shipway.cluster.model import Cluster
+from shipway.errors import Blocked, PostconditionFailed
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.evidence import count_taken
+from shipway.gpu.health.model import ADVICE, UNFIT, GpuHealth, sick
+from shipway.gpu.health.quarantine import TAINT, mark, most_quarantined, read_quarantine, unmark
+from shipway.gpu.proof import prove
+from shipway.gpu.proven import Record, read_record
+from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import nodes_by_name
+from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.nodes import node_of
+
+SHOWN = 4
+
+
+def since_proof(gpus: Sequence[GpuHealth], record: Record | None) -> list[GpuHealth]:
+    """Return the GPUs without what the kernel said of one before the last proof it passed; what is so now stays."""
+    try:
+        proven = datetime.fromisoformat(record.at).timestamp() if record else 0.0
+    except ValueError:
+        proven = 0.0
+    devices = record.devices if record and proven else frozenset[str]()
+    return [
+        replace(one, faults=tuple(fault for fault in one.faults if fault.at is None or fault.at > proven))
+        if one.uuid in devices
+        else one
+        for one in gpus
+    ]
+
+
+def unfit(gpus: Sequence[GpuHealth], node: Object) -> list[GpuHealth]:
+    """Return the GPUs of a node on which pods fail, now or soon, the gravest first."""
+    return [one for one in sick(since_proof(gpus, read_record(node))) if one.answer in UNFIT]
+
+
+def tell(ill: Sequence[GpuHealth]) -> str:
+    """Return the sick GPUs in a line: who, and why."""
+    more = f"; and {len(ill) - SHOWN} more" if len(ill) > SHOWN else ""
+    return "; ".join(f"{one.title}: {one.why}" for one in ill[:SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class GpusSound:
+    """No GPU of a node is sick: the application's faults are none, and a proof outweighs what was said before it."""
+
+    node: str
+    gpus: Sequence[GpuHealth] = field(hash=False, repr=False)
+    name: str = "each GPU is sound"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Judge what was seen on the host by what was proven since."""
+        node = (await nodes_by_name(on)).get(self.node)
+        ill = sick(since_proof(self.gpus, read_record(node) if node else None))
+        answers = dict.fromkeys(one.answer for one in ill if one.answer)
+        return Drift(tell(ill), f"no fault: {'; '.join(ADVICE[answer] for answer in answers)}") if ill else None
+
+
+@dataclass(frozen=True)
+class UnfitKeptFromPods:
+    """No new pod comes to a node with a GPU that must be reset, restarted with its host, or replaced.
+
+    `keep` writes the evidence down and returns its name.
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES  # pods that run are left alone
+    node: str
+    gpus: Sequence[GpuHealth] = field(hash=False, repr=False)
+    keep: Callable[[], str] = field(hash=False, repr=False)
+    name: str = "no new pod comes to a node with an unfit GPU"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare what was seen on the host with the node's taint."""
+        node = await node_of(on, self.node)
+        ill = unfit(self.gpus, node)
+        if not ill or any(taint.get("key") == TAINT for taint in (node.get("spec") or {}).get("taints") or ()):
+            return None
+        return Drift(f"open, with {tell(ill)}", f"taint {TAINT}")
+
+    async def apply(self, on: Kube) -> None:
+        """Taint the node; raises Blocked SHW-620 where as many GPU nodes are kept from pods as may be at once."""
+        on.forget()
+        nodes = await nodes_by_name(on)
+        node = await node_of(on, self.node)
+        with_gpus = {name for name, one in nodes.items() if VENDOR.label in (one["metadata"].get("labels") or {})}
+        away = sorted(name for name in with_gpus - {self.node} if read_quarantine(nodes[name]))
+        most = most_quarantined(len(with_gpus | {self.node}))
+        if len(away) >= most:
+            raise Blocked(
+                f"{', '.join(away)} of {len(with_gpus | {self.node})} GPU nodes are kept from pods already, and no "
+                f"more than {most} may be at once",
+                code="SHW-620",
+                fix="Look for what they have in common (driver, switch, room) before the GPUs; prove or replace those "
+                "that are kept away, or cordon this node yourself.",
+            )
+        if ill := unfit(self.gpus, node):
+            await on.patch("v1", "Node", self.node, mark(node, ill, tell(ill), self.keep()))
+
+
+@dataclass(frozen=True)
+class ReleasedByProof:
+    """A node that we keep from pods, whose GPUs tell of no fault any more, is proven and opened again.
+
+    Only the marks that are ours go: another taint, or a cordon, stays as it is. What a GPU says of itself without load
+    is too good to be believed (NVSentinel#695), so every GPU of the node computes before.
+    """
+
+    impact: ClassVar[Impact] = Impact.START
+    node: str
+    gpus: Sequence[GpuHealth] = field(hash=False, repr=False)
+    cluster: Cluster = field(hash=False, repr=False)
+    expected: int
+    name: str = "a node that is kept from pods has an unfit GPU"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look whether nothing keeps the node's mark alive but the lack of a proof."""
+        node = (await nodes_by_name(on)).get(self.node)
+        kept = read_quarantine(node) if node else None
+        if node is None or kept is None or not self.gpus:
+            return None
+        if unfit(self.gpus, node):
+            return None
+        return Drift(f"kept away since {kept.since} ({kept.why}); no fault now", "every GPU proven, then open to pods")
+
+    async def apply(self, on: Kube) -> None:
+        """Prove every GPU of this node alone, then take our marks away; raises Blocked SHW-621 while pods hold some."""
+        taken = await count_taken(on, {self.node: self.expected}, node=self.node)
+        if any(taken.values()):
+            raise Blocked(
+                f"pods hold {sum(taken.values())} of its {self.expected} GPUs, and all of them are to be proven",
+                code="SHW-621",
+                fix="Wait for their end, or drain the node; the next pass proves it.",
+            )
+        others = sorted(set(await nodes_by_name(on)) - {self.node})
+        proof = await prove(on, self.cluster, {self.node: self.expected}, {}, avoid=others, settle=False)
+        if proof.error is not None:
+            raise proof.error
+        if proof.outcome != "ok" or proof.verified < self.expected:
+            raise PostconditionFailed(
+                f"{proof.verified} of {self.expected} GPUs were proven ({proof.outcome}), so it stays kept from pods",
+                fix=f"See `kubectl describe node {self.node}`; the next pass tries again.",
+            )
+        on.forget()
+        node = await node_of(on, self.node)
+        if read_quarantine(node) is not None:
+            await on.patch("v1", "Node", self.node, unmark(node))

@@ -1,0 +1,211 @@
+"""What GPUs tell of their health: every row by its name, in three values, with the answer that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lab.gpu_report import change_rows
+from shipway.facts.files import FileText
+from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, sick
+from shipway.gpu.health.nvidia import judge_health
+from shipway.gpu.health.nvidia_xids import ANSWER_TO, INFORMATIONAL, find_xids, slot_of
+from shipway.gpu.nvidia import NVIDIA
+from shipway.host.session import Host
+from shipway.survey.first_look import CLOCK
+from shipway.survey.gpu_health import UPTIME, look_at_health
+from tests.places.facts import KnownFacts, said
+
+# As two H200 in a guest said it, driver 580.159.04, on 2026-11-28; UUIDs are replaced, serial numbers masked.
+H200 = (Path(__file__).parent / "recorded" / "h200-nvidia-smi-q.txt").read_text(encoding="utf-8")
+FIRST, SECOND = "GPU-00000002-0000-4000-8000-000000000002", "GPU-00000001-0000-4000-8000-000000000001"
+
+
+def told(*rows: tuple[str, str]) -> str:
+    """Return the report with other words in rows of its second GPU: `Section/Row` (the last name of each) to value."""
+    head, second = H200.split("\nGPU 00000000:00:07.0\n")
+    return f"{head}\nGPU 00000000:00:07.0\n{change_rows(second, dict(rows))}"
+
+
+def judged(report: str = H200, links: str = "", log: str = "") -> GpuHealth:
+    """Return the second GPU, after the first was found to be well."""
+    first, second = judge_health(report, links, log)
+    assert (first.uuid, first.word) == (FIRST, "ok")
+    assert second.uuid == SECOND
+    return second
+
+
+def test_a_healthy_gpu_is_ok_in_every_row_and_has_a_name_for_people() -> None:
+    gpu = judged()
+    assert (gpu.word, gpu.answer, gpu.faults, gpu.unjudged) == ("ok", None, (), ())
+    assert gpu.title == f"NVIDIA H200 {SECOND} in 0000:00:07.0, serial masked"
+
+
+@pytest.mark.parametrize(
+    ("rows", "why", "answer"),
+    [
+        ([("GPU Recovery Action", "Reset")], "the driver asks for: Reset", "reset"),
+        ([("GPU Recovery Action", "Node Reboot")], "the driver asks for: Node Reboot", "restart"),
+        ([("GPU Recovery Action", "Something New")], "the driver asks for: Something New", "look closer"),
+        ([("Remapped Rows/Pending", "Yes")], "Remapped Rows: Pending", "reset"),
+        ([("Remapped Rows/Remapping Failure Occurred", "Yes")], "Remapped Rows: Remapping Failure Occurred", "replace"),
+        ([("Remapped Rows/Uncorrectable Error", "513")], "Remapped Rows: 513 for uncorrectable errors", "replace"),
+        (
+            [
+                ("ECC Errors/Volatile/SRAM Uncorrectable Parity", "1"),
+                ("ECC Errors/Volatile/SRAM Uncorrectable SEC-DED", "2"),
+            ],
+            "ECC: 3 uncorrectable errors of its SRAM since the driver was loaded",
+            "reset",
+        ),
+        (
+            [("ECC Errors/Aggregate/SRAM Uncorrectable SEC-DED", "5")],
+            "ECC: 5 uncorrectable errors of its SRAM in its life",
+            "replace",
+        ),
+        ([("ECC Errors/Aggregate/SRAM Threshold Exceeded", "Yes")], "ECC Errors: SRAM Threshold Exceeded", "replace"),
+        ([("ECC Errors/Unrepairable Memory", "Yes")], "ECC Errors: Unrepairable Memory", "replace"),
+        ([("ECC Errors/Channel Repair Pending", "Yes")], "ECC Errors: Channel Repair Pending", "reset"),
+        (
+            [("ECC Errors/Volatile/DRAM Uncorrectable", "2")],
+            "ECC: 2 uncorrectable errors of its memory since the driver was loaded",
+            "look closer",
+        ),
+        (
+            [("Clocks Event Reasons/HW Slowdown", "Active"), ("Clocks Event Reasons/HW Thermal Slowdown", "Active")],
+            "clocks are held down: HW Slowdown, HW Thermal Slowdown",
+            "look closer",
+        ),
+        ([("GPU T.Limit Temp", "0 C")], "temperature: 0 C left before it slows itself down", "look closer"),
+        (
+            [("Link Width/Current", "8x"), ("Utilization/GPU", "99 %")],
+            "PCIe width: 8 of 16 under load",
+            "look closer",
+        ),
+    ],
+)
+def test_a_row_that_is_wrong_names_itself_and_what_it_asks_for(
+    rows: Sequence[tuple[str, str]], why: str, answer: str
+) -> None:
+    gpu = judged(told(*rows))
+    assert (gpu.word, gpu.answer) == ("sick", answer)
+    assert gpu.why.replace("8x of 16x", "8 of 16") == why
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([("ECC Mode/Current", "N/A")], "ECC: not told"),
+        ([("Link Width/Current", "8x")], "PCIe width: 8x of 16x on an idle GPU"),
+        ([("Remapped Rows/Pending", "Maybe")], "Remapped Rows, Pending: Maybe"),
+        ([("GPU T.Limit Temp", "N/A")], "temperature: not told"),
+    ],
+)
+def test_what_is_not_told_or_told_in_unknown_words_is_not_judged(rows: Sequence[tuple[str, str]], why: str) -> None:
+    gpu = judged(told(*rows))
+    assert (gpu.word, gpu.faults) == ("not judged", ())
+    assert gpu.unjudged == (why,)
+
+
+def test_the_clock_that_an_idle_gpu_or_a_power_limit_holds_down_is_no_fault() -> None:
+    assert judged(told(("Clocks Event Reasons/SW Power Cap", "Active"))).word == "ok"
+
+
+XIDS = """\
+[  812.000001] NVRM: Xid (PCI:0000:00:07): 31, pid=4121, name=python3, Ch 00000008, intr 00000000. MMU Fault
+[ 4817.123456] NVRM: Xid (PCI:0000:00:07): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.
+[ 4818.000000] NVRM: Xid (PCI:0000:00:07): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.
+[ 4819.000000] NVRM: Xid (PCI:0000:00:07): 154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot)
+"""
+
+
+def test_xids_are_counted_by_kind_and_the_gravest_counts() -> None:
+    gpu = judged(log=XIDS)
+    assert gpu.answer == "restart"
+    assert gpu.why == "Xid 79 (2 times): GPU has fallen off the bus."
+    assert [(fault.row, fault.answer, fault.at) for fault in gpu.faults] == [
+        ("Xid 31", "application", 812.000001),
+        ("Xid 79 (2 times)", "restart", 4818.0),
+    ]
+
+
+def test_the_applications_xids_make_no_gpu_sick() -> None:
+    gpu = judged(log=XIDS.splitlines()[0])
+    assert (gpu.word, gpu.answer, gpu.why) == ("ok", "application", "")
+
+
+def test_a_gpu_that_fell_off_the_bus_is_told_of_by_its_slot_and_a_switch_by_its_own() -> None:
+    log = "NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off the bus.\n"
+    log += "[1.5] nvidia-nvswitch2: SXid (PCI:0000:86:00.0): 20034, Fatal, Link 30 LTSSM Fault Up\n"
+    log += "[1.6] nvidia-nvswitch2: SXid (PCI:0000:86:00.0): 22013, Non-fatal, Link 30 Minion\n"
+    *_, lost, switch = judge_health(H200, "", log)
+    assert (lost.uuid, lost.slot, lost.answer) == ("", "0000:41:00.0", "restart")
+    assert lost.title == "a GPU that is not there any more in 0000:41:00.0"
+    assert (switch.product, switch.slot, switch.why) == (
+        "NVSwitch",
+        "0000:86:00.0",
+        "SXid 20034: Fatal, Link 30 LTSSM Fault Up",
+    )
+
+
+def test_a_storm_of_one_fault_is_one_fault() -> None:
+    storm = "".join(f"[{at}.5] NVRM: Xid (PCI:0000:00:07): 95, pid=1, Uncontained\n" for at in range(5000))
+    ((slot, fault),) = find_xids(storm)
+    assert (slot, fault.row, fault.at) == ("0000:00:07.0", "Xid 95 (5000 times)", 4999.5)
+
+
+def test_every_xid_has_one_answer_and_every_answer_has_advice() -> None:
+    assert not set(ANSWER_TO) & INFORMATIONAL
+    assert set(ANSWER_TO.values()) <= set(ANSWERS) == set(ADVICE)
+    ((_, unknown),) = find_xids("NVRM: Xid (PCI:0000:00:07): 9999, a new one")
+    assert unknown.answer == "look closer"
+
+
+@pytest.mark.parametrize("address", ["00000000:00:07.0", "0000:00:07", "00:07"])
+def test_addresses_are_those_of_sysfs(address: str) -> None:
+    assert slot_of(address) == "0000:00:07.0"
+
+
+def test_a_gpu_with_fewer_active_links_than_its_equals_is_looked_at_closer() -> None:
+    links = "".join(
+        f"GPU {at}: NVIDIA H200 (UUID: {uuid})\n"
+        + "".join(f"\t Link {link}: {'<inactive>' if link < lost else '26.562 GB/s'}\n" for link in range(18))
+        for at, (uuid, lost) in enumerate([(FIRST, 0), (SECOND, 2)])
+    )
+    assert judged(links=links).why == "NVLink: 16 links are active, 18 on its equals"
+    assert judged(links=links.replace("26.562 GB/s", "<inactive>")).word == "ok"  # no bridge between any of them
+
+
+@pytest.mark.parametrize(
+    "report", ["", "No devices were found", "GPU 0\n    :\n", "\0GPU x : y", "GPU 00000000:00:07.0\n    A : B"]
+)
+def test_an_answer_that_is_no_report_is_no_verdict_of_a_gpu_that_is_well(report: str) -> None:
+    assert all(gpu.word != "ok" for gpu in judge_health(report, report, report))
+
+
+def test_the_gravest_is_told_first() -> None:
+    gpus = judge_health(told(("Remapped Rows/Remapping Failure Occurred", "Yes")), "", XIDS.replace("00:07", "00:06"))
+    assert [gpu.answer for gpu in sick(gpus)] == ["replace", "restart"]
+
+
+async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
+    health = NVIDIA.health
+    assert health is not None
+    facts: dict[Any, Any] = {
+        health.report: said(H200),
+        health.links: said("", 1),
+        health.log: said(XIDS),
+        CLOCK: said("1000004818.0\n"),
+        UPTIME: "4828.0 99.0\n",
+    }
+    look = await look_at_health(cast("Host", KnownFacts(facts)))
+    assert [fault.at for fault in look.gpus[1].faults] == [999999990 + 812.000001, 999999990 + 4818.0]
+    assert "GPU has fallen off the bus" in look.evidence
+    assert FIRST in look.evidence
+    facts[UPTIME] = None
+    undated = await look_at_health(cast("Host", KnownFacts(facts)))
+    assert [fault.at for fault in undated.gpus[1].faults] == [None, None]
+    assert FileText("/proc/uptime") == UPTIME

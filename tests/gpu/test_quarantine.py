@@ -1,0 +1,181 @@
+"""A node with an unfit GPU is kept from new pods by our mark alone, never too many at once, and opened by a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.simulated.kube.hosts import SimpleHost
+from shipway.converge import converge
+from shipway.errors import Blocked
+from shipway.gpu.health.model import Fault, GpuHealth
+from shipway.gpu.health.quarantine import NOTE, TAINT, most_quarantined, read_quarantine
+from shipway.gpu.proof import prove
+from shipway.gpu.proven import Mark, Record
+from shipway.step import Impact
+from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPods, since_proof
+from shipway.steps.kubernetes.health_cluster import NodeTaints
+from tasks.drift.gpu_evidence import keep_evidence
+from tests.gpu.test_proof import EXPECTED, declared, furnished, hold_a_gpu
+from tests.places.kube import Place, gpu_host, place
+
+pytestmark = pytest.mark.usefixtures("_quick")
+UUIDS = [uuid for uuid, _ in gpu_host(2, 2).gpus]
+OTHER = {"key": "site.example/maintenance", "value": "x", "effect": "NoSchedule"}
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr("shipway.gpu.proof.DECIDE_SECONDS", 2.0)
+
+
+def hosts() -> list[SimpleHost]:
+    return [gpu_host(1, 0), gpu_host(2, 2), gpu_host(3, 2)]
+
+
+def seen(*faults: Fault) -> tuple[GpuHealth, ...]:
+    """Return the two GPUs of te2, the second with these faults."""
+    return tuple(GpuHealth(uuid, "1", f"0000:0{at}:00.0", "A", faults if at else ()) for at, uuid in enumerate(UUIDS))
+
+
+ROWS = Fault("Remapped Rows", "Pending", "reset")
+XID = Fault("Xid 95", "Uncontained", "reset", 1000.0)
+KEEPS: Callable[[], str] = lambda: "te2-evidence.txt"  # noqa: E731
+
+
+async def node(made: Place, name: str = "te2") -> Any:
+    return await made.kube.get("v1", "Node", name, fresh=True)
+
+
+async def test_a_node_with_an_unfit_gpu_is_tainted_with_a_note_and_other_taints_stay() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        await made.kube.patch("v1", "Node", "te2", {"spec": {"taints": [OTHER]}})
+        made.kube.forget()
+        (told,) = await converge([GpusSound("te2", seen(ROWS))], made.kube, Impact.SERVICE)
+        assert told.outcome == "drifted"
+        assert told.drift
+        assert f"{UUIDS[1]} in 0000:01:00.0, serial 1: Remapped Rows: Pending" in told.drift.have
+        assert "reset the GPU" in told.drift.want
+        step = UnfitKeptFromPods("te2", seen(ROWS), KEEPS)
+        (done,) = await converge([step], made.kube, Impact.FILES)
+        assert done.outcome == "changed"
+        marked = await node(made)
+        assert marked["spec"]["taints"] == [OTHER, {"key": TAINT, "value": "reset", "effect": "NoSchedule"}]
+        kept = read_quarantine(marked)
+        assert kept
+        assert (kept.gpus, kept.evidence) == ((UUIDS[1],), "te2-evidence.txt")
+        assert "Remapped Rows: Pending" in kept.why
+        (again,) = await converge([step], made.kube, Impact.FILES)
+        assert again.outcome == "ok"
+        drift = await NodeTaints("te2", control_plane=False).check(made.kube)
+        assert drift
+        assert TAINT not in drift.have, "our own mark is no foreign taint"
+
+
+async def test_what_is_the_applications_or_a_persons_to_look_at_keeps_no_pod_away() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        for answer, is_told in (("application", False), ("look closer", True)):
+            gpus = seen(Fault("Xid 31", "MMU Fault", answer))  # type: ignore[arg-type]
+            assert await UnfitKeptFromPods("te2", gpus, KEEPS).check(made.kube) is None
+            assert bool(await GpusSound("te2", gpus).check(made.kube)) is is_told
+
+
+async def test_no_more_than_a_quarter_of_the_gpu_nodes_is_kept_away_at_once() -> None:
+    assert [most_quarantined(nodes) for nodes in (1, 2, 4, 7, 8, 100)] == [1, 1, 1, 1, 2, 25]
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        for name in ("te2", "te3"):
+            labels = {"metadata": {"labels": {"nvidia.com/gpu.present": "true"}}}
+            await made.kube.patch("v1", "Node", name, labels)
+        await UnfitKeptFromPods("te3", seen(ROWS), KEEPS).apply(made.kube)
+        asked: list[str] = []
+        step = UnfitKeptFromPods("te2", seen(ROWS), lambda: asked.append("te2") or "x")
+        with pytest.raises(Blocked, match="te3 of 2 GPU nodes are kept from pods already") as refused:
+            await step.apply(made.kube)
+        assert refused.value.code == "SHW-620"
+        assert asked == []
+        assert "taints" not in (await node(made))["spec"]
+
+
+async def test_a_node_is_opened_by_a_proof_of_its_gpus_alone_and_only_our_mark_goes() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        released = ReleasedByProof("te2", seen(), made.cluster, 2)
+        assert await ReleasedByProof("te2", seen(ROWS), made.cluster, 2).check(made.kube) is None, "it is still sick"
+        assert await ReleasedByProof("te2", (), made.cluster, 2).check(made.kube) is None, "nothing is known of it"
+        assert await released.check(made.kube)
+        (done,) = await converge([released], made.kube, Impact.START)
+        assert done.outcome == "changed", done.error
+        opened = await node(made)
+        assert not opened["spec"].get("taints")
+        assert NOTE not in opened["metadata"]["annotations"]
+        assert await released.check(made.kube) is None
+
+
+async def test_a_node_whose_gpus_pods_hold_stays_kept_away() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        await hold_a_gpu(made, "training")
+        pod = await made.kube.get("v1", "Pod", "training", "default", fresh=True)
+        assert pod
+        held = pod["spec"]["nodeName"]
+        await UnfitKeptFromPods(held, seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        with pytest.raises(Blocked, match="pods hold 1 of its 2 GPUs") as refused:
+            await ReleasedByProof(held, seen(), made.cluster, 2).apply(made.kube)
+        assert refused.value.code == "SHW-621"
+        assert read_quarantine(await node(made, held))
+
+
+async def test_a_taint_of_our_name_that_somebody_else_set_is_not_taken_away() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        theirs = {"key": TAINT, "value": "", "effect": "NoSchedule"}
+        await made.kube.patch("v1", "Node", "te2", {"spec": {"taints": [theirs]}})
+        made.kube.forget()
+        assert await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).check(made.kube) is None
+        assert await ReleasedByProof("te2", seen(), made.cluster, 2).check(made.kube) is None
+
+
+def test_a_proof_outweighs_what_was_said_before_it_and_nothing_that_is_so_now() -> None:
+    record = Record(Mark("c"), frozenset(UUIDS), "2026-11-29T12:00:00Z")
+    at = 1795953600.0  # that time in seconds since 1970
+    early, late = (Fault("Xid 95", "", "reset", at + off) for off in (-1, 1))
+    (first, second) = since_proof(seen(early, late, ROWS), record)
+    assert (first.faults, second.faults) == ((), (late, ROWS))
+    other = Record(Mark("c"), frozenset(UUIDS[:1]), "2026-11-29T12:00:00Z")
+    assert since_proof(seen(early), other)[1].faults == (early,), "it was not among those that were proven"
+    assert since_proof(seen(early), None)[1].faults == (early,)
+    unreadable = Record(Mark("c"), frozenset(UUIDS), "yesterday")
+    assert since_proof(seen(early), unreadable)[1].faults == (early,)
+
+
+async def test_a_passed_proof_ends_what_the_kernel_said_before_it() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        assert await GpusSound("te2", seen(XID)).check(made.kube)
+        proof = await prove(made.kube, made.cluster, EXPECTED, {})
+        assert proof.outcome == "ok"
+        made.kube.forget()
+        assert await GpusSound("te2", seen(XID)).check(made.kube) is None
+
+
+def test_the_evidence_is_a_private_file_whose_name_tells_host_time_and_content(tmp_path: Path) -> None:
+    name = keep_evidence(tmp_path, "te2", "Xid 79")
+    path = tmp_path / "gpu-evidence" / name
+    assert path.read_text(encoding="utf-8") == "Xid 79"
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert name.startswith("te2-")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(Blocked, match="the evidence cannot be kept"):
+        keep_evidence(tmp_path / "file", "te2", "Xid 79")
