@@ -26,7 +26,9 @@ def keep_kubeconfig(run: Run, admin_conf: str, name: str, *, renewed: bool = Fal
     """
     path = run.folder / "kubeconfig"
     api, planes = run.cluster.api_name, (run.control, *_staying(run))
-    texts = [from_outside(admin_conf, api, node_ip(host)) if api else admin_conf for host in planes]
+    vip = run.cluster.api_vip  # it moves: whoever asks by it need not know which of them is there
+    ways = [vip] if vip else [node_ip(host) for host in planes]
+    texts = [from_outside(admin_conf, api, way) if api else admin_conf for way in ways]
     try:
         if path.exists() and not path.stat().st_mode & 0o077:
             kept = path.read_text(encoding="utf-8")
@@ -47,6 +49,8 @@ def _is_of_another(run: Run, kept: str, admin_conf: str) -> bool:
     seen = known(run)
     others = [host for host in _staying(run) if host != run.control]
     whole = {node_ip(host) for host in others if host.name in seen and seen[host.name].whole}
+    if run.cluster.api_vip:
+        whole = {run.cluster.api_vip}
     try:
         old = parse_admin_conf(kept)
         if old.host not in whole or authorities(old.ca) != authorities(parse_admin_conf(admin_conf).ca):

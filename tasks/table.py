@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,11 +26,12 @@ from shipway.steps.kubernetes.join_tokens import NoTokenLeft
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
 from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns
+from shipway.steps.vip.held import VipHeld, told_otherwise
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
 from tasks.context import Run
-from tasks.drift.parts import kubelet_declared, list_settled, peers_of
+from tasks.drift.parts import kubelet_declared, list_settled, peers_of, planes_of
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
@@ -53,7 +55,7 @@ from tasks.stages.verify import (
     gpus_allocatable,
     nodes_ready,
 )
-from tasks.waiting import by_api, hear_results, wait_for
+from tasks.waiting import by_api, hear_results, hear_waits, wait_for
 from tasks.workloads import permit_undisturbed
 
 VERBS = (
@@ -68,6 +70,7 @@ VERBS = (
 )  # tasks/VERB/table.py
 REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
 CONTROL_PLANE_NODE_SECONDS = 300.0  # its pod network may still be on its way
+VIP_SECONDS = 30.0
 GATE_SECONDS = 300.0  # an API server that restarts, or an image that is pulled slowly, is given this long
 
 
@@ -136,9 +139,32 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     if hardening.declared(run.cluster):
         steps.append(HardeningDeclared(run.cluster))
     results = await _bring(run, stage, session, steps, run.allowed(host))
+    results += await _vip_held(run, stage, session, results)
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
     return results
+
+
+async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]) -> list[StepResult]:
+    """Wait until a control plane holds the address for clients outside, where nothing of it was withheld or failed.
+
+    One that none holds is told of, and stops nothing: no node needs it.
+    """
+    if run.allow is Impact.NOTHING or not run.cluster.api_vip:
+        return []
+    if any(result.outcome not in ("ok", "changed") for result in before):
+        return []
+    planes = planes_of(run)
+    if await told_otherwise(run.cluster, planes):
+        return []  # their turn comes: until then another one may hold it, by a virtual router of its own
+    held, ends = VipHeld(run.cluster, planes), time.monotonic() + VIP_SECONDS
+    while (drift := await held.check(on)) is not None and time.monotonic() < ends:
+        hear_waits(run, stage, on.name)(f"waiting until {held.name}: {drift.have}")
+    result = StepResult(held.name, "drifted" if drift else "ok", Impact.START, drift)
+    if drift and (told := f"not so: {held.name} ({drift})") not in run.warned:
+        run.warned.append(told)
+    hear_results(run, stage, on.name)(result)
+    return [result]
 
 
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -151,6 +177,7 @@ async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResul
         steps.append(HardeningDeclared(run.cluster))
     results = await _bring(run, stage, session, steps, run.allowed(host))
     if run.allow is not Impact.NOTHING and all(result.outcome in ("ok", "changed") for result in results):
+        results += await _vip_held(run, stage, session, results)
         ready = NodesReady((host,))
         results.append(await wait_for(run, stage, ready, await run.kube(), seconds=CONTROL_PLANE_NODE_SECONDS))
     return results

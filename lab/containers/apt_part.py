@@ -19,7 +19,7 @@ CONTAINERD_SUITES = {"1.6": "bookworm", "1.7": "trixie", "2.1": "forky"}
 BASE_PACKAGES = (
     *("apt-transport-https", "ca-certificates", "curl", "gnupg", "gpg", "lsb-release", "software-properties-common"),
     *("conntrack", "socat", "ethtool", "ebtables", "ipset", "iptables", "iproute2", "util-linux", "mount", "nftables"),
-    *("chrony", "jq", "nfs-common", "open-iscsi", "ipvsadm", "unattended-upgrades", "haproxy"),
+    *("chrony", "jq", "nfs-common", "open-iscsi", "ipvsadm", "unattended-upgrades", "haproxy", "keepalived"),
 )
 RECIPE = f"1 {CONTAINERD_SUITES} {BASE_PACKAGES}"
 # Docker's package turns the CRI plugin off, which a bootstrap must notice and mend.

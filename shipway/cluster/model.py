@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from shipway.cluster.hardening import Hardening
 from shipway.cluster.hosts import node_ip
 from shipway.cluster.parts import (
+    KUBE_VIP_IMAGE,
     AddOn,
     ApiEndpoint,
     Backup,
@@ -117,6 +118,18 @@ class Cluster(Part):
         if isinstance(given, str) or given.kind == "external":
             return ""
         return given.name or f"api.{self.name}.internal"
+
+    @property
+    def api_vip(self) -> str:
+        """The address for clients outside that moves between control planes; empty where there is none."""
+        vip = self.kubernetes.api_vip
+        return str(vip.address) if vip else ""
+
+    @property
+    def kube_vip_image(self) -> str:
+        """The image that holds that address; empty where none does."""
+        vip = self.kubernetes.api_vip
+        return (vip.image or KUBE_VIP_IMAGE) if vip and vip.by == "kube-vip" else ""
 
     @property
     def endpoint(self) -> str:

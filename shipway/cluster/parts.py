@@ -18,8 +18,10 @@ from shipway.cluster.types import (
     Flag,
     ImageRef,
     ImageRepository,
+    Interface,
     LabelKey,
     Name,
+    NodeAddress,
     Package,
     PackageVersion,
     Part,
@@ -82,6 +84,41 @@ class ApiEndpoint(Part):
         return self
 
 
+# The first of 1.2 without the fault that it asks the API by its own address (dell/omnia#4992, kube-vip#1658); 1.0.1 to
+# 1.0.3 stalled after a lost election (kube-vip#1377).
+KUBE_VIP_IMAGE = "ghcr.io/kube-vip/kube-vip:v1.2.3"
+
+
+class ApiVip(Part):
+    """An address by which clients outside reach the API, and which moves between control planes."""
+
+    address: NodeAddress = Field(
+        description="A free IPv4 address of a network that every control plane is in; the one whose API server is "
+        "ready holds it."
+    )
+    by: Literal["keepalived", "kube-vip"] = Field(
+        "keepalived", description="What moves it: the distribution's keepalived, or kube-vip in a static pod."
+    )
+    interface: Interface | None = Field(
+        None,
+        description="Interface of that network on every control plane; default: the one of the host's own address.",
+    )
+    router_id: Annotated[Count, Field(ge=1, le=255)] | None = Field(
+        None,
+        description="Number of the virtual router (VRRP), of keepalived's; default: the last number of the address.",
+    )
+    image: ImageRef | None = Field(None, description=f"Image of kube-vip's; default: {KUBE_VIP_IMAGE}.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuse what is about the other way."""
+        if self.by == "keepalived" and self.image is not None:
+            raise ValueError("an image is kube-vip's: add by: kube-vip, or leave it out")
+        if self.by == "kube-vip" and self.router_id is not None:
+            raise ValueError("a router_id is keepalived's: kube-vip has none")
+        return self
+
+
 def _form(value: Any) -> str:
     return "text" if isinstance(value, str) else "mapping"
 
@@ -102,6 +139,9 @@ class Kubernetes(Part):
         None,
         description="What every node reaches the API by; host[:port] stands for an external one. Default: a node_local "
         "name; a cluster that was made with its control plane's address keeps that.",
+    )
+    api_vip: ApiVip | None = Field(
+        None, description="An address for clients outside that moves between control planes; no node needs it."
     )
     api_port: Port = Field(6443, description="Port the API server listens on.")
     image_repository: ImageRepository | None = Field(None, description="Registry for the control plane's images.")

@@ -34,6 +34,7 @@ _REGISTRY = r"^(_default|[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z
 _SUITE = r"^[A-Za-z0-9.{/_][A-Za-z0-9.{}/_-]*$"
 _COMPONENT = r"^[a-z0-9][a-z0-9-]*$"
 _MANIFEST_NAME = r"^[a-z0-9_]+$"
+_INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
 _CIPHER_SUITE = r"^TLS_[A-Z0-9_]+$"
 
 # What each pattern asks for, in words: the text of a fault.
@@ -58,6 +59,7 @@ WORDS: dict[str, str] = {
     _SUITE: "an apt suite: letters, digits, `/`, `.`, `_` and `-`",
     _COMPONENT: "an apt component: lower-case letters, digits and dashes",
     _MANIFEST_NAME: "lower-case letters, digits and `_`",
+    _INTERFACE: "the name of a network interface: letters, digits, `_`, `.` and `-`, 15 at most",
     _CIPHER_SUITE: "Go's name of a cipher suite, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
 }
 # What Go's httpproxy takes (golang.org/x/net/http/httpproxy), but for `*`, which would leave nothing to the proxy.
@@ -314,6 +316,7 @@ Registry = Annotated[str, StringConstraints(pattern=_REGISTRY, max_length=253), 
 Suite = Annotated[str, StringConstraints(pattern=_SUITE, max_length=128), AfterValidator(_template)]
 Component = Annotated[str, StringConstraints(pattern=_COMPONENT, max_length=64)]
 ManifestName = Annotated[str, StringConstraints(pattern=_MANIFEST_NAME, max_length=64)]
+Interface = Annotated[str, StringConstraints(pattern=_INTERFACE)]
 CipherSuite = Annotated[str, StringConstraints(pattern=_CIPHER_SUITE, max_length=64)]
 NodeAddress = Annotated[IPv4Address, _text_or(IPv4Address)]
 PodNetwork = Annotated[IPv4Network, BeforeValidator(_network), _text_or(IPv4Network)]

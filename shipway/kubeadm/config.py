@@ -102,9 +102,10 @@ def init_documents(cluster: Cluster, host: HostSpec) -> list[dict[str, Any]]:
         "networking": {"podSubnet": str(kubernetes.pod_network), "serviceSubnet": str(kubernetes.service_network)},
         "controllerManager": {"extraArgs": _args(kubernetes.minor, size)},
     }
-    if cluster.api_name:
-        planes = (node_ip(one) for one in cluster.control_planes)
-        declared["apiServer"] = {"certSANs": [cluster.api_name, "127.0.0.1", "localhost", *planes]}
+    planes = [node_ip(one) for one in cluster.control_planes]
+    names = [cluster.api_name, "127.0.0.1", "localhost", *planes] if cluster.api_name else []
+    if names or cluster.api_vip:
+        declared["apiServer"] = {"certSANs": [*names, *filter(None, (cluster.api_vip,))]}
     _harden(declared, cluster)
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",

@@ -16,6 +16,7 @@ Path = tuple[str | int, ...]
 CONTROL_PLANES, MANY = (1, 3, 5), 6
 POD, MASK = ("kubernetes", "pod_network"), ("kubernetes", "node_mask")
 SERVICE, ENDPOINT = ("kubernetes", "service_network"), ("kubernetes", "api_endpoint")
+VIP = ("kubernetes", "api_vip")
 # What listens on a control plane besides the API server (kubernetes.io, "Ports and Protocols").
 TAKEN = {
     22: "SSH",
@@ -114,6 +115,31 @@ def endpoints(cluster: Cluster) -> Iterator[Fault]:
             f"{given} is the address of {alone[0]} alone, and there are {len(planes)} control planes: leave it out"
         )
         yield Fault(ENDPOINT, f"{message}, or give a name that leads to all of them")
+
+
+def vip(cluster: Cluster) -> Iterator[Fault]:
+    """The address for clients outside is nobody's own, and lies in no network of pods or services."""
+    if not cluster.api_vip:
+        return
+    place, address = (*VIP, "address"), IPv4Address(cluster.api_vip)
+    for index, host in enumerate(cluster.hosts):
+        if cluster.api_vip in (host.address, str(_address(host))):
+            yield Fault(place, f"{address} is the address of {host.name}: take a free one", (_place(index, host),))
+    for path, network in ((POD, cluster.kubernetes.pod_network), (SERVICE, cluster.kubernetes.service_network)):
+        if address in network:
+            yield Fault(place, f"{address} lies in the {path[1].partition('_')[0]} network {network}", (path,))
+    if cluster.endpoint.rpartition(":")[0] == cluster.api_vip:
+        yield Fault(
+            place, f"{address} is the endpoint: no node may need it, for it is held once the API serves", (ENDPOINT,)
+        )
+    if (
+        address.is_multicast
+        or address.is_reserved
+        or address.is_unspecified
+        or address.is_link_local
+        or address.is_loopback
+    ):
+        yield Fault(place, f"{address} cannot be an address that clients reach")
 
 
 def room(cluster: Cluster) -> Iterator[Fault]:

@@ -41,6 +41,7 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("every node's address is known and usable", solver_networks.node_addresses, (13,)),
     Rule("there are one, three or five control planes", solver_networks.control_planes),
     Rule("the API's endpoint leads to every control plane", solver_networks.endpoints),
+    Rule("the API's address for clients outside can be held", solver_networks.vip),
     Rule("the pod network holds every host", solver_networks.room, (35,)),
     Rule("pod, service and host networks do not overlap", solver_networks.overlaps, (36,)),
     Rule("the service network has a size the API server takes", solver_networks.services),

@@ -54,6 +54,7 @@ from shipway.steps.kubernetes.skew import VersionDeclared
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.system.preflight import AddressOnHost
 from shipway.steps.system.services import ServiceLoaded
+from shipway.steps.vip.held import VipHeld
 from shipway.survey.gpu_health import HealthLook
 from tasks import gates
 from tasks.context import Run
@@ -165,6 +166,11 @@ def peers_of(run: Run, host: str) -> tuple[Host, ...]:
     return tuple(run.session(spec.name) for spec in run.cluster.control_planes if spec.name != host)
 
 
+def planes_of(run: Run) -> tuple[Host, ...]:
+    """Return the sessions of all control planes."""
+    return tuple(run.session(spec.name) for spec in run.cluster.control_planes)
+
+
 def _hardened(run: Run, spec: HostSpec) -> list[Check[Host]]:
     """Return what hardening declares of a control plane, where it declares anything: what went away is brought back."""
     if not hardening.declared(run.cluster):
@@ -266,6 +272,8 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         KubeadmRemembers(wanted),
         *([HardeningRemembered(cluster)] if hardening.declared(cluster) else []),
     ]
+    if cluster.api_vip:
+        checks.append(VipHeld(cluster, planes_of(run)))
     if len(cluster.control_planes) > 1:
         planes = {host.name: node_ip(host) for host in cluster.control_planes}
         checks.append(EtcdMembersDeclared(planes, run.session(run.control.name)))

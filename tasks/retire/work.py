@@ -42,8 +42,10 @@ from shipway.steps.reset.kubelet import (
 )
 from shipway.steps.reset.network import CniGone, LinksGone, NamespacesGone, RulesGone
 from shipway.steps.reset.runtime import ContainerdAsBefore
-from shipway.steps.system.api_proxy import ProxyGone
+from shipway.steps.system.api_proxy import OWN
 from shipway.steps.system.kernel import NFT
+from shipway.steps.system.own_service import OwnGone
+from shipway.steps.vip.kube_vip import KubeVipGone
 from tasks.context import Run
 from tasks.kubeconfig import LeadsToOneThatStays
 from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
@@ -64,7 +66,7 @@ async def leave_api(run: Run, stage: str, host: str) -> list[StepResult]:
     way = prepare_system.way_to_api(past, past.host(host), family, named)
     hear = hear_results(run, stage, host)
     results = await converge(way, session, min(run.allow, Impact.START), hear)
-    after: list[Check[Host]] = [KubeProxyKnowsApi(past.api_name), *([] if past.proxies_api else [ProxyGone()])]
+    after: list[Check[Host]] = [KubeProxyKnowsApi(past.api_name), *([] if past.proxies_api else [OwnGone(OWN)])]
     if any(result.outcome == "failed" for result in results):
         return results
     return results + await converge(after, session, min(run.allow, Impact.SERVICE), hear)
@@ -158,6 +160,7 @@ def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
         files.UserWithoutCluster(cluster.target(cluster.host(host)).user, known),
         NodeUndone(family, cri_socket(cluster.kubernetes.minor), still),
         ContainersGone(still),
+        KubeVipGone(),
         NothingMounted(),
         KubeletFolderEmpty(),
         CniGone(),

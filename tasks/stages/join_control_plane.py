@@ -8,6 +8,7 @@ from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.backup.on_host import schedule
+from shipway.steps.endpoint.certificate import certified
 from shipway.steps.hardening.listed import files_of
 from shipway.steps.kubernetes.join import NoBootstrapCredentials
 from shipway.steps.kubernetes.join_control_plane import ControlPlaneJoined
@@ -16,6 +17,7 @@ from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.kubernetes.static_pods import ManifestsBack
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.system.services import ServiceRuns
+from shipway.steps.vip import listed as vip
 from tasks.workloads import OWN_NAMESPACES
 
 
@@ -27,6 +29,7 @@ def steps(
     `peers` are the other control planes: a key of encryption at rest is theirs as well.
     """
     return [
+        *vip.may_hold(cluster, host, peers),
         ManifestsBack(),
         *files_of(cluster, peers),  # what its API server reads when it is started for the first time
         ControlPlaneJoined(cluster, host, family, lead, tuple(sorted({*OWN_NAMESPACES, "kube-system"}))),
@@ -35,5 +38,7 @@ def steps(
         *([KubeProxyKnowsApi(cluster.api_name)] if cluster.api_name else []),
         ResolverReal(),
         UserHasKubeconfig(cluster.target(host).user),
+        *certified(cluster),
+        *vip.steps(cluster, host, family, peers),
         *schedule(cluster),
     ]

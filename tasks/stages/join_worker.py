@@ -10,7 +10,8 @@ from shipway.step import Check
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.resolver import ResolverReal
-from shipway.steps.system.api_proxy import ProxyGone
+from shipway.steps.system.api_proxy import OWN
+from shipway.steps.system.own_service import OwnGone
 from shipway.steps.system.services import ServiceRuns
 
 
@@ -20,7 +21,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family, control: Host) -> li
         NodeJoined(cluster, host, family, control),
         ServiceRuns("kubelet"),
         *([KubeProxyKnowsApi(cluster.api_name)] if cluster.api_name else []),
-        *([ProxyGone()] if cluster.api_name and not cluster.proxies_api else []),
+        *([OwnGone(OWN)] if cluster.api_name and not cluster.proxies_api else []),
         NoBootstrapCredentials(),
         ResolverReal(),
     ]

@@ -84,9 +84,10 @@ def members(site: Site, host: str) -> list[dict[str, Any]]:
     return found
 
 
-def asked(site: Site, what: Callable[[], object]) -> tuple[float, int]:
+def asked(site: Site, what: Callable[[], object], host: str = NAME) -> tuple[float, int]:
     """Return the longest time without an answer while something is done, in seconds, and the number of answers."""
-    site.on("w1", f"rm -f /run/asked; systemd-run --quiet --collect --unit=lab-client sh -c {shlex.quote(CLIENT)}")
+    client = shlex.quote(CLIENT.replace(NAME, host))
+    site.on("w1", f"rm -f /run/asked; systemd-run --quiet --collect --unit=lab-client sh -c {client}")
     time.sleep(2)
     what()
     time.sleep(SETTLE)

@@ -26,6 +26,7 @@ from shipway.site.proxies import lasting
 from shipway.steps.system import api_proxy
 from shipway.steps.system.api_proxy import ProxyPortFree, address_for, proxy_config
 from shipway.steps.system.names import HOSTS, HostsNamed
+from shipway.steps.system.own_service import OwnRuns
 from tasks.context import Run
 from tasks.leading import adopt_endpoint, ask_endpoint, choose, known, left_out, order_of_joins, refuse_second_cluster
 from tasks.stages import prepare_system
@@ -229,9 +230,9 @@ def test_the_proxy_knows_every_control_plane_and_the_name_leads_where_it_should(
     def about_proxy(planes: int, host: str, more: str = "") -> int:
         one = cluster(planes, more)
         steps = prepare_system.steps(one, one.host(host), DEBIAN)
-        return sum(getattr(step, "path", "") in (api_proxy.CONFIG, api_proxy.UNIT) for step in steps)
+        return sum(getattr(step, "path", "") in (api_proxy.CONFIG, api_proxy.OWN.path) for step in steps)
 
-    assert (about_proxy(3, "w1"), about_proxy(3, "cp2"), about_proxy(1, "w1")) == (3, 0, 0)
+    assert (about_proxy(3, "w1"), about_proxy(3, "cp2"), about_proxy(1, "w1")) == (2, 0, 0)
     assert about_proxy(3, "w1", "kubernetes: {api_endpoint: {kind: external, name: lb.example}}\n") == 0
 
 
@@ -268,7 +269,7 @@ async def test_the_name_is_in_our_block_alone_and_leads_to_a_proxy_only_while_th
 
 async def test_a_proxy_is_started_only_where_haproxy_was_installed() -> None:
     there, stands = PackageInfo("2.6.12", held=False, sound=True), UnitState("shipway-api-proxy.service")
-    step = next(step for step in api_proxy.steps(cluster(), DEBIAN) if isinstance(step, api_proxy.ProxyRuns))
+    step = next(step for step in api_proxy.steps(cluster(), DEBIAN) if isinstance(step, OwnRuns))
     for facts, drifts in (({}, False), ({Package("haproxy"): there}, True)):
         assert (await step.check(KnownFacts({stands: unit("inactive"), **facts})) is not None) is drifts  # type: ignore[arg-type, dict-item]
 

@@ -8,8 +8,9 @@ import pytest
 
 from shipway.facts.files import FileInfo, FileState
 from shipway.step import Impact
-from shipway.steps.system.api_proxy import CONFIG, ENABLED, UNIT, ProxyEnabled, ProxyGone, ProxyUnitRead, proxy_config
+from shipway.steps.system.api_proxy import CONFIG, OWN, proxy_config
 from shipway.steps.system.names import HostsNamed
+from shipway.steps.system.own_service import OwnEnabled, OwnGone, OwnUnitRead, enabled
 from tasks.context import Run
 from tasks.leading import lead_beside
 from tasks.retire import work
@@ -81,7 +82,7 @@ async def test_a_workers_proxy_is_loaded_without_the_one_that_leaves(monkeypatch
     (named,) = (step for step in steps if isinstance(step, HostsNamed))
     assert named.planes == ("10.9.0.2", "10.9.0.3"), "without a proxy the name leads to none that leaves"
     assert "cp1" in named.entries, "a host of the file keeps its name: a bootstrap would write it again"
-    assert not any(isinstance(step, ProxyGone) for step in steps)
+    assert not any(isinstance(step, OwnGone) for step in steps)
     assert "server cp1" in proxy_config(run.cluster), "the run's own cluster is as the file says"
 
 
@@ -92,19 +93,19 @@ async def test_with_one_control_plane_left_the_name_leads_to_it_and_the_proxy_go
     leaving = run.cluster.hosts[1].model_copy(update={"name": "cp2"})  # out of the file, found at its node's address
     run.cluster = run.cluster.model_copy(update={"hosts": (*run.cluster.hosts, leaving)})
     steps = await steps_past(run, "cp2", monkeypatch, declared=False)
-    assert [type(step).__name__ for step in steps] == ["HostsNamed", "KubeProxyKnowsApi", "ProxyGone"]
+    assert [type(step).__name__ for step in steps] == ["HostsNamed", "KubeProxyKnowsApi", "OwnGone"]
     assert (steps[0].api_name, steps[0].api_address) == (NAME, "10.9.0.1")
     assert sorted(steps[0].entries) == ["cp1", "w1"]
 
 
 async def test_a_proxy_that_nobody_needs_is_stopped_without_letting_systemd_read_its_units_anew() -> None:
-    host = KnownFacts({FileState(UNIT): THERE})
-    assert await ProxyGone().check(host) is not None  # type: ignore[arg-type]
-    await ProxyGone().apply(host)  # type: ignore[arg-type]
+    host = KnownFacts({FileState(OWN.path): THERE})
+    assert await OwnGone(OWN).check(host) is not None  # type: ignore[arg-type]
+    await OwnGone(OWN).apply(host)  # type: ignore[arg-type]
     assert not any("daemon-reload" in line for line in host.done)
     assert any("disable" in line and "--no-reload" in line for line in host.done)
-    assert await ProxyGone().check(KnownFacts({})) is None  # type: ignore[arg-type]
-    assert ProxyGone.impact is Impact.SERVICE
+    assert await OwnGone(OWN).check(KnownFacts({})) is None  # type: ignore[arg-type]
+    assert OwnGone.impact is Impact.SERVICE
 
 
 async def nothing(*_: Any) -> list[Any]:
@@ -136,10 +137,10 @@ async def test_what_an_even_number_of_members_bears_is_told(
 
 async def test_beside_gpu_pods_a_proxy_is_made_to_start_with_the_host_and_systemd_reads_nothing_anew() -> None:
     host = KnownFacts({})
-    assert await ProxyEnabled().check(host) is not None  # type: ignore[arg-type]
-    await ProxyEnabled().apply(host)  # type: ignore[arg-type]
+    assert await OwnEnabled(OWN).check(host) is not None  # type: ignore[arg-type]
+    await OwnEnabled(OWN).apply(host)  # type: ignore[arg-type]
     assert [line for line in host.done if "reload" in line] == [
         "systemctl enable --quiet --no-reload shipway-api-proxy.service"
     ]
-    assert await ProxyEnabled().check(KnownFacts({ENABLED: said("enabled\n")})) is None  # type: ignore[arg-type]
-    assert (ProxyEnabled.impact, ProxyUnitRead.impact) == (Impact.FILES, Impact.SERVICE)
+    assert await OwnEnabled(OWN).check(KnownFacts({enabled(OWN): said("enabled\n")})) is None  # type: ignore[arg-type]
+    assert (OwnEnabled.impact, OwnUnitRead.impact) == (Impact.FILES, Impact.SERVICE)

@@ -84,6 +84,7 @@ WHOLE: dict[str, Any] = {
         "service_network": "10.96.0.0/12",
         "node_mask": 24,
         "api_endpoint": {"kind": "external", "name": "api.example.com", "port": 6443},
+        "api_vip": {"address": "10.0.0.9", "interface": "eth0", "router_id": 9},
         "api_port": 6443,
         "image_repository": "registry.example.com/k8s",
         "allow_cgroup_v1": False,
@@ -184,7 +185,11 @@ WHOLE: dict[str, Any] = {
 # What cannot stand beside something else of WHOLE.
 OTHER: dict[str, Any] = {
     **WHOLE,
-    "kubernetes": {**WHOLE["kubernetes"], "api_endpoint": "10.0.0.1:6443"},
+    "kubernetes": {
+        **WHOLE["kubernetes"],
+        "api_endpoint": "10.0.0.1:6443",
+        "api_vip": {"address": "10.0.0.9", "by": "kube-vip", "image": "registry.example.com/kube-vip:v1.2.3"},
+    },
     "ssh": {"user": "ops", "sudo_password_secret": "sudo"},
     "network": {"provider": "manifests", "version": "3.31.2", "manifests": ["/manifests/net.yaml"]},
     "repair": {"window": {"rrule": "FREQ=WEEKLY;BYDAY=SA;BYHOUR=2;BYMINUTE=0;BYSECOND=0", "minutes": 120}},

@@ -53,6 +53,10 @@ OF_SCRIPTS = (
     r"grep -ls kubepods( /proc/\d+/cgroup)+",
     r"systemctl show --no-pager -p Id -p LoadState -p ExecStart -- \*\.service",  # the look for what turns swap on
     r"df -PB1 -- /[a-z/]*",  # room for the audit log, at the nearest folder that is there
+    r"ip -4 neigh show to [0-9.]+",  # who answers for the address of clients outside
+    # What the API server's certificate is good for, and whether its key is beside it.
+    r"openssl x509 -noout (-ext subjectAltName|-pubkey) -in /etc/kubernetes/pki/apiserver\.crt",
+    r"openssl pkey -pubout -in /etc/kubernetes/pki/apiserver\.key",
     # What containerd may lock: a number of a process, or 0. The product data of InfiniBand devices.
     r"systemctl show -p MainPID --value containerd\.service",
     r"grep -H \^Max locked memory /proc/\d+/limits /proc/1/limits",

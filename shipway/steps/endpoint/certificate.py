@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
-from shipway.errors import Blocked, Refused
+from shipway.errors import Blocked, Permanent, Refused
 from shipway.facts.certificates import NO_PROGRAM
 from shipway.facts.commands import Says
 from shipway.facts.files import Listing
@@ -20,7 +20,7 @@ from shipway.foreign.addresses import as_address
 from shipway.host.session import OPERATIONS, Host
 from shipway.kubeadm.config import as_yaml, init_documents
 from shipway.kubeadm.writes import ETC, PKI
-from shipway.step import Drift, Impact
+from shipway.step import Check, Drift, Impact
 from shipway.steps.kubernetes.renewal import KEPT
 
 CERTIFICATE, KEY = f"{PKI}/apiserver.crt", f"{PKI}/apiserver.key"
@@ -68,7 +68,7 @@ def _spelt(name: str) -> str:
 
 def names_of(cluster: Cluster) -> list[str]:
     """Return the names that each API server's certificate is to have, beside those that kubeadm gives it by itself."""
-    return [cluster.api_name, "127.0.0.1", "localhost"]
+    return [*filter(None, (cluster.api_name, cluster.api_vip)), "127.0.0.1", "localhost"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,27 @@ class CertificateNames:
         given = documents[1]["apiServer"]["certSANs"]
         documents[1]["apiServer"]["certSANs"] = [*given, *sorted(kept - {_spelt(one) for one in given})]
         return documents
+
+
+@dataclass(frozen=True)
+class CertificateGood:
+    """The API server's certificate is good for an address that clients outside reach it by."""
+
+    address: str
+    name: str = "the API server's certificate is good for the address of clients outside"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask openssl. Raises Permanent SHW-842 where a running control plane's is not: kubeadm makes none anew."""
+        said = await on.read(NAMES)
+        if said.status == NO_PROGRAM or not (names := names_in(said.stdout)):
+            raise Blocked(f"no certificate that can be read in {CERTIFICATE}", host=on.name)
+        if self.address in names:
+            return None
+        fix = "Run `shipway move-endpoint FILE`: it makes the certificates of the control planes anew, one at a time."
+        message = f"the certificate of this running API server is not good for {self.address}"
+        raise Permanent(message, host=on.name, code="SHW-842", fix=fix)
+
+
+def certified(cluster: Cluster) -> list[Check[Host]]:
+    """Return the check of a control plane's certificate where clients outside have an address; none without one."""
+    return [CertificateGood(cluster.api_vip)] if cluster.api_vip else []

@@ -6,30 +6,22 @@ haproxy.service with /etc/haproxy/haproxy.cfg is never touched.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
 from shipway.errors import Permanent
-from shipway.facts.commands import Says
-from shipway.facts.files import FileState
 from shipway.facts.services import UnitState
 from shipway.facts.sockets import LISTENING, listeners
-from shipway.host.session import Command, Host
+from shipway.host.session import Host
 from shipway.os.family import Family
-from shipway.step import Check, Drift, Impact
-from shipway.steps.system.loaded import is_loaded, restart
-from shipway.steps.system.services import ServiceRuns
+from shipway.step import Check, Drift
+from shipway.steps.system.own_service import OwnService, own_service
 
 SERVICE = "shipway-api-proxy"
 FOLDER = "/var/lib/shipway/api-proxy"
 CONFIG = f"{FOLDER}/haproxy.cfg"
-UNIT = f"/etc/systemd/system/{SERVICE}.service"
-# What `systemctl show` tells of it is as old as systemd's last look at its files (UnitFileState); this is read anew.
-ENABLED = Says(("systemctl", "is-enabled", f"{SERVICE}.service"))
 LOOPBACK = "127.0.0.1"
 CHECKS_A_SECOND = 200  # most that all workers together ask of one API server
 TAKING = (LOOPBACK, "0.0.0.0", "*", "[::]")  # noqa: S104 - as ss shows what takes the port of the loopback
@@ -55,6 +47,7 @@ LimitNOFILE=65536
 [Install]
 WantedBy=multi-user.target
 """
+OWN = OwnService("haproxy", SERVICE, FOLDER, CONFIG, UNIT_TEXT, "the proxy to the API")
 
 
 def proxy_config(cluster: Cluster) -> str:
@@ -105,117 +98,10 @@ def address_for(cluster: Cluster, host: HostSpec) -> str:
     return LOOPBACK if cluster.proxies_api else node_ip(cluster.control_planes[0])
 
 
-@dataclass(frozen=True)
-class ProxyUnitRead:
-    """systemd knows the proxy's unit by its file as it is; a new one it mostly finds by itself when it is asked for it.
-
-    To let systemd read its files anew takes the device rights from running GPU containers
-    (nvidia-container-toolkit#48): that is a service's impact. A proxy that runs goes on.
-    """
-
-    impact: ClassVar[Impact] = Impact.SERVICE
-    unit: str = f"{SERVICE}.service"
-    name: str = "systemd has read the unit of the proxy to the API"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Ask systemd."""
-        info = await on.read(UnitState(self.unit))
-        if info.load == "not-found":
-            return Drift("it knows no such unit", "read")
-        return Drift("the file changed since", "read") if info.needs_reload else None
-
-    async def apply(self, on: Host) -> None:
-        """Let systemd read all of them."""
-        await on.do(Command(("systemctl", "daemon-reload")))
-
-
-@dataclass(frozen=True)
-class ProxyEnabled:
-    """The proxy starts with the host: by a link, which systemd need not read before the host is started again."""
-
-    impact: ClassVar[Impact] = Impact.FILES
-    unit: str = f"{SERVICE}.service"
-    name: str = "the proxy to the API starts with the host"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Ask systemd, which looks for the link."""
-        said = (await on.read(ENABLED)).stdout.strip()
-        return None if said == "enabled" else Drift(said or "no such unit", "enabled")
-
-    async def apply(self, on: Host) -> None:
-        """Make it."""
-        await on.do(Command(("systemctl", "enable", "--quiet", "--no-reload", self.unit), seconds=60))
-
-
-@dataclass(frozen=True)
-class ProxyRuns(ServiceRuns):
-    """The proxy is active, where haproxy is installed and systemd knows the unit: the steps before tell where not."""
-
-    family: Family = field(kw_only=True, hash=False)
-
-    async def check(self, on: Host) -> Drift | None:
-        """Ask systemd and the package manager."""
-        info, haproxy = await on.read(UnitState(f"{self.unit}.service"), self.family.package("haproxy"))
-        known = haproxy is not None and info.load != "not-found"
-        return Drift(info.active, "active") if known and info.active != "active" else None
-
-
-@dataclass(frozen=True)
-class ProxyLoaded:
-    """The proxy passes on to the control planes of its file."""
-
-    impact: ClassVar[Impact] = Impact.START  # haproxy keeps every connection over a reload
-    path: ClassVar[str] = CONFIG
-    name: str = "the proxy to the API runs its current configuration"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Compare what was loaded with what the file holds; one that does not run reads it when it starts."""
-        info, loaded = await asyncio.gather(
-            on.read(UnitState(f"{SERVICE}.service")), is_loaded(on, SERVICE, (CONFIG,), same_second=True)
-        )
-        return None if loaded or info.active != "active" else Drift("an older one", "the file's")
-
-    async def apply(self, on: Host) -> None:
-        """Reload it, and keep what it loaded."""
-        await restart(on, SERVICE, (CONFIG,), verb="reload")
-
-
 def steps(cluster: Cluster, family: Family) -> list[Check[Host]]:
     """Return the steps of a worker, in order; the name leads to the proxy only once it runs."""
-    return [
-        family.installed("haproxy is installed", {"haproxy": None}, cluster.system.may_remove),
-        FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster)),
-        FileIs("the proxy to the API is a service", UNIT, UNIT_TEXT),
-        ProxyUnitRead(),
-        ProxyEnabled(),
-        ProxyRuns(SERVICE, family=family),
-        ProxyLoaded(),
-    ]
-
-
-@dataclass(frozen=True)
-class ProxyGone:
-    """A worker of a cluster with one control plane has no proxy of ours: none is needed any more.
-
-    systemd is not let read its files anew, which would take the device rights from running GPU containers; but what
-    still asks by the proxy, as kube-proxy did, is mended by a restart before: so this is a service's impact too.
-    """
-
-    impact: ClassVar[Impact] = Impact.SERVICE
-    unit: str = f"{SERVICE}.service"
-    name: str = "no proxy to the API is left"
-
-    async def check(self, on: Host) -> Drift | None:
-        """Look for its unit."""
-        return Drift(f"{UNIT} is there", "no such unit") if await on.read(FileState(UNIT)) else None
-
-    async def apply(self, on: Host) -> None:
-        """Stop it, and take away its unit and its file."""
-        await on.do(
-            Command(("systemctl", "stop", self.unit), seconds=60),
-            Command(("systemctl", "disable", "--quiet", "--no-reload", self.unit), seconds=60),
-            Command(("rm", "-rf", "--", UNIT, FOLDER)),
-        )
+    told = FileIs("the proxy to the API knows every control plane", CONFIG, proxy_config(cluster))
+    return own_service(OWN, family, cluster.system.may_remove, [told])
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def _find_unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
     images = [f"{image_repository(cluster)}/pause"]
     if host.gpus != 0:
         images += [cluster.device_plugin.image, cluster.gpu.verify_image]
+    if cluster.kube_vip_image and host in cluster.control_planes:
+        images.append(cluster.kube_vip_image)
     for name in cluster.addons:
         images += images_of(add_on(name))
     named = [registry_of(image) for image in images]
