@@ -288,7 +288,8 @@ _BACKUP = (
     Stage(StageName.BACKUP_FILES, backups.backup_files, _always(300.0)),
     Stage(StageName.TAKE_BACKUP, backups.take_backup, _always(2.0 * TAKE_SECONDS)),
     Stage(StageName.KEEP_BACKUP, backups.keep_backup, _always(7200.0)),
-    Stage(StageName.RESTORE_POSSIBLE, restores.restore_possible, _always(RESTORE_SECONDS + 120.0)),
+    # Of an object store the whole backup is fetched first.
+    Stage(StageName.RESTORE_POSSIBLE, restores.restore_possible, _always(RESTORE_SECONDS + 3600.0)),
     Stage(StageName.RESTORE_LOSES, restores.restore_loses, _always(300.0), 0),
     Stage(StageName.RESTORE_BRING, restores.restore_bring, _always(7200.0 + VERIFY_SECONDS + PULL_SECONDS)),
     Stage(StageName.RESTORE_STOP, restores.restore_stop, _always(2.0 * STOP_SECONDS)),
