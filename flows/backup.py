@@ -67,7 +67,7 @@ async def back_up(run: Run, host: str) -> None:
         return
     run.admitted.add(host)
     taken = await on(StageName.TAKE_BACKUP, host, await on(StageName.BACKUP_FILES, host, possible))
-    if run.cluster.backup.keep_local:
+    if run.cluster.backup.copied:
         await on(StageName.KEEP_BACKUP, host, taken)
 
 

@@ -18,11 +18,12 @@ from prefect.runtime import flow_run
 from flows.bootstrap import join_in_order, prepare_after, set_node
 from flows.running import Manner, as_states, final_state, run_name, running
 from flows.verify_gpus import verify
-from shipway.backup.choice import Choice
+from shipway.backup.choice import Choice, read_source
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import load_cluster
 from shipway.errors import ErrorReport, Refused
 from shipway.stage import StageName
+from tasks.backup.restores import forget_fetched
 from tasks.context import Run
 from tasks.judging import report_of_verb
 from tasks.leading import known as known_of
@@ -52,7 +53,8 @@ async def restore(  # noqa: PLR0917 - a flow's parameters are the fields of its 
 
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
-        backup: Name of a verified backup, on a control plane's host or kept by the worker, or newest.
+        backup: Name of a verified backup, on a control plane's host or kept by the worker, or newest; s3:NAME or
+            s3:newest is one of the object store.
         confirm: The cluster's name, typed: what is newer than the backup is lost, and its pods are ended.
         plan: Change nothing, and say what would be lost and what keeps from it.
         gone: Control planes whose machines are gone for good; etcd on one that is not would go on with the old data.
@@ -68,8 +70,12 @@ async def restore(  # noqa: PLR0917 - a flow's parameters are the fields of its 
     only = _without(cluster, gone)
     manner = Manner(only_looks=plan, report=report_of_verb, kind="restore")
     async with running(cluster_file, "plan" if plan else "restore", only, (), report_file, manner) as run:
-        run.backup.source, run.backup.gone = Path(backup).name, tuple(gone)
-        await bring_back(run)
+        run.backup.source, run.backup.stored = read_source(backup)
+        run.backup.gone = tuple(gone)
+        try:
+            await bring_back(run)
+        finally:
+            forget_fetched(run)
     return end(run)
 
 

@@ -83,7 +83,7 @@ async def back_up(run: Run) -> bool:
     host, run.backup.hours = run.control.name, BACKUP_HOURS
     possible = await on(StageName.BACKUP_POSSIBLE, host)
     taken = await on(StageName.TAKE_BACKUP, host, await on(StageName.BACKUP_FILES, host, possible))
-    if taken is not None and run.cluster.backup.keep_local:
+    if taken is not None and run.cluster.backup.copied:
         return await on(StageName.KEEP_BACKUP, host, taken) is not None
     return taken is not None
 

@@ -120,6 +120,7 @@ class BackupRun:
     hours: int = 0
     newest: Backup | None = None
     source: str = ""  # of a restore: the name of the backup
+    stored: bool = False  # of a restore: that one comes from the object store
     choice: Choice | None = None  # of a restore: which host gets the data, once that was looked at
     id: str = ""  # of a restore: what hosts know it by
     gone: tuple[str, ...] = ()  # of a restore: control planes whose machines are gone for good, as a person said

@@ -27,7 +27,7 @@ def build_parser(prog: str) -> Parser:
         dest="source",
         default="newest",
         metavar="NAME",
-        help="a verified backup, on a control plane's host or kept here (default: newest)",
+        help="a verified backup, on a control plane's host or kept here, or s3:NAME (default: newest)",
     )
     made.add_argument("--confirm", default="", metavar="CLUSTER", help="the cluster's name: what is newer is LOST")
     made.add_argument(

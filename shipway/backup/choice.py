@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import PurePath
 from typing import Literal
 
 from shipway.backup.state import BackupState
@@ -15,8 +16,17 @@ from shipway.errors import Refused
 # `joins`: our join broke off on it, or may begin. `joined`: the restore that is gone on with has let it join already.
 Kind = Literal["runs", "bare", "part", "joins", "joined"]
 NEWEST = "newest"
+STORED = "s3:"  # before the name of a backup of the object store
 # A restore that began so short ago is the one that was asked for: its controller was killed, and it is run again.
 RECENT = timedelta(minutes=30)
+
+
+def read_source(asked: str) -> tuple[str, bool]:
+    """Return the name of the backup that a person asked for, and whether it is one of the object store (`s3:NAME`).
+
+    A path is its last part: who has the folder before their eyes types it with its place.
+    """
+    return PurePath(asked.removeprefix(STORED)).name, asked.startswith(STORED)
 
 
 @dataclass(frozen=True, slots=True)

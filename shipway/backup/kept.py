@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,12 @@ def read_manifest(text: str, cluster: str) -> Mapping[str, Any]:
     if not ours or not sound:
         raise Permanent(f"its {MANIFEST} is none of a backup of cluster {cluster}", code="SHW-731", fix=fix)
     return {**said, "files": files}
+
+
+def find_too_many(names: Sequence[str], keep: int, days: int, now: datetime) -> list[str]:
+    """Return those of the backups, newest first, that are one too many or too old; the newest is never among them."""
+    oldest = now.astimezone(UTC) - timedelta(days=days)
+    return [name for at, name in enumerate(names) if at and (at >= keep or taken_at(name) < oldest)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,7 @@ class LocalFolder:
 
     def too_many(self, keep: int, days: int, now: datetime) -> list[str]:
         """Return the backups that are one too many or too old; the newest is never among them."""
-        names, oldest = self.names(), now.astimezone(UTC) - timedelta(days=days)
-        return [name for at, name in enumerate(names) if at and (at >= keep or taken_at(name) < oldest)]
+        return find_too_many(self.names(), keep, days, now)
 
     def remove(self, name: str) -> None:
         """Remove a kept backup; raises OSError."""

@@ -11,6 +11,7 @@ from shipway.cluster.hosts import HostSpec, HostSsh, Jump, Ssh, first_label
 from shipway.cluster.sources import AptRepository, Key, Manifest, Proxy, Sources
 from shipway.cluster.types import (
     AgeRecipient,
+    Bucket,
     Count,
     DnsName,
     Endpoint,
@@ -19,6 +20,7 @@ from shipway.cluster.types import (
     ImageRef,
     ImageRepository,
     Interface,
+    KeyPrefix,
     LabelKey,
     Name,
     NodeAddress,
@@ -28,6 +30,8 @@ from shipway.cluster.types import (
     Plain,
     PodNetwork,
     Port,
+    Region,
+    Url,
     Version,
 )
 from shipway.cluster.window_rules import fault
@@ -48,6 +52,7 @@ __all__ = [
     "Manifest",
     "Name",
     "Network",
+    "ObjectStore",
     "Part",
     "Proxy",
     "Repair",
@@ -273,6 +278,19 @@ class Window(Part):
         return self
 
 
+class ObjectStore(Part):
+    """A place for backups in an object store that speaks S3; this machine's environment says who may write there."""
+
+    bucket: Bucket = Field(description="The bucket, which must be there.")
+    prefix: KeyPrefix | None = Field(None, description="What the keys begin with, before the cluster's name.")
+    endpoint: Url | None = Field(None, description="Address of the store; none: AWS's own.")
+    region: Region | None = Field(None, description="The bucket's region; none: as AWS's files of this machine say.")
+    clear_text: Flag = Field(
+        default=False,
+        description="Backups, which hold all Secrets and keys of the cluster, may lie there without `encrypt_to`.",
+    )
+
+
 class Backup(Part):
     """Backups of etcd: how many stay on the control plane's host, where else they are kept, and who takes them."""
 
@@ -292,12 +310,20 @@ class Backup(Part):
     )
     encrypt_to: tuple[AgeRecipient, ...] = Field(
         (),
-        description="Public keys of age (age1...): the copies on the controller can be read by their owners alone; "
+        description="Public keys of age (age1...): the copies can be read by their owners alone; "
         "none: they are in clear.",
+    )
+    s3: ObjectStore | None = Field(
+        None, description="Object store that `shipway backup` copies each backup to as well; none: to none."
     )
     max_age_hours: Annotated[Count, Field(ge=1, le=8760)] | None = Field(
         None, description="Drift where the newest verified backup is older; none: twice `every_hours`, else no limit."
     )
+
+    @property
+    def copied(self) -> bool:
+        """Whether each backup is copied off its host."""
+        return bool(self.keep_local or self.s3)
 
     @property
     def oldest_hours(self) -> int | None:

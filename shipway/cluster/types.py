@@ -27,6 +27,9 @@ _BLOCK = r"^[a-z0-9][a-z0-9-]*$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _AGE = r"^age1[02-9ac-hj-np-z]{58}$"
 _FINGERPRINT = r"^([0-9A-F]{40}|[0-9A-F]{64})$"
+_BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+_PREFIX = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}){0,15}/?$"
+_REGION = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _IMAGE = r"^[a-z0-9][A-Za-z0-9._:/@-]*$"
 _LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 _LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
@@ -51,6 +54,9 @@ WORDS: dict[str, str] = {
     _USER: "a user name: letters, digits, `_`, `.`, `@`, `+`, `-`, no dash or dot first; DOMAIN\\name is taken too",
     _BLOCK: "the name of a Prefect block: lower-case letters, digits and dashes",
     _SHA256: "64 lower-case hexadecimal digits",
+    _BUCKET: "the name of a bucket: 3 to 63 lower-case letters, digits, dots and dashes",
+    _PREFIX: "what keys begin with: words of letters, digits, `.`, `_` and `-`, with `/` between them",
+    _REGION: "a region's name: lower-case letters, digits and dashes",
     _FINGERPRINT: "40 or 64 upper-case hexadecimal digits without blanks",
     _IMAGE: "an image reference: registry/name:tag",
     _LABEL_KEY: "a Kubernetes label key",
@@ -304,6 +310,9 @@ UnixUser = Annotated[str, StringConstraints(pattern=_USER, max_length=256)]
 SecretBlock = Annotated[str, StringConstraints(pattern=_BLOCK, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 AgeRecipient = Annotated[str, StringConstraints(pattern=_AGE), AfterValidator(_age)]
+Bucket = Annotated[str, StringConstraints(pattern=_BUCKET)]
+KeyPrefix = Annotated[str, StringConstraints(pattern=_PREFIX, max_length=512)]
+Region = Annotated[str, StringConstraints(pattern=_REGION)]
 Fingerprint = Annotated[str, StringConstraints(pattern=_FINGERPRINT)]
 ImageRef = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512), BeforeValidator(_image)]
 ImageRepository = Annotated[str, StringConstraints(pattern=_IMAGE, max_length=512), BeforeValidator(_repository)]

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 
 from shipway.cluster.faults import Fault
 from shipway.cluster.model import Cluster
+from shipway.rules import backups as solver_backups
 from shipway.rules import hardening as solver_hardening
 from shipway.rules import networks as solver_networks
 from shipway.rules import versions as solver_versions
@@ -48,6 +49,7 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("Calico's blocks fit into the pod network", solver_networks.blocks, (35,)),
     Rule("the API's port is not another component's", solver_networks.ports),
     Rule("hosts that may be disturbed are hosts of the file", solver_networks.find_unknown_disturbed),
+    Rule("no backup lies in clear in an object store unless the file says so", solver_backups.in_clear),
     Rule("this Kubernetes version is known", solver_versions.kubernetes, (39,)),
     Rule("containerd and Kubernetes speak the same CRI", solver_versions.runtime, (51,)),
     Rule("the toolkit is not a broken release", solver_versions.toolkit, (24,)),

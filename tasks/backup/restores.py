@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from shipway.backup.choice import Choice, Kind, Plane, choose_restore
-from shipway.backup.kept import MANIFEST, LocalFolder, read_manifest
+from shipway.backup.choice import NEWEST, Choice, Kind, Plane, choose_restore
+from shipway.backup.kept import MANIFEST, LocalFolder, cannot_keep, read_manifest
 from shipway.backup.script import ROOT, script_of
 from shipway.backup.sealed import kept_as, parts_of
 from shipway.backup.state import BackupState, BackupsThere, taken_at
+from shipway.backup.store import Store
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, ShipwayError
 from shipway.facts.files import FileText
@@ -70,6 +72,7 @@ KINDS = (
     ("batch/v1", "Job"),
 )
 SHOWN = 20
+FETCHED = "from-s3"  # in the cluster's folder of this machine
 READY_SECONDS = 240.0  # an image may have to be pulled anew
 _ENDPOINT = re.compile(r"^ *controlPlaneEndpoint: *([A-Za-z0-9.:\[\]-]+)$", re.MULTILINE)
 
@@ -82,7 +85,40 @@ async def _bring(run: Run, stage: str, host: str, steps: list[Check[Host]]) -> l
 
 def kept_here(run: Run) -> LocalFolder:
     """Return the folder of this machine in which the cluster's backups are kept."""
+    if run.backup.stored:
+        return LocalFolder(run.folder / FETCHED, run.cluster.name)
     return LocalFolder(Path(run.cluster.backup.keep_local or ""), run.cluster.name)
+
+
+def _fetch(run: Run) -> list[str]:
+    """Bring the backup that is restored from the object store to this machine, as it lies there; return its name.
+
+    Raises Refused SHW-734 where the file names no store or no such backup is whole there, and as the store does.
+    """
+    if run.cluster.backup.s3 is None:
+        fix = "Declare `backup: {s3: {bucket: ...}}` in the cluster file, or name a backup without `s3:`."
+        raise Refused("the cluster file names no object store for backups", code="SHW-734", fix=fix)
+    store, folder = Store(run.cluster.backup.s3, run.cluster.name), kept_here(run)
+    names = store.names()
+    name = next(iter(names), "") if run.backup.source == NEWEST else run.backup.source
+    if name not in names:
+        there = f"; it has {', '.join(names[:SHOWN])}" if names else ""
+        fix = f"Name one that is whole in {store.where}, or one of a host (`shipway restore --plan`)."
+        raise Refused(f"{store.where} has no whole backup {name or NEWEST}{there}", code="SHW-734", fix=fix)
+    if folder.digest(name) != store.digest(name):
+        folder.own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            store.fetch(name, folder)
+        except OSError as error:
+            raise cannot_keep(folder.path, error) from error
+    run.backup.source = name
+    return [name]
+
+
+def forget_fetched(run: Run) -> None:
+    """Remove from this machine what was fetched from the object store; what a restore may go on with stays."""
+    if run.backup.stored and (run.allow is Impact.NOTHING or all(result.stands for result in run.results)):
+        shutil.rmtree(run.folder / FETCHED, ignore_errors=True)
 
 
 def kind_of(state: BackupState, seen: Evidence) -> Kind:
@@ -112,7 +148,9 @@ async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:
         Plane(name, kind_of(state, seen[name]), state, seen[name].unfinished)
         for name, state in zip(names, states, strict=True)
     ]
-    kept = await asyncio.to_thread(kept_here(run).names) if run.cluster.backup.keep_local else []
+    kept = await asyncio.to_thread(_fetch, run) if run.backup.stored else []
+    if run.cluster.backup.keep_local and not run.backup.stored:
+        kept = await asyncio.to_thread(kept_here(run).names)
     run.backup.id = run.backup.id or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     choice = choose_restore(run.backup.source, planes, kept, run.backup.id)
     run.backup.choice, run.backup.source, run.backup.id = choice, choice.backup, choice.id

@@ -7,12 +7,14 @@ from pathlib import Path
 from shipway.backup.kept import LocalFolder
 from shipway.backup.script import script_of
 from shipway.backup.state import BackupsThere
+from shipway.backup.store import Store
 from shipway.converge import converge
 from shipway.host.session import Host
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.backup.kept import AgeThere, KeptLocally, NotTooMany
 from shipway.steps.backup.on_host import TimerGone, schedule, script_file
 from shipway.steps.backup.possible import EtcdIsKubeadms, NoOtherBackup, RoomForBackup, ToolsCanBeHad
+from shipway.steps.backup.stored import KeptInStore, NotTooManyStored, StoreReady
 from shipway.steps.backup.taken import OPERATION, TAKE_SECONDS, BackupTaken
 from tasks.context import Run
 from tasks.waiting import hear_results
@@ -34,8 +36,11 @@ async def backup_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     script = script_of(run.cluster)
     checks: list[Check[Host]] = [EtcdIsKubeadms(script), ToolsCanBeHad(script), RoomForBackup(script)]
     checks.append(NoOtherBackup(script))
-    if run.cluster.backup.keep_local and run.cluster.backup.encrypt_to:
+    declared = run.cluster.backup
+    if (declared.keep_local or declared.s3) and declared.encrypt_to:
         checks.append(AgeThere())
+    if declared.s3:
+        checks.append(StoreReady(Store(declared.s3, run.cluster.name)))
     return await _bring(run, stage, host, checks)
 
 
@@ -56,9 +61,15 @@ async def take_backup(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def keep_backup(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Keep the newest backup on this machine, and no more of them than declared."""
-    declared = run.cluster.backup
-    folder = LocalFolder(Path(declared.keep_local or ""), run.cluster.name)
-    steps: list[Check[Host]] = [KeptLocally(script_of(run.cluster), folder, recipients=declared.encrypt_to)]
-    steps.append(NotTooMany(folder, declared.keep, declared.keep_days))
+    """Keep the newest backup on this machine and in the object store, as declared, and no more of them than that."""
+    declared, script = run.cluster.backup, script_of(run.cluster)
+    steps: list[Check[Host]] = []
+    if declared.keep_local:
+        folder = LocalFolder(Path(declared.keep_local), run.cluster.name)
+        steps.append(KeptLocally(script, folder, recipients=declared.encrypt_to))
+        steps.append(NotTooMany(folder, declared.keep, declared.keep_days))
+    if declared.s3:
+        store = Store(declared.s3, run.cluster.name)
+        steps.append(KeptInStore(script, store, recipients=declared.encrypt_to))
+        steps.append(NotTooManyStored(store, declared.keep, declared.keep_days))
     return await _bring(run, stage, host, steps)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shipway.backup.choice import Kind, Plane, choose_restore
+from shipway.backup.choice import Kind, Plane, choose_restore, read_source
 from shipway.backup.script import ROOT
 from shipway.backup.state import Backup, BackupState
 from shipway.errors import Refused
@@ -126,3 +126,17 @@ def test_the_id_and_the_time_of_the_last_restore_are_told_apart_from_an_older_no
     older = replace(EMPTY, restored=f"{NEW} 20261129T020304Z")
     assert (older.restored_by, older.restored_at is None) == ("", False)
     assert (EMPTY.restored_by, EMPTY.restored_at) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "source"),
+    [
+        ("newest", ("newest", False)),
+        ("s3:newest", ("newest", True)),
+        ("s3:20261129T010203Z", ("20261129T010203Z", True)),
+        ("/srv/backups/te/20261129T010203Z", ("20261129T010203Z", False)),
+        ("s3:../20261129T010203Z", ("20261129T010203Z", True)),
+    ],
+)
+def test_a_backup_of_the_object_store_is_named_as_one(asked: str, source: tuple[str, bool]) -> None:
+    assert read_source(asked) == source

@@ -151,6 +151,13 @@ WHOLE: dict[str, Any] = {
         "keep_days": 30,
         "keep_local": "/srv/backups",
         "encrypt_to": ["age1qhqsm9gxn7kj4rmpt3r8cl02zss2v3c028nxrf9lqedkvvp2daeqs9nmhu"],
+        "s3": {
+            "bucket": "backups-1",
+            "prefix": "clusters/eu",
+            "endpoint": "https://s3.example.com:9000",
+            "region": "eu-central-1",
+            "clear_text": False,
+        },
         "max_age_hours": 26,
     },
     "repair": {

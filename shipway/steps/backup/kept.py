@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from shipway.backup.kept import MANIFEST, VERIFIED, LocalFolder, cannot_keep, open_private, read_manifest, write_private
 from shipway.backup.script import ROOT
-from shipway.backup.sealed import SUFFIX, age, sealing
+from shipway.backup.sealed import SUFFIX, Write, age, sealing
 from shipway.backup.state import Backup, BackupsThere
 from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact, Words
@@ -53,6 +53,55 @@ class FilePart(Fact[bytes]):
         raise error
 
 
+class Keeping(Protocol):
+    """A place in which backups are kept."""
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a kept backup's manifest; "" where it is not kept, or not whole."""
+
+    def sealed(self, name: str) -> bool:
+        """Say whether a kept backup is encrypted."""
+
+
+async def newest_of(on: Host, script: str) -> Backup:
+    """Return the newest verified backup of a host; raises Blocked where there is none."""
+    newest = (await on.read(BackupsThere(script))).newest
+    if newest is None:
+        raise Blocked("no verified backup is there yet", host=on.name)
+    return newest
+
+
+def compare_kept(place: Keeping, newest: Backup, *, sealed: bool) -> Drift | None:
+    """Return how what a place keeps differs from the newest backup, encrypted or not; raises as the place does."""
+    kept = place.digest(newest.name)
+    if kept == newest.digest:
+        have, states = place.sealed(newest.name), {True: "encrypted", False: "in clear"}
+        return None if have == sealed else Drift(states[have], states[sealed])
+    return Drift(f"{newest.name} is not there" if not kept else "another one of that name", newest.name)
+
+
+async def read_file(on: Host, path: str, digest: str, most: int, write: Write) -> int:
+    """Read one file of a host of at most so many bytes, in parts that are written at once; return its size.
+
+    Raises Permanent SHW-731 where it is not the file of this SHA-256 (hex), once all of it was written.
+    """
+    seen, number, size = hashlib.sha256(), 0, 0
+    while True:
+        on.forget()
+        data = await on.read(FilePart(path, number))
+        size, number = size + len(data), number + 1
+        if size > most:
+            break
+        seen.update(data)
+        await asyncio.to_thread(write, data)
+        if len(data) < PART:
+            break
+    if seen.hexdigest() == digest and size <= most:
+        return size
+    fix = "See the host's disk (`dmesg | tail`), take another backup, and run again."
+    raise Permanent(f"{path} is not the file that was taken", host=on.name, code="SHW-731", fix=fix)
+
+
 @dataclass(frozen=True)
 class KeptLocally:
     """The newest verified backup of the host is whole in a folder of this machine."""
@@ -68,28 +117,17 @@ class KeptLocally:
         """The fact."""
         return f"the newest verified backup is kept in {self.folder.path}{', encrypted' if self.recipients else ''}"
 
-    async def _newest(self, on: Host) -> Backup:
-        newest = (await on.read(BackupsThere(self.script))).newest
-        if newest is None:
-            raise Blocked("no verified backup is there yet", host=on.name)
-        return newest
-
     async def check(self, on: Host) -> Drift | None:
         """Compare the manifests' digests: a folder gets its name only once every file in it was compared."""
-        newest = await self._newest(on)
-        kept = await asyncio.to_thread(self.folder.digest, newest.name)
-        if kept == newest.digest:
-            sealed = await asyncio.to_thread(self.folder.sealed, newest.name)
-            states = {True: "encrypted", False: "in clear"}
-            return None if sealed == bool(self.recipients) else Drift(states[sealed], states[not sealed])
-        return Drift(f"{newest.name} is not there" if not kept else "another one of that name", newest.name)
+        newest = await newest_of(on, self.script)
+        return await asyncio.to_thread(compare_kept, self.folder, newest, sealed=bool(self.recipients))
 
     async def apply(self, on: Host) -> None:
         """Fetch every file, compare its SHA-256 with the manifest's, and rename the folder into place.
 
         Raises Permanent SHW-731 for a file that is not the manifest's, SHW-732 where the folder cannot be written.
         """
-        newest = await self._newest(on)
+        newest = await newest_of(on, self.script)
         text = await on.read(FileText(f"{self.root}/{newest.name}/{MANIFEST}"))
         manifest = read_manifest(text or "", self.folder.cluster)
         try:
@@ -109,26 +147,13 @@ class KeptLocally:
 
     async def _fetch_file(self, on: Host, path: str, digest: str, to: Path, most: int) -> int:
         """Fetch one file of at most so many bytes; return its size."""
-        seen, number, size = hashlib.sha256(), 0, 0
         to = to.with_name(f"{to.name}{SUFFIX}") if self.recipients else to
         with await asyncio.to_thread(open_private, to) as file:
             with sealing(file, self.recipients) if self.recipients else contextlib.nullcontext(file.write) as write:
-                while True:
-                    on.forget()
-                    data = await on.read(FilePart(f"{self.root}/{path}", number))
-                    size, number = size + len(data), number + 1
-                    if size > most:
-                        break
-                    seen.update(data)
-                    await asyncio.to_thread(write, data)
-                    if len(data) < PART:
-                        break
+                size = await read_file(on, f"{self.root}/{path}", digest, most, write)
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
-        if seen.hexdigest() == digest and size <= most:
-            return size
-        fix = "See the host's disk (`dmesg | tail`), take another backup, and run again."
-        raise Permanent(f"{path} is not the file that was taken", host=on.name, code="SHW-731", fix=fix)
+        return size
 
 
 @dataclass(frozen=True)
