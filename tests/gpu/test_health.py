@@ -24,6 +24,12 @@ H200 = (Path(__file__).parent / "recorded" / "h200-nvidia-smi-q.txt").read_text(
 FIRST, SECOND = "GPU-00000002-0000-4000-8000-000000000002", "GPU-00000001-0000-4000-8000-000000000001"
 
 
+# Two H200 that share a host's NVLink, each at work on a matrix, the same driver, 2026-11-29.
+RECORDED = Path(__file__).parent / "recorded"
+LOADED = (RECORDED / "h200-nvidia-smi-q-under-load.txt").read_text(encoding="utf-8")
+LINKS = (RECORDED / "h200-nvidia-smi-nvlink-s.txt").read_text(encoding="utf-8")
+
+
 def told(*rows: tuple[str, str]) -> str:
     """Return the report with other words in rows of its second GPU: `Section/Row` (the last name of each) to value."""
     head, second = H200.split("\nGPU 00000000:00:07.0\n")
@@ -42,6 +48,17 @@ def test_a_healthy_gpu_is_ok_in_every_row_and_has_a_name_for_people() -> None:
     gpu = judged()
     assert (gpu.word, gpu.answer, gpu.faults, gpu.unjudged) == ("ok", None, (), ())
     assert gpu.title == f"NVIDIA H200 {SECOND} in 0000:00:07.0, serial masked"
+
+
+def test_two_that_are_at_work_and_joined_by_eighteen_links_are_ok_in_every_row() -> None:
+    both = judge_health(LOADED, LINKS, "")
+    assert [(gpu.word, gpu.faults, gpu.unjudged) for gpu in both] == [("ok", (), ())] * 2
+    assert LOADED.count(": 100 %\n") == 2
+    lame = LINKS.replace("\t Link 3: 26.562 GB/s", "\t Link 3: <inactive>", 1)
+    first, second = judge_health(LOADED, lame, "")
+    assert (first.why, second.word) == ("NVLink: 17 links are active, 18 on its equals", "ok")
+    narrow = change_rows(LOADED, {"PCI/GPU Link Info/Link Width/Current": "8x"})
+    assert judge_health(narrow, LINKS, "")[0].why == "PCIe width: 8x of 16x under load"
 
 
 @pytest.mark.parametrize(
