@@ -333,6 +333,7 @@ def test_nothing_but_this_machine_is_asked_for_keys(server: ObjectServer, monkey
         (f"{{s3: {{bucket: backups-1}}, encrypt_to: [{TO[0]}]}}", False),
         ("{keep_local: /srv/backups}", False),
     ],
+    ids=["in clear", "said so", "in clear over http", "sealed over http", "sealed", "no store"],  # the key is random
 )
 def test_what_would_lie_in_clear_in_a_store_is_refused_unless_the_file_says_so(backup: str, *, refused_: bool) -> None:
     said = ""
