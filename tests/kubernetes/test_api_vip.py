@@ -321,6 +321,22 @@ async def test_held_by_none_or_by_two_is_drift_and_one_that_moves_is_waited_for(
     assert await have(Late({})) == ""
 
 
+async def test_one_that_the_file_does_not_name_any_more_may_hold_it_until_it_is_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held_module, "PAUSE", 0.0)
+    fewer = without(with_vip(), "cp3")
+    before, after = (config_of(one, with_vip().hosts[0], ETH0) for one in (with_vip(), fewer))
+    for told, heard, holds_it in (
+        (before, ANSWERS, True),
+        (before, f"{VIP} dev eth0 FAILED", False),
+        (after, ANSWERS, False),  # whoever answers is none of ours
+    ):
+        plane = quiet(host(facts={OURS: told, neighbour(VIP): said(heard)}))
+        drift = await VipHeld(fewer, (plane, quiet(Away({})))).check(None)  # type: ignore[arg-type]
+        assert (drift is None) is holds_it
+
+
 # --- where it is looked at
 
 

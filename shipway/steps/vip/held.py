@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from shipway.cluster.hosts import node_ip
 from shipway.cluster.model import Cluster
 from shipway.errors import Blocked, Refused, ShipwayError
 from shipway.facts.commands import Says
@@ -143,13 +144,28 @@ class VipHeld:
                 return None
             await asyncio.sleep(PAUSE)
             holders = await self._holders()
-        if len(holders) == 1:
+        if len(holders) == 1 or (not holders and await self._by_one_that_leaves()):
             return None
         address, by_pod = self.cluster.api_vip, bool(self.cluster.kube_vip_image)
         see = f"`crictl ps -a --name {kube_vip.POD}`" if by_pod else f"`journalctl -u {keepalived.SERVICE}`"
         hear = f"the Lease {kube_vip.POD} is one's" if by_pod else "they hear each other by IP protocol 112"
         want = f"held by one whose API server is ready ({see if not holders else hear})"
         return Drift(f"{address} is held by {' and '.join(holders) or 'none'}", want)
+
+    async def _by_one_that_leaves(self) -> bool:
+        """Say whether one has it that the file does not name any more, and that is a peer until it is removed."""
+        declared = {keepalived.NOBODY, *(node_ip(one) for one in self.cluster.control_planes)}
+
+        async def ask(plane: Host) -> bool:
+            try:
+                peers = keepalived.peers_in(await plane.read(FileText(keepalived.CONFIG)))
+                if declared.issuperset(peers):
+                    return False
+                return "lladdr" in (await plane.read(neighbour(self.cluster.api_vip))).stdout
+            except ShipwayError:  # whether it answers is another check's
+                return False
+
+        return any(await asyncio.gather(*(ask(plane) for plane in self.planes)))
 
     async def _holders(self) -> list[str]:
         async def ask(plane: Host) -> bool:
