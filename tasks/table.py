@@ -17,6 +17,7 @@ from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
 from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.authority.possible import NoRotation
 from shipway.steps.backup.brought import VERIFY_SECONDS
 from shipway.steps.backup.restored import RESTORE_SECONDS
 from shipway.steps.backup.several import STOP_SECONDS
@@ -33,6 +34,10 @@ from shipway.steps.upgrade.fetched import PULL_SECONDS
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
+from tasks.authority import work as authorities
+from tasks.authority.look import look as authority_look
+from tasks.authority.look import may_rotate
+from tasks.authority.work import PARTS_SECONDS, PARTS_SECONDS_A_NODE
 from tasks.backup import restores
 from tasks.backup import work as backups
 from tasks.certificates.stages import approve_requests, look, mend_kubelet, renew
@@ -175,9 +180,15 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Join a further control plane, and wait until its node is Ready: then the next one may join."""
+    """Join a further control plane, and wait until its node is Ready: then the next one may join.
+
+    Raises Refused SHW-846 while the CA is rotated.
+    """
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()
+    survey = run.seen.surveys.get(host)
+    if survey is None or survey.evidence is None or not survey.evidence.whole:
+        await NoRotation().check(lead)
     steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))
     if hardening.declared(run.cluster):
@@ -322,6 +333,24 @@ _ENDPOINT = (
     ),
     Stage(StageName.ENDPOINT_PROOF, endpoints.prove, _always(600.0)),
 )
+# A control plane's three pods are started anew one by one, the controller manager twice, and its kubelet.
+_AUTHORITY = (
+    Stage(StageName.AUTHORITY_LOOK, authority_look, _always(240.0), terse=True),
+    Stage(StageName.AUTHORITY_POSSIBLE, may_rotate, _always(300.0)),
+    Stage(StageName.AUTHORITY_MADE, authorities.make, _always(300.0)),
+    Stage(StageName.AUTHORITY_TRUSTED, authorities.trust, _always(3600.0)),
+    Stage(
+        StageName.AUTHORITY_TOLD,
+        authorities.spread,
+        lambda cluster: 2 * (PARTS_SECONDS + PARTS_SECONDS_A_NODE * len(cluster.hosts)) + 600,
+    ),
+    Stage(StageName.AUTHORITY_SIGNS, authorities.sign, _always(3600.0)),
+    Stage(StageName.AUTHORITY_KUBELETS, authorities.sign_kubelet, _always(1200.0)),
+    Stage(StageName.AUTHORITY_PROOF, authorities.prove, _always(600.0)),
+    Stage(StageName.AUTHORITY_DROPPED, authorities.drop, _always(3600.0)),
+    Stage(StageName.AUTHORITY_ALONE, authorities.unspread, _always(600.0)),
+    Stage(StageName.AUTHORITY_KEPT, authorities.end, _always(600.0)),
+)
 _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, _always(180.0)),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
@@ -386,6 +415,7 @@ STAGES: dict[StageName, Stage] = {
             *_BACKUP,
             *_CERTIFICATES,
             *_ENDPOINT,
+            *_AUTHORITY,
             *_HARDEN,
             *_UPGRADE,
             *_MAINTAIN,
