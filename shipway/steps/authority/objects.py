@@ -140,6 +140,7 @@ async def holders_of_old(on: Kube, *, whenever: bool = False) -> list[Holder]:
         pod
         for pod in pods
         if _mounts(pod, tokens)
+        and not is_ending(pod)
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
         and (whenever or str(pod["metadata"].get("creationTimestamp", "")) <= changed.get(_space(pod), ""))
     ]

@@ -65,8 +65,7 @@ class AuthorityTrusted:
         """Write them."""
         text = await on.read(FileText(AUTHORITY))
         have = trusted_by(text or "")
-        place = {one: at for at, one in enumerate(have)}
-        ordered = sorted(self.trusted, key=lambda pem: place.get(who(pem), len(place)))
+        ordered = sorted(self.trusted, key=lambda pem: who(pem) != have[0] if have else False)
         await on.write(AUTHORITY, "".join(ordered).encode(), mode="644")
 
 
