@@ -16,7 +16,14 @@ from shipway.kubeadm.certificates import APISERVER, KUBELET_PORT, MANAGER, SCHED
 from shipway.ownership.evidence import AUTHORITY, KUBELET_CONF
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.authority.leafs import KubeletClientSigned, KubeletServingSigned, LeafsSigned
-from shipway.steps.authority.objects import ClusterInfoTrusts, PartsReadAnew, PodsAreTold, holders_of_old
+from shipway.steps.authority.objects import (
+    ClusterInfoTrusts,
+    NoTimeKept,
+    PartsReadAnew,
+    PodsAreTold,
+    PodsToldSince,
+    holders_of_old,
+)
 from shipway.steps.authority.pair import FOLDER, Pair, PairKept, PairThere, SignerIs, who
 from shipway.steps.authority.signing import ManagerSigns
 from shipway.steps.authority.trust import AuthorityTrusted, ClientsAccepted, KubeconfigTrusts, Serves
@@ -239,6 +246,7 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
     signed = any(own.hosts[name].trusted[:1] == (who(own.pair.wanted),) for name in planes(run))
     if run.allow is Impact.NOTHING or _failed(results) or own.back or signed:
         return results
+    results += await by_api(run, stage, [PodsToldSince(own.pair.both)])
     kube, seconds = await run.kube(), PARTS_SECONDS + PARTS_SECONDS_A_NODE * len(run.hosts)
     parts = PartsReadAnew(OWN_NAMESPACES, seconds)
     kube.forget()
@@ -261,7 +269,8 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
 
 async def unspread(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
     """Tell joining hosts and pods of the wanted CA alone."""
-    return await _tell_all(run, stage, (run.authority.pair.wanted,))
+    results = await _tell_all(run, stage, (run.authority.pair.wanted,))
+    return results if _failed(results) else [*results, *await by_api(run, stage, [NoTimeKept()])]
 
 
 async def _tell_all(run: Run, stage: str, trusted: tuple[str, ...]) -> list[StepResult]:

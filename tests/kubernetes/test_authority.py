@@ -37,8 +37,10 @@ from shipway.steps.authority.objects import (
     RESTARTED,
     ClusterInfoTrusts,
     Holder,
+    NoTimeKept,
     PartsReadAnew,
     PodsAreTold,
+    PodsToldSince,
     bundles_of_others,
     holders_of_old,
 )
@@ -531,6 +533,7 @@ class Objects:
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.objects = list(objects)
         self.patched: list[tuple[str, str, Any]] = []
+        self.now = NOW
 
     async def get(self, _: str, kind: str, name: str, namespace: str = "") -> Any:
         """Return one."""
@@ -551,6 +554,15 @@ class Objects:
             if one["kind"] == "Pod" and one["metadata"]["name"].startswith(name):
                 one["metadata"]["creationTimestamp"] = LATER
 
+    async def apply(self, obj: dict[str, Any]) -> None:
+        """Make one now."""
+        self.objects.append({**obj, "metadata": {**obj["metadata"], "creationTimestamp": self.now}})
+
+    async def delete(self, _: str, kind: str, name: str, namespace: str) -> None:
+        """Delete one, if it is there."""
+        found = await self.get("", kind, name, namespace)
+        self.objects = [one for one in self.objects if one is not found]
+
     def forget(self) -> None:
         """Know what is known."""
 
@@ -565,11 +577,7 @@ TOKEN = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
 
 def root(namespace: str, *trusted: str) -> dict[str, Any]:
     meta = {"name": "kube-root-ca.crt", "namespace": namespace, "creationTimestamp": THEN}
-    return {
-        "kind": "ConfigMap",
-        "metadata": {**meta, "managedFields": [{"time": NOW}]},
-        "data": {"ca.crt": "".join(trusted)},
-    }
+    return {"kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": "".join(trusted)}}
 
 
 def space(name: str, **more: Any) -> dict[str, Any]:
@@ -647,8 +655,6 @@ async def test_pods_that_read_the_old_ca_are_those_with_a_token_that_are_older_t
     ending["metadata"]["deletionTimestamp"] = LATER
     secret = {"kind": "Secret", "metadata": {"name": "t", "namespace": "site", "creationTimestamp": THEN}}
     api = Objects(
-        root("kube-system", *pair.both),
-        root("site", *pair.both),
         secret,
         SETS,
         REPLICAS,
@@ -662,6 +668,13 @@ async def test_pods_that_read_the_old_ca_are_those_with_a_token_that_are_older_t
         pod("ended", "site", THEN, TOKEN, phase="Succeeded"),
         ending,
     )
+    api.now = THEN
+    earlier, told = PodsToldSince((pair.old,)), PodsToldSince(pair.both)
+    await earlier.apply(api)  # type: ignore[arg-type] - of an earlier rotation
+    assert await told.check(api) is not None  # type: ignore[arg-type]
+    api.now = NOW
+    await told.apply(api)  # type: ignore[arg-type]
+    assert (await told.check(api), await earlier.check(api) is None) == (None, False)  # type: ignore[arg-type]
     old = await holders_of_old(api)  # type: ignore[arg-type]
     assert old == [
         Holder("kube-system", "kube-proxy-x", "DaemonSet", "kube-proxy"),
@@ -677,6 +690,9 @@ async def test_pods_that_read_the_old_ca_are_those_with_a_token_that_are_older_t
     assert (kind, name) == ("DaemonSet", "kube-proxy")
     assert list(change["spec"]["template"]["metadata"]["annotations"]) == [RESTARTED]
     assert await step.check(api) is None  # type: ignore[arg-type]
+    assert await NoTimeKept().check(api) is not None  # type: ignore[arg-type]
+    await NoTimeKept().apply(api)  # type: ignore[arg-type]
+    assert await NoTimeKept().check(api) is None  # type: ignore[arg-type]
 
 
 async def test_bundles_of_others_are_named_where_they_hold_the_old_ca(pair: Pair) -> None:

@@ -159,6 +159,9 @@ def test_killed_while_certificates_are_signed_it_goes_on_to_its_end(site: Site, 
     kept = site.on("cp1", "stat -c '%a %U' /etc/kubernetes/before-renewal-ca-*/*").splitlines()
     assert set(kept) == {"600 root"}
     assert site.on("cp1", KEYS.format(key="/etc/kubernetes/pki/ca.key")) == ""
+    line = site.on("cp1", "sed -n 3p /etc/kubernetes/pki/ca.key").strip()
+    found = subprocess.run(("grep", "-rlF", "--", line, str(site.folder)), check=False, capture_output=True, text=True)
+    assert found.stdout == ""  # neither Prefect's database nor a log or report of this machine has it
     assert site.run().report["errors"] == []
     assert (drift(site)["findings"], drift(site)["errors"]) == ([], [])
     again = command(site, VERB, *CONFIRM)

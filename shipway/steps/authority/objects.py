@@ -15,14 +15,16 @@ from shipway.errors import Blocked
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few
 from shipway.kube.owners import controller_of, walk_up
+from shipway.kube.record import SYSTEM
 from shipway.ownership.evidence import authorities, decode_pem
 from shipway.step import Drift, Impact
-from shipway.steps.authority.pair import trusted_by
+from shipway.steps.authority.pair import trusted_by, who
 from shipway.steps.authority.trust import differs
 from shipway.steps.endpoint.objects import INFO, INFO_KEY, INFO_NAMESPACE
 from shipway.steps.kubernetes.nodes import is_ending
 
 ROOTS, ROOT_KEY = "kube-root-ca.crt", "ca.crt"
+TOLD = "shipway-ca-told"
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 - a kind of Secret
 RESTARTED = "kubectl.kubernetes.io/restartedAt"  # as `kubectl rollout restart` has it: operators leave it alone
 PLUGINS = "/var/lib/kubelet/device-plugins"  # whoever mounts this talks to the kubelet, and not to the API
@@ -123,34 +125,73 @@ class Holder:
         return f"{self.namespace}/{self.workload or self.pod}"
 
 
+@dataclass(frozen=True)
+class PodsToldSince:
+    """When all pods were told of these authorities is kept in the cluster, by an object of ours that was made then.
+
+    What a change of kube-root-ca.crt leaves there tells no time: managedFields keep the old one where only a value is
+    another (seen of 1.20.2).
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES
+    trusted: tuple[str, ...] = field(repr=False)
+    name: str = "when pods were told of the CA that is wanted is kept"
+
+    def _wanted(self) -> dict[str, str]:
+        return {"authorities": " ".join(sorted(who(one).removeprefix("sha256:") for one in self.trusted))}
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for it; one of an earlier rotation is none."""
+        found = await on.get("v1", "ConfigMap", TOLD, SYSTEM)
+        return None if found and found.get("data") == self._wanted() else Drift("not kept", "now")
+
+    async def apply(self, on: Kube) -> None:
+        """Make it."""
+        await on.delete("v1", "ConfigMap", TOLD, SYSTEM)
+        meta = {"name": TOLD, "namespace": SYSTEM}
+        await on.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": self._wanted()})
+        on.forget()
+
+
+@dataclass(frozen=True)
+class NoTimeKept:
+    """Of a rotation that is over nothing is kept in the cluster."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "nothing of a rotation is kept in the cluster"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for it."""
+        return Drift(f"{SYSTEM}/{TOLD}", "none") if await on.get("v1", "ConfigMap", TOLD, SYSTEM) else None
+
+    async def apply(self, on: Kube) -> None:
+        """Delete it."""
+        await on.delete("v1", "ConfigMap", TOLD, SYSTEM)
+        on.forget()
+
+
 async def holders_of_old(on: Kube, *, whenever: bool = False) -> list[Holder]:
-    """Return the pods that mount a token and were made before the CA beside it was changed; else all (`whenever`).
+    """Return the pods that mount a token and were made before pods were told of the CA; else all (`whenever`).
 
     A program reads that file once, as a rule (client-go, rest.InClusterConfig). Device plugins ask no API. Both times
     are the API server's own.
     """
-    pods, maps, secrets = await asyncio.gather(
-        on.list_("v1", "Pod"), _roots(on), on.list_("v1", "Secret", fields=f"type={TOKEN_TYPE}")
+    pods, secrets, told = await asyncio.gather(
+        on.list_("v1", "Pod"),
+        on.list_("v1", "Secret", fields=f"type={TOKEN_TYPE}"),
+        on.get("v1", "ConfigMap", TOLD, SYSTEM),
     )
     tokens = {(_space(one), one["metadata"]["name"]) for one in secrets}
-    changed: dict[str, str] = {}
-    for one in (*maps.values(), *secrets):
-        changed[_space(one)] = max(changed.get(_space(one), ""), _written(one))
+    since = str(told["metadata"].get("creationTimestamp", "")) if told else ""
     old = [
         pod
         for pod in pods
         if _mounts(pod, tokens)
         and not is_ending(pod)
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        and (whenever or str(pod["metadata"].get("creationTimestamp", "")) <= changed.get(_space(pod), ""))
+        and (whenever or str(pod["metadata"].get("creationTimestamp", "")) <= since)
     ]
     return [await _holder(on, pod) for pod in old]
-
-
-def _written(obj: Mapping[str, Any]) -> str:
-    meta = obj["metadata"]
-    times = [str(one.get("time", "")) for one in meta.get("managedFields") or ()]
-    return max([*times, str(meta.get("creationTimestamp", ""))])
 
 
 def _mounts(pod: Object, tokens: Collection[tuple[str, str]]) -> bool:
