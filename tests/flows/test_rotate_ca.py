@@ -11,18 +11,23 @@ from flows import rotate_ca as flow
 from flows.cli.rotate_ca import COMMAND
 from flows.confirming import confirmed_rotation
 from shipway.errors import Permanent, Refused
+from shipway.facts.files import FileText
+from shipway.ownership.evidence import AUTHORITY
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.authority.pair import Pair, who
 from shipway.steps.authority.trust import AuthorityTrusted
 from shipway.steps.kubernetes.static_pods import StaticPodLoaded
+from tasks import table
 from tasks.authority import look, work
 from tasks.authority_pass import AuthoritySeen
 from tasks.context import HIGHEST, Run
 from tasks.judging import report_of_verb
 from tasks.stage_result import StageResult, StepRow
+from tasks.upgrade import look as upgrade_look
 from tests.kubernetes.test_authority import made, pair
 from tests.ownership.test_leading import cluster, plane
+from tests.places.facts import KnownFacts
 
 __all__ = ["made", "pair"]  # fixtures
 HOSTS = ("cp1", "cp2", "cp3", "w1")
@@ -345,3 +350,48 @@ def test_what_is_withheld_for_pods_of_others_is_a_part_and_no_failure(monkeypatc
     rows = (StepRow(work.PODS_READ, "drifted", "made before: site/web", "restarted"),)
     run.results.append(StageResult("cluster", "authority_told", "drifted", rows))
     assert report_of_verb(run).outcome == "partial"
+
+
+# --- what is kept from kubeadm meanwhile
+
+
+@pytest.mark.parametrize(
+    ("rotating", "whole", "code"), [(True, False, "SHW-846"), (True, True, ""), (False, False, "")]
+)
+async def test_no_control_plane_joins_while_two_cas_are_trusted(
+    monkeypatch: pytest.MonkeyPatch,
+    pair: Pair,
+    rotating: bool,  # noqa: FBT001
+    whole: bool,  # noqa: FBT001
+    code: str,
+) -> None:
+    run = Scene(monkeypatch).run
+    lead = KnownFacts({FileText(AUTHORITY): pair.old + (pair.new if rotating else "")})
+    brought: list[str] = []
+
+    async def bring(*_: Any) -> list[StepResult]:
+        brought.append("brought")
+        return [StepResult("joined", "failed", error=Permanent("that is enough"))]
+
+    run.seen.surveys["cp2"] = SimpleNamespace(evidence=SimpleNamespace(whole=whole))  # type: ignore[assignment]
+    monkeypatch.setattr(run, "session", lambda name: lead if name == "cp1" else SimpleNamespace(forget=lambda: None))
+    monkeypatch.setattr(run, "family", lambda _: None)
+    monkeypatch.setattr(table, "peers_of", lambda *_: ())
+    monkeypatch.setattr(table, "kubelet_declared", lambda _: {})
+    monkeypatch.setattr(table.join_control_plane, "steps", lambda *_: [])
+    monkeypatch.setattr(table, "_bring", bring)
+    if code:
+        with pytest.raises(Refused) as raised:
+            await table._join_control_plane(run, "join_control_plane", "cp2")
+        assert raised.value.code == code
+    else:
+        await table._join_control_plane(run, "join_control_plane", "cp2")
+    assert brought == ([] if code else ["brought"])
+
+
+async def test_an_upgrade_is_refused_while_two_cas_are_trusted(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    run = Scene(monkeypatch).run
+    lead = KnownFacts({FileText(AUTHORITY): pair.old + pair.new})
+    monkeypatch.setattr(run, "session", lambda _: lead)
+    results = await upgrade_look._on_control(run, "upgrade_possible")
+    assert "SHW-846" in [one.error.code for one in results if one.error]

@@ -14,18 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from shipway.converge import look_at_all
+from shipway.converge import converge, look_at_all
 from shipway.errors import Blocked, Refused
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.static_pods import StaticPodFlags
-from shipway.kubeadm.certificates import KUBELET_CLIENT, KUBELET_SERVER
+from shipway.host.session import Command
+from shipway.kubeadm.certificates import KUBELET_CLIENT, KUBELET_PKI, KUBELET_SERVER
 from shipway.kubeadm.writes import MANIFESTS, PKI
-from shipway.ownership.evidence import ADMIN, AUTHORITY, KUBELET_CONF, certificates_in
+from shipway.ownership.evidence import (
+    ADMIN,
+    AUTHORITY,
+    BOOTSTRAP,
+    CERTIFICATE,
+    KUBELET_CONF,
+    certificates_in,
+    decode_pem,
+)
 from shipway.script import Output
+from shipway.step import Impact
 from shipway.steps.authority.leafs import (
+    NEWEST,
     SIGNED,
     KubeletClientSigned,
     KubeletServingSigned,
@@ -74,6 +86,7 @@ from shipway.steps.authority.trust import (
 from shipway.steps.endpoint.kubeconfigs import MARK
 from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.health import KUBELET_CONFIG
+from tests.kubernetes.test_certificates import CutOff, Tokens
 from tests.kubernetes.test_move_endpoint import Shell
 from tests.places.facts import KnownFacts
 from tests.places.facts import said as answer
@@ -207,7 +220,8 @@ async def test_keys_are_brought_to_a_control_plane_as_files_and_in_no_argument()
     assert bare.done[-1] == f"mv -T -- {PART} {FOLDER}"
     assert not [line for line in bare.done if "text of" in line]
     assert await step.check(holding("cp2")) is None  # type: ignore[arg-type]
-    assert await step.check(holding("cp2", "e")) is not None  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="never written over"):
+        await step.check(holding("cp2", "e"))  # type: ignore[arg-type]
     lead.facts[FileText(f"{FOLDER}/new.key")] = ""
     with pytest.raises(Blocked, match="not whole"):
         await step.apply(Written({}, "cp2"))  # type: ignore[arg-type]
@@ -406,6 +420,10 @@ KUBELET: dict[Fact[Any], Any] = {
         (manager("/etc/site/ca.crt"), "cluster-signing-cert-file: /etc/site/ca.crt"),
         (manager(cluster_signing_kubelet_client_cert_file="/x"), "kubelet-client-cert-file: /x"),
         (manifest("kube-apiserver", client_ca_file="/etc/site/clients.crt"), "--client-ca-file: /etc/site/clients.crt"),
+        (
+            manifest("kube-apiserver", client_ca_file=AUTHORITY, kubelet_certificate_authority="/x"),
+            "--kubelet-certificate-authority: /x",
+        ),
         ({FileText(KUBELET_CONFIG): "kind: KubeletConfiguration\n"}, "clientCAFile: none"),
     ],
 )
@@ -481,16 +499,58 @@ async def test_a_kubelet_is_as_wanted_by_the_wanted_cas_signature_alone(pair: Pa
         assert (await KubeletServingSigned(pair).check(host) is None) is good  # type: ignore[arg-type]
 
 
-async def test_a_kubelet_that_is_not_provably_the_node_is_given_no_token(pair: Pair) -> None:
-    host = Written({Says(("sh", "-c", "", "")): answer("")}, "w1")
-    step = KubeletClientSigned(pair, "w1", Written({FileText(AUTHORITY): pair.old}))  # type: ignore[arg-type]
-    from shipway.ownership import evidence as module  # noqa: PLC0415
+class Asking(CutOff):
+    """A node whose kubelet has the old CA's certificate, or (`killed`) only the dated file that the link led to."""
 
-    host.facts[module.PODS] = answer("")
-    with pytest.raises(Refused) as raised:
-        await step.apply(host)  # type: ignore[arg-type]
-    assert raised.value.code == "SHW-751"
-    assert (host.done, host.written) == ([], {})
+    name = "w1"
+
+    def __init__(self, pair: Pair, *, killed: bool = False) -> None:
+        super().__init__(both(pair))
+        self.signed = SignedBy(pair.new, KUBELET_CLIENT)
+        self.facts[self.signed] = None if killed else False
+        if killed:
+            self.facts[NEWEST] = self.facts.pop(CERTIFICATE)
+
+    async def do(self, *commands: Command) -> list[Output]:
+        """Let the kubelet ask, when it starts with credentials and without its old certificate."""
+        lines = [*self.done, *(" ".join(command.words) for command in commands)]
+        if "systemctl restart kubelet" in lines and f"rm -f -- {KUBELET_CLIENT}" in lines and BOOTSTRAP in self.written:
+            self.facts[self.signed] = True
+        return await super().do(*commands)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_kubelet_asks_as_it_did_when_it_joined_by_a_token_that_is_gone_afterwards(
+    pair: Pair,
+    killed: bool,  # noqa: FBT001
+) -> None:
+    host, control = Asking(pair, killed=killed), Tokens({FileText(AUTHORITY): both(pair)})
+    step = KubeletClientSigned(pair, "w1", control)  # type: ignore[arg-type]
+    (result,) = await converge([step], host, Impact.SERVICE)  # type: ignore[list-item]
+    assert (result.outcome, result.error, result.restarts) == ("changed", None, "kubelet")
+    cluster = yaml.safe_load(host.written[BOOTSTRAP])["clusters"][0]["cluster"]  # of which it writes its kubelet.conf
+    assert trusted_by(decode_pem(cluster["certificate-authority-data"])) == [who(pair.old), who(pair.new)]
+    assert (host.modes[BOOTSTRAP], host.done[-1]) == ("600", f"rm -f {BOOTSTRAP}")
+    assert control.done[-1].endswith(" abcdef")  # the public half alone
+    assert "0123456789abcdef" not in " ".join([*host.done, *control.done])
+
+
+async def test_a_kubelet_that_is_not_provably_the_node_is_given_no_token(pair: Pair) -> None:
+    for node, trusted in (("w2", both(pair)), ("w1", "")):
+        host, control = Asking(pair), Tokens({FileText(AUTHORITY): trusted})
+        step = KubeletClientSigned(pair, node, control)  # type: ignore[arg-type]
+        with pytest.raises(Refused) as raised:
+            await step.apply(host)  # type: ignore[arg-type]
+        assert raised.value.code == "SHW-751"
+        assert (host.done, host.written, control.done) == ([], {}, [])
+
+
+def test_the_newest_certificate_is_read_without_its_key(tmp_path: Path) -> None:
+    text = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\nkey\n"
+    for day in ("2026-11-28", "2026-11-29"):
+        (tmp_path / f"kubelet-client-{day}-10-00-00.pem").write_text(text.format(day))
+    words = [str(tmp_path) if word == KUBELET_PKI else word for word in NEWEST.command]
+    assert run(*words).splitlines()[1:-1] == ["2026-11-29"]
 
 
 # --- what forbids it, and what it forbids

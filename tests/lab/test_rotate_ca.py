@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.containers.kubernetes import chosen
 from lab.containers.lab import Lab
 from lab.containers.model import plan
 from tests.lab.conftest import ROOT, STATE, Ran, Site
@@ -118,6 +119,7 @@ def test_killed_while_trust_is_spread_it_goes_on_rests_beside_old_pods_and_goes_
     assert [site.on(host, TRUSTED).strip() for host in HOSTS] == ["2", "2"]
     assert site.on("cp1", SHOWN).partition("=")[2] == old.partition("=")[2]
     assert works(site, OLD)
+    assert ["cluster-signing" in row["have"] for row in drift(site)["findings"]] == [True]  # told, and left
     back = command(site, VERB, *CONFIRM, "--back")
     print(f"back from trust in {back.seconds:.0f} s")
     assert (back.code, back.report["errors"]) == (0, []), back.output
@@ -139,8 +141,9 @@ def test_killed_while_certificates_are_signed_it_goes_on_to_its_end(site: Site, 
     assert [site.on(host, CLIENT).partition("=")[2] for host in HOSTS] == [new, new]
     assert works(site, ADMIN)
     assert works(site, OLD, "--insecure-skip-tls-verify")  # its certificate is taken still; it trusts the old CA alone
-    refused = command(site, "upgrade", "--plan", "--to", "1.20.15")
-    assert "SHW-846" in {one["code"] for one in refused.report["errors"]}, refused.output
+    if chosen().minor == 20:  # the lab has a newer patch of this one alone
+        refused = command(site, "upgrade", "--plan", "--to", "1.20.15")
+        assert "SHW-846" in {one["code"] for one in refused.report["errors"]}, refused.output
     kill_when(site, "cp1", f"[ $({TRUSTED}) = 1 ]", "--despite-pods")
     assert command(site, VERB, "--back", *CONFIRM).report["errors"][0]["code"] == "SHW-847"
     ended = command(site, VERB, *CONFIRM)
@@ -160,7 +163,8 @@ def test_killed_while_certificates_are_signed_it_goes_on_to_its_end(site: Site, 
     assert set(kept) == {"600 root"}
     assert site.on("cp1", KEYS.format(key="/etc/kubernetes/pki/ca.key")) == ""
     line = site.on("cp1", "sed -n 3p /etc/kubernetes/pki/ca.key").strip()
-    found = subprocess.run(("grep", "-rlF", "--", line, str(site.folder)), check=False, capture_output=True, text=True)
+    places = [str(site.folder / "prefect"), str(site.folder / "controller"), *map(str, site.folder.glob("*.json"))]
+    found = subprocess.run(("grep", "-rlF", "--", line, *places), check=False, capture_output=True, text=True)
     assert found.stdout == ""  # neither Prefect's database nor a log or report of this machine has it
     assert site.run().report["errors"] == []
     assert (drift(site)["findings"], drift(site)["errors"]) == ([], [])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from shipway.errors import Blocked
+from shipway.errors import Blocked, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.host.session import OPERATIONS, Command, Host
@@ -152,7 +152,7 @@ class PairThere:
     name: str = "the old and the new CA lie beside each other"
 
     async def check(self, on: Host) -> Drift | None:
-        """List the folder, compare digests with those of the source."""
+        """List the folder, compare digests with those of the source. Raises Refused SHW-843 for another pair."""
         names = await on.read(Listing(FOLDER))
         if set(FILES) - set(names):
             return Drift("no new CA", "one, made here" if self.source is None else f"that of {self.source.name}")
@@ -160,7 +160,11 @@ class PairThere:
             return None
         own, theirs = await asyncio.gather(*(host.read_all(_states()) for host in (on, self.source)))
         same = [one.sha256 if one else "" for one in own] == [one.sha256 if one else "" for one in theirs]
-        return None if same else Drift("another one", f"that of {self.source.name}")
+        if same:
+            return None
+        fix = f"See which of both pairs any {AUTHORITY} holds, move {FOLDER} with the other one away, then run again."
+        message = f"{FOLDER} has other files than on {self.source.name}, and keys are never written over"
+        raise Refused(message, host=on.name, code="SHW-843", fix=fix)
 
     async def apply(self, on: Host) -> None:
         """Make the new one on this host, or bring what the source has; a folder is there whole or not at all."""

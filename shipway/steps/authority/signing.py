@@ -28,6 +28,7 @@ CERT_FLAG, KEY_FLAG, ROOT_FLAG, CLIENT_FLAG = (
     "root-ca-file",
     "client-ca-file",
 )
+KUBELETS_FLAG = "kubelet-certificate-authority"  # of an API server that trusts not every kubelet
 PLACES = {(AUTHORITY, KEY), *((f"{FOLDER}/{role}.crt", f"{FOLDER}/{role}.key") for role in ("old", "new"))}
 
 
@@ -55,6 +56,7 @@ class ReadByUs:
         if self.control:
             (_, api), (_, manager) = await asyncio.gather(flags_of(on, APISERVER), flags_of(on, MANAGER))
             files[f"{APISERVER} --{CLIENT_FLAG}"] = api.get(CLIENT_FLAG, "")
+            files[f"{APISERVER} --{KUBELETS_FLAG}"] = api.get(KUBELETS_FLAG, AUTHORITY)
             for flag in (CLIENT_FLAG, ROOT_FLAG):
                 files[f"{MANAGER} --{flag}"] = manager.get(flag, AUTHORITY)
             own = (manager.get(CERT_FLAG, ""), manager.get(KEY_FLAG, ""))
