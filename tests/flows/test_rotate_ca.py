@@ -15,6 +15,8 @@ from shipway.facts.files import FileText
 from shipway.ownership.evidence import AUTHORITY
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
+from shipway.steps.authority.leafs import KubeletClientSigned, LeafsSigned
+from shipway.steps.authority.objects import ClusterInfoTrusts, Holder, PartsReadAnew, PodsAreTold, PodsToldSince
 from shipway.steps.authority.pair import Pair, who
 from shipway.steps.authority.trust import AuthorityTrusted
 from shipway.steps.kubernetes.static_pods import StaticPodLoaded
@@ -350,6 +352,112 @@ def test_what_is_withheld_for_pods_of_others_is_a_part_and_no_failure(monkeypatc
     rows = (StepRow(work.PODS_READ, "drifted", "made before: site/web", "restarted"),)
     run.results.append(StageResult("cluster", "authority_told", "drifted", rows))
     assert report_of_verb(run).outcome == "partial"
+
+
+# --- pods, and the proof
+
+
+async def told(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, *old: Holder
+) -> tuple[list[StepResult], list[str], list[str]]:
+    """Return what telling pods gave, which steps were applied in the cluster, and what was waited for."""
+    applied: list[str] = []
+    waited: list[str] = []
+
+    async def by_api(_: Run, __: str, steps: Any) -> list[StepResult]:
+        applied.extend(step.name for step in steps)
+        return [StepResult(step.name, "changed") for step in steps]
+
+    async def wait(_: Run, __: str, check: Any, ___: Any, **____: Any) -> StepResult:
+        waited.append(check.name)
+        return StepResult(check.name, "ok")
+
+    async def kube() -> Any:
+        return SimpleNamespace(forget=lambda: None)
+
+    async def holders(_: Any) -> list[Holder]:
+        return list(old)
+
+    monkeypatch.setattr(work, "by_api", by_api)
+    monkeypatch.setattr(work, "wait_for", wait)
+    monkeypatch.setattr(work, "holders_of_old", holders)
+    monkeypatch.setattr("shipway.steps.authority.objects.holders_of_old", holders)
+    monkeypatch.setattr(scene.run, "kube", kube)
+    return await work.spread(scene.run, "authority_told", "cluster"), applied, waited
+
+
+OURS, THEIRS = Holder("kube-system", "x", "DaemonSet", "kube-proxy"), Holder("site", "y", "Deployment", "web")
+
+
+async def test_pods_of_ours_are_made_anew_once_all_are_told_and_those_of_others_hold_it_up(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair
+) -> None:
+    scene = Scene(monkeypatch)
+    own = scene.run.authority
+    stand(scene, pair, "cp1 cp2 cp3", rest="old new")
+    own.pair = pair
+    results, applied, waited = await told(monkeypatch, scene, OURS, THEIRS, Holder("kube-system", "alone"))
+    assert applied == [ClusterInfoTrusts.name, PodsToldSince.name, PartsReadAnew.name]
+    assert waited == [PodsAreTold.name, "DaemonSet kube-system/kube-proxy runs everywhere it should"]
+    assert own.stale == ("kube-system/alone", "site/web")
+    assert (results[-1].step, results[-1].outcome, scene.run.warned) == (work.PODS_READ, "drifted", [])
+    own.despite_pods = True
+    results, _, _ = await told(monkeypatch, scene, THEIRS)
+    assert results[-1].outcome == "ok"
+    assert "site/web" in scene.run.warned[0]
+    own.despite_pods = False
+    results, _, _ = await told(monkeypatch, scene, OURS)
+    assert (results[-1].outcome, own.stale) == ("ok", ())
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_pods_are_made_anew_but_once(monkeypatch: pytest.MonkeyPatch, pair: Pair, back: bool) -> None:  # noqa: FBT001
+    scene = Scene(monkeypatch)
+    stand(scene, pair, "cp1 cp2 cp3", rest="old new", cp2="old new" if back else "new old")
+    scene.run.authority.pair, scene.run.authority.back = pair, back
+    _, applied, _ = await told(monkeypatch, scene, OURS, THEIRS)
+    assert (applied, scene.run.authority.stale) == ([ClusterInfoTrusts.name], ())
+
+
+@pytest.mark.parametrize("wrong", ["", "w1", "cluster"])
+async def test_the_proof_asks_every_host_and_the_cluster_anew_and_names_what_needs_the_other(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair, wrong: str
+) -> None:
+    scene = Scene(monkeypatch)
+    run, asked = scene.run, dict[str, list[str]]()
+    run.authority.pair = pair
+
+    async def looked(steps: Any, on: Any) -> list[StepResult]:
+        asked[on.name] = [step.name for step in steps]
+        bad = StepResult("a certificate", "drifted", drift=Drift("by another", "by the wanted one"))
+        return [StepResult("fine", "ok"), *([bad] if on.name == wrong else [])]
+
+    def session(name: str) -> Any:
+        return SimpleNamespace(name=name, forget=lambda: None)
+
+    async def kube() -> Any:
+        return session("cluster")
+
+    monkeypatch.setattr(run, "kube", kube)
+    monkeypatch.setattr(run, "session", session)
+    monkeypatch.setattr(work, "look_at_all", looked)
+    if wrong:
+        with pytest.raises(Permanent, match=f"{wrong}: a certificate: by another") as raised:
+            await work.prove(run, "authority_proof", "cluster")
+        assert raised.value.code == "SHW-845"
+        return
+    (result,) = await work.prove(run, "authority_proof", "cluster")
+    assert (result.step, result.outcome) == (work.NOTHING_LEFT, "ok")
+    shows, signed = "6443 shows a certificate of the CA that is wanted", LeafsSigned.name
+    assert {shows, signed, work.ASKS.name, KubeletClientSigned.name} <= set(asked["cp2"])
+    assert KubeletClientSigned.name in asked["w1"]
+    assert shows not in asked["w1"]
+    assert {ClusterInfoTrusts.name, PodsAreTold.name} <= set(asked["cluster"])
+    run.authority.dropping = True  # what was cut off in the last stage is that stage's to mend
+    await work.prove(run, "authority_proof", "cluster")
+    assert {shows, signed, KubeletClientSigned.name} <= set(asked["cp2"])
+    assert work.ASKS.name not in asked["cp2"]
+    assert not [name for name in asked["cp2"] if name.endswith("uses its current certificates")]
 
 
 # --- what is kept from kubeadm meanwhile
