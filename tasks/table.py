@@ -35,6 +35,7 @@ from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
 from tasks.authority import work as authorities
+from tasks.authority.look import SETTLE_SECONDS as AUTHORITY_SETTLES
 from tasks.authority.look import look as authority_look
 from tasks.authority.look import may_rotate
 from tasks.authority.work import PARTS_SECONDS, PARTS_SECONDS_A_NODE
@@ -335,8 +336,8 @@ _ENDPOINT = (
 )
 # A control plane's three pods are started anew one by one, the controller manager twice, and its kubelet.
 _AUTHORITY = (
-    Stage(StageName.AUTHORITY_LOOK, authority_look, _always(240.0), terse=True),
-    Stage(StageName.AUTHORITY_POSSIBLE, may_rotate, _always(300.0)),
+    Stage(StageName.AUTHORITY_LOOK, authority_look, _always(AUTHORITY_SETTLES + 240.0), terse=True),
+    Stage(StageName.AUTHORITY_POSSIBLE, may_rotate, _always(600.0)),
     Stage(StageName.AUTHORITY_MADE, authorities.make, _always(300.0)),
     Stage(StageName.AUTHORITY_TRUSTED, authorities.trust, _always(3600.0)),
     Stage(

@@ -20,32 +20,40 @@ from shipway.os.families import recognise
 from shipway.ownership.evidence import AUTHORITY
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old
-from shipway.steps.authority.pair import FOLDER, STAMP, SUBJECT, Pair, said, trusted_by, who
+from shipway.steps.authority.pair import FOLDER, MAKES, STAMP, SUBJECT, Pair, said, trusted_by, who
 from shipway.steps.authority.possible import KeyThere, NotBesideGpuPods
 from shipway.steps.authority.signing import ReadByUs
 from shipway.steps.authority.trust import KubeconfigTrusts
 from shipway.steps.endpoint.kubeconfigs import FILES
 from shipway.steps.endpoint.possible import EveryNodeAnswers
+from shipway.steps.hardening.manifest import SECONDS as SETTLE_SECONDS
 from shipway.steps.kubernetes.kubelet_client import KubeletRotates
-from shipway.steps.kubernetes.renewal import ClockRight
+from shipway.steps.kubernetes.renewal import RENEWS, ClockRight
+from shipway.steps.kubernetes.static_pods import OPERATIONS
 from shipway.steps.upgrade.possible import BackupYoung
 from shipway.survey.first_look import survey
 from tasks import gates
 from tasks.authority_pass import AuthoritySeen
 from tasks.context import Run
 from tasks.endpoint.look import running
-from tasks.waiting import hear_results
+from tasks.waiting import hear_results, wait_for
 from tasks.workloads import OWN_NAMESPACES, find_busy
 
 NAMED = Says(("openssl", "x509", "-noout", "-subject", "-in", AUTHORITY))
+API_SECONDS = 180.0
 FRESH = timedelta(days=1)  # a CA of a rotation that is younger is what a second run wants
 DONE = "the CA was made anew"
 
 
 async def look(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Look at a host: whether it has joined, whom it trusts, and what on it forbids a rotation."""
+    """Look at a host: whether it has joined, whom it trusts, and what on it forbids a rotation.
+
+    What a control plane still does for a run that was killed is waited for first: its parts start anew without us.
+    """
     session, control = run.session(host), run.cluster.host(host) in run.cluster.control_planes
     session.forget()
+    if control and run.allow is not Impact.NOTHING:
+        await session.settled(*OPERATIONS, MAKES, RENEWS, seconds=SETTLE_SECONDS)
     run.seen.families[host] = await recognise(session)
     seen = run.seen.surveys[host] = await survey(session)
     if not seen.joined:
@@ -145,6 +153,8 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
         hear(result)
         return [result]
     kube = await run.kube()
+    if own.source and run.allow is not Impact.NOTHING:  # a killed run may have begun to start it anew
+        await wait_for(run, stage, gates.ApiAnswers(), kube, seconds=API_SECONDS)
     kube.forget()
     joined = [one.name for one in running(run).hosts]
     await find_busy(run)

@@ -261,8 +261,9 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
     seen = Drift(f"made before: {few(list(own.stale))}", "restarted by their owners, or `--despite-pods`")
     held = bool(own.stale) and not own.despite_pods
     result = StepResult(PODS_READ, "drifted", Impact.SERVICE, seen) if held else StepResult(PODS_READ, "ok")
-    if own.stale and not held:
-        run.warned.append(f"these have read the old CA alone, and will not reach the API: {few(list(own.stale))}")
+    if own.stale:
+        what = "the run rests until they are restarted" if held else "they will not reach the API"
+        run.warned.append(f"these pods have read the old CA alone, {what}: {few(list(own.stale))}")
     hear_results(run, stage, host)(result)
     return [*results, result]
 

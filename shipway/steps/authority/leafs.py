@@ -23,7 +23,7 @@ from shipway.steps.authority.pair import Pair, said, who
 from shipway.steps.kubernetes.health import KUBELET_FILES
 from shipway.steps.kubernetes.join import forget_token, make_token
 from shipway.steps.kubernetes.kubelet_client import ASK_SECONDS, HTTPS, bootstrap_kubeconfig
-from shipway.steps.kubernetes.renewal import KEPT, KNOWN, RENEW, SECONDS
+from shipway.steps.kubernetes.renewal import KEPT, KNOWN, RENEW, RENEWS, SECONDS
 from shipway.steps.system.loaded import restart
 
 SCRIPT = f"{OPERATIONS}/renew-certificates.sh"
@@ -94,7 +94,7 @@ class LeafsSigned:
         keep = f"{ETC}/{KEPT}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         await on.write(SCRIPT, RENEW.encode(), mode="700")
         renew = ("bash", SCRIPT, ETC, keep, "sh", "-c", _EACH, "sh", words, *others)
-        await on.succeed("kubeadm-certs", renew, seconds=SECONDS)
+        await on.succeed(RENEWS, renew, seconds=SECONDS)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ SUBJECT = (
 )
 STAMP = "%Y%m%dT%H%M%SZ"
 DAYS = 3650  # as long as kubeadm's own lives
+MAKES = "make-authority"  # as `Host.operate` calls it
 SCRIPT = f"{OPERATIONS}/make-authority.sh"
 PLANNED = "one that is made"
 # $1 the folder, $2 kubeadm's, $3 the new one's name, $4 days. The key is as strong as the old one, and in files alone.
@@ -171,7 +172,7 @@ class PairThere:
         if self.source is None or self.source.name == on.name:
             await on.write(SCRIPT, MAKE.encode(), mode="700")
             name = f"{SUBJECT}{datetime.now(UTC):{STAMP}}"
-            await on.succeed("make-authority", ("bash", SCRIPT, FOLDER, PKI, name, str(DAYS)), seconds=120)
+            await on.succeed(MAKES, ("bash", SCRIPT, FOLDER, PKI, name, str(DAYS)), seconds=120)
             return
         texts = await self.source.read_all([FileText(f"{FOLDER}/{name}") for name in FILES])
         if not all(texts):
