@@ -26,7 +26,7 @@ from shipway.steps.authority.signing import ReadByUs
 from shipway.steps.authority.trust import KubeconfigTrusts
 from shipway.steps.endpoint.kubeconfigs import FILES
 from shipway.steps.endpoint.possible import EveryNodeAnswers
-from shipway.steps.hardening.manifest import SECONDS as SETTLE_SECONDS
+from shipway.steps.hardening import manifest
 from shipway.steps.kubernetes.kubelet_client import KubeletRotates
 from shipway.steps.kubernetes.renewal import RENEWS, ClockRight
 from shipway.steps.kubernetes.static_pods import OPERATIONS
@@ -41,6 +41,7 @@ from tasks.workloads import OWN_NAMESPACES, find_busy
 
 NAMED = Says(("openssl", "x509", "-noout", "-subject", "-in", AUTHORITY))
 API_SECONDS = 180.0
+SETTLE_SECONDS = manifest.SECONDS  # the longest of what a host may still do for a run that was killed
 FRESH = timedelta(days=1)  # a CA of a rotation that is younger is what a second run wants
 DONE = "the CA was made anew"
 

@@ -268,6 +268,75 @@ def test_a_ca_of_a_rotation_of_the_last_day_is_what_a_second_run_wants() -> None
     assert [look._made(text) for text in (named(25), "subject=CN = kubernetes", "", "kubernetes-ca-x")] == [""] * 4
 
 
+# --- what a killed run left at work
+
+
+@pytest.mark.parametrize(
+    ("host", "mode", "waits"), [("cp1", "rotate", True), ("cp1", "plan", False), ("w1", "rotate", False)]
+)
+async def test_what_a_host_still_does_for_a_killed_run_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    mode: str,
+    waits: bool,  # noqa: FBT001
+) -> None:
+    run, settled = Scene(monkeypatch).run, list[str]()
+    if mode == "plan":
+        run.allow = Impact.NOTHING
+
+    class Busy(KnownFacts):
+        """A host with an operation at work."""
+
+        def forget(self) -> None:
+            """Know what is known."""
+
+        async def settled(self, *names: str, seconds: int) -> None:
+            """Keep what is waited for."""
+            assert seconds > 0
+            settled.extend(names)
+
+    async def nothing(*_: Any) -> Any:
+        return SimpleNamespace(joined=False)
+
+    monkeypatch.setattr(run, "session", lambda _: Busy({}))
+    monkeypatch.setattr(look, "recognise", nothing)
+    monkeypatch.setattr(look, "survey", nothing)
+    await look.look(run, "authority_look", host)
+    assert ("restart-kube-apiserver" in settled, "kubeadm-certs" in settled) == (waits, waits)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_api_that_starts_anew_is_waited_for_where_a_rotation_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+    pair: Pair,
+    begun: bool,  # noqa: FBT001
+) -> None:
+    scene, waited, asked = Scene(monkeypatch), list[str](), list[str]()
+    stand(scene, pair, "cp1 cp2 cp3" if begun else "")
+
+    async def wait(_: Run, __: str, check: Any, ___: Any, **____: Any) -> StepResult:
+        waited.append(check.name)
+        return StepResult(check.name, "ok")
+
+    async def looked(steps: Any, *_: Any) -> list[StepResult]:
+        asked.extend(step.name for step in steps)
+        return [StepResult(step.name, "ok") for step in steps]
+
+    async def nothing(*_: Any) -> Any:
+        return SimpleNamespace(forget=lambda: None)
+
+    monkeypatch.setattr(look, "wait_for", wait)
+    monkeypatch.setattr(look, "look_at_all", looked)
+    monkeypatch.setattr(look, "find_busy", nothing)
+    monkeypatch.setattr(look, "_tell", nothing)
+    monkeypatch.setattr(scene.run, "kube", nothing)
+    monkeypatch.setattr(scene.run, "session", lambda _: SimpleNamespace(name="cp1"))
+    await look.may_rotate(scene.run, "authority_possible", "cluster")
+    assert waited == ([API] if begun else [])
+    assert ("a verified backup of the last hour is there" in asked) is not begun
+    assert "every node of the cluster was reached, and is Ready" in asked
+
+
 # --- a stage
 
 
