@@ -732,8 +732,9 @@ async def test_pods_that_read_the_old_ca_are_those_with_a_token_that_are_older_t
     earlier, told = PodsToldSince((pair.old,)), PodsToldSince(pair.both)
     await earlier.apply(api)  # type: ignore[arg-type] - of an earlier rotation
     assert await told.check(api) is not None  # type: ignore[arg-type]
-    api.now = NOW
+    api.now, began = NOW, time.monotonic()
     await told.apply(api)  # type: ignore[arg-type]
+    assert time.monotonic() - began > 1  # what is made afterwards is dated later
     assert (await told.check(api), await earlier.check(api) is None) == (None, False)  # type: ignore[arg-type]
     old = await holders_of_old(api)  # type: ignore[arg-type]
     assert old == [

@@ -25,6 +25,7 @@ from shipway.steps.kubernetes.nodes import is_ending
 
 ROOTS, ROOT_KEY = "kube-root-ca.crt", "ca.crt"
 TOLD = "shipway-ca-told"
+PAUSE = 1.1  # seconds; the API dates objects in whole ones
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 - a kind of Secret
 RESTARTED = "kubectl.kubernetes.io/restartedAt"  # as `kubectl rollout restart` has it: operators leave it alone
 PLUGINS = "/var/lib/kubelet/device-plugins"  # whoever mounts this talks to the kubelet, and not to the API
@@ -146,10 +147,11 @@ class PodsToldSince:
         return None if found and found.get("data") == self._wanted() else Drift("not kept", "now")
 
     async def apply(self, on: Kube) -> None:
-        """Make it."""
+        """Make it, and let its second pass: a pod of the same one counts as older, and would be waited for in vain."""
         await on.delete("v1", "ConfigMap", TOLD, SYSTEM)
         meta = {"name": TOLD, "namespace": SYSTEM}
         await on.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": self._wanted()})
+        await asyncio.sleep(PAUSE)
         on.forget()
 
 
