@@ -21,8 +21,8 @@ def confirmed(name: str, confirm: str) -> None:
 
 
 def confirmed_rotation(name: str, confirm: str) -> None:
-    """Refuse a rotation of the CA without the cluster's name typed. Raises Refused SHW-840."""
+    """Refuse a rotation of the CA without the cluster's name typed. Raises Refused SHW-850."""
     if confirm != name:
         said = f"{confirm!r} was typed" if confirm else "nothing was typed"
         message = f"a rotation of the CA of {name} asks for the cluster's name once more, and {said}"
-        raise Refused(message, code="SHW-840", fix=f"Give `--confirm {name}`; --plan shows what would be changed.")
+        raise Refused(message, code="SHW-850", fix=f"Give `--confirm {name}`; --plan shows what would be changed.")

@@ -183,7 +183,7 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Join a further control plane, and wait until its node is Ready: then the next one may join.
 
-    Raises Refused SHW-846 while the CA is rotated.
+    Raises Refused SHW-856 while the CA is rotated.
     """
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()

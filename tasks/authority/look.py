@@ -80,10 +80,10 @@ def planes(run: Run) -> list[str]:
 
 
 def place(run: Run) -> None:
-    """Keep where the rotation stands. Raises Refused SHW-843 for CAs of nobody, SHW-847 where there is no way back."""
+    """Keep where the rotation stands. Raises Refused SHW-853 for CAs of nobody, SHW-857 where there is no way back."""
     seen, own = run.authority.hosts, run.authority
     if run.control.name not in seen:
-        raise Refused(f"{run.control.name} has joined no cluster", code="SHW-843", fix="Run a bootstrap first.")
+        raise Refused(f"{run.control.name} has joined no cluster", code="SHW-853", fix="Run a bootstrap first.")
     begun = {name: seen[name] for name in planes(run) if seen[name].old and seen[name].new}
     lead = seen[run.control.name]
     if begun:
@@ -93,7 +93,7 @@ def place(run: Run) -> None:
     else:
         if own.back:
             message = "no rotation of the CA is under way, so there is no way back from one"
-            raise Refused(message, host=run.control.name, code="SHW-847", fix="Leave --back away.")
+            raise Refused(message, host=run.control.name, code="SHW-857", fix="Leave --back away.")
         own.pair = Pair(lead.text)
         own.made = _made(lead.subject)
     known = {who(one) for one in own.pair.both if one}
@@ -106,7 +106,7 @@ def place(run: Run) -> None:
         names = few([f"{name} trusts {what}" for name, what in sorted(lost.items())])
         message = f"{names}; the cluster's CA is {said(sorted(known))}"
         fix = f"Leave in {AUTHORITY} of each host what the control plane's has, and nothing else; then run again."
-        raise Refused(message, host=min(lost), code="SHW-843", fix=fix)
+        raise Refused(message, host=min(lost), code="SHW-853", fix=fix)
     _place_end(run)
 
 
@@ -119,7 +119,7 @@ def _place_end(run: Run) -> None:
     if own.back and gone:
         message = f"{few(gone)} trusts the new CA alone: the last stage has begun, and there is no way back from it"
         fix = "Leave --back away: the rotation goes on to its end. Another one leads to a third CA."
-        raise Refused(message, host=gone[0], code="SHW-847", fix=fix)
+        raise Refused(message, host=gone[0], code="SHW-857", fix=fix)
     own.dropping = any(one == who(own.pair.wanted) for one in left.values())
 
 
@@ -128,7 +128,7 @@ def _refuse_other_pairs(begun: dict[str, AuthoritySeen], pair: Pair) -> None:
     if other:
         message = f"{few(other)} has another pair of CAs than {next(iter(begun))}: two rotations were begun"
         fix = f"Find out which new CA any host trusts already ({AUTHORITY}), and move {FOLDER} with the other away."
-        raise Refused(message, host=other[0], code="SHW-843", fix=fix)
+        raise Refused(message, host=other[0], code="SHW-853", fix=fix)
 
 
 def _made(subject: str) -> str:

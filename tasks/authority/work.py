@@ -283,7 +283,7 @@ async def _tell_all(run: Run, stage: str, trusted: tuple[str, ...]) -> list[Step
 
 
 async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Ask every place anew before the other CA is trusted no more. Raises Permanent SHW-845 naming what needs it.
+    """Ask every place anew before the other CA is trusted no more. Raises Permanent SHW-855 naming what needs it.
 
     Where that has begun, what was cut off on its way is for the next stage; what is held and shown is asked again.
     """
@@ -313,7 +313,7 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     left[CLUSTER] = [one for one in await look_at_all([*told, NodesReady(tuple(hosts))], kube) if one.outcome != "ok"]
     if keep := [f"{name}: {said_of(one)}" for name, some in left.items() for one in some]:
         fix = "Run the same command again: it does only what is missing. Both CAs are trusted until then."
-        raise Permanent(f"the other CA is needed still: {few(keep)}", code="SHW-845", fix=fix)
+        raise Permanent(f"the other CA is needed still: {few(keep)}", code="SHW-855", fix=fix)
     result = StepResult(NOTHING_LEFT, "ok")
     hear_results(run, stage, host)(result)
     return [result]

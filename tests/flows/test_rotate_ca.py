@@ -158,7 +158,7 @@ def test_the_clusters_name_is_asked_for() -> None:
     for typed in ("", "other"):
         with pytest.raises(Refused) as raised:
             confirmed_rotation("te", typed)
-        assert raised.value.code == "SHW-840"
+        assert raised.value.code == "SHW-850"
 
 
 def test_the_command_takes_its_options() -> None:
@@ -226,11 +226,11 @@ def test_where_a_rotation_stands_is_read_from_whom_each_host_trusts(  # noqa: PL
 @pytest.mark.parametrize(
     ("folders", "trusted", "back", "code"),
     [
-        ("", {}, True, "SHW-847"),
-        ("cp1 cp2 cp3", {"rest": "new old", "cp1": "new"}, True, "SHW-847"),
-        ("", {"w1": "new"}, False, "SHW-843"),
-        ("", {"cp1": "old new"}, False, "SHW-843"),
-        ("", {"w1": ""}, False, "SHW-843"),
+        ("", {}, True, "SHW-857"),
+        ("cp1 cp2 cp3", {"rest": "new old", "cp1": "new"}, True, "SHW-857"),
+        ("", {"w1": "new"}, False, "SHW-853"),
+        ("", {"cp1": "old new"}, False, "SHW-853"),
+        ("", {"w1": ""}, False, "SHW-853"),
     ],
 )
 def test_what_is_of_no_rotation_and_a_way_back_that_is_none_are_refused(  # noqa: PLR0917 - the table's columns
@@ -255,7 +255,7 @@ def test_two_rotations_at_once_are_refused(monkeypatch: pytest.MonkeyPatch, pair
     scene.run.authority.hosts["cp2"] = AuthoritySeen((who(pair.old),), pair.old, pair.old, pair.old)
     with pytest.raises(Refused, match="two rotations") as raised:
         look.place(scene.run)
-    assert raised.value.code == "SHW-843"
+    assert raised.value.code == "SHW-853"
 
 
 def test_a_ca_of_a_rotation_of_the_last_day_is_what_a_second_run_wants() -> None:
@@ -515,7 +515,7 @@ async def test_the_proof_asks_every_host_and_the_cluster_anew_and_names_what_nee
     if wrong:
         with pytest.raises(Permanent, match=f"{wrong}: a certificate: by another") as raised:
             await work.prove(run, "authority_proof", "cluster")
-        assert raised.value.code == "SHW-845"
+        assert raised.value.code == "SHW-855"
         return
     (result,) = await work.prove(run, "authority_proof", "cluster")
     assert (result.step, result.outcome) == (work.NOTHING_LEFT, "ok")
@@ -535,7 +535,7 @@ async def test_the_proof_asks_every_host_and_the_cluster_anew_and_names_what_nee
 
 
 @pytest.mark.parametrize(
-    ("rotating", "whole", "code"), [(True, False, "SHW-846"), (True, True, ""), (False, False, "")]
+    ("rotating", "whole", "code"), [(True, False, "SHW-856"), (True, True, ""), (False, False, "")]
 )
 async def test_no_control_plane_joins_while_two_cas_are_trusted(
     monkeypatch: pytest.MonkeyPatch,
@@ -573,4 +573,4 @@ async def test_an_upgrade_is_refused_while_two_cas_are_trusted(monkeypatch: pyte
     lead = KnownFacts({FileText(AUTHORITY): pair.old + pair.new})
     monkeypatch.setattr(run, "session", lambda _: lead)
     results = await upgrade_look._on_control(run, "upgrade_possible")
-    assert "SHW-846" in [one.error.code for one in results if one.error]
+    assert "SHW-856" in [one.error.code for one in results if one.error]

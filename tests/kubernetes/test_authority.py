@@ -320,7 +320,7 @@ async def test_only_a_kubeconfigs_authorities_change_and_a_kubelets_change_is_ma
 )
 async def test_a_kubeconfig_that_trusts_otherwise_is_a_persons_to_edit(lines: str, refused: bool, pair: Pair) -> None:  # noqa: FBT001
     (result,) = await look_at_all([KubeconfigTrusts(ADMIN, pair.both)], KnownFacts({TRUSTED: answer(lines)}))  # type: ignore[list-item]
-    assert (result.error.code if result.error else "") == ("SHW-842" if refused else "")
+    assert (result.error.code if result.error else "") == ("SHW-852" if refused else "")
 
 
 @contextlib.contextmanager
@@ -430,7 +430,7 @@ KUBELET: dict[Fact[Any], Any] = {
 async def test_who_reads_the_ca_from_elsewhere_is_named(facts: dict[Fact[Any], Any], said_of: str) -> None:
     host = KnownFacts({**API, **manager(), **KUBELET, **facts})
     (result,) = await look_at_all([ReadByUs(control=True)], host)  # type: ignore[list-item]
-    assert (result.error.code if result.error else "") == ("SHW-842" if said_of else "")
+    assert (result.error.code if result.error else "") == ("SHW-852" if said_of else "")
     assert said_of in (result.error.message if result.error else "")
     assert await ReadByUs(control=False).check(KnownFacts(KUBELET)) is None  # type: ignore[arg-type]
 
@@ -564,19 +564,19 @@ async def codes(check: Any, facts: Mapping[Fact[Any], Any]) -> str:
 async def test_without_the_cas_own_key_nothing_begins() -> None:
     fits, not_its = {paired(AUTHORITY, KEY): answer("")}, {paired(AUTHORITY, KEY): answer("", 1)}
     assert await codes(KeyThere(), {Listing(PKI): ("ca.crt", "ca.key"), **fits}) == ""
-    assert await codes(KeyThere(), {Listing(PKI): ("ca.crt",), **not_its}) == "SHW-841"
-    assert await codes(KeyThere(), {Listing(PKI): ("ca.crt", "ca.key"), **not_its}) == "SHW-841"
+    assert await codes(KeyThere(), {Listing(PKI): ("ca.crt",), **not_its}) == "SHW-851"
+    assert await codes(KeyThere(), {Listing(PKI): ("ca.crt", "ca.key"), **not_its}) == "SHW-851"
     assert await codes(KeyThere(), {Listing(PKI): ("ca.crt", "ca.key", NAME), **not_its}) == ""  # a kill between halves
 
 
 async def test_kubeadm_is_kept_from_a_control_plane_of_two_cas(pair: Pair) -> None:
     assert await codes(NoRotation(), {FileText(AUTHORITY): pair.old, Listing(PKI): ("ca.crt",)}) == ""
-    assert await codes(NoRotation(), {FileText(AUTHORITY): both(pair), Listing(PKI): ("ca.crt",)}) == "SHW-846"
-    assert await codes(NoRotation(), {FileText(AUTHORITY): pair.old, Listing(PKI): ("ca.crt", NAME)}) == "SHW-846"
+    assert await codes(NoRotation(), {FileText(AUTHORITY): both(pair), Listing(PKI): ("ca.crt",)}) == "SHW-856"
+    assert await codes(NoRotation(), {FileText(AUTHORITY): pair.old, Listing(PKI): ("ca.crt", NAME)}) == "SHW-856"
 
 
 @pytest.mark.parametrize(
-    ("busy", "allowed", "code"), [({}, False, ""), ({"w1": "x"}, True, ""), ({"w1": "x"}, False, "SHW-844")]
+    ("busy", "allowed", "code"), [({}, False, ""), ({"w1": "x"}, True, ""), ({"w1": "x"}, False, "SHW-854")]
 )
 async def test_kubelets_beside_gpu_pods_wait_for_a_word(busy: dict[str, str], allowed: bool, code: str) -> None:  # noqa: FBT001
     assert await codes(NotBesideGpuPods(busy, allowed), {}) == code

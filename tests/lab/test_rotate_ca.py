@@ -91,7 +91,7 @@ def kill_when(site: Site, host: str, test: str, *words: str) -> None:
 
 def test_a_plan_names_all_that_forbids_it_then_every_change_and_changes_nothing(site: Site, holder: str) -> None:
     refused = command(site, VERB, "--plan")
-    assert (refused.code, {one["code"] for one in refused.report["errors"]}) == (1, {"SHW-789", "SHW-844"})
+    assert (refused.code, {one["code"] for one in refused.report["errors"]}) == (1, {"SHW-789", "SHW-854"})
     assert command(site, "backup").code == 0
     before = {name: site.on(name, STATE) for name in HOSTS}
     foreseen = command(site, VERB, "--plan", "--beside-gpu-pods")
@@ -143,9 +143,9 @@ def test_killed_while_certificates_are_signed_it_goes_on_to_its_end(site: Site, 
     assert works(site, OLD, "--insecure-skip-tls-verify")  # its certificate is taken still; it trusts the old CA alone
     if chosen().minor == 20:  # the lab has a newer patch of this one alone
         refused = command(site, "upgrade", "--plan", "--to", "1.20.15")
-        assert "SHW-846" in {one["code"] for one in refused.report["errors"]}, refused.output
+        assert "SHW-856" in {one["code"] for one in refused.report["errors"]}, refused.output
     kill_when(site, "cp1", f"[ $({TRUSTED}) = 1 ]", "--despite-pods")
-    assert command(site, VERB, "--back", *CONFIRM).report["errors"][0]["code"] == "SHW-847"
+    assert command(site, VERB, "--back", *CONFIRM).report["errors"][0]["code"] == "SHW-857"
     ended = command(site, VERB, *CONFIRM)
     print(f"after a kill in the last stage in {ended.seconds:.0f} s")
     assert (ended.code, ended.report["errors"]) == (0, []), ended.output

@@ -153,7 +153,7 @@ class PairThere:
     name: str = "the old and the new CA lie beside each other"
 
     async def check(self, on: Host) -> Drift | None:
-        """List the folder, compare digests with those of the source. Raises Refused SHW-843 for another pair."""
+        """List the folder, compare digests with those of the source. Raises Refused SHW-853 for another pair."""
         names = await on.read(Listing(FOLDER))
         if set(FILES) - set(names):
             return Drift("no new CA", "one, made here" if self.source is None else f"that of {self.source.name}")
@@ -165,7 +165,7 @@ class PairThere:
             return None
         fix = f"See which of both pairs any {AUTHORITY} holds, move {FOLDER} with the other one away, then run again."
         message = f"{FOLDER} has other files than on {self.source.name}, and keys are never written over"
-        raise Refused(message, host=on.name, code="SHW-843", fix=fix)
+        raise Refused(message, host=on.name, code="SHW-853", fix=fix)
 
     async def apply(self, on: Host) -> None:
         """Make the new one on this host, or bring what the source has; a folder is there whole or not at all."""

@@ -50,7 +50,7 @@ class ReadByUs:
     name: str = "what trusts the CA reads kubeadm's file"
 
     async def check(self, on: Host) -> Drift | None:
-        """Look at flags and the kubelet's configuration. Raises Refused SHW-842 naming each that is another."""
+        """Look at flags and the kubelet's configuration. Raises Refused SHW-852 naming each that is another."""
         files = {"the kubelet's clientCAFile": _client_file(await kubelet_config(on))}
         own: tuple[str, str] = (AUTHORITY, KEY)
         if self.control:
@@ -67,7 +67,7 @@ class ReadByUs:
         if wrong:
             fix = f"Let each read {AUTHORITY} (to sign: and {KEY}), as kubeadm writes it, then run again."
             message = f"the CA is read from elsewhere, and would be missed there: {'; '.join(wrong)}"
-            raise Refused(message, host=on.name, code="SHW-842", fix=fix)
+            raise Refused(message, host=on.name, code="SHW-852", fix=fix)
         return None
 
 

@@ -88,7 +88,7 @@ class KubeconfigTrusts:
         return f"{self.path} trusts the CA that is wanted"
 
     async def check(self, on: Host) -> Drift | None:
-        """Read what it trusts. Raises Refused SHW-842 where that is no line of kubeadm's."""
+        """Read what it trusts. Raises Refused SHW-852 where that is no line of kubeadm's."""
         lines = (await on.read(TRUSTED)).stdout.splitlines()
         own = [line.removeprefix(f"{self.path}:") for line in lines if line.startswith(f"{self.path}:")]
         found = {(match[1] or "", match[2]) for line in own if (match := _LINE.match(line))}
@@ -98,7 +98,7 @@ class KubeconfigTrusts:
         if len(found) > 1 or not data:
             fix = "Leave this cluster alone in it, with its CA in `certificate-authority-data`, then run again."
             message = f"{self.path} names several authorities, or one in a file of its own"
-            raise Refused(message, host=on.name, code="SHW-842", fix=fix)
+            raise Refused(message, host=on.name, code="SHW-852", fix=fix)
         return differs(trusted_by(decode_pem(data)), self.trusted, exactly=self.exactly)
 
     async def apply(self, on: Host) -> None:
