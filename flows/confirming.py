@@ -18,3 +18,11 @@ def confirmed(name: str, confirm: str) -> None:
         said = f"{confirm!r} was typed" if confirm else "nothing was typed"
         message = f"a reset of {name} asks for its name once more, and {said}"
         raise Refused(message, host=name, code="SHW-700", fix=f"Give `--confirm {name}`; --plan shows what would go.")
+
+
+def confirmed_rotation(name: str, confirm: str) -> None:
+    """Refuse a rotation of the CA without the cluster's name typed. Raises Refused SHW-850."""
+    if confirm != name:
+        said = f"{confirm!r} was typed" if confirm else "nothing was typed"
+        message = f"a rotation of the CA of {name} asks for the cluster's name once more, and {said}"
+        raise Refused(message, code="SHW-850", fix=f"Give `--confirm {name}`; --plan shows what would be changed.")

@@ -72,6 +72,18 @@ class StageName(StrEnum):
     ENDPOINT_KUBECONFIGS = "endpoint_kubeconfigs"
     ENDPOINT_KUBE_PROXY = "endpoint_kube_proxy"
     ENDPOINT_PROOF = "endpoint_proof"
+    # A CA that takes the old one's place, in this order; the proof comes before the first host drops the old one.
+    AUTHORITY_LOOK = "authority_look"
+    AUTHORITY_POSSIBLE = "authority_possible"
+    AUTHORITY_MADE = "authority_made"
+    AUTHORITY_TRUSTED = "authority_trusted"
+    AUTHORITY_TOLD = "authority_told"
+    AUTHORITY_SIGNS = "authority_signs"
+    AUTHORITY_KUBELETS = "authority_kubelets"
+    AUTHORITY_PROOF = "authority_proof"
+    AUTHORITY_DROPPED = "authority_dropped"
+    AUTHORITY_ALONE = "authority_alone"
+    AUTHORITY_KEPT = "authority_kept"
     # Hardening of a running cluster, in this order.
     MAY_HARDEN = "may_harden"
     HARDEN_FILES = "harden_files"

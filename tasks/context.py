@@ -34,6 +34,7 @@ from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
+from tasks.authority_pass import AuthorityPass
 from tasks.certificate_pass import CertificatePass
 from tasks.endpoint_pass import EndpointPass
 from tasks.findings import DriftPass
@@ -133,6 +134,7 @@ HIGHEST: dict[Mode, Impact] = {
     "drift": Impact.NOTHING,
     "backup": Impact.SERVICE,
     "move-endpoint": Impact.SERVICE,
+    "rotate-ca": Impact.SERVICE,
     "harden": Impact.SERVICE,
 }
 
@@ -158,6 +160,7 @@ class Run:
         self.backup = BackupRun()
         self.certificates = CertificatePass()
         self.endpoint = EndpointPass()
+        self.authority = AuthorityPass()
         self.upgrade = UpgradePass()
         self.maintenance = MaintainPass()
         self.locks = Locks()

@@ -140,7 +140,7 @@ def _limits(run: Run) -> list[str]:
     busy = [
         f"{host}: nothing that runs is restarted while GPU workloads run there: {why}"
         for host, why in run.seen.busy.items()
-        if not run.endpoint.beside_gpu_pods
+        if not (run.endpoint.beside_gpu_pods or run.authority.beside_gpu_pods)
     ]
     busy += [
         f"{host}: containerd is not restarted: {why}"

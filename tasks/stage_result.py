@@ -24,6 +24,7 @@ Mode = Literal[
     "restore",
     "certificates",
     "move-endpoint",
+    "rotate-ca",
     "harden",
     "upgrade",
     "maintain",

@@ -19,6 +19,7 @@ from shipway.locks.bare import claim_left
 from shipway.os.families import recognise
 from shipway.stage import StageName
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.authority.possible import NoRotation
 from shipway.steps.hardening.record import HardeningDeclared
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
@@ -168,8 +169,14 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
 
 
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Join a further control plane, and wait until its node is Ready: then the next one may join."""
+    """Join a further control plane, and wait until its node is Ready: then the next one may join.
+
+    Raises Refused SHW-856 while the CA is rotated.
+    """
     session, lead = run.session(host), run.session(run.control.name)
+    survey = run.seen.surveys.get(host)
+    if survey is None or survey.evidence is None or not survey.evidence.whole:
+        await NoRotation().check(lead)
     session.forget()
     steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))

@@ -17,6 +17,7 @@ from flows.cli import (
     remove,
     reset,
     restore,
+    rotate_ca,
     upgrade,
     verify,
 )
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Command] = {
         certificates,
         harden,
         move_endpoint,
+        rotate_ca,
         upgrade,
         maintain,
         remove,

@@ -221,10 +221,15 @@ def certificates_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name.endswith((".crt", ".key", ".pub")) and not name.startswith("."))
 
 
+def certificates_in(text: str) -> tuple[str, ...]:
+    """Return the certificates in a text, each as PEM with its line end."""
+    return tuple(f"{one}\n" for one in _PEM.findall(text))
+
+
 def authorities(pem: str) -> frozenset[str]:
     """Return the hashes of the CA certificates in a text; none for what holds none."""
     found = set()
-    for one in _PEM.findall(pem):
+    for one in certificates_in(pem):
         try:
             found.add(ca_hash(one))
         except ValueError:

@@ -84,7 +84,7 @@ async def certify(run: Run, stage: str, host: str) -> list[StepResult]:
         certificate_steps(run, host), session, allow, hear_results(run, stage, host), permit_alone(run)
     )
     if run.allow is Impact.NOTHING:
-        return _foresee(results, CertificateNames.name, _loaded(APISERVER))
+        return foresee(results, CertificateNames.name, loaded(APISERVER))
     if any(result.outcome == "failed" for result in results):
         return results
     kube = await run.kube()
@@ -95,12 +95,12 @@ async def certify(run: Run, stage: str, host: str) -> list[StepResult]:
     return results
 
 
-def _loaded(part: str) -> str:
+def loaded(part: str) -> str:
     """Return the sentence of a static pod's step."""
     return StaticPodLoaded(part, "", "", 0).name
 
 
-def _foresee(results: list[StepResult], first: str, then: str) -> list[StepResult]:
+def foresee(results: list[StepResult], first: str, then: str) -> list[StepResult]:
     """Return a plan's results with the restart that follows a change."""
     if not any(result.outcome == "drifted" and result.step.startswith(first) for result in results):
         return results
@@ -153,8 +153,8 @@ async def point_kubeconfigs(run: Run, stage: str, host: str) -> list[StepResult]
     steps = kubeconfig_steps(run, host)
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit)
     if run.allow is Impact.NOTHING:
-        for path, then in ((KUBELET_CONF, KubeletAsks.name), *((READ_BY[part], _loaded(part)) for part in READ_BY)):
-            results = _foresee(results, path, then)
+        for path, then in ((KUBELET_CONF, KubeletAsks.name), *((READ_BY[part], loaded(part)) for part in READ_BY)):
+            results = foresee(results, path, then)
         return results
     if any(result.outcome == "failed" for result in results):
         return results
@@ -206,7 +206,7 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     left[CLUSTER] = [one for one in await look_at_all(objects, kube) if one.outcome != "ok"]
     await _warn_of_others(run, kube)
     held = [one for name, some in left.items() if _withheld(run, name) for one in some if one.step == KubeletAsks.name]
-    keep = [f"{name}: {_said(one)}" for name, some in left.items() for one in some if one not in held]
+    keep = [f"{name}: {said_of(one)}" for name, some in left.items() for one in some if one not in held]
     if keep:
         fix = "Run the same command again: it does only what is missing."
         raise Permanent(f"not moved: {few(keep)}", code="SHW-779", fix=fix)
@@ -219,7 +219,8 @@ def _withheld(run: Run, host: str) -> bool:
     return host in run.seen.busy and not run.endpoint.beside_gpu_pods
 
 
-def _said(result: StepResult) -> str:
+def said_of(result: StepResult) -> str:
+    """Return a step's name, and what was seen of it."""
     return f"{result.step}: {result.drift.have if result.drift else result.error.message if result.error else ''}"
 
 

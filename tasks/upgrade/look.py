@@ -17,6 +17,7 @@ from shipway.kubeadm.writes import MANIFESTS
 from shipway.os.families import recognise
 from shipway.rules.upgrades import etcd_floor, older_patch
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.authority.possible import NoRotation
 from shipway.steps.upgrade.control_plane import OPERATION, SECONDS
 from shipway.steps.upgrade.possible import (
     BackupYoung,
@@ -113,7 +114,7 @@ async def _on_control(run: Run, stage: str) -> list[StepResult]:
     """Return what etcd and the backups say, asked on a control plane's host."""
     session = run.session(run.control.name)
     seen = run.upgrade
-    checks: list[Check[Host]] = [EtcdFits(seen.have, run.cluster.kubernetes.version)]
+    checks: list[Check[Host]] = [EtcdFits(seen.have, run.cluster.kubernetes.version), NoRotation()]
     if not seen.backup and seen.order:
         checks.append(BackupYoung(script_of(run.cluster)))
     return await look_at_all(checks, session, hear_results(run, stage, session.name))

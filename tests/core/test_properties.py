@@ -35,6 +35,8 @@ from shipway.os.debian.updates import find_pending
 from shipway.os.release import os_release
 from shipway.redact import redact, tail
 from shipway.script import Output, compose, split
+from shipway.steps.authority.leafs import SignedBy
+from shipway.steps.authority.trust import Accepts
 from shipway.steps.backup.kept import FilePart
 from shipway.steps.hardening.key import KeysThere
 from shipway.steps.hardening.stored import SecretsStored
@@ -69,6 +71,8 @@ FACTS: tuple[Fact[Any], ...] = (
     BackupsThere("true"),
     FilePart("/etc/hosts", 0),
     BootIs(),
+    SignedBy("PEM", "/etc/kubernetes/admin.conf"),
+    Accepts("PEM", "10.0.0.1", 6443),
 )
 PARSERS: dict[str, Callable[[str], object]] = {
     "os-release": os_release,

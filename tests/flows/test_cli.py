@@ -23,7 +23,11 @@ from tasks.table import VERBS
 from tests.cluster.broken_files import broken_files, expected
 
 ROOT = Path(__file__).parents[2]
-MORE = {"remove": ["te2"], "reset": ["te2", "--confirm", "te2"]}  # what a verb takes besides the cluster file
+MORE = {
+    "remove": ["te2"],
+    "reset": ["te2", "--confirm", "te2"],
+    "rotate-ca": ["--confirm", "te"],
+}  # what a verb takes besides the cluster file
 OWN = ("bootstrap", "fleet")  # verbs whose run is in their own file: all others have one in common
 FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {name: te2, address: 192.0.2.2}\n"
 

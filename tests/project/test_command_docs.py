@@ -23,6 +23,7 @@ PAGE = {
     "certificates": "certificates.md",
     "harden": "harden.md",
     "move-endpoint": "control-planes.md",
+    "rotate-ca": "rotate-ca.md",
     "upgrade": "upgrade.md",
     "maintain": "maintain.md",
 }

@@ -46,12 +46,13 @@ class EndpointMayMove:
 
 @dataclass(frozen=True)
 class EveryNodeAnswers:
-    """Every node is a host of the file that was reached: one that was not would keep the old endpoint.
+    """Every node is a host of the file that was reached: one that was not would keep what is `kept`.
 
     `reached` are the hosts that have joined and were looked at.
     """
 
     reached: Collection[str]
+    kept: str = "the old endpoint"
     name: str = "every node of the cluster was reached, and is Ready"
 
     async def check(self, on: Kube) -> Drift | None:
@@ -62,7 +63,7 @@ class EveryNodeAnswers:
             message = (
                 f"{few(unknown)}: a node of the cluster that is no host of this file, or has not joined by its look"
             )
-            raise Refused(f"{message}; it would keep the old endpoint", code="SHW-776", fix=fix)
+            raise Refused(f"{message}; it would keep {self.kept}", code="SHW-776", fix=fix)
         if wrong := {name: why for name, node in sorted(nodes.items()) if (why := why_not_ready(node))}:
             first, said = next(iter(wrong)), few([f"{name}: {why}" for name, why in wrong.items()])
             fix = (

@@ -90,7 +90,7 @@ class ManifestSettled:
         await on.settled(*(OPERATION.format(part) for part in PARTS), seconds=SECONDS)
         on.forget()
         for part in await _left(on):
-            await _change(
+            await change_manifest(
                 on, part, f"{part}-{self.node}", "", ready_words(part, self.address, self.api_port, ""), settle=True
             )
 
@@ -270,10 +270,12 @@ class ManifestHardened:
         info = await on.read(FileState(f"{MANIFESTS}/{self.part}.yaml"))
         await on.write(new, edited.encode(), mode=info.mode if info else "600")
         ready = ready_words(self.part, self.address, self.api_port, edited)
-        await _change(on, self.part, f"{self.part}-{self.node}", new, ready)
+        await change_manifest(on, self.part, f"{self.part}-{self.node}", new, ready)
 
 
-async def _change(on: Host, part: str, pod: str, new: str, ready: tuple[str, ...], *, settle: bool = False) -> None:
+async def change_manifest(
+    on: Host, part: str, pod: str, new: str, ready: tuple[str, ...], *, settle: bool = False
+) -> None:
     """Run the script that changes a manifest, or (`settle`) decides one that broke off. Raises as `_broken`."""
     limits = (str(GONE_SECONDS), str(READY_SECONDS), str(CRASHES))
     await on.write(SCRIPT, CHANGE.encode(), mode="700")

@@ -21,6 +21,7 @@ from shipway.survey.first_look import CLOCK
 
 KEPT = "before-renewal-"  # names, below /etc/kubernetes, of folders with what there was
 SCRIPT = f"{OPERATIONS}/renew-certificates.sh"
+RENEWS = "kubeadm-certs"  # as `Host.operate` calls it
 SECONDS = 300  # kubeadm asks the API for its configuration first, and goes on without it when nothing answers
 SKEW_SECONDS = 300.0  # what is signed now would be refused by the others, or end too early (S2 holds hosts to 1 s)
 KNOWN = Says(("kubeadm", "certs", "renew", "--help"))  # since 1.20; before, it is below `alpha`
@@ -132,7 +133,7 @@ class CertificatesRenewed:
         words = ("kubeadm", "certs", "renew", "all") if known.ok else ("kubeadm", "alpha", "certs", "renew", "all")
         keep = f"{ETC}/{KEPT}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         await on.write(SCRIPT, RENEW.encode(), mode="700")
-        await on.succeed("kubeadm-certs", ("bash", SCRIPT, ETC, keep, *words), seconds=SECONDS)
+        await on.succeed(RENEWS, ("bash", SCRIPT, ETC, keep, *words), seconds=SECONDS)
         on.forget()
         again = await on.read_all([CertificateIn(leaf.path) for leaf in LEAFS])
         stale = [one.name for one, info in zip(LEAFS, again, strict=True) if info and info.ends < time.time() + DAY]

@@ -106,6 +106,7 @@ class StaticPodLoaded:
     """A static pod was started after its certificates were written, and shows those that lie in its files.
 
     A file says nothing of what is served: what a port shows decides (`address` is the host's own, as nodes know it).
+    `also` are further certificates that it reads when it starts.
     """
 
     impact: ClassVar[Impact] = Impact.SERVICE
@@ -113,6 +114,7 @@ class StaticPodLoaded:
     node: str
     address: str
     api_port: int
+    also: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -130,10 +132,11 @@ class StaticPodLoaded:
         Raises Blocked where its manifest or a certificate is not there; an etcd that is elsewhere is as wanted.
         """
         leafs, doors = leafs_of(self.part), doors_of(self.part, self.api_port)
-        (here, running), files, shown = await asyncio.gather(
+        (here, running), files, shown, more = await asyncio.gather(
             on.read(Listing(MANIFESTS), StaticPodsRunning()),
             on.read_all([CertificateIn(leaf.path) for leaf in leafs]),
             on.read_all([CertificateAt(self.address, door.port) for door in doors]),
+            on.read_all([CertificateIn(path) for path in self.also]),
         )
         own = {leaf.name: info for leaf, info in zip(leafs, files, strict=True) if info is not None}
         if f"{self.part}.yaml" not in here:
@@ -151,7 +154,8 @@ class StaticPodLoaded:
         ]
         # Equal seconds count as after: kubeadm writes both at once. A file dated into the future says nothing.
         since = running.since[self.part] + 1
-        late = [name for name, info in own.items() if since < info.changed <= running.now]
+        read = [*own.items(), *((path, info) for path, info in zip(self.also, more, strict=True) if info)]
+        late = [name for name, info in read if since < info.changed <= running.now]
         if late:
             wrong.append(f"started before {', '.join(late)} changed")
         return Drift("; ".join(wrong), "started after, and the files' serial numbers served") if wrong else None

@@ -356,10 +356,11 @@ def _extra_words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class BackupYoung:
-    """There is a verified backup of the last hour: for a run that was told to take none itself."""
+    """There is a verified backup of the last hour: for a run that takes none itself."""
 
     script: str = field(repr=False)
     hours: float = 1.0
+    fix: str = "Run `shipway backup` first, or let the run take one (leave --no-backup away)."
     name: str = "a verified backup of the last hour is there"
 
     async def check(self, on: Host) -> Drift | None:
@@ -369,8 +370,7 @@ class BackupYoung:
         age = newest.hours_before(state.now) if newest else None
         if age is None or age > self.hours:
             said = "there is no verified backup" if age is None else f"the newest verified backup is {age:.1f} h old"
-            fix = "Run `shipway backup` first, or let the run take one (leave --no-backup away)."
-            raise Refused(said, host=on.name, code="SHW-789", fix=fix)
+            raise Refused(said, host=on.name, code="SHW-789", fix=self.fix)
         return None
 
 

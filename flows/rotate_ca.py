@@ -1,0 +1,139 @@
+"""The cluster's CA is replaced by a new one, in stages that can each be rested at. `python -m flows.rotate_ca`."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # first of all, as in flows.bootstrap
+    import runpy
+
+    runpy.run_module("flows.cli.rotate_ca", run_name="__main__", alter_sys=True)
+
+from pathlib import Path
+from typing import Literal
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+
+from flows.confirming import confirmed_rotation
+from flows.running import Manner, as_states, final_state, run_name, running
+from flows.waves import all_of
+from shipway.cluster_file import load_cluster
+from shipway.stage import StageName
+from tasks.authority.look import planes
+from tasks.authority_pass import Until
+from tasks.context import Run
+from tasks.endpoint import look
+from tasks.judging import report_of_verb
+from tasks.locking import lease
+from tasks.ownership import disagreement, keep
+from tasks.report import Report
+from tasks.run_stage import on
+from tasks.stage_result import CLUSTER, causes, fail_by
+
+
+def rotate_ca_name() -> str:
+    """Return the flow run's name: "rotate-ca of te", "rotate-ca of te (plan)"."""
+    return run_name("rotate-ca of", "plan" if flow_run.parameters.get("mode") == "plan" else "")
+
+
+@flow(name="rotate-ca", flow_run_name=rotate_ca_name, persist_result=False)
+@as_states
+async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of its form
+    cluster_file: str,
+    confirm: str = "",
+    mode: Literal["plan", "rotate"] = "plan",
+    until: Until = "end",
+    back: bool = False,  # noqa: FBT001, FBT002 - as above
+    beside_gpu_pods: bool = False,  # noqa: FBT001, FBT002
+    despite_pods: bool = False,  # noqa: FBT001, FBT002
+    report_file: str | None = None,
+) -> State[Report]:
+    """Replace the cluster's CA by a new one, or (mode plan) say what forbids it and what would be changed where.
+
+    Args:
+        cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
+        confirm: The cluster's name once more, typed by a person.
+        mode: plan changes nothing and needs no name; rotate does it, or goes on with what was begun.
+        until: Rest once both CAs are trusted (trust), once nothing holds a certificate of the old one (certificates).
+        back: Go back to the old CA; possible until the first host trusts the new one alone.
+        beside_gpu_pods: Restart kubelets where pods hold GPUs as well; pods go on.
+        despite_pods: Go on though pods of others have read the old CA alone, and will not reach the API any more.
+        report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
+    """
+    plan = mode == "plan"
+    if not plan:
+        confirmed_rotation(load_cluster(Path(cluster_file)).name, confirm)
+    manner = Manner(only_looks=plan, report=report_of_verb, kind="rotate-ca")
+    async with running(cluster_file, "plan" if plan else "rotate-ca", (), (), report_file, manner) as run:
+        own = run.authority
+        own.until, own.back, own.beside_gpu_pods, own.despite_pods = until, back, beside_gpu_pods, despite_pods
+        if await may_begin(run) and not own.made:
+            await rotate(run)
+    return end(run)
+
+
+async def may_begin(run: Run) -> bool:
+    """Look at every host and the cluster, so that all refusals are named before anything is changed; take the lock."""
+    looks = await all_of(StageName.AUTHORITY_LOOK, [host.name for host in run.hosts])
+    if keep(run, await disagreement(run)):
+        return False
+    possible = await on(StageName.AUTHORITY_POSSIBLE, CLUSTER)
+    if possible is None or not all(looks):
+        return False
+    if (kept_out := await lease(run)) is not None:
+        run.results.append(fail_by(kept_out, run.control.name, StageName.AUTHORITY_POSSIBLE))
+        return False
+    run.admitted |= {host.name for host in run.hosts}
+    return True
+
+
+async def rotate(run: Run) -> None:
+    """Go from stage to stage; what does not succeed ends it, and both CAs are trusted where that was reached."""
+    own, first = run.authority, planes(run)
+    first.sort(key=lambda name: name != own.source)
+    if not await one_by_one(StageName.AUTHORITY_MADE, first):
+        return
+    if not own.dropping and not await renew(run):
+        return
+    if run.mode == "plan" or await on(StageName.AUTHORITY_PROOF, CLUSTER) is not None:
+        await drop(run)
+
+
+async def renew(run: Run) -> bool:
+    """Let every host trust both CAs, then have all signed by the wanted one; say whether the other one may go."""
+    own = run.authority
+    if not await everywhere(run, StageName.AUTHORITY_TRUSTED) or await on(StageName.AUTHORITY_TOLD, CLUSTER) is None:
+        return False
+    if own.until == "trust" or (own.stale and not own.despite_pods):
+        return False
+    if not await one_by_one(StageName.AUTHORITY_SIGNS, planes(run)):
+        return False
+    return await everywhere(run, StageName.AUTHORITY_KUBELETS) and own.until != "certificates"
+
+
+async def drop(run: Run) -> None:
+    """Let every host trust the wanted CA alone; the folder of both goes last, for it says that this has begun."""
+    done = await everywhere(run, StageName.AUTHORITY_DROPPED)
+    if done and await on(StageName.AUTHORITY_ALONE, CLUSTER) is not None:
+        await one_by_one(StageName.AUTHORITY_KEPT, list(reversed(planes(run))))
+
+
+async def everywhere(run: Run, stage: StageName) -> bool:
+    """Run a stage on the control planes one by one, on one worker alone, then on all others at once."""
+    control = planes(run)
+    workers = [host.name for host in look.running(run).hosts if host.name not in control]
+    return await one_by_one(stage, [*control, *workers[:1]]) and all(await all_of(stage, workers[1:]))
+
+
+async def one_by_one(stage: StageName, hosts: list[str]) -> bool:
+    """Run a stage on one host after the other, until one does not succeed; say whether all did."""
+    for host in hosts:
+        if await on(stage, host) is None:
+            return False
+    return True
+
+
+def end(run: Run) -> State[Report]:
+    """Return the flow run's final state: completed where the stage that was asked for is reached (or planned)."""
+    report = run.report or report_of_verb(run)
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
+    return final_state(report, f"{report.outcome}: {causes(report.errors) if report.errors else f'steps: {counted}'}")

@@ -1,0 +1,236 @@
+"""Two authorities of a cluster while one takes the other's place: made on one control plane, the same on all of them.
+
+Both lie in a folder of their own beside kubeadm's, which shares it with the controller manager: that takes one pair to
+sign with (kubernetes, pkg/controller/certificates/signer/ca_provider.go), and ca.crt holds two while both are trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from shipway.errors import Blocked, Refused
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText, Listing
+from shipway.host.session import OPERATIONS, Command, Host
+from shipway.kubeadm.writes import ETC, PKI
+from shipway.ownership.evidence import AUTHORITY, authorities, certificates_in
+from shipway.step import Drift, Impact
+from shipway.steps.hardening.files import FolderPrivate
+from shipway.steps.kubernetes.renewal import KEPT
+
+NAME = "shipway-ca"
+FOLDER = f"{PKI}/{NAME}"
+PART = f"{FOLDER}.part"
+KEY = f"{PKI}/ca.key"
+FILES = ("old.crt", "old.key", "new.crt", "new.key")
+SUBJECT = (
+    "kubernetes-ca-"  # and when it was made: two authorities of one name could not be told apart by what is served
+)
+STAMP = "%Y%m%dT%H%M%SZ"
+DAYS = 3650  # as long as kubeadm's own lives
+MAKES = "make-authority"  # as `Host.operate` calls it
+SCRIPT = f"{OPERATIONS}/make-authority.sh"
+PLANNED = "one that is made"
+# $1 the folder, $2 kubeadm's, $3 the new one's name, $4 days. The key is as strong as the old one, and in files alone.
+MAKE = """
+set -eu
+umask 077
+folder=$1 pki=$2 name=$3 days=$4 part=$1.part
+rm -rf -- "$part"
+mkdir -m 700 -- "$part"
+cp -- "$pki/ca.crt" "$part/old.crt"
+cp -- "$pki/ca.key" "$part/old.key"
+bits=$(openssl pkey -in "$pki/ca.key" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p')
+case $bits in
+  256|384|521) kind="ec -pkeyopt ec_paramgen_curve:P-$bits" ;;
+  *) kind="rsa:${bits:-2048}" ;;
+esac
+cat > "$part/request" <<END
+[req]
+distinguished_name = name
+prompt = no
+x509_extensions = authority
+[name]
+CN = $name
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,digitalSignature,keyEncipherment,keyCertSign
+subjectKeyIdentifier = hash
+subjectAltName = DNS:kubernetes
+END
+# shellcheck disable=SC2086 - several words
+openssl req -x509 -new -nodes -sha256 -newkey $kind -days "$days" -config "$part/request" \\
+  -keyout "$part/new.key" -out "$part/new.crt" 2>/dev/null
+rm -- "$part/request"
+for one in old new; do
+  [ "$(openssl x509 -noout -pubkey -in "$part/$one.crt")" = "$(openssl pkey -pubout -in "$part/$one.key")" ]
+done
+chmod 600 -- "$part"/*
+sync -f -- "$part"
+mv -T -- "$part" "$folder"
+"""
+# $1 the certificate, $2 the key: whether they belong together; only public halves are compared.
+_PAIRED = '[ "$(openssl x509 -noout -pubkey -in "$1")" = "$(openssl pkey -pubout -in "$2")" ]'
+# $1 the folder, $2 kubeadm's, $3 the one that signs, $4 the other one, which is trusted beside it.
+_SIGN = """
+set -eu
+umask 077
+folder=$1 pki=$2 role=$3 other=$4
+cp -- "$folder/$role.key" "$pki/.ca.key.shipway-new"
+printf '%s\\n' "$(cat -- "$folder/$role.crt")" "$(cat -- "$folder/$other.crt")" > "$pki/.ca.crt.shipway-new"
+chmod 600 -- "$pki/.ca.key.shipway-new"
+chmod 644 -- "$pki/.ca.crt.shipway-new"
+sync -f -- "$pki"
+mv -fT -- "$pki/.ca.key.shipway-new" "$pki/ca.key"
+mv -fT -- "$pki/.ca.crt.shipway-new" "$pki/ca.crt"
+"""
+
+
+def paired(certificate: str, key: str) -> Says:
+    """Return the fact of whether a certificate and a key belong together."""
+    return Says(("sh", "-c", _PAIRED, "sh", certificate, key))
+
+
+def who(pem: str) -> str:
+    """Return the hash of an authority's key; PLANNED for one that is not there yet."""
+    return next(iter(authorities(pem)), PLANNED)
+
+
+def trusted_by(text: str) -> list[str]:
+    """Return the hashes of the authorities in a text, in its order."""
+    return [who(one) for one in certificates_in(text)]
+
+
+def said(hashes: Iterable[str]) -> str:
+    """Return hashes as a person reads them."""
+    return " and ".join(one.removeprefix("sha256:")[:12] for one in hashes) or "none"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The certificates of both authorities in PEM, without their keys; `new` is empty in a plan that foresees it.
+
+    `back` goes the other way: then the old one is wanted.
+    """
+
+    old: str = field(repr=False)
+    new: str = field(default="", repr=False)
+    back: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """The one that is to be left."""
+        return self.old if self.back else self.new
+
+    @property
+    def leaving(self) -> str:
+        """The one that is to go."""
+        return self.new if self.back else self.old
+
+    @property
+    def both(self) -> tuple[str, ...]:
+        """Both of them."""
+        return (self.old, self.new)
+
+    def role(self, *, leaving: bool = False) -> str:
+        """Return what the files of the wanted one, or of the other, are called in the folder."""
+        return "old" if self.back is not leaving else "new"
+
+
+@dataclass(frozen=True)
+class PairThere:
+    """Both authorities with their keys are in their folder, root's alone, and the same on every control plane.
+
+    `source` is the control plane that has them already; without one they are made.
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES
+    source: Host | None = field(default=None, compare=False)
+    name: str = "the old and the new CA lie beside each other"
+
+    async def check(self, on: Host) -> Drift | None:
+        """List the folder, compare digests with those of the source. Raises Refused SHW-853 for another pair."""
+        names = await on.read(Listing(FOLDER))
+        if set(FILES) - set(names):
+            return Drift("no new CA", "one, made here" if self.source is None else f"that of {self.source.name}")
+        if self.source is None or self.source.name == on.name:
+            return None
+        own, theirs = await asyncio.gather(*(host.read_all(_states()) for host in (on, self.source)))
+        same = [one.sha256 if one else "" for one in own] == [one.sha256 if one else "" for one in theirs]
+        if same:
+            return None
+        fix = f"See which of both pairs any {AUTHORITY} holds, move {FOLDER} with the other one away, then run again."
+        message = f"{FOLDER} has other files than on {self.source.name}, and keys are never written over"
+        raise Refused(message, host=on.name, code="SHW-853", fix=fix)
+
+    async def apply(self, on: Host) -> None:
+        """Make the new one on this host, or bring what the source has; a folder is there whole or not at all."""
+        if self.source is None or self.source.name == on.name:
+            await on.write(SCRIPT, MAKE.encode(), mode="700")
+            name = f"{SUBJECT}{datetime.now(UTC):{STAMP}}"
+            await on.succeed(MAKES, ("bash", SCRIPT, FOLDER, PKI, name, str(DAYS)), seconds=120)
+            return
+        texts = await self.source.read_all([FileText(f"{FOLDER}/{name}") for name in FILES])
+        if not all(texts):
+            raise Blocked(f"{FOLDER} is not whole", host=self.source.name, fix="Run the same command again.")
+        self.source.forget()  # keys are kept in memory no longer than this takes
+        await FolderPrivate("", PART).apply(on)
+        for name, text in zip(FILES, texts, strict=True):
+            await on.write(f"{PART}/{name}", (text or "").encode(), mode="600")
+        await on.do(Command(("rm", "-rf", "--", FOLDER)), Command(("mv", "-T", "--", PART, FOLDER)))
+
+
+def _states() -> list[FileState]:
+    return [FileState(f"{FOLDER}/{name}") for name in FILES]
+
+
+@dataclass(frozen=True)
+class SignerIs:
+    """ca.crt begins with the authority that signs from now on, and ca.key is its key; the other one is trusted still.
+
+    kubeadm signs with the first certificate of ca.crt and ca.key (app/util/pkiutil, TryLoadCertFromDisk).
+    """
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    pair: Pair
+    name: str = "kubeadm signs with the CA that is wanted"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look at the first certificate, and whether the key is its own."""
+        text, fits = await asyncio.gather(on.read(FileText(AUTHORITY)), on.read(paired(AUTHORITY, KEY)))
+        first = next(iter(trusted_by(text or "")), "")
+        if first == who(self.pair.wanted) and fits.ok:
+            return None
+        return Drift(said([first] if first else []) + ("" if fits.ok else ", without its key"), self._want)
+
+    @property
+    def _want(self) -> str:
+        return said([who(self.pair.wanted)])
+
+    async def apply(self, on: Host) -> None:
+        """Put both halves into their places, the key first; kubeadm refuses a pair that does not fit."""
+        roles = (self.pair.role(), self.pair.role(leaving=True))
+        await on.do(Command(("sh", "-c", _SIGN, "sh", FOLDER, PKI, *roles)))
+
+
+@dataclass(frozen=True)
+class PairKept:
+    """The folder of the two authorities lies no more where the controller manager reads: the rotation is over.
+
+    It is never deleted: whoever has the old key may have signed something with it that somebody still needs to read.
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "the old CA is put aside"
+
+    async def check(self, on: Host) -> Drift | None:
+        """List what is beside kubeadm's certificates."""
+        return Drift(FOLDER, f"{ETC}/{KEPT}ca-*") if NAME in await on.read(Listing(PKI)) else None
+
+    async def apply(self, on: Host) -> None:
+        """Move it away."""
+        await on.do(Command(("mv", "-T", "--", FOLDER, f"{ETC}/{KEPT}ca-{datetime.now(UTC):{STAMP}}")))

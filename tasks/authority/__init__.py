@@ -1,0 +1,1 @@
+"""The rotation of the cluster's CA: what forbids it, and its stages."""

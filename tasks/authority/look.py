@@ -1,0 +1,192 @@
+"""Before the CA is rotated: every host is looked at, all that forbids it is named at once, and where it stands is told.
+
+Where a rotation stands is read from the hosts: from the folder of both CAs, and from whom each ca.crt trusts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from shipway.backup.script import script_of
+from shipway.converge import look_at_all
+from shipway.errors import Refused, ShipwayError
+from shipway.facts.commands import Says
+from shipway.facts.files import FileText
+from shipway.host.session import Host
+from shipway.kube.client import Kube
+from shipway.kube.nodes import few
+from shipway.os.families import recognise
+from shipway.ownership.evidence import AUTHORITY
+from shipway.step import Check, Impact, StepResult
+from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old
+from shipway.steps.authority.pair import FOLDER, MAKES, STAMP, SUBJECT, Pair, said, trusted_by, who
+from shipway.steps.authority.possible import KeyThere, NotBesideGpuPods
+from shipway.steps.authority.signing import ReadByUs
+from shipway.steps.authority.trust import KubeconfigTrusts
+from shipway.steps.endpoint.kubeconfigs import FILES
+from shipway.steps.endpoint.possible import EveryNodeAnswers
+from shipway.steps.hardening import manifest
+from shipway.steps.kubernetes.kubelet_client import KubeletRotates
+from shipway.steps.kubernetes.renewal import RENEWS, ClockRight
+from shipway.steps.kubernetes.static_pods import OPERATIONS
+from shipway.steps.upgrade.possible import BackupYoung
+from shipway.survey.first_look import survey
+from tasks import gates
+from tasks.authority_pass import AuthoritySeen
+from tasks.context import Run
+from tasks.endpoint.look import running
+from tasks.waiting import hear_results, wait_for
+from tasks.workloads import OWN_NAMESPACES, find_busy
+
+NAMED = Says(("openssl", "x509", "-noout", "-subject", "-in", AUTHORITY))
+API_SECONDS = 180.0
+SETTLE_SECONDS = manifest.SECONDS  # the longest of what a host may still do for a run that was killed
+FRESH = timedelta(days=1)  # a CA of a rotation that is younger is what a second run wants
+DONE = "the CA was made anew"
+
+
+async def look(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Look at a host: whether it has joined, whom it trusts, and what on it forbids a rotation.
+
+    What a control plane still does for a run that was killed is waited for first: its parts start anew without us.
+    """
+    session, control = run.session(host), run.cluster.host(host) in run.cluster.control_planes
+    session.forget()
+    if control and run.allow is not Impact.NOTHING:
+        await session.settled(*OPERATIONS, MAKES, RENEWS, seconds=SETTLE_SECONDS)
+    run.seen.families[host] = await recognise(session)
+    seen = run.seen.surveys[host] = await survey(session)
+    if not seen.joined:
+        return [StepResult("the host was looked at", "ok")]
+    text, named, old, new = await session.read(
+        FileText(AUTHORITY), NAMED, FileText(f"{FOLDER}/old.crt"), FileText(f"{FOLDER}/new.crt")
+    )
+    own = AuthoritySeen(tuple(trusted_by(text or "")), text or "", old or "", new or "", named.stdout.strip())
+    run.authority.hosts[host] = own
+    checks: list[Check[Host]] = [ClockRight(), ReadByUs(control), KubeletRotates()]
+    checks += [KubeconfigTrusts(path, ()) for path in FILES]
+    checks += [KeyThere()] if control else []
+    results = [result for result in await look_at_all(checks, session) if isinstance(result.error, ShipwayError)]
+    for result in results:
+        hear_results(run, stage, host)(result)
+    return results or [StepResult("nothing on the host forbids a rotation", "ok")]
+
+
+def planes(run: Run) -> list[str]:
+    """Return the control planes that have joined, the one that leads first."""
+    names = [host.name for host in running(run).control_planes]
+    return sorted(names, key=lambda name: name != run.control.name)
+
+
+def place(run: Run) -> None:
+    """Keep where the rotation stands. Raises Refused SHW-853 for CAs of nobody, SHW-857 where there is no way back."""
+    seen, own = run.authority.hosts, run.authority
+    if run.control.name not in seen:
+        raise Refused(f"{run.control.name} has joined no cluster", code="SHW-853", fix="Run a bootstrap first.")
+    begun = {name: seen[name] for name in planes(run) if seen[name].old and seen[name].new}
+    lead = seen[run.control.name]
+    if begun:
+        own.source, first = next(iter(begun.items()))
+        own.pair = Pair(first.old, first.new, own.back)
+        _refuse_other_pairs(begun, own.pair)
+    else:
+        if own.back:
+            message = "no rotation of the CA is under way, so there is no way back from one"
+            raise Refused(message, host=run.control.name, code="SHW-857", fix="Leave --back away.")
+        own.pair = Pair(lead.text)
+        own.made = _made(lead.subject)
+    known = {who(one) for one in own.pair.both if one}
+    lost = {
+        name: said(one.trusted)
+        for name, one in seen.items()
+        if not one.trusted or set(one.trusted) - known or (not begun and len(one.trusted) > 1)
+    }
+    if lost:
+        names = few([f"{name} trusts {what}" for name, what in sorted(lost.items())])
+        message = f"{names}; the cluster's CA is {said(sorted(known))}"
+        fix = f"Leave in {AUTHORITY} of each host what the control plane's has, and nothing else; then run again."
+        raise Refused(message, host=min(lost), code="SHW-853", fix=fix)
+    _place_end(run)
+
+
+def _place_end(run: Run) -> None:
+    """Keep whether the last stage has begun: a control plane that trusts the wanted CA alone was told so by that."""
+    own = run.authority
+    alone = [name for name in planes(run) if own.source and len(own.hosts[name].trusted) == 1]
+    left = {name: own.hosts[name].trusted[0] for name in alone}
+    gone = [name for name, one in left.items() if one == who(own.pair.new)]
+    if own.back and gone:
+        message = f"{few(gone)} trusts the new CA alone: the last stage has begun, and there is no way back from it"
+        fix = "Leave --back away: the rotation goes on to its end. Another one leads to a third CA."
+        raise Refused(message, host=gone[0], code="SHW-857", fix=fix)
+    own.dropping = any(one == who(own.pair.wanted) for one in left.values())
+
+
+def _refuse_other_pairs(begun: dict[str, AuthoritySeen], pair: Pair) -> None:
+    other = [name for name, one in begun.items() if (who(one.old), who(one.new)) != (who(pair.old), who(pair.new))]
+    if other:
+        message = f"{few(other)} has another pair of CAs than {next(iter(begun))}: two rotations were begun"
+        fix = f"Find out which new CA any host trusts already ({AUTHORITY}), and move {FOLDER} with the other away."
+        raise Refused(message, host=other[0], code="SHW-853", fix=fix)
+
+
+def _made(subject: str) -> str:
+    """Return when a rotation of the last day made the CA, by its name; "" for any other."""
+    _, found, stamp = subject.rpartition(SUBJECT)
+    try:
+        when = datetime.strptime(stamp.strip(), STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return ""
+    return f"{when:%Y-%m-%d %H:%M} UTC" if found and datetime.now(UTC) - when < FRESH else ""
+
+
+async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Find out where the rotation stands, and ask the cluster for all that forbids it, at once."""
+    own, hear, placed = run.authority, hear_results(run, stage, host), list[StepResult]()
+    try:
+        place(run)
+    except Refused as refused:
+        placed.append(StepResult("the CAs of all hosts are those of one rotation", "failed", error=refused))
+        hear(placed[0])
+    if own.made and not placed:
+        result = StepResult(f"{DONE} {own.made}: another rotation needs a CA that is a day old", "ok")
+        hear(result)
+        return [result]
+    kube = await run.kube()
+    if own.source and run.allow is not Impact.NOTHING:  # a killed run may have begun to start it anew
+        await wait_for(run, stage, gates.ApiAnswers(), kube, seconds=API_SECONDS)
+    kube.forget()
+    joined = [one.name for one in running(run).hosts]
+    await find_busy(run)
+    checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), EveryNodeAnswers(joined, "the old CA alone")]
+    checks.append(NotBesideGpuPods(dict(run.seen.busy), own.beside_gpu_pods))
+    control = run.session(run.control.name)
+    backups: list[Check[Host]] = [] if own.source else [BackupYoung(script_of(run.cluster), fix=BACKUP)]
+    results, backed = await asyncio.gather(look_at_all(checks, kube, hear), look_at_all(backups, control, hear))
+    if run.allow is Impact.NOTHING or not own.source:
+        await _tell(run, kube)
+    return [*placed, *results, *backed]
+
+
+BACKUP = "Run `shipway backup FILE` first: keys that are lost are in a backup or nowhere."
+
+
+async def _tell(run: Run, kube: Kube) -> None:
+    """Warn of what is not ours and trusts the old CA: pods that read it once, bundles of webhooks and APIs."""
+    try:
+        pods, bundles = await asyncio.gather(
+            holders_of_old(kube, whenever=True), bundles_of_others(kube, run.authority.pair.old)
+        )
+    except ShipwayError as error:
+        run.warned.append(f"who else trusts the old CA could not be asked: {error.message}")
+        return
+    if others := stale_of(pods):
+        run.warned.append(f"these pods read the CA when they started, and are their owners' to restart: {few(others)}")
+    if bundles:
+        run.warned.append(f"these trust the old CA, and are their owners' to change before the end: {few(bundles)}")
+
+
+def stale_of(pods: list[Holder]) -> list[str]:
+    """Return the workloads of others among pods, and those of ours that no workload makes anew."""
+    return sorted({one.said for one in pods if one.namespace not in OWN_NAMESPACES or not one.kind})

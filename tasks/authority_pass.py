@@ -1,0 +1,41 @@
+"""What a run that rotates the CA was asked for, and what it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shipway.steps.authority.pair import Pair
+
+Until = Literal["trust", "certificates", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthoritySeen:
+    """What a host showed of CAs: those in its ca.crt, its folder of two in PEM ("" for none), and its CA's name."""
+
+    trusted: tuple[str, ...] = ()
+    text: str = ""
+    old: str = ""
+    new: str = ""
+    subject: str = ""
+
+
+@dataclass
+class AuthorityPass:
+    """`until` is the stage that it rests after, `back` the way back; `despite_pods` goes on beside pods of others.
+
+    `source` is the control plane that has both CAs, "" for none; `dropping` says that the last stage has begun, `made`
+    that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone.
+    """
+
+    until: Until = "end"
+    back: bool = False
+    beside_gpu_pods: bool = False
+    despite_pods: bool = False
+    hosts: dict[str, AuthoritySeen] = field(default_factory=dict)
+    pair: Pair = field(default_factory=lambda: Pair(""))
+    source: str = ""
+    dropping: bool = False
+    made: str = ""
+    stale: tuple[str, ...] = ()
