@@ -59,7 +59,9 @@ from tasks.stages.verify import (
 from tasks.waiting import by_api, hear_results, hear_waits, wait_for
 from tasks.workloads import permit_undisturbed
 
+# Each has its own stages in tasks/VERB/table.py.
 VERBS = (
+    "authority",
     "drift",
     "backup",
     "certificates",
@@ -68,7 +70,7 @@ VERBS = (
     "maintain",
     "retire",
     "upgrade",
-)  # tasks/VERB/table.py
+)
 REGISTER_SECONDS = 120.0  # a join of an interrupted run may have ended a moment ago; kubeadm itself waits for minutes
 CONTROL_PLANE_NODE_SECONDS = 300.0  # its pod network may still be on its way
 VIP_SECONDS = 30.0
@@ -174,10 +176,10 @@ async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResul
     Raises Refused SHW-856 while the CA is rotated.
     """
     session, lead = run.session(host), run.session(run.control.name)
+    session.forget()
     survey = run.seen.surveys.get(host)
     if survey is None or survey.evidence is None or not survey.evidence.whole:
         await NoRotation().check(lead)
-    session.forget()
     steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))
     if hardening.declared(run.cluster):

@@ -102,7 +102,7 @@ class Story:
 def patient(file: Path, **over: Any) -> Path:
     """Return a copy of a lab's cluster file that does not wait long for a host that is gone."""
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    data["ssh"]["connect_seconds"] = 1
+    data["ssh"]["connect_seconds"] = 3
     made = file.with_name(f"{'-'.join(['test', *over])}.yaml")
     made.write_text(yaml.safe_dump({**data, **over}), encoding="utf-8")
     return made
