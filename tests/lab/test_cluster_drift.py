@@ -72,4 +72,5 @@ def test_what_is_broken_is_found_and_comes_to_its_end(drifting: Site, row: Row) 
 
 
 def test_afterwards_nothing_is_left(drifting: Site) -> None:
+    settled(drifting)
     assert passed(drifting, "none").findings == ()
