@@ -13,7 +13,7 @@ from typing import Any, Literal
 from prefect import State, flow
 from prefect.runtime import flow_run
 
-from flows.running import Manner, as_states, final_state, run_name, running
+from flows.running import Manner, as_states, end_by_steps, run_name, running
 from shipway.cluster.parts import HostSpec
 from shipway.errors import Refused
 from shipway.stage import StageName
@@ -23,7 +23,7 @@ from tasks.locking import lease
 from tasks.ownership import disagreement, keep
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, causes, fail_by
+from tasks.stage_result import CLUSTER, fail_by
 
 LOOKS_AT_ONCE = 50  # as a drift pass
 
@@ -52,7 +52,7 @@ async def harden(
     async with running(cluster_file, "plan" if plan else "harden", (), (), report_file, manner) as run:
         if await may_begin(run):
             await close(run)
-    return end(run)
+    return end_by_steps(run)
 
 
 async def may_begin(run: Run) -> bool:
@@ -105,10 +105,3 @@ async def close(run: Run) -> None:
         seen = run.seen.surveys.get(host.name)
         if seen is not None and seen.joined and await on(StageName.HARDEN_HOST, host.name, recorded) is None:
             return
-
-
-def end(run: Run) -> State[Report]:
-    """Return the flow run's final state: completed where all is as declared (or planned), else by its outcome."""
-    report = run.report or report_of_verb(run)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
-    return final_state(report, f"{report.outcome}: {causes(report.errors) if report.errors else f'steps: {counted}'}")

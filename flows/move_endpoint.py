@@ -12,17 +12,15 @@ from typing import Literal
 from prefect import State, flow
 from prefect.runtime import flow_run
 
-from flows.running import Manner, as_states, final_state, run_name, running
-from flows.waves import all_of
+from flows.running import Manner, as_states, end_by_steps, run_name, running
+from flows.waves import all_of, may_change
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.endpoint import look
 from tasks.judging import report_of_verb
-from tasks.locking import lease
-from tasks.ownership import keep
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, causes, fail_by
+from tasks.stage_result import CLUSTER
 
 
 def move_endpoint_name() -> str:
@@ -52,22 +50,12 @@ async def move_endpoint(
         run.endpoint.beside_gpu_pods = beside_gpu_pods
         if await may_begin(run):
             await move(run)
-    return end(run)
+    return end_by_steps(run)
 
 
 async def may_begin(run: Run) -> bool:
     """Look at every host and the cluster, so that all refusals are named before anything is changed; take the lock."""
-    looks = await all_of(StageName.ENDPOINT_LOOK, [host.name for host in run.hosts])
-    if keep(run, await look.contradicted(run)):
-        return False
-    possible = await on(StageName.ENDPOINT_POSSIBLE, CLUSTER)
-    if possible is None or not all(looks):
-        return False
-    if (kept_out := await lease(run)) is not None:
-        run.results.append(fail_by(kept_out, run.control.name, StageName.ENDPOINT_POSSIBLE))
-        return False
-    run.admitted |= {host.name for host in run.hosts}
-    return True
+    return await may_change(run, StageName.ENDPOINT_LOOK, StageName.ENDPOINT_POSSIBLE, look.contradicted)
 
 
 async def move(run: Run) -> None:
@@ -90,10 +78,3 @@ async def move(run: Run) -> None:
     proxied = await on(StageName.ENDPOINT_KUBE_PROXY, CLUSTER, state)
     if run.mode != "plan":
         await on(StageName.ENDPOINT_PROOF, CLUSTER, proxied)
-
-
-def end(run: Run) -> State[Report]:
-    """Return the flow run's final state: completed where no place kept the old endpoint (or planned), else failed."""
-    report = run.report or report_of_verb(run)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
-    return final_state(report, f"{report.outcome}: {causes(report.errors) if report.errors else f'steps: {counted}'}")

@@ -14,8 +14,8 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 
 from flows.confirming import confirmed_rotation
-from flows.running import Manner, as_states, final_state, run_name, running
-from flows.waves import all_of
+from flows.running import Manner, as_states, end_by_steps, run_name, running
+from flows.waves import all_of, may_change
 from shipway.cluster_file import load_cluster
 from shipway.stage import StageName
 from tasks.authority.look import planes
@@ -23,11 +23,10 @@ from tasks.authority_pass import Until
 from tasks.context import Run
 from tasks.endpoint import look
 from tasks.judging import report_of_verb
-from tasks.locking import lease
-from tasks.ownership import disagreement, keep
+from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, causes, fail_by
+from tasks.stage_result import CLUSTER
 
 
 def rotate_ca_name() -> str:
@@ -68,22 +67,12 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
         own.until, own.back, own.beside_gpu_pods, own.despite_pods = until, back, beside_gpu_pods, despite_pods
         if await may_begin(run) and not own.made:
             await rotate(run)
-    return end(run)
+    return end_by_steps(run)
 
 
 async def may_begin(run: Run) -> bool:
     """Look at every host and the cluster, so that all refusals are named before anything is changed; take the lock."""
-    looks = await all_of(StageName.AUTHORITY_LOOK, [host.name for host in run.hosts])
-    if keep(run, await disagreement(run)):
-        return False
-    possible = await on(StageName.AUTHORITY_POSSIBLE, CLUSTER)
-    if possible is None or not all(looks):
-        return False
-    if (kept_out := await lease(run)) is not None:
-        run.results.append(fail_by(kept_out, run.control.name, StageName.AUTHORITY_POSSIBLE))
-        return False
-    run.admitted |= {host.name for host in run.hosts}
-    return True
+    return await may_change(run, StageName.AUTHORITY_LOOK, StageName.AUTHORITY_POSSIBLE, disagreement)
 
 
 async def rotate(run: Run) -> None:
@@ -130,10 +119,3 @@ async def one_by_one(stage: StageName, hosts: list[str]) -> bool:
         if await on(stage, host) is None:
             return False
     return True
-
-
-def end(run: Run) -> State[Report]:
-    """Return the flow run's final state: completed where the stage that was asked for is reached (or planned)."""
-    report = run.report or report_of_verb(run)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
-    return final_state(report, f"{report.outcome}: {causes(report.errors) if report.errors else f'steps: {counted}'}")

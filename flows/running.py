@@ -25,7 +25,7 @@ from shipway.errors import Refused, ShipwayError
 from shipway.foreign.errors import describe_error
 from tasks.artifacts import leave, progressing
 from tasks.context import ON_OPEN, Run, open_run
-from tasks.judging import report_of
+from tasks.judging import report_of, report_of_verb
 from tasks.leading import choose
 from tasks.prefect_quirks import name_or_typed, tag_run, take_signals_back
 from tasks.report import Report, report_refusal
@@ -188,3 +188,10 @@ def final_state(report: Report, message: str) -> State[Any]:
     if report.outcome in ("ok", "planned"):
         return Completed(message=message, data=report)
     return Failed(name=report.outcome.capitalize(), message=message, data=report)
+
+
+def end_by_steps(run: Run) -> State[Report]:
+    """Return the final state of a verb's flow run, whose message counts steps, or names what ended it."""
+    report = run.report or report_of_verb(run)
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
+    return final_state(report, f"{report.outcome}: {causes(report.errors) if report.errors else f'steps: {counted}'}")

@@ -9,7 +9,7 @@ from prefect import State
 
 from flows.approval import ask_wave
 from flows.running import final_state
-from shipway.errors import Refused, ShipwayError
+from shipway.errors import ErrorReport, Refused, ShipwayError
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.locking import lease
@@ -44,6 +44,28 @@ async def all_of(stage: StageName, hosts: Sequence[str], *after: State[object] |
             return await on(stage, host, *after) is not None
 
     return await asyncio.gather(*(one(host) for host in hosts))
+
+
+async def may_change(
+    run: Run,
+    look: StageName,
+    possible: StageName,
+    contradicted: Callable[[Run], Awaitable[list[ErrorReport]]],
+) -> bool:
+    """Look at every host and the cluster, so that all refusals are named before anything is changed; take the lock.
+
+    Any host that does not answer forbids it; `contradicted` says where the hosts contradict the file.
+    """
+    looks = await all_of(look, [host.name for host in run.hosts])
+    if keep(run, await contradicted(run)):
+        return False
+    if await on(possible, CLUSTER) is None or not all(looks):
+        return False
+    if (kept_out := await lease(run)) is not None:
+        run.results.append(fail_by(kept_out, run.control.name, possible))
+        return False
+    run.admitted |= {host.name for host in run.hosts}
+    return True
 
 
 async def may_go(run: Run) -> bool:

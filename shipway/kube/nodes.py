@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from shipway.kube.client import Kube, Object
 
@@ -12,6 +13,11 @@ SHOWN = 6
 async def nodes_by_name(on: Kube) -> dict[str, Object]:
     """Return all nodes of the cluster; one request per look, however many checks ask."""
     return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
+
+
+def taints_of(node: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a node's taints."""
+    return list((node.get("spec") or {}).get("taints") or ())
 
 
 def few(parts: Sequence[str]) -> str:

@@ -20,7 +20,6 @@ def keep_evidence(folder: Path, host: str, text: str) -> str:
     name = f"{host}-{now}-{sha256(text.encode()).hexdigest()[:12]}.txt"
     place = folder / "gpu-evidence"
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(place / name, text.encode())
     except OSError as error:
         raise Blocked(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from shipway.cluster.parts import HostSpec
 from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
 from shipway.gpu.evidence import collect
@@ -37,10 +38,9 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     run.seen.families[host] = await recognise(session)
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
     looks = [asyncio.ensure_future(look_at_all(part.steps, session)) for part in parts]
-    health = asyncio.ensure_future(look_at_health(session)) if spec.gpus != 0 else None
-    seen = await survey(session)  # what keeps from this keeps from all: one script carries them together
+    # What keeps from these keeps from all: one script carries them together.
+    seen, run.drift.health[host] = await asyncio.gather(survey(session), _health_of(session, spec))
     run.seen.surveys[host] = seen
-    run.drift.health[host] = await health if health else HealthLook()
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.gpus_of(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration
@@ -54,6 +54,11 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     for result in results:
         hear_results(run, stage, host)(result)
     return results
+
+
+async def _health_of(session: Host, spec: HostSpec) -> HealthLook:
+    """Return what a host's GPUs tell of their health; nothing of one that is declared without any."""
+    return await look_at_health(session) if spec.gpus != 0 else HealthLook()
 
 
 def _keep(pairs: list[tuple[Part[Host], list[StepResult]]], seen: Survey) -> list[tuple[Part[Host], list[StepResult]]]:

@@ -15,7 +15,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
-from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.nodes import few, nodes_by_name, taints_of
 from shipway.kube.status import why_not_ready
 from shipway.os.families import recognise
 from shipway.os.family import Family
@@ -189,8 +189,7 @@ async def _learn(run: Run, kube: Kube) -> None:
 def foreign_taints(node: Mapping[str, Any], known: tuple[str, ...]) -> list[str]:
     """Return the keys of taints that keep pods off a node and are neither Kubernetes' own nor known."""
     own = (*CONTROL_PLANE_TAINTS, VENDOR.resource, *known)
-    taints = (node.get("spec") or {}).get("taints") or ()
-    found = [str(one.get("key", "")) for one in taints if one.get("effect") in KEEPS]
+    found = [str(one.get("key", "")) for one in taints_of(node) if one.get("effect") in KEEPS]
     return [key for key in found if key not in own and not key.startswith(OWN_TAINTS)]
 
 

@@ -43,7 +43,7 @@ class Scene:
         self.asked: list[str]
         monkeypatch.setattr(flow, "on", self.on)
         monkeypatch.setattr("flows.waves.on", self.on)
-        monkeypatch.setattr(flow, "lease", self.lease)
+        monkeypatch.setattr("flows.waves.lease", self.lease)
         monkeypatch.setattr(look, "contradicted", self.agree)
 
     async def on(self, stage: StageName, host: str, *before: Any) -> object | None:
@@ -128,7 +128,7 @@ async def test_without_the_lock_nothing_begins(monkeypatch: pytest.MonkeyPatch) 
     async def taken(_: Run) -> Refused:
         return Refused("another run has it", code="SHW-102")
 
-    monkeypatch.setattr(flow, "lease", taken)
+    monkeypatch.setattr("flows.waves.lease", taken)
     assert not await flow.may_begin(scene.run)
     assert [error.code for result in scene.run.results for error in result.errors] == ["SHW-102"]
 

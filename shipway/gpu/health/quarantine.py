@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shipway.gpu.health.model import GpuHealth
+from shipway.kube.nodes import taints_of
 
 TAINT = "shipway.dev/gpu-quarantine"  # of the effect NoSchedule: pods that run go on
 NOTE = "shipway.dev/gpu-quarantined"
@@ -27,7 +28,7 @@ class Quarantined:
 
 def read_quarantine(node: Mapping[str, Any]) -> Quarantined | None:
     """Return our mark of a node; None where it has none. A taint of that key without a note of ours is not ours."""
-    if not any(taint.get("key") == TAINT for taint in _taints(node)):
+    if not any(taint.get("key") == TAINT for taint in taints_of(node)):
         return None
     try:
         data = json.loads((node["metadata"].get("annotations") or {})[NOTE])
@@ -64,9 +65,5 @@ def _change(node: Mapping[str, Any], taints: list[dict[str, str]], note: str | N
     return {"metadata": meta, "spec": {"taints": taints}}
 
 
-def _taints(node: Mapping[str, Any]) -> list[dict[str, str]]:
-    return list((node.get("spec") or {}).get("taints") or ())
-
-
 def _others(node: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [taint for taint in _taints(node) if taint.get("key") != TAINT]
+    return [taint for taint in taints_of(node) if taint.get("key") != TAINT]

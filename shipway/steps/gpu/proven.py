@@ -12,7 +12,7 @@ from shipway.errors import Blocked
 from shipway.gpu.counts import find_lacking
 from shipway.gpu.evidence import count_taken, find_barrier
 from shipway.gpu.offers import see_offers
-from shipway.gpu.proof import prove
+from shipway.gpu.proof import Proof, prove
 from shipway.gpu.proven import Mark, read_record, see_marks
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few, nodes_by_name
@@ -70,6 +70,15 @@ def _keeps(node: Object, taken: int) -> str:
     return find_barrier(node) or why_not_ready(node)
 
 
+async def prove_alone(on: Kube, cluster: Cluster, expected: Mapping[str, int]) -> Proof:
+    """Prove the GPUs of these nodes, with test pods on no other node; raises what the proof found."""
+    others = sorted(set(await nodes_by_name(on)) - set(expected))
+    proof = await prove(on, cluster, expected, {}, avoid=others, settle=False)
+    if proof.error is not None:
+        raise proof.error
+    return proof
+
+
 @dataclass(frozen=True)
 class GpusProvenAnew:
     """No GPU counts that its plugin only calls healthy: on nodes where all are free, the proof is run.
@@ -91,11 +100,9 @@ class GpusProvenAnew:
     async def apply(self, on: Kube) -> None:
         """Run the proof on these nodes; raises what it found."""
         free, _ = await _sort_out(on, self.expected)
-        expected = {name: count for name, count in self.expected.items() if name in free}
-        others = sorted(set(await nodes_by_name(on)) - set(expected))
-        proof = await prove(on, self.cluster, expected, {}, avoid=others, settle=False)
-        if proof.error is not None:
-            raise proof.error
+        proof = await prove_alone(
+            on, self.cluster, {name: self.expected[name] for name in self.expected if name in free}
+        )
         if proof.outcome != "ok":
             raise Blocked(f"they could not be proven: {proof.outcome}")
 

@@ -13,11 +13,11 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.health.model import ADVICE, UNFIT, GpuHealth, sick
 from shipway.gpu.health.quarantine import TAINT, mark, most_quarantined, read_quarantine, unmark
-from shipway.gpu.proof import prove
 from shipway.gpu.proven import Record, read_record
 from shipway.kube.client import Kube, Object
-from shipway.kube.nodes import nodes_by_name
+from shipway.kube.nodes import nodes_by_name, taints_of
 from shipway.step import Drift, Impact
+from shipway.steps.gpu.proven import prove_alone
 from shipway.steps.kubernetes.nodes import node_of
 
 SHOWN = 4
@@ -82,7 +82,7 @@ class UnfitKeptFromPods:
         """Compare what was seen on the host with the node's taint."""
         node = await node_of(on, self.node)
         ill = unfit(self.gpus, node)
-        if not ill or any(taint.get("key") == TAINT for taint in (node.get("spec") or {}).get("taints") or ()):
+        if not ill or any(taint.get("key") == TAINT for taint in taints_of(node)):
             return None
         return Drift(f"open, with {tell(ill)}", f"taint {TAINT}")
 
@@ -140,10 +140,7 @@ class ReleasedByProof:
                 code="SHW-621",
                 fix="Wait for their end, or drain the node; the next pass proves it.",
             )
-        others = sorted(set(await nodes_by_name(on)) - {self.node})
-        proof = await prove(on, self.cluster, {self.node: self.expected}, {}, avoid=others, settle=False)
-        if proof.error is not None:
-            raise proof.error
+        proof = await prove_alone(on, self.cluster, {self.node: self.expected})
         if proof.outcome != "ok" or proof.verified < self.expected:
             raise PostconditionFailed(
                 f"{proof.verified} of {self.expected} GPUs were proven ({proof.outcome}), so it stays kept from pods",

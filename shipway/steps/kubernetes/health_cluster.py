@@ -8,7 +8,7 @@ from typing import Any
 
 from shipway.errors import Blocked, Permanent
 from shipway.kube.client import Kube, Object
-from shipway.kube.nodes import nodes_by_name
+from shipway.kube.nodes import nodes_by_name, taints_of
 from shipway.kube.record import read_record
 from shipway.kube.status import posted_at, why_not_ready
 from shipway.step import Drift
@@ -90,7 +90,7 @@ class NodeTaints:
         node = (await nodes_by_name(on)).get(self.node)
         if node is None:
             return None
-        taints = [taint["key"] for taint in (node.get("spec") or {}).get("taints") or ()]
+        taints = [taint["key"] for taint in taints_of(node)]
         foreign = [k for k in taints if not k.startswith(OWN_TAINTS) and k not in CONTROL_PLANE_TAINTS]
         role = [key for key in taints if key in CONTROL_PLANE_TAINTS]
         if self.control_plane and not role:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from shipway.errors import Blocked, PostconditionFailed
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
-from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.nodes import few, nodes_by_name, taints_of
 from shipway.kube.pod_states import find_known, find_trouble
 from shipway.kube.status import why_not_ready
 from shipway.redact import keep_ends
@@ -103,7 +103,7 @@ class NodeUntainted:
     async def check(self, on: Kube) -> Drift | None:
         """Look for the taint under both of its names."""
         found = [
-            taint["key"] for taint in _taints(await node_of(on, self.node)) if taint["key"] in CONTROL_PLANE_TAINTS
+            taint["key"] for taint in taints_of(await node_of(on, self.node)) if taint["key"] in CONTROL_PLANE_TAINTS
         ]
         return Drift(f"taint {', '.join(found)}", "no control-plane taint") if found else None
 
@@ -111,7 +111,7 @@ class NodeUntainted:
         """Write the other taints back, only if nobody wrote the node meanwhile (else ApiUnavailable: look again)."""
         on.forget()
         node = await node_of(on, self.node)
-        rest = [taint for taint in _taints(node) if taint["key"] not in CONTROL_PLANE_TAINTS]
+        rest = [taint for taint in taints_of(node) if taint["key"] not in CONTROL_PLANE_TAINTS]
         version = node["metadata"]["resourceVersion"]
         changes = {"metadata": {"resourceVersion": version}, "spec": {"taints": rest}}
         await on.patch("v1", "Node", self.node, changes)
@@ -124,11 +124,6 @@ async def node_of(on: Kube, name: str) -> Object:
         fix = f"Join the host first; if it has joined, see `journalctl -u kubelet` on {name}."
         raise Blocked(f"node {name} is not registered", fix=fix)
     return nodes[name]
-
-
-def _taints(node: Object) -> list[dict[str, str]]:
-    taints: list[dict[str, str]] = (node.get("spec") or {}).get("taints") or []
-    return taints
 
 
 @dataclass(frozen=True)
