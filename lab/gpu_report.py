@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-TEMPLATE = Path(__file__).with_name("gpu_report.txt")
+RECORDED = Path(__file__).with_name("h200-nvidia-smi-q.txt")
+FIRST, SECOND = "GPU 00000000:00:06.0\n", "GPU 00000000:00:07.0\n"  # its two GPUs
 
 
 def slot_of(index: int) -> str:
@@ -28,10 +29,18 @@ def write_report(gpus: Sequence[tuple[str, str, Mapping[str, str]]], driver: str
 
 def write_one(index: int, uuid: str, name: str, driver: str) -> str:
     """Return the report on a host's GPU of this index."""
-    text = TEMPLATE.read_text(encoding="utf-8")
-    for mark, value in {"@UUID@": uuid, "@NAME@": name, "@SLOT@": slot_of(index), "@DRIVER@": driver}.items():
-        text = text.replace(mark, value)
-    return text
+    text = RECORDED.read_text(encoding="utf-8")
+    one = text[text.index(FIRST) : text.index(SECOND)].rstrip("\n") + "\n"
+    own = {
+        "GPU-00000002-0000-4000-8000-000000000002": uuid,
+        "NVIDIA H200": name,
+        "00000000:00:06.0": slot_of(index),
+        "580.159.04": driver,
+        ": masked": ": SIMULATED",
+    }
+    for theirs, ours in own.items():
+        one = one.replace(theirs, ours)
+    return one
 
 
 def _row(name: str, value: str) -> str:

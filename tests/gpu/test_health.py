@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from lab.gpu_report import RECORDED as RECORDED_REPORT
 from lab.gpu_report import change_rows
 from shipway.facts.files import FileText
 from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, sick
@@ -20,7 +21,7 @@ from shipway.survey.gpu_health import UPTIME, look_at_health
 from tests.places.facts import KnownFacts, said
 
 # As two H200 in a guest said it, driver 580.159.04, on 2026-11-28; UUIDs are replaced, serial numbers masked.
-H200 = (Path(__file__).parent / "recorded" / "h200-nvidia-smi-q.txt").read_text(encoding="utf-8")
+H200 = RECORDED_REPORT.read_text(encoding="utf-8")
 FIRST, SECOND = "GPU-00000002-0000-4000-8000-000000000002", "GPU-00000001-0000-4000-8000-000000000001"
 
 
