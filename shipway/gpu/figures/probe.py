@@ -164,7 +164,8 @@ class Gpu:
         begin()
         self.wait()
         batch = max(1, int(0.1 / max(time.perf_counter() - at, 1e-6)))
-        rates, end = [], time.perf_counter() + seconds
+        rates: List[float] = []
+        end = time.perf_counter() + seconds
         while len(rates) < 3 or time.perf_counter() < end:
             at = time.perf_counter()
             for _ in range(batch):
@@ -542,7 +543,7 @@ def read_log(path: str) -> Line:
 def main(options: Dict[str, str]) -> None:
     """Measure as the options say, and print what was found."""
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    seconds = float(options.get("seconds", 5))
+    seconds = float(options.get("seconds", "5"))
     end = time.monotonic() + PATIENCE
     counted = Child(lambda _: {"kind": "count", "count": Driver().count()}).end("probe", 1, end)
     if counted["kind"] == "fault":
@@ -555,9 +556,9 @@ def main(options: Dict[str, str]) -> None:
             found[number]["alone"] = measured([number], seconds)[0]
         for line in found:
             print(json.dumps(line), flush=True)
-    size, ranks = int(options.get("collective", 0)), int(options.get("ranks", count))
+    size, ranks = int(options.get("collective", "0")), int(options.get("ranks", str(count)))
     if size and ranks > 1:
-        child = Child(lambda _: reduce_all(size, count, ranks, int(options.get("rank", 0)), options.get("id", "")))
+        child = Child(lambda _: reduce_all(size, count, ranks, int(options.get("rank", "0")), options.get("id", "")))
         print(json.dumps(child.end("collective", 1, time.monotonic() + 3 * PATIENCE)), flush=True)
 
 
