@@ -12,7 +12,7 @@ from shipway.gpu.figures.model import Measured, Ring
 
 SHARE = 0.9  # of what was measured, where the source is a measurement and no floor
 GIB = 1 << 30
-SEEN = "two H200, driver 580.159.04, 2026-11-29"
+SEEN = "four H200 in two machines, driver 580.159.04, 2026-11-29"
 FIELD = "stas00/ml-engineering, compute/accelerator"
 AZURE = "Azure/azurehpc-health-checks, conf"
 
@@ -35,24 +35,24 @@ _GEN5, _GEN4 = Floor(48.0, AZURE), Floor(21.0, AZURE)
 RATES: dict[tuple[str, int], dict[str, Floor]] = {
     (_H200, 700): {
         "matmul": _measured(398.0, SEEN),
-        "library_matmul": Floor(680.0, FIELD),
+        "library_matmul": _measured(703.0, SEEN),
         "copy": _measured(4297.0, SEEN),
         "to_gpu": _GEN5,
         "from_gpu": _GEN5,
     },
     (_H100, 700): {
-        "library_matmul": Floor(680.0, FIELD),
+        "library_matmul": _measured(680.0, FIELD),
         "copy": _measured(3000.0, "an H100, read before this probe was"),
         "to_gpu": _GEN5,
         "from_gpu": _GEN5,
     },
-    (_A100, 400): {"library_matmul": Floor(230.0, FIELD), "to_gpu": _GEN4, "from_gpu": _GEN4},
-    (_B200, 1000): {"library_matmul": Floor(1500.0, FIELD), "to_gpu": _GEN5, "from_gpu": _GEN5},
+    (_A100, 400): {"library_matmul": _measured(230.0, FIELD), "to_gpu": _GEN4, "from_gpu": _GEN4},
+    (_B200, 1000): {"library_matmul": _measured(1500.0, FIELD), "to_gpu": _GEN5, "from_gpu": _GEN5},
 }
 # By product, active NVLinks, GPUs, algorithm and size.
 _NVSWITCH = "machines that share an NVSwitch, NVLS off"
 RINGS: dict[tuple[str, int, int, str, int], Floor] = {
-    (_H200, 18, 2, "ring", GIB): _measured(331.0, SEEN),
+    (_H200, 18, 2, "ring", GIB): _measured(324.0, SEEN),
     (_H200, 18, 8, "ring", GIB): _measured(367.0, FIELD),
     (_H100, 18, 2, "ring", GIB): _measured(329.0, _NVSWITCH),
     (_H100, 18, 4, "ring", GIB): _measured(355.0, _NVSWITCH),

@@ -25,15 +25,6 @@ APART = 0.9  # of the other: a pod and its host differ by more
 SPREAD_OF_MAD = 1.4826
 # What holds clocks down though nobody asked for it (nvml.h, nvmlClocksEventReason*); power cap and idle are no fault.
 HELD = {0x8: "HW slowdown", 0x20: "heat (SW)", 0x40: "heat (HW)", 0x80: "power brake"}
-CODES = {
-    "checksum": "SHW-631",
-    "clocks": "SHW-632",
-    "answer": "SHW-633",
-    "pod against host": "SHW-634",
-    "all-reduce": "SHW-635",
-    **dict.fromkeys(LINKS, "SHW-636"),
-    **dict.fromkeys(UNITS, "SHW-630"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +44,6 @@ class Row:
     unit: str = ""
     margins: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
-
-    @property
-    def code(self) -> str:
-        """The code of the error that a bad one is."""
-        return CODES[self.figure]
 
     @property
     def said(self) -> str:
