@@ -106,6 +106,15 @@ class Fabric:
     not_ready: Patterns
 
 
+@dataclass(frozen=True)
+class FigureProgram:
+    """How GPUs are measured: the text of a Python program, its options, and what lists the processes that use a GPU."""
+
+    text: Callable[[], str]
+    options: tuple[str, ...]
+    holders: tuple[str, ...]
+
+
 def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a vendor's signature
     """Return that a kernel's log tells of no GPU that its driver does not support: nothing is known to say so."""
     return False, frozenset()
@@ -166,6 +175,7 @@ class Vendor:
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     fabric: Fabric | None = None
     health: HealthReport | None = None
+    figures: FigureProgram | None = None
 
     @property
     def program(self) -> str:

@@ -1,0 +1,62 @@
+"""What the probe says in the SIMULATED lab: the lines of two real H200, recorded, scaled by what a scene wants.
+
+Recorded on 2026-11-29 with driver 580.159.04, names and numbers of the machine masked. The product's name says that
+they are SIMULATED, so that no table of real GPUs judges them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shipway.gpu.figures.model import ENDED, UNITS
+
+RECORDED = Path(__file__).with_name("h200-figures.jsonl")
+PRODUCT = "SIMULATED H200"
+SECONDS = 17.0  # what it took
+
+
+@dataclass
+class Scene:
+    """How a host's GPUs differ from the recorded ones.
+
+    By UUID: `slow` is a factor of all its rates, `wrong` ones compute falsely, `hung` ones never answer. Of all: what
+    is `missing` (python3, nccl), `in_pod` a factor of what pods reach, `busy` what uses a GPU on the host, and
+    `silent` that the probe never ends.
+    """
+
+    slow: dict[str, float] = field(default_factory=dict)
+    wrong: set[str] = field(default_factory=set)
+    hung: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    in_pod: float = 1.0
+    busy: str = ""
+    silent: bool = False
+
+
+def write_figures(uuids: Sequence[str], scene: Scene, *, where: Literal["pod", "host"]) -> str:
+    """Return what the probe says of these GPUs."""
+    if scene.silent:
+        return ""
+    if "python3" in scene.missing:
+        return f"sh: 1: python3: not found\n{ENDED} 127\n"
+    recorded = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
+    lines = [_gpu(number, uuid, recorded[number % 2], scene, where) for number, uuid in enumerate(uuids)]
+    if len(uuids) > 1:
+        slowest = min(scene.slow.get(uuid, 1.0) for uuid in uuids)
+        ring = {**recorded[2], "gpus": len(uuids), "bandwidth": recorded[2]["bandwidth"] * slowest}
+        none = {"kind": "fault", "of": "collective", "why": "libnccl.so.2: cannot open", "missing": True}
+        lines.append(none if "nccl" in scene.missing else ring)
+    return "".join(f"{json.dumps(line)}\n" for line in lines) + f"{ENDED} 0\n"
+
+
+def _gpu(number: int, uuid: str, recorded: dict[str, Any], scene: Scene, where: str) -> dict[str, Any]:
+    if uuid in scene.hung:
+        return {"kind": "fault", "of": number, "why": "no answer in time: the driver hangs"}
+    factor = scene.slow.get(uuid, 1.0) * (scene.in_pod if where == "pod" else 1.0)
+    named = {"number": number, "uuid": uuid, "name": PRODUCT, "bus": f"0000:{16 + number:02x}:00.0"}
+    rates = {figure: round(recorded[figure] * factor, 2) for figure in UNITS}
+    return {**recorded, **named, **rates, "exact": uuid not in scene.wrong}
