@@ -54,4 +54,5 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None, leve
             await verify(run)
             if level != "quick":
                 await on(StageName.GPU_FIGURES, CLUSTER)
+                await on(StageName.GPU_ACROSS, CLUSTER)
     return verdict(run)

@@ -7,7 +7,7 @@ they are SIMULATED, so that no table of real GPUs judges them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ class Scene:
 
     By UUID: `slow` is a factor of all its rates, `wrong` ones compute falsely, `hung` ones never answer. Of all: what
     is `missing` (python3, nccl), `in_pod` a factor of what pods reach, `busy` what uses a GPU on the host, and
-    `silent` that the probe never ends.
+    `silent` that the probe never ends. `rails` are factors of what a GPU's way to other hosts reaches, by its number.
     """
 
     slow: dict[str, float] = field(default_factory=dict)
@@ -35,6 +35,26 @@ class Scene:
     in_pod: float = 1.0
     busy: str = ""
     silent: bool = False
+    rails: dict[int, float] = field(default_factory=dict)
+
+
+RAIL = 40.0  # GB/s: what a network card of 400 Gb/s leaves to a collective
+ID = "5a" * 128
+
+
+def write_rank(options: Mapping[str, str], scene: Scene) -> str:
+    """Return what the probe of one host says of a collective across hosts: no faster than its own slowest rail."""
+    only = [int(number) for number in options["only"].split(",")]
+    if "nccl" in scene.missing:
+        none = {"kind": "fault", "of": "collective", "why": "libnccl.so.2: cannot open", "missing": True}
+        return f"{json.dumps(none)}\n{ENDED} 0\n"
+    told: list[dict[str, Any]] = [{"kind": "id", "id": ID}] if options["rank"] == "0" else []
+    if options["rank"] != "0" and options.get("id") != ID:
+        return f"SIMULATED: rank {options['rank']} was given no id\n{ENDED} 1\n"
+    rate = len(only) * RAIL * min(scene.rails.get(number, 1.0) for number in only)
+    ring = {"kind": "collective", "gpus": int(options["ranks"]), "bytes": int(options["collective"])}
+    told.append({**ring, "bandwidth": round(rate, 2), "right": True, "algorithm": "ring", "network": "SIMULATED"})
+    return "".join(f"{json.dumps(line)}\n" for line in told) + f"{ENDED} 0\n"
 
 
 def write_figures(uuids: Sequence[str], scene: Scene, *, where: Literal["pod", "host"]) -> str:

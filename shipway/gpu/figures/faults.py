@@ -43,4 +43,9 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "SHW-635",
         "See the links between its GPUs and who manages their switches, then `shipway verify FILE --level full` again.",
     ),
+    "across hosts": (
+        "a rail, a host, a path or what joins blocks of hosts slows collectives down, or lets none through",
+        "SHW-645",
+        "See that host's network card, cable and switch port (of a path: what lies between); then measure again.",
+    ),
 }

@@ -4,7 +4,7 @@ It needs Python 3.8, the driver's libcuda and libnvidia-ml, for a collective lib
 libcublas; nothing is installed and no setting of a GPU is changed. Shipway sends it as text, with the kernels in `PTX`,
 to the Python of a host or a pod (shipway.gpu.figures.program).
 
-    python3 probe.py [seconds=5] [collective=BYTES] [ranks=N rank=R [id=HEX]]
+    python3 probe.py [seconds=5] [collective=BYTES] [only=0,1,... ranks=N rank=R [id=HEX]]
 
 Each GPU has a process of its own, and all of them begin together: what only shows under full load, as power and heat
 do, shows so. Those slower than their equals here are measured once more, alone. Lines are objects with a key `kind`:
@@ -475,13 +475,13 @@ class Collectives:
         return comms
 
 
-def reduce_all(size: int, count: int, ranks: int, rank: int, given: str) -> Line:
-    """Return the bus bandwidth of an all-reduce of `size` bytes over `ranks` GPUs; `count` are here, from `rank` on."""
+def reduce_all(size: int, numbers: Sequence[int], ranks: int, rank: int, given: str) -> Line:
+    """Return the bus bandwidth of an all-reduce of `size` bytes over `ranks` GPUs; these are here, from `rank` on."""
     log = "/tmp/shipway-nccl-%d" % os.getpid()
     os.environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,GRAPH,TUNING,NET", NCCL_DEBUG_FILE=log)
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     library, driver = Collectives(), Driver()
-    gpus = [Gpu(driver, number) for number in range(count)]
+    gpus = [Gpu(driver, number) for number in numbers]
     comms, buffers = library.join(gpus, ranks, rank, given), []
     for place, gpu in enumerate(gpus):
         gpu.use()
@@ -556,9 +556,10 @@ def main(options: Dict[str, str]) -> None:
             found[number]["alone"] = measured([number], seconds)[0]
         for line in found:
             print(json.dumps(line), flush=True)
-    size, ranks = int(options.get("collective", "0")), int(options.get("ranks", str(count)))
+    only = [int(number) for number in options.get("only", "").split(",") if number] or list(range(count))
+    size, ranks = int(options.get("collective", "0")), int(options.get("ranks", str(len(only))))
     if size and ranks > 1:
-        child = Child(lambda _: reduce_all(size, count, ranks, int(options.get("rank", "0")), options.get("id", "")))
+        child = Child(lambda _: reduce_all(size, only, ranks, int(options.get("rank", "0")), options.get("id", "")))
         print(json.dumps(child.end("collective", 1, time.monotonic() + 3 * PATIENCE)), flush=True)
 
 
