@@ -11,14 +11,13 @@ A rail is one GPU of each host with the network card beside it, by its number on
 from __future__ import annotations
 
 import asyncio
-import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 SHARE = 0.8  # of what equals reach, below it a rate is slow: two healthy pairs of one fabric differ by some percent
 PAIR = 2
-EQUALS = 3  # so many pairs at least have a median that one slow pair does not move
+EQUALS = 3  # pairs: of fewer none is the measure of the others
 
 T = TypeVar("T")
 Hosts = tuple[str, ...]
@@ -69,7 +68,7 @@ class Search:
 async def search(hosts: Sequence[str], rails: int, measure: Measure, *, floor: float | None = None) -> Search:
     """Return what makes collectives over `rails` rails of these hosts slow.
 
-    What a pair must reach is `SHARE` of the median of all, and never less than `floor` (GB/s per rail) where one is
+    What a pair must reach is `SHARE` of the last of the better half, and never less than `floor` (GB/s per rail) where one is
     known; with neither enough pairs nor a floor nothing is judged, unless a pair did not work at all.
     """
     return await _Searching(tuple(hosts), tuple(range(rails)), measure, floor).run()
@@ -111,7 +110,7 @@ class _Searching:
         told = [rate for rate in self.found.pairs.values() if rate is not None]
         known = [] if self.floor is None else [self.floor]
         if len(told) >= EQUALS:
-            known.append(SHARE * statistics.median(told))
+            known.append(SHARE * sorted(told, reverse=True)[len(told) // 2 - 1])  # one sick host is in two pairs
         if not known and len(told) < len(self.found.pairs):
             return 0.0  # what did not work at all is a fault on any hardware
         return max(known, default=None)
