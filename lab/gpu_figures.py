@@ -35,6 +35,8 @@ class Scene:
     in_pod: float = 1.0
     busy: str = ""
     silent: bool = False
+    burn: str = "dcgmi is not installed\n"  # what NVIDIA's diagnosis says
+    network: str = "kernel 5.15.0\nguest kvm\n"  # what there is for RDMA
     rails: dict[int, float] = field(default_factory=dict)
 
 

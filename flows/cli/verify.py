@@ -24,9 +24,9 @@ def build_parser(prog: str) -> Parser:
     made.add_argument("cluster_file", type=Path, help="the cluster file")
     made.add_argument(
         "--level",
-        choices=("quick", "full"),
+        choices=("quick", "full", "burn"),
         default="quick",
-        help="quick (as ever), or full: measure what each free GPU reaches, and compare it",
+        help="quick: as ever; full: measure and compare what each free GPU reaches; burn: dcgmi's diagnosis too",
     )
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")

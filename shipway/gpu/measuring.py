@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import ENDED, Heard, Silent, has_ended, read_heard
 from shipway.gpu.pods import NAMESPACE, pod_with_gpu
 from shipway.gpu.vendor import FigureProgram, Vendor
@@ -26,6 +27,7 @@ from shipway.step import Drift
 
 IMAGE_SECONDS = 1800  # an image with NCCL and cuBLAS has gigabytes
 PROBE_SECONDS = 600  # above what the probe gives itself: measured twice, and a collective
+BURN_SECONDS = 2700  # of eight GPUs about ten minutes (`dcgmi diag -r 3`); some tests hung for good (DCGM#136, #247)
 SHOWN = 300
 IN_POD = f'python3 -c "$0" "$@"; echo {ENDED} $?; sleep 86400'
 # $0 what lists the processes that use a GPU, $1 how many bytes the program has, then its options.
@@ -38,7 +40,9 @@ ON_HOST = (
 )
 
 
-def pod_that_measures(cluster: Cluster, name: str, node: str, count: int, vendor: Vendor = VENDOR) -> Object:
+def pod_that_measures(
+    cluster: Cluster, name: str, node: str, count: int, *, burns: bool = False, vendor: Vendor = VENDOR
+) -> Object:
     """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted."""
     program = _program(vendor)
     pod = pod_with_gpu(cluster, name, vendor=vendor)
@@ -46,7 +50,7 @@ def pod_that_measures(cluster: Cluster, name: str, node: str, count: int, vendor
     fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
-    spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600
+    spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600 + BURN_SECONDS * burns
     container = spec["containers"][0]
     container["image"] = cluster.gpu.figures.image
     container["command"] = ["sh", "-c", IN_POD, program.text(), *program.options]
@@ -107,7 +111,7 @@ async def measure_host(on: Host, vendor: Vendor = VENDOR) -> Heard:
     """Return what the same probe says on the host itself; nothing is measured where a process holds a GPU."""
     program = _program(vendor)
     text = program.text().encode()
-    words = (shlex.join(("timeout", "30", *program.holders)), str(len(text)), *program.options)
+    words = (_holders(program), str(len(text)), *program.options)
     command = Command(("bash", "-c", ON_HOST, *words), seconds=PROBE_SECONDS, feed=text)
     try:
         said = redact((await on.do(command))[-1].stdout)
@@ -116,6 +120,30 @@ async def measure_host(on: Host, vendor: Vendor = VENDOR) -> Heard:
     if not has_ended(said):
         return Heard(on.name, "host", silent=(Silent("probe", " ".join(said.split())[:SHOWN]),))
     return read_heard(on.name, "host", said)
+
+
+async def burn_host(on: Host, vendor: Vendor = VENDOR) -> list[Row]:
+    """Return what the vendor's own diagnosis says of a host's GPUs; it is not begun where a process uses one."""
+    program = _program(vendor)
+    command = Command(("bash", "-c", program.burn, _holders(program)), seconds=BURN_SECONDS)
+    try:
+        said = (await on.do(command))[-1].stdout
+    except ShipwayError as error:
+        said = error.message
+    return program.burned(on.name, redact(said))
+
+
+async def look_at_needs(on: Host, vendor: Vendor = VENDOR) -> list[Row]:
+    """Return what network adapters need to reach the memory of a host's GPUs, and whether it is there."""
+    program = _program(vendor)
+    try:
+        return program.needed(on.name, redact((await on.read(program.needs)).stdout))
+    except ShipwayError as error:
+        return [Row(on.name, "", "its network", "RDMA", "not judged", error.message)]
+
+
+def _holders(program: FigureProgram) -> str:
+    return shlex.join(("timeout", "30", *program.holders))
 
 
 def held_back(nodes: Sequence[str], why: Mapping[str, str]) -> list[Heard]:

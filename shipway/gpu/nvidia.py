@@ -10,6 +10,7 @@ from typing import Any
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
 from shipway.foreign.numbers import whole
+from shipway.gpu.figures import burn, rdma
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import HealthReport
 from shipway.gpu.health.nvidia import judge_health
@@ -222,5 +223,9 @@ NVIDIA = Vendor(
         text=program_text,
         options=("seconds=5", f"collective={1 << 30}"),
         holders=("nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"),
+        burn=burn.SCRIPT,
+        burned=burn.judge_burn,
+        needs=rdma.LOOK,
+        needed=rdma.judge_rdma,
     ),
 )

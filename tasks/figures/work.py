@@ -15,8 +15,19 @@ from shipway.gpu.evidence import count_taken, see_nodes
 from shipway.gpu.figures.faults import FAULTS
 from shipway.gpu.figures.history import find_swapped, record_of, with_record
 from shipway.gpu.figures.judge import Row, judge
+from shipway.gpu.figures.mark import keep_bad
 from shipway.gpu.figures.model import UNITS, Heard
-from shipway.gpu.measuring import IMAGE_SECONDS, PROBE_SECONDS, FiguresHeard, held_back, measure_host, pod_that_measures
+from shipway.gpu.measuring import (
+    BURN_SECONDS,
+    IMAGE_SECONDS,
+    PROBE_SECONDS,
+    FiguresHeard,
+    burn_host,
+    held_back,
+    look_at_needs,
+    measure_host,
+    pod_that_measures,
+)
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.proof import clear
 from shipway.gpu.seen import NodeSeen
@@ -33,7 +44,8 @@ from tasks.waiting import hear_results, hear_waits
 
 NAME = "each GPU reaches what it should"
 LOOK_SECONDS = 2.0
-SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + 900
+BESIDE = ("all-reduce", "burn")  # of a host: what is not judged of these leaves its GPUs judged
+SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + BURN_SECONDS + 900
 
 
 async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
@@ -43,12 +55,21 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     expected = {name: count for name, count in count_expected(run).items() if count}
     if VENDOR.figures is None or not expected:
         return []
-    heard = await _hear(run, stage, expected)
-    history = read_history(run.folder)
-    rows = judge(heard, history)
-    run.figures.rows += rows
+    heard, needs = await asyncio.gather(
+        _hear(run, stage, expected), asyncio.gather(*(look_at_needs(run.session(name)) for name in expected))
+    )
+    run.figures.rows += judge(heard, read_history(run.folder))
+    run.figures.needs += [row for some in needs for row in some]
+    rows = run.figures.rows
     _keep(run, heard, rows)
+    judged = [one.host for one in heard if one.where == "pod" and one.gpus]
+    measured = {host: [row for row in rows if row.host == host] for host in judged}
+    try:
+        await keep_bad(await run.kube(), measured)
+    except ShipwayError as error:
+        run.warned.append(f"figures: it was not written on every node what was bad: {error.message}")
     run.warned += [f"figures: {line}" for line in unjudged(rows)]
+    run.warned += [f"{row.host}: {row.said}" for row in run.figures.needs if row.word == "bad"]
     run.warned += [f"figures: {note}" for note in run.figures.notes]
     found = [result for name in expected for result in _results(name, rows)]
     for result in found:
@@ -69,7 +90,11 @@ async def _hear(run: Run, stage: str, expected: Mapping[str, int]) -> list[Heard
     async with _holding(run, stage, kube, {name: (node, expected[node]) for name, node in pods.items()}) as said:
         still = {pod["spec"].get("nodeName") for pod in await kube.list_("v1", "Pod", NAMESPACE) if _runs(pod)}
         there = [node for node in said.heard if node in still]
-        bare = await asyncio.gather(*(measure_host(run.session(node)) for node in there))
+        hosts = [run.session(node) for node in there]
+        bare = await asyncio.gather(*(measure_host(on) for on in hosts))
+        if run.figures.level == "burn":
+            burned = await asyncio.gather(*(burn_host(on) for on in hosts))
+            run.figures.rows += [row for rows in burned for row in rows]
     return [*heard, *said.heard.values(), *held_back(list(said.lost), said.lost), *bare]
 
 
@@ -95,12 +120,12 @@ async def _holding(
 ) -> AsyncIterator[FiguresHeard]:
     """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
     cluster, _ = await device_plugin.proven_as(run, kube)
-    on_wait = hear_waits(run, stage, kube.name)
+    on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
     await clear(kube, on_wait)
     try:
         for setting in render("verify/namespace.yaml", namespace=NAMESPACE):
             await kube.apply(setting)
-        made = [pod_that_measures(cluster, name, node, count) for name, (node, count) in pods.items()]
+        made = [pod_that_measures(cluster, name, node, count, burns=burns) for name, (node, count) in pods.items()]
         await asyncio.gather(*(kube.apply(pod) for pod in made))
         said = FiguresHeard({name: node for name, (node, _) in pods.items()})
         with contextlib.suppress(DeadlineExceeded):
@@ -143,7 +168,7 @@ def _results(host: str, rows: Sequence[Row]) -> list[StepResult]:
     if bad:
         return bad
     rates = {row.uuid for row in own if row.figure in UNITS and row.word == "good"}
-    lacking = [row for row in own if row.word == "not judged" and row.uuid not in rates and row.figure != "all-reduce"]
+    lacking = [row for row in own if row.word == "not judged" and row.uuid not in rates and row.figure not in BESIDE]
     if lacking or not rates:
         why = f"not judged: {lacking[0].why if lacking else 'there are no figures'}"
         return [StepResult(f"{NAME} ({host})", "unknown", error=Blocked(why, host=host))]

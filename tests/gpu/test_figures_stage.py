@@ -7,18 +7,25 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.gpu_figures import Scene, write_figures
 from lab.simulated.kube.hosts import SimpleHost
+from shipway.errors import Blocked
+from shipway.gpu.figures import burn, rdma
+from shipway.gpu.figures.mark import read_bad
 from shipway.gpu.figures.program import program_text
+from shipway.gpu.health.model import GpuHealth
+from shipway.gpu.health.quarantine import mark, read_quarantine
 from shipway.gpu.measuring import IN_POD, ON_HOST, measure_host
 from shipway.gpu.pods import NAMESPACE
 from shipway.host.command import Command
 from shipway.place import Place as Anywhere
 from shipway.script import Output
 from shipway.step import Impact, StepResult
+from shipway.steps.gpu.sound import ReleasedByProof
 from tasks.context import Run
 from tasks.figures.kept import FOLDER, keep_history, read_history
 from tasks.figures.work import measure
@@ -42,11 +49,17 @@ class Bare(Anywhere):
         self.ran: list[Command] = []
         self.held: list[int] = []
 
+    async def read(self, *_: Any) -> Output:
+        """Say what its network is."""
+        return Output(0, self.host.figures.network, "")
+
     async def do(self, *commands: Command) -> list[Output]:
         """Say what its GPUs reach, or what uses them."""
         self.ran += commands
         self.held.append(self.still())
         scene = self.host.figures
+        if commands[0].words[2] == burn.SCRIPT:
+            return [Output(0, scene.burn, "")]
         said = (
             f"busy: {scene.busy}\n"
             if scene.busy
@@ -136,6 +149,31 @@ async def test_a_fault_is_named_by_gpu_and_figure_and_the_other_host_stays_good(
             assert uuid(2, 1) not in read_history(stage.run.folder)
 
 
+async def test_a_node_with_a_bad_figure_is_not_released_until_it_was_measured_well(tmp_path: Path) -> None:
+    scene = Scene(wrong={uuid(2, 1)})
+    async with staged(tmp_path, te2=scene) as stage:
+        kube, gpus = stage.made.kube, [GpuHealth(uuid(2, at), "1", "", "A") for at in (0, 1)]
+        await stage.measured()
+        node = await kube.get("v1", "Node", "te2", fresh=True)
+        assert node
+        assert list(read_bad(node)) == [uuid(2, 1)]
+        await kube.patch("v1", "Node", "te2", mark(node, gpus, "rows", "te2.txt"))
+        release = ReleasedByProof("te2", gpus, stage.made.cluster, 2)
+        kube.forget()
+        assert await release.check(kube)
+        with pytest.raises(Blocked, match="silent corruption") as kept:
+            await release.apply(kube)
+        assert kept.value.code == "SHW-638"
+        scene.wrong.clear()
+        stage.run.figures.rows.clear()
+        assert (await stage.measured())["te2"].outcome == "ok"
+        kube.forget()
+        await release.apply(kube)
+        node = await kube.get("v1", "Node", "te2", fresh=True)
+        assert node
+        assert (read_bad(node), read_quarantine(node)) == ({}, None)
+
+
 @pytest.mark.parametrize(
     ("scene", "why"),
     [(Scene(missing={"python3"}), "python3: not found"), (Scene(silent=True), "it was not done in time")],
@@ -190,6 +228,102 @@ async def test_a_gpu_that_grows_slower_is_compared_with_itself(tmp_path: Path) -
         found = await measure(stage.run, "gpu_figures", "cluster")
         assert {one.outcome for one in found} == {"failed"}
         assert all("it reached" in str(one.error) for one in found)
+
+
+def diagnosis(**by_gpu: tuple[str, str]) -> str:
+    """Return dcgmi's answer in the form of DCGM 4: a status and a warning by GPU."""
+    results = [
+        {
+            "entity_group": "GPU",
+            "entity_id": int(gpu[1:]),
+            "status": status,
+            "warnings": [{"warning": told}] * bool(told),
+        }
+        for gpu, (status, told) in by_gpu.items()
+    ]
+    tests = [{"name": "software", "results": []}, {"name": "memory", "results": results}]
+    said = {"DCGM Diagnostic": {"test_categories": [{"category": "Hardware", "tests": tests}]}}
+    return f"{json.dumps(said)}\n{burn.ENDED} 0\n"
+
+
+async def test_a_burn_is_read_by_gpu_and_one_that_cannot_run_leaves_the_figures_judged(tmp_path: Path) -> None:
+    said = diagnosis(g0=("Pass", ""), g1=("Fail", "a row of its memory is bad"))
+    async with staged(tmp_path, te2=Scene(burn=said)) as stage:
+        stage.run.figures.level = "burn"
+        found = await measure(stage.run, "gpu_figures", "cluster")
+        (bad,) = [one.error for one in found if one.error]
+        assert (bad.host, bad.code) == ("te2", "SHW-637")
+        assert bad.message == "GPU 1: burn: memory: a row of its memory is bad"
+        rows = {(row.host, row.who): row for row in stage.run.figures.rows if row.figure == "burn"}
+        assert rows["te2", "GPU 0"].word == "good"
+        assert (rows["te3", "its GPUs"].word, rows["te3", "its GPUs"].why) == ("not judged", "dcgmi is not installed")
+        assert [one.outcome for one in found if not one.error] == ["ok"]
+        assert [len(bare.ran) for bare in stage.bare.values()] == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("busy: 4711, trainer\n", ["not judged"]),
+        ("", ["not judged"]),
+        (f"no json\n{burn.ENDED} 1\n", ["not judged"]),
+        (diagnosis(g0=("Skip", ""), g1=("Pass", "")), ["not judged", "good"]),
+        (diagnosis(g0=("Pass", "Unable to allocate device memory")), ["bad"]),  # DCGM#284
+        (
+            (
+                '{"DCGM GPU Diagnostic": {"test_categories": [{"tests": [{"name": "PCIe", "results": '
+                f'[{{"gpu_ids": "0,1", "status": "Fail", "warnings": "slow"}}]}}]}}]}}}}\n{burn.ENDED} 226\n'
+            ),
+            ["bad", "bad"],
+        ),
+    ],
+)
+def test_a_diagnosis_is_judged_by_each_result_of_it(said: str, words: list[str]) -> None:
+    assert [row.word for row in burn.judge_burn("te2", said)] == words
+
+
+READY = """adapter mlx5_0 0 InfiniBand
+adapter mlx5_1 1 Ethernet
+gpu 0000:0a:00.0 0
+gpu 0000:8a:00.0 1
+kernel 6.8.0-31-generic
+open
+dmabuf
+guest none
+Max locked memory         unlimited            unlimited            bytes
+acs 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name", "word"),
+    [
+        ("open", "closed", "GPU memory", "bad"),
+        ("open\ndmabuf", "peermem\ninterface", "GPU memory", "good"),
+        ("open\ndmabuf", "peermem", "GPU memory", "bad"),
+        ("kernel 6.8.0", "kernel 5.4.0", "GPU memory", "bad"),
+        ("unlimited   ", "8388608     ", "memlock", "bad"),
+        ("Max locked memory", "Max other memory", "memlock", "not judged"),
+        ("acs 0", "acs 12", "ACS", "bad"),
+        ("acs 0", "", "ACS", "not judged"),
+        ("guest none", "guest kvm", "ACS", "not judged"),
+        ("mlx5_1 1", "mlx5_1 0", "NUMA", "bad"),
+        ("mlx5_1 1", "mlx5_1 -1", "NUMA", "not judged"),
+    ],
+)
+def test_what_rdma_needs_is_judged_row_by_row(old: str, new: str, name: str, word: str) -> None:
+    assert {row.word for row in rdma.judge_rdma("te2", READY)} == {"good"}
+    found = {row.figure: row.word for row in rdma.judge_rdma("te2", READY.replace(old, new, 1))}
+    assert found.pop(f"RDMA: {name}") == word
+    assert set(found.values()) == {"good"}
+
+
+async def test_what_rdma_needs_is_told_and_fails_no_gpu(tmp_path: Path) -> None:
+    (none,) = rdma.judge_rdma("te2", "kernel 6.8.0\nguest none\n")
+    assert (none.word, none.why) == ("not judged", "there is no InfiniBand or RoCE device")
+    async with staged(tmp_path, te2=Scene(network=READY.replace("acs 0", "acs 3"))) as stage:
+        assert {one.outcome for one in (await stage.measured()).values()} == {"ok"}
+        assert "te2: RDMA: ACS: 3 bridges check sources (ACSCtl SrcValid+)" in stage.run.warned
 
 
 async def test_a_plan_measures_nothing(tmp_path: Path) -> None:

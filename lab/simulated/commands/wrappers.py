@@ -14,6 +14,7 @@ from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
+from shipway.gpu.figures import burn, rdma
 from shipway.gpu.measuring import ON_HOST
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
@@ -209,6 +210,8 @@ def _looked(call: Call, text: str) -> str | None:
         return (
             f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
         )
+    if text == rdma.LOOK.command[2]:
+        return call.host.figures.network
     if text == MEMLOCK:
         return _locked(host)
     if text == IMAGES.command[2]:
@@ -234,6 +237,8 @@ async def _known(call: Call, text: str, rest: list[str]) -> int | None:
     """Run one of the scripts that the product writes, each known by its whole text; None where it is another one."""
     if (said := _looked(call, text)) is not None:
         return call.say(said)
+    if text == burn.SCRIPT:
+        return call.say(call.host.figures.burn)
     if text == ON_HOST and len(rest) > 1:
         return await _measured(call, rest[1])
     if text == PODS.command[2]:

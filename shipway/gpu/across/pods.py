@@ -53,7 +53,7 @@ def pod_of_ranks(
     It is on the host's network; with `verbs` it gets the devices that speak RDMA, which Kubernetes gives to
     privileged pods alone where no plugin offers them.
     """
-    pod = pod_that_measures(cluster, name, node, count, vendor)
+    pod = pod_that_measures(cluster, name, node, count, vendor=vendor)
     spec = pod["spec"]
     spec["hostNetwork"], spec["dnsPolicy"] = True, "ClusterFirstWithHostNet"
     container = spec["containers"][0]

@@ -68,8 +68,8 @@ class Search:
 async def search(hosts: Sequence[str], rails: int, measure: Measure, *, floor: float | None = None) -> Search:
     """Return what makes collectives over `rails` rails of these hosts slow.
 
-    What a pair must reach is `SHARE` of the last of the better half, and never less than `floor` (GB/s per rail) where one is
-    known; with neither enough pairs nor a floor nothing is judged, unless a pair did not work at all.
+    What a pair must reach is `SHARE` of the last of the better half, and never less than `floor` (GB/s per rail) where
+    one is known; with neither enough pairs nor a floor nothing is judged, unless a pair did not work at all.
     """
     return await _Searching(tuple(hosts), tuple(range(rails)), measure, floor).run()
 

@@ -38,6 +38,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "SHW-634",
         "See the limits of processors and memory that pods get there (cpuManagerPolicy, cpusets), then measure again.",
     ),
+    "burn": (
+        "NVIDIA's diagnosis fails a GPU",
+        "SHW-637",
+        "Drain the node; `dcgmi diag -r 3` on the host has the whole of it, and its own advice.",
+    ),
     "all-reduce": (
         "the GPUs of a host are slow together, or their sum is wrong",
         "SHW-635",

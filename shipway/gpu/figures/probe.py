@@ -118,7 +118,7 @@ class Gpu:
         return address
 
     def free(self, address: ctypes.c_uint64) -> None:
-        """Give memory back."""
+        """Free memory that was taken."""
         self.driver.call("cuMemFree_v2", address)
 
     def free_bytes(self) -> int:
