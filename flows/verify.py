@@ -17,6 +17,7 @@ from prefect import State, flow
 from flows.running import Manner, as_states, run_name, running, verdict
 from flows.verify_gpus import verify
 from shipway.stage import StageName
+from tasks.figures_pass import Level
 from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
@@ -30,14 +31,17 @@ def verify_name() -> str:
 
 @flow(name="verify-cluster", flow_run_name=verify_name, persist_result=False)
 @as_states
-async def verify_cluster(cluster_file: str, report_file: str | None = None) -> State[Report]:
+async def verify_cluster(cluster_file: str, report_file: str | None = None, level: Level = "quick") -> State[Report]:
     """Prove that every GPU of a running cluster can be scheduled and used; test pods only, nothing is changed.
 
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
+        level: quick as ever; full also measures what each free GPU reaches, in pods and on its host; burn
+            runs NVIDIA's own diagnosis as well, where dcgmi is installed.
     """
     async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True, kind="verify")) as run:
+        run.figures.level = level
         seen = await asyncio.gather(*(on(StageName.PREFLIGHT, host.name) for host in run.hosts))
         faults = await disagreement(run)
         run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
@@ -49,4 +53,7 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None) -> S
             }
         if run.ready:
             await verify(run)
+            if level != "quick":
+                await on(StageName.GPU_FIGURES, CLUSTER)
+                await on(StageName.GPU_ACROSS, CLUSTER)
     return verdict(run)

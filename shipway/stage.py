@@ -26,6 +26,8 @@ class StageName(StrEnum):
     NODES_READY = "nodes_ready"
     GPUS_ALLOCATABLE = "gpus_allocatable"
     GPU_PROOF = "gpu_proof"
+    GPU_FIGURES = "gpu_figures"
+    GPU_ACROSS = "gpu_across"
     BACKUP_POSSIBLE = "backup_possible"
     BACKUP_FILES = "backup_files"
     TAKE_BACKUP = "take_backup"

@@ -69,6 +69,9 @@ async def leave(run: Run) -> None:
     try:
         await acreate_progress_artifact(100.0, key=_key(run, "progress"), description="the run has ended")
         await acreate_table_artifact(_table(run.report), key=_key(run, "hosts"), description="The hosts of this run")
+        if run.figures.rows:
+            said = f"What each GPU reaches: {run.figures.said}"
+            await acreate_table_artifact(run.figures.table(), key=_key(run, "figures"), description=said)
         await acreate_markdown_artifact(
             markdown(run.report, run.kind), key=_key(run, "report"), description="What was done"
         )
@@ -105,6 +108,9 @@ def markdown(report: Report, kind: str = "") -> str:
         "",
         f"GPUs: {gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified.",
     ]
+    if figures := gpus.get("figures"):
+        counted = (f"{figures[key]} {key.replace('_', ' ')}" for key in ("good", "bad", "not_judged"))
+        lines += ["", f"Figures ({figures['level']}): {', '.join(counted)}."]
     lines += section("Errors", tell_causes(report.errors) + [flat(line) for line in say_follows(report.stages)])
     lines += section("Warnings", [flat(warning) for warning in report.warnings])
     return "\n".join([*lines, *section("Steps that were not as wanted", _tell(report))]) + "\n"

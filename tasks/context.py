@@ -37,6 +37,7 @@ from shipway.survey.first_look import Survey
 from tasks.authority_pass import AuthorityPass
 from tasks.certificate_pass import CertificatePass
 from tasks.endpoint_pass import EndpointPass
+from tasks.figures_pass import FiguresPass
 from tasks.findings import DriftPass
 from tasks.maintain_pass import MaintainPass
 from tasks.report import Report
@@ -156,6 +157,7 @@ class Run:
         self.results: list[StageResult] = []
         self.seen = SeenHosts()
         self.drift = DriftPass()
+        self.figures = FiguresPass()
         self.retirement = Retirement()
         self.backup = BackupRun()
         self.certificates = CertificatePass()

@@ -113,6 +113,7 @@ def _gpus(run: Run) -> dict[str, Any]:
         offered = any(result.stage == StageName.GPUS_ALLOCATABLE and result.stands for result in run.results)
         return {**NO_GPUS, "expected": expected, "allocatable": expected if offered else 0}
     shown = run.proof.as_dict()
+    shown |= {"figures": run.figures.as_dict()} if run.figures.level != "quick" else {}
     return {**shown, "expected": max(expected, int(shown["expected"]))}
 
 

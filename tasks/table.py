@@ -66,6 +66,7 @@ VERBS = (
     "backup",
     "certificates",
     "endpoint",
+    "figures",
     "harden",
     "maintain",
     "retire",

@@ -56,9 +56,21 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
         seen = f"{gpus['expected']} expected, {gpus['allocatable']} allocatable, {gpus['verified']} verified"
         held = "; pods hold every one, so none was free to be proven" if gpus.get("outcome") == "all held" else ""
         console.print(f"{mark}GPUs: {seen}{held}", markup=False, highlight=False, soft_wrap=True)
+    if run and run.figures.rows:
+        _tell_figures(console, run)
     console.print(f"{mark}outcome: {report.outcome}, {report.seconds:.0f} s", highlight=False)
     for line in _next(report, run, gone=gone):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_figures(console: Console, run: Run) -> None:
+    """Print a line per GPU, the bad first, and how many figures are good, bad, not judged."""
+    for gpu in run.figures.table():
+        shown = (f"{name} {value}" for name, value in gpu.items() if value and name not in ("host", "verdict", "why"))
+        told = f"{gpu['host']}: {gpu['verdict']}: {', '.join(shown)}" + (f": {gpu['why']}" if gpu["why"] else "")
+        style = "red" if gpu["verdict"] == "bad" else None
+        console.print(told, markup=False, highlight=False, soft_wrap=True, style=style)
+    console.print(f"figures: {run.figures.said}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(report: Report, title: str) -> Table:

@@ -22,6 +22,12 @@ def build_parser(prog: str) -> Parser:
         epilog="Exit status: 0 every GPU proven, 1 refused, 2 some hosts or GPUs not proven, 3 failed.",
     )
     made.add_argument("cluster_file", type=Path, help="the cluster file")
+    made.add_argument(
+        "--level",
+        choices=("quick", "full", "burn"),
+        default="quick",
+        help="quick: as ever; full: measure and compare what each free GPU reaches; burn: dcgmi's diagnosis too",
+    )
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")
     return made
@@ -34,7 +40,7 @@ def run_verify(asked: argparse.Namespace, console: Console) -> int:
         from flows.verify import verify_cluster  # noqa: PLC0415 - imports Prefect
 
         async def flight(file: str, report: str | None) -> State[Any]:
-            state: State[Any] = await verify_cluster(file, report, return_state=True)
+            state: State[Any] = await verify_cluster(file, report, asked.level, return_state=True)
             return state
 
         return flight

@@ -86,6 +86,15 @@ def _gpus(host: SimulatedHost, kind: str, values: Values) -> None:
         host.gpu.devices[index].healthy = values.get("state", "Unhealthy") == "Healthy"
 
 
+def _figures(host: SimulatedHost, kind: str, values: Values) -> None:  # noqa: ARG001 - the shape of a drift
+    """Change what the probe says: slow=FACTOR, wrong or hung for the GPU of that index; missing or busy for all."""
+    scene, uuid = host.figures, host.gpu.devices[int(values.get("index", "0"))].uuid
+    scene.slow[uuid] = float(values.get("slow", "1"))
+    for name, gpus in (("wrong", scene.wrong), ("hung", scene.hung)):
+        (gpus.add if name in values else gpus.discard)(uuid)
+    scene.missing, scene.busy = set(values.get("missing", "").split()), values.get("busy", "")
+
+
 def _site(host: SimulatedHost, kind: str, values: Values) -> None:
     world = host.packages.world
     match kind:
@@ -111,6 +120,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, str, Values], None]] = {
     **dict.fromkeys(("skew", "disk", "no-sudo", "noisy"), _machine),
     **dict.fromkeys(("unhold", "half-installed", "locked", "unlocked"), _packages),
     **dict.fromkeys(("gpu", "driver"), _gpus),
+    "figures": _figures,
     **dict.fromkeys(("port", "source-down", "source-refused", "source-up", "image-missing", "csr-signing"), _site),
 }
 

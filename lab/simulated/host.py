@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lab.gpu_figures import Scene
 from lab.simulated import installs
 from lab.simulated.clock import Clock
 from lab.simulated.commands.registry import NEEDS
@@ -94,6 +95,7 @@ class SimulatedHost:
         self.machine_id = hashlib.md5(f"{seed}/{name}".encode(), usedforsecurity=False).hexdigest()
         identity = uuid.UUID(hashlib.md5(f"product/{seed}/{name}".encode(), usedforsecurity=False).hexdigest())
         self.gpu = Gpu([GpuDevice(_gpu_uuid(seed, name, index)) for index in range(gpus)])
+        self.figures = Scene()
         self.kernel = Kernel(system.kernel, f"ip-{address.replace('.', '-')}")
         if not swap:
             self.kernel.swaps = []

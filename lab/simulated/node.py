@@ -40,6 +40,7 @@ class NodeView(SimpleHost):
         self.default_runtime = containerd.default_runtime(config)
         self.gpus = [] if host.gpu.trouble else [(gpu.uuid, gpu.healthy) for gpu in host.gpu.devices]
         self.nvml_fault = _NVML.get(host.gpu.trouble, "")
+        self.figures = host.figures
         self.os_image = host.system.pretty
         self.kernel = host.kernel.release
         self.containerd_version = host.services.containerd_version

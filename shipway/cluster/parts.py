@@ -188,6 +188,16 @@ class Runtime(Part):
     restrict_oom_score_adj: Flag = Field(default=False, description="For hosts that are themselves containers.")
 
 
+class Figures(Part):
+    """What GPUs are measured with."""
+
+    image: ImageRef = Field(
+        "docker.io/pytorch/pytorch:2.8.0-cuda12.9-cudnn9-runtime",
+        description="Image of the pods that measure: with python3, for an all-reduce NCCL, for the library's product "
+        "cuBLAS. Where the key is in the file, preflight asks its registry too.",
+    )
+
+
 class Gpu(Part):
     """How pods get GPUs, and how that is proven."""
 
@@ -207,6 +217,7 @@ class Gpu(Part):
     verify_seconds: Annotated[Count, Field(ge=10, le=86400)] = Field(
         300, description="Limit for all test pods to run at once, in seconds."
     )
+    figures: Figures = Field(default_factory=Figures, description="What `shipway verify --level full` measures with.")
 
 
 class Network(Part):

@@ -10,10 +10,12 @@ from typing import Any
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
 from shipway.foreign.numbers import whole
+from shipway.gpu.figures import burn, rdma
+from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import HealthReport
 from shipway.gpu.health.nvidia import judge_health
 from shipway.gpu.sharing import Sharing, Way
-from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Sample, Vendor
+from shipway.gpu.vendor import DevicePlugin, Fabric, FigureProgram, GpuRuntime, Sample, Vendor
 from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 
@@ -216,5 +218,14 @@ NVIDIA = Vendor(
         # A storm of one fault fills the log; each kind of it counts once.
         log=Says(("sh", "-c", "dmesg | grep -aE 'NVRM: Xid|SXid' | tail -n 400")),
         judge=judge_health,
+    ),
+    figures=FigureProgram(
+        text=program_text,
+        options=("seconds=5", f"collective={1 << 30}"),
+        holders=("nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"),
+        burn=burn.SCRIPT,
+        burned=burn.judge_burn,
+        needs=rdma.LOOK,
+        needed=rdma.judge_rdma,
     ),
 )

@@ -63,7 +63,7 @@ def pod_with_gpu(
         namespace=NAMESPACE,
         image=cluster.gpu.verify_image,
         runtime_class=vendor.runtime_class(cluster.gpu.mode),
-        script=script(compute=cluster.gpu.compute == "required", vendor=vendor),
+        command=["sh", "-c", script(compute=cluster.gpu.compute == "required", vendor=vendor)],
         environment=[*_environment(vendor.environment), node],
         resource=vendor.resource,
         limits={resource or vendor.resource: "1"},

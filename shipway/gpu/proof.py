@@ -123,7 +123,7 @@ class _Proving:
         error: ShipwayError | None = None
         faults: list[str] = []
         try:
-            await _clear(self.kube, self.on_wait)
+            await clear(self.kube, self.on_wait)
             faults = await self._count()
             if self.held and not self.names and not faults:
                 return self._proof("all held", time.monotonic() - started)
@@ -131,7 +131,7 @@ class _Proving:
             faults += same_gpus(self.heard, self._replicas()) + self._computed()
             if not faults:
                 await self._look_without()
-                await _clear(self.kube, self.on_wait)
+                await clear(self.kube, self.on_wait)
         except ShipwayError as caught:
             error = caught
         if error is None and not faults:
@@ -317,7 +317,7 @@ class _Proving:
             self.notes.append(f"not every test pod was heard: {error.message}")
 
 
-async def _clear(kube: Kube, on_wait: OnWait) -> None:
+async def clear(kube: Kube, on_wait: OnWait) -> None:
     """Delete everything a proof made, and wait until it is gone; raises Refused where the namespace is not ours."""
     kube.forget()
     if await find_space(kube) is None:

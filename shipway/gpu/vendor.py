@@ -13,6 +13,7 @@ from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
+from shipway.gpu.figures.judge import Row
 from shipway.gpu.health.model import HealthReport
 from shipway.gpu.sharing import Sharing, tells_nothing
 from shipway.gpu.verdict import Verdict
@@ -106,6 +107,23 @@ class Fabric:
     not_ready: Patterns
 
 
+@dataclass(frozen=True)
+class FigureProgram:
+    """How GPUs are measured: the text of a Python program, its options, and what lists the processes that use a GPU.
+
+    `burn` is a script of the vendor's own diagnosis ($0: what lists those processes), `burned(host, said)` judges what
+    it said; `needs` looks at what network adapters need to reach a GPU's memory, `needed(host, said)` judges that.
+    """
+
+    text: Callable[[], str]
+    options: tuple[str, ...]
+    holders: tuple[str, ...]
+    burn: str
+    burned: Callable[[str, str], list[Row]]
+    needs: Says
+    needed: Callable[[str, str], list[Row]]
+
+
 def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a vendor's signature
     """Return that a kernel's log tells of no GPU that its driver does not support: nothing is known to say so."""
     return False, frozenset()
@@ -166,6 +184,7 @@ class Vendor:
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     fabric: Fabric | None = None
     health: HealthReport | None = None
+    figures: FigureProgram | None = None
 
     @property
     def program(self) -> str:

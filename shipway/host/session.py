@@ -90,7 +90,7 @@ class Host(Place):
         self._looks.forget()
 
     def __copy__(self) -> Self:
-        """Return it once more, without the reading of classes by which `copy` does so: each step has one for its look."""
+        """Return it once more, without the detours by which `copy` does so: each step has one for its look."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin

@@ -312,6 +312,10 @@ def test_nothing_of_nvidia_is_done_on_hosts_where_another_vendor_is_chosen(monke
 
 OWN = {
     "shipway/gpu/nvidia.py": "NVIDIA's answers",
+    "shipway/gpu/figures/probe.py": "the program that measures NVIDIA's GPUs",
+    "shipway/gpu/figures/floors.py": "what NVIDIA's GPUs are known to reach",
+    "shipway/gpu/figures/rdma.py": "what network adapters need of NVIDIA's driver",
+    "shipway/gpu/figures/faults.py": "what is said of NVIDIA's own diagnosis",
     "shipway/gpu/health/nvidia.py": "what NVIDIA's GPUs tell of their health",
     "shipway/gpu/health/nvidia_xids.py": "what NVIDIA's kernel module tells of errors",
     "shipway/steps/gpu/toolkit.py": "NVIDIA's toolkit",

@@ -108,6 +108,7 @@ WHOLE: dict[str, Any] = {
         "compute": "required",
         "isolation": "strict",
         "verify_seconds": 300,
+        "figures": {"image": "registry.example.com/torch:2"},
     },
     "network": {"provider": "calico", "version": "3.31.2", "block_size": 26, "encapsulation": "VXLANCrossSubnet"},
     "device_plugin": {"version": "0.18.0", "image": "registry.example.com/plugin"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lab.gpu_figures import SECONDS, write_figures
 from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.network import listening
@@ -13,6 +14,8 @@ from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
+from shipway.gpu.figures import burn, rdma
+from shipway.gpu.measuring import ON_HOST
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
@@ -207,6 +210,8 @@ def _looked(call: Call, text: str) -> str | None:
         return (
             f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
         )
+    if text == rdma.LOOK.command[2]:
+        return call.host.figures.network
     if text == MEMLOCK:
         return _locked(host)
     if text == IMAGES.command[2]:
@@ -232,9 +237,23 @@ async def _known(call: Call, text: str, rest: list[str]) -> int | None:
     """Run one of the scripts that the product writes, each known by its whole text; None where it is another one."""
     if (said := _looked(call, text)) is not None:
         return call.say(said)
+    if text == burn.SCRIPT:
+        return call.say(call.host.figures.burn)
+    if text == ON_HOST and len(rest) > 1:
+        return await _measured(call, rest[1])
     if text == PODS.command[2]:
         return call.say("".join(_pod_processes(call)))
     return await _reset(call, rest) if text == UNUSED and rest else await _wrapped(call, text, rest)
+
+
+async def _measured(call: Call, size: str) -> int:
+    """Say what the GPUs reach on the host itself, where no process holds one."""
+    await call.stdin.read(int(size))
+    scene = call.host.figures
+    if scene.busy:
+        return call.say(f"busy: {scene.busy}\n")
+    await call.took(SECONDS)
+    return call.say(write_figures([gpu.uuid for gpu in call.host.gpu.devices], scene, where="host"))
 
 
 async def _wrapped(call: Call, text: str, rest: list[str]) -> int | None:

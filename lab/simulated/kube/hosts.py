@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lab.gpu_figures import Scene
+
 from .objects import Obj
 
 
@@ -35,6 +37,7 @@ class SimpleHost:
     # Whether NVIDIA's toolkit accepts the device list as mounts, and as a variable: read at each container's start.
     toolkit_takes: Callable[[], tuple[bool, bool]] = lambda: (False, True)
     nvml_fault: str = ""  # what NVML says where it does not load; "" where it does
+    figures: Scene = field(default_factory=Scene)
     os_image: str = "Ubuntu 22.04.5 LTS"
     kernel: str = "5.15.0-134-generic"
     containerd_version: str = "1.7.27"  # without a leading v

@@ -13,6 +13,8 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lab.gpu_figures import SECONDS, Scene, write_figures, write_rank
+from shipway.gpu.measuring import IN_POD
 from shipway.steps.upgrade.proof import REACH
 
 GPU_NAME = "NVIDIA A10"
@@ -49,6 +51,7 @@ class Machine:
     nvidia: bool = False
     gpus: list[str] = field(default_factory=list)
     parts: dict[str, str] = field(default_factory=dict)  # of MIG: the GPU of each
+    figures: Scene = field(default_factory=Scene)
 
 
 def _echo(machine: Machine, words: list[str]) -> Result:
@@ -104,6 +107,12 @@ PROGRAMS: dict[str, Callable[[Machine, list[str]], Result]] = {
 
 def run_words(words: list[str], machine: Machine) -> Program | None:
     """Return what a command given as words does; None for a program that the simulation does not know."""
+    if words[:3] == ["sh", "-c", IN_POD]:
+        options = dict(word.partition("=")[::2] for word in words[4:])
+        if "ranks" in options:
+            return Program([(1.0, line) for line in write_rank(options, machine.figures).splitlines()])
+        said = write_figures(machine.gpus, machine.figures, where="pod")
+        return Program([(SECONDS, line) for line in said.splitlines()])
     if words[:2] == ["sh", "-c"] and len(words) == 3:
         return run_script(words[2], machine)
     return run_script(shlex.join(words), machine) if words[0] in PROGRAMS else None

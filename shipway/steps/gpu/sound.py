@@ -11,6 +11,7 @@ from shipway.cluster.model import Cluster
 from shipway.errors import Blocked, PostconditionFailed
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.evidence import count_taken
+from shipway.gpu.figures.mark import read_bad
 from shipway.gpu.health.model import ADVICE, UNFIT, GpuHealth, sick
 from shipway.gpu.health.quarantine import TAINT, mark, most_quarantined, read_quarantine, unmark
 from shipway.gpu.proven import Record, read_record
@@ -132,7 +133,16 @@ class ReleasedByProof:
         return Drift(f"kept away since {kept.since} ({kept.why}); no fault now", "every GPU proven, then open to pods")
 
     async def apply(self, on: Kube) -> None:
-        """Prove every GPU of this node alone, then take our marks away; raises Blocked SHW-621 while pods hold some."""
+        """Prove every GPU of this node alone, then take our marks away.
+
+        Raises Blocked SHW-621 while pods hold some, SHW-638 where one had bad figures when it was last measured.
+        """
+        if bad := read_bad(await node_of(on, self.node)):
+            raise Blocked(
+                f"figures were bad when its GPUs were last measured: {'; '.join(f'{k}: {v}' for k, v in bad.items())}",
+                code="SHW-638",
+                fix="Mend or replace the GPU, then `shipway verify FILE --level full`; the next pass opens the node.",
+            )
         taken = await count_taken(on, {self.node: self.expected}, node=self.node)
         if any(taken.values()):
             raise Blocked(

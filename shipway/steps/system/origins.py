@@ -45,6 +45,7 @@ def _find_unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
     images = [f"{image_repository(cluster)}/pause"]
     if host.gpus != 0:
         images += [cluster.device_plugin.image, cluster.gpu.verify_image]
+        images += [cluster.gpu.figures.image] if "figures" in cluster.gpu.model_fields_set else []
     if cluster.kube_vip_image and host in cluster.control_planes:
         images.append(cluster.kube_vip_image)
     for name in cluster.addons:

@@ -85,7 +85,7 @@ def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None,
         raise ContainerRefusedError(f"{_REFUSED} unresolvable CDI devices runtime.nvidia.com/gpu={unknown[0]}")
     healthy = [uuid for uuid, well in host.gpus if well]
     seen = healthy if "all" in wanted else [uuid for uuid in (*healthy, *parts) if uuid in wanted]
-    return Machine(env, name_of(pod), bool(host.gpus), seen, parts)
+    return Machine(env, name_of(pod), bool(host.gpus), seen, parts, host.figures)
 
 
 def own_requests(pod: Obj, container: Obj) -> list[str]:

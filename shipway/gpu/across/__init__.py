@@ -1,0 +1,1 @@
+"""Collectives across hosts: whose fault it is when they are slow."""

@@ -1,0 +1,151 @@
+"""What measures: a pod that takes all GPUs of its node and runs the probe, and the same probe on the host beside it.
+
+While the pod stays it holds the node's GPUs, so that no other pod gets one while the host is measured. What is no pod
+and uses a GPU is asked for at the moment of the act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shipway.cluster.model import Cluster
+from shipway.errors import ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.figures.judge import Row
+from shipway.gpu.figures.model import ENDED, Heard, Silent, has_ended, read_heard
+from shipway.gpu.pods import NAMESPACE, pod_with_gpu
+from shipway.gpu.vendor import FigureProgram, Vendor
+from shipway.host.command import Command
+from shipway.host.session import Host
+from shipway.kube.client import Kube, Object
+from shipway.kube.pod_states import events_about, find_known, find_trouble
+from shipway.redact import keep_ends, redact
+from shipway.step import Drift
+
+IMAGE_SECONDS = 1800  # an image with NCCL and cuBLAS has gigabytes
+PROBE_SECONDS = 600  # above what the probe gives itself: measured twice, and a collective
+BURN_SECONDS = 2700  # of eight GPUs about ten minutes (`dcgmi diag -r 3`); some tests hung for good (DCGM#136, #247)
+SHOWN = 300
+IN_POD = f'python3 -c "$0" "$@"; echo {ENDED} $?; sleep 86400'
+# $0 what lists the processes that use a GPU, $1 how many bytes the program has, then its options.
+# A process that has just ended is listed for a moment longer (seen on two H200): what is busy is so for some looks.
+ON_HOST = (
+    'program=$(dd bs="$1" count=1 iflag=fullblock status=none); shift; for look in 1 2 3 4 5; do '
+    'busy=$(sh -c "$0" 2>&1) || { echo "it is not known who uses its GPUs: $busy"; exit 0; }; '
+    '[ -n "$busy" ] || break; sleep 2; done; [ -z "$busy" ] || { echo "busy: $busy"; exit 0; }; '
+    f'python3 -c "$program" "$@" 2>&1; echo {ENDED} $?'
+)
+
+
+def pod_that_measures(
+    cluster: Cluster, name: str, node: str, count: int, *, burns: bool = False, vendor: Vendor = VENDOR
+) -> Object:
+    """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted."""
+    program = _program(vendor)
+    pod = pod_with_gpu(cluster, name, vendor=vendor)
+    spec = pod["spec"]
+    fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600 + BURN_SECONDS * burns
+    container = spec["containers"][0]
+    container["image"] = cluster.gpu.figures.image
+    container["command"] = ["sh", "-c", IN_POD, program.text(), *program.options]
+    container["resources"] = {"limits": {vendor.resource: str(count)}}
+    return pod
+
+
+def _program(vendor: Vendor) -> FigureProgram:
+    if vendor.figures is None:
+        raise LookupError(f"nothing measures GPUs of {vendor.name}")
+    return vendor.figures
+
+
+@dataclass(frozen=True)
+class FiguresHeard:
+    """Every pod that measures has said what its GPUs reach, or does not run; that is in `heard` and `lost`, by node."""
+
+    pods: Mapping[str, str] = field(hash=False)  # name: node
+    heard: dict[str, Heard] = field(default_factory=dict, hash=False)
+    lost: dict[str, str] = field(default_factory=dict, hash=False)  # why
+    name: str = "every pod that measures has said what its GPUs reach"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look at the pods that are still at work, and at what they have said."""
+        left = {name: node for name, node in self.pods.items() if node not in self.heard and node not in self.lost}
+        pods, events = await asyncio.gather(on.list_("v1", "Pod", NAMESPACE), on.list_("v1", "Event", NAMESPACE))
+        there = {pod["metadata"]["name"]: pod for pod in pods}
+        running = [name for name in left if _phase(there.get(name)) == "Running"]
+        logs = dict(zip(running, await asyncio.gather(*(on.logs(NAMESPACE, name) for name in running)), strict=True))
+        waiting: dict[str, str] = {}
+        for name, node in left.items():
+            pod = there.get(name)
+            about = events_about(pod, events) if pod else []
+            why = redact(find_trouble(pod, about)) if pod else "it is gone"
+            if has_ended(logs.get(name, "")):
+                self.heard[node] = read_heard(node, "pod", redact(logs[name]))
+            elif pod is None or _phase(pod) in ("Failed", "Succeeded") or find_known(pod, about):
+                self.lost[node] = keep_ends(why or _phase(pod), SHOWN)
+            else:
+                waiting[node] = keep_ends(why or ("measuring" if name in running else "starting"), SHOWN)
+        if not waiting:
+            return None
+        node, why = next(iter(waiting.items()))
+        return Drift(f"{len(waiting)} of {len(self.pods)} at work; {node}: {why}", "all have said it")
+
+    def give_up(self) -> None:
+        """Count those that have not said anything as lost."""
+        for node in self.pods.values():
+            if node not in self.heard:
+                self.lost.setdefault(node, "it was not done in time")
+
+
+def _phase(pod: Object | None) -> str:
+    return str((pod.get("status") or {}).get("phase", "")) if pod else ""
+
+
+async def measure_host(on: Host, vendor: Vendor = VENDOR) -> Heard:
+    """Return what the same probe says on the host itself; nothing is measured where a process holds a GPU."""
+    program = _program(vendor)
+    text = program.text().encode()
+    words = (_holders(program), str(len(text)), *program.options)
+    command = Command(("bash", "-c", ON_HOST, *words), seconds=PROBE_SECONDS, feed=text)
+    try:
+        said = redact((await on.do(command))[-1].stdout)
+    except ShipwayError as error:
+        return Heard(on.name, "host", silent=(Silent("probe", error.message),))
+    if not has_ended(said):
+        return Heard(on.name, "host", silent=(Silent("probe", " ".join(said.split())[:SHOWN]),))
+    return read_heard(on.name, "host", said)
+
+
+async def burn_host(on: Host, vendor: Vendor = VENDOR) -> list[Row]:
+    """Return what the vendor's own diagnosis says of a host's GPUs; it is not begun where a process uses one."""
+    program = _program(vendor)
+    command = Command(("bash", "-c", program.burn, _holders(program)), seconds=BURN_SECONDS)
+    try:
+        said = (await on.do(command))[-1].stdout
+    except ShipwayError as error:
+        said = error.message
+    return program.burned(on.name, redact(said))
+
+
+async def look_at_needs(on: Host, vendor: Vendor = VENDOR) -> list[Row]:
+    """Return what network adapters need to reach the memory of a host's GPUs, and whether it is there."""
+    program = _program(vendor)
+    try:
+        return program.needed(on.name, redact((await on.read(program.needs)).stdout))
+    except ShipwayError as error:
+        return [Row(on.name, "", "its network", "RDMA", "not judged", error.message)]
+
+
+def _holders(program: FigureProgram) -> str:
+    return shlex.join(("timeout", "30", *program.holders))
+
+
+def held_back(nodes: Sequence[str], why: Mapping[str, str]) -> list[Heard]:
+    """Return what is heard of nodes whose pods were not made, or did not run: only why."""
+    return [Heard(name, "pod", silent=(Silent("probe", why[name], missing=True),)) for name in nodes]

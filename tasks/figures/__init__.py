@@ -1,0 +1,1 @@
+"""The proof with figures: what GPUs reach is measured, judged, and kept for the next time."""

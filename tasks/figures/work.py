@@ -1,0 +1,180 @@
+"""The stage that measures: a pod on each node whose GPUs are free, the host beside it, then the judgement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from shipway.converge import wait_until
+from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.evidence import count_taken, see_nodes
+from shipway.gpu.figures.faults import FAULTS
+from shipway.gpu.figures.history import find_swapped, record_of, with_record
+from shipway.gpu.figures.judge import Row, judge
+from shipway.gpu.figures.mark import keep_bad
+from shipway.gpu.figures.model import UNITS, Heard
+from shipway.gpu.measuring import (
+    BURN_SECONDS,
+    IMAGE_SECONDS,
+    PROBE_SECONDS,
+    FiguresHeard,
+    burn_host,
+    held_back,
+    look_at_needs,
+    measure_host,
+    pod_that_measures,
+)
+from shipway.gpu.pods import NAMESPACE
+from shipway.gpu.proof import clear
+from shipway.gpu.seen import NodeSeen
+from shipway.kube.client import Kube
+from shipway.kube.manifests import render
+from shipway.step import Impact, StepResult
+from tasks.context import Run
+from tasks.figures.kept import keep_history, read_history
+from tasks.figures_pass import unjudged
+from tasks.stage_result import CLUSTER
+from tasks.stages import device_plugin
+from tasks.stages.verify import count_expected
+from tasks.waiting import hear_results, hear_waits
+
+NAME = "each GPU reaches what it should"
+LOOK_SECONDS = 2.0
+BESIDE = ("all-reduce", "burn")  # of a host: what is not judged of these leaves its GPUs judged
+SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + BURN_SECONDS + 900
+
+
+async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
+    """Measure every GPU of nodes whose GPUs are all free, judge what was measured, and keep it for the next time."""
+    if run.allow is Impact.NOTHING:
+        return [StepResult(NAME, "unknown", error=Blocked("a plan starts no test pods"))]
+    expected = {name: count for name, count in count_expected(run).items() if count}
+    if VENDOR.figures is None or not expected:
+        return []
+    heard, needs = await asyncio.gather(
+        _hear(run, stage, expected), asyncio.gather(*(look_at_needs(run.session(name)) for name in expected))
+    )
+    run.figures.rows += judge(heard, read_history(run.folder))
+    run.figures.needs += [row for some in needs for row in some]
+    rows = run.figures.rows
+    _keep(run, heard, rows)
+    judged = [one.host for one in heard if one.where == "pod" and one.gpus]
+    measured = {host: [row for row in rows if row.host == host] for host in judged}
+    try:
+        await keep_bad(await run.kube(), measured)
+    except ShipwayError as error:
+        run.warned.append(f"figures: it was not written on every node what was bad: {error.message}")
+    run.warned += [f"figures: {line}" for line in unjudged(rows)]
+    run.warned += [f"{row.host}: {row.said}" for row in run.figures.needs if row.word == "bad"]
+    run.warned += [f"figures: {note}" for note in run.figures.notes]
+    found = [result for name in expected for result in _results(name, rows)]
+    for result in found:
+        hear_results(run, stage, CLUSTER)(result)
+    return found
+
+
+async def _hear(run: Run, stage: str, expected: Mapping[str, int]) -> list[Heard]:
+    """Return what was heard of each node: its pod's figures and its host's, or why there are none."""
+    kube = await run.kube()
+    kube.forget()
+    nodes, taken = await asyncio.gather(see_nodes(kube, expected, {}), count_taken(kube, expected))
+    kept = {node.name: why for node in nodes if (why := _keeps(node, taken.get(node.name, 0)))}
+    pods = {f"gpu-figures-{number}": node.name for number, node in enumerate(nodes, 1) if node.name not in kept}
+    heard = held_back(list(kept), kept)
+    if not pods:
+        return heard
+    async with _holding(run, stage, kube, {name: (node, expected[node]) for name, node in pods.items()}) as said:
+        still = {pod["spec"].get("nodeName") for pod in await kube.list_("v1", "Pod", NAMESPACE) if _runs(pod)}
+        there = [node for node in said.heard if node in still]
+        hosts = [run.session(node) for node in there]
+        bare = await asyncio.gather(*(measure_host(on) for on in hosts))
+        if run.figures.level == "burn":
+            burned = await asyncio.gather(*(burn_host(on) for on in hosts))
+            run.figures.rows += [row for rows in burned for row in rows]
+    return [*heard, *said.heard.values(), *held_back(list(said.lost), said.lost), *bare]
+
+
+def _keeps(node: NodeSeen, taken: int) -> str:
+    """Return what keeps a pod from taking all GPUs of a node; "" where nothing does."""
+    if node.why_not_ready or node.barred:
+        return node.why_not_ready or node.barred
+    if node.offer.way != "exclusive":
+        return f"its GPUs are shared by {node.offer.way}, and figures are of whole ones"
+    if taken:
+        return f"busy: pods hold {taken} of its {node.expected} GPUs"
+    return "" if node.allocatable == node.expected else f"{node.allocatable} of {node.expected} GPUs are offered"
+
+
+def _runs(pod: Mapping[str, object]) -> bool:
+    status = pod.get("status")
+    return isinstance(status, dict) and status.get("phase") == "Running"
+
+
+@asynccontextmanager
+async def _holding(
+    run: Run, stage: str, kube: Kube, pods: Mapping[str, tuple[str, int]]
+) -> AsyncIterator[FiguresHeard]:
+    """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
+    cluster, _ = await device_plugin.proven_as(run, kube)
+    on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
+    await clear(kube, on_wait)
+    try:
+        for setting in render("verify/namespace.yaml", namespace=NAMESPACE):
+            await kube.apply(setting)
+        made = [pod_that_measures(cluster, name, node, count, burns=burns) for name, (node, count) in pods.items()]
+        await asyncio.gather(*(kube.apply(pod) for pod in made))
+        said = FiguresHeard({name: node for name, (node, _) in pods.items()})
+        with contextlib.suppress(DeadlineExceeded):
+            limit = IMAGE_SECONDS + PROBE_SECONDS
+            await wait_until(said, kube, seconds=limit, every=LOOK_SECONDS, on_wait=on_wait)
+        said.give_up()
+        yield said
+    finally:
+        with contextlib.suppress(ShipwayError):  # the next proof deletes them, and they end by themselves
+            await clear(kube, on_wait)
+
+
+def _keep(run: Run, heard: Sequence[Heard], rows: Sequence[Row]) -> None:
+    """Keep what sound GPUs reached, and note where a slot has another GPU than before."""
+    history = read_history(run.folder)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    bad = {(row.uuid, row.figure) for row in rows if row.word == "bad"}
+    for one in (one for one in heard if one.where == "pod"):
+        for gpu in one.gpus:
+            if before := find_swapped(history, gpu, one.host):
+                run.figures.notes.append(f"{one.host}: {gpu.title} is where {before} was: its history begins anew")
+            if {(gpu.uuid, "checksum"), (gpu.uuid, "clocks")} & bad:
+                continue
+            record = record_of(gpu, one.host, at, [figure for figure in UNITS if (gpu.uuid, figure) not in bad])
+            if record.rates and (
+                why := keep_history(run.folder, gpu.uuid, with_record(history.get(gpu.uuid, ()), record))
+            ):
+                run.warned.append(why)
+    run.figures.notes += [f"{row.host}: {row.who}: {row.note}" for row in rows if row.note]
+
+
+def _results(host: str, rows: Sequence[Row]) -> list[StepResult]:
+    """Return a host's results: each bad figure as a failure; where nothing was judged, that nothing is known."""
+    own = [row for row in rows if row.host == host]
+    bad = [
+        StepResult(f"{row.figure.replace('_', ' ')} of {row.who} on {host}", "failed", error=_error(row))
+        for row in own
+        if row.word == "bad"
+    ]
+    if bad:
+        return bad
+    rates = {row.uuid for row in own if row.figure in UNITS and row.word == "good"}
+    lacking = [row for row in own if row.word == "not judged" and row.uuid not in rates and row.figure not in BESIDE]
+    if lacking or not rates:
+        why = f"not judged: {lacking[0].why if lacking else 'there are no figures'}"
+        return [StepResult(f"{NAME} ({host})", "unknown", error=Blocked(why, host=host))]
+    return [StepResult(f"{NAME} ({host})", "ok")]
+
+
+def _error(row: Row) -> PostconditionFailed:
+    _, code, fix = FAULTS[row.figure]
+    return PostconditionFailed(f"{row.who}: {row.said}", host=row.host, step=NAME, code=code, fix=fix)

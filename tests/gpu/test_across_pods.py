@@ -1,0 +1,131 @@
+"""Collectives across SIMULATED hosts: pods find each other by rank 0's id, a slow rail is named, nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.gpu_figures import RAIL, Scene
+from shipway.facts.fact import Fact
+from shipway.facts.files import Listing
+from shipway.gpu.across.pods import SIZE, VERBS, pod_of_ranks
+from shipway.gpu.figures.judge import Row
+from shipway.step import Impact
+from tasks.figures.across import FIGURE, UNIT, measure_across
+from tests.gpu.test_figures_stage import Staged
+from tests.gpu.test_proof import furnished
+from tests.places.kube import cluster_of, gpu_host, place
+
+pytestmark = pytest.mark.usefixtures("_quick")
+NAMES = ["te1", "te2", "te3", "te4", "te5"]
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.figures.work.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.across.pods.LOOK_SECONDS", 0.05)
+
+
+@asynccontextmanager
+async def staged(folder: Path, number: int = 4, **scenes: Scene) -> AsyncIterator[Staged]:
+    """Yield a run on so many hosts of two GPUs, each of which was measured and is well."""
+    made_of = [
+        gpu_host(1, 0),
+        *(gpu_host(at, 2, figures=scenes.get(f"te{at}", Scene())) for at in range(2, 2 + number)),
+    ]
+    hosts = [{"name": one.name, "address": one.address, "gpus": len(one.gpus)} for one in made_of]
+    cluster = cluster_of(NAMES, hosts=hosts, gpu={"mode": "runtime_class", "verify_seconds": 20, "compute": "off"})
+    async with place(hosts=made_of, cluster=cluster) as made:
+        await furnished(made)
+        stage = Staged(made, folder)
+        stage.run.ready = {one.name for one in made_of[1:]}
+        stage.run.figures.rows += [well(one) for one in sorted(stage.run.ready)]
+
+        async def none(*facts: Fact[Any]) -> Any:
+            assert facts == (Listing(VERBS),)
+            return ()
+
+        for bare in stage.bare.values():
+            bare.read = none  # type: ignore[attr-defined]
+        yield stage
+
+
+def well(host: str, **changes: Any) -> Row:
+    """Return the row of a figure that was measured."""
+    return Row(**{"host": host, "uuid": "G", "who": "a GPU", "figure": "copy", "word": "good", "got": 4.0, **changes})
+
+
+async def across(stage: Staged) -> list[Row]:
+    """Run the stage; return the rows it made, each with a result of its own."""
+    before = len(stage.run.figures.rows)
+    results = await measure_across(stage.run, "gpu_across", "cluster")
+    assert stage.pods() == 0
+    rows = stage.run.figures.rows[before:]
+    ends = {"good": "ok", "bad": "failed", "not judged": "unknown"}
+    assert [one.outcome for one in results] == [ends[row.word] for row in rows]
+    assert {one.error.code for one in results if one.outcome == "failed" and one.error} <= {"SHW-645"}
+    return rows
+
+
+async def test_hosts_that_are_well_are_one_good_row_by_all_pairs_and_a_ring(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        (row,) = await across(stage)
+        assert (row.word, row.figure, row.got, row.unit) == ("good", FIGURE, RAIL, UNIT)
+        assert row.who == "4 hosts, 4 pairs"
+        assert "3 rounds over 4 hosts of 2 GPUs" in stage.run.figures.notes[-1]
+
+
+async def test_a_slow_rail_is_named_with_its_host_what_it_reached_and_what_is_to_be_done(tmp_path: Path) -> None:
+    async with staged(tmp_path, te4=Scene(rails={1: 0.5})) as stage:
+        (row,) = await across(stage)
+        assert (row.host, row.who, row.word, row.got) == ("te4", "rail 1 of te4", "bad", RAIL / 2)
+        assert row.said == "across hosts 20 GB/s per GPU: rail 1 of te4 is slow: 32 GB/s per GPU is wanted"
+
+
+async def test_a_host_with_a_bad_figure_of_its_own_takes_no_part(tmp_path: Path) -> None:
+    async with staged(tmp_path, te3=Scene(rails={0: 0.1, 1: 0.1})) as stage:
+        stage.run.figures.rows.append(well("te3", word="bad", why="slow"))
+        (row,) = await across(stage)
+        assert (row.word, row.who) == ("good", "3 hosts, 3 pairs")
+
+
+async def test_two_hosts_are_measured_and_not_judged_for_they_have_no_equals(tmp_path: Path) -> None:
+    async with staged(tmp_path, number=2) as stage:
+        (row,) = await across(stage)
+        assert (row.word, row.got) == ("not judged", RAIL)
+        assert "no equals" in row.why
+        assert any("no equals" in line for line in stage.run.warned)
+
+
+async def test_without_nccl_in_the_image_nothing_is_known_of_the_hosts(tmp_path: Path) -> None:
+    async with staged(tmp_path, te2=Scene(missing={"nccl"})) as stage:
+        (row,) = await across(stage)
+        assert (row.word, row.who) == ("not judged", "4 hosts")
+        assert "libnccl" in row.why
+
+
+async def test_one_host_and_a_plan_measure_nothing(tmp_path: Path) -> None:
+    async with staged(tmp_path, number=2) as stage:
+        stage.run.figures.rows = [well("te2")]
+        assert await measure_across(stage.run, "gpu_across", "cluster") == []
+        stage.run.allow = Impact.NOTHING
+        (result,) = await measure_across(stage.run, "gpu_across", "cluster")
+        assert result.outcome == "unknown"
+
+
+async def test_a_pod_is_on_the_hosts_network_and_gets_its_rdma_devices_where_there_are_any(tmp_path: Path) -> None:
+    async with staged(tmp_path, number=2) as stage:
+        options = {"seconds": "0", "collective": str(SIZE), "only": "0", "ranks": "2", "rank": "0"}
+        plain = pod_of_ranks(stage.made.cluster, "a", "te2", 2, options)["spec"]
+        assert plain["hostNetwork"]
+        assert "securityContext" not in plain["containers"][0]
+        assert plain["containers"][0]["command"][-5:] == [f"{key}={value}" for key, value in options.items()]
+        assert plain["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+        with_verbs = pod_of_ranks(stage.made.cluster, "a", "te2", 2, options, verbs=True)["spec"]
+        assert with_verbs["containers"][0]["securityContext"] == {"privileged": True}
+        assert {"name": "verbs", "hostPath": {"path": VERBS}} in with_verbs["volumes"]
