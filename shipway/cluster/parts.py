@@ -188,11 +188,16 @@ class Runtime(Part):
     restrict_oom_score_adj: Flag = Field(default=False, description="For hosts that are themselves containers.")
 
 
+GpuMode = Literal["runtime_class", "default_runtime", "cdi"]
+
+
 class Gpu(Part):
     """How pods get GPUs, and how that is proven."""
 
-    mode: Literal["runtime_class", "default_runtime"] = Field(
-        "runtime_class", description="RuntimeClass `nvidia`, or nvidia as containerd's default runtime on GPU hosts."
+    mode: GpuMode = Field(
+        "runtime_class",
+        description="RuntimeClass `nvidia`, nvidia as containerd's default runtime on GPU hosts, or `cdi`: containerd "
+        "(2.0 or later) puts GPUs into containers itself, and pods name no RuntimeClass.",
     )
     isolation: Literal["strict", "off"] = Field(
         "strict",

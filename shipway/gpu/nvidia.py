@@ -21,6 +21,7 @@ from shipway.stage import StageName
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
 VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 BY_MOUNTS = "volume-mounts"  # the plugin's strategy that goes with the first
+BY_CDI = "cdi-cri"  # its strategy that needs neither: the kubelet names CDI devices to containerd
 
 # What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
 _STAMP = re.compile(r"^\[[^]\n]*\] ?", re.MULTILINE)
@@ -154,6 +155,7 @@ NVIDIA = Vendor(
     ),
     repository="nvidia",
     stage=StageName.NVIDIA_RUNTIME,
+    hook="/usr/bin/nvidia-cdi-hook",  # of nvidia-container-toolkit-base, since 1.16 (its CHANGELOG)
     variable="NVIDIA_VISIBLE_DEVICES",
     closed=f"`nvidia-ctk config` must show {VARIABLE} = false",
     resource="nvidia.com/gpu",
@@ -165,6 +167,7 @@ NVIDIA = Vendor(
         labels={"name": "nvidia-device-plugin-ds"},
         manifest="device-plugin/daemonset.yaml",
         values={"strategy": BY_MOUNTS},
+        cdi="device-plugin/daemonset-cdi.yaml",
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),
         sharing=read_sharing,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from shipway.cluster.parts import GpuMode
 from shipway.gpu.offers import Offer
 
 
@@ -72,7 +72,7 @@ class NodeSeen:
 class Evidence:
     """All that a failed proof leaves behind; `handler` is that of the vendor's RuntimeClass, if any."""
 
-    mode: Literal["runtime_class", "default_runtime"]
+    mode: GpuMode
     nodes: tuple[NodeSeen, ...] = ()
     pods: tuple[PodSeen, ...] = ()
     handler: str | None = None

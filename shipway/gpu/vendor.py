@@ -36,7 +36,8 @@ class GpuRuntime:
 class DevicePlugin:
     """The DaemonSet that tells the kubelet of the GPUs, and what its log says of them.
 
-    `values` fill what its manifest has beside image, RuntimeClass and node selector. From version `needs_gpus` on
+    `values` fill what its manifest has beside image, RuntimeClass and node selector; `cdi` is the manifest of one that
+    hands GPUs out by CDI, "" where there is none. From version `needs_gpus` on
     (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits. `sharing` reads how GPUs are
     shared out of a node's labels and the plugin's log; `sick` is what the log has where it calls a GPU unhealthy.
     """
@@ -48,6 +49,7 @@ class DevicePlugin:
     registered: str
     sees_none: tuple[str, ...]
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    cdi: str = ""
     needs_gpus: tuple[int, int] | None = None
     sharing: Callable[[Mapping[str, str], str], Sharing] = tells_nothing
     sick: str = ""
@@ -123,8 +125,9 @@ class Vendor:
     in passing).
 
     For containers: `runtime`, None where runc alone does; `toolkit` (asks whether it is installed), `toolkit_packages`
-    and the title of their `repository` in the cluster file; `stage`, which installs them; `variable` by which an image
-    asks for GPUs without Kubernetes, and `closed`, what must be seen on a host where that is refused.
+    and the title of their `repository` in the cluster file; `stage`, which installs them; `hook`, the program that a
+    CDI specification of its GPUs runs; `variable` by which an image asks for GPUs without Kubernetes, and `closed`,
+    what must be seen on a host where that is refused.
 
     In the cluster: `resource`, and the other resources that pods get GPUs by: `shared` ones, and `part` ones (in the
     probe's answer `listed_parts`); the `label` of nodes that have some, the `product_label` by which feature discovery
@@ -161,6 +164,7 @@ class Vendor:
     toolkit_packages: tuple[str, ...] = ()
     repository: str = ""
     stage: str = ""
+    hook: str = ""
     variable: str = ""
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)

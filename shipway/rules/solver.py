@@ -53,6 +53,7 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("this Kubernetes version is known", solver_versions.kubernetes, (39,)),
     Rule("containerd and Kubernetes speak the same CRI", solver_versions.runtime, (51,)),
     Rule("the toolkit is not a broken release", solver_versions.toolkit, (24,)),
+    Rule("GPUs by CDI are known to all that hand them on", solver_versions.cdi),
     Rule("the network provider has what it needs", solver_versions.provider, (42,)),
     Rule("manifests by URL are of the declared version", solver_versions.manifests),
     Rule("every add-on is one that there is", unknown_add_ons),

@@ -18,7 +18,8 @@ from shipway.kube.manifests import render
 from shipway.os.family import Family
 from shipway.stage import StageName
 from shipway.step import Check, Impact
-from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_names_class
+from shipway.steps.gpu.cdi import CdiServed
+from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_mode
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
 from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded
@@ -32,21 +33,23 @@ def needs_selector(cluster: Cluster, vendor: Vendor = VENDOR) -> bool:
     """Say whether the plugin must stay off nodes without GPUs.
 
     Its pod cannot start where the handler of the RuntimeClass that it names is missing, and from some version on it
-    fails on a node without GPUs. Otherwise it runs everywhere, as its vendor has it.
+    fails on a node without GPUs, as one that hands them out by CDI always does. Otherwise it runs everywhere, as its
+    vendor has it.
     """
     major, minor, _ = (int(part) for part in cluster.device_plugin.version.split("."))
     fails = vendor.plugin.needs_gpus is not None and (major, minor) >= vendor.plugin.needs_gpus
-    return fails or vendor.runtime_class(cluster.gpu.mode) is not None
+    return fails or cluster.gpu.mode == "cdi" or vendor.runtime_class(cluster.gpu.mode) is not None
 
 
 def daemon_set(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Object]:
     """Return the plugin's DaemonSet."""
+    image = f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}"
+    selector = {vendor.label: "true"} if needs_selector(cluster, vendor) else None
+    if cluster.gpu.mode == "cdi":
+        return render(vendor.plugin.cdi, image=image, node_selector=selector)
+    handler = vendor.runtime_class(cluster.gpu.mode)
     return render(
-        vendor.plugin.manifest,
-        image=f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}",
-        runtime_class=vendor.runtime_class(cluster.gpu.mode),
-        node_selector={vendor.label: "true"} if needs_selector(cluster, vendor) else None,
-        **vendor.plugin.values,
+        vendor.plugin.manifest, image=image, runtime_class=handler, node_selector=selector, **vendor.plugin.values
     )
 
 
@@ -83,7 +86,7 @@ def list_needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[
     return [
         step
         for step in nvidia_runtime.steps(cluster, host, family)
-        if isinstance(step, ToolkitAccepts)
+        if isinstance(step, ToolkitAccepts | CdiServed)
         or (by_default and isinstance(step, ContainerdConfigured | ContainerdLoaded))
     ]
 
@@ -128,13 +131,14 @@ async def _why_unready(run: Run, host: HostSpec) -> str:
 async def proven_as(run: Run, kube: Kube) -> tuple[Cluster, tuple[str, ...]]:
     """Return the cluster in the mode that its GPUs can be proven in, and a note where that is not the declared one.
 
-    A plugin that is held back still names the RuntimeClass: hosts that have come to the default runtime serve both
-    ways, the others only this one.
+    A plugin that is held back hands GPUs out in its own way: hosts that have come to the declared one serve both, the
+    others only that.
     """
-    if run.cluster.gpu.mode != "default_runtime" or not await plugin_names_class(kube):
+    declared, there = run.cluster.gpu.mode, await plugin_mode(kube)
+    if there in (declared, None) or (declared == "runtime_class" and there == "default_runtime"):
         return run.cluster, ()
-    gpu = run.cluster.gpu.model_copy(update={"mode": "runtime_class"})
-    note = f"proven with RuntimeClass {VENDOR.handler}: the default runtime is not {VENDOR.handler} on every host yet"
+    gpu = run.cluster.gpu.model_copy(update={"mode": there})
+    note = f"proven with gpu.mode {there}: not every host is ready for {declared} yet"
     return run.cluster.model_copy(update={"gpu": gpu}), (note,)
 
 

@@ -10,6 +10,7 @@ from shipway.gpu.nvidia import MOUNTS, NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
+from shipway.steps.gpu.cdi import CdiServed
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.runtime.memlock import DROP_IN, TEXT, MemoryLockUnlimited
@@ -39,4 +40,5 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         load_step(cluster),
         MemoryLockUnlimited(),
         CriAnswers(),
+        *([CdiServed()] if cluster.gpu.mode == "cdi" else []),
     ]

@@ -9,6 +9,7 @@ from shipway.kube.manifests import ForeignManifest, foreign
 from shipway.os.family import Family
 from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
+from shipway.steps.gpu.cdi import CdiPossible
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.kubernetes.skew import VersionKept
 from shipway.steps.system.api_proxy import ProxyPortFree
@@ -51,5 +52,6 @@ def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]
         SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),
         GpusHealthy(None if host.gpus == "auto" else host.gpus),
         FabricReady(),
+        *([CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []),
         *([ManifestsFetched(manifests(cluster))] if control else []),
     ]

@@ -317,6 +317,7 @@ OWN = {
     "shipway/steps/gpu/toolkit.py": "NVIDIA's toolkit",
     "tasks/stages/nvidia_runtime.py": "the stage that installs it",
     "manifests/device-plugin/daemonset.yaml": "NVIDIA's device plugin",
+    "manifests/device-plugin/daemonset-cdi.yaml": "the same for gpu.mode cdi",
     "manifests/runtime-class/nvidia.yaml": "NVIDIA's RuntimeClass",
 }
 NAMES = ("nvidia.com/", "10de", "nvidia-smi", "nvidia-ctk", "NVIDIA_VISIBLE_DEVICES", "/dev/nvidia")

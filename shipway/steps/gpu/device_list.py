@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from shipway.cluster.parts import GpuMode
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import count_asked_gpus, count_gpus
-from shipway.gpu.nvidia import BY_MOUNTS
+from shipway.gpu.nvidia import BY_CDI, BY_MOUNTS
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift
@@ -26,15 +27,26 @@ from shipway.steps.kubernetes.nodes import pod_ready
 from shipway.steps.kubernetes.objects import ObjectsPresent
 
 STRATEGY = "DEVICE_LIST_STRATEGY"
+BY_VARIABLE = "envvar"  # NVIDIA's default
 ENDED = ("Succeeded", "Failed")
 SHOWN = 4
 Unready = Callable[[Sequence[str]], Awaitable[str]]
 
 
+def strategy_of(pod_spec: Mapping[str, Any]) -> str:
+    """Return how a plugin's pod hands GPUs out."""
+    variables = [one for container in pod_spec.get("containers") or () for one in container.get("env") or ()]
+    return next((str(one.get("value", "")) for one in variables if one.get("name") == STRATEGY), BY_VARIABLE)
+
+
 def makes_mounts(pod_spec: Mapping[str, Any]) -> bool:
     """Tell whether a plugin's pod hands GPUs out by mounts."""
-    variables = [one for container in pod_spec.get("containers") or () for one in container.get("env") or ()]
-    return any(one.get("name") == STRATEGY and BY_MOUNTS in str(one.get("value", "")) for one in variables)
+    return BY_MOUNTS in strategy_of(pod_spec)
+
+
+def spares_variable(pod_spec: Mapping[str, Any]) -> bool:
+    """Tell whether a plugin's pod hands GPUs out without the variable: by mounts, or by CDI."""
+    return makes_mounts(pod_spec) or strategy_of(pod_spec) == BY_CDI
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,9 @@ class PluginPresent(ObjectsPresent):
 
 
 def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
-    """Tell whether a plugin's pod that runs needs all that the declared one needs: mounts, and the default runtime."""
+    """Tell whether a plugin's pod that runs needs all that the declared one needs: CDI, mounts, the default runtime."""
+    if strategy_of(declared) == BY_CDI:
+        return strategy_of(there) == BY_CDI
     by_default = not there.get("runtimeClassName") or bool(declared.get("runtimeClassName"))
     return by_default and (makes_mounts(there) or not makes_mounts(declared))
 
@@ -81,14 +95,19 @@ async def _pod_spec(on: Kube) -> Mapping[str, Any] | None:
     return live["spec"]["template"]["spec"] if live else None
 
 
-async def plugin_makes_mounts(on: Kube) -> bool:
-    """Return whether the cluster's device plugin is declared to make mounts."""
-    return makes_mounts(await _pod_spec(on) or {})
+async def plugin_spares_variable(on: Kube) -> bool:
+    """Return whether the cluster's device plugin is declared to hand GPUs out without the variable."""
+    return spares_variable(await _pod_spec(on) or {})
 
 
-async def plugin_names_class(on: Kube) -> bool:
-    """Return whether the pods of the cluster's device plugin name a RuntimeClass."""
-    return bool((await _pod_spec(on) or {}).get("runtimeClassName"))
+async def plugin_mode(on: Kube) -> GpuMode | None:
+    """Return the `gpu.mode` that the cluster's device plugin has been made for; None where there is none."""
+    spec = await _pod_spec(on)
+    if spec is None:
+        return None
+    if strategy_of(spec) == BY_CDI:
+        return "cdi"
+    return "runtime_class" if spec.get("runtimeClassName") else "default_runtime"
 
 
 def _is_labelled(node: Object) -> bool:
@@ -100,9 +119,9 @@ async def needs_variable(on: Kube, node: str) -> str:
 
     A kubelet keeps what a pod was given for as long as the pod is there, and hands it to each of its containers that
     starts again: one given its GPUs by the variable would start without any. A pod is of the new way where it was
-    admitted after the plugin's pod that makes mounts; both times are the same kubelet's. Raises the errors of the API.
+    admitted after the plugin's pod that spares it; both times are the same kubelet's. Raises the errors of the API.
     """
-    if not await plugin_makes_mounts(on):
+    if not await plugin_spares_variable(on):
         return "the device plugin does not hand GPUs out by mounts yet"
     labels = VENDOR.plugin.labels
     pods = await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")
@@ -112,7 +131,7 @@ async def needs_variable(on: Kube, node: str) -> str:
         if pod["metadata"]["namespace"] == VENDOR.plugin.namespace
         and labels.items() <= (pod["metadata"].get("labels") or {}).items()
     ]
-    if not plugins or not all(makes_mounts(pod["spec"]) and pod_ready(pod) for pod in plugins):
+    if not plugins or not all(spares_variable(pod["spec"]) and pod_ready(pod) for pod in plugins):
         return "the device plugin of this node does not hand GPUs out by mounts yet, or is not ready"
     since = max(_admitted(pod) for pod in plugins)
     older = [

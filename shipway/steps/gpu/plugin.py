@@ -31,7 +31,7 @@ class PluginRunning:
         """Ask the DaemonSet, then the log of each pod that runs under the vendor's runtime."""
         plugin = self.vendor.plugin
         drift = await WorkloadRuns("DaemonSet", plugin.daemon_set, plugin.namespace).check(on)
-        if drift is not None or self.mode != "runtime_class":
+        if drift is not None or self.mode == "default_runtime":
             return drift  # in default-runtime mode it also runs on nodes without GPUs, where it rightly sees none
         pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
         logs = await asyncio.gather(*(on.logs(plugin.namespace, pod["metadata"]["name"]) for pod in pods))

@@ -26,16 +26,23 @@ class ContainerRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """The GPUs that a device plugin allocated to a container, and whether it handed them out by mounts."""
+    """The GPUs that a device plugin allocated to a container, and the strategy by which it handed them out."""
 
     gpus: list[str] = field(default_factory=list)
-    by_mounts: bool = False
+    strategy: str = "envvar"
 
 
-def makes_mounts(pod: Obj) -> bool:
-    """Say whether a device plugin's pod hands GPUs out by mounts (DEVICE_LIST_STRATEGY)."""
+def strategy_of(pod: Obj) -> str:
+    """Return how a device plugin's pod hands GPUs out (DEVICE_LIST_STRATEGY)."""
     variables = [one for container in pod["spec"]["containers"] for one in container.get("env") or []]
-    return any(one["name"] == "DEVICE_LIST_STRATEGY" and "volume-mounts" in str(one.get("value")) for one in variables)
+    return next((str(one.get("value")) for one in variables if one["name"] == "DEVICE_LIST_STRATEGY"), "envvar")
+
+
+def sees_host(pod: Obj, container: Obj) -> bool:
+    """Say whether a container sees its host's driver as it is: privileged, with the root mounted for the plugin."""
+    roots = {one["name"] for one in pod["spec"].get("volumes") or [] if dig(one, "hostPath", "path") == "/"}
+    mounted = {one["name"] for one in container.get("volumeMounts") or [] if one["mountPath"] == "/driver-root"}
+    return bool(roots & mounted) and bool(dig(container, "securityContext", "privileged"))
 
 
 def is_device_plugin(container: Obj) -> bool:
@@ -71,15 +78,19 @@ def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None,
     if "cuda" in image or "nvidia" in image:
         env.setdefault("NVIDIA_VISIBLE_DEVICES", "all")
     mounts = own_requests(pod, container)
+    parts = {part: gpu for gpu, some in host.sharing.parts.items() for part in some}
+    if given.strategy == "cdi-cri" and given.gpus:  # containerd puts them in, under any runtime; 1.x does not know it
+        served = not host.containerd_version.startswith("1.")
+        return Machine(env, name_of(pod), served, given.gpus if served else [], parts)
     if given.gpus:  # as Allocate answers: with both strategies the path of the mounts has the last word
-        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if given.by_mounts else ",".join(given.gpus)
-        mounts += given.gpus if given.by_mounts else []
+        by_mounts = "volume-mounts" in given.strategy
+        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if by_mounts else ",".join(given.gpus)
+        mounts += given.gpus if by_mounts else []
     wanted = requested(host, mounts, env.get("NVIDIA_VISIBLE_DEVICES", ""))
     if not runs_nvidia(host, handler) or not wanted:
         return Machine(env, name_of(pod))
     if host.nvml_fault:
         raise ContainerRefusedError(f"{_REFUSED} failed to initialize NVML: {host.nvml_fault}")
-    parts = {part: gpu for gpu, some in host.sharing.parts.items() for part in some}
     known = [*(uuid for uuid, _ in host.gpus), *parts]
     if unknown := [name for name in wanted if name not in (*known, "all")]:
         raise ContainerRefusedError(f"{_REFUSED} unresolvable CDI devices runtime.nvidia.com/gpu={unknown[0]}")
@@ -104,11 +115,18 @@ def requested(host: SimpleHost, mounts: list[str], variable: str) -> list[str]:
     return names if takes_variable else []
 
 
+def plugin_sees(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> bool:
+    """Say whether the device plugin sees GPUs: under an nvidia runtime, or by the host's driver where it mounts it."""
+    if sees_host(pod, container):
+        return bool(host.gpus) and not host.nvml_fault
+    return bool(machine_for(pod, container, host, handler, Given()).gpus)
+
+
 def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> Program:
     """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
     variables = {one["name"]: str(one.get("value")) for one in container.get("env") or []}
     patient = variables.get("FAIL_ON_INIT_ERROR", "true").lower() == "false"
-    sees = bool(machine_for(pod, container, host, handler, Given()).gpus)
+    sees = plugin_sees(pod, container, host, handler)
     end = "sees" if sees else "waits" if patient else "ends"
     lines = [(0.1, line) for line in recorded.table("device_plugin.yaml")[end]]
     lines[2:2] = [(0.1, line) for line in _config(host)]
