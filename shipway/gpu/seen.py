@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from shipway.cluster.parts import GpuMode
 from shipway.gpu.offers import Offer
+from shipway.gpu.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class NodeSeen:
     host: HostGpuFacts = HostGpuFacts()
     plugin: PodSeen | None = None
     offer: Offer = field(default_factory=Offer)
+    declared: Sharing | None = None
 
     @property
     def wanted(self) -> int:

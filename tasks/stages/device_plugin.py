@@ -11,14 +11,18 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import class_objects, label_of, off_classes
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
+from shipway.kube.nodes import nodes_by_name
 from shipway.os.family import Family
 from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.gpu.cdi import CdiServed
+from shipway.steps.gpu.class_plugin import ClassPresent
+from shipway.steps.gpu.classes import ClassesGone, NodeClass
 from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_mode
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
@@ -42,7 +46,12 @@ def needs_selector(cluster: Cluster, vendor: Vendor = VENDOR) -> bool:
 
 
 def daemon_set(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Object]:
-    """Return the plugin's DaemonSet."""
+    """Return the plugin's DaemonSet for the nodes that are of no class of GPUs."""
+    (made,) = _daemon_set(cluster, vendor)
+    return [off_classes(made) if vendor.plugin.classes else made]
+
+
+def _daemon_set(cluster: Cluster, vendor: Vendor) -> list[Object]:
     image = f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}"
     selector = {vendor.label: "true"} if needs_selector(cluster, vendor) else None
     if cluster.gpu.mode == "cdi":
@@ -54,8 +63,9 @@ def daemon_set(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Object]:
 
 
 def runtime_class(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
-    """Return the step about the RuntimeClass that pods with GPUs name; none where they name none."""
-    if vendor.runtime is None or vendor.runtime_class(cluster.gpu.mode) is None:
+    """Return the step about the RuntimeClass that pods with GPUs, or MPS's daemon, name; none where they name none."""
+    mps = cluster.gpu.mode == "cdi" and any(one.sharing == "mps" for one in cluster.gpu_classes.values())
+    if vendor.runtime is None or not (mps or vendor.runtime_class(cluster.gpu.mode)):
         return []
     handler = vendor.runtime.handler
     name = f"RuntimeClass {handler} leads to containerd's handler {handler}"
@@ -71,7 +81,33 @@ def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]
     if all(host.gpus == 0 for host in cluster.hosts):
         return []
     name = f"the {VENDOR.name} device plugin {cluster.device_plugin.version} is declared for every node with GPUs"
-    return [*runtime_class(cluster), PluginPresent(name, daemon_set(cluster), unready=unready)]
+    base = PluginPresent(name, daemon_set(cluster), unready=unready)
+    return [*runtime_class(cluster), base, *class_steps(cluster, unready)]
+
+
+def class_steps(cluster: Cluster, unready: Unready | None = None, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
+    """Return the steps about the plugin of each class of GPUs that a host is of, and of classes that are gone."""
+    if vendor.plugin.classes is None:
+        return []
+    made: list[Check[Kube]] = [
+        ClassPresent(
+            f"the device plugin of GPU class {name} is declared ({shared.sharing})",
+            class_objects(cluster, name, _daemon_set(cluster, vendor)[0], vendor),
+            unready=unready,
+            gpu_class=name,
+        )
+        for name, shared in cluster.gpu_classes.items()
+    ]
+    return [*made, ClassesGone(tuple(cluster.gpu_classes))]
+
+
+async def classes_left(run: Run) -> list[Check[Kube]]:
+    """Return the steps about nodes whose class their own stage could not change: a plugin kept them from it then."""
+    if run.allow is Impact.NOTHING or not run.cluster.gpu.classes:
+        return []
+    there = await nodes_by_name(await run.kube())
+    names = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
+    return [NodeClass(name, label_of(run.cluster, name)) for name in names]
 
 
 class RuntimeClassIs(ObjectsPresent):

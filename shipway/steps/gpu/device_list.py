@@ -76,8 +76,8 @@ class PluginPresent(ObjectsPresent):
 
     async def asks_more(self, on: Kube) -> bool:
         """Return whether the declared plugin asks something of its hosts that the one in the cluster does not."""
-        there = await _pod_spec(on)
-        (declared,) = await self._load()
+        (declared,) = [obj for obj in await self._load() if VENDOR.plugin.has(_labels_of(obj))]
+        there = await _pod_spec(on, declared["metadata"]["name"])
         return there is None or not _asks_as_much(there, declared["spec"]["template"]["spec"])
 
 
@@ -89,9 +89,14 @@ def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool
     return by_default and (makes_mounts(there) or not makes_mounts(declared))
 
 
-async def _pod_spec(on: Kube) -> Mapping[str, Any] | None:
-    """Return the pods of the device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
-    live = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace, fresh=True)
+def _labels_of(obj: Object) -> Mapping[str, str]:
+    template = (obj.get("spec") or {}).get("template") or {"metadata": {}}
+    return template["metadata"].get("labels") or {}
+
+
+async def _pod_spec(on: Kube, name: str = VENDOR.plugin.daemon_set) -> Mapping[str, Any] | None:
+    """Return the pods of a device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
+    live = await on.get("apps/v1", "DaemonSet", name, VENDOR.plugin.namespace, fresh=True)
     return live["spec"]["template"]["spec"] if live else None
 
 
@@ -123,13 +128,12 @@ async def needs_variable(on: Kube, node: str) -> str:
     """
     if not await plugin_spares_variable(on):
         return "the device plugin does not hand GPUs out by mounts yet"
-    labels = VENDOR.plugin.labels
     pods = await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")
     plugins = [
         pod
         for pod in pods
         if pod["metadata"]["namespace"] == VENDOR.plugin.namespace
-        and labels.items() <= (pod["metadata"].get("labels") or {}).items()
+        and VENDOR.plugin.has(pod["metadata"].get("labels") or {})
     ]
     if not plugins or not all(spares_variable(pod["spec"]) and pod_ready(pod) for pod in plugins):
         return "the device plugin of this node does not hand GPUs out by mounts yet, or is not ready"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import yaml
+
 from lab.simulated import recorded
-from lab.simulated.kube.hosts import SimpleHost, runs_nvidia
+from lab.simulated.kube.hosts import Sharing, SimpleHost, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
 from lab.simulated.kube.pod_programs import Machine, Program, run_words
 
@@ -46,8 +49,8 @@ def sees_host(pod: Obj, container: Obj) -> bool:
 
 
 def is_device_plugin(container: Obj) -> bool:
-    """Say whether a container is NVIDIA's device plugin."""
-    return DEVICE_PLUGIN in str(container.get("image", ""))
+    """Say whether a container is NVIDIA's device plugin, and not another program of its image."""
+    return DEVICE_PLUGIN in str(container.get("image", "")) and not container.get("command")
 
 
 def asked(container: Obj) -> dict[str, int]:
@@ -133,12 +136,34 @@ def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | No
     return Program(lines, ends=0.5, code=1) if end == "ends" else Program(lines)
 
 
+def configured(pod: Obj, config_maps: Callable[[str, str], Obj | None]) -> Sharing | None:
+    """Return how a device plugin's pod is configured to share GPUs: by the file that it mounts; None without one."""
+    variables = [one for container in pod["spec"]["containers"] for one in container.get("env") or []]
+    path = next((str(one.get("value")) for one in variables if one["name"] == "CONFIG_FILE"), "")
+    mounts = [one for container in pod["spec"]["containers"] for one in container.get("volumeMounts") or []]
+    volume = next((one["name"] for one in mounts if path.startswith(f"{one['mountPath']}/")), "")
+    volumes: dict[str, Obj] = {one["name"]: one for one in pod["spec"].get("volumes") or []}
+    found = config_maps(
+        pod["metadata"]["namespace"], str(dig(volumes.get(volume, {}), "configMap", "name", default=""))
+    )
+    if not path or found is None:
+        return None
+    data: Obj = yaml.safe_load(found["data"][path.rpartition("/")[2]])
+    sharing: Obj = data.get("sharing") or {}
+    way = next(iter(sharing), "timeSlicing")
+    shared: Obj = sharing.get(way) or {}
+    rows: list[Obj] = shared.get("resources") or [{}]
+    strategy = str(dig(data, "flags", "migStrategy", default="none"))
+    return Sharing(rows[0].get("replicas", 1), way, shared.get("renameByDefault", False), strategy=strategy)
+
+
 def _config(host: SimpleHost) -> list[str]:
     """Return what the plugin logs of its configuration, as it was seen on an H200 (0.20.0), cut short."""
     how = host.sharing
     named = {"rename": "nvidia.com/gpu.shared"} if how.renamed else {}
     rows = [{"name": "nvidia.com/gpu", **named, "devices": "all", "replicas": how.replicas}] if how.replicas > 1 else []
-    sharing: Obj = {"timeSlicing": {}, how.way: {"resources": rows} if rows else {}}
+    flags = {**({"renameByDefault": True} if how.renamed else {}), "failRequestsGreaterThanOne": True}
+    sharing: Obj = {"timeSlicing": {}, how.way: {**flags, "resources": rows} if rows else {}}
     config = {"version": "v1", "flags": {"migStrategy": how.strategy, "failOnInitError": False}, "sharing": sharing}
     return ["", "Running with config:", *json.dumps(config, indent=2).splitlines()]
 
