@@ -10,6 +10,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ApiRefused, ApiUnavailable
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import daemon_sets, declared_sharing, label_of
 from shipway.gpu.counts import GpusAllocatable
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
@@ -17,6 +18,8 @@ from shipway.kube.status import is_true
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
+from shipway.steps.gpu.classes import NodeClass, PluginsConfigured
+from shipway.steps.gpu.labels import GpuLabels
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.cri_socket import LAST_ANNOTATED, SocketRemembered
 from shipway.steps.kubernetes.nodes import NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
@@ -28,6 +31,7 @@ __all__ = [
     "GpusAllocatable",
     "NodesReady",
     "PluginRunning",
+    "PluginsConfigured",
     "WorkloadRuns",
     "cluster_gates",
     "node_steps",
@@ -88,14 +92,20 @@ async def _failing(on: Kube) -> list[str]:
     raise error(f"/readyz answered {code}: {tail(text, 3)}")
 
 
-def node_steps(cluster: Cluster, host: HostSpec, gpus: int | None = None) -> list[Check[Kube]]:
+def node_steps(cluster: Cluster, host: HostSpec, gpus: int | None = None, report: str = "") -> list[Check[Kube]]:
     """Return what a node takes once it is registered: labels, pods on the control plane where wanted, its socket.
 
     `gpus` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with GPUs.
+    `report` is what its driver tells of them; where it tells nothing, the labels about it stay as they are.
     """
     declared = host.gpus if gpus is None else gpus
     labels = {**host.labels, **({VENDOR.label: "true"} if declared else {})}
     steps: list[Check[Kube]] = [NodeLabels(host.name, labels)] if labels else []
+    if declared and VENDOR.plugin.classes:
+        steps.append(NodeClass(host.name, label_of(cluster, host.name)))
+    if report or not declared:
+        told = report if declared else None
+        steps.append(GpuLabels(host.name, told, cluster.gpu.classes, tuple(host.labels)))
     if host in cluster.control_planes and cluster.schedules_on_control_plane:
         steps.append(NodeUntainted(host.name))
     if cluster.kubernetes.minor <= LAST_ANNOTATED:
@@ -113,7 +123,8 @@ def cluster_gates(cluster: Cluster, expected: Mapping[str, int]) -> list[Check[K
     gates: list[Check[Kube]] = [NodesReady(tuple(expected))]
     if any(expected.values()):
         gates += [
-            PluginRunning(cluster.gpu.mode),
-            GpusAllocatable({n: count for n, count in expected.items() if count}),
+            PluginRunning(cluster.gpu.mode, sets=tuple(daemon_sets(cluster))),
+            PluginsConfigured(cluster.gpu_classes),
+            GpusAllocatable({n: count for n, count in expected.items() if count}, declared=declared_sharing(cluster)),
         ]
     return gates

@@ -11,7 +11,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Self
 
+from shipway.cluster.parts import HostSpec
 from shipway.converge import On, converge
+from shipway.errors import ShipwayError
+from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kubeadm import hardening
@@ -210,7 +213,8 @@ async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> li
 async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
     """Bring the device plugin, once every host that it will run on is as it needs it."""
     await device_plugin.wait_for_hosts(run)
-    return await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
+    results = await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
+    return [*results, *await by_api(run, stage, await device_plugin.classes_left(run))]
 
 
 async def _isolate(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -229,7 +233,19 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
         registered = await wait_for(run, stage, NodeRegistered(host), await run.kube(), seconds=REGISTER_SECONDS)
         if registered.outcome != "ok":
             return [registered]
-    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec)), host)
+    told = await _told_of_gpus(run, spec) if run.allow is not Impact.NOTHING else ""
+    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec), told), host)
+
+
+async def _told_of_gpus(run: Run, spec: HostSpec) -> str:
+    """Return what the driver of a host tells of its GPUs; "" where it has none, or tells nothing."""
+    if VENDOR.health is None or not run.gpus_of(spec):
+        return ""
+    try:
+        said = await run.session(spec.name).read(VENDOR.health.report)
+    except ShipwayError:
+        return ""  # its own stages tell
+    return said.stdout if said.ok else ""
 
 
 async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001

@@ -102,7 +102,10 @@ def images(kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path)
         ),
         Image(
             names=(f"{PLUGIN}:{kubernetes.device_plugin}",),
-            files={"/usr/bin/nvidia-device-plugin": stand_ins / "nvidia-device-plugin"},
+            files={
+                "/usr/bin/nvidia-device-plugin": stand_ins / "nvidia-device-plugin",
+                "/usr/bin/mps-control-daemon": stand_ins / "nvidia-device-plugin",
+            },
             folders=room,
             entrypoint=("nvidia-device-plugin",),
             env=NVIDIA_ENV,

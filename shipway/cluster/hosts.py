@@ -94,6 +94,9 @@ class HostSpec(Part):
     gpus: Annotated[Count, Field(ge=0, le=MOST_GPUS)] | Literal["auto"] = Field(
         "auto", description="GPUs this host must have; `auto` takes what PCI shows."
     )
+    gpu_class: Name | None = Field(
+        None, description="How its GPUs are shared: a name of `gpu.classes`, or `exclusive`; default: `gpu.sharing`."
+    )
     not_cloned: Flag = Field(
         default=False,
         description="This is a machine of its own although it shows another host's product_uuid (its maker set one for "

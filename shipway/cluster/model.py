@@ -17,6 +17,7 @@ from shipway.cluster.parts import (
     Dashboard,
     DevicePlugin,
     Gpu,
+    GpuClass,
     HostSpec,
     Kubernetes,
     Maintain,
@@ -97,6 +98,16 @@ class Cluster(Part):
     def workers(self) -> tuple[HostSpec, ...]:
         """The hosts that join as workers only."""
         return tuple(host for host in self.hosts if "control_plane" not in host.roles)
+
+    def gpu_class_of(self, host: HostSpec) -> str:
+        """Return the name of the class of a host's GPUs."""
+        return host.gpu_class or self.gpu.sharing
+
+    @property
+    def gpu_classes(self) -> dict[str, GpuClass]:
+        """The classes by which some host shares its GPUs, in the order of the file."""
+        used = {self.gpu_class_of(host) for host in self.hosts if host.gpus != 0}
+        return {name: one for name, one in self.gpu.classes.items() if name in used}
 
     @property
     def schedules_on_control_plane(self) -> bool:

@@ -22,6 +22,7 @@ from shipway.cluster.types import (
     Interface,
     KeyPrefix,
     LabelKey,
+    MigLayout,
     Name,
     NodeAddress,
     Package,
@@ -44,6 +45,7 @@ __all__ = [
     "Dashboard",
     "DevicePlugin",
     "Gpu",
+    "GpuClass",
     "HostSpec",
     "HostSsh",
     "Jump",
@@ -198,11 +200,43 @@ class Figures(Part):
     )
 
 
+EXCLUSIVE = "exclusive"  # the class that is always there
+GpuMode = Literal["runtime_class", "default_runtime", "cdi"]
+
+
+class GpuClass(Part):
+    """How the GPUs of the hosts of one class are shared out."""
+
+    sharing: Literal["exclusive", "time-slicing", "mps", "mig-single", "mig-mixed"] = Field(
+        description="`exclusive`: each GPU goes to one pod. `time-slicing`: to several in turn, with nothing between "
+        "them. `mps`: to several at once, memory and processors divided. `mig-single`, `mig-mixed`: divided by the "
+        "hardware, the parts offered as GPUs or by their profile.",
+    )
+    replicas: Annotated[Count, Field(ge=1, le=1024)] | None = Field(
+        None, description="Pods on each GPU: with time-slicing and mps, 2 or more."
+    )
+    rename: Flag = Field(
+        default=True,
+        description="Offer shares as nvidia.com/gpu.shared, so that nobody gets one who asked for a GPU.",
+    )
+    mig: MigLayout | None = Field(
+        None, description="With mig-single and mig-mixed: the layout's name in mig-parted's file on the hosts."
+    )
+
+
 class Gpu(Part):
     """How pods get GPUs, and how that is proven."""
 
-    mode: Literal["runtime_class", "default_runtime"] = Field(
-        "runtime_class", description="RuntimeClass `nvidia`, or nvidia as containerd's default runtime on GPU hosts."
+    mode: GpuMode = Field(
+        "runtime_class",
+        description="RuntimeClass `nvidia`, nvidia as containerd's default runtime on GPU hosts, or `cdi`: containerd "
+        "(2.0 or later) puts GPUs into containers itself, and pods name no RuntimeClass.",
+    )
+    classes: dict[Name, GpuClass] = Field(
+        default_factory=dict, description="Ways of sharing GPUs by a name that hosts name in `gpu_class`."
+    )
+    sharing: Name = Field(
+        EXCLUSIVE, description="Class of the hosts that name none; `exclusive` is always there, and shares nothing."
     )
     isolation: Literal["strict", "off"] = Field(
         "strict",

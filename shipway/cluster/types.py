@@ -36,6 +36,7 @@ _LABEL_VALUE = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 _REGISTRY = r"^(_default|[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?)$"
 _SUITE = r"^[A-Za-z0-9.{/_][A-Za-z0-9.{}/_-]*$"
 _COMPONENT = r"^[a-z0-9][a-z0-9-]*$"
+_MIG_LAYOUT = r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,62}$"
 _MANIFEST_NAME = r"^[a-z0-9_]+$"
 _INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
 _CIPHER_SUITE = r"^TLS_[A-Z0-9_]+$"
@@ -320,6 +321,7 @@ MirrorUrl = Annotated[
     str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_url), AfterValidator(_mirror)
 ]
 LabelKey = Annotated[str, StringConstraints(pattern=_LABEL_KEY)]
+MigLayout = Annotated[str, StringConstraints(pattern=_MIG_LAYOUT)]
 LabelValue = Annotated[str, StringConstraints(pattern=_LABEL_VALUE)]
 Registry = Annotated[str, StringConstraints(pattern=_REGISTRY, max_length=253), AfterValidator(_registry)]
 Suite = Annotated[str, StringConstraints(pattern=_SUITE, max_length=128), AfterValidator(_template)]

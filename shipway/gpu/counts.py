@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.offers import count_offered, see_offers
+from shipway.gpu.sharing import Sharing
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few, nodes_by_name
@@ -34,17 +35,24 @@ def count_asked_gpus(pod: Mapping[str, Any], resource: str = "", *, vendor: Vend
     return total
 
 
-async def find_lacking(on: Kube, expected: Mapping[str, int], *, vendor: Vendor = VENDOR) -> dict[str, str]:
+async def find_lacking(
+    on: Kube,
+    expected: Mapping[str, int],
+    declared: Mapping[str, Sharing] | None = None,
+    *,
+    vendor: Vendor = VENDOR,
+) -> dict[str, str]:
     """Return by node what it offers of what its GPUs should be, each by how it shares them; none that offers all.
 
-    Raises the errors of the API.
+    One that shares them otherwise than `declared` lacks what it is to offer. Raises the errors of the API.
     """
     offers = await see_offers(on, expected, vendor=vendor)
     wanted = {name: offers[name].wanted(count, vendor=vendor) for name, count in expected.items()}
-    return {
+    otherwise = {name: offer.differs((declared or {}).get(name)) for name, offer in sorted(offers.items())}
+    return {name: f"{name}: {why}" for name, why in otherwise.items() if why} | {
         name: f"{name} has {offer.places} of {wanted[name]}{f' ({offer.way})' if offer.way != 'exclusive' else ''}"
         for name, offer in sorted(offers.items())
-        if offer.places != wanted[name]
+        if offer.places != wanted[name] and not otherwise[name]
     }
 
 
@@ -59,10 +67,11 @@ class GpusAllocatable:
     expected: Mapping[str, int] = field(hash=False)
     name: str = "every expected GPU is allocatable"
     vendor: Vendor = VENDOR
+    declared: Mapping[str, Sharing] = field(default_factory=dict, hash=False)
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare allocatable GPUs with the expected number, node by node."""
-        wrong = await find_lacking(on, self.expected, vendor=self.vendor)
+        wrong = await find_lacking(on, self.expected, self.declared, vendor=self.vendor)
         if not wrong:
             return None
         nodes = await nodes_by_name(on)

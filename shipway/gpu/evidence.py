@@ -10,11 +10,13 @@ from typing import TypeVar
 from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import declared_sharing
 from shipway.gpu.counts import count_asked_gpus
 from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.offers import Offer, see_offers
 from shipway.gpu.pods import NAMESPACE, describe_pod
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
+from shipway.gpu.sharing import Sharing
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import KindMissing
@@ -30,9 +32,13 @@ async def see_nodes(
     hosts: Mapping[str, HostGpuFacts],
     plugins: Mapping[str, PodSeen] | None = None,
     *,
+    declared: Mapping[str, Sharing] | None = None,
     vendor: Vendor = VENDOR,
 ) -> tuple[NodeSeen, ...]:
-    """Return every node that should have GPUs, as Kubernetes and SSH show it, with its plugin's pod (`plugins`)."""
+    """Return every node that should have GPUs, as Kubernetes and SSH show it, with its plugin's pod (`plugins`).
+
+    `declared` is by node how its GPUs are to be shared; of others nothing is declared.
+    """
     nodes = await nodes_by_name(kube)
     offers = await see_offers(kube, expected, thorough=True, vendor=vendor)
     return tuple(
@@ -40,6 +46,7 @@ async def see_nodes(
             _see(name, count, nodes.get(name), offers[name], vendor),
             host=hosts.get(name, HostGpuFacts()),
             plugin=(plugins or {}).get(name),
+            declared=(declared or {}).get(name),
         )
         for name, count in sorted(expected.items())
     )
@@ -95,6 +102,8 @@ def mismatches(nodes: Sequence[NodeSeen], vendor: Vendor = VENDOR) -> list[str]:
         counts = {"PCI": node.host.pci, vendor.program: node.host.driver}
         wrong = [f"{what} {count}" for what, count in counts.items() if count is not None and count != node.expected]
         wrong += [f"allocatable {node.allocatable}"] if node.allocatable != node.wanted else []
+        if otherwise := node.offer.differs(node.declared):
+            faults.append(f"{node.name}: {otherwise}")
         places = f" ({node.wanted} places by {node.offer.way})" if node.offer.way != "exclusive" else ""
         if wrong:
             faults.append(f"{node.name}: expected {node.expected} GPUs{places}, but {', '.join(wrong)}")
@@ -125,7 +134,8 @@ async def collect(
         ),
     )
     plugins = {pod.node: pod for pod in plugin_pods}
-    nodes = await _or(see_nodes(kube, expected, hosts, plugins, vendor=vendor), (), "the nodes", missing)
+    seen = see_nodes(kube, expected, hosts, plugins, declared=declared_sharing(cluster), vendor=vendor)
+    nodes = await _or(seen, (), "the nodes", missing)
     return Evidence(cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None, refusal), missing
 
 

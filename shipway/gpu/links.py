@@ -135,6 +135,8 @@ def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     if not evidence.plugin_declared:
         yield "the device plugin's DaemonSet is not there"
     for node in evidence.nodes:
+        if otherwise := node.offer.differs(node.declared):
+            yield f"{node.name}: {otherwise}"
         pod = node.plugin
         if not node.expected or node.why_not_ready or (node.allocatable == node.wanted and pod is not None):
             continue
@@ -217,7 +219,7 @@ def rules(vendor: Vendor) -> tuple[tuple[LinkName, str, Rule, str], ...]:
             "plugin",
             "SHW-606",
             _plugin,
-            f"See `kubectl -n {vendor.plugin.namespace} logs -l {vendor.plugin.selector}`, then run again.",
+            f"See `kubectl -n {vendor.plugin.namespace} logs -l '{vendor.plugin.selector}'`, then run again.",
         ),
         (
             "kubelet",

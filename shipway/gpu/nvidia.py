@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
@@ -14,8 +12,10 @@ from shipway.gpu.figures import burn, rdma
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import HealthReport
 from shipway.gpu.health.nvidia import judge_health
+from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
+from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
-from shipway.gpu.vendor import DevicePlugin, Fabric, FigureProgram, GpuRuntime, Sample, Vendor
+from shipway.gpu.vendor import DevicePlugin, Fabric, FigureProgram, GpuRuntime, PluginClasses, Sample, Vendor
 from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 
@@ -23,6 +23,7 @@ from shipway.stage import StageName
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
 VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 BY_MOUNTS = "volume-mounts"  # the plugin's strategy that goes with the first
+BY_CDI = "cdi-cri"  # its strategy that needs neither: the kubelet names CDI devices to containerd
 
 # What NVIDIA's module says of a GPU that it does not drive, over some lines of the log (seen with 470 and 550).
 _STAMP = re.compile(r"^\[[^]\n]*\] ?", re.MULTILINE)
@@ -80,7 +81,6 @@ def _judge_one(values: Values) -> Verdict:
 
 
 _WAYS: dict[str, Way] = {"time-slicing": "time slicing", "timeSlicing": "time slicing", "mps": "MPS"}
-_LOGGED = "Running with config:"  # and the configuration as JSON, which counts (k8s-device-plugin, 0.12 to 0.20)
 
 
 def read_sharing(labels: Mapping[str, str], log: str) -> Sharing:
@@ -89,7 +89,7 @@ def read_sharing(labels: Mapping[str, str], log: str) -> Sharing:
     The labels may be of another configuration than the plugin's (k8s-device-plugin#732), the log is its own. As of its
     README.md, "Shared Access to GPUs", and of feature discovery's; what a plugin that shares says was not seen.
     """
-    config = _config_in(log)
+    config = read_config(log)
     if config:
         parts = (config.get("flags") or {}).get("migStrategy") in ("single", "mixed")
         for key, shared in (config.get("sharing") or {}).items():
@@ -102,17 +102,6 @@ def read_sharing(labels: Mapping[str, str], log: str) -> Sharing:
     replicas = whole(labels.get("nvidia.com/gpu.replicas", "")) or 1
     parts = labels.get("nvidia.com/mig.strategy") in ("single", "mixed")
     return Sharing(way, max(1, replicas) if way != "exclusive" else 1, (), parts)
-
-
-def _config_in(log: str) -> dict[str, Any]:
-    """Return the newest configuration that a log has; empty where it has none that can be read."""
-    _, found, after = log.rpartition(_LOGGED)
-    try:
-        data, _ = json.JSONDecoder().raw_decode(after[after.index("{") :] if found else "")
-    except (ValueError, RecursionError):
-        return {}
-    sound = isinstance(data, dict) and all(isinstance(data.get(key) or {}, dict) for key in ("flags", "sharing"))
-    return data if sound and all(isinstance(one or {}, dict) for one in (data.get("sharing") or {}).values()) else {}
 
 
 REPORT = Watched(("nvidia-smi", "-q"))
@@ -136,6 +125,8 @@ NVIDIA = Vendor(
     ),
     kernel_word="xid",
     unsupported=find_unsupported,
+    labels_of=labels_of,
+    label_owner=find_other_owner,
     # libcuda1 and firmware-nvidia-gsp are the driver's too: hence by source package as well.
     packages=("nvidia*", "libnvidia*", "cuda*", "libcuda*", "xserver-xorg-video-nvidia*"),
     sources=("nvidia*", "libnvidia*", "fabric-manager*"),
@@ -156,6 +147,7 @@ NVIDIA = Vendor(
     ),
     repository="nvidia",
     stage=StageName.NVIDIA_RUNTIME,
+    hook="/usr/bin/nvidia-cdi-hook",  # of nvidia-container-toolkit-base, since 1.16 (its CHANGELOG)
     variable="NVIDIA_VISIBLE_DEVICES",
     closed=f"`nvidia-ctk config` must show {VARIABLE} = false",
     resource="nvidia.com/gpu",
@@ -167,6 +159,16 @@ NVIDIA = Vendor(
         labels={"name": "nvidia-device-plugin-ds"},
         manifest="device-plugin/daemonset.yaml",
         values={"strategy": BY_MOUNTS},
+        cdi="device-plugin/daemonset-cdi.yaml",
+        classes=PluginClasses(
+            daemon_set="nvidia-device-plugin",
+            labels={"name": "nvidia-device-plugin-class-ds"},
+            config_of=config_of,
+            find_difference=find_difference,
+            daemon="device-plugin/mps-control-daemon.yaml",
+            daemon_set_of_daemon="nvidia-mps-control-daemon",
+            root="/run/nvidia/mps",  # as NVIDIA's chart has it (values.yaml, mps.root)
+        ),
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),
         sharing=read_sharing,

@@ -48,12 +48,21 @@ class Offer:
         beside = self.capacity.get(vendor.resource, 0) if len(self.capacity) > 1 else 0  # GPUs that are not divided
         return parts * self.replicas + beside
 
+    def differs(self, declared: Sharing | None) -> str:
+        """Return how its GPUs are shared where that is not as declared; "" where it is, or nothing is declared."""
+        same = declared is None or (self.way, self.replicas) == (declared.way, declared.replicas)
+        if same or declared is None or not any(self.capacity.values()):
+            return ""  # a node without a plugin shares nothing yet
+        return f"its GPUs are shared by {_spell(self)}, and not by {_spell(declared)} as declared"
+
     def asks(self, gpus: int, *, vendor: Vendor = VENDOR) -> dict[str, int]:
         """Return how many pods ask for which resource where all of it is used at once."""
         if self.way == "MIG":
             return dict(self.amounts)
-        names = [name for name, amount in self.capacity.items() if amount] or [vendor.resource]
-        return {names[0]: gpus * self.replicas}
+        # What a plugin of another class had offered stays in the capacity for minutes.
+        offered = [name for name, amount in self.amounts.items() if amount]
+        names = offered or [name for name, amount in self.capacity.items() if amount]
+        return {(names or [vendor.resource])[0]: gpus * self.replicas}
 
     def tell(self, node: str, gpus: int) -> str:
         """Return how its GPUs are shared, for the report; "" where each goes to one pod alone."""
@@ -62,6 +71,10 @@ class Offer:
         each = f", {self.replicas} pods on each" if self.replicas > 1 else ""
         kept = " (their shares of memory are not judged)" if self.way == "MPS" else ""
         return f"{node}: its {gpus} GPUs are offered as {self.places} places by {self.way}{each}{kept}"
+
+
+def _spell(shared: Offer | Sharing) -> str:
+    return f"{shared.way} with {shared.replicas} pods on each" if shared.replicas > 1 else shared.way
 
 
 def amounts_of(

@@ -13,6 +13,7 @@ from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import declared_sharing
 from shipway.gpu.counts import GpusAllocatable
 from shipway.gpu.evidence import collect, count_taken, mismatches, see_nodes
 from shipway.gpu.links import find_broken_link
@@ -149,7 +150,13 @@ class _Proving:
             )
         self.kube.forget()
         self.nodes, others = await asyncio.gather(
-            see_nodes(self.kube, self.expected, self.seen, vendor=self.vendor),
+            see_nodes(
+                self.kube,
+                self.expected,
+                self.seen,
+                declared=declared_sharing(self.cluster),
+                vendor=self.vendor,
+            ),
             count_taken(self.kube, self.expected, vendor=self.vendor),
         )
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from shipway.cluster.parts import GpuMode
 from shipway.gpu.offers import Offer
+from shipway.gpu.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class NodeSeen:
     host: HostGpuFacts = HostGpuFacts()
     plugin: PodSeen | None = None
     offer: Offer = field(default_factory=Offer)
+    declared: Sharing | None = None
 
     @property
     def wanted(self) -> int:
@@ -72,7 +74,7 @@ class NodeSeen:
 class Evidence:
     """All that a failed proof leaves behind; `handler` is that of the vendor's RuntimeClass, if any."""
 
-    mode: Literal["runtime_class", "default_runtime"]
+    mode: GpuMode
     nodes: tuple[NodeSeen, ...] = ()
     pods: tuple[PodSeen, ...] = ()
     handler: str | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shipway.cluster.parts import GpuClass
 from shipway.facts.commands import Says, Watched
 from shipway.facts.files import FileText, Listing
 from shipway.gpu.figures.judge import Row
@@ -34,12 +35,32 @@ class GpuRuntime:
 
 
 @dataclass(frozen=True)
+class PluginClasses:
+    """What a plugin needs that shares the GPUs of some hosts: a DaemonSet for each class, `daemon_set` and its name.
+
+    Their pods have the `labels`, which have the keys of the plugin's own. `config_of` gives a class's configuration,
+    which the plugin reads from a file, and `find_difference` what its log says that it runs with instead. Where pods
+    share a GPU at once the manifest `daemon` divides it, in DaemonSets `daemon_set_of_daemon`; both meet below `root`.
+    """
+
+    daemon_set: str
+    labels: Mapping[str, str] = field(hash=False)
+    config_of: Callable[[GpuClass], dict[str, Any]]
+    find_difference: Callable[[GpuClass, str], str]
+    daemon: str
+    daemon_set_of_daemon: str
+    root: str
+
+
+@dataclass(frozen=True)
 class DevicePlugin:
     """The DaemonSet that tells the kubelet of the GPUs, and what its log says of them.
 
-    `values` fill what its manifest has beside image, RuntimeClass and node selector. From version `needs_gpus` on
-    (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits. `sharing` reads how GPUs are
-    shared out of a node's labels and the plugin's log; `sick` is what the log has where it calls a GPU unhealthy.
+    `values` fill what its manifest has beside image, RuntimeClass and node selector; `cdi` is the manifest of one that
+    hands GPUs out by CDI, "" where there is none; `classes` is None where it cannot share GPUs. From version
+    `needs_gpus` on (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits. `sharing` reads
+    how GPUs are shared out of a node's labels and the plugin's log; `sick` is what the log has where it calls a GPU
+    unhealthy.
     """
 
     daemon_set: str
@@ -49,14 +70,23 @@ class DevicePlugin:
     registered: str
     sees_none: tuple[str, ...]
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    cdi: str = ""
+    classes: PluginClasses | None = None
     needs_gpus: tuple[int, int] | None = None
     sharing: Callable[[Mapping[str, str], str], Sharing] = tells_nothing
     sick: str = ""
 
     @property
     def selector(self) -> str:
-        """The label selector of its pods, as the API takes it."""
-        return ",".join(f"{key}={value}" for key, value in self.labels.items())
+        """The label selector of its pods, those of classes with them, as the API takes it."""
+        if self.classes is None:
+            return ",".join(f"{key}={value}" for key, value in self.labels.items())
+        return ",".join(f"{key} in ({value},{self.classes.labels[key]})" for key, value in self.labels.items())
+
+    def has(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a pod with these labels is one of its pods."""
+        of_class = self.classes.labels if self.classes else self.labels
+        return any(wanted.items() <= labels.items() for wanted in (self.labels, of_class))
 
     def is_blind(self, log: str) -> bool:
         """Say whether the newest thing a plugin's log tells about GPUs is that it sees none."""
@@ -124,6 +154,16 @@ class FigureProgram:
     needed: Callable[[str, str], list[Row]]
 
 
+def has_no_labels(report: str, shared: GpuClass | None) -> dict[str, str]:  # noqa: ARG001 - a vendor's signature
+    """Return no labels: no feature discovery of the vendor's is known."""
+    return {}
+
+
+def has_no_owner(node: Mapping[str, Any]) -> str:  # noqa: ARG001 - a vendor's signature
+    """Return that nobody else sets labels."""
+    return ""
+
+
 def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a vendor's signature
     """Return that a kernel's log tells of no GPU that its driver does not support: nothing is known to say so."""
     return False, frozenset()
@@ -141,12 +181,14 @@ class Vendor:
     in passing).
 
     For containers: `runtime`, None where runc alone does; `toolkit` (asks whether it is installed), `toolkit_packages`
-    and the title of their `repository` in the cluster file; `stage`, which installs them; `variable` by which an image
-    asks for GPUs without Kubernetes, and `closed`, what must be seen on a host where that is refused.
+    and the title of their `repository` in the cluster file; `stage`, which installs them; `hook`, the program that a
+    CDI specification of its GPUs runs; `variable` by which an image asks for GPUs without Kubernetes, and `closed`,
+    what must be seen on a host where that is refused.
 
     In the cluster: `resource`, and the other resources that pods get GPUs by: `shared` ones, and `part` ones (in the
     probe's answer `listed_parts`); the `label` of nodes that have some, the `product_label` by which feature discovery
-    says which, the `plugin`.
+    says which, the `plugin`. `labels_of` gives the labels of a node by its GPUs' report and its class of GPUs, and
+    `label_owner` who else has set such labels on it.
 
     In a pod: `held` finds the identity of each GPU, or part of one, in what `probe` says there; `devices` is the glob
     of the device nodes and `device` finds those of whole GPUs; `environment` of the test pods; the `sample`.
@@ -174,11 +216,14 @@ class Vendor:
     part: re.Pattern[str] | None = None
     listed_parts: re.Pattern[str] | None = None
     unsupported: Callable[[str], tuple[bool, frozenset[str]]] = supports_all
+    labels_of: Callable[[str, GpuClass | None], dict[str, str]] = has_no_labels
+    label_owner: Callable[[Mapping[str, Any]], str] = has_no_owner
     runtime: GpuRuntime | None = None
     toolkit: Says | None = None
     toolkit_packages: tuple[str, ...] = ()
     repository: str = ""
     stage: str = ""
+    hook: str = ""
     variable: str = ""
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)

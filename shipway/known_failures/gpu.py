@@ -88,7 +88,7 @@ ENTRIES: tuple[Known, ...] = (
         r"Incompatible (?:device discovery )?strategy detected|No devices found\. Waiting indefinitely",
         "The plugin's container does not run under the nvidia runtime: it is not the default, and no "
         "RuntimeClass is set.",
-        "Set `gpu.mode` (runtime_class or default_runtime) in the cluster file and run again; judge by the node's "
+        "Set `gpu.mode` (runtime_class, default_runtime or cdi) in the cluster file and run again; judge by the node's "
         "allocatable, not by the pod being Ready.",
         retryable=False,
         traps=(23, 27),
@@ -112,6 +112,25 @@ ENTRIES: tuple[Known, ...] = (
         "On the host: `sudo apt-get install --reinstall nvidia-container-toolkit`; one containerd a host.",
         retryable=False,
         traps=(22, 26),
+    ),
+    Known(
+        "SHW-652",
+        "containerd does not know the GPU that the plugin named",
+        r"unresolvable CDI devices k8s\.device-plugin\.nvidia\.com/",
+        "With `gpu.mode: cdi` containerd puts in what a file in /var/run/cdi describes; the plugin writes it when it "
+        "starts, and the GPU is not in it, or it is gone.",
+        "On the host: `ls -l /var/run/cdi; nvidia-smi -L`. `kubectl -n kube-system delete pod -l "
+        "name=nvidia-device-plugin-ds --field-selector spec.nodeName=NODE` makes the plugin write it anew.",
+        retryable=True,
+    ),
+    Known(
+        "SHW-653",
+        "the plugin that hands GPUs out by CDI does not find the driver",
+        r"CDI --device-list-strategy options are only supported on NVML-based systems",
+        "It looks for libnvidia-ml.so.1 below /usr/lib and /lib64 of the host, and finds none.",
+        "On the host: `ldconfig -p | grep libnvidia-ml`. Install the driver by packages, or set `gpu.mode: "
+        "runtime_class`; declare `gpus: 0` for a host that is to have no GPU.",
+        retryable=False,
     ),
     Known(
         "SHW-460",

@@ -15,6 +15,13 @@ Triple = tuple[int, int, int]
 OLDEST_KUBERNETES: Minor = (1, 20)
 NEWEST_KUBERNETES: Minor = (1, 37)
 
+# GPUs by CDI: the kubelet's CDIDevices by default (DevicePluginCDIDevices, beta in 1.29), containerd's CDI by default
+# (2.0), the toolkit's nvidia-cdi-hook and the plugin's setting for its path (CHANGELOG of each, 1.16 and 0.16).
+CDI_KUBERNETES: Minor = (1, 29)
+CDI_CONTAINERD: Minor = (2, 0)
+CDI_TOOLKIT: Minor = (1, 16)
+CDI_PLUGIN: Minor = (0, 16)
+
 # kubernetes/website data/releases/eol.yaml up to 1.31; kubernetes.io/releases for the later ones.
 KUBERNETES_END: dict[Minor, date] = {
     (1, 20): date(2022, 2, 28),

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from shipway.cluster.faults import Fault
 from shipway.cluster.model import Cluster
 from shipway.rules import backups as solver_backups
+from shipway.rules import gpu_classes
 from shipway.rules import hardening as solver_hardening
 from shipway.rules import networks as solver_networks
 from shipway.rules import versions as solver_versions
@@ -53,6 +54,9 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("this Kubernetes version is known", solver_versions.kubernetes, (39,)),
     Rule("containerd and Kubernetes speak the same CRI", solver_versions.runtime, (51,)),
     Rule("the toolkit is not a broken release", solver_versions.toolkit, (24,)),
+    Rule("GPUs by CDI are known to all that hand them on", solver_versions.cdi),
+    Rule("every class of GPUs is one that can be", gpu_classes.classes),
+    Rule("every host's class of GPUs is declared and can be on it", gpu_classes.hosts),
     Rule("the network provider has what it needs", solver_versions.provider, (42,)),
     Rule("manifests by URL are of the declared version", solver_versions.manifests),
     Rule("every add-on is one that there is", unknown_add_ons),

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from shipway.cluster.faults import Fault
 from shipway.cluster.model import Cluster
 from shipway.rules.compatibility import (
+    CDI_CONTAINERD,
+    CDI_KUBERNETES,
+    CDI_PLUGIN,
+    CDI_TOOLKIT,
     CRI_V1_REQUIRED,
     CRI_V1_SPOKEN,
     NEWEST_KUBERNETES,
@@ -57,6 +61,30 @@ def toolkit(cluster: Cluster) -> Iterator[Fault]:
     reason = TOOLKIT_FORBIDDEN.get(triple(version)) if version else None
     if reason:
         yield Fault(TOOLKIT, f"{version} cannot be used: {reason}; take {dotted(TOOLKIT_SOUND)} or later")
+
+
+def cdi(cluster: Cluster) -> Iterator[Fault]:
+    """GPUs by CDI need a kubelet, a containerd, a toolkit and a plugin that know it; each is asked of the file."""
+    if cluster.gpu.mode != "cdi" or all(host.gpus == 0 for host in cluster.hosts):
+        return
+    mode, asked = (("gpu", "mode"),), cluster.runtime.version
+    if cluster.kubernetes.minor < CDI_KUBERNETES:
+        text = (
+            f"{cluster.kubernetes.version} hands no CDI devices to containerd; take {dotted(CDI_KUBERNETES)} or later"
+        )
+        yield Fault(KUBERNETES, text, mode)
+    if asked is None:
+        text = "is missing: gpu.mode cdi needs containerd 2.0 or later, so name one (or set gpu.mode: runtime_class)"
+        yield Fault(RUNTIME, text, mode)
+    elif minor_of(asked) < CDI_CONTAINERD:
+        text = f"containerd {asked} puts no GPU into a container; take 2.0 or later, or set gpu.mode: runtime_class"
+        yield Fault(RUNTIME, text, mode)
+    if cluster.gpu.toolkit and triple(cluster.gpu.toolkit)[:2] < CDI_TOOLKIT:
+        text = f"{cluster.gpu.toolkit} has no program for CDI; take {dotted(CDI_TOOLKIT)} or later"
+        yield Fault(TOOLKIT, text, mode)
+    if triple(cluster.device_plugin.version)[:2] < CDI_PLUGIN:
+        text = f"{cluster.device_plugin.version} cannot name that program; take {dotted(CDI_PLUGIN)} or later"
+        yield Fault(("device_plugin", "version"), text, mode)
 
 
 def provider(cluster: Cluster) -> Iterator[Fault]:

@@ -17,10 +17,11 @@ UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the
 
 @dataclass(frozen=True, slots=True)
 class HealthLook:
-    """What was made of a host's GPUs, and the words that it was made of: the evidence."""
+    """What was made of a host's GPUs, and the words that it was made of: the evidence, and the driver's `report`."""
 
     gpus: tuple[GpuHealth, ...] = ()
     evidence: str = ""
+    report: str = ""
 
 
 async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
@@ -41,7 +42,7 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
         booted = 0.0  # before whatever was proven: such a fault then counts until a proof
     parts = {"report": report.stdout, "links": links.stdout, "the kernel's log": log.stdout}
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
-    return HealthLook(tuple(_dated(one, booted) for one in gpus), evidence)
+    return HealthLook(tuple(_dated(one, booted) for one in gpus), evidence, report.stdout if report.ok else "")
 
 
 def _dated(gpu: GpuHealth, booted: float) -> GpuHealth:

@@ -12,6 +12,7 @@ from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.profiles import merge
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kubeadm import hardening
@@ -243,8 +244,10 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     steps: list[Check[Kube]] = [HostIsNode(spec.name), ready, NodeOpen(spec.name)]
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
-        steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}))
-    steps += node_steps(run.cluster, spec, run.gpus_of(spec))
+        declared = declared_sharing(run.cluster)
+        steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}, declared=declared))
+    told = run.drift.health.get(spec.name, HealthLook()).report
+    steps += node_steps(run.cluster, spec, run.gpus_of(spec), told)
     return Part(spec.name, StageName.NODE_SETTINGS, [*steps, *_sound(run, spec)], Impact.SERVICE)
 
 
@@ -280,5 +283,6 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
     if any(run.gpus_of(host) for host in run.hosts):
         plugin = VENDOR.plugin
         pods = PodsStable(plugin.daemon_set, plugin.namespace, plugin.selector)
-        checks += [gates.PluginRunning(cluster.gpu.mode), pods]
+        checks += [gates.PluginRunning(cluster.gpu.mode, sets=tuple(daemon_sets(cluster))), pods]
+        checks += [gates.PluginsConfigured(cluster.gpu_classes)] if cluster.gpu_classes else []
     return checks

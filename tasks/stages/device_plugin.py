@@ -11,14 +11,19 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import class_objects, label_of, off_classes
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
 from shipway.kube.manifests import render
+from shipway.kube.nodes import nodes_by_name
 from shipway.os.family import Family
 from shipway.stage import StageName
 from shipway.step import Check, Impact
-from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_names_class
+from shipway.steps.gpu.cdi import CdiServed
+from shipway.steps.gpu.class_plugin import ClassPresent
+from shipway.steps.gpu.classes import ClassesGone, NodeClass
+from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_mode
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
 from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded
@@ -32,27 +37,35 @@ def needs_selector(cluster: Cluster, vendor: Vendor = VENDOR) -> bool:
     """Say whether the plugin must stay off nodes without GPUs.
 
     Its pod cannot start where the handler of the RuntimeClass that it names is missing, and from some version on it
-    fails on a node without GPUs. Otherwise it runs everywhere, as its vendor has it.
+    fails on a node without GPUs, as one that hands them out by CDI always does. Otherwise it runs everywhere, as its
+    vendor has it.
     """
     major, minor, _ = (int(part) for part in cluster.device_plugin.version.split("."))
     fails = vendor.plugin.needs_gpus is not None and (major, minor) >= vendor.plugin.needs_gpus
-    return fails or vendor.runtime_class(cluster.gpu.mode) is not None
+    return fails or cluster.gpu.mode == "cdi" or vendor.runtime_class(cluster.gpu.mode) is not None
 
 
 def daemon_set(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Object]:
-    """Return the plugin's DaemonSet."""
+    """Return the plugin's DaemonSet for the nodes that are of no class of GPUs."""
+    (made,) = _daemon_set(cluster, vendor)
+    return [off_classes(made) if vendor.plugin.classes else made]
+
+
+def _daemon_set(cluster: Cluster, vendor: Vendor) -> list[Object]:
+    image = f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}"
+    selector = {vendor.label: "true"} if needs_selector(cluster, vendor) else None
+    if cluster.gpu.mode == "cdi":
+        return render(vendor.plugin.cdi, image=image, node_selector=selector)
+    handler = vendor.runtime_class(cluster.gpu.mode)
     return render(
-        vendor.plugin.manifest,
-        image=f"{cluster.device_plugin.image}:v{cluster.device_plugin.version}",
-        runtime_class=vendor.runtime_class(cluster.gpu.mode),
-        node_selector={vendor.label: "true"} if needs_selector(cluster, vendor) else None,
-        **vendor.plugin.values,
+        vendor.plugin.manifest, image=image, runtime_class=handler, node_selector=selector, **vendor.plugin.values
     )
 
 
 def runtime_class(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
-    """Return the step about the RuntimeClass that pods with GPUs name; none where they name none."""
-    if vendor.runtime is None or vendor.runtime_class(cluster.gpu.mode) is None:
+    """Return the step about the RuntimeClass that pods with GPUs, or MPS's daemon, name; none where they name none."""
+    mps = cluster.gpu.mode == "cdi" and any(one.sharing == "mps" for one in cluster.gpu_classes.values())
+    if vendor.runtime is None or not (mps or vendor.runtime_class(cluster.gpu.mode)):
         return []
     handler = vendor.runtime.handler
     name = f"RuntimeClass {handler} leads to containerd's handler {handler}"
@@ -68,7 +81,33 @@ def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]
     if all(host.gpus == 0 for host in cluster.hosts):
         return []
     name = f"the {VENDOR.name} device plugin {cluster.device_plugin.version} is declared for every node with GPUs"
-    return [*runtime_class(cluster), PluginPresent(name, daemon_set(cluster), unready=unready)]
+    base = PluginPresent(name, daemon_set(cluster), unready=unready)
+    return [*runtime_class(cluster), base, *class_steps(cluster, unready)]
+
+
+def class_steps(cluster: Cluster, unready: Unready | None = None, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
+    """Return the steps about the plugin of each class of GPUs that a host is of, and of classes that are gone."""
+    if vendor.plugin.classes is None:
+        return []
+    made: list[Check[Kube]] = [
+        ClassPresent(
+            f"the device plugin of GPU class {name} is declared ({shared.sharing})",
+            class_objects(cluster, name, _daemon_set(cluster, vendor)[0], vendor),
+            unready=unready,
+            gpu_class=name,
+        )
+        for name, shared in cluster.gpu_classes.items()
+    ]
+    return [*made, ClassesGone(tuple(cluster.gpu_classes))]
+
+
+async def classes_left(run: Run) -> list[Check[Kube]]:
+    """Return the steps about nodes whose class their own stage could not change: a plugin kept them from it then."""
+    if run.allow is Impact.NOTHING or not run.cluster.gpu.classes:
+        return []
+    there = await nodes_by_name(await run.kube())
+    names = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
+    return [NodeClass(name, label_of(run.cluster, name)) for name in names]
 
 
 class RuntimeClassIs(ObjectsPresent):
@@ -83,7 +122,7 @@ def list_needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[
     return [
         step
         for step in nvidia_runtime.steps(cluster, host, family)
-        if isinstance(step, ToolkitAccepts)
+        if isinstance(step, ToolkitAccepts | CdiServed)
         or (by_default and isinstance(step, ContainerdConfigured | ContainerdLoaded))
     ]
 
@@ -128,13 +167,14 @@ async def _why_unready(run: Run, host: HostSpec) -> str:
 async def proven_as(run: Run, kube: Kube) -> tuple[Cluster, tuple[str, ...]]:
     """Return the cluster in the mode that its GPUs can be proven in, and a note where that is not the declared one.
 
-    A plugin that is held back still names the RuntimeClass: hosts that have come to the default runtime serve both
-    ways, the others only this one.
+    A plugin that is held back hands GPUs out in its own way: hosts that have come to the declared one serve both, the
+    others only that.
     """
-    if run.cluster.gpu.mode != "default_runtime" or not await plugin_names_class(kube):
+    declared, there = run.cluster.gpu.mode, await plugin_mode(kube)
+    if there in (declared, None) or (declared == "runtime_class" and there == "default_runtime"):
         return run.cluster, ()
-    gpu = run.cluster.gpu.model_copy(update={"mode": "runtime_class"})
-    note = f"proven with RuntimeClass {VENDOR.handler}: the default runtime is not {VENDOR.handler} on every host yet"
+    gpu = run.cluster.gpu.model_copy(update={"mode": there})
+    note = f"proven with gpu.mode {there}: not every host is ready for {declared} yet"
     return run.cluster.model_copy(update={"gpu": gpu}), (note,)
 
 

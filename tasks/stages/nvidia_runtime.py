@@ -10,6 +10,8 @@ from shipway.gpu.nvidia import MOUNTS, NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
+from shipway.steps.gpu.cdi import CdiServed
+from shipway.steps.gpu.mig import GpusDivided
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.runtime.memlock import DROP_IN, TEXT, MemoryLockUnlimited
@@ -18,10 +20,11 @@ from tasks.stages.container_runtime import images, load_step, wanted_config
 TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
 
 
-def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:  # noqa: ARG001 - the same for every GPU host
+def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the steps of a GPU host, in order; none where Shipway builds for another vendor's GPUs."""
     if VENDOR is not NVIDIA:
         return []
+    divided = cluster.gpu.classes.get(cluster.gpu_class_of(host))
     packages = dict.fromkeys(NVIDIA.toolkit_packages, cluster.gpu.toolkit)
     may_remove = cluster.system.may_remove
     default = cluster.gpu.mode == "default_runtime"
@@ -39,4 +42,6 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         load_step(cluster),
         MemoryLockUnlimited(),
         CriAnswers(),
+        *([CdiServed()] if cluster.gpu.mode == "cdi" else []),
+        *([GpusDivided(divided.mig)] if divided and divided.mig else []),
     ]

@@ -9,7 +9,9 @@ from shipway.kube.manifests import ForeignManifest, foreign
 from shipway.os.family import Family
 from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
+from shipway.steps.gpu.cdi import CdiPossible
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
+from shipway.steps.gpu.mig import MigPossible
 from shipway.steps.kubernetes.skew import VersionKept
 from shipway.steps.system.api_proxy import ProxyPortFree
 from shipway.steps.system.origins import origins
@@ -38,6 +40,7 @@ def manifests(cluster: Cluster) -> list[ForeignManifest]:
 def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the checks of a host; together they cost one round trip."""
     control = "control_plane" in host.roles
+    shared = cluster.gpu.classes.get(cluster.gpu_class_of(host))
     kubernetes = cluster.kubernetes
     ports = (*cluster.system.ports, kubernetes.api_port) if control else WORKER_PORTS
     return [
@@ -51,5 +54,7 @@ def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]
         SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),
         GpusHealthy(None if host.gpus == "auto" else host.gpus),
         FabricReady(),
+        *([MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []),
+        *([CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []),
         *([ManifestsFetched(manifests(cluster))] if control else []),
     ]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.gpu.offers import count_offered, see_offers
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.result import none_ready
@@ -90,7 +91,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     wanted = {name: count for name, count in count_expected(run).items() if count}
     if run.allow is Impact.NOTHING:
         declared = {host.name: count for host in run.hosts if (count := run.provable(host))}
-        return await by_api(run, stage, [gates.GpusAllocatable(declared)] if declared else [])
+        return await by_api(run, stage, [_allocatable(run, declared)] if declared else [])
     if not wanted:
         return []
     kube = await run.kube()
@@ -98,11 +99,11 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
         run.view.show_wait(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
-    plugin = gates.WorkloadRuns("DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
-    rollout = await wait_for(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS)
-    lost = {} if rollout.outcome == "ok" else await find_hopeless(kube)
+    plugins = [gates.WorkloadRuns("DaemonSet", one, VENDOR.plugin.namespace) for one in daemon_sets(run.cluster)]
+    rollouts = [await wait_for(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS) for plugin in plugins]
+    lost = {} if all(one.outcome == "ok" for one in rollouts) else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}
-    check = gates.GpusAllocatable(coming)
+    check = _allocatable(run, coming)
     results = [
         StepResult(check.name, "failed", error=error.at(host=name, step=check.name))
         for name, error in lost.items()
@@ -113,8 +114,12 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     together = await wait_for(run, stage, check, kube, seconds=GPU_SECONDS)
     if together.outcome == "ok":
         return [together, *results]
-    each: dict[str, Check[Kube]] = {name: gates.GpusAllocatable({name: coming[name]}) for name in coming}
+    each: dict[str, Check[Kube]] = {name: _allocatable(run, {name: coming[name]}) for name in coming}
     return [*results, *await _one_by_one(run, each, kube)]
+
+
+def _allocatable(run: Run, gpus: Mapping[str, int]) -> Check[Kube]:
+    return gates.GpusAllocatable(gpus, declared=declared_sharing(run.cluster))
 
 
 async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:

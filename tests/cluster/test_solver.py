@@ -70,6 +70,24 @@ def test_versions_that_cannot_speak_are_refused() -> None:
     assert "has no CRI v1" in refused("runtime: {version: 1.5.18}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("runtime: {version: 1.7.27}\n", "take 2.0 or later, or set gpu.mode: runtime_class"),
+        ("runtime: {version: null}\n", "gpu.mode cdi needs containerd 2.0 or later, so name one"),
+        ("kubernetes: {version: 1.28.15}\nruntime: {version: 2.1.0}\n", "1.28.15 hands no CDI devices to containerd"),
+        ("device_plugin: {version: 0.15.1}\n", "device_plugin.version: 0.15.1 cannot name that program"),
+    ],
+)
+def test_gpus_by_cdi_need_parts_that_know_it(text: str, said: str) -> None:
+    assert said in refused("gpu: {mode: cdi}\n" + text)
+
+
+def test_an_old_toolkit_has_no_program_for_cdi() -> None:
+    assert "1.15.0 has no program for CDI; take 1.16 or later" in refused("gpu: {mode: cdi, toolkit: 1.15.0}\n")
+    accepted("gpu: {mode: cdi}\n")
+
+
 @pytest.mark.parametrize(("toolkit", "fine"), [("1.17.8", True), ("1.18.0", False), ("1.18.1", True)])
 def test_one_toolkit_is_broken(toolkit: str, *, fine: bool) -> None:
     text = f"gpu: {{toolkit: {toolkit}}}\n"

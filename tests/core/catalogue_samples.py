@@ -181,6 +181,12 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         'exec: "nvidia-container-runtime": executable file not found in $PATH',
         "fork/exec /usr/bin/nvidia-container-runtime: no such file or directory",
     ),
+    "SHW-652": (
+        "failed to inject devices: unresolvable CDI devices k8s.device-plugin.nvidia.com/gpu=GPU-00000001-0000-4000",
+    ),
+    "SHW-653": (
+        "unable to validate flags: CDI --device-list-strategy options are only supported on NVML-based systems",
+    ),
     "SHW-460": (
         "UnexpectedAdmissionError   Allocate failed due to requested number of devices unavailable for nvidia.com/gpu",
         "Allocate failed due to can't allocate unregistered device nvidia.com/gpu, which is unexpected",

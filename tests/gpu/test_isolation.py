@@ -18,7 +18,7 @@ from shipway.host.session import Host
 from shipway.kube.client import Object
 from shipway.kube.pod_states import find_trouble
 from shipway.step import Drift, Impact
-from shipway.steps.gpu.device_list import PluginPresent, makes_mounts, needs_variable, plugin_makes_mounts
+from shipway.steps.gpu.device_list import PluginPresent, makes_mounts, needs_variable, plugin_spares_variable
 from shipway.steps.gpu.toolkit import CONFIG, EFFECTIVE, ToolkitAccepts, toolkit_accepts
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 from tasks.stage_result import StageResult
@@ -193,12 +193,12 @@ async def test_the_plugin_changes_its_way_only_when_every_toolkit_accepts_it() -
         assert held.outcome == "drifted"
         assert held.drift
         assert held.drift.have.endswith("it stays so for now: te3: not yet")
-        assert not await plugin_makes_mounts(made.kube)
+        assert not await plugin_spares_variable(made.kube)
         assert {tuple(names) for names in asked} == {("te2", "te3")}
         toolkits.mounts = True
         made.kube.forget()
-        assert [one.outcome for one in await converge(steps, made.kube, Impact.WORKLOADS)][-1] == "changed"
-        assert await plugin_makes_mounts(made.kube)
+        assert [one.outcome for one in await converge(steps, made.kube, Impact.WORKLOADS)][-2] == "changed"
+        assert await plugin_spares_variable(made.kube)
 
 
 async def test_a_host_is_closed_only_when_no_pod_on_it_was_given_gpus_by_the_variable() -> None:

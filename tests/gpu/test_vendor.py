@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from lab.simulated.kube.selectors import label_match
 from shipway.edits.containerd import Wanted, settings
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
@@ -139,9 +140,12 @@ def test_the_plugin_is_found_by_the_names_that_its_manifest_has(vendor: Vendor, 
     assert (made["kind"], made["metadata"]["name"]) == ("DaemonSet", plugin.daemon_set)
     assert made["metadata"]["namespace"] == plugin.namespace
     assert plugin.labels.items() <= pod["metadata"]["labels"].items()
-    assert plugin.selector == ",".join(
-        f"{key}={value}" for key, value in made["spec"]["selector"]["matchLabels"].items()
-    )
+    selects = label_match(plugin.selector)
+    assert selects
+    assert selects({"metadata": {"labels": made["spec"]["selector"]["matchLabels"]}})
+    assert not selects({"metadata": {"labels": {"name": "another"}}})
+    assert plugin.has(pod["metadata"]["labels"])
+    assert not plugin.has({"name": "another"})
     assert vendor.resource in [toleration["key"] for toleration in pod["spec"]["tolerations"]]
     assert pod["spec"].get("runtimeClassName") == vendor.runtime_class(mode)
     assert pod["spec"].get("nodeSelector") in (None, {vendor.label: "true"})
@@ -316,11 +320,16 @@ OWN = {
     "shipway/gpu/figures/floors.py": "what NVIDIA's GPUs are known to reach",
     "shipway/gpu/figures/rdma.py": "what network adapters need of NVIDIA's driver",
     "shipway/gpu/figures/faults.py": "what is said of NVIDIA's own diagnosis",
+    "shipway/gpu/nvidia_classes.py": "the configuration of its device plugin",
+    "shipway/gpu/nvidia_labels.py": "the labels of its feature discovery",
     "shipway/gpu/health/nvidia.py": "what NVIDIA's GPUs tell of their health",
     "shipway/gpu/health/nvidia_xids.py": "what NVIDIA's kernel module tells of errors",
+    "shipway/steps/gpu/mig.py": "its mig-parted",
     "shipway/steps/gpu/toolkit.py": "NVIDIA's toolkit",
     "tasks/stages/nvidia_runtime.py": "the stage that installs it",
     "manifests/device-plugin/daemonset.yaml": "NVIDIA's device plugin",
+    "manifests/device-plugin/daemonset-cdi.yaml": "the same for gpu.mode cdi",
+    "manifests/device-plugin/mps-control-daemon.yaml": "its daemon for MPS",
     "manifests/runtime-class/nvidia.yaml": "NVIDIA's RuntimeClass",
 }
 NAMES = ("nvidia.com/", "10de", "nvidia-smi", "nvidia-ctk", "NVIDIA_VISIBLE_DEVICES", "/dev/nvidia")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from lab.simulated.kube.faults import Fault
+from shipway.cluster.model import Cluster
 from shipway.converge import converge, wait_until
 from shipway.errors import ApiUnavailable, Blocked, PostconditionFailed
 from shipway.gpu.counts import GpusAllocatable, count_asked_gpus, count_gpus
@@ -17,6 +18,7 @@ from shipway.kube.errors import KindMissing
 from shipway.kube.manifests import render
 from shipway.kube.status import differences, why_not_ready
 from shipway.step import Check, Drift, Impact, Step, StepResult
+from shipway.steps.gpu.classes import ClassesGone, NodeClass
 from shipway.steps.kubernetes.cri_socket import ANNOTATION, SocketRemembered
 from shipway.steps.kubernetes.nodes import NodeLabels, NodesReady, NodeUntainted, WorkloadRuns
 from shipway.steps.kubernetes.objects import ObjectAbsent, ObjectsPresent
@@ -57,6 +59,11 @@ async def run(kube: Kube, steps: list[Check[Kube]], allow: Impact = Impact.WORKL
     return await converge(steps, kube, allow)
 
 
+def plugin_steps(cluster: Cluster) -> list[Any]:
+    """Return the steps about the plugin itself; what is left of its classes is not among them."""
+    return [step for step in device_plugin.steps(cluster) if not isinstance(step, ClassesGone)]
+
+
 def outcomes(results: list[StepResult]) -> list[str]:
     return [f"{result.outcome}{f': {result.error}' if result.error else ''}" for result in results]
 
@@ -66,7 +73,7 @@ def outcomes(results: list[StepResult]) -> list[str]:
 async def test_the_device_plugin_is_applied_once_and_shows_no_drift_afterwards(version: str, mode: str) -> None:
     cluster = cluster_of(["te1", "te2"], gpu={"mode": mode})
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 1)], cluster=cluster, version=version) as made:
-        steps = device_plugin.steps(cluster)
+        steps = plugin_steps(cluster)
         assert all(isinstance(step, Step) for step in steps)
         assert set(outcomes(await run(made.kube, steps))) == {"changed"}
         assert set(outcomes(await run(made.kube, steps))) == {"ok"}
@@ -75,14 +82,14 @@ async def test_the_device_plugin_is_applied_once_and_shows_no_drift_afterwards(v
 async def test_a_plan_names_what_is_missing_and_changes_nothing(small: Place) -> None:
     methods: list[str] = []
     small.simulated.set_faults(lambda method, _: methods.append(method))
-    results = await run(small.kube, device_plugin.steps(small.cluster), Impact.NOTHING)
+    results = await run(small.kube, plugin_steps(small.cluster), Impact.NOTHING)
     assert {result.outcome for result in results} == {"drifted"}
     assert "RuntimeClass/nvidia: missing" in str(results[0].drift)
     assert set(methods) == {"GET"}
 
 
 async def test_drift_is_named_by_field_and_repaired(small: Place) -> None:
-    steps = device_plugin.steps(small.cluster)
+    steps = plugin_steps(small.cluster)
     await run(small.kube, steps)
     found = await small.kube.get("apps/v1", "DaemonSet", device_plugin_name(), "kube-system")
     assert found
@@ -102,7 +109,7 @@ def device_plugin_name() -> str:
 
 
 async def test_fields_of_other_owners_are_no_drift(small: Place) -> None:
-    steps = device_plugin.steps(small.cluster)
+    steps = plugin_steps(small.cluster)
     await run(small.kube, steps)
     changes = {"metadata": {"annotations": {"example.org/owner": "somebody"}}}
     await small.kube.patch("apps/v1", "DaemonSet", device_plugin_name(), changes, "kube-system")
@@ -110,9 +117,9 @@ async def test_fields_of_other_owners_are_no_drift(small: Place) -> None:
 
 
 async def test_a_field_that_is_wanted_no_more_is_taken_away(small: Place) -> None:
-    await run(small.kube, device_plugin.steps(small.cluster))
+    await run(small.kube, plugin_steps(small.cluster))
     other = cluster_of(["te1", "te2"], gpu={"mode": "default_runtime"})
-    assert outcomes(await run(small.kube, device_plugin.steps(other))) == ["changed"]
+    assert outcomes(await run(small.kube, plugin_steps(other))) == ["changed"]
     found = await small.kube.get("apps/v1", "DaemonSet", device_plugin_name(), "kube-system")
     assert found
     assert "runtimeClassName" not in found["spec"]["template"]["spec"]
@@ -136,11 +143,11 @@ async def test_an_object_of_an_unknown_kind_is_blocked(small: Place) -> None:
 
 async def test_an_api_that_fails_for_a_moment_fails_the_step_for_another_try(small: Place) -> None:
     small.simulated.set_faults(lambda method, _p: Fault(status=503) if method == "PATCH" else None)
-    results = await run(small.kube, device_plugin.steps(small.cluster))
+    results = await run(small.kube, plugin_steps(small.cluster))
     assert [result.outcome for result in results] == ["failed", "unknown"]
     assert isinstance(results[0].error, ApiUnavailable)
     small.simulated.set_faults(lambda _m, _p: None)
-    assert set(outcomes(await run(small.kube, device_plugin.steps(small.cluster)))) == {"changed"}
+    assert set(outcomes(await run(small.kube, plugin_steps(small.cluster)))) == {"changed"}
 
 
 async def test_an_unwanted_object_is_deleted(small: Place) -> None:
@@ -213,7 +220,7 @@ async def test_a_failing_etcd_is_named() -> None:
 
 async def test_a_node_gets_its_labels_and_keeps_the_others(small: Place) -> None:
     steps = gates.node_steps(small.cluster, small.cluster.host("te2"))
-    assert outcomes(await run(small.kube, steps)) == ["changed", "ok"]
+    assert outcomes(await run(small.kube, steps)) == ["changed", "ok", "ok"]
     node = await small.kube.get("v1", "Node", "te2")
     assert node
     assert node["metadata"]["labels"]["nvidia.com/gpu.present"] == "true"
@@ -236,8 +243,8 @@ async def test_the_control_plane_takes_pods_where_that_is_wanted(version: str) -
     cluster = cluster_of(["te1"])
     async with place(hosts=[gpu_host(1, 1)], cluster=cluster, version=version) as made:
         steps = gates.node_steps(cluster, cluster.hosts[0])
-        assert [type(step) for step in steps] == [NodeLabels, NodeUntainted, SocketRemembered]
-        assert outcomes(await run(made.kube, steps)) == ["changed", "changed", "ok"]
+        assert [type(step) for step in steps] == [NodeLabels, NodeClass, NodeUntainted, SocketRemembered]
+        assert outcomes(await run(made.kube, steps)) == ["changed", "ok", "changed", "ok"]
         node = await made.kube.get("v1", "Node", "te1")
         assert node
         keys = {taint["key"] for taint in node["spec"].get("taints") or ()}

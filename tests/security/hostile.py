@@ -64,7 +64,14 @@ WHOLE: dict[str, Any] = {
             "ssh": {"user": "ops", "port": 22, "key": "/keys/te1", "jump": JUMP},
             "labels": {"example.com/rack": "r1"},
         },
-        {"name": "te2", "address": "10.0.0.2", "node_ip": "10.0.0.2", "gpus": 2, "not_cloned": True},
+        {
+            "name": "te2",
+            "address": "10.0.0.2",
+            "node_ip": "10.0.0.2",
+            "gpus": 2,
+            "gpu_class": "shared4",
+            "not_cloned": True,
+        },
     ],
     "ssh": {
         "user": "ops",
@@ -103,6 +110,8 @@ WHOLE: dict[str, Any] = {
     },
     "gpu": {
         "mode": "runtime_class",
+        "classes": {"shared4": {"sharing": "time-slicing", "replicas": 4, "rename": True}},
+        "sharing": "exclusive",
         "toolkit": "1.18.1",
         "verify_image": "registry.example.com/cuda:1",
         "compute": "required",
@@ -198,6 +207,7 @@ OTHER: dict[str, Any] = {
         "api_endpoint": "10.0.0.1:6443",
         "api_vip": {"address": "10.0.0.9", "by": "kube-vip", "image": "registry.example.com/kube-vip:v1.2.3"},
     },
+    "gpu": {**WHOLE["gpu"], "mode": "cdi", "classes": {"shared4": {"sharing": "mig-single", "mig": "all-1g.10gb"}}},
     "ssh": {"user": "ops", "sudo_password_secret": "sudo"},
     "network": {"provider": "manifests", "version": "3.31.2", "manifests": ["/manifests/net.yaml"]},
     "repair": {"window": {"rrule": "FREQ=WEEKLY;BYDAY=SA;BYHOUR=2;BYMINUTE=0;BYSECOND=0", "minutes": 120}},
@@ -256,6 +266,7 @@ def places(data: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:
 
 OWN_KEYS = (
     "addons",
+    "gpu.classes",
     "hosts[].labels",
     "kubernetes.kubelet",
     "kubernetes.kube_proxy",

@@ -107,6 +107,7 @@ def _removed(value: Any, path: Path, fields: tuple[str, ...], shape: Shape) -> A
     for item in value:
         if item_element(item, keys) != element:
             result.append(item)
-        elif rest:
-            result.append(_removed(item, rest, fields, shape))
+        elif rest:  # what an item is known by goes with the item alone
+            keyed = len(rest) == 1 and rest[0].removeprefix("f:") in keys
+            result.append(item if keyed else _removed(item, rest, fields, shape))
     return result

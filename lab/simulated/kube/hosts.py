@@ -44,6 +44,9 @@ class SimpleHost:
     kubelet_version: str = "v1.31.7"  # with it
     kubelet_config: Obj = field(default_factory=dict)  # what the running kubelet answers on /configz
 
+    def __post_init__(self) -> None:
+        self.own_sharing = self.sharing  # what a plugin without a configuration of its own makes of its GPUs
+
 
 def devices_of(host: SimpleHost) -> dict[str, list[tuple[str, str, bool]]]:
     """Return what a host's plugin offers, by resource: an id of its own, the UUID of the GPU or part, and its health."""

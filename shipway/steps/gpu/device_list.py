@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from shipway.cluster.parts import GpuMode
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import count_asked_gpus, count_gpus
-from shipway.gpu.nvidia import BY_MOUNTS
+from shipway.gpu.nvidia import BY_CDI, BY_MOUNTS
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift
@@ -26,15 +27,26 @@ from shipway.steps.kubernetes.nodes import pod_ready
 from shipway.steps.kubernetes.objects import ObjectsPresent
 
 STRATEGY = "DEVICE_LIST_STRATEGY"
+BY_VARIABLE = "envvar"  # NVIDIA's default
 ENDED = ("Succeeded", "Failed")
 SHOWN = 4
 Unready = Callable[[Sequence[str]], Awaitable[str]]
 
 
+def strategy_of(pod_spec: Mapping[str, Any]) -> str:
+    """Return how a plugin's pod hands GPUs out."""
+    variables = [one for container in pod_spec.get("containers") or () for one in container.get("env") or ()]
+    return next((str(one.get("value", "")) for one in variables if one.get("name") == STRATEGY), BY_VARIABLE)
+
+
 def makes_mounts(pod_spec: Mapping[str, Any]) -> bool:
     """Tell whether a plugin's pod hands GPUs out by mounts."""
-    variables = [one for container in pod_spec.get("containers") or () for one in container.get("env") or ()]
-    return any(one.get("name") == STRATEGY and BY_MOUNTS in str(one.get("value", "")) for one in variables)
+    return BY_MOUNTS in strategy_of(pod_spec)
+
+
+def spares_variable(pod_spec: Mapping[str, Any]) -> bool:
+    """Tell whether a plugin's pod hands GPUs out without the variable: by mounts, or by CDI."""
+    return makes_mounts(pod_spec) or strategy_of(pod_spec) == BY_CDI
 
 
 @dataclass(frozen=True)
@@ -64,31 +76,43 @@ class PluginPresent(ObjectsPresent):
 
     async def asks_more(self, on: Kube) -> bool:
         """Return whether the declared plugin asks something of its hosts that the one in the cluster does not."""
-        there = await _pod_spec(on)
-        (declared,) = await self._load()
+        (declared,) = [obj for obj in await self._load() if VENDOR.plugin.has(_labels_of(obj))]
+        there = await _pod_spec(on, declared["metadata"]["name"])
         return there is None or not _asks_as_much(there, declared["spec"]["template"]["spec"])
 
 
 def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
-    """Tell whether a plugin's pod that runs needs all that the declared one needs: mounts, and the default runtime."""
+    """Tell whether a plugin's pod that runs needs all that the declared one needs: CDI, mounts, the default runtime."""
+    if strategy_of(declared) == BY_CDI:
+        return strategy_of(there) == BY_CDI
     by_default = not there.get("runtimeClassName") or bool(declared.get("runtimeClassName"))
     return by_default and (makes_mounts(there) or not makes_mounts(declared))
 
 
-async def _pod_spec(on: Kube) -> Mapping[str, Any] | None:
-    """Return the pods of the device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
-    live = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace, fresh=True)
+def _labels_of(obj: Object) -> Mapping[str, str]:
+    template = (obj.get("spec") or {}).get("template") or {"metadata": {}}
+    return template["metadata"].get("labels") or {}
+
+
+async def _pod_spec(on: Kube, name: str = VENDOR.plugin.daemon_set) -> Mapping[str, Any] | None:
+    """Return the pods of a device plugin in the cluster, as its DaemonSet makes them; None where there is none."""
+    live = await on.get("apps/v1", "DaemonSet", name, VENDOR.plugin.namespace, fresh=True)
     return live["spec"]["template"]["spec"] if live else None
 
 
-async def plugin_makes_mounts(on: Kube) -> bool:
-    """Return whether the cluster's device plugin is declared to make mounts."""
-    return makes_mounts(await _pod_spec(on) or {})
+async def plugin_spares_variable(on: Kube) -> bool:
+    """Return whether the cluster's device plugin is declared to hand GPUs out without the variable."""
+    return spares_variable(await _pod_spec(on) or {})
 
 
-async def plugin_names_class(on: Kube) -> bool:
-    """Return whether the pods of the cluster's device plugin name a RuntimeClass."""
-    return bool((await _pod_spec(on) or {}).get("runtimeClassName"))
+async def plugin_mode(on: Kube) -> GpuMode | None:
+    """Return the `gpu.mode` that the cluster's device plugin has been made for; None where there is none."""
+    spec = await _pod_spec(on)
+    if spec is None:
+        return None
+    if strategy_of(spec) == BY_CDI:
+        return "cdi"
+    return "runtime_class" if spec.get("runtimeClassName") else "default_runtime"
 
 
 def _is_labelled(node: Object) -> bool:
@@ -100,19 +124,18 @@ async def needs_variable(on: Kube, node: str) -> str:
 
     A kubelet keeps what a pod was given for as long as the pod is there, and hands it to each of its containers that
     starts again: one given its GPUs by the variable would start without any. A pod is of the new way where it was
-    admitted after the plugin's pod that makes mounts; both times are the same kubelet's. Raises the errors of the API.
+    admitted after the plugin's pod that spares it; both times are the same kubelet's. Raises the errors of the API.
     """
-    if not await plugin_makes_mounts(on):
+    if not await plugin_spares_variable(on):
         return "the device plugin does not hand GPUs out by mounts yet"
-    labels = VENDOR.plugin.labels
     pods = await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")
     plugins = [
         pod
         for pod in pods
         if pod["metadata"]["namespace"] == VENDOR.plugin.namespace
-        and labels.items() <= (pod["metadata"].get("labels") or {}).items()
+        and VENDOR.plugin.has(pod["metadata"].get("labels") or {})
     ]
-    if not plugins or not all(makes_mounts(pod["spec"]) and pod_ready(pod) for pod in plugins):
+    if not plugins or not all(spares_variable(pod["spec"]) and pod_ready(pod) for pod in plugins):
         return "the device plugin of this node does not hand GPUs out by mounts yet, or is not ready"
     since = max(_admitted(pod) for pod in plugins)
     older = [

@@ -26,12 +26,15 @@ class PluginRunning:
     mode: str
     name: str = "the device plugin runs and sees GPUs on every node that it is for"
     vendor: Vendor = VENDOR
+    sets: tuple[str, ...] = ()
 
     async def check(self, on: Kube) -> Drift | None:
-        """Ask the DaemonSet, then the log of each pod that runs under the vendor's runtime."""
+        """Ask the DaemonSets, then the log of each pod that runs under the vendor's runtime."""
         plugin = self.vendor.plugin
-        drift = await WorkloadRuns("DaemonSet", plugin.daemon_set, plugin.namespace).check(on)
-        if drift is not None or self.mode != "runtime_class":
+        sets = self.sets or (plugin.daemon_set,)
+        found = [await WorkloadRuns("DaemonSet", name, plugin.namespace).check(on) for name in sets]
+        drift = next((one for one in found if one), None)
+        if drift is not None or self.mode == "default_runtime":
             return drift  # in default-runtime mode it also runs on nodes without GPUs, where it rightly sees none
         pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
         logs = await asyncio.gather(*(on.logs(plugin.namespace, pod["metadata"]["name"]) for pod in pods))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import yaml
+
 from lab.simulated import recorded
-from lab.simulated.kube.hosts import SimpleHost, runs_nvidia
+from lab.simulated.kube.hosts import Sharing, SimpleHost, runs_nvidia
 from lab.simulated.kube.objects import Obj, dig, name_of
 from lab.simulated.kube.pod_programs import Machine, Program, run_words
 
@@ -26,21 +29,28 @@ class ContainerRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """The GPUs that a device plugin allocated to a container, and whether it handed them out by mounts."""
+    """The GPUs that a device plugin allocated to a container, and the strategy by which it handed them out."""
 
     gpus: list[str] = field(default_factory=list)
-    by_mounts: bool = False
+    strategy: str = "envvar"
 
 
-def makes_mounts(pod: Obj) -> bool:
-    """Say whether a device plugin's pod hands GPUs out by mounts (DEVICE_LIST_STRATEGY)."""
+def strategy_of(pod: Obj) -> str:
+    """Return how a device plugin's pod hands GPUs out (DEVICE_LIST_STRATEGY)."""
     variables = [one for container in pod["spec"]["containers"] for one in container.get("env") or []]
-    return any(one["name"] == "DEVICE_LIST_STRATEGY" and "volume-mounts" in str(one.get("value")) for one in variables)
+    return next((str(one.get("value")) for one in variables if one["name"] == "DEVICE_LIST_STRATEGY"), "envvar")
+
+
+def sees_host(pod: Obj, container: Obj) -> bool:
+    """Say whether a container sees its host's driver as it is: privileged, with the root mounted for the plugin."""
+    roots = {one["name"] for one in pod["spec"].get("volumes") or [] if dig(one, "hostPath", "path") == "/"}
+    mounted = {one["name"] for one in container.get("volumeMounts") or [] if one["mountPath"] == "/driver-root"}
+    return bool(roots & mounted) and bool(dig(container, "securityContext", "privileged"))
 
 
 def is_device_plugin(container: Obj) -> bool:
-    """Say whether a container is NVIDIA's device plugin."""
-    return DEVICE_PLUGIN in str(container.get("image", ""))
+    """Say whether a container is NVIDIA's device plugin, and not another program of its image."""
+    return DEVICE_PLUGIN in str(container.get("image", "")) and not container.get("command")
 
 
 def asked(container: Obj) -> dict[str, int]:
@@ -71,15 +81,19 @@ def machine_for(pod: Obj, container: Obj, host: SimpleHost, handler: str | None,
     if "cuda" in image or "nvidia" in image:
         env.setdefault("NVIDIA_VISIBLE_DEVICES", "all")
     mounts = own_requests(pod, container)
+    parts = {part: gpu for gpu, some in host.sharing.parts.items() for part in some}
+    if given.strategy == "cdi-cri" and given.gpus:  # containerd puts them in, under any runtime; 1.x does not know it
+        served = not host.containerd_version.startswith("1.")
+        return Machine(env, name_of(pod), served, given.gpus if served else [], parts)
     if given.gpus:  # as Allocate answers: with both strategies the path of the mounts has the last word
-        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if given.by_mounts else ",".join(given.gpus)
-        mounts += given.gpus if given.by_mounts else []
+        by_mounts = "volume-mounts" in given.strategy
+        env["NVIDIA_VISIBLE_DEVICES"] = MOUNT_ROOT if by_mounts else ",".join(given.gpus)
+        mounts += given.gpus if by_mounts else []
     wanted = requested(host, mounts, env.get("NVIDIA_VISIBLE_DEVICES", ""))
     if not runs_nvidia(host, handler) or not wanted:
         return Machine(env, name_of(pod))
     if host.nvml_fault:
         raise ContainerRefusedError(f"{_REFUSED} failed to initialize NVML: {host.nvml_fault}")
-    parts = {part: gpu for gpu, some in host.sharing.parts.items() for part in some}
     known = [*(uuid for uuid, _ in host.gpus), *parts]
     if unknown := [name for name in wanted if name not in (*known, "all")]:
         raise ContainerRefusedError(f"{_REFUSED} unresolvable CDI devices runtime.nvidia.com/gpu={unknown[0]}")
@@ -104,15 +118,43 @@ def requested(host: SimpleHost, mounts: list[str], variable: str) -> list[str]:
     return names if takes_variable else []
 
 
+def plugin_sees(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> bool:
+    """Say whether the device plugin sees GPUs: under an nvidia runtime, or by the host's driver where it mounts it."""
+    if sees_host(pod, container):
+        return bool(host.gpus) and not host.nvml_fault
+    return bool(machine_for(pod, container, host, handler, Given()).gpus)
+
+
 def plugin_program(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> Program:
     """Return what the device plugin logs where it starts: it sees GPUs only under an nvidia runtime."""
     variables = {one["name"]: str(one.get("value")) for one in container.get("env") or []}
     patient = variables.get("FAIL_ON_INIT_ERROR", "true").lower() == "false"
-    sees = bool(machine_for(pod, container, host, handler, Given()).gpus)
+    sees = plugin_sees(pod, container, host, handler)
     end = "sees" if sees else "waits" if patient else "ends"
     lines = [(0.1, line) for line in recorded.table("device_plugin.yaml")[end]]
     lines[2:2] = [(0.1, line) for line in _config(host)]
     return Program(lines, ends=0.5, code=1) if end == "ends" else Program(lines)
+
+
+def configured(pod: Obj, config_maps: Callable[[str, str], Obj | None]) -> Sharing | None:
+    """Return how a device plugin's pod is configured to share GPUs: by the file that it mounts; None without one."""
+    variables = [one for container in pod["spec"]["containers"] for one in container.get("env") or []]
+    path = next((str(one.get("value")) for one in variables if one["name"] == "CONFIG_FILE"), "")
+    mounts = [one for container in pod["spec"]["containers"] for one in container.get("volumeMounts") or []]
+    volume = next((one["name"] for one in mounts if path.startswith(f"{one['mountPath']}/")), "")
+    volumes: dict[str, Obj] = {one["name"]: one for one in pod["spec"].get("volumes") or []}
+    found = config_maps(
+        pod["metadata"]["namespace"], str(dig(volumes.get(volume, {}), "configMap", "name", default=""))
+    )
+    if not path or found is None:
+        return None
+    data: Obj = yaml.safe_load(found["data"][path.rpartition("/")[2]])
+    sharing: Obj = data.get("sharing") or {}
+    way = next(iter(sharing), "timeSlicing")
+    shared: Obj = sharing.get(way) or {}
+    rows: list[Obj] = shared.get("resources") or [{}]
+    strategy = str(dig(data, "flags", "migStrategy", default="none"))
+    return Sharing(rows[0].get("replicas", 1), way, shared.get("renameByDefault", False), strategy=strategy)
 
 
 def _config(host: SimpleHost) -> list[str]:
@@ -120,7 +162,8 @@ def _config(host: SimpleHost) -> list[str]:
     how = host.sharing
     named = {"rename": "nvidia.com/gpu.shared"} if how.renamed else {}
     rows = [{"name": "nvidia.com/gpu", **named, "devices": "all", "replicas": how.replicas}] if how.replicas > 1 else []
-    sharing: Obj = {"timeSlicing": {}, how.way: {"resources": rows} if rows else {}}
+    flags = {**({"renameByDefault": True} if how.renamed else {}), "failRequestsGreaterThanOne": True}
+    sharing: Obj = {"timeSlicing": {}, how.way: {**flags, "resources": rows} if rows else {}}
     config = {"version": "v1", "flags": {"migStrategy": how.strategy, "failOnInitError": False}, "sharing": sharing}
     return ["", "Running with config:", *json.dumps(config, indent=2).splitlines()]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lab.simulated.kube.objects import Obj, dig, name_of, timestamp
 from lab.simulated.kube.world import is_finished
 
-from .container_programs import ContainerRefusedError, program_for
+from .container_programs import ContainerRefusedError, configured, is_device_plugin, program_for
 from .pod_runs import ContainerState, PodRun, Run, container_id
 from .sandboxes import runtime_handler
 
@@ -67,6 +69,9 @@ class Containers:
         state = run.containers[container["name"]]
         host = self._world.hosts[run.node]
         given = self._kubelets.devices.given(pod, state.name)
+        if is_device_plugin(container):
+            maps = partial(self._world.store.get, "configmaps")
+            host.sharing = replace(configured(pod, maps) or host.own_sharing, parts=host.own_sharing.parts)
         try:
             program = program_for(pod, container, host, runtime_handler(self._world, pod), given)
         except ContainerRefusedError as error:

@@ -6,7 +6,7 @@ from lab.simulated.kube.hosts import devices_of
 from lab.simulated.kube.objects import Obj, dig, with_status
 from lab.simulated.kube.world import World
 
-from .container_programs import VENDOR, Given, asked, is_device_plugin, machine_for, makes_mounts
+from .container_programs import VENDOR, Given, asked, is_device_plugin, plugin_sees, strategy_of
 
 
 class NoDeviceError(Exception):
@@ -19,18 +19,18 @@ class Devices:
     def __init__(self, world: World) -> None:
         self._world = world
         self._plugins: dict[str, str] = {}  # node -> uid of the plugin's pod
-        self._mounting: set[str] = set()  # nodes whose plugin hands GPUs out by mounts
+        self._strategies: dict[str, str] = {}  # node -> how its plugin hands GPUs out
         self._held: dict[str, dict[str, tuple[str, str, str]]] = {}  # node -> device -> (pod uid, container, GPU)
-        self._by_mounts: set[str] = set()  # pods that were given theirs so: the kubelet keeps it as long as they are
+        self._given: dict[str, str] = {}  # pod -> how it was given them: the kubelet keeps it as long as the pod is
 
     def plugin_started(self, pod: Obj, handler: str | None) -> None:
         """Register the GPUs of a node some moments after its plugin's container began to run."""
         node = str(pod["spec"]["nodeName"])
         container = next((one for one in pod["spec"]["containers"] if is_device_plugin(one)), None)
         host = self._world.hosts.get(node)
-        if container is not None and host is not None and machine_for(pod, container, host, handler, Given()).gpus:
+        if container is not None and host is not None and plugin_sees(pod, container, host, handler):
             self._plugins[node] = pod["metadata"]["uid"]
-            (self._mounting.add if makes_mounts(pod) else self._mounting.discard)(node)
+            self._strategies[node] = strategy_of(pod)
             self._world.pace.after(self._world.latencies.device_plugin, self.publish, node)
 
     def plugin_stopped(self, pod: Obj) -> None:
@@ -85,20 +85,20 @@ class Devices:
                 free.sort(key=lambda one: sum(gpu == one[1] for *_, gpu in held.values()))
                 for own, gpu in free[:wanted]:
                     held[own] = (uid, container["name"], gpu)
-        if node in self._mounting:
-            self._by_mounts.add(uid)
+        self._given[uid] = self._strategies.get(node, "envvar")
 
     def given(self, pod: Obj, container: str) -> Given:
         """Return the GPUs that one container of a pod holds, and how it was given them."""
         uid, held = pod["metadata"]["uid"], self._held.get(str(pod["spec"]["nodeName"]), {})
-        return Given([gpu for *holder, gpu in held.values() if holder == [uid, container]], uid in self._by_mounts)
+        gpus = [gpu for *holder, gpu in held.values() if holder == [uid, container]]
+        return Given(gpus, self._given.get(uid, "envvar"))
 
     def release(self, pod: Obj) -> None:
         """Take back a pod's GPUs."""
         held = self._held.get(str(dig(pod, "spec", "nodeName", default="")), {})
         for own in [own for own, (uid, *_) in held.items() if uid == pod["metadata"]["uid"]]:
             del held[own]
-        self._by_mounts.discard(pod["metadata"]["uid"])
+        self._given.pop(pod["metadata"]["uid"], None)
 
     def forget_node(self, node: str) -> None:
         """Forget a node that has left."""

@@ -1,0 +1,139 @@
+"""Classes of GPUs: how the hosts of each are to share them, and the objects that bring it about.
+
+A class is a label of its nodes, a configuration of the device plugin, and a DaemonSet of the plugin for just these
+nodes; nodes without the label have the plugin as it always is. There is no sidecar that picks a configuration by a
+label, as NVIDIA's chart has it: one that names none it knows changes nothing, and says nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from shipway.cluster.model import Cluster
+from shipway.cluster.parts import EXCLUSIVE, GpuClass
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.sharing import Sharing, Way
+from shipway.gpu.vendor import PluginClasses, Vendor
+from shipway.kube.client import Object
+from shipway.kube.manifests import render
+
+LABEL = "shipway.dev/gpu-class"
+CONFIG = "shipway.dev/gpu-class-config"  # an annotation of the plugin's pods: a new configuration makes new ones
+MANAGED = {"app.kubernetes.io/managed-by": "shipway"}
+_WAYS: dict[str, Way] = {"time-slicing": "time slicing", "mps": "MPS", "mig-single": "MIG", "mig-mixed": "MIG"}
+_FOLDER, _FILE = "/config", "config.yaml"
+
+
+def sharing_of(shared: GpuClass) -> Sharing:
+    """Return how a class shares GPUs, as a plugin that does so is read."""
+    return Sharing(_WAYS.get(shared.sharing, "exclusive"), shared.replicas or 1)
+
+
+def declared_sharing(cluster: Cluster) -> dict[str, Sharing]:
+    """Return by node how its GPUs are to be shared; of no node where no class is declared: then what is seen counts."""
+    known = cluster.gpu.classes
+    if not known:
+        return {}
+    names = {host.name: cluster.gpu_class_of(host) for host in cluster.hosts if host.gpus != 0}
+    return {host: sharing_of(known[name]) if name in known else Sharing() for host, name in names.items()}
+
+
+def label_of(cluster: Cluster, host: str) -> str | None:
+    """Return the class that a node is labelled with; None where it has its GPUs for one pod each."""
+    name = cluster.gpu_class_of(cluster.host(host))
+    return None if name == EXCLUSIVE else name
+
+
+def daemon_sets(cluster: Cluster, vendor: Vendor = VENDOR) -> list[str]:
+    """Return the names of the DaemonSets by which the GPUs of a cluster are offered."""
+    names, classes = [vendor.plugin.daemon_set], vendor.plugin.classes
+    if classes is None:
+        return names
+    for name, shared in cluster.gpu_classes.items():
+        names.append(f"{classes.daemon_set}-{name}")
+        names += [f"{classes.daemon_set_of_daemon}-{name}"] if shared.sharing == "mps" else []
+    return names
+
+
+def off_classes(daemon_set: Object) -> Object:
+    """Return a plugin's DaemonSet that stays off the nodes of every class."""
+    made: Object = copy.deepcopy(daemon_set)
+    terms = [{"matchExpressions": [{"key": LABEL, "operator": "DoesNotExist"}]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    made["spec"]["template"]["spec"]["affinity"] = {"nodeAffinity": required}
+    return made
+
+
+def class_objects(cluster: Cluster, name: str, daemon_set: Object, vendor: Vendor = VENDOR) -> list[Object]:
+    """Return what a class is in the cluster: the plugin's configuration, the plugin that reads it, MPS's daemon."""
+    classes, shared = vendor.plugin.classes, cluster.gpu.classes[name]
+    if classes is None:
+        return []
+    text = yaml.safe_dump(classes.config_of(shared), sort_keys=True)
+    title = f"{classes.daemon_set}-{name}"
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": title, "namespace": vendor.plugin.namespace, "labels": {**MANAGED, LABEL: name}},
+        "data": {_FILE: text},
+    }
+    plugin = _of_class(daemon_set, name, title, text, classes)
+    if shared.sharing != "mps":
+        return [config, plugin]
+    pod = plugin["spec"]["template"]["spec"]
+    _add(pod, {"MPS_ROOT": classes.root}, _mps_mounts(classes))
+    if cluster.gpu.mode == "cdi":  # it asks the daemon by a program of the vendor's, which its runtime brings
+        pod["runtimeClassName"] = vendor.handler
+    return [config, plugin, *_daemon(cluster, name, plugin, vendor, classes)]
+
+
+def _of_class(daemon_set: Object, name: str, title: str, text: str, classes: PluginClasses) -> Object:
+    """Return a plugin's DaemonSet for the nodes of one class, with its configuration mounted."""
+    made: Object = copy.deepcopy(daemon_set)
+    labels = {**classes.labels, LABEL: name}
+    made["metadata"] = {**made["metadata"], "name": title, "labels": {**MANAGED, LABEL: name}}
+    spec, template = made["spec"], made["spec"]["template"]
+    spec["selector"] = {"matchLabels": labels}
+    template["metadata"] = {"labels": labels, "annotations": {CONFIG: hashlib.sha256(text.encode()).hexdigest()[:16]}}
+    pod = template["spec"]
+    pod["nodeSelector"] = {**(pod.get("nodeSelector") or {}), LABEL: name}
+    _add(pod, {"CONFIG_FILE": f"{_FOLDER}/{_FILE}"}, {_FOLDER: ("config", {"configMap": {"name": title}})})
+    return made
+
+
+def _mps_mounts(classes: PluginClasses) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return where plugin and daemon meet; the second is memory that the daemon has made, and every client shares."""
+    root = {"path": classes.root, "type": "DirectoryOrCreate"}
+    shm = {"path": f"{classes.root}/shm"}
+    return {"/mps": ("mps-root", {"hostPath": root}), "/dev/shm": ("mps-shm", {"hostPath": shm})}  # noqa: S108
+
+
+def _add(pod: Object, variables: Mapping[str, str], mounts: Mapping[str, tuple[str, dict[str, Any]]]) -> None:
+    """Add variables and mounts, each with its volume, to the plugin's container."""
+    container = pod["containers"][0]
+    container.setdefault("env", []).extend({"name": key, "value": value} for key, value in variables.items())
+    for path, (volume, source) in mounts.items():
+        container.setdefault("volumeMounts", []).append({"name": volume, "mountPath": path})
+        pod.setdefault("volumes", []).append({"name": volume, **source})
+
+
+def _daemon(cluster: Cluster, name: str, plugin: Object, vendor: Vendor, classes: PluginClasses) -> list[Object]:
+    """Return MPS's control daemon for the nodes of a class; it needs the vendor's programs, so its runtime as well."""
+    template = plugin["spec"]["template"]
+    handler = None if cluster.gpu.mode == "default_runtime" else vendor.handler or None
+    return render(
+        classes.daemon,
+        name=f"{classes.daemon_set_of_daemon}-{name}",
+        gpu_class=name,
+        image=template["spec"]["containers"][0]["image"],
+        runtime_class=handler,
+        node_selector=template["spec"]["nodeSelector"],
+        config=plugin["metadata"]["name"],
+        digest=template["metadata"]["annotations"][CONFIG],
+        root=classes.root,
+    )

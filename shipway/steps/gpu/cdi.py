@@ -1,0 +1,92 @@
+"""The checks for `gpu.mode: cdi`: containerd puts GPUs into containers by itself, from a specification in a file.
+
+containerd 1.6 has no CDI, 1.7 has it off and takes devices from annotations only where it was switched on; from 2.0 on
+it is there by default (containerd, docs/cri/config.md; CRI's CDIDevices).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from shipway.edits.containerd import UnreadableError, parse_config
+from shipway.errors import Blocked, Permanent
+from shipway.facts.files import FileState
+from shipway.gpu.chosen import VENDOR
+from shipway.host.session import Host
+from shipway.step import Drift
+from shipway.steps.runtime.pause_image import DUMP
+from shipway.survey.first_look import survey
+
+SPECIFICATIONS = "/var/run/cdi"  # where the device plugin writes its own
+_FIRST = 3  # the layout of containerd 2.0's configuration; 1.x has 2
+_TABLE = ("plugins", "io.containerd.cri.v1.runtime")
+WAY_OUT = (
+    "Set `gpu.mode: runtime_class`, which containerd 1.x serves too, or take containerd 2.0 or later: name it in "
+    "`runtime.version`, and take the host out of the cluster and in again (`remove`, then a bootstrap): packages of a "
+    "host that has joined are not changed in passing."
+)
+
+
+def _config(dump: str) -> dict[str, Any]:
+    try:
+        return parse_config(dump)
+    except UnreadableError:
+        return {}  # said by the step about containerd's configuration
+
+
+def _too_old(on: Host) -> Permanent:
+    return Permanent(
+        "containerd here is 1.x, and gpu.mode is cdi: it would put no GPU into a container",
+        host=on.name,
+        code="SHW-650",
+        fix=WAY_OUT,
+    )
+
+
+@dataclass(frozen=True)
+class CdiPossible:
+    """A host that has joined has a containerd that puts GPUs into containers by itself; others get one."""
+
+    name: str = "containerd can put GPUs into containers (CDI)"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask for its configuration's layout. Raises Permanent SHW-650 where it is that of 1.x."""
+        dump = await on.read(DUMP)
+        if dump.ok and _config(dump.stdout).get("version", _FIRST) < _FIRST and (await survey(on)).joined:
+            raise _too_old(on)
+        return None
+
+
+@dataclass(frozen=True)
+class CdiServed:
+    """containerd puts GPUs into containers by itself, and finds what the plugin writes and what it names."""
+
+    traps: ClassVar[tuple[int, ...]] = (28,)
+    name: str = "containerd puts GPUs into containers (CDI)"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look at its effective configuration, and for the program that a specification names.
+
+        Raises Permanent SHW-650 where containerd is 1.x, SHW-651 where CDI is switched off or the program is missing.
+        """
+        dump, hook = await on.read(DUMP, FileState(VENDOR.hook))
+        if not dump.ok:
+            raise Blocked("containerd is not installed yet, or does not read its configuration", host=on.name)
+        config = _config(dump.stdout)
+        if config.get("version", _FIRST) < _FIRST:
+            raise _too_old(on)
+        cri: Any = config
+        for key in _TABLE:
+            cri = cri.get(key) or {}
+        wrong = "enable_cdi = false" if cri.get("enable_cdi") is False else ""
+        folders = cri.get("cdi_spec_dirs")
+        if isinstance(folders, list) and not {SPECIFICATIONS, SPECIFICATIONS.removeprefix("/var")} & set(folders):
+            wrong = f"cdi_spec_dirs has no {SPECIFICATIONS}"
+        if wrong:
+            fix = "Take that line out of containerd's configuration on the host, restart containerd, then run again."
+            raise Permanent(f"containerd's configuration says {wrong}", host=on.name, code="SHW-651", fix=fix)
+        if hook is None:
+            fix = f"Install {VENDOR.toolkit_package} 1.16 or later (`gpu.toolkit`), which brings it, then run again."
+            raise Permanent(f"{VENDOR.hook} is not there", host=on.name, code="SHW-651", fix=fix)
+        return None

@@ -1,0 +1,44 @@
+"""The step about the plugin of one class of GPUs: its configuration changes only while no pod holds a GPU of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import CONFIG, LABEL, MANAGED
+from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import nodes_by_name
+from shipway.steps.gpu.classes import class_of, who_holds
+from shipway.steps.gpu.device_list import PluginPresent
+
+
+@dataclass(frozen=True)
+class ClassPresent(PluginPresent):
+    """The plugin of a class of GPUs is as declared; its configuration changes only while no pod holds a GPU of it."""
+
+    gpu_class: str = ""
+
+    async def hold(self, on: Kube) -> str:
+        """Return why it may not be as declared yet: hosts that are not ready, or pods that hold GPUs of the class."""
+        live = {obj["metadata"]["name"]: obj for obj in await _of_class(on, self.gpu_class)}
+        declared = [obj for obj in await self._load() if obj["kind"] == "DaemonSet"]
+        changed = [
+            one for one in declared if (there := live.get(one["metadata"]["name"])) and _digest(there) != _digest(one)
+        ]
+        if changed:
+            nodes = [name for name, node in (await nodes_by_name(on)).items() if class_of(node) == self.gpu_class]
+            if who := await who_holds(on, nodes):
+                return who
+        return await super().hold(on)
+
+
+def _digest(daemon_set: Object) -> str:
+    return str((daemon_set["spec"]["template"]["metadata"].get("annotations") or {}).get(CONFIG, ""))
+
+
+async def _of_class(on: Kube, gpu_class: str = "") -> list[Object]:
+    """Return the DaemonSets of a class, or of every class."""
+    only = f"{LABEL}={gpu_class}" if gpu_class else LABEL
+    managed = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+    found: list[Object] = await on.list_("apps/v1", "DaemonSet", VENDOR.plugin.namespace, labels=f"{managed},{only}")
+    return found

@@ -1,0 +1,189 @@
+"""The steps about classes of GPUs: which node is of which, the plugin of each, and what is left of one that is gone.
+
+A pod keeps the GPU that it was given, and a plugin that starts with another configuration knows nothing of it: it would
+offer that GPU once more. So neither a node's class nor a class's configuration changes while pods hold GPUs there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shipway.cluster.parts import GpuClass
+from shipway.converge import wait_until
+from shipway.errors import Blocked, DeadlineExceeded
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import LABEL, MANAGED
+from shipway.gpu.holders import gpu_holders
+from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import few, nodes_by_name
+from shipway.rules.gpu_classes import CHANGING
+from shipway.step import Drift, Impact
+from shipway.steps.kubernetes.nodes import node_of
+
+LEAVE_SECONDS, LOOK_SECONDS = 90.0, 1.0  # a pod that ends has 30 s; its node's count follows at once
+NONE = "whole GPUs"
+KINDS = (("apps/v1", "DaemonSet"), ("v1", "ConfigMap"))
+
+
+def class_of(node: Object) -> str | None:
+    """Return the class that a node is labelled with; None where it has none."""
+    labels = node["metadata"].get("labels") or {}
+    return labels.get(LABEL)
+
+
+async def _plugins_on(on: Kube, node: str) -> list[Object]:
+    pods = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
+    return [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") == node]
+
+
+async def who_holds(on: Kube, nodes: list[str]) -> str:
+    """Return which pods hold GPUs of these nodes; "" where none does."""
+    held = await asyncio.gather(*(gpu_holders(on, node) for node in nodes))
+    told = [f"{node}: {pod}" for node, pods in zip(nodes, held, strict=True) for pod in pods]
+    return f"GPUs are held by {few(told)}" if told else ""
+
+
+@dataclass(frozen=True)
+class PluginGone:
+    """No pod of the plugin is left on a node."""
+
+    node: str
+
+    @property
+    def name(self) -> str:
+        """The node."""
+        return f"no device plugin is left on {self.node}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for its pods."""
+        pods = await _plugins_on(on, self.node)
+        return Drift(f"{pods[0]['metadata']['name']} is there", "none") if pods else None
+
+
+@dataclass(frozen=True)
+class NodeClass:
+    """A node is of the class of GPUs that is declared; it changes only while no pod holds one of its GPUs."""
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    node: str
+    gpu_class: str | None
+    wait: float = LEAVE_SECONDS
+
+    @property
+    def id(self) -> str:
+        """What it is about, whatever the class."""
+        return f"NodeClass {self.node}"
+
+    @property
+    def name(self) -> str:
+        """The node and its class."""
+        return f"node {self.node} offers {f'GPUs of class {self.gpu_class}' if self.gpu_class else NONE}"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare the label; the drift says who keeps it from being changed."""
+        have = class_of(await node_of(on, self.node))
+        if have == self.gpu_class:
+            return None
+        why = await self.hold(on)
+        said = f"class {have}" if have else NONE
+        want = f"class {self.gpu_class}" if self.gpu_class else NONE
+        return Drift(f"{said}; it stays so for now: {why}" if why else said, want)
+
+    async def hold(self, on: Kube) -> str:
+        """Return who holds GPUs of the node, or why its plugin would not leave it; "" where nothing keeps from it."""
+        on.forget()
+        if who := await who_holds(on, [self.node]):
+            return who
+        plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
+        affinity = plugin["spec"]["template"]["spec"].get("affinity") if plugin else None
+        there = await _plugins_on(on, self.node) if plugin and LABEL not in str(affinity) else []
+        return "the device plugin in the cluster does not leave the nodes of a class yet" if there else ""
+
+    async def apply(self, on: Kube) -> None:
+        """Take the plugin off the node, look again, and give the node its class.
+
+        Between the two the node offers no GPU, so no pod can have come to hold one. Raises Blocked, with the old class
+        back, where one did before, or where the plugin does not go.
+        """
+        have = class_of(await node_of(on, self.node))
+        if await _plugins_on(on, self.node):
+            await self._label(on, CHANGING)
+            try:
+                await wait_until(PluginGone(self.node), on, seconds=self.wait, every=LOOK_SECONDS)
+            except DeadlineExceeded as error:
+                await self._label(on, have)
+                raise Blocked(f"the device plugin did not leave {self.node}: {error.message}") from error
+            on.forget()
+            if who := await who_holds(on, [self.node]):
+                await self._label(on, have)
+                raise Blocked(f"it stays as it is: {who}")
+        await self._label(on, self.gpu_class)
+
+    async def _label(self, on: Kube, value: str | None) -> None:
+        await on.patch("v1", "Node", self.node, {"metadata": {"labels": {LABEL: value}}})
+        on.forget()
+
+
+@dataclass(frozen=True)
+class ClassesGone:
+    """No plugin is left of a class of GPUs that no host is of any more, once no node is."""
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+    classes: tuple[str, ...]
+    name: str = "no device plugin is left of a class of GPUs that is not declared"
+
+    async def _left(self, on: Kube) -> list[tuple[str, str, str]]:
+        """Return API version, kind and name of what is left, but for classes that nodes still are of."""
+        nodes = (await nodes_by_name(on)).values()
+        kept = {*self.classes, *(one for node in nodes if (one := class_of(node)))}
+        managed = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+        listed = await asyncio.gather(
+            *(on.list_(api, kind, VENDOR.plugin.namespace, labels=f"{managed},{LABEL}") for api, kind in KINDS)
+        )
+        return [
+            (api, kind, obj["metadata"]["name"])
+            for (api, kind), objects in zip(KINDS, listed, strict=True)
+            for obj in objects
+            if obj["metadata"]["labels"][LABEL] not in kept
+        ]
+
+    async def check(self, on: Kube) -> Drift | None:
+        """List what Shipway made for classes."""
+        left = await self._left(on)
+        return Drift(few([f"{kind} {name}" for _, kind, name in left]), "none") if left else None
+
+    async def apply(self, on: Kube) -> None:
+        """Delete it: plugins first, then what they read."""
+        on.forget()
+        for api, kind, name in await self._left(on):
+            await on.delete(api, kind, name, VENDOR.plugin.namespace)
+
+
+@dataclass(frozen=True)
+class PluginsConfigured:
+    """Every plugin runs with the configuration of its node's class, by its own log.
+
+    A log that does not tell it (any more) is no drift.
+    """
+
+    classes: Mapping[str, GpuClass] = field(hash=False)
+    name: str = "every device plugin runs with the configuration of its class"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read the log of each plugin's pod on a node of a class."""
+        plugin, nodes = VENDOR.plugin, await nodes_by_name(on)
+        classes = plugin.classes
+        pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
+        found: list[str] = []
+        for pod in pods:
+            node = str((pod.get("spec") or {}).get("nodeName", ""))
+            shared = self.classes.get(class_of(nodes[node]) or "") if node in nodes else None
+            if shared is None or classes is None or pod["metadata"].get("deletionTimestamp"):
+                continue
+            said = classes.find_difference(shared, await on.logs(plugin.namespace, pod["metadata"]["name"]))
+            found += [f"{node}: {said}"] if said else []
+        want = "as gpu.classes has it (delete the plugin's pod there, and it starts with its file anew)"
+        return Drift(few(sorted(found)), want) if found else None

@@ -1,0 +1,110 @@
+"""The steps that divide a host's GPUs by the hardware: MIG, by NVIDIA's own mig-parted.
+
+Its package (nvidia-mig-manager) brings the program, a file of layouts that it makes from the GPUs at each boot, and
+hooks: used with them, what is applied is applied again after a reboot (mig-parted, deployments/systemd/README.md).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shipway.errors import Blocked, Permanent
+from shipway.facts.commands import Watched
+from shipway.facts.services import UnitState
+from shipway.gpu.nvidia import REPORT
+from shipway.gpu.verdict import read_sections
+from shipway.host.session import Command, Host
+from shipway.redact import tail
+from shipway.step import Drift, Impact
+
+PROGRAM = "nvidia-mig-parted"
+LAYOUTS, HOOKS = "/etc/nvidia-mig-manager/config.yaml", "/etc/nvidia-mig-manager/hooks.yaml"
+REFRESH = "nvidia-cdi-refresh.service"
+CLIENTS = Watched(("nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"))
+APPLY_SECONDS = 600  # it stops and starts services, and resets GPUs
+_NOT_THERE = (126, 127)
+_MODE = ("MIG Mode", "Current")
+_PENDING = ("MIG Mode", "Pending")
+
+
+def _modes(report: str, row: tuple[str, str]) -> list[str]:
+    return [values.get(row, "") for heading, values in read_sections(report).items() if heading.startswith("GPU ")]
+
+
+@dataclass(frozen=True)
+class MigPossible:
+    """Every GPU of a host can be divided: its driver tells of a mode, and not that there is none."""
+
+    name: str = "the GPUs can be divided (MIG)"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask the driver; one that does not answer has said so elsewhere. Raises Permanent SHW-654."""
+        said = await on.read(REPORT)
+        modes = _modes(said.stdout, _MODE) if said.ok else []
+        cannot = [mode for mode in modes if mode not in {"Enabled", "Disabled"}]
+        if not cannot:
+            return None
+        fix = "Give the host another class (`hosts[].gpu_class`): exclusive, time-slicing or mps."
+        message = f"{len(cannot)} of {len(modes)} GPUs have no MIG, and its class divides them"
+        raise Permanent(message, host=on.name, code="SHW-654", fix=fix)
+
+
+@dataclass(frozen=True)
+class GpusDivided:
+    """The GPUs are divided as a layout of mig-parted's file says; that is changed only while nobody computes on one."""
+
+    impact: ClassVar[Impact] = Impact.WORKLOADS  # GPUs are reset, and services stopped: on a drained host alone
+    layout: str
+
+    @property
+    def id(self) -> str:
+        """What it is about, whatever the layout."""
+        return "GpusDivided"
+
+    @property
+    def name(self) -> str:
+        """The layout."""
+        return f"the GPUs are divided as {self.layout}"
+
+    def _words(self, act: str) -> tuple[str, ...]:
+        return (PROGRAM, act, "-f", LAYOUTS, "-c", self.layout)
+
+    async def check(self, on: Host) -> Drift | None:
+        """Let mig-parted compare. Raises Permanent SHW-655 where it is not there, or does not know the layout."""
+        said, report = await on.read(Watched(self._words("assert"), seconds=60), REPORT)
+        if said.status in _NOT_THERE:
+            fix = "Install NVIDIA's package nvidia-mig-manager on the host (no repository here has it), then run again."
+            raise Permanent(f"{PROGRAM} is not there", host=on.name, code="SHW-655", fix=fix)
+        if said.ok:
+            return None
+        if "Assertion failure" not in said.stdout + said.stderr:  # its word for GPUs that are otherwise (assert.go)
+            fix = f"See {LAYOUTS} on the host; name one of its layouts in `gpu.classes.NAME.mig`, then run again."
+            text = tail(said.stderr or said.stdout, 2)
+            raise Permanent(f"{PROGRAM} does not take {self.layout}: {text}", host=on.name, code="SHW-655", fix=fix)
+        modes = sorted(set(_modes(report.stdout, _MODE))) if report.ok else []
+        pending = sorted(set(_modes(report.stdout, _PENDING))) if report.ok else []
+        if pending and pending != modes:
+            return Drift(f"the mode {', '.join(pending)} waits for a restart of the host", self.layout)
+        return Drift(f"otherwise (MIG is {', '.join(modes) or 'unknown'})", self.layout)
+
+    async def hold(self, on: Host) -> str:
+        """Return what computes on a GPU of the host; "" where nothing does, or nobody can tell."""
+        said = await on.read(CLIENTS)
+        lines = [line.strip() for line in said.stdout.splitlines() if re.match(r"\s*[0-9]+,", line)] if said.ok else []
+        return f"{len(lines)} processes compute there ({lines[0]})" if lines else ""
+
+    async def apply(self, on: Host) -> None:
+        """Divide them, with the package's hooks, and have the toolkit's CDI file written anew: it does not follow MIG.
+
+        Raises Blocked where the mode only changes with a restart of the host, as in a guest without a reset.
+        """
+        await on.do(Command((*self._words("apply"), "-k", HOOKS), seconds=APPLY_SECONDS))
+        on.forget()
+        report, refresh = await on.read(REPORT, UnitState(REFRESH))
+        if refresh.load == "loaded":
+            await on.do(Command(("systemctl", "start", REFRESH)))
+        if report.ok and _modes(report.stdout, _MODE) != _modes(report.stdout, _PENDING):
+            fix = "Restart the host, drained (`shipway maintain` does), then run again: a mode is pending."
+            raise Blocked("the mode of MIG changes with the next restart of the host", host=on.name, fix=fix)

@@ -1,0 +1,135 @@
+"""GPUs are divided by mig-parted alone, on a host where nobody computes; what is not so yet is never called done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from shipway.converge import converge
+from shipway.errors import Blocked, Permanent
+from shipway.facts.commands import Watched
+from shipway.facts.fact import Fact
+from shipway.facts.services import UnitState
+from shipway.gpu.nvidia import REPORT
+from shipway.step import Impact
+from shipway.steps.gpu.mig import CLIENTS, HOOKS, LAYOUTS, REFRESH, GpusDivided, MigPossible
+from tasks.stages import nvidia_runtime, preflight
+from tests.gpu.test_classes import CLASSES, declared
+from tests.places.facts import DEBIAN, KnownFacts, said, unit
+
+# Printed by a host with two H200 (2026-11-28): MIG is Disabled on both. The other words are changed in it, not seen.
+WHOLE = (Path(__file__).parents[2] / "lab" / "h200-nvidia-smi-q.txt").read_text(encoding="utf-8")
+STEP = GpusDivided("all-1g.18gb")
+ASSERT = Watched(("nvidia-mig-parted", "assert", "-f", LAYOUTS, "-c", "all-1g.18gb"), seconds=60)
+OTHERWISE = "FATA[0000] Assertion failure: selected configuration not currently applied"  # mig-parted, assert.go
+
+
+def modes(current: str, pending: str) -> str:
+    lines, row = [], ""
+    for line in WHOLE.splitlines():
+        row = line.strip() if " : " not in line else row
+        name = line.split(" : ")[0].strip()
+        value = {"Current": current, "Pending": pending}.get(name) if row == "MIG Mode" else None
+        lines.append(f"{line.partition(' : ')[0]} : {value}" if value else line)
+    return "\n".join(lines)
+
+
+class Divided(KnownFacts):
+    """A host whose mig-parted does what it is told, or leaves a mode for the next restart."""
+
+    def __init__(self, facts: dict[Fact[Any], Any], after: dict[Fact[Any], Any]) -> None:
+        super().__init__(facts)
+        self.after = after
+
+    async def do(self, *commands: Any) -> list[Any]:
+        """Keep what is done, and answer as after it."""
+        self.facts.update(self.after)
+        return await super().do(*commands)
+
+    def forget(self) -> None:
+        """Know nothing that is kept."""
+
+
+def host(*, asserted: Any, report: str = WHOLE, after: str = "", clients: str = "", refresh: bool = True) -> Divided:
+    facts = {ASSERT: asserted, REPORT: said(report), CLIENTS: said(clients)}
+    facts |= {UnitState(REFRESH): unit()} if refresh else {}
+    done = {ASSERT: said("applied")} if after == modes("Enabled", "Enabled") else {}
+    return Divided(facts, {**done, REPORT: said(after or report)})
+
+
+async def test_gpus_are_divided_with_the_hooks_and_the_cdi_file_is_written_anew() -> None:
+    on = host(asserted=said(OTHERWISE, 1), after=modes("Enabled", "Enabled"))
+    (result,) = await converge([STEP], cast("Any", on), Impact.WORKLOADS)
+    assert result.outcome == "changed"
+    assert on.done == [
+        f"nvidia-mig-parted apply -f {LAYOUTS} -c all-1g.18gb -k {HOOKS}",
+        f"systemctl start {REFRESH}",
+    ]
+
+
+async def test_what_is_divided_so_stays_and_a_service_that_is_not_there_is_not_started() -> None:
+    assert await STEP.check(cast("Any", host(asserted=said("applied")))) is None
+    on = host(asserted=said(OTHERWISE, 1), after=modes("Enabled", "Enabled"), refresh=False)
+    await STEP.apply(cast("Any", on))
+    assert len(on.done) == 1
+
+
+async def test_nothing_is_divided_beside_a_process_or_where_workloads_may_not_be_disturbed() -> None:
+    on = host(asserted=said(OTHERWISE, 1), clients="4711, python3\n4712, python3\n")
+    assert await STEP.hold(cast("Any", on)) == "2 processes compute there (4711, python3)"
+    (held,) = await converge([STEP], cast("Any", on), Impact.WORKLOADS)
+    free = host(asserted=said(OTHERWISE, 1), clients="No running processes found\n")
+    assert await STEP.hold(cast("Any", free)) == ""
+    (withheld,) = await converge([STEP], cast("Any", free), Impact.SERVICE)
+    assert [held.outcome, withheld.outcome] == ["drifted", "drifted"]
+    assert [on.done, free.done] == [[], []]
+
+
+async def test_a_mode_that_waits_for_a_restart_is_not_done() -> None:
+    pending = modes("Disabled", "Enabled")
+    on = host(asserted=said(OTHERWISE, 1), after=pending)
+    with pytest.raises(Blocked, match="changes with the next restart") as raised:
+        await STEP.apply(cast("Any", on))
+    assert "drained" in (raised.value.fix or "")
+    drift = await STEP.check(cast("Any", host(asserted=said(OTHERWISE, 1), report=pending)))
+    assert drift
+    assert drift.have == "the mode Enabled waits for a restart of the host"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (said("", 127), "nvidia-mig-parted is not there"),
+        (
+            said("error selecting MIG config: selected mig-config not present: all-1g.18gb", 1),
+            "does not take all-1g.18gb",
+        ),
+        (said("error parsing config file: read error: open /etc/nvidia-mig-manager/config.yaml", 1), "does not take"),
+    ],
+)
+async def test_a_program_or_a_layout_that_is_not_there_is_named(answer: Any, words: str) -> None:
+    with pytest.raises(Permanent, match=words) as raised:
+        await STEP.check(cast("Any", host(asserted=answer)))
+    assert raised.value.code == "SHW-655"
+
+
+async def test_gpus_without_mig_are_refused_first() -> None:
+    assert await MigPossible().check(cast("Any", KnownFacts({REPORT: said(WHOLE)}))) is None
+    assert await MigPossible().check(cast("Any", KnownFacts({REPORT: said("NVIDIA-SMI has failed", 9)}))) is None
+    with pytest.raises(Permanent, match="2 of 2 GPUs have no MIG") as raised:
+        await MigPossible().check(cast("Any", KnownFacts({REPORT: said(modes("N/A", "N/A"))})))
+    assert raised.value.code == "SHW-654"
+
+
+def test_only_hosts_of_such_a_class_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLASSES, "parts", {"sharing": "mig-single", "mig": "all-1g.18gb"})
+    cluster = declared("parts", mode="cdi")
+
+    def of(name: str) -> tuple[bool, bool]:
+        steps = nvidia_runtime.steps(cluster, cluster.host(name), DEBIAN)
+        checks = preflight.checks(cluster, cluster.host(name), DEBIAN)
+        return STEP in steps, any(isinstance(one, MigPossible) for one in checks)
+
+    assert [of("te2"), of("te3"), of("te1")] == [(True, True), (False, False), (False, False)]
