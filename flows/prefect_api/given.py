@@ -24,6 +24,7 @@ from shipway.errors import Refused
 from shipway.redact import redact
 
 SECONDS = 3.0  # a server that restarts may be back by then, and a person has a line within five, with all else
+BUSY = 5  # times as long has one that takes the connection: it is there, and has much to do (seen at a load of 30)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 FIX_URL = (
     "Correct or unset PREFECT_API_URL (`prefect config view` says where it is set); unset, a run starts its own API."
@@ -56,14 +57,16 @@ def proxy_of(url: str) -> str:
 def check(url: str, seconds: float = SECONDS) -> None:
     """Ask the API for its version as Prefect's client would. Raises Refused where a run could not use it.
 
-    A server that is not there, or says that it is not ready, has `seconds` to come.
+    A server that is not there, or says that it is not ready, has `seconds` to come; one that takes the connection and
+    does not answer yet has `BUSY` times as long.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise Refused(
             f"{redact(url)!r} is no address of a Prefect API: http://HOST:PORT/api", code="SHW-133", fix=FIX_URL
         )
-    ends = time.monotonic() + seconds
+    began = time.monotonic()
+    ends = began + seconds
     while True:
         try:
             text = _ask(url, max(0.5, ends - time.monotonic()))
@@ -76,6 +79,8 @@ def check(url: str, seconds: float = SECONDS) -> None:
         except (URLError, OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             stays = isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError | HTTPException)
+            if isinstance(error, TimeoutError):  # while it was to answer; one while connecting is a URLError
+                ends = began + BUSY * seconds
             if stays or time.monotonic() >= ends:
                 said = f"Prefect's API at {redact(url)} does not answer{proxy_of(url)}: {redact(str(reason))}"
                 raise Refused(said, code="SHW-131", fix=FIX_URL) from error

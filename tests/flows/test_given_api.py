@@ -160,6 +160,21 @@ def test_a_server_that_speaks_no_http_or_nothing_at_all_is_reported_in_seconds()
         assert refusal(f"http://127.0.0.1:{silent.getsockname()[1]}/api").code == "SHW-131"
 
 
+def test_a_server_that_has_much_to_do_is_waited_for_where_one_that_is_not_there_is_told_at_once() -> None:
+    asked: list[float] = []
+
+    def slowly(path: str) -> Answer:
+        if path.endswith("version"):
+            asked.append(time.monotonic())
+            if len(asked) == 1:
+                time.sleep(1.0)
+        return (200, SAME)
+
+    with server(slowly) as url:
+        given_api.check(url, 0.5)
+    assert len(asked) == 2, "the first answer came too late for its own question"
+
+
 def test_a_server_that_restarts_has_a_moment() -> None:
     began = time.monotonic()
     with server(lambda _: (503, "") if time.monotonic() - began < 1 else (200, SAME)) as url:
