@@ -52,6 +52,8 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     """Measure every GPU of nodes whose GPUs are all free, judge what was measured, and keep it for the next time."""
     if run.allow is Impact.NOTHING:
         return [StepResult(NAME, "unknown", error=Blocked("a plan starts no test pods"))]
+    if run.proof and run.proof.outcome == "failed":
+        return [StepResult(NAME, "unknown", error=Blocked("the proof before it failed, and its pods stay as evidence"))]
     expected = {name: count for name, count in count_expected(run).items() if count}
     if VENDOR.figures is None or not expected:
         return []

@@ -20,8 +20,10 @@ from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import GpuHealth
 from shipway.gpu.health.quarantine import mark, read_quarantine
 from shipway.gpu.measuring import IN_POD, ON_HOST, measure_host
-from shipway.gpu.pods import NAMESPACE
+from shipway.gpu.pods import NAMESPACE, pod_with_gpu
+from shipway.gpu.result import Proof
 from shipway.host.command import Command
+from shipway.kube.manifests import render
 from shipway.place import Place as Anywhere
 from shipway.script import Output
 from shipway.step import Impact, StepResult
@@ -324,6 +326,16 @@ async def test_what_rdma_needs_is_told_and_fails_no_gpu(tmp_path: Path) -> None:
     async with staged(tmp_path, te2=Scene(network=READY.replace("acs 0", "acs 3"))) as stage:
         assert {one.outcome for one in (await stage.measured()).values()} == {"ok"}
         assert "te2: RDMA: ACS: 3 bridges check sources (ACSCtl SrcValid+)" in stage.run.warned
+
+
+async def test_the_pods_of_a_failed_proof_stay_as_evidence(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        for setting in render("verify/namespace.yaml", namespace=NAMESPACE):
+            await stage.made.kube.apply(setting)
+        await stage.made.kube.apply(pod_with_gpu(stage.made.cluster, "gpu-test-1"))
+        stage.run.proof = Proof("failed", 4)
+        (only,) = await measure(stage.run, "gpu_figures", "cluster")
+        assert (only.outcome, stage.run.figures.rows, stage.pods()) == ("unknown", [], 1)
 
 
 async def test_a_plan_measures_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The seam of shipway.gpu.vendor: what every vendor answers, and that nothing else in the product knows NVIDIA's names.
 
-Each promise is kept by NVIDIA, and by a test double that is like AMD: another id, resource and plugin, and no runtime.
+Each promise is kept by NVIDIA, and by AMD, which is data that nothing chooses: another id, resource and plugin, and no
+runtime.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lab.simulated.kube.selectors import label_match
 from shipway.edits.containerd import Wanted, settings
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
+from shipway.gpu.amd import AMD
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import GpusAllocatable, count_asked_gpus, count_gpus
 from shipway.gpu.evidence import find_barrier, mismatches
@@ -40,7 +42,7 @@ from tasks.context import Run
 from tasks.drift import parts
 from tasks.stages import container_runtime, device_plugin, gpu_isolation, nvidia_runtime
 from tests.gpu.test_proof import declared
-from tests.gpu.vendors import AMD_LIKE, VENDORS, WORDS, Api, with_manifest
+from tests.gpu.vendors import VENDORS, WORDS, Api
 from tests.places.facts import KnownFacts
 from tests.places.facts import said as output
 
@@ -133,8 +135,7 @@ def test_gpus_are_counted_by_the_resource_of_the_vendor_alone(vendor: Vendor) ->
 
 @every_vendor
 @pytest.mark.parametrize("mode", MODES)
-def test_the_plugin_is_found_by_the_names_that_its_manifest_has(vendor: Vendor, mode: str, tmp_path: Path) -> None:
-    vendor = with_manifest(vendor, tmp_path)
+def test_the_plugin_is_found_by_the_names_that_its_manifest_has(vendor: Vendor, mode: str) -> None:
     (made,) = device_plugin.daemon_set(declared(mode=mode), vendor)
     plugin, pod = vendor.plugin, made["spec"]["template"]
     assert (made["kind"], made["metadata"]["name"]) == ("DaemonSet", plugin.daemon_set)
@@ -281,8 +282,8 @@ def test_what_is_wrong_is_reported_in_the_words_of_the_vendor(vendor: Vendor) ->
     ]
 
 
-def test_nothing_of_nvidia_is_said_of_another_vendor(tmp_path: Path) -> None:
-    vendor, cluster = with_manifest(AMD_LIKE, tmp_path), declared()
+def test_nothing_of_nvidia_is_said_of_another_vendor() -> None:
+    vendor, cluster = AMD, declared()
     objects = [pod_with_gpu(cluster, "a", vendor=vendor), pod_without(cluster, "b", "n1", vendor=vendor)]
     for pod in objects:  # the image is the cluster file's
         pod["spec"]["containers"][0].pop("image")
@@ -305,7 +306,7 @@ def test_nothing_of_nvidia_is_done_on_hosts_where_another_vendor_is_chosen(monke
     cluster = declared()
     spec = cluster.host("te2")
     for module in (nvidia_runtime, gpu_isolation, parts):
-        monkeypatch.setattr(module, "VENDOR", AMD_LIKE)
+        monkeypatch.setattr(module, "VENDOR", AMD)
     assert nvidia_runtime.steps(cluster, spec, family_of("")) == []
     assert gpu_isolation.steps(cluster, None) == []
     looked = parts._steps(Run(cluster, "drift"), container_runtime, spec)

@@ -1,72 +1,20 @@
 """Two vendors for the contract of shipway.gpu.vendor, and an API in memory in which pods are given their GPUs.
 
-NVIDIA is the product's; its words here are recorded ones. AMD_LIKE is a TEST DOUBLE: it has what is publicly known of
-AMD's (PCI id, resource, device nodes, no runtime of its own), and made-up words where nobody has recorded any.
+NVIDIA is the product's; its words here are recorded ones. AMD is data that nothing chooses (no runtime of its own,
+another id, resource and plugin); its words here are made up where nobody has recorded any.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from shipway.facts.commands import Watched
+from shipway.gpu.amd import AMD
 from shipway.gpu.nvidia import NVIDIA
-from shipway.gpu.vendor import DevicePlugin, Sample, Vendor
+from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Object
 from shipway.place import Place
-
-AMD_LIKE_PLUGIN = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: amdgpu-device-plugin-daemonset, namespace: gpu-system}
-spec:
-  selector: {matchLabels: {name: amdgpu-dp-ds, part: plugin}}
-  template:
-    metadata: {labels: {name: amdgpu-dp-ds, part: plugin}}
-    spec:
-      runtimeClassName: ${runtime_class}
-      nodeSelector: ${node_selector}
-      tolerations: [{key: amd.com/gpu, operator: Exists, effect: NoSchedule}]
-      containers: [{name: plugin, image: "${image}"}]
-"""
-AMD_LIKE = Vendor(
-    name="AMD",
-    pci_id="1002",
-    module="amdgpu",
-    probe=Watched(("rocm-smi", "--showuniqueid")),
-    listed=re.compile(r"^GPU\[[0-9]+\]\s*: Unique ID: (0x[0-9a-f]+)", re.MULTILINE),
-    driver_failed=(r"driver not initialized \(amdgpu not found",),
-    kernel_word="amdgpu",
-    packages=("amdgpu*", "rocm*"),
-    sources=("amdgpu*", "rocm*"),
-    resource="amd.com/gpu",
-    label="example.org/amd-gpu",
-    plugin=DevicePlugin(
-        daemon_set="amdgpu-device-plugin-daemonset",
-        namespace="gpu-system",
-        labels={"name": "amdgpu-dp-ds", "part": "plugin"},
-        manifest="",  # `with_manifest` writes it: the product has none
-        registered="plugin registered with kubelet",
-        sees_none=("no AMD GPU found, waiting",),
-    ),
-    held=re.compile(r"Unique ID: (0x[0-9a-f]+)"),
-    devices="/dev/dri/renderD*",
-    device=re.compile(r"/dev/dri/renderD[0-9]+\b"),
-    sample=Sample("HIP sample", "HIP", "/opt/samples/vectoradd_hip", "PASSED!", (r"hipError",)),
-)
-
-
-def with_manifest(vendor: Vendor, folder: Path) -> Vendor:
-    """Return the double with its plugin's manifest in a file; NVIDIA has its own."""
-    if vendor.plugin.manifest:
-        return vendor
-    (folder / "plugin.yaml").write_text(AMD_LIKE_PLUGIN)
-    values = {name: getattr(vendor.plugin, name) for name in DevicePlugin.__dataclass_fields__}
-    plugin = DevicePlugin(**{**values, "manifest": str(folder / "plugin.yaml")})
-    return Vendor(**{**{name: getattr(vendor, name) for name in Vendor.__dataclass_fields__}, "plugin": plugin})
 
 
 @dataclass(frozen=True)
@@ -192,4 +140,4 @@ class Api(Place):
         return f"{self.words.of_one(self.held[name])}\n" if name in self.held else ""
 
 
-VENDORS = (NVIDIA, AMD_LIKE)
+VENDORS = (NVIDIA, AMD)
