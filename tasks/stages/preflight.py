@@ -9,6 +9,7 @@ from shipway.kube.manifests import ForeignManifest, foreign
 from shipway.os.family import Family
 from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
+from shipway.steps.gpu.driver.refusals import OnlyWhere
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.kubernetes.skew import VersionKept
 from shipway.steps.system.api_proxy import ProxyPortFree
@@ -22,6 +23,7 @@ from shipway.steps.system.preflight import (
 )
 from shipway.steps.system.sources import ManifestsFetched, SourcesReachable
 from shipway.survey.machines import compare
+from tasks.stages import gpu_driver
 
 __all__ = ["checks", "compare", "manifests"]
 
@@ -33,6 +35,15 @@ def manifests(cluster: Cluster) -> list[ForeignManifest]:
     network, dashboard = cluster.network, cluster.dashboard
     names = list(calico_manifests(network.version)) if network.provider == "calico" and network.version else []
     return [foreign(cluster, name) for name in (*names, *(["dashboard"] if dashboard.enabled else []))]
+
+
+def _of_gpus(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
+    """Return what is asked of GPUs: that they answer, or, where their driver is to come, what would forbid that."""
+    declared = None if host.gpus == "auto" else host.gpus
+    if not gpu_driver.is_declared(cluster, host):
+        return [GpusHealthy(declared), FabricReady()]
+    asked = [OnlyWhere(joined=False, of=one) for one in gpu_driver.checks(cluster, host, family)]
+    return [GpusHealthy(declared, comes=True), OnlyWhere(joined=True, of=FabricReady()), *asked]
 
 
 def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
@@ -49,7 +60,6 @@ def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]
         *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
         SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),
-        GpusHealthy(None if host.gpus == "auto" else host.gpus),
-        FabricReady(),
+        *_of_gpus(cluster, host, family),
         *([ManifestsFetched(manifests(cluster))] if control else []),
     ]
