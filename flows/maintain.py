@@ -14,10 +14,9 @@ from prefect.runtime import flow_run
 
 from flows.running import Manner, as_states, run_name, running
 from flows.waves import all_of, back_up, end, go_in_waves, go_through_workers, stop_at_window
-from shipway.errors import Refused
 from shipway.stage import StageName
 from tasks.context import Run
-from tasks.maintain.look import control_planes_in_order, wants_backup, waves_in_order
+from tasks.maintain.look import control_planes_in_order, refuse_undeclared, wants_backup, waves_in_order
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
@@ -52,9 +51,8 @@ async def maintain(
     manner = Manner(plan, wave_report, leave_waves, "maintain")
     async with running(cluster_file, "plan" if plan else "maintain", (), (), report_file, manner) as run:
         run.maintenance.backup, run.maintenance.driver = backup, driver
-        if driver and run.cluster.gpu.driver.source == "none":
-            fix = "Write `gpu.driver: {source: cuda, branch: 580}` or another one into it (docs/stages/gpu-driver.md)."
-            raise Refused("the cluster file declares no driver to bring", code="SHW-694", fix=fix)
+        if driver:
+            refuse_undeclared(run)
         await go_in_waves(run, go)
     return end(run, tell)
 

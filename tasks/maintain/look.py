@@ -63,6 +63,13 @@ RESTARTS = ("kernel", "libc", "openssl", "systemd", "microcode")
 KEEPS = ("NoSchedule", "NoExecute")
 
 
+def refuse_undeclared(run: Run) -> None:
+    """Raise Refused SHW-694 where the file declares no driver that a run could bring."""
+    if run.cluster.gpu.driver.source == "none":
+        fix = "Write `gpu.driver: {source: cuda, branch: 580}` or another one into it (docs/stages/gpu-driver.md)."
+        raise Refused("the cluster file declares no driver to bring", code="SHW-694", fix=fix)
+
+
 def is_done(run: Run, host: str) -> bool:
     """Say whether nothing of a host is to be changed, and it is not held closed by us."""
     state = run.maintenance.hosts.get(host)

@@ -104,6 +104,7 @@ WHOLE: dict[str, Any] = {
     "gpu": {
         "mode": "runtime_class",
         "toolkit": "1.18.1",
+        "driver": {"source": "cuda", "branch": 580, "version": "580.95.05", "flavour": "open"},
         "verify_image": "registry.example.com/cuda:1",
         "compute": "required",
         "isolation": "strict",

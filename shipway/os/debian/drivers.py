@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.edits.files import FileAbsent, FileIs
-from shipway.errors import Blocked, CommandFailed, Permanent, Refused
+from shipway.errors import Blocked, CommandFailed, Permanent, Refused, ShipwayError
 from shipway.facts.boot import order_kernels
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
@@ -18,7 +18,7 @@ from shipway.host.session import Command, Host
 from shipway.kube.nodes import few
 from shipway.os.debian.apt import APT, wait_for_lock, with_lock
 from shipway.os.debian.dpkg import Installed
-from shipway.os.debian.package_changes import change, matches, plain, simulation
+from shipway.os.debian.package_changes import change, changes, matches, plain, simulation
 from shipway.os.debian.packages import PackagesInVersion, madison, offers
 from shipway.os.drivers import Choose
 from shipway.step import Check, Drift, Impact, Step
@@ -27,6 +27,8 @@ PIN = "/etc/apt/preferences.d/shipway-gpu-driver"
 HELD = "/var/lib/shipway/driver-held"
 UNATTENDED = "/etc/apt/apt.conf.d/51shipway-unattended"
 NAMES = Says(("apt-cache", "pkgnames"))
+# Parts that one flavour of the module has and another has not: apt knows which of them go together.
+MODULE_PARTS = ("*kernel*", "*dkms*", "*headless*", "nvidia-driver-*")
 # `Inst NAME [OLD] (NEW ORIGIN [ARCH])` of `apt-get -s`.
 _INST = re.compile(r"Inst (\S+)(?: \[[^\]]*\])? \((\S+)")
 _META = re.compile(r"linux-image-([a-z][a-z0-9.-]*)")  # a kernel's own package begins with its number
@@ -178,24 +180,65 @@ class DriverTogether:
             await self._install(on, await self.choose(on))
 
     async def _install(self, on: Host, wanted: Mapping[str, str]) -> None:
-        named = [f"{name}={version}" for name, version in wanted.items()]
-        (said,) = await on.do(Command(simulation("install", *self.options, "--", *named), 60))
-        coming = {plain(match[1]): match[2] for match in map(_INST.match, said.stdout.splitlines()) if match}
-        drivers = {name: version for name, version in coming.items() if is_drivers(name, version)}
+        """Install what is wanted with every part that the host has already, and all that comes with them.
+
+        A part that nobody names keeps its version where its dependents let it: then libraries of two drivers lie side
+        by side. One that stands against what is wanted (another flavour's module) is left to apt, which removes it.
+        """
+        packages = await on.read(Installed())
+        have = {name: info.version for (name, _), info in packages.items() if is_drivers(name, info.version)}
+        others = [name for name in have if name not in wanted]
+        offered = offers((await on.read(madison(others))).stdout) if others else {}
         versions = {upstream(version) for version in wanted.values()} - {""}
-        if odd := [f"{name} {version}" for name, version in drivers.items() if upstream(version) not in versions]:
-            message = f"apt would mix drivers: beside {', '.join(versions)} it takes {few(odd)}; nothing was changed"
+        fitting = {
+            name: full
+            for name in others
+            for full in reversed([*offered.get(name, ()), have[name]])
+            if upstream(full) in versions
+        }
+        whole, gone = await self._foresee(on, wanted, fitting, have)
+        coming = [*whole, *(name for name, _ in packages if matches(name, (MODULES,)))]
+        words = [f"{name}={version}" for name, version in whole.items()]
+        await change(on, "install", *self.options, "--", *words, asked=[*coming, *gone], removable=[*have, *coming])
+
+    async def _foresee(
+        self, on: Host, wanted: Mapping[str, str], fitting: Mapping[str, str], have: Mapping[str, str]
+    ) -> tuple[dict[str, str], list[str]]:
+        """Return the packages of the driver as they are to be named, each with its version, and new modules of kernels.
+
+        Raises Refused SHW-689 where a part would come or stay in another version; what keeps apt from any way.
+        """
+        versions = {upstream(version) for version in wanted.values()} - {""}
+        ways = [fitting, {name: full for name, full in fitting.items() if not matches(name, MODULE_PARTS)}]
+        error: ShipwayError | None = None
+        for way in ways:
+            named = {**way, **wanted}
+            words = [f"{name}={version}" for name, version in named.items()]
+            try:
+                (said,) = await on.do(Command(simulation("install", *self.options, "--", *words), 60))
+            except CommandFailed as failed:
+                error = error or failed
+                continue
+            coming = {plain(match[1]): match[2] for match in map(_INST.match, said.stdout.splitlines()) if match}
+            after = {**have, **coming}
+            removed = [plain(name) for name in changes(said.stdout).removed]
+            odd = [
+                f"{name} {version}"
+                for name, version in after.items()
+                if name not in removed and is_drivers(name, version) and upstream(version) not in versions
+            ]
+            if not odd:
+                drivers = {name: version for name, version in coming.items() if is_drivers(name, version)}
+                kernels = [name for name in coming if matches(name, (MODULES,))]
+                return {**{name: full for name, full in named.items() if name not in removed}, **drivers}, kernels
+            message = (
+                f"apt would mix drivers: beside {', '.join(versions)} there would be {few(odd)}; nothing was changed"
+            )
             fix = (
                 f"On the host: `apt-cache policy {odd[0].split()[0]}` says where that comes from; take that source out."
             )
-            raise Refused(message, host=on.name, code="SHW-689", fix=fix)
-        whole = {**wanted, **drivers}
-        have = await on.read(Installed())
-        ours = [name for (name, _), info in have.items() if is_drivers(name, info.version)]
-        words = [f"{name}={version}" for name, version in whole.items()]
-        asked = [*whole, *(name for name in coming if matches(name, (MODULES,)))]
-        gone = [*ours, *(name for name, _ in have if matches(name, (MODULES,)))]
-        await change(on, "install", *self.options, "--", *words, asked=asked, removable=gone)
+            error = Refused(message, host=on.name, code="SHW-689", fix=fix)
+        raise error or Refused("apt knows no way", host=on.name, code="SHW-689")
 
 
 @dataclass(frozen=True)
