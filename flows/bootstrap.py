@@ -79,7 +79,7 @@ async def prepare(run: Run, host: HostSpec, admission: Admission) -> State[Any] 
 
 async def prepare_after(run: Run, host: HostSpec, state: State[Any] | None) -> State[Any] | None:
     """Prepare a host that may be changed."""
-    for stage in preparation_of(run.gpus_of(host)):
+    for stage in preparation_of(run.cluster, run.gpus_of(host)):
         state = await on(stage, host.name, state)
     return state
 

@@ -16,7 +16,7 @@ from flows.running import Manner, as_states, run_name, running
 from flows.waves import all_of, back_up, end, go_in_waves, go_through_workers, stop_at_window
 from shipway.stage import StageName
 from tasks.context import Run
-from tasks.maintain.look import control_planes_in_order, wants_backup, waves_in_order
+from tasks.maintain.look import control_planes_in_order, refuse_undeclared, wants_backup, waves_in_order
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
@@ -35,6 +35,7 @@ async def maintain(
     mode: Literal["plan", "maintain"] = "plan",
     backup: bool = True,  # noqa: FBT001, FBT002 - a flow's parameters are the fields of its form
     report_file: str | None = None,
+    driver: bool = False,  # noqa: FBT001, FBT002 - a flow's parameters are the fields of its form
 ) -> State[Report]:
     """Bring the systems of a cluster's hosts up to date and restart what asks for it, or (mode plan) say what would be.
 
@@ -43,12 +44,15 @@ async def maintain(
         mode: plan changes nothing, names every refusal, and what becomes of each host; maintain does it.
         backup: Take a verified backup of etcd first where a control plane may be restarted, unless one of the last
             hour is there; off: there must be one.
+        driver: Change the GPUs' driver to the declared one, and nothing else of the systems.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     plan = mode == "plan"
     manner = Manner(plan, wave_report, leave_waves, "maintain")
     async with running(cluster_file, "plan" if plan else "maintain", (), (), report_file, manner) as run:
-        run.maintenance.backup = backup
+        run.maintenance.backup, run.maintenance.driver = backup, driver
+        if driver:
+            refuse_undeclared(run)
         await go_in_waves(run, go)
     return end(run, tell)
 
@@ -56,7 +60,7 @@ async def maintain(
 async def go(run: Run) -> None:
     """Go through the order; what fails ends it there, but for what a wave has begun with."""
     seen = run.maintenance
-    if run.cluster.maintain.packages != "none" and not await fetched(run):
+    if run.cluster.maintain.packages != "none" and not seen.driver and not await fetched(run):
         return
     if not seen.order or (seen.backup and wants_backup(run) and not await back_up(run)):
         return

@@ -18,6 +18,7 @@ from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER, causes, fail_by, report_redacted
 from tasks.waves.hosts import is_control
+from tasks.waves.order import count_alone
 from tasks.waves.report import WaveReport
 from tasks.waves.soak import watch_workers
 from tasks.waves.turn import closed_until, end_waves
@@ -111,8 +112,9 @@ async def back_up(run: Run) -> bool:
 
 
 async def go_through_workers(run: Run, waves: Sequence[Sequence[str]]) -> None:
-    """Let one worker have its turn alone, watch it, then wave after wave, as far as the failure budget goes."""
+    """Let one worker of each kind have its turn alone, watch it, then wave after wave, as far as the budget goes."""
     settings, failed = run.cluster.upgrade, 0
+    alone = count_alone(waves, run.waves.kinds)
     for number, wave in enumerate(waves):
         if stop_at_window(run) or (number and settings.approve and not await approved(run, number, wave)):
             return
@@ -120,11 +122,11 @@ async def go_through_workers(run: Run, waves: Sequence[Sequence[str]]) -> None:
         failed += ended.count(False)
         if number + 1 == len(waves):
             return
-        if failed and (not number or failed > settings.failures):
+        if failed and (number < alone or failed > settings.failures):
             fix = "Mend what is named, then run again: it goes on there."
             stop(run, "a worker failed" if failed == 1 else f"{failed} workers failed", "SHW-797", fix)
             return
-        if not number and run.mode != "plan" and (why := await watch_workers(run, wave)):
+        if number < alone and run.mode != "plan" and (why := await watch_workers(run, wave)):
             stop(run, why, "SHW-797", "See what became of it, then run again: no other worker was touched.")
             return
 

@@ -10,6 +10,7 @@ class StageName(StrEnum):
 
     PREFLIGHT = "preflight"
     PREPARE_SYSTEM = "prepare_system"
+    GPU_DRIVER = "gpu_driver"
     CONTAINER_RUNTIME = "container_runtime"
     NVIDIA_RUNTIME = "nvidia_runtime"
     KUBERNETES_PACKAGES = "kubernetes_packages"

@@ -14,6 +14,7 @@ from shipway.stage import StageName
 from tasks.context import Run
 from tasks.report import NO_GPUS, HostRow, Report, RunOutcome, broken_off_by, row_of
 from tasks.stage_result import CLUSTER, worst
+from tasks.stages.gpu_driver import command as driver_command
 
 
 def report_of(run: Run, *, broken_off: str = "") -> Report:
@@ -120,19 +121,22 @@ def _gpus(run: Run) -> dict[str, Any]:
 def _withheld(run: Run) -> list[str]:
     """Tell each step that was not applied beside running pods, with the command that does it on a drained host."""
     rows = {
-        (result.host, row.step): (row, result.stage == StageName.ENDPOINT_KUBECONFIGS)
+        (result.host, row.step): (row, result.stage)
         for result in run.results
-        if result.host in run.seen.busy or result.host in run.seen.podded
+        if result.host in run.seen.busy or result.host in run.seen.podded or result.stage == StageName.GPU_DRIVER
         for row in result.rows
         if row.outcome == "drifted"
     }
     file = run.file or "FILE"
     how = f"on a drained host: `python -m flows.drift_repair {file} --repair workloads --host"
     again = f"when those pods are gone the same command does it, or with them: `python -m flows.move_endpoint {file}"
+    ways: dict[str, str] = {
+        StageName.ENDPOINT_KUBECONFIGS: f"{again} --beside-gpu-pods`",
+        StageName.GPU_DRIVER: f"host by host, drained and proven: `{driver_command(run.file)}`",
+    }
     return [
-        f"{host}: withheld: {step} (have {row.have}; want {row.want}); "
-        + (f"{again} --beside-gpu-pods`" if moved else f"{how} {host}`")
-        for (host, step), (row, moved) in rows.items()
+        f"{host}: withheld: {step} (have {row.have}; want {row.want}); " + ways.get(stage, f"{how} {host}`")
+        for (host, step), (row, stage) in rows.items()
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from shipway.errors import Refused, ShipwayError
-from shipway.locks.bare import claim, claim_left
+from shipway.locks.bare import claim, claim_anew, claim_left
 from shipway.locks.lease import hold, holder
 from shipway.stage import StageName
 from shipway.step import Impact
@@ -110,6 +110,12 @@ async def _claim(run: Run, host: str = "") -> ShipwayError | None:
             return error
         run.locks.claimed = True
     return None
+
+
+async def claim_again(run: Run, host: str) -> None:
+    """Hold the control plane's host again after its restart, where the run held it: the claim ends with a boot."""
+    if run.locks.claimed and host == run.control.name:
+        await claim_anew(run.session(host), _who(run))
 
 
 def _who(run: Run) -> str:

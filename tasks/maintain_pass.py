@@ -16,6 +16,7 @@ class SystemState:
 
     `runtime` is what containerd is and what the file pins it to ("1.6.20", "1.7.27"), empty where they agree. `kernel`
     says whether the kernel is among what may change. `held` says that packages are held by a run that was broken off.
+    `driver` is what the GPUs' driver is and what is declared, None where they agree or nothing of it is asked.
     """
 
     pending: tuple[Pending, ...] = ()
@@ -24,16 +25,17 @@ class SystemState:
     runtime: tuple[str, str] | None = None
     kernel: bool = True
     held: bool = False
+    driver: tuple[str, str] | None = None
 
     @property
     def needs(self) -> bool:
         """Whether anything of the host is to be changed."""
-        return bool(self.pending or self.reasons or self.runtime or self.held)
+        return bool(self.pending or self.reasons or self.runtime or self.held or self.driver)
 
 
 @dataclass
 class MaintainPass(WavePass):
-    """`hosts` is what was seen of each host's system."""
+    """`hosts` is what was seen of each host's system; a run about the `driver` changes nothing else."""
 
     verb: ClassVar[str] = "maintenance"
     command: ClassVar[str] = "maintain"
@@ -41,4 +43,5 @@ class MaintainPass(WavePass):
     possible: ClassVar[StageName] = StageName.MAINTAIN_POSSIBLE
     worker: ClassVar[StageName] = StageName.MAINTAIN_WORKER
     closes_all: ClassVar[bool] = True
+    driver: bool = False
     hosts: dict[str, SystemState] = field(default_factory=dict)

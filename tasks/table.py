@@ -36,6 +36,7 @@ from shipway.survey.notices import read_notices
 from tasks import gates
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of, planes_of
+from tasks.drivers import PROOF_SECONDS, install_driver
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
@@ -271,9 +272,15 @@ async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: A
     ]
 
 
+DRIVER_SECONDS = 7200.0  # packages of a gigabyte, a module that is built for two kernels, boot images
 UPGRADE_SECONDS = 2400.0  # prepare_system may bring all base packages up to date
 _SPECIAL = (
     Stage(StageName.PREFLIGHT, _look_over, always(180.0)),
+    Stage(
+        StageName.GPU_DRIVER,
+        install_driver,
+        lambda cluster: DRIVER_SECONDS + 2.0 * PROOF_SECONDS + 60.0 * cluster.maintain.reboot_minutes,
+    ),
     Stage(StageName.CONTROL_PLANE, _control_plane, lambda cluster: 2.0 * cluster.kubernetes.init_seconds + 600),
     Stage(StageName.CONTROL_PLANE_READY, _gate, always(2 * GATE_SECONDS + 120), 0),
     Stage(

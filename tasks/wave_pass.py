@@ -36,7 +36,9 @@ class WavePass:
     `cordons` is who closed a node, `skipped` why a host is left out, `stopped` why the run went no further, `begun`
     whether this run or an earlier one has begun with a host, `changed` whether this run was about to change something.
     A kind of run says what it and its command are called, and which of the stages are its own: `look` of a host,
-    `possible` of the cluster, `worker`. `closes_all` says whether hosts are closed that need not be drained, too.
+    `possible` of the cluster, `worker`. Of hosts of one of the `kinds` the first goes alone; of those `mended` GPUs may
+    be missing before it, for that is what the run mends. `closes_all` says whether hosts are closed that need not be
+    drained, too.
     """
 
     verb: ClassVar[str]
@@ -46,6 +48,8 @@ class WavePass:
     worker: ClassVar[StageName]
     closes_all: ClassVar[bool] = False
     backup: bool = True
+    kinds: dict[str, str] = field(default_factory=dict)
+    mended: set[str] = field(default_factory=set)
     kubelets: dict[str, str] = field(default_factory=dict)
     cordons: dict[str, Cordon] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)

@@ -29,6 +29,7 @@ def build_parser(prog: str) -> Parser:
     made.add_argument(
         "--no-backup", action="store_true", help="take no backup: a verified one of the last hour must be there"
     )
+    made.add_argument("--driver", action="store_true", help="change the GPUs' driver as declared, and nothing else")
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")
     return made
@@ -46,6 +47,7 @@ def run_maintain(asked: argparse.Namespace, console: Console) -> int:
                 "plan" if asked.plan else "maintain",
                 not asked.no_backup,
                 report,
+                asked.driver,
                 return_state=True,
             )
             return state

@@ -14,7 +14,7 @@ from lab.simulated.world import World, world_of
 from shipway.cluster.profiles import merge
 
 MANIFESTS = Path(__file__).parent / "manifests"
-SOURCES = ("docker", "nvidia", "kubernetes", "base")
+SOURCES = ("docker", "nvidia", "kubernetes", "cuda", "base")
 MIRROR = "http://mirror.simulated"
 
 

@@ -154,6 +154,7 @@ def world_of(profile: Mapping[str, Any], system: System, keys: Mapping[str, byte
     version = str(profile["kubernetes"]["version"])
     major, minor, _ = version.split(".")
     fill = {"{os}": system.id, "{codename}": system.codename, "{arch}": ARCH, "{minor}": f"{major}.{minor}"}
+    fill |= {"{release}": system.version_id.replace(".", ""), "{machine}": "x86_64"}
     offers = {
         "docker": docker_offers(system),
         "nvidia": nvidia_offers(),

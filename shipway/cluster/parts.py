@@ -14,6 +14,7 @@ from shipway.cluster.types import (
     Bucket,
     Count,
     DnsName,
+    DriverVersion,
     Endpoint,
     FilePath,
     Flag,
@@ -44,6 +45,7 @@ __all__ = [
     "Backup",
     "Dashboard",
     "DevicePlugin",
+    "Driver",
     "Gpu",
     "GpuClass",
     "HostSpec",
@@ -224,6 +226,47 @@ class GpuClass(Part):
     )
 
 
+class Driver(Part):
+    """The driver of the GPUs: where it comes from, and which one it is."""
+
+    source: Literal["none", "ubuntu", "cuda", "dgx"] = Field(
+        "none",
+        description="`none`: it is only checked. `ubuntu`: signed modules of Ubuntu's archive. `cuda`: NVIDIA's "
+        "repository (`sources.apt.cuda`), whose modules are built on the host. `dgx`: the repositories that a DGX OS "
+        "has. A bootstrap installs it on hosts that have not joined; `shipway maintain FILE --driver` changes it on "
+        "the others.",
+    )
+    branch: Annotated[Count, Field(ge=450, le=999)] | None = Field(
+        None, description="Branch, such as 580: what a host has of it stays, else it gets the newest that is offered."
+    )
+    version: DriverVersion | None = Field(
+        None, description="Exact version in quotes, such as '580.95.05'; none: any of the branch."
+    )
+    flavour: Literal["auto", "open", "proprietary"] = Field(
+        "auto", description="Kernel modules; `auto`: the open ones where they drive every GPU of the host."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuse a source without a branch, and a version of another one."""
+        if self.source != "none" and not (self.branch or self.version):
+            raise ValueError("a driver needs its branch (580) or its version ('580.95.05')")
+        if self.branch and self.version and not self.version.startswith(f"{self.branch}."):
+            message = f"version {self.version} is not of branch {self.branch}: correct one of them"
+            raise ValueError(message)
+        return self
+
+    @property
+    def of_branch(self) -> int:
+        """The branch, also where only a version is named; 0 where neither is."""
+        return self.branch or int((self.version or "0").partition(".")[0])
+
+    @property
+    def said(self) -> str:
+        """What is declared, for people: a version, or a branch."""
+        return self.version or f"branch {self.branch}"
+
+
 class Gpu(Part):
     """How pods get GPUs, and how that is proven."""
 
@@ -243,6 +286,7 @@ class Gpu(Part):
         description="`strict`: a pod that asks for no GPU sees none. `off`: any image that sets NVIDIA_VISIBLE_DEVICES "
         "sees the GPUs of its host, as NVIDIA's toolkit has it by default.",
     )
+    driver: Driver = Field(Driver(), description="The driver; by default it is only checked.")
     toolkit: Version | None = Field(None, description="Version of nvidia-container-toolkit; none: the newest offered.")
     verify_image: ImageRef = Field(
         "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0", description="Image of the test pods."

@@ -46,7 +46,7 @@ class Key(Part):
 
 
 class AptRepository(Part):
-    """One apt repository; `{codename}`, `{arch}`, `{os}` and `{minor}` are filled in from the host and the version."""
+    """One apt repository; hosts fill in {codename}, {arch}, {os}, {release} and {machine}, the file `{minor}`."""
 
     uri: Url = Field(description="Address of the repository; alone, it names a mirror of the same layout.")
     suite: Suite = Field(description="Suite; with a slash at its end, the path of a flat repository (`/`, `./`).")
@@ -126,8 +126,8 @@ class RegistryAccess(Part):
 class Sources(Part):
     """Where everything comes from; a site without internet names its mirrors here."""
 
-    apt: dict[Literal["docker", "nvidia", "kubernetes"], AptRepository] = Field(
-        description="Repositories of containerd (`docker`), the NVIDIA toolkit and Kubernetes."
+    apt: dict[Literal["docker", "nvidia", "kubernetes", "cuda"], AptRepository] = Field(
+        description="Repositories of containerd (`docker`), the NVIDIA toolkit, Kubernetes, and the driver (`cuda`)."
     )
     base_apt: AptRepository | None = Field(
         None,

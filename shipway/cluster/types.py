@@ -16,6 +16,7 @@ _ENDPOINT = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?$"
 _DNS_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 _VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,5}$"
 _PACKAGE_VERSION = r"^[0-9][A-Za-z0-9.+:~-]*$"
+_DRIVER_VERSION = r"^[0-9]{3}\.[0-9]{2,3}(\.[0-9]{2})?$"
 _PACKAGE = r"^[a-z0-9][a-z0-9.+-]+$"
 _URL = r"^https?://[^\s\x00-\x1f\x7f\"'`$\\<>|;&()]+$"
 _PATH = r"^[^\x00-\x1f\x7f]+$"
@@ -49,6 +50,7 @@ WORDS: dict[str, str] = {
     _DNS_NAME: "a DNS name in lower case, no address",
     _VERSION: "three numbers with dots and no `v`, such as 1.31.7",
     _PACKAGE_VERSION: "a package version or its beginning, such as 1.7.27",
+    _DRIVER_VERSION: "the version of a driver in quotes, such as '580.95.05'",
     _PACKAGE: "a package name: lower-case letters, digits, `.`, `+` and `-`",
     _URL: "an http:// or https:// address without blanks, quotes or shell characters",
     _PATH: "a file path without control characters",
@@ -72,7 +74,7 @@ WORDS: dict[str, str] = {
 # What Go's httpproxy takes (golang.org/x/net/http/httpproxy), but for `*`, which would leave nothing to the proxy.
 _NO_PROXY = r"^(\*?\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)$"
 WORDS[_NO_PROXY] = "a host name, a name with a dot before it, an address or a network"
-TEMPLATES = ("{codename}", "{arch}", "{os}", "{minor}")
+TEMPLATES = ("{codename}", "{arch}", "{os}", "{minor}", "{release}", "{machine}")
 
 
 class Part(BaseModel):
@@ -300,6 +302,7 @@ Endpoint = Annotated[str, StringConstraints(pattern=_ENDPOINT), AfterValidator(_
 DnsName = Annotated[str, StringConstraints(pattern=_DNS_NAME), AfterValidator(_dns_name)]
 Version = Annotated[str, StringConstraints(pattern=_VERSION)]
 PackageVersion = Annotated[str, StringConstraints(pattern=_PACKAGE_VERSION, max_length=128)]
+DriverVersion = Annotated[str, StringConstraints(pattern=_DRIVER_VERSION)]
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE, max_length=128)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048), AfterValidator(_url)]
 FilePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4096), AfterValidator(_path)]

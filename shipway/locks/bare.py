@@ -40,6 +40,11 @@ async def claim(on: Host, who: str) -> AsyncIterator[None]:
             await _free(on, who)
 
 
+async def claim_anew(on: Host, who: str) -> None:
+    """Hold a host again that was restarted while this run held it. Raises as `claim` does."""
+    await patiently(lambda: _claim(on, who))
+
+
 async def claim_left(on: Host) -> bool:
     """Say whether a run holds the host, or one that was killed did; the first look at a host asks it as well."""
     try:

@@ -9,6 +9,7 @@ from shipway.cluster.model import Cluster
 from shipway.facts.fact import Fact
 from shipway.facts.packages import PackageInfo, Pending
 from shipway.host.session import Host
+from shipway.os.drivers import Drivers
 from shipway.step import Check, Step
 
 # What is asked right before packages change; it raises what keeps from it.
@@ -65,7 +66,7 @@ class Family(Protocol):
     def fetches(self, cluster: Cluster, *, without: Collection[str] = ()) -> list[str]:
         """Return what is fetched first: every repository's index but of those `without`, then their keys.
 
-        `{os}`, `{codename}` and `{arch}`, which only a host can fill in, are left in the addresses.
+        The placeholders that only a host can fill in are left in the addresses.
         """
 
     def sources_readable(self) -> Check[Host]:
@@ -150,6 +151,9 @@ class Family(Protocol):
 
     async def at_work(self, on: Host) -> str:
         """Return which package manager is at work on the host now; "" for none."""
+
+    def drivers(self) -> Drivers | None:
+        """Return how a GPU's driver is installed here; None where nobody has tried."""
 
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
         """Return the steps that take back what the others wrote: repositories, their keys, holds of these packages.

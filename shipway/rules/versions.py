@@ -132,6 +132,7 @@ def repositories(cluster: Cluster) -> Iterator[Fault]:
     needed = {"docker": "containerd", "kubernetes": "kubelet, kubeadm and kubectl"}
     if any(host.gpus != 0 for host in cluster.hosts):
         needed["nvidia"] = "NVIDIA's container toolkit"
+        needed |= {"cuda": "the GPUs' driver"} if cluster.gpu.driver.source == "cuda" else {}
     named: set[str] = set(cluster.sources.apt)
     for title, what in needed.items():
         if title not in named:

@@ -67,6 +67,7 @@ from tasks.stages import (
     control_plane,
     dashboard,
     device_plugin,
+    gpu_driver,
     gpu_isolation,
     join_control_plane,
     join_worker,
@@ -91,7 +92,7 @@ def host_parts(run: Run, spec: HostSpec) -> list[Part[Host]]:
     """Return what is looked at on a host, in the order in which it is repaired."""
     closed = Part(spec.name, name_of(gpu_isolation), gpu_isolation.steps(run.cluster, gpu_isolation.holding(run)))
     parts = [
-        *(Part(spec.name, name_of(module), _steps(run, module, spec)) for module in PREPARATION),
+        *(Part(spec.name, name_of(module), _steps(run, module, spec), _most(module)) for module in PREPARATION),
         _join(run, spec),
         closed,
         Part(spec.name, StageName.HEALTH, _health(run, spec), Impact.SERVICE),
@@ -105,10 +106,17 @@ def _steps(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:
     A bootstrap writes it first without and then with the GPUs' runtime; a repair that did so would take the runtime
     away from running pods for a moment.
     """
+    if module is gpu_driver:
+        return gpu_driver.declared(run.cluster, spec, run.family(spec.name), run.file)
     steps = _steps_of(run, module, spec)
     if module is container_runtime and spec.gpus != 0 and VENDOR.runtime:
         return [step for step in steps if not isinstance(step, ContainerdConfigured | ServiceLoaded | CriAnswers)]
     return steps
+
+
+def _most(module: ModuleType) -> Impact:
+    """Return how far a stage may be repaired: a driver is changed by maintenance alone."""
+    return Impact.SERVICE if module is gpu_driver else Impact.WORKLOADS
 
 
 def _steps_of(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:

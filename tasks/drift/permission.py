@@ -13,11 +13,12 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import Permit
-from shipway.stage import JOINED_BY
+from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, Step, restart_of
 from tasks.context import Run
 from tasks.findings import Finding, key_of
 from tasks.stage_result import CLUSTER
+from tasks.stages.gpu_driver import command as driver_command
 from tasks.workloads import beside_pods, find_busy
 
 UNLISTED = "it was not in what was approved: it drifted, or changed, while the approval was awaited"
@@ -127,6 +128,10 @@ def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Find
     if finding.stage in JOINED_BY and finding.level is Impact.WORKLOADS:
         command = f"python -m flows.bootstrap {path} --host {finding.host}"
         return finding.became("reported", "joining is a bootstrap's work, not a repair's", command)
+    if finding.stage == StageName.GPU_DRIVER and finding.level is Impact.WORKLOADS:
+        return finding.became(
+            "reported", "the driver of a host in service is changed by maintenance", driver_command(path)
+        )
     if finding.level is Impact.NOTHING:
         return finding
     named = "" if finding.host == CLUSTER else f" --host {finding.host}"

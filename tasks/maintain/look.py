@@ -12,6 +12,7 @@ from shipway.converge import look_at_all
 from shipway.errors import Refused
 from shipway.facts.packages import describe_pending
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.driver.generations import SPACES, gpus, read_devices
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
@@ -20,14 +21,23 @@ from shipway.kube.status import why_not_ready
 from shipway.os.families import recognise
 from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.gpu.driver.declared import DriverDeclared
 from shipway.steps.kubernetes.health_cluster import OWN_TAINTS
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 from shipway.steps.maintain.pause import QuorumStays
-from shipway.steps.maintain.restart import DKMS, NobodyAtWork, checks_of_restart, read_boot, why_restart
+from shipway.steps.maintain.restart import (
+    DKMS,
+    NobodyAtWork,
+    NothingInhibits,
+    checks_of_restart,
+    read_boot,
+    why_restart,
+)
 from shipway.steps.upgrade.possible import BackupYoung, EtcdFits, NothingExpired, RoomThere
 from shipway.survey.first_look import survey
 from tasks.context import Run
 from tasks.maintain_pass import SystemState
+from tasks.stages import gpu_driver
 from tasks.waiting import hear_results
 from tasks.wave_pass import Cordon, OrderRow
 from tasks.waves.forbids import shared_checks
@@ -51,6 +61,13 @@ SETTLE_SECONDS = 1800
 # Parts that run from the boot on: after these a restart is likely.
 RESTARTS = ("kernel", "libc", "openssl", "systemd", "microcode")
 KEEPS = ("NoSchedule", "NoExecute")
+
+
+def refuse_undeclared(run: Run) -> None:
+    """Raise Refused SHW-694 where the file declares no driver that a run could bring."""
+    if run.cluster.gpu.driver.source == "none":
+        fix = "Write `gpu.driver: {source: cuda, branch: 580}` or another one into it (docs/stages/gpu-driver.md)."
+        raise Refused("the cluster file declares no driver to bring", code="SHW-694", fix=fix)
 
 
 def is_done(run: Run, host: str) -> bool:
@@ -84,6 +101,12 @@ async def look_at_system(run: Run, stage: str, host: str) -> list[StepResult]:
     state = run.maintenance.hosts[host] = await read_system(run, host)
     control = is_control(run, host)
     checks: list[Check[Host]] = [NothingExpired(control)]
+    if state.driver:
+        spec = run.cluster.host(host)
+        checks += [RoomThere(control), NobodyAtWork(family), NothingInhibits()]
+        checks += gpu_driver.checks(run.cluster, spec, family)
+        if not seen.driver_gpus:
+            run.maintenance.mended.add(host)
     if state.pending or state.runtime:
         checks += [RoomThere(control), NobodyAtWork(family)]
     if state.reasons:
@@ -98,6 +121,8 @@ def has_gpus(run: Run, host: str) -> bool:
 
 async def read_system(run: Run, host: str) -> SystemState:
     """Return what a host's system is. Raises what keeps from telling."""
+    if run.maintenance.driver:
+        return await _read_driver(run, host)
     session, family, settings = run.session(host), run.family(host), run.cluster.maintain
     boot, kernel = await asyncio.gather(read_boot(session), may_change_kernel(run, host, session))
     reasons, runtime = await asyncio.gather(
@@ -111,6 +136,21 @@ async def read_system(run: Run, host: str) -> SystemState:
         family.updated(settings.packages, run.cluster.system.may_remove, kernel=kernel).check(session),
     )
     return replace(known, pending=tuple(pending), held=drift is not None and not pending)
+
+
+async def _read_driver(run: Run, host: str) -> SystemState:
+    """Return what a host's driver is, and keep which GPUs and kernel it drives: the first of each kind goes alone."""
+    session, spec = run.session(host), run.cluster.host(host)
+    boot = await read_boot(session)
+    if not gpu_driver.is_declared(run.cluster, spec) or not has_gpus(run, host):
+        return SystemState(running=boot.kernel)
+    step = DriverDeclared(run.cluster.gpu.driver, run.family(host), gpu_driver.command(run.file))
+    drift, spaces = await asyncio.gather(step.check(session), session.read(SPACES))
+    ids = sorted({f"{one.id:04x}" for one in gpus(read_devices(spaces.stdout))})
+    run.maintenance.kinds[host] = " ".join((*ids, boot.kernel))
+    return SystemState(
+        running=boot.kernel, driver=(drift.have, run.cluster.gpu.driver.said) if drift is not None else None
+    )
 
 
 async def may_change_kernel(run: Run, host: str, on: Host) -> bool:
@@ -153,7 +193,8 @@ async def _on_control(run: Run, stage: str) -> list[StepResult]:
 
 def wants_backup(run: Run) -> bool:
     """Say whether a backup is needed first: a control plane may be restarted."""
-    return bool(control_planes_in_order(run)) and run.cluster.maintain.reboot != "never"
+    restarts = run.maintenance.driver or run.cluster.maintain.reboot != "never"
+    return bool(control_planes_in_order(run)) and restarts
 
 
 def closed_by(node: Mapping[str, Any] | None) -> Cordon:
@@ -207,19 +248,21 @@ def make_order(run: Run) -> None:
     """Keep the order, and what a person should know before it begins."""
     seen, settings = run.maintenance, run.cluster.maintain
     controls, waves = control_planes_in_order(run), waves_in_order(run)
-    seen.order = [_row(run, name, place) for name, place in places(controls, waves)]
+    seen.order = [_row(run, name, place) for name, place in places(controls, waves, seen.kinds)]
     notes = []
-    if len(run.cluster.control_planes) == 1 and controls and settings.reboot != "never":
+    if len(run.cluster.control_planes) == 1 and controls and wants_backup(run):
         notes.append(f"while {controls[0]} restarts, the API is away: it is the only control plane")
     if waves:
         notes += notes_on_waves(run, waves)
     kept = [name for name, state in sorted(seen.hosts.items()) if not state.kernel]
-    if kept and settings.packages != "none":
+    if seen.driver:
+        notes.append("each host that gets another driver is restarted, unless none is loaded there")
+    elif kept and settings.packages != "none":
         notes.append(
             f"the kernel of {few(kept)} stays: no dkms there builds {VENDOR.name}'s module for a newer one; change "
             "both together by hand"
         )
-    if seen.order and run.mode == "plan" and settings.packages != "none":
+    if seen.order and run.mode == "plan" and (seen.driver or settings.packages != "none"):
         notes.append("by the lists of packages that each host has; a run fetches them first")
     seen.notes = notes + notes_on_skipped(run)
 
@@ -229,12 +272,15 @@ def _row(run: Run, name: str, wave: str) -> OrderRow:
     state = seen.hosts.get(name, SystemState())
     pods = seen.pods.get(name, 0) if is_drained(run, name) else 0
     jobs = tuple(job.said for job in jobs_on(run, name))
-    return OrderRow(name, wave, f"kernel {state.running}", describe(run, state), pods, jobs)
+    have = f"kernel {state.running}{f', {state.driver[0]}' if state.driver else ''}"
+    return OrderRow(name, wave, have, describe(run, state), pods, jobs)
 
 
 def describe(run: Run, state: SystemState) -> str:
     """Return in one line what becomes of a host: packages, containerd, whether it is restarted and why."""
     said = [describe_pending(state.pending)] if state.pending else []
+    if state.driver:
+        said.append(f"driver {state.driver[1]}, and a restart")
     if state.runtime:
         said.append(f"containerd {state.runtime[1]}")
     mode = run.cluster.maintain.reboot

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from shipway.converge import look_at_all
 from shipway.errors import Blocked, Refused
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.kube.drain import uncordon
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.gpu.driver.holders import Nobody
 from shipway.steps.kubernetes.retire import NodeClosed
 from shipway.steps.maintain.pause import QuorumStays
 from shipway.steps.maintain.restart import RunsInstalled
@@ -17,14 +20,15 @@ from shipway.steps.runtime.containerd import CriAnswers
 from shipway.steps.upgrade.possible import EtcdFits
 from tasks import gates
 from tasks.context import Run
+from tasks.drivers import RESTART, prove_driver, restart_step
 from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system
 from tasks.maintain_pass import SystemState
-from tasks.stages import container_runtime, nvidia_runtime
+from tasks.stages import container_runtime, gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results, hear_waits, wait_for
 from tasks.waves.hosts import decided, is_control, is_drained
 from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
 
-API_SECONDS, RUNTIME_SECONDS = 300.0, 180.0
+API_SECONDS, RUNTIME_SECONDS, FREE_SECONDS = 300.0, 180.0, 120.0
 NOTE = f"{MAINTAINING} by Shipway"
 
 
@@ -45,6 +49,8 @@ async def fetch(run: Run, stage: str, host: str) -> list[StepResult]:
 
 def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Check[Host]]:
     """Return what brings a host's packages and containerd to what is wanted, and restarts it where that asks for it."""
+    if run.maintenance.driver:
+        return _driver_steps(run, stage, host)
     cluster, family, settings, spec = run.cluster, run.family(host), run.cluster.maintain, run.cluster.host(host)
     steps: list[Check[Host]] = []
     if settings.packages != "none" or state.runtime:
@@ -58,10 +64,6 @@ def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Ch
     async def anew() -> None:
         await run.connect_anew(host)
 
-    async def permit() -> None:
-        if is_control(run, host):
-            await QuorumStays().check(run.session(run.control.name))
-
     steps.append(
         RunsInstalled(
             family,
@@ -69,12 +71,27 @@ def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Ch
             cluster.runtime.package,
             has_gpus(run, host),
             settings.reboot_minutes,
-            permit,
-            anew,
-            hear_waits(run, stage, host),
+            permit=partial(_may_restart, run, host),
+            anew=anew,
+            on_wait=hear_waits(run, stage, host),
         )
     )
     return steps
+
+
+def _driver_steps(run: Run, stage: str, host: str) -> list[Check[Host]]:
+    """Return what brings a host's driver, and nothing else of its system; none on a host that needs none."""
+    cluster, family, spec = run.cluster, run.family(host), run.cluster.host(host)
+    restart = replace(restart_step(run, stage, host), permit=partial(_may_restart, run, host))
+    before = gpu_driver.before_restart(cluster, spec, family)
+    after = gpu_driver.after_restart(cluster, spec, family)
+    return [family.in_order(cluster), *before, *([restart] if before else []), *after]
+
+
+async def _may_restart(run: Run, host: str) -> None:
+    """Ask etcd before a control plane restarts. Raises Refused SHW-823."""
+    if is_control(run, host):
+        await QuorumStays().check(run.session(run.control.name))
 
 
 async def _change(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -82,10 +99,27 @@ async def _change(run: Run, stage: str, host: str) -> list[StepResult]:
     state = run.maintenance.hosts[host]
     steps = system_steps(run, stage, host, state)
     results = await bring(run, stage, run.session(host), steps)
+    if run.maintenance.driver:
+        return await _end_of_driver(run, stage, host, results)
     if run.allow is Impact.NOTHING and results[-1].outcome == "ok" and (state.pending or state.runtime):
         later = Blocked("whether it is restarted is known once its packages are changed", host=host)
         results[-1] = replace(results[-1], outcome="unknown", error=later)
     return results
+
+
+async def _end_of_driver(run: Run, stage: str, host: str, results: list[StepResult]) -> list[StepResult]:
+    """Return the results with the proof that the driver answers; a plan says of the restart what it cannot know yet."""
+    if run.allow is Impact.NOTHING:
+        later = Blocked("whether it is restarted is known once its driver is changed", host=host)
+        at = next((at for at, one in enumerate(results) if one.step == RESTART), len(results))
+        changes = any(one.outcome == "drifted" for one in results[:at])
+        return [
+            replace(one, outcome="unknown", error=later)
+            if changes and one.step == RESTART and one.outcome == "ok"
+            else one
+            for one in results
+        ]
+    return results if failed(results) or not has_gpus(run, host) else results + await prove_driver(run, stage, host)
 
 
 def was_refused(results: Sequence[StepResult]) -> bool:
@@ -106,13 +140,25 @@ async def maintain_control_plane(run: Run, stage: str, host: str) -> list[StepRe
         results += await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
     else:
         results += await bring(run, stage, await run.kube(), [NodeClosed(host, NOTE)])
+    results += [] if failed(results) else await _let_go(run, stage, host)
     return results if failed(results) else results + await _change_and_prove(run, stage, host)
 
 
 async def maintain_worker(run: Run, stage: str, host: str) -> list[StepResult]:
     """Empty a worker, maintain its system, prove it, open it; one that cannot be emptied is opened again, unchanged."""
     results = await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
+    results += [] if failed(results) else await _let_go(run, stage, host)
     return results if failed(results) else results + await _change_and_prove(run, stage, host)
+
+
+async def _let_go(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Wait until nobody holds a GPU of an emptied host whose driver is to change; else open it again, unchanged."""
+    if not run.maintenance.driver or run.allow is Impact.NOTHING or not has_gpus(run, host):
+        return []
+    results = [await wait_for(run, stage, Nobody(), run.session(host), seconds=FREE_SECONDS)]
+    if failed(results) and not is_resumed(run, host):
+        await uncordon(await run.kube(), host)
+    return results
 
 
 async def _change_and_prove(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -15,6 +15,7 @@ from tasks.stages import (
     container_runtime,
     dashboard,
     device_plugin,
+    gpu_driver,
     gpu_isolation,
     kubernetes_packages,
     nvidia_runtime,
@@ -23,13 +24,16 @@ from tasks.stages import (
 )
 
 # Each builds on the one before.
-PREPARATION: tuple[ModuleType, ...] = (prepare_system, container_runtime, nvidia_runtime, kubernetes_packages)
+PREPARATION: tuple[ModuleType, ...] = (
+    *(prepare_system, gpu_driver, container_runtime),
+    *(nvidia_runtime, kubernetes_packages),
+)
 # Whatever follows the pod network runs on it.
 ADD_ONS: tuple[ModuleType, ...] = (pod_network, device_plugin, dashboard, addons)
 
 
 # Of hosts without GPUs none of these is run, and nothing of them is looked at.
-GPU_HOSTS: tuple[ModuleType, ...] = (nvidia_runtime, gpu_isolation)
+GPU_HOSTS: tuple[ModuleType, ...] = (gpu_driver, nvidia_runtime, gpu_isolation)
 
 
 def name_of(stage: ModuleType) -> StageName:
@@ -37,9 +41,10 @@ def name_of(stage: ModuleType) -> StageName:
     return StageName(stage.__name__.rpartition(".")[2])
 
 
-def preparation_of(gpus: int) -> list[StageName]:
-    """Return the stages that prepare a host with so many GPUs, in order."""
-    return [name_of(stage) for stage in PREPARATION if gpus or stage not in GPU_HOSTS]
+def preparation_of(cluster: Cluster, gpus: int) -> list[StageName]:
+    """Return the stages that prepare a host with so many GPUs, in order; a driver's only where one is declared."""
+    asked = {gpu_driver: cluster.gpu.driver.source != "none"}
+    return [name_of(stage) for stage in PREPARATION if (gpus or stage not in GPU_HOSTS) and asked.get(stage, True)]
 
 
 def add_ons_of(cluster: Cluster) -> list[StageName]:

@@ -10,6 +10,7 @@ from shipway.os.family import Family
 from shipway.rules.compatibility import calico_manifests
 from shipway.step import Check
 from shipway.steps.gpu.cdi import CdiPossible
+from shipway.steps.gpu.driver.refusals import OnlyWhere
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.gpu.mig import MigPossible
 from shipway.steps.kubernetes.skew import VersionKept
@@ -24,6 +25,7 @@ from shipway.steps.system.preflight import (
 )
 from shipway.steps.system.sources import ManifestsFetched, SourcesReachable
 from shipway.survey.machines import compare
+from tasks.stages import gpu_driver
 
 __all__ = ["checks", "compare", "manifests"]
 
@@ -37,10 +39,22 @@ def manifests(cluster: Cluster) -> list[ForeignManifest]:
     return [foreign(cluster, name) for name in (*names, *(["dashboard"] if dashboard.enabled else []))]
 
 
+def _of_gpus(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
+    """Return what is asked of GPUs: that they answer, or, where their driver is to come, what would forbid that."""
+    declared = None if host.gpus == "auto" else host.gpus
+    shared = cluster.gpu.classes.get(cluster.gpu_class_of(host))
+    mig = [MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []
+    cdi = [CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []
+    if not gpu_driver.is_declared(cluster, host):
+        return [GpusHealthy(declared), FabricReady(), *mig, *cdi]
+    asked = [OnlyWhere(joined=False, of=one) for one in gpu_driver.checks(cluster, host, family)]
+    there = [OnlyWhere(joined=True, of=one) for one in (FabricReady(), *mig)]
+    return [GpusHealthy(declared, comes=True), *there, *asked, *cdi]
+
+
 def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return the checks of a host; together they cost one round trip."""
     control = "control_plane" in host.roles
-    shared = cluster.gpu.classes.get(cluster.gpu_class_of(host))
     kubernetes = cluster.kubernetes
     ports = (*cluster.system.ports, kubernetes.api_port) if control else WORKER_PORTS
     return [
@@ -52,9 +66,6 @@ def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]
         *([VersionKept(kubernetes.version, kubernetes.api_port)] if control else []),
         AddressOnHost(node_ip(host)),
         SourcesReachable(origins(cluster, host, family), family, password=bool(cluster.proxy.credentials)),
-        GpusHealthy(None if host.gpus == "auto" else host.gpus),
-        FabricReady(),
-        *([MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []),
-        *([CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []),
+        *_of_gpus(cluster, host, family),
         *([ManifestsFetched(manifests(cluster))] if control else []),
     ]

@@ -22,7 +22,11 @@ def shared_checks(run: Run, resumed: OfHost) -> list[Check[Kube]]:
     drained = [name for name in rows if is_drained(run, name)]
     guarded = drained if len(fresh) == len(rows) else []
     whole = [one.name for one in run.cluster.control_planes if not resumed(run, one.name)]
-    gpus = {name: count for name in fresh if (count := run.provable(run.cluster.host(name)))}
+    gpus = {
+        name: count
+        for name in fresh
+        if name not in run.waves.mended and (count := run.provable(run.cluster.host(name)))
+    }
     local = losable(run)
     return [
         ControlPlanesReady(whole),

@@ -18,7 +18,7 @@ from shipway.steps.kubernetes.webhooks import warn_of
 from shipway.steps.upgrade.possible import kubelet_of, pods_by_node
 from tasks.context import Run
 from tasks.wave_pass import Cordon
-from tasks.waves.order import plan_waves
+from tasks.waves.order import count_alone, plan_waves
 from tasks.workloads import OWN_NAMESPACES
 
 CONTROL = "control plane"
@@ -114,17 +114,22 @@ def waves_left(run: Run, done: OfHost, resumed: OfHost) -> list[tuple[str, ...]]
     burden = {name: len(jobs_on(run, name)) for name in left}
     size, together = run.cluster.upgrade.hosts_at_once, gangs(run.waves.jobs)
     begun = [name for name in left if resumed(run, name)]
-    return plan_waves(left, size=size, gangs=together, resumed=begun, burden=burden)
+    return plan_waves(left, size=size, gangs=together, resumed=begun, burden=burden, kinds=run.waves.kinds)
 
 
 def _is_left(run: Run, host: str, done: OfHost) -> bool:
     return host not in run.waves.skipped and not done(run, host)
 
 
-def places(controls: Sequence[str], waves: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+def places(
+    controls: Sequence[str], waves: Sequence[Sequence[str]], kinds: Mapping[str, str] | None = None
+) -> list[tuple[str, str]]:
     """Return each host with the name of its place in the order."""
     named = [(name, f"{CONTROL} {number}") for number, name in enumerate(controls, 1)]
-    return named + [(name, f"wave {at}" if at else "first alone") for at, wave in enumerate(waves) for name in wave]
+    alone = max(1, count_alone(waves, kinds or {}))
+    words = ["first alone", *(f"alone {at}" for at in range(2, alone + 1))]
+    words += [f"wave {at}" for at in range(1, len(waves) - alone + 1)]
+    return named + [(name, word) for word, wave in zip(words, waves, strict=False) for name in wave]
 
 
 def drained_at_once(run: Run) -> list[list[str]]:
@@ -139,7 +144,9 @@ def notes_on_waves(run: Run, waves: Sequence[Sequence[str]]) -> list[str]:
     if waves:
         jobs = f"; GPU jobs: {settings.gpu_jobs}"
         jobs += f", at most {settings.wait_minutes} minutes a host" if settings.gpu_jobs == "wait" else ""
-        soak = f"the first worker goes alone, and is watched for {settings.soak_seconds} s"
+        alone = count_alone(waves, run.waves.kinds)
+        who = "the first worker goes" if alone < 2 else f"{alone} workers, one of each kind of GPUs and kernel, go"  # noqa: PLR2004
+        soak = f"{who} alone, and is watched for {settings.soak_seconds} s"
         asked = "; each wave waits for an approval" if settings.approve else ""
         notes.append(f"{soak}; then {settings.hosts_at_once} at once{jobs}{asked}")
     notes += warn_of(run.waves.webhooks, drained_at_once(run))

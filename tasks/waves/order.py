@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 Waves = list[tuple[str, ...]]
 
@@ -14,13 +14,14 @@ def plan_waves(
     gangs: Iterable[Collection[str]] = (),
     resumed: Collection[str] = (),
     burden: dict[str, int] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> Waves:
-    """Return the waves: `resumed` hosts first of all, then one alone, then at most `size` at once.
+    """Return the waves: `resumed` hosts first of all, then one alone of each of the `kinds`, then `size` at once.
 
     Hosts of a gang are one wave, however many they are: an owner that loses one of its pods loses its work on all of
     them. The one alone is the one with the least `burden` (GPU jobs on it), among those of no gang where there are any.
     """
-    carried = burden or {}
+    carried, kind_of = burden or {}, kinds or {}
     by_host = {host: tuple(one for one in hosts if one in gang) for gang in gangs for host in gang if host in hosts}
     units: Waves = []
     for host in hosts:
@@ -29,11 +30,26 @@ def plan_waves(
             units.append(unit)
     units.sort(key=lambda unit: (not set(unit) & set(resumed), len(unit), sum(carried.get(one, 0) for one in unit)))
     waves: Waves = []
-    open_for_more = False
     for unit in units:
-        if open_for_more and len(waves[-1]) + len(unit) <= size:
+        if count_alone([*waves, unit], kind_of) > len(waves):
+            waves.append(unit)
+    alone = len(waves)
+    for unit in units:
+        if unit in waves[:alone]:
+            continue
+        if len(waves) > alone and len(waves[-1]) + len(unit) <= size:
             waves[-1] += unit
         else:
             waves.append(unit)
-            open_for_more = len(waves) > 1 and len(unit) < size  # none joins the one that goes first, alone
     return waves
+
+
+def count_alone(waves: Sequence[Sequence[str]], kinds: Mapping[str, str]) -> int:
+    """Return how many waves come alone, before all others: each of them has the first host of a kind."""
+    seen = set[str]()
+    for number, wave in enumerate(waves):
+        new = {kinds.get(host, "") for host in wave} - seen
+        if not new:
+            return number
+        seen |= new
+    return len(waves)

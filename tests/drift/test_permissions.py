@@ -36,6 +36,7 @@ from tasks.drift.permission import (
 )
 from tasks.findings import Finding, find
 from tasks.stage_result import CLUSTER
+from tasks.stages import gpu_driver
 from tasks.stages.listed import PREPARATION, name_of
 from tasks.workloads import BESIDE, beside_pods, find_busy, permit_undisturbed
 from tests.drift.test_parts import Pods, finding, pod, run_of
@@ -410,7 +411,8 @@ def module(*acts: Act) -> Any:
     return SimpleNamespace(steps=lambda _cluster, _host, _family: list[Check[Any]](acts))
 
 
-@pytest.mark.parametrize("name", [name_of(stage) for stage in PREPARATION])
+# The driver's stage has a rule of its own: tests/gpu/test_driver_stage.py.
+@pytest.mark.parametrize("name", [name_of(stage) for stage in PREPARATION if stage is not gpu_driver])
 @pytest.mark.parametrize("joined", [True, False, None])
 async def test_no_stage_ends_workloads_on_a_host_that_has_joined_or_of_which_nobody_knows(
     monkeypatch: pytest.MonkeyPatch, name: str, *, joined: bool | None

@@ -485,6 +485,9 @@ class Rpm:
         """Look at who has dnf's pid file."""
         return (await on.read(FileText("/var/run/dnf.pid"))) or ""
 
+    def drivers(self) -> None:
+        """Install none."""
+
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
         """Remove our files of yum's, run `dnf versionlock delete`."""
         return [TakenBack(tuple(packages))]

@@ -113,6 +113,7 @@ WHOLE: dict[str, Any] = {
         "classes": {"shared4": {"sharing": "time-slicing", "replicas": 4, "rename": True}},
         "sharing": "exclusive",
         "toolkit": "1.18.1",
+        "driver": {"source": "cuda", "branch": 580, "version": "580.95.05", "flavour": "open"},
         "verify_image": "registry.example.com/cuda:1",
         "compute": "required",
         "isolation": "strict",

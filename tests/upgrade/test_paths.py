@@ -14,7 +14,8 @@ from shipway.rules.upgrades import ETCD_FLOORS, etcd_floor, may_lag, next_minor,
 from shipway.script import Output
 from shipway.steps.upgrade.control_plane import recorded, upgrade_document
 from tasks.upgrade_pass import HostVersions
-from tasks.waves.order import plan_waves
+from tasks.waves.hosts import places
+from tasks.waves.order import count_alone, plan_waves
 
 FILE = "name: te\nprofile: seed\nhosts: [{name: te1, address: 10.9.0.11}]\n"
 
@@ -120,6 +121,27 @@ def test_one_goes_alone_then_waves_and_what_was_begun_comes_first() -> None:
     assert plan_waves(names, size=9, resumed=["w4"]) == [("w4",), ("w1", "w2", "w3", "w5")]
     assert plan_waves(names, size=9, burden={"w1": 3})[0] == ("w2",), "the first has no GPU job to wait for"
     assert plan_waves([], size=3) == []
+
+
+def test_of_each_kind_of_host_one_goes_alone_before_all_others() -> None:
+    names = [f"w{number}" for number in range(1, 8)]
+    kinds = dict.fromkeys(names, "2330 6.8") | {"w3": "2901 6.8", "w7": "2330 6.11"}
+    waves = plan_waves(names, size=3, kinds=kinds)
+    assert waves == [("w1",), ("w3",), ("w7",), ("w2", "w4", "w5"), ("w6",)]
+    assert count_alone(waves, kinds) == 3
+    assert count_alone(waves, {}) == 1
+    assert count_alone([], kinds) == 0
+    together = plan_waves(names, size=3, kinds=kinds, gangs=[{"w1", "w3"}])
+    assert (together[0], together[1], count_alone(together, kinds)) == (("w2",), ("w7",), 3)
+    assert together[2] == ("w1", "w3"), "a kind that only a gang has comes with its gang"
+    resumed = plan_waves(names, size=3, kinds=kinds, resumed=["w5"])
+    assert resumed[0] == ("w5",)
+    assert places([], waves, kinds)[:4] == [
+        ("w1", "first alone"),
+        ("w3", "alone 2"),
+        ("w7", "alone 3"),
+        ("w2", "wave 1"),
+    ]
 
 
 def test_hosts_of_one_job_are_one_wave() -> None:

@@ -270,7 +270,8 @@ async def _wrapped(call: Call, text: str, rest: list[str]) -> int | None:
         return call.say("".join(f"{kind} {unit.name}\n" for kind, unit in call.host.units.for_swap()))
     if text == ASK and len(rest) > 1:
         system, (url, who, *words) = call.host.system, rest
-        for part, value in (("{os}", system.id), ("{codename}", system.codename), ("{arch}", "amd64")):
+        release = ("{release}", system.version_id.replace(".", "")), ("{machine}", "x86_64")
+        for part, value in (("{os}", system.id), ("{codename}", system.codename), ("{arch}", "amd64"), *release):
             url = url.replace(part, value)
         ways = {"direct": "", "apt": by_apt(call.host.files, url), "containerd": by_containerd(call.host, url)}
         way = ways.get(who, who)

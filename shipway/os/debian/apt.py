@@ -48,6 +48,7 @@ OWN_SOURCES = (
     "/etc/apt/sources.list.d/debian.sources",
     "/etc/apt/sources.list.d/ubuntu.sources",
 )
+MACHINES = {"amd64": "x86_64", "arm64": "sbsa"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # uname(1), dpkg-architecture(1)
 
 
@@ -70,11 +71,13 @@ async def with_lock(on: Host, *words: str) -> None:
 
 
 def fill_address(template: str, host_os: Mapping[str, str], minor: tuple[int, int]) -> str:
-    """Fill {os}, {codename}, {arch} and {minor} in a part of a repository's address."""
+    """Fill the placeholders in a part of a repository's address; `{machine}` is the processor as NVIDIA calls it."""
     values = {
         "{os}": host_os.get("ID", ""),
         "{codename}": host_os.get("VERSION_CODENAME", ""),
+        "{release}": host_os.get("VERSION_ID", "").replace(".", ""),
         "{arch}": host_os.get("arch", ""),
+        "{machine}": MACHINES.get(host_os.get("arch", ""), ""),
         "{minor}": f"{minor[0]}.{minor[1]}",
     }
     for name, value in values.items():

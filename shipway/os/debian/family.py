@@ -12,6 +12,7 @@ from shipway.facts.fact import Fact
 from shipway.facts.packages import PackageInfo, Pending
 from shipway.host.session import Host
 from shipway.os.debian import asking
+from shipway.os.debian import drivers as driver_packages
 from shipway.os.debian.apt import RepositoryIs
 from shipway.os.debian.dpkg import Package
 from shipway.os.debian.fetched import PackagesFetched, ProgramBeside
@@ -160,9 +161,13 @@ class Debian:
         """Look at who holds apt's and dpkg's locks."""
         return ", ".join((await on.read(HOLDERS)).stdout.splitlines())
 
+    def drivers(self) -> driver_packages.DebianDrivers:
+        """Install its packages in one transaction, pinned and held."""
+        return driver_packages.DebianDrivers()
+
     def taken_back(self, packages: Sequence[str]) -> list[Step[Host]]:
-        """Remove our sources and keys, put entries that we switched off on again, run `apt-mark unhold`."""
-        return [SourcesTakenBack(), PackagesLoose(tuple(packages))]
+        """Remove our sources, keys and pins, put entries that we switched off on again, run `apt-mark unhold`."""
+        return [SourcesTakenBack(), PackagesLoose(tuple(packages)), *driver_packages.taken_back()]
 
 
 def _index(repository: AptRepository) -> str:

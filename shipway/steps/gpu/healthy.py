@@ -33,6 +33,7 @@ class GpusHealthy:
     declared: int | None
     name: str = "GPUs are on PCI and the driver answers"
     vendor: Vendor = VENDOR
+    comes: bool = False  # the driver is installed later, unless the host has joined
 
     async def check(self, on: Host) -> Drift | None:
         """Compare PCI, driver and declaration; where the driver does not answer the kernel's log may say why.
@@ -47,6 +48,8 @@ class GpusHealthy:
         if seen.gpus != want:
             without = f" ({'; '.join(seen.left_out)})" if seen.left_out else ""
             return Drift(f"{seen.gpus} on PCI{without}", f"{want} GPUs")
+        if self.comes and not seen.joined:
+            return None
         rival = self.vendor.rival_module
         if rival and any(line.startswith(f"{rival} ") for line in (modules or "").splitlines()):
             return Drift(self.vendor.rival, f"{self.vendor.name}'s driver (blacklist {rival}, reboot)")

@@ -141,9 +141,14 @@ async def _nothing() -> None:
     """Let it be done, and keep the connection."""
 
 
+async def _none_more(_: Host) -> list[str]:
+    """Know of no other reason."""
+    return []
+
+
 @dataclass(frozen=True)
 class RunsInstalled:
-    """A host runs what is installed on it, and was restarted where something asks for that.
+    """A host runs what is installed on it, and was restarted where something asks for that; `more` says what else does.
 
     `permit` is asked right before, and raises what keeps from it. `anew` drops the connection: whether the host is back
     is asked by a new one each time.
@@ -155,6 +160,7 @@ class RunsInstalled:
     runtime: str
     gpus: bool
     minutes: int
+    more: Callable[[Host], Awaitable[list[str]]] = field(default=_none_more, compare=False, repr=False)
     permit: Callable[[], Awaitable[None]] = field(default=_nothing, compare=False, repr=False)
     anew: Callable[[], Awaitable[None]] = field(default=_nothing, compare=False, repr=False)
     on_wait: Callable[[str], None] = field(default=lambda _: None, compare=False, repr=False)
@@ -162,7 +168,8 @@ class RunsInstalled:
 
     async def check(self, on: Host) -> Drift | None:
         """Look for what asks for a restart."""
-        found = await why_restart(on, self.family, self.mode, self.runtime)
+        found, more = await asyncio.gather(why_restart(on, self.family, self.mode, self.runtime), self.more(on))
+        found += more
         return Drift(few(found), "restarted since") if found else None
 
     async def apply(self, on: Host) -> None:

@@ -17,6 +17,7 @@ from shipway.edits.kubeconfig import without_clusters
 from shipway.edits.lines import with_swap_again, without_block, without_lines, without_sysctls
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
+from shipway.gpu.driver.packages import CONFIGURED, MODULES_LOAD, RIVAL_OUT
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kubeadm.config import CRI_SOCKET
 from shipway.kubeadm.hardening import KERNEL_FILE
@@ -281,6 +282,9 @@ def of_runtime() -> list[Check[Host]]:
         RegistryFilesGone(),
         FileAbsent("containerd has no proxy of ours", DROP_IN),
         FileAbsent("containerd has no limit of ours", MEMLOCK),
+        FileAbsent("no option of the GPUs' driver is ours", CONFIGURED),
+        FileAbsent("no module is kept from GPUs by us", RIVAL_OUT),
+        FileAbsent("no module of the GPUs' fabric is loaded by us", MODULES_LOAD),
         FileAbsent("no environment with a proxy is left", ENVIRONMENT),
         LinesGone("crictl is told of nothing by us", CRICTL, _without_crictl),
     ]

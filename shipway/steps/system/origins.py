@@ -8,6 +8,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.cluster.types import DOCKER, DOCKER_ALIASES
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.driver.packages import REPOSITORY
 from shipway.kube.manifests import add_on, images_of
 from shipway.kubeadm.config import image_repository
 from shipway.os.family import Family
@@ -26,7 +27,9 @@ def origins(cluster: Cluster, host: HostSpec, family: Family) -> tuple[Source, .
     A file of the origin is asked for, not its root: a web server without a list of files refuses its root (403).
     """
     sources = cluster.sources
-    asked = family.fetches(cluster, without=() if host.gpus != 0 else (VENDOR.repository,))
+    unasked = [] if host.gpus != 0 else [VENDOR.repository]
+    unasked += [] if host.gpus != 0 and cluster.gpu.driver.source == REPOSITORY else [REPOSITORY]
+    asked = family.fetches(cluster, without=unasked)
     images = [api_root(str(url)) for url in sources.registry_mirrors.values()]
     images += [f"https://{registry}/v2/" for registry in _find_unmirrored(cluster, host)]
     seen: dict[str, Source] = {}

@@ -34,6 +34,8 @@ DIAL = 'exec 3<>"/dev/tcp/$0/$1"'  # bash itself opens the connection
 # A password of the host's own proxy travels in curl's environment, which nobody else may read.
 _ASK = r"""
 . /etc/os-release; u=${0//"{os}"/$ID}; u=${u//"{codename}"/$VERSION_CODENAME}
+u=${u//"{release}"/${VERSION_ID//./}}
+case $u in *"{machine}"*) m=$(uname -m); u=${u//"{machine}"/${m/aarch64/sbsa}};; esac
 case $u in *"{arch}"*) u=${u//"{arch}"/$(@ARCHITECTURE@)};; esac
 who=$1; shift
 unset http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY
@@ -72,7 +74,7 @@ ENVIRONMENT = FileText("/etc/environment")
 
 @dataclass(frozen=True)
 class Source:
-    """An address to ask for; `{os}`, `{codename}` and `{arch}` are left in.
+    """An address to ask for; the placeholders that only a host can fill in are left in.
 
     `by` says who will fetch from there, and so by whose proxy it is asked: `containerd`, or what fetches packages;
     where the cluster file declares a proxy, that address, or `direct`. An `own_ca` is not on the host yet: the question

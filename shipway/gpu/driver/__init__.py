@@ -1,0 +1,1 @@
+"""What is known of NVIDIA's drivers: which GPUs each drives, and what its packages are called where."""

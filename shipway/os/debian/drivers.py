@@ -1,0 +1,335 @@
+"""A driver's packages on Debian and Ubuntu: one transaction, a pin, holds, headers, and the initramfs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shipway.edits.files import FileAbsent, FileIs
+from shipway.errors import Blocked, CommandFailed, Permanent, Refused, ShipwayError
+from shipway.facts.boot import order_kernels
+from shipway.facts.commands import Says
+from shipway.facts.files import FileState, FileText
+from shipway.facts.packages import PackageInfo
+from shipway.gpu.driver.packages import FIRMWARE, MODULES, PATTERNS, upstream
+from shipway.host.session import Command, Host
+from shipway.kube.nodes import few
+from shipway.os.debian.apt import APT, wait_for_lock, with_lock
+from shipway.os.debian.dpkg import Installed
+from shipway.os.debian.package_changes import change, changes, matches, plain, simulation
+from shipway.os.debian.packages import PackagesInVersion, madison, offers
+from shipway.os.drivers import Choose
+from shipway.step import Check, Drift, Impact, Step
+
+PIN = "/etc/apt/preferences.d/shipway-gpu-driver"
+HELD = "/var/lib/shipway/driver-held"
+UNATTENDED = "/etc/apt/apt.conf.d/51shipway-unattended"
+NAMES = Says(("apt-cache", "pkgnames"))
+# Parts that one flavour of the module has and another has not: apt knows which of them go together.
+MODULE_PARTS = ("*kernel*", "*dkms*", "*headless*", "nvidia-driver-*")
+# `Inst NAME [OLD] (NEW ORIGIN [ARCH])` of `apt-get -s`.
+_INST = re.compile(r"Inst (\S+)(?: \[[^\]]*\])? \((\S+)")
+_META = re.compile(r"linux-image-([a-z][a-z0-9.-]*)")  # a kernel's own package begins with its number
+_IMAGE = re.compile(r"/boot/vmlinuz-(\S+)")
+KERNELS = Says(("sh", "-c", "uname -r; ls -1 /boot/vmlinuz-* 2>/dev/null"))
+BUILDS = Says(("sh", "-c", 'for one in /lib/modules/*/build; do [ ! -e "$one" ] || echo "$one"; done'))
+# When each boot image was made; "none" where nothing makes any, as in a container.
+INITRDS = Says(("sh", "-c", "command -v update-initramfs >/dev/null || echo none; stat -c %Y /boot/initrd.img-*"))
+
+
+def is_drivers(name: str, version: str) -> bool:
+    """Say whether a package is a part of a driver: by its name, and by its version."""
+    return matches(name, (*PATTERNS, FIRMWARE)) and bool(upstream(version))
+
+
+async def installed_drivers(on: Host) -> dict[str, PackageInfo]:
+    """Return a host's packages of a driver, by name."""
+    found = await on.read(Installed())
+    return {name: info for (name, _), info in found.items() if is_drivers(name, info.version)}
+
+
+async def running_and_next(on: Host) -> tuple[str, ...]:
+    """Return the kernel that runs and, where it is another one, the newest that is installed."""
+    lines = (await on.read(KERNELS)).stdout.split()
+    images = [match[1] for line in lines[1:] if (match := _IMAGE.fullmatch(line)) and "rescue" not in line]
+    newest = max(images, key=order_kernels, default="")
+    return tuple(dict.fromkeys(one for one in (*lines[:1], newest) if one))
+
+
+async def kernel_flavours(on: Host) -> tuple[str, ...]:
+    """Return the endings of the installed metapackages of kernels."""
+    names = {name for name, _ in await on.read(Installed())}
+    return tuple(sorted(match[1] for name in names if (match := _META.fullmatch(name))))
+
+
+@dataclass(frozen=True)
+class EarlyFile(FileIs):
+    """A file of which boot images hold a copy has this content, and they were made after it."""
+
+    together: ClassVar[bool] = False
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the file, and the dates of the images with its own."""
+        info, images = await on.read(FileState(self.path), INITRDS)
+        if (wrong := self.drift(info)) is not None or info is None:
+            return wrong
+        words = images.stdout.split()
+        old = [word for word in words if word.isdigit() and int(word) < info.changed]
+        return Drift("boot images from before it", "made after it") if old and "none" not in words else None
+
+    async def apply(self, on: Host) -> None:
+        """Write it, and make the images anew."""
+        await super().apply(on)
+        if "none" not in (await on.read(INITRDS)).stdout.split():
+            await on.succeed("initramfs", ("update-initramfs", "-u", "-k", "all"), seconds=1800)
+
+
+def kept(version: str) -> list[Check[Host]]:
+    """Return the pin, above every other version (1001 allows a way back), and what unattended-upgrades leaves alone."""
+    pin = f"Package: {' '.join((*PATTERNS, FIRMWARE))}\nPin: version {version}*\nPin-Priority: 1001\n"
+    names = "\n".join(f'  "^{pattern.rstrip("*")}";' for pattern in (*PATTERNS, FIRMWARE, MODULES))
+    unattended = (
+        "// Kept by Shipway: a driver changes on a drained host alone.\n"
+        f"Unattended-Upgrade::Package-Blacklist {{\n{names}\n}};\n"
+    )
+    return [
+        FileIs(f"apt takes no driver but {version}", PIN, pin),
+        FileIs("unattended-upgrades leaves the driver alone", UNATTENDED, unattended),
+    ]
+
+
+@dataclass(frozen=True)
+class HeadersInstalled:
+    """The headers of the kernel that runs, of the next one, and of those that will follow are installed."""
+
+    traps: ClassVar[tuple[int, ...]] = (4,)
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "modules can be built for the running and the next kernel"
+
+    async def _lacking(self, on: Host) -> list[str]:
+        kernels, (builds, packages) = await running_and_next(on), await on.read(BUILDS, Installed())
+        have = {line.split("/")[3] for line in builds.stdout.split() if line.count("/") > 3}  # noqa: PLR2004 - /lib/modules/KERNEL/
+        names = {name for name, _ in packages}
+        lacking = [f"linux-headers-{one}" for one in kernels if one not in have]
+        metas = [f"linux-headers-{one}" for one in await kernel_flavours(on)]
+        return [*lacking, *(one for one in (*metas, "dkms") if one not in names)]
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for each kernel's build folder, and for the packages that bring those of later ones."""
+        lacking = await self._lacking(on)
+        return Drift(f"missing: {', '.join(lacking)}", "installed") if lacking else None
+
+    async def apply(self, on: Host) -> None:
+        """Install them. Raises Refused SHW-690 where no repository has those of a kernel."""
+        lacking = await self._lacking(on)
+        offered = offers((await on.read(madison(lacking))).stdout)
+        if gone := [one for one in lacking if one not in offered]:
+            fix = (
+                "Start the host with a kernel that its repositories still have (`apt-get install "
+                "linux-image-KERNEL`, restart), then run again."
+            )
+            message = f"no repository of the host offers {few(gone)}: no module can be built for that kernel"
+            raise Refused(message, host=on.name, code="SHW-690", fix=fix)
+        await change(on, "install", "--no-install-recommends", "--", *lacking, asked=lacking)
+
+
+@dataclass(frozen=True)
+class DriverTogether:
+    """A driver's packages have their versions, and no package of it has another one."""
+
+    traps: ClassVar[tuple[int, ...]] = (5, 6)
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    id: ClassVar[str] = "DriverTogether"
+    name: str
+    choose: Choose = field(repr=False, compare=False)
+    version: str
+    options: ClassVar[tuple[str, ...]] = PackagesInVersion.options
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare each package, and look for what an update that was broken off left in another version."""
+        wanted, packages = await self.choose(on), await on.read(Installed())
+        have = {name: info for (name, _), info in packages.items()}
+        wrong = [
+            f"{name} {have[name].version if name in have else 'missing'}"
+            for name, version in wanted.items()
+            if name not in have or have[name].version != version or not have[name].sound
+        ]
+        versions = {upstream(version) for version in wanted.values()} - {""}
+        wrong += [
+            f"{name} {info.version}"
+            for name, info in have.items()
+            if name not in wanted and is_drivers(name, info.version) and upstream(info.version) not in versions
+        ]
+        return Drift(few(wrong), ", ".join(f"{name} {version}" for name, version in wanted.items())) if wrong else None
+
+    async def apply(self, on: Host) -> None:
+        """Install all of them at once; where the lists do not have them, fetch those first.
+
+        Raises Refused SHW-689 where apt would mix versions, SHW-686 where it does not have them, and as `change` does.
+        """
+        try:
+            wanted = await self.choose(on)
+            await self._install(on, wanted)
+        except (Blocked, Permanent, CommandFailed) as error:
+            if isinstance(error, CommandFailed) and not any(one in error.output for one in ("404", "Unable to")):
+                raise
+            await with_lock(on, *APT, "update")
+            on.forget()
+            await self._install(on, await self.choose(on))
+
+    async def _install(self, on: Host, wanted: Mapping[str, str]) -> None:
+        """Install what is wanted with every part that the host has already, and all that comes with them.
+
+        A part that nobody names keeps its version where its dependents let it: then libraries of two drivers lie side
+        by side. One that stands against what is wanted (another flavour's module) is left to apt, which removes it.
+        """
+        packages = await on.read(Installed())
+        have = {name: info.version for (name, _), info in packages.items() if is_drivers(name, info.version)}
+        others = [name for name in have if name not in wanted]
+        offered = offers((await on.read(madison(others))).stdout) if others else {}
+        versions = {upstream(version) for version in wanted.values()} - {""}
+        fitting = {
+            name: full
+            for name in others
+            for full in reversed([*offered.get(name, ()), have[name]])
+            if upstream(full) in versions
+        }
+        whole, gone = await self._foresee(on, wanted, fitting, have)
+        coming = [*whole, *(name for name, _ in packages if matches(name, (MODULES,)))]
+        words = [f"{name}={version}" for name, version in whole.items()]
+        await change(on, "install", *self.options, "--", *words, asked=[*coming, *gone], removable=[*have, *coming])
+
+    async def _foresee(
+        self, on: Host, wanted: Mapping[str, str], fitting: Mapping[str, str], have: Mapping[str, str]
+    ) -> tuple[dict[str, str], list[str]]:
+        """Return the packages of the driver as they are to be named, each with its version, and new modules of kernels.
+
+        Raises Refused SHW-689 where a part would come or stay in another version; what keeps apt from any way.
+        """
+        versions = {upstream(version) for version in wanted.values()} - {""}
+        ways = [fitting, {name: full for name, full in fitting.items() if not matches(name, MODULE_PARTS)}]
+        error: ShipwayError | None = None
+        for way in ways:
+            named = {**way, **wanted}
+            words = [f"{name}={version}" for name, version in named.items()]
+            try:
+                (said,) = await on.do(Command(simulation("install", *self.options, "--", *words), 60))
+            except CommandFailed as failed:
+                error = error or failed
+                continue
+            coming = {plain(match[1]): match[2] for match in map(_INST.match, said.stdout.splitlines()) if match}
+            after = {**have, **coming}
+            removed = [plain(name) for name in changes(said.stdout).removed]
+            odd = [
+                f"{name} {version}"
+                for name, version in after.items()
+                if name not in removed and is_drivers(name, version) and upstream(version) not in versions
+            ]
+            if not odd:
+                drivers = {name: version for name, version in coming.items() if is_drivers(name, version)}
+                kernels = [name for name in coming if matches(name, (MODULES,))]
+                return {**{name: full for name, full in named.items() if name not in removed}, **drivers}, kernels
+            message = (
+                f"apt would mix drivers: beside {', '.join(versions)} there would be {few(odd)}; nothing was changed"
+            )
+            fix = (
+                f"On the host: `apt-cache policy {odd[0].split()[0]}` says where that comes from; take that source out."
+            )
+            error = Refused(message, host=on.name, code="SHW-689", fix=fix)
+        raise error or Refused("apt knows no way", host=on.name, code="SHW-689")
+
+
+@dataclass(frozen=True)
+class DriverHeld:
+    """Every package of the driver is held, so that no upgrade in passing changes it under running pods."""
+
+    traps: ClassVar[tuple[int, ...]] = (3, 6)
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "every package of the driver is held"
+
+    async def _loose(self, on: Host) -> list[str]:
+        return [info.full_name for info in (await installed_drivers(on)).values() if not info.held]
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask dpkg."""
+        loose = await self._loose(on)
+        return Drift(f"not held: {few(loose)}", "held") if loose else None
+
+    async def apply(self, on: Host) -> None:
+        """Write down which they are, for what a person held stays so when ours are let go; then hold them."""
+        loose, note = await self._loose(on), await on.read(FileText(HELD))
+        names = dict.fromkeys([*(note or "").split(), *loose])
+        await on.write(HELD, "".join(f"{name}\n" for name in names).encode())
+        await wait_for_lock(lambda: on.do(Command(("apt-mark", "hold", *loose), seconds=120)))
+
+
+@dataclass(frozen=True)
+class DriverLoose:
+    """No package of a driver is held by us; the driver itself stays."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    path: ClassVar[str] = HELD
+    name: str = "no package of a driver is held by us"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look at what was written down."""
+        return Drift("held by us", "not held") if await on.read(FileText(HELD)) is not None else None
+
+    async def apply(self, on: Host) -> None:
+        """Let go what is installed of it, then forget it."""
+        note, packages = await on.read(FileText(HELD), Installed())
+        held = [info.full_name for info in packages.values() if info.held and info.full_name in (note or "").split()]
+        commands = [Command(("apt-mark", "unhold", *held), seconds=120)] if held else []
+        await wait_for_lock(lambda: on.do(*commands, Command(("rm", "-f", HELD))))
+
+
+def taken_back() -> list[Step[Host]]:
+    """Return the steps that take back what kept a driver as it is; the driver stays."""
+    mine = ((PIN, "apt's pin of a driver"), (UNATTENDED, "unattended-upgrades' list"))
+    return [DriverLoose(), *(FileAbsent(f"{said} is no more", path) for path, said in mine)]
+
+
+@dataclass(frozen=True)
+class DebianDrivers:
+    """A driver's packages of apt and dpkg; what each method promises stands in `shipway.os.drivers.Drivers`."""
+
+    async def installed(self, on: Host) -> dict[str, PackageInfo]:
+        """Ask dpkg."""
+        return await installed_drivers(on)
+
+    async def known(self, on: Host, words: Sequence[str]) -> list[str]:
+        """Ask `apt-cache pkgnames`."""
+        names = (await on.read(NAMES)).stdout.split()
+        return sorted(name for name in names if any(word in name for word in words))
+
+    async def unowned(self, on: Host, paths: Sequence[str]) -> list[str]:
+        """Ask `dpkg -S`."""
+        there = [path for path in paths if (await on.read(FileState(path))) is not None]
+        found = await on.read_all([Says(("dpkg", "-S", path)) for path in there])
+        return [path for path, said in zip(there, found, strict=True) if not said.ok]
+
+    async def kernel_flavours(self, on: Host) -> tuple[str, ...]:
+        """Look at the installed metapackages."""
+        return await kernel_flavours(on)
+
+    def early(self, name: str, path: str, content: str) -> EarlyFile:
+        """Write it, and run update-initramfs."""
+        return EarlyFile(name, path, content)
+
+    def kept(self, version: str) -> Sequence[Check[Host]]:
+        """Write a file of preferences, and one for unattended-upgrades."""
+        return kept(version)
+
+    def headers(self) -> HeadersInstalled:
+        """Install linux-headers-KERNEL and its metapackage."""
+        return HeadersInstalled()
+
+    def together(self, name: str, choose: Choose, version: str) -> DriverTogether:
+        """Run one `apt-get install`."""
+        return DriverTogether(name, choose, version)
+
+    def held(self) -> DriverHeld:
+        """Run `apt-mark hold`."""
+        return DriverHeld()
