@@ -1,4 +1,4 @@
-"""A TEST DOUBLE of the libraries that the probe calls: GPUs that only count and wait, in the probe's own Python.
+"""A TEST DOUBLE of the libraries that the probe calls: GPUs that only count, on a clock that only they move.
 
     python3 probe_double.py SCENE PROGRAM [option=value ...]
 
@@ -36,7 +36,7 @@ class State:
     """What this process has done so far."""
 
     def __init__(self):
-        self.number, self.pending, self.next = 0, 0.0, 4096
+        self.number, self.pending, self.next, self.clock = 0, 0.0, 4096, 0.0
         self.kernels, self.contents, self.reduced = [], {}, []
         self.ptx = b""
 
@@ -120,7 +120,7 @@ class Cuda(Library):
             time.sleep(3600)
         if str(self.state.number) in SCENE.get("dies", ()):
             os._exit(139)
-        time.sleep(self.state.pending)
+        self.state.clock += self.state.pending
         self.state.pending = 0.0
         return 0
 
@@ -222,6 +222,7 @@ def loaded(name):
 
 
 ctypes.CDLL = loaded
+time.perf_counter = lambda: STATE.clock
 with open(sys.argv[2]) as source:
     text = source.read().replace("PATIENCE = 60", "PATIENCE = %d" % SCENE.get("patience", 60), 1)
 del sys.argv[1:3]

@@ -121,7 +121,7 @@ def test_a_gpu_is_compared_with_itself_at_first_and_only_with_the_same_driver_an
         ({"reasons": 0x80}, "clocks", "power brake", "SHW-632"),
         ({"pcie_width": 8}, "pcie_width", "16 on its equals", "SHW-636"),
         ({"nvlinks": 17}, "nvlinks", "18 on its equals", "SHW-636"),
-        ({"matmul": 300.0}, "matmul", "0.9 of 398, two H200", "SHW-630"),
+        ({"matmul": 300.0}, "matmul", "0.9 of 398, four H200", "SHW-630"),
         ({"to_gpu": 30.0}, "to_gpu", "at least 48 is known", "SHW-630"),
     ],
 )
