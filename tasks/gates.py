@@ -100,9 +100,10 @@ def node_steps(cluster: Cluster, host: HostSpec, gpus: int | None = None, report
     """
     declared = host.gpus if gpus is None else gpus
     labels = {**host.labels, **({VENDOR.label: "true"} if declared else {})}
-    steps: list[Check[Kube]] = [NodeLabels(host.name, labels)] if labels else []
-    if declared and VENDOR.plugin.classes:
+    steps: list[Check[Kube]] = []
+    if declared and VENDOR.plugin.classes:  # before the label by which a plugin of whole GPUs comes
         steps.append(NodeClass(host.name, label_of(cluster, host.name)))
+    steps += [NodeLabels(host.name, labels)] if labels else []
     if report or not declared:
         told = report if declared else None
         steps.append(GpuLabels(host.name, told, cluster.gpu.classes, tuple(host.labels)))

@@ -14,6 +14,7 @@ from shipway.gpu.classes import declared_sharing
 from shipway.gpu.counts import count_asked_gpus
 from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.offers import Offer, see_offers
+from shipway.gpu.owners import find_owner
 from shipway.gpu.pods import NAMESPACE, describe_pod
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.gpu.sharing import Sharing
@@ -122,7 +123,7 @@ async def collect(
     """Return all that can be seen now, and what could not be asked, with the reason."""
     missing: list[str] = []
     plugin = vendor.plugin
-    plugin_pods, pods, handler, declared = await asyncio.gather(
+    plugin_pods, pods, handler, declared, owner = await asyncio.gather(
         _or(_pods(kube, plugin.namespace, plugin.selector), [], "the plugin's pods", missing),
         _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
         _or(_handler(kube, vendor), None, "the RuntimeClass", missing),
@@ -132,11 +133,14 @@ async def collect(
             "the plugin's DaemonSet",
             missing,
         ),
+        _or(find_owner(kube, vendor), "", "who else offers the GPUs", missing),
     )
     plugins = {pod.node: pod for pod in plugin_pods}
     seen = see_nodes(kube, expected, hosts, plugins, declared=declared_sharing(cluster), vendor=vendor)
     nodes = await _or(seen, (), "the nodes", missing)
-    return Evidence(cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None, refusal), missing
+    return Evidence(
+        cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None or bool(owner), refusal
+    ), missing
 
 
 async def _or(asked: Awaitable[T], otherwise: T, what: str, missing: list[str]) -> T:

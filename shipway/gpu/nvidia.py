@@ -16,6 +16,7 @@ from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import DevicePlugin, Fabric, FigureProgram, GpuRuntime, PluginClasses, Sample, Vendor
+from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Operator, PluginClasses, Sample, Vendor
 from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 
@@ -192,6 +193,15 @@ NVIDIA = Vendor(
         path="/cuda-samples/vectorAdd",  # where NVIDIA's cuda-sample images keep it
         passed="Test PASSED",
         failed=(r"Failed to allocate device", r"CUDA (driver|error|capable)"),
+    ),
+    # gpu-operator 26.7: api/nvidia/v1, assets/state-device-plugin, assets/state-container-toolkit; not seen.
+    operator=Operator(
+        name="GPU Operator",
+        api_version="nvidia.com/v1",
+        kind="ClusterPolicy",
+        part="devicePlugin",
+        plugin="app=nvidia-device-plugin-daemonset",
+        runtime="/usr/local/nvidia/toolkit/nvidia-container-runtime",
     ),
     fabric=Fabric(
         service="nvidia-fabricmanager",

@@ -94,6 +94,21 @@ class DevicePlugin:
 
 
 @dataclass(frozen=True)
+class Operator:
+    """The vendor's operator: what it is declared by in a cluster, and the labels of its own device plugin's DaemonSet.
+
+    `part` of the declaration switches that on; `runtime` is the runtime's program that it puts on hosts.
+    """
+
+    name: str
+    api_version: str
+    kind: str
+    part: str
+    plugin: str
+    runtime: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """The program in the verification image that computes on a GPU with what it `needs`, and what it says of that."""
 
@@ -190,6 +205,8 @@ class Vendor:
     says which, the `plugin`. `labels_of` gives the labels of a node by its GPUs' report and its class of GPUs, and
     `label_owner` who else has set such labels on it.
 
+    `operator`, where it has one that may own all of that in a cluster.
+
     In a pod: `held` finds the identity of each GPU, or part of one, in what `probe` says there; `devices` is the glob
     of the device nodes and `device` finds those of whole GPUs; `environment` of the test pods; the `sample`.
     """
@@ -228,6 +245,7 @@ class Vendor:
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     fabric: Fabric | None = None
+    operator: Operator | None = None
     health: HealthReport | None = None
     figures: FigureProgram | None = None
 

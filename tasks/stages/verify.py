@@ -11,6 +11,7 @@ from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.gpu.offers import count_offered, see_offers
+from shipway.gpu.owners import find_owner
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.result import none_ready
 from shipway.kube.client import Kube
@@ -99,7 +100,8 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
         run.view.show_wait(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
-    plugins = [gates.WorkloadRuns("DaemonSet", one, VENDOR.plugin.namespace) for one in daemon_sets(run.cluster)]
+    sets = [] if await find_owner(kube) else daemon_sets(run.cluster)
+    plugins = [gates.WorkloadRuns("DaemonSet", one, VENDOR.plugin.namespace) for one in sets]
     rollouts = [await wait_for(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS) for plugin in plugins]
     lost = {} if all(one.outcome == "ok" for one in rollouts) else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}

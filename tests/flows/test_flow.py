@@ -144,7 +144,7 @@ def test_a_change_of_mode_reaches_the_plugin_once_every_host_serves_it(story: St
     assert not held.report.errors
     gpus = held.report.gpus
     assert gpus["verified"] == gpus["allocatable"] - 1 == gpus["expected"] - 1  # one is the running pod's
-    assert "proven with RuntimeClass nvidia: the default runtime is not nvidia on every host yet" in gpus["notes"]
+    assert "proven with gpu.mode runtime_class: not every host is ready for default_runtime yet" in gpus["notes"]
     switched = story.flown["switched"]
     order = [(result.stage, result.host) for result in switched.run.results]
     assert switched.stages("te2")["nvidia_runtime"] == "changed"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shipway.errors import Refused
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import CONFIG, LABEL, MANAGED
+from shipway.gpu.owners import find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
+from shipway.step import Drift
 from shipway.steps.gpu.classes import class_of, who_holds
 from shipway.steps.gpu.device_list import PluginPresent
 
@@ -17,6 +20,14 @@ class ClassPresent(PluginPresent):
     """The plugin of a class of GPUs is as declared; its configuration changes only while no pod holds a GPU of it."""
 
     gpu_class: str = ""
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Compare the objects. Raises Refused SHW-657 where somebody else's plugin offers the GPUs."""
+        if owner := await find_owner(on):
+            fix = "Have the GPUs shared there, and take `gpu.classes`, `gpu.sharing` and `gpu_class` out of the file."
+            message = f"GPU class {self.gpu_class} is declared, and the GPUs are offered by {owner}"
+            raise Refused(message, code="SHW-657", fix=fix)
+        return await super().check(on)
 
     async def hold(self, on: Kube) -> str:
         """Return why it may not be as declared yet: hosts that are not ready, or pods that hold GPUs of the class."""

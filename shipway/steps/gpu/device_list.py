@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.cluster.parts import GpuMode
-from shipway.errors import ShipwayError
+from shipway.errors import Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import count_asked_gpus, count_gpus
 from shipway.gpu.nvidia import BY_CDI, BY_MOUNTS
+from shipway.gpu.owners import find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift
@@ -61,10 +62,24 @@ class PluginPresent(ObjectsPresent):
     unready: Unready | None = field(default=None, hash=False, compare=False)
 
     async def check(self, on: Kube) -> Drift | None:
-        """Compare the objects; the drift says what keeps from applying them."""
+        """Compare the objects; the drift says what keeps from applying them.
+
+        Raises Refused SHW-656 where somebody else's plugin offers the same GPUs; where only that is there, all is well.
+        """
+        if owner := await find_owner(on):
+            await self._refuse_second(on, owner)
+            return None
         drift = await super().check(on)
         why = await self.hold(on) if drift else ""
         return Drift(f"{drift.have}; it stays so for now: {why}", drift.want) if drift and why else drift
+
+    async def _refuse_second(self, on: Kube, owner: str) -> None:
+        (mine,) = [obj["metadata"]["name"] for obj in await self._load() if VENDOR.plugin.has(_labels_of(obj))]
+        if await _pod_spec(on, mine) is not None:
+            place = f"{VENDOR.plugin.namespace}/{mine}"
+            away = f"`kubectl -n {VENDOR.plugin.namespace} delete daemonset {mine}` leaves the GPUs to the other"
+            fix = f"Keep one: {away}; or switch that one off there."
+            raise Refused(f"two device plugins offer the same GPUs: {place} and {owner}", code="SHW-656", fix=fix)
 
     async def hold(self, on: Kube) -> str:
         """Return why the plugin may not be as declared yet."""
@@ -126,6 +141,8 @@ async def needs_variable(on: Kube, node: str) -> str:
     starts again: one given its GPUs by the variable would start without any. A pod is of the new way where it was
     admitted after the plugin's pod that spares it; both times are the same kubelet's. Raises the errors of the API.
     """
+    if owner := await find_owner(on):
+        return f"the GPUs are offered by {owner}, and how its toolkit takes a request is set there"
     if not await plugin_spares_variable(on):
         return "the device plugin does not hand GPUs out by mounts yet"
     pods = await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")

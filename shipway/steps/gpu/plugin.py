@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.owners import find_owner
 from shipway.gpu.vendor import Vendor
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
@@ -31,6 +32,8 @@ class PluginRunning:
     async def check(self, on: Kube) -> Drift | None:
         """Ask the DaemonSets, then the log of each pod that runs under the vendor's runtime."""
         plugin = self.vendor.plugin
+        if await find_owner(on, self.vendor):
+            return None  # whose it is keeps it; the GPUs that it offers are counted
         sets = self.sets or (plugin.daemon_set,)
         found = [await WorkloadRuns("DaemonSet", name, plugin.namespace).check(on) for name in sets]
         drift = next((one for one in found if one), None)

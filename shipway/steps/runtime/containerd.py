@@ -68,7 +68,13 @@ class ContainerdConfigured:
     async def _wanted(self, on: Host) -> Wanted:
         """Return what is wanted, with the pause image that kubeadm on this host asks for where it is there."""
         named = pause_image(await on.read(self.images)) if self.images else None
-        return replace(self.wanted, sandbox_image=named) if named else self.wanted
+        wanted = replace(self.wanted, sandbox_image=named) if named else self.wanted
+        theirs = VENDOR.operator.runtime if VENDOR.operator else ""
+        if wanted.runtime is None or not theirs:
+            return wanted
+        theirs_named = theirs in (await on.read(DUMP)).stdout  # an operator's runtime stays where containerd names it
+        own = theirs_named and await on.read(FileState(theirs)) is not None
+        return replace(wanted, runtime=replace(wanted.runtime, program=theirs)) if own else wanted
 
     async def _lacking(self, on: Host) -> str:
         """Return the program of the GPUs' runtime where it is wanted and not there, else ""."""
