@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from shipway.edits.files import FileAbsent, FileIs
-from shipway.errors import Blocked, CommandFailed, Permanent, Refused, ShipwayError
+from shipway.errors import Blocked, CommandFailed, Permanent, Refused
 from shipway.facts.boot import order_kernels
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
@@ -27,8 +27,7 @@ PIN = "/etc/apt/preferences.d/shipway-gpu-driver"
 HELD = "/var/lib/shipway/driver-held"
 UNATTENDED = "/etc/apt/apt.conf.d/51shipway-unattended"
 NAMES = Says(("apt-cache", "pkgnames"))
-# Parts that one flavour of the module has and another has not: apt knows which of them go together.
-MODULE_PARTS = ("*kernel*", "*dkms*", "*headless*", "nvidia-driver-*")
+OPEN = "-open"  # what the names of the open flavour's own parts have: nvidia-kernel-open-dkms, nvidia-dkms-580-open
 # `Inst NAME [OLD] (NEW ORIGIN [ARCH])` of `apt-get -s`.
 _INST = re.compile(r"Inst (\S+)(?: \[[^\]]*\])? \((\S+)")
 _META = re.compile(r"linux-image-([a-z][a-z0-9.-]*)")  # a kernel's own package begins with its number
@@ -183,62 +182,48 @@ class DriverTogether:
         """Install what is wanted with every part that the host has already, and all that comes with them.
 
         A part that nobody names keeps its version where its dependents let it: then libraries of two drivers lie side
-        by side. One that stands against what is wanted (another flavour's module) is left to apt, which removes it.
+        by side. Parts of the other flavour go. Raises Refused SHW-689 where one would come or stay in another version.
         """
         packages = await on.read(Installed())
         have = {name: info.version for (name, _), info in packages.items() if is_drivers(name, info.version)}
         others = [name for name in have if name not in wanted]
-        offered = offers((await on.read(madison(others))).stdout) if others else {}
+        asked = [*others, *(twin for name in others for twin in _twins(name))]
+        offered = offers((await on.read(madison(asked))).stdout) if asked else {}
         versions = {upstream(version) for version in wanted.values()} - {""}
-        fitting = {
+        is_open = any(OPEN in name for name in wanted)
+        go = [
+            name
+            for name in others
+            if (not is_open if OPEN in name else is_open and not _twins(name).isdisjoint(offered))
+        ]
+        stay = {
             name: full
             for name in others
             for full in reversed([*offered.get(name, ()), have[name]])
-            if upstream(full) in versions
+            if name not in go and upstream(full) in versions
         }
-        whole, gone = await self._foresee(on, wanted, fitting, have)
-        coming = [*whole, *(name for name, _ in packages if matches(name, (MODULES,)))]
-        words = [f"{name}={version}" for name, version in whole.items()]
-        await change(on, "install", *self.options, "--", *words, asked=[*coming, *gone], removable=[*have, *coming])
-
-    async def _foresee(
-        self, on: Host, wanted: Mapping[str, str], fitting: Mapping[str, str], have: Mapping[str, str]
-    ) -> tuple[dict[str, str], list[str]]:
-        """Return the packages of the driver as they are to be named, each with its version, and new modules of kernels.
-
-        Raises Refused SHW-689 where a part would come or stay in another version; what keeps apt from any way.
-        """
-        versions = {upstream(version) for version in wanted.values()} - {""}
-        ways = [fitting, {name: full for name, full in fitting.items() if not matches(name, MODULE_PARTS)}]
-        error: ShipwayError | None = None
-        for way in ways:
-            named = {**way, **wanted}
-            words = [f"{name}={version}" for name, version in named.items()]
-            try:
-                (said,) = await on.do(Command(simulation("install", *self.options, "--", *words), 60))
-            except CommandFailed as failed:
-                error = error or failed
-                continue
-            coming = {plain(match[1]): match[2] for match in map(_INST.match, said.stdout.splitlines()) if match}
-            after = {**have, **coming}
-            removed = [plain(name) for name in changes(said.stdout).removed]
-            odd = [
-                f"{name} {version}"
-                for name, version in after.items()
-                if name not in removed and is_drivers(name, version) and upstream(version) not in versions
-            ]
-            if not odd:
-                drivers = {name: version for name, version in coming.items() if is_drivers(name, version)}
-                kernels = [name for name in coming if matches(name, (MODULES,))]
-                return {**{name: full for name, full in named.items() if name not in removed}, **drivers}, kernels
-            message = (
-                f"apt would mix drivers: beside {', '.join(versions)} there would be {few(odd)}; nothing was changed"
-            )
+        named = {**stay, **wanted}
+        words = [*(f"{name}={version}" for name, version in named.items()), *(f"{name}-" for name in go)]
+        (said,) = await on.do(Command(simulation("install", *self.options, "--", *words), 60))
+        coming = {plain(match[1]): match[2] for match in map(_INST.match, said.stdout.splitlines()) if match}
+        gone = {plain(name) for name in changes(said.stdout).removed}
+        after = {name: version for name, version in {**have, **coming}.items() if name not in gone}
+        drivers = {name: version for name, version in after.items() if is_drivers(name, version)}
+        if odd := [f"{name} {version}" for name, version in drivers.items() if upstream(version) not in versions]:
+            message = f"apt would mix drivers: beside {', '.join(versions)} there would be {few(odd)}"
             fix = (
                 f"On the host: `apt-cache policy {odd[0].split()[0]}` says where that comes from; take that source out."
             )
-            error = Refused(message, host=on.name, code="SHW-689", fix=fix)
-        raise error or Refused("apt knows no way", host=on.name, code="SHW-689")
+            raise Refused(f"{message}; nothing was changed", host=on.name, code="SHW-689", fix=fix)
+        whole = {**named, **{name: version for name, version in drivers.items() if name in coming}}
+        words = [*(f"{name}={version}" for name, version in whole.items()), *(f"{name}-" for name in go)]
+        modules = [name for name in (*coming, *(name for name, _ in packages)) if matches(name, (MODULES,))]
+        await change(on, "install", *self.options, "--", *words, asked=[*whole, *modules], removable=[*have, *modules])
+
+
+def _twins(name: str) -> set[str]:
+    """Return what the same part of the open flavour may be called."""
+    return set() if OPEN in name else {f"{name}{OPEN}", name.replace("-dkms", f"{OPEN}-dkms")} - {name}
 
 
 @dataclass(frozen=True)
