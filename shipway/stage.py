@@ -97,6 +97,7 @@ class StageName(StrEnum):
     # An upgrade: what each host runs, what forbids it, then what changes something.
     UPGRADE_LOOK = "upgrade_look"
     UPGRADE_POSSIBLE = "upgrade_possible"
+    UPGRADE_HELD = "upgrade_held"
     UPGRADE_FETCH = "upgrade_fetch"
     UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
     UPGRADE_ADDONS = "upgrade_addons"

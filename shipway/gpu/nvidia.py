@@ -15,8 +15,16 @@ from shipway.gpu.health.nvidia import judge_health
 from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
-from shipway.gpu.vendor import DevicePlugin, Fabric, FigureProgram, GpuRuntime, PluginClasses, Sample, Vendor
-from shipway.gpu.vendor import DevicePlugin, Fabric, GpuRuntime, Operator, PluginClasses, Sample, Vendor
+from shipway.gpu.vendor import (
+    DevicePlugin,
+    Fabric,
+    FigureProgram,
+    GpuRuntime,
+    Operator,
+    PluginClasses,
+    Sample,
+    Vendor,
+)
 from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 

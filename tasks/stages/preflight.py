@@ -43,13 +43,14 @@ def _of_gpus(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Hos
     """Return what is asked of GPUs: that they answer, or, where their driver is to come, what would forbid that."""
     declared = None if host.gpus == "auto" else host.gpus
     shared = cluster.gpu.classes.get(cluster.gpu_class_of(host))
-    mig = [MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []
-    cdi = [CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []
+    mig: list[Check[Host]] = [MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []
+    cdi: list[Check[Host]] = [CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []
     if not gpu_driver.is_declared(cluster, host):
         return [GpusHealthy(declared), FabricReady(), *mig, *cdi]
     asked = [OnlyWhere(joined=False, of=one) for one in gpu_driver.checks(cluster, host, family)]
-    there = [OnlyWhere(joined=True, of=one) for one in (FabricReady(), *mig)]
-    return [GpusHealthy(declared, comes=True), *there, *asked, *cdi]
+    there: list[Check[Host]] = [FabricReady(), *mig]
+    later = [OnlyWhere(joined=True, of=one) for one in there]
+    return [GpusHealthy(declared, comes=True), *later, *asked, *cdi]
 
 
 def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:

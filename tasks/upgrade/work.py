@@ -48,6 +48,14 @@ async def fetch(run: Run, stage: str, host: str) -> list[StepResult]:
     return await bring(run, stage, run.session(host), fetch_steps(run, host))
 
 
+async def hold(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Hold the packages of a host that is done: a run that was killed between their installing and that left them so.
+
+    A package's own script starts the new kubelet, so nothing else tells such a host from one that is whole.
+    """
+    return await bring(run, stage, run.session(host), [run.family(host).held(PROGRAMS)])
+
+
 def _kubelet_steps(run: Run, host: str, *, by_kubeadm: bool) -> list[Check[Host]]:
     """Return the steps of a host's kubelet, after its API server: packages held as before, containerd that agrees."""
     cluster, family, version = run.cluster, run.family(host), run.cluster.kubernetes.version

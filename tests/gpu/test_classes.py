@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -358,6 +359,17 @@ async def test_a_pod_that_comes_at_the_last_moment_keeps_its_class(monkeypatch: 
         assert node
         assert node["metadata"]["labels"][LABEL] == "turns"
         await offered(made, made.cluster)
+
+
+async def test_two_stages_that_come_to_a_node_at_once_change_it_once() -> None:
+    """Seen on a real H200: the second waited for the new plugin to go, and took the node out of its class again."""
+    async with place(hosts=hosts(), cluster=declared("turns")) as made:
+        await started(made)
+        step = NodeClass("te2", "at-once", wait=5.0)
+        await asyncio.gather(step.apply(made.kube), step.apply(made.kube), step.apply(made.kube))
+        node = await made.kube.get("v1", "Node", "te2", fresh=True)
+        assert node
+        assert node["metadata"]["labels"][LABEL] == "at-once"
 
 
 async def test_a_plugin_that_does_not_leave_keeps_the_node_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from shipway.cluster.parts import GpuClass
 from shipway.converge import wait_until
@@ -25,6 +26,8 @@ from shipway.steps.kubernetes.nodes import node_of
 
 LEAVE_SECONDS, LOOK_SECONDS = 90.0, 1.0  # a pod that ends has 30 s; its node's count follows at once
 NONE = "whole GPUs"
+# One change of a node's class at a time: a node's own stage and the plugin's both come to it in one run.
+_TURNS: WeakKeyDictionary[Kube, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 KINDS = (("apps/v1", "DaemonSet"), ("v1", "ConfigMap"))
 
 
@@ -108,7 +111,14 @@ class NodeClass:
         Between the two the node offers no GPU, so no pod can have come to hold one. Raises Blocked, with the old class
         back, where one did before, or where the plugin does not go.
         """
+        async with _TURNS.setdefault(on, {}).setdefault(self.node, asyncio.Lock()):
+            await self._change(on)
+
+    async def _change(self, on: Kube) -> None:
+        on.forget()
         have = class_of(await node_of(on, self.node))
+        if have == self.gpu_class:  # the other stage has changed it meanwhile: its new plugin is there, and stays
+            return
         if await _plugins_on(on, self.node):
             await self._label(on, CHANGING)
             try:
