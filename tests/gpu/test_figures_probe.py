@@ -114,3 +114,31 @@ def test_the_kernels_that_are_built_are_those_of_the_source_and_of_the_program()
     assert {name.rstrip("234") for name in made} == asked
     assert {name for name in made if name.startswith("product")} == {f"product{stages}" for stages in (2, 3, 4)}
     assert re.findall(r"^\.(?:version|target) (.*)$", built, re.MULTILINE) == ["7.0", "sm_80"]
+
+
+TOGETHER = """
+import json, sys, time
+space = {"__name__": "probe"}
+exec(open(sys.argv[1]).read(), space)
+def work(ready):
+    ready()
+    began = time.monotonic()
+    time.sleep(0.5)
+    return {"kind": "gpu", "began": began}
+children = [space["Child"](work) for _ in range(3)]
+end = time.monotonic() + 60
+for child in children:
+    child.lines(1, end)
+for child in children:
+    child.go()
+print(json.dumps([child.end(0, 2, end)["began"] for child in children]))
+"""
+
+
+def test_all_gpus_begin_together(tmp_path: Path) -> None:
+    """Each waited for the next one's end once: it held the pipe by which it was to be told to begin (on two H200)."""
+    program = tmp_path / "probe.py"
+    program.write_text(program_text(), encoding="utf-8")
+    words = [sys.executable, "-c", TOGETHER, str(program)]
+    began = json.loads(subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout)
+    assert max(began) - min(began) < 0.4, "one slept its half of a second before another began"

@@ -345,15 +345,18 @@ def kernels() -> bytes:
 class Child:
     """A process of its own for something that may hang or end it: it sends one line."""
 
+    held: List[int] = []  # noqa: RUF012 - the parent's ends of all children's pipes: no child is to hold another's
+
     def __init__(self, work: Callable[[Ready], Line]) -> None:
         """Begin `work(ready)`; what it returns is the line."""
         read, write = os.pipe()
         go_read, self.go_write = os.pipe()
         sys.stdout.flush()
+        Child.held += [read, self.go_write]
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(read)
-            os.close(self.go_write)
+            for end in Child.held:
+                os.close(end)
             out = os.fdopen(write, "w")
 
             def ready() -> None:
@@ -388,7 +391,7 @@ class Child:
 
     def go(self) -> None:
         """Let it go on from where it is ready."""
-        os.close(self.go_write)
+        os.write(self.go_write, b"!")
 
     def end(self, of: Any, count: int, end: float) -> Line:
         """Return what it found: its line, or the fault that there is none."""
