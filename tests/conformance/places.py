@@ -49,7 +49,7 @@ class Place:
 
     def filled(self, words: Sequence[str]) -> list[str]:
         """Return the words with their holes `{cp1}`, `{token}` filled; a find's `{}` and the product's holes stay."""
-        values = self.values | {name: f"{{{name}}}" for name in ("os", "codename", "arch")}
+        values = self.values | {name: f"{{{name}}}" for name in ("os", "codename", "arch", "release", "machine")}
         filled = [re.sub(r"(?<![$%])\{(\w+)\}", lambda hole: values[hole[1]], word) for word in words]
         return [put for word, put in zip(words, filled, strict=True) if put or not word]
 
