@@ -69,7 +69,7 @@ async def _search(run: Run, stage: str, hosts: Sequence[str]) -> list[Row]:
             await kube.apply(setting)
         found = await search(hosts, min(counts.values()), collectives.measure)
     except PostconditionFailed as error:
-        return [Row("", "", f"{len(hosts)} hosts", FIGURE, "not judged", error.message)]
+        return [Row(CLUSTER, "", f"{len(hosts)} hosts", FIGURE, "not judged", error.message)]
     finally:
         with contextlib.suppress(ShipwayError):  # the next proof deletes what is left, and the pods end by themselves
             await clear(kube, on_wait)
@@ -84,9 +84,9 @@ def _rows(hosts: Sequence[str], found: Search, collectives: Collectives) -> list
     lowest = min((rate for rate in (*found.pairs.values(), found.ring) if rate is not None), default=None)
     who = f"{len(hosts)} hosts, {len(found.pairs)} pairs"
     if found.wanted is None:
-        return [Row("", "", who, FIGURE, "not judged", found.why, lowest, UNIT)]
+        return [Row(CLUSTER, "", who, FIGURE, "not judged", found.why, lowest, UNIT)]
     margins = {} if lowest is None else {"equals": lowest / found.wanted - 1}
-    return [Row("", "", who, FIGURE, "good", "", lowest, UNIT, margins)]
+    return [Row(CLUSTER, "", who, FIGURE, "good", "", lowest, UNIT, margins)]
 
 
 def _row(fault: Fault, collectives: Collectives) -> Row:
@@ -97,10 +97,11 @@ def _row(fault: Fault, collectives: Collectives) -> Row:
 
 
 def _result(row: Row) -> StepResult:
+    """Return what a row is to the run: what was measured and has no equals is no fault, and told as a warning."""
     if row.word == "bad":
         _, code, fix = FAULTS[FIGURE]
         error = PostconditionFailed(row.said, host=row.host, step=NAME, code=code, fix=fix)
         return StepResult(f"{FIGURE}: {row.who}", "failed", error=error)
-    if row.word == "not judged":
+    if row.word == "not judged" and row.got is None:
         return StepResult(NAME, "unknown", error=Blocked(f"not judged: {row.why}"))
     return StepResult(NAME, "ok")

@@ -58,14 +58,14 @@ def test_what_each_gpu_reaches_is_told_and_a_false_one_fails_the_run(scene: Scen
     assert "SIMULATED H200" in error.cause
     figures = report.gpus["figures"]
     assert (figures["level"], figures["bad"]) == ("full", 1)
-    assert {row["host"] for row in figures["rows"]} == {"te1", "te2", "te3"}
+    assert {row["host"] for row in figures["rows"]} == {"te1", "te2", "te3", "cluster"}
     assert "te2: bad: GPU SIMULATED H200" in said
     assert "matmul 399.9" in said
     assert f"figures: {figures['good']} good, 1 bad" in said
     report.write(tmp_path / "report.json")
     key = f"verify-{report.cluster}-figures"
     (data,) = rows(scene.home, "select data from artifact where key = ? order by created desc limit 1", key)
-    assert [line["verdict"] for line in json.loads(json.loads(data[0]))] == ["bad", "good", "good"]
+    assert [line["verdict"] for line in json.loads(json.loads(data[0]))] == ["bad", "not judged", "good", "good"]
     report, said = verified(scene, "full")  # what was false is told no more: nothing of it is left on the node
     assert (report.outcome, report.exit_code) == ("ok", 0), report.errors
     assert report.gpus["figures"]["bad"] == 0

@@ -67,7 +67,8 @@ async def across(stage: Staged) -> list[Row]:
     assert stage.pods() == 0
     rows = stage.run.figures.rows[before:]
     ends = {"good": "ok", "bad": "failed", "not judged": "unknown"}
-    assert [one.outcome for one in results] == [ends[row.word] for row in rows]
+    ended = ["ok" if row.word == "not judged" and row.got else ends[row.word] for row in rows]  # it has no equals
+    assert [one.outcome for one in results] == ended
     assert {one.error.code for one in results if one.outcome == "failed" and one.error} <= {"SHW-645"}
     return rows
 

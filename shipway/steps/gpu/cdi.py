@@ -7,7 +7,7 @@ it is there by default (containerd, docs/cri/config.md; CRI's CDIDevices).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from shipway.edits.containerd import UnreadableError, parse_config
 from shipway.errors import Blocked, Permanent
@@ -62,7 +62,6 @@ class CdiPossible:
 class CdiServed:
     """containerd puts GPUs into containers by itself, and finds what the plugin writes and what it names."""
 
-    traps: ClassVar[tuple[int, ...]] = (28,)
     name: str = "containerd puts GPUs into containers (CDI)"
 
     async def check(self, on: Host) -> Drift | None:
