@@ -215,7 +215,8 @@ async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     """Bring the device plugin, once every host that it will run on is as it needs it."""
     await device_plugin.wait_for_hosts(run)
     results = await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
-    return [*results, *await by_api(run, stage, await device_plugin.classes_left(run))]
+    left = await device_plugin.classes_left(run)
+    return [*results, *await by_api(run, stage, left)] if left else results
 
 
 async def _isolate(run: Run, stage: str, host: str) -> list[StepResult]:

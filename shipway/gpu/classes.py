@@ -12,10 +12,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import EXCLUSIVE, GpuClass
+from shipway.foreign.yaml import write_yaml
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import PluginClasses, Vendor
@@ -74,7 +73,7 @@ def class_objects(cluster: Cluster, name: str, daemon_set: Object, vendor: Vendo
     classes, shared = vendor.plugin.classes, cluster.gpu.classes[name]
     if classes is None:
         return []
-    text = yaml.safe_dump(classes.config_of(shared), sort_keys=True)
+    text = write_yaml(classes.config_of(shared))
     title = f"{classes.daemon_set}-{name}"
     config = {
         "apiVersion": "v1",

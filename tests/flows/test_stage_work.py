@@ -207,7 +207,12 @@ async def test_the_device_plugin_waits_for_the_hosts_that_it_will_run_on(
     async def wait_for_hosts(_: Run) -> None:
         notes.append("wait_for")
 
-    plugin = SimpleNamespace(wait_for_hosts=wait_for_hosts, unready=lambda _: (), steps=lambda *_: [])
+    async def classes_left(_: Run) -> list[object]:
+        return []
+
+    plugin = SimpleNamespace(
+        wait_for_hosts=wait_for_hosts, unready=lambda _: (), steps=lambda *_: [], classes_left=classes_left
+    )
     monkeypatch.setattr(stages, "device_plugin", plugin)
     noting(monkeypatch, "by_api", notes, [OK])
     assert await stages._plugin(run, "device_plugin", "cluster") == [OK]
@@ -238,6 +243,11 @@ async def test_a_node_gets_its_settings_once_it_is_registered_and_a_plan_waits_f
     noting(monkeypatch, "wait_for", notes, registered)
     noting(monkeypatch, "by_api", notes, [OK])
     monkeypatch.setattr(stages.gates, "node_steps", lambda *_: [object()] if labels else [])
+
+    async def told(*_: object) -> str:
+        return ""
+
+    monkeypatch.setattr(stages, "_told_of_gpus", told)
     assert await stages._node(run, "node_settings", "te2") == results
     assert notes == asked
 

@@ -193,7 +193,9 @@ def judged(watched: Watched, programs: StandIns, work: Path) -> int:
     may |= {("timeout", "-k", "2", *words[3:4], *words[5:]) for words in watched.words if words[2:3] == (WATCHED,)}
     urls = [re.escape(words[7]) for words in watched.words if words[6:7] == (script_of(DEBIAN),)]
     urls += [re.escape(words[7]) for words in watched.words if words[2:3] == (script_of(DEBIAN),)]
-    filled = re.compile("|".join(re.sub(r"\\{(os|codename|arch)\\}", "[a-z0-9]*", url) for url in urls) or "none")
+    filled = re.compile(
+        "|".join(re.sub(r"\\{(os|codename|arch|release|machine)\\}", "[a-z0-9_]*", url) for url in urls) or "none"
+    )
     ran = programs.ran()
     for asked in [words[1:] for words in watched.words if words[0] == "make_room"]:
         may |= {("mkdir", "-p", "--", *(fresh.rpartition("/")[0] + "/" for fresh in asked))}

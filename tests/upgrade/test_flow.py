@@ -92,7 +92,8 @@ async def test_nothing_is_done_where_all_is_of_the_version(stages: Callable[...,
     look.make_order(run)
     one = stages(run)
     await flow.go(run)
-    assert one.ran == ["upgrade_addons cluster"]
+    held = [f"upgrade_held {host.name}" for host in run.cluster.hosts]  # a killed run may have left them without
+    assert one.ran == [*held, "upgrade_addons cluster"]
     assert run.upgrade.order == []
 
 

@@ -206,7 +206,7 @@ async def test_a_plugin_older_than_the_new_kubelet_is_started_anew(
     monkeypatch: pytest.MonkeyPatch, started: str, gone: list[str]
 ) -> None:
     """A reload of systemd took its GPU from it (seen on an H200): it never registered with the upgraded kubelet."""
-    labels = dict([VENDOR.plugin.selector.split("=")])
+    labels = dict(VENDOR.plugin.labels)
     plugin = pod("plugin-x", "w1", owner="DaemonSet", namespace=VENDOR.plugin.namespace, labels=labels)
     plugin["status"]["containerStatuses"] = [{"state": {"running": {"startedAt": started}}}]
     other = pod("plugin-y", "w2", owner="DaemonSet", namespace=VENDOR.plugin.namespace, labels=labels)

@@ -26,7 +26,7 @@ from shipway.kube.pod_states import events_about, find_trouble
 from shipway.redact import keep_ends, redact
 from shipway.step import Drift
 
-SIZE = 256 << 20  # bytes: over 10 Gb/s it takes 20 s, and over 400 Gb/s it is large enough to tell a slow card
+SIZE = 256 << 20  # bytes: over 10 Gb/s it takes 20 s, and over 400 Gb/s it is large enough to tell a slow adapter
 START_SECONDS = 300.0  # the image is there: pods of it have just measured these nodes
 GONE_SECONDS = 60.0
 WORK_SECONDS = 240.0  # the probe gives a collective 180 s

@@ -35,7 +35,9 @@ DIAL = 'exec 3<>"/dev/tcp/$0/$1"'  # bash itself opens the connection
 _ASK = r"""
 . /etc/os-release; u=${0//"{os}"/$ID}; u=${u//"{codename}"/$VERSION_CODENAME}
 u=${u//"{release}"/${VERSION_ID//./}}
-case $u in *"{machine}"*) m=$(uname -m); u=${u//"{machine}"/${m/aarch64/sbsa}};; esac
+case $u in *"{machine}"*)
+  case $(uname -m) in x86_64) m=x86_64;; aarch64) m=sbsa;; *) m=;; esac; u=${u//"{machine}"/$m};;
+esac
 case $u in *"{arch}"*) u=${u//"{arch}"/$(@ARCHITECTURE@)};; esac
 who=$1; shift
 unset http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY

@@ -34,21 +34,25 @@ async def _look(on: Host, unit: str) -> list[str]:
     return wrong if info.enabled in ENABLED else [*wrong, info.enabled or info.load]
 
 
-async def _start(on: Host, unit: str, words: Sequence[str] = ()) -> None:
-    """Start a unit, now and with the host."""
-    await on.do(
-        *([Command(tuple(words), seconds=60)] if words else []),
-        Command(("systemctl", "unmask", "--quiet", unit)),
-        Command(("systemctl", "enable", "--quiet", unit)),
-        Command(("systemctl", "start", unit), seconds=START_SECONDS),
-    )
+class _Started:
+    """What starts a unit, now and with the host: systemd reads its units anew, which no GPU's pod may run beside."""
+
+    impact: ClassVar[Impact] = Impact.SERVICE
+
+    async def start(self, on: Host, unit: str, words: Sequence[str] = ()) -> None:
+        """Start it, after a command of these words."""
+        await on.do(
+            *([Command(tuple(words), seconds=60)] if words else []),
+            Command(("systemctl", "unmask", "--quiet", unit)),
+            Command(("systemctl", "enable", "--quiet", unit)),
+            Command(("systemctl", "start", unit), seconds=START_SECONDS),
+        )
 
 
 @dataclass(frozen=True)
-class PersistenceRuns:
+class PersistenceRuns(_Started):
     """The daemon runs that keeps GPUs initialised while nobody uses them: without it each first use takes seconds."""
 
-    impact: ClassVar[Impact] = Impact.SERVICE
     unit: ClassVar[str] = PERSISTENCE
     name: str = f"{PERSISTENCE} runs, and starts with the host"
 
@@ -59,17 +63,16 @@ class PersistenceRuns:
 
     async def apply(self, on: Host) -> None:
         """Enable and start it."""
-        await _start(on, self.unit)
+        await self.start(on, self.unit)
 
 
 @dataclass(frozen=True)
-class FabricManaged:
+class FabricManaged(_Started):
     """Where a host has switches to manage, their manager runs; with those of NVLink 5 over a module of InfiniBand's.
 
     It is started, and never started anew by itself: GPUs lose their fabric with it (nccl#1488).
     """
 
-    impact: ClassVar[Impact] = Impact.START
     unit: ClassVar[str] = VENDOR.fabric.service if VENDOR.fabric else ""
     name: str = "switches of GPUs have their manager"
 
@@ -102,4 +105,4 @@ class FabricManaged:
         if newer and VENDOR.fabric:
             await on.write(MODULES_LOAD, self._text.encode())
             words = ("modprobe", VENDOR.fabric.module)
-        await _start(on, self.unit, words)
+        await self.start(on, self.unit, words)
