@@ -98,12 +98,8 @@ def id_of(step: object) -> str:
     It is the step's own `id`, or its class and the first of `SUBJECTS` that it has. Versions and values are not in it:
     what was repaired before a change of either is the same thing afterwards.
     """
-    if own := getattr(step, "id", ""):
-        return str(own)
-    for name in SUBJECTS:  # asked of every step of every host: most have none of them but one
-        if (value := getattr(step, name, None)) is not None and (said := _subject(value)):
-            return f"{type(step).__name__} {said}"
-    return type(step).__name__
+    subject = next((said for name in SUBJECTS if (said := _subject(getattr(step, name, None)))), "")
+    return str(getattr(step, "id", "")) or f"{type(step).__name__} {subject}".strip()
 
 
 def _subject(value: object) -> str:

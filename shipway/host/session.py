@@ -89,12 +89,6 @@ class Host(Place):
         """Drop every fact known so far: the next read looks anew; who asked before still gets an answer."""
         self._looks.forget()
 
-    def __copy__(self) -> Self:
-        """Return it once more, without the detours by which `copy` does so: each step has one for its look."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
-
     def seen_by(self, step: object) -> Self:
         """Return this host for one look of a step; what is read through it rides with the change: see `changing`."""
         seen = copy(self)
