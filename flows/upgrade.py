@@ -23,7 +23,7 @@ from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
 from tasks.stages.listed import ADD_ONS, name_of
-from tasks.upgrade.look import control_planes_in_order, is_done, waves_in_order
+from tasks.upgrade.look import control_planes_in_order, left_loose, waves_in_order
 from tasks.waves.report import WaveReport, leave_waves, wave_report
 
 
@@ -66,7 +66,7 @@ def declare(cluster: Cluster, *, version: str) -> Cluster:
 async def go(run: Run) -> None:
     """Go through the order; what fails ends it there, but for what a wave has begun with."""
     left = [row.host for row in run.upgrade.order]
-    await all_of(StageName.UPGRADE_HELD, [host.name for host in run.hosts if is_done(run, host.name)])
+    await all_of(StageName.UPGRADE_HELD, left_loose(run))
     if not left:
         await on(StageName.UPGRADE_ADDONS, CLUSTER)  # a killed run may have come no further than the hosts
         return

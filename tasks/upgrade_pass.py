@@ -13,12 +13,14 @@ from tasks.wave_pass import OrderRow, WavePass
 class HostVersions:
     """What a host runs (1.36.2 each, empty where it is not there): programs, the kubelet by its node, static pods.
 
-    `static` has the tag of each of kubeadm's static pods, by its name.
+    `static` has the tag of each of kubeadm's static pods, by its name. `held`: an update in passing changes none of its
+    packages.
     """
 
     kubeadm: str = ""
     program: str = ""
     static: tuple[tuple[str, str], ...] = ()
+    held: bool = True
 
     def runs(self, version: str, kubelet: str) -> bool:
         """Say whether all of it is of a version, as is the kubelet that its node tells of."""

@@ -15,6 +15,7 @@ from shipway.kube.client import Kube
 from shipway.kube.nodes import few
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.os.families import recognise
+from shipway.os.family import Family
 from shipway.rules.upgrades import etcd_floor, older_patch
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.authority.possible import NoRotation
@@ -33,6 +34,7 @@ from shipway.steps.upgrade.possible import (
 )
 from shipway.survey.first_look import survey
 from tasks.context import Run
+from tasks.stages.kubernetes_packages import PROGRAMS
 from tasks.upgrade_pass import HostVersions
 from tasks.waiting import hear_results
 from tasks.wave_pass import OrderRow
@@ -62,6 +64,12 @@ def is_done(run: Run, host: str) -> bool:
     )
 
 
+def left_loose(run: Run) -> list[str]:
+    """Return the hosts that are done, and whose packages are not held: a run was killed between the two."""
+    seen = run.upgrade.hosts
+    return [host.name for host in run.hosts if is_done(run, host.name) and not seen[host.name].held]
+
+
 async def look_at_versions(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at a host, and keep what it runs; raises what keeps from reaching it.
 
@@ -73,7 +81,7 @@ async def look_at_versions(run: Run, stage: str, host: str) -> list[StepResult]:
         await session.settled(OPERATION, seconds=SECONDS)
     run.seen.families[host] = await recognise(session)
     version = run.cluster.kubernetes.version
-    seen, kept = await asyncio.gather(survey(session), _versions(session))
+    seen, kept = await asyncio.gather(survey(session), _versions(session, run.family(host)))
     run.seen.surveys[host], run.upgrade.hosts[host] = seen, kept
     if not seen.joined:
         if control:
@@ -89,13 +97,14 @@ async def look_at_versions(run: Run, stage: str, host: str) -> list[StepResult]:
     return decided(await look_at_all(checks, session, hear_results(run, stage, host)))
 
 
-async def _versions(session: Host) -> HostVersions:
-    kubeadm, program, images = await session.read(
-        ProgramVersion("kubeadm"), ProgramVersion("kubelet"), StaticPodImages(MANIFESTS)
+async def _versions(session: Host, family: Family) -> HostVersions:
+    (kubeadm, program, images), loose = await asyncio.gather(
+        session.read(ProgramVersion("kubeadm"), ProgramVersion("kubelet"), StaticPodImages(MANIFESTS)),
+        family.held(PROGRAMS).check(session),
     )
     kubeadms = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
     static = tuple((name, tag_of(image)) for name, image in sorted(images.items()) if name in kubeadms)
-    return HostVersions(kubeadm, program, static)
+    return HostVersions(kubeadm, program, static, held=loose is None)
 
 
 async def look_at_possible(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -92,9 +93,20 @@ async def test_nothing_is_done_where_all_is_of_the_version(stages: Callable[...,
     look.make_order(run)
     one = stages(run)
     await flow.go(run)
-    held = [f"upgrade_held {host.name}" for host in run.cluster.hosts]  # a killed run may have left them without
-    assert one.ran == [*held, "upgrade_addons cluster"]
+    assert one.ran == ["upgrade_addons cluster"]
     assert run.upgrade.order == []
+
+
+async def test_a_host_that_a_killed_run_left_without_holds_is_held(stages: Callable[..., Stages]) -> None:
+    """Nothing else tells it from one that is whole: a package's own script has started the new kubelet."""
+    run = a_run()
+    for host in run.cluster.hosts:
+        seen = versions(NEW, control=host.name == "cp")
+        run.upgrade.hosts[host.name], run.upgrade.kubelets[host.name] = replace(seen, held=host.name != "w1"), NEW
+    look.make_order(run)
+    one = stages(run)
+    await flow.go(run)
+    assert one.ran == ["upgrade_held w1", "upgrade_addons cluster"]
 
 
 @pytest.mark.parametrize(
