@@ -24,6 +24,7 @@ from shipway.kube.manifests import render
 LABEL = "shipway.dev/gpu-class"
 CONFIG = "shipway.dev/gpu-class-config"  # an annotation of the plugin's pods: a new configuration makes new ones
 MANAGED = {"app.kubernetes.io/managed-by": "shipway"}
+OURS = ",".join((*(f"{key}={value}" for key, value in MANAGED.items()), LABEL))  # selects what is made for classes
 _WAYS: dict[str, Way] = {"time-slicing": "time slicing", "mps": "MPS", "mig-single": "MIG", "mig-mixed": "MIG"}
 _FOLDER, _FILE = "/config", "config.yaml"
 

@@ -41,9 +41,19 @@ ON_HOST = (
 
 
 def pod_that_measures(
-    cluster: Cluster, name: str, node: str, count: int, *, burns: bool = False, vendor: Vendor = VENDOR
+    cluster: Cluster,
+    name: str,
+    node: str,
+    count: int,
+    *,
+    options: Sequence[str] = (),
+    burns: bool = False,
+    vendor: Vendor = VENDOR,
 ) -> Object:
-    """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted."""
+    """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted.
+
+    The program has its own `options` where none are given.
+    """
     program = _program(vendor)
     pod = pod_with_gpu(cluster, name, vendor=vendor)
     spec = pod["spec"]
@@ -53,7 +63,7 @@ def pod_that_measures(
     spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600 + BURN_SECONDS * burns
     container = spec["containers"][0]
     container["image"] = cluster.gpu.figures.image
-    container["command"] = ["sh", "-c", IN_POD, program.text(), *program.options]
+    container["command"] = ["sh", "-c", IN_POD, program.text(), *(options or program.options)]
     container["resources"] = {"limits": {vendor.resource: str(count)}}
     return pod
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -182,9 +183,7 @@ class _Proving:
         """Hold every free GPU at once, hear which, and see that one more pod finds none."""
         if not self.names:
             raise PostconditionFailed("no GPU is free to be proven")
-        setting = render("verify/namespace.yaml", namespace=NAMESPACE)
-        for obj in setting:
-            await self.kube.apply(obj)
+        await make_space(self.kube)
         await asyncio.gather(*(self.kube.apply(self._pod(name)) for name in self.names))
         limit = self.cluster.gpu.verify_seconds
         await self._all_run(limit)
@@ -322,6 +321,27 @@ class _Proving:
             await self._wait(AllSpoke(running, self.compute, self.heard, vendor=self.vendor), DECIDE_SECONDS)
         except ShipwayError as error:
             self.notes.append(f"not every test pod was heard: {error.message}")
+
+
+async def make_space(kube: Kube) -> None:
+    """Make the namespace of the proofs, with what its pods need."""
+    for setting in render("verify/namespace.yaml", namespace=NAMESPACE):
+        await kube.apply(setting)
+
+
+@asynccontextmanager
+async def own_space(kube: Kube, on_wait: OnWait) -> AsyncIterator[None]:
+    """Have the namespace of the proofs for pods of one's own: what is left there goes before, and all goes afterwards.
+
+    Raises Refused where it is not ours. What cannot be deleted in the end the next proof deletes.
+    """
+    await clear(kube, on_wait)
+    try:
+        await make_space(kube)
+        yield
+    finally:
+        with contextlib.suppress(ShipwayError):
+            await clear(kube, on_wait)
 
 
 async def clear(kube: Kube, on_wait: OnWait) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 from collections.abc import Sequence
 
-from shipway.errors import Blocked, PostconditionFailed, ShipwayError
+from shipway.errors import Blocked, PostconditionFailed
 from shipway.facts.files import Listing
 from shipway.gpu.across.pods import VERBS, Collectives
 from shipway.gpu.across.search import Fault, Search, search
 from shipway.gpu.figures.faults import FAULTS
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import UNITS
-from shipway.gpu.pods import NAMESPACE
-from shipway.gpu.proof import clear
-from shipway.kube.manifests import render
+from shipway.gpu.proof import own_space
 from shipway.step import Impact, StepResult
 from tasks.context import Run
 from tasks.stage_result import CLUSTER
@@ -60,19 +58,16 @@ async def _search(run: Run, stage: str, hosts: Sequence[str]) -> list[Row]:
     on_wait = hear_waits(run, stage, kube.name)
     cluster, _ = await device_plugin.proven_as(run, kube)
     counts = {name: count for name, count in count_expected(run).items() if name in hosts}
-    devices = {name: await run.session(name).read(Listing(VERBS)) for name in hosts}
-    verbs = frozenset(name for name, names in devices.items() if any(one.startswith("uverbs") for one in names))
+    devices = await asyncio.gather(*(run.session(name).read(Listing(VERBS)) for name in hosts))
+    verbs = frozenset(
+        name for name, names in zip(hosts, devices, strict=True) if any(one.startswith("uverbs") for one in names)
+    )
     collectives = Collectives(kube, cluster, counts, verbs, on_wait)
-    await clear(kube, on_wait)
     try:
-        for setting in render("verify/namespace.yaml", namespace=NAMESPACE):
-            await kube.apply(setting)
-        found = await search(hosts, min(counts.values()), collectives.measure)
+        async with own_space(kube, on_wait):
+            found = await search(hosts, min(counts.values()), collectives.measure)
     except PostconditionFailed as error:
         return [Row(CLUSTER, "", f"{len(hosts)} hosts", FIGURE, "not judged", error.message)]
-    finally:
-        with contextlib.suppress(ShipwayError):  # the next proof deletes what is left, and the pods end by themselves
-            await clear(kube, on_wait)
     run.figures.notes.append(f"{FIGURE}: {found.rounds} rounds over {len(hosts)} hosts of {min(counts.values())} GPUs")
     return _rows(hosts, found, collectives)
 

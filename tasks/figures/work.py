@@ -13,7 +13,7 @@ from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, Shipw
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.evidence import count_taken, see_nodes
 from shipway.gpu.figures.faults import FAULTS
-from shipway.gpu.figures.history import find_swapped, record_of, with_record
+from shipway.gpu.figures.history import History, find_swapped, record_of, with_record
 from shipway.gpu.figures.judge import Row, judge
 from shipway.gpu.figures.mark import keep_bad
 from shipway.gpu.figures.model import UNITS, Heard
@@ -29,10 +29,9 @@ from shipway.gpu.measuring import (
     pod_that_measures,
 )
 from shipway.gpu.pods import NAMESPACE
-from shipway.gpu.proof import clear
+from shipway.gpu.proof import own_space
 from shipway.gpu.seen import NodeSeen
 from shipway.kube.client import Kube
-from shipway.kube.manifests import render
 from shipway.step import Impact, StepResult
 from tasks.context import Run
 from tasks.figures.kept import keep_history, read_history
@@ -60,10 +59,11 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     heard, needs = await asyncio.gather(
         _hear(run, stage, expected), asyncio.gather(*(look_at_needs(run.session(name)) for name in expected))
     )
-    run.figures.rows += judge(heard, read_history(run.folder))
+    history = read_history(run.folder)
+    run.figures.rows += judge(heard, history)
     run.figures.needs += [row for some in needs for row in some]
     rows = run.figures.rows
-    _keep(run, heard, rows)
+    _keep(run, heard, rows, history)
     judged = [one.host for one in heard if one.where == "pod" and one.gpus]
     measured = {host: [row for row in rows if row.host == host] for host in judged}
     try:
@@ -123,10 +123,7 @@ async def _holding(
     """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
     cluster, _ = await device_plugin.proven_as(run, kube)
     on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
-    await clear(kube, on_wait)
-    try:
-        for setting in render("verify/namespace.yaml", namespace=NAMESPACE):
-            await kube.apply(setting)
+    async with own_space(kube, on_wait):
         made = [pod_that_measures(cluster, name, node, count, burns=burns) for name, (node, count) in pods.items()]
         await asyncio.gather(*(kube.apply(pod) for pod in made))
         said = FiguresHeard({name: node for name, (node, _) in pods.items()})
@@ -135,14 +132,10 @@ async def _holding(
             await wait_until(said, kube, seconds=limit, every=LOOK_SECONDS, on_wait=on_wait)
         said.give_up()
         yield said
-    finally:
-        with contextlib.suppress(ShipwayError):  # the next proof deletes them, and they end by themselves
-            await clear(kube, on_wait)
 
 
-def _keep(run: Run, heard: Sequence[Heard], rows: Sequence[Row]) -> None:
+def _keep(run: Run, heard: Sequence[Heard], rows: Sequence[Row], history: History) -> None:
     """Keep what sound GPUs reached, and note where a slot has another GPU than before."""
-    history = read_history(run.folder)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     bad = {(row.uuid, row.figure) for row in rows if row.word == "bad"}
     for one in (one for one in heard if one.where == "pod"):

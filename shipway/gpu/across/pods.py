@@ -53,12 +53,11 @@ def pod_of_ranks(
     It is on the host's network; with `verbs` it gets the devices that speak RDMA, which Kubernetes gives to
     privileged pods alone where no plugin offers them.
     """
-    pod = pod_that_measures(cluster, name, node, count, vendor=vendor)
+    words = [f"{key}={value}" for key, value in options.items()]
+    pod = pod_that_measures(cluster, name, node, count, options=words, vendor=vendor)
     spec = pod["spec"]
     spec["hostNetwork"], spec["dnsPolicy"] = True, "ClusterFirstWithHostNet"
     container = spec["containers"][0]
-    program = container["command"][: len(container["command"]) - len(vendor.figures.options if vendor.figures else ())]
-    container["command"] = [*program, *(f"{key}={value}" for key, value in options.items())]
     container["env"] = [
         *(container.get("env") or []),
         *({"name": key, "value": value} for key, value in SETTINGS.items()),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 from shipway.edits.files import FileAbsent, FileIs
-from shipway.errors import Blocked, CommandFailed, Permanent, Refused
+from shipway.errors import Blocked, Permanent, Refused
 from shipway.facts.boot import order_kernels
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
@@ -16,10 +17,10 @@ from shipway.facts.packages import PackageInfo
 from shipway.gpu.driver.packages import FIRMWARE, MODULES, PATTERNS, upstream
 from shipway.host.session import Command, Host
 from shipway.kube.nodes import few
-from shipway.os.debian.apt import APT, wait_for_lock, with_lock
+from shipway.os.debian.apt import wait_for_lock
 from shipway.os.debian.dpkg import Installed
 from shipway.os.debian.package_changes import change, changes, matches, plain, simulation
-from shipway.os.debian.packages import PackagesInVersion, madison, offers
+from shipway.os.debian.packages import PackagesInVersion, madison, offers, with_lists
 from shipway.os.drivers import Choose
 from shipway.step import Check, Drift, Impact, Step
 
@@ -168,23 +169,15 @@ class DriverTogether:
 
         Raises Refused SHW-689 where apt would mix versions, SHW-686 where it does not have them, and as `change` does.
         """
-        try:
-            wanted = await self.choose(on)
-            await self._install(on, wanted)
-        except (Blocked, Permanent, CommandFailed) as error:
-            if isinstance(error, CommandFailed) and not any(one in error.output for one in ("404", "Unable to")):
-                raise
-            await with_lock(on, *APT, "update")
-            on.forget()
-            await self._install(on, await self.choose(on))
+        await with_lists(on, partial(self._install, on), Blocked, Permanent)
 
-    async def _install(self, on: Host, wanted: Mapping[str, str]) -> None:
+    async def _install(self, on: Host) -> None:
         """Install what is wanted with every part that the host has already, and all that comes with them.
 
         A part that nobody names keeps its version where its dependents let it: then libraries of two drivers lie side
         by side. Parts of the other flavour go. Raises Refused SHW-689 where one would come or stay in another version.
         """
-        packages = await on.read(Installed())
+        wanted, packages = await self.choose(on), await on.read(Installed())
         have = {name: info.version for (name, _), info in packages.items() if is_drivers(name, info.version)}
         others = [name for name in have if name not in wanted]
         asked = [*others, *(twin for name in others for twin in _twins(name))]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from shipway.errors import CommandFailed, Permanent
+from shipway.errors import CommandFailed, Permanent, ShipwayError
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import PackageInfo
@@ -34,6 +35,18 @@ def version_matches(have: str, want: str | None) -> bool:
         return True
     plain = have.split(":", 1)[-1]
     return want in (have, plain) or (plain.startswith(want) and plain[len(want)] in "-+~.")
+
+
+async def with_lists(on: Host, act: Callable[[], Awaitable[None]], *lacking: type[ShipwayError]) -> None:
+    """Do what needs apt's lists; where those are old, or it raises one of `lacking`, fetch them and do it once more."""
+    try:
+        await act()
+    except ShipwayError as error:
+        said_old = isinstance(error, CommandFailed) and any(sign in error.output for sign in ("404", "Unable to"))
+        if not said_old and not isinstance(error, lacking):
+            raise
+        await with_lock(on, *APT, "update")
+        await act()
 
 
 @dataclass(frozen=True)
@@ -87,14 +100,7 @@ class PackagesInstalled:
 
     async def apply(self, on: Host) -> None:
         """Install the newest offered version that fits; where none does, fetch all lists once and look again."""
-        try:
-            await self._install(on)
-        except (Permanent, CommandFailed) as error:
-            lists_are_old = isinstance(error, Permanent) or any(sign in error.output for sign in ("404", "Unable to"))
-            if not lists_are_old:
-                raise
-            await with_lock(on, *APT, "update")
-            await self._install(on)
+        await with_lists(on, partial(self._install, on), Permanent)
 
     async def _install(self, on: Host) -> None:
         infos = await on.read_all([Package(name) for name in self.packages])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shipway.errors import Refused
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.classes import CONFIG, LABEL, MANAGED
+from shipway.gpu.classes import CONFIG, OURS
 from shipway.gpu.owners import find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -47,9 +47,7 @@ def _digest(daemon_set: Object) -> str:
     return str((daemon_set["spec"]["template"]["metadata"].get("annotations") or {}).get(CONFIG, ""))
 
 
-async def _of_class(on: Kube, gpu_class: str = "") -> list[Object]:
-    """Return the DaemonSets of a class, or of every class."""
-    only = f"{LABEL}={gpu_class}" if gpu_class else LABEL
-    managed = ",".join(f"{key}={value}" for key, value in MANAGED.items())
-    found: list[Object] = await on.list_("apps/v1", "DaemonSet", VENDOR.plugin.namespace, labels=f"{managed},{only}")
+async def _of_class(on: Kube, gpu_class: str) -> list[Object]:
+    """Return the DaemonSets of a class."""
+    found: list[Object] = await on.list_("apps/v1", "DaemonSet", VENDOR.plugin.namespace, labels=f"{OURS}={gpu_class}")
     return found

@@ -16,7 +16,7 @@ from shipway.cluster.parts import GpuClass
 from shipway.converge import wait_until
 from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.classes import LABEL, MANAGED
+from shipway.gpu.classes import LABEL, OURS
 from shipway.gpu.holders import gpu_holders
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few, nodes_by_name
@@ -149,9 +149,8 @@ class ClassesGone:
         """Return API version, kind and name of what is left, but for classes that nodes still are of."""
         nodes = (await nodes_by_name(on)).values()
         kept = {*self.classes, *(one for node in nodes if (one := class_of(node)))}
-        managed = ",".join(f"{key}={value}" for key, value in MANAGED.items())
         listed = await asyncio.gather(
-            *(on.list_(api, kind, VENDOR.plugin.namespace, labels=f"{managed},{LABEL}") for api, kind in KINDS)
+            *(on.list_(api, kind, VENDOR.plugin.namespace, labels=OURS) for api, kind in KINDS)
         )
         return [
             (api, kind, obj["metadata"]["name"])

@@ -16,11 +16,11 @@ from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.offers import see_offers
 from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, find_space, pod_with_gpu
+from shipway.gpu.proof import make_space
 from shipway.gpu.proven import keep_proven, see_marks
 from shipway.gpu.result import same_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
-from shipway.kube.manifests import render
 from shipway.redact import tail
 from shipway.step import Drift
 
@@ -61,8 +61,7 @@ async def prove_host(
     limit = cluster.gpu.verify_seconds
     await _clear(kube, names, on_wait)
     marks = await see_marks(kube, [node])
-    for obj in render("verify/namespace.yaml", namespace=NAMESPACE):
-        await kube.apply(obj)
+    await make_space(kube)
     pods = {name: _pod(cluster, name, node, asks[name], reaches=name == names[0]) for name in names}
     await asyncio.gather(*map(kube.apply, pods.values()))
     try:

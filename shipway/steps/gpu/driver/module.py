@@ -50,6 +50,13 @@ async def installed_version(on: Host, drivers: Drivers) -> str:
     return ", ".join(sorted(found))
 
 
+async def _need_installed(on: Host, drivers: Drivers) -> str:
+    """Return the version of the installed driver. Raises Blocked where there is none yet."""
+    if installed := await installed_version(on, drivers):
+        return installed
+    raise Blocked("no driver is installed yet", host=on.name)
+
+
 async def why_restart_for(on: Host, family: Family) -> list[str]:
     """Return why a host is restarted for its driver: another one is loaded than is installed, or the rival is."""
     drivers = family.drivers()
@@ -117,9 +124,7 @@ class NextKernelHasModule:
 
     async def check(self, on: Host) -> Drift | None:
         """Look among its files. Raises Blocked while no driver is installed."""
-        installed, (lacking, told) = await asyncio.gather(installed_version(on, self.drivers), kernels_without(on))
-        if not installed:
-            raise Blocked("no driver is installed yet", host=on.name)
+        _, (lacking, told) = await asyncio.gather(_need_installed(on, self.drivers), kernels_without(on))
         return Drift(f"none for {lacking[0]}{f'; dkms says: {told}' if told else ''}", "one") if lacking else None
 
     async def apply(self, on: Host) -> None:
@@ -142,9 +147,7 @@ class ModuleLoaded:
 
     async def check(self, on: Host) -> Drift | None:
         """Compare. Raises Blocked while no driver is installed."""
-        installed, loaded = await asyncio.gather(installed_version(on, self.drivers), on.read(LOADED))
-        if not installed:
-            raise Blocked("no driver is installed yet", host=on.name)
+        installed, loaded = await asyncio.gather(_need_installed(on, self.drivers), on.read(LOADED))
         now = (loaded or "").strip()
         return None if now == installed else Drift(now or "none", installed)
 
