@@ -126,8 +126,18 @@ async def test_pods_that_tolerate_the_cordon_and_come_again_are_left(small: Plac
     await running(small, "web")
     results = await converge([NodeClosed("te2"), NodeDrained("te2", 20.0)], small.kube, Impact.WORKLOADS)
     assert [result.outcome for result in results] == ["changed", "changed"], results[-1].error
-    small.kube.forget()
+    await running(small, "web")
     assert await NodeDrained("te2", 20.0).check(small.kube) is not None, "another drain evicts it once more"
+
+
+async def test_a_pod_that_tolerates_the_cordon_and_comes_after_the_drain_is_left_however_late(small: Place) -> None:
+    await drains.cordon(small.kube, "te2", "test")
+    step = NodeDrained("te2", 20.0)
+    await step.apply(small.kube)
+    await small.kube.apply(workload("Deployment", "late", tolerations=[*UNREADY, {"operator": "Exists"}]))
+    await running(small, "late")
+    small.kube.forget()
+    assert await step.check(small.kube) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -68,7 +69,7 @@ class NodeDrained:
     """No pod that a drain would move is on a node.
 
     `kept` tells at that moment which pods are not to be evicted yet; without `reopens` a drain that does not end leaves
-    the node closed. Pods that tolerate the cordon and came while it was drained are left: they would come again.
+    the node closed. Pods that tolerate the cordon and come once the others have left stay: they would come again.
     """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
@@ -80,7 +81,7 @@ class NodeDrained:
     again: str = "remove again"
     kept: Callable[[Kube], Awaitable[Sequence[str]]] = field(default=_none, compare=False, repr=False)
     reopens: bool = True
-    came: set[str] = field(default_factory=set, compare=False, repr=False)  # UIDs of those that are left
+    drained: asyncio.Event = field(default_factory=asyncio.Event, compare=False, repr=False)  # all that were there left
 
     @property
     def name(self) -> str:
@@ -94,7 +95,7 @@ class NodeDrained:
         leaving = [
             f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             for pod in await self._may_leave(on)
-            if pod["metadata"].get("uid") not in self.came
+            if not (self.drained.is_set() and tolerates_cordon(pod))
         ]
         return Drift(f"{len(leaving)} pods: {few(sorted(leaving))}", "none") if leaving else None
 
@@ -106,9 +107,7 @@ class NodeDrained:
         try:
             await self._may_leave(on)
             await drain(on, self.node, seconds=self.seconds, on_wait=self.on_wait, local_data=self.local_data)
-            on.forget()
-            there = await on.list_("v1", "Pod", fields=f"spec.nodeName={self.node}")
-            self.came.update(pod["metadata"]["uid"] for pod in there if tolerates_cordon(pod))
+            self.drained.set()
         except BaseException as error:
             if self.reopens:
                 with contextlib.suppress(ShipwayError):  # what ended the drain is the news
