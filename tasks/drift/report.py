@@ -128,7 +128,7 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
     """Return a row per host with GPUs: how many are expected, on the bus, with a driver, and offered to pods.
 
     Where the GPUs tell of their health, the map has a sign for each in the order of its slots: ■ well, ▲ sick, ? not
-    judged; else one for each that is offered (■) or missing (□).
+    judged; else one for each that is offered (■) or missing (□). `ports` has one for each InfiniBand or RoCE port.
     """
     rows: list[dict[str, str | int]] = []
     for host in run.hosts:
@@ -137,10 +137,17 @@ def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]
             continue
         offered = allocatable.get(host.name, 0)
         state = "all offered" if offered >= run.provable(host) else f"{run.provable(host) - offered} missing"
-        gpus = {"expected": expected, "on PCI": seen.gpus, "with driver": seen.driver_gpus, VENDOR.resource: offered}
+        gpus: dict[str, str | int] = {
+            "expected": expected,
+            "on PCI": seen.gpus,
+            "with driver": seen.driver_gpus,
+            VENDOR.resource: offered,
+        }
         health = sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot)
         shown = "".join(SIGNS[one.word] for one in health) or "■" * offered + "□" * max(0, expected - offered)
         if ill := [f"{one.slot}: {one.answer}" for one in health if one.word == "sick"]:
             state = f"{state}; {', '.join(ill)}"
+        if ports := run.drift.ports.get(host.name):
+            gpus["ports"] = "".join(SIGNS[one.word] for one in ports)
         rows.append({"host": host.name, "map": shown, "state": state, **gpus})  # what fits on a phone comes first
     return rows
