@@ -24,7 +24,8 @@ from shipway.gpu.sharing import Sharing
 from shipway.step import Impact, StepResult
 from shipway.steps.gpu.class_held import find_held
 from shipway.steps.gpu.classes import ClassesGone, NodeClass, PluginsConfigured
-from shipway.steps.gpu.proven import prove_alone
+from shipway.steps.gpu.plugin import PluginRunning
+from shipway.steps.gpu.proven import GpusProvenAnew, prove_alone
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 from tasks import gates
 from tasks.context import Run, Unseen
@@ -524,3 +525,29 @@ async def test_a_class_that_only_nobody_has_brought_about_is_told_of_by_a_verifi
             "node te2 offers GPUs of class at-once",
             "have class turns; want class at-once",
         )
+
+
+async def test_all_that_read_a_plugins_log_in_a_look_share_one_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, gpus = declared("turns"), {"te2": 2, "te3": 2}
+    async with place(hosts=hosts(), cluster=cluster) as made:
+        await started(made)
+        await prove(made.kube, cluster, gpus, {"te2": SEEN, "te3": SEEN})
+        asked: list[str] = []
+        send = made.kube.send
+
+        async def heard(method: str, path: str, **more: Any) -> tuple[int, str]:
+            asked.append(path.partition("/log?")[0] if "/log?" in path else "")
+            return await send(method, path, **more)
+
+        monkeypatch.setattr(made.kube, "send", heard)
+        made.kube.forget()
+        readers: list[Any] = [
+            PluginRunning(cluster.gpu.mode, sets=tuple(daemon_sets(cluster))),
+            PluginsConfigured(cluster.gpu_classes),
+            GpusProvenAnew(cluster, gpus),
+            GpusAllocatable(gpus, declared=declared_sharing(cluster)),
+        ]
+        for reader in readers:  # one by one: together they would share what is under way in any case
+            assert await reader.check(made.kube) is None
+        logs = [path for path in asked if path]
+        assert len(logs) == len(set(logs)) == len(gpus)
