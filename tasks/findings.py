@@ -72,6 +72,7 @@ class DriftPass:
     across: list[Finding] = field(default_factory=list)  # seen only by comparing hosts
     declared: str = ""  # the file's version, where all was looked at by another one, which runs
     allocatable: dict[str, int] = field(default_factory=dict)  # GPUs by host, as its Node says
+    bad_figures: dict[str, dict[str, str]] = field(default_factory=dict)  # by host and UUID, as its Node says
     health: dict[str, HealthLook] = field(default_factory=dict)  # of the GPUs, by host
     counted: dict[str, Counted] = field(default_factory=dict)  # by host: the links' error counters at the last pass
     ports: dict[str, list[PortHealth]] = field(default_factory=dict)  # of InfiniBand and RoCE, by host

@@ -9,6 +9,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
 from shipway.gpu.evidence import collect
+from shipway.gpu.figures.mark import read_bad
 from shipway.gpu.health.ports import HostPorts, growth_of, judge_ports
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.offers import count_offered
@@ -94,7 +95,9 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
-    run.drift.allocatable = {name: count_offered(node) for name, node in (await nodes_by_name(kube)).items()}
+    nodes = await nodes_by_name(kube)
+    run.drift.allocatable = {name: count_offered(node) for name, node in nodes.items()}
+    run.drift.bad_figures = {name: read_bad(node) for name, node in nodes.items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         hear_results(run, stage, host)(result)
