@@ -20,6 +20,7 @@ from shipway.kube.status import why_not_ready
 from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.class_held import find_held
+from shipway.steps.gpu.classes import ClassesGone
 from shipway.steps.gpu.plugin import find_hopeless, start_anew
 from shipway.steps.kubernetes.serving_requests import (
     KubeletsAnswer,
@@ -98,6 +99,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
         return []
     kube = await run.kube()
     held = await _held_back(run, stage, kube)
+    left = await _clear_classes(run, stage)
     if run.kind != "verify" and (anew := await start_anew(kube)):
         run.view.show_wait(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
@@ -108,7 +110,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     lost = {} if all(one.outcome == "ok" for one in rollouts) else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}
     check = _allocatable(run, coming, held)
-    results = list(held.values())
+    results = [*held.values(), *left]
     results += [
         StepResult(check.name, "failed", error=error.at(host=name, step=check.name))
         for name, error in lost.items()
@@ -134,6 +136,13 @@ async def _held_back(run: Run, stage: str, kube: Kube) -> dict[str, StepResult]:
         hear_results(run, stage, CLUSTER)(result)
         run.view.show_wait(CLUSTER, stage, f"not waited for: {result.step}: {result.drift}")
     return held
+
+
+async def _clear_classes(run: Run, stage: str) -> list[StepResult]:
+    """Delete what is left of classes of GPUs: the plugin's own stage looked while nodes still changed theirs."""
+    if run.kind == "verify" or VENDOR.plugin.classes is None:
+        return []
+    return await by_api(run, stage, [ClassesGone(tuple(run.cluster.gpu_classes))])
 
 
 async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:

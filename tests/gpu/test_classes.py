@@ -527,6 +527,22 @@ async def test_a_class_that_only_nobody_has_brought_about_is_told_of_by_a_verifi
         )
 
 
+@pytest.mark.parametrize("kind", ["bootstrap", "verify"])
+async def test_what_is_left_of_a_class_that_the_last_node_left_beside_the_plugins_stage_goes_in_the_same_run(
+    kind: str,
+) -> None:
+    async with place(hosts=hosts(), cluster=declared("turns", "turns")) as made:
+        await started(made)
+        for node in ("te2", "te3"):  # as their own stage does, once the plugin's has looked
+            await made.kube.patch("v1", "Node", node, {"metadata": {"labels": {LABEL: None}}})
+        await offered(made, declared())
+        _, results = await verified(made, declared(), kind)
+        assert [one for one in results if one.outcome == "failed"] == []
+        made.kube.forget()
+        left = await ClassesGone(()).check(made.kube)
+        assert (left is None) is (kind == "bootstrap"), "a verification changes nothing"
+
+
 async def test_all_that_read_a_plugins_log_in_a_look_share_one_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, gpus = declared("turns"), {"te2": 2, "te3": 2}
     async with place(hosts=hosts(), cluster=cluster) as made:
