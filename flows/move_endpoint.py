@@ -1,4 +1,4 @@
-"""A running cluster's endpoint is moved from an address to a name. `python -m flows.move_endpoint`."""
+"""A running cluster's endpoint is moved to a name, ours or a load balancer's. `python -m flows.move_endpoint`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ async def may_begin(run: Run) -> bool:
 async def move(run: Run) -> None:
     """Certificates first, then every host's way, then what is read by others; what does not succeed ends it.
 
-    Until every host has asked the API by its name nothing names it, and a run that ends there has changed no way.
+    Until every host has asked the API by its name nothing names it, and a run that ends there has changed no way. The
+    way that the endpoint before had goes last, once no place names it.
     """
     joined = look.running(run)
     planes, workers = [host.name for host in joined.control_planes], [host.name for host in joined.workers]
@@ -77,4 +78,5 @@ async def move(run: Run) -> None:
         return
     proxied = await on(StageName.ENDPOINT_KUBE_PROXY, CLUSTER, state)
     if run.mode != "plan":
-        await on(StageName.ENDPOINT_PROOF, CLUSTER, proxied)
+        proxied = await on(StageName.ENDPOINT_PROOF, CLUSTER, proxied)
+    await all_of(StageName.ENDPOINT_OLD_WAY, [*planes, *workers], proxied)

@@ -21,6 +21,7 @@ from tests.ownership.test_leading import NAME, A, B, cluster, plane
 
 OLD = "10.9.0.1:6443"
 WAYS = ["endpoint_way cp1", "endpoint_way cp2", "endpoint_way cp3", "endpoint_way w1"]
+OLD_WAYS = [line.replace("_way", "_old_way") for line in WAYS]
 
 
 class Scene:
@@ -77,6 +78,7 @@ async def test_certificates_come_first_then_every_way_and_only_then_is_the_name_
         *(f"endpoint_kubeconfigs {name}" for name in ("cp1", "cp2", "cp3", "w1")),
         "endpoint_kube_proxy cluster",
         "endpoint_proof cluster",
+        *OLD_WAYS,
     ]
 
 
@@ -89,6 +91,7 @@ async def test_certificates_come_first_then_every_way_and_only_then_is_the_name_
         ("endpoint_kubeconfigs cp2", "endpoint_kubeconfigs cp2"),
         ("endpoint_kubeconfigs w1", "endpoint_kubeconfigs w1"),
         ("endpoint_kube_proxy cluster", "endpoint_kube_proxy cluster"),
+        ("endpoint_proof cluster", "endpoint_proof cluster"),
     ],
 )
 async def test_what_does_not_succeed_ends_it(monkeypatch: pytest.MonkeyPatch, failing: str, last: str) -> None:
@@ -101,7 +104,7 @@ async def test_a_plan_goes_the_same_way_and_has_nothing_to_prove(monkeypatch: py
     scene = Scene(monkeypatch, planes=1)
     scene.run.mode = "plan"
     await flow.move(scene.run)
-    assert scene.asked[-1] == "endpoint_kube_proxy cluster"
+    assert scene.asked[-3:] == ["endpoint_kube_proxy cluster", "endpoint_old_way cp1", "endpoint_old_way w1"]
 
 
 async def test_hosts_that_have_not_joined_are_left_to_a_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
