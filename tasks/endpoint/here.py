@@ -10,12 +10,15 @@ from typing import cast
 
 from shipway.steps.endpoint.balancer import SECONDS, SILENT, UNKNOWN, Shown
 
+NAME_SECONDS = 30  # three name servers that do not answer are given up after that (resolv.conf(5))
+
 
 async def meet_here(name: str, port: int, times: int) -> Shown:
     """Return which certificates so many connections from this machine showed; their worth is judged by the caller."""
     try:
-        await asyncio.get_running_loop().getaddrinfo(name, port)
-    except (socket.gaierror, UnicodeError):
+        async with asyncio.timeout(NAME_SECONDS):
+            await asyncio.get_running_loop().getaddrinfo(name, port)
+    except (socket.gaierror, UnicodeError, TimeoutError):
         return Shown(status=UNKNOWN)
     anyone = ssl.create_default_context()
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # it is compared with the control planes' own

@@ -109,7 +109,7 @@ async def may_move(run: Run, stage: str, host: str) -> list[StepResult]:
     joined = [one.name for one in running(run).hosts]
     move = EndpointMayMove(run.cluster, run.endpoint.named)
     checks: list[Check[Kube]] = [move, gates.ApiAnswers(), gates.EtcdHealthy(), EveryNodeAnswers(joined)]
-    checks += await _balancer(run) if run.cluster.balancer else []
+    checks += await balancer_checks(run) if run.cluster.balancer else []
     results = await look_at_all(checks, kube, hear_results(run, stage, host))
     if not any(isinstance(result.error, Refused) for result in results):
         await find_busy(run)
@@ -118,7 +118,7 @@ async def may_move(run: Run, stage: str, host: str) -> list[StepResult]:
     return results
 
 
-async def _balancer(run: Run) -> list[Check[Kube]]:
+async def balancer_checks(run: Run) -> list[Check[Kube]]:
     """Return what is asked of a load balancer, by what every host and this machine saw; warn of what none can tell.
 
     Where hosts are reached by a jump host this machine need not reach it: only its own kubeconfig would. Nothing is
@@ -140,7 +140,7 @@ async def _balancer(run: Run) -> list[Check[Kube]]:
         run.warned.append(f"{endpoint} does not answer this machine, where its kubeconfig in {run.folder} will lead")
     everyone = [*own.met.values(), here]
     missing, several = unseen(everyone, own.planes)
-    if missing and not several:
+    if missing and not several and all(one.prints for one in everyone):
         run.warned.append(
             f"{endpoint} keeps each machine at one server: whether {few(missing)} is behind it cannot be told from here"
         )

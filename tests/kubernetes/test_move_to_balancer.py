@@ -169,7 +169,7 @@ def test_older_openssl_writes_the_word_in_capitals_and_rubbish_is_nothing() -> N
         (Shown(status=3), "SHW-844", "does not know the name lb.example"),
         (Shown(("aa",), 4, "connection 2 of 12"), "SHW-845", "connection 2 of 12"),
         (Shown((), 124), "SHW-845", "no answer in time"),
-        (Shown((), 127), "SHW-845", "no openssl"),
+        (Shown((), 127), "SHW-845", "no openssl on w1"),
         (Shown(("aa", "ff")), "SHW-846", "of none of them"),
     ],
 )

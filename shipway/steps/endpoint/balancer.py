@@ -80,8 +80,11 @@ class BalancerAnswers:
                 "then run again."
             )
             raise Refused(f"{self.who} does not know the name {name}", host=self.who, code="SHW-844", fix=fix)
+        if self.seen.status == NO_PROGRAM:
+            fix = f"Install openssl on {self.who}, then run again."
+            raise Refused(f"no openssl on {self.who}, which shows who answers", host=self.who, code="SHW-845", fix=fix)
         if self.seen.status:
-            said = "no openssl there" if self.seen.status == NO_PROGRAM else self.seen.said or "no answer in time"
+            said = self.seen.said or "no answer in time"
             fix = (
                 f"Open the path from {self.who} to it (`openssl s_client -connect {self.endpoint}`). Where only some "
                 "connections fail, one of its servers is down, or it cannot send a host back to itself."
