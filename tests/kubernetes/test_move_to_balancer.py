@@ -37,9 +37,12 @@ from shipway.steps.endpoint.balancer import BalancerAnswers, EveryPlaneBehind, S
 from shipway.steps.endpoint.certificate import CONFIG, NAMES, CertificateNames, names_of
 from shipway.steps.endpoint.kubeconfigs import MARK, leads_to
 from shipway.steps.endpoint.old_way import SERVERS, STILL, OldNamesGone, ProxyGone, connected, find_asking
+from shipway.steps.kubernetes.endpoint import BalancerReached
 from shipway.steps.system import api_proxy
 from shipway.steps.system.names import HOSTS, HostsNamed
 from shipway.survey.first_look import CLOCK
+from tasks.context import Run
+from tasks.drift.parts import host_parts
 from tasks.endpoint.here import meet_here
 from tasks.stages import join_worker
 from tests.ownership.test_leading import NAME, THERE, cluster
@@ -382,6 +385,24 @@ async def test_beside_gpu_pods_a_proxy_stays() -> None:
     host = Machine(with_names(), PROXY)
     (result,) = await converge([ProxyGone()], host, Impact.START)  # type: ignore[list-item]
     assert (result.outcome, host.done) == ("drifted", [])
+
+
+async def test_a_drift_pass_asks_each_host_whether_the_balancer_leads_to_its_cluster() -> None:
+    step = BalancerReached(f"{LB}:7443")
+    host = KnownFacts({})
+    assert await step.check(host) is not None  # type: ignore[arg-type]
+    (fact,) = host.asked
+    assert fact.words()[-1] == f"https://{LB}:7443/livez"
+    assert await step.check(KnownFacts({fact: said("")})) is None  # type: ignore[arg-type]
+    foreign = await step.check(KnownFacts({fact: Output(60, "", "curl: (60) SSL certificate problem")}))  # type: ignore[arg-type]
+    assert foreign is not None
+    assert "certificate problem" in foreign.have
+
+    def asks(made: Cluster) -> bool:
+        parts = host_parts(Run(made, "drift"), made.host("w1"))
+        return any(isinstance(step, BalancerReached) for part in parts for step in part.steps)
+
+    assert (asks(to_balancer()), asks(cluster())) == (True, False)
 
 
 def test_every_run_looks_for_a_proxy_that_was_left_where_the_endpoint_is_a_balancer() -> None:
