@@ -194,6 +194,7 @@ async def test_a_balancer_that_is_not_known_not_there_or_not_this_clusters_is_re
         ((("aa", "bb", "aa"), ("aa", "bb", "bb")), ["cp3"], True),
         ((("aa", "aa", "aa"), ("bb", "bb", "bb")), ["cp3"], False),  # each client is kept at one: nobody can tell
         ((("aa",), ("bb",), ("cc",)), [], False),
+        ((("aa", "ff"), ("bb", "bb")), ["cp3"], False),  # what is no control plane of ours is none of several
     ],
 )
 async def test_a_control_plane_that_is_not_behind_it_is_named_where_that_can_be_told(
@@ -312,6 +313,13 @@ async def test_a_name_that_nobody_asks_by_goes_and_every_other_line_stays() -> N
     host.written.clear()
     (result,) = await converge([names_gone()], host, Impact.SERVICE)  # type: ignore[list-item]
     assert (result.outcome, host.written) == ("ok", {})
+
+
+async def test_a_plan_takes_no_name_away_and_where_there_is_none_nothing_keeps_it() -> None:
+    host = Machine(with_names(api_te_internal="127.0.0.1"), started(2001))
+    (result,) = await converge([names_gone()], host, Impact.NOTHING)  # type: ignore[list-item]
+    assert (result.outcome, host.written) == ("drifted", {})
+    assert await names_gone().hold(Machine(with_names(), started(1999))) == ""  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
