@@ -96,6 +96,7 @@ async def test_certificates_come_first_then_every_way_and_only_then_is_the_name_
         ("endpoint_kubeconfigs w1", "endpoint_kubeconfigs w1"),
         ("endpoint_kube_proxy cluster", "endpoint_kube_proxy cluster"),
         ("endpoint_proof cluster", "endpoint_proof cluster"),
+        ("endpoint_old_way cp2", "endpoint_old_way cp2"),
     ],
 )
 async def test_what_does_not_succeed_ends_it(monkeypatch: pytest.MonkeyPatch, failing: str, last: str) -> None:
