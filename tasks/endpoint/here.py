@@ -34,7 +34,7 @@ async def meet_here(name: str, port: int, times: int) -> Shown:
 
 
 async def _print_of(name: str, port: int, anyone: ssl.SSLContext) -> str:
-    _, writer = await asyncio.open_connection(name, port, ssl=anyone, server_hostname="kubernetes")
+    _, writer = await asyncio.open_connection(name, port, ssl=anyone, server_hostname=name)
     try:
         shown = cast("ssl.SSLObject", writer.get_extra_info("ssl_object")).getpeercert(binary_form=True)
     finally:

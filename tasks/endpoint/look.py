@@ -71,8 +71,9 @@ async def _see_ways(run: Run, session: Host) -> None:
     run.endpoint.named |= set(api_names(read_block(text or ""), [one.name for one in cluster.hosts], planes))
     if not cluster.balancer:
         return
-    through = shown(cluster.balancer, int(cluster.endpoint.rpartition(":")[2]), TRIES * len(planes))
-    own = [shown(node_ip(host), cluster.kubernetes.api_port, 1)] if host in cluster.control_planes else []
+    name, port = cluster.balancer, int(cluster.endpoint.rpartition(":")[2])
+    through = shown(name, port, TRIES * len(planes), name)
+    own = [shown(node_ip(host), cluster.kubernetes.api_port, 1, name)] if host in cluster.control_planes else []
     met, *mine = [read_shown(one) for one in await session.read_all([through, *own])]
     run.endpoint.met[host.name] = met
     for one in mine:

@@ -354,8 +354,10 @@ def balanced(monkeypatch: pytest.MonkeyPatch, shows: dict[str, str], here: Shown
     facts = {}
     for number, name in enumerate(("cp1", "cp2", "cp3", "w1"), 1):
         through = "".join(f"sha256 Fingerprint={letter}\n" for letter in shows[name])
-        own = shown(f"10.9.0.{number}", 6443, 1)
-        facts[name] = KnownFacts({FileText("/etc/hosts"): BLOCK, shown("lb.example", 7443, 12): said(through)})
+        own = shown(f"10.9.0.{number}", 6443, 1, "lb.example")
+        facts[name] = KnownFacts(
+            {FileText("/etc/hosts"): BLOCK, shown("lb.example", 7443, 12, "lb.example"): said(through)}
+        )
         facts[name].name = name
         if name != "w1":
             facts[name].facts[own] = said(f"sha256 Fingerprint={'abc'[number - 1]}\n")
@@ -440,7 +442,7 @@ async def test_while_a_control_planes_own_certificate_is_not_known_none_is_calle
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = balanced(monkeypatch, ALL, Shown(("a", "b", "c")))
-    run.session("cp3").facts.pop(shown("10.9.0.3", 6443, 1))  # type: ignore[attr-defined]
+    run.session("cp3").facts.pop(shown("10.9.0.3", 6443, 1, "lb.example"))  # type: ignore[attr-defined]
     for name in ("cp1", "cp2", "w1"):
         await look.look(run, "endpoint_look", name)
     with pytest.raises(ApiUnavailable) as raised:

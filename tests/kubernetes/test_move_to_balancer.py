@@ -139,8 +139,8 @@ async def test_each_connection_tells_which_server_answered_by_a_real_openssl_and
 ) -> None:
     one, two = context(tmp_path, "one"), context(tmp_path, "two")
     async with listening(serve, one) as first, listening(serve, two) as second, balanced([first, second]) as port:
-        (own,) = (await asked(shown("127.0.0.1", first, 1))).prints
-        for seen in (await asked(shown("localhost", port, 4)), await meet_here("localhost", port, 4)):
+        (own,) = (await asked(shown("127.0.0.1", first, 1, "localhost"))).prints
+        for seen in (await asked(shown("localhost", port, 4, "localhost")), await meet_here("localhost", port, 4)):
             assert (seen.status, len(seen.prints), len(set(seen.prints))) == (0, 4, 2)
             assert own in seen.prints
             assert len(own) == 64
@@ -150,12 +150,12 @@ async def test_each_connection_tells_which_server_answered_by_a_real_openssl_and
 async def test_what_does_not_answer_each_time_is_told_from_a_name_that_is_not_known(tmp_path: Path) -> None:
     own = context(tmp_path, "one")
     async with listening(serve, own) as good, balanced([good, good, 0]) as port, listening(hang_up) as dumb:
-        for seen in (await asked(shown("localhost", port, 6)), await meet_here("localhost", port, 6)):
+        for seen in (await asked(shown("localhost", port, 6, "localhost")), await meet_here("localhost", port, 6)):
             assert (seen.status, len(seen.prints)) == (balancer.SILENT, 2)  # one of its servers is lost
             assert seen.said.startswith("connection 3 of 6")
-        for seen in (await asked(shown("localhost", dumb, 1)), await meet_here("localhost", dumb, 1)):
+        for seen in (await asked(shown("localhost", dumb, 1, "localhost")), await meet_here("localhost", dumb, 1)):
             assert (seen.status, seen.prints) == (balancer.SILENT, ())
-    for seen in (await asked(shown("none.invalid", 1, 1)), await meet_here("none.invalid", 1, 1)):
+    for seen in (await asked(shown("none.invalid", 1, 1, "localhost")), await meet_here("none.invalid", 1, 1)):
         assert (seen.status, seen.prints) == (balancer.UNKNOWN, ())
 
 

@@ -22,11 +22,12 @@ from shipway.step import Drift
 UNKNOWN, SILENT = 3, 4  # how the look ends where the name is not known, or a connection comes to nothing
 TRIES = 4  # connections for each control plane: one that takes turns, or draws lots, hardly hides one of them then
 SECONDS, ALL_SECONDS = 5, 60  # of one connection, and of all
-# $1 the name, $2 name and port, $3 how many connections, $4 the limit of each in seconds. A connection of every kind
-# counts: one in three that fails is what a balancer does that cannot send a host back to itself.
+# $1 the host, $2 that and its port, $3 how many connections, $4 the limit of each in seconds, $5 the name that is asked
+# for (SNI: some balancers choose by it). Each connection counts: one in three fails by a balancer that cannot send a
+# host back to itself.
 SHOW = (
     'getent ahosts "$1" >/dev/null || exit 3; command -v openssl >/dev/null || exit 127; set -o pipefail; '
-    'for n in $(seq "$3"); do timeout -k 2 "$4" openssl s_client -connect "$2" -servername kubernetes </dev/null '
+    'for n in $(seq "$3"); do timeout -k 2 "$4" openssl s_client -connect "$2" -servername "$5" </dev/null '
     "2>/dev/null | openssl x509 -noout -fingerprint -sha256 2>/dev/null || "
     '{ echo "connection $n of $3" >&2; exit 4; }; done'
 )
@@ -41,10 +42,10 @@ class Shown:
     said: str = ""
 
 
-def shown(name: str, port: int, times: int) -> Says:
-    """Return the fact of which certificates a name, or an address, shows on a port to so many connections."""
-    place = f"{in_url(name)}:{port}"
-    return Says(("bash", "-c", SHOW, "bash", name, place, str(times), str(SECONDS)), ALL_SECONDS)
+def shown(host: str, port: int, times: int, name: str) -> Says:
+    """Return the fact of which certificates a port of a host shows to so many connections that ask for a name."""
+    place = f"{in_url(host)}:{port}"
+    return Says(("bash", "-c", SHOW, "bash", host, place, str(times), str(SECONDS), name), ALL_SECONDS)
 
 
 def read_shown(output: Output) -> Shown:
