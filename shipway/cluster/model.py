@@ -104,6 +104,10 @@ class Cluster(Part):
         """Return the name of the class of a host's GPUs."""
         return host.gpu_class or self.gpu.sharing
 
+    def rails_of(self, host: HostSpec) -> tuple[str, ...]:
+        """Return the ports that must be up on a host with GPUs."""
+        return self.gpu.rails if host.rails is None else host.rails
+
     @property
     def gpu_classes(self) -> dict[str, GpuClass]:
         """The classes by which some host shares its GPUs, in the order of the file."""

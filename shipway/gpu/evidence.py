@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -118,9 +118,13 @@ async def collect(
     hosts: Mapping[str, HostGpuFacts],
     refusal: str,
     *,
+    held: Collection[str] = (),
     vendor: Vendor = VENDOR,
 ) -> tuple[Evidence, list[str]]:
-    """Return all that can be seen now, and what could not be asked, with the reason."""
+    """Return all that can be seen now, and what could not be asked, with the reason.
+
+    Of the nodes that are `held` nothing is declared of how they share their GPUs.
+    """
     missing: list[str] = []
     plugin = vendor.plugin
     plugin_pods, pods, handler, declared, owner = await asyncio.gather(
@@ -136,7 +140,7 @@ async def collect(
         _or(find_owner(kube, vendor), "", "who else offers the GPUs", missing),
     )
     plugins = {pod.node: pod for pod in plugin_pods}
-    seen = see_nodes(kube, expected, hosts, plugins, declared=declared_sharing(cluster), vendor=vendor)
+    seen = see_nodes(kube, expected, hosts, plugins, declared=declared_sharing(cluster, held), vendor=vendor)
     nodes = await _or(seen, (), "the nodes", missing)
     return Evidence(
         cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None or bool(owner), refusal
