@@ -35,6 +35,7 @@ from shipway.cluster.parts import (
 )
 from shipway.cluster.profiles import DEFAULT_PROFILE
 from shipway.cluster.types import FilePath
+from shipway.foreign.addresses import as_address
 from shipway.host.target import Target
 
 __all__ = ["Cluster", "node_ip"]
@@ -133,6 +134,12 @@ class Cluster(Part):
         if isinstance(given, str) or given.kind == "external":
             return ""
         return given.name or f"api.{self.name}.internal"
+
+    @property
+    def balancer(self) -> str:
+        """The name of the site's load balancer, where that is the endpoint; empty for a name of ours or an address."""
+        host = self.endpoint.rpartition(":")[0]
+        return "" if self.api_name or as_address(host) is not None else host
 
     @property
     def api_vip(self) -> str:
