@@ -287,6 +287,24 @@ async def test_no_other_run_takes_a_name_of_an_endpoint_before_from_a_host_that_
     assert read_block(gone.text) == BLOCK
 
 
+async def test_a_name_stays_that_leads_to_a_control_plane_which_has_left_as_well_as_to_one_that_stays() -> None:
+    text = with_names(api_te_internal="10.9.0.3 10.9.0.1")  # beside GPU pods: without a proxy
+    planes = ("10.9.0.1", "10.9.0.2")
+    step = HostsNamed({name: BLOCK[name] for name in ("cp1", "cp2", "w1")}, "", "127.0.0.1", planes, balancer=LB)
+    host = Machine(text)
+    await step.apply(host)  # type: ignore[arg-type]
+    assert read_block(host.text)[NAME] == "10.9.0.3 10.9.0.1"
+    assert "cp3" not in read_block(host.text)
+    with pytest.raises(Refused):
+        await replace(step, balancer=NAME).check(host)  # type: ignore[arg-type]
+
+
+async def test_where_kubeconfigs_could_not_be_read_no_name_is_taken_away() -> None:
+    text = with_names(api_te_internal="127.0.0.1")
+    hung = Machine(text, {KUBECONFIGS: Output(124, "", "")})
+    assert await named(to_balancer()).check(hung) is None  # type: ignore[arg-type]
+
+
 async def test_a_file_whose_balancer_has_the_name_that_our_lines_lead_by_is_refused_on_each_host() -> None:
     with pytest.raises(Refused) as raised:
         await named(to_balancer()).check(Machine(with_names(lb_example="127.0.0.1")))  # type: ignore[arg-type]

@@ -20,15 +20,17 @@ from shipway.step import Drift, Impact
 from shipway.steps.system.api_proxy import LOOPBACK, SERVICE
 
 HOSTS = "/etc/hosts"
+READ = (0, 1, 2)  # how grep ends that has looked: a line, none, or a file that is not there
 
 
 def api_names(block: Mapping[str, str], others: Collection[str], planes: Collection[str]) -> list[str]:
-    """Return the names of our block by which the API is asked: they lead to the loopback or to control planes alone.
+    """Return the names of our block by which the API is asked: they lead to the loopback or to a control plane.
 
-    `others` are names that are not meant: the hosts', and the endpoint's own where that is ours.
+    `others` are names that are not meant: the hosts', and the endpoint's own where that is ours. One of the addresses
+    that such a name has may be a control plane's that has left since: whoever asks by it tries the next one.
     """
     ways = {LOOPBACK, *planes}
-    return [name for name, leads in block.items() if name not in others and set(leads.split()) <= ways]
+    return [name for name, leads in block.items() if name not in others and not ways.isdisjoint(leads.split())]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class HostsNamed:
         )
         entries, servers, there = dict(self.entries), read_servers(configs.stdout), read_block(text or "")
         asked = {urlsplit(servers[path]).hostname for path in (ADMIN, KUBELET_CONF) if path in servers}
+        joined = bool(asked) or configs.status not in READ
         known = not asked or self.api_name in asked or self.api_name in there
         if self.api_name and (known or self.always):
             leads = there.get(self.api_name, "")
@@ -71,7 +74,7 @@ class HostsNamed:
                 entries[self.api_name] = leads if leads in self.planes else self.api_address
             elif self.api_address == LOOPBACK and proxy.active != "active" and leads != LOOPBACK:
                 entries[self.api_name] = " ".join(self.planes)
-        old = api_names(there, entries, self.planes) if asked else []
+        old = api_names(there, entries, self.planes) if joined else []
         if self.balancer in old:
             raise shadowed(self.balancer, on.name)
         entries |= {name: there[name] for name in old}
