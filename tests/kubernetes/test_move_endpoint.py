@@ -173,6 +173,13 @@ async def test_what_leads_elsewhere_is_told_but_for_the_loopback(line: str, drif
     assert (seen is not None) is drifts
 
 
+async def test_kubeconfigs_that_could_not_be_read_lead_nobody_knows_where() -> None:
+    with pytest.raises(Blocked, match="could not be read"):
+        await KubeconfigLeads(ADMIN, (NEW_PLACE,)).check(KnownFacts({SERVERS: said("", 124)}))  # type: ignore[arg-type]
+    some = f"{KUBELET_CONF}:    server: https://{NEW_PLACE}\n"  # a worker has no others, of which grep tells by a 2
+    assert await KubeconfigLeads(ADMIN, (NEW_PLACE,)).check(KnownFacts({SERVERS: said(some, 2)})) is None  # type: ignore[arg-type]
+
+
 async def test_a_kubeconfig_of_several_clusters_is_a_persons_to_edit() -> None:
     lines = (f"{ADMIN}:    server: https://{OLD}", f"{ADMIN}:    server: https://other.example:6443")
     with pytest.raises(Permanent) as raised:

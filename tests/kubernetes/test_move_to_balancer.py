@@ -36,7 +36,7 @@ from shipway.steps.endpoint import balancer
 from shipway.steps.endpoint.balancer import BalancerAnswers, EveryPlaneBehind, Shown, read_shown, shown, unseen
 from shipway.steps.endpoint.certificate import CONFIG, NAMES, CertificateNames, names_of
 from shipway.steps.endpoint.kubeconfigs import MARK, leads_to
-from shipway.steps.endpoint.old_way import SERVERS, STILL, OldNamesGone, ProxyGone, connected, find_asking
+from shipway.steps.endpoint.old_way import SERVERS, STILL, UNREAD, OldNamesGone, ProxyGone, connected, find_asking
 from shipway.steps.kubernetes.endpoint import BalancerReached
 from shipway.steps.system import api_proxy
 from shipway.steps.system.names import HOSTS, HostsNamed
@@ -256,7 +256,9 @@ class Machine(KnownFacts):
     """A host whose /etc/hosts is what was written last."""
 
     def __init__(self, text: str, facts: dict[Fact[Any], Any] | None = None) -> None:
-        super().__init__({FileText(HOSTS): text, FileState(HOSTS): THERE, KUBECONFIGS: JOINED, **(facts or {})})
+        super().__init__(
+            {FileText(HOSTS): text, FileState(HOSTS): THERE, KUBECONFIGS: JOINED, SERVERS: said(""), **(facts or {})}
+        )
 
     async def write(self, path: str, content: bytes, **more: str) -> None:
         """Keep it."""
@@ -344,8 +346,9 @@ async def test_a_plan_takes_no_name_away_and_where_there_is_none_nothing_keeps_i
 @pytest.mark.parametrize(
     ("facts", "used", "word"),
     [
-        ({SERVERS: said(f"{ADMIN}:    server: https://{NAME}:6443\n")}, {}, f"{ADMIN} asks by it"),
-        ({SERVERS: said(f"/home/a/.kube/config:    server: https://{NAME}\n")}, {}, "/home/a/.kube/config asks by it"),
+        ({SERVERS: said(f"{ADMIN}:server: https://{NAME}:6443\n")}, {}, f"{ADMIN} asks by it"),
+        ({SERVERS: said(f"/home/a/.kube/config:server: https://{NAME}\n")}, {}, "/home/a/.kube/config asks by it"),
+        ({SERVERS: said("", 124)}, {}, UNREAD),  # a folder of /home that hangs
         (started(1999), {}, STILL),
         ({}, {"api_te_internal": "site/agent"}, "site/agent name it"),
     ],
@@ -369,17 +372,39 @@ async def test_the_endpoints_own_name_is_none_of_those_before() -> None:
 
 def test_kubeconfigs_are_told_by_the_hosts_of_their_servers() -> None:
     lines = (
-        f"/a:    server: https://{NAME}:6443",
-        f'/b:  - server: "https://{NAME}"',
-        f"/c:    server: https://x.{NAME}:6443",
-        "/d:    server: https://127.0.0.1:6443",
-        "/e:    server: https://127.0.0.1:7443",
-        "/f:    server: http://[:",
+        f"/a:server: https://{NAME}:6443",
+        f'/b:server: "https://{NAME}',
+        f"/c:server: https://x.{NAME}:6443",
+        "/d:server: https://127.0.0.1:6443",
+        "/e:server: https://127.0.0.1:7443",
+        "/f:server: http://[:",
         "/g:",
     )
     text = "\n".join(lines)
     assert find_asking(text, [NAME]) == ["/a", "/b"]
     assert find_asking(text, ["127.0.0.1"], 6443) == ["/d"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"- cluster:\n    server: https://{NAME}:6443 # ours\n",
+        f"- cluster: {{server: 'https://{NAME}:6443', insecure-skip-tls-verify: true}}\n",
+        f'{{"clusters":[{{"cluster":{{"server":"https://{NAME}:6443","certificate-authority-data":"eA=="}}}}]}}',
+    ],
+)
+async def test_a_kubeconfig_is_read_in_whatever_form_it_is_and_nothing_of_it_but_its_server(
+    text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(f"{text}\nclient-key-data: c2VjcmV0\n", encoding="utf-8")
+    *program, script = SERVERS.command
+    here = script.replace("/root/.kube/config", str(tmp_path / "config")).replace("/etc/kubernetes/", "/nowhere/")
+    process = await asyncio.create_subprocess_exec(*program, here.replace("/home/", "/nowhere/"), stdout=-1)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert find_asking(out.decode(), [NAME]) == [str(tmp_path / "config")]
+    assert b"Vj" not in out
+    assert b"eA==" not in out
 
 
 PROXY = {FileState(api_proxy.OWN.path): THERE}
@@ -391,13 +416,15 @@ KUBELET = 'ESTAB 0 0 127.0.0.1:5 127.0.0.1:6443 users:(("agent",pid=7,fd=3))\n'
     [
         (with_names(), {}, ""),
         (with_names(api_te_internal="127.0.0.1"), {}, f"{NAME} leads to it"),
-        (with_names(), {SERVERS: said(f"{KUBELET_CONF}:    server: https://localhost:6443\n")}, "asks by it"),
+        (with_names(), {SERVERS: said(f"{KUBELET_CONF}:server: https://localhost:6443\n")}, "asks by it"),
         (with_names(), {connected(6443): said(KUBELET)}, "agent is connected"),
+        (with_names(), {connected(6443): said("", 127)}, UNREAD),  # no ss there
+        (with_names(), {SERVERS: said("", 124)}, UNREAD),
         (with_names(), started(1999), STILL),
     ],
 )
 async def test_a_proxy_goes_once_nobody_asks_by_it(text: str, facts: dict[Fact[Any], Any], word: str) -> None:
-    host = Machine(text, {**PROXY, **facts})
+    host = Machine(text, {connected(6443): said(""), **PROXY, **facts})
     seen = await ProxyGone().check(host)  # type: ignore[arg-type]
     assert seen is not None
     assert word in seen.have

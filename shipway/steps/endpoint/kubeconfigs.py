@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
-from shipway.errors import Permanent
+from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.services import UnitState
 from shipway.host.session import Command, Host
@@ -25,6 +25,7 @@ from shipway.ownership.evidence import ADMIN, KUBELET_CONF, address_of
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.health import KUBELET_FILES
 from shipway.steps.system.loaded import is_loaded, restart
+from shipway.steps.system.names import READ
 
 SUPER_ADMIN, MANAGER, SCHEDULER = (f"{ETC}/{name}.conf" for name in ("super-admin", "controller-manager", "scheduler"))
 FILES = (ADMIN, SUPER_ADMIN, MANAGER, SCHEDULER, KUBELET_CONF)
@@ -77,8 +78,14 @@ class KubeconfigLeads:
         return f"{self.path} leads to {self.allowed[0]}"
 
     async def _server(self, on: Host) -> str:
-        """Return the server that is to be replaced; "" for none. Raises Permanent SHW-773 where it names several."""
-        said = (await on.read(SERVERS)).stdout.splitlines()
+        """Return the server that is to be replaced; "" for none.
+
+        Raises Permanent SHW-773 where it names several, Blocked where the files could not be read.
+        """
+        read = await on.read(SERVERS)
+        if read.status not in READ:
+            raise Blocked("where the kubeconfigs lead could not be read", host=on.name, fix=f"See {ETC} on {on.name}.")
+        said = read.stdout.splitlines()
         own = [line.removeprefix(f"{self.path}:") for line in said if line.startswith(f"{self.path}:")]
         servers = {match[1] for line in own if (match := _LINE.match(line))}
         if len(servers) > 1:

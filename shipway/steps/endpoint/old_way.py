@@ -5,6 +5,7 @@ Only `shipway move-endpoint` takes a name away: no other run knows whether someb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,17 +17,19 @@ from shipway.edits.lines import hosts_file, read_block
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host.session import Host
+from shipway.ownership.evidence import HTTPS
 from shipway.step import Drift, Impact
 from shipway.steps.endpoint.kubeconfigs import LOOPBACK, KubeletAsks
 from shipway.steps.system import api_proxy
 from shipway.steps.system.names import HOSTS, api_names
 from shipway.steps.system.own_service import OwnGone, OwnService
 
-# Of each kubeconfig that people and programs have on a host only the lines of its servers are read.
-SERVERS = Says(
-    ("sh", "-c", "grep -HsE '^[ -]*server:' /etc/kubernetes/*.conf /root/.kube/config /home/*/.kube/config; exit 0")
-)
+# Of each kubeconfig that people and programs have on a host only its servers are read, whether YAML or JSON.
+_GREP = r"""grep -HsoE '"?\<server"?: *["'\'']?https?://[^"'\''[:space:],}]+' """
+SERVERS = Says(("sh", "-c", f"{_GREP}/etc/kubernetes/*.conf /root/.kube/config /home/*/.kube/config; [ $? -le 2 ]"))
 STILL = "the kubelet was not started since its kubelet.conf was changed"
+UNREAD = "who asks by what could not be read on the host"
+_SERVER = re.compile(r"(.*?):\"?server\"?: *[\"']?(\S+)")
 
 
 def connected(port: int) -> Says:
@@ -38,12 +41,12 @@ def find_asking(said: str, hosts: Collection[str], port: int = 0) -> list[str]:
     """Return the kubeconfigs that name one of these hosts as their server (and that port), as grep lists the lines."""
     found = []
     for line in said.splitlines():
-        path, _, rest = line.partition(":")
-        words = rest.replace('"', " ").replace("'", " ").split()
+        if (match := _SERVER.match(line)) is None:
+            continue
         try:
-            server = urlsplit(words[-1] if words else "")
-            if server.hostname in hosts and port in (0, server.port):
-                found.append(path)
+            server = urlsplit(match[2])
+            if server.hostname in hosts and port in (0, server.port or HTTPS):
+                found.append(match[1])
         except ValueError:
             continue
     return list(dict.fromkeys(found))
@@ -71,7 +74,7 @@ class OldNamesGone:
         old = api_names(read_block(text or ""), (*self.hosts, self.api_name), self.planes)
         if not old:
             return [], ""
-        asking = [f"{path} asks by it" for path in find_asking(said.stdout, old)]
+        asking = [f"{path} asks by it" for path in find_asking(said.stdout, old)] if said.ok else [UNREAD]
         others = [f"{self.used[name]} name it" for name in old if name in self.used]
         kubelet = [STILL] if await KubeletAsks().check(on) else []
         return old, "; ".join([*asking, *others, *kubelet])
@@ -114,6 +117,7 @@ class ProxyGone(OwnGone):
         whys = [f"{name} leads to it" for name in names]
         whys += [f"{path} asks by it" for path in find_asking(said.stdout, LOOPBACK, self.port)]
         whys += [f"{who} is connected" for who in _programs(there.stdout)]
+        whys += [] if said.ok and there.ok else [UNREAD]
         whys += [STILL] if await KubeletAsks().check(on) else []
         return "; ".join(whys)
 
