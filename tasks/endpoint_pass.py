@@ -13,7 +13,7 @@ class EndpointPass:
     """`beside_gpu_pods` lets kubelets be restarted where pods hold GPUs; `was` is the endpoint when the run began.
 
     `named` are the names in our blocks of /etc/hosts by which the API is asked, `met` is by host what the load balancer
-    showed, `planes` are the control planes by the certificate that each shows on its own address. `used` says by name
+    showed, `shows` is by control plane the certificate that it shows on its own address. `used` says by name
     which objects of others have one that is to go.
     """
 
@@ -21,5 +21,13 @@ class EndpointPass:
     was: str = ""
     named: set[str] = field(default_factory=set)
     met: dict[str, Shown] = field(default_factory=dict)
-    planes: dict[str, str] = field(default_factory=dict)
+    shows: dict[str, str] = field(default_factory=dict)
     used: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def planes(self) -> dict[str, str]:
+        """The control planes by their certificate; several names where these share one, which a person gave them."""
+        found: dict[str, list[str]] = {}
+        for name, one in sorted(self.shows.items()):
+            found.setdefault(one, []).append(name)
+        return {one: ", ".join(names) for one, names in found.items()}

@@ -25,7 +25,7 @@ from tasks import gates
 from tasks.context import Run
 from tasks.endpoint.here import meet_here
 from tasks.endpoint.users import find_users
-from tasks.leading import known
+from tasks.leading import choose, known
 from tasks.ownership import disagreement
 from tasks.waiting import hear_results
 from tasks.workloads import find_busy
@@ -81,7 +81,7 @@ async def _see_ways(run: Run, session: Host) -> None:
             fix = f"See `journalctl -u kubelet -n 50` and the API server's log on {host.name}, then run again."
             message = f"its API server shows no certificate on {node_ip(host)}"
             raise ApiUnavailable(message, host=host.name, code="SHW-768", fix=fix)
-        run.endpoint.planes[one.prints[0]] = host.name
+        run.endpoint.shows[host.name] = one.prints[0]
 
 
 async def contradicted(run: Run) -> list[ErrorReport]:
@@ -90,6 +90,7 @@ async def contradicted(run: Run) -> list[ErrorReport]:
     Keeps what that is now, by kubeadm's record. Raises what keeps from asking the API.
     """
     target = run.cluster
+    await choose(run)  # the first one of the file may be one that is still to join
     lead = known(run).get(run.control.name)
     told = str((await read_record(await run.kube())).get("controlPlaneEndpoint") or "")
     run.endpoint.was = told or (address_of(lead.endpoint) if lead else "")  # kubeadm goes by the address without one
@@ -126,9 +127,9 @@ async def balancer_checks(run: Run) -> list[Check[Kube]]:
     asked while a control plane's own certificate is not known: its look said why.
     """
     endpoint, own, seen = run.cluster.endpoint, run.endpoint, run.seen.surveys
-    told = own.planes.values()
     if any(
-        one.name not in told and (one.name not in seen or seen[one.name].joined) for one in run.cluster.control_planes
+        one.name not in own.shows and (one.name not in seen or seen[one.name].joined)
+        for one in run.cluster.control_planes
     ):
         return []
     times = TRIES * len(run.cluster.control_planes)
@@ -139,6 +140,11 @@ async def balancer_checks(run: Run) -> list[Check[Kube]]:
         checks.append(mine)
     elif here.status:
         run.warned.append(f"{endpoint} does not answer this machine, where its kubeconfig in {run.folder} will lead")
+    run.warned += [
+        f"{names} show one certificate: which of them is behind {endpoint} cannot be told from it"
+        for names in own.planes.values()
+        if ", " in names
+    ]
     everyone = [*own.met.values(), here]
     missing, several = unseen(everyone, own.planes)
     if missing and not several and all(one.prints for one in everyone):

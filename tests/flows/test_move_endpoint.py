@@ -16,7 +16,7 @@ from shipway.ownership.evidence import Evidence
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.endpoint.balancer import Shown, shown
-from shipway.steps.endpoint.kubeconfigs import KubeletAsks
+from shipway.steps.endpoint.kubeconfigs import SERVERS, KubeletAsks
 from tasks.context import HIGHEST, Run
 from tasks.endpoint import look, work
 from tasks.endpoint.users import find_users
@@ -158,10 +158,15 @@ async def faults_of(
     """Return the run, and the codes of what keeps the hosts from being the file's."""
     run = Run(cluster(3, more), "move-endpoint")
     run.seen.elsewhere = seen
-    run.lead = "cp1"
+
+    async def ready(_: Run, __: Any) -> bool:
+        return True
 
     async def kube() -> Any:
+        assert run.control.name == "cp2" or not seen or seen[0].host == "cp1"
         return Recorded(recorded)
+
+    monkeypatch.setattr("tasks.leading._is_ready", ready)
 
     monkeypatch.setattr(run, "kube", kube)
     faults = await look.contradicted(run)
@@ -184,6 +189,14 @@ async def test_another_endpoint_is_what_the_run_is_for_and_no_contradiction(
     name = "api.example" if more else NAME
     run, codes = await faults_of(monkeypatch, f"controlPlaneEndpoint: {name}:6443\n", old, more=more)
     assert (run.endpoint.was, codes) == (f"{name}:6443", [])  # a run that was killed half-way
+
+
+async def test_a_cluster_whose_first_control_plane_of_the_file_has_not_joined_yet_is_asked_by_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bare, whole = Evidence("cp1"), plane("cp2", f"https://{OLD}")
+    run, codes = await faults_of(monkeypatch, f"controlPlaneEndpoint: {OLD}\n", whole, bare, more=NAMED)
+    assert (run.control.name, run.endpoint.was, codes) == ("cp2", OLD, [])
 
 
 async def test_hosts_of_another_cluster_stay_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +369,11 @@ def balanced(monkeypatch: pytest.MonkeyPatch, shows: dict[str, str], here: Shown
         through = "".join(f"sha256 Fingerprint={letter}\n" for letter in shows[name])
         own = shown(f"10.9.0.{number}", 6443, 1, "lb.example")
         facts[name] = KnownFacts(
-            {FileText("/etc/hosts"): BLOCK, shown("lb.example", 7443, 12, "lb.example"): said(through)}
+            {
+                FileText("/etc/hosts"): BLOCK,
+                SERVERS: said("", 2),
+                shown("lb.example", 7443, 12, "lb.example"): said(through),
+            }
         )
         facts[name].name = name
         if name != "w1":
@@ -411,8 +428,20 @@ async def test_every_host_and_this_machine_see_whose_servers_stand_behind_a_load
     run = balanced(monkeypatch, ALL, Shown(("a", "b", "c")))
     assert await refusals(run) == []
     assert run.endpoint.named == {NAME}
-    assert run.endpoint.planes == {"a": "cp1", "b": "cp2", "c": "cp3"}
+    assert run.endpoint.shows == {"cp1": "a", "cp2": "b", "cp3": "c"}
     assert run.warned == []
+
+
+async def test_where_control_planes_share_a_certificate_the_balancer_is_looked_at_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = balanced(monkeypatch, {**dict.fromkeys(ALL, "abab"), "w1": "abxa"}, Shown(("a", "b")))
+    own = run.session("cp2").facts  # type: ignore[attr-defined]
+    own[shown("10.9.0.2", 6443, 1, "lb.example")] = said("sha256 Fingerprint=a\n")
+    run.session("cp3").facts[shown("10.9.0.3", 6443, 1, "lb.example")] = said("sha256 Fingerprint=b\n")  # type: ignore[attr-defined]
+    assert await refusals(run) == [("w1", "SHW-846")]
+    (line,) = run.warned
+    assert line.startswith("cp1, cp2 show one certificate")
 
 
 async def test_all_that_forbids_a_load_balancer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
