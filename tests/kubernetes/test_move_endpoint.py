@@ -336,7 +336,7 @@ async def test_the_cluster_names_the_new_endpoint_everywhere_once_and_keeps_all_
     assert "10.9.0.11" not in str([maps["cluster-info"]["data"], maps["kube-proxy"]["data"]])
     pods = await kube.get("apps/v1", "DaemonSet", "kube-proxy", "kube-system")
     assert pods is not None
-    assert pods["spec"]["template"]["metadata"]["annotations"][LED] == "https://api.demo.internal:6443"
+    assert pods["spec"]["template"]["metadata"]["annotations"][LED].startswith("https://api.demo.internal:6443 after ")
 
 
 async def test_a_cluster_that_always_had_the_name_has_no_kube_proxy_made_anew(small: Place) -> None:
@@ -368,6 +368,25 @@ async def test_whoever_was_cut_off_before_kube_proxys_pods_were_made_anew_does_i
     assert seen.have == "its pods were made before"
     assert await outcomes(kube, step) == ["changed"]
     assert await outcomes(kube, step) == ["ok"]
+
+
+async def test_whoever_was_cut_off_and_goes_back_has_the_pods_made_anew_that_may_have_read_the_other(
+    small: Place,
+) -> None:
+    kube, there, back = small.kube, KubeProxyLeads("lb.example:6443"), KubeProxyLeads("api.demo.internal:6443")
+    assert await outcomes(kube, back) == ["changed"]
+    pods = await kube.get("apps/v1", "DaemonSet", "kube-proxy", "kube-system")
+    assert pods is not None
+    assert await outcomes(kube, there) == ["changed"]
+    await kube.patch(
+        "apps/v1", "DaemonSet", "kube-proxy", {"spec": {"template": pods["spec"]["template"]}}, "kube-system"
+    )
+    kube.forget()
+    assert await there.check(kube) is not None  # cut off before: the pods' template is as it was
+    assert await outcomes(kube, back) == ["changed"]
+    made = await kube.get("apps/v1", "DaemonSet", "kube-proxy", "kube-system", fresh=True)
+    assert made is not None
+    assert made["spec"]["template"] != pods["spec"]["template"]
 
 
 async def test_what_a_cluster_does_without_names_no_other_endpoint(small: Place) -> None:

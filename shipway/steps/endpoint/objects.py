@@ -16,9 +16,7 @@ from shipway.step import Drift, Impact
 from shipway.steps.endpoint.kubeconfigs import LOOPBACK
 from shipway.steps.kubernetes.kubeadm_objects import managers
 
-LED = (
-    "shipway.dev/api-endpoint"  # an annotation of kube-proxy's ConfigMap and of its pods: which server they were given
-)
+LED = "shipway.dev/api-endpoint"  # an annotation of kube-proxy's ConfigMap and of its pods: which change made them
 PROXY, PROXY_KEY = "kube-proxy", "kubeconfig.conf"
 INFO, INFO_NAMESPACE, INFO_KEY = "cluster-info", "kube-public", "kubeconfig"
 
@@ -114,7 +112,8 @@ class KubeProxyLeads:
         server = _server(found, PROXY_KEY)
         mark = _annotations(found).get(LED)
         if not _is(server, self) and urlsplit(server).hostname not in LOOPBACK:
-            mark = f"https://{self.endpoint}"
+            # Of this very change: who was cut off and goes back finds another mark than the pods have from before.
+            mark = f"https://{self.endpoint} after {found['metadata']['resourceVersion']}"
             await _lead(on, found, PROXY_KEY, self.endpoint, {LED: mark})
         stamp = {"spec": {"template": {"metadata": {"annotations": {LED: mark}}}}}
         await on.patch("apps/v1", "DaemonSet", PROXY, stamp, SYSTEM)
