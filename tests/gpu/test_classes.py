@@ -516,6 +516,17 @@ async def test_a_configuration_that_a_pod_holds_back_is_told_of_every_node_of_it
         assert await find_held(made.kube, after) == {}
 
 
+async def test_a_host_without_gpus_that_declares_none_of_it_is_of_no_class() -> None:
+    async with place(hosts=hosts(), cluster=declared("turns")) as made:
+        await started(made)
+        default = declared("turns")
+        auto = [one.model_copy(update={"gpus": "auto"}) for one in default.hosts]
+        shared = default.gpu.model_copy(update={"sharing": "turns"})
+        made.kube.forget()
+        found = await find_held(made.kube, default.model_copy(update={"hosts": tuple(auto), "gpu": shared}))
+        assert set(found) == {"te3"}  # te1, the control plane, has none
+
+
 async def test_a_class_that_only_nobody_has_brought_about_is_told_of_by_a_verification() -> None:
     async with place(hosts=hosts(), cluster=declared("turns")) as made:
         await started(made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from shipway.cluster.model import Cluster
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import CONFIG, OURS, config_text, digest_of, label_of
+from shipway.gpu.offers import amounts_of
 from shipway.gpu.owners import find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -28,6 +29,13 @@ def runs_for(daemon_set: Object) -> str:
     return str((daemon_set["spec"]["template"]["metadata"].get("annotations") or {}).get(CONFIG, ""))
 
 
+def _has_gpus(node: Object, declared: int | str) -> bool:
+    """Say whether a node has GPUs: where the file leaves it open, by what the run that joined it saw, or by its own."""
+    if declared != "auto":
+        return bool(declared)
+    return VENDOR.label in (node["metadata"].get("labels") or {}) or any(amounts_of(node, "capacity").values())
+
+
 async def find_held(on: Kube, cluster: Cluster) -> dict[str, StepResult]:
     """Return by node what of its class of GPUs is not as declared: which class it is to be of, and who holds it back.
 
@@ -41,7 +49,7 @@ async def find_held(on: Kube, cluster: Cluster) -> dict[str, StepResult]:
     found: dict[str, StepResult] = {}
     for host in cluster.hosts:
         node, wanted = nodes.get(host.name), label_of(cluster, host.name)
-        if node is None or host.gpus == 0 or class_of(node) == wanted:
+        if node is None or not _has_gpus(node, host.gpus) or class_of(node) == wanted:
             continue
         step = NodeClass(host.name, wanted)
         if drift := await step.check(on):
