@@ -30,7 +30,9 @@ DOWN = replace(UP, state="DOWN", phys="Polling", rate="10 Gb/sec (4X SDR)")
 
 def one(*ports: Port, rails: tuple[str, ...] = (), **grew: dict[str, int] | None) -> HostPorts:
     """Return a host with these ports, whose counters (`mlx5_0`: port 1 of it) grew by so much."""
-    return HostPorts({port.name: port for port in ports}, rails, {f"{name}/1": more for name, more in grew.items()})
+    told: dict[str, dict[str, int] | None] = {port.name: {} for port in ports}
+    more = {f"{name}/1": more for name, more in grew.items()}
+    return HostPorts({port.name: port for port in ports}, rails, {**told, **more})
 
 
 def judged(host: HostPorts, *equals: HostPorts) -> list[PortHealth]:
@@ -116,7 +118,29 @@ def test_only_growth_of_errors_counts_and_as_much_as_is_known_to_matter() -> Non
     for name, most in MOST.items():
         (well,), (ill,) = judged(one(UP, mlx5_0={name: most})), judged(one(UP, mlx5_0={name: most + 1}))
         assert (well.word, ill.faults) == ("ok", (f"since the last pass grew {name} by {most + 1}",))
-    assert judged(one(DOWN, mlx5_0={"link_downed": 9}))[0].word == "not judged"  # whoever uses it not has no errors
+    assert judged(one(DOWN, mlx5_0={"symbol_error": 99}))[0].word == "not judged"  # whoever uses it not has no errors
+
+
+def test_a_port_that_went_down_since_the_last_pass_was_used_and_is_told_whatever_its_equals_show() -> None:
+    """So it is on a host alone, and where the switch of all of them is lost."""
+    alone = one(DOWN, mlx5_0={"link_downed": 1})
+    said = ("its state is DOWN (Polling), and it went down since the last pass",)
+    assert judged(alone)[0].faults == said
+    assert judged(alone, alone, alone)[0].faults == said
+    assert [found.word for found in judged(one(DOWN, mlx5_0={}))] == ["not judged"]
+
+
+def test_a_port_that_tells_no_counters_is_not_called_free_of_errors() -> None:
+    shown = "".join(line for line in Adapter("rxe0").write(0).splitlines(keepends=True) if "/counters/" not in line)
+    ports, counts = read_ports(shown)
+    assert (list(ports), counts) == (["rxe0/1"], {})
+    (found,) = judged(HostPorts(ports))
+    assert found.unjudged == ("its error counters are not told",)
+
+
+def test_what_a_host_says_of_an_adapter_is_cut() -> None:
+    ports, _ = read_ports(f"mlx5_0/hca_type:{'x' * 9999}\nmlx5_0/ports/1/link_layer:{'y' * 9999}\n")
+    assert len(PortHealth(ports["mlx5_0/1"]).title) < 200
 
 
 def test_growth_is_between_two_looks_at_the_same_counters() -> None:

@@ -36,8 +36,10 @@ FILES = (
 )
 SCRIPT = f"cd /sys/class/infiniband 2>/dev/null || exit 0; grep -sH . {' '.join(FILES)}; true"
 LOOK = Says(("sh", "-c", SCRIPT))
+UNTOLD = "its error counters are not told"
 ACTIVE, LINK_UP = "ACTIVE", "LinkUp"
 KNOWN_STATES = ("DOWN", "INIT", "ARMED", ACTIVE, "ACTIVE_DEFER")
+LONGEST = 64  # of what a file says: the kernel's own words are shorter
 FEWEST = 2  # equals that must say the same before one that differs is called wrong
 _OF_ADAPTER = re.compile(r"([^/:\s]{1,64})/(hca_type|device/uevent):(.*)")
 _OF_PORT = re.compile(r"([^/:\s]{1,64})/ports/([0-9]{1,3})/(?:counters/)?([a-z_]{1,40}):(.*)")
@@ -104,18 +106,18 @@ class HostPorts:
 
 
 def read_ports(said: str) -> tuple[dict[str, Port], dict[str, dict[str, int]]]:
-    """Return the ports of a host by name, and of each the counters that are not 0."""
+    """Return the ports of a host by name, and of each that tells its counters those that are not 0."""
     adapters: dict[str, dict[str, str]] = {}
     ports: dict[str, dict[str, str]] = {}
     for line in said.splitlines():
         if match := _OF_ADAPTER.fullmatch(line):
             key, value = match[2], match[3].strip()
             if key == "hca_type":
-                adapters.setdefault(match[1], {})["adapter"] = value
+                adapters.setdefault(match[1], {})["adapter"] = value[:LONGEST]
             elif value.startswith("PCI_SLOT_NAME="):
-                adapters.setdefault(match[1], {})["slot"] = value.partition("=")[2]
+                adapters.setdefault(match[1], {})["slot"] = value.partition("=")[2][:LONGEST]
         elif match := _OF_PORT.fullmatch(line):
-            ports.setdefault(f"{match[1]}/{match[2]}", {})[match[3]] = match[4].strip()
+            ports.setdefault(f"{match[1]}/{match[2]}", {})[match[3]] = match[4].strip()[:LONGEST]
     found = {
         name: Port(
             name,
@@ -128,7 +130,9 @@ def read_ports(said: str) -> tuple[dict[str, Port], dict[str, dict[str, int]]]:
         for name, told in sorted(ports.items())
     }
     return found, {
-        name: {key: count for key in MOST if (count := whole(told.get(key, "")) or 0)} for name, told in ports.items()
+        name: {key: count for key in MOST if (count := whole(told.get(key, "")) or 0)}
+        for name, told in ports.items()
+        if any(whole(told.get(key, "")) is not None for key in MOST)
     }
 
 
@@ -177,11 +181,17 @@ def _judge_host(host: HostPorts, equals: _Equals) -> Iterator[PortHealth]:
     for port in host.ports.values():
         rail = port.name in host.rails
         made = PortHealth(port)
-        judged = _up(port, equals.rate(port), best if rail else None) if port.up else _down(port, equals, rail=rail)
+        more = host.grew.get(port.name)
+        went = not port.up and (more or {}).get("link_downed", 0) > 0
+        judged = (
+            _up(port, equals.rate(port), best if rail else None)
+            if port.up
+            else _down(port, equals, rail=rail, went=went)
+        )
         for fault, text in judged:
             made = _add(made, text, fault=fault)
-        if port.up and port.name in host.grew:
-            for fault, text in _grown(host.grew[port.name]):
+        if port.up:
+            for fault, text in _grown(more) if port.name in host.grew else [(False, UNTOLD)]:
                 made = _add(made, text, fault=fault)
         yield made
     for name in host.rails:
@@ -195,8 +205,8 @@ def _add(made: PortHealth, text: str, *, fault: bool) -> PortHealth:
     return replace(made, unjudged=(*made.unjudged, text))
 
 
-def _down(port: Port, equals: _Equals, *, rail: bool) -> Iterator[tuple[bool, str]]:
-    """Judge a port that is not up, as (whether it is a fault, what is said)."""
+def _down(port: Port, equals: _Equals, *, rail: bool, went: bool) -> Iterator[tuple[bool, str]]:
+    """Judge a port that is not up, as (whether it is a fault, what is said); one that `went` down since was used."""
     phys = f" ({port.phys})" if port.phys else ""
     said = f"its state is {port.state}{phys}"
     ought = equals.ought(port)
@@ -206,6 +216,8 @@ def _down(port: Port, equals: _Equals, *, rail: bool) -> Iterator[tuple[bool, st
         yield True, f"{said}, and it is declared (rails)"
     elif ought:
         yield True, f"{said}, and it is up on most hosts with the same adapters"
+    elif went:
+        yield True, f"{said}, and it went down since the last pass"
     elif ought is None:
         yield False, f"{said}, and nothing tells whether it ought to be up"
 
