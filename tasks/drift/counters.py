@@ -37,5 +37,10 @@ def keep_counters(folder: Path, before: Mapping[str, Counted], now: Mapping[str,
     own_folder(folder)
     text = json.dumps({host: asdict(one) for host, one in {**before, **told}.items()})
     with NamedTemporaryFile("w", dir=folder, prefix=f".{FILE}.", encoding="utf-8", delete=False) as draft:
-        draft.write(text)  # two passes that only look may write at once: the later one counts, whole
-    Path(draft.name).replace(folder / FILE)
+        try:
+            draft.write(text)  # two passes that only look may write at once: the later one counts, whole
+            draft.flush()
+            Path(draft.name).replace(folder / FILE)
+        except OSError:
+            Path(draft.name).unlink(missing_ok=True)  # on a full disk each pass would leave one more
+            raise

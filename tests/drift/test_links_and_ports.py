@@ -8,9 +8,14 @@ import pytest
 import yaml
 
 from shipway.gpu.health.growth import Counted
+from shipway.gpu.health.ports import Port
+from shipway.survey.first_look import Survey
+from shipway.survey.gpu_health import HealthLook
+from tasks.context import Run
 from tasks.drift.counters import FILE, keep_counters, read_counters
-from tasks.drift.look import PORTS
+from tasks.drift.look import PORTS, judge_all_ports
 from tests.drift.scene import Scene
+from tests.places.kube import cluster_of
 
 pytestmark = pytest.mark.xdist_group("drift")
 SOUND = "each GPU is sound"
@@ -48,6 +53,32 @@ def test_a_rail_that_is_down_or_went_down_since_the_last_pass_is_told(scene: Sce
     assert "its state is DOWN (Polling), and it is declared (rails)" in found.have
     assert scene.passed("none").findings == ()  # one of two hosts, and nothing declared: not judged
     scene.drift("te2", "adapter", name="mlx5_0", state="ACTIVE")
+
+
+def test_what_a_host_says_of_its_ports_steers_no_terminal_and_tells_no_secret(tmp_path: Path) -> None:
+    run = Run(cluster_of(["te1"], state_dir=str(tmp_path)), "drift")
+    hostile = Port("mlx5_0/1", adapter="\x1b[2J token: abcdef.0123456789abcdef", state="DOWN", layer="\u202e")
+    run.seen.surveys["te1"] = Survey("te1", True, 1, 1, "", True, "te1", "te1", 0.0)  # noqa: FBT003
+    run.drift.health["te1"] = HealthLook(
+        ports={"mlx5_0/1": hostile}, counted=Counted(2.0, 1.0, {"port mlx5_0/1": {"link_downed": 1}})
+    )
+    run.drift.counted["te1"] = Counted(1.0, 1.0, {"port mlx5_0/1": {}})
+    (found,) = judge_all_ports(run)
+    assert "went down" in found.have
+    assert not {"\x1b", "\u202e"} & set(found.have)
+    assert "0123456789abcdef" not in found.have
+
+
+def test_a_record_that_could_not_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        keep_counters(tmp_path, {}, {"te2": Counted(2.0, 1.0, {"GPU-2": {}})})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_record_of_counters_is_kept_by_host_and_begins_anew_where_it_cannot_be_read(tmp_path: Path) -> None:
