@@ -49,7 +49,9 @@ def _is_of_another(run: Run, kept: str, admin_conf: str) -> bool:
     seen = known(run)
     others = [host for host in _staying(run) if host != run.control]
     whole = {node_ip(host) for host in others if host.name in seen and seen[host.name].whole}
-    if run.cluster.api_vip:
+    if others and not run.cluster.api_name:
+        whole = {run.cluster.endpoint.rpartition(":")[0]}  # the site's: every admin.conf leads there
+    elif run.cluster.api_vip:
         whole = {run.cluster.api_vip}
     try:
         old = parse_admin_conf(kept)

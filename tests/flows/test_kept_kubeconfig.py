@@ -66,6 +66,22 @@ def test_the_kubeconfig_of_another_whole_control_plane_stays_until_that_is_away(
     assert led_to(run)[0] == "10.9.0.1"
 
 
+@pytest.mark.parametrize("vip", ["", ", api_vip: {address: 10.9.0.100}"])
+def test_a_kubeconfig_that_leads_to_the_sites_load_balancer_stays_whoever_leads(tmp_path: Path, vip: str) -> None:
+    more = f"kubernetes: {{api_endpoint: {{kind: external, name: lb.example, port: 7443}}{vip}}}\n"
+    run = Run(cluster(3, f"state_dir: {tmp_path}\n{more}"), "bootstrap")
+    run.seen.elsewhere = tuple(plane(name) for name in ("cp1", "cp2", "cp3"))
+    run.lead = "cp1"
+    first, second = admin_conf("https://lb.example:7443"), admin_conf("https://lb.example:7443")
+    assert keep_kubeconfig(run, first, "kept").outcome == "changed"
+    run.lead = "cp2"
+    assert keep_kubeconfig(run, second, "kept").outcome == "ok"
+    assert led_to(run) == ("lb.example", parse_admin_conf(first).certificate)
+    assert keep_kubeconfig(run, second, "kept", renewed=True).outcome == "changed"
+    (run.folder / "kubeconfig").write_text(admin_conf("https://10.9.0.1:6443"))  # from before it was moved there
+    assert keep_kubeconfig(run, second, "kept").outcome == "changed"
+
+
 async def test_a_kubeconfig_that_leads_to_one_that_leaves_is_led_to_one_that_stays(run: Run) -> None:
     api = SimpleNamespace(admin_conf=admin_conf())
     run.lead, run.retirement.host = "cp1", "cp3"
