@@ -8,12 +8,14 @@ from typing import Any
 
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.model import UNITS
+from shipway.redact import redact
 from shipway.survey.gpu_health import HealthLook
 from tasks.context import Run
 from tasks.figures.kept import read_history
 
 SIGNS = {"ok": "■", "sick": "▲", "not judged": "?"}
 FIGURE = "matmul"  # the one figure that the map itself has room for
+UNASKED = "what pods get is not known"  # the API was not there to be asked
 MANY = 20  # hosts from which on a terminal is told only of those with a GPU that is not well
 
 
@@ -42,7 +44,7 @@ def list_gpus(run: Run) -> list[MappedGpu]:
     """Return the GPUs that were looked at, in the order of the hosts and of their slots."""
     history, found = read_history(run.folder), []
     for host in run.hosts:
-        bad = run.drift.bad_figures.get(host.name, {})
+        bad = {uuid: redact(why) for uuid, why in run.drift.bad_figures.get(host.name, {}).items()}
         for gpu in sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot):
             last = next(reversed(history.get(gpu.uuid, ())), None)
             rates, at = (last.rates, last.at) if last else ({}, "")
@@ -54,12 +56,13 @@ def gpu_map(run: Run, gpus: Sequence[MappedGpu]) -> list[dict[str, str | int]]:
     """Return a row per host with GPUs: how many are expected, on the bus, with a driver, and offered to pods.
 
     Where the GPUs tell of their health, the map has a sign for each in the order of its slots: ■ well, ▲ sick, ? not
-    judged; else one for each that is offered (■) or missing (□). `TFLOP/s` is from the slowest to the fastest, where
-    any of the cluster was measured; `ports` has a sign for each InfiniBand or RoCE port, where there is any. The
-    Prefect UI breaks no line in a table: what a phone (390 pixels) has room for comes first, and is short.
+    judged; else one for each that is offered (■) or missing (□), ? where the API did not say. `TFLOP/s` is from the
+    slowest to the fastest, where any of the cluster was measured; `ports` has a sign for each InfiniBand or RoCE port,
+    where there is any. The Prefect UI breaks no line in a table: what a phone (390 pixels) has room for comes first,
+    and is short.
     """
     rows: list[dict[str, str | int]] = []
-    measured = any(gpu.rates or gpu.bad for gpu in gpus)
+    measured, asked = any(gpu.rates or gpu.bad for gpu in gpus), bool(run.drift.allocatable)
     for host in run.hosts:
         seen = run.seen.surveys.get(host.name)
         if seen is None or not (expected := run.gpus_of(host)):
@@ -68,9 +71,13 @@ def gpu_map(run: Run, gpus: Sequence[MappedGpu]) -> list[dict[str, str | int]]:
         offered = run.drift.allocatable.get(host.name, 0)
         health = sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot)
         wrong = [f"{one.answer} {one.slot}" for one in health if one.word == "sick"]
-        if (lost := run.provable(host) - offered) > 0:
+        if not asked:
+            wrong.insert(0, UNASKED)
+        elif (lost := run.provable(host) - offered) > 0:
             wrong.insert(0, f"{lost} missing")
-        shown = "".join(gpu.sign for gpu in own) or "■" * offered + "□" * max(0, expected - offered)
+        shown = "".join(gpu.sign for gpu in own)
+        if not shown:
+            shown = "■" * offered + "□" * max(0, expected - offered) if asked else SIGNS["not judged"] * expected
         row: dict[str, str | int] = {"host": host.name, "map": shown}
         row |= {"TFLOP/s": _span(own)} if measured else {}
         row |= {
@@ -79,7 +86,7 @@ def gpu_map(run: Run, gpus: Sequence[MappedGpu]) -> list[dict[str, str | int]]:
             "on PCI": seen.gpus,
             "with driver": seen.driver_gpus,
         }
-        row[VENDOR.resource] = offered
+        row[VENDOR.resource] = offered if asked else "?"
         if any(run.drift.ports.values()):
             row["ports"] = "".join(SIGNS[one.word] for one in run.drift.ports.get(host.name, ()))
         rows.append(row)

@@ -54,6 +54,25 @@ def test_the_map_has_a_row_a_host_with_what_fits_on_a_phone_first(run: Run) -> N
     assert [row["ports"] for row in gpu_map(run, list_gpus(run))] == ["", "▲"]
 
 
+def test_where_the_api_did_not_answer_no_gpu_is_called_missing(run: Run) -> None:
+    run.drift.allocatable = {}
+    rows = gpu_map(run, list_gpus(run))
+    assert [row["state"] for row in rows] == [
+        "what pods get is not known",
+        "what pods get is not known; reset 0000:10:00.0",
+    ]
+    assert {row["nvidia.com/gpu"] for row in rows} == {"?"}
+    run.drift.health = {}
+    assert [row["map"] for row in gpu_map(run, [])] == ["??", "??"]
+
+
+def test_what_stands_on_a_node_is_redacted(run: Run) -> None:
+    run.drift.bad_figures = {"te1": {UUIDS[1]: "\x1b[2J token=abcdef.0123456789abcdef"}}
+    (bad,) = [gpu.bad for gpu in list_gpus(run) if gpu.bad]
+    assert "\x1b" not in bad
+    assert "0123456789abcdef" not in bad
+
+
 def test_each_gpu_that_was_measured_has_a_row_the_bad_first(run: Run) -> None:
     bad, good = figures_table(list_gpus(run))
     assert list(good)[:4] == ["GPU", "TFLOP/s", "GB/s", "measured"]
