@@ -65,7 +65,7 @@ OF_SCRIPTS = (
     r"grep -sH \.( [*/a-z_]+)+",  # the ports of InfiniBand and RoCE
     r"grep -aE NVRM: Xid\|SXid|tail -n 400|dmesg",  # what the kernel said of GPUs
     # Which servers the kubeconfigs on a host name, before a worker's proxy goes.
-    r"grep -HsE \^\[ -\]\*server:( (/etc/kubernetes/\S+|/root/\.kube/config|/home/\S+/\.kube/config))+",
+    r"grep -HsoE \"\?\\<server\"\S+ \*\S+( (/etc/kubernetes/\S+|/root/\.kube/config|/home/\S+/\.kube/config))+",
     # Where keys of encryption at rest are.
     r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )
