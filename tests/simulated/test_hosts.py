@@ -25,8 +25,9 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host.session import Command
 from shipway.kube.client import Kube
-from shipway.ownership.evidence import ADMIN
+from shipway.ownership.evidence import ADMIN, KUBELET_CONF
 from shipway.step import Impact
+from shipway.steps.endpoint.old_way import SERVERS, find_asking
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from tests.places.simulated import PREPARATION, Place, failed, outcomes, simulated_place
 
@@ -232,6 +233,15 @@ async def test_the_api_fails_as_often_as_asked_and_answers_again(place: Place) -
         await kube.close()
     with pytest.raises(ValueError, match="known: status, drop, delay"):
         place.lab.fail(Spec.parse("api,nosuch"))
+
+
+async def test_a_host_tells_which_servers_its_kubeconfigs_name_and_nothing_else_of_them(place: Place) -> None:
+    place.machine("te2").files.write(KUBELET_CONF, b"- cluster:\n    server: https://api.x:6443\n  token: abc\n")
+    said = await place.session("te2").read(SERVERS)
+    assert (said.stdout, find_asking(said.stdout, ["api.x"])) == (
+        f"{KUBELET_CONF}:server: https://api.x:6443\n",
+        [KUBELET_CONF],
+    )
 
 
 async def test_a_locked_dpkg_is_waited_for_and_then_named(place: Place) -> None:

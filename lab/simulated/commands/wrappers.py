@@ -22,6 +22,7 @@ from shipway.gpu.measuring import ON_HOST
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
 from shipway.script import WHOLE
+from shipway.steps.endpoint.old_way import SERVERS
 from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
 from shipway.steps.maintain.restart import IMAGES
 from shipway.steps.runtime.memlock import ASK as MEMLOCK
@@ -213,12 +214,13 @@ def _looked(call: Call, text: str) -> str | None:
         return (
             f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
         )
-    network = {
+    looks = {
         rdma.LOOK.command[2]: host.figures.network,
+        SERVERS.command[2]: _servers(host),
         ADAPTERS: "".join(map(Adapter.write, host.adapters, count())),
     }
-    if text in network:
-        return network[text]
+    if text in looks:
+        return looks[text]
     if text == MEMLOCK:
         return _locked(host)
     if text == IMAGES.command[2]:
@@ -227,6 +229,14 @@ def _looked(call: Call, text: str) -> str | None:
     if "/proc/locks" in text:
         return f"{host.packages.locked_by} (1234)\n" if host.packages.locked_by else ""
     return None
+
+
+def _servers(host: SimulatedHost) -> str:
+    """Return which servers kubeadm's kubeconfigs name, as grep writes what it found of each."""
+    paths = [f"/etc/kubernetes/{name}" for name in host.files.names("/etc/kubernetes") or () if name.endswith(".conf")]
+    texts = {path: node.content.decode() for path in paths if (node := host.files.node(path)) is not None}
+    found = [(path, line.strip()) for path, text in texts.items() for line in text.splitlines()]
+    return "".join(f"{path}:{line}\n" for path, line in found if line.startswith("server: "))
 
 
 def _locked(host: SimulatedHost) -> str:
