@@ -301,6 +301,14 @@ async def test_a_name_stays_that_leads_to_a_control_plane_which_has_left_as_well
         await replace(step, balancer=NAME).check(host)  # type: ignore[arg-type]
 
 
+async def test_a_name_of_ours_before_leads_where_the_endpoints_own_name_leads_now() -> None:
+    """A kubelet beside GPU pods asks by it: with one control plane left its proxy goes, and so would its way."""
+    host = Machine(with_names(api_te_internal="127.0.0.1", api_old="127.0.0.1"))
+    await HostsNamed(BLOCK, NAME, "10.9.0.1", ("10.9.0.1",)).apply(host)  # type: ignore[arg-type]
+    assert read_block(host.text) == {**BLOCK, NAME: "10.9.0.1", "api.old": "10.9.0.1"}
+    assert await HostsNamed(BLOCK, NAME, "10.9.0.1", ("10.9.0.1",)).check(host) is None  # type: ignore[arg-type]
+
+
 async def test_where_kubeconfigs_could_not_be_read_no_name_is_taken_away() -> None:
     text = with_names(api_te_internal="127.0.0.1")
     hung = Machine(text, {KUBECONFIGS: Output(124, "", "")})

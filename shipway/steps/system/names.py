@@ -41,8 +41,8 @@ class HostsNamed:
     the other (beside GPU pods no proxy is installed, for systemd would read its units anew). On a host of a cluster
     that was made with an address the name is left out: nothing there asks for it, by its kubeconfigs; once there it
     stays, whatever these are edited to. While a control plane joins, the line is the join's own: it leads to a control
-    plane that serves already. A name of the API's that an endpoint before had stays on a host that has joined: whether
-    somebody asks by it is known where the endpoint is moved alone.
+    plane that serves already. A name of the API's that an endpoint before had stays on a host that has joined, and leads
+    where the endpoint's own does: whether somebody asks by it is known where the endpoint is moved alone.
     """
 
     impact: ClassVar[Impact] = Impact.FILES
@@ -77,7 +77,7 @@ class HostsNamed:
         old = api_names(there, entries, self.planes) if joined else []
         if self.balancer in old:
             raise shadowed(self.balancer, on.name)
-        entries |= {name: there[name] for name in old}
+        entries |= {name: entries.get(self.api_name, there[name]) for name in old}
         want = f"{len(entries)} names in our block"
         return FileEdited(self.name, HOSTS, partial(hosts_file, entries=entries), want)
 
