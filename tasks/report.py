@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from shipway.errors import ErrorReport, ShipwayError, Transient
+from shipway.redact import redact
 from shipway.step import Outcome
 from tasks.causes import list_hosts
 from tasks.stage_result import WORST_FIRST, Mode, StageResult, report_redacted
@@ -48,7 +49,7 @@ def broken_off_by(what: str) -> ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run found and did; docs/reading-a-run.md explains every field."""
+    """What a run found and did; docs/reading-a-run.md explains every field. Warnings are redacted as all else is."""
 
     cluster: str
     profile: str
@@ -60,6 +61,9 @@ class Report:
     warnings: tuple[str, ...] = ()
     errors: tuple[ErrorReport, ...] = ()
     stages: tuple[StageResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "warnings", tuple(map(redact, self.warnings)))
 
     @property
     def exit_code(self) -> int:

@@ -21,6 +21,7 @@ from shipway.step import Drift, Impact, Outcome, StepResult
 from shipway.survey.first_look import Survey
 from tasks.artifacts import markdown
 from tasks.context import Run
+from tasks.drift.report import drift_report
 from tasks.judging import report_of
 from tasks.report import EXIT_CODES, Report, report_refusal
 from tasks.stage_result import CLUSTER, Mode, StageResult, StepRow, errors_of, foreseen, report_redacted, worst
@@ -191,6 +192,15 @@ def test_gpus_of_a_control_plane_that_keeps_pods_away_are_not_expected_but_repor
     report = report_of(run)
     assert report.gpus["expected"] == 2
     assert any("te1: its 4 GPUs are not used" in warning for warning in report.warnings)
+
+
+def test_a_warning_with_what_a_host_or_the_cluster_says_steers_no_terminal_and_tells_no_secret() -> None:
+    run = run_with([GATE], ready=(), proof=None)
+    run.warned.append("w1: kept: a proxy: \x1b[2J\u202e token=abcdef.0123456789abcdef is connected")
+    for report in (report_of(run), drift_report(run)):
+        (line,) = [one for one in report.warnings if one.startswith("w1: kept")]
+        assert not {"\x1b", "\u202e"} & set(line)
+        assert "0123456789abcdef" not in line
 
 
 def test_spared_hosts_are_reported() -> None:

@@ -41,8 +41,8 @@ class HostsNamed:
     the other (beside GPU pods no proxy is installed, for systemd would read its units anew). On a host of a cluster
     that was made with an address the name is left out: nothing there asks for it, by its kubeconfigs; once there it
     stays, whatever these are edited to. While a control plane joins, the line is the join's own: it leads to a control
-    plane that serves already. A name of the API's that an endpoint before had stays on a host that has joined, and leads
-    where the endpoint's own does: whether somebody asks by it is known where the endpoint is moved alone.
+    plane that serves already. A name of the API's that an endpoint before had stays on a host that has joined, and
+    leads where the endpoint's own does: whether somebody asks by it is known where the endpoint is moved alone.
     """
 
     impact: ClassVar[Impact] = Impact.FILES
