@@ -391,6 +391,7 @@ def test_kubeconfigs_are_told_by_the_hosts_of_their_servers() -> None:
     text = "\n".join(lines)
     assert find_asking(text, [NAME]) == ["/a", "/b"]
     assert find_asking(text, ["127.0.0.1"], 6443) == ["/d"]
+    assert find_asking("/h:server: https://127.0.0.1", ["127.0.0.1"], 443) == ["/h"]
 
 
 @pytest.mark.parametrize(
