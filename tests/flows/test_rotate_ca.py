@@ -552,7 +552,7 @@ async def test_no_control_plane_joins_while_two_cas_are_trusted(
         brought.append("brought")
         return [StepResult("joined", "failed", error=Permanent("that is enough"))]
 
-    run.seen.surveys["cp2"] = SimpleNamespace(evidence=SimpleNamespace(whole=whole))  # type: ignore[assignment]
+    run.seen.surveys["cp2"] = SimpleNamespace(joined=whole, gpus=0, evidence=SimpleNamespace(whole=whole))  # type: ignore[assignment]
     monkeypatch.setattr(run, "session", lambda name: lead if name == "cp1" else SimpleNamespace(forget=lambda: None))
     monkeypatch.setattr(run, "family", lambda _: None)
     monkeypatch.setattr(table, "peers_of", lambda *_: ())
