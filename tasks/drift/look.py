@@ -18,6 +18,7 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.os.families import recognise
+from shipway.redact import redact
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
@@ -79,7 +80,9 @@ def judge_all_ports(run: Run) -> list[Finding]:
     found = []
     for name, ports in run.drift.ports.items():
         if ill := [f"{one.title}: {'; '.join(one.faults)}" for one in ports if one.word == "sick"]:
-            found.append(Finding(name, StageName.HEALTH, PORTS, few(ill), SOUND, "NOTHING", why=NEXT, id="PortsSound"))
+            found.append(
+                Finding(name, StageName.HEALTH, PORTS, redact(few(ill)), SOUND, "NOTHING", why=NEXT, id="PortsSound")
+            )
     return found
 
 
