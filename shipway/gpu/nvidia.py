@@ -16,6 +16,7 @@ from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import (
+    ClaimDriver,
     DevicePlugin,
     Fabric,
     FigureProgram,
@@ -202,6 +203,8 @@ NVIDIA = Vendor(
         passed="Test PASSED",
         failed=(r"Failed to allocate device", r"CUDA (driver|error|capable)"),
     ),
+    # dra-driver-nvidia-gpu 0.4.1: cmd/gpu-kubelet-plugin/main.go (DriverName), types.go and deviceinfo.go (attributes).
+    claims=ClaimDriver(driver="gpu.nvidia.com", whole="gpu"),
     # gpu-operator 26.7: api/nvidia/v1, assets/state-device-plugin, assets/state-container-toolkit; not seen.
     operator=Operator(
         name="GPU Operator",

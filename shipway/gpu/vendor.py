@@ -94,6 +94,14 @@ class DevicePlugin:
 
 
 @dataclass(frozen=True)
+class ClaimDriver:
+    """The driver by which pods get GPUs by claims (DRA): its name, and the `type` that a whole GPU has with it."""
+
+    driver: str
+    whole: str
+
+
+@dataclass(frozen=True)
 class Operator:
     """The vendor's operator: what it is declared by in a cluster, and the labels of its own device plugin's DaemonSet.
 
@@ -205,7 +213,8 @@ class Vendor:
     says which, the `plugin`. `labels_of` gives the labels of a node by its GPUs' report and its class of GPUs, and
     `label_owner` who else has set such labels on it.
 
-    `operator`, where it has one that may own all of that in a cluster.
+    `claims`, where pods can have its GPUs by claims; `operator`, where it has one that may own all of that in a
+    cluster.
 
     In a pod: `held` finds the identity of each GPU, or part of one, in what `probe` says there; `devices` is the glob
     of the device nodes and `device` finds those of whole GPUs; `environment` of the test pods; the `sample`.
@@ -245,6 +254,7 @@ class Vendor:
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     fabric: Fabric | None = None
+    claims: ClaimDriver | None = None
     operator: Operator | None = None
     health: HealthReport | None = None
     figures: FigureProgram | None = None
