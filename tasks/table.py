@@ -214,9 +214,16 @@ async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> li
 async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
     """Bring the device plugin, once every host that it will run on is as it needs it."""
     await device_plugin.wait_for_hosts(run)
-    results = await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
-    left = await device_plugin.classes_left(run)
-    return [*results, *await by_api(run, stage, left)] if left else results
+    steps = device_plugin.steps(run.cluster, device_plugin.unready(run))
+    if not await device_plugin.moves(run):
+        return await by_api(run, stage, steps)
+    last = [step for step in steps if device_plugin.is_last(step)]
+    results = await by_api(run, stage, [step for step in steps if step not in last])
+    if any(one.outcome == "failed" for one in results):
+        return results
+    # A node changes once what is to offer its GPUs is there, and what did so before goes once no node needs it.
+    results += await by_api(run, stage, await device_plugin.classes_left(run))
+    return [*results, *await by_api(run, stage, last)]
 
 
 async def _isolate(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -64,7 +64,7 @@ async def see_claims(on: Kube, pods: Iterable[Mapping[str, Any]], *, vendor: Ven
             (claim["metadata"].get("namespace", ""), claim["metadata"]["name"]): tuple(
                 f"{one.get('pool')}/{one.get('device')}" for one in _allocated(claim) if one.get("driver") == driver
             )
-            for claim in await _list(on, "ResourceClaim")
+            for claim in await _list(on, "ResourceClaim", *VERSIONS)
         }
     )
 
@@ -76,9 +76,9 @@ def _allocated(claim: Object) -> list[dict[str, Any]]:
     return [one for one in results if not one.get("adminAccess")]
 
 
-async def _list(on: Kube, kind: str, fields: str = "") -> list[Object]:
-    """Return all objects of a kind, in the newest version that the API serves; none where it serves none."""
-    for version in VERSIONS:
+async def _list(on: Kube, kind: str, *versions: str, fields: str = "") -> list[Object]:
+    """Return all objects of a kind, in the first of the versions that the API serves; none where it serves none."""
+    for version in versions:
         try:
             return await on.list_(version, kind, fields=fields)
         except KindMissing:
@@ -95,14 +95,20 @@ class Device:
     kept: str = ""
 
 
+async def list_slices(on: Kube, *, vendor: Vendor = VENDOR) -> list[Object]:
+    """Return what the driver of claims offers, as the API has it since 1.34. Raises its errors."""
+    if vendor.claims is None:
+        return []
+    return await _list(on, "ResourceSlice", VERSIONS[0], fields=f"spec.driver={vendor.claims.driver}")
+
+
 async def see_devices(on: Kube, *, vendor: Vendor = VENDOR) -> dict[str, dict[str, Device]]:
     """Return by node the GPUs that the driver of claims offers there, by `pool/device`. Raises the API's errors.
 
     Of a pool only its newest generation counts, as the scheduler has it.
     """
-    if vendor.claims is None:
-        return {}
-    slices = [one["spec"] for one in await _list(on, "ResourceSlice", f"spec.driver={vendor.claims.driver}")]
+    whole = vendor.claims.whole if vendor.claims else ""
+    slices = [one["spec"] for one in await list_slices(on, vendor=vendor)]
     newest: dict[str, int] = {}
     for one in slices:
         pool = one["pool"]
@@ -113,10 +119,9 @@ async def see_devices(on: Kube, *, vendor: Vendor = VENDOR) -> dict[str, dict[st
         if not (node := one.get("nodeName")) or int(pool.get("generation") or 0) < newest[pool["name"]]:
             continue
         for device in one.get("devices") or ():
-            told = device.get("basic") or device  # v1beta1 has a level more
-            if _text(told, "type") == vendor.claims.whole:
-                kept = [taint["key"] for taint in told.get("taints") or () if taint.get("effect") in KEEPING]
-                seen = Device(str(device["name"]), _text(told, "uuid"), ", ".join(kept))
+            if _text(device, "type") == whole:
+                kept = [taint["key"] for taint in device.get("taints") or () if taint.get("effect") in KEEPING]
+                seen = Device(str(device["name"]), _text(device, "uuid"), ", ".join(kept))
                 found.setdefault(str(node), {})[f"{pool['name']}/{device['name']}"] = seen
     return found
 

@@ -11,7 +11,7 @@ from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.claims import see_claims
-from shipway.gpu.classes import declared_sharing
+from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.gpu.counts import count_asked_gpus
 from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.offers import Offer, see_offers
@@ -134,7 +134,7 @@ async def collect(
         _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
         _or(_handler(kube, vendor), None, "the RuntimeClass", missing),
         _or(
-            kube.get("apps/v1", "DaemonSet", plugin.daemon_set, plugin.namespace),
+            kube.get("apps/v1", "DaemonSet", daemon_sets(cluster, vendor)[0], plugin.namespace),
             {},
             "the plugin's DaemonSet",
             missing,

@@ -10,11 +10,10 @@ from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
 from shipway.gpu.evidence import collect
 from shipway.gpu.links import find_broken_link
-from shipway.gpu.offers import count_offered
+from shipway.gpu.offers import count_places
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
-from shipway.kube.nodes import nodes_by_name
 from shipway.os.families import recognise
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
@@ -73,7 +72,7 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
-    run.drift.allocatable = {name: count_offered(node) for name, node in (await nodes_by_name(kube)).items()}
+    run.drift.allocatable = await count_places(kube)
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         hear_results(run, stage, host)(result)
