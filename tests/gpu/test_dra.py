@@ -11,24 +11,28 @@ from lab.simulated.kube.controllers.devices import Devices
 from shipway.cluster.model import Cluster
 from shipway.converge import converge, wait_until
 from shipway.errors import Refused
-from shipway.gpu.claims import see_devices
+from shipway.gpu.claims import Device, see_devices
 from shipway.gpu.classes import LABEL, daemon_sets
 from shipway.gpu.counts import GpusAllocatable, find_lacking
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.holders import gpu_holders
+from shipway.gpu.measuring import FiguresHeard, pod_that_measures
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.offers import count_places
-from shipway.gpu.pods import NAMESPACE, pod_with_gpu
-from shipway.gpu.proof import HostGpuFacts, Proof, prove
+from shipway.gpu.pods import NAMESPACE, Said, apply_pods, pod_with_gpu
+from shipway.gpu.proof import HostGpuFacts, Proof, make_space, prove
 from shipway.gpu.proven import read_record
+from shipway.gpu.result import not_as_claimed
 from shipway.kube.client import Object
 from shipway.step import Impact, StepResult
+from shipway.steps.gpu.classes import PluginGone
 from shipway.steps.gpu.device_list import needs_variable, plugin_mode
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.nodes import NodesReady, WorkloadRuns
 from shipway.steps.upgrade.proof import prove_host
 from tasks import gates
 from tasks.stages import device_plugin
+from tests.gpu.claims import device, slice_of
 from tests.gpu.test_cdi import hosts
 from tests.gpu.test_proof import EXPECTED, NAMES, POD_NETWORK, declared
 from tests.places.kube import Place, gpu_host, place
@@ -384,3 +388,51 @@ def test_a_test_pod_asks_as_its_node_offers() -> None:
     assert pod_with_gpu(both, "a", resource="nvidia.com/gpu")["spec"]["containers"][0]["resources"] == {
         "limits": {"nvidia.com/gpu": "1"}
     }
+
+
+async def test_a_change_that_was_killed_in_between_leaves_no_slice_behind() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        for name in ("te2", "te3"):
+            await made.kube.patch("v1", "Node", name, {"metadata": {"labels": {LABEL: "changing"}}})
+        await wait_until(PluginGone("te2"), made.kube, seconds=30, every=0.05)
+        left = slice_of("te2", [device("gpu-0")], name="left")
+        await made.kube.apply({**left, "apiVersion": "resource.k8s.io/v1", "metadata": {"name": "left"}})
+        before = declared(mode="cdi")
+        await brought(made, before)
+        await offered(made, before)
+        made.kube.forget()
+        assert await see_devices(made.kube) == {}
+        assert (await proven(made, before)).outcome == "ok"
+
+
+async def test_all_gpus_of_a_node_are_claimed_at_once_to_be_measured() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        await make_space(made.kube)
+        pod = pod_that_measures(made.cluster, "gpu-figures-1", "te2", 2, resource="gpu.nvidia.com")
+        await apply_pods(made.kube, [pod])
+        said = FiguresHeard({"gpu-figures-1": "te2"})
+        await wait_until(said, made.kube, seconds=60, every=0.05)
+        assert {one.uuid for one in said.heard["te2"].gpus} == {uuid for uuid, _ in made.hosts["te2"].gpus}
+
+
+A, B = Device("gpu-0", "GPU-a"), Device("gpu-1", "GPU-b")
+
+
+@pytest.mark.parametrize(
+    ("sees", "given", "has", "said"),
+    [
+        (("GPU-a",), [A], ("GPU-a", "GPU-b"), []),
+        (("GPU-a",), [A], (), []),
+        (("te2:/dev/nvidia0",), [A], ("GPU-a",), []),
+        (("GPU-b",), [A], ("GPU-a", "GPU-b"), ["p on te2 sees GPU-b, and its claim was given GPU-a"]),
+        (("GPU-a",), [None], ("GPU-a",), ["p on te2 sees GPU-a, and its claim was given none that is offered"]),
+        (("GPU-a", "GPU-b"), [A], (), ["p on te2 sees GPU-a, GPU-b, and its claim was given GPU-a"]),
+        (("GPU-b",), [B], ("GPU-a",), ["p sees GPU-b, which te2 does not have by its driver"]),
+    ],
+)
+def test_what_a_pod_sees_is_held_against_its_claim_and_its_host(
+    sees: tuple[str, ...], given: list[Device | None], has: tuple[str, ...], said: list[str]
+) -> None:
+    assert not_as_claimed({"p": Said(sees, node="te2")}, {"p": given}, {"te2": has}) == said
