@@ -27,8 +27,8 @@ ifneq ($(filter CLUSTER,$(TYPED)),)
   endif
 endif
 ifneq ($(filter ARGS,$(TYPED)),)
-  ifneq ($(filter-out bootstrap test test-fresh mutants bench,$(MAKECMDGOALS)),)
-    $(error ARGS is for `make bootstrap`, `make test`, `make test-fresh`, `make mutants` and `make bench`)
+  ifneq ($(filter-out bootstrap test test-long test-fresh mutants bench,$(MAKECMDGOALS)),)
+    $(error ARGS is for `make bootstrap`, `make test`, `make test-long`, `make test-fresh`, `make mutants` and `make bench`)
   endif
 endif
 
@@ -42,8 +42,11 @@ $(READY): requirements.lock
 bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED cluster of four hosts
 	$(RUN) -m flows.bootstrap $(CLUSTER) $(ARGS)
 
-test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side
+test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side (under five minutes on two cores)
 	$(RUN) -m pytest -q -n 4 --dist loadgroup $(ARGS)
+
+test-long: $(READY)  ## Runs of flows on a Prefect API, whole processes, fleets on real sshds: as long again
+	$(RUN) -m pytest -q -n 4 --dist loadgroup -m "long and not lab and not faults and not ui" $(ARGS)
 
 test-fresh:  ## The commands that README.md begins with, on fresh Debian 12 and 13 (needs root and mmdebstrap)
 	$(PYTHON) -m tests.fresh $(ARGS)

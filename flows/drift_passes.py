@@ -16,8 +16,9 @@ from shipway.step import Impact
 from shipway.steps.kubernetes.skew import VersionDeclared
 from shipway.steps.upgrade.node import UPGRADING
 from tasks.context import Run
+from tasks.drift.counters import keep_counters, read_counters
 from tasks.drift.history import History
-from tasks.drift.look import between
+from tasks.drift.look import between, judge_all_ports
 from tasks.drift.parts import cluster_parts, host_parts
 from tasks.drift.permission import Permission, explain_kept, permission_now, permission_on, repairable
 from tasks.drift.report import findings_of
@@ -62,6 +63,7 @@ async def look(run: Run) -> None:
 async def _look_once(run: Run) -> None:
     """Look at every host, then at the cluster."""
     gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+    run.drift.counted = read_counters(run.folder)
 
     async def one(name: str) -> None:
         async with gate:
@@ -78,7 +80,7 @@ async def _look_once(run: Run) -> None:
         faults, run.seen.unowned = [], error  # the hosts' own drift is reported all the same; nothing is repaired
     if faults:
         raise refusal(faults)
-    run.drift.across = between(list(run.seen.surveys.values()))
+    run.drift.across = [*between(list(run.seen.surveys.values())), *judge_all_ports(run)]
     await on(StageName.LOOK_AT_CLUSTER, CLUSTER)
 
 
@@ -254,6 +256,14 @@ def keep_history(run: Run, path: str, held: str = "") -> None:
         for key, count in fights.items()
     ]
     run.drift.trend = history.trend(TREND)
+
+
+def keep_counts(run: Run) -> None:
+    """Keep what the links' error counters say now, for the next pass, which may only look as well."""
+    try:
+        keep_counters(run.folder, run.drift.counted, {name: seen.counted for name, seen in run.drift.health.items()})
+    except OSError as error:
+        run.warned.append(f"the error counters of links were not written down: {describe_error(error)}")
 
 
 def _hold(run: Run, allowed: Permission, findings: Sequence[Finding], path: str, held: str) -> list[Finding]:

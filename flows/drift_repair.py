@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.approval import ask_approval
-from flows.drift_passes import explain, keep_history, look, repair_all
+from flows.drift_passes import explain, keep_counts, keep_history, look, repair_all
 from flows.running import Manner, as_states, run_name, running
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
@@ -76,6 +76,7 @@ async def _pass(
             await _repair(run, allow, cluster_file, ask=ask or declared.ask)
         else:
             explain(run, cluster_file)
+        keep_counts(run)
     report = run.report
     if not isinstance(report, DriftReport):
         raise TypeError("the pass left no report")

@@ -1,4 +1,4 @@
-"""A running cluster's endpoint is moved from an address to a name. `python -m flows.move_endpoint`."""
+"""A running cluster's endpoint is moved to a name, ours or a load balancer's. `python -m flows.move_endpoint`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     runpy.run_module("flows.cli.move_endpoint", run_name="__main__", alter_sys=True)
 
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
@@ -61,7 +61,8 @@ async def may_begin(run: Run) -> bool:
 async def move(run: Run) -> None:
     """Certificates first, then every host's way, then what is read by others; what does not succeed ends it.
 
-    Until every host has asked the API by its name nothing names it, and a run that ends there has changed no way.
+    Until every host has asked the API by its name nothing names it, and a run that ends there has changed no way. The
+    way that the endpoint before had goes last, once no place names it.
     """
     joined = look.running(run)
     planes, workers = [host.name for host in joined.control_planes], [host.name for host in joined.workers]
@@ -71,10 +72,19 @@ async def move(run: Run) -> None:
     if not all(await all_of(StageName.ENDPOINT_WAY, [*planes, *workers])):
         return
     state = await on(StageName.ENDPOINT_RECORD, CLUSTER)
-    for host in (*planes, *workers[:1]):  # one worker alone: what is wrong with it is wrong with all
-        state = await on(StageName.ENDPOINT_KUBECONFIGS, host, state)
-    if state is None or not all(await all_of(StageName.ENDPOINT_KUBECONFIGS, workers[1:], state)):
+    if not await in_turn(StageName.ENDPOINT_KUBECONFIGS, planes, workers, state):
         return
-    proxied = await on(StageName.ENDPOINT_KUBE_PROXY, CLUSTER, state)
+    state = await on(StageName.ENDPOINT_KUBE_PROXY, CLUSTER, state)
     if run.mode != "plan":
-        await on(StageName.ENDPOINT_PROOF, CLUSTER, proxied)
+        state = await on(StageName.ENDPOINT_PROOF, CLUSTER, state)
+    await in_turn(StageName.ENDPOINT_OLD_WAY, planes, workers, state)
+
+
+async def in_turn(stage: StageName, planes: list[str], workers: list[str], after: State[Any] | None) -> bool:
+    """Run a stage on control planes one at a time, on one worker alone, then on all others; say whether all succeeded.
+
+    What is wrong with one worker is wrong with all.
+    """
+    for host in (*planes, *workers[:1]):
+        after = await on(stage, host, after)
+    return after is not None and all(await all_of(stage, workers[1:], after))

@@ -66,7 +66,7 @@ class StageName(StrEnum):
     RENEW_CERTIFICATES = "renew_certificates"
     KUBELET_CERTIFICATES = "kubelet_certificates"
     SERVING_REQUESTS = "serving_requests"
-    # An endpoint that is moved from an address to a name, in this order.
+    # An endpoint that is moved to a name, ours or a load balancer's, in this order.
     ENDPOINT_LOOK = "endpoint_look"
     ENDPOINT_POSSIBLE = "endpoint_possible"
     ENDPOINT_CERTIFICATE = "endpoint_certificate"
@@ -75,6 +75,7 @@ class StageName(StrEnum):
     ENDPOINT_KUBECONFIGS = "endpoint_kubeconfigs"
     ENDPOINT_KUBE_PROXY = "endpoint_kube_proxy"
     ENDPOINT_PROOF = "endpoint_proof"
+    ENDPOINT_OLD_WAY = "endpoint_old_way"
     # A CA that takes the old one's place, in this order; the proof comes before the first host drops the old one.
     AUTHORITY_LOOK = "authority_look"
     AUTHORITY_POSSIBLE = "authority_possible"

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shipway.steps.endpoint.balancer import Shown
 
 
 @dataclass
 class EndpointPass:
-    """`beside_gpu_pods` lets kubelets be restarted where pods hold GPUs; `was` is the endpoint when the run began."""
+    """`beside_gpu_pods` lets kubelets be restarted where pods hold GPUs; `was` is the endpoint when the run began.
+
+    `named` are the names in our blocks of /etc/hosts by which the API is asked, `met` is by host what the load balancer
+    showed, `planes` are the control planes by the certificate that each shows on its own address. `used` says by name
+    which objects of others have one that is to go.
+    """
 
     beside_gpu_pods: bool = False
     was: str = ""
+    named: set[str] = field(default_factory=set)
+    met: dict[str, Shown] = field(default_factory=dict)
+    planes: dict[str, str] = field(default_factory=dict)
+    used: Mapping[str, str] = field(default_factory=dict)

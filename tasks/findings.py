@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from shipway.gpu.health.growth import Counted
+from shipway.gpu.health.ports import PortHealth
 from shipway.redact import redact
 from shipway.step import Impact, StepResult, id_of
 from shipway.survey.gpu_health import HealthLook
@@ -70,7 +72,10 @@ class DriftPass:
     across: list[Finding] = field(default_factory=list)  # seen only by comparing hosts
     declared: str = ""  # the file's version, where all was looked at by another one, which runs
     allocatable: dict[str, int] = field(default_factory=dict)  # GPUs by host, as its Node says
+    bad_figures: dict[str, dict[str, str]] = field(default_factory=dict)  # by host and UUID, as its Node says
     health: dict[str, HealthLook] = field(default_factory=dict)  # of the GPUs, by host
+    counted: dict[str, Counted] = field(default_factory=dict)  # by host: the links' error counters at the last pass
+    ports: dict[str, list[PortHealth]] = field(default_factory=dict)  # of InfiniBand and RoCE, by host
     approved: frozenset[tuple[str, ...]] | None = None  # what a person approved; None: nobody was asked
     files_only: set[str] = field(default_factory=set)  # hosts whose files are changed beside many others: no restart
     withheld: dict[Key, str] = field(default_factory=dict)  # why a host's step was not applied in its turn

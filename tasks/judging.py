@@ -132,6 +132,7 @@ def _withheld(run: Run) -> list[str]:
     again = f"when those pods are gone the same command does it, or with them: `python -m flows.move_endpoint {file}"
     ways: dict[str, str] = {
         StageName.ENDPOINT_KUBECONFIGS: f"{again} --beside-gpu-pods`",
+        StageName.ENDPOINT_OLD_WAY: f"{again} --beside-gpu-pods`",
         StageName.GPU_DRIVER: f"host by host, drained and proven: `{driver_command(run.file)}`",
     }
     return [

@@ -87,6 +87,19 @@ async def _bring(run: Run, stage: str, on: On, steps: Sequence[Check[On]], allow
     return await converge(steps, on, allow, hear_results(run, stage, on.name), permit_undisturbed(run, on.name))
 
 
+async def _bring_node(run: Run, stage: str, host: str, steps: Sequence[Check[Host]]) -> list[StepResult]:
+    """Converge a host that is to be a node; of one that has joined, what its labels tell of its GPUs is read as well.
+
+    That costs no exchange of its own: the node's settings, which follow, find it known.
+    """
+    survey = run.seen.surveys.get(host)
+    bring = _bring(run, stage, run.session(host), steps, run.allowed(host))
+    if run.allow is Impact.NOTHING or survey is None or not survey.joined:
+        return await bring
+    results, _ = await asyncio.gather(bring, _told_of_gpus(run, run.cluster.host(host)))
+    return results
+
+
 @dataclass(frozen=True)
 class Reached:
     """The host answers over SSH, and the login user may run commands as root."""
@@ -146,7 +159,7 @@ async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     steps.append(KubeletDeclared(kubelet_declared(run)))
     if hardening.declared(run.cluster):
         steps.append(HardeningDeclared(run.cluster))
-    results = await _bring(run, stage, session, steps, run.allowed(host))
+    results = await _bring_node(run, stage, host, steps)
     results += await _vip_held(run, stage, session, results)
     if any(result.outcome == "changed" for result in results):
         await run.reconnect()  # what an init that broke off had left may have been asked for its API, and is gone now
@@ -189,7 +202,7 @@ async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResul
     steps.append(KubeletDeclared(kubelet_declared(run)))
     if hardening.declared(run.cluster):
         steps.append(HardeningDeclared(run.cluster))
-    results = await _bring(run, stage, session, steps, run.allowed(host))
+    results = await _bring_node(run, stage, host, steps)
     if run.allow is not Impact.NOTHING and all(result.outcome in ("ok", "changed") for result in results):
         results += await _vip_held(run, stage, session, results)
         ready = NodesReady((host,))
@@ -203,7 +216,7 @@ async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
     session.forget()
     steps = join_worker.steps(run.cluster, run.cluster.host(host), run.family(host), control)
     steps.append(KubeletDeclared(kubelet_declared(run)))
-    return await _bring(run, stage, session, steps, run.allowed(host))
+    return await _bring_node(run, stage, host, steps)
 
 
 async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
@@ -214,16 +227,9 @@ async def _on_cluster(module: ModuleType, run: Run, stage: str, host: str) -> li
 async def _plugin(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001
     """Bring the device plugin, once every host that it will run on is as it needs it."""
     await device_plugin.wait_for_hosts(run)
-    steps = device_plugin.steps(run.cluster, device_plugin.unready(run))
-    if not await device_plugin.moves(run):
-        return await by_api(run, stage, steps)
-    last = [step for step in steps if device_plugin.is_last(step)]
-    results = await by_api(run, stage, [step for step in steps if step not in last])
-    if any(one.outcome == "failed" for one in results):
-        return results
-    # A node changes once what is to offer its GPUs is there, and what did so before goes once no node needs it.
-    results += await by_api(run, stage, await device_plugin.classes_left(run))
-    return [*results, *await by_api(run, stage, last)]
+    results = await by_api(run, stage, device_plugin.steps(run.cluster, device_plugin.unready(run)))
+    left = await device_plugin.classes_left(run)
+    return [*results, *await by_api(run, stage, left)] if left else results
 
 
 async def _isolate(run: Run, stage: str, host: str) -> list[StepResult]:

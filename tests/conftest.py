@@ -69,15 +69,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before those are left out that were not asked for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that run flows in this process end beside what Prefect's client leaves: sockets, to the collector.
+    """Mark the tests that run flows in this process: they are long, and end beside what Prefect's client leaves.
 
-    Measured with Prefect 3.8, at the end of each loop. A fixture that runs flows may be set up for any of its tests.
+    That is sockets, to the collector, at the end of each loop (measured with Prefect 3.8). A fixture that runs flows
+    may be set up for any of its tests.
     """
     left = pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
     for item in items:
         if "prefect_place" in getattr(item, "fixturenames", ()):
             item.add_marker(left)
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +114,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say aloud what could not be tested here; a number of skipped tests alone is read as passed."""
     skipped = terminalreporter.getreports("skipped")
     if path := os.environ.get("SHIPWAY_NOT_RUN"):  # CI runs them where there is what they need
-        Path(path).write_text("".join(f"{name_alone(report.nodeid)}\n" for report in skipped), encoding="utf-8")
+        with Path(path).open("a", encoding="utf-8") as names:  # `make test` and `make test-long` write to one file
+            names.writelines(f"{name_alone(report.nodeid)}\n" for report in skipped)
     missing: list[str] = [report.longrepr[2] for report in skipped]
     for why, count in sorted(Counter(missing).items()):
         terminalreporter.write_line(f"NOT RUN: {count} tests. {why}", yellow=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.cli.summary import tell_errors
 from tasks.causes import shorten
+from tasks.drift.gpu_map import tell_map
 from tasks.drift.report import DriftReport, summarise
 from tasks.findings import Shared, commands_of, group_findings, sort_left
 
@@ -40,6 +41,8 @@ def say(console: Console, report: DriftReport) -> None:
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
     tell_errors(console, report.errors)
+    for line in tell_map(report.gpus.get("map", ())):
+        console.print(f"GPUs: {line}", markup=False, highlight=False, soft_wrap=True)
     trips = max((host.round_trips for host in report.hosts), default=0)
     console.print(
         f"outcome: {summarise(report)}; at most {trips} round trips per host, {report.seconds:.0f} s", highlight=False

@@ -18,7 +18,8 @@ def build_parser(prog: str) -> Parser:
     """Return the parser."""
     made = Parser(
         prog=prog,
-        description="Move the endpoint of a cluster that was made with an address to a name, and prove it everywhere.",
+        description="Move the endpoint of a running cluster to the name of its file, ours or that of a load balancer "
+        "of the site's, and prove it everywhere.",
         epilog="Exit status: 0 moved (or planned), 1 refused and nothing changed, 2 some is not, 3 failed.",
     )
     made.add_argument("cluster_file", type=Path, help="the cluster file")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from lab.simulated.adapters import Adapter
 from lab.simulated.host import SimulatedHost
 from lab.simulated.login_shell import make_noisy
 
 Values = Mapping[str, str]
+LINKS = 18  # of an H100 or H200
 
 
 def _files(host: SimulatedHost, kind: str, values: Values) -> None:
@@ -74,12 +76,19 @@ def _packages(host: SimulatedHost, kind: str, values: Values) -> None:
 
 
 def _gpus(host: SimulatedHost, kind: str, values: Values) -> None:
-    """Change the driver, or a GPU: state=Healthy, Unhealthy, or gone (fallen off the bus), or a row of its report."""
+    """Change the driver, or a GPU: state=Healthy, Unhealthy, or gone (fallen off the bus), or a row of its report.
+
+    With link=N count=M errors=NAME all GPUs of the host have NVLinks, and one counter of one link says that many.
+    """
     index = int(values.get("index", "0"))
     if kind == "driver":
         host.gpu.trouble = values.get("trouble", "unreachable")
     elif values.get("state") == "gone":
         del host.gpu.devices[index], host.kernel.pci[index]
+    elif link := values.get("link"):
+        for one in host.gpu.devices:
+            one.links = LINKS
+        host.gpu.devices[index].link_errors[f"{link}: {values.get('errors', 'Replay Errors')}"] = int(values["count"])
     elif row := values.get("row"):
         host.gpu.devices[index].rows[row] = values["said"]
     else:
@@ -93,6 +102,19 @@ def _figures(host: SimulatedHost, kind: str, values: Values) -> None:  # noqa: A
     for name, gpus in (("wrong", scene.wrong), ("hung", scene.hung)):
         (gpus.add if name in values else gpus.discard)(uuid)
     scene.missing, scene.busy = set(values.get("missing", "").split()), values.get("busy", "")
+
+
+def _adapter(host: SimulatedHost, kind: str, values: Values) -> None:  # noqa: ARG001 - the shape of a drift
+    """Change an adapter of InfiniBand or RoCE, which is there from then on: state, phys, rate, layer, or a counter."""
+    one = next((adapter for adapter in host.adapters if adapter.name == values["name"]), None)
+    if one is None:
+        one = Adapter(values["name"])
+        host.adapters.append(one)
+    for name, value in values.items():
+        if name in ("state", "phys", "rate", "layer"):
+            setattr(one, name, value)
+        elif name != "name":
+            one.counters[name] = int(value)
 
 
 def _site(host: SimulatedHost, kind: str, values: Values) -> None:
@@ -121,6 +143,7 @@ DRIFTS: dict[str, Callable[[SimulatedHost, str, Values], None]] = {
     **dict.fromkeys(("unhold", "half-installed", "locked", "unlocked"), _packages),
     **dict.fromkeys(("gpu", "driver"), _gpus),
     "figures": _figures,
+    "adapter": _adapter,
     **dict.fromkeys(("port", "source-down", "source-refused", "source-up", "image-missing", "csr-signing"), _site),
 }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.gpu_figures import Scene
 from lab.simulated import installs
+from lab.simulated.adapters import Adapter
 from lab.simulated.clock import Clock
 from lab.simulated.commands.registry import NEEDS
 from lab.simulated.failures import Failures
@@ -38,6 +39,8 @@ class GpuDevice:
     healthy: bool = True
     name: str = "NVIDIA A10 SIMULATED"
     rows: dict[str, str] = field(default_factory=dict)  # of its report, which say something else than a healthy one's
+    links: int = 0  # NVLinks, all active
+    link_errors: dict[str, int] = field(default_factory=dict)  # counters by link and name, as in `3: Replay Errors`
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class SimulatedHost:
         identity = uuid.UUID(hashlib.md5(f"product/{seed}/{name}".encode(), usedforsecurity=False).hexdigest())
         self.gpu = Gpu([GpuDevice(_gpu_uuid(seed, name, index)) for index in range(gpus)])
         self.figures = Scene()
+        self.adapters: list[Adapter] = []  # of InfiniBand or RoCE
         self.kernel = Kernel(system.kernel, f"ip-{address.replace('.', '-')}")
         if not swap:
             self.kernel.swaps = []

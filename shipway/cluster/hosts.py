@@ -20,6 +20,7 @@ from shipway.cluster.types import (
     NodeAddress,
     Part,
     Port,
+    Rail,
     Role,
     Seconds,
     SecretBlock,
@@ -96,6 +97,9 @@ class HostSpec(Part):
     )
     gpu_class: Name | None = Field(
         None, description="How its GPUs are shared: a name of `gpu.classes`, or `exclusive`; default: `gpu.sharing`."
+    )
+    rails: tuple[Rail, ...] | None = Field(
+        None, description="Ports of InfiniBand or RoCE adapters that must be up on this host; default: `gpu.rails`."
     )
     not_cloned: Flag = Field(
         default=False,

@@ -36,6 +36,7 @@ from shipway.cluster.parts import (
 )
 from shipway.cluster.profiles import DEFAULT_PROFILE
 from shipway.cluster.types import FilePath
+from shipway.foreign.addresses import as_address
 from shipway.host.target import Target
 
 __all__ = ["Cluster", "node_ip"]
@@ -105,6 +106,10 @@ class Cluster(Part):
         """Return the name of the class of a host's GPUs."""
         return host.gpu_class or self.gpu.sharing
 
+    def rails_of(self, host: HostSpec) -> tuple[str, ...]:
+        """Return the ports that must be up on a host with GPUs."""
+        return self.gpu.rails if host.rails is None else host.rails
+
     @property
     def gpu_classes(self) -> dict[str, GpuClass]:
         """The classes by which some host shares its GPUs, in the order of the file."""
@@ -131,6 +136,12 @@ class Cluster(Part):
         if isinstance(given, str) or given.kind == "external":
             return ""
         return given.name or f"api.{self.name}.internal"
+
+    @property
+    def balancer(self) -> str:
+        """The name of the site's load balancer, where that is the endpoint; empty for a name of ours or an address."""
+        host = self.endpoint.rpartition(":")[0]
+        return "" if self.api_name or as_address(host) is not None else host
 
     @property
     def api_vip(self) -> str:

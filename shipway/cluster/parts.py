@@ -32,6 +32,7 @@ from shipway.cluster.types import (
     Plain,
     PodNetwork,
     Port,
+    Rail,
     Region,
     Url,
     Version,
@@ -283,6 +284,11 @@ class Gpu(Part):
     )
     sharing: Name = Field(
         EXCLUSIVE, description="Class of the hosts that name none; `exclusive` is always there, and shares nothing."
+    )
+    rails: tuple[Rail, ...] = Field(
+        (),
+        description="Ports of InfiniBand or RoCE adapters (mlx5_0/1) that must be up on each host with GPUs that names "
+        "none itself; none: a port is held against those of equal hosts alone.",
     )
     isolation: Literal["strict", "off"] = Field(
         "strict",

@@ -39,6 +39,7 @@ _SUITE = r"^[A-Za-z0-9.{/_][A-Za-z0-9.{}/_-]*$"
 _COMPONENT = r"^[a-z0-9][a-z0-9-]*$"
 _MIG_LAYOUT = r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,62}$"
 _MANIFEST_NAME = r"^[a-z0-9_]+$"
+_RAIL = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}/[0-9]{1,3}$"
 _INTERFACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$"
 _CIPHER_SUITE = r"^TLS_[A-Z0-9_]+$"
 
@@ -68,6 +69,7 @@ WORDS: dict[str, str] = {
     _SUITE: "an apt suite: letters, digits, `/`, `.`, `_` and `-`",
     _COMPONENT: "an apt component: lower-case letters, digits and dashes",
     _MANIFEST_NAME: "lower-case letters, digits and `_`",
+    _RAIL: "an adapter of /sys/class/infiniband and the number of its port: mlx5_0/1",
     _INTERFACE: "the name of a network interface: letters, digits, `_`, `.` and `-`, 15 at most",
     _CIPHER_SUITE: "Go's name of a cipher suite, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
 }
@@ -330,6 +332,7 @@ Registry = Annotated[str, StringConstraints(pattern=_REGISTRY, max_length=253), 
 Suite = Annotated[str, StringConstraints(pattern=_SUITE, max_length=128), AfterValidator(_template)]
 Component = Annotated[str, StringConstraints(pattern=_COMPONENT, max_length=64)]
 ManifestName = Annotated[str, StringConstraints(pattern=_MANIFEST_NAME, max_length=64)]
+Rail = Annotated[str, StringConstraints(pattern=_RAIL)]
 Interface = Annotated[str, StringConstraints(pattern=_INTERFACE)]
 CipherSuite = Annotated[str, StringConstraints(pattern=_CIPHER_SUITE, max_length=64)]
 NodeAddress = Annotated[IPv4Address, _text_or(IPv4Address)]

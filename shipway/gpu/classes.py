@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from shipway.cluster.model import Cluster
@@ -34,12 +34,16 @@ def sharing_of(shared: GpuClass) -> Sharing:
     return Sharing(_WAYS.get(shared.sharing, "exclusive"), shared.replicas or 1)
 
 
-def declared_sharing(cluster: Cluster) -> dict[str, Sharing]:
-    """Return by node how its GPUs are to be shared; of no node where no class is declared: then what is seen counts."""
+def declared_sharing(cluster: Cluster, held: Collection[str] = ()) -> dict[str, Sharing]:
+    """Return by node how its GPUs are to be shared; of no node where no class is declared: then what is seen counts.
+
+    It does of the nodes that are `held` as well: they share their GPUs as before for as long as pods hold some.
+    """
     known = cluster.gpu.classes
     if not known:
         return {}
     names = {host.name: cluster.gpu_class_of(host) for host in cluster.hosts if host.gpus != 0}
+    names = {host: name for host, name in names.items() if host not in held}
     return {host: sharing_of(known[name]) if name in known else Sharing() for host, name in names.items()}
 
 
@@ -51,17 +55,31 @@ def label_of(cluster: Cluster, host: str) -> str | None:
     return None if name == EXCLUSIVE else name
 
 
-def daemon_sets(cluster: Cluster, vendor: Vendor = VENDOR) -> list[str]:
-    """Return the names of the DaemonSets by which the GPUs of a cluster are offered."""
+def daemon_sets(cluster: Cluster, held: Collection[str] = (), vendor: Vendor = VENDOR) -> list[str]:
+    """Return the names of the DaemonSets by which GPUs are offered; none of a class of which every host is `held`."""
     if cluster.gpu.mode == "dra" and vendor.claims:
-        return [vendor.claims.daemon_set]
+        comes = any(host.gpus != 0 and host.name not in held for host in cluster.hosts)
+        return [vendor.claims.daemon_set] if comes else []
     names, classes = [vendor.plugin.daemon_set], vendor.plugin.classes
     if classes is None:
         return names
-    for name, shared in cluster.gpu_classes.items():
+    used = {cluster.gpu_class_of(host) for host in cluster.hosts if host.gpus != 0 and host.name not in held}
+    for name, shared in cluster.gpu.classes.items():
+        if name not in used:
+            continue
         names.append(f"{classes.daemon_set}-{name}")
         names += [f"{classes.daemon_set_of_daemon}-{name}"] if shared.sharing == "mps" else []
     return names
+
+
+def config_text(shared: GpuClass, classes: PluginClasses) -> str:
+    """Return the configuration of a class as its plugin reads it."""
+    return write_yaml(classes.config_of(shared))
+
+
+def digest_of(text: str) -> str:
+    """Return what a plugin's pods carry of the configuration that they were made for (the annotation `CONFIG`)."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def off_classes(daemon_set: Object) -> Object:
@@ -78,7 +96,7 @@ def class_objects(cluster: Cluster, name: str, daemon_set: Object, vendor: Vendo
     classes, shared = vendor.plugin.classes, cluster.gpu.classes[name]
     if classes is None:
         return []
-    text = write_yaml(classes.config_of(shared))
+    text = config_text(shared, classes)
     title = f"{classes.daemon_set}-{name}"
     config = {
         "apiVersion": "v1",
@@ -103,7 +121,7 @@ def _of_class(daemon_set: Object, name: str, title: str, text: str, classes: Plu
     made["metadata"] = {**made["metadata"], "name": title, "labels": {**MANAGED, LABEL: name}}
     spec, template = made["spec"], made["spec"]["template"]
     spec["selector"] = {"matchLabels": labels}
-    template["metadata"] = {"labels": labels, "annotations": {CONFIG: hashlib.sha256(text.encode()).hexdigest()[:16]}}
+    template["metadata"] = {"labels": labels, "annotations": {CONFIG: digest_of(text)}}
     pod = template["spec"]
     pod["nodeSelector"] = {**(pod.get("nodeSelector") or {}), LABEL: name}
     _add(pod, {"CONFIG_FILE": f"{_FOLDER}/{_FILE}"}, {_FOLDER: ("config", {"configMap": {"name": title}})})

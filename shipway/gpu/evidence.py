@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -124,9 +124,13 @@ async def collect(
     hosts: Mapping[str, HostGpuFacts],
     refusal: str,
     *,
+    held: Collection[str] = (),
     vendor: Vendor = VENDOR,
 ) -> tuple[Evidence, list[str]]:
-    """Return all that can be seen now, and what could not be asked, with the reason."""
+    """Return all that can be seen now, and what could not be asked, with the reason.
+
+    Of the nodes that are `held` nothing is declared of how they share their GPUs.
+    """
     missing: list[str] = []
     plugin = vendor.plugin
     plugin_pods, pods, handler, declared, owner = await asyncio.gather(
@@ -134,7 +138,7 @@ async def collect(
         _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
         _or(_handler(kube, vendor), None, "the RuntimeClass", missing),
         _or(
-            kube.get("apps/v1", "DaemonSet", daemon_sets(cluster, vendor)[0], plugin.namespace),
+            kube.get("apps/v1", "DaemonSet", daemon_sets(cluster, vendor=vendor)[0], plugin.namespace),
             {},
             "the plugin's DaemonSet",
             missing,
@@ -142,7 +146,7 @@ async def collect(
         _or(find_owner(kube, vendor), "", "who else offers the GPUs", missing),
     )
     plugins = {pod.node: pod for pod in plugin_pods}
-    seen = see_nodes(kube, expected, hosts, plugins, declared=declared_sharing(cluster), vendor=vendor)
+    seen = see_nodes(kube, expected, hosts, plugins, declared=declared_sharing(cluster, held), vendor=vendor)
     nodes = await _or(seen, (), "the nodes", missing)
     return Evidence(
         cluster.gpu.mode, nodes, tuple(pods), handler, declared is not None or bool(owner), refusal

@@ -12,6 +12,7 @@ from shipway.gpu.figures import burn, rdma
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import HealthReport
 from shipway.gpu.health.nvidia import judge_health
+from shipway.gpu.health.nvidia_links import judge_link_errors, read_link_errors
 from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
@@ -251,6 +252,9 @@ NVIDIA = Vendor(
         # A storm of one fault fills the log; each kind of it counts once.
         log=Says(("sh", "-c", "dmesg | grep -aE 'NVRM: Xid|SXid' | tail -n 400")),
         judge=judge_health,
+        errors=Watched(("nvidia-smi", "nvlink", "-e")),
+        count=read_link_errors,
+        judge_growth=judge_link_errors,
     ),
     figures=FigureProgram(
         text=program_text,

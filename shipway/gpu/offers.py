@@ -13,9 +13,10 @@ from shipway.errors import ShipwayError
 from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.claims import Device, see_devices
+from shipway.gpu.plugin_pods import node_of_pod, plugin_log, plugin_pods
 from shipway.gpu.sharing import CLASS_LABEL, Sharing, Way
 from shipway.gpu.vendor import Vendor
-from shipway.kube.client import Kube
+from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 
 
@@ -168,14 +169,13 @@ async def see_offers(
 
 async def _read_logs(kube: Kube, names: list[str], vendor: Vendor) -> dict[str, str]:
     """Return by node what its plugin's pod has logged."""
-    plugin, logs = vendor.plugin, dict[str, str]()
+    logs = dict[str, str]()
 
-    async def read(node: str, pod: str) -> None:
+    async def read(pod: Object) -> None:
         with contextlib.suppress(ShipwayError):
-            logs[node] = await kube.logs(plugin.namespace, pod)
+            logs[node_of_pod(pod)] = await plugin_log(kube, pod, vendor=vendor)
 
     with contextlib.suppress(ShipwayError):
-        pods = await kube.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
-        places = [(str((pod.get("spec") or {}).get("nodeName", "")), pod["metadata"]["name"]) for pod in pods]
-        await asyncio.gather(*(read(node, pod) for node, pod in places if node in names))
+        pods = await plugin_pods(kube, vendor=vendor)
+        await asyncio.gather(*(read(pod) for pod in pods if node_of_pod(pod) in names))
     return logs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -68,12 +68,14 @@ async def prove(
     *,
     avoid: Sequence[str] = (),
     settle: bool = True,
+    held: Collection[str] = (),
     vendor: Vendor = VENDOR,
 ) -> Proof:
     """Prove that every expected GPU can be scheduled and used; never raises a ShipwayError, it is in the proof.
 
     `expected` is GPUs by node, `seen` what SSH showed of the hosts; `on_wait` hears what is waited for. No test pod
-    goes to a node to `avoid`. Without `settle` nothing is waited for that was waited for just before. Everything it
+    goes to a node to `avoid`. Without `settle` nothing is waited for that was waited for just before. Nodes that are
+    `held` are proven as they share their GPUs today, whatever is declared. Everything it
     made is deleted when all is well, and kept as evidence when not. Pods of others are left alone: GPUs they hold are
     not proven, and a note says so; where they hold every one, the outcome is `all held`. What is proven is written on
     the nodes (shipway.gpu.proven).
@@ -81,7 +83,7 @@ async def prove(
     wanted = {name: count for name, count in expected.items() if count}
     if not wanted:
         return no_gpus(cluster, vendor)
-    proving = _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, vendor=vendor)
+    proving = _Proving(kube, cluster, wanted, seen, on_wait, avoid=avoid, settle=settle, held=held, vendor=vendor)
     marks: dict[str, Mark] = {}
     with contextlib.suppress(ShipwayError):  # the proof asks the same API, and tells why it does not answer
         marks = await see_marks(kube, list(wanted), vendor=vendor)
@@ -107,10 +109,12 @@ class _Proving:
         *,
         avoid: Sequence[str],
         settle: bool,
+        held: Collection[str],
         vendor: Vendor,
     ) -> None:
         self.kube, self.cluster, self.expected, self.seen, self.on_wait = kube, cluster, expected, seen, on_wait
         self.avoid, self.settle, self.vendor = avoid, settle, vendor
+        self.as_today = held
         self.compute = cluster.gpu.compute == "required"
         self.heard: dict[str, Said] = {}
         self.names: list[str] = []
@@ -157,7 +161,7 @@ class _Proving:
                 self.kube,
                 self.expected,
                 self.seen,
-                declared=declared_sharing(self.cluster),
+                declared=declared_sharing(self.cluster, self.as_today),
                 vendor=self.vendor,
             ),
             count_taken(self.kube, self.expected, vendor=self.vendor),
@@ -323,7 +327,7 @@ class _Proving:
                 await self._wait(AllDecided(self.names), DECIDE_SECONDS)
         self.kube.forget()
         evidence, missing = await collect(
-            self.kube, self.cluster, self.expected, self.seen, self.refusal, vendor=self.vendor
+            self.kube, self.cluster, self.expected, self.seen, self.refusal, held=self.as_today, vendor=self.vendor
         )
         self.nodes = evidence.nodes or self.nodes
         if isinstance(error, Refused):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.plugin_pods import node_of_pod, plugin_logs, plugin_pods
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -45,18 +46,15 @@ class Record:
 
 async def see_marks(on: Kube, nodes: Sequence[str], *, vendor: Vendor = VENDOR) -> dict[str, Mark]:
     """Return the mark of each of these nodes whose plugin runs. Raises the errors of the API."""
-    plugin = vendor.plugin
-    pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
     running = {
-        str((pod.get("spec") or {}).get("nodeName")): (pod["metadata"]["name"], container)
-        for pod in pods
+        node_of_pod(pod): (pod, container)
+        for pod in await plugin_pods(on, vendor=vendor)
         if (container := _container(pod)) and not pod["metadata"].get("deletionTimestamp")
     }
-    there = [name for name in nodes if name in running]
-    logs = await asyncio.gather(*(on.logs(plugin.namespace, running[name][0]) for name in there))
+    there, word = [name for name in nodes if name in running], vendor.plugin.sick
+    logs = await plugin_logs(on, [running[name][0] for name in there], vendor=vendor)
     return {
-        name: Mark(running[name][1], _last(log, plugin.sick) if plugin.sick else "")
-        for name, log in zip(there, logs, strict=True)
+        name: Mark(running[name][1], _last(log, word) if word else "") for name, log in zip(there, logs, strict=True)
     }
 
 

@@ -162,8 +162,8 @@ def _identity(cluster: Cluster, first: Evidence | None) -> Iterator[ErrorReport]
             "A running cluster keeps these for as long as it lives: write its values into the file. If this is the "
             "file of another cluster, its hosts are not these."
         )
-        if any(key == ENDPOINT for key, _, _ in wrong) and cluster.api_name:
-            fix += f" An address is moved to a name by `{MOVE}`."
+        if any(key == ENDPOINT for key, _, _ in wrong) and (cluster.api_name or cluster.balancer):
+            fix += f" An endpoint is moved to a name, ours or a load balancer's, by `{MOVE}`."
         yield _report(first.host, "SHW-319", f"its cluster has {there}, and the file says {here}", fix)
 
 

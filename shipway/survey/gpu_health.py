@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.health.model import GpuHealth
+from shipway.gpu.health.growth import FIRST, Counted
+from shipway.gpu.health.model import GpuHealth, HealthReport
+from shipway.gpu.health.ports import LOOK, Port, key_of, read_ports
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.survey.first_look import CLOCK
@@ -17,32 +21,66 @@ UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the
 
 @dataclass(frozen=True, slots=True)
 class HealthLook:
-    """What was made of a host's GPUs, and the words that it was made of: the evidence, and the driver's `report`."""
+    """What was made of a host's GPUs, and the words that it was made of: the evidence, and the driver's `report`.
+
+    `ports` are those of its InfiniBand and RoCE adapters by name, `counted` what the error counters of all links say.
+    """
 
     gpus: tuple[GpuHealth, ...] = ()
     evidence: str = ""
     report: str = ""
+    ports: Mapping[str, Port] = field(default_factory=dict)
+    counted: Counted = field(default_factory=Counted)
 
 
 async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
-    """Ask the driver, the links and the kernel's log of a host with GPUs; raises what keeps from reaching the host.
+    """Ask the driver, the links, the network's ports and the kernel's log of a host with GPUs.
 
-    What the kernel told before a time is told with that time: seconds since 1970, by the host's clock.
+    Raises what keeps from reaching the host. What the kernel told before a time is told with that time: seconds since
+    1970, by the host's clock.
     """
     asks = vendor.health
     if asks is None:
         return HealthLook()
-    (report, links, log), (clock, uptime) = await asyncio.gather(
-        on.read(asks.report, asks.links, asks.log), on.read(CLOCK, UPTIME)
+    (report, links, errors, log), (adapters, clock, uptime) = await asyncio.gather(
+        on.read(asks.report, asks.links, asks.errors, asks.log), on.read(LOOK, CLOCK, UPTIME)
     )
     gpus = asks.judge(report.stdout if report.ok else "", links.stdout if links.ok else "", log.stdout)
-    try:
-        booted = float(clock.stdout) - float((uptime or "").split()[0])
-    except (ValueError, IndexError):
-        booted = 0.0  # before whatever was proven: such a fault then counts until a proof
-    parts = {"report": report.stdout, "links": links.stdout, "the kernel's log": log.stdout}
+    now = booted = 0.0  # before whatever was proven: such a fault then counts until a proof
+    with contextlib.suppress(ValueError, IndexError):
+        now = float(clock.stdout)
+        booted = now - float((uptime or "").split()[0])
+    ports, counts = read_ports(adapters.stdout)
+    of_links = asks.count(errors.stdout if errors.ok else "")
+    counted = Counted(now, booted, {**of_links, **{key_of(name): one for name, one in counts.items()}})
+    parts = {
+        "report": report.stdout,
+        "links": links.stdout,
+        "errors of the links": errors.stdout,
+        "ports of InfiniBand and RoCE": adapters.stdout,
+        "the kernel's log": log.stdout,
+    }
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
-    return HealthLook(tuple(_dated(one, booted) for one in gpus), evidence, report.stdout if report.ok else "")
+    dated = tuple(_dated(one, booted) for one in gpus)
+    return HealthLook(dated, evidence, report.stdout if report.ok else "", ports, counted)
+
+
+def with_growth(look: HealthLook, before: Counted | None, vendor: Vendor = VENDOR) -> HealthLook:
+    """Return a look with what the error counters of each GPU's links grew by since the one `before` added to it."""
+    asks = vendor.health
+    if asks is None:
+        return look
+    return replace(look, gpus=tuple(_grown(one, look.counted, before, asks) for one in look.gpus))
+
+
+def _grown(gpu: GpuHealth, now: Counted, before: Counted | None, asks: HealthReport) -> GpuHealth:
+    if gpu.uuid not in now.of:
+        return gpu  # one without such links, or whose driver does not tell
+    more = now.since(before, gpu.uuid)
+    if before is None or more is None:
+        return replace(gpu, unjudged=(*gpu.unjudged, f"errors of its links: {FIRST}"))
+    faults, unjudged = asks.judge_growth(more, now.at - before.at)
+    return replace(gpu, faults=(*gpu.faults, *faults), unjudged=(*gpu.unjudged, *unjudged))
 
 
 def _dated(gpu: GpuHealth, booted: float) -> GpuHealth:

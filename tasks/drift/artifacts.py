@@ -12,7 +12,8 @@ from prefect.logging import get_run_logger
 
 from tasks.artifacts import compare, flat, section, tell_causes
 from tasks.context import Run
-from tasks.drift.report import DriftReport, gpu_map, summarise
+from tasks.drift.gpu_map import figures_table, gpu_map, list_gpus
+from tasks.drift.report import DriftReport, summarise
 from tasks.findings import Finding, Shared, count_by_action, group_findings, sort_left
 
 SHOWN = 500  # rows of the table: the report file has all
@@ -31,9 +32,11 @@ async def leave_drift(run: Run) -> None:
         await acreate_markdown_artifact(drift_markdown(report), key=f"{key}-report", description=summarise(report))
         await acreate_table_artifact(table(report.findings), key=f"{key}-findings", description="What drifted")
         await acreate_markdown_artifact(trend_markdown(report.trend), key=f"{key}-trend", description="The last passes")
-        gpus = gpu_map(run, run.drift.allocatable)
-        if gpus:
-            await acreate_table_artifact(gpus, key=f"{key}-gpus", description="GPUs by host")
+        gpus = list_gpus(run)
+        if hosts := gpu_map(run, gpus):
+            await acreate_table_artifact(hosts, key=f"{key}-gpus", description="GPUs by host")
+        if figures := figures_table(gpus)[:SHOWN]:
+            await acreate_table_artifact(figures, key=f"{key}-gpu-figures", description="What each GPU last reached")
     except Exception as error:  # noqa: BLE001 - an artifact is no reason to fail a pass
         get_run_logger().warning("no artifact of this pass: %s", error)
     _events(run, report)

@@ -9,16 +9,19 @@ from shipway.cluster.parts import HostSpec
 from shipway.converge import look_at_all
 from shipway.errors import ErrorReport
 from shipway.gpu.evidence import collect
+from shipway.gpu.figures.mark import read_bad
+from shipway.gpu.health.ports import HostPorts, growth_of, judge_ports
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.offers import count_places
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.kube.nodes import few, nodes_by_name
 from shipway.os.families import recognise
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
-from shipway.survey.gpu_health import HealthLook, look_at_health
+from shipway.survey.gpu_health import HealthLook, look_at_health, with_growth
 from tasks.context import Run
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, find
@@ -28,6 +31,9 @@ from tasks.stages.preflight import compare
 from tasks.waiting import hear_results
 
 GPUS = GpusAllocatable({}).name
+PORTS = "each InfiniBand or RoCE port is sound"
+SOUND = "up at the rate of its equals, without new errors of its link"
+NEXT = "Next: look at cable, transceiver and switch port (`rdma link`, `ibstat`), then at the adapter."
 
 
 async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -38,7 +44,8 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     parts, spec = host_parts(run, run.cluster.host(host)), run.cluster.host(host)
     looks = [asyncio.ensure_future(look_at_all(part.steps, session)) for part in parts]
     # What keeps from these keeps from all: one script carries them together.
-    seen, run.drift.health[host] = await asyncio.gather(survey(session), _health_of(session, spec))
+    seen, health = await asyncio.gather(survey(session), _health_of(session, spec))
+    run.drift.health[host] = with_growth(health, run.drift.counted.get(host))
     run.seen.surveys[host] = seen
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.gpus_of(spec):
@@ -60,6 +67,22 @@ async def _health_of(session: Host, spec: HostSpec) -> HealthLook:
     return await look_at_health(session) if spec.gpus != 0 else HealthLook()
 
 
+def judge_all_ports(run: Run) -> list[Finding]:
+    """Judge the ports of all hosts that were looked at, each beside its equals, and return what is wrong with them."""
+    hosts: dict[str, HostPorts] = {}
+    for spec in run.hosts:
+        look = run.drift.health.get(spec.name)
+        if look is not None and run.gpus_of(spec):
+            grew = growth_of(look.ports, look.counted, run.drift.counted.get(spec.name))
+            hosts[spec.name] = HostPorts(look.ports, run.cluster.rails_of(spec), grew)
+    run.drift.ports = judge_ports(hosts)
+    found = []
+    for name, ports in run.drift.ports.items():
+        if ill := [f"{one.title}: {'; '.join(one.faults)}" for one in ports if one.word == "sick"]:
+            found.append(Finding(name, StageName.HEALTH, PORTS, few(ill), SOUND, "NOTHING", why=NEXT, id="PortsSound"))
+    return found
+
+
 def _keep(pairs: list[tuple[Part[Host], list[StepResult]]], seen: Survey) -> list[tuple[Part[Host], list[StepResult]]]:
     """Leave of a host that never joined only that: a bootstrap brings about all the rest."""
     if seen.joined:
@@ -72,7 +95,9 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look at nodes and objects; raises what keeps from reaching the API."""
     kube = await run.kube()
     kube.forget()
+    nodes = await nodes_by_name(kube)
     run.drift.allocatable = await count_places(kube)
+    run.drift.bad_figures = {name: read_bad(node) for name, node in nodes.items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:
         hear_results(run, stage, host)(result)

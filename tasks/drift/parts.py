@@ -27,6 +27,7 @@ from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPod
 from shipway.steps.hardening.listed import modes, pods_of, sealed
 from shipway.steps.hardening.record import HardeningRemembered
 from shipway.steps.kubernetes import health
+from shipway.steps.kubernetes.endpoint import BalancerReached
 from shipway.steps.kubernetes.etcd_members import EtcdMembersDeclared
 from shipway.steps.kubernetes.health_cluster import (
     EveryNodeDeclared,
@@ -158,6 +159,7 @@ def _health(run: Run, spec: HostSpec) -> list[Check[Host]]:
         NameServersThere(),
         run.family(spec.name).sources_readable(),
         HostsResolve(names, spec.name),
+        *([BalancerReached(run.cluster.endpoint)] if run.cluster.balancer else []),
         *pods,
         *hardened,
         *backups,

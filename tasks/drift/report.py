@@ -10,16 +10,14 @@ from typing import Any, get_args
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Transient
-from shipway.gpu.chosen import VENDOR
 from shipway.rules.solver import warnings_of
 from shipway.step import Outcome
-from shipway.survey.gpu_health import HealthLook
 from tasks.context import Run
+from tasks.drift.gpu_map import as_rows, list_gpus
 from tasks.findings import Finding, count_by_action, distinct, sort_left
 from tasks.report import NO_GPUS, HostRow, Report, RunOutcome
 from tasks.stage_result import StageResult, report_redacted, worst
 
-SIGNS = {"ok": "■", "sick": "▲", "not judged": "?"}
 AGAIN = "Run the pass again: it looks first, so a repair that was cut off is finished."
 
 
@@ -61,6 +59,7 @@ def drift_report(run: Run, *, broken_off: str = "") -> DriftReport:
             **NO_GPUS,
             "expected": expected,
             "allocatable": sum(run.drift.allocatable.get(host.name, 0) for host in run.hosts),
+            "map": as_rows(list_gpus(run)),
         },
         warnings=(*warnings_of(run.cluster), *run.warned),
         errors=tuple(dict.fromkeys(errors)),
@@ -122,25 +121,3 @@ def summarise(report: DriftReport) -> str:
     counts = count_by_action(report.findings)
     ends = ", ".join(f"{count} {action}" for action, count in counts.items()) or "no drift"
     return f"{report.outcome}: {len(report.hosts)} hosts; {ends}"
-
-
-def gpu_map(run: Run, allocatable: dict[str, int]) -> list[dict[str, str | int]]:
-    """Return a row per host with GPUs: how many are expected, on the bus, with a driver, and offered to pods.
-
-    Where the GPUs tell of their health, the map has a sign for each in the order of its slots: ■ well, ▲ sick, ? not
-    judged; else one for each that is offered (■) or missing (□).
-    """
-    rows: list[dict[str, str | int]] = []
-    for host in run.hosts:
-        seen = run.seen.surveys.get(host.name)
-        if seen is None or not (expected := run.gpus_of(host)):
-            continue
-        offered = allocatable.get(host.name, 0)
-        state = "all offered" if offered >= run.provable(host) else f"{run.provable(host) - offered} missing"
-        gpus = {"expected": expected, "on PCI": seen.gpus, "with driver": seen.driver_gpus, VENDOR.resource: offered}
-        health = sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot)
-        shown = "".join(SIGNS[one.word] for one in health) or "■" * offered + "□" * max(0, expected - offered)
-        if ill := [f"{one.slot}: {one.answer}" for one in health if one.word == "sick"]:
-            state = f"{state}; {', '.join(ill)}"
-        rows.append({"host": host.name, "map": shown, "state": state, **gpus})  # what fits on a phone comes first
-    return rows

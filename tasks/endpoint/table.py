@@ -21,4 +21,5 @@ STAGES = (
         lambda cluster: ROLLOUT_SECONDS + ROLLOUT_SECONDS_A_NODE * len(cluster.hosts) + 120,
     ),
     Stage(StageName.ENDPOINT_PROOF, endpoints.prove, always(600.0)),
+    Stage(StageName.ENDPOINT_OLD_WAY, endpoints.leave_old_way, always(600.0)),
 )

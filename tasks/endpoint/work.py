@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import replace
 
 from shipway.cluster.model import node_ip
-from shipway.converge import converge, look_at_all
-from shipway.errors import Permanent, ShipwayError
+from shipway.converge import Permit, converge, look_at_all
+from shipway.errors import Permanent
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.host.session import Host
@@ -21,9 +20,9 @@ from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.endpoint.certificate import CertificateNames, names_of
 from shipway.steps.endpoint.kubeconfigs import KubeconfigLeads, KubeletAsks, leads_to
 from shipway.steps.endpoint.objects import ClusterInfoLeads, EndpointRecorded, KubeProxyLeads
+from shipway.steps.endpoint.old_way import OldNamesGone, ProxyGone
 from shipway.steps.endpoint.possible import ApiAnswersByName
 from shipway.steps.kubernetes.health_cluster import NodeReady
-from shipway.steps.kubernetes.kubeadm_objects import managers
 from shipway.steps.kubernetes.nodes import NodesReady, WorkloadRuns
 from shipway.steps.kubernetes.renewal import ClockRight
 from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
@@ -33,6 +32,7 @@ from tasks import gates
 from tasks.certificates.stages import keep_renewed, permit_alone
 from tasks.context import Run
 from tasks.endpoint.look import running
+from tasks.endpoint.users import find_users
 from tasks.locking import new_lease
 from tasks.stage_result import CLUSTER
 from tasks.stages.prepare_system import way_to_api
@@ -68,6 +68,16 @@ def kubeconfig_steps(run: Run, host: str) -> list[Check[Host]]:
     parts = [StaticPodLoaded(part, host, node_ip(spec), port) for part in (MANAGER, SCHEDULER)] if control else []
     user = [UserHasKubeconfig(run.cluster.target(spec).user)] if control else []
     return [*leads, *user, *parts, KubeletAsks()]
+
+
+def old_way_steps(run: Run, host: str) -> list[Check[Host]]:
+    """Return the steps by which the way of an endpoint before leaves a host."""
+    there = running(run)
+    spec, planes = run.cluster.host(host), tuple(node_ip(one) for one in run.cluster.control_planes)
+    names = tuple(one.name for one in run.cluster.hosts)
+    proxied = spec in there.control_planes or there.proxies_api
+    proxy = [] if proxied else [ProxyGone(port=run.cluster.kubernetes.api_port)]
+    return [OldNamesGone(names, planes, run.cluster.api_name, run.endpoint.used), *proxy]
 
 
 def object_steps(run: Run) -> list[Check[Kube]]:
@@ -147,9 +157,7 @@ async def point_kubeconfigs(run: Run, stage: str, host: str) -> list[StepResult]
     session, control = run.session(host), run.cluster.host(host) in run.cluster.control_planes
     session.forget()
     await find_busy(run, host)
-    free = run.endpoint.beside_gpu_pods
-    allow = min(run.allow if free else run.allowed(host), Impact.SERVICE)
-    permit = permit_alone(run) if free else permit_undisturbed(run, host)
+    allow, permit = _permission(run, host)
     steps = kubeconfig_steps(run, host)
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit)
     if run.allow is Impact.NOTHING:
@@ -168,6 +176,13 @@ async def point_kubeconfigs(run: Run, stage: str, host: str) -> list[StepResult]
         ready = NodeReady(host, kubelet_since=since)
         results.append(await wait_for(run, stage, ready, await run.kube(), seconds=NODE_SECONDS))
     return results
+
+
+def _permission(run: Run, host: str) -> tuple[Impact, Permit]:
+    """Return what may be disturbed on a host, and what asks that again at the act."""
+    if run.endpoint.beside_gpu_pods:
+        return min(run.allow, Impact.SERVICE), permit_alone(run)
+    return min(run.allowed(host), Impact.SERVICE), permit_undisturbed(run, host)
 
 
 async def point_kube_proxy(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
@@ -204,7 +219,7 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     left = dict(zip(hosts, await asyncio.gather(*(ask(name) for name in hosts)), strict=True))
     objects: list[Check[Kube]] = [*object_steps(run), KubeProxyLeads(run.cluster.endpoint), NodesReady(tuple(hosts))]
     left[CLUSTER] = [one for one in await look_at_all(objects, kube) if one.outcome != "ok"]
-    await _warn_of_others(run, kube)
+    await find_users(run, kube)
     held = [one for name, some in left.items() if _withheld(run, name) for one in some if one.step == KubeletAsks.name]
     keep = [f"{name}: {said_of(one)}" for name, some in left.items() for one in some if one not in held]
     if keep:
@@ -224,27 +239,21 @@ def said_of(result: StepResult) -> str:
     return f"{result.step}: {result.drift.have if result.drift else result.error.message if result.error else ''}"
 
 
-async def _warn_of_others(run: Run, kube: Kube) -> None:
-    """Warn of ConfigMaps of others that name the old address: it goes on answering, and nobody else moves them."""
-    old = run.endpoint.was.rpartition(":")[0]
-    if not old or run.endpoint.was == run.cluster.endpoint:
-        return
-    try:
-        found = await kube.list_("v1", "ConfigMap")
-    except ShipwayError as error:
-        run.warned.append(f"whether ConfigMaps of others name {old} could not be asked: {error.message}")
-        return
-    own = {("kube-system", "kubeadm-config")}
-    named = [
-        f"{meta['namespace']}/{meta['name']}{managers(one)}"
-        for one in found
-        if (meta := one["metadata"]) and (meta["namespace"], meta["name"]) not in own
-        if any(_names(str(text), old) for text in (one.get("data") or {}).values())
-    ]
-    if named:
-        run.warned.append(f"these ConfigMaps name {old}, and are their owners' to move: {few(named)}")
+async def leave_old_way(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Take away what an endpoint before had on a host, unless somebody asks by it; then ask the API by its name again.
 
-
-def _names(text: str, address: str) -> bool:
-    """Say whether a text names an address, and not a longer one that begins or ends with it."""
-    return re.search(rf"(?<![0-9.:a-f]){re.escape(address)}(?![0-9.])", text) is not None
+    So it comes last of all: whoever is cut off before has both ways.
+    """
+    session = run.session(host)
+    session.forget()
+    await find_busy(run, host)
+    allow, permit = _permission(run, host)
+    results = await converge(old_way_steps(run, host), session, allow, hear_results(run, stage, host), permit)
+    if run.allow is Impact.NOTHING:
+        return results
+    if host not in run.seen.busy and host not in run.seen.podded:  # what is kept beside pods, every report tells
+        kept = [said_of(one) for one in results if one.outcome == "drifted"]
+        run.warned += [f"{host}: kept: {one}; run the same command again when nothing asks by it" for one in kept]
+    if any(result.outcome == "changed" for result in results):
+        results.append(await wait_for(run, stage, await _by_name(run), session, seconds=API_SECONDS))
+    return results

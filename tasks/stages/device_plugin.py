@@ -92,7 +92,7 @@ def _claimed(cluster: Cluster, unready: Unready | None) -> list[Check[Kube]]:
     """Return the steps where pods claim GPUs: the driver of claims is there before the device plugin goes."""
     name = f"the {VENDOR.name} driver of claims {cluster.dra_driver.version} is declared for every node with GPUs"
     driver = ClaimsPresent(name, claim_objects(cluster), unready=unready)
-    return [PluginLeaves(), driver, ClassesGone((CLAIMED,)), PluginRetired()]
+    return [PluginLeaves(), driver, *leftovers(cluster)]
 
 
 def class_steps(cluster: Cluster, unready: Unready | None = None, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
@@ -108,23 +108,17 @@ def class_steps(cluster: Cluster, unready: Unready | None = None, vendor: Vendor
         )
         for name, shared in cluster.gpu_classes.items()
     ]
-    return [*made, ClassesGone(tuple(cluster.gpu_classes))]
-
-
-async def moves(run: Run) -> bool:
-    """Say whether nodes are to go over to other GPUs, shared or claimed ones, in this run. Raises the API's errors."""
-    if run.allow is Impact.NOTHING or VENDOR.plugin.classes is None:
-        return False
-    there = await nodes_by_name(await run.kube())
-    mine = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
-    return any(class_of(there[name]) != label_of(run.cluster, name) for name in mine)
+    return [*made, *leftovers(cluster)]
 
 
 async def classes_left(run: Run) -> list[Check[Kube]]:
-    """Return the steps about nodes whose class their own stage could not change: a plugin kept them from it then."""
+    """Return the steps about nodes whose class their own stage could not change: what was to come first comes now."""
+    if run.allow is Impact.NOTHING or VENDOR.plugin.classes is None:
+        return []
     there = await nodes_by_name(await run.kube())
-    names = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
-    return [NodeClass(name, label_of(run.cluster, name)) for name in names]
+    mine = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
+    wanted = {name: label_of(run.cluster, name) for name in mine}
+    return [NodeClass(name, to) for name, to in wanted.items() if class_of(there[name]) != to]
 
 
 class RuntimeClassIs(ObjectsPresent):
@@ -133,9 +127,12 @@ class RuntimeClassIs(ObjectsPresent):
     traps: ClassVar[tuple[int, ...]] = (23, 27)
 
 
-def is_last(step: Check[Kube]) -> bool:
-    """Say whether a step takes something away that nodes need until their class has changed."""
-    return isinstance(step, ClassesGone | PluginRetired)
+def leftovers(cluster: Cluster) -> list[Check[Kube]]:
+    """Return the steps about what offered GPUs before, and goes once no node needs it."""
+    if VENDOR.plugin.classes is None:
+        return []
+    claimed = cluster.gpu.mode == "dra"
+    return [ClassesGone((CLAIMED,) if claimed else tuple(cluster.gpu_classes)), *([PluginRetired()] if claimed else [])]
 
 
 def list_needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:

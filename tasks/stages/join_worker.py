@@ -7,6 +7,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
+from shipway.steps.endpoint.old_way import ProxyGone
 from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.resolver import ResolverReal
@@ -22,6 +23,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family, control: Host) -> li
         ServiceRuns("kubelet"),
         *([KubeProxyKnowsApi(cluster.api_name)] if cluster.api_name else []),
         *([OwnGone(OWN)] if cluster.api_name and not cluster.proxies_api else []),
+        *([ProxyGone(port=cluster.kubernetes.api_port)] if cluster.balancer else []),
         NoBootstrapCredentials(),
         ResolverReal(),
     ]

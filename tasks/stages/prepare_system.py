@@ -60,7 +60,7 @@ def way_to_api(cluster: Cluster, host: HostSpec, family: Family, named: Cluster 
     address = api_proxy.address_for(cluster, host)
     return [
         *(api_proxy.steps(cluster, family) if proxied else ()),
-        HostsNamed(names, cluster.api_name, address, planes),
+        HostsNamed(names, cluster.api_name, address, planes, balancer=cluster.balancer),
     ]
 
 

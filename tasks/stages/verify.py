@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from shipway.errors import Blocked, PostconditionFailed, ShipwayError
@@ -19,6 +19,7 @@ from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
+from shipway.steps.gpu.class_held import find_held
 from shipway.steps.gpu.plugin import find_hopeless, start_anew
 from shipway.steps.kubernetes.serving_requests import (
     KubeletsAnswer,
@@ -31,7 +32,7 @@ from tasks.context import Run
 from tasks.locking import still_alone
 from tasks.stage_result import CLUSTER
 from tasks.stages import device_plugin
-from tasks.waiting import by_api, hear_waits, wait_for
+from tasks.waiting import by_api, hear_results, hear_waits, wait_for
 
 ISOLATED = "a pod that asks for no GPU sees none"
 NODE_SECONDS = 600.0  # a pod network's images are pulled on every node before it is Ready
@@ -96,17 +97,20 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     if not wanted:
         return []
     kube = await run.kube()
+    held = await _held_back(run, stage, kube)
+    left = await _clear_classes(run, stage)
     if run.kind != "verify" and (anew := await start_anew(kube)):
         run.view.show_wait(CLUSTER, stage, f"started anew, for what they say is of an earlier start: {', '.join(anew)}")
     # A plugin that is being replaced takes its GPUs away with it, and the node tells that seconds later: first the
     # plugin in its newest form, then its GPUs. Where it does not come up, the missing GPUs are named by node.
-    sets = [] if await find_owner(kube) else daemon_sets(run.cluster)
+    sets = [] if await find_owner(kube) else daemon_sets(run.cluster, held)
     plugins = [gates.WorkloadRuns("DaemonSet", one, VENDOR.plugin.namespace) for one in sets]
     rollouts = [await wait_for(run, stage, plugin, kube, seconds=ROLLOUT_SECONDS) for plugin in plugins]
     lost = {} if all(one.outcome == "ok" for one in rollouts) else await find_hopeless(kube)
     coming = {name: count for name, count in wanted.items() if name not in lost}
-    check = _allocatable(run, coming)
-    results = [
+    check = _allocatable(run, coming, held)
+    results = [*held.values(), *left]
+    results += [
         StepResult(check.name, "failed", error=error.at(host=name, step=check.name))
         for name, error in lost.items()
         if name in wanted
@@ -116,12 +120,27 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
     together = await wait_for(run, stage, check, kube, seconds=GPU_SECONDS)
     if together.outcome == "ok":
         return [together, *results]
-    each: dict[str, Check[Kube]] = {name: _allocatable(run, {name: coming[name]}) for name in coming}
+    each: dict[str, Check[Kube]] = {name: _allocatable(run, {name: coming[name]}, held) for name in coming}
     return [*results, *await _one_by_one(run, each, kube)]
 
 
-def _allocatable(run: Run, gpus: Mapping[str, int]) -> Check[Kube]:
-    return gates.GpusAllocatable(gpus, declared=declared_sharing(run.cluster))
+def _allocatable(run: Run, gpus: Mapping[str, int], held: Collection[str] = ()) -> Check[Kube]:
+    return gates.GpusAllocatable(gpus, declared=declared_sharing(run.cluster, held))
+
+
+async def _held_back(run: Run, stage: str, kube: Kube) -> dict[str, StepResult]:
+    """Tell at once of each node whose class of GPUs cannot come now, and who holds it back; return these rows."""
+    held = await find_held(kube, run.cluster)
+    for result in held.values():
+        hear_results(run, stage, CLUSTER)(result)
+        run.view.show_wait(CLUSTER, stage, f"not waited for: {result.step}: {result.drift}")
+    return held
+
+
+async def _clear_classes(run: Run, stage: str) -> list[StepResult]:
+    """Delete what is left of classes of GPUs: the plugin's own stage looked while nodes still changed theirs."""
+    steps = [] if run.kind == "verify" else device_plugin.leftovers(run.cluster)
+    return await by_api(run, stage, steps) if steps else []
 
 
 async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:
@@ -158,11 +177,14 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     else:
         # A node whose kubelet died is Ready for 40 s more (kube-controller-manager, --node-monitor-grace-period).
         cluster, notes = await device_plugin.proven_as(run, kube)
+        held = await find_held(kube, cluster)
+        today = tuple(f"{node} counts as it shares its GPUs today: {one.drift}" for node, one in held.items())
         settle = all(result.stands for result in run.results if result.stage == StageName.GPUS_ALLOCATABLE)
         found = await prove(
-            kube, cluster, wanted, _see(run), hear_waits(run, stage, host), avoid=sorted(away), settle=settle
+            kube, cluster, wanted, _see(run), hear_waits(run, stage, host), avoid=sorted(away), settle=settle, held=held
         )
-        run.proof = found if found.outcome == "all held" else replace(found, notes=(*found.notes, *notes))
+        notes = () if found.outcome == "all held" else notes
+        run.proof = replace(found, notes=(*found.notes, *notes, *today))
     if run.proof.outcome == "all held":
         return [StepResult(name, "unknown", error=Blocked("pods hold every GPU, so none is free to be proven"))]
     proof = StepResult(name, "failed" if run.proof.outcome == "failed" else "ok", error=run.proof.error)

@@ -332,4 +332,4 @@ def test_the_pass_leaves_its_artifacts(scene: Scene) -> None:
     name = load_cluster(scene.file).name
     assert {f"drift-{name}-{what}" for what in ("report", "findings", "trend", "gpus", "progress")} <= set(found)
     gpus = json.loads(json.loads(found[f"drift-{name}-gpus"]))
-    assert [row["state"] for row in gpus] == ["all offered"] * len(gpus)
+    assert [row["state"] for row in gpus] == ["ok"] * len(gpus)

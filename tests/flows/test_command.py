@@ -15,8 +15,6 @@ from flows.lock import hold_lock
 from tests.flows.story import Story
 from tests.places.prefect import rows
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 
 def command(home: Path, *words: str) -> subprocess.Popen[str]:
     """Start the command line as a user does, with the database of these tests."""
@@ -37,9 +35,9 @@ def recorded(home: Path, said: str) -> list[str]:
     return [kind for (kind,) in rows(home, "select state_type from task_run where flow_run_id = ?", flow_run)]
 
 
-def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(story: Story) -> None:
-    report = story.reports / "command.json"
-    with command(story.home, "--report", str(report)) as process:
+def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(tmp_path: Path) -> None:
+    report, home = tmp_path / "command.json", tmp_path / "prefect"
+    with command(home, "--report", str(report)) as process:
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert json.loads(report.read_text(encoding="utf-8"))["outcome"] == "ok"
@@ -47,11 +45,12 @@ def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(st
     assert "the SIMULATED lab is gone" in said
     assert "gaps" not in said
     assert "Traceback" not in said
-    states = recorded(story.home, said)
+    states = recorded(home, said)
     assert set(states) == {"COMPLETED"}
     assert len(states) >= 4 * 6
 
 
+@pytest.mark.xdist_group("prefect")
 @pytest.mark.parametrize("at", ["preflight", "gpu_proof "])
 def test_a_run_asked_to_end_says_so_reports_and_frees_the_cluster(story: Story, at: str) -> None:
     """In its subflow too: Prefect puts its own handler of SIGTERM in place at the start of each."""

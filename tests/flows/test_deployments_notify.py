@@ -23,6 +23,7 @@ def heard() -> Iterator[Heard]:
         yield heard
 
 
+@pytest.mark.long
 def test_a_webhook_hears_of_what_did_not_end_well_of_what_asks_and_of_nothing_else(
     heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

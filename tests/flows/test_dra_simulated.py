@@ -16,7 +16,7 @@ from tests.flows.story import LATENCY, Story
 from tests.places.prefect import Place, hurried
 
 pytestmark = pytest.mark.faults  # two minutes: `make test-faults`
-MOVED, RETIRED = "node te2 has its GPUs claimed (DRA)", "no device plugin is left beside the driver of claims"
+MOVED, RETIRED = "node te2 has its GPUs claimed (DRA)", "no device plugin is left that no node needs"
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,14 @@ def test_hosts_go_over_one_by_one_and_none_beside_a_pod_that_holds_a_gpu(lab: tu
     held = story.fly("held", claims).report
     assert not held.errors
     assert "GPUs are held by te2: default/training" in rows(story, "held", MOVED)[-1].have
-    assert "it offers the GPUs of te2" in rows(story, "held", RETIRED)[-1].have
+    assert {row.outcome for row in rows(story, "held", RETIRED)} == {"ok"}, "te2 needs it"
     gpus = held.gpus
     assert gpus["verified"] == gpus["allocatable"] - 1 == gpus["expected"] - 1
     scene.no_gpu_pod()
     over = story.fly("over", claims).report
     assert (over.outcome, over.errors) == ("ok", ())
     assert over.gpus["verified"] == over.gpus["expected"] == gpus["expected"]
-    assert [row.outcome for row in rows(story, "over", RETIRED)] == ["changed"]
+    assert [row.outcome for row in rows(story, "over", RETIRED)].count("changed") == 1
     again = story.fly("again", claims).report
     assert (again.outcome, changed(story, "again")) == ("ok", [])
 

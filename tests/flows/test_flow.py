@@ -156,6 +156,9 @@ def test_a_change_of_mode_reaches_the_plugin_once_every_host_serves_it(story: St
 def test_a_host_as_wanted_costs_one_round_trip_a_stage(story: Story) -> None:
     stages = [stage for stage in story.flown["whole"].report.stages if stage.host in ("te1", "te2", "te3")]
     assert {stage.round_trips for stage in stages if stage.stage != "node_settings"} == {1}
+    # te4 joins through te1, of which nothing is known any more then
+    known = [stage.round_trips for stage in stages if stage.stage == "node_settings" and stage.host != "te1"]
+    assert known == [0, 0], "the stage before has read it"
 
 
 def test_the_run_graph_has_exactly_the_edges_of_the_order(story: Story) -> None:

@@ -10,17 +10,22 @@ import pytest
 
 from flows import move_endpoint as flow
 from flows.cli.move_endpoint import COMMAND
-from shipway.errors import Permanent, Refused
+from shipway.errors import ApiUnavailable, Permanent, Refused
+from shipway.facts.files import FileText
 from shipway.ownership.evidence import Evidence
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
+from shipway.steps.endpoint.balancer import Shown, shown
 from shipway.steps.endpoint.kubeconfigs import KubeletAsks
 from tasks.context import HIGHEST, Run
 from tasks.endpoint import look, work
+from tasks.endpoint.users import find_users
 from tests.ownership.test_leading import NAME, A, B, cluster, plane
+from tests.places.facts import KnownFacts, said
 
 OLD = "10.9.0.1:6443"
 WAYS = ["endpoint_way cp1", "endpoint_way cp2", "endpoint_way cp3", "endpoint_way w1"]
+OLD_WAYS = [line.replace("_way", "_old_way") for line in WAYS]
 
 
 class Scene:
@@ -77,6 +82,7 @@ async def test_certificates_come_first_then_every_way_and_only_then_is_the_name_
         *(f"endpoint_kubeconfigs {name}" for name in ("cp1", "cp2", "cp3", "w1")),
         "endpoint_kube_proxy cluster",
         "endpoint_proof cluster",
+        *OLD_WAYS,
     ]
 
 
@@ -89,6 +95,8 @@ async def test_certificates_come_first_then_every_way_and_only_then_is_the_name_
         ("endpoint_kubeconfigs cp2", "endpoint_kubeconfigs cp2"),
         ("endpoint_kubeconfigs w1", "endpoint_kubeconfigs w1"),
         ("endpoint_kube_proxy cluster", "endpoint_kube_proxy cluster"),
+        ("endpoint_proof cluster", "endpoint_proof cluster"),
+        ("endpoint_old_way cp2", "endpoint_old_way cp2"),
     ],
 )
 async def test_what_does_not_succeed_ends_it(monkeypatch: pytest.MonkeyPatch, failing: str, last: str) -> None:
@@ -101,7 +109,7 @@ async def test_a_plan_goes_the_same_way_and_has_nothing_to_prove(monkeypatch: py
     scene = Scene(monkeypatch, planes=1)
     scene.run.mode = "plan"
     await flow.move(scene.run)
-    assert scene.asked[-1] == "endpoint_kube_proxy cluster"
+    assert scene.asked[-3:] == ["endpoint_kube_proxy cluster", "endpoint_old_way cp1", "endpoint_old_way w1"]
 
 
 async def test_hosts_that_have_not_joined_are_left_to_a_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,3 +334,210 @@ async def test_a_plan_foresees_the_restart_that_a_changed_file_brings(monkeypatc
     assert ([one.outcome for one in results], waited) == (["drifted", "drifted"], [])
     results, _, _ = await allowed_by(monkeypatch, scene, "w1", SAME)
     assert [one.outcome for one in results] == ["ok"]
+
+
+# --- to a load balancer of the site's
+
+BALANCED = "kubernetes: {api_endpoint: {kind: external, name: lb.example, port: 7443}}\n"
+BLOCK = f"127.0.0.1 localhost\n# BEGIN shipway\n10.9.0.1 cp1\n127.0.0.1 {NAME}\n# END shipway\n"
+
+
+def balanced(monkeypatch: pytest.MonkeyPatch, shows: dict[str, str], here: Shown, *, jump: bool = False) -> Run:
+    """Return a run whose hosts meet a load balancer: by host the letters of the certificates that it shows there.
+
+    Each control plane shows the letter of its number on its own address.
+    """
+    more = BALANCED + ("ssh: {jump: {address: 10.9.0.200}}\n" if jump else "")
+    run = Run(cluster(3, more), "move-endpoint")
+    evidence_of = {host.name: plane(host.name, f"https://{NAME}:6443") for host in run.cluster.control_planes}
+    evidence_of["w1"] = Evidence("w1", certificate=True, authorities=A, node="w1")
+    facts = {}
+    for number, name in enumerate(("cp1", "cp2", "cp3", "w1"), 1):
+        through = "".join(f"sha256 Fingerprint={letter}\n" for letter in shows[name])
+        own = shown(f"10.9.0.{number}", 6443, 1, "lb.example")
+        facts[name] = KnownFacts(
+            {FileText("/etc/hosts"): BLOCK, shown("lb.example", 7443, 12, "lb.example"): said(through)}
+        )
+        facts[name].name = name
+        if name != "w1":
+            facts[name].facts[own] = said(f"sha256 Fingerprint={'abc'[number - 1]}\n")
+
+    async def surveyed(on: Any) -> Any:
+        return SimpleNamespace(joined=True, gpus=0, evidence=evidence_of[on.name])
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    async def met(*_: Any) -> Shown:
+        return here
+
+    class Answers(KnownFacts):
+        """An API in which every node is Ready, and etcd is whole."""
+
+        name = "cluster"
+
+    async def kube() -> Any:
+        return Answers({})
+
+    async def fine(_: Any, __: Any) -> None:
+        return None
+
+    monkeypatch.setattr(look, "survey", surveyed)
+    monkeypatch.setattr(look, "recognise", nothing)
+    monkeypatch.setattr(look, "meet_here", met)
+    monkeypatch.setattr(look, "find_busy", nothing)
+    monkeypatch.setattr(look, "find_users", nothing)
+    monkeypatch.setattr(run, "session", lambda name: facts[name])
+    monkeypatch.setattr(run, "kube", kube)
+    for check in ("gates.ApiAnswers", "gates.EtcdHealthy", "EveryNodeAnswers"):
+        monkeypatch.setattr(f"tasks.endpoint.look.{check}.check", fine)
+    return run
+
+
+async def refusals(run: Run) -> list[tuple[str, str]]:
+    """Return who is refused the move by which code, by the looks at all hosts and the cluster."""
+    for host in run.cluster.hosts:
+        await look.look(run, "endpoint_look", host.name)
+    results = await look.may_move(run, "endpoint_possible", "cluster")
+    return [(one.error.host, one.error.code) for one in results if one.error]
+
+
+ALL = dict.fromkeys(("cp1", "cp2", "cp3", "w1"), "abcabcabcabc")
+
+
+async def test_every_host_and_this_machine_see_whose_servers_stand_behind_a_load_balancer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = balanced(monkeypatch, ALL, Shown(("a", "b", "c")))
+    assert await refusals(run) == []
+    assert run.endpoint.named == {NAME}
+    assert run.endpoint.planes == {"a": "cp1", "b": "cp2", "c": "cp3"}
+    assert run.warned == []
+
+
+async def test_all_that_forbids_a_load_balancer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = balanced(monkeypatch, {**ALL, "w1": "abxa", "cp2": "abab"}, Shown(status=3))
+    assert await refusals(run) == [("w1", "SHW-846"), ("this machine", "SHW-844")]
+    run = balanced(monkeypatch, dict.fromkeys(ALL, "abab"), Shown(("a", "b")))
+    assert await refusals(run) == [("cluster", "SHW-847")]
+
+
+async def test_behind_a_jump_host_this_machine_need_not_reach_it_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = balanced(monkeypatch, ALL, Shown(status=3), jump=True)
+    assert await refusals(run) == []
+    (line,) = run.warned
+    assert line.startswith("lb.example:7443 does not answer this machine")
+
+
+async def test_a_load_balancer_that_keeps_each_client_at_one_server_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = balanced(monkeypatch, {**ALL, **dict.fromkeys(("cp1", "cp2", "cp3"), "aaaa"), "w1": "bbbb"}, Shown(("a",)))
+    assert await refusals(run) == []
+    (line,) = run.warned
+    assert "whether cp3 is behind it cannot be told" in line
+
+
+async def test_while_a_control_planes_own_certificate_is_not_known_none_is_called_foreign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = balanced(monkeypatch, ALL, Shown(("a", "b", "c")))
+    run.session("cp3").facts.pop(shown("10.9.0.3", 6443, 1, "lb.example"))  # type: ignore[attr-defined]
+    for name in ("cp1", "cp2", "w1"):
+        await look.look(run, "endpoint_look", name)
+    with pytest.raises(ApiUnavailable) as raised:
+        await look.look(run, "endpoint_look", "cp3")
+    assert raised.value.code == "SHW-768"
+    assert {one.outcome for one in await look.may_move(run, "endpoint_possible", "cluster")} == {"ok"}
+    assert {one.name for one in await look.balancer_checks(run)} == set()
+
+
+class Holding:
+    """An API that holds ConfigMaps by name, and pods by what their containers' environment says."""
+
+    def __init__(self, maps: dict[str, str], pods: dict[str, str]) -> None:
+        self.maps, self.pods = maps, pods
+
+    async def list_(self, _: str, kind: str, *__: str) -> list[Any]:
+        """Return them all."""
+        if kind == "ConfigMap":
+            return [
+                {"metadata": {"namespace": name.split("/")[0], "name": name.split("/")[1]}, "data": {"x": text}}
+                for name, text in self.maps.items()
+            ]
+        return [
+            {"metadata": {"namespace": "site", "name": name}, "spec": {"containers": [{"env": [{"value": text}]}]}}
+            for name, text in self.pods.items()
+        ]
+
+
+async def test_a_name_of_ours_that_somebody_in_the_cluster_has_is_kept_and_its_owner_told() -> None:
+    run = Run(cluster(3, BALANCED), "move-endpoint")
+    run.endpoint.was, run.endpoint.named = f"{NAME}:6443", {NAME, "api.older.example"}
+    maps = {
+        "kube-system/kubeadm-config": NAME,
+        "kube-public/cluster-info": NAME,
+        "site/agent": f"server: https://{NAME}:6443",
+        "site/other": f"x.{NAME} {NAME}.example {NAME}x",
+    }
+    await find_users(run, Holding(maps, {"cilium": NAME, "web": "lb.example"}))  # type: ignore[arg-type]
+    assert run.endpoint.used == {NAME: "site/agent; pod site/cilium"}
+    (line,) = run.warned
+    assert line == f"these ConfigMaps name {NAME}, api.older.example, and are their owners' to move: site/agent"
+
+
+async def test_what_cannot_be_asked_for_keeps_the_name() -> None:
+    class Silent:
+        async def list_(self, *_: str) -> list[Any]:
+            raise ApiUnavailable("no answer")
+
+    run = Run(cluster(3, BALANCED), "move-endpoint")
+    run.endpoint.was, run.endpoint.named = f"{NAME}:6443", {NAME}
+    await find_users(run, Silent())  # type: ignore[arg-type]
+    assert list(run.endpoint.used) == [NAME]
+    run.endpoint.was, run.endpoint.named = "lb.example:7443", set()
+    await find_users(run, Silent())  # type: ignore[arg-type]
+    assert (run.endpoint.used, len(run.warned)) == ({}, 1)  # the endpoint is that one already: nothing is to go
+
+
+async def test_the_old_way_goes_from_workers_with_its_proxy_and_from_control_planes_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch)
+    scene.run.cluster = cluster(3, BALANCED)
+    kinds = {name: [type(step).__name__ for step in work.old_way_steps(scene.run, name)] for name in ("cp1", "w1")}
+    assert kinds == {"cp1": ["OldNamesGone"], "w1": ["OldNamesGone", "ProxyGone"]}
+    scene.run.cluster = cluster(3)  # the way back: its proxy is the way
+    assert [type(step).__name__ for step in work.old_way_steps(scene.run, "w1")] == ["OldNamesGone"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_what_is_kept_of_the_old_way_is_told_and_what_goes_is_followed_by_a_question(
+    monkeypatch: pytest.MonkeyPatch,
+    busy: bool,  # noqa: FBT001
+) -> None:
+    scene = Scene(monkeypatch)
+    scene.run.cluster = cluster(3, BALANCED)
+    scene.run.seen.busy = {"w1": "1 GPU held"} if busy else {}
+    kept = StepResult("a proxy", "drifted", Impact.SERVICE, Drift("agent is connected", "gone"))
+    gone = StepResult("a name", "changed", Impact.FILES)
+    waited: list[str] = []
+
+    async def converged(*_: Any) -> list[StepResult]:
+        return [gone, kept]
+
+    async def wait(_: Run, __: str, check: Any, ___: Any, **____: Any) -> StepResult:
+        waited.append(check)
+        return StepResult("asked", "ok")
+
+    async def nothing(*_: Any) -> Any:
+        return "by its name"
+
+    for name, stand_in in (("converge", converged), ("wait_for", wait), ("find_busy", nothing), ("_by_name", nothing)):
+        monkeypatch.setattr(work, name, stand_in)
+    monkeypatch.setattr(scene.run, "session", lambda _: KnownFacts({}))
+    results = await work.leave_old_way(scene.run, "endpoint_old_way", "w1")
+    assert [one.outcome for one in results] == ["changed", "drifted", "ok"]
+    assert waited == ["by its name"]
+    told = ["w1: kept: a proxy: agent is connected; run the same command again when nothing asks by it"]
+    assert scene.run.warned == ([] if busy else told)  # beside pods every report tells what was withheld

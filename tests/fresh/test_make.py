@@ -69,6 +69,7 @@ def lock(folder: Path, *lines: str) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_setting_up_says_at_once_what_it_does_and_leaves_an_environment_that_is_ready(tmp_path: Path) -> None:
     folder = tmp_path / "environment"
     with subprocess.Popen(
@@ -97,6 +98,7 @@ def folder(_made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.xdist_group("environment")
+@pytest.mark.long
 def test_a_set_that_lacks_what_a_package_needs_is_not_ready(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tests.places.prefect import fill
 ROOT = Path(__file__).parents[2]
 ROOMS = ("shipway", "tasks", "flows", "manifests")
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.long]
 
 
 def run(*words: str | Path, cwd: Path, code: int = 0) -> str:

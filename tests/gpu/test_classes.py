@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -21,10 +22,15 @@ from shipway.gpu.nvidia_classes import config_of, find_difference
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.sharing import Sharing
 from shipway.step import Impact, StepResult
+from shipway.steps.gpu.class_held import find_held
 from shipway.steps.gpu.classes import ClassesGone, NodeClass, PluginsConfigured
+from shipway.steps.gpu.plugin import PluginRunning
+from shipway.steps.gpu.proven import GpusProvenAnew, prove_alone
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 from tasks import gates
+from tasks.context import Run, Unseen
 from tasks.stages import device_plugin
+from tasks.stages.verify import gpu_proof, gpus_allocatable
 from tests.gpu.test_proof import NAMES, POD_NETWORK, NodesReady
 from tests.places.kube import Place, cluster_of, gpu_host, place
 
@@ -432,3 +438,132 @@ async def test_nothing_is_looked_for_but_what_shipway_made() -> None:
         own = {"name": "theirs", "namespace": KUBE_SYSTEM, "labels": {LABEL: "theirs"}}
         await made.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": own, "data": {}})
         assert await ClassesGone(()).check(made.kube) is None
+
+
+# --- what is held back does not come by waiting
+
+
+class Told(Unseen):
+    """A view that keeps the sentences of waits."""
+
+    def __init__(self) -> None:
+        self.waits: list[str] = []
+
+    def show_wait(self, host: str, stage: str, sentence: str) -> None:
+        """Keep it."""
+        assert (host, stage) != ("", "")
+        self.waits.append(sentence)
+
+
+async def verified(made: Place, cluster: Any, kind: str) -> tuple[Run, list[StepResult]]:
+    """Run the stages that wait for GPUs and prove them, as a run of that kind does on a cluster that stands."""
+    made.kube.forget()
+    run = Run(cluster, "bootstrap")
+    run.kind, run.view, run.ready, run._kube = kind, Told(), {"te2", "te3"}, made.kube
+    return run, await gpus_allocatable(run, "gpus_allocatable", "cluster")
+
+
+@pytest.mark.parametrize("kind", ["bootstrap", "verify"])
+async def test_a_class_that_a_pod_holds_back_is_told_at_once_and_what_the_node_offers_today_is_proven(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.stages.verify.GPU_SECONDS", 30.0)
+    monkeypatch.setattr("tasks.stages.verify.ROLLOUT_SECONDS", 30.0)
+    async with place(hosts=hosts(), cluster=declared("turns")) as made:
+        await started(made)
+        await hold(made, "job", "nvidia.com/gpu.shared")
+        after = declared("at-once")
+        if kind == "bootstrap":  # a verification comes without its changes, and finds no plugin of the new class
+            await brought(made, after)
+        began = time.monotonic()
+        run, results = await verified(made, after, kind)
+        assert time.monotonic() - began < 15.0
+        (row,) = [one for one in results if one.outcome != "ok"]
+        assert (row.step, row.outcome) == ("node te2 offers GPUs of class at-once", "drifted")
+        said = "have class turns; it stays so for now: GPUs are held by te2: default/job ("
+        assert str(row.drift).startswith(said)
+        assert isinstance(run.view, Told)
+        assert run.view.waits[0].startswith(f"not waited for: {row.step}: {said}")
+        rows = await gpu_proof(run, "gpu_proof", "cluster")
+        assert [one.outcome for one in rows if one.step == "every expected GPU can be scheduled and used"] == ["ok"]
+        assert run.proof
+        assert (run.proof.outcome, run.proof.expected, run.proof.verified) == ("ok", 10, 9)
+        assert any(note.startswith(f"te2 counts as it shares its GPUs today: {said}") for note in run.proof.notes)
+
+
+async def test_a_configuration_that_a_pod_holds_back_is_told_of_every_node_of_its_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.stages.verify.GPU_SECONDS", 30.0)
+    async with place(hosts=hosts(), cluster=declared("turns", "turns")) as made:
+        await started(made)
+        await hold(made, "job", "nvidia.com/gpu.shared")
+        after = declared("turns", "turns")
+        after.gpu.classes["turns"] = after.gpu.classes["turns"].model_copy(update={"replicas": 3})
+        await brought(made, after)
+        run, results = await verified(made, after, "bootstrap")
+        rows = {one.step: str(one.drift) for one in results if one.outcome == "drifted"}
+        assert set(rows) == {f"GPU class turns has its declared configuration on {node}" for node in ("te2", "te3")}
+        assert all("it stays so for now: GPUs are held by te2: default/job (" in said for said in rows.values())
+        await gpu_proof(run, "gpu_proof", "cluster")
+        assert run.proof
+        assert (run.proof.outcome, run.proof.expected, run.proof.verified) == ("ok", 16, 15)
+        await prove_alone(made.kube, after, {"te3": 2})  # a repair's proof of the node that nobody holds
+        await made.kube.delete("v1", "Pod", "job", "default", grace=0)
+        await brought(made, after)
+        await offered(made, after)
+        made.kube.forget()
+        assert await find_held(made.kube, after) == {}
+
+
+async def test_a_class_that_only_nobody_has_brought_about_is_told_of_by_a_verification() -> None:
+    async with place(hosts=hosts(), cluster=declared("turns")) as made:
+        await started(made)
+        _, results = await verified(made, declared("at-once"), "verify")
+        (row,) = [one for one in results if one.outcome != "ok"]
+        assert (row.step, str(row.drift)) == (
+            "node te2 offers GPUs of class at-once",
+            "have class turns; want class at-once",
+        )
+
+
+@pytest.mark.parametrize("kind", ["bootstrap", "verify"])
+async def test_what_is_left_of_a_class_that_the_last_node_left_beside_the_plugins_stage_goes_in_the_same_run(
+    kind: str,
+) -> None:
+    async with place(hosts=hosts(), cluster=declared("turns", "turns")) as made:
+        await started(made)
+        for node in ("te2", "te3"):  # as their own stage does, once the plugin's has looked
+            await made.kube.patch("v1", "Node", node, {"metadata": {"labels": {LABEL: None}}})
+        await offered(made, declared())
+        _, results = await verified(made, declared(), kind)
+        assert [one for one in results if one.outcome == "failed"] == []
+        made.kube.forget()
+        left = await ClassesGone(()).check(made.kube)
+        assert (left is None) is (kind == "bootstrap"), "a verification changes nothing"
+
+
+async def test_all_that_read_a_plugins_log_in_a_look_share_one_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, gpus = declared("turns"), {"te2": 2, "te3": 2}
+    async with place(hosts=hosts(), cluster=cluster) as made:
+        await started(made)
+        await prove(made.kube, cluster, gpus, {"te2": SEEN, "te3": SEEN})
+        asked: list[str] = []
+        send = made.kube.send
+
+        async def heard(method: str, path: str, **more: Any) -> tuple[int, str]:
+            asked.append(path.partition("/log?")[0] if "/log?" in path else "")
+            return await send(method, path, **more)
+
+        monkeypatch.setattr(made.kube, "send", heard)
+        made.kube.forget()
+        readers: list[Any] = [
+            PluginRunning(cluster.gpu.mode, sets=tuple(daemon_sets(cluster))),
+            PluginsConfigured(cluster.gpu_classes),
+            GpusProvenAnew(cluster, gpus),
+            GpusAllocatable(gpus, declared=declared_sharing(cluster)),
+        ]
+        for reader in readers:  # one by one: together they would share what is under way in any case
+            assert await reader.check(made.kube) is None
+        logs = [path for path in asked if path]
+        assert len(logs) == len(set(logs)) == len(gpus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,14 +11,19 @@ import pytest
 
 from lab.gpu_report import RECORDED as RECORDED_REPORT
 from lab.gpu_report import change_rows
+from lab.simulated.adapters import Adapter
 from shipway.facts.files import FileText
+from shipway.gpu.health.growth import FIRST as NOTHING
+from shipway.gpu.health.growth import Counted
 from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, sick
 from shipway.gpu.health.nvidia import judge_health
+from shipway.gpu.health.nvidia_links import read_link_errors
 from shipway.gpu.health.nvidia_xids import ANSWER_TO, INFORMATIONAL, find_xids, slot_of
+from shipway.gpu.health.ports import LOOK as PORTS
 from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Host
 from shipway.survey.first_look import CLOCK
-from shipway.survey.gpu_health import UPTIME, look_at_health
+from shipway.survey.gpu_health import UPTIME, HealthLook, look_at_health, with_growth
 from tests.places.facts import KnownFacts, said
 
 # As two H200 in a guest said it, driver 580.159.04, on 2026-11-28; UUIDs are replaced, serial numbers masked.
@@ -209,12 +215,76 @@ def test_the_gravest_is_told_first() -> None:
     assert [gpu.answer for gpu in sick(gpus)] == ["replace", "restart"]
 
 
+# In the form that is published of an H100 (stas00, ml-engineering, nvidia/debug.md); not recorded.
+ERRORS = "".join(
+    f"GPU {at}: NVIDIA H200 (UUID: {uuid})\n"
+    + "".join(f"\t Link {link}: {name} Errors: 0\n" for link in range(18) for name in ("Replay", "Recovery", "CRC"))
+    for at, uuid in enumerate((FIRST, SECOND))
+)
+
+
+def counted(errors: str, at: float, booted: float = 10.0) -> HealthLook:
+    """Return a look at which the links' counters said so."""
+    return HealthLook(tuple(judge_health(H200, "", "")), counted=Counted(at, booted, read_link_errors(errors)))
+
+
+def test_error_counters_of_links_are_read_by_gpu_link_and_name() -> None:
+    assert read_link_errors(ERRORS) == {FIRST: {}, SECOND: {}}
+    lame = ERRORS.replace("Link 3: Replay Errors: 0", "Link 3: Replay Errors: 7", 1)
+    assert read_link_errors(lame) == {FIRST: {"Link 3: Replay Errors": 7}, SECOND: {}}
+    assert read_link_errors("GPU 0: A (UUID: GPU-1)\n\t Link 0: Replay Errors: N/A\n\t Link 0: 3 GB/s\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("counter", "before", "now", "word", "said"),
+    [
+        ("Replay", 70, 70, "ok", ""),
+        ("Replay", 70, 71, "sick", "NVLink errors: 1 more Replay Errors on Link 3"),
+        ("Recovery", 0, 2, "sick", "NVLink errors: 2 more Recovery Errors on Link 3"),
+        ("CRC", 0, 100 * 1800 - 1, "ok", ""),
+        (
+            "CRC",
+            0,
+            100 * 1800,
+            "sick",
+            "NVLink errors: 180000 more CRC Errors on Link 3",
+        ),
+        ("Symbol", 0, 5, "not judged", "NVLink errors: 5 more Symbol Errors on Link 3"),
+        ("Replay", 5, 1, "not judged", f"errors of its links: {NOTHING}"),
+    ],
+)
+def test_errors_of_links_count_by_their_growth_alone(counter: str, before: int, now: int, word: str, said: str) -> None:
+    def lame(count: int) -> str:
+        renamed = ERRORS.replace("Replay", counter) if counter == "Symbol" else ERRORS
+        head, second = renamed.split("GPU 1:")
+        return f"{head}GPU 1:{second.replace(f'Link 3: {counter} Errors: 0', f'Link 3: {counter} Errors: {count}')}"
+
+    earlier = counted(lame(before), 1000.0).counted
+    first, second = with_growth(counted(lame(now), 2800.0), earlier).gpus
+    assert (first.word, second.word) == ("ok", word)
+    ago = " since the last pass, 30 min ago" if "more" in said else ""
+    assert second.why + "".join(second.unjudged) == f"{said}{ago}"
+    assert second.answer in (None, "look closer")  # no pod is kept away for it
+
+
+def test_without_an_earlier_look_or_after_a_boot_errors_of_links_are_not_judged() -> None:
+    look = counted(ERRORS, 2800.0)
+    for before in (None, Counted(), counted(ERRORS, 2800.0).counted):
+        assert [gpu.unjudged for gpu in with_growth(look, before).gpus] == [(f"errors of its links: {NOTHING}",)] * 2
+    booted = replace(look, counted=replace(look.counted, booted=2000.0))
+    assert {gpu.word for gpu in with_growth(booted, counted(ERRORS, 1000.0).counted).gpus} == {"not judged"}
+    without = counted("", 2800.0)  # a GPU without such links has no such row
+    assert {gpu.word for gpu in with_growth(without, None).gpus} == {"ok"}
+
+
 async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
     health = NVIDIA.health
     assert health is not None
     facts: dict[Any, Any] = {
         health.report: said(H200),
         health.links: said("", 1),
+        health.errors: said(ERRORS),
+        PORTS: said(Adapter("mlx5_0").write(0)),
         health.log: said(XIDS),
         CLOCK: said("1000004818.0\n"),
         UPTIME: "4828.0 99.0\n",
@@ -223,6 +293,9 @@ async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
     assert [fault.at for fault in look.gpus[1].faults] == [999999990 + 812.000001, 999999990 + 4818.0]
     assert "GPU has fallen off the bus" in look.evidence
     assert FIRST in look.evidence
+    assert "Replay Errors: 0" in look.evidence
+    assert list(look.ports) == ["mlx5_0/1"]
+    assert look.counted == Counted(1000004818.0, 999999990.0, {FIRST: {}, SECOND: {}, "port mlx5_0/1": {}})
     facts[UPTIME] = None
     undated = await look_at_health(cast("Host", KnownFacts(facts)))
     assert [fault.at for fault in undated.gpus[1].faults] == [None, None]

@@ -65,7 +65,17 @@ def run(file: str, tree: Path, matching: str) -> Result:
     started = time.monotonic()
     into = tree.with_name("results.json")
     tests = shown_to(file)
-    options = ["-s", "-p", "no:cacheprovider", "-p", "no:terminal", "-p", "tests.mutants.plugin"]
+    options = [
+        "-s",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:terminal",
+        "-p",
+        "tests.mutants.plugin",
+        "-m",
+        "not lab and not faults and not ui",
+    ]
     mutated = [f"--mutate={file}.py", f"--mutate-into={into}", f"--mutate-matching={matching}"]
     print(f"{file}, shown to {', '.join(tests)}", flush=True)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

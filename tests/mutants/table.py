@@ -43,6 +43,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "tasks/retire/whole": ("retire/whole",),
     "shipway/gpu/jobs": ("upgrade/steps", "upgrade/services", "upgrade/paths", "retire/may_go"),
     "shipway/kube/webhooks": ("retire/webhooks",),
+    "shipway/steps/endpoint/balancer": ("kubernetes/move_to_balancer",),
+    "shipway/steps/endpoint/old_way": ("kubernetes/move_to_balancer",),
 }
 
 

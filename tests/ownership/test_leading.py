@@ -109,7 +109,9 @@ def test_a_cluster_that_was_made_with_an_address_keeps_it_and_is_told_no_other()
     assert codes(named, plane("cp1", old)) == [("cp1", "SHW-319")]
     assert "shipway move-endpoint FILE" in contradictions(named, [plane("cp1", old)])[0].fix
     far = cluster(1, "kubernetes: {api_endpoint: lb.example}\n")
-    assert "move-endpoint" not in contradictions(far, [plane("cp1", old)])[0].fix
+    assert "shipway move-endpoint FILE" in contradictions(far, [plane("cp1", old)])[0].fix
+    other = cluster(1, "kubernetes: {api_endpoint: 10.9.0.7}\n")
+    assert "move-endpoint" not in contradictions(other, [plane("cp1", f"https://{NAME}:6443")])[0].fix
     assert endpoints_of(one) == {f"{NAME}:6443", "10.9.0.1:6443"}
     assert lasting(one) == lasting(as_running(one, old))
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 GROUPED = """
 import os
@@ -36,6 +38,7 @@ def _pytest(place: Path, *args: str, **environment: str) -> str:
     return ran.stdout + ran.stderr
 
 
+@pytest.mark.long
 def test_tests_of_a_group_that_were_skipped_are_found_by_the_names_that_were_written_down(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = xdist_group\n", encoding="utf-8")
     (tmp_path / "test_grouped.py").write_text(GROUPED, encoding="utf-8")

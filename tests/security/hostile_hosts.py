@@ -62,7 +62,10 @@ OF_SCRIPTS = (
     r"grep -H \^Max locked memory /proc/\d+/limits /proc/1/limits",
     r"grep \^CapEff: /proc/1/status",
     r"grep -la SW_MNG( /sys/class/infiniband/[^/ ]+/device/vpd)+",
+    r"grep -sH \.( [*/a-z_]+)+",  # the ports of InfiniBand and RoCE
     r"grep -aE NVRM: Xid\|SXid|tail -n 400|dmesg",  # what the kernel said of GPUs
+    # Which servers the kubeconfigs on a host name, before a worker's proxy goes.
+    r"grep -HsE \^\[ -\]\*server:( (/etc/kubernetes/\S+|/root/\.kube/config|/home/\S+/\.kube/config))+",
     # Where keys of encryption at rest are.
     r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )

@@ -157,6 +157,7 @@ def pinned(data: dict[str, Any], key: tuple[Path, str]) -> dict[str, Any]:
     return {**data, "sources": {**data["sources"], "apt": apt, "registries": registries}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", ["rubbish", "far"])
 @pytest.mark.parametrize("file", ["as it may be", "past its check"])
 async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parameters and fixtures

@@ -126,6 +126,7 @@ def test_what_asyncssh_calls_its_reasons_is_what_the_protocol_has() -> None:
     assert asyncssh.OPEN_RESOURCE_SHORTAGE == 4
 
 
+@pytest.mark.long
 async def test_fifteen_workers_join_at_once_through_a_control_plane_with_stock_limits(tmp_path: Path) -> None:
     """Each join makes and deletes its token on the control plane: with ten sessions there, all were lost."""
     async with simulated_place(tmp_path, Options(hosts=16, scale=0.01)) as place:

@@ -81,6 +81,7 @@ async def test_the_jump_hosts_key_and_login_are_checked_too(two: tuple[Server, S
 
 
 @needs_sshd
+@pytest.mark.long
 async def test_many_hosts_behind_one_stock_sshd_share_one_connection_to_it(tmp_path: Path) -> None:
     await reached(tmp_path, 25)  # tests/faults has 200
 

@@ -32,6 +32,7 @@ def none_refused(lab: SimulatedLab, hosts: int) -> None:
     assert left_over(lab) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hosts", [14, pytest.param(50, marks=pytest.mark.faults)])
 async def test_all_hosts_join_at_the_first_run_and_no_sshd_refuses_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: int
@@ -73,6 +74,7 @@ def behind(lab: SimulatedLab, gate: RealSshd) -> None:
 
 @needs_sshd
 @pytest.mark.usefixtures("_database")
+@pytest.mark.long
 @pytest.mark.parametrize("hosts", [12, pytest.param(200, marks=pytest.mark.faults)])
 async def test_a_plan_of_hosts_behind_a_jump_host_makes_one_connection_to_it_and_leaves_none(
     tmp_path: Path, hosts: int

@@ -146,7 +146,7 @@ def test_an_artifact_is_readable_on_a_phone(site: Site, kind: str) -> None:
     site.phone()
     try:
         site.browser.open(f"{site.layout.url}/artifacts/artifact/{found['latest_id']}")
-        expected = {"report": "the clocks agree", "findings": "reported", "trend": "found", "gpus": "all offered"}
+        expected = {"report": "the clocks agree", "findings": "reported", "trend": "found", "gpus": "with driver"}
         site.browser.shows(expected.get(kind, "the pass has ended"))
         time.sleep(1)
         site.picture(f"phone-{kind}")

@@ -12,7 +12,7 @@ from lab.gpu_report import write_report
 from lab.simulated.commands.registry import Call, program
 
 if TYPE_CHECKING:
-    from lab.simulated.host import SimulatedHost
+    from lab.simulated.host import GpuDevice, SimulatedHost
 
 TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
@@ -45,11 +45,24 @@ async def smi(call: Call) -> int:
         return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
     if call.args == ("-q",):
         return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
-    if call.args == ("nvlink", "-s"):
-        return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
+    if call.args[:1] == ("nvlink",) and call.args[1:] in (("-s",), ("-e",)):
+        return call.say("".join(_links(at, one, call.args[1]) for at, one in enumerate(gpu.devices)))
     if call.args:
         return call.not_simulated()
     return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
+
+
+def _links(at: int, gpu: GpuDevice, what: str) -> str:
+    """Return a GPU's NVLinks: their speed, as recorded on H200; their counters, as published of an H100."""
+    said = f"GPU {at}: {gpu.name} (UUID: {gpu.uuid})\n"
+    for link in range(gpu.links):
+        if what == "-s":
+            said += f"\t Link {link}: 26.562 GB/s\n"
+            continue
+        names = ("Replay Errors", "Recovery Errors", "CRC Errors")
+        counts = {name: gpu.link_errors.get(f"{link}: {name}", 0) for name in names}
+        said += "".join(f"\t Link {link}: {name}: {count}\n" for name, count in counts.items()) + "\n"
+    return said
 
 
 def toolkit(call: Call) -> str:

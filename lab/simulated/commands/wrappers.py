@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import TYPE_CHECKING
 
 from lab.gpu_figures import SECONDS, write_figures
+from lab.simulated.adapters import Adapter
 from lab.simulated.clock import RanOut
 from lab.simulated.commands.arguments import parse
 from lab.simulated.commands.network import listening
@@ -15,6 +17,7 @@ from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
 from shipway.gpu.figures import burn, rdma
+from shipway.gpu.health.ports import SCRIPT as ADAPTERS
 from shipway.gpu.measuring import ON_HOST
 from shipway.os.families import family_of
 from shipway.ownership.evidence import PODS
@@ -210,8 +213,12 @@ def _looked(call: Call, text: str) -> str | None:
         return (
             f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
         )
-    if text == rdma.LOOK.command[2]:
-        return call.host.figures.network
+    network = {
+        rdma.LOOK.command[2]: host.figures.network,
+        ADAPTERS: "".join(map(Adapter.write, host.adapters, count())),
+    }
+    if text in network:
+        return network[text]
     if text == MEMLOCK:
         return _locked(host)
     if text == IMAGES.command[2]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,13 +81,17 @@ class GpuHealth:
 class HealthReport:
     """How a vendor's GPUs are asked: three commands, and `judge(report, links, log)`, which takes what they said.
 
-    It gives every GPU that the report or the kernel's log names.
+    It gives every GPU that the report or the kernel's log names. `errors` tells the links' error counters, which
+    `count` reads by GPU; `judge_growth` takes by how much a GPU's grew in so many seconds.
     """
 
     report: Watched
     links: Watched
     log: Says
     judge: Callable[[str, str, str], list[GpuHealth]]
+    errors: Watched
+    count: Callable[[str], Mapping[str, Mapping[str, int]]]
+    judge_growth: Callable[[Mapping[str, int], float], tuple[list[Fault], list[str]]]
 
 
 def sick(gpus: Iterable[GpuHealth]) -> list[GpuHealth]:

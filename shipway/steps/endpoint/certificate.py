@@ -68,7 +68,7 @@ def _spelt(name: str) -> str:
 
 def names_of(cluster: Cluster) -> list[str]:
     """Return the names that each API server's certificate is to have, beside those that kubeadm gives it by itself."""
-    return [*filter(None, (cluster.api_name, cluster.api_vip)), "127.0.0.1", "localhost"]
+    return [*filter(None, (cluster.api_name or cluster.balancer, cluster.api_vip)), "127.0.0.1", "localhost"]
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ class CertificateNames:
         """Return kubeadm's configuration for the one certificate."""
         documents = init_documents(self.cluster, self.host)
         documents[1]["certificatesDir"] = NEW
-        given = documents[1]["apiServer"]["certSANs"]
-        documents[1]["apiServer"]["certSANs"] = [*given, *sorted(kept - {_spelt(one) for one in given})]
+        server = documents[1].setdefault("apiServer", {})
+        given = list(dict.fromkeys([*server.get("certSANs", ()), *names_of(self.cluster)]))
+        server["certSANs"] = [*given, *sorted(kept - {_spelt(one) for one in given})]
         return documents
 
 

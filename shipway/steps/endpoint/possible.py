@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from shipway.cluster.model import Cluster
 from shipway.errors import ApiUnavailable, Permanent, Refused
-from shipway.foreign.addresses import as_address
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few, nodes_by_name
@@ -15,32 +14,30 @@ from shipway.kube.status import why_not_ready
 from shipway.redact import tail
 from shipway.step import Drift
 from shipway.steps.kubernetes.endpoint import WRONG, proof
+from shipway.steps.system.names import shadowed
 
 
 @dataclass(frozen=True)
 class EndpointMayMove:
-    """The file's endpoint is a name of ours, and the cluster's is that one already, or an address."""
+    """The file's endpoint is a name; a load balancer's is none by which lines of ours lead (`named`)."""
 
     cluster: Cluster = field(hash=False)
-    was: str
-    name: str = "the endpoint is moved from an address to a name"
+    named: Collection[str] = field(default=(), hash=False)
+    name: str = "the endpoint is moved to a name"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Compare the file with kubeadm's record. Raises Refused SHW-774, SHW-775."""
-        del on
-        if not self.cluster.api_name:
-            message = f"kubernetes.api_endpoint is {self.cluster.endpoint}, and an endpoint is moved to a name of ours"
+        """Look at the file's. Raises Refused SHW-774, SHW-775."""
+        if not self.cluster.api_name and not self.cluster.balancer:
+            message = (
+                f"kubernetes.api_endpoint is the address {self.cluster.endpoint}, and an endpoint is moved to a name"
+            )
             fix = (
-                "Leave `api_endpoint` out of the file, or write `api_endpoint: {name: NAME}`: a load balancer of the "
-                "site's has to be there before its cluster."
+                "Leave `api_endpoint` out of the file, or write `api_endpoint: {name: NAME}`; for a load balancer of "
+                "the site's `{kind: external, name: NAME, port: PORT}`."
             )
             raise Refused(message, code="SHW-774", fix=fix)
-        if self.was not in ("", self.cluster.endpoint) and as_address(self.was.rpartition(":")[0].strip("[]")) is None:
-            message = (
-                f"the cluster's endpoint is the name {self.was} already, and the file says {self.cluster.endpoint}"
-            )
-            fix = "Write the cluster's own name into the file: a name is moved by where it leads, not by another name."
-            raise Refused(message, code="SHW-775", fix=fix)
+        if self.cluster.balancer in self.named:
+            raise shadowed(self.cluster.balancer, on.name)
         return None
 
 
@@ -90,9 +87,9 @@ class ApiAnswersByName:
         if answer.status in WRONG:
             fix = (
                 f"See on {on.name} where it leads (`getent ahosts {self.endpoint.rpartition(':')[0]}`): a line of the "
-                "site's in /etc/hosts may stand before ours. No kubeconfig was changed."
+                "site's in /etc/hosts may stand before ours, or a load balancer end TLS."
             )
             message = f"{self.endpoint} answers with a certificate that is not this cluster's: {said}"
             raise Permanent(message, host=on.name, code="SHW-778", fix=fix)
-        fix = f"Open the path from {on.name} to the control planes' API servers, then run again."
+        fix = f"Open the path from {on.name} to {self.endpoint} and the control planes' API servers, then run again."
         raise ApiUnavailable(f"the API does not answer by {self.endpoint}: {said}", host=on.name, fix=fix)

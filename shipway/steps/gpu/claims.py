@@ -17,7 +17,7 @@ from shipway.gpu.classes import LABEL, off_classes
 from shipway.gpu.counts import count_gpus
 from shipway.gpu.owners import find_owner
 from shipway.kube.client import Kube, Object
-from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.classes import class_of
 from shipway.steps.gpu.device_list import PluginPresent
@@ -73,31 +73,25 @@ class PluginLeaves:
 
 @dataclass(frozen=True)
 class PluginRetired:
-    """No device plugin is left in the cluster, once every node's GPUs are claimed; until then it serves the others."""
+    """No device plugin is left in the cluster once every node's GPUs are claimed; until then it serves the others."""
 
     impact: ClassVar[Impact] = Impact.SERVICE
-    name: str = "no device plugin is left beside the driver of claims"
+    name: str = "no device plugin is left that no node needs"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Look for its DaemonSet; the drift says which nodes need it still."""
-        if await _plugin(on) is None:
-            return None
-        why = await self.hold(on)
-        have = f"DaemonSet {VENDOR.plugin.namespace}/{VENDOR.plugin.daemon_set} is there"
-        return Drift(f"{have}; it stays so for now: {why}" if why else have, "no such DaemonSet")
-
-    async def hold(self, on: Kube) -> str:
-        """Return which nodes' GPUs it offers still, or why it is not ours to delete yet; "" where nothing keeps it."""
-        on.forget()
+        """Look for its DaemonSet; one that does not leave the claimed nodes yet is not known to be needed by none."""
         plugin, nodes = await _plugin(on), await nodes_by_name(on)
-        if plugin is not None and not _leaves_classes(plugin):
-            return "it does not leave the nodes whose GPUs are claimed yet"
-        left = [name for name, node in nodes.items() if class_of(node) != CLAIMED and _has_gpus(node)]
-        return f"it offers the GPUs of {few(sorted(left))}" if left else ""
+        if plugin is None or not _leaves_classes(plugin):
+            return None
+        if any(class_of(node) != CLAIMED and _has_gpus(node) for node in nodes.values()):
+            return None
+        return Drift(f"DaemonSet {VENDOR.plugin.namespace}/{VENDOR.plugin.daemon_set} is there", "no such DaemonSet")
 
     async def apply(self, on: Kube) -> None:
-        """Delete the DaemonSet; no pod of it is left."""
-        await on.delete("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
+        """Delete the DaemonSet, of which no pod is left, unless a node has come to need it meanwhile."""
+        on.forget()
+        if await self.check(on):
+            await on.delete("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
 
 
 def _has_gpus(node: Object) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shipway.errors import Refused
-from shipway.gpu.chosen import VENDOR
-from shipway.gpu.classes import CONFIG, OURS
 from shipway.gpu.owners import find_owner
-from shipway.kube.client import Kube, Object
+from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift
+from shipway.steps.gpu.class_held import plugins_of, runs_for
 from shipway.steps.gpu.classes import class_of, who_holds
 from shipway.steps.gpu.device_list import PluginPresent
 
@@ -31,23 +30,13 @@ class ClassPresent(PluginPresent):
 
     async def hold(self, on: Kube) -> str:
         """Return why it may not be as declared yet: hosts that are not ready, or pods that hold GPUs of the class."""
-        live = {obj["metadata"]["name"]: obj for obj in await _of_class(on, self.gpu_class)}
+        live = await plugins_of(on, self.gpu_class)
         declared = [obj for obj in await self._load() if obj["kind"] == "DaemonSet"]
         changed = [
-            one for one in declared if (there := live.get(one["metadata"]["name"])) and _digest(there) != _digest(one)
+            one for one in declared if (there := live.get(one["metadata"]["name"])) and runs_for(there) != runs_for(one)
         ]
         if changed:
             nodes = [name for name, node in (await nodes_by_name(on)).items() if class_of(node) == self.gpu_class]
             if who := await who_holds(on, nodes):
                 return who
         return await super().hold(on)
-
-
-def _digest(daemon_set: Object) -> str:
-    return str((daemon_set["spec"]["template"]["metadata"].get("annotations") or {}).get(CONFIG, ""))
-
-
-async def _of_class(on: Kube, gpu_class: str) -> list[Object]:
-    """Return the DaemonSets of a class."""
-    found: list[Object] = await on.list_("apps/v1", "DaemonSet", VENDOR.plugin.namespace, labels=f"{OURS}={gpu_class}")
-    return found

@@ -19,6 +19,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.claims import GROUP, list_slices
 from shipway.gpu.classes import LABEL, OURS
 from shipway.gpu.holders import gpu_holders
+from shipway.gpu.plugin_pods import node_of_pod, plugin_logs, plugin_pods
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.rules.gpu_classes import CHANGING
@@ -49,8 +50,7 @@ def class_of(node: Object) -> str | None:
 
 
 async def _plugins_on(on: Kube, node: str) -> list[Object]:
-    pods = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
-    return [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") == node]
+    return [pod for pod in await plugin_pods(on) if node_of_pod(pod) == node]
 
 
 async def who_holds(on: Kube, nodes: list[str]) -> str:
@@ -227,16 +227,20 @@ class PluginsConfigured:
 
     async def check(self, on: Kube) -> Drift | None:
         """Read the log of each plugin's pod on a node of a class."""
-        plugin, nodes = VENDOR.plugin, await nodes_by_name(on)
-        classes = plugin.classes
-        pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
-        found: list[str] = []
-        for pod in pods:
-            node = str((pod.get("spec") or {}).get("nodeName", ""))
-            shared = self.classes.get(class_of(nodes[node]) or "") if node in nodes else None
-            if shared is None or classes is None or pod["metadata"].get("deletionTimestamp"):
-                continue
-            said = classes.find_difference(shared, await on.logs(plugin.namespace, pod["metadata"]["name"]))
-            found += [f"{node}: {said}"] if said else []
+        classes, nodes = VENDOR.plugin.classes, await nodes_by_name(on)
+        shared: list[tuple[Object, GpuClass]] = [
+            (pod, self.classes[name])
+            for pod in await plugin_pods(on)
+            if (node := nodes.get(node_of_pod(pod))) and not pod["metadata"].get("deletionTimestamp")
+            if (name := class_of(node) or "") in self.classes
+        ]
+        if classes is None or not shared:
+            return None
+        logs = await plugin_logs(on, [pod for pod, _ in shared])
+        found = [
+            f"{node_of_pod(pod)}: {said}"
+            for (pod, one), log in zip(shared, logs, strict=True)
+            if (said := classes.find_difference(one, log))
+        ]
         want = "as gpu.classes has it (delete the plugin's pod there, and it starts with its file anew)"
         return Drift(few(sorted(found)), want) if found else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.owners import find_owner
+from shipway.gpu.plugin_pods import node_of_pod, plugin_logs, plugin_pods
 from shipway.gpu.vendor import Vendor
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
@@ -39,8 +39,8 @@ class PluginRunning:
         drift = next((one for one in found if one), None)
         if drift is not None or self.mode == "default_runtime":
             return drift  # in default-runtime mode it also runs on nodes without GPUs, where it rightly sees none
-        pods = await on.list_("v1", "Pod", plugin.namespace, labels=plugin.selector)
-        logs = await asyncio.gather(*(on.logs(plugin.namespace, pod["metadata"]["name"]) for pod in pods))
+        pods = await plugin_pods(on, vendor=self.vendor)
+        logs = await plugin_logs(on, pods, vendor=self.vendor)
         blind = [pod["spec"]["nodeName"] for pod, log in zip(pods, logs, strict=True) if plugin.is_blind(log)]
         return Drift(f"it sees no GPU on {', '.join(sorted(blind))}", "GPUs seen") if blind else None
 
@@ -65,9 +65,9 @@ async def renew_older(on: Kube, node: str, since: int) -> list[str]:
     containers that run, and a plugin that has lost them does not register with the new kubelet. Raises the errors of
     the API.
     """
-    pods = await on.list_("v1", "Pod", VENDOR.plugin.namespace, labels=VENDOR.plugin.selector)
+    pods = await plugin_pods(on)
     limit = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    here = [pod for pod in pods if pod["spec"].get("nodeName") == node]
+    here = [pod for pod in pods if node_of_pod(pod) == node]
     older = [pod["metadata"]["name"] for pod in here if "" < find_start(pod) < limit]
     for name in older:
         await on.delete("v1", "Pod", name, VENDOR.plugin.namespace)

@@ -18,6 +18,7 @@ from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.step import Drift, Impact
+from shipway.steps.gpu.class_held import find_held
 
 WANT = "every GPU proven since its plugin started"
 
@@ -73,7 +74,8 @@ def _keeps(node: Object, taken: int) -> str:
 async def prove_alone(on: Kube, cluster: Cluster, expected: Mapping[str, int]) -> Proof:
     """Prove the GPUs of these nodes, with test pods on no other node; raises what the proof found."""
     others = sorted(set(await nodes_by_name(on)) - set(expected))
-    proof = await prove(on, cluster, expected, {}, avoid=others, settle=False)
+    held = await find_held(on, cluster)
+    proof = await prove(on, cluster, expected, {}, avoid=others, settle=False, held=held)
     if proof.error is not None:
         raise proof.error
     return proof

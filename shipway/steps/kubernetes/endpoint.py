@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from shipway.cluster.model import Cluster, node_ip
 from shipway.errors import ApiUnavailable, Permanent
 from shipway.facts.commands import Says
 from shipway.host.session import Host
+from shipway.ownership.evidence import AUTHORITY
 from shipway.redact import tail
+from shipway.step import Drift
 
 # curl's exit statuses: the peer's certificate is not what was asked for (51 until 7.62, then 60).
 WRONG = (51, 60)
@@ -17,6 +21,23 @@ _ASK = 'curl -sS --noproxy "*" --max-time 8 -o /dev/null -w "%{http_code}" --cac
 def proof(url: str, ca: str) -> Says:
     """Return the fact of how an endpoint answers one who trusts only an authority, in PEM."""
     return Says(("bash", "-c", _ASK, ca, url))
+
+
+@dataclass(frozen=True)
+class BalancerReached:
+    """The site's load balancer leads from a host that has joined to its cluster's API; no step mends that."""
+
+    endpoint: str
+    name: str = "the API answers by the load balancer's name"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask as a kubelet does."""
+        words = ("curl", "-sS", "--noproxy", "*", "--max-time", "8", "-o", "/dev/null", "--cacert", AUTHORITY)
+        answer = await on.read(Says((*words, f"https://{self.endpoint}/livez")))
+        if answer.ok:
+            return None
+        why = tail(answer.stderr, 1) or "no answer in time"
+        return Drift(f"{self.endpoint}: {why}", "an answer with this cluster's authority")
 
 
 async def prove_endpoint(on: Host, cluster: Cluster, ca: str) -> None:

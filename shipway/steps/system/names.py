@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from shipway.edits.files import FileEdited
 from shipway.edits.lines import hosts_file, read_block
+from shipway.errors import Refused
 from shipway.facts.files import FileState, FileText
 from shipway.facts.services import UnitState
 from shipway.host.session import Host
@@ -21,6 +22,15 @@ from shipway.steps.system.api_proxy import LOOPBACK, SERVICE
 HOSTS = "/etc/hosts"
 
 
+def api_names(block: Mapping[str, str], others: Collection[str], planes: Collection[str]) -> list[str]:
+    """Return the names of our block by which the API is asked: they lead to the loopback or to control planes alone.
+
+    `others` are names that are not meant: the hosts', and the endpoint's own where that is ours.
+    """
+    ways = {LOOPBACK, *planes}
+    return [name for name, leads in block.items() if name not in others and set(leads.split()) <= ways]
+
+
 @dataclass(frozen=True)
 class HostsNamed:
     """/etc/hosts names every host in a block of ours, and the API by its name where the cluster has it by one.
@@ -29,7 +39,8 @@ class HostsNamed:
     the other (beside GPU pods no proxy is installed, for systemd would read its units anew). On a host of a cluster
     that was made with an address the name is left out: nothing there asks for it, by its kubeconfigs; once there it
     stays, whatever these are edited to. While a control plane joins, the line is the join's own: it leads to a control
-    plane that serves already.
+    plane that serves already. A name of the API's that an endpoint before had stays on a host that has joined: whether
+    somebody asks by it is known where the endpoint is moved alone.
     """
 
     impact: ClassVar[Impact] = Impact.FILES
@@ -41,6 +52,7 @@ class HostsNamed:
     api_address: str = ""
     planes: tuple[str, ...] = ()  # the control planes' addresses: where there is no proxy yet, the name leads to all
     always: bool = False  # though no kubeconfig has it yet: while the endpoint is moved to the name
+    balancer: str = ""  # the name of the site's load balancer, where that is the endpoint
     name: str = "/etc/hosts names every host"
 
     async def _edit(self, on: Host) -> FileEdited:
@@ -59,6 +71,10 @@ class HostsNamed:
                 entries[self.api_name] = leads if leads in self.planes else self.api_address
             elif self.api_address == LOOPBACK and proxy.active != "active" and leads != LOOPBACK:
                 entries[self.api_name] = " ".join(self.planes)
+        old = api_names(there, entries, self.planes) if asked else []
+        if self.balancer in old:
+            raise shadowed(self.balancer, on.name)
+        entries |= {name: there[name] for name in old}
         want = f"{len(entries)} names in our block"
         return FileEdited(self.name, HOSTS, partial(hosts_file, entries=entries), want)
 
@@ -70,3 +86,13 @@ class HostsNamed:
     async def apply(self, on: Host) -> None:
         """Write the edited text, keeping mode and owner."""
         await (await self._edit(on)).apply(on)
+
+
+def shadowed(name: str, host: str) -> Refused:
+    """Say that a name of the load balancer's is one by which our own line leads."""
+    message = f"{name} is the name by which our own line in /etc/hosts leads to the API, past a load balancer"
+    fix = (
+        "Give the load balancer another name in `api_endpoint` (certificates keep the old one), and run `shipway "
+        "move-endpoint FILE`: where a name leads without our line cannot be seen while hosts ask by it."
+    )
+    return Refused(message, host=host, code="SHW-775", fix=fix)

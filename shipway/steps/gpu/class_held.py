@@ -1,0 +1,59 @@
+"""Which nodes share their GPUs otherwise than declared for now, and which pods keep them so.
+
+A run that waits for GPUs asks before it waits: what pods hold back does not come while they run.
+"""
+
+from __future__ import annotations
+
+from shipway.cluster.model import Cluster
+from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import CONFIG, OURS, config_text, digest_of, label_of
+from shipway.gpu.owners import find_owner
+from shipway.kube.client import Kube, Object
+from shipway.kube.nodes import nodes_by_name
+from shipway.step import Drift, Impact, StepResult
+from shipway.steps.gpu.classes import NodeClass, class_of, who_holds
+
+STAYS = "it stays so for now"
+
+
+async def plugins_of(on: Kube, gpu_class: str) -> dict[str, Object]:
+    """Return the DaemonSets of a class by name. Raises the errors of the API."""
+    found = await on.list_("apps/v1", "DaemonSet", VENDOR.plugin.namespace, labels=f"{OURS}={gpu_class}")
+    return {one["metadata"]["name"]: one for one in found}
+
+
+def runs_for(daemon_set: Object) -> str:
+    """Return which configuration the pods of a class's DaemonSet were made for; "" where it does not tell."""
+    return str((daemon_set["spec"]["template"]["metadata"].get("annotations") or {}).get(CONFIG, ""))
+
+
+async def find_held(on: Kube, cluster: Cluster) -> dict[str, StepResult]:
+    """Return by node what of its class of GPUs is not as declared: which class it is to be of, and who holds it back.
+
+    Asked after all that changes classes has been tried, or by a run that changes none: either way nothing of it comes
+    by waiting. Empty where somebody else's plugin offers the GPUs. Raises the errors of the API.
+    """
+    classes = VENDOR.plugin.classes
+    if classes is None or await find_owner(on):
+        return {}
+    nodes = await nodes_by_name(on)
+    found: dict[str, StepResult] = {}
+    for host in cluster.hosts:
+        node, wanted = nodes.get(host.name), label_of(cluster, host.name)
+        if node is None or host.gpus == 0 or class_of(node) == wanted:
+            continue
+        step = NodeClass(host.name, wanted)
+        if drift := await step.check(on):
+            found[host.name] = StepResult(step.name, "drifted", Impact.SERVICE, drift, id=step.id)
+    for name, shared in cluster.gpu_classes.items():
+        digest = digest_of(config_text(shared, classes))
+        older = [one for one in (await plugins_of(on, name)).values() if runs_for(one) not in ("", digest)]
+        members = [node for node, one in nodes.items() if class_of(one) == name and node not in found]
+        if older and members:
+            who = await who_holds(on, members)
+            have = f"{older[0]['metadata']['name']} runs with an earlier one"
+            drift = Drift(f"{have}; {STAYS}: {who}" if who else have, "the one that is declared")
+            step_name = f"GPU class {name} has its declared configuration"
+            found |= {node: StepResult(f"{step_name} on {node}", "drifted", Impact.SERVICE, drift) for node in members}
+    return found
