@@ -17,6 +17,7 @@ import yaml
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import load_cluster
 from shipway.converge import converge, wait_until
+from shipway.errors import Refused
 from shipway.gpu.claims import see_devices
 from shipway.gpu.classes import LABEL
 from shipway.gpu.counts import GpusAllocatable, find_lacking
@@ -231,7 +232,10 @@ async def back(site: Site, kube: Kube, cluster: Cluster) -> None:
 def test_a_real_api_scheduler_and_kubelet_take_what_is_ours_and_speak_the_words_that_we_know(drifting: Site) -> None:
     before = load_cluster(drifting.cluster_file())
     if before.kubernetes.minor < (1, SINCE):
-        pytest.skip("claims are served from Kubernetes 1.34 on: SHIPWAY_LAB_KUBERNETES names one")
+        with pytest.raises(Refused, match="too old for GPUs by claims"):
+            load_cluster(drifting.cluster_file(gpu={"mode": "dra", "compute": "off"}))
+        drifting.cluster_file()
+        return
     claims = before.model_copy(update={"gpu": before.gpu.model_copy(update={"mode": "dra"})})
 
     async def go() -> None:
