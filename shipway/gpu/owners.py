@@ -11,6 +11,8 @@ from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import KindMissing
 
+CLAIM_DRIVER = "a driver of claims"  # how one of somebody else's is told of
+
 
 async def find_owner(on: Kube, vendor: Vendor = VENDOR) -> str:
     """Return who else offers the GPUs, and by what; "" where nobody does. Raises the errors of the API."""
@@ -23,7 +25,7 @@ async def find_owner(on: Kube, vendor: Vendor = VENDOR) -> str:
     if others:
         return f"the {operator.name}'s DaemonSet {others[0]}"
     if drivers := [_title(one) for one in sets if _lets_claim(one, vendor)]:
-        return f"a driver of claims, DaemonSet {drivers[0]}"
+        return f"{CLAIM_DRIVER}, DaemonSet {drivers[0]}"
     try:
         policies = await on.list_(operator.api_version, operator.kind)
     except KindMissing:

@@ -15,7 +15,7 @@ from shipway.errors import Refused
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import LABEL, off_classes
 from shipway.gpu.counts import count_gpus
-from shipway.gpu.owners import find_owner
+from shipway.gpu.owners import CLAIM_DRIVER, find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift, Impact
@@ -34,7 +34,7 @@ class ClaimsPresent(PluginPresent):
         """
         drift = await super().check(on)
         owner = await find_owner(on)
-        if owner and not owner.startswith("a driver of claims"):
+        if owner and not owner.startswith(CLAIM_DRIVER):
             fix = f"Switch its device plugin off there, or take `gpu.mode: dra` out of the file: {owner} then stays."
             raise Refused(f"gpu.mode is dra, and the GPUs are offered by {owner}", code="SHW-657", fix=fix)
         return drift
