@@ -51,14 +51,16 @@ def pod_that_measures(
     *,
     options: Sequence[str] = (),
     burns: bool = False,
+    resource: str = "",
     vendor: Vendor = VENDOR,
 ) -> Object:
     """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted.
 
+    It asks for them by the name of the `resource`, or of the declared mode.
     The program has its own `options` where none are given.
     """
     program = _program(vendor)
-    pod = pod_with_gpu(cluster, name, vendor=vendor)
+    pod = pod_with_gpu(cluster, name, resource=resource, count=count, vendor=vendor)
     spec = pod["spec"]
     fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
@@ -67,7 +69,6 @@ def pod_that_measures(
     container = spec["containers"][0]
     container["image"] = cluster.gpu.figures.image
     container["command"] = ["sh", "-c", IN_POD, program.text(), *(options or program.options)]
-    container["resources"] = {"limits": {vendor.resource: str(count)}}
     return pod
 
 
