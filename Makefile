@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 READY := $(VENV)/.ready-$(VERSION)
-TARGETS := help bootstrap test test-fresh mutants bench check lab-bundle test-lab test-lab-long test-faults test-ui docs docs-site lock clean
+TARGETS := help bootstrap test test-long test-fresh mutants bench check lab-bundle test-lab test-lab-long test-faults test-ui docs docs-site lock clean
 
 .PHONY: $(TARGETS)
 

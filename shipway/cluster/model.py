@@ -16,6 +16,7 @@ from shipway.cluster.parts import (
     Backup,
     Dashboard,
     DevicePlugin,
+    DraDriver,
     Gpu,
     GpuClass,
     HostSpec,
@@ -57,6 +58,7 @@ class Cluster(Part):
     gpu: Gpu = Field(Gpu(), description="How pods get GPUs, and how that is proven.")
     network: Network = Field(Network(), description="The pod network.")
     device_plugin: DevicePlugin = Field(description="NVIDIA's Kubernetes device plugin.")
+    dra_driver: DraDriver = Field(DraDriver(), description="NVIDIA's driver of claims, for `gpu.mode: dra`.")
     dashboard: Dashboard = Field(Dashboard(), description="The Kubernetes Dashboard: archived upstream, so off.")
     addons: dict[Name, AddOn] = Field(
         default_factory=dict, description="Add-ons by name, each with `{}`: a name is a folder of `manifests/addons`."

@@ -46,6 +46,7 @@ __all__ = [
     "Backup",
     "Dashboard",
     "DevicePlugin",
+    "DraDriver",
     "Driver",
     "Gpu",
     "GpuClass",
@@ -204,7 +205,8 @@ class Figures(Part):
 
 
 EXCLUSIVE = "exclusive"  # the class that is always there
-GpuMode = Literal["runtime_class", "default_runtime", "cdi"]
+CLAIMED = "dra"  # the class of nodes whose GPUs pods claim: with `gpu.mode: dra` of all of them
+GpuMode = Literal["runtime_class", "default_runtime", "cdi", "dra"]
 
 
 class GpuClass(Part):
@@ -274,7 +276,8 @@ class Gpu(Part):
     mode: GpuMode = Field(
         "runtime_class",
         description="RuntimeClass `nvidia`, nvidia as containerd's default runtime on GPU hosts, or `cdi`: containerd "
-        "(2.0 or later) puts GPUs into containers itself, and pods name no RuntimeClass.",
+        "(2.0 or later) puts GPUs into containers itself, and pods name no RuntimeClass. `dra` (Kubernetes 1.34 or "
+        "later): pods claim whole GPUs (ResourceClaim), and no device plugin is there.",
     )
     classes: dict[Name, GpuClass] = Field(
         default_factory=dict, description="Ways of sharing GPUs by a name that hosts name in `gpu_class`."
@@ -323,6 +326,15 @@ class DevicePlugin(Part):
 
     version: Version = Field(description="Version, also the image's tag.")
     image: ImageRepository = Field("nvcr.io/nvidia/k8s-device-plugin", description="Image without its tag.")
+
+
+class DraDriver(Part):
+    """NVIDIA's driver of claims, for `gpu.mode: dra`."""
+
+    version: Version = Field("0.4.1", description="Version, also the image's tag.")
+    image: ImageRepository = Field(
+        "registry.k8s.io/dra-driver-nvidia/dra-driver-nvidia-gpu", description="Image without its tag."
+    )
 
 
 class Dashboard(Part):

@@ -13,15 +13,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shipway.cluster.model import Cluster
-from shipway.cluster.parts import EXCLUSIVE, GpuClass
+from shipway.cluster.parts import CLAIMED, EXCLUSIVE, GpuClass
 from shipway.foreign.yaml import write_yaml
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.sharing import Sharing, Way
+from shipway.gpu.sharing import CLASS_LABEL, Sharing, Way
 from shipway.gpu.vendor import PluginClasses, Vendor
 from shipway.kube.client import Object
 from shipway.kube.manifests import render
 
-LABEL = "shipway.dev/gpu-class"
+LABEL = CLASS_LABEL
 CONFIG = "shipway.dev/gpu-class-config"  # an annotation of the plugin's pods: a new configuration makes new ones
 MANAGED = {"app.kubernetes.io/managed-by": "shipway"}
 OURS = ",".join((*(f"{key}={value}" for key, value in MANAGED.items()), LABEL))  # selects what is made for classes
@@ -49,12 +49,17 @@ def declared_sharing(cluster: Cluster, held: Collection[str] = ()) -> dict[str, 
 
 def label_of(cluster: Cluster, host: str) -> str | None:
     """Return the class that a node is labelled with; None where it has its GPUs for one pod each."""
+    if cluster.gpu.mode == "dra":
+        return CLAIMED
     name = cluster.gpu_class_of(cluster.host(host))
     return None if name == EXCLUSIVE else name
 
 
 def daemon_sets(cluster: Cluster, held: Collection[str] = (), vendor: Vendor = VENDOR) -> list[str]:
     """Return the names of the DaemonSets by which GPUs are offered; none of a class of which every host is `held`."""
+    if cluster.gpu.mode == "dra" and vendor.claims:
+        comes = any(host.gpus != 0 and host.name not in held for host in cluster.hosts)
+        return [vendor.claims.daemon_set] if comes else []
     names, classes = [vendor.plugin.daemon_set], vendor.plugin.classes
     if classes is None:
         return names
@@ -128,6 +133,23 @@ def _mps_mounts(classes: PluginClasses) -> dict[str, tuple[str, dict[str, Any]]]
     root = {"path": classes.root, "type": "DirectoryOrCreate"}
     shm = {"path": f"{classes.root}/shm"}
     return {"/mps": ("mps-root", {"hostPath": root}), "/dev/shm": ("mps-shm", {"hostPath": shm})}  # noqa: S108
+
+
+def claim_objects(cluster: Cluster, vendor: Vendor = VENDOR) -> list[Object]:
+    """Return the driver by which pods claim GPUs, for the nodes whose GPUs are claimed; none where there is none."""
+    claims = vendor.claims
+    if claims is None:
+        return []
+    return render(
+        claims.manifest,
+        name=claims.daemon_set,
+        labels={**MANAGED, LABEL: CLAIMED},
+        pod_labels=dict(claims.labels),
+        node_selector={vendor.label: "true", LABEL: CLAIMED},
+        image=f"{cluster.dra_driver.image}:v{cluster.dra_driver.version}",
+        device_class=claims.device_class,
+        driver=claims.driver,
+    )
 
 
 def _add(pod: Object, variables: Mapping[str, str], mounts: Mapping[str, tuple[str, dict[str, Any]]]) -> None:

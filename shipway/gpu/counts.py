@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.offers import count_offered, see_offers
+from shipway.gpu.offers import see_offers
 from shipway.gpu.sharing import Sharing
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube
-from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.nodes import few
 from shipway.step import Drift
 
 
@@ -74,7 +74,7 @@ class GpusAllocatable:
         wrong = await find_lacking(on, self.expected, self.declared, vendor=self.vendor)
         if not wrong:
             return None
-        nodes = await nodes_by_name(on)
-        have = sum(count_offered(nodes.get(name, {}), vendor=self.vendor) for name in self.expected)
+        offers = await see_offers(on, self.expected, vendor=self.vendor)
+        have = sum(offer.places for offer in offers.values())
         total = sum(self.expected.values())
         return Drift(f"{have} of {total} GPUs; {few(list(wrong.values()))}", f"{total} GPUs ({self.vendor.resource})")

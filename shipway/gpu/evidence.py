@@ -10,7 +10,8 @@ from typing import TypeVar
 from shipway.cluster.model import Cluster
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.classes import declared_sharing
+from shipway.gpu.claims import see_claims
+from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.gpu.counts import count_asked_gpus
 from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.offers import Offer, see_offers
@@ -88,12 +89,17 @@ async def count_taken(
 
     Of one `node`, or of one `resource`, alone where it is named.
     """
+    pods = await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else "")
+    claims = await see_claims(kube, pods, vendor=vendor)
     taken: dict[str, int] = {}
-    for pod in await kube.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
+    claimed: dict[str, set[str]] = {}  # pods that share a claim hold its devices once
+    for pod in pods:
         place = (pod.get("spec") or {}).get("nodeName", "")
         if place in expected and pod["metadata"].get("namespace") != NAMESPACE:
             taken[place] = taken.get(place, 0) + count_asked_gpus(pod, resource, vendor=vendor)
-    return taken
+            if vendor.claims and resource in ("", vendor.claims.driver):
+                claimed.setdefault(place, set()).update(*claims.of(pod).values())
+    return {place: count + len(claimed.get(place, ())) for place, count in taken.items()}
 
 
 def mismatches(nodes: Sequence[NodeSeen], vendor: Vendor = VENDOR) -> list[str]:
@@ -132,7 +138,7 @@ async def collect(
         _or(_pods(kube, NAMESPACE, ""), [], "the test's pods", missing),
         _or(_handler(kube, vendor), None, "the RuntimeClass", missing),
         _or(
-            kube.get("apps/v1", "DaemonSet", plugin.daemon_set, plugin.namespace),
+            kube.get("apps/v1", "DaemonSet", daemon_sets(cluster, vendor=vendor)[0], plugin.namespace),
             {},
             "the plugin's DaemonSet",
             missing,

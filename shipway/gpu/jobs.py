@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from shipway.foreign.numbers import whole
+from shipway.gpu.claims import see_claims
 from shipway.gpu.holders import asked_devices
 from shipway.gpu.pods import NAMESPACE
 from shipway.kube.client import Kube
@@ -54,10 +55,11 @@ class GpuJob:
 
 async def find_jobs(on: Kube, default: Policy, node: str = "") -> list[GpuJob]:
     """Return every pod that holds GPUs, on all nodes or one, but for those of the proof. Raises the API's errors."""
-    found = []
-    for pod in await on.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else ""):
+    found, pods = [], await on.list_("v1", "Pod", fields=f"spec.nodeName={node}" if node else "")
+    claims = await see_claims(on, pods)
+    for pod in pods:
         meta, where = pod["metadata"], pod["spec"].get("nodeName", "")
-        if not where or meta.get("namespace") == NAMESPACE or not (held := asked_devices(pod)):
+        if not where or meta.get("namespace") == NAMESPACE or not (held := asked_devices(pod, claims)):
             continue
         chain = [pod, *await walk_up(on, pod)]
         top = chain[-1]

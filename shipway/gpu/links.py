@@ -127,13 +127,17 @@ def _scheduler(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     )
     if all(node.allocatable >= node.wanted for node in evidence.nodes):
         # The further pod is meant to wait for a GPU: that it does is no fault of the scheduler's.
-        meant = tuple(pod for pod in evidence.pods if not pod.name.startswith(EXTRA) or vendor.lacking not in pod.text)
+        meant = tuple(pod for pod in evidence.pods if not _waits_as_meant(pod, vendor))
         yield from _say(replace(evidence, pods=meant), r"FailedScheduling", r"nodes are available")
+
+
+def _waits_as_meant(pod: PodSeen, vendor: Vendor) -> bool:
+    return pod.name.startswith(EXTRA) and any(word in pod.text for word in vendor.lacking)
 
 
 def _plugin(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
     if not evidence.plugin_declared:
-        yield "the device plugin's DaemonSet is not there"
+        yield f"the {'driver of claims' if evidence.mode == 'dra' else 'device plugin'}'s DaemonSet is not there"
     for node in evidence.nodes:
         if otherwise := node.offer.differs(node.declared):
             yield f"{node.name}: {otherwise}"
@@ -162,7 +166,7 @@ def _kubelet(evidence: Evidence, vendor: Vendor) -> Iterator[str]:
         if registered and node.allocatable < node.wanted:
             some = f"{node.allocatable} of {node.wanted}"
             yield f"{node.name}: the plugin is registered, yet {some} GPUs are allocatable"
-    yield from _say(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to")
+    yield from _say(evidence, r"UnexpectedAdmissionError", r"Allocate failed due to", r"FailedPrepareDynamicResources")
 
 
 def _image(evidence: Evidence, _vendor: Vendor) -> Iterator[str]:

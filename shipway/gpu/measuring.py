@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shipway.cluster.model import Cluster
-from shipway.errors import ShipwayError
+from shipway.converge import wait_until
+from shipway.errors import DeadlineExceeded, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import ENDED, Heard, Silent, has_ended, read_heard
 from shipway.gpu.pods import NAMESPACE, pod_with_gpu
+from shipway.gpu.proof import own_space
 from shipway.gpu.vendor import FigureProgram, Vendor
 from shipway.host.command import Command
 from shipway.host.session import Host
@@ -29,6 +31,7 @@ IMAGE_SECONDS = 1800  # an image with NCCL and cuBLAS has gigabytes
 PROBE_SECONDS = 600  # above what the probe gives itself: measured twice, and a collective
 BURN_SECONDS = 2700  # of eight GPUs about ten minutes (`dcgmi diag -r 3`); some tests hung for good (DCGM#136, #247)
 SHOWN = 300
+LOOK_SECONDS = 2.0
 IN_POD = f'python3 -c "$0" "$@"; echo {ENDED} $?; sleep 86400'
 # $0 what lists the processes that use a GPU, $1 how many bytes the program has, then its options.
 # A process that has just ended is listed for a moment longer (seen on two H200): what is busy is so for some looks.
@@ -48,14 +51,16 @@ def pod_that_measures(
     *,
     options: Sequence[str] = (),
     burns: bool = False,
+    resource: str = "",
     vendor: Vendor = VENDOR,
 ) -> Object:
     """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted.
 
+    It asks for them by the name of the `resource`, or of the declared mode.
     The program has its own `options` where none are given.
     """
     program = _program(vendor)
-    pod = pod_with_gpu(cluster, name, vendor=vendor)
+    pod = pod_with_gpu(cluster, name, resource=resource, count=count, vendor=vendor)
     spec = pod["spec"]
     fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
@@ -64,7 +69,6 @@ def pod_that_measures(
     container = spec["containers"][0]
     container["image"] = cluster.gpu.figures.image
     container["command"] = ["sh", "-c", IN_POD, program.text(), *(options or program.options)]
-    container["resources"] = {"limits": {vendor.resource: str(count)}}
     return pod
 
 
@@ -81,6 +85,7 @@ class FiguresHeard:
     pods: Mapping[str, str] = field(hash=False)  # name: node
     heard: dict[str, Heard] = field(default_factory=dict, hash=False)
     lost: dict[str, str] = field(default_factory=dict, hash=False)  # why
+    troubles: dict[str, str] = field(default_factory=dict, hash=False)  # what kept a pod from running when last seen
     name: str = "every pod that measures has said what its GPUs reach"
 
     async def check(self, on: Kube) -> Drift | None:
@@ -95,6 +100,7 @@ class FiguresHeard:
             pod = there.get(name)
             about = events_about(pod, events) if pod else []
             why = redact(find_trouble(pod, about)) if pod else "it is gone"
+            self.troubles[node] = "" if name in running else keep_ends(why, SHOWN)
             if has_ended(logs.get(name, "")):
                 self.heard[node] = read_heard(node, "pod", redact(logs[name]))
             elif pod is None or _phase(pod) in ("Failed", "Succeeded") or find_known(pod, about):
@@ -115,6 +121,25 @@ class FiguresHeard:
 
 def _phase(pod: Object | None) -> str:
     return str((pod.get("status") or {}).get("phase", "")) if pod else ""
+
+
+async def measure_node(on: Kube, cluster: Cluster, node: str, count: int, *, seconds: float) -> Heard:
+    """Return what all GPUs of one node reach together, in a pod that is gone afterwards.
+
+    Where the pod cannot run, or for so many `seconds` could not, only why. Raises DeadlineExceeded where it was still
+    at work or its image on the way then, and the errors of the API.
+    """
+    name = "gpu-figures-1"
+    said = FiguresHeard({name: node})
+    async with own_space(on, lambda _: None):
+        await on.apply(pod_that_measures(cluster, name, node, count))
+        try:
+            await wait_until(said, on, seconds=seconds, every=LOOK_SECONDS)
+        except DeadlineExceeded:
+            if not said.troubles.get(node):
+                raise
+            said.lost[node] = said.troubles[node]
+    return said.heard.get(node) or held_back([node], said.lost)[0]
 
 
 async def measure_host(on: Host, vendor: Vendor = VENDOR) -> Heard:

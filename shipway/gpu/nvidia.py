@@ -17,6 +17,7 @@ from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import (
+    ClaimDriver,
     DevicePlugin,
     Fabric,
     FigureProgram,
@@ -158,6 +159,8 @@ NVIDIA = Vendor(
     repository="nvidia",
     stage=StageName.NVIDIA_RUNTIME,
     hook="/usr/bin/nvidia-cdi-hook",  # of nvidia-container-toolkit-base, since 1.16 (its CHANGELOG)
+    # The device plugin's file (internal/cdi) and the driver of claims' (cmd/gpu-kubelet-plugin/cdi.go), one a claim.
+    specified=("k8s.device-plugin.nvidia.com-", "k8s.gpu.nvidia.com-"),
     variable="NVIDIA_VISIBLE_DEVICES",
     closed=f"`nvidia-ctk config` must show {VARIABLE} = false",
     resource="nvidia.com/gpu",
@@ -178,6 +181,16 @@ NVIDIA = Vendor(
             daemon="device-plugin/mps-control-daemon.yaml",
             daemon_set_of_daemon="nvidia-mps-control-daemon",
             root="/run/nvidia/mps",  # as NVIDIA's chart has it (values.yaml, mps.root)
+        ),
+        # dra-driver-nvidia-gpu 0.4.1: its chart, cmd/gpu-kubelet-plugin/main.go, types.go, deviceinfo.go (attributes).
+        claims=ClaimDriver(
+            driver="gpu.nvidia.com",
+            whole="gpu",
+            device_class="gpu.nvidia.com",
+            daemon_set="nvidia-dra-driver-gpu",
+            labels={"name": "nvidia-dra-driver-gpu-ds"},
+            manifest="dra-driver/driver.yaml",
+            program="gpu-kubelet-plugin",
         ),
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shipway.cluster.parts import CLAIMED
 from shipway.errors import ShipwayError
 from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import Device, see_devices
 from shipway.gpu.plugin_pods import node_of_pod, plugin_log, plugin_pods
-from shipway.gpu.sharing import Sharing, Way
+from shipway.gpu.sharing import CLASS_LABEL, Sharing, Way
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -62,7 +64,7 @@ class Offer:
             return dict(self.amounts)
         # What a plugin of another class had offered stays in the capacity for minutes.
         offered = [name for name, amount in self.amounts.items() if amount]
-        names = offered or [name for name, amount in self.capacity.items() if amount]
+        names = offered or [name for name, amount in self.capacity.items() if amount or vendor.is_claimed(name)]
         return {(names or [vendor.resource])[0]: gpus * self.replicas}
 
     def tell(self, node: str, gpus: int) -> str:
@@ -103,24 +105,66 @@ def read_offer(node: Mapping[str, Any], gpus: int, log: str = "", *, vendor: Ven
     return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has)
 
 
+def claimed_offer(devices: Mapping[str, Device], *, vendor: Vendor = VENDOR) -> Offer:
+    """Return what a node offers whose GPUs are claimed: whole ones, but for those that a taint keeps from pods."""
+    name = vendor.claims.driver if vendor.claims else ""
+    return Offer(amounts={name: sum(not one.kept for one in devices.values())}, capacity={name: len(devices)})
+
+
+def _is_claimed(node: Mapping[str, Any]) -> bool:
+    labels = (node.get("metadata") or {}).get("labels") or {}
+    return bool(labels.get(CLASS_LABEL) == CLAIMED)
+
+
+async def see_claimed(
+    kube: Kube, nodes: Mapping[str, Mapping[str, Any]], *, vendor: Vendor = VENDOR
+) -> dict[str, dict[str, Device]]:
+    """Return by node the GPUs that can be claimed, of those nodes that offer none as a resource. Raises API errors."""
+    if vendor.claims is None:
+        return {}
+    asked = {name for name, node in nodes.items() if node and not any(amounts_of(node, vendor=vendor).values())}
+    seen = await see_devices(kube, vendor=vendor) if asked else {}
+    return {name: seen.get(name, {}) for name in asked if name in seen or _is_claimed(nodes[name])}
+
+
+async def count_places(kube: Kube, *, vendor: Vendor = VENDOR) -> dict[str, int]:
+    """Return by node for how many pods with a GPU, or a share or part of one, it has place. Raises the API's errors."""
+    nodes = await nodes_by_name(kube)
+    mine = {name: one for name, one in nodes.items() if vendor.label in (one["metadata"].get("labels") or {})}
+    claimed = await see_claimed(kube, mine, vendor=vendor)
+    return {
+        name: claimed_offer(claimed[name], vendor=vendor).places
+        if name in claimed
+        else count_offered(node, vendor=vendor)
+        for name, node in nodes.items()
+    }
+
+
 async def see_offers(
     kube: Kube, expected: Mapping[str, int], *, thorough: bool = False, vendor: Vendor = VENDOR
 ) -> dict[str, Offer]:
     """Return what the nodes with the `expected` GPUs offer. Raises the errors of the API.
 
     The plugin's log is asked for where a node offers something else than its GPUs as they are, or where it must be
-    known for sure (`thorough`); one that cannot be had tells nothing.
+    known for sure (`thorough`); one that cannot be had tells nothing. GPUs that are claimed tell it in slices.
     """
     nodes = await nodes_by_name(kube)
     seen = {name: nodes.get(name, {}) for name in expected}
+    claimed = await see_claimed(kube, seen, vendor=vendor)
     odd = [
         name
         for name, node in seen.items()
-        if (has := amounts_of(node, "capacity", vendor=vendor))
+        if name not in claimed
+        and (has := amounts_of(node, "capacity", vendor=vendor))
         and (thorough or {one: amount for one, amount in has.items() if amount} != {vendor.resource: expected[name]})
     ]
     logs = await _read_logs(kube, odd, vendor) if odd else {}
-    return {name: read_offer(node, expected[name], logs.get(name, ""), vendor=vendor) for name, node in seen.items()}
+    return {
+        name: claimed_offer(claimed[name], vendor=vendor)
+        if name in claimed
+        else read_offer(node, expected[name], logs.get(name, ""), vendor=vendor)
+        for name, node in seen.items()
+    }
 
 
 async def _read_logs(kube: Kube, names: list[str], vendor: Vendor) -> dict[str, str]:

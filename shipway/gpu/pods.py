@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,6 +26,8 @@ NAMESPACE = PROOFS
 EXTRA = "gpu-test-extra"
 WITHOUT = "gpu-test-without"  # and a number: pods that ask for no GPU, one on each node
 LISTED = "gpus-listed"
+TEMPLATES = "gpus-"  # and a number: what claims of so many GPUs are made from
+_CLAIM = "gpus"
 SHOWN = 300  # characters of why a pod does not run
 # The kubelet's word for a pod that the scheduler gave a GPU which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
@@ -48,12 +50,21 @@ def _environment(variables: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def pod_with_gpu(
-    cluster: Cluster, name: str, avoid: Sequence[str] = (), *, resource: str = "", vendor: Vendor = VENDOR
+    cluster: Cluster,
+    name: str,
+    avoid: Sequence[str] = (),
+    *,
+    resource: str = "",
+    count: int = 1,
+    vendor: Vendor = VENDOR,
 ) -> Object:
-    """Return one pod that asks for one GPU (or one of a `resource` of shares or parts), on any node but some to avoid.
+    """Return one pod that asks for GPUs (or for shares or parts of a `resource`), on any node but some to avoid.
 
-    A requirement names one node: the API accepts no more in `matchFields` (Kubernetes, core validation).
+    Where GPUs are claimed it has a claim, from a template that `apply_pods` makes. A requirement names one node: the
+    API accepts no more in `matchFields` (Kubernetes, core validation).
     """
+    resource = resource or _default(cluster, vendor)
+    claimed = vendor.is_claimed(resource)
     fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     node = {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
@@ -62,14 +73,49 @@ def pod_with_gpu(
         name=name,
         namespace=NAMESPACE,
         image=cluster.gpu.verify_image,
-        runtime_class=vendor.runtime_class(cluster.gpu.mode),
+        runtime_class=None if claimed else vendor.runtime_class(cluster.gpu.mode),
         command=["sh", "-c", script(compute=cluster.gpu.compute == "required", vendor=vendor)],
         environment=[*_environment(vendor.environment), node],
         resource=vendor.resource,
-        limits={resource or vendor.resource: "1"},
+        claims=[{"name": _CLAIM, "resourceClaimTemplateName": f"{TEMPLATES}{count}"}] if claimed else None,
+        resources={"claims": [{"name": _CLAIM}]} if claimed else {"limits": {resource: str(count)}},
         affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}} if avoid else None,
         seconds=4 * cluster.gpu.verify_seconds + 600,  # longer than any proof takes; then the GPUs are free again
     )[0]
+
+
+def _default(cluster: Cluster, vendor: Vendor) -> str:
+    """Return the name by which pods ask for GPUs in the declared mode."""
+    return vendor.claims.driver if cluster.gpu.mode == "dra" and vendor.claims else vendor.resource
+
+
+def pinned(pod: Object, node: str) -> Object:
+    """Return a test pod for one node, which may be cordoned.
+
+    It is given to the node itself; where it claims its GPU the scheduler gives it, as nobody else allocates claims.
+    """
+    spec = dict(pod["spec"])
+    if not spec.get("resourceClaims"):
+        return {**pod, "spec": {**spec, "nodeName": node}}
+    fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    spec["tolerations"] = [{"operator": "Exists"}]
+    return {**pod, "spec": spec}
+
+
+async def apply_pods(on: Kube, pods: Iterable[Object], *, vendor: Vendor = VENDOR) -> None:
+    """Make test pods, and before them what their claims are made from. Raises the API's errors."""
+    pods = list(pods)
+    asked = [claim["resourceClaimTemplateName"] for pod in pods for claim in pod["spec"].get("resourceClaims") or ()]
+    device_class = vendor.claims.device_class if vendor.claims else ""
+    for name in dict.fromkeys(asked):
+        count = int(name.removeprefix(TEMPLATES))
+        for template in render(
+            "verify/claim.yaml", name=name, namespace=NAMESPACE, device_class=device_class, count=count
+        ):
+            await on.apply(template)
+    await asyncio.gather(*map(on.apply, pods))
 
 
 def pod_without(cluster: Cluster, name: str, node: str, *, vendor: Vendor = VENDOR) -> Object:
@@ -272,8 +318,8 @@ class ExtraWaits:
 
     @property
     def full(self) -> str:
-        """What the scheduler says where nothing of the resource is left (kube-scheduler, NodeResourcesFit)."""
-        return f"Insufficient {self.resource or self.vendor.resource}"
+        """What the scheduler says where nothing of the resource is left."""
+        return self.vendor.full(self.resource)
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import see_claims, see_devices
 from shipway.gpu.classes import declared_sharing
 from shipway.gpu.counts import GpusAllocatable
 from shipway.gpu.evidence import collect, count_taken, mismatches, see_nodes
@@ -31,12 +32,13 @@ from shipway.gpu.pods import (
     Said,
     TurnedAway,
     WithoutSpoke,
+    apply_pods,
     find_space,
     pod_with_gpu,
     pod_without,
 )
 from shipway.gpu.proven import Mark, keep_proven, see_marks
-from shipway.gpu.result import Proof, ProofOutcome, no_gpus, plain, same_gpus
+from shipway.gpu.result import Proof, ProofOutcome, no_gpus, not_as_claimed, plain, same_gpus
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
@@ -134,7 +136,7 @@ class _Proving:
             if self.held and not self.names and not faults:
                 return self._proof("all held", time.monotonic() - started)
             await self._hold()
-            faults += same_gpus(self.heard, self._replicas()) + self._computed()
+            faults += same_gpus(self.heard, self._replicas()) + self._computed() + await self._as_claimed()
             if not faults:
                 await self._look_without()
                 await clear(self.kube, self.on_wait)
@@ -188,14 +190,14 @@ class _Proving:
         if not self.names:
             raise PostconditionFailed("no GPU is free to be proven")
         await make_space(self.kube)
-        await asyncio.gather(*(self.kube.apply(self._pod(name)) for name in self.names))
+        await self._apply(self.names)
         limit = self.cluster.gpu.verify_seconds
         await self._all_run(limit)
         await self._wait(AllSpoke(self.names, self.compute, self.heard, vendor=self.vendor), limit)
         for number, resource in enumerate(dict.fromkeys(self.asks.values())):
             name = EXTRA + f"-{number}" * bool(number)
             self.asks[name] = resource
-            await self.kube.apply(self._pod(name))
+            await self._apply([name])
             await self._wait(ExtraWaits(self.vendor, name, resource), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
@@ -222,6 +224,9 @@ class _Proving:
                     f"gpu.isolation is off: a pod that asks for no GPU sees those of its host: {', '.join(open_)}"
                 )
 
+    async def _apply(self, names: Sequence[str]) -> None:
+        await apply_pods(self.kube, map(self._pod, names), vendor=self.vendor)
+
     def _pod(self, name: str) -> Object:
         return pod_with_gpu(self.cluster, name, self.avoid, resource=self.asks[name], vendor=self.vendor)
 
@@ -238,10 +243,31 @@ class _Proving:
                 await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
                 await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
                 await asyncio.sleep(2 * LOOK_SECONDS)
-                await asyncio.gather(*(self.kube.apply(self._pod(name)) for name in refused.pods))
+                await self._apply(refused.pods)
 
     async def _wait(self, check: Check[Kube], seconds: float) -> None:
         await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, on_wait=self.on_wait)
+
+    async def _as_claimed(self) -> list[str]:
+        """Return the pods that see another GPU than their claim was allocated, or than their host has."""
+        names = [name for name in self.heard if self.vendor.is_claimed(self.asks[name])]
+        if not names:
+            return []
+        self.kube.forget()
+        pods = {one["metadata"]["name"]: one for one in await self.kube.list_("v1", "Pod", NAMESPACE)}
+        claims = await see_claims(self.kube, pods.values(), vendor=self.vendor)
+        offered = await see_devices(self.kube, vendor=self.vendor)
+        given = {
+            name: [
+                offered.get(self.heard[name].node, {}).get(one)
+                for some in claims.of(pods[name]).values()
+                for one in some
+            ]
+            for name in names
+            if name in pods
+        }
+        hosts = {node.name: node.host.uuids for node in self.nodes}
+        return not_as_claimed(self.heard, given, hosts)
 
     def _computed(self) -> list[str]:
         """Return the pods whose sample did not pass, where it was asked for."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from shipway.cluster.model import Cluster
 from shipway.errors import PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import Device
 from shipway.gpu.links import Link
 from shipway.gpu.pods import Said
 from shipway.gpu.seen import Evidence
@@ -104,3 +105,24 @@ def same_gpus(heard: Mapping[str, Said], replicas: Mapping[str, int] | None = No
         for device, names in holders.items()
         if len(names) > (limit := limits[device])
     ]
+
+
+def not_as_claimed(
+    heard: Mapping[str, Said], given: Mapping[str, Sequence[Device | None]], hosts: Mapping[str, tuple[str, ...]]
+) -> list[str]:
+    """Return which pods see another GPU than the one that their claim was given (`given`), or than their host has.
+
+    `hosts` is by node what the driver of its host lists; nothing where nobody looked. A pod that tells only device
+    nodes is not judged.
+    """
+    faults: list[str] = []
+    for name, words in sorted(heard.items()):
+        seen = [device for device in words.devices if "/" not in device]
+        claimed = [one.uuid for one in given.get(name, ()) if one]
+        if seen and name in given and sorted(seen) != sorted(claimed):
+            had = ", ".join(claimed) or "none that is offered"
+            faults.append(f"{name} on {words.node} sees {', '.join(seen)}, and its claim was given {had}")
+        there = hosts.get(words.node, ())
+        if strange := [device for device in seen if there and device not in there]:
+            faults.append(f"{name} sees {', '.join(strange)}, which {words.node} does not have by its driver")
+    return faults

@@ -14,7 +14,7 @@ class HostGpuFacts:
     """What was seen on a host over SSH; None means that it was not looked at.
 
     `pci` counts the vendor's GPUs on the bus, `driver` the GPUs its driver lists, `driver_said` its error, `parts` the
-    parts of GPUs that it lists.
+    parts of GPUs that it lists, `uuids` who its GPUs are.
     """
 
     pci: int | None = None
@@ -24,6 +24,7 @@ class HostGpuFacts:
     handler: bool | None = None
     default_runtime: str | None = None
     parts: int | None = None
+    uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

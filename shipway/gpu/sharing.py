@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+CLASS_LABEL = "shipway.dev/gpu-class"  # of a node: how its GPUs are handed out, where not whole by the plugin
 Way = Literal["exclusive", "time slicing", "MPS", "MIG"]
 
 

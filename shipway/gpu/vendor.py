@@ -57,7 +57,8 @@ class DevicePlugin:
     """The DaemonSet that tells the kubelet of the GPUs, and what its log says of them.
 
     `values` fill what its manifest has beside image, RuntimeClass and node selector; `cdi` is the manifest of one that
-    hands GPUs out by CDI, "" where there is none; `classes` is None where it cannot share GPUs. From version
+    hands GPUs out by CDI, "" where there is none; `classes` is None where it cannot share GPUs; `claims` has its place
+    on nodes whose GPUs are claimed. From version
     `needs_gpus` on (major, minor) its pod fails on a node without GPUs; None: it runs there, and waits. `sharing` reads
     how GPUs are shared out of a node's labels and the plugin's log; `sick` is what the log has where it calls a GPU
     unhealthy.
@@ -72,25 +73,51 @@ class DevicePlugin:
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
     cdi: str = ""
     classes: PluginClasses | None = None
+    claims: ClaimDriver | None = None
     needs_gpus: tuple[int, int] | None = None
     sharing: Callable[[Mapping[str, str], str], Sharing] = tells_nothing
     sick: str = ""
 
     @property
     def selector(self) -> str:
-        """The label selector of its pods, those of classes with them, as the API takes it."""
-        if self.classes is None:
+        """The label selector of the pods that offer GPUs, those of classes and of claims with them."""
+        if len(self._labels) == 1:
             return ",".join(f"{key}={value}" for key, value in self.labels.items())
-        return ",".join(f"{key} in ({value},{self.classes.labels[key]})" for key, value in self.labels.items())
+        return ",".join(f"{key} in ({','.join(one[key] for one in self._labels)})" for key in self.labels)
+
+    @property
+    def _labels(self) -> list[Mapping[str, str]]:
+        return [self.labels, *(one.labels for one in (self.classes, self.claims) if one)]
 
     def has(self, labels: Mapping[str, str]) -> bool:
-        """Say whether a pod with these labels is one of its pods."""
-        of_class = self.classes.labels if self.classes else self.labels
-        return any(wanted.items() <= labels.items() for wanted in (self.labels, of_class))
+        """Say whether a pod with these labels is one of those that offer GPUs."""
+        return any(wanted.items() <= labels.items() for wanted in self._labels)
 
     def is_blind(self, log: str) -> bool:
         """Say whether the newest thing a plugin's log tells about GPUs is that it sees none."""
         return max(log.rfind(text) for text in self.sees_none) > log.rfind(self.registered)
+
+
+@dataclass(frozen=True)
+class ClaimDriver:
+    """The driver by which pods claim GPUs (DRA): its name, and the `type` that a whole GPU has with it.
+
+    Claims name the class `device_class`; the `manifest` makes it, with the DaemonSet `daemon_set`, whose pods have the
+    `labels` (keys of the device plugin's own) and run the `program`, as those of anybody else's do.
+    """
+
+    driver: str
+    whole: str
+    device_class: str
+    daemon_set: str
+    labels: Mapping[str, str] = field(hash=False)
+    manifest: str
+    program: str
+
+    @property
+    def full(self) -> str:
+        """What the scheduler says of nodes that have no device left for a claim (kube-scheduler, DynamicResources)."""
+        return "cannot allocate all claims"
 
 
 @dataclass(frozen=True)
@@ -197,8 +224,9 @@ class Vendor:
 
     For containers: `runtime`, None where runc alone does; `toolkit` (asks whether it is installed), `toolkit_packages`
     and the title of their `repository` in the cluster file; `stage`, which installs them; `hook`, the program that a
-    CDI specification of its GPUs runs; `variable` by which an image asks for GPUs without Kubernetes, and `closed`,
-    what must be seen on a host where that is refused.
+    CDI specification of its GPUs runs, and `specified`, what the names of the files begin with that have pods' GPUs;
+    `variable` by which an image asks for GPUs without Kubernetes, and `closed`, what must be seen on a host where that
+    is refused.
 
     In the cluster: `resource`, and the other resources that pods get GPUs by: `shared` ones, and `part` ones (in the
     probe's answer `listed_parts`); the `label` of nodes that have some, the `product_label` by which feature discovery
@@ -241,6 +269,7 @@ class Vendor:
     repository: str = ""
     stage: str = ""
     hook: str = ""
+    specified: tuple[str, ...] = ()
     variable: str = ""
     closed: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -265,14 +294,25 @@ class Vendor:
         return f"the {self.rival_module.capitalize()} kernel driver is currently in use"
 
     @property
-    def full(self) -> str:
-        """What the scheduler says of nodes that have no free GPU (kube-scheduler, NodeResourcesFit)."""
-        return f"Insufficient {self.resource}"
+    def claims(self) -> ClaimDriver | None:
+        """The driver by which pods claim its GPUs; None where there is none."""
+        return self.plugin.claims
+
+    def is_claimed(self, resource: str) -> bool:
+        """Say whether GPUs of this name are claimed, and not asked for as a resource."""
+        return self.claims is not None and resource == self.claims.driver
+
+    def full(self, resource: str = "") -> str:
+        """Return what the scheduler says where nothing of a resource is left (kube-scheduler, NodeResourcesFit)."""
+        if self.claims and self.is_claimed(resource):
+            return self.claims.full
+        return f"Insufficient {resource or self.resource}"
 
     @property
-    def lacking(self) -> str:
-        """What the scheduler's word for any of its resources begins with."""
-        return f"Insufficient {self.resource.partition('/')[0]}/"
+    def lacking(self) -> tuple[str, ...]:
+        """What the scheduler's word for the lack of any of its GPUs has in it."""
+        claimed = (self.claims.full,) if self.claims else ()
+        return (f"Insufficient {self.resource.partition('/')[0]}/", *claimed)
 
     def is_part(self, resource: str) -> bool:
         """Say whether a resource is parts of GPUs."""

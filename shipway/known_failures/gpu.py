@@ -133,6 +133,16 @@ ENTRIES: tuple[Known, ...] = (
         retryable=False,
     ),
     Known(
+        "SHW-658",
+        "the driver of claims does not answer the kubelet",
+        r"DRA driver gpu\.nvidia\.com is not registered",
+        "The pod has its GPU by a claim, and NVIDIA's driver of claims is not there on its node, starts just now, or "
+        "the kubelet does not see it.",
+        "`kubectl -n kube-system get pods -o wide -l name=nvidia-dra-driver-gpu-ds`: delete the one of that node, then "
+        "restart its kubelet, which looks for the drivers' sockets anew.",
+        retryable=True,
+    ),
+    Known(
         "SHW-460",
         "the kubelet could not hand out a GPU",
         r"UnexpectedAdmissionError|requested number of devices unavailable|can't allocate unregistered device",

@@ -22,6 +22,11 @@ CDI_CONTAINERD: Minor = (2, 0)
 CDI_TOOLKIT: Minor = (1, 16)
 CDI_PLUGIN: Minor = (0, 16)
 
+# GPUs by claims: resource.k8s.io/v1 came with 1.34; NVIDIA's driver of claims asks for a later patch, and for a driver
+# of GPUs of this branch (dra-driver-nvidia-gpu 0.4.1, docs/prerequisites.md).
+CLAIMS_KUBERNETES: Triple = (1, 34, 2)
+CLAIMS_DRIVER = 565
+
 # kubernetes/website data/releases/eol.yaml up to 1.31; kubernetes.io/releases for the later ones.
 KUBERNETES_END: dict[Minor, date] = {
     (1, 20): date(2022, 2, 28),

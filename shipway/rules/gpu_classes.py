@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from shipway.cluster.faults import Fault
 from shipway.cluster.model import Cluster
-from shipway.cluster.parts import EXCLUSIVE, GpuClass
+from shipway.cluster.parts import CLAIMED, EXCLUSIVE, GpuClass
 from shipway.rules.compatibility import triple
 
 FEWEST = 2  # the plugin takes no less (k8s-device-plugin, api/config/v1/replicas.go)
 MOST_BY_MPS = 48  # clients of one GPU (cmd/mps-control-daemon/mps/device.go)
 MPS_PLUGIN = (0, 15)  # its first with MPS (CHANGELOG)
 SHARED = ("time-slicing", "mps")
+MODE = ("gpu", "mode")
 CHANGING = "changing"  # what a node's label says while its class is changed
-RESERVED = (EXCLUSIVE, CHANGING)
+RESERVED = (EXCLUSIVE, CHANGING, CLAIMED)
 
 
 def classes(cluster: Cluster) -> Iterator[Fault]:
@@ -24,6 +25,20 @@ def classes(cluster: Cluster) -> Iterator[Fault]:
         if name in RESERVED:
             yield Fault(at, f"the name {name} is taken: give the class another")
         yield from (Fault((*at, *place), text) for place, text in _of_class(cluster, one))
+
+
+def claimed(cluster: Cluster) -> Iterator[Fault]:
+    """GPUs that pods claim are whole ones: how they are shared is a matter of the device plugin, which is not there."""
+    if cluster.gpu.mode != "dra":
+        return
+    why = "gpu.mode dra gives whole GPUs: leave it out, or take gpu.mode: cdi"
+    if cluster.gpu.classes:
+        yield Fault(("gpu", "classes"), f"is for the device plugin; {why}", (MODE,))
+    if cluster.gpu.sharing != EXCLUSIVE:
+        yield Fault(("gpu", "sharing"), f"is for the device plugin; {why}", (MODE,))
+    for index, host in enumerate(cluster.hosts):
+        if host.gpu_class not in (None, EXCLUSIVE):
+            yield Fault(("hosts", index, "gpu_class"), f"is for the device plugin; {why}", (MODE,))
 
 
 def _of_class(cluster: Cluster, one: GpuClass) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -55,6 +55,8 @@ REFUSALS: tuple[Rule, ...] = (
     Rule("containerd and Kubernetes speak the same CRI", solver_versions.runtime, (51,)),
     Rule("the toolkit is not a broken release", solver_versions.toolkit, (24,)),
     Rule("GPUs by CDI are known to all that hand them on", solver_versions.cdi),
+    Rule("GPUs by claims are known to all that hand them on", solver_versions.claims),
+    Rule("GPUs that pods claim are whole ones", gpu_classes.claimed),
     Rule("every class of GPUs is one that can be", gpu_classes.classes),
     Rule("every host's class of GPUs is declared and can be on it", gpu_classes.hosts),
     Rule("the network provider has what it needs", solver_versions.provider, (42,)),

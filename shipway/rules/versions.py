@@ -12,6 +12,8 @@ from shipway.rules.compatibility import (
     CDI_KUBERNETES,
     CDI_PLUGIN,
     CDI_TOOLKIT,
+    CLAIMS_DRIVER,
+    CLAIMS_KUBERNETES,
     CRI_V1_REQUIRED,
     CRI_V1_SPOKEN,
     NEWEST_KUBERNETES,
@@ -67,24 +69,50 @@ def cdi(cluster: Cluster) -> Iterator[Fault]:
     """GPUs by CDI need a kubelet, a containerd, a toolkit and a plugin that know it; each is asked of the file."""
     if cluster.gpu.mode != "cdi" or all(host.gpus == 0 for host in cluster.hosts):
         return
-    mode, asked = (("gpu", "mode"),), cluster.runtime.version
+    mode = (("gpu", "mode"),)
     if cluster.kubernetes.minor < CDI_KUBERNETES:
         text = (
             f"{cluster.kubernetes.version} hands no CDI devices to containerd; take {dotted(CDI_KUBERNETES)} or later"
         )
         yield Fault(KUBERNETES, text, mode)
-    if asked is None:
-        text = "is missing: gpu.mode cdi needs containerd 2.0 or later, so name one (or set gpu.mode: runtime_class)"
-        yield Fault(RUNTIME, text, mode)
-    elif minor_of(asked) < CDI_CONTAINERD:
-        text = f"containerd {asked} puts no GPU into a container; take 2.0 or later, or set gpu.mode: runtime_class"
-        yield Fault(RUNTIME, text, mode)
+    yield from _containerd(cluster)
     if cluster.gpu.toolkit and triple(cluster.gpu.toolkit)[:2] < CDI_TOOLKIT:
         text = f"{cluster.gpu.toolkit} has no program for CDI; take {dotted(CDI_TOOLKIT)} or later"
         yield Fault(TOOLKIT, text, mode)
     if triple(cluster.device_plugin.version)[:2] < CDI_PLUGIN:
         text = f"{cluster.device_plugin.version} cannot name that program; take {dotted(CDI_PLUGIN)} or later"
         yield Fault(("device_plugin", "version"), text, mode)
+
+
+def claims(cluster: Cluster) -> Iterator[Fault]:
+    """GPUs by claims need an API that serves them, a containerd that puts them in, and a driver that the drivers know.
+
+    The versions are those that NVIDIA's driver of claims asks for.
+    """
+    if cluster.gpu.mode != "dra" or all(host.gpus == 0 for host in cluster.hosts):
+        return
+    if triple(cluster.kubernetes.version) < CLAIMS_KUBERNETES:
+        why = "is too old for GPUs by claims (resource.k8s.io/v1)"
+        text = f"{cluster.kubernetes.version} {why}; take {dotted(CLAIMS_KUBERNETES)} or later, or another gpu.mode"
+        yield Fault(KUBERNETES, text, (("gpu", "mode"),))
+    yield from _containerd(cluster)
+    asked = cluster.gpu.driver.version or (str(cluster.gpu.driver.branch) if cluster.gpu.driver.branch else "")
+    if asked and int(asked.partition(".")[0]) < CLAIMS_DRIVER:
+        text = f"{asked} is older than NVIDIA's driver of claims needs; take {CLAIMS_DRIVER} or later"
+        yield Fault(("gpu", "driver"), text, (("gpu", "mode"),))
+
+
+def _containerd(cluster: Cluster) -> Iterator[Fault]:
+    """Yield what keeps containerd from putting GPUs into containers by itself."""
+    mode, asked = cluster.gpu.mode, cluster.runtime.version
+    if asked is None:
+        text = (
+            f"is missing: gpu.mode {mode} needs containerd 2.0 or later, so name one (or set gpu.mode: runtime_class)"
+        )
+        yield Fault(RUNTIME, text, (("gpu", "mode"),))
+    elif minor_of(asked) < CDI_CONTAINERD:
+        text = f"containerd {asked} puts no GPU into a container; take 2.0 or later, or set gpu.mode: runtime_class"
+        yield Fault(RUNTIME, text, (("gpu", "mode"),))
 
 
 def provider(cluster: Cluster) -> Iterator[Fault]:

@@ -35,7 +35,8 @@ CONTAINER = FileText("/run/systemd/container")  # systemd writes into it what ki
 class Survey:
     """What was seen on a host; `skew` is its clock minus ours in seconds, `gpus` what PCI shows.
 
-    `driver_gpus` are what the driver lists, `driver_parts` the parts of GPUs (MIG) that it lists.
+    `driver_gpus` are what the driver lists, `driver_parts` the parts of GPUs (MIG) that it lists,
+    `driver_uuids` who the former are.
 
     `left_out` says of each GPU on PCI that is not among `gpus` why: it is held for a virtual machine, or the driver
     does not support it. `unbound` are the addresses of those that no driver holds for a reason that nobody knows.
@@ -63,6 +64,7 @@ class Survey:
     unbound: tuple[str, ...] = ()
     vouched: bool = False
     driver_parts: int = 0
+    driver_uuids: tuple[str, ...] = ()
 
 
 def on_bus(vendor: Vendor) -> Says:
@@ -124,7 +126,8 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         skew = 0.0 if abs(skew) <= (now - asked) / 2 else skew  # within what the round trip itself leaves open
     except ValueError:
         skew = 0.0
-    shown = len(vendor.uuids(driver.stdout)) if driver.ok else 0
+    uuids = tuple(vendor.uuids(driver.stdout)) if driver.ok else ()
+    shown = len(uuids)
     gpus, left_out, unbound = await _sort_out(
         on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown, vendor
     )
@@ -133,6 +136,7 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         joined=owned.joined,
         gpus=gpus,
         driver_gpus=shown,
+        driver_uuids=uuids,
         driver_parts=vendor.count_parts(driver.stdout) if driver.ok else 0,
         driver_said=_say(driver, vendor),
         toolkit=toolkit,

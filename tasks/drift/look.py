@@ -12,7 +12,7 @@ from shipway.gpu.evidence import collect
 from shipway.gpu.figures.mark import read_bad
 from shipway.gpu.health.ports import HostPorts, growth_of, judge_ports
 from shipway.gpu.links import find_broken_link
-from shipway.gpu.offers import count_offered
+from shipway.gpu.offers import count_places
 from shipway.gpu.seen import HostGpuFacts
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -80,8 +80,9 @@ def judge_all_ports(run: Run) -> list[Finding]:
     found = []
     for name, ports in run.drift.ports.items():
         if ill := [f"{one.title}: {'; '.join(one.faults)}" for one in ports if one.word == "sick"]:
-            have = redact(few(ill))
-            found.append(Finding(name, StageName.HEALTH, PORTS, have, SOUND, "NOTHING", why=NEXT, id="PortsSound"))
+            found.append(
+                Finding(name, StageName.HEALTH, PORTS, redact(few(ill)), SOUND, "NOTHING", why=NEXT, id="PortsSound")
+            )
     return found
 
 
@@ -98,7 +99,7 @@ async def look_at_cluster(run: Run, stage: str, host: str) -> list[StepResult]:
     kube = await run.kube()
     kube.forget()
     nodes = await nodes_by_name(kube)
-    run.drift.allocatable = {name: count_offered(node) for name, node in nodes.items()}
+    run.drift.allocatable = await count_places(kube)
     run.drift.bad_figures = {name: read_bad(node) for name, node in nodes.items()}
     run.drift.of_cluster, results = await _objects(run, kube)
     for result in results:

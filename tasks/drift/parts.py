@@ -61,6 +61,7 @@ from shipway.survey.gpu_health import HealthLook
 from tasks import gates
 from tasks.context import Run
 from tasks.drift.gpu_evidence import keep_evidence
+from tasks.figures.kept import read_history
 from tasks.gates import node_steps
 from tasks.stage_result import CLUSTER
 from tasks.stages import (
@@ -270,7 +271,7 @@ def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
     return [
         *told,
         UnfitKeptFromPods(spec.name, look.gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
-        ReleasedByProof(spec.name, look.gpus, run.cluster, run.provable(spec)),
+        ReleasedByProof(spec.name, look.gpus, run.cluster, run.provable(spec), lambda: read_history(run.folder)),
     ]
 
 

@@ -28,7 +28,7 @@ from shipway.gpu.measuring import (
     measure_host,
     pod_that_measures,
 )
-from shipway.gpu.pods import NAMESPACE
+from shipway.gpu.pods import NAMESPACE, apply_pods
 from shipway.gpu.proof import own_space
 from shipway.gpu.seen import NodeSeen
 from shipway.kube.client import Kube
@@ -89,7 +89,9 @@ async def _hear(run: Run, stage: str, expected: Mapping[str, int]) -> list[Heard
     heard = held_back(list(kept), kept)
     if not pods:
         return heard
-    async with _holding(run, stage, kube, {name: (node, expected[node]) for name, node in pods.items()}) as said:
+    asked = {node.name: next(iter(node.offer.asks(node.expected)), "") for node in nodes}
+    each = {name: (node, expected[node], asked[node]) for name, node in pods.items()}
+    async with _holding(run, stage, kube, each) as said:
         still = {pod["spec"].get("nodeName") for pod in await kube.list_("v1", "Pod", NAMESPACE) if _runs(pod)}
         there = [node for node in said.heard if node in still]
         hosts = [run.session(node) for node in there]
@@ -118,15 +120,18 @@ def _runs(pod: Mapping[str, object]) -> bool:
 
 @asynccontextmanager
 async def _holding(
-    run: Run, stage: str, kube: Kube, pods: Mapping[str, tuple[str, int]]
+    run: Run, stage: str, kube: Kube, pods: Mapping[str, tuple[str, int, str]]
 ) -> AsyncIterator[FiguresHeard]:
     """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
     cluster, _ = await device_plugin.proven_as(run, kube)
     on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
     async with own_space(kube, on_wait):
-        made = [pod_that_measures(cluster, name, node, count, burns=burns) for name, (node, count) in pods.items()]
-        await asyncio.gather(*(kube.apply(pod) for pod in made))
-        said = FiguresHeard({name: node for name, (node, _) in pods.items()})
+        made = [
+            pod_that_measures(cluster, name, node, count, burns=burns, resource=resource)
+            for name, (node, count, resource) in pods.items()
+        ]
+        await apply_pods(kube, made)
+        said = FiguresHeard({name: node for name, (node, _, _) in pods.items()})
         with contextlib.suppress(DeadlineExceeded):
             limit = IMAGE_SECONDS + PROBE_SECONDS
             await wait_until(said, kube, seconds=limit, every=LOOK_SECONDS, on_wait=on_wait)

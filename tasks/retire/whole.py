@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError, Unreachable
+from shipway.gpu.claims import see_claims
 from shipway.gpu.holders import asked_devices, gpu_holders
 from shipway.kube.access import read_authorities
 from shipway.kube.client import Kube
@@ -153,12 +154,13 @@ async def _copy(run: Run, seen: Evidence) -> Refused | None:
 async def _ends(kube: Kube) -> list[str]:
     """Return a sentence for each thing of users that ends with the cluster, or that nobody knows of any more."""
     pods = [one for one in await kube.list_("v1", "Pod") if one["spec"].get("nodeName")]
-    on = dict.fromkeys(one["spec"]["nodeName"] for one in pods if asked_devices(one))
+    claims = await see_claims(kube, pods)
+    on = dict.fromkeys(one["spec"]["nodeName"] for one in pods if asked_devices(one, claims))
     said = [f"ends a pod that holds GPUs of {node}: {held}" for node in on for held in await gpu_holders(kube, node)]
     names = sorted(
         f"{one['metadata']['namespace']}/{one['metadata']['name']}"
         for one in pods
-        if movable(one) and one["metadata"]["namespace"] not in OWN_NAMESPACES and not asked_devices(one)
+        if movable(one) and one["metadata"]["namespace"] not in OWN_NAMESPACES and not asked_devices(one, claims)
     )
     said += [f"ends {len(names)} other pods of users: {few(names)}"] if names else []
     volumes = sorted(

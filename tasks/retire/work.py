@@ -19,6 +19,7 @@ from shipway.kube.status import why_not_ready
 from shipway.kubeadm.config import cri_socket
 from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
+from shipway.steps.gpu.cdi import SpecificationsGone
 from shipway.steps.kubernetes.etcd_leave import MemberGone
 from shipway.steps.kubernetes.etcd_members import members_of
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
@@ -163,6 +164,7 @@ def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
         KubeVipGone(),
         NothingMounted(),
         KubeletFolderEmpty(),
+        SpecificationsGone(),
         CniGone(),
         NamespacesGone(),
         LinksGone(cluster.kubernetes.pod_network),

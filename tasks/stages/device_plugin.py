@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from shipway.cluster.model import Cluster
-from shipway.cluster.parts import HostSpec
+from shipway.cluster.parts import CLAIMED, HostSpec
 from shipway.errors import ShipwayError
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.classes import class_objects, label_of, off_classes
+from shipway.gpu.classes import claim_objects, class_objects, label_of, off_classes
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
@@ -21,8 +21,9 @@ from shipway.os.family import Family
 from shipway.stage import StageName
 from shipway.step import Check, Impact
 from shipway.steps.gpu.cdi import CdiServed
+from shipway.steps.gpu.claims import ClaimsPresent, PluginLeaves, PluginRetired
 from shipway.steps.gpu.class_plugin import ClassPresent
-from shipway.steps.gpu.classes import ClassesGone, NodeClass
+from shipway.steps.gpu.classes import ClassesGone, NodeClass, class_of
 from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_mode
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
@@ -80,9 +81,18 @@ def steps(cluster: Cluster, unready: Unready | None = None) -> list[Check[Kube]]
     """
     if all(host.gpus == 0 for host in cluster.hosts):
         return []
+    if cluster.gpu.mode == "dra":
+        return _claimed(cluster, unready)
     name = f"the {VENDOR.name} device plugin {cluster.device_plugin.version} is declared for every node with GPUs"
     base = PluginPresent(name, daemon_set(cluster), unready=unready)
     return [*runtime_class(cluster), base, *class_steps(cluster, unready)]
+
+
+def _claimed(cluster: Cluster, unready: Unready | None) -> list[Check[Kube]]:
+    """Return the steps where pods claim GPUs: the driver of claims is there before the device plugin goes."""
+    name = f"the {VENDOR.name} driver of claims {cluster.dra_driver.version} is declared for every node with GPUs"
+    driver = ClaimsPresent(name, claim_objects(cluster), unready=unready)
+    return [PluginLeaves(), driver, *leftovers(cluster)]
 
 
 def class_steps(cluster: Cluster, unready: Unready | None = None, vendor: Vendor = VENDOR) -> list[Check[Kube]]:
@@ -98,22 +108,31 @@ def class_steps(cluster: Cluster, unready: Unready | None = None, vendor: Vendor
         )
         for name, shared in cluster.gpu_classes.items()
     ]
-    return [*made, ClassesGone(tuple(cluster.gpu_classes))]
+    return [*made, *leftovers(cluster)]
 
 
 async def classes_left(run: Run) -> list[Check[Kube]]:
-    """Return the steps about nodes whose class their own stage could not change: a plugin kept them from it then."""
-    if run.allow is Impact.NOTHING or not run.cluster.gpu.classes:
+    """Return the steps about nodes whose class their own stage could not change: what was to come first comes now."""
+    if run.allow is Impact.NOTHING or VENDOR.plugin.classes is None:
         return []
     there = await nodes_by_name(await run.kube())
-    names = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
-    return [NodeClass(name, label_of(run.cluster, name)) for name in names]
+    mine = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
+    wanted = {name: label_of(run.cluster, name) for name in mine}
+    return [NodeClass(name, to) for name, to in wanted.items() if class_of(there[name]) != to]
 
 
 class RuntimeClassIs(ObjectsPresent):
     """The RuntimeClass that the plugin's and the workloads' pods name, without which the plugin sees no GPU."""
 
     traps: ClassVar[tuple[int, ...]] = (23, 27)
+
+
+def leftovers(cluster: Cluster) -> list[Check[Kube]]:
+    """Return the steps about what offered GPUs before, and goes once no node needs it."""
+    if VENDOR.plugin.classes is None:
+        return []
+    claimed = cluster.gpu.mode == "dra"
+    return [ClassesGone((CLAIMED,) if claimed else tuple(cluster.gpu_classes)), *([PluginRetired()] if claimed else [])]
 
 
 def list_needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:

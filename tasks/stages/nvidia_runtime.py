@@ -42,6 +42,6 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         load_step(cluster),
         MemoryLockUnlimited(),
         CriAnswers(),
-        *([CdiServed()] if cluster.gpu.mode == "cdi" else []),
+        *([CdiServed(mode=cluster.gpu.mode)] if cluster.gpu.mode in ("cdi", "dra") else []),
         *([GpusDivided(divided.mig)] if divided and divided.mig else []),
     ]

@@ -44,7 +44,8 @@ def _of_gpus(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Hos
     declared = None if host.gpus == "auto" else host.gpus
     shared = cluster.gpu.classes.get(cluster.gpu_class_of(host))
     mig: list[Check[Host]] = [MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []
-    cdi: list[Check[Host]] = [CdiPossible()] if cluster.gpu.mode == "cdi" and host.gpus != 0 else []
+    by_cdi = cluster.gpu.mode in ("cdi", "dra") and host.gpus != 0
+    cdi: list[Check[Host]] = [CdiPossible(mode=cluster.gpu.mode)] if by_cdi else []
     if not gpu_driver.is_declared(cluster, host):
         return [GpusHealthy(declared), FabricReady(), *mig, *cdi]
     asked = [OnlyWhere(joined=False, of=one) for one in gpu_driver.checks(cluster, host, family)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import daemon_sets, declared_sharing
-from shipway.gpu.offers import count_offered, see_offers
+from shipway.gpu.offers import count_places, see_offers
 from shipway.gpu.owners import find_owner
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.result import none_ready
@@ -20,7 +20,6 @@ from shipway.kube.status import why_not_ready
 from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.class_held import find_held
-from shipway.steps.gpu.classes import ClassesGone
 from shipway.steps.gpu.plugin import find_hopeless, start_anew
 from shipway.steps.kubernetes.serving_requests import (
     KubeletsAnswer,
@@ -140,9 +139,8 @@ async def _held_back(run: Run, stage: str, kube: Kube) -> dict[str, StepResult]:
 
 async def _clear_classes(run: Run, stage: str) -> list[StepResult]:
     """Delete what is left of classes of GPUs: the plugin's own stage looked while nodes still changed theirs."""
-    if run.kind == "verify" or VENDOR.plugin.classes is None:
-        return []
-    return await by_api(run, stage, [ClassesGone(tuple(run.cluster.gpu_classes))])
+    steps = [] if run.kind == "verify" else device_plugin.leftovers(run.cluster)
+    return await by_api(run, stage, steps) if steps else []
 
 
 async def _one_by_one(run: Run, checks: dict[str, Check[Kube]], kube: Kube, *, leave: bool = False) -> list[StepResult]:
@@ -217,10 +215,10 @@ def isolation(run: Run, without: Mapping[str, int | None]) -> list[StepResult]:
 async def _elsewhere(kube: Kube) -> dict[str, int]:
     """Return the GPUs of all Ready nodes: a test pod may land on one that this run was not about."""
     try:
-        nodes = await nodes_by_name(kube)
+        nodes, places = await nodes_by_name(kube), await count_places(kube)
     except ShipwayError:
         return {}  # the proof asks the API itself, and tells why it does not answer
-    ready = {name: count_offered(node) for name, node in nodes.items() if not why_not_ready(node)}
+    ready = {name: count for name, count in places.items() if not why_not_ready(nodes[name])}
     offers = await see_offers(kube, {name: places for name, places in ready.items() if places})
     return {name: offer.gpus for name, offer in offers.items()}
 
@@ -235,6 +233,7 @@ def _see(run: Run) -> dict[str, HostGpuFacts]:
             survey.driver_said,
             survey.toolkit or name in installed,
             parts=survey.driver_parts,
+            uuids=survey.driver_uuids,
         )
         for name, survey in run.seen.surveys.items()
     }

@@ -24,6 +24,7 @@ from tasks import gates
 from tasks.context import Run
 from tasks.locking import still_alone
 from tasks.retire.allowed import losable
+from tasks.stages import device_plugin
 from tasks.waiting import hear_results, hear_waits, wait_for
 from tasks.waves.hosts import is_drained
 
@@ -130,7 +131,9 @@ async def _proof(run: Run, stage: str, host: str, count: int) -> StepResult:
     """Return the result of the GPU proof of one host; hosts of a wave are proven one after the other."""
     try:
         async with run.waves.proving:
-            await prove_host(await run.kube(), run.cluster, host, count, hear_waits(run, stage, host))
+            kube = await run.kube()
+            cluster, _ = await device_plugin.proven_as(run, kube)
+            await prove_host(kube, cluster, host, count, hear_waits(run, stage, host))
     except ShipwayError as error:
         return StepResult(STEP, "failed", error=error.at(host=host, step=STEP))
     return StepResult(STEP, "ok")

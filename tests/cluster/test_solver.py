@@ -83,6 +83,41 @@ def test_gpus_by_cdi_need_parts_that_know_it(text: str, said: str) -> None:
     assert said in refused("gpu: {mode: cdi}\n" + text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kubernetes: {version: 1.33.5}\n", "1.33.5 is too old for GPUs by claims (resource.k8s.io/v1); take 1.34.2"),
+        ("kubernetes: {version: 1.34.1}\n", "1.34.1 is too old for GPUs by claims"),
+        ("runtime: {version: 1.7.27}\n", "containerd 1.7.27 puts no GPU into a container"),
+        ("runtime: {version: null}\n", "gpu.mode dra needs containerd 2.0 or later, so name one"),
+        (
+            "gpu: {driver: {source: cuda, branch: 550}}\n",
+            "gpu.driver: 550 is older than NVIDIA's driver of claims needs",
+        ),
+        (
+            "gpu: {classes: {a: {sharing: exclusive}}}\n",
+            "gpu.classes: is for the device plugin; gpu.mode dra gives whole",
+        ),
+        ("gpu: {classes: {a: {sharing: exclusive}}, sharing: a}\n", "gpu.sharing: is for the device plugin"),
+    ],
+)
+def test_gpus_by_claims_need_parts_that_know_them_and_are_whole(text: str, said: str) -> None:
+    assert said in refused(
+        text.replace("gpu: {", "gpu: {mode: dra, ") if "gpu:" in text else f"gpu: {{mode: dra}}\n{text}"
+    )
+
+
+def test_a_host_shares_no_gpus_that_are_claimed() -> None:
+    text = "profile: current\ngpu: {mode: dra}\nhosts: [{address: 10.0.0.1, gpu_class: shared}]\n"
+    with pytest.raises(Refused, match="gpu_class: is for the device plugin"):
+        parse_cluster(f"name: demo\n{text}")
+
+
+def test_gpus_are_claimed_on_a_current_cluster() -> None:
+    assert accepted("gpu: {mode: dra}\n").gpu.mode == "dra"
+    assert "the name dra is taken" in refused("gpu: {classes: {dra: {sharing: exclusive}}}\n")
+
+
 def test_an_old_toolkit_has_no_program_for_cdi() -> None:
     assert "1.15.0 has no program for CDI; take 1.16 or later" in refused("gpu: {mode: cdi, toolkit: 1.15.0}\n")
     accepted("gpu: {mode: cdi}\n")

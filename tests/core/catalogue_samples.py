@@ -187,6 +187,9 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "SHW-653": (
         "unable to validate flags: CDI --device-list-strategy options are only supported on NVML-based systems",
     ),
+    "SHW-658": (
+        "Failed to prepare dynamic resources: prepare dynamic resources: DRA driver gpu.nvidia.com is not registered",
+    ),
     "SHW-460": (
         "UnexpectedAdmissionError   Allocate failed due to requested number of devices unavailable for nvidia.com/gpu",
         "Allocate failed due to can't allocate unregistered device nvidia.com/gpu, which is unexpected",

@@ -25,6 +25,8 @@ from shipway.facts.kernel import Sysctl
 from shipway.facts.services import UnitState
 from shipway.facts.static_pods import StaticPodFlags, StaticPodsRunning
 from shipway.facts.versions import ProgramVersion, StaticPodImages
+from shipway.gpu.health.nvidia_links import read_link_errors
+from shipway.gpu.health.ports import HostPorts, judge_ports, read_ports
 from shipway.gpu.nvidia import NVIDIA
 from shipway.kube.access import parse_admin_conf
 from shipway.kube.errors import refusal, status_of
@@ -82,6 +84,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "logind's inhibitors": find_inhibitors,
     "installed kernels": find_kernels,
     "nvidia-smi -L": NVIDIA.uuids,
+    "nvidia-smi nvlink -e": read_link_errors,
+    "ports of InfiniBand": lambda text: judge_ports({"te1": HostPorts(read_ports(text)[0], ("mlx5_0/1",))}),
     "an API's status": status_of,
     "an API's refusal": lambda text: refusal("GET /x", 500, text),
     "redact": redact,

@@ -39,6 +39,12 @@ def test_a_variable_that_nobody_reads_is_refused_for_every_target(target: str, t
     assert asked.stdout == ""
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_that_help_names_is_taken(target: str) -> None:
+    asked = make(target)
+    assert asked.returncode == 0, asked.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

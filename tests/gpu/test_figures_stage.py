@@ -41,6 +41,7 @@ pytestmark = pytest.mark.usefixtures("_quick")
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.figures.work.LOOK_SECONDS", 0.05)
     monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("shipway.gpu.measuring.LOOK_SECONDS", 0.05)
 
 
 class Bare(Anywhere):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab.gpu_figures import Scene
 from lab.simulated.kube.hosts import SimpleHost
+from shipway.cluster.parts import Figures
 from shipway.converge import converge
-from shipway.errors import Blocked
+from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.health.model import Fault, GpuHealth
-from shipway.gpu.health.quarantine import NOTE, TAINT, most_quarantined, read_quarantine
+from shipway.gpu.health.quarantine import NOTE, TAINT, find_again, mark, most_quarantined, read_quarantine
+from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.proof import prove
-from shipway.gpu.proven import Mark, Record
+from shipway.gpu.proven import Mark, Record, read_record
 from shipway.step import Impact
 from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPods, since_proof
 from shipway.steps.kubernetes.health_cluster import NodeTaints
@@ -32,6 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shipway.gpu.proof.LOOK_SECONDS", 0.05)
     monkeypatch.setattr("shipway.gpu.proof.SETTLE_SECONDS", 1.0)
     monkeypatch.setattr("shipway.gpu.proof.DECIDE_SECONDS", 2.0)
+    monkeypatch.setattr("shipway.gpu.measuring.LOOK_SECONDS", 0.05)
 
 
 def hosts() -> list[SimpleHost]:
@@ -119,6 +124,101 @@ async def test_a_node_is_opened_by_a_proof_of_its_gpus_alone_and_only_our_mark_g
         assert not opened["spec"].get("taints")
         assert NOTE not in opened["metadata"]["annotations"]
         assert await released.check(made.kube) is None
+
+
+@pytest.mark.parametrize(
+    ("scene", "said"),
+    [
+        (Scene(wrong={UUIDS[1]}), "checksum: the bits of its product are wrong"),
+        (Scene(hung={UUIDS[1]}), "GPU 1: answer"),
+        (Scene(slow={UUIDS[1]: 0.5}), "is the median of 2 equals"),
+    ],
+)
+async def test_a_gpu_that_fails_under_load_keeps_its_node_away_though_the_quick_proof_passes(
+    scene: Scene, said: str
+) -> None:
+    kept = [gpu_host(1, 0), gpu_host(2, 2, figures=scene), gpu_host(3, 2)]
+    async with place(hosts=kept, cluster=declared()) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        with pytest.raises(Blocked) as refused:
+            await ReleasedByProof("te2", seen(), made.cluster, 2).apply(made.kube)
+        assert refused.value.code == "SHW-638"
+        assert said in refused.value.message
+        marked = await node(made)
+        assert read_quarantine(marked)
+        assert read_record(marked), "each of its GPUs was held by a pod, which is not enough"
+        assert made.simulated.store.objects("pods", NAMESPACE) == []
+
+
+@pytest.mark.parametrize(("compute", "opens"), [("required", True), ("off", False)])
+async def test_where_nothing_measures_its_gpus_the_sample_must_have_run_on_each(compute: str, opens: bool) -> None:  # noqa: FBT001
+    kept = [gpu_host(1, 0), gpu_host(2, 2, figures=Scene(missing={"python3"})), gpu_host(3, 2)]
+    async with place(hosts=kept, cluster=declared(compute=compute)) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        (done,) = await converge([ReleasedByProof("te2", seen(), made.cluster, 2)], made.kube, Impact.START)
+        assert (read_quarantine(await node(made)) is None) is opens
+        if not opens:
+            assert done.error
+            assert done.error.code == "SHW-622"
+            assert "gpu.compute is off, and they are not measured (" in done.error.message
+
+
+@pytest.mark.parametrize("fault", ["not found", "503 Service Unavailable"])
+async def test_an_image_that_cannot_be_had_measures_nothing_and_a_gpu_that_hangs_opens_nothing(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shipway.steps.gpu.sound.MEASURE_SECONDS", 3.0)
+    scene = Scene(silent=True)
+
+    def broken(_: str, image: str) -> str | None:
+        return f'failed to pull and unpack image "x": {fault}' if "pytorch" in image and not scene.silent else None
+
+    kept = [gpu_host(1, 0), gpu_host(2, 2, figures=scene), gpu_host(3, 2)]
+    async with place(hosts=kept, cluster=declared(), image_fault=broken) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        release = ReleasedByProof("te2", seen(), made.cluster, 2)
+        with pytest.raises(DeadlineExceeded):
+            await release.apply(made.kube)
+        assert read_quarantine(await node(made))
+        scene.silent = False
+        other = made.cluster.model_copy(
+            update={"gpu": made.cluster.gpu.model_copy(update={"figures": Figures(image="registry.example/pytorch:2")})}
+        )
+        await ReleasedByProof("te2", seen(), other, 2).apply(made.kube)
+        assert read_quarantine(await node(made)) is None, "by the sample, which ran on each"
+
+
+async def test_the_very_gpu_is_proven_or_the_one_in_its_slot_and_never_only_the_others() -> None:
+    gone = GpuHealth("GPU-00000000-0000-0000-0000-00000000dead", "1", "0000:09:00.0", "A", (ROWS,))
+    async with place(hosts=hosts(), cluster=declared()) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", (*seen()[:1], gone), KEEPS).apply(made.kube)
+        made.kube.forget()
+        with pytest.raises(Blocked, match=r"000dead in 0000:09:00\.0, which is not there any more") as refused:
+            await ReleasedByProof("te2", seen(), made.cluster, 2).apply(made.kube)
+        assert refused.value.code == "SHW-639"
+        new = replace(seen()[1], slot=gone.slot)
+        await ReleasedByProof("te2", (seen()[0], new), made.cluster, 2).apply(made.kube)
+        assert read_quarantine(await node(made)) is None
+
+
+def test_what_a_node_was_marked_for_is_found_again_by_uuid_then_by_slot() -> None:
+    first, second = seen()
+    lost, switch = GpuHealth("", "", "0000:41:00.0", ""), GpuHealth("", "", "0000:86:00.0", "NVSwitch")
+    change = mark({"metadata": {"name": "n", "resourceVersion": "1"}}, [second, lost, switch], "why", "x")
+    kept = read_quarantine({"metadata": change["metadata"], "spec": change["spec"]})
+    assert kept
+    assert kept.slots == (second.slot, lost.slot, "")
+    assert find_again(kept, [first, second]) == ({second.uuid}, [lost.slot])
+    assert find_again(kept, [first, replace(second, slot=lost.slot)]) == ({second.uuid}, [])
+    older = replace(kept, slots=())
+    assert find_again(older, [first]) == (set(), [second.uuid])
 
 
 async def test_a_node_whose_gpus_pods_hold_stays_kept_away() -> None:

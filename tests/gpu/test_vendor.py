@@ -293,7 +293,7 @@ def test_nothing_of_nvidia_is_said_of_another_vendor() -> None:
         *(json.dumps(obj) for obj in objects),
         script(compute=True, vendor=vendor),
         *(fix for _, _, _, fix in rules(vendor)),
-        GpusAllocatable({}, vendor=vendor).vendor.full,
+        GpusAllocatable({}, vendor=vendor).vendor.full(),
         no_gpus(cluster, vendor).error.fix or "",  # type: ignore[union-attr] - GPUs are declared and none were found
         str(settings({"version": 3}, Wanted("pause", vendor.runtime, by_default=True))),
     ]
@@ -340,6 +340,7 @@ OWN = {
     "tasks/stages/nvidia_runtime.py": "the stage that installs it",
     "manifests/device-plugin/daemonset.yaml": "NVIDIA's device plugin",
     "manifests/device-plugin/daemonset-cdi.yaml": "the same for gpu.mode cdi",
+    "manifests/dra-driver/driver.yaml": "NVIDIA's driver of claims",
     "manifests/device-plugin/mps-control-daemon.yaml": "its daemon for MPS",
     "manifests/runtime-class/nvidia.yaml": "NVIDIA's RuntimeClass",
 }

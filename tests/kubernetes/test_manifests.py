@@ -20,6 +20,7 @@ from kubernetes_validate.utils import all_versions
 from shipway.cluster.parts import AddOn, Manifest, Network
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, Transient
+from shipway.gpu.classes import claim_objects
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.kube.client import Object
 from shipway.kube.manifests import TEMPLATES, ForeignManifest, add_on, foreign, parse, render
@@ -63,6 +64,17 @@ def ours() -> list[Object]:
 @pytest.mark.parametrize("version", all_versions())
 def test_our_objects_are_valid_for_every_minor(version: str) -> None:
     for obj in ours():
+        kubernetes_validate.validate(obj, version, strict=True)
+
+
+SINCE_CLAIMS = [one for one in dict.fromkeys(all_versions()) if int(one.split(".")[1]) >= 34]
+
+
+@pytest.mark.parametrize("version", SINCE_CLAIMS)
+def test_our_objects_of_claims_are_valid_since_there_are_claims(version: str) -> None:
+    cluster = cluster_of(["te1"], gpu={"mode": "dra"})
+    template = render("verify/claim.yaml", name="gpus-8", namespace="x", device_class="gpu.nvidia.com", count=8)
+    for obj in [*claim_objects(cluster), *template, pod_of(cluster, "gpu-test-1", count=8)]:
         kubernetes_validate.validate(obj, version, strict=True)
 
 

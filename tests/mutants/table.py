@@ -56,7 +56,9 @@ def shown_to(file: str) -> list[str]:
 # A module's file: a mutant's name -> why nothing is lost with it.
 HARMLESS: dict[str, dict[str, str]] = {
     "tasks/retire/whole": {
-        "_ends: filter dropped: asked_devices(one)": "a node without such pods has no holders: only requests are saved",
+        "_ends: filter dropped: asked_devices(one, claims)": (
+            "a node without such pods has no holders: only requests are saved"
+        ),
     },
     "shipway/etcd/quorum": {
         "why_not_leave: without `left % 2 == 0`: left % 2 == 0 and sound == least(left)": (

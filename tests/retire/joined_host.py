@@ -49,6 +49,7 @@ FOREIGN = {
     "/etc/containerd/certs.d/site.example/hosts.toml": b'server = "https://site.example"\n',
     "/root/.kube/config": b"clusters: []\ncontexts: []\nusers: []\n",
     "/usr/bin/kubelet": b"",
+    "/var/run/cdi/nvidia.yaml": b"cdiVersion: 0.5.0\n",
 }
 
 
@@ -109,6 +110,8 @@ class JoinedHost(DebianMachine):
             "/var/lib/cni/networks/pods/10.244.65.2": "x",
             "/var/lib/cni/networks/podman/10.88.0.2": "x",
             "/var/lib/calico/nodename": "te2",
+            "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json": "{}",
+            "/var/run/cdi/k8s.gpu.nvidia.com-claim_1.yaml": "x",
             "/etc/hosts": hosts_file("127.0.0.1 localhost\n10.0.0.9 printer\n127.0.1.1 te2\n", names),
             "/etc/fstab": f"/dev/sda1 / ext4 defaults 0 1\n{OFF}/swap.img none swap sw 0 0\n",
             "/etc/sysctl.d/k8s.conf": with_sysctls("", prepare_system.BRIDGED),

@@ -28,6 +28,7 @@ from shipway.steps.kubernetes.retire import (
     VolumesDetached,
     asks_for,
 )
+from tests.gpu.claims import device, slice_of
 from tests.kubernetes.test_drain import running, workload
 from tests.places.kube import Place, cluster_of, gpu_host, place
 from tests.retire.objects import Objects, meta, node, pod
@@ -202,11 +203,13 @@ async def test_what_has_the_nodes_name_goes_and_all_else_stays() -> None:
         request("first", "system:bootstrap:abcdef", "system:node:te2"),
         request("later", "system:node:te2", "anything"),
         affinity,
+        slice_of("te2", [device("gpu-0")]),
     ]
     stay = [
         {"kind": "Lease", "metadata": meta("te3", "kube-node-lease")},
         {"kind": "Lease", "metadata": meta("te2", "default")},
         request("other", "system:bootstrap:abcdef", "system:node:te22"),
+        slice_of("te3", [device("gpu-0")]),
         {**affinity, "metadata": meta("te3-10-244-66-0-26"), "spec": {"node": "te3"}},
     ]
     on = Objects(*gone, *stay)
@@ -215,7 +218,7 @@ async def test_what_has_the_nodes_name_goes_and_all_else_stays() -> None:
     await step.apply(cast("Kube", on))
     assert on.objects == stay
     assert await step.check(cast("Kube", on)) is None
-    assert await step.check(cast("Kube", Objects(missing=("BlockAffinity", "CSINode")))) is None
+    assert await step.check(cast("Kube", Objects(missing=("BlockAffinity", "CSINode", "ResourceSlice")))) is None
 
 
 async def test_nothing_of_a_node_that_joined_again_meanwhile_is_deleted() -> None:

@@ -124,6 +124,7 @@ WHOLE: dict[str, Any] = {
     },
     "network": {"provider": "calico", "version": "3.31.2", "block_size": 26, "encapsulation": "VXLANCrossSubnet"},
     "device_plugin": {"version": "0.18.0", "image": "registry.example.com/plugin"},
+    "dra_driver": {"version": "0.4.1", "image": "registry.example.com/dra"},
     "dashboard": {"enabled": False, "version": "2.7.0", "node_port": 31000, "role": "view"},
     "addons": {"node-problem-detector": {}},
     "hardening": {

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shipway.cluster.model import Cluster
 from shipway.errors import PostconditionFailed
 from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
@@ -24,6 +25,7 @@ from shipway.steps.upgrade.possible import EtcdFits
 from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks.context import Run
 from tasks.stage_result import StageResult
+from tasks.stages import device_plugin
 from tasks.upgrade import work
 from tasks.waves import turn
 from tests.places.facts import KnownFacts, said, unit
@@ -78,12 +80,14 @@ class Scene:
         self.host.facts[NoGpuErrors(1).messages] = said("usb 1-1: new device")
         self.host.forget = lambda: None  # type: ignore[method-assign]
         self.proven: list[str] = []
+        self.mode = ""
 
         async def kube() -> Any:
             return self.api
 
-        async def prove(_kube: Any, _cluster: Any, name: str, _count: int, _hear: Any) -> None:
+        async def prove(_kube: Any, cluster: Cluster, name: str, _count: int, _hear: Any) -> None:
             self.proven.append(f"{name} {'closed' if self.closed else 'open'}")
+            self.mode = cluster.gpu.mode
 
         monkeypatch.setattr(run, "kube", kube)
         monkeypatch.setattr(run, "session", lambda _: self.host)
@@ -169,6 +173,20 @@ async def test_a_host_that_fails_in_the_middle_stays_closed_and_is_named(monkeyp
     assert codes(results) == ["SHW-303", "SHW-796"]
     assert scene.closed
     assert "its node stays closed" in str(results[-1].error)
+
+
+async def test_a_host_is_proven_in_the_way_that_its_plugin_goes_while_the_declared_one_is_held_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = a_run()
+    run.cluster = run.cluster.model_copy(update={"gpu": run.cluster.gpu.model_copy(update={"mode": "dra"})})
+    scene = Scene(monkeypatch, run)
+    (plugin,) = device_plugin.daemon_set(
+        run.cluster.model_copy(update={"gpu": run.cluster.gpu.model_copy(update={"mode": "runtime_class"})})
+    )
+    scene.api.objects.append(plugin)
+    await scene.turn()
+    assert (scene.proven, scene.mode) == (["w1 closed"], "runtime_class")
 
 
 async def test_a_host_whose_gpus_cannot_be_used_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from .api import Api
 from .bootstrap_tokens import DEFAULT_GROUP, DEFAULT_TTL, PREFIX, new_token, token_secret
 from .controllers.calico import Calico
+from .controllers.claims import Claims
 from .controllers.custom_resources import CustomResources
 from .controllers.daemonsets import DaemonSets
 from .controllers.deployments import Deployments
@@ -37,7 +38,8 @@ class Cluster:
         self.world = World(config)
         self.store = self.world.store
         self._nodes = Nodes(self.world)
-        self._kubelets = Kubelets(self.world, self._nodes, Devices(self.world))
+        claims = Claims(self.world)
+        self._kubelets = Kubelets(self.world, self._nodes, Devices(self.world, claims))
         self._namespaces = Namespaces(self.world, self.authority.certificate)
         factory = PodFactory(self.world)
         self._others = (
@@ -47,7 +49,7 @@ class Cluster:
             Deployments(self.world),
             Garbage(self.world),
             ReplicaSets(self.world, factory),
-            Scheduler(self.world),
+            Scheduler(self.world, claims),
             TokenCleaner(self.world),
         )
         self._server = ApiServer(self.world, Api(self.world), self._kubelets)

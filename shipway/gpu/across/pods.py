@@ -19,7 +19,7 @@ from shipway.gpu.across.search import Hosts, Rails
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.model import has_ended, read_heard
 from shipway.gpu.measuring import pod_that_measures
-from shipway.gpu.pods import NAMESPACE, NoPods
+from shipway.gpu.pods import NAMESPACE, NoPods, apply_pods
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.pod_states import events_about, find_trouble
@@ -177,7 +177,7 @@ class Collectives:
         pod = pod_of_ranks(
             self.cluster, name, node, self.counts[node], options, verbs=node in self.verbs, vendor=self.vendor
         )
-        await self.kube.apply(pod)
+        await apply_pods(self.kube, [pod], vendor=self.vendor)
 
     async def _delete(self, pods: Mapping[str, str]) -> None:
         """Delete the pods and wait until they are gone: the next round needs their GPUs."""

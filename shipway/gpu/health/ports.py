@@ -39,7 +39,7 @@ LOOK = Says(("sh", "-c", SCRIPT))
 UNTOLD = "its error counters are not told"
 ACTIVE, LINK_UP = "ACTIVE", "LinkUp"
 KNOWN_STATES = ("DOWN", "INIT", "ARMED", ACTIVE, "ACTIVE_DEFER")
-LONGEST = 64  # of what a file says: the kernel's own words are shorter
+LONGEST = 64  # characters of what a file says
 FEWEST = 2  # equals that must say the same before one that differs is called wrong
 _OF_ADAPTER = re.compile(r"([^/:\s]{1,64})/(hca_type|device/uevent):(.*)")
 _OF_PORT = re.compile(r"([^/:\s]{1,64})/ports/([0-9]{1,3})/(?:counters/)?([a-z_]{1,40}):(.*)")
@@ -111,11 +111,11 @@ def read_ports(said: str) -> tuple[dict[str, Port], dict[str, dict[str, int]]]:
     ports: dict[str, dict[str, str]] = {}
     for line in said.splitlines():
         if match := _OF_ADAPTER.fullmatch(line):
-            key, value = match[2], match[3].strip()
+            key, value = match[2], match[3].strip()[:LONGEST]
             if key == "hca_type":
-                adapters.setdefault(match[1], {})["adapter"] = value[:LONGEST]
+                adapters.setdefault(match[1], {})["adapter"] = value
             elif value.startswith("PCI_SLOT_NAME="):
-                adapters.setdefault(match[1], {})["slot"] = value.partition("=")[2][:LONGEST]
+                adapters.setdefault(match[1], {})["slot"] = value.partition("=")[2]
         elif match := _OF_PORT.fullmatch(line):
             ports.setdefault(f"{match[1]}/{match[2]}", {})[match[3]] = match[4].strip()[:LONGEST]
     found = {

@@ -18,12 +18,16 @@ SHARE = 4  # of the GPU nodes at most one in so many is kept from pods, and one 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """What is written on a node that Shipway keeps from pods: since when, why, which GPUs, the evidence's name."""
+    """What is written on a node that Shipway keeps from pods: since when, why, which GPUs, the evidence's name.
+
+    `gpus` are UUIDs, or a slot where only that was known; `slots` where each of them sat, "" of a switch.
+    """
 
     since: str
     why: str
     gpus: tuple[str, ...] = ()
     evidence: str = ""
+    slots: tuple[str, ...] = ()
 
 
 def read_quarantine(node: Mapping[str, Any]) -> Quarantined | None:
@@ -33,9 +37,28 @@ def read_quarantine(node: Mapping[str, Any]) -> Quarantined | None:
     try:
         data = json.loads((node["metadata"].get("annotations") or {})[NOTE])
         gpus = tuple(str(one) for one in data["gpus"])
-        return Quarantined(str(data["since"]), str(data["why"]), gpus, str(data["evidence"]))
-    except (KeyError, ValueError, TypeError, RecursionError):
+        slots = tuple(str(one) for one in data.get("slots", ()))
+        return Quarantined(str(data["since"]), str(data["why"]), gpus, str(data["evidence"]), slots)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def find_again(kept: Quarantined, gpus: Sequence[GpuHealth]) -> tuple[set[str], list[str]]:
+    """Return the UUIDs of the GPUs that a node was marked for, as it has them now, and those that it has no more.
+
+    One that is gone counts as replaced where another one is in its slot.
+    """
+    there, by_slot = {gpu.uuid for gpu in gpus if gpu.uuid}, {gpu.slot: gpu.uuid for gpu in gpus if gpu.uuid}
+    slots = (*kept.slots, *("",) * len(kept.gpus))
+    found, lost = set[str](), list[str]()
+    for named, slot in zip(kept.gpus, slots, strict=False):
+        if named in there:
+            found.add(named)
+        elif slot in by_slot:
+            found.add(by_slot[slot])
+        elif slot or named.startswith("GPU-"):
+            lost.append(f"{named} in {slot}" if slot and slot != named else named)
+    return found, lost
 
 
 def most_quarantined(nodes: int) -> int:
@@ -49,7 +72,11 @@ def most_quarantined(nodes: int) -> int:
 def mark(node: Mapping[str, Any], unfit: Sequence[GpuHealth], why: str, evidence: str) -> dict[str, Any]:
     """Return the change of a node that marks it, only if nobody wrote it since it was read; other taints stay."""
     note = Quarantined(
-        datetime.now(UTC).isoformat(timespec="seconds"), why, tuple(one.uuid or one.slot for one in unfit), evidence
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        why,
+        tuple(one.uuid or one.slot for one in unfit),
+        evidence,
+        tuple(one.slot if one.uuid or not one.product else "" for one in unfit),  # a switch has a product, and no UUID
     )
     taint = {"key": TAINT, "value": unfit[0].answer or "", "effect": "NoSchedule"}
     return _change(node, [*_others(node), taint], json.dumps(asdict(note)))

@@ -1,4 +1,4 @@
-"""The checks for `gpu.mode: cdi`: containerd puts GPUs into containers by itself, from a specification in a file.
+"""The checks for `gpu.mode: cdi` and `dra`: containerd puts GPUs into containers by itself, from a specification.
 
 containerd 1.6 has no CDI, 1.7 has it off and takes devices from annotations only where it was switched on; from 2.0 on
 it is there by default (containerd, docs/cri/config.md; CRI's CDIDevices).
@@ -7,14 +7,16 @@ it is there by default (containerd, docs/cri/config.md; CRI's CDIDevices).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from shipway.cluster.parts import GpuMode
 from shipway.edits.containerd import UnreadableError, parse_config
 from shipway.errors import Blocked, Permanent
-from shipway.facts.files import FileState
+from shipway.facts.files import FileState, Listing
 from shipway.gpu.chosen import VENDOR
-from shipway.host.session import Host
-from shipway.step import Drift
+from shipway.host.session import Command, Host
+from shipway.kube.nodes import few
+from shipway.step import Drift, Impact
 from shipway.steps.runtime.pause_image import DUMP
 from shipway.survey.first_look import survey
 
@@ -35,9 +37,9 @@ def _config(dump: str) -> dict[str, Any]:
         return {}  # said by the step about containerd's configuration
 
 
-def _too_old(on: Host) -> Permanent:
+def _too_old(on: Host, mode: GpuMode) -> Permanent:
     return Permanent(
-        "containerd here is 1.x, and gpu.mode is cdi: it would put no GPU into a container",
+        f"containerd here is 1.x, and gpu.mode is {mode}: it would put no GPU into a container",
         host=on.name,
         code="SHW-650",
         fix=WAY_OUT,
@@ -49,20 +51,25 @@ class CdiPossible:
     """A host that has joined has a containerd that puts GPUs into containers by itself; others get one."""
 
     name: str = "containerd can put GPUs into containers (CDI)"
+    mode: GpuMode = "cdi"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask for its configuration's layout. Raises Permanent SHW-650 where it is that of 1.x."""
         dump = await on.read(DUMP)
         if dump.ok and _config(dump.stdout).get("version", _FIRST) < _FIRST and (await survey(on)).joined:
-            raise _too_old(on)
+            raise _too_old(on, self.mode)
         return None
 
 
 @dataclass(frozen=True)
 class CdiServed:
-    """containerd puts GPUs into containers by itself, and finds what the plugin writes and what it names."""
+    """containerd puts GPUs into containers by itself, and finds what the plugin writes and what it names.
+
+    The driver of claims (`dra`) brings the program that its specifications name.
+    """
 
     name: str = "containerd puts GPUs into containers (CDI)"
+    mode: GpuMode = "cdi"
 
     async def check(self, on: Host) -> Drift | None:
         """Look at its effective configuration, and for the program that a specification names.
@@ -74,7 +81,7 @@ class CdiServed:
             raise Blocked("containerd is not installed yet, or does not read its configuration", host=on.name)
         config = _config(dump.stdout)
         if config.get("version", _FIRST) < _FIRST:
-            raise _too_old(on)
+            raise _too_old(on, self.mode)
         cri: Any = config
         for key in _TABLE:
             cri = cri.get(key) or {}
@@ -85,7 +92,28 @@ class CdiServed:
         if wrong:
             fix = "Take that line out of containerd's configuration on the host, restart containerd, then run again."
             raise Permanent(f"containerd's configuration says {wrong}", host=on.name, code="SHW-651", fix=fix)
-        if hook is None:
+        if hook is None and self.mode == "cdi":
             fix = f"Install {VENDOR.toolkit_package} 1.16 or later (`gpu.toolkit`), which brings it, then run again."
             raise Permanent(f"{VENDOR.hook} is not there", host=on.name, code="SHW-651", fix=fix)
         return None
+
+
+@dataclass(frozen=True)
+class SpecificationsGone:
+    """No CDI specification is left of GPUs that pods were given; the toolkit's own, and those of others, stay."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "no CDI specification of pods' GPUs is left"
+
+    async def _left(self, on: Host) -> list[str]:
+        names = await on.read(Listing(SPECIFICATIONS))
+        return [f"{SPECIFICATIONS}/{name}" for name in names if name.startswith(VENDOR.specified)]
+
+    async def check(self, on: Host) -> Drift | None:
+        """List them."""
+        left = await self._left(on)
+        return Drift(few(left), "none") if left else None
+
+    async def apply(self, on: Host) -> None:
+        """Remove them: who wrote them has ended, and no container is left that has such a GPU."""
+        await on.do(Command(("rm", "-f", "--", *await self._left(on))))

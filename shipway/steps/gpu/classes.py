@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
-from shipway.cluster.parts import GpuClass
+from shipway.cluster.parts import CLAIMED, GpuClass
 from shipway.converge import wait_until
 from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import GROUP, list_slices
 from shipway.gpu.classes import LABEL, OURS
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.plugin_pods import node_of_pod, plugin_logs, plugin_pods
@@ -27,9 +28,19 @@ from shipway.steps.kubernetes.nodes import node_of
 
 LEAVE_SECONDS, LOOK_SECONDS = 90.0, 1.0  # a pod that ends has 30 s; its node's count follows at once
 NONE = "whole GPUs"
+CLAIMS = "claimed GPUs (DRA)"
 # One change of a node's class at a time: a node's own stage and the plugin's both come to it in one run.
 _TURNS: WeakKeyDictionary[Kube, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 KINDS = (("apps/v1", "DaemonSet"), ("v1", "ConfigMap"))
+# What the driver of claims has besides, of the whole cluster but for the account.
+OF_CLAIMS = (
+    (f"{GROUP}/v1", "DeviceClass"),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    ("v1", "ServiceAccount"),
+)
 
 
 def class_of(node: Object) -> str | None:
@@ -83,6 +94,8 @@ class NodeClass:
     @property
     def name(self) -> str:
         """The node and its class."""
+        if self.gpu_class == CLAIMED:
+            return f"node {self.node} has its GPUs claimed (DRA)"
         return f"node {self.node} offers {f'GPUs of class {self.gpu_class}' if self.gpu_class else NONE}"
 
     async def check(self, on: Kube) -> Drift | None:
@@ -91,8 +104,7 @@ class NodeClass:
         if have == self.gpu_class:
             return None
         why = await self.hold(on)
-        said = f"class {have}" if have else NONE
-        want = f"class {self.gpu_class}" if self.gpu_class else NONE
+        said, want = (CLAIMS if one == CLAIMED else f"class {one}" if one else NONE for one in (have, self.gpu_class))
         return Drift(f"{said}; it stays so for now: {why}" if why else said, want)
 
     async def hold(self, on: Kube) -> str:
@@ -102,8 +114,19 @@ class NodeClass:
             return who
         plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
         affinity = plugin["spec"]["template"]["spec"].get("affinity") if plugin else None
-        there = await _plugins_on(on, self.node) if plugin and LABEL not in str(affinity) else []
-        return "the device plugin in the cluster does not leave the nodes of a class yet" if there else ""
+        there = await _plugins_on(on, self.node)
+        if there and plugin and LABEL not in str(affinity):
+            return "the device plugin in the cluster does not leave the nodes of a class yet"
+        return await self._not_followed(on) if there else ""
+
+    async def _not_followed(self, on: Kube) -> str:
+        """Return that nobody would offer the node's GPUs once they are claimed, or are not any more: it comes later."""
+        have = class_of(await node_of(on, self.node))
+        if VENDOR.claims is None or CLAIMED not in (have, self.gpu_class):
+            return ""
+        next_ = VENDOR.claims.daemon_set if self.gpu_class == CLAIMED else VENDOR.plugin.daemon_set
+        there = await on.get("apps/v1", "DaemonSet", next_, VENDOR.plugin.namespace)
+        return "" if there else f"DaemonSet {VENDOR.plugin.namespace}/{next_} is not there yet, which is to offer them"
 
     async def apply(self, on: Kube) -> None:
         """Take the plugin off the node, look again, and give the node its class.
@@ -119,18 +142,32 @@ class NodeClass:
         have = class_of(await node_of(on, self.node))
         if have == self.gpu_class:  # the other stage has changed it meanwhile: its new plugin is there, and stays
             return
-        if await _plugins_on(on, self.node):
+        offered = await _plugins_on(on, self.node)
+        if offered:
             await self._label(on, CHANGING)
             try:
                 await wait_until(PluginGone(self.node), on, seconds=self.wait, every=LOOK_SECONDS)
             except DeadlineExceeded as error:
                 await self._label(on, have)
                 raise Blocked(f"the device plugin did not leave {self.node}: {error.message}") from error
+        sliced = have in (CLAIMED, CHANGING) and self.gpu_class != CLAIMED and await self._take_slices(on)
+        if offered or sliced:
             on.forget()
             if who := await who_holds(on, [self.node]):
                 await self._label(on, have)
                 raise Blocked(f"it stays as it is: {who}")
         await self._label(on, self.gpu_class)
+
+    async def _take_slices(self, on: Kube) -> bool:
+        """Delete what our driver has offered on the node: its kubelet does so later, and pods would come until then.
+
+        Returns whether there was something.
+        """
+        on.forget()
+        found = [one["metadata"]["name"] for one in await list_slices(on) if one["spec"].get("nodeName") == self.node]
+        for name in found:
+            await on.delete(f"{GROUP}/v1", "ResourceSlice", name)
+        return bool(found)
 
     async def _label(self, on: Kube, value: str | None) -> None:
         await on.patch("v1", "Node", self.node, {"metadata": {"labels": {LABEL: value}}})
@@ -152,12 +189,19 @@ class ClassesGone:
         listed = await asyncio.gather(
             *(on.list_(api, kind, VENDOR.plugin.namespace, labels=OURS) for api, kind in KINDS)
         )
-        return [
-            (api, kind, obj["metadata"]["name"])
+        left = [
+            (api, kind, obj)
             for (api, kind), objects in zip(KINDS, listed, strict=True)
             for obj in objects
             if obj["metadata"]["labels"][LABEL] not in kept
         ]
+        found = [(api, kind, obj["metadata"]["name"]) for api, kind, obj in left]
+        if any(obj["metadata"]["labels"][LABEL] == CLAIMED for _, _, obj in left):
+            of_claims = f"{OURS}={CLAIMED}"  # its DaemonSet goes last: while it is there the rest is looked for
+            listed = await asyncio.gather(*(on.list_(api, kind, labels=of_claims) for api, kind in OF_CLAIMS))
+            names = [(place, obj) for place, some in zip(OF_CLAIMS, listed, strict=True) for obj in some]
+            found = [*((*place, obj["metadata"]["name"]) for place, obj in names), *found]
+        return found
 
     async def check(self, on: Kube) -> Drift | None:
         """List what Shipway made for classes."""
@@ -165,7 +209,7 @@ class ClassesGone:
         return Drift(few([f"{kind} {name}" for _, kind, name in left]), "none") if left else None
 
     async def apply(self, on: Kube) -> None:
-        """Delete it: plugins first, then what they read."""
+        """Delete it: plugins first, then what they read; no pod of the driver of claims is left."""
         on.forget()
         for api, kind, name in await self._left(on):
             await on.delete(api, kind, name, VENDOR.plugin.namespace)

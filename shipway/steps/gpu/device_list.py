@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from shipway.cluster.parts import GpuMode
+from shipway.cluster.parts import CLAIMED, GpuMode
 from shipway.errors import Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.classes import LABEL
 from shipway.gpu.counts import count_asked_gpus, count_gpus
 from shipway.gpu.nvidia import BY_CDI, BY_MOUNTS
 from shipway.gpu.owners import find_owner
@@ -34,8 +35,15 @@ SHOWN = 4
 Unready = Callable[[Sequence[str]], Awaitable[str]]
 
 
+def lets_claim(pod_spec: Mapping[str, Any]) -> bool:
+    """Tell whether a pod is our driver of claims: it is for the nodes whose GPUs are claimed."""
+    return bool((pod_spec.get("nodeSelector") or {}).get(LABEL) == CLAIMED)
+
+
 def strategy_of(pod_spec: Mapping[str, Any]) -> str:
-    """Return how a plugin's pod hands GPUs out."""
+    """Return how a plugin's pod hands GPUs out; the driver of claims does so by CDI."""
+    if lets_claim(pod_spec):
+        return BY_CDI
     variables = [one for container in pod_spec.get("containers") or () for one in container.get("env") or ()]
     return next((str(one.get("value", "")) for one in variables if one.get("name") == STRATEGY), BY_VARIABLE)
 
@@ -116,8 +124,10 @@ async def _pod_spec(on: Kube, name: str = VENDOR.plugin.daemon_set) -> Mapping[s
 
 
 async def plugin_spares_variable(on: Kube) -> bool:
-    """Return whether the cluster's device plugin is declared to hand GPUs out without the variable."""
-    return spares_variable(await _pod_spec(on) or {})
+    """Return whether what offers the cluster's GPUs is declared to hand them out without the variable."""
+    names = [VENDOR.plugin.daemon_set, *([VENDOR.claims.daemon_set] if VENDOR.claims else [])]
+    specs = [spec for name in names if (spec := await _pod_spec(on, name)) is not None]
+    return bool(specs) and all(map(spares_variable, specs))
 
 
 async def plugin_mode(on: Kube) -> GpuMode | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
@@ -11,9 +11,14 @@ from shipway.cluster.model import Cluster
 from shipway.errors import Blocked, PostconditionFailed
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.evidence import count_taken
-from shipway.gpu.figures.mark import read_bad
+from shipway.gpu.figures.history import History
+from shipway.gpu.figures.judge import judge
+from shipway.gpu.figures.mark import keep_bad, read_bad
+from shipway.gpu.figures.model import UNITS
 from shipway.gpu.health.model import ADVICE, UNFIT, GpuHealth, sick
-from shipway.gpu.health.quarantine import TAINT, mark, most_quarantined, read_quarantine, unmark
+from shipway.gpu.health.quarantine import NOTE, TAINT, find_again, mark, most_quarantined, read_quarantine, unmark
+from shipway.gpu.measuring import measure_node
+from shipway.gpu.proof import Proof
 from shipway.gpu.proven import Record, read_record
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name, taints_of
@@ -22,6 +27,8 @@ from shipway.steps.gpu.proven import prove_alone
 from shipway.steps.kubernetes.nodes import node_of
 
 SHOWN = 4
+MEASURE_SECONDS = 600.0  # an image of gigabytes, then a minute or two; where it takes longer the next pass goes on
+LOAD = ("checksum", *UNITS)  # figures of a GPU that worked: its bits are right, or a rate is what it should be
 
 
 def since_proof(gpus: Sequence[GpuHealth], record: Record | None) -> list[GpuHealth]:
@@ -109,10 +116,13 @@ class UnfitKeptFromPods:
 
 @dataclass(frozen=True)
 class ReleasedByProof:
-    """A node that we keep from pods, whose GPUs tell of no fault any more, is proven and opened again.
+    """A node that we keep from pods, whose GPUs tell of no fault any more, is proven under load and opened again.
 
     Only the marks that are ours go: another taint, or a cordon, stays as it is. What a GPU says of itself without load
-    is too good to be believed (NVSentinel#695), so every GPU of the node computes before.
+    is too good to be believed (NVSentinel#695): every GPU of the node is held by a pod first, then all are measured
+    together, and the very GPUs that the node is kept away for must do well. Where nothing measures them, the sample of
+    `gpu.compute` must have run on each; where that is off as well, no pass opens the node. `recall` gives what GPUs
+    reached before.
     """
 
     impact: ClassVar[Impact] = Impact.START
@@ -120,6 +130,7 @@ class ReleasedByProof:
     gpus: Sequence[GpuHealth] = field(hash=False, repr=False)
     cluster: Cluster = field(hash=False, repr=False)
     expected: int
+    recall: Callable[[], History] = field(default=dict, hash=False, repr=False)
     name: str = "a node that is kept from pods has an unfit GPU"
 
     async def check(self, on: Kube) -> Drift | None:
@@ -130,18 +141,27 @@ class ReleasedByProof:
             return None
         if unfit(self.gpus, node):
             return None
-        return Drift(f"kept away since {kept.since} ({kept.why}); no fault now", "every GPU proven, then open to pods")
+        have = f"kept away since {kept.since} ({kept.why}); no fault now"
+        return Drift(have, "every GPU proven under load, then open to pods")
 
     async def apply(self, on: Kube) -> None:
         """Prove every GPU of this node alone, then take our marks away.
 
-        Raises Blocked SHW-621 while pods hold some, SHW-638 where one had bad figures when it was last measured.
+        Raises Blocked SHW-621 while pods hold some, SHW-638 where one had bad figures when it was last measured,
+        SHW-639 where one that it is kept away for is not there, SHW-622 where nothing puts them under load.
         """
-        if bad := read_bad(await node_of(on, self.node)):
+        node = await node_of(on, self.node)
+        _refuse_bad(read_bad(node))
+        kept = read_quarantine(node)
+        if kept is None:
+            return
+        named, lost = find_again(kept, self.gpus)
+        if lost:
             raise Blocked(
-                f"figures were bad when its GPUs were last measured: {'; '.join(f'{k}: {v}' for k, v in bad.items())}",
-                code="SHW-638",
-                fix="Mend or replace the GPU, then `shipway verify FILE --level full`; the next pass opens the node.",
+                f"it is kept away for {', '.join(lost)}, which is not there any more, and no other GPU is in its slot",
+                code="SHW-639",
+                fix="Have the GPU put in, or replaced: the next pass proves it. To do without it take the mark away: "
+                f"`kubectl taint node {self.node} {TAINT}- ; kubectl annotate node {self.node} {NOTE}-`.",
             )
         taken = await count_taken(on, {self.node: self.expected}, node=self.node)
         if any(taken.values()):
@@ -151,12 +171,49 @@ class ReleasedByProof:
                 fix="Wait for their end, or drain the node; the next pass proves it.",
             )
         proof = await prove_alone(on, self.cluster, {self.node: self.expected})
-        if proof.outcome != "ok" or proof.verified < self.expected:
+        wholes = set(proof.devices.values()) <= {one.uuid for one in self.gpus}  # a part of a GPU has a UUID of its own
+        missing = sorted(named - set(proof.devices.values())) if wholes else []
+        if proof.outcome != "ok" or proof.verified < self.expected or missing:
+            told = f"{proof.outcome}, without {', '.join(missing)}" if missing else proof.outcome
             raise PostconditionFailed(
-                f"{proof.verified} of {self.expected} GPUs were proven ({proof.outcome}), so it stays kept from pods",
+                f"{proof.verified} of {self.expected} GPUs were proven ({told}), so it stays kept from pods",
                 fix=f"See `kubectl describe node {self.node}`; the next pass tries again.",
+            )
+        why = await self._not_measured(on, proof, named)
+        if why and proof.compute != "passed":
+            raise Blocked(
+                f"nothing puts its GPUs under load: gpu.compute is off, and they are not measured ({why})",
+                code="SHW-622",
+                fix="Set `gpu.compute: required`, or a `gpu.figures.image` that its GPUs can be measured with.",
             )
         on.forget()
         node = await node_of(on, self.node)
         if read_quarantine(node) is not None:
             await on.patch("v1", "Node", self.node, unmark(node))
+
+    async def _not_measured(self, on: Kube, proof: Proof, named: set[str]) -> str:
+        """Measure the GPUs; return why these are not measured, "" where they are and do well.
+
+        Raises Blocked SHW-638 where a figure of the node is bad: that is written on it then.
+        """
+        if VENDOR.figures is None or proof.shared:
+            return "; ".join(proof.shared.values()) or f"nothing measures GPUs of {VENDOR.name}"
+        heard = await measure_node(on, self.cluster, self.node, self.expected, seconds=MEASURE_SECONDS)
+        rows = judge([heard], self.recall())
+        await keep_bad(on, {self.node: rows})
+        _refuse_bad({row.uuid or row.who: row.said for row in rows if row.word == "bad"})
+        good = {row.uuid for row in rows if row.word == "good" and row.figure in LOAD}
+        wanted = named or {one.uuid for one in self.gpus if one.uuid}
+        if wanted <= good:
+            return ""
+        told = [row.why for row in rows if row.word == "not judged" and row.figure in ("answer", *LOAD) and row.why]
+        return told[0] if told else f"nothing was told of {', '.join(sorted(wanted - good))}"
+
+
+def _refuse_bad(bad: Mapping[str, str]) -> None:
+    if bad:
+        raise Blocked(
+            f"figures were bad when its GPUs were last measured: {'; '.join(f'{k}: {v}' for k, v in bad.items())}",
+            code="SHW-638",
+            fix="Mend or replace the GPU, then `shipway verify FILE --level full`; the next pass opens the node.",
+        )

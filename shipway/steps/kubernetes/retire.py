@@ -223,6 +223,8 @@ class NodeDeleted:
 class NothingOfNode:
     """No object is left under a removed node's name: its lease, its CSI node, its certificate requests, its addresses.
 
+    What it offered to claims goes as well.
+
     A host that joins under the name again finds a cluster that never knew it.
     """
 
@@ -254,6 +256,12 @@ class NothingOfNode:
             (*AFFINITY, one["metadata"]["name"], "")
             for one in await _list(on, *AFFINITY)
             if (one.get("spec") or {}).get("node") == self.node
+        ]
+        api, kind = "resource.k8s.io/v1", "ResourceSlice"  # what its drivers of claims have offered
+        left += [
+            (api, kind, one["metadata"]["name"], "")
+            for one in await _list(on, api, kind)
+            if (one.get("spec") or {}).get("nodeName") == self.node
         ]
         return left
 

@@ -47,7 +47,8 @@ def _find_unmirrored(cluster: Cluster, host: HostSpec) -> list[str]:
         return []
     images = [f"{image_repository(cluster)}/pause"]
     if host.gpus != 0:
-        images += [cluster.device_plugin.image, cluster.gpu.verify_image]
+        offers = cluster.dra_driver if cluster.gpu.mode == "dra" else cluster.device_plugin
+        images += [offers.image, cluster.gpu.verify_image]
         images += [cluster.gpu.figures.image] if "figures" in cluster.gpu.model_fields_set else []
     if cluster.kube_vip_image and host in cluster.control_planes:
         images.append(cluster.kube_vip_image)

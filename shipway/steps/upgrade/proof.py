@@ -15,7 +15,19 @@ from shipway.errors import Blocked, PostconditionFailed, ShipwayError
 from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.offers import see_offers
-from shipway.gpu.pods import NAMESPACE, AllRun, AllSpoke, NoPods, PodsGone, Said, TurnedAway, find_space, pod_with_gpu
+from shipway.gpu.pods import (
+    NAMESPACE,
+    AllRun,
+    AllSpoke,
+    NoPods,
+    PodsGone,
+    Said,
+    TurnedAway,
+    apply_pods,
+    find_space,
+    pinned,
+    pod_with_gpu,
+)
 from shipway.gpu.proof import make_space
 from shipway.gpu.proven import keep_proven, see_marks
 from shipway.gpu.result import same_gpus
@@ -48,7 +60,7 @@ async def prove_host(
 ) -> None:
     """Run a test pod for each GPU of a node, all at once, and take them away again.
 
-    They are given to the node itself, not to the scheduler, which sends none to a closed one. Raises
+    They are given to the node itself, not to the scheduler, which sends none to a closed one (`pinned`). Raises
     PostconditionFailed SHW-796 where one does not run, two have the same GPU, or the cluster's DNS or API does not
     answer from there; what they are is then left to be seen.
     """
@@ -63,7 +75,7 @@ async def prove_host(
     marks = await see_marks(kube, [node])
     await make_space(kube)
     pods = {name: _pod(cluster, name, node, asks[name], reaches=name == names[0]) for name in names}
-    await asyncio.gather(*map(kube.apply, pods.values()))
+    await apply_pods(kube, pods.values())
     try:
         await _all_run(kube, cluster, pods, on_wait)
         await wait_until(AllSpoke(names, compute, heard), kube, seconds=limit, every=1.0, on_wait=on_wait)
@@ -101,7 +113,7 @@ def _pod(cluster: Cluster, name: str, node: str, resource: str, *, reaches: bool
         domain = cluster.kubernetes.kubelet.get("clusterDomain", "cluster.local")
         command = pod["spec"]["containers"][0]["command"]
         command[-1] = REACH.format(name=f"kubernetes.default.svc.{domain}") + command[-1]
-    return {**pod, "spec": {**pod["spec"], "nodeName": node}}
+    return pinned(pod, node)
 
 
 async def _all_run(kube: Kube, cluster: Cluster, pods: Mapping[str, Object], on_wait: Callable[[str], None]) -> None:
@@ -116,7 +128,7 @@ async def _all_run(kube: Kube, cluster: Cluster, pods: Mapping[str, Object], on_
                 raise
             await _clear(kube, list(refused.pods), on_wait)
             await asyncio.sleep(2.0)
-            await asyncio.gather(*(kube.apply(pods[name]) for name in refused.pods))
+            await apply_pods(kube, [pods[name] for name in refused.pods])
 
 
 async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -> None:

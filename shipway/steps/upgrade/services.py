@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import see_claims, see_devices
 from shipway.gpu.counts import count_asked_gpus, count_gpus
 from shipway.gpu.evidence import count_taken, find_barrier
 from shipway.gpu.vendor import Vendor
@@ -20,9 +21,12 @@ async def why_not_moved(on: Kube, pod: Object, *, vendor: Vendor = VENDOR) -> st
     """Return why a replica is not moved off its node now; "" where it may be. Raises the API's errors.
 
     Another replica must be Ready on another node, and a node that takes pods must have as many free GPUs of the same
-    product (by the label of the vendor's feature discovery, where nodes have it).
+    product (by the label of the vendor's feature discovery, where nodes have it), offered in the way the pod asks.
     """
-    node, keeper, asked = pod["spec"]["nodeName"], controller_of(pod), count_asked_gpus(pod, vendor=vendor)
+    node, keeper = pod["spec"]["nodeName"], controller_of(pod)
+    claimed = sum(len(devices) for devices in (await see_claims(on, [pod], vendor=vendor)).of(pod).values())
+    asked = claimed or count_asked_gpus(pod, vendor=vendor)
+    offered = await see_devices(on, vendor=vendor) if claimed else {}
     pods, nodes = await asyncio.gather(on.list_("v1", "Pod", pod["metadata"]["namespace"]), nodes_by_name(on))
     others = [one for one in pods if controller_of(one).get("uid", "") == keeper.get("uid") and _answers(one)]
     if not any(one["spec"].get("nodeName") != node for one in others):
@@ -31,7 +35,7 @@ async def why_not_moved(on: Kube, pod: Object, *, vendor: Vendor = VENDOR) -> st
         return "whether another node has such a part of a GPU free is not known"
     product = _product(nodes.get(node, {}), vendor)
     able = {
-        name: count_gpus(one, vendor=vendor)
+        name: len(offered.get(name, ())) if claimed else count_gpus(one, vendor=vendor)
         for name, one in nodes.items()
         if name != node
         and not why_not_ready(one)

@@ -53,6 +53,16 @@ def is_device_plugin(container: Obj) -> bool:
     return DEVICE_PLUGIN in str(container.get("image", "")) and not container.get("command")
 
 
+def drives_claims(pod: Obj, container: Obj) -> bool:
+    """Say whether a container is NVIDIA's driver of claims, as it can work: it sees the host's driver."""
+    return "gpu-kubelet-plugin" in (container.get("command") or []) and sees_host(pod, container)
+
+
+def sees_driver(host: SimpleHost) -> bool:
+    """Say whether a program that has the host's driver sees GPUs by it."""
+    return bool(host.gpus) and not host.nvml_fault
+
+
 def asked(container: Obj) -> dict[str, int]:
     """Return how much of which of the vendor's resources a container asks for."""
     limits = dig(container, "resources", "limits", default={}) or {}
@@ -121,7 +131,7 @@ def requested(host: SimpleHost, mounts: list[str], variable: str) -> list[str]:
 def plugin_sees(pod: Obj, container: Obj, host: SimpleHost, handler: str | None) -> bool:
     """Say whether the device plugin sees GPUs: under an nvidia runtime, or by the host's driver where it mounts it."""
     if sees_host(pod, container):
-        return bool(host.gpus) and not host.nvml_fault
+        return sees_driver(host)
     return bool(machine_for(pod, container, host, handler, Given()).gpus)
 
 

@@ -128,6 +128,10 @@ class Kubelets:
         """Make the pod's sandbox, or say why not and try again: the network may come, the runtime may learn."""
         if run.stopping:
             return
+        if why := self.devices.unprepared(pod):
+            self._event(pod, "FailedPrepareDynamicResources", why)
+            self.later(run, self.world.latencies.sandbox_retry, self._sandbox)
+            return
         try:
             check_sandbox(self.world, pod, networked=run.node in self._nodes.networked)
         except SandboxError as error:

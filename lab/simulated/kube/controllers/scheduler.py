@@ -11,6 +11,7 @@ from lab.simulated.kube.store import DELETED, Change, Key
 from lab.simulated.kube.world import World, is_finished
 
 from .base import MIN_DELAY, Controller
+from .claims import CLAIMS, LACKING, SLICES, Claims, is_waiting
 from .placement import Usage, Usages, explain, pinned_node, refusals, requests
 
 TURN = 0.02  # wall seconds of scheduling after which the event loop may answer others
@@ -21,8 +22,9 @@ MIN_RETRY = 0.05  # wall seconds between two looks at the pods that no node woul
 class Scheduler(Controller):
     """Schedules pods as they come; pods without a place are tried again when a node or a pod makes room."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, claims: Claims) -> None:
         super().__init__(world)
+        self._claims = claims
         self._usages = Usages(world.store)
         self._new: dict[Key, None] = {}
         self._waiting: dict[Key, None] = {}
@@ -30,6 +32,7 @@ class Scheduler(Controller):
         self._start = 0
         self.store.listen(["pods"], self._pod_changed)
         self.store.listen(["nodes"], self._node_changed)
+        self.store.listen([CLAIMS, SLICES], lambda _: self._room())
 
     def _pod_changed(self, change: Change) -> None:
         pod, key = change.obj, key_of(change.obj)
@@ -40,7 +43,11 @@ class Scheduler(Controller):
         if change.kind == DELETED or pod["metadata"].get("deletionTimestamp"):
             self._new.pop(key, None)
             self._waiting.pop(key, None)
-        elif key not in self._waiting and dig(pod, "spec", "schedulerName") == "default-scheduler":
+        elif (
+            key not in self._waiting
+            and not is_waiting(pod)
+            and dig(pod, "spec", "schedulerName") == "default-scheduler"
+        ):
             self._new[key] = None
             self.enqueue("new", self.latencies.scheduling)
 
@@ -91,6 +98,8 @@ class Scheduler(Controller):
             candidates = self._rotated(self.store.objects("nodes"))
         best, reasons = self._best(pod, wanted, candidates)
         if best is not None:
+            if pod["spec"].get("resourceClaims"):
+                self._claims.allocate(pod, name_of(best), self._claims.choose(pod, name_of(best)) or {})
             self._bind(pod, name_of(best))
             return
         total = len(self.store.objects("nodes"))
@@ -115,6 +124,8 @@ class Scheduler(Controller):
         for node in candidates:
             used = self._usages.of(name_of(node))
             refused = refusals(pod, wanted, node, used, self.world.config.minor)
+            if not refused and pod["spec"].get("resourceClaims") and self._claims.choose(pod, name_of(node)) is None:
+                refused = [LACKING]
             reasons.update(refused)
             if not refused:
                 load = (used.get("nvidia.com/gpu", 0), used.get("pods", 0), self.pace.dice.random())
