@@ -113,7 +113,8 @@ def name_alone(nodeid: str) -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say aloud what could not be tested here; a number of skipped tests alone is read as passed."""
     skipped = terminalreporter.getreports("skipped")
-    if path := os.environ.get("SHIPWAY_NOT_RUN"):  # CI runs them where there is what they need
+    path = os.environ.get("SHIPWAY_NOT_RUN")  # CI runs them where there is what they need
+    if path and not hasattr(terminalreporter.config, "workerinput"):  # pytest-xdist's workers come by here as well
         with Path(path).open("a", encoding="utf-8") as names:  # `make test` and `make test-long` write to one file
             names.writelines(f"{name_alone(report.nodeid)}\n" for report in skipped)
     missing: list[str] = [report.longrepr[2] for report in skipped]
