@@ -42,7 +42,7 @@ $(READY): requirements.lock
 bootstrap: $(READY)  ## Bootstrap CLUSTER=file.yaml; without it, a SIMULATED cluster of four hosts
 	$(RUN) -m flows.bootstrap $(CLUSTER) $(ARGS)
 
-test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side (under five minutes on two cores)
+test: $(READY)  ## Unit tests, simulated lab, conformance on the simulated side (about five minutes on two cores)
 	$(RUN) -m pytest -q -n 4 --dist loadgroup $(ARGS)
 
 test-long: $(READY)  ## Runs of flows on a Prefect API, whole processes, fleets on real sshds: as long again
