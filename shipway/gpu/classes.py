@@ -91,6 +91,11 @@ def off_classes(daemon_set: Object) -> Object:
     return made
 
 
+def leaves_classes(daemon_set: Object) -> bool:
+    """Say whether a plugin's DaemonSet stays off the nodes of every class."""
+    return LABEL in str(daemon_set["spec"]["template"]["spec"].get("affinity"))
+
+
 def class_objects(cluster: Cluster, name: str, daemon_set: Object, vendor: Vendor = VENDOR) -> list[Object]:
     """Return what a class is in the cluster: the plugin's configuration, the plugin that reads it, MPS's daemon."""
     classes, shared = vendor.plugin.classes, cluster.gpu.classes[name]

@@ -13,7 +13,7 @@ from typing import ClassVar
 from shipway.cluster.parts import CLAIMED
 from shipway.errors import Refused
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.classes import LABEL, off_classes
+from shipway.gpu.classes import leaves_classes, off_classes
 from shipway.gpu.counts import count_gpus
 from shipway.gpu.owners import CLAIM_DRIVER, find_owner
 from shipway.kube.client import Kube, Object
@@ -44,10 +44,6 @@ async def _plugin(on: Kube) -> Object | None:
     return await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
 
 
-def _leaves_classes(plugin: Object) -> bool:
-    return LABEL in str(plugin["spec"]["template"]["spec"].get("affinity"))
-
-
 @dataclass(frozen=True)
 class PluginLeaves:
     """A device plugin that is still there stays off the nodes whose GPUs are claimed."""
@@ -59,7 +55,7 @@ class PluginLeaves:
         """Look for its node affinity."""
         plugin = await _plugin(on)
         return (
-            Drift("it runs on every node with GPUs", "not on these") if plugin and not _leaves_classes(plugin) else None
+            Drift("it runs on every node with GPUs", "not on these") if plugin and not leaves_classes(plugin) else None
         )
 
     async def apply(self, on: Kube) -> None:
@@ -81,7 +77,7 @@ class PluginRetired:
     async def check(self, on: Kube) -> Drift | None:
         """Look for its DaemonSet; one that does not leave the claimed nodes yet is not known to be needed by none."""
         plugin, nodes = await _plugin(on), await nodes_by_name(on)
-        if plugin is None or not _leaves_classes(plugin):
+        if plugin is None or not leaves_classes(plugin):
             return None
         if any(class_of(node) != CLAIMED and _has_gpus(node) for node in nodes.values()):
             return None

@@ -17,7 +17,7 @@ from shipway.converge import wait_until
 from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.claims import GROUP, list_slices
-from shipway.gpu.classes import LABEL, OURS
+from shipway.gpu.classes import LABEL, OURS, leaves_classes
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.plugin_pods import node_of_pod, plugin_logs, plugin_pods
 from shipway.kube.client import Kube, Object
@@ -113,9 +113,8 @@ class NodeClass:
         if who := await who_holds(on, [self.node]):
             return who
         plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
-        affinity = plugin["spec"]["template"]["spec"].get("affinity") if plugin else None
         there = await _plugins_on(on, self.node)
-        if there and plugin and LABEL not in str(affinity):
+        if there and plugin and not leaves_classes(plugin):
             return "the device plugin in the cluster does not leave the nodes of a class yet"
         return await self._not_followed(on) if there else ""
 
