@@ -267,7 +267,7 @@ async def test_an_object_that_was_changed_in_the_store_is_not_brought(server: Ob
     store = store_of(server)
     assert (await sent(kept_of(machine, store), on)).outcome == "changed"
     whole = store.read(f"{name}/snapshot.db.age") or b""
-    store.client.put_object(**store.at(f"{name}/snapshot.db.age"), Body=whole[:-1] + b"?")
+    store.client.put_object(**store.at(f"{name}/snapshot.db.age"), Body=whole[:-1] + bytes([whole[-1] ^ 1]))
     (tmp_path / "fetched").mkdir()
     folder = LocalFolder(tmp_path / "fetched", "te")
     with pytest.raises(Permanent) as caught:
