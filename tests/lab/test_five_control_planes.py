@@ -98,7 +98,11 @@ def test_five_become_three_and_a_client_on_a_worker_hardly_sees_it(site: Site, m
     site.cluster_file(hosts=[row for row in rows if row["name"] in (*PLANES[2:], "w1")])
     for leaving, left in (("cp1", list(PLANES[1:])), ("cp2", list(PLANES[2:]))):
         ran: list[Ran] = []
-        gap, answers = asked(site, lambda host=leaving, ran=ran: ran.append(command(site, "remove", host)))
+
+        def leave(host: str = leaving, ran: list[Ran] = ran) -> None:
+            ran.append(command(site, "remove", host))
+
+        gap, answers = asked(site, leave)
         assert ran[0].report["outcome"] == "ok", ran[0].output
         assert answers > 20
         assert gap < MOST_SECONDS
