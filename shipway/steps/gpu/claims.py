@@ -14,7 +14,7 @@ from shipway.cluster.parts import CLAIMED
 from shipway.errors import Refused
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import leaves_classes, off_classes
-from shipway.gpu.counts import count_gpus
+from shipway.gpu.offers import amounts_of
 from shipway.gpu.owners import CLAIM_DRIVER, find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -92,4 +92,4 @@ class PluginRetired:
 
 def _has_gpus(node: Object) -> bool:
     labels = node["metadata"].get("labels") or {}
-    return labels.get(VENDOR.label) == "true" or count_gpus(node) > 0
+    return labels.get(VENDOR.label) == "true" or any(amounts_of(node, "capacity").values())
