@@ -96,6 +96,19 @@ async def see_claims(on: Kube, pods: Iterable[Mapping[str, Any]], *, vendor: Ven
     )
 
 
+async def allocated_on(on: Kube, node: str, *, vendor: Vendor = VENDOR) -> list[str]:
+    """Return the claims (namespace/name) that have GPUs of a node, though no pod of theirs is bound to it yet.
+
+    The scheduler allocates a claim before it binds the pod. NVIDIA's driver names its pool as the node.
+    """
+    driver = vendor.claims.driver if vendor.claims else ""
+    return sorted(
+        f"{claim['metadata'].get('namespace')}/{claim['metadata']['name']}"
+        for claim in await _list(on, "ResourceClaim", *VERSIONS)
+        if any((one.get("driver"), one.get("pool")) == (driver, node) for one in _allocated(claim))
+    )
+
+
 def _is_allocated(claim: Object | None) -> bool:
     return bool(((claim or {}).get("status") or {}).get("allocation"))
 

@@ -545,6 +545,22 @@ async def test_a_host_that_joins_has_the_plugin_while_the_driver_of_claims_is_he
         await offered(made, made.cluster)
 
 
+async def test_a_claim_that_is_allocated_before_its_pod_is_bound_keeps_its_node() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        spec = claimer("x")[0]["spec"]["spec"]
+        mine = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": spec}
+        await made.kube.apply({**mine, "metadata": {"name": "mine", "namespace": "default"}})
+        devices = [{"request": "gpu", "driver": "gpu.nvidia.com", "pool": "te2", "device": "gpu-0"}]
+        status = {"status": {"allocation": {"devices": {"results": devices}}}}
+        await made.kube.patch("resource.k8s.io/v1", "ResourceClaim", "mine", status, "default", under="status")
+        results = await brought(made, declared(mode="cdi"))
+        drift = results["node te2 offers whole GPUs"].drift
+        assert drift
+        assert drift.have.endswith("it stays so for now: GPUs are allocated to claims: te2: default/mine")
+        assert results["node te3 offers whole GPUs"].outcome == "changed"
+
+
 async def test_what_a_driver_of_somebody_else_offers_is_not_taken_away() -> None:
     async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.36.2") as made:
         await made.kube.apply(foreign())

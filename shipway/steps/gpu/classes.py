@@ -16,7 +16,7 @@ from shipway.cluster.parts import CLAIMED, GpuClass
 from shipway.converge import wait_until
 from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.claims import GROUP, list_slices
+from shipway.gpu.claims import GROUP, allocated_on, list_slices
 from shipway.gpu.classes import LABEL, OURS, leaves_classes
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.owners import find_owner
@@ -126,13 +126,21 @@ class NodeClass:
         on.forget()
         if _before(await node_of(on, self.node)) is not None:
             return ""
-        if who := await who_holds(on, [self.node]):
+        if who := await self._held(on):
             return who
         plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
         there = await _plugins_on(on, self.node)
         if there and plugin and not leaves_classes(plugin):
             return "the device plugin in the cluster does not leave the nodes of a class yet"
         return await self._not_followed(on) if there or plugin else ""
+
+    async def _held(self, on: Kube) -> str:
+        """Return which pods hold GPUs of the node, or which claims that the scheduler gives to pods just now."""
+        who = await who_holds(on, [self.node])
+        if who or class_of(await node_of(on, self.node)) not in (CLAIMED, CHANGING):
+            return who
+        claims = [one for one in await allocated_on(on, self.node) if one.partition("/")[0] != NAMESPACE]
+        return f"GPUs are allocated to claims: {self.node}: {few(claims)}" if claims else ""
 
     async def _not_followed(self, on: Kube) -> str:
         """Return that nobody would offer the node's GPUs once they are claimed, or are not any more: it comes later."""
@@ -172,7 +180,7 @@ class NodeClass:
         sliced = have in (CLAIMED, CHANGING) and self.gpu_class != CLAIMED and await self._take_slices(on)
         if offered or sliced or before is not None:
             on.forget()
-            why = await who_holds(on, [self.node]) or (await self._not_followed(on) if before is not None else "")
+            why = await self._held(on) or (await self._not_followed(on) if before is not None else "")
             if why:
                 await self._label(on, earlier)
                 raise Blocked(f"it stays as it is: {why}")
