@@ -97,15 +97,16 @@ async def see_claims(on: Kube, pods: Iterable[Mapping[str, Any]], *, vendor: Ven
 
 
 async def allocated_on(on: Kube, node: str, *, vendor: Vendor = VENDOR) -> list[str]:
-    """Return the claims (namespace/name) that have GPUs of a node, though no pod of theirs is bound to it yet.
+    """Return the claims (namespace/name) that have devices of a node's driver: no pod with one ends without it.
 
-    The scheduler allocates a claim before it binds the pod. NVIDIA's driver names its pool as the node.
+    An administrator's are among them, and those whose pod is not bound yet: the scheduler allocates a claim before.
+    NVIDIA's driver names its pool as the node. Raises the errors of the API.
     """
     driver = vendor.claims.driver if vendor.claims else ""
     return sorted(
         f"{claim['metadata'].get('namespace')}/{claim['metadata']['name']}"
         for claim in await _list(on, "ResourceClaim", *VERSIONS)
-        if any((one.get("driver"), one.get("pool")) == (driver, node) for one in _allocated(claim))
+        if any((one.get("driver"), one.get("pool")) == (driver, node) for one in _results(claim))
     )
 
 
@@ -115,9 +116,12 @@ def _is_allocated(claim: Object | None) -> bool:
 
 def _allocated(claim: Object) -> list[dict[str, Any]]:
     """Return the devices that a claim has to itself; who looks at one as an administrator takes it from nobody."""
+    return [one for one in _results(claim) if not one.get("adminAccess")]
+
+
+def _results(claim: Object) -> list[dict[str, Any]]:
     allocation = (claim.get("status") or {}).get("allocation") or {}
-    results = (allocation.get("devices") or {}).get("results") or ()
-    return [one for one in results if not one.get("adminAccess")]
+    return list((allocation.get("devices") or {}).get("results") or ())
 
 
 async def _list(on: Kube, kind: str, *versions: str, fields: str = "") -> list[Object]:

@@ -338,6 +338,15 @@ async def test_no_node_loses_its_plugin_while_the_driver_of_claims_is_held_back(
         assert await GpusAllocatable(EXPECTED).check(made.kube) is None
 
 
+async def test_an_api_that_is_older_than_claims_leaves_the_plugin_and_says_what_to_do() -> None:
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.33.5") as made:
+        await started(made)
+        (error, *_) = [one.error for one in (await brought(made, declared(mode="dra"))).values() if one.error]
+        assert "the API serves no resource.k8s.io/v1 (Kubernetes 1.34 does)" in error.message
+        assert "shipway upgrade" in error.fix
+        await offered(made, made.cluster)
+
+
 def foreign() -> Object:
     container = {"name": "gpus", "image": "x/dra:1", "command": ["bash", "-c"], "args": ["gpu-kubelet-plugin -v 4"]}
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
@@ -545,19 +554,20 @@ async def test_a_host_that_joins_has_the_plugin_while_the_driver_of_claims_is_he
         await offered(made, made.cluster)
 
 
-async def test_a_claim_that_is_allocated_before_its_pod_is_bound_keeps_its_node() -> None:
+@pytest.mark.parametrize("more", [{}, {"adminAccess": True}], ids=["its pod is not bound yet", "an administrator's"])
+async def test_a_claim_keeps_its_driver_though_no_pod_holds_a_gpu_by_it(more: dict[str, Any]) -> None:
     async with claimed_cluster() as made:
         await started(made)
         spec = claimer("x")[0]["spec"]["spec"]
         mine = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": spec}
         await made.kube.apply({**mine, "metadata": {"name": "mine", "namespace": "default"}})
-        devices = [{"request": "gpu", "driver": "gpu.nvidia.com", "pool": "te2", "device": "gpu-0"}]
+        devices = [{"request": "gpu", "driver": "gpu.nvidia.com", "pool": "te2", "device": "gpu-0", **more}]
         status = {"status": {"allocation": {"devices": {"results": devices}}}}
         await made.kube.patch("resource.k8s.io/v1", "ResourceClaim", "mine", status, "default", under="status")
         results = await brought(made, declared(mode="cdi"))
         drift = results["node te2 offers whole GPUs"].drift
         assert drift
-        assert drift.have.endswith("it stays so for now: GPUs are allocated to claims: te2: default/mine")
+        assert drift.have.endswith("claims have devices there, and their pods end by its driver: default/mine")
         assert results["node te3 offers whole GPUs"].outcome == "changed"
 
 

@@ -135,12 +135,12 @@ class NodeClass:
         return await self._not_followed(on) if there or plugin else ""
 
     async def _held(self, on: Kube) -> str:
-        """Return which pods hold GPUs of the node, or which claims that the scheduler gives to pods just now."""
+        """Return which pods hold GPUs of the node, or which claims their driver would leave behind."""
         who = await who_holds(on, [self.node])
         if who or class_of(await node_of(on, self.node)) not in (CLAIMED, CHANGING):
             return who
         claims = [one for one in await allocated_on(on, self.node) if one.partition("/")[0] != NAMESPACE]
-        return f"GPUs are allocated to claims: {self.node}: {few(claims)}" if claims else ""
+        return f"claims have devices there, and their pods end by its driver: {few(claims)}" if claims else ""
 
     async def _not_followed(self, on: Kube) -> str:
         """Return that nobody would offer the node's GPUs once they are claimed, or are not any more: it comes later."""

@@ -90,7 +90,7 @@ class PluginPresent(ObjectsPresent):
         if await _pod_spec(on, mine) is not None:
             place = f"{VENDOR.plugin.namespace}/{mine}"
             away = f"`kubectl -n {VENDOR.plugin.namespace} delete daemonset {mine}` leaves the GPUs to the other"
-            fix = f"Keep one: {away}; or switch that one off there."
+            fix = f"Keep one, once no pod holds a GPU that the other gave it: {away}; or switch that one off there."
             raise Refused(f"two device plugins offer the same GPUs: {place} and {owner}", code="SHW-656", fix=fix)
 
     async def hold(self, on: Kube) -> str:
