@@ -58,8 +58,8 @@ def _claims_of(pod: Mapping[str, Any]) -> dict[str, str]:
         for one in (pod.get("spec") or {}).get("resourceClaims") or ()
     }
     served = (pod.get("status") or {}).get("extendedResourceClaimStatus") or {}
-    asked[", ".join(sorted(resources_by_claim(pod))) or "resources"] = str(served.get("resourceClaimName") or "")
-    return {name: claim for name, claim in asked.items() if claim}
+    by_claim = {", ".join(sorted(resources_by_claim(pod))): str(served.get("resourceClaimName") or "")}
+    return {name: claim for name, claim in (*asked.items(), *by_claim.items()) if claim}
 
 
 def resources_by_claim(pod: Mapping[str, Any]) -> set[str]:
@@ -74,16 +74,17 @@ async def see_claims(on: Kube, pods: Iterable[Mapping[str, Any]], *, vendor: Ven
     The list may be from before a pod was bound, as it is shared within a look: a claim of a bound pod that it does not
     have, or has as not allocated, is read anew.
     """
-    bound = {
-        (str(pod["metadata"].get("namespace", "")), claim): bool((pod.get("spec") or {}).get("nodeName"))
+    held = [
+        ((str(pod["metadata"].get("namespace", "")), claim), bool((pod.get("spec") or {}).get("nodeName")))
         for pod in pods
         for claim in _claims_of(pod).values()
-    }
-    if vendor.claims is None or not bound:
+    ]
+    if vendor.claims is None or not held:
         return Claims()
     driver, listed = vendor.claims.driver, await _list(on, "ResourceClaim", *VERSIONS)
     seen = {(claim["metadata"].get("namespace", ""), claim["metadata"]["name"]): claim for claim in listed}
-    late = [key for key, is_bound in bound.items() if is_bound and not _is_allocated(seen.get(key))]
+    bound = dict.fromkeys(key for key, is_bound in held if is_bound)
+    late = [key for key in bound if not _is_allocated(seen.get(key))]
     anew = await asyncio.gather(*(_get(on, *key) for key in late))
     seen |= {key: claim for key, claim in zip(late, anew, strict=True) if claim}
     return Claims(

@@ -68,6 +68,13 @@ async def test_a_resource_that_a_claim_serves_is_held_once_by_whatever_name_it_h
     assert await held(network, claim("made", "nic-0", driver="dra.net")) == ([], 0)
 
 
+async def test_a_claim_counts_whatever_name_a_pod_has_for_it() -> None:
+    for name in ("resources", "", "nvidia.com/gpu"):
+        train = claiming("train", "te2", "mine")
+        train["spec"]["resourceClaims"][0]["name"] = name
+        assert (await held(train, claim("mine", "gpu-0")))[1] == 1, name
+
+
 async def test_a_claim_that_was_listed_before_its_pod_was_bound_is_read_anew() -> None:
     class Older(Objects):
         asked = 0
@@ -82,9 +89,9 @@ async def test_a_claim_that_was_listed_before_its_pod_was_bound_is_read_anew() -
             return next(one for one in self.objects if (one["kind"], one["metadata"]["name"]) == words[1:3])
 
     pods = [claiming(name, "te2", name) for name in ("a", "b")]
-    waiting = claiming("c", "", "c")
-    kube = cast("Kube", Older(*pods, waiting, claim("a", "gpu-0"), claim("b", "nic-0", driver="dra.net"), claim("c")))
-    assert (await see_claims(kube, [*pods, waiting])).of(pods[0]) == {"gpu": ("te2/gpu-0",)}
+    waiting = [claiming("c", "", "c"), claiming("beside", "", "a")]
+    kube = cast("Kube", Older(*pods, *waiting, claim("a", "gpu-0"), claim("b", "nic-0", driver="dra.net"), claim("c")))
+    assert (await see_claims(kube, [*pods, *waiting])).of(pods[0]) == {"gpu": ("te2/gpu-0",)}
     assert await count_taken(kube, {"te2": 4}) == {"te2": 1}, "the other one has a network device"
     assert Older.asked == 4, "of each pod that is bound, in both looks"
 
