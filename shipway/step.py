@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeGuard, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from shipway.errors import ShipwayError
@@ -44,6 +44,11 @@ class Drift:
 
     def __str__(self) -> str:
         return f"have {self.have}; want {self.want}"
+
+    @classmethod
+    def held(cls, have: str, want: str, why: str) -> Self:
+        """Return a drift that says why it is not mended for now; "" for one that may be."""
+        return cls(f"{have}; it stays so for now: {why}" if why else have, want)
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from shipway.foreign.numbers import whole
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import resources_by_claim
 from shipway.gpu.offers import see_offers
 from shipway.gpu.sharing import Sharing
 from shipway.gpu.vendor import Vendor
@@ -23,16 +24,26 @@ def count_gpus(node: Mapping[str, Any], part: str = "allocatable", *, vendor: Ve
 
 
 def count_asked_gpus(pod: Mapping[str, Any], resource: str = "", *, vendor: Vendor = VENDOR) -> int:
-    """Return how many GPUs, shares or parts of them a pod holds: what its containers ask for, unless it has ended."""
+    """Return how many GPUs, shares or parts of them a pod holds of a device plugin's, unless it has ended.
+
+    What a container that starts before the others asked for is the pod's until it ends, as the kubelet has it: it is
+    handed on to those after it, but for one that goes on running beside them.
+    """
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return 0
-    total = 0
-    for container in (pod.get("spec") or {}).get("containers") or ():
+    spec, by_claim = pod.get("spec") or {}, resources_by_claim(pod)
+
+    def count(container: Mapping[str, Any]) -> int:
         resources = container.get("resources") or {}
         asked = resources.get("limits") or resources.get("requests") or {}
         mine = [name for name in asked if (name == resource if resource else vendor.offers(str(name)))]
-        total += sum(whole(str(asked[name])) or 0 for name in mine)
-    return total
+        return sum(whole(str(asked[name])) or 0 for name in mine if name not in by_claim)
+
+    most, beside = 0, 0
+    for container in spec.get("initContainers") or ():
+        most = max(most, beside + count(container))
+        beside += count(container) if container.get("restartPolicy") == "Always" else 0
+    return max(most, beside + sum(map(count, spec.get("containers") or ())))
 
 
 async def find_lacking(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.claims import Claims, see_claims
+from shipway.gpu.claims import Claims, resources_by_claim, see_claims
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube
@@ -20,12 +20,12 @@ def asked_devices(pod: Mapping[str, Any], claims: Claims, *, vendor: Vendor = VE
     """
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return []
-    spec, domain = pod.get("spec") or {}, vendor.resource.partition("/")[0]
+    spec, domain, by_claim = pod.get("spec") or {}, vendor.resource.partition("/")[0], resources_by_claim(pod)
     found = [
         f"{name}: {amount}"
-        for container in spec.get("containers") or ()
+        for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
         for name, amount in ((container.get("resources") or {}).get("limits") or {}).items()
-        if str(name).startswith(f"{domain}/") and str(amount) != "0"
+        if str(name).startswith(f"{domain}/") and str(amount) != "0" and name not in by_claim
     ]
     claimed = claims.of(pod).items()
     return found + [

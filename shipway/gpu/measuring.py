@@ -17,7 +17,8 @@ from shipway.errors import DeadlineExceeded, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import ENDED, Heard, Silent, has_ended, read_heard
-from shipway.gpu.pods import NAMESPACE, pod_with_gpu
+from shipway.gpu.offers import see_offers
+from shipway.gpu.pods import NAMESPACE, apply_pods, pod_with_gpu
 from shipway.gpu.proof import own_space
 from shipway.gpu.vendor import FigureProgram, Vendor
 from shipway.host.command import Command
@@ -132,7 +133,8 @@ async def measure_node(on: Kube, cluster: Cluster, node: str, count: int, *, sec
     name = "gpu-figures-1"
     said = FiguresHeard({name: node})
     async with own_space(on, lambda _: None):
-        await on.apply(pod_that_measures(cluster, name, node, count))
+        resource = next(iter((await see_offers(on, {node: count}))[node].asks(count)), "")
+        await apply_pods(on, [pod_that_measures(cluster, name, node, count, resource=resource)])
         try:
             await wait_until(said, on, seconds=seconds, every=LOOK_SECONDS)
         except DeadlineExceeded:

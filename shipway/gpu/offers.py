@@ -119,12 +119,16 @@ def _is_claimed(node: Mapping[str, Any]) -> bool:
 async def see_claimed(
     kube: Kube, nodes: Mapping[str, Mapping[str, Any]], *, vendor: Vendor = VENDOR
 ) -> dict[str, dict[str, Device]]:
-    """Return by node the GPUs that can be claimed, of those nodes that offer none as a resource. Raises API errors."""
+    """Return by node the GPUs that can be claimed, of those nodes that offer none as a resource. Raises API errors.
+
+    A node whose GPUs are claimed goes on telling for seconds what its plugin offered: its slices count, once there.
+    """
     if vendor.claims is None:
         return {}
-    asked = {name for name, node in nodes.items() if node and not any(amounts_of(node, vendor=vendor).values())}
-    seen = await see_devices(kube, vendor=vendor) if asked else {}
-    return {name: seen.get(name, {}) for name in asked if name in seen or _is_claimed(nodes[name])}
+    none = {name for name, node in nodes.items() if node and not any(amounts_of(node, vendor=vendor).values())}
+    labelled = {name for name, node in nodes.items() if _is_claimed(node)}
+    seen = await see_devices(kube, vendor=vendor) if none or labelled else {}
+    return {name: seen.get(name, {}) for name in none | labelled if name in seen or name in none & labelled}
 
 
 async def count_places(kube: Kube, *, vendor: Vendor = VENDOR) -> dict[str, int]:

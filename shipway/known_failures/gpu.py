@@ -138,8 +138,8 @@ ENTRIES: tuple[Known, ...] = (
         r"DRA driver gpu\.nvidia\.com is not registered",
         "The pod has its GPU by a claim, and NVIDIA's driver of claims is not there on its node, starts just now, or "
         "the kubelet does not see it.",
-        "`kubectl -n kube-system get pods -o wide -l name=nvidia-dra-driver-gpu-ds`: delete the one of that node, then "
-        "restart its kubelet, which looks for the drivers' sockets anew.",
+        "`kubectl -n kube-system get pods -o wide -l name=nvidia-dra-driver-gpu-ds`: delete the one of that node; "
+        "a new one makes itself known. Where that is not enough, restart the kubelet there once no pod holds its GPUs.",
         retryable=True,
     ),
     Known(

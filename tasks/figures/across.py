@@ -12,11 +12,12 @@ from shipway.gpu.across.search import Fault, Search, search
 from shipway.gpu.figures.faults import FAULTS
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import UNITS
+from shipway.gpu.offers import see_offers
 from shipway.gpu.proof import own_space
 from shipway.step import Impact, StepResult
+from shipway.steps.gpu.plugin_mode import proven_as
 from tasks.context import Run
 from tasks.stage_result import CLUSTER
-from tasks.stages import device_plugin
 from tasks.stages.verify import count_expected
 from tasks.waiting import hear_results, hear_waits
 
@@ -56,13 +57,15 @@ def _fit(run: Run) -> list[str]:
 async def _search(run: Run, stage: str, hosts: Sequence[str]) -> list[Row]:
     kube = await run.kube()
     on_wait = hear_waits(run, stage, kube.name)
-    cluster, _ = await device_plugin.proven_as(run, kube)
+    cluster, _ = await proven_as(kube, run.cluster)
     counts = {name: count for name, count in count_expected(run).items() if name in hosts}
     devices = await asyncio.gather(*(run.session(name).read(Listing(VERBS)) for name in hosts))
     verbs = frozenset(
         name for name, names in zip(hosts, devices, strict=True) if any(one.startswith("uverbs") for one in names)
     )
-    collectives = Collectives(kube, cluster, counts, verbs, on_wait)
+    offers = await see_offers(kube, counts)
+    asks = {name: next(iter(offers[name].asks(count)), "") for name, count in counts.items()}
+    collectives = Collectives(kube, cluster, counts, verbs, on_wait, asks=asks)
     try:
         async with own_space(kube, on_wait):
             found = await search(hosts, min(counts.values()), collectives.measure)

@@ -33,11 +33,11 @@ from shipway.gpu.proof import own_space
 from shipway.gpu.seen import NodeSeen
 from shipway.kube.client import Kube
 from shipway.step import Impact, StepResult
+from shipway.steps.gpu.plugin_mode import proven_as
 from tasks.context import Run
 from tasks.figures.kept import keep_history, read_history
 from tasks.figures_pass import unjudged
 from tasks.stage_result import CLUSTER
-from tasks.stages import device_plugin
 from tasks.stages.verify import count_expected
 from tasks.waiting import hear_results, hear_waits
 
@@ -123,7 +123,7 @@ async def _holding(
     run: Run, stage: str, kube: Kube, pods: Mapping[str, tuple[str, int, str]]
 ) -> AsyncIterator[FiguresHeard]:
     """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
-    cluster, _ = await device_plugin.proven_as(run, kube)
+    cluster, _ = await proven_as(kube, run.cluster)
     on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
     async with own_space(kube, on_wait):
         made = [

@@ -37,6 +37,7 @@ from shipway.steps.kubernetes.webhooks import WebhooksAnswer, warn_of
 from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
 from tasks.context import Run
+from tasks.retire.ways import OthersKeepWay
 from tasks.stages import dashboard
 from tasks.waiting import hear_results
 from tasks.workloads import OWN_NAMESPACES
@@ -135,6 +136,7 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     lead = run.session(run.control.name) if run.control.name != host else None
     address = node_ip(run.cluster.host(host))
     checks += [ControlPlaneMayGo(host, standing, lead, address, fewer_wanted(run), asked.dead), NoLocalVolume(host)]
+    checks += [OthersKeepWay(run, host)] if asked.control_plane and lead is not None and not asked.dead else []
     if not asked.dead:
         hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)
         asked.left += warn_of(hooks, drained)

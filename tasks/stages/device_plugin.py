@@ -24,7 +24,7 @@ from shipway.steps.gpu.cdi import CdiServed
 from shipway.steps.gpu.claims import ClaimsPresent, PluginLeaves, PluginRetired
 from shipway.steps.gpu.class_plugin import ClassPresent
 from shipway.steps.gpu.classes import ClassesGone, NodeClass, class_of
-from shipway.steps.gpu.device_list import PluginPresent, Unready, plugin_mode
+from shipway.steps.gpu.device_list import PluginPresent, Unready
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
 from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded
@@ -181,20 +181,6 @@ async def _why_unready(run: Run, host: HostSpec) -> str:
         if drift:
             return f"{host.name}: it is not so yet that {step.name} ({drift.have})"
     return ""
-
-
-async def proven_as(run: Run, kube: Kube) -> tuple[Cluster, tuple[str, ...]]:
-    """Return the cluster in the mode that its GPUs can be proven in, and a note where that is not the declared one.
-
-    A plugin that is held back hands GPUs out in its own way: hosts that have come to the declared one serve both, the
-    others only that.
-    """
-    declared, there = run.cluster.gpu.mode, await plugin_mode(kube)
-    if there in (declared, None) or (declared == "runtime_class" and there == "default_runtime"):
-        return run.cluster, ()
-    gpu = run.cluster.gpu.model_copy(update={"mode": there})
-    note = f"proven with gpu.mode {there}: not every host is ready for {declared} yet"
-    return run.cluster.model_copy(update={"gpu": gpu}), (note,)
 
 
 async def wait_for_hosts(run: Run) -> None:

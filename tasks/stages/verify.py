@@ -21,6 +21,7 @@ from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.class_held import find_held
 from shipway.steps.gpu.plugin import find_hopeless, start_anew
+from shipway.steps.gpu.plugin_mode import proven_as
 from shipway.steps.kubernetes.serving_requests import (
     KubeletsAnswer,
     ServingRequestsApproved,
@@ -176,8 +177,8 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
         run.proof = none_ready(away)
     else:
         # A node whose kubelet died is Ready for 40 s more (kube-controller-manager, --node-monitor-grace-period).
-        cluster, notes = await device_plugin.proven_as(run, kube)
-        held = await find_held(kube, cluster)
+        cluster, notes = await proven_as(kube, run.cluster)
+        held = await find_held(kube, run.cluster)
         today = tuple(f"{node} counts as it shares its GPUs today: {one.drift}" for node, one in held.items())
         settle = all(result.stands for result in run.results if result.stage == StageName.GPUS_ALLOCATABLE)
         found = await prove(

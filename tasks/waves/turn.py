@@ -16,6 +16,7 @@ from shipway.facts.services import UnitState
 from shipway.kube.drain import uncordon
 from shipway.step import Check, Impact, Step, StepResult
 from shipway.steps.gpu.plugin import renew_older
+from shipway.steps.gpu.plugin_mode import proven_as
 from shipway.steps.kubernetes.retire import NodeClosed, NodeDrained
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.node import NodeOpenedAgain, NodeReports
@@ -24,7 +25,6 @@ from tasks import gates
 from tasks.context import Run
 from tasks.locking import still_alone
 from tasks.retire.allowed import losable
-from tasks.stages import device_plugin
 from tasks.waiting import hear_results, hear_waits, wait_for
 from tasks.waves.hosts import is_drained
 
@@ -132,7 +132,7 @@ async def _proof(run: Run, stage: str, host: str, count: int) -> StepResult:
     try:
         async with run.waves.proving:
             kube = await run.kube()
-            cluster, _ = await device_plugin.proven_as(run, kube)
+            cluster, _ = await proven_as(kube, run.cluster)
             await prove_host(kube, cluster, host, count, hear_waits(run, stage, host))
     except ShipwayError as error:
         return StepResult(STEP, "failed", error=error.at(host=host, step=STEP))

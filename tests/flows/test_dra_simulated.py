@@ -52,6 +52,8 @@ def test_hosts_go_over_one_by_one_and_none_beside_a_pod_that_holds_a_gpu(lab: tu
     assert {row.outcome for row in rows(story, "held", RETIRED)} == {"ok"}, "te2 needs it"
     gpus = held.gpus
     assert gpus["verified"] == gpus["allocatable"] - 1 == gpus["expected"] - 1
+    today = [note.partition(" ")[0] for note in gpus["notes"] if "counts as it shares its GPUs today" in note]
+    assert today == ["te2"], "the others went over"
     scene.no_gpu_pod()
     over = story.fly("over", claims).report
     assert (over.outcome, over.errors) == ("ok", ())

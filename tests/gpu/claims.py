@@ -28,11 +28,21 @@ def claiming(name: str, on: str, of: str, *, template: bool = False, **more: Any
     return made
 
 
+def served(name: str, on: str, of: str, resource: str, where: str = "containers", **more: Any) -> Object:
+    """Return a pod that asks for a resource, which the scheduler serves by a claim of its own making (since 1.36)."""
+    made = pod(name, on, **more)
+    container = {"name": "c", "resources": {"limits": {resource: "1"}}}
+    made["spec"][where] = [container]
+    mappings = [{"containerName": "c", "resourceName": resource, "requestName": "container-0-request-0"}]
+    made["status"]["extendedResourceClaimStatus"] = {"resourceClaimName": of, "requestMappings": mappings}
+    return made
+
+
 def slice_of(
-    node: str, devices: Sequence[Object], *, driver: str = DRIVER, generation: int = 1, name: str = ""
+    node: str, devices: Sequence[Object], *, driver: str = DRIVER, generation: int = 1, slices: int = 1, name: str = ""
 ) -> Object:
-    """Return what a driver offers on a node."""
-    pool = {"name": node, "generation": generation, "resourceSliceCount": 1}
+    """Return what a driver offers on a node, one of so many slices of its pool."""
+    pool = {"name": node, "generation": generation, "resourceSliceCount": slices}
     spec = {"driver": driver, "nodeName": node, "pool": pool, "devices": list(devices)}
     return {"kind": "ResourceSlice", "metadata": meta(name or f"{node}-{generation}"), "spec": spec}
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from lab.gpu_figures import RAIL, Scene
+from shipway.errors import PostconditionFailed
 from shipway.facts.fact import Fact
 from shipway.facts.files import Listing
 from shipway.gpu.across.pods import SIZE, VERBS, pod_of_ranks
 from shipway.gpu.figures.judge import Row
+from shipway.gpu.offers import Offer
 from shipway.step import Impact
 from tasks.figures.across import FIGURE, UNIT, measure_across
 from tests.gpu.test_figures_stage import Staged
@@ -130,3 +132,27 @@ async def test_a_pod_is_on_the_hosts_network_and_gets_its_rdma_devices_where_the
         with_verbs = pod_of_ranks(stage.made.cluster, "a", "te2", 2, options, verbs=True)["spec"]
         assert with_verbs["containers"][0]["securityContext"] == {"privileged": True}
         assert {"name": "verbs", "hostPath": {"path": VERBS}} in with_verbs["volumes"]
+
+
+async def test_each_host_is_asked_in_the_way_that_its_node_offers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    async def offers(_on: Any, counts: Any) -> dict[str, Offer]:
+        return {name: Offer(amounts={"gpu.nvidia.com" if name == "te2" else "nvidia.com/gpu": 2}) for name in counts}
+
+    async def keep(_on: Any, pods: Any, **_: Any) -> None:
+        made.update({pod["metadata"]["name"]: pod["spec"]["containers"][0]["resources"] for pod in pods})
+
+    async def look(hosts: Any, _counts: int, measure: Any) -> None:
+        for name in hosts:
+            await measure.__self__._make(name, name, {})
+        raise PostconditionFailed("enough was seen")
+
+    async with staged(tmp_path, number=2) as stage:
+        monkeypatch.setattr("tasks.figures.across.see_offers", offers)
+        monkeypatch.setattr("shipway.gpu.across.pods.apply_pods", keep)
+        monkeypatch.setattr("tasks.figures.across.search", look)
+        await across(stage)
+    assert made == {"te2": {"claims": [{"name": "gpus"}]}, "te3": {"limits": {"nvidia.com/gpu": "2"}}}

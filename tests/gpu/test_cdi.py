@@ -15,8 +15,9 @@ from shipway.gpu.pods import pod_with_gpu, pod_without
 from shipway.gpu.proof import prove
 from shipway.step import Impact
 from shipway.steps.gpu.cdi import CdiPossible, CdiServed
-from shipway.steps.gpu.device_list import PluginPresent, needs_variable, plugin_mode
+from shipway.steps.gpu.device_list import PluginPresent, needs_variable
 from shipway.steps.gpu.plugin import PluginRunning
+from shipway.steps.gpu.plugin_mode import plugin_mode, proven_as
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 from shipway.steps.runtime.pause_image import DUMP
 from tasks.stages import device_plugin, nvidia_runtime, preflight
@@ -106,13 +107,10 @@ async def test_the_plugin_turns_to_cdi_only_when_every_host_can_and_back_beside_
 
 
 async def test_what_is_held_back_is_proven_in_the_way_that_the_plugin_goes() -> None:
-    class Ran:
-        cluster = declared(mode="cdi")
-
     async with place(hosts=hosts(runtime_handlers={"runc", "nvidia"}), cluster=declared(), version="v1.36.2") as made:
         await furnished(made)
         made.kube.forget()
-        cluster, notes = await device_plugin.proven_as(cast("Any", Ran()), made.kube)
+        cluster, notes = await proven_as(made.kube, declared(mode="cdi"))
         assert cluster.gpu.mode == "runtime_class"
         assert notes == ("proven with gpu.mode runtime_class: not every host is ready for cdi yet",)
 

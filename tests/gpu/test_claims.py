@@ -8,14 +8,19 @@ import pytest
 
 from shipway.errors import Refused
 from shipway.gpu.claims import Device, see_claims, see_devices
+from shipway.gpu.counts import count_asked_gpus
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.jobs import find_jobs
+from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.offers import see_claimed
+from shipway.gpu.sharing import CLASS_LABEL
 from shipway.kube.client import Kube
 from shipway.kube.errors import kind_missing
+from shipway.steps.gpu.claims import PluginRetired
 from shipway.steps.kubernetes.may_go import NoGpuPods
 from shipway.steps.upgrade.services import why_not_moved
-from tests.gpu.claims import claim, claiming, device, slice_of
+from tests.gpu.claims import claim, claiming, device, served, slice_of
 from tests.retire.objects import Object, Objects, node, pod
 from tests.upgrade.test_services import gpu_node, replica
 
@@ -45,6 +50,87 @@ async def test_claims_and_resources_add_up_and_a_claim_that_pods_share_counts_on
     holders, taken = await held(*pods, claim("ours", "gpu-0"), pod("c", "te2", container=GPU))
     assert [one.split(" ")[0] for one in holders] == ["default/a", "default/b", "default/c"]
     assert taken == 3
+
+
+@pytest.mark.parametrize("resource", ["nvidia.com/gpu", "deviceclass.resource.kubernetes.io/gpu.nvidia.com"])
+@pytest.mark.parametrize("where", ["containers", "initContainers"])
+async def test_a_resource_that_a_claim_serves_is_held_once_by_whatever_name_it_has(resource: str, where: str) -> None:
+    train, mine = served("train", "te2", "made", resource, where, owner="Job"), claim("made", "gpu-0")
+    holders, taken = await held(train, mine)
+    assert [one.split(", of Job")[0] for one in holders] == [f"default/train (claim {resource}: gpu-0"]
+    assert taken == 1
+    kube = api(node("te2"), train, mine)
+    assert await count_taken(kube, {"te2": 4}, resource="gpu.nvidia.com") == {"te2": 1}
+    assert await count_taken(kube, {"te2": 4}, resource="nvidia.com/gpu") == {"te2": 0}
+    (job,) = await find_jobs(kube, "wait")
+    assert job.holds == f"claim {resource}: gpu-0"
+    network = served("web", "te2", "made", "example.com/nic")
+    assert await held(network, claim("made", "nic-0", driver="dra.net")) == ([], 0)
+
+
+async def test_a_claim_counts_whatever_name_a_pod_has_for_it() -> None:
+    for name in ("resources", "", "nvidia.com/gpu"):
+        train = claiming("train", "te2", "mine")
+        train["spec"]["resourceClaims"][0]["name"] = name
+        assert (await held(train, claim("mine", "gpu-0")))[1] == 1, name
+
+
+async def test_a_claim_that_was_listed_before_its_pod_was_bound_is_read_anew() -> None:
+    class Older(Objects):
+        asked = 0
+
+        async def list_(self, api_version: str, kind: str, *words: Any, **more: Any) -> list[Object]:
+            found = await super().list_(api_version, kind, *words, **more)
+            return [{**claim(one["metadata"]["name"])} for one in found[:1]] if kind == "ResourceClaim" else found
+
+        async def get(self, *words: str, fresh: bool = False) -> Any:
+            assert fresh
+            Older.asked += 1
+            return next(one for one in self.objects if (one["kind"], one["metadata"]["name"]) == words[1:3])
+
+    pods = [claiming(name, "te2", name) for name in ("a", "b")]
+    waiting = [claiming("c", "", "c"), claiming("beside", "", "a")]
+    kube = cast("Kube", Older(*pods, *waiting, claim("a", "gpu-0"), claim("b", "nic-0", driver="dra.net"), claim("c")))
+    assert (await see_claims(kube, [*pods, *waiting])).of(pods[0]) == {"gpu": ("te2/gpu-0",)}
+    assert await count_taken(kube, {"te2": 4}) == {"te2": 1}, "the other one has a network device"
+    assert Older.asked == 4, "of each pod that is bound, in both looks"
+
+
+def test_what_a_container_holds_that_starts_first_is_the_pods() -> None:
+    def one(count: str, **more: Any) -> Object:
+        return {"resources": {"limits": {"nvidia.com/gpu": count}}, **more}
+
+    def asked(first: list[Object], then: list[Object]) -> int:
+        return count_asked_gpus({"spec": {"initContainers": first, "containers": then}})
+
+    beside = {"restartPolicy": "Always"}
+    assert asked([one("2")], [one("1")]) == 2
+    assert asked([one("1", **beside)], [one("1")]) == 2
+    assert asked([one("1", **beside), one("3")], [one("1")]) == 4
+    assert asked([one("1", **beside)], [{}]) == 1
+
+
+async def test_a_node_that_went_over_offers_its_slices_whatever_it_still_tells_of_the_plugin() -> None:
+    def told(name: str, gpu_class: str, amount: str) -> Object:
+        labels = {CLASS_LABEL: gpu_class} if gpu_class else {}
+        return {"metadata": {"name": name, "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": amount}}}
+
+    nodes = {name: told(name, "dra", "2") for name in ("te2", "te3")} | {"te4": told("te4", "", "2")}
+    kube = api(slice_of("te2", [device("gpu-0")]), slice_of("te4", [device("gpu-0")]))
+    assert await see_claimed(kube, nodes) == {"te2": {"te2/gpu-0": Device("gpu-0", "GPU-gpu-0")}}
+
+
+async def test_a_plugin_that_does_not_answer_now_is_needed_all_the_same() -> None:
+    plugin = {
+        "kind": "DaemonSet",
+        "metadata": {"name": NVIDIA.plugin.daemon_set, "namespace": NVIDIA.plugin.namespace},
+        "spec": {"template": {"spec": {"affinity": f"{CLASS_LABEL} DoesNotExist"}}},
+    }
+    over, other = node("te2"), node("foreign")
+    over["metadata"]["labels"] |= {CLASS_LABEL: "dra", "nvidia.com/gpu.present": "true"}
+    other["status"] |= {"capacity": {"nvidia.com/gpu": "2"}, "allocatable": {"nvidia.com/gpu": "0"}}
+    assert await PluginRetired().check(api(plugin, over, other)) is None
+    assert await PluginRetired().check(api(plugin, over)) is not None
 
 
 @pytest.mark.parametrize(
@@ -136,13 +222,30 @@ async def test_a_replica_with_a_claim_is_moved_where_a_gpu_that_can_be_claimed_i
     assert await why_not_moved(api(*nodes, mine, other, *claims, offered, *taken), mine) != ""
 
 
+async def test_a_replica_is_not_moved_to_a_gpu_that_a_taint_keeps_from_pods() -> None:
+    mine, other = (
+        claiming(name, on, name, owner="ReplicaSet") | {"status": replica(name, on)["status"]}
+        for name, on in (("a", "w1"), ("b", "w2"))
+    )
+    for one in (mine, other):
+        one["metadata"]["ownerReferences"] = replica("a", "w1")["metadata"]["ownerReferences"]
+    claims = [claim("a", "gpu-0", pool="w1"), claim("b", "gpu-0", pool="w2")]
+    nodes = [gpu_node("w1", 0), gpu_node("w2", 0), gpu_node("w3", 0)]
+    kept = slice_of("w3", [device("gpu-0", taints=[{"key": "gpu.nvidia.com/xid", "effect": "NoExecute"}])])
+    assert await why_not_moved(api(*nodes, mine, other, *claims, kept), mine) == "no other node has 1 free GPUs"
+
+
 async def test_what_a_driver_offers_is_its_newest_word_on_whole_gpus() -> None:
     kube = api(
         slice_of("te2", [device("gpu-0"), device("gpu-7")], generation=1),
-        slice_of("te2", [device("gpu-0"), device("gpu-0-mig", kind="mig")], generation=2),
+        slice_of("te2", [device("gpu-0"), device("gpu-0-mig", kind="mig")], generation=2, slices=2),
         slice_of(
-            "te2", [device("gpu-1", taints=[{"key": "gpu.nvidia.com/xid", "effect": "NoSchedule"}])], generation=2
+            "te2",
+            [device("gpu-1", taints=[{"key": "gpu.nvidia.com/xid", "effect": "NoSchedule"}])],
+            generation=2,
+            slices=2,
         ),
+        slice_of("te4", [device("gpu-0")], slices=2),
         slice_of("te3", [device("gpu-0", taints=[{"key": "told", "effect": "None"}])]),
         {**slice_of("", [device("gpu-9")]), "spec": {**slice_of("x", [device("gpu-9")])["spec"], "nodeName": None}},
     )

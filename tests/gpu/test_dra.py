@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,25 +12,27 @@ import yaml
 from lab.simulated.kube.controllers.devices import Devices
 from shipway.cluster.model import Cluster
 from shipway.converge import converge, wait_until
-from shipway.errors import Refused
+from shipway.errors import Blocked, Refused
 from shipway.gpu.claims import Device, see_devices
-from shipway.gpu.classes import LABEL, daemon_sets
+from shipway.gpu.classes import LABEL, claim_objects, daemon_sets
 from shipway.gpu.counts import GpusAllocatable, find_lacking
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.holders import gpu_holders
-from shipway.gpu.measuring import FiguresHeard, pod_that_measures
+from shipway.gpu.measuring import FiguresHeard, measure_node, pod_that_measures
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.offers import count_places
-from shipway.gpu.pods import NAMESPACE, Said, apply_pods, pod_with_gpu
+from shipway.gpu.pods import NAMESPACE, AllRun, Said, apply_pods, pinned, pod_with_gpu
 from shipway.gpu.proof import HostGpuFacts, Proof, make_space, prove
 from shipway.gpu.proven import read_record
 from shipway.gpu.result import not_as_claimed
-from shipway.kube.client import Object
-from shipway.step import Impact, StepResult
+from shipway.kube.client import Kube, Object
+from shipway.step import Drift, Impact, StepResult
 from shipway.steps.gpu.class_held import find_held
-from shipway.steps.gpu.classes import PluginGone
-from shipway.steps.gpu.device_list import needs_variable, plugin_mode
+from shipway.steps.gpu.classes import BEFORE, KINDS, OF_CLAIMS, ClassesGone, NodeClass, PluginGone, class_of
+from shipway.steps.gpu.device_list import needs_variable
 from shipway.steps.gpu.plugin import PluginRunning
+from shipway.steps.gpu.plugin_mode import plugin_mode
+from shipway.steps.gpu.proven import prove_alone
 from shipway.steps.kubernetes.nodes import NodesReady, WorkloadRuns
 from shipway.steps.upgrade.proof import prove_host
 from tasks import gates
@@ -119,9 +123,9 @@ async def hold(made: Place, *objects: Object) -> str:
             return str(pod["spec"]["nodeName"])
 
 
-def by_resource(name: str, node: str) -> Object:
+def by_resource(name: str, node: str, runtime_class: str | None = None) -> Object:
     container = {"name": "c", "image": "registry.example/x:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
-    spec = {"nodeName": node, "containers": [container]}
+    spec = {"nodeName": node, "containers": [container], "runtimeClassName": runtime_class}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
 
 
@@ -334,6 +338,15 @@ async def test_no_node_loses_its_plugin_while_the_driver_of_claims_is_held_back(
         assert await GpusAllocatable(EXPECTED).check(made.kube) is None
 
 
+async def test_an_api_that_is_older_than_claims_leaves_the_plugin_and_says_what_to_do() -> None:
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.33.5") as made:
+        await started(made)
+        (error, *_) = [one.error for one in (await brought(made, declared(mode="dra"))).values() if one.error]
+        assert "the API serves no resource.k8s.io/v1 (Kubernetes 1.34 does)" in error.message
+        assert "shipway upgrade" in error.fix
+        await offered(made, made.cluster)
+
+
 def foreign() -> Object:
     container = {"name": "gpus", "image": "x/dra:1", "command": ["bash", "-c"], "args": ["gpu-kubelet-plugin -v 4"]}
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
@@ -404,6 +417,207 @@ async def test_a_change_that_was_killed_in_between_leaves_no_slice_behind() -> N
         made.kube.forget()
         assert await see_devices(made.kube) == {}
         assert (await proven(made, before)).outcome == "ok"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A pod is gone."""
+
+    name: str
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for it."""
+        found = await on.get("v1", "Pod", self.name, "default", fresh=True)
+        return Drift("there", "gone") if found else None
+
+
+async def changing(made: Place, node: str, before: str) -> None:
+    """Leave a node as a run does that is killed while its class is changed: nobody offers its GPUs."""
+    marked = {"labels": {LABEL: "changing"}, "annotations": {BEFORE: before}}
+    await made.kube.patch("v1", "Node", node, {"metadata": marked})
+    await wait_until(PluginGone(node), made.kube, seconds=30, every=0.05)
+
+
+async def test_a_change_that_was_killed_says_on_the_node_what_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def killed(*_: Any, **__: Any) -> None:
+        raise asyncio.CancelledError
+
+    async with claimed_cluster() as made:
+        await started(made)
+        monkeypatch.setattr("shipway.steps.gpu.classes.wait_until", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await NodeClass("te2", None).apply(made.kube)
+        node = await made.kube.get("v1", "Node", "te2", fresh=True)
+        assert node
+        assert (class_of(node), node["metadata"]["annotations"][BEFORE]) == ("changing", "dra")
+        monkeypatch.undo()
+        await brought(made, declared(mode="cdi"))
+        node = await made.kube.get("v1", "Node", "te2", fresh=True)
+        assert node
+        assert class_of(node) is None
+        assert BEFORE not in node["metadata"]["annotations"]
+
+
+async def test_a_node_is_not_left_without_its_plugin_by_a_change_that_was_broken_off_beside_a_pod() -> None:
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.36.2") as made:
+        await started(made)
+        await hold(made, by_resource("job", "te2"))
+        await changing(made, "te2", "")
+        results = await brought(made, declared(mode="dra"))
+        assert results[MOVED].error
+        assert results[MOVED].error.message.startswith("it stays as it is: GPUs are held by te2: default/job (")
+        await wait_until(GpusAllocatable({"te2": 2}), made.kube, seconds=30, every=0.05)
+        results = await brought(made, declared(mode="dra"))
+        assert results[MOVED].outcome == "drifted", "as if there had been no change"
+        await changing(made, "te2", "")
+        results = await brought(made, declared(mode="cdi"))
+        assert results["node te2 offers whole GPUs"].outcome == "changed", "what is wanted is what was"
+        await wait_until(GpusAllocatable({"te2": 2}), made.kube, seconds=30, every=0.05)
+
+
+async def test_a_pod_whose_claim_came_in_between_has_its_driver_back_and_can_end() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        node = await hold(made, *claimer("train"))
+        await changing(made, node, "dra")
+        await made.kube.delete("v1", "Pod", "train", "default")
+        before = declared(mode="cdi")
+        results = await brought(made, before)
+        error = results[f"node {node} offers whole GPUs"].error
+        assert error
+        assert error.message.startswith(f"it stays as it is: GPUs are held by {node}: default/train (claim gpu: gpu-")
+        await wait_until(Ended("train"), made.kube, seconds=30, every=0.05)  # its driver takes back its claim
+        assert (await brought(made, before))[f"node {node} offers whole GPUs"].outcome == "changed"
+        await offered(made, before)
+
+
+async def test_what_a_proof_has_left_ends_while_its_driver_is_there() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        await make_space(made.kube)
+        left = [pod_with_gpu(made.cluster, f"gpu-test-{number}", resource="gpu.nvidia.com") for number in range(1, 5)]
+        await apply_pods(made.kube, left)
+        await wait_until(AllRun([pod["metadata"]["name"] for pod in left]), made.kube, seconds=30, every=0.05)
+        before = declared(mode="cdi")
+        results = await brought(made, before)
+        assert results["node te2 offers whole GPUs"].outcome == "changed"
+        await offered(made, before)
+        assert await made.kube.list_("v1", "Pod", NAMESPACE) == []
+        proof = await proven(made, before)
+        assert (proof.outcome, proof.error, proof.verified) == ("ok", None, 4)
+
+
+async def test_a_class_does_not_change_beside_test_pods_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        await make_space(made.kube)
+        pod = pinned(pod_with_gpu(made.cluster, "gpu-test-1", resource="gpu.nvidia.com"), "te2")
+        await apply_pods(made.kube, [pod])
+        await wait_until(AllRun(["gpu-test-1"]), made.kube, seconds=30, every=0.05)
+        monkeypatch.setattr(Devices, "unprepared", lambda *_: "DRA driver gpu.nvidia.com is not registered")
+        with pytest.raises(Blocked, match="test pods on te2 do not end"):
+            await NodeClass("te2", None, wait=1.0).apply(made.kube)
+        node = await made.kube.get("v1", "Node", "te2", fresh=True)
+        assert node
+        assert class_of(node) == "dra"
+
+
+async def test_what_a_run_left_that_was_killed_while_it_made_the_driver_goes() -> None:
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.36.2") as made:
+        await started(made)
+        for obj in claim_objects(declared(mode="dra")):
+            if obj["kind"] in ("ServiceAccount", "ClusterRole"):
+                await made.kube.apply(obj)
+        await brought(made, made.cluster)
+        for api, kind in (*KINDS, *OF_CLAIMS):
+            assert await made.kube.list_(api, kind, labels=f"{LABEL}=dra") == [], kind
+
+
+async def test_the_driver_is_looked_for_while_a_node_may_go_back_to_it() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        for name in ("te2", "te3"):
+            await changing(made, name, "dra")
+        made.kube.forget()
+        assert await ClassesGone(()).check(made.kube) is None
+
+
+async def test_a_host_that_joins_has_the_plugin_while_the_driver_of_claims_is_held_back() -> None:
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.36.2") as made:
+        await started(made)
+        await made.kube.patch("v1", "Node", "te3", {"metadata": {"labels": {"nvidia.com/gpu.present": None}}})
+        await wait_until(PluginGone("te3"), made.kube, seconds=30, every=0.05)  # as of a host that has just joined
+        nodes = [step for host in made.cluster.hosts for step in gates.node_steps(declared(mode="dra"), host)]
+        made.kube.forget()
+        results = {one.step: one for one in await converge(nodes, made.kube, Impact.WORKLOADS)}
+        assert "is not there yet" in str(results["node te3 has its GPUs claimed (DRA)"].drift)
+        await offered(made, made.cluster)
+
+
+@pytest.mark.parametrize("more", [{}, {"adminAccess": True}], ids=["its pod is not bound yet", "an administrator's"])
+async def test_a_claim_keeps_its_driver_though_no_pod_holds_a_gpu_by_it(more: dict[str, Any]) -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        spec = claimer("x")[0]["spec"]["spec"]
+        mine = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": spec}
+        await made.kube.apply({**mine, "metadata": {"name": "mine", "namespace": "default"}})
+        devices = [{"request": "gpu", "driver": "gpu.nvidia.com", "pool": "te2", "device": "gpu-0", **more}]
+        status = {"status": {"allocation": {"devices": {"results": devices}}}}
+        await made.kube.patch("resource.k8s.io/v1", "ResourceClaim", "mine", status, "default", under="status")
+        results = await brought(made, declared(mode="cdi"))
+        drift = results["node te2 offers whole GPUs"].drift
+        assert drift
+        assert drift.have.endswith("claims have devices there, and their pods end by its driver: default/mine")
+        assert results["node te3 offers whole GPUs"].outcome == "changed"
+
+
+async def test_what_a_driver_of_somebody_else_offers_is_not_taken_away() -> None:
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.36.2") as made:
+        await made.kube.apply(foreign())
+        await made.kube.patch("v1", "Node", "te2", {"metadata": {"labels": {LABEL: "dra"}}})
+        theirs = slice_of("te2", [device("gpu-0")], name="theirs")
+        await made.kube.apply({**theirs, "apiVersion": "resource.k8s.io/v1", "metadata": {"name": "theirs"}})
+        await NodeClass("te2", None).apply(made.kube)
+        assert await made.kube.get("resource.k8s.io/v1", "ResourceSlice", "theirs", fresh=True)
+
+
+async def test_a_repairs_proof_goes_the_way_that_a_held_plugin_goes() -> None:
+    both = hosts(runtime_handlers={"runc", "nvidia"})
+    async with place(hosts=both, cluster=declared(mode="runtime_class"), version="v1.36.2") as made:
+        await started(made)
+        await hold(made, by_resource("job", "te2", "nvidia"))
+        after = declared(mode="dra")
+        assert (await brought(made, after))[MOVED].outcome == "drifted"
+        await wait_until(WorkloadRuns("DaemonSet", DRIVER, SYSTEM), made.kube, seconds=30, every=0.05)
+        await wait_until(GpusAllocatable(EXPECTED), made.kube, seconds=30, every=0.05)
+        proof = await prove_alone(made.kube, after, EXPECTED)
+        assert (proof.outcome, proof.verified) == ("ok", 3)
+
+
+async def test_who_is_held_is_asked_of_all_nodes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most = 0, 0
+
+    async def slow(_step: NodeClass, _on: Any) -> Drift:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return Drift("whole GPUs", "claimed GPUs (DRA)")
+
+    async with place(hosts=hosts(), cluster=declared(mode="cdi"), version="v1.36.2") as made:
+        await started(made)
+        monkeypatch.setattr(NodeClass, "check", slow)
+        made.kube.forget()
+        assert sorted(await find_held(made.kube, declared(mode="dra"))) == ["te2", "te3"]
+    assert most == 2, "looks that wait for the same list share one"
+
+
+async def test_a_node_is_measured_by_a_claim_before_it_is_opened() -> None:
+    async with claimed_cluster() as made:
+        await started(made)
+        heard = await measure_node(made.kube, made.cluster, "te2", 2, seconds=30)
+        assert {one.uuid for one in heard.gpus} == {uuid for uuid, _ in made.hosts["te2"].gpus}
 
 
 async def test_all_gpus_of_a_node_are_claimed_at_once_to_be_measured() -> None:

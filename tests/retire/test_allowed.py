@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
-from shipway.ownership.evidence import Evidence
+from shipway.ownership.evidence import KUBECONFIGS, KUBELET_CONF, Evidence
 from shipway.steps.kubernetes.etcd_members import OWN, health
 from tasks.context import Run
 from tasks.retire import allowed
@@ -136,6 +136,7 @@ async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
 ) -> None:
     answering(monkeypatch, Evidence("te2", admin=True, etcd=True, static=("etcd.yaml",), authorities=OURS, node="te2"))
     lead = Lead(3)
+    lead.facts[KUBECONFIGS] = said(f"{KUBELET_CONF}:    server: https://api.te.internal:6443\n")
     run.session = lambda name: lead if name == "te1" else KnownFacts({})  # type: ignore[method-assign, assignment, return-value]
     run.retirement.host = "te2"
     on_cluster(run, node("te1"), node("te2", role="control-plane"), node("te3"), ETCD)
@@ -146,6 +147,8 @@ async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
     assert await removal(run) == ["SHW-707"]
     run.retirement.to_replace = True
     assert await removal(run) == []
+    lead.facts[KUBECONFIGS] = said(f"{KUBELET_CONF}:    server: https://10.0.0.2:6443\n")
+    assert await removal(run) == ["SHW-717"], "the other one's kubelet asks by it"
 
 
 async def test_where_the_cluster_is_silent_a_node_is_reset_only_where_a_person_says_that_it_is_gone(

@@ -109,8 +109,10 @@ async def ip(call: Call) -> int:
 
 @program("ss")
 async def ss(call: Call) -> int:
-    """List listening sockets."""
+    """List listening sockets; connections that stand are not simulated, so there are none."""
     asked = parse(call.args, flags="-H -l -t -n -p -u -4 -a")
+    if "established" in asked.rest:
+        return 0
     if not asked.has("-H"):
         call.say("State  Recv-Q Send-Q Local Address:Port  Peer Address:Port Process\n")
     for at, port, owner in _sockets(call.host):

@@ -45,6 +45,7 @@ def pod_of_ranks(
     count: int,
     options: Mapping[str, str],
     *,
+    resource: str = "",
     verbs: bool = False,
     vendor: Vendor = VENDOR,
 ) -> Object:
@@ -54,7 +55,7 @@ def pod_of_ranks(
     privileged pods alone where no plugin offers them.
     """
     words = [f"{key}={value}" for key, value in options.items()]
-    pod = pod_that_measures(cluster, name, node, count, options=words, vendor=vendor)
+    pod = pod_that_measures(cluster, name, node, count, options=words, resource=resource, vendor=vendor)
     spec = pod["spec"]
     spec["hostNetwork"], spec["dnsPolicy"] = True, "ClusterFirstWithHostNet"
     container = spec["containers"][0]
@@ -104,6 +105,8 @@ class _Spoke:
 class Collectives:
     """Collectives over GPUs of these nodes, each of which has `counts` of them; `verbs` are nodes with RDMA devices.
 
+    `asks` is by node the resource that a pod asks for; of others that of the declared mode.
+
     `why` has the reason for each that did not work.
     """
 
@@ -113,6 +116,7 @@ class Collectives:
     verbs: frozenset[str] = frozenset()
     on_wait: Callable[[str], None] = lambda _: None
     vendor: Vendor = VENDOR
+    asks: Mapping[str, str] = field(default_factory=dict)
     why: dict[Hosts, str] = field(default_factory=dict)
     made: int = 0
 
@@ -175,7 +179,14 @@ class Collectives:
 
     async def _make(self, name: str, node: str, options: Mapping[str, str]) -> None:
         pod = pod_of_ranks(
-            self.cluster, name, node, self.counts[node], options, verbs=node in self.verbs, vendor=self.vendor
+            self.cluster,
+            name,
+            node,
+            self.counts[node],
+            options,
+            resource=self.asks.get(node, ""),
+            verbs=node in self.verbs,
+            vendor=self.vendor,
         )
         await apply_pods(self.kube, [pod], vendor=self.vendor)
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from shipway.cluster.parts import CLAIMED
-from shipway.errors import Refused
+from shipway.errors import Blocked, Refused
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.claims import GROUP
 from shipway.gpu.classes import leaves_classes, off_classes
-from shipway.gpu.counts import count_gpus
+from shipway.gpu.offers import amounts_of
 from shipway.gpu.owners import CLAIM_DRIVER, find_owner
 from shipway.kube.client import Kube, Object
+from shipway.kube.errors import KindMissing
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.classes import class_of
@@ -30,9 +32,16 @@ class ClaimsPresent(PluginPresent):
     async def check(self, on: Kube) -> Drift | None:
         """Compare the objects; the drift says what keeps from applying them.
 
-        Raises Refused SHW-657 where an operator's device plugin offers the GPUs, SHW-656 where our driver is beside it.
+        Raises Refused SHW-657 where an operator's device plugin offers the GPUs, SHW-656 where our driver is beside it,
+        Blocked where the API server is older than claims.
         """
-        drift = await super().check(on)
+        try:
+            drift = await super().check(on)
+        except KindMissing as error:
+            fix = "Run `shipway upgrade` with this file, then a bootstrap: until then the device plugin stays."
+            raise Blocked(
+                f"gpu.mode is dra, and the API serves no {GROUP}/v1 (Kubernetes 1.34 does)", fix=fix
+            ) from error
         owner = await find_owner(on)
         if owner and not owner.startswith(CLAIM_DRIVER):
             fix = f"Switch its device plugin off there, or take `gpu.mode: dra` out of the file: {owner} then stays."
@@ -92,4 +101,4 @@ class PluginRetired:
 
 def _has_gpus(node: Object) -> bool:
     labels = node["metadata"].get("labels") or {}
-    return labels.get(VENDOR.label) == "true" or count_gpus(node) > 0
+    return labels.get(VENDOR.label) == "true" or any(amounts_of(node, "capacity").values())

@@ -5,6 +5,8 @@ A run that waits for GPUs asks before it waits: what pods hold back does not com
 
 from __future__ import annotations
 
+import asyncio
+
 from shipway.cluster.model import Cluster
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import CONFIG, OURS, config_text, digest_of, label_of
@@ -14,8 +16,6 @@ from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.gpu.classes import NodeClass, class_of, who_holds
-
-STAYS = "it stays so for now"
 
 
 async def plugins_of(on: Kube, gpu_class: str) -> dict[str, Object]:
@@ -46,14 +46,20 @@ async def find_held(on: Kube, cluster: Cluster) -> dict[str, StepResult]:
     if classes is None or await find_owner(on):
         return {}
     nodes = await nodes_by_name(on)
-    found: dict[str, StepResult] = {}
-    for host in cluster.hosts:
-        node, wanted = nodes.get(host.name), label_of(cluster, host.name)
-        if node is None or not _has_gpus(node, host.gpus) or class_of(node) == wanted:
-            continue
-        step = NodeClass(host.name, wanted)
-        if drift := await step.check(on):
-            found[host.name] = StepResult(step.name, "drifted", Impact.SERVICE, drift, id=step.id)
+    steps = [
+        NodeClass(host.name, wanted)
+        for host in cluster.hosts
+        if (node := nodes.get(host.name)) is not None
+        and _has_gpus(node, host.gpus)
+        and class_of(node) != (wanted := label_of(cluster, host.name))
+    ]
+    # All at once: each looks anew, and looks that wait for the same list share the next one.
+    drifts = await asyncio.gather(*(step.check(on) for step in steps))
+    found = {
+        step.node: StepResult(step.name, "drifted", Impact.SERVICE, drift, id=step.id)
+        for step, drift in zip(steps, drifts, strict=True)
+        if drift
+    }
     for name, shared in cluster.gpu_classes.items():
         digest = digest_of(config_text(shared, classes))
         older = [one for one in (await plugins_of(on, name)).values() if runs_for(one) not in ("", digest)]
@@ -61,7 +67,7 @@ async def find_held(on: Kube, cluster: Cluster) -> dict[str, StepResult]:
         if older and members:
             who = await who_holds(on, members)
             have = f"{older[0]['metadata']['name']} runs with an earlier one"
-            drift = Drift(f"{have}; {STAYS}: {who}" if who else have, "the one that is declared")
+            drift = Drift.held(have, "the one that is declared", who)
             step_name = f"GPU class {name} has its declared configuration"
             found |= {node: StepResult(f"{step_name} on {node}", "drifted", Impact.SERVICE, drift) for node in members}
     return found

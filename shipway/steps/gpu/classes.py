@@ -16,10 +16,12 @@ from shipway.cluster.parts import CLAIMED, GpuClass
 from shipway.converge import wait_until
 from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.claims import GROUP, list_slices
+from shipway.gpu.claims import GROUP, allocated_on, list_slices
 from shipway.gpu.classes import LABEL, OURS, leaves_classes
 from shipway.gpu.holders import gpu_holders
+from shipway.gpu.owners import find_owner
 from shipway.gpu.plugin_pods import node_of_pod, plugin_logs, plugin_pods
+from shipway.gpu.pods import NAMESPACE, NoPods, find_space
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.rules.gpu_classes import CHANGING
@@ -29,17 +31,19 @@ from shipway.steps.kubernetes.nodes import node_of
 LEAVE_SECONDS, LOOK_SECONDS = 90.0, 1.0  # a pod that ends has 30 s; its node's count follows at once
 NONE = "whole GPUs"
 CLAIMS = "claimed GPUs (DRA)"
+# Beside the label `changing`: the class until then, "" for none, by which a run that was killed is made good.
+BEFORE = "shipway.dev/gpu-class-before"
 # One change of a node's class at a time: a node's own stage and the plugin's both come to it in one run.
 _TURNS: WeakKeyDictionary[Kube, dict[str, asyncio.Lock]] = WeakKeyDictionary()
-KINDS = (("apps/v1", "DaemonSet"), ("v1", "ConfigMap"))
-# What the driver of claims has besides, of the whole cluster but for the account.
+# The account of the driver of claims is made first and goes last: while it is there, the rest is looked for.
+KINDS = (("apps/v1", "DaemonSet"), ("v1", "ConfigMap"), ("v1", "ServiceAccount"))
+# What that driver has besides, of the whole cluster.
 OF_CLAIMS = (
     (f"{GROUP}/v1", "DeviceClass"),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"),
-    ("v1", "ServiceAccount"),
 )
 
 
@@ -47,6 +51,14 @@ def class_of(node: Object) -> str | None:
     """Return the class that a node is labelled with; None where it has none."""
     labels = node["metadata"].get("labels") or {}
     return labels.get(LABEL)
+
+
+def _before(node: Object) -> str | None:
+    """Return the class before a change that was broken off, "" for none; None where there is none, or nothing tells."""
+    if class_of(node) != CHANGING:
+        return None
+    annotations = node["metadata"].get("annotations") or {}
+    return annotations.get(BEFORE)
 
 
 async def _plugins_on(on: Kube, node: str) -> list[Object]:
@@ -103,20 +115,32 @@ class NodeClass:
         have = class_of(await node_of(on, self.node))
         if have == self.gpu_class:
             return None
-        why = await self.hold(on)
         said, want = (CLAIMS if one == CLAIMED else f"class {one}" if one else NONE for one in (have, self.gpu_class))
-        return Drift(f"{said}; it stays so for now: {why}" if why else said, want)
+        return Drift.held(said, want, await self.hold(on))
 
     async def hold(self, on: Kube) -> str:
-        """Return who holds GPUs of the node, or why its plugin would not leave it; "" where nothing keeps from it."""
+        """Return who holds GPUs of the node, or why its plugin would not leave it; "" where nothing keeps from it.
+
+        Nothing does of a change that was broken off: beside pods the node has its plugin back by it.
+        """
         on.forget()
-        if who := await who_holds(on, [self.node]):
+        if _before(await node_of(on, self.node)) is not None:
+            return ""
+        if who := await self._held(on):
             return who
         plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
         there = await _plugins_on(on, self.node)
         if there and plugin and not leaves_classes(plugin):
             return "the device plugin in the cluster does not leave the nodes of a class yet"
-        return await self._not_followed(on) if there else ""
+        return await self._not_followed(on) if there or plugin else ""
+
+    async def _held(self, on: Kube) -> str:
+        """Return which pods hold GPUs of the node, or which claims their driver would leave behind."""
+        who = await who_holds(on, [self.node])
+        if who or class_of(await node_of(on, self.node)) not in (CLAIMED, CHANGING):
+            return who
+        claims = [one for one in await allocated_on(on, self.node) if one.partition("/")[0] != NAMESPACE]
+        return f"claims have devices there, and their pods end by its driver: {few(claims)}" if claims else ""
 
     async def _not_followed(self, on: Kube) -> str:
         """Return that nobody would offer the node's GPUs once they are claimed, or are not any more: it comes later."""
@@ -138,38 +162,64 @@ class NodeClass:
 
     async def _change(self, on: Kube) -> None:
         on.forget()
-        have = class_of(await node_of(on, self.node))
+        node = await node_of(on, self.node)
+        have, before = class_of(node), _before(node)
         if have == self.gpu_class:  # the other stage has changed it meanwhile: its new plugin is there, and stays
-            return
-        offered = await _plugins_on(on, self.node)
-        if offered:
-            await self._label(on, CHANGING)
+            return None
+        earlier = have if before is None else before or None
+        if earlier == self.gpu_class:  # a change that was broken off, and is not wanted any more
+            return await self._label(on, earlier)
+        await self._end_tests(on)
+        if offered := await _plugins_on(on, self.node):
+            await self._label(on, CHANGING, before=None if earlier == CHANGING else earlier or "")
             try:
                 await wait_until(PluginGone(self.node), on, seconds=self.wait, every=LOOK_SECONDS)
             except DeadlineExceeded as error:
-                await self._label(on, have)
+                await self._label(on, earlier)
                 raise Blocked(f"the device plugin did not leave {self.node}: {error.message}") from error
         sliced = have in (CLAIMED, CHANGING) and self.gpu_class != CLAIMED and await self._take_slices(on)
-        if offered or sliced:
+        if offered or sliced or before is not None:
             on.forget()
-            if who := await who_holds(on, [self.node]):
-                await self._label(on, have)
-                raise Blocked(f"it stays as it is: {who}")
-        await self._label(on, self.gpu_class)
+            why = await self._held(on) or (await self._not_followed(on) if before is not None else "")
+            if why:
+                await self._label(on, earlier)
+                raise Blocked(f"it stays as it is: {why}")
+        return await self._label(on, self.gpu_class)
+
+    async def _end_tests(self, on: Kube) -> None:
+        """End what a proof has left on the node: no kubelet ends a pod with a claim whose driver has gone.
+
+        Raises Blocked where it does not end.
+        """
+        names = [pod["metadata"]["name"] for pod in await on.list_("v1", "Pod", NAMESPACE) if self._is_mine(pod)]
+        if not names or await find_space(on) is None:
+            return
+        for name in names:
+            await on.delete("v1", "Pod", name, NAMESPACE, grace=1)
+        try:
+            await wait_until(NoPods(names), on, seconds=self.wait, every=LOOK_SECONDS)
+        except DeadlineExceeded as error:
+            raise Blocked(f"test pods on {self.node} do not end: {error.message}") from error
+
+    def _is_mine(self, pod: Object) -> bool:
+        return node_of_pod(pod) == self.node
 
     async def _take_slices(self, on: Kube) -> bool:
         """Delete what our driver has offered on the node: its kubelet does so later, and pods would come until then.
 
-        Returns whether there was something.
+        Returns whether there was something; what a driver of somebody else offers is left alone.
         """
         on.forget()
+        if await find_owner(on):
+            return False
         found = [one["metadata"]["name"] for one in await list_slices(on) if one["spec"].get("nodeName") == self.node]
         for name in found:
             await on.delete(f"{GROUP}/v1", "ResourceSlice", name)
         return bool(found)
 
-    async def _label(self, on: Kube, value: str | None) -> None:
-        await on.patch("v1", "Node", self.node, {"metadata": {"labels": {LABEL: value}}})
+    async def _label(self, on: Kube, value: str | None, *, before: str | None = None) -> None:
+        change = {"labels": {LABEL: value}, "annotations": {BEFORE: before}}
+        await on.patch("v1", "Node", self.node, {"metadata": change})
         on.forget()
 
 
@@ -184,7 +234,7 @@ class ClassesGone:
     async def _left(self, on: Kube) -> list[tuple[str, str, str]]:
         """Return API version, kind and name of what is left, but for classes that nodes still are of."""
         nodes = (await nodes_by_name(on)).values()
-        kept = {*self.classes, *(one for node in nodes if (one := class_of(node)))}
+        kept = {*self.classes, *(one for node in nodes for one in (class_of(node), _before(node)) if one)}
         listed = await asyncio.gather(
             *(on.list_(api, kind, VENDOR.plugin.namespace, labels=OURS) for api, kind in KINDS)
         )

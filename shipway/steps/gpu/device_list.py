@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from shipway.cluster.parts import CLAIMED, GpuMode
+from shipway.cluster.parts import CLAIMED
 from shipway.errors import Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import LABEL
@@ -53,9 +53,14 @@ def makes_mounts(pod_spec: Mapping[str, Any]) -> bool:
     return BY_MOUNTS in strategy_of(pod_spec)
 
 
+def hands_by_cdi(pod_spec: Mapping[str, Any]) -> bool:
+    """Tell whether a plugin's pod, or the driver of claims, hands GPUs out by CDI."""
+    return strategy_of(pod_spec) == BY_CDI
+
+
 def spares_variable(pod_spec: Mapping[str, Any]) -> bool:
     """Tell whether a plugin's pod hands GPUs out without the variable: by mounts, or by CDI."""
-    return makes_mounts(pod_spec) or strategy_of(pod_spec) == BY_CDI
+    return makes_mounts(pod_spec) or hands_by_cdi(pod_spec)
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,14 @@ class PluginPresent(ObjectsPresent):
             await self._refuse_second(on, owner)
             return None
         drift = await super().check(on)
-        why = await self.hold(on) if drift else ""
-        return Drift(f"{drift.have}; it stays so for now: {why}", drift.want) if drift and why else drift
+        return Drift.held(drift.have, drift.want, await self.hold(on)) if drift else None
 
     async def _refuse_second(self, on: Kube, owner: str) -> None:
         (mine,) = [obj["metadata"]["name"] for obj in await self._load() if VENDOR.plugin.has(_labels_of(obj))]
         if await _pod_spec(on, mine) is not None:
             place = f"{VENDOR.plugin.namespace}/{mine}"
             away = f"`kubectl -n {VENDOR.plugin.namespace} delete daemonset {mine}` leaves the GPUs to the other"
-            fix = f"Keep one: {away}; or switch that one off there."
+            fix = f"Keep one, once no pod holds a GPU that the other gave it: {away}; or switch that one off there."
             raise Refused(f"two device plugins offer the same GPUs: {place} and {owner}", code="SHW-656", fix=fix)
 
     async def hold(self, on: Kube) -> str:
@@ -106,8 +110,8 @@ class PluginPresent(ObjectsPresent):
 
 def _asks_as_much(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
     """Tell whether a plugin's pod that runs needs all that the declared one needs: CDI, mounts, the default runtime."""
-    if strategy_of(declared) == BY_CDI:
-        return strategy_of(there) == BY_CDI
+    if hands_by_cdi(declared):
+        return hands_by_cdi(there)
     by_default = not there.get("runtimeClassName") or bool(declared.get("runtimeClassName"))
     return by_default and (makes_mounts(there) or not makes_mounts(declared))
 
@@ -128,16 +132,6 @@ async def plugin_spares_variable(on: Kube) -> bool:
     names = [VENDOR.plugin.daemon_set, *([VENDOR.claims.daemon_set] if VENDOR.claims else [])]
     specs = [spec for name in names if (spec := await _pod_spec(on, name)) is not None]
     return bool(specs) and all(map(spares_variable, specs))
-
-
-async def plugin_mode(on: Kube) -> GpuMode | None:
-    """Return the `gpu.mode` that the cluster's device plugin has been made for; None where there is none."""
-    spec = await _pod_spec(on)
-    if spec is None:
-        return None
-    if strategy_of(spec) == BY_CDI:
-        return "cdi"
-    return "runtime_class" if spec.get("runtimeClassName") else "default_runtime"
 
 
 def _is_labelled(node: Object) -> bool:

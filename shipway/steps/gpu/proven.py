@@ -19,6 +19,7 @@ from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.class_held import find_held
+from shipway.steps.gpu.plugin_mode import proven_as
 
 WANT = "every GPU proven since its plugin started"
 
@@ -75,7 +76,8 @@ async def prove_alone(on: Kube, cluster: Cluster, expected: Mapping[str, int]) -
     """Prove the GPUs of these nodes, with test pods on no other node; raises what the proof found."""
     others = sorted(set(await nodes_by_name(on)) - set(expected))
     held = await find_held(on, cluster)
-    proof = await prove(on, cluster, expected, {}, avoid=others, settle=False, held=held)
+    as_offered, _ = await proven_as(on, cluster)
+    proof = await prove(on, as_offered, expected, {}, avoid=others, settle=False, held=held)
     if proof.error is not None:
         raise proof.error
     return proof

@@ -23,6 +23,7 @@ from shipway.gpu.proven import Record, read_record
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name, taints_of
 from shipway.step import Drift, Impact
+from shipway.steps.gpu.plugin_mode import proven_as
 from shipway.steps.gpu.proven import prove_alone
 from shipway.steps.kubernetes.nodes import node_of
 
@@ -198,7 +199,8 @@ class ReleasedByProof:
         """
         if VENDOR.figures is None or proof.shared:
             return "; ".join(proof.shared.values()) or f"nothing measures GPUs of {VENDOR.name}"
-        heard = await measure_node(on, self.cluster, self.node, self.expected, seconds=MEASURE_SECONDS)
+        cluster, _ = await proven_as(on, self.cluster)
+        heard = await measure_node(on, cluster, self.node, self.expected, seconds=MEASURE_SECONDS)
         rows = judge([heard], self.recall())
         await keep_bad(on, {self.node: rows})
         _refuse_bad({row.uuid or row.who: row.said for row in rows if row.word == "bad"})

@@ -71,9 +71,7 @@ class ToolkitAccepts:
         have = await toolkit_accepts(on, self.key)
         if have == self.accepts:
             return None
-        why = await self.hold(on)
-        said = f"{self.key} = {str(have).lower()}"
-        return Drift(f"{said}; it stays so for now: {why}" if why else said, str(self.accepts).lower())
+        return Drift.held(f"{self.key} = {str(have).lower()}", str(self.accepts).lower(), await self.hold(on))
 
     async def hold(self, on: Host) -> str:
         """Return why it may not be changed now."""

@@ -10,6 +10,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.claims import see_claims, see_devices
 from shipway.gpu.counts import count_asked_gpus, count_gpus
 from shipway.gpu.evidence import count_taken, find_barrier
+from shipway.gpu.offers import claimed_offer
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name
@@ -35,7 +36,7 @@ async def why_not_moved(on: Kube, pod: Object, *, vendor: Vendor = VENDOR) -> st
         return "whether another node has such a part of a GPU free is not known"
     product = _product(nodes.get(node, {}), vendor)
     able = {
-        name: len(offered.get(name, ())) if claimed else count_gpus(one, vendor=vendor)
+        name: claimed_offer(offered.get(name, {}), vendor=vendor).places if claimed else count_gpus(one, vendor=vendor)
         for name, one in nodes.items()
         if name != node
         and not why_not_ready(one)

@@ -156,7 +156,12 @@ class Claims:
                 yield from one["spec"].get("devices") or ()
 
     def _devices(self, node: str, driver: str) -> list[str]:
-        return [str(one["name"]) for one in self._offered(node, driver)]
+        """Return the devices that pods may have: no claim here tolerates a taint."""
+        return [str(one["name"]) for one in self._offered(node, driver) if not _keeps_off(one)]
+
+
+def _keeps_off(device: Obj) -> bool:
+    return any(one.get("effect") in ("NoSchedule", "NoExecute") for one in device.get("taints") or ())
 
 
 def results_of(claim: Obj) -> list[Obj]:

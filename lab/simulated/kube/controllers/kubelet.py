@@ -168,6 +168,10 @@ class Kubelets:
                 self.later(run, self.world.latencies.sandbox, self._sandbox_again)
 
     def _stopped(self, pod: Obj, run: PodRun) -> None:
+        """Let go of a pod, unless a driver is to take back first what it was prepared: until then it stays."""
+        if run.address and self.devices.unprepared(pod):
+            self.later(run, self.world.latencies.sandbox_retry, self._stopped)
+            return
         self.world.store.remove("pods", *key_of(pod))
 
     def end(self, pod: Obj, run: PodRun) -> None:
