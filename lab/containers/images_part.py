@@ -112,10 +112,10 @@ def images(kubernetes: Kubernetes, programs: Path, stand_ins: Path, tools: Path)
         ),
         Image(
             names=(SAMPLE,),
-            files={**shell, "/cuda-samples/sample": ASSETS / "images" / "vectoradd"},
+            files={**shell, "/cuda-samples/vectorAdd": ASSETS / "images" / "vectoradd"},
             links=links,
             folders=(*room, "/usr", "/usr/bin"),
-            command=("/cuda-samples/sample",),
+            command=("/cuda-samples/vectorAdd",),
             env=NVIDIA_ENV,
         ),
     ]

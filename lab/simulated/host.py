@@ -129,6 +129,8 @@ class SimulatedHost:
             "/etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 ip6-localhost ip6-loopback\n",
         }.items():
             self.files.put(path, Node(text.encode(), changed=booted))
+        if self.gpu.devices:
+            self.files.put("/usr/bin/nvidia-smi", Node(b"SIMULATED\n", 0o755, changed=booted))
         for index in range(len(self.gpu.devices)):
             self.files.put(f"/dev/nvidia{index}", Node(b"", 0o666, changed=booted))
         self.files.put("/dev/null", Node(b"", 0o666, changed=booted))

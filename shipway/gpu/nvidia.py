@@ -191,6 +191,8 @@ NVIDIA = Vendor(
             labels={"name": "nvidia-dra-driver-gpu-ds"},
             manifest="dra-driver/driver.yaml",
             program="gpu-kubelet-plugin",
+            # hack/kubelet-plugin-prestart.sh: `find FOLDER -maxdepth 1 -type f`, until there is one
+            looks_for=("/usr/bin/nvidia-smi", "/usr/sbin/nvidia-smi", "/opt/bin/nvidia-smi"),
         ),
         # Since 0.18 NVIDIA's manifest lets its pod fail on a node without GPUs (k8s-device-plugin CHANGELOG, v0.18.0).
         needs_gpus=(0, 18),

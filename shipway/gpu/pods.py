@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.cluster.model import Cluster
+from shipway.converge import wait_until
 from shipway.errors import PostconditionFailed, Refused
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.seen import PodSeen
@@ -31,6 +33,10 @@ _CLAIM = "gpus"
 SHOWN = 300  # characters of why a pod does not run
 # The kubelet's word for a pod that the scheduler gave a GPU which the kubelet does not have at this moment.
 TURNED_AWAY = "UnexpectedAdmissionError"
+CLEAR_SECONDS = 120.0
+# A kubelet turns pods away until its device plugin has registered with it again. A plugin that ended while the kubelet
+# did not answer is started anew by it after 10, 20, then 40 s (the kubelet's back-off), and its driver takes seconds.
+REGISTER_SECONDS = 120.0
 _NODES = re.compile(r"^nodes of (\S+): (.*)$", re.MULTILINE)
 _GIVEN = re.compile(r"^devices=(.*)$", re.MULTILINE)
 _NO_DEVICE = frozenset({"", "all", "none", "void"})
@@ -364,3 +370,31 @@ class PodsGone:
             return None
         pods = await on.list_("v1", "Pod", NAMESPACE)
         return Drift(f"namespace {NAMESPACE} with {len(pods)} pods is still being deleted", "gone")
+
+
+async def run_together(
+    kube: Kube,
+    pods: Mapping[str, Object],
+    on_wait: Callable[[str], None],
+    *,
+    seconds: float,
+    every: float,
+    vendor: Vendor = VENDOR,
+) -> None:
+    """Wait until test pods that were applied all run at once; one that its kubelet turned away is made anew for a time.
+
+    `seconds` bounds each wait, `REGISTER_SECONDS` how long pods are made anew. Raises as `AllRun`, and
+    DeadlineExceeded.
+    """
+    registered = time.monotonic() + min(REGISTER_SECONDS, seconds)
+    while True:
+        try:
+            return await wait_until(AllRun(list(pods)), kube, seconds=seconds, every=every, on_wait=on_wait)
+        except TurnedAway as refused:
+            if time.monotonic() > registered:
+                raise
+            on_wait(f"{refused.message}; made anew, as its device plugin may be registering again")
+            await asyncio.gather(*(kube.delete("v1", "Pod", name, NAMESPACE, grace=1) for name in refused.pods))
+            await wait_until(NoPods(refused.pods), kube, seconds=CLEAR_SECONDS, every=every, on_wait=on_wait)
+            await asyncio.sleep(2 * every)
+            await apply_pods(kube, [pods[name] for name in refused.pods], vendor=vendor)

@@ -20,6 +20,7 @@ from shipway.gpu.counts import GpusAllocatable
 from shipway.gpu.evidence import collect, count_taken, mismatches, see_nodes
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.pods import (
+    CLEAR_SECONDS,
     EXTRA,
     NAMESPACE,
     WITHOUT,
@@ -30,12 +31,12 @@ from shipway.gpu.pods import (
     NoPods,
     PodsGone,
     Said,
-    TurnedAway,
     WithoutSpoke,
     apply_pods,
     find_space,
     pod_with_gpu,
     pod_without,
+    run_together,
 )
 from shipway.gpu.proven import Mark, keep_proven, see_marks
 from shipway.gpu.result import Proof, ProofOutcome, no_gpus, not_as_claimed, plain, same_gpus
@@ -49,7 +50,6 @@ __all__ = ["HostGpuFacts", "Proof", "prove"]
 
 LOOK_SECONDS = 1.0
 EXTRA_SECONDS = 60.0  # the scheduler speaks within a second or two; a busy one may take longer
-CLEAR_SECONDS = 120.0
 WITHOUT_SECONDS = 60.0  # the image is there: test pods of the same one have just run
 # A kubelet posts its node's status every 10 s (nodeStatusUpdateFrequency), so after a plugin or containerd has been
 # restarted the count of GPUs may be old for that long, in both directions.
@@ -190,14 +190,15 @@ class _Proving:
         if not self.names:
             raise PostconditionFailed("no GPU is free to be proven")
         await make_space(self.kube)
-        await self._apply(self.names)
+        pods = {name: self._pod(name) for name in self.names}
+        await apply_pods(self.kube, pods.values(), vendor=self.vendor)
         limit = self.cluster.gpu.verify_seconds
-        await self._all_run(limit)
+        await run_together(self.kube, pods, self.on_wait, seconds=limit, every=LOOK_SECONDS, vendor=self.vendor)
         await self._wait(AllSpoke(self.names, self.compute, self.heard, vendor=self.vendor), limit)
         for number, resource in enumerate(dict.fromkeys(self.asks.values())):
             name = EXTRA + f"-{number}" * bool(number)
             self.asks[name] = resource
-            await self._apply([name])
+            await apply_pods(self.kube, [self._pod(name)], vendor=self.vendor)
             await self._wait(ExtraWaits(self.vendor, name, resource), EXTRA_SECONDS)
         await self._wait(AllRun(self.names), LOOK_SECONDS * 5)  # still: none gave its GPU back meanwhile
 
@@ -224,26 +225,8 @@ class _Proving:
                     f"gpu.isolation is off: a pod that asks for no GPU sees those of its host: {', '.join(open_)}"
                 )
 
-    async def _apply(self, names: Sequence[str]) -> None:
-        await apply_pods(self.kube, map(self._pod, names), vendor=self.vendor)
-
     def _pod(self, name: str) -> Object:
         return pod_with_gpu(self.cluster, name, self.avoid, resource=self.asks[name], vendor=self.vendor)
-
-    async def _all_run(self, limit: float) -> None:
-        """Wait until all pods run; one that its kubelet turned away is made anew while the counts may be old."""
-        settled = time.monotonic() + min(SETTLE_SECONDS, limit)
-        while True:
-            try:
-                return await self._wait(AllRun(self.names), limit)
-            except TurnedAway as refused:
-                if time.monotonic() > settled:
-                    raise
-                self.on_wait(f"{refused.message}; made anew, as its device plugin may be registering again")
-                await asyncio.gather(*(self.kube.delete("v1", "Pod", n, NAMESPACE, grace=1) for n in refused.pods))
-                await self._wait(NoPods(refused.pods), CLEAR_SECONDS)
-                await asyncio.sleep(2 * LOOK_SECONDS)
-                await self._apply(refused.pods)
 
     async def _wait(self, check: Check[Kube], seconds: float) -> None:
         await wait_until(check, self.kube, seconds=seconds, every=LOOK_SECONDS, on_wait=self.on_wait)

@@ -103,7 +103,8 @@ class ClaimDriver:
     """The driver by which pods claim GPUs (DRA): its name, and the `type` that a whole GPU has with it.
 
     Claims name the class `device_class`; the `manifest` makes it, with the DaemonSet `daemon_set`, whose pods have the
-    `labels` (keys of the device plugin's own) and run the `program`, as those of anybody else's do.
+    `labels` (keys of the device plugin's own) and run the `program`, as those of anybody else's do. It begins only
+    where one of `looks_for` is a file of the host; links there it does not follow.
     """
 
     driver: str
@@ -113,6 +114,7 @@ class ClaimDriver:
     labels: Mapping[str, str] = field(hash=False)
     manifest: str
     program: str
+    looks_for: tuple[str, ...] = ()
 
     @property
     def full(self) -> str:

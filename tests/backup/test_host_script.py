@@ -11,6 +11,8 @@ import pytest
 from shipway.known_failures.catalogue import diagnose
 from tests.backup.machine import ETCDCTL, Machine, Pristine
 
+pytestmark = pytest.mark.long  # each runs the whole script, some of them many times
+
 STRANGER = "20200101T000000Z"
 
 

@@ -15,6 +15,8 @@ from shipway.ownership.evidence import JOINING, STARTED
 from tests.backup.machine import Machine, Pristine
 from tests.backup.test_restore_script import MV, PARTS, assert_untouched, backup, code_of
 
+pytestmark = pytest.mark.long  # each runs the whole script, some of them many times
+
 ID, LEAD = "20261129T120000Z-0a1b2c3d", "cp1"
 KEYS = (
     "sa.key",

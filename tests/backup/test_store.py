@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyrage
 import pytest
-from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.s3.models import s3_backends
+from botocore.loaders import Loader
 
 from shipway.backup import store as stores
 from shipway.backup.kept import LocalFolder
@@ -34,15 +34,26 @@ from tests.backup.machine import LocalShell, Machine
 from tests.backup.object_store import ObjectServer, serving
 from tests.backup.test_several_steps import FILE
 
+pytestmark = pytest.mark.long  # each starts a store, and most take a backup for it
+
 OWNER = pyrage.x25519.Identity.generate()
 TO = (str(OWNER.to_public()),)
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"  # noqa: S105 - AWS's own example
 OLD = ("20261101T000000Z", "20261102T000000Z", "20261103T000000Z")
 
 
+@cache
+def _loader(*_: object) -> Loader:
+    return Loader()
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ObjectServer]:
     """A store with a bucket, and credentials in this process's environment."""
+    from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415 - 0.8 s, for these tests alone
+    from moto.s3.models import s3_backends  # noqa: PLC0415
+
+    monkeypatch.setattr("botocore.session.create_loader", _loader)  # what it reads of S3 is the same for every client
     for name in [one for one in os.environ if one.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
@@ -256,7 +267,7 @@ async def test_an_object_that_was_changed_in_the_store_is_not_brought(server: Ob
     store = store_of(server)
     assert (await sent(kept_of(machine, store), on)).outcome == "changed"
     whole = store.read(f"{name}/snapshot.db.age") or b""
-    store.client.put_object(**store.at(f"{name}/snapshot.db.age"), Body=whole[:-1] + b"?")
+    store.client.put_object(**store.at(f"{name}/snapshot.db.age"), Body=whole[:-1] + bytes([whole[-1] ^ 1]))
     (tmp_path / "fetched").mkdir()
     folder = LocalFolder(tmp_path / "fetched", "te")
     with pytest.raises(Permanent) as caught:

@@ -35,6 +35,7 @@ def recorded(home: Path, said: str) -> list[str]:
     return [kind for (kind,) in rows(home, "select state_type from task_run where flow_run_id = ?", flow_run)]
 
 
+@pytest.mark.long
 def test_the_bare_command_brings_up_a_simulated_cluster_and_keeps_its_history(tmp_path: Path) -> None:
     report, home = tmp_path / "command.json", tmp_path / "prefect"
     with command(home, "--report", str(report)) as process:

@@ -140,6 +140,19 @@ async def test_what_keeps_a_host_from_cdi_is_named(dump: str, more: dict[Any, An
     assert raised.value.fix
 
 
+async def test_a_driver_whose_program_is_a_link_is_told_of_before_nvidias_driver_of_claims_waits_for_it() -> None:
+    claims = NVIDIA.claims
+    assert claims
+    program = {FileState(claims.looks_for[0]): FileInfo("0" * 64, "755", "root:root", 1)}
+    served = {DUMP: said(SERVED)}
+    step = CdiServed(mode="dra")
+    assert await step.check(cast("Any", KnownFacts({**served, **program}))) is None
+    with pytest.raises(Permanent, match=r"none of /usr/bin/nvidia-smi, .* is a file") as raised:
+        await step.check(cast("Any", KnownFacts(served)))
+    assert (raised.value.code, "Debian" in (raised.value.fix or "")) == ("SHW-659", True)
+    assert await CdiServed().check(cast("Any", KnownFacts({**served, **HOOK}))) is None, "the plugin does not run it"
+
+
 async def test_before_containerd_is_there_nothing_is_said_of_it() -> None:
     with pytest.raises(Blocked):
         await CdiServed().check(cast("Any", KnownFacts({DUMP: said("", 127), **HOOK})))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lab.containers.images_part import SAMPLE
 from lab.gpu_report import change_rows, slot_of
 from shipway.gpu.health.model import ADVICE, Answer
 from shipway.gpu.health.quarantine import NOTE, TAINT
@@ -175,7 +176,13 @@ def test_what_is_the_applications_is_nothing(fleet: Site) -> None:
 
 def test_a_sick_node_is_kept_from_pods_when_asked_one_of_two_at_most_and_comes_back_by_a_proof(fleet: Site) -> None:
     """The whole way: kept away beside a running pod, the breaker, the pod in the way of a proof, the proof, open."""
-    fleet.cluster_file(repair={"quarantine": True})
+    # No image here measures a GPU: a node opens by the sample then, which is a SIMULATED one.
+    gpu = {
+        "compute": "required",
+        "verify_image": f"nvcr.io/{SAMPLE}",
+        "figures": {"image": "docker.io/library/busybox:1"},
+    }
+    fleet.cluster_file(repair={"quarantine": True}, gpu=gpu)
     fleet.kubectl("taint node w1 site.example/rack=7:PreferNoSchedule")
     pod = {
         "apiVersion": "v1",

@@ -65,7 +65,7 @@ class CdiPossible:
 class CdiServed:
     """containerd puts GPUs into containers by itself, and finds what the plugin writes and what it names.
 
-    The driver of claims (`dra`) brings the program that its specifications name.
+    The driver of claims (`dra`) brings the program that its specifications name; it must find the host's driver.
     """
 
     name: str = "containerd puts GPUs into containers (CDI)"
@@ -74,7 +74,8 @@ class CdiServed:
     async def check(self, on: Host) -> Drift | None:
         """Look at its effective configuration, and for the program that a specification names.
 
-        Raises Permanent SHW-650 where containerd is 1.x, SHW-651 where CDI is switched off or the program is missing.
+        Raises Permanent SHW-650 where containerd is 1.x, SHW-651 where CDI is switched off or the program is missing,
+        SHW-659 where the driver of claims would wait for the host's driver for ever.
         """
         dump, hook = await on.read(DUMP, FileState(VENDOR.hook))
         if not dump.ok:
@@ -95,7 +96,21 @@ class CdiServed:
         if hook is None and self.mode == "cdi":
             fix = f"Install {VENDOR.toolkit_package} 1.16 or later (`gpu.toolkit`), which brings it, then run again."
             raise Permanent(f"{VENDOR.hook} is not there", host=on.name, code="SHW-651", fix=fix)
+        if self.mode == "dra":
+            await _refuse_unseen(on)
         return None
+
+
+async def _refuse_unseen(on: Host) -> None:
+    paths = VENDOR.claims.looks_for if VENDOR.claims else ()
+    if not paths or any(await on.read(*map(FileState, paths))):
+        return
+    fix = (
+        f"`ls -l {' '.join(paths)}` on the host. Where one is a link (as Debian's own packages of the driver have it), "
+        "take the driver from elsewhere (`gpu.driver.source`), or set `gpu.mode: runtime_class`."
+    )
+    message = f"the driver of claims would not find the host's driver: none of {', '.join(paths)} is a file"
+    raise Permanent(message, host=on.name, code="SHW-659", fix=fix)
 
 
 @dataclass(frozen=True)

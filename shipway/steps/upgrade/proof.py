@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shipway.cluster.model import Cluster
@@ -16,17 +15,17 @@ from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.offers import see_offers
 from shipway.gpu.pods import (
+    CLEAR_SECONDS,
     NAMESPACE,
-    AllRun,
     AllSpoke,
     NoPods,
     PodsGone,
     Said,
-    TurnedAway,
     apply_pods,
     find_space,
     pinned,
     pod_with_gpu,
+    run_together,
 )
 from shipway.gpu.proof import make_space
 from shipway.gpu.proven import keep_proven, see_marks
@@ -36,8 +35,6 @@ from shipway.kube.client import Kube, Object
 from shipway.redact import tail
 from shipway.step import Drift
 
-SETTLE_SECONDS = 30.0  # a kubelet turns pods away until its device plugin has registered again
-CLEAR_SECONDS = 120.0
 STEP = "a pod for each of its GPUs runs, each with its own, and one is answered by DNS and the API"
 # What the first test pod does before all else, by whatever its image has; a node that has just come back is given time.
 REACH = """for n in 1 2 3 4 5 6 7 8 9 10; do
@@ -77,7 +74,7 @@ async def prove_host(
     pods = {name: _pod(cluster, name, node, asks[name], reaches=name == names[0]) for name in names}
     await apply_pods(kube, pods.values())
     try:
-        await _all_run(kube, cluster, pods, on_wait)
+        await run_together(kube, pods, on_wait, seconds=limit, every=1.0)
         await wait_until(AllSpoke(names, compute, heard), kube, seconds=limit, every=1.0, on_wait=on_wait)
     except ShipwayError as error:
         raise _failed(node, error.message) from error
@@ -114,21 +111,6 @@ def _pod(cluster: Cluster, name: str, node: str, resource: str, *, reaches: bool
         command = pod["spec"]["containers"][0]["command"]
         command[-1] = REACH.format(name=f"kubernetes.default.svc.{domain}") + command[-1]
     return pinned(pod, node)
-
-
-async def _all_run(kube: Kube, cluster: Cluster, pods: Mapping[str, Object], on_wait: Callable[[str], None]) -> None:
-    """Wait until all run; one that the kubelet turned away is made anew while its plugin may be registering."""
-    ends = time.monotonic() + SETTLE_SECONDS
-    while True:
-        try:
-            all_run = AllRun(list(pods))
-            return await wait_until(all_run, kube, seconds=cluster.gpu.verify_seconds, every=1.0, on_wait=on_wait)
-        except TurnedAway as refused:
-            if time.monotonic() > ends:
-                raise
-            await _clear(kube, list(refused.pods), on_wait)
-            await asyncio.sleep(2.0)
-            await apply_pods(kube, [pods[name] for name in refused.pods])
 
 
 async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -> None:
