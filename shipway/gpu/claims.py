@@ -4,7 +4,7 @@ Since Kubernetes 1.34 the API serves it as resource.k8s.io/v1, before that as be
 claim has devices once the scheduler has allocated them, and a pod that is bound to a node has claims that are.
 
 A pod can hold GPUs by a claim that it does not name: where a DeviceClass serves a resource (`extendedResourceName`,
-with NVIDIA's chart `nvidia.com/gpu`, or `deviceclass.resource.kubernetes.io/` and its name), the scheduler makes the
+with NVIDIA's chart that of its plugin, or `deviceclass.resource.kubernetes.io/` and its name), the scheduler makes the
 claim, and writes in the pod's status which resources it serves (on since 1.36).
 """
 

@@ -30,7 +30,7 @@ from shipway.host.ssh import Pool
 from shipway.known_failures.catalogue import diagnose
 from shipway.kube.client import Kube
 from shipway.step import Drift, Impact, StepResult
-from shipway.steps.gpu.classes import OF_CLAIMS, ClassesGone, NodeClass
+from shipway.steps.gpu.classes import KINDS, OF_CLAIMS, ClassesGone, NodeClass
 from tasks.stages import device_plugin
 from tests.lab.conftest import Site
 
@@ -220,13 +220,25 @@ async def back(site: Site, kube: Kube, cluster: Cluster) -> None:
         site.kubectl(f"-n {space} delete pod {name} --grace-period=0 --force --wait=false")
     site.kubectl("-n default delete resourceclaimtemplate train")
     await clear(kube, print)
+    await wait_until(NoClaims(), kube, seconds=60, every=1)
     results = await step_by_step(kube, [*(NodeClass(name, None) for name in EXPECTED), ClassesGone(())])
     assert [one.outcome for one in results] == ["changed", "changed", "changed"], results
     kube.forget()
     assert await see_devices(kube) == {}
-    for api, kind in (*OF_CLAIMS, ("apps/v1", "DaemonSet")):
+    for api, kind in (*OF_CLAIMS, *KINDS):
         assert await kube.list_(api, kind, labels=f"{LABEL}=dra") == [], kind
     await wait_until(GpusAllocatable(EXPECTED), kube, seconds=120, every=2)
+
+
+class NoClaims:
+    """No claim is left of pods that are gone: the cluster's own controllers take them away."""
+
+    name = "no claim is left"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Count them."""
+        left = await on.list_("resource.k8s.io/v1", "ResourceClaim")
+        return Drift(f"{len(left)}", "none") if left else None
 
 
 def test_a_real_api_scheduler_and_kubelet_take_what_is_ours_and_speak_the_words_that_we_know(drifting: Site) -> None:
