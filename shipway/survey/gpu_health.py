@@ -77,9 +77,9 @@ def _grown(gpu: GpuHealth, now: Counted, before: Counted | None, asks: HealthRep
     if gpu.uuid not in now.of:
         return gpu  # one without such links, or whose driver does not tell
     more = now.since(before, gpu.uuid)
-    if before is None or more is None:
+    if more is None:
         return replace(gpu, unjudged=(*gpu.unjudged, f"errors of its links: {FIRST}"))
-    faults, unjudged = asks.judge_growth(more, now.at - before.at)
+    faults, unjudged = asks.judge_growth(more, now.at - before.at if before else 0.0)
     return replace(gpu, faults=(*gpu.faults, *faults), unjudged=(*gpu.unjudged, *unjudged))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.model import UNITS
-from shipway.redact import redact
+from shipway.redact import keep_ends, redact
 from shipway.survey.gpu_health import HealthLook
 from tasks.context import Run
 from tasks.figures.kept import read_history
@@ -16,6 +16,7 @@ from tasks.figures.kept import read_history
 SIGNS = {"ok": "■", "sick": "▲", "not judged": "?"}
 FIGURE = "matmul"  # the one figure that the map itself has room for
 UNASKED = "what pods get is not known"  # the API was not there to be asked
+SHOWN = 160  # characters of why GPUs are not judged
 MANY = 20  # hosts from which on a terminal is told only of those with a GPU that is not well
 
 
@@ -23,7 +24,7 @@ MANY = 20  # hosts from which on a terminal is told only of those with a GPU tha
 class MappedGpu:
     """One GPU of the map: `rates` are what it reached when `shipway verify --level full` last found it good, at `at`.
 
-    `bad` says what was bad when it was last measured, "" where nothing was.
+    `bad` says what was bad when it was last measured, "" where nothing was; `unjudged` why its sign is `?`.
     """
 
     host: str
@@ -33,6 +34,7 @@ class MappedGpu:
     rates: Mapping[str, float] = field(default_factory=dict)
     at: str = ""
     bad: str = ""
+    unjudged: str = ""
 
     @property
     def figure(self) -> str:
@@ -48,7 +50,10 @@ def list_gpus(run: Run) -> list[MappedGpu]:
         for gpu in sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot):
             last = next(reversed(history.get(gpu.uuid, ())), None)
             rates, at = (last.rates, last.at) if last else ({}, "")
-            found.append(MappedGpu(host.name, gpu.slot, gpu.uuid, SIGNS[gpu.word], rates, at, bad.get(gpu.uuid, "")))
+            why = redact("; ".join(gpu.unjudged)) if gpu.word == "not judged" else ""
+            found.append(
+                MappedGpu(host.name, gpu.slot, gpu.uuid, SIGNS[gpu.word], rates, at, bad.get(gpu.uuid, ""), why)
+            )
     return found
 
 
@@ -140,5 +145,7 @@ def tell_map(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         figures, at = figures_of(gpus), max("" if gpu.bad else gpu.at for gpu in gpus)[:10]
         reached = f" {figures} TFLOP/s{f' ({at})' if at else ''}" if figures else ""
-        lines.append(f"{host} {''.join(gpu.sign for gpu in gpus)}{reached}")
+        unjudged = "; ".join(dict.fromkeys(gpu.unjudged for gpu in gpus if gpu.unjudged))
+        why = f" (not judged: {keep_ends(unjudged, SHOWN)})" if unjudged else ""
+        lines.append(f"{host} {''.join(gpu.sign for gpu in gpus)}{reached}{why}")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,5 +103,7 @@ def test_of_many_hosts_those_alone_are_told_that_are_not_well() -> None:
     well = [MappedGpu(f"te{at}", "0000:10:00.0", f"GPU-{at}", "■") for at in range(MANY)]
     assert len(tell_map(as_rows(well))) == MANY
     slow = MappedGpu("te98", "0000:10:00.0", "GPU-98", "■", bad="matmul")
-    unsure = MappedGpu("te99", "0000:10:00.0", "GPU-99", "?")
-    assert tell_map(as_rows([*well, slow, unsure])) == ["te98 ■ bad TFLOP/s", "te99 ?"]
+    unsure = MappedGpu("te99", "0000:10:00.0", "GPU-99", "?", unjudged="its fabric is told in unknown words")
+    again = replace(unsure, uuid="GPU-100")
+    told = ["te98 ■ bad TFLOP/s", "te99 ?? (not judged: its fabric is told in unknown words)"]
+    assert tell_map(as_rows([*well, slow, unsure, again])) == told

@@ -268,13 +268,20 @@ def test_errors_of_links_count_by_their_growth_alone(counter: str, before: int, 
 
 
 def test_without_an_earlier_look_or_after_a_boot_errors_of_links_are_not_judged() -> None:
-    look = counted(ERRORS, 2800.0)
-    for before in (None, Counted(), counted(ERRORS, 2800.0).counted):
+    lame = ERRORS.replace("Link 3: Replay Errors: 0", "Link 3: Replay Errors: 7")
+    look = counted(lame, 2800.0)
+    for before in (None, Counted(), counted(lame, 2800.0).counted):
         assert [gpu.unjudged for gpu in with_growth(look, before).gpus] == [(f"errors of its links: {NOTHING}",)] * 2
     booted = replace(look, counted=replace(look.counted, booted=2000.0))
-    assert {gpu.word for gpu in with_growth(booted, counted(ERRORS, 1000.0).counted).gpus} == {"not judged"}
+    assert {gpu.word for gpu in with_growth(booted, counted(lame, 1000.0).counted).gpus} == {"not judged"}
     without = counted("", 2800.0)  # a GPU without such links has no such row
     assert {gpu.word for gpu in with_growth(without, None).gpus} == {"ok"}
+
+
+def test_links_that_have_counted_no_error_at_all_are_judged_at_the_first_look() -> None:
+    """Every GPU of a healthy host was `not judged` in its first pass (two H200 with NVLink)."""
+    for before in (None, Counted(), counted(ERRORS.replace("Errors: 0", "Errors: 3"), 1000.0).counted):
+        assert {gpu.word for gpu in with_growth(counted(ERRORS, 2800.0), before).gpus} == {"ok"}
 
 
 async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:

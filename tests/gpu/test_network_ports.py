@@ -145,10 +145,11 @@ def test_what_a_host_says_of_an_adapter_is_cut() -> None:
 
 def test_growth_is_between_two_looks_at_the_same_counters() -> None:
     before = Counted(1000.0, 10.0, {"GPU-1": {"a": 5}, "GPU-2": {}})
-    now = Counted(2000.0, 10.0, {"GPU-1": {"a": 7, "b": 1}, "GPU-2": {}, "GPU-3": {}})
+    now = Counted(2000.0, 10.0, {"GPU-1": {"a": 7, "b": 1}, "GPU-2": {}, "GPU-3": {"a": 1}, "GPU-4": {}})
     assert now.since(before, "GPU-1") == {"a": 2, "b": 1}
     assert now.since(before, "GPU-2") == {}
     assert now.since(before, "GPU-3") is None  # swapped in between
+    assert now.since(before, "GPU-4") == {}  # as well, and it has counted nothing yet
     assert now.since(None, "GPU-1") is None
     assert now.since(replace(before, at=2000.0), "GPU-1") is None
     assert replace(now, booted=1000.0 + CLOCKS + 1).since(before, "GPU-1") is None

@@ -24,8 +24,10 @@ class Counted:
         """Return by how much each counter of a thing has grown; None where there is nothing to compare with.
 
         So it is at a first look, after a boot, and where counters were set back (a driver was loaded anew): a link
-        that comes up counts errors while it trains.
+        that comes up counts errors while it trains. What has counted nothing at all has not grown either.
         """
+        if what in self.of and not self.of[what]:
+            return {}
         if before is None or what not in self.of or what not in before.of:
             return None
         if not before.at < self.at or self.booted > before.at + CLOCKS:
