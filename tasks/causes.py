@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from shipway.errors import ErrorReport
 
 NAMES = 10  # names or ranges that are listed; a longer list is counted
+DEVICES = 4  # GPUs that are named
 EACH = 10  # hosts whose own fingerprint is listed below a cause
 RANGE = 3  # names in a row that are reported as a range
 
 # What differs from host to host in the message of one and the same cause. The parts of a group's name: `address` is
-# left out, `print` is reported per host, `number` as the least to the greatest. A number that is a code is no measure.
+# left out, `print` is reported per host, `number` as the least to the greatest; a `device` (a GPU by UUID, slot and
+# serial number) is who is meant, so some are named. A number that is a code is no measure.
 _VARIES = r"""
     (?P<print>SHA256:[A-Za-z0-9+/=]{20,})
+  | (?P<device>\b[A-Z]{3}-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\ in\ [0-9A-Fa-f]+(?::[0-9A-Fa-f]+)+\.\d)?
+      (?:,\ serial\ \d+)?)
   | (?P<id>\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b
       |\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b|\b[0-9a-f]{32,64}\b)
   | (?P<time>\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)
@@ -172,6 +176,10 @@ def _merge(column: Sequence[str | _Slot]) -> str:
         return f"{least} to {most}"
     if first.kind == "address":
         return "ADDRESS"
+    if first.kind == "device":
+        named = list(dict.fromkeys(part.text for part in column if isinstance(part, _Slot)))
+        more = f" and {len(named) - DEVICES} more" if len(named) > DEVICES else ""
+        return "; ".join(named[:DEVICES]) + more
     return _SHOWN[first.kind]
 
 

@@ -93,6 +93,15 @@ def test_messages_that_differ_in_what_belongs_to_the_host_are_one_cause(first: s
     assert (one.who, one.cause) == ("te1, te2", said)
 
 
+def test_gpus_are_named_and_not_melted_into_one() -> None:
+    """Two H200 were told of as `GPU-its own in ADDRESS.0, serial 1653824016896 to 1653824025409`."""
+    gpus = [
+        f"GPU-85e81234-8561-c922-d645-f3129ade841{at} in 0000:00:0{at}.0, serial 165382401689{at}" for at in range(6)
+    ]
+    (one,) = group_errors([error("te1", f"NVIDIA H200 {gpu}: to gpu {at}.5 GB/s") for at, gpu in enumerate(gpus)])
+    assert (one.who, one.cause) == ("te1", f"NVIDIA H200 {'; '.join(gpus[:4])} and 2 more: to gpu 0.5 to 5.5 GB/s")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
