@@ -10,6 +10,8 @@ import pytest
 from shipway.known_failures.catalogue import diagnose
 from tests.backup.machine import Machine, Pristine
 
+pytestmark = pytest.mark.long  # each runs the whole script
+
 PARTS = {"etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml"}
 # Kills the script itself at its so-manieth rename, before or after that was done.
 MV = """#!/bin/bash

@@ -65,6 +65,7 @@ def step(machine: Machine, folder: LocalFolder) -> BackupBrought:
     return BackupBrought((machine.here / "script").read_text(), folder, folder.names()[0], str(machine.root))
 
 
+@pytest.mark.long
 async def test_a_kept_backup_comes_to_the_host_private_and_unverified_until_it_is_restored_there(
     kept: LocalFolder, bare: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

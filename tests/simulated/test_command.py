@@ -17,6 +17,8 @@ import yaml
 from lab.simulated.__main__ import main
 from lab.simulated.control import ask
 
+pytestmark = pytest.mark.long  # most start a lab of their own
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -150,6 +150,7 @@ def test_a_specification_says_what_is_wrong_with_it() -> None:
         Spec.parse("te2,nosuch").failure()
 
 
+@pytest.mark.long
 async def test_a_thousand_hosts_start_and_answer(tmp_path: Path) -> None:
     async with simulated_place(tmp_path, Options(hosts=1000, scale=0.0)) as place:
         said = await asyncio.gather(
@@ -180,6 +181,7 @@ async def test_only_the_labs_key_and_its_users_get_in_and_every_host_has_its_own
     assert stat.S_IMODE((tmp_path / "id_ed25519").stat().st_mode) == 0o600
 
 
+@pytest.mark.long
 def test_the_process_starts_answers_to_its_control_socket_and_ends_with_its_parent(tmp_path: Path) -> None:
     words = (sys.executable, "-m", "lab.simulated", "--state", str(tmp_path), "--with-parent", "--hosts", "2")
     process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
