@@ -26,13 +26,14 @@ def steps(
 ) -> list[Check[Host]]:
     """Return the steps of a further control plane, in order; `lead` is the session of one that serves already.
 
-    `peers` are the other control planes: a key of encryption at rest is theirs as well.
+    `peers` are the other control planes: a key of encryption at rest is theirs as well, and a member of etcd that one
+    of them had goes where its host is bare.
     """
     return [
         *vip.may_hold(cluster, host, peers),
         ManifestsBack(),
         *files_of(cluster, peers),  # what its API server reads when it is started for the first time
-        ControlPlaneJoined(cluster, host, family, lead, tuple(sorted({*OWN_NAMESPACES, "kube-system"}))),
+        ControlPlaneJoined(cluster, host, family, lead, tuple(sorted({*OWN_NAMESPACES, "kube-system"})), peers),
         ServiceRuns("kubelet"),
         NoBootstrapCredentials(),
         *([KubeProxyKnowsApi(cluster.api_name)] if cluster.api_name else []),

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.lines import hosts_file
-from shipway.errors import ApiUnavailable, Blocked, ConnectionLost, Refused, ShipwayError
+from shipway.errors import ApiUnavailable, Blocked, ConnectionLost, Refused, ShipwayError, Transient
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.packages import PackageInfo
@@ -264,6 +265,65 @@ async def test_no_control_plane_joins_beside_a_member_that_is_not_healthy(
     assert raised.value.code == "SHW-766"
     assert "10.9.0.3" in raised.value.message or "cp3" in raised.value.message
     assert (module.OPERATION in host.done, lead.done) == (False, [])
+
+
+FIVE = parse_cluster(
+    TEXT.format(profile="current").replace(
+        "- {name: w1",
+        "- {name: cp4, address: 10.9.0.14, roles: [control_plane]}\n"
+        "- {name: cp5, address: 10.9.0.15, roles: [control_plane]}\n- {name: w1",
+    )
+)
+
+
+def five(*ill: int) -> dict[Fact[Any], Any]:
+    """Return what etcd's five members answer, those of cp4 and cp5 from their own addresses."""
+    found = [member(number) for number in (1, 2, 3)]
+    for number in (4, 5):
+        url = f"https://10.9.0.1{number}"
+        found.append(member(number, peerURLs=[f"{url}:2380"], clientURLs=[f"{url}:2379"]))
+    return members(*found, ill=ill)
+
+
+def removed_by(lead: Machine) -> list[str]:
+    return [json.loads(line.split(" -d ")[1].split(" https")[0])["ID"] for line in lead.done if "member/remove" in line]
+
+
+async def test_two_of_five_whose_hosts_are_bare_are_taken_out_together() -> None:
+    """Each was waited for by the other one's join: neither came in (container lab)."""
+    lead, host = scene(etcd=five(2, 4))
+    peers = [Machine(name, {}) for name in ("cp3", "cp4", "cp5")]
+    await replace(step(lead, FIVE), peers=tuple(peers)).apply(host)  # type: ignore[arg-type]
+    assert removed_by(lead) == ["4", "2"]
+    assert module.OPERATION in host.done
+
+
+@pytest.mark.parametrize("state", ["whole", "begun", "not reached", "healthy", "no control plane of the file"])
+async def test_the_member_of_another_host_stays_unless_that_host_is_bare_at_this_moment(state: str) -> None:
+    lead, host = scene(etcd=five(2, 4) if state != "healthy" else five(2, 5))
+    facts = {"whole": WHOLE, "begun": {Listing(PKI): ("ca.crt",)}}
+    peer = Machine("cp4", facts.get(state, {}))
+    if state == "not reached":
+
+        async def away(*_: Any) -> Any:
+            raise Transient("no SSH connection", host="cp4")
+
+        peer.read = away  # type: ignore[assignment]
+    peers = () if state == "no control plane of the file" else (peer,)
+    with pytest.raises(ApiUnavailable) as raised:
+        await replace(step(lead, FIVE), peers=peers).apply(host)  # type: ignore[arg-type]
+    assert raised.value.code == "SHW-766"
+    assert (removed_by(lead), module.OPERATION in host.done) == ([], False)
+
+
+async def test_a_bare_peers_member_stays_where_the_quorum_forbids_its_leaving() -> None:
+    lead, host = scene(etcd=five(2, 3, 4))
+    peers = tuple(Machine(name, {}) for name in ("cp3", "cp4"))
+    with pytest.raises(Refused) as raised:
+        await replace(step(lead, FIVE), peers=peers).apply(host)  # type: ignore[arg-type]
+    assert raised.value.code == "SHW-767"
+    assert "no quorum (2 of 5 members are healthy)" in raised.value.message
+    assert (removed_by(lead), module.OPERATION in host.done) == ([], False)
 
 
 async def test_without_a_quorum_no_member_is_taken_out() -> None:

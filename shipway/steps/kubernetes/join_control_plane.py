@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -41,7 +41,14 @@ from shipway.ownership.evidence import (
 )
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.endpoint import prove_endpoint
-from shipway.steps.kubernetes.etcd_members import PEER, find_member, members_of, remove_member, settled_members
+from shipway.steps.kubernetes.etcd_members import (
+    PEER,
+    Member,
+    find_member,
+    members_of,
+    remove_member,
+    settled_members,
+)
 from shipway.steps.kubernetes.evidence import collect_evidence
 from shipway.steps.kubernetes.join import forget_token, make_token
 from shipway.steps.kubernetes.leftovers import clean
@@ -109,6 +116,7 @@ class ControlPlaneJoined:
     spaces: tuple[str, ...] = (
         "kube-system",
     )  # whose pods may run where a join broke off: those of the cluster's parts
+    peers: tuple[Host, ...] = field(default=(), hash=False)
     name: str = "the control plane has joined"
 
     @property
@@ -175,31 +183,50 @@ class ControlPlaneJoined:
         await self._serves(on)
 
     async def _members_whole(self, seen: Evidence, on: Host) -> None:
-        """See that every member of etcd is healthy, but for one of this very host: that one is taken out.
+        """See that every member of etcd is healthy, but for those of bare hosts: this one's and its peers' go.
 
-        So is what a join that broke off left: a learner, a member that never started, or one whose host is bare by now.
+        A member goes that a join left which broke off (a learner, or one that never started), and one whose host is
+        bare by now: this host, or another control plane of the file that shows nothing of any cluster at this moment.
         Raises ApiUnavailable SHW-766 for any other that is not healthy: with it a further member may cost the quorum.
         """
         members = await settled_members(self.lead, besides=self._address)
         own = find_member(members, self._address)
-        ill = [one.said for one in members if one is not own and not one.whole]
-        if ill:
-            message = f"etcd has members that are not healthy: {', '.join(ill)}; no control plane joins beside them"
+        ill = [one for one in members if one is not own and not one.whole]
+        bare = [one for one in ill if await self._is_of_bare_peer(one)]
+        if rest := [one.said for one in ill if one not in bare]:
+            message = f"etcd has members that are not healthy: {', '.join(rest)}; no control plane joins beside them"
             raise ApiUnavailable(message, host=on.name, code="SHW-766", fix=_MEMBERS.format(lead=self.lead.name))
-        if own is None:
-            return
-        if own.healthy and not seen.joining:
+        if own and own.healthy and not seen.joining:
             message = f"etcd has the healthy member {own.said} at {self._address}, and the host there shows none of it"
             fix = f"Two machines have that address, or the file names the wrong one: correct it at {self.host.name}."
             raise Refused(message, host=on.name, code="SHW-765", fix=fix)
-        if not own.learner and own.name:
+        for one in [*bare, *([own] if own else [])]:
+            await self._take_out(one, members, on)
+            members.remove(one)
+
+    async def _is_of_bare_peer(self, member: Member) -> bool:
+        """Tell whether a member that does not answer is of a control plane of the file whose host is bare now.
+
+        A host that cannot be looked at may be whole: its member stays.
+        """
+        for peer in self.peers:
+            if member.healthy or find_member([member], node_ip(self.cluster.host(peer.name))) is None:
+                continue
+            peer.forget()
+            with contextlib.suppress(ShipwayError):
+                return (await evidence(peer)).standing == "nothing"
+        return False
+
+    async def _take_out(self, member: Member, members: Sequence[Member], on: Host) -> None:
+        """Take one member out of etcd; raises Refused SHW-767 where the quorum forbids it."""
+        if not member.learner and member.name:
             voters = [one for one in members if not one.learner]
             healthy = sum(one.healthy for one in voters)
-            why = why_not_leave(len(voters), healthy, goes_healthy=own.healthy, allow=True)
+            why = why_not_leave(len(voters), healthy, goes_healthy=member.healthy, allow=True)
             if why:
-                message = f"etcd has the member {own.said} from a join that broke off, and it may not leave: {why}"
+                message = f"etcd has the member {member.said}, whose host has none of its data; it may not leave: {why}"
                 raise Refused(message, host=on.name, code="SHW-767", fix=_MEMBERS.format(lead=self.lead.name))
-        await remove_member(self.lead, own)
+        await remove_member(self.lead, member)
         self.lead.forget()
 
     async def _take_back(self, seen: Evidence, on: Host) -> None:
