@@ -66,7 +66,7 @@ def test_one_slow_rail_is_named(number: int, data: st.DataObject) -> None:
 
 
 def test_one_slow_rail_of_64_hosts() -> None:
-    """The issue's own case: 64 hosts of 8 rails; a dozen rounds at most where all pairs of hosts would be 2,016."""
+    """64 hosts of 8 rails: a dozen rounds at most where all pairs of hosts would be 2,016."""
     found = Fabric(named(64), 8, lambda hosts, rails: "gpu-037" in hosts and 5 in rails).find()
     assert [str(fault) for fault in found.faults] == ["rail 5 of gpu-037"]
     assert found.rounds <= 2 + 2 * math.log2(64)
