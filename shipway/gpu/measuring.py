@@ -33,7 +33,9 @@ PROBE_SECONDS = 600  # above what the probe gives itself: measured twice, and a 
 BURN_SECONDS = 2700  # of eight GPUs about ten minutes (`dcgmi diag -r 3`); some tests hung for good (DCGM#136, #247)
 SHOWN = 300
 LOOK_SECONDS = 2.0
-IN_POD = f'python3 -c "$0" "$@"; echo {ENDED} $?; sleep 86400'
+# $0 is a word for what the shell says, $1 the program: as $0 all of it stood before `python3: not found`, and what
+# followed was beyond what is read of a log.
+IN_POD = f'program=$1; shift; python3 -c "$program" "$@"; echo {ENDED} $?; sleep 86400'
 # $0 what lists the processes that use a GPU, $1 how many bytes the program has, then its options.
 # A process that has just ended is listed for a moment longer (seen on two H200): what is busy is so for some looks.
 ON_HOST = (
@@ -69,7 +71,7 @@ def pod_that_measures(
     spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600 + BURN_SECONDS * burns
     container = spec["containers"][0]
     container["image"] = cluster.gpu.figures.image
-    container["command"] = ["sh", "-c", IN_POD, program.text(), *(options or program.options)]
+    container["command"] = ["sh", "-c", IN_POD, "figures", program.text(), *(options or program.options)]
     return pod
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,10 +18,11 @@ from lab.simulated.kube.hosts import SimpleHost
 from shipway.errors import Blocked
 from shipway.gpu.figures import burn, rdma
 from shipway.gpu.figures.mark import read_bad
+from shipway.gpu.figures.model import has_ended
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import GpuHealth
 from shipway.gpu.health.quarantine import mark, read_quarantine
-from shipway.gpu.measuring import IN_POD, ON_HOST, measure_host
+from shipway.gpu.measuring import IN_POD, ON_HOST, measure_host, pod_that_measures
 from shipway.gpu.pods import NAMESPACE, pod_with_gpu
 from shipway.gpu.result import Proof
 from shipway.host.command import Command
@@ -354,6 +357,18 @@ async def test_the_program_reaches_a_host_as_input_and_no_variable_of_a_kubelet_
     assert command.words[:3] == ("bash", "-c", ON_HOST)
     assert command.words[4:] == (str(len(command.feed)), "seconds=5", f"collective={1 << 30}")
     assert "$(" not in IN_POD
+
+
+def test_an_image_without_python_says_so_in_a_line_and_ends_the_wait() -> None:
+    """A pod of such an image was waited for ten minutes (container lab): its shell's word was the whole program."""
+    pod = pod_that_measures(declared(), "gpu-figures-1", "te1", 2)
+    words = [word.replace("sleep 86400", "true") for word in pod["spec"]["containers"][0]["command"]]
+    shell = shutil.which(words[0])
+    assert shell
+    ran = subprocess.run([shell, *words[1:]], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=True)
+    assert has_ended(ran.stdout)
+    assert "not found" in ran.stderr
+    assert len(ran.stderr) < 200
 
 
 def test_a_history_that_is_no_gpus_or_cannot_be_kept_is_said(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ PROGRAMS: dict[str, Callable[[Machine, list[str]], Result]] = {
 def run_words(words: list[str], machine: Machine) -> Program | None:
     """Return what a command given as words does; None for a program that the simulation does not know."""
     if words[:3] == ["sh", "-c", IN_POD]:
-        options = dict(word.partition("=")[::2] for word in words[4:])
+        options = dict(word.partition("=")[::2] for word in words[5:])
         if "ranks" in options:
             return Program([(1.0, line) for line in write_rank(options, machine.figures).splitlines()])
         said = write_figures(machine.gpus, machine.figures, where="pod")
