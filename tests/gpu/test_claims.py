@@ -206,14 +206,19 @@ async def test_a_claim_forbids_to_take_a_host_away_and_is_a_gpu_job() -> None:
     assert await find_jobs(api(node("te2"), train, network), "wait") == []
 
 
-async def test_a_replica_with_a_claim_is_moved_where_a_gpu_that_can_be_claimed_is_free() -> None:
+def two_replicas() -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Return two replicas of one service, on w1 and w2, and the claim that each has."""
     mine, other = (
         claiming(name, on, name, owner="ReplicaSet") | {"status": replica(name, on)["status"]}
         for name, on in (("a", "w1"), ("b", "w2"))
     )
     for one in (mine, other):
         one["metadata"]["ownerReferences"] = replica("a", "w1")["metadata"]["ownerReferences"]
-    claims = [claim("a", "gpu-0", pool="w1"), claim("b", "gpu-0", pool="w2")]
+    return mine, other, [claim("a", "gpu-0", pool="w1"), claim("b", "gpu-0", pool="w2")]
+
+
+async def test_a_replica_with_a_claim_is_moved_where_a_gpu_that_can_be_claimed_is_free() -> None:
+    mine, other, claims = two_replicas()
     nodes = [gpu_node("w1", 0), gpu_node("w2", 0), gpu_node("w3", 1)]
     assert await why_not_moved(api(*nodes, mine, other, *claims), mine) == "no other node has 1 free GPUs"
     offered = slice_of("w3", [device("gpu-0")])
@@ -223,13 +228,7 @@ async def test_a_replica_with_a_claim_is_moved_where_a_gpu_that_can_be_claimed_i
 
 
 async def test_a_replica_is_not_moved_to_a_gpu_that_a_taint_keeps_from_pods() -> None:
-    mine, other = (
-        claiming(name, on, name, owner="ReplicaSet") | {"status": replica(name, on)["status"]}
-        for name, on in (("a", "w1"), ("b", "w2"))
-    )
-    for one in (mine, other):
-        one["metadata"]["ownerReferences"] = replica("a", "w1")["metadata"]["ownerReferences"]
-    claims = [claim("a", "gpu-0", pool="w1"), claim("b", "gpu-0", pool="w2")]
+    mine, other, claims = two_replicas()
     nodes = [gpu_node("w1", 0), gpu_node("w2", 0), gpu_node("w3", 0)]
     kept = slice_of("w3", [device("gpu-0", taints=[{"key": "gpu.nvidia.com/xid", "effect": "NoExecute"}])])
     assert await why_not_moved(api(*nodes, mine, other, *claims, kept), mine) == "no other node has 1 free GPUs"

@@ -45,8 +45,13 @@ MOST_SECONDS = 6.0  # a connection's limit, two checks and theirs, a second each
 
 def five(folder: Path, number: int, workers: tuple[str, ...] = WORKERS) -> Site:
     """Return five bare hosts, or with fewer workers, in a lab of their own."""
+    return bare_hosts(folder, number, (*PLANES, *workers))
+
+
+def bare_hosts(folder: Path, number: int, names: tuple[str, ...]) -> Site:
+    """Return bare hosts of these names in a lab of their own."""
     lab = Lab(folder / "lab")
-    lab.up(plan(",".join((*PLANES, *workers)), number=number))
+    lab.up(plan(",".join(names), number=number))
     return Site(lab, folder)
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from lab.containers.cluster_file import content
-from lab.containers.lab import Lab
-from lab.containers.model import plan
 from tests.lab.conftest import Ran, Site
 from tests.lab.several_planes import (
     MOST_SECONDS,
     asked,
+    bare_hosts,
     changes,
     command,
     drift,
@@ -30,12 +29,10 @@ PLANES = ("cp1", "cp2", "cp3", "cp4", "cp5")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Six bare hosts in a lab of their own."""
-    folder = tmp_path_factory.mktemp("five")
-    lab = Lab(folder / "lab")
-    lab.up(plan(",".join((*PLANES, "w1")), number=6))
-    yield Site(lab, folder)
+    made = bare_hosts(tmp_path_factory.mktemp("five"), 6, (*PLANES, "w1"))
+    yield made
     if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        lab.down()
+        made.lab.down()
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab.containers.kubernetes import chosen
-from lab.containers.lab import Lab
-from lab.containers.model import plan
 from tests.lab.conftest import ROOT, STATE, Ran, Site
-from tests.lab.several_planes import ADMIN, changes, command, drift, hold, holds, nodes
+from tests.lab.several_planes import ADMIN, bare_hosts, changes, command, drift, hold, holds, nodes
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 VERB, HOSTS, OLD = "rotate_ca", ("cp1", "w1"), "/root/old.conf"
@@ -36,12 +34,10 @@ WORKS = "kubectl --request-timeout=10s --kubeconfig {file} {more} get nodes >/de
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A control plane and a worker in a lab of their own."""
-    folder = tmp_path_factory.mktemp("rotating")
-    lab = Lab(folder / "lab")
-    lab.up(plan(",".join(HOSTS), number=5))
-    yield Site(lab, folder)
+    made = bare_hosts(tmp_path_factory.mktemp("rotating"), 5, HOSTS)
+    yield made
     if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        lab.down()
+        made.lab.down()
 
 
 @pytest.fixture(scope="module")

@@ -89,12 +89,9 @@ def _by_connection(said: str, ways: Ways, *, passes_on: bool) -> str:
     peers = {_address(line.split()[3].rpartition(":")[0]) for line in said.splitlines() if '(("kubelet"' in line}
     if not peers:
         return f"{stale}, and what it asks could not be told"
-    return next((lost for one in sorted(peers) if (lost := _lost_with(stale, one, ways, passes_on=passes_on))), "")
-
-
-def _lost_with(stale: str, peer: str, ways: Ways, *, passes_on: bool) -> str:
     follows = passes_on or ways.follows  # by a name of ours, which leads on
-    return _said(f"{stale}, and is connected to {peer}", {peer}, ways, passes_on=follows)
+    lost = (_said(f"{stale}, and is connected to {one}", {one}, ways, passes_on=follows) for one in sorted(peers))
+    return next(filter(None, lost), "")
 
 
 async def _by_name(on: Host, name: str, ways: Ways, block: Mapping[str, str], *, passes_on: bool) -> str:

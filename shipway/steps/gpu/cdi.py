@@ -6,6 +6,8 @@ it is there by default (containerd, docs/cri/config.md; CRI's CDIDevices).
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -77,7 +79,10 @@ class CdiServed:
         Raises Permanent SHW-650 where containerd is 1.x, SHW-651 where CDI is switched off or the program is missing,
         SHW-659 where the driver of claims would wait for the host's driver for ever.
         """
-        dump, hook = await on.read(DUMP, FileState(VENDOR.hook))
+        paths = VENDOR.claims.looks_for if VENDOR.claims and self.mode == "dra" else ()
+        (dump, hook), seen = await asyncio.gather(
+            on.read(DUMP, FileState(VENDOR.hook)), on.read_all([FileState(path) for path in paths])
+        )
         if not dump.ok:
             raise Blocked("containerd is not installed yet, or does not read its configuration", host=on.name)
         config = _config(dump.stdout)
@@ -96,21 +101,18 @@ class CdiServed:
         if hook is None and self.mode == "cdi":
             fix = f"Install {VENDOR.toolkit_package} 1.16 or later (`gpu.toolkit`), which brings it, then run again."
             raise Permanent(f"{VENDOR.hook} is not there", host=on.name, code="SHW-651", fix=fix)
-        if self.mode == "dra":
-            await _refuse_unseen(on)
+        if paths and not any(seen):
+            raise _unseen(on, paths)
         return None
 
 
-async def _refuse_unseen(on: Host) -> None:
-    paths = VENDOR.claims.looks_for if VENDOR.claims else ()
-    if not paths or any(await on.read(*map(FileState, paths))):
-        return
+def _unseen(on: Host, paths: Sequence[str]) -> Permanent:
     fix = (
         f"`ls -l {' '.join(paths)}` on the host. Where one is a link (as Debian's own packages of the driver have it), "
         "take the driver from elsewhere (`gpu.driver.source`), or set `gpu.mode: runtime_class`."
     )
     message = f"the driver of claims would not find the host's driver: none of {', '.join(paths)} is a file"
-    raise Permanent(message, host=on.name, code="SHW-659", fix=fix)
+    return Permanent(message, host=on.name, code="SHW-659", fix=fix)
 
 
 @dataclass(frozen=True)
