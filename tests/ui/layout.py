@@ -53,6 +53,13 @@ class Layout:
         """Where a service writes."""
         return self.folder / f"{name}.log"
 
+    def holders(self, run: str) -> list[str]:
+        """Return the workers that took a run: another one that asked at once writes of it too, and that it did not."""
+        by = {name: self.log(name).read_text(encoding="utf-8", errors="replace") for name in self.workers}
+        return [
+            name for name, text in by.items() if run in text and f"Aborted submission of flow run '{run}'" not in text
+        ]
+
     def here(self, text: str) -> str:
         """Return a text of the compose file with this machine's addresses in place of its network's names."""
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text).replace("$$", "$")

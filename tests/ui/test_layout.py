@@ -176,10 +176,7 @@ def test_a_fleet_hands_its_groups_to_two_workers_and_joins_their_reports(site: S
     parameters = {"cluster_file": "cluster.yaml", "what": "look", "hosts_in_a_group": 1}
     run = site.waited(site.begun("fleet/fleet", parameters))
     assert (run["state_name"], run["state"]["message"].partition(";")[0]) == ("Drifted", "drifted: 4 hosts in 4 groups")
-    by = {name: site.layout.log(name).read_text(encoding="utf-8", errors="replace") for name in site.layout.workers}
-    groups = {
-        group["name"]: [name for name in by if group["id"] in by[name]] for group in site.runs("fleet-group/group")
-    }
+    groups = {group["name"]: site.layout.holders(group["id"]) for group in site.runs("fleet-group/group")}
     assert len(groups) == 4
     assert len({name for names in groups.values() for name in names}) == 2
     site.run_page(run["id"], "Drifted", picture="fleet-run")

@@ -69,7 +69,7 @@ def test_a_worker_killed_in_the_middle_of_a_drain_leaves_nothing_that_the_next_p
     site.drift("te2", "disable", unit="kubelet.service")
     run = site.begun(DRIFT, WORKLOADS)
     site.until("te2 is cordoned", lambda: "te2" in site.kube(find_left_cordoned))
-    (worker,) = [name for name in site.layout.workers if run in site.layout.log(name).read_text(encoding="utf-8")]
+    (worker,) = site.layout.holders(run)
     below = children(site.layout.workers[worker].pid)
     assert below, "the run is no process of the worker"
     for pid in (site.layout.workers[worker].pid, *below):
