@@ -23,6 +23,7 @@ from shipway.cluster.types import (
     Interface,
     KeyPrefix,
     LabelKey,
+    LabelValue,
     MigLayout,
     Name,
     NodeAddress,
@@ -33,6 +34,7 @@ from shipway.cluster.types import (
     PodNetwork,
     Port,
     Rail,
+    Rate,
     Region,
     Url,
     Version,
@@ -194,6 +196,9 @@ class Runtime(Part):
     restrict_oom_score_adj: Flag = Field(default=False, description="For hosts that are themselves containers.")
 
 
+FigureName = Literal["matmul", "library_matmul", "copy", "to_gpu", "from_gpu", "all_reduce"]
+
+
 class Figures(Part):
     """What GPUs are measured with."""
 
@@ -201,6 +206,11 @@ class Figures(Part):
         "docker.io/pytorch/pytorch:2.8.0-cuda12.9-cudnn9-runtime",
         description="Image of the pods that measure: with python3, for an all-reduce NCCL, for the library's product "
         "cuBLAS. Where the key is in the file, preflight asks its registry too.",
+    )
+    least: dict[LabelValue, dict[FigureName, Rate]] = Field(
+        default_factory=dict,
+        description="By product (as the label nvidia.com/gpu.product has it) and figure (TFLOP/s of products, else "
+        "GB/s): what all its GPUs reach on these machines, where that differs from elsewhere (a guest, a narrow slot).",
     )
 
 

@@ -47,7 +47,7 @@ def _of_whole(gpus: list[Any], shared: GpuClass | None) -> dict[str, str]:
     }
     products = {values.get(("Product Name",), "") for values in gpus}
     if len(products) == 1:
-        product = _sanitise(products.pop())
+        product = label_product(products.pop())
         found["product"] = f"{product}-SHARED" if shares and not shares.rename else product
     sizes = {whole(values.get(("FB Memory Usage", "Total"), "").removesuffix(" MiB")) for values in gpus}
     if len(sizes) == 1 and (size := sizes.pop()):
@@ -68,7 +68,7 @@ def _versions(report: str) -> dict[str, str]:
     return found
 
 
-def _sanitise(name: str) -> str:
+def label_product(name: str) -> str:
     """Return a product's name as a label has it (internal/lm/resource.go, sanitise)."""
     return "-".join(re.sub(r"[^A-Za-z0-9_. -]", "", name).split())
 

@@ -60,7 +60,7 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
         _hear(run, stage, expected), asyncio.gather(*(look_at_needs(run.session(name)) for name in expected))
     )
     history = read_history(run.folder)
-    run.figures.rows += judge(heard, history)
+    run.figures.rows += judge(heard, history, run.cluster.gpu.figures.least)
     run.figures.needs += [row for some in needs for row in some]
     rows = run.figures.rows
     _keep(run, heard, rows, history)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shipway.gpu.figures.faults import FAULTS
+from shipway.gpu.figures.floors import Floors
 from shipway.gpu.figures.history import (
     FIRST,
     LAST,
@@ -55,9 +56,11 @@ def heard(*lines: Mapping[str, Any], host: str = "w1", where: Where = "pod") -> 
     return read_heard(host, where, "\n".join([*map(json.dumps, lines), "figures-ended 0"]))
 
 
-def rows(*said: Heard, history: Mapping[str, list[Record]] | None = None) -> dict[tuple[str, str], Row]:
+def rows(
+    *said: Heard, history: Mapping[str, list[Record]] | None = None, own: Floors | None = None
+) -> dict[tuple[str, str], Row]:
     """Return the rows by the GPU's UUID (a host where they are of none) and the figure."""
-    return {(one.uuid or one.host, one.figure): one for one in judge(said, history or {})}
+    return {(one.uuid or one.host, one.figure): one for one in judge(said, history or {}, own or {})}
 
 
 def test_two_that_are_as_they_should_be_are_good_in_all_that_was_measured() -> None:
@@ -66,6 +69,23 @@ def test_two_that_are_as_they_should_be_are_good_in_all_that_was_measured() -> N
     row = found[uuid(1), "matmul"]
     assert row.margins == {"equals": -0.0075, "floor": 0.1083}
     assert found["w1", "all-reduce"].margins == {"floor": 0.1351}
+
+
+def test_what_a_site_says_of_its_machines_counts_in_place_of_the_table() -> None:
+    guest = {"to_gpu": 44.0, "from_gpu": 36.0}
+    said = heard(gpu(0, **guest), gpu(1, **guest), {**RING, "bandwidth": 250.0})
+    assert {row.figure for row in rows(said).values() if row.word == "bad"} == {"to_gpu", "from_gpu", "all-reduce"}
+    own = {
+        "NVIDIA-H200": {"to_gpu": 40.0, "from_gpu": 37.0, "all_reduce": 200.0},
+        "NVIDIA-X900": {"copy": 1.0},
+    }
+    found = rows(said, own=own)
+    assert {figure for (_, figure), row in found.items() if row.word == "bad"} == {"from_gpu"}
+    assert (
+        "at least 37 is known of its product (gpu.figures.least of the cluster file)" in found[uuid(0), "from_gpu"].why
+    )
+    assert (found[uuid(0), "to_gpu"].margins["floor"], found["w1", "all-reduce"].word) == (0.1, "good")
+    assert rows(heard(gpu(0, name=UNKNOWN)), own=own)[uuid(0), "copy"].word == "good", "a product of no table"
 
 
 def test_hardware_of_which_nothing_is_known_is_not_judged_and_never_good() -> None:
@@ -148,7 +168,7 @@ def test_a_gpu_that_gives_no_figures_is_bad_and_a_probe_that_cannot_run_says_not
     assert (row.word, row.who, FAULTS[row.figure][1]) == ("bad", "GPU 1", "SHW-633")
     none = {"kind": "fault", "of": "probe", "why": "libcuda.so.1: cannot open", "missing": True}
     assert rows(heard(none))["w1", "answer"].word == "not judged"
-    dead = judge([read_heard("w1", "pod", "sh: 1: python3: not found\nfigures-ended 127\n")], {})
+    dead = judge([read_heard("w1", "pod", "sh: 1: python3: not found\nfigures-ended 127\n")], {}, {})
     assert [(row.word, row.why) for row in dead] == [
         ("not judged", "it said nothing (exit status 127): sh: 1: python3: not found")
     ]

@@ -120,7 +120,19 @@ WHOLE: dict[str, Any] = {
         "compute": "required",
         "isolation": "strict",
         "verify_seconds": 300,
-        "figures": {"image": "registry.example.com/torch:2"},
+        "figures": {
+            "image": "registry.example.com/torch:2",
+            "least": {
+                "NVIDIA-H200": {
+                    "matmul": 350.0,
+                    "library_matmul": 600.0,
+                    "copy": 4000.0,
+                    "to_gpu": 40.0,
+                    "from_gpu": 33.0,
+                    "all_reduce": 300.0,
+                }
+            },
+        },
     },
     "network": {"provider": "calico", "version": "3.31.2", "block_size": 26, "encapsulation": "VXLANCrossSubnet"},
     "device_plugin": {"version": "0.18.0", "image": "registry.example.com/plugin"},
@@ -271,6 +283,8 @@ def places(data: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:
 OWN_KEYS = (
     "addons",
     "gpu.classes",
+    "gpu.figures.least",
+    "gpu.figures.least.NAME",
     "hosts[].labels",
     "kubernetes.kubelet",
     "kubernetes.kube_proxy",

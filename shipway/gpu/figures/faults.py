@@ -7,7 +7,10 @@ from shipway.gpu.figures.model import LINKS, UNITS
 _SLOW = (
     "a GPU is slower than its equals, than itself before, or than is known of its product",
     "SHW-630",
-    "Compare its clocks, power, slot and cooling with an equal's, measure again; have one replaced that stays slow.",
+    (
+        "Compare its clocks, power, slot and cooling with an equal's, measure again, have one replaced that stays slow;"
+        " where no GPU of its product reaches more on these machines, say so in `gpu.figures.least`."
+    ),
 )
 _NARROW = (
     "a GPU has fewer links, or slower ones, than its equals",

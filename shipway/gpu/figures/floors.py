@@ -6,9 +6,12 @@ the size: one number a product calls sound machines slow (NVIDIA/aicr#1256). Wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shipway.gpu.figures.model import Measured, Ring
+from shipway.gpu.nvidia_labels import label_product
 
 SHARE = 0.9  # of what was measured, where the source is a measurement and no floor
 GIB = 1 << 30
@@ -62,11 +65,20 @@ RINGS: dict[tuple[str, int, int, str, int], Floor] = {
 }
 
 
-def floor_of(gpu: Measured, figure: str) -> Floor | None:
-    """Return the floor of a GPU's figure; None where nothing is known of its product at this power limit."""
+Floors = Mapping[str, Mapping[Any, float]]  # a site's own, by product as a label has it, and figure
+OWN = "gpu.figures.least of the cluster file"
+ALL_REDUCE = "all_reduce"
+
+
+def floor_of(gpu: Measured, figure: str, own: Floors) -> Floor | None:
+    """Return the floor of a GPU's figure, the site's before the table's; None where nothing is known of its product."""
+    if least := own.get(label_product(gpu.product), {}).get(figure):
+        return Floor(least, OWN)
     return RATES.get((gpu.product, gpu.power_limit or 0), {}).get(figure)
 
 
-def floor_of_ring(ring: Ring, gpu: Measured) -> Floor | None:
-    """Return the floor of an all-reduce among GPUs like this one; None where nothing is known of such a one."""
+def floor_of_ring(ring: Ring, gpu: Measured, own: Floors) -> Floor | None:
+    """Return the floor of an all-reduce among GPUs like this one, as `floor_of` does."""
+    if least := own.get(label_product(gpu.product), {}).get(ALL_REDUCE):
+        return Floor(least, OWN)
     return RINGS.get((gpu.product, gpu.links.get("nvlinks", 0), ring.gpus, ring.algorithm, ring.size))

@@ -1,4 +1,4 @@
-"""What is made of figures: good, bad, or not judged; by equals in the cluster, by a GPU's own history, by a table.
+"""What is made of figures: good, bad, or not judged; by equals, by a GPU's own history, by a table or the site's word.
 
 One of the three that says bad is enough, and one that says anything is needed: hardware that nothing is known of is not
 judged, and never passed for it (NVIDIA/aicr#1337).
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shipway.gpu.figures.floors import floor_of, floor_of_ring
+from shipway.gpu.figures.floors import Floors, floor_of, floor_of_ring
 from shipway.gpu.figures.history import History, usual, usual_elsewhere
 from shipway.gpu.figures.model import LINKS, UNITS, UNTOLD, Heard, Measured, Ring, Silent
 
@@ -52,10 +52,11 @@ class Row:
         return f"{self.figure.replace('_', ' ')}{got}" + (f": {self.why}" if self.why else "")
 
 
-def judge(heard: Sequence[Heard], history: History) -> list[Row]:
+def judge(heard: Sequence[Heard], history: History, own: Floors) -> list[Row]:
     """Return a row for each figure of each GPU that was to be measured, and for each host's all-reduce.
 
-    What pods reached is judged; what the same host reached without a container is compared with it.
+    `own` are the site's floors, before those of the table. What pods reached is judged; what the same host reached
+    without a container is compared with it.
     """
     pods = [one for one in heard if one.where == "pod"]
     hosts = {one.host: one for one in heard if one.where == "host"}
@@ -63,11 +64,11 @@ def judge(heard: Sequence[Heard], history: History) -> list[Row]:
     rows: list[Row] = []
     for one in pods:
         for gpu in one.gpus:
-            judging = _Judging(one.host, gpu, everyone, history)
+            judging = _Judging(one.host, gpu, everyone, history, own)
             rows += judging.rows()
             rows.append(_apart(one.host, gpu, hosts.get(one.host)))
         rows += [_of_silent(one.host, silent) for silent in one.silent if silent.of != "collective"]
-        rows += _rings(one, pods)
+        rows += _rings(one, pods, own)
     return rows
 
 
@@ -80,8 +81,10 @@ def _word(margins: Mapping[str, float], bad: Sequence[str]) -> Word:
 class _Judging:
     """One GPU being judged."""
 
-    def __init__(self, host: str, gpu: Measured, everyone: Sequence[tuple[str, Measured]], history: History) -> None:
-        self.host, self.gpu, self.records = host, gpu, history.get(gpu.uuid, ())
+    def __init__(
+        self, host: str, gpu: Measured, everyone: Sequence[tuple[str, Measured]], history: History, own: Floors
+    ) -> None:
+        self.host, self.gpu, self.records, self.own = host, gpu, history.get(gpu.uuid, ()), own
         self.equals = [
             (where, one)
             for where, one in everyone
@@ -112,7 +115,7 @@ class _Judging:
             bad += [f"it reached {own:.4g} itself at first, with this driver"] if got < OF_ITSELF * own else []
         elif before := usual_elsewhere(self.records, gpu, figure):
             note = f"{figure} {got:.4g}, it reached {before[0]:.4g} with {before[1]}" if got < NOTED * before[0] else ""
-        if floor := floor_of(gpu, figure):
+        if floor := floor_of(gpu, figure, self.own):
             margins["floor"] = got / floor.least - 1
             bad += [f"at least {floor.least:.4g} is known of its product ({floor.source})"] if got < floor.least else []
         why = "; ".join(bad)
@@ -198,7 +201,7 @@ def _key(ring: Ring, gpu: Measured) -> tuple[object, ...]:
     return gpu.product, gpu.links.get("nvlinks"), ring.gpus, ring.algorithm, ring.size
 
 
-def _rings(one: Heard, everyone: Sequence[Heard]) -> Iterator[Row]:
+def _rings(one: Heard, everyone: Sequence[Heard], own: Floors) -> Iterator[Row]:
     """Yield the row of a host's all-reduce: nothing of a host with fewer than two GPUs."""
     who, unit = "its GPUs together", "GB/s"
     if one.ring is None:
@@ -219,7 +222,7 @@ def _rings(one: Heard, everyone: Sequence[Heard]) -> Iterator[Row]:
     if len(rates) > 1 and (middle := statistics.median_high(rates)) > 0:
         margins["equals"] = round(got / middle - 1, 4)
         bad += [f"{middle:.4g} is the median of {len(rates)} hosts"] if got < OF_EQUALS * middle else []
-    if floor := floor_of_ring(one.ring, one.gpus[0]):
+    if floor := floor_of_ring(one.ring, one.gpus[0], own):
         margins["floor"] = round(got / floor.least - 1, 4)
         bad += [f"at least {floor.least:.4g} is known of such GPUs ({floor.source})"] if got < floor.least else []
     why = "; ".join(bad) or ("" if margins else "it has no equal here, and such GPUs are in no table")

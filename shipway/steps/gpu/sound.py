@@ -201,7 +201,7 @@ class ReleasedByProof:
             return "; ".join(proof.shared.values()) or f"nothing measures GPUs of {VENDOR.name}"
         cluster, _ = await proven_as(on, self.cluster)
         heard = await measure_node(on, cluster, self.node, self.expected, seconds=MEASURE_SECONDS)
-        rows = judge([heard], self.recall())
+        rows = judge([heard], self.recall(), self.cluster.gpu.figures.least)
         await keep_bad(on, {self.node: rows})
         _refuse_bad({row.uuid or row.who: row.said for row in rows if row.word == "bad"})
         good = {row.uuid for row in rows if row.word == "good" and row.figure in LOAD}
