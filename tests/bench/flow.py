@@ -8,20 +8,24 @@ import sys
 from pathlib import Path
 
 import yaml
-from prefect import State, flow
-from prefect.states import Completed
 
-from flows.running import running
-from shipway.converge import converge
-from shipway.step import StepResult
-from tasks.context import Run
-from tasks.report import Report
-from tasks.run_stage import on
-from tasks.stage import Stage
-from tasks.table import STAGES
-from tasks.waiting import hear_results
-from tests.bench.stage import steps
-from tests.bench.work import Order
+from flows.prefect_api.loading import uncollected
+
+with uncollected():  # as every command does (flows/cli/verb.py)
+    from prefect import State, flow
+    from prefect.states import Completed
+
+    from flows.running import running
+    from shipway.converge import converge
+    from shipway.step import StepResult
+    from tasks.context import Run
+    from tasks.report import Report
+    from tasks.run_stage import on
+    from tasks.stage import Stage
+    from tasks.table import STAGES
+    from tasks.waiting import hear_results
+    from tests.bench.stage import steps
+    from tests.bench.work import Order
 
 NAME = "bench_node"
 
