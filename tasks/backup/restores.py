@@ -18,6 +18,7 @@ from shipway.backup.script import ROOT, script_of
 from shipway.backup.sealed import kept_as, parts_of
 from shipway.backup.state import BackupState, BackupsThere, taken_at
 from shipway.backup.store import Store
+from shipway.cluster.model import node_ip
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, ShipwayError
 from shipway.facts.files import FileText
@@ -48,6 +49,7 @@ from shipway.steps.backup.several import (
     ControlPlaneStarted,
     ControlPlaneStopped,
     DataAside,
+    GoneForGood,
     QuorumLost,
 )
 from shipway.steps.kubernetes.retire import NodeDeleted, NothingOfNode
@@ -161,8 +163,16 @@ async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     checks += [NoOtherBackup(script), BackupThere(script, choice.backup, tuple(kept))]
     if len(run.cluster.control_planes) > 1 and not choice.begun:
         checks.append(QuorumLost(tuple(run.session(one.name) for one in planes if one.kind != "bare")))
+    checks += _gone(run, "" if choice.begun else run.cluster.endpoint)
     checks.append(BackupFits(run, choice))
     return await _bring(run, stage, choice.lead, checks)
+
+
+def _gone(run: Run, api: str = "") -> list[Check[Host]]:
+    """Return the check that what was called gone is gone for every host that was seen; none where nothing was."""
+    gone = {name: node_ip(run.cluster.host(name)) for name in run.backup.gone}
+    witnesses = tuple(run.session(name) for name in run.seen.surveys)
+    return [GoneForGood(gone, witnesses, run.cluster.kubernetes.api_port, api)] if gone else []
 
 
 @dataclass(frozen=True)
@@ -249,7 +259,10 @@ def _parts(run: Run) -> list[str]:
     if part := choice.others("part"):
         said.append(f"{', '.join(part)}: part of a control plane is there, so a join refuses it and says what to do")
     if run.backup.gone:
-        said.append(f"{', '.join(run.backup.gone)}: gone for good, as was said; its node is deleted")
+        asked = ", ".join(run.seen.surveys)
+        said.append(
+            f"{', '.join(run.backup.gone)}: gone for good, as was said, and as {asked} saw; its node is deleted"
+        )
     return said
 
 
@@ -327,7 +340,7 @@ async def restore_backup(run: Run, stage: str, host: str) -> list[StepResult]:
     if run.allow is not Impact.NOTHING:
         state = await run.session(host).read(BackupsThere(script))
         await _note_kubelets(run, state.restored_at if state.restored_by == choice.id else None)
-    steps: list[Check[Host]] = [script_file(run.cluster)]
+    steps: list[Check[Host]] = [script_file(run.cluster), *_gone(run)]
     if choice.bare:
         steps.append(BackupAdopted(script, choice.backup, choice.id, run.cluster.host(host)))
     else:
