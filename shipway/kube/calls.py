@@ -52,6 +52,39 @@ class Calls(Reads):
             self._resources[key] = resource_in(parse_object(text, f"discovery of {api_version}"), api_version, kind)
         return self._resources[key]
 
+    async def kinds(self) -> list[tuple[str, str]]:
+        """Return (apiVersion, kind) of all that can be listed, each by the first version that its group names.
+
+        What another API server serves (an APIService with a service: metrics and the like) is left out.
+        """
+        versions = ["v1", *await self._of_groups()]
+        specs = [one["spec"] for one in await self.list_("apiregistration.k8s.io/v1", "APIService")]
+        others = {f"{one.get('group')}/{one.get('version')}" for one in specs if one.get("service")}
+        found: dict[tuple[str, str], tuple[str, str]] = {}
+        for version in (one for one in versions if one not in others):
+            code, text = await self.raw(root_of(version))
+            if code != OK:
+                raise refusal(f"discovery of {version}", code, text)
+            for entry in parse_object(text, f"discovery of {version}").get("resources") or ():
+                if "list" in (entry.get("verbs") or ()) and "/" not in entry.get("name", "/"):
+                    group = version.rpartition("/")[0]
+                    found.setdefault((group, str(entry["kind"])), (version, str(entry["kind"])))
+        return list(found.values())
+
+    async def _of_groups(self) -> list[str]:
+        """Return each group's versions, the preferred one first."""
+        code, text = await self.raw("/apis")
+        if code != OK:
+            raise refusal("discovery of groups", code, text)
+        groups = parse_object(text, "discovery of groups").get("groups") or ()
+        named = [
+            one["groupVersion"]
+            for group in groups
+            for one in (group.get("preferredVersion") or {}, *(group.get("versions") or ()))
+            if one.get("groupVersion")
+        ]
+        return list(dict.fromkeys(map(str, named)))
+
     async def get(
         self, api_version: str, kind: str, name: str, namespace: str = "", *, fresh: bool = False
     ) -> Object | None:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,13 @@ from shipway.backup.script import ROOT, script_of
 from shipway.backup.sealed import kept_as, parts_of
 from shipway.backup.state import BackupState, BackupsThere, taken_at
 from shipway.backup.store import Store
+from shipway.cluster.model import node_ip
 from shipway.converge import converge
 from shipway.errors import Blocked, Refused, ShipwayError
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
+from shipway.gpu.claims import see_claims
+from shipway.gpu.holders import asked_devices
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kubeadm.config import image_repository
@@ -38,6 +41,7 @@ from shipway.ownership.evidence import (
 )
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.backup.brought import BackupBrought, BackupVerified
+from shipway.steps.backup.ends import LocalPod, started_pods
 from shipway.steps.backup.kept import PART
 from shipway.steps.backup.on_host import script_file
 from shipway.steps.backup.possible import EtcdIsKubeadms, NoOtherBackup, RoomForBackup, ToolsCanBeHad
@@ -48,6 +52,7 @@ from shipway.steps.backup.several import (
     ControlPlaneStarted,
     ControlPlaneStopped,
     DataAside,
+    GoneForGood,
     QuorumLost,
 )
 from shipway.steps.kubernetes.retire import NodeDeleted, NothingOfNode
@@ -58,20 +63,9 @@ from tasks.ownership import judge, refusal
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.workloads import OWN_NAMESPACES
 
-KINDS = (
-    ("v1", "Namespace"),
-    ("v1", "Pod"),
-    ("v1", "Service"),
-    ("v1", "ConfigMap"),
-    ("v1", "Secret"),
-    ("v1", "PersistentVolumeClaim"),
-    ("v1", "Node"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "StatefulSet"),
-    ("apps/v1", "DaemonSet"),
-    ("batch/v1", "Job"),
-)
-SHOWN = 20
+# What a cluster makes anew by itself, all the time.
+PASSING_KINDS = frozenset({"Event", "Lease", "Endpoints", "EndpointSlice"})
+SHOWN, UNTOLD = 20, 5
 FETCHED = "from-s3"  # in the cluster's folder of this machine
 READY_SECONDS = 240.0  # an image may have to be pulled anew
 _ENDPOINT = re.compile(r"^ *controlPlaneEndpoint: *([A-Za-z0-9.:\[\]-]+)$", re.MULTILINE)
@@ -161,8 +155,16 @@ async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:
     checks += [NoOtherBackup(script), BackupThere(script, choice.backup, tuple(kept))]
     if len(run.cluster.control_planes) > 1 and not choice.begun:
         checks.append(QuorumLost(tuple(run.session(one.name) for one in planes if one.kind != "bare")))
+    checks += _gone(run, "" if choice.begun else run.cluster.endpoint)
     checks.append(BackupFits(run, choice))
     return await _bring(run, stage, choice.lead, checks)
+
+
+def _gone(run: Run, api: str = "") -> list[Check[Host]]:
+    """Return the check that what was called gone is gone for every host that was seen; none where nothing was."""
+    gone = {name: node_ip(run.cluster.host(name)) for name in run.backup.gone}
+    witnesses = tuple(run.session(name) for name in run.seen.surveys)
+    return [GoneForGood(gone, witnesses, run.cluster.kubernetes.api_port, api)] if gone else []
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,10 @@ def _parts(run: Run) -> list[str]:
     if part := choice.others("part"):
         said.append(f"{', '.join(part)}: part of a control plane is there, so a join refuses it and says what to do")
     if run.backup.gone:
-        said.append(f"{', '.join(run.backup.gone)}: gone for good, as was said; its node is deleted")
+        asked = ", ".join(run.seen.surveys)
+        said.append(
+            f"{', '.join(run.backup.gone)}: gone for good, as was said, and as {asked} saw; its node is deleted"
+        )
     return said
 
 
@@ -259,27 +264,87 @@ async def restore_loses(run: Run, stage: str, host: str) -> list[StepResult]:  #
     run.warned += _parts(run)
     if run.backup.choice is not None and run.backup.choice.done:
         return [StepResult(name, "ok")]  # what is newer now came after the restore
+    taken = taken_at(run.backup.source)
     try:
-        lines = await _losses(await run.kube(), taken_at(run.backup.source))
+        lines = await _losses(await run.kube(), taken)
     except ShipwayError as error:
         run.warned.append(f"what is newer than the backup cannot be told: the API does not answer ({error.message})")
+        run.warned += await _ends(run, taken)
         return [StepResult(name, "ok")]
-    run.warned += lines or ["nothing of what was looked at is newer than the backup"]
+    run.warned += lines or ["nothing of what the API serves is newer than the backup"]
     return [StepResult(name, "ok")]
 
 
 async def _losses(kube: Kube, taken: datetime) -> list[str]:
-    """Return a line for each kind with objects that are newer than the backup; pods among them will be ended."""
+    """Return a line for each kind with objects that are newer than the backup; pods among them will be ended.
+
+    All kinds that the API serves are listed, one after the other, but for those that a cluster makes anew all the time.
+    """
     kube.forget()
-    found = await asyncio.gather(*(kube.list_(version, kind) for version, kind in KINDS))
-    lines: list[str] = []
-    for (_, kind), objects in zip(KINDS, found, strict=True):
-        newer = [_called(one["metadata"]) for one in objects if _made(one["metadata"]) > taken]
-        if newer:
-            fate = "will be ended by their kubelets" if kind == "Pod" else "will be gone"
-            more = f" and {len(newer) - SHOWN} more" if len(newer) > SHOWN else ""
-            lines.append(f"{len(newer)} {kind} newer than the backup {fate}: {', '.join(newer[:SHOWN])}{more}")
+    lines, untold = list[str](), list[str]()
+    for version, kind in sorted(await kube.kinds(), key=lambda one: one[1] != "Pod"):
+        if kind in PASSING_KINDS:
+            continue
+        try:
+            newer = [one for one in await kube.list_(version, kind) if _made(one["metadata"]) > taken]
+        except ShipwayError as error:
+            untold.append(f"{kind} ({error.message})")
+            if len(untold) == UNTOLD:
+                untold.append("the kinds after it, which were not asked for any more")
+                break
+            continue
+        lines += _told(kind, await _named_pods(kube, newer) if kind == "Pod" else _names(newer))
+        kube.forget()  # whole objects, which nobody reads again
+    return lines + [f"what is newer cannot be told of {one}" for one in untold]
+
+
+def _told(kind: str, newer: Sequence[str]) -> list[str]:
+    fate = "will be ended by their kubelets" if kind == "Pod" else "will be gone"
+    return [f"{len(newer)} {kind} newer than the backup {fate}: {_first(newer)}"] if newer else []
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+def _names(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [_called(one["metadata"]) for one in objects]
+
+
+async def _named_pods(kube: Kube, pods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the pods' names, those that hold GPUs first, with what they hold."""
+    claims = await see_claims(kube, pods)
+    held = {_called(one["metadata"]): ", ".join(asked_devices(one, claims)) for one in pods}
+    return [f"{name} ({what})" if what else name for name, what in sorted(held.items(), key=lambda one: not one[1])]
+
+
+async def _ends(run: Run, taken: datetime) -> list[str]:
+    """Return a line for each host with pods that will be ended: those that its kubelet began after the backup.
+
+    The restored cluster does not know such a pod, or not on this host, so its kubelet ends it.
+    """
+    hosts = [one.host for one in known(run).values() if one.running]
+    answers = await asyncio.gather(*(_ask_host(run, host) for host in hosts))
+    lines = []
+    for host, found in zip(hosts, answers, strict=True):
+        if isinstance(found, ShipwayError):
+            there = _first(known(run)[host].pods) or "unnamed"
+            lines.append(
+                f"{host}: which of its pods will be ended cannot be told ({found.message}); there are: {there}"
+            )
+        elif newer := [pod.said for pod in found if pod.since > taken]:
+            lines.append(f"{host}: {len(newer)} pods began after the backup and will be ended: {_first(newer)}")
+        else:
+            lines.append(f"{host}: none of its {len(found)} pods began after the backup")
     return lines
+
+
+async def _ask_host(run: Run, host: str) -> list[LocalPod] | ShipwayError:
+    try:
+        return await started_pods(run.session(host))
+    except ShipwayError as error:
+        return error
 
 
 def _called(meta: Mapping[str, Any]) -> str:
@@ -287,7 +352,8 @@ def _called(meta: Mapping[str, Any]) -> str:
 
 
 def _made(meta: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(str(meta["creationTimestamp"]))
+    """Return when an object was made; what says nothing of it (ComponentStatus) is no newer than anything."""
+    return datetime.fromisoformat(str(meta.get("creationTimestamp") or "1970-01-01T00:00:00+00:00"))
 
 
 def _choice(run: Run) -> Choice:
@@ -327,7 +393,7 @@ async def restore_backup(run: Run, stage: str, host: str) -> list[StepResult]:
     if run.allow is not Impact.NOTHING:
         state = await run.session(host).read(BackupsThere(script))
         await _note_kubelets(run, state.restored_at if state.restored_by == choice.id else None)
-    steps: list[Check[Host]] = [script_file(run.cluster)]
+    steps: list[Check[Host]] = [script_file(run.cluster), *_gone(run)]
     if choice.bare:
         steps.append(BackupAdopted(script, choice.backup, choice.id, run.cluster.host(host)))
     else:

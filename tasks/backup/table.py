@@ -19,7 +19,7 @@ STAGES = (
     Stage(StageName.KEEP_BACKUP, backups.keep_backup, always(7200.0)),
     # Of an object store the whole backup is fetched first.
     Stage(StageName.RESTORE_POSSIBLE, restores.restore_possible, always(RESTORE_SECONDS + 3600.0)),
-    Stage(StageName.RESTORE_LOSES, restores.restore_loses, always(300.0), 0),
+    Stage(StageName.RESTORE_LOSES, restores.restore_loses, always(900.0), 0),
     Stage(StageName.RESTORE_BRING, restores.restore_bring, always(7200.0 + VERIFY_SECONDS + PULL_SECONDS)),
     Stage(StageName.RESTORE_STOP, restores.restore_stop, always(2.0 * STOP_SECONDS)),
     Stage(StageName.RESTORE_UNDO, restores.restore_undo, always(2.0 * STOP_SECONDS)),

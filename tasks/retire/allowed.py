@@ -19,7 +19,7 @@ from shipway.os.families import recognise
 from shipway.ownership.evidence import Evidence, authorities, evidence
 from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
-from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, members_of, says_healthy
+from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, member_of, members_of, says_healthy
 from shipway.steps.kubernetes.may_go import (
     ControlPlaneMayGo,
     ElsewhereToGo,
@@ -217,7 +217,11 @@ async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Sequence[str]
 async def _of_one_that_left(run: Run, host: str) -> list[ShipwayError]:
     """Return what forbids to reset a control plane beside others, whose node is deleted: etcd still has its member."""
     members = await members_of(run.session(run.control.name))
-    if member := find_member(members, node_ip(run.cluster.host(host))):
+    try:
+        member = member_of(members, host, node_ip(run.cluster.host(host)))
+    except Refused as refused:
+        return [refused.at(step=NO_OTHERS)]
+    if member:
         fix = f"`shipway remove {run.file or 'FILE'} {host}` takes it out of etcd where the others bear that."
         message = f"it is a member of etcd: {member.said}"
         return [Refused(message, host=host, code="SHW-707", step=NO_OTHERS, fix=fix)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,19 +15,24 @@ import pytest
 
 from flows.cli.restore import COMMAND
 from flows.restore import restore
+from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
 from shipway.errors import ApiUnavailable, Refused
 from shipway.facts.services import UnitInfo
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.ownership.evidence import Evidence
 from shipway.place import Place
 from shipway.step import Impact
+from shipway.steps.backup.ends import DEVICES, STARTED_PODS, held_devices
 from shipway.steps.backup.restored import BackupRestored, BackupThere, KubeletStarted
-from tasks.backup.restores import DaemonSetsRun, WatchersStarted, _losses, _note_kubelets, restore_loses
-from tasks.context import BackupRun
+from tasks.backup.restores import UNTOLD, DaemonSetsRun, WatchersStarted, _losses, _note_kubelets, restore_loses
+from tasks.context import BackupRun, Run
 from tests.backup.machine import LocalShell, Machine
+from tests.places.facts import KnownFacts, said
 
-FILE = "name: te\nhosts: [{name: cp1, address: 192.0.2.1}]\n"
+FILE = "name: te\nprofile: seed\nhosts: [{name: cp1, address: 192.0.2.1}]\n"
+UID = "0a1b2c3d-0000-4000-8000-000000000000"
 TAKEN = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 
 
@@ -138,8 +146,14 @@ class Cluster(Place):
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.objects = list(objects)
 
+    async def kinds(self) -> list[tuple[str, str]]:
+        """Return the kinds of what is there."""
+        return [("v1", kind) for kind in sorted({one["kind"] for one in self.objects})]
+
     async def list_(self, _: str, kind: str) -> list[dict[str, Any]]:
         """Return those of a kind."""
+        if kind.startswith("Broken"):
+            raise ApiUnavailable("no conversion")
         return [one for one in self.objects if one["kind"] == kind]
 
     async def delete(self, _: str, kind: str, name: str, namespace: str) -> bool:
@@ -153,27 +167,107 @@ class Cluster(Place):
         """Know nothing."""
 
 
-async def test_what_is_newer_than_the_backup_is_named_and_pods_are_said_to_be_ended() -> None:
+async def test_what_is_newer_than_the_backup_is_named_of_every_kind_and_pods_are_said_to_be_ended() -> None:
+    holder = named("Pod", "train-1", "2026-11-28T13:00:00Z")
+    holder["spec"] = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "4"}}}]}
     kube = Cluster(
         named("Pod", "old", "2026-11-28T11:00:00Z"),
         named("Pod", "job-1", "2026-11-28T13:00:00Z"),
+        holder,
         named("ConfigMap", "new", "2026-11-28T12:00:01Z"),
+        named("RayCluster", "ray", "2026-11-28T14:00:00Z"),
+        named("Event", "something-happened", "2026-11-28T14:00:00Z"),
+        {"kind": "ComponentStatus", "metadata": {"name": "etcd-0", "creationTimestamp": None}},
     )
-    lines = await _losses(cast("Kube", kube), TAKEN)
-    assert lines == [
-        "1 Pod newer than the backup will be ended by their kubelets: kube-system/job-1",
+    assert await _losses(cast("Kube", kube), TAKEN) == [
+        (
+            "2 Pod newer than the backup will be ended by their kubelets: "
+            "kube-system/train-1 (nvidia.com/gpu: 4), kube-system/job-1"
+        ),
         "1 ConfigMap newer than the backup will be gone: kube-system/new",
+        "1 RayCluster newer than the backup will be gone: kube-system/ray",
     ]
 
 
-async def test_an_api_that_does_not_answer_keeps_from_no_restore_and_is_said() -> None:
+@pytest.mark.parametrize(("broken", "told"), [(1, 1), (9, 6)])
+async def test_a_kind_that_cannot_be_listed_is_said_and_the_others_are_told(broken: int, told: int) -> None:
+    webhooks = [named(f"Broken{number}", "x", "2026-11-28T14:00:00Z") for number in range(broken)]
+    lines = await _losses(cast("Kube", Cluster(named("Pod", "new", "2026-11-28T13:00:00Z"), *webhooks)), TAKEN)
+    assert lines[0].startswith("1 Pod newer")
+    assert lines[1] == "what is newer cannot be told of Broken0 (no conversion)"
+    assert len(lines) == 1 + told
+    assert ("not asked for any more" in lines[-1]) == (broken > UNTOLD)
+
+
+async def test_an_api_that_does_not_answer_keeps_from_no_restore_and_each_host_tells_what_will_be_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def kube() -> Kube:
         raise ApiUnavailable("connection refused")
 
-    run = SimpleNamespace(kube=kube, backup=BackupRun(source="20261128T120000Z"), warned=[])
-    (result,) = await restore_loses(cast("Any", run), "restore_loses", "cluster")
+    run = Run(
+        parse_cluster(FILE.replace("}]", "}, {name: w1, address: 192.0.2.2}, {name: w2, address: 192.0.2.3}]")), "plan"
+    )
+    run.backup.source = "20261128T120000Z"
+    seen = {"w1": ("train/llm-0", "train/llm-1"), "w2": ("default/web",), "cp1": ()}
+    run.seen.surveys = {
+        name: SimpleNamespace(evidence=Evidence(name, running=bool(pods), pods=pods))  # type: ignore[misc]
+        for name, pods in seen.items()
+    }
+    began = "\n".join(
+        f"{int((TAKEN + timedelta(minutes=after)).timestamp())} {name}_{UID[:-1]}{number}"
+        for number, (after, name) in enumerate(
+            [(-5, "train_llm-0"), (5, "default_web"), (5, "train_llm-1"), (9, "train_llm-2")]
+        )
+    )
+    notes = {
+        "Data": {
+            "PodDeviceEntries": [
+                {
+                    "PodUID": f"{UID[:-1]}3",
+                    "ContainerName": "a",
+                    "ResourceName": "nvidia.com/gpu",
+                    "DeviceIDs": {"0": ["x", "y"]},
+                }
+            ]
+        }
+    }
+    w1 = KnownFacts({STARTED_PODS: said(began), DEVICES: json.dumps(notes)})
+    monkeypatch.setattr(run, "kube", kube)
+    monkeypatch.setattr(run, "session", {"w1": w1, "w2": KnownFacts({})}.__getitem__)
+    (result,) = await restore_loses(run, "restore_loses", "cluster")
     assert result.outcome == "ok"
-    assert "cannot be told" in run.warned[0]
+    assert "cannot be told: the API does not answer" in run.warned[0]
+    assert run.warned[1] == (
+        "w1: 3 pods began after the backup and will be ended: train/llm-2 (nvidia.com/gpu: 2), default/web, train/llm-1"
+    )
+    assert run.warned[2].startswith("w2: which of its pods will be ended cannot be told")
+    assert run.warned[2].endswith("there are: default/web")
+    assert len(run.warned) == 3, "a bare host has no pods"
+
+
+@pytest.mark.parametrize("cgroup", ["kubepods/pod{0}/x", "kubepods-burstable.slice/kubepods-pod{1}.slice/x", ""])
+def test_the_pods_of_a_host_are_those_whose_processes_run_and_no_static_ones(tmp_path: Path, cgroup: str) -> None:
+    dead = UID[:-1] + "9"
+    for name in (f"train_llm-0_{UID}", f"done_job-1_{dead}", "kube-system_etcd-cp1_0123456789abcdef0123456789abcdef"):
+        (tmp_path / "pods" / name).mkdir(parents=True)
+    (tmp_path / "proc" / "7").mkdir(parents=True)
+    (tmp_path / "proc" / "7" / "cgroup").write_text(f"0::/{cgroup.format(UID, UID.replace('-', '_'))}\n")
+    text = STARTED_PODS.command[-1].replace("/var/log/pods", f"{tmp_path}/pods").replace("/proc", f"{tmp_path}/proc")
+    ran = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    lines = sorted(line.split(" ")[1] for line in ran.stdout.splitlines())
+    assert lines == ([f"train_llm-0_{UID}"] if cgroup else [f"done_job-1_{dead}", f"train_llm-0_{UID}"])
+    assert all(time.time() - 600 < int(line.split(" ")[0]) <= time.time() for line in ran.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("ids", "held"),
+    [(["a", "b"], "nvidia.com/gpu: 2"), ({"0": ["a"], "1": ["b", "c"]}, "nvidia.com/gpu: 3"), (7, None), (None, None)],
+)
+def test_the_kubelets_notes_tell_who_holds_devices(ids: Any, held: str | None) -> None:
+    entry = {"PodUID": "u", "ContainerName": "a", "ResourceName": "nvidia.com/gpu", "DeviceIDs": ids}
+    assert held_devices(json.dumps({"Data": {"PodDeviceEntries": [entry]}})).get("u") == held
+    assert held_devices("") == held_devices("[]") == {}
 
 
 async def test_pods_of_the_clusters_own_that_are_older_than_the_restore_are_made_anew() -> None:

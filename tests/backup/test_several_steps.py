@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from shipway.backup.script import PLACE, ROOT
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge
 from shipway.errors import Permanent, Refused, ShipwayError
+from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
+from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kubeadm.hardening import ENCRYPTION
-from shipway.ownership.evidence import Evidence, authorities
+from shipway.ownership.evidence import KUBELET_CONF, Evidence, authorities
 from shipway.place import Place
 from shipway.script import Output
 from shipway.step import Impact
@@ -32,14 +35,22 @@ from shipway.steps.backup.several import (
     ControlPlaneStarted,
     ControlPlaneStopped,
     DataAside,
+    GoneForGood,
     QuorumLost,
+    api_answer,
 )
+from shipway.steps.kubernetes.skew import own_api
+from shipway.steps.system.sources import DIAL
+from tasks.backup import restores
 from tasks.backup.restores import BackupFits
 from tasks.context import Run
 from tests.backup.machine import LocalShell, Machine
 from tests.backup.test_choice import EMPTY, NEW
+from tests.ownership.test_leading import cluster as three
+from tests.places.facts import KnownFacts, said
 from tests.places.kube import authority
 
+W1 = Evidence("w1", certificate=True)
 FILE = "name: te\nprofile: seed\nhosts: [{name: cp1, address: 192.0.2.1}, {name: w1, address: 192.0.2.9}]\n"
 
 
@@ -109,6 +120,16 @@ async def test_another_backup_of_that_name_on_the_host_is_not_replaced(kept: Loc
     with pytest.raises(Refused) as caught:
         await step(bare, kept).check(Host("cp1", LocalShell(bare)))
     assert caught.value.code == "SHW-734"
+
+
+class Forgetful(KnownFacts):
+    """Answers the facts that it was given, and keeps that it was asked anew."""
+
+    forgot = False
+
+    def forget(self) -> None:
+        """Ask anew."""
+        self.forgot = True
 
 
 class Telling(Place):
@@ -205,6 +226,89 @@ async def test_a_quorum_that_stands_forbids_a_restore(answers: tuple[str, str], 
     with pytest.raises(Refused) as caught:
         await QuorumLost(planes).check(planes[0])
     assert caught.value.code == "SHW-752"
+
+
+def dialled(address: str, port: int) -> Says:
+    return Says(("bash", "-c", DIAL, address, str(port)), 5)
+
+
+READY = "https://api.te.internal:6443"
+CONF = f"clusters:\n- cluster:\n    server: {READY}\n"
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({dialled("192.0.2.2", 2380): said("")}, "w1 reaches port 2380 of cp2"),
+        ({dialled("192.0.2.3", 6443): said("")}, "w1 reaches port 6443 of cp3"),
+        ({dialled("192.0.2.3", 10250): said("")}, "w1 reaches port 10250 of cp3"),
+        (
+            {FileText(KUBELET_CONF): CONF, own_api(CONF, "readyz")[1]: said("ok")},  # type: ignore[index]
+            f"an API server that is ready answers w1 at {READY}",
+        ),
+        ({api_answer("lb:6443"): said("ok")}, "an API server that is ready answers w1 at https://lb:6443"),
+    ],
+)
+async def test_what_is_called_gone_and_answers_a_host_that_was_seen_is_not_gone(
+    facts: dict[Any, Any], words: str
+) -> None:
+    """cp2 and cp3 live with their quorum, and only the way of this machine to them is cut."""
+    gone = {"cp2": "192.0.2.2", "cp3": "192.0.2.3"}
+    lead, w1 = Forgetful({}), Forgetful(facts)
+    lead.name, w1.name = "cp1", "w1"
+    both = cast("tuple[Host, ...]", (lead, w1))
+    with pytest.raises(Refused) as caught:
+        await GoneForGood(gone, both, 6443, "lb:6443").check(both[0])
+    assert (caught.value.code, words in caught.value.message) == ("SHW-754", True)
+    assert w1.forgot, "as it is now, not as it was a moment ago"
+
+
+async def test_an_api_server_that_is_not_ready_is_of_a_member_without_a_quorum_or_of_the_restore_itself() -> None:
+    gone = {"cp2": "192.0.2.2"}
+    without = Forgetful({FileText(KUBELET_CONF): CONF, own_api(CONF, "readyz")[1]: said("[-]etcd failed")})  # type: ignore[index]
+    assert await GoneForGood(gone, (cast("Host", without),), 6443, "lb:6443").check(cast("Host", without)) is None
+    restored = Forgetful({FileText(KUBELET_CONF): CONF, own_api(CONF, "readyz")[1]: said("ok")})  # type: ignore[index]
+    assert await GoneForGood(gone, (cast("Host", restored),), 6443).check(cast("Host", restored)) is None
+
+
+async def test_a_port_of_a_machine_is_dialled_for_real(bare: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        host = Host("w1", LocalShell(bare))
+        (answer,) = await host.read_all([dialled("127.0.0.1", port)])
+        assert answer.ok
+    host.forget()
+    (answer,) = await host.read_all([dialled("127.0.0.1", port)])
+    assert not answer.ok
+
+
+async def test_who_was_seen_is_asked_of_the_gone_before_the_restore_and_again_at_its_act(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, kept = Run(three(), "plan"), list[Any]()
+    run.only, run.backup.gone, run.backup.source = ("cp1", "w1"), ("cp2", "cp3"), NEW
+    run.seen.surveys = {"cp1": SimpleNamespace(evidence=Evidence("cp1")), "w1": SimpleNamespace(evidence=W1)}  # type: ignore[dict-item]
+
+    async def bring(_: Run, _stage: str, _host: str, steps: list[Any]) -> list[Any]:
+        kept.extend(one for one in steps if isinstance(one, GoneForGood))
+        return []
+
+    async def nothing(*_: Any) -> None: ...
+
+    hosts = {name: Telling(EMPTY) for name in ("cp1", "w1")}
+    monkeypatch.setattr(restores, "_bring", bring)
+    monkeypatch.setattr(restores, "_look_anew", nothing)
+    monkeypatch.setattr(run, "session", hosts.__getitem__)
+    monkeypatch.setattr(run, "lead_by", nothing)
+    await restores.restore_possible(run, "restore_possible", "cp1")
+    await restores.restore_backup(run, "restore_backup", "cp1")
+    before, act = kept
+    assert before.gone == {"cp2": "10.9.0.2", "cp3": "10.9.0.3"}
+    assert before.witnesses == act.witnesses == tuple(hosts.values())
+    assert (before.api, act.api) == ("api.te.internal:6443", ""), "a second attempt meets the API that it restored"
+    run.backup.gone = ()
+    await restores.restore_possible(run, "restore_possible", "cp1")
+    assert len(kept) == 2
 
 
 CA = authority().certificate.decode()

@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from lab.simulated.kube.faults import Fault
 from lab.simulated.kube.pki import Authority, kubeconfig
 from shipway.errors import ApiRefused, ApiUnavailable, Blocked, Refused, ShipwayError
 from shipway.kube.access import as_file, parse_admin_conf, save_kubeconfig, save_secret
+from shipway.kube.calls import Calls
 from shipway.kube.client import SILENT_SECONDS, Kube
 from shipway.kube.errors import KindMissing, no_answer, refusal
 from shipway.kube.paths import with_protocols
@@ -133,6 +135,53 @@ async def test_an_unknown_kind_is_blocked_and_looked_up_again(small: Place) -> N
         await small.kube.list_("operator.tigera.io/v1", "Installation")
     with pytest.raises(Blocked):
         await small.kube.get("v1", "NoSuchKind", "x")
+
+
+def served(*kinds: str, verbs: Sequence[str] = ("get", "list")) -> dict[str, Any]:
+    return {"resources": [{"name": f"{kind.lower()}s", "kind": kind, "verbs": list(verbs)} for kind in kinds]}
+
+
+async def test_every_kind_that_can_be_listed_is_named_once_by_its_preferred_version_and_no_other_servers() -> None:
+    def group(name: str, *versions: str) -> dict[str, Any]:
+        named = [{"groupVersion": f"{name}/{one}"} for one in versions]
+        return {"name": name, "preferredVersion": named[-1], "versions": named}
+
+    core = served("Pod")
+    core["resources"] += [
+        {"name": "pods/log", "kind": "Pod", "verbs": ["get", "list"]},
+        {"name": "bindings", "kind": "Binding", "verbs": ["create"]},
+    ]
+    metrics = {"spec": {"group": "metrics.k8s.io", "version": "v1beta1", "service": {"name": "metrics-server"}}}
+    groups = [
+        group("batch", "v1beta1", "v1"),
+        group("apiregistration.k8s.io", "v1"),
+        group("metrics.k8s.io", "v1beta1"),
+        group("ray.io", "v1"),
+    ]
+    answers: dict[str, dict[str, Any]] = {
+        "/api/v1": core,
+        "/apis": {"groups": groups},
+        "/apis/batch/v1": served("Job"),
+        "/apis/batch/v1beta1": served("Job", "CronJob"),
+        "/apis/apiregistration.k8s.io/v1": served("APIService"),
+        "/apis/apiregistration.k8s.io/v1/apiservices?limit=500": {"items": [metrics, {"spec": {"group": "ray.io"}}]},
+        "/apis/ray.io/v1": served("RayCluster"),
+    }
+
+    class Served(Calls):
+        async def send(self, _method: str, path: str, **_: Any) -> tuple[int, str]:
+            return (200, json.dumps(answers[path])) if path in answers else (503, "nobody serves it")
+
+    assert await Served().kinds() == [
+        ("v1", "Pod"),
+        ("batch/v1", "Job"),
+        ("batch/v1beta1", "CronJob"),
+        ("apiregistration.k8s.io/v1", "APIService"),
+        ("ray.io/v1", "RayCluster"),
+    ]
+    del answers["/apis/ray.io/v1"]
+    with pytest.raises(ApiUnavailable, match=r"ray\.io"):
+        await Served().kinds()
 
 
 async def test_the_api_is_reached_by_its_own_host_when_its_endpoint_leads_nowhere(small: Place) -> None:

@@ -102,6 +102,11 @@ def test_the_plan_of_three_bare_hosts_names_what_will_be_and_changes_nothing(sit
     assert f"cp1, a bare host: prepared, given {destroyed.name}" in said
     assert "cp2, cp3: prepared and joined" in said
     assert "cannot be told: the API does not answer" in said
+    (on_w1,) = (line for line in ran.report["warnings"] if line.startswith("w1: "))
+    print(on_w1)
+    assert "began after the backup and will be ended" in on_w1
+    assert "default/newer-pod" in on_w1, "what the restore ends is named beforehand, though no API tells it"
+    assert "nvidia.com/gpu" not in on_w1, "the GPU's holder is older than the backup, and stays"
     for host in PLANES:
         assert site.holds(host, "[ ! -e /etc/kubernetes ] && [ ! -e /var/lib/shipway ]"), host
 

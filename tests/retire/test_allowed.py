@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -127,6 +128,13 @@ async def test_a_control_plane_that_left_is_reset_and_one_that_is_a_member_or_se
     hosts["te1"] = Lead(3)
     (error,) = await reset_refusals(run, "te2")
     assert (error.code, "shipway remove" in error.fix) == ("SHW-707", True)
+    placed = run.cluster
+    for address, said_of in (("203.0.113.5", "it is a member of etcd: te2"), ("10.0.0.3", "and not te2's")):
+        moved = run.cluster.host("te2").model_copy(update={"address": address, "node_ip": IPv4Address(address)})
+        run.cluster = placed.model_copy(update={"hosts": (placed.host("te1"), moved)})
+        (error,) = await reset_refusals(run, "te2")
+        assert (error.code, said_of in error.message) == ("SHW-707", True)
+    run.cluster = placed
     on_cluster(run, node("te1"), node("te2"))
     assert await codes(run) == ["SHW-702"]
 

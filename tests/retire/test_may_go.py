@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -243,6 +243,33 @@ async def test_a_machine_whose_member_is_healthy_is_not_dead() -> None:
     error = await refused(leaving(Lead(3), fewer=True, dead=True), PLANES, "SHW-707")
     assert "its member of etcd is healthy" in error.message
     assert await leaving(Lead(3, ill=(2,)), dead=True).check(PLANES) is None  # type: ignore[arg-type]
+
+
+async def test_a_member_is_known_by_its_name_where_its_host_is_reached_at_another_address() -> None:
+    def at(lead: Lead, address: str, node: str = "te2", **more: Any) -> ControlPlaneMayGo:
+        return ControlPlaneMayGo(node, "control plane", cast("Any", lead), address, fewer=True, **more)
+
+    error = await refused(at(Lead(3, ill=(3,)), "203.0.113.5"), PLANES, "SHW-707")
+    assert "1 of 3 members of etcd is not healthy" in error.message
+    error = await refused(at(Lead(3), "203.0.113.5", dead=True), PLANES, "SHW-707")
+    assert "--dead was asked for, and its member of etcd is healthy: te2 (healthy)" in error.message
+    lead = Removing(3)
+    await MemberGone("te2", "203.0.113.5", allow=True).apply(lead)  # type: ignore[arg-type]
+    assert lead.done == ["2"], "it would have stayed a voter for ever"
+    again = MemberGone("te2", "203.0.113.5")
+    assert await again.check(lead) is None, "a removal that was killed goes on"  # type: ignore[arg-type]
+
+
+async def test_an_address_that_leads_to_another_hosts_member_takes_nobody_out() -> None:
+    lead = Removing(3)
+    for host in ("te2", "te9"):  # with a member of its own, and without
+        step = ControlPlaneMayGo(host, "control plane", cast("Any", lead), "10.0.0.3", fewer=True)
+        error = await refused(step, PLANES, "SHW-707")
+        assert f"at 10.0.0.3 is the member of etcd te3 (healthy), and not {host}'s" in error.message
+        with pytest.raises(Refused) as raised:
+            await MemberGone(host, "10.0.0.3", allow=True).apply(lead)  # type: ignore[arg-type]
+        assert ("its member is at 10.0.0.2" in raised.value.fix) == (host == "te2")
+    assert lead.done == []
 
 
 async def test_a_member_is_removed_by_its_id_and_only_where_the_rule_lets_it_go_at_the_act() -> None:

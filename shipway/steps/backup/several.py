@@ -6,6 +6,7 @@ Each is a command of the script on the host, with the restore's id: so a host te
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,15 +15,23 @@ from shipway.backup.state import BackupsThere
 from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.errors import Refused
+from shipway.facts.commands import Says
+from shipway.facts.files import FileText
 from shipway.foreign.addresses import in_url
 from shipway.host.session import Host
+from shipway.kube.nodes import few
+from shipway.kubeadm.certificates import KUBELET_PORT
+from shipway.ownership.evidence import KUBELET_CONF
 from shipway.step import Drift, Impact
 from shipway.steps.backup.restored import OPERATION, RESTORE_SECONDS
-from shipway.steps.kubernetes.etcd_members import OWN, PEER, health, says_healthy
+from shipway.steps.kubernetes.etcd_members import CLIENT, OWN, PEER, health, says_healthy
+from shipway.steps.kubernetes.skew import own_api
+from shipway.steps.system.sources import DIAL
 
 STOP, ASIDE, START = "restore-stop", "restore-aside", "restore-start"
 OPERATIONS = (OPERATION, STOP, ASIDE, START)
 STOP_SECONDS = 600
+DIAL_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,51 @@ class QuorumLost:
             )
             raise Refused(message, host=on.name, code="SHW-752", fix=fix)
         return None
+
+
+@dataclass(frozen=True)
+class GoneForGood:
+    """What a person called gone answers none of the hosts that were seen: no kubelet, no etcd, no API server.
+
+    That this machine has no way there tells of this machine's network alone. `gone` are addresses by name. `api` is
+    where the cluster's API would be, by the cluster file; empty where a restored one may answer there by now.
+    """
+
+    gone: Mapping[str, str] = field(hash=False)
+    witnesses: tuple[Host, ...] = field(compare=False)
+    port: int
+    api: str = ""
+    name: str = "what was called gone answers no host that was seen"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask from each witness. Raises Refused SHW-754 for an answer, and what keeps from asking."""
+        del on
+        found = [one for some in await asyncio.gather(*map(self._hears, self.witnesses)) for one in some]
+        if found:
+            message = f"{', '.join(self.gone)} called gone, and {few(found)}: this machine alone may have no way there"
+            fix = f"Mend SSH to {next(iter(self.gone))} and leave `--gone` away, or switch that machine off for good."
+            raise Refused(message, host=next(iter(self.gone)), code="SHW-754", fix=fix)
+        return None
+
+    async def _hears(self, witness: Host) -> list[str]:
+        witness.forget()
+        ports = (self.port, CLIENT, PEER, KUBELET_PORT)
+        places = [(name, address, port) for name, address in self.gone.items() for port in ports]
+        dialled = [Says(("bash", "-c", DIAL, address, str(port)), DIAL_SECONDS) for _, address, port in places]
+        conf, answers = await asyncio.gather(witness.read(FileText(KUBELET_CONF)), witness.read_all(dialled))
+        heard = [
+            f"{witness.name} reaches port {at[2]} of {at[0]}" for at, one in zip(places, answers, strict=True) if one.ok
+        ]
+        if not self.api:
+            return heard
+        own = own_api(conf or "", "readyz") or (f"https://{self.api}", api_answer(self.api))
+        ready = (await witness.read(own[1])).stdout.strip() == "ok"
+        return [*heard, *([f"an API server that is ready answers {witness.name} at {own[0]}"] if ready else [])]
+
+
+def api_answer(place: str) -> Says:
+    """Return the fact of whether an API server is ready, etcd's quorum with it, for a host without credentials."""
+    return Says(("curl", "-sk", "--noproxy", "*", "--max-time", "8", f"https://{place}/readyz"))
 
 
 @dataclass(frozen=True)

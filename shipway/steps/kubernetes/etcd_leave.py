@@ -10,7 +10,7 @@ from shipway.errors import Refused
 from shipway.etcd.quorum import least, why_not_leave
 from shipway.host.session import Host
 from shipway.step import Drift, Impact
-from shipway.steps.kubernetes.etcd_members import Member, find_member, members_of, remove_member
+from shipway.steps.kubernetes.etcd_members import Member, member_of, members_of, remove_member
 
 
 def why_stay(members: Sequence[Member], leaving: Member, *, allow: bool) -> str:
@@ -29,7 +29,7 @@ def why_stay(members: Sequence[Member], leaving: Member, *, allow: bool) -> str:
 
 @dataclass(frozen=True)
 class MemberGone:
-    """No member of etcd is at the address of a host; asked, and done, on the host of another member."""
+    """No member of etcd has the address or the name of a host; asked, and done, on the host of another member."""
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
     host: str
@@ -43,14 +43,14 @@ class MemberGone:
 
     async def check(self, on: Host) -> Drift | None:
         """List the members."""
-        own = find_member(await members_of(on), self.address)
+        own = member_of(await members_of(on), self.host, self.address)
         return Drift(own.said, "no member") if own else None
 
     async def apply(self, on: Host) -> None:
         """Look again, ask the rule, and remove it. Raises Refused SHW-707 where it may not leave."""
         on.forget()
         members = await members_of(on)
-        own = find_member(members, self.address)
+        own = member_of(members, self.host, self.address)
         if own is None:
             return
         if why := why_stay(members, own, allow=self.allow):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from shipway.errors import ApiUnavailable, PostconditionFailed
+from shipway.errors import ApiUnavailable, PostconditionFailed, Refused
 from shipway.facts.commands import Says
 from shipway.host.command import Command
 from shipway.host.session import Host
@@ -153,6 +153,21 @@ def _object(text: str) -> dict[str, Any]:
 def find_member(members: Sequence[Member], address: str) -> Member | None:
     """Return the member at an address of the peers."""
     return next((one for one in members if one.address == address), None)
+
+
+def member_of(members: Sequence[Member], host: str, address: str) -> Member | None:
+    """Return the member of a host, by its address or by its name, which kubeadm makes the node's; None by neither.
+
+    The address that a host is reached at may be another than its member's. Raises Refused SHW-707 where the address
+    leads to another host's member: nobody knows then which one is meant.
+    """
+    there, named = find_member(members, address), next((one for one in members if one.name == host), None)
+    if there is None or there.name in ("", host):
+        return there or named
+    message = f"at {address} is the member of etcd {there.said}, and not {host}'s"
+    has = f": its member is at {named.address}" if named else ""
+    fix = f"Correct the address of {host} (in the file, or --address){has}."
+    raise Refused(message, host=host, code="SHW-707", fix=fix)
 
 
 async def remove_member(on: Host, member: Member) -> None:

@@ -18,7 +18,7 @@ from shipway.kube.status import is_true, why_not_ready
 from shipway.ownership.evidence import Evidence, address_of
 from shipway.step import Drift
 from shipway.steps.kubernetes.etcd_leave import why_stay
-from shipway.steps.kubernetes.etcd_members import find_member, members_of
+from shipway.steps.kubernetes.etcd_members import member_of, members_of
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, pod_ready
 from shipway.steps.kubernetes.retire import may_leave, refuse_holders
 
@@ -111,7 +111,7 @@ class ControlPlaneMayGo:
             fix = f"To end the cluster: {first}reset {self.node}."
         else:
             members = await members_of(self.lead)
-            own = find_member(members, self.address)
+            own = member_of(members, self.node, self.address)
             why = why_stay(members, own, allow=self.fewer) if own else ""
             fix = "Mend the members that are not healthy first (`shipway drift` names them), then run again."
             if own and not why_stay(members, own, allow=True):

@@ -14,7 +14,6 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.ownership.evidence import ADMIN, KUBELET_CONF
 from shipway.rules.compatibility import triple
-from shipway.script import Output
 from shipway.step import Drift, Step, id_of
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
 
@@ -42,8 +41,14 @@ def version_of(answer: str) -> str | None:
     return found[1] if found else None
 
 
-def _ask(server: str, *words: str) -> Says:
-    return Says(("curl", "-s", *words, "--max-time", str(SECONDS), f"{server}/version"), SECONDS + 5)
+def _ask(server: str, *words: str, path: str = "version") -> Says:
+    return Says(("curl", "-s", *words, "--max-time", str(SECONDS), f"{server}/{path}"), SECONDS + 5)
+
+
+def own_api(conf: str, path: str = "version") -> tuple[str, Says] | None:
+    """Return the server that a kubelet.conf names, and the fact of its answer to the kubelet's own certificate."""
+    named = _SERVER.search(conf)
+    return (named[1], _ask(named[1], "--cacert", CA, "--cert", KUBELET_CERTIFICATE, path=path)) if named else None
 
 
 async def server_version(on: Host) -> str | None:
@@ -55,13 +60,10 @@ async def server_version(on: Host) -> str | None:
     conf = await on.read(FileText(KUBELET_CONF))
     if conf is None:
         return None
-    named = _SERVER.search(conf)
-    said = Output(1, "", "")
-    if named:
-        said = await on.read(_ask(named[1], "--cacert", CA, "--cert", KUBELET_CERTIFICATE))
-    version = version_of(said.stdout)
+    own = own_api(conf)
+    version = version_of((await on.read(own[1])).stdout) if own else None
     if version is None:
-        where = named[1] if named else f"{KUBELET_CONF} names no server"
+        where = own[0] if own else f"{KUBELET_CONF} names no server"
         fix = "Bring the control plane back first; until then no package of Kubernetes is changed on this host."
         raise Blocked(f"the API server's version cannot be determined ({where})", host=on.name, code="SHW-331", fix=fix)
     return version
