@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from shipway.backup.script import script_of
+from shipway.cluster.model import node_ip
+from shipway.cluster.parts import HostSpec
 from shipway.converge import look_at_all
 from shipway.errors import Refused
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
@@ -19,6 +22,7 @@ from shipway.os.family import Family
 from shipway.rules.upgrades import etcd_floor, older_patch
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.authority.possible import NoRotation
+from shipway.steps.endpoint.kubeconfigs import LOOPBACK
 from shipway.steps.upgrade.control_plane import OPERATION, SECONDS
 from shipway.steps.upgrade.possible import (
     BackupYoung,
@@ -34,6 +38,7 @@ from shipway.steps.upgrade.possible import (
 )
 from shipway.survey.first_look import survey
 from tasks.context import Run
+from tasks.leading import known
 from tasks.stages.kubernetes_packages import PROGRAMS
 from tasks.upgrade_pass import HostVersions
 from tasks.waiting import hear_results
@@ -150,6 +155,22 @@ def control_planes_in_order(run: Run) -> list[str]:
     return control_planes_left(run, is_done, _resumed)
 
 
+def asks_elsewhere(run: Run, plane: HostSpec) -> str:
+    """Return where a control plane's kubelet.conf leads to, where any of several API servers may answer; "" else.
+
+    Below 1.33 kubeadm points it to the endpoint: a name of ours is the host's own API server there, and a site's load
+    balancer is not.
+    """
+    seen = known(run).get(plane.name)
+    asked = urlsplit(seen.server).hostname if seen and len(run.cluster.control_planes) > 1 else None
+    return "" if asked in (None, node_ip(plane), run.cluster.api_name, *LOOPBACK) else str(asked)
+
+
+def kubelets_last(run: Run) -> bool:
+    """Say whether the control planes' kubelets come after the last API server: an older one might answer them."""
+    return any(asks_elsewhere(run, plane) for plane in run.cluster.control_planes)
+
+
 def waves_in_order(run: Run) -> list[tuple[str, ...]]:
     """Return the waves of workers that are left."""
     return waves_left(run, is_done, _resumed)
@@ -166,6 +187,12 @@ def make_order(run: Run) -> None:
     notes = [f"v{seen.have} to v{version}"]
     if controls:
         notes.append(_no_return(run, controls))
+        ways = dict.fromkeys(way for plane in run.cluster.control_planes if (way := asks_elsewhere(run, plane)))
+        if ways:
+            notes.append(
+                f"the control planes' kubelets come after the last API server: they ask by {', '.join(ways)}, where "
+                "an older one might answer"
+            )
     if (newest := older_patch(seen.have)) and newest.rpartition(".")[0] != version.rpartition(".")[0]:
         notes.append(f"{newest} is the last patch of the running minor: to go by it first is safer (`--to {newest}`)")
     notes += notes_on_waves(run, waves)

@@ -20,6 +20,7 @@ from shipway.cluster_file import parse_cluster
 from shipway.converge import look_at_all
 from shipway.errors import Blocked, ErrorReport, Refused
 from shipway.gpu.jobs import GpuJob
+from shipway.ownership.evidence import Evidence
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.kubernetes.skew import VersionDeclared
@@ -84,6 +85,60 @@ async def test_all_is_fetched_before_anything_changes_and_workers_come_last(stag
     assert names[8:-3] == ["upgrade_addons", *add_ons]
     assert one.ran[-3:] == ["upgrade_worker w1", "upgrade_worker w2", "upgrade_worker w3"]
     assert one.run.upgrade.stopped is None
+
+
+PLANES = ("cp1", "cp2", "cp3")
+
+
+def behind(server: str, endpoint: str = "{kind: external, name: lb.site}", mode: Any = "upgrade") -> Run:
+    """Return a run on three control planes whose kubelets ask the API by this name."""
+    hosts = "".join(
+        f"- {{name: {name}, address: 192.0.2.{n}, roles: [control_plane]}}\n" for n, name in enumerate(PLANES, 1)
+    )
+    kubernetes = f"{{version: {NEW}, api_endpoint: {endpoint}}}"
+    text = f"name: te\nprofile: seed\nkubernetes: {kubernetes}\nhosts:\n{hosts}- {{name: w1, address: 192.0.2.9}}\n"
+    run = Run(parse_cluster(text), mode)
+    for number, host in enumerate(run.cluster.hosts, 1):
+        shown = Evidence(host.name, server=server.format(number))
+        run.seen.surveys[host.name] = cast("Any", SimpleNamespace(evidence=shown, joined=True))
+        run.upgrade.hosts[host.name] = versions(OLD, control=host.name in PLANES)
+        run.upgrade.kubelets[host.name], run.upgrade.cordons[host.name] = OLD, ""
+    run.upgrade.have = OLD
+    look.make_order(run)
+    return run
+
+
+async def test_behind_a_load_balancer_no_control_planes_kubelet_comes_before_the_last_api_server(
+    stages: Callable[..., Stages],
+) -> None:
+    one = stages(behind("https://lb.site:6443"))
+    await flow.go(one.run)
+    assert one.of("upgrade_control_plane", "upgrade_kubelet", "upgrade_worker") == [
+        *(f"upgrade_control_plane {name}" for name in PLANES),
+        *(f"upgrade_kubelet {name}" for name in PLANES),
+        "upgrade_worker w1",
+    ]
+    assert any("after the last API server: they ask by lb.site" in note for note in one.run.upgrade.notes)
+    stopped = stages(behind("https://lb.site:6443"), "upgrade_control_plane cp3")
+    await flow.go(stopped.run)
+    assert stopped.of("upgrade_kubelet") == []
+
+
+@pytest.mark.parametrize(
+    ("server", "endpoint"),
+    [
+        ("https://192.0.2.{}:6443", "{kind: external, name: lb.site}"),  # as kubeadm writes it from 1.33 on
+        ("https://127.0.0.1:6443", "{kind: external, name: lb.site}"),
+        ("https://api.te.internal:6443", "{kind: node_local}"),  # a name of ours is the host itself there
+    ],
+)
+async def test_a_kubelet_that_asks_its_own_api_server_comes_right_after_it(
+    stages: Callable[..., Stages], server: str, endpoint: str
+) -> None:
+    one = stages(behind(server, endpoint))
+    await flow.go(one.run)
+    assert one.of("upgrade_kubelet") == []
+    assert len(one.of("upgrade_control_plane")) == 3
 
 
 async def test_nothing_is_done_where_all_is_of_the_version(stages: Callable[..., Stages]) -> None:
