@@ -116,7 +116,7 @@ async def _bring_api(run: Run, stage: str, host: str) -> list[StepResult]:
     session, spec, version = run.session(host), run.cluster.host(host), run.cluster.kubernetes.version
     steps: list[Check[Host]] = [
         ManifestsBack(),
-        EtcdFits(run.upgrade.have, version),
+        EtcdFits(run.upgrade.oldest(), version),
         *_kubeadm_steps(run, host),
         ControlPlaneRuns(version, run.cluster, spec),
     ]

@@ -131,7 +131,7 @@ def with_members(host: ControlPlane, members: str, own: str = "+") -> ControlPla
 
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give what is not well no time to become so."""
+    """Let what is not well have no time to become so."""
     monkeypatch.setattr(etcd_members, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.0)
 
