@@ -23,7 +23,7 @@ from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
 from tasks.stages.listed import ADD_ONS, name_of
-from tasks.upgrade.look import control_planes_in_order, left_loose, waves_in_order
+from tasks.upgrade.look import control_planes_in_order, kubelets_last, left_loose, waves_in_order
 from tasks.waves.report import WaveReport, leave_waves, wave_report
 
 
@@ -74,15 +74,25 @@ async def go(run: Run) -> None:
         return
     if not all(await all_of(StageName.UPGRADE_FETCH, left)):
         return
-    for host in control_planes_in_order(run):
-        if stop_at_window(run) or await on(StageName.UPGRADE_CONTROL_PLANE, host) is None:
-            return
+    if not await go_through_control_planes(run):
+        return
     if await on(StageName.UPGRADE_ADDONS, CLUSTER) is None:
         return
     for module in ADD_ONS:
         if await on(name_of(module), CLUSTER) is None:
             return
     await go_through_workers(run, waves_in_order(run))
+
+
+async def go_through_control_planes(run: Run) -> bool:
+    """Upgrade one control plane after the other, with its kubelet or before all of theirs; say whether all is well."""
+    planes = control_planes_in_order(run)
+    turns = [(StageName.UPGRADE_CONTROL_PLANE, host) for host in planes]
+    turns += [(StageName.UPGRADE_KUBELET, host) for host in planes if kubelets_last(run)]
+    for stage, host in turns:
+        if stop_at_window(run) or await on(stage, host) is None:
+            return False
+    return True
 
 
 def tell(run: Run, report: WaveReport) -> str:

@@ -101,6 +101,7 @@ class StageName(StrEnum):
     UPGRADE_HELD = "upgrade_held"
     UPGRADE_FETCH = "upgrade_fetch"
     UPGRADE_CONTROL_PLANE = "upgrade_control_plane"
+    UPGRADE_KUBELET = "upgrade_kubelet"
     UPGRADE_ADDONS = "upgrade_addons"
     UPGRADE_WORKER = "upgrade_worker"
     # Maintenance of the hosts' systems.

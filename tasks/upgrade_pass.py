@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from shipway.kubeadm.certificates import APISERVER as API
+from shipway.rules.compatibility import triple
 from shipway.stage import StageName
 from tasks.wave_pass import OrderRow, WavePass
+
+FULL = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,11 @@ class UpgradePass(WavePass):
     have: str = ""
     hosts: dict[str, HostVersions] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+
+    def oldest(self) -> str:
+        """Return the oldest version of a control plane that was seen, by its manifest: the API that answered is one."""
+        tags = [tag.removeprefix("v") for one in self.hosts.values() for part, tag in one.static if part == API]
+        return min([self.have, *(tag for tag in tags if FULL.fullmatch(tag))], key=triple)
 
     def said(self, row: OrderRow) -> str:
         """Return in few words what becomes of a host."""

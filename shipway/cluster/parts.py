@@ -502,6 +502,11 @@ class Upgrade(Part):
         600, description="How long the first worker is watched before the others follow."
     )
     approve: Flag = Field(default=False, description="Pause before each wave for an approval in Prefect's UI.")
+    despite: tuple[Literal["older_patch", "removed_apis"], ...] = Field(
+        (),
+        description="What refuses no upgrade: an `older_patch` than the newest of the running minor on the way to the "
+        "next one, `removed_apis` that clients ask for and the new version does not have.",
+    )
 
 
 class Maintain(Part):

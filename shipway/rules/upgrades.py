@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 
 from shipway.rules.compatibility import LAST_PATCH, Minor, Triple, minor_of, triple
 
@@ -15,7 +16,8 @@ REMOVED_GATES: Mapping[Minor, tuple[str, ...]] = {
     (1, 37): ("NodeLocalCRISocket", "PublicKeysECDSA"),
 }
 # Flags with which a kubelet of that minor does not start (CHANGELOG-1.24: dockershim's; CHANGELOG-1.27). Those that
-# kubeadm itself once wrote it takes out by itself; these are about what people added.
+# kubeadm itself once wrote it takes out by itself; these are about what people added. Those of 1.37 are cAdvisor's,
+# which the kubelet had by mistake (kubernetes#57613, kubernetes#139870).
 REMOVED_FLAGS: Mapping[Minor, tuple[str, ...]] = {
     (1, 24): (
         "network-plugin",
@@ -26,8 +28,20 @@ REMOVED_FLAGS: Mapping[Minor, tuple[str, ...]] = {
         "docker-endpoint",
     ),
     (1, 27): ("container-runtime", "master-service-namespace"),
+    (1, 37): (
+        *("application-metrics-count-limit", "boot-id-file", "container-hints", "containerd", "containerd-namespace"),
+        *("enable-load-reader", "event-storage-age-limit", "event-storage-event-limit", "global-housekeeping-interval"),
+        *("log-cadvisor-usage", "machine-id-file", "storage-driver-buffer-duration", "storage-driver-db"),
+        *("storage-driver-host", "storage-driver-password", "storage-driver-secure", "storage-driver-table"),
+        "storage-driver-user",
+    ),
 }
+KUBEADM_LEAVES: Minor = (1, 37)  # from this minor on kubeadm takes none of them out of its own kubeadm-flags.env
+# API versions of which no object may be left when that minor comes: it cannot read them (CHANGELOG-1.37).
+REMOVED_OBJECTS: Mapping[Minor, tuple[str, ...]] = {(1, 37): ("scheduling.k8s.io/v1alpha2",)}
+EXPERIMENTAL_GONE: Minor = (1, 37)  # its etcd 3.7 starts with no flag --experimental-* (etcd's upgrade_3_7.md)
 V1BETA3_GONE: Minor = (1, 37)  # kubeadm's configuration API v1beta3 is unreadable from here on (kubernetes#136016)
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,5}")
 LONG_LAG: Minor = (1, 28)  # kubelets may be three minors behind their API server from here on, two before (skew policy)
 
 
@@ -61,7 +75,12 @@ def taken_away(table: Mapping[Minor, tuple[str, ...]], wanted: str) -> dict[str,
     return {name: minor for minor, names in table.items() if minor <= minor_of(wanted) for name in names}
 
 
-def older_patch(have: str) -> str:
-    """Return the last patch of a minor that gets no more, where the cluster runs an older one; "" otherwise."""
-    last = LAST_PATCH.get(minor_of(have))
-    return f"1.{minor_of(have)[1]}.{last}" if last is not None and triple(have)[2] < last else ""
+def newest_patch(have: str, offered: Collection[str] = ()) -> str:
+    """Return the newest patch that is known of the minor that runs, where that is an older one; "" otherwise.
+
+    Known are the last ones of minors that get no more, and `offered` (1.36.2-1.1), what a package manager offers.
+    """
+    minor = minor_of(have)
+    found = [triple(one[0]) for text in offered if (one := _VERSION.match(text)) and minor_of(one[0]) == minor]
+    newest = max([*found, triple(have), (*minor, LAST_PATCH.get(minor, 0))])
+    return "" if newest == triple(have) else ".".join(map(str, newest))

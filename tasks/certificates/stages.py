@@ -22,6 +22,7 @@ from shipway.steps.kubernetes.renewal import CertificatesRenewed, ClockRight
 from shipway.steps.kubernetes.serving_requests import ServingRequestsApproved, inventories, judge_requests
 from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.maintain.pause import EtcdMayStop
 from shipway.survey.first_look import survey
 from tasks import gates
 from tasks.certificates.rows import look_at_certificates
@@ -40,15 +41,18 @@ def renewal_steps(run: Run, host: str) -> list[Check[Host]]:
     """Return the steps of a control plane, in order: what a broken restart left, files, then pod after pod.
 
     etcd comes before the API server, which needs it, and that before those that need the API; then what holds a copy.
+    Right before its member is stopped etcd is asked whether the others are a quorum.
     """
     spec, wish = run.cluster.host(host), run.certificates
-    before = wish.before.setdefault(host, {})
-    api = run.cluster.kubernetes.api_port
+    renewed = CertificatesRenewed(wish.within, wish.everything, wish.before.setdefault(host, {}))
+    etcd, *others = (StaticPodLoaded(part, host, node_ip(spec), run.cluster.kubernetes.api_port) for part in PARTS)
     return [
         ManifestsBack(),
         ClockRight(),
-        CertificatesRenewed(wish.within, wish.everything, before),
-        *(StaticPodLoaded(part, host, node_ip(spec), api) for part in PARTS),
+        renewed,
+        EtcdMayStop((renewed, etcd)),
+        etcd,
+        *others,
         UserHasKubeconfig(run.cluster.target(spec).user),
     ]
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from shipway.backup.script import script_of
+from shipway.cluster.model import node_ip
+from shipway.cluster.parts import HostSpec
 from shipway.converge import look_at_all
 from shipway.errors import Refused
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
@@ -16,15 +20,19 @@ from shipway.kube.nodes import few
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.os.families import recognise
 from shipway.os.family import Family
-from shipway.rules.upgrades import etcd_floor, older_patch
+from shipway.rules.upgrades import etcd_floor
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.authority.possible import NoRotation
+from shipway.steps.endpoint.kubeconfigs import LOOPBACK
 from shipway.steps.upgrade.control_plane import OPERATION, SECONDS
 from shipway.steps.upgrade.possible import (
     BackupYoung,
     EtcdFits,
     FlagsKnown,
     KubeletsFit,
+    NewestPatchFirst,
+    NobodyAsksRemoved,
+    NoneLeftBehind,
     NothingExpired,
     PathAllowed,
     RecordReadable,
@@ -34,6 +42,7 @@ from shipway.steps.upgrade.possible import (
 )
 from shipway.survey.first_look import survey
 from tasks.context import Run
+from tasks.leading import known
 from tasks.stages.kubernetes_packages import PROGRAMS
 from tasks.upgrade_pass import HostVersions
 from tasks.waiting import hear_results
@@ -122,11 +131,18 @@ async def look_at_possible(run: Run, stage: str, host: str) -> list[StepResult]:
 async def _on_control(run: Run, stage: str) -> list[StepResult]:
     """Return what etcd and the backups say, asked on a control plane's host."""
     session = run.session(run.control.name)
-    seen = run.upgrade
-    checks: list[Check[Host]] = [EtcdFits(seen.have, run.cluster.kubernetes.version), NoRotation()]
+    seen, version = run.upgrade, run.cluster.kubernetes.version
+    checks: list[Check[Host]] = [EtcdFits(seen.oldest(), version), NoRotation()]
+    if "older_patch" not in run.cluster.upgrade.despite and not seen.begun:
+        checks.append(NewestPatchFirst(seen.have, version, partial(_offers, run)))
     if not seen.backup and seen.order:
         checks.append(BackupYoung(script_of(run.cluster)))
     return await look_at_all(checks, session, hear_results(run, stage, session.name))
+
+
+async def _offers(run: Run, on: Host) -> Collection[str]:
+    """Return the versions of kubeadm that a host's package manager knows."""
+    return (await run.family(on.name).offered(on, ["kubeadm"])).get("kubeadm", ())
 
 
 async def _learn(run: Run, kube: Kube) -> None:
@@ -150,6 +166,22 @@ def control_planes_in_order(run: Run) -> list[str]:
     return control_planes_left(run, is_done, _resumed)
 
 
+def asks_elsewhere(run: Run, plane: HostSpec) -> str:
+    """Return where a control plane's kubelet.conf leads to, where any of several API servers may answer; "" else.
+
+    Below 1.33 kubeadm points it to the endpoint: a name of ours is the host's own API server there, and a site's load
+    balancer is not.
+    """
+    seen = known(run).get(plane.name)
+    asked = urlsplit(seen.server).hostname if seen and len(run.cluster.control_planes) > 1 else None
+    return "" if asked in (None, node_ip(plane), run.cluster.api_name, *LOOPBACK) else str(asked)
+
+
+def kubelets_last(run: Run) -> bool:
+    """Say whether the control planes' kubelets come after the last API server: an older one might answer them."""
+    return any(asks_elsewhere(run, plane) for plane in run.cluster.control_planes)
+
+
 def waves_in_order(run: Run) -> list[tuple[str, ...]]:
     """Return the waves of workers that are left."""
     return waves_left(run, is_done, _resumed)
@@ -166,8 +198,12 @@ def make_order(run: Run) -> None:
     notes = [f"v{seen.have} to v{version}"]
     if controls:
         notes.append(_no_return(run, controls))
-    if (newest := older_patch(seen.have)) and newest.rpartition(".")[0] != version.rpartition(".")[0]:
-        notes.append(f"{newest} is the last patch of the running minor: to go by it first is safer (`--to {newest}`)")
+        ways = dict.fromkeys(way for plane in run.cluster.control_planes if (way := asks_elsewhere(run, plane)))
+        if ways:
+            notes.append(
+                f"the control planes' kubelets come after the last API server: they ask by {', '.join(ways)}, where "
+                "an older one might answer"
+            )
     notes += notes_on_waves(run, waves)
     if seen.gone:
         notes.append(f"clients still ask for APIs that v{version} does not have: {few(seen.gone)}")
@@ -183,7 +219,7 @@ def _row(run: Run, name: str, wave: str) -> OrderRow:
 
 def _no_return(run: Run, controls: Sequence[str]) -> str:
     """Say where the point of no return is: the last control plane, whose etcd raises the cluster's version with it."""
-    floor = etcd_floor(run.upgrade.have, run.cluster.kubernetes.version)
+    floor = etcd_floor(run.upgrade.oldest(), run.cluster.kubernetes.version)
     why = " (it brings etcd's next minor)" if floor else ""
     return (
         f"the point of no return is {controls[-1]}, the last control plane{why}: before it the others serve as they "
@@ -195,6 +231,9 @@ def _checks(run: Run) -> list[Check[Kube]]:
     """Return what the API is asked."""
     version = run.cluster.kubernetes.version
     own: list[Check[Kube]] = [PathAllowed(version), OneVersion(run), KubeletsFit(version), RecordReadable(version)]
+    own.append(NoneLeftBehind(version))
+    if "removed_apis" not in run.cluster.upgrade.despite:
+        own.append(NobodyAsksRemoved(version, run.upgrade.gone))
     return own + shared_checks(run, _resumed)
 
 

@@ -16,6 +16,7 @@ STAGES = (
     Stage(StageName.UPGRADE_HELD, upgrades.hold, always(300.0), terse=True),
     Stage(StageName.UPGRADE_FETCH, upgrades.fetch, always(2.0 * PULL_SECONDS + 1800)),
     Stage(StageName.UPGRADE_CONTROL_PLANE, upgrades.upgrade_control_plane, wave_seconds),
+    Stage(StageName.UPGRADE_KUBELET, upgrades.upgrade_kubelet, wave_seconds),
     Stage(StageName.UPGRADE_ADDONS, upgrades.upgrade_addons, always(SETTLE_SECONDS + 600.0)),
     Stage(StageName.UPGRADE_WORKER, upgrades.upgrade_worker, wave_seconds),
 )

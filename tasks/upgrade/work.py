@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
 from shipway.edits.containerd import CONFIG
 from shipway.errors import Blocked
@@ -13,7 +14,7 @@ from shipway.steps.kubernetes.static_pods import ManifestsBack
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.runtime.containerd import ContainerdLoaded, CriAnswers
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
-from shipway.steps.upgrade.control_plane import ControlPlaneRuns, ProxyRuns
+from shipway.steps.upgrade.control_plane import ControlPlaneRuns, OwnApi, ProxyRuns
 from shipway.steps.upgrade.fetched import BESIDE, ImagesPulled, list_images
 from shipway.steps.upgrade.node import UPGRADING, KubeletRunsVersion
 from shipway.steps.upgrade.possible import EtcdFits
@@ -22,7 +23,7 @@ from tasks.certificates.stages import KEPT, keep_renewed
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared
 from tasks.stages.kubernetes_packages import PROGRAMS
-from tasks.upgrade.look import control_planes_in_order
+from tasks.upgrade.look import asks_elsewhere, control_planes_in_order, kubelets_last
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.waves.hosts import is_control, is_drained
 from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
@@ -64,13 +65,21 @@ def _kubelet_steps(run: Run, host: str, *, by_kubeadm: bool) -> list[Check[Host]
         {"kubelet": version, "kubectl": version},
         cluster.system.may_remove,
     )
+    apis = () if by_kubeadm else _apis(run, host)
     return [
-        KubeletRunsVersion(version, packages, family.held(PROGRAMS), cluster, by_kubeadm=by_kubeadm),
+        KubeletRunsVersion(version, packages, family.held(PROGRAMS), cluster, apis, by_kubeadm=by_kubeadm),
         family.held(PROGRAMS),
         SandboxImageAgrees(list_images(version, image_repository(cluster))),
         ContainerdLoaded("containerd", (CONFIG,)),
         CriAnswers(),
     ]
+
+
+def _apis(run: Run, host: str) -> tuple[OwnApi, ...]:
+    """Return the API servers that may answer the kubelet of a control plane's host."""
+    cluster, own = run.cluster, run.cluster.host(host)
+    planes = cluster.control_planes if asks_elsewhere(run, own) else (own,)
+    return tuple(OwnApi(node_ip(plane), cluster.kubernetes.api_port) for plane in planes)
 
 
 def _kubeadm_steps(run: Run, host: str) -> list[Check[Host]]:
@@ -82,44 +91,59 @@ def _kubeadm_steps(run: Run, host: str) -> list[Check[Host]]:
 async def upgrade_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Upgrade a control plane, then the kubelet of its host; it is ready before the next one is begun.
 
-    Its etcd stands still for a moment, so whether all others are well is asked once more right before.
+    Where kubelets come last, this one is left to `upgrade_kubelet`, and the host is not emptied for its API server.
     """
-    session, spec, version = run.session(host), run.cluster.host(host), run.cluster.kubernetes.version
+    if kubelets_last(run):
+        return await _bring_api(run, stage, host)
     results = await _empty(run, stage, host) if is_drained(run, host) else []
     if failed(results):
         return results
-    whole = EtcdFits(run.upgrade.have, version)
+    results += await _bring_api(run, stage, host)
+    return say_closed(run, host, results) if failed(results) else results + await _bring_kubelet(run, stage, host)
+
+
+async def upgrade_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Upgrade the kubelet of a control plane's host, once every API server that may answer it is new."""
+    results = await _empty(run, stage, host) if is_drained(run, host) else []
+    return results if failed(results) else results + await _bring_kubelet(run, stage, host)
+
+
+async def _bring_api(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Let kubeadm upgrade a control plane, and wait until its API and etcd are well.
+
+    Its etcd stands still for a moment, so whether all others are well is asked once more right before.
+    """
+    session, spec, version = run.session(host), run.cluster.host(host), run.cluster.kubernetes.version
     steps: list[Check[Host]] = [
         ManifestsBack(),
-        whole,
+        EtcdFits(run.upgrade.oldest(), version),
         *_kubeadm_steps(run, host),
         ControlPlaneRuns(version, run.cluster, spec),
     ]
-    results += await bring(run, stage, session, steps)
-    if failed(results):
-        return say_closed(run, host, results)
-    if run.allow is not Impact.NOTHING:
-        await run.reconnect()  # kubeadm has renewed the administrator's certificate with all others
-        results.append(await keep_renewed(run))
-        kube = await run.kube()
-        results += [
-            await wait_for(run, stage, one, kube, seconds=API_SECONDS)
-            for one in (gates.ApiAnswers(), gates.EtcdHealthy())
-        ]
-        hear = hear_results(run, stage, host)
-        results += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
-        if failed(results):
-            return say_closed(run, host, results)
-    results += await bring(run, stage, session, _kubelet_steps(run, host, by_kubeadm=False))
+    results = await bring(run, stage, session, steps)
     own = UserHasKubeconfig(run.cluster.target(spec).user)
-    if run.allow is not Impact.NOTHING:
-        results += [] if failed(results) else await bring(run, stage, session, [own])
-    elif any(one.step == steps[-1].name and one.outcome == "drifted" for one in results):
-        renewed = Blocked("kubeadm renews the control plane's certificates with its upgrade", host=host)
-        results += [StepResult(name, "unknown", error=renewed) for name in (own.name, KEPT)]
     if failed(results):
-        return say_closed(run, host, results)
-    return results + await _prove_and_open(run, stage, host)
+        return results
+    if run.allow is Impact.NOTHING:
+        if results[-1].outcome == "drifted":
+            renewed = Blocked("kubeadm renews the control plane's certificates with its upgrade", host=host)
+            results += [StepResult(name, "unknown", error=renewed) for name in (own.name, KEPT)]
+        return results
+    await run.reconnect()  # kubeadm has renewed the administrator's certificate with all others
+    results.append(await keep_renewed(run))
+    kube = await run.kube()
+    results += [
+        await wait_for(run, stage, one, kube, seconds=API_SECONDS) for one in (gates.ApiAnswers(), gates.EtcdHealthy())
+    ]
+    hear = hear_results(run, stage, host)
+    results += await look_at_all([EtcdFits(version, version, API_SECONDS)], session, hear)
+    return results if failed(results) else results + await bring(run, stage, session, [own])
+
+
+async def _bring_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Upgrade the kubelet of a control plane's host, prove the host, open it."""
+    results = await bring(run, stage, run.session(host), _kubelet_steps(run, host, by_kubeadm=False))
+    return say_closed(run, host, results) if failed(results) else results + await _prove_and_open(run, stage, host)
 
 
 async def upgrade_addons(run: Run, stage: str, host: str) -> list[StepResult]:

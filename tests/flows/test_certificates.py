@@ -203,6 +203,7 @@ async def test_a_control_planes_steps_come_in_the_order_in_which_each_needs_the_
         "the control plane's manifests are in their place",
         "the clock is right enough to sign certificates",
         "certificates are valid for 90 days",
+        "etcd keeps its quorum while its member here is started anew",
         "etcd uses its current certificates",
         "kube-apiserver uses its current certificates",
         "kube-controller-manager uses its current certificates",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -31,7 +32,8 @@ from shipway.ownership.evidence import AUTHORITY, BOOTSTRAP, CERTIFICATE, KUBECO
 from shipway.script import Output
 from shipway.stage import StageName
 from shipway.step import Impact
-from shipway.steps.kubernetes import kubelet_client, static_pods
+from shipway.steps.kubernetes import etcd_members, kubelet_client, static_pods
+from shipway.steps.kubernetes.etcd_members import MEMBERS, health
 from shipway.steps.kubernetes.health import KUBELET_CONFIG
 from shipway.steps.kubernetes.kubelet_client import (
     _POINT,
@@ -42,7 +44,10 @@ from shipway.steps.kubernetes.kubelet_client import (
 )
 from shipway.steps.kubernetes.renewal import RENEW, CertificatesRenewed, ClockRight
 from shipway.steps.kubernetes.static_pods import AWAY, RESTART, ManifestsBack, StaticPodLoaded, probe
+from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.maintain.pause import OWN_WORD
 from shipway.survey.first_look import CLOCK
+from tasks.certificates.stages import renewal_steps
 from tasks.context import Run
 from tasks.drift.parts import host_parts
 from tasks.stages import control_plane
@@ -108,6 +113,93 @@ async def test_a_plan_says_what_would_be_renewed_and_changes_nothing() -> None:
     assert [one.outcome for one in results] == ["ok", "ok", "drifted", "ok", "ok", "ok", "ok"]
     assert "apiserver has expired" in str(results[2].drift)
     assert not host.done
+
+
+# --- etcd's quorum, before a member of it is started anew
+
+
+def with_members(host: ControlPlane, members: str, own: str = "+") -> ControlPlane:
+    """Let a control plane's etcd know members that are healthy (+) or not (-); `own` is what it says of itself."""
+    urls = {f"https://10.9.0.{number}:2379": sign == "+" for number, sign in enumerate(members, 11)}
+    rows = [{"ID": url, "name": url, "clientURLs": [url]} for url in urls]
+    host.facts[MEMBERS] = said(json.dumps({"members": rows}))
+    host.facts |= {health(url): said(json.dumps({"health": well})) for url, well in urls.items()}
+    host.facts[OWN_WORD] = said(json.dumps({"health": own == "+"}))
+    host.facts[FileText(f"{MANIFESTS}/etcd.yaml")] = ""
+    return host
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is not well have no time to become so."""
+    monkeypatch.setattr(etcd_members, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.0)
+
+
+def renewing() -> list[Any]:
+    run = Run(cluster_of(("te1", "te2")), "bootstrap")
+    return [step for step in renewal_steps(run, "te1") if not isinstance(step, UserHasKubeconfig)]
+
+
+@pytest.mark.usefixtures("no_wait")
+async def test_no_etcd_is_started_anew_while_the_others_would_be_no_quorum() -> None:
+    host = with_members(ControlPlane(5), "++-")
+    looked = {result.id: result for result in await look_at_all(renewing(), host)}
+    error = looked["EtcdMayStop"].error
+    assert isinstance(error, Refused), "a plan says so, and a run is refused before it changes anything"
+    assert (error.code, "1 of 3 members of etcd would be left" in error.message) == ("SHW-823", True)
+    await converge(renewing(), host, Impact.SERVICE)
+    assert not [line for line in host.done if line.startswith("restart-")]
+    not_loaded = with_members(ControlPlane(300), "++-")
+    not_loaded.set("etcd/peer", serial="NEW")
+    await converge(renewing(), not_loaded, Impact.SERVICE)
+    assert not not_loaded.done
+
+
+@pytest.mark.usefixtures("no_wait")
+async def test_a_member_that_is_lost_while_the_files_are_renewed_is_seen_right_before_etcd_is_stopped() -> None:
+    host = with_members(ControlPlane(5), "+++")
+    succeed = host.succeed
+
+    async def lose(name: str, words: Any, **more: int) -> Output:
+        done = await succeed(name, words, **more)
+        with_members(host, "++-")
+        return done
+
+    host.succeed = lose  # type: ignore[method-assign]
+    results = await converge(renewing(), host, Impact.SERVICE)
+    assert [line.split(":")[0] for line in host.done] == ["kubeadm-certs"]
+    assert [result.error.code for result in results if isinstance(result.error, Refused)] == ["SHW-823"]
+
+
+@pytest.mark.usefixtures("no_wait")
+async def test_etcd_is_started_anew_where_the_others_are_a_quorum_or_none_and_where_it_does_not_vote() -> None:
+    for host in (
+        with_members(ControlPlane(5), "+++"),
+        with_members(ControlPlane(5), "+"),
+        with_members(ControlPlane(5), "-+-", "-"),
+    ):
+        await converge(renewing(), host, Impact.SERVICE)
+        assert [line.split(":")[0] for line in host.done][:2] == ["kubeadm-certs", "restart-etcd"]
+    nothing_due = with_members(ControlPlane(300), "++-")
+    assert {result.outcome for result in await look_at_all(renewing(), nothing_due)} == {"ok"}
+    elsewhere = with_members(ControlPlane(5), "++-")
+    elsewhere.facts[Listing(MANIFESTS)] = tuple(f"{part}.yaml" for part in PARTS[1:])
+    looked = {result.id: result for result in await look_at_all(renewing(), elsewhere)}
+    assert looked["EtcdMayStop"].outcome == "ok"
+
+
+@pytest.mark.usefixtures("no_wait")
+async def test_members_that_cannot_be_asked_before_the_files_are_new_refuse_nothing_yet() -> None:
+    host = with_members(ControlPlane(-2), "+++")
+    answers = host.facts.pop(MEMBERS)
+    looked = {result.id: result for result in await look_at_all(renewing(), host)}
+    assert (looked["EtcdMayStop"].outcome, type(looked["EtcdMayStop"].error)) == ("unknown", Blocked)
+    await converge(renewing(), host, Impact.SERVICE)
+    assert [line.split(":")[0] for line in host.done] == ["kubeadm-certs"], "it votes, and tells nothing of the others"
+    host.facts[MEMBERS] = answers
+    await converge(renewing(), host, Impact.SERVICE)
+    assert host.done[1].startswith("restart-etcd")
 
 
 async def test_all_are_renewed_once_where_that_is_asked_for() -> None:

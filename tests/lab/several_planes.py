@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ CLIENT = (
     f"c=$(curl -sk --max-time 1 -o /dev/null -w '%{{http_code}}' https://{NAME}:6443/readyz); "
     'echo "$s $c" >>/run/asked; sleep 0.2; done'
 )
+# Whether an etcd is there at all, from outside: it turns us away for want of a certificate, and that is an answer.
+ETCD = (
+    "while :; do s=$(date +%s.%N); c=0; curl -sk --max-time 3 -o /dev/null https://ADDRESS:2379/ || c=$?; "
+    'echo "$s $c" >>/run/etcd-NAME; sleep 0.2; done'
+)
+AWAY = {"7", "28"}  # curl's status where nobody takes the connection, or nobody says a word for three seconds
 HOLDER = """
 apiVersion: v1
 kind: Pod
@@ -93,16 +100,52 @@ def asked(site: Site, what: Callable[[], object], host: str = NAME) -> tuple[flo
     """Return the longest time without an answer while something is done, in seconds, and the number of answers."""
     client = shlex.quote(CLIENT.replace(NAME, host))
     site.on("w1", f"rm -f /run/asked; systemd-run --quiet --collect --unit=lab-client sh -c {client}")
-    time.sleep(2)
-    what()
-    time.sleep(SETTLE)
-    site.on("w1", "systemctl stop lab-client || true")
+    try:
+        time.sleep(2)
+        what()
+        time.sleep(SETTLE)
+    finally:
+        site.on("w1", "systemctl stop lab-client || true")
     rows = [line.split() for line in site.on("w1", "cat /run/asked").splitlines()]
     good = [float(row[0]) for row in rows if row[1:] == ["200"]]
     gaps = [after - before for before, after in itertools.pairwise(good)]
     last = float(rows[-1][0]) - good[-1]
     print(f"{len(rows)} questions, {len(good)} answers, longest gap {max(*gaps, last):.1f} s")
     return max(*gaps, last), len(good)
+
+
+@contextlib.contextmanager
+def etcds_watched(site: Site) -> Iterator[dict[str, list[tuple[float, float]]]]:
+    """Yield by control plane when its etcd was away (begin and end, in seconds), as w1 sees it; full at the end."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name in PLANES:
+        probe = ETCD.replace("ADDRESS", site.lab.plan.host(name).address).replace("NAME", name)
+        site.on("w1", f"rm -f /run/etcd-{name}; systemd-run -q --collect --unit=lab-{name} sh -c {shlex.quote(probe)}")
+    try:
+        yield found
+    finally:
+        for name in PLANES:
+            site.on("w1", f"systemctl stop lab-{name} || true")
+            rows = [line.split() for line in site.on("w1", f"cat /run/etcd-{name}").splitlines()]
+            found[name] = when_away([(float(row[0]), row[1] in AWAY) for row in rows if len(row) > 1])
+            print(f"etcd of {name} away: {', '.join(f'{end - begin:.1f} s' for begin, end in found[name]) or 'never'}")
+
+
+def when_away(rows: list[tuple[float, bool]]) -> list[tuple[float, float]]:
+    """Return when something was away, of the times at which it was asked and whether it was."""
+    runs = [(away, [when for when, _ in group]) for away, group in itertools.groupby(rows, key=lambda row: row[1])]
+    ends = [times[0] for _, times in runs[1:]] + [rows[-1][0]] if rows else []
+    return [(times[0], end) for (away, times), end in zip(runs, ends, strict=True) if away]
+
+
+def together(away: dict[str, list[tuple[float, float]]]) -> list[tuple[str, str]]:
+    """Return the pairs of control planes whose etcds were away at one moment."""
+    return [
+        (one, other)
+        for one, other in itertools.combinations(away, 2)
+        for (begin, end), (began, ended) in itertools.product(away[one], away[other])
+        if max(begin, began) < min(end, ended)
+    ]
 
 
 def wait_ready(site: Site, host: str) -> None:

@@ -74,31 +74,34 @@ def _changed(report: CertificatesReport) -> list[tuple[str, str]]:
     return [(stage.host, row.step) for stage in report.stages for row in stage.rows if row.outcome == "changed"]
 
 
-def _file(site: Site, host: str, path: str) -> tuple[str, float]:
+def in_file(site: Site, host: str, path: str) -> tuple[str, float]:
+    """Return the serial number and the end of a certificate in a file."""
     info = CertificateIn(path).parse(Output(0, site.lab.exec(host, *CertificateIn(path).words()), ""))
     assert info is not None
     return info.serial, info.ends
 
 
-def _shown(site: Site, port: int) -> str:
-    fact = CertificateAt(site.lab.plan.hosts[0].address, port)
-    info = fact.parse(Output(0, site.lab.exec("cp1", *fact.words()), ""))
+def shown(site: Site, port: int, host: str = "cp1") -> str:
+    """Return the serial number of the certificate that a control plane's port shows."""
+    fact = CertificateAt(site.lab.plan.host(host).address, port)
+    info = fact.parse(Output(0, site.lab.exec(host, *fact.words()), ""))
     assert info is not None
     return info.serial
 
 
-def _shorten(site: Site, days: int) -> None:
-    site.lab.exec("cp1", "bash", "-c", f"( {SHORTEN} ) 2>/dev/null", "bash", str(days))
+def shorten(site: Site, days: int, host: str = "cp1") -> None:
+    """Let every certificate of kubeadm's on a control plane end in so many days."""
+    site.lab.exec(host, "bash", "-c", f"( {SHORTEN} ) 2>/dev/null", "bash", str(days))
 
 
 def test_certificates_that_end_in_ten_days_are_renewed_and_served_and_only_the_control_plane_is_restarted(
     drifting: Site,
 ) -> None:
-    _shorten(drifting, 10)
+    shorten(drifting, 10)
     names = [host.name for host in drifting.lab.plan.hosts]
     pods, pids = ({name: drifting.on(name, look) for name in names} for look in (PODS, PIDS))
     parts = drifting.on("cp1", PARTS)
-    short = {leaf.name: _file(drifting, "cp1", leaf.path) for leaf in LEAFS if leaf.name != "super-admin.conf"}
+    short = {leaf.name: in_file(drifting, "cp1", leaf.path) for leaf in LEAFS if leaf.name != "super-admin.conf"}
 
     plan = _fly(drifting, "plan")
     assert plan.outcome == "planned"
@@ -109,9 +112,9 @@ def test_certificates_that_end_in_ten_days_are_renewed_and_served_and_only_the_c
 
     report = _fly(drifting)
     assert report.outcome == "ok"
-    files = {name: _file(drifting, "cp1", leaf.path) for leaf in LEAFS if (name := leaf.name) in short}
+    files = {name: in_file(drifting, "cp1", leaf.path) for leaf in LEAFS if (name := leaf.name) in short}
     assert [name for name in files if files[name][0] == short[name][0] or files[name][1] < short[name][1] + 86400] == []
-    assert {port: _shown(drifting, port) for port in SERVED} == {p: files[name][0] for p, name in SERVED.items()}
+    assert {port: shown(drifting, port) for port in SERVED} == {p: files[name][0] for p, name in SERVED.items()}
     assert not set(drifting.on("cp1", PARTS).splitlines()) & set(parts.splitlines())
     assert len(drifting.on("cp1", PARTS).splitlines()) == len(parts.splitlines()) == 4
     assert {name: drifting.on(name, PIDS) for name in names} == pids

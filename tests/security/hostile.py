@@ -169,6 +169,7 @@ WHOLE: dict[str, Any] = {
         "failures": 1,
         "soak_seconds": 600,
         "approve": False,
+        "despite": ["older_patch"],
     },
     "maintain": {"packages": "all", "reboot": "always", "reboot_minutes": 15, "taints": ["site.example.com/own"]},
     "backup": {

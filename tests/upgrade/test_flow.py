@@ -20,10 +20,12 @@ from shipway.cluster_file import parse_cluster
 from shipway.converge import look_at_all
 from shipway.errors import Blocked, ErrorReport, Refused
 from shipway.gpu.jobs import GpuJob
+from shipway.ownership.evidence import Evidence
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.kubernetes.skew import VersionDeclared
 from shipway.steps.kubernetes.webhooks import WebhooksAnswer
+from shipway.steps.upgrade.possible import EtcdFits, NewestPatchFirst, NobodyAsksRemoved, NoneLeftBehind
 from tasks.context import Run
 from tasks.findings import find
 from tasks.stage_result import CLUSTER, StageResult
@@ -84,6 +86,110 @@ async def test_all_is_fetched_before_anything_changes_and_workers_come_last(stag
     assert names[8:-3] == ["upgrade_addons", *add_ons]
     assert one.ran[-3:] == ["upgrade_worker w1", "upgrade_worker w2", "upgrade_worker w3"]
     assert one.run.upgrade.stopped is None
+
+
+PLANES = ("cp1", "cp2", "cp3")
+
+
+def behind(server: str, endpoint: str = "{kind: external, name: lb.site}", mode: Any = "upgrade") -> Run:
+    """Return a run on three control planes whose kubelets ask the API by this name."""
+    hosts = "".join(
+        f"- {{name: {name}, address: 192.0.2.{n}, roles: [control_plane]}}\n" for n, name in enumerate(PLANES, 1)
+    )
+    kubernetes = f"{{version: {NEW}, api_endpoint: {endpoint}}}"
+    text = f"name: te\nprofile: seed\nkubernetes: {kubernetes}\nhosts:\n{hosts}- {{name: w1, address: 192.0.2.9}}\n"
+    run = Run(parse_cluster(text), mode)
+    for number, host in enumerate(run.cluster.hosts, 1):
+        shown = Evidence(host.name, server=server.format(number))
+        run.seen.surveys[host.name] = cast("Any", SimpleNamespace(evidence=shown, joined=True))
+        run.upgrade.hosts[host.name] = versions(OLD, control=host.name in PLANES)
+        run.upgrade.kubelets[host.name], run.upgrade.cordons[host.name] = OLD, ""
+    run.upgrade.have = OLD
+    look.make_order(run)
+    return run
+
+
+async def test_behind_a_load_balancer_no_control_planes_kubelet_comes_before_the_last_api_server(
+    stages: Callable[..., Stages],
+) -> None:
+    one = stages(behind("https://lb.site:6443"))
+    await flow.go(one.run)
+    assert one.of("upgrade_control_plane", "upgrade_kubelet", "upgrade_worker") == [
+        *(f"upgrade_control_plane {name}" for name in PLANES),
+        *(f"upgrade_kubelet {name}" for name in PLANES),
+        "upgrade_worker w1",
+    ]
+    assert any("after the last API server: they ask by lb.site" in note for note in one.run.upgrade.notes)
+    stopped = stages(behind("https://lb.site:6443"), "upgrade_control_plane cp3")
+    await flow.go(stopped.run)
+    assert stopped.of("upgrade_kubelet") == []
+
+
+@pytest.mark.parametrize(
+    ("server", "endpoint"),
+    [
+        ("https://192.0.2.{}:6443", "{kind: external, name: lb.site}"),  # as kubeadm writes it from 1.33 on
+        ("https://127.0.0.1:6443", "{kind: external, name: lb.site}"),
+        ("https://api.te.internal:6443", "{kind: node_local}"),  # a name of ours is the host itself there
+    ],
+)
+async def test_a_kubelet_that_asks_its_own_api_server_comes_right_after_it(
+    stages: Callable[..., Stages], server: str, endpoint: str
+) -> None:
+    one = stages(behind(server, endpoint))
+    await flow.go(one.run)
+    assert one.of("upgrade_kubelet") == []
+    assert len(one.of("upgrade_control_plane")) == 3
+
+
+async def asked_on_control(run: Run, monkeypatch: pytest.MonkeyPatch) -> dict[type, Any]:
+    """Return by its class what a control plane's host is asked before an upgrade."""
+    asked: list[Any] = []
+
+    async def look_at(checks: Sequence[Any], *_: Any) -> list[StepResult]:
+        asked.extend(checks)
+        return []
+
+    monkeypatch.setattr(look, "look_at_all", look_at)
+    monkeypatch.setattr(run, "session", lambda name: SimpleNamespace(name=name))
+    await look._on_control(run, "upgrade_possible")
+    return {type(one): one for one in asked}
+
+
+async def test_etcds_floor_is_that_of_the_oldest_control_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One was brought to the new minor by hand, and its API server is the one that answers."""
+    run = behind("https://192.0.2.{}:6443")
+    run.upgrade.hosts["cp1"], run.upgrade.have = versions(NEW, control=True), NEW
+    assert (await asked_on_control(run, monkeypatch))[EtcdFits].have == OLD
+    run.upgrade.hosts["cp2"] = HostVersions(static=(("kube-apiserver", "latest"), ("etcd", "3.4.13-0")))
+    run.upgrade.hosts["cp3"] = versions(NEW, control=True)
+    assert run.upgrade.oldest() == NEW, "what is no version says nothing"
+
+
+async def test_the_newest_patch_comes_first_unless_the_file_says_otherwise_or_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def offered(_: Any, names: Sequence[str]) -> dict[str, list[str]]:
+        return {name: ["1.31.9-1.1"] for name in names}
+
+    run = a_run()
+    run.seen.families["cp"] = cast("Any", SimpleNamespace(offered=offered))
+    check = (await asked_on_control(run, monkeypatch))[NewestPatchFirst]
+    assert list(await check.offers(cast("Any", SimpleNamespace(name="cp")))) == ["1.31.9-1.1"]
+    for told in (a_run(despite=("older_patch",)), a_run()):
+        told.upgrade.begun = not told.cluster.upgrade.despite
+        assert NewestPatchFirst not in await asked_on_control(told, monkeypatch)
+
+
+def test_what_clients_ask_for_is_refused_unless_the_file_says_otherwise() -> None:
+    run, told = a_run(), a_run(despite=("removed_apis",))
+    for one in (run, told):
+        one.upgrade.gone = ["flowcontrol.apiserver.k8s.io/v1beta3 flowschemas (gone since 1.32)"]
+        look.make_order(one)
+        assert any("clients still ask for APIs" in note for note in one.upgrade.notes)
+    assert [one.asked for one in look._checks(run) if isinstance(one, NobodyAsksRemoved)] == [run.upgrade.gone]
+    assert not [one for one in look._checks(told) if isinstance(one, NobodyAsksRemoved)]
+    assert [one for one in look._checks(run) if isinstance(one, NoneLeftBehind)] == [NoneLeftBehind(NEW)]
 
 
 async def test_nothing_is_done_where_all_is_of_the_version(stages: Callable[..., Stages]) -> None:
@@ -345,7 +451,6 @@ async def test_the_plan_names_the_order_the_burden_and_the_point_of_no_return() 
     ]
     said = "\n".join(run.upgrade.notes)
     assert "the point of no return is cp, the last control plane: before it" in said
-    assert "1.31.14 is the last patch of the running minor" in said
     assert "GPU jobs: wait, at most 240 minutes a host" in said
     run.report = wave_report(run)
     assert isinstance(run.report, WaveReport)

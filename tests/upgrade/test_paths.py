@@ -10,7 +10,7 @@ from shipway.cluster_file import in_version, parse_cluster
 from shipway.errors import Refused
 from shipway.facts.versions import ProgramVersion, StaticPodImages, tag_of
 from shipway.gpu.jobs import GpuJob, gangs
-from shipway.rules.upgrades import ETCD_FLOORS, etcd_floor, may_lag, next_minor, older_patch, taken_away, why_not
+from shipway.rules.upgrades import ETCD_FLOORS, etcd_floor, may_lag, newest_patch, next_minor, taken_away, why_not
 from shipway.script import Output
 from shipway.steps.upgrade.control_plane import recorded, upgrade_document
 from tasks.upgrade_pass import HostVersions
@@ -56,8 +56,11 @@ def test_etcds_floor_is_asked_only_where_its_minor_is_crossed(
 def test_what_is_said_of_versions() -> None:
     assert (may_lag("1.27.0"), may_lag("1.28.0")) == (2, 3)
     assert next_minor("1.35.9") == "1.36"
-    assert older_patch("1.20.2") == "1.20.15"
-    assert older_patch("1.20.15") == older_patch("1.36.0") == ""
+    assert newest_patch("1.20.2") == "1.20.15"
+    assert newest_patch("1.20.15") == newest_patch("1.36.0") == ""
+    offered = ("1.36.10-1.1", "1.36.9-1.1", "1.37.2-1.1", "junk", "1.36.2")
+    assert newest_patch("1.36.2", offered) == "1.36.10"
+    assert newest_patch("1.36.10", offered) == newest_patch("1.35.1", offered) == ""
     assert taken_away({(1, 36): ("Gate",)}, "1.35.9") == {}
     assert taken_away({(1, 36): ("Gate",)}, "1.37.0") == {"Gate": (1, 36)}
 

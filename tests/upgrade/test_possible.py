@@ -20,6 +20,7 @@ from shipway.kube.errors import kind_missing
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
 from shipway.steps.kubernetes import etcd_members
 from shipway.steps.kubernetes.etcd_members import MEMBERS, health, version
+from shipway.steps.kubernetes.running import KUBEADM_FLAGS
 from shipway.steps.upgrade.possible import (
     PLACES,
     BudgetsAllow,
@@ -28,6 +29,9 @@ from shipway.steps.upgrade.possible import (
     FlagsKnown,
     GpusThere,
     KubeletsFit,
+    NewestPatchFirst,
+    NobodyAsksRemoved,
+    NoneLeftBehind,
     NothingExpired,
     PathAllowed,
     RecordReadable,
@@ -140,6 +144,13 @@ async def test_a_record_that_the_new_kubeadm_cannot_read_forbids_it() -> None:
     await refused(RecordReadable("1.37.0"), Api(old), "SHW-792", "v1beta3")
     with pytest.raises(Blocked):
         await RecordReadable("1.36.0").check(cast("Kube", Api()))
+    for args in (
+        "[{name: experimental-x, value: '1'}, {name: quota, value: '2'}]",
+        "{experimental-x: '1', quota: '2'}",
+    ):
+        flags = record(f"apiVersion: kubeadm.k8s.io/v1beta4\netcd: {{local: {{extraArgs: {args}}}}}\n")
+        await refused(RecordReadable("1.37.0"), Api(flags), "SHW-792", "gives etcd experimental-x, and")
+        assert await RecordReadable("1.36.0").check(cast("Kube", Api(flags))) is None
 
 
 async def test_gpus_that_are_lost_before_forbid_it_and_a_node_that_is_away_is_not_asked() -> None:
@@ -172,6 +183,60 @@ def test_apis_that_clients_still_ask_for_are_named() -> None:
         "v1beta1 things (gone since 1.25)",
     ]
     assert requested_gone(text, "1.24.9") == requested_gone("", "1.30.0") == []
+
+
+async def test_apis_that_the_new_version_does_not_have_are_refused_but_those_that_kubernetes_asks_for_itself() -> None:
+    asked = ["policy/v1beta1 podsecuritypolicies (gone since 1.25)", "batch/v1beta1 cronjobs (gone since 1.25)"]
+    error = await refused(NobodyAsksRemoved("1.25.0", asked), Api(), "SHW-833", "batch/v1beta1 cronjobs")
+    assert ("policy" in error.message, "despite: [removed_apis]" in error.fix) == (False, True)
+    assert await NobodyAsksRemoved("1.25.0", asked[:1]).check(cast("Kube", Api())) is None
+
+
+class Listing137:
+    """An API with some kinds of a version, and objects of them."""
+
+    def __init__(self, **objects: int) -> None:
+        self.objects, self.asked = objects, list[str]()
+
+    async def raw(self, path: str) -> tuple[int, str]:
+        """Answer discovery and lists."""
+        self.asked.append(path)
+        version, _, kind = path.removeprefix("/apis/scheduling.k8s.io/v1alpha2").partition("/")
+        assert not version
+        if kind:
+            return 200, json.dumps({"items": [{}] * self.objects[kind.removesuffix("?limit=1")]})
+        rows = [{"name": name, "verbs": ["get", "list"]} for name in self.objects]
+        listed = json.dumps({"resources": [*rows, {"name": "podgroups/status", "verbs": ["get"]}]})
+        return (200, listed) if self.objects else (404, "404 page not found")
+
+
+async def test_objects_that_the_new_version_cannot_read_forbid_it() -> None:
+    left = Listing137(workloads=0, podgroups=2)
+    error = await refused(NoneLeftBehind("1.37.0"), left, "SHW-832", "podgroups of scheduling.k8s.io/v1alpha2")
+    assert "kubectl get podgroups -A" in error.fix
+    for fine in (Listing137(podgroups=0), Listing137()):
+        assert await NoneLeftBehind("1.37.0").check(cast("Kube", fine)) is None
+    before = Listing137(podgroups=2)
+    assert await NoneLeftBehind("1.36.9").check(cast("Kube", before)) is None
+    assert before.asked == []
+
+
+async def test_the_next_minor_is_reached_from_the_newest_patch_that_is_known() -> None:
+    def step(have: str, wanted: str, *offered: str) -> NewestPatchFirst:
+        async def offers(_: Host) -> tuple[str, ...]:
+            return offered
+
+        return NewestPatchFirst(have, wanted, offers)
+
+    error = await refused(step("1.33.1", "1.34.0", "1.33.9-1.1"), KnownFacts({}), "SHW-834", "1.33.9")
+    assert "--to 1.33.9" in error.fix
+    await refused(step("1.20.2", "1.21.0"), KnownFacts({}), "SHW-834", "1.20.15")
+    for fine in (
+        step("1.33.9", "1.34.0", "1.33.9-1.1"),
+        step("1.33.1", "1.33.5", "1.33.9-1.1"),
+        step("1.33.1", "1.34.0"),
+    ):
+        assert await fine.check(cast("Host", KnownFacts({}))) is None
 
 
 def etcd(*members: tuple[str, str, str], learner: bool = False) -> KnownFacts:
@@ -269,6 +334,11 @@ async def test_a_flag_that_the_new_kubelet_does_not_know_forbids_it_wherever_a_p
     }
     await refused(FlagsKnown("1.24.0"), KnownFacts(by_drop_in), "SHW-791", "--network-plugin in", "20-site.conf")
     assert await FlagsKnown("1.37.0").check(cast("Host", KnownFacts({}))) is None
+    line = 'KUBELET_KUBEADM_ARGS="--container-runtime=remote --storage-driver-db=x --node-ip=10.0.0.1"'
+    kubeadms = KnownFacts({FileText(KUBEADM_FLAGS): line})
+    error = await refused(FlagsKnown("1.37.0"), kubeadms, "SHW-791", f"--storage-driver-db in {KUBEADM_FLAGS}")
+    assert "--container-runtime" not in error.message, "kubeadm takes that one out itself"
+    assert await FlagsKnown("1.36.0").check(cast("Host", kubeadms)) is None
 
 
 async def test_all_refusals_come_at_once() -> None:

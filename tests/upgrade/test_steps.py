@@ -248,6 +248,19 @@ async def test_no_kubelet_is_newer_than_its_own_api_server() -> None:
     await permit_not_newer(cast("Host", KnownFacts({})), wanted="1.21.0")
 
 
+async def test_a_control_planes_kubelet_goes_by_every_api_server_that_may_answer_it() -> None:
+    """Its kubelet.conf leads to a load balancer, which answers as an old one now and as a new one then."""
+    host, other = kubelet_host("1.20.2"), OwnApi("10.9.0.12", 6443)
+    host.facts |= {OWN.version: said('{"gitVersion": "v1.21.0"}'), other.version: said('{"gitVersion": "v1.20.2"}')}
+    await permit_not_newer(cast("Host", host), wanted="1.21.0", apis=(OWN,))
+    with pytest.raises(Refused, match=r"10\.9\.0\.12 runs v1\.20\.2") as raised:
+        await permit_not_newer(cast("Host", host), wanted="1.21.0", apis=(OWN, other))
+    assert (raised.value.code, "list of hosts" in raised.value.fix) == ("SHW-785", False)
+    host.facts[other.version] = said("", 7)
+    with pytest.raises(Blocked, match=r"API server of 10\.9\.0\.12 cannot be determined"):
+        await permit_not_newer(cast("Host", host), wanted="1.21.0", apis=(OWN, other))
+
+
 async def test_bootstrap_and_repair_leave_a_kubelet_that_waits_for_its_upgrade() -> None:
     host = kubelet_host("1.21.0")
     host.facts[ProgramVersion("kubelet")] = "1.20.2"

@@ -30,8 +30,9 @@ from tasks.upgrade import work
 from tasks.waves import turn
 from tests.places.facts import KnownFacts, said, unit
 from tests.retire.objects import Object, Objects, meta, node, pod
-from tests.upgrade.test_flow import NEW, OLD, a_run, versions
+from tests.upgrade.test_flow import NEW, OLD, a_run, behind, versions
 
+SERVERS = ("https://lb.site:6443", "https://192.0.2.{}:6443")  # a load balancer, and each control plane's own
 GPU = {"resources": {"limits": {VENDOR.resource: "1"}}}
 
 
@@ -157,6 +158,33 @@ async def test_a_control_plane_is_not_begun_while_etcd_is_not_whole(monkeypatch:
     results = await work.upgrade_control_plane(scene.run, "upgrade_control_plane", "cp")
     assert (codes(results)[0], scene.step.applied) == ("SHW-782", 0)
     assert [one.outcome for one in results][:2] == ["ok", "failed"]
+
+
+async def test_a_kubelet_that_comes_last_has_a_turn_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def part(name: str) -> Any:
+        async def bring(*_: Any, **__: Any) -> list[StepResult]:
+            asked.append(name)
+            return []
+
+        return bring
+
+    for name in ("_empty", "_bring_api", "_bring_kubelet"):
+        monkeypatch.setattr(work, name, part(name))
+    last, at_once = ["_bring_api"], ["_empty", "_bring_api", "_bring_kubelet"]
+    for server, first in zip(SERVERS, (last, at_once), strict=True):
+        run = behind(server)
+        run.waves.pods["cp2"] = 1  # of a user: its host is emptied before its kubelet
+        for stage, wanted in (
+            (work.upgrade_control_plane, first),
+            (work.upgrade_kubelet, ["_empty", "_bring_kubelet"]),
+        ):
+            await stage(run, "upgrade", "cp2")
+            assert asked == wanted
+            asked.clear()
+    apis = {server: [api.address for api in work._apis(behind(server), "cp2")] for server in SERVERS}
+    assert list(apis.values()) == [["192.0.2.1", "192.0.2.2", "192.0.2.3"], ["192.0.2.2"]]
 
 
 async def test_a_window_that_closes_during_the_wait_leaves_the_host_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

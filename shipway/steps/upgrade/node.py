@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,8 +20,8 @@ from shipway.kube.status import posted_at, why_not_ready
 from shipway.rules.compatibility import triple
 from shipway.step import Drift, Impact, Step
 from shipway.steps.kubernetes.evidence import add_last_words
-from shipway.steps.kubernetes.skew import server_version
-from shipway.steps.upgrade.control_plane import upgrade
+from shipway.steps.kubernetes.skew import server_version, version_of
+from shipway.steps.upgrade.control_plane import OwnApi, upgrade
 from shipway.steps.upgrade.possible import kubelet_of
 
 UPGRADING = "upgrade to"  # how the note on a node begins that an upgrade keeps closed: only an upgrade opens it
@@ -29,15 +30,24 @@ STAYS_SECONDS = 5
 EXECUTABLE = Says(("sh", "-c", 'readlink "/proc/$(systemctl show -p MainPID --value kubelet)/exe"'))
 
 
-async def permit_not_newer(on: Host, *, wanted: str) -> None:
-    """Return where this host's API server is not older than the kubelet that is to come.
+async def permit_not_newer(on: Host, *, wanted: str, apis: Sequence[OwnApi] = ()) -> None:
+    """Return where no API server that may answer this host's kubelet is older than the kubelet that is to come.
 
-    Raises Refused SHW-785 where it is, and Blocked where nobody can tell.
+    A worker's is asked as its kubelet asks it, a control plane's (`apis`) one by one: behind a load balancer any of
+    them may answer. Raises Refused SHW-785 where one is older, and Blocked where nobody can tell.
     """
-    have = await server_version(on)
-    if have is not None and triple(have) < triple(wanted):
-        fix = "Its control plane comes first: run `shipway upgrade` without a list of hosts."
-        message = f"the API server of this host runs v{have}, and no kubelet may be newer than it (v{wanted})"
+    if apis:
+        said = await on.read_all([api.version for api in apis])
+        served = {api.address: version_of(one.stdout) for api, one in zip(apis, said, strict=True)}
+    else:
+        served = {"its kubelet's": have} if (have := await server_version(on)) is not None else {}
+    if silent := [where for where, have in served.items() if have is None]:
+        message = f"the version of the API server of {', '.join(silent)} cannot be determined"
+        raise Blocked(message, host=on.name, code="SHW-331", fix="Bring it back first, then run again.")
+    old = [f"{where} runs v{have}" for where, have in served.items() if have and triple(have) < triple(wanted)]
+    if old:
+        fix = "Run `shipway upgrade` again: it brings every API server to the version before a kubelet that it answers."
+        message = f"API servers are older than the kubelet that is to come (v{wanted}): {', '.join(old)}"
         raise Refused(message, host=on.name, code="SHW-785", fix=fix)
 
 
@@ -45,8 +55,9 @@ async def permit_not_newer(on: Host, *, wanted: str) -> None:
 class KubeletRunsVersion:
     """kubelet and kubectl have a version, and the kubelet that runs is the one that is installed.
 
-    On a worker `kubeadm upgrade node` goes before (`by_kubeadm`): it takes the kubelet's configuration from the
-    cluster. Where a run was killed between the two, both are done again, and are as wanted to kubeadm.
+    `apis` are the API servers that may answer it on a control plane. On a worker `kubeadm upgrade node` goes before
+    (`by_kubeadm`): it takes the kubelet's configuration from the cluster. Where a run was killed between the two, both
+    are done again, and are as wanted to kubeadm.
     """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
@@ -55,6 +66,7 @@ class KubeletRunsVersion:
     packages: Step[Host] = field(repr=False)
     held: Step[Host] = field(repr=False)
     cluster: Cluster = field(repr=False, compare=False)
+    apis: tuple[OwnApi, ...] = ()
     by_kubeadm: bool = False
 
     @property
@@ -77,7 +89,7 @@ class KubeletRunsVersion:
 
     async def apply(self, on: Host) -> None:
         """Let kubeadm write its configuration, install, restart. Raises Refused SHW-785 for an older API server."""
-        await permit_not_newer(on, wanted=self.version)
+        await permit_not_newer(on, wanted=self.version, apis=self.apis)
         if self.by_kubeadm:
             kubeadm = await on.read(ProgramVersion("kubeadm"))
             if kubeadm != self.version:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from shipway.backup.state import BackupsThere
@@ -27,11 +29,15 @@ from shipway.kube.status import why_not_ready
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
 from shipway.rules.compatibility import minor_of, triple
 from shipway.rules.upgrades import (
+    EXPERIMENTAL_GONE,
+    KUBEADM_LEAVES,
     REMOVED_FLAGS,
     REMOVED_GATES,
+    REMOVED_OBJECTS,
     V1BETA3_GONE,
     etcd_floor,
     may_lag,
+    newest_patch,
     next_minor,
     taken_away,
     why_not,
@@ -47,6 +53,9 @@ GIB = 1 << 20  # of df's kibibytes
 ROOM = {True: 2.0, False: 1.0}  # GiB, by whether the host is a control plane
 PLACES = ("/var/lib/containerd", "/var/lib/kubelet", "/var/cache")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+# What Kubernetes' own controllers ask for while it is there: they watch every kind, and these have no later version in
+# their group (kube-controller-manager's garbage collector). Nobody can tell from the count whether others do too.
+ASKED_BY_ITSELF = ("extensions/v1beta1 ingresses ", "policy/v1beta1 podsecuritypolicies ")
 CERTIFICATES = "`shipway certificates` renews it, and proves that it is served; then run again."
 
 
@@ -209,6 +218,100 @@ class RecordReadable:
             fix = "Let the installed kubeadm write it anew: `kubeadm config migrate`, `init phase upload-config`."
             message = "kubeadm-config is of v1beta3, which kubeadm 1.37 cannot read any more"
             raise Refused(message, code="SHW-792", fix=fix)
+        experimental = [name for name in _etcd_flags(record) if name.startswith("experimental-")]
+        if minor_of(self.wanted) >= EXPERIMENTAL_GONE and experimental:
+            fix = f"Give them their names without it in etcd.local.extraArgs ({edit}), then run again."
+            message = f"kubeadm-config gives etcd {', '.join(experimental)}, and the new etcd does not start with that"
+            raise Refused(message, code="SHW-792", fix=fix)
+        return None
+
+
+def _etcd_flags(record: Mapping[str, Any]) -> list[str]:
+    """Return the flags that kubeadm's record adds to etcd's: a list since v1beta4, by name before."""
+    args = ((record.get("etcd") or {}).get("local") or {}).get("extraArgs") or ()
+    return [str(one["name"]) if isinstance(one, Mapping) and "name" in one else str(one) for one in args]
+
+
+@dataclass(frozen=True)
+class NoneLeftBehind:
+    """No object is stored in an API version that the new version cannot read."""
+
+    wanted: str
+    name: str = "the new version can read every object"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Ask for one object of each kind of those versions. Raises Refused SHW-832."""
+        found = []
+        for version in taken_away(REMOVED_OBJECTS, self.wanted):
+            status, text = await on.raw(f"/apis/{version}")
+            served = _listed(text, "resources") if status == HTTPStatus.OK else []
+            for kind in [one["name"] for one in served if "list" in one.get("verbs", ())]:
+                _, answer = await on.raw(f"/apis/{version}/{kind}?limit=1")
+                found += [f"{kind} of {version}" for _ in _listed(answer, "items")[:1]]
+        if found:
+            fix = (
+                f"Delete them (`kubectl get {found[0].split()[0]} -A`), or let their controller do so; then run again."
+            )
+            raise Refused(f"v{self.wanted} cannot read what is stored: {few(found)}", code="SHW-832", fix=fix)
+        return None
+
+
+def _listed(text: str, key: str) -> list[dict[str, Any]]:
+    """Return the objects that an answer of the API lists. Raises Blocked for what is no such answer."""
+    try:
+        found = json.loads(text)
+        return [one for one in found.get(key) or () if isinstance(one, dict)]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise Blocked("the API's answer about its objects cannot be read") from None
+
+
+@dataclass(frozen=True)
+class NobodyAsksRemoved:
+    """No client has asked for an API that the new version does not have, but for Kubernetes' own controllers."""
+
+    wanted: str
+    asked: Collection[str]
+    name: str = "clients ask for nothing that the new version does not have"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Judge what was asked for. Raises Refused SHW-833."""
+        del on
+        clients = [one for one in self.asked if not one.startswith(ASKED_BY_ITSELF)]
+        if clients:
+            fix = (
+                "Bring these clients to a later API first (the audit log says who they are), and restart the API "
+                "server: it counts from its start. To go on all the same: `upgrade.despite: [removed_apis]` in the "
+                "cluster file."
+            )
+            raise Refused(f"clients ask for what v{self.wanted} does not have: {few(clients)}", code="SHW-833", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class NewestPatchFirst:
+    """The next minor is reached from the newest patch of the one that runs: it has the fixes that the step relies on.
+
+    `offers` tells which versions of kubeadm the host's package manager knows; it uses no network.
+    """
+
+    have: str
+    wanted: str
+    offers: Callable[[Host], Awaitable[Collection[str]]] = field(repr=False)
+    name: str = "the next minor is reached from the newest patch of the one that runs"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask the host's package manager. Raises Refused SHW-834."""
+        if minor_of(self.have) == minor_of(self.wanted):
+            return None
+        if newest := newest_patch(self.have, await self.offers(on)):
+            fix = (
+                f"`shipway upgrade --to {newest}` first, then run again; to go on without it: "
+                "`upgrade.despite: [older_patch]` in the cluster file."
+            )
+            message = (
+                f"v{self.have} is not the newest patch of its minor, {newest} is: from there v{self.wanted} is safer"
+            )
+            raise Refused(message, host=on.name, code="SHW-834", fix=fix)
         return None
 
 
@@ -323,24 +426,25 @@ class FlagsKnown:
     name: str = "the new kubelet knows every flag that people added"
 
     async def check(self, on: Host) -> Drift | None:
-        """Read extra arguments and drop-ins; kubeadm changes its own by itself. Raises Refused SHW-791."""
+        """Read extra arguments, drop-ins, and of kubeadm's own what it leaves there. Raises Refused SHW-791."""
         folder = DROP_INS.format("kubelet")
         names = [name for name in await on.read(Listing(folder)) if name != "10-kubeadm.conf"]
-        paths = [*EXTRA_FILES, *(f"{folder}/{name}" for name in names)]
+        paths = [*EXTRA_FILES, *(f"{folder}/{name}" for name in names), KUBEADM_FLAGS]
         texts = await on.read_all([FileText(path) for path in paths])
         gone, found = taken_away(REMOVED_FLAGS, self.wanted), []
         for path, text in zip(paths, texts, strict=True):
             flags = flags_of(_extra_words(text or ""))
-            found += [f"--{name} in {path} (gone since 1.{gone[name][1]})" for name in flags if name in gone]
+            here = {name for name in gone if path != KUBEADM_FLAGS or gone[name] >= KUBEADM_LEAVES}
+            found += [f"--{name} in {path} (gone since 1.{gone[name][1]})" for name in flags if name in here]
         if found:
-            fix = f"Take it out there on {on.name}; {KUBEADM_FLAGS} is kubeadm's own, and it cleans that itself."
+            fix = f"Take it out there on {on.name}; what was gone before 1.37 kubeadm cleans in {KUBEADM_FLAGS} itself."
             raise Refused(f"the new kubelet would not start: {', '.join(found)}", host=on.name, code="SHW-791", fix=fix)
         return None
 
 
 def _extra_words(text: str) -> list[str]:
     """Return the words that a file adds to the kubelet's command line, by an environment file or a unit's line."""
-    lines = [read_assignment(text, "KUBELET_EXTRA_ARGS")]
+    lines = [read_assignment(text, name) for name in ("KUBELET_EXTRA_ARGS", "KUBELET_KUBEADM_ARGS")]
     for line in text.splitlines():
         key, _, value = line.strip().partition("=")
         if key in ("Environment", "ExecStart"):
