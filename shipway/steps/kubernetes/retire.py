@@ -118,6 +118,7 @@ class NodeDrained:
             raise
 
     async def _may_leave(self, on: Kube) -> list[Object]:
+        on.forget()  # a job may have started since
         if left := await self.kept(on):
             fix = f"Let their owners end them, then {self.again}."
             raise Refused(f"pods are waited for on {self.node}: {few(left)}", host=self.node, code="SHW-795", fix=fix)

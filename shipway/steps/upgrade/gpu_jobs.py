@@ -16,6 +16,7 @@ from shipway.step import Drift, Impact
 from shipway.steps.upgrade.services import why_not_moved
 
 EVERY_SECONDS = 5.0
+DECIDE = f"change {ANNOTATION} or upgrade.gpu_jobs"
 
 
 def _unheard(sentence: str) -> None:
@@ -45,7 +46,7 @@ class GpuJobsOver:
         jobs = await find_jobs(on, self.policy, self.node)
         kept = [job.said for job in jobs if job.policy == "never"]
         if kept:
-            fix = f"Let their owners end them, or change {ANNOTATION} or upgrade.gpu_jobs; then run again."
+            fix = f"Let their owners end them, or {DECIDE}; then run again."
             raise Refused(f"these are never touched: {few(kept)}", host=self.node, code="SHW-795", fix=fix)
         left = []
         for job in (job for job in jobs if job.policy == "wait"):
@@ -59,6 +60,14 @@ class GpuJobsOver:
         space, _, name = job.pod.partition("/")
         pod = await on.get("v1", "Pod", name, space)
         return await why_not_moved(on, pod) if pod and not pod["metadata"].get("deletionTimestamp") else ""
+
+    async def why_kept(self, on: Kube) -> str:
+        """Return why the node is not drained now, with the pods and what changes that; "" where nothing keeps it."""
+        try:
+            left = await self.left(on)
+        except Refused as error:
+            return f"{error.message}. {error.fix}"
+        return f"GPU jobs are waited for: {few(left)}. Run again when they are over, or {DECIDE}." if left else ""
 
     async def check(self, on: Kube) -> Drift | None:
         """List them. Raises Refused SHW-795 for one that is never touched."""
