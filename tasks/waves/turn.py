@@ -103,8 +103,11 @@ async def empty(run: Run, stage: str, host: str, why: str, *, begun: bool) -> li
     return results
 
 
-async def prove_and_open(run: Run, stage: str, host: str, version: str) -> list[StepResult]:
-    """Wait until the node says that it is of the version and offers its GPUs, run a pod on each of them, open it."""
+async def prove_and_open(run: Run, stage: str, host: str, version: str, *, gpus: bool = True) -> list[StepResult]:
+    """Wait until the node says that it is of the version and offers its GPUs, run a pod on each of them, open it.
+
+    Without `gpus` nothing is asked of them: pods may hold them.
+    """
     if run.allow is Impact.NOTHING:
         return []
     kube, spec = await run.kube(), run.cluster.host(host)
@@ -113,7 +116,7 @@ async def prove_and_open(run: Run, stage: str, host: str, version: str) -> list[
     info = await session.read(UnitState("kubelet.service"))
     since = info.active_since if info.active == "active" else 0
     results = [await wait_for(run, stage, NodeReports(host, version, since), kube, seconds=NODE_SECONDS)]
-    count = run.provable(spec)
+    count = run.provable(spec) if gpus else 0
     if count and not failed(results):
         await renew_older(kube, host, since)
         results.append(await wait_for(run, stage, gates.GpusAllocatable({host: count}), kube, seconds=GPU_SECONDS))
