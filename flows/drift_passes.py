@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from tasks.drift.counters import keep_counters, read_counters
 from tasks.drift.history import History
 from tasks.drift.look import between, judge_all_ports
 from tasks.drift.parts import cluster_parts, host_parts
-from tasks.drift.permission import Permission, explain_kept, permission_now, permission_on, repairable
+from tasks.drift.permission import Permission, explain_kept, find_kept, permission_now, permission_on, repairable
 from tasks.drift.report import findings_of
 from tasks.findings import Finding, count_by_action
 from tasks.locking import new_lease, still_alone
@@ -93,6 +93,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
         keep_history(run, path, f"not approved: {approval.comment or 'no comment'}")
         return
     await find_busy(run)
+    await find_kept(run)
     allowed = permission_now(run)
     spared = set(approval.leave_out) if approval else set()
     for name in spared & {host.name for host in run.hosts}:
@@ -102,7 +103,7 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
     left, opened = await _open(run, allowed)
     chosen = {host.name: _wanted(run, allowed, host.name) for host in run.hosts if host.name not in spared}
     files = [name for name, some in chosen.items() if some and all(f.level is Impact.FILES for f in some)]
-    drained = [name for name, some in chosen.items() if name in left or any(allowed.drains(run, one) for one in some)]
+    drained = [name for name in chosen if _empties(run, allowed, name, left)]
     service = [name for name, some in chosen.items() if some and name not in (*files, *drained)]
     run.drift.files_only = set(files)
     await _together(files, FILES_AT_ONCE)
@@ -115,14 +116,14 @@ async def repair_all(run: Run, path: str, approval: Approval | None) -> None:
         if not any(one.action == "reported" and one.level for one in run.drift.findings.get(name, ())):
             return None
         now = await permission_on(run, name)
-        wanted = _wanted(run, now, name)
-        if name in left or any(now.drains(run, one) for one in wanted):
+        await find_kept(run, name)
+        if _empties(run, now, name, left):
             if name in drained:
                 left.discard(name)
                 return StageName.REPAIR_DRAINED
             drained.append(name)  # GPU pods came to it: after the others, one at a time
             return None
-        return StageName.REPAIR if wanted else None
+        return StageName.REPAIR if _wanted(run, now, name) else None
 
     await breaker.repair(service, run.cluster.repair.hosts_at_once, in_turn)
     if permission_now(run).now is Impact.WORKLOADS:  # pods that came in the middle of a turn are drained, as others are
@@ -139,6 +140,12 @@ def _wanted(run: Run, allowed: Permission, host: str) -> list[Finding]:
     own = run.drift.findings.get(host, ())
     open_ones = [f for f in own if f.action == "reported" and f.stage in most]
     return [f for f in open_ones if repairable(run, allowed, f, most[f.stage])]
+
+
+def _empties(run: Run, allowed: Permission, host: str, left: Collection[str]) -> bool:
+    """Say whether a host is drained for its repair: something asks for it, or a killed pass has `left` it closed."""
+    asked = any(allowed.drains(run, one) for one in _wanted(run, allowed, host))
+    return asked or (host in left and host not in run.drift.kept)
 
 
 async def _together(hosts: Sequence[str], at_once: int) -> None:

@@ -22,6 +22,7 @@ from shipway.errors import Refused
 from shipway.step import Impact
 from tasks.context import Run
 from tasks.drift.artifacts import leave_drift
+from tasks.drift.permission import find_kept
 from tasks.drift.report import DriftReport, drift_report, summarise
 from tasks.locking import lease
 from tasks.workloads import find_busy
@@ -87,6 +88,7 @@ async def _repair(run: Run, allow: Impact, path: str, *, ask: bool) -> None:
     """Repair under the cluster's lease, as far as is allowed now and approved."""
     run.allow = allow
     await find_busy(run)
+    await find_kept(run)
     if run.seen.unowned is not None:
         keep_history(run, path, f"whose the hosts are cannot be determined: {run.seen.unowned.message}")
         return

@@ -80,6 +80,7 @@ class DriftPass:
     files_only: set[str] = field(default_factory=set)  # hosts whose files are changed beside many others: no restart
     withheld: dict[Key, str] = field(default_factory=dict)  # why a host's step was not applied in its turn
     beside_pods: set[Key] = field(default_factory=set)  # those of them that only running pods kept from
+    kept: dict[str, str] = field(default_factory=dict)  # by host: why it is not drained, its GPU jobs forbid it
     repaired: set[str] = field(default_factory=set)  # hosts
     # Of hosts on which something was repaired: since when their kubelet runs, in seconds since 1970 by their clock.
     kubelet_since: dict[str, int] = field(default_factory=dict)

@@ -39,6 +39,7 @@ class WavePass:
     `possible` of the cluster, `worker`. Of hosts of one of the `kinds` the first goes alone; of those `mended` GPUs may
     be missing before it, for that is what the run mends. `closes_all` says whether hosts are closed that need not be
     drained, too.
+    Replicas of services leave one host at a time, under `moving`; nothing has left the `whole`, which are closed.
     """
 
     verb: ClassVar[str]
@@ -62,6 +63,8 @@ class WavePass:
     begun: bool = False
     changed: bool = False
     proving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    whole: set[str] = field(default_factory=set)
 
     def said(self, row: OrderRow) -> str:
         """Return in few words what becomes of a host."""

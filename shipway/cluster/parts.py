@@ -487,7 +487,8 @@ class Upgrade(Part):
         "is Ready elsewhere and a GPU of the same product is free), `checkpoint` (evict those that say by the "
         "annotation `shipway.dev/checkpoint-seconds` that they save their work, wait for the others), `evict` them as "
         "disruption budgets allow, or `never` touch such a host (it is left out and named). The annotation "
-        "`shipway.dev/gpu-jobs` of a pod, of one of its owners or of its namespace says otherwise for it.",
+        "`shipway.dev/gpu-jobs` of a pod, of one of its owners or of its namespace says otherwise for it. A drift "
+        "repair goes by it too: it drains no host on which it would have to wait.",
     )
     wait_minutes: Annotated[Count, Field(ge=1, le=10080)] = Field(
         240, description="How long `wait` waits for GPU jobs of a host; then that host is opened again, unchanged."

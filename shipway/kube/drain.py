@@ -53,15 +53,16 @@ async def cordon(kube: Kube, node: str, why: str) -> bool:
 
 
 async def uncordon(kube: Kube, node: str) -> None:
-    """Open a node that Shipway closed; one that somebody else closed, or opened meanwhile, is left as it is.
+    """Open a node that Shipway closed; one that somebody else closed, or opened meanwhile, only loses our note.
 
     Raises Refused where there is no such node, and the errors of the API.
     """
 
     async def open_again() -> None:
         found = await _node(kube, node)
+        closed = (found.get("spec") or {}).get("unschedulable")
         if CORDONED in (found["metadata"].get("annotations") or {}):
-            await _write(kube, found, {CORDONED: None}, unschedulable=None)
+            await _write(kube, found, {CORDONED: None}, unschedulable=None if cordon_note(found) else closed)
 
     await patiently(open_again)
 
@@ -87,15 +88,33 @@ async def find_left_cordoned(kube: Kube) -> dict[str, str]:
 
 
 def cordon_note(node: Mapping[str, Any]) -> str:
-    """Return why and since when Shipway keeps a node closed; empty where it does not."""
+    """Return why and since when Shipway keeps a node closed; empty where it does not, or a person does by now.
+
+    Both are written at once. Who closed it after our note was left has written that alone, which the API keeps in its
+    managedFields (Kubernetes API reference, ObjectMeta); where it keeps none, the note counts.
+    """
     text = (node["metadata"].get("annotations") or {}).get(CORDONED)
     if not text or not (node.get("spec") or {}).get("unschedulable"):
+        return ""
+    entries = [one.get("fieldsV1") or {} for one in node["metadata"].get("managedFields") or ()]
+    closing = [one for one in entries if "f:unschedulable" in (one.get("f:spec") or {})]
+    if closing and not any(_names_note(one) for one in closing):
         return ""
     try:
         note = json.loads(text)
         return f"{note['why']} (since {note['since']})"
     except (ValueError, KeyError, TypeError, RecursionError):
         return "a note that cannot be read"
+
+
+def _names_note(fields: Mapping[str, Any]) -> bool:
+    return f"f:{CORDONED}" in ((fields.get("f:metadata") or {}).get("f:annotations") or {})
+
+
+def left_note(node: Mapping[str, Any]) -> str:
+    """Return our note on a node that it does not keep closed: a person opened it after a killed run; else empty."""
+    text = str((node["metadata"].get("annotations") or {}).get(CORDONED) or "")
+    return "" if cordon_note(node) else text
 
 
 @dataclass

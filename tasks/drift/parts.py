@@ -45,6 +45,7 @@ from shipway.steps.kubernetes.kubeadm_objects import (
     KubeletRuns,
     KubeProxyAsWritten,
 )
+from shipway.steps.kubernetes.nodes import NoNoteLeft
 from shipway.steps.kubernetes.running import (
     ContainerdConfigUsed,
     HostsResolve,
@@ -252,7 +253,7 @@ def _lasting(steps: list[Check[Kube]]) -> list[Check[Kube]]:
 def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     kept_away = spec in run.cluster.control_planes and not run.cluster.schedules_on_control_plane
     ready = NodeReady(spec.name, kubelet_since=run.drift.kubelet_since.get(spec.name, 0))
-    steps: list[Check[Kube]] = [HostIsNode(spec.name), ready, NodeOpen(spec.name)]
+    steps: list[Check[Kube]] = [HostIsNode(spec.name), ready, NodeOpen(spec.name), NoNoteLeft(spec.name)]
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         declared = declared_sharing(run.cluster)

@@ -13,8 +13,10 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import Permit
+from shipway.errors import ShipwayError
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, Step, restart_of
+from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from tasks.context import Run
 from tasks.findings import Finding, key_of
 from tasks.stage_result import CLUSTER
@@ -39,8 +41,12 @@ class Permission:
 
     def drains(self, run: Run, finding: Finding) -> bool:
         """Say whether the finding is repaired on a drained host: it disturbs workloads, and that was allowed."""
-        if self.now is not Impact.WORKLOADS or finding.host == CLUSTER:
+        if self.now is not Impact.WORKLOADS or finding.host == CLUSTER or finding.host in run.drift.kept:
             return False
+        return self.only_drained(run, finding)
+
+    def only_drained(self, run: Run, finding: Finding) -> bool:
+        """Say whether nothing but a drain would make way for the repair of a finding."""
         return finding.level > self.of(run, finding.host) or bool(_podded(run, finding))
 
 
@@ -69,6 +75,27 @@ async def permission_on(run: Run, host: str) -> Permission:
     if allowed.now > Impact.FILES:
         await find_busy(run, host)
     return allowed
+
+
+async def find_kept(run: Run, only: str = "") -> None:
+    """Keep why hosts on which something drifted (or one host) are not drained: what was decided of their GPU jobs.
+
+    Nothing where no host is drained at all. Where the API cannot tell, none is.
+    """
+    if permission_now(run).now is not Impact.WORKLOADS:
+        return
+    drifted = [only] if only else [name for name, some in run.drift.findings.items() if some]
+    for name in drifted:
+        run.drift.kept.pop(name, None)
+        if name in run.seen.surveys and run.seen.surveys[name].joined and (why := await _why_kept(run, name)):
+            run.drift.kept[name] = why
+
+
+async def _why_kept(run: Run, host: str) -> str:
+    try:
+        return await GpuJobsOver(host, run.cluster.upgrade.gpu_jobs, 0).why_kept(await run.kube())
+    except ShipwayError as error:
+        return f"the API cannot tell which GPU jobs run ({error.message})"
 
 
 def permit_of(run: Run, host: str, *, drained: bool = False) -> Permit:
@@ -143,6 +170,8 @@ def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Find
     if finding.level > allowed.asked:
         return finding.became("reported", f"repairs of {finding.level.permission} are not allowed", command)
     why = allowed.why if finding.level > allowed.now else run.drift.withheld.get(finding.key, "")
+    if allowed.only_drained(run, finding):
+        why = why or run.drift.kept.get(finding.host, "")
     if finding.host in run.seen.busy and finding.level > allowed.of(run, finding.host):
         why = why or run.seen.busy[finding.host]
     why = why or _podded(run, finding)

@@ -8,25 +8,27 @@ import time
 from collections.abc import Sequence
 
 from shipway.converge import converge
-from shipway.errors import PostconditionFailed, ShipwayError
+from shipway.errors import PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.counts import GpusAllocatable
 from shipway.host.session import Host
 from shipway.kube.client import Kube
-from shipway.kube.drain import cordon, drain, may_drain, uncordon
+from shipway.kube.drain import cordon, uncordon
 from shipway.stage import StageName
 from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
+from shipway.steps.kubernetes.retire import NodeDrained
+from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from tasks.context import Run
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
-from tasks.drift.permission import permit_of, withhold_unapproved
+from tasks.drift.permission import find_kept, permit_of, withhold_unapproved
 from tasks.findings import Finding, Key
 from tasks.locking import new_lease
+from tasks.retire.allowed import losable
 from tasks.stage_result import CLUSTER
-from tasks.stages import dashboard
 from tasks.waiting import hear_results, hear_waits, wait_for
 
 DRAIN_SECONDS = 600.0
@@ -34,8 +36,6 @@ READY_SECONDS = 300.0
 SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its GPUs after that
 EVERY_SECONDS = 2.0
 AGAIN_SECONDS = (2.0, 4.0)  # between looks at a host before a repair is said to have failed: a service starts
-# Their emptyDir holds nothing that anybody would miss: the dashboard's is its /tmp (its published manifest).
-OWN_NAMESPACES = (dashboard.NAMESPACE,)
 FOLLOWING = frozenset(
     {
         NodeReady("").name,
@@ -84,25 +84,35 @@ async def _as_approved(run: Run, stage: str, host: str) -> None:
 async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
     """Cordon, drain, repair, look again, uncordon. A host whose drain is held up is opened again, unchanged.
 
+    One whose GPU jobs forbid the drain, by what was decided of them, is repaired as far as that goes without.
     A host that is not Ready afterwards stays cordoned, and the error says so; one that a person had cordoned before
     stays so as well. Raises Refused where a drain would destroy something, before the node is cordoned,
     DeadlineExceeded where a drain is held up, PostconditionFailed where the host stays cordoned.
     """
     kube = await run.kube()
     await new_lease(run)
-    losable = None if run.cluster.repair.delete_emptydir_data else OWN_NAMESPACES
+    drained = NodeDrained(
+        host,
+        DRAIN_SECONDS,
+        losable(run),
+        evict_gpu_pods=True,
+        on_wait=hear_waits(run, stage, host),
+        again="repair again",
+        kept=GpuJobsOver(host, run.cluster.upgrade.gpu_jobs, 0).left,
+    )
     try:
         await _as_approved(run, stage, host)
-        await may_drain(kube, host, local_data=losable)
-    except BaseException:
+        await drained.check(kube)
+        await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
+        await drained.apply(kube)
+    except BaseException as error:
         await uncordon(kube, host)  # a killed pass may have left it closed; nobody else's cordon is touched
-        raise
-    await cordon(kube, host, f"repair by Shipway: {', '.join(_steps(run, host))}"[:200])
-    try:
-        await drain(kube, host, seconds=DRAIN_SECONDS, on_wait=hear_waits(run, stage, host), local_data=losable)
-    except BaseException:
-        await uncordon(kube, host)
-        raise
+        if not isinstance(error, Refused):
+            raise
+        await find_kept(run, host)
+        if host not in run.drift.kept:
+            raise
+        return await repair_host(run, stage, host)
     results: list[StepResult] = []
     try:
         results = await _converge(run, stage, host, Impact.WORKLOADS, drained=True)

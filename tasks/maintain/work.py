@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from shipway.converge import look_at_all
-from shipway.errors import Blocked, Refused
+from shipway.errors import Blocked, Refused, ShipwayError
+from shipway.gpu.jobs import find_jobs
 from shipway.host.session import Host
 from shipway.kube.client import Kube
-from shipway.kube.drain import uncordon
+from shipway.kube.drain import cordon, uncordon
+from shipway.kube.nodes import few
+from shipway.retry import patiently
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.gpu.driver.holders import Nobody
-from shipway.steps.kubernetes.retire import NodeClosed
+from shipway.steps.kubernetes.retire import NodeClosed, refuse_in_use
 from shipway.steps.maintain.pause import QuorumStays
 from shipway.steps.maintain.restart import RunsInstalled
 from shipway.steps.runtime.containerd import CriAnswers
@@ -25,10 +29,11 @@ from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system
 from tasks.maintain_pass import SystemState
 from tasks.stages import container_runtime, gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results, hear_waits, wait_for
-from tasks.waves.hosts import decided, is_control, is_drained
+from tasks.waves.hosts import decided, is_control, is_drained, learn_pods
 from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
+from tasks.workloads import OWN_NAMESPACES
 
-API_SECONDS, RUNTIME_SECONDS, FREE_SECONDS = 300.0, 180.0, 120.0
+API_SECONDS, RUNTIME_SECONDS, FREE_SECONDS, ASK_SECONDS = 300.0, 180.0, 120.0, 20.0
 NOTE = f"{MAINTAINING} by Shipway"
 
 
@@ -89,9 +94,32 @@ def _driver_steps(run: Run, stage: str, host: str) -> list[Check[Host]]:
 
 
 async def _may_restart(run: Run, host: str) -> None:
-    """Ask etcd before a control plane restarts. Raises Refused SHW-823."""
+    """Ask right before a restart whether etcd bears it, and whether nobody has opened the node since it was emptied.
+
+    Minutes have gone by, and packages, since then. Raises Refused SHW-823, SHW-714, SHW-795.
+    """
     if is_control(run, host):
         await QuorumStays().check(run.session(run.control.name))
+    await patiently(lambda: _refuse_in_use(run, host), seconds=ASK_SECONDS)
+
+
+async def _refuse_in_use(run: Run, host: str) -> None:
+    """Refuse to end pods of users, and GPU jobs that are waited for or never touched, by a restart."""
+    kube = await run.kube()
+    await refuse_in_use(kube, host, () if is_drained(run, host) else OWN_NAMESPACES)
+    jobs = await find_jobs(kube, run.cluster.upgrade.gpu_jobs, host)
+    if left := [job.said for job in jobs if job.policy in ("wait", "never")]:
+        fix = "Let their owners end them, then run again."
+        raise Refused(f"a restart would end {few(left)}", host=host, code="SHW-795", fix=fix)
+
+
+async def _is_in_use(run: Run, host: str) -> bool:
+    """Say whether pods are there that a restart would end, or may come at any moment."""
+    try:
+        await _refuse_in_use(run, host)
+    except ShipwayError as error:
+        return isinstance(error, Refused)  # where nobody can tell, the proof does
+    return False
 
 
 async def _change(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -136,10 +164,11 @@ async def maintain_control_plane(run: Run, stage: str, host: str) -> list[StepRe
     results = decided(await look_at_all(before, lead, hear_results(run, stage, host)))
     if failed(results):
         return results
-    if is_drained(run, host):
-        results += await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
-    else:
+    if not is_drained(run, host):
         results += await bring(run, stage, await run.kube(), [NodeClosed(host, NOTE)])
+        await learn_pods(run, host)
+    if is_drained(run, host) and not failed(results):
+        results += await empty(run, stage, host, NOTE, begun=is_resumed(run, host))
     results += [] if failed(results) else await _let_go(run, stage, host)
     return results if failed(results) else results + await _change_and_prove(run, stage, host)
 
@@ -164,19 +193,23 @@ async def _let_go(run: Run, stage: str, host: str) -> list[StepResult]:
 async def _change_and_prove(run: Run, stage: str, host: str) -> list[StepResult]:
     """Maintain the system of a closed host, prove the host and open it.
 
-    One whose restart is refused at the last moment works as before: it is proven and opened, and counts as failed.
+    One whose restart is refused at the last moment works as before: it is proven and opened, and counts as failed. Its
+    GPUs are not, where pods have come that may hold them.
     """
     results = await _change(run, stage, host)
     if run.allow is Impact.NOTHING:
         return results
     if failed(results) and not was_refused(results):
+        with contextlib.suppress(ShipwayError):  # what failed is the news
+            await cordon(await run.kube(), host, NOTE)  # again, where somebody has opened it meanwhile
         return say_closed(run, host, results)
+    in_use = failed(results) and await _is_in_use(run, host)
     if is_control(run, host):
         well = await _wait_until_well(run, stage, host)
         results += well
         if failed(well):
             return say_closed(run, host, results)
-    return results + await _prove(run, stage, host)
+    return results + await _prove(run, stage, host, gpus=not in_use)
 
 
 async def _wait_until_well(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -190,12 +223,12 @@ async def _wait_until_well(run: Run, stage: str, host: str) -> list[StepResult]:
     return results + decided(await look_at_all([whole], run.session(host), hear_results(run, stage, host)))
 
 
-async def _prove(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Wait for containerd, then prove and open the host."""
+async def _prove(run: Run, stage: str, host: str, *, gpus: bool) -> list[StepResult]:
+    """Wait for containerd, then prove and open the host; with `gpus` also each of its GPUs."""
     runs = await wait_for(run, stage, CriAnswers(), run.session(host), seconds=RUNTIME_SECONDS)
     if runs.outcome != "ok":
         return say_closed(run, host, [runs])
-    return [runs, *await prove_and_open(run, stage, host, run.maintenance.kubelets[host])]
+    return [runs, *await prove_and_open(run, stage, host, run.maintenance.kubelets[host], gpus=gpus)]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from shipway.steps.kubernetes.retire import (
     NothingOfNode,
     VolumesDetached,
     may_leave,
-    tolerates_cordon,
+    refuse_in_use,
 )
 from shipway.steps.reset import files
 from shipway.steps.reset.kubelet import (
@@ -121,14 +121,9 @@ async def _still_drained(run: Run, host: str) -> None:
     """Refuse to go on with a node that pods came to since it was drained. Raises Refused SHW-714."""
     kube = await run.kube()
     kube.forget()
-    node = (await nodes_by_name(kube)).get(host)
-    if node is None:
-        return
-    left = await may_leave(kube, host, local_data=losable(run), evict_gpu_pods=run.retirement.evict_gpu_pods)
-    over = [pod for pod in left if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
-    if not (node.get("spec") or {}).get("unschedulable") or [pod for pod in over if not tolerates_cordon(pod)]:
-        message = "the node was opened, or pods came to it, since it was drained"
-        raise Refused(message, host=host, code="SHW-714", fix="Find who opens it, then run again: it is drained anew.")
+    if host in await nodes_by_name(kube):
+        await may_leave(kube, host, local_data=losable(run), evict_gpu_pods=run.retirement.evict_gpu_pods)
+        await refuse_in_use(kube, host)
 
 
 async def delete_node(run: Run, stage: str, host: str) -> list[StepResult]:

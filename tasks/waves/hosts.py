@@ -36,6 +36,14 @@ def is_drained(run: Run, host: str) -> bool:
     return not is_control(run, host) or shared
 
 
+async def learn_pods(run: Run, host: str) -> None:
+    """Keep how many pods of users are on a host now: the first look may be hours old. Raises the API's errors."""
+    kube = await run.kube()
+    kube.forget()
+    pods = await kube.list_("v1", "Pod", fields=f"spec.nodeName={host}")
+    run.waves.pods[host] = pods_by_node(pods, OWN_NAMESPACES).get(host, 0)
+
+
 def jobs_on(run: Run, host: str) -> list[GpuJob]:
     """Return the pods that hold GPUs of a host."""
     return [job for job in run.waves.jobs if job.node == host]

@@ -13,6 +13,7 @@ from shipway.cluster.window import next_opening, open_now
 from shipway.converge import On, Permit, converge, look_at_all
 from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
+from shipway.gpu.jobs import find_jobs
 from shipway.kube.drain import uncordon
 from shipway.step import Check, Impact, Step, StepResult
 from shipway.steps.gpu.plugin import renew_older
@@ -26,10 +27,11 @@ from tasks.context import Run
 from tasks.locking import still_alone
 from tasks.retire.allowed import losable
 from tasks.waiting import hear_results, hear_waits, wait_for
-from tasks.waves.hosts import is_drained
+from tasks.waves.hosts import decided, is_drained
 
 DRAIN_SECONDS = 1800.0
 NODE_SECONDS, GPU_SECONDS = 300.0, 300.0
+BOUND_SECONDS = 3.0  # after which the pods in place of replicas that left have GPUs of their own, or wait for some
 
 
 def closed_until(run: Run) -> str:
@@ -74,7 +76,7 @@ async def empty(run: Run, stage: str, host: str, why: str, *, begun: bool) -> li
     """
     settings = run.cluster.upgrade
     hear = hear_waits(run, stage, host)
-    over = GpuJobsOver(host, settings.gpu_jobs, settings.wait_minutes * 60.0, hear)
+    over = GpuJobsOver(host, settings.gpu_jobs, settings.wait_minutes * 60.0, hear, run.waves.whole)
     drained = NodeDrained(
         host,
         DRAIN_SECONDS,
@@ -87,24 +89,63 @@ async def empty(run: Run, stage: str, host: str, why: str, *, begun: bool) -> li
     )
     closed = NodeClosed(host, why)
     kube = await run.kube()
-    results = await bring(run, stage, kube, [closed, over])
-    if failed(results):
-        pass
-    elif run.allow is Impact.NOTHING and results[-1].outcome == "drifted":
-        first = Blocked("what is left to evict is known once its GPU jobs are over", host=host)
-        results.append(StepResult(drained.name, "unknown", error=first))
-    elif run.allow is Impact.NOTHING or not (late := closed_until(run)):
-        results += await bring(run, stage, kube, [drained])
-    else:
-        error = Refused(f"the host was emptied too late: {late}", host=host, code="SHW-798", fix="Run again then.")
-        results.append(StepResult(drained.name, "failed", error=error))
+    run.waves.whole.add(host)
+    try:
+        results = await bring(run, stage, kube, [closed, over])
+        if not failed(results):
+            results += await _evict(run, stage, over, drained, waits=results[-1].outcome == "drifted")
+    finally:
+        run.waves.whole.discard(host)
     if failed(results) and run.allow is not Impact.NOTHING and not begun:
         await uncordon(kube, host)
     return results
 
 
-async def prove_and_open(run: Run, stage: str, host: str, version: str) -> list[StepResult]:
-    """Wait until the node says that it is of the version and offers its GPUs, run a pod on each of them, open it."""
+async def _evict(run: Run, stage: str, over: GpuJobsOver, drained: NodeDrained, *, waits: bool) -> list[StepResult]:
+    """Evict the pods of a closed node whose GPU jobs are over; `waits`: a plan has found some that are not."""
+    kube, host = await run.kube(), drained.node
+    if run.allow is Impact.NOTHING and waits:
+        first = Blocked("what is left to evict is known once its GPU jobs are over", host=host)
+        return [StepResult(drained.name, "unknown", error=first)]
+    if run.allow is Impact.NOTHING:
+        return await bring(run, stage, kube, [drained])
+    alone = run.waves.moving if await _has_replicas(run, host) else contextlib.nullcontext()
+    while True:
+        async with alone:
+            if late := closed_until(run):
+                error = Refused(
+                    f"the host was emptied too late: {late}", host=host, code="SHW-798", fix="Run again then."
+                )
+                return [StepResult(drained.name, "failed", error=error)]
+            kube.forget()
+            (seen,) = await look_at_all([over], kube, lambda _: None)
+            if seen.outcome == "ok":
+                run.waves.whole.discard(host)
+                results = await bring(run, stage, kube, [drained])
+                if alone is run.waves.moving:
+                    await asyncio.sleep(BOUND_SECONDS)
+                return results
+        if seen.outcome != "drifted":
+            return decided([seen])
+        results = await bring(run, stage, kube, [over])  # another host's replicas were moved since
+        if failed(results):
+            return results
+
+
+async def _has_replicas(run: Run, host: str) -> bool:
+    """Say whether replicas are moved off a host: then no other host's are at the same time."""
+    try:
+        jobs = await find_jobs(await run.kube(), run.cluster.upgrade.gpu_jobs, host)
+    except ShipwayError:
+        return True
+    return any(job.serves and job.policy == "wait" for job in jobs)
+
+
+async def prove_and_open(run: Run, stage: str, host: str, version: str, *, gpus: bool = True) -> list[StepResult]:
+    """Wait until the node says that it is of the version and offers its GPUs, run a pod on each of them, open it.
+
+    Without `gpus` nothing is asked of them: pods may hold them.
+    """
     if run.allow is Impact.NOTHING:
         return []
     kube, spec = await run.kube(), run.cluster.host(host)
@@ -113,7 +154,7 @@ async def prove_and_open(run: Run, stage: str, host: str, version: str) -> list[
     info = await session.read(UnitState("kubelet.service"))
     since = info.active_since if info.active == "active" else 0
     results = [await wait_for(run, stage, NodeReports(host, version, since), kube, seconds=NODE_SECONDS)]
-    count = run.provable(spec)
+    count = run.provable(spec) if gpus else 0
     if count and not failed(results):
         await renew_older(kube, host, since)
         results.append(await wait_for(run, stage, gates.GpusAllocatable({host: count}), kube, seconds=GPU_SECONDS))

@@ -31,6 +31,7 @@ from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult, restart_of
 from shipway.steps.kubernetes.health import expires
 from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen, NodeReady
+from shipway.steps.kubernetes.retire import NodeDrained
 from shipway.steps.runtime.pause_image import SandboxImageAgrees
 from shipway.survey.first_look import Survey
 from tasks.context import Run
@@ -371,7 +372,7 @@ async def test_a_drain_that_is_refused_opens_the_node_that_a_killed_pass_left_co
 
     monkeypatch.setattr(run, "kube", lambda: asyncio.sleep(0, SimpleNamespace()))
     monkeypatch.setattr(repair, "new_lease", lambda _: asyncio.sleep(0))
-    monkeypatch.setattr(repair, "may_drain", refused)
+    monkeypatch.setattr(NodeDrained, "check", refused)
     monkeypatch.setattr(repair, "uncordon", uncordoned)
     with pytest.raises(Refused, match="would destroy"):
         await repair.repair_drained(run, "repair_drained", "te2")

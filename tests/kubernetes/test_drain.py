@@ -17,6 +17,8 @@ from shipway.kube import drain as drains
 from shipway.kube.calls import Calls
 from shipway.kube.client import Kube, Object
 from shipway.kube.drain import MIRROR, SHOWN, cordon, drain, find_left_cordoned, may_drain, movable, uncordon
+from shipway.steps.kubernetes.nodes import NoNoteLeft
+from shipway.steps.upgrade.node import NodeOpenedAgain
 from tests.places.kube import Place, cluster_of, gpu_host, place
 
 EVERYTHING = [{"operator": "Exists"}]
@@ -218,6 +220,52 @@ async def test_a_closed_node_says_by_whom_and_an_opened_one_nothing(small: Place
     node = await small.kube.get("v1", "Node", "te2", fresh=True)
     assert node is not None
     assert drains.CORDONED not in node["metadata"].get("annotations", {})
+
+
+async def by_hand(small: Place, *, closed: bool) -> None:
+    """Let a person do as `kubectl cordon` and `kubectl uncordon` do."""
+    body = {"spec": {"unschedulable": True if closed else None}}
+    path = "/api/v1/nodes/te2?fieldManager=kubectl-cordon"
+    code, _ = await small.kube.send("PATCH", path, body=body, media="application/merge-patch+json")
+    assert code == 200
+    small.kube.forget()
+
+
+async def te2(small: Place) -> Object:
+    found = await small.kube.get("v1", "Node", "te2", fresh=True)
+    assert found is not None
+    return found
+
+
+async def test_a_node_that_a_person_closed_after_our_note_was_left_is_theirs(small: Place) -> None:
+    """A killed run left it closed, a person opened it, and weeks later somebody closed it for a repair."""
+    await cordon(small.kube, "te2", "repair")
+    assert "te2" in await find_left_cordoned(small.kube)
+    await by_hand(small, closed=False)
+    await by_hand(small, closed=True)
+    assert await find_left_cordoned(small.kube) == {}
+    assert not await cordon(small.kube, "te2", "upgrade"), "nothing is written on somebody else's cordon"
+    assert await NodeOpenedAgain("te2").check(small.kube) is not None
+    await uncordon(small.kube, "te2")
+    node = await te2(small)
+    assert node["spec"]["unschedulable"] is True
+    assert drains.CORDONED not in node["metadata"].get("annotations", {})
+    await by_hand(small, closed=False)
+    assert await cordon(small.kube, "te2", "upgrade")
+    assert "te2" in await find_left_cordoned(small.kube), "this one is ours again"
+
+
+async def test_a_note_on_a_node_that_a_person_opened_is_drift_and_taken_off(small: Place) -> None:
+    step = NoNoteLeft("te2")
+    assert (await step.check(small.kube), await NoNoteLeft("nowhere").check(small.kube)) == (None, None)
+    await cordon(small.kube, "te2", "repair")
+    small.kube.forget()
+    assert await step.check(small.kube) is None, "it is closed by us"
+    await by_hand(small, closed=False)
+    assert await step.check(small.kube) is not None
+    await step.apply(small.kube)
+    assert (await step.check(small.kube), await NodeOpenedAgain("te2").check(small.kube)) == (None, None)
+    assert not (await te2(small))["spec"].get("unschedulable")
 
 
 # --- decisions and answers that a running cluster gives too seldom to wait for: on an API in memory

@@ -278,6 +278,20 @@ async def test_a_restart_that_is_refused_at_the_last_moment_leaves_the_node_clos
     assert (scene.closed, scene.proven, scene.host.boots) == (True, [], 1)
 
 
+async def test_a_node_that_somebody_opened_while_its_driver_was_installed_is_closed_again_and_not_restarted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, with_driver(V1))
+
+    async def opened(*_: object) -> None:
+        scene.node["spec"]["unschedulable"] = None
+
+    monkeypatch.setattr(restart.NothingInhibits, "check", opened)
+    results = [one for one in await scene.turn() if one.outcome == "failed"]
+    assert codes(results) == ["SHW-714", "SHW-796"]
+    assert (scene.closed, scene.proven, scene.host.boots) == (True, [], 1)
+
+
 async def test_a_program_that_holds_a_gpu_after_the_drain_ends_it_and_the_host_works_as_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
 from shipway.kube.drain import CORDONED
 from shipway.step import Drift, StepResult
+from shipway.steps.kubernetes import retire
 from shipway.steps.maintain import pause, restart
 from shipway.steps.runtime.containerd import CriAnswers
 from shipway.steps.upgrade.possible import EtcdFits
@@ -23,7 +25,7 @@ from tasks.context import Run
 from tasks.maintain import look, work
 from tasks.maintain_pass import SystemState
 from tasks.waves import turn
-from tests.maintain.hosts import Family, Restarting
+from tests.maintain.hosts import Family, Restarting, Update
 from tests.places.facts import said, unit
 from tests.retire.objects import Object, node, pod
 from tests.upgrade.test_work import GPU, Api, codes
@@ -166,6 +168,86 @@ async def test_a_restart_that_is_refused_at_the_last_moment_leaves_a_host_that_w
     results = await scene.turn()
     assert codes(results) == ["SHW-822"]
     assert (scene.host.done, scene.proven, scene.closed) == (["update"], ["w1 closed"], False)
+
+
+def when_updated(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """Let something happen while packages are installed, between the drain and the restart."""
+    real = Update.apply
+
+    async def apply(step: Update, on: Any) -> None:
+        await real(step, on)
+        happens()
+
+    monkeypatch.setattr(Update, "apply", apply)
+
+
+TOLERANT = [{"operator": "Exists"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "came", "opened", "code"),
+    [
+        ("w1", [pod("web", "w1")], True, "SHW-714"),
+        ("w1", [pod("train", "w1", owner="Job", container=GPU)], True, "SHW-714"),
+        ("w1", [], True, "SHW-714"),
+        ("w1", [pod("web", "w1")], False, "SHW-714"),
+        ("w1", [pod("train", "w1", owner="Job", container=GPU, tolerations=TOLERANT)], False, "SHW-795"),
+        ("cp", [pod("web", "cp")], True, "SHW-714"),
+        ("cp", [], True, "SHW-714"),
+    ],
+)
+async def test_a_host_whose_node_is_in_use_again_since_its_drain_is_not_restarted(
+    monkeypatch: pytest.MonkeyPatch, name: str, came: list[Object], code: str, *, opened: bool
+) -> None:
+    scene = Scene(monkeypatch, a_run(), name=name)
+    scene.family.then = ["changed since the boot: libc6"]
+
+    def opens() -> None:
+        scene.api.objects += came
+        if opened:
+            scene.node["spec"]["unschedulable"] = None
+
+    when_updated(monkeypatch, opens)
+    results = await scene.turn()
+    assert codes(results) == [code]
+    assert (scene.host.done, scene.closed) == (["update"], False)
+    assert scene.proven == [], "a proof would ask for GPUs that these pods hold"
+
+
+@pytest.mark.parametrize(
+    ("name", "came"),
+    [
+        ("w1", pod("log", "w1", owner="DaemonSet")),
+        ("w1", pod("late", "w1", tolerations=TOLERANT)),
+        ("cp", pod("coredns", "cp", namespace="kube-system")),
+    ],
+)
+async def test_what_a_drain_leaves_keeps_from_no_restart(
+    monkeypatch: pytest.MonkeyPatch, name: str, came: Object
+) -> None:
+    scene = Scene(monkeypatch, a_run(), name=name)
+    scene.family.then = ["changed since the boot: libc6"]
+    when_updated(monkeypatch, lambda: scene.api.objects.append(came))
+    assert codes(await scene.turn()) == []
+    assert scene.host.done == ["update", "systemctl reboot"]
+
+
+@pytest.mark.parametrize(("space", "emptied"), [("default", True), ("kube-system", False)])
+async def test_a_control_plane_is_drained_where_pods_have_come_since_the_first_look(
+    monkeypatch: pytest.MonkeyPatch, space: str, *, emptied: bool
+) -> None:
+    scene = Scene(monkeypatch, a_run(), pod("late", "cp", namespace=space), name="cp")
+    assert scene.run.waves.pods == {}, "none was there"
+    drained: list[str] = []
+
+    async def drain(_: Any, name: str, **__: Any) -> list[str]:
+        drained.append(f"{name} {'closed' if scene.closed else 'open'}")
+        scene.api.objects.pop()
+        return []
+
+    monkeypatch.setattr(retire, "drain", drain)
+    assert codes(await scene.turn()) == []
+    assert drained == (["cp closed"] if emptied else [])
 
 
 async def test_a_host_that_does_not_come_back_stays_closed_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ def replica(name: str, on: str, *, of: str = "web", gpus: int = 1, ready: bool =
 
 
 async def why(*objects: Object) -> str:
-    return await why_not_moved(cast("Kube", Objects(*objects)), next(one for one in objects if one["kind"] == "Pod"))
+    (said,) = await why_not_moved(cast("Kube", Objects(*objects)), [one for one in objects if one["kind"] == "Pod"][:1])
+    return said
 
 
 async def test_it_is_moved_only_while_another_replica_is_ready_elsewhere() -> None:
@@ -67,6 +68,59 @@ async def test_a_free_gpu_of_the_same_product_must_be_there(third: Object, more:
         gpu_node("w1", product="A"), gpu_node("w2", product="A"), third, replica("a", "w1"), replica("b", "w2"), *more
     )
     assert found == said
+
+
+async def off_w1(*objects: Object, whole: tuple[str, ...] = ()) -> list[str]:
+    """Return what is said of each pod on w1."""
+    pods = [one for one in objects if one["kind"] == "Pod" and one["spec"].get("nodeName") == "w1"]
+    return await why_not_moved(cast("Kube", Objects(*objects)), pods, whole=whole)
+
+
+async def test_a_replica_on_a_closed_node_answers_only_until_it_is_moved() -> None:
+    closed = [gpu_node(name, closed=True) for name in ("w1", "w2")]
+    objects = (*closed, gpu_node("w3", 2), replica("a", "w1"), replica("b", "w2"))
+    assert await off_w1(*objects) == [NO_OTHER]
+    assert await off_w1(*objects, whole=("w2",)) == [""]
+
+
+async def test_one_free_gpu_is_counted_for_one_of_the_replicas_that_are_moved_together() -> None:
+    mine = replica("a", "w1"), replica("b", "w1", of="other"), replica("c", "w1", of="third")
+    others = gpu_node("w2", 3), replica("a2", "w2"), replica("b2", "w2", of="other"), replica("c2", "w2", of="third")
+    for free in range(4):
+        said = await off_w1(gpu_node("w1", 3), *others, *mine, gpu_node("w3", free))
+        assert (said.count(""), len(said)) == (free, 3)
+    split = await off_w1(gpu_node("w1", 3), *others, *mine, gpu_node("w3", 1), gpu_node("w4", 2))
+    assert split == ["", "", ""]
+
+
+async def test_what_asks_for_many_gpus_finds_its_place_before_what_asks_for_one() -> None:
+    mine = replica("a", "w1"), replica("b", "w1", of="other", gpus=2)
+    others = gpu_node("w2", 3), replica("a2", "w2"), replica("b2", "w2", of="other", gpus=2)
+    assert await off_w1(gpu_node("w1", 3), *others, *mine, gpu_node("w3", 2), gpu_node("w4", 1)) == ["", ""]
+
+
+def waiting(*, judged: bool = False, gates: bool = False, gpus: int = 1) -> Object:
+    """Return a pod that is on no node yet; `judged`: the scheduler found no place for it."""
+    made = replica("d", "", of="moved", gpus=gpus)
+    made["spec"] |= {"nodeName": "", "schedulingGates": [{"name": "queue"}] if gates else []}
+    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}] if judged else []
+    made["status"] = {"phase": "Pending", "conditions": conditions}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("other", "counts"),
+    [
+        (waiting(), True),
+        (waiting(gpus=0), False),
+        (waiting(gpus=2), False),
+        (waiting(judged=True), False),
+        (waiting(gates=True), False),
+    ],
+)
+async def test_a_pod_that_the_scheduler_is_about_to_place_has_its_gpu_already(other: Object, *, counts: bool) -> None:
+    objects = gpu_node("w1"), gpu_node("w2"), gpu_node("w3"), replica("a", "w1"), replica("b", "w2"), other
+    assert await off_w1(*objects) == ["no other node has 1 free GPUs" if counts else ""]
 
 
 async def test_a_part_of_a_gpu_is_not_taken_for_a_free_one() -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from shipway.errors import Blocked, PostconditionFailed
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
+from shipway.kube.drain import left_note, uncordon
 from shipway.kube.nodes import few, nodes_by_name, taints_of
 from shipway.kube.pod_states import find_known, find_trouble
 from shipway.kube.status import why_not_ready
@@ -212,3 +213,21 @@ def _numbers(found: Object) -> tuple[int, int]:
         return wanted, min(int(status.get("numberReady", 0)), int(status.get("updatedNumberScheduled", 0)))
     wanted = int(found["spec"].get("replicas", 1))
     return wanted, min(int(status.get("readyReplicas", 0)), int(status.get("updatedReplicas", 0)))
+
+
+@dataclass(frozen=True)
+class NoNoteLeft:
+    """No note of Shipway's is on a node that it does not keep closed: the next cordon of a person is not ours."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    node: str
+    name: str = "no note says that Shipway keeps the node closed where it does not"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for one that a killed run left, on a node that a person has opened since."""
+        note = left_note((await nodes_by_name(on)).get(self.node) or {"metadata": {}})
+        return Drift(note, "no note") if note else None
+
+    async def apply(self, on: Kube) -> None:
+        """Take it off; whether the node is open stays as it is."""
+        await uncordon(on, self.node)

@@ -15,7 +15,7 @@ from shipway.errors import DeadlineExceeded, Refused, ShipwayError
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.jobs import given_up
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import OnWait, cordon, drain, may_drain, uncordon
+from shipway.kube.drain import OnWait, cordon, drain, may_drain, movable, uncordon
 from shipway.kube.errors import KindMissing
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.step import Drift, Impact
@@ -118,6 +118,7 @@ class NodeDrained:
             raise
 
     async def _may_leave(self, on: Kube) -> list[Object]:
+        on.forget()  # a job may have started since
         if left := await self.kept(on):
             fix = f"Let their owners end them, then {self.again}."
             raise Refused(f"pods are waited for on {self.node}: {few(left)}", host=self.node, code="SHW-795", fix=fix)
@@ -135,6 +136,27 @@ def tolerates_cordon(pod: Object) -> bool:
         and one.get("effect") in ("NoSchedule", None, "")
         for one in (pod.get("spec") or {}).get("tolerations") or ()
     )
+
+
+async def refuse_in_use(on: Kube, node: str, own: Collection[str] = ()) -> None:
+    """Refuse to go on with a node that was opened, or that pods came to, since it was closed and emptied.
+
+    Pods of the namespaces `own` and those that tolerate a cordon do not count; a node that is gone is none. Raises
+    Refused SHW-714 with what was seen.
+    """
+    on.forget()
+    found = (await nodes_by_name(on)).get(node)
+    if found is None:
+        return
+    came = [
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        for pod in await on.list_("v1", "Pod", fields=f"spec.nodeName={node}")
+        if movable(pod) and not tolerates_cordon(pod) and pod["metadata"]["namespace"] not in own
+    ]
+    opened = [] if (found.get("spec") or {}).get("unschedulable") else ["it was opened"]
+    if seen := opened + ([f"pods came to it ({few(sorted(came))})"] if came else []):
+        message = f"the node is not as it was left, closed and without pods: {', and '.join(seen)}"
+        raise Refused(message, host=node, code="SHW-714", fix="Find who opens it, then run again: it is drained anew.")
 
 
 async def may_leave(on: Kube, node: str, *, local_data: Collection[str] | None, evict_gpu_pods: bool) -> list[Object]:

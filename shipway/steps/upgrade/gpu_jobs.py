@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,9 +13,14 @@ from shipway.gpu.jobs import ANNOTATION, GpuJob, Policy, find_jobs
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
 from shipway.step import Drift, Impact
-from shipway.steps.upgrade.services import why_not_moved
+from shipway.steps.upgrade.services import is_ending, why_not_moved
 
 EVERY_SECONDS = 5.0
+DECIDE = f"change {ANNOTATION} or upgrade.gpu_jobs"
+
+
+def _now() -> float:
+    return time.monotonic()
 
 
 def _unheard(sentence: str) -> None:
@@ -26,7 +31,8 @@ def _unheard(sentence: str) -> None:
 class GpuJobsOver:
     """No pod that is waited for holds GPUs of a node: the node is closed, so none comes after it.
 
-    A replica of a service is waited for until it may be moved.
+    A replica of a service is waited for until it may be moved; `whole` are nodes that are closed beside it, and nothing
+    is moved off them meanwhile. The wait ends `seconds` after this step was made, however often it is begun.
     """
 
     impact: ClassVar[Impact] = Impact.WORKLOADS
@@ -34,6 +40,8 @@ class GpuJobsOver:
     policy: Policy
     seconds: float
     on_wait: Callable[[str], None] = field(default=_unheard, compare=False, repr=False)
+    whole: Collection[str] = field(default=(), compare=False, repr=False)
+    since: float = field(default_factory=_now, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -45,20 +53,25 @@ class GpuJobsOver:
         jobs = await find_jobs(on, self.policy, self.node)
         kept = [job.said for job in jobs if job.policy == "never"]
         if kept:
-            fix = f"Let their owners end them, or change {ANNOTATION} or upgrade.gpu_jobs; then run again."
+            fix = f"Let their owners end them, or {DECIDE}; then run again."
             raise Refused(f"these are never touched: {few(kept)}", host=self.node, code="SHW-795", fix=fix)
-        left = []
-        for job in (job for job in jobs if job.policy == "wait"):
-            if job.ends:
-                left.append(job.said)
-            elif why := await self._why_not_moved(on, job):
-                left.append(f"{job.said}: {why}")
-        return left
+        replicas = [job for job in jobs if job.policy == "wait" and job.serves]
+        return [job.said for job in jobs if job.ends] + await self._not_moved(on, replicas)
 
-    async def _why_not_moved(self, on: Kube, job: GpuJob) -> str:
-        space, _, name = job.pod.partition("/")
-        pod = await on.get("v1", "Pod", name, space)
-        return await why_not_moved(on, pod) if pod and not pod["metadata"].get("deletionTimestamp") else ""
+    async def _not_moved(self, on: Kube, jobs: Sequence[GpuJob]) -> list[str]:
+        """Return the replicas that are not moved now, each with the reason."""
+        found = [await on.get("v1", "Pod", *reversed(job.pod.split("/", 1))) for job in jobs]
+        there = [(job, pod) for job, pod in zip(jobs, found, strict=True) if pod and not is_ending(pod)]
+        said = await why_not_moved(on, [pod for _, pod in there], whole=self.whole) if there else []
+        return [f"{job.said}: {why}" for (job, _), why in zip(there, said, strict=True) if why]
+
+    async def why_kept(self, on: Kube) -> str:
+        """Return why the node is not drained now, with the pods and what changes that; "" where nothing keeps it."""
+        try:
+            left = await self.left(on)
+        except Refused as error:
+            return f"{error.message}. {error.fix}"
+        return f"GPU jobs are waited for: {few(left)}. Run again when they are over, or {DECIDE}." if left else ""
 
     async def check(self, on: Kube) -> Drift | None:
         """List them. Raises Refused SHW-795 for one that is never touched."""
@@ -67,7 +80,7 @@ class GpuJobsOver:
 
     async def apply(self, on: Kube) -> None:
         """Wait for their end. Raises DeadlineExceeded SHW-795 naming those that are left."""
-        ends, said = time.monotonic() + self.seconds, ""
+        ends, said = self.since + self.seconds, ""
         while True:
             on.forget()
             try:

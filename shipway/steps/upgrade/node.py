@@ -14,7 +14,7 @@ from shipway.facts.services import UnitState
 from shipway.facts.versions import ProgramVersion
 from shipway.host.session import Command, Host
 from shipway.kube.client import Kube
-from shipway.kube.drain import cordon_note, uncordon
+from shipway.kube.drain import cordon_note, left_note, uncordon
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import posted_at, why_not_ready
 from shipway.rules.compatibility import triple
@@ -160,9 +160,11 @@ class NodeOpenedAgain:
         return f"node {self.node} takes pods, unless somebody else closed it"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Look for our own note on a closed node."""
-        note = cordon_note((await nodes_by_name(on)).get(self.node) or {"metadata": {}})
-        return Drift(f"closed by Shipway: {note}", "open") if note else None
+        """Look for our own note on a closed node, and for one that it has outlived."""
+        node = (await nodes_by_name(on)).get(self.node) or {"metadata": {}}
+        if note := cordon_note(node):
+            return Drift(f"closed by Shipway: {note}", "open")
+        return Drift(f"Shipway's note {left_note(node)}", "no note") if left_note(node) else None
 
     async def apply(self, on: Kube) -> None:
         """Open it."""
