@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from shipway.gpu.health.growth import Counted
+from shipway.gpu.health.model import GpuHealth, beside
 from shipway.gpu.health.ports import PortHealth
 from shipway.redact import redact
 from shipway.step import Impact, StepResult, id_of
@@ -86,6 +87,10 @@ class DriftPass:
     kubelet_since: dict[str, int] = field(default_factory=dict)
     fights: list[str] = field(default_factory=list)  # what comes back after each repair
     trend: list[dict[str, Any]] = field(default_factory=list)  # earlier passes, for the report
+
+    def gpus_of(self, host: str) -> tuple[GpuHealth, ...]:
+        """Return what was made of a host's GPUs, beside those of the other hosts."""
+        return beside(host, {name: look.gpus for name, look in self.health.items()})
 
     def release(self, host: str) -> bool:
         """Let what only running pods kept from on a host be tried again; return whether there was any."""

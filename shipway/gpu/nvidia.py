@@ -12,7 +12,9 @@ from shipway.gpu.figures import burn, rdma
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import HealthReport
 from shipway.gpu.health.nvidia import judge_health
+from shipway.gpu.health.nvidia_fabric import judge_fabric
 from shipway.gpu.health.nvidia_links import judge_link_errors, read_link_errors
+from shipway.gpu.health.nvidia_xids import LOG
 from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
@@ -27,7 +29,6 @@ from shipway.gpu.vendor import (
     Sample,
     Vendor,
 )
-from shipway.gpu.verdict import Values, Verdict, read_sections
 from shipway.stage import StageName
 
 # The keys of the toolkit's configuration that say how a container may ask for GPUs (shipway.steps.gpu.toolkit).
@@ -48,47 +49,6 @@ def find_unsupported(log: str) -> tuple[bool, frozenset[str]]:
     sentences = [" ".join(match[0].replace("NVRM:", " ").split()) for match in _SENTENCES.finditer(_STAMP.sub("", log))]
     found = [text for text in sentences if _UNSUPPORTED.search(text)]
     return bool(found), frozenset(match[1] for text in found if (match := _ADDRESS.search(text)))
-
-
-# The rows of `nvidia-smi -q` below Fabric, Health: what each says where all is well, and where it is not. A healthy
-# H200 with driver 580 says N/A in each (seen on 2026-11-28); the other words are read in NVIDIA's nvml.h and in its
-# mock of that library (k8s-test-infra, 2026-08), and have not been seen.
-_HEALTH = {
-    "summary": ("healthy", ("unhealthy", "limited capacity")),
-    "bandwidth": ("full", ("degraded",)),
-    "route recovery in progress": ("false", ("true",)),
-    "route unhealthy": ("false", ("true",)),
-    "access timeout recovery": ("false", ("true",)),
-    "incorrect configuration": ("none", ()),  # else it names the fault
-}
-_UNTOLD = ("", "n/a", "not supported")
-
-
-def judge_fabric(said: str) -> list[Verdict]:
-    """Return what `nvidia-smi -q` tells of each GPU's fabric: joined (Completed, Success, no bit of its health set)."""
-    reports = [values for heading, values in read_sections(said).items() if heading.startswith("GPU ")]
-    return [_judge_one(values) for values in reports]
-
-
-def _judge_one(values: Values) -> Verdict:
-    state, status = (values.get(("Fabric", name), "") for name in ("State", "Status"))
-    if state.lower() in _UNTOLD:  # GPUs without a fabric, and drivers before 525
-        return Verdict("not judged", "the fabric's state is not told")
-    if state != "Completed":
-        return Verdict("sick", f"the fabric's state is {state}")
-    if status.lower() not in (*_UNTOLD, "success"):
-        return Verdict("sick", f"the fabric's status is {status}")
-    bits = {path[2]: value for path, value in values.items() if path[:2] == ("Fabric", "Health")}
-    rows = [(name, value, *_HEALTH.get(name.lower(), (value.lower(), ()))) for name, value in bits.items()]
-    odd = [row for row in rows if row[1].lower() not in (*_UNTOLD, row[2])]
-    sick = [f"{name} {value}" for name, value, _, bad in odd if not bad or value.lower() in bad]
-    if sick:
-        return Verdict("sick", f"the fabric's health is {', '.join(sick)}")
-    if odd:
-        return Verdict(
-            "not judged", f"the fabric's health is {', '.join(f'{name} {value}' for name, value, *_ in odd)}"
-        )
-    return Verdict("not judged", "the fabric's status is not told") if status.lower() in _UNTOLD else Verdict("ok")
 
 
 _WAYS: dict[str, Way] = {"time-slicing": "time slicing", "timeSlicing": "time slicing", "mps": "MPS"}
@@ -251,8 +211,7 @@ NVIDIA = Vendor(
     health=HealthReport(
         report=REPORT,
         links=Watched(("nvidia-smi", "nvlink", "-s")),
-        # A storm of one fault fills the log; each kind of it counts once.
-        log=Says(("sh", "-c", "dmesg | grep -aE 'NVRM: Xid|SXid' | tail -n 400")),
+        log=LOG,
         judge=judge_health,
         errors=Watched(("nvidia-smi", "nvlink", "-e")),
         count=read_link_errors,

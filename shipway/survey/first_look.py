@@ -36,7 +36,7 @@ class Survey:
     """What was seen on a host; `skew` is its clock minus ours in seconds, `gpus` what PCI shows.
 
     `driver_gpus` are what the driver lists, `driver_parts` the parts of GPUs (MIG) that it lists,
-    `driver_uuids` who the former are.
+    `driver_uuids` who the former are; `slots` the PCI addresses of the `gpus`.
 
     `left_out` says of each GPU on PCI that is not among `gpus` why: it is held for a virtual machine, or the driver
     does not support it. `unbound` are the addresses of those that no driver holds for a reason that nobody knows.
@@ -65,6 +65,7 @@ class Survey:
     vouched: bool = False
     driver_parts: int = 0
     driver_uuids: tuple[str, ...] = ()
+    slots: tuple[str, ...] = ()
 
 
 def on_bus(vendor: Vendor) -> Says:
@@ -128,13 +129,13 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         skew = 0.0
     uuids = tuple(vendor.uuids(driver.stdout)) if driver.ok else ()
     shown = len(uuids)
-    gpus, left_out, unbound = await _sort_out(
+    slots, left_out, unbound = await _sort_out(
         on, addresses_of(vendors.stdout, classes.stdout), bound.stdout, shown, vendor
     )
     return Survey(
         host=on.name,
         joined=owned.joined,
-        gpus=gpus,
+        gpus=len(slots),
         driver_gpus=shown,
         driver_uuids=uuids,
         driver_parts=vendor.count_parts(driver.stdout) if driver.ok else 0,
@@ -147,13 +148,14 @@ async def survey(on: Host, vendor: Vendor = VENDOR) -> Survey:
         evidence=owned,
         left_out=left_out,
         unbound=unbound,
+        slots=slots,
     )
 
 
 async def _sort_out(
     on: Host, found: tuple[str, ...], bound: str, shown: int, vendor: Vendor
-) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Return how many GPUs are meant for pods, why others are not, and which have no driver for no known reason.
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return which GPUs are meant for pods, why others are not, and which have no driver for no known reason.
 
     A driver that shows none at all is a fault of the driver, whatever is bound; so is a container's /sys that shows no
     drivers. The kernel's log is asked only where a GPU beside others has no driver: that costs an exchange.
@@ -164,15 +166,16 @@ async def _sort_out(
         f"GPU {address} is left out: {driver} holds it for a virtual machine" for address, driver in away.items()
     ]
     free = tuple(address for address in found if address not in drivers)
+    meant = tuple(address for address in found if address not in away)
     if not shown or not free or len(free) == len(found) or shown >= len(found) - len(away):
-        return len(found) - len(away), tuple(left_out), ()
+        return meant, tuple(left_out), ()
     unsupported, named = vendor.unsupported((await on.read(KERNEL_LOG)).stdout)
     old = [address for address in free if (address in named if named else unsupported)]
     left_out += [
         f"GPU {address} is left out: the installed {vendor.name} driver does not support it" for address in old
     ]
     unbound = tuple(address for address in free if address not in old)
-    return len(found) - len(away) - len(old), tuple(left_out), unbound
+    return tuple(address for address in meant if address not in old), tuple(left_out), unbound
 
 
 async def _is_installed(on: Host, vendor: Vendor) -> bool:

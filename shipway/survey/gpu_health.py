@@ -7,14 +7,15 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from shipway.facts.commands import NOT_ENDED
 from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.health.growth import FIRST, Counted
-from shipway.gpu.health.model import GpuHealth, HealthReport
+from shipway.gpu.health.model import REPORT_ROW, Fault, GpuHealth, HealthReport
 from shipway.gpu.health.ports import LOOK, Port, key_of, read_ports
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
-from shipway.survey.first_look import CLOCK
+from shipway.survey.first_look import CLOCK, SAID, Survey
 
 UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the processors were idle
 
@@ -23,6 +24,7 @@ UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the
 class HealthLook:
     """What was made of a host's GPUs, and the words that it was made of: the evidence, and the driver's `report`.
 
+    `silent` says why that report is not to be relied on, "" where it is; `hangs` that it did not end.
     `ports` are those of its InfiniBand and RoCE adapters by name, `counted` what the error counters of all links say.
     """
 
@@ -31,6 +33,8 @@ class HealthLook:
     report: str = ""
     ports: Mapping[str, Port] = field(default_factory=dict)
     counted: Counted = field(default_factory=Counted)
+    silent: str = ""
+    hangs: bool = False
 
 
 async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
@@ -45,7 +49,7 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
     (report, links, errors, log), (adapters, clock, uptime) = await asyncio.gather(
         on.read(asks.report, asks.links, asks.errors, asks.log), on.read(LOOK, CLOCK, UPTIME)
     )
-    gpus = asks.judge(report.stdout if report.ok else "", links.stdout if links.ok else "", log.stdout)
+    gpus = asks.judge(report.stdout, links.stdout if links.ok else None, log.stdout if log.ok else None)
     now = booted = 0.0  # before whatever was proven: such a fault then counts until a proof
     with contextlib.suppress(ValueError, IndexError):
         now = float(clock.stdout)
@@ -61,8 +65,40 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
         "the kernel's log": log.stdout,
     }
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
-    dated = tuple(_dated(one, booted) for one in gpus)
-    return HealthLook(dated, evidence, report.stdout if report.ok else "", ports, counted)
+    dated = tuple(replace(_dated(one, booted), at=now) for one in gpus)
+    hangs = report.status == NOT_ENDED
+    said = vendor.hangs if hangs else " ".join(report.stdout.split())[:SAID] or f"status {report.status}"
+    return HealthLook(
+        dated, evidence, report.stdout if report.ok else "", ports, counted, "" if report.ok else said, hangs
+    )
+
+
+def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor = VENDOR) -> HealthLook:
+    """Return a look with what keeps its host's driver from telling of all the GPUs that are `expected` there.
+
+    A driver that does not end, or fails, and GPUs that it does not list ask for a restart of the host, slot by slot.
+    One that lists all of them and fails to report is not judged: nothing says that pods fail there.
+    """
+    told = [one for one in look.gpus if one.uuid]
+    lacks = expected - len(told)
+    if vendor.health is None or not expected or (lacks <= 0 and not look.hangs):
+        return look
+    if look.silent and not look.hangs and seen.driver_gpus >= expected:
+        why, known = f"{REPORT_ROW}: {look.silent}", {one.uuid for one in told}
+        unknown = (GpuHealth(uuid, "", "", "", unjudged=(why,)) for uuid in seen.driver_uuids if uuid not in known)
+        return replace(look, gpus=(*look.gpus, *unknown))
+    fault = Fault("counted", f"{vendor.program} tells of {len(told)} of {expected}", "restart")
+    if look.silent:
+        fault = Fault("answers", look.silent, "restart")
+    there = {one.slot for one in told}
+    slots = [*(slot for slot in seen.slots if slot not in there), *("",) * lacks][: max(0, lacks)]
+    ill = tuple(
+        replace(one, faults=(*one.faults, fault)) if one.slot in slots or (look.hangs and one.uuid) else one
+        for one in look.gpus
+    )
+    named = {one.slot for one in ill}
+    lost = tuple(GpuHealth("", "", slot, "", (fault,)) for slot in slots if slot not in named)
+    return replace(look, gpus=(*ill, *lost))
 
 
 def with_growth(look: HealthLook, before: Counted | None, vendor: Vendor = VENDOR) -> HealthLook:

@@ -9,7 +9,6 @@ from typing import Any
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.model import UNITS
 from shipway.redact import keep_ends, redact
-from shipway.survey.gpu_health import HealthLook
 from tasks.context import Run
 from tasks.figures.kept import read_history
 
@@ -47,7 +46,7 @@ def list_gpus(run: Run) -> list[MappedGpu]:
     history, found = read_history(run.folder), []
     for host in run.hosts:
         bad = {uuid: redact(why) for uuid, why in run.drift.bad_figures.get(host.name, {}).items()}
-        for gpu in sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot):
+        for gpu in sorted(run.drift.gpus_of(host.name), key=lambda one: one.slot):
             last = next(reversed(history.get(gpu.uuid, ())), None)
             rates, at = (last.rates, last.at) if last else ({}, "")
             why = redact("; ".join(gpu.unjudged)) if gpu.word == "not judged" else ""
@@ -74,7 +73,7 @@ def gpu_map(run: Run, gpus: Sequence[MappedGpu]) -> list[dict[str, str | int]]:
             continue
         own = [gpu for gpu in gpus if gpu.host == host.name]
         offered = run.drift.allocatable.get(host.name, 0)
-        health = sorted(run.drift.health.get(host.name, HealthLook()).gpus, key=lambda one: one.slot)
+        health = sorted(run.drift.gpus_of(host.name), key=lambda one: one.slot)
         wrong = [f"{one.answer} {one.slot}" for one in health if one.word == "sick"]
         if not asked:
             wrong.insert(0, UNASKED)

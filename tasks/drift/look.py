@@ -22,7 +22,7 @@ from shipway.redact import redact
 from shipway.stage import JOINED_BY, StageName
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey, survey
-from shipway.survey.gpu_health import HealthLook, look_at_health, with_growth
+from shipway.survey.gpu_health import HealthLook, look_at_health, with_growth, with_missing
 from tasks.context import Run
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.findings import Finding, distinct, find
@@ -46,8 +46,8 @@ async def look_at_host(run: Run, stage: str, host: str) -> list[StepResult]:
     looks = [asyncio.ensure_future(look_at_all(part.steps, session)) for part in parts]
     # What keeps from these keeps from all: one script carries them together.
     seen, health = await asyncio.gather(survey(session), _health_of(session, spec))
-    run.drift.health[host] = with_growth(health, run.drift.counted.get(host))
     run.seen.surveys[host] = seen
+    run.drift.health[host] = with_growth(with_missing(health, seen, run.gpus_of(spec)), run.drift.counted.get(host))
     pairs = list(zip(parts, await asyncio.gather(*looks), strict=True))
     if spec.gpus == "auto" and not run.gpus_of(spec):
         plain = plain_runtime(run, spec)  # what it asks is known by now, but for containerd's configuration

@@ -265,14 +265,14 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
 
 def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
     """Return what is asked of a node's GPUs by what its host tells of them."""
-    look = run.drift.health.get(spec.name, HealthLook())
-    told: list[Check[Kube]] = [GpusSound(spec.name, look.gpus)] if look.gpus else []
-    if not look.gpus or not run.cluster.repair.quarantine:
+    look, gpus = run.drift.health.get(spec.name, HealthLook()), run.drift.gpus_of(spec.name)
+    told: list[Check[Kube]] = [GpusSound(spec.name, gpus)] if gpus else []
+    if not gpus or not run.cluster.repair.quarantine:
         return told
     return [
         *told,
-        UnfitKeptFromPods(spec.name, look.gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
-        ReleasedByProof(spec.name, look.gpus, run.cluster, run.provable(spec), lambda: read_history(run.folder)),
+        UnfitKeptFromPods(spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
+        ReleasedByProof(spec.name, gpus, run.cluster, run.provable(spec), lambda: read_history(run.folder)),
     ]
 
 

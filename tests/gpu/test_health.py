@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,17 @@ from lab.simulated.adapters import Adapter
 from shipway.facts.files import FileText
 from shipway.gpu.health.growth import FIRST as NOTHING
 from shipway.gpu.health.growth import Counted
-from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, sick
+from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, beside, sick
+from shipway.gpu.health.nvidia import _SLOWED as SLOWED
 from shipway.gpu.health.nvidia import judge_health
 from shipway.gpu.health.nvidia_links import read_link_errors
-from shipway.gpu.health.nvidia_xids import ANSWER_TO, INFORMATIONAL, find_xids, slot_of
+from shipway.gpu.health.nvidia_xids import ANSWER_TO, INFORMATIONAL, SCRIPT, find_switch_faults, find_xids, slot_of
 from shipway.gpu.health.ports import LOOK as PORTS
 from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Host
-from shipway.survey.first_look import CLOCK
-from shipway.survey.gpu_health import UPTIME, HealthLook, look_at_health, with_growth
+from shipway.script import Output
+from shipway.survey.first_look import CLOCK, Survey
+from shipway.survey.gpu_health import UPTIME, HealthLook, look_at_health, with_growth, with_missing
 from tests.places.facts import KnownFacts, said
 
 # As two H200 in a guest said it, driver 580.159.04, on 2026-11-28; UUIDs are replaced, serial numbers masked.
@@ -126,12 +129,61 @@ def test_a_row_that_is_wrong_names_itself_and_what_it_asks_for(
         ([("Link Width/Current", "8x")], "PCIe width: 8x of 16x on an idle GPU"),
         ([("Remapped Rows/Pending", "Maybe")], "Remapped Rows, Pending: Maybe"),
         ([("GPU T.Limit Temp", "N/A")], "temperature: not told"),
+        ([("GPU Recovery Action", "N/A")], "the driver asks for: not told"),
+        (
+            [(f"Remapped Rows/{name}", "N/A") for name in ("Uncorrectable Error", "Pending")],
+            "Remapped Rows, Uncorrectable Error, Pending: not told",
+        ),
+        (
+            [(f"ECC Errors/Volatile/SRAM Uncorrectable {name}", "N/A") for name in ("Parity", "SEC-DED")],
+            "ECC, Volatile SRAM Uncorrectable: not told",
+        ),
+        ([("ECC Errors/Volatile/DRAM Uncorrectable", "N/A")], "ECC, Volatile DRAM Uncorrectable: not told"),
+        (
+            [(f"Clocks Event Reasons/{name}", "N/A") for name in SLOWED],
+            "clocks: not told",
+        ),
+        ([("Fabric/Status", "N/A")], "fabric: the fabric's status is not told"),
     ],
 )
 def test_what_is_not_told_or_told_in_unknown_words_is_not_judged(rows: Sequence[tuple[str, str]], why: str) -> None:
     gpu = judged(told(*rows))
     assert (gpu.word, gpu.faults) == ("not judged", ())
     assert gpu.unjudged == (why,)
+
+
+def test_without_ecc_nothing_counts_errors_and_a_gpu_that_retires_pages_remaps_no_rows() -> None:
+    rows = [
+        (f"Remapped Rows/{name}", "N/A") for name in ("Uncorrectable Error", "Pending", "Remapping Failure Occurred")
+    ]
+    assert judged(told(*rows)).unjudged == (
+        f"{rows[0][0].replace('/', ', ')}, Pending, Remapping Failure Occurred: not told",
+    )
+    assert judged(told(*rows, ("Retired Pages/Pending Page Blacklist", "No"))).word == "ok"
+    counts = [
+        (f"ECC Errors/Volatile/{name}", "N/A")
+        for name in ("SRAM Uncorrectable Parity", "SRAM Uncorrectable SEC-DED", "DRAM Uncorrectable")
+    ]
+    assert judged(told(("ECC Mode/Current", "Disabled"), *counts, *rows)).word == "ok"
+
+
+def test_a_log_or_links_that_could_not_be_read_make_no_gpu_well() -> None:
+    """`ok` was said of GPUs of whose kernel nothing could be read: dmesg was refused, or out of time."""
+    assert [gpu.unjudged for gpu in judge_health(H200, "", None)] == [("the kernel's log: not told",)] * 2
+    assert [gpu.unjudged for gpu in judge_health(H200, None, "")] == [("NVLink: not told",)] * 2
+    assert [bool(gpu.unseen) for gpu in (judge_health(H200, "", None)[0], judge_health(H200, None, "")[0])] == [
+        True,
+        False,
+    ]
+    only = LINKS[: LINKS.index("GPU 1:")]
+    assert judge_health(LOADED, only, "")[1].unjudged == ("NVLink: not told, 18 links are active on its equals",)
+
+
+def test_a_gpu_that_has_not_joined_its_fabric_is_reset_and_one_without_a_fabric_is_not_asked() -> None:
+    """Every GPU was `ok` while no program got a context (error 802)."""
+    gpu = judged(told(("Fabric/State", "In Progress"), ("Fabric/Status", "N/A")))
+    assert (gpu.answer, gpu.why) == ("reset", "fabric: the fabric's state is In Progress")
+    assert judged(told(("Fabric/State", "N/A"), ("Fabric/Status", "N/A"))).word == "ok"
 
 
 def test_the_clock_that_an_idle_gpu_or_a_power_limit_holds_down_is_no_fault() -> None:
@@ -167,7 +219,7 @@ def test_a_gpu_that_fell_off_the_bus_is_told_of_by_its_slot_and_a_switch_by_its_
     log += "[1.6] nvidia-nvswitch2: SXid (PCI:0000:86:00.0): 22013, Non-fatal, Link 30 Minion\n"
     *_, lost, switch = judge_health(H200, "", log)
     assert (lost.uuid, lost.slot, lost.answer) == ("", "0000:41:00.0", "restart")
-    assert lost.title == "a GPU that is not there any more in 0000:41:00.0"
+    assert lost.title == "a GPU that does not answer in 0000:41:00.0"
     assert (switch.product, switch.slot, switch.why) == (
         "NVSwitch",
         "0000:86:00.0",
@@ -179,6 +231,54 @@ def test_a_storm_of_one_fault_is_one_fault() -> None:
     storm = "".join(f"[{at}.5] NVRM: Xid (PCI:0000:00:07): 95, pid=1, Uncontained\n" for at in range(5000))
     ((slot, fault),) = find_xids(storm)
     assert (slot, fault.row, fault.at) == ("0000:00:07.0", "Xid 95 (5000 times)", 4999.5)
+
+
+def run_script(dmesg: str, journal: str = "return 1") -> tuple[int, str]:
+    """Run the look at the kernel's log with these bodies of its two programs; return its status and what it said."""
+    doubles = f"dmesg() {{ {dmesg}; }}; timeout() {{ {journal}; }}\n"
+    done = subprocess.run(["sh", "-c", doubles + SCRIPT], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+ONE = "echo '[ 1.5] NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off the bus.'"
+
+
+def test_the_look_at_the_log_tells_each_kind_of_each_gpu_whatever_storm_of_another_there_is() -> None:
+    """Of 500 lines the last 400 were told: those of one GPU hid that another had fallen off the bus."""
+    line = "NVRM: Xid (PCI:0000:42:00): 95, pid=1, Uncontained"
+    storm = f'i=0; while [ $i -lt 500 ]; do echo "[ $i.5] {line}"; i=$((i+1)); done'
+    status, told = run_script(
+        f"{ONE}; {storm}; echo '[ 3.0] nvidia-nvswitch2: SXid (PCI:0000:86:00.0): 20034, Fatal, x'"
+    )
+    assert (status, told.count("\n")) == (0, 3)
+    assert sorted((slot, fault.row, fault.at) for slot, fault in find_xids(told)) == [
+        ("0000:41:00.0", "Xid 79", 1.5),
+        ("0000:42:00.0", "Xid 95 (500 times)", 499.5),
+    ]
+    assert [fault.at for _, fault in find_switch_faults(told)] == [3.0]
+
+
+def test_what_has_left_the_ring_is_taken_from_the_journal_and_counted_once() -> None:
+    late = "echo '[ 9.5] host kernel: NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off the bus.'"
+    early = ONE.replace("] ", "] host kernel: ")
+    status, told = run_script(ONE, f"{early}; {late}; {late.replace('79', '48')}")
+    assert status == 0
+    assert sorted((fault.row, fault.at) for _, fault in find_xids(told)) == [("Xid 48", 9.5), ("Xid 79 (2 times)", 9.5)]
+
+
+@pytest.mark.parametrize(
+    ("dmesg", "journal", "told"),
+    [
+        ("echo 'read kernel buffer failed: Operation not permitted' >&2; return 1", "return 1", False),
+        ("return 1", "return 0", False),  # a container's journal has nothing of a kernel
+        ("echo half; return 1", "return 124", False),
+        ("return 1", "echo '[ 0.0] host kernel: Linux version 6.1'", True),
+        ("echo '[ 0.0] Linux version 6.1'", "return 1", True),
+    ],
+)
+def test_a_log_that_neither_program_could_read_was_not_told(dmesg: str, journal: str, told: bool) -> None:  # noqa: FBT001
+    """Its status was that of the last program of the pipe, always 0: no Xid, and a node was opened."""
+    assert (run_script(dmesg, journal)[0] == 0) is told
 
 
 def test_every_xid_has_one_answer_and_every_answer_has_advice() -> None:
@@ -201,6 +301,23 @@ def test_a_gpu_with_fewer_active_links_than_its_equals_is_looked_at_closer() -> 
     )
     assert judged(links=links).why == "NVLink: 16 links are active, 18 on its equals"
     assert judged(links=links.replace("26.562 GB/s", "<inactive>")).word == "ok"  # no bridge between any of them
+    other = H200.replace("Product Name                                       : NVIDIA H200", "Product Name : A", 1)
+    assert judge_health(other, links, "")[1].why == "NVLink: 16 of 18 links are active"  # of another product, no equal
+
+
+def test_a_link_that_is_down_at_both_ends_is_seen() -> None:
+    """Only fewer than on its equals was a fault: of two GPUs that a bridge joins both have lost the same link."""
+    lame = LINKS.replace("\t Link 3: 26.562 GB/s", "\t Link 3: <inactive>")
+    assert [gpu.why for gpu in judge_health(LOADED, lame, "")] == ["NVLink: 17 of 18 links are active"] * 2
+
+
+def test_a_host_without_any_active_link_is_told_of_where_most_others_with_its_gpus_have_some() -> None:
+    well, dark = judge_health(LOADED, LINKS, ""), judge_health(LOADED, LINKS.replace("26.562 GB/s", "<inactive>"), "")
+    hosts = {"a": well, "b": well, "c": dark}
+    why = "NVLink: none of its links is active, 18 on its equals of other hosts"
+    assert [gpu.why for gpu in beside("c", hosts)] == [why] * 2
+    assert [gpu.word for gpu in (*beside("a", hosts), *beside("c", hosts | {"b": dark}))] == ["ok"] * 4
+    assert [gpu.word for gpu in beside("c", {"a": well, "c": dark})] == ["ok"] * 2, "one other host is no measure"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +420,69 @@ async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
     assert "Replay Errors: 0" in look.evidence
     assert list(look.ports) == ["mlx5_0/1"]
     assert look.counted == Counted(1000004818.0, 999999990.0, {FIRST: {}, SECOND: {}, "port mlx5_0/1": {}})
+    assert {gpu.at for gpu in look.gpus} == {1000004818.0}
     facts[UPTIME] = None
     undated = await look_at_health(cast("Host", KnownFacts(facts)))
     assert [fault.at for fault in undated.gpus[1].faults] == [None, None]
     assert FileText("/proc/uptime") == UPTIME
+
+
+def survey_of(*, gpus: int = 2, driver: int = 2) -> Survey:
+    """Return what the first look showed of the host of the two GPUs."""
+    slots = ("0000:00:06.0", "0000:00:07.0")[:gpus]
+    told = {"driver_gpus": driver, "driver_uuids": (FIRST, SECOND)[:driver], "slots": slots}
+    return Survey(
+        "te2", gpus=gpus, joined=True, driver_said="", toolkit=True, machine_id="m", product_uuid="p", skew=0.0, **told
+    )  # type: ignore[arg-type]
+
+
+async def looked(report: Output) -> HealthLook:
+    """Return the look at a host whose driver reports so."""
+    health = NVIDIA.health
+    assert health is not None
+    facts: dict[Any, Any] = {health.report: report, health.links: said(""), health.log: said("")}
+    return await look_at_health(cast("Host", KnownFacts(facts)))
+
+
+async def test_a_gpu_that_pci_shows_and_the_driver_does_not_list_asks_for_a_restart() -> None:
+    """Without an Xid in the log nothing was known of it, and its node stayed open."""
+    one = H200[: H200.index("GPU 00000000:00:07.0")]
+    look = with_missing(await looked(said(one)), survey_of(driver=1), 2)
+    first, second = look.gpus
+    assert (first.word, second.slot, second.answer) == ("ok", "0000:00:07.0", "restart")
+    assert second.why == "counted: nvidia-smi tells of 1 of 2"
+    assert second.title == "a GPU that does not answer in 0000:00:07.0"
+    gone = with_missing(await looked(said(one)), survey_of(gpus=1, driver=1), 2)
+    assert [(gpu.slot, gpu.answer) for gpu in gone.gpus] == [("0000:00:06.0", None), ("", "restart")]
+    assert with_missing(await looked(said(one)), survey_of(gpus=1, driver=1), 1).gpus == look.gpus[:1]
+
+
+async def test_a_driver_that_hangs_or_fails_asks_for_a_restart_of_each_gpu() -> None:
+    for report, why in (
+        (said("", 124), NVIDIA.hangs),
+        (said("Failed to initialize NVML", 18), "Failed to initialize NVML"),
+    ):
+        look = with_missing(await looked(report), survey_of(driver=0), 2)
+        assert [(gpu.slot, gpu.answer, gpu.why) for gpu in look.gpus] == [
+            (slot, "restart", f"answers: {why}") for slot in ("0000:00:06.0", "0000:00:07.0")
+        ]
+    cut = with_missing(await looked(said(H200, 124)), survey_of(), 2)
+    assert {gpu.answer for gpu in cut.gpus} == {"restart"}, "it listed them, and did not end"
+    assert {gpu.uuid for gpu in cut.gpus} == {FIRST, SECOND}
+    assert with_missing(await looked(said("", 127)), survey_of(gpus=0, driver=0), 0).gpus == ()
+
+
+async def test_gpus_that_the_driver_lists_and_cannot_report_on_are_not_judged() -> None:
+    look = with_missing(await looked(said("Unknown Error", 255)), survey_of(), 2)
+    assert [(gpu.uuid, gpu.word) for gpu in look.gpus] == [(FIRST, "not judged"), (SECOND, "not judged")]
+    assert look.gpus[0].unseen == ("the driver's report: Unknown Error",)
+
+
+async def test_a_gpu_that_the_log_names_and_the_driver_has_lost_is_one_gpu() -> None:
+    one = H200[: H200.index("GPU 00000000:00:07.0")]
+    health = NVIDIA.health
+    assert health is not None
+    facts: dict[Any, Any] = {health.report: said(one), health.links: said(""), health.log: said(XIDS)}
+    look = with_missing(await look_at_health(cast("Host", KnownFacts(facts))), survey_of(driver=1), 2)
+    assert [gpu.slot for gpu in look.gpus] == ["0000:00:06.0", "0000:00:07.0"]
+    assert look.gpus[1].why == "Xid 79 (2 times): GPU has fallen off the bus.; counted: nvidia-smi tells of 1 of 2"

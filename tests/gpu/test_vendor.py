@@ -326,6 +326,7 @@ OWN = {
     "shipway/gpu/nvidia_classes.py": "the configuration of its device plugin",
     "shipway/gpu/nvidia_labels.py": "the labels of its feature discovery",
     "shipway/gpu/health/nvidia.py": "what NVIDIA's GPUs tell of their health",
+    "shipway/gpu/health/nvidia_fabric.py": "what NVIDIA's GPUs tell of their fabric",
     "shipway/gpu/health/nvidia_xids.py": "what NVIDIA's kernel module tells of errors",
     "shipway/gpu/health/nvidia_links.py": "what nvidia-smi counts of errors of NVLink",
     "shipway/steps/gpu/mig.py": "its mig-parted",

@@ -63,7 +63,8 @@ OF_SCRIPTS = (
     r"grep \^CapEff: /proc/1/status",
     r"grep -la SW_MNG( /sys/class/infiniband/[^/ ]+/device/vpd)+",
     r"grep -sH \.( [*/a-z_]+)+",  # the ports of InfiniBand and RoCE
-    r"grep -aE NVRM: Xid\|SXid|tail -n 400|dmesg",  # what the kernel said of GPUs
+    r"dmesg|(timeout -k 2 10 )?journalctl -k -b -q --no-pager -o short-monotonic",  # what the kernel said of GPUs
+    r"awk \n(?s:[^/]*)match\(\$0, /SXid (?s:.*) exit !told\n}",
     # Which servers the kubeconfigs on a host name, before a worker's proxy goes.
     r"grep -HsoE \"\?\\<server\"\S+ \*\S+( (/etc/kubernetes/\S+|/root/\.kube/config|/home/\S+/\.kube/config))+",
     # Where keys of encryption at rest are.

@@ -17,6 +17,7 @@ from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
 from shipway.gpu.figures import burn, rdma
+from shipway.gpu.health.nvidia_xids import SCRIPT as XIDS
 from shipway.gpu.health.ports import SCRIPT as ADAPTERS
 from shipway.gpu.measuring import ON_HOST
 from shipway.os.families import family_of
@@ -218,6 +219,7 @@ def _looked(call: Call, text: str) -> str | None:
         rdma.LOOK.command[2]: host.figures.network,
         SERVERS.command[2]: _servers(host),
         ADAPTERS: "".join(map(Adapter.write, host.adapters, count())),
+        XIDS: "".join(f"1x {line}\n" for line in host.kernel.log if "Xid (PCI:" in line),
     }
     if text in looks:
         return looks[text]

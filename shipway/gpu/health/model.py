@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from shipway.facts.commands import Says, Watched
@@ -12,6 +12,9 @@ from shipway.facts.commands import Says, Watched
 Answer = Literal["application", "look closer", "reset", "restart", "replace"]
 ANSWERS: tuple[Answer, ...] = ("application", "look closer", "reset", "restart", "replace")
 UNFIT: tuple[Answer, ...] = ("reset", "restart", "replace")  # pods on such a GPU fail, now or soon
+# Rows that may ask for one of these, and that every GPU tells which has them: without them nobody knows that it is fit.
+LOG_ROW, REPORT_ROW = "the kernel's log", "the driver's report"
+GRAVE = (LOG_ROW, REPORT_ROW, "ECC,", "Remapped Rows", "fabric")
 ADVICE: dict[Answer, str] = {
     "application": "the program that ran there is at fault, not the GPU: see its log",
     "look closer": "compare it with its equals under load, and its slot, cables and cooling",
@@ -41,7 +44,9 @@ class Fault:
 class GpuHealth:
     """One GPU of a host: who it is, its faults, and which rows could not be judged, as `row: why`.
 
-    `uuid` is "" for one that only the kernel's log knows (it fell off the bus) and for a switch beside the GPUs.
+    `uuid` is "" for one that the driver does not tell of (it fell off the bus) and for a switch beside the GPUs; `slot`
+    is "" for one that is expected and that nothing shows. `joined` counts its active NVLinks where it has any, `at` is
+    when it was looked at, by its host's clock in seconds since 1970; 0: not known.
     """
 
     uuid: str
@@ -50,6 +55,13 @@ class GpuHealth:
     product: str
     faults: tuple[Fault, ...] = ()
     unjudged: tuple[str, ...] = ()
+    joined: int | None = None
+    at: float = 0.0
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The rows that were not judged, and that might have asked for a reset or more."""
+        return tuple(row for row in self.unjudged if row.startswith(GRAVE))
 
     @property
     def word(self) -> Literal["ok", "sick", "not judged"]:
@@ -66,7 +78,7 @@ class GpuHealth:
     @property
     def title(self) -> str:
         """Who it is, for people: product, UUID, serial number, slot."""
-        named = " ".join(word for word in (self.product, self.uuid) if word) or "a GPU that is not there any more"
+        named = " ".join(word for word in (self.product, self.uuid) if word) or "a GPU that does not answer"
         serial = f", serial {self.serial}" if self.serial else ""
         return f"{named} in {self.slot}{serial}" if self.slot else f"{named}{serial}"
 
@@ -81,14 +93,15 @@ class GpuHealth:
 class HealthReport:
     """How a vendor's GPUs are asked: three commands, and `judge(report, links, log)`, which takes what they said.
 
-    It gives every GPU that the report or the kernel's log names. `errors` tells the links' error counters, which
+    It gives every GPU that the report or the kernel's log names; links and log are None where they could not be read.
+    `errors` tells the links' error counters, which
     `count` reads by GPU; `judge_growth` takes by how much a GPU's grew in so many seconds.
     """
 
     report: Watched
     links: Watched
     log: Says
-    judge: Callable[[str, str, str], list[GpuHealth]]
+    judge: Callable[[str, str | None, str | None], list[GpuHealth]]
     errors: Watched
     count: Callable[[str], Mapping[str, Mapping[str, int]]]
     judge_growth: Callable[[Mapping[str, int], float], tuple[list[Fault], list[str]]]
@@ -99,3 +112,26 @@ def sick(gpus: Iterable[GpuHealth]) -> list[GpuHealth]:
     return sorted(
         (one for one in gpus if one.word == "sick"), key=lambda one: -ANSWERS.index(one.answer or "application")
     )
+
+
+def beside(name: str, hosts: Mapping[str, Sequence[GpuHealth]]) -> tuple[GpuHealth, ...]:
+    """Return a host's GPUs, judged by those of other hosts as well: one without any active link, as most equals have.
+
+    Most is more than half of two other hosts or more with the same product. Where no link of a host is active, its own
+    GPUs are no measure.
+    """
+
+    def seen(gpu: GpuHealth) -> GpuHealth:
+        others = [
+            max((one.joined or 0 for one in gpus if one.product == gpu.product), default=None)
+            for host, gpus in hosts.items()
+            if host != name
+        ]
+        told = [count for count in others if count is not None]
+        most = max(told, default=0)
+        if gpu.joined != 0 or len(told) < 2 or 2 * sum(map(bool, told)) <= len(told):  # noqa: PLR2004 - as said above
+            return gpu
+        lone = Fault("NVLink", f"none of its links is active, {most} on its equals of other hosts", "look closer")
+        return replace(gpu, faults=(*gpu.faults, lone))
+
+    return tuple(map(seen, hosts.get(name, ())))

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 
 from shipway.foreign.numbers import whole
-from shipway.gpu.health.model import Answer, Fault, GpuHealth
+from shipway.gpu.health.model import LOG_ROW, Answer, Fault, GpuHealth
+from shipway.gpu.health.nvidia_fabric import judge_one
 from shipway.gpu.health.nvidia_xids import find_switch_faults, find_xids, slot_of
 from shipway.gpu.verdict import Values, read_sections
 
@@ -19,6 +20,7 @@ UNTOLD = ("", "n/a", "[n/a]", "not supported", "requested functionality has been
 MOST_ROWS = 512  # remapped for uncorrectable errors: Azure's node health check fails a GPU above it
 MOST_SRAM = 4  # uncorrectable over a GPU's life (stas00, ml-engineering, nvidia/debug.md)
 BUSY = 50  # percent: below it a GPU saves power by slower and narrower links
+_OF_ROWS = ("Uncorrectable Error", "Pending", "Remapping Failure Occurred")
 _ECC, _ROWS, _REASONS = ("ECC Errors",), ("Remapped Rows",), ("Clocks Event Reasons", "Clocks Throttle Reasons")
 
 # Rows that say Yes where they are wrong, and what is to be done.
@@ -45,36 +47,59 @@ _RECOVERY: dict[str, Answer | None] = {
 }
 
 
-def judge_health(report: str, links: str, log: str) -> list[GpuHealth]:
-    """Return the verdict on every GPU that the report lists, and on what only the kernel's log names."""
+def judge_health(report: str, links: str | None, log: str | None) -> list[GpuHealth]:
+    """Return the verdict on every GPU that the report lists, and on what only the kernel's log names.
+
+    `links` and `log` are None where they could not be read: then these rows are not judged.
+    """
     told = {heading[4:]: values for heading, values in read_sections(report).items() if heading.startswith("GPU ")}
-    joined = _links(links)
-    most = max((active for active, _ in joined.values()), default=0)
+    joined = _links(links or "")
+    most: dict[str, int] = {}  # active links, by product
+    for values in told.values():
+        product = values.get(("Product Name",), "")
+        most[product] = max(most.get(product, 0), joined.get(values.get(("GPU UUID",), ""), (0, 0))[0])
     logged: dict[str, list[Fault]] = {}
-    for slot, fault in find_xids(log):
+    for slot, fault in find_xids(log or ""):
         logged.setdefault(slot, []).append(fault)
     found = []
     for address, values in told.items():
         uuid, slot = values.get(("GPU UUID",), ""), slot_of(address)
-        faults, unjudged = _judge(values, joined.get(uuid), most)
         product, serial = values.get(("Product Name",), ""), values.get(("Serial Number",), "")
+        faults, unjudged = _judge(values)
+        one = _joined(joined.get(uuid), most[product]) if links is not None else "NVLink: not told"
+        faults += [one] if isinstance(one, Fault) else []
+        unjudged += [one] if isinstance(one, str) else []
+        unjudged += [] if log is not None else [f"{LOG_ROW}: not told"]
         faults += logged.pop(slot, [])
         serial = "" if serial.lower() in UNTOLD else serial
-        found.append(GpuHealth(uuid, serial, slot, product, tuple(faults), tuple(unjudged)))
+        active = joined[uuid][0] if uuid in joined else None
+        found.append(GpuHealth(uuid, serial, slot, product, tuple(faults), tuple(unjudged), active))
     lost = [GpuHealth("", "", slot, "", tuple(faults)) for slot, faults in logged.items()]
-    switches = [GpuHealth("", "", slot, "NVSwitch", (fault,)) for slot, fault in find_switch_faults(log)]
+    switches = [GpuHealth("", "", slot, "NVSwitch", (fault,)) for slot, fault in find_switch_faults(log or "")]
     return found + [one for one in lost if one.word == "sick"] + switches
 
 
-def _judge(values: Values, joined: tuple[int, int] | None, most: int) -> tuple[list[Fault], list[str]]:
+def _judge(values: Values) -> tuple[list[Fault], list[str]]:
     faults: list[Fault] = []
     unjudged: list[str] = []
-    for rows in (_recovery, _flags, _counts, _clocks, _heat, _pcie):
+    for rows in (_recovery, _flags, _rows, _counts, _fabric, _clocks, _heat, _pcie):
         for one in rows(values):
             (faults if isinstance(one, Fault) else unjudged).append(one)  # type: ignore[arg-type]
-    if joined and joined[0] < most:
-        faults.append(Fault("NVLink", f"{joined[0]} links are active, {most} on its equals", "look closer"))
     return faults, unjudged
+
+
+def _joined(links: tuple[int, int] | None, most: int) -> Fault | str | None:
+    """Judge a GPU's links, of which so many are active and there; `most` are active on one of its product here.
+
+    A link has two ends, and may be down at both. Where none is active of any, there is no bridge, as far as one host
+    tells; `beside` asks the others.
+    """
+    if links is None:
+        return f"NVLink: not told, {most} links are active on its equals" if most else None
+    active, there = links
+    if active < most:
+        return Fault("NVLink", f"{active} links are active, {most} on its equals", "look closer")
+    return Fault("NVLink", f"{active} of {there} links are active", "look closer") if 0 < active < there else None
 
 
 def _told(values: Values, row: Row) -> str:
@@ -83,7 +108,10 @@ def _told(values: Values, row: Row) -> str:
 
 
 def _recovery(values: Values) -> Iterator[Fault | str]:
-    said = _told(values, ("GPU Recovery Action",))
+    row = ("GPU Recovery Action",)
+    said = _told(values, row)
+    if row in values and not said:  # drivers before 565 have no such row
+        yield "the driver asks for: not told"
     answer = _RECOVERY.get(said.lower(), "look closer") if said else None
     if answer:
         yield Fault("the driver asks for", said, answer)
@@ -98,32 +126,57 @@ def _flags(values: Values) -> Iterator[Fault | str]:
             yield f"{row[0]}, {row[-1]}: {said}"
 
 
-def _counts(values: Values) -> Iterator[Fault | str]:
-    """Judge errors of the memories; a GPU that tells of none has ECC off, or none."""
-    if not _told(values, ("ECC Mode", "Current")):
-        yield "ECC: not told"
-        return
-    now, ever = (_sum(values, (*_ECC, span), "SRAM Uncorrectable") for span in ("Volatile", "Aggregate"))
-    if now:
-        yield Fault("ECC", f"{now} uncorrectable errors of its SRAM since the driver was loaded", "reset")
-    if ever > MOST_SRAM:
-        yield Fault("ECC", f"{ever} uncorrectable errors of its SRAM in its life", "replace")
-    dram = _sum(values, (*_ECC, "Volatile"), "DRAM Uncorrectable")
-    if dram:
-        yield Fault("ECC", f"{dram} uncorrectable errors of its memory since the driver was loaded", "look closer")
-    rows = whole(_told(values, (*_ROWS, "Uncorrectable Error"))) or 0
+def _rows(values: Values) -> Iterator[Fault | str]:
+    """Judge the rows of its memory that were replaced; GPUs before Ampere retire pages instead (`Retired Pages`)."""
+    lacking = [name for name in _OF_ROWS if not _told(values, (*_ROWS, name))]
+    retires = len(lacking) == len(_OF_ROWS) and _told(values, ("Retired Pages", "Pending Page Blacklist"))
+    if _corrects(values) and lacking and not retires:
+        yield f"Remapped Rows, {', '.join(lacking)}: not told"
+    rows = whole(_told(values, (*_ROWS, _OF_ROWS[0]))) or 0
     if rows > MOST_ROWS:
         yield Fault("Remapped Rows", f"{rows} for uncorrectable errors", "replace")
 
 
-def _sum(values: Values, above: Row, begins: str) -> int:
+def _corrects(values: Values) -> bool:
+    return _told(values, ("ECC Mode", "Current")).lower() == "enabled"
+
+
+def _counts(values: Values) -> Iterator[Fault | str]:
+    """Judge errors of the memories; where ECC is off, or there is none, nothing counts them."""
+    if not _told(values, ("ECC Mode", "Current")):
+        yield "ECC: not told"
+        return
+    for span, begins, most, said, answer in (
+        ("Volatile", "SRAM Uncorrectable", 0, "of its SRAM since the driver was loaded", "reset"),
+        ("Aggregate", "SRAM Uncorrectable", MOST_SRAM, "of its SRAM in its life", "replace"),
+        ("Volatile", "DRAM Uncorrectable", 0, "of its memory since the driver was loaded", "look closer"),
+    ):
+        count = _sum(values, (*_ECC, span), begins)
+        if count is None and _corrects(values):
+            yield f"ECC, {span} {begins}: not told"
+        elif (count or 0) > most:
+            yield Fault("ECC", f"{count} uncorrectable errors {said}", answer)  # type: ignore[arg-type]
+
+
+def _sum(values: Values, above: Row, begins: str) -> int | None:
     """Return the sum of the counters whose names begin so: drivers from 535 on tell parity and SEC-DED apart."""
-    return sum(whole(said) or 0 for row, said in values.items() if row[:-1] == above and row[-1].startswith(begins))
+    told = [whole(said) for row, said in values.items() if row[:-1] == above and row[-1].startswith(begins)]
+    numbers = [count for count in told if count is not None]
+    return sum(numbers) if numbers else None
+
+
+def _fabric(values: Values) -> Iterator[Fault | str]:
+    """Judge whether it has joined its machine's fabric: without that no program on it gets a context (error 802)."""
+    verdict = judge_one(values)
+    if verdict.word == "sick":
+        yield Fault("fabric", verdict.why, "reset")
+    elif verdict.word == "not judged" and _told(values, ("Fabric", "State")):  # else it has none, or an old driver
+        yield f"fabric: {verdict.why}"
 
 
 def _clocks(values: Values) -> Iterator[Fault | str]:
-    told = {row[-1]: said for row, said in values.items() if row[0] in _REASONS}
-    if not told:
+    told = {row[-1]: _told(values, row) for row in values if row[0] in _REASONS}
+    if not any(told.get(name) for name in _SLOWED):
         yield "clocks: not told"
     slowed = [name for name in _SLOWED if told.get(name) == "Active"]
     if slowed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from shipway.facts.commands import Says
 from shipway.gpu.health.model import Answer, Fault
 
 # NVIDIA's catalogue of Xids, its "immediate action", as read in gpud's generated table of 2025-10; 94 is contained
@@ -18,8 +19,29 @@ _ANSWERS: tuple[tuple[Answer, tuple[int, ...]], ...] = (
 INFORMATIONAL = frozenset((63, 154, *range(160, 167)))
 ANSWER_TO: dict[int, Answer] = {number: answer for answer, numbers in _ANSWERS for number in numbers}
 
+# The last line of each kind of error of each GPU, after how often it was said: a storm of one would hide another's, and
+# what has left the kernel's ring the journal may still have (its lines begin alike; it has them all or a part of them,
+# so the greater number counts). Fails where neither could be read; a journal without any line of a kernel was not.
+SCRIPT = r"""{ dmesg 2>/dev/null && echo kernel-log-told
+echo kernel-log-next
+timeout -k 2 10 journalctl -k -b -q --no-pager -o short-monotonic 2>/dev/null && echo kernel-log-told; } | awk '
+BEGIN { from = 0 }
+$0 == "kernel-log-next" { from = 1; lines = 0; next }
+$0 == "kernel-log-told" { if (!from || lines) told = 1; next }
+{ lines++ }
+match($0, /SXid \(PCI:[0-9a-fA-F:.]+\): [0-9]+(, Fatal)?|NVRM: Xid \(PCI:[0-9a-fA-F:.]+\): [0-9]+/) {
+  key = substr($0, RSTART, RLENGTH); often[from, key]++
+  stamp = substr($0, 2) + 0
+  if (!(key in last) || stamp >= at[key]) { last[key] = $0; at[key] = stamp }
+}
+END {
+  for (key in last) printf "%dx %s\n", (often[0, key] > often[1, key] ? often[0, key] : often[1, key]), last[key]
+  exit !told
+}'"""
+LOG = Says(("sh", "-c", SCRIPT))
+
 # `[ 4817.123456] NVRM: Xid (PCI:0000:41:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.`
-_STAMP = r"^(?:\[ *([0-9]+\.[0-9]+)[^]\n]*\] ?)?.*?"
+_STAMP = r"^(?:([0-9]{1,9})x )?(?:\[ *([0-9]+\.[0-9]+)[^]\n]*\] ?)?.*?"
 _XID = re.compile(_STAMP + r"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): ([0-9]{1,5})(?:, ([^\n]*))?$", re.MULTILINE)
 # `nvidia-nvswitch2: SXid (PCI:0000:86:00.0): 20034, Fatal, Link 30 LTSSM Fault Up` (gpud's matcher; not seen).
 _SXID = re.compile(_STAMP + r"SXid \(PCI:([0-9a-fA-F:.]+)\): ([0-9]{1,5}), (Fatal[^\n]*)$", re.MULTILINE)
@@ -42,19 +64,23 @@ def find_xids(log: str) -> Iterator[tuple[str, Fault]]:
     out; one that the catalogue does not name is looked at closer.
     """
     counted: dict[tuple[str, int], tuple[int, float | None, str]] = {}
-    for stamp, address, number, said in _XID.findall(log):
+    for often, stamp, address, number, said in _XID.findall(log):
         key = (slot_of(address), int(number))
         before = counted.get(key, (0, None, ""))
-        counted[key] = (before[0] + 1, float(stamp) if stamp else before[1], _NAME.sub("", said)[:SAID].strip())
+        counted[key] = (
+            before[0] + int(often or 1),
+            float(stamp) if stamp else before[1],
+            _NAME.sub("", said)[:SAID].strip(),
+        )
     for (slot, number), (times, at, said) in counted.items():
         if number in INFORMATIONAL:
             continue
-        often = f" ({times} times)" if times > 1 else ""
-        yield slot, Fault(f"Xid {number}{often}", said, ANSWER_TO.get(number, "look closer"), at)
+        repeated = f" ({times} times)" if times > 1 else ""
+        yield slot, Fault(f"Xid {number}{repeated}", said, ANSWER_TO.get(number, "look closer"), at)
 
 
 def find_switch_faults(log: str) -> Iterator[tuple[str, Fault]]:
     """Yield each kind of fatal SXid once for each NVSwitch: its GPUs are reset together."""
-    found = {(slot_of(address), number): (stamp, said) for stamp, address, number, said in _SXID.findall(log)}
+    found = {(slot_of(address), number): (stamp, said) for _, stamp, address, number, said in _SXID.findall(log)}
     for (slot, number), (stamp, said) in found.items():
         yield slot, Fault(f"SXid {number}", said[:SAID].strip(), "reset", float(stamp) if stamp else None)
