@@ -47,6 +47,7 @@ from tasks.stages import (
     gpu_isolation,
     join_control_plane,
     join_worker,
+    nvidia_runtime,
     preflight,
     prepare_system,
 )
@@ -249,7 +250,8 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
         if registered.outcome != "ok":
             return [registered]
     told = await _told_of_gpus(run, spec) if run.allow is not Impact.NOTHING else ""
-    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec), told), host)
+    undivided = nvidia_runtime.undivided(run, spec)
+    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec), told, undivided), host)
 
 
 async def _told_of_gpus(run: Run, spec: HostSpec) -> str:

@@ -20,6 +20,7 @@ from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
 from tasks.context import Run
+from tasks.drift.divided import without_plugin
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.drift.permission import permit_of, withhold_unapproved
@@ -105,8 +106,9 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
         raise
     results: list[StepResult] = []
     try:
-        results = await _converge(run, stage, host, Impact.WORKLOADS, drained=True)
-        await _again(run, stage, host, results)
+        async with without_plugin(run, kube, host):
+            results = await _converge(run, stage, host, Impact.WORKLOADS, drained=True)
+            await _again(run, stage, host, results)
     finally:
         kube.forget()
         node_ready = NodeReady(host, kubelet_since=run.drift.kubelet_since.get(host, 0))
