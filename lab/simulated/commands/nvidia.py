@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -18,6 +19,13 @@ TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
 VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 DEFAULTS = {MOUNTS: False, VARIABLE: True}
+# Some of the layouts that NVIDIA's program makes of an H200: the parts of each GPU.
+LAYOUTS = {
+    "all-disabled": [],
+    "all-1g.18gb": ["1g.18gb"] * 7,
+    "all-2g.35gb": ["2g.35gb"] * 3,
+    "all-3g.71gb": ["3g.71gb"] * 2,
+}
 # The driver's own words and exit statuses (nvidia-smi's manual page, RETURN VALUE).
 _UNREACHABLE = (
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
@@ -42,7 +50,7 @@ async def smi(call: Call) -> int:
         return status
     await call.took(0.3)
     if "-L" in call.args:
-        return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
+        return call.say("".join(line for at, one in enumerate(gpu.devices) for line in _listed(at, one)))
     if call.args == ("-q",):
         return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
     if call.args[:1] == ("nvlink",) and call.args[1:] in (("-s",), ("-e",)):
@@ -50,6 +58,47 @@ async def smi(call: Call) -> int:
     if call.args:
         return call.not_simulated()
     return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
+
+
+def _listed(at: int, gpu: GpuDevice) -> list[str]:
+    """Return a GPU and its parts, as they are listed."""
+    parts = [
+        f"  MIG {profile:<12}Device {number:>2}: (UUID: {uuid})\n"
+        for number, (uuid, profile) in enumerate(gpu.parts.items())
+    ]
+    return [f"GPU {at}: {gpu.name} (UUID: {gpu.uuid})\n", *parts]
+
+
+@program("nvidia-mig-parted")
+async def mig_parted(call: Call) -> int:
+    """Compare how the GPUs are divided with a layout of an H200's, or divide them so; its words are of 0.15.0."""
+    verb, *words = call.args
+    name = dict(zip(words[::2], words[1::2], strict=False)).get("-c", "")
+    if verb not in ("assert", "apply"):
+        return call.not_simulated()
+    if name not in LAYOUTS:
+        return _fatal(call, f"Error selecting MIG config: selected mig-config not present: {name}")
+    wanted, mode = LAYOUTS[name], "Disabled" if name == "all-disabled" else "Enabled"
+    devices = call.host.gpu.devices
+    if verb == "assert":
+        same = all((_mode(one), sorted(one.parts.values())) == (mode, wanted) for one in devices)
+        said = "Selected MIG configuration currently applied\n"
+        return (
+            call.say(said) if same else _fatal(call, "Assertion failure: selected configuration not currently applied")
+        )
+    await call.took(2.0)
+    for one in devices:
+        one.rows |= {"MIG Mode/Current": mode, "MIG Mode/Pending": mode}
+        one.parts = {f"MIG-{uuid.uuid4()}": profile for profile in wanted}
+    return call.say("MIG configuration applied successfully\n")
+
+
+def _mode(gpu: GpuDevice) -> str:
+    return gpu.rows.get("MIG Mode/Current", "Disabled")
+
+
+def _fatal(call: Call, said: str) -> int:
+    return call.warn(f'time="2026-11-30T10:30:00Z" level=fatal msg="{said}"\n')
 
 
 def _links(at: int, gpu: GpuDevice, what: str) -> str:

@@ -127,10 +127,9 @@ class NodeClass:
         on.forget()
         if _before(await node_of(on, self.node)) is not None:
             return ""
-        if self.unready:
-            return self.unready
-        if who := await self._held(on):
-            return who
+        who = await self._held(on)
+        if self.unready or who:
+            return "; ".join(why for why in (self.unready, who) if why)
         plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
         there = await _plugins_on(on, self.node)
         if there and plugin and not leaves_classes(plugin):
