@@ -18,6 +18,7 @@ from shipway.steps.runtime.memlock import DROP_IN, TEXT, MemoryLockUnlimited
 from tasks.context import Run
 from tasks.stages.container_runtime import images, load_step, wanted_config
 
+DIVIDES = ("GpusDivided", "GpusWhole")  # the steps that change how GPUs are divided
 TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
 
 

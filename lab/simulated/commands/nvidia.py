@@ -53,6 +53,8 @@ async def smi(call: Call) -> int:
         return call.say("".join(line for at, one in enumerate(gpu.devices) for line in _listed(at, one)))
     if call.args == ("-q",):
         return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
+    if call.args[:1] == ("--query-compute-apps=pid,process_name",):
+        return 0  # no process of the simulation computes
     if call.args[:1] == ("nvlink",) and call.args[1:] in (("-s",), ("-e",)):
         return call.say("".join(_links(at, one, call.args[1]) for at, one in enumerate(gpu.devices)))
     if call.args:
