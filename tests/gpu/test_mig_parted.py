@@ -15,13 +15,14 @@ import pytest
 from lab.containers.places import ASSETS
 from lab.gpu_report import change_rows, write_one
 
-# NVIDIA's mig-parted v0.15.0 (bd7160f4), built from its source, on 2026-11-30: on a pretended NVML of two H200, with a
-# pretended list of kernel modules; of its errors the last is kept, without its time.
+# NVIDIA's mig-parted v0.15.0 (bd7160f4), built from its source, on 2026-11-30: `h200` on two real H200, where nothing
+# was changed, the rest on a pretended NVML of two H200. Of its errors the last is kept, without its time.
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "mig-parted.json").read_text(encoding="utf-8"))
 GPUS = ("GPU-00000000-1111-2222-3333-444444444444", "GPU-00000001-1111-2222-3333-444444444444")
 MODES = ("Disabled", "Enabled")
 BEFORE: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {  # modes, and how many parts of 3g.71gb
     "whole": ((0, 0), (0, 0)),
+    "h200": ((0, 0), (0, 0)),
     "waiting": ((0, 0), (0, 0)),
     "without": ((0, 0), (0, 0)),
     "divided": ((1, 1), (2, 2)),

@@ -13,7 +13,7 @@ from lab.gpu_report import write_report
 from lab.simulated.commands.registry import Call, program
 
 if TYPE_CHECKING:
-    from lab.simulated.host import GpuDevice, SimulatedHost
+    from lab.simulated.host import Gpu, GpuDevice, SimulatedHost
 
 TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
@@ -49,17 +49,22 @@ async def smi(call: Call) -> int:
         call.say(f"{said}\n")
         return status
     await call.took(0.3)
-    if "-L" in call.args:
-        return call.say("".join(line for at, one in enumerate(gpu.devices) for line in _listed(at, one)))
-    if call.args == ("-q",):
-        return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
-    if call.args[:1] == ("--query-compute-apps=pid,process_name",):
-        return 0  # no process of the simulation computes
-    if call.args[:1] == ("nvlink",) and call.args[1:] in (("-s",), ("-e",)):
-        return call.say("".join(_links(at, one, call.args[1]) for at, one in enumerate(gpu.devices)))
-    if call.args:
-        return call.not_simulated()
-    return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
+    said = _say(gpu, call.args)
+    return call.not_simulated() if said is None else call.say(said)
+
+
+def _say(gpu: Gpu, args: tuple[str, ...]) -> str | None:
+    """Return what it says; None for what is not simulated."""
+    if "-L" in args:
+        return "".join(line for at, one in enumerate(gpu.devices) for line in _listed(at, one))
+    if args == ("-q",):
+        return write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver)
+    if args[:1] == ("--query-compute-apps=pid,process_name",):
+        return ""  # no process of the simulation computes: so an H200 says it
+    if args[:1] == ("nvlink",) and args[1:] in (("-s",), ("-e",)):
+        return "".join(_links(at, one, args[1]) for at, one in enumerate(gpu.devices))
+    table = f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n"
+    return None if args else table
 
 
 def _listed(at: int, gpu: GpuDevice) -> list[str]:

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io/ioutil"
@@ -19,7 +20,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/golang/protobuf/proto"
 	"google.golang.org/grpc"
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	"sigs.k8s.io/yaml"
@@ -270,11 +270,11 @@ func specify() error {
 		if err := ioutil.WriteFile(filepath.Join(own, "parts"), []byte(row), 0644); err != nil {
 			return err
 		}
-		edits := object{"mounts": []object{bind(own, filepath.Join(labgpu, "of", id))}}
+		mounts := []object{bind(own, filepath.Join(labgpu, "of", id))}
 		if node := fmt.Sprintf("/dev/nvidia%d", index); exists(filepath.Join(hostRoot, node)) {
-			edits["deviceNodes"] = []object{{"path": node}}
+			mounts = append(mounts, bind(node, node))
 		}
-		devices = append(devices, object{"name": id, "containerEdits": edits})
+		devices = append(devices, object{"name": id, "containerEdits": object{"mounts": mounts}})
 		return nil
 	}
 	list, err := gpus()
@@ -319,8 +319,10 @@ type named struct {
 }
 
 func (n *named) Marshal() ([]byte, error) {
-	field := func(number byte, content []byte) []byte {
-		return append(proto.EncodeVarint(uint64(number)<<3|2), append(proto.EncodeVarint(uint64(len(content))), content...)...)
+	field := func(number byte, content []byte) []byte { // of a length that is told before it
+		head := make([]byte, binary.MaxVarintLen64)
+		length := binary.PutUvarint(head, uint64(len(content)))
+		return append(append([]byte{number<<3 | 2}, head[:length]...), content...)
 	}
 	all := []byte{}
 	for index, one := range n.ContainerResponses {
