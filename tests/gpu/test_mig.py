@@ -120,8 +120,14 @@ async def test_a_mode_that_waits_for_a_restart_is_not_done() -> None:
     [
         (said("", 127), "nvidia-mig-parted is not there"),
         (
-            said("error selecting MIG config: selected mig-config not present: all-1g.18gb", 1),
-            "does not take all-1g.18gb",
+            # as two H200 said it, the warning included
+            said(
+                "2026/11/30 10:33:13 WARNING: unable to detect IOMMU FD for [0000:00:07.0 open /sys/x]: %!v(MISSING)\n"
+                'time="2026-11-30T10:33:13Z" level=fatal msg="Error selecting MIG config: selected mig-config '
+                'not present: all-1g.18gb"',
+                1,
+            ),
+            "does not take all-1g.18gb: Error selecting MIG config: selected mig-config not present: all-1g.18gb ",
         ),
         # the package makes it at the next boot, and not when it is installed
         (
@@ -180,6 +186,8 @@ async def test_gpus_without_mig_are_refused_first() -> None:
     with pytest.raises(Permanent, match="2 of 2 GPUs have no MIG") as raised:
         await MigPossible().check(cast("Any", KnownFacts({REPORT: said(modes("N/A", "N/A"))})))
     assert raised.value.code == "SHW-654"
+    with pytest.raises(Permanent, match="2 of 2 GPUs have no MIG"):  # mig-parted would say that it has divided them
+        await STEP.check(cast("Any", host(asserted=said(OTHERWISE, 1), report=modes("N/A", "N/A"))))
 
 
 def test_only_hosts_of_such_a_class_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:

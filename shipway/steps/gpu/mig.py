@@ -36,6 +36,15 @@ def _modes(report: str, row: tuple[str, str]) -> list[str]:
     return [values.get(row, "") for heading, values in read_sections(report).items() if heading.startswith("GPU ")]
 
 
+def _refuse_without(on: Host, modes: list[str]) -> None:
+    """Raise Permanent SHW-654 where GPUs have no such mode: mig-parted passes over them, and says that it is done."""
+    cannot = [mode for mode in modes if mode not in {"Enabled", "Disabled"}]
+    if cannot:
+        fix = "Give the host another class (`hosts[].gpu_class`): exclusive, time-slicing or mps."
+        message = f"{len(cannot)} of {len(modes)} GPUs have no MIG, and its class divides them"
+        raise Permanent(message, host=on.name, code="SHW-654", fix=fix)
+
+
 @dataclass(frozen=True)
 class MigPossible:
     """Every GPU of a host can be divided: its driver tells of a mode, and not that there is none."""
@@ -45,13 +54,8 @@ class MigPossible:
     async def check(self, on: Host) -> Drift | None:
         """Ask the driver; one that does not answer has said so elsewhere. Raises Permanent SHW-654."""
         said = await on.read(REPORT)
-        modes = _modes(said.stdout, _MODE) if said.ok else []
-        cannot = [mode for mode in modes if mode not in {"Enabled", "Disabled"}]
-        if not cannot:
-            return None
-        fix = "Give the host another class (`hosts[].gpu_class`): exclusive, time-slicing or mps."
-        message = f"{len(cannot)} of {len(modes)} GPUs have no MIG, and its class divides them"
-        raise Permanent(message, host=on.name, code="SHW-654", fix=fix)
+        _refuse_without(on, _modes(said.stdout, _MODE) if said.ok else [])
+        return None
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class GpusDivided:
     async def check(self, on: Host) -> Drift | None:
         """Let mig-parted compare.
 
-        Raises Permanent SHW-655 where it is not there, or does not know the layout; Blocked where the driver does not
-        answer: mig-parted calls that a difference too.
+        Raises Permanent SHW-655 where it is not there, or does not know the layout, SHW-654 where a GPU has no MIG;
+        Blocked where the driver does not answer: mig-parted calls that a difference too.
         """
         said, report = await on.read(Watched(self._words("assert"), seconds=60), REPORT)
         if said.status in _NOT_THERE:
@@ -92,10 +96,12 @@ class GpusDivided:
             raise Permanent(f"there is no {LAYOUTS} that can be read", host=on.name, code="SHW-655", fix=fix)
         if "Assertion failure" not in text:  # its word for GPUs that are otherwise (assert.go)
             fix = f"See {LAYOUTS} on the host; name one of its layouts in `gpu.classes.NAME.mig`, then run again."
-            message = f"{PROGRAM} does not take {self.layout}: {tail(text, 2)}"
+            logged = re.findall(r'level=fatal msg="(.*)"', text)  # behind warnings of the bus, as an H200 said it
+            message = f"{PROGRAM} does not take {self.layout}: {logged[-1] if logged else tail(text, 2)}"
             raise Permanent(message, host=on.name, code="SHW-655", fix=fix)
         if not report.ok:
             raise Blocked("the driver does not tell how the GPUs are divided", host=on.name)
+        _refuse_without(on, _modes(report.stdout, _MODE))
         modes, pending = (sorted(set(_modes(report.stdout, row))) for row in (_MODE, _PENDING))
         if pending != modes:
             return Drift(f"the mode {', '.join(pending)} waits for a restart of the host", self.layout)
