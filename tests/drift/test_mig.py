@@ -23,6 +23,7 @@ from tasks.findings import Finding
 from tasks.report import Report
 from tests.faults.plain import Line, Pool, brought_up, installed, plain_on
 
+pytestmark = pytest.mark.long  # five bootstraps and six passes: 15 s of CPU
 CLASSES = {
     "thirds": {"sharing": "mig-single", "mig": "all-3g.71gb"},  # two parts of each GPU
     "profiles": {"sharing": "mig-mixed", "mig": "all-2g.35gb"},  # three
