@@ -92,17 +92,20 @@ async def _failing(on: Kube) -> list[str]:
     raise error(f"/readyz answered {code}: {tail(text, 3)}")
 
 
-def node_steps(cluster: Cluster, host: HostSpec, gpus: int | None = None, report: str = "") -> list[Check[Kube]]:
+def node_steps(
+    cluster: Cluster, host: HostSpec, gpus: int | None = None, report: str = "", undivided: str = ""
+) -> list[Check[Kube]]:
     """Return what a node takes once it is registered: labels, pods on the control plane where wanted, its socket.
 
     `gpus` is the number PCI shows; without it a host that does not declare `gpus: 0` is taken for one with GPUs.
     `report` is what its driver tells of them; where it tells nothing, the labels about it stay as they are.
+    `undivided` says why they are not divided as their class has it, "" where they are.
     """
     declared = host.gpus if gpus is None else gpus
     labels = {**host.labels, **({VENDOR.label: "true"} if declared else {})}
     steps: list[Check[Kube]] = []
     if declared and VENDOR.plugin.classes:  # before the label by which a plugin of whole GPUs comes
-        steps.append(NodeClass(host.name, label_of(cluster, host.name)))
+        steps.append(NodeClass(host.name, label_of(cluster, host.name), unready=undivided))
     steps += [NodeLabels(host.name, labels)] if labels else []
     if report or not declared:
         told = report if declared else None

@@ -47,6 +47,7 @@ from tasks.stages import (
     gpu_isolation,
     join_control_plane,
     join_worker,
+    nvidia_runtime,
     preflight,
     prepare_system,
 )
@@ -145,7 +146,11 @@ async def _on_host(module: ModuleType, run: Run, stage: str, host: str) -> list[
     bare = survey is not None and not survey.joined
     allow = run.allowed(host) if bare else min(run.allowed(host), Impact.SERVICE)
     steps = module.steps(run.cluster, run.cluster.host(host), run.family(host))
-    return await _bring(run, stage, session, steps, allow)
+    results = await _bring(run, stage, session, steps, allow)
+    if survey is not None and any(one.outcome == "changed" and one.id in nvidia_runtime.DIVIDES for one in results):
+        said = await session.read(VENDOR.probe)  # the first look was before GPUs were divided
+        run.seen.surveys[host] = replace(survey, driver_parts=VENDOR.count_parts(said.stdout) if said.ok else 0)
+    return results
 
 
 async def _control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -249,7 +254,8 @@ async def _node(run: Run, stage: str, host: str) -> list[StepResult]:
         if registered.outcome != "ok":
             return [registered]
     told = await _told_of_gpus(run, spec) if run.allow is not Impact.NOTHING else ""
-    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec), told), host)
+    undivided = nvidia_runtime.undivided(run, spec)
+    return await by_api(run, stage, gates.node_steps(run.cluster, spec, run.gpus_of(spec), told, undivided), host)
 
 
 async def _told_of_gpus(run: Run, spec: HostSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab.simulated import containerd
@@ -39,6 +40,12 @@ class NodeView(SimpleHost):
         self.runtime_handlers = set(containerd.runtimes(config)) | {"runc"}
         self.default_runtime = containerd.default_runtime(config)
         self.gpus = [] if host.gpu.trouble else [(gpu.uuid, gpu.healthy) for gpu in host.gpu.devices]
+        profiles = {profile for gpu in host.gpu.devices for profile in gpu.parts.values()}
+        self.own_sharing = replace(
+            self.own_sharing,
+            parts={gpu.uuid: [*gpu.parts] for gpu in host.gpu.devices if gpu.parts},
+            profile=next(iter(profiles), self.own_sharing.profile),
+        )
         self.nvml_fault = _NVML.get(host.gpu.trouble, "")
         self.figures = host.figures
         self.os_image = host.system.pretty

@@ -28,6 +28,7 @@ class Offer:
     replicas: int = 1
     amounts: Mapping[str, int] = field(default_factory=dict)
     capacity: Mapping[str, int] = field(default_factory=dict)
+    parts: bool = False  # a device may be a part, where nothing but the host tells one from a whole GPU
 
     @property
     def places(self) -> int:
@@ -54,6 +55,8 @@ class Offer:
     def differs(self, declared: Sharing | None) -> str:
         """Return how its GPUs are shared where that is not as declared; "" where it is, or nothing is declared."""
         same = declared is None or (self.way, self.replicas) == (declared.way, declared.replicas)
+        # One part on each GPU is counted as the GPU: whether they are divided so is looked at on the host.
+        same = same or bool(declared and declared.parts and self.parts and self.way == "exclusive")
         if same or declared is None or not any(self.capacity.values()):
             return ""  # a node without a plugin shares nothing yet
         return f"its GPUs are shared by {_spell(self)}, and not by {_spell(declared)} as declared"
@@ -102,7 +105,7 @@ def read_offer(node: Mapping[str, Any], gpus: int, log: str = "", *, vendor: Ven
     named = any(vendor.is_part(name) for name, amount in has.items() if amount)
     divided = named or (told.parts and sum(has.values()) > gpus * told.replicas)
     way: Way = "MIG" if divided else told.way
-    return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has)
+    return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has, told.parts)
 
 
 def claimed_offer(devices: Mapping[str, Device], *, vendor: Vendor = VENDOR) -> Offer:

@@ -74,6 +74,7 @@ from tasks.stages import (
     gpu_isolation,
     join_control_plane,
     join_worker,
+    nvidia_runtime,
 )
 from tasks.stages.listed import ADD_ONS, GPU_HOSTS, PREPARATION, name_of
 
@@ -259,7 +260,7 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
         declared = declared_sharing(run.cluster)
         steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}, declared=declared))
     told = run.drift.health.get(spec.name, HealthLook()).report
-    steps += node_steps(run.cluster, spec, run.gpus_of(spec), told)
+    steps += node_steps(run.cluster, spec, run.gpus_of(spec), told, nvidia_runtime.undivided(run, spec))
     return Part(spec.name, StageName.NODE_SETTINGS, [*steps, *_sound(run, spec)], Impact.SERVICE)
 
 

@@ -22,6 +22,7 @@ from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
 from shipway.steps.kubernetes.retire import NodeDrained
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from tasks.context import Run
+from tasks.drift.divided import without_plugin
 from tasks.drift.look import look_at_cluster, look_at_host
 from tasks.drift.parts import OF_GPUS, Part, cluster_parts, host_parts, plain_runtime
 from tasks.drift.permission import find_kept, permit_of, withhold_unapproved
@@ -115,8 +116,9 @@ async def repair_drained(run: Run, stage: str, host: str) -> list[StepResult]:
         return await repair_host(run, stage, host)
     results: list[StepResult] = []
     try:
-        results = await _converge(run, stage, host, Impact.WORKLOADS, drained=True)
-        await _again(run, stage, host, results)
+        async with without_plugin(run, kube, host):
+            results = await _converge(run, stage, host, Impact.WORKLOADS, drained=True)
+            await _again(run, stage, host, results)
     finally:
         kube.forget()
         node_ready = NodeReady(host, kubelet_since=run.drift.kubelet_since.get(host, 0))

@@ -20,6 +20,7 @@ from shipway.kubeadm.config import cri_socket
 from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.cdi import SpecificationsGone
+from shipway.steps.gpu.mig import GpusWhole
 from shipway.steps.kubernetes.etcd_leave import MemberGone
 from shipway.steps.kubernetes.etcd_members import members_of
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
@@ -160,6 +161,7 @@ def reset_steps(run: Run, host: str, still: Still) -> list[Check[Host]]:
         NothingMounted(),
         KubeletFolderEmpty(),
         SpecificationsGone(),
+        GpusWhole(),
         CniGone(),
         NamespacesGone(),
         LinksGone(cluster.kubernetes.pod_network),

@@ -118,7 +118,11 @@ async def classes_left(run: Run) -> list[Check[Kube]]:
     there = await nodes_by_name(await run.kube())
     mine = [host.name for host in run.hosts if host.name in there and run.gpus_of(host)]
     wanted = {name: label_of(run.cluster, name) for name in mine}
-    return [NodeClass(name, to) for name, to in wanted.items() if class_of(there[name]) != to]
+    return [
+        NodeClass(name, to, unready=nvidia_runtime.undivided(run, run.cluster.host(name)))
+        for name, to in wanted.items()
+        if class_of(there[name]) != to
+    ]
 
 
 class RuntimeClassIs(ObjectsPresent):

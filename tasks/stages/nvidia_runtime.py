@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shipway.cluster.model import Cluster
-from shipway.cluster.parts import HostSpec
+from shipway.cluster.parts import GpuClass, HostSpec
 from shipway.edits.files import FileIs
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.nvidia import MOUNTS, NVIDIA
@@ -11,12 +11,14 @@ from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.gpu.cdi import CdiServed
-from shipway.steps.gpu.mig import GpusDivided
+from shipway.steps.gpu.mig import GpusDivided, GpusWhole
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.runtime.memlock import DROP_IN, TEXT, MemoryLockUnlimited
+from tasks.context import Run
 from tasks.stages.container_runtime import images, load_step, wanted_config
 
+DIVIDES = ("GpusDivided", "GpusWhole")  # the steps that change how GPUs are divided
 TAKES_MOUNTS = "NVIDIA's toolkit accepts the device list as mounts"
 
 
@@ -24,7 +26,6 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
     """Return the steps of a GPU host, in order; none where Shipway builds for another vendor's GPUs."""
     if VENDOR is not NVIDIA:
         return []
-    divided = cluster.gpu.classes.get(cluster.gpu_class_of(host))
     packages = dict.fromkeys(NVIDIA.toolkit_packages, cluster.gpu.toolkit)
     may_remove = cluster.system.may_remove
     default = cluster.gpu.mode == "default_runtime"
@@ -43,5 +44,27 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         MemoryLockUnlimited(),
         CriAnswers(),
         *([CdiServed(mode=cluster.gpu.mode)] if cluster.gpu.mode in ("cdi", "dra") else []),
-        *([GpusDivided(divided.mig)] if divided and divided.mig else []),
+        *divided_as(cluster.gpu.classes.get(cluster.gpu_class_of(host))),
     ]
+
+
+def divided_as(shared: GpuClass | None) -> list[GpusDivided]:
+    """Return the step about GPUs that MIG divides; none of a class that takes them as somebody has divided them."""
+    if shared and shared.mig:
+        return [GpusDivided(shared.mig)]
+    return [] if shared and shared.sharing.startswith("mig-") else [GpusWhole()]
+
+
+def undivided(run: Run, host: HostSpec) -> str:
+    """Return why a host's GPUs are not divided as its class has it, by what this run has seen there; "" where they are.
+
+    Until they are its node keeps its class: a plugin of the new one would offer them as they are not to be.
+    """
+    steps = {step.id: step.name for step in divided_as(run.cluster.gpu.classes.get(run.cluster.gpu_class_of(host)))}
+    if run.mode == "drift":
+        left = [one.id for one in run.drift.findings.get(host.name, ()) if one.action != "repaired"]
+    else:
+        rows = [row for result in run.results if result.host == host.name for row in result.rows]
+        left = [row.id for row in rows if row.outcome not in ("ok", "changed")]
+    named = [name for id_, name in steps.items() if id_ in left]
+    return f"it is not so yet that {named[0]}" if named else ""

@@ -32,7 +32,7 @@ from tasks import gates
 from tasks.context import Run
 from tasks.locking import still_alone
 from tasks.stage_result import CLUSTER
-from tasks.stages import device_plugin
+from tasks.stages import device_plugin, nvidia_runtime
 from tasks.waiting import by_api, hear_results, hear_waits, wait_for
 
 ISOLATED = "a pod that asks for no GPU sees none"
@@ -131,11 +131,15 @@ def _allocatable(run: Run, gpus: Mapping[str, int], held: Collection[str] = ()) 
 
 async def _held_back(run: Run, stage: str, kube: Kube) -> dict[str, StepResult]:
     """Tell at once of each node whose class of GPUs cannot come now, and who holds it back; return these rows."""
-    held = await find_held(kube, run.cluster)
+    held = await find_held(kube, run.cluster, _undivided(run))
     for result in held.values():
         hear_results(run, stage, CLUSTER)(result)
         run.view.show_wait(CLUSTER, stage, f"not waited for: {result.step}: {result.drift}")
     return held
+
+
+def _undivided(run: Run) -> dict[str, str]:
+    return {host.name: nvidia_runtime.undivided(run, host) for host in run.hosts}
 
 
 async def _clear_classes(run: Run, stage: str) -> list[StepResult]:
@@ -178,7 +182,7 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     else:
         # A node whose kubelet died is Ready for 40 s more (kube-controller-manager, --node-monitor-grace-period).
         cluster, notes = await proven_as(kube, run.cluster)
-        held = await find_held(kube, run.cluster)
+        held = await find_held(kube, run.cluster, _undivided(run))
         today = tuple(f"{node} counts as it shares its GPUs today: {one.drift}" for node, one in held.items())
         settle = all(result.stands for result in run.results if result.stage == StageName.GPUS_ALLOCATABLE)
         found = await prove(

@@ -26,8 +26,7 @@ kind: Pod
 metadata: {{name: job, namespace: default}}
 spec:
   nodeName: w1
-  runtimeClassName: nvidia
-  terminationGracePeriodSeconds: 1
+{runtime}  terminationGracePeriodSeconds: 1
   containers:
   - name: c
     image: busybox:1
@@ -41,6 +40,21 @@ def shared(site: Site, gpu_class: str | None) -> Ran:
     gpu: dict[str, Any] = {"mode": "runtime_class", "compute": "off"}
     site.cluster_file(gpu=gpu | ({"classes": CLASSES, "sharing": gpu_class} if gpu_class else {}))
     return site.run(seconds=560)
+
+
+def start_job(site: Site, resource: str, runtime: str = "") -> tuple[str, int]:
+    """Start a pod that holds a share or part of a GPU of w1; return its container."""
+    text = JOB.format(resource=resource, runtime=runtime)
+    site.on("cp1", f"cat > /tmp/job.yaml <<'END'\n{text}\nEND\n")
+    site.kubectl("apply -f /tmp/job.yaml")
+    site.kubectl("wait --for=condition=Ready pod/job --timeout=120s")
+    return container(site)
+
+
+def classes_of(site: Site) -> list[str]:
+    """Return the classes that w1 and w2 are labelled with."""
+    labels = "{.items[*].metadata.labels.shipway\\.dev/gpu-class}"
+    return site.kubectl(f"get node w1 w2 -o jsonpath='{labels}'").split(" ")
 
 
 def container(site: Site) -> tuple[str, int]:
@@ -68,19 +82,12 @@ def test_a_class_is_declared_applied_and_proven(drifting: Site, gpu_class: str, 
 
 def test_a_class_changes_into_another_around_a_pod_that_holds_a_share_and_goes_back(drifting: Site) -> None:
     assert shared(drifting, "turns").code == 0
-    (drifting.folder / "job.yaml").write_text(JOB.format(resource="nvidia.com/gpu.shared"))
-    text = (drifting.folder / "job.yaml").read_text()
-    drifting.on("cp1", f"cat > /tmp/job.yaml <<'END'\n{text}\nEND\n")
-    drifting.kubectl("apply -f /tmp/job.yaml")
-    drifting.kubectl("wait --for=condition=Ready pod/job --timeout=120s")
-    before = container(drifting)
+    before = start_job(drifting, "nvidia.com/gpu.shared", "  runtimeClassName: nvidia\n")
     held = shared(drifting, "at-once")
     assert held.code == 2, held.output
     assert "GPUs are held by w1: default/job" in held.output
     assert container(drifting) == before
-    assert drifting.kubectl("get node w1 w2 -o jsonpath='{.items[*].metadata.labels.shipway\\.dev/gpu-class}'").split(
-        " "
-    ) == ["turns", "at-once"]
+    assert classes_of(drifting) == ["turns", "at-once"]
     drifting.kubectl("delete pod job")
     ran = shared(drifting, "at-once")
     assert (ran.code, ran.report["gpus"]["verified"]) == (0, 8), ran.output

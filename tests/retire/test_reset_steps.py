@@ -13,6 +13,8 @@ from shipway.edits.files import FileEdited, FileIs
 from shipway.errors import PostconditionFailed, Refused
 from shipway.host.session import Host
 from shipway.step import Check, Impact, StepResult
+from shipway.steps.gpu.mig import GpusWhole
+from shipway.steps.reset.files import OwnFoldersGone
 from shipway.steps.reset.kubelet import ContainersGone, foreign_namespaces, mounts_below, still_allowed
 from shipway.steps.reset.network import own_networks, pod_routes
 from tasks.context import Run
@@ -36,6 +38,11 @@ async def emptied() -> JoinedHost:
     results = await run_steps(host)
     assert {one.outcome for one in results} == {"ok", "changed"}, [one for one in results if one.outcome == "failed"]
     return host
+
+
+def test_gpus_are_whole_again_once_no_container_has_one_and_before_nobody_knows_who_divided_them() -> None:
+    kinds = [type(step) for step in steps()]
+    assert kinds.index(ContainersGone) < kinds.index(GpusWhole) < kinds.index(OwnFoldersGone)
 
 
 async def test_a_second_reset_changes_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
@@ -12,12 +13,19 @@ from lab.gpu_report import write_report
 from lab.simulated.commands.registry import Call, program
 
 if TYPE_CHECKING:
-    from lab.simulated.host import GpuDevice, SimulatedHost
+    from lab.simulated.host import Gpu, GpuDevice, SimulatedHost
 
 TOOLKIT_CONFIG = "/etc/nvidia-container-runtime/config.toml"
 MOUNTS = "accept-nvidia-visible-devices-as-volume-mounts"
 VARIABLE = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 DEFAULTS = {MOUNTS: False, VARIABLE: True}
+# Some of the layouts that NVIDIA's program makes of an H200: the parts of each GPU.
+LAYOUTS = {
+    "all-disabled": [],
+    "all-1g.18gb": ["1g.18gb"] * 7,
+    "all-2g.35gb": ["2g.35gb"] * 3,
+    "all-3g.71gb": ["3g.71gb"] * 2,
+}
 # The driver's own words and exit statuses (nvidia-smi's manual page, RETURN VALUE).
 _UNREACHABLE = (
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
@@ -41,15 +49,63 @@ async def smi(call: Call) -> int:
         call.say(f"{said}\n")
         return status
     await call.took(0.3)
-    if "-L" in call.args:
-        return call.say("".join(f"GPU {at}: {one.name} (UUID: {one.uuid})\n" for at, one in enumerate(gpu.devices)))
-    if call.args == ("-q",):
-        return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
-    if call.args[:1] == ("nvlink",) and call.args[1:] in (("-s",), ("-e",)):
-        return call.say("".join(_links(at, one, call.args[1]) for at, one in enumerate(gpu.devices)))
-    if call.args:
+    said = _say(gpu, call.args)
+    return call.not_simulated() if said is None else call.say(said)
+
+
+def _say(gpu: Gpu, args: tuple[str, ...]) -> str | None:
+    """Return what it says; None for what is not simulated."""
+    if "-L" in args:
+        return "".join(line for at, one in enumerate(gpu.devices) for line in _listed(at, one))
+    if args == ("-q",):
+        return write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver)
+    if args[:1] == ("--query-compute-apps=pid,process_name",):
+        return ""  # no process of the simulation computes: so an H200 says it
+    if args[:1] == ("nvlink",) and args[1:] in (("-s",), ("-e",)):
+        return "".join(_links(at, one, args[1]) for at, one in enumerate(gpu.devices))
+    table = f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n"
+    return None if args else table
+
+
+def _listed(at: int, gpu: GpuDevice) -> list[str]:
+    """Return a GPU and its parts, as they are listed."""
+    parts = [
+        f"  MIG {profile:<12}Device {number:>2}: (UUID: {uuid})\n"
+        for number, (uuid, profile) in enumerate(gpu.parts.items())
+    ]
+    return [f"GPU {at}: {gpu.name} (UUID: {gpu.uuid})\n", *parts]
+
+
+@program("nvidia-mig-parted")
+async def mig_parted(call: Call) -> int:
+    """Compare how the GPUs are divided with a layout of an H200's, or divide them so; its words are of 0.15.0."""
+    verb, *words = call.args
+    name = dict(zip(words[::2], words[1::2], strict=False)).get("-c", "")
+    if verb not in ("assert", "apply"):
         return call.not_simulated()
-    return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")
+    if name not in LAYOUTS:
+        return _fatal(call, f"Error selecting MIG config: selected mig-config not present: {name}")
+    wanted, mode = LAYOUTS[name], "Disabled" if name == "all-disabled" else "Enabled"
+    devices = call.host.gpu.devices
+    if verb == "assert":
+        same = all((_mode(one), sorted(one.parts.values())) == (mode, wanted) for one in devices)
+        said = "Selected MIG configuration currently applied\n"
+        return (
+            call.say(said) if same else _fatal(call, "Assertion failure: selected configuration not currently applied")
+        )
+    await call.took(2.0)
+    for one in devices:
+        one.rows |= {"MIG Mode/Current": mode, "MIG Mode/Pending": mode}
+        one.parts = {f"MIG-{uuid.uuid4()}": profile for profile in wanted}
+    return call.say("MIG configuration applied successfully\n")
+
+
+def _mode(gpu: GpuDevice) -> str:
+    return gpu.rows.get("MIG Mode/Current", "Disabled")
+
+
+def _fatal(call: Call, said: str) -> int:
+    return call.warn(f'time="2026-11-30T10:30:00Z" level=fatal msg="{said}"\n')
 
 
 def _links(at: int, gpu: GpuDevice, what: str) -> str:

@@ -52,7 +52,8 @@ def devices_of(host: SimpleHost) -> dict[str, list[tuple[str, str, bool]]]:
     """Return what a host's plugin offers, by resource: an id of its own, the UUID of the GPU or part, and its health."""
     how, found = host.sharing, dict[str, list[tuple[str, str, bool]]]()
     for uuid, healthy in host.gpus:
-        for part in how.parts.get(uuid, [uuid]):
+        divided = how.strategy != "none"  # a plugin without a strategy offers the GPU, whatever it is divided into
+        for part in how.parts.get(uuid, [uuid]) if divided else [uuid]:
             mixed = part != uuid and how.strategy == "mixed"
             resource = f"nvidia.com/mig-{how.profile}" if mixed else "nvidia.com/gpu"
             resource += ".shared" * (how.renamed and how.replicas > 1)

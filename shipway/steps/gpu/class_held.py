@@ -6,6 +6,7 @@ A run that waits for GPUs asks before it waits: what pods hold back does not com
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from shipway.cluster.model import Cluster
 from shipway.gpu.chosen import VENDOR
@@ -36,18 +37,19 @@ def _has_gpus(node: Object, declared: int | str) -> bool:
     return VENDOR.label in (node["metadata"].get("labels") or {}) or any(amounts_of(node, "capacity").values())
 
 
-async def find_held(on: Kube, cluster: Cluster) -> dict[str, StepResult]:
+async def find_held(on: Kube, cluster: Cluster, undivided: Mapping[str, str] | None = None) -> dict[str, StepResult]:
     """Return by node what of its class of GPUs is not as declared: which class it is to be of, and who holds it back.
 
     Asked after all that changes classes has been tried, or by a run that changes none: either way nothing of it comes
-    by waiting. Empty where somebody else's plugin offers the GPUs. Raises the errors of the API.
+    by waiting. `undivided` says by node why its GPUs are not divided as its class has it, where that was looked at.
+    Empty where somebody else's plugin offers the GPUs. Raises the errors of the API.
     """
     classes = VENDOR.plugin.classes
     if classes is None or await find_owner(on):
         return {}
     nodes = await nodes_by_name(on)
     steps = [
-        NodeClass(host.name, wanted)
+        NodeClass(host.name, wanted, unready=(undivided or {}).get(host.name, ""))
         for host in cluster.hosts
         if (node := nodes.get(host.name)) is not None
         and _has_gpus(node, host.gpus)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -97,6 +97,7 @@ class NodeClass:
     node: str
     gpu_class: str | None
     wait: float = LEAVE_SECONDS
+    unready: str = ""  # why the node's host is not as the class needs it yet
 
     @property
     def id(self) -> str:
@@ -119,15 +120,16 @@ class NodeClass:
         return Drift.held(said, want, await self.hold(on))
 
     async def hold(self, on: Kube) -> str:
-        """Return who holds GPUs of the node, or why its plugin would not leave it; "" where nothing keeps from it.
+        """Return who holds GPUs of the node, or what else keeps its class from changing; "" where nothing does.
 
         Nothing does of a change that was broken off: beside pods the node has its plugin back by it.
         """
         on.forget()
         if _before(await node_of(on, self.node)) is not None:
             return ""
-        if who := await self._held(on):
-            return who
+        who = await self._held(on)
+        if self.unready or who:
+            return "; ".join(why for why in (self.unready, who) if why)
         plugin = await on.get("apps/v1", "DaemonSet", VENDOR.plugin.daemon_set, VENDOR.plugin.namespace)
         there = await _plugins_on(on, self.node)
         if there and plugin and not leaves_classes(plugin):
@@ -169,22 +171,60 @@ class NodeClass:
         earlier = have if before is None else before or None
         if earlier == self.gpu_class:  # a change that was broken off, and is not wanted any more
             return await self._label(on, earlier)
-        await self._end_tests(on)
-        if offered := await _plugins_on(on, self.node):
-            await self._label(on, CHANGING, before=None if earlier == CHANGING else earlier or "")
-            try:
-                await wait_until(PluginGone(self.node), on, seconds=self.wait, every=LOOK_SECONDS)
-            except DeadlineExceeded as error:
-                await self._label(on, earlier)
-                raise Blocked(f"the device plugin did not leave {self.node}: {error.message}") from error
+        offered = await self._take_off(on, earlier)
         sliced = have in (CLAIMED, CHANGING) and self.gpu_class != CLAIMED and await self._take_slices(on)
         if offered or sliced or before is not None:
             on.forget()
-            why = await self._held(on) or (await self._not_followed(on) if before is not None else "")
+            why = self.unready or await self._held(on)
+            why = why or (await self._not_followed(on) if before is not None else "")
             if why:
                 await self._label(on, earlier)
                 raise Blocked(f"it stays as it is: {why}")
         return await self._label(on, self.gpu_class)
+
+    async def _take_off(self, on: Kube, earlier: str | None, *, always: bool = False) -> bool:
+        """Take the plugin off the node, with what a proof has left there; return whether one was to be taken off.
+
+        Raises Blocked, with the old class back, where it does not go.
+        """
+        await self._end_tests(on)
+        if not always and not await _plugins_on(on, self.node):
+            return False
+        await self._label(on, CHANGING, before=None if earlier == CHANGING else earlier or "")
+        try:
+            await wait_until(PluginGone(self.node), on, seconds=self.wait, every=LOOK_SECONDS)
+        except DeadlineExceeded as error:
+            await self._label(on, earlier)
+            raise Blocked(f"the device plugin did not leave {self.node}: {error.message}") from error
+        return True
+
+    async def leave(self, on: Kube) -> str | None:
+        """Keep every plugin off the node while its GPUs are divided anew, and return the class to come back to.
+
+        A plugin offers what it saw when it started, and is a client that keeps the driver from changing the mode.
+        Raises Blocked, with all as it was, where a pod holds a GPU, or the plugin does not go.
+        """
+        async with _TURNS.setdefault(on, {}).setdefault(self.node, asyncio.Lock()):
+            on.forget()
+            node = await node_of(on, self.node)
+            before = _before(node)
+            earlier = class_of(node) if before is None else before or None
+            if why := await replace(self, unready="").hold(on):
+                raise Blocked(f"its GPUs stay as they are: {why}")
+            await self._take_off(on, earlier, always=True)
+            on.forget()
+            if why := await self._held(on):
+                await self._label(on, earlier)
+                raise Blocked(f"its GPUs stay as they are: {why}")
+            return earlier
+
+    async def come_back(self, on: Kube, earlier: str | None, *, as_declared: bool) -> None:
+        """Let a plugin see the GPUs as they are now: that of the declared class, where it is there already."""
+        names = {one["metadata"]["name"] for one in await on.list_("apps/v1", "DaemonSet", VENDOR.plugin.namespace)}
+        classes = VENDOR.plugin.classes
+        own = f"{classes.daemon_set}-{self.gpu_class}" if classes and self.gpu_class else VENDOR.plugin.daemon_set
+        follows = as_declared and own in names and CLAIMED not in (earlier, self.gpu_class)
+        await self._label(on, self.gpu_class if follows else earlier)
 
     async def _end_tests(self, on: Kube) -> None:
         """End what a proof has left on the node: no kubelet ends a pod with a claim whose driver has gone.

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shipway.errors import Blocked, Permanent
+from shipway.errors import Blocked, CommandFailed, Permanent
 from shipway.facts.commands import Watched
+from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.gpu.nvidia import REPORT
 from shipway.gpu.verdict import read_sections
@@ -22,6 +23,8 @@ from shipway.step import Drift, Impact
 PROGRAM = "nvidia-mig-parted"
 LAYOUTS, HOOKS = "/etc/nvidia-mig-manager/config.yaml", "/etc/nvidia-mig-manager/hooks.yaml"
 REFRESH = "nvidia-cdi-refresh.service"
+WHOLE = "all-disabled"  # in every file of layouts that mig-parted makes (pkg/mig/builder)
+MARK = "/var/lib/shipway/gpus-divided"  # the layout that Shipway has applied: what somebody else has divided stays so
 CLIENTS = Watched(("nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"))
 APPLY_SECONDS = 600  # it stops and starts services, and resets GPUs
 _NOT_THERE = (126, 127)
@@ -33,6 +36,15 @@ def _modes(report: str, row: tuple[str, str]) -> list[str]:
     return [values.get(row, "") for heading, values in read_sections(report).items() if heading.startswith("GPU ")]
 
 
+def _refuse_without(on: Host, modes: list[str]) -> None:
+    """Raise Permanent SHW-654 where GPUs have no such mode: mig-parted passes over them, and says that it is done."""
+    cannot = [mode for mode in modes if mode not in {"Enabled", "Disabled"}]
+    if cannot:
+        fix = "Give the host another class (`hosts[].gpu_class`): exclusive, time-slicing or mps."
+        message = f"{len(cannot)} of {len(modes)} GPUs have no MIG, and its class divides them"
+        raise Permanent(message, host=on.name, code="SHW-654", fix=fix)
+
+
 @dataclass(frozen=True)
 class MigPossible:
     """Every GPU of a host can be divided: its driver tells of a mode, and not that there is none."""
@@ -42,13 +54,8 @@ class MigPossible:
     async def check(self, on: Host) -> Drift | None:
         """Ask the driver; one that does not answer has said so elsewhere. Raises Permanent SHW-654."""
         said = await on.read(REPORT)
-        modes = _modes(said.stdout, _MODE) if said.ok else []
-        cannot = [mode for mode in modes if mode not in {"Enabled", "Disabled"}]
-        if not cannot:
-            return None
-        fix = "Give the host another class (`hosts[].gpu_class`): exclusive, time-slicing or mps."
-        message = f"{len(cannot)} of {len(modes)} GPUs have no MIG, and its class divides them"
-        raise Permanent(message, host=on.name, code="SHW-654", fix=fix)
+        _refuse_without(on, _modes(said.stdout, _MODE) if said.ok else [])
+        return None
 
 
 @dataclass(frozen=True)
@@ -72,22 +79,33 @@ class GpusDivided:
         return (PROGRAM, act, "-f", LAYOUTS, "-c", self.layout)
 
     async def check(self, on: Host) -> Drift | None:
-        """Let mig-parted compare. Raises Permanent SHW-655 where it is not there, or does not know the layout."""
+        """Let mig-parted compare.
+
+        Raises Permanent SHW-655 where it is not there, or does not know the layout, SHW-654 where a GPU has no MIG;
+        Blocked where the driver does not answer: mig-parted calls that a difference too.
+        """
         said, report = await on.read(Watched(self._words("assert"), seconds=60), REPORT)
         if said.status in _NOT_THERE:
             fix = "Install NVIDIA's package nvidia-mig-manager on the host (no repository here has it), then run again."
             raise Permanent(f"{PROGRAM} is not there", host=on.name, code="SHW-655", fix=fix)
         if said.ok:
             return None
-        if "Assertion failure" not in said.stdout + said.stderr:  # its word for GPUs that are otherwise (assert.go)
+        text = said.stdout + said.stderr
+        if "read error" in text:  # the package makes the file at the next boot, not when it is installed (its rules)
+            fix = f"`{PROGRAM} generate-config -f {LAYOUTS}` on the host makes it from the GPUs, then run again."
+            raise Permanent(f"there is no {LAYOUTS} that can be read", host=on.name, code="SHW-655", fix=fix)
+        if "Assertion failure" not in text:  # its word for GPUs that are otherwise (assert.go)
             fix = f"See {LAYOUTS} on the host; name one of its layouts in `gpu.classes.NAME.mig`, then run again."
-            text = tail(said.stderr or said.stdout, 2)
-            raise Permanent(f"{PROGRAM} does not take {self.layout}: {text}", host=on.name, code="SHW-655", fix=fix)
-        modes = sorted(set(_modes(report.stdout, _MODE))) if report.ok else []
-        pending = sorted(set(_modes(report.stdout, _PENDING))) if report.ok else []
-        if pending and pending != modes:
+            logged = re.findall(r'level=fatal msg="(.*)"', text)  # behind warnings of the bus, as an H200 said it
+            message = f"{PROGRAM} does not take {self.layout}: {logged[-1] if logged else tail(text, 2)}"
+            raise Permanent(message, host=on.name, code="SHW-655", fix=fix)
+        if not report.ok:
+            raise Blocked("the driver does not tell how the GPUs are divided", host=on.name)
+        _refuse_without(on, _modes(report.stdout, _MODE))
+        modes, pending = (sorted(set(_modes(report.stdout, row))) for row in (_MODE, _PENDING))
+        if pending != modes:
             return Drift(f"the mode {', '.join(pending)} waits for a restart of the host", self.layout)
-        return Drift(f"otherwise (MIG is {', '.join(modes) or 'unknown'})", self.layout)
+        return Drift(f"otherwise (MIG is {', '.join(modes)})", self.layout)
 
     async def hold(self, on: Host) -> str:
         """Return what computes on a GPU of the host; "" where nothing does, or nobody can tell."""
@@ -100,11 +118,49 @@ class GpusDivided:
 
         Raises Blocked where the mode only changes with a restart of the host, as in a guest without a reset.
         """
-        await on.do(Command((*self._words("apply"), "-k", HOOKS), seconds=APPLY_SECONDS))
+        if self.layout != WHOLE:
+            await on.write(MARK, f"{self.layout}\n".encode())
+        failed: CommandFailed | None = None
+        try:
+            await on.do(Command((*self._words("apply"), "-k", HOOKS), seconds=APPLY_SECONDS))
+        except CommandFailed as error:  # a reset that is not possible ends it, and leaves the mode pending (mode.go)
+            failed = error
         on.forget()
         report, refresh = await on.read(REPORT, UnitState(REFRESH))
-        if refresh.load == "loaded":
-            await on.do(Command(("systemctl", "start", REFRESH)))
         if report.ok and _modes(report.stdout, _MODE) != _modes(report.stdout, _PENDING):
             fix = "Restart the host, drained (`shipway maintain` does), then run again: a mode is pending."
             raise Blocked("the mode of MIG changes with the next restart of the host", host=on.name, fix=fix)
+        if failed:
+            raise failed
+        if refresh.load == "loaded":
+            await on.do(Command(("systemctl", "start", REFRESH)))
+
+
+@dataclass(frozen=True)
+class GpusWhole(GpusDivided):
+    """No GPU is divided any more that Shipway has divided; what somebody else has divided is left so."""
+
+    layout: str = WHOLE
+
+    @property
+    def id(self) -> str:
+        """What it is about."""
+        return "GpusWhole"
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return "the GPUs that Shipway has divided are whole again"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look for Shipway's mark. Raises as the other does where there is one."""
+        mark = await on.read(FileText(MARK))
+        if mark is None:
+            return None
+        otherwise = await super().check(on)
+        return otherwise or Drift(f"whole, and {mark.strip()} would be applied again at the next boot", self.layout)
+
+    async def apply(self, on: Host) -> None:
+        """Have them whole again, at each boot as well, and forget that they were divided. Raises as the other does."""
+        await super().apply(on)
+        await on.do(Command(("rm", "-f", "--", MARK)))

@@ -71,7 +71,8 @@ class Containers:
         given = self._kubelets.devices.given(pod, state.name)
         if is_device_plugin(container):
             maps = partial(self._world.store.get, "configmaps")
-            host.sharing = replace(configured(pod, maps) or host.own_sharing, parts=host.own_sharing.parts)
+            own = host.own_sharing  # it sees the parts that there are when it starts
+            host.sharing = replace(configured(pod, maps) or own, parts=own.parts, profile=own.profile)
         try:
             program = program_for(pod, container, host, runtime_handler(self._world, pod), given)
         except ContainerRefusedError as error:

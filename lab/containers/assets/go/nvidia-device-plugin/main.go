@@ -1,10 +1,13 @@
 // nvidia-device-plugin (SIMULATED) offers the gpus of /var/lib/labgpu/devices to the kubelet over its API for device
-// plugins, v1beta1. As NVML for the real plugin, that file is only there when the container runs under the nvidia
-// runtime. Called as mps-control-daemon it is what says that MPS is there (SIMULATED: it divides nothing).
+// plugins, v1beta1, and with a MIG strategy the parts of /var/lib/labgpu/parts, as they were when it started. As NVML
+// for the real plugin, those files are only there when the container runs under the nvidia runtime, or by the host's
+// root where it hands gpus out by CDI. Called as mps-control-daemon it is what says that MPS is there (SIMULATED: it
+// divides nothing).
 package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io/ioutil"
@@ -12,6 +15,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"sort"
 	"strings"
 	"time"
 
@@ -21,12 +26,16 @@ import (
 )
 
 const (
-	cardList = "/var/lib/labgpu/devices"
 	gpu      = "nvidia.com/gpu"
 	mpsRoot  = "/mps"
 	pollTime = time.Second
 	// Where NVIDIA's toolkit looks for mounts that name GPUs.
 	mountRoot = "/var/run/nvidia-container-devices"
+	// Where the real plugin's manifest has the host's root and containerd looks for specifications, and its kind there.
+	hostRoot = "/driver-root"
+	cdiRoot  = "/var/run/cdi"
+	cdiKind  = "k8s.device-plugin.nvidia.com/gpu"
+	labgpu   = "/var/lib/labgpu"
 )
 
 type shared struct {
@@ -57,11 +66,20 @@ type configuration struct {
 
 var (
 	config   = configuration{Version: "v1"}
-	resource = gpu
-	endpoint = "nvidia-gpu.sock"
+	shares   = gpu // the name that shares of whole gpus go under
 	replicas = 1
 	onlyOne  = false
+	byCDI    = strings.Contains(os.Getenv("DEVICE_LIST_STRATEGY"), "cdi-cri")
+	enabled  = regexp.MustCompile(`(?m)^    MIG Mode\n\s+Current\s+: Enabled$`)
 )
+
+// place gives where a file about the lab's gpus is for this container.
+func place(name string) string {
+	if byCDI {
+		return filepath.Join(hostRoot, labgpu, name)
+	}
+	return filepath.Join(labgpu, name)
+}
 
 // configure reads the file of CONFIG_FILE, and logs what it runs with, as the real plugin does.
 func configure() error {
@@ -87,7 +105,7 @@ func configure() error {
 		}
 		row.Devices = "all"
 		if how.RenameByDefault {
-			row.Rename, resource, endpoint = row.Name+".shared", row.Name+".shared", "nvidia-gpu.shared.sock"
+			row.Rename, shares = row.Name+".shared", row.Name+".shared"
 		}
 		replicas = row.Replicas
 	}
@@ -100,19 +118,105 @@ func configure() error {
 	return nil
 }
 
-// offered gives the devices that the kubelet is told of: each gpu, or so many shares of each.
-func offered() ([]*api.Device, error) {
-	found, err := gpus()
-	if err != nil || replicas < 2 {
-		return found, err
-	}
-	shares := []*api.Device{}
-	for number := 0; number < replicas; number++ {
-		for _, one := range found {
-			shares = append(shares, &api.Device{ID: fmt.Sprintf("%s::%d", one.ID, number), Health: one.Health})
+type part struct{ gpu, id, profile string }
+
+// readParts gives the parts of gpus, in their order.
+func readParts() []part {
+	text, _ := ioutil.ReadFile(place("parts"))
+	found := []part{}
+	for _, line := range strings.Split(string(text), "\n") {
+		if fields := strings.Fields(line); len(fields) == 3 {
+			found = append(found, part{fields[0], fields[1], fields[2]})
 		}
 	}
-	return shares, nil
+	return found
+}
+
+// divided says whether the mode of a gpu is MIG's.
+func divided(id string) bool {
+	text, _ := ioutil.ReadFile(place("report-" + id))
+	return enabled.Match(text)
+}
+
+// resources gives by resource the devices that are offered as it, each with its gpu: NVIDIA's rules of `none`, `single`
+// and `mixed`, and their words (k8s-device-plugin, internal/rm/device_map.go).
+func resources() (map[string]map[string]string, error) {
+	strategy, found := config.Flags.MigStrategy, map[string]map[string]string{}
+	list, err := gpus()
+	if err != nil {
+		return nil, err
+	}
+	add := func(name, id, owner string) {
+		if found[name] == nil {
+			found[name] = map[string]string{}
+		}
+		found[name][id] = owner
+	}
+	whole, profiles := 0, map[string]bool{}
+	for index, one := range list {
+		if strategy == "none" || !divided(one.ID) {
+			add(gpu, one.ID, one.ID)
+			whole++
+			continue
+		}
+		count := 0
+		for _, each := range readParts() {
+			if each.gpu != one.ID {
+				continue
+			}
+			count++
+			profiles[each.profile] = true
+			if strategy == "single" {
+				add(gpu, each.id, each.gpu)
+			} else {
+				add("nvidia.com/mig-"+strings.Replace(each.profile, "+", ".", -1), each.id, each.gpu)
+			}
+		}
+		const wrong = "invalid MIG configuration: at least one device with migEnabled=true was not configured correctly"
+		if count == 0 && strategy == "single" {
+			return nil, fmt.Errorf("%s: device %d has no MIG devices configured", wrong, index)
+		} else if count == 0 {
+			log.Printf("device %d has no MIG devices configured", index)
+		}
+	}
+	if strategy == "single" && len(profiles) > 1 {
+		return nil, fmt.Errorf("invalid MIG configuration: more than one MIG device type present on node")
+	}
+	if strategy == "single" && whole > 0 && len(profiles) > 0 {
+		return nil, fmt.Errorf("all devices on the node must be configured with the same migEnabled value")
+	}
+	return found, nil
+}
+
+// offered gives the devices that the kubelet is told of: each gpu or part with the health of its gpu, or so many shares.
+func (p plugin) offered() ([]*api.Device, error) {
+	list, err := gpus()
+	if err != nil {
+		return nil, err
+	}
+	health := map[string]string{}
+	for _, one := range list {
+		health[one.ID] = one.Health
+	}
+	ids := []string{}
+	for id := range p.devices {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	told := []*api.Device{}
+	for number := 0; number < replicas; number++ {
+		for _, id := range ids {
+			state, there := health[p.devices[id]]
+			if !there {
+				state = api.Unhealthy
+			}
+			if replicas > 1 {
+				id = fmt.Sprintf("%s::%d", id, number)
+			}
+			told = append(told, &api.Device{ID: id, Health: state})
+		}
+	}
+	return told, nil
 }
 
 // unshared gives the gpus of some devices, each once.
@@ -128,7 +232,7 @@ func unshared(ids []string) []string {
 }
 
 func gpus() ([]*api.Device, error) {
-	text, err := ioutil.ReadFile(cardList)
+	text, err := ioutil.ReadFile(place("devices"))
 	if err != nil {
 		return nil, err
 	}
@@ -141,16 +245,127 @@ func gpus() ([]*api.Device, error) {
 	return found, nil
 }
 
-type plugin struct{}
+// plugin offers one resource: its devices, each with its gpu.
+type plugin struct {
+	resource string
+	devices  map[string]string
+}
+
+// specify writes what containerd puts into a container for each gpu and part: a folder with it alone, and nvidia-smi.
+func specify() error {
+	type object = map[string]interface{}
+	bind := func(from, to string) object {
+		return object{"hostPath": from, "containerPath": to, "options": []string{"ro", "rbind", "rprivate"}}
+	}
+	devices := []object{}
+	write := func(index int, id, gpu, state, row string) error {
+		own := filepath.Join(cdiRoot, "labgpu", id)
+		if err := os.MkdirAll(own, 0755); err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%s %s\n", gpu, state)
+		if err := ioutil.WriteFile(filepath.Join(own, "devices"), []byte(text), 0644); err != nil {
+			return err
+		}
+		if err := ioutil.WriteFile(filepath.Join(own, "parts"), []byte(row), 0644); err != nil {
+			return err
+		}
+		mounts := []object{bind(own, filepath.Join(labgpu, "of", id))}
+		if node := fmt.Sprintf("/dev/nvidia%d", index); exists(filepath.Join(hostRoot, node)) {
+			mounts = append(mounts, bind(node, node))
+		}
+		devices = append(devices, object{"name": id, "containerEdits": object{"mounts": mounts}})
+		return nil
+	}
+	list, err := gpus()
+	if err != nil {
+		return err
+	}
+	for index, one := range list {
+		if err := write(index, one.ID, one.ID, one.Health, ""); err != nil {
+			return err
+		}
+		for _, each := range readParts() {
+			if each.gpu != one.ID {
+				continue
+			}
+			row := fmt.Sprintf("%s %s %s\n", each.gpu, each.id, each.profile)
+			if err := write(index, each.id, one.ID, one.Health, row); err != nil {
+				return err
+			}
+		}
+	}
+	const tool = "/usr/bin/nvidia-smi"
+	all := object{"mounts": []object{bind(tool, tool)}}
+	spec := object{"cdiVersion": "0.5.0", "kind": cdiKind, "devices": devices, "containerEdits": all}
+	text, err := json.MarshalIndent(spec, "", "  ")
+	if err != nil {
+		return err
+	}
+	log.Printf("Generating CDI spec for resource: %s", cdiKind)
+	return ioutil.WriteFile(filepath.Join(cdiRoot, "k8s.device-plugin.nvidia.com-gpu.json"), text, 0644)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// named is an answer that names CDI devices for each container (field 5 of ContainerAllocateResponse, since Kubernetes
+// 1.28), which the API that this is built against does not have.
+type named struct {
+	*api.AllocateResponse
+	names [][]string
+}
+
+func (n *named) Marshal() ([]byte, error) {
+	field := func(number byte, content []byte) []byte { // of a length that is told before it
+		head := make([]byte, binary.MaxVarintLen64)
+		length := binary.PutUvarint(head, uint64(len(content)))
+		return append(append([]byte{number<<3 | 2}, head[:length]...), content...)
+	}
+	all := []byte{}
+	for index, one := range n.ContainerResponses {
+		text, err := one.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range n.names[index] {
+			text = append(text, field(5, field(1, []byte(name)))...)
+		}
+		all = append(all, field(1, text)...)
+	}
+	return all, nil
+}
+
+// name adds to an answer, where gpus are handed out by CDI, the names of what was asked for.
+func name(
+	ctx context.Context, request interface{}, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (interface{}, error) {
+	answer, err := handler(ctx, request)
+	asked, isAllocate := request.(*api.AllocateRequest)
+	if err != nil || !isAllocate || !byCDI {
+		return answer, err
+	}
+	names := [][]string{}
+	for _, container := range asked.ContainerRequests {
+		own := []string{}
+		for _, id := range unshared(container.DevicesIDs) {
+			own = append(own, cdiKind+"="+id)
+		}
+		names = append(names, own)
+	}
+	return &named{answer.(*api.AllocateResponse), names}, nil
+}
 
 func (plugin) GetDevicePluginOptions(context.Context, *api.Empty) (*api.DevicePluginOptions, error) {
 	return &api.DevicePluginOptions{}, nil
 }
 
-func (plugin) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
+func (p plugin) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
 	last := ""
 	for {
-		found, err := offered()
+		found, err := p.offered()
 		if err != nil {
 			return err
 		}
@@ -171,17 +386,20 @@ func (plugin) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchSer
 	}
 }
 
-func (plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.AllocateResponse, error) {
+func (p plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.AllocateResponse, error) {
 	answer := &api.AllocateResponse{}
 	for _, container := range request.ContainerRequests {
 		if wanted := len(container.DevicesIDs); onlyOne && wanted > 1 {
 			return nil, fmt.Errorf("invalid allocation request for %q: invalid request: maximum request size for "+
-				"shared resources is 1; found %d", resource, wanted)
+				"shared resources is 1; found %d", p.resource, wanted)
 		}
 		chosen := unshared(container.DevicesIDs)
 		ids := strings.Join(chosen, ",")
 		log.Printf("Allocate %s", ids)
-		response := &api.ContainerAllocateResponse{Envs: map[string]string{"NVIDIA_VISIBLE_DEVICES": ids}}
+		response := &api.ContainerAllocateResponse{Envs: map[string]string{}}
+		if !byCDI {
+			response.Envs["NVIDIA_VISIBLE_DEVICES"] = ids
+		}
 		if strings.Contains(os.Getenv("DEVICE_LIST_STRATEGY"), "volume-mounts") {
 			// The variable then holds the path of the mounts, whatever other strategy is named beside it.
 			response.Envs["NVIDIA_VISIBLE_DEVICES"] = mountRoot
@@ -191,9 +409,9 @@ func (plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.Al
 			}
 		}
 		if config.Sharing.MPS != nil {
-			response.Envs["CUDA_MPS_PIPE_DIRECTORY"] = filepath.Join(mpsRoot, resource, "pipe")
-			host := filepath.Join(os.Getenv("MPS_ROOT"), resource, "pipe")
-			pipe := &api.Mount{HostPath: host, ContainerPath: filepath.Join(mpsRoot, resource, "pipe")}
+			response.Envs["CUDA_MPS_PIPE_DIRECTORY"] = filepath.Join(mpsRoot, p.resource, "pipe")
+			host := filepath.Join(os.Getenv("MPS_ROOT"), p.resource, "pipe")
+			pipe := &api.Mount{HostPath: host, ContainerPath: filepath.Join(mpsRoot, p.resource, "pipe")}
 			response.Mounts = append(response.Mounts, pipe)
 		}
 		answer.ContainerResponses = append(answer.ContainerResponses, response)
@@ -213,7 +431,7 @@ func (plugin) GetPreferredAllocation(
 	return &api.PreferredAllocationResponse{}, nil
 }
 
-func serve(path string) (*grpc.Server, error) {
+func (p plugin) serve(path string) (*grpc.Server, error) {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
@@ -221,13 +439,13 @@ func serve(path string) (*grpc.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := grpc.NewServer()
-	api.RegisterDevicePluginServer(server, plugin{})
+	server := grpc.NewServer(grpc.UnaryInterceptor(name))
+	api.RegisterDevicePluginServer(server, p)
 	go server.Serve(listener)
 	return server, nil
 }
 
-func register() error {
+func (p plugin) register() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
@@ -240,27 +458,32 @@ func register() error {
 	}
 	defer connection.Close()
 	request := &api.RegisterRequest{
-		Version: api.Version, Endpoint: endpoint, ResourceName: resource, Options: &api.DevicePluginOptions{}}
+		Version: api.Version, Endpoint: p.endpoint(), ResourceName: p.resource, Options: &api.DevicePluginOptions{}}
 	_, err = api.NewRegistrationClient(connection).Register(ctx, request)
 	return err
 }
 
+// endpoint gives the name of a resource's socket.
+func (p plugin) endpoint() string {
+	return "nvidia-" + strings.TrimPrefix(p.resource, "nvidia.com/") + ".sock"
+}
+
 // round serves and registers once, and ends when the kubelet has made its socket anew.
-func round() error {
+func (p plugin) round() error {
 	before, err := os.Stat(api.KubeletSocket)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(api.DevicePluginPath, endpoint)
-	server, err := serve(path)
+	path := filepath.Join(api.DevicePluginPath, p.endpoint())
+	server, err := p.serve(path)
 	if err != nil {
 		return err
 	}
 	defer server.Stop()
-	if err := register(); err != nil {
+	if err := p.register(); err != nil {
 		return err
 	}
-	log.Printf("Registered device plugin for '%s' with Kubelet", resource)
+	log.Printf("Registered device plugin for '%s' with Kubelet", p.resource)
 	for {
 		time.Sleep(pollTime)
 		now, err := os.Stat(api.KubeletSocket)
@@ -286,13 +509,13 @@ func daemon() {
 	if err := configure(); err != nil {
 		log.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(mpsRoot, resource, "pipe"), 0755); err != nil {
+	if err := os.MkdirAll(filepath.Join(mpsRoot, shares, "pipe"), 0755); err != nil {
 		log.Fatal(err)
 	}
 	if err := ioutil.WriteFile(filepath.Join(mpsRoot, ".ready"), nil, 0644); err != nil {
 		log.Fatal(err)
 	}
-	log.Printf("Staring MPS daemon for %s (SIMULATED: it divides nothing)", resource)
+	log.Printf("Staring MPS daemon for %s (SIMULATED: it divides nothing)", shares)
 	for {
 		time.Sleep(time.Hour)
 	}
@@ -322,14 +545,40 @@ func main() {
 	}
 	for config.Sharing.MPS != nil {
 		if _, err := os.Stat(filepath.Join(mpsRoot, ".ready")); err == nil {
-			log.Printf("MPS daemon is healthy resource=%q", resource)
+			log.Printf("MPS daemon is healthy resource=%q", shares)
 			break
 		}
 		log.Print("Failed to start plugin: error waiting for MPS daemon: error checking MPS daemon health (SIMULATED)")
 		time.Sleep(5 * pollTime)
 	}
+	byName, err := resources()
+	if err != nil {
+		log.Fatalf("error starting plugins: error getting plugins: unable to load resource managers to manage plugin "+
+			"devices: error building device map: error building device map from config.resources: %v", err)
+	}
+	if byCDI {
+		if err := specify(); err != nil {
+			log.Fatalf("error starting plugins: error getting plugins: unable to create cdi spec file: %v", err)
+		}
+	}
+	if len(byName) == 0 {
+		log.Print("No devices found. Waiting indefinitely.")
+	}
+	for resource, devices := range byName {
+		if resource == gpu {
+			resource = shares
+		}
+		go plugin{resource, devices}.run()
+	}
 	for {
-		if err := round(); err != nil {
+		time.Sleep(time.Hour)
+	}
+}
+
+// run offers one resource for as long as the program runs.
+func (p plugin) run() {
+	for {
+		if err := p.round(); err != nil {
 			log.Printf("Could not register with the kubelet, trying again: %v", err)
 			time.Sleep(2 * time.Second)
 		}
