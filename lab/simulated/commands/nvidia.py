@@ -49,8 +49,8 @@ async def smi(call: Call) -> int:
         call.say(f"{said}\n")
         return status
     await call.took(0.3)
-    said = _say(gpu, call.args)
-    return call.not_simulated() if said is None else call.say(said)
+    answer = _say(gpu, call.args)
+    return call.not_simulated() if answer is None else call.say(answer)
 
 
 def _say(gpu: Gpu, args: tuple[str, ...]) -> str | None:
