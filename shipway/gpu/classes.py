@@ -31,7 +31,7 @@ _FOLDER, _FILE = "/config", "config.yaml"
 
 def sharing_of(shared: GpuClass) -> Sharing:
     """Return how a class shares GPUs, as a plugin that does so is read."""
-    return Sharing(_WAYS.get(shared.sharing, "exclusive"), shared.replicas or 1, parts=shared.mig is not None)
+    return Sharing(_WAYS.get(shared.sharing, "exclusive"), shared.replicas or 1)
 
 
 def declared_sharing(cluster: Cluster, held: Collection[str] = ()) -> dict[str, Sharing]:

@@ -50,15 +50,20 @@ async def find_lacking(
     on: Kube,
     expected: Mapping[str, int],
     declared: Mapping[str, Sharing] | None = None,
+    parts: Mapping[str, int] | None = None,
     *,
     vendor: Vendor = VENDOR,
 ) -> dict[str, str]:
     """Return by node what it offers of what its GPUs should be, each by how it shares them; none that offers all.
 
-    One that shares them otherwise than `declared` lacks what it is to offer. Raises the errors of the API.
+    One that shares them otherwise than `declared` lacks what it is to offer. `parts` is how many parts
+    of GPUs drivers list. Raises the errors of the API.
     """
-    offers = await see_offers(on, expected, vendor=vendor)
-    wanted = {name: offers[name].wanted(count, vendor=vendor) for name, count in expected.items()}
+    offers = await see_offers(on, expected, parts=parts, vendor=vendor)
+    listed = parts or {}
+    wanted = {
+        name: offers[name].wanted(count, listed.get(name) or None, vendor=vendor) for name, count in expected.items()
+    }
     otherwise = {name: offer.differs((declared or {}).get(name)) for name, offer in sorted(offers.items())}
     return {name: f"{name}: {why}" for name, why in otherwise.items() if why} | {
         name: f"{name} has {offer.places} of {wanted[name]}{f' ({offer.way})' if offer.way != 'exclusive' else ''}"
@@ -79,13 +84,14 @@ class GpusAllocatable:
     name: str = "every expected GPU is allocatable"
     vendor: Vendor = VENDOR
     declared: Mapping[str, Sharing] = field(default_factory=dict, hash=False)
+    parts: Mapping[str, int] = field(default_factory=dict, hash=False)  # of GPUs, as the driver of each host lists them
 
     async def check(self, on: Kube) -> Drift | None:
         """Compare allocatable GPUs with the expected number, node by node."""
-        wrong = await find_lacking(on, self.expected, self.declared, vendor=self.vendor)
+        wrong = await find_lacking(on, self.expected, self.declared, self.parts, vendor=self.vendor)
         if not wrong:
             return None
-        offers = await see_offers(on, self.expected, vendor=self.vendor)
+        offers = await see_offers(on, self.expected, parts=self.parts, vendor=self.vendor)
         have = sum(offer.places for offer in offers.values())
         total = sum(self.expected.values())
         return Drift(f"{have} of {total} GPUs; {few(list(wrong.values()))}", f"{total} GPUs ({self.vendor.resource})")

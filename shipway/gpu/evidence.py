@@ -42,7 +42,8 @@ async def see_nodes(
     `declared` is by node how its GPUs are to be shared; of others nothing is declared.
     """
     nodes = await nodes_by_name(kube)
-    offers = await see_offers(kube, expected, thorough=True, vendor=vendor)
+    parts = {name: facts.parts or 0 for name, facts in hosts.items()}
+    offers = await see_offers(kube, expected, thorough=True, parts=parts, vendor=vendor)
     return tuple(
         replace(
             _see(name, count, nodes.get(name), offers[name], vendor),

@@ -28,7 +28,6 @@ class Offer:
     replicas: int = 1
     amounts: Mapping[str, int] = field(default_factory=dict)
     capacity: Mapping[str, int] = field(default_factory=dict)
-    parts: bool = False  # a device may be a part, where nothing but the host tells one from a whole GPU
 
     @property
     def places(self) -> int:
@@ -55,8 +54,6 @@ class Offer:
     def differs(self, declared: Sharing | None) -> str:
         """Return how its GPUs are shared where that is not as declared; "" where it is, or nothing is declared."""
         same = declared is None or (self.way, self.replicas) == (declared.way, declared.replicas)
-        # One part on each GPU is counted as the GPU: whether they are divided so is looked at on the host.
-        same = same or bool(declared and declared.parts and self.parts and self.way == "exclusive")
         if same or declared is None or not any(self.capacity.values()):
             return ""  # a node without a plugin shares nothing yet
         return f"its GPUs are shared by {_spell(self)}, and not by {_spell(declared)} as declared"
@@ -97,15 +94,18 @@ def count_offered(node: Mapping[str, Any], *, vendor: Vendor = VENDOR) -> int:
     return sum(amounts_of(node, vendor=vendor).values())
 
 
-def read_offer(node: Mapping[str, Any], gpus: int, log: str = "", *, vendor: Vendor = VENDOR) -> Offer:
-    """Return what a node with so many GPUs offers, by its status, its labels and its plugin's `log`."""
+def read_offer(node: Mapping[str, Any], gpus: int, log: str = "", parts: int = 0, *, vendor: Vendor = VENDOR) -> Offer:
+    """Return what a node with so many GPUs offers, by its status, its labels and its plugin's `log`.
+
+    `parts` is how many the driver lists: one on each GPU, or a plugin that has not seen them, shows in no count.
+    """
     labels = (node.get("metadata") or {}).get("labels") or {}
     told: Sharing = vendor.plugin.sharing(labels, log)
     has = amounts_of(node, "capacity", told.names, vendor=vendor)
     named = any(vendor.is_part(name) for name, amount in has.items() if amount)
-    divided = named or (told.parts and sum(has.values()) > gpus * told.replicas)
+    divided = named or (told.parts and (parts > 0 or sum(has.values()) > gpus * told.replicas))
     way: Way = "MIG" if divided else told.way
-    return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has, told.parts)
+    return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has)
 
 
 def claimed_offer(devices: Mapping[str, Device], *, vendor: Vendor = VENDOR) -> Offer:
@@ -148,13 +148,20 @@ async def count_places(kube: Kube, *, vendor: Vendor = VENDOR) -> dict[str, int]
 
 
 async def see_offers(
-    kube: Kube, expected: Mapping[str, int], *, thorough: bool = False, vendor: Vendor = VENDOR
+    kube: Kube,
+    expected: Mapping[str, int],
+    *,
+    thorough: bool = False,
+    parts: Mapping[str, int] | None = None,
+    vendor: Vendor = VENDOR,
 ) -> dict[str, Offer]:
     """Return what the nodes with the `expected` GPUs offer. Raises the errors of the API.
 
     The plugin's log is asked for where a node offers something else than its GPUs as they are, or where it must be
-    known for sure (`thorough`); one that cannot be had tells nothing. GPUs that are claimed tell it in slices.
+    known for sure (`thorough`); one that cannot be had tells nothing. GPUs that are claimed tell it in slices. `parts`
+    is by node how many parts of GPUs its driver lists, where it was asked.
     """
+    parts = parts or {}
     nodes = await nodes_by_name(kube)
     seen = {name: nodes.get(name, {}) for name in expected}
     claimed = await see_claimed(kube, seen, vendor=vendor)
@@ -163,13 +170,17 @@ async def see_offers(
         for name, node in seen.items()
         if name not in claimed
         and (has := amounts_of(node, "capacity", vendor=vendor))
-        and (thorough or {one: amount for one, amount in has.items() if amount} != {vendor.resource: expected[name]})
+        and (
+            thorough
+            or parts.get(name)
+            or {one: amount for one, amount in has.items() if amount} != {vendor.resource: expected[name]}
+        )
     ]
     logs = await _read_logs(kube, odd, vendor) if odd else {}
     return {
         name: claimed_offer(claimed[name], vendor=vendor)
         if name in claimed
-        else read_offer(node, expected[name], logs.get(name, ""), vendor=vendor)
+        else read_offer(node, expected[name], logs.get(name, ""), parts.get(name, 0), vendor=vendor)
         for name, node in seen.items()
     }
 

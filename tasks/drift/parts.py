@@ -258,7 +258,8 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         declared = declared_sharing(run.cluster)
-        steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}, declared=declared))
+        parts = {name: survey.driver_parts for name, survey in run.seen.surveys.items() if name == spec.name}
+        steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}, declared=declared, parts=parts))
     told = run.drift.health.get(spec.name, HealthLook()).report
     steps += node_steps(run.cluster, spec, run.gpus_of(spec), told, nvidia_runtime.undivided(run, spec))
     return Part(spec.name, StageName.NODE_SETTINGS, [*steps, *_sound(run, spec)], Impact.SERVICE)

@@ -10,7 +10,8 @@ import pytest
 from shipway.converge import wait_until
 from shipway.errors import Blocked
 from shipway.gpu.classes import LABEL, sharing_of
-from shipway.gpu.offers import Offer
+from shipway.gpu.counts import GpusAllocatable
+from shipway.gpu.offers import read_offer
 from shipway.rules.gpu_classes import CHANGING
 from shipway.stage import StageName
 from shipway.step import Impact
@@ -151,14 +152,24 @@ def test_a_run_knows_by_its_own_rows_whether_gpus_are_divided() -> None:
     assert told("drift", [], finding(whole)) == f"it is not so yet that {whole.name}"
 
 
-def test_one_part_on_each_gpu_is_no_other_way_of_sharing_where_the_host_is_asked() -> None:
-    has = {"nvidia.com/gpu": 2}
-    seen = Offer("exclusive", 1, has, has, parts=True)
-    by_layout = into_parts().gpu.classes["parts"]
-    assert seen.differs(sharing_of(by_layout)) == ""
-    as_they_are = by_layout.model_copy(update={"mig": None})
-    assert "and not by MIG as declared" in seen.differs(sharing_of(as_they_are))
-    assert "and not by MIG as declared" in Offer("exclusive", 1, has, has).differs(sharing_of(by_layout))
+async def test_one_part_on_each_gpu_and_a_plugin_that_has_not_seen_parts_are_told_by_what_the_host_lists() -> None:
+    log = 'Running with config:\n{"version": "v1", "flags": {"migStrategy": "single"}}'
+    has = {"nvidia.com/gpu": "2"}
+    node = {"metadata": {}, "status": {"allocatable": has, "capacity": has}}
+    by_class = sharing_of(into_parts().gpu.classes["parts"])
+    one_each = read_offer(node, 2, log, 2)
+    assert (one_each.way, one_each.differs(by_class), one_each.wanted(2, 2)) == ("MIG", "", 2)
+    older = read_offer(node, 2, log, 4)  # it started before they were divided
+    assert (older.way, older.places, older.wanted(2, 4)) == ("MIG", 2, 4)
+    assert "and not by MIG as declared" in read_offer(node, 2, log).differs(by_class), "no GPU is divided"
+    async with place(hosts=hosts(), cluster=declared(mode="cdi")) as made:
+        await started(made)
+        label = {"metadata": {"labels": {"nvidia.com/mig.strategy": "single"}}}
+        await made.kube.patch("v1", "Node", "te2", label)
+        made.kube.forget()
+        assert await GpusAllocatable({"te2": 2}, parts={"te2": 0}).check(made.kube) is None
+        drift = await GpusAllocatable({"te2": 2}, parts={"te2": 4}, declared={"te2": by_class}).check(made.kube)
+        assert drift
 
 
 async def test_a_plugin_is_gone_before_the_turn_goes_on() -> None:
