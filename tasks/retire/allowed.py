@@ -48,6 +48,7 @@ from shipway.steps.kubernetes.may_go import (
 from shipway.steps.kubernetes.webhooks import WebhooksAnswer, warn_of
 from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
+from tasks.backup.before import BackupBefore
 from tasks.context import Run
 from tasks.retire.ways import OthersKeepWay
 from tasks.stages import dashboard
@@ -148,6 +149,9 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     lead = run.session(run.control.name) if run.control.name != host else None
     address = node_ip(run.cluster.host(host))
     checks += [ControlPlaneMayGo(host, standing, lead, address, fewer_wanted(run), asked.dead), NoLocalVolume(host)]
+    if asked.control_plane and lead is not None:
+        besides = (host,) if asked.dead else ()
+        checks.append(BackupBefore(run, f"{host} leaves etcd", besides=besides))
     checks += [OthersKeepWay(run, host)] if asked.control_plane and lead is not None and not asked.dead else []
     if not asked.dead:
         hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)

@@ -163,6 +163,11 @@ async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
     run.retirement.host = "te2"
     on_cluster(run, node("te1"), node("te2", role="control-plane"), node("te3"), ETCD)
     assert await removal(run) == [], "the file names it as no control plane any more"
+    assert run.warned == ["te2 leaves etcd, and the file declares no backups: `shipway backup FILE` takes one"]
+    declared = run.cluster.backup
+    run.cluster = run.cluster.model_copy(update={"backup": declared.model_copy(update={"every_hours": 6})})
+    assert await removal(run) == ["SHW-789"]
+    run.cluster = run.cluster.model_copy(update={"backup": declared})
     assert run.retirement.control_plane
     planes = [host.model_copy(update={"roles": ("control_plane",)}) for host in run.cluster.hosts]
     run.cluster = run.cluster.model_copy(update={"hosts": tuple(planes)})
