@@ -34,6 +34,7 @@ from shipway.steps.vip.held import VipHeld, told_otherwise
 from shipway.survey.first_look import CLOCK, Survey, survey
 from shipway.survey.notices import read_notices
 from tasks import gates
+from tasks.backup.before import BackupBefore
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of, planes_of
 from tasks.drivers import PROOF_SECONDS, install_driver
@@ -196,13 +197,15 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Join a further control plane, and wait until its node is Ready: then the next one may join.
 
-    Raises Refused SHW-856 while the CA is rotated.
+    Raises Refused: SHW-856 while the CA is rotated, SHW-789 without a young backup where backups are declared.
     """
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()
     survey = run.seen.surveys.get(host)
     if survey is None or survey.evidence is None or not survey.evidence.whole:
         await NoRotation().check(lead)
+        if not run.backup.source:  # a restore has the backup that it needs
+            await BackupBefore(run, f"{host} becomes a member of etcd").check(lead)
     steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))
     if hardening.declared(run.cluster):

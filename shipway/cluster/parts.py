@@ -443,6 +443,11 @@ class Backup(Part):
         return bool(self.keep_local or self.s3)
 
     @property
+    def declared(self) -> bool:
+        """Whether the file wants backups to be taken or kept at all."""
+        return self.copied or self.oldest_hours is not None
+
+    @property
     def oldest_hours(self) -> int | None:
         """Hours that the newest verified backup may be old; None where nothing is declared about it."""
         return self.max_age_hours or (2 * self.every_hours if self.every_hours else None)

@@ -41,7 +41,6 @@ from shipway.ownership.evidence import (
 )
 from shipway.step import Check, Drift, Impact, StepResult
 from shipway.steps.backup.brought import BackupBrought, BackupVerified
-from shipway.steps.backup.ends import LocalPod, started_pods
 from shipway.steps.backup.kept import PART
 from shipway.steps.backup.on_host import script_file
 from shipway.steps.backup.possible import EtcdIsKubeadms, NoOtherBackup, RoomForBackup, ToolsCanBeHad
@@ -55,6 +54,7 @@ from shipway.steps.backup.several import (
     GoneForGood,
     QuorumLost,
 )
+from shipway.steps.kubernetes.local_pods import LocalPod, started_pods
 from shipway.steps.kubernetes.retire import NodeDeleted, NothingOfNode
 from shipway.steps.upgrade.fetched import ImagesPulled
 from tasks.context import Run

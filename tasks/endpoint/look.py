@@ -22,6 +22,7 @@ from shipway.steps.system.api_proxy import ProxyPortFree
 from shipway.steps.system.names import HOSTS, api_names
 from shipway.survey.first_look import survey
 from tasks import gates
+from tasks.backup.before import BackupBefore
 from tasks.context import Run
 from tasks.endpoint.here import meet_here
 from tasks.endpoint.users import find_users
@@ -112,6 +113,8 @@ async def may_move(run: Run, stage: str, host: str) -> list[StepResult]:
     move = EndpointMayMove(run.cluster, run.endpoint.named)
     checks: list[Check[Kube]] = [move, gates.ApiAnswers(), gates.EtcdHealthy(), EveryNodeAnswers(joined)]
     checks += await balancer_checks(run) if run.cluster.balancer else []
+    if run.endpoint.was != run.cluster.endpoint:  # else a move is only ended
+        checks.append(BackupBefore(run, "every place that names the endpoint is changed"))
     results = await look_at_all(checks, kube, hear_results(run, stage, host))
     if not any(isinstance(result.error, Refused) for result in results):
         await find_busy(run)

@@ -9,17 +9,29 @@ from typing import Any
 from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError, Unreachable
+from shipway.facts.commands import Says
 from shipway.facts.files import FileText
+from shipway.host.session import Host
 from shipway.kube.access import parse_admin_conf, read_authorities
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note, movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.webhooks import list_webhooks
 from shipway.os.families import recognise
-from shipway.ownership.evidence import Evidence, authorities, evidence
+from shipway.ownership.evidence import (
+    AUTHORITY,
+    KUBECONFIGS,
+    KUBELET_CONF,
+    Evidence,
+    address_of,
+    authorities,
+    evidence,
+    read_servers,
+)
 from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
 from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, member_of, members_of, says_healthy
+from shipway.steps.kubernetes.local_pods import started_pods
 from shipway.steps.kubernetes.may_go import (
     ControlPlaneMayGo,
     ElsewhereToGo,
@@ -36,6 +48,7 @@ from shipway.steps.kubernetes.may_go import (
 from shipway.steps.kubernetes.webhooks import WebhooksAnswer, warn_of
 from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
+from tasks.backup.before import BackupBefore
 from tasks.context import Run
 from tasks.retire.ways import OthersKeepWay
 from tasks.stages import dashboard
@@ -136,6 +149,9 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     lead = run.session(run.control.name) if run.control.name != host else None
     address = node_ip(run.cluster.host(host))
     checks += [ControlPlaneMayGo(host, standing, lead, address, fewer_wanted(run), asked.dead), NoLocalVolume(host)]
+    if asked.control_plane and lead is not None:
+        besides = (host,) if asked.dead else ()
+        checks.append(BackupBefore(run, f"{host} leaves etcd", besides=besides))
     checks += [OthersKeepWay(run, host)] if asked.control_plane and lead is not None and not asked.dead else []
     if not asked.dead:
         hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)
@@ -172,7 +188,22 @@ async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
     found = await reset_refusals(run, host)
     names = (Known.name, OF_CLUSTER, NO_NODE, NO_OTHERS, NO_PODS)
     checks = [ResetForbidden(name, next((one for one in found if one.step == name), None)) for name in names]
+    if not found:
+        run.retirement.left += await ends_pods(run, host)
     return await look_at_all(checks, run.session(host), hear_results(run, stage, host))
+
+
+async def ends_pods(run: Run, host: str) -> list[str]:
+    """Return a sentence with the pods of users that end with a reset of the host, those that hold devices first."""
+    seen = run.retirement.evidence[host]
+    if not seen.running:
+        return []
+    try:
+        pods = {one.name: one.said for one in await started_pods(run.session(host))}
+    except ShipwayError:
+        pods = dict(zip(seen.pods, seen.pods, strict=True))
+    named = [text for name, text in pods.items() if name.partition("/")[0] not in OWN_NAMESPACES]
+    return [f"ends pods on {host}: {few(named)}"] if named else []
 
 
 async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
@@ -292,6 +323,12 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
     """Return what forbids to reset a worker whose cluster does not answer; nothing where there is none any more."""
     if not seen.joined and seen.standing in ("nothing", "begun"):
         return []
+    if server := await _serves(run.session(host)):
+        message = (
+            f"its cluster is not gone: {server} answers the host with that cluster's authority, and not this machine"
+        )
+        fix = f"Mend this machine's way to it; `shipway remove {run.file or 'FILE'} {host}` drains the host then."
+        return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
     if run.retirement.cluster_gone:
         return []
     try:
@@ -306,6 +343,19 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
     message = f"whether it is a node of the cluster cannot be determined: {why}"
     fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
     return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
+
+
+async def _serves(on: Host) -> str:
+    """Return the API server that the host's kubelet asks, where it answers; "" where it does not, or none is named.
+
+    A certificate that has run out, on either side, is an answer too.
+    """
+    server = read_servers((await on.read(KUBECONFIGS)).stdout).get(KUBELET_CONF, "")
+    if not address_of(server):
+        return ""
+    words = ("curl", "-sS", "--noproxy", "*", "--max-time", "8", "-o", "/dev/null", "--cacert", AUTHORITY)
+    answer = await on.read(Says((*words, f"{server}/livez")))
+    return server if answer.ok or "expired" in answer.stderr else ""
 
 
 async def look_again(run: Run, host: str) -> Evidence:

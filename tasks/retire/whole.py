@@ -23,6 +23,7 @@ from tasks.retire.allowed import (
     Known,
     ResetForbidden,
     authorities_of,
+    ends_pods,
     look_again,
     look_at,
     refuse_copy,
@@ -51,7 +52,8 @@ async def may_reset_all(run: Run, stage: str, host: str) -> list[StepResult]:
         other, left = refused, None
     except ShipwayError as error:
         kube, left = None, _unsure(run, error)
-        run.retirement.left += [f"ends pods on {one.host}: {few(one.pods)}" for one in _seen(run) if one.pods]
+        for one in _seen(run):
+            run.retirement.left += await ends_pods(run, one.host)
     mixed = _agree(run, kube)
     copies = {one.host: await _copy(run, one) for one in _seen(run)} if kube else {}
     checks = [

@@ -24,8 +24,8 @@ from shipway.kube.client import Kube
 from shipway.ownership.evidence import Evidence
 from shipway.place import Place
 from shipway.step import Impact
-from shipway.steps.backup.ends import DEVICES, STARTED_PODS, held_devices
 from shipway.steps.backup.restored import BackupRestored, BackupThere, KubeletStarted
+from shipway.steps.kubernetes.local_pods import DEVICES, STARTED_PODS, held_devices
 from tasks.backup.restores import UNTOLD, DaemonSetsRun, WatchersStarted, _losses, _note_kubelets, restore_loses
 from tasks.context import BackupRun, Run
 from tests.backup.machine import LocalShell, Machine

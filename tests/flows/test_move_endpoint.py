@@ -406,7 +406,7 @@ def balanced(monkeypatch: pytest.MonkeyPatch, shows: dict[str, str], here: Shown
     monkeypatch.setattr(look, "find_users", nothing)
     monkeypatch.setattr(run, "session", lambda name: facts[name])
     monkeypatch.setattr(run, "kube", kube)
-    for check in ("gates.ApiAnswers", "gates.EtcdHealthy", "EveryNodeAnswers"):
+    for check in ("gates.ApiAnswers", "gates.EtcdHealthy", "EveryNodeAnswers", "BackupBefore"):
         monkeypatch.setattr(f"tasks.endpoint.look.{check}.check", fine)
     return run
 
@@ -465,6 +465,22 @@ async def test_a_load_balancer_that_keeps_each_client_at_one_server_is_warned_of
     assert await refusals(run) == []
     (line,) = run.warned
     assert "whether cp3 is behind it cannot be told" in line
+
+
+@pytest.mark.parametrize(("was", "asked"), [("10.9.0.1:6443", True), ("lb.example:6443", False)])
+async def test_a_move_asks_for_a_young_backup_unless_it_only_ends_one(
+    monkeypatch: pytest.MonkeyPatch,
+    was: str,
+    asked: bool,  # noqa: FBT001 - a table
+) -> None:
+    run = balanced(monkeypatch, ALL, Shown(("a", "b", "c")))
+    run.endpoint.was = was
+
+    async def old(*_: Any) -> None:
+        raise Refused("the newest is old", code="SHW-789")
+
+    monkeypatch.setattr("tasks.endpoint.look.BackupBefore.check", old)
+    assert ("SHW-789" in {code for _, code in await refusals(run)}) == asked
 
 
 async def test_while_a_control_planes_own_certificate_is_not_known_none_is_called_foreign(

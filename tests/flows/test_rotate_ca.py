@@ -559,13 +559,27 @@ async def test_no_control_plane_joins_while_two_cas_are_trusted(
     monkeypatch.setattr(table, "kubelet_declared", lambda _: {})
     monkeypatch.setattr(table.join_control_plane, "steps", lambda *_: [])
     monkeypatch.setattr(table, "_bring", bring)
+
+    class Backed:
+        def __init__(self, _: Any, what: str) -> None:
+            self.what = what
+
+        async def check(self, _: Any) -> None:
+            brought.append(self.what)
+
+    monkeypatch.setattr(table, "BackupBefore", Backed)
     if code:
         with pytest.raises(Refused) as raised:
             await table._join_control_plane(run, "join_control_plane", "cp2")
         assert raised.value.code == code
     else:
         await table._join_control_plane(run, "join_control_plane", "cp2")
-    assert brought == ([] if code else ["brought"])
+    asked = [] if code or whole else ["cp2 becomes a member of etcd"]
+    assert brought == ([] if code else [*asked, "brought"])
+    if not code:
+        run.backup.source, brought[:] = "20261129T013000Z", []
+        await table._join_control_plane(run, "join_control_plane", "cp2")
+        assert brought == ["brought"], "a restore has the backup that it needs"
 
 
 async def test_an_upgrade_is_refused_while_two_cas_are_trusted(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:

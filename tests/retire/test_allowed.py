@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,8 +11,11 @@ from typing import Any, cast
 import pytest
 
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
+from shipway.facts.commands import Says
 from shipway.ownership.evidence import KUBECONFIGS, KUBELET_CONF, Evidence
+from shipway.script import Output
 from shipway.steps.kubernetes.etcd_members import OWN, health
+from shipway.steps.kubernetes.local_pods import CLAIMS, STARTED_PODS
 from tasks.context import Run
 from tasks.retire import allowed
 from tasks.retire.allowed import may_remove, may_reset, refuse_reset, reset_refusals
@@ -26,6 +30,7 @@ OURS = frozenset({"sha256:ours"})
 WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
 CONTROL = Evidence("te1", admin=True, etcd=True, static=("etcd.yaml",), certificate=True, authorities=OURS, node="te1")
 BARE = Evidence("te2")
+PODS_OF = [(0, "default_web"), (1, "train_llm-0"), (2, "kube-system_kube-proxy-1")]
 ETCD = pod(
     "etcd-te1", "te1", owner="Node", namespace="kube-system", labels={"component": "etcd", "tier": "control-plane"}
 )
@@ -35,6 +40,15 @@ ETCD = pod(
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Run:
     made = Run(cluster().model_copy(update={"state_dir": str(tmp_path)}), "reset")
     monkeypatch.setattr(allowed, "authorities_of", lambda _: OURS)
+    hosts: dict[str, KnownFacts] = {}
+
+    def session(name: str) -> KnownFacts:
+        if name not in hosts:
+            hosts[name] = KnownFacts({})
+            hosts[name].name = name
+        return hosts[name]
+
+    monkeypatch.setattr(made, "session", session)
     return made
 
 
@@ -149,6 +163,11 @@ async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
     run.retirement.host = "te2"
     on_cluster(run, node("te1"), node("te2", role="control-plane"), node("te3"), ETCD)
     assert await removal(run) == [], "the file names it as no control plane any more"
+    assert run.warned == ["te2 leaves etcd, and the file declares no backups: `shipway backup FILE` takes one"]
+    declared = run.cluster.backup
+    run.cluster = run.cluster.model_copy(update={"backup": declared.model_copy(update={"every_hours": 6})})
+    assert await removal(run) == ["SHW-789"]
+    run.cluster = run.cluster.model_copy(update={"backup": declared})
     assert run.retirement.control_plane
     planes = [host.model_copy(update={"roles": ("control_plane",)}) for host in run.cluster.hosts]
     run.cluster = run.cluster.model_copy(update={"hosts": tuple(planes)})
@@ -172,6 +191,83 @@ async def test_where_the_cluster_is_silent_a_node_is_reset_only_where_a_person_s
     run.retirement.cluster_gone = False
     seen(run, BARE, monkeypatch)
     assert await codes(run) == [], "a host that holds nothing needs no cluster to be asked"
+
+
+SERVER = "https://api.te.internal:6443"
+ASKS = {KUBECONFIGS: said(f"{KUBELET_CONF}:    server: {SERVER}\n")}
+CURL = ("curl", "-sS", "--noproxy", "*", "--max-time", "8", "-o", "/dev/null", "--cacert", "/etc/kubernetes/pki/ca.crt")
+ANSWER = Says((*CURL, f"{SERVER}/livez"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "lives"),
+    [
+        (Output(0, "", ""), True),
+        (Output(60, "", "curl: (60) SSL certificate problem: certificate has expired"), True),
+        (Output(60, "", "curl: (60) SSL certificate problem: unable to get local issuer certificate"), False),
+        (Output(7, "", "curl: (7) Failed to connect"), False),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+async def test_a_cluster_that_answers_the_host_is_not_gone_whatever_a_person_said(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Output,
+    lives: bool,  # noqa: FBT001 - a table
+    bare: bool,  # noqa: FBT001
+) -> None:
+    """Only this machine has lost its way to the control plane; GPU jobs run on."""
+    on_cluster(run)
+    seen(run, WORKER, monkeypatch, {"te1": Evidence("te1")} if bare else None)
+    run.retirement.cluster_gone = not bare
+    run.session("te2").facts |= {**ASKS, ANSWER: answer}  # type: ignore[attr-defined]
+    found = await reset_refusals(run, "te2")
+    assert [(one.code, one.step) for one in found] == ([("SHW-711", allowed.NO_NODE)] if lives else [])
+    if lives:
+        assert f"{SERVER} answers the host" in found[0].message
+        assert "shipway remove" in found[0].fix
+
+
+async def test_a_host_is_never_asked_to_ask_what_is_no_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cluster(run)
+    seen(run, WORKER, monkeypatch)
+    run.retirement.cluster_gone = True
+    host = cast("KnownFacts", run.session("te2"))
+    host.facts |= {KUBECONFIGS: said(f"{KUBELET_CONF}:    server: --config\n")}
+    assert await codes(run) == []
+    assert [fact for fact in host.asked if "curl" in getattr(fact, "command", ())] == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "ends"),
+    [
+        ({}, "train/llm-0"),  # a host that does not tell more: what its look has seen
+        (
+            {
+                STARTED_PODS: said(
+                    "".join(f"1 {name}_0a1b2c3d-0000-4000-8000-00000000000{at}\n" for at, name in PODS_OF)
+                )
+            },
+            "train/llm-0 (claimed devices); default/web",
+        ),
+        ({STARTED_PODS: said("")}, ""),
+    ],
+)
+async def test_a_reset_without_a_cluster_names_the_pods_that_it_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch, facts: dict[Any, Any], ends: str
+) -> None:
+    shown = replace(WORKER, running=True, pods=("train/llm-0", "kube-system/kube-proxy-1"))
+    answering(monkeypatch, shown)
+    seen(run, shown, monkeypatch)
+    on_cluster(run)
+    run.retirement.cluster_gone = True
+    claimed = '{"PodUIDs": {"0a1b2c3d-0000-4000-8000-000000000001": {}}}'
+    run.session("te2").facts |= {**facts, CLAIMS: claimed}  # type: ignore[attr-defined]
+    await may_reset(run, "may_reset", "te2")
+    assert run.retirement.left == ([f"ends pods on te2: {ends}"] if ends else [])
+    run.retirement.cluster_gone, run.retirement.left = False, []
+    await may_reset(run, "may_reset", "te2")
+    assert run.retirement.left == [], "nothing ends, for it is refused"
 
 
 async def test_where_the_control_planes_host_is_bare_nobody_is_left_to_be_asked(

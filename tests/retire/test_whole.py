@@ -269,6 +269,7 @@ async def test_where_the_api_is_silent_the_hosts_say_what_runs(run: Run, monkeyp
     showing(monkeypatch, CONTROL, Evidence("te2", running=True, certificate=True, authorities=OURS, pods=("a/b",)))
     on_cluster(run)
     run.retirement.cluster_gone = True
+    monkeypatch.setattr(run, "session", lambda _: KnownFacts({}))
     assert await refusals(run) == []
     assert run.retirement.left == ["ends pods on te2: a/b"]
 

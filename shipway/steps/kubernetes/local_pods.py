@@ -1,4 +1,4 @@
-"""What a restore ends: pods on a host that the backup cannot know, told by the host where no API answers."""
+"""The pods that run on a host, told by the host where no API answers: since when, and what devices they hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shipway.host.session import Host
 from shipway.known_failures.catalogue import failure
 
 # The kubelet makes /var/log/pods/NAMESPACE_NAME_UID when it starts a pod, and keeps it over restarts of the host. A
-# static pod has no UUID there, and no restore ends it. Which of them run the cgroups of processes tell (`pod` and the
+# static pod has no UUID there, and is left out. Which of them run the cgroups of processes tell (`pod` and the
 # UID, with underscores by the systemd driver); where none does (a host that is itself a container) all are told.
 _UID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _STARTED = (
