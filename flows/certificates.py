@@ -19,6 +19,7 @@ from shipway.kubeadm.certificates import WITHIN_DAYS
 from shipway.stage import StageName
 from shipway.steps.kubernetes.serving_requests import is_declared
 from tasks.certificates.report import CertificatesReport, certificates_report, leave_certificates
+from tasks.certificates.stages import etcd_expired
 from tasks.context import Run
 from tasks.locking import lease
 from tasks.ownership import disagreement, refusal
@@ -99,11 +100,16 @@ async def take(run: Run) -> None:
 
 
 async def renew(run: Run) -> None:
-    """Renew one control plane after the other, each ready before the next; then the kubelets that were cut off."""
+    """Renew one control plane after the other, each ready before the next; then the kubelets that were cut off.
+
+    What serves no more is mended before the next one is touched.
+    """
     joined = [host for host in run.hosts if (seen := run.seen.surveys.get(host.name)) and seen.joined]
-    for host in joined:
-        if host in run.cluster.control_planes and not await on(StageName.RENEW_CERTIFICATES, host.name):
-            return  # what serves no more is mended before the next one is touched
+    planes = [host.name for host in joined if host in run.cluster.control_planes]
+    turns = [(StageName.RENEW_FILES, plane) for plane in planes if etcd_expired(run, planes)]
+    for stage, plane in [*turns, *((StageName.RENEW_CERTIFICATES, plane) for plane in planes)]:
+        if not await on(stage, plane):
+            return
     for host in joined:
         if host.name in run.certificates.kubelets:
             await on(StageName.KUBELET_CERTIFICATES, host.name)

@@ -63,6 +63,7 @@ class StageName(StrEnum):
     RESET_HOST = "reset_host"
     # Certificates: a look at all of them, then what renews them, and what the kubelets ask for.
     CERTIFICATES = "certificates"
+    RENEW_FILES = "renew_files"
     RENEW_CERTIFICATES = "renew_certificates"
     KUBELET_CERTIFICATES = "kubelet_certificates"
     SERVING_REQUESTS = "serving_requests"

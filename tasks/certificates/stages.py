@@ -12,6 +12,7 @@ from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kube.access import ADMIN_CONF
+from shipway.kubeadm.certificates import ETCD
 from shipway.kubeadm.writes import PARTS
 from shipway.os.families import recognise
 from shipway.step import Check, Drift, Impact, Step, StepResult
@@ -25,7 +26,7 @@ from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.maintain.pause import EtcdMayStop
 from shipway.survey.first_look import survey
 from tasks import gates
-from tasks.certificates.rows import look_at_certificates
+from tasks.certificates.rows import KUBEADM, look_at_certificates
 from tasks.context import Run
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.locking import new_lease, still_alone
@@ -43,18 +44,18 @@ def renewal_steps(run: Run, host: str) -> list[Check[Host]]:
     etcd comes before the API server, which needs it, and that before those that need the API; then what holds a copy.
     Right before its member is stopped etcd is asked whether the others are a quorum.
     """
-    spec, wish = run.cluster.host(host), run.certificates
-    renewed = CertificatesRenewed(wish.within, wish.everything, wish.before.setdefault(host, {}))
+    spec = run.cluster.host(host)
+    *before, renewed = file_steps(run, host)
     etcd, *others = (StaticPodLoaded(part, host, node_ip(spec), run.cluster.kubernetes.api_port) for part in PARTS)
-    return [
-        ManifestsBack(),
-        ClockRight(),
-        renewed,
-        EtcdMayStop((renewed, etcd)),
-        etcd,
-        *others,
-        UserHasKubeconfig(run.cluster.target(spec).user),
-    ]
+    own = UserHasKubeconfig(run.cluster.target(spec).user)
+    return [*before, renewed, EtcdMayStop((renewed, etcd)), etcd, *others, own]
+
+
+def file_steps(run: Run, host: str) -> list[Check[Host]]:
+    """Return the steps of a control plane's files: what a broken restart left, then what kubeadm renews."""
+    wish = run.certificates
+    renewed = CertificatesRenewed(wish.within, wish.everything, wish.before.setdefault(host, {}))
+    return [ManifestsBack(), ClockRight(), renewed]
 
 
 def kubelet_steps(run: Run, host: str) -> list[Check[Host]]:
@@ -110,6 +111,17 @@ def permit_alone(run: Run) -> Permit:
         return run.allow
 
     return permit
+
+
+def etcd_expired(run: Run, planes: Sequence[str]) -> bool:
+    """Say whether a certificate of etcd's has expired on one of several control planes."""
+    rows = [row for plane in planes for row in run.certificates.rows.get(plane, ()) if row.renewed_by == KUBEADM]
+    return len(planes) > 1 and any(row.name.startswith(f"{ETCD}/") and row.ends and row.days <= 0 for row in rows)
+
+
+async def renew_files(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Renew the files alone, and start nothing anew: etcd reads them at each new connection (its release 3.2)."""
+    return await _bring(run, stage, run.session(host), file_steps(run, host))
 
 
 async def renew(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -27,7 +27,7 @@ from shipway.steps.kubernetes.renewal import CertificatesRenewed
 from tasks.certificate_pass import CertificateRow
 from tasks.certificates.report import certificates_report
 from tasks.certificates.rows import look_at_certificates
-from tasks.certificates.stages import kubelet_steps, permit_alone, renewal_steps
+from tasks.certificates.stages import kubelet_steps, permit_alone, renew_files, renewal_steps
 from tasks.context import Run
 from tasks.stage_result import StageResult, StepRow, report_redacted
 from tests.places.control_plane import ADDRESS, ControlPlane
@@ -75,6 +75,57 @@ def test_a_control_plane_that_does_not_serve_ends_the_run(order: Callable[..., O
     one.run.certificates.kubelets = {"w1"}
     asyncio.run(flow.renew(one.run))
     assert one.asked == [("renew_certificates", "cp")]
+
+
+def of_etcd(host: str, days: float, **more: Any) -> CertificateRow:
+    return replace(CertificateRow(host, "etcd/peer", "2026-11-29T00:00:00Z", days, "0A", "kubeadm"), **more)
+
+
+def several(order: Callable[..., Order], *rows: CertificateRow, **failing: str) -> Order:
+    one = order(**failing)
+    names = ("cp1", "cp2", "cp3")
+    hosts = "".join(
+        f"- {{name: {name}, address: 192.0.2.{n}, roles: [control_plane]}}\n" for n, name in enumerate(names, 1)
+    )
+    one.run = Run(
+        parse_cluster(f"name: te\nprofile: seed\nhosts:\n{hosts}- {{name: w1, address: 192.0.2.9}}\n"), "bootstrap"
+    )
+    one.run.seen.surveys = {name: Seen() for name in names}  # type: ignore[misc]
+    one.run.certificates.rows = {row.host: (row,) for row in rows}
+    return one
+
+
+def test_the_files_of_etcds_that_cannot_talk_to_each_other_are_renewed_on_all_before_one_is_started_anew(
+    order: Callable[..., Order],
+) -> None:
+    renewals = [("renew_certificates", f"cp{number}") for number in (1, 2, 3)]
+    expired = several(order, of_etcd("cp1", 10.0), of_etcd("cp2", -1.0))
+    asyncio.run(flow.renew(expired.run))
+    assert expired.asked == [*(("renew_files", f"cp{number}") for number in (1, 2, 3)), *renewals]
+    for last in (
+        of_etcd("cp1", 3.0),
+        of_etcd("cp1", -1.0, name="apiserver"),
+        of_etcd("cp1", -1.0, renewed_by="nobody"),
+    ):
+        lasting = several(order, last)
+        asyncio.run(flow.renew(lasting.run))
+        assert lasting.asked == renewals
+    stopped = several(order, of_etcd("cp2", -1.0), cp2="renew_files")
+    asyncio.run(flow.renew(stopped.run))
+    assert stopped.asked == [("renew_files", "cp1"), ("renew_files", "cp2")]
+    alone = order()
+    alone.run.certificates.rows = {"cp": (of_etcd("cp", -1.0),)}
+    asyncio.run(flow.renew(alone.run))
+    assert alone.asked == [("renew_certificates", "cp")]
+
+
+async def test_files_are_renewed_and_nothing_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, host = Run(cluster_of(("te1", "te2")), "bootstrap"), ControlPlane(-2)
+    host.name = "te1"
+    monkeypatch.setattr(run, "session", lambda _: host)
+    results = await renew_files(run, "renew_files", "te1")
+    assert [result.outcome for result in results] == ["ok", "ok", "changed"]
+    assert [line.split(":")[0] for line in host.done] == ["kubeadm-certs"]
 
 
 def test_a_host_that_was_not_reached_or_never_joined_is_left_alone(order: Callable[..., Order]) -> None:

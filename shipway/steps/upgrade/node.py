@@ -40,7 +40,7 @@ async def permit_not_newer(on: Host, *, wanted: str, apis: Sequence[OwnApi] = ()
         said = await on.read_all([api.version for api in apis])
         served = {api.address: version_of(one.stdout) for api, one in zip(apis, said, strict=True)}
     else:
-        served = {"its kubelet's": have} if (have := await server_version(on)) is not None else {}
+        served = {"the one that it asks": have} if (have := await server_version(on)) is not None else {}
     if silent := [where for where, have in served.items() if have is None]:
         message = f"the version of the API server of {', '.join(silent)} cannot be determined"
         raise Blocked(message, host=on.name, code="SHW-331", fix="Bring it back first, then run again.")
