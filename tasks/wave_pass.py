@@ -39,6 +39,7 @@ class WavePass:
     `possible` of the cluster, `worker`. Of hosts of one of the `kinds` the first goes alone; of those `mended` GPUs may
     be missing before it, for that is what the run mends. `closes_all` says whether hosts are closed that need not be
     drained, too.
+    `keepers` are by node who keeps pods running there, `pending` by keeper how many pods it could not start before.
     Replicas of services leave one host at a time, under `moving`; nothing has left the `whole`, which are closed.
     """
 
@@ -54,6 +55,8 @@ class WavePass:
     kubelets: dict[str, str] = field(default_factory=dict)
     cordons: dict[str, Cordon] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
+    keepers: dict[str, frozenset[str]] = field(default_factory=dict)
+    pending: dict[str, int] = field(default_factory=dict)
     jobs: list[GpuJob] = field(default_factory=list)
     webhooks: list[Webhook] = field(default_factory=list)
     order: list[OrderRow] = field(default_factory=list)

@@ -21,6 +21,9 @@ CHECKPOINT = "shipway.dev/checkpoint-seconds"
 LONGEST_SAVE = 1500
 GRACE_SECONDS = 30  # of a pod that says nothing (Kubernetes API reference, PodSpec)
 TRIES = 6  # the backoffLimit of a Job that says nothing (Kubernetes API reference, JobSpec)
+# Which pods are one piece of work to who schedules them, whoever owns each: Volcano, coscheduling of the
+# scheduler-plugins, Kueue (in their sources KubeGroupNameAnnotationKey, PodGroupLabel, GroupNameLabel).
+GROUPS = ("scheduling.k8s.io/group-name", "scheduling.x-k8s.io/pod-group", "kueue.x-k8s.io/pod-group-name")
 KEEPERS = ("ReplicaSet", "ReplicationController")  # who starts a pod again whenever it ends, each for itself
 
 
@@ -29,7 +32,8 @@ class GpuJob:
     """A pod that holds GPUs: its node, the object that owns it at the top ("Job train/llm"), what was decided of it.
 
     `serves` says that it is a replica of what runs forever: nobody waits for its end, but until it may be moved. `note`
-    says why it is waited for though it was to save its work, or within what time it does.
+    says why it is waited for though it was to save its work, or within what time it does. `groups` are the PodGroups
+    ("PodGroup train/llm") that it is a part of.
     """
 
     pod: str
@@ -39,6 +43,7 @@ class GpuJob:
     policy: Policy
     serves: bool = False
     note: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def ends(self) -> bool:
@@ -48,7 +53,8 @@ class GpuJob:
     @property
     def said(self) -> str:
         """One line: the pod, what it holds, whose it is, what becomes of it."""
-        of = f" of {self.owner}" if self.owner else ", of nobody"
+        whose = self.owner or ", ".join(self.groups)
+        of = f" of {whose}" if whose else ", of nobody"
         what = "moved while another replica is Ready" if self.policy == "wait" and self.serves else self.policy
         return f"{self.pod}{of} ({self.holds}: {what}{f', {self.note}' if self.note else ''})"
 
@@ -72,7 +78,7 @@ async def find_jobs(on: Kube, default: Policy, node: str = "") -> list[GpuJob]:
             note = f"for {why}" if (why := _why_not_saved(chain, seconds)) else f"saves its work within {seconds} s"
             policy = "wait" if why else policy
         name = f"{meta['namespace']}/{meta['name']}"
-        found.append(GpuJob(name, where, ", ".join(held), owner, policy, serves(pod), note))
+        found.append(GpuJob(name, where, ", ".join(held), owner, policy, serves(pod), note, groups_of(pod)))
     return sorted(found, key=lambda one: (one.node, one.pod))
 
 
@@ -125,17 +131,26 @@ def serves(pod: Mapping[str, Any]) -> bool:
     return controller_of(pod).get("kind") in KEEPERS
 
 
-def gangs(jobs: Iterable[GpuJob]) -> list[frozenset[str]]:
-    """Return the sets of nodes that one owner's pods span: who loses one of its pods loses its work on all of them.
+def groups_of(pod: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the groups that a pod is scheduled with."""
+    meta = pod["metadata"]
+    said = {**(meta.get("annotations") or {}), **(meta.get("labels") or {})}
+    return tuple(sorted({f"PodGroup {meta['namespace']}/{said[key]}" for key in GROUPS if said.get(key)}))
 
-    Replicas of a service are no gang: while one is moved the others answer.
+
+def gangs(jobs: Iterable[GpuJob]) -> list[frozenset[str]]:
+    """Return the sets of nodes that the pods of one owner, or of one PodGroup, span.
+
+    Who loses one of these pods loses the work on all of them. Replicas of a service are no gang, whatever group they
+    are in (Volcano makes one for each ReplicaSet): while one is moved the others answer.
     """
-    by_owner: dict[str, set[str]] = {}
+    spanned: dict[str, set[str]] = {}
     for job in jobs:
-        if job.owner and not job.serves:
-            by_owner.setdefault(job.owner, set()).add(job.node)
+        for one in () if job.serves else (job.owner, *job.groups):
+            if one:
+                spanned.setdefault(one, set()).add(job.node)
     joined: list[set[str]] = []
-    for nodes in by_owner.values():
+    for nodes in spanned.values():
         touching = [one for one in joined if one & nodes]
         joined = [one for one in joined if not one & nodes] + [nodes.union(*touching)]
     return [frozenset(one) for one in joined if len(one) > 1]

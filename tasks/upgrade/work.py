@@ -26,7 +26,7 @@ from tasks.stages.kubernetes_packages import PROGRAMS
 from tasks.upgrade.look import asks_elsewhere, control_planes_in_order, kubelets_last
 from tasks.waiting import by_api, hear_results, wait_for
 from tasks.waves.hosts import is_control, is_drained
-from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
+from tasks.waves.turn import bring, empty, failed, prove_and_open, prove_by_pod, say_closed
 
 API_SECONDS = 180.0
 
@@ -157,7 +157,10 @@ async def upgrade_addons(run: Run, stage: str, host: str) -> list[StepResult]:
     if failed(results):
         return results
     joins = JoinsGetDeclared(run.cluster.kubernetes.minor, kubelet_declared(run))
-    return results + await by_api(run, stage, [joins])
+    results += await by_api(run, stage, [joins])
+    if any(one.outcome == "changed" for one in results) and not failed(results):
+        results.append(await prove_by_pod(run, stage, run.control.name))  # CoreDNS is another one
+    return results
 
 
 async def upgrade_worker(run: Run, stage: str, host: str) -> list[StepResult]:

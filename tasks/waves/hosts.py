@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from shipway.gpu.jobs import GpuJob, find_jobs, gangs
 from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
 from shipway.kube.nodes import nodes_by_name
+from shipway.kube.owners import controller_of
 from shipway.kube.status import why_not_ready
 from shipway.kube.webhooks import list_webhooks
 from shipway.step import StepResult
@@ -19,6 +21,7 @@ from shipway.steps.upgrade.possible import kubelet_of, pods_by_node
 from tasks.context import Run
 from tasks.wave_pass import Cordon
 from tasks.waves.order import count_alone, plan_waves
+from tasks.waves.soak import keepers_by_node, pending
 from tasks.workloads import OWN_NAMESPACES
 
 CONTROL = "control plane"
@@ -91,6 +94,8 @@ async def learn_nodes(
         list_webhooks(kube),
     )
     seen.pods = pods_by_node(pods, OWN_NAMESPACES)
+    seen.keepers = keepers_by_node(pods)
+    seen.pending = dict(Counter(str(controller_of(one).get("uid")) for one in pending(pods)))
     for host in run.hosts:
         node = nodes.get(host.name)
         seen.kubelets[host.name] = kubelet_of(node or {})

@@ -21,7 +21,7 @@ from shipway.steps.gpu.plugin_mode import proven_as
 from shipway.steps.kubernetes.retire import NodeClosed, NodeDrained
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.node import NodeOpenedAgain, NodeReports
-from shipway.steps.upgrade.proof import STEP, NoGpuErrors, prove_host, take_namespace_away
+from shipway.steps.upgrade.proof import REACHES, STEP, NoGpuErrors, prove_host, prove_reach, take_namespace_away
 from tasks import gates
 from tasks.context import Run
 from tasks.locking import still_alone
@@ -144,7 +144,7 @@ async def _has_replicas(run: Run, host: str) -> bool:
 async def prove_and_open(run: Run, stage: str, host: str, version: str, *, gpus: bool = True) -> list[StepResult]:
     """Wait until the node says that it is of the version and offers its GPUs, run a pod on each of them, open it.
 
-    Without `gpus` nothing is asked of them: pods may hold them.
+    Without `gpus`, as on a host without any, a pod asks for DNS and the API alone: others may hold them.
     """
     if run.allow is Impact.NOTHING:
         return []
@@ -161,11 +161,22 @@ async def prove_and_open(run: Run, stage: str, host: str, version: str, *, gpus:
         results += [] if failed(results) else [await _proof(run, stage, host, count)]
         session.forget()
         results += await look_at_all([NoGpuErrors(since)], session, hear_results(run, stage, host))
+    elif not failed(results):
+        results.append(await prove_by_pod(run, stage, host))
     if failed(results):
         return say_closed(run, host, results)
     opened = await bring(run, stage, kube, [NodeOpenedAgain(host)])
     # What the run closed it has opened: the host is as it was, so that is no change to tell of.
     return results + [replace(one, outcome="ok") if one.outcome == "changed" else one for one in opened]
+
+
+async def prove_by_pod(run: Run, stage: str, host: str) -> StepResult:
+    """Return the result of asking for DNS and the API from a pod of a host that holds no GPU."""
+    try:
+        await prove_reach(await run.kube(), run.cluster, host, hear_waits(run, stage, host))
+    except ShipwayError as error:
+        return StepResult(REACHES, "failed", error=error.at(host=host, step=REACHES))
+    return StepResult(REACHES, "ok")
 
 
 async def _proof(run: Run, stage: str, host: str, count: int) -> StepResult:

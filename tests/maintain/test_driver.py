@@ -133,10 +133,14 @@ class Scene:
         self.node["status"]["allocatable"] = {VENDOR.resource: "2"}
         self.api = Api(self.node, *pods)
         self.proven: list[str] = []
+        self.reached: list[str] = []
         self.answers = True
 
         async def kube() -> Any:
             return self.api
+
+        async def reach(_kube: Any, _cluster: Any, name: str, _hear: Any) -> None:
+            self.reached.append(f"{name} {'closed' if self.closed else 'open'}")
 
         async def prove(_kube: Any, _cluster: Any, name: str, _count: int, _hear: Any) -> None:
             self.proven.append(f"{name} {'closed' if self.closed else 'open'} {self.loaded}")
@@ -161,6 +165,7 @@ class Scene:
         monkeypatch.setattr(self.run, "family", lambda _: family)
         monkeypatch.setattr(self.run, "connect_anew", nothing)
         monkeypatch.setattr(turn, "prove_host", prove)
+        monkeypatch.setattr(turn, "prove_reach", reach)
         monkeypatch.setattr(work, "FREE_SECONDS", 0.2)
         for check in (CriAnswers, EtcdFits, pause.QuorumStays, gates.ApiAnswers, FabricReady, NoGpuErrors):
             monkeypatch.setattr(check, "check", fine)

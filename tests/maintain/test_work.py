@@ -71,10 +71,14 @@ class Scene:
         self.host = Restarting(self.family, {UnitState("kubelet.service"): unit()})
         self.host.facts[NoGpuErrors(1).messages] = said("usb 1-1: new device")
         self.proven: list[str] = []
+        self.reached: list[str] = []
         self.seen: list[str] = []
 
         async def kube() -> Any:
             return self.api
+
+        async def reach(_kube: Any, _cluster: Any, name: str, _hear: Any) -> None:
+            self.reached.append(f"{name} {'closed' if self.closed else 'open'}")
 
         async def prove(_kube: Any, _cluster: Any, name: str, _count: int, _hear: Any) -> None:
             self.proven.append(f"{name} {'closed' if self.closed else 'open'}")
@@ -90,6 +94,7 @@ class Scene:
         monkeypatch.setattr(run, "session", lambda _: self.host)
         monkeypatch.setattr(run, "family", lambda _: self.family)
         monkeypatch.setattr(turn, "prove_host", prove)
+        monkeypatch.setattr(turn, "prove_reach", reach)
         for check in (CriAnswers, EtcdFits, pause.QuorumStays, gates.ApiAnswers, gates.EtcdHealthy):
             monkeypatch.setattr(check, "check", fine)
         real = restart.asyncio
@@ -212,6 +217,7 @@ async def test_a_host_whose_node_is_in_use_again_since_its_drain_is_not_restarte
     assert codes(results) == [code]
     assert (scene.host.done, scene.closed) == (["update"], False)
     assert scene.proven == [], "a proof would ask for GPUs that these pods hold"
+    assert scene.reached == [f"{name} {'open' if opened else 'closed'}"]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +253,7 @@ async def test_a_control_plane_is_drained_where_pods_have_come_since_the_first_l
 
     monkeypatch.setattr(retire, "drain", drain)
     assert codes(await scene.turn()) == []
+    assert scene.reached == ["cp closed"], "DNS and the API answer a pod there, as on any host"
     assert drained == (["cp closed"] if emptied else [])
 
 

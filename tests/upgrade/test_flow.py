@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -32,7 +31,7 @@ from tasks.stage_result import CLUSTER, StageResult
 from tasks.stages.listed import ADD_ONS, name_of
 from tasks.upgrade import look
 from tasks.upgrade_pass import HostVersions
-from tasks.waves import forbids, hosts, soak, turn
+from tasks.waves import forbids, hosts, turn
 from tasks.waves.report import WaveReport, wave_report
 from tests.retire.objects import Objects, meta, node, pod
 from tests.retire.test_webhooks import PODS, config, ends
@@ -325,33 +324,6 @@ async def test_a_first_worker_that_goes_bad_while_it_is_watched_stops_the_rest(
     assert one.ran == ["upgrade_worker w1"]
     assert one.run.upgrade.stopped is not None
     assert "stopped posting" in one.run.upgrade.stopped.cause
-
-
-async def test_what_is_wrong_twice_in_a_row_counts_while_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    crashing = pod("x", "w1")
-    crashing["status"]["containerStatuses"] = [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]
-    api, clock = Objects(node("w1"), crashing), [0.0]
-    api.forget = lambda: None  # type: ignore[attr-defined]
-
-    async def sleep(seconds: float) -> None:
-        clock[0] += seconds
-
-    monkeypatch.setattr(soak, "asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(soak, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    run = a_run(soak_seconds=600)
-
-    async def kube() -> Any:
-        return api
-
-    monkeypatch.setattr(run, "kube", kube)
-    assert await soak.watch_workers(run, ("w1",)) == "crashing: default/x on w1"
-    assert clock[0] == 20.0
-    api.objects = [node("w1", ready=False)]
-    assert "not Ready: w1" in await soak.watch_workers(run, ("w1",))
-    api.objects = [node("w1")]
-    clock[0] = 0.0
-    assert await soak.watch_workers(run, ("w1",)) == ""
-    assert clock[0] == 600.0
 
 
 async def test_workers_that_do_not_answer_are_left_out_and_control_planes_never(

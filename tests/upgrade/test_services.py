@@ -147,6 +147,23 @@ async def test_nobody_waits_for_a_service_that_may_be_moved_and_its_hosts_are_no
     assert await GpuJobsOver("w1", "evict", 60).check(cast("Kube", api)) is None, "who says evict has decided"
 
 
+@pytest.mark.parametrize("place", ["labels", "annotations"])
+@pytest.mark.parametrize(
+    "key", ["scheduling.k8s.io/group-name", "scheduling.x-k8s.io/pod-group", "kueue.x-k8s.io/pod-group-name"]
+)
+async def test_pods_of_one_pod_group_are_one_gang_whoever_owns_them(key: str, place: str) -> None:
+    limits = {"resources": {"limits": {VENDOR.resource: "1"}}}
+    makers = ("w1", "Job", "llm"), ("w2", "", "llm"), ("w3", "Job", "other"), ("w4", "ReplicaSet", "llm")
+    made = [pod(name, name, owner=owner, container=limits) for name, owner, _ in makers]
+    for one, (_, _, group) in zip(made, makers, strict=True):
+        one["metadata"][place] = {key: group}
+    elsewhere = pod("w5", "w5", owner="", container=limits, namespace="another")
+    elsewhere["metadata"][place] = {key: "llm"}
+    jobs = await find_jobs(cast("Kube", Objects(*made, elsewhere)), "wait")
+    assert gangs(jobs) == [frozenset({"w1", "w2"})]
+    assert jobs[1].said == f"default/w2 of PodGroup default/llm ({VENDOR.resource}: 1: wait)"
+
+
 def test_parts_of_one_piece_of_work_are_no_replicas() -> None:
     kinds = ("ReplicaSet", "StatefulSet", "Job", "")
     assert [serves(pod("a", "w1", owner=kind)) for kind in kinds] == [True, False, False, False]

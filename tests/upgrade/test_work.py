@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -81,10 +81,14 @@ class Scene:
         self.host.facts[NoGpuErrors(1).messages] = said("usb 1-1: new device")
         self.host.forget = lambda: None  # type: ignore[method-assign]
         self.proven: list[str] = []
+        self.reached: list[str] = []
         self.mode = ""
 
         async def kube() -> Any:
             return self.api
+
+        async def reach(_kube: Any, _cluster: Any, name: str, _hear: Any) -> None:
+            self.reached.append(f"{name} {'closed' if self.closed else 'open'}")
 
         async def prove(_kube: Any, cluster: Cluster, name: str, _count: int, _hear: Any) -> None:
             self.proven.append(f"{name} {'closed' if self.closed else 'open'}")
@@ -95,6 +99,7 @@ class Scene:
         monkeypatch.setattr(work, "_kubeadm_steps", lambda *_: [])
         monkeypatch.setattr(work, "_kubelet_steps", lambda *_, **__: [self.step])
         monkeypatch.setattr(turn, "prove_host", prove)
+        monkeypatch.setattr(turn, "prove_reach", reach)
         self.node["status"]["allocatable"] = {VENDOR.resource: "1"}
 
     @property
@@ -338,6 +343,93 @@ async def test_a_host_is_proven_by_a_pod_for_each_of_its_gpus() -> None:
         await proof.prove_host(twice, cluster, "w1", 2)  # type: ignore[arg-type]
     assert raised.value.code == "SHW-796"
     assert len([one for one in twice.objects if one["kind"] == "Pod"]) == 2, "left to be seen"
+
+
+class Reaching(Pods):
+    """An API whose pods are in a state, and say what they say."""
+
+    def __init__(
+        self, *, reached: str = "", state: Object | None = None, phase: str = "Running", event: str = ""
+    ) -> None:
+        super().__init__(reached=reached)
+        self.state, self.phase, self.event = state or {}, phase, event
+
+    async def apply(self, obj: Object) -> Object:
+        """Make it, and let it be in that state."""
+        made = await super().apply(obj)
+        made["status"] = {"phase": self.phase, "containerStatuses": [{"state": self.state}]}
+        return made
+
+    async def logs(self, namespace: str, name: str) -> str:
+        """Say what is reached."""
+        del namespace, name
+        return self.reached
+
+    async def events_of(self, made: Object) -> list[str]:
+        """Say what became of the image."""
+        del made
+        return [self.event] if self.event else []
+
+
+def waiting(reason: str) -> Object:
+    return {"waiting": {"reason": reason, "message": "no such host"}}
+
+
+async def reached(api: Reaching, heard: list[str] | None = None) -> list[str]:
+    """Return what is left of the proof of a host without GPUs."""
+    cluster = a_run().cluster
+    quick = cluster.model_copy(update={"gpu": cluster.gpu.model_copy(update={"verify_seconds": 0.1})})
+    await proof.prove_reach(api, quick, "w1", (heard or []).append)  # type: ignore[arg-type]
+    return [one["metadata"]["name"] for one in api.objects if one["kind"] == "Pod"]
+
+
+async def test_a_host_without_gpus_is_proven_by_a_pod_that_dns_and_the_api_answer() -> None:
+    api = Reaching(reached="DNS answers, API answers")
+    assert await reached(api) == []
+    assert api.made == ["reach-test-w1 on w1"]
+    for wrong in (
+        Reaching(reached="DNS silent, API answers"),
+        Reaching(reached="DNS answers, API silent"),
+        Reaching(state=waiting("ContainerCreating"), phase="Pending"),
+        Reaching(phase="Failed"),
+    ):
+        with pytest.raises(PostconditionFailed) as raised:
+            await reached(wrong)
+        assert raised.value.code == "SHW-796"
+        assert [one for one in wrong.objects if one["kind"] == "Pod"], "left to be seen"
+
+
+@pytest.mark.parametrize(
+    ("api", "why"),
+    [
+        (Reaching(state=waiting("ImagePullBackOff"), phase="Pending"), "cannot be had (ImagePullBackOff)"),
+        (Reaching(state=waiting("ContainerCreating"), phase="Pending", event="Pulling: image"), "still being pulled"),
+    ],
+)
+async def test_a_host_that_cannot_have_the_image_of_the_test_pods_is_told_of(api: Reaching, why: str) -> None:
+    heard = ["first"]
+    assert await reached(api, heard) == []
+    assert why in heard[-1]
+
+
+async def test_the_pod_network_is_asked_from_a_pod_once_kubeadm_has_brought_coredns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, brought = Scene(monkeypatch, a_run()), ["ok"]
+
+    async def none(*_: Any) -> list[StepResult]:
+        return []
+
+    async def bring(*_: Any) -> list[StepResult]:
+        return [StepResult("kube-proxy runs the version", cast("Any", brought[0]))]
+
+    monkeypatch.setattr(work, "bring", bring)
+    monkeypatch.setattr(work, "by_api", none)
+    await work.upgrade_addons(scene.run, "upgrade_addons", "cluster")
+    assert scene.reached == [], "nothing was changed"
+    brought[0] = "changed"
+    results = await work.upgrade_addons(scene.run, "upgrade_addons", "cluster")
+    assert (scene.reached, results[-1].step) == (["cp open"], proof.REACHES)
 
 
 async def test_a_host_from_which_dns_or_the_api_is_not_reached_is_not_proven() -> None:

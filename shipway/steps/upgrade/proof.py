@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
@@ -32,9 +32,12 @@ from shipway.gpu.proven import keep_proven, see_marks
 from shipway.gpu.result import same_gpus
 from shipway.host.session import Host
 from shipway.kube.client import Kube, Object
+from shipway.kube.manifests import render
+from shipway.kube.pod_states import find_trouble
 from shipway.redact import tail
 from shipway.step import Drift
 
+REACHES = "a pod there is answered by DNS and the API"
 STEP = "a pod for each of its GPUs runs, each with its own, and one is answered by DNS and the API"
 # What the first test pod does before all else, by whatever its image has; a node that has just come back is given time.
 REACH = """for n in 1 2 3 4 5 6 7 8 9 10; do
@@ -49,6 +52,8 @@ REACH = """for n in 1 2 3 4 5 6 7 8 9 10; do
 done >/dev/null 2>&1
 echo "DNS $dns, API $api"
 """
+NO_IMAGE = "the image of the test pods cannot be had"
+IMAGE_AWAY = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _REACHED = re.compile(r"^DNS (\w+), API (\w+)$", re.MULTILINE)
 
 
@@ -82,7 +87,8 @@ async def prove_host(
     faults += [
         f"{VENDOR.sample.name} failed in {name}" for name, said in heard.items() if compute and said.passed is False
     ]
-    faults += await _unreached(kube, names[0], on_wait)
+    kube.forget()
+    faults += _unreached(await kube.logs(NAMESPACE, names[0]), on_wait)
     if faults:
         raise _failed(node, "; ".join(faults))
     await keep_proven(kube, marks, {node: [said.devices[0] for said in heard.values()]}, passed=True)
@@ -94,10 +100,67 @@ def _failed(node: str, why: str) -> PostconditionFailed:
     return PostconditionFailed(f"test pods on {node} found: {why}", host=node, code="SHW-796", fix=fix)
 
 
-async def _unreached(kube: Kube, name: str, on_wait: Callable[[str], None]) -> list[str]:
-    """Return what did not answer the first test pod; what its image has no program for is told, and no fault."""
+async def prove_reach(kube: Kube, cluster: Cluster, node: str, on_wait: Callable[[str], None] = lambda _: None) -> None:
+    """Run a pod without GPUs on a node, ask from it for the cluster's DNS and API, and take it away again.
+
+    Where the node cannot have the image of the test pods, which is for hosts with GPUs, that is told and no fault.
+    Raises PostconditionFailed SHW-796 where the pod does not run, or DNS or API does not answer it; it is left then.
+    """
+    name = f"reach-test-{node}"
+    await _clear(kube, [name], on_wait)
+    await make_space(kube)
+    await kube.apply(_pod_without(cluster, name, node))
+    heard: list[str] = []
+    try:
+        await wait_until(ReachSpoke(name, heard), kube, seconds=cluster.gpu.verify_seconds, every=1.0, on_wait=on_wait)
+    except ShipwayError as error:
+        if not await _is_pulled(kube, name):
+            raise _failed(node, f"{name}: {error.message}") from error
+        heard.append(f"{NO_IMAGE} (it is still being pulled)")
+    if heard[0].startswith(NO_IMAGE):
+        on_wait(f"{heard[0]} on {node}: DNS and API were not asked from a pod there")
+    elif faults := _unreached(heard[0], on_wait):
+        raise _failed(node, "; ".join(faults))
+    await _clear(kube, [name], on_wait)
+
+
+async def _is_pulled(kube: Kube, name: str) -> bool:
+    """Say whether a pod waits for nothing but its image, which is on its way."""
     kube.forget()
-    said = _REACHED.search(await kube.logs(NAMESPACE, name))
+    pod = await kube.get("v1", "Pod", name, NAMESPACE)
+    events = await kube.events_of(pod) if pod else []
+    return bool(events) and events[-1].startswith("Pulling: ")
+
+
+@dataclass(frozen=True)
+class ReachSpoke:
+    """A pod has said whether DNS and API answer it, or its image cannot be had; which, is in `heard`."""
+
+    pod: str
+    heard: list[str] = field(default_factory=list, hash=False)
+    name: str = "a test pod has said whether DNS and the API answer it"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read its log. Raises PostconditionFailed for a pod that will not run."""
+        pod, log = await asyncio.gather(on.get("v1", "Pod", self.pod, NAMESPACE), on.logs(NAMESPACE, self.pod))
+        status = (pod or {}).get("status") or {}
+        states = [one.get("state") or {} for one in status.get("containerStatuses") or ()]
+        waits = [str((one.get("waiting") or {}).get("reason", "")) for one in states]
+        if _REACHED.search(log):
+            self.heard.append(log)
+        elif found := [one for one in waits if one in IMAGE_AWAY]:
+            self.heard.append(f"{NO_IMAGE} ({found[0]})")
+        elif pod is None or status.get("phase") in ("Failed", "Succeeded"):
+            why = find_trouble(pod) if pod else "gone"
+            raise PostconditionFailed(f"it does not run: {why or status.get('phase')}")
+        else:
+            return Drift(find_trouble(pod) or str(status.get("phase") or "starting"), "an answer")
+        return None
+
+
+def _unreached(log: str, on_wait: Callable[[str], None]) -> list[str]:
+    """Return what did not answer a test pod; what its image has no program for is told, and no fault."""
+    said = _REACHED.search(log)
     answers = dict(zip(("DNS", "the API"), said.groups() if said else ("untold", "untold"), strict=True))
     if untold := [what for what, answer in answers.items() if answer == "untold"]:
         on_wait(f"the image of the test pods has no program that asks {' or '.join(untold)}: not seen from a pod")
@@ -107,10 +170,27 @@ async def _unreached(kube: Kube, name: str, on_wait: Callable[[str], None]) -> l
 def _pod(cluster: Cluster, name: str, node: str, resource: str, *, reaches: bool) -> Object:
     pod = pod_with_gpu(cluster, name, resource=resource)
     if reaches:
-        domain = cluster.kubernetes.kubelet.get("clusterDomain", "cluster.local")
         command = pod["spec"]["containers"][0]["command"]
-        command[-1] = REACH.format(name=f"kubernetes.default.svc.{domain}") + command[-1]
+        command[-1] = _reach(cluster) + command[-1]
     return pinned(pod, node)
+
+
+def _pod_without(cluster: Cluster, name: str, node: str) -> Object:
+    """Return a pod of one node that needs no GPU and no runtime of its vendor."""
+    return render(
+        "verify/pod-reach.yaml",
+        name=name,
+        namespace=NAMESPACE,
+        node=node,
+        image=cluster.gpu.verify_image,
+        command=["sh", "-c", f"{_reach(cluster)}sleep 86400"],
+        seconds=cluster.gpu.verify_seconds + 600,
+    )[0]
+
+
+def _reach(cluster: Cluster) -> str:
+    domain = cluster.kubernetes.kubelet.get("clusterDomain", "cluster.local")
+    return REACH.format(name=f"kubernetes.default.svc.{domain}")
 
 
 async def _clear(kube: Kube, names: list[str], on_wait: Callable[[str], None]) -> None:
