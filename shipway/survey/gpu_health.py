@@ -65,7 +65,7 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
         "the kernel's log": log.stdout,
     }
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
-    dated = tuple(replace(_dated(one, booted), at=now) for one in gpus)
+    dated = tuple(_dated(one, booted) for one in gpus)
     hangs = report.status == NOT_ENDED
     said = vendor.hangs if hangs else " ".join(report.stdout.split())[:SAID] or f"status {report.status}"
     return HealthLook(
@@ -76,9 +76,12 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
 def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor = VENDOR) -> HealthLook:
     """Return a look with what keeps its host's driver from telling of all the GPUs that are `expected` there.
 
+    Each of its GPUs knows its host's clock then.
+
     A driver that does not end, or fails, and GPUs that it does not list ask for a restart of the host, slot by slot.
     One that lists all of them and fails to report is not judged: nothing says that pods fail there.
     """
+    look = replace(look, gpus=tuple(replace(one, ahead=seen.skew) for one in look.gpus))
     told = [one for one in look.gpus if one.uuid]
     lacks = expected - len(told)
     if vendor.health is None or not expected or (lacks <= 0 and not look.hangs):
