@@ -268,18 +268,15 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
 def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
     """Return what is asked of a node's GPUs by what its host tells of them."""
     look, gpus = run.drift.health.get(spec.name, HealthLook()), run.drift.gpus_of(spec.name)
-    told: list[Check[Kube]] = [GpusSound(spec.name, gpus)] if gpus else []
-    if not gpus or not run.cluster.repair.quarantine:
-        return told
-    return [
-        *told,
-        UnfitKeptFromPods(spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
-        ReleasedByProof(
-            *(spec.name, gpus, run.cluster, run.provable(spec)),
-            lambda: look_again(run, spec),
-            lambda: read_history(run.folder),
-        ),
-    ]
+    steps: list[Check[Kube]] = [GpusSound(spec.name, gpus)] if gpus else []
+    if gpus and run.cluster.repair.quarantine and run.provable(spec):  # no pod comes to the others anyway
+        steps.append(UnfitKeptFromPods(spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)))
+    released = ReleasedByProof(
+        *(spec.name, gpus, run.cluster, run.provable(spec)),
+        lambda: look_again(run, spec),
+        lambda: read_history(run.folder),
+    )
+    return [*steps, released] if spec.gpus != 0 else []
 
 
 async def look_again(run: Run, spec: HostSpec) -> tuple[GpuHealth, ...]:

@@ -21,7 +21,16 @@ from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.measured import MEASURED, find_measured, keep_measured, read_measured
 from shipway.gpu.figures.model import Heard, Measured
 from shipway.gpu.health.model import Answer, Fault, GpuHealth
-from shipway.gpu.health.quarantine import NOTE, TAINT, find_again, mark, most_quarantined, read_quarantine
+from shipway.gpu.health.quarantine import (
+    NOTE,
+    TAINT,
+    find_again,
+    list_strange,
+    mark,
+    most_quarantined,
+    read_quarantine,
+    unmark,
+)
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.proof import prove
 from shipway.gpu.proven import PROVEN, read_record
@@ -264,6 +273,38 @@ async def test_a_taint_of_our_name_that_somebody_else_set_is_not_taken_away() ->
         made.kube.forget()
         assert await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).check(made.kube) is None
         assert await ReleasedByProof("te2", seen(), made.cluster, 2, again()).check(made.kube) is None
+        drift = await NodeTaints("te2", control_plane=False).check(made.kube)
+        assert drift
+        assert f"{TAINT}:NoSchedule" in drift.have
+
+
+async def test_a_taint_that_somebody_set_beside_ours_stays_and_is_told_of() -> None:
+    """With our own mark every taint of its key went, whoever had set it."""
+    theirs = {"key": TAINT, "value": "mine", "effect": "PreferNoSchedule"}
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        await made.kube.patch("v1", "Node", "te2", {"spec": {"taints": [theirs]}})
+        made.kube.forget()
+        assert (await node(made))["spec"]["taints"] == [theirs]
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        marked = await node(made)
+        assert len(marked["spec"]["taints"]) == 2
+        assert list_strange(marked) == [f"{TAINT}:PreferNoSchedule"]
+        await made.kube.patch("v1", "Node", "te2", unmark(marked))
+        assert (await node(made))["spec"]["taints"] == [theirs]
+
+
+async def test_a_proof_says_which_nodes_no_workload_gets_to() -> None:
+    """All GPUs verified, and ok, was said of a cluster with a node that is closed to every workload."""
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        proof = await prove(made.kube, made.cluster, EXPECTED, {})
+        assert (proof.outcome, proof.verified) == ("ok", 4)
+        (note,) = [note for note in proof.notes if "kept from pods since" in note]
+        assert note.startswith("te2 is kept")
+        assert "Remapped Rows: Pending" in note
 
 
 def noted(*, proven: str = "", measured: float | None = None, devices: list[str] = UUIDS) -> dict[str, Any]:

@@ -17,12 +17,22 @@ from shipway.gpu.figures.judge import judge
 from shipway.gpu.figures.mark import keep_bad, read_bad
 from shipway.gpu.figures.measured import LOAD, find_measured, keep_measured, read_measured
 from shipway.gpu.health.model import ADVICE, UNFIT, Fault, GpuHealth, sick
-from shipway.gpu.health.quarantine import NOTE, TAINT, find_again, mark, most_quarantined, read_quarantine, unmark
+from shipway.gpu.health.quarantine import (
+    EFFECT,
+    NOTE,
+    TAINT,
+    find_again,
+    mark,
+    most_quarantined,
+    read_quarantine,
+    tell_kept,
+    unmark,
+)
 from shipway.gpu.measuring import measure_node
 from shipway.gpu.proof import Proof
 from shipway.gpu.proven import read_record
 from shipway.kube.client import Kube, Object
-from shipway.kube.nodes import nodes_by_name, taints_of
+from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.plugin_mode import proven_as
 from shipway.steps.gpu.proven import prove_alone
@@ -125,7 +135,7 @@ class UnfitKeptFromPods:
         """Compare what was seen on the host with the node's taint."""
         node = await node_of(on, self.node)
         ill = unfit(self.gpus, node)
-        if not ill or any(taint.get("key") == TAINT for taint in taints_of(node)):
+        if not ill or tell_kept(node):
             return None
         return Drift(f"open, with {tell(ill)}", f"taint {TAINT}")
 
@@ -170,15 +180,30 @@ class ReleasedByProof:
     name: str = "a node that is kept from pods has an unfit GPU"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Look whether nothing keeps the node's mark alive but the lack of a proof."""
+        """Tell of each node that is kept from pods, and what keeps it so beside the lack of a proof."""
         node = (await nodes_by_name(on)).get(self.node)
-        kept = read_quarantine(node) if node else None
-        if node is None or kept is None or not self.gpus:
+        if node is None or read_quarantine(node) is None:
             return None
-        if unfit(self.gpus, node):
-            return None
-        have = f"kept away since {kept.since} ({kept.why}); no fault now"
-        return Drift(have, "every GPU proven under load, then open to pods")
+        why = self._keeps(node)
+        have = tell_kept(node) if why else f"{tell_kept(node)}; no fault now"
+        return Drift.held(have, "every GPU proven under load, then open to pods", why)
+
+    async def hold(self, on: Kube) -> str:
+        """Return why it may not be proven now: a fault that is there, or what could tell of one and was not read."""
+        return self._keeps(await node_of(on, self.node))
+
+    def _keeps(self, node: Object) -> str:
+        if not self.expected:
+            return f"no pod gets its GPUs, so none can prove them; by hand: {self._by_hand}"
+        if not self.gpus:
+            return "nothing is known of its GPUs"
+        if ill := unfit(self.gpus, node):
+            return tell(ill)
+        return "; ".join(f"{one.title}: {', '.join(one.unseen)}" for one in self.gpus if one.unseen)
+
+    @property
+    def _by_hand(self) -> str:
+        return f"`kubectl taint node {self.node} {TAINT}:{EFFECT}- ; kubectl annotate node {self.node} {NOTE}-`"
 
     async def apply(self, on: Kube) -> None:
         """Prove every GPU of this node alone, then take our marks away.
@@ -198,7 +223,7 @@ class ReleasedByProof:
                 f"it is kept away for {', '.join(lost)}, which is not there any more, and no other GPU is in its slot",
                 code="SHW-639",
                 fix="Have the GPU put in, or replaced: the next pass proves it. To do without it take the mark away: "
-                f"`kubectl taint node {self.node} {TAINT}- ; kubectl annotate node {self.node} {NOTE}-`.",
+                f"{self._by_hand}.",
             )
         taken = await count_taken(on, {self.node: self.expected}, node=self.node)
         if any(taken.values()):
