@@ -475,6 +475,8 @@ async def test_gpus_that_the_driver_lists_and_cannot_report_on_are_not_judged() 
     look = with_missing(await looked(said("Unknown Error", 255)), survey_of(), 2)
     assert [(gpu.uuid, gpu.word) for gpu in look.gpus] == [(FIRST, "not judged"), (SECOND, "not judged")]
     assert look.gpus[0].unseen == ("the driver's report: Unknown Error",)
+    cut = with_missing(await looked(said(H200, 14)), survey_of(), 2)
+    assert [gpu.unseen for gpu in cut.gpus] == [("the driver's report: nvidia-smi ended with status 14",)] * 2
 
 
 async def test_a_gpu_that_the_log_names_and_the_driver_has_lost_is_one_gpu() -> None:

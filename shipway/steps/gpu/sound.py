@@ -194,16 +194,13 @@ class ReleasedByProof:
 
     def _keeps(self, node: Object) -> str:
         if not self.expected:
-            return f"no pod gets its GPUs, so none can prove them; by hand: {self._by_hand}"
+            hand = f"`kubectl taint node {self.node} {TAINT}:{EFFECT}- ; kubectl annotate node {self.node} {NOTE}-`"
+            return f"no pod gets its GPUs, so none can prove them; by hand: {hand}"
         if not self.gpus:
             return "nothing is known of its GPUs"
         if ill := unfit(self.gpus, node):
             return tell(ill)
         return "; ".join(f"{one.title}: {', '.join(one.unseen)}" for one in self.gpus if one.unseen)
-
-    @property
-    def _by_hand(self) -> str:
-        return f"`kubectl taint node {self.node} {TAINT}:{EFFECT}- ; kubectl annotate node {self.node} {NOTE}-`"
 
     async def apply(self, on: Kube) -> None:
         """Prove every GPU of this node alone, then take our marks away.
@@ -223,7 +220,7 @@ class ReleasedByProof:
                 f"it is kept away for {', '.join(lost)}, which is not there any more, and no other GPU is in its slot",
                 code="SHW-639",
                 fix="Have the GPU put in, or replaced: the next pass proves it. To do without it take the mark away: "
-                f"{self._by_hand}.",
+                f"`kubectl taint node {self.node} {TAINT}:{EFFECT}- ; kubectl annotate node {self.node} {NOTE}-`.",
             )
         taken = await count_taken(on, {self.node: self.expected}, node=self.node)
         if any(taken.values()):
