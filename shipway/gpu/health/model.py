@@ -18,8 +18,8 @@ GRAVE = (LOG_ROW, REPORT_ROW, "ECC,", "Remapped Rows", "fabric")
 ADVICE: dict[Answer, str] = {
     "application": "the program that ran there is at fault, not the GPU: see its log",
     "look closer": "compare it with its equals under load, and its slot, cables and cooling",
-    "reset": "drain the node, then reset the GPU or restart the host, and prove it",
-    "restart": "drain the node, restart the host, and prove its GPUs",
+    "reset": "drain the node, then reset the GPU or restart the host, and `shipway verify FILE --level full`",
+    "restart": "drain the node, restart the host, and `shipway verify FILE --level full`",
     "replace": "drain the node and have the GPU replaced: its memory has no spare rows, or errors that come again",
 }
 
