@@ -92,7 +92,7 @@ def test_what_a_site_says_of_its_machines_counts_in_place_of_the_table() -> None
 def test_hardware_of_which_nothing_is_known_is_not_judged_and_never_good() -> None:
     found = rows(heard(gpu(0, name=UNKNOWN)))
     judged = {figure for (_, figure), row in found.items() if row.word != "not judged"}
-    assert judged == {"checksum", "clocks"}  # what is right or wrong by itself
+    assert judged == {"checksum", "clocks", "memory errors"}  # what is right or wrong by itself
     assert "no equal here and no history" in found[uuid(0), "matmul"].why
 
 
