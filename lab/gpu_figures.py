@@ -7,6 +7,7 @@ they are SIMULATED, so that no table of real GPUs judges them.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +24,16 @@ SECONDS = 17.0  # what it took
 class Scene:
     """How a host's GPUs differ from the recorded ones.
 
-    By UUID: `slow` is a factor of all its rates, `wrong` ones compute falsely, `hung` ones never answer. Of all: what
-    is `missing` (python3, nccl), `in_pod` a factor of what pods reach, `busy` what uses a GPU on the host, and
-    `silent` that the probe never ends. `rails` are factors of what a GPU's way to other hosts reaches, by its number.
+    By UUID: `slow` is a factor of all its rates, `wrong` ones compute falsely, `failing` ones count errors of memory,
+    `hung` ones never answer. Of all: what is `missing` (python3, nccl), `in_pod` a factor of what pods reach, `busy`
+    what uses a GPU on the host, and `silent` that the probe never ends. `rails` are factors of what a GPU's way to
+    other hosts reaches, by its number.
     """
 
     slow: dict[str, float] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
     hung: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     in_pod: float = 1.0
     busy: str = ""
@@ -81,4 +84,5 @@ def _gpu(number: int, uuid: str, recorded: dict[str, Any], scene: Scene, where: 
     factor = scene.slow.get(uuid, 1.0) * (scene.in_pod if where == "pod" else 1.0)
     named = {"number": number, "uuid": uuid, "name": PRODUCT, "bus": f"0000:{16 + number:02x}:00.0"}
     rates = {figure: round(recorded[figure] * factor, 2) for figure in UNITS}
-    return {**recorded, **named, **rates, "exact": uuid not in scene.wrong}
+    counts = {"ecc_errors": 2 * (uuid in scene.failing), "remapped_rows": 0, "began": time.time()}
+    return {**recorded, **named, **rates, **counts, "exact": uuid not in scene.wrong}

@@ -13,7 +13,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.claims import see_claims
 from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.gpu.counts import count_asked_gpus
-from shipway.gpu.health.quarantine import TAINT
+from shipway.gpu.health.quarantine import TAINT, tell_kept
 from shipway.gpu.offers import Offer, see_offers
 from shipway.gpu.owners import find_owner
 from shipway.gpu.pods import NAMESPACE, describe_pod
@@ -66,6 +66,7 @@ def _see(name: str, count: int, node: Object | None, offer: Offer, vendor: Vendo
         barred=find_barrier(node or {}, vendor),
         labelled=labels.get(vendor.label) == "true",
         offer=offer,
+        kept=tell_kept(node) if node else "",
     )
 
 

@@ -166,6 +166,11 @@ class _Proving:
             ),
             count_taken(self.kube, self.expected, vendor=self.vendor),
         )
+        self.notes += [
+            f"{node.name} is {node.kept}: what is proven of its GPUs no workload gets"
+            for node in self.nodes
+            if node.kept
+        ]
         usable = [node for node in self.nodes if not node.barred and not node.why_not_ready]
         resources = list(dict.fromkeys(name for node in usable for name in node.offer.amounts))
         asks: list[str] = []

@@ -51,7 +51,10 @@ class PodSeen:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A node as it was seen; `why_not_ready` and `barred` (what keeps pods away) are empty when all is well."""
+    """A node as it was seen; `why_not_ready` and `barred` (what keeps pods away) are empty when all is well.
+
+    So is `kept`: what keeps workloads away, and not the proof's pods.
+    """
 
     name: str
     expected: int
@@ -64,6 +67,7 @@ class NodeSeen:
     plugin: PodSeen | None = None
     offer: Offer = field(default_factory=Offer)
     declared: Sharing | None = None
+    kept: str = ""
 
     @property
     def wanted(self) -> int:

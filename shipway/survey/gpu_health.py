@@ -65,9 +65,10 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
         "the kernel's log": log.stdout,
     }
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
-    dated = tuple(replace(_dated(one, booted), at=now) for one in gpus)
+    dated = tuple(_dated(one, booted) for one in gpus)
     hangs = report.status == NOT_ENDED
-    said = vendor.hangs if hangs else " ".join(report.stdout.split())[:SAID] or f"status {report.status}"
+    said = "" if any(one.uuid for one in gpus) else " ".join(report.stdout.split())[:SAID]
+    said = vendor.hangs if hangs else said or f"{vendor.program} ended with status {report.status}"
     return HealthLook(
         dated, evidence, report.stdout if report.ok else "", ports, counted, "" if report.ok else said, hangs
     )
@@ -76,17 +77,21 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
 def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor = VENDOR) -> HealthLook:
     """Return a look with what keeps its host's driver from telling of all the GPUs that are `expected` there.
 
+    Each of its GPUs knows its host's clock then.
+
     A driver that does not end, or fails, and GPUs that it does not list ask for a restart of the host, slot by slot.
     One that lists all of them and fails to report is not judged: nothing says that pods fail there.
     """
+    look = replace(look, gpus=tuple(replace(one, ahead=seen.skew) for one in look.gpus))
     told = [one for one in look.gpus if one.uuid]
     lacks = expected - len(told)
-    if vendor.health is None or not expected or (lacks <= 0 and not look.hangs):
+    if vendor.health is None or not expected or (lacks <= 0 and not look.silent):
         return look
-    if look.silent and not look.hangs and seen.driver_gpus >= expected:
+    if look.silent and not look.hangs and (lacks <= 0 or seen.driver_gpus >= expected):
         why, known = f"{REPORT_ROW}: {look.silent}", {one.uuid for one in told}
+        partly = (replace(one, unjudged=(*one.unjudged, why)) if one.uuid else one for one in look.gpus)
         unknown = (GpuHealth(uuid, "", "", "", unjudged=(why,)) for uuid in seen.driver_uuids if uuid not in known)
-        return replace(look, gpus=(*look.gpus, *unknown))
+        return replace(look, gpus=(*partly, *unknown))
     fault = Fault("counted", f"{vendor.program} tells of {len(told)} of {expected}", "restart")
     if look.silent:
         fault = Fault("answers", look.silent, "restart")

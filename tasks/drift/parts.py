@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,6 +14,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.cluster.profiles import merge
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import daemon_sets, declared_sharing
+from shipway.gpu.health.model import GpuHealth
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kubeadm import hardening
@@ -58,7 +60,8 @@ from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.system.preflight import AddressOnHost
 from shipway.steps.system.services import ServiceLoaded
 from shipway.steps.vip.held import VipHeld
-from shipway.survey.gpu_health import HealthLook
+from shipway.survey.first_look import survey
+from shipway.survey.gpu_health import HealthLook, look_at_health, with_missing
 from tasks import gates
 from tasks.context import Run
 from tasks.drift.gpu_evidence import keep_evidence
@@ -268,14 +271,23 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
 def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
     """Return what is asked of a node's GPUs by what its host tells of them."""
     look, gpus = run.drift.health.get(spec.name, HealthLook()), run.drift.gpus_of(spec.name)
-    told: list[Check[Kube]] = [GpusSound(spec.name, gpus)] if gpus else []
-    if not gpus or not run.cluster.repair.quarantine:
-        return told
-    return [
-        *told,
-        UnfitKeptFromPods(spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
-        ReleasedByProof(spec.name, gpus, run.cluster, run.provable(spec), lambda: read_history(run.folder)),
-    ]
+    steps: list[Check[Kube]] = [GpusSound(spec.name, gpus)] if gpus else []
+    if gpus and run.cluster.repair.quarantine and run.provable(spec):  # no pod comes to the others anyway
+        steps.append(UnfitKeptFromPods(spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)))
+    released = ReleasedByProof(
+        *(spec.name, gpus, run.cluster, run.provable(spec)),
+        lambda: look_again(run, spec),
+        lambda: read_history(run.folder),
+    )
+    return [*steps, released] if spec.gpus != 0 else []
+
+
+async def look_again(run: Run, spec: HostSpec) -> tuple[GpuHealth, ...]:
+    """Return what a host's GPUs tell of their health now; raises what keeps from reaching it."""
+    session = run.session(spec.name)
+    session.forget()
+    seen, health = await asyncio.gather(survey(session), look_at_health(session))
+    return with_missing(health, seen, run.gpus_of(spec)).gpus
 
 
 def _shared_health(run: Run) -> list[Check[Kube]]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from shipway.converge import converge
 from shipway.errors import PostconditionFailed, Refused, ShipwayError
@@ -18,6 +19,7 @@ from shipway.kube.drain import cordon, uncordon
 from shipway.stage import StageName
 from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin import PluginRunning
+from shipway.steps.gpu.sound import ReleasedByProof, UnfitKeptFromPods
 from shipway.steps.kubernetes.health_cluster import NodeReady, PodsStable
 from shipway.steps.kubernetes.retire import NodeDrained
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
@@ -34,6 +36,9 @@ from tasks.waiting import hear_results, hear_waits, wait_for
 
 DRAIN_SECONDS = 600.0
 READY_SECONDS = 300.0
+RELEASE_SECONDS = 1200.0  # within which the proof of a node that is kept from pods is begun
+LATE = "other nodes were proven first, and the time was over; the next pass goes on"
+RELEASED = ReleasedByProof.name
 SETTLE_SECONDS = 120.0  # a plugin's pod that is replaced takes 30 s to end, and its node tells of its GPUs after that
 EVERY_SECONDS = 2.0
 AGAIN_SECONDS = (2.0, 4.0)  # between looks at a host before a repair is said to have failed: a service starts
@@ -203,9 +208,12 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
     before = list(run.drift.of_cluster)
     drifted = {(finding.host, finding.stage) for finding in before}
     results: dict[str, list[StepResult]] = {}
-    for part in cluster_parts(run):
-        if (part.host, part.stage) in drifted and part.stage != StageName.GPU_PROOF:
-            results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
+    parts = [part for part in cluster_parts(run) if (part.host, part.stage) in drifted]
+    # What keeps pods from sick GPUs waits for nothing; nothing waits for the proofs that open nodes again.
+    for some in (_only(parts, UnfitKeptFromPods), _without(parts, UnfitKeptFromPods, ReleasedByProof)):
+        for part in some:
+            if part.stage != StageName.GPU_PROOF:
+                results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
     results_of_all = [result for some in results.values() for result in some]
     done = run.drift.repaired or any(result.outcome == "changed" for result in results_of_all)
     await _settle(run, stage, seconds=SETTLE_SECONDS if done else 0.0)
@@ -215,10 +223,44 @@ async def repair_cluster(run: Run, stage: str, host: str) -> list[StepResult]:  
         ):
             results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
             await look_at_cluster(run, stage, CLUSTER)
+    late = await _release(run, stage, kube, results)
     results_of_all = [result for some in results.values() for result in some]
     after = {finding.key: finding for finding in run.drift.of_cluster}
-    run.drift.of_cluster = became(before, after, results_of_all)
+    run.drift.of_cluster = [
+        one.became("held back", LATE) if one.host in late and one.step == RELEASED else one
+        for one in became(before, after, results_of_all)
+    ]
     return outcome_of(results_of_all, run.drift.of_cluster)
+
+
+def _only(parts: Sequence[Part[Kube]], kind: type) -> list[Part[Kube]]:
+    """Return the parts that have steps of a kind, with these alone."""
+    found = [replace(part, steps=[step for step in part.steps if isinstance(step, kind)]) for part in parts]
+    return [part for part in found if part.steps]
+
+
+def _without(parts: Sequence[Part[Kube]], *kinds: type) -> list[Part[Kube]]:
+    return [replace(part, steps=[step for step in part.steps if not isinstance(step, kinds)]) for part in parts]
+
+
+async def _release(run: Run, stage: str, kube: Kube, results: dict[str, list[StepResult]]) -> set[str]:
+    """Prove the nodes that are kept from pods, one after another; return those to which the time did not come.
+
+    Each pass begins with another one: a node whose proof takes long, and fails, keeps no other closed for good.
+    """
+    kept = {one.host for one in run.drift.of_cluster if one.step == RELEASED and one.level}
+    parts = _only([part for part in cluster_parts(run) if part.host in kept], ReleasedByProof)
+    first, ends = int(time.time()) % max(1, len(parts)), time.monotonic() + RELEASE_SECONDS
+    parts = [*parts[first:], *parts[:first]]
+    late = set[str]()
+    for part in parts:
+        if time.monotonic() > ends:
+            late.add(part.host)
+        else:
+            results.setdefault(part.host, []).extend(await _by_api(run, stage, part, kube))
+    if parts:
+        await look_at_cluster(run, stage, CLUSTER)
+    return late
 
 
 async def _settle(run: Run, stage: str, *, seconds: float) -> None:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from shipway.stage import StageName
+from shipway.steps.gpu.sound import MEASURE_SECONDS
 from tasks.drift.look import look_at_cluster, look_at_host
-from tasks.drift.repair import DRAIN_SECONDS, READY_SECONDS, repair_cluster, repair_drained, repair_host
+from tasks.drift.repair import (
+    DRAIN_SECONDS,
+    READY_SECONDS,
+    RELEASE_SECONDS,
+    repair_cluster,
+    repair_drained,
+    repair_host,
+)
 from tasks.stage import Stage, always
 
 STAGES = (
@@ -16,7 +24,7 @@ STAGES = (
     Stage(
         StageName.REPAIR_CLUSTER,
         repair_cluster,
-        lambda cluster: 1800.0 + 4.0 * cluster.gpu.verify_seconds,
+        lambda cluster: 1800.0 + RELEASE_SECONDS + MEASURE_SECONDS + 7.0 * cluster.gpu.verify_seconds,
         0,
         terse=True,
     ),

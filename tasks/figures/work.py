@@ -16,6 +16,7 @@ from shipway.gpu.figures.faults import FAULTS
 from shipway.gpu.figures.history import History, find_swapped, record_of, with_record
 from shipway.gpu.figures.judge import Row, judge
 from shipway.gpu.figures.mark import keep_bad
+from shipway.gpu.figures.measured import find_measured, keep_measured
 from shipway.gpu.figures.model import UNITS, Heard
 from shipway.gpu.measuring import (
     BURN_SECONDS,
@@ -68,8 +69,9 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     measured = {host: [row for row in rows if row.host == host] for host in judged}
     try:
         await keep_bad(await run.kube(), measured)
+        await keep_measured(await run.kube(), find_measured(heard, rows))
     except ShipwayError as error:
-        run.warned.append(f"figures: it was not written on every node what was bad: {error.message}")
+        run.warned.append(f"figures: it was not written on every node what was bad, or good: {error.message}")
     run.warned += [f"figures: {line}" for line in unjudged(rows)]
     run.warned += [f"{row.host}: {row.said}" for row in run.figures.needs if row.word == "bad"]
     run.warned += [f"figures: {note}" for note in run.figures.notes]

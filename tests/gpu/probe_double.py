@@ -148,6 +148,15 @@ class Nvml(Library):
         ref._obj.value = 4
         return 0
 
+    def nvmlDeviceGetTotalEccErrors(self, handle, kind, counter, ref):
+        ref._obj.value = 7 + 3 * (self.state.clock > 0 and str(self.state.number) in SCENE.get("failing", ()))
+        return 0 if (kind, counter) == (1, 0) and not SCENE.get("no_ecc") else 3
+
+    def nvmlDeviceGetRemappedRows(self, handle, corrected, uncorrected, pending, failed):
+        pending._obj.value = self.state.clock > 0 and str(self.state.number) in SCENE.get("failing", ())
+        uncorrected._obj.value = 1
+        return 3 if SCENE.get("no_ecc") else 0
+
     def nvmlDeviceGetSerial(self, handle, text, size):
         text.value = b"1654"
         return 0

@@ -29,6 +29,7 @@ REACHED = {
     "name": "NVIDIA H200", "power_limit": 700, "matmul": 400.0, "library_matmul": 760.0, "copy": 4300.0,
     "to_gpu": 55.0, "from_gpu": 55.0, "exact": True, "checksum": "1bc30882fb2871fc", "reasons": 4, "pcie_width": 16,
     "pcie_gen": 5, "nvlinks": 18, "driver": "580.159.04", "kernel": "6.8.0", "serial": "1654",
+    "ecc_errors": 0, "remapped_rows": 0,
 }  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_what_a_site_says_of_its_machines_counts_in_place_of_the_table() -> None
 def test_hardware_of_which_nothing_is_known_is_not_judged_and_never_good() -> None:
     found = rows(heard(gpu(0, name=UNKNOWN)))
     judged = {figure for (_, figure), row in found.items() if row.word != "not judged"}
-    assert judged == {"checksum", "clocks"}  # what is right or wrong by itself
+    assert judged == {"checksum", "clocks", "memory errors"}  # what is right or wrong by itself
     assert "no equal here and no history" in found[uuid(0), "matmul"].why
 
 
@@ -139,6 +140,8 @@ def test_a_gpu_is_compared_with_itself_at_first_and_only_with_the_same_driver_an
         ({"reasons": 0x8 | 0x4}, "clocks", "HW slowdown", "SHW-632"),
         ({"reasons": 0x40}, "clocks", "heat", "SHW-632"),
         ({"reasons": 0x80}, "clocks", "power brake", "SHW-632"),
+        ({"ecc_errors": 2}, "memory errors", "2 uncorrectable errors of its memories", "SHW-640"),
+        ({"remapped_rows": 1}, "memory errors", "1 rows replaced, or to be", "SHW-640"),
         ({"pcie_width": 8}, "pcie_width", "16 on its equals", "SHW-636"),
         ({"nvlinks": 17}, "nvlinks", "18 on its equals", "SHW-636"),
         ({"matmul": 300.0}, "matmul", "0.9 of 398, four H200", "SHW-630"),
@@ -156,10 +159,12 @@ def test_each_fault_is_bad_alone_and_its_equal_stays_good(
 
 
 def test_what_was_not_told_is_not_judged_with_its_reason() -> None:
-    lacking = gpu(0, library_matmul=None, no_library="libcublas.so.13: cannot open", reasons=None, exact=None)
+    silent = dict.fromkeys(("reasons", "exact", "ecc_errors", "remapped_rows"))
+    lacking = gpu(0, library_matmul=None, no_library="libcublas.so.13: cannot open", **silent)
     found = rows(heard(lacking, gpu(1)))
     assert found[uuid(0), "library_matmul"].why == "libcublas.so.13: cannot open"
-    assert [found[uuid(0), name].word for name in ("library_matmul", "clocks", "checksum")] == ["not judged"] * 3
+    for name in ("library_matmul", "clocks", "checksum", "memory errors"):
+        assert found[uuid(0), name].word == "not judged"
 
 
 def test_a_gpu_that_gives_no_figures_is_bad_and_a_probe_that_cannot_run_says_nothing_of_it() -> None:

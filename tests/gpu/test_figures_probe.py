@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def test_a_gpu_that_hangs_or_is_wrong_or_slow_is_told_apart_from_its_equals(tmp_
     assert ("alone" in wrong, "alone" in well) == (False, False)
     assert "libcublas.so.13: cannot open" in well["no_library"]
     assert (ring["kind"], ring["of"], ring["missing"]) == ("fault", "collective", True)
+
+
+def test_errors_that_its_memories_count_under_load_are_told_and_no_earlier_ones(tmp_path: Path) -> None:
+    """Only power, clocks and links were asked: a GPU whose memory failed under the very load was good."""
+    began = time.time()
+    well, failing = run(tmp_path, gpus=2, failing=["1"])
+    assert [(gpu["ecc_errors"], gpu["remapped_rows"]) for gpu in (well, failing)] == [(0, 0), (3, 1)]
+    assert began - 1 < well["began"] < time.time() + 1
+    (without,) = run(tmp_path, gpus=1, no_ecc=True)
+    assert not {"ecc_errors", "remapped_rows"} & set(without)
 
 
 def test_what_an_old_gpu_cannot_do_is_said_and_the_rest_measured(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from tasks.context import Run
 from tasks.figures.kept import FOLDER, keep_history, read_history
 from tasks.figures.work import measure
 from tests.gpu.test_proof import declared, furnished, hold_a_gpu
+from tests.gpu.test_quarantine import again
 from tests.places.kube import Place, gpu_host, place
 
 pytestmark = pytest.mark.usefixtures("_quick")
@@ -164,7 +165,7 @@ async def test_a_node_with_a_bad_figure_is_not_released_until_it_was_measured_we
         assert node
         assert list(read_bad(node)) == [uuid(2, 1)]
         await kube.patch("v1", "Node", "te2", mark(node, gpus, "rows", "te2.txt"))
-        release = ReleasedByProof("te2", gpus, stage.made.cluster, 2)
+        release = ReleasedByProof("te2", gpus, stage.made.cluster, 2, again(*gpus))
         kube.forget()
         assert await release.check(kube)
         with pytest.raises(Blocked, match="silent corruption") as kept:

@@ -420,7 +420,6 @@ async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
     assert "Replay Errors: 0" in look.evidence
     assert list(look.ports) == ["mlx5_0/1"]
     assert look.counted == Counted(1000004818.0, 999999990.0, {FIRST: {}, SECOND: {}, "port mlx5_0/1": {}})
-    assert {gpu.at for gpu in look.gpus} == {1000004818.0}
     facts[UPTIME] = None
     undated = await look_at_health(cast("Host", KnownFacts(facts)))
     assert [fault.at for fault in undated.gpus[1].faults] == [None, None]
@@ -476,6 +475,8 @@ async def test_gpus_that_the_driver_lists_and_cannot_report_on_are_not_judged() 
     look = with_missing(await looked(said("Unknown Error", 255)), survey_of(), 2)
     assert [(gpu.uuid, gpu.word) for gpu in look.gpus] == [(FIRST, "not judged"), (SECOND, "not judged")]
     assert look.gpus[0].unseen == ("the driver's report: Unknown Error",)
+    cut = with_missing(await looked(said(H200, 14)), survey_of(), 2)
+    assert [gpu.unseen for gpu in cut.gpus] == [("the driver's report: nvidia-smi ended with status 14",)] * 2
 
 
 async def test_a_gpu_that_the_log_names_and_the_driver_has_lost_is_one_gpu() -> None:

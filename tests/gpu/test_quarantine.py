@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,25 @@ from lab.simulated.kube.hosts import SimpleHost
 from shipway.cluster.parts import Figures
 from shipway.converge import converge
 from shipway.errors import Blocked, DeadlineExceeded
-from shipway.gpu.health.model import Fault, GpuHealth
-from shipway.gpu.health.quarantine import NOTE, TAINT, find_again, mark, most_quarantined, read_quarantine
+from shipway.gpu.figures.judge import Row
+from shipway.gpu.figures.measured import MEASURED, find_measured, keep_measured, read_measured
+from shipway.gpu.figures.model import Heard, Measured
+from shipway.gpu.health.model import Answer, Fault, GpuHealth
+from shipway.gpu.health.quarantine import (
+    NOTE,
+    TAINT,
+    find_again,
+    list_strange,
+    mark,
+    most_quarantined,
+    read_quarantine,
+    unmark,
+)
 from shipway.gpu.pods import NAMESPACE
 from shipway.gpu.proof import prove
-from shipway.gpu.proven import Mark, Record, read_record
+from shipway.gpu.proven import PROVEN, read_record
 from shipway.step import Impact
-from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPods, since_proof
+from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPods, find_new, since_proof
 from shipway.steps.kubernetes.health_cluster import NodeTaints
 from tasks.drift.gpu_evidence import keep_evidence
 from tests.gpu.test_proof import EXPECTED, declared, furnished, hold_a_gpu
@@ -46,6 +61,15 @@ def hosts() -> list[SimpleHost]:
 def seen(*faults: Fault) -> tuple[GpuHealth, ...]:
     """Return the two GPUs of te2, the second with these faults."""
     return tuple(GpuHealth(uuid, "1", f"0000:0{at}:00.0", "A", faults if at else ()) for at, uuid in enumerate(UUIDS))
+
+
+def again(*gpus: GpuHealth) -> Callable[[], Awaitable[tuple[GpuHealth, ...]]]:
+    """Return a look at te2's host after the load, which shows these GPUs: its two, and well, where none is given."""
+
+    async def look() -> tuple[GpuHealth, ...]:
+        return gpus or seen()
+
+    return look
 
 
 ROWS = Fault("Remapped Rows", "Pending", "reset")
@@ -114,9 +138,13 @@ async def test_a_node_is_opened_by_a_proof_of_its_gpus_alone_and_only_our_mark_g
         await furnished(made)
         await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
         made.kube.forget()
-        released = ReleasedByProof("te2", seen(), made.cluster, 2)
-        assert await ReleasedByProof("te2", seen(ROWS), made.cluster, 2).check(made.kube) is None, "it is still sick"
-        assert await ReleasedByProof("te2", (), made.cluster, 2).check(made.kube) is None, "nothing is known of it"
+        released = ReleasedByProof("te2", seen(), made.cluster, 2, again())
+        assert await ReleasedByProof("te2", seen(ROWS), made.cluster, 2, again()).check(made.kube) is None, (
+            "it is still sick"
+        )
+        assert await ReleasedByProof("te2", (), made.cluster, 2, again()).check(made.kube) is None, (
+            "nothing is known of it"
+        )
         assert await released.check(made.kube)
         (done,) = await converge([released], made.kube, Impact.START)
         assert done.outcome == "changed", done.error
@@ -132,6 +160,7 @@ async def test_a_node_is_opened_by_a_proof_of_its_gpus_alone_and_only_our_mark_g
         (Scene(wrong={UUIDS[1]}), "checksum: the bits of its product are wrong"),
         (Scene(hung={UUIDS[1]}), "GPU 1: answer"),
         (Scene(slow={UUIDS[1]: 0.5}), "is the median of 2 equals"),
+        (Scene(failing={UUIDS[1]}), "under load it counted 2 uncorrectable errors of its memories"),
     ],
 )
 async def test_a_gpu_that_fails_under_load_keeps_its_node_away_though_the_quick_proof_passes(
@@ -143,7 +172,7 @@ async def test_a_gpu_that_fails_under_load_keeps_its_node_away_though_the_quick_
         await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
         made.kube.forget()
         with pytest.raises(Blocked) as refused:
-            await ReleasedByProof("te2", seen(), made.cluster, 2).apply(made.kube)
+            await ReleasedByProof("te2", seen(), made.cluster, 2, again()).apply(made.kube)
         assert refused.value.code == "SHW-638"
         assert said in refused.value.message
         marked = await node(made)
@@ -159,7 +188,7 @@ async def test_where_nothing_measures_its_gpus_the_sample_must_have_run_on_each(
         await furnished(made)
         await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
         made.kube.forget()
-        (done,) = await converge([ReleasedByProof("te2", seen(), made.cluster, 2)], made.kube, Impact.START)
+        (done,) = await converge([ReleasedByProof("te2", seen(), made.cluster, 2, again())], made.kube, Impact.START)
         assert (read_quarantine(await node(made)) is None) is opens
         if not opens:
             assert done.error
@@ -182,7 +211,7 @@ async def test_an_image_that_cannot_be_had_measures_nothing_and_a_gpu_that_hangs
         await furnished(made)
         await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
         made.kube.forget()
-        release = ReleasedByProof("te2", seen(), made.cluster, 2)
+        release = ReleasedByProof("te2", seen(), made.cluster, 2, again())
         with pytest.raises(DeadlineExceeded):
             await release.apply(made.kube)
         assert read_quarantine(await node(made))
@@ -190,7 +219,7 @@ async def test_an_image_that_cannot_be_had_measures_nothing_and_a_gpu_that_hangs
         other = made.cluster.model_copy(
             update={"gpu": made.cluster.gpu.model_copy(update={"figures": Figures(image="registry.example/pytorch:2")})}
         )
-        await ReleasedByProof("te2", seen(), other, 2).apply(made.kube)
+        await ReleasedByProof("te2", seen(), other, 2, again()).apply(made.kube)
         assert read_quarantine(await node(made)) is None, "by the sample, which ran on each"
 
 
@@ -201,10 +230,10 @@ async def test_the_very_gpu_is_proven_or_the_one_in_its_slot_and_never_only_the_
         await UnfitKeptFromPods("te2", (*seen()[:1], gone), KEEPS).apply(made.kube)
         made.kube.forget()
         with pytest.raises(Blocked, match=r"000dead in 0000:09:00\.0, which is not there any more") as refused:
-            await ReleasedByProof("te2", seen(), made.cluster, 2).apply(made.kube)
+            await ReleasedByProof("te2", seen(), made.cluster, 2, again()).apply(made.kube)
         assert refused.value.code == "SHW-639"
         new = replace(seen()[1], slot=gone.slot)
-        await ReleasedByProof("te2", (seen()[0], new), made.cluster, 2).apply(made.kube)
+        await ReleasedByProof("te2", (seen()[0], new), made.cluster, 2, again()).apply(made.kube)
         assert read_quarantine(await node(made)) is None
 
 
@@ -231,7 +260,7 @@ async def test_a_node_whose_gpus_pods_hold_stays_kept_away() -> None:
         await UnfitKeptFromPods(held, seen(ROWS), KEEPS).apply(made.kube)
         made.kube.forget()
         with pytest.raises(Blocked, match="pods hold 1 of its 2 GPUs") as refused:
-            await ReleasedByProof(held, seen(), made.cluster, 2).apply(made.kube)
+            await ReleasedByProof(held, seen(), made.cluster, 2, again()).apply(made.kube)
         assert refused.value.code == "SHW-621"
         assert read_quarantine(await node(made, held))
 
@@ -243,30 +272,142 @@ async def test_a_taint_of_our_name_that_somebody_else_set_is_not_taken_away() ->
         await made.kube.patch("v1", "Node", "te2", {"spec": {"taints": [theirs]}})
         made.kube.forget()
         assert await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).check(made.kube) is None
-        assert await ReleasedByProof("te2", seen(), made.cluster, 2).check(made.kube) is None
+        assert await ReleasedByProof("te2", seen(), made.cluster, 2, again()).check(made.kube) is None
+        drift = await NodeTaints("te2", control_plane=False).check(made.kube)
+        assert drift
+        assert f"{TAINT}:NoSchedule" in drift.have
 
 
-def test_a_proof_outweighs_what_was_said_before_it_and_nothing_that_is_so_now() -> None:
-    record = Record(Mark("c"), frozenset(UUIDS), "2026-11-29T12:00:00Z")
-    at = 1795953600.0  # that time in seconds since 1970
-    early, late = (Fault("Xid 95", "", "reset", at + off) for off in (-1, 1))
-    (first, second) = since_proof(seen(early, late, ROWS), record)
-    assert (first.faults, second.faults) == ((), (late, ROWS))
-    other = Record(Mark("c"), frozenset(UUIDS[:1]), "2026-11-29T12:00:00Z")
-    assert since_proof(seen(early), other)[1].faults == (early,), "it was not among those that were proven"
-    assert since_proof(seen(early), None)[1].faults == (early,)
-    unreadable = Record(Mark("c"), frozenset(UUIDS), "yesterday")
-    assert since_proof(seen(early), unreadable)[1].faults == (early,)
-
-
-async def test_a_passed_proof_ends_what_the_kernel_said_before_it() -> None:
+async def test_a_taint_that_somebody_set_beside_ours_stays_and_is_told_of() -> None:
+    """With our own mark every taint of its key went, whoever had set it."""
+    theirs = {"key": TAINT, "value": "mine", "effect": "PreferNoSchedule"}
     async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
         await furnished(made)
-        assert await GpusSound("te2", seen(XID)).check(made.kube)
+        await made.kube.patch("v1", "Node", "te2", {"spec": {"taints": [theirs]}})
+        made.kube.forget()
+        assert (await node(made))["spec"]["taints"] == [theirs]
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        marked = await node(made)
+        assert len(marked["spec"]["taints"]) == 2
+        assert list_strange(marked) == [f"{TAINT}:PreferNoSchedule"]
+        await made.kube.patch("v1", "Node", "te2", unmark(marked))
+        assert (await node(made))["spec"]["taints"] == [theirs]
+
+
+async def test_a_proof_says_which_nodes_no_workload_gets_to() -> None:
+    """All GPUs verified, and ok, was said of a cluster with a node that is closed to every workload."""
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        proof = await prove(made.kube, made.cluster, EXPECTED, {})
+        assert (proof.outcome, proof.verified) == ("ok", 4)
+        (note,) = [note for note in proof.notes if "kept from pods since" in note]
+        assert note.startswith("te2 is kept")
+        assert "Remapped Rows: Pending" in note
+
+
+def noted(*, proven: str = "", measured: float | None = None, devices: list[str] = UUIDS) -> dict[str, Any]:
+    """Return a node whose GPUs were proven, or did well at work, at these times."""
+    record = json.dumps({"container": "c", "sick": "", "devices": devices, "at": proven})
+    load = json.dumps(dict.fromkeys(devices, measured)) if measured else "{}"
+    return {"metadata": {"annotations": {PROVEN: record, MEASURED: load}}}
+
+
+def test_only_a_gpu_that_did_well_at_work_outweighs_what_asks_for_a_reset() -> None:
+    """A quick proof that computed nothing took an uncontained error of memory away before any quarantine."""
+    at = 1795953600.0
+    iso = "2026-11-29T12:00:00Z"  # that time
+    early, late, closer = (Fault(f"Xid {n}", "", answer, at + off) for n, answer, off in LOGGED)
+    sick = seen(early, late, closer, ROWS)
+    assert since_proof(sick, noted(proven=iso))[1].faults == (early, late, ROWS)
+    assert since_proof(sick, noted(measured=at))[1].faults == (late, ROWS)
+    other = noted(proven=iso, measured=at, devices=UUIDS[:1])
+    assert since_proof(sick, other)[1].faults == sick[1].faults, "it was not among those that were"
+    assert since_proof(sick, None)[1].faults == sick[1].faults
+    assert since_proof(sick, noted(proven="yesterday"))[1].faults == sick[1].faults
+    odd = {"metadata": {"annotations": {MEASURED: '{"x": "y"}', PROVEN: "[]"}}}
+    assert since_proof(sick, odd)[1].faults == sick[1].faults
+
+
+LOGGED: tuple[tuple[int, Answer, float], ...] = ((95, "reset", -1.0), (79, "restart", 1.0), (74, "look closer", -1.0))
+
+
+def test_a_time_that_is_to_come_outweighs_nothing_and_clocks_are_compared() -> None:
+    """An annotation of 2030 hid every fault for good, and a clock that was ahead those of the minutes between."""
+    now = time.time()
+    for answer in ("reset", "look closer"):
+        (ill,) = seen(Fault("Xid", "", answer, now - 100))[1:]  # type: ignore[arg-type]
+        for node in (noted(proven="2030-01-01T00:00:00Z"), noted(measured=now + 3600)):
+            assert since_proof([ill], node)[0].faults
+    ahead = replace(seen(Fault("Xid", "", "look closer", now + 3500))[1], ahead=3600.0)  # 100 s ago, by our clock
+    iso = datetime.fromtimestamp(now - 50, UTC).isoformat()
+    assert since_proof([ahead], noted(proven=iso))[0].faults == ()
+    assert since_proof([ahead], noted(measured=now + 3550))[0].faults == (), "that is by the host's own clock"
+
+
+async def test_a_quick_proof_ends_only_what_a_person_was_to_look_at_and_figures_end_the_rest() -> None:
+    async with place(hosts=hosts(), cluster=declared(compute="off")) as made:
+        await furnished(made)
+        closer = Fault("Xid 74", "", "look closer", 1000.0)
+        assert await GpusSound("te2", seen(closer)).check(made.kube)
         proof = await prove(made.kube, made.cluster, EXPECTED, {})
         assert proof.outcome == "ok"
         made.kube.forget()
-        assert await GpusSound("te2", seen(XID)).check(made.kube) is None
+        assert await GpusSound("te2", seen(closer)).check(made.kube) is None
+        assert await UnfitKeptFromPods("te2", seen(XID), KEEPS).check(made.kube), "whatever a quick proof said"
+        await keep_measured(made.kube, {"te2": dict.fromkeys(UUIDS, time.time())})
+        made.kube.forget()
+        assert await UnfitKeptFromPods("te2", seen(XID), KEEPS).check(made.kube) is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "keeps"),
+    [
+        (Fault("Xid 95", "Uncontained", "reset", 4e9), "Xid 95: Uncontained"),
+        (Fault("Remapped Rows", "Pending", "reset"), "Remapped Rows: Pending"),
+        (Fault("NVLink", "17 of 18", "look closer"), "NVLink: 17 of 18"),
+        (Fault("Xid 31", "", "application", 4e9), ""),
+    ],
+)
+async def test_what_a_gpu_tells_of_after_the_load_keeps_its_node_away(fault: Fault, keeps: str) -> None:
+    """It was judged by what the host had said before the load, and its pods found out."""
+    async with place(hosts=hosts(), cluster=declared()) as made:
+        await furnished(made)
+        await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
+        made.kube.forget()
+        (done,) = await converge(
+            [ReleasedByProof("te2", seen(), made.cluster, 2, again(*seen(fault)))], made.kube, Impact.START
+        )
+        assert bool(read_quarantine(await node(made))) is bool(keeps)
+        if keeps:
+            assert done.error
+            assert done.error.code == "SHW-641"
+            assert keeps in done.error.message
+        assert set(read_measured(await node(made))) == set(UUIDS), "each did well at work, and later faults count"
+
+
+def test_what_was_so_before_the_load_and_asks_for_no_reset_is_nothing_new_and_a_log_that_was_not_read_is() -> None:
+    closer = Fault("NVLink", "17 of 18", "look closer")
+    assert find_new(seen(closer), seen(closer), 0.0) == {}
+    assert find_new(seen(ROWS), seen(ROWS), 0.0), "that asks for a reset, whenever it began"
+    old = Fault("Xid 95", "", "reset", 5.0)
+    assert find_new(seen(old), seen(), 10.0) == {}
+    blind = replace(seen()[0], unjudged=("the kernel's log: not told", "PCIe width: 8 of 16 on an idle GPU"))
+    assert find_new([blind], seen(), 0.0) == {blind.title: "the kernel's log: not told"}
+
+
+def test_only_gpus_that_did_well_in_a_pod_count_as_measured_and_none_of_a_node_that_is_wrong_together() -> None:
+    def heard(where: str = "pod") -> Heard:
+        return Heard("te2", where, (Measured("GPU-1", began=5.0), Measured("GPU-2", began=6.0), Measured("GPU-3")))  # type: ignore[arg-type]
+
+    rows = [Row("te2", one, "", "checksum", "good") for one in ("GPU-1", "GPU-2", "GPU-3")]
+    bad = Row("te2", "GPU-2", "", "memory errors", "bad")
+    assert find_measured([heard()], rows) == {"te2": {"GPU-1": 5.0, "GPU-2": 6.0}}
+    assert find_measured([heard()], [*rows, bad]) == {"te2": {"GPU-1": 5.0}}
+    assert find_measured([heard()], [*rows, Row("te2", "", "", "all-reduce", "bad")]) == {"te2": {}}
+    assert find_measured([heard()], [Row("te2", "GPU-1", "", "clocks", "good")]) == {"te2": {}}
+    assert find_measured([heard("host")], rows) == {}
 
 
 def test_the_evidence_is_a_private_file_whose_name_tells_host_time_and_content(tmp_path: Path) -> None:

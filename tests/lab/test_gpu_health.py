@@ -69,6 +69,7 @@ ROWS = (
     Sick("HW Power Brake Slowdown", "look closer", (("Clocks Event Reasons/HW Power Brake Slowdown", "Active"),)),
     Sick("0 C left", "look closer", (("Temperature/GPU T.Limit Temp", "0 C"),)),
     Sick("8x of 16x under load", "look closer", (BUSY, ("PCI/GPU Link Info/Link Width/Current", "8x"))),
+    Sick("the fabric's state is In Progress", "reset", (("Fabric/State", "In Progress"),)),
     Sick("17 links are active, 18", "look closer", links=1),
     xid(79, "restart", "GPU has fallen off the bus."),
     xid(95, "reset", "Uncontained ECC error"),
@@ -209,6 +210,9 @@ def test_a_sick_node_is_kept_from_pods_when_asked_one_of_two_at_most_and_comes_b
     try:
         uuid = harm(fleet, "w1", 1, ROWS[2])
         report = passed(fleet, "files")
+        (told,) = [finding for finding in report.findings if (finding.host, finding.step) == ("w1", OPENED)]
+        assert told.have.startswith("kept from pods since "), "it is told of from the first pass on"
+        assert "Remapped Rows: Pending" in told.have, told
         assert taints(fleet, "w1") == [("site.example/rack", "7"), (TAINT, "reset")]
         note = json.loads(node(fleet, "w1")["metadata"]["annotations"][NOTE])
         assert note["gpus"] == [uuid]

@@ -31,6 +31,14 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "SHW-632",
         "See to airflow, power supply and cables, then `shipway verify FILE --level full` again.",
     ),
+    "memory errors": (
+        "a GPU's memories counted errors that were not corrected, or gave up rows, while it worked",
+        "SHW-640",
+        (
+            "Drain the node; restart the host, so that rows are replaced, then `shipway verify FILE --level full`; have"
+            " a GPU replaced that counts them again."
+        ),
+    ),
     "answer": (
         "a GPU gave no figures",
         "SHW-633",

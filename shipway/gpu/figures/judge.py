@@ -13,7 +13,7 @@ from typing import Literal
 
 from shipway.gpu.figures.floors import Floors, floor_of, floor_of_ring
 from shipway.gpu.figures.history import History, usual, usual_elsewhere
-from shipway.gpu.figures.model import LINKS, UNITS, UNTOLD, Heard, Measured, Ring, Silent
+from shipway.gpu.figures.model import ERRORS, LINKS, UNITS, UNTOLD, Heard, Measured, Ring, Silent
 
 Word = Literal["good", "bad", "not judged"]
 OF_EQUALS = 0.9  # of the better half's last: below it a GPU is slow, however few there are
@@ -96,6 +96,7 @@ class _Judging:
         yield from (self._rate(figure) for figure in UNITS)
         yield self._checksum()
         yield self._clocks()
+        yield self._memory()
         yield from (self._link(link) for link in LINKS)
 
     def _row(self, figure: str, word: Word, why: str = "", **more: object) -> Row:
@@ -152,6 +153,14 @@ class _Judging:
         held = [name for bit, name in HELD.items() if self.gpu.reasons & bit]
         why = f"held down under load by {', '.join(held)}" if held else ""
         return self._row("clocks", "bad" if held else "good", why)
+
+    def _memory(self) -> Row:
+        """Judge what its memories counted under the load; a GPU without ECC counts nothing."""
+        if not self.gpu.errors:
+            return self._row("memory errors", "not judged", UNTOLD)
+        more = [f"{count} {ERRORS[name]}" for name, count in self.gpu.errors.items() if count]
+        why = f"under load it counted {', '.join(more)}" if more else ""
+        return self._row("memory errors", "bad" if more else "good", why)
 
     def _link(self, link: str) -> Row:
         """Compare a count of links with the equals of this host, of one that has it alone with those of the cluster."""

@@ -17,6 +17,7 @@ UNITS: dict[str, str] = {
     "to_gpu": "GB/s",
     "from_gpu": "GB/s",
 }
+ERRORS = {"ecc_errors": "uncorrectable errors of its memories", "remapped_rows": "rows replaced, or to be"}
 LINKS = ("pcie_width", "pcie_gen", "nvlinks")
 ENDED = "figures-ended"  # what follows the probe's lines, with its exit status
 UNTOLD = "the probe did not tell it"
@@ -30,7 +31,8 @@ class Measured:
     """One GPU: who it is, what it reached while its neighbours worked too, and what it reached `alone`.
 
     `rates` are in the units of UNITS, `links` counts; `exact`: its product had the right bits; `reasons`: NVML's bits
-    of what held its clocks down under load. None is what was not told; `lacks` says why, by figure.
+    of what held its clocks down under load; `began` is when the load did, in seconds since 1970 by the host's clock,
+    `errors` (of ERRORS) what its memories counted meanwhile. None is what was not told; `lacks` says why, by figure.
     """
 
     uuid: str
@@ -46,6 +48,8 @@ class Measured:
     exact: bool | None = None
     reasons: int | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
+    began: float | None = None
+    errors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -155,6 +159,8 @@ def _gpu(said: Mapping[str, Any]) -> Measured | None:
         exact=said["exact"] if isinstance(said.get("exact"), bool) else None,
         reasons=_count(said.get("reasons")),
         lacks={figure: _text(said[name]) for name, figure in names if name in said},
+        began=_rate(said.get("began")),
+        errors={name: count for name in ERRORS if (count := _count(said.get(name))) is not None},
     )
 
 

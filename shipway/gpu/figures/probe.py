@@ -11,7 +11,9 @@ do, shows so. Those slower than their equals here are measured once more, alone.
 
     gpu         number, uuid, name, serial, bus, driver, kernel, power_limit (W), matmul and library_matmul (TFLOP/s; of
                 the kernel here and of cuBLAS), copy, to_gpu, from_gpu (GB/s), checksum, exact (the product's bits are
-                right), reasons (what held the clocks down under load, NVML's bits), nvlinks (active ones) and what else
+                right), began (seconds since 1970), ecc_errors and remapped_rows (how many more uncorrectable errors of
+                its memories, and rows replaced or to be, than before the load),
+                reasons (what held the clocks down under load, NVML's bits), nvlinks (active ones) and what else
                 NVML told; `no_product`, `no_library`: why there is none; `alone`: the figures alone
     collective  gpus, bytes, algorithm, bandwidth (GB/s, bus bandwidth of an all-reduce), right, via and network (by
                 what NCCL says that it goes)
@@ -267,14 +269,36 @@ def by_library(a: ctypes.c_uint64, b: ctypes.c_uint64, c: ctypes.c_uint64) -> Ca
     return lambda: call("cublasGemmEx", handle, 1, full, n, n, n, *first, *second)
 
 
+def nvml_of(uuid: str) -> Tuple[Any, ctypes.c_void_p]:
+    """Return NVML and its handle of a GPU. Raises Missing, or Failed where it knows no such GPU."""
+    nvml, handle = load("libnvidia-ml.so.1"), ctypes.c_void_p()
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)):
+        raise Failed("NVML knows no %s" % uuid)
+    return nvml, handle
+
+
+def count_errors(uuid: str) -> Line:
+    """Return what a GPU's memories have counted so far, by NVML; what it does not tell is left out."""
+    try:
+        nvml, handle = nvml_of(uuid)
+    except Failed:
+        return {}
+    said: Line = {}
+    errors, rows = ctypes.c_ulonglong(), [ctypes.c_uint() for _ in range(4)]  # corrected, not, pending, failed
+    if not nvml.nvmlDeviceGetTotalEccErrors(
+        handle, 1, 0, ctypes.byref(errors)
+    ):  # uncorrected, since the driver's start
+        said["ecc_errors"] = errors.value
+    if not nvml.nvmlDeviceGetRemappedRows(handle, *map(ctypes.byref, rows)):
+        said["remapped_rows"] = sum(row.value for row in rows)
+    return said
+
+
 def tells(uuid: str) -> Callable[[], Line]:
     """Return a function that asks NVML what a GPU is doing; what it does not tell is left out."""
     try:
-        nvml = load("libnvidia-ml.so.1")
-    except Missing:
-        return dict
-    handle = ctypes.c_void_p()
-    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)):
+        nvml, handle = nvml_of(uuid)
+    except Failed:
         return dict
 
     def ask() -> Line:
@@ -326,14 +350,15 @@ def measure(number: int, seconds: float, ready: Ready) -> Line:
     gpu = Gpu(Driver(), number)
     stay_near(gpu.bus)
     gpu.load(kernels())
-    ask = tells(gpu.uuid)
+    ask, before = tells(gpu.uuid), count_errors(gpu.uuid)
     ready()
-    began = time.perf_counter()
+    at, began = time.time(), time.perf_counter()
     found: Line = {"kind": "gpu", "number": number, "uuid": gpu.uuid, "name": gpu.name, "bus": gpu.bus}
     found.update(kernel=platform.release(), **gpu.multiply(seconds, ask))
     found["copy"] = gpu.copy()
     found["to_gpu"], found["from_gpu"] = gpu.exchange()
-    found["seconds"] = time.perf_counter() - began
+    found.update(began=at, seconds=time.perf_counter() - began)
+    found.update({key: count - before[key] for key, count in count_errors(gpu.uuid).items() if key in before})
     return found
 
 

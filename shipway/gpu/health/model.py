@@ -18,8 +18,8 @@ GRAVE = (LOG_ROW, REPORT_ROW, "ECC,", "Remapped Rows", "fabric")
 ADVICE: dict[Answer, str] = {
     "application": "the program that ran there is at fault, not the GPU: see its log",
     "look closer": "compare it with its equals under load, and its slot, cables and cooling",
-    "reset": "drain the node, then reset the GPU or restart the host, and prove it",
-    "restart": "drain the node, restart the host, and prove its GPUs",
+    "reset": "drain the node, then reset the GPU or restart the host, and `shipway verify FILE --level full`",
+    "restart": "drain the node, restart the host, and `shipway verify FILE --level full`",
     "replace": "drain the node and have the GPU replaced: its memory has no spare rows, or errors that come again",
 }
 
@@ -45,8 +45,8 @@ class GpuHealth:
     """One GPU of a host: who it is, its faults, and which rows could not be judged, as `row: why`.
 
     `uuid` is "" for one that the driver does not tell of (it fell off the bus) and for a switch beside the GPUs; `slot`
-    is "" for one that is expected and that nothing shows. `joined` counts its active NVLinks where it has any, `at` is
-    when it was looked at, by its host's clock in seconds since 1970; 0: not known.
+    is "" for one that is expected and that nothing shows. `joined` counts its active NVLinks where it has any, `ahead`
+    is its host's clock minus ours, in seconds.
     """
 
     uuid: str
@@ -56,7 +56,7 @@ class GpuHealth:
     faults: tuple[Fault, ...] = ()
     unjudged: tuple[str, ...] = ()
     joined: int | None = None
-    at: float = 0.0
+    ahead: float = 0.0
 
     @property
     def unseen(self) -> tuple[str, ...]:

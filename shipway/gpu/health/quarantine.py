@@ -11,7 +11,9 @@ from typing import Any
 from shipway.gpu.health.model import GpuHealth
 from shipway.kube.nodes import taints_of
 
-TAINT = "shipway.dev/gpu-quarantine"  # of the effect NoSchedule: pods that run go on
+TAINT = "shipway.dev/gpu-quarantine"
+EFFECT = "NoSchedule"  # pods that run go on
+AWAY = (EFFECT, "NoExecute")
 NOTE = "shipway.dev/gpu-quarantined"
 SHARE = 4  # of the GPU nodes at most one in so many is kept from pods, and one at least
 
@@ -31,8 +33,11 @@ class Quarantined:
 
 
 def read_quarantine(node: Mapping[str, Any]) -> Quarantined | None:
-    """Return our mark of a node; None where it has none. A taint of that key without a note of ours is not ours."""
-    if not any(taint.get("key") == TAINT for taint in taints_of(node)):
+    """Return our mark of a node; None where it has none.
+
+    A taint of that key without a note of ours, or with another effect, is not ours.
+    """
+    if not any(map(_is_ours, taints_of(node))):
         return None
     try:
         data = json.loads((node["metadata"].get("annotations") or {})[NOTE])
@@ -78,7 +83,7 @@ def mark(node: Mapping[str, Any], unfit: Sequence[GpuHealth], why: str, evidence
         evidence,
         tuple(one.slot if one.uuid or not one.product else "" for one in unfit),  # a switch has a product, and no UUID
     )
-    taint = {"key": TAINT, "value": unfit[0].answer or "", "effect": "NoSchedule"}
+    taint = {"key": TAINT, "value": unfit[0].answer or "", "effect": EFFECT}
     return _change(node, [*_others(node), taint], json.dumps(asdict(note)))
 
 
@@ -93,4 +98,24 @@ def _change(node: Mapping[str, Any], taints: list[dict[str, str]], note: str | N
 
 
 def _others(node: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [taint for taint in taints_of(node) if taint.get("key") != TAINT]
+    return [taint for taint in taints_of(node) if not _is_ours(taint)]
+
+
+def _is_ours(taint: Mapping[str, Any]) -> bool:
+    return bool(taint.get("key") == TAINT and taint.get("effect") == EFFECT)
+
+
+def list_strange(node: Mapping[str, Any]) -> list[str]:
+    """Return the taints of our key that somebody else set: another effect beside ours, or one without our note."""
+    ours = read_quarantine(node) is not None
+    taints = [taint for taint in taints_of(node) if taint.get("key") == TAINT and not (ours and _is_ours(taint))]
+    return [f"{TAINT}:{taint.get('effect')}" for taint in taints]
+
+
+def tell_kept(node: Mapping[str, Any]) -> str:
+    """Return why no workload comes to a node whose GPUs a proof reaches all the same; "" where none is kept away so."""
+    kept = read_quarantine(node)
+    if kept is not None:
+        return f"kept from pods since {kept.since} ({kept.why})"
+    away = any(taint.get("key") == TAINT and taint.get("effect") in AWAY for taint in taints_of(node))
+    return f"kept from pods by a taint {TAINT} that has no note of Shipway's" if away else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
@@ -14,14 +15,24 @@ from shipway.gpu.evidence import count_taken
 from shipway.gpu.figures.history import History
 from shipway.gpu.figures.judge import judge
 from shipway.gpu.figures.mark import keep_bad, read_bad
-from shipway.gpu.figures.model import UNITS
-from shipway.gpu.health.model import ADVICE, UNFIT, GpuHealth, sick
-from shipway.gpu.health.quarantine import NOTE, TAINT, find_again, mark, most_quarantined, read_quarantine, unmark
+from shipway.gpu.figures.measured import LOAD, find_measured, keep_measured, read_measured
+from shipway.gpu.health.model import ADVICE, UNFIT, Fault, GpuHealth, sick
+from shipway.gpu.health.quarantine import (
+    EFFECT,
+    NOTE,
+    TAINT,
+    find_again,
+    mark,
+    most_quarantined,
+    read_quarantine,
+    tell_kept,
+    unmark,
+)
 from shipway.gpu.measuring import measure_node
 from shipway.gpu.proof import Proof
-from shipway.gpu.proven import Record, read_record
+from shipway.gpu.proven import read_record
 from shipway.kube.client import Kube, Object
-from shipway.kube.nodes import nodes_by_name, taints_of
+from shipway.kube.nodes import nodes_by_name
 from shipway.step import Drift, Impact
 from shipway.steps.gpu.plugin_mode import proven_as
 from shipway.steps.gpu.proven import prove_alone
@@ -29,27 +40,60 @@ from shipway.steps.kubernetes.nodes import node_of
 
 SHOWN = 4
 MEASURE_SECONDS = 600.0  # an image of gigabytes, then a minute or two; where it takes longer the next pass goes on
-LOAD = ("checksum", *UNITS)  # figures of a GPU that worked: its bits are right, or a rate is what it should be
+CLOCKS = 60.0  # seconds by which clocks that are set right may still differ
 
 
-def since_proof(gpus: Sequence[GpuHealth], record: Record | None) -> list[GpuHealth]:
-    """Return the GPUs without what the kernel said of one before the last proof it passed; what is so now stays."""
+def since_proof(gpus: Sequence[GpuHealth], node: Object | None) -> list[GpuHealth]:
+    """Return the GPUs of a node without what the kernel said of one before it did well at work; what is so now stays.
+
+    What asks for no reset is outweighed by the last proof that it passed as well: being held by a pod for a moment
+    shows nothing of a memory that fails under load. Times that are to come, by the host's clock, outweigh nothing.
+    """
+    if node is None:
+        return list(gpus)
+    measured, record = read_measured(node), read_record(node)
     try:
         proven = datetime.fromisoformat(record.at).timestamp() if record else 0.0
     except ValueError:
         proven = 0.0
-    devices = record.devices if record and proven else frozenset[str]()
-    return [
-        replace(one, faults=tuple(fault for fault in one.faults if fault.at is None or fault.at > proven))
-        if one.uuid in devices
-        else one
-        for one in gpus
-    ]
+    devices = record.devices if record else frozenset[str]()
+
+    def left(one: GpuHealth) -> tuple[Fault, ...]:
+        now = time.time() + one.ahead + CLOCKS
+        worked, held = measured.get(one.uuid, 0.0), (proven + one.ahead) * (one.uuid in devices)
+        worked, held = (at if at < now else 0.0 for at in (worked, held))
+        return tuple(
+            fault
+            for fault in one.faults
+            if fault.at is None or fault.at > (worked if fault.answer in UNFIT else max(worked, held))
+        )
+
+    return [replace(one, faults=left(one)) for one in gpus]
 
 
 def unfit(gpus: Sequence[GpuHealth], node: Object) -> list[GpuHealth]:
     """Return the GPUs of a node on which pods fail, now or soon, the gravest first."""
-    return [one for one in sick(since_proof(gpus, read_record(node))) if one.answer in UNFIT]
+    return [one for one in sick(since_proof(gpus, node)) if one.answer in UNFIT]
+
+
+def find_new(gpus: Sequence[GpuHealth], before: Sequence[GpuHealth], began: float) -> dict[str, str]:
+    """Return by GPU what is wrong since a load began (seconds since 1970, by the host's clock), or could not be told.
+
+    What only asks for a closer look and was so before is nothing new.
+    """
+    known = {(one.uuid, fault.row, fault.said) for one in before for fault in one.faults}
+    found: dict[str, str] = {}
+    for one in gpus:
+        new = [
+            str(fault)
+            for fault in one.faults
+            if fault.answer != "application"
+            and (fault.at > began if fault.at is not None else True)
+            and (fault.answer in UNFIT or (one.uuid, fault.row, fault.said) not in known)
+        ]
+        if new or one.unseen:
+            found[one.title] = "; ".join([*new, *one.unseen])
+    return found
 
 
 def tell(ill: Sequence[GpuHealth]) -> str:
@@ -69,7 +113,7 @@ class GpusSound:
     async def check(self, on: Kube) -> Drift | None:
         """Judge what was seen on the host by what was proven since."""
         node = (await nodes_by_name(on)).get(self.node)
-        ill = sick(since_proof(self.gpus, read_record(node) if node else None))
+        ill = sick(since_proof(self.gpus, node))
         answers = dict.fromkeys(one.answer for one in ill if one.answer)
         return Drift(tell(ill), f"no fault: {'; '.join(ADVICE[answer] for answer in answers)}") if ill else None
 
@@ -91,7 +135,7 @@ class UnfitKeptFromPods:
         """Compare what was seen on the host with the node's taint."""
         node = await node_of(on, self.node)
         ill = unfit(self.gpus, node)
-        if not ill or any(taint.get("key") == TAINT for taint in taints_of(node)):
+        if not ill or tell_kept(node):
             return None
         return Drift(f"open, with {tell(ill)}", f"taint {TAINT}")
 
@@ -122,8 +166,8 @@ class ReleasedByProof:
     Only the marks that are ours go: another taint, or a cordon, stays as it is. What a GPU says of itself without load
     is too good to be believed (NVSentinel#695): every GPU of the node is held by a pod first, then all are measured
     together, and the very GPUs that the node is kept away for must do well. Where nothing measures them, the sample of
-    `gpu.compute` must have run on each; where that is off as well, no pass opens the node. `recall` gives what GPUs
-    reached before.
+    `gpu.compute` must have run on each; where that is off as well, no pass opens the node. Then the host is looked at
+    again (`again`): what went wrong under that very load keeps the node away. `recall` gives what GPUs reached before.
     """
 
     impact: ClassVar[Impact] = Impact.START
@@ -131,25 +175,39 @@ class ReleasedByProof:
     gpus: Sequence[GpuHealth] = field(hash=False, repr=False)
     cluster: Cluster = field(hash=False, repr=False)
     expected: int
+    again: Callable[[], Awaitable[Sequence[GpuHealth]]] = field(hash=False, repr=False)
     recall: Callable[[], History] = field(default=dict, hash=False, repr=False)
     name: str = "a node that is kept from pods has an unfit GPU"
 
     async def check(self, on: Kube) -> Drift | None:
-        """Look whether nothing keeps the node's mark alive but the lack of a proof."""
+        """Tell of each node that is kept from pods, and what keeps it so beside the lack of a proof."""
         node = (await nodes_by_name(on)).get(self.node)
-        kept = read_quarantine(node) if node else None
-        if node is None or kept is None or not self.gpus:
+        if node is None or read_quarantine(node) is None:
             return None
-        if unfit(self.gpus, node):
-            return None
-        have = f"kept away since {kept.since} ({kept.why}); no fault now"
-        return Drift(have, "every GPU proven under load, then open to pods")
+        why = self._keeps(node)
+        have = tell_kept(node) if why else f"{tell_kept(node)}; no fault now"
+        return Drift.held(have, "every GPU proven under load, then open to pods", why)
+
+    async def hold(self, on: Kube) -> str:
+        """Return why it may not be proven now: a fault that is there, or what could tell of one and was not read."""
+        return self._keeps(await node_of(on, self.node))
+
+    def _keeps(self, node: Object) -> str:
+        if not self.expected:
+            hand = f"`kubectl taint node {self.node} {TAINT}:{EFFECT}- ; kubectl annotate node {self.node} {NOTE}-`"
+            return f"no pod gets its GPUs, so none can prove them; by hand: {hand}"
+        if not self.gpus:
+            return "nothing is known of its GPUs"
+        if ill := unfit(self.gpus, node):
+            return tell(ill)
+        return "; ".join(f"{one.title}: {', '.join(one.unseen)}" for one in self.gpus if one.unseen)
 
     async def apply(self, on: Kube) -> None:
         """Prove every GPU of this node alone, then take our marks away.
 
         Raises Blocked SHW-621 while pods hold some, SHW-638 where one had bad figures when it was last measured,
-        SHW-639 where one that it is kept away for is not there, SHW-622 where nothing puts them under load.
+        SHW-639 where one that it is kept away for is not there, SHW-622 where nothing puts them under load, SHW-641
+        where one told of a fault under that load; and what keeps from looking at the host.
         """
         node = await node_of(on, self.node)
         _refuse_bad(read_bad(node))
@@ -162,7 +220,7 @@ class ReleasedByProof:
                 f"it is kept away for {', '.join(lost)}, which is not there any more, and no other GPU is in its slot",
                 code="SHW-639",
                 fix="Have the GPU put in, or replaced: the next pass proves it. To do without it take the mark away: "
-                f"`kubectl taint node {self.node} {TAINT}- ; kubectl annotate node {self.node} {NOTE}-`.",
+                f"`kubectl taint node {self.node} {TAINT}:{EFFECT}- ; kubectl annotate node {self.node} {NOTE}-`.",
             )
         taken = await count_taken(on, {self.node: self.expected}, node=self.node)
         if any(taken.values()):
@@ -171,6 +229,7 @@ class ReleasedByProof:
                 code="SHW-621",
                 fix="Wait for their end, or drain the node; the next pass proves it.",
             )
+        began = time.time() + max((one.ahead for one in self.gpus), default=0.0)
         proof = await prove_alone(on, self.cluster, {self.node: self.expected})
         wholes = set(proof.devices.values()) <= {one.uuid for one in self.gpus}  # a part of a GPU has a UUID of its own
         missing = sorted(named - set(proof.devices.values())) if wholes else []
@@ -186,6 +245,12 @@ class ReleasedByProof:
                 f"nothing puts its GPUs under load: gpu.compute is off, and they are not measured ({why})",
                 code="SHW-622",
                 fix="Set `gpu.compute: required`, or a `gpu.figures.image` that its GPUs can be measured with.",
+            )
+        if new := find_new(await self.again(), self.gpus, began):
+            raise Blocked(
+                f"its GPUs did well at work, and then: {'; '.join(f'{who}: {what}' for who, what in new.items())}",
+                code="SHW-641",
+                fix="Do what the fault asks for, as a pass tells it; the next one proves the node anew.",
             )
         on.forget()
         node = await node_of(on, self.node)
@@ -203,6 +268,7 @@ class ReleasedByProof:
         heard = await measure_node(on, cluster, self.node, self.expected, seconds=MEASURE_SECONDS)
         rows = judge([heard], self.recall(), self.cluster.gpu.figures.least)
         await keep_bad(on, {self.node: rows})
+        await keep_measured(on, find_measured([heard], rows))
         _refuse_bad({row.uuid or row.who: row.said for row in rows if row.word == "bad"})
         good = {row.uuid for row in rows if row.word == "good" and row.figure in LOAD}
         wanted = named or {one.uuid for one in self.gpus if one.uuid}

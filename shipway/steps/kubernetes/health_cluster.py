@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shipway.errors import Blocked, Permanent
+from shipway.gpu.health.quarantine import list_strange
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name, taints_of
 from shipway.kube.record import read_record
@@ -15,7 +16,7 @@ from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
 # What Kubernetes itself puts on a node and takes away again (well-known taints).
-# Those of Kubernetes itself, and ours: the note beside it tells of each of them.
+# Those of Kubernetes itself, and ours: the note beside it tells of each of them (`list_strange` of those without).
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "shipway.dev/")
 ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
 
@@ -95,7 +96,7 @@ class NodeTaints:
         role = [key for key in taints if key in CONTROL_PLANE_TAINTS]
         if self.control_plane and not role:
             return Drift("no control-plane taint", "the control plane's taint (pods are kept away)")
-        wrong = foreign + ([] if self.control_plane else role)
+        wrong = foreign + list_strange(node) + ([] if self.control_plane else role)
         return Drift(f"tainted {', '.join(sorted(wrong))}", "no such taint") if wrong else None
 
 
