@@ -103,8 +103,8 @@ class NothingInhibits:
         if found is None and logind.active in AT_WORK:  # without one nobody can inhibit anything
             told = tail(said.stderr or said.stdout, 3) or "no answer"
             message = f"logind does not tell who inhibits a restart: {told}"
-            fix = f"See `systemctl status {LOGIND.unit}` and `systemd-inhibit --list` on it, then run again."
-            raise Refused(message, host=on.name, code="SHW-821", fix=fix)
+            look = f"See `systemctl status {LOGIND.unit}` and `systemd-inhibit --list` on it, then run again."
+            raise Refused(message, host=on.name, code="SHW-821", fix=look)
         if found:
             fix = "See `systemd-inhibit --list` on it; wait for its end, or end it, then run again."
             raise Refused(f"a restart is inhibited by {few(found)}", host=on.name, code="SHW-821", fix=fix)

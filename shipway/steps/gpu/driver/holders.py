@@ -60,8 +60,8 @@ class Nobody:
         if not said.ok or ENDED not in said.stdout.splitlines():
             why = f"it cannot be told who holds a GPU (status {said.status}: {tail(said.stderr) or 'cut short'})"
             if self.outside:
-                fix = f"Look for whoever has {VENDOR.devices} open on it (`lsof`), then run again."
-                raise Refused(why, host=on.name, code="SHW-688", fix=fix)
+                look = f"Look for whoever has {VENDOR.devices} open on it (`lsof`), then run again."
+                raise Refused(why, host=on.name, code="SHW-688", fix=look)
             return Drift(why, "held by nobody")
         found = find_holders(said.stdout, outside=self.outside)
         if found and self.outside:

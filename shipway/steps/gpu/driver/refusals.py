@@ -68,9 +68,9 @@ async def ask_boot(on: Host, driver: Driver, family: Family) -> None:
     if driver.source not in BUILT_ON_HOST or off:
         return
     if "SecureBoot enabled" not in said and said.strip() != "1":
-        fix = "Install mokutil, or `mount -t efivarfs none /sys/firmware/efi/efivars` on it, then run again."
-        message = "it cannot be told whether Secure Boot is on: with it the kernel loads no module that is built there"
-        raise Refused(message, host=on.name, code="SHW-680", fix=fix)
+        mount = "Install mokutil, or `mount -t efivarfs none /sys/firmware/efi/efivars` on it, then run again."
+        unread = "it cannot be told whether Secure Boot is on: with it the kernel loads no module that is built there"
+        raise Refused(unread, host=on.name, code="SHW-680", fix=mount)
     message = f"Secure Boot is on, and modules of {driver.source} are built on the host: the kernel would load none"
     fix = (
         "One of three: `gpu.driver.source: ubuntu` (signed modules, on Ubuntu); Secure Boot off in the firmware's "
