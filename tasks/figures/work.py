@@ -64,8 +64,7 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     run.figures.needs += [row for some in needs for row in some]
     rows = run.figures.rows
     _keep(run, heard, rows, history)
-    judged = [one.host for one in heard if one.where == "pod" and one.gpus]
-    measured = {host: [row for row in rows if row.host == host] for host in judged}
+    measured = {one.host: [row for row in rows if row.host == one.host] for one in heard if one.where == "pod"}
     try:
         await keep_bad(await run.kube(), measured)
     except ShipwayError as error:
