@@ -33,12 +33,8 @@ def _read(node: Mapping[str, Any]) -> Bad:
     """Return what was bad by figure; "" is the figure of what an earlier version wrote, which named none."""
     try:
         data = json.loads((node["metadata"].get("annotations") or {})[BAD])
-        return {
-            str(key): {
-                str(figure): str(why) for figure, why in (said if isinstance(said, dict) else {"": said}).items()
-            }
-            for key, said in data.items()
-        }
+        said = {str(key): one if isinstance(one, dict) else {"": one} for key, one in data.items()}
+        return {key: {str(figure): str(why) for figure, why in one.items()} for key, one in said.items()}
     except (KeyError, ValueError, AttributeError, RecursionError):
         return {}
 
