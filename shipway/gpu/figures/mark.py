@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shipway.foreign.numbers import whole
-from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.judge import Row
 from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
@@ -72,6 +71,12 @@ def find_left(before: Bad, rows: Sequence[Row], count: int) -> Bad:
     return {key: said for key, said in left.items() if said}
 
 
+def _count(node: Mapping[str, Any]) -> int:
+    """Return how many GPUs a plugin says that a node has; 0 where they are claimed."""
+    capacity = (node.get("status") or {}).get("capacity") or {}
+    return max((whole(str(said)) or 0 for name, said in capacity.items() if name.endswith("/gpu")), default=0)
+
+
 async def keep_bad(on: Kube, measured: Mapping[str, Sequence[Row]]) -> None:
     """Write on each node which of its GPUs had bad figures, and what of an earlier measurement still stands.
 
@@ -83,8 +88,7 @@ async def keep_bad(on: Kube, measured: Mapping[str, Sequence[Row]]) -> None:
         if name not in nodes:
             continue
         before = _read(nodes[name])
-        count = whole(str(((nodes[name].get("status") or {}).get("capacity") or {}).get(VENDOR.resource, ""))) or 0
-        bad = find_left(before, rows, count)
+        bad = find_left(before, rows, _count(nodes[name]))
         for key, said in find_bad(rows).items():
             bad[key] = bad.get(key, {}) | said
         if bad != before:
