@@ -34,23 +34,26 @@ def verify_name() -> str:
 async def verify_cluster(cluster_file: str, report_file: str | None = None, level: Level = "quick") -> State[Report]:
     """Prove that every GPU of a running cluster can be scheduled and used; test pods only, nothing is changed.
 
+    Its test pods hold GPUs, and what another run finds of test pods it deletes: so it holds the cluster as a run that
+    changes it does, and makes none without that.
+
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
         level: quick as ever; full also measures what each free GPU reaches, in pods and on its host; burn
             runs NVIDIA's own diagnosis as well, where dcgmi is installed.
     """
-    async with running(cluster_file, "bootstrap", (), (), report_file, Manner(only_looks=True, kind="verify")) as run:
+    async with running(cluster_file, "bootstrap", (), (), report_file, Manner(kind="verify")) as run:
         run.figures.level = level
         seen = await asyncio.gather(*(on(StageName.PREFLIGHT, host.name) for host in run.hosts))
         faults = await disagreement(run)
         run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
         if not faults:  # else the test pods would be of another cluster than the file's
             run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
-            await on(StageName.CONTROL_PLANE_READY, CLUSTER)
-            run.ready |= {
-                host.name for host in run.hosts if (found := run.seen.surveys.get(host.name)) and found.joined
-            }
+            if await on(StageName.CONTROL_PLANE_READY, CLUSTER) is not None:  # it takes the cluster's lease
+                run.ready |= {
+                    host.name for host in run.hosts if (found := run.seen.surveys.get(host.name)) and found.joined
+                }
         if run.ready:
             await verify(run)
             if level != "quick":

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from shipway.cluster.model import Cluster
 from shipway.converge import wait_until
 from shipway.errors import DeadlineExceeded, ShipwayError
+from shipway.gpu.beside import Holds, run_beside
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import ENDED, Heard, Silent, has_ended, read_heard
@@ -146,14 +147,17 @@ async def measure_node(on: Kube, cluster: Cluster, node: str, count: int, *, sec
     return said.heard.get(node) or held_back([node], said.lost)[0]
 
 
-async def measure_host(on: Host, vendor: Vendor = VENDOR) -> Heard:
-    """Return what the same probe says on the host itself; nothing is measured where a process holds a GPU."""
+async def measure_host(on: Host, holds: Holds, vendor: Vendor = VENDOR) -> Heard:
+    """Return what the same probe says on the host itself, while `holds` says that a pod of ours holds its GPUs.
+
+    Nothing is measured where a process holds a GPU.
+    """
     program = _program(vendor)
     text = program.text().encode()
     words = (_holders(program), str(len(text)), *program.options)
     command = Command(("bash", "-c", ON_HOST, *words), seconds=PROBE_SECONDS, feed=text)
     try:
-        said = redact((await on.do(command))[-1].stdout)
+        said = redact((await run_beside(on, command, holds)).stdout)
     except ShipwayError as error:
         return Heard(on.name, "host", silent=(Silent("probe", error.message),))
     if not has_ended(said):
@@ -161,12 +165,15 @@ async def measure_host(on: Host, vendor: Vendor = VENDOR) -> Heard:
     return read_heard(on.name, "host", said)
 
 
-async def burn_host(on: Host, vendor: Vendor = VENDOR) -> list[Row]:
-    """Return what the vendor's own diagnosis says of a host's GPUs; it is not begun where a process uses one."""
+async def burn_host(on: Host, holds: Holds, vendor: Vendor = VENDOR) -> list[Row]:
+    """Return what the vendor's own diagnosis says of a host's GPUs, while `holds` says that a pod of ours holds them.
+
+    It is not begun where a process uses one.
+    """
     program = _program(vendor)
     command = Command(("bash", "-c", program.burn, _holders(program)), seconds=BURN_SECONDS)
     try:
-        said = (await on.do(command))[-1].stdout
+        said = (await run_beside(on, command, holds)).stdout
     except ShipwayError as error:
         said = error.message
     return program.burned(on.name, redact(said))

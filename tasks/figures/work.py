@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from shipway.converge import wait_until
 from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, ShipwayError
+from shipway.gpu.beside import Holds
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.evidence import count_taken, see_nodes
 from shipway.gpu.figures.faults import FAULTS
@@ -32,7 +34,7 @@ from shipway.gpu.measuring import (
 from shipway.gpu.pods import NAMESPACE, apply_pods
 from shipway.gpu.proof import own_space
 from shipway.gpu.seen import NodeSeen
-from shipway.kube.client import Kube
+from shipway.kube.client import Kube, Object
 from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin_mode import proven_as
 from tasks.context import Run
@@ -44,6 +46,7 @@ from tasks.waiting import hear_results, hear_waits
 
 NAME = "each GPU reaches what it should"
 LOOK_SECONDS = 2.0
+T = TypeVar("T")
 BESIDE = ("all-reduce", "burn")  # of a host: what is not judged of these leaves its GPUs judged
 SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + BURN_SECONDS + 900
 
@@ -65,8 +68,7 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     run.figures.needs += [row for some in needs for row in some]
     rows = run.figures.rows
     _keep(run, heard, rows, history)
-    judged = [one.host for one in heard if one.where == "pod" and one.gpus]
-    measured = {host: [row for row in rows if row.host == host] for host in judged}
+    measured = {one.host: [row for row in rows if row.host == one.host] for one in heard if one.where == "pod"}
     try:
         await keep_bad(await run.kube(), measured)
         await keep_measured(await run.kube(), find_measured(heard, rows))
@@ -94,14 +96,32 @@ async def _hear(run: Run, stage: str, expected: Mapping[str, int]) -> list[Heard
     asked = {node.name: next(iter(node.offer.asks(node.expected)), "") for node in nodes}
     each = {name: (node, expected[node], asked[node]) for name, node in pods.items()}
     async with _holding(run, stage, kube, each) as said:
-        still = {pod["spec"].get("nodeName") for pod in await kube.list_("v1", "Pod", NAMESPACE) if _runs(pod)}
-        there = [node for node in said.heard if node in still]
-        hosts = [run.session(node) for node in there]
-        bare = await asyncio.gather(*(measure_host(on) for on in hosts))
+        found = {pod["metadata"]["name"]: pod for pod in await kube.list_("v1", "Pod", NAMESPACE) if _runs(pod)}
+        there = {node: found[name] for name, node in pods.items() if name in found}
+        hosts = [(run.session(node), _holds(kube, pod)) for node, pod in there.items() if node in said.heard]
+        bare = await _all(measure_host(on, holds) for on, holds in hosts)
         if run.figures.level == "burn":
-            burned = await asyncio.gather(*(burn_host(on) for on in hosts))
+            burned = await _all(burn_host(on, holds) for on, holds in hosts)
             run.figures.rows += [row for rows in burned for row in rows]
     return [*heard, *said.heard.values(), *held_back(list(said.lost), said.lost), *bare]
+
+
+async def _all(works: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """Return what each comes to; cancelled, only when each has ended: what it began on its host is ended then, too."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+    return [task.result() for task in tasks]
+
+
+def _holds(kube: Kube, pod: Object) -> Holds:
+    """Return what asks whether this very pod still runs, and so holds the GPUs of its node."""
+
+    async def look() -> bool:
+        meta = pod["metadata"]
+        now = await kube.get("v1", "Pod", meta["name"], NAMESPACE, fresh=True)
+        return now is not None and now["metadata"]["uid"] == meta["uid"] and _runs(now)
+
+    return look
 
 
 def _keeps(node: NodeSeen, taken: int) -> str:
@@ -115,9 +135,9 @@ def _keeps(node: NodeSeen, taken: int) -> str:
     return "" if node.allocatable == node.expected else f"{node.allocatable} of {node.expected} GPUs are offered"
 
 
-def _runs(pod: Mapping[str, object]) -> bool:
-    status = pod.get("status")
-    return isinstance(status, dict) and status.get("phase") == "Running"
+def _runs(pod: Object) -> bool:
+    ends = "deletionTimestamp" in pod["metadata"]
+    return not ends and (pod.get("status") or {}).get("phase") == "Running"
 
 
 @asynccontextmanager

@@ -66,8 +66,8 @@ def after_restart(cluster: Cluster, host: HostSpec, family: Family) -> list[Chec
     return [
         ModuleLoaded(drivers),
         DevicesThere(),
+        FabricManaged(),  # the daemon after it may wait for the fabric, and nothing else brings that up (nvrc#159)
         PersistenceRuns(),
-        FabricManaged(),
     ]
 
 

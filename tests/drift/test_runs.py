@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.bootstrap import bootstrap
 from flows.drift_repair import drift_repair
+from flows.lock import hold_lock
 from flows.verify import verify_cluster
 from shipway.cluster_file import load_cluster
 from shipway.errors import Refused
+from shipway.gpu.pods import NAMESPACE, apply_pods, pod_with_gpu
+from shipway.gpu.proof import own_space
 from shipway.host.ssh import Pool
 from shipway.kube.client import Kube
 from shipway.locks.lease import hold
@@ -47,6 +52,37 @@ def test_no_run_changes_a_cluster_that_a_run_of_another_machine_holds(scene: Sce
     assert all(OTHER in error.cause for error in bootstrapped.errors)
     assert isinstance(repaired, Refused)
     assert OTHER in repaired.message
+
+
+def test_a_proof_leaves_the_test_pods_of_a_run_that_holds_the_cluster_alone(scene: Scene) -> None:
+    """Its own begins with deleting what is left of others: a measurement then goes on beside whoever got the GPUs."""
+
+    async def fly() -> tuple[Any, bool]:
+        cluster, pool = load_cluster(scene.file), Pool()
+        kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
+        try:
+            async with hold(answering(kube), OTHER), own_space(kube, lambda _: None):
+                await apply_pods(kube, [pod_with_gpu(cluster, "gpu-figures-1")])
+                state = await verify_cluster(str(scene.file), return_state=True)
+                kube.forget()
+                left = await kube.get("v1", "Pod", "gpu-figures-1", NAMESPACE) is not None
+            return await state.aresult(raise_on_failure=False), left
+        finally:
+            await kube.close()
+            await pool.close()
+
+    report, left = asyncio.run(fly())
+    assert (report.outcome, report.exit_code) == ("refused", 1), report.errors
+    assert {error.code for error in report.errors} == {"SHW-102"}
+    assert left
+
+
+def test_two_proofs_on_one_machine_are_not_made_at_once(scene: Scene) -> None:
+    cluster = load_cluster(scene.file)
+    with hold_lock(Path(cluster.state_dir).expanduser() / cluster.name / "lock", cluster.name, shared=True):
+        state: Any = asyncio.run(verify_cluster(str(scene.file), return_state=True))
+    assert state.name == "Refused"
+    assert "SHW-102" in str(state.data)
 
 
 def test_the_daily_proof_runs_on_its_own(scene: Scene) -> None:

@@ -11,7 +11,7 @@ from shipway.gpu.nvidia import NVIDIA
 from shipway.os.debian import drivers
 from shipway.script import Output
 from shipway.steps.gpu.driver.choice import MANAGED
-from shipway.steps.gpu.driver.holders import HOLDERS
+from shipway.steps.gpu.driver.holders import ENDED, HOLDERS
 from shipway.steps.gpu.driver.refusals import LIBRARY, SECURE_BOOT, VIRTUAL
 from shipway.steps.maintain.restart import IMAGES
 from tests.os.debian_machine import DebianMachine
@@ -147,7 +147,7 @@ class DriverMachine(DebianMachine):
             ]
             return Output(0, "\n".join(lines), "")
         texts = {
-            HOLDERS: self.holders,
+            HOLDERS: f"{self.holders}{ENDED}\n",
             SECURE_BOOT: self.boot,
             LIBRARY: self.library,
             VIRTUAL: "",

@@ -201,6 +201,8 @@ async def test_switches_get_a_fabric_manager_of_the_very_version_and_else_the_dr
     assert wrong(await bring(host, cluster())) == []
     assert host.driver == V1, "the newest of which all parts are offered"
     assert host.units["nvidia-fabricmanager"] == ["active", "enabled"]
+    started = [words[-1] for words in host.ran if words[:2] == ("systemctl", "start")]
+    assert started == ["nvidia-fabricmanager", "nvidia-persistenced"], "the daemon may wait for the fabric"
     with pytest.raises(Refused, match=r"fabric manager.*they know .*nvidia-fabricmanager") as refused:
         await Chooser(cluster(version=V2).gpu.driver, DEBIAN).choose(
             cast("Host", ready(devices=host.devices, offered=host.offered))

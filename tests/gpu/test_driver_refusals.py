@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,8 +18,9 @@ from shipway.gpu.driver.generations import flavours_of, generation_of, gpus, rea
 from shipway.gpu.driver.packages import upstream
 from shipway.host.session import Host
 from shipway.ownership.evidence import KUBELET_CONF
-from shipway.steps.gpu.driver.holders import Nobody, find_holders
-from shipway.steps.gpu.driver.refusals import CONTAINER, OnlyWhere
+from shipway.script import Output
+from shipway.steps.gpu.driver.holders import ENDED, HOLDERS, Nobody, find_holders
+from shipway.steps.gpu.driver.refusals import CONTAINER, NO_SECURE_BOOT, SECURE_BOOT, OnlyWhere
 from tasks.stages import gpu_driver, preflight
 from tests.gpu.driver_machine import (
     A100,
@@ -33,7 +38,7 @@ from tests.gpu.driver_machine import (
 )
 from tests.gpu.test_driver import cluster
 from tests.os.rpm_family import Rpm
-from tests.places.facts import DEBIAN
+from tests.places.facts import DEBIAN, KnownFacts
 
 UBUNTU = 'ID=ubuntu\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n'
 POD = "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope"
@@ -178,6 +183,51 @@ async def test_who_holds_a_gpu_outside_of_pods_forbids_it_and_pods_do_not() -> N
     assert drift.have == "held by python (7); vllm (8)"
     assert find_holders(f"1 nv-fabricmanage 0::/x\n2 nvidia-device-p {POD}\n", outside=False) == []
     assert find_holders("garbage\n\n", outside=False) == []
+
+
+@pytest.mark.parametrize("answer", [Output(124, "", ""), Output(0, "", ""), Output(124, f"{ENDED}\n", "")])
+async def test_where_it_cannot_be_told_who_holds_a_gpu_that_is_no_nobody(answer: Output) -> None:
+    host = cast("Host", KnownFacts({HOLDERS: answer}))
+    with pytest.raises(Refused, match=r"cannot be told who holds a GPU .*\[SHW-688\]"):
+        await Nobody(outside=True).check(host)
+    drift = await Nobody().check(host)
+    assert drift is not None
+    assert "cannot be told" in drift.have
+    nobody = cast("Host", KnownFacts({HOLDERS: Output(0, f"{ENDED}\n", "")}))
+    assert await Nobody().check(nobody) is await Nobody(outside=True).check(nobody) is None
+
+
+def test_who_was_asked_on_this_machine_is_all_of_it() -> None:
+    ran = subprocess.run(HOLDERS.command, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == ENDED
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({}, NO_SECURE_BOOT),
+        ({"efi/efivars/BootOrder-8be4": b"x"}, NO_SECURE_BOOT),
+        ({"efi/efivars/SecureBoot-8be4": b"\6\0\0\0\1"}, "1"),
+        ({"efi/efivars/SecureBoot-8be4": b"\6\0\0\0\0"}, "0"),
+        ({"efi/efivars/SecureBoot-8be4": b""}, ""),
+        ({"efi/runtime": b"the variables are not mounted"}, ""),
+    ],
+)
+def test_secure_boot_is_asked_of_the_firmware_and_what_does_not_tell_it_is_not_off(
+    there: dict[str, bytes], said: str, tmp_path: Path
+) -> None:
+    for name, content in there.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "mokutil").write_text("#!/bin/sh\nexit 255\n")
+    (tmp_path / "mokutil").chmod(0o755)
+    script = SECURE_BOOT.command[-1].replace("/sys/firmware", str(tmp_path))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ran = subprocess.run(["sh", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == said
+    assert asyncio.run(refused(DriverMachine(boot=ran.stdout))) == (
+        [] if said in (NO_SECURE_BOOT, "0") else ["SHW-680"]
+    )
 
 
 async def test_all_of_them_are_named_at_once() -> None:

@@ -8,16 +8,20 @@ import stat
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from lab.gpu_figures import Scene, write_figures
 from lab.simulated.kube.hosts import SimpleHost
 from shipway.errors import Blocked
+from shipway.gpu.beside import GUARD
 from shipway.gpu.figures import burn, rdma
-from shipway.gpu.figures.mark import read_bad
+from shipway.gpu.figures.judge import Row, Word
+from shipway.gpu.figures.mark import BAD, Bad, find_left, read_bad
 from shipway.gpu.figures.model import has_ended
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import GpuHealth
@@ -62,10 +66,13 @@ class Bare(Anywhere):
 
     async def do(self, *commands: Command) -> list[Output]:
         """Say what its GPUs reach, or what uses them."""
-        self.ran += commands
+        if commands[0].words[2] != GUARD:  # the word to go on
+            return [Output(0, "", "")]
+        words = commands[0].words[5:]
+        self.ran += [replace(commands[0], words=words)]
         self.held.append(self.still())
         scene = self.host.figures
-        if commands[0].words[2] == burn.SCRIPT:
+        if words[2] == burn.SCRIPT:
             return [Output(0, scene.burn, "")]
         said = (
             f"busy: {scene.busy}\n"
@@ -179,6 +186,78 @@ async def test_a_node_with_a_bad_figure_is_not_released_until_it_was_measured_we
         node = await kube.get("v1", "Node", "te2", fresh=True)
         assert node
         assert (read_bad(node), read_quarantine(node)) == ({}, None)
+
+
+async def written(stage: Staged) -> dict[str, str]:
+    """Measure anew; return what is written on the node of the second host."""
+    stage.run.figures.rows.clear()
+    await measure(stage.run, "gpu_figures", "cluster")
+    stage.made.kube.forget()
+    node = await stage.made.kube.get("v1", "Node", "te2", fresh=True)
+    assert node
+    return read_bad(node)
+
+
+async def test_what_was_bad_stays_written_until_that_figure_of_that_gpu_was_good(tmp_path: Path) -> None:
+    scene, bad = Scene(wrong={uuid(2, 1)}), uuid(2, 1)
+    async with staged(tmp_path, te2=scene) as stage:
+        assert list(await written(stage)) == [bad]
+        scene.wrong, scene.hung = set(), {bad}
+        assert set(await written(stage)) == {bad, "GPU 1"}, "a GPU that hangs computes no better than before"
+        scene.hung = set()
+        assert await written(stage) == {}
+
+
+async def test_a_diagnosis_is_taken_back_by_another_one_alone(tmp_path: Path) -> None:
+    scene = Scene(burn=diagnosis(g0=("Pass", ""), g1=("Fail", "a row of its memory is bad")))
+    async with staged(tmp_path, te2=scene) as stage:
+        stage.run.figures.level = "burn"
+        assert await written(stage) == {"GPU 1": "burn: memory: a row of its memory is bad"}
+        stage.run.figures.level = "full"
+        assert list(await written(stage)) == ["GPU 1"]
+        stage.run.figures.level, scene.burn = "burn", diagnosis(g0=("Pass", ""), g1=("Pass", ""))
+        assert await written(stage) == {}
+
+
+def row(word: Word, figure: str = "matmul", uuid_: str = "GPU-1", who: str = "a GPU") -> Row:
+    """Return the row of a figure."""
+    return Row("te2", uuid_, who, figure, word, "")
+
+
+SLOW: Bad = {"GPU-1": {"matmul": "slow"}}
+HANGS: Bad = {"GPU 1": {"answer": "it hangs"}}
+EARLIER: Bad = {"GPU-1": {"": "an earlier version wrote it"}}
+SILENT = row("not judged", "answer", "", "its GPUs")
+
+
+@pytest.mark.parametrize(
+    ("before", "rows", "stays"),
+    [
+        (SLOW, [row("good")], False),
+        (SLOW, [row("not judged")], True),
+        (SLOW, [row("good", "copy")], True),
+        (SLOW, [], True),
+        (SLOW, [row("good", uuid_="GPU-2"), row("good", uuid_="GPU-3")], False),  # it was taken out
+        (SLOW, [row("good", uuid_="GPU-2")], True),  # of two GPUs one told nothing
+        (SLOW, [row("good", uuid_="GPU-2"), row("good", uuid_="GPU-3"), SILENT], True),
+        (HANGS, [row("good"), row("good", uuid_="GPU-2")], False),
+        (HANGS, [row("good"), row("bad", "answer", "", "GPU 1")], True),
+        (HANGS, [row("good")], True),
+        (HANGS, [SILENT], True),
+        ({"its GPUs together": {"all-reduce": "wrong"}}, [row("good")], True),
+        ({"its GPUs together": {"all-reduce": "wrong"}}, [row("good", "all-reduce", "", "its GPUs together")], False),
+        (EARLIER, [row("good")], False),
+        (EARLIER, [row("not judged")], True),
+        (EARLIER, [row("good"), row("bad", "copy")], True),
+    ],
+)
+def test_what_is_not_judged_takes_nothing_back(before: Bad, rows: list[Row], *, stays: bool) -> None:
+    assert find_left(before, rows, count=2) == (before if stays else {})
+
+
+@pytest.mark.parametrize("note", ['{"GPU-1": "slow"}', '{"GPU-1": {"matmul": "slow"}}'])
+def test_what_is_written_is_read_in_both_of_its_forms(note: str) -> None:
+    assert read_bad({"metadata": {"annotations": {BAD: note}}}) == {"GPU-1": "slow"}
 
 
 @pytest.mark.parametrize(
@@ -352,7 +431,7 @@ async def test_a_plan_measures_nothing(tmp_path: Path) -> None:
 
 async def test_the_program_reaches_a_host_as_input_and_no_variable_of_a_kubelet_is_in_it() -> None:
     bare = Bare(gpu_host(2, 2), lambda: 0)
-    await measure_host(bare)  # type: ignore[arg-type] - a double
+    await measure_host(bare, AsyncMock(return_value=True))  # type: ignore[arg-type] - a double
     (command,) = bare.ran
     assert command.feed == program_text().encode()
     assert command.words[:3] == ("bash", "-c", ON_HOST)

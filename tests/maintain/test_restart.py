@@ -25,6 +25,7 @@ from shipway.steps.maintain.restart import (
     DKMS,
     IMAGES,
     INHIBITORS,
+    LOGIND,
     SHIMS,
     KernelHasModule,
     NobodyAtWork,
@@ -36,7 +37,7 @@ from shipway.steps.maintain.restart import (
 )
 from shipway.survey.notices import MODULES
 from tests.maintain.hosts import BORN, NOW, Family, Restarting, boot
-from tests.places.facts import KnownFacts, said
+from tests.places.facts import KnownFacts, said, unit
 
 OLD, NEW = "6.1.0-18-amd64", "6.1.0-20-amd64"
 INSTALLED = said(f"{int(BORN) - 9000} /boot/vmlinuz-{OLD}\n{int(BORN) + 60} /boot/vmlinuz-{NEW}\n")
@@ -135,8 +136,17 @@ async def test_who_inhibits_a_shutdown_is_named_and_a_delay_is_no_refusal() -> N
     message = await refused(NothingInhibits(), host(inhibitors=answer(delay, row)), "SHW-821")
     assert "backup (copies the disks)" in message
     assert await NothingInhibits().check(host(inhibitors=answer(delay, sleep))) is None
-    assert await NothingInhibits().check(host(inhibitors=said("", 1))) is None
-    assert find_inhibitors('{"data": [[["shutdown"]]]}') == []
+    assert await NothingInhibits().check(host(inhibitors=said("", 1))) is None, "without logind nobody can"
+    assert find_inhibitors('{"data": [[["shutdown"]]]}') is None
+    assert find_inhibitors('{"data": [[]]}') == []
+
+
+@pytest.mark.parametrize("answer", [said("", 1), said("", 124), said("no JSON"), said('{"data": [[["shutdown"]]]}')])
+async def test_a_logind_that_does_not_tell_who_inhibits_a_restart_forbids_it(answer: Output) -> None:
+    silent = KnownFacts({INHIBITORS: answer, LOGIND: unit()})
+    assert "logind does not tell" in await refused(NothingInhibits(), silent, "SHW-821")
+    gone = KnownFacts({INHIBITORS: answer, LOGIND: unit("failed")})
+    assert await NothingInhibits().check(cast("Host", gone)) is None
 
 
 async def test_a_package_manager_at_work_is_named() -> None:

@@ -224,8 +224,11 @@ async def change(call: Call) -> int:
 
 @program("touch")
 async def touch(call: Call) -> int:
-    """Make files newer, or empty ones."""
-    for path in parse(call.args).rest:
+    """Make files newer, or empty ones, with `-c` none."""
+    asked = parse(call.args, flags="-c")
+    for path in asked.rest:
+        if asked.has("-c") and call.host.files.node(path) is None:
+            continue
         if why := _unwritable(call, path):
             return call.warn(f"touch: cannot touch '{path}': {why}")
         _write(call, path, call.host.files.read(path) or b"")

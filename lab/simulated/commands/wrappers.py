@@ -16,6 +16,7 @@ from lab.simulated.proxies import by_apt, by_containerd
 from lab.simulated.wire import NotUnderstood, tokens
 from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
+from shipway.gpu.beside import GUARD, START, STOP
 from shipway.gpu.figures import burn, rdma
 from shipway.gpu.health.nvidia_xids import SCRIPT as XIDS
 from shipway.gpu.health.ports import SCRIPT as ADAPTERS
@@ -157,6 +158,8 @@ async def sh(call: Call) -> int:
     if call.args[:1] != ("-c",) or len(call.args) < 2:
         return _refused(call, " ".join(call.args))
     text, *rest = call.args[1:]
+    if text == GUARD and len(rest) > 2:
+        return await run(call.like(tuple(rest[2:])))  # what it guards is behind its file and its limit
     known = await _known(call, text, rest)
     if known is not None:
         return known
@@ -216,6 +219,8 @@ def _looked(call: Call, text: str) -> str | None:
             f"simulated-{host.boots}\n{kernel}\n100\n{born}\n{int(host.now())}\n1 (systemd) S {'0 ' * 18}{host.boots}\n"
         )
     looks = {
+        START: "",
+        STOP: "",
         rdma.LOOK.command[2]: host.figures.network,
         SERVERS.command[2]: _servers(host),
         ADAPTERS: "".join(map(Adapter.write, host.adapters, count())),

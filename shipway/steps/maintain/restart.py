@@ -13,8 +13,9 @@ from typing import ClassVar, Literal
 from shipway.errors import Blocked, DeadlineExceeded, Refused, ShipwayError
 from shipway.facts.boot import Boot, BootIs, order_kernels
 from shipway.facts.commands import Says
+from shipway.facts.services import UnitState
 from shipway.gpu.chosen import VENDOR
-from shipway.host.session import Command, Host
+from shipway.host.session import AT_WORK, Command, Host
 from shipway.kube.nodes import few
 from shipway.os.family import Family
 from shipway.redact import tail
@@ -35,6 +36,7 @@ INHIBITORS = Says(
         *("org.freedesktop.login1.Manager", "ListInhibitors"),
     )
 )
+LOGIND = UnitState("systemd-logind.service")
 _IMAGE = re.compile(r"(\d{1,12}) /boot/vmlinuz-(\S+)")
 
 
@@ -92,21 +94,33 @@ class NothingInhibits:
     name: str = "nobody inhibits a restart"
 
     async def check(self, on: Host) -> Drift | None:
-        """Ask logind; a delay, as kubelets ask for, is none. Raises Refused SHW-821 with who it is and why."""
-        said = await on.read(INHIBITORS)
-        if found := find_inhibitors(said.stdout):
+        """Ask logind; a delay, as kubelets ask for, is none.
+
+        Raises Refused SHW-821 with who it is and why, or where a logind at work does not tell.
+        """
+        said, logind = await on.read(INHIBITORS, LOGIND)
+        found = find_inhibitors(said.stdout) if said.ok else None
+        if found is None and logind.active in AT_WORK:  # without one nobody can inhibit anything
+            told = tail(said.stderr or said.stdout, 3) or "no answer"
+            message = f"logind does not tell who inhibits a restart: {told}"
+            look = f"See `systemctl status {LOGIND.unit}` and `systemd-inhibit --list` on it, then run again."
+            raise Refused(message, host=on.name, code="SHW-821", fix=look)
+        if found:
             fix = "See `systemd-inhibit --list` on it; wait for its end, or end it, then run again."
             raise Refused(f"a restart is inhibited by {few(found)}", host=on.name, code="SHW-821", fix=fix)
         return None
 
 
-def find_inhibitors(said: str) -> list[str]:
-    """Return who keeps the system from being shut down, and why, by logind's answer (what, who, why, mode, ...)."""
+def find_inhibitors(said: str) -> list[str] | None:
+    """Return who keeps the system from being shut down, and why, by logind's answer (what, who, why, mode, ...).
+
+    None where it is no such answer.
+    """
     try:
         rows = json.loads(said)["data"][0]
         found = [(str(what), str(who), str(why), str(mode)) for what, who, why, mode, *_ in rows]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return []  # without logind nobody can inhibit anything
+        return None
     return [f"{who} ({why})" for what, who, why, mode in found if mode == "block" and "shutdown" in what.split(":")]
 
 

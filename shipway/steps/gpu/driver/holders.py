@@ -10,13 +10,16 @@ from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.nodes import few
+from shipway.redact import tail
 from shipway.step import Drift
 
+ENDED = "all-asked"  # the last line: without it somebody was not asked, which is not nobody
 # A line for each process that has one of the devices open: number, name, and the slice that it is in.
 _ASK = f"""
 for pid in $(find /proc/[0-9]*/fd -lname '{VENDOR.devices}' 2>/dev/null | cut -d/ -f3 | sort -un); do
   echo "$pid $(tr ' ' _ <"/proc/$pid/comm") $(tr '\\n' ' ' <"/proc/$pid/cgroup")"
 done 2>/dev/null
+command -v find cut sort >/dev/null && echo {ENDED}
 """
 HOLDERS = Says(("sh", "-c", _ASK), 60)
 # The driver's own services and those that only watch; the kernel keeps 15 characters of a name. They end with the
@@ -49,8 +52,18 @@ class Nobody:
         return f"no program{' outside of pods' if self.outside else ''} holds a GPU"
 
     async def check(self, on: Host) -> Drift | None:
-        """Look at the open files of all processes. Raises Refused SHW-688 with who it is outside of pods."""
-        found = find_holders((await on.read(HOLDERS)).stdout, outside=self.outside)
+        """Look at the open files of all processes. Raises Refused SHW-688 with who it is outside of pods.
+
+        Where not all of them could be looked at that is no nobody: it is refused likewise, or drift.
+        """
+        said = await on.read(HOLDERS)
+        if not said.ok or ENDED not in said.stdout.splitlines():
+            why = f"it cannot be told who holds a GPU (status {said.status}: {tail(said.stderr) or 'cut short'})"
+            if self.outside:
+                look = f"Look for whoever has {VENDOR.devices} open on it (`lsof`), then run again."
+                raise Refused(why, host=on.name, code="SHW-688", fix=look)
+            return Drift(why, "held by nobody")
+        found = find_holders(said.stdout, outside=self.outside)
         if found and self.outside:
             fix = "End them, or wait for their end, then run again: whatever computes on a GPU would fail."
             raise Refused(f"a GPU is held by {few(found)}", host=on.name, code="SHW-688", fix=fix)

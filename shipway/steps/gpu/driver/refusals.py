@@ -20,10 +20,16 @@ from shipway.step import Check, Drift, id_of
 from shipway.steps.gpu.driver.choice import Chooser, choose_modules, drivers_of
 from shipway.steps.gpu.driver.holders import Nobody
 
+NO_SECURE_BOOT = "no Secure Boot here"  # another firmware, or one whose variables have none of it
 # Without mokutil the kernel's own copy of the firmware's variable: four bytes of attributes, then 0 or 1.
-SECURE_BOOT = Says(
-    ("sh", "-c", "mokutil --sb-state 2>/dev/null || od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*")
-)
+_ASK_BOOT = f"""
+efi=/sys/firmware/efi
+mokutil --sb-state 2>/dev/null && exit 0
+[ -d $efi ] || {{ echo {NO_SECURE_BOOT}; exit 0; }}
+if ls $efi/efivars/SecureBoot-* >/dev/null 2>&1; then od -An -tu1 -j4 -N1 $efi/efivars/SecureBoot-*; exit; fi
+ls $efi/efivars 2>/dev/null | grep -q . && echo {NO_SECURE_BOOT}
+"""
+SECURE_BOOT = Says(("sh", "-c", _ASK_BOOT))
 DGX = FileState("/etc/dgx-release")  # DGX OS has it (NVIDIA DGX OS user guide)
 # What NVIDIA's installer of one file leaves, and where a driver lies that a container brought (gpu-driver-container).
 INSTALLER = ("/usr/bin/nvidia-uninstall", "/usr/bin/nvidia-installer")
@@ -52,11 +58,19 @@ async def ask_source(on: Host, driver: Driver, family: Family) -> None:
 
 
 async def ask_boot(on: Host, driver: Driver, family: Family) -> None:
-    """Ask whether the kernel would load a module that nobody signed. Raises Refused SHW-680 where it would not."""
+    """Ask whether the kernel would load a module that nobody signed.
+
+    Raises Refused SHW-680 where it would not, or where that cannot be told.
+    """
     del family
     said = (await on.read(SECURE_BOOT)).stdout
-    if driver.source not in BUILT_ON_HOST or not ("SecureBoot enabled" in said or said.strip() == "1"):
+    off = any(word in said for word in (NO_SECURE_BOOT, "SecureBoot disabled")) or said.strip() == "0"
+    if driver.source not in BUILT_ON_HOST or off:
         return
+    if "SecureBoot enabled" not in said and said.strip() != "1":
+        mount = "Install mokutil, or `mount -t efivarfs none /sys/firmware/efi/efivars` on it, then run again."
+        unread = "it cannot be told whether Secure Boot is on: with it the kernel loads no module that is built there"
+        raise Refused(unread, host=on.name, code="SHW-680", fix=mount)
     message = f"Secure Boot is on, and modules of {driver.source} are built on the host: the kernel would load none"
     fix = (
         "One of three: `gpu.driver.source: ubuntu` (signed modules, on Ubuntu); Secure Boot off in the firmware's "
