@@ -49,8 +49,8 @@ async def smi(call: Call) -> int:
         call.say(f"{said}\n")
         return status
     await call.took(0.3)
-    said = _say(gpu, call.args)
-    return call.not_simulated() if said is None else call.say(said)
+    told = _say(gpu, call.args)
+    return call.not_simulated() if told is None else call.say(told)
 
 
 def _say(gpu: Gpu, args: tuple[str, ...]) -> str | None:
