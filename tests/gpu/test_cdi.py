@@ -16,6 +16,7 @@ from shipway.gpu.proof import prove
 from shipway.step import Impact
 from shipway.steps.gpu.cdi import CdiPossible, CdiServed
 from shipway.steps.gpu.device_list import PluginPresent, needs_variable
+from shipway.steps.gpu.mig import GpusWhole
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.gpu.plugin_mode import plugin_mode, proven_as
 from shipway.steps.kubernetes.nodes import WorkloadRuns
@@ -189,7 +190,7 @@ def test_only_where_it_is_declared_and_only_of_hosts_with_gpus() -> None:
         return any(isinstance(one, CdiPossible) for one in preflight.checks(of, of.host(host), DEBIAN))
 
     assert [looks(cluster, "te2"), looks(cluster, "te1"), looks(declared(), "te2")] == [True, False, False]
-    last = nvidia_runtime.steps(cluster, cluster.host("te2"), DEBIAN)[-1]
-    assert isinstance(last, CdiServed)
+    *_, served, whole = nvidia_runtime.steps(cluster, cluster.host("te2"), DEBIAN)
+    assert (type(served), type(whole)) == (CdiServed, GpusWhole)
     assert any(isinstance(one, CdiServed) for one in device_plugin.list_needed(cluster, cluster.host("te2"), DEBIAN))
     assert isinstance(device_plugin.steps(cluster)[0], PluginPresent)

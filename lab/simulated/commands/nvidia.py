@@ -49,8 +49,8 @@ async def smi(call: Call) -> int:
         call.say(f"{said}\n")
         return status
     await call.took(0.3)
-    answer = _say(gpu, call.args)
-    return call.not_simulated() if answer is None else call.say(answer)
+    told = _say(gpu, call.args)
+    return call.not_simulated() if told is None else call.say(told)
 
 
 def _say(gpu: Gpu, args: tuple[str, ...]) -> str | None:
