@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from shipway.backup.choice import NEWEST, Choice, Kind, Plane, choose_restore
 from shipway.backup.kept import MANIFEST, LocalFolder, cannot_keep, read_manifest
@@ -57,17 +57,16 @@ from shipway.steps.backup.several import (
 from shipway.steps.kubernetes.local_pods import LocalPod, started_pods
 from shipway.steps.kubernetes.retire import NodeDeleted, NothingOfNode
 from shipway.steps.upgrade.fetched import ImagesPulled
+from tasks.backup.watchers import called, made_at
 from tasks.context import Run
 from tasks.leading import adopt_endpoint, known
 from tasks.ownership import judge, refusal
-from tasks.waiting import by_api, hear_results, wait_for
-from tasks.workloads import OWN_NAMESPACES
+from tasks.waiting import by_api, hear_results
 
 # What a cluster makes anew by itself, all the time.
 PASSING_KINDS = frozenset({"Event", "Lease", "Endpoints", "EndpointSlice"})
 SHOWN, UNTOLD = 20, 5
 FETCHED = "from-s3"  # in the cluster's folder of this machine
-READY_SECONDS = 240.0  # an image may have to be pulled anew
 _ENDPOINT = re.compile(r"^ *controlPlaneEndpoint: *([A-Za-z0-9.:\[\]-]+)$", re.MULTILINE)
 
 
@@ -286,7 +285,7 @@ async def _losses(kube: Kube, taken: datetime) -> list[str]:
         if kind in PASSING_KINDS:
             continue
         try:
-            newer = [one for one in await kube.list_(version, kind) if _made(one["metadata"]) > taken]
+            newer = [one for one in await kube.list_(version, kind) if made_at(one["metadata"]) > taken]
         except ShipwayError as error:
             untold.append(f"{kind} ({error.message})")
             if len(untold) == UNTOLD:
@@ -309,13 +308,13 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _names(objects: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [_called(one["metadata"]) for one in objects]
+    return [called(one["metadata"]) for one in objects]
 
 
 async def _named_pods(kube: Kube, pods: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the pods' names, those that hold GPUs first, with what they hold."""
     claims = await see_claims(kube, pods)
-    held = {_called(one["metadata"]): ", ".join(asked_devices(one, claims)) for one in pods}
+    held = {called(one["metadata"]): ", ".join(asked_devices(one, claims)) for one in pods}
     return [f"{name} ({what})" if what else name for name, what in sorted(held.items(), key=lambda one: not one[1])]
 
 
@@ -345,15 +344,6 @@ async def _ask_host(run: Run, host: str) -> list[LocalPod] | ShipwayError:
         return await started_pods(run.session(host))
     except ShipwayError as error:
         return error
-
-
-def _called(meta: Mapping[str, Any]) -> str:
-    return "/".join(str(meta[key]) for key in ("namespace", "name") if meta.get(key))
-
-
-def _made(meta: Mapping[str, Any]) -> datetime:
-    """Return when an object was made; what says nothing of it (ComponentStatus) is no newer than anything."""
-    return datetime.fromisoformat(str(meta.get("creationTimestamp") or "1970-01-01T00:00:00+00:00"))
 
 
 def _choice(run: Run) -> Choice:
@@ -449,79 +439,3 @@ async def _note_kubelets(run: Run, restored: datetime | None) -> None:
 async def restart_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
     """Restart the kubelet of a host, unless it was started after the restore."""
     return await _bring(run, stage, host, [KubeletStarted(run.backup.kubelets.get(host, ""))])
-
-
-@dataclass(frozen=True)
-class WatchersStarted:
-    """The cluster's own pods were started after the restore: what they saw before it may not be so any more.
-
-    Only a restore that raises the revision and marks it as compacted ends their watches (etcd 3.6); before that their
-    caches would go on without seeing a change (kubernetes#107457).
-    """
-
-    impact: ClassVar[Impact] = Impact.WORKLOADS
-    since: datetime
-    name: str = "the cluster's own pods look at the API anew"
-
-    async def check(self, on: Kube) -> Drift | None:
-        """Look for pods of the cluster's own that are older than the restore."""
-        old = await self._old(on)
-        return Drift(f"{len(old)} pods were started before the restore", "none") if old else None
-
-    async def apply(self, on: Kube) -> None:
-        """Delete them; their owners make new ones."""
-        for meta in await self._old(on):
-            await on.delete("v1", "Pod", str(meta["name"]), namespace=str(meta["namespace"]))
-        on.forget()
-
-    async def _old(self, on: Kube) -> list[Mapping[str, Any]]:
-        pods = [pod for pod in await on.list_("v1", "Pod") if pod["metadata"].get("namespace") in OWN_NAMESPACES]
-        return [
-            pod["metadata"]
-            for pod in pods
-            if any(
-                owner.get("kind") in ("DaemonSet", "ReplicaSet") for owner in pod["metadata"].get("ownerReferences", ())
-            )
-            and _made(pod["metadata"]) < self.since
-            and not pod["metadata"].get("deletionTimestamp")
-        ]
-
-
-@dataclass(frozen=True)
-class DaemonSetsRun:
-    """Each DaemonSet of the cluster's own has a ready pod for each node that it is for: by its pods, not its status.
-
-    Who writes that status has only just come back.
-    """
-
-    name: str = "the cluster's own DaemonSets run on every node"
-
-    async def check(self, on: Kube) -> Drift | None:
-        """Count the ready pods of each."""
-        sets, pods = await asyncio.gather(on.list_("apps/v1", "DaemonSet"), on.list_("v1", "Pod"))
-        short = []
-        for one in sets:
-            meta, wanted = one["metadata"], int((one.get("status") or {}).get("desiredNumberScheduled") or 0)
-            ready = sum(_is_ready(pod) and _owned(pod, str(meta.get("uid"))) for pod in pods)
-            if meta.get("namespace") in OWN_NAMESPACES and ready < wanted:
-                short.append(f"{_called(meta)}: {ready} of {wanted}")
-        return Drift("; ".join(short), "all ready") if short else None
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    there = not pod["metadata"].get("deletionTimestamp")
-    return there and any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-
-
-def _owned(pod: Mapping[str, Any], uid: str) -> bool:
-    return any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences", ()))
-
-
-async def start_watchers(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's work
-    """Start the cluster's own pods anew: those made before the restore, by the clock of the control plane's host."""
-    session = run.session(run.control.name)
-    session.forget()
-    state = await session.read(BackupsThere(script_of(run.cluster)))
-    results = await by_api(run, stage, [WatchersStarted(state.restored_at or state.now)])
-    return [*results, await wait_for(run, stage, DaemonSetsRun(), await run.kube(), seconds=READY_SECONDS)]

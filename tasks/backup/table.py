@@ -8,7 +8,7 @@ from shipway.steps.backup.restored import RESTORE_SECONDS
 from shipway.steps.backup.several import STOP_SECONDS
 from shipway.steps.backup.taken import TAKE_SECONDS
 from shipway.steps.upgrade.fetched import PULL_SECONDS
-from tasks.backup import restores
+from tasks.backup import restores, watchers
 from tasks.backup import work as backups
 from tasks.stage import Stage, always
 
@@ -27,5 +27,5 @@ STAGES = (
     Stage(StageName.FORGET_NODES, restores.forget_nodes, always(300.0)),
     Stage(StageName.RESTORE_BACKUP, restores.restore_backup, always(2.0 * RESTORE_SECONDS)),
     Stage(StageName.RESTART_KUBELET, restores.restart_kubelet, always(300.0)),
-    Stage(StageName.START_WATCHERS, restores.start_watchers, always(restores.READY_SECONDS + 300)),
+    Stage(StageName.START_WATCHERS, watchers.start_watchers, always(watchers.READY_SECONDS + 300)),
 )

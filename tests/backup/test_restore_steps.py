@@ -26,7 +26,8 @@ from shipway.place import Place
 from shipway.step import Impact
 from shipway.steps.backup.restored import BackupRestored, BackupThere, KubeletStarted
 from shipway.steps.kubernetes.local_pods import DEVICES, STARTED_PODS, held_devices
-from tasks.backup.restores import UNTOLD, DaemonSetsRun, WatchersStarted, _losses, _note_kubelets, restore_loses
+from tasks.backup.restores import UNTOLD, _losses, _note_kubelets, restore_loses
+from tasks.backup.watchers import DaemonSetsRun, WatchersStarted
 from tasks.context import BackupRun, Run
 from tests.backup.machine import LocalShell, Machine
 from tests.places.facts import KnownFacts, said
