@@ -195,7 +195,7 @@ def make_order(run: Run) -> None:
     seen.order = [_row(run, name, place) for name, place in places(controls, waves)]
     if not seen.order:
         return
-    notes = [f"v{seen.have} to v{version}"]
+    notes = [f"v{seen.oldest()} to v{version}"]
     if controls:
         notes.append(_no_return(run, controls))
         ways = dict.fromkeys(way for plane in run.cluster.control_planes if (way := asks_elsewhere(run, plane)))
