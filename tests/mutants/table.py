@@ -5,7 +5,7 @@ from __future__ import annotations
 # A module's file, without its suffix -> the tests that its mutants are shown to: ROOM/NAME is tests/ROOM/test_NAME.py.
 TESTS: dict[str, tuple[str, ...]] = {
     "shipway/converge": ("core/converge", "host/changes"),
-    "tasks/drift/permission": ("drift/permissions", "drift/parts", "drift/gpu_jobs"),
+    "tasks/drift/permission": ("drift/permissions", "drift/parts"),
     "tasks/table": ("drift/permissions", "flows/stage_work"),
     "tasks/workloads": ("drift/permissions", "drift/parts"),
     "tasks/locking": ("locks/run_locks",),
