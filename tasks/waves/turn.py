@@ -11,7 +11,7 @@ from typing import Any
 
 from shipway.cluster.window import next_opening, open_now
 from shipway.converge import On, Permit, converge, look_at_all
-from shipway.errors import Blocked, PostconditionFailed, Refused, ShipwayError
+from shipway.errors import Blocked, DeadlineExceeded, PostconditionFailed, Refused, ShipwayError
 from shipway.facts.services import UnitState
 from shipway.gpu.jobs import find_jobs
 from shipway.kube.drain import uncordon
@@ -109,13 +109,19 @@ async def _evict(run: Run, stage: str, over: GpuJobsOver, drained: NodeDrained, 
         return [StepResult(drained.name, "unknown", error=first)]
     if run.allow is Impact.NOTHING:
         return await bring(run, stage, kube, [drained])
-    alone = run.waves.moving if await _has_replicas(run, host) else contextlib.nullcontext()
+    alone = run.waves.moving if await _has_replicas(run, host) else asyncio.Lock()
     while True:
-        async with alone:
-            if late := closed_until(run):
-                error = Refused(
-                    f"the host was emptied too late: {late}", host=host, code="SHW-798", fix="Run again then."
-                )
+        try:
+            async with asyncio.timeout(max(1.0, over.remaining)):
+                await alone.acquire()
+        except TimeoutError:
+            message = "replicas were moved off another host of the wave until the time was over"
+            late = DeadlineExceeded(message, host=host, code="SHW-795", fix="Run again: it goes on there.", retry=False)
+            return [StepResult(drained.name, "failed", error=late)]
+        try:
+            if closed := closed_until(run):
+                message = f"the host was emptied too late: {closed}"
+                error = Refused(message, host=host, code="SHW-798", fix="Run again then.")
                 return [StepResult(drained.name, "failed", error=error)]
             kube.forget()
             (seen,) = await look_at_all([over], kube, lambda _: None)
@@ -125,9 +131,10 @@ async def _evict(run: Run, stage: str, over: GpuJobsOver, drained: NodeDrained, 
                 if alone is run.waves.moving:
                     await asyncio.sleep(BOUND_SECONDS)
                 return results
-        if seen.outcome != "drifted":
-            return decided([seen])
-        results = await bring(run, stage, kube, [over])  # another host's replicas were moved since
+        finally:
+            alone.release()
+        # Another host's replicas were moved since.
+        results = await bring(run, stage, kube, [over]) if seen.outcome == "drifted" else decided([seen])
         if failed(results):
             return results
 

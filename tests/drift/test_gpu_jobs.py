@@ -181,3 +181,16 @@ async def test_a_job_that_may_not_go_is_left_and_the_host_repaired_beside_it(
     (told,) = explain_kept(run, permission_now(run), run.drift.findings["te2"], "te.yaml")
     assert told.action == "held back"
     assert "default/llm" in told.why
+
+
+async def test_only_a_joined_host_of_a_pass_that_may_drain_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = placed(monkeypatch, job())
+    run.allow = Impact.SERVICE
+    await find_kept(run)
+    assert run.drift.kept == {}, "it drains nothing"
+    run.allow, run.seen.surveys = Impact.WORKLOADS, {"te2": cast("Survey", SimpleNamespace(joined=False))}
+    await find_kept(run)
+    assert run.drift.kept == {}
+    run.seen.surveys, run.drift.findings = {"te2": cast("Survey", SimpleNamespace(joined=True))}, {"te2": []}
+    await find_kept(run)
+    assert run.drift.kept == {}, "nothing drifted there"

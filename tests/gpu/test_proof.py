@@ -21,7 +21,7 @@ from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.kube.manifests import render
 from shipway.step import Impact
 from shipway.steps.kubernetes.nodes import NodesReady
-from shipway.steps.upgrade.proof import prove_host
+from shipway.steps.upgrade.proof import prove_host, prove_reach
 from tasks import gates
 from tasks.stages import device_plugin
 from tests.places.kube import POD_NETWORK, Place, cluster_of, gpu_host, place
@@ -208,6 +208,17 @@ async def test_so_it_is_on_a_host_that_is_proven_alone_after_its_kubelet_was_sta
         await prove_host(made.kube, made.cluster, "te2", 2, heard.append)
     assert len(refused) == 3
     assert any("made anew" in line for line in heard)
+
+
+async def test_a_closed_node_without_gpus_is_proven_by_a_pod_that_asks_for_none() -> None:
+    hosts = [gpu_host(number, 0) for number in (1, 2, 3)]
+    async with place(hosts=hosts, cluster=declared(compute="off")) as made:
+        await furnished(made, gpus=False)
+        await made.kube.patch("v1", "Node", "te2", {"spec": {"unschedulable": True}})
+        heard: list[str] = []
+        await prove_reach(made.kube, made.cluster, "te2", heard.append)
+        assert await made.kube.list_("v1", "Pod", NAMESPACE) == []
+    assert not [line for line in heard if "not asked" in line or "not seen" in line]
 
 
 async def test_a_kubelet_that_never_gives_its_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from lab.containers.kubernetes import chosen
 from shipway.cluster_file import load_cluster
+from shipway.gpu.jobs import ANNOTATION
 from tasks.drift import repair as drift_repair
 from tests.drift.rows import KUBECTL, ROWS
 from tests.lab.conftest import ROOT, Site
@@ -30,6 +31,7 @@ BUDGETS = "policy/v1" if chosen().minor >= 21 else "policy/v1beta1"  # the API o
 WAL = 8  # MiB that SQLite's write-ahead log may hold
 PASSES = int(os.environ.get("SHIPWAY_DRIFT_PASSES", "6"))
 TOUCH = "echo '# edited' >> /etc/containerd/config.toml"
+EVICT = {"annotations": {ANNOTATION: "evict"}}  # no pass waits for a pod that holds a GPU
 QUICK = ("swap", "kernel", "hosts", "hold", "apt", "containerd's file", "RuntimeClass", "kubelet's configuration")
 
 
@@ -88,7 +90,18 @@ def test_a_service_that_stands_still_is_started_beside_a_gpu_pod(drifting: Site)
     assert drifting.kubectl(identity) == before
 
 
+def test_a_gpu_pod_that_is_waited_for_holds_a_drain_back_with_its_name(drifting: Site) -> None:
+    drifting.on("w1", TOUCH)
+    report = passed(drifting, "workloads")
+    ends = {finding.step: finding for finding in report.findings}
+    held = ends["containerd runs its current configuration"]
+    assert (held.action, report.errors) == ("held back", ())
+    assert "default/holds-a-gpu" in held.why
+    assert open_everywhere(drifting)
+
+
 def test_a_pod_that_nothing_would_start_again_is_not_evicted(drifting: Site) -> None:
+    drifting.kubectl(f"annotate pod holds-a-gpu {ANNOTATION}=evict")
     drifting.on("w1", TOUCH)
     report = passed(drifting, "workloads")
     assert report.outcome == "partial"
@@ -104,7 +117,7 @@ def test_a_drain_keeps_a_disruption_budget_and_opens_the_host_again(
     limits = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
     spec = {**pod(image_of(drifting), **limits), "runtimeClassName": "nvidia"}
     selector = {"kubernetes.io/hostname": "w1"}
-    template = {"metadata": {"labels": labels}, "spec": {**spec, "nodeSelector": selector}}
+    template = {"metadata": {"labels": labels, **EVICT}, "spec": {**spec, "nodeSelector": selector}}
     meta = {"name": "kept", "namespace": "default"}
     deployment = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
     budget = {"minAvailable": 1, "selector": {"matchLabels": labels}}
@@ -135,7 +148,8 @@ def test_a_pod_that_tolerates_everything_does_not_hold_a_drain_up(
     gone(drifting, "-l app=kept")
     labels, limits = {"app": "stays"}, {"resources": {"limits": {"nvidia.com/gpu": 1}}}
     spec = {**pod(image_of(drifting), **limits), "runtimeClassName": "nvidia", "tolerations": [{"operator": "Exists"}]}
-    template = {"metadata": {"labels": labels}, "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": "w1"}}}
+    place = {"nodeSelector": {"kubernetes.io/hostname": "w1"}}
+    template = {"metadata": {"labels": labels, **EVICT}, "spec": {**spec, **place}}
     meta = {"name": "stays", "namespace": "default"}
     deployment = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
     applied(drifting, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment})
@@ -156,7 +170,7 @@ def test_a_pass_that_is_killed_in_the_middle_of_a_drain_is_finished_by_the_next(
     limits = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
     spec = {**pod(image_of(drifting), **limits), "runtimeClassName": "nvidia"}
     template = {
-        "metadata": {"labels": {"app": "kept"}},
+        "metadata": {"labels": {"app": "kept"}, **EVICT},
         "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": "w1"}},
     }
     deployment = {"replicas": 1, "selector": {"matchLabels": {"app": "kept"}}, "template": template}

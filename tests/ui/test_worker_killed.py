@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shipway.gpu.jobs import ANNOTATION
 from shipway.kube.client import Kube
 from shipway.kube.drain import find_left_cordoned
 from tests.ui.site import Site
@@ -41,7 +42,8 @@ async def holds_a_gpu(kube: Kube) -> None:
     """Let a deployment hold te2's GPU, under a budget that allows no eviction."""
     container = {"name": "c", "image": "registry.example/web:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
     spec = {"containers": [container], "hostNetwork": True, "nodeSelector": {"kubernetes.io/hostname": "te2"}}
-    template = {"metadata": {"labels": {"app": "kept"}}, "spec": spec}
+    notes = {ANNOTATION: "evict"}  # a pass waits for no pod that holds a GPU
+    template = {"metadata": {"labels": {"app": "kept"}, "annotations": notes}, "spec": spec}
     body = {"replicas": 1, "selector": SELECTOR, "template": template}
     await kube.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": META, "spec": body})
     await kube.apply({**BUDGET, "spec": {"minAvailable": 1, "selector": SELECTOR}})

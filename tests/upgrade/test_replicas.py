@@ -120,6 +120,16 @@ async def test_a_host_without_replicas_waits_for_no_other(monkeypatch: pytest.Mo
     assert (last.outcome, api.left) == ("changed", ["web"])
 
 
+async def test_a_host_that_waits_for_another_one_too_long_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(wait_minutes=0)
+    api = Cluster(gpu_node("w1"), gpu_node("w2"), gpu_node("w3", 2), replica("a", "w1"), replica("b", "w2"))
+    async with run.waves.moving:
+        (results,) = await emptied(monkeypatch, run, api, "w1")
+    assert codes(results) == ["SHW-795"]
+    assert (api.left, run.waves.whole) == ([], set())
+    assert not api.objects[0]["spec"].get("unschedulable")
+
+
 async def taken_away(api: Cluster, _: object, one: Object) -> str:
     api.objects.remove(one)
     api.left.append(one["metadata"]["name"])

@@ -48,6 +48,11 @@ class GpuJobsOver:
         """The node."""
         return f"no GPU job that is waited for runs on node {self.node}"
 
+    @property
+    def remaining(self) -> float:
+        """Return how many seconds of the wait are left; none are where it is below 0."""
+        return self.since + self.seconds - _now()
+
     async def left(self, on: Kube) -> list[str]:
         """Return the pods that are waited for. Raises Refused SHW-795 for one that is never touched."""
         jobs = await find_jobs(on, self.policy, self.node)
@@ -80,7 +85,7 @@ class GpuJobsOver:
 
     async def apply(self, on: Kube) -> None:
         """Wait for their end. Raises DeadlineExceeded SHW-795 naming those that are left."""
-        ends, said = self.since + self.seconds, ""
+        said = ""
         while True:
             on.forget()
             try:
@@ -94,7 +99,7 @@ class GpuJobsOver:
             line = f"waiting for GPU jobs on {self.node}: {few(left)}"
             if line != said:
                 self.on_wait(said := line)
-            if time.monotonic() > ends:
+            if self.remaining < 0:
                 break
             await asyncio.sleep(EVERY_SECONDS)
         fix = "Run again when they are over: this host is left as it is; or set upgrade.gpu_jobs or wait_minutes."
