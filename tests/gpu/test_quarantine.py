@@ -139,12 +139,19 @@ async def test_a_node_is_opened_by_a_proof_of_its_gpus_alone_and_only_our_mark_g
         await UnfitKeptFromPods("te2", seen(ROWS), KEEPS).apply(made.kube)
         made.kube.forget()
         released = ReleasedByProof("te2", seen(), made.cluster, 2, again())
-        assert await ReleasedByProof("te2", seen(ROWS), made.cluster, 2, again()).check(made.kube) is None, (
-            "it is still sick"
-        )
-        assert await ReleasedByProof("te2", (), made.cluster, 2, again()).check(made.kube) is None, (
-            "nothing is known of it"
-        )
+        blind = (seen()[0], replace(seen()[1], unjudged=("the kernel's log: not told",)))
+        for gpus, count, why in (
+            (seen(ROWS), 2, "Remapped Rows: Pending"),
+            ((), 2, "nothing is known of its GPUs"),
+            (blind, 2, "the kernel's log: not told"),
+            (seen(), 0, f"by hand: `kubectl taint node te2 {TAINT}:NoSchedule-"),
+        ):
+            kept = ReleasedByProof("te2", gpus, made.cluster, count, again())
+            (stays,) = await converge([kept], made.kube, Impact.START)
+            assert stays.outcome == "drifted", stays.error
+            assert stays.drift
+            assert stays.drift.have.startswith("kept from pods since ")
+            assert why in stays.drift.have
         assert await released.check(made.kube)
         (done,) = await converge([released], made.kube, Impact.START)
         assert done.outcome == "changed", done.error
