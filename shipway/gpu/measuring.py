@@ -128,7 +128,7 @@ class FiguresHeard:
         self.idle[:] = self.idle or [time.monotonic()]
         if waiting and time.monotonic() - self.idle[0] >= LATE_SECONDS:
             late = f"it did not start within {LATE_SECONDS:.0f} s of the others' end"
-            self.lost |= {node: f"{late}: {why}" for node, why in waiting.items()}
+            self.lost.update({node: f"{late}: {why}" for node, why in waiting.items()})
             waiting.clear()
 
     def give_up(self) -> None:
