@@ -41,6 +41,8 @@ class Scene:
     burn: str = "dcgmi is not installed\n"  # what NVIDIA's diagnosis says
     network: str = "kernel 5.15.0\nguest kvm\n"  # what there is for RDMA
     rails: dict[int, float] = field(default_factory=dict)
+    joined_by: str = "simulated"  # NCCL's word for the network
+    via: tuple[str, ...] = ()  # NCCL's words for the ways between its GPUs, where they are others than recorded
 
 
 RAIL = 40.0  # GB/s: what a network card of 400 Gb/s leaves to a collective
@@ -58,7 +60,7 @@ def write_rank(options: Mapping[str, str], scene: Scene) -> str:
         return f"SIMULATED: rank {options['rank']} was given no id\n{ENDED} 1\n"
     rate = len(only) * RAIL * min(scene.rails.get(number, 1.0) for number in only)
     ring = {"kind": "collective", "gpus": int(options["ranks"]), "bytes": int(options["collective"])}
-    told.append({**ring, "bandwidth": round(rate, 2), "right": True, "algorithm": "ring", "network": "SIMULATED"})
+    told.append({**ring, "bandwidth": round(rate, 2), "right": True, "algorithm": "ring", "network": scene.joined_by})
     return "".join(f"{json.dumps(line)}\n" for line in told) + f"{ENDED} 0\n"
 
 
@@ -73,6 +75,7 @@ def write_figures(uuids: Sequence[str], scene: Scene, *, where: Literal["pod", "
     if len(uuids) > 1:
         slowest = min(scene.slow.get(uuid, 1.0) for uuid in uuids)
         ring = {**recorded[2], "gpus": len(uuids), "bandwidth": recorded[2]["bandwidth"] * slowest}
+        ring |= {"via": list(scene.via)} if scene.via else {}
         none = {"kind": "fault", "of": "collective", "why": "libnccl.so.2: cannot open", "missing": True}
         lines.append(none if "nccl" in scene.missing else ring)
     return "".join(f"{json.dumps(line)}\n" for line in lines) + f"{ENDED} 0\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ from shipway.redact import keep_ends, redact
 from shipway.step import Drift
 
 IMAGE_SECONDS = 1800  # an image with NCCL and cuBLAS has gigabytes
+LATE_SECONDS = 300.0  # for a pod that does not start while all others have been measured: they had the same image
 PROBE_SECONDS = 600  # above what the probe gives itself: measured twice, and a collective
 BURN_SECONDS = 2700  # of eight GPUs about ten minutes (`dcgmi diag -r 3`); some tests hung for good (DCGM#136, #247)
 SHOWN = 300
@@ -89,6 +91,7 @@ class FiguresHeard:
     pods: Mapping[str, str] = field(hash=False)  # name: node
     heard: dict[str, Heard] = field(default_factory=dict, hash=False)
     lost: dict[str, str] = field(default_factory=dict, hash=False)  # why
+    idle: list[float] = field(default_factory=list, hash=False)  # since when those left do not even start
     troubles: dict[str, str] = field(default_factory=dict, hash=False)  # what kept a pod from running when last seen
     name: str = "every pod that measures has said what its GPUs reach"
 
@@ -111,10 +114,22 @@ class FiguresHeard:
                 self.lost[node] = keep_ends(why or _phase(pod), SHOWN)
             else:
                 waiting[node] = keep_ends(why or ("measuring" if name in running else "starting"), SHOWN)
+        self._give_up_late(waiting, running)
         if not waiting:
             return None
         node, why = next(iter(waiting.items()))
         return Drift(f"{len(waiting)} of {len(self.pods)} at work; {node}: {why}", "all have said it")
+
+    def _give_up_late(self, waiting: dict[str, str], running: Sequence[str]) -> None:
+        """Count those as lost that do not start long after others were measured: these hold their GPUs meanwhile."""
+        if not self.heard or running:
+            self.idle.clear()
+            return
+        self.idle[:] = self.idle or [time.monotonic()]
+        if waiting and time.monotonic() - self.idle[0] >= LATE_SECONDS:
+            late = f"it did not start within {LATE_SECONDS:.0f} s of the others' end"
+            self.lost.update({node: f"{late}: {why}" for node, why in waiting.items()})
+            waiting.clear()
 
     def give_up(self) -> None:
         """Count those that have not said anything as lost."""

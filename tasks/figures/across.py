@@ -25,6 +25,7 @@ NAME = "collectives across hosts reach what they should"
 FIGURE = "across hosts"
 SECONDS = 4 * 3600.0  # some ten rounds; one takes as long as the network does for the bytes
 UNIT = "GB/s per GPU"
+TCP = "socket"  # NCCL's name for it, as the probe writes names
 
 
 async def measure_across(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
@@ -71,20 +72,36 @@ async def _search(run: Run, stage: str, hosts: Sequence[str]) -> list[Row]:
             found = await search(hosts, min(counts.values()), collectives.measure)
     except PostconditionFailed as error:
         return [Row(CLUSTER, "", f"{len(hosts)} hosts", FIGURE, "not judged", error.message)]
-    run.figures.notes.append(f"{FIGURE}: {found.rounds} rounds over {len(hosts)} hosts of {min(counts.values())} GPUs")
+    by = "/".join(sorted({one or "not told" for one in collectives.networks.values()}))
+    run.figures.notes.append(
+        f"{FIGURE}: {found.rounds} rounds over {len(hosts)} hosts of {min(counts.values())} GPUs, network {by}"
+    )
     return _rows(hosts, found, collectives)
 
 
 def _rows(hosts: Sequence[str], found: Search, collectives: Collectives) -> list[Row]:
-    """Return a row for each fault; without any one row for all hosts, good or not judged."""
-    if found.faults:
-        return [_row(fault, collectives) for fault in found.faults]
+    """Return a row for each fault; without any one row for all hosts, good or not judged.
+
+    Hosts that fell back to TCP are all equally slow, so none is by its equals: each is a fault by what NCCL says.
+    """
+    if rows := [*(_row(fault, collectives) for fault in found.faults), *_over_tcp(collectives)]:
+        return rows
     lowest = min((rate for rate in (*found.pairs.values(), found.ring) if rate is not None), default=None)
     who = f"{len(hosts)} hosts, {len(found.pairs)} pairs"
     if found.wanted is None:
         return [Row(CLUSTER, "", who, FIGURE, "not judged", found.why, lowest, UNIT)]
     margins = {} if lowest is None else {"equals": lowest / found.wanted - 1}
     return [Row(CLUSTER, "", who, FIGURE, "good", "", lowest, UNIT, margins)]
+
+
+def _over_tcp(collectives: Collectives) -> list[Row]:
+    """Return a row for each host that has RDMA devices, and whose collectives went over TCP all the same."""
+    why = (
+        "NCCL went over TCP (network Socket), though it has RDMA devices: see what RDMA needs (memlock, GIDs, ports), "
+        "and NCCL_DEBUG=INFO"
+    )
+    there = [host for host in collectives.counts if host in collectives.verbs]
+    return [Row(one, "", one, FIGURE, "bad", why) for one in there if collectives.networks.get(one) == TCP]
 
 
 def _row(fault: Fault, collectives: Collectives) -> Row:

@@ -90,6 +90,29 @@ async def test_a_slow_rail_is_named_with_its_host_what_it_reached_and_what_is_to
         assert row.said == "across hosts 20 GB/s per GPU: rail 1 of te4 is slow: 32 GB/s per GPU is wanted"
 
 
+async def test_hosts_that_are_all_equally_slow_over_tcp_beside_rdma_devices_are_no_good_ones(tmp_path: Path) -> None:
+    scenes = {f"te{at}": Scene(joined_by="socket", rails={0: 0.1, 1: 0.1}) for at in (2, 3, 4, 5)}
+    async with staged(tmp_path, **scenes) as stage:
+        (row,) = await across(stage)
+        assert row.word == "good", "without RDMA devices TCP is what there is"
+        assert "network socket" in stage.run.figures.notes[-1]
+
+        async def some(*_: Fact[Any]) -> Any:
+            return ("rdma_cm", "uverbs0")
+
+        for name in ("te2", "te3"):
+            stage.bare[name].read = some  # type: ignore[method-assign]
+        stage.run.figures.rows = [well(name) for name in scenes]
+        rows = await across(stage)
+        assert [(one.who, one.word) for one in rows] == [("te2", "bad"), ("te3", "bad")]
+        assert "over TCP" in rows[0].why
+        for scene in scenes.values():
+            scene.joined_by = "ib"
+        stage.run.figures.rows = [well(name) for name in scenes]
+        (row,) = await across(stage)
+        assert row.word == "good"
+
+
 async def test_a_host_with_a_bad_figure_of_its_own_takes_no_part(tmp_path: Path) -> None:
     async with staged(tmp_path, te3=Scene(rails={0: 0.1, 1: 0.1})) as stage:
         stage.run.figures.rows.append(well("te3", word="bad", why="slow"))

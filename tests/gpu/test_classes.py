@@ -348,6 +348,33 @@ async def test_a_configuration_changes_once_no_pod_holds_a_gpu_of_the_class() ->
         assert await PluginsConfigured(after.gpu_classes).check(made.kube) is None
 
 
+async def test_the_daemon_of_mps_is_not_made_anew_beside_a_pod_that_computes_through_it() -> None:
+    async with place(hosts=hosts(), cluster=declared("at-once")) as made:
+        await started(made)
+        await hold(made, "job", "nvidia.com/gpu.shared")
+        after = declared("at-once")
+        newer = after.device_plugin.model_copy(update={"version": "0.19.3"})
+        assert newer != after.device_plugin
+        after = after.model_copy(update={"device_plugin": newer})
+        step = "the device plugin of GPU class at-once is declared (mps)"
+
+        async def daemons() -> set[str]:
+            made.kube.forget()
+            name = "nvidia-mps-control-daemon-at-once"
+            found = await made.kube.get("apps/v1", "DaemonSet", name, KUBE_SYSTEM, fresh=True)
+            assert found
+            return {one["image"] for one in found["spec"]["template"]["spec"]["containers"]}
+
+        before = await daemons()
+        results = {one.step: one for one in await brought(made, after)}
+        assert results[step].outcome == "drifted"
+        assert "GPUs are held by te2: default/job" in str(results[step].drift)
+        assert await daemons() == before
+        await made.kube.delete("v1", "Pod", "job", "default", grace=0)
+        assert {one.step: one.outcome for one in await brought(made, after)}[step] == "changed"
+        assert await daemons() != before
+
+
 async def test_a_pod_that_comes_at_the_last_moment_keeps_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     async with place(hosts=hosts(), cluster=declared("turns")) as made:
         await started(made)

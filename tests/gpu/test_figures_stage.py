@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
@@ -26,7 +26,7 @@ from shipway.gpu.figures.model import has_ended
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import GpuHealth
 from shipway.gpu.health.quarantine import mark, read_quarantine
-from shipway.gpu.measuring import IN_POD, ON_HOST, measure_host, pod_that_measures
+from shipway.gpu.measuring import IN_POD, ON_HOST, FiguresHeard, measure_host, pod_that_measures
 from shipway.gpu.pods import NAMESPACE, pod_with_gpu
 from shipway.gpu.result import Proof
 from shipway.host.command import Command
@@ -142,6 +142,7 @@ async def test_equals_are_good_their_history_is_kept_and_nothing_is_left(tmp_pat
         (Scene(slow={uuid(2, 1): 0.7}), "matmul", "SHW-630", "is the median of 4 equals"),
         (Scene(wrong={uuid(2, 1)}), "checksum", "SHW-631", "silent corruption"),
         (Scene(hung={uuid(2, 1)}), "answer", "SHW-633", "the driver hangs"),
+        (Scene(via=("SHM/direct/direct",)), "all-reduce", "SHW-635", "do not reach each other"),
         (Scene(in_pod=0.5), "pod against host", "SHW-634", "the container holds it back"),
     ],
 )
@@ -275,6 +276,28 @@ async def test_a_host_whose_pod_says_nothing_is_not_judged(
         assert why in str(found["te2"].error)
         assert found["te3"].outcome == "ok"
         assert any(line.startswith("figures: te2: answer") for line in stage.run.warned)
+
+
+async def test_a_pod_that_does_not_start_holds_the_gpus_of_others_for_minutes_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Pods:
+        """Two pods, of which one has spoken and one does not start."""
+
+        async def list_(self, _: str, kind: str, *__: str) -> list[Any]:
+            phases = {"one": "Running", "other": "Pending"} if kind == "Pod" else {}
+            return [{"metadata": {"name": name}, "status": {"phase": phase}} for name, phase in phases.items()]
+
+        async def logs(self, *_: str) -> str:
+            return write_figures([uuid(2, 0)], Scene(), where="pod")
+
+    said, pods = FiguresHeard({"one": "te2", "other": "te3"}), cast("Any", Pods())
+    assert await said.check(pods), "that it has just begun to wait is no end"
+    assert await said.check(pods)
+    monkeypatch.setattr("shipway.gpu.measuring.LATE_SECONDS", 0.0)
+    assert await said.check(pods) is None
+    assert list(said.heard) == ["te2"]
+    assert "did not start within" in said.lost["te3"]
 
 
 async def test_where_nccl_is_missing_the_rest_is_judged(tmp_path: Path) -> None:

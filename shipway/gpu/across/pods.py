@@ -107,7 +107,7 @@ class Collectives:
 
     `asks` is by node the resource that a pod asks for; of others that of the declared mode.
 
-    `why` has the reason for each that did not work.
+    `why` has the reason for each that did not work, `networks` what each node used.
     """
 
     kube: Kube
@@ -118,6 +118,7 @@ class Collectives:
     vendor: Vendor = VENDOR
     asks: Mapping[str, str] = field(default_factory=dict)
     why: dict[Hosts, str] = field(default_factory=dict)
+    networks: dict[str, str] = field(default_factory=dict)  # by node: what NCCL says that it used last
     made: int = 0
 
     async def measure(self, hosts: Hosts, rails: Rails) -> float | None:
@@ -144,6 +145,7 @@ class Collectives:
                 if any(missing.missing for missing in one.silent):  # a library, not the hosts
                     raise PostconditionFailed(self.why[hosts], host=node)
                 return None
+        self.networks |= {node: one.ring.network for node, one in heard.items() if one.ring}
         slowest = min(one.ring.bandwidth for one in heard.values() if one.ring)
         return slowest / len(rails)
 

@@ -210,6 +210,11 @@ def _key(ring: Ring, gpu: Measured) -> tuple[object, ...]:
     return gpu.product, gpu.links.get("nvlinks"), ring.gpus, ring.algorithm, ring.size
 
 
+def _by_links(ring: Ring) -> bool:
+    """Say whether two GPUs at least reached each other's memory: between pairs that links join the host's is used."""
+    return any(way.startswith(("P2P", "NVLS")) for way in ring.via)
+
+
 def _rings(one: Heard, everyone: Sequence[Heard], own: Floors) -> Iterator[Row]:
     """Yield the row of a host's all-reduce: nothing of a host with fewer than two GPUs."""
     who, unit = "its GPUs together", "GB/s"
@@ -234,5 +239,9 @@ def _rings(one: Heard, everyone: Sequence[Heard], own: Floors) -> Iterator[Row]:
     if floor := floor_of_ring(one.ring, one.gpus[0], own):
         margins["floor"] = round(got / floor.least - 1, 4)
         bad += [f"at least {floor.least:.4g} is known of such GPUs ({floor.source})"] if got < floor.least else []
+    if all(gpu.links.get("nvlinks") for gpu in one.gpus) and one.ring.via and not _by_links(one.ring):
+        bad.append(
+            f"its GPUs have NVLinks, and it went by {', '.join(one.ring.via)} alone: they do not reach each other"
+        )
     why = "; ".join(bad) or ("" if margins else "it has no equal here, and such GPUs are in no table")
     yield Row(one.host, "", who, "all-reduce", _word(margins, bad), why, got, unit, margins)

@@ -60,13 +60,19 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """An all-reduce over a host's GPUs: GB/s of bus bandwidth, whether its sums were right, and how it went."""
+    """An all-reduce over a host's GPUs: GB/s of bus bandwidth, whether its sums were right, and how it went.
+
+    `network` is the library's word for what joins hosts (`ib`, `socket`), `via` its words for what joins two GPUs
+    (`P2P/CUMEM`, `SHM/direct/direct`); empty where its log did not tell.
+    """
 
     gpus: int
     size: int
     algorithm: str
     bandwidth: float
     right: bool
+    network: str = ""
+    via: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +174,7 @@ def _ring(said: Mapping[str, Any]) -> Ring | None:
     gpus, size, rate = _count(said.get("gpus")), _count(said.get("bytes")), _rate(said.get("bandwidth"))
     if not gpus or not size or rate is None:
         return None
-    return Ring(gpus, size, _text(said.get("algorithm", "")), rate, said.get("right") is True)
+    via = said.get("via")
+    ways = tuple(_text(one) for one in via) if isinstance(via, list) else ()
+    words = _text(said.get("algorithm", "")), _text(said.get("network", ""))
+    return Ring(gpus, size, words[0], rate, said.get("right") is True, words[1], ways)
