@@ -63,7 +63,7 @@ def space(device: int, kind: str = "0302", *, virtual: bool = False, vendor: int
 def of_debian(**more: Any) -> DriverMachine:
     """Return a Debian 12 whose own archive offers its driver, and whose kernel has its headers."""
     odd = {name: version for name, version in OF_DEBIAN.items() if DEBIAN_535 not in version}
-    entry = "/etc/apt/sources.list.d/debian.sources:1|http://deb.debian.org/debian/|bookworm|"
+    entry = "/etc/apt/sources.list.d/debian.sources:1|http://deb.debian.org/debian/|bookworm"
     told: dict[str, Any] = {
         "offered": {name: [version] for name, version in OF_DEBIAN.items()},
         "brings": dict(BRINGS_OF_DEBIAN),

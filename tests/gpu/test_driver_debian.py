@@ -34,7 +34,7 @@ from tests.gpu.test_driver import cluster, wrong
 from tests.places.facts import DEBIAN
 
 ENTRY = "/etc/apt/sources.list.d/debian.sources:1|http://deb.debian.org/debian/|bookworm"
-DEFAULT = f"{ENTRY}||main\n{ENTRY}||non-free-firmware\n{ENTRY}-updates||main\n"  # as Debian 12 is installed
+DEFAULT = f"{ENTRY}|main\n{ENTRY}|non-free-firmware\n{ENTRY}-updates|main\n"  # as Debian 12 is installed
 
 
 def declared(**driver: Any) -> Cluster:
@@ -107,7 +107,7 @@ async def test_sources_without_the_parts_of_the_archive_are_refused_with_the_fil
     )
     (error,) = await errors(old, declared())
     assert error.message.endswith("have no contrib, non-free"), "non-free-firmware is there from Debian 12 on"
-    alias = DEFAULT.replace("|bookworm||", "|stable|bookworm|")
+    alias = DEFAULT.replace("|bookworm|", "|stable|")
     (error,) = await errors(of_debian(offered={"curl": ["1"]}, targets=alias), declared())
     assert said in error.message
 
@@ -116,6 +116,7 @@ async def test_lists_that_nobody_fetched_forbid_nothing_and_neither_does_a_sourc
     bare = of_debian(offered={"curl": ["1"]})
     del bare.packages["nvidia-opencl-icd"]
     assert await errors(bare, declared()) == []
+    assert await errors(of_debian(offered={"firmware-nvidia-gsp": [f"{DEBIAN_535}-1"]}), declared()) == []
     key = {"url": "https://mirror.example/key", "fingerprint": "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"}
     base = {"uri": "https://mirror.example/debian", "suite": "{codename}", "key": key}
     text = (

@@ -43,11 +43,12 @@ PARTS = ("contrib", "non-free", "non-free-firmware")
 FIRST_WITH_FIRMWARE = 12
 TARGETS = Says(
     (
-        *("apt-get", "indextargets", "--format", "$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(CODENAME)|$(COMPONENT)"),
-        "Created-By: Packages",
+        *("apt-get", "indextargets", "--no-release-info"),  # else only those whose lists were fetched are told
+        *("--format", "$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)", "Created-By: Packages"),
     )
 )
-TARGETS_BARS = 4
+TARGETS_BARS = 3
+ALIASES = ("stable", "oldstable", "oldoldstable", "testing")  # a release's suite may be named so
 KERNELS = Says(("sh", "-c", "uname -r; ls -1 /boot/vmlinuz-* 2>/dev/null"))
 BUILDS = Says(("sh", "-c", 'for one in /lib/modules/*/build; do [ ! -e "$one" ] || echo "$one"; done'))
 # When each boot image was made; "none" where nothing makes any, as in a container.
@@ -107,9 +108,9 @@ async def missing_parts(on: Host) -> tuple[str, str]:
     release = os_release(text or "")
     codename, number = release.get("VERSION_CODENAME", ""), number_of(release.get("VERSION_ID", ""))
     which = Distribution(codename)
-    # A suite may be named `stable`: then the list that was fetched tells the codename.
     rows = [line.split("|") for line in said.stdout.splitlines() if line.count("|") == TARGETS_BARS]
-    own = {part: entry for entry, uri, *suites, part in rows if part and codename in suites and which.address(uri)}
+    suites = (codename, *ALIASES)
+    own = {part: entry for entry, uri, suite, part in rows if part and suite in suites and which.address(uri)}
     wanted = PARTS if number is None or number >= FIRST_WITH_FIRMWARE else PARTS[:-1]
     lacking = [part for part in wanted if part not in own]
     if not lacking:

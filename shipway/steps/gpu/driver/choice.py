@@ -32,9 +32,7 @@ from shipway.os.release import RELEASE, os_release
 from shipway.step import Check
 from shipway.survey.notices import RUNNING
 
-KERNEL_DKMS = (
-    "kernel-dkms",
-)  # Debian's own: nvidia-kernel-dkms, nvidia-open-kernel-dkms, nvidia-tesla-535-kernel-dkms
+KERNEL_DKMS = ("nvidia-kernel-dkms", "nvidia-open-kernel-dkms")  # Debian's own
 SHOWN = 12  # names of packages in a refusal
 # Where a host has NVSwitches of NVLink 5, as in `shipway.steps.gpu.healthy`.
 _FABRIC = VENDOR.fabric
@@ -116,17 +114,18 @@ class Chooser:
                 return Choice(version, open_modules, tuple(found), found[0][0], fabric)
             best = best if best and len(best) <= len(lacking) else [f"{version}: {one}" for one in lacking]
         why, how = await drivers.missing_parts(on) if driver.source == "debian" else ("", "")
-        if await self._awaits(on, wanted, offered) or not (why or any(offered.values())):
+        first = next(role.names for role in wanted if role.exact)
+        known = [full for name in first for full in offered.get(name, ())]
+        if not (why or known) or await self._awaits(on, known):
             raise Blocked(f"the host's repositories offer no driver of {self.driver.said} yet", host=on.name)
         lacking = best or [f"{role.what} ({' or '.join(role.names)})" for role in wanted]
         message = await self._say_not_offered(on, drivers, lacking, offered)
         fix = "Name a `gpu.driver.version` or branch that is offered whole, or another source; nothing was changed."
         raise Refused(f"{message}; {why}" if why else message, host=on.name, code="SHW-686", fix=how or fix)
 
-    async def _awaits(self, on: Host, wanted: Sequence[Role], offered: Mapping[str, Sequence[str]]) -> bool:
+    async def _awaits(self, on: Host, known: Sequence[str]) -> bool:
         """Say whether no such driver is offered, and a source of drivers is still to be made known to the host."""
-        names = next(role.names for role in wanted if role.exact)
-        if any(self._fits(upstream(full)) for name in names for full in offered.get(name, ())):
+        if any(self._fits(upstream(full)) for full in known):
             return False
         return any([await one.check(on) is not None for one in self.sources])
 
