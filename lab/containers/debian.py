@@ -63,13 +63,16 @@ def sources_of(codename: str) -> list[Source]:
 class Apt:
     """apt with lists, sources and installed packages of its own, so that the machine's stay as they are."""
 
-    def __init__(self, folder: Path, codename: str, *, status: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, codename: str, *, status: Path | None = None, components: tuple[str, ...] = ("main",)
+    ) -> None:
         self.folder = folder
         self.codename = codename
         for name in ("lists/partial", "cache/archives/partial", "parts", "etc"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        parts = " ".join(components)
         lines = [
-            f"{kind} {f'[signed-by={each.signed_by}] ' if each.signed_by else ''}{each.uri} {each.suite} main\n"
+            f"{kind} {f'[signed-by={each.signed_by}] ' if each.signed_by else ''}{each.uri} {each.suite} {parts}\n"
             for each in sources_of(codename)
             for kind in ("deb", "deb-src")
         ]

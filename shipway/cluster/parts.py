@@ -242,12 +242,13 @@ class GpuClass(Part):
 class Driver(Part):
     """The driver of the GPUs: where it comes from, and which one it is."""
 
-    source: Literal["none", "ubuntu", "cuda", "dgx"] = Field(
+    source: Literal["none", "ubuntu", "cuda", "debian", "dgx"] = Field(
         "none",
         description="`none`: it is only checked. `ubuntu`: signed modules of Ubuntu's archive. `cuda`: NVIDIA's "
-        "repository (`sources.apt.cuda`), whose modules are built on the host. `dgx`: the repositories that a DGX OS "
-        "has. A bootstrap installs it on hosts that have not joined; `shipway maintain FILE --driver` changes it on "
-        "the others.",
+        "repository (`sources.apt.cuda`), whose modules are built on the host. `debian`: Debian's own archive, built "
+        "there too; `contrib`, `non-free` and `non-free-firmware` must be among the host's sources or in "
+        "`sources.base_apt`. `dgx`: the repositories that a DGX OS has. A bootstrap installs it on hosts that have not "
+        "joined; `shipway maintain FILE --driver` changes it on the others.",
     )
     branch: Annotated[Count, Field(ge=450, le=999)] | None = Field(
         None, description="Branch, such as 580: what a host has of it stays, else it gets the newest that is offered."
@@ -256,7 +257,9 @@ class Driver(Part):
         None, description="Exact version in quotes, such as '580.95.05'; none: any of the branch."
     )
     flavour: Literal["auto", "open", "proprietary"] = Field(
-        "auto", description="Kernel modules; `auto`: the open ones where they drive every GPU of the host."
+        "auto",
+        description="Kernel modules; `auto`: the open ones where they drive every GPU of the host; before branch 545, "
+        "where those drive few, the proprietary ones.",
     )
 
     @model_validator(mode="after")

@@ -80,6 +80,8 @@ NVIDIA = Vendor(
     name="NVIDIA",
     pci_id="10de",
     module="nvidia",
+    # Debian's dkms builds the module `nvidia` into files of these names (nvidia-kernel-dkms, nvidia-open-kernel-dkms).
+    module_aliases=("nvidia-current", "nvidia-current-open", "nvidia-tesla*", "nvidia-legacy*"),
     rival_module="nouveau",
     product_label="nvidia.com/gpu.product",  # GPU feature discovery, README.md, "Generated Labels"
     # What the plugin names shares with `renameByDefault`, and MIG's parts with `migStrategy: mixed` (its README.md).

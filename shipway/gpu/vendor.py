@@ -217,12 +217,12 @@ def supports_all(log: str) -> tuple[bool, frozenset[str]]:  # noqa: ARG001 - a v
 class Vendor:
     """One maker of GPUs.
 
-    On a host: `pci_id` (four hexadecimal digits, PCI ID database), `module` (the kernel's), `rival_module` (one that
-    drives the same GPUs for no pod), `probe` (lists the GPUs that the driver shows) and `listed` (finds the identity of
-    each in its answer), `driver_failed` (what programs say where the driver does not answer), `kernel_word` (what the
-    kernel's log has where a GPU fails), `unsupported` (tells from that log whether, and which, GPUs the driver does not
-    support), `packages` and `sources` (patterns of the driver's package names and source package names, never changed
-    in passing).
+    On a host: `pci_id` (four hexadecimal digits, PCI ID database), `module` (the kernel's), `module_aliases` (what
+    distributions call its file else, as patterns), `rival_module` (one that drives the same GPUs for no pod), `probe`
+    (lists the GPUs that the driver shows) and `listed` (finds the identity of each in its answer), `driver_failed`
+    (what programs say where the driver does not answer), `kernel_word` (what the kernel's log has where a GPU fails),
+    `unsupported` (tells from that log whether, and which, GPUs the driver does not support), `packages` and `sources`
+    (patterns of the driver's package names and source package names, never changed in passing).
 
     For containers: `runtime`, None where runc alone does; `toolkit` (asks whether it is installed), `toolkit_packages`
     and the title of their `repository` in the cluster file; `stage`, which installs them; `hook`, the program that a
@@ -258,6 +258,7 @@ class Vendor:
     device: re.Pattern[str]
     sample: Sample
     rival_module: str = ""
+    module_aliases: tuple[str, ...] = ()
     product_label: str = ""
     shared: re.Pattern[str] | None = None
     part: re.Pattern[str] | None = None

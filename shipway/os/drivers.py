@@ -22,6 +22,12 @@ class Drivers(Protocol):
     async def known(self, on: Host, words: Sequence[str]) -> list[str]:
         """Return the names of packages that the host's repositories know and that have one of these words in them."""
 
+    async def missing_parts(self, on: Host) -> tuple[str, str]:
+        """Return which parts of the system's own archive that have drivers a host's sources lack, and how to add them.
+
+        Both in words for people, and empty where none is lacking.
+        """
+
     async def unowned(self, on: Host, paths: Sequence[str]) -> list[str]:
         """Return which of these files are there and come from no package."""
 

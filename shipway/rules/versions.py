@@ -165,6 +165,12 @@ def repositories(cluster: Cluster) -> Iterator[Fault]:
     for title, what in needed.items():
         if title not in named:
             yield Fault(("sources", "apt", title), f"is missing: {what} comes from it")
+    base, source = cluster.sources.base_apt, cluster.gpu.driver.source
+    if source == "debian" and base and base.components and any(host.gpus != 0 for host in cluster.hosts):
+        lacking = [part for part in ("contrib", "non-free") if part not in base.components]
+        if lacking:
+            text = f"has no {', '.join(lacking)}: Debian's driver comes from it"
+            yield Fault(("sources", "base_apt", "components"), text, (("gpu", "driver", "source"),))
 
 
 def cgroup_driver(cluster: Cluster) -> Iterator[Fault]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 
 from shipway.facts.boot import order_kernels
@@ -18,7 +19,7 @@ PLAIN = "/etc/resolv.conf"
 REAL = "/run/systemd/resolve/resolv.conf"  # what systemd-resolved itself asks
 RUNNING = Says(("uname", "-r"))
 KERNELS = Listing("/lib/modules")
-MODULES = Says(("find", "/lib/modules", "-name", f"{VENDOR.module}.ko*"))  # .ko, .ko.zst, .ko.xz
+MODULES = Says(("find", "/lib/modules", "-name", f"{VENDOR.module}*.ko*"))  # .ko, .ko.zst, .ko.xz
 UFW = FileText("/etc/ufw/ufw.conf")
 FORWARD = Says(("iptables", "-S", "FORWARD"))
 
@@ -72,7 +73,12 @@ def next_kernel(running: str, kernels: Sequence[str], modules: str) -> str:
 
 def kernels_with(modules: str) -> set[str]:
     """Return the kernels that have the GPUs' module, by what `MODULES` prints."""
-    return {path.split("/")[3] for path in modules.split() if path.count("/") > 3}  # noqa: PLR2004 - /lib/modules/KERNEL/
+    names = (VENDOR.module, *VENDOR.module_aliases)
+    return {
+        path.split("/")[3]
+        for path in modules.split()
+        if path.count("/") > 3 and any(fnmatchcase(path.rpartition("/")[2], f"{name}.ko*") for name in names)  # noqa: PLR2004 - /lib/modules/KERNEL/
+    }
 
 
 def firewall(ufw: str, forward: str) -> str:

@@ -9,7 +9,7 @@ from shipway.gpu.driver.packages import BUILT_ON_HOST, REPOSITORY
 from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
-from shipway.step import Check
+from shipway.step import Check, Step
 from shipway.steps.gpu.driver.choice import Chooser
 from shipway.steps.gpu.driver.declared import DriverDeclared
 from shipway.steps.gpu.driver.module import (
@@ -39,17 +39,24 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
     return [*before_restart(cluster, host, family), *after_restart(cluster, host, family)]
 
 
+def _sources(cluster: Cluster, family: Family) -> list[Step[Host]]:
+    """Return what makes known to a host where its driver comes from; the system's own archive is another stage's."""
+    if cluster.gpu.driver.source == REPOSITORY and family.drivers() is not None:
+        return [family.repository(REPOSITORY, cluster)]
+    return family.base_repository(cluster)
+
+
 def before_restart(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return what brings the packages, as a whole, and keeps them."""
     drivers, driver = family.drivers(), cluster.gpu.driver
     if drivers is None or not is_declared(cluster, host):
         return []
-    built = driver.source in BUILT_ON_HOST
-    chooser = Chooser(driver, family)
+    built, sources = driver.source in BUILT_ON_HOST, _sources(cluster, family)
+    chooser = Chooser(driver, family, sources)
     return [
         *early_files(drivers),
         MemoryIsDrivers(drivers, driver.of_branch),
-        *([family.repository(REPOSITORY, cluster)] if built else []),
+        *(sources if driver.source == REPOSITORY else []),
         *drivers.kept(driver.version or f"{driver.of_branch}."),
         *([drivers.headers()] if built else []),
         drivers.together(f"the driver is {driver.said}, all of it", chooser.packages, driver.said),
@@ -78,7 +85,7 @@ def proof(host: HostSpec) -> list[Check[Host]]:
 
 def checks(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return what forbids to install the driver, all of it at once."""
-    return refusals(cluster.gpu.driver, family) if is_declared(cluster, host) else []
+    return refusals(cluster.gpu.driver, family, _sources(cluster, family)) if is_declared(cluster, host) else []
 
 
 def declared(cluster: Cluster, host: HostSpec, family: Family, file: str) -> list[Check[Host]]:

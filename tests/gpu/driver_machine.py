@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shipway.gpu.driver.generations import SPACES
-from shipway.gpu.driver.packages import upstream
+from shipway.gpu.driver.packages import versions_of
 from shipway.gpu.nvidia import NVIDIA
 from shipway.os.debian import drivers
 from shipway.script import Output
@@ -25,6 +25,27 @@ BRINGS = {
     "nvidia-driver-cuda": ("libcuda1", "libnvidia-ml1", "nvidia-smi"),
     "nvidia-kernel-open-dkms": ("nvidia-kernel-support",),
 }
+# Debian's own archive, of Debian 12: parts that have versions of their own are so there.
+DEBIAN_535 = "535.261.03"
+OF_DEBIAN = {
+    "nvidia-modprobe": "535.161.07-1~deb12u1",
+    "nvidia-persistenced": "535.171.04-1~deb12u1",
+    "nvidia-settings": "535.247.01-1~deb12u1",
+    **dict.fromkeys(
+        (
+            *("nvidia-kernel-dkms", "nvidia-open-kernel-dkms", "nvidia-kernel-support", "nvidia-open-kernel-support"),
+            *("firmware-nvidia-gsp", "libcuda1", "libnvidia-nvvm4", "libnvidia-ml1", "libnvidia-cfg1", "nvidia-smi"),
+            *("libnvidia-pkcs11-openssl3", "nvidia-alternative", "nvidia-opencl-icd"),
+        ),
+        f"{DEBIAN_535}-1",
+    ),
+}
+BRINGS_OF_DEBIAN = {
+    "nvidia-kernel-dkms": ("nvidia-kernel-support", "nvidia-modprobe"),
+    "nvidia-open-kernel-dkms": ("nvidia-open-kernel-support", "nvidia-modprobe"),
+    "libcuda1": ("libnvidia-pkcs11-openssl3", "nvidia-alternative"),
+    "nvidia-smi": ("libnvidia-ml1",),
+}
 OF_CUDA = (*BRINGS, *(one for some in BRINGS.values() for one in some), "nvidia-persistenced", "nvidia-kernel-dkms")
 
 
@@ -37,6 +58,27 @@ def space(device: int, kind: str = "0302", *, virtual: bool = False, vendor: int
         data[6], data[0x34] = 0x10, 0x40
         data[0x40:0x42], data[0x50:0x55] = b"\x05\x50", b"\x09\x00\x10VF"
     return data.hex(" ")
+
+
+def of_debian(**more: Any) -> DriverMachine:
+    """Return a Debian 12 whose own archive offers its driver, and whose kernel has its headers."""
+    odd = {name: version for name, version in OF_DEBIAN.items() if DEBIAN_535 not in version}
+    entry = "/etc/apt/sources.list.d/debian.sources:1|http://deb.debian.org/debian/|bookworm"
+    told: dict[str, Any] = {
+        "offered": {name: [version] for name, version in OF_DEBIAN.items()},
+        "brings": dict(BRINGS_OF_DEBIAN),
+        "odd": odd,
+        "module": "nvidia-current",
+        "targets": "".join(f"{entry}|{part}\n" for part in ("main", "contrib", "non-free", "non-free-firmware")),
+        **more,
+    }
+    host = DriverMachine(**told)
+    host.packages |= {
+        f"linux-headers-{KERNEL}": Installed("1"),
+        "nvidia-settings": Installed(odd["nvidia-settings"]),
+        "nvidia-opencl-icd": Installed(f"{DEBIAN_535}-1"),
+    }
+    return host
 
 
 def offers(*versions: str) -> dict[str, list[str]]:
@@ -61,6 +103,8 @@ class DriverMachine(DebianMachine):
     kernels: tuple[str, ...] = (KERNEL,)
     running: str = KERNEL
     mods: set[str] = field(default_factory=set)
+    module: str = "nvidia"
+    targets: str = ""
     builds: bool = True
     refuses_load: str = ""
     brings: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(BRINGS))
@@ -79,7 +123,8 @@ class DriverMachine(DebianMachine):
     @property
     def driver(self) -> str:
         """The version of the installed driver."""
-        return next((found for one in self.packages.values() if (found := upstream(one.version))), "")
+        found = versions_of({name: one.version for name, one in self.packages.items()})
+        return min(found, default="")
 
     def program(self, words: Words) -> Output:  # noqa: C901, PLR0911, PLR0912 - a row each program
         """Answer as the programs of such a host do."""
@@ -104,14 +149,15 @@ class DriverMachine(DebianMachine):
             case ("uname", "-r"):
                 return Output(0, f"{self.running}\n", "")
             case ("find", "/lib/modules", *_):
-                return Output(
-                    0, "".join(f"/lib/modules/{one}/updates/dkms/nvidia.ko\n" for one in sorted(self.mods)), ""
-                )
+                lines = [f"/lib/modules/{one}/updates/dkms/{self.module}.ko\n" for one in sorted(self.mods)]
+                return Output(0, "".join(lines), "")
             case ("dkms", "status"):
                 lines = [f"nvidia/{self.driver}, {one}, x86_64: installed\n" for one in sorted(self.mods)]
                 return Output(0, "".join(lines), "")
             case ("dkms", "autoinstall", "-k", kernel):
                 self.mods.add(kernel)
+            case ("apt-get", "indextargets", *_):
+                return Output(0, self.targets, "")
             case ("apt-cache", "pkgnames"):
                 return Output(0, "".join(f"{name}\n" for name in self.offered), "")
             case ("dpkg", "-S", path):
@@ -172,7 +218,8 @@ class DriverMachine(DebianMachine):
         """Simulate and install what is named, with what it brings in the same version."""
         if "--" not in rest:
             return super()._get(rest)
-        asked = dict(one.partition("=")[::2] for one in rest[rest.index("--") + 1 :])
+        words = rest[rest.index("--") + 1 :]
+        asked = dict(one.partition("=")[::2] for one in words if not one.endswith("-"))
         for name, version in asked.items():
             if version and version not in self.offered.get(name, ()):
                 return Output(100, "", f"E: Version '{version}' for '{name}' was not found\nE: Unable to correct\n")
@@ -181,7 +228,9 @@ class DriverMachine(DebianMachine):
             for other in self.brings.get(name, ()):
                 whole.setdefault(other, self.odd.get(other, version))
         coming = {name: version or "1" for name, version in whole.items() if self._has(name) != (version or "1")}
-        gone = [other for name in coming for other in self.removes.get(name, ()) if other in self.packages]
+        named = [one.removesuffix("-") for one in words if one.endswith("-")]
+        named += [other for name in coming for other in self.removes.get(name, ())]
+        gone = [name for name in dict.fromkeys(named) if name in self.packages]
         if "-s" in rest:
             lines = [f"Remv {name} [{self._has(name)}]\n" for name in gone]
             lines += [
@@ -190,7 +239,7 @@ class DriverMachine(DebianMachine):
             ]
             return Output(0, "".join(lines), "")
         self.locked()
-        self.installs.append(sorted(rest[rest.index("--") + 1 :]))
+        self.installs.append(sorted(words))
         for name in gone:
             assert "--no-remove" not in rest
             del self.packages[name]

@@ -138,12 +138,17 @@ async def test_a_flavour_is_refused_that_does_not_drive_every_gpu(
 
 def test_older_gpus_beside_middle_ones_take_the_proprietary_modules_and_all_others_the_open_ones() -> None:
     def best(*ids: int) -> tuple[str, ...]:
-        return flavours_of(read_devices("\n".join(f"0000:0{at}:00.0 {space(one)}" for at, one in enumerate(ids))))
+        said = "\n".join(f"0000:0{at}:00.0 {space(one)}" for at, one in enumerate(ids))
+        return flavours_of(read_devices(said), branch)
+
+    branch = 580
 
     assert best(P40, A100) == ("proprietary",)
     assert best(A100, H100) == ("open", "proprietary")
     assert best(B200, UNKNOWN) == ("open",)
     assert best(P40, B200) == ()
+    branch = 535
+    assert best(A100, H100) == ("proprietary", "open"), "open modules drove few GPUs then"
 
 
 async def test_a_driver_that_is_not_offered_whole_is_refused_with_the_names_that_the_host_knows() -> None:

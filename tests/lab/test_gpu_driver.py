@@ -206,7 +206,7 @@ async def test_loading_says_that_there_is_no_module(place: Place) -> None:
 
 
 async def test_each_refusal_of_what_a_host_is_by_its_own_programs(place: Place) -> None:
-    assert await place.refused(branch=590) == {"SHW-686"}
+    assert await place.refused(branch=590) == set(), "NVIDIA's repository, which may have it, is not known there yet"
     assert await place.refused(source="ubuntu") == {"SHW-687"}
     for path, code in (("/etc/dgx-release", "SHW-681"), ("/usr/bin/nvidia-uninstall", "SHW-683")):
         place.sh(f"touch {path}")

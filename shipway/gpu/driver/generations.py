@@ -70,6 +70,7 @@ GENERATIONS = (
     Generation("Ada", ((0x2680, 0x28FF),), first=525),
     Generation("Blackwell", ((0x2900, 0x29FF), (0x2B80, 0x2FFF), (0x3180, 0x31FF)), first=570, flavours=NEW),
 )
+FIRST_OPEN = 545  # the first branch whose open modules drive every GPU with a GSP (545.23.06, nv-reg.h)
 COHERENT = (0x2340, 0x237F), (0x2940, 0x297F), (0x31C0, 0x31FF)  # beside a Grace CPU: GH200, GB200, GB300
 _SPACE = re.compile(r"(\S+) ((?:[0-9a-f]{2} ?)+)$")
 
@@ -123,11 +124,12 @@ def why_not_branch(devices: Sequence[Device], branch: int) -> list[str]:
     return found
 
 
-def flavours_of(devices: Sequence[Device]) -> tuple[Flavour, ...]:
+def flavours_of(devices: Sequence[Device], branch: int) -> tuple[Flavour, ...]:
     """Return the kernel modules that drive every GPU of a host, the better ones first; none where GPUs are mixed.
 
-    Open ones come first: they are NVIDIA's own choice from 560 on where both work.
+    Open ones come first: they are NVIDIA's own choice from 560 on where both work. Before 545 they drive no GeForce and
+    no workstation GPU unless they are told to (its README of 535.54.03, kernel_open), and so come last.
     """
     kinds = [kind for one in gpus(devices) if (kind := generation_of(one.id))]
-    both: tuple[Flavour, ...] = ("open", "proprietary")
+    both: tuple[Flavour, ...] = ("open", "proprietary") if branch >= FIRST_OPEN else ("proprietary", "open")
     return tuple(one for one in both if all(one in kind.flavours for kind in kinds))

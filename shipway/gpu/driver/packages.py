@@ -1,29 +1,39 @@
 """What NVIDIA's driver is called in each source of packages, part by part; which names there are is asked of a host.
 
-Seen: names of branch 580 in Ubuntu's archive, of 580 to 610 in NVIDIA's repository for Debian, and of 580 in that for
-Ubuntu, as published scripts and logs of such hosts have them (2026-11-29). Read, not seen: NVIDIA's list of the names
-that lose their branch from 590 on (driver installation guide, "Ubuntu 590 and later packages"), DGX OS
-(deepops, roles/nvidia-dgx). Hence alternatives: the first that a host's repositories offer is taken.
+Seen: names of Debian's own archive (branch 535 in Debian 12, 550 in 13, 2026-11-30); of branch 580 in Ubuntu's archive,
+of 580 to 610 in NVIDIA's repository for Debian, and of 580 in that for Ubuntu, as published scripts and logs of such
+hosts have them (2026-11-29). Read, not seen: NVIDIA's list of the names that lose their branch from 590 on (driver
+installation guide, "Ubuntu 590 and later packages"), DGX OS (deepops, roles/nvidia-dgx). Hence alternatives: the first
+that a host's repositories offer is taken.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
-Source = Literal["ubuntu", "cuda", "dgx"]
+Source = Literal["ubuntu", "cuda", "debian", "dgx"]
 # Of these the kernel module is built on the host, so nobody signed it.
-BUILT_ON_HOST: tuple[Source, ...] = ("cuda",)
+BUILT_ON_HOST: tuple[Source, ...] = ("cuda", "debian")
 REPOSITORY = "cuda"  # the title of NVIDIA's repository in the cluster file
-SYSTEMS: dict[Source, tuple[str, ...]] = {"ubuntu": ("ubuntu",), "cuda": ("debian", "ubuntu"), "dgx": ("ubuntu",)}
+SYSTEMS: dict[Source, tuple[str, ...]] = {
+    "ubuntu": ("ubuntu",),
+    "cuda": ("debian", "ubuntu"),
+    "debian": ("debian",),
+    "dgx": ("ubuntu",),
+}
 # A version of a driver, in front of what a distribution adds: 580.95.05-0ubuntu1. What else has NVIDIA's name in it
 # (egl-wayland 1.1.13, toolkit 1.20.0) has another form.
 _DRIVER = re.compile(r"(?:\d+:)?(\d{3}\.\d{2,3}(?:\.\d{2})?)(?=[-+~]|$)")
 # What no upgrade may take from another version by itself.
 PATTERNS = ("nvidia-*", "libnvidia-*", "libcuda1*", "libnvsdm*", "cuda-drivers*", "xserver-xorg-video-nvidia*")
 FIRMWARE = "firmware-nvidia-gsp*"
+# NVIDIA's programs with sources of their own: Debian and Ubuntu have them in versions of their own (Debian 13:
+# nvidia-modprobe 570.133.07 beside a driver 550.163.01), and no driver is mixed by it.
+OWN_VERSION = ("nvidia-modprobe", "nvidia-persistenced", "nvidia-settings*", "nvidia-xconfig")
 MODULES = "linux-modules-nvidia-*"  # a kernel's own, of its version and not the driver's
 CONFIGURED = "/etc/modprobe.d/shipway-nvidia.conf"
 MODULES_LOAD = "/etc/modules-load.d/shipway-gpu-fabric.conf"
@@ -43,6 +53,16 @@ def upstream(version: str) -> str:
     """Return the driver's version in a package's; empty where a package has none."""
     match = _DRIVER.match(version)
     return match[1] if match else ""
+
+
+def is_in_step(name: str) -> bool:
+    """Say whether a driver's package always has the driver's own version."""
+    return not any(fnmatchcase(name, pattern) for pattern in OWN_VERSION)
+
+
+def versions_of(packages: Mapping[str, str]) -> set[str]:
+    """Return the drivers that these packages are of, by their names and versions: several, where drivers are mixed."""
+    return {upstream(version) for name, version in packages.items() if is_in_step(name)} - {""}
 
 
 def branch_of(version: str) -> int:
@@ -85,6 +105,16 @@ def roles(source: Source, branch: int, machine: Machine, *, open_modules: bool) 
         found = [
             Role("module and libraries", (f"nvidia-driver-{branch}{'-open' if open_modules else ''}",)),
             Role("device nodes", ("nvidia-modprobe",)),
+        ]
+    elif source == "debian":
+        found = [
+            Role("module", (f"nvidia-{'open-' if open_modules else ''}kernel-dkms",)),
+            Role("firmware", ("firmware-nvidia-gsp",)),
+            Role("libraries", ("libcuda1",)),
+            Role("compiler at run time", ("libnvidia-nvvm4",)),
+            Role("tools", ("nvidia-smi",)),
+            Role("configuration library", ("libnvidia-cfg1",)),
+            Role("persistence", ("nvidia-persistenced",), exact=False),
         ]
     elif machine.system == "debian":
         found = [

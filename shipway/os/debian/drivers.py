@@ -14,25 +14,41 @@ from shipway.facts.boot import order_kernels
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import PackageInfo
-from shipway.gpu.driver.packages import FIRMWARE, MODULES, PATTERNS, upstream
+from shipway.foreign.numbers import whole as number_of
+from shipway.gpu.driver.packages import FIRMWARE, MODULES, PATTERNS, is_in_step, upstream, versions_of
 from shipway.host.session import Command, Host
 from shipway.kube.nodes import few
 from shipway.os.debian.apt import wait_for_lock
+from shipway.os.debian.apt_sources import SOURCES_LIST, Distribution
 from shipway.os.debian.dpkg import Installed
 from shipway.os.debian.package_changes import change, changes, matches, plain, simulation
 from shipway.os.debian.packages import PackagesInVersion, madison, offers, with_lists
 from shipway.os.drivers import Choose
+from shipway.os.release import RELEASE, os_release
 from shipway.step import Check, Drift, Impact, Step
 
 PIN = "/etc/apt/preferences.d/shipway-gpu-driver"
 HELD = "/var/lib/shipway/driver-held"
 UNATTENDED = "/etc/apt/apt.conf.d/51shipway-unattended"
 NAMES = Says(("apt-cache", "pkgnames"))
-OPEN = "-open"  # what the names of the open flavour's own parts have: nvidia-kernel-open-dkms, nvidia-dkms-580-open
+# What the names of the open flavour's own parts have: nvidia-kernel-open-dkms, nvidia-dkms-580-open, Debian's own
+# nvidia-open-kernel-dkms; nvidia-opencl-icd and libnvidia-pkcs11-openssl3 are of both.
+_OPEN = re.compile(r"-open(?=-|$)")
 # `Inst NAME [OLD] (NEW ORIGIN [ARCH])` of `apt-get -s`.
 _INST = re.compile(r"Inst (\S+)(?: \[[^\]]*\])? \((\S+)")
 _META = re.compile(r"linux-image-([a-z][a-z0-9.-]*)")  # a kernel's own package begins with its number
 _IMAGE = re.compile(r"/boot/vmlinuz-(\S+)")
+# Where Debian's archive has its drivers, and their firmware from Debian 12 on (its release notes, 5.1.1 there).
+PARTS = ("contrib", "non-free", "non-free-firmware")
+FIRST_WITH_FIRMWARE = 12
+TARGETS = Says(
+    (
+        *("apt-get", "indextargets", "--no-release-info"),  # else only those whose lists were fetched are told
+        *("--format", "$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)", "Created-By: Packages"),
+    )
+)
+TARGETS_BARS = 3
+ALIASES = ("stable", "oldstable", "oldoldstable", "testing")  # a release's suite may be named so
 KERNELS = Says(("sh", "-c", "uname -r; ls -1 /boot/vmlinuz-* 2>/dev/null"))
 BUILDS = Says(("sh", "-c", 'for one in /lib/modules/*/build; do [ ! -e "$one" ] || echo "$one"; done'))
 # When each boot image was made; "none" where nothing makes any, as in a container.
@@ -84,6 +100,27 @@ class EarlyFile(FileIs):
         await super().apply(on)
         if "none" not in (await on.read(INITRDS)).stdout.split():
             await on.succeed("initramfs", ("update-initramfs", "-u", "-k", "all"), seconds=1800)
+
+
+async def missing_parts(on: Host) -> tuple[str, str]:
+    """Return which parts of Debian's archive a host's sources lack that have its drivers, and how to add them."""
+    said, text = await on.read(TARGETS, RELEASE)
+    release = os_release(text or "")
+    codename, number = release.get("VERSION_CODENAME", ""), number_of(release.get("VERSION_ID", ""))
+    which = Distribution(codename)
+    rows = [line.split("|") for line in said.stdout.splitlines() if line.count("|") == TARGETS_BARS]
+    suites = (codename, *ALIASES)
+    own = {part: entry for entry, uri, suite, part in rows if part and suite in suites and which.address(uri)}
+    wanted = PARTS if number is None or number >= FIRST_WITH_FIRMWARE else PARTS[:-1]
+    lacking = [part for part in wanted if part not in own]
+    if not lacking:
+        return "", ""
+    where = ", ".join(sorted(set(own.values()))) or SOURCES_LIST
+    fix = (
+        f"Add them there: `{' '.join(dict.fromkeys((*own, *wanted)))}` behind `Components:` (a file .sources) or "
+        f"`{codename}` (a line `deb`), or name all of them in `sources.base_apt.components`; then run again."
+    )
+    return f"its sources of {codename} ({where}) have no {', '.join(lacking)}", fix
 
 
 def kept(version: str) -> list[Check[Host]]:
@@ -156,11 +193,11 @@ class DriverTogether:
             for name, version in wanted.items()
             if name not in have or have[name].version != version or not have[name].sound
         ]
-        versions = {upstream(version) for version in wanted.values()} - {""}
+        versions = versions_of(wanted)
         wrong += [
             f"{name} {info.version}"
             for name, info in have.items()
-            if name not in wanted and is_drivers(name, info.version) and upstream(info.version) not in versions
+            if name not in wanted and _is_other(name, info.version, versions)
         ]
         return Drift(few(wrong), ", ".join(f"{name} {version}" for name, version in wanted.items())) if wrong else None
 
@@ -182,12 +219,12 @@ class DriverTogether:
         others = [name for name in have if name not in wanted]
         asked = [*others, *(twin for name in others for twin in _twins(name))]
         offered = offers((await on.read(madison(asked))).stdout) if asked else {}
-        versions = {upstream(version) for version in wanted.values()} - {""}
-        is_open = any(OPEN in name for name in wanted)
+        versions = versions_of(wanted)
+        is_open = any(map(_OPEN.search, wanted))
         go = [
             name
             for name in others
-            if (not is_open if OPEN in name else is_open and not _twins(name).isdisjoint(offered))
+            if (not is_open if _OPEN.search(name) else is_open and not _twins(name).isdisjoint(offered))
         ]
         stay = {
             name: full
@@ -201,22 +238,29 @@ class DriverTogether:
         coming = {plain(match[1]): match[2] for match in map(_INST.match, said.stdout.splitlines()) if match}
         gone = {plain(name) for name in changes(said.stdout).removed}
         after = {name: version for name, version in {**have, **coming}.items() if name not in gone}
-        drivers = {name: version for name, version in after.items() if is_drivers(name, version)}
-        if odd := [f"{name} {version}" for name, version in drivers.items() if upstream(version) not in versions]:
+        if odd := [f"{name} {version}" for name, version in after.items() if _is_other(name, version, versions)]:
             message = f"apt would mix drivers: beside {', '.join(versions)} there would be {few(odd)}"
             fix = (
                 f"On the host: `apt-cache policy {odd[0].split()[0]}` says where that comes from; take that source out."
             )
             raise Refused(f"{message}; nothing was changed", host=on.name, code="SHW-689", fix=fix)
-        whole = {**named, **{name: version for name, version in drivers.items() if name in coming}}
+        whole = {**named, **{name: after[name] for name in coming if name in after and is_drivers(name, after[name])}}
         words = [*(f"{name}={version}" for name, version in whole.items()), *(f"{name}-" for name in go)]
         modules = [name for name in (*coming, *(name for name, _ in packages)) if matches(name, (MODULES,))]
         await change(on, "install", *self.options, "--", *words, asked=[*whole, *modules], removable=[*have, *modules])
 
 
+def _is_other(name: str, version: str, versions: set[str]) -> bool:
+    """Say whether a package is a part of another driver than these; what has a version of its own is of none."""
+    return is_drivers(name, version) and is_in_step(name) and upstream(version) not in versions
+
+
 def _twins(name: str) -> set[str]:
     """Return what the same part of the open flavour may be called."""
-    return set() if OPEN in name else {f"{name}{OPEN}", name.replace("-dkms", f"{OPEN}-dkms")} - {name}
+    if _OPEN.search(name):
+        return set()
+    opened = name.replace("-dkms", "-open-dkms"), name.replace("nvidia-kernel-", "nvidia-open-kernel-")
+    return {f"{name}-open", *opened} - {name}
 
 
 @dataclass(frozen=True)
@@ -281,6 +325,10 @@ class DebianDrivers:
         """Ask `apt-cache pkgnames`."""
         names = (await on.read(NAMES)).stdout.split()
         return sorted(name for name in names if any(word in name for word in words))
+
+    async def missing_parts(self, on: Host) -> tuple[str, str]:
+        """Ask `apt-get indextargets`, which knows every form of source."""
+        return await missing_parts(on)
 
     async def unowned(self, on: Host, paths: Sequence[str]) -> list[str]:
         """Ask `dpkg -S`."""

@@ -13,7 +13,7 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.driver.generations import SPACES, gpus, is_coherent, read_devices
-from shipway.gpu.driver.packages import CONFIGURED, RIVAL_OUT, upstream
+from shipway.gpu.driver.packages import CONFIGURED, RIVAL_OUT, versions_of
 from shipway.host.session import Command, Host
 from shipway.os.drivers import Drivers
 from shipway.os.family import Family
@@ -31,6 +31,7 @@ DEVICES = Listing("/dev")
 NODES = ("nvidiactl", "nvidia0", "nvidia-uvm")
 MANAGER = VENDOR.fabric.manager if VENDOR.fabric else Says(("false",))
 BUILD_SECONDS = 1800
+NOT_LOADED = "SHW-453"  # says of a program that the module is not loaded, which is no cause where that is what failed
 _NUMBER = re.compile(r"\b\d{3}\.\d{2,3}(?:\.\d{2})?\b")
 RIVAL = f"# Kept by Shipway: {VENDOR.rival_module} drives the same GPUs for no pod.\nblacklist {VENDOR.rival_module}\n"
 RIVAL += f"options {VENDOR.rival_module} modeset=0\n"
@@ -46,8 +47,8 @@ def is_loaded(modules: str | None, name: str) -> bool:
 
 async def installed_version(on: Host, drivers: Drivers) -> str:
     """Return the version of the installed driver: several with a comma where they differ, "" where there is none."""
-    found = {upstream(info.version) for info in (await drivers.installed(on)).values()}
-    return ", ".join(sorted(found))
+    found = await drivers.installed(on)
+    return ", ".join(sorted(versions_of({name: info.version for name, info in found.items()})))
 
 
 async def _need_installed(on: Host, drivers: Drivers) -> str:
@@ -161,7 +162,7 @@ class ModuleLoaded:
         try:
             await on.do(Command(("modprobe", VENDOR.module), seconds=300))
         except CommandFailed as error:
-            if error.code not in ("", CommandFailed.default_code):
+            if error.code not in ("", CommandFailed.default_code, NOT_LOADED):
                 raise  # the catalogue knows why
             fix = (
                 f"On the host: `dkms status`, `dmesg | grep -iE 'nvrm|{VENDOR.module}'`, `lspci -d {VENDOR.pci_id}:`; "

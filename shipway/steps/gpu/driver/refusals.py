@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from shipway.cluster.parts import Driver
 from shipway.errors import Blocked, Refused
@@ -123,13 +124,13 @@ async def ask_flavour(on: Host, driver: Driver, family: Family) -> None:
     choose_modules(read_devices((await on.read(SPACES)).stdout), driver, on)
 
 
-async def ask_offer(on: Host, driver: Driver, family: Family) -> None:
+async def ask_offer(on: Host, driver: Driver, family: Family, sources: Sequence[Check[Host]] = ()) -> None:
     """Ask whether all parts are offered in one version. Raises Refused SHW-685 to SHW-687 where they are not.
 
-    Where the source is not known to the host yet, that is asked right before the installation.
+    Where what it comes from is not known to the host yet (`sources`), that is asked right before the installation.
     """
     try:
-        await Chooser(driver, family).choose(on)
+        await Chooser(driver, family, sources).choose(on)
     except Blocked:
         return
 
@@ -179,11 +180,11 @@ QUESTIONS: tuple[tuple[str, str, Question], ...] = (
     ("cards", "the GPUs are no hypervisor's", ask_cards),
     ("branch", "the branch drives every GPU", ask_branch),
     ("flavour", "the kernel modules drive every GPU", ask_flavour),
-    ("offer", "every part of the driver is offered in one version", ask_offer),
 )
 
 
-def refusals(driver: Driver, family: Family) -> list[Check[Host]]:
+def refusals(driver: Driver, family: Family, sources: Sequence[Check[Host]]) -> list[Check[Host]]:
     """Return all that is asked of a host before a driver is installed on it; each is asked, whatever another says."""
-    asked = [DriverAllowed(f"DriverAllowed {key}", name, ask, driver, family) for key, name, ask in QUESTIONS]
+    offer = ("offer", "every part of the driver is offered in one version", partial(ask_offer, sources=sources))
+    asked = [DriverAllowed(f"DriverAllowed {key}", name, ask, driver, family) for key, name, ask in (*QUESTIONS, offer)]
     return [*asked, Nobody(outside=True)]
