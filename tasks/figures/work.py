@@ -44,7 +44,7 @@ from tasks.waiting import hear_results, hear_waits
 NAME = "each GPU reaches what it should"
 LOOK_SECONDS = 2.0
 BESIDE = ("all-reduce", "burn")  # of a host: what is not judged of these leaves its GPUs judged
-SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + BURN_SECONDS + 900
+SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + max(BURN_SECONDS.values()) + 900
 
 
 async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
@@ -96,8 +96,8 @@ async def _hear(run: Run, stage: str, expected: Mapping[str, int]) -> list[Heard
         there = [node for node in said.heard if node in still]
         hosts = [run.session(node) for node in there]
         bare = await asyncio.gather(*(measure_host(on) for on in hosts))
-        if run.figures.level == "burn":
-            burned = await asyncio.gather(*(burn_host(on) for on in hosts))
+        if burns := run.figures.burns:
+            burned = await asyncio.gather(*(burn_host(on, burns) for on in hosts))
             run.figures.rows += [row for rows in burned for row in rows]
     return [*heard, *said.heard.values(), *held_back(list(said.lost), said.lost), *bare]
 
@@ -124,7 +124,7 @@ async def _holding(
 ) -> AsyncIterator[FiguresHeard]:
     """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
     cluster, _ = await proven_as(kube, run.cluster)
-    on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
+    on_wait, burns = hear_waits(run, stage, kube.name), run.figures.burns
     async with own_space(kube, on_wait):
         made = [
             pod_that_measures(cluster, name, node, count, burns=burns, resource=resource)
