@@ -255,6 +255,7 @@ NVIDIA = Vendor(
         log=Says(("sh", "-c", "dmesg | grep -aE 'NVRM: Xid|SXid' | tail -n 400")),
         judge=judge_health,
         errors=Watched(("nvidia-smi", "nvlink", "-e")),
+        capabilities=Watched(("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")),  # `9.0`
         count=read_link_errors,
         judge_growth=judge_link_errors,
     ),

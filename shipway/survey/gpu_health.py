@@ -14,6 +14,7 @@ from shipway.gpu.health.model import GpuHealth, HealthReport
 from shipway.gpu.health.ports import LOOK, Port, key_of, read_ports
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
+from shipway.script import Output
 from shipway.survey.first_look import CLOCK
 
 UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the processors were idle
@@ -23,6 +24,7 @@ UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the
 class HealthLook:
     """What was made of a host's GPUs, and the words that it was made of: the evidence, and the driver's `report`.
 
+    That report is what labels are made of (`labelled`).
     `ports` are those of its InfiniBand and RoCE adapters by name, `counted` what the error counters of all links say.
     """
 
@@ -42,8 +44,8 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
     asks = vendor.health
     if asks is None:
         return HealthLook()
-    (report, links, errors, log), (adapters, clock, uptime) = await asyncio.gather(
-        on.read(asks.report, asks.links, asks.errors, asks.log), on.read(LOOK, CLOCK, UPTIME)
+    (report, links, errors, log, capabilities), (adapters, clock, uptime) = await asyncio.gather(
+        on.read(asks.report, asks.links, asks.errors, asks.log, asks.capabilities), on.read(LOOK, CLOCK, UPTIME)
     )
     gpus = asks.judge(report.stdout if report.ok else "", links.stdout if links.ok else "", log.stdout)
     now = booted = 0.0  # before whatever was proven: such a fault then counts until a proof
@@ -62,7 +64,17 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
     }
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
     dated = tuple(_dated(one, booted) for one in gpus)
-    return HealthLook(dated, evidence, report.stdout if report.ok else "", ports, counted)
+    return HealthLook(dated, evidence, labelled(report, capabilities), ports, counted)
+
+
+def labelled(report: Output, capabilities: Output) -> str:
+    """Return what labels are made of: the driver's report, below it a line for each GPU with its compute capability.
+
+    "" where the driver tells nothing.
+    """
+    if not report.ok:
+        return ""
+    return f"{report.stdout.rstrip()}\n\n{capabilities.stdout if capabilities.ok else ''}"
 
 
 def with_growth(look: HealthLook, before: Counted | None, vendor: Vendor = VENDOR) -> HealthLook:

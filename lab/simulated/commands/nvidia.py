@@ -47,6 +47,14 @@ async def smi(call: Call) -> int:
         return call.say(write_report([(one.uuid, one.name, one.rows) for one in gpu.devices], gpu.driver))
     if call.args[:1] == ("nvlink",) and call.args[1:] in (("-s",), ("-e",)):
         return call.say("".join(_links(at, one, call.args[1]) for at, one in enumerate(gpu.devices)))
+    return _other(call)
+
+
+def _other(call: Call) -> int:
+    """Say what the GPUs can compute, or the short table."""
+    gpu = call.host.gpu
+    if call.args == ("--query-gpu=compute_cap", "--format=csv,noheader"):
+        return call.say("".join(f"{one.capability}\n" for one in gpu.devices))
     if call.args:
         return call.not_simulated()
     return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")

@@ -82,7 +82,8 @@ class HealthReport:
     """How a vendor's GPUs are asked: three commands, and `judge(report, links, log)`, which takes what they said.
 
     It gives every GPU that the report or the kernel's log names. `errors` tells the links' error counters, which
-    `count` reads by GPU; `judge_growth` takes by how much a GPU's grew in so many seconds.
+    `count` reads by GPU; `judge_growth` takes by how much a GPU's grew in so many seconds. `capabilities` has what
+    labels tell and the report does not, a line for each GPU.
     """
 
     report: Watched
@@ -90,6 +91,7 @@ class HealthReport:
     log: Says
     judge: Callable[[str, str, str], list[GpuHealth]]
     errors: Watched
+    capabilities: Watched
     count: Callable[[str], Mapping[str, Mapping[str, int]]]
     judge_growth: Callable[[Mapping[str, int], float], tuple[list[Fault], list[str]]]
 
