@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.health.growth import FIRST, Counted
-from shipway.gpu.health.model import GpuHealth, HealthReport
+from shipway.gpu.health.model import UNFIT, GpuHealth, HealthReport
 from shipway.gpu.health.ports import LOOK, Port, key_of, read_ports
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
@@ -62,6 +62,8 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
         "ports of InfiniBand and RoCE": adapters.stdout,
         "the kernel's log": log.stdout,
     }
+    if any(one.answer in UNFIT for one in gpus):  # asked for of such a host alone
+        parts["all that the driver tells"] = (await on.read(asks.whole)).stdout
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
     dated = tuple(_dated(one, booted) for one in gpus)
     return HealthLook(dated, evidence, labelled(report, capabilities), ports, counted)

@@ -270,7 +270,11 @@ def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
         return told
     return [
         *told,
-        UnfitKeptFromPods(spec.name, look.gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)),
+        UnfitKeptFromPods(
+            spec.name,
+            look.gpus,
+            lambda: keep_evidence(run.folder, spec.name, look.evidence, [one.uuid for one in look.gpus]),
+        ),
         ReleasedByProof(spec.name, look.gpus, run.cluster, run.provable(spec), lambda: read_history(run.folder)),
     ]
 

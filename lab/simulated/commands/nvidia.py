@@ -51,10 +51,13 @@ async def smi(call: Call) -> int:
 
 
 def _other(call: Call) -> int:
-    """Say what the GPUs can compute, or the short table."""
+    """Say what the GPUs can compute, which there are as XML, or the short table."""
     gpu = call.host.gpu
     if call.args == ("--query-gpu=compute_cap", "--format=csv,noheader"):
         return call.say("".join(f"{one.capability}\n" for one in gpu.devices))
+    if call.args == ("-q", "-x"):
+        rows = "".join(f"\t<gpu><uuid>{one.uuid}</uuid></gpu>\n" for one in gpu.devices)
+        return call.say(f"<nvidia_smi_log>\n\t<!-- SIMULATED -->\n{rows}</nvidia_smi_log>\n")
     if call.args:
         return call.not_simulated()
     return call.say(f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n")

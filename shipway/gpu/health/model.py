@@ -83,7 +83,7 @@ class HealthReport:
 
     It gives every GPU that the report or the kernel's log names. `errors` tells the links' error counters, which
     `count` reads by GPU; `judge_growth` takes by how much a GPU's grew in so many seconds. `capabilities` has what
-    labels tell and the report does not, a line for each GPU.
+    labels tell and the report does not, a line for each GPU; `whole` all that the driver knows, for the evidence.
     """
 
     report: Watched
@@ -92,6 +92,7 @@ class HealthReport:
     judge: Callable[[str, str, str], list[GpuHealth]]
     errors: Watched
     capabilities: Watched
+    whole: Watched
     count: Callable[[str], Mapping[str, Mapping[str, int]]]
     judge_growth: Callable[[Mapping[str, int], float], tuple[list[Fault], list[str]]]
 
