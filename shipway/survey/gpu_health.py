@@ -44,8 +44,8 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
     asks = vendor.health
     if asks is None:
         return HealthLook()
-    (report, links, errors, log, capabilities), (adapters, clock, uptime) = await asyncio.gather(
-        on.read(asks.report, asks.links, asks.errors, asks.log, asks.capabilities), on.read(LOOK, CLOCK, UPTIME)
+    (report, links, errors, log), (adapters, clock, uptime, capabilities) = await asyncio.gather(
+        on.read(asks.report, asks.links, asks.errors, asks.log), on.read(LOOK, CLOCK, UPTIME, asks.capabilities)
     )
     gpus = asks.judge(report.stdout if report.ok else "", links.stdout if links.ok else "", log.stdout)
     now = booted = 0.0  # before whatever was proven: such a fault then counts until a proof
