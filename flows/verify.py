@@ -41,7 +41,7 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None, leve
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
         level: quick as ever; full also measures what each free GPU reaches, in pods and on its host; burn
-            runs NVIDIA's own diagnosis as well, where dcgmi is installed.
+            runs NVIDIA's own diagnosis as well, where dcgmi is installed, and burn-long its longest level (hours).
     """
     async with running(cluster_file, "bootstrap", (), (), report_file, Manner(kind="verify")) as run:
         run.figures.level = level

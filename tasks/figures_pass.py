@@ -10,7 +10,8 @@ from typing import Any, Literal
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import UNITS
 
-Level = Literal["quick", "full", "burn"]
+Level = Literal["quick", "full", "burn", "burn-long"]
+_BURNS: dict[Level, int] = {"burn": 3, "burn-long": 4}
 
 
 @dataclass
@@ -24,6 +25,11 @@ class FiguresPass:
     rows: list[Row] = field(default_factory=list)
     needs: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def burns(self) -> int:
+        """The level of the vendor's own diagnosis that is asked for; 0 for none."""
+        return _BURNS.get(self.level, 0)
 
     @property
     def counts(self) -> Counter[str]:

@@ -32,6 +32,7 @@ from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns
 from shipway.steps.vip.held import VipHeld, told_otherwise
 from shipway.survey.first_look import CLOCK, Survey, survey
+from shipway.survey.gpu_health import labelled
 from shipway.survey.notices import read_notices
 from tasks import gates
 from tasks.backup.before import BackupBefore
@@ -266,10 +267,10 @@ async def _told_of_gpus(run: Run, spec: HostSpec) -> str:
     if VENDOR.health is None or not run.gpus_of(spec):
         return ""
     try:
-        said = await run.session(spec.name).read(VENDOR.health.report)
+        said = await run.session(spec.name).read(VENDOR.health.report, VENDOR.health.capabilities)
     except ShipwayError:
         return ""  # its own stages tell
-    return said.stdout if said.ok else ""
+    return labelled(*said)
 
 
 async def _gate(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001

@@ -24,9 +24,10 @@ def build_parser(prog: str) -> Parser:
     made.add_argument("cluster_file", type=Path, help="the cluster file")
     made.add_argument(
         "--level",
-        choices=("quick", "full", "burn"),
+        choices=("quick", "full", "burn", "burn-long"),
         default="quick",
-        help="quick: as ever; full: measure and compare what each free GPU reaches; burn: dcgmi's diagnosis too",
+        help="quick: as ever; full: measure and compare what each free GPU reaches; burn: dcgmi's diagnosis too; "
+        "burn-long: its longest level, which takes hours",
     )
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")

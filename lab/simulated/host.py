@@ -40,6 +40,7 @@ class GpuDevice:
     name: str = "NVIDIA A10 SIMULATED"
     rows: dict[str, str] = field(default_factory=dict)  # of its report, which say something else than a healthy one's
     parts: dict[str, str] = field(default_factory=dict)  # of MIG: the profile of each, by UUID
+    capability: str = "8.6"
     links: int = 0  # NVLinks, all active
     link_errors: dict[str, int] = field(default_factory=dict)  # counters by link and name, as in `3: Replay Errors`
 

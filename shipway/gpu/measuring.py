@@ -33,7 +33,9 @@ from shipway.step import Drift
 IMAGE_SECONDS = 1800  # an image with NCCL and cuBLAS has gigabytes
 LATE_SECONDS = 300.0  # for a pod that does not start while all others have been measured: they had the same image
 PROBE_SECONDS = 600  # above what the probe gives itself: measured twice, and a collective
-BURN_SECONDS = 2700  # of eight GPUs about ten minutes (`dcgmi diag -r 3`); some tests hung for good (DCGM#136, #247)
+# By the level of the diagnosis: of eight GPUs 3 takes about ten minutes, and 4 more than an hour; some tests hung for
+# good (DCGM#136, #247).
+BURN_SECONDS = {3: 2700, 4: 4 * 3600}
 SHOWN = 300
 LOOK_SECONDS = 2.0
 # $0 is a word for what the shell says, $1 the program: as $0 all of it stood before `python3: not found`, and what
@@ -56,13 +58,14 @@ def pod_that_measures(
     count: int,
     *,
     options: Sequence[str] = (),
-    burns: bool = False,
+    burns: int = 0,
     resource: str = "",
     vendor: Vendor = VENDOR,
 ) -> Object:
     """Return a pod that takes all GPUs of a node, says what they reach, and holds them until it is deleted.
 
-    It asks for them by the name of the `resource`, or of the declared mode.
+    It asks for them by the name of the `resource`, or of the declared mode; `burns` is the level of the diagnosis
+    that is made while it holds them, 0 for none.
     The program has its own `options` where none are given.
     """
     program = _program(vendor)
@@ -71,7 +74,7 @@ def pod_that_measures(
     fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
-    spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600 + BURN_SECONDS * burns
+    spec["activeDeadlineSeconds"] = IMAGE_SECONDS + 2 * PROBE_SECONDS + 600 + BURN_SECONDS.get(burns, 0)
     container = spec["containers"][0]
     container["image"] = cluster.gpu.figures.image
     container["command"] = ["sh", "-c", IN_POD, "figures", program.text(), *(options or program.options)]
@@ -180,13 +183,13 @@ async def measure_host(on: Host, holds: Holds, vendor: Vendor = VENDOR) -> Heard
     return read_heard(on.name, "host", said)
 
 
-async def burn_host(on: Host, holds: Holds, vendor: Vendor = VENDOR) -> list[Row]:
-    """Return what the vendor's own diagnosis says of a host's GPUs, while `holds` says that a pod of ours holds them.
+async def burn_host(on: Host, level: int, holds: Holds, vendor: Vendor = VENDOR) -> list[Row]:
+    """Return what the vendor's own diagnosis of this level says of a host's GPUs, while a pod of ours `holds` them.
 
     It is not begun where a process uses one.
     """
     program = _program(vendor)
-    command = Command(("bash", "-c", program.burn, _holders(program)), seconds=BURN_SECONDS)
+    command = Command(("bash", "-c", program.burn, _holders(program), str(level)), seconds=BURN_SECONDS[level])
     try:
         said = (await run_beside(on, command, holds)).stdout
     except ShipwayError as error:

@@ -216,6 +216,8 @@ NVIDIA = Vendor(
         log=LOG,
         judge=judge_health,
         errors=Watched(("nvidia-smi", "nvlink", "-e")),
+        capabilities=Watched(("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")),  # `9.0`
+        whole=Watched(("nvidia-smi", "-q", "-x")),
         count=read_link_errors,
         judge_growth=judge_link_errors,
     ),

@@ -1,7 +1,7 @@
 """The labels by which workloads choose nodes: those that NVIDIA's GPU feature discovery sets, by the driver's report.
 
 Names and forms are those of its source (k8s-device-plugin 0.20, internal/lm): so a workload that selects by them finds
-our nodes too. What the report does not tell is not set: its compute capability, and with it the GPU's family.
+our nodes too. A report is followed by a line for each GPU with its compute capability, `9.0`, where the driver told it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ TIMESTAMP = f"{DOMAIN}/gfd.timestamp"  # feature discovery's own mark
 FEATURES = "nfd.node.kubernetes.io/feature-labels"  # where node feature discovery lists the labels that it has set
 _DRIVER = re.compile(r"^Driver Version\s*: ([0-9]+)\.([0-9]+)(?:\.([0-9]+))?\s*$", re.MULTILINE)
 _CUDA = re.compile(r"^CUDA Version\s*: ([0-9]+)\.([0-9]+)\s*$", re.MULTILINE)
+_CAPABILITY = re.compile(r"^([0-9]+)\.([0-9]+)$", re.MULTILINE)
+_FAMILIES = {3: "kepler", 5: "maxwell", 6: "pascal", 9: "hopper", 10: "blackwell", 12: "blackwell"}
 _VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -33,7 +35,8 @@ def labels_of(report: str, shared: GpuClass | None) -> dict[str, str]:
     if shared and shared.sharing in STRATEGIES:
         found[f"{DOMAIN}/mig.strategy"] = STRATEGIES[shared.sharing]
     if "Enabled" not in modes:  # of divided GPUs the labels are of their parts, which the report does not list
-        found |= {f"{RESOURCE}.{key}": value for key, value in _of_whole(gpus, shared).items()}
+        named = _of_whole(gpus, shared) | _of_capability(report)
+        found |= {f"{RESOURCE}.{key}": value for key, value in named.items()}
     return {key: value for key, value in found.items() if value == "" or _VALUE.fullmatch(value)}
 
 
@@ -53,6 +56,25 @@ def _of_whole(gpus: list[Any], shared: GpuClass | None) -> dict[str, str]:
     if len(sizes) == 1 and (size := sizes.pop()):
         found["memory"] = str(size)
     return {key: value for key, value in found.items() if value}
+
+
+def _of_capability(report: str) -> dict[str, str]:
+    """Return what GPUs can compute, and their family, where all are alike (internal/lm/resource.go, getArchFamily)."""
+    found = set(_CAPABILITY.findall(report))
+    if len(found) != 1:
+        return {}
+    major, minor = found.pop()
+    named = {"compute.major": major, "compute.minor": minor, "family": _family(int(major), int(minor))}
+    return {key: value for key, value in named.items() if value}
+
+
+def _family(major: int, minor: int) -> str:
+    """Return the name of a family; "" of one that is not known."""
+    if major == 7:  # noqa: PLR2004 - two families
+        return "volta" if minor < 5 else "turing"  # noqa: PLR2004 - 7.5
+    if major == 8:  # noqa: PLR2004 - two families
+        return "ampere" if minor < 9 else "ada-lovelace"  # noqa: PLR2004 - 8.9
+    return _FAMILIES.get(major, "")
 
 
 def _versions(report: str) -> dict[str, str]:

@@ -185,8 +185,9 @@ class Fabric:
 class FigureProgram:
     """How GPUs are measured: the text of a Python program, its options, and what lists the processes that use a GPU.
 
-    `burn` is a script of the vendor's own diagnosis ($0: what lists those processes), `burned(host, said)` judges what
-    it said; `needs` looks at what network adapters need to reach a GPU's memory, `needed(host, said)` judges that.
+    `burn` is a script of the vendor's own diagnosis ($0: what lists those processes, $1: its level), and
+    `burned(host, said)` judges what it said; `needs` looks at what network adapters need to reach a GPU's memory,
+    `needed(host, said)` judges that.
     """
 
     text: Callable[[], str]

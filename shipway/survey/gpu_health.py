@@ -11,10 +11,11 @@ from shipway.facts.commands import NOT_ENDED
 from shipway.facts.files import FileText
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.health.growth import FIRST, Counted
-from shipway.gpu.health.model import REPORT_ROW, Fault, GpuHealth, HealthReport
+from shipway.gpu.health.model import REPORT_ROW, UNFIT, Fault, GpuHealth, HealthReport
 from shipway.gpu.health.ports import LOOK, Port, key_of, read_ports
 from shipway.gpu.vendor import Vendor
 from shipway.host.session import Host
+from shipway.script import Output
 from shipway.survey.first_look import CLOCK, SAID, Survey
 
 UPTIME = FileText("/proc/uptime")  # seconds since the boot, then those that the processors were idle
@@ -25,6 +26,7 @@ class HealthLook:
     """What was made of a host's GPUs, and the words that it was made of: the evidence, and the driver's `report`.
 
     `silent` says why that report is not to be relied on, "" where it is; `hangs` that it did not end.
+    That report is what labels are made of (`labelled`).
     `ports` are those of its InfiniBand and RoCE adapters by name, `counted` what the error counters of all links say.
     """
 
@@ -46,8 +48,8 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
     asks = vendor.health
     if asks is None:
         return HealthLook()
-    (report, links, errors, log), (adapters, clock, uptime) = await asyncio.gather(
-        on.read(asks.report, asks.links, asks.errors, asks.log), on.read(LOOK, CLOCK, UPTIME)
+    (report, links, errors, log), (adapters, clock, uptime, capabilities) = await asyncio.gather(
+        on.read(asks.report, asks.links, asks.errors, asks.log), on.read(LOOK, CLOCK, UPTIME, asks.capabilities)
     )
     gpus = asks.judge(report.stdout, links.stdout if links.ok else None, log.stdout if log.ok else None)
     now = booted = 0.0  # before whatever was proven: such a fault then counts until a proof
@@ -64,14 +66,14 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
         "ports of InfiniBand and RoCE": adapters.stdout,
         "the kernel's log": log.stdout,
     }
+    if any(one.answer in UNFIT for one in gpus):  # asked for of such a host alone
+        parts["all that the driver tells"] = (await on.read(asks.whole)).stdout
     evidence = "".join(f"=== {name} ===\n{text.rstrip()}\n" for name, text in parts.items())
     dated = tuple(_dated(one, booted) for one in gpus)
     hangs = report.status == NOT_ENDED
     said = "" if any(one.uuid for one in gpus) else " ".join(report.stdout.split())[:SAID]
     said = vendor.hangs if hangs else said or f"{vendor.program} ended with status {report.status}"
-    return HealthLook(
-        dated, evidence, report.stdout if report.ok else "", ports, counted, "" if report.ok else said, hangs
-    )
+    return HealthLook(dated, evidence, labelled(report, capabilities), ports, counted, "" if report.ok else said, hangs)
 
 
 def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor = VENDOR) -> HealthLook:
@@ -104,6 +106,16 @@ def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor =
     named = {one.slot for one in ill}
     lost = tuple(GpuHealth("", "", slot, "", (fault,)) for slot in slots if slot not in named)
     return replace(look, gpus=(*ill, *lost))
+
+
+def labelled(report: Output, capabilities: Output) -> str:
+    """Return what labels are made of: the driver's report, below it a line for each GPU with its compute capability.
+
+    "" where the driver tells nothing.
+    """
+    if not report.ok:
+        return ""
+    return f"{report.stdout.rstrip()}\n\n{capabilities.stdout if capabilities.ok else ''}"
 
 
 def with_growth(look: HealthLook, before: Counted | None, vendor: Vendor = VENDOR) -> HealthLook:

@@ -273,7 +273,11 @@ def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
     look, gpus = run.drift.health.get(spec.name, HealthLook()), run.drift.gpus_of(spec.name)
     steps: list[Check[Kube]] = [GpusSound(spec.name, gpus)] if gpus else []
     if gpus and run.cluster.repair.quarantine and run.provable(spec):  # no pod comes to the others anyway
-        steps.append(UnfitKeptFromPods(spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence)))
+        steps.append(
+            UnfitKeptFromPods(
+                spec.name, gpus, lambda: keep_evidence(run.folder, spec.name, look.evidence, [one.uuid for one in gpus])
+            )
+        )
     released = ReleasedByProof(
         *(spec.name, gpus, run.cluster, run.provable(spec)),
         lambda: look_again(run, spec),

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from shipway.errors import Blocked, PostconditionFailed
 from shipway.facts.files import Listing
-from shipway.gpu.across.pods import VERBS, Collectives
+from shipway.gpu.across.pods import VERBS, Collectives, find_rails
 from shipway.gpu.across.search import Fault, Search, search
 from shipway.gpu.figures.faults import FAULTS
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.model import UNITS
 from shipway.gpu.offers import see_offers
 from shipway.gpu.proof import own_space
+from shipway.kube.nodes import nodes_by_name
 from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin_mode import proven_as
 from tasks.context import Run
@@ -64,9 +65,10 @@ async def _search(run: Run, stage: str, hosts: Sequence[str]) -> list[Row]:
     verbs = frozenset(
         name for name, names in zip(hosts, devices, strict=True) if any(one.startswith("uverbs") for one in names)
     )
-    offers = await see_offers(kube, counts)
+    offers, nodes = await asyncio.gather(see_offers(kube, counts), nodes_by_name(kube))
+    rails = {name: find_rails(nodes[name]) for name in hosts if name in nodes}
     asks = {name: next(iter(offers[name].asks(count)), "") for name, count in counts.items()}
-    collectives = Collectives(kube, cluster, counts, verbs, on_wait, asks=asks)
+    collectives = Collectives(kube, cluster, counts, verbs, on_wait, asks=asks, rails=rails)
     try:
         async with own_space(kube, on_wait):
             found = await search(hosts, min(counts.values()), collectives.measure)

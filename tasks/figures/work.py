@@ -48,7 +48,7 @@ NAME = "each GPU reaches what it should"
 LOOK_SECONDS = 2.0
 T = TypeVar("T")
 BESIDE = ("all-reduce", "burn")  # of a host: what is not judged of these leaves its GPUs judged
-SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + BURN_SECONDS + 900
+SECONDS = IMAGE_SECONDS + 2.0 * PROBE_SECONDS + max(BURN_SECONDS.values()) + 900
 
 
 async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
@@ -100,8 +100,8 @@ async def _hear(run: Run, stage: str, expected: Mapping[str, int]) -> list[Heard
         there = {node: found[name] for name, node in pods.items() if name in found}
         hosts = [(run.session(node), _holds(kube, pod)) for node, pod in there.items() if node in said.heard]
         bare = await _all(measure_host(on, holds) for on, holds in hosts)
-        if run.figures.level == "burn":
-            burned = await _all(burn_host(on, holds) for on, holds in hosts)
+        if burns := run.figures.burns:
+            burned = await _all(burn_host(on, burns, holds) for on, holds in hosts)
             run.figures.rows += [row for rows in burned for row in rows]
     return [*heard, *said.heard.values(), *held_back(list(said.lost), said.lost), *bare]
 
@@ -146,7 +146,7 @@ async def _holding(
 ) -> AsyncIterator[FiguresHeard]:
     """Yield what the measuring pods have said; they hold the GPUs of their nodes until the end, and go then."""
     cluster, _ = await proven_as(kube, run.cluster)
-    on_wait, burns = hear_waits(run, stage, kube.name), run.figures.level == "burn"
+    on_wait, burns = hear_waits(run, stage, kube.name), run.figures.burns
     async with own_space(kube, on_wait):
         made = [
             pod_that_measures(cluster, name, node, count, burns=burns, resource=resource)

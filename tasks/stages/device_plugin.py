@@ -28,6 +28,7 @@ from shipway.steps.gpu.device_list import PluginPresent, Unready
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.kubernetes.objects import ObjectsPresent
 from shipway.steps.runtime.containerd import ContainerdConfigured, ContainerdLoaded
+from shipway.steps.runtime.toolkit_owner import UnlessOperators
 from tasks.context import Run
 from tasks.stages import nvidia_runtime
 
@@ -145,7 +146,8 @@ def list_needed(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[
     return [
         step
         for step in nvidia_runtime.steps(cluster, host, family)
-        if isinstance(step, ToolkitAccepts | CdiServed)
+        if isinstance(step, CdiServed)
+        or (isinstance(step, UnlessOperators) and isinstance(step.step, ToolkitAccepts))
         or (by_default and isinstance(step, ContainerdConfigured | ContainerdLoaded))
     ]
 

@@ -9,12 +9,13 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.nvidia import MOUNTS, NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
-from shipway.step import Check
+from shipway.step import Check, Step
 from shipway.steps.gpu.cdi import CdiServed
 from shipway.steps.gpu.mig import GpusDivided, GpusWhole
 from shipway.steps.gpu.toolkit import ToolkitAccepts
 from shipway.steps.runtime.containerd import ContainerdConfigured, CriAnswers
 from shipway.steps.runtime.memlock import DROP_IN, TEXT, MemoryLockUnlimited
+from shipway.steps.runtime.toolkit_owner import OneToolkit, UnlessOperators
 from tasks.context import Run
 from tasks.stages.container_runtime import images, load_step, wanted_config
 
@@ -30,7 +31,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
     may_remove = cluster.system.may_remove
     default = cluster.gpu.mode == "default_runtime"
     fact = "nvidia is containerd's default runtime" if default else "containerd has the nvidia runtime"
-    return [
+    toolkit: list[Step[Host]] = [
         family.repository("nvidia", cluster),
         family.installed("NVIDIA's container toolkit is installed", packages, may_remove),
         family.in_version(
@@ -38,6 +39,10 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         ),
         family.held(NVIDIA.toolkit_packages),
         ToolkitAccepts(MOUNTS, accepts=True, name=TAKES_MOUNTS),
+    ]
+    return [
+        OneToolkit(),
+        *map(UnlessOperators, toolkit),
         ContainerdConfigured(wanted_config(cluster, NVIDIA.runtime), images(cluster), name=fact),
         FileIs("containerd's unit sets no limit to locked memory", DROP_IN, TEXT),
         load_step(cluster),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from lab.gpu_figures import RAIL, Scene
 from shipway.errors import PostconditionFailed
 from shipway.facts.fact import Fact
 from shipway.facts.files import Listing
-from shipway.gpu.across.pods import SIZE, VERBS, pod_of_ranks
+from shipway.gpu.across.pods import SIZE, VERBS, find_rails, pod_of_ranks
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.offers import Offer
+from shipway.kube.manifests import add_on
 from shipway.step import Impact
 from tasks.figures.across import FIGURE, UNIT, measure_across
 from tests.gpu.test_figures_stage import Staged
@@ -155,6 +157,59 @@ async def test_a_pod_is_on_the_hosts_network_and_gets_its_rdma_devices_where_the
         with_verbs = pod_of_ranks(stage.made.cluster, "a", "te2", 2, options, verbs=True)["spec"]
         assert with_verbs["containers"][0]["securityContext"] == {"privileged": True}
         assert {"name": "verbs", "hostPath": {"path": VERBS}} in with_verbs["volumes"]
+        offered = pod_of_ranks(stage.made.cluster, "a", "te2", 2, options, verbs=True, offered=("rdma/rails",))["spec"]
+        assert offered["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "2", "rdma/rails": "1"}
+        assert offered["containers"][0]["securityContext"] == {"capabilities": {"add": ["IPC_LOCK"]}}
+        assert VERBS not in str(offered)
+        claimed = pod_of_ranks(
+            stage.made.cluster, "a", "te2", 2, options, resource="gpu.nvidia.com", offered=("rdma/rails",)
+        )["spec"]["containers"][0]["resources"]
+        assert claimed == {"claims": [{"name": "gpus"}], "limits": {"rdma/rails": "1"}}
+
+
+def test_the_add_on_offers_rails_by_the_name_that_pods_ask_for() -> None:
+    config, plugin = add_on("rdma-shared-device-plugin")
+    (row,) = json.loads(config["data"]["config.json"])["configList"]
+    status = {
+        "allocatable": {"cpu": "8", "nvidia.com/gpu": "2", f"rdma/{row['resourceName']}": "110", "rdma/gone": "0"}
+    }
+    assert find_rails({"metadata": {"name": "te2"}, "status": status}) == ("rdma/rails",)
+    assert find_rails({"metadata": {"name": "te2"}}) == ()
+    (volume,) = [one for one in plugin["spec"]["template"]["spec"]["volumes"] if one["name"] == "config"]
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+
+
+async def test_no_pod_is_privileged_on_a_node_whose_rails_are_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    async def keep(_on: Any, pods: Any, **_: Any) -> None:
+        made.update({pod["metadata"]["name"]: pod["spec"]["containers"][0] for pod in pods})
+
+    async def look(hosts: Any, _counts: int, measure: Any) -> None:
+        for name in hosts:
+            await measure.__self__._make(name, name, {})
+        raise PostconditionFailed("enough was seen")
+
+    async def nodes(_on: Any) -> dict[str, Any]:
+        return {"te2": {"status": {"allocatable": {"rdma/rails": "110"}}}, "te3": {}}
+
+    async def verbs(*_: Any) -> Any:
+        return ("uverbs0",)
+
+    async with staged(tmp_path, number=2) as stage:
+        for bare in stage.bare.values():
+            bare.read = verbs  # type: ignore[attr-defined]
+        monkeypatch.setattr("tasks.figures.across.nodes_by_name", nodes)
+        monkeypatch.setattr("shipway.gpu.across.pods.apply_pods", keep)
+        monkeypatch.setattr("tasks.figures.across.search", look)
+        await across(stage)
+    assert made["te2"]["resources"]["limits"]["rdma/rails"] == "1"
+    assert {name: (one.get("securityContext") or {}).get("privileged", False) for name, one in made.items()} == {
+        "te2": False,
+        "te3": True,
+    }
 
 
 async def test_each_host_is_asked_in_the_way_that_its_node_offers(

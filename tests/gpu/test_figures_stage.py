@@ -37,7 +37,8 @@ from shipway.step import Impact, StepResult
 from shipway.steps.gpu.sound import ReleasedByProof
 from tasks.context import Run
 from tasks.figures.kept import FOLDER, keep_history, read_history
-from tasks.figures.work import measure
+from tasks.figures.work import SECONDS, measure
+from tasks.figures_pass import Level
 from tests.gpu.test_proof import declared, furnished, hold_a_gpu
 from tests.gpu.test_quarantine import again
 from tests.places.kube import Place, gpu_host, place
@@ -353,6 +354,22 @@ def diagnosis(**by_gpu: tuple[str, str]) -> str:
     tests = [{"name": "software", "results": []}, {"name": "memory", "results": results}]
     said = {"DCGM Diagnostic": {"test_categories": [{"category": "Hardware", "tests": tests}]}}
     return f"{json.dumps(said)}\n{burn.ENDED} 0\n"
+
+
+@pytest.mark.parametrize(("asked", "level", "hours"), [("burn", "3", 0.75), ("burn-long", "4", 4)])
+async def test_the_long_burn_is_the_diagnosis_of_level_4_and_is_given_hours_while_pods_hold_the_gpus(
+    tmp_path: Path, asked: Level, level: str, hours: float
+) -> None:
+    async with staged(tmp_path, te2=Scene(burn=diagnosis(g0=("Pass", "")))) as stage:
+        stage.run.figures.level = asked
+        await measure(stage.run, "gpu_figures", "cluster")
+        burned = stage.bare["te2"].ran[-1]
+        assert burned.words[2:] == (burn.SCRIPT, burned.words[3], level)
+        assert burned.seconds == hours * 3600
+        assert stage.bare["te2"].held[-1] > 0
+        pod = pod_that_measures(stage.made.cluster, "a", "te2", 2, burns=int(level))
+        assert pod["spec"]["activeDeadlineSeconds"] > burned.seconds
+        assert burned.seconds < SECONDS
 
 
 async def test_a_burn_is_read_by_gpu_and_one_that_cannot_run_leaves_the_figures_judged(tmp_path: Path) -> None:

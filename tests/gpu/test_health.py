@@ -408,6 +408,8 @@ async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
         health.report: said(H200),
         health.links: said("", 1),
         health.errors: said(ERRORS),
+        health.capabilities: said("9.0\n9.0\n"),
+        health.whole: said("<nvidia_smi_log/>\n"),
         PORTS: said(Adapter("mlx5_0").write(0)),
         health.log: said(XIDS),
         CLOCK: said("1000004818.0\n"),
@@ -417,9 +419,13 @@ async def test_what_the_kernel_told_is_dated_by_the_hosts_clock() -> None:
     assert [fault.at for fault in look.gpus[1].faults] == [999999990 + 812.000001, 999999990 + 4818.0]
     assert "GPU has fallen off the bus" in look.evidence
     assert FIRST in look.evidence
+    assert "<nvidia_smi_log/>" in look.evidence
+    assert look.report.endswith("9.0\n9.0\n")
     assert "Replay Errors: 0" in look.evidence
     assert list(look.ports) == ["mlx5_0/1"]
     assert look.counted == Counted(1000004818.0, 999999990.0, {FIRST: {}, SECOND: {}, "port mlx5_0/1": {}})
+    sound = await look_at_health(cast("Host", KnownFacts({**facts, health.log: said("")})))
+    assert "<nvidia_smi_log/>" not in sound.evidence  # asked of a host with an unfit GPU alone
     facts[UPTIME] = None
     undated = await look_at_health(cast("Host", KnownFacts(facts)))
     assert [fault.at for fault in undated.gpus[1].faults] == [None, None]

@@ -12,9 +12,11 @@ from shipway.converge import converge, wait_until
 from shipway.gpu.classes import LABEL
 from shipway.gpu.nvidia_labels import FEATURES, TIMESTAMP, find_other_owner, labels_of
 from shipway.kube.client import Object
+from shipway.script import Output
 from shipway.step import Impact
 from shipway.steps.gpu.labels import OURS, GpuLabels
 from shipway.steps.kubernetes.nodes import NodeRegistered
+from shipway.survey.gpu_health import labelled
 from tasks import gates
 from tests.gpu.test_proof import declared
 from tests.places.kube import Place, gpu_host, place
@@ -26,7 +28,10 @@ PRODUCT = "nvidia.com/gpu.product"
 
 
 def test_the_labels_are_those_of_feature_discovery() -> None:
-    assert labels_of(REPORT, None) == {
+    assert labels_of(f"{REPORT}\n\n9.0\n9.0\n", None) == {
+        "nvidia.com/gpu.family": "hopper",
+        "nvidia.com/gpu.compute.major": "9",
+        "nvidia.com/gpu.compute.minor": "0",
         "nvidia.com/gpu.product": "NVIDIA-H200",
         "nvidia.com/gpu.count": "2",
         "nvidia.com/gpu.memory": "143771",
@@ -41,6 +46,23 @@ def test_the_labels_are_those_of_feature_discovery() -> None:
         "nvidia.com/cuda.runtime-version.minor": "0",
         "nvidia.com/cuda.runtime-version.full": "13.0",
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "family"),
+    [
+        *(("7.0", "volta"), ("7.5", "turing"), ("8.6", "ampere"), ("8.9", "ada-lovelace")),
+        *(("10.3", "blackwell"), ("12.0", "blackwell"), ("6.1", "pascal"), ("99.1", "")),
+    ],
+)
+def test_a_family_is_told_by_its_compute_capability_and_none_of_one_that_is_not_known(told: str, family: str) -> None:
+    labels = labels_of(f"{REPORT}\n{told}\n{told}\n", None)
+    assert labels.get("nvidia.com/gpu.family", "") == family
+    assert f"{labels['nvidia.com/gpu.compute.major']}.{labels['nvidia.com/gpu.compute.minor']}" == told
+    older = Output(2, 'Field "compute_cap" is not a valid field to query.\n', "")
+    for untold in (labelled(Output(0, REPORT, ""), older), f"{REPORT}\n9.0\n8.0\n"):  # GPUs of two kinds
+        assert not {key for key in labels_of(untold, None) if "compute" in key or "family" in key}
+    assert labelled(Output(9, "NVIDIA-SMI has failed", ""), Output(0, told, "")) == ""
 
 
 def test_shares_are_told_and_only_those_that_go_by_the_name_of_gpus_are_another_product() -> None:

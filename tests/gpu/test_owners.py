@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from shipway.converge import converge, wait_until
 from shipway.edits.containerd import Wanted
-from shipway.errors import Refused
+from shipway.errors import Blocked, Refused
 from shipway.facts.files import FileInfo, FileState
 from shipway.gpu.counts import GpusAllocatable
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.owners import find_owner
 from shipway.gpu.proof import prove
-from shipway.step import Impact
+from shipway.os.families import family_of
+from shipway.step import Drift, Impact, id_of
 from shipway.steps.gpu.device_list import PluginPresent, needs_variable
 from shipway.steps.gpu.plugin import PluginRunning
 from shipway.steps.kubernetes.nodes import NodesReady
 from shipway.steps.runtime.containerd import ContainerdConfigured
 from shipway.steps.runtime.pause_image import DUMP
+from shipway.steps.runtime.toolkit_owner import OneToolkit, UnlessOperators
 from tasks import gates
-from tasks.stages import device_plugin
+from tasks.stages import device_plugin, nvidia_runtime
 from tests.gpu.test_classes import declared as with_classes
 from tests.gpu.test_proof import EXPECTED, NAMES, POD_NETWORK, declared, facts
 from tests.places.facts import KnownFacts, said
 from tests.places.kube import Place, gpu_host, place
 
 OPERATOR = NVIDIA.operator
+FILE = FileInfo("755", "root:root", 1, 1)
 POLICY = """
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -140,15 +144,79 @@ async def test_no_operator_owns_nothing() -> None:
         assert await find_owner(made.kube) == ""
 
 
-@pytest.mark.parametrize(("there", "program"), [(True, OPERATOR and OPERATOR.runtime), (False, "")])
-async def test_a_runtime_that_the_operator_put_on_a_host_stays_the_one_that_is_named(
+@pytest.mark.parametrize(("there", "program"), [(True, None), (False, "/usr/bin/nvidia-container-runtime")])
+async def test_the_runtime_of_a_host_is_left_to_an_operator_that_put_its_own_there(
     *, there: bool, program: str
 ) -> None:
     assert OPERATOR
     dump = f"version = 2\n[plugins.x]\nBinaryName = '{OPERATOR.runtime}'\n"
-    known: dict[Any, Any] = {DUMP: said(dump)}
-    if there:
-        known[FileState(OPERATOR.runtime)] = FileInfo("755", "root:root", 1, 1)
+    known: dict[Any, Any] = {DUMP: said(dump), FileState(OPERATOR.runtime): FILE if there else None}
     step: Any = ContainerdConfigured(Wanted("pause", NVIDIA.runtime))
     wanted = await step._wanted(KnownFacts(known))
-    assert wanted.runtime.program == (program or "/usr/bin/nvidia-container-runtime")
+    assert (wanted.runtime and wanted.runtime.program) == program
+
+
+def served(*, theirs: bool, named: bool = True, ours: bool = False) -> Any:
+    """Return a host on which containerd names an operator's runtime, and which programs are there."""
+    assert OPERATOR
+    assert NVIDIA.runtime
+    dump = f"version = 2\n[plugins.x]\nBinaryName = '{OPERATOR.runtime}'\n" if named else "version = 2\n"
+    known = {OPERATOR.runtime: theirs, NVIDIA.runtime.program: ours}
+    return KnownFacts({DUMP: said(dump), **{FileState(path): FILE if there else None for path, there in known.items()}})
+
+
+@dataclass
+class Installs:
+    """A step that is never as wanted, or cannot tell; what it was applied to is kept."""
+
+    impact: ClassVar[Impact] = Impact.WORKLOADS
+    error: Blocked | None = None
+    name: str = "the toolkit is installed"
+    done: list[Any] = field(default_factory=list)
+
+    async def check(self, on: Any) -> Drift | None:  # noqa: ARG002 - a step's signature
+        """Say that it is not."""
+        if self.error:
+            raise self.error
+        return Drift("not installed", "installed")
+
+    async def apply(self, on: Any) -> None:
+        """Keep it."""
+        self.done.append(on)
+
+
+async def test_no_toolkit_is_installed_beside_an_operators() -> None:
+    operated_host = served(theirs=True)
+    for step in (Installs(), Installs(Blocked("NVIDIA's container toolkit is not installed yet"))):
+        left = UnlessOperators(step)
+        assert await left.check(operated_host) is None
+        await left.apply(operated_host)
+        assert step.done == []
+        assert (left.name, left.impact, left.restarts) == (step.name, Impact.WORKLOADS, "")
+    for host in (served(theirs=False), served(theirs=True, named=False)):
+        step = Installs()
+        assert await UnlessOperators(step).check(host)
+        await UnlessOperators(step).apply(host)
+        assert step.done == [host]
+        with pytest.raises(Blocked):
+            await UnlessOperators(Installs(Blocked("not yet"))).check(host)
+
+
+async def test_two_toolkits_on_a_host_are_refused_by_name() -> None:
+    assert OPERATOR
+    for host in (served(theirs=True), served(theirs=False, ours=True), served(theirs=True, named=False, ours=True)):
+        assert await OneToolkit().check(host) is None
+    with pytest.raises(Refused) as raised:
+        await OneToolkit().check(served(theirs=True, ours=True))
+    assert raised.value.code == "SHW-642"
+    assert OPERATOR.runtime in raised.value.message
+    assert "libnvidia-container1" in (raised.value.fix or "")
+
+
+def test_every_step_that_installs_or_holds_the_toolkit_is_left_to_an_operator() -> None:
+    cluster = declared()
+    steps = nvidia_runtime.steps(cluster, cluster.host("te2"), family_of(""))
+    assert isinstance(steps[0], OneToolkit)
+    bare = [type(step).__name__ for step in steps if not isinstance(step, UnlessOperators)]
+    assert not {name for name in bare if "Package" in name or "Repository" in name or name == "ToolkitAccepts"}
+    assert {id_of(step) for step in steps} >= {id_of(step.step) for step in steps if isinstance(step, UnlessOperators)}

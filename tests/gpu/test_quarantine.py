@@ -17,6 +17,7 @@ from lab.simulated.kube.hosts import SimpleHost
 from shipway.cluster.parts import Figures
 from shipway.converge import converge
 from shipway.errors import Blocked, DeadlineExceeded
+from shipway.gpu.figures.history import Record as Reached
 from shipway.gpu.figures.judge import Row
 from shipway.gpu.figures.measured import MEASURED, find_measured, keep_measured, read_measured
 from shipway.gpu.figures.model import Heard, Measured
@@ -38,6 +39,7 @@ from shipway.step import Impact
 from shipway.steps.gpu.sound import GpusSound, ReleasedByProof, UnfitKeptFromPods, find_new, since_proof
 from shipway.steps.kubernetes.health_cluster import NodeTaints
 from tasks.drift.gpu_evidence import keep_evidence
+from tasks.figures.kept import keep_history, read_history
 from tests.gpu.test_proof import EXPECTED, declared, furnished, hold_a_gpu
 from tests.places.kube import Place, gpu_host, place
 
@@ -424,6 +426,16 @@ def test_the_evidence_is_a_private_file_whose_name_tells_host_time_and_content(t
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
     assert name.startswith("te2-")
+    uuid = f"GPU-{'1' * 36}"
+    for at, rate in enumerate((4.0, 3.9, 3.1)):
+        record = Reached(f"2026-11-2{at}", "te2", "0:1", "", "580", "6.8", 700, {"copy": rate})
+        assert keep_history(tmp_path, uuid, [*read_history(tmp_path).get(uuid, ()), record]) == ""
+    measured = (path.parent / keep_evidence(tmp_path, "te2", "Xid 79\n", [uuid, "GPU-2"])).read_text(encoding="utf-8")
+    told = measured.partition(f"first and last ===\n{uuid}:\n")[2]
+    assert [(one["at"], one["rates"]) for one in json.loads(told)] == [
+        ("2026-11-20", {"copy": 4.0}),
+        ("2026-11-22", {"copy": 3.1}),
+    ]
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(Blocked, match="the evidence cannot be kept"):
         keep_evidence(tmp_path / "file", "te2", "Xid 79")

@@ -96,7 +96,8 @@ def test_s4_the_nvidia_toolkit(guide: Cluster) -> None:
     uri, fingerprint = source(steps)
     assert uri == "https://nvidia.github.io/libnvidia-container/stable/deb/amd64 /"
     assert fingerprint == "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
-    assert of(PackagesInstalled, steps)[0].packages["nvidia-container-toolkit"] == "1.17.8"
+    (installed,) = of(PackagesInstalled, [getattr(one, "step", one) for one in steps])
+    assert installed.packages["nvidia-container-toolkit"] == "1.17.8"
     assert container_runtime.wanted_config(guide, NVIDIA.runtime).runtime == NVIDIA.runtime
 
 

@@ -63,6 +63,16 @@ def _say(gpu: Gpu, args: tuple[str, ...]) -> str | None:
         return ""  # no process of the simulation computes: so an H200 says it
     if args[:1] == ("nvlink",) and args[1:] in (("-s",), ("-e",)):
         return "".join(_links(at, one, args[1]) for at, one in enumerate(gpu.devices))
+    return _other(gpu, args)
+
+
+def _other(gpu: Gpu, args: tuple[str, ...]) -> str | None:
+    """Say what the GPUs can compute, which there are as XML, or the short table."""
+    if args == ("--query-gpu=compute_cap", "--format=csv,noheader"):
+        return "".join(f"{one.capability}\n" for one in gpu.devices)
+    if args == ("-q", "-x"):
+        rows = "".join(f"\t<gpu><uuid>{one.uuid}</uuid></gpu>\n" for one in gpu.devices)
+        return f"<nvidia_smi_log>\n\t<!-- SIMULATED -->\n{rows}</nvidia_smi_log>\n"
     table = f"| NVIDIA-SMI {gpu.driver}   Driver Version: {gpu.driver}   CUDA Version: 12.4 |  SIMULATED\n"
     return None if args else table
 

@@ -1,7 +1,8 @@
 """A collective across hosts: a pod on each takes all its GPUs and the host's network, and one brings them together.
 
 No MPI, no sshd and no exec: the pod of rank 0 says in its log by what the others find it, and they get that as they
-are made (NCCL's unique id). Where a host has InfiniBand or RoCE devices, its pod gets them.
+are made (NCCL's unique id). Where a host has InfiniBand or RoCE devices, its pod gets them: from the plugin that offers
+them, or where none does by being privileged.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shipway.cluster.model import Cluster
@@ -33,6 +34,7 @@ WORK_SECONDS = 240.0  # the probe gives a collective 180 s
 LOOK_SECONDS = 1.0
 SHOWN = 300
 VERBS = "/dev/infiniband"
+RAILS = "rdma/"  # rdmaHcaResourcePrefix of k8s-rdma-shared-dev-plugin (pkg/resources/resources_manager.go)
 # Rings alone, so that what a host sends is what the whole reaches; one algorithm for all, so that rates are equals.
 SETTINGS = {"NCCL_ALGO": "Ring", "NCCL_NVLS_ENABLE": "0"}
 _ID = re.compile(r'"kind": "id", "id": "([0-9a-f]{256})"')
@@ -47,12 +49,13 @@ def pod_of_ranks(
     *,
     resource: str = "",
     verbs: bool = False,
+    offered: Sequence[str] = (),
     vendor: Vendor = VENDOR,
 ) -> Object:
     """Return a pod that takes all `count` GPUs of a node and joins a collective as these options of the probe say.
 
-    It is on the host's network; with `verbs` it gets the devices that speak RDMA, which Kubernetes gives to
-    privileged pods alone where no plugin offers them.
+    It is on the host's network. It asks for one of each resource by which devices that speak RDMA are `offered`; with
+    `verbs` it gets them where none is, which Kubernetes gives to privileged pods alone.
     """
     words = [f"{key}={value}" for key, value in options.items()]
     pod = pod_that_measures(cluster, name, node, count, options=words, resource=resource, vendor=vendor)
@@ -63,11 +66,20 @@ def pod_of_ranks(
         *(container.get("env") or []),
         *({"name": key, "value": value} for key, value in SETTINGS.items()),
     ]
-    if verbs:
+    if offered:
+        container["resources"].setdefault("limits", {}).update(dict.fromkeys(offered, "1"))
+        container["securityContext"] = {"capabilities": {"add": ["IPC_LOCK"]}}  # an adapter works on locked memory
+    elif verbs:
         container["securityContext"] = {"privileged": True}
         container["volumeMounts"] = [*(container.get("volumeMounts") or []), {"name": "verbs", "mountPath": VERBS}]
         spec["volumes"] = [*(spec.get("volumes") or []), {"name": "verbs", "hostPath": {"path": VERBS}}]
     return pod
+
+
+def find_rails(node: Object) -> tuple[str, ...]:
+    """Return the resources by which a plugin offers a node's RDMA devices (`rdma/`, the shared device plugin's own)."""
+    offered = (node.get("status") or {}).get("allocatable") or {}
+    return tuple(sorted(key for key, amount in offered.items() if key.startswith(RAILS) and str(amount) != "0"))
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,8 @@ class _Spoke:
 class Collectives:
     """Collectives over GPUs of these nodes, each of which has `counts` of them; `verbs` are nodes with RDMA devices.
 
-    `asks` is by node the resource that a pod asks for; of others that of the declared mode.
+    `asks` is by node the resource that a pod asks for; of others that of the declared mode. `rails` are by node
+    those by which a plugin offers its RDMA devices.
 
     `why` has the reason for each that did not work, `networks` what each node used.
     """
@@ -117,6 +130,7 @@ class Collectives:
     on_wait: Callable[[str], None] = lambda _: None
     vendor: Vendor = VENDOR
     asks: Mapping[str, str] = field(default_factory=dict)
+    rails: Mapping[str, Sequence[str]] = field(default_factory=dict)
     why: dict[Hosts, str] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)  # by node: what NCCL says that it used last
     made: int = 0
@@ -188,6 +202,7 @@ class Collectives:
             options,
             resource=self.asks.get(node, ""),
             verbs=node in self.verbs,
+            offered=self.rails.get(node, ()),
             vendor=self.vendor,
         )
         await apply_pods(self.kube, [pod], vendor=self.vendor)

@@ -1,4 +1,4 @@
-"""The burn: NVIDIA's own diagnosis (`dcgmi diag -r 3 -j`), judged for each GPU by all that it says.
+"""The burn: NVIDIA's own diagnosis (`dcgmi diag -r 3 -j`, or `-r 4`), judged for each GPU by all that it says.
 
 An exit status alone, or one section of its answer, has called failing nodes healthy (IBM/autopilot#68), and a memory
 test passed with an allocation that failed (DCGM#284): so each test's result of each GPU is read, with its warnings, in
@@ -16,12 +16,13 @@ from shipway.gpu.figures.judge import Row, Word
 BURN = "burn"
 NOT_THERE = "dcgmi is not installed"
 ENDED = "burn-ended"
-# Only where the program is, and no process uses a GPU ($0 lists those); its own time limit is the command's.
+# Only where the program is, and no process uses a GPU ($0 lists those); its own time limit is the command's. $1 is the
+# level: 3, or 4, which has the memory's own test and pulses of power as well.
 SCRIPT = (
     f'command -v dcgmi >/dev/null || {{ echo "{NOT_THERE}"; exit 0; }}; for look in 1 2 3 4 5; do '
     'busy=$(sh -c "$0" 2>&1) || { echo "it is not known who uses its GPUs: $busy"; exit 0; }; '
     '[ -n "$busy" ] || break; sleep 2; done; [ -z "$busy" ] || { echo "busy: $busy"; exit 0; }; '
-    f'dcgmi diag -r 3 -j; echo "{ENDED} $?"'
+    f'dcgmi diag -r "$1" -j; echo "{ENDED} $?"'
 )
 _WORDS: dict[str, Word] = {"pass": "good", "fail": "bad"}
 

@@ -94,8 +94,9 @@ class HealthReport:
     """How a vendor's GPUs are asked: three commands, and `judge(report, links, log)`, which takes what they said.
 
     It gives every GPU that the report or the kernel's log names; links and log are None where they could not be read.
-    `errors` tells the links' error counters, which
-    `count` reads by GPU; `judge_growth` takes by how much a GPU's grew in so many seconds.
+    `errors` tells the links' error counters, which `count` reads by GPU; `judge_growth` takes by how much a GPU's grew
+    in so many seconds. `capabilities` has what labels tell and the report does not, a line for each GPU; `whole` all
+    that the driver knows, for the evidence.
     """
 
     report: Watched
@@ -103,6 +104,8 @@ class HealthReport:
     log: Says
     judge: Callable[[str, str | None, str | None], list[GpuHealth]]
     errors: Watched
+    capabilities: Watched
+    whole: Watched
     count: Callable[[str], Mapping[str, Mapping[str, int]]]
     judge_growth: Callable[[Mapping[str, int], float], tuple[list[Fault], list[str]]]
 

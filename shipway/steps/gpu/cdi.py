@@ -20,6 +20,7 @@ from shipway.host.session import Command, Host
 from shipway.kube.nodes import few
 from shipway.step import Drift, Impact
 from shipway.steps.runtime.pause_image import DUMP
+from shipway.steps.runtime.toolkit_owner import find_operators_toolkit
 from shipway.survey.first_look import survey
 
 SPECIFICATIONS = "/var/run/cdi"  # where the device plugin writes its own
@@ -98,7 +99,7 @@ class CdiServed:
         if wrong:
             fix = "Take that line out of containerd's configuration on the host, restart containerd, then run again."
             raise Permanent(f"containerd's configuration says {wrong}", host=on.name, code="SHW-651", fix=fix)
-        if hook is None and self.mode == "cdi":
+        if hook is None and self.mode == "cdi" and not await find_operators_toolkit(on):  # that one names its own
             fix = f"Install {VENDOR.toolkit_package} 1.16 or later (`gpu.toolkit`), which brings it, then run again."
             raise Permanent(f"{VENDOR.hook} is not there", host=on.name, code="SHW-651", fix=fix)
         if paths and not any(seen):

@@ -26,6 +26,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
 from shipway.step import Drift, Impact
 from shipway.steps.runtime.pause_image import DUMP, pause_image
+from shipway.steps.runtime.toolkit_owner import find_operators_toolkit
 from shipway.steps.system.services import CONTAINERD, ServiceLoaded
 from shipway.survey.first_look import survey
 
@@ -61,7 +62,7 @@ class ContainerdConfigured:
             wrong = differences(dump.stdout, kept)
         except UnreadableError as error:
             return Drift(str(error), want)
-        if not self.wanted.runtime and VENDOR.runtime:  # the default runtime is the next stage's affair
+        if not kept.runtime and VENDOR.runtime:  # the default runtime is the next stage's affair, or an operator's
             wrong = [line for line in wrong if f"default_runtime_name = {VENDOR.runtime.handler}" not in line]
         return Drift("; ".join(wrong), f"{want}; a restart of containerd follows") if wrong else None
 
@@ -69,16 +70,13 @@ class ContainerdConfigured:
         """Return what is wanted, with the pause image that kubeadm on this host asks for where it is there."""
         named = pause_image(await on.read(self.images)) if self.images else None
         wanted = replace(self.wanted, sandbox_image=named) if named else self.wanted
-        theirs = VENDOR.operator.runtime if VENDOR.operator else ""
-        if wanted.runtime is None or not theirs:
+        if wanted.runtime is None or not await find_operators_toolkit(on):
             return wanted
-        theirs_named = theirs in (await on.read(DUMP)).stdout  # an operator's runtime stays where containerd names it
-        own = theirs_named and await on.read(FileState(theirs)) is not None
-        return replace(wanted, runtime=replace(wanted.runtime, program=theirs)) if own else wanted
+        return replace(wanted, runtime=None)  # what an operator has set of it stays as it is
 
     async def _lacking(self, on: Host) -> str:
         """Return the program of the GPUs' runtime where it is wanted and not there, else ""."""
-        runtime = self.wanted.runtime
+        runtime = (await self._wanted(on)).runtime
         return runtime.program if runtime and await on.read(FileState(runtime.program)) is None else ""
 
     async def apply(self, on: Host) -> None:
@@ -95,9 +93,10 @@ class ContainerdConfigured:
         if lacking:
             # A default runtime that is not there fails every pod of the node (deckhouse#22142).
             raise Blocked(f"{lacking} is not installed yet", host=on.name)
-        if self.wanted.runtime and self.wanted.by_default and not (await survey(on)).driver_gpus:
+        wanted = await self._wanted(on)
+        if wanted.runtime and wanted.by_default and not (await survey(on)).driver_gpus:
             fix = f"Mend the driver (`{VENDOR.program}` on the host), or set `gpu.mode: runtime_class`, then run again."
-            handler = self.wanted.runtime.handler
+            handler = wanted.runtime.handler
             message = (
                 f"the driver shows no GPU: with {handler} as the default runtime every pod of this node would fail"
             )
@@ -108,7 +107,7 @@ class ContainerdConfigured:
             fix = "Check the containerd package: `containerd config default` should print its configuration."
             raise Permanent(f"`containerd config default`: {error}", host=on.name, code="SHW-308", fix=fix) from error
         try:
-            text = edit_config(before or "", default.stdout, await self._wanted(on))
+            text = edit_config(before or "", default.stdout, wanted)
         except (UnreadableError, NotEditableError) as error:
             fix = f"Correct {CONFIG} on the host (`containerd config migrate` brings it up to date), then run again."
             message = f"{CONFIG} is left as it is, for it cannot be edited safely: {error}"
