@@ -46,10 +46,20 @@ class Offer:
         """
         if self.way != "MIG":
             return gpus * self.replicas
+        has = self.live
         if parts is None:
-            return sum(self.capacity.values())
-        beside = self.capacity.get(vendor.resource, 0) if len(self.capacity) > 1 else 0  # GPUs that are not divided
+            return sum(has.values())
+        beside = has.get(vendor.resource, 0) if len(has) > 1 else 0  # GPUs that are not divided
         return parts * self.replicas + beside
+
+    @property
+    def live(self) -> Mapping[str, int]:
+        """What the node has of the resources that it offers some of; of all, where it offers nothing.
+
+        What a plugin of another class had offered stays in the capacity for five minutes (the kubelet's
+        endpointStopGracePeriod), and none of it is offered.
+        """
+        return _live(self.amounts, self.capacity)
 
     def differs(self, declared: Sharing | None) -> str:
         """Return how its GPUs are shared where that is not as declared; "" where it is, or nothing is declared."""
@@ -61,7 +71,7 @@ class Offer:
     def asks(self, gpus: int, *, vendor: Vendor = VENDOR) -> dict[str, int]:
         """Return how many pods ask for which resource where all of it is used at once."""
         if self.way == "MIG":
-            return dict(self.amounts)
+            return {name: self.amounts.get(name, 0) for name in self.live}
         # What a plugin of another class had offered stays in the capacity for minutes.
         offered = [name for name, amount in self.amounts.items() if amount]
         names = offered or [name for name, amount in self.capacity.items() if amount or vendor.is_claimed(name)]
@@ -74,6 +84,10 @@ class Offer:
         each = f", {self.replicas} pods on each" if self.replicas > 1 else ""
         kept = " (their shares of memory are not judged)" if self.way == "MPS" else ""
         return f"{node}: its {gpus} GPUs are offered as {self.places} places by {self.way}{each}{kept}"
+
+
+def _live(amounts: Mapping[str, int], capacity: Mapping[str, int]) -> Mapping[str, int]:
+    return {name: amount for name, amount in capacity.items() if amounts.get(name)} or capacity
 
 
 def _spell(shared: Offer | Sharing) -> str:
@@ -101,11 +115,12 @@ def read_offer(node: Mapping[str, Any], gpus: int, log: str = "", parts: int = 0
     """
     labels = (node.get("metadata") or {}).get("labels") or {}
     told: Sharing = vendor.plugin.sharing(labels, log)
-    has = amounts_of(node, "capacity", told.names, vendor=vendor)
-    named = any(vendor.is_part(name) for name, amount in has.items() if amount)
-    divided = named or (told.parts and (parts > 0 or sum(has.values()) > gpus * told.replicas))
+    has, amounts = (amounts_of(node, part, told.names, vendor=vendor) for part in ("capacity", "allocatable"))
+    live = _live(amounts, has)
+    named = any(vendor.is_part(name) for name, amount in live.items() if amount)
+    divided = named or (told.parts and (parts > 0 or sum(live.values()) > gpus * told.replicas))
     way: Way = "MIG" if divided else told.way
-    return Offer(way, told.replicas, amounts_of(node, "allocatable", told.names, vendor=vendor), has)
+    return Offer(way, told.replicas, amounts, has)
 
 
 def claimed_offer(devices: Mapping[str, Device], *, vendor: Vendor = VENDOR) -> Offer:

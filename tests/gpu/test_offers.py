@@ -194,6 +194,23 @@ def test_parts_are_as_many_as_the_driver_lists_beside_gpus_that_are_not_divided(
     assert Offer("MIG", 2, {"nvidia.com/gpu": 14}, {"nvidia.com/gpu": 14}).gpus == 7
 
 
+def test_what_a_plugin_of_another_class_had_offered_counts_for_nothing() -> None:
+    """Seen on the container lab: a kubelet keeps such a resource in the capacity for minutes, and offers none of it."""
+    part, gpu = "nvidia.com/mig-2g.35gb", "nvidia.com/gpu"
+    into_parts = {"status": {"capacity": {gpu: "4", part: "6"}, "allocatable": {gpu: "0", part: "6"}}}
+    seen = read_offer(into_parts, 2, parts=6)
+    assert (seen.way, seen.wanted(2, 6), seen.wanted(2), seen.asks(2)) == ("MIG", 6, 6, {part: 6})
+    single = LOGGED % ("single", "{}")
+    otherwise = {"status": {"capacity": {gpu: "4", part: "6"}, "allocatable": {gpu: "4", part: "0"}}}
+    seen = read_offer(otherwise, 2, single, 4)
+    assert (seen.way, seen.wanted(2, 4), seen.asks(2)) == ("MIG", 4, {gpu: 4})
+    whole = {"status": {"capacity": {gpu: "2", part: "6"}, "allocatable": {gpu: "2", part: "0"}}}
+    seen = read_offer(whole, 2)
+    assert (seen.way, seen.wanted(2, 0), seen.differs(Sharing())) == ("exclusive", 2, "")
+    sick = {"status": {"capacity": {part: "6"}, "allocatable": {part: "0"}}}
+    assert (read_offer(sick, 2).way, read_offer(sick, 2).wanted(2, 6)) == ("MIG", 6)
+
+
 def test_a_device_is_given_to_no_more_pods_than_share_it() -> None:
     heard = {name: Said(("x",), node="n1") for name in "abc"}
     assert same_gpus(heard, {"n1": 3}) == []
