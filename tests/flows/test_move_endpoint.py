@@ -467,14 +467,14 @@ async def test_a_load_balancer_that_keeps_each_client_at_one_server_is_warned_of
     assert "whether cp3 is behind it cannot be told" in line
 
 
-@pytest.mark.parametrize(("was", "asked"), [("10.9.0.1:6443", True), ("lb.example:6443", False)])
+@pytest.mark.parametrize(("was", "asked"), [("10.9.0.1:6443", True), ("", False)], ids=["begins", "ends"])
 async def test_a_move_asks_for_a_young_backup_unless_it_only_ends_one(
     monkeypatch: pytest.MonkeyPatch,
     was: str,
     asked: bool,  # noqa: FBT001 - a table
 ) -> None:
     run = balanced(monkeypatch, ALL, Shown(("a", "b", "c")))
-    run.endpoint.was = was
+    run.endpoint.was = was or run.cluster.endpoint
 
     async def old(*_: Any) -> None:
         raise Refused("the newest is old", code="SHW-789")
