@@ -16,12 +16,14 @@ from prefect import State, flow
 
 from flows.running import Manner, as_states, run_name, running, verdict
 from flows.verify_gpus import verify
+from shipway.errors import Refused
 from shipway.stage import StageName
 from tasks.figures_pass import Level
+from tasks.locking import lease
 from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER, StageResult
+from tasks.stage_result import CLUSTER, StageResult, fail_by
 
 
 def verify_name() -> str:
@@ -50,7 +52,12 @@ async def verify_cluster(cluster_file: str, report_file: str | None = None, leve
         run.results += [StageResult(fault.host, StageName.PREFLIGHT, "failed", errors=(fault,)) for fault in faults]
         if not faults:  # else the test pods would be of another cluster than the file's
             run.admitted |= {host.name for host, state in zip(run.hosts, seen, strict=True) if state is not None}
-            if await on(StageName.CONTROL_PLANE_READY, CLUSTER) is not None:  # it takes the cluster's lease
+            kept_out = await lease(run)
+            if isinstance(kept_out, Refused):
+                raise kept_out
+            if kept_out is not None:
+                run.results.append(fail_by(kept_out, run.control.name, StageName.CONTROL_PLANE_READY))
+            elif await on(StageName.CONTROL_PLANE_READY, CLUSTER) is not None:
                 run.ready |= {
                     host.name for host in run.hosts if (found := run.seen.surveys.get(host.name)) and found.joined
                 }
