@@ -171,6 +171,7 @@ QUESTIONS: tuple[tuple[str, str, Question], ...] = (
 
 def refusals(driver: Driver, family: Family, sources: Sequence[Check[Host]]) -> list[Check[Host]]:
     """Return all that is asked of a host before a driver is installed on it; each is asked, whatever another says."""
-    offer = ("offer", "every part of the driver is offered in one version", partial(ask_offer, sources=sources))
-    asked = [DriverAllowed(f"DriverAllowed {key}", name, ask, driver, family) for key, name, ask in (*QUESTIONS, offer)]
+    offered: Question = partial(ask_offer, sources=sources)
+    questions = (*QUESTIONS, ("offer", "every part of the driver is offered in one version", offered))
+    asked = [DriverAllowed(f"DriverAllowed {key}", name, ask, driver, family) for key, name, ask in questions]
     return [*asked, Nobody(outside=True)]
