@@ -40,9 +40,13 @@ class Chrooted:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def words(self, text: str) -> tuple[str, ...]:
+        """Return the command that runs a script there."""
+        return ("chroot", str(self.root), "bash", "-c", text)
+
     async def script(self, text: str, *, stdin: bytes | None = b"", seconds: float) -> tuple[str, str]:
         """Run a script."""
-        words = ("chroot", str(self.root), "bash", "-c", text)
+        words = self.words(text)
         pipe = subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
         said, errors = await asyncio.wait_for(process.communicate(stdin or b""), seconds)
