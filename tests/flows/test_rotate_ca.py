@@ -584,6 +584,7 @@ async def test_no_control_plane_joins_while_two_cas_are_trusted(
 
 async def test_an_upgrade_is_refused_while_two_cas_are_trusted(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
     run = Scene(monkeypatch).run
+    run.upgrade.have, run.upgrade.begun = run.cluster.kubernetes.version, True
     lead = KnownFacts({FileText(AUTHORITY): pair.old + pair.new})
     monkeypatch.setattr(run, "session", lambda _: lead)
     results = await upgrade_look._on_control(run, "upgrade_possible")
