@@ -220,18 +220,18 @@ def two_replicas() -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]
 async def test_a_replica_with_a_claim_is_moved_where_a_gpu_that_can_be_claimed_is_free() -> None:
     mine, other, claims = two_replicas()
     nodes = [gpu_node("w1", 0), gpu_node("w2", 0), gpu_node("w3", 1)]
-    assert await why_not_moved(api(*nodes, mine, other, *claims), mine) == "no other node has 1 free GPUs"
+    assert await why_not_moved(api(*nodes, mine, other, *claims), [mine]) == ["no other node has 1 free GPUs"]
     offered = slice_of("w3", [device("gpu-0")])
-    assert await why_not_moved(api(*nodes, mine, other, *claims, offered), mine) == ""
+    assert await why_not_moved(api(*nodes, mine, other, *claims, offered), [mine]) == [""]
     taken = [claiming("c", "w3", "c"), claim("c", "gpu-0", pool="w3")]
-    assert await why_not_moved(api(*nodes, mine, other, *claims, offered, *taken), mine) != ""
+    assert await why_not_moved(api(*nodes, mine, other, *claims, offered, *taken), [mine]) != [""]
 
 
 async def test_a_replica_is_not_moved_to_a_gpu_that_a_taint_keeps_from_pods() -> None:
     mine, other, claims = two_replicas()
     nodes = [gpu_node("w1", 0), gpu_node("w2", 0), gpu_node("w3", 0)]
     kept = slice_of("w3", [device("gpu-0", taints=[{"key": "gpu.nvidia.com/xid", "effect": "NoExecute"}])])
-    assert await why_not_moved(api(*nodes, mine, other, *claims, kept), mine) == "no other node has 1 free GPUs"
+    assert await why_not_moved(api(*nodes, mine, other, *claims, kept), [mine]) == ["no other node has 1 free GPUs"]
 
 
 async def test_what_a_driver_offers_is_its_newest_word_on_whole_gpus() -> None:
