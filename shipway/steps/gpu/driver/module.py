@@ -168,7 +168,8 @@ class ModuleLoaded:
                 f"On the host: `dkms status`, `dmesg | grep -iE 'nvrm|{VENDOR.module}'`, `lspci -d {VENDOR.pci_id}:`; "
                 "then run again."
             )
-            message = f"the kernel does not load {VENDOR.name}'s module: {error.message}"
+            said = "; ".join(tail(error.output or error.message, 3).splitlines())
+            message = f"the kernel does not load {VENDOR.name}'s module: {said}"
             raise Permanent(message, host=on.name, code="SHW-691", fix=fix) from error
 
 
