@@ -28,6 +28,9 @@ SYSTEMS: dict[Source, tuple[str, ...]] = {
 # A version of a driver, in front of what a distribution adds: 580.95.05-0ubuntu1. What else has NVIDIA's name in it
 # (egl-wayland 1.1.13, toolkit 1.20.0) has another form.
 _DRIVER = re.compile(r"(?:\d+:)?(\d{3}\.\d{2,3}(?:\.\d{2})?)(?=[-+~]|$)")
+# What the names of the open flavour's own parts have: nvidia-kernel-open-dkms, nvidia-dkms-580-open, Debian's own
+# nvidia-open-kernel-dkms; nvidia-opencl-icd and libnvidia-pkcs11-openssl3 are of both.
+_OPEN = re.compile(r"-open(?=-|$)")
 # What no upgrade may take from another version by itself.
 PATTERNS = ("nvidia-*", "libnvidia-*", "libcuda1*", "libnvsdm*", "cuda-drivers*", "xserver-xorg-video-nvidia*")
 FIRMWARE = "firmware-nvidia-gsp*"
@@ -53,6 +56,19 @@ def upstream(version: str) -> str:
     """Return the driver's version in a package's; empty where a package has none."""
     match = _DRIVER.match(version)
     return match[1] if match else ""
+
+
+def is_open_part(name: str) -> bool:
+    """Say whether a package is a part that the open flavour alone has."""
+    return bool(_OPEN.search(name))
+
+
+def open_twins(name: str) -> set[str]:
+    """Return what the same part of the open flavour may be called; none of one that is of that flavour."""
+    if is_open_part(name):
+        return set()
+    opened = name.replace("-dkms", "-open-dkms"), name.replace("nvidia-kernel-", "nvidia-open-kernel-")
+    return {f"{name}-open", *opened} - {name}
 
 
 def is_in_step(name: str) -> bool:

@@ -15,7 +15,16 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.foreign.numbers import whole as number_of
-from shipway.gpu.driver.packages import FIRMWARE, MODULES, PATTERNS, is_in_step, upstream, versions_of
+from shipway.gpu.driver.packages import (
+    FIRMWARE,
+    MODULES,
+    PATTERNS,
+    is_in_step,
+    is_open_part,
+    open_twins,
+    upstream,
+    versions_of,
+)
 from shipway.host.session import Command, Host
 from shipway.kube.nodes import few
 from shipway.os.debian.apt import wait_for_lock
@@ -31,9 +40,6 @@ PIN = "/etc/apt/preferences.d/shipway-gpu-driver"
 HELD = "/var/lib/shipway/driver-held"
 UNATTENDED = "/etc/apt/apt.conf.d/51shipway-unattended"
 NAMES = Says(("apt-cache", "pkgnames"))
-# What the names of the open flavour's own parts have: nvidia-kernel-open-dkms, nvidia-dkms-580-open, Debian's own
-# nvidia-open-kernel-dkms; nvidia-opencl-icd and libnvidia-pkcs11-openssl3 are of both.
-_OPEN = re.compile(r"-open(?=-|$)")
 # `Inst NAME [OLD] (NEW ORIGIN [ARCH])` of `apt-get -s`.
 _INST = re.compile(r"Inst (\S+)(?: \[[^\]]*\])? \((\S+)")
 _META = re.compile(r"linux-image-([a-z][a-z0-9.-]*)")  # a kernel's own package begins with its number
@@ -217,14 +223,14 @@ class DriverTogether:
         wanted, packages = await self.choose(on), await on.read(Installed())
         have = {name: info.version for (name, _), info in packages.items() if is_drivers(name, info.version)}
         others = [name for name in have if name not in wanted]
-        asked = [*others, *(twin for name in others for twin in _twins(name))]
+        asked = [*others, *(twin for name in others for twin in open_twins(name))]
         offered = offers((await on.read(madison(asked))).stdout) if asked else {}
         versions = versions_of(wanted)
-        is_open = any(map(_OPEN.search, wanted))
+        is_open = any(map(is_open_part, wanted))
         go = [
             name
             for name in others
-            if (not is_open if _OPEN.search(name) else is_open and not _twins(name).isdisjoint(offered))
+            if (not is_open if is_open_part(name) else is_open and not open_twins(name).isdisjoint(offered))
         ]
         stay = {
             name: full
@@ -253,14 +259,6 @@ class DriverTogether:
 def _is_other(name: str, version: str, versions: set[str]) -> bool:
     """Say whether a package is a part of another driver than these; what has a version of its own is of none."""
     return is_drivers(name, version) and is_in_step(name) and upstream(version) not in versions
-
-
-def _twins(name: str) -> set[str]:
-    """Return what the same part of the open flavour may be called."""
-    if _OPEN.search(name):
-        return set()
-    opened = name.replace("-dkms", "-open-dkms"), name.replace("nvidia-kernel-", "nvidia-open-kernel-")
-    return {f"{name}-open", *opened} - {name}
 
 
 @dataclass(frozen=True)
