@@ -309,6 +309,10 @@ def test_a_link_that_is_down_at_both_ends_is_seen() -> None:
     """Only fewer than on its equals was a fault: of two GPUs that a bridge joins both have lost the same link."""
     lame = LINKS.replace("\t Link 3: 26.562 GB/s", "\t Link 3: <inactive>")
     assert [gpu.why for gpu in judge_health(LOADED, lame, "")] == ["NVLink: 17 of 18 links are active"] * 2
+    bridged = change_rows(LOADED, {"Fabric/State": "N/A", "Fabric/Status": "N/A"})
+    first = judge_health(bridged, lame, "")[0]
+    assert first.word == "not judged", "no switch: a link may have no bridge, and that is no fault"
+    assert "17 of 18 links are active" in str(first.unjudged)
 
 
 def test_a_host_without_any_active_link_is_told_of_where_most_others_with_its_gpus_have_some() -> None:

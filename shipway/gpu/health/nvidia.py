@@ -66,7 +66,8 @@ def judge_health(report: str, links: str | None, log: str | None) -> list[GpuHea
         uuid, slot = values.get(("GPU UUID",), ""), slot_of(address)
         product, serial = values.get(("Product Name",), ""), values.get(("Serial Number",), "")
         faults, unjudged = _judge(values)
-        one = _joined(joined.get(uuid), most[product]) if links is not None else "NVLink: not told"
+        switched = judge_one(values).word == "ok"
+        one = _joined(joined.get(uuid), most[product], switched=switched) if links is not None else "NVLink: not told"
         faults += [one] if isinstance(one, Fault) else []
         unjudged += [one] if isinstance(one, str) else []
         unjudged += [] if log is not None else [f"{LOG_ROW}: not told"]
@@ -88,18 +89,26 @@ def _judge(values: Values) -> tuple[list[Fault], list[str]]:
     return faults, unjudged
 
 
-def _joined(links: tuple[int, int] | None, most: int) -> Fault | str | None:
+def _joined(links: tuple[int, int] | None, most: int, *, switched: bool) -> Fault | str | None:
     """Judge a GPU's links, of which so many are active and there; `most` are active on one of its product here.
 
-    A link has two ends, and may be down at both. Where none is active of any, there is no bridge, as far as one host
-    tells; `beside` asks the others.
+    A link has two ends, and may be down at both. Of GPUs that are joined by switches (`switched`) every link leads to
+    one; of others a link may have no bridge, and no host tells which. Where none is active of any, there is no bridge,
+    as far as one host tells; `beside` asks the others.
     """
     if links is None:
         return f"NVLink: not told, {most} links are active on its equals" if most else None
     active, there = links
     if active < most:
         return Fault("NVLink", f"{active} links are active, {most} on its equals", "look closer")
-    return Fault("NVLink", f"{active} of {there} links are active", "look closer") if 0 < active < there else None
+    if not 0 < active < there:
+        return None
+    said = f"{active} of {there} links are active"
+    return (
+        Fault("NVLink", said, "look closer")
+        if switched
+        else f"NVLink: {said}, and whether all have a bridge is not told"
+    )
 
 
 def _told(values: Values, row: Row) -> str:
