@@ -181,8 +181,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     made.put("/etc/stand-in-kernel", f"{made.kernel}\n")
     made.put("/usr/local/bin/uname", UNAME, 0o755)
     yield made
-    made.inside.keeper.kill()
-    made.inside.keeper.wait()
+    with made.inside.keeper as keeper:
+        keeper.kill()
 
 
 async def test_sources_as_debian_is_installed_are_refused_with_the_file_and_what_it_lacks(place: Real) -> None:

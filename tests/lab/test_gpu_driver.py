@@ -96,10 +96,12 @@ class Place:
         )
 
     def packages(self) -> dict[str, tuple[str, bool]]:
-        """Return the version of each package of a driver, and whether it is held."""
+        """Return the version of each package of a driver, and whether it is held; of some only settings are left."""
         rows = [line.split("|") for line in self.sh(LISTED).splitlines()]
         return {
-            name: (version, status[0] == "h") for status, name, version in rows if drivers.is_drivers(name, version)
+            name: (version, status[0] == "h")
+            for status, name, version in rows
+            if status[1] == "i" and drivers.is_drivers(name, version)
         }
 
     async def bring(self, **driver: Any) -> list[StepResult]:
