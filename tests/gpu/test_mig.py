@@ -66,9 +66,16 @@ class Divided(KnownFacts):
 
 
 def host(
-    *, asserted: Any, report: str = WHOLE, after: str = "", clients: str = "", refresh: bool = True, fails: str = ""
+    *,
+    asserted: Any,
+    report: str = WHOLE,
+    after: str = "",
+    clients: str = "",
+    clients_status: int = 0,
+    refresh: bool = True,
+    fails: str = "",
 ) -> Divided:
-    facts = {ASSERT: asserted, REPORT: said(report), CLIENTS: said(clients)}
+    facts = {ASSERT: asserted, REPORT: said(report), CLIENTS: said(clients, clients_status)}
     facts |= {UnitState(REFRESH): unit()} if refresh else {}
     done = {ASSERT: said("applied")} if after == modes("Enabled", "Enabled") else {}
     return Divided(facts, {**done, REPORT: said(after or report)}, fails)
@@ -99,6 +106,10 @@ async def test_nothing_is_divided_beside_a_process_or_where_workloads_may_not_be
     free = host(asserted=said(OTHERWISE, 1), clients="No running processes found\n")
     assert await STEP.hold(cast("Any", free)) == ""
     (withheld,) = await converge([STEP], cast("Any", free), Impact.SERVICE)
+    silent = host(asserted=said(OTHERWISE, 1), clients="Unable to determine the device handle", clients_status=15)
+    assert "cannot be told what computes there (status 15: Unable to" in await STEP.hold(cast("Any", silent))
+    (untold,) = await converge([STEP], cast("Any", silent), Impact.WORKLOADS)
+    assert (untold.outcome, silent.done) == ("drifted", []), "who cannot be asked is not nobody"
     assert [held.outcome, withheld.outcome] == ["drifted", "drifted"]
     assert [on.done, free.done] == [[], []]
 
@@ -163,7 +174,7 @@ async def test_what_shipway_has_divided_is_made_whole_again_and_nothing_else() -
     assert (result.outcome, untouched.done) == ("ok", []), "somebody else has divided them"
     whole = {asserts(UNDIVIDED): said("applied"), REPORT: said(WHOLE), FileText(MARK): None}
     facts: dict[Fact[Any], Any] = {asserts(UNDIVIDED): said(OTHERWISE, 1), REPORT: said(modes("Enabled", "Enabled"))}
-    on = Divided({**facts, FileText(MARK): "all-1g.18gb\n"}, {})
+    on = Divided({**facts, CLIENTS: said(""), FileText(MARK): "all-1g.18gb\n"}, {})
     drift = await GpusWhole().check(cast("Any", on))
     assert drift
     assert drift.have == "otherwise (MIG is Enabled)"

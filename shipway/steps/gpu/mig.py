@@ -108,9 +108,11 @@ class GpusDivided:
         return Drift(f"otherwise (MIG is {', '.join(modes)})", self.layout)
 
     async def hold(self, on: Host) -> str:
-        """Return what computes on a GPU of the host; "" where nothing does, or nobody can tell."""
+        """Return what computes on a GPU of the host, or that nobody can tell; "" where nothing does."""
         said = await on.read(CLIENTS)
-        lines = [line.strip() for line in said.stdout.splitlines() if re.match(r"\s*[0-9]+,", line)] if said.ok else []
+        if not said.ok:
+            return f"it cannot be told what computes there (status {said.status}: {tail(said.stdout + said.stderr, 1)})"
+        lines = [line.strip() for line in said.stdout.splitlines() if re.match(r"\s*[0-9]+,", line)]
         return f"{len(lines)} processes compute there ({lines[0]})" if lines else ""
 
     async def apply(self, on: Host) -> None:
@@ -128,7 +130,7 @@ class GpusDivided:
         on.forget()
         report, refresh = await on.read(REPORT, UnitState(REFRESH))
         if report.ok and _modes(report.stdout, _MODE) != _modes(report.stdout, _PENDING):
-            fix = "Restart the host, drained (`shipway maintain` does), then run again: a mode is pending."
+            fix = "Restart the host, drained (`kubectl drain`), then run again: a mode is pending."
             raise Blocked("the mode of MIG changes with the next restart of the host", host=on.name, fix=fix)
         if failed:
             raise failed
