@@ -103,6 +103,11 @@ class SeenHosts:
     busy: dict[str, str] = field(default_factory=dict)  # by host: why its workloads may not be disturbed
     podded: dict[str, str] = field(default_factory=dict)  # by host: the pods beside which containerd is not restarted
 
+    @property
+    def gpu_parts(self) -> dict[str, int]:
+        """Return by host how many parts of GPUs its driver lists."""
+        return {name: survey.driver_parts for name, survey in self.surveys.items()}
+
 
 @dataclass
 class Locks:

@@ -106,6 +106,10 @@ class Cluster(Part):
         """Return the name of the class of a host's GPUs."""
         return host.gpu_class or self.gpu.sharing
 
+    def gpu_sharing_of(self, host: HostSpec) -> GpuClass | None:
+        """Return how a host's GPUs are shared by its class; None where each goes to one pod."""
+        return self.gpu.classes.get(self.gpu_class_of(host))
+
     def rails_of(self, host: HostSpec) -> tuple[str, ...]:
         """Return the ports that must be up on a host with GPUs."""
         return self.gpu.rails if host.rails is None else host.rails

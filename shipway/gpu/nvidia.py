@@ -11,10 +11,10 @@ from shipway.foreign.numbers import whole
 from shipway.gpu.figures import burn, rdma
 from shipway.gpu.figures.program import program_text
 from shipway.gpu.health.model import HealthReport
-from shipway.gpu.health.nvidia import judge_health
-from shipway.gpu.health.nvidia_fabric import judge_fabric
-from shipway.gpu.health.nvidia_links import judge_link_errors, read_link_errors
-from shipway.gpu.health.nvidia_xids import LOG
+from shipway.gpu.health.nvidia.fabric import judge_fabric
+from shipway.gpu.health.nvidia.links import judge_link_errors, read_link_errors
+from shipway.gpu.health.nvidia.rows import judge_health
+from shipway.gpu.health.nvidia.xids import LOG
 from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way

@@ -79,3 +79,13 @@ def _differ(live: Any, wanted: Any, place: str, *, adopted: bool, inside: bool) 
             yield from _differ(one, other, f"{place}[{index}]", adopted=adopted, inside=adopted)
     elif live != wanted:
         yield place
+
+
+def called(meta: Mapping[str, Any]) -> str:
+    """Return namespace/name of an object, or its name alone."""
+    return "/".join(str(meta[key]) for key in ("namespace", "name") if meta.get(key))
+
+
+def made_at(meta: Mapping[str, Any]) -> datetime:
+    """Return when an object was made; what says nothing of it (ComponentStatus) is no newer than anything."""
+    return datetime.fromisoformat(str(meta.get("creationTimestamp") or "1970-01-01T00:00:00+00:00"))

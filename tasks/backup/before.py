@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from shipway.backup.script import script_of
 from shipway.errors import Refused, ShipwayError
+from shipway.kube.status import made_at
 from shipway.step import Drift
 from shipway.steps.upgrade.possible import BackupYoung
 from tasks.context import Run
@@ -62,5 +63,4 @@ class BackupBefore:
         if lead is not None and not lead.whole:
             return True  # it is made by this run
         space = await (await self._run.kube()).get("v1", "Namespace", "kube-system")
-        made = ((space or {}).get("metadata") or {}).get("creationTimestamp")
-        return bool(made) and datetime.now(UTC) - datetime.fromisoformat(str(made)) < YOUNG
+        return space is not None and datetime.now(UTC) - made_at(space["metadata"]) < YOUNG

@@ -27,6 +27,7 @@ from shipway.gpu.claims import see_claims
 from shipway.gpu.holders import asked_devices
 from shipway.host.session import Host
 from shipway.kube.client import Kube
+from shipway.kube.status import called, made_at
 from shipway.kubeadm.config import image_repository
 from shipway.kubeadm.hardening import ENCRYPTION
 from shipway.ownership.evidence import (
@@ -57,7 +58,6 @@ from shipway.steps.backup.several import (
 from shipway.steps.kubernetes.local_pods import LocalPod, started_pods
 from shipway.steps.kubernetes.retire import NodeDeleted, NothingOfNode
 from shipway.steps.upgrade.fetched import ImagesPulled
-from tasks.backup.watchers import called, made_at
 from tasks.context import Run
 from tasks.leading import adopt_endpoint, known
 from tasks.ownership import judge, refusal

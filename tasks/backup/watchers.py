@@ -18,6 +18,7 @@ from shipway.kube.client import Kube
 from shipway.kube.errors import refusal
 from shipway.kube.reads import CALL_SECONDS, parse_object
 from shipway.kube.record import SYSTEM
+from shipway.kube.status import called, made_at
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.authority.objects import holders_of_old
 from tasks.context import Run
@@ -29,16 +30,6 @@ CANARIES = f"/api/v1/namespaces/{SYSTEM}/configmaps"
 BUMP = 1_000_000_000  # by which the host's script raises the revision, where etcd's program can
 WATCH_SECONDS, WATCH_BEGINS = 5, 0.5
 READY_SECONDS = 240.0  # an image may have to be pulled anew
-
-
-def called(meta: Mapping[str, Any]) -> str:
-    """Return namespace/name of an object, or its name alone."""
-    return "/".join(str(meta[key]) for key in ("namespace", "name") if meta.get(key))
-
-
-def made_at(meta: Mapping[str, Any]) -> datetime:
-    """Return when an object was made; what says nothing of it (ComponentStatus) is no newer than anything."""
-    return datetime.fromisoformat(str(meta.get("creationTimestamp") or "1970-01-01T00:00:00+00:00"))
 
 
 @dataclass(frozen=True)

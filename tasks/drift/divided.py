@@ -21,9 +21,7 @@ async def without_plugin(run: Run, kube: Kube, host: str) -> AsyncIterator[None]
     it is not any more. Where pods hold some of its GPUs they are not divided, and the finding says so.
     """
     spec = run.cluster.host(host)
-    wanted = {
-        step.id for step in nvidia_runtime.divided_as(run.cluster.gpu.classes.get(run.cluster.gpu_class_of(spec)))
-    }
+    wanted = {step.id for step in nvidia_runtime.divided_as(run.cluster.gpu_sharing_of(spec))}
     dividing = [one for one in run.drift.findings.get(host, ()) if one.id in wanted]
     if not dividing:
         yield

@@ -261,8 +261,8 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         declared = declared_sharing(run.cluster)
-        parts = {name: survey.driver_parts for name, survey in run.seen.surveys.items() if name == spec.name}
-        steps.append(gates.GpusAllocatable({spec.name: run.provable(spec)}, declared=declared, parts=parts))
+        gpus = {spec.name: run.provable(spec)}
+        steps.append(gates.GpusAllocatable(gpus, declared=declared, parts=run.seen.gpu_parts))
     told = run.drift.health.get(spec.name, HealthLook()).report
     steps += node_steps(run.cluster, spec, run.gpus_of(spec), told, nvidia_runtime.undivided(run, spec))
     return Part(spec.name, StageName.NODE_SETTINGS, [*steps, *_sound(run, spec)], Impact.SERVICE)
@@ -279,9 +279,12 @@ def _sound(run: Run, spec: HostSpec) -> list[Check[Kube]]:
             )
         )
     released = ReleasedByProof(
-        *(spec.name, gpus, run.cluster, run.provable(spec)),
-        lambda: look_again(run, spec),
-        lambda: read_history(run.folder),
+        spec.name,
+        gpus,
+        run.cluster,
+        run.provable(spec),
+        again=lambda: look_again(run, spec),
+        recall=lambda: read_history(run.folder),
     )
     return [*steps, released] if spec.gpus != 0 else []
 

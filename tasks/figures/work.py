@@ -17,8 +17,7 @@ from shipway.gpu.evidence import count_taken, see_nodes
 from shipway.gpu.figures.faults import FAULTS
 from shipway.gpu.figures.history import History, find_swapped, record_of, with_record
 from shipway.gpu.figures.judge import Row, judge
-from shipway.gpu.figures.mark import keep_bad
-from shipway.gpu.figures.measured import find_measured, keep_measured
+from shipway.gpu.figures.measured import keep_verdicts
 from shipway.gpu.figures.model import UNITS, Heard
 from shipway.gpu.measuring import (
     BURN_SECONDS,
@@ -68,10 +67,8 @@ async def measure(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa:
     run.figures.needs += [row for some in needs for row in some]
     rows = run.figures.rows
     _keep(run, heard, rows, history)
-    measured = {one.host: [row for row in rows if row.host == one.host] for one in heard if one.where == "pod"}
     try:
-        await keep_bad(await run.kube(), measured)
-        await keep_measured(await run.kube(), find_measured(heard, rows))
+        await keep_verdicts(await run.kube(), heard, rows)
     except ShipwayError as error:
         run.warned.append(f"figures: it was not written on every node what was bad, or good: {error.message}")
     run.warned += [f"figures: {line}" for line in unjudged(rows)]

@@ -49,7 +49,7 @@ def steps(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]
         MemoryLockUnlimited(),
         CriAnswers(),
         *([CdiServed(mode=cluster.gpu.mode)] if cluster.gpu.mode in ("cdi", "dra") else []),
-        *divided_as(cluster.gpu.classes.get(cluster.gpu_class_of(host))),
+        *divided_as(cluster.gpu_sharing_of(host)),
     ]
 
 
@@ -65,7 +65,7 @@ def undivided(run: Run, host: HostSpec) -> str:
 
     Until they are its node keeps its class: a plugin of the new one would offer them as they are not to be.
     """
-    steps = {step.id: step.name for step in divided_as(run.cluster.gpu.classes.get(run.cluster.gpu_class_of(host)))}
+    steps = {step.id: step.name for step in divided_as(run.cluster.gpu_sharing_of(host))}
     if run.mode == "drift":
         left = [one.id for one in run.drift.findings.get(host.name, ()) if one.action != "repaired"]
     else:

@@ -42,7 +42,7 @@ def manifests(cluster: Cluster) -> list[ForeignManifest]:
 def _of_gpus(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
     """Return what is asked of GPUs: that they answer, or, where their driver is to come, what would forbid that."""
     declared = None if host.gpus == "auto" else host.gpus
-    shared = cluster.gpu.classes.get(cluster.gpu_class_of(host))
+    shared = cluster.gpu_sharing_of(host)
     mig: list[Check[Host]] = [MigPossible()] if shared and shared.sharing.startswith("mig-") and host.gpus != 0 else []
     by_cdi = cluster.gpu.mode in ("cdi", "dra") and host.gpus != 0
     cdi: list[Check[Host]] = [CdiPossible(mode=cluster.gpu.mode)] if by_cdi else []

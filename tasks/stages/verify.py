@@ -126,8 +126,7 @@ async def gpus_allocatable(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 def _allocatable(run: Run, gpus: Mapping[str, int], held: Collection[str] = ()) -> Check[Kube]:
-    parts = {name: survey.driver_parts for name, survey in run.seen.surveys.items()}
-    return gates.GpusAllocatable(gpus, declared=declared_sharing(run.cluster, held), parts=parts)
+    return gates.GpusAllocatable(gpus, declared=declared_sharing(run.cluster, held), parts=run.seen.gpu_parts)
 
 
 async def _held_back(run: Run, stage: str, kube: Kube) -> dict[str, StepResult]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from shipway.facts.services import UnitState
-from shipway.gpu.health.nvidia_fabric import judge_fabric
+from shipway.gpu.health.nvidia.fabric import judge_fabric
 from shipway.gpu.nvidia import NVIDIA
 from shipway.gpu.verdict import Verdict, read_sections
 from shipway.host.session import Host

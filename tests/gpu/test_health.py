@@ -17,10 +17,10 @@ from shipway.facts.files import FileText
 from shipway.gpu.health.growth import FIRST as NOTHING
 from shipway.gpu.health.growth import Counted
 from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, beside, sick
-from shipway.gpu.health.nvidia import _SLOWED as SLOWED
-from shipway.gpu.health.nvidia import judge_health
-from shipway.gpu.health.nvidia_links import read_link_errors
-from shipway.gpu.health.nvidia_xids import ANSWER_TO, INFORMATIONAL, SCRIPT, find_switch_faults, find_xids, slot_of
+from shipway.gpu.health.nvidia.links import read_link_errors
+from shipway.gpu.health.nvidia.rows import _SLOWED as SLOWED
+from shipway.gpu.health.nvidia.rows import judge_health
+from shipway.gpu.health.nvidia.xids import ANSWER_TO, INFORMATIONAL, SCRIPT, find_switch_faults, find_xids, slot_of
 from shipway.gpu.health.ports import LOOK as PORTS
 from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Host

@@ -18,7 +18,7 @@ from shipway.facts.boot import ASK as BOOT
 from shipway.facts.commands import WATCHED
 from shipway.gpu.beside import GUARD, START, STOP
 from shipway.gpu.figures import burn, rdma
-from shipway.gpu.health.nvidia_xids import SCRIPT as XIDS
+from shipway.gpu.health.nvidia.xids import SCRIPT as XIDS
 from shipway.gpu.health.ports import SCRIPT as ADAPTERS
 from shipway.gpu.measuring import ON_HOST
 from shipway.os.families import family_of

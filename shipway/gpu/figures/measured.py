@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shipway.gpu.figures.judge import Row
+from shipway.gpu.figures.mark import keep_bad
 from shipway.gpu.figures.model import UNITS, Heard
 from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
@@ -50,3 +51,13 @@ async def keep_measured(on: Kube, measured: Mapping[str, Mapping[str, float]]) -
         if name in nodes and found != read_measured(nodes[name]):
             note = json.dumps(found) if found else None
             await on.patch("v1", "Node", name, {"metadata": {"annotations": {MEASURED: note}}})
+
+
+async def keep_verdicts(on: Kube, heard: Sequence[Heard], rows: Sequence[Row]) -> None:
+    """Write on each node that was measured in a pod which of its GPUs had bad figures, and when which did well.
+
+    Raises the errors of the API.
+    """
+    measured = [one.host for one in heard if one.where == "pod"]
+    await keep_bad(on, {host: [row for row in rows if row.host == host] for host in measured})
+    await keep_measured(on, find_measured(heard, rows))

@@ -14,8 +14,8 @@ from shipway.gpu.chosen import VENDOR
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.figures.history import History
 from shipway.gpu.figures.judge import judge
-from shipway.gpu.figures.mark import keep_bad, read_bad
-from shipway.gpu.figures.measured import LOAD, find_measured, keep_measured, read_measured
+from shipway.gpu.figures.mark import read_bad
+from shipway.gpu.figures.measured import LOAD, keep_verdicts, read_measured
 from shipway.gpu.health.model import ADVICE, UNFIT, Fault, GpuHealth, sick
 from shipway.gpu.health.quarantine import (
     EFFECT,
@@ -267,8 +267,7 @@ class ReleasedByProof:
         cluster, _ = await proven_as(on, self.cluster)
         heard = await measure_node(on, cluster, self.node, self.expected, seconds=MEASURE_SECONDS)
         rows = judge([heard], self.recall(), self.cluster.gpu.figures.least)
-        await keep_bad(on, {self.node: rows})
-        await keep_measured(on, find_measured([heard], rows))
+        await keep_verdicts(on, [heard], rows)
         _refuse_bad({row.uuid or row.who: row.said for row in rows if row.word == "bad"})
         good = {row.uuid for row in rows if row.word == "good" and row.figure in LOAD}
         wanted = named or {one.uuid for one in self.gpus if one.uuid}

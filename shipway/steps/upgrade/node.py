@@ -164,7 +164,7 @@ class NodeOpenedAgain:
         node = (await nodes_by_name(on)).get(self.node) or {"metadata": {}}
         if note := cordon_note(node):
             return Drift(f"closed by Shipway: {note}", "open")
-        return Drift(f"Shipway's note {left_note(node)}", "no note") if left_note(node) else None
+        return Drift(f"Shipway's note {note}", "no note") if (note := left_note(node)) else None
 
     async def apply(self, on: Kube) -> None:
         """Open it."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from shipway.foreign.numbers import whole
 from shipway.gpu.health.model import LOG_ROW, Answer, Fault, GpuHealth
-from shipway.gpu.health.nvidia_fabric import judge_one
-from shipway.gpu.health.nvidia_xids import find_switch_faults, find_xids, slot_of
+from shipway.gpu.health.nvidia.fabric import judge_one
+from shipway.gpu.health.nvidia.xids import find_switch_faults, find_xids, slot_of
 from shipway.gpu.verdict import Values, read_sections
 
 Row = tuple[str, ...]
