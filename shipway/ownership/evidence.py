@@ -239,12 +239,12 @@ def authorities(pem: str) -> frozenset[str]:
 
 def node_of(pem: str) -> str:
     """Return the node's name that a kubelet's client certificate stands for; empty where it cannot be determined."""
-    from cryptography import x509  # noqa: PLC0415 - 60 ms of import that a run on bare hosts need not pay
-    from cryptography.x509.oid import NameOID  # noqa: PLC0415
-
     match = _PEM.search(pem)
     if not match:
         return ""
+    from cryptography import x509  # noqa: PLC0415 - 60 ms of import that a run on bare hosts need not pay
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
     try:
         names = x509.load_pem_x509_certificate(match[0].encode()).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError:

@@ -310,6 +310,11 @@ async def test_the_names_and_authorities_are_read_from_public_halves_alone() -> 
     ]  # fmt: skip
 
 
+def test_a_bare_host_does_not_cost_the_import_of_a_certificate_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)  # an import of it fails
+    assert node_of("") == ""
+
+
 async def test_no_answer_about_running_pods_is_never_taken_for_none() -> None:
     host = KnownFacts({**facts_of(()), PODS: Output(124, "", "")})
     with pytest.raises(ShipwayError):
