@@ -14,7 +14,7 @@ from shipway.gpu.health.model import HealthReport
 from shipway.gpu.health.nvidia.fabric import judge_fabric
 from shipway.gpu.health.nvidia.links import judge_link_errors, read_link_errors
 from shipway.gpu.health.nvidia.rows import judge_health
-from shipway.gpu.health.nvidia.xids import LOG
+from shipway.gpu.health.nvidia.xids import LOG, find_serials
 from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
 from shipway.gpu.nvidia_labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
@@ -220,6 +220,7 @@ NVIDIA = Vendor(
         whole=Watched(("nvidia-smi", "-q", "-x")),
         count=read_link_errors,
         judge_growth=judge_link_errors,
+        serials=find_serials,
     ),
     figures=FigureProgram(
         text=program_text,

@@ -27,7 +27,8 @@ class HealthLook:
 
     `silent` says why that report is not to be relied on, "" where it is; `hangs` that it did not end.
     That report is what labels are made of (`labelled`).
-    `ports` are those of its InfiniBand and RoCE adapters by name, `counted` what the error counters of all links say.
+    `ports` are those of its InfiniBand and RoCE adapters by name, `counted` what the error counters of all links say,
+    `serials` by slot those of GPUs of which the kernel's log told.
     """
 
     gpus: tuple[GpuHealth, ...] = ()
@@ -37,6 +38,7 @@ class HealthLook:
     counted: Counted = field(default_factory=Counted)
     silent: str = ""
     hangs: bool = False
+    serials: Mapping[str, str] = field(default_factory=dict)
 
 
 async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
@@ -73,7 +75,8 @@ async def look_at_health(on: Host, vendor: Vendor = VENDOR) -> HealthLook:
     hangs = report.status == NOT_ENDED
     said = "" if any(one.uuid for one in gpus) else " ".join(report.stdout.split())[:SAID]
     said = vendor.hangs if hangs else said or f"{vendor.program} ended with status {report.status}"
-    return HealthLook(dated, evidence, labelled(report, capabilities), ports, counted, "" if report.ok else said, hangs)
+    labels, serials = labelled(report, capabilities), asks.serials(log.stdout)
+    return HealthLook(dated, evidence, labels, ports, counted, "" if report.ok else said, hangs, serials)
 
 
 def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor = VENDOR) -> HealthLook:
@@ -104,7 +107,8 @@ def with_missing(look: HealthLook, seen: Survey, expected: int, vendor: Vendor =
         for one in look.gpus
     )
     named = {one.slot for one in ill}
-    lost = tuple(GpuHealth("", "", slot, "", (fault,)) for slot in slots if slot not in named)
+    serials = look.serials
+    lost = tuple(GpuHealth("", serials.get(slot, ""), slot, "", (fault,)) for slot in slots if slot not in named)
     return replace(look, gpus=(*ill, *lost))
 
 

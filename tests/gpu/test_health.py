@@ -20,7 +20,15 @@ from shipway.gpu.health.model import ADVICE, ANSWERS, GpuHealth, beside, sick
 from shipway.gpu.health.nvidia.links import read_link_errors
 from shipway.gpu.health.nvidia.rows import _SLOWED as SLOWED
 from shipway.gpu.health.nvidia.rows import judge_health
-from shipway.gpu.health.nvidia.xids import ANSWER_TO, INFORMATIONAL, SCRIPT, find_switch_faults, find_xids, slot_of
+from shipway.gpu.health.nvidia.xids import (
+    ANSWER_TO,
+    INFORMATIONAL,
+    SCRIPT,
+    find_serials,
+    find_switch_faults,
+    find_xids,
+    slot_of,
+)
 from shipway.gpu.health.ports import LOOK as PORTS
 from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Host
@@ -281,6 +289,33 @@ def test_a_log_that_neither_program_could_read_was_not_told(dmesg: str, journal:
     assert (run_script(dmesg, journal)[0] == 0) is told
 
 
+def test_a_real_kernel_log_of_faulty_programs_is_read_and_tells_which_gpu_it_was() -> None:
+    """One H200 (580.159.04, 2026-11-30): wild and misaligned writes, a trap, an assertion; UUID and serial replaced."""
+    status, told = run_script(f"cat {RECORDED}/h200-kernel-log.txt")
+    assert status == 0
+    found = sorted((slot, fault.row, fault.answer, fault.at) for slot, fault in find_xids(told))
+    assert found == [
+        ("0000:00:06.0", "Xid 13 (5 times)", "application", 66.566715),
+        ("0000:00:06.0", "Xid 31 (7 times)", "application", 69.877106),
+        ("0000:00:06.0", "Xid 43 (3 times)", "application", 67.634418),
+    ]
+    assert find_serials(told) == {"0000:00:06.0": "1650000000001"}
+    assert judged(log=told).word == "ok"
+
+
+async def test_a_gpu_that_is_lost_is_told_of_by_the_serial_number_that_the_log_has() -> None:
+    """Without it nobody knows which of the machine's GPUs is to be replaced."""
+    who = "NVRM: GPU at PCI:0000:00:07: GPU-00000001-0000-4000-8000-000000000001"
+    first, second = f"echo '[ 1.0] {who}'", "echo '[ 1.0] NVRM: GPU Board Serial Number: 1650000000007'"
+    _, told = run_script(f"{first}; {second}; {ONE.replace('0000:41:00', '0000:00:07')}")
+    (*_, lost) = judge_health(H200[: H200.index("GPU 00000000:00:07.0")], "", told)
+    assert lost.title == "a GPU that does not answer in 0000:00:07.0, serial 1650000000007"
+    quiet = "\n".join(line for line in told.splitlines() if "Xid" not in line)
+    look = with_missing(await looked(said(H200[: H200.index("GPU 00000000:00:07.0")]), quiet), survey_of(driver=1), 2)
+    assert look.gpus[1].title == lost.title
+    assert find_serials("NVRM: GPU at PCI:0000:00:07: GPU-1") == {}, "half of it names nobody"
+
+
 def test_every_xid_has_one_answer_and_every_answer_has_advice() -> None:
     assert not set(ANSWER_TO) & INFORMATIONAL
     assert set(ANSWER_TO.values()) <= set(ANSWERS) == set(ADVICE)
@@ -336,12 +371,8 @@ def test_the_gravest_is_told_first() -> None:
     assert [gpu.answer for gpu in sick(gpus)] == ["replace", "restart"]
 
 
-# In the form that is published of an H100 (stas00, ml-engineering, nvidia/debug.md); not recorded.
-ERRORS = "".join(
-    f"GPU {at}: NVIDIA H200 (UUID: {uuid})\n"
-    + "".join(f"\t Link {link}: {name} Errors: 0\n" for link in range(18) for name in ("Replay", "Recovery", "CRC"))
-    for at, uuid in enumerate((FIRST, SECOND))
-)
+# As two H200 told it, 580.159.04, 2026-11-30; UUIDs are replaced.
+ERRORS = (RECORDED / "h200-nvidia-smi-nvlink-e.txt").read_text(encoding="utf-8")
 
 
 def counted(errors: str, at: float, booted: float = 10.0) -> HealthLook:
@@ -445,11 +476,11 @@ def survey_of(*, gpus: int = 2, driver: int = 2) -> Survey:
     )  # type: ignore[arg-type]
 
 
-async def looked(report: Output) -> HealthLook:
+async def looked(report: Output, log: str = "") -> HealthLook:
     """Return the look at a host whose driver reports so."""
     health = NVIDIA.health
     assert health is not None
-    facts: dict[Any, Any] = {health.report: report, health.links: said(""), health.log: said("")}
+    facts: dict[Any, Any] = {health.report: report, health.links: said(""), health.log: said(log)}
     return await look_at_health(cast("Host", KnownFacts(facts)))
 
 

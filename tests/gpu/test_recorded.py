@@ -6,6 +6,7 @@ UUIDs are replaced. No part of the product asks for `nvidia-smi topo -m`, and so
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LISTED = (RECORDED / "h200-nvidia-smi-L.txt").read_text(encoding="utf-8")
 ASKED = (RECORDED / "h200-nvidia-smi-query.csv").read_text(encoding="utf-8").splitlines()
 ROWS = list(csv.DictReader(ASKED, skipinitialspace=True))
 UUIDS = [row["uuid"] for row in ROWS]
+WHO = re.compile(r"GPU-[0-9a-f-]+")
 STAND_IN = Path(__file__).parents[2] / "lab" / "containers" / "assets" / "gpu" / "nvidia-smi"
 
 
@@ -29,10 +31,17 @@ async def test_the_simulated_hosts_answer_is_the_recorded_one(tmp_path: Path) ->
     assert health
     async with simulated_place(tmp_path, Options(hosts=1, gpus=2, scale=0.0)) as place:
         host = place.machine("te1")
-        host.gpu.devices = [GpuDevice(row["uuid"], name=row["name"], capability=row["compute_cap"]) for row in ROWS]
-        listed, report, capabilities = await place.session("te1").read(NVIDIA.probe, health.report, health.capabilities)
+        host.gpu.devices = [
+            GpuDevice(row["uuid"], name=row["name"], capability=row["compute_cap"], links=18) for row in ROWS
+        ]
+        on = place.session("te1")
+        listed, report, capabilities = await on.read(NVIDIA.probe, health.report, health.capabilities)
+        links, errors = await on.read(health.links, health.errors)
     assert listed.stdout == LISTED
     assert NVIDIA.uuids(LISTED) == UUIDS
+    speeds = (RECORDED / "h200-nvidia-smi-nvlink-s.txt").read_text(encoding="utf-8")  # its UUIDs stand in another order
+    assert WHO.sub("", links.stdout) == WHO.sub("", speeds)
+    assert errors.stdout == (RECORDED / "h200-nvidia-smi-nvlink-e.txt").read_text(encoding="utf-8")
     assert capabilities.stdout.split() == [row["compute_cap"] for row in ROWS]
     assert labels_of(labelled(report, capabilities), None)["nvidia.com/gpu.family"] == "hopper"
 

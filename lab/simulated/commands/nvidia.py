@@ -119,7 +119,7 @@ def _fatal(call: Call, said: str) -> int:
 
 
 def _links(at: int, gpu: GpuDevice, what: str) -> str:
-    """Return a GPU's NVLinks: their speed, as recorded on H200; their counters, as published of an H100."""
+    """Return a GPU's NVLinks: their speed or their counters, as recorded on H200."""
     said = f"GPU {at}: {gpu.name} (UUID: {gpu.uuid})\n"
     for link in range(gpu.links):
         if what == "-s":

@@ -95,7 +95,8 @@ class HealthReport:
 
     It gives every GPU that the report or the kernel's log names; links and log are None where they could not be read.
     `errors` tells the links' error counters, which `count` reads by GPU; `judge_growth` takes by how much a GPU's grew
-    in so many seconds. `capabilities` has what labels tell and the report does not, a line for each GPU; `whole` all
+    in so many seconds. `serials` reads the log for the serial numbers, by slot, of GPUs that may not answer any more.
+    `capabilities` has what labels tell and the report does not, a line for each GPU; `whole` all
     that the driver knows, for the evidence.
     """
 
@@ -108,6 +109,7 @@ class HealthReport:
     whole: Watched
     count: Callable[[str], Mapping[str, Mapping[str, int]]]
     judge_growth: Callable[[Mapping[str, int], float], tuple[list[Fault], list[str]]]
+    serials: Callable[[str], Mapping[str, str]]
 
 
 def sick(gpus: Iterable[GpuHealth]) -> list[GpuHealth]:

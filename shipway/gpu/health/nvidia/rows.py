@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from shipway.foreign.numbers import whole
 from shipway.gpu.health.model import LOG_ROW, Answer, Fault, GpuHealth
 from shipway.gpu.health.nvidia.fabric import judge_one
-from shipway.gpu.health.nvidia.xids import find_switch_faults, find_xids, slot_of
+from shipway.gpu.health.nvidia.xids import find_serials, find_switch_faults, find_xids, slot_of
 from shipway.gpu.verdict import Values, read_sections
 
 Row = tuple[str, ...]
@@ -75,7 +75,8 @@ def judge_health(report: str, links: str | None, log: str | None) -> list[GpuHea
         serial = "" if serial.lower() in UNTOLD else serial
         active = joined[uuid][0] if uuid in joined else None
         found.append(GpuHealth(uuid, serial, slot, product, tuple(faults), tuple(unjudged), active))
-    lost = [GpuHealth("", "", slot, "", tuple(faults)) for slot, faults in logged.items()]
+    serials = find_serials(log or "")
+    lost = [GpuHealth("", serials.get(slot, ""), slot, "", tuple(faults)) for slot, faults in logged.items()]
     switches = [GpuHealth("", "", slot, "NVSwitch", (fault,)) for slot, fault in find_switch_faults(log or "")]
     return found + [one for one in lost if one.word == "sick"] + switches
 

@@ -22,6 +22,7 @@ ANSWER_TO: dict[int, Answer] = {number: answer for answer, numbers in _ANSWERS f
 # The last line of each kind of error of each GPU, after how often it was said: a storm of one would hide another's, and
 # what has left the kernel's ring the journal may still have (its lines begin alike; it has them all or a part of them,
 # so the greater number counts). Fails where neither could be read; a journal without any line of a kernel was not.
+# Before the first Xid of a GPU the module says who it is, in two lines (seen with 580): here they are one.
 SCRIPT = r"""{ dmesg 2>/dev/null && echo kernel-log-told
 echo kernel-log-next
 timeout -k 2 10 journalctl -k -b -q --no-pager -o short-monotonic 2>/dev/null && echo kernel-log-told; } | awk '
@@ -29,6 +30,10 @@ BEGIN { from = 0 }
 $0 == "kernel-log-next" { from = 1; lines = 0; next }
 $0 == "kernel-log-told" { if (!from || lines) told = 1; next }
 { lines++ }
+match($0, /NVRM: GPU at PCI:[0-9a-fA-F:.]+: GPU-[0-9a-f-]+/) { who = substr($0, RSTART, RLENGTH) }
+match($0, /NVRM: GPU Board Serial Number: [0-9A-Za-z]+/) {
+  if (who != "") named[who] = substr($0, RSTART + 31, RLENGTH - 31); who = ""
+}
 match($0, /SXid \(PCI:[0-9a-fA-F:.]+\): [0-9]+(, Fatal)?|NVRM: Xid \(PCI:[0-9a-fA-F:.]+\): [0-9]+/) {
   key = substr($0, RSTART, RLENGTH); often[from, key]++
   stamp = substr($0, 2) + 0
@@ -36,6 +41,7 @@ match($0, /SXid \(PCI:[0-9a-fA-F:.]+\): [0-9]+(, Fatal)?|NVRM: Xid \(PCI:[0-9a-f
 }
 END {
   for (key in last) printf "%dx %s\n", (often[0, key] > often[1, key] ? often[0, key] : often[1, key]), last[key]
+  for (who in named) printf "%s serial %s\n", who, named[who]
   exit !told
 }'"""
 LOG = Says(("sh", "-c", SCRIPT))
@@ -45,6 +51,7 @@ _STAMP = r"^(?:([0-9]{1,9})x )?(?:\[ *([0-9]+\.[0-9]+)[^]\n]*\] ?)?.*?"
 _XID = re.compile(_STAMP + r"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): ([0-9]{1,5})(?:, ([^\n]*))?$", re.MULTILINE)
 # `nvidia-nvswitch2: SXid (PCI:0000:86:00.0): 20034, Fatal, Link 30 LTSSM Fault Up` (gpud's matcher; not seen).
 _SXID = re.compile(_STAMP + r"SXid \(PCI:([0-9a-fA-F:.]+)\): ([0-9]{1,5}), (Fatal[^\n]*)$", re.MULTILINE)
+_SERIAL = re.compile(r"^NVRM: GPU at PCI:([0-9a-fA-F:.]+): GPU-[0-9a-f-]+ serial ([0-9A-Za-z]{1,32})$", re.MULTILINE)
 _NAME = re.compile(r"pid='?[^',]*'?, *|name=[^,]*, *")
 SAID = 120  # characters of a line that are told
 
@@ -77,6 +84,14 @@ def find_xids(log: str) -> Iterator[tuple[str, Fault]]:
             continue
         repeated = f" ({times} times)" if times > 1 else ""
         yield slot, Fault(f"Xid {number}{repeated}", said, ANSWER_TO.get(number, "look closer"), at)
+
+
+def find_serials(log: str) -> dict[str, str]:
+    """Return by slot the serial numbers of the GPUs that have had an Xid, as the kernel's module told them then.
+
+    Of one that does not answer any more nothing else tells which it is.
+    """
+    return {slot_of(address): serial for address, serial in _SERIAL.findall(log)}
 
 
 def find_switch_faults(log: str) -> Iterator[tuple[str, Fault]]:
