@@ -1,7 +1,8 @@
 """NVLink's error counters as `nvidia-smi nvlink -e` tells them, and what their growth means.
 
 The form is that of two H200 (recorded on 2026-11-30, all counters at 0). What counts is DCGM's (DcgmHealthWatch.cpp,
-dcgm_gpu_hardware_limits.h): one further replay or recovery; checksum errors only from 100 a second on. Other counters (NVLink 5 has others) are told where they grow, and not judged.
+dcgm_gpu_hardware_limits.h): one further replay or recovery; checksum errors only from 100 a second on. Other counters
+(NVLink 5 has others) are told where they grow, and not judged.
 """
 
 from __future__ import annotations
