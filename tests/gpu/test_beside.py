@@ -93,6 +93,7 @@ async def test_what_ends_by_itself_says_all_and_leaves_nothing(machine: Machine,
     assert there(tmp_path) == []
 
 
+@pytest.mark.long
 async def test_it_ends_before_a_run_that_is_cancelled_lets_its_pods_go(machine: Machine, tmp_path: Path) -> None:
     work = begun(machine, tmp_path / "number", always)
     process = await number_in(tmp_path / "number")
@@ -105,6 +106,7 @@ async def test_it_ends_before_a_run_that_is_cancelled_lets_its_pods_go(machine: 
     assert there(tmp_path, "gpus-*") == []
 
 
+@pytest.mark.long
 async def test_it_ends_once_no_pod_holds_the_gpus_any_more(machine: Machine, tmp_path: Path) -> None:
     held = [True]
 
@@ -119,6 +121,7 @@ async def test_it_ends_once_no_pod_holds_the_gpus_any_more(machine: Machine, tmp
     assert "no pod of it holds the GPUs" in output.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("why", ["cut", "API"])
 async def test_it_ends_where_nobody_says_that_it_may_go_on(
     why: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
