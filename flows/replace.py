@@ -10,7 +10,7 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     runpy.run_module("flows.cli.replace", run_name="__main__", alter_sys=True)
 
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
@@ -117,7 +117,7 @@ async def exchange(run: Run, host: str) -> None:
 
 
 async def tell_others(run: Run, host: str) -> None:
-    """Let every other host know the address where it is a new one; the leading control plane last, as the mark of it."""
+    """Let all other hosts know the address where it is a new one; the leading control plane last, as a mark of it."""
     if run.replacement.known:
         return
     lead = run.control.name

@@ -27,7 +27,9 @@ def build_parser(prog: str) -> Parser:
     made.add_argument("cluster_file", type=Path, help="the cluster file, with the address of the machine that comes")
     made.add_argument("name", metavar="HOST", help="the host's name")
     made.add_argument("--plan", action="store_true", help="change nothing, name every refusal and what would be done")
-    made.add_argument("--dead", action="store_true", help="the machine that goes is gone for good: remove only its node")
+    made.add_argument(
+        "--dead", action="store_true", help="the machine that goes is gone for good: remove only its node"
+    )
     made.add_argument("--evict-gpu-pods", action="store_true", help="pods that hold GPUs there may be broken off")
     made.add_argument(
         "--remake", action="store_true", help="the machine of the file is the one that goes: reset it, join it anew"

@@ -6,9 +6,8 @@ from typing import Any
 
 from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
-from shipway.errors import Refused
+from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileText
-from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.ownership.evidence import Evidence
 from shipway.step import Check, Drift, StepResult
@@ -24,7 +23,7 @@ from tasks.waiting import hear_results
 class Told:
     """One thing that was looked at, as a check that raises what was found."""
 
-    def __init__(self, name: str, error: Refused | None) -> None:
+    def __init__(self, name: str, error: ShipwayError | None) -> None:
         self.name, self._error = name, error
 
     async def check(self, on: object) -> Drift | None:
@@ -47,6 +46,13 @@ class PlaceInEtcd:
         """List the members. Raises Refused SHW-718."""
         del on
         run, lead = self._run, self._run.session(self._run.control.name)
+        if run.control.name == self._host:
+            message = "no other control plane serves: with its machine the cluster's data go"
+            fix = (
+                f"Name three control planes in the file and run `shipway bootstrap {run.file or 'FILE'}`: then each of "
+                "them can be replaced. Where the machine is lost already: `shipway restore`."
+            )
+            raise Refused(message, host=self._host, code="SHW-718", fix=fix)
         lead.forget()
         members = await members_of(lead)
         address = node_ip((run.replacement.old or run.cluster).host(self._host))
@@ -55,7 +61,7 @@ class PlaceInEtcd:
         if ill := [one.said for one in others if not one.whole]:
             message = f"no control plane joins beside members of etcd that are not healthy: {', '.join(ill)}"
             fix = (
-                f"Mend those first. Where their machines are lost as well: one `shipway bootstrap {run.file or 'FILE'}` "
+                f"Mend those first. Where their machines are lost too: one `shipway bootstrap {run.file or 'FILE'}` "
                 "with bare machines under all those names replaces them together."
             )
             raise Refused(message, host=self._host, code="SHW-718", fix=fix)
@@ -90,7 +96,7 @@ async def may_replace(run: Run, stage: str, host: str) -> list[StepResult]:
         Told("what was asked for fits the machine", _of_options(run, host, exists=node is not None)),
         Told("the machine that goes is known", unknown),
     ]
-    if run.control.name != host in {one.name for one in run.cluster.control_planes} and not stays(run):
+    if host in {one.name for one in run.cluster.control_planes} and not stays(run):
         checks.append(PlaceInEtcd(run, host))
     return await look_at_all(checks, kube, hear_results(run, stage, host))
 

@@ -117,7 +117,7 @@ async def called_by_lead(run: Run) -> str:
 
 
 async def _still_there(run: Run, cluster: Cluster, ours: frozenset[str]) -> Cluster | None:
-    """Return the cluster where a machine there shows that it is the host still, else None; what else is there is told."""
+    """Return the cluster where a machine there shows that it is the host still, else None; any other is told of."""
     host, run.replacement.old = run.retirement.host, cluster
     address = node_ip(cluster.host(host))
     try:

@@ -42,7 +42,11 @@ async def kubeadm(call: Call) -> int:
         "token delete": _delete_token,
         "config images list": _images,
     }
-    if asked.unknown or (asked.value("--cri-socket") not in ("", SOCKET)) or ("--cri-socket" in asked.values and words != "reset"):
+    if (
+        asked.unknown
+        or (asked.value("--cri-socket") not in ("", SOCKET))
+        or ("--cri-socket" in asked.values and words != "reset")
+    ):
         return call.not_simulated()
     for name, action in actions.items():
         if words == name or words.startswith(f"{name} "):
