@@ -88,7 +88,7 @@ async def exchange(run: Run, host: str) -> None:
     if asked.old is not None:
         with machine_that_goes(run):
             goes = await on(StageName.MAY_REMOVE, host)
-    if own is None or may is None or goes is None or await hold(run, host, goes) is None:
+    if own is None or may is None or await hold(run, host, goes) is None:
         return
     tell_what(run, host)
     run.admitted.add(host)

@@ -83,10 +83,12 @@ async def may_replace(run: Run, stage: str, host: str) -> list[StepResult]:
     kube.forget()
     node, ours = (await nodes_by_name(kube)).get(host), authorities_of(kube)
     survey, session = run.seen.surveys.get(host), run.session(host)
-    seen = survey.evidence if survey else None
-    begun = seen is not None and await session.read(FileText(RESETTING)) is not None
-    resumes = seen is not None and node is None and is_half_reset(seen, ours, begun=begun)
-    asked.itself = resumes or (seen is not None and is_itself(seen, host, ours))
+    seen, begun, resumes = survey.evidence if survey else None, False, False
+    asked.itself = False
+    if seen is not None:
+        begun = await session.read(FileText(RESETTING)) is not None
+        resumes = node is None and is_half_reset(seen, ours, begun=begun)
+        asked.itself = resumes or is_itself(seen, host, ours)
     asked.known = await called_by_lead(run) == node_ip(run.cluster.host(host))
     asked.old = run.cluster if asked.itself and (asked.remake or resumes) else None
     unknown = None if asked.itself else await find_machine_that_goes(run, node, ours)

@@ -74,20 +74,39 @@ async def find_machine_that_goes(run: Run, node: Object | None, ours: frozenset[
         asked.old = await _still_there(run, _with(run.cluster, _at(spec, left, left)), ours) if left else None
         return None
     there = _at(spec, where, own)
-    if run.cluster.target(there) != run.cluster.target(spec) and (asked.address or own != node_ip(spec)):
-        asked.old = _with(run.cluster, there)
+    if run.cluster.target(there) == run.cluster.target(spec) or (not asked.address and own == node_ip(spec)):
+        if host not in run.seen.surveys:
+            return None  # what is at that address was not seen, and is an error already
+        there, run.retirement.displaced = _at(spec, spec.address, own), True
+    asked.old = _with(run.cluster, there)
+    if node is not None and not run.retirement.displaced:
+        looked = await _look(run)
+        run.retirement.displaced = not isinstance(looked, ShipwayError) and _is_another(*looked, host, ours)
+    if run.retirement.dead or not run.retirement.displaced:
         return None
-    if host not in run.seen.surveys:
-        return None  # what is at that address was not seen, and is an error already
-    asked.old, run.retirement.displaced = _with(run.cluster, _at(spec, spec.address, own)), True
-    if run.retirement.dead:
-        return None
-    message = f"another machine is at the address of the node {host} ({where}): the node's own cannot be drained there"
+    message = f"another machine is at {where}, where the node {host} is: the node's own cannot be drained there"
     fix = (
-        "Where that one is off for good, or is this machine that was installed anew: --dead. Where it is at another "
-        "address by now: --address."
+        "Where that one is off for good, or was installed anew: --dead. Where it is at another address by now: "
+        "--address."
     )
     return Refused(message, host=host, code="SHW-719", fix=fix)
+
+
+def _is_another(seen: Evidence, begun: bool, host: str, ours: frozenset[str]) -> bool:  # noqa: FBT001 - as it was looked at
+    """Say whether a machine shows that it is not the one of a node; what cannot be told is the removal's to refuse."""
+    bare = seen.standing in BARE and not begun
+    return bare or seen.node not in ("", host) or (bool(seen.authorities) and not seen.authorities & ours)
+
+
+async def _look(run: Run) -> tuple[Evidence, bool] | ShipwayError:
+    """Return what the machine that goes shows, and whether a reset has begun there; or what keeps from looking."""
+    try:
+        with machine_that_goes(run):
+            session = run.session(run.retirement.host)
+            session.forget()
+            return await evidence(session), await session.read(FileText(RESETTING)) is not None
+    except ShipwayError as error:
+        return error
 
 
 def _at(spec: HostSpec, where: str, own: str) -> HostSpec:
@@ -119,17 +138,13 @@ async def called_by_lead(run: Run) -> str:
 async def _still_there(run: Run, cluster: Cluster, ours: frozenset[str]) -> Cluster | None:
     """Return the cluster where a machine there shows that it is the host still, else None; any other is told of."""
     host, run.replacement.old = run.retirement.host, cluster
-    address = node_ip(cluster.host(host))
-    try:
-        with machine_that_goes(run):
-            session = run.session(host)
-            session.forget()
-            seen, mark = await evidence(session), await session.read(FileText(RESETTING))
-    except ShipwayError as error:
-        said = f"the machine at {address} that was {host} before was not looked at, nor reset: {error.message}"
+    address, looked = node_ip(cluster.host(host)), await _look(run)
+    if isinstance(looked, ShipwayError):
+        said = f"the machine at {address} that was {host} before was not looked at, nor reset: {looked.message}"
         run.retirement.left.append(said)
         return None
-    if is_itself(seen, host, ours) or is_half_reset(seen, ours, begun=mark is not None):
+    seen, begun = looked
+    if is_itself(seen, host, ours) or is_half_reset(seen, ours, begun=begun):
         return cluster
     if seen.standing != "nothing":
         run.retirement.left.append(f"the machine at {address} is not {host} any more, and stays as it is: {seen.whose}")

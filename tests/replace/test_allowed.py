@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from tasks.replace.allowed import may_replace, stays
 from tasks.replace.sides import machine_that_goes
 from tasks.retire import allowed as removal
 from tests.ownership.test_leading import A, B, cluster, plane
-from tests.places.facts import KnownFacts
+from tests.places.facts import DEBIAN, KnownFacts
 from tests.retire.objects import Objects, node
 
 NEW, OLD = "10.9.0.9", "10.9.0.7"
@@ -30,12 +31,24 @@ ITSELF = Evidence("w1", kubelet_conf=True, certificate=True, authorities=A, node
 MARK = FileText(RESETTING)
 
 
+class Machine(KnownFacts):
+    """A machine that counts how often it was asked anew."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({})
+        self.address, self.forgotten = address, 0
+
+    def forget(self) -> None:
+        """Be asked anew."""
+        self.forgotten += 1
+
+
 class World:
     """The machines by their addresses, and the nodes of the cluster."""
 
     def __init__(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.run, self.shown, self.kept = run, dict[str, Any](), dict[str, KnownFacts]()
-        self.faults: list[ErrorReport] = []
+        self.run, self.shown, self.kept = run, dict[str, Any](), dict[str, Machine]()
+        self.faults, self.asked_anew = list[ErrorReport](), 0
         self.members = [Member(str(n), f"cp{n}", (f"https://10.9.0.{n}:2380",), healthy=True) for n in (1, 2, 3)]
 
         async def disagreement(_: Run) -> list[ErrorReport]:
@@ -61,13 +74,12 @@ class World:
 
     def session(self, name: str) -> Any:
         """Return the session of the machine that the run is about."""
-        return self.at(node_ip(self.run.cluster.host(name)))
+        return self.at(self.run.cluster.host(name).address)
 
     def at(self, address: str) -> Any:
         """Return the machine at an address."""
         if address not in self.kept:
-            self.kept[address] = KnownFacts({})
-            self.kept[address].address = address  # type: ignore[attr-defined]
+            self.kept[address] = Machine(address)
         return self.kept[address]
 
     def calls(self, host: str, address: str) -> None:
@@ -86,8 +98,13 @@ class World:
             one["status"]["addresses"] = [{"type": "InternalIP", "address": address}]
             return one
 
+        class Cluster(Objects):
+            def forget(_) -> None:  # noqa: N805 - the world's is the other
+                """Be asked anew."""
+                self.asked_anew += 1
+
         async def kube() -> Any:
-            return Objects(*(made(name, address) for name, address in addresses.items()))
+            return Cluster(*(made(name, address) for name, address in addresses.items()))
 
         self.run.kube = kube  # type: ignore[method-assign]
 
@@ -118,14 +135,25 @@ def made(monkeypatch: pytest.MonkeyPatch, host: str) -> World:
 
 async def test_the_machine_at_the_nodes_own_address_goes_for_a_bare_one(world: World) -> None:
     world.comes(BARE)
+    world.run.seen.families["w1"] = DEBIAN
     assert await world.codes() == []
     assert (world.goes, world.run.replacement.itself, world.run.replacement.known) == (OLD, False, False)
     new = world.run.cluster
     with machine_that_goes(world.run):
         assert node_ip(world.run.cluster.host("w1")) == OLD
-        assert "w1" not in world.run.seen.surveys, "what was seen is of the other machine"
+        assert {"w1"}.isdisjoint({*world.run.seen.surveys, *world.run.seen.families}), "seen of the other machine"
     assert world.run.cluster is new
     assert world.run.seen.surveys["w1"].evidence is BARE
+    assert world.run.seen.families["w1"] is DEBIAN
+    assert world.run.replacement.old is not None
+    assert [one.address for one in world.run.replacement.old.hosts] == [*(f"10.9.0.{n}" for n in (1, 2, 3)), OLD]
+    anew = [world.at(address).forgotten for address in ("10.9.0.1", OLD)]
+    assert (anew, world.asked_anew) == ([1, 1], 1), "and nothing is taken from an older look"
+
+
+async def test_without_a_machine_that_goes_nobody_is_about_it(world: World) -> None:
+    with pytest.raises(LookupError), machine_that_goes(world.run):
+        pass
 
 
 async def test_an_address_that_is_given_leads_to_the_machine_and_its_member_is_the_nodes(world: World) -> None:
@@ -145,6 +173,8 @@ async def test_an_address_that_is_given_leads_to_the_machine_and_its_member_is_t
         Evidence("w1", running=True, pods=("default/web",)),
         Evidence("w1", kubelet_conf=True, authorities=B),
         plane("w1", node="cp9"),
+        Evidence("w1", certificate=True, authorities=A),
+        Evidence("w1", admin=True, joining=True, certificate=True, authorities=A, node="w2"),
     ],
     ids=[
         "another node",
@@ -152,6 +182,8 @@ async def test_an_address_that_is_given_leads_to_the_machine_and_its_member_is_t
         "pods of nobody knows whom",
         "a join to another cluster",
         "a control plane",
+        "a node that does not tell its name",
+        "a join of another node",
     ],
 )
 async def test_no_machine_that_is_in_use_takes_a_hosts_place(world: World, seen: Evidence) -> None:
@@ -188,6 +220,20 @@ async def test_another_machine_is_not_made_anew(world: World) -> None:
     assert world.goes == ""
 
 
+async def test_what_was_not_seen_is_not_said_to_be_another_machine(world: World) -> None:
+    world.run.replacement.remake = True
+    assert await world.codes() == []
+    world.nodes(w1=NEW)
+    assert await world.codes() == []
+    assert world.goes == ""
+
+
+async def test_certificates_that_an_init_left_make_no_machine_the_node(world: World) -> None:
+    world.comes(Evidence("w1", pki=True))
+    world.shown[OLD] = Evidence("w1", pki=True)
+    assert await world.codes() == ["SHW-719"]
+
+
 async def test_a_join_that_broke_off_goes_on(world: World) -> None:
     world.nodes()
     for seen in (
@@ -207,6 +253,73 @@ async def test_a_bare_machine_at_the_nodes_own_address_needs_a_persons_word(worl
     assert await world.codes() == []
     assert world.run.retirement.displaced
     assert world.goes == NEW
+
+
+@pytest.mark.parametrize(
+    ("there", "codes"),
+    [
+        (ITSELF, []),
+        (BARE, ["SHW-719"]),
+        (Evidence("w1", certificate=True, authorities=A, node="w2"), ["SHW-719"]),
+        (Evidence("w1", certificate=True, authorities=B), ["SHW-719"]),
+        (Evidence("w1", running=True, pods=("default/web",)), []),
+        (Unreachable("silent"), []),
+    ],
+    ids=["itself", "bare", "another node", "another cluster's", "the removal tells", "the removal tells too"],
+)
+async def test_a_machine_that_has_got_the_address_of_the_one_that_goes_is_not_taken_for_it(
+    world: World, there: Any, codes: list[str]
+) -> None:
+    world.comes(BARE)
+    world.shown[OLD] = there
+    assert await world.codes() == codes
+    assert world.run.retirement.displaced == bool(codes)
+    world.run.retirement.dead = True
+    assert await world.codes() == []
+    assert world.goes == OLD
+
+
+async def test_the_address_of_the_file_is_no_address_of_the_machine_that_goes(world: World) -> None:
+    world.comes(BARE)
+    world.run.replacement.address = NEW
+    assert await world.codes() == ["SHW-719"]
+
+
+async def test_a_node_that_has_the_new_machines_address_may_be_elsewhere_by_now(world: World) -> None:
+    world.nodes(w1=NEW)
+    world.comes(BARE)
+    world.run.replacement.address, world.shown["192.0.2.9"] = "192.0.2.9", ITSELF
+    assert await world.codes() == []
+    assert (world.goes, world.run.retirement.displaced) == ("192.0.2.9", False)
+
+
+async def test_a_machine_is_told_by_its_nodes_address_where_the_file_has_a_name(world: World) -> None:
+    world.nodes(w1=NEW)
+    world.comes(BARE)
+    world.run.cluster = moved(world.run, "w1", "w1.example")
+    hosts = [
+        one.model_copy(update={"node_ip": IPv4Address(NEW)}) for one in world.run.cluster.hosts if one.name == "w1"
+    ]
+    world.run.cluster = world.run.cluster.model_copy(update={"hosts": (*world.run.cluster.hosts[:3], *hosts)})
+    assert await world.codes() == ["SHW-719"]
+
+
+async def test_what_a_person_calls_the_machine_that_goes_is_left_to_the_removal_where_the_node_is_gone(
+    world: World,
+) -> None:
+    world.nodes()
+    world.comes(BARE)
+    world.run.replacement.address, world.shown["192.0.2.9"] = "192.0.2.9", BARE
+    assert await world.codes() == []
+    assert (world.goes, world.run.retirement.displaced) == ("192.0.2.9", False)
+
+
+async def test_a_reset_that_has_begun_at_the_nodes_address_is_the_hosts_own(world: World) -> None:
+    world.comes(BARE)
+    world.shown[OLD] = BARE
+    world.at(OLD).facts[MARK] = "node\n"
+    assert await world.codes() == []
+    assert not world.run.retirement.displaced
 
 
 async def test_what_answers_at_the_address_of_a_displaced_machine_is_not_taken_for_it(
@@ -273,6 +386,10 @@ async def test_a_reset_that_has_begun_on_the_machine_of_the_file_goes_on_only_wh
     world.nodes()
     assert await world.codes() == []
     assert world.goes == NEW
+    world.comes(Evidence("w1", pki=True, authorities=A))
+    assert await world.codes() == []
+    world.comes(Evidence("w1", pki=True, authorities=B))
+    assert await world.codes() == ["SHW-718"], "of another cluster"
 
 
 @pytest.mark.parametrize(
@@ -297,6 +414,33 @@ async def test_a_control_plane_is_replaced_only_where_etcd_takes_another_member(
     world.members = change(world.members)
     assert await world.codes() == codes
     assert world.goes == "10.9.0.3"
+
+
+async def test_a_member_that_never_started_is_known_by_the_address_of_either_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = made(monkeypatch, "cp3")
+    world.run.cluster = moved(world.run, "cp3", "10.9.0.33")
+    world.comes(Evidence("cp3"))
+    for address, there in (("10.9.0.3", {"cp3": "10.9.0.3"}), ("10.9.0.33", {})):
+        world.nodes(cp1="10.9.0.1", cp2="10.9.0.2", **there)
+        world.members[2] = Member("3", "", (f"https://{address}:2380",), learner=True)
+        assert await world.codes() == []
+    assert world.at("10.9.0.1").forgotten == 5, "its etcd twice, and its /etc/hosts, of one that is gone twice"
+
+
+async def test_one_that_only_joins_is_held_to_the_rule_and_one_that_stays_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = made(monkeypatch, "cp3")
+    world.calls("cp3", "10.9.0.3")
+    world.nodes(cp1="10.9.0.1")
+    world.members = world.members[:1]
+    world.comes(Evidence("cp3"))
+    assert await world.codes() == ["SHW-718"]
+    world.nodes(cp1="10.9.0.1", cp3="10.9.0.3")
+    world.comes(plane("cp3"))
+    assert await world.codes() == []
 
 
 def _ill(member: Member) -> Member:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -23,7 +25,8 @@ PREPARED = ["prepare_system w1", "container_runtime w1", "kubernetes_packages w1
 OUT = ["drain_node w1", "stop_kubelet w1", "delete_node cluster", "reset_host w1"]
 JOIN = ["control_plane_ready cluster", "join_worker w1", "node_settings w1"]
 LEARN = ["learn_address cp2", "learn_address cp3", "learn_address cp1"]
-MAY = ["preflight w1", "may_replace w1", "may_remove w1", "lock"]
+LOOK = ["preflight w1", "may_replace w1", "may_remove w1"]
+MAY = [*LOOK, "lock", "busy"]
 
 
 class Flown:
@@ -39,7 +42,7 @@ class Flown:
         for module in (bootstrap, remove, replace, waves):
             monkeypatch.setattr(module, "on", self.on)
         monkeypatch.setattr(retiring, "lease_or_host", self.lock)
-        monkeypatch.setattr(replace, "find_busy", self.nothing)
+        monkeypatch.setattr(replace, "find_busy", self.busy)
         monkeypatch.setattr(replace, "verify", self.verify)
         monkeypatch.setattr(self.run, "gpus_of", lambda _: 0)
         self.kept_out: Any = None
@@ -61,8 +64,9 @@ class Flown:
         self.ran.append("lock")
         return self.kept_out
 
-    async def nothing(self, *_: Any) -> None:
-        """Ask nobody."""
+    async def busy(self, _: Run) -> None:
+        """Count that running pods are asked for."""
+        self.ran.append("busy")
 
     async def verify(self, run: Run, *, close: bool) -> None:
         """Count the proof."""
@@ -124,7 +128,7 @@ async def test_where_no_machine_has_to_go_none_is_taken_out(
     flown = Flown(monkeypatch)
     flown.run.replacement.itself = flown.run.replacement.known = itself
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == [*MAY[:2], "lock", *PREPARED, *JOIN, *([] if itself else LEARN), "proof"]
+    assert flown.ran == [*LOOK[:2], "lock", "busy", *PREPARED, *JOIN, *([] if itself else LEARN), "proof"]
     assert ("--remake" in flown.run.retirement.left[0]) == itself
 
 
@@ -135,7 +139,7 @@ async def test_every_refusal_of_both_machines_is_heard_and_nothing_is_locked(
     flown = Flown(monkeypatch, fails=fails)
     flown.goes()
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == MAY[:3]
+    assert flown.ran == LOOK
     assert replace_report(flown.run).outcome == "refused"
 
 
@@ -149,6 +153,51 @@ async def test_what_fails_ends_it_before_the_next(monkeypatch: pytest.MonkeyPatc
     assert replace_report(flown.run).outcome == "failed"
     told = "nothing has its place" in "".join(flown.run.retirement.left)
     assert told == (fails in ("reset_host", *(one.split()[0] for one in JOIN)))
+
+
+async def test_one_that_joined_in_nobodys_place_leaves_none_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    flown = Flown(monkeypatch, fails="node_settings")
+    await replace.exchange(flown.run, "w1")
+    assert "nothing has its place" not in "".join(flown.run.retirement.left)
+
+
+@pytest.mark.parametrize(
+    ("host", "vip", "told"), [("cp2", "10.9.0.100", True), ("w1", "10.9.0.100", False), ("cp2", "", False)]
+)
+async def test_what_keepalived_is_not_told_of_is_told_to_a_person(
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    vip: str,
+    told: bool,  # noqa: FBT001 - a table
+) -> None:
+    flown = Flown(monkeypatch)
+    flown.run.cluster = cluster(more=f"kubernetes: {{api_vip: {{address: {vip}}}}}\n" if vip else "")
+    await replace.tell_others(flown.run, host)
+    assert ["10.9.0.100" in one for one in flown.run.retirement.left] == ([True] if told else [])
+
+
+async def test_the_flow_asks_for_what_it_was_given_beside_another_control_plane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flown, heard = Flown(monkeypatch), list[Any]()
+
+    @asynccontextmanager
+    async def running(*asked: Any) -> AsyncIterator[Run]:
+        heard.append(asked[:5])
+        yield flown.run
+
+    async def done(run: Run, host: str) -> None:
+        heard.append((run, host))
+
+    given: dict[str, Any] = {"address": "10.9.0.7", "report_file": "report.json"}
+    given |= dict.fromkeys(("dead", "evict_gpu_pods", "remake"), True)
+    for name, double in (("running", running), ("lead_beside", done), ("exchange", done), ("verdict", lambda _: "end")):
+        monkeypatch.setattr(replace, name, double)
+    assert await replace.replace.fn("te.yaml", "w1", "replace", **given) == "end"
+    assert heard == [("te.yaml", "bootstrap", ("w1",), (), "report.json"), (flown.run, "w1"), (flown.run, "w1")]
+    asked, made = flown.run.retirement, flown.run.replacement
+    assert (asked.host, asked.dead, asked.evict_gpu_pods, asked.to_replace) == ("w1", True, True, True)
+    assert (made.remake, made.address) == (True, "10.9.0.7")
 
 
 async def test_what_came_while_the_other_was_prepared_keeps_the_host_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +216,7 @@ async def test_no_other_run_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> Non
     flown.ran.clear()
     flown.kept_out = ApiUnavailable("away")
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == MAY
+    assert flown.ran == [*LOOK, "lock"]
     assert replace_report(flown.run).outcome == "refused"
 
 
