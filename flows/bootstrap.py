@@ -122,10 +122,23 @@ async def join_in_order(run: Run, own: Mapping[str, State[Any] | None], before: 
 
 async def worker(run: Run, host: HostSpec, admission: Admission, ready: Ready) -> None:
     """Join a worker as soon as both it and the control plane are ready."""
-    own, control = await prepare(run, host, admission), await ready
+    await join_worker(run, host, await prepare(run, host, admission), await ready)
+
+
+async def join_worker(run: Run, host: HostSpec, own: State[Any] | None, control: State[Any] | None) -> None:
+    """Join a worker that is prepared; `own` is the state of that, `control` the control plane's."""
     async with run.joining:
         joined = await on(StageName.JOIN_WORKER, host.name, own, control)
     await set_node(run, host, joined)
+
+
+async def join_prepared(run: Run, host: HostSpec, own: State[Any] | None) -> None:
+    """Join one host that is prepared to the cluster that answers."""
+    control = await on(StageName.CONTROL_PLANE_READY, CLUSTER, own)
+    if host in run.cluster.control_planes:
+        await join_in_order(run, {host.name: own}, control)
+    else:
+        await join_worker(run, host, own, control)
 
 
 async def set_node(run: Run, host: HostSpec, joined: State[Any] | None) -> None:

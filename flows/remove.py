@@ -59,13 +59,21 @@ async def remove(  # noqa: PLR0917 - a flow's parameters are the fields of its f
         run.retirement.to_replace = to_replace
         await place_host(run, host, address)
         await lead_beside(run, host)
-        await take_out(run, host)
+        await remove_host(run, host)
     return verdict(run)
 
 
-async def take_out(run: Run, host: str) -> None:
-    """Run the stages in order, each on the one before it; a host that is dead has only its node's and its member's."""
-    may = await hold(run, host, await on(StageName.MAY_REMOVE, host))
+async def remove_host(run: Run, host: str) -> None:
+    """Ask whether the host may go, hold the cluster, take it out, and tell what that leaves to a person."""
+    await take_out(run, host, await hold(run, host, await on(StageName.MAY_REMOVE, host)))
+    tell_left(run, host)
+
+
+async def take_out(run: Run, host: str, may: State[Any] | None) -> State[Any] | None:
+    """Run the stages in order, each on the one before it; a host that is dead has only its node's and its member's.
+
+    `may` is the state of what allows it, with the cluster held. Returns that of the last stage, None where one failed.
+    """
     plane = run.retirement.control_plane
     before = await leave_api(run, host, may) if plane else may
     if not run.retirement.dead:
@@ -74,14 +82,16 @@ async def take_out(run: Run, host: str) -> None:
         before = await on(StageName.LEAVE_ETCD, CLUSTER, before)
     before = await on(StageName.DELETE_NODE, CLUSTER, before)
     if not run.retirement.dead:
-        await on(StageName.RESET_HOST, host, before)
-    tell_left(run, host)
+        before = await on(StageName.RESET_HOST, host, before)
+    return before
 
 
 async def leave_api(run: Run, host: str, may: State[Any] | None) -> State[Any] | None:
     """Let every worker's way to the API lead past a control plane; return None where one could not be told."""
     if not run.cluster.api_name:
-        run.retirement.left.append(f"{run.cluster.endpoint} is the site's: take {host} out of what stands behind it")
+        then = ", and put the machine in that takes its place" if run.retirement.to_replace else ""
+        said = f"{run.cluster.endpoint} is the site's: take {host} out of what stands behind it{then}"
+        run.retirement.left.append(said)
         return may
     workers = [one.name for one in run.cluster.workers if one.name != host]
     return may if all(await all_of(StageName.LEAVE_API, workers, may)) else None

@@ -176,7 +176,8 @@ def verdict(run: Run) -> State[Report]:
     """Return the flow run's final state, with the report: failed unless everything is as wanted (or planned)."""
     report = run.report or report_of(run)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in report.counted.items())
-    proof = "" if run.retirement.host or run.retirement.whole else f"; {run.proof_said}"
+    retires = run.retirement.whole or (run.retirement.host and run.proof is None)
+    proof = "" if retires else f"; {run.proof_said}"
     message = f"{report.outcome}: {len(report.hosts)} hosts; steps: {counted}{proof}"
     if report.errors:
         message = f"{report.outcome}: {causes(report.errors)}; {len(report.hosts)} hosts; steps: {counted}"

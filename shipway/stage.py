@@ -61,6 +61,9 @@ class StageName(StrEnum):
     LEAVE_ETCD = "leave_etcd"
     DELETE_NODE = "delete_node"
     RESET_HOST = "reset_host"
+    # Another machine in its place: what forbids it, and who must know its address afterwards.
+    MAY_REPLACE = "may_replace"
+    LEARN_ADDRESS = "learn_address"
     # Certificates: a look at all of them, then what renews them, and what the kubelets ask for.
     CERTIFICATES = "certificates"
     RENEW_FILES = "renew_files"

@@ -40,6 +40,7 @@ from tasks.endpoint_pass import EndpointPass
 from tasks.figures_pass import FiguresPass
 from tasks.findings import DriftPass
 from tasks.maintain_pass import MaintainPass
+from tasks.replacement import Replacement
 from tasks.report import Report
 from tasks.retirement import Retirement
 from tasks.secret_blocks import secret
@@ -164,6 +165,7 @@ class Run:
         self.drift = DriftPass()
         self.figures = FiguresPass()
         self.retirement = Retirement()
+        self.replacement = Replacement()
         self.backup = BackupRun()
         self.certificates = CertificatePass()
         self.endpoint = EndpointPass()

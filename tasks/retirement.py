@@ -17,6 +17,7 @@ class Retirement:
     dead: bool = False  # it does not answer any more, a person said
     evict_gpu_pods: bool = False
     to_replace: bool = False  # another machine takes its place, a person said: etcd may be even in number until then
+    displaced: bool = False  # another machine is at its address by now: what answers there is not the host
     control_plane: bool = False  # it runs one, of several
     cluster_gone: bool = False  # the cluster it was of is no more, a person said
     declared: bool = True  # it stands in the cluster file

@@ -19,6 +19,7 @@ Mode = Literal[
     "drift",
     "verify",
     "remove",
+    "replace",
     "reset",
     "backup",
     "restore",

@@ -76,6 +76,7 @@ VERBS = (
     "figures",
     "harden",
     "maintain",
+    "replace",
     "retire",
     "upgrade",
 )

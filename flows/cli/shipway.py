@@ -15,6 +15,7 @@ from flows.cli import (
     maintain,
     move_endpoint,
     remove,
+    replace,
     reset,
     restore,
     rotate_ca,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
         upgrade,
         maintain,
         remove,
+        replace,
         reset,
         fleet,
     )

@@ -24,7 +24,7 @@ BESIDE = (
 )
 MEND = "mend what is named above and run the same command again; it does only what is missing"
 LATER = "nothing is to be mended; `python -m flows.verify` proves the GPUs when some are free"
-BY_PROOF = ("bootstrap", "verify")
+BY_PROOF = ("bootstrap", "verify", "replace")
 MANY = 20  # hosts from which on those with the same role and outcome share a row
 COUNTED = ("ok", "changed", "drifted", "unknown", "failed")
 

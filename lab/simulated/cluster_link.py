@@ -200,6 +200,7 @@ class ClusterLink:
         view = NodeView(host, asked.node_name, asked.address)
         hash_ = asked.ca_hashes[0] if asked.ca_hashes else ""
         await cluster.join(view, asked.token, hash_, control_plane=asked.control_plane)
+        self.views = {name: one for name, one in self.views.items() if one.name != view.name}  # it was another machine
         self.views[host.name] = view
 
     async def forget(self, host: SimulatedHost) -> None:

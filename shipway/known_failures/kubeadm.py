@@ -103,7 +103,8 @@ ENTRIES: tuple[Known, ...] = (
         "a node of this name exists",
         r"a Node with name \"[^\"]+\" and status \"[^\"]+\" already exists in the cluster",
         "Another host is in the cluster under this name: two hosts with one host name, or an old node left behind.",
-        "If the old node is gone for good: `kubectl delete node NAME`; else give the hosts different names.",
+        "To let this machine take the other's place: `shipway replace FILE NAME` (with --dead where that one is "
+        "gone for good); else give the hosts different names.",
         retryable=False,
         traps=(12,),
     ),

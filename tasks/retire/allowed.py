@@ -130,10 +130,10 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     asked = run.retirement
     kube = await run.kube()
     kube.forget()
-    answers, said = True, ""
+    answers, said = not asked.displaced, "another machine is at its address" if asked.displaced else ""
     try:
-        away = await look_at(run, host)
-        answers, said = away is None, away.message if away else ""
+        if answers and (away := await look_at(run, host)) is not None:
+            answers, said = False, away.message
     except ShipwayError as error:
         if not asked.dead:
             raise

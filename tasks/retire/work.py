@@ -89,8 +89,8 @@ async def leave_etcd(run: Run, stage: str, host: str) -> list[StepResult]:
         left = len(await members_of(session))
         then = "remove the others that the file does not name as well"
         if run.retirement.declared:
-            then = f"let a bootstrap put another machine in {leaving.name}'s place"
-        if left % 2 == 0:
+            then = f"`shipway replace {run.file or 'FILE'} {leaving.name}` lets another machine take its place"
+        if left % 2 == 0 and run.kind != "replace":  # which says so where nothing comes in its place
             bears = left - least(left)
             run.retirement.left.append(f"etcd has {left} members now, and bears the loss of {bears}: {then}")
     if any(result.outcome == "failed" for result in results):

@@ -25,6 +25,7 @@ from tests.cluster.broken_files import broken_files, expected
 ROOT = Path(__file__).parents[2]
 MORE = {
     "remove": ["te2"],
+    "replace": ["te2"],
     "reset": ["te2", "--confirm", "te2"],
     "rotate-ca": ["--confirm", "te"],
 }  # what a verb takes besides the cluster file

@@ -69,6 +69,7 @@ def test_the_run_form_offers_only_what_the_flow_does() -> None:
     assert choices("drift-repair", "repair") == ["declared", "none", "files", "service", "workloads"]
     assert choices("fleet", "what") == ["plan", "look"]
     assert choices("remove", "mode") == ["plan", "remove"]
+    assert choices("replace", "mode") == ["plan", "replace"]
     assert choices("reset", "mode") == ["plan", "reset"]
 
 

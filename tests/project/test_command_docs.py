@@ -17,6 +17,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 PAGE = {
     "drift-repair": "drift-repair.md",
     "remove": "remove.md",
+    "replace": "replace.md",
     "reset": "reset.md",
     "backup": "backup.md",
     "restore": "backup.md",

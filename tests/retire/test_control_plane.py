@@ -114,7 +114,11 @@ async def nothing(*_: Any) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("declared", "number", "said_then"),
-    [(True, 3, "let a bootstrap put another machine in te2's place"), (False, 3, "remove the others"), (False, 2, "")],
+    [
+        (True, 3, "`shipway replace FILE te2` lets another machine take its place"),
+        (False, 3, "remove the others"),
+        (False, 2, ""),
+    ],
 )
 async def test_what_an_even_number_of_members_bears_is_told(
     monkeypatch: pytest.MonkeyPatch,

@@ -50,7 +50,7 @@ async def test_a_worker_goes_in_order_and_the_lock_is_held_before_anything_is_ch
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran, run = staged(monkeypatch, remove), a_run()
-    await remove.take_out(run, "te2")
+    await remove.remove_host(run, "te2")
     assert ran == [ORDER[0], "lock of te", *ORDER[1:]]
     assert run.retirement.left == [
         "te2 still stands in te.yaml: take it out of the file, or the next bootstrap joins it again"
@@ -80,11 +80,11 @@ def a_plane() -> Run:
 
 async def test_a_control_plane_leaves_the_api_then_its_pods_then_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, run = staged(monkeypatch, remove), a_plane()
-    await remove.take_out(run, "te2")
+    await remove.remove_host(run, "te2")
     assert ran == PLANE
     ran.clear()
     run.retirement.dead = True
-    await remove.take_out(run, "te2")
+    await remove.remove_host(run, "te2")
     assert ran == [one for one in PLANE if one.split()[0] not in ("drain_node", "stop_kubelet", "reset_host")]
 
 
@@ -93,7 +93,7 @@ async def test_a_control_plane_stays_a_member_while_anything_keeps_it(
     monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     ran = staged(monkeypatch, remove, fails=fails.split(maxsplit=1)[0])
-    await remove.take_out(a_plane(), "te2")
+    await remove.remove_host(a_plane(), "te2")
     assert ran == PLANE[: PLANE.index(fails) + 1]
 
 
@@ -101,7 +101,7 @@ async def test_behind_a_load_balancer_of_the_site_a_person_is_told(monkeypatch: 
     ran, run = staged(monkeypatch, remove), a_plane()
     kubernetes = run.cluster.kubernetes.model_copy(update={"api_endpoint": "lb.example:6443"})
     run.cluster = run.cluster.model_copy(update={"kubernetes": kubernetes})
-    await remove.take_out(run, "te2")
+    await remove.remove_host(run, "te2")
     assert "leave_api te3" not in ran
     assert "take te2 out of what stands behind it" in run.retirement.left[0]
 
@@ -109,7 +109,7 @@ async def test_behind_a_load_balancer_of_the_site_a_person_is_told(monkeypatch: 
 @pytest.mark.parametrize("fails", range(len(ORDER)))
 async def test_what_fails_ends_it_and_nothing_after_it_is_done(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
     ran = staged(monkeypatch, remove, fails=ORDER[fails].split()[0])
-    await remove.take_out(a_run(), "te2")
+    await remove.remove_host(a_run(), "te2")
     assert [one for one in ran if not one.startswith("lock")] == ORDER[: fails + 1]
     assert ("lock of te" in ran) == (fails > 0), "what is refused holds nobody up"
 
@@ -119,7 +119,7 @@ async def test_of_a_dead_host_only_the_node_goes_and_the_report_says_what_stays(
 ) -> None:
     ran, run = staged(monkeypatch, remove), a_run()
     run.retirement.dead, run.retirement.declared = True, False
-    await remove.take_out(run, "te2")
+    await remove.remove_host(run, "te2")
     assert ran == ["may_remove te2", "lock of te", "delete_node cluster"]
     assert len(run.retirement.left) == 1
     assert "keep it off the network until `shipway reset te.yaml te2`" in run.retirement.left[0]
@@ -129,14 +129,14 @@ async def test_another_run_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> 
     held = Refused("another run works on this cluster", code="SHW-102")
     ran = staged(monkeypatch, remove, kept_out=held)
     with pytest.raises(Refused):
-        await remove.take_out(a_run(), "te2")
+        await remove.remove_host(a_run(), "te2")
     assert ran == ["may_remove te2", "lock of te"]
 
 
 async def test_where_no_lock_can_be_had_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     ran, run = staged(monkeypatch, remove, kept_out=ApiUnavailable("away")), a_run()
     run.results.append(StageResult("te2", StageName.MAY_REMOVE, "ok"))
-    await remove.take_out(run, "te2")
+    await remove.remove_host(run, "te2")
     assert ran == ["may_remove te2", "lock of te"]
     assert retire_report(run).outcome == "refused"
 

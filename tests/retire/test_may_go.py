@@ -212,7 +212,7 @@ def leaving(lead: KnownFacts | None, number: int = 2, **more: Any) -> ControlPla
 async def test_a_healthy_one_of_several_leaves_only_where_a_person_or_the_file_wants_fewer() -> None:
     error = await refused(leaving(Lead(3)), PLANES, "SHW-707")
     assert "2 members would be left, and etcd could lose none of them" in error.message
-    assert "--to-replace" in error.fix
+    assert "`shipway replace FILE te2`" in error.fix
     assert await leaving(Lead(3), fewer=True).check(PLANES) is None  # type: ignore[arg-type]
     assert await leaving(Lead(5)).check(PLANES) is None  # type: ignore[arg-type]  # of the four that stay one may be lost
     assert await leaving(Lead(2), fewer=True).check(PLANES) is None  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ async def test_one_whose_member_is_lost_leaves_and_nobody_leaves_beside_such_a_o
     assert await leaving(Lead(3, ill=(2,))).check(PLANES) is None  # type: ignore[arg-type]
     error = await refused(leaving(Lead(3, ill=(3,)), fewer=True), PLANES, "SHW-707")
     assert "1 of 3 members of etcd is not healthy: such a one goes first" in error.message
-    assert "--to-replace" not in error.fix
+    assert "shipway replace" not in error.fix
 
 
 @pytest.mark.parametrize(

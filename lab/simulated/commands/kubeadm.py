@@ -10,13 +10,14 @@ from lab.simulated import kubeadm_config, kubeadm_init, kubeadm_join, kubeadm_te
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
 from lab.simulated.kubeadm_config import Asked, BadConfig
+from lab.simulated.kubeadm_files import SOCKET
 from lab.simulated.kubeadm_preflight import failed
 from lab.simulated.releases import minor_of, since
 
 _FLAGS = "-f --print-join-command --skip-token-print"
 _VALUES = (
     "--config --kubernetes-version --image-repository --ignore-preflight-errors --token --discovery-token-ca-cert-hash "
-    "--node-name --ttl --description --kubeconfig -o"
+    "--node-name --ttl --description --kubeconfig -o --cri-socket"
 )
 Action = Callable[[Call, Parsed], Coroutine[Any, Any, int]]
 
@@ -41,7 +42,11 @@ async def kubeadm(call: Call) -> int:
         "token delete": _delete_token,
         "config images list": _images,
     }
-    if asked.unknown:
+    if (
+        asked.unknown
+        or (asked.value("--cri-socket") not in ("", SOCKET))
+        or ("--cri-socket" in asked.values and words != "reset")
+    ):
         return call.not_simulated()
     for name, action in actions.items():
         if words == name or words.startswith(f"{name} "):

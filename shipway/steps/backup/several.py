@@ -49,7 +49,7 @@ class QuorumLost:
                 f"etcd still has its quorum, by what its member on {', '.join(well)} says: nothing is to be restored"
             )
             fix = (
-                "Replace what is lost instead: a bare machine of the lost one's name joins by a bootstrap, and "
+                "Replace what is lost instead: `shipway replace FILE HOST --dead` has a bare machine take its place, "
                 "`shipway remove FILE HOST --dead` takes one out that stays away."
             )
             raise Refused(message, host=on.name, code="SHW-752", fix=fix)

@@ -116,8 +116,9 @@ class ControlPlaneMayGo:
             fix = "Mend the members that are not healthy first (`shipway drift` names them), then run again."
             if own and not why_stay(members, own, allow=True):
                 fix = (
-                    "To have another machine in its place: --to-replace, and a bootstrap with that one right after. To "
-                    "have fewer: leave it out of the cluster file, which names an odd number, then run again."
+                    f"To have another machine in its place: `shipway replace FILE {self.node}`, its address in the "
+                    "file (or --to-replace, and a bootstrap). To have fewer: leave it out of the cluster file, which "
+                    "names an odd number, then run again."
                 )
             if own and own.healthy and self.dead:
                 why, fix = f"--dead was asked for, and its member of etcd is healthy: {own.said}", "Leave --dead away."

@@ -1,0 +1,1 @@
+"""Another machine in a host's place."""
