@@ -25,12 +25,13 @@ from shipway.steps.upgrade.possible import EtcdFits
 from tasks import gates
 from tasks.context import Run
 from tasks.drivers import RESTART, prove_driver, restart_step
+from tasks.imex import bring_imex
 from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system
 from tasks.maintain_pass import SystemState
 from tasks.stages import container_runtime, gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results, hear_waits, wait_for
 from tasks.waves.hosts import decided, is_control, is_drained, learn_pods
-from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
+from tasks.waves.turn import bring, empty, failed, permit_held, prove_and_open, say_closed
 from tasks.workloads import OWN_NAMESPACES
 
 API_SECONDS, RUNTIME_SECONDS, FREE_SECONDS, ASK_SECONDS = 300.0, 180.0, 120.0, 20.0
@@ -147,7 +148,12 @@ async def _end_of_driver(run: Run, stage: str, host: str, results: list[StepResu
             else one
             for one in results
         ]
-    return results if failed(results) or not has_gpus(run, host) else results + await prove_driver(run, stage, host)
+    if failed(results) or not has_gpus(run, host):
+        return results
+    results += await prove_driver(run, stage, host)
+    more = [] if failed(results) else await bring_imex(run, stage, host, run.allow, permit_held(run))
+    # Another host may just be restarting, and not tell its fabric: a bootstrap or a drift pass has the rest then.
+    return results + [replace(one, outcome="unknown") if isinstance(one.error, Blocked) else one for one in more]
 
 
 def was_refused(results: Sequence[StepResult]) -> bool:
