@@ -154,6 +154,7 @@ class ImexRuns:
     """The host's IMEX runs, by its files as they are, and starts with the host."""
 
     impact: ClassVar[Impact] = Impact.WORKLOADS  # what other hosts have of its GPUs' memory ends with it
+    restarts: ClassVar[str] = SERVICE
     name: str = f"{SERVICE} runs its current configuration, and starts with the host"
 
     async def check(self, on: Host) -> Drift | None:
