@@ -23,6 +23,7 @@ from shipway.os.family import Family
 from shipway.step import Check, Drift, Impact, StepResult, can_change
 from shipway.steps.gpu.driver.declared import DriverDeclared
 from shipway.steps.gpu.driver.imex import ImexLeftToPods
+from shipway.steps.gpu.mig import why_restart_for_mode
 from shipway.steps.kubernetes.health_cluster import OWN_TAINTS
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 from shipway.steps.maintain.pause import QuorumStays
@@ -39,7 +40,7 @@ from shipway.survey.first_look import survey
 from tasks import imex
 from tasks.context import Run
 from tasks.maintain_pass import SystemState
-from tasks.stages import gpu_driver
+from tasks.stages import gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results
 from tasks.wave_pass import Cordon, OrderRow
 from tasks.waves.forbids import shared_checks
@@ -127,10 +128,13 @@ async def read_system(run: Run, host: str) -> SystemState:
         return await _read_driver(run, host)
     session, family, settings = run.session(host), run.family(host), run.cluster.maintain
     boot, kernel = await asyncio.gather(read_boot(session), may_change_kernel(run, host, session))
-    reasons, runtime = await asyncio.gather(
-        why_restart(session, family, settings.reboot, run.cluster.runtime.package), _runtime(run, session, family)
+    reasons, runtime, modes = await asyncio.gather(
+        why_restart(session, family, settings.reboot, run.cluster.runtime.package),
+        _runtime(run, session, family),
+        why_restart_for_gpus(run, host, session),
     )
-    known = SystemState(reasons=tuple(reasons), running=boot.kernel, runtime=runtime, kernel=kernel)
+    why = (*reasons, *modes)
+    known = SystemState(reasons=why, running=boot.kernel, runtime=runtime, kernel=kernel, mode=bool(modes))
     if settings.packages == "none":
         return known
     pending, drift = await asyncio.gather(
@@ -166,6 +170,14 @@ async def _first_drift(steps: Sequence[Check[Host]], on: Host) -> Drift | None:
         if drift:
             return drift
     return None
+
+
+async def why_restart_for_gpus(run: Run, host: str, on: Host) -> list[str]:
+    """Return why a host is restarted for how its GPUs are divided; for nothing where restarts are not wanted."""
+    if run.cluster.maintain.reboot == "never" or not has_gpus(run, host):
+        return []
+    steps = nvidia_runtime.divided_as(run.cluster.gpu_sharing_of(run.cluster.host(host)))
+    return [why for step in steps for why in await why_restart_for_mode(on, step)]
 
 
 async def may_change_kernel(run: Run, host: str, on: Host) -> bool:

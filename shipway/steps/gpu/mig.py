@@ -130,12 +130,30 @@ class GpusDivided:
         on.forget()
         report, refresh = await on.read(REPORT, UnitState(REFRESH))
         if report.ok and _modes(report.stdout, _MODE) != _modes(report.stdout, _PENDING):
-            fix = "Restart the host, drained (`kubectl drain`), then run again: a mode is pending."
+            fix = (
+                "Restart the host, one in service by `shipway maintain FILE`, which drains it first; then run again: a "
+                "mode is pending."
+            )
             raise Blocked("the mode of MIG changes with the next restart of the host", host=on.name, fix=fix)
         if failed:
             raise failed
         if refresh.load == "loaded":
             await on.do(Command(("systemctl", "start", REFRESH)))
+
+
+async def why_restart_for_mode(on: Host, step: GpusDivided) -> list[str]:
+    """Return why a host is restarted for its GPUs: a mode of MIG is pending that Shipway has asked for.
+
+    Its mark says so, together with what is declared: a mode that somebody else has left pending is no reason, nor is a
+    driver that does not tell.
+    """
+    mark, report = await on.read(FileText(MARK), REPORT)
+    if mark is None or step.layout not in (WHOLE, mark.strip()) or not report.ok:
+        return []
+    want = "Disabled" if step.layout == WHOLE else "Enabled"
+    modes = zip(_modes(report.stdout, _MODE), _modes(report.stdout, _PENDING), strict=True)
+    count = sum(later == want and now in {"Enabled", "Disabled"} - {want} for now, later in modes)
+    return [f"MIG is pending on {count} GPUs ({want})"] if count else []
 
 
 @dataclass(frozen=True)
