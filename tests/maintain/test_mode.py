@@ -1,4 +1,4 @@
-"""A mode of MIG that waits for a restart: the host is drained and restarted for it, and no plugin is there meanwhile."""
+"""A mode of MIG that waits for a restart: the host is drained and restarted for it, with no plugin there meanwhile."""
 
 from __future__ import annotations
 
