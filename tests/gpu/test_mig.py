@@ -247,3 +247,13 @@ async def test_a_pending_mode_is_a_reason_to_restart_where_shipway_asked_for_it_
     assert await why_restart_for_mode(on, step) == ([f"MIG is pending on 2 GPUs ({later})"] if restarts else [])
     silent = cast("Any", KnownFacts({FileText(MARK): mark, REPORT: said("No devices were found", 6)}))
     assert await why_restart_for_mode(silent, step) == []
+
+
+async def test_what_a_program_writes_into_the_report_says_nothing_of_mig() -> None:
+    named = (Path(__file__).with_name("recorded") / "h200-nvidia-smi-q-named.txt").read_text(encoding="utf-8")
+    with pytest.raises(Blocked, match="does not tell how"):
+        await STEP.check(cast("Any", host(asserted=said(OTHERWISE, 1), report=named)))
+    assert await MigPossible().check(cast("Any", host(asserted=said("applied"), report=named))) is None
+    pending = said(named.replace("Disabled", "Enabled", 1))
+    on = cast("Any", KnownFacts({FileText(MARK): "all-1g.18gb\n", REPORT: pending}))
+    assert await why_restart_for_mode(on, STEP) == []

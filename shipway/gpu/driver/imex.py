@@ -12,8 +12,8 @@ from ipaddress import ip_address
 
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
-from shipway.gpu.health.nvidia.fabric import UNTOLD
-from shipway.gpu.verdict import read_sections
+from shipway.gpu.health.nvidia.report import is_untold, read_gpus
+from shipway.gpu.verdict import TWICE
 from shipway.script import Output
 
 SERVICE = "nvidia-imex"
@@ -56,17 +56,17 @@ def read_fabric(said: Output) -> tuple[str | None, str]:
 
     Hosts are of one fabric where ClusterUUID and CliqueId are the same; "" where they name none.
     """
-    reports = [values for heading, values in read_sections(said.stdout).items() if heading.startswith("GPU ")]
-    if not said.ok or not reports:
-        return None, "its driver does not tell"
+    report = read_gpus(said.stdout)
+    if not said.ok or report.forged or not report.gpus:
+        return None, report.forged or "its driver does not tell"
     found = set()
-    for values in reports:
+    for values in report.gpus.values():
         state, status, cluster, clique = (
             values.get(("Fabric", name), "") for name in ("State", "Status", "ClusterUUID", "CliqueId")
         )
         if state != "Completed" or status != "Success":
             return None, f"a GPU's fabric is {state or 'not told'}, {status or 'not told'}"
-        if {cluster.lower(), clique.lower()} & set(UNTOLD):
+        if is_untold(cluster) or is_untold(clique) or TWICE in (cluster, clique):
             return None, "a GPU does not tell its ClusterUUID and CliqueId"
         found.add("" if cluster == _NOWHERE else f"{cluster} {clique}")
     return (found.pop(), "") if len(found) == 1 else (None, "its GPUs have joined several fabrics")
