@@ -70,6 +70,14 @@ async def bring_up(run: Run) -> None:
         for host in run.hosts:
             if host not in run.cluster.control_planes:
                 together.create_task(worker(run, host, admission, ready))
+    await domains(run)
+
+
+async def domains(run: Run) -> None:
+    """Have hosts run IMEX where the file says so: each has the others in its list, so all have their driver by now."""
+    if run.cluster.gpu.driver.imex == "host":
+        ready = [host.name for host in run.hosts if host.name in run.ready and run.gpus_of(host)]
+        await asyncio.gather(*(on(StageName.GPU_IMEX, name) for name in ready))
 
 
 async def prepare(run: Run, host: HostSpec, admission: Admission) -> State[Any] | None:

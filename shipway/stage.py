@@ -23,6 +23,7 @@ class StageName(StrEnum):
     DEVICE_PLUGIN = "device_plugin"
     DASHBOARD = "dashboard"
     ADDONS = "addons"
+    GPU_IMEX = "gpu_imex"
     GPU_ISOLATION = "gpu_isolation"
     NODES_READY = "nodes_ready"
     GPUS_ALLOCATABLE = "gpus_allocatable"

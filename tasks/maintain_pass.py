@@ -16,7 +16,8 @@ class SystemState:
 
     `runtime` is what containerd is and what the file pins it to ("1.6.20", "1.7.27"), empty where they agree. `kernel`
     says whether the kernel is among what may change. `held` says that packages are held by a run that was broken off.
-    `driver` is what the GPUs' driver is and what is declared, None where they agree or nothing of it is asked.
+    `driver` is what the GPUs' driver is and what is declared, None where they agree or nothing of it is asked. `mode`
+    says that one of the reasons is a mode of MIG, with which the GPUs are other ones for pods.
     """
 
     pending: tuple[Pending, ...] = ()
@@ -26,6 +27,7 @@ class SystemState:
     kernel: bool = True
     held: bool = False
     driver: tuple[str, str] | None = None
+    mode: bool = False
 
     @property
     def needs(self) -> bool:

@@ -39,6 +39,7 @@ from tasks.backup.before import BackupBefore
 from tasks.context import Run
 from tasks.drift.parts import kubelet_declared, list_settled, peers_of, planes_of
 from tasks.drivers import PROOF_SECONDS, install_driver
+from tasks.imex import READY_SECONDS, bring_undisturbed
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
@@ -316,6 +317,7 @@ _SPECIAL = (
     Stage(StageName.JOIN_WORKER, _join, lambda cluster: 2.0 * cluster.kubernetes.join_seconds + 300),
     Stage(StageName.NODE_SETTINGS, _node, always(300.0)),
     Stage(StageName.DEVICE_PLUGIN, _plugin, always(device_plugin.HOSTS_SECONDS + 1200)),
+    Stage(StageName.GPU_IMEX, bring_undisturbed, always(READY_SECONDS + 300.0)),
     Stage(StageName.GPU_ISOLATION, _isolate, always(300.0)),
     Stage(StageName.NODES_READY, nodes_ready, always(NODE_SECONDS + SERVING_SECONDS + 120), 0),
     Stage(StageName.GPUS_ALLOCATABLE, gpus_allocatable, always(GPU_SECONDS + ROLLOUT_SECONDS + 120), 0),

@@ -261,10 +261,19 @@ class Driver(Part):
         description="Kernel modules; `auto`: the open ones where they drive every GPU of the host; before branch 545, "
         "where those drive few, the proprietary ones.",
     )
+    imex: Literal["workloads", "host"] | None = Field(
+        None,
+        description="Who runs IMEX where NVLink joins GPUs of several hosts (GB200, GB300). `workloads`: pods of "
+        "ComputeDomains, and the host's own service is stopped and masked. `host`: that service, in one domain for all "
+        "hosts of a fabric. None: as `workloads`, but where the service runs already, that is refused.",
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        """Refuse a source without a branch, and a version of another one."""
+        """Refuse a source without a branch, a version of another one, and IMEX where the source has none."""
+        if self.imex and self.source in ("none", "debian"):
+            message = f"source {self.source} has no nvidia-imex: leave `imex` out, or take another source"
+            raise ValueError(message)
         if self.source != "none" and not (self.branch or self.version):
             raise ValueError("a driver needs its branch (580) or its version ('580.95.05')")
         if self.branch and self.version and not self.version.startswith(f"{self.branch}."):

@@ -12,8 +12,8 @@ from typing import Any
 
 from shipway.cluster.parts import GpuClass
 from shipway.foreign.numbers import whole
+from shipway.gpu.health.nvidia.report import read_gpus
 from shipway.gpu.nvidia_classes import RESOURCE, SECTIONS, STRATEGIES
-from shipway.gpu.verdict import read_sections
 
 DOMAIN = "nvidia.com"
 TIMESTAMP = f"{DOMAIN}/gfd.timestamp"  # feature discovery's own mark
@@ -27,8 +27,9 @@ _VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 def labels_of(report: str, shared: GpuClass | None) -> dict[str, str]:
     """Return the labels of a node by its host's `nvidia-smi -q`, and by its class; none where the report has no GPU."""
-    gpus = [values for heading, values in read_sections(report).items() if heading.startswith("GPU ")]
-    if not gpus:
+    read = read_gpus(report)
+    gpus = list(read.gpus.values())
+    if not gpus or read.forged:
         return {}
     modes = {values.get(("MIG Mode", "Current"), "") for values in gpus}
     found = {**_versions(report), f"{DOMAIN}/mig.capable": str(bool(modes & {"Enabled", "Disabled"})).lower()}
@@ -60,7 +61,7 @@ def _of_whole(gpus: list[Any], shared: GpuClass | None) -> dict[str, str]:
 
 def _of_capability(report: str) -> dict[str, str]:
     """Return what GPUs can compute, and their family, where all are alike (internal/lm/resource.go, getArchFamily)."""
-    found = set(_CAPABILITY.findall(report))
+    found = set(_CAPABILITY.findall(report.rpartition("\n\n")[2]))  # the report has names of programs in it
     if len(found) != 1:
         return {}
     major, minor = found.pop()

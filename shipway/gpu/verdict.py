@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Values = Mapping[tuple[str, ...], str]
+Row = tuple[str, ...]
+Values = Mapping[Row, str]
+TWICE = "told in two ways"  # in place of a value that a report has twice, and not alike
+
+
+class Rows(Mapping[Row, str]):
+    """Values by the names that they are under, in whatever case a driver writes these."""
+
+    def __init__(self) -> None:
+        self._told: dict[Row, tuple[Row, str]] = {}
+
+    def add(self, row: Row, value: str) -> None:
+        """Keep a value; one that is there already and differs makes both worth nothing."""
+        key = _fold(row)
+        known = self._told.get(key)
+        self._told[key] = (row, value if known is None or known[1] == value else TWICE)
+
+    def __getitem__(self, row: Row) -> str:
+        return self._told[_fold(row)][1]
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for row, _ in self._told.values())
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+
+def _fold(row: Row) -> Row:
+    return tuple(name.casefold() for name in row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +47,7 @@ class Verdict:
 
 def read_sections(text: str) -> dict[str, Values]:
     """Return by heading (a line at the left edge without a value) the values below it, by the names they are under."""
-    found: dict[str, dict[tuple[str, ...], str]] = {}
+    found: dict[str, Rows] = {}
     above: list[tuple[int, str]] = []
     for line in text.splitlines():
         name, colon, value = (part.strip() for part in line.partition(" : "))
@@ -30,7 +58,7 @@ def read_sections(text: str) -> dict[str, Values]:
             above.pop()
         if not colon:
             above.append((depth, name))
-            found.setdefault(above[0][1], {})
+            found.setdefault(above[0][1], Rows())
         elif above:
-            found[above[0][1]][*(one for _, one in above[1:]), name] = value
+            found[above[0][1]].add((*(one for _, one in above[1:]), name), value)
     return {heading: values for heading, values in found.items() if values}

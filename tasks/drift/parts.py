@@ -62,7 +62,7 @@ from shipway.steps.system.services import ServiceLoaded
 from shipway.steps.vip.held import VipHeld
 from shipway.survey.first_look import survey
 from shipway.survey.gpu_health import HealthLook, look_at_health, with_missing
-from tasks import gates
+from tasks import gates, imex
 from tasks.context import Run
 from tasks.drift.gpu_evidence import keep_evidence
 from tasks.figures.kept import read_history
@@ -114,7 +114,8 @@ def _steps(run: Run, module: ModuleType, spec: HostSpec) -> list[Check[Host]]:
     away from running pods for a moment.
     """
     if module is gpu_driver:
-        return gpu_driver.declared(run.cluster, spec, run.family(spec.name), run.file)
+        declared = gpu_driver.declared(run.cluster, spec, run.family(spec.name), run.file)
+        return [*declared, *imex.steps(run, spec.name)]
     steps = _steps_of(run, module, spec)
     if module is container_runtime and spec.gpus != 0 and VENDOR.runtime:
         return [step for step in steps if not isinstance(step, ContainerdConfigured | ServiceLoaded | CriAnswers)]

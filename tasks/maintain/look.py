@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from shipway.backup.script import script_of
 from shipway.converge import look_at_all
-from shipway.errors import Refused
+from shipway.errors import Blocked, Refused
 from shipway.facts.packages import describe_pending
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.driver.generations import SPACES, gpus, read_devices
@@ -20,8 +20,10 @@ from shipway.kube.nodes import few, nodes_by_name, taints_of
 from shipway.kube.status import why_not_ready
 from shipway.os.families import recognise
 from shipway.os.family import Family
-from shipway.step import Check, Drift, Impact, StepResult
+from shipway.step import Check, Drift, Impact, StepResult, can_change
 from shipway.steps.gpu.driver.declared import DriverDeclared
+from shipway.steps.gpu.driver.imex import ImexLeftToPods
+from shipway.steps.gpu.mig import why_restart_for_mode
 from shipway.steps.kubernetes.health_cluster import OWN_TAINTS
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 from shipway.steps.maintain.pause import QuorumStays
@@ -35,9 +37,10 @@ from shipway.steps.maintain.restart import (
 )
 from shipway.steps.upgrade.possible import BackupYoung, EtcdFits, NothingExpired, RoomThere
 from shipway.survey.first_look import survey
+from tasks import imex
 from tasks.context import Run
 from tasks.maintain_pass import SystemState
-from tasks.stages import gpu_driver
+from tasks.stages import gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results
 from tasks.wave_pass import Cordon, OrderRow
 from tasks.waves.forbids import shared_checks
@@ -125,10 +128,13 @@ async def read_system(run: Run, host: str) -> SystemState:
         return await _read_driver(run, host)
     session, family, settings = run.session(host), run.family(host), run.cluster.maintain
     boot, kernel = await asyncio.gather(read_boot(session), may_change_kernel(run, host, session))
-    reasons, runtime = await asyncio.gather(
-        why_restart(session, family, settings.reboot, run.cluster.runtime.package), _runtime(run, session, family)
+    reasons, runtime, modes = await asyncio.gather(
+        why_restart(session, family, settings.reboot, run.cluster.runtime.package),
+        _runtime(run, session, family),
+        why_restart_for_gpus(run, host, session),
     )
-    known = SystemState(reasons=tuple(reasons), running=boot.kernel, runtime=runtime, kernel=kernel)
+    why = (*reasons, *modes)
+    known = SystemState(reasons=why, running=boot.kernel, runtime=runtime, kernel=kernel, mode=bool(modes))
     if settings.packages == "none":
         return known
     pending, drift = await asyncio.gather(
@@ -144,13 +150,34 @@ async def _read_driver(run: Run, host: str) -> SystemState:
     boot = await read_boot(session)
     if not gpu_driver.is_declared(run.cluster, spec) or not has_gpus(run, host):
         return SystemState(running=boot.kernel)
-    step = DriverDeclared(run.cluster.gpu.driver, run.family(host), gpu_driver.command(run.file))
-    drift, spaces = await asyncio.gather(step.check(session), session.read(SPACES))
+    declared = gpu_driver.declared(run.cluster, spec, run.family(host), run.file)
+    asked = [one for one in declared if isinstance(one, DriverDeclared | ImexLeftToPods)]
+    drift, spaces = await asyncio.gather(_first_drift([*asked, *imex.steps(run, host)], session), session.read(SPACES))
     ids = sorted({f"{one.id:04x}" for one in gpus(read_devices(spaces.stdout))})
     run.maintenance.kinds[host] = " ".join((*ids, boot.kernel))
     return SystemState(
         running=boot.kernel, driver=(drift.have, run.cluster.gpu.driver.said) if drift is not None else None
     )
+
+
+async def _first_drift(steps: Sequence[Check[Host]], on: Host) -> Drift | None:
+    """Return the first drift that a step finds which changes something; what cannot be told yet is none."""
+    for one in steps:
+        try:
+            drift = await one.check(on) if can_change(one) else None
+        except Blocked:
+            continue
+        if drift:
+            return drift
+    return None
+
+
+async def why_restart_for_gpus(run: Run, host: str, on: Host) -> list[str]:
+    """Return why a host is restarted for how its GPUs are divided; for nothing where restarts are not wanted."""
+    if run.cluster.maintain.reboot == "never" or not has_gpus(run, host):
+        return []
+    steps = nvidia_runtime.divided_as(run.cluster.gpu_sharing_of(run.cluster.host(host)))
+    return [why for step in steps for why in await why_restart_for_mode(on, step)]
 
 
 async def may_change_kernel(run: Run, host: str, on: Host) -> bool:

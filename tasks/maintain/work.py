@@ -9,6 +9,7 @@ from functools import partial
 
 from shipway.converge import look_at_all
 from shipway.errors import Blocked, Refused, ShipwayError
+from shipway.gpu.classes import label_of
 from shipway.gpu.jobs import find_jobs
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -16,6 +17,7 @@ from shipway.kube.drain import cordon, uncordon
 from shipway.kube.nodes import few
 from shipway.retry import patiently
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.gpu.classes import NodeClass
 from shipway.steps.gpu.driver.holders import Nobody
 from shipway.steps.kubernetes.retire import NodeClosed, refuse_in_use
 from shipway.steps.maintain.pause import QuorumStays
@@ -25,12 +27,13 @@ from shipway.steps.upgrade.possible import EtcdFits
 from tasks import gates
 from tasks.context import Run
 from tasks.drivers import RESTART, prove_driver, restart_step
-from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system
+from tasks.imex import bring_imex
+from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system, why_restart_for_gpus
 from tasks.maintain_pass import SystemState
 from tasks.stages import container_runtime, gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results, hear_waits, wait_for
 from tasks.waves.hosts import decided, is_control, is_drained, learn_pods
-from tasks.waves.turn import bring, empty, failed, prove_and_open, say_closed
+from tasks.waves.turn import bring, empty, failed, permit_held, prove_and_open, say_closed
 from tasks.workloads import OWN_NAMESPACES
 
 API_SECONDS, RUNTIME_SECONDS, FREE_SECONDS, ASK_SECONDS = 300.0, 180.0, 120.0, 20.0
@@ -69,6 +72,9 @@ def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Ch
     async def anew() -> None:
         await run.connect_anew(host)
 
+    async def more(on: Host) -> list[str]:
+        return await why_restart_for_gpus(run, host, on) if state.mode else []
+
     steps.append(
         RunsInstalled(
             family,
@@ -76,6 +82,7 @@ def system_steps(run: Run, stage: str, host: str, state: SystemState) -> list[Ch
             cluster.runtime.package,
             has_gpus(run, host),
             settings.reboot_minutes,
+            more=more,
             permit=partial(_may_restart, run, host),
             anew=anew,
             on_wait=hear_waits(run, stage, host),
@@ -125,6 +132,8 @@ async def _is_in_use(run: Run, host: str) -> bool:
 async def _change(run: Run, stage: str, host: str) -> list[StepResult]:
     """Bring a host's system to what is wanted; a plan says of the restart what it cannot know yet."""
     state = run.maintenance.hosts[host]
+    if state.mode and run.allow is not Impact.NOTHING:
+        return await _change_divided(run, stage, host)
     steps = system_steps(run, stage, host, state)
     results = await bring(run, stage, run.session(host), steps)
     if run.maintenance.driver:
@@ -133,6 +142,31 @@ async def _change(run: Run, stage: str, host: str) -> list[StepResult]:
         later = Blocked("whether it is restarted is known once its packages are changed", host=host)
         results[-1] = replace(results[-1], outcome="unknown", error=later)
     return results
+
+
+async def _change_divided(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Bring a host's system to what is wanted, and its GPUs into a mode of MIG that waits for the restart.
+
+    No plugin is there meanwhile, for one offers what it saw when it started; the node comes back in its declared class
+    once its GPUs are divided so. Where pods hold some of them it is not restarted for that, and the result says so.
+    """
+    kube, spec, session = await run.kube(), run.cluster.host(host), run.session(host)
+    state, node = run.maintenance.hosts[host], NodeClass(host, label_of(run.cluster, host))
+    (divided,) = nvidia_runtime.divided_as(run.cluster.gpu_sharing_of(spec))
+    try:
+        earlier = await node.leave(kube)
+    except Blocked as error:
+        kept = StepResult(divided.name, "unknown", error=error)
+        return [kept, *await bring(run, stage, session, system_steps(run, stage, host, replace(state, mode=False)))]
+    last: list[StepResult] = []
+    try:
+        results = await bring(run, stage, session, system_steps(run, stage, host, state))
+        results += [] if failed(results) else await prove_driver(run, stage, host)
+        last = [] if failed(results) else await bring(run, stage, session, [divided])
+    finally:
+        done = bool(last) and last[0].outcome in ("ok", "changed")
+        await patiently(lambda: node.come_back(kube, earlier, as_declared=done), seconds=API_SECONDS)
+    return results + last
 
 
 async def _end_of_driver(run: Run, stage: str, host: str, results: list[StepResult]) -> list[StepResult]:
@@ -147,7 +181,12 @@ async def _end_of_driver(run: Run, stage: str, host: str, results: list[StepResu
             else one
             for one in results
         ]
-    return results if failed(results) or not has_gpus(run, host) else results + await prove_driver(run, stage, host)
+    if failed(results) or not has_gpus(run, host):
+        return results
+    results += await prove_driver(run, stage, host)
+    more = [] if failed(results) else await bring_imex(run, stage, host, run.allow, permit_held(run))
+    # Another host may just be restarting, and not tell its fabric: a bootstrap or a drift pass has the rest then.
+    return results + [replace(one, outcome="unknown") if isinstance(one.error, Blocked) else one for one in more]
 
 
 def was_refused(results: Sequence[StepResult]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shipway.cluster.model import Cluster
 from shipway.cluster.parts import HostSpec
 from shipway.gpu.chosen import VENDOR
+from shipway.gpu.driver.imex import Fellows
 from shipway.gpu.driver.packages import BUILT_ON_HOST, REPOSITORY
 from shipway.gpu.nvidia import NVIDIA
 from shipway.host.session import Host
@@ -12,6 +13,7 @@ from shipway.os.family import Family
 from shipway.step import Check, Step
 from shipway.steps.gpu.driver.choice import Chooser
 from shipway.steps.gpu.driver.declared import DriverDeclared
+from shipway.steps.gpu.driver.imex import ImexChannels, ImexConfigured, ImexLeftToPods, ImexReady, ImexRuns
 from shipway.steps.gpu.driver.module import (
     DevicesThere,
     MemoryIsDrivers,
@@ -59,10 +61,23 @@ def before_restart(cluster: Cluster, host: HostSpec, family: Family) -> list[Che
         *(sources if driver.source == REPOSITORY else []),
         *drivers.kept(driver.version or f"{driver.of_branch}."),
         *([drivers.headers()] if built else []),
+        *_left_to_pods(cluster),
         drivers.together(f"the driver is {driver.said}, all of it", chooser.packages, driver.said),
         drivers.held(),
         NextKernelHasModule(drivers),
     ]
+
+
+def _left_to_pods(cluster: Cluster) -> list[Step[Host]]:
+    """Return what keeps a host from running IMEX, unless the file lets it."""
+    return [] if cluster.gpu.driver.imex == "host" else [ImexLeftToPods(cluster.gpu.driver.imex)]
+
+
+def imex(cluster: Cluster, host: HostSpec, fellows: Fellows) -> list[Check[Host]]:
+    """Return what has a host run IMEX once its driver is there: what tells of all hosts is asked at that moment."""
+    if not (is_declared(cluster, host) and cluster.gpu.driver.imex == "host"):
+        return []
+    return [ImexConfigured(host.name, fellows), ImexRuns(), ImexReady(), ImexChannels()]
 
 
 def after_restart(cluster: Cluster, host: HostSpec, family: Family) -> list[Check[Host]]:
@@ -93,4 +108,5 @@ def declared(cluster: Cluster, host: HostSpec, family: Family, file: str) -> lis
     drivers = family.drivers()
     if drivers is None or not is_declared(cluster, host):
         return []
-    return [DriverDeclared(cluster.gpu.driver, family, command(file)), drivers.held()]
+    left: list[Check[Host]] = [*_left_to_pods(cluster)]
+    return [DriverDeclared(cluster.gpu.driver, family, command(file)), drivers.held(), *left]

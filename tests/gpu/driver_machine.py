@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shipway.gpu.driver.generations import SPACES
+from shipway.gpu.driver.imex import CONFIG, NODES_OF_CHANNELS
 from shipway.gpu.driver.packages import versions_of
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia import NVIDIA, REPORT
 from shipway.os.debian import drivers
 from shipway.script import Output
 from shipway.steps.gpu.driver.choice import MANAGED
@@ -18,6 +19,12 @@ from tests.os.debian_machine import DebianMachine
 from tests.os.machine import Installed, Words
 
 KERNEL = "6.1.0-18-amd64"
+# As much of the package's config.cfg as is known, with other software's line.
+PACKAGED = (
+    b"# NVIDIA IMEX configuration file.\nLOG_LEVEL=4\nSERVER_PORT=50000\nIMEX_CMD_ENABLED=0\n"
+    b"IMEX_CMD_PORT=50005\nIMEX_CMD_UNIX_DOMAIN_PATH=\nSOMEBODY=1\n"
+)
+GB200, GB300, GH200, B300 = 0x2941, 0x31C2, 0x2342, 0x3182
 H100, A100, P40, B200, L40S, UNKNOWN, SWITCH = 0x2330, 0x20B0, 0x1B38, 0x2901, 0x26B9, 0x0123, 0x22A3
 V1, V2 = "580.95.05", "580.105.08"
 # NVIDIA's repository for Debian, as far as a host needs it: the packages that are named bring the others.
@@ -111,6 +118,10 @@ class DriverMachine(DebianMachine):
     odd: dict[str, str] = field(default_factory=dict)
     units: dict[str, list[str]] = field(default_factory=dict)
     managed: bool = False
+    imex: str = "READY\n"
+    starts: dict[str, int] = field(default_factory=dict)
+    report: str = ""
+    channels: str = ""
     images_at: int = 5
     installs: list[list[str]] = field(default_factory=list)
 
@@ -139,12 +150,15 @@ class DriverMachine(DebianMachine):
             drivers.KERNELS,
             drivers.BUILDS,
             drivers.INITRDS,
+            NODES_OF_CHANNELS,
         )
         for fact in facts:
             if words == fact.command:
                 return self._tells(fact)
         if words == NVIDIA.probe.words() or words[: len(NVIDIA.probe.command)] == NVIDIA.probe.command:
             return Output(9, "NVIDIA-SMI has failed", "")
+        if words == REPORT.words():
+            return Output(0 if self.report else 9, self.report, "")
         match words:
             case ("uname", "-r"):
                 return Output(0, f"{self.running}\n", "")
@@ -168,6 +182,8 @@ class DriverMachine(DebianMachine):
                 self.files["/sys/module/nvidia/version"] = f"{self.driver}\n".encode()
             case ("modprobe", module):
                 self.files[f"/sys/module/{module}/refcnt"] = b"0"
+            case ("sleep", _):
+                pass
             case ("nvidia-modprobe", *_):
                 self.files |= {f"/dev/{name}": b"" for name in ("nvidia0", "nvidia-uvm", "nvidiactl")}
             case ("env", "TZ=UTC", "systemctl", "show", *rest):
@@ -176,6 +192,11 @@ class DriverMachine(DebianMachine):
                 self.units[unit][verb == "enable"] = {"enable": "enabled", "start": "active"}.get(
                     verb, self.units[unit][0]
                 )
+            case ("systemctl", "stop" | "restart" | "disable" | "mask" as verb, *_, unit):
+                self._systemctl(verb, unit.removesuffix(".service"))
+            case ("nvidia-imex-ctl", "-q", "-u", _):
+                runs = self.units.get("nvidia-imex", [""])[0] == "active"
+                return Output(0, self.imex, "") if runs else Output(1, "", "connection refused")
             case ("update-initramfs", *_):
                 self.images_at = 10
             case (("nv-fabricmanager" | "lspci" | "mokutil"), *_):
@@ -204,6 +225,7 @@ class DriverMachine(DebianMachine):
                 f"/lib/modules/{name.removeprefix('linux-headers-')}/build\n" for name in self.packages
             ),
             drivers.INITRDS: f"{self.images_at}\n",
+            NODES_OF_CHANNELS: self.channels,
         }
         return Output(0 if texts[fact] or fact != MANAGED else 1, texts[fact], "")
 
@@ -212,7 +234,20 @@ class DriverMachine(DebianMachine):
         if unit not in self.units:
             return f"Id={name}\nLoadState=not-found\nActiveState=inactive\n"
         active, enabled = self.units[unit]
-        return f"Id={name}\nLoadState=loaded\nActiveState={active}\nUnitFileState={enabled}\n"
+        load = "masked" if enabled == "masked" else "loaded"
+        start = f"InvocationID={self.starts[unit]}\n" if unit in self.starts else ""
+        return f"Id={name}\nLoadState={load}\nActiveState={active}\nUnitFileState={enabled}\n{start}"
+
+    def _systemctl(self, verb: str, unit: str) -> None:
+        """Do what takes a unit away, and start one anew: no masked one, and each start is another one."""
+        state = self.units.setdefault(unit, ["inactive", ""])
+        if verb == "restart":
+            assert state[1] != "masked"
+            state[0], self.starts[unit] = "active", self.starts.get(unit, 0) + 1
+        elif verb == "stop":
+            state[0] = "inactive"
+        else:
+            state[1] = f"{verb}{'d' if verb.endswith('e') else 'ed'}"
 
     def _get(self, rest: list[str]) -> Output:  # noqa: C901 - a row each way
         """Simulate and install what is named, with what it brings in the same version."""
@@ -249,6 +284,9 @@ class DriverMachine(DebianMachine):
                 self.mods |= {one for one in self.kernels if f"linux-headers-{one}" in self.packages}
             if name in ("nvidia-persistenced", "nvidia-fabricmanager"):
                 self.units.setdefault(name, ["inactive", "disabled"])
+            if name == "nvidia-imex":  # its package starts it, unless it is masked
+                self.units.setdefault(name, ["active", "enabled"])
+                self.files.setdefault(CONFIG, PACKAGED)
         return Output(0, "", "")
 
     def _has(self, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ import pytest
 from shipway.cluster_file import parse_cluster
 from shipway.converge import look_at_all
 from shipway.errors import Refused
-from shipway.gpu.driver.generations import flavours_of, generation_of, gpus, read_devices, why_not_branch
+from shipway.gpu.driver.generations import SPACES, flavours_of, generation_of, gpus, read_devices, why_not_branch
 from shipway.gpu.driver.packages import upstream
 from shipway.host.session import Host
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.script import Output
 from shipway.steps.gpu.driver.holders import ENDED, HOLDERS, Nobody, find_holders
-from shipway.steps.gpu.driver.refusals import CONTAINER, NO_SECURE_BOOT, SECURE_BOOT, OnlyWhere
+from shipway.steps.gpu.driver.refusals import CONTAINER, NO_SECURE_BOOT, SECURE_BOOT, VIRTUAL, OnlyWhere, ask_cards
 from tasks.stages import gpu_driver, preflight
 from tests.gpu.driver_machine import (
     A100,
@@ -38,7 +39,7 @@ from tests.gpu.driver_machine import (
 )
 from tests.gpu.test_driver import cluster
 from tests.os.rpm_family import Rpm
-from tests.places.facts import DEBIAN, KnownFacts
+from tests.places.facts import DEBIAN, KnownFacts, said
 
 UBUNTU = 'ID=ubuntu\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n'
 POD = "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope"
@@ -85,6 +86,10 @@ async def test_a_dgx_os_keeps_its_own_driver_and_only_it_has_one() -> None:
 
 async def test_gpus_that_a_hypervisor_shares_are_refused_by_their_bus_and_by_the_driver() -> None:
     assert await refused(DriverMachine(virtual=True)) == ["SHW-682"]
+    for modes, forbids in (("VGPU\n", True), ("None\nVGPU\n", True), ("None\n", False), ("", False)):
+        host = cast("Host", KnownFacts({SPACES: said(f"0000:00:06.0 {space(H100)}"), VIRTUAL: said(modes)}))
+        with pytest.raises(Refused, match="as the driver says") if forbids else contextlib.nullcontext():
+            await ask_cards(host, cluster().gpu.driver, DEBIAN)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,17 @@ async def test_labels_come_with_gpus_follow_the_driver_and_go_with_them() -> Non
         assert OURS not in left["annotations"]
 
 
+async def test_a_program_that_writes_into_the_report_takes_no_label_away() -> None:
+    named = (Path(__file__).with_name("recorded") / "h200-nvidia-smi-q-named.txt").read_text(encoding="utf-8")
+    async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2)], cluster=declared()) as made:
+        await wait_until(NodeRegistered("te2"), made.kube, seconds=20, every=0.05)
+        await brought(made, GpuLabels("te2", REPORT))
+        before = (await node(made))["metadata"]["labels"]
+        assert before[PRODUCT] == "NVIDIA-H200"
+        assert await brought(made, GpuLabels("te2", f"{named}\n\n9.0\n")) == "ok"
+        assert (await node(made))["metadata"]["labels"] == before
+
+
 async def test_what_somebody_else_has_set_stays() -> None:
     async with place(hosts=[gpu_host(1, 0), gpu_host(2, 2)], cluster=declared()) as made:
         await wait_until(NodeRegistered("te2"), made.kube, seconds=20, every=0.05)

@@ -15,7 +15,17 @@ from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.gpu.nvidia import REPORT
 from shipway.step import Impact
-from shipway.steps.gpu.mig import CLIENTS, HOOKS, LAYOUTS, MARK, REFRESH, GpusDivided, GpusWhole, MigPossible
+from shipway.steps.gpu.mig import (
+    CLIENTS,
+    HOOKS,
+    LAYOUTS,
+    MARK,
+    REFRESH,
+    GpusDivided,
+    GpusWhole,
+    MigPossible,
+    why_restart_for_mode,
+)
 from shipway.steps.gpu.mig import WHOLE as UNDIVIDED
 from tasks.stages import nvidia_runtime, preflight
 from tests.gpu.test_classes import CLASSES, declared
@@ -120,7 +130,7 @@ async def test_a_mode_that_waits_for_a_restart_is_not_done() -> None:
     on = host(asserted=said(OTHERWISE, 1), after=pending, fails="error resetting all GPUs: exit status 3")
     with pytest.raises(Blocked, match="changes with the next restart") as raised:
         await STEP.apply(cast("Any", on))
-    assert "drained" in (raised.value.fix or "")
+    assert "`shipway maintain FILE`, which drains it first" in (raised.value.fix or "")
     drift = await STEP.check(cast("Any", host(asserted=said(OTHERWISE, 1), report=pending)))
     assert drift
     assert drift.have == "the mode Enabled waits for a restart of the host"
@@ -213,3 +223,37 @@ def test_only_hosts_of_such_a_class_are_divided(monkeypatch: pytest.MonkeyPatch)
     assert [of("te2"), of("te3"), of("te1")] == [(True, False, True), (False, True, False), (False, True, False)]
     as_they_are = declared("parts", mode="cdi").gpu.classes["parts"].model_copy(update={"mig": None})
     assert nvidia_runtime.divided_as(as_they_are) == [], "as somebody has divided them"
+
+
+@pytest.mark.parametrize(
+    ("step", "mark", "now", "later", "restarts"),
+    [
+        (STEP, "all-1g.18gb\n", "Disabled", "Enabled", True),
+        (STEP, None, "Disabled", "Enabled", False),  # somebody else has asked for it
+        (STEP, "all-3g.71gb\n", "Disabled", "Enabled", False),  # the declared one was not applied yet
+        (STEP, "all-1g.18gb\n", "Enabled", "Disabled", False),  # nobody of ours wants it whole
+        (STEP, "all-1g.18gb\n", "Enabled", "Enabled", False),
+        (STEP, "all-1g.18gb\n", "N/A", "Enabled", False),
+        (STEP, "all-1g.18gb\n", "Disabled", "N/A", False),
+        (GpusWhole(), "all-1g.18gb\n", "Enabled", "Disabled", True),
+        (GpusWhole(), "all-1g.18gb\n", "Disabled", "Enabled", False),
+        (GpusWhole(), None, "Enabled", "Disabled", False),
+    ],
+)
+async def test_a_pending_mode_is_a_reason_to_restart_where_shipway_asked_for_it_and_the_file_still_does(
+    step: GpusDivided, mark: str | None, now: str, later: str, *, restarts: bool
+) -> None:
+    on = cast("Any", KnownFacts({FileText(MARK): mark, REPORT: said(modes(now, later))}))
+    assert await why_restart_for_mode(on, step) == ([f"MIG is pending on 2 GPUs ({later})"] if restarts else [])
+    silent = cast("Any", KnownFacts({FileText(MARK): mark, REPORT: said("No devices were found", 6)}))
+    assert await why_restart_for_mode(silent, step) == []
+
+
+async def test_what_a_program_writes_into_the_report_says_nothing_of_mig() -> None:
+    named = (Path(__file__).with_name("recorded") / "h200-nvidia-smi-q-named.txt").read_text(encoding="utf-8")
+    with pytest.raises(Blocked, match="does not tell how"):
+        await STEP.check(cast("Any", host(asserted=said(OTHERWISE, 1), report=named)))
+    assert await MigPossible().check(cast("Any", host(asserted=said("applied"), report=named))) is None
+    pending = said(named.replace("Disabled", "Enabled", 1))
+    on = cast("Any", KnownFacts({FileText(MARK): "all-1g.18gb\n", REPORT: pending}))
+    assert await why_restart_for_mode(on, STEP) == []

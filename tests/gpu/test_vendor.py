@@ -333,6 +333,8 @@ OWN = {
     "shipway/steps/gpu/toolkit.py": "NVIDIA's toolkit",
     "shipway/gpu/driver/generations.py": "which GPUs NVIDIA's driver drives",
     "shipway/gpu/driver/packages.py": "what its packages are called",
+    "shipway/gpu/health/nvidia/report.py": "what its report says of a GPU, and what others write into it",
+    "shipway/gpu/driver/imex.py": "its program that joins hosts, with files and settings",
     "shipway/steps/gpu/driver/choice.py": "what of its packages is asked for in a refusal",
     "shipway/steps/gpu/driver/holders.py": "which of its programs only watch GPUs",
     "shipway/steps/gpu/driver/module.py": "its modules and their options",

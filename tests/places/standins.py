@@ -24,7 +24,7 @@ NAMES = (
         "mkdir",
         "mv",
     ),
-    *("nproc", "nvidia-ctk", "nvidia-smi", "openssl", "rm", "sh", "sha256sum", "sleep", "ss", "stat", "sudo"),
+    *("nproc", "nvidia-ctk", "nvidia-smi", "openssl", "rm", "seq", "sh", "sha256sum", "sleep", "ss", "stat", "sudo"),
     *("swapoff", "sysctl", "systemctl", "systemd-run", "timeout", "touch", "uname"),
 )
 _PROGRAM = r"""#!/bin/sh

@@ -115,7 +115,7 @@ WHOLE: dict[str, Any] = {
         "sharing": "exclusive",
         "rails": ["mlx5_0/1"],
         "toolkit": "1.18.1",
-        "driver": {"source": "cuda", "branch": 580, "version": "580.95.05", "flavour": "open"},
+        "driver": {"source": "cuda", "branch": 580, "version": "580.95.05", "flavour": "open", "imex": "host"},
         "verify_image": "registry.example.com/cuda:1",
         "compute": "required",
         "isolation": "strict",

@@ -22,7 +22,8 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.secrets import block_of, keep
 from shipway.errors import ShipwayError
 from shipway.facts.commands import WATCHED
-from shipway.host.session import Host
+from shipway.gpu.beside import START, STOP, run_beside
+from shipway.host.session import Command, Host
 from shipway.host.ssh import Pool
 from shipway.ownership.evidence import STARTED
 from shipway.rules.files import secret_places
@@ -67,6 +68,9 @@ OF_SCRIPTS = (
     r"awk \n(?s:[^/]*)match\(\$0, /SXid (?s:.*) exit !told\n}",
     # Which servers the kubeconfigs on a host name, before a worker's proxy goes.
     r"grep -HsoE \"\?\\<server\"\S+ \*\S+( (/etc/kubernetes/\S+|/root/\.kube/config|/home/\S+/\.kube/config))+",
+    # What guards a command beside a pod that holds the GPUs, and what ends it: files that we named alone.
+    r"install -d -m 700 /\S+|stat -c %y /\S+/gpus-[0-9a-f]{16}|rm -f( /\S+/gpus-[0-9a-f]{16}(\.pid)?)+",
+    r"cat /\S+/gpus-[0-9a-f]{16}\.pid|seq \d+|sleep (1|\.5)",
     # Where keys of encryption at rest are.
     r"find (/etc/kubernetes -maxdepth|/var/lib/shipway/backups -mindepth) 3 -type f [^$;]* grep -lE \S+ -- \{\} \+",
 )
@@ -159,6 +163,29 @@ class Resetting:
         await reset(on)
 
 
+@dataclass(frozen=True)
+class Guarding:
+    """A command of a pod's that holds the GPUs: what guards it and what ends it believe no word of the host's."""
+
+    folder: Path
+    name: str = "a command runs beside a pod"
+
+    async def check(self, on: Host) -> None:
+        """Ask nothing: it is always done."""
+
+    async def apply(self, on: Host) -> None:
+        """Run one, and end what the host says is still at work."""
+        self.folder.mkdir(exist_ok=True)
+
+        async def holds() -> bool:
+            return True
+
+        await run_beside(on, Command(("nvidia-smi", "-q")), holds, folder=str(self.folder))
+        path = str(self.folder / f"gpus-{0:016x}")
+        await on.do(Command(("sh", "-c", START, path, str(self.folder))))
+        await on.do(Command(("sh", "-c", STOP, path)))
+
+
 def all_steps(cluster: Cluster, control: Host) -> Iterator[Any]:
     """Yield every step of every stage of a host."""
     host = cluster.hosts[1]
@@ -176,7 +203,7 @@ async def driven(cluster: Cluster, folder: Path) -> Counter[str]:
         keep(block_of(place), "ops:hunter2")
     counted: Counter[str] = Counter()
     async with two_hosts(folder) as (on, control):
-        for step in all_steps(cluster, control):
+        for step in [*all_steps(cluster, control), Guarding(folder / "guarded")]:
             for deed in ("check", "apply"):
                 if not hasattr(step, deed):
                     continue

@@ -185,6 +185,8 @@ async def test_nothing_of_a_hostile_file_or_host_runs(  # noqa: PLR0917 - parame
     print(f"{file}, {host}: {sum(counted.values())} looks and changes {dict(counted)}, {ran} programs ran")
     assert counted["done"] > 30
     assert ran > 300
+    ends = [words for words in programs.ran() if words[0] == "cat" and words[-1].endswith("gpus-0000000000000000.pid")]
+    assert len(ends) == 1, "what ends a guarded command has asked for its guard"
     given = {word for words in watched.words for word in words}
     if host == "far":  # its names did become words of commands
         assert {f"$(touch${{IFS}}{MARK}).swap", f"/etc/cni/net.d/$(touch {MARK})"} <= given

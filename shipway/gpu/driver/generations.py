@@ -71,7 +71,8 @@ GENERATIONS = (
     Generation("Blackwell", ((0x2900, 0x29FF), (0x2B80, 0x2FFF), (0x3180, 0x31FF)), first=570, flavours=NEW),
 )
 FIRST_OPEN = 545  # the first branch whose open modules drive every GPU with a GSP (545.23.06, nv-reg.h)
-COHERENT = (0x2340, 0x237F), (0x2940, 0x297F), (0x31C0, 0x31FF)  # beside a Grace CPU: GH200, GB200, GB300
+ACROSS = (0x2940, 0x297F), (0x31C0, 0x31FF)  # GB200, GB300: NVLink joins them across hosts
+COHERENT = (0x2340, 0x237F), *ACROSS  # beside a Grace CPU: GH200 and these
 _SPACE = re.compile(r"(\S+) ((?:[0-9a-f]{2} ?)+)$")
 
 
@@ -110,6 +111,11 @@ def generation_of(device: int) -> Generation | None:
 def is_coherent(device: int) -> bool:
     """Say whether a GPU's memory is a part of its host's (a Grace CPU beside it)."""
     return any(low <= device <= high for low, high in COHERENT)
+
+
+def joins_hosts(devices: Sequence[Device]) -> bool:
+    """Say whether a host has GPUs whose memory other hosts may reach over NVLink: those need IMEX."""
+    return any(low <= one.id <= high for one in gpus(devices) for low, high in ACROSS)
 
 
 def why_not_branch(devices: Sequence[Device], branch: int) -> list[str]:

@@ -93,9 +93,10 @@ def in_order(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What of a host decides on the packages: its system, its kernels, how they are followed, and its switches.
+    """What of a host decides on the packages: its system, its kernels, how they are followed, its switches, its GPUs.
 
-    `flavours` are the endings of the kernel's metapackages that are installed: "generic", "generic-hwe-24.04".
+    `flavours` are the endings of the kernel's metapackages that are installed: "generic", "generic-hwe-24.04";
+    `joins_hosts` says that NVLink joins its GPUs to those of other hosts.
     """
 
     system: str
@@ -103,6 +104,7 @@ class Machine:
     flavours: tuple[str, ...]
     switches: bool = False
     newer_switches: bool = False
+    joins_hosts: bool = False
 
 
 def roles(source: Source, branch: int, machine: Machine, *, open_modules: bool) -> list[Role]:
@@ -146,7 +148,7 @@ def roles(source: Source, branch: int, machine: Machine, *, open_modules: bool) 
             Role("tools", ("nvidia-utils", f"nvidia-utils-{branch}")),
             Role("persistence", ("nvidia-persistenced", f"nvidia-compute-utils-{branch}")),
         ]
-    return found + _of_switches(branch, machine)
+    return found + _of_switches(branch, machine) + _of_hosts(branch, machine)
 
 
 def _of_switches(branch: int, machine: Machine) -> list[Role]:
@@ -163,6 +165,14 @@ def _of_switches(branch: int, machine: Machine) -> list[Role]:
             Role("subnet manager", ("nvlsm",), exact=False),
         ]
     return found
+
+
+def _of_hosts(branch: int, machine: Machine) -> list[Role]:
+    """Return what lets hosts reach each other's GPU memory: it refuses a driver of another version (its guide).
+
+    Ubuntu's archive names it by its branch; NVIDIA's repository did so up to 570, and provides those names since.
+    """
+    return [Role("IMEX", ("nvidia-imex", f"nvidia-imex-{branch}"))] if machine.joins_hosts else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ ANSWERS: tuple[Answer, ...] = ("application", "look closer", "reset", "restart",
 UNFIT: tuple[Answer, ...] = ("reset", "restart", "replace")  # pods on such a GPU fail, now or soon
 # Rows that may ask for one of these, and that every GPU tells which has them: without them nobody knows that it is fit.
 LOG_ROW, REPORT_ROW = "the kernel's log", "the driver's report"
-GRAVE = (LOG_ROW, REPORT_ROW, "ECC,", "Remapped Rows", "fabric")
+GRAVE = (LOG_ROW, REPORT_ROW, "ECC,", "ECC Errors,", "Retired Pages,", "Remapped Rows", "fabric")
 ADVICE: dict[Answer, str] = {
     "application": "the program that ran there is at fault, not the GPU: see its log",
     "look closer": "compare it with its equals under load, and its slot, cables and cooling",

@@ -46,6 +46,8 @@ class GpuLabels:
             return {}
         live, ours = node["metadata"].get("labels") or {}, _ours(node)
         wanted = VENDOR.labels_of(self.report, self.classes.get(class_of(node) or "")) if self.report else {}
+        if self.report and not wanted:  # one that tells of no GPU, or that a program has written into, takes none away
+            return {}
         wanted = {key: value for key, value in wanted.items() if key not in self.others}
         wrong = {
             key: value for key, value in wanted.items() if live.get(key) != value and (key in ours or key not in live)

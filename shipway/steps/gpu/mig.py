@@ -14,10 +14,11 @@ from shipway.errors import Blocked, CommandFailed, Permanent
 from shipway.facts.commands import Watched
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
+from shipway.gpu.health.nvidia.report import read_gpus
 from shipway.gpu.nvidia import REPORT
-from shipway.gpu.verdict import read_sections
 from shipway.host.session import Command, Host
 from shipway.redact import tail
+from shipway.script import Output
 from shipway.step import Drift, Impact
 
 PROGRAM = "nvidia-mig-parted"
@@ -33,7 +34,12 @@ _PENDING = ("MIG Mode", "Pending")
 
 
 def _modes(report: str, row: tuple[str, str]) -> list[str]:
-    return [values.get(row, "") for heading, values in read_sections(report).items() if heading.startswith("GPU ")]
+    return [values.get(row, "") for values in read_gpus(report).gpus.values()]
+
+
+def _tells(report: Output) -> bool:
+    """Say whether the driver tells how its GPUs are divided, and nobody else in its name."""
+    return report.ok and not read_gpus(report.stdout).forged
 
 
 def _refuse_without(on: Host, modes: list[str]) -> None:
@@ -54,7 +60,7 @@ class MigPossible:
     async def check(self, on: Host) -> Drift | None:
         """Ask the driver; one that does not answer has said so elsewhere. Raises Permanent SHW-654."""
         said = await on.read(REPORT)
-        _refuse_without(on, _modes(said.stdout, _MODE) if said.ok else [])
+        _refuse_without(on, _modes(said.stdout, _MODE) if _tells(said) else [])
         return None
 
 
@@ -99,7 +105,7 @@ class GpusDivided:
             logged = re.findall(r'level=fatal msg="(.*)"', text)  # behind warnings of the bus, as an H200 said it
             message = f"{PROGRAM} does not take {self.layout}: {logged[-1] if logged else tail(text, 2)}"
             raise Permanent(message, host=on.name, code="SHW-655", fix=fix)
-        if not report.ok:
+        if not _tells(report):
             raise Blocked("the driver does not tell how the GPUs are divided", host=on.name)
         _refuse_without(on, _modes(report.stdout, _MODE))
         modes, pending = (sorted(set(_modes(report.stdout, row))) for row in (_MODE, _PENDING))
@@ -129,13 +135,31 @@ class GpusDivided:
             failed = error
         on.forget()
         report, refresh = await on.read(REPORT, UnitState(REFRESH))
-        if report.ok and _modes(report.stdout, _MODE) != _modes(report.stdout, _PENDING):
-            fix = "Restart the host, drained (`kubectl drain`), then run again: a mode is pending."
+        if _tells(report) and _modes(report.stdout, _MODE) != _modes(report.stdout, _PENDING):
+            fix = (
+                "Restart the host, one in service by `shipway maintain FILE`, which drains it first; then run again: a "
+                "mode is pending."
+            )
             raise Blocked("the mode of MIG changes with the next restart of the host", host=on.name, fix=fix)
         if failed:
             raise failed
         if refresh.load == "loaded":
             await on.do(Command(("systemctl", "start", REFRESH)))
+
+
+async def why_restart_for_mode(on: Host, step: GpusDivided) -> list[str]:
+    """Return why a host is restarted for its GPUs: a mode of MIG is pending that Shipway has asked for.
+
+    Its mark says so, together with what is declared: a mode that somebody else has left pending is no reason, nor is a
+    driver that does not tell.
+    """
+    mark, report = await on.read(FileText(MARK), REPORT)
+    if mark is None or step.layout not in (WHOLE, mark.strip()) or not _tells(report):
+        return []
+    want = "Disabled" if step.layout == WHOLE else "Enabled"
+    modes = zip(_modes(report.stdout, _MODE), _modes(report.stdout, _PENDING), strict=True)
+    count = sum(later == want and now in {"Enabled", "Disabled"} - {want} for now, later in modes)
+    return [f"MIG is pending on {count} GPUs ({want})"] if count else []
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from functools import partial
 from typing import ClassVar
 
 from shipway.edits.files import FileAbsent, FileEdited
+from shipway.edits.imex import without_settings
 from shipway.edits.kubeconfig import without_clusters
 from shipway.edits.lines import with_swap_again, without_block, without_lines, without_sysctls
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
+from shipway.gpu.driver.imex import CONFIG as IMEX
+from shipway.gpu.driver.imex import NODES as IMEX_NODES
 from shipway.gpu.driver.packages import CONFIGURED, MODULES_LOAD, RIVAL_OUT
 from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kubeadm.config import CRI_SOCKET
@@ -285,6 +288,8 @@ def of_runtime() -> list[Check[Host]]:
         FileAbsent("no option of the GPUs' driver is ours", CONFIGURED),
         FileAbsent("no module is kept from GPUs by us", RIVAL_OUT),
         FileAbsent("no module of the GPUs' fabric is loaded by us", MODULES_LOAD),
+        FileEdited("IMEX has no setting of ours", IMEX, without_settings, "our block taken out", needed=False),
+        FileAbsent("IMEX has no list of ours", IMEX_NODES),
         FileAbsent("no environment with a proxy is left", ENVIRONMENT),
         LinesGone("crictl is told of nothing by us", CRICTL, _without_crictl),
     ]

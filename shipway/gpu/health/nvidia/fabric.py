@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from shipway.gpu.verdict import Values, Verdict, read_sections
+from collections.abc import Mapping
+from typing import Literal
+
+from shipway.gpu.health.nvidia.report import has_failed, is_untold, read_gpus
+from shipway.gpu.verdict import TWICE, Row, Values, Verdict
 
 # The rows of `nvidia-smi -q` below Fabric, Health: what each says where all is well, and where it is not. A healthy
 # H200 with driver 580 says N/A in each (seen on 2026-11-28); the other words are read in NVIDIA's nvml.h and in its
@@ -15,32 +19,50 @@ _HEALTH = {
     "access timeout recovery": ("false", ("true",)),
     "incorrect configuration": ("none", ()),  # else it names the fault
 }
-UNTOLD = ("", "n/a", "not supported")
+# The words of a state that is none yet (nvml.h, NVML_GPU_FABRIC_STATE_*).
+_NOT_JOINED = ("not started", "in progress")
 
 
 def judge_fabric(said: str) -> list[Verdict]:
     """Return what `nvidia-smi -q` tells of each GPU's fabric: joined (Completed, Success, no bit of its health set)."""
-    reports = [values for heading, values in read_sections(said).items() if heading.startswith("GPU ")]
-    return [judge_one(values) for values in reports]
+    report = read_gpus(said)
+    if report.forged:
+        return [Verdict("not judged", report.forged)]
+    return [judge_one(values) for values in report.gpus.values()]
 
 
 def judge_one(values: Values) -> Verdict:
     """Return the verdict on one GPU's part of the report."""
     state, status = (values.get(("Fabric", name), "") for name in ("State", "Status"))
-    if state.lower() in UNTOLD:  # GPUs without a fabric, and drivers before 525
+    if is_untold(state):  # GPUs without a fabric, and drivers before 525
         return Verdict("not judged", "the fabric's state is not told")
-    if state != "Completed":
-        return Verdict("sick", f"the fabric's state is {state}")
-    if status.lower() not in (*UNTOLD, "success"):
+    if state.lower() != "completed":
+        word: Literal["sick", "not judged"] = "sick" if state.lower() in _NOT_JOINED else "not judged"
+        return Verdict(word, f"the fabric's state is {state}")
+    # An error of the library's is one in this row: "Unknown Error" as well (NVSentinel#883).
+    if is_untold(status) or status == TWICE:
+        return Verdict("not judged", "the fabric's status is not told")
+    if status.lower() != "success":
         return Verdict("sick", f"the fabric's status is {status}")
-    bits = {path[2]: value for path, value in values.items() if path[:2] == ("Fabric", "Health")}
-    rows = [(name, value, *_HEALTH.get(name.lower(), (value.lower(), ()))) for name, value in bits.items()]
-    odd = [row for row in rows if row[1].lower() not in (*UNTOLD, row[2])]
-    sick = [f"{name} {value}" for name, value, _, bad in odd if not bad or value.lower() in bad]
+    return _judge_bits({path[2]: value for path, value in values.items() if _is_health(path)})
+
+
+def _judge_bits(bits: Mapping[str, str]) -> Verdict:
+    """Return the verdict on the bits of the health of a fabric that was joined."""
+    rows = [(name, value, *_HEALTH[name.lower()]) for name, value in bits.items() if name.lower() in _HEALTH]
+    odd = [row for row in rows if has_failed(row[1]) or not (is_untold(row[1]) or row[1].lower() == row[2])]
+    sick = [
+        f"{name} {value}" for name, value, _, bad in odd if not has_failed(value) and (not bad or value.lower() in bad)
+    ]
     if sick:
         return Verdict("sick", f"the fabric's health is {', '.join(sick)}")
     if odd:
         return Verdict(
             "not judged", f"the fabric's health is {', '.join(f'{name} {value}' for name, value, *_ in odd)}"
         )
-    return Verdict("not judged", "the fabric's status is not told") if status.lower() in UNTOLD else Verdict("ok")
+    return Verdict("ok")
+
+
+def _is_health(path: Row) -> bool:
+    """Say whether a row is one of the bits of the fabric's health."""
+    return [name.lower() for name in path[:2]] == ["fabric", "health"] and len(path) > 2  # noqa: PLR2004 - and a name

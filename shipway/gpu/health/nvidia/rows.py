@@ -10,16 +10,16 @@ import re
 from collections.abc import Iterator
 
 from shipway.foreign.numbers import whole
-from shipway.gpu.health.model import LOG_ROW, Answer, Fault, GpuHealth
+from shipway.gpu.health.model import LOG_ROW, REPORT_ROW, Answer, Fault, GpuHealth
 from shipway.gpu.health.nvidia.fabric import judge_one
+from shipway.gpu.health.nvidia.report import LOST, has_failed, is_untold, plain, read_gpus
 from shipway.gpu.health.nvidia.xids import find_serials, find_switch_faults, find_xids, slot_of
-from shipway.gpu.verdict import Values, read_sections
+from shipway.gpu.verdict import Row, Values
 
-Row = tuple[str, ...]
-UNTOLD = ("", "n/a", "[n/a]", "not supported", "requested functionality has been deprecated")
 MOST_ROWS = 512  # remapped for uncorrectable errors: Azure's node health check fails a GPU above it
 MOST_SRAM = 4  # uncorrectable over a GPU's life (stas00, ml-engineering, nvidia/debug.md)
 BUSY = 50  # percent: below it a GPU saves power by slower and narrower links
+_APART = ("Parity", "SEC-DED")
 _OF_ROWS = ("Uncorrectable Error", "Pending", "Remapping Failure Occurred")
 _ECC, _ROWS, _REASONS = ("ECC Errors",), ("Remapped Rows",), ("Clocks Event Reasons", "Clocks Throttle Reasons")
 
@@ -52,7 +52,8 @@ def judge_health(report: str, links: str | None, log: str | None) -> list[GpuHea
 
     `links` and `log` are None where they could not be read: then these rows are not judged.
     """
-    told = {heading[4:]: values for heading, values in read_sections(report).items() if heading.startswith("GPU ")}
+    read = read_gpus(report)
+    told = read.gpus
     joined = _links(links or "")
     most: dict[str, int] = {}  # active links, by product
     for values in told.values():
@@ -65,14 +66,15 @@ def judge_health(report: str, links: str | None, log: str | None) -> list[GpuHea
     for address, values in told.items():
         uuid, slot = values.get(("GPU UUID",), ""), slot_of(address)
         product, serial = values.get(("Product Name",), ""), values.get(("Serial Number",), "")
-        faults, unjudged = _judge(values)
+        # Whose rows they are nobody knows then: what the links and the kernel say counts all the same.
+        faults, unjudged = ([], [f"{REPORT_ROW}: {read.forged}"]) if read.forged else _judge(values)
         switched = judge_one(values).word == "ok"
         one = _joined(joined.get(uuid), most[product], switched=switched) if links is not None else "NVLink: not told"
         faults += [one] if isinstance(one, Fault) else []
         unjudged += [one] if isinstance(one, str) else []
         unjudged += [] if log is not None else [f"{LOG_ROW}: not told"]
         faults += logged.pop(slot, [])
-        serial = "" if serial.lower() in UNTOLD else serial
+        serial = "" if is_untold(serial) else serial
         active = joined[uuid][0] if uuid in joined else None
         found.append(GpuHealth(uuid, serial, slot, product, tuple(faults), tuple(unjudged), active))
     serials = find_serials(log or "")
@@ -84,7 +86,7 @@ def judge_health(report: str, links: str | None, log: str | None) -> list[GpuHea
 def _judge(values: Values) -> tuple[list[Fault], list[str]]:
     faults: list[Fault] = []
     unjudged: list[str] = []
-    for rows in (_recovery, _flags, _rows, _counts, _fabric, _clocks, _heat, _pcie):
+    for rows in (_lost, _recovery, _flags, _rows, _counts, _fabric, _clocks, _heat, _pcie):
         for one in rows(values):
             (faults if isinstance(one, Fault) else unjudged).append(one)  # type: ignore[arg-type]
     return faults, unjudged
@@ -114,7 +116,13 @@ def _joined(links: tuple[int, int] | None, most: int, *, switched: bool) -> Faul
 
 def _told(values: Values, row: Row) -> str:
     said = values.get(row, "")
-    return "" if said.lower() in UNTOLD else said
+    return "" if is_untold(said) else said
+
+
+def _lost(values: Values) -> Iterator[Fault | str]:
+    """Judge whether any row says, in its value's place, that the GPU cannot be reached any more."""
+    if any(plain(said) == LOST for said in values.values()):
+        yield Fault("answers", "GPU is lost", "restart")
 
 
 def _recovery(values: Values) -> Iterator[Fault | str]:
@@ -123,7 +131,9 @@ def _recovery(values: Values) -> Iterator[Fault | str]:
     if row in values and not said:  # drivers before 565 have no such row
         yield "the driver asks for: not told"
     answer = _RECOVERY.get(said.lower(), "look closer") if said else None
-    if answer:
+    if has_failed(said):
+        yield f"the driver asks for: {said}"
+    elif answer:
         yield Fault("the driver asks for", said, answer)
 
 
@@ -142,8 +152,11 @@ def _rows(values: Values) -> Iterator[Fault | str]:
     retires = len(lacking) == len(_OF_ROWS) and _told(values, ("Retired Pages", "Pending Page Blacklist"))
     if _corrects(values) and lacking and not retires:
         yield f"Remapped Rows, {', '.join(lacking)}: not told"
-    rows = whole(_told(values, (*_ROWS, _OF_ROWS[0]))) or 0
-    if rows > MOST_ROWS:
+    said = _told(values, (*_ROWS, _OF_ROWS[0]))
+    rows = whole(said)
+    if rows is None and said:
+        yield f"Remapped Rows, {_OF_ROWS[0]}: {said}"
+    elif (rows or 0) > MOST_ROWS:
         yield Fault("Remapped Rows", f"{rows} for uncorrectable errors", "replace")
 
 
@@ -152,27 +165,39 @@ def _corrects(values: Values) -> bool:
 
 
 def _counts(values: Values) -> Iterator[Fault | str]:
-    """Judge errors of the memories; where ECC is off, or there is none, nothing counts them."""
-    if not _told(values, ("ECC Mode", "Current")):
+    """Judge errors of the memories; where ECC is off, or there is none, nothing counts them.
+
+    What was counted counts, whatever is said of ECC itself.
+    """
+    mode = _told(values, ("ECC Mode", "Current"))
+    if not mode:
         yield "ECC: not told"
-        return
+    elif mode.lower() not in ("enabled", "disabled"):
+        yield f"ECC, mode: {mode}"
     for span, begins, most, said, answer in (
         ("Volatile", "SRAM Uncorrectable", 0, "of its SRAM since the driver was loaded", "reset"),
         ("Aggregate", "SRAM Uncorrectable", MOST_SRAM, "of its SRAM in its life", "replace"),
         ("Volatile", "DRAM Uncorrectable", 0, "of its memory since the driver was loaded", "look closer"),
     ):
-        count = _sum(values, (*_ECC, span), begins)
-        if count is None and _corrects(values):
-            yield f"ECC, {span} {begins}: not told"
-        elif (count or 0) > most:
+        count, odd = _sum(values, (*_ECC, span), begins)
+        if (count is None and _corrects(values)) or odd:
+            yield f"ECC, {span} {begins}: {odd or 'not told'}"
+        if (count or 0) > most:
             yield Fault("ECC", f"{count} uncorrectable errors {said}", answer)  # type: ignore[arg-type]
 
 
-def _sum(values: Values, above: Row, begins: str) -> int | None:
-    """Return the sum of the counters whose names begin so: drivers from 535 on tell parity and SEC-DED apart."""
-    told = [whole(said) for row, said in values.items() if row[:-1] == above and row[-1].startswith(begins)]
-    numbers = [count for count in told if count is not None]
-    return sum(numbers) if numbers else None
+def _sum(values: Values, above: Row, begins: str) -> tuple[int | None, str]:
+    """Return the sum of the counters whose names begin so, and what is odd about them.
+
+    Drivers from 535 on tell parity and SEC-DED apart: one of them without the other, or without a number, is odd.
+    """
+    names = {f"{begins} {kind}" for kind in _APART}
+    told = {name: values.get((*above, name), "") for name in (begins, *names) if (*above, name) in values}
+    numbers = [count for said in told.values() if (count := whole(said)) is not None]
+    words = [said for said in told.values() if whole(said) is None and not is_untold(said)]
+    apart = names & set(told)
+    lacking = bool(numbers) and (len(numbers) < len(told) or 0 < len(apart) < len(names))
+    return sum(numbers) if numbers else None, words[0] if words else "not all told" if lacking else ""
 
 
 def _fabric(values: Values) -> Iterator[Fault | str]:
@@ -185,11 +210,16 @@ def _fabric(values: Values) -> Iterator[Fault | str]:
 
 
 def _clocks(values: Values) -> Iterator[Fault | str]:
-    told = {row[-1]: _told(values, row) for row in values if row[0] in _REASONS}
-    if not any(told.get(name) for name in _SLOWED):
+    there = {name: row for name in _SLOWED for above in _REASONS if (row := (above, name)) in values}
+    told = {name: _told(values, row) for name, row in there.items()}
+    if not any(told.values()):
         yield "clocks: not told"
-    slowed = [name for name in _SLOWED if told.get(name) == "Active"]
-    if slowed:
+        return
+    lacking = [name for name in _SLOWED if name not in told]
+    odd = [f"{name} {said}" for name, said in told.items() if said.lower() not in ("active", "not active", "")]
+    if lacking or odd:
+        yield f"clocks: {', '.join([*odd, *(f'{name} not told' for name in lacking)])}"
+    if slowed := [name for name, said in told.items() if said.lower() == "active"]:
         yield Fault("clocks are held down", ", ".join(slowed), "look closer")
 
 
@@ -206,7 +236,7 @@ def _heat(values: Values) -> Iterator[Fault | str]:
 
 
 def _degrees(values: Values, name: str) -> int | None:
-    said = re.fullmatch(r"(-?[0-9]{1,4}) C", _told(values, ("Temperature", name)))
+    said = re.fullmatch(r"(-?[0-9]{1,4}) [Cc]", _told(values, ("Temperature", name)))
     return int(said[1]) if said else None
 
 
@@ -218,10 +248,13 @@ def _pcie(values: Values) -> Iterator[Fault | str]:
         ("width", ("Link Width", "Current"), ("Link Width", "Max")),
     ):
         have, want = (_told(values, (*link, *row)) for row in (now, best))
-        lower = (whole(have.removesuffix("x")) or 0) < (whole(want.removesuffix("x")) or 0)
-        if not have or not want:
-            yield f"PCIe {name}: not told"
-        elif lower and busy < BUSY:
+        told, most = (whole(said.lower().removesuffix("x")) for said in (have, want))
+        if told is None or most is None:
+            odd = next((said for said in (have, want) if said and whole(said.lower().removesuffix("x")) is None), "")
+            yield f"PCIe {name}: {odd or 'not told'}"
+            continue
+        lower = told < most
+        if lower and busy < BUSY:
             yield f"PCIe {name}: {have} of {want} on an idle GPU"
         elif lower:
             yield Fault(f"PCIe {name}", f"{have} of {want} under load", "look closer")

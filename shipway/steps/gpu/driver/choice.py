@@ -10,7 +10,16 @@ from shipway.cluster.parts import Driver
 from shipway.errors import Blocked, Refused
 from shipway.facts.commands import Says
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.driver.generations import SPACES, SWITCH, Device, flavours_of, generation_of, gpus, read_devices
+from shipway.gpu.driver.generations import (
+    SPACES,
+    SWITCH,
+    Device,
+    flavours_of,
+    generation_of,
+    gpus,
+    joins_hosts,
+    read_devices,
+)
 from shipway.gpu.driver.packages import (
     SYSTEMS,
     Choice,
@@ -101,6 +110,7 @@ class Chooser:
             flavours,
             switches=any(one.kind == SWITCH for one in devices),
             newer_switches=managed.ok and bool(managed.stdout.strip()),
+            joins_hosts=joins_hosts(devices),
         )
         open_modules = choose_modules(devices, driver, on)
         wanted = roles(driver.source, driver.of_branch, machine, open_modules=open_modules)

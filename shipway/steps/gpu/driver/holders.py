@@ -25,7 +25,8 @@ HOLDERS = Says(("sh", "-c", _ASK), 60)
 # The driver's own services and those that only watch; the kernel keeps 15 characters of a name. They end with the
 # restart that follows, and hold no work.
 WATCHERS = re.compile(
-    r"nvidia-persiste|nv-fabricmanage|nvlsm|nv-hostengine|dcgm-exporter|nvidia-device-p|gpu-feature-dis|nvidia-smi"
+    r"nvidia-persiste|nv-fabricmanage|nvlsm|nvidia-imex|nv-hostengine|dcgm-exporter|nvidia-device-p|gpu-feature-dis"
+    r"|nvidia-smi"
 )
 PODS = "kubepods"
 

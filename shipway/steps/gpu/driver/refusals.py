@@ -20,6 +20,7 @@ from shipway.ownership.evidence import evidence
 from shipway.step import Check, Drift, id_of
 from shipway.steps.gpu.driver.choice import Chooser, choose_modules, drivers_of
 from shipway.steps.gpu.driver.holders import Nobody
+from shipway.steps.gpu.driver.imex import UNIT, is_joined, refuse_running
 
 NO_SECURE_BOOT = "no Secure Boot here"  # another firmware, or one whose variables have none of it
 # Without mokutil the kernel's own copy of the firmware's variable: four bytes of attributes, then 0 or 1.
@@ -102,7 +103,7 @@ async def ask_cards(on: Host, driver: Driver, family: Family) -> None:
     del driver, family
     spaces, report = await on.read(SPACES, VIRTUAL)
     shared = [one.address for one in gpus(read_devices(spaces.stdout)) if one.virtual]
-    if not shared and report.stdout.strip() != "VGPU":
+    if not shared and "VGPU" not in report.stdout.split():  # one line is enough: a program's name may be another
         return
     fix = "Install the guest driver that its hypervisor's vGPU release names, by hand; leave `gpu.driver` out."
     message = f"its GPUs are shared by a hypervisor (vGPU: {few(shared) or 'as the driver says'}), which needs its own"
@@ -122,6 +123,13 @@ async def ask_flavour(on: Host, driver: Driver, family: Family) -> None:
     """Ask whether the declared kernel modules drive every GPU. Raises Refused SHW-685 where they do not."""
     del family
     choose_modules(read_devices((await on.read(SPACES)).stdout), driver, on)
+
+
+async def ask_imex(on: Host, driver: Driver, family: Family) -> None:
+    """Ask whether IMEX runs that nobody declared. Raises Refused SHW-695 where NVLink joins hosts and it does."""
+    del family
+    if await is_joined(on):
+        refuse_running(on, await on.read(UNIT), driver.imex)
 
 
 async def ask_offer(on: Host, driver: Driver, family: Family, sources: Sequence[Check[Host]] = ()) -> None:
@@ -180,6 +188,7 @@ QUESTIONS: tuple[tuple[str, str, Question], ...] = (
     ("cards", "the GPUs are no hypervisor's", ask_cards),
     ("branch", "the branch drives every GPU", ask_branch),
     ("flavour", "the kernel modules drive every GPU", ask_flavour),
+    ("imex", "no IMEX runs that the file does not tell of", ask_imex),
 )
 
 
