@@ -31,8 +31,10 @@ from tasks.stage_result import CLUSTER as IN_CLUSTER
 
 
 def rotate_ca_name() -> str:
-    """Return the flow run's name: "rotate-ca of te", "rotate-ca of te (plan)"."""
-    return run_name("rotate-ca of", "plan" if flow_run.parameters.get("mode") == "plan" else "")
+    """Return the flow run's name: "rotate-ca of te", "rotate-ca of te (plan)", "rotate-ca of te (etcd)"."""
+    of = flow_run.parameters.get("of", "cluster")
+    words = ["" if of == "cluster" else of, "plan" if flow_run.parameters.get("mode") == "plan" else ""]
+    return run_name("rotate-ca of", ", ".join(filter(None, words)))
 
 
 @flow(name="rotate-ca", flow_run_name=rotate_ca_name, persist_result=False)

@@ -20,8 +20,9 @@ from shipway.kube.nodes import few
 from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.authority.etcd import EtcdStacked, MembersKnown
-from shipway.steps.authority.front_proxy import ExtensionsAvailable
+from shipway.steps.authority.front_proxy import ExtensionsAvailable, FrontProxyTaken
 from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old, readers_of_files
+from shipway.steps.authority.own_server import OwnServer
 from shipway.steps.authority.pair import MAKES, STAMP, Pair, said, trusted_by, who
 from shipway.steps.authority.possible import KeyThere, NoRotation, NotBesideGpuPods
 from shipway.steps.authority.signing import FilesReadByUs, ReadByUs
@@ -92,6 +93,11 @@ def planes(run: Run) -> list[str]:
     """Return the control planes that have joined, the one that leads first."""
     names = [host.name for host in running(run).control_planes]
     return sorted(names, key=lambda name: name != run.control.name)
+
+
+def server_of(run: Run, host: str) -> OwnServer:
+    """Return a control plane's own API server."""
+    return OwnServer(node_ip(run.cluster.host(host)), run.cluster.kubernetes.api_port)
 
 
 def place(run: Run) -> None:
@@ -184,6 +190,8 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
     control, on_control = run.session(run.control.name), list[Check[Host]]()
     if not own.source:
         on_control.append(BackupYoung(script_of(run.cluster), fix=BACKUP))
+        if own.of is FRONT_PROXY:  # what proves it at the end is asked at the beginning
+            on_control.append(FrontProxyTaken(server_of(run, run.control.name)))
     if own.of is ETCD_CA:
         hosts = [run.cluster.host(name) for name in planes(run)]
         on_control.append(MembersKnown([one.name for one in hosts], [node_ip(one) for one in hosts]))

@@ -33,7 +33,6 @@ from shipway.steps.authority.objects import (
     PodsToldSince,
     holders_of_old,
 )
-from shipway.steps.authority.own_server import OwnServer
 from shipway.steps.authority.pair import Pair, PairKept, PairThere, SignerIs, who
 from shipway.steps.authority.signing import ManagerSigns
 from shipway.steps.authority.trust import AuthorityTrusted, ClientsAccepted, KubeconfigTrusts, Serves
@@ -56,7 +55,7 @@ from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.maintain.pause import EtcdMayStop
 from tasks import gates
-from tasks.authority.look import planes, stale_of
+from tasks.authority.look import planes, server_of, stale_of
 from tasks.certificates.stages import keep_renewed, permit_alone
 from tasks.context import Run
 from tasks.endpoint.look import running
@@ -81,13 +80,9 @@ def _control(run: Run, host: str) -> bool:
 
 
 def _loaded(run: Run, host: str, part: str) -> StaticPodLoaded:
-    of, server = run.authority.of, _server(run, host)
+    of, server = run.authority.of, server_of(run, host)
     also = (of.path,) if part in of.readers else ()
     return StaticPodLoaded(part, host, server.address, server.port, also)
-
-
-def _server(run: Run, host: str) -> OwnServer:
-    return OwnServer(node_ip(run.cluster.host(host)), run.cluster.kubernetes.api_port)
 
 
 def _readers(run: Run, host: str, because: Check[Host]) -> list[Check[Host]]:
@@ -224,14 +219,14 @@ async def drop(run: Run, stage: str, host: str) -> list[StepResult]:
 
 def _accepts(run: Run, host: str, yes: tuple[str, ...], no: tuple[str, ...]) -> list[Check[Host]]:
     """Return the checks of whom the ports accept that know clients by the CA."""
-    server = _server(run, host)
+    server = server_of(run, host)
     ports = (ETCD_CLIENTS, ETCD_PEERS) if run.authority.of is ETCD_CA else (server.port,)
     return [ClientsAccepted(yes, no, server.address, port) for port in ports]
 
 
 def _shows(run: Run, host: str) -> list[Check[Host]]:
     """Return the checks of what the ports show that is signed by the CA; the front proxy's is shown to servers only."""
-    server, wanted = _server(run, host), run.authority.pair.wanted
+    server, wanted = server_of(run, host), run.authority.pair.wanted
     if run.authority.of is ETCD_CA:
         return [Serves(wanted, server.address, port, asks=True) for port in (ETCD_CLIENTS, ETCD_PEERS)]
     return [Serves(wanted, server.address, server.port)] if run.authority.of is CLUSTERS else []
@@ -240,12 +235,12 @@ def _shows(run: Run, host: str) -> list[Check[Host]]:
 async def _works(run: Run, host: str) -> list[Check[Host]]:
     """Return the checks of what goes by the CA: etcd's members and what is read of them, aggregated APIs."""
     if run.authority.of is ETCD_CA:
-        return [MembersHealthy(), KeysRead(_server(run, host))]
+        return [MembersHealthy(), KeysRead(server_of(run, host))]
     if run.authority.of is FRONT_PROXY:
         kube = await run.kube()
         kube.forget()
         paths = paths_of(await extensions(kube))
-        return [FrontProxyTaken(_server(run, host)), ExtensionsAnswer(paths, _server(run, host))]
+        return [FrontProxyTaken(server_of(run, host)), ExtensionsAnswer(paths, server_of(run, host))]
     return []
 
 

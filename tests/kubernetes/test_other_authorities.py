@@ -43,6 +43,7 @@ from shipway.steps.authority.possible import KeyThere, NoRotation
 from shipway.steps.authority.signing import FilesReadByUs
 from shipway.steps.authority.trust import Accepts, AuthorityTrusted, Serves
 from shipway.steps.authority.which import ALL, CLUSTER, ETCD_CA, FRONT_PROXY, Which
+from shipway.steps.kubernetes import etcd_members
 from shipway.steps.kubernetes.etcd_members import MEMBERS, health, version
 from tests.kubernetes.test_authority import Objects, Written, ask, codes, made, manifest, pair, pod, run, sign
 from tests.kubernetes.test_authority import answer as answered
@@ -282,7 +283,9 @@ def members(*ill: str, **more: Any) -> dict[Fact[Any], Any]:
     return {MEMBERS: answered(json.dumps({"members": found})), **facts}
 
 
-async def test_a_member_whose_files_are_not_replaced_is_named() -> None:
+async def test_a_member_whose_files_are_not_replaced_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd_members, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(etcd_members, "EVERY_SECONDS", 0.0)
     where = ["10.9.0.1", "10.9.0.2", "10.9.0.3"]
     assert await codes(MembersKnown(["cp1", "cp2", "cp3"], []), members()) == ""
     assert await codes(MembersKnown([], where), members()) == ""

@@ -20,7 +20,7 @@ from shipway.step import Drift
 from shipway.steps.authority.own_server import OwnServer
 from shipway.steps.authority.signing import flags_of
 from shipway.steps.authority.which import ETCD_CA
-from shipway.steps.kubernetes.etcd_members import ask_own, members_of
+from shipway.steps.kubernetes.etcd_members import ask_own, members_of, settled_members
 
 PREFIX = "/registry"  # where an API server keeps its objects unless --etcd-prefix says otherwise
 
@@ -51,7 +51,7 @@ class MembersKnown:
 
     async def check(self, on: Host) -> Drift | None:
         """Ask etcd on this host. Raises Refused SHW-858 naming each that is not, ApiUnavailable for no answer."""
-        members = await members_of(on)
+        members = await settled_members(on)
         strange = [one.said for one in members if one.name not in self.names and one.address not in self.addresses]
         if strange:
             message = f"{few(strange)}: a member of etcd that is no control plane of this file which has joined"
