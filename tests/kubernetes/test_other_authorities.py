@@ -25,6 +25,7 @@ from shipway.kubeadm.certificates import LEAFS
 from shipway.kubeadm.writes import ETC, MANIFESTS, PKI, static_pod_args
 from shipway.ownership.evidence import AUTHORITY, certificates_in
 from shipway.script import Output
+from shipway.step import Impact
 from shipway.steps.authority.etcd import EtcdStacked, KeysRead, MembersHealthy, MembersKnown, count_of
 from shipway.steps.authority.front_proxy import (
     PUBLISHED,
@@ -259,6 +260,7 @@ async def test_without_its_own_key_nothing_begins(of: Which) -> None:
     [
         (("etcd.yaml",), ETCD_CA.path, ""),
         ((), ETCD_CA.path, ""),  # moved away by a restart that broke off: a manifest that is lost is another finding
+        (("etcd.yaml",), "/etc/site/etcd-ca.pem", ""),  # it is here, and another check names the file
         (("kube-apiserver.yaml",), "/etc/site/etcd-ca.pem", "SHW-858"),
         (("kube-apiserver.yaml",), "", "SHW-858"),
     ],
@@ -398,6 +400,8 @@ async def test_the_one_that_goes_is_taken_out_of_what_aggregated_servers_read_an
     found["data"][of.told] = ""
     await step.apply(api)  # type: ignore[arg-type]
     assert found["data"][of.told] == pair.new
+    assert await step.check(api) is None  # type: ignore[arg-type]
+    assert step.impact is Impact.SERVICE  # whom aggregated servers believe is no file of ours
     assert await step.check(Objects()) is not None  # type: ignore[arg-type]
     await step.apply(Objects())  # type: ignore[arg-type] - API servers make it
     assert pair.old not in repr(step)

@@ -64,7 +64,6 @@ class ExtensionsTold:
         await on.patch(
             "v1", "ConfigMap", PUBLISHED, {"metadata": head, "data": {self.of.told: "".join(kept + added)}}, SYSTEM
         )
-        on.forget()
 
     def _text(self, found: Object | None) -> str:
         return str(((found or {}).get("data") or {}).get(self.of.told, ""))
@@ -72,7 +71,7 @@ class ExtensionsTold:
 
 async def extensions(on: Kube) -> list[Object]:
     """Return the APIs that API servers only pass on: those with a Service behind them."""
-    return [one for one in await on.list_(*API_SERVICE) if (one.get("spec") or {}).get("service")]
+    return [one for one in await on.list_(*API_SERVICE) if one["spec"].get("service")]
 
 
 def paths_of(services: Sequence[Object]) -> tuple[str, ...]:
