@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows import rotate_ca as flow
+from flows.cli import rotate_ca as cli
 from flows.cli.rotate_ca import COMMAND
 from shipway.errors import Permanent, Refused
 from shipway.facts.commands import Says
@@ -95,6 +98,46 @@ def test_the_command_takes_which_ca() -> None:
     assert COMMAND.parser().parse_args(["f.yaml", "--of", "front-proxy"]).of == "front-proxy"
     with pytest.raises(SystemExit):
         COMMAND.parser().parse_args(["f.yaml", "--of", "sa.key"])
+
+
+async def test_the_command_hands_on_which_ca_and_the_run_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, loads, given = Scene(monkeypatch), list[Any](), list[Any]()
+
+    @contextlib.asynccontextmanager
+    async def running(*_: Any) -> AsyncIterator[Any]:
+        yield scene.run
+
+    async def no(_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(flow, "running", running)
+    monkeypatch.setattr(flow, "may_begin", no)
+    monkeypatch.setattr(flow, "end_by_steps", lambda _: "ended")
+    assert await flow.rotate_ca.fn("te.yaml", of="etcd") == "ended"
+    assert scene.run.authority.of is ETCD_CA
+
+    async def rotate(*words: Any, **_: Any) -> None:
+        given.extend(words)
+
+    monkeypatch.setattr(cli, "fly_verb", lambda *words: loads.append(words[-1]) or 0)
+    monkeypatch.setattr(flow, "rotate_ca", rotate)
+    cli.run_rotation(COMMAND.parser().parse_args(["te.yaml", "--plan", "--of", "front-proxy"]), None)  # type: ignore[arg-type]
+    await loads[0]()("te.yaml", None)
+    assert given == ["te.yaml", "", "plan", "end", False, False, False, "front-proxy", None]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"mode": "plan"}, "plan"),
+        ({"of": "etcd", "mode": "rotate"}, "etcd"),
+        ({"of": "etcd", "mode": "plan"}, "etcd, plan"),
+    ],
+)
+def test_a_run_is_named_by_its_ca(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str], name: str) -> None:
+    monkeypatch.setattr(flow, "flow_run", SimpleNamespace(parameters=parameters))
+    monkeypatch.setattr(flow, "run_name", lambda what, mode: f"{what}: {mode}")
+    assert flow.rotate_ca_name() == f"rotate-ca of: {name}"
 
 
 # --- where it stands, and what forbids it
