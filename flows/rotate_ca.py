@@ -1,4 +1,4 @@
-"""The cluster's CA is replaced by a new one, in stages that can each be rested at. `python -m flows.rotate_ca`."""
+"""A CA of the cluster is replaced by a new one, in stages that can each be rested at. `python -m flows.rotate_ca`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flows.running import Manner, as_states, end_by_steps, run_name, running
 from flows.waves import all_of, may_change
 from shipway.cluster_file import load_cluster
 from shipway.stage import StageName
+from shipway.steps.authority.which import ALL, CLUSTER, Of
 from tasks.authority.look import planes
 from tasks.authority_pass import Until
 from tasks.context import Run
@@ -26,12 +27,14 @@ from tasks.judging import report_of_verb
 from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER
+from tasks.stage_result import CLUSTER as IN_CLUSTER
 
 
 def rotate_ca_name() -> str:
-    """Return the flow run's name: "rotate-ca of te", "rotate-ca of te (plan)"."""
-    return run_name("rotate-ca of", "plan" if flow_run.parameters.get("mode") == "plan" else "")
+    """Return the flow run's name: "rotate-ca of te", "rotate-ca of te (plan)", "rotate-ca of te (etcd)"."""
+    of = flow_run.parameters.get("of", "cluster")
+    words = ["" if of == "cluster" else of, "plan" if flow_run.parameters.get("mode") == "plan" else ""]
+    return run_name("rotate-ca of", ", ".join(filter(None, words)))
 
 
 @flow(name="rotate-ca", flow_run_name=rotate_ca_name, persist_result=False)
@@ -44,9 +47,10 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
     back: bool = False,  # noqa: FBT001, FBT002 - as above
     beside_gpu_pods: bool = False,  # noqa: FBT001, FBT002
     despite_pods: bool = False,  # noqa: FBT001, FBT002
+    of: Of = "cluster",
     report_file: str | None = None,
 ) -> State[Report]:
-    """Replace the cluster's CA by a new one, or (mode plan) say what forbids it and what would be changed where.
+    """Replace a CA of the cluster by a new one, or (mode plan) say what forbids it and what would be changed where.
 
     Args:
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
@@ -54,8 +58,9 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
         mode: plan changes nothing and needs no name; rotate does it, or goes on with what was begun.
         until: Rest once both CAs are trusted (trust), once nothing holds a certificate of the old one (certificates).
         back: Go back to the old CA; possible until the first host trusts the new one alone.
-        beside_gpu_pods: Restart kubelets where pods hold GPUs as well; pods go on.
+        beside_gpu_pods: Restart kubelets where pods hold GPUs as well; pods go on. Of the cluster's CA alone.
         despite_pods: Go on though pods of others have read the old CA alone, and will not reach the API any more.
+        of: Which CA: that of the cluster, of etcd, or of the front proxy.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     plan = mode == "plan"
@@ -64,6 +69,7 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
     manner = Manner(only_looks=plan, report=report_of_verb, kind="rotate-ca")
     async with running(cluster_file, "plan" if plan else "rotate-ca", (), (), report_file, manner) as run:
         own = run.authority
+        own.of = ALL[of]
         own.until, own.back, own.beside_gpu_pods, own.despite_pods = until, back, beside_gpu_pods, despite_pods
         if await may_begin(run) and not own.made:
             await rotate(run)
@@ -83,32 +89,44 @@ async def rotate(run: Run) -> None:
         return
     if not own.dropping and not await renew(run):
         return
-    if run.mode == "plan" or await on(StageName.AUTHORITY_PROOF, CLUSTER) is not None:
+    if run.mode == "plan" or await on(StageName.AUTHORITY_PROOF, IN_CLUSTER) is not None:
         await drop(run)
 
 
 async def renew(run: Run) -> bool:
     """Let every host trust both CAs, then have all signed by the wanted one; say whether the other one may go."""
     own = run.authority
-    if not await everywhere(run, StageName.AUTHORITY_TRUSTED) or await on(StageName.AUTHORITY_TOLD, CLUSTER) is None:
+    trusted = await everywhere(run, StageName.AUTHORITY_TRUSTED)
+    if not trusted or not await told(run, StageName.AUTHORITY_TOLD):
         return False
     if own.until == "trust" or (own.stale and not own.despite_pods):
         return False
     if not await one_by_one(StageName.AUTHORITY_SIGNS, planes(run)):
         return False
-    return await everywhere(run, StageName.AUTHORITY_KUBELETS) and own.until != "certificates"
+    kubelets = own.of is not CLUSTER or await everywhere(run, StageName.AUTHORITY_KUBELETS)
+    return kubelets and own.until != "certificates"
 
 
 async def drop(run: Run) -> None:
     """Let every host trust the wanted CA alone; the folder of both goes last, for it says that this has begun."""
     done = await everywhere(run, StageName.AUTHORITY_DROPPED)
-    if done and await on(StageName.AUTHORITY_ALONE, CLUSTER) is not None:
+    if done and await told(run, StageName.AUTHORITY_ALONE):
         await one_by_one(StageName.AUTHORITY_KEPT, list(reversed(planes(run))))
 
 
+async def told(run: Run, stage: StageName) -> bool:
+    """Run a stage of what the cluster is told of the CA; of etcd's it is told nothing."""
+    return not run.authority.of.told or await on(stage, IN_CLUSTER) is not None
+
+
 async def everywhere(run: Run, stage: StageName) -> bool:
-    """Run a stage on the control planes one by one, on one worker alone, then on all others at once."""
+    """Run a stage on the control planes one by one, on one worker alone, then on all others at once.
+
+    Workers know of the cluster's CA alone.
+    """
     control = planes(run)
+    if run.authority.of is not CLUSTER:
+        return await one_by_one(stage, control)
     workers = [host.name for host in look.running(run).hosts if host.name not in control]
     return await one_by_one(stage, [*control, *workers[:1]]) and all(await all_of(stage, workers[1:]))
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shipway.steps.authority.pair import Pair
+from shipway.steps.authority.which import CLUSTER, Which
 
 Until = Literal["trust", "certificates", "end"]
 
 
 @dataclass(frozen=True, slots=True)
 class AuthoritySeen:
-    """What a host showed of CAs: those in its ca.crt, its folder of two in PEM ("" for none), and its CA's name."""
+    """What a host showed of a CA: those in its ca.crt, its folder of two in PEM ("" for none), and its CA's name."""
 
     trusted: tuple[str, ...] = ()
     text: str = ""
@@ -23,12 +24,15 @@ class AuthoritySeen:
 
 @dataclass
 class AuthorityPass:
-    """`until` is the stage that it rests after, `back` the way back; `despite_pods` goes on beside pods of others.
+    """`of` is the CA that is replaced, `until` the stage that it rests after, `back` the way back.
+
+    `despite_pods` goes on beside pods of others.
 
     `source` is the control plane that has both CAs, "" for none; `dropping` says that the last stage has begun, `made`
     that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone.
     """
 
+    of: Which = CLUSTER
     until: Until = "end"
     back: bool = False
     beside_gpu_pods: bool = False

@@ -18,6 +18,7 @@ from shipway.kube.status import is_true
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
+from shipway.steps.authority.front_proxy import extensions
 from shipway.steps.gpu.classes import NodeClass, PluginsConfigured
 from shipway.steps.gpu.labels import GpuLabels
 from shipway.steps.gpu.plugin import PluginRunning
@@ -38,7 +39,6 @@ __all__ = [
 ]
 
 OK = 200
-API_SERVICE = ("apiregistration.k8s.io/v1", "APIService")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class AggregatedApisAvailable:
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the condition of each that has a Service behind it."""
-        served = [one for one in await on.list_(*API_SERVICE) if (one.get("spec") or {}).get("service")]
-        lost = [one["metadata"]["name"] for one in served if not is_true(one, "Available")]
+        lost = [one["metadata"]["name"] for one in await extensions(on) if not is_true(one, "Available")]
         return Drift(f"not available: {few(lost)}", "available") if lost else None
 
 

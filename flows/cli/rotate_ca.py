@@ -19,12 +19,18 @@ def build_parser(prog: str) -> Parser:
     """Return the parser."""
     made = Parser(
         prog=prog,
-        description="Replace the cluster's CA by a new one, in stages. Again: goes on with what was begun.",
+        description="Replace a CA of the cluster by a new one, in stages. Again: goes on with what was begun.",
         epilog="Exit status: 0 done, rested or planned, 1 refused and nothing changed, 2 pods hold it up, 3 failed.",
     )
     made.add_argument("cluster_file", type=Path, help="the cluster file")
     made.add_argument("--plan", action="store_true", help="change nothing, say what forbids it and what would change")
     made.add_argument("--confirm", default="", metavar="CLUSTER", help="the cluster's name once more")
+    made.add_argument(
+        "--of",
+        choices=("cluster", "etcd", "front-proxy"),
+        default="cluster",
+        help="which CA: the cluster's (default), etcd's, or the front proxy's",
+    )
     made.add_argument(
         "--until",
         choices=("trust", "certificates", "end"),
@@ -55,7 +61,7 @@ def run_rotation(asked: argparse.Namespace, console: Console) -> int:
 
         async def flight(file: str, report: str | None) -> State[Any]:
             mode = "plan" if asked.plan else "rotate"
-            words = (asked.until, asked.back, asked.beside_gpu_pods, asked.despite_pods)
+            words = (asked.until, asked.back, asked.beside_gpu_pods, asked.despite_pods, asked.of)
             state: State[Any] = await rotate_ca(file, asked.confirm, mode, *words, report, return_state=True)
             return state
 

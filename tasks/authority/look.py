@@ -1,4 +1,4 @@
-"""Before the CA is rotated: every host is looked at, all that forbids it is named at once, and where it stands is told.
+"""Before a CA is rotated: every host is looked at, all that forbids it is named at once, and where it stands is told.
 
 Where a rotation stands is read from the hosts: from the folder of both CAs, and from whom each ca.crt trusts.
 """
@@ -9,6 +9,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from shipway.backup.script import script_of
+from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.commands import Says
@@ -17,19 +18,23 @@ from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
 from shipway.os.families import recognise
-from shipway.ownership.evidence import AUTHORITY
 from shipway.step import Check, Impact, StepResult
-from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old
-from shipway.steps.authority.pair import FOLDER, MAKES, STAMP, SUBJECT, Pair, said, trusted_by, who
-from shipway.steps.authority.possible import KeyThere, NotBesideGpuPods
-from shipway.steps.authority.signing import ReadByUs
+from shipway.steps.authority.etcd import EtcdStacked, MembersKnown
+from shipway.steps.authority.front_proxy import ExtensionsAvailable, FrontProxyTaken
+from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old, readers_of_files
+from shipway.steps.authority.own_server import OwnServer
+from shipway.steps.authority.pair import MAKES, STAMP, Pair, said, trusted_by, who
+from shipway.steps.authority.possible import KeyThere, NoRotation, NotBesideGpuPods
+from shipway.steps.authority.signing import FilesReadByUs, ReadByUs
 from shipway.steps.authority.trust import KubeconfigTrusts
+from shipway.steps.authority.which import CLUSTER, ETCD_CA, FRONT_PROXY, Which
 from shipway.steps.endpoint.kubeconfigs import FILES
 from shipway.steps.endpoint.possible import EveryNodeAnswers
 from shipway.steps.hardening import manifest
 from shipway.steps.kubernetes.kubelet_client import KubeletRotates
 from shipway.steps.kubernetes.renewal import RENEWS, ClockRight
 from shipway.steps.kubernetes.static_pods import OPERATIONS
+from shipway.steps.maintain.pause import QuorumStays
 from shipway.steps.upgrade.possible import BackupYoung
 from shipway.survey.first_look import survey
 from tasks import gates
@@ -39,7 +44,6 @@ from tasks.endpoint.look import running
 from tasks.waiting import hear_results, wait_for
 from tasks.workloads import OWN_NAMESPACES, find_busy
 
-NAMED = Says(("openssl", "x509", "-noout", "-subject", "-in", AUTHORITY))
 API_SECONDS = 180.0
 SETTLE_SECONDS = manifest.SECONDS  # the longest of what a host may still do for a run that was killed
 FRESH = timedelta(days=1)  # a CA of a rotation that is younger is what a second run wants
@@ -59,24 +63,41 @@ async def look(run: Run, stage: str, host: str) -> list[StepResult]:
     seen = run.seen.surveys[host] = await survey(session)
     if not seen.joined:
         return [StepResult("the host was looked at", "ok")]
-    text, named, old, new = await session.read(
-        FileText(AUTHORITY), NAMED, FileText(f"{FOLDER}/old.crt"), FileText(f"{FOLDER}/new.crt")
-    )
-    own = AuthoritySeen(tuple(trusted_by(text or "")), text or "", old or "", new or "", named.stdout.strip())
-    run.authority.hosts[host] = own
-    checks: list[Check[Host]] = [ClockRight(), ReadByUs(control), KubeletRotates()]
-    checks += [KubeconfigTrusts(path, ()) for path in FILES]
-    checks += [KeyThere()] if control else []
+    of = run.authority.of
+    if control or of is CLUSTER:  # workers know of no other
+        named = Says(("openssl", "x509", "-noout", "-subject", "-in", of.path))
+        text, name, old, new = await session.read(
+            FileText(of.path), named, FileText(f"{of.folder}/old.crt"), FileText(f"{of.folder}/new.crt")
+        )
+        own = AuthoritySeen(tuple(trusted_by(text or "")), text or "", old or "", new or "", name.stdout.strip())
+        run.authority.hosts[host] = own
+    checks = _forbidding(of, control=control)
     results = [result for result in await look_at_all(checks, session) if isinstance(result.error, ShipwayError)]
     for result in results:
         hear_results(run, stage, host)(result)
     return results or [StepResult("nothing on the host forbids a rotation", "ok")]
 
 
+def _forbidding(of: Which, *, control: bool) -> list[Check[Host]]:
+    """Return what on a host may forbid the rotation of a CA."""
+    checks: list[Check[Host]] = [ClockRight()]
+    if of is CLUSTER:
+        checks += [ReadByUs(control), KubeletRotates(), *(KubeconfigTrusts(path, ()) for path in FILES)]
+    elif control:
+        checks += [EtcdStacked()] if of is ETCD_CA else []
+        checks.append(FilesReadByUs(of))
+    return [*checks, KeyThere(of), NoRotation(of)] if control else checks
+
+
 def planes(run: Run) -> list[str]:
     """Return the control planes that have joined, the one that leads first."""
     names = [host.name for host in running(run).control_planes]
     return sorted(names, key=lambda name: name != run.control.name)
+
+
+def server_of(run: Run, host: str) -> OwnServer:
+    """Return a control plane's own API server."""
+    return OwnServer(node_ip(run.cluster.host(host)), run.cluster.kubernetes.api_port)
 
 
 def place(run: Run) -> None:
@@ -88,14 +109,14 @@ def place(run: Run) -> None:
     lead = seen[run.control.name]
     if begun:
         own.source, first = next(iter(begun.items()))
-        own.pair = Pair(first.old, first.new, own.back)
+        own.pair = Pair(first.old, first.new, own.back, own.of)
         _refuse_other_pairs(begun, own.pair)
     else:
         if own.back:
-            message = "no rotation of the CA is under way, so there is no way back from one"
+            message = f"no rotation of {own.of.said} is under way, so there is no way back from one"
             raise Refused(message, host=run.control.name, code="SHW-857", fix="Leave --back away.")
-        own.pair = Pair(lead.text)
-        own.made = _made(lead.subject)
+        own.pair = Pair(lead.text, of=own.of)
+        own.made = _made(lead.subject, own.of)
     known = {who(one) for one in own.pair.both if one}
     lost = {
         name: said(one.trusted)
@@ -104,8 +125,8 @@ def place(run: Run) -> None:
     }
     if lost:
         names = few([f"{name} trusts {what}" for name, what in sorted(lost.items())])
-        message = f"{names}; the cluster's CA is {said(sorted(known))}"
-        fix = f"Leave in {AUTHORITY} of each host what the control plane's has, and nothing else; then run again."
+        message = f"{names}; {own.of.said} is {said(sorted(known))}"
+        fix = f"Leave in {own.of.path} of each host what the control plane's has, and nothing else; then run again."
         raise Refused(message, host=min(lost), code="SHW-853", fix=fix)
     _place_end(run)
 
@@ -127,13 +148,15 @@ def _refuse_other_pairs(begun: dict[str, AuthoritySeen], pair: Pair) -> None:
     other = [name for name, one in begun.items() if (who(one.old), who(one.new)) != (who(pair.old), who(pair.new))]
     if other:
         message = f"{few(other)} has another pair of CAs than {next(iter(begun))}: two rotations were begun"
-        fix = f"Find out which new CA any host trusts already ({AUTHORITY}), and move {FOLDER} with the other away."
+        fix = (
+            f"See which new CA any host trusts already ({pair.of.path}), and move {pair.of.folder} with the other away."
+        )
         raise Refused(message, host=other[0], code="SHW-853", fix=fix)
 
 
-def _made(subject: str) -> str:
+def _made(subject: str, of: Which = CLUSTER) -> str:
     """Return when a rotation of the last day made the CA, by its name; "" for any other."""
-    _, found, stamp = subject.rpartition(SUBJECT)
+    _, found, stamp = subject.rpartition(of.subject)
     try:
         when = datetime.strptime(stamp.strip(), STAMP).replace(tzinfo=UTC)
     except ValueError:
@@ -158,26 +181,42 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
         await wait_for(run, stage, gates.ApiAnswers(), kube, seconds=API_SECONDS)
     kube.forget()
     joined = [one.name for one in running(run).hosts]
-    await find_busy(run)
     checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), EveryNodeAnswers(joined, "the old CA alone")]
-    checks.append(NotBesideGpuPods(dict(run.seen.busy), own.beside_gpu_pods))
-    control = run.session(run.control.name)
-    backups: list[Check[Host]] = [] if own.source else [BackupYoung(script_of(run.cluster), fix=BACKUP)]
-    results, backed = await asyncio.gather(look_at_all(checks, kube, hear), look_at_all(backups, control, hear))
+    if own.of is CLUSTER:
+        await find_busy(run)
+        checks.append(NotBesideGpuPods(dict(run.seen.busy), own.beside_gpu_pods))
+    if own.of is FRONT_PROXY and not own.source:  # later each control plane is asked for what was lost there
+        checks.append(ExtensionsAvailable())
+    control, on_control = run.session(run.control.name), list[Check[Host]]()
+    if not own.source:
+        on_control.append(BackupYoung(script_of(run.cluster), fix=BACKUP))
+        if own.of is FRONT_PROXY:  # what proves it at the end is asked at the beginning
+            on_control.append(FrontProxyTaken(server_of(run, run.control.name)))
+    if own.of is ETCD_CA:
+        hosts = [run.cluster.host(name) for name in planes(run)]
+        on_control.append(MembersKnown([one.name for one in hosts], [node_ip(one) for one in hosts]))
+        on_control += [] if own.source else [QuorumStays()]
+    results, others = await asyncio.gather(look_at_all(checks, kube, hear), look_at_all(on_control, control, hear))
     if run.allow is Impact.NOTHING or not own.source:
         await _tell(run, kube)
-    return [*placed, *results, *backed]
+    return [*placed, *results, *others]
 
 
 BACKUP = "Run `shipway backup FILE` first: keys that are lost are in a backup or nowhere."
 
 
 async def _tell(run: Run, kube: Kube) -> None:
-    """Warn of what is not ours and trusts the old CA: pods that read it once, bundles of webhooks and APIs."""
+    """Warn of what is not ours and trusts the old CA: pods that read it once, bundles of webhooks and APIs.
+
+    Of another CA than the cluster's, of the pods that read kubeadm's files of it.
+    """
+    own = run.authority
     try:
-        pods, bundles = await asyncio.gather(
-            holders_of_old(kube, whenever=True), bundles_of_others(kube, run.authority.pair.old)
-        )
+        if own.of is not CLUSTER:
+            if mounting := await readers_of_files(kube, own.of.path):
+                run.warned.append(f"these pods read {own.of.path}, and are their owners' to restart: {few(mounting)}")
+            return
+        pods, bundles = await asyncio.gather(holders_of_old(kube, whenever=True), bundles_of_others(kube, own.pair.old))
     except ShipwayError as error:
         run.warned.append(f"who else trusts the old CA could not be asked: {error.message}")
         return

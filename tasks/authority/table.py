@@ -17,12 +17,12 @@ STAGES = (
     Stage(
         StageName.AUTHORITY_TOLD,
         authorities.spread,
-        lambda cluster: 2 * (PARTS_SECONDS + PARTS_SECONDS_A_NODE * len(cluster.hosts)) + 600,
+        lambda cluster: 2 * (PARTS_SECONDS + PARTS_SECONDS_A_NODE * len(cluster.hosts)) + 900,
     ),
     Stage(StageName.AUTHORITY_SIGNS, authorities.sign, always(3600.0)),
     Stage(StageName.AUTHORITY_KUBELETS, authorities.sign_kubelet, always(1200.0)),
     Stage(StageName.AUTHORITY_PROOF, authorities.prove, always(600.0)),
     Stage(StageName.AUTHORITY_DROPPED, authorities.drop, always(3600.0)),
-    Stage(StageName.AUTHORITY_ALONE, authorities.unspread, always(600.0)),
+    Stage(StageName.AUTHORITY_ALONE, authorities.unspread, always(900.0)),
     Stage(StageName.AUTHORITY_KEPT, authorities.end, always(600.0)),
 )

@@ -1,4 +1,4 @@
-"""The stages that rotate the CA: made, trusted, told, signing, proved; then the old one is trusted no more."""
+"""The stages that rotate a CA: made, trusted, told, signing, proved; then the old one is trusted no more."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from shipway.facts.services import UnitState
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
-from shipway.kubeadm.certificates import APISERVER, KUBELET_PORT, MANAGER, SCHEDULER
-from shipway.ownership.evidence import AUTHORITY, KUBELET_CONF
+from shipway.kubeadm.certificates import APISERVER, ETCD, ETCD_CLIENTS, ETCD_PEERS, KUBELET_PORT, MANAGER, SCHEDULER
+from shipway.ownership.evidence import KUBELET_CONF
 from shipway.step import Check, Drift, Impact, StepResult
+from shipway.steps.authority.etcd import KeysRead, MembersHealthy
+from shipway.steps.authority.front_proxy import (
+    LOST,
+    ExtensionsAnswer,
+    ExtensionsTold,
+    FrontProxyTaken,
+    extensions,
+    paths_of,
+)
 from shipway.steps.authority.leafs import KubeletClientSigned, KubeletServingSigned, LeafsSigned
 from shipway.steps.authority.objects import (
     ClusterInfoTrusts,
@@ -24,9 +33,11 @@ from shipway.steps.authority.objects import (
     PodsToldSince,
     holders_of_old,
 )
-from shipway.steps.authority.pair import FOLDER, Pair, PairKept, PairThere, SignerIs, who
+from shipway.steps.authority.pair import Pair, PairKept, PairThere, SignerIs, who
 from shipway.steps.authority.signing import ManagerSigns
 from shipway.steps.authority.trust import AuthorityTrusted, ClientsAccepted, KubeconfigTrusts, Serves
+from shipway.steps.authority.which import CLUSTER as CLUSTERS
+from shipway.steps.authority.which import ETCD_CA, FRONT_PROXY
 from shipway.steps.endpoint.kubeconfigs import FILES, KubeletAsks
 from shipway.steps.hardening.manifest import ManifestSettled
 from shipway.steps.kubernetes.health_cluster import NodeReady
@@ -42,8 +53,9 @@ from shipway.steps.kubernetes.serving_requests import (
 )
 from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
+from shipway.steps.maintain.pause import EtcdMayStop
 from tasks import gates
-from tasks.authority.look import planes, stale_of
+from tasks.authority.look import planes, server_of, stale_of
 from tasks.certificates.stages import keep_renewed, permit_alone
 from tasks.context import Run
 from tasks.endpoint.look import running
@@ -56,6 +68,7 @@ from tasks.workloads import OWN_NAMESPACES
 API_SECONDS, NODE_SECONDS, SHOWN_SECONDS = 180.0, 180.0, 60.0
 TOLD_SECONDS = 300.0  # the controller manager that leads is another one for a while
 PARTS_SECONDS, PARTS_SECONDS_A_NODE = 300.0, 30.0  # DaemonSets are made anew one node after the other
+AVAILABLE_SECONDS = 120.0  # each API server asks aggregated APIs every 30 s (kube-aggregator, available_controller.go)
 AT_ONCE = 50
 ASKS = KubeletAsks("the kubelet trusts what its kubelet.conf holds")
 NOTHING_LEFT = "nothing holds or shows a certificate of the other CA alone"
@@ -67,9 +80,15 @@ def _control(run: Run, host: str) -> bool:
 
 
 def _loaded(run: Run, host: str, part: str) -> StaticPodLoaded:
-    spec, port = run.cluster.host(host), run.cluster.kubernetes.api_port
-    also = () if part == SCHEDULER else (AUTHORITY,)
-    return StaticPodLoaded(part, host, node_ip(spec), port, also)
+    of, server = run.authority.of, server_of(run, host)
+    also = (of.path,) if part in of.readers else ()
+    return StaticPodLoaded(part, host, server.address, server.port, also)
+
+
+def _readers(run: Run, host: str, because: Check[Host]) -> list[Check[Host]]:
+    """Return what starts anew those that read etcd's or the front proxy's CA; etcd is asked right before its own."""
+    loads = [_loaded(run, host, part) for part in run.authority.of.readers]
+    return [EtcdMayStop((because, loads[0])), *loads] if run.authority.of is ETCD_CA else [*loads]
 
 
 def _signs(run: Run, host: str, *, keeps: bool = False, over: bool = False) -> ManagerSigns:
@@ -88,6 +107,10 @@ def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = F
 
     The controller manager signs from the folder before ca.crt holds two; by kubeadm's own pair once it holds one.
     """
+    of = run.authority.of
+    if of is not CLUSTERS:
+        trusts = AuthorityTrusted(trusted, of=of)
+        return [*_settled(run, host), trusts, *_readers(run, host, trusts)]
     confs: list[Check[Host]] = [KubeconfigTrusts(path, trusted) for path in FILES]
     if not _control(run, host):
         return [AuthorityTrusted(trusted), *confs, ASKS]
@@ -112,6 +135,9 @@ def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = F
 def leaf_steps(run: Run, host: str) -> list[Check[Host]]:
     """Return the steps by which a control plane's own certificates, and what it signs, are of the wanted CA."""
     pair = run.authority.pair
+    if pair.of is not CLUSTERS:
+        signed = LeafsSigned(pair)
+        return [*_settled(run, host), SignerIs(pair), signed, *_readers(run, host, signed)]
     api, manager, scheduler = (_loaded(run, host, part) for part in (APISERVER, MANAGER, SCHEDULER))
     return [
         *_settled(run, host),
@@ -143,12 +169,12 @@ async def make(run: Run, stage: str, host: str) -> list[StepResult]:
     session, own = run.session(host), run.authority
     session.forget()
     source = run.session(own.source) if own.source else None
-    steps: list[Check[Host]] = [PairThere(source)]
+    steps: list[Check[Host]] = [PairThere(source, own.of)]
     allow = min(run.allow, Impact.FILES)
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit_alone(run))
     if run.allow is not Impact.NOTHING and not own.source and all(one.outcome != "failed" for one in results):
-        old, new = await session.read(FileText(f"{FOLDER}/old.crt"), FileText(f"{FOLDER}/new.crt"))
-        own.source, own.pair = host, Pair(old or "", new or "", own.back)
+        old, new = await session.read(FileText(f"{own.of.folder}/old.crt"), FileText(f"{own.of.folder}/new.crt"))
+        own.source, own.pair = host, Pair(old or "", new or "", own.back, own.of)
     return results
 
 
@@ -157,7 +183,7 @@ async def trust(run: Run, stage: str, host: str) -> list[StepResult]:
     results = await _bring(run, stage, host, trust_steps(run, host, run.authority.pair.both))
     if _failed(results) or run.allow is Impact.NOTHING or not _control(run, host):
         return results
-    return [*results, await _accepts(run, stage, host, run.authority.pair.both, ())]
+    return [*results, *await _wait_all(run, stage, host, _accepts(run, host, run.authority.pair.both, ()))]
 
 
 async def sign(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -165,9 +191,7 @@ async def sign(run: Run, stage: str, host: str) -> list[StepResult]:
     results = await _bring(run, stage, host, leaf_steps(run, host))
     if _failed(results) or run.allow is Impact.NOTHING:
         return results
-    spec, session = run.cluster.host(host), run.session(host)
-    shown = Serves(run.authority.pair.wanted, node_ip(spec), run.cluster.kubernetes.api_port)
-    return [*results, await wait_for(run, stage, shown, session, seconds=SHOWN_SECONDS)]
+    return [*results, *await _wait_all(run, stage, host, [*_shows(run, host), *await _works(run, host)])]
 
 
 async def sign_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -189,12 +213,47 @@ async def drop(run: Run, stage: str, host: str) -> list[StepResult]:
     results = await _bring(run, stage, host, trust_steps(run, host, (wanted,), over=True))
     if _failed(results) or run.allow is Impact.NOTHING or not _control(run, host):
         return results
-    return [*results, await _accepts(run, stage, host, (wanted,), (run.authority.pair.leaving,))]
+    accepts = _accepts(run, host, (wanted,), (run.authority.pair.leaving,))
+    return [*results, *await _wait_all(run, stage, host, [*accepts, *await _works(run, host)])]
 
 
-async def _accepts(run: Run, stage: str, host: str, yes: tuple[str, ...], no: tuple[str, ...]) -> StepResult:
-    accepted = ClientsAccepted(yes, no, node_ip(run.cluster.host(host)), run.cluster.kubernetes.api_port)
-    return await wait_for(run, stage, accepted, run.session(host), seconds=SHOWN_SECONDS)
+def _accepts(run: Run, host: str, yes: tuple[str, ...], no: tuple[str, ...]) -> list[Check[Host]]:
+    """Return the checks of whom the ports accept that know clients by the CA."""
+    server = server_of(run, host)
+    ports = (ETCD_CLIENTS, ETCD_PEERS) if run.authority.of is ETCD_CA else (server.port,)
+    return [ClientsAccepted(yes, no, server.address, port) for port in ports]
+
+
+def _shows(run: Run, host: str) -> list[Check[Host]]:
+    """Return the checks of what the ports show that is signed by the CA; the front proxy's is shown to servers only."""
+    server, wanted = server_of(run, host), run.authority.pair.wanted
+    if run.authority.of is ETCD_CA:
+        return [Serves(wanted, server.address, port, asks=True) for port in (ETCD_CLIENTS, ETCD_PEERS)]
+    return [Serves(wanted, server.address, server.port)] if run.authority.of is CLUSTERS else []
+
+
+async def _works(run: Run, host: str) -> list[Check[Host]]:
+    """Return the checks of what goes by the CA: etcd's members and what is read of them, aggregated APIs."""
+    if run.authority.of is ETCD_CA:
+        return [MembersHealthy(), KeysRead(server_of(run, host))]
+    if run.authority.of is FRONT_PROXY:
+        kube = await run.kube()
+        kube.forget()
+        paths = paths_of(await extensions(kube))
+        return [FrontProxyTaken(server_of(run, host)), ExtensionsAnswer(paths, server_of(run, host))]
+    return []
+
+
+async def _wait_all(run: Run, stage: str, host: str, checks: list[Check[Host]]) -> list[StepResult]:
+    """Return the results of waiting for each, until one is not so; of aggregated APIs that are lost all are told."""
+    results: list[StepResult] = []
+    for check in checks:
+        results.append(await wait_for(run, stage, check, run.session(host), seconds=SHOWN_SECONDS))
+        if _failed(results):
+            if isinstance(check, ExtensionsAnswer):
+                run.warned.append(f"aggregated APIs are lost by the API server of {host}. {LOST}")
+            break
+    return results
 
 
 def _failed(results: list[StepResult]) -> bool:
@@ -219,6 +278,8 @@ async def _bring(run: Run, stage: str, host: str, steps: list[Check[Host]]) -> l
         kube.forget()
         for check in (gates.ApiAnswers(), gates.EtcdHealthy()):
             results.append(await wait_for(run, stage, check, kube, seconds=API_SECONDS))
+        if run.authority.of is ETCD_CA:  # before the next member is stopped
+            results.append(await wait_for(run, stage, MembersHealthy(), session, seconds=API_SECONDS))
         await new_lease(run)
     if any(result.outcome == "changed" and result.restarts for result in results):
         since = (await session.read(UnitState("kubelet.service"))).active_since
@@ -228,8 +289,11 @@ async def _bring(run: Run, stage: str, host: str, steps: list[Check[Host]]) -> l
 
 
 def _foreseen(results: list[StepResult]) -> list[StepResult]:
-    """Return a plan's results with the restarts that follow what would be changed."""
-    changed = {AuthorityTrusted.name: (APISERVER, MANAGER), LeafsSigned.name: (APISERVER, MANAGER, SCHEDULER)}
+    """Return a plan's results with the restarts that follow what would be changed, as far as they are its steps."""
+    changed = {
+        AuthorityTrusted.name: (ETCD, APISERVER, MANAGER),
+        LeafsSigned.name: (ETCD, APISERVER, MANAGER, SCHEDULER),
+    }
     for first, parts in changed.items():
         for part in parts:
             results = foresee(results, first, loaded(part))
@@ -239,10 +303,13 @@ def _foreseen(results: list[StepResult]) -> list[StepResult]:
 async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
     """Tell joining hosts and pods of both CAs; have the cluster's own pods read that; find others that did not.
 
-    Once a control plane signs with the wanted one, every pod that still works has read both.
+    Once a control plane signs with the wanted one, every pod that still works has read both. Of the front proxy's only
+    aggregated API servers are told, which read it anew by themselves.
     """
     own = run.authority
     results = await _tell_all(run, stage, own.pair.both)
+    if own.of is not CLUSTERS:
+        return results
     signed = any(own.hosts[name].trusted[:1] == (who(own.pair.wanted),) for name in planes(run))
     if run.allow is Impact.NOTHING or _failed(results) or own.back or signed:
         return results
@@ -269,17 +336,45 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def unspread(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
-    """Tell joining hosts and pods of the wanted CA alone."""
-    results = await _tell_all(run, stage, (run.authority.pair.wanted,))
-    return results if _failed(results) else [*results, *await by_api(run, stage, [NoTimeKept()])]
+    """Tell joining hosts, pods and aggregated API servers of the wanted CA alone."""
+    own = run.authority
+    results = await _tell_all(run, stage, (own.pair.wanted,))
+    if _failed(results):
+        return results
+    results += await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.wanted,), (own.pair.leaving,))])
+    if _failed(results) or run.allow is Impact.NOTHING:
+        return results
+    if own.of is CLUSTERS:
+        return [*results, *await by_api(run, stage, [NoTimeKept()])]
+    return [*results, await _available(run, stage)]
+
+
+async def _available(run: Run, stage: str) -> StepResult:
+    """Wait until the API servers say of each aggregated API that it is available; what is not is told."""
+    found = await wait_for(run, stage, gates.AggregatedApisAvailable(), await run.kube(), seconds=AVAILABLE_SECONDS)
+    if found.error is not None:
+        run.warned.append(f"{found.step}: {found.error.message}. {LOST}")
+    return found
 
 
 async def _tell_all(run: Run, stage: str, trusted: tuple[str, ...]) -> list[StepResult]:
-    """Let cluster-info hold these CAs, and wait until the controller manager has told all pods of them."""
-    results = await by_api(run, stage, [ClusterInfoTrusts(trusted)])
+    """Let cluster-info hold these CAs; wait until all pods, and aggregated API servers, have been told of them.
+
+    The controller manager tells pods, the API servers tell the others.
+    """
+    own, told = run.authority, list[Check[Kube]]()
+    results: list[StepResult] = []
+    if own.of is CLUSTERS:
+        results = await by_api(run, stage, [ClusterInfoTrusts(trusted)])
+        told.append(PodsAreTold(trusted))
+    told.append(ExtensionsTold(own.of, trusted))
     if run.allow is Impact.NOTHING or _failed(results):
         return results
-    return [*results, await wait_for(run, stage, PodsAreTold(trusted), await run.kube(), seconds=TOLD_SECONDS)]
+    for one in told:
+        results.append(await wait_for(run, stage, one, await run.kube(), seconds=TOLD_SECONDS))
+        if _failed(results):
+            break
+    return results
 
 
 async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -287,30 +382,32 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
 
     Where that has begun, what was cut off on its way is for the next stage; what is held and shown is asked again.
     """
-    own, kube, hosts = run.authority, await run.kube(), [one.name for one in running(run).hosts]
-    wanted, port = own.pair.wanted, run.cluster.kubernetes.api_port
+    own, kube = run.authority, await run.kube()
+    hosts = [one.name for one in running(run).hosts] if own.of is CLUSTERS else planes(run)
+    wanted = own.pair.wanted
     kube.forget()
+    if own.of is FRONT_PROXY and (found := await _available(run, stage)).error is not None:
+        return [found]
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def ask(name: str) -> list[StepResult]:
-        session, spec = run.session(name), run.cluster.host(name)
+        session = run.session(name)
         session.forget()
-        steps: list[Check[Host]] = [AuthorityTrusted((wanted,), exactly=False), *kubelet_steps(run, name)]
-        steps += [] if own.dropping else [ASKS]
-        steps += [KubeconfigTrusts(path, (wanted,), exactly=False) for path in FILES]
-        if is_declared(run.cluster):
-            steps.append(Serves(wanted, node_ip(spec), KUBELET_PORT))
+        steps: list[Check[Host]] = [AuthorityTrusted((wanted,), exactly=False, of=own.of)]
+        steps += _clients(run, name) if own.of is CLUSTERS else []
         if _control(run, name):
-            steps += [LeafsSigned(own.pair), Serves(wanted, node_ip(spec), port)]
+            steps += [LeafsSigned(own.pair), *_shows(run, name), *await _works(run, name)]
         if _control(run, name) and not own.dropping:
-            steps += [_loaded(run, name, part) for part in (APISERVER, MANAGER, SCHEDULER)]
-            steps += [UserHasKubeconfig(run.cluster.target(spec).user)]
+            steps += [_loaded(run, name, part) for part in own.of.readers]
         async with gate:
             return [one for one in await look_at_all(steps, session) if one.outcome != "ok"]
 
     left = dict(zip(hosts, await asyncio.gather(*(ask(name) for name in hosts)), strict=True))
-    told: list[Check[Kube]] = [ClusterInfoTrusts((wanted,), exactly=False), PodsAreTold((wanted,), exactly=False)]
-    left[CLUSTER] = [one for one in await look_at_all([*told, NodesReady(tuple(hosts))], kube) if one.outcome != "ok"]
+    told: list[Check[Kube]] = [ExtensionsTold(own.of, (wanted,))] if own.of.told else []
+    if own.of is CLUSTERS:
+        told += [ClusterInfoTrusts((wanted,), exactly=False), PodsAreTold((wanted,), exactly=False)]
+        told.append(NodesReady(tuple(hosts)))
+    left[CLUSTER] = [one for one in await look_at_all(told, kube) if one.outcome != "ok"]
     if keep := [f"{name}: {said_of(one)}" for name, some in left.items() for one in some]:
         fix = "Run the same command again: it does only what is missing. Both CAs are trusted until then."
         raise Permanent(f"the other CA is needed still: {few(keep)}", code="SHW-855", fix=fix)
@@ -319,6 +416,19 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     return [result]
 
 
+def _clients(run: Run, host: str) -> list[Check[Host]]:
+    """Return what on any host is of the cluster's CA: its kubelet's certificates, kubeconfigs and who reads them."""
+    own, spec = run.authority, run.cluster.host(host)
+    steps = kubelet_steps(run, host)
+    steps += [] if own.dropping else [ASKS]
+    steps += [KubeconfigTrusts(path, (own.pair.wanted,), exactly=False) for path in FILES]
+    if is_declared(run.cluster):
+        steps.append(Serves(own.pair.wanted, node_ip(spec), KUBELET_PORT))
+    if _control(run, host) and not own.dropping:
+        steps += [_loaded(run, host, SCHEDULER), UserHasKubeconfig(run.cluster.target(spec).user)]
+    return steps
+
+
 async def end(run: Run, stage: str, host: str) -> list[StepResult]:
     """Put the folder of both CAs aside: from then on the cluster is one of the wanted CA."""
-    return await _bring(run, stage, host, [PairKept()])
+    return await _bring(run, stage, host, [PairKept(run.authority.of)])

@@ -34,7 +34,7 @@ KUBEADM, KUBELET, NOBODY = "kubeadm", "the kubelet", "nobody"
 CA_DAYS = 365  # a CA that ends within a year ends before what it signs now
 _GIVEN = re.compile(r"^\s*tlsCertFile:\s*\S", re.MULTILINE)  # of KubeletConfiguration
 # What follows is said in the table's last column.
-CA_ENDS = "ends before what it signs now: CAs are not renewed, see docs/certificates.md"
+CA_ENDS = "ends before what it signs now: `shipway rotate-ca` replaces it, see docs/rotate-ca.md"
 LATE = "the kubelet should have renewed it at 70 to 90 % of its life: see `journalctl -u kubelet`"
 EXPIRED = "expired: the kubelet is cut off from the cluster"
 SELF_SIGNED = "signed by itself; move it and kubelet.key away and restart the kubelet: it makes a new one"

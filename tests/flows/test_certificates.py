@@ -300,6 +300,6 @@ async def test_the_rows_say_what_is_served_what_ends_and_who_renews_it() -> None
 async def test_a_ca_that_ends_within_a_year_is_named_and_a_workers_row_is_its_kubelets_alone() -> None:
     run, host = Run(cluster_of(("te1", "te2")), "plan"), ControlPlane(300)
     host.facts[CertificateIn(authority_path("etcd/ca"))] = CertificateInfo("CA", time.time() + 100 * 86400)
-    assert "CAs are not renewed" in row_of(await look_at_certificates(run, host), "etcd/ca").finding  # type: ignore[arg-type]
+    assert "shipway rotate-ca" in row_of(await look_at_certificates(run, host), "etcd/ca").finding  # type: ignore[arg-type]
     host.name = "te2"
     assert await look_at_certificates(run, host) == ()  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from shipway.facts.files import FileText
 from shipway.ownership.evidence import AUTHORITY
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult
+from shipway.steps.authority.front_proxy import ExtensionsTold
 from shipway.steps.authority.leafs import KubeletClientSigned, LeafsSigned
 from shipway.steps.authority.objects import ClusterInfoTrusts, Holder, PartsReadAnew, PodsAreTold, PodsToldSince
 from shipway.steps.authority.pair import Pair, who
@@ -371,7 +372,7 @@ async def results_of(monkeypatch: pytest.MonkeyPatch, run: Run, host: str, *foun
 
 
 RESTARTED = StepResult(work.ASKS.name, "changed", Impact.SERVICE, restarts="kubelet")
-API, ACCEPTS = "the Kubernetes API answers and is ready", "the API server accepts clients of the CA that is wanted"
+API, ACCEPTS = "the Kubernetes API answers and is ready", "6443 accepts clients of the CA that is wanted"
 
 
 async def test_a_control_plane_answers_and_accepts_both_before_the_next_one_is_touched(
@@ -467,7 +468,11 @@ async def test_pods_of_ours_are_made_anew_once_all_are_told_and_those_of_others_
     own.pair = pair
     results, applied, waited = await told(monkeypatch, scene, OURS, THEIRS, Holder("kube-system", "alone"))
     assert applied == [ClusterInfoTrusts.name, PodsToldSince.name, PartsReadAnew.name]
-    assert waited == [PodsAreTold.name, "DaemonSet kube-system/kube-proxy runs everywhere it should"]
+    assert waited == [
+        PodsAreTold.name,
+        ExtensionsTold.name,
+        "DaemonSet kube-system/kube-proxy runs everywhere it should",
+    ]
     assert own.stale == ("kube-system/alone", "site/web")
     assert (results[-1].step, results[-1].outcome) == (work.PODS_READ, "drifted")
     own.despite_pods = True
@@ -523,7 +528,7 @@ async def test_the_proof_asks_every_host_and_the_cluster_anew_and_names_what_nee
     assert {shows, signed, work.ASKS.name, KubeletClientSigned.name} <= set(asked["cp2"])
     assert KubeletClientSigned.name in asked["w1"]
     assert shows not in asked["w1"]
-    assert {ClusterInfoTrusts.name, PodsAreTold.name} <= set(asked["cluster"])
+    assert {ClusterInfoTrusts.name, PodsAreTold.name, ExtensionsTold.name} <= set(asked["cluster"])
     run.authority.dropping = True  # what was cut off in the last stage is that stage's to mend
     await work.prove(run, "authority_proof", "cluster")
     assert {shows, signed, KubeletClientSigned.name} <= set(asked["cp2"])

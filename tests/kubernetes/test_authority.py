@@ -38,7 +38,6 @@ from shipway.script import Output
 from shipway.step import Impact
 from shipway.steps.authority.leafs import (
     NEWEST,
-    SIGNED,
     KubeletClientSigned,
     KubeletServingSigned,
     LeafsSigned,
@@ -58,11 +57,7 @@ from shipway.steps.authority.objects import (
 )
 from shipway.steps.authority.pair import (
     FILES,
-    FOLDER,
-    KEY,
     MAKE,
-    NAME,
-    PART,
     PLANNED,
     Pair,
     PairKept,
@@ -83,6 +78,7 @@ from shipway.steps.authority.trust import (
     KubeconfigTrusts,
     Serves,
 )
+from shipway.steps.authority.which import CLUSTER
 from shipway.steps.endpoint.kubeconfigs import MARK
 from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.health import KUBELET_CONFIG
@@ -90,6 +86,8 @@ from tests.kubernetes.test_certificates import CutOff, Tokens
 from tests.kubernetes.test_move_endpoint import Shell
 from tests.places.facts import KnownFacts
 from tests.places.facts import said as answer
+
+FOLDER, KEY, NAME, PART, SIGNED = CLUSTER.folder, CLUSTER.key, CLUSTER.inside, CLUSTER.part, CLUSTER.leafs
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 
@@ -124,7 +122,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sign(pki, "kubernetes")
     for half in ("crt", "key"):
         (pki / f"kubernetes.{half}").rename(pki / f"ca.{half}")
-    run("bash", "-c", MAKE, "bash", str(pki / NAME), str(pki), "kubernetes-ca-20261129T120000Z", "3650")
+    run(
+        "bash",
+        "-c",
+        MAKE,
+        "bash",
+        str(pki / NAME),
+        str(pki / "ca"),
+        "kubernetes-ca-20261129T120000Z",
+        "3650",
+        "kubernetes",
+    )
     sign(pki, "by-old", f"{NAME}/old")
     sign(pki, "by-new", f"{NAME}/new")
     return pki
@@ -160,7 +168,17 @@ def test_a_key_on_a_curve_gets_one_on_the_same_and_what_is_no_key_makes_nothing(
     curve = ("ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-subj", "/CN=kubernetes", "-days", "9")
     paths = ("-keyout", str(tmp_path / "ca.key"), "-out", str(tmp_path / "ca.crt"))
     run("openssl", "req", "-x509", "-new", "-nodes", "-newkey", *curve, *paths)
-    words = ("bash", "-c", MAKE, "bash", str(tmp_path / NAME), str(tmp_path), "kubernetes-ca-x", "9")
+    words = (
+        "bash",
+        "-c",
+        MAKE,
+        "bash",
+        str(tmp_path / NAME),
+        str(tmp_path / "ca"),
+        "kubernetes-ca-x",
+        "9",
+        "kubernetes",
+    )
     run(*words)
     assert "P-384" in run("openssl", "x509", "-noout", "-text", "-in", str(tmp_path / NAME / "new.crt"))
     shutil.rmtree(tmp_path / NAME)
@@ -234,7 +252,7 @@ async def test_the_first_control_plane_makes_it_and_a_half_of_a_folder_is_no_pai
     assert await step.check(half) is not None  # type: ignore[arg-type]
     await step.apply(half)  # type: ignore[arg-type]
     (line,) = half.done
-    assert f"{FOLDER} {PKI} kubernetes-ca-20" in line
+    assert f"{FOLDER} {PKI}/ca kubernetes-ca-20" in line
 
 
 async def test_ca_key_and_the_first_certificate_become_the_wanted_ones(tmp_path: Path, made: Path, pair: Pair) -> None:
@@ -245,7 +263,7 @@ async def test_ca_key_and_the_first_certificate_become_the_wanted_ones(tmp_path:
     seen = await step.check(KnownFacts(fits))  # type: ignore[arg-type]
     assert seen is not None
     assert seen.have == said([who(pair.old)])
-    await step.apply(Shell(fits, {FOLDER: pki / NAME, PKI: pki}))  # type: ignore[arg-type]
+    await step.apply(Shell(fits, {FOLDER: pki / NAME, f"{PKI}/ca": pki / "ca"}))  # type: ignore[arg-type]
     assert trusted_by((pki / "ca.crt").read_text()) == [who(pair.new), who(pair.old)]
     assert ask(paired(str(pki / "ca.crt"), str(pki / "ca.key"))).ok
     assert stat.S_IMODE((pki / "ca.key").stat().st_mode) == 0o600

@@ -28,6 +28,10 @@ KEYS = (
     "find / -xdev -type f -newer /root/old.conf -not -path '/proc/*' -not -path '/etc/kubernetes/*' -size -4096k "
     '-exec grep -lF -- "$(sed -n 3p {key})" {{}} + 2>/dev/null; true'
 )
+TOLD = (  # how many CAs aggregated API servers and the scheduler know callers by
+    f"kubectl --kubeconfig {ADMIN} -n kube-system get configmap extension-apiserver-authentication "
+    "-o jsonpath='{.data.client-ca-file}' | grep -c BEGIN"
+)
 WORKS = "kubectl --request-timeout=10s --kubeconfig {file} {more} get nodes >/dev/null 2>&1"
 
 
@@ -120,6 +124,7 @@ def test_killed_while_trust_is_spread_it_goes_on_rests_beside_old_pods_and_goes_
     print(f"back from trust in {back.seconds:.0f} s")
     assert (back.code, back.report["errors"]) == (0, []), back.output
     assert [site.on(host, TRUSTED).strip() for host in HOSTS] == ["1", "1"]
+    assert site.on("cp1", TOLD).strip() == "1"
     assert (site.on("cp1", NAME), site.holds("cp1", f"[ -e {FOLDER} ]")) == (old, False)
     assert (drift(site)["findings"], drift(site)["errors"]) == ([], [])
     assert holds(site, "cp1") == holder
@@ -146,6 +151,7 @@ def test_killed_while_certificates_are_signed_it_goes_on_to_its_end(site: Site, 
     print(f"after a kill in the last stage in {ended.seconds:.0f} s")
     assert (ended.code, ended.report["errors"]) == (0, []), ended.output
     assert [site.on(host, NAME).partition("=")[2] for host in HOSTS] == [new, new]
+    assert site.on("cp1", TOLD).strip() == "1"
     assert (works(site, ADMIN), works(site, OLD), works(site, OLD, "--insecure-skip-tls-verify")) == (
         True,
         False,

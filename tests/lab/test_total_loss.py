@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,11 @@ def destroyed(site: Site, backed: Path) -> Path:
     return backed
 
 
+def told(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a pass found; a GPU that a pod holds may wait for its proof after the plugin was started anew."""
+    return [one for one in report["findings"] if one["id"] != "GpusProvenLater"] + list(report["errors"])
+
+
 def whole(site: Site, holder: str) -> None:
     """The cluster is the one of before the backup, on three healthy members, and the GPU's holder never stopped."""
     assert nodes(site, "cp2") == dict.fromkeys(ALL, True)
@@ -83,9 +89,9 @@ def whole(site: Site, holder: str) -> None:
     assert "newer" not in found
     assert holds(site, "cp1") == holder
     ends = time.monotonic() + 60
-    while (report := drift(site))["findings"] and time.monotonic() < ends:
+    while (left := told(drift(site))) and time.monotonic() < ends:
         time.sleep(2)
-    assert (report["findings"], report["errors"]) == ([], [])
+    assert left == []
 
 
 def test_nothing_is_restored_while_the_quorum_stands(site: Site, backed: Path) -> None:

@@ -14,12 +14,13 @@ from shipway.facts.commands import Says
 from shipway.facts.fact import Fact, Words
 from shipway.facts.files import FileText
 from shipway.host.session import OPERATIONS, Command, Host
-from shipway.kubeadm.certificates import KUBELET_CLIENT, KUBELET_PKI, KUBELET_SERVER, LEAFS
+from shipway.kubeadm.certificates import KUBELET_CLIENT, KUBELET_PKI, KUBELET_SERVER
 from shipway.kubeadm.writes import ETC
 from shipway.ownership.evidence import AUTHORITY, BOOTSTRAP, authorities, evidence, node_of
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.authority.pair import Pair, said, who
+from shipway.steps.authority.which import ETCD_CA
 from shipway.steps.kubernetes.health import KUBELET_FILES
 from shipway.steps.kubernetes.join import forget_token, make_token
 from shipway.steps.kubernetes.kubelet_client import ASK_SECONDS, HTTPS, bootstrap_kubeconfig
@@ -27,7 +28,6 @@ from shipway.steps.kubernetes.renewal import KEPT, KNOWN, RENEW, RENEWS, SECONDS
 from shipway.steps.system.loaded import restart
 
 SCRIPT = f"{OPERATIONS}/renew-certificates.sh"
-SIGNED = tuple(leaf for leaf in LEAFS if leaf.authority == "ca")
 _EACH = 'renew=$1; shift; for one in "$@"; do $renew "$one" || exit 1; done'
 # $0 the authority in PEM, $1 the file: a certificate, one with its key behind it, or a kubeconfig. Whether it has
 # ended is another question.
@@ -68,18 +68,19 @@ class SignedBy(Fact[bool | None]):
 
 @dataclass(frozen=True)
 class LeafsSigned:
-    """Every certificate that kubeadm had the cluster's CA sign on a control plane is of the CA that is wanted."""
+    """Every certificate that kubeadm had a CA sign on a control plane is of the CA that is wanted."""
 
     impact: ClassVar[Impact] = Impact.SERVICE
     pair: Pair
     name: str = "kubeadm's certificates are signed by the CA that is wanted"
 
     async def _others(self, on: Host) -> list[str]:
-        answers = await on.read_all([SignedBy(self.pair.wanted, leaf.path) for leaf in SIGNED])
+        leafs = self.pair.of.leafs
+        answers = await on.read_all([SignedBy(self.pair.wanted, leaf.path) for leaf in leafs])
         return [
-            leaf.name
-            for leaf, signed in zip(SIGNED, answers, strict=True)
-            if signed is False or (signed is None and not leaf.optional)
+            leaf.name.replace("/", "-")  # as kubeadm's command has it
+            for leaf, signed in zip(leafs, answers, strict=True)
+            if signed is False or (signed is None and (not leaf.optional or self.pair.of is ETCD_CA))
         ]
 
     async def check(self, on: Host) -> Drift | None:

@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 from shipway.converge import wait_until
 from shipway.errors import Blocked
 from shipway.kube.client import Kube, Object
+from shipway.kube.drain import MIRROR
 from shipway.kube.nodes import few
 from shipway.kube.owners import controller_of, walk_up
 from shipway.kube.record import SYSTEM
+from shipway.kubeadm.writes import ETC
 from shipway.ownership.evidence import authorities, decode_pem
 from shipway.step import Drift, Impact
 from shipway.steps.authority.pair import trusted_by, who
@@ -244,6 +246,21 @@ class PartsReadAnew:
             template = {"spec": {"template": {"metadata": {"annotations": stamp}}}}
             await on.patch("apps/v1", kind, name, template, space)
         await wait_until(self, on, seconds=self.seconds)
+
+
+async def readers_of_files(on: Kube, path: str) -> list[str]:
+    """Return the pods that mount a file of kubeadm's or a folder of its that has it; static pods are none of them."""
+    found = [
+        f"{_space(pod)}/{pod['metadata']['name']}"
+        for pod in await on.list_("v1", "Pod")
+        if MIRROR not in (pod["metadata"].get("annotations") or {}) and _sees(pod, path) and not is_ending(pod)
+    ]
+    return sorted(found)
+
+
+def _sees(pod: Object, path: str) -> bool:
+    paths = [str((one.get("hostPath") or {}).get("path", "")) for one in pod["spec"].get("volumes") or ()]
+    return any(one.startswith(ETC) and f"{path}/".startswith(f"{one.rstrip('/')}/") for one in paths)
 
 
 async def bundles_of_others(on: Kube, authority: str) -> list[str]:

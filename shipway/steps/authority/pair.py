@@ -1,7 +1,8 @@
 """Two authorities of a cluster while one takes the other's place: made on one control plane, the same on all of them.
 
-Both lie in a folder of their own beside kubeadm's, which shares it with the controller manager: that takes one pair to
-sign with (kubernetes, pkg/controller/certificates/signer/ca_provider.go), and ca.crt holds two while both are trusted.
+Both lie in a folder of their own beside kubeadm's. The cluster's are read there by the controller manager: that takes
+one pair to sign with (kubernetes, pkg/controller/certificates/signer/ca_provider.go), and ca.crt holds two while both
+are trusted.
 """
 
 from __future__ import annotations
@@ -16,35 +17,29 @@ from shipway.errors import Blocked, Refused
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText, Listing
 from shipway.host.session import OPERATIONS, Command, Host
-from shipway.kubeadm.writes import ETC, PKI
-from shipway.ownership.evidence import AUTHORITY, authorities, certificates_in
+from shipway.kubeadm.writes import PKI
+from shipway.ownership.evidence import authorities, certificates_in
 from shipway.step import Drift, Impact
+from shipway.steps.authority.which import CLUSTER, Which
 from shipway.steps.hardening.files import FolderPrivate
-from shipway.steps.kubernetes.renewal import KEPT
 
-NAME = "shipway-ca"
-FOLDER = f"{PKI}/{NAME}"
-PART = f"{FOLDER}.part"
-KEY = f"{PKI}/ca.key"
 FILES = ("old.crt", "old.key", "new.crt", "new.key")
-SUBJECT = (
-    "kubernetes-ca-"  # and when it was made: two authorities of one name could not be told apart by what is served
-)
 STAMP = "%Y%m%dT%H%M%SZ"
 DAYS = 3650  # as long as kubeadm's own lives
 MAKES = "make-authority"  # as `Host.operate` calls it
 SCRIPT = f"{OPERATIONS}/make-authority.sh"
 PLANNED = "one that is made"
-# $1 the folder, $2 kubeadm's, $3 the new one's name, $4 days. The key is as strong as the old one, and in files alone.
+# $1 the folder, $2 the old one's path without its ending, $3 the new one's name, $4 days, $5 kubeadm's name for such a
+# one. The key is as strong as the old one, and in files alone.
 MAKE = """
 set -eu
 umask 077
-folder=$1 pki=$2 name=$3 days=$4 part=$1.part
+folder=$1 base=$2 name=$3 days=$4 common=$5 part=$1.part
 rm -rf -- "$part"
 mkdir -m 700 -- "$part"
-cp -- "$pki/ca.crt" "$part/old.crt"
-cp -- "$pki/ca.key" "$part/old.key"
-bits=$(openssl pkey -in "$pki/ca.key" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p')
+cp -- "$base.crt" "$part/old.crt"
+cp -- "$base.key" "$part/old.key"
+bits=$(openssl pkey -in "$base.key" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p')
 case $bits in
   256|384|521) kind="ec -pkeyopt ec_paramgen_curve:P-$bits" ;;
   *) kind="rsa:${bits:-2048}" ;;
@@ -60,7 +55,7 @@ CN = $name
 basicConstraints = critical,CA:TRUE
 keyUsage = critical,digitalSignature,keyEncipherment,keyCertSign
 subjectKeyIdentifier = hash
-subjectAltName = DNS:kubernetes
+subjectAltName = DNS:$common
 END
 # shellcheck disable=SC2086 - several words
 openssl req -x509 -new -nodes -sha256 -newkey $kind -days "$days" -config "$part/request" \\
@@ -75,18 +70,19 @@ mv -T -- "$part" "$folder"
 """
 # $1 the certificate, $2 the key: whether they belong together; only public halves are compared.
 _PAIRED = '[ "$(openssl x509 -noout -pubkey -in "$1")" = "$(openssl pkey -pubout -in "$2")" ]'
-# $1 the folder, $2 kubeadm's, $3 the one that signs, $4 the other one, which is trusted beside it.
+# $1 the folder, $2 the path of kubeadm's own without its ending, $3 the one that signs, $4 the other one, which is
+# trusted beside it.
 _SIGN = """
 set -eu
 umask 077
-folder=$1 pki=$2 role=$3 other=$4
-cp -- "$folder/$role.key" "$pki/.ca.key.shipway-new"
-printf '%s\\n' "$(cat -- "$folder/$role.crt")" "$(cat -- "$folder/$other.crt")" > "$pki/.ca.crt.shipway-new"
-chmod 600 -- "$pki/.ca.key.shipway-new"
-chmod 644 -- "$pki/.ca.crt.shipway-new"
-sync -f -- "$pki"
-mv -fT -- "$pki/.ca.key.shipway-new" "$pki/ca.key"
-mv -fT -- "$pki/.ca.crt.shipway-new" "$pki/ca.crt"
+folder=$1 base=$2 role=$3 other=$4 new=${2%/*}/.${2##*/}
+cp -- "$folder/$role.key" "$new.key.shipway-new"
+printf '%s\\n' "$(cat -- "$folder/$role.crt")" "$(cat -- "$folder/$other.crt")" > "$new.crt.shipway-new"
+chmod 600 -- "$new.key.shipway-new"
+chmod 644 -- "$new.crt.shipway-new"
+sync -f -- "${base%/*}"
+mv -fT -- "$new.key.shipway-new" "$base.key"
+mv -fT -- "$new.crt.shipway-new" "$base.crt"
 """
 
 
@@ -114,12 +110,13 @@ def said(hashes: Iterable[str]) -> str:
 class Pair:
     """The certificates of both authorities in PEM, without their keys; `new` is empty in a plan that foresees it.
 
-    `back` goes the other way: then the old one is wanted.
+    `back` goes the other way: then the old one is wanted. `of` is the authority that they are.
     """
 
     old: str = field(repr=False)
     new: str = field(default="", repr=False)
     back: bool = False
+    of: Which = CLUSTER
 
     @property
     def wanted(self) -> str:
@@ -150,42 +147,47 @@ class PairThere:
 
     impact: ClassVar[Impact] = Impact.FILES
     source: Host | None = field(default=None, compare=False)
+    of: Which = CLUSTER
     name: str = "the old and the new CA lie beside each other"
 
     async def check(self, on: Host) -> Drift | None:
         """List the folder, compare digests with those of the source. Raises Refused SHW-853 for another pair."""
-        names = await on.read(Listing(FOLDER))
+        names = await on.read(Listing(self.of.folder))
         if set(FILES) - set(names):
             return Drift("no new CA", "one, made here" if self.source is None else f"that of {self.source.name}")
         if self.source is None or self.source.name == on.name:
             return None
-        own, theirs = await asyncio.gather(*(host.read_all(_states()) for host in (on, self.source)))
+        own, theirs = await asyncio.gather(*(host.read_all(self._states) for host in (on, self.source)))
         same = [one.sha256 if one else "" for one in own] == [one.sha256 if one else "" for one in theirs]
         if same:
             return None
-        fix = f"See which of both pairs any {AUTHORITY} holds, move {FOLDER} with the other one away, then run again."
-        message = f"{FOLDER} has other files than on {self.source.name}, and keys are never written over"
+        folder = self.of.folder
+        fix = (
+            f"See which of both pairs any {self.of.path} holds, move {folder} with the other one away, then run again."
+        )
+        message = f"{folder} has other files than on {self.source.name}, and keys are never written over"
         raise Refused(message, host=on.name, code="SHW-853", fix=fix)
 
     async def apply(self, on: Host) -> None:
         """Make the new one on this host, or bring what the source has; a folder is there whole or not at all."""
+        of = self.of
         if self.source is None or self.source.name == on.name:
             await on.write(SCRIPT, MAKE.encode(), mode="700")
-            name = f"{SUBJECT}{datetime.now(UTC):{STAMP}}"
-            await on.succeed(MAKES, ("bash", SCRIPT, FOLDER, PKI, name, str(DAYS)), seconds=120)
+            name = f"{of.subject}{datetime.now(UTC):{STAMP}}"
+            await on.succeed(MAKES, ("bash", SCRIPT, of.folder, of.base, name, str(DAYS), of.common), seconds=120)
             return
-        texts = await self.source.read_all([FileText(f"{FOLDER}/{name}") for name in FILES])
+        texts = await self.source.read_all([FileText(f"{of.folder}/{name}") for name in FILES])
         if not all(texts):
-            raise Blocked(f"{FOLDER} is not whole", host=self.source.name, fix="Run the same command again.")
+            raise Blocked(f"{of.folder} is not whole", host=self.source.name, fix="Run the same command again.")
         self.source.forget()  # keys are kept in memory no longer than this takes
-        await FolderPrivate("", PART).apply(on)
+        await FolderPrivate("", of.part).apply(on)
         for name, text in zip(FILES, texts, strict=True):
-            await on.write(f"{PART}/{name}", (text or "").encode(), mode="600")
-        await on.do(Command(("rm", "-rf", "--", FOLDER)), Command(("mv", "-T", "--", PART, FOLDER)))
+            await on.write(f"{of.part}/{name}", (text or "").encode(), mode="600")
+        await on.do(Command(("rm", "-rf", "--", of.folder)), Command(("mv", "-T", "--", of.part, of.folder)))
 
-
-def _states() -> list[FileState]:
-    return [FileState(f"{FOLDER}/{name}") for name in FILES]
+    @property
+    def _states(self) -> list[FileState]:
+        return [FileState(f"{self.of.folder}/{name}") for name in FILES]
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ class SignerIs:
 
     async def check(self, on: Host) -> Drift | None:
         """Look at the first certificate, and whether the key is its own."""
-        text, fits = await asyncio.gather(on.read(FileText(AUTHORITY)), on.read(paired(AUTHORITY, KEY)))
+        of = self.pair.of
+        text, fits = await asyncio.gather(on.read(FileText(of.path)), on.read(paired(of.path, of.key)))
         first = next(iter(trusted_by(text or "")), "")
         if first == who(self.pair.wanted) and fits.ok:
             return None
@@ -213,24 +216,26 @@ class SignerIs:
 
     async def apply(self, on: Host) -> None:
         """Put both halves into their places, the key first; kubeadm refuses a pair that does not fit."""
-        roles = (self.pair.role(), self.pair.role(leaving=True))
-        await on.do(Command(("sh", "-c", _SIGN, "sh", FOLDER, PKI, *roles)))
+        of, roles = self.pair.of, (self.pair.role(), self.pair.role(leaving=True))
+        await on.do(Command(("sh", "-c", _SIGN, "sh", of.folder, of.base, *roles)))
 
 
 @dataclass(frozen=True)
 class PairKept:
-    """The folder of the two authorities lies no more where the controller manager reads: the rotation is over.
+    """The folder of the two authorities lies no more beside kubeadm's files: the rotation is over.
 
     It is never deleted: whoever has the old key may have signed something with it that somebody still needs to read.
     """
 
     impact: ClassVar[Impact] = Impact.FILES
+    of: Which = CLUSTER
     name: str = "the old CA is put aside"
 
     async def check(self, on: Host) -> Drift | None:
         """List what is beside kubeadm's certificates."""
-        return Drift(FOLDER, f"{ETC}/{KEPT}ca-*") if NAME in await on.read(Listing(PKI)) else None
+        there = self.of.inside in await on.read(Listing(PKI))
+        return Drift(self.of.folder, f"{self.of.kept}*") if there else None
 
     async def apply(self, on: Host) -> None:
         """Move it away."""
-        await on.do(Command(("mv", "-T", "--", FOLDER, f"{ETC}/{KEPT}ca-{datetime.now(UTC):{STAMP}}")))
+        await on.do(Command(("mv", "-T", "--", self.of.folder, f"{self.of.kept}{datetime.now(UTC):{STAMP}}")))

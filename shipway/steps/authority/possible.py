@@ -11,40 +11,50 @@ from shipway.host.session import Host
 from shipway.kubeadm.writes import PKI
 from shipway.ownership.evidence import AUTHORITY
 from shipway.step import Drift
-from shipway.steps.authority.pair import KEY, NAME, paired, trusted_by
-
-UNDER_WAY = "`shipway rotate-ca FILE` goes on with it; `shipway rotate-ca FILE --back` undoes it."
+from shipway.steps.authority.pair import paired, trusted_by
+from shipway.steps.authority.which import ALL, CLUSTER, Which
 
 
 @dataclass(frozen=True)
 class KeyThere:
     """A control plane has the key of the CA that it signs with."""
 
+    of: Which = CLUSTER
     name: str = "the CA's key is there"
 
     async def check(self, on: Host) -> Drift | None:
-        """Look for it, and compare it with ca.crt. Raises Refused SHW-851 for an external CA, or another's key."""
-        names, fits = await on.read(Listing(PKI), paired(AUTHORITY, KEY))
-        if "ca.key" in names and (fits.ok or NAME in names):  # a kill between two moves leaves halves: both are kept
+        """Look for it, and compare both halves. Raises Refused SHW-851 for an external CA, or a strange key."""
+        of, (folder, _, file) = self.of, self.of.key.rpartition("/")
+        names, inside, fits = await on.read(Listing(folder), Listing(PKI), paired(of.path, of.key))
+        if file in names and (fits.ok or of.inside in inside):  # a kill between two moves leaves halves: both are kept
             return None
-        message = f"{KEY} is not there" if "ca.key" not in names else f"{KEY} is not the key of {AUTHORITY}"
+        message = f"{of.key} is not there" if file not in names else f"{of.key} is not the key of {of.path}"
         fix = "Whoever holds the CA replaces it (kubernetes.io, `Manual Rotation of CA Certificates`): Shipway cannot."
         raise Refused(f"the CA is an external one: {message}", host=on.name, code="SHW-851", fix=fix)
 
 
 @dataclass(frozen=True)
 class NoRotation:
-    """No rotation of the CA is under way: kubeadm would write a control plane that does not start beside two CAs."""
+    """No rotation of a CA (but of one, `besides`) is under way: kubeadm knows of one CA alone, and would break it off.
 
-    name: str = "no rotation of the CA is under way"
+    It would write a control plane that does not start beside two of the cluster's.
+    """
+
+    besides: Which | None = None
+    name: str = "no other rotation of a CA is under way"
 
     async def check(self, on: Host) -> Drift | None:
-        """Count what ca.crt holds. Raises Refused SHW-856."""
+        """Look for the folders of two CAs, and count what ca.crt holds. Raises Refused SHW-856."""
         text, names = await on.read(FileText(AUTHORITY), Listing(PKI))
-        if NAME not in names and len(trusted_by(text or "")) <= 1:
-            return None
-        message = "a rotation of the CA is under way: kubeadm knows of one CA alone, and would break it off"
-        raise Refused(message, host=on.name, code="SHW-856", fix=f"End it first: {UNDER_WAY}")
+        begun = [one for one in ALL.values() if one.inside in names]
+        if len(trusted_by(text or "")) > 1:
+            begun.append(CLUSTER)
+        for one in begun:
+            if one != self.besides:
+                fix = f"End it first: `{one.command}` goes on with it; `{one.command} --back` undoes it."
+                message = f"a rotation of {one.said} is under way, and one thing at a time is done beside two CAs"
+                raise Refused(message, host=on.name, code="SHW-856", fix=fix)
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The controller manager signs what kubelets ask for by the authority that is meant, while ca.crt holds two."""
+"""Who reads a CA, and from which file; the controller manager signs by the one that is meant while ca.crt holds two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from shipway.kubeadm.certificates import APISERVER, MANAGER
 from shipway.kubeadm.writes import MANIFESTS
 from shipway.ownership.evidence import AUTHORITY
 from shipway.step import Drift, Impact
-from shipway.steps.authority.pair import FOLDER, KEY, Pair, trusted_by, who
+from shipway.steps.authority.pair import Pair, trusted_by, who
+from shipway.steps.authority.which import CLUSTER, Which
 from shipway.steps.hardening.manifest import change_manifest, flags_in
 from shipway.steps.kubernetes.health import kubelet_config
 from shipway.steps.kubernetes.static_pods import ready_words
@@ -29,6 +30,7 @@ CERT_FLAG, KEY_FLAG, ROOT_FLAG, CLIENT_FLAG = (
     "client-ca-file",
 )
 KUBELETS_FLAG = "kubelet-certificate-authority"  # of an API server that trusts not every kubelet
+KEY, FOLDER = CLUSTER.key, CLUSTER.folder
 PLACES = {(AUTHORITY, KEY), *((f"{FOLDER}/{role}.crt", f"{FOLDER}/{role}.key") for role in ("old", "new"))}
 
 
@@ -67,6 +69,29 @@ class ReadByUs:
         if wrong:
             fix = f"Let each read {AUTHORITY} (to sign: and {KEY}), as kubeadm writes it, then run again."
             message = f"the CA is read from elsewhere, and would be missed there: {'; '.join(wrong)}"
+            raise Refused(message, host=on.name, code="SHW-852", fix=fix)
+        return None
+
+
+@dataclass(frozen=True)
+class FilesReadByUs:
+    """What trusts or shows etcd's or the front proxy's CA on a control plane reads kubeadm's own files."""
+
+    of: Which
+    name: str = "what trusts the CA reads kubeadm's file"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Look at flags. Raises Refused SHW-852 naming each that is another."""
+        parts = sorted({part for part, _, _ in self.of.flags})
+        found = dict(zip(parts, await asyncio.gather(*(flags_of(on, part) for part in parts)), strict=True))
+        wrong = [
+            f"{part} --{flag}: {have or 'none'}"
+            for part, flag, path in self.of.flags
+            if (have := found[part][1].get(flag, path if part == MANAGER else "")) != path
+        ]
+        if wrong:
+            fix = "Let each read what kubeadm writes there (`kubeadm init phase` of that part), then run again."
+            message = f"{self.of.said} is read from elsewhere, and would be missed there: {'; '.join(wrong)}"
             raise Refused(message, host=on.name, code="SHW-852", fix=fix)
         return None
 

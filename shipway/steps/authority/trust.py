@@ -18,19 +18,25 @@ from shipway.ownership.evidence import AUTHORITY, KUBELET_CONF, decode_pem
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.authority.pair import said, trusted_by, who
+from shipway.steps.authority.which import CLUSTER, Which
 from shipway.steps.endpoint.kubeconfigs import EDIT, FILES, MARK
 from shipway.steps.kubernetes.endpoint import proof
 
 TRUSTED = Says(("grep", "-HsE", "^[ -]*certificate-authority(-data)?:", *FILES))
 _LINE = re.compile(r"[ -]*certificate-authority(-data)?: *[\"']?([^\"'\s]*)")
 # $0 the authority in PEM, $1 the place that is asked. An API server names whom it accepts clients of (RFC 8446,
-# 4.2.4, and RFC 5246, 7.4.4); both names are written by one openssl.
+# 4.2.4, and RFC 5246, 7.4.4), and etcd does before it turns us away; both names are written by one openssl.
 _ACCEPTED = (
     'name=$(printf %s "$0" | openssl x509 -noout -subject | sed "s/^subject= *//; s/ //g"); [ -n "$name" ] || exit 1; '
     'heard=$(openssl s_client -connect "$1" </dev/null 2>/dev/null | '
     "sed -n '/^Acceptable client certificate CA names/,/^[A-Z][A-Za-z ]*:/p' | sed 's/ //g'); "
     '[ -n "$heard" ] || exit 1; '
     'if printf \'%s\\n\' "$heard" | grep -qxF -- "$name"; then echo accepted; else echo not accepted; fi'
+)
+# $0 the authority in PEM, $1 the place that is asked.
+_SHOWN = (
+    'openssl s_client -connect "$1" </dev/null 2>/dev/null | openssl x509 2>/dev/null | '
+    'openssl verify -no_check_time -CAfile <(printf %s "$0") >/dev/null 2>&1'
 )
 _SECONDS = 10
 
@@ -46,27 +52,28 @@ def differs(have: Sequence[str], trusted: Sequence[str], *, exactly: bool) -> Dr
 class AuthorityTrusted:
     """ca.crt holds these authorities; what is first in it stays first, for on a control plane that one signs.
 
-    API servers and kubelets take clients by it, the controller manager tells it to all pods.
+    API servers and kubelets take clients by the cluster's, the controller manager tells it to all pods.
     """
 
     impact: ClassVar[Impact] = Impact.FILES
     trusted: tuple[str, ...] = field(repr=False)
     exactly: bool = True
+    of: Which = CLUSTER
     name: str = "the host trusts the CA that is wanted"
 
     async def check(self, on: Host) -> Drift | None:
         """Compare."""
-        text = await on.read(FileText(AUTHORITY))
+        text = await on.read(FileText(self.of.path))
         if text is None:
-            raise Blocked(f"no {AUTHORITY}", host=on.name, fix="Run a bootstrap: it says what the host has lost.")
+            raise Blocked(f"no {self.of.path}", host=on.name, fix="Run a bootstrap: it says what the host has lost.")
         return differs(trusted_by(text), self.trusted, exactly=self.exactly)
 
     async def apply(self, on: Host) -> None:
         """Write them."""
-        text = await on.read(FileText(AUTHORITY))
+        text = await on.read(FileText(self.of.path))
         have = trusted_by(text or "")
         ordered = sorted(self.trusted, key=lambda pem: who(pem) != have[0] if have else False)
-        await on.write(AUTHORITY, "".join(ordered).encode(), mode="644")
+        await on.write(self.of.path, "".join(ordered).encode(), mode="644")
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class KubeconfigTrusts:
 
 @dataclass(frozen=True)
 class Accepts(Fact[Literal["accepted", "not accepted", ""]]):
-    """Whether an API server accepts clients of an authority, by the names it shows; "" where it shows none."""
+    """Whether an API server or etcd accepts clients of an authority, by the names it shows; "" where it shows none."""
 
     authority: str = field(repr=False)
     address: str
@@ -131,13 +138,17 @@ class Accepts(Fact[Literal["accepted", "not accepted", ""]]):
 
 @dataclass(frozen=True)
 class ClientsAccepted:
-    """An API server accepts clients of these authorities, and of those no more."""
+    """A port of the host accepts clients of these authorities, and of those no more."""
 
     yes: tuple[str, ...] = field(repr=False)
     no: tuple[str, ...] = field(repr=False)
     address: str
     port: int
-    name: str = "the API server accepts clients of the CA that is wanted"
+
+    @property
+    def name(self) -> str:
+        """The fact."""
+        return f"{self.port} accepts clients of the CA that is wanted"
 
     async def check(self, on: Host) -> Drift | None:
         """Ask its port."""
@@ -154,11 +165,15 @@ class ClientsAccepted:
 
 @dataclass(frozen=True)
 class Serves:
-    """A port of the host shows a certificate of this authority, to one who trusts nobody else."""
+    """A port of the host shows a certificate of this authority, to one who trusts nobody else.
+
+    With `asks` it wants a client's certificate, as etcd does, and shows its own before that.
+    """
 
     authority: str = field(repr=False)
     address: str
     port: int
+    asks: bool = False
 
     @property
     def name(self) -> str:
@@ -167,7 +182,10 @@ class Serves:
 
     async def check(self, on: Host) -> Drift | None:
         """Ask as a client does; what else is answered than a handshake says nothing."""
-        answer = await on.read(proof(f"https://{in_url(self.address)}:{self.port}/livez", self.authority))
+        place = f"{in_url(self.address)}:{self.port}"
+        shown = Says(("bash", "-c", _SHOWN, self.authority, place), seconds=_SECONDS)
+        answer = await on.read(shown if self.asks else proof(f"https://{place}/livez", self.authority))
         if answer.ok:
             return None
-        return Drift(f"curl {answer.status}: {answer.stderr.strip()[-200:]}", said([who(self.authority)]))
+        have = "another's, or none" if self.asks else f"curl {answer.status}: {answer.stderr.strip()[-200:]}"
+        return Drift(have, said([who(self.authority)]))

@@ -30,7 +30,14 @@ _CURL = (
     *("--key", f"{PKI}/healthcheck-client.key"),
 )
 OWN = f"https://127.0.0.1:{CLIENT}"
-MEMBERS = Says((*_CURL, "--max-time", "10", "-d", "{}", f"{OWN}/v3/cluster/member/list"))
+
+
+def ask_own(what: str, words: str) -> Says:
+    """Return the fact of what the host's own etcd answers to a request, in its JSON."""
+    return Says((*_CURL, "--max-time", "10", "-d", words, f"{OWN}/v3/{what}"))
+
+
+MEMBERS = ask_own("cluster/member/list", "{}")
 SETTLE_SECONDS, EVERY_SECONDS = 20.0, 2.0  # an etcd that was just restarted answers, and votes, within a few seconds
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,5}")
 
