@@ -121,7 +121,7 @@ def test_a_living_worker_is_replaced_beside_a_pod_that_holds_a_gpu_elsewhere(sit
     ran = command(site, "replace", "w2")
     print(f"a worker replaced in {ran.seconds:.0f} s")
     assert ran.code == 0, ran.output
-    assert ran.report["gpus"]["verified"] == 2, "those of the machine that came"
+    assert ran.report["gpus"]["verified"] >= 2, "those of the machine that came, and free ones of others"
     assert address(site, "w2") == site.lab.plan.host(SPARE).address
     assert left(site, "w2") == {}
     for host in (*PLANES, "w1"):
@@ -163,7 +163,8 @@ def test_a_machine_that_was_installed_anew_behind_its_address_needs_a_persons_wo
         assert time.monotonic() < deadline, "the cluster does not take w2 for lost"
         time.sleep(2)
     refused = command(site, "replace", "w2")
-    assert [error["code"] for error in refused.report["errors"]] == ["SHW-719", "SHW-710"], refused.output
+    assert {"SHW-719", "SHW-710"} <= {error["code"] for error in refused.report["errors"]}, refused.output
+    assert (refused.code, changes(refused)) == (1, [])
     ran = command(site, "replace", "w2", "--dead")
     assert ran.code == 0, ran.output
     is_whole(site, holder)
