@@ -210,6 +210,7 @@ class Here(KnownFacts):
         return [ask(fact) for fact in facts]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tls", ["-tls1_2", "-tls1_3"])  # etcd 3.4 speaks the former alone
 async def test_a_port_that_turns_us_away_has_shown_itself_and_whom_it_accepts(made: Path, pair: Pair, tls: str) -> None:
     old, new = made / CLUSTER.inside / "old.crt", made / CLUSTER.inside / "new.crt"
