@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,6 +83,26 @@ async def test_a_restart_keeps_what_was_loaded_so_that_a_file_of_the_future_cost
     assert judge_loaded(unit(NOW, "c"), [file(AHEAD)], [PATH], kept, NOW, same_second=False), (
         "after a restart of the host"
     )
+
+
+async def test_what_a_reload_loaded_is_kept_once_it_has_ended() -> None:
+    """The command ends before a unit of Type=notify is ready: nothing was kept, and the next run reloaded it again."""
+
+    class Busy(KnownFacts):
+        looks = 0
+
+        def forget(self) -> None:
+            """Be ready at the third look."""
+            super().forget()
+            self.looks += 1
+            if self.looks == 3:
+                self.facts[UnitState("proxy.service")] = unit(NOW - 10)
+
+    reloading = replace(unit(NOW - 10), active="reloading")
+    on = Busy({FileState(PATH): file(NOW - 5), UnitState("proxy.service"): reloading})
+    await restart(on, "proxy", [PATH], verb="reload")  # type: ignore[arg-type]
+    assert on.done == ["sleep 1", "systemctl reload proxy"]
+    assert _read_record(on.written[f"{FOLDER}/proxy"]) == ("b", {PATH: "new"})
 
 
 @pytest.mark.parametrize("text", [None, "", "[", "[]", "{}", "[" * 100_000, '{"invocation": "a", "files": []}'])

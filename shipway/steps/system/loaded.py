@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from shipway.converge import wait_until
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.facts.services import UnitInfo, UnitState
 from shipway.host.session import Command, Host
+from shipway.step import Drift
 from shipway.survey.first_look import CLOCK
 
 FOLDER = "/var/lib/shipway/loaded"
+RELOAD_SECONDS = 60.0  # haproxy is ready within a second, on a busy host within some
 
 
 def _read_record(text: str | None) -> tuple[str, Mapping[str, str]]:
@@ -74,14 +78,33 @@ def judge_loaded(
     return after or (bool(invocation) and digests == current and changed > now)
 
 
+@dataclass(frozen=True)
+class Reloaded:
+    """A unit has read its files: it is `reloading` until it says so, though the command to reload it has ended.
+
+    systemd.service(5), `Type=notify`; haproxy's master is so (seen with 2.6 on a busy host, 2026-11-30).
+    """
+
+    unit: str
+    name: str = "what is reloaded is ready"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Ask systemd."""
+        info = await on.read(UnitState(f"{self.unit}.service"))
+        return Drift(info.active, "active") if info.active == "reloading" else None
+
+
 async def restart(on: Host, unit: str, paths: Sequence[str], *, reload: bool = False, verb: str = "restart") -> None:
     """Restart a unit, in a later second than the change, and keep which start of it loaded which contents.
 
     `reload` lets systemd read its unit files anew before; `verb` is `reload` for one that reads its file in passing.
+    Raises as `Host.do`, and DeadlineExceeded where a reload does not end.
     """
     before = await on.read_all([FileState(path) for path in paths])
     anew = [Command(("systemctl", "daemon-reload"))] if reload else []
     await on.do(Command(("sleep", "1")), *anew, Command(("systemctl", verb, unit), seconds=180))
+    if verb == "reload":
+        await wait_until(Reloaded(unit), on, seconds=RELOAD_SECONDS)
     info = await on.read(UnitState(f"{unit}.service"))
     after = await on.read_all([FileState(path) for path in paths])
     digests = _digests(paths, after)
