@@ -96,7 +96,7 @@ def test_a_plan_names_both_halves_and_changes_nothing(site: Site, holder: str) -
     would = {row["step"] for stage in plan.report["stages"] for row in stage["rows"] if row["outcome"] == "drifted"}
     assert {
         "kubelet, kubeadm and kubectl are installed",
-        "node w2 is drained",
+        "node w2 takes no new pods",
         "node w2 is not in the cluster",
         "nothing of kubeadm's is left",
     } <= would
