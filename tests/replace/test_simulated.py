@@ -26,6 +26,7 @@ from tasks.retire import work
 from tests.flows.story import LATENCY, patient
 from tests.places.prefect import Place, hurried
 
+pytestmark = pytest.mark.xdist_group("replace")  # each goes on from what the one before it left
 Lab = tuple[Path, Path]
 ORDER = [
     "preflight te3",
