@@ -81,7 +81,7 @@ def _owners(
     running = first is not None and first.standing == "control plane" and bool(first.authorities)
     ours = first.authorities if running and first else kept or frozenset()
     leading = (first.host,) if first is not None and first.standing == "control plane" else controls
-    others = [one for one in by.values() if one.standing not in ("nothing", "begun") and one.host not in leading]
+    others = [one for one in by.values() if not one.bare and one.host not in leading]
     if not ours:  # nobody to compare with: the hosts among themselves
         known = [one.authorities for one in others if one.authorities]
         if all(one & known[0] for one in known[1:]):

@@ -105,6 +105,11 @@ class Evidence:
         return "begun" if self.pki or self.started_by is not None else "nothing"
 
     @property
+    def bare(self) -> bool:
+        """Whether no cluster has the host: nothing is there, or what an init or a join of ours begins with."""
+        return self.standing in ("nothing", "begun")
+
+    @property
     def joined(self) -> bool:
         """Whether pods may run here: the kubelet has credentials, pods run, or a control plane holds data."""
         return self.certificate or self.running or (self.admin and self.etcd)

@@ -122,7 +122,7 @@ def kind_of(state: BackupState, seen: Evidence) -> Kind:
         return "runs"
     if seen.joining:
         return "joins"
-    return "bare" if seen.standing in ("nothing", "begun") else "part"
+    return "bare" if seen.bare else "part"
 
 
 async def restore_possible(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - it chooses the host

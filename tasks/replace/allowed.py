@@ -15,7 +15,7 @@ from shipway.steps.kubernetes.etcd_members import member_of, members_of
 from shipway.steps.reset.kubelet import RESETTING
 from tasks.context import Run
 from tasks.ownership import disagreement, refusal
-from tasks.replace.sides import BARE, called_by_lead, find_machine_that_goes, is_half_reset, is_itself
+from tasks.replace.sides import called_by_lead, find_machine_that_goes, is_half_reset, is_itself
 from tasks.retire.allowed import authorities_of
 from tasks.waiting import hear_results
 
@@ -110,7 +110,7 @@ def stays(run: Run) -> bool:
 
 def _of_machine(run: Run, host: str, seen: Evidence | None, *, begun: bool) -> Refused | None:
     """Return the refusal for a machine that is in use, or may be, by anybody but the host itself."""
-    if seen is None or run.replacement.itself or (seen.standing in BARE and not begun):
+    if seen is None or run.replacement.itself or (seen.bare and not begun):
         return None
     what = "a reset of it has begun" if begun else f"it is in use ({seen.standing}), of {seen.whose}"
     message = f"the machine at {run.cluster.host(host).address} is not bare: {what}"

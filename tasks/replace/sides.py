@@ -18,8 +18,6 @@ from shipway.steps.system.names import HOSTS
 from tasks.context import Run
 from tasks.retire.place import host_at, internal_address
 
-BARE = ("nothing", "begun")
-
 
 @contextmanager
 def machine_that_goes(run: Run) -> Iterator[None]:
@@ -94,7 +92,7 @@ async def find_machine_that_goes(run: Run, node: Object | None, ours: frozenset[
 
 def _is_another(seen: Evidence, begun: bool, host: str, ours: frozenset[str]) -> bool:  # noqa: FBT001 - as it was looked at
     """Say whether a machine shows that it is not the one of a node; what cannot be told is the removal's to refuse."""
-    bare = seen.standing in BARE and not begun
+    bare = seen.bare and not begun
     return bare or seen.node not in ("", host) or (bool(seen.authorities) and not seen.authorities & ours)
 
 

@@ -321,7 +321,7 @@ async def _others_by_ssh(run: Run, host: str) -> list[ShipwayError]:
 
 async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: ShipwayError) -> list[ShipwayError]:
     """Return what forbids to reset a worker whose cluster does not answer; nothing where there is none any more."""
-    if not seen.joined and seen.standing in ("nothing", "begun"):
+    if not seen.joined and seen.bare:
         return []
     if server := await _serves(run.session(host)):
         message = (

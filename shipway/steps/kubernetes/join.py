@@ -61,7 +61,7 @@ class NodeJoined:
         seen, installed = await asyncio.gather(evidence(on), on.read(self.family.package("kubeadm")))
         if installed is None:
             raise Blocked("kubeadm is not installed yet", host=on.name)
-        if seen.standing in ("nothing", "begun"):
+        if seen.bare:
             return Drift("not joined", "joined")
         await self._ours(seen, on.name)
         if seen.standing == "join broke off":

@@ -141,7 +141,7 @@ class ControlPlaneJoined:
             raise Blocked("kubeadm is not installed yet", host=on.name)
         if seen.joining:
             return Drift("a join of ours is under way or broke off", "joined")
-        if seen.standing in ("nothing", "begun"):
+        if seen.bare:
             return Drift("not joined", "joined")
         await self._ours(seen, on.name)
         if ready.stdout.strip() != "ok":
@@ -173,7 +173,7 @@ class ControlPlaneJoined:
         on.forget()
         self.lead.forget()
         seen = await evidence(on)
-        if not seen.joining and seen.standing not in ("nothing", "begun"):
+        if not seen.joining and not seen.bare:
             raise Transient("the host has another state than a moment ago, so look again", host=on.name, code="SHW-205")
         await self._members_whole(seen, on)
         if seen.joining or seen.standing == "begun":
