@@ -50,16 +50,21 @@ SETTLE = 12.0  # seconds of asking on each side of what is done
 MOST_SECONDS = 6.0  # a connection's limit, two checks and theirs, a second each, and what a loaded machine adds
 
 
-def five(folder: Path, number: int, workers: tuple[str, ...] = WORKERS) -> Site:
-    """Return five bare hosts, or with fewer workers, in a lab of their own."""
+def five(folder: Path, number: int, workers: tuple[str, ...] = WORKERS) -> contextlib.AbstractContextManager[Site]:
+    """Yield five bare hosts, or with fewer workers, in a lab of their own."""
     return bare_hosts(folder, number, (*PLANES, *workers))
 
 
-def bare_hosts(folder: Path, number: int, names: tuple[str, ...]) -> Site:
-    """Return bare hosts of these names in a lab of their own."""
+@contextlib.contextmanager
+def bare_hosts(folder: Path, number: int, names: tuple[str, ...]) -> Iterator[Site]:
+    """Yield bare hosts of these names in a lab of their own; it is taken away, unless SHIPWAY_KEEP_LAB is set."""
     lab = Lab(folder / "lab")
     lab.up(plan(",".join(names), number=number))
-    return Site(lab, folder)
+    try:
+        yield Site(lab, folder)
+    finally:
+        if not os.environ.get("SHIPWAY_KEEP_LAB"):
+            lab.down()
 
 
 def hold(site: Site, host: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -41,13 +40,11 @@ TRUSTED = f"curl -s -o /dev/null -w '%{{http_code}}' --cacert /etc/kubernetes/pk
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Three control planes and a worker, bare, in a lab of their own."""
-    made = five(tmp_path_factory.mktemp("vip"), 5, ("w1",))
-    declare(made, address=VIP)
-    made.on("cp2", "mkdir /etc/keepalived")
-    made.lab.exec("cp2", "tee", SITES_FILE, give=SITES_TEXT)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with five(tmp_path_factory.mktemp("vip"), 5, ("w1",)) as made:
+        declare(made, address=VIP)
+        made.on("cp2", "mkdir /etc/keepalived")
+        made.lab.exec("cp2", "tee", SITES_FILE, give=SITES_TEXT)
+        yield made
 
 
 def declare(site: Site, *planes: str, **vip: Any) -> None:

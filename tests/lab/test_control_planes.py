@@ -5,7 +5,6 @@ One that is destroyed is replaced by a bare machine of its name; a pod that hold
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -36,10 +35,8 @@ MOST_TO_REPLACE = 600.0  # seconds from a bare machine to a whole control plane
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Five bare hosts in a lab of their own."""
-    made = five(tmp_path_factory.mktemp("control-planes"), 1)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with five(tmp_path_factory.mktemp("control-planes"), 1) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

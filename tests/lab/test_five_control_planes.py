@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -29,10 +28,8 @@ PLANES = ("cp1", "cp2", "cp3", "cp4", "cp5")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Six bare hosts in a lab of their own."""
-    made = bare_hosts(tmp_path_factory.mktemp("five"), 6, (*PLANES, "w1"))
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with bare_hosts(tmp_path_factory.mktemp("five"), 6, (*PLANES, "w1")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

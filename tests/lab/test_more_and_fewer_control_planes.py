@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -37,11 +36,9 @@ CLEAN_OF_CONTROL_PLANE = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Five bare hosts in a lab of their own; the cluster file names one control plane at first."""
-    made = five(tmp_path_factory.mktemp("growing"), 2)
-    declare(made, "cp1")
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with five(tmp_path_factory.mktemp("growing"), 2) as made:
+        declare(made, "cp1")
+        yield made
 
 
 @pytest.fixture(scope="module")

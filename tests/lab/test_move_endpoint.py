@@ -37,10 +37,8 @@ TRUSTED = "curl -s -o /dev/null -w '%{http_code}' --cacert /etc/kubernetes/pki/c
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Five bare hosts in a lab of their own."""
-    made = five(tmp_path_factory.mktemp("moving"), 4)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with five(tmp_path_factory.mktemp("moving"), 4) as made:
+        yield made
 
 
 def declare(site: Site, *planes: str, **kubernetes: Any) -> None:

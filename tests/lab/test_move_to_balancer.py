@@ -52,10 +52,8 @@ ASKED = f"ss -Htnp state established | grep kubelet | grep -oE '[0-9.]+:({PORT}|
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Five bare hosts in a lab of their own."""
-    made = five(tmp_path_factory.mktemp("balanced"), NUMBER)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with five(tmp_path_factory.mktemp("balanced"), NUMBER) as made:
+        yield made
 
 
 def declare(site: Site, **kubernetes: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -37,11 +36,9 @@ WHOLE = dict.fromkeys((*PLANES, *WORKERS), True)
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Seven bare machines in a lab of their own; the cluster file names five hosts."""
-    made = bare_hosts(tmp_path_factory.mktemp("replacing"), 9, (*PLANES, *WORKERS, SPARE, SPARE_PLANE))
-    declare(made)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with bare_hosts(tmp_path_factory.mktemp("replacing"), 9, (*PLANES, *WORKERS, SPARE, SPARE_PLANE)) as made:
+        declare(made)
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -38,10 +38,8 @@ WORKS = "kubectl --request-timeout=10s --kubeconfig {file} {more} get nodes >/de
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A control plane and a worker in a lab of their own."""
-    made = bare_hosts(tmp_path_factory.mktemp("rotating"), 5, HOSTS)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with bare_hosts(tmp_path_factory.mktemp("rotating"), 5, HOSTS) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -97,10 +97,8 @@ spec:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Three control planes and a worker in a lab of their own."""
-    made = bare_hosts(tmp_path_factory.mktemp("others"), 10, NAMES)
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with bare_hosts(tmp_path_factory.mktemp("others"), 10, NAMES) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

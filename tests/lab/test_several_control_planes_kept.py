@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 
@@ -43,17 +42,15 @@ JOB = "train"
 @pytest.fixture(scope="module")
 def site(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A cluster of three control planes and a worker, in a lab of its own, with a GPU job that nobody tells to end."""
-    made = bare_hosts(tmp_path_factory.mktemp("kept"), 7, NAMES)
-    made.api = prefect_server
-    require_labels(made.lab.cache)
-    write(made, OLD)
-    ran = made.run(seconds=1200)
-    assert ran.code == 0, ran.output
-    print(f"three control planes and a worker: {ran.seconds:.0f} s")
-    run_job(made, JOB, "w1")
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with bare_hosts(tmp_path_factory.mktemp("kept"), 7, NAMES) as made:
+        made.api = prefect_server
+        require_labels(made.lab.cache)
+        write(made, OLD)
+        ran = made.run(seconds=1200)
+        assert ran.code == 0, ran.output
+        print(f"three control planes and a worker: {ran.seconds:.0f} s")
+        run_job(made, JOB, "w1")
+        yield made
 
 
 def pod(site: Site) -> str:

@@ -32,11 +32,9 @@ CONFIRMED = ("--from", "newest", "--confirm", "lab")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Three control planes and a worker in a lab of their own, whose file keeps backups on this machine."""
     folder = tmp_path_factory.mktemp("total-loss")
-    made = five(folder, 3, ("w1",))
-    made.cluster_file(backup={"keep_local": str(folder / "kept")})
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with five(folder, 3, ("w1",)) as made:
+        made.cluster_file(backup={"keep_local": str(folder / "kept")})
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -31,13 +31,11 @@ ENDED = re.compile(r"^\s*\S+\s+[a-z_]+\s+[a-z ]+ in [0-9.]+ s")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A cluster of a control plane and two workers in a lab of its own, with a pod that holds a GPU of w1."""
-    made = bare_hosts(tmp_path_factory.mktemp("killed"), 8, HOSTS)
-    ran = made.run(seconds=900)
-    assert ran.code == 0, ran.output
-    hold(made, "cp1")
-    yield made
-    if not os.environ.get("SHIPWAY_KEEP_LAB"):
-        made.lab.down()
+    with bare_hosts(tmp_path_factory.mktemp("killed"), 8, HOSTS) as made:
+        ran = made.run(seconds=900)
+        assert ran.code == 0, ran.output
+        hold(made, "cp1")
+        yield made
 
 
 def kill_after(site: Site, stages: int, verb: str, *words: str, ends: int = 0) -> bool:
