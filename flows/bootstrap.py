@@ -70,10 +70,10 @@ async def bring_up(run: Run) -> None:
         for host in run.hosts:
             if host not in run.cluster.control_planes:
                 together.create_task(worker(run, host, admission, ready))
-    await domains(run)
+    await run_imex(run)
 
 
-async def domains(run: Run) -> None:
+async def run_imex(run: Run) -> None:
     """Have hosts run IMEX where the file says so: each has the others in its list, so all have their driver by now."""
     if run.cluster.gpu.driver.imex == "host":
         ready = [host.name for host in run.hosts if host.name in run.ready and run.gpus_of(host)]

@@ -18,7 +18,7 @@ from flows.running import Manner, as_states, end_by_steps, run_name, running
 from flows.waves import all_of, may_change
 from shipway.cluster_file import load_cluster
 from shipway.stage import StageName
-from shipway.steps.authority.which import ALL, CLUSTER, Of
+from shipway.steps.authority.which import ALL, CLUSTER_CA, Of
 from tasks.authority.look import planes
 from tasks.authority_pass import Until
 from tasks.context import Run
@@ -27,7 +27,7 @@ from tasks.judging import report_of_verb
 from tasks.ownership import disagreement
 from tasks.report import Report
 from tasks.run_stage import on
-from tasks.stage_result import CLUSTER as IN_CLUSTER
+from tasks.stage_result import CLUSTER
 
 
 def rotate_ca_name() -> str:
@@ -89,7 +89,7 @@ async def rotate(run: Run) -> None:
         return
     if not own.dropping and not await renew(run):
         return
-    if run.mode == "plan" or await on(StageName.AUTHORITY_PROOF, IN_CLUSTER) is not None:
+    if run.mode == "plan" or await on(StageName.AUTHORITY_PROOF, CLUSTER) is not None:
         await drop(run)
 
 
@@ -103,7 +103,7 @@ async def renew(run: Run) -> bool:
         return False
     if not await one_by_one(StageName.AUTHORITY_SIGNS, planes(run)):
         return False
-    kubelets = own.of is not CLUSTER or await everywhere(run, StageName.AUTHORITY_KUBELETS)
+    kubelets = own.of is not CLUSTER_CA or await everywhere(run, StageName.AUTHORITY_KUBELETS)
     return kubelets and own.until != "certificates"
 
 
@@ -116,7 +116,7 @@ async def drop(run: Run) -> None:
 
 async def told(run: Run, stage: StageName) -> bool:
     """Run a stage of what the cluster is told of the CA; of etcd's it is told nothing."""
-    return not run.authority.of.told or await on(stage, IN_CLUSTER) is not None
+    return not run.authority.of.told or await on(stage, CLUSTER) is not None
 
 
 async def everywhere(run: Run, stage: StageName) -> bool:
@@ -125,7 +125,7 @@ async def everywhere(run: Run, stage: StageName) -> bool:
     Workers know of the cluster's CA alone.
     """
     control = planes(run)
-    if run.authority.of is not CLUSTER:
+    if run.authority.of is not CLUSTER_CA:
         return await one_by_one(stage, control)
     workers = [host.name for host in look.running(run).hosts if host.name not in control]
     return await one_by_one(stage, [*control, *workers[:1]]) and all(await all_of(stage, workers[1:]))

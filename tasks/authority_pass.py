@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shipway.steps.authority.pair import Pair
-from shipway.steps.authority.which import CLUSTER, Which
+from shipway.steps.authority.which import CLUSTER_CA, Which
 
 Until = Literal["trust", "certificates", "end"]
 
@@ -32,7 +32,7 @@ class AuthorityPass:
     that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone.
     """
 
-    of: Which = CLUSTER
+    of: Which = CLUSTER_CA
     until: Until = "end"
     back: bool = False
     beside_gpu_pods: bool = False

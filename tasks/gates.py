@@ -14,11 +14,10 @@ from shipway.gpu.classes import daemon_sets, declared_sharing, label_of
 from shipway.gpu.counts import GpusAllocatable
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
-from shipway.kube.status import is_true
 from shipway.kubeadm.config import cri_socket
 from shipway.redact import tail
 from shipway.step import Check, Drift
-from shipway.steps.authority.front_proxy import extensions
+from shipway.steps.authority.front_proxy import find_lost
 from shipway.steps.gpu.classes import NodeClass, PluginsConfigured
 from shipway.steps.gpu.labels import GpuLabels
 from shipway.steps.gpu.plugin import PluginRunning
@@ -77,7 +76,7 @@ class AggregatedApisAvailable:
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the condition of each that has a Service behind it."""
-        lost = [one["metadata"]["name"] for one in await extensions(on) if not is_true(one, "Available")]
+        lost = await find_lost(on)
         return Drift(f"not available: {few(lost)}", "available") if lost else None
 
 

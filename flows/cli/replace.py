@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.command import Command, Parser
+from flows.cli.retiring import add_common
 from flows.cli.verb import Flight, fly_verb
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ def build_parser(prog: str) -> Parser:
         "reset, this one joins and is proven. Again: resumes.",
         epilog="Exit status: 0 done or planned, 1 refused and nothing changed, 2 some is not, 3 failed.",
     )
-    made.add_argument("cluster_file", type=Path, help="the cluster file, with the address of the machine that comes")
-    made.add_argument("name", metavar="HOST", help="the host's name")
-    made.add_argument("--plan", action="store_true", help="change nothing, name every refusal and what would be done")
+    add_common(
+        made,
+        file="the cluster file, with the address of the machine that comes",
+        address="where the machine is that goes, if not at its node's",
+    )
     made.add_argument(
         "--dead", action="store_true", help="the machine that goes is gone for good: remove only its node"
     )
@@ -34,11 +36,6 @@ def build_parser(prog: str) -> Parser:
     made.add_argument(
         "--remake", action="store_true", help="the machine of the file is the one that goes: reset it, join it anew"
     )
-    made.add_argument(
-        "--address", default="", metavar="HOST[:PORT]", help="where the machine is that goes, if not at its node's"
-    )
-    made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
-    made.add_argument("--quiet", action="store_true", help="only say how it ended")
     return made
 
 

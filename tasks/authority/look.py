@@ -27,7 +27,7 @@ from shipway.steps.authority.pair import MAKES, STAMP, Pair, said, trusted_by, w
 from shipway.steps.authority.possible import KeyThere, NoRotation, NotBesideGpuPods
 from shipway.steps.authority.signing import FilesReadByUs, ReadByUs
 from shipway.steps.authority.trust import KubeconfigTrusts
-from shipway.steps.authority.which import CLUSTER, ETCD_CA, FRONT_PROXY, Which
+from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY, Which
 from shipway.steps.endpoint.kubeconfigs import FILES
 from shipway.steps.endpoint.possible import EveryNodeAnswers
 from shipway.steps.hardening import manifest
@@ -64,7 +64,7 @@ async def look(run: Run, stage: str, host: str) -> list[StepResult]:
     if not seen.joined:
         return [StepResult("the host was looked at", "ok")]
     of = run.authority.of
-    if control or of is CLUSTER:  # workers know of no other
+    if control or of is CLUSTER_CA:  # workers know of no other
         named = Says(("openssl", "x509", "-noout", "-subject", "-in", of.path))
         text, name, old, new = await session.read(
             FileText(of.path), named, FileText(f"{of.folder}/old.crt"), FileText(f"{of.folder}/new.crt")
@@ -81,7 +81,7 @@ async def look(run: Run, stage: str, host: str) -> list[StepResult]:
 def _forbidding(of: Which, *, control: bool) -> list[Check[Host]]:
     """Return what on a host may forbid the rotation of a CA."""
     checks: list[Check[Host]] = [ClockRight()]
-    if of is CLUSTER:
+    if of is CLUSTER_CA:
         checks += [ReadByUs(control), KubeletRotates(), *(KubeconfigTrusts(path, ()) for path in FILES)]
     elif control:
         checks += [EtcdStacked()] if of is ETCD_CA else []
@@ -154,7 +154,7 @@ def _refuse_other_pairs(begun: dict[str, AuthoritySeen], pair: Pair) -> None:
         raise Refused(message, host=other[0], code="SHW-853", fix=fix)
 
 
-def _made(subject: str, of: Which = CLUSTER) -> str:
+def _made(subject: str, of: Which = CLUSTER_CA) -> str:
     """Return when a rotation of the last day made the CA, by its name; "" for any other."""
     _, found, stamp = subject.rpartition(of.subject)
     try:
@@ -182,7 +182,7 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
     kube.forget()
     joined = [one.name for one in running(run).hosts]
     checks: list[Check[Kube]] = [gates.ApiAnswers(), gates.EtcdHealthy(), EveryNodeAnswers(joined, "the old CA alone")]
-    if own.of is CLUSTER:
+    if own.of is CLUSTER_CA:
         await find_busy(run)
         checks.append(NotBesideGpuPods(dict(run.seen.busy), own.beside_gpu_pods))
     if own.of is FRONT_PROXY and not own.source:  # later each control plane is asked for what was lost there
@@ -212,7 +212,7 @@ async def _tell(run: Run, kube: Kube) -> None:
     """
     own = run.authority
     try:
-        if own.of is not CLUSTER:
+        if own.of is not CLUSTER_CA:
             if mounting := await readers_of_files(kube, own.of.path):
                 run.warned.append(f"these pods read {own.of.path}, and are their owners' to restart: {few(mounting)}")
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from shipway.cluster.model import node_ip
-from shipway.converge import converge, look_at_all
+from shipway.converge import On, converge, look_at_all
 from shipway.errors import Permanent
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
@@ -21,7 +21,7 @@ from shipway.steps.authority.front_proxy import (
     ExtensionsAnswer,
     ExtensionsTold,
     FrontProxyTaken,
-    extensions,
+    list_extensions,
     paths_of,
 )
 from shipway.steps.authority.leafs import KubeletClientSigned, KubeletServingSigned, LeafsSigned
@@ -36,8 +36,7 @@ from shipway.steps.authority.objects import (
 from shipway.steps.authority.pair import Pair, PairKept, PairThere, SignerIs, who
 from shipway.steps.authority.signing import ManagerSigns
 from shipway.steps.authority.trust import AuthorityTrusted, ClientsAccepted, KubeconfigTrusts, Serves
-from shipway.steps.authority.which import CLUSTER as CLUSTERS
-from shipway.steps.authority.which import ETCD_CA, FRONT_PROXY
+from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY
 from shipway.steps.endpoint.kubeconfigs import FILES, KubeletAsks
 from shipway.steps.hardening.manifest import ManifestSettled
 from shipway.steps.kubernetes.health_cluster import NodeReady
@@ -108,7 +107,7 @@ def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = F
     The controller manager signs from the folder before ca.crt holds two; by kubeadm's own pair once it holds one.
     """
     of = run.authority.of
-    if of is not CLUSTERS:
+    if of is not CLUSTER_CA:
         trusts = AuthorityTrusted(trusted, of=of)
         return [*_settled(run, host), trusts, *_readers(run, host, trusts)]
     confs: list[Check[Host]] = [KubeconfigTrusts(path, trusted) for path in FILES]
@@ -135,7 +134,7 @@ def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = F
 def leaf_steps(run: Run, host: str) -> list[Check[Host]]:
     """Return the steps by which a control plane's own certificates, and what it signs, are of the wanted CA."""
     pair = run.authority.pair
-    if pair.of is not CLUSTERS:
+    if pair.of is not CLUSTER_CA:
         signed = LeafsSigned(pair)
         return [*_settled(run, host), SignerIs(pair), signed, *_readers(run, host, signed)]
     api, manager, scheduler = (_loaded(run, host, part) for part in (APISERVER, MANAGER, SCHEDULER))
@@ -229,7 +228,7 @@ def _shows(run: Run, host: str) -> list[Check[Host]]:
     server, wanted = server_of(run, host), run.authority.pair.wanted
     if run.authority.of is ETCD_CA:
         return [Serves(wanted, server.address, port, asks=True) for port in (ETCD_CLIENTS, ETCD_PEERS)]
-    return [Serves(wanted, server.address, server.port)] if run.authority.of is CLUSTERS else []
+    return [Serves(wanted, server.address, server.port)] if run.authority.of is CLUSTER_CA else []
 
 
 async def _works(run: Run, host: str) -> list[Check[Host]]:
@@ -239,19 +238,25 @@ async def _works(run: Run, host: str) -> list[Check[Host]]:
     if run.authority.of is FRONT_PROXY:
         kube = await run.kube()
         kube.forget()
-        paths = paths_of(await extensions(kube))
+        paths = paths_of(await list_extensions(kube))
         return [FrontProxyTaken(server_of(run, host)), ExtensionsAnswer(paths, server_of(run, host))]
     return []
 
 
 async def _wait_all(run: Run, stage: str, host: str, checks: list[Check[Host]]) -> list[StepResult]:
-    """Return the results of waiting for each, until one is not so; of aggregated APIs that are lost all are told."""
+    """Return the results of waiting for each; of aggregated APIs that are lost all are told."""
+    results = await _wait_each(run, stage, checks, run.session(host), SHOWN_SECONDS)
+    if _failed(results) and isinstance(checks[len(results) - 1], ExtensionsAnswer):
+        run.warned.append(f"aggregated APIs are lost by the API server of {host}. {LOST}")
+    return results
+
+
+async def _wait_each(run: Run, stage: str, checks: list[Check[On]], on: On, seconds: float) -> list[StepResult]:
+    """Return the results of waiting for each, until one is not so."""
     results: list[StepResult] = []
     for check in checks:
-        results.append(await wait_for(run, stage, check, run.session(host), seconds=SHOWN_SECONDS))
+        results.append(await wait_for(run, stage, check, on, seconds=seconds))
         if _failed(results):
-            if isinstance(check, ExtensionsAnswer):
-                run.warned.append(f"aggregated APIs are lost by the API server of {host}. {LOST}")
             break
     return results
 
@@ -308,7 +313,7 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
     """
     own = run.authority
     results = await _tell_all(run, stage, own.pair.both)
-    if own.of is not CLUSTERS:
+    if own.of is not CLUSTER_CA:
         return results
     signed = any(own.hosts[name].trusted[:1] == (who(own.pair.wanted),) for name in planes(run))
     if run.allow is Impact.NOTHING or _failed(results) or own.back or signed:
@@ -344,7 +349,7 @@ async def unspread(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa
     results += await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.wanted,), (own.pair.leaving,))])
     if _failed(results) or run.allow is Impact.NOTHING:
         return results
-    if own.of is CLUSTERS:
+    if own.of is CLUSTER_CA:
         return [*results, *await by_api(run, stage, [NoTimeKept()])]
     return [*results, await _available(run, stage)]
 
@@ -364,17 +369,13 @@ async def _tell_all(run: Run, stage: str, trusted: tuple[str, ...]) -> list[Step
     """
     own, told = run.authority, list[Check[Kube]]()
     results: list[StepResult] = []
-    if own.of is CLUSTERS:
+    if own.of is CLUSTER_CA:
         results = await by_api(run, stage, [ClusterInfoTrusts(trusted)])
         told.append(PodsAreTold(trusted))
     told.append(ExtensionsTold(own.of, trusted))
     if run.allow is Impact.NOTHING or _failed(results):
         return results
-    for one in told:
-        results.append(await wait_for(run, stage, one, await run.kube(), seconds=TOLD_SECONDS))
-        if _failed(results):
-            break
-    return results
+    return [*results, *await _wait_each(run, stage, told, await run.kube(), TOLD_SECONDS)]
 
 
 async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -383,7 +384,7 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     Where that has begun, what was cut off on its way is for the next stage; what is held and shown is asked again.
     """
     own, kube = run.authority, await run.kube()
-    hosts = [one.name for one in running(run).hosts] if own.of is CLUSTERS else planes(run)
+    hosts = [one.name for one in running(run).hosts] if own.of is CLUSTER_CA else planes(run)
     wanted = own.pair.wanted
     kube.forget()
     if own.of is FRONT_PROXY and (found := await _available(run, stage)).error is not None:
@@ -394,7 +395,7 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
         session = run.session(name)
         session.forget()
         steps: list[Check[Host]] = [AuthorityTrusted((wanted,), exactly=False, of=own.of)]
-        steps += _clients(run, name) if own.of is CLUSTERS else []
+        steps += _clients(run, name) if own.of is CLUSTER_CA else []
         if _control(run, name):
             steps += [LeafsSigned(own.pair), *_shows(run, name), *await _works(run, name)]
         if _control(run, name) and not own.dropping:
@@ -404,7 +405,7 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
 
     left = dict(zip(hosts, await asyncio.gather(*(ask(name) for name in hosts)), strict=True))
     told: list[Check[Kube]] = [ExtensionsTold(own.of, (wanted,))] if own.of.told else []
-    if own.of is CLUSTERS:
+    if own.of is CLUSTER_CA:
         told += [ClusterInfoTrusts((wanted,), exactly=False), PodsAreTold((wanted,), exactly=False)]
         told.append(NodesReady(tuple(hosts)))
     left[CLUSTER] = [one for one in await look_at_all(told, kube) if one.outcome != "ok"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
-from shipway.errors import Refused, ShipwayError
+from shipway.errors import Refused
 from shipway.facts.files import FileText
 from shipway.kube.nodes import nodes_by_name
 from shipway.ownership.evidence import Evidence
@@ -16,22 +16,8 @@ from shipway.steps.reset.kubelet import RESETTING
 from tasks.context import Run
 from tasks.ownership import disagreement, refusal
 from tasks.replace.sides import called_by_lead, find_machine_that_goes, is_half_reset, is_itself
-from tasks.retire.allowed import authorities_of
+from tasks.retire.allowed import Told, authorities_of
 from tasks.waiting import hear_results
-
-
-class Told:
-    """One thing that was looked at, as a check that raises what was found."""
-
-    def __init__(self, name: str, error: ShipwayError | None) -> None:
-        self.name, self._error = name, error
-
-    async def check(self, on: object) -> Drift | None:
-        """Raise what was found."""
-        del on
-        if self._error is not None:
-            raise self._error
-        return None
 
 
 class PlaceInEtcd:

@@ -167,8 +167,8 @@ async def _open_drains(kube: Kube, host: str) -> list[list[str]]:
     return [[host]] if node is not None and not cordon_note(node) else []
 
 
-class ResetForbidden:
-    """One thing that may forbid a reset, as a check that raises it."""
+class Told:
+    """One thing that was looked at, as a check that raises what was found."""
 
     def __init__(self, name: str, error: ShipwayError | None) -> None:
         self.name, self._error = name, error
@@ -179,6 +179,10 @@ class ResetForbidden:
         if self._error is not None:
             raise self._error
         return None
+
+
+class ResetForbidden(Told):
+    """One thing that may forbid a reset."""
 
 
 async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -30,7 +30,7 @@ from shipway.steps.authority.pair import Pair, SignerIs, who
 from shipway.steps.authority.possible import KeyThere, NoRotation, NotBesideGpuPods
 from shipway.steps.authority.signing import FilesReadByUs, ReadByUs
 from shipway.steps.authority.trust import AuthorityTrusted
-from shipway.steps.authority.which import CLUSTER, ETCD_CA, FRONT_PROXY, Which
+from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY, Which
 from shipway.steps.kubernetes.kubelet_client import KubeletRotates
 from shipway.steps.maintain.pause import EtcdMayStop, QuorumStays
 from tasks import gates
@@ -275,7 +275,8 @@ class Stages:
         self.failing = failing
         for name in ("converge", "wait_for", "by_api"):
             monkeypatch.setattr(work, name, getattr(self, name))
-        for name, value in (("new_lease", None), ("keep_renewed", StepResult("kept", "ok")), ("extensions", [SERVICE])):
+        kept = StepResult("kept", "ok")
+        for name, value in (("new_lease", None), ("keep_renewed", kept), ("list_extensions", [SERVICE])):
             monkeypatch.setattr(work, name, self.returning(value))
         monkeypatch.setattr(self.run, "kube", self.returning(SimpleNamespace(forget=lambda: None, name="cluster")))
         monkeypatch.setattr(self.run, "reconnect", self.returning(None))
@@ -418,11 +419,11 @@ async def test_aggregated_servers_are_told_of_both_then_of_one_and_must_be_avail
 async def test_of_the_clusters_own_the_old_one_is_taken_from_aggregated_servers_as_well(
     monkeypatch: pytest.MonkeyPatch, pair: Pair
 ) -> None:
-    stages = Stages(monkeypatch, CLUSTER, pair)
+    stages = Stages(monkeypatch, CLUSTER_CA, pair)
     await work.unspread(stages.run, "authority_alone", "cluster")
-    told = ExtensionsTold(CLUSTER, (pair.new,), (pair.old,))
+    told = ExtensionsTold(CLUSTER_CA, (pair.new,), (pair.old,))
     assert stages.applied == [ClusterInfoTrusts((pair.new,)), told, NoTimeKept()]
-    assert stages.waited == [PodsAreTold((pair.new,)), ExtensionsTold(CLUSTER, (pair.new,))]
+    assert stages.waited == [PodsAreTold((pair.new,)), ExtensionsTold(CLUSTER_CA, (pair.new,))]
 
 
 @pytest.mark.parametrize("wrong", ["", "cp3"])

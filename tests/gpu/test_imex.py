@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows.bootstrap import domains
+from flows.bootstrap import run_imex
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge, look_at_all
 from shipway.edits.imex import with_settings, without_settings
@@ -409,5 +409,5 @@ async def test_a_bootstrap_has_its_ready_hosts_run_it_once_all_are_there(
 
     monkeypatch.setattr("flows.bootstrap.on", on)
     run.ready = {"a", "c"}
-    await domains(run)
+    await run_imex(run)
     assert seen == asked

@@ -78,7 +78,7 @@ from shipway.steps.authority.trust import (
     KubeconfigTrusts,
     Serves,
 )
-from shipway.steps.authority.which import CLUSTER
+from shipway.steps.authority.which import CLUSTER_CA
 from shipway.steps.endpoint.kubeconfigs import MARK
 from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.health import KUBELET_CONFIG
@@ -87,7 +87,8 @@ from tests.kubernetes.test_move_endpoint import Shell
 from tests.places.facts import KnownFacts
 from tests.places.facts import said as answer
 
-FOLDER, KEY, NAME, PART, SIGNED = CLUSTER.folder, CLUSTER.key, CLUSTER.inside, CLUSTER.part, CLUSTER.leafs
+FOLDER, KEY, NAME = CLUSTER_CA.folder, CLUSTER_CA.key, CLUSTER_CA.inside
+PART, SIGNED = CLUSTER_CA.part, CLUSTER_CA.leafs
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 
@@ -342,16 +343,21 @@ async def test_a_kubeconfig_that_trusts_otherwise_is_a_persons_to_edit(lines: st
 
 
 @contextlib.contextmanager
-def serving(folder: Path, name: str, *accepted: Path) -> Iterator[int]:
-    """Yield the port of a server with a certificate of a name, which asks for those of clients of some CAs."""
+def serving(
+    folder: Path, name: str, *accepted: Path, asks: str = "-verify", more: tuple[str, ...] = ()
+) -> Iterator[int]:
+    """Yield the port of a server with a certificate of a name, which asks for those of clients of some CAs.
+
+    `asks` by `-Verify` it ends a handshake with one who shows none, as etcd does.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     known = folder / f"accepted-{port}"
     known.write_text("".join(path.read_text() for path in accepted))
     own = ("-cert", str(folder / f"{name}.crt"), "-key", str(folder / f"{name}.key"))
-    ask_for = ("-CAfile", str(known), "-verify", "2") if accepted else ()
-    words = ("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", *own, *ask_for)
+    ask_for = ("-CAfile", str(known), asks, "2") if accepted else ()
+    words = ("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", *more, *own, *ask_for)
     server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 10

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import shutil
-import socket
 import stat
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +28,7 @@ from shipway.steps.authority.front_proxy import (
     ExtensionsAvailable,
     ExtensionsTold,
     FrontProxyTaken,
-    extensions,
+    list_extensions,
     paths_of,
 )
 from shipway.steps.authority.leafs import LeafsSigned, SignedBy
@@ -43,10 +38,10 @@ from shipway.steps.authority.pair import FILES, MAKE, Pair, PairKept, PairThere,
 from shipway.steps.authority.possible import KeyThere, NoRotation
 from shipway.steps.authority.signing import FilesReadByUs
 from shipway.steps.authority.trust import Accepts, AuthorityTrusted, Serves
-from shipway.steps.authority.which import ALL, CLUSTER, ETCD_CA, FRONT_PROXY, Which
+from shipway.steps.authority.which import ALL, CLUSTER_CA, ETCD_CA, FRONT_PROXY, Which
 from shipway.steps.kubernetes import etcd_members
 from shipway.steps.kubernetes.etcd_members import MEMBERS, health, version
-from tests.kubernetes.test_authority import Objects, Written, ask, codes, made, manifest, pair, pod, run, sign
+from tests.kubernetes.test_authority import Objects, Written, ask, codes, made, manifest, pair, pod, run, serving, sign
 from tests.kubernetes.test_authority import answer as answered
 from tests.kubernetes.test_move_endpoint import Shell
 from tests.ownership.test_leading import cluster
@@ -151,7 +146,7 @@ async def test_it_is_made_trusted_and_put_aside_at_its_own_place(pair: Pair, of:
     assert list(alone.written) == [of.path]
     assert trusted_by(alone.written[of.path]) == [who(pair.old), who(pair.new)]
     there = KnownFacts({Listing(PKI): ("ca.crt", of.inside)})
-    assert await PairKept(CLUSTER).check(there) is None  # type: ignore[arg-type]
+    assert await PairKept(CLUSTER_CA).check(there) is None  # type: ignore[arg-type]
     assert await PairKept(of).check(there) is not None  # type: ignore[arg-type]
     await PairKept(of).apply(there)  # type: ignore[arg-type]
     assert there.done[0].startswith(f"mv -T -- {of.folder} {of.kept}20")
@@ -179,29 +174,6 @@ async def test_kubeadm_renews_what_it_had_this_one_sign_by_its_own_names(pair: P
 # --- ports that want a client's certificate
 
 
-@contextlib.contextmanager
-def wanting(folder: Path, name: str, tls: str, *accepted: Path) -> Iterator[int]:
-    """Yield the port of a server that ends a handshake with one who shows no certificate, as etcd does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    known = folder / f"wanted-{port}"
-    known.write_text("".join(path.read_text() for path in accepted))
-    own = ("-cert", str(folder / f"{name}.crt"), "-key", str(folder / f"{name}.key"), "-CAfile", str(known))
-    words = ("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", tls, *own, "-Verify", "2")
-    server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield port
-    finally:
-        server.kill()
-        server.wait()
-
-
 class Here(KnownFacts):
     """A host whose programs are those of this machine."""
 
@@ -213,12 +185,12 @@ class Here(KnownFacts):
 @pytest.mark.long
 @pytest.mark.parametrize("tls", ["-tls1_2", "-tls1_3"])  # etcd 3.4 speaks the former alone
 async def test_a_port_that_turns_us_away_has_shown_itself_and_whom_it_accepts(made: Path, pair: Pair, tls: str) -> None:
-    old, new = made / CLUSTER.inside / "old.crt", made / CLUSTER.inside / "new.crt"
+    old, new = made / CLUSTER_CA.inside / "old.crt", made / CLUSTER_CA.inside / "new.crt"
     for signer, accepted, answers in (
         ("by-old", (old, new), ("accepted", "accepted")),
         ("by-new", (new,), ("not accepted", "accepted")),
     ):
-        with wanting(made, signer, tls, *accepted) as port:
+        with serving(made, signer, *accepted, asks="-Verify", more=(tls,)) as port:
             assert tuple(ask(Accepts(one, "127.0.0.1", port)) for one in pair.both) == answers
             good = {one: await Serves(one, "127.0.0.1", port, asks=True).check(Here({})) for one in pair.both}  # type: ignore[arg-type]
             assert (good[pair.old] is None, good[pair.new] is None) == (signer == "by-old", signer == "by-new")
@@ -242,7 +214,7 @@ async def test_one_rotation_at_a_time_and_each_is_known_by_its_folder(pair: Pair
     both = {FileText(AUTHORITY): pair.old + pair.new, Listing(PKI): ("ca.crt",)}
     assert await codes(NoRotation(ETCD_CA), both) == "SHW-856"
     assert ETCD_CA.command == "shipway rotate-ca FILE --of etcd"
-    assert CLUSTER.command == "shipway rotate-ca FILE"
+    assert CLUSTER_CA.command == "shipway rotate-ca FILE"
 
 
 @OTHERS
@@ -357,7 +329,7 @@ def service(group: str, *, local: bool = False, available: str = "True") -> dict
 
 async def test_aggregated_apis_are_asked_by_the_api_server_of_each_control_plane() -> None:
     api = Objects(service("metrics.k8s.io"), service("custom.site"), service("apps", local=True, available="False"))
-    paths = paths_of(await extensions(api))  # type: ignore[arg-type]
+    paths = paths_of(await list_extensions(api))  # type: ignore[arg-type]
     assert paths == ("/apis/custom.site/v1", "/apis/metrics.k8s.io/v1")
     assert await codes_of_kube(ExtensionsAvailable(), api) == ""
     api.objects.append(service("lost.site", available="False"))
@@ -378,7 +350,7 @@ async def codes_of_kube(check: Any, api: Objects) -> str:
     return result.error.code if result.error else ""
 
 
-@pytest.mark.parametrize("of", [CLUSTER, FRONT_PROXY], ids=lambda of: of.word)
+@pytest.mark.parametrize("of", [CLUSTER_CA, FRONT_PROXY], ids=lambda of: of.word)
 async def test_the_one_that_goes_is_taken_out_of_what_aggregated_servers_read_and_nobody_elses(
     pair: Pair, made: Path, of: Which
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.cli import remove as remove_command
+from flows.cli import replace as replace_command
 from flows.cli import reset as reset_command
 from flows.cli.shipway import main
 
@@ -24,6 +25,12 @@ FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {n
             ["remove", "te2", "--plan", "--dead", "--evict-gpu-pods", "--address", "192.0.2.9:2222"],
             ("te2", "plan", True, True, "192.0.2.9:2222", None, False),
         ),
+        (["replace", "te2"], ("te2", "replace", False, False, False, "", None)),
+        (["replace", "te2", "--plan", "--remake"], ("te2", "plan", False, False, True, "", None)),
+        (
+            ["replace", "te2", "--dead", "--evict-gpu-pods", "--address", "192.0.2.9:2222"],
+            ("te2", "replace", True, True, False, "192.0.2.9:2222", None),
+        ),
         (["reset", "te2", "--confirm", "te2"], ("te2", "te2", "reset", False, "", None, False, [])),
         (
             ["reset", "te2", "--plan", "--cluster-gone", "--address", "192.0.2.9"],
@@ -36,7 +43,7 @@ FINE = "name: te\nprofile: seed\nhosts:\n- {name: te1, address: 192.0.2.1}\n- {n
 def test_the_options_are_the_flows_parameters(
     words: list[str], given: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import remove, reset  # noqa: PLC0415 - the modules, whose flows are called as they are
+    from flows import remove, replace, reset  # noqa: PLC0415 - the modules, whose flows are called as they are
 
     file = tmp_path / "cluster.yaml"
     file.write_text(FINE, encoding="utf-8")
@@ -52,8 +59,10 @@ def test_the_options_are_the_flows_parameters(
         return 7
 
     monkeypatch.setattr(remove, "remove", flow)
+    monkeypatch.setattr(replace, "replace", flow)
     monkeypatch.setattr(reset, "reset", flow)
     monkeypatch.setattr(remove_command, "fly_verb", fly)
+    monkeypatch.setattr(replace_command, "fly_verb", fly)
     monkeypatch.setattr(reset_command, "fly_verb", fly)
     verb, *more = words
     assert main([verb, str(file), *more]) == 7

@@ -69,9 +69,14 @@ class ExtensionsTold:
         return str(((found or {}).get("data") or {}).get(self.of.told, ""))
 
 
-async def extensions(on: Kube) -> list[Object]:
+async def list_extensions(on: Kube) -> list[Object]:
     """Return the APIs that API servers only pass on: those with a Service behind them."""
     return [one for one in await on.list_(*API_SERVICE) if one["spec"].get("service")]
+
+
+async def find_lost(on: Kube) -> list[str]:
+    """Return the names of those of them that API servers do not reach."""
+    return [one["metadata"]["name"] for one in await list_extensions(on) if not is_true(one, "Available")]
 
 
 def paths_of(services: Sequence[Object]) -> tuple[str, ...]:
@@ -87,8 +92,7 @@ class ExtensionsAvailable:
 
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the condition of each. Raises Refused SHW-859 naming those that are not."""
-        lost = [one["metadata"]["name"] for one in await extensions(on) if not is_true(one, "Available")]
-        if lost:
+        if lost := await find_lost(on):
             fix = f"See `kubectl get apiservice {lost[0]} -o yaml`; mend what is behind it, or delete what nobody uses."
             raise Refused(f"aggregated APIs are not available: {few(lost)}", code="SHW-859", fix=fix)
         return None

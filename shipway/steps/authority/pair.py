@@ -20,7 +20,7 @@ from shipway.host.session import OPERATIONS, Command, Host
 from shipway.kubeadm.writes import PKI
 from shipway.ownership.evidence import authorities, certificates_in
 from shipway.step import Drift, Impact
-from shipway.steps.authority.which import CLUSTER, Which
+from shipway.steps.authority.which import CLUSTER_CA, Which
 from shipway.steps.hardening.files import FolderPrivate
 
 FILES = ("old.crt", "old.key", "new.crt", "new.key")
@@ -116,7 +116,7 @@ class Pair:
     old: str = field(repr=False)
     new: str = field(default="", repr=False)
     back: bool = False
-    of: Which = CLUSTER
+    of: Which = CLUSTER_CA
 
     @property
     def wanted(self) -> str:
@@ -147,7 +147,7 @@ class PairThere:
 
     impact: ClassVar[Impact] = Impact.FILES
     source: Host | None = field(default=None, compare=False)
-    of: Which = CLUSTER
+    of: Which = CLUSTER_CA
     name: str = "the old and the new CA lie beside each other"
 
     async def check(self, on: Host) -> Drift | None:
@@ -228,7 +228,7 @@ class PairKept:
     """
 
     impact: ClassVar[Impact] = Impact.FILES
-    of: Which = CLUSTER
+    of: Which = CLUSTER_CA
     name: str = "the old CA is put aside"
 
     async def check(self, on: Host) -> Drift | None:

@@ -12,14 +12,14 @@ from shipway.kubeadm.writes import PKI
 from shipway.ownership.evidence import AUTHORITY
 from shipway.step import Drift
 from shipway.steps.authority.pair import paired, trusted_by
-from shipway.steps.authority.which import ALL, CLUSTER, Which
+from shipway.steps.authority.which import ALL, CLUSTER_CA, Which
 
 
 @dataclass(frozen=True)
 class KeyThere:
     """A control plane has the key of the CA that it signs with."""
 
-    of: Which = CLUSTER
+    of: Which = CLUSTER_CA
     name: str = "the CA's key is there"
 
     async def check(self, on: Host) -> Drift | None:
@@ -48,7 +48,7 @@ class NoRotation:
         text, names = await on.read(FileText(AUTHORITY), Listing(PKI))
         begun = [one for one in ALL.values() if one.inside in names]
         if len(trusted_by(text or "")) > 1:
-            begun.append(CLUSTER)
+            begun.append(CLUSTER_CA)
         for one in begun:
             if one != self.besides:
                 fix = f"End it first: `{one.command}` goes on with it; `{one.command} --back` undoes it."

@@ -18,7 +18,7 @@ from shipway.kubeadm.writes import MANIFESTS
 from shipway.ownership.evidence import AUTHORITY
 from shipway.step import Drift, Impact
 from shipway.steps.authority.pair import Pair, trusted_by, who
-from shipway.steps.authority.which import CLUSTER, Which
+from shipway.steps.authority.which import CLUSTER_CA, Which
 from shipway.steps.hardening.manifest import change_manifest, flags_in
 from shipway.steps.kubernetes.health import kubelet_config
 from shipway.steps.kubernetes.static_pods import ready_words
@@ -30,7 +30,7 @@ CERT_FLAG, KEY_FLAG, ROOT_FLAG, CLIENT_FLAG = (
     "client-ca-file",
 )
 KUBELETS_FLAG = "kubelet-certificate-authority"  # of an API server that trusts not every kubelet
-KEY, FOLDER = CLUSTER.key, CLUSTER.folder
+KEY, FOLDER = CLUSTER_CA.key, CLUSTER_CA.folder
 PLACES = {(AUTHORITY, KEY), *((f"{FOLDER}/{role}.crt", f"{FOLDER}/{role}.key") for role in ("old", "new"))}
 
 

@@ -18,7 +18,7 @@ from shipway.ownership.evidence import AUTHORITY, KUBELET_CONF, decode_pem
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.authority.pair import said, trusted_by, who
-from shipway.steps.authority.which import CLUSTER, Which
+from shipway.steps.authority.which import CLUSTER_CA, Which
 from shipway.steps.endpoint.kubeconfigs import EDIT, FILES, MARK
 from shipway.steps.kubernetes.endpoint import proof
 
@@ -58,7 +58,7 @@ class AuthorityTrusted:
     impact: ClassVar[Impact] = Impact.FILES
     trusted: tuple[str, ...] = field(repr=False)
     exactly: bool = True
-    of: Which = CLUSTER
+    of: Which = CLUSTER_CA
     name: str = "the host trusts the CA that is wanted"
 
     async def check(self, on: Host) -> Drift | None:

@@ -83,7 +83,7 @@ class Which:
         return "shipway rotate-ca FILE" + ("" if self.word == "cluster" else f" --of {self.word}")
 
 
-CLUSTER = Which("cluster", "ca", "kubernetes", "the cluster's CA", (APISERVER, MANAGER), told="client-ca-file")
+CLUSTER_CA = Which("cluster", "ca", "kubernetes", "the cluster's CA", (APISERVER, MANAGER), told="client-ca-file")
 ETCD_CA = Which(
     "etcd",
     "etcd/ca",
@@ -112,4 +112,4 @@ FRONT_PROXY = Which(
     ),
     told="requestheader-client-ca-file",
 )
-ALL: dict[Of, Which] = {one.word: one for one in (CLUSTER, ETCD_CA, FRONT_PROXY)}
+ALL: dict[Of, Which] = {one.word: one for one in (CLUSTER_CA, ETCD_CA, FRONT_PROXY)}
