@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
 import time
@@ -69,6 +71,24 @@ def wait_until(sentence: str, look: Callable[[], str | None], *, seconds: float,
         if time.monotonic() > limit:
             raise LabError(f"waited {seconds:.0f} s for: {sentence}. Last seen: {seen}")
         time.sleep(every)
+
+
+def read_if_there(path: Path) -> str | None:
+    """Return a file's text, None where it is not there: a process, a cgroup or what wrote it may end at any moment."""
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # a cgroup that was removed while it was read
+            return None
+        raise
+
+
+def end(process: int, signal: int) -> None:
+    """Send a process a signal; one that has ended by itself needs none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal)
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.containers import machine
-from lab.containers.commands import LabError, run, wait_until
+from lab.containers.commands import LabError, end, read_if_there, run, wait_until
 from lab.containers.network import LabNetwork
 
 CPU_SHARES = "8192"  # eight times the default: under load a starved control plane loses its leases
@@ -144,33 +144,26 @@ class Engine:
 
     def pid(self) -> int | None:
         """Return the engine's process id, if the process of that id is this engine."""
-        file = self.run_folder / "docker.pid"
-        if not file.is_file():
-            return None
-        number = int(file.read_text() or 0)
-        try:
-            line = Path(f"/proc/{number}/cmdline").read_bytes()
-        except FileNotFoundError:
-            return None
-        return number if str(self.run_folder / "daemon.json").encode() in line else None
+        number = int(read_if_there(self.run_folder / "docker.pid") or 0)
+        line = read_if_there(Path(f"/proc/{number}/cmdline"))
+        return number if line and str(self.run_folder / "daemon.json") in line else None
 
     def _members(self) -> set[int]:
         """Return the processes in the lab's own cgroups."""
-        tops = [machine.CGROUPS / self.cgroup, *machine.CGROUPS.glob(f"*/{self.cgroup}")]
-        files = [file for top in tops for file in top.rglob("cgroup.procs")]
-        return {int(number) for file in files for number in file.read_text().split()}
+        found: set[int] = set()
+        for top in (machine.CGROUPS / self.cgroup, *machine.CGROUPS.glob(f"*/{self.cgroup}")):
+            for folder, _, _ in os.walk(top):  # which, unlike rglob, does not mind a folder that goes away
+                found.update(int(number) for number in (read_if_there(Path(folder, "cgroup.procs")) or "").split())
+        return found
 
     def stop(self) -> None:
         """End the engine and whatever is left in the lab's cgroups, and unmount what they held."""
         number = self.pid()
         if number is not None:
-            os.kill(number, signal.SIGTERM)
+            end(number, signal.SIGTERM)
             wait_until("the engine has ended", lambda: "still there" if self.pid() else None, seconds=40)
         for member in self._members():
-            try:
-                os.kill(member, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            end(member, signal.SIGKILL)
         wait_until("the lab's processes have ended", lambda: str(self._members() or "") or None, seconds=20)
         self._end_helpers()
         self._unmount()
@@ -179,14 +172,11 @@ class Engine:
 
     def _end_helpers(self) -> None:
         """End containerd and its shims where dockerd died without them: their command lines name our run folder."""
-        mark = f"{self.run_folder}/".encode()
+        mark = f"{self.run_folder}/"
         for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if words[0].split(b"/")[-1].startswith(b"containerd") and any(mark in word for word in words):
-                os.kill(int(folder.name), signal.SIGKILL)
+            words = (read_if_there(folder / "cmdline") or "").split("\0")
+            if words[0].split("/")[-1].startswith("containerd") and any(mark in word for word in words):
+                end(int(folder.name), signal.SIGKILL)
 
     def _unmount(self) -> None:
         """Unmount, deepest first, what is mounted on and below the lab's own folders."""
