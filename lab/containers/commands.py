@@ -73,6 +73,17 @@ def wait_until(sentence: str, look: Callable[[], str | None], *, seconds: float,
         time.sleep(every)
 
 
+def spawn_daemon(words: list[str], log: Path, env: Mapping[str, str]) -> int:
+    """Start a program that outlives this one, in a session of its own, both outputs to `log`; return its process id.
+
+    `subprocess` would warn of a child that is still there when this process ends, and this one is meant to be.
+    """
+    opened = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    outputs = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, log, opened, 0o644)]
+    actions = [*outputs, (os.POSIX_SPAWN_DUP2, 1, 2)]
+    return os.posix_spawnp(words[0], words, {**os.environ, **env}, file_actions=actions, setsid=True)
+
+
 def read_if_there(path: Path) -> str | None:
     """Return a file's text, None where it is not there: a process, a cgroup or what wrote it may end at any moment."""
     try:

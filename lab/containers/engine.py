@@ -6,19 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.containers import machine
-from lab.containers.commands import LabError, end, read_if_there, run, wait_until
+from lab.containers.commands import LabError, end, read_if_there, run, spawn_daemon, wait_until
 from lab.containers.network import LabNetwork
 
 CPU_SHARES = "8192"  # eight times the default: under load a starved control plane loses its leases
 CPU_WEIGHT = "800"
 IMAGE = "shipway-lab-host"
 NETWORK = "lab"
-_STARTED: list[subprocess.Popen[bytes]] = []  # engines outlive who started them; kept, so that none is warned of
 
 
 @dataclass(frozen=True)
@@ -97,17 +95,7 @@ class Engine:
             config.write_text(json.dumps(self._settings(), indent=2))
             # nsenter, not `ip netns exec`: that one mounts a /sys of its own, without cgroups.
             words = ["nsenter", f"--net=/run/netns/{network.namespace}", "dockerd", "--config-file", str(config)]
-            with self.log.open("ab") as log:
-                path = f"{os.environ.get('PATH', '')}:{machine.SBIN}"
-                process = subprocess.Popen(
-                    words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    env={**os.environ, "PATH": path},
-                )
-            _STARTED.append(process)
+            process = spawn_daemon(words, self.log, {"PATH": f"{os.environ.get('PATH', '')}:{machine.SBIN}"})
             wait_until("the lab's engine answers", lambda: self._look(process), seconds=60)
         if NETWORK not in self.docker("network", "ls", "--format", "{{.Name}}").split():
             options = (
@@ -120,11 +108,13 @@ class Engine:
         network.open_forward(self.bridge)
         self._weigh()
 
-    def _look(self, process: subprocess.Popen[bytes]) -> str | None:
-        if process.poll() is not None:
-            end = "\n".join(self.log.read_text(errors="replace").splitlines()[-6:])
-            raise LabError(f"dockerd ended with exit code {process.returncode}; the end of {self.log}:\n{end}")
-        return None if self.answers() else f"no answer yet from process {process.pid}"
+    def _look(self, process: int) -> str | None:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            last = "\n".join(self.log.read_text(errors="replace").splitlines()[-6:])
+            code = os.waitstatus_to_exitcode(status)
+            raise LabError(f"dockerd ended with exit code {code}; the end of {self.log}:\n{last}")
+        return None if self.answers() else f"no answer yet from process {process}"
 
     def _weigh(self) -> None:
         """Let the lab's cgroup have more of the CPU than ordinary processes get."""

@@ -108,10 +108,6 @@ def test_the_simulated_lab_answers_as_the_real_one(
 
 
 @pytest.mark.lab
-# The lab's engine outlives the object that started it, on purpose: it is a daemon, and `down` ends it by its id.
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function Popen.__del__:pytest.PytestUnraisableExceptionWarning"
-)
 @pytest.mark.parametrize("name", [one.name for one in OLD.cases(slow=False)])
 def test_the_container_lab_answers_as_recorded(name: str, containers: dict[str, Answer]) -> None:
     assert containers[name] == RECORDED[OLD][name]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.containers import machine
-from lab.containers.commands import end, read_if_there
+from lab.containers.commands import LabError, end, read_if_there, spawn_daemon, wait_until
 from lab.containers.engine import Engine
 
 LOOKS = 8000  # in which a look that asks first and reads then met the gap every time
@@ -98,3 +98,10 @@ def test_a_process_that_has_ended_by_itself_needs_no_signal_and_shows_no_words()
 def test_what_cannot_be_read_for_another_reason_is_told(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_if_there(tmp_path)
+
+
+def test_a_daemon_has_a_session_of_its_own_and_says_in_its_log_why_it_ended(engine: Engine) -> None:
+    words = [sys.executable, "-c", "import os, sys; print(os.getsid(0), os.environ['X'], flush=True); sys.exit('no')"]
+    process = spawn_daemon(words, engine.log, {"X": "given"})
+    with pytest.raises(LabError, match=rf"exit code 1; the end of {engine.log}:\n{process} given\nno$"):
+        wait_until("it has ended", lambda: engine._look(process), seconds=20, every=0.05)
