@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.places.prefect import Place
 
 
+FLOWS_RUN_BY = {"prefect_place", "prefect_server"}  # whoever has one of these may run flows in the tests' own process
 settings.register_profile("patient", deadline=None)  # how long an example takes says only how busy the machine is
 settings.load_profile("patient")
 # As in a run, Prefect's lines stay in its history: to write them to a console takes a fifth of what its client takes.
@@ -71,15 +72,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before those are left out that were not asked for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that run flows in this process: they are long, and end beside what Prefect's client leaves.
+    """Mark the tests that may run flows in this process: they end beside what Prefect's client leaves.
 
     That is sockets, to the collector, at the end of each loop (measured with Prefect 3.8). A fixture that runs flows
-    may be set up for any of its tests.
+    may be set up for any of its tests. Those of `prefect_place` are long; the container lab's have marks of their own.
     """
     left = pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
     for item in items:
-        if "prefect_place" in getattr(item, "fixturenames", ()):
+        names = getattr(item, "fixturenames", ())
+        if not FLOWS_RUN_BY.isdisjoint(names):
             item.add_marker(left)
+        if "prefect_place" in names:
             item.add_marker(pytest.mark.long)
 
 
@@ -87,7 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _swept(request: pytest.FixtureRequest) -> Iterator[None]:
     """Collect what Prefect's client leaves while its own test still stands, not in a later test of something else."""
     yield
-    if "prefect_place" in request.fixturenames:  # by whatever other fixture
+    if not FLOWS_RUN_BY.isdisjoint(request.fixturenames):  # by whatever other fixture
         gc.collect()
 
 

@@ -21,12 +21,7 @@ from tests.lab.conftest import ROOT as PROJECT
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 
-pytestmark = [
-    pytest.mark.lab_long,
-    pytest.mark.lab,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 HELD = "/var/lib/shipway/restore"
 
 

@@ -17,12 +17,7 @@ from shipway.steps.kubernetes.static_pods import AWAY
 from tasks.certificates.report import CertificatesReport
 from tests.lab.conftest import Site
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.lab_long,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 SERVED = {2379: "etcd/server", 2380: "etcd/peer", 6443: "apiserver"}
 PIDS = "systemctl show -p MainPID --value kubelet containerd"
 PODS = "ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $1, $2 }' | sort"

@@ -11,11 +11,7 @@ from tests.drift.rows import ROWS, Row
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 
-pytestmark = [
-    pytest.mark.lab,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.lab
 UNTIL_TRIES = 90
 
 

@@ -22,11 +22,7 @@ from tests.drift.rows import KUBECTL, ROWS
 from tests.lab.conftest import ROOT, Site
 from tests.lab.drifting import passed
 
-pytestmark = [
-    pytest.mark.lab,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.lab
 BUDGETS = "policy/v1" if chosen().minor >= 21 else "policy/v1beta1"  # the API of disruption budgets
 WAL = 8  # MiB that SQLite's write-ahead log may hold
 PASSES = int(os.environ.get("SHIPWAY_DRIFT_PASSES", "6"))

@@ -34,12 +34,7 @@ from shipway.steps.gpu.classes import KINDS, OF_CLAIMS, ClassesGone, NodeClass
 from tasks.stages import device_plugin
 from tests.lab.conftest import Site
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.lab_long,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 SINCE = 34
 EXPECTED = {"w1": 2, "w2": 2}
 ACCOUNT = "nvidia-dra-driver-gpu"

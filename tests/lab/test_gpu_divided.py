@@ -19,12 +19,7 @@ from tests.lab.conftest import Ran, Site
 from tests.lab.drifting import passed
 from tests.lab.test_gpu_sharing import classes_of, container, start_job
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.lab_long,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 PARTS = {
     "thirds": {"sharing": "mig-single", "mig": "all-3g.71gb"},  # two parts of each GPU
     "profiles": {"sharing": "mig-mixed", "mig": "all-2g.35gb"},  # three

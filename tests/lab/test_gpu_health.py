@@ -21,12 +21,7 @@ from tasks.findings import Finding
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.lab_long,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 REPORTS = "/var/lib/labgpu"
 DMESG = "/usr/local/sbin/dmesg"  # first in root's PATH: a host's own reads the log of the machine that all labs share
 SOUND, KEPT, OPENED = (

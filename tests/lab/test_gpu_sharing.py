@@ -10,12 +10,7 @@ import pytest
 from tests.lab.conftest import Ran, Site
 from tests.lab.drifting import passed
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.lab_long,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 CLASSES = {
     "turns": {"sharing": "time-slicing", "replicas": 3},
     "at-once": {"sharing": "mps", "replicas": 2},

@@ -18,12 +18,7 @@ from tasks.report import Report
 from tests.lab.conftest import Site
 from tests.lab.drifting import passed
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.lab_long,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 PODS = "ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $1, $2 }' | sort"
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 # How many Secrets lie in etcd by how they begin: another way than the product's, by the keys one after the other.

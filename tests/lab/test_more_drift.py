@@ -16,8 +16,6 @@ from tests.lab.drifting import passed
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.lab_long,  # six minutes: each changes what the whole cluster is
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
 ]
 DASHBOARD = ROOT / "lab" / "simulated" / "manifests" / "dashboard.yaml"  # the objects alone: there is no image of it
 

@@ -14,12 +14,7 @@ from flows.reset import reset
 from tasks.report import Report
 from tests.lab.conftest import Site
 
-pytestmark = [
-    pytest.mark.lab_long,
-    pytest.mark.lab,
-    # Prefect's client leaves sockets to the collector at the end of each loop (measured with 3.8)
-    pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 HOST = "w2"
 RULES = (
     "-A INPUT -s 192.0.2.7/32 -p tcp -m tcp --dport 8443 -j ACCEPT",
