@@ -40,8 +40,14 @@ def report_of(run: Run, *, broken_off: str = "") -> Report:
 
 
 def _errors_of(run: Run) -> list[ErrorReport]:
-    """Return the errors of all stages, without what the proof says again of a fault that an earlier stage has named."""
-    named = {error.code for result in run.results if result.stage != StageName.GPU_PROOF for error in result.errors}
+    """Return the errors of all stages, without what the proof says again of a fault that an earlier stage has named.
+
+    That no node with GPUs is Ready is such a thing, where each host that should be one has an error of its own.
+    """
+    earlier = [error for result in run.results if result.stage != StageName.GPU_PROOF for error in result.errors]
+    named = {error.code for error in earlier}
+    if {spec.name for spec in run.hosts if run.provable(spec)} - run.ready <= {error.host for error in earlier}:
+        named.add("SHW-616")
     return [
         error
         for result in run.results

@@ -16,6 +16,7 @@ from flows.cli.summary import say
 from shipway.cluster_file import parse_cluster
 from shipway.errors import LoginRefused, PostconditionFailed, Refused, Unreachable
 from shipway.gpu.proof import Proof
+from shipway.gpu.result import none_ready
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, Outcome, StepResult
 from shipway.survey.first_look import Survey
@@ -163,6 +164,22 @@ def test_a_fault_that_a_stage_has_named_is_not_named_by_the_proof_again() -> Non
     proof = StageResult(CLUSTER, "gpu_proof", "failed", errors=(report_redacted(again), report_redacted(other)))
     report = report_of(run_with([GATE, *FINE, stage("te2", "failed", first), proof], ready=ALL, proof=BLIND))
     assert [(error.code, error.step) for error in report.errors] == [("SHW-614", "s"), ("SHW-608", "proof")]
+
+
+@pytest.mark.parametrize(("failed", "told"), [(("te2", "te3"), False), (("te2",), True), ((), True)])
+def test_that_no_node_has_gpus_is_told_unless_each_of_their_hosts_has_said_why(
+    failed: tuple[str, ...], *, told: bool
+) -> None:
+    """A host whose driver did not come had an error of its own, and another one sent a person to its node."""
+    away = none_ready({"te2": 4, "te3": 4})
+    assert away.error
+    proof = StageResult(CLUSTER, "gpu_proof", "failed", errors=(report_redacted(away.error),))
+    own = [stage(name, "failed", PostconditionFailed("no driver", code="SHW-691")) for name in failed]
+    run = run_with([GATE, *FINE[:1], *own, proof], ready=ALL[:1], proof=away)
+    run.cluster = parse_cluster(FILE.replace("gpus: 0", "gpus: 4"))
+    report = report_of(run)
+    assert [error.code for error in report.errors] == ["SHW-691"] * len(failed) + ["SHW-616"] * told
+    assert report.outcome == "partial"
 
 
 @pytest.mark.parametrize(("ended", "allocatable"), [("ok", 4), ("failed", 0)])
