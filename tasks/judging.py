@@ -9,6 +9,7 @@ from typing import Any
 
 from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport
+from shipway.gpu.result import none_ready
 from shipway.rules.solver import warnings_of
 from shipway.stage import StageName
 from tasks.context import Run
@@ -46,8 +47,9 @@ def _errors_of(run: Run) -> list[ErrorReport]:
     """
     earlier = [error for result in run.results if result.stage != StageName.GPU_PROOF for error in result.errors]
     named = {error.code for error in earlier}
-    if {spec.name for spec in run.hosts if run.provable(spec)} - run.ready <= {error.host for error in earlier}:
-        named.add("SHW-616")
+    away = {spec.name: run.provable(spec) for spec in run.hosts if spec.name not in run.ready and run.provable(spec)}
+    if away.keys() <= {error.host for error in earlier}:
+        named.add(none_ready(away).code)
     return [
         error
         for result in run.results

@@ -70,14 +70,13 @@ def no_gpus(cluster: Cluster, vendor: Vendor = VENDOR) -> Proof:
     return Proof("failed", 0, error=error)
 
 
-def none_ready(expected: Mapping[str, int]) -> Proof:
-    """Return the proof of GPUs on nodes of which none is Ready; `expected` counts their GPUs by node."""
-    error = PostconditionFailed(
+def none_ready(expected: Mapping[str, int]) -> PostconditionFailed:
+    """Return the error of a proof of GPUs on nodes of which none is Ready; `expected` counts their GPUs by node."""
+    return PostconditionFailed(
         f"no node with GPUs is Ready, so no GPU was proven: {', '.join(sorted(expected))}",
         code="SHW-616",
         fix="See why these nodes are not Ready (`kubectl describe node NAME`), then run again.",
     )
-    return Proof("failed", sum(expected.values()), error=error)
 
 
 def plain(evidence: Evidence, missing: Sequence[str]) -> dict[str, Any]:

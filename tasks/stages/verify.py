@@ -13,7 +13,7 @@ from shipway.gpu.classes import daemon_sets, declared_sharing
 from shipway.gpu.offers import count_places, see_offers
 from shipway.gpu.owners import find_owner
 from shipway.gpu.proof import HostGpuFacts, prove
-from shipway.gpu.result import none_ready
+from shipway.gpu.result import Proof, none_ready
 from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
@@ -178,7 +178,7 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     others = {name: count for name, count in (await _elsewhere(kube)).items() if name not in away}
     wanted = {**others, **count_expected(run)}
     if away and not any(wanted.values()):
-        run.proof = none_ready(away)
+        run.proof = Proof("failed", sum(away.values()), error=none_ready(away))
     else:
         # A node whose kubelet died is Ready for 40 s more (kube-controller-manager, --node-monitor-grace-period).
         cluster, notes = await proven_as(kube, run.cluster)
