@@ -87,9 +87,9 @@ def prepare(site: Site, name: str, debs: bytes) -> None:
 def the_error(ran: Ran, host: str) -> str:
     """Return what the one error says that is about a host's loading, with its next step."""
     (error,) = (one for one in ran.report["errors"] if one["host"] == host and one["code"] == "SHW-691")
-    assert "modprobe: ERROR: could not insert 'nvidia" in error["message"]
+    assert "modprobe: ERROR: could not insert 'nvidia" in error["cause"]
     assert "dkms status" in error["fix"]
-    return str(error["message"])
+    return str(error["cause"])
 
 
 def test_a_bootstrap_brings_the_whole_driver_and_ends_with_one_error_where_there_is_no_gpu(
