@@ -20,11 +20,11 @@ from shipway.cluster_file import load_cluster
 from shipway.stage import StageName
 from shipway.steps.authority.which import ALL, CLUSTER_CA, Of
 from tasks.authority.look import planes
-from tasks.authority_pass import Until
 from tasks.context import Run
 from tasks.endpoint import look
 from tasks.judging import report_of_verb
 from tasks.ownership import disagreement
+from tasks.passes.authority import Until
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER

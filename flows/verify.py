@@ -18,9 +18,9 @@ from flows.running import Manner, as_states, run_name, running, verdict
 from flows.verify_gpus import verify
 from shipway.errors import Refused
 from shipway.stage import StageName
-from tasks.figures_pass import Level
 from tasks.locking import lease
 from tasks.ownership import disagreement
+from tasks.passes.figures import Level
 from tasks.report import Report
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER, StageResult, fail_by

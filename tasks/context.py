@@ -34,19 +34,19 @@ from shipway.ownership.evidence import Evidence
 from shipway.retry import patiently
 from shipway.step import Impact, StepResult
 from shipway.survey.first_look import Survey
-from tasks.authority_pass import AuthorityPass
-from tasks.certificate_pass import CertificatePass
-from tasks.endpoint_pass import EndpointPass
-from tasks.figures_pass import FiguresPass
 from tasks.findings import DriftPass
-from tasks.maintain_pass import MaintainPass
-from tasks.replacement import Replacement
+from tasks.passes.authority import AuthorityPass
+from tasks.passes.certificates import CertificatePass
+from tasks.passes.endpoint import EndpointPass
+from tasks.passes.figures import FiguresPass
+from tasks.passes.maintain import MaintainPass
+from tasks.passes.replacement import Replacement
+from tasks.passes.retirement import Retirement
+from tasks.passes.upgrade import UpgradePass
+from tasks.passes.waves import WavePass
 from tasks.report import Report
-from tasks.retirement import Retirement
 from tasks.secret_blocks import secret
 from tasks.stage_result import NOT_TRIED, Mode, StageResult, StepRow
-from tasks.upgrade_pass import UpgradePass
-from tasks.wave_pass import WavePass
 
 
 class View(Protocol):

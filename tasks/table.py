@@ -26,7 +26,7 @@ from shipway.steps.authority.possible import NoRotation
 from shipway.steps.hardening.record import HardeningDeclared
 from shipway.steps.kubernetes.health import KubeletDeclared
 from shipway.steps.kubernetes.health_cluster import SettledAsDeclared
-from shipway.steps.kubernetes.join_tokens import NoTokenLeft
+from shipway.steps.kubernetes.join.tokens import NoTokenLeft
 from shipway.steps.kubernetes.kubeadm_objects import JoinsGetDeclared, KubeProxyDeclared
 from shipway.steps.kubernetes.nodes import NodeRegistered, NodesReady
 from shipway.steps.kubernetes.skew import VersionRuns

@@ -17,7 +17,7 @@ from lab.simulated.drifts import DRIFTS
 from lab.simulated.failures import Spec
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
-from lab.simulated.ssh_limits import SshLimits
+from lab.simulated.ssh.limits import SshLimits
 from lab.simulated.systems import SYSTEMS
 from shipway.errors import ShipwayError
 

@@ -14,14 +14,14 @@ from lab.simulated.kube.faults import ApiFaults
 from lab.simulated.kube.latencies import Latencies
 from lab.simulated.kube.pki import Authority
 from lab.simulated.kube.world import ClusterConfig
-from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_files import PKI
+from lab.simulated.kubeadm.config import Asked
+from lab.simulated.kubeadm.files import PKI
 from lab.simulated.node import NodeView
 from lab.simulated.reach import Reach
 
 if TYPE_CHECKING:
     from lab.simulated.host import SimulatedHost
-    from lab.simulated.ssh_server import SshServer
+    from lab.simulated.ssh.server import SshServer
     from lab.simulated.world import World
 
 API_PROXY = "shipway-api-proxy.service"

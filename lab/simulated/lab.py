@@ -19,7 +19,7 @@ from lab.simulated.host import SimulatedHost
 from lab.simulated.login_shell import make_noisy
 from lab.simulated.options import Options
 from lab.simulated.site import site
-from lab.simulated.ssh_server import SshServer
+from lab.simulated.ssh.server import SshServer
 from shipway.cluster.profiles import merge, profile_data
 
 PORT, API_PORT = 2222, 6443

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.simulated.failures import Spec
-from lab.simulated.ssh_limits import SshLimits
+from lab.simulated.ssh.limits import SshLimits
 from lab.simulated.systems import SYSTEMS, System
 
 

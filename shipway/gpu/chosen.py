@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.vendor import Vendor
 
 VENDOR: Vendor = NVIDIA

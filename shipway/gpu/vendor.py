@@ -1,7 +1,7 @@
 """What a maker of GPUs is to Shipway: the questions that every vendor answers, and no answer.
 
-`shipway.gpu.nvidia` holds the answers of NVIDIA, `shipway.gpu.chosen` names the vendor that Shipway builds for. What is
-None or empty here is what a vendor may do without; everything else is needed to find, offer and prove its GPUs.
+`shipway.gpu.nvidia` holds the answers of NVIDIA, `shipway.gpu.chosen` names the vendor that Shipway builds for. What
+is None or empty here is what a vendor may do without; everything else is needed to find, offer and prove its GPUs.
 """
 
 from __future__ import annotations

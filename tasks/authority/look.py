@@ -38,9 +38,9 @@ from shipway.steps.maintain.pause import QuorumStays
 from shipway.steps.upgrade.possible import BackupYoung
 from shipway.survey.first_look import survey
 from tasks import gates
-from tasks.authority_pass import AuthoritySeen
 from tasks.context import Run
 from tasks.endpoint.look import running
+from tasks.passes.authority import AuthoritySeen
 from tasks.waiting import hear_results, wait_for
 from tasks.workloads import OWN_NAMESPACES, find_busy
 

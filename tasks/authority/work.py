@@ -40,7 +40,7 @@ from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY
 from shipway.steps.endpoint.kubeconfigs import FILES, KubeletAsks
 from shipway.steps.hardening.manifest import ManifestSettled
 from shipway.steps.kubernetes.health_cluster import NodeReady
-from shipway.steps.kubernetes.join import NoBootstrapCredentials
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials
 from shipway.steps.kubernetes.kubelet_client import KubeletConfPoints
 from shipway.steps.kubernetes.nodes import NodesReady, WorkloadRuns
 from shipway.steps.kubernetes.renewal import ClockRight

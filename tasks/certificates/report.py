@@ -13,9 +13,9 @@ from shipway.cluster.parts import HostSpec
 from shipway.errors import ErrorReport, Transient
 from shipway.rules.solver import warnings_of
 from tasks.artifacts import leave
-from tasks.certificate_pass import CertificateRow
 from tasks.certificates.rows import KUBEADM
 from tasks.context import Run
+from tasks.passes.certificates import CertificateRow
 from tasks.report import HostRow, Report, RunOutcome, row_of
 from tasks.stage_result import report_redacted, worst
 

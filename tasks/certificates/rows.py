@@ -27,8 +27,8 @@ from shipway.kubeadm.writes import PARTS
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.steps.kubernetes.health import EXPIRY_DAYS, KUBELET_CONFIG
 from shipway.steps.kubernetes.static_pods import differs, short
-from tasks.certificate_pass import CertificateRow
 from tasks.context import Run
+from tasks.passes.certificates import CertificateRow
 
 KUBEADM, KUBELET, NOBODY = "kubeadm", "the kubelet", "nobody"
 CA_DAYS = 365  # a CA that ends within a year ends before what it signs now

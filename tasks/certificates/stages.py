@@ -17,7 +17,7 @@ from shipway.kubeadm.writes import PARTS
 from shipway.os.families import recognise
 from shipway.step import Check, Drift, Impact, Step, StepResult
 from shipway.steps.kubernetes.health_cluster import NodeReady
-from shipway.steps.kubernetes.join import NoBootstrapCredentials
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials
 from shipway.steps.kubernetes.kubelet_client import KubeletClientValid, KubeletConfPoints, KubeletRotates
 from shipway.steps.kubernetes.renewal import CertificatesRenewed, ClockRight
 from shipway.steps.kubernetes.serving_requests import ServingRequestsApproved, inventories, judge_requests

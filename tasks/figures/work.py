@@ -38,7 +38,7 @@ from shipway.step import Impact, StepResult
 from shipway.steps.gpu.plugin_mode import proven_as
 from tasks.context import Run
 from tasks.figures.kept import keep_history, read_history
-from tasks.figures_pass import unjudged
+from tasks.passes.figures import unjudged
 from tasks.stage_result import CLUSTER
 from tasks.stages.verify import count_expected
 from tasks.waiting import hear_results, hear_waits

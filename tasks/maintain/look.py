@@ -39,10 +39,10 @@ from shipway.steps.upgrade.possible import BackupYoung, EtcdFits, NothingExpired
 from shipway.survey.first_look import survey
 from tasks import imex
 from tasks.context import Run
-from tasks.maintain_pass import SystemState
+from tasks.passes.maintain import SystemState
+from tasks.passes.waves import Cordon, OrderRow
 from tasks.stages import gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results
-from tasks.wave_pass import Cordon, OrderRow
 from tasks.waves.forbids import shared_checks
 from tasks.waves.hosts import (
     closed_by_us,

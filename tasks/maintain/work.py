@@ -29,7 +29,7 @@ from tasks.context import Run
 from tasks.drivers import RESTART, prove_driver, restart_step
 from tasks.imex import bring_imex
 from tasks.maintain.look import MAINTAINING, has_gpus, is_resumed, read_system, why_restart_for_gpus
-from tasks.maintain_pass import SystemState
+from tasks.passes.maintain import SystemState
 from tasks.stages import container_runtime, gpu_driver, nvidia_runtime
 from tasks.waiting import hear_results, hear_waits, wait_for
 from tasks.waves.hosts import decided, is_control, is_drained, learn_pods

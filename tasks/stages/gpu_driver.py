@@ -7,7 +7,7 @@ from shipway.cluster.parts import HostSpec
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.driver.imex import Fellows
 from shipway.gpu.driver.packages import BUILT_ON_HOST, REPOSITORY
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shipway.cluster.model import Cluster
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.nvidia import NVIDIA, VARIABLE
+from shipway.gpu.nvidia.answers import NVIDIA, VARIABLE
 from shipway.host.session import Host
 from shipway.step import Check
 from shipway.steps.gpu.device_list import ask_safely, needs_variable

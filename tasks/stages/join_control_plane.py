@@ -10,8 +10,8 @@ from shipway.step import Check
 from shipway.steps.backup.on_host import schedule
 from shipway.steps.endpoint.certificate import certified
 from shipway.steps.hardening.listed import files_of
-from shipway.steps.kubernetes.join import NoBootstrapCredentials
-from shipway.steps.kubernetes.join_control_plane import ControlPlaneJoined
+from shipway.steps.kubernetes.join.control_plane import ControlPlaneJoined
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.kubernetes.static_pods import ManifestsBack

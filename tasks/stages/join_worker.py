@@ -8,7 +8,7 @@ from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check
 from shipway.steps.endpoint.old_way import ProxyGone
-from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.kube_proxy_hosts import KubeProxyKnowsApi
 from shipway.steps.kubernetes.resolver import ResolverReal
 from shipway.steps.system.api_proxy import OWN

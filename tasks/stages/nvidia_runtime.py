@@ -6,7 +6,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster.parts import GpuClass, HostSpec
 from shipway.edits.files import FileIs
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.nvidia import MOUNTS, NVIDIA
+from shipway.gpu.nvidia.answers import MOUNTS, NVIDIA
 from shipway.host.session import Host
 from shipway.os.family import Family
 from shipway.step import Check, Step

@@ -43,10 +43,10 @@ from shipway.steps.upgrade.possible import (
 from shipway.survey.first_look import survey
 from tasks.context import Run
 from tasks.leading import known
+from tasks.passes.upgrade import HostVersions
+from tasks.passes.waves import OrderRow
 from tasks.stages.kubernetes_packages import PROGRAMS
-from tasks.upgrade_pass import HostVersions
 from tasks.waiting import hear_results
-from tasks.wave_pass import OrderRow
 from tasks.waves.forbids import shared_checks
 from tasks.waves.hosts import (
     control_planes_left,

@@ -19,7 +19,7 @@ from shipway.step import StepResult
 from shipway.steps.kubernetes.webhooks import warn_of
 from shipway.steps.upgrade.possible import kubelet_of, pods_by_node
 from tasks.context import Run
-from tasks.wave_pass import Cordon
+from tasks.passes.waves import Cordon
 from tasks.waves.order import count_alone, plan_waves
 from tasks.waves.soak import keepers_by_node, pending
 from tasks.workloads import OWN_NAMESPACES

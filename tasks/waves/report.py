@@ -10,8 +10,8 @@ from prefect.logging import get_run_logger
 from tasks.artifacts import leave
 from tasks.context import Run
 from tasks.judging import report_of
+from tasks.passes.waves import OrderRow
 from tasks.report import Report, RunOutcome
-from tasks.wave_pass import OrderRow
 from tasks.waves.hosts import is_control
 
 

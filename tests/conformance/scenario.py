@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.conformance.case import Scene
-from tests.conformance.scenes_cluster import ENDED, GPUS, INITIALISED, JOINED
-from tests.conformance.scenes_hosts import BARE, PREPARED, REFUSED
-from tests.conformance.scenes_machine import FILES, MACHINE, SOURCES
+from tests.conformance.scenes.cluster import ENDED, GPUS, INITIALISED, JOINED
+from tests.conformance.scenes.hosts import BARE, PREPARED, REFUSED
+from tests.conformance.scenes.machine import FILES, MACHINE, SOURCES
 
 SCENES: dict[str, Scene] = {
     "bare": BARE,

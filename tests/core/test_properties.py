@@ -27,7 +27,7 @@ from shipway.facts.static_pods import StaticPodFlags, StaticPodsRunning
 from shipway.facts.versions import ProgramVersion, StaticPodImages
 from shipway.gpu.health.nvidia.links import read_link_errors
 from shipway.gpu.health.ports import HostPorts, judge_ports, read_ports
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.kube.access import parse_admin_conf
 from shipway.kube.errors import refusal, status_of
 from shipway.kubeadm.config import ca_hash

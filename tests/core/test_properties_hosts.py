@@ -25,7 +25,7 @@ from shipway.errors import Refused, ShipwayError
 from shipway.facts.fact import Fact
 from shipway.foreign.numbers import whole
 from shipway.foreign.yaml import read_yaml
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.kube.manifests import parse
 from shipway.rules.solver import warnings_of
 from shipway.script import Output

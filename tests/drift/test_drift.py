@@ -19,7 +19,7 @@ from flows import approval
 from flows.drift_repair import drift_repair
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
-from shipway.gpu.nvidia import NVIDIA, VARIABLE
+from shipway.gpu.nvidia.answers import NVIDIA, VARIABLE
 from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG
 from tasks.drift import permission as drift_permission
 from tasks.drift.report import DriftReport

@@ -16,7 +16,7 @@ from shipway.os.debian.packages import BaseUpgraded, DpkgInOrder, PackagesHeld, 
 from shipway.place import Place
 from shipway.step import Check, Drift, Impact, StepResult, id_of, restart_of
 from shipway.steps.kubernetes.init import ControlPlaneInitialised
-from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials, NodeJoined
 from shipway.steps.system.kernel import SwapOff
 from shipway.steps.system.services import CONTAINERD
 from shipway.survey.first_look import Survey

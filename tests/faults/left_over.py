@@ -7,8 +7,8 @@ import fcntl
 from lab.simulated.lab import SimulatedLab
 from shipway.cluster_file import load_cluster
 from shipway.locks.lease import NAME, NAMESPACE
-from shipway.steps.kubernetes.join import PURPOSE
-from shipway.steps.kubernetes.join_tokens import _plain
+from shipway.steps.kubernetes.join.tokens import _plain
+from shipway.steps.kubernetes.join.worker import PURPOSE
 
 
 def left_over(lab: SimulatedLab) -> list[str]:

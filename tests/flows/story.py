@@ -16,7 +16,7 @@ from flows.bootstrap import bootstrap
 from flows.cli.demo import Demo
 from lab.simulated.control import ask
 from shipway.cluster_file import load_cluster
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.step import Outcome
 from shipway.steps.gpu.device_list import STRATEGY
 from shipway.steps.gpu.toolkit import CONFIG as TOOLKIT_CONFIG

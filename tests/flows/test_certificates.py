@@ -24,11 +24,11 @@ from shipway.stage import StageName
 from shipway.step import Impact
 from shipway.steps.kubernetes.health import KUBELET_CONFIG
 from shipway.steps.kubernetes.renewal import CertificatesRenewed
-from tasks.certificate_pass import CertificateRow
 from tasks.certificates.report import certificates_report
 from tasks.certificates.rows import look_at_certificates
 from tasks.certificates.stages import kubelet_steps, permit_alone, renew_files, renewal_steps
 from tasks.context import Run
+from tasks.passes.certificates import CertificateRow
 from tasks.stage_result import StageResult, StepRow, report_redacted
 from tests.places.control_plane import ADDRESS, ControlPlane
 from tests.places.kube import cluster_of

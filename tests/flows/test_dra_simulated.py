@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.cli.demo import Demo
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.kube.client import Kube
 from tests.drift.scene import Scene
 from tests.flows.story import LATENCY, Story

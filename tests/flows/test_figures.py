@@ -14,7 +14,7 @@ from flows.cli.summary import say
 from flows.cli.verify import build_parser
 from flows.verify import verify_cluster
 from tasks.context import ON_OPEN, Run
-from tasks.figures_pass import Level
+from tasks.passes.figures import Level
 from tasks.report import Report
 from tests.drift.scene import Scene
 from tests.places.prefect import rows

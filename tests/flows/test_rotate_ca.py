@@ -23,9 +23,9 @@ from shipway.steps.authority.trust import AuthorityTrusted
 from shipway.steps.kubernetes.static_pods import StaticPodLoaded
 from tasks import table
 from tasks.authority import look, work
-from tasks.authority_pass import AuthoritySeen
 from tasks.context import HIGHEST, Run
 from tasks.judging import report_of_verb
+from tasks.passes.authority import AuthoritySeen
 from tasks.stage_result import StageResult, StepRow
 from tasks.upgrade import look as upgrade_look
 from tests.kubernetes.test_authority import made, pair

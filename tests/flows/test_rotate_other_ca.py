@@ -35,7 +35,7 @@ from shipway.steps.kubernetes.kubelet_client import KubeletRotates
 from shipway.steps.maintain.pause import EtcdMayStop, QuorumStays
 from tasks import gates
 from tasks.authority import look, work
-from tasks.authority_pass import AuthoritySeen
+from tasks.passes.authority import AuthoritySeen
 from tests.flows.test_rotate_ca import Scene, made, of, pair
 from tests.places.facts import KnownFacts
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.simulated import kubeadm_config
 from lab.simulated.files import FileTree
-from lab.simulated.kubeadm_files import write_manifest
+from lab.simulated.kubeadm import config as kubeadm_config
+from lab.simulated.kubeadm.files import write_manifest
 from shipway.cluster.model import Cluster
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText, Listing

@@ -8,7 +8,7 @@ from typing import Any
 from shipway.gpu.driver.generations import SPACES
 from shipway.gpu.driver.imex import CONFIG, NODES_OF_CHANNELS
 from shipway.gpu.driver.packages import versions_of
-from shipway.gpu.nvidia import NVIDIA, REPORT
+from shipway.gpu.nvidia.answers import NVIDIA, REPORT
 from shipway.os.debian import drivers
 from shipway.script import Output
 from shipway.steps.gpu.driver.choice import MANAGED

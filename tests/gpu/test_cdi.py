@@ -10,7 +10,7 @@ from shipway.converge import converge, wait_until
 from shipway.errors import Blocked, Permanent
 from shipway.facts.files import FileInfo, FileState
 from shipway.gpu.counts import GpusAllocatable
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.pods import pod_with_gpu, pod_without
 from shipway.gpu.proof import prove
 from shipway.step import Impact

@@ -12,7 +12,7 @@ from shipway.gpu.counts import count_asked_gpus
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.jobs import find_jobs
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.offers import see_claimed
 from shipway.gpu.sharing import CLASS_LABEL
 from shipway.kube.client import Kube

@@ -17,8 +17,8 @@ from shipway.converge import converge, wait_until
 from shipway.errors import Blocked, Refused
 from shipway.gpu.classes import CONFIG, LABEL, class_objects, daemon_sets, declared_sharing
 from shipway.gpu.counts import GpusAllocatable
-from shipway.gpu.nvidia import NVIDIA
-from shipway.gpu.nvidia_classes import config_of, find_difference
+from shipway.gpu.nvidia.answers import NVIDIA
+from shipway.gpu.nvidia.classes import config_of, find_difference
 from shipway.gpu.proof import HostGpuFacts, prove
 from shipway.gpu.sharing import Sharing
 from shipway.step import Impact, StepResult

@@ -19,7 +19,7 @@ from shipway.gpu.counts import GpusAllocatable, find_lacking
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.holders import gpu_holders
 from shipway.gpu.measuring import FiguresHeard, measure_node, pod_that_measures
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.offers import count_places
 from shipway.gpu.pods import NAMESPACE, AllRun, Said, apply_pods, pinned, pod_with_gpu
 from shipway.gpu.proof import HostGpuFacts, Proof, make_space, prove

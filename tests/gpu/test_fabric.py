@@ -8,7 +8,7 @@ import pytest
 
 from shipway.facts.services import UnitState
 from shipway.gpu.health.nvidia.fabric import judge_fabric
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.verdict import Verdict, read_sections
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose

@@ -38,7 +38,7 @@ from shipway.steps.gpu.sound import ReleasedByProof
 from tasks.context import Run
 from tasks.figures.kept import FOLDER, keep_history, read_history
 from tasks.figures.work import SECONDS, measure
-from tasks.figures_pass import Level
+from tasks.passes.figures import Level
 from tests.gpu.test_proof import declared, furnished, hold_a_gpu
 from tests.gpu.test_quarantine import again
 from tests.places.kube import Place, gpu_host, place

@@ -10,7 +10,7 @@ import pytest
 from lab.simulated.options import Options
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
-from shipway.gpu.nvidia import NVIDIA, find_unsupported
+from shipway.gpu.nvidia.answers import NVIDIA, find_unsupported
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.script import Output

@@ -30,7 +30,7 @@ from shipway.gpu.health.nvidia.xids import (
     slot_of,
 )
 from shipway.gpu.health.ports import LOOK as PORTS
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.host.session import Host
 from shipway.script import Output
 from shipway.survey.first_look import CLOCK, Survey

@@ -12,7 +12,7 @@ from shipway.gpu.driver.imex import read_fabric
 from shipway.gpu.health.nvidia.fabric import judge_fabric
 from shipway.gpu.health.nvidia.report import FORGED, has_failed, is_untold, read_gpus
 from shipway.gpu.health.nvidia.rows import judge_health
-from shipway.gpu.nvidia_labels import labels_of
+from shipway.gpu.nvidia.labels import labels_of
 from shipway.gpu.verdict import TWICE
 from shipway.script import Output
 

@@ -12,7 +12,7 @@ from shipway.errors import Blocked, Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
 from shipway.gpu.counts import GpusAllocatable, count_gpus
-from shipway.gpu.nvidia import MOUNTS, NVIDIA, VARIABLE
+from shipway.gpu.nvidia.answers import MOUNTS, NVIDIA, VARIABLE
 from shipway.gpu.proof import Proof, prove
 from shipway.host.session import Host
 from shipway.kube.client import Object

@@ -10,7 +10,7 @@ import pytest
 from shipway.cluster.parts import GpuClass
 from shipway.converge import converge, wait_until
 from shipway.gpu.classes import LABEL
-from shipway.gpu.nvidia_labels import FEATURES, TIMESTAMP, find_other_owner, labels_of
+from shipway.gpu.nvidia.labels import FEATURES, TIMESTAMP, find_other_owner, labels_of
 from shipway.kube.client import Object
 from shipway.script import Output
 from shipway.step import Impact

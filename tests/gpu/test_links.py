@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shipway.gpu.links import find_broken_link, rules
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.pods import Said, read_log, script
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.gpu.proof import HostGpuFacts, Proof

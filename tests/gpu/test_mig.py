@@ -13,7 +13,7 @@ from shipway.facts.commands import Watched
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
-from shipway.gpu.nvidia import REPORT
+from shipway.gpu.nvidia.answers import REPORT
 from shipway.step import Impact
 from shipway.steps.gpu.mig import (
     CLIENTS,

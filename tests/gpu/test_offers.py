@@ -12,7 +12,7 @@ from lab.simulated.kube.hosts import SimpleHost
 from shipway.converge import wait_until
 from shipway.gpu.counts import GpusAllocatable, count_asked_gpus
 from shipway.gpu.evidence import count_taken
-from shipway.gpu.nvidia import read_sharing
+from shipway.gpu.nvidia.answers import read_sharing
 from shipway.gpu.offers import Offer, count_offered, read_offer, see_offers
 from shipway.gpu.pods import NAMESPACE, Said
 from shipway.gpu.proof import HostGpuFacts, Proof, prove

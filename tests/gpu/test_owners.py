@@ -14,7 +14,7 @@ from shipway.edits.containerd import Wanted
 from shipway.errors import Blocked, Refused
 from shipway.facts.files import FileInfo, FileState
 from shipway.gpu.counts import GpusAllocatable
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.owners import find_owner
 from shipway.gpu.proof import prove
 from shipway.os.families import family_of

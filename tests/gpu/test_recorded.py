@@ -22,8 +22,8 @@ from shipway.gpu.driver.imex import KINDS, NODES_OF_CHANNELS
 from shipway.gpu.health.nvidia.fabric import judge_fabric
 from shipway.gpu.health.nvidia.rows import judge_health
 from shipway.gpu.health.nvidia.xids import SCRIPT
-from shipway.gpu.nvidia import NVIDIA
-from shipway.gpu.nvidia_labels import labels_of
+from shipway.gpu.nvidia.answers import NVIDIA
+from shipway.gpu.nvidia.labels import labels_of
 from shipway.host.session import Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.steps.gpu.driver.imex import ImexChannels

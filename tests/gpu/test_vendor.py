@@ -23,7 +23,7 @@ from shipway.gpu.counts import GpusAllocatable, count_asked_gpus, count_gpus
 from shipway.gpu.evidence import find_barrier, mismatches
 from shipway.gpu.health.quarantine import TAINT
 from shipway.gpu.links import find_broken_link, rules
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.pods import count_seen_without, pod_with_gpu, pod_without, read_log, script
 from shipway.gpu.proof import prove
 from shipway.gpu.result import Proof, no_gpus
@@ -318,13 +318,13 @@ def test_nothing_of_nvidia_is_done_on_hosts_where_another_vendor_is_chosen(monke
 # --- nothing else knows NVIDIA's names
 
 OWN = {
-    "shipway/gpu/nvidia.py": "NVIDIA's answers",
+    "shipway/gpu/nvidia/answers.py": "NVIDIA's answers",
     "shipway/gpu/figures/probe.py": "the program that measures NVIDIA's GPUs",
     "shipway/gpu/figures/floors.py": "what NVIDIA's GPUs are known to reach",
     "shipway/gpu/figures/rdma.py": "what network adapters need of NVIDIA's driver",
     "shipway/gpu/figures/faults.py": "what is said of NVIDIA's own diagnosis",
-    "shipway/gpu/nvidia_classes.py": "the configuration of its device plugin",
-    "shipway/gpu/nvidia_labels.py": "the labels of its feature discovery",
+    "shipway/gpu/nvidia/classes.py": "the configuration of its device plugin",
+    "shipway/gpu/nvidia/labels.py": "the labels of its feature discovery",
     "shipway/gpu/health/nvidia/rows.py": "what NVIDIA's GPUs tell of their health",
     "shipway/gpu/health/nvidia/fabric.py": "what NVIDIA's GPUs tell of their fabric",
     "shipway/gpu/health/nvidia/xids.py": "what NVIDIA's kernel module tells of errors",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shipway.gpu.amd import AMD
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Object
 from shipway.place import Place

@@ -21,7 +21,7 @@ from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.host.session import Command, Host
 from shipway.known_failures.catalogue import diagnose
 from shipway.ownership.evidence import CLIENT

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from pysequoia import Tsk
 
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.kubeadm.config import ca_hash
 from shipway.os.debian.packages import offers, version_matches
 from shipway.os.signing_key import SigningKey, read_key

@@ -28,7 +28,6 @@ from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, CLIENT_FOLDER, ETCD, JOINING, MANIFESTS, PKI, POD_LOGS, STARTED
 from shipway.script import Output
 from shipway.steps.kubernetes import etcd_members
-from shipway.steps.kubernetes import join_control_plane as module
 from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.etcd_members import (
     MEMBERS,
@@ -41,13 +40,14 @@ from shipway.steps.kubernetes.etcd_members import (
     remove_member,
     version,
 )
-from shipway.steps.kubernetes.join_control_plane import (
+from shipway.steps.kubernetes.join.control_plane import (
     TAKE_ETCD,
     UNUSED,
     ControlPlaneJoined,
     keep_etcd_taken,
     port_answer,
 )
+from shipway.steps.kubernetes.join.worker import control_plane as module
 from shipway.steps.kubernetes.kube_proxy_hosts import MOUNTS, KubeProxyKnowsApi, copies
 from shipway.steps.kubernetes.reset import FORBIDDEN
 from shipway.steps.system.names import HOSTS

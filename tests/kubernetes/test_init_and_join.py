@@ -18,7 +18,7 @@ from shipway.ownership.evidence import ADMIN, AUTHORITY, BOOTSTRAP, CLIENT, CLIE
 from shipway.script import Output
 from shipway.step import Drift
 from shipway.steps.kubernetes.init import ControlPlaneInitialised, Seen, decide
-from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.leftovers import INTERFACES
 from shipway.steps.kubernetes.reset import FORBIDDEN, OF_NO_WORKER, reset
 from tests.ownership.test_ownership import CLUSTER, OURS, THEIRS, THERE, Machine, _node_asked, _reached, facts_of

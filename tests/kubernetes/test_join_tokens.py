@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lab.simulated.kubeadm_config import BadConfig, read
+from lab.simulated.kubeadm.config import BadConfig, read
 from shipway.kubeadm.config import DISCOVERY_SECONDS, as_yaml, join_documents
 from tests.faults.left_over import left_over
 from tests.faults.plain import Direct, Line, brought_up, installed

@@ -11,7 +11,7 @@ import yaml
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.containerd import Wanted, differences, edit_config, parse_config
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.kubeadm.config import PAUSE, as_yaml, init_documents, join_documents, sandbox_image
 from shipway.rules.compatibility import NEWEST_KUBERNETES, OLDEST_KUBERNETES
 

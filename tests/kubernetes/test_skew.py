@@ -21,7 +21,7 @@ from shipway.ownership.evidence import ADMIN
 from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.health import KUBELET_CERTIFICATE
-from shipway.steps.kubernetes.join import KUBELET_CONF
+from shipway.steps.kubernetes.join.worker import KUBELET_CONF
 from shipway.steps.kubernetes.skew import (
     CA,
     VersionKept,

@@ -23,7 +23,7 @@ from shipway.gpu.classes import LABEL
 from shipway.gpu.counts import GpusAllocatable, find_lacking
 from shipway.gpu.evidence import count_taken
 from shipway.gpu.holders import gpu_holders
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.pods import NAMESPACE, ExtraWaits, apply_pods, pod_with_gpu
 from shipway.gpu.proof import clear, make_space
 from shipway.host.ssh import Pool

@@ -30,7 +30,7 @@ from tasks import gates
 from tasks.context import Run
 from tasks.drivers import RESTART
 from tasks.maintain import look, work
-from tasks.maintain_pass import SystemState
+from tasks.passes.maintain import SystemState
 from tasks.stage_result import errors_of
 from tasks.waves import forbids, turn
 from tests.gpu.driver_machine import KERNEL, V1, V2, DriverMachine

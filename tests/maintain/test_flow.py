@@ -23,7 +23,7 @@ from shipway.steps.maintain.restart import KernelHasModule, NobodyAtWork, Nothin
 from shipway.steps.upgrade import possible
 from tasks.context import Run
 from tasks.maintain import look
-from tasks.maintain_pass import SystemState
+from tasks.passes.maintain import SystemState
 from tasks.stage_result import CLUSTER, StageResult
 from tasks.table import STAGES
 from tasks.waves.report import WaveReport, wave_report

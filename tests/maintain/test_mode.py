@@ -10,7 +10,7 @@ import pytest
 from shipway.errors import Blocked
 from shipway.facts.boot import BootIs
 from shipway.facts.files import FileText
-from shipway.gpu.nvidia import REPORT
+from shipway.gpu.nvidia.answers import REPORT
 from shipway.steps.gpu.classes import NodeClass
 from shipway.steps.gpu.mig import CLIENTS, MARK, GpusWhole
 from tasks.maintain import look, work

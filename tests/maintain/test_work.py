@@ -23,7 +23,7 @@ from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks import gates
 from tasks.context import Run
 from tasks.maintain import look, work
-from tasks.maintain_pass import SystemState
+from tasks.passes.maintain import SystemState
 from tasks.waves import turn
 from tests.maintain.hosts import Family, Restarting, Update
 from tests.places.facts import said, unit

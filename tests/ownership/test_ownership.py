@@ -54,7 +54,7 @@ from shipway.ownership.evidence import (
 from shipway.script import Output
 from shipway.step import Drift, Impact, StepResult
 from shipway.steps.kubernetes.init import ControlPlaneInitialised, Seen, decide
-from shipway.steps.kubernetes.join import NoBootstrapCredentials, NodeJoined
+from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.reset import FORBIDDEN, UNUSED
 from shipway.steps.system.base import HostnameIs
 from shipway.survey.first_look import Survey

@@ -10,7 +10,7 @@ from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.edits.files import FileEdited, FileIs
 from shipway.gpu.health.quarantine import TAINT
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.gpu.pods import pod_with_gpu as pod_of
 from shipway.host.session import Host
 from shipway.kube.manifests import render

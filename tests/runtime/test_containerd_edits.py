@@ -19,7 +19,7 @@ from shipway.errors import Permanent
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.services import UnitState
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.host.session import Command, Host
 from shipway.step import Impact
 from shipway.steps.runtime.containerd import DEFAULT, METADATA, ContainerdConfigured, ContainerdLoaded

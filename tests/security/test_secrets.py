@@ -11,14 +11,14 @@ import asyncssh
 import pytest
 import yaml
 
-from lab.simulated import kubeadm_join
 from lab.simulated.commands.registry import Call
 from lab.simulated.failures import Failure
 from lab.simulated.kube.cluster import Cluster as SimulatedCluster
-from lab.simulated.kubeadm_config import Asked
+from lab.simulated.kubeadm import join as kubeadm_join
+from lab.simulated.kubeadm.config import Asked
 from lab.simulated.options import Options
 from shipway.kube.client import Kube
-from shipway.steps.kubernetes.join import TOKEN_MINUTES
+from shipway.steps.kubernetes.join.worker import TOKEN_MINUTES
 from tests.places.simulated import Place, failed, simulated_place
 from tests.security.secret_forms import BOOTSTRAP_TOKEN, SECRET_FORMS
 

@@ -14,11 +14,12 @@ import asyncssh
 import pytest
 import tomli_w
 
-from lab.simulated import containerd, kubeadm_texts, recorded
+from lab.simulated import containerd, recorded
 from lab.simulated.control import ask
 from lab.simulated.failures import Spec
 from lab.simulated.files import FileTree
 from lab.simulated.kernel import Kernel
+from lab.simulated.kubeadm import texts
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.options import Options
 from lab.simulated.packages import AptFailed, Packages
@@ -30,7 +31,7 @@ from shipway.cluster.profiles import profile_data
 from shipway.edits.containerd import Wanted, differences, edit_config
 from shipway.errors import LoginRefused
 from shipway.facts.commands import Says
-from shipway.gpu.nvidia import NVIDIA
+from shipway.gpu.nvidia.answers import NVIDIA
 from shipway.host.session import Command
 from shipway.host.ssh import Pool
 from shipway.script import READER, compose
@@ -240,6 +241,6 @@ def test_recorded_documents_are_filled_with_values_of_any_kind_and_are_the_calle
 
 @pytest.mark.parametrize(("minor", "verb"), [(20, "configured"), (22, "Configured"), (36, "Configured")])
 def test_kubeadm_says_what_its_minor_version_says(minor: int, verb: str) -> None:
-    said = kubeadm_texts.said("rights", minor)
+    said = texts.said("rights", minor)
     assert said.startswith(f"[bootstrap-token] {verb} RBAC rules to allow Node Bootstrap tokens to get nodes\n")
     assert ("access the kubelet API" in said) is (minor == 36)

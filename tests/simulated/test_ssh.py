@@ -19,7 +19,7 @@ from lab.simulated.drifts import drift
 from lab.simulated.lab import SimulatedLab
 from lab.simulated.login_shell import NOISE
 from lab.simulated.options import Options
-from lab.simulated.ssh_limits import SshLimits
+from lab.simulated.ssh.limits import SshLimits
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
 LIMITS = SshLimits(max_sessions=3, max_startups=(4, 100, 4), login_seconds=2.0)

@@ -28,10 +28,10 @@ from shipway.steps.kubernetes.webhooks import WebhooksAnswer
 from shipway.steps.upgrade.possible import EtcdFits, NewestPatchFirst, NobodyAsksRemoved, NoneLeftBehind
 from tasks.context import Run
 from tasks.findings import find
+from tasks.passes.upgrade import HostVersions
 from tasks.stage_result import CLUSTER, StageResult
 from tasks.stages.listed import ADD_ONS, name_of
 from tasks.upgrade import look
-from tasks.upgrade_pass import HostVersions
 from tasks.waves import forbids, hosts, turn
 from tasks.waves.report import WaveReport, wave_report
 from tests.retire.objects import Objects, meta, node, pod

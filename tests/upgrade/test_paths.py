@@ -13,7 +13,7 @@ from shipway.gpu.jobs import GpuJob, gangs
 from shipway.rules.upgrades import ETCD_FLOORS, etcd_floor, may_lag, newest_patch, next_minor, taken_away, why_not
 from shipway.script import Output
 from shipway.steps.upgrade.control_plane import recorded, upgrade_document
-from tasks.upgrade_pass import HostVersions
+from tasks.passes.upgrade import HostVersions
 from tasks.waves.hosts import places
 from tasks.waves.order import count_alone, plan_waves
 

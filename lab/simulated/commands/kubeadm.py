@@ -6,12 +6,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from lab.simulated import kubeadm_config, kubeadm_init, kubeadm_join, kubeadm_texts
 from lab.simulated.commands.arguments import Parsed, parse
 from lab.simulated.commands.registry import Call, program
-from lab.simulated.kubeadm_config import Asked, BadConfig
-from lab.simulated.kubeadm_files import SOCKET
-from lab.simulated.kubeadm_preflight import failed
+from lab.simulated.kubeadm import config as cluster_config
+from lab.simulated.kubeadm import init, join, texts
+from lab.simulated.kubeadm.config import Asked, BadConfig
+from lab.simulated.kubeadm.files import SOCKET
+from lab.simulated.kubeadm.preflight import failed
 from lab.simulated.releases import minor_of, since
 
 _FLAGS = "-f --print-join-command --skip-token-print"
@@ -76,7 +77,7 @@ def _read(call: Call, asked: Parsed) -> Asked:
     minor = minor_of(version)
     name = asked.value("--node-name", default=call.host.kernel.hostname)
     wanted = asked.value("--kubernetes-version", default=version)
-    config = kubeadm_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
+    config = cluster_config.read(text, minor, node_name=name, address=call.host.address, version=wanted)
     ignored = asked.value("--ignore-preflight-errors").lower().split(",")
     hashes = asked.values.get("--discovery-token-ca-cert-hash", [])
     return replace(
@@ -101,7 +102,7 @@ async def _init(call: Call, asked: Parsed) -> int:
             call,
             f"this version of kubeadm only supports deploying clusters with the control plane version >= {least}. Current version: v{config.version}",
         )
-    return await kubeadm_init.init(call, config)
+    return await init.init(call, config)
 
 
 async def _addon(call: Call, asked: Parsed) -> int:
@@ -126,7 +127,7 @@ async def _join(call: Call, asked: Parsed) -> int:
         config = _read(call, asked)
     except BadConfig as error:
         return failed(call, str(error))
-    return await kubeadm_join.join(call, config)
+    return await join.join(call, config)
 
 
 async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every action is called alike
@@ -140,7 +141,7 @@ async def _reset(call: Call, asked: Parsed) -> int:  # noqa: ARG001 - every acti
     minor = minor_of(installed(call))
     if since(minor, "reset_says_little"):  # it clears etcd's folder on every host, but says so of an empty one never
         etcd_known = files.names("/var/lib/etcd") != []
-    call.say(kubeadm_texts.reset(minor, control_plane=control, etcd_known=etcd_known, kubelet=kubelet, removed=removed))
+    call.say(texts.reset(minor, control_plane=control, etcd_known=etcd_known, kubelet=kubelet, removed=removed))
     if not up:
         log = "removeetcdmember.go:79] [reset] No kubeadm config, using etcd pod spec to get data directory"
         call.warn(f"W1123 00:00:00.000000       1 {log}")

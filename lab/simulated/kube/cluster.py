@@ -16,7 +16,7 @@ from .controllers.devices import Devices
 from .controllers.housekeeping import Garbage, Namespaces, TokenCleaner
 from .controllers.kubelet import Kubelets
 from .controllers.nodes import Nodes
-from .controllers.pod_factory import PodFactory
+from .controllers.pods.factory import PodFactory
 from .controllers.replicasets import ReplicaSets
 from .controllers.scheduler import Scheduler
 from .faults import FaultHook

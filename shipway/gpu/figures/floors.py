@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shipway.gpu.figures.model import Measured, Ring
-from shipway.gpu.nvidia_labels import label_product
+from shipway.gpu.product import label_product
 
 SHARE = 0.9  # of what was measured, where the source is a measurement and no floor
 GIB = 1 << 30

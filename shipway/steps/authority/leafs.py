@@ -22,7 +22,7 @@ from shipway.step import Drift, Impact
 from shipway.steps.authority.pair import Pair, said, who
 from shipway.steps.authority.which import ETCD_CA
 from shipway.steps.kubernetes.health import KUBELET_FILES
-from shipway.steps.kubernetes.join import forget_token, make_token
+from shipway.steps.kubernetes.join.worker import forget_token, make_token
 from shipway.steps.kubernetes.kubelet_client import ASK_SECONDS, HTTPS, bootstrap_kubeconfig
 from shipway.steps.kubernetes.renewal import KEPT, KNOWN, RENEW, RENEWS, SECONDS
 from shipway.steps.system.loaded import restart

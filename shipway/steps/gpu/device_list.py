@@ -20,7 +20,7 @@ from shipway.errors import Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.gpu.classes import LABEL
 from shipway.gpu.counts import count_asked_gpus, count_gpus
-from shipway.gpu.nvidia import BY_CDI, BY_MOUNTS
+from shipway.gpu.nvidia.answers import BY_CDI, BY_MOUNTS
 from shipway.gpu.owners import find_owner
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name

@@ -15,7 +15,7 @@ from shipway.facts.commands import Watched
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.gpu.health.nvidia.report import read_gpus
-from shipway.gpu.nvidia import REPORT
+from shipway.gpu.nvidia.answers import REPORT
 from shipway.host.session import Command, Host
 from shipway.redact import tail
 from shipway.script import Output

@@ -18,7 +18,7 @@ from shipway.edits.toml import NotEditableError, with_settings
 from shipway.errors import Blocked, Permanent
 from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
-from shipway.gpu.nvidia import MOUNTS, VARIABLE
+from shipway.gpu.nvidia.answers import MOUNTS, VARIABLE
 from shipway.host.session import Host
 from shipway.step import Drift, Impact
 

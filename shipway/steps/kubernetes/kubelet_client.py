@@ -24,7 +24,7 @@ from shipway.kubeadm.certificates import KUBELET_CLIENT
 from shipway.ownership.evidence import AUTHORITY, BOOTSTRAP, KUBELET_CONF, Evidence, authorities, evidence
 from shipway.step import Drift, Impact
 from shipway.steps.kubernetes.health import KUBELET_FILES, kubelet_config
-from shipway.steps.kubernetes.join import forget_token, make_token
+from shipway.steps.kubernetes.join.worker import forget_token, make_token
 from shipway.steps.system.loaded import restart
 
 ASK_SECONDS = 120.0  # a kubelet asks within seconds of its start, and the controller manager signs at once

@@ -10,7 +10,7 @@ from lab.simulated.kube.objects import Obj, dig, name_of, timestamp
 from lab.simulated.kube.world import is_finished
 
 from .container_programs import ContainerRefusedError, configured, is_device_plugin, program_for
-from .pod_runs import ContainerState, PodRun, Run, container_id
+from .pods.runs import ContainerState, PodRun, Run, container_id
 from .sandboxes import runtime_handler
 
 if TYPE_CHECKING:

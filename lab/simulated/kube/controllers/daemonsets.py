@@ -20,7 +20,7 @@ from lab.simulated.kube.world import World, is_finished
 
 from .base import Controller
 from .placement import pinned_node, untolerated, wants_node
-from .pod_factory import PodFactory
+from .pods.factory import PodFactory
 
 HASH_LABEL = "controller-revision-hash"
 _RESOURCE = "daemonsets.apps"

@@ -13,8 +13,8 @@ from lab.simulated.kube.world import World, is_finished
 from .containers import Containers
 from .devices import Devices, NoDeviceError
 from .nodes import Nodes
-from .pod_network import PodNetwork, is_network_pod
-from .pod_runs import ContainerState, PodRun, Run, written
+from .pods.network import PodNetwork, is_network_pod
+from .pods.runs import ContainerState, PodRun, Run, written
 from .sandboxes import SandboxError, check_sandbox, runtime_handler
 
 MIRROR = "kubernetes.io/config.mirror"

@@ -9,7 +9,7 @@ from lab.simulated.kube.store import DELETED, Change
 from lab.simulated.kube.world import World, is_finished
 
 from .base import Controller
-from .pod_factory import PodFactory
+from .pods.factory import PodFactory
 
 _RESOURCE = "replicasets.apps"
 BURST = 500  # pods that are made in one turn; what they cause asks for the next

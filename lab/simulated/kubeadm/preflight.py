@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from lab.simulated.commands.containerd import pull
 from lab.simulated.commands.network import listening
 from lab.simulated.commands.registry import Call
-from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_texts import said
+from lab.simulated.kubeadm.config import Asked
+from lab.simulated.kubeadm.texts import said
 from lab.simulated.releases import minor_of, since
 
 Error = tuple[str, str]

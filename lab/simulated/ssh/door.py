@@ -10,7 +10,7 @@ from typing import cast
 import asyncssh
 
 from lab.simulated.host import SimulatedHost
-from lab.simulated.ssh_limits import OPEN_FAILED, SshLimits
+from lab.simulated.ssh.limits import OPEN_FAILED, SshLimits
 
 USERS = ("ops", "root")
 Way = Callable[[SimulatedHost, str, int], tuple[str, int] | None]

@@ -50,7 +50,7 @@ from shipway.steps.kubernetes.etcd_members import (
     settled_members,
 )
 from shipway.steps.kubernetes.evidence import collect_evidence
-from shipway.steps.kubernetes.join import forget_token, make_token
+from shipway.steps.kubernetes.join.worker import forget_token, make_token
 from shipway.steps.kubernetes.leftovers import clean
 from shipway.steps.kubernetes.reset import CNI, FORBIDDEN, reset
 from shipway.steps.system.names import HOSTS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.simulated import recorded
-from lab.simulated.kubeadm_config import Asked
+from lab.simulated.kubeadm.config import Asked
 from lab.simulated.releases import since
 
 

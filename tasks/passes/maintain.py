@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from shipway.facts.packages import Pending
 from shipway.stage import StageName
-from tasks.wave_pass import WavePass
+from tasks.passes.waves import WavePass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from lab.simulated import recorded
 from lab.simulated.files import FileTree, link
 from lab.simulated.kube.kubeadm_objects import kubelet_config
 from lab.simulated.kube.pki import Authority, kubeconfig
-from lab.simulated.kubeadm_config import Asked
+from lab.simulated.kubeadm.config import Asked
 from lab.simulated.releases import since
 
 SOCKET = "unix:///run/containerd/containerd.sock"

@@ -15,8 +15,8 @@ from shipway.gpu.health.nvidia.fabric import judge_fabric
 from shipway.gpu.health.nvidia.links import judge_link_errors, read_link_errors
 from shipway.gpu.health.nvidia.rows import judge_health
 from shipway.gpu.health.nvidia.xids import LOG, find_serials
-from shipway.gpu.nvidia_classes import config_of, find_difference, read_config
-from shipway.gpu.nvidia_labels import find_other_owner, labels_of
+from shipway.gpu.nvidia.classes import config_of, find_difference, read_config
+from shipway.gpu.nvidia.labels import find_other_owner, labels_of
 from shipway.gpu.sharing import Sharing, Way
 from shipway.gpu.vendor import (
     ClaimDriver,

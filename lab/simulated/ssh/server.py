@@ -15,8 +15,8 @@ from lab.simulated.commands.registry import Input
 from lab.simulated.host import SimulatedHost
 from lab.simulated.login_shell import startup_output
 from lab.simulated.shell import Cut, Terminal, serve
-from lab.simulated.ssh_door import Door, Listening, Way
-from lab.simulated.ssh_limits import DROPPED, SshLimits
+from lab.simulated.ssh.door import Door, Listening, Way
+from lab.simulated.ssh.limits import DROPPED, SshLimits
 
 log = logging.getLogger("lab.simulated")
 _BACKLOG = 128

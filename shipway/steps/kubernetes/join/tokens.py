@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from shipway.kube.client import Kube
 from shipway.step import Drift, Impact
-from shipway.steps.kubernetes.join import PURPOSE
+from shipway.steps.kubernetes.join.worker import PURPOSE
 
 SPACE = "kube-system"
 TOKEN_TYPE = "bootstrap.kubernetes.io/token"  # noqa: S105 - the type of a Secret (Kubernetes: bootstrap tokens)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from shipway.kubeadm.certificates import APISERVER as API
 from shipway.rules.compatibility import triple
 from shipway.stage import StageName
-from tasks.wave_pass import OrderRow, WavePass
+from tasks.passes.waves import OrderRow, WavePass
 
 FULL = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,5}")
 

@@ -13,7 +13,8 @@ from typing import Any
 from shipway.cluster.parts import GpuClass
 from shipway.foreign.numbers import whole
 from shipway.gpu.health.nvidia.report import read_gpus
-from shipway.gpu.nvidia_classes import RESOURCE, SECTIONS, STRATEGIES
+from shipway.gpu.nvidia.classes import RESOURCE, SECTIONS, STRATEGIES
+from shipway.gpu.product import label_product
 
 DOMAIN = "nvidia.com"
 TIMESTAMP = f"{DOMAIN}/gfd.timestamp"  # feature discovery's own mark
@@ -89,11 +90,6 @@ def _versions(report: str) -> dict[str, str]:
         names = {"major": cuda[1], "minor": cuda[2], "full": f"{cuda[1]}.{cuda[2]}"}
         found |= {f"{DOMAIN}/cuda.runtime-version.{name}": value for name, value in names.items()}
     return found
-
-
-def label_product(name: str) -> str:
-    """Return a product's name as a label has it (internal/lm/resource.go, sanitise)."""
-    return "-".join(re.sub(r"[^A-Za-z0-9_. -]", "", name).split())
 
 
 def find_other_owner(node: Mapping[str, Any]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from lab.simulated import kubeadm_files as files
-from lab.simulated import kubeadm_texts as texts
 from lab.simulated.commands.registry import Call
 from lab.simulated.kube.pki import Authority
-from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_preflight import MANIFESTS, PARTS, failed, of_init, passed, pull_images
+from lab.simulated.kubeadm import files, texts
+from lab.simulated.kubeadm.config import Asked
+from lab.simulated.kubeadm.preflight import MANIFESTS, PARTS, failed, of_init, passed, pull_images
 from lab.simulated.releases import since
 
 # Seconds on a quiet machine, of the transcripts: 24.5 s for the control plane were measured on a loaded one.

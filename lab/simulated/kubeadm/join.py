@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import yaml
 
-from lab.simulated import kubeadm_files as files
-from lab.simulated import kubeadm_texts as texts
 from lab.simulated.commands.registry import Call
 from lab.simulated.kube.cluster import Cluster
 from lab.simulated.kube.joining import JoinRefusedError, check_join
 from lab.simulated.kube.pki import kubeconfig
-from lab.simulated.kubeadm_config import Asked
-from lab.simulated.kubeadm_preflight import PARTS, failed, of_join, passed
+from lab.simulated.kubeadm import files, texts
+from lab.simulated.kubeadm.config import Asked
+from lab.simulated.kubeadm.preflight import PARTS, failed, of_join, passed
 from lab.simulated.releases import since
 
 # Seconds, of the transcripts. A wrong token or an API that is not there is tried for five minutes unless configured otherwise.

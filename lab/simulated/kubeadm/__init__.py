@@ -1,0 +1,1 @@
+"""kubeadm of a simulated host: what it reads, checks, writes and says."""

@@ -1,0 +1,1 @@
+"""The one SSH server in front of all simulated hosts, with sshd's limits."""

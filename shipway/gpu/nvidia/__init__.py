@@ -1,0 +1,1 @@
+"""What NVIDIA answers to the questions of shipway/gpu/vendor.py."""

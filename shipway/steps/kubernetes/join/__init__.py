@@ -1,0 +1,1 @@
+"""How a host joins: as a worker, as a further control plane, and the tokens it does so by."""

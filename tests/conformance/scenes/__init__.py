@@ -1,0 +1,1 @@
+"""The scenes of the suite: on the hosts, on the cluster, and what befalls the machine."""
