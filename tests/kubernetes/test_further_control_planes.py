@@ -40,6 +40,7 @@ from shipway.steps.kubernetes.etcd_members import (
     remove_member,
     version,
 )
+from shipway.steps.kubernetes.join import control_plane as module
 from shipway.steps.kubernetes.join.control_plane import (
     TAKE_ETCD,
     UNUSED,
@@ -47,7 +48,6 @@ from shipway.steps.kubernetes.join.control_plane import (
     keep_etcd_taken,
     port_answer,
 )
-from shipway.steps.kubernetes.join.worker import control_plane as module
 from shipway.steps.kubernetes.kube_proxy_hosts import MOUNTS, KubeProxyKnowsApi, copies
 from shipway.steps.kubernetes.reset import FORBIDDEN
 from shipway.steps.system.names import HOSTS

@@ -11,7 +11,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "tasks/locking": ("locks/run_locks",),
     "shipway/cluster/window": ("drift/repair_nouns",),
     "shipway/steps/kubernetes/init": ("host/steps_pure", "kubernetes/init_and_join", "drift/permissions"),
-    "shipway/steps/kubernetes/join": ("kubernetes/init_and_join", "drift/permissions"),
+    "shipway/steps/kubernetes/join/worker": ("kubernetes/init_and_join", "drift/permissions"),
     "shipway/steps/kubernetes/reset": ("kubernetes/init_and_join",),
     "shipway/ownership/contradictions": ("cluster/contradictions",),
     "shipway/ownership/evidence": ("ownership/ownership", "host/steps_pure"),
@@ -107,7 +107,7 @@ HARMLESS: dict[str, dict[str, str]] = {
     "shipway/ownership/contradictions": {
         "_owners: without `first`: running and first": "`running` is only true of a host; the clause is for mypy",
     },
-    "shipway/steps/kubernetes/join": {
+    "shipway/steps/kubernetes/join/worker": {
         "NodeJoined._ours: without `seen.joined`: seen.joined and seen.node and seen.node != self.host.name": (
             "a node's name is only read from its certificate, and a host that has one has joined"
         ),
