@@ -71,14 +71,22 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
         own = run.authority
         own.of = ALL[of]
         own.until, own.back, own.beside_gpu_pods, own.despite_pods = until, back, beside_gpu_pods, despite_pods
-        if await may_begin(run) and not own.made:
-            await rotate(run)
+        if await may_begin(run):
+            await go(run)
     return end_by_steps(run)
 
 
 async def may_begin(run: Run) -> bool:
     """Look at every host and the cluster, so that all refusals are named before anything is changed; take the lock."""
     return await may_change(run, StageName.AUTHORITY_LOOK, StageName.AUTHORITY_POSSIBLE, disagreement)
+
+
+async def go(run: Run) -> None:
+    """Rotate it, or take out what an earlier rotation left; one that was made anew within a day is as wanted."""
+    if run.authority.left:
+        await on(StageName.AUTHORITY_ALONE, CLUSTER)
+    elif not run.authority.made:
+        await rotate(run)
 
 
 async def rotate(run: Run) -> None:

@@ -29,7 +29,9 @@ class AuthorityPass:
     `despite_pods` goes on beside pods of others.
 
     `source` is the control plane that has both CAs, "" for none; `dropping` says that the last stage has begun, `made`
-    that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone.
+    that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone, `left` the
+    CAs of earlier rotations (PEM) that aggregated API servers are still told of: where there are any, a run takes them
+    out and begins no rotation.
     """
 
     of: Which = CLUSTER_CA
@@ -43,3 +45,4 @@ class AuthorityPass:
     dropping: bool = False
     made: str = ""
     stale: tuple[str, ...] = ()
+    left: tuple[str, ...] = field(default=(), repr=False)

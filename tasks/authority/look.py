@@ -17,10 +17,12 @@ from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
+from shipway.kube.record import SYSTEM
 from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.authority.etcd import EtcdStacked, MembersKnown
-from shipway.steps.authority.front_proxy import ExtensionsAvailable, FrontProxyTaken
+from shipway.steps.authority.front_proxy import PUBLISHED, ExtensionsAvailable, FrontProxyTaken
+from shipway.steps.authority.left import left_behind
 from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old, readers_of_files
 from shipway.steps.authority.own_server import OwnServer
 from shipway.steps.authority.pair import MAKES, STAMP, Pair, said, trusted_by, who
@@ -172,10 +174,8 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
     except Refused as refused:
         placed.append(StepResult("the CAs of all hosts are those of one rotation", "failed", error=refused))
         hear(placed[0])
-    if own.made and not placed:
-        result = StepResult(f"{DONE} {own.made}: another rotation needs a CA that is a day old", "ok")
-        hear(result)
-        return [result]
+    if not placed and (nothing_else := await _done_already(run, stage, host)):
+        return nothing_else
     kube = await run.kube()
     if own.source and run.allow is not Impact.NOTHING:  # a killed run may have begun to start it anew
         await wait_for(run, stage, gates.ApiAnswers(), kube, seconds=API_SECONDS)
@@ -200,6 +200,35 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
     if run.allow is Impact.NOTHING or not own.source:
         await _tell(run, kube)
     return [*placed, *results, *others]
+
+
+async def find_left(run: Run) -> tuple[str, ...]:
+    """Return the CAs of earlier rotations that are still published, by a new look at all that tells it."""
+    kube, sessions = await run.kube(), [run.session(name) for name in planes(run)]
+    for one in (kube, *sessions):
+        one.forget()
+    return await left_behind(kube, sessions, run.authority.of)
+
+
+async def _done_already(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Return what there is to say where no rotation is to begin: an earlier one left a CA, or is younger than a day.
+
+    What is left is taken out by the last stage. Results that failed forbid that.
+    """
+    own, hear = run.authority, hear_results(run, stage, host)
+    if own.source:
+        return []
+    if own.of.told:
+        kube, own.left = await run.kube(), await find_left(run)
+        if own.left:
+            what = f"{SYSTEM}/{PUBLISHED} holds {said(map(who, own.left))}, which no control plane has any more"
+            run.warned.append(f"{what}: this run takes it out, and does nothing else; one after it begins a rotation")
+            reached = EveryNodeAnswers([one.name for one in running(run).hosts], "that CA")
+            return await look_at_all([gates.ApiAnswers(), reached], kube, hear)
+    if not own.made:
+        return []
+    hear(result := StepResult(f"{DONE} {own.made}: another rotation needs a CA that is a day old", "ok"))
+    return [result]
 
 
 BACKUP = "Run `shipway backup FILE` first: keys that are lost are in a backup or nowhere."

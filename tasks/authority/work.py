@@ -54,7 +54,7 @@ from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.maintain.pause import EtcdMayStop
 from tasks import gates
-from tasks.authority.look import planes, server_of, stale_of
+from tasks.authority.look import find_left, planes, server_of, stale_of
 from tasks.certificates.stages import keep_renewed, permit_alone
 from tasks.context import Run
 from tasks.endpoint.look import running
@@ -341,12 +341,15 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def unspread(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
-    """Tell joining hosts, pods and aggregated API servers of the wanted CA alone."""
+    """Tell joining hosts, pods and aggregated API servers of the wanted CA alone; the latter of no earlier one."""
     own = run.authority
+    left = await find_left(run)
+    if own.left:
+        return await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.old,), left)])
     results = await _tell_all(run, stage, (own.pair.wanted,))
     if _failed(results):
         return results
-    results += await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.wanted,), (own.pair.leaving,))])
+    results += await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.wanted,), (own.pair.leaving, *left))])
     if _failed(results) or run.allow is Impact.NOTHING:
         return results
     if own.of is CLUSTER_CA:
