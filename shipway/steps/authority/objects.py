@@ -158,6 +158,23 @@ class PodsToldSince:
 
 
 @dataclass(frozen=True)
+class SigningBegun:
+    """That tokens are signed by a new key is kept in the cluster before the first is: a way back asks for it."""
+
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "that tokens are signed by a new key is kept"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for it; what is kept later says so as well."""
+        return None if await on.get("v1", "ConfigMap", TOLD, SYSTEM) else Drift("not kept", "now")
+
+    async def apply(self, on: Kube) -> None:
+        """Make it."""
+        await on.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": TOLD, "namespace": SYSTEM}})
+        on.forget()
+
+
+@dataclass(frozen=True)
 class NoTimeKept:
     """Of a rotation that is over nothing is kept in the cluster."""
 
