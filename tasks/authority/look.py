@@ -189,10 +189,8 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
         checks.append(NotBesideGpuPods(dict(run.seen.busy), own.beside_gpu_pods))
     if own.of is FRONT_PROXY and not own.source:  # later each control plane is asked for what was lost there
         checks.append(ExtensionsAvailable())
-    control = run.session(run.control.name)
-    results, others = await asyncio.gather(
-        look_at_all(checks, kube, hear), look_at_all(_on_control(run), control, hear)
-    )
+    on_control = look_at_all(_on_control(run), run.session(run.control.name), hear)
+    results, others = await asyncio.gather(look_at_all(checks, kube, hear), on_control)
     if run.allow is Impact.NOTHING or not own.source:
         await _tell(run, kube)
     return [*placed, *results, *others]

@@ -80,7 +80,8 @@ SECRETS_SIGNED = "tokens in Secrets of others are signed by the key that is want
 PODS_ASKED = "kubelets have asked for the tokens of all pods anew"
 EMPTY = (
     "An owner has one signed anew by `kubectl -n NAMESPACE patch secret NAME --type merge -p "
-    '\'{"data":{"token":null}}\'`: copies outside of the cluster end at once, pods that mount it have the new one within two minutes.'
+    """'{"data":{"token":null}}'`: copies outside of the cluster end at once, pods that mount it read the new one """
+    "within two minutes."
 )
 # What steps are called by what is rotated.
 MADE = {"CA": PairThere.name, "key": "the old and the new key that signs tokens lie beside each other"}
@@ -183,11 +184,12 @@ async def make(run: Run, stage: str, host: str) -> list[StepResult]:
     session, own = run.session(host), run.authority
     session.forget()
     source = run.session(own.source) if own.source else None
-    steps: list[Check[Host]] = [PairThere(source, own.of)]
+    steps: list[Check[Host]] = [PairThere(source, own.of, MADE[own.of.noun])]
     allow = min(run.allow, Impact.FILES)
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit_alone(run))
     if run.allow is not Impact.NOTHING and not own.source and all(one.outcome != "failed" for one in results):
-        old, new = await session.read(FileText(f"{own.of.folder}/old.crt"), FileText(f"{own.of.folder}/new.crt"))
+        public = [FileText(f"{own.of.folder}/{role}.{own.of.half}") for role in ("old", "new")]
+        old, new = await session.read(*public)
         own.source, own.pair = host, Pair(old or "", new or "", own.back, own.of)
     return results
 
