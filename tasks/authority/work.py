@@ -12,6 +12,7 @@ from shipway.facts.services import UnitState
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
+from shipway.kube.record import SYSTEM
 from shipway.kubeadm.certificates import APISERVER, ETCD, ETCD_CLIENTS, ETCD_PEERS, KUBELET_PORT, MANAGER, SCHEDULER
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.step import Check, Drift, Impact, StepResult
@@ -26,12 +27,13 @@ from shipway.steps.authority.front_proxy import (
 )
 from shipway.steps.authority.leafs import KubeletClientSigned, KubeletServingSigned, LeafsSigned
 from shipway.steps.authority.objects import (
+    TOLD,
     ClusterInfoTrusts,
     NoTimeKept,
     PartsReadAnew,
     PodsAreTold,
     PodsToldSince,
-    SigningBegun,
+    SigningChanges,
     holders_of_old,
 )
 from shipway.steps.authority.pair import Pair, PairKept, PairThere, SignerIs, who
@@ -72,6 +74,7 @@ TOLD_SECONDS = 300.0  # the controller manager that leads is another one for a w
 PARTS_SECONDS, PARTS_SECONDS_A_NODE = 300.0, 30.0  # DaemonSets are made anew one node after the other
 AVAILABLE_SECONDS = 120.0  # each API server asks aggregated APIs every 30 s (kube-aggregator, available_controller.go)
 AT_ONCE = 50
+KUBERNETES = frozenset({"kube-node-lease", "kube-public"})  # up to 1.23 these have a ServiceAccount's Secret as well
 ASKS = KubeletAsks("the kubelet trusts what its kubelet.conf holds")
 NOTHING_LEFT = "nothing holds or shows a certificate of the other CA alone"
 PODS_READ = "pods of others have read the CA that is wanted"
@@ -188,8 +191,9 @@ async def make(run: Run, stage: str, host: str) -> list[StepResult]:
     allow = min(run.allow, Impact.FILES)
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit_alone(run))
     if run.allow is not Impact.NOTHING and not own.source and all(one.outcome != "failed" for one in results):
-        public = [FileText(f"{own.of.folder}/{role}.{own.of.half}") for role in ("old", "new")]
-        old, new = await session.read(*public)
+        old, new = await session.read_all(
+            [FileText(f"{own.of.folder}/{role}.{own.of.half}") for role in ("old", "new")]
+        )
         own.source, own.pair = host, Pair(old or "", new or "", own.back, own.of)
     return results
 
@@ -205,16 +209,20 @@ async def trust(run: Run, stage: str, host: str) -> list[StepResult]:
 
 async def sign(run: Run, stage: str, host: str) -> list[StepResult]:
     """Have a control plane's certificates signed by the wanted CA (or tokens by the key), and see that shown."""
-    begun: list[StepResult] = []
-    if run.authority.of is SERVICE_ACCOUNTS and not run.authority.back:
-        begun = await by_api(run, stage, [SigningBegun()])
-    if _failed(begun):
-        return begun
-    results = begun + await _bring(run, stage, host, leaf_steps(run, host))
+    kept = await _keep_change(run, stage, host) if run.authority.of is SERVICE_ACCOUNTS else []
+    results = kept if _failed(kept) else kept + await _bring(run, stage, host, leaf_steps(run, host))
     if _failed(results) or run.allow is Impact.NOTHING:
         return results
     takes = _takes(run, host, signs=True)
     return [*results, *await _wait_all(run, stage, host, [*_shows(run, host), *await _works(run, host), *takes])]
+
+
+async def _keep_change(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Keep in the cluster that another key begins to sign tokens, where this control plane changes over to it."""
+    session = run.session(host)
+    session.forget()
+    changes = await SignerIs(run.authority.pair).check(session) is not None
+    return await by_api(run, stage, [SigningChanges()]) if changes else []
 
 
 async def sign_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -395,9 +403,9 @@ async def _spread_tokens(run: Run, stage: str, host: str) -> list[StepResult]:
     """
     own, kube = run.authority, await run.kube()
     kube.forget()
-    if own.back and (await SigningBegun().check(kube)) is not None:
+    if own.back and await kube.get("v1", "ConfigMap", TOLD, SYSTEM) is None:
         return [StepResult("no token was signed by the other key", "ok")]
-    results = await by_api(run, stage, [OwnTokensSigned(own.pair, OWN_NAMESPACES, TOLD_SECONDS)])
+    results = await by_api(run, stage, [OwnTokensSigned(own.pair, OWN_NAMESPACES | KUBERNETES, TOLD_SECONDS)])
     if run.allow is Impact.NOTHING or _failed(results):
         return results
     results += await _read_anew(run, stage, PodsToldSince((own.pair.wanted,)))
