@@ -180,7 +180,7 @@ async def test_the_command_hands_on_which_ca_and_the_run_keeps_it(monkeypatch: p
     monkeypatch.setattr(flow, "rotate_ca", rotate)
     cli.run_rotation(COMMAND.parser().parse_args(["te.yaml", "--plan", "--of", "front-proxy"]), None)  # type: ignore[arg-type]
     await loads[0]()("te.yaml", None)
-    assert given == ["te.yaml", "", "plan", "end", False, False, False, "front-proxy", None]
+    assert given == ["te.yaml", "", "plan", "end", False, False, False, "front-proxy", False, None]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from shipway.steps.authority.leafs import LeafsSigned, SignedBy
 from shipway.steps.authority.left import NoneLeftBehind, kept_of, left_behind
 from shipway.steps.authority.objects import readers_of_files
 from shipway.steps.authority.own_server import OwnServer
-from shipway.steps.authority.pair import FILES, MAKE, Pair, PairKept, PairThere, SignerIs, paired, said, trusted_by, who
+from shipway.steps.authority.pair import MAKE, Pair, PairKept, PairThere, SignerIs, paired, said, trusted_by, who
 from shipway.steps.authority.possible import KeyThere, NoRotation
 from shipway.steps.authority.signing import FilesReadByUs
 from shipway.steps.authority.trust import Accepts, AuthorityTrusted, Serves
@@ -50,6 +50,7 @@ from tests.places.facts import KnownFacts
 
 __all__ = ["made", "pair"]  # fixtures
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+FILES = CLUSTER_CA.files
 OTHERS = pytest.mark.parametrize("of", [ETCD_CA, FRONT_PROXY], ids=lambda of: of.word)
 SERVER = OwnServer("10.9.0.1", 6443)
 
@@ -57,17 +58,23 @@ SERVER = OwnServer("10.9.0.1", 6443)
 # --- which
 
 
+WORDS = ("cluster", "etcd", "front-proxy", "service-accounts")
+
+
 def test_files_of_each_lie_apart_and_every_certificate_of_kubeadms_has_one_that_signs_it() -> None:
-    assert [one.path for one in ALL.values()] == [f"{PKI}/{name}.crt" for name in ("ca", "etcd/ca", "front-proxy-ca")]
-    assert [one.folder for one in ALL.values()] == [
-        f"{PKI}/shipway-{name}" for name in ("ca", "etcd-ca", "front-proxy-ca")
+    names = ("ca.crt", "etcd/ca.crt", "front-proxy-ca.crt", "sa.pub")
+    assert [one.path for one in ALL.values()] == [f"{PKI}/{name}" for name in names]
+    inside = ("ca", "etcd-ca", "front-proxy-ca", "sa")
+    assert [one.folder for one in ALL.values()] == [f"{PKI}/shipway-{name}" for name in inside]
+    assert [one.kept for one in ALL.values()] == [f"{ETC}/before-renewal-{name}-" for name in inside]
+    assert [one.subject for one in ALL.values()] == [
+        "kubernetes-ca-",
+        "etcd-ca-",
+        "front-proxy-ca-",
+        "before-renewal-sa-",
     ]
-    assert [one.kept for one in ALL.values()] == [
-        f"{ETC}/before-renewal-{name}-" for name in ("ca", "etcd-ca", "front-proxy-ca")
-    ]
-    assert [one.subject for one in ALL.values()] == ["kubernetes-ca-", "etcd-ca-", "front-proxy-ca-"]
     assert sorted(leaf.name for one in ALL.values() for leaf in one.leafs) == sorted(leaf.name for leaf in LEAFS)
-    assert {word: one.word for word, one in ALL.items()} == {one: one for one in ("cluster", "etcd", "front-proxy")}
+    assert {word: one.word for word, one in ALL.items()} == {one: one for one in WORDS}
 
 
 @OTHERS
