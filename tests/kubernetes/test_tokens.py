@@ -250,7 +250,10 @@ async def test_the_keys_that_it_publishes_are_those_and_no_other(
     keys = [{"kty": "EC", "kid": kid_of(getattr(pair, name))} for name in names]
     facts: dict[Fact[Any], Any] = {SERVER.get("--raw", "/openid/v1/jwks"): answered(json.dumps({"keys": keys}))}
     step = KeysPublished(pair.both if both else (pair.new,), SERVER)
-    assert (await step.check(KnownFacts(facts)) is None) is good  # type: ignore[arg-type]
+    seen = await step.check(KnownFacts(facts))  # type: ignore[arg-type]
+    assert (seen is None) is good
+    shown = sorted(kid_of(getattr(pair, name))[:12] for name in names)
+    assert seen is None or seen.have == " and ".join(shown)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,9 @@ async def test_the_keys_that_it_publishes_are_those_and_no_other(
 )
 async def test_what_publishes_no_keys_is_as_wanted_by_nobody(pair: Pair, said: Output) -> None:
     facts: dict[Fact[Any], Any] = {SERVER.get("--raw", "/openid/v1/jwks"): said}
-    assert await KeysPublished(pair.both, SERVER).check(KnownFacts(facts)) is not None  # type: ignore[arg-type]
+    seen = await KeysPublished(pair.both, SERVER).check(KnownFacts(facts))  # type: ignore[arg-type]
+    assert seen is not None
+    assert seen.have == (said.stderr or "none")
 
 
 def head(kid: str | None) -> str:

@@ -11,18 +11,15 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from shipway.edits.static_pod import command_of
 from shipway.errors import Refused
 from shipway.facts.commands import Says
-from shipway.facts.files import FileText
 from shipway.foreign.yaml import read_yaml
 from shipway.host.session import Host
 from shipway.kube.access import ADMIN_CONF
 from shipway.kube.record import SYSTEM
 from shipway.kubeadm.certificates import APISERVER
-from shipway.kubeadm.writes import MANIFESTS
 from shipway.ownership.evidence import AUTHORITY
 from shipway.redact import tail
 from shipway.step import Drift
@@ -127,7 +124,7 @@ class TokensSignedByUs:
     async def check(self, on: Host) -> Drift | None:
         """Look at flags. Raises Refused SHW-852 for other files, SHW-860 where somebody else signs or reads keys."""
         text, _ = await flags_of(on, APISERVER)
-        words = [word[2:].partition("=") for word in command_of(read_yaml(text)) if word.startswith("--")]
+        words = [word[2:].partition("=") for word in command_of(read_yaml(text))]
         issuers = [value for name, _, value in words if name == ISSUER]
         elsewhere = [f"--{name}={value}" for name, _, value in words if name in ELSEWHERE]
         elsewhere += [f"--{ISSUER}={one}" for one in issuers if not one.startswith(OWN_ISSUER) or len(issuers) > 1]
@@ -184,7 +181,7 @@ class TokenSigned:
         said = await on.read(requested(self.server))
         code, _, head = said.stdout.strip().partition(" ")
         have, want = signer_of(head), kid_of(self.key)
-        if said.ok and have == want and code in TAKEN:
+        if have == want and code in TAKEN:
             return None
         return Drift(f"by {short(have)}, answered {code or tail(said.stderr, 1) or 'nothing'}", f"by {short(want)}")
 
@@ -216,8 +213,7 @@ class TokensTaken:
 
     async def check(self, on: Host) -> Drift | None:
         """Show it one of each."""
-        text = await on.read(FileText(f"{MANIFESTS}/{APISERVER}.yaml"))
-        flags: Any = (await flags_of(on, APISERVER))[1] if text else {}
+        _, flags = await flags_of(on, APISERVER)
         issuer = flags.get(ISSUER, "")
         audience = flags.get("api-audiences", issuer).partition(",")[0]
         roles = (self.pair.role(), self.pair.role(leaving=True))
