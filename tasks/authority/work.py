@@ -343,7 +343,7 @@ def _foreseen(results: list[StepResult]) -> list[StepResult]:
     changed = {
         AuthorityTrusted.name: (ETCD, APISERVER, MANAGER),
         LeafsSigned.name: (ETCD, APISERVER, MANAGER, SCHEDULER),
-        TRUSTS["key"]: (APISERVER,),
+        TRUSTS["key"]: (APISERVER, MANAGER),
         SIGNS["key"]: (APISERVER, MANAGER),
     }
     for first, parts in changed.items():

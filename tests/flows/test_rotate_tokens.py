@@ -222,7 +222,7 @@ async def test_files_come_first_then_what_reads_them(monkeypatch: pytest.MonkeyP
     assert names == [("SignerIs" if stage == "sign" else "AuthorityTrusted"), "StaticPodLoaded", "StaticPodLoaded"]
     api, manager = stages.converged[-2:]
     assert (api.part, api.also) == ("kube-apiserver", (OF.path, OF.key))
-    assert (manager.part, manager.also) == ("kube-controller-manager", (OF.key,))
+    assert (manager.part, manager.also) == ("kube-controller-manager", (OF.path, OF.key))
     assert "CA" not in stages.converged[3].name
     if stage != "sign":
         assert stages.converged[3].of is OF
@@ -374,11 +374,11 @@ async def test_the_pair_is_made_in_its_own_folder_kept_from_there_and_nothing_of
 
 def test_a_plan_foresees_what_is_started_anew() -> None:
     api, manager = work.loaded("kube-apiserver"), work.loaded("kube-controller-manager")
-    for name, parts in ((work.TRUSTS["key"], {api}), (work.SIGNS["key"], {api, manager})):
+    for name in (work.TRUSTS["key"], work.SIGNS["key"]):
         rows = [
             StepResult(name, "drifted", drift=Drift("one", "both")),
             StepResult(api, "ok"),
             StepResult(manager, "ok"),
         ]
         foreseen = work._foreseen(rows)
-        assert {one.step for one in foreseen if one.outcome == "drifted"} == {name, *parts}
+        assert {one.step for one in foreseen if one.outcome == "drifted"} == {name, api, manager}

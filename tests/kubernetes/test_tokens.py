@@ -158,7 +158,7 @@ async def test_sa_key_becomes_the_wanted_one_and_sa_pub_begins_with_its_half(
 def test_who_reads_which_file_when_it_starts() -> None:
     public, key = f"{PKI}/sa.pub", f"{PKI}/sa.key"
     assert OF.read_by("kube-apiserver") == (public, key)
-    assert OF.read_by("kube-controller-manager") == (key,)
+    assert OF.read_by("kube-controller-manager") == (public, key)
     assert OF.read_by("etcd") == ()
 
 
