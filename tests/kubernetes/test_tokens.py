@@ -408,7 +408,7 @@ def secret(place: str, signer: str | None, **more: Any) -> dict[str, Any]:
     space, _, name = place.partition("/")
     token = "" if signer is None else base64.b64encode(f"{head(signer)}.x.y".encode()).decode()
     meta = {"namespace": space, "name": name, "resourceVersion": "7", **more}
-    return {"kind": "Secret", "type": TOKEN_TYPE, "metadata": meta, "data": {"token": token} if token else {}}
+    return {"kind": "Secret", "type": TOKEN_TYPE, "metadata": meta, "data": {"token": token} if token else None}
 
 
 def account(place: str, *secrets: str) -> dict[str, Any]:
@@ -440,6 +440,8 @@ def everything(old: str, new: str) -> list[dict[str, Any]]:
     return [
         account("kube-system/proxy", "proxy-token", "proxy-new"),
         account("site/default", "default-token"),
+        {"kind": "ServiceAccount", "metadata": {"namespace": "site", "name": "young"}},  # since 1.24 none has any
+        secret("site/filled-soon", None),
         secret("kube-system/proxy-token", old),
         secret("kube-system/proxy-new", new),
         secret("kube-system/by-hand", old),
@@ -535,6 +537,17 @@ async def test_pods_that_are_younger_or_over_or_have_no_such_token_are_not_waite
     every = await find_waiting(Objects(*others))  # type: ignore[arg-type] - nothing was signed anew yet
     assert every is not None
     assert every.pods == ("site/young",)
+
+
+async def test_a_pod_of_the_marks_own_second_is_older_and_what_says_little_of_itself_is_looked_at() -> None:
+    told = mark(-5)
+    same = pod("same", "site", told["metadata"]["creationTimestamp"], projected(3607))
+    del same["status"]
+    bare = pod("bare", "site", at(-60))
+    bare["spec"] = {}
+    waiting = await find_waiting(Objects(told, same, bare))  # type: ignore[arg-type]
+    assert waiting is not None
+    assert waiting.pods == ("site/same",)
 
 
 async def test_what_was_told_is_void_once_another_key_begins_to_sign(pair: Pair) -> None:
