@@ -50,6 +50,8 @@ from tasks.workloads import OWN_NAMESPACES, find_busy
 API_SECONDS = 180.0
 SETTLE_SECONDS = manifest.SECONDS  # the longest of what a host may still do for a run that was killed
 FRESH = timedelta(days=1)  # a CA of a rotation that is younger is what a second run wants
+# Of the cluster's own parts; in two of these no pod runs, but up to 1.23 they have a ServiceAccount's Secret as well.
+TOKEN_SPACES = OWN_NAMESPACES | {"kube-node-lease", "kube-public"}
 DONE = "the {} was made anew"
 
 
@@ -271,7 +273,7 @@ async def _tell(run: Run, kube: Kube) -> None:
 
 
 async def _tell_tokens(run: Run, kube: Kube) -> None:
-    tokens, waiting = await asyncio.gather(tokens_of_others(kube, run.authority.pair), find_waiting(kube))
+    tokens, waiting = await asyncio.gather(tokens_of_others(kube, run.authority.pair, TOKEN_SPACES), find_waiting(kube))
     if tokens:
         run.warned.append(f"these Secrets hold a token of the old key, which ends with it: {few(tokens)}")
     if waiting and not waiting.over:

@@ -59,7 +59,7 @@ from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.maintain.pause import EtcdMayStop
 from tasks import gates
-from tasks.authority.look import find_left, planes, server_of, stale_of
+from tasks.authority.look import TOKEN_SPACES, find_left, planes, server_of, stale_of
 from tasks.certificates.stages import keep_renewed, permit_alone
 from tasks.context import Run
 from tasks.endpoint.look import running
@@ -74,7 +74,6 @@ TOLD_SECONDS = 300.0  # the controller manager that leads is another one for a w
 PARTS_SECONDS, PARTS_SECONDS_A_NODE = 300.0, 30.0  # DaemonSets are made anew one node after the other
 AVAILABLE_SECONDS = 120.0  # each API server asks aggregated APIs every 30 s (kube-aggregator, available_controller.go)
 AT_ONCE = 50
-KUBERNETES = frozenset({"kube-node-lease", "kube-public"})  # up to 1.23 these have a ServiceAccount's Secret as well
 ASKS = KubeletAsks("the kubelet trusts what its kubelet.conf holds")
 NOTHING_LEFT = "nothing holds or shows a certificate of the other CA alone"
 PODS_READ = "pods of others have read the CA that is wanted"
@@ -82,9 +81,9 @@ ALL_SIGN = "every control plane signs tokens with the key that is wanted, and ev
 SECRETS_SIGNED = "tokens in Secrets of others are signed by the key that is wanted"
 PODS_ASKED = "kubelets have asked for the tokens of all pods anew"
 EMPTY = (
-    "An owner has one signed anew by `kubectl -n NAMESPACE patch secret NAME --type merge -p "
-    """'{"data":{"token":null}}'`: copies outside of the cluster end at once, pods that mount it read the new one """
-    "within two minutes."
+    "An owner has one signed anew by `kubectl -n NAMESPACE patch secret NAME --type json -p "
+    """'[{"op":"remove","path":"/data/token"}]'`: copies outside of the cluster end at once, pods that mount it read """
+    "the new one within two minutes."
 )
 # What steps are called by what is rotated.
 MADE = {"CA": PairThere.name, "key": "the old and the new key that signs tokens lie beside each other"}
@@ -405,7 +404,7 @@ async def _spread_tokens(run: Run, stage: str, host: str) -> list[StepResult]:
     kube.forget()
     if own.back and await kube.get("v1", "ConfigMap", TOLD, SYSTEM) is None:
         return [StepResult("no token was signed by the other key", "ok")]
-    results = await by_api(run, stage, [OwnTokensSigned(own.pair, OWN_NAMESPACES | KUBERNETES, TOLD_SECONDS)])
+    results = await by_api(run, stage, [OwnTokensSigned(own.pair, TOKEN_SPACES, TOLD_SECONDS)])
     if run.allow is Impact.NOTHING or _failed(results):
         return results
     results += await _read_anew(run, stage, PodsToldSince((own.pair.wanted,)))
@@ -418,7 +417,7 @@ async def _spread_tokens(run: Run, stage: str, host: str) -> list[StepResult]:
 async def _hold_tokens(run: Run, stage: str, host: str, kube: Kube) -> list[StepResult]:
     """Return whether Secrets of others and pods hold the last stage, each by its name and what ends that."""
     own = run.authority
-    tokens, waiting = await asyncio.gather(tokens_of_others(kube, own.pair), find_waiting(kube))
+    tokens, waiting = await asyncio.gather(tokens_of_others(kube, own.pair, TOKEN_SPACES), find_waiting(kube))
     held, holds = [StepResult(SECRETS_SIGNED, "ok"), StepResult(PODS_ASKED, "ok")], list[str]()
     if tokens:
         run.warned.append(f"these Secrets hold a token that ends with the other key: {few(tokens)}. {EMPTY}")

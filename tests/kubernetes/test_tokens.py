@@ -52,6 +52,7 @@ from tests.places.facts import said as answered
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 SERVER, OF = OwnServer("10.9.0.1", 6443), SERVICE_ACCOUNTS
+OWN = frozenset({"kube-system"})
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 KINDS = {"RSA": ("RSA", "rsa_keygen_bits:2048")} | {
     f"P-{bits}": ("EC", f"ec_paramgen_curve:P-{bits}") for bits in (256, 384, 521)
@@ -225,7 +226,10 @@ async def test_without_kubeadms_pair_nothing_begins() -> None:
     fits, not_its = {paired(OF.path, OF.key): answered("")}, {paired(OF.path, OF.key): answered("", 1)}
     assert await codes(KeyThere(OF), {Listing(PKI): ("sa.key",), **fits}) == ""
     assert await codes(KeyThere(OF), {Listing(PKI): (), **fits}) == "SHW-851"
-    assert await codes(KeyThere(OF), {Listing(PKI): ("sa.key",), **not_its}) == "SHW-851"
+    (result,) = await look_at_all([KeyThere(OF)], KnownFacts({Listing(PKI): ("sa.key",), **not_its}))  # type: ignore[list-item]
+    assert result.error is not None
+    assert result.error.code == "SHW-851"
+    assert "CA" not in result.error.message + result.error.fix  # the way of an external CA is none of this
 
 
 # --- what an API server says
@@ -447,6 +451,7 @@ def everything(old: str, new: str) -> list[dict[str, Any]]:
         secret("kube-system/by-hand", old),
         secret("kube-system/unknown", "another"),  # of a key that no API server takes
         secret("site/default-token", old),
+        secret("site/by-new", new),
         secret("site/nameless", ""),
         secret("site/ending", old, deletionTimestamp=NOW),
     ]
@@ -454,14 +459,13 @@ def everything(old: str, new: str) -> list[dict[str, Any]]:
 
 async def test_only_what_the_controller_manager_made_for_our_own_parts_is_signed_anew_by_us(pair: Pair) -> None:
     old, new = kid_of(pair.old), kid_of(pair.new)
-    step = OwnTokensSigned(pair, frozenset({"kube-system"}), 5.0)
+    step = OwnTokensSigned(pair, OWN, 5.0)
     cluster = Filling(new, *everything(old, new))
     seen = await step.check(cluster)  # type: ignore[arg-type]
     assert seen is not None
     assert seen.have == "by another: kube-system/proxy-token"
-    assert await tokens_of_others(cluster, pair) == [  # type: ignore[arg-type]
+    assert await tokens_of_others(cluster, pair, OWN) == [  # type: ignore[arg-type]
         "kube-system/by-hand",
-        "kube-system/proxy-token",
         "site/default-token",
         "site/nameless",
     ]
@@ -471,16 +475,16 @@ async def test_only_what_the_controller_manager_made_for_our_own_parts_is_signed
     ]
     assert await step.check(cluster) is None  # type: ignore[arg-type]
     left = ["kube-system/by-hand", "site/default-token", "site/nameless"]
-    assert await tokens_of_others(cluster, pair) == left  # type: ignore[arg-type]
+    assert await tokens_of_others(cluster, pair, OWN) == left  # type: ignore[arg-type]
     back = Pair(pair.old, pair.new, back=True, of=OF)
-    assert await tokens_of_others(cluster, back) == ["kube-system/proxy-new", "kube-system/proxy-token"]  # type: ignore[arg-type]
+    assert await tokens_of_others(cluster, back, OWN) == ["site/by-new"]  # type: ignore[arg-type]
     assert step.impact is Impact.SERVICE
     assert "x.y" not in repr(await kept_tokens(cluster))  # type: ignore[arg-type]
 
 
 async def test_a_token_that_nobody_fills_is_said(pair: Pair) -> None:
     cluster = Filling("", *everything(kid_of(pair.old), kid_of(pair.new)))
-    step = OwnTokensSigned(pair, frozenset({"kube-system"}), 0.1)
+    step = OwnTokensSigned(pair, OWN, 0.1)
     with pytest.raises(DeadlineExceeded, match="kube-system/proxy-token"):
         await step.apply(cluster)  # type: ignore[arg-type]
     patched = len(cluster.patched)

@@ -117,7 +117,7 @@ def test_the_key_is_replaced_and_a_secret_of_others_holds_it_until_its_owner_ren
     assert (count(site, PUBLIC), published(site), answers(site)) == (["2"] * 3, [2] * 3, ["200"] * 3)
     again = rotate(site, OF)
     assert (again.code, count(site, PUBLIC)) == (2, ["2"] * 3), again.output
-    kubectl(site, f"""patch secret {secret} --type merge -p '{{"data":{{"token":null}}}}'""")
+    kubectl(site, f"""patch secret {secret} --type json -p '[{{"op":"remove","path":"/data/token"}}]'""")
     keep(site, secret)
     assert command(site, "backup").code == 0  # beside two keys
     kill_when(site, "cp1", f"[ $(grep -c BEGIN {PUBLIC}) = 1 ]", OF)

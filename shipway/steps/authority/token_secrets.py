@@ -116,9 +116,13 @@ class OwnTokensSigned:
         await wait_until(self, on, seconds=self.seconds)
 
 
-async def tokens_of_others(on: Kube, pair: Pair) -> list[str]:
-    """Return the Secrets whose token ends with the key that goes; whoever uses one has it signed anew."""
-    return sorted(one.said for one in await kept_tokens(on) if signed_by_leaving(one, pair))
+async def tokens_of_others(on: Kube, pair: Pair, spaces: frozenset[str]) -> list[str]:
+    """Return the Secrets, but the cluster's own (`spaces`, as above), whose token ends with the key that goes.
+
+    Whoever uses one has it signed anew.
+    """
+    others = [one for one in await kept_tokens(on) if not (one.ours and one.namespace in spaces)]
+    return sorted(one.said for one in others if signed_by_leaving(one, pair))
 
 
 @dataclass(frozen=True, slots=True)
