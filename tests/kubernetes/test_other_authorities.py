@@ -411,6 +411,8 @@ async def test_only_what_lies_in_a_folder_of_an_earlier_rotation_is_provably_lef
     assert f"`{of.command} --plan`" in seen.want
     assert await left_behind(api, (rotated, Plane(of, pair.old, "")), of) == ()  # type: ignore[arg-type] - is in use
     assert await left_behind(api, (joined,), of) == ()  # type: ignore[arg-type] - nobody can prove whose it is
+    two = Objects({**found, "data": {of.told: pair.old + pair.new}})
+    assert await left_behind(two, planes, of) == (pair.old,)  # type: ignore[arg-type]
     alone = Objects({**found, "data": {of.told: pair.old}})
     assert await NoneLeftBehind(planes).check(alone) is None  # type: ignore[arg-type]
     assert await NoneLeftBehind(planes).check(Objects()) is None  # type: ignore[arg-type]
