@@ -18,7 +18,7 @@ from flows.running import Manner, as_states, end_by_steps, run_name, running
 from flows.waves import all_of, may_change
 from shipway.cluster_file import load_cluster
 from shipway.stage import StageName
-from shipway.steps.authority.which import ALL, CLUSTER_CA, Of
+from shipway.steps.authority.which import ALL, CLUSTER_CA, ETCD_CA, SERVICE_ACCOUNTS, Of
 from tasks.authority.look import planes
 from tasks.context import Run
 from tasks.endpoint import look
@@ -48,6 +48,7 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
     beside_gpu_pods: bool = False,  # noqa: FBT001, FBT002
     despite_pods: bool = False,  # noqa: FBT001, FBT002
     of: Of = "cluster",
+    despite_tokens: bool = False,  # noqa: FBT001, FBT002
     report_file: str | None = None,
 ) -> State[Report]:
     """Replace a CA of the cluster by a new one, or (mode plan) say what forbids it and what would be changed where.
@@ -56,11 +57,12 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
         cluster_file: Path of the cluster file; in a deployment its name in the worker's folder, for example te.yaml.
         confirm: The cluster's name once more, typed by a person.
         mode: plan changes nothing and needs no name; rotate does it, or goes on with what was begun.
-        until: Rest once both CAs are trusted (trust), once nothing holds a certificate of the old one (certificates).
+        until: Rest once both are trusted (trust), once nothing is signed by the old one (certificates).
         back: Go back to the old CA; possible until the first host trusts the new one alone.
         beside_gpu_pods: Restart kubelets where pods hold GPUs as well; pods go on. Of the cluster's CA alone.
         despite_pods: Go on though pods of others have read the old CA alone, and will not reach the API any more.
-        of: Which CA: that of the cluster, of etcd, or of the front proxy.
+        of: Which CA: that of the cluster, of etcd, or of the front proxy; or the key that signs tokens.
+        despite_tokens: Go on though Secrets of others hold tokens of the old key, which end with it.
         report_file: Where the worker writes the report as JSON; none by default, the run has it as an artifact.
     """
     plan = mode == "plan"
@@ -71,14 +73,23 @@ async def rotate_ca(  # noqa: PLR0917 - a flow's parameters are the fields of it
         own = run.authority
         own.of = ALL[of]
         own.until, own.back, own.beside_gpu_pods, own.despite_pods = until, back, beside_gpu_pods, despite_pods
-        if await may_begin(run) and not own.made:
-            await rotate(run)
+        own.despite_tokens = despite_tokens
+        if await may_begin(run):
+            await go(run)
     return end_by_steps(run)
 
 
 async def may_begin(run: Run) -> bool:
     """Look at every host and the cluster, so that all refusals are named before anything is changed; take the lock."""
     return await may_change(run, StageName.AUTHORITY_LOOK, StageName.AUTHORITY_POSSIBLE, disagreement)
+
+
+async def go(run: Run) -> None:
+    """Rotate it, or take out what an earlier rotation left; one that was made anew within a day is as wanted."""
+    if run.authority.left:
+        await on(StageName.AUTHORITY_ALONE, CLUSTER)
+    elif not run.authority.made:
+        await rotate(run)
 
 
 async def rotate(run: Run) -> None:
@@ -97,6 +108,8 @@ async def renew(run: Run) -> bool:
     """Let every host trust both CAs, then have all signed by the wanted one; say whether the other one may go."""
     own = run.authority
     trusted = await everywhere(run, StageName.AUTHORITY_TRUSTED)
+    if own.of is SERVICE_ACCOUNTS:
+        return trusted and await renew_tokens(run)
     if not trusted or not await told(run, StageName.AUTHORITY_TOLD):
         return False
     if own.until == "trust" or (own.stale and not own.despite_pods):
@@ -105,6 +118,15 @@ async def renew(run: Run) -> bool:
         return False
     kubelets = own.of is not CLUSTER_CA or await everywhere(run, StageName.AUTHORITY_KUBELETS)
     return kubelets and own.until != "certificates"
+
+
+async def renew_tokens(run: Run) -> bool:
+    """Have tokens signed by the wanted key, then those that are kept; say whether the other one may go."""
+    own = run.authority
+    if own.until == "trust" or not await one_by_one(StageName.AUTHORITY_SIGNS, planes(run)):
+        return False
+    told_all = await on(StageName.AUTHORITY_TOLD, CLUSTER) is not None
+    return told_all and not own.stale and own.until != "certificates"
 
 
 async def drop(run: Run) -> None:
@@ -116,7 +138,7 @@ async def drop(run: Run) -> None:
 
 async def told(run: Run, stage: StageName) -> bool:
     """Run a stage of what the cluster is told of the CA; of etcd's it is told nothing."""
-    return not run.authority.of.told or await on(stage, CLUSTER) is not None
+    return run.authority.of is ETCD_CA or await on(stage, CLUSTER) is not None
 
 
 async def everywhere(run: Run, stage: StageName) -> bool:

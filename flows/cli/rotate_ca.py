@@ -27,9 +27,9 @@ def build_parser(prog: str) -> Parser:
     made.add_argument("--confirm", default="", metavar="CLUSTER", help="the cluster's name once more")
     made.add_argument(
         "--of",
-        choices=("cluster", "etcd", "front-proxy"),
+        choices=("cluster", "etcd", "front-proxy", "service-accounts"),
         default="cluster",
-        help="which CA: the cluster's (default), etcd's, or the front proxy's",
+        help="which CA: the cluster's (default), etcd's, the front proxy's; or the key that signs tokens",
     )
     made.add_argument(
         "--until",
@@ -43,6 +43,9 @@ def build_parser(prog: str) -> Parser:
     )
     made.add_argument(
         "--despite-pods", action="store_true", help="go on though pods of others have read the old CA alone"
+    )
+    made.add_argument(
+        "--despite-tokens", action="store_true", help="go on though Secrets of others hold tokens of the old key"
     )
     made.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--quiet", action="store_true", help="only say how it ended")
@@ -61,7 +64,7 @@ def run_rotation(asked: argparse.Namespace, console: Console) -> int:
 
         async def flight(file: str, report: str | None) -> State[Any]:
             mode = "plan" if asked.plan else "rotate"
-            words = (asked.until, asked.back, asked.beside_gpu_pods, asked.despite_pods, asked.of)
+            words = (asked.until, asked.back, asked.beside_gpu_pods, asked.despite_pods, asked.of, asked.despite_tokens)
             state: State[Any] = await rotate_ca(file, asked.confirm, mode, *words, report, return_state=True)
             return state
 

@@ -12,22 +12,25 @@ from shipway.backup.script import script_of
 from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError
-from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
+from shipway.kube.record import SYSTEM
 from shipway.os.families import recognise
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.authority.etcd import EtcdStacked, MembersKnown
-from shipway.steps.authority.front_proxy import ExtensionsAvailable, FrontProxyTaken
+from shipway.steps.authority.front_proxy import PUBLISHED, ExtensionsAvailable, FrontProxyTaken
+from shipway.steps.authority.left import left_behind
 from shipway.steps.authority.objects import Holder, bundles_of_others, holders_of_old, readers_of_files
 from shipway.steps.authority.own_server import OwnServer
-from shipway.steps.authority.pair import MAKES, STAMP, Pair, said, trusted_by, who
+from shipway.steps.authority.pair import MAKES, STAMP, Pair, named, said, trusted_by, who
 from shipway.steps.authority.possible import KeyThere, NoRotation, NotBesideGpuPods
 from shipway.steps.authority.signing import FilesReadByUs, ReadByUs
+from shipway.steps.authority.token_secrets import find_waiting, tokens_of_others
+from shipway.steps.authority.tokens import KeysPublished, TokenSigned, TokensSignedByUs
 from shipway.steps.authority.trust import KubeconfigTrusts
-from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY, Which
+from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY, SERVICE_ACCOUNTS, Which
 from shipway.steps.endpoint.kubeconfigs import FILES
 from shipway.steps.endpoint.possible import EveryNodeAnswers
 from shipway.steps.hardening import manifest
@@ -47,7 +50,9 @@ from tasks.workloads import OWN_NAMESPACES, find_busy
 API_SECONDS = 180.0
 SETTLE_SECONDS = manifest.SECONDS  # the longest of what a host may still do for a run that was killed
 FRESH = timedelta(days=1)  # a CA of a rotation that is younger is what a second run wants
-DONE = "the CA was made anew"
+# Of the cluster's own parts; in two of these no pod runs, but up to 1.23 they have a ServiceAccount's Secret as well.
+TOKEN_SPACES = OWN_NAMESPACES | {"kube-node-lease", "kube-public"}
+DONE = "the {} was made anew"
 
 
 async def look(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -65,10 +70,8 @@ async def look(run: Run, stage: str, host: str) -> list[StepResult]:
         return [StepResult("the host was looked at", "ok")]
     of = run.authority.of
     if control or of is CLUSTER_CA:  # workers know of no other
-        named = Says(("openssl", "x509", "-noout", "-subject", "-in", of.path))
-        text, name, old, new = await session.read(
-            FileText(of.path), named, FileText(f"{of.folder}/old.crt"), FileText(f"{of.folder}/new.crt")
-        )
+        old_one, _, new_one, _ = (FileText(f"{of.folder}/{name}") for name in of.files)
+        text, name, old, new = await session.read(FileText(of.path), named(of), old_one, new_one)
         own = AuthoritySeen(tuple(trusted_by(text or "")), text or "", old or "", new or "", name.stdout.strip())
         run.authority.hosts[host] = own
     checks = _forbidding(of, control=control)
@@ -83,6 +86,8 @@ def _forbidding(of: Which, *, control: bool) -> list[Check[Host]]:
     checks: list[Check[Host]] = [ClockRight()]
     if of is CLUSTER_CA:
         checks += [ReadByUs(control), KubeletRotates(), *(KubeconfigTrusts(path, ()) for path in FILES)]
+    elif control and of is SERVICE_ACCOUNTS:
+        checks.append(TokensSignedByUs())
     elif control:
         checks += [EtcdStacked()] if of is ETCD_CA else []
         checks.append(FilesReadByUs(of))
@@ -138,8 +143,9 @@ def _place_end(run: Run) -> None:
     left = {name: own.hosts[name].trusted[0] for name in alone}
     gone = [name for name, one in left.items() if one == who(own.pair.new)]
     if own.back and gone:
-        message = f"{few(gone)} trusts the new CA alone: the last stage has begun, and there is no way back from it"
-        fix = "Leave --back away: the rotation goes on to its end. Another one leads to a third CA."
+        noun = own.of.noun
+        message = f"{few(gone)} trusts the new {noun} alone: the last stage has begun, and there is no way back from it"
+        fix = f"Leave --back away: the rotation goes on to its end. Another one leads to a third {noun}."
         raise Refused(message, host=gone[0], code="SHW-857", fix=fix)
     own.dropping = any(one == who(own.pair.wanted) for one in left.values())
 
@@ -147,10 +153,10 @@ def _place_end(run: Run) -> None:
 def _refuse_other_pairs(begun: dict[str, AuthoritySeen], pair: Pair) -> None:
     other = [name for name, one in begun.items() if (who(one.old), who(one.new)) != (who(pair.old), who(pair.new))]
     if other:
-        message = f"{few(other)} has another pair of CAs than {next(iter(begun))}: two rotations were begun"
-        fix = (
-            f"See which new CA any host trusts already ({pair.of.path}), and move {pair.of.folder} with the other away."
-        )
+        noun = pair.of.noun
+        message = f"{few(other)} has another pair of {noun}s than {next(iter(begun))}: two rotations were begun"
+        where = f"{pair.of.folder} with the other away"
+        fix = f"See which new {noun} any host trusts already ({pair.of.path}), and move {where}."
         raise Refused(message, host=other[0], code="SHW-853", fix=fix)
 
 
@@ -172,10 +178,8 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
     except Refused as refused:
         placed.append(StepResult("the CAs of all hosts are those of one rotation", "failed", error=refused))
         hear(placed[0])
-    if own.made and not placed:
-        result = StepResult(f"{DONE} {own.made}: another rotation needs a CA that is a day old", "ok")
-        hear(result)
-        return [result]
+    if not placed and (nothing_else := await _done_already(run, stage, host)):
+        return nothing_else
     kube = await run.kube()
     if own.source and run.allow is not Impact.NOTHING:  # a killed run may have begun to start it anew
         await wait_for(run, stage, gates.ApiAnswers(), kube, seconds=API_SECONDS)
@@ -187,19 +191,58 @@ async def may_rotate(run: Run, stage: str, host: str) -> list[StepResult]:
         checks.append(NotBesideGpuPods(dict(run.seen.busy), own.beside_gpu_pods))
     if own.of is FRONT_PROXY and not own.source:  # later each control plane is asked for what was lost there
         checks.append(ExtensionsAvailable())
-    control, on_control = run.session(run.control.name), list[Check[Host]]()
-    if not own.source:
-        on_control.append(BackupYoung(script_of(run.cluster), fix=BACKUP))
-        if own.of is FRONT_PROXY:  # what proves it at the end is asked at the beginning
-            on_control.append(FrontProxyTaken(server_of(run, run.control.name)))
-    if own.of is ETCD_CA:
-        hosts = [run.cluster.host(name) for name in planes(run)]
-        on_control.append(MembersKnown([one.name for one in hosts], [node_ip(one) for one in hosts]))
-        on_control += [] if own.source else [QuorumStays()]
-    results, others = await asyncio.gather(look_at_all(checks, kube, hear), look_at_all(on_control, control, hear))
+    on_control = look_at_all(_on_control(run), run.session(run.control.name), hear)
+    results, others = await asyncio.gather(look_at_all(checks, kube, hear), on_control)
     if run.allow is Impact.NOTHING or not own.source:
         await _tell(run, kube)
     return [*placed, *results, *others]
+
+
+def _on_control(run: Run) -> list[Check[Host]]:
+    """Return what a control plane is asked; what proves a rotation at its end is asked where none has begun."""
+    own, server, found = run.authority, server_of(run, run.control.name), list[Check[Host]]()
+    if not own.source:
+        found.append(BackupYoung(script_of(run.cluster), fix=BACKUP))
+        found += [FrontProxyTaken(server)] if own.of is FRONT_PROXY else []
+    if not own.source and own.of is SERVICE_ACCOUNTS:
+        found += [KeysPublished((own.pair.old,), server), TokenSigned(own.pair.old, server)]
+    if own.of is ETCD_CA:
+        hosts = [run.cluster.host(name) for name in planes(run)]
+        found.append(MembersKnown([one.name for one in hosts], [node_ip(one) for one in hosts]))
+        found += [] if own.source else [QuorumStays()]
+    return found
+
+
+async def find_left(run: Run) -> tuple[str, ...]:
+    """Return the CAs of earlier rotations that are still published, by a new look at all that tells it."""
+    kube, sessions = await run.kube(), [run.session(name) for name in planes(run)]
+    for one in (kube, *sessions):
+        one.forget()
+    return await left_behind(kube, sessions, run.authority.of)
+
+
+async def _done_already(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Return what there is to say where no rotation is to begin: an earlier one left a CA, or is younger than a day.
+
+    What is left is taken out by the last stage. Results that failed forbid that.
+    """
+    own, hear = run.authority, hear_results(run, stage, host)
+    if own.source:
+        return []
+    if own.of.told:
+        kube, own.left = await run.kube(), await find_left(run)
+        if own.left:
+            what = f"{SYSTEM}/{PUBLISHED} holds {said(map(who, own.left))}, which no control plane has any more"
+            run.warned.append(f"{what}: this run takes it out, and does nothing else; one after it begins a rotation")
+            reached = EveryNodeAnswers([one.name for one in running(run).hosts], "that CA")
+            return await look_at_all([gates.ApiAnswers(), reached], kube, hear)
+    if not own.made:
+        return []
+    noun = own.of.noun
+    hear(
+        result := StepResult(f"{DONE.format(noun)} {own.made}: another rotation needs a {noun} that is a day old", "ok")
+    )
+    return [result]
 
 
 BACKUP = "Run `shipway backup FILE` first: keys that are lost are in a backup or nowhere."
@@ -208,10 +251,13 @@ BACKUP = "Run `shipway backup FILE` first: keys that are lost are in a backup or
 async def _tell(run: Run, kube: Kube) -> None:
     """Warn of what is not ours and trusts the old CA: pods that read it once, bundles of webhooks and APIs.
 
-    Of another CA than the cluster's, of the pods that read kubeadm's files of it.
+    Of another CA than the cluster's, of the pods that read kubeadm's files of it; of tokens, of what keeps some.
     """
     own = run.authority
     try:
+        if own.of is SERVICE_ACCOUNTS:
+            await _tell_tokens(run, kube)
+            return
         if own.of is not CLUSTER_CA:
             if mounting := await readers_of_files(kube, own.of.path):
                 run.warned.append(f"these pods read {own.of.path}, and are their owners' to restart: {few(mounting)}")
@@ -224,6 +270,15 @@ async def _tell(run: Run, kube: Kube) -> None:
         run.warned.append(f"these pods read the CA when they started, and are their owners' to restart: {few(others)}")
     if bundles:
         run.warned.append(f"these trust the old CA, and are their owners' to change before the end: {few(bundles)}")
+
+
+async def _tell_tokens(run: Run, kube: Kube) -> None:
+    tokens, waiting = await asyncio.gather(tokens_of_others(kube, run.authority.pair, TOKEN_SPACES), find_waiting(kube))
+    if tokens:
+        run.warned.append(f"these Secrets hold a token of the old key, which ends with it: {few(tokens)}")
+    if waiting and not waiting.over:
+        many, when = len(waiting.pods), f"{waiting.until:%Y-%m-%d %H:%M} UTC"
+        run.warned.append(f"the last stage waits for the tokens of {many} pods: if all signed by now, until {when}")
 
 
 def stale_of(pods: list[Holder]) -> list[str]:

@@ -12,6 +12,7 @@ from shipway.facts.services import UnitState
 from shipway.host.session import Host
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
+from shipway.kube.record import SYSTEM
 from shipway.kubeadm.certificates import APISERVER, ETCD, ETCD_CLIENTS, ETCD_PEERS, KUBELET_PORT, MANAGER, SCHEDULER
 from shipway.ownership.evidence import KUBELET_CONF
 from shipway.step import Check, Drift, Impact, StepResult
@@ -26,17 +27,21 @@ from shipway.steps.authority.front_proxy import (
 )
 from shipway.steps.authority.leafs import KubeletClientSigned, KubeletServingSigned, LeafsSigned
 from shipway.steps.authority.objects import (
+    TOLD,
     ClusterInfoTrusts,
     NoTimeKept,
     PartsReadAnew,
     PodsAreTold,
     PodsToldSince,
+    SigningChanges,
     holders_of_old,
 )
 from shipway.steps.authority.pair import Pair, PairKept, PairThere, SignerIs, who
 from shipway.steps.authority.signing import ManagerSigns
+from shipway.steps.authority.token_secrets import OwnTokensSigned, find_waiting, tokens_of_others
+from shipway.steps.authority.tokens import KeysPublished, TokenSigned, TokensTaken
 from shipway.steps.authority.trust import AuthorityTrusted, ClientsAccepted, KubeconfigTrusts, Serves
-from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY
+from shipway.steps.authority.which import CLUSTER_CA, ETCD_CA, FRONT_PROXY, SERVICE_ACCOUNTS
 from shipway.steps.endpoint.kubeconfigs import FILES, KubeletAsks
 from shipway.steps.hardening.manifest import ManifestSettled
 from shipway.steps.kubernetes.health_cluster import NodeReady
@@ -54,7 +59,7 @@ from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.maintain.pause import EtcdMayStop
 from tasks import gates
-from tasks.authority.look import planes, server_of, stale_of
+from tasks.authority.look import TOKEN_SPACES, find_left, planes, server_of, stale_of
 from tasks.certificates.stages import keep_renewed, permit_alone
 from tasks.context import Run
 from tasks.endpoint.look import running
@@ -72,6 +77,19 @@ AT_ONCE = 50
 ASKS = KubeletAsks("the kubelet trusts what its kubelet.conf holds")
 NOTHING_LEFT = "nothing holds or shows a certificate of the other CA alone"
 PODS_READ = "pods of others have read the CA that is wanted"
+ALL_SIGN = "every control plane signs tokens with the key that is wanted, and every node is Ready"
+SECRETS_SIGNED = "tokens in Secrets of others are signed by the key that is wanted"
+PODS_ASKED = "kubelets have asked for the tokens of all pods anew"
+EMPTY = (
+    "An owner has one signed anew by `kubectl -n NAMESPACE patch secret NAME --type json -p "
+    """'[{"op":"remove","path":"/data/token"}]'`: copies outside of the cluster end at once, pods that mount it read """
+    "the new one within two minutes."
+)
+# What steps are called by what is rotated.
+MADE = {"CA": PairThere.name, "key": "the old and the new key that signs tokens lie beside each other"}
+TRUSTS = {"CA": AuthorityTrusted.name, "key": "tokens of the keys that are wanted are to be taken"}
+SIGNS = {"CA": SignerIs.name, "key": "tokens are to be signed with the key that is wanted"}
+KEPT = {"CA": PairKept.name, "key": "the old key that signed tokens is put aside"}
 
 
 def _control(run: Run, host: str) -> bool:
@@ -80,8 +98,7 @@ def _control(run: Run, host: str) -> bool:
 
 def _loaded(run: Run, host: str, part: str) -> StaticPodLoaded:
     of, server = run.authority.of, server_of(run, host)
-    also = (of.path,) if part in of.readers else ()
-    return StaticPodLoaded(part, host, server.address, server.port, also)
+    return StaticPodLoaded(part, host, server.address, server.port, of.read_by(part))
 
 
 def _readers(run: Run, host: str, because: Check[Host]) -> list[Check[Host]]:
@@ -108,7 +125,7 @@ def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = F
     """
     of = run.authority.of
     if of is not CLUSTER_CA:
-        trusts = AuthorityTrusted(trusted, of=of)
+        trusts = AuthorityTrusted(trusted, of=of, name=TRUSTS[of.noun])
         return [*_settled(run, host), trusts, *_readers(run, host, trusts)]
     confs: list[Check[Host]] = [KubeconfigTrusts(path, trusted) for path in FILES]
     if not _control(run, host):
@@ -135,8 +152,9 @@ def leaf_steps(run: Run, host: str) -> list[Check[Host]]:
     """Return the steps by which a control plane's own certificates, and what it signs, are of the wanted CA."""
     pair = run.authority.pair
     if pair.of is not CLUSTER_CA:
-        signed = LeafsSigned(pair)
-        return [*_settled(run, host), SignerIs(pair), signed, *_readers(run, host, signed)]
+        signs = SignerIs(pair, SIGNS[pair.of.noun])
+        signed = signs if pair.of is SERVICE_ACCOUNTS else LeafsSigned(pair)
+        return [*_settled(run, host), *dict.fromkeys((signs, signed)), *_readers(run, host, signed)]
     api, manager, scheduler = (_loaded(run, host, part) for part in (APISERVER, MANAGER, SCHEDULER))
     return [
         *_settled(run, host),
@@ -168,11 +186,13 @@ async def make(run: Run, stage: str, host: str) -> list[StepResult]:
     session, own = run.session(host), run.authority
     session.forget()
     source = run.session(own.source) if own.source else None
-    steps: list[Check[Host]] = [PairThere(source, own.of)]
+    steps: list[Check[Host]] = [PairThere(source, own.of, MADE[own.of.noun])]
     allow = min(run.allow, Impact.FILES)
     results = await converge(steps, session, allow, hear_results(run, stage, host), permit_alone(run))
     if run.allow is not Impact.NOTHING and not own.source and all(one.outcome != "failed" for one in results):
-        old, new = await session.read(FileText(f"{own.of.folder}/old.crt"), FileText(f"{own.of.folder}/new.crt"))
+        old, new = await session.read_all(
+            [FileText(f"{own.of.folder}/{role}.{own.of.half}") for role in ("old", "new")]
+        )
         own.source, own.pair = host, Pair(old or "", new or "", own.back, own.of)
     return results
 
@@ -182,15 +202,26 @@ async def trust(run: Run, stage: str, host: str) -> list[StepResult]:
     results = await _bring(run, stage, host, trust_steps(run, host, run.authority.pair.both))
     if _failed(results) or run.allow is Impact.NOTHING or not _control(run, host):
         return results
-    return [*results, *await _wait_all(run, stage, host, _accepts(run, host, run.authority.pair.both, ()))]
+    accepts = _accepts(run, host, run.authority.pair.both, ())
+    return [*results, *await _wait_all(run, stage, host, [*accepts, *_takes(run, host)])]
 
 
 async def sign(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Have a control plane's certificates signed by the wanted CA, and see that its port shows that."""
-    results = await _bring(run, stage, host, leaf_steps(run, host))
+    """Have a control plane's certificates signed by the wanted CA (or tokens by the key), and see that shown."""
+    kept = await _keep_change(run, stage, host) if run.authority.of is SERVICE_ACCOUNTS else []
+    results = kept if _failed(kept) else kept + await _bring(run, stage, host, leaf_steps(run, host))
     if _failed(results) or run.allow is Impact.NOTHING:
         return results
-    return [*results, *await _wait_all(run, stage, host, [*_shows(run, host), *await _works(run, host)])]
+    takes = _takes(run, host, signs=True)
+    return [*results, *await _wait_all(run, stage, host, [*_shows(run, host), *await _works(run, host), *takes])]
+
+
+async def _keep_change(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Keep in the cluster that another key begins to sign tokens, where this control plane changes over to it."""
+    session = run.session(host)
+    session.forget()
+    changes = await SignerIs(run.authority.pair).check(session) is not None
+    return await by_api(run, stage, [SigningChanges()]) if changes else []
 
 
 async def sign_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
@@ -213,12 +244,25 @@ async def drop(run: Run, stage: str, host: str) -> list[StepResult]:
     if _failed(results) or run.allow is Impact.NOTHING or not _control(run, host):
         return results
     accepts = _accepts(run, host, (wanted,), (run.authority.pair.leaving,))
-    return [*results, *await _wait_all(run, stage, host, [*accepts, *await _works(run, host)])]
+    takes = _takes(run, host, signs=True, over=True)
+    return [*results, *await _wait_all(run, stage, host, [*accepts, *await _works(run, host), *takes])]
+
+
+def _takes(run: Run, host: str, *, signs: bool = False, over: bool = False) -> list[Check[Host]]:
+    """Return the checks of whose tokens the API server here signs and takes."""
+    if run.authority.of is not SERVICE_ACCOUNTS:
+        return []
+    pair, server = run.authority.pair, server_of(run, host)
+    published: list[Check[Host]] = [KeysPublished((pair.wanted,) if over else pair.both, server)]
+    published += [TokenSigned(pair.wanted, server)] if signs else []
+    return [*published, TokensTaken(pair, server, over)]
 
 
 def _accepts(run: Run, host: str, yes: tuple[str, ...], no: tuple[str, ...]) -> list[Check[Host]]:
     """Return the checks of whom the ports accept that know clients by the CA."""
     server = server_of(run, host)
+    if run.authority.of is SERVICE_ACCOUNTS:
+        return []
     ports = (ETCD_CLIENTS, ETCD_PEERS) if run.authority.of is ETCD_CA else (server.port,)
     return [ClientsAccepted(yes, no, server.address, port) for port in ports]
 
@@ -298,6 +342,8 @@ def _foreseen(results: list[StepResult]) -> list[StepResult]:
     changed = {
         AuthorityTrusted.name: (ETCD, APISERVER, MANAGER),
         LeafsSigned.name: (ETCD, APISERVER, MANAGER, SCHEDULER),
+        TRUSTS["key"]: (APISERVER, MANAGER),
+        SIGNS["key"]: (APISERVER, MANAGER),
     }
     for first, parts in changed.items():
         for part in parts:
@@ -312,22 +358,18 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
     aggregated API servers are told, which read it anew by themselves.
     """
     own = run.authority
+    if own.of is SERVICE_ACCOUNTS:
+        return await _spread_tokens(run, stage, host)
     results = await _tell_all(run, stage, own.pair.both)
     if own.of is not CLUSTER_CA:
         return results
     signed = any(own.hosts[name].trusted[:1] == (who(own.pair.wanted),) for name in planes(run))
     if run.allow is Impact.NOTHING or _failed(results) or own.back or signed:
         return results
-    results += await by_api(run, stage, [PodsToldSince(own.pair.both)])
-    kube, seconds = await run.kube(), PARTS_SECONDS + PARTS_SECONDS_A_NODE * len(run.hosts)
-    parts = PartsReadAnew(OWN_NAMESPACES, seconds)
-    kube.forget()
-    restarted = await parts.workloads(kube)
-    results += await by_api(run, stage, [parts])
-    for kind, name, space in restarted if not _failed(results) else ():
-        results.append(await wait_for(run, stage, WorkloadRuns(kind, name, space), kube, seconds=seconds))
+    results += await _read_anew(run, stage, PodsToldSince(own.pair.both))
     if _failed(results):
         return results
+    kube = await run.kube()
     kube.forget()
     own.stale = tuple(stale_of(await holders_of_old(kube)))
     seen = Drift(f"made before: {few(list(own.stale))}", "restarted by their owners, or `--despite-pods`")
@@ -340,13 +382,73 @@ async def spread(run: Run, stage: str, host: str) -> list[StepResult]:
     return [*results, result]
 
 
-async def unspread(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
-    """Tell joining hosts, pods and aggregated API servers of the wanted CA alone."""
+async def _read_anew(run: Run, stage: str, told: PodsToldSince) -> list[StepResult]:
+    """Keep when pods were told, and have the cluster's own that are older made anew."""
+    results = await by_api(run, stage, [told])
+    kube, seconds = await run.kube(), PARTS_SECONDS + PARTS_SECONDS_A_NODE * len(run.hosts)
+    parts = PartsReadAnew(OWN_NAMESPACES, seconds)
+    kube.forget()
+    restarted = await parts.workloads(kube)
+    results += await by_api(run, stage, [parts])
+    for kind, name, space in restarted if not _failed(results) else ():
+        results.append(await wait_for(run, stage, WorkloadRuns(kind, name, space), kube, seconds=seconds))
+    return results
+
+
+async def _spread_tokens(run: Run, stage: str, host: str) -> list[StepResult]:
+    """Have the cluster's own tokens signed by the wanted key; hold for others that end with the other one.
+
+    On a way back where no token was signed by the new one there is nothing to do.
+    """
+    own, kube = run.authority, await run.kube()
+    kube.forget()
+    if own.back and await kube.get("v1", "ConfigMap", TOLD, SYSTEM) is None:
+        return [StepResult("no token was signed by the other key", "ok")]
+    results = await by_api(run, stage, [OwnTokensSigned(own.pair, TOKEN_SPACES, TOLD_SECONDS)])
+    if run.allow is Impact.NOTHING or _failed(results):
+        return results
+    results += await _read_anew(run, stage, PodsToldSince((own.pair.wanted,)))
+    if _failed(results):
+        return results
+    kube.forget()
+    return [*results, *await _hold_tokens(run, stage, host, kube)]
+
+
+async def _hold_tokens(run: Run, stage: str, host: str, kube: Kube) -> list[StepResult]:
+    """Return whether Secrets of others and pods hold the last stage, each by its name and what ends that."""
     own = run.authority
+    tokens, waiting = await asyncio.gather(tokens_of_others(kube, own.pair, TOKEN_SPACES), find_waiting(kube))
+    held, holds = [StepResult(SECRETS_SIGNED, "ok"), StepResult(PODS_ASKED, "ok")], list[str]()
+    if tokens:
+        run.warned.append(f"these Secrets hold a token that ends with the other key: {few(tokens)}. {EMPTY}")
+    if tokens and not own.despite_tokens:
+        want = "signed anew for their owners, or `--despite-tokens`"
+        held[0] = StepResult(SECRETS_SIGNED, "drifted", Impact.SERVICE, Drift(few(tokens), want))
+        holds += tokens
+    if waiting and not waiting.over:
+        when = f"{waiting.until:%Y-%m-%d %H:%M} UTC"
+        seen = Drift(f"{len(waiting.pods)} pods are older: {few(list(waiting.pods))}", f"run again after {when}")
+        held[1] = StepResult(PODS_ASKED, "drifted", Impact.SERVICE, seen)
+        run.warned.append(f"the run rests: kubelets bring pods their new tokens by {when}; run it again after that")
+        holds += waiting.pods
+    own.stale = tuple(holds)
+    for result in held:
+        hear_results(run, stage, host)(result)
+    return held
+
+
+async def unspread(run: Run, stage: str, host: str) -> list[StepResult]:  # noqa: ARG001 - a stage's signature
+    """Tell joining hosts, pods and aggregated API servers of the wanted CA alone; the latter of no earlier one."""
+    own = run.authority
+    if own.of is SERVICE_ACCOUNTS:
+        return await by_api(run, stage, [NoTimeKept()])
+    left = await find_left(run)
+    if own.left:
+        return await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.old,), left)])
     results = await _tell_all(run, stage, (own.pair.wanted,))
     if _failed(results):
         return results
-    results += await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.wanted,), (own.pair.leaving,))])
+    results += await by_api(run, stage, [ExtensionsTold(own.of, (own.pair.wanted,), (own.pair.leaving, *left))])
     if _failed(results) or run.allow is Impact.NOTHING:
         return results
     if own.of is CLUSTER_CA:
@@ -394,9 +496,11 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     async def ask(name: str) -> list[StepResult]:
         session = run.session(name)
         session.forget()
-        steps: list[Check[Host]] = [AuthorityTrusted((wanted,), exactly=False, of=own.of)]
+        steps: list[Check[Host]] = [AuthorityTrusted((wanted,), exactly=False, of=own.of, name=TRUSTS[own.of.noun])]
         steps += _clients(run, name) if own.of is CLUSTER_CA else []
-        if _control(run, name):
+        if own.of is SERVICE_ACCOUNTS:
+            steps += [SignerIs(own.pair, SIGNS["key"]), TokenSigned(wanted, server_of(run, name))]
+        elif _control(run, name):
             steps += [LeafsSigned(own.pair), *_shows(run, name), *await _works(run, name)]
         if _control(run, name) and not own.dropping:
             steps += [_loaded(run, name, part) for part in own.of.readers]
@@ -407,12 +511,14 @@ async def prove(run: Run, stage: str, host: str) -> list[StepResult]:
     told: list[Check[Kube]] = [ExtensionsTold(own.of, (wanted,))] if own.of.told else []
     if own.of is CLUSTER_CA:
         told += [ClusterInfoTrusts((wanted,), exactly=False), PodsAreTold((wanted,), exactly=False)]
-        told.append(NodesReady(tuple(hosts)))
+    if own.of in (CLUSTER_CA, SERVICE_ACCOUNTS):  # a kubelet that is away has asked for nothing
+        told.append(NodesReady(tuple(one.name for one in running(run).hosts)))
     left[CLUSTER] = [one for one in await look_at_all(told, kube) if one.outcome != "ok"]
     if keep := [f"{name}: {said_of(one)}" for name, some in left.items() for one in some]:
-        fix = "Run the same command again: it does only what is missing. Both CAs are trusted until then."
-        raise Permanent(f"the other CA is needed still: {few(keep)}", code="SHW-855", fix=fix)
-    result = StepResult(NOTHING_LEFT, "ok")
+        noun = own.of.noun
+        fix = f"Run the same command again: it does only what is missing. Both {noun}s are trusted until then."
+        raise Permanent(f"the other {noun} is needed still: {few(keep)}", code="SHW-855", fix=fix)
+    result = StepResult(ALL_SIGN if own.of is SERVICE_ACCOUNTS else NOTHING_LEFT, "ok")
     hear_results(run, stage, host)(result)
     return [result]
 
@@ -432,4 +538,4 @@ def _clients(run: Run, host: str) -> list[Check[Host]]:
 
 async def end(run: Run, stage: str, host: str) -> list[StepResult]:
     """Put the folder of both CAs aside: from then on the cluster is one of the wanted CA."""
-    return await _bring(run, stage, host, [PairKept(run.authority.of)])
+    return await _bring(run, stage, host, [PairKept(run.authority.of, KEPT[run.authority.of.noun])])

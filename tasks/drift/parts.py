@@ -22,6 +22,7 @@ from shipway.kubeadm.config import init_documents
 from shipway.kubeadm.writes import kubelet_fields, static_pod_args
 from shipway.stage import StageName
 from shipway.step import Check, Impact
+from shipway.steps.authority.left import NoneLeftBehind
 from shipway.steps.backup.taken import BackupFresh
 from shipway.steps.gpu.healthy import FabricReady, GpusHealthy
 from shipway.steps.gpu.proven import GpusProvenAnew, GpusProvenLater
@@ -308,6 +309,7 @@ def _shared_health(run: Run) -> list[Check[Kube]]:
         EveryNodeDeclared([host.name for host in cluster.hosts]),
         KubeadmRemembers(wanted),
         *([HardeningRemembered(cluster)] if hardening.declared(cluster) else []),
+        NoneLeftBehind(planes_of(run)),
     ]
     if cluster.api_vip:
         checks.append(VipHeld(cluster, planes_of(run)))

@@ -26,10 +26,12 @@ class AuthoritySeen:
 class AuthorityPass:
     """`of` is the CA that is replaced, `until` the stage that it rests after, `back` the way back.
 
-    `despite_pods` goes on beside pods of others.
+    `despite_pods` goes on beside pods of others, `despite_tokens` beside Secrets of others with a token of the old key.
 
     `source` is the control plane that has both CAs, "" for none; `dropping` says that the last stage has begun, `made`
-    that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone.
+    that the CA is a rotation's of the last day. `stale` are workloads of others that read the old CA alone; of tokens,
+    all that holds the run. `left` are the CAs of earlier rotations (PEM) that aggregated API servers are still told of:
+    where there are any, a run takes them out and begins no rotation.
     """
 
     of: Which = CLUSTER_CA
@@ -37,9 +39,11 @@ class AuthorityPass:
     back: bool = False
     beside_gpu_pods: bool = False
     despite_pods: bool = False
+    despite_tokens: bool = False
     hosts: dict[str, AuthoritySeen] = field(default_factory=dict)
     pair: Pair = field(default_factory=lambda: Pair(""))
     source: str = ""
     dropping: bool = False
     made: str = ""
     stale: tuple[str, ...] = ()
+    left: tuple[str, ...] = field(default=(), repr=False)

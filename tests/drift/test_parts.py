@@ -29,6 +29,7 @@ from shipway.kube.reads import Reads
 from shipway.place import Place
 from shipway.stage import StageName
 from shipway.step import Drift, Impact, StepResult, restart_of
+from shipway.steps.authority.left import NoneLeftBehind
 from shipway.steps.kubernetes.health import expires
 from shipway.steps.kubernetes.health_cluster import ACCEPTED, NodeOpen, NodeReady
 from shipway.steps.kubernetes.retire import NodeDrained
@@ -576,6 +577,14 @@ def test_the_report_of_a_pass_counts_the_gpus_that_there_are() -> None:
     run.drift.allocatable = {"te1": 1, "te2": 1}
     report = drift_report(run)
     assert (report.gpus["expected"], report.gpus["allocatable"]) == (sum(map(run.provable, run.hosts)), 2)
+
+
+def test_a_ca_that_an_earlier_rotation_left_is_looked_for_and_taken_out_by_its_verb_alone() -> None:
+    run = run_of()
+    (part,) = [part for part in cluster_parts(run) if part.stage == StageName.HEALTH]
+    (check,) = [step for step in part.steps if isinstance(step, NoneLeftBehind)]
+    assert [one.name for one in check.planes] == [one.name for one in run.cluster.control_planes]
+    assert part.most is Impact.NOTHING
 
 
 def test_every_listed_stage_is_in_the_table_and_is_looked_at_by_drift_repair() -> None:

@@ -329,6 +329,7 @@ async def test_an_api_that_starts_anew_is_waited_for_where_a_rotation_is_under_w
     monkeypatch.setattr(look, "wait_for", wait)
     monkeypatch.setattr(look, "look_at_all", looked)
     monkeypatch.setattr(look, "find_busy", nothing)
+    monkeypatch.setattr(look, "find_left", none_left)
     monkeypatch.setattr(look, "_tell", nothing)
     monkeypatch.setattr(scene.run, "kube", nothing)
     monkeypatch.setattr(scene.run, "session", lambda _: SimpleNamespace(name="cp1"))
@@ -372,6 +373,13 @@ async def results_of(monkeypatch: pytest.MonkeyPatch, run: Run, host: str, *foun
 
 
 RESTARTED = StepResult(work.ASKS.name, "changed", Impact.SERVICE, restarts="kubelet")
+
+
+async def none_left(_: Run) -> tuple[str, ...]:
+    """Find nothing that an earlier rotation left."""
+    return ()
+
+
 API, ACCEPTS = "the Kubernetes API answers and is ready", "6443 accepts clients of the CA that is wanted"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +28,7 @@ from shipway.steps.authority.front_proxy import (
 )
 from shipway.steps.authority.leafs import LeafsSigned
 from shipway.steps.authority.objects import ClusterInfoTrusts, NoTimeKept, PodsAreTold
-from shipway.steps.authority.pair import Pair, SignerIs, who
+from shipway.steps.authority.pair import Pair, SignerIs, said, who
 from shipway.steps.authority.possible import KeyThere, NoRotation, NotBesideGpuPods
 from shipway.steps.authority.signing import FilesReadByUs, ReadByUs
 from shipway.steps.authority.trust import AuthorityTrusted
@@ -36,7 +38,7 @@ from shipway.steps.maintain.pause import EtcdMayStop, QuorumStays
 from tasks import gates
 from tasks.authority import look, work
 from tasks.passes.authority import AuthoritySeen
-from tests.flows.test_rotate_ca import Scene, made, of, pair
+from tests.flows.test_rotate_ca import Scene, made, none_left, of, pair
 from tests.places.facts import KnownFacts
 
 __all__ = ["made", "pair"]  # fixtures
@@ -100,6 +102,61 @@ def test_the_command_takes_which_ca() -> None:
         COMMAND.parser().parse_args(["f.yaml", "--of", "sa.key"])
 
 
+@pytest.mark.parametrize("made_today", [True, False])
+async def test_what_an_earlier_rotation_left_is_taken_out_and_no_other_one_begins(
+    monkeypatch: pytest.MonkeyPatch,
+    pair: Pair,
+    made_today: bool,  # noqa: FBT001
+) -> None:
+    scene, asked = scene_of(monkeypatch, FRONT_PROXY), list[str]()
+    own = scene.run.authority
+    for name in PLANES:
+        subject = f"front-proxy-ca-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if made_today else "x"
+        own.hosts[name] = AuthoritySeen((who(pair.new),), pair.new, subject=subject)
+
+    async def left(*_: Any) -> tuple[str, ...]:
+        return (pair.old,)
+
+    async def looked(steps: Any, *_: Any) -> list[StepResult]:
+        asked.extend(step.name for step in steps)
+        return [StepResult(step.name, "ok") for step in steps]
+
+    async def kube() -> Any:
+        return None
+
+    monkeypatch.setattr(look, "find_left", left)
+    monkeypatch.setattr(look, "look_at_all", looked)
+    monkeypatch.setattr(scene.run, "kube", kube)
+    await look.may_rotate(scene.run, "authority_possible", "cluster")
+    assert asked == ["the Kubernetes API answers and is ready", "every node of the cluster was reached, and is Ready"]
+    assert (own.left, said([who(pair.old)]) in scene.run.warned[0]) == ((pair.old,), True)
+    await flow.go(scene.run)
+    assert scene.asked == ["alone cluster"]
+    stages = Stages(monkeypatch, FRONT_PROXY, pair)
+    stages.run.authority.left, stages.run.authority.source = (pair.old,), ""
+    stages.run.authority.pair = Pair(pair.new, of=FRONT_PROXY)
+    stages.left = (pair.old,)
+    await work.unspread(stages.run, "authority_alone", "cluster")
+    assert (stages.applied, stages.waited) == ([ExtensionsTold(FRONT_PROXY, (pair.new,), (pair.old,))], [])
+
+
+async def test_what_an_earlier_rotation_left_goes_with_the_one_that_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair, made: Path
+) -> None:
+    stages, earlier = Stages(monkeypatch, FRONT_PROXY, pair), (made / "by-old.crt").read_text()
+    stages.left = (earlier,)
+    await work.unspread(stages.run, "authority_alone", "cluster")
+    assert stages.applied == [ExtensionsTold(FRONT_PROXY, (pair.new,), (pair.old, earlier))]
+
+
+async def test_a_ca_of_today_is_as_wanted_and_one_of_yesterday_is_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for made_today, asked in (("2026-11-30 10:00 UTC", []), ("", ["made cp1"])):
+        scene = Scene(monkeypatch, "made cp1")
+        scene.run.authority.made = made_today
+        await flow.go(scene.run)
+        assert scene.asked == asked
+
+
 async def test_the_command_hands_on_which_ca_and_the_run_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     scene, loads, given = Scene(monkeypatch), list[Any](), list[Any]()
 
@@ -123,7 +180,7 @@ async def test_the_command_hands_on_which_ca_and_the_run_keeps_it(monkeypatch: p
     monkeypatch.setattr(flow, "rotate_ca", rotate)
     cli.run_rotation(COMMAND.parser().parse_args(["te.yaml", "--plan", "--of", "front-proxy"]), None)  # type: ignore[arg-type]
     await loads[0]()("te.yaml", None)
-    assert given == ["te.yaml", "", "plan", "end", False, False, False, "front-proxy", None]
+    assert given == ["te.yaml", "", "plan", "end", False, False, False, "front-proxy", False, None]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +303,7 @@ async def test_what_is_asked_before_anything_is_changed(
     monkeypatch.setattr(look, "look_at_all", looked)
     monkeypatch.setattr(look, "wait_for", waited)
     monkeypatch.setattr(look, "readers_of_files", mounting)
+    monkeypatch.setattr(look, "find_left", none_left)
     monkeypatch.setattr(scene.run, "kube", nothing)
     monkeypatch.setattr(scene.run, "session", lambda name: SimpleNamespace(name=name))
     results = await look.may_rotate(scene.run, "authority_possible", "cluster")
@@ -273,14 +331,20 @@ class Stages:
         self.waited: list[Any] = []
         self.applied: list[Any] = []
         self.failing = failing
+        self.left: tuple[str, ...] = ()
         for name in ("converge", "wait_for", "by_api"):
             monkeypatch.setattr(work, name, getattr(self, name))
         kept = StepResult("kept", "ok")
+        monkeypatch.setattr(work, "find_left", self.find_left)
         for name, value in (("new_lease", None), ("keep_renewed", kept), ("list_extensions", [SERVICE])):
             monkeypatch.setattr(work, name, self.returning(value))
         monkeypatch.setattr(self.run, "kube", self.returning(SimpleNamespace(forget=lambda: None, name="cluster")))
         monkeypatch.setattr(self.run, "reconnect", self.returning(None))
         monkeypatch.setattr(self.run, "session", lambda name: SimpleNamespace(name=name, forget=lambda: None))
+
+    async def find_left(self, _: Any) -> tuple[str, ...]:
+        """Return what an earlier rotation left."""
+        return self.left
 
     def returning(self, value: Any) -> Any:
         """Return a function that returns a value."""

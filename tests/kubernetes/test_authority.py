@@ -56,7 +56,6 @@ from shipway.steps.authority.objects import (
     holders_of_old,
 )
 from shipway.steps.authority.pair import (
-    FILES,
     MAKE,
     PLANNED,
     Pair,
@@ -88,7 +87,7 @@ from tests.places.facts import KnownFacts
 from tests.places.facts import said as answer
 
 FOLDER, KEY, NAME = CLUSTER_CA.folder, CLUSTER_CA.key, CLUSTER_CA.inside
-PART, SIGNED = CLUSTER_CA.part, CLUSTER_CA.leafs
+PART, SIGNED, FILES = CLUSTER_CA.part, CLUSTER_CA.leafs, CLUSTER_CA.files
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
 

@@ -32,9 +32,10 @@ from shipway.steps.authority.front_proxy import (
     paths_of,
 )
 from shipway.steps.authority.leafs import LeafsSigned, SignedBy
+from shipway.steps.authority.left import NoneLeftBehind, kept_of, left_behind
 from shipway.steps.authority.objects import readers_of_files
 from shipway.steps.authority.own_server import OwnServer
-from shipway.steps.authority.pair import FILES, MAKE, Pair, PairKept, PairThere, SignerIs, paired, said, trusted_by, who
+from shipway.steps.authority.pair import MAKE, Pair, PairKept, PairThere, SignerIs, paired, said, trusted_by, who
 from shipway.steps.authority.possible import KeyThere, NoRotation
 from shipway.steps.authority.signing import FilesReadByUs
 from shipway.steps.authority.trust import Accepts, AuthorityTrusted, Serves
@@ -49,6 +50,7 @@ from tests.places.facts import KnownFacts
 
 __all__ = ["made", "pair"]  # fixtures
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+FILES = CLUSTER_CA.files
 OTHERS = pytest.mark.parametrize("of", [ETCD_CA, FRONT_PROXY], ids=lambda of: of.word)
 SERVER = OwnServer("10.9.0.1", 6443)
 
@@ -56,17 +58,23 @@ SERVER = OwnServer("10.9.0.1", 6443)
 # --- which
 
 
+WORDS = ("cluster", "etcd", "front-proxy", "service-accounts")
+
+
 def test_files_of_each_lie_apart_and_every_certificate_of_kubeadms_has_one_that_signs_it() -> None:
-    assert [one.path for one in ALL.values()] == [f"{PKI}/{name}.crt" for name in ("ca", "etcd/ca", "front-proxy-ca")]
-    assert [one.folder for one in ALL.values()] == [
-        f"{PKI}/shipway-{name}" for name in ("ca", "etcd-ca", "front-proxy-ca")
+    names = ("ca.crt", "etcd/ca.crt", "front-proxy-ca.crt", "sa.pub")
+    assert [one.path for one in ALL.values()] == [f"{PKI}/{name}" for name in names]
+    inside = ("ca", "etcd-ca", "front-proxy-ca", "sa")
+    assert [one.folder for one in ALL.values()] == [f"{PKI}/shipway-{name}" for name in inside]
+    assert [one.kept for one in ALL.values()] == [f"{ETC}/before-renewal-{name}-" for name in inside]
+    assert [one.subject for one in ALL.values()] == [
+        "kubernetes-ca-",
+        "etcd-ca-",
+        "front-proxy-ca-",
+        "before-renewal-sa-",
     ]
-    assert [one.kept for one in ALL.values()] == [
-        f"{ETC}/before-renewal-{name}-" for name in ("ca", "etcd-ca", "front-proxy-ca")
-    ]
-    assert [one.subject for one in ALL.values()] == ["kubernetes-ca-", "etcd-ca-", "front-proxy-ca-"]
     assert sorted(leaf.name for one in ALL.values() for leaf in one.leafs) == sorted(leaf.name for leaf in LEAFS)
-    assert {word: one.word for word, one in ALL.items()} == {one: one for one in ("cluster", "etcd", "front-proxy")}
+    assert {word: one.word for word, one in ALL.items()} == {one: one for one in WORDS}
 
 
 @OTHERS
@@ -378,6 +386,57 @@ async def test_the_one_that_goes_is_taken_out_of_what_aggregated_servers_read_an
     assert await step.check(Objects()) is not None  # type: ignore[arg-type]
     await step.apply(Objects())  # type: ignore[arg-type] - API servers make it
     assert pair.old not in repr(step)
+
+
+class Plane(Written):
+    """A control plane that trusts a CA, and has the public halves of earlier rotations."""
+
+    def __init__(self, of: Which, trusted: str, kept: str) -> None:
+        super().__init__({FileText(of.path): trusted, kept_of(of): answered(kept)})
+
+
+@pytest.mark.parametrize("of", [CLUSTER_CA, FRONT_PROXY], ids=lambda of: of.word)
+async def test_only_what_lies_in_a_folder_of_an_earlier_rotation_is_provably_left_behind(
+    pair: Pair, made: Path, of: Which
+) -> None:
+    theirs = (made / "by-old.crt").read_text()  # one that a site added on purpose
+    found = {"kind": "ConfigMap", "metadata": {"name": PUBLISHED, "namespace": "kube-system", "resourceVersion": "7"}}
+    api = Objects({**found, "data": {of.told: pair.new + pair.old + theirs}})
+    rotated, joined = Plane(of, pair.new, pair.old + pair.new + "rubbish"), Plane(of, pair.new, "")
+    planes = (rotated, joined)
+    assert await left_behind(api, planes, of) == (pair.old,)  # type: ignore[arg-type]
+    seen = await NoneLeftBehind(planes).check(api)  # type: ignore[arg-type]
+    assert seen is not None
+    assert seen.have == f"kube-system/{PUBLISHED}: {of.told} holds {said([who(pair.old)])}"
+    assert f"`{of.command} --plan`" in seen.want
+    assert await left_behind(api, (rotated, Plane(of, pair.old, "")), of) == ()  # type: ignore[arg-type] - is in use
+    assert await left_behind(api, (joined,), of) == ()  # type: ignore[arg-type] - nobody can prove whose it is
+    two = Objects({**found, "data": {of.told: pair.old + pair.new}})
+    assert await left_behind(two, planes, of) == (pair.old,)  # type: ignore[arg-type]
+    alone = Objects({**found, "data": {of.told: pair.old}})
+    assert await NoneLeftBehind(planes).check(alone) is None  # type: ignore[arg-type]
+    assert await NoneLeftBehind(planes).check(Objects()) is None  # type: ignore[arg-type]
+    assert await left_behind(api, planes, ETCD_CA) == ()  # type: ignore[arg-type] - nobody is told of it
+    broken = Objects({**found, "data": {of.told: pair.new + BROKEN}})
+    assert await left_behind(broken, (Plane(of, pair.new, BROKEN),), of) == ()  # type: ignore[arg-type]
+
+
+BROKEN = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
+
+
+def test_of_folders_of_earlier_rotations_only_certificates_are_read(tmp_path: Path) -> None:
+    for time in ("20260101T000000Z", "20260201T000000Z"):
+        folder = tmp_path / f"before-renewal-ca-{time}"
+        folder.mkdir()
+        for name in FILES:
+            (folder / name).write_text(f"{name} of {time}\n")
+    words = [
+        str(tmp_path / "before-renewal-ca-") if word == CLUSTER_CA.kept else word
+        for word in kept_of(CLUSTER_CA).command
+    ]
+    assert "key" not in run(*words)
+    assert run(*words).count("old.crt") == 2
+    assert run(*words[:-1], str(tmp_path / "none")) == ""
 
 
 async def test_pods_that_read_kubeadms_files_are_their_owners_to_restart() -> None:

@@ -41,7 +41,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/etcd/quorum": ("etcd/quorum",),
     "shipway/steps/authority/etcd": ("kubernetes/other_authorities",),
     "shipway/steps/authority/front_proxy": ("kubernetes/other_authorities",),
-    "shipway/steps/authority/possible": ("kubernetes/authority", "kubernetes/other_authorities"),
+    "shipway/steps/authority/left": ("kubernetes/other_authorities",),
+    "shipway/steps/authority/possible": ("kubernetes/authority", "kubernetes/other_authorities", "kubernetes/tokens"),
+    "shipway/steps/authority/token_secrets": ("kubernetes/tokens",),
+    "shipway/steps/authority/tokens": ("kubernetes/tokens",),
     "shipway/steps/maintain/restart": ("maintain/restart",),
     "tasks/retire/whole": ("retire/whole",),
     "tasks/replace/allowed": ("replace/allowed",),
@@ -61,6 +64,9 @@ def shown_to(file: str) -> list[str]:
 
 # A module's file: a mutant's name -> why nothing is lost with it.
 HARMLESS: dict[str, dict[str, str]] = {
+    "shipway/steps/authority/token_secrets": {
+        "Waiting.over: bound moved: datetime.now(UTC) >= self.until": "ten minutes are spared besides",
+    },
     "tasks/retire/whole": {
         "_ends: filter dropped: asked_devices(one, claims)": (
             "a node without such pods has no holders: only requests are saved"

@@ -30,6 +30,11 @@ LOST = (
 )
 
 
+def published(found: Object | None, of: Which) -> str:
+    """Return what of a CA is published in PEM; "" where nothing is."""
+    return str(((found or {}).get("data") or {}).get(of.told, ""))
+
+
 @dataclass(frozen=True)
 class ExtensionsTold:
     """What aggregated API servers know callers by holds these authorities, and of those that are `gone` none.
@@ -46,7 +51,7 @@ class ExtensionsTold:
 
     async def check(self, on: Kube) -> Drift | None:
         """Read it."""
-        have = trusted_by(self._text(await on.get("v1", "ConfigMap", PUBLISHED, SYSTEM)))
+        have = trusted_by(published(await on.get("v1", "ConfigMap", PUBLISHED, SYSTEM), self.of))
         want, gone = [who(one) for one in self.trusted], [who(one) for one in self.gone]
         if set(want) <= set(have) and not set(gone) & set(have):
             return None
@@ -58,15 +63,12 @@ class ExtensionsTold:
         if found is None:
             return
         gone = {who(one) for one in self.gone}
-        kept = [one for one in certificates_in(self._text(found)) if who(one) not in gone]
+        kept = [one for one in certificates_in(published(found, self.of)) if who(one) not in gone]
         added = [one for one in self.trusted if who(one) not in map(who, kept)]
         head = {"resourceVersion": found["metadata"]["resourceVersion"]}
         await on.patch(
             "v1", "ConfigMap", PUBLISHED, {"metadata": head, "data": {self.of.told: "".join(kept + added)}}, SYSTEM
         )
-
-    def _text(self, found: Object | None) -> str:
-        return str(((found or {}).get("data") or {}).get(self.of.told, ""))
 
 
 async def list_extensions(on: Kube) -> list[Object]:

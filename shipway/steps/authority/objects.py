@@ -158,6 +158,28 @@ class PodsToldSince:
 
 
 @dataclass(frozen=True)
+class SigningChanges:
+    """That another key begins to sign tokens is kept in the cluster before it does: what was told earlier is void.
+
+    Without this a way back could not tell whether a token of the new key is in use anywhere.
+    """
+
+    impact: ClassVar[Impact] = Impact.FILES
+    name: str = "that another key begins to sign tokens is kept"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Look for it."""
+        found = await on.get("v1", "ConfigMap", TOLD, SYSTEM)
+        return None if found is not None and not found.get("data") else Drift("not kept", "now")
+
+    async def apply(self, on: Kube) -> None:
+        """Make it."""
+        await on.delete("v1", "ConfigMap", TOLD, SYSTEM)
+        await on.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": TOLD, "namespace": SYSTEM}})
+        on.forget()
+
+
+@dataclass(frozen=True)
 class NoTimeKept:
     """Of a rotation that is over nothing is kept in the cluster."""
 

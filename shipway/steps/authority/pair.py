@@ -8,6 +8,9 @@ are trusted.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,27 +26,39 @@ from shipway.step import Drift, Impact
 from shipway.steps.authority.which import CLUSTER_CA, Which
 from shipway.steps.hardening.files import FolderPrivate
 
-FILES = ("old.crt", "old.key", "new.crt", "new.key")
 STAMP = "%Y%m%dT%H%M%SZ"
 DAYS = 3650  # as long as kubeadm's own lives
 MAKES = "make-authority"  # as `Host.operate` calls it
 SCRIPT = f"{OPERATIONS}/make-authority.sh"
 PLANNED = "one that is made"
 # $1 the folder, $2 the old one's path without its ending, $3 the new one's name, $4 days, $5 kubeadm's name for such a
-# one. The key is as strong as the old one, and in files alone.
-MAKE = """
+# one; a key alone has none of these. The new key is as strong as the old one, and in files alone.
+_BEGIN = """
 set -eu
 umask 077
-folder=$1 base=$2 name=$3 days=$4 common=$5 part=$1.part
+folder=$1 base=$2 part=$1.part
 rm -rf -- "$part"
 mkdir -m 700 -- "$part"
-cp -- "$base.crt" "$part/old.crt"
 cp -- "$base.key" "$part/old.key"
 bits=$(openssl pkey -in "$base.key" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p')
 case $bits in
-  256|384|521) kind="ec -pkeyopt ec_paramgen_curve:P-$bits" ;;
-  *) kind="rsa:${bits:-2048}" ;;
+  256|384|521) kind="EC -pkeyopt ec_paramgen_curve:P-$bits -pkeyopt ec_param_enc:named_curve" ;;
+  *) kind="RSA -pkeyopt rsa_keygen_bits:${bits:-2048}" ;;
 esac
+# shellcheck disable=SC2086 - several words
+openssl genpkey -algorithm $kind -out "$part/new.key" 2>/dev/null
+"""
+_END = """
+chmod 600 -- "$part"/*
+sync -f -- "$part"
+mv -T -- "$part" "$folder"
+"""
+MAKE_KEY = f"""{_BEGIN}
+for one in old new; do openssl pkey -pubout -in "$part/$one.key" -out "$part/$one.pub"; done
+{_END}"""
+_CERTIFY = """
+name=$3 days=$4 common=$5
+cp -- "$base.crt" "$part/old.crt"
 cat > "$part/request" <<END
 [req]
 distinguished_name = name
@@ -57,48 +72,65 @@ keyUsage = critical,digitalSignature,keyEncipherment,keyCertSign
 subjectKeyIdentifier = hash
 subjectAltName = DNS:$common
 END
-# shellcheck disable=SC2086 - several words
-openssl req -x509 -new -nodes -sha256 -newkey $kind -days "$days" -config "$part/request" \\
-  -keyout "$part/new.key" -out "$part/new.crt" 2>/dev/null
+openssl req -x509 -new -sha256 -key "$part/new.key" -days "$days" -config "$part/request" \\
+  -out "$part/new.crt" 2>/dev/null
 rm -- "$part/request"
 for one in old new; do
   [ "$(openssl x509 -noout -pubkey -in "$part/$one.crt")" = "$(openssl pkey -pubout -in "$part/$one.key")" ]
 done
-chmod 600 -- "$part"/*
-sync -f -- "$part"
-mv -T -- "$part" "$folder"
 """
-# $1 the certificate, $2 the key: whether they belong together; only public halves are compared.
-_PAIRED = '[ "$(openssl x509 -noout -pubkey -in "$1")" = "$(openssl pkey -pubout -in "$2")" ]'
+MAKE = f"{_BEGIN}{_CERTIFY}{_END}"
+# $1 the certificate or public key, $2 the key: whether they belong together; only public halves are compared.
+_PAIRED = (
+    'case $1 in *.pub) have=$(openssl pkey -pubin -in "$1") ;; '
+    '*) have=$(openssl x509 -noout -pubkey -in "$1") ;; esac; '
+    '[ -n "$have" ] && [ "$have" = "$(openssl pkey -pubout -in "$2")" ]'
+)
 # $1 the folder, $2 the path of kubeadm's own without its ending, $3 the one that signs, $4 the other one, which is
-# trusted beside it.
+# trusted beside it, $5 the ending of their public halves and $6 who may read those.
 _SIGN = """
 set -eu
 umask 077
-folder=$1 base=$2 role=$3 other=$4 new=${2%/*}/.${2##*/}
+folder=$1 base=$2 role=$3 other=$4 half=$5 mode=$6 new=${2%/*}/.${2##*/}
 cp -- "$folder/$role.key" "$new.key.shipway-new"
-printf '%s\\n' "$(cat -- "$folder/$role.crt")" "$(cat -- "$folder/$other.crt")" > "$new.crt.shipway-new"
+printf '%s\\n' "$(cat -- "$folder/$role.$half")" "$(cat -- "$folder/$other.$half")" > "$new.$half.shipway-new"
 chmod 600 -- "$new.key.shipway-new"
-chmod 644 -- "$new.crt.shipway-new"
+chmod "$mode" -- "$new.$half.shipway-new"
 sync -f -- "${base%/*}"
 mv -fT -- "$new.key.shipway-new" "$base.key"
-mv -fT -- "$new.crt.shipway-new" "$base.crt"
+mv -fT -- "$new.$half.shipway-new" "$base.$half"
 """
 
 
-def paired(certificate: str, key: str) -> Says:
-    """Return the fact of whether a certificate and a key belong together."""
-    return Says(("sh", "-c", _PAIRED, "sh", certificate, key))
+_PUBLIC = re.compile(r"-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", re.DOTALL)
+
+
+def paired(public: str, key: str) -> Says:
+    """Return the fact of whether a certificate, or a public key, and a key belong together."""
+    return Says(("sh", "-c", _PAIRED, "sh", public, key))
+
+
+def named(of: Which) -> Says:
+    """Return the fact of when a new one was made: what it is called, or the folder of the rotation that brought it."""
+    if of.half == "crt":
+        return Says(("openssl", "x509", "-noout", "-subject", "-in", of.path))
+    brought = 'for one in "$0"*; do cmp -s -- "$one/new.pub" "$1" && echo "$one"; done | tail -n 1; exit 0'
+    return Says(("sh", "-c", brought, of.kept, of.path))
 
 
 def who(pem: str) -> str:
-    """Return the hash of an authority's key; PLANNED for one that is not there yet."""
-    return next(iter(authorities(pem)), PLANNED)
+    """Return the hash of an authority's key, of a certificate or a key alone; PLANNED for one that is not there yet."""
+    if (found := _PUBLIC.search(pem)) is None:
+        return next(iter(authorities(pem)), PLANNED)
+    try:
+        return f"sha256:{hashlib.sha256(base64.b64decode(found[1])).hexdigest()}"
+    except ValueError:
+        return PLANNED
 
 
 def trusted_by(text: str) -> list[str]:
     """Return the hashes of the authorities in a text, in its order."""
-    return [who(one) for one in certificates_in(text)]
+    return [who(one) for one in (*certificates_in(text), *(match[0] for match in _PUBLIC.finditer(text)))]
 
 
 def said(hashes: Iterable[str]) -> str:
@@ -108,7 +140,7 @@ def said(hashes: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """The certificates of both authorities in PEM, without their keys; `new` is empty in a plan that foresees it.
+    """The public halves of both authorities in PEM; `new` is empty in a plan that foresees it.
 
     `back` goes the other way: then the old one is wanted. `of` is the authority that they are.
     """
@@ -153,8 +185,10 @@ class PairThere:
     async def check(self, on: Host) -> Drift | None:
         """List the folder, compare digests with those of the source. Raises Refused SHW-853 for another pair."""
         names = await on.read(Listing(self.of.folder))
-        if set(FILES) - set(names):
-            return Drift("no new CA", "one, made here" if self.source is None else f"that of {self.source.name}")
+        if set(self.of.files) - set(names):
+            return Drift(
+                f"no new {self.of.noun}", "one, made here" if self.source is None else f"that of {self.source.name}"
+            )
         if self.source is None or self.source.name == on.name:
             return None
         own, theirs = await asyncio.gather(*(host.read_all(self._states) for host in (on, self.source)))
@@ -172,27 +206,27 @@ class PairThere:
         """Make the new one on this host, or bring what the source has; a folder is there whole or not at all."""
         of = self.of
         if self.source is None or self.source.name == on.name:
-            await on.write(SCRIPT, MAKE.encode(), mode="700")
+            await on.write(SCRIPT, (MAKE if of.half == "crt" else MAKE_KEY).encode(), mode="700")
             name = f"{of.subject}{datetime.now(UTC):{STAMP}}"
             await on.succeed(MAKES, ("bash", SCRIPT, of.folder, of.base, name, str(DAYS), of.common), seconds=120)
             return
-        texts = await self.source.read_all([FileText(f"{of.folder}/{name}") for name in FILES])
+        texts = await self.source.read_all([FileText(f"{of.folder}/{name}") for name in of.files])
         if not all(texts):
             raise Blocked(f"{of.folder} is not whole", host=self.source.name, fix="Run the same command again.")
         self.source.forget()  # keys are kept in memory no longer than this takes
         await FolderPrivate("", of.part).apply(on)
-        for name, text in zip(FILES, texts, strict=True):
+        for name, text in zip(of.files, texts, strict=True):
             await on.write(f"{of.part}/{name}", (text or "").encode(), mode="600")
         await on.do(Command(("rm", "-rf", "--", of.folder)), Command(("mv", "-T", "--", of.part, of.folder)))
 
     @property
     def _states(self) -> list[FileState]:
-        return [FileState(f"{self.of.folder}/{name}") for name in FILES]
+        return [FileState(f"{self.of.folder}/{name}") for name in self.of.files]
 
 
 @dataclass(frozen=True)
 class SignerIs:
-    """ca.crt begins with the authority that signs from now on, and ca.key is its key; the other one is trusted still.
+    """The public file begins with the authority that signs from now on, with its key beside; the other is trusted.
 
     kubeadm signs with the first certificate of ca.crt and ca.key (app/util/pkiutil, TryLoadCertFromDisk).
     """
@@ -217,7 +251,7 @@ class SignerIs:
     async def apply(self, on: Host) -> None:
         """Put both halves into their places, the key first; kubeadm refuses a pair that does not fit."""
         of, roles = self.pair.of, (self.pair.role(), self.pair.role(leaving=True))
-        await on.do(Command(("sh", "-c", _SIGN, "sh", of.folder, of.base, *roles)))
+        await on.do(Command(("sh", "-c", _SIGN, "sh", of.folder, of.base, *roles, of.half, of.mode)))
 
 
 @dataclass(frozen=True)

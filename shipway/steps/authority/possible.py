@@ -17,7 +17,7 @@ from shipway.steps.authority.which import ALL, CLUSTER_CA, Which
 
 @dataclass(frozen=True)
 class KeyThere:
-    """A control plane has the key of the CA that it signs with."""
+    """A control plane has the key that it signs with, of a CA or of tokens."""
 
     of: Which = CLUSTER_CA
     name: str = "the CA's key is there"
@@ -29,6 +29,9 @@ class KeyThere:
         if file in names and (fits.ok or of.inside in inside):  # a kill between two moves leaves halves: both are kept
             return None
         message = f"{of.key} is not there" if file not in names else f"{of.key} is not the key of {of.path}"
+        if of.half == "pub":
+            fix = f"Let {of.path} begin with the public half of {of.key}, as kubeadm wrote them, then run again."
+            raise Refused(f"what signs tokens is not kubeadm's pair: {message}", host=on.name, code="SHW-851", fix=fix)
         fix = "Whoever holds the CA replaces it (kubernetes.io, `Manual Rotation of CA Certificates`): Shipway cannot."
         raise Refused(f"the CA is an external one: {message}", host=on.name, code="SHW-851", fix=fix)
 
@@ -52,7 +55,9 @@ class NoRotation:
         for one in begun:
             if one != self.besides:
                 fix = f"End it first: `{one.command}` goes on with it; `{one.command} --back` undoes it."
-                message = f"a rotation of {one.said} is under way, and one thing at a time is done beside two CAs"
+                message = (
+                    f"a rotation of {one.said} is under way, and one thing at a time is done beside two {one.noun}s"
+                )
                 raise Refused(message, host=on.name, code="SHW-856", fix=fix)
         return None
 

@@ -50,7 +50,7 @@ def differs(have: Sequence[str], trusted: Sequence[str], *, exactly: bool) -> Dr
 
 @dataclass(frozen=True)
 class AuthorityTrusted:
-    """ca.crt holds these authorities; what is first in it stays first, for on a control plane that one signs.
+    """The public file holds these authorities; what is first in it stays first, for on a control plane that one signs.
 
     API servers and kubelets take clients by the cluster's, the controller manager tells it to all pods.
     """
@@ -73,7 +73,7 @@ class AuthorityTrusted:
         text = await on.read(FileText(self.of.path))
         have = trusted_by(text or "")
         ordered = sorted(self.trusted, key=lambda pem: who(pem) != have[0] if have else False)
-        await on.write(self.of.path, "".join(ordered).encode(), mode="644")
+        await on.write(self.of.path, "".join(ordered).encode(), mode=self.of.mode)
 
 
 @dataclass(frozen=True)
