@@ -200,14 +200,15 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Join a further control plane, and wait until its node is Ready: then the next one may join.
 
-    Raises Refused: SHW-856 while the CA is rotated, SHW-789 without a young backup where backups are declared.
+    Raises Refused: SHW-856 while the CA is rotated, SHW-789 without a young backup where backups are declared. In the
+    place of one that this run took out of etcd, the backup that was asked for then is the one.
     """
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()
     survey = run.seen.surveys.get(host)
     if survey is None or survey.evidence is None or not survey.evidence.whole:
         await NoRotation().check(lead)
-        if not run.backup.source:  # a restore has the backup that it needs
+        if not run.backup.source and not run.retirement.control_plane:  # a restore has the backup that it needs
             await BackupBefore(run, f"{host} becomes a member of etcd").check(lead)
     steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))

@@ -61,9 +61,10 @@ class PlaceInEtcd:
 async def may_replace(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look for all that forbids the machine of the file to take a host's place, and keep which machine goes for it.
 
-    Raises what keeps from asking the cluster.
+    Asked again before anything is taken out, it must be the same one. Raises what keeps from asking the cluster.
     """
     asked = run.replacement
+    run.retirement.displaced = False
     faults = await disagreement(run)
     kube = await run.kube()
     kube.forget()
@@ -82,11 +83,22 @@ async def may_replace(run: Run, stage: str, host: str) -> list[StepResult]:
         Told("the file and the hosts agree", refusal(faults).at(host=faults[0].host) if faults else None),
         Told("the machine is bare, or the host's own", _of_machine(run, host, seen, begun=begun)),
         Told("what was asked for fits the machine", _of_options(run, host, exists=node is not None)),
-        Told("the machine that goes is known", unknown),
+        Told("the machine that goes is known", unknown or _of_change(run, host)),
     ]
     if host in {one.name for one in run.cluster.control_planes} and not stays(run):
         checks.append(PlaceInEtcd(run, host))
     return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+def _of_change(run: Run, host: str) -> Refused | None:
+    """Return the refusal where another machine would go than the one by which this run was allowed."""
+    before, now = run.replacement.agreed, run.replacement.old
+    if before is None or (now is not None and now.host(host) == before.host(host)):
+        return None
+    was, is_ = (f"{node_ip(one.host(host))}" if one else "none" for one in (before, now))
+    message = f"the machine that goes is another one than when this run began: {was} then, {is_} now"
+    fix = "See `kubectl get node -o wide` for who has its place; then run again, and it is looked at anew."
+    return Refused(message, host=host, code="SHW-718", fix=fix)
 
 
 def stays(run: Run) -> bool:

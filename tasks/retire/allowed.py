@@ -13,9 +13,10 @@ from shipway.facts.commands import Says
 from shipway.facts.files import FileText
 from shipway.host.session import Host
 from shipway.kube.access import parse_admin_conf, read_authorities
-from shipway.kube.client import Kube
+from shipway.kube.client import Kube, Object
 from shipway.kube.drain import cordon_note, movable
 from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.status import why_not_ready
 from shipway.kube.webhooks import list_webhooks
 from shipway.os.families import recognise
 from shipway.ownership.evidence import (
@@ -30,6 +31,7 @@ from shipway.ownership.evidence import (
 )
 from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
+from shipway.steps.authority.possible import NoRotation
 from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, member_of, members_of, says_healthy
 from shipway.steps.kubernetes.local_pods import started_pods
 from shipway.steps.kubernetes.may_go import (
@@ -50,6 +52,7 @@ from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
 from tasks.backup.before import BackupBefore
 from tasks.context import Run
+from tasks.retire.place import internal_address
 from tasks.retire.ways import OthersKeepWay
 from tasks.stages import dashboard
 from tasks.waiting import hear_results
@@ -107,6 +110,21 @@ def authorities_of(kube: Kube) -> frozenset[str]:
     return authorities(parse_admin_conf(kube.admin_conf).ca)
 
 
+class NoneRotated:
+    """No CA is rotated: beside two of them no control plane joins, and one that leaves for another would be missing."""
+
+    name = NoRotation.name
+
+    def __init__(self, lead: Host) -> None:
+        self._lead = lead
+
+    async def check(self, on: object) -> Drift | None:
+        """Ask the control plane that leads, anew. Raises Refused SHW-856."""
+        del on
+        self._lead.forget()
+        return await NoRotation().check(self._lead)
+
+
 class Known:
     """The cluster that answers is the one that this machine knows by its name."""
 
@@ -144,6 +162,8 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         checks.append(NodeLost(host))
     elif seen is not None:
         checks.append(OfThisCluster(seen, authorities_of(kube), endpoints_of(run.cluster), host in asked.begun))
+        node = (await nodes_by_name(kube)).get(host)
+        checks.append(Told("the machine is the node's own", _of_another(run, host, node, seen)))
     standing = seen.standing if seen else ""
     asked.control_plane = await runs_control_plane(kube, host, standing)
     lead = run.session(run.control.name) if run.control.name != host else None
@@ -152,6 +172,7 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     if asked.control_plane and lead is not None:
         besides = (host,) if asked.dead else ()
         checks.append(BackupBefore(run, f"{host} leaves etcd", besides=besides))
+        checks += [NoneRotated(lead)] if asked.to_replace else []
     checks += [OthersKeepWay(run, host)] if asked.control_plane and lead is not None and not asked.dead else []
     if not asked.dead:
         hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)
@@ -159,6 +180,29 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run)), WebhooksAnswer(hooks, drained)]
         checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
     return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+def _of_another(run: Run, host: str, node: Object | None, seen: Evidence) -> Refused | None:
+    """Return the refusal where a node is in the cluster, and the machine that was reached is not seen to be its own.
+
+    So it is with one that holds nothing of a cluster: its node's kubelet runs elsewhere, and would go on there. A host
+    on which somebody has undone Kubernetes by hand is known by its machine id, which its kubelet had told.
+    """
+    if node is None or not seen.bare or host in run.retirement.begun:
+        return None
+    info = (node.get("status") or {}).get("nodeInfo") or {}
+    survey, told, own = run.seen.surveys.get(host), str(info.get("machineID") or ""), internal_address(node)
+    at = run.cluster.target(run.cluster.host(host)).address
+    if told and survey is not None and survey.machine_id == told:
+        return None
+    if not told and at == own and why_not_ready(node):
+        return None
+    message = f"the machine at {at} holds no node, and the node {host} (at {own or 'an unknown address'}) is another's"
+    fix = (
+        f"Correct the address of {host} (in the file, or --address). Where the machine of the file is to have its "
+        f"place: `shipway replace {run.file or 'FILE'} {host}`."
+    )
+    return Refused(message, host=host, code="SHW-706", fix=fix)
 
 
 async def _open_drains(kube: Kube, host: str) -> list[list[str]]:

@@ -279,6 +279,31 @@ async def test_a_machine_that_has_got_the_address_of_the_one_that_goes_is_not_ta
     assert world.goes == OLD
 
 
+@pytest.mark.parametrize(
+    ("nodes", "codes"),
+    [({"w1": OLD}, []), ({"w1": "10.9.0.8"}, ["SHW-718"]), ({"w1": NEW}, ["SHW-718"]), ({}, ["SHW-718"])],
+    ids=["the same", "another one", "this one", "none"],
+)
+async def test_asked_again_the_machine_that_goes_is_still_the_one_that_was_agreed_on(
+    world: World, nodes: dict[str, str], codes: list[str]
+) -> None:
+    """Another run, or a person, has taken it out meanwhile; a third machine may have joined under its name."""
+    world.comes(BARE)
+    assert await world.codes() == []
+    world.run.replacement.agreed = world.run.replacement.old
+    world.nodes(**nodes)
+    world.run.retirement.dead = True  # whatever else would forbid it
+    assert await world.codes() == codes
+
+
+async def test_what_was_displaced_at_the_look_before_is_looked_at_anew(world: World) -> None:
+    world.comes(BARE)
+    world.shown[OLD] = BARE
+    assert await world.codes() == ["SHW-719"]
+    world.shown[OLD] = ITSELF
+    assert (await world.codes(), world.run.retirement.displaced) == ([], False)
+
+
 async def test_the_address_of_the_file_is_no_address_of_the_machine_that_goes(world: World) -> None:
     world.comes(BARE)
     world.run.replacement.address = NEW

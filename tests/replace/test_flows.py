@@ -26,7 +26,8 @@ OUT = ["drain_node w1", "stop_kubelet w1", "delete_node cluster", "reset_host w1
 JOIN = ["control_plane_ready cluster", "join_worker w1", "node_settings w1"]
 LEARN = ["learn_address cp2", "learn_address cp3", "learn_address cp1"]
 LOOK = ["preflight w1", "may_replace w1", "may_remove w1"]
-MAY = [*LOOK, "lock", "busy"]
+MAY = [*LOOK, "lock", "control_plane_ready cluster", "busy"]
+AGAIN = ["may_replace w1", "may_remove w1"]
 
 
 class Flown:
@@ -84,7 +85,7 @@ async def test_the_machine_that_comes_is_prepared_before_the_other_goes(monkeypa
     flown = Flown(monkeypatch)
     flown.goes()
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == [*MAY, *PREPARED, "may_remove w1", *OUT, *JOIN, *LEARN, "proof"]
+    assert flown.ran == [*MAY, *PREPARED, *AGAIN, *OUT, *JOIN, *LEARN, "proof"]
     of_old = {stage for stage, address in flown.at.items() if address == "10.9.0.7"}
     assert of_old == {"may_remove", "drain_node", "stop_kubelet", "delete_node", "reset_host"}
     (told,) = flown.run.retirement.left
@@ -102,7 +103,7 @@ async def test_a_machine_that_is_made_anew_is_prepared_once_it_is_reset(monkeypa
     flown = Flown(monkeypatch)
     flown.goes(itself=True)
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == [*MAY, *OUT, "preflight w1", *PREPARED, *JOIN, "proof"]
+    assert flown.ran == [*MAY, *OUT, "preflight w1", "busy", *PREPARED, *JOIN, "proof"]
     plan = Flown(monkeypatch, "plan")
     plan.goes(itself=True)
     await replace.exchange(plan.run, "w1")
@@ -115,7 +116,7 @@ async def test_of_a_machine_that_is_gone_only_the_node_goes(monkeypatch: pytest.
     flown.goes()
     flown.run.retirement.dead = True
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == [*MAY, *PREPARED, "may_remove w1", "delete_node cluster", *JOIN, *LEARN, "proof"]
+    assert flown.ran == [*MAY, *PREPARED, *AGAIN, "delete_node cluster", *JOIN, *LEARN, "proof"]
     assert "the node of 10.9.0.7 is deleted" in flown.run.retirement.left[0]
     assert "was w1 at 10.9.0.7: install it anew" in flown.run.retirement.left[1]
 
@@ -128,7 +129,7 @@ async def test_where_no_machine_has_to_go_none_is_taken_out(
     flown = Flown(monkeypatch)
     flown.run.replacement.itself = flown.run.replacement.known = itself
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == [*LOOK[:2], "lock", "busy", *PREPARED, *JOIN, *([] if itself else LEARN), "proof"]
+    assert flown.ran == [*LOOK[:2], *MAY[3:], *PREPARED, *JOIN, *([] if itself else LEARN), "proof"]
     assert ("--remake" in flown.run.retirement.left[0]) == itself
 
 
@@ -145,14 +146,48 @@ async def test_every_refusal_of_both_machines_is_heard_and_nothing_is_locked(
 
 @pytest.mark.parametrize("fails", [one.split()[0] for one in (*PREPARED, *OUT, *JOIN)])
 async def test_what_fails_ends_it_before_the_next(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    flown = Flown(monkeypatch, fails=fails)
+    flown = Flown(monkeypatch, fails=fails, after=int(fails == "control_plane_ready"))
     flown.goes()
     await replace.exchange(flown.run, "w1")
-    whole = [*MAY, *PREPARED, "may_remove w1", *OUT, *JOIN]
-    assert flown.ran == whole[: [one.split()[0] for one in whole].index(fails) + 1]
+    whole = [*MAY, *PREPARED, *AGAIN, *OUT, *JOIN]
+    first = len(MAY) if fails == "control_plane_ready" else 0
+    assert flown.ran == whole[: [one.split()[0] for one in whole].index(fails, first) + 1]
     assert replace_report(flown.run).outcome == "failed"
     told = "nothing has its place" in "".join(flown.run.retirement.left)
     assert told == (fails in ("reset_host", *(one.split()[0] for one in JOIN)))
+
+
+@pytest.mark.parametrize("mode", ["plan", "bootstrap"])
+async def test_where_the_cluster_takes_no_join_nothing_is_prepared_and_nothing_taken_out(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """An upgrade was broken off, say: the file has another version than the API server."""
+    flown = Flown(monkeypatch, mode, fails="control_plane_ready")
+    flown.goes()
+    await replace.exchange(flown.run, "w1")
+    assert flown.ran == MAY[:-1]
+    assert replace_report(flown.run).outcome == "refused"
+
+
+@pytest.mark.parametrize(("imex", "gpus", "asks"), [("host", 4, True), ("workloads", 4, False), ("host", 0, False)])
+async def test_a_machine_that_comes_runs_imex_where_hosts_do_and_the_others_are_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+    imex: str,
+    gpus: int,
+    asks: bool,  # noqa: FBT001 - a table
+) -> None:
+    flown = Flown(monkeypatch)
+    flown.goes()
+    driver = {"source": "cuda", "branch": 580, "imex": imex}
+    gpu = flown.run.cluster.gpu.model_copy(update={"driver": flown.run.cluster.gpu.driver.model_copy(update=driver)})
+    flown.run.cluster = flown.run.cluster.model_copy(update={"gpu": gpu})
+    flown.goes()
+    monkeypatch.setattr(flown.run, "gpus_of", lambda _: gpus)
+    monkeypatch.setattr(replace, "preparation_of", lambda *_: [])
+    monkeypatch.setattr(bootstrap, "preparation_of", lambda *_: [])
+    await replace.exchange(flown.run, "w1")
+    assert flown.ran[-2:] == (["gpu_imex w1", "proof"] if asks else [LEARN[-1], "proof"])
+    assert any("their IMEX learns of its new address" in one for one in flown.run.retirement.left) == asks
 
 
 async def test_one_that_joined_in_nobodys_place_leaves_none_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,10 +236,12 @@ async def test_the_flow_asks_for_what_it_was_given_beside_another_control_plane(
 
 
 async def test_what_came_while_the_other_was_prepared_keeps_the_host_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    flown = Flown(monkeypatch, fails="may_remove", after=1)
-    flown.goes()
-    await replace.exchange(flown.run, "w1")
-    assert flown.ran == [*MAY, *PREPARED, "may_remove w1"]
+    for at, fails in enumerate(("may_replace", "may_remove"), start=1):
+        flown = Flown(monkeypatch, fails=fails, after=1)
+        flown.goes()
+        await replace.exchange(flown.run, "w1")
+        assert flown.ran == [*MAY, *PREPARED, *AGAIN[:at]]
+        assert flown.run.replacement.agreed is not None
 
 
 async def test_no_other_run_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:

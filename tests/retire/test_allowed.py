@@ -12,8 +12,11 @@ import pytest
 
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
 from shipway.facts.commands import Says
+from shipway.facts.files import Listing
+from shipway.kubeadm.writes import PKI
 from shipway.ownership.evidence import KUBECONFIGS, KUBELET_CONF, Evidence
 from shipway.script import Output
+from shipway.steps.authority.which import ETCD_CA
 from shipway.steps.kubernetes.etcd_members import OWN, health
 from shipway.steps.kubernetes.local_pods import CLAIMS, STARTED_PODS
 from tasks.context import Run
@@ -176,6 +179,63 @@ async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
     assert await removal(run) == []
     lead.facts[KUBECONFIGS] = said(f"{KUBELET_CONF}:    server: https://10.0.0.2:6443\n")
     assert await removal(run) == ["SHW-717"], "the other one's kubelet asks by it"
+
+
+async def test_beside_two_cas_no_control_plane_leaves_for_another_machine(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None could join in its place: a rotation that was broken off is ended first."""
+    answering(monkeypatch, Evidence("te2", admin=True, etcd=True, static=("etcd.yaml",), authorities=OURS, node="te2"))
+    lead = Lead(3)
+    lead.facts[Listing(PKI)] = ("ca.crt", ETCD_CA.inside)
+    run.session = lambda name: lead if name == "te1" else KnownFacts({})  # type: ignore[method-assign, assignment, return-value]
+    on_cluster(run, node("te1"), node("te2", role="control-plane"), ETCD)
+    monkeypatch.setattr(allowed, "OthersKeepWay", lambda *_: allowed.Told("a way", None))
+    assert await removal(run) == [], "it leaves, and nothing comes for it"
+    run.retirement.to_replace = True
+    assert await removal(run) == ["SHW-856"]
+    lead.facts[Listing(PKI)] = ("ca.crt",)
+    assert await removal(run) == []
+
+
+HELD = "10.0.0.2"
+
+
+@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize(
+    ("told", "at", "codes"),
+    [
+        ("", HELD, None),
+        ("", "10.0.0.9", ["SHW-706"]),
+        ("its own", "10.0.0.9", []),
+        ("another", HELD, ["SHW-706"]),
+    ],
+)
+async def test_a_bare_machine_is_no_node_unless_it_is_known_to_have_been_it(  # noqa: PLR0917 - a table
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+    at: str,
+    codes: list[str] | None,
+    ready: bool,  # noqa: FBT001 - a table
+) -> None:
+    """The file has a new machine's address already: the node's kubelet would run on elsewhere, and be forgotten."""
+    answering(monkeypatch, BARE)
+    run.seen.surveys["te2"] = cast("Any", SimpleNamespace(machine_id="its own"))
+    run.seen.surveys.pop("te2") if not told else None
+    its = node("te2", ready=ready)
+    its["status"] |= {
+        "addresses": [{"type": "InternalIP", "address": at}],
+        "nodeInfo": {"machineID": told},
+    }
+    on_cluster(run, node("te1"), node("te3"), its, ETCD)
+    wanted = codes if codes is not None else ["SHW-706"] if ready else []
+    assert await removal(run) == wanted
+    run.retirement.begun.add("te2")
+    assert await removal(run) == [], "it is half reset"
+    run.retirement.begun.clear()
+    on_cluster(run, node("te1"), node("te3"), ETCD)
+    assert await removal(run) == [], "and no node"
 
 
 async def test_where_the_cluster_is_silent_a_node_is_reset_only_where_a_person_says_that_it_is_gone(
