@@ -144,14 +144,17 @@ async def let_go(run: Run, host: str, goes: State[Any] | None) -> State[Any] | N
 
 
 async def tell_others(run: Run, host: str) -> None:
-    """Let all other hosts know the address where it is a new one; the leading control plane last, as a mark of it."""
-    if run.replacement.known:
+    """Let all other hosts know the address where it is a new one; the leading control plane last, as a mark of it.
+
+    Of a control plane they learn in any case: their proxies were loaded without it when it left.
+    """
+    planes = {one.name for one in run.cluster.control_planes}
+    if run.replacement.known and host not in planes:
         return
     lead = run.control.name
     others = [one.name for one in run.cluster.hosts if one.name not in (host, lead)]
     if all(await all_of(StageName.LEARN_ADDRESS, others)):
         await on(StageName.LEARN_ADDRESS, lead)
-    planes = {one.name for one in run.cluster.control_planes}
     if run.cluster.api_vip and host in planes:
         said = f"the other control planes learn of {host}'s new address, for {run.cluster.api_vip}, by a bootstrap"
         run.retirement.left.append(f"{said}: `shipway bootstrap {run.file}`")

@@ -7,17 +7,18 @@ from functools import partial
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import Proxy
 from shipway.converge import converge
-from shipway.errors import Refused
+from shipway.errors import Refused, ShipwayError
 from shipway.etcd.quorum import least
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.access import read_authorities
 from shipway.kube.client import Kube
-from shipway.kube.drain import uncordon
+from shipway.kube.drain import cordon_note, uncordon
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.config import cri_socket
 from shipway.os.families import recognise
+from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.cdi import SpecificationsGone
 from shipway.steps.gpu.mig import GpusWhole
@@ -108,6 +109,22 @@ async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:
     if refused and run.allow is not Impact.NOTHING:
         await uncordon(await run.kube(), host)  # pods that came after the cordon may forbid it in the step's own look
     return results
+
+
+async def tell_closed(run: Run) -> None:
+    """Keep for the report that a node which was drained stays closed, for something after its drain has failed."""
+    if run.allow is Impact.NOTHING or not any(one.stage == StageName.DRAIN_NODE and one.stands for one in run.results):
+        return
+    host = run.retirement.host
+    try:
+        kube = await run.kube()
+        kube.forget()
+        node = (await nodes_by_name(kube)).get(host)
+        said = f"node {host} stays closed: {note}" if node and (note := cordon_note(node)) else ""
+    except ShipwayError as error:
+        said = f"whether node {host} stays closed cannot be told: {error.message}"
+    if said:
+        run.retirement.left.append(f"{said}; the same command goes on, `kubectl uncordon {host}` opens it")
 
 
 async def stop_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:

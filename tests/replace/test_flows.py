@@ -157,6 +157,19 @@ async def test_what_fails_ends_it_before_the_next(monkeypatch: pytest.MonkeyPatc
     assert told == (fails in ("reset_host", *(one.split()[0] for one in JOIN)))
 
 
+@pytest.mark.parametrize(
+    ("host", "told"), [("cp2", ["learn_address cp3", "learn_address w1", "learn_address cp1"]), ("w1", [])]
+)
+async def test_a_control_plane_that_is_made_anew_comes_back_into_the_proxies(
+    monkeypatch: pytest.MonkeyPatch, host: str, told: list[str]
+) -> None:
+    """Its address is known, and each worker's proxy was loaded without it when it left."""
+    flown = Flown(monkeypatch)
+    flown.run.replacement.known = True
+    await replace.tell_others(flown.run, host)
+    assert flown.ran == told
+
+
 @pytest.mark.parametrize("mode", ["plan", "bootstrap"])
 async def test_where_the_cluster_takes_no_join_nothing_is_prepared_and_nothing_taken_out(
     monkeypatch: pytest.MonkeyPatch, mode: str
