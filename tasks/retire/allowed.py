@@ -379,16 +379,19 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
         return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
     if run.retirement.cluster_gone:
         return []
-    try:
-        control = await evidence(run.session(run.control.name))
-    except ShipwayError as error:
-        why = error.message
+    why = unknown.message
+    if address_of(seen.server) not in endpoints_of(run.cluster):
+        why = f"its kubelet asks {seen.server or 'nobody knows whom'}, and no control plane of the file"
     else:
-        if control.standing == "nothing" and host != run.control.name:
-            run.retirement.cluster_gone = True  # its control plane's host is bare: nobody is left to be asked
-            return []
-        why = unknown.message
-    message = f"whether it is a node of the cluster cannot be determined: {why}"
+        try:
+            planes = [await evidence(run.session(one.name)) for one in run.cluster.control_planes if one.name != host]
+        except ShipwayError as error:
+            why = error.message
+        else:
+            if planes and all(one.standing == "nothing" for one in planes):
+                run.retirement.cluster_gone = True  # its control planes' hosts are bare: nobody is left to be asked
+                return []
+    message = f"whether it is a node of a cluster cannot be determined: {why}"
     fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
     return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
 

@@ -32,6 +32,7 @@ from tests.retire.test_webhooks import PODS, config, ends
 OURS = frozenset({"sha256:ours"})
 WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
 CONTROL = Evidence("te1", admin=True, etcd=True, static=("etcd.yaml",), certificate=True, authorities=OURS, node="te1")
+ASKING = replace(WORKER, server="https://API.te.internal:6443")
 BARE = Evidence("te2")
 PODS_OF = [(0, "default_web"), (1, "train_llm-0"), (2, "kube-system_kube-proxy-1")]
 ETCD = pod(
@@ -278,7 +279,7 @@ async def test_a_cluster_that_answers_the_host_is_not_gone_whatever_a_person_sai
 ) -> None:
     """Only this machine has lost its way to the control plane; GPU jobs run on."""
     on_cluster(run)
-    seen(run, WORKER, monkeypatch, {"te1": Evidence("te1")} if bare else None)
+    seen(run, ASKING, monkeypatch, {"te1": Evidence("te1")} if bare else None)
     run.retirement.cluster_gone = not bare
     run.session("te2").facts |= {**ASKS, ANSWER: answer}  # type: ignore[attr-defined]
     found = await reset_refusals(run, "te2")
@@ -330,16 +331,31 @@ async def test_a_reset_without_a_cluster_names_the_pods_that_it_ends(
     assert run.retirement.left == [], "nothing ends, for it is refused"
 
 
-async def test_where_the_control_planes_host_is_bare_nobody_is_left_to_be_asked(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("shown", "others", "codes_of"),
+    [
+        (ASKING, {"te1": Evidence("te1"), "te3": Evidence("te3")}, []),
+        (ASKING, {"te1": CONTROL, "te3": Evidence("te3")}, ["SHW-711"]),
+        (ASKING, {"te1": Evidence("te1"), "te3": Unreachable("silent")}, ["SHW-711"]),
+        (
+            replace(ASKING, server="https://10.9.9.9:6443"),
+            {"te1": Evidence("te1"), "te3": Evidence("te3")},
+            ["SHW-711"],
+        ),
+        (WORKER, {"te1": Evidence("te1"), "te3": Evidence("te3")}, ["SHW-711"]),
+    ],
+    ids=["bare", "one is there", "one is silent", "it asks those of another cluster", "nobody knows whom it asks"],
+)
+async def test_where_the_control_planes_hosts_are_bare_nobody_is_left_to_be_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, shown: Evidence, others: dict[str, Any], codes_of: list[str]
 ) -> None:
+    """The control plane of a new file is bare as well, and a host that it names by mistake may work for another."""
+    third = run.cluster.hosts[0].model_copy(update={"name": "te3", "address": "10.0.0.3"})
+    run.cluster = run.cluster.model_copy(update={"hosts": (*run.cluster.hosts, third)})
     on_cluster(run)
-    seen(run, WORKER, monkeypatch, {"te1": Evidence("te1")})
-    assert await codes(run) == []
-    assert run.retirement.cluster_gone, "its lock is the host's own then"
-    run.retirement.cluster_gone = False
-    seen(run, WORKER, monkeypatch, {"te1": CONTROL})
-    assert await codes(run) == ["SHW-711"]
+    seen(run, shown, monkeypatch, others)
+    assert await codes(run) == codes_of
+    assert run.retirement.cluster_gone == (not codes_of), "its lock is the host's own then"
 
 
 async def test_a_reset_that_was_begun_goes_on_where_its_cluster_went_with_it(
