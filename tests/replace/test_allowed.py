@@ -10,7 +10,7 @@ import pytest
 
 from shipway.cluster.model import node_ip
 from shipway.edits.lines import hosts_file
-from shipway.errors import ErrorReport, Unreachable
+from shipway.errors import Blocked, ErrorReport, ShipwayError, Unreachable
 from shipway.facts.files import FileText
 from shipway.ownership.evidence import Evidence
 from shipway.steps.kubernetes.etcd_members import Member
@@ -195,6 +195,28 @@ async def test_what_contradicts_the_file_is_named_beside_it(world: World) -> Non
     world.comes(Evidence("w1", certificate=True, authorities=A, node="w2"))
     world.faults = [ErrorReport("w1", "the file and the hosts agree", "SHW-321", "it is w2", "a fix", retryable=False)]
     assert await world.codes() == ["SHW-321", "SHW-718"]
+
+
+@pytest.mark.parametrize(
+    ("lead", "faulty", "code"), [("cp1", True, "SHW-318"), ("w1", False, "SHW-718"), ("cp1", False, "SHW-500")]
+)
+async def test_where_the_api_cannot_be_asked_the_cause_is_told_first(
+    world: World,
+    lead: str,
+    faulty: bool,  # noqa: FBT001 - a table
+    code: str,
+) -> None:
+    """The only control plane's machine is to be another one: it holds no admin.conf, and a bootstrap would not help."""
+
+    async def kube() -> Any:
+        raise Blocked("no admin.conf", code="SHW-500")
+
+    world.run.kube, world.run.lead = kube, lead  # type: ignore[method-assign]
+    fault = ErrorReport("cp1", "the file and the hosts agree", "SHW-318", "it holds none", "a fix", retryable=False)
+    world.faults = [fault] if faulty else []
+    with pytest.raises(ShipwayError) as raised:
+        await world.codes()
+    assert raised.value.code == code
 
 
 async def test_the_host_itself_stays_unless_it_is_to_be_made_anew(world: World) -> None:
