@@ -80,13 +80,16 @@ async def find_machine_that_goes(run: Run, node: Object | None, ours: frozenset[
     if node is not None and not run.retirement.displaced:
         looked = await _look(run)
         run.retirement.displaced = not isinstance(looked, ShipwayError) and _is_another(*looked, host, ours)
-    if run.retirement.dead or not run.retirement.displaced:
+    if not run.retirement.displaced or (run.retirement.dead and not asked.address):
         return None
     message = f"another machine is at {where}, where the node {host} is: the node's own cannot be drained there"
     fix = (
         "Where that one is off for good, or was installed anew: --dead. Where it is at another address by now: "
         "--address."
     )
+    if asked.address:
+        message = f"the machine at {where}, which --address names, is not the one of the node {host}"
+        fix = f"Correct --address, or leave it away: then it is looked for at {own or 'the address of before'}."
     return Refused(message, host=host, code="SHW-719", fix=fix)
 
 

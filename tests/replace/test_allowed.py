@@ -330,6 +330,10 @@ async def test_the_address_of_the_file_is_no_address_of_the_machine_that_goes(wo
     world.comes(BARE)
     world.run.replacement.address = NEW
     assert await world.codes() == ["SHW-719"]
+    world.run.retirement.dead = True
+    assert await world.codes() == ["SHW-719"], "the node's own machine may live where nobody looked"
+    world.run.replacement.address = ""
+    assert await world.codes() == []
 
 
 async def test_a_node_that_has_the_new_machines_address_may_be_elsewhere_by_now(world: World) -> None:

@@ -563,7 +563,10 @@ async def test_an_address_that_is_given_is_taken_with_its_port(run: Run) -> None
     assert run.retirement.declared
 
 
-@pytest.mark.parametrize(("name", "address"), [("te7", ""), ("te7", "10.0.0.7:ssh"), ("te7", "-x"), ("", "")])
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("te7", ""), ("te7", "10.0.0.7:ssh"), ("te7", "-x"), ("", ""), ("te2", "-x"), ("te2", "a b;c"), ("te2", ":22")],
+)
 async def test_a_host_that_nobody_knows_is_refused(run: Run, name: str, address: str) -> None:
     on_cluster(run, at("te2", "10.0.0.2"))
     with pytest.raises(Refused) as raised:
