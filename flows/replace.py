@@ -28,7 +28,7 @@ from tasks.context import Run
 from tasks.leading import lead_beside
 from tasks.replace.allowed import stays
 from tasks.replace.report import replace_report
-from tasks.replace.sides import machine_that_goes
+from tasks.replace.sides import forget_old, keep_old, machine_that_goes
 from tasks.report import Report
 from tasks.retire.report import OF_NODE
 from tasks.run_stage import on
@@ -140,7 +140,13 @@ async def let_go(run: Run, host: str, goes: State[Any] | None) -> State[Any] | N
     if again and await on(StageName.MAY_REPLACE, host) is None:
         return None
     with machine_that_goes(run):
-        return await take_out(run, host, await on(StageName.MAY_REMOVE, host) if again else goes)
+        may = await on(StageName.MAY_REMOVE, host) if again else goes
+        if may is not None and run.mode != "plan":
+            keep_old(run)
+        gone = await take_out(run, host, may)
+    if gone is not None and run.mode != "plan":
+        forget_old(run)
+    return gone
 
 
 async def tell_others(run: Run, host: str) -> None:

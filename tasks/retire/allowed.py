@@ -11,6 +11,7 @@ from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError, Unreachable
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
+from shipway.gpu.health.quarantine import read_quarantine
 from shipway.host.session import Host
 from shipway.kube.access import parse_admin_conf, read_authorities
 from shipway.kube.client import Kube, Object
@@ -158,12 +159,17 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         said = error.message
     seen = asked.evidence.get(host)
     checks: list[Check[Any]] = [Known(run), HostAway(host, asked.dead, answers, said)]
+    node = (await nodes_by_name(kube)).get(host)
     if asked.dead:
         checks.append(NodeLost(host))
     elif seen is not None:
         checks.append(OfThisCluster(seen, authorities_of(kube), endpoints_of(run.cluster), host in asked.begun))
-        node = (await nodes_by_name(kube)).get(host)
         checks.append(Told("the machine is the node's own", _of_another(run, host, node, seen)))
+    if node is not None and (kept := read_quarantine(node)) is not None:
+        asked.left.append(
+            f"{host} is kept from pods since {kept.since} ({kept.why}), and that mark goes with its node: should this "
+            f"machine join again, `shipway verify {run.file or 'FILE'} --level full` measures its GPUs"
+        )
     standing = seen.standing if seen else ""
     asked.control_plane = await runs_control_plane(kube, host, standing)
     lead = run.session(run.control.name) if run.control.name != host else None

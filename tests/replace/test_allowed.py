@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from shipway.cluster.model import node_ip
 from shipway.edits.lines import hosts_file
-from shipway.errors import Blocked, ErrorReport, ShipwayError, Unreachable
+from shipway.errors import Blocked, ErrorReport, Refused, ShipwayError, Unreachable
 from shipway.facts.files import FileText
 from shipway.ownership.evidence import Evidence
 from shipway.steps.kubernetes.etcd_members import Member
@@ -19,7 +20,7 @@ from shipway.steps.system.names import HOSTS
 from tasks.context import Run
 from tasks.replace import allowed, sides
 from tasks.replace.allowed import may_replace, stays
-from tasks.replace.sides import machine_that_goes
+from tasks.replace.sides import forget_old, keep_old, machine_that_goes
 from tasks.retire import allowed as removal
 from tests.ownership.test_leading import A, B, cluster, plane
 from tests.places.facts import DEBIAN, KnownFacts
@@ -316,6 +317,53 @@ async def test_asked_again_the_machine_that_goes_is_still_the_one_that_was_agree
     world.nodes(**nodes)
     world.run.retirement.dead = True  # whatever else would forbid it
     assert await world.codes() == codes
+
+
+async def test_where_the_machine_was_is_kept_until_it_is_reset(world: World, tmp_path: Path) -> None:
+    """A drift pass between two tries lets the leading control plane's /etc/hosts name the new machine."""
+    world.run.cluster = world.run.cluster.model_copy(update={"state_dir": str(tmp_path)})
+    world.comes(BARE)
+    world.run.replacement.address = "192.0.2.9:2222"
+    assert await world.codes() == []
+    keep_old(world.run)
+    (note,) = (tmp_path / "te").iterdir()
+    assert (note.name, note.stat().st_mode & 0o777) == ("replaced-w1", 0o600)
+    world.nodes()
+    world.calls("w1", NEW)
+    world.run.replacement.address, world.shown["192.0.2.9"] = "", ITSELF
+    for _ in range(2):  # what was found by the note is kept again
+        assert await world.codes() == []
+        assert world.run.replacement.old is not None
+        there = world.run.replacement.old.host("w1")
+        assert (there.address, there.ssh.port, node_ip(there)) == ("192.0.2.9", 2222, OLD)
+        keep_old(world.run)
+    world.shown["192.0.2.9"] = BARE
+    assert (await world.codes(), world.goes) == ([], ""), "what it shows decides"
+    note.write_text("no note")
+    assert (await world.codes(), world.goes) == ([], "")
+    forget_old(world.run)
+    forget_old(world.run)
+    assert list((tmp_path / "te").iterdir()) == []
+
+
+async def test_of_what_stays_or_is_gone_nothing_is_kept_and_without_room_nothing_is_taken_out(
+    world: World, tmp_path: Path
+) -> None:
+    world.run.cluster = world.run.cluster.model_copy(update={"state_dir": str(tmp_path)})
+    keep_old(world.run)
+    world.comes(BARE)
+    assert await world.codes() == []
+    world.run.retirement.dead = True
+    keep_old(world.run)
+    world.run.retirement.dead, world.run.replacement.itself = False, True
+    keep_old(world.run)
+    there = tmp_path / "te"
+    assert not there.exists()
+    world.run.replacement.itself = False
+    there.write_text("no folder")
+    with pytest.raises(Refused) as raised:
+        keep_old(world.run)
+    assert raised.value.code == "SHW-341"
 
 
 async def test_what_was_displaced_at_the_look_before_is_looked_at_anew(world: World) -> None:

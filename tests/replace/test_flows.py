@@ -39,12 +39,16 @@ class Flown:
         self.run, self.ran = Run(moved(Run(cluster(), mode), "w1", "10.9.0.99"), mode, ("w1",)), list[str]()
         self.run.kind, self.run.retirement.host, self.run.lead, self.run.file = "replace", "w1", "cp1", "te.yaml"
         self.at: dict[str, str] = {}
+        self.noted: list[str] = []  # of where the machine is that goes
         self._fails, self._after = fails, after
         for module in (bootstrap, remove, replace, waves):
             monkeypatch.setattr(module, "on", self.on)
         monkeypatch.setattr(retiring, "lease_or_host", self.lock)
         monkeypatch.setattr(replace, "find_busy", self.busy)
         monkeypatch.setattr(replace, "verify", self.verify)
+        monkeypatch.setattr(replace, "keep_old", lambda _: self.noted.append("kept"))
+        monkeypatch.setattr(replace, "forget_old", lambda _: self.noted.append("forgotten"))
+        monkeypatch.setattr(remove, "tell_closed", self.closed)
         monkeypatch.setattr(self.run, "gpus_of", lambda _: 0)
         self.kept_out: Any = None
 
@@ -69,6 +73,9 @@ class Flown:
         """Count that running pods are asked for."""
         self.ran.append("busy")
 
+    async def closed(self, _: Run) -> None:
+        """Tell nothing of the node."""
+
     async def verify(self, run: Run, *, close: bool) -> None:
         """Count the proof."""
         assert run is self.run
@@ -88,6 +95,7 @@ async def test_the_machine_that_comes_is_prepared_before_the_other_goes(monkeypa
     assert flown.ran == [*MAY, *PREPARED, *AGAIN, *OUT, *JOIN, *LEARN, "proof"]
     of_old = {stage for stage, address in flown.at.items() if address == "10.9.0.7"}
     assert of_old == {"may_remove", "drain_node", "stop_kubelet", "delete_node", "reset_host"}
+    assert flown.noted == ["kept", "forgotten"]
     (told,) = flown.run.retirement.left
     assert told.startswith("w1: 10.9.0.99 is prepared; 10.9.0.7 is drained, taken out and reset; then 10.9.0.99 joins")
 
@@ -97,6 +105,7 @@ async def test_a_plan_goes_the_same_way_and_asks_for_the_removal_once(monkeypatc
     flown.goes()
     await replace.exchange(flown.run, "w1")
     assert flown.ran == [*MAY, *PREPARED, *OUT, *JOIN, *LEARN, "proof"]
+    assert flown.noted == []
 
 
 async def test_a_machine_that_is_made_anew_is_prepared_once_it_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +162,8 @@ async def test_what_fails_ends_it_before_the_next(monkeypatch: pytest.MonkeyPatc
     first = len(MAY) if fails == "control_plane_ready" else 0
     assert flown.ran == whole[: [one.split()[0] for one in whole].index(fails, first) + 1]
     assert replace_report(flown.run).outcome == "failed"
+    out = fails not in ("prepare_system", "container_runtime", "kubernetes_packages")
+    assert flown.noted == (["kept"] if out else []) + (["forgotten"] if "reset_host w1" in flown.ran[:-1] else [])
     told = "nothing has its place" in "".join(flown.run.retirement.left)
     assert told == (fails in ("reset_host", *(one.split()[0] for one in JOIN)))
 

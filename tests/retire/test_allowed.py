@@ -13,6 +13,7 @@ import pytest
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
 from shipway.facts.commands import Says
 from shipway.facts.files import Listing
+from shipway.gpu.health.quarantine import NOTE, TAINT
 from shipway.kubeadm.writes import PKI
 from shipway.ownership.evidence import KUBECONFIGS, KUBELET_CONF, Evidence
 from shipway.script import Output
@@ -197,6 +198,21 @@ async def test_beside_two_cas_no_control_plane_leaves_for_another_machine(
     assert await removal(run) == ["SHW-856"]
     lead.facts[Listing(PKI)] = ("ca.crt",)
     assert await removal(run) == []
+
+
+async def test_that_a_mark_of_quarantine_goes_with_its_node_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine may join again, and its GPU was to be measured first."""
+    answering(monkeypatch, WORKER)
+    marked = node("te2", taints=[{"key": TAINT, "value": "reset", "effect": "NoSchedule"}])
+    on_cluster(run, node("te1"), node("te3"), marked, ETCD)
+    assert await removal(run) == []
+    assert run.retirement.left == [], "a taint of somebody else"
+    marked["metadata"]["annotations"] = {
+        NOTE: '{"since": "2026-11-29", "why": "Xid 79", "gpus": ["GPU-1"], "evidence": ""}'
+    }
+    assert await removal(run) == []
+    (told,) = run.retirement.left
+    assert told.startswith("te2 is kept from pods since 2026-11-29 (Xid 79), and that mark goes with its node")
 
 
 HELD = "10.0.0.2"
