@@ -28,7 +28,7 @@ from tasks.context import Run
 from tasks.leading import lead_beside
 from tasks.replace.allowed import stays
 from tasks.replace.report import replace_report
-from tasks.replace.sides import forget_old, keep_old, machine_that_goes
+from tasks.replace.sides import forget_old, keep_old, machine_that_goes, tell_not_reset
 from tasks.report import Report
 from tasks.retire.report import OF_NODE
 from tasks.run_stage import on
@@ -173,6 +173,7 @@ def tell_what(run: Run, host: str) -> None:
     """Keep for the report which machine goes, and which one comes."""
     asked, left, comes = run.replacement, run.retirement.left, run.cluster.host(host).address
     if asked.old is None:
+        tell_not_reset(run)
         said = f"{host}: {comes} joins, and no machine has to go for it"
         if stays(run):
             said = (

@@ -125,6 +125,15 @@ def forget_old(run: Run) -> None:
         _note(run).unlink(missing_ok=True)
 
 
+def tell_not_reset(run: Run) -> None:
+    """Keep for the report that the machine which had the host's place before was not reset, where a note says so."""
+    if kept := _kept(run):
+        was = f"the machine at {kept[0]} was {run.retirement.host} before and was not reset"
+        run.retirement.left.append(
+            f"{was}: keys of the cluster are on it, and its kubelet would start pods; install it anew before it is on the network, then remove {_note(run)}"
+        )
+
+
 def _kept(run: Run) -> tuple[str, str] | None:
     """Return the address of the machine that went, and its node's, as a run that was broken off has kept them."""
     try:
@@ -188,6 +197,8 @@ async def _still_there(run: Run, cluster: Cluster, ours: frozenset[str]) -> Clus
     seen, begun = looked
     if is_itself(seen, host, ours) or is_half_reset(seen, ours, begun=begun):
         return cluster
+    if run.mode != "plan":
+        forget_old(run)
     if seen.standing != "nothing":
         run.retirement.left.append(f"the machine at {address} is not {host} any more, and stays as it is: {seen.whose}")
     return None

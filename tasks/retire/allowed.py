@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shipway.cluster.model import node_ip
@@ -188,6 +188,11 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     return await look_at_all(checks, kube, hear_results(run, stage, host))
 
 
+def _machine_id(node: Object | None) -> str:
+    """Return the machine id that a node's kubelet told; "" for none."""
+    return str((((node or {}).get("status") or {}).get("nodeInfo") or {}).get("machineID") or "")
+
+
 def _of_another(run: Run, host: str, node: Object | None, seen: Evidence) -> Refused | None:
     """Return the refusal where a node is in the cluster, and the machine that was reached is not seen to be its own.
 
@@ -196,8 +201,7 @@ def _of_another(run: Run, host: str, node: Object | None, seen: Evidence) -> Ref
     """
     if node is None or not seen.bare or host in run.retirement.begun:
         return None
-    info = (node.get("status") or {}).get("nodeInfo") or {}
-    survey, told, own = run.seen.surveys.get(host), str(info.get("machineID") or ""), internal_address(node)
+    survey, told, own = run.seen.surveys.get(host), _machine_id(node), internal_address(node)
     at = run.cluster.target(run.cluster.host(host)).address
     if told and survey is not None and survey.machine_id == told:
         return None
@@ -271,11 +275,11 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         kube = await run.kube()
         kube.forget()
         await Known(run).check(kube)
-        nodes = sorted(await nodes_by_name(kube))
+        nodes = await nodes_by_name(kube)
     except Refused as refused:
         return [refused.at(step=OF_CLUSTER)]  # its own step where it has one
     except ShipwayError as error:
-        kube, unknown, nodes = None, error, []
+        kube, unknown, nodes = None, error, {}
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
     try:
         raise_for_other(seen, ours, endpoints_of(run.cluster), begun=begun)
@@ -287,12 +291,17 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         return await _beside_lead(run, host, seen, nodes)
     if kube is None and seen.standing != "control plane":
         return await _without_cluster(run, host, seen, unknown) if unknown is not None else []
-    return await _of_control_plane(run, host, kube, nodes)
+    return await _of_control_plane(run, host, kube, sorted(nodes))
 
 
-async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Sequence[str]) -> list[ShipwayError]:
-    """Return what forbids to reset a host beside the control plane that answers: it is a node, or etcd's member."""
-    if {host, seen.node} & set(nodes):
+async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Mapping[str, Object]) -> list[ShipwayError]:
+    """Return what forbids to reset a host beside the control plane that answers: it is a node, or etcd's member.
+
+    A machine that was only prepared to take a node's place is not that node, which is another's by its machine id.
+    """
+    survey, told = run.seen.surveys.get(host), _machine_id(nodes.get(host))
+    prepared = seen.bare and bool(told) and survey is not None and survey.machine_id not in ("", told)
+    if {host, seen.node} & set(nodes) and not prepared:
         name = seen.node if seen.node in nodes else host
         fix = f"`shipway remove {run.file or 'FILE'} {name}` drains it, takes it out of the cluster, and resets it."
         return [Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", step=NO_NODE, fix=fix)]

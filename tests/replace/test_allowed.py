@@ -20,7 +20,7 @@ from shipway.steps.system.names import HOSTS
 from tasks.context import Run
 from tasks.replace import allowed, sides
 from tasks.replace.allowed import may_replace, stays
-from tasks.replace.sides import forget_old, keep_old, machine_that_goes
+from tasks.replace.sides import forget_old, keep_old, machine_that_goes, tell_not_reset
 from tasks.retire import allowed as removal
 from tests.ownership.test_leading import A, B, cluster, plane
 from tests.places.facts import DEBIAN, KnownFacts
@@ -337,9 +337,19 @@ async def test_where_the_machine_was_is_kept_until_it_is_reset(world: World, tmp
         there = world.run.replacement.old.host("w1")
         assert (there.address, there.ssh.port, node_ip(there)) == ("192.0.2.9", 2222, OLD)
         keep_old(world.run)
-    world.shown["192.0.2.9"] = BARE
-    assert (await world.codes(), world.goes) == ([], ""), "what it shows decides"
+    world.shown["192.0.2.9"] = Unreachable("silent")
+    assert (await world.codes(), world.goes) == ([], "")
+    world.run.retirement.left.clear()
+    tell_not_reset(world.run)
+    (told,) = world.run.retirement.left
+    assert told.startswith("the machine at 192.0.2.9:2222 was w1 before and was not reset")
+    world.shown["192.0.2.9"], world.run.mode = BARE, "plan"
+    assert (await world.codes(), world.goes, note.exists()) == ([], "", True)
+    world.run.mode = "bootstrap"
+    assert (await world.codes(), world.goes, note.exists()) == ([], "", False), "what it shows decides"
     note.write_text("no note")
+    tell_not_reset(world.run)
+    assert len(world.run.retirement.left) == 1
     assert (await world.codes(), world.goes) == ([], "")
     forget_old(world.run)
     forget_old(world.run)

@@ -48,6 +48,7 @@ class Flown:
         monkeypatch.setattr(replace, "verify", self.verify)
         monkeypatch.setattr(replace, "keep_old", lambda _: self.noted.append("kept"))
         monkeypatch.setattr(replace, "forget_old", lambda _: self.noted.append("forgotten"))
+        monkeypatch.setattr(replace, "tell_not_reset", lambda _: self.noted.append("told"))
         monkeypatch.setattr(remove, "tell_closed", self.closed)
         monkeypatch.setattr(self.run, "gpus_of", lambda _: 0)
         self.kept_out: Any = None
@@ -140,6 +141,7 @@ async def test_where_no_machine_has_to_go_none_is_taken_out(
     await replace.exchange(flown.run, "w1")
     assert flown.ran == [*LOOK[:2], *MAY[3:], *PREPARED, *JOIN, *([] if itself else LEARN), "proof"]
     assert ("--remake" in flown.run.retirement.left[0]) == itself
+    assert flown.noted == ["told"], "of a machine that had the place before"
 
 
 @pytest.mark.parametrize("fails", ["preflight", "may_replace", "may_remove"])

@@ -95,6 +95,29 @@ async def test_a_host_that_is_a_node_is_removed_not_reset(run: Run, monkeypatch:
     assert "shipway remove" in error.fix
 
 
+@pytest.mark.parametrize(
+    ("shown", "own", "told", "codes_of"),
+    [
+        (BARE, "mine", "its", []),
+        (BARE, "mine", "mine", ["SHW-702"]),
+        (BARE, "mine", "", ["SHW-702"]),
+        (BARE, "", "its", ["SHW-702"]),
+        (WORKER, "mine", "its", ["SHW-702"]),
+    ],
+    ids=["prepared", "reset by hand", "the node tells none", "the machine tells none", "it is a node"],
+)
+async def test_a_machine_that_was_only_prepared_for_a_nodes_place_is_reset_and_the_node_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *, shown: Evidence, own: str, told: str, codes_of: list[str]
+) -> None:
+    """So `shipway replace` is undone before its drain; nothing of a cluster is on such a machine."""
+    its = node("te2")
+    its["status"]["nodeInfo"] = {"machineID": told}
+    run.seen.surveys["te2"] = cast("Any", SimpleNamespace(machine_id=own))
+    on_cluster(run, node("te1"), its)
+    seen(run, shown, monkeypatch)
+    assert await codes(run) == codes_of
+
+
 async def test_a_host_whose_node_is_deleted_or_that_holds_nothing_may_be_reset(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
