@@ -130,7 +130,8 @@ def tell_not_reset(run: Run) -> None:
     if kept := _kept(run):
         was = f"the machine at {kept[0]} was {run.retirement.host} before and was not reset"
         run.retirement.left.append(
-            f"{was}: keys of the cluster are on it, and its kubelet would start pods; install it anew before it is on the network, then remove {_note(run)}"
+            f"{was}: keys of the cluster are on it, and its kubelet would start pods; install it anew before it is on "
+            f"the network, then remove {_note(run)}"
         )
 
 
