@@ -122,10 +122,10 @@ async def agree(run: Run, host: str) -> tuple[State[Any] | None, State[Any] | No
             goes = await on(StageName.MAY_REMOVE, host)
     if own is None or may is None or await hold(run, host, goes) is None:
         return None, None
-    tell_what(run, host)
     asked.agreed = asked.old
     if await on(StageName.CONTROL_PLANE_READY, CLUSTER, may) is None:
         return None, None
+    tell_what(run, host)
     run.admitted.add(host)
     await find_busy(run)
     return own, goes

@@ -15,7 +15,7 @@ from shipway.gpu.health.quarantine import read_quarantine
 from shipway.host.session import Host
 from shipway.kube.access import parse_admin_conf, read_authorities
 from shipway.kube.client import Kube, Object
-from shipway.kube.drain import cordon_note, movable
+from shipway.kube.drain import PROOFS, cordon_note, movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kube.webhooks import list_webhooks
@@ -165,6 +165,8 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     elif seen is not None:
         checks.append(OfThisCluster(seen, authorities_of(kube), endpoints_of(run.cluster), host in asked.begun))
         checks.append(Told("the machine is the node's own", _of_another(run, host, node, seen)))
+        if node is None:
+            checks.append(NoneHeldUnknown(run, host))
     if node is not None and (kept := read_quarantine(node)) is not None:
         asked.left.append(
             f"{host} is kept from pods since {kept.since} ({kept.why}), and that mark goes with its node: should this "
@@ -186,6 +188,40 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run)), WebhooksAnswer(hooks, drained)]
         checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
     return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+async def refuse_held_unknown(run: Run, host: str) -> None:
+    """Refuse to end pods that hold devices of a host which is no node: the cluster knows nothing of them.
+
+    Somebody deleted the node, or the cluster came back from a backup that is older than it; its pods work on. Raises
+    Refused SHW-703, and what keeps from asking the host.
+    """
+    if run.retirement.evict_gpu_pods:
+        return
+    session = run.session(host)
+    session.forget()
+    pods = [one for one in await started_pods(session) if not one.name.startswith(f"{PROOFS}/")]
+    if held := [one.said for one in pods if one.devices]:
+        message = f"{host} is no node of the cluster, and pods that run there hold devices: {few(held)}"
+        fix = "Wait for their end, or restart its kubelet, which registers the node again; else --evict-gpu-pods."
+        raise Refused(message, host=host, code="SHW-703", fix=fix)
+
+
+class NoneHeldUnknown:
+    """No pod of which the cluster does not know holds devices of the host."""
+
+    name = "no pod that the cluster does not know holds devices"
+
+    def __init__(self, run: Run, host: str) -> None:
+        self._run, self._host = run, host
+
+    async def check(self, on: object) -> Drift | None:
+        """Ask the host, where pods run there. Raises Refused SHW-703."""
+        del on
+        seen = self._run.retirement.evidence.get(self._host)
+        if seen is not None and seen.running:
+            await refuse_held_unknown(self._run, self._host)
+        return None
 
 
 def _machine_id(node: Object | None) -> str:

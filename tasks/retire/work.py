@@ -51,7 +51,7 @@ from shipway.steps.system.own_service import OwnGone
 from shipway.steps.vip.kube_vip import KubeVipGone
 from tasks.context import Run
 from tasks.kubeconfig import LeadsToOneThatStays
-from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
+from tasks.retire.allowed import fewer_wanted, losable, refuse_held_unknown, refuse_reset
 from tasks.retire.whole import refuse_reset_of_all
 from tasks.stages import container_runtime, kubernetes_packages, prepare_system
 from tasks.waiting import by_api, hear_results, hear_waits
@@ -136,12 +136,14 @@ async def stop_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _still_drained(run: Run, host: str) -> None:
-    """Refuse to go on with a node that pods came to since it was drained. Raises Refused SHW-714."""
+    """Refuse to go on with a node that pods came to since it was drained. Raises Refused SHW-714, SHW-703."""
     kube = await run.kube()
     kube.forget()
     if host in await nodes_by_name(kube):
         await may_leave(kube, host, local_data=losable(run), evict_gpu_pods=run.retirement.evict_gpu_pods)
         await refuse_in_use(kube, host)
+    else:
+        await refuse_held_unknown(run, host)
 
 
 async def delete_node(run: Run, stage: str, host: str) -> list[StepResult]:

@@ -192,7 +192,7 @@ async def test_where_the_cluster_takes_no_join_nothing_is_prepared_and_nothing_t
     flown.goes()
     await replace.exchange(flown.run, "w1")
     assert flown.ran == MAY[:-1]
-    assert replace_report(flown.run).outcome == "refused"
+    assert (replace_report(flown.run).outcome, flown.run.retirement.left) == ("refused", [])
 
 
 @pytest.mark.parametrize(("imex", "gpus", "asks"), [("host", 4, True), ("workloads", 4, False), ("host", 0, False)])

@@ -21,7 +21,7 @@ from shipway.steps.authority.which import ETCD_CA
 from shipway.steps.kubernetes.etcd_members import OWN, health
 from shipway.steps.kubernetes.local_pods import CLAIMS, STARTED_PODS
 from tasks.context import Run
-from tasks.retire import allowed
+from tasks.retire import allowed, work
 from tasks.retire.allowed import may_remove, may_reset, refuse_reset, reset_refusals
 from tasks.retire.place import place_host
 from tests.places.facts import KnownFacts, said
@@ -236,6 +236,41 @@ async def test_that_a_mark_of_quarantine_goes_with_its_node_is_told(run: Run, mo
     assert await removal(run) == []
     (told,) = run.retirement.left
     assert told.startswith("te2 is kept from pods since 2026-11-29 (Xid 79), and that mark goes with its node")
+
+
+RUNS = Evidence("te2", kubelet_conf=True, certificate=True, running=True, authorities=OURS, node="te2")
+WORKS = {
+    STARTED_PODS: said(
+        "1 train_llm-0_0a1b2c3d-0000-4000-8000-000000000001\n2 mon_exporter_0a1b2c3d-0000-4000-8000-000000000002\n"
+    ),
+    CLAIMS: '{"PodUIDs": {"0a1b2c3d-0000-4000-8000-000000000001": {}}}',
+}
+
+
+async def test_a_job_on_a_host_that_the_cluster_does_not_know_is_not_broken_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was deleted by hand, or the cluster came back from an older backup: the job works on."""
+    answering(monkeypatch, RUNS)
+    on_cluster(run, node("te1"), node("te3"), ETCD)
+    run.session("te2").facts |= WORKS  # type: ignore[attr-defined]
+    (error,) = [one.error for one in await may_remove(run, "may_remove", "te2") if one.error]
+    assert (error.code, "hold devices: train/llm-0 (claimed devices)" in error.message) == ("SHW-703", True)
+    with pytest.raises(Refused):
+        await work._still_drained(run, "te2")
+    run.retirement.evict_gpu_pods = True
+    assert await removal(run) == []
+    await work._still_drained(run, "te2")
+    run.retirement.evict_gpu_pods = False
+    listed = cast("Output", WORKS[STARTED_PODS]).stdout
+    run.session("te2").facts[STARTED_PODS] = said(listed.replace("train_", "shipway-verify_"))  # type: ignore[attr-defined]
+    assert await removal(run) == [], "a proof's, which nobody misses"
+    run.session("te2").facts |= {**WORKS, CLAIMS: "{}"}  # type: ignore[attr-defined]
+    assert await removal(run) == [], "what holds none goes with the host, as its drain was to begin with"
+    run.session("te2").facts[STARTED_PODS] = Output(1, "", "no shell")  # type: ignore[attr-defined]
+    assert await removal(run) == ["SHW-400"], "what cannot be told"
+    answering(monkeypatch, WORKER)
+    assert await removal(run) == [], "nothing runs there"
 
 
 HELD = "10.0.0.2"
