@@ -85,9 +85,9 @@ async def exchange(run: Run, host: str) -> None:
     """
     asked = run.replacement
     own, goes = await agree(run, host)
-    if own is not None and not asked.itself:
-        own = await prepare_after(run, run.cluster.host(host), own)
     if own is None:
+        return
+    if not asked.itself and (own := await prepare_after(run, run.cluster.host(host), own)) is None:
         return
     if asked.old is not None:
         gone = await let_go(run, host, goes)

@@ -74,7 +74,7 @@ async def find_machine_that_goes(run: Run, node: Object | None, ours: frozenset[
     if not where:
         left, node_own = _kept(run) or ("" if asked.known else await called_by_lead(run), "")
         there, asked.where = _at(spec, left, node_own or left) if left else spec, left
-        other = left and run.cluster.target(there) != run.cluster.target(spec)
+        other = run.cluster.target(there) != run.cluster.target(spec)
         asked.old = await _still_there(run, _with(run.cluster, there), ours) if other else None
         return None
     there, asked.where = _at(spec, where, own), where

@@ -241,6 +241,9 @@ async def test_another_machine_is_not_made_anew(world: World) -> None:
     world.shown[OLD] = BARE
     assert await world.codes() == [], "a run was broken off once it was reset"
     assert world.goes == ""
+    world.shown[OLD] = ITSELF
+    assert (await world.codes(), world.goes) == ([], OLD), "or before"
+    assert node_ip((world.run.replacement.old or world.run.cluster).host("w1")) == OLD
 
 
 async def test_what_was_not_seen_is_not_said_to_be_another_machine(world: World) -> None:
@@ -347,6 +350,9 @@ async def test_where_the_machine_was_is_kept_until_it_is_reset(world: World, tmp
     assert (await world.codes(), world.goes, note.exists()) == ([], "", True)
     world.run.mode = "bootstrap"
     assert (await world.codes(), world.goes, note.exists()) == ([], "", False), "what it shows decides"
+    note.write_text(f"{NEW} {OLD}\n")
+    world.shown[NEW] = ITSELF
+    assert (await world.codes(), world.goes) == ([], ""), "the machine of the file goes for none"
     note.write_text("no note")
     tell_not_reset(world.run)
     assert len(world.run.retirement.left) == 1
@@ -389,7 +395,9 @@ async def test_the_address_of_the_file_is_no_address_of_the_machine_that_goes(wo
     world.run.replacement.address = NEW
     assert await world.codes() == ["SHW-719"]
     world.run.retirement.dead = True
-    assert await world.codes() == ["SHW-719"], "the node's own machine may live where nobody looked"
+    (error,) = [one.error for one in await may_replace(world.run, "may_replace", "w1") if one.error]
+    assert (error.code, "which --address names" in error.message) == ("SHW-719", True), "its own may live elsewhere"
+    assert OLD in error.fix
     world.run.replacement.address = ""
     assert await world.codes() == []
 

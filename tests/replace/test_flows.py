@@ -39,6 +39,7 @@ class Flown:
         self.run, self.ran = Run(moved(Run(cluster(), mode), "w1", "10.9.0.99"), mode, ("w1",)), list[str]()
         self.run.kind, self.run.retirement.host, self.run.lead, self.run.file = "replace", "w1", "cp1", "te.yaml"
         self.at: dict[str, str] = {}
+        self.skipped: list[str] = []  # stages that say that they were not tried
         self.noted: list[str] = []  # of where the machine is that goes
         self._fails, self._after = fails, after
         for module in (bootstrap, remove, replace, waves):
@@ -56,6 +57,7 @@ class Flown:
     async def on(self, stage: str, host: str, *after: Any) -> Any:
         """Run a stage."""
         if None in after:
+            self.skipped.append(f"{stage} {host}")
             return None
         self.ran.append(f"{stage} {host}")
         self.at[stage] = self.run.cluster.host("w1").address
@@ -151,7 +153,7 @@ async def test_every_refusal_of_both_machines_is_heard_and_nothing_is_locked(
     flown = Flown(monkeypatch, fails=fails)
     flown.goes()
     await replace.exchange(flown.run, "w1")
-    assert flown.ran == LOOK
+    assert (flown.ran, flown.skipped) == (LOOK, [])
     assert replace_report(flown.run).outcome == "refused"
 
 
@@ -268,6 +270,7 @@ async def test_what_came_while_the_other_was_prepared_keeps_the_host_in(monkeypa
         await replace.exchange(flown.run, "w1")
         assert flown.ran == [*MAY, *PREPARED, *AGAIN[:at]]
         assert flown.run.replacement.agreed is not None
+        assert flown.noted == []
 
 
 async def test_no_other_run_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
