@@ -20,6 +20,7 @@ from tasks.context import Run
 from tasks.leading import lead_beside
 from tasks.report import Report
 from tasks.retire.place import place_host
+from tasks.retire.work import tell_closed
 from tasks.run_stage import on
 from tasks.stage_result import CLUSTER
 
@@ -65,8 +66,10 @@ async def remove(  # noqa: PLR0917 - a flow's parameters are the fields of its f
 
 async def remove_host(run: Run, host: str) -> None:
     """Ask whether the host may go, hold the cluster, take it out, and tell what that leaves to a person."""
-    await take_out(run, host, await hold(run, host, await on(StageName.MAY_REMOVE, host)))
-    tell_left(run, host)
+    may = await hold(run, host, await on(StageName.MAY_REMOVE, host))
+    await take_out(run, host, may)
+    if may is not None:
+        tell_left(run, host)
 
 
 async def take_out(run: Run, host: str, may: State[Any] | None) -> State[Any] | None:
@@ -83,6 +86,8 @@ async def take_out(run: Run, host: str, may: State[Any] | None) -> State[Any] | 
     before = await on(StageName.DELETE_NODE, CLUSTER, before)
     if not run.retirement.dead:
         before = await on(StageName.RESET_HOST, host, before)
+    if before is None:
+        await tell_closed(run)
     return before
 
 

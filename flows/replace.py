@@ -10,12 +10,12 @@ if __name__ == "__main__":  # first of all, as in flows.bootstrap
 
     runpy.run_module("flows.cli.replace", run_name="__main__", alter_sys=True)
 
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
 
-from flows.bootstrap import join_prepared, prepare_after
+from flows.bootstrap import join_prepared, prepare_after, run_imex
 from flows.remove import take_out
 from flows.retiring import hold
 from flows.running import Manner, as_states, run_name, running, verdict
@@ -28,10 +28,11 @@ from tasks.context import Run
 from tasks.leading import lead_beside
 from tasks.replace.allowed import stays
 from tasks.replace.report import replace_report
-from tasks.replace.sides import machine_that_goes
+from tasks.replace.sides import forget_old, keep_old, machine_that_goes, tell_not_reset
 from tasks.report import Report
 from tasks.retire.report import OF_NODE
 from tasks.run_stage import on
+from tasks.stage_result import CLUSTER
 from tasks.stages.listed import preparation_of
 from tasks.workloads import find_busy
 
@@ -83,29 +84,19 @@ async def exchange(run: Run, host: str) -> None:
     A machine that is made anew is prepared once it is reset, any other one before: so the host is away only briefly.
     """
     asked = run.replacement
-    own, may = await on(StageName.PREFLIGHT, host), await on(StageName.MAY_REPLACE, host)
-    goes = may
-    if asked.old is not None:
-        with machine_that_goes(run):
-            goes = await on(StageName.MAY_REMOVE, host)
-    if own is None or may is None or await hold(run, host, goes) is None:
+    own, goes = await agree(run, host)
+    if own is None:
         return
-    tell_what(run, host)
-    run.admitted.add(host)
-    await find_busy(run)
-    if not asked.itself:
-        own = await prepare_after(run, run.cluster.host(host), own)
-        if own is None:
-            return
+    if not asked.itself and (own := await prepare_after(run, run.cluster.host(host), own)) is None:
+        return
     if asked.old is not None:
-        with machine_that_goes(run):
-            if not asked.itself and run.mode != "plan":
-                goes = await on(StageName.MAY_REMOVE, host)  # the preparation took minutes
-            gone = await take_out(run, host, goes)
+        gone = await let_go(run, host, goes)
         if gone is None or (asked.itself and run.mode == "plan"):
             tell_gone(run, host)
             return
-        own = await on(StageName.PREFLIGHT, host, gone) if asked.itself else own
+        if asked.itself:
+            own = await on(StageName.PREFLIGHT, host, gone)
+            await find_busy(run)  # what ran there has left, and keeps nothing from the machine that is bare now
     if asked.itself:
         own = await prepare_after(run, run.cluster.host(host), own)
     await join_prepared(run, run.cluster.host(host), own)
@@ -113,27 +104,76 @@ async def exchange(run: Run, host: str) -> None:
         tell_gone(run, host)
         return
     await tell_others(run, host)
+    await run_imex(run)
     await verify(run, close=True)
 
 
+async def agree(run: Run, host: str) -> tuple[State[Any] | None, State[Any] | None]:
+    """Look at both machines and the cluster, and hold it where nothing forbids to go on.
+
+    What a join asks of the cluster is asked now: a host that is out must be able to come back. Returns the states of
+    the machine that comes and of the one that goes, None where something forbids it.
+    """
+    asked = run.replacement
+    own, may = await on(StageName.PREFLIGHT, host), await on(StageName.MAY_REPLACE, host)
+    goes = may
+    if asked.old is not None:
+        with machine_that_goes(run):
+            goes = await on(StageName.MAY_REMOVE, host)
+    if own is None or may is None or await hold(run, host, goes) is None:
+        return None, None
+    asked.agreed = asked.old
+    if await on(StageName.CONTROL_PLANE_READY, CLUSTER, may) is None:
+        return None, None
+    tell_what(run, host)
+    run.admitted.add(host)
+    await find_busy(run)
+    return own, goes
+
+
+async def let_go(run: Run, host: str, goes: State[Any] | None) -> State[Any] | None:
+    """Take the machine that goes out; all that forbids it is asked again where the other was prepared meanwhile.
+
+    Returns the state of the last stage, None where one failed.
+    """
+    again = not run.replacement.itself and run.mode != "plan"
+    if again and await on(StageName.MAY_REPLACE, host) is None:
+        return None
+    with machine_that_goes(run):
+        may = await on(StageName.MAY_REMOVE, host) if again else goes
+        if may is not None and run.mode != "plan":
+            keep_old(run)
+        gone = await take_out(run, host, may)
+    if gone is not None and run.mode != "plan":
+        forget_old(run)
+    return gone
+
+
 async def tell_others(run: Run, host: str) -> None:
-    """Let all other hosts know the address where it is a new one; the leading control plane last, as a mark of it."""
-    if run.replacement.known:
+    """Let all other hosts know the address where it is a new one; the leading control plane last, as a mark of it.
+
+    Of a control plane they learn in any case: their proxies were loaded without it when it left.
+    """
+    planes = {one.name for one in run.cluster.control_planes}
+    if run.replacement.known and host not in planes:
         return
     lead = run.control.name
     others = [one.name for one in run.cluster.hosts if one.name not in (host, lead)]
     if all(await all_of(StageName.LEARN_ADDRESS, others)):
         await on(StageName.LEARN_ADDRESS, lead)
-    planes = {one.name for one in run.cluster.control_planes}
     if run.cluster.api_vip and host in planes:
         said = f"the other control planes learn of {host}'s new address, for {run.cluster.api_vip}, by a bootstrap"
         run.retirement.left.append(f"{said}: `shipway bootstrap {run.file}`")
+    if run.cluster.gpu.driver.imex == "host" and run.gpus_of(run.cluster.host(host)):
+        said = f"where NVLink joins {host}'s GPUs to other hosts', their IMEX learns of its new address by a bootstrap"
+        run.retirement.left.append(f"{said}, once no pod holds a GPU there: `shipway bootstrap {run.file}`")
 
 
 def tell_what(run: Run, host: str) -> None:
     """Keep for the report which machine goes, and which one comes."""
     asked, left, comes = run.replacement, run.retirement.left, run.cluster.host(host).address
     if asked.old is None:
+        tell_not_reset(run)
         said = f"{host}: {comes} joins, and no machine has to go for it"
         if stays(run):
             said = (

@@ -11,9 +11,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Self
 
+from shipway.cluster.model import node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.converge import On, converge
-from shipway.errors import ShipwayError
+from shipway.errors import Blocked, Refused, ShipwayError
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.client import Kube
@@ -43,6 +44,7 @@ from tasks.imex import READY_SECONDS, bring_undisturbed
 from tasks.kubeconfig import keep_kubeconfig
 from tasks.leading import refuse_second_cluster
 from tasks.locking import new_lease
+from tasks.retire.place import internal_address
 from tasks.stage import CLUSTER_SECONDS, HOST_SECONDS, Stage, always
 from tasks.stages import (
     control_plane,
@@ -200,14 +202,15 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Join a further control plane, and wait until its node is Ready: then the next one may join.
 
-    Raises Refused: SHW-856 while the CA is rotated, SHW-789 without a young backup where backups are declared.
+    Raises Refused: SHW-856 while the CA is rotated, SHW-789 without a young backup where backups are declared. In the
+    place of one that this run took out of etcd, the backup that was asked for then is the one.
     """
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()
     survey = run.seen.surveys.get(host)
     if survey is None or survey.evidence is None or not survey.evidence.whole:
         await NoRotation().check(lead)
-        if not run.backup.source:  # a restore has the backup that it needs
+        if not run.backup.source and not run.retirement.control_plane:  # a restore has the backup that it needs
             await BackupBefore(run, f"{host} becomes a member of etcd").check(lead)
     steps = join_control_plane.steps(run.cluster, run.cluster.host(host), run.family(host), lead, peers_of(run, host))
     steps.append(KubeletDeclared(kubelet_declared(run)))
@@ -221,8 +224,34 @@ async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResul
     return results
 
 
+async def _refuse_name_taken(run: Run, host: str) -> None:
+    """Refuse to let a bare machine join under the name of a node that is at another address. Raises Refused SHW-360.
+
+    kubeadm refuses where that node is Ready. One that is not may be cut off, with its pods at work: a second kubelet of
+    the name would start them again. Where there is no cluster yet a plan asks nobody; what goes before frees a name.
+    """
+    survey, plan = run.seen.surveys.get(host), run.allow is Impact.NOTHING
+    if survey is None or survey.joined or (plan and run.replacement.old is not None):
+        return
+    try:
+        node = await (await run.kube()).get("v1", "Node", host, fresh=True)
+    except Blocked:
+        if plan:
+            return
+        raise
+    own, address = internal_address(node), node_ip(run.cluster.host(host))
+    if own and own != address:
+        message = f"the cluster has a node {host} at {own}, and this machine, at {address}, is another one"
+        fix = (
+            f"To let it take that one's place: `shipway replace {run.file or 'FILE'} {host}` (with --dead where that "
+            "one is off for good); else correct the address, or give this machine a name of its own."
+        )
+        raise Refused(message, host=host, code="SHW-360", fix=fix)
+
+
 async def _join(run: Run, stage: str, host: str) -> list[StepResult]:
-    """Join a worker; its token is made through the control plane's session."""
+    """Join a worker; its token is made through the control plane's session. Raises Refused SHW-360."""
+    await _refuse_name_taken(run, host)
     session, control = run.session(host), run.session(run.control.name)
     session.forget()
     steps = join_worker.steps(run.cluster, run.cluster.host(host), run.family(host), control)

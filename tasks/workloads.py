@@ -35,9 +35,14 @@ async def find_busy(run: Run, only: str = "") -> None:
     """Keep which hosts (or of one host, whether it) may not be disturbed: their GPUs are held by pods of others.
 
     Costs nothing while the cluster does not exist. Where it does and its API cannot be asked, every worker that has
-    joined counts as busy; the control plane's own host does not, or it could never be mended.
+    joined counts as busy; the control plane's own host does not, or it could never be mended. A host that holds no node
+    any more is busy no more.
     """
-    joined = [name for name, survey in run.seen.surveys.items() if survey.joined and only in ("", name)]
+    looked = {name: survey.joined for name, survey in run.seen.surveys.items() if only in ("", name)}
+    joined = [name for name, yes in looked.items() if yes]
+    for known in (run.seen.busy, run.seen.podded):
+        for name in looked.keys() - joined:  # it was reset since its pods were counted
+            known.pop(name, None)
     if not joined or (run.allow is Impact.NOTHING and run.mode != "plan"):  # a plan says what a run would withhold
         return
     busy, podded = {}, {}

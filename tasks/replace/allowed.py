@@ -6,8 +6,9 @@ from typing import Any
 
 from shipway.cluster.model import node_ip
 from shipway.converge import look_at_all
-from shipway.errors import Refused
+from shipway.errors import ErrorReport, Refused, ShipwayError
 from shipway.facts.files import FileText
+from shipway.kube.client import Kube
 from shipway.kube.nodes import nodes_by_name
 from shipway.ownership.evidence import Evidence
 from shipway.step import Check, Drift, StepResult
@@ -33,12 +34,7 @@ class PlaceInEtcd:
         del on
         run, lead = self._run, self._run.session(self._run.control.name)
         if run.control.name == self._host:
-            message = "no other control plane serves: with its machine the cluster's data go"
-            fix = (
-                f"Name three control planes in the file and run `shipway bootstrap {run.file or 'FILE'}`: then each of "
-                "them can be replaced. Where the machine is lost already: `shipway restore`."
-            )
-            raise Refused(message, host=self._host, code="SHW-718", fix=fix)
+            raise _of_the_only_one(run)
         lead.forget()
         members = await members_of(lead)
         address = node_ip((run.replacement.old or run.cluster).host(self._host))
@@ -58,14 +54,37 @@ class PlaceInEtcd:
         return None
 
 
+def _of_the_only_one(run: Run) -> Refused:
+    """Return the refusal for a control plane beside which no other one serves."""
+    message = "no other control plane serves: with its machine the cluster's data go"
+    fix = (
+        f"Name three control planes in the file and run `shipway bootstrap {run.file or 'FILE'}`: then each of "
+        "them can be replaced. Where the machine is lost already: `shipway restore`."
+    )
+    return Refused(message, host=run.control.name, code="SHW-718", fix=fix)
+
+
+async def _api(run: Run, host: str, faults: list[ErrorReport]) -> Kube:
+    """Return the API. Where it cannot be asked, raises first what the file and the hosts say of that."""
+    try:
+        return await run.kube()
+    except ShipwayError:
+        if faults:
+            raise refusal(faults).at(host=faults[0].host) from None
+        if run.control.name == host:
+            raise _of_the_only_one(run) from None
+        raise
+
+
 async def may_replace(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look for all that forbids the machine of the file to take a host's place, and keep which machine goes for it.
 
-    Raises what keeps from asking the cluster.
+    Asked again before anything is taken out, it must be the same one. Raises what keeps from asking the cluster.
     """
     asked = run.replacement
+    run.retirement.displaced = False
     faults = await disagreement(run)
-    kube = await run.kube()
+    kube = await _api(run, host, faults)
     kube.forget()
     node, ours = (await nodes_by_name(kube)).get(host), authorities_of(kube)
     survey, session = run.seen.surveys.get(host), run.session(host)
@@ -82,11 +101,22 @@ async def may_replace(run: Run, stage: str, host: str) -> list[StepResult]:
         Told("the file and the hosts agree", refusal(faults).at(host=faults[0].host) if faults else None),
         Told("the machine is bare, or the host's own", _of_machine(run, host, seen, begun=begun)),
         Told("what was asked for fits the machine", _of_options(run, host, exists=node is not None)),
-        Told("the machine that goes is known", unknown),
+        Told("the machine that goes is known", unknown or _of_change(run, host)),
     ]
     if host in {one.name for one in run.cluster.control_planes} and not stays(run):
         checks.append(PlaceInEtcd(run, host))
     return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+def _of_change(run: Run, host: str) -> Refused | None:
+    """Return the refusal where another machine would go than the one by which this run was allowed."""
+    before, now = run.replacement.agreed, run.replacement.old
+    if before is None or (now is not None and now.host(host) == before.host(host)):
+        return None
+    was, is_ = (f"{node_ip(one.host(host))}" if one else "none" for one in (before, now))
+    message = f"the machine that goes is another one than when this run began: {was} then, {is_} now"
+    fix = "See `kubectl get node -o wide` for who has its place; then run again, and it is looked at anew."
+    return Refused(message, host=host, code="SHW-718", fix=fix)
 
 
 def stays(run: Run) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import HostSpec
 from shipway.edits.lines import read_block
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileText
+from shipway.foreign.errors import describe_error
+from shipway.kube.access import save_secret
 from shipway.kube.client import Object
 from shipway.ownership.evidence import Evidence, evidence
 from shipway.steps.reset.kubelet import RESETTING
@@ -61,17 +65,19 @@ async def find_machine_that_goes(run: Run, node: Object | None, ours: frozenset[
     """Keep which machine goes for the one of the file, which is another; return what keeps from telling.
 
     It is at the address that was given, else at its node's own. Where the node is gone, for a run was broken off, its
-    address is what the leading control plane calls it by; what answers there counts only where it shows that it is
-    the host still. Raises Refused SHW-701 for an address that is none.
+    address is what that run has kept, else what the leading control plane calls it by; what answers there counts only
+    where it shows that it is the host still. Raises Refused SHW-701 for an address that is none.
     """
     host, asked = run.retirement.host, run.replacement
     spec, own = run.cluster.host(host), internal_address(node)
     where = asked.address or own
     if not where:
-        left = "" if asked.known else await called_by_lead(run)
-        asked.old = await _still_there(run, _with(run.cluster, _at(spec, left, left)), ours) if left else None
+        left, node_own = _kept(run) or ("" if asked.known else await called_by_lead(run), "")
+        there, asked.where = _at(spec, left, node_own or left) if left else spec, left
+        other = run.cluster.target(there) != run.cluster.target(spec)
+        asked.old = await _still_there(run, _with(run.cluster, there), ours) if other else None
         return None
-    there = _at(spec, where, own)
+    there, asked.where = _at(spec, where, own), where
     if run.cluster.target(there) == run.cluster.target(spec) or (not asked.address and own == node_ip(spec)):
         if host not in run.seen.surveys:
             return None  # what is at that address was not seen, and is an error already
@@ -80,14 +86,62 @@ async def find_machine_that_goes(run: Run, node: Object | None, ours: frozenset[
     if node is not None and not run.retirement.displaced:
         looked = await _look(run)
         run.retirement.displaced = not isinstance(looked, ShipwayError) and _is_another(*looked, host, ours)
-    if run.retirement.dead or not run.retirement.displaced:
+    if not run.retirement.displaced or (run.retirement.dead and not asked.address):
         return None
     message = f"another machine is at {where}, where the node {host} is: the node's own cannot be drained there"
     fix = (
         "Where that one is off for good, or was installed anew: --dead. Where it is at another address by now: "
         "--address."
     )
+    if asked.address:
+        message = f"the machine at {where}, which --address names, is not the one of the node {host}"
+        fix = f"Correct --address, or leave it away: then it is looked for at {own or 'the address of before'}."
     return Refused(message, host=host, code="SHW-719", fix=fix)
+
+
+def _note(run: Run) -> Path:
+    return run.folder / f"replaced-{run.retirement.host}"
+
+
+def keep_old(run: Run) -> None:
+    """Write down where the machine is that goes, until it is reset: once its node is gone nothing else is sure to tell.
+
+    What a drift pass repairs names the new machine on every host. Raises Refused SHW-341 where it cannot be written.
+    """
+    host, asked = run.retirement.host, run.replacement
+    if asked.old is None or asked.itself or run.retirement.dead:
+        return
+    try:
+        save_secret(_note(run), f"{asked.where} {node_ip(asked.old.host(host))}\n")
+    except OSError as error:
+        message = f"where the machine is that goes cannot be written down: {describe_error(error)}"
+        fix = "Make room there, or correct `state_dir`, then run again."
+        raise Refused(message, host=host, code="SHW-341", fix=fix) from error
+
+
+def forget_old(run: Run) -> None:
+    """Remove that note, for the machine is reset; one that stays is believed only with what the machine shows."""
+    with contextlib.suppress(OSError):
+        _note(run).unlink(missing_ok=True)
+
+
+def tell_not_reset(run: Run) -> None:
+    """Keep for the report that the machine which had the host's place before was not reset, where a note says so."""
+    if kept := _kept(run):
+        was = f"the machine at {kept[0]} was {run.retirement.host} before and was not reset"
+        run.retirement.left.append(
+            f"{was}: keys of the cluster are on it, and its kubelet would start pods; install it anew before it is on "
+            f"the network, then remove {_note(run)}"
+        )
+
+
+def _kept(run: Run) -> tuple[str, str] | None:
+    """Return the address of the machine that went, and its node's, as a run that was broken off has kept them."""
+    try:
+        where, own = _note(run).read_text(encoding="utf-8").split()
+        return where, str(IPv4Address(own))
+    except (OSError, ValueError):
+        return None
 
 
 def _is_another(seen: Evidence, begun: bool, host: str, ours: frozenset[str]) -> bool:  # noqa: FBT001 - as it was looked at
@@ -144,6 +198,8 @@ async def _still_there(run: Run, cluster: Cluster, ours: frozenset[str]) -> Clus
     seen, begun = looked
     if is_itself(seen, host, ours) or is_half_reset(seen, ours, begun=begun):
         return cluster
+    if run.mode != "plan":
+        forget_old(run)
     if seen.standing != "nothing":
         run.retirement.left.append(f"the machine at {address} is not {host} any more, and stays as it is: {seen.whose}")
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shipway.cluster.model import node_ip
@@ -11,11 +11,13 @@ from shipway.converge import look_at_all
 from shipway.errors import Refused, ShipwayError, Unreachable
 from shipway.facts.commands import Says
 from shipway.facts.files import FileText
+from shipway.gpu.health.quarantine import read_quarantine
 from shipway.host.session import Host
 from shipway.kube.access import parse_admin_conf, read_authorities
-from shipway.kube.client import Kube
-from shipway.kube.drain import cordon_note, movable
+from shipway.kube.client import Kube, Object
+from shipway.kube.drain import PROOFS, cordon_note, movable
 from shipway.kube.nodes import few, nodes_by_name
+from shipway.kube.status import why_not_ready
 from shipway.kube.webhooks import list_webhooks
 from shipway.os.families import recognise
 from shipway.ownership.evidence import (
@@ -30,6 +32,7 @@ from shipway.ownership.evidence import (
 )
 from shipway.ownership.leading import endpoints_of
 from shipway.step import Check, Drift, StepResult
+from shipway.steps.authority.possible import NoRotation
 from shipway.steps.kubernetes.etcd_members import OWN, find_member, health, member_of, members_of, says_healthy
 from shipway.steps.kubernetes.local_pods import started_pods
 from shipway.steps.kubernetes.may_go import (
@@ -50,6 +53,7 @@ from shipway.steps.reset.kubelet import RESETTING
 from shipway.survey.first_look import survey
 from tasks.backup.before import BackupBefore
 from tasks.context import Run
+from tasks.retire.place import internal_address
 from tasks.retire.ways import OthersKeepWay
 from tasks.stages import dashboard
 from tasks.waiting import hear_results
@@ -107,6 +111,21 @@ def authorities_of(kube: Kube) -> frozenset[str]:
     return authorities(parse_admin_conf(kube.admin_conf).ca)
 
 
+class NoneRotated:
+    """No CA is rotated: beside two of them no control plane joins, and one that leaves for another would be missing."""
+
+    name = NoRotation.name
+
+    def __init__(self, lead: Host) -> None:
+        self._lead = lead
+
+    async def check(self, on: object) -> Drift | None:
+        """Ask the control plane that leads, anew. Raises Refused SHW-856."""
+        del on
+        self._lead.forget()
+        return await NoRotation().check(self._lead)
+
+
 class Known:
     """The cluster that answers is the one that this machine knows by its name."""
 
@@ -140,10 +159,19 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         said = error.message
     seen = asked.evidence.get(host)
     checks: list[Check[Any]] = [Known(run), HostAway(host, asked.dead, answers, said)]
+    node = (await nodes_by_name(kube)).get(host)
     if asked.dead:
         checks.append(NodeLost(host))
     elif seen is not None:
         checks.append(OfThisCluster(seen, authorities_of(kube), endpoints_of(run.cluster), host in asked.begun))
+        checks.append(Told("the machine is the node's own", _of_another(run, host, node, seen)))
+        if node is None:
+            checks.append(NoneHeldUnknown(run, host))
+    if node is not None and (kept := read_quarantine(node)) is not None:
+        asked.left.append(
+            f"{host} is kept from pods since {kept.since} ({kept.why}), and that mark goes with its node: should this "
+            f"machine join again, `shipway verify {run.file or 'FILE'} --level full` measures its GPUs"
+        )
     standing = seen.standing if seen else ""
     asked.control_plane = await runs_control_plane(kube, host, standing)
     lead = run.session(run.control.name) if run.control.name != host else None
@@ -152,6 +180,7 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
     if asked.control_plane and lead is not None:
         besides = (host,) if asked.dead else ()
         checks.append(BackupBefore(run, f"{host} leaves etcd", besides=besides))
+        checks += [NoneRotated(lead)] if asked.to_replace else []
     checks += [OthersKeepWay(run, host)] if asked.control_plane and lead is not None and not asked.dead else []
     if not asked.dead:
         hooks, drained = await list_webhooks(kube), await _open_drains(kube, host)
@@ -159,6 +188,67 @@ async def may_remove(run: Run, stage: str, host: str) -> list[StepResult]:
         checks += [ElsewhereToGo(host), PodsMayLeave(host, losable(run)), WebhooksAnswer(hooks, drained)]
         checks += [] if asked.evict_gpu_pods else [NoGpuPods(host)]
     return await look_at_all(checks, kube, hear_results(run, stage, host))
+
+
+async def refuse_held_unknown(run: Run, host: str) -> None:
+    """Refuse to end pods that hold devices of a host which is no node: the cluster knows nothing of them.
+
+    Somebody deleted the node, or the cluster came back from a backup that is older than it; its pods work on. Raises
+    Refused SHW-703, and what keeps from asking the host.
+    """
+    if run.retirement.evict_gpu_pods:
+        return
+    session = run.session(host)
+    session.forget()
+    pods = [one for one in await started_pods(session) if not one.name.startswith(f"{PROOFS}/")]
+    if held := [one.said for one in pods if one.devices]:
+        message = f"{host} is no node of the cluster, and pods that run there hold devices: {few(held)}"
+        fix = "Wait for their end, or restart its kubelet, which registers the node again; else --evict-gpu-pods."
+        raise Refused(message, host=host, code="SHW-703", fix=fix)
+
+
+class NoneHeldUnknown:
+    """No pod of which the cluster does not know holds devices of the host."""
+
+    name = "no pod that the cluster does not know holds devices"
+
+    def __init__(self, run: Run, host: str) -> None:
+        self._run, self._host = run, host
+
+    async def check(self, on: object) -> Drift | None:
+        """Ask the host, where pods run there. Raises Refused SHW-703."""
+        del on
+        seen = self._run.retirement.evidence.get(self._host)
+        if seen is not None and seen.running:
+            await refuse_held_unknown(self._run, self._host)
+        return None
+
+
+def _machine_id(node: Object | None) -> str:
+    """Return the machine id that a node's kubelet told; "" for none."""
+    return str((((node or {}).get("status") or {}).get("nodeInfo") or {}).get("machineID") or "")
+
+
+def _of_another(run: Run, host: str, node: Object | None, seen: Evidence) -> Refused | None:
+    """Return the refusal where a node is in the cluster, and the machine that was reached is not seen to be its own.
+
+    So it is with one that holds nothing of a cluster: its node's kubelet runs elsewhere, and would go on there. A host
+    on which somebody has undone Kubernetes by hand is known by its machine id, which its kubelet had told.
+    """
+    if node is None or not seen.bare or host in run.retirement.begun:
+        return None
+    survey, told, own = run.seen.surveys.get(host), _machine_id(node), internal_address(node)
+    at = run.cluster.target(run.cluster.host(host)).address
+    if told and survey is not None and survey.machine_id == told:
+        return None
+    if not told and at == own and why_not_ready(node):
+        return None
+    message = f"the machine at {at} holds no node, and the node {host} (at {own or 'an unknown address'}) is another's"
+    fix = (
+        f"Correct the address of {host} (in the file, or --address). Where the machine of the file is to have its "
+        f"place: `shipway replace {run.file or 'FILE'} {host}`."
+    )
+    return Refused(message, host=host, code="SHW-706", fix=fix)
 
 
 async def _open_drains(kube: Kube, host: str) -> list[list[str]]:
@@ -221,11 +311,11 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         kube = await run.kube()
         kube.forget()
         await Known(run).check(kube)
-        nodes = sorted(await nodes_by_name(kube))
+        nodes = await nodes_by_name(kube)
     except Refused as refused:
         return [refused.at(step=OF_CLUSTER)]  # its own step where it has one
     except ShipwayError as error:
-        kube, unknown, nodes = None, error, []
+        kube, unknown, nodes = None, error, {}
     ours = authorities_of(kube) if kube else read_authorities(run.folder / "kubeconfig") or frozenset()
     try:
         raise_for_other(seen, ours, endpoints_of(run.cluster), begun=begun)
@@ -237,12 +327,17 @@ async def reset_refusals(run: Run, host: str) -> list[ShipwayError]:
         return await _beside_lead(run, host, seen, nodes)
     if kube is None and seen.standing != "control plane":
         return await _without_cluster(run, host, seen, unknown) if unknown is not None else []
-    return await _of_control_plane(run, host, kube, nodes)
+    return await _of_control_plane(run, host, kube, sorted(nodes))
 
 
-async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Sequence[str]) -> list[ShipwayError]:
-    """Return what forbids to reset a host beside the control plane that answers: it is a node, or etcd's member."""
-    if {host, seen.node} & set(nodes):
+async def _beside_lead(run: Run, host: str, seen: Evidence, nodes: Mapping[str, Object]) -> list[ShipwayError]:
+    """Return what forbids to reset a host beside the control plane that answers: it is a node, or etcd's member.
+
+    A machine that was only prepared to take a node's place is not that node, which is another's by its machine id.
+    """
+    survey, told = run.seen.surveys.get(host), _machine_id(nodes.get(host))
+    prepared = seen.bare and bool(told) and survey is not None and survey.machine_id not in ("", told)
+    if {host, seen.node} & set(nodes) and not prepared:
         name = seen.node if seen.node in nodes else host
         fix = f"`shipway remove {run.file or 'FILE'} {name}` drains it, takes it out of the cluster, and resets it."
         return [Refused(f"it is a node of the cluster: {name}", host=host, code="SHW-702", step=NO_NODE, fix=fix)]
@@ -335,16 +430,19 @@ async def _without_cluster(run: Run, host: str, seen: Evidence, unknown: Shipway
         return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
     if run.retirement.cluster_gone:
         return []
-    try:
-        control = await evidence(run.session(run.control.name))
-    except ShipwayError as error:
-        why = error.message
+    why = unknown.message
+    if address_of(seen.server) not in endpoints_of(run.cluster):
+        why = f"its kubelet asks {seen.server or 'nobody knows whom'}, and no control plane of the file"
     else:
-        if control.standing == "nothing" and host != run.control.name:
-            run.retirement.cluster_gone = True  # its control plane's host is bare: nobody is left to be asked
-            return []
-        why = unknown.message
-    message = f"whether it is a node of the cluster cannot be determined: {why}"
+        try:
+            planes = [await evidence(run.session(one.name)) for one in run.cluster.control_planes if one.name != host]
+        except ShipwayError as error:
+            why = error.message
+        else:
+            if planes and all(one.standing == "nothing" for one in planes):
+                run.retirement.cluster_gone = True  # its control planes' hosts are bare: nobody is left to be asked
+                return []
+    message = f"whether it is a node of a cluster cannot be determined: {why}"
     fix = f"{AGAIN} Where that cluster is gone for good: --cluster-gone."
     return [Refused(message, host=host, code="SHW-711", step=NO_NODE, fix=fix)]
 

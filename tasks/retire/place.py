@@ -79,14 +79,12 @@ def host_at(name: str, address: str, known: HostSpec | None) -> HostSpec:
         ssh = known.ssh if known else HostSsh()
         if colon:
             ssh = HostSsh.model_validate({**ssh.model_dump(exclude_none=True), "port": int(port)})
-        if known:
-            return known.model_copy(
-                update={"address": place, "node_ip": known.node_ip or _ip(known.address), "ssh": ssh}
-            )
-        return HostSpec(name=name, address=place, node_ip=_ip(place), roles=("worker",), ssh=ssh)
+        made = HostSpec(name=name, address=place, node_ip=_ip(place), roles=("worker",), ssh=ssh)
     except (ValidationError, ValueError) as error:
         message = f"{name} cannot be reached at {address or 'no address'}: that is no address of a host"
         raise Refused(message, host=name, code="SHW-701", fix="Give --address HOST or HOST:PORT.") from error
+    there = {"address": made.address, "node_ip": known.node_ip or _ip(known.address), "ssh": ssh} if known else {}
+    return known.model_copy(update=there) if known else made
 
 
 def _ip(address: str) -> IPv4Address | None:

@@ -7,17 +7,18 @@ from functools import partial
 from shipway.cluster.model import Cluster, node_ip
 from shipway.cluster.parts import Proxy
 from shipway.converge import converge
-from shipway.errors import Refused
+from shipway.errors import Refused, ShipwayError
 from shipway.etcd.quorum import least
 from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Host
 from shipway.kube.access import read_authorities
 from shipway.kube.client import Kube
-from shipway.kube.drain import uncordon
+from shipway.kube.drain import cordon_note, uncordon
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.status import why_not_ready
 from shipway.kubeadm.config import cri_socket
 from shipway.os.families import recognise
+from shipway.stage import StageName
 from shipway.step import Check, Impact, StepResult
 from shipway.steps.gpu.cdi import SpecificationsGone
 from shipway.steps.gpu.mig import GpusWhole
@@ -50,7 +51,7 @@ from shipway.steps.system.own_service import OwnGone
 from shipway.steps.vip.kube_vip import KubeVipGone
 from tasks.context import Run
 from tasks.kubeconfig import LeadsToOneThatStays
-from tasks.retire.allowed import fewer_wanted, losable, refuse_reset
+from tasks.retire.allowed import fewer_wanted, losable, refuse_held_unknown, refuse_reset
 from tasks.retire.whole import refuse_reset_of_all
 from tasks.stages import container_runtime, kubernetes_packages, prepare_system
 from tasks.waiting import by_api, hear_results, hear_waits
@@ -110,6 +111,22 @@ async def drain_node(run: Run, stage: str, host: str) -> list[StepResult]:
     return results
 
 
+async def tell_closed(run: Run) -> None:
+    """Keep for the report that a node which was drained stays closed, for something after its drain has failed."""
+    if run.allow is Impact.NOTHING or not any(one.stage == StageName.DRAIN_NODE and one.stands for one in run.results):
+        return
+    host = run.retirement.host
+    try:
+        kube = await run.kube()
+        kube.forget()
+        node = (await nodes_by_name(kube)).get(host)
+        said = f"node {host} stays closed: {note}" if node and (note := cordon_note(node)) else ""
+    except ShipwayError as error:
+        said = f"whether node {host} stays closed cannot be told: {error.message}"
+    if said:
+        run.retirement.left.append(f"{said}; the same command goes on, `kubectl uncordon {host}` opens it")
+
+
 async def stop_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
     """Stop the kubelet of a drained node: one that runs on would register the node again."""
     session = run.session(host)
@@ -119,12 +136,14 @@ async def stop_kubelet(run: Run, stage: str, host: str) -> list[StepResult]:
 
 
 async def _still_drained(run: Run, host: str) -> None:
-    """Refuse to go on with a node that pods came to since it was drained. Raises Refused SHW-714."""
+    """Refuse to go on with a node that pods came to since it was drained. Raises Refused SHW-714, SHW-703."""
     kube = await run.kube()
     kube.forget()
     if host in await nodes_by_name(kube):
         await may_leave(kube, host, local_data=losable(run), evict_gpu_pods=run.retirement.evict_gpu_pods)
         await refuse_in_use(kube, host)
+    else:
+        await refuse_held_unknown(run, host)
 
 
 async def delete_node(run: Run, stage: str, host: str) -> list[StepResult]:

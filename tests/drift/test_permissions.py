@@ -283,6 +283,17 @@ async def test_a_host_whose_pods_have_gone_is_busy_no_more(monkeypatch: pytest.M
     assert (run.seen.busy, run.seen.podded) == ({}, {})
 
 
+async def test_a_host_that_was_reset_since_is_busy_no_more_and_a_silent_one_stays_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = answered(monkeypatch, run_of())
+    looked_at(run, te2=False)
+    run.allow = Impact.WORKLOADS
+    run.seen.busy, run.seen.podded = {"te2": "old", "te3": "old"}, {"te2": "old", "te3": "old"}
+    await find_busy(run, "te2")
+    assert (run.seen.busy, run.seen.podded) == ({"te3": "old"}, {"te3": "old"})
+
+
 async def test_where_the_api_cannot_tell_every_joined_host_is_busy_but_that_of_the_control_plane(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

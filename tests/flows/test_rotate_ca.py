@@ -593,6 +593,9 @@ async def test_no_control_plane_joins_while_two_cas_are_trusted(
         run.backup.source, brought[:] = "20261129T013000Z", []
         await table._join_control_plane(run, "join_control_plane", "cp2")
         assert brought == ["brought"], "a restore has the backup that it needs"
+        run.backup.source, run.retirement.control_plane, brought[:] = "", True, []
+        await table._join_control_plane(run, "join_control_plane", "cp2")
+        assert brought == ["brought"], "it was asked for when the one before was taken out, which may take an hour"
 
 
 async def test_an_upgrade_is_refused_while_two_cas_are_trusted(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:

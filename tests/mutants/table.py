@@ -6,7 +6,7 @@ from __future__ import annotations
 TESTS: dict[str, tuple[str, ...]] = {
     "shipway/converge": ("core/converge", "host/changes"),
     "tasks/drift/permission": ("drift/permissions", "drift/parts"),
-    "tasks/table": ("drift/permissions", "flows/stage_work"),
+    "tasks/table": ("drift/permissions", "flows/stage_work", "flows/name_taken"),
     "tasks/workloads": ("drift/permissions", "drift/parts"),
     "tasks/locking": ("locks/run_locks",),
     "shipway/cluster/window": ("drift/repair_nouns",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from shipway.cluster.model import node_ip
 from shipway.edits.lines import hosts_file
-from shipway.errors import ErrorReport, Unreachable
+from shipway.errors import Blocked, ErrorReport, Refused, ShipwayError, Unreachable
 from shipway.facts.files import FileText
 from shipway.ownership.evidence import Evidence
 from shipway.steps.kubernetes.etcd_members import Member
@@ -19,7 +20,7 @@ from shipway.steps.system.names import HOSTS
 from tasks.context import Run
 from tasks.replace import allowed, sides
 from tasks.replace.allowed import may_replace, stays
-from tasks.replace.sides import machine_that_goes
+from tasks.replace.sides import forget_old, keep_old, machine_that_goes, tell_not_reset
 from tasks.retire import allowed as removal
 from tests.ownership.test_leading import A, B, cluster, plane
 from tests.places.facts import DEBIAN, KnownFacts
@@ -197,6 +198,28 @@ async def test_what_contradicts_the_file_is_named_beside_it(world: World) -> Non
     assert await world.codes() == ["SHW-321", "SHW-718"]
 
 
+@pytest.mark.parametrize(
+    ("lead", "faulty", "code"), [("cp1", True, "SHW-318"), ("w1", False, "SHW-718"), ("cp1", False, "SHW-500")]
+)
+async def test_where_the_api_cannot_be_asked_the_cause_is_told_first(
+    world: World,
+    lead: str,
+    faulty: bool,  # noqa: FBT001 - a table
+    code: str,
+) -> None:
+    """The only control plane's machine is to be another one: it holds no admin.conf, and a bootstrap would not help."""
+
+    async def kube() -> Any:
+        raise Blocked("no admin.conf", code="SHW-500")
+
+    world.run.kube, world.run.lead = kube, lead  # type: ignore[method-assign]
+    fault = ErrorReport("cp1", "the file and the hosts agree", "SHW-318", "it holds none", "a fix", retryable=False)
+    world.faults = [fault] if faulty else []
+    with pytest.raises(ShipwayError) as raised:
+        await world.codes()
+    assert raised.value.code == code
+
+
 async def test_the_host_itself_stays_unless_it_is_to_be_made_anew(world: World) -> None:
     world.nodes(w1=NEW)
     world.calls("w1", NEW)
@@ -218,6 +241,9 @@ async def test_another_machine_is_not_made_anew(world: World) -> None:
     world.shown[OLD] = BARE
     assert await world.codes() == [], "a run was broken off once it was reset"
     assert world.goes == ""
+    world.shown[OLD] = ITSELF
+    assert (await world.codes(), world.goes) == ([], OLD), "or before"
+    assert node_ip((world.run.replacement.old or world.run.cluster).host("w1")) == OLD
 
 
 async def test_what_was_not_seen_is_not_said_to_be_another_machine(world: World) -> None:
@@ -279,10 +305,101 @@ async def test_a_machine_that_has_got_the_address_of_the_one_that_goes_is_not_ta
     assert world.goes == OLD
 
 
+@pytest.mark.parametrize(
+    ("nodes", "codes"),
+    [({"w1": OLD}, []), ({"w1": "10.9.0.8"}, ["SHW-718"]), ({"w1": NEW}, ["SHW-718"]), ({}, ["SHW-718"])],
+    ids=["the same", "another one", "this one", "none"],
+)
+async def test_asked_again_the_machine_that_goes_is_still_the_one_that_was_agreed_on(
+    world: World, nodes: dict[str, str], codes: list[str]
+) -> None:
+    """Another run, or a person, has taken it out meanwhile; a third machine may have joined under its name."""
+    world.comes(BARE)
+    assert await world.codes() == []
+    world.run.replacement.agreed = world.run.replacement.old
+    world.nodes(**nodes)
+    world.run.retirement.dead = True  # whatever else would forbid it
+    assert await world.codes() == codes
+
+
+async def test_where_the_machine_was_is_kept_until_it_is_reset(world: World, tmp_path: Path) -> None:
+    """A drift pass between two tries lets the leading control plane's /etc/hosts name the new machine."""
+    world.run.cluster = world.run.cluster.model_copy(update={"state_dir": str(tmp_path)})
+    world.comes(BARE)
+    world.run.replacement.address = "192.0.2.9:2222"
+    assert await world.codes() == []
+    keep_old(world.run)
+    (note,) = (tmp_path / "te").iterdir()
+    assert (note.name, note.stat().st_mode & 0o777) == ("replaced-w1", 0o600)
+    world.nodes()
+    world.calls("w1", NEW)
+    world.run.replacement.address, world.shown["192.0.2.9"] = "", ITSELF
+    for _ in range(2):  # what was found by the note is kept again
+        assert await world.codes() == []
+        assert world.run.replacement.old is not None
+        there = world.run.replacement.old.host("w1")
+        assert (there.address, there.ssh.port, node_ip(there)) == ("192.0.2.9", 2222, OLD)
+        keep_old(world.run)
+    world.shown["192.0.2.9"] = Unreachable("silent")
+    assert (await world.codes(), world.goes) == ([], "")
+    world.run.retirement.left.clear()
+    tell_not_reset(world.run)
+    (told,) = world.run.retirement.left
+    assert told.startswith("the machine at 192.0.2.9:2222 was w1 before and was not reset")
+    world.shown["192.0.2.9"], world.run.mode = BARE, "plan"
+    assert (await world.codes(), world.goes, note.exists()) == ([], "", True)
+    world.run.mode = "bootstrap"
+    assert (await world.codes(), world.goes, note.exists()) == ([], "", False), "what it shows decides"
+    note.write_text(f"{NEW} {OLD}\n")
+    world.shown[NEW] = ITSELF
+    assert (await world.codes(), world.goes) == ([], ""), "the machine of the file goes for none"
+    note.write_text("no note")
+    tell_not_reset(world.run)
+    assert len(world.run.retirement.left) == 1
+    assert (await world.codes(), world.goes) == ([], "")
+    forget_old(world.run)
+    forget_old(world.run)
+    assert list((tmp_path / "te").iterdir()) == []
+
+
+async def test_of_what_stays_or_is_gone_nothing_is_kept_and_without_room_nothing_is_taken_out(
+    world: World, tmp_path: Path
+) -> None:
+    world.run.cluster = world.run.cluster.model_copy(update={"state_dir": str(tmp_path)})
+    keep_old(world.run)
+    world.comes(BARE)
+    assert await world.codes() == []
+    world.run.retirement.dead = True
+    keep_old(world.run)
+    world.run.retirement.dead, world.run.replacement.itself = False, True
+    keep_old(world.run)
+    there = tmp_path / "te"
+    assert not there.exists()
+    world.run.replacement.itself = False
+    there.write_text("no folder")
+    with pytest.raises(Refused) as raised:
+        keep_old(world.run)
+    assert raised.value.code == "SHW-341"
+
+
+async def test_what_was_displaced_at_the_look_before_is_looked_at_anew(world: World) -> None:
+    world.comes(BARE)
+    world.shown[OLD] = BARE
+    assert await world.codes() == ["SHW-719"]
+    world.shown[OLD] = ITSELF
+    assert (await world.codes(), world.run.retirement.displaced) == ([], False)
+
+
 async def test_the_address_of_the_file_is_no_address_of_the_machine_that_goes(world: World) -> None:
     world.comes(BARE)
     world.run.replacement.address = NEW
     assert await world.codes() == ["SHW-719"]
+    world.run.retirement.dead = True
+    (error,) = [one.error for one in await may_replace(world.run, "may_replace", "w1") if one.error]
+    assert (error.code, "which --address names" in error.message) == ("SHW-719", True), "its own may live elsewhere"
+    assert OLD in error.fix
+    world.run.replacement.address = ""
+    assert await world.codes() == []
 
 
 async def test_a_node_that_has_the_new_machines_address_may_be_elsewhere_by_now(world: World) -> None:

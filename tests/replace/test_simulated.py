@@ -16,9 +16,13 @@ from flows.bootstrap import bootstrap
 from flows.cli.demo import Demo
 from flows.replace import replace
 from lab.simulated.control import ask
+from shipway.cluster_file import load_cluster
 from shipway.errors import Permanent
 from shipway.facts.files import FileText
+from shipway.gpu.chosen import VENDOR
 from shipway.host.session import Command, Host
+from shipway.host.ssh import Pool
+from shipway.kube.client import Kube
 from shipway.step import Drift, Impact
 from shipway.steps.reset.kubelet import RESETTING, KubeletOff, NodeUndone
 from tasks.report import Report
@@ -32,6 +36,7 @@ ORDER = [
     "preflight te3",
     "may_replace te3",
     "may_remove te3",
+    "control_plane_ready cluster",
     "kubernetes_packages te3",
     "drain_node te3",
     "stop_kubelet te3",
@@ -190,6 +195,36 @@ def test_the_same_again_changes_nothing_and_says_why(lab: Lab) -> None:
     assert "is te3 already, and nothing is taken out" in again.warnings[0]
 
 
+def works_on(file: Path, host: str) -> None:
+    """Let a Deployment's pod hold a GPU of a host."""
+
+    async def start() -> None:
+        cluster, pool = load_cluster(file), Pool()
+        kube = await Kube.connect(pool.host(cluster.target(cluster.control_planes[0])), cluster)
+        limits = {"limits": {VENDOR.resource: "1"}}
+        spec = {
+            "containers": [{"name": "c", "image": "registry.example/train:1", "resources": limits}],
+            "nodeSelector": {"kubernetes.io/hostname": host},
+        }
+        template = {"metadata": {"labels": {"app": "training"}}, "spec": spec}
+        selects = {"replicas": 1, "selector": {"matchLabels": {"app": "training"}}, "template": template}
+        meta = {"name": "training", "namespace": "default"}
+        try:
+            await kube.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": selects})
+            async with asyncio.timeout(60):
+                while True:
+                    kube.forget()
+                    pods = await kube.list_("v1", "Pod", "default", labels="app=training")
+                    if any(pod["spec"].get("nodeName") == host for pod in pods):
+                        return
+                    await asyncio.sleep(0.1)
+        finally:
+            await kube.close()
+            await pool.close()
+
+    asyncio.run(start())
+
+
 @pytest.mark.usefixtures("short_reset")
 def test_a_machine_that_is_made_anew_is_taken_out_reset_and_joined(lab: Lab) -> None:
     _, file = lab
@@ -197,7 +232,10 @@ def test_a_machine_that_is_made_anew_is_taken_out_reset_and_joined(lab: Lab) -> 
     plan = replaced(new, "plan", remake=True)
     assert (plan.outcome, changed(plan)) == ("planned", [])
     assert "then it is prepared anew (prepare_system, " in plan.warnings[0]
-    done = replaced(new, remake=True)
+    works_on(new, "te3")
+    held = replaced(new, remake=True)
+    assert (held.outcome, [error.code for error in held.errors]) == ("refused", ["SHW-703"])
+    done = replaced(new, remake=True, evict_gpu_pods=True)  # what ran there keeps nothing from the bare machine
     assert done.outcome == "ok", done.errors
     assert {"node te3 is not in the cluster", "nothing of kubeadm's is left", "the node has joined"} <= {*changed(done)}
     ran = [one.split()[0] for one in stages(done)]

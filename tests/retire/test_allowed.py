@@ -12,12 +12,16 @@ import pytest
 
 from shipway.errors import ApiUnavailable, LoginRefused, Refused, ShipwayError, Unreachable
 from shipway.facts.commands import Says
+from shipway.facts.files import Listing
+from shipway.gpu.health.quarantine import NOTE, TAINT
+from shipway.kubeadm.writes import PKI
 from shipway.ownership.evidence import KUBECONFIGS, KUBELET_CONF, Evidence
 from shipway.script import Output
+from shipway.steps.authority.which import ETCD_CA
 from shipway.steps.kubernetes.etcd_members import OWN, health
 from shipway.steps.kubernetes.local_pods import CLAIMS, STARTED_PODS
 from tasks.context import Run
-from tasks.retire import allowed
+from tasks.retire import allowed, work
 from tasks.retire.allowed import may_remove, may_reset, refuse_reset, reset_refusals
 from tasks.retire.place import place_host
 from tests.places.facts import KnownFacts, said
@@ -29,6 +33,7 @@ from tests.retire.test_webhooks import PODS, config, ends
 OURS = frozenset({"sha256:ours"})
 WORKER = Evidence("te2", kubelet_conf=True, certificate=True, authorities=OURS, node="te2")
 CONTROL = Evidence("te1", admin=True, etcd=True, static=("etcd.yaml",), certificate=True, authorities=OURS, node="te1")
+ASKING = replace(WORKER, server="https://API.te.internal:6443")
 BARE = Evidence("te2")
 PODS_OF = [(0, "default_web"), (1, "train_llm-0"), (2, "kube-system_kube-proxy-1")]
 ETCD = pod(
@@ -88,6 +93,29 @@ async def test_a_host_that_is_a_node_is_removed_not_reset(run: Run, monkeypatch:
     (error,) = await reset_refusals(run, "te2")
     assert error.code == "SHW-702"
     assert "shipway remove" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("shown", "own", "told", "codes_of"),
+    [
+        (BARE, "mine", "its", []),
+        (BARE, "mine", "mine", ["SHW-702"]),
+        (BARE, "mine", "", ["SHW-702"]),
+        (BARE, "", "its", ["SHW-702"]),
+        (WORKER, "mine", "its", ["SHW-702"]),
+    ],
+    ids=["prepared", "reset by hand", "the node tells none", "the machine tells none", "it is a node"],
+)
+async def test_a_machine_that_was_only_prepared_for_a_nodes_place_is_reset_and_the_node_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *, shown: Evidence, own: str, told: str, codes_of: list[str]
+) -> None:
+    """So `shipway replace` is undone before its drain; nothing of a cluster is on such a machine."""
+    its = node("te2")
+    its["status"]["nodeInfo"] = {"machineID": told}
+    run.seen.surveys["te2"] = cast("Any", SimpleNamespace(machine_id=own))
+    on_cluster(run, node("te1"), its)
+    seen(run, shown, monkeypatch)
+    assert await codes(run) == codes_of
 
 
 async def test_a_host_whose_node_is_deleted_or_that_holds_nothing_may_be_reset(
@@ -178,6 +206,113 @@ async def test_a_control_plane_leaves_while_another_one_answers_for_the_cluster(
     assert await removal(run) == ["SHW-717"], "the other one's kubelet asks by it"
 
 
+async def test_beside_two_cas_no_control_plane_leaves_for_another_machine(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None could join in its place: a rotation that was broken off is ended first."""
+    answering(monkeypatch, Evidence("te2", admin=True, etcd=True, static=("etcd.yaml",), authorities=OURS, node="te2"))
+    lead = Lead(3)
+    lead.facts[Listing(PKI)] = ("ca.crt", ETCD_CA.inside)
+    run.session = lambda name: lead if name == "te1" else KnownFacts({})  # type: ignore[method-assign, assignment, return-value]
+    on_cluster(run, node("te1"), node("te2", role="control-plane"), ETCD)
+    monkeypatch.setattr(allowed, "OthersKeepWay", lambda *_: allowed.Told("a way", None))
+    assert await removal(run) == [], "it leaves, and nothing comes for it"
+    run.retirement.to_replace = True
+    assert await removal(run) == ["SHW-856"]
+    lead.facts[Listing(PKI)] = ("ca.crt",)
+    assert await removal(run) == []
+
+
+async def test_that_a_mark_of_quarantine_goes_with_its_node_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine may join again, and its GPU was to be measured first."""
+    answering(monkeypatch, WORKER)
+    marked = node("te2", taints=[{"key": TAINT, "value": "reset", "effect": "NoSchedule"}])
+    on_cluster(run, node("te1"), node("te3"), marked, ETCD)
+    assert await removal(run) == []
+    assert run.retirement.left == [], "a taint of somebody else"
+    marked["metadata"]["annotations"] = {
+        NOTE: '{"since": "2026-11-29", "why": "Xid 79", "gpus": ["GPU-1"], "evidence": ""}'
+    }
+    assert await removal(run) == []
+    (told,) = run.retirement.left
+    assert told.startswith("te2 is kept from pods since 2026-11-29 (Xid 79), and that mark goes with its node")
+
+
+RUNS = Evidence("te2", kubelet_conf=True, certificate=True, running=True, authorities=OURS, node="te2")
+WORKS = {
+    STARTED_PODS: said(
+        "1 train_llm-0_0a1b2c3d-0000-4000-8000-000000000001\n2 mon_exporter_0a1b2c3d-0000-4000-8000-000000000002\n"
+    ),
+    CLAIMS: '{"PodUIDs": {"0a1b2c3d-0000-4000-8000-000000000001": {}}}',
+}
+
+
+async def test_a_job_on_a_host_that_the_cluster_does_not_know_is_not_broken_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was deleted by hand, or the cluster came back from an older backup: the job works on."""
+    answering(monkeypatch, RUNS)
+    on_cluster(run, node("te1"), node("te3"), ETCD)
+    run.session("te2").facts |= WORKS  # type: ignore[attr-defined]
+    (error,) = [one.error for one in await may_remove(run, "may_remove", "te2") if one.error]
+    assert (error.code, "hold devices: train/llm-0 (claimed devices)" in error.message) == ("SHW-703", True)
+    with pytest.raises(Refused):
+        await work._still_drained(run, "te2")
+    run.retirement.evict_gpu_pods = True
+    assert await removal(run) == []
+    await work._still_drained(run, "te2")
+    run.retirement.evict_gpu_pods = False
+    listed = cast("Output", WORKS[STARTED_PODS]).stdout
+    run.session("te2").facts[STARTED_PODS] = said(listed.replace("train_", "shipway-verify_"))  # type: ignore[attr-defined]
+    assert await removal(run) == [], "a proof's, which nobody misses"
+    run.session("te2").facts |= {**WORKS, CLAIMS: "{}"}  # type: ignore[attr-defined]
+    assert await removal(run) == [], "what holds none goes with the host, as its drain was to begin with"
+    run.session("te2").facts[STARTED_PODS] = Output(1, "", "no shell")  # type: ignore[attr-defined]
+    assert await removal(run) == ["SHW-400"], "what cannot be told"
+    answering(monkeypatch, WORKER)
+    assert await removal(run) == [], "nothing runs there"
+
+
+HELD = "10.0.0.2"
+
+
+@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize(
+    ("told", "at", "codes"),
+    [
+        ("", HELD, None),
+        ("", "10.0.0.9", ["SHW-706"]),
+        ("its own", "10.0.0.9", []),
+        ("another", HELD, ["SHW-706"]),
+    ],
+)
+async def test_a_bare_machine_is_no_node_unless_it_is_known_to_have_been_it(  # noqa: PLR0917 - a table
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+    at: str,
+    codes: list[str] | None,
+    ready: bool,  # noqa: FBT001 - a table
+) -> None:
+    """The file has a new machine's address already: the node's kubelet would run on elsewhere, and be forgotten."""
+    answering(monkeypatch, BARE)
+    run.seen.surveys["te2"] = cast("Any", SimpleNamespace(machine_id="its own"))
+    run.seen.surveys.pop("te2") if not told else None
+    its = node("te2", ready=ready)
+    its["status"] |= {
+        "addresses": [{"type": "InternalIP", "address": at}],
+        "nodeInfo": {"machineID": told},
+    }
+    on_cluster(run, node("te1"), node("te3"), its, ETCD)
+    wanted = codes if codes is not None else ["SHW-706"] if ready else []
+    assert await removal(run) == wanted
+    run.retirement.begun.add("te2")
+    assert await removal(run) == [], "it is half reset"
+    run.retirement.begun.clear()
+    on_cluster(run, node("te1"), node("te3"), ETCD)
+    assert await removal(run) == [], "and no node"
+
+
 async def test_where_the_cluster_is_silent_a_node_is_reset_only_where_a_person_says_that_it_is_gone(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +353,7 @@ async def test_a_cluster_that_answers_the_host_is_not_gone_whatever_a_person_sai
 ) -> None:
     """Only this machine has lost its way to the control plane; GPU jobs run on."""
     on_cluster(run)
-    seen(run, WORKER, monkeypatch, {"te1": Evidence("te1")} if bare else None)
+    seen(run, ASKING, monkeypatch, {"te1": Evidence("te1")} if bare else None)
     run.retirement.cluster_gone = not bare
     run.session("te2").facts |= {**ASKS, ANSWER: answer}  # type: ignore[attr-defined]
     found = await reset_refusals(run, "te2")
@@ -270,16 +405,31 @@ async def test_a_reset_without_a_cluster_names_the_pods_that_it_ends(
     assert run.retirement.left == [], "nothing ends, for it is refused"
 
 
-async def test_where_the_control_planes_host_is_bare_nobody_is_left_to_be_asked(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("shown", "others", "codes_of"),
+    [
+        (ASKING, {"te1": Evidence("te1"), "te3": Evidence("te3")}, []),
+        (ASKING, {"te1": CONTROL, "te3": Evidence("te3")}, ["SHW-711"]),
+        (ASKING, {"te1": Evidence("te1"), "te3": Unreachable("silent")}, ["SHW-711"]),
+        (
+            replace(ASKING, server="https://10.9.9.9:6443"),
+            {"te1": Evidence("te1"), "te3": Evidence("te3")},
+            ["SHW-711"],
+        ),
+        (WORKER, {"te1": Evidence("te1"), "te3": Evidence("te3")}, ["SHW-711"]),
+    ],
+    ids=["bare", "one is there", "one is silent", "it asks those of another cluster", "nobody knows whom it asks"],
+)
+async def test_where_the_control_planes_hosts_are_bare_nobody_is_left_to_be_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, shown: Evidence, others: dict[str, Any], codes_of: list[str]
 ) -> None:
+    """The control plane of a new file is bare as well, and a host that it names by mistake may work for another."""
+    third = run.cluster.hosts[0].model_copy(update={"name": "te3", "address": "10.0.0.3"})
+    run.cluster = run.cluster.model_copy(update={"hosts": (*run.cluster.hosts, third)})
     on_cluster(run)
-    seen(run, WORKER, monkeypatch, {"te1": Evidence("te1")})
-    assert await codes(run) == []
-    assert run.retirement.cluster_gone, "its lock is the host's own then"
-    run.retirement.cluster_gone = False
-    seen(run, WORKER, monkeypatch, {"te1": CONTROL})
-    assert await codes(run) == ["SHW-711"]
+    seen(run, shown, monkeypatch, others)
+    assert await codes(run) == codes_of
+    assert run.retirement.cluster_gone == (not codes_of), "its lock is the host's own then"
 
 
 async def test_a_reset_that_was_begun_goes_on_where_its_cluster_went_with_it(
@@ -487,7 +637,10 @@ async def test_an_address_that_is_given_is_taken_with_its_port(run: Run) -> None
     assert run.retirement.declared
 
 
-@pytest.mark.parametrize(("name", "address"), [("te7", ""), ("te7", "10.0.0.7:ssh"), ("te7", "-x"), ("", "")])
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("te7", ""), ("te7", "10.0.0.7:ssh"), ("te7", "-x"), ("", ""), ("te2", "-x"), ("te2", "a b;c"), ("te2", ":22")],
+)
 async def test_a_host_that_nobody_knows_is_refused(run: Run, name: str, address: str) -> None:
     on_cluster(run, at("te2", "10.0.0.2"))
     with pytest.raises(Refused) as raised:

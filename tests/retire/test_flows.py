@@ -12,8 +12,10 @@ from shipway.errors import ApiUnavailable, ErrorReport, Refused
 from shipway.stage import StageName
 from tasks.context import Run
 from tasks.retire.report import retire_report
+from tasks.retire.work import tell_closed
 from tasks.stage_result import StageResult, StepRow
 from tests.retire.joined_host import cluster
+from tests.retire.objects import Objects, node
 
 ORDER = ["may_remove te2", "drain_node te2", "stop_kubelet te2", "delete_node cluster", "reset_host te2"]
 
@@ -36,7 +38,14 @@ def staged(monkeypatch: pytest.MonkeyPatch, module: Any, fails: str = "", kept_o
     for part in (module, waves):
         monkeypatch.setattr(part, "on", on)
     monkeypatch.setattr(retiring, "lease_or_host", lease)
+    if module is remove:
+        monkeypatch.setattr(remove, "tell_closed", told_closed)
     return ran
+
+
+async def told_closed(run: Run) -> None:
+    """Tell that it was asked for."""
+    run.retirement.left.append("closed")
 
 
 def a_run(mode: Any = "remove") -> Run:
@@ -108,10 +117,12 @@ async def test_behind_a_load_balancer_of_the_site_a_person_is_told(monkeypatch: 
 
 @pytest.mark.parametrize("fails", range(len(ORDER)))
 async def test_what_fails_ends_it_and_nothing_after_it_is_done(monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
-    ran = staged(monkeypatch, remove, fails=ORDER[fails].split()[0])
-    await remove.remove_host(a_run(), "te2")
+    ran, run = staged(monkeypatch, remove, fails=ORDER[fails].split()[0]), a_run()
+    await remove.remove_host(run, "te2")
     assert [one for one in ran if not one.startswith("lock")] == ORDER[: fails + 1]
     assert ("lock of te" in ran) == (fails > 0), "what is refused holds nobody up"
+    assert len(run.retirement.left) == (2 if fails else 1), "of what is refused nothing is to be done"
+    assert run.retirement.left[0] == "closed"
 
 
 async def test_of_a_dead_host_only_the_node_goes_and_the_report_says_what_stays(
@@ -163,6 +174,46 @@ async def test_the_kubeconfig_of_a_cluster_that_is_no_more_is_moved_aside(
     assert not (run.folder / "kubeconfig").exists()
     assert (run.folder / "kubeconfig.before-reset").read_text() == "kept"
     assert "kubeconfig.before-reset" in run.retirement.left[0]
+
+
+CLOSED = {"shipway.dev/cordoned-by": '{"why": "removal by Shipway", "since": "then"}'}
+
+
+@pytest.mark.parametrize(
+    ("drained", "closed", "annotations", "told"),
+    [
+        ("ok", True, CLOSED, ["node te2 stays closed: removal by Shipway (since then); "]),
+        ("ok", False, CLOSED, []),
+        ("ok", True, {}, []),
+        ("ok", None, {}, []),
+        ("failed", True, CLOSED, []),
+        ("", True, CLOSED, []),
+        ("ok", ApiUnavailable("away"), {}, ["whether node te2 stays closed cannot be told: away; "]),
+    ],
+    ids=["ours", "opened", "a person's", "gone", "the drain opens it", "not drained", "nobody tells"],
+)
+async def test_a_node_that_stays_closed_is_told_of(
+    drained: str, closed: Any, annotations: dict[str, str], told: list[str]
+) -> None:
+    run = a_run()
+    if drained:
+        run.results.append(result(StageName.DRAIN_NODE, drained, fails=drained == "failed"))
+
+    class Nodes(Objects):
+        def forget(self) -> None:
+            """Be asked anew."""
+
+    async def kube() -> Any:
+        if isinstance(closed, ApiUnavailable):
+            raise closed
+        one = node("te2", closed=bool(closed))
+        one["metadata"]["annotations"] = annotations
+        return Nodes(*([] if closed is None else [one]))
+
+    run.kube = kube  # type: ignore[method-assign]
+    await tell_closed(run)
+    ending = "the same command goes on, `kubectl uncordon te2` opens it"
+    assert run.retirement.left == [f"{one}{ending}" for one in told]
 
 
 def result(stage: StageName, outcome: Any, *, fails: bool = False) -> StageResult:

@@ -303,10 +303,53 @@ async def test_only_guarded_pods_of_this_node_that_a_drain_would_move_count() ->
     await refused(ElsewhereToGo("te2"), lost, "SHW-704")
 
 
-async def test_a_volume_that_only_follows_a_node_by_the_network_forbids_nothing() -> None:
-    far = volume("te2")
-    far["spec"]["csi"] = far["spec"].pop("local")
-    assert await NoLocalVolume("te2").check(three(far)) is None  # type: ignore[arg-type]
+def by_driver(*terms: tuple[str, list[str]], operator: str = "In") -> dict[str, Any]:
+    """Return a bound volume of a CSI driver; each term asks for one of some values of a key."""
+    one = volume("te2")
+    one["spec"]["csi"] = one["spec"].pop("local")
+    asked = [{"matchExpressions": [{"key": key, "operator": operator, "values": some}]} for key, some in terms]
+    one["spec"]["nodeAffinity"] = {"required": {"nodeSelectorTerms": asked}} if asked else {}
+    return one
+
+
+@pytest.mark.parametrize(
+    ("one", "local"),
+    [
+        (by_driver(("topology.topolvm.io/node", ["te2"])), True),
+        (by_driver(("openebs.io/nodename", ["te2"])), True),
+        (by_driver(("topology.topolvm.io/node", ["te3"])), False),
+        (by_driver(("linbit.com/hostname", ["te2", "te3"])), False),
+        (by_driver(("linbit.com/hostname", ["te2"]), ("linbit.com/hostname", ["te3"])), False),
+        (by_driver(("topology.kubernetes.io/zone", ["here"])), False),
+        (by_driver(("kubernetes.io/hostname", ["te2"]), operator="NotIn"), False),
+        (by_driver(), False),
+    ],
+    ids=[
+        "TopoLVM",
+        "OpenEBS",
+        "another node's",
+        "two copies",
+        "either of two",
+        "a zone's",
+        "anywhere else",
+        "anywhere",
+    ],
+)
+async def test_a_drivers_volume_forbids_it_where_no_other_node_can_have_it(
+    one: dict[str, Any],
+    local: bool,  # noqa: FBT001 - a table
+) -> None:
+    if local:
+        await refused(NoLocalVolume("te2"), three(one), "SHW-705")
+    else:
+        assert await NoLocalVolume("te2").check(three(one)) is None  # type: ignore[arg-type]
+
+
+async def test_a_volume_that_ends_with_its_pod_forbids_nothing() -> None:
+    claim = {"kind": "PersistentVolumeClaim", "metadata": meta("models", "default")}
+    await refused(NoLocalVolume("te2"), three(by_driver(("x/node", ["te2"])), claim), "SHW-705")
+    claim["metadata"]["ownerReferences"] = [{"kind": "Pod", "name": "train", "controller": True}]
+    assert await NoLocalVolume("te2").check(three(by_driver(("x/node", ["te2"])), claim)) is None  # type: ignore[arg-type]
 
 
 async def test_a_node_whose_control_plane_shows_only_on_its_host_counts_too() -> None:

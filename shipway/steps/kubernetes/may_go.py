@@ -22,7 +22,6 @@ from shipway.steps.kubernetes.etcd_members import member_of, members_of
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS, pod_ready
 from shipway.steps.kubernetes.retire import may_leave, refuse_holders
 
-HOSTNAME = "kubernetes.io/hostname"
 AWAY = ("NoSchedule", "NoExecute")
 
 
@@ -167,7 +166,8 @@ class NoLocalVolume:
 
     async def check(self, on: Kube) -> Drift | None:
         """List the volumes that only this node can have. Raises Refused SHW-705."""
-        held = [_volume(one) for one in await on.list_("v1", "PersistentVolume") if _lives_on(one, self.node)]
+        found = [one for one in await on.list_("v1", "PersistentVolume") if _lives_on(one, self.node)]
+        held = [_volume(one) for one in found if not await _ends_with_pod(on, one)]
         if held:
             message = f"the data of bound volumes is on {self.node}'s disks: {few(sorted(held))}"
             fix = "Move the data and delete the claims first: another node cannot have these volumes."
@@ -180,18 +180,37 @@ def _volume(volume: Object) -> str:
     return f"{volume['metadata']['name']} (claim {claim.get('namespace')}/{claim.get('name')})"
 
 
+async def _ends_with_pod(on: Kube, volume: Object) -> bool:
+    """Say whether a volume is a pod's own for as long as it lives (generic ephemeral volumes): its pod owns the claim.
+
+    Such data goes with any eviction, as its owner knows.
+    """
+    claim = (volume.get("spec") or {}).get("claimRef") or {}
+    found = await on.get("v1", "PersistentVolumeClaim", str(claim.get("name")), str(claim.get("namespace")))
+    owners = ((found or {}).get("metadata") or {}).get("ownerReferences") or ()
+    return any(one.get("kind") == "Pod" for one in owners)
+
+
 def _lives_on(volume: Object, node: str) -> bool:
+    """Say whether a bound volume's data is on a node's disks, by which nodes may have it.
+
+    Drivers of local disks name the node by a key of their own (TopoLVM `topology.topolvm.io/node`, OpenEBS
+    `openebs.io/nodename`); one that keeps copies on several names them all, and a zone is no node.
+    """
     spec = volume.get("spec") or {}
-    if (volume.get("status") or {}).get("phase") != "Bound" or not ({"local", "hostPath"} & set(spec)):
-        return False
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
-    named = [
-        one.get("values") or ()
-        for term in terms
-        for one in term.get("matchExpressions") or ()
-        if one.get("key") == HOSTNAME
-    ]
-    return any(node in values for values in named)
+    named = [_named(term) for term in terms]
+    if (volume.get("status") or {}).get("phase") != "Bound":
+        return False
+    if {"local", "hostPath"} & set(spec):
+        return any(node in values for some in named for values in some)
+    return "csi" in spec and bool(named) and all((node,) in some for some in named)
+
+
+def _named(term: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the values that each part of a node selector's term asks one of."""
+    asked = (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
+    return [tuple(map(str, one.get("values") or ())) for one in asked if one.get("operator", "In") == "In"]
 
 
 @dataclass(frozen=True)
