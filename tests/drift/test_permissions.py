@@ -275,6 +275,13 @@ async def test_where_nothing_may_change_or_has_joined_nobody_is_asked_for_pods(
     assert (asked, run.seen.busy, run.seen.podded) == ([], {}, {})
 
 
+async def test_a_plan_asks_for_pods_for_it_says_what_a_run_would_withhold(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answered(monkeypatch, Run(run_of().cluster, "plan"), gpu_pod())
+    assert run.allow is Impact.NOTHING
+    await find_busy(run)
+    assert run.seen.busy == {"te2": GPU_PODS}
+
+
 async def test_a_host_whose_pods_have_gone_is_busy_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of())
     run.allow = Impact.SERVICE
@@ -460,7 +467,8 @@ async def test_a_bootstrap_does_not_restart_containerd_beside_pods_that_started_
     run = answered(monkeypatch, Run(run_of().cluster, "bootstrap"), pod())
     permit = permit_undisturbed(run, "te2")
     assert await permit(Act(Impact.FILES, RESTART, CONTAINERD)) is Impact.WORKLOADS
-    assert run.seen.podded == {}, "files cost no question"
+    assert await permit(Act(Impact.START)) is Impact.WORKLOADS
+    assert run.seen.podded == {}, "what disturbs nothing costs no question"
     assert await permit(Act(Impact.SERVICE, RESTART, CONTAINERD)) is Impact.START
     assert await permit(Act(Impact.SERVICE)) is Impact.WORKLOADS
     run.allow = Impact.NOTHING

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from shipway.errors import ApiUnavailable, Blocked, Refused, ShipwayError, Transient
+from shipway.cluster.parts import ApiEndpoint
+from shipway.errors import ApiUnavailable, Blocked, Permanent, Refused, ShipwayError, Transient
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileState, FileText, Listing
@@ -17,6 +18,7 @@ from shipway.os.debian.dpkg import Package
 from shipway.ownership.evidence import ADMIN, AUTHORITY, BOOTSTRAP, CLIENT, CLIENT_FOLDER, ETCD, MANIFESTS, PKI, STARTED
 from shipway.script import Output
 from shipway.step import Drift
+from shipway.steps.kubernetes.endpoint import proof
 from shipway.steps.kubernetes.init import ControlPlaneInitialised, Seen, decide
 from shipway.steps.kubernetes.join.worker import NoBootstrapCredentials, NodeJoined
 from shipway.steps.kubernetes.leftovers import INTERFACES
@@ -373,6 +375,19 @@ async def test_without_a_way_to_the_api_or_an_authority_no_token_is_made() -> No
     with pytest.raises(Blocked):
         await joining(none).apply(cast("Host", worker()))
     assert none.done == []
+
+
+async def test_an_endpoint_of_the_sites_is_proved_from_the_host_before_a_token_is_made() -> None:
+    """Without it the join of a worker would send its token to whatever answers there."""
+    endpoint = ApiEndpoint(kind="external", name="lb.example", port=443)
+    kubernetes = CLUSTER.kubernetes.model_copy(update={"api_endpoint": endpoint})
+    cluster, leader = CLUSTER.model_copy(update={"kubernetes": kubernetes}), Leader()
+    shown = proof("https://lb.example:443/livez", OURS.certificate.decode())
+    answers = Says((*_reached().command[:-1], "https://lb.example:443/livez"))
+    host = worker(facts={answers: Output(0, "200", ""), shown: Output(60, "", "curl: certificate")})
+    with pytest.raises(Permanent) as error:
+        await NodeJoined(cluster, cluster.host("te2"), DEBIAN, cast("Host", leader)).apply(cast("Host", host))
+    assert (error.value.code, leader.done) == ("SHW-771", [])
 
 
 @pytest.mark.parametrize("token", ["", "no token", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcde"])

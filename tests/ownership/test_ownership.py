@@ -21,6 +21,7 @@ from lab.simulated.kube.pki import Authority
 from lab.simulated.options import Options
 from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused, ShipwayError
+from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
 from shipway.facts.packages import PackageInfo
@@ -165,9 +166,7 @@ def _node_asked() -> Fact[Any]:
     return Says(("kubectl", "--kubeconfig", ADMIN, "get", "node", "te2", "--ignore-not-found", "-o", "name"))
 
 
-def _reached() -> Fact[Any]:
-    from shipway.facts.commands import Says  # noqa: PLC0415 - only here
-
+def _reached() -> Says:
     url = f"https://{CLUSTER.endpoint}/livez"
     return Says(("curl", "-sk", "--max-time", "8", "-o", "/dev/null", "-w", "%{http_code}", url))
 
