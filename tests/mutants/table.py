@@ -5,15 +5,18 @@ from __future__ import annotations
 # A module's file, without its suffix -> the tests that its mutants are shown to: ROOM/NAME is tests/ROOM/test_NAME.py.
 TESTS: dict[str, tuple[str, ...]] = {
     "shipway/converge": ("core/converge", "host/changes"),
-    "tasks/drift/permission": ("drift/permissions", "drift/parts"),
-    "tasks/table": ("drift/permissions", "flows/stage_work", "flows/name_taken"),
+    "tasks/drift/permission": ("drift/permissions", "drift/parts", "drift/gpu_jobs", "gpu/driver_stage"),
+    "tasks/table": (
+        *("drift/permissions", "flows/stage_work", "flows/name_taken", "flows/rotate_ca", "kubernetes/api_vip"),
+        *("flows/control_planes", "flows/restore", "retire/flows", "flows/stages"),
+    ),
     "tasks/workloads": ("drift/permissions", "drift/parts"),
-    "tasks/locking": ("locks/run_locks",),
+    "tasks/locking": ("locks/run_locks", "retire/flows", "retire/whole", "gpu/driver_stage"),
     "shipway/cluster/window": ("drift/repair_nouns",),
     "shipway/steps/kubernetes/init": ("host/steps_pure", "kubernetes/init_and_join", "drift/permissions"),
     "shipway/steps/kubernetes/join/worker": ("kubernetes/init_and_join", "drift/permissions"),
     "shipway/steps/kubernetes/reset": ("kubernetes/init_and_join",),
-    "shipway/ownership/contradictions": ("cluster/contradictions",),
+    "shipway/ownership/contradictions": ("cluster/contradictions", "ownership/leading"),
     "shipway/ownership/evidence": ("ownership/ownership", "host/steps_pure"),
     "shipway/kube/drain": ("kubernetes/drain",),
     "shipway/host/ssh/channels": ("ssh/sessions",),
