@@ -15,7 +15,7 @@ from shipway.step import Impact
 from shipway.survey.first_look import Survey
 from tasks import locking
 from tasks.context import Run, View
-from tasks.locking import lease, new_lease, still_alone
+from tasks.locking import claim_again, claim_host, lease, lease_or_host, new_lease, still_alone
 from tests.drift.test_parts import run_of
 
 
@@ -26,6 +26,7 @@ class Locks:
     keeps: dict[str, ShipwayError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     left: bool = False  # whether the host is claimed already
+    hosts: list[str] = field(default_factory=list)  # those whose claim was asked for
 
     def lock(self, name: str) -> Callable[..., AbstractAsyncContextManager[None]]:
         """Return what holds one of them."""
@@ -33,7 +34,9 @@ class Locks:
         @asynccontextmanager
         async def held(*given: Any) -> AsyncIterator[None]:
             self.asked.append(name)
-            if name == "lease":
+            if name == "claim":
+                self.hosts.append(given[0].name)
+            elif callable(given[-1]):
                 given[-1]("it is watched for 60 s")
             if name in self.keeps:
                 raise self.keeps[name]
@@ -45,6 +48,10 @@ class Locks:
         """Say whether the host is claimed."""
         return self.left
 
+    async def claim_anew(self, session: Any, _: str) -> None:
+        """Hold the host after its boot."""
+        self.asked.append(f"claim of {session.name} again")
+
 
 @pytest.fixture
 def locks(monkeypatch: pytest.MonkeyPatch) -> Locks:
@@ -52,6 +59,7 @@ def locks(monkeypatch: pytest.MonkeyPatch) -> Locks:
     monkeypatch.setattr(locking, "hold", made.lock("lease"))
     monkeypatch.setattr(locking, "claim", made.lock("claim"))
     monkeypatch.setattr(locking, "claim_left", made.claim_left)
+    monkeypatch.setattr(locking, "claim_anew", made.claim_anew)
     return made
 
 
@@ -158,3 +166,76 @@ async def test_a_lease_that_cannot_be_renewed_is_made_up_for_by_the_claim_until_
     still_alone(run)
     assert run.locks.leased
     await run.close()
+
+
+@pytest.mark.parametrize(
+    ("keeps", "gone", "kept_out", "hosts"),
+    [
+        ({}, True, None, []),
+        ({"lease": HELD}, True, HELD, []),  # another run is at work on it: it is not gone
+        ({"lease": AWAY, "claim": HELD}, True, HELD, ["te1"]),
+        ({"lease": AWAY, "claim": AWAY}, False, AWAY, ["te1"]),
+        ({"lease": AWAY, "claim": AWAY}, True, AWAY, ["te1", "te2"]),
+    ],
+)
+async def test_the_host_that_is_reset_is_held_alone_only_where_a_person_says_that_the_cluster_is_gone(
+    locks: Locks, keeps: dict[str, ShipwayError], kept_out: ShipwayError | None, hosts: list[str], *, gone: bool
+) -> None:
+    run, locks.keeps = changing(te1=True), keeps
+    run.retirement.cluster_gone = gone
+    assert await lease_or_host(run, "te2") is kept_out
+    assert locks.hosts == hosts
+    await run.close()
+
+
+async def test_where_the_cluster_is_gone_a_host_that_can_be_claimed_is_enough(
+    locks: Locks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plain = changing(te1=True), locking.claim
+    locks.keeps = {"lease": AWAY}
+
+    @asynccontextmanager
+    async def of_te2(session: Any, who: str) -> AsyncIterator[None]:
+        async with plain(session, who):
+            if session.name != "te2":
+                raise AWAY
+            yield
+
+    monkeypatch.setattr(locking, "claim", of_te2)
+    run.retirement.cluster_gone = True
+    assert await lease_or_host(run, "te2") is None
+    assert (locks.hosts, run.locks.claimed) == (["te1", "te2"], True)
+    await run.close()
+
+
+@pytest.mark.parametrize(
+    ("keeps", "kept_out", "asked"),
+    [
+        ({}, None, ["lease", "claim"]),
+        ({"lease": HELD}, HELD, ["lease"]),
+        ({"lease": AWAY}, None, ["lease", "claim"]),
+        ({"claim": HELD}, HELD, ["lease", "claim"]),
+    ],
+)
+async def test_who_replaces_the_clusters_data_holds_the_host_and_asks_the_lease_alone(
+    locks: Locks, keeps: dict[str, ShipwayError], kept_out: ShipwayError | None, asked: list[str]
+) -> None:
+    run, locks.keeps = changing(te1=True), keeps
+    assert await claim_host(run) is kept_out
+    assert (locks.asked, run.locks.leased, run.locks.claimed) == (asked, False, kept_out is None)
+    await run.close()
+    run.allow, locks.asked[:] = Impact.NOTHING, []
+    assert (await claim_host(run), locks.asked) == (None, []), "a plan holds nothing"
+
+
+@pytest.mark.parametrize(
+    ("claimed", "host", "asked"),
+    [(True, "te1", ["claim of te1 again"]), (True, "te2", []), (False, "te1", [])],
+)
+async def test_a_claim_ends_with_a_boot_and_is_made_again_where_the_run_had_it(
+    locks: Locks, host: str, asked: list[str], *, claimed: bool
+) -> None:
+    run = changing(te1=True)
+    run.locks.claimed = claimed
+    await claim_again(run, host)
+    assert locks.asked == asked
