@@ -18,7 +18,8 @@ Made by `make mutants`; `make mutants ARGS=--only=drain` runs those of the modul
 In a copy of the tree each rule is taken away once: a refusal is not raised, a guard never holds, a clause or a row of a
 table is missing, a bound is moved, a limit is lifted, a list of refusals is empty, a call is left out, or the impact of
 a step is lower. One of the tests that run this line must fail then, or not end in four times their usual time. Those
-tests are named in `tests/mutants/table.py`; arithmetic, texts and the scripts in them are not mutated.
+tests are named in `tests/mutants/table.py`; arithmetic, texts and the scripts in them are not mutated. A row tells of
+its day: of a module that has changed since, it says nothing of what is new.
 
 | module | tests | mutants | seen by a test | of these by time | survivors | seconds | run on |
 |---|---|---|---|---|---|---|---|
