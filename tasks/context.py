@@ -229,6 +229,11 @@ class Run:
         kept_away = host in self.cluster.control_planes and not self.cluster.schedules_on_control_plane
         return 0 if kept_away else self.gpus_of(host)
 
+    @property
+    def away(self) -> dict[str, int]:
+        """How many GPUs pods could get of each host whose node is not Ready."""
+        return {spec.name: gpus for spec in self.hosts if spec.name not in self.ready and (gpus := self.provable(spec))}
+
     def allowed(self, host: str) -> Impact:
         """Return the highest impact a step may have on a host: less where GPU workloads run than on others."""
         return min(self.allow, Impact.START) if host in self.seen.busy else self.allow

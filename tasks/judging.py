@@ -47,9 +47,8 @@ def _errors_of(run: Run) -> list[ErrorReport]:
     """
     earlier = [error for result in run.results if result.stage != StageName.GPU_PROOF for error in result.errors]
     named = {error.code for error in earlier}
-    away = {spec.name: run.provable(spec) for spec in run.hosts if spec.name not in run.ready and run.provable(spec)}
-    if away.keys() <= {error.host for error in earlier}:
-        named.add(none_ready(away).code)
+    if run.away.keys() <= {error.host for error in earlier}:
+        named.add(none_ready(run.away).code)
     return [
         error
         for result in run.results

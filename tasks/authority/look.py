@@ -239,9 +239,8 @@ async def _done_already(run: Run, stage: str, host: str) -> list[StepResult]:
     if not own.made:
         return []
     noun = own.of.noun
-    hear(
-        result := StepResult(f"{DONE.format(noun)} {own.made}: another rotation needs a {noun} that is a day old", "ok")
-    )
+    result = StepResult(f"{DONE.format(noun)} {own.made}: another rotation needs a {noun} that is a day old", "ok")
+    hear(result)
     return [result]
 
 

@@ -271,17 +271,13 @@ class Told:
         return None
 
 
-class ResetForbidden(Told):
-    """One thing that may forbid a reset."""
-
-
 async def may_reset(run: Run, stage: str, host: str) -> list[StepResult]:
     """Look for all that forbids to reset a host; raises what keeps from reaching it."""
     if (away := await look_at(run, host)) is not None:
         raise away
     found = await reset_refusals(run, host)
     names = (Known.name, OF_CLUSTER, NO_NODE, NO_OTHERS, NO_PODS)
-    checks = [ResetForbidden(name, next((one for one in found if one.step == name), None)) for name in names]
+    checks = [Told(name, next((one for one in found if one.step == name), None)) for name in names]
     if not found:
         run.retirement.left += await ends_pods(run, host)
     return await look_at_all(checks, run.session(host), hear_results(run, stage, host))

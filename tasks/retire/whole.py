@@ -21,7 +21,7 @@ from tasks.context import Run
 from tasks.retire.allowed import (
     AGAIN,
     Known,
-    ResetForbidden,
+    Told,
     authorities_of,
     ends_pods,
     look_again,
@@ -57,13 +57,10 @@ async def may_reset_all(run: Run, stage: str, host: str) -> list[StepResult]:
     mixed = _agree(run, kube)
     copies = {one.host: await _copy(run, one) for one in _seen(run)} if kube else {}
     checks = [
-        *(ResetForbidden(f"SSH of {name} {ANSWERS}", why) for name, why in silence.items()),
-        ResetForbidden(Known.name, other),
-        *(
-            ResetForbidden(f"{one.host} {OF_CLUSTER}", mixed or _of_other(run, one) or copies.get(one.host))
-            for one in _seen(run)
-        ),
-        ResetForbidden(NO_OTHERS, left),
+        *(Told(f"SSH of {name} {ANSWERS}", why) for name, why in silence.items()),
+        Told(Known.name, other),
+        *(Told(f"{one.host} {OF_CLUSTER}", mixed or _of_other(run, one) or copies.get(one.host)) for one in _seen(run)),
+        Told(NO_OTHERS, left),
     ]
     return await look_at_all(checks, run.session(run.control.name), hear_results(run, stage, host))
 

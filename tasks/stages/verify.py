@@ -174,7 +174,7 @@ async def gpu_proof(run: Run, stage: str, host: str) -> list[StepResult]:
     if run.allow is Impact.NOTHING:
         return [StepResult(name, "unknown", error=ShipwayError("a plan starts no test pods"))]
     kube = await run.kube()
-    away = {spec.name: run.provable(spec) for spec in run.hosts if run.provable(spec) and spec.name not in run.ready}
+    away = run.away
     others = {name: count for name, count in (await _elsewhere(kube)).items() if name not in away}
     wanted = {**others, **count_expected(run)}
     if away and not any(wanted.values()):

@@ -31,19 +31,24 @@ DAYS = 3650  # as long as kubeadm's own lives
 MAKES = "make-authority"  # as `Host.operate` calls it
 SCRIPT = f"{OPERATIONS}/make-authority.sh"
 PLANNED = "one that is made"
+# Prints how strong the private key in a file is: the bits of RSA's, or of an elliptic curve.
+BITS = """
+bits() { openssl pkey -in "$1" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p'; }
+"""
 # $1 the folder, $2 the old one's path without its ending, $3 the new one's name, $4 days, $5 kubeadm's name for such a
 # one; a key alone has none of these. The new key is as strong as the old one, and in files alone.
-_BEGIN = """
+_BEGIN = f"""
 set -eu
 umask 077
+{BITS}
 folder=$1 base=$2 part=$1.part
 rm -rf -- "$part"
 mkdir -m 700 -- "$part"
 cp -- "$base.key" "$part/old.key"
-bits=$(openssl pkey -in "$base.key" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p')
+bits=$(bits "$base.key")
 case $bits in
   256|384|521) kind="EC -pkeyopt ec_paramgen_curve:P-$bits -pkeyopt ec_param_enc:named_curve" ;;
-  *) kind="RSA -pkeyopt rsa_keygen_bits:${bits:-2048}" ;;
+  *) kind="RSA -pkeyopt rsa_keygen_bits:${{bits:-2048}}" ;;
 esac
 # shellcheck disable=SC2086 - several words
 openssl genpkey -algorithm $kind -out "$part/new.key" 2>/dev/null

@@ -30,9 +30,7 @@ from shipway.steps.kubernetes.nodes import is_ending
 TOKEN = "token"  # noqa: S105 - the key of a Secret
 PROJECTED = 3600  # seconds that a projected token lives where nothing is said (kubernetes.io, `Projected Volumes`)
 AGED, DAY = 0.8, 86400.0  # when a kubelet asks anew
-SPARE = timedelta(
-    minutes=10
-)  # a kubelet looks at a pod every 60 to 90 s; clocks here and there are 5 min apart at most
+SPARE = timedelta(minutes=10)  # a kubelet looks at a pod every 60 to 90 s; clocks are 5 min apart at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from shipway.ownership.evidence import AUTHORITY
 from shipway.redact import tail
 from shipway.step import Drift
 from shipway.steps.authority.own_server import OwnServer
-from shipway.steps.authority.pair import Pair, who
+from shipway.steps.authority.pair import BITS, Pair, who
 from shipway.steps.authority.signing import FilesReadByUs, flags_of
 from shipway.steps.authority.which import SERVICE_ACCOUNTS
 
@@ -62,11 +62,11 @@ printf ' %s\\n' "${token%%.*}"
 # token's life in seconds. Prints whether the API server takes a token that the key signs.
 _MADE = (
     _ASKS
+    + BITS
     + """
 key=$4 kid=$5 iss=$6 aud=$7 space=$8 name=$9 life=${10}
 uid=$(own -n "$space" get serviceaccount "$name" -o 'jsonpath={.metadata.uid}') && [ -n "$uid" ] || exit 1
-bits=$(openssl pkey -in "$key" -noout -text 2>/dev/null | sed -n '1s/.*(\\([0-9]*\\) bit.*/\\1/p')
-case $bits in
+case $(bits "$key") in
   256) alg=ES256 hash=sha256 size=64 ;; 384) alg=ES384 hash=sha384 size=96 ;; 521) alg=ES512 hash=sha512 size=132 ;;
   *) alg=RS256 hash=sha256 size=0 ;;
 esac
