@@ -202,9 +202,11 @@ async def _vip_held(run: Run, stage: str, on: Host, before: Sequence[StepResult]
 async def _join_control_plane(run: Run, stage: str, host: str) -> list[StepResult]:
     """Join a further control plane, and wait until its node is Ready: then the next one may join.
 
-    Raises Refused: SHW-856 while the CA is rotated, SHW-789 without a young backup where backups are declared. In the
-    place of one that this run took out of etcd, the backup that was asked for then is the one.
+    Raises Refused: SHW-360 under the name of another machine's node, SHW-856 while the CA is rotated, SHW-789 without a
+    young backup where backups are declared. In the place of one that this run took out of etcd, the backup that was
+    asked for then is the one.
     """
+    await _refuse_name_taken(run, host)
     session, lead = run.session(host), run.session(run.control.name)
     session.forget()
     survey = run.seen.surveys.get(host)

@@ -17,11 +17,11 @@ from tests.retire.objects import Objects, node
 HERE, ELSEWHERE = "10.9.0.9", "10.9.0.7"
 
 
-def run_of(*nodes: Any, joined: bool | None = False, error: ShipwayError | None = None) -> Run:
-    """Return a run on a cluster with these nodes; `joined` is what was seen of the worker, None for nothing."""
+def run_of(*nodes: Any, joined: bool | None = False, error: ShipwayError | None = None, host: str = "w1") -> Run:
+    """Return a run on a cluster with these nodes; `joined` is what was seen of the host, None for nothing."""
     run = Run(cluster(), "bootstrap")
     if joined is not None:
-        run.seen.surveys["w1"] = SimpleNamespace(joined=joined)  # type: ignore[assignment]
+        run.seen.surveys[host] = SimpleNamespace(joined=joined, evidence=None)  # type: ignore[assignment]
 
     async def kube() -> Any:
         if error is not None:
@@ -75,3 +75,13 @@ async def test_a_plan_asks_a_cluster_that_is_there_and_counts_what_goes_before()
     away.allow = Impact.NOTHING
     with pytest.raises(ApiUnavailable):
         await refused(away)
+
+
+async def test_a_control_plane_joins_under_no_other_machines_name_and_no_host_is_asked_before() -> None:
+    taken = node("cp2")
+    taken["status"]["addresses"] = [{"type": "InternalIP", "address": ELSEWHERE}]
+    run = run_of(taken, host="cp2")
+    run.session = lambda name: SimpleNamespace(name=name, forget=lambda: None)  # type: ignore[assignment,method-assign,misc,return-value]
+    with pytest.raises(Refused) as raised:
+        await table._join_control_plane(run, "join_control_plane", "cp2")
+    assert raised.value.code == "SHW-360"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -31,6 +32,7 @@ from tasks.upgrade import look as upgrade_look
 from tests.kubernetes.test_authority import made, pair
 from tests.ownership.test_leading import cluster, plane
 from tests.places.facts import KnownFacts
+from tests.retire.objects import Objects
 
 __all__ = ["made", "pair"]  # fixtures
 HOSTS = ("cp1", "cp2", "cp3", "w1")
@@ -568,6 +570,7 @@ async def test_no_control_plane_joins_while_two_cas_are_trusted(
     run.seen.surveys["cp2"] = SimpleNamespace(joined=whole, gpus=0, evidence=SimpleNamespace(whole=whole))  # type: ignore[assignment]
     monkeypatch.setattr(run, "session", lambda name: lead if name == "cp1" else SimpleNamespace(forget=lambda: None))
     monkeypatch.setattr(run, "family", lambda _: None)
+    monkeypatch.setattr(run, "kube", AsyncMock(return_value=Objects()))
     monkeypatch.setattr(table, "peers_of", lambda *_: ())
     monkeypatch.setattr(table, "kubelet_declared", lambda _: {})
     monkeypatch.setattr(table.join_control_plane, "steps", lambda *_: [])
