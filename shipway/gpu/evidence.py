@@ -22,7 +22,7 @@ from shipway.gpu.sharing import Sharing
 from shipway.gpu.vendor import Vendor
 from shipway.kube.client import Kube, Object
 from shipway.kube.errors import KindMissing
-from shipway.kube.nodes import nodes_by_name
+from shipway.kube.nodes import TOLD, nodes_by_name
 from shipway.kube.status import why_not_ready
 
 T = TypeVar("T")
@@ -71,14 +71,14 @@ def _see(name: str, count: int, node: Object | None, offer: Offer, vendor: Vendo
 
 
 def find_barrier(node: Object, vendor: Vendor = VENDOR) -> str:
-    """Return what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate."""
+    """Return what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate.
+
+    What its readiness or its cordon tells is not told again by the taint that goes with it; that of a node short of disk,
+    memory or PIDs counts.
+    """
     spec = node.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
-    foreign = [
-        taint["key"]
-        for taint in taints
-        if taint["key"] not in (vendor.resource, TAINT) and not taint["key"].startswith("node.kubernetes.io/")
-    ]
+    foreign = [taint["key"] for taint in taints if taint["key"] not in (vendor.resource, TAINT, *TOLD)]
     if spec.get("unschedulable"):
         return "it is cordoned"
     return f"taint {', '.join(foreign)}" if foreign else ""

@@ -15,6 +15,11 @@ async def nodes_by_name(on: Kube) -> dict[str, Object]:
     return {node["metadata"]["name"]: node for node in await on.list_("v1", "Node")}
 
 
+# The taints that go with a node's Ready condition, and with its cordon.
+UNREADY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+TOLD = (*UNREADY, "node.kubernetes.io/unschedulable")
+
+
 def taints_of(node: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a node's taints."""
     return list((node.get("spec") or {}).get("taints") or ())

@@ -10,6 +10,8 @@ from typing import Any
 # What the server itself writes, at every write or on its own: never a reason to apply.
 SERVERS_OWN = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"})
 COUNTED = "deprecated.daemonset.template.generation"  # an annotation that only counts changes
+# The other conditions of a node by which Kubernetes keeps pods away from it; True is bad here.
+PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 SHORTER = (
     (re.compile(r"cni (?:plugin|config) (?:not|un)\s*initiali[sz]ed", re.IGNORECASE), "CNI not initialised"),
     (re.compile(r"NetworkPluginNotReady|network plugin is not ready", re.IGNORECASE), "CNI not initialised"),
@@ -35,6 +37,16 @@ def why_not_ready(node: Mapping[str, Any] | None) -> str:
         return ""
     said = str(condition(node, "Ready").get("message") or "no status yet")
     return next((short for pattern, short in SHORTER if pattern.search(said)), said[:160])
+
+
+def why_pressed(node: Mapping[str, Any] | None) -> str:
+    """Return what a node's own kubelet is short of, each as `DiskPressure: its words`; empty where of nothing.
+
+    Such a node stays Ready. It takes no new pods, and ends some that run where it is not its network that it lacks
+    (Kubernetes' node-pressure eviction).
+    """
+    found = [condition(node or {}, kind) for kind in PRESSURES if is_true(node or {}, kind)]
+    return "; ".join(f"{one['type']}: {one.get('message') or 'it does not say more'}" for one in found)
 
 
 def posted_at(node: Mapping[str, Any]) -> float:

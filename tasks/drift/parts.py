@@ -39,6 +39,7 @@ from shipway.steps.kubernetes.health_cluster import (
     NodeOpen,
     NodeReady,
     NodeTaints,
+    NodeUnpressed,
     PodsStable,
 )
 from shipway.steps.kubernetes.kubeadm_objects import (
@@ -260,7 +261,7 @@ def _node(run: Run, spec: HostSpec) -> Part[Kube]:
     kept_away = spec in run.cluster.control_planes and not run.cluster.schedules_on_control_plane
     ready = NodeReady(spec.name, kubelet_since=run.drift.kubelet_since.get(spec.name, 0))
     steps: list[Check[Kube]] = [HostIsNode(spec.name), ready, NodeOpen(spec.name), NoNoteLeft(spec.name)]
-    steps += [NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
+    steps += [NodeUnpressed(spec.name), NodeTaints(spec.name, kept_away), KubeletRuns(spec.name, kubelet_wanted(run))]
     if run.provable(spec):
         declared = declared_sharing(run.cluster)
         gpus = {spec.name: run.provable(spec)}

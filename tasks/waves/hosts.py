@@ -13,7 +13,7 @@ from shipway.kube.client import Kube
 from shipway.kube.drain import cordon_note
 from shipway.kube.nodes import nodes_by_name
 from shipway.kube.owners import controller_of
-from shipway.kube.status import why_not_ready
+from shipway.kube.status import why_not_ready, why_pressed
 from shipway.kube.webhooks import list_webhooks
 from shipway.step import StepResult
 from shipway.steps.kubernetes.webhooks import warn_of
@@ -110,6 +110,8 @@ async def learn_nodes(
             seen.skipped[host.name] = why_closed(node)
         elif (why := why_not_ready(node)) and not resumed(run, host.name):
             seen.skipped[host.name] = f"its node is not Ready ({why}): mend it, then run again"
+        elif (why := why_pressed(node)) and not resumed(run, host.name):
+            seen.skipped[host.name] = f"its kubelet is short ({why}): mend it, then run again"
         elif any(job.policy == "never" for job in jobs_on(run, host.name)):
             seen.skipped[host.name] = f"GPU jobs that are never touched run there: {jobs_on(run, host.name)[0].said}"
     seen.begun = seen.begun or any(resumed(run, host.name) for host in run.hosts)

@@ -17,7 +17,7 @@ from shipway.kube.client import Object
 from shipway.kube.drain import movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.owners import controller_of
-from shipway.kube.status import why_not_ready
+from shipway.kube.status import why_not_ready, why_pressed
 from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks.context import Run
 from tasks.locking import still_alone
@@ -91,6 +91,7 @@ class _Watch:
         here = [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") in self.hosts]
         seen = {
             "not Ready": [f"{name}: {why}" for name in self.hosts if (why := why_not_ready(nodes.get(name)))],
+            "short": [f"{name}: {why}" for name in self.hosts if (why := why_pressed(nodes.get(name)))],
             "crashing": [_title(pod) for pod in here if _crashes(pod)],
             "restarted": self._restarted(here),
             "Pending": self._not_started(pods),

@@ -193,6 +193,16 @@ ROWS: tuple[Row, ...] = (
         undo=f"{KUBECTL} taint node w1 somebody-",
     ),
     Row(
+        "the kubelet is short of memory",
+        f"printf 'evictionHard:\n  memory.available: 9000Gi\n' >> {KUBELET}; systemctl restart kubelet",
+        "the kubelet is short of nothing",
+        "reported",
+        undo=f"sed -i '/^evictionHard:/,+1d' {KUBELET}; systemctl restart kubelet",
+        until="kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "
+        "-o jsonpath='{.status.conditions[?(@.type==\"MemoryPressure\")].status}' | grep -qx True",
+        also=PODS,
+    ),
+    Row(
         "a GPU fails",
         "sed -i '1s/Healthy/Unhealthy/' /var/lib/labgpu/devices",
         GPUS,

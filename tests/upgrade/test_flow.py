@@ -34,6 +34,7 @@ from tasks.stages.listed import ADD_ONS, name_of
 from tasks.upgrade import look
 from tasks.waves import forbids, hosts, turn
 from tasks.waves.report import WaveReport, wave_report
+from tests.kubernetes.test_pressure import pressed
 from tests.retire.objects import Objects, meta, node, pod
 from tests.retire.test_webhooks import PODS, config, ends
 from tests.upgrade.stages import Stages
@@ -407,7 +408,13 @@ async def test_hosts_that_others_closed_or_that_are_down_are_left_out_and_named(
     assert "somebody else closed" in run.upgrade.skipped["w1"]
     assert "not Ready" in run.upgrade.skipped["w2"]
     assert any(note.startswith("w1 is left out") for note in run.upgrade.notes)
+    assert any(note.startswith("w1 is left out") for note in run.upgrade.notes)
     assert wave_report(run).outcome == "partial"
+    short = old_node("w1")
+    short["status"]["conditions"] += pressed("w1", "DiskPressure")["status"]["conditions"][1:]
+    run = await learned(a_run(), old_node("cp"), short, old_node("w2"), old_node("w3"))
+    assert [row.host for row in run.upgrade.order] == ["cp", "w2", "w3"]
+    assert "DiskPressure" in run.upgrade.skipped["w1"]
 
 
 async def test_the_plan_names_the_order_the_burden_and_the_point_of_no_return() -> None:

@@ -13,6 +13,7 @@ from shipway.gpu.chosen import VENDOR
 from shipway.kube.client import Kube
 from shipway.steps.upgrade.proof import NoGpuErrors
 from tasks.waves import hosts, soak
+from tests.kubernetes.test_pressure import FULL, pressed
 from tests.places.facts import KnownFacts, said, unit
 from tests.retire.objects import Object, node, pod
 from tests.upgrade.test_flow import a_run
@@ -73,6 +74,8 @@ async def test_what_is_wrong_twice_in_a_row_counts_while_it_is_watched(monkeypat
     assert one.clock == 20.0
     one.api.objects = [node("w1", ready=False)]
     assert "not Ready: w1" in await one.look()
+    one.api.objects = [pressed("w1", "DiskPressure"), pressed("w2", "PIDPressure")]
+    assert await one.look() == f"short: w1: DiskPressure: {FULL}"
     one.clock, one.api.objects = 0.0, [node("w1"), {**crashing, "spec": {"nodeName": "w2"}}]
     assert await one.look() == ""
     assert one.clock == 600.0

@@ -11,12 +11,18 @@ from shipway.gpu.health.quarantine import list_strange
 from shipway.kube.client import Kube, Object
 from shipway.kube.nodes import nodes_by_name, taints_of
 from shipway.kube.record import read_record
-from shipway.kube.status import posted_at, why_not_ready
+from shipway.kube.status import posted_at, why_not_ready, why_pressed
 from shipway.step import Drift
 from shipway.steps.kubernetes.nodes import CONTROL_PLANE_TAINTS
 
 # What Kubernetes itself puts on a node and takes away again (well-known taints).
 # Those of Kubernetes itself, and ours: the note beside it tells of each of them (`list_strange` of those without).
+LOOKS = {
+    "MemoryPressure": "`free -m`",
+    "DiskPressure": "`df -h /var/lib/kubelet /var/lib/containerd`",
+    "PIDPressure": "`ps -eL | wc -l`",
+    "NetworkUnavailable": "its pod network's own pod",
+}
 OWN_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "shipway.dev/")
 ACCEPTED = "shipway.dev/cordon-accepted"  # an annotation of a Node: why a person keeps it closed
 
@@ -56,6 +62,25 @@ class NodeReady:
         if not why and posted_at(node) < self.kubelet_since:
             why = "its kubelet has posted no status since it started"
         return Drift(why, "Ready") if why else None
+
+
+@dataclass(frozen=True)
+class NodeUnpressed:
+    """A node is short of nothing by its own kubelet, which otherwise ends pods there and takes no new ones.
+
+    A Ready node is not asked by that: its GPU jobs are ended one after the other while it stays Ready.
+    """
+
+    node: str
+    name: str = "the kubelet is short of nothing"
+
+    async def check(self, on: Kube) -> Drift | None:
+        """Read its conditions; the drift has the kubelet's own words, and where to look."""
+        why = why_pressed((await nodes_by_name(on)).get(self.node))
+        if not why:
+            return None
+        looks = ", ".join(look for kind, look in LOOKS.items() if kind in why)
+        return Drift(why, f"enough (on the host: {looks}); until then it takes no new pods, and may end some")
 
 
 @dataclass(frozen=True)

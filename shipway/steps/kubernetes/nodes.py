@@ -11,7 +11,7 @@ from shipway.errors import Blocked, PostconditionFailed
 from shipway.known_failures.entry import Known
 from shipway.kube.client import Kube, Object
 from shipway.kube.drain import left_note, uncordon
-from shipway.kube.nodes import few, nodes_by_name, taints_of
+from shipway.kube.nodes import UNREADY, few, nodes_by_name, taints_of
 from shipway.kube.pod_states import find_known, find_trouble
 from shipway.kube.status import why_not_ready
 from shipway.redact import keep_ends
@@ -25,7 +25,11 @@ CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/control-plane", "node-role.kube
 
 @dataclass(frozen=True)
 class NodesReady:
-    """Every one of these nodes is registered and Ready."""
+    """Every one of these nodes is registered and Ready, and the taint of one that is not was taken off it.
+
+    The controller manager takes it off seconds after the kubelet's word, or later where it is busy or changes its
+    leader; no pod comes before.
+    """
 
     traps: ClassVar[tuple[int, ...]] = (43,)
     names: Collection[str]
@@ -34,12 +38,17 @@ class NodesReady:
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the nodes; the drift names each one that is not Ready and why."""
         nodes = await nodes_by_name(on)
-        reasons = {name: why_not_ready(nodes.get(name)) for name in sorted(self.names)}
+        reasons = {name: why_not_ready(nodes.get(name)) or _kept(nodes[name]) for name in sorted(self.names)}
         waiting = [f"{name}: {why}" for name, why in reasons.items() if why]
         if not waiting:
             return None
         have = f"{len(self.names) - len(waiting)} of {len(self.names)} ready; {few(waiting)}"
         return Drift(have, f"{len(self.names)} of {len(self.names)} ready")
+
+
+def _kept(node: Object) -> str:
+    left = [taint["key"] for taint in taints_of(node) if taint["key"] in UNREADY]
+    return f"Ready, and still tainted {left[0]}" if left else ""
 
 
 @dataclass(frozen=True)

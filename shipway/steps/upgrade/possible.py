@@ -25,7 +25,7 @@ from shipway.kube.client import Kube
 from shipway.kube.drain import may_drain, movable
 from shipway.kube.nodes import few, nodes_by_name
 from shipway.kube.record import read_record
-from shipway.kube.status import why_not_ready
+from shipway.kube.status import why_not_ready, why_pressed
 from shipway.kubeadm.certificates import KUBELET_CLIENT, LEAFS
 from shipway.rules.compatibility import minor_of, triple
 from shipway.rules.upgrades import (
@@ -89,7 +89,10 @@ class PathAllowed:
 
 @dataclass(frozen=True)
 class ControlPlanesReady:
-    """Every control plane is a Ready node."""
+    """Every control plane is a Ready node, and short of nothing.
+
+    A kubelet that is short of disk removes images that no container has yet: those that were fetched for an upgrade.
+    """
 
     names: Collection[str]
     name: str = "every control plane is Ready"
@@ -97,12 +100,13 @@ class ControlPlanesReady:
     async def check(self, on: Kube) -> Drift | None:
         """Ask for the nodes. Raises Refused SHW-784 naming each that is not."""
         nodes = await nodes_by_name(on)
-        wrong = {name: why for name in sorted(self.names) if (why := why_not_ready(nodes.get(name)))}
+        found = {name: why_not_ready(nodes.get(name)) or why_pressed(nodes[name]) for name in sorted(self.names)}
+        wrong = {name: why for name, why in found.items() if why}
         if wrong:
             said = few([f"{name}: {why}" for name, why in wrong.items()])
             first = next(iter(wrong))
             fix = f"See `journalctl -u kubelet -n 50` on {first}; no control plane is touched while one is not well."
-            raise Refused(f"not Ready: {said}", host=first, code="SHW-784", fix=fix)
+            raise Refused(f"not well: {said}", host=first, code="SHW-784", fix=fix)
         return None
 
 
