@@ -73,8 +73,8 @@ def _see(name: str, count: int, node: Object | None, offer: Offer, vendor: Vendo
 def find_barrier(node: Object, vendor: Vendor = VENDOR) -> str:
     """Return what keeps the test's pods off a node: it is cordoned, or a taint that they do not tolerate.
 
-    What its readiness or its cordon tells is not told again by the taint that goes with it; that of a node short of disk,
-    memory or PIDs counts.
+    What its readiness or its cordon tells is not told again by the taint that goes with it; that of a node short of
+    disk, memory or PIDs counts.
     """
     spec = node.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
