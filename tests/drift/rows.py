@@ -193,13 +193,13 @@ ROWS: tuple[Row, ...] = (
         undo=f"{KUBECTL} taint node w1 somebody-",
     ),
     Row(
-        "the kubelet is short of memory",
-        f"printf 'evictionHard:\n  memory.available: 9000Gi\n' >> {KUBELET}; systemctl restart kubelet",
+        "the kubelet is short of disk",
+        f"printf 'evictionHard:\n  imagefs.available: 99%%\n' >> {KUBELET}; systemctl restart kubelet",
         "the kubelet is short of nothing",
         "reported",
         undo=f"sed -i '/^evictionHard:/,+1d' {KUBELET}; systemctl restart kubelet",
         until="kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "
-        "-o jsonpath='{.status.conditions[?(@.type==\"MemoryPressure\")].status}' | grep -qx True",
+        "-o jsonpath='{.status.conditions[?(@.type==\"DiskPressure\")].status}' | grep -qx True",
         also=PODS,
     ),
     Row(
