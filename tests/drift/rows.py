@@ -16,6 +16,10 @@ OTHER = f"{VERSION.rpartition('.')[0]}.99"
 PLUGIN_VERSION = chosen().device_plugin.removeprefix("v")
 KUBELET_RUNS = "kubelet runs"
 APT = "apt knows the kubernetes repository and its key"
+SHORT = (
+    "kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "
+    "-o jsonpath='{.status.conditions[?(@.type==\"DiskPressure\")].status}' | grep -qx"
+)
 GPUS = "every expected GPU is allocatable"
 
 
@@ -197,9 +201,9 @@ ROWS: tuple[Row, ...] = (
         f"printf 'evictionHard:\n  imagefs.available: 99%%\n' >> {KUBELET}; systemctl restart kubelet",
         "the kubelet is short of nothing",
         "reported",
-        undo=f"sed -i '/^evictionHard:/,+1d' {KUBELET}; systemctl restart kubelet",
-        until="kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node w1 "
-        "-o jsonpath='{.status.conditions[?(@.type==\"DiskPressure\")].status}' | grep -qx True",
+        undo=f"sed -i '/^evictionHard:/,+1d' {KUBELET}; systemctl restart kubelet; "
+        f"for _ in $(seq 90); do {SHORT} False && break; sleep 1; done",
+        until=f"{SHORT} True",
         also=PODS,
     ),
     Row(
