@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
+from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host.session import Command, Host
 from shipway.kubeadm.config import as_yaml
@@ -29,6 +30,15 @@ FRESH = f"{MANIFESTS}/.{POD}.new"  # the kubelet passes over names that begin wi
 FOLDER = "/var/lib/shipway/kube-vip"
 KEPT = f"{FOLDER}/pod.yaml"  # what says which address is ours, once the manifest is gone
 LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 5, 3, 1
+# Who took the address over tells the network only at the next beat (pkg/arp/arp.go); the default is 3 s, the least 500.
+ARP_MILLISECONDS = 1000
+# Which node has the Lease; empty where none has, as after one that ended in order.
+LEASE = Says(
+    (
+        *("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=8s", "-n", "kube-system", "get", "lease", POD),
+        *("--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}"),
+    )
+)
 GONE_SECONDS = 90  # the kubelet reads its folder every 20 s, and gives a pod 30 s to end
 _MARK = "# Kept by Shipway: kube-vip holds "
 # $1 the manifest, $2 the container, $3 the address, $4 a limit in seconds, $5 our folder. A pod that was killed leaves
@@ -62,6 +72,7 @@ def pod(cluster: Cluster, host: HostSpec, interface: str, admin: str) -> dict[st
         "vip_leaseduration": str(LEASE_SECONDS),
         "vip_renewdeadline": str(RENEW_SECONDS),
         "vip_retryperiod": str(RETRY_SECONDS),
+        "vip_arpRate": str(ARP_MILLISECONDS),
         "prometheus_server": "127.0.0.1:2112",
     }
     name = {"name": "vip_nodename", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
