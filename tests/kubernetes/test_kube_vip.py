@@ -25,7 +25,18 @@ from shipway.steps.system.origins import origins
 from shipway.steps.system.own_service import OwnGone
 from shipway.steps.vip import keepalived, kube_vip, listed
 from shipway.steps.vip.held import VipFree, VipHeld, VipOneWay, neighbour, told_otherwise
-from shipway.steps.vip.kube_vip import ADMIN, FRESH, KEPT, MANIFEST, KubeVipGone, VipPod, address_in, manifest, pod
+from shipway.steps.vip.kube_vip import (
+    ADMIN,
+    FRESH,
+    KEPT,
+    MANIFEST,
+    KubeVipGone,
+    VipPod,
+    VipPodReadAdmin,
+    address_in,
+    manifest,
+    pod,
+)
 from tasks.context import Run
 from tasks.retire.work import reset_steps, without
 from tests.kubernetes.test_api_vip import ANSWERS, HELD, VIP, Away, host, quiet, with_vip
@@ -96,6 +107,23 @@ async def test_the_kubelet_finds_the_whole_manifest_or_none_and_a_renewed_admin_
     there = {FileState(MANIFEST): FileInfo(sha256(here.written[KEPT].encode()).hexdigest(), "600", "root:root", 1)}
     assert await step.check(host(facts={**admin("a" * 64), **there})) is None  # type: ignore[arg-type]
     assert await step.check(host(facts={**admin("b" * 64), **there})) is not None  # type: ignore[arg-type]
+
+
+async def test_one_that_was_started_with_another_admin_conf_is_started_anew_and_nothing_else_of_it_changes() -> None:
+    step, text = VipPodReadAdmin(), text_of(by_kube_vip())
+    new = manifest(by_kube_vip(), by_kube_vip().hosts[0], "eth0", "b" * 64)
+    for facts, wanted in (
+        ({**admin("a" * 64), FileText(MANIFEST): text}, True),
+        ({**admin("b" * 64), FileText(MANIFEST): text}, False),
+        ({**admin("b" * 64), FileText(MANIFEST): f"x {text}"}, True),  # not ours
+        (admin("b" * 64), True),
+        ({FileText(MANIFEST): text}, True),
+    ):
+        assert (await step.check(host(facts=facts)) is None) is wanted  # type: ignore[arg-type]
+    here = host(facts={**admin("b" * 64), FileText(MANIFEST): text})
+    await step.apply(here)  # type: ignore[arg-type]
+    assert here.written == {KEPT: new}
+    assert here.done[-1] == f"mv -fT -- {FRESH} {MANIFEST}"
 
 
 # --- what is left when it goes
