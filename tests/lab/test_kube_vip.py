@@ -28,9 +28,9 @@ by_kube_vip = partial(declare, by="kube-vip", image=IMAGE)
 # The Lease (5 s), a try a second, a client's second, a loaded machine.
 MOST_SECONDS = 12.0
 API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
-KILL = "pkill -KILL -x kube-vip"
+RUNS, KILL = "pgrep -x kube-vip >/dev/null", "pkill -KILL -x kube-vip"
 LEASE = f"kubectl --kubeconfig {ADMIN} -n kube-system get lease {POD} -o jsonpath='{{.spec.holderIdentity}}'"
-NOTHING = f"[ ! -e {MANIFEST} ] && [ ! -e {FOLDER} ] && ! pgrep -x kube-vip && ! ip -o -4 addr show | grep -q ' {VIP}/'"
+NOTHING = f"[ ! -e {MANIFEST} ] && [ ! -e {FOLDER} ] && ! {RUNS} && ! ip -o -4 addr show | grep -q ' {VIP}/'"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_one_with_the_lease_holds_it_and_a_client_trusts_it(site: Site, made
     kept = (site.folder / "controller" / "lab" / "kubeconfig").read_text()
     assert f"server: https://{VIP}:6443" in kept
     for host in PLANES:
-        assert site.holds(host, f"pgrep -x kube-vip && [ -e {MANIFEST} ] && [ ! -e {OWN.path} ]")
+        assert site.holds(host, f"{RUNS} && [ -e {MANIFEST} ] && [ ! -e {OWN.path} ]")
         assert site.holds(host, "[ -z \"$(ss -ltnH 'sport = :2112' | grep -v 127.0.0.1)\" ]")
     assert told_of_it(site) == []
     assert changes(site.run()) == []
@@ -106,7 +106,7 @@ def test_one_that_is_killed_alone_is_started_anew_and_clients_go_on(site: Site, 
     now = wait_held(site)
     assert site.on(now, LEASE) == now
     for host in PLANES:
-        assert site.holds(host, "for i in $(seq 60); do pgrep -x kube-vip && exit 0; sleep 1; done; false")
+        site.on(host, f"for i in $(seq 60); do {RUNS} && exit 0; sleep 1; done; exit 1")
 
 
 def test_where_nothing_starts_it_anew_another_one_takes_over_and_the_address_left_behind_goes_with_the_kubelet(
@@ -145,7 +145,7 @@ def test_it_moves_when_its_holders_host_is_gone_and_a_drift_pass_finds_it_held(s
 def test_a_manifest_that_somebody_took_away_everywhere_is_told_of_and_put_back(site: Site, made: Ran) -> None:
     assert made.code == 0
     for host in PLANES:
-        site.on(host, f"rm {MANIFEST}; for i in $(seq 60); do pgrep -x kube-vip || exit 0; sleep 1; done; exit 1")
+        site.on(host, f"rm {MANIFEST}; for i in $(seq 60); do {RUNS} || exit 0; sleep 1; done; exit 1")
     told = told_of_it(site)
     assert f"cluster: one control plane holds the API's address for clients outside: {VIP} is held by none" in told
     assert sum("static pod" in line for line in told) == len(PLANES)
