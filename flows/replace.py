@@ -161,7 +161,7 @@ async def tell_others(run: Run, host: str) -> None:
     others = [one.name for one in run.cluster.hosts if one.name not in (host, lead)]
     if all(await all_of(StageName.LEARN_ADDRESS, others)):
         await on(StageName.LEARN_ADDRESS, lead)
-    if run.cluster.api_vip and host in planes:
+    if run.cluster.api_vip and not run.cluster.kube_vip_image and host in planes:  # keepalived's have its address
         said = f"the other control planes learn of {host}'s new address, for {run.cluster.api_vip}, by a bootstrap"
         run.retirement.left.append(f"{said}: `shipway bootstrap {run.file}`")
     if run.cluster.gpu.driver.imex == "host" and run.gpus_of(run.cluster.host(host)):

@@ -10,6 +10,7 @@ from shipway.errors import Permanent
 from shipway.facts.files import FileText
 from shipway.facts.services import UnitState
 from shipway.host.session import Host
+from shipway.kube.access import ADMIN_CONF
 from shipway.kube.client import Kube
 from shipway.kube.nodes import few
 from shipway.kube.record import SYSTEM
@@ -58,6 +59,7 @@ from shipway.steps.kubernetes.serving_requests import (
 from shipway.steps.kubernetes.static_pods import ManifestsBack, StaticPodLoaded
 from shipway.steps.kubernetes.user_kubeconfig import UserHasKubeconfig
 from shipway.steps.maintain.pause import EtcdMayStop
+from shipway.steps.vip.kube_vip import VipPodReadAdmin
 from tasks import gates
 from tasks.authority.look import TOKEN_SPACES, find_left, planes, server_of, stale_of
 from tasks.certificates.stages import keep_renewed, permit_alone
@@ -118,6 +120,11 @@ def _settled(run: Run, host: str) -> list[Check[Host]]:
     return [ManifestsBack(), ManifestSettled(host, node_ip(spec), port), ClockRight()]
 
 
+def _asks_by_admin(run: Run) -> list[Check[Host]]:
+    """Return what starts kube-vip anew, which asks by admin.conf: one that trusts the old CA takes nothing over."""
+    return [VipPodReadAdmin()] if run.cluster.kube_vip_image else []
+
+
 def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = False) -> list[Check[Host]]:
     """Return the steps by which a host trusts these CAs and no other, and what reads that was started since.
 
@@ -144,6 +151,7 @@ def trust_steps(run: Run, host: str, trusted: tuple[str, ...], *, over: bool = F
         *then,
         manager,
         scheduler,
+        *_asks_by_admin(run),
         ASKS,
     ]
 
@@ -166,6 +174,7 @@ def leaf_steps(run: Run, host: str) -> list[Check[Host]]:
         _signs(run, host),
         manager,
         scheduler,
+        *_asks_by_admin(run),
         ASKS,
     ]
 
@@ -348,6 +357,7 @@ def _foreseen(results: list[StepResult]) -> list[StepResult]:
     for first, parts in changed.items():
         for part in parts:
             results = foresee(results, first, loaded(part))
+    results = foresee(results, ADMIN_CONF, VipPodReadAdmin.name)
     return foresee(results, KUBELET_CONF, ASKS.name)
 
 

@@ -22,6 +22,7 @@ from shipway.steps.authority.objects import ClusterInfoTrusts, Holder, PartsRead
 from shipway.steps.authority.pair import Pair, who
 from shipway.steps.authority.trust import AuthorityTrusted
 from shipway.steps.kubernetes.static_pods import StaticPodLoaded
+from shipway.steps.vip.kube_vip import VipPodReadAdmin
 from tasks import table
 from tasks.authority import look, work
 from tasks.context import HIGHEST, Run
@@ -424,6 +425,20 @@ def test_the_steps_of_trust_come_in_an_order_that_a_kill_at_any_moment_leaves_ri
     assert over.index(trusts) < over.index(signs)  # with two certificates in its file it would not start
     assert next(step.name for step in work.trust_steps(run, "w1", pair.both)) == trusts
     assert over[-1] == names[-1] == work.ASKS.name
+
+
+def test_kube_vip_reads_each_new_admin_conf_on_control_planes_once_the_api_server_has_the_ca(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair
+) -> None:
+    run, reads = Scene(monkeypatch).run, VipPodReadAdmin.name
+    run.authority.pair = pair
+    for vip, there in (("", False), ("{address: 10.9.0.200}", False), ("{address: 10.9.0.200, by: kube-vip}", True)):
+        run.cluster = cluster(3, f"kubernetes: {{api_vip: {vip}}}\n" if vip else "")
+        for steps in (work.trust_steps(run, "cp1", pair.both), work.leaf_steps(run, "cp1")):
+            names = [step.name for step in steps]
+            assert (reads in names) is there
+            assert not there or names.index("kube-apiserver uses its current certificates") < names.index(reads)
+        assert reads not in [step.name for step in work.trust_steps(run, "w1", pair.both)]
 
 
 def test_what_is_withheld_for_pods_of_others_is_a_part_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,14 +19,26 @@ from shipway.cluster_file import parse_cluster
 from shipway.errors import Refused, ShipwayError
 from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.os.families import family_of
+from shipway.script import Output
 from shipway.steps.reset.kubelet import ContainersGone, KubeletFolderEmpty
 from shipway.steps.system.origins import origins
 from shipway.steps.system.own_service import OwnGone
 from shipway.steps.vip import keepalived, kube_vip, listed
 from shipway.steps.vip.held import VipFree, VipHeld, VipOneWay, neighbour, told_otherwise
-from shipway.steps.vip.kube_vip import ADMIN, FRESH, KEPT, MANIFEST, KubeVipGone, VipPod, address_in, manifest, pod
+from shipway.steps.vip.kube_vip import (
+    ADMIN,
+    FRESH,
+    KEPT,
+    MANIFEST,
+    KubeVipGone,
+    VipPod,
+    VipPodReadAdmin,
+    address_in,
+    manifest,
+    pod,
+)
 from tasks.context import Run
-from tasks.retire.work import reset_steps
+from tasks.retire.work import reset_steps, without
 from tests.kubernetes.test_api_vip import ANSWERS, HELD, VIP, Away, host, quiet, with_vip
 from tests.ownership.test_leading import cluster
 from tests.places.facts import DEBIAN, KnownFacts, said
@@ -67,6 +79,7 @@ def test_the_pod_asks_its_own_api_server_serves_nothing_else_and_may_do_no_more_
     assert values["prometheus_server"].startswith("127.0.0.1:")  # its default is every address of the host
     lease, renew, retry = (int(values[f"vip_{name}"]) for name in ("leaseduration", "renewdeadline", "retryperiod"))
     assert lease > renew > retry > 0
+    assert int(values["vip_arpRate"]) >= 500  # less is taken for 3000
     assert container["securityContext"] == {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}}
     assert container["volumeMounts"] == [{"name": "kubeconfig", "mountPath": ADMIN, "readOnly": True}]
     assert read["spec"]["volumes"][0]["hostPath"] == {"path": ADMIN, "type": "File"}
@@ -94,6 +107,23 @@ async def test_the_kubelet_finds_the_whole_manifest_or_none_and_a_renewed_admin_
     there = {FileState(MANIFEST): FileInfo(sha256(here.written[KEPT].encode()).hexdigest(), "600", "root:root", 1)}
     assert await step.check(host(facts={**admin("a" * 64), **there})) is None  # type: ignore[arg-type]
     assert await step.check(host(facts={**admin("b" * 64), **there})) is not None  # type: ignore[arg-type]
+
+
+async def test_one_that_was_started_with_another_admin_conf_is_started_anew_and_nothing_else_of_it_changes() -> None:
+    step, text = VipPodReadAdmin(), text_of(by_kube_vip())
+    new = manifest(by_kube_vip(), by_kube_vip().hosts[0], "eth0", "b" * 64)
+    for facts, wanted in (
+        ({**admin("a" * 64), FileText(MANIFEST): text}, True),
+        ({**admin("b" * 64), FileText(MANIFEST): text}, False),
+        ({**admin("b" * 64), FileText(MANIFEST): f"x {text}"}, True),  # not ours
+        (admin("b" * 64), True),
+        ({FileText(MANIFEST): text}, True),
+    ):
+        assert (await step.check(host(facts=facts)) is None) is wanted  # type: ignore[arg-type]
+    here = host(facts={**admin("b" * 64), FileText(MANIFEST): text})
+    await step.apply(here)  # type: ignore[arg-type]
+    assert here.written == {KEPT: new}
+    assert here.done[-1] == f"mv -fT -- {FRESH} {MANIFEST}"
 
 
 # --- what is left when it goes
@@ -191,7 +221,8 @@ async def test_while_some_are_told_of_another_address_nobody_waits_for_one_that_
 
 async def test_what_keeps_the_address_from_being_held_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shipway.steps.vip.held.PAUSE", 0.0)
-    none, held, two = (quiet(one) for one in (host(1), host(2, HELD), host(3, HELD)))
+    nobody = {kube_vip.LEASE: said("")}
+    none, held, two = (quiet(one) for one in (host(1, facts=nobody), host(2, HELD), host(3, HELD)))
     for made, planes, words in (
         (by_kube_vip(), (none,), "crictl ps -a --name shipway-api-vip"),
         (with_vip(), (none,), "journalctl -u shipway-api-vip"),
@@ -201,6 +232,25 @@ async def test_what_keeps_the_address_from_being_held_is_named(monkeypatch: pyte
         drift = await VipHeld(made, planes).check(None)  # type: ignore[arg-type]
         assert drift is not None
         assert words in drift.want
+
+
+@pytest.mark.parametrize(
+    ("holder", "heard", "holds_it"),
+    [
+        (said("cp3"), ANSWERS, True),
+        (said("cp3"), f"{VIP} dev eth0 FAILED", False),  # what it had went with it
+        (said("cp2"), ANSWERS, False),  # the file names it, and it holds nothing: whoever answers is none of ours
+        (said(""), ANSWERS, False),
+        (said("cp3", status=1), ANSWERS, False),
+    ],
+)
+async def test_one_that_the_file_does_not_name_any_more_may_hold_it_by_the_lease_until_it_is_removed(
+    monkeypatch: pytest.MonkeyPatch, holder: Output, heard: str, *, holds_it: bool
+) -> None:
+    monkeypatch.setattr("shipway.steps.vip.held.PAUSE", 0.0)
+    plane = quiet(host(facts={kube_vip.LEASE: holder, neighbour(VIP): said(heard)}))
+    drift = await VipHeld(without(by_kube_vip(), "cp3"), (plane, quiet(Away({})))).check(None)  # type: ignore[arg-type]
+    assert (drift is None) is holds_it
 
 
 def test_each_way_has_its_own_steps_and_without_an_address_nothing_of_either_is_left() -> None:

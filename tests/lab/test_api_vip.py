@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import pytest
 
-from lab.containers.cluster_file import content
 from shipway.steps.vip.keepalived import CONFIG, FOLDER, NOBODY, OWN, peers_in
 from tests.lab.conftest import Ran, Site
+from tests.lab.outside_address import declare, held_by, trusted, wait_held_by
 from tests.lab.several_planes import PLANES, asked, changes, command, drift, five, members, wait_ready
 from tests.lab.test_retire import CLEAN
 
@@ -34,7 +34,7 @@ SITES_RUNS = (
     f"[ \"$(cat {SITES_FILE})\" = '{SITES_TEXT.strip()}' ]"
 )
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
-TRUSTED = f"curl -s -o /dev/null -w '%{{http_code}}' --cacert /etc/kubernetes/pki/ca.crt https://{VIP}:6443/livez"
+holders, wait_held = partial(held_by, VIP), partial(wait_held_by, VIP)
 
 
 @pytest.fixture(scope="module")
@@ -47,39 +47,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield made
 
 
-def declare(site: Site, *planes: str, **vip: Any) -> None:
-    """Write the cluster file with this address, or none, and with these control planes, or all."""
-    written = content(site.lab.plan, site.lab.state)
-    kubernetes = {**written.get("kubernetes", {}), **({"api_vip": vip} if vip else {})}
-    hosts = [row for row in written["hosts"] if row["name"] in (*(planes or PLANES), "w1")]
-    site.cluster_file(kubernetes=kubernetes, hosts=hosts)
-
-
 @pytest.fixture(scope="module")
 def made(site: Site) -> Ran:
     """The first run."""
     return site.run(seconds=900)
 
 
-def holders(site: Site, *hosts: str) -> list[str]:
-    """Return which hosts have the address on an interface."""
-    return [host for host in hosts or PLANES if site.holds(host, f"ip -o -4 addr show | grep -q ' {VIP}/'")]
-
-
-def wait_held(site: Site, *hosts: str) -> str:
-    """Wait until one of the hosts has the address; return which."""
-    deadline = time.monotonic() + 60
-    while len(found := holders(site, *hosts)) != 1:
-        assert time.monotonic() < deadline, f"{VIP} is held by {found}"
-        time.sleep(1)
-    return found[0]
-
-
 def test_one_holds_it_a_client_trusts_it_and_what_is_the_sites_is_untouched(site: Site, made: Ran) -> None:
     assert made.code == 0, made.output
     assert holders(site) == ["cp1"]  # it stood first in the file, and nobody took it from it
     for host in (*PLANES, "w1"):
-        assert site.on(host, TRUSTED) == "200"
+        assert site.on(host, trusted(VIP)) == "200"
     kept = (site.folder / "controller" / "lab" / "kubeconfig").read_text()
     assert f"server: https://{VIP}:6443" in kept
     for host in PLANES:
@@ -199,7 +177,7 @@ def test_another_address_comes_once_the_certificates_are_good_for_it(site: Site,
     came = site.run()
     assert came.report["errors"] == [], came.output
     assert holders(site) == []
-    assert site.on("w1", TRUSTED.replace(VIP, TAKEN)) == "200"
+    assert site.on("w1", trusted(TAKEN)) == "200"
     assert changes(site.run()) == []
 
 

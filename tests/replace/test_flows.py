@@ -225,7 +225,13 @@ async def test_one_that_joined_in_nobodys_place_leaves_none_empty(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("host", "vip", "told"), [("cp2", "10.9.0.100", True), ("w1", "10.9.0.100", False), ("cp2", "", False)]
+    ("host", "vip", "told"),
+    [
+        ("cp2", "10.9.0.100", True),
+        ("w1", "10.9.0.100", False),
+        ("cp2", "", False),
+        ("cp2", "10.9.0.100, by: kube-vip", False),  # none of them is told of the others
+    ],
 )
 async def test_what_keepalived_is_not_told_of_is_told_to_a_person(
     monkeypatch: pytest.MonkeyPatch,

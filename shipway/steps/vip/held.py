@@ -153,19 +153,25 @@ class VipHeld:
         return Drift(f"{address} is held by {' and '.join(holders) or 'none'}", want)
 
     async def _by_one_that_leaves(self) -> bool:
-        """Say whether one has it that the file does not name any more, and that is a peer until it is removed."""
-        declared = {keepalived.NOBODY, *(node_ip(one) for one in self.cluster.control_planes)}
+        """Say whether one has it that the file does not name any more: a peer until it is removed, or by the Lease."""
 
         async def ask(plane: Host) -> bool:
             try:
-                peers = keepalived.peers_in(await plane.read(FileText(keepalived.CONFIG)))
-                if declared.issuperset(peers):
-                    return False
-                return "lladdr" in (await plane.read(neighbour(self.cluster.api_vip))).stdout
+                there = await self._leaving_by(plane)
+                return there and "lladdr" in (await plane.read(neighbour(self.cluster.api_vip))).stdout
             except ShipwayError:  # whether it answers is another check's
                 return False
 
         return any(await asyncio.gather(*(ask(plane) for plane in self.planes)))
+
+    async def _leaving_by(self, plane: Host) -> bool:
+        """Say whether a control plane tells of one that the file does not name, and that may hold the address."""
+        planes = self.cluster.control_planes
+        if self.cluster.kube_vip_image:
+            said = await plane.read(kube_vip.LEASE)
+            return said.ok and said.stdout.strip() not in ("", *(one.name for one in planes))
+        peers = keepalived.peers_in(await plane.read(FileText(keepalived.CONFIG)))
+        return not {keepalived.NOBODY, *(node_ip(one) for one in planes)}.issuperset(peers)
 
     async def _holders(self) -> list[str]:
         async def ask(plane: Host) -> bool:

@@ -9,12 +9,14 @@ and capabilities are those of kube-vip v1.2.3 (pkg/kubevip/config_envvar.go, con
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from shipway.cluster.hosts import HostSpec, node_ip
 from shipway.cluster.model import Cluster
 from shipway.edits.files import FileIs
+from shipway.facts.commands import Says
 from shipway.facts.files import FileState, FileText
 from shipway.host.session import Command, Host
 from shipway.kubeadm.config import as_yaml
@@ -29,7 +31,17 @@ FRESH = f"{MANIFESTS}/.{POD}.new"  # the kubelet passes over names that begin wi
 FOLDER = "/var/lib/shipway/kube-vip"
 KEPT = f"{FOLDER}/pod.yaml"  # what says which address is ours, once the manifest is gone
 LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 5, 3, 1
+# Who took the address over tells the network only at the next beat (pkg/arp/arp.go); the default is 3 s, the least 500.
+ARP_MILLISECONDS = 1000
+# Which node has the Lease; empty where none has, as after one that ended in order.
+LEASE = Says(
+    (
+        *("kubectl", f"--kubeconfig={ADMIN}", "--request-timeout=8s", "-n", "kube-system", "get", "lease", POD),
+        *("--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}"),
+    )
+)
 GONE_SECONDS = 90  # the kubelet reads its folder every 20 s, and gives a pod 30 s to end
+_DIGEST = "shipway.dev/admin-conf"  # the annotation that says with which admin.conf it was started
 _MARK = "# Kept by Shipway: kube-vip holds "
 # $1 the manifest, $2 the container, $3 the address, $4 a limit in seconds, $5 our folder. A pod that was killed leaves
 # the address there.
@@ -62,6 +74,7 @@ def pod(cluster: Cluster, host: HostSpec, interface: str, admin: str) -> dict[st
         "vip_leaseduration": str(LEASE_SECONDS),
         "vip_renewdeadline": str(RENEW_SECONDS),
         "vip_retryperiod": str(RETRY_SECONDS),
+        "vip_arpRate": str(ARP_MILLISECONDS),
         "prometheus_server": "127.0.0.1:2112",
     }
     name = {"name": "vip_nodename", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
@@ -77,7 +90,7 @@ def pod(cluster: Cluster, host: HostSpec, interface: str, admin: str) -> dict[st
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": POD, "namespace": "kube-system", "annotations": {"shipway.dev/admin-conf": admin}},
+        "metadata": {"name": POD, "namespace": "kube-system", "annotations": {_DIGEST: admin}},
         "spec": {
             "hostNetwork": True,
             "priorityClassName": "system-node-critical",
@@ -120,12 +133,40 @@ class VipPod:
         return await made.check(on)
 
     async def apply(self, on: Host) -> None:
-        """Put the file in place in one rename: the kubelet reads whatever lies in its folder."""
-        made = await self._file(on)
-        await on.write(KEPT, made.content.encode(), mode="600")
-        await on.do(
-            Command(("install", "-m", "600", "-T", "--", KEPT, FRESH)), Command(("mv", "-fT", "--", FRESH, MANIFEST))
-        )
+        """Put the file in place."""
+        await _put(on, (await self._file(on)).content)
+
+
+async def _put(on: Host, text: str) -> None:
+    """Put the manifest in place in one rename: the kubelet reads whatever lies in its folder."""
+    await on.write(KEPT, text.encode(), mode="600")
+    await on.do(
+        Command(("install", "-m", "600", "-T", "--", KEPT, FRESH)), Command(("mv", "-fT", "--", FRESH, MANIFEST))
+    )
+
+
+@dataclass(frozen=True)
+class VipPodReadAdmin:
+    """A kube-vip of ours was started since admin.conf is as it is: it reads it then and never again.
+
+    Its manifest stays what it is but for the digest of that file.
+    """
+
+    impact: ClassVar[Impact] = Impact.START
+    name: str = "kube-vip, where it holds the API's address, has read admin.conf as it is"
+
+    async def check(self, on: Host) -> Drift | None:
+        """Compare the digest in the manifest with that of the file; where either is not there, nothing is wanted."""
+        text, admin = await on.read(FileText(MANIFEST), FileState(ADMIN))
+        if admin is None or not address_in(text) or admin.sha256 in (text or ""):
+            return None
+        return Drift("was started with another admin.conf", "started anew")
+
+    async def apply(self, on: Host) -> None:
+        """Put the manifest in place with the digest of the file."""
+        text, admin = await on.read(FileText(MANIFEST), FileState(ADMIN))
+        if text is not None and admin is not None:
+            await _put(on, re.sub(rf"({re.escape(_DIGEST)}: )\S+", rf"\g<1>{admin.sha256}", text))
 
 
 @dataclass(frozen=True)
