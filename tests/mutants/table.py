@@ -7,8 +7,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/converge": ("core/converge", "host/changes"),
     "tasks/drift/permission": ("drift/permissions", "drift/parts", "drift/gpu_jobs", "gpu/driver_stage"),
     "tasks/table": (
-        *("drift/permissions", "flows/stage_work", "flows/name_taken", "flows/rotate_ca", "kubernetes/api_vip"),
-        *("flows/control_planes", "flows/restore", "retire/flows", "flows/stages"),
+        "drift/permissions",
+        "flows/stage_work",
+        "flows/name_taken",
+        "flows/rotate_ca",
+        "kubernetes/api_vip",
     ),
     "tasks/workloads": ("drift/permissions", "drift/parts"),
     "tasks/locking": ("locks/run_locks", "retire/flows", "retire/whole", "gpu/driver_stage"),
@@ -73,6 +76,11 @@ HARMLESS: dict[str, dict[str, str]] = {
     "tasks/retire/whole": {
         "_ends: filter dropped: asked_devices(one, claims)": (
             "a node without such pods has no holders: only requests are saved"
+        ),
+    },
+    "tasks/table": {
+        "_vip_held: bound moved: time.monotonic() < ends": (
+            "one look more, in the very nanosecond of the deadline; no promise is about it"
         ),
     },
     "shipway/etcd/quorum": {
