@@ -54,6 +54,7 @@ def test_our_block_goes_and_every_other_line_of_the_hosts_file_stays(lines: list
     assert back == own + ("" if named_there else "127.0.1.1 te2\n")
     assert without_block(back, "te2") == back
     assert without_block(own, "te2") == own, "a file without our block is left as it is"
+    assert without_block(edited, "") == own, "a host that tells no name of its own gets no line"
 
 
 def test_a_block_without_its_end_is_left() -> None:
