@@ -57,6 +57,13 @@ def test_our_block_goes_and_every_other_line_of_the_hosts_file_stays(lines: list
     assert without_block(edited, "") == own, "a host that tells no name of its own gets no line"
 
 
+def test_a_host_whose_name_somebody_wrote_down_gets_no_second_line_for_it() -> None:
+    own = "127.0.0.1 localhost\n192.0.2.2 te2.example te2 # rack 4\n"
+    edited = hosts_file(own, {"te1": "10.0.0.1", "te2": "10.0.0.2"})
+    assert without_block(edited, "te2") == own
+    assert without_block(edited, "rack") == f"{own}127.0.1.1 rack\n", "a remark names nobody"
+
+
 def test_a_block_without_its_end_is_left() -> None:
     text = f"127.0.0.1 localhost\n{BEGIN}\n10.0.0.1 te1\n10.0.0.9 printer\n"
     assert without_block(text, "te1") == text
