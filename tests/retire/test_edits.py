@@ -122,6 +122,12 @@ def test_only_our_cluster_goes_out_of_a_kubeconfig() -> None:
     assert yaml.safe_load(back) == yaml.safe_load(own)
     assert without_clusters(back, trusted(OURS)) == back
     assert without_clusters(config(OURS), trusted(OURS)) is None
+
+
+@pytest.mark.parametrize(
+    "own", [f"# of the site\n{config(THEIRS, 'prod', 'jane')}", "current-context: ''  # none yet\n"]
+)
+def test_a_kubeconfig_without_our_cluster_keeps_every_byte_and_is_never_taken_for_ours_alone(own: str) -> None:
     assert without_clusters(own, trusted(OURS)) == own
 
 
