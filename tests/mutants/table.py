@@ -41,7 +41,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "shipway/steps/kubernetes/skew": ("kubernetes/skew",),
     "shipway/os/debian/apt": ("os/apt_sources", "security/downloads", "drift/permissions", "os/package_changes"),
     "shipway/os/signing_key": ("security/downloads", "host/steps_pure"),
-    "shipway/os/debian/apt_sources": ("os/apt_sources",),
+    "shipway/os/debian/apt_sources": ("os/apt_sources", "retire/edits"),
     "shipway/edits/lines": ("host/edits", "host/shared_files", "retire/edits"),
     "shipway/edits/kubeconfig": ("kubernetes/kubeconfig_merge", "retire/edits"),
     "shipway/etcd/quorum": ("etcd/quorum",),

@@ -107,6 +107,13 @@ def test_entries_that_were_switched_off_are_on_again(path: str, text: str) -> No
     assert with_entries_again(text, path) == text
 
 
+def test_a_stanza_that_was_only_shortened_keeps_what_it_has() -> None:
+    path = "/etc/apt/sources.list.d/a.sources"
+    shortened = without_entry("Types: deb\nURIs: http://a/\nSuites: x y\nComponents: main\n", path, "http://a/", "x")
+    assert "Suites: y\n" in shortened
+    assert with_entries_again(shortened, path) == shortened
+
+
 def test_what_a_person_switched_off_stays_off() -> None:
     stanza = "Types: deb\nURIs: http://a/\nSuites: x\nEnabled: no\n"
     assert with_entries_again(stanza, "/etc/apt/sources.list.d/a.sources") == stanza
