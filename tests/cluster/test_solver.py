@@ -56,6 +56,10 @@ def test_overlaps_are_reported_from_either_side() -> None:
     assert "10.96.0.9 lies in the service network" in refused("kubernetes: {api_endpoint: 10.96.0.9}\n")
 
 
+def test_the_address_of_the_only_control_plane_may_be_the_endpoint() -> None:
+    assert accepted("kubernetes: {api_endpoint: 10.0.7.1}\n").endpoint == "10.0.7.1:6443"
+
+
 def test_calico_blocks_lie_in_the_pod_network() -> None:
     assert "/20 is larger than the pod network" in refused(
         "kubernetes: {pod_network: 10.244.0.0/22}\nnetwork: {block_size: 20}\n"
@@ -276,6 +280,13 @@ HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.
             "",
             "2 control planes bear the loss of 0, as 1 do",
         ),
+        (
+            ", ".join(
+                f"{{name: {one}, address: 10.0.0.{at}, roles: [control_plane]}}" for at, one in enumerate("abcdef", 1)
+            ),
+            "",
+            "more than 5: 1, 3 or 5 are supported",
+        ),
         ("{name: a, address: 10.0.0.1, roles: [control_plane, control_plane]}", "", "names a role twice"),
         (FAR, SEED_NETWORK % 19, "/19 is larger than the whole pod network 10.244.64.0/20; take 20 to 30"),
         (FAR, HALF_OF_ALL % 25, "/25 is more than 16 bits below 10.0.0.0/8; take at most 24"),
@@ -288,6 +299,18 @@ HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.
         (FAR, "kubernetes: {version: 1.26.15}\nruntime: {version: 1.5.18}\n", "containerd 1.5 has no CRI v1"),
         (FAR, "kubernetes: {version: 1.20.15}\nruntime: {version: 2.1.0}\n", "containerd 2.1 speaks only CRI v1"),
         (FAR, "kubernetes: {version: 1.22.17}\nruntime: {version: '2'}\n", "containerd 2.0 speaks only CRI v1"),
+        (FAR, "kubernetes: {api_vip: {address: 127.0.0.1}}\n", "127.0.0.1 cannot be an address that clients reach"),
+        (FAR, "backup: {s3: {bucket: backups-1}}\n", "backups hold all Secrets and keys of the cluster"),
+        (
+            FAR,
+            "kubernetes: {version: 1.22.17}\nhardening: {pod_security: {enabled: true}}\n",
+            "1.22.17 has no PodSecurity admission",
+        ),
+        (
+            FAR,
+            "kubernetes: {kubelet: {readOnlyPort: 10255}}\nhardening: {kubelet: {enabled: true}}\n",
+            "is declared by hardening.kubelet as well",
+        ),
         (FAR, "network: {manifests: [/n]}\n", "are only applied with provider `manifests`"),
         (FAR, "network: {provider: manifests}\n", "is empty: provider `manifests` needs at least one file"),
         (FAR, "network: {version: null}\n", "network.version: is missing: Calico needs one"),
