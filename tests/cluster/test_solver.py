@@ -127,6 +127,68 @@ def test_an_old_toolkit_has_no_program_for_cdi() -> None:
     accepted("gpu: {mode: cdi}\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gpu: {mode: cdi, toolkit: 1.16.0}\n",
+        "gpu: {mode: cdi, toolkit: null}\n",
+        "gpu: {mode: cdi}\nruntime: {version: '2.0'}\n",
+        "gpu: {mode: cdi}\ndevice_plugin: {version: 0.16.0}\n",
+        "gpu: {mode: cdi}\nkubernetes: {version: 1.29.0}\n",
+        "gpu: {mode: dra}\nkubernetes: {version: 1.34.2}\n",
+        "gpu: {mode: dra, driver: {source: cuda, branch: 565}}\n",
+        "gpu: {mode: dra, driver: {source: cuda, version: '580.95.05'}}\n",
+    ],
+)
+def test_the_oldest_parts_that_hand_gpus_on_by_themselves_are_accepted(text: str) -> None:
+    accepted(text)
+
+
+def test_an_old_driver_of_a_named_version_is_none_for_claims() -> None:
+    said = refused("gpu: {mode: dra, driver: {source: cuda, version: '550.90.07'}}\n")
+    assert "gpu.driver: 550.90.07 is older than NVIDIA's driver of claims needs" in said
+
+
+@pytest.mark.parametrize("mode", ["cdi", "dra"])
+def test_where_no_host_has_gpus_nothing_is_asked_of_what_would_hand_them_on(mode: str) -> None:
+    text = f"gpu: {{mode: {mode}}}\nruntime: {{version: 1.7.27}}\n"
+    parse_cluster(f"name: demo\nhosts: [{{name: a, address: 10.0.0.1, gpus: 0}}]\n{text}")
+
+
+BASE = "sources: {base_apt: {uri: 'http://m', key: {path: /k}, %s}}\n"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sources", "lacks"),
+    [
+        ("1", BASE % "suite: bookworm, components: [main]", "has no contrib, non-free: Debian's driver comes from it"),
+        ("1", BASE % "suite: bookworm, components: [main, contrib]", "has no non-free: Debian's driver comes from it"),
+        ("1", BASE % "suite: bookworm, components: [main, contrib, non-free]", ""),
+        ("1", BASE % "suite: ./", ""),  # a flat one has none to name
+        ("1", "", ""),
+        ("0", BASE % "suite: bookworm, components: [main]", ""),
+    ],
+)
+def test_debians_driver_needs_all_components_of_a_mirror_in_its_place(gpus: str, sources: str, lacks: str) -> None:
+    text = f"name: demo\nhosts: [{{name: a, address: 10.0.0.1, gpus: {gpus}}}]\n"
+    text += f"gpu: {{driver: {{source: debian, branch: 535}}}}\n{sources}"
+    if not lacks:
+        parse_cluster(text)
+        return
+    with pytest.raises(Refused) as raised:
+        parse_cluster(text)
+    assert lacks in raised.value.message
+
+
+def test_a_driver_of_nvidias_repository_needs_it_named_and_no_other_driver_does() -> None:
+    named = "{uri: 'http://m', suite: /, key: {path: /k}}"
+    sources = "".join(f"{one}: {named}, " for one in ("docker", "kubernetes", "nvidia"))
+    lab = f"profile: lab\nnetwork: {{manifests: [/n]}}\nsources: {{apt: {{{sources}}}}}\n"
+    accepted(lab)
+    driver = lab + "gpu: {driver: {source: cuda, branch: 580}}\n"
+    assert "sources.apt.cuda: is missing: the GPUs' driver comes from it" in refused(driver)
+
+
 @pytest.mark.parametrize(("toolkit", "fine"), [("1.17.8", True), ("1.18.0", False), ("1.18.1", True)])
 def test_one_toolkit_is_broken(toolkit: str, *, fine: bool) -> None:
     text = f"gpu: {{toolkit: {toolkit}}}\n"
