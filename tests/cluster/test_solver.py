@@ -361,7 +361,12 @@ HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.
         (FAR, "kubernetes: {version: 1.26.15}\nruntime: {version: 1.5.18}\n", "containerd 1.5 has no CRI v1"),
         (FAR, "kubernetes: {version: 1.20.15}\nruntime: {version: 2.1.0}\n", "containerd 2.1 speaks only CRI v1"),
         (FAR, "kubernetes: {version: 1.22.17}\nruntime: {version: '2'}\n", "containerd 2.0 speaks only CRI v1"),
-        (FAR, "kubernetes: {api_vip: {address: 127.0.0.1}}\n", "127.0.0.1 cannot be an address that clients reach"),
+        (
+            FAR,
+            "kubernetes: {api_vip: {address: 127.0.0.1}}\n",
+            "kubernetes.api_vip.address: 127.0.0.1 cannot be an address that clients reach",
+        ),
+        ("{name: a, address: 172.16.0.1, gpu_class: x}", "", "hosts[0].gpu_class: x is no class of gpu.classes"),
         (FAR, "backup: {s3: {bucket: backups-1}}\n", "backups hold all Secrets and keys of the cluster"),
         (
             FAR,

@@ -378,6 +378,8 @@ async def test_a_running_api_server_whose_certificate_lacks_it_is_told_with_the_
         ("127.0.0.1", "cannot be an address"),
         ("224.0.0.18", "cannot be an address"),
         ("255.255.255.255", "cannot be an address"),
+        ("0.0.0.0", "cannot be an address"),  # noqa: S104 - a fault
+        ("169.254.0.9", "cannot be an address"),
         ("10.0.0.9", ""),
     ],
 )
