@@ -200,7 +200,7 @@ async def wait_until(
     Raises DeadlineExceeded after `seconds` with the last thing seen. A look that hangs is cut off then as well; one
     that has only just begun is given `LAST_LOOK_SECONDS`.
     """
-    last, pause = "nothing seen yet", min(FIRST_PAUSE, every)
+    last, pause = "nothing seen yet", FIRST_PAUSE
     started = time.monotonic()
     while (left := started + seconds - time.monotonic()) > 0:
         on.forget()
@@ -220,7 +220,7 @@ async def wait_until(
         if said != last:
             on_wait(f"waiting until {check.name}: {said}")
             last = said
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, every)
+        await asyncio.sleep(min(pause, every))
+        pause *= 2
     message = f"not so after {seconds:.0f} s; last seen: {last}"
     raise DeadlineExceeded(message, host=on.name, step=check.name)

@@ -136,9 +136,8 @@ def without_sysctls(text: str, values: Mapping[str, str]) -> str:
     """Return a file of sysctl.d without the settings that have exactly these values; every other line stays."""
     kept = []
     for line in _lines(text):
-        key, equals, value = line.partition("=")
-        name = key.strip(" \t-").replace("/", ".")
-        if not (equals and name in values and value.strip() == values[name]):
+        key, _, value = line.partition("=")
+        if values.get(key.strip(" \t-").replace("/", ".")) != value.strip():
             kept.append(line)
     return _join(text, kept)
 

@@ -50,6 +50,9 @@ class Permission:
         return finding.level > self.of(run, finding.host) or bool(_podded(run, finding))
 
 
+MOST = Permission(Impact.WORKLOADS, Impact.WORKLOADS)  # all that can be asked for, at any time
+
+
 def _podded(run: Run, finding: Finding) -> str:
     return beside_pods(run, finding.host, finding.restarts, finding.level)
 
@@ -162,8 +165,7 @@ def _explain(run: Run, allowed: Permission, finding: Finding, path: str) -> Find
     if finding.level is Impact.NOTHING:
         return finding
     named = "" if finding.host == CLUSTER else f" --host {finding.host}"
-    undisturbed = finding.host not in run.seen.busy and not _podded(run, finding)
-    level = finding.level if undisturbed or finding.level <= Impact.START else Impact.WORKLOADS
+    level = Impact.WORKLOADS if MOST.only_drained(run, finding) else finding.level
     command = f"python -m flows.drift_repair {path} --repair {level.permission}{named}"
     if allowed.asked is Impact.NOTHING:
         return finding.became("reported", "this pass only looks", command)

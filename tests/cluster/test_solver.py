@@ -56,6 +56,10 @@ def test_overlaps_are_reported_from_either_side() -> None:
     assert "10.96.0.9 lies in the service network" in refused("kubernetes: {api_endpoint: 10.96.0.9}\n")
 
 
+def test_the_address_of_the_only_control_plane_may_be_the_endpoint() -> None:
+    assert accepted("kubernetes: {api_endpoint: 10.0.7.1}\n").endpoint == "10.0.7.1:6443"
+
+
 def test_calico_blocks_lie_in_the_pod_network() -> None:
     assert "/20 is larger than the pod network" in refused(
         "kubernetes: {pod_network: 10.244.0.0/22}\nnetwork: {block_size: 20}\n"
@@ -121,6 +125,68 @@ def test_gpus_are_claimed_on_a_current_cluster() -> None:
 def test_an_old_toolkit_has_no_program_for_cdi() -> None:
     assert "1.15.0 has no program for CDI; take 1.16 or later" in refused("gpu: {mode: cdi, toolkit: 1.15.0}\n")
     accepted("gpu: {mode: cdi}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gpu: {mode: cdi, toolkit: 1.16.0}\n",
+        "gpu: {mode: cdi, toolkit: null}\n",
+        "gpu: {mode: cdi}\nruntime: {version: '2.0'}\n",
+        "gpu: {mode: cdi}\ndevice_plugin: {version: 0.16.0}\n",
+        "gpu: {mode: cdi}\nkubernetes: {version: 1.29.0}\n",
+        "gpu: {mode: dra}\nkubernetes: {version: 1.34.2}\n",
+        "gpu: {mode: dra, driver: {source: cuda, branch: 565}}\n",
+        "gpu: {mode: dra, driver: {source: cuda, version: '580.95.05'}}\n",
+    ],
+)
+def test_the_oldest_parts_that_hand_gpus_on_by_themselves_are_accepted(text: str) -> None:
+    accepted(text)
+
+
+def test_an_old_driver_of_a_named_version_is_none_for_claims() -> None:
+    said = refused("gpu: {mode: dra, driver: {source: cuda, version: '550.90.07'}}\n")
+    assert "gpu.driver: 550.90.07 is older than NVIDIA's driver of claims needs" in said
+
+
+@pytest.mark.parametrize("mode", ["cdi", "dra"])
+def test_where_no_host_has_gpus_nothing_is_asked_of_what_would_hand_them_on(mode: str) -> None:
+    text = f"gpu: {{mode: {mode}}}\nruntime: {{version: 1.7.27}}\n"
+    parse_cluster(f"name: demo\nhosts: [{{name: a, address: 10.0.0.1, gpus: 0}}]\n{text}")
+
+
+BASE = "sources: {base_apt: {uri: 'http://m', key: {path: /k}, %s}}\n"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sources", "lacks"),
+    [
+        ("1", BASE % "suite: bookworm, components: [main]", "has no contrib, non-free: Debian's driver comes from it"),
+        ("1", BASE % "suite: bookworm, components: [main, contrib]", "has no non-free: Debian's driver comes from it"),
+        ("1", BASE % "suite: bookworm, components: [main, contrib, non-free]", ""),
+        ("1", BASE % "suite: ./", ""),  # a flat one has none to name
+        ("1", "", ""),
+        ("0", BASE % "suite: bookworm, components: [main]", ""),
+    ],
+)
+def test_debians_driver_needs_all_components_of_a_mirror_in_its_place(gpus: str, sources: str, lacks: str) -> None:
+    text = f"name: demo\nhosts: [{{name: a, address: 10.0.0.1, gpus: {gpus}}}]\n"
+    text += f"gpu: {{driver: {{source: debian, branch: 535}}}}\n{sources}"
+    if not lacks:
+        parse_cluster(text)
+        return
+    with pytest.raises(Refused) as raised:
+        parse_cluster(text)
+    assert lacks in raised.value.message
+
+
+def test_a_driver_of_nvidias_repository_needs_it_named_and_no_other_driver_does() -> None:
+    named = "{uri: 'http://m', suite: /, key: {path: /k}}"
+    sources = "".join(f"{one}: {named}, " for one in ("docker", "kubernetes", "nvidia"))
+    lab = f"profile: lab\nnetwork: {{manifests: [/n]}}\nsources: {{apt: {{{sources}}}}}\n"
+    accepted(lab)
+    driver = lab + "gpu: {driver: {source: cuda, branch: 580}}\n"
+    assert "sources.apt.cuda: is missing: the GPUs' driver comes from it" in refused(driver)
 
 
 @pytest.mark.parametrize(("toolkit", "fine"), [("1.17.8", True), ("1.18.0", False), ("1.18.1", True)])
@@ -276,6 +342,13 @@ HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.
             "",
             "2 control planes bear the loss of 0, as 1 do",
         ),
+        (
+            ", ".join(
+                f"{{name: {one}, address: 10.0.0.{at}, roles: [control_plane]}}" for at, one in enumerate("abcdef", 1)
+            ),
+            "",
+            "more than 5: 1, 3 or 5 are supported",
+        ),
         ("{name: a, address: 10.0.0.1, roles: [control_plane, control_plane]}", "", "names a role twice"),
         (FAR, SEED_NETWORK % 19, "/19 is larger than the whole pod network 10.244.64.0/20; take 20 to 30"),
         (FAR, HALF_OF_ALL % 25, "/25 is more than 16 bits below 10.0.0.0/8; take at most 24"),
@@ -288,6 +361,23 @@ HALF_OF_ALL = "kubernetes: {pod_network: 10.0.0.0/8, service_network: 192.168.0.
         (FAR, "kubernetes: {version: 1.26.15}\nruntime: {version: 1.5.18}\n", "containerd 1.5 has no CRI v1"),
         (FAR, "kubernetes: {version: 1.20.15}\nruntime: {version: 2.1.0}\n", "containerd 2.1 speaks only CRI v1"),
         (FAR, "kubernetes: {version: 1.22.17}\nruntime: {version: '2'}\n", "containerd 2.0 speaks only CRI v1"),
+        (
+            FAR,
+            "kubernetes: {api_vip: {address: 127.0.0.1}}\n",
+            "kubernetes.api_vip.address: 127.0.0.1 cannot be an address that clients reach",
+        ),
+        ("{name: a, address: 172.16.0.1, gpu_class: x}", "", "hosts[0].gpu_class: x is no class of gpu.classes"),
+        (FAR, "backup: {s3: {bucket: backups-1}}\n", "backups hold all Secrets and keys of the cluster"),
+        (
+            FAR,
+            "kubernetes: {version: 1.22.17}\nhardening: {pod_security: {enabled: true}}\n",
+            "1.22.17 has no PodSecurity admission",
+        ),
+        (
+            FAR,
+            "kubernetes: {kubelet: {readOnlyPort: 10255}}\nhardening: {kubelet: {enabled: true}}\n",
+            "is declared by hardening.kubelet as well",
+        ),
         (FAR, "network: {manifests: [/n]}\n", "are only applied with provider `manifests`"),
         (FAR, "network: {provider: manifests}\n", "is empty: provider `manifests` needs at least one file"),
         (FAR, "network: {version: null}\n", "network.version: is missing: Calico needs one"),

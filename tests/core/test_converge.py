@@ -284,7 +284,10 @@ def test_a_wait_pauses_between_its_looks_and_each_look_is_a_new_one() -> None:
     assert on.looks == [-1, 1]
 
 
-def test_a_wait_looks_again_at_once_and_then_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("every", "expected"), [(1.0, [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]), (0.05, [0.05] * 6)])
+def test_a_wait_looks_again_at_once_and_then_ever_more_rarely_and_never_pauses_longer_than_it_was_told(
+    monkeypatch: pytest.MonkeyPatch, every: float, expected: list[float]
+) -> None:
     """What was so after a moment had cost a whole pause."""
     pauses: list[float] = []
 
@@ -292,8 +295,8 @@ def test_a_wait_looks_again_at_once_and_then_ever_more_rarely(monkeypatch: pytes
         pauses.append(seconds)
 
     monkeypatch.setattr("shipway.converge.asyncio.sleep", sleep)
-    wait(Answering([WAITED] * 6 + [None]), Thing({}), every=1.0)
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    wait(Answering([WAITED] * 6 + [None]), Thing({}), every=every)
+    assert pauses == expected
 
 
 class Hanging:

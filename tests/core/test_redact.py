@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shipway.known_failures.catalogue import failure
-from shipway.redact import HIDDEN, redact, tail
+from shipway.redact import HIDDEN, keep_ends, redact, tail
 from shipway.script import Output
 
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105 - made up, of the form of a bootstrap token
@@ -82,3 +82,18 @@ def test_a_tail_keeps_the_last_lines_cut_to_a_width() -> None:
 
 def test_empty_lines_take_no_place_of_a_tail() -> None:
     assert tail("first\n\nsecond\n  \n\nthird\n\n", lines=2) == "second\nthird"
+
+
+@pytest.mark.parametrize("size", [30, 60, 400])
+def test_of_a_long_text_the_beginning_and_the_end_are_kept(size: int) -> None:
+    text = "OCI runtime create failed:\n" + "x" * 300 + " failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND"
+    kept = keep_ends(text, size)
+    assert len(kept) <= size
+    assert kept.startswith("OCI")
+    assert kept.endswith("NOT_FOUND")
+    assert "\n" not in kept
+
+
+@pytest.mark.parametrize("size", [9, 10])
+def test_a_text_that_has_its_place_is_kept_whole_in_one_line(size: int) -> None:
+    assert keep_ends(" failed:\n1 ", size) == "failed: 1"

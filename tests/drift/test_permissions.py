@@ -186,6 +186,20 @@ async def test_a_restart_beside_pods_without_a_gpu_is_withheld_right_before_it(m
     assert await permit(Act(Impact.SERVICE)) is Impact.SERVICE
 
 
+async def test_what_only_pods_kept_from_may_be_tried_again_and_what_the_window_kept_from_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = answered(monkeypatch, run_of(**NIGHT), gpu_pod())
+    run.allow, permit = Impact.WORKLOADS, permit_of(run, "te2")
+    at(monkeypatch, SATURDAY)
+    await permit(Act(Impact.SERVICE, "beside pods"))
+    at(monkeypatch, CLOSED)
+    await permit(Act(Impact.SERVICE, "too late"))
+    assert list(run.drift.withheld) == [("te2", "beside pods"), ("te2", "too late")]
+    assert run.drift.release("te2")
+    assert list(run.drift.withheld) == [("te2", "too late")]
+
+
 async def test_once_withheld_a_step_stays_so_when_the_pods_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     run = answered(monkeypatch, run_of())
     run.allow = Impact.SERVICE
@@ -358,6 +372,8 @@ def test_what_a_person_did_not_approve_is_withheld_and_nothing_where_nobody_was_
     [
         (finding(stage="join_worker", impact="WORKLOADS"), ALL, "reported", "joining is a bootstrap's work"),
         (finding(stage="join_worker", impact="FILES"), ALL, "reported", ""),
+        (finding(stage="gpu_driver", impact="WORKLOADS"), ALL, "reported", "the driver of a host in service is"),
+        (finding(stage="gpu_driver", impact="FILES"), ALL, "reported", ""),
         (finding(stage="prepare_system", impact="WORKLOADS"), ALL, "reported", ""),
         (finding(impact="NOTHING"), Permission(Impact.NOTHING, Impact.NOTHING), "reported", ""),
         (finding(), Permission(Impact.NOTHING, Impact.NOTHING), "reported", "this pass only looks"),
@@ -375,6 +391,27 @@ def test_what_is_not_repaired_is_reported_with_the_reason(
     assert heard.action == action
     assert heard.why.startswith(why)
     assert bool(heard.why) is bool(why)
+
+
+@pytest.mark.parametrize(
+    ("host", "impact", "asks_for"),
+    [
+        ("te2", "FILES", "files"),
+        ("te2", "START", "service"),
+        ("te2", "SERVICE", "workloads"),
+        ("te2", "WORKLOADS", "workloads"),
+        ("te1", "SERVICE", "service"),
+        ("te1", "WORKLOADS", "workloads"),
+        ("te3", "SERVICE", "service"),  # may be disturbed
+    ],
+)
+def test_beside_gpu_pods_the_advised_repair_asks_for_a_drain_only_where_nothing_less_would_do(
+    host: str, impact: str, asks_for: str
+) -> None:
+    run = run_of(repair={"disturb": ["te3"]})
+    run.seen.busy = {"te2": GPU_PODS, "te3": GPU_PODS}
+    (heard,) = explain_kept(run, Permission(Impact.NOTHING, Impact.NOTHING), [finding(host, impact=impact)], "te.yaml")
+    assert heard.command.endswith(f"--repair {asks_for} --host {host}")
 
 
 def test_the_window_is_reported_before_pods_and_an_act_withheld_with_its_own_reason() -> None:

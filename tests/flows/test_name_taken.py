@@ -66,6 +66,8 @@ async def test_a_plan_asks_a_cluster_that_is_there_and_counts_what_goes_before()
     assert await refused(run) == "SHW-360"
     run.replacement.old = run.cluster
     assert await refused(run) == ""
+    run.allow = Impact.WORKLOADS
+    assert await refused(run) == "SHW-360", "what was to go before has not gone"
     none = run_of(error=Blocked("no admin.conf"))
     with pytest.raises(Blocked):
         await refused(none)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,11 @@ import pytest
 
 from shipway.errors import ApiUnavailable, Refused, ShipwayError, Unreachable
 from shipway.kube.client import Kube
-from shipway.step import Impact, StepResult
+from shipway.ownership.evidence import Evidence
+from shipway.script import Output
+from shipway.stage import StageName
+from shipway.step import Impact, Outcome, StepResult
+from shipway.steps.hardening.record import HardeningDeclared
 from shipway.survey.first_look import Survey
 from tasks import kubeconfig
 from tasks import table as stages
@@ -323,3 +328,200 @@ def test_the_kubeconfig_is_kept_as_the_cluster_has_it_and_for_its_owner_alone(
 def test_an_upgrade_of_all_base_packages_is_given_more_time() -> None:
     assert stages._host_seconds(prepare_system) == stages.UPGRADE_SECONDS
     assert stages._host_seconds(container_runtime) == stages.HOST_SECONDS
+
+
+async def test_no_control_plane_is_initialised_where_a_second_cluster_might_be_made(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise Refused("cp2 did not answer", code="SHW-761")
+
+    monkeypatch.setattr(stages, "refuse_second_cluster", refused)
+    with pytest.raises(Refused, match="SHW-761"):
+        await stages._control_plane(run, "control_plane", "te1")
+    assert machine.applied == []
+
+
+async def test_no_worker_joins_under_another_machines_name(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noting(monkeypatch, "_refuse_name_taken", [], Refused("te2 is another machine", code="SHW-360"))
+    with pytest.raises(Refused, match="SHW-360"):
+        await stages._join(run, "join_worker", "te2")
+    assert machine.applied == []
+
+
+class Brought:
+    """What stages bring to a host: the steps are kept, and one of them came out as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run, outcome: Outcome = "ok") -> None:
+        self.notes: list[str] = []
+        self.steps: list[Any] = []
+
+        async def brought(_run: Run, _stage: str, _host: str, steps: list[Any]) -> list[StepResult]:
+            self.steps += steps
+            return [StepResult("it is so", outcome)]
+
+        noting(monkeypatch, "_refuse_name_taken", [])
+        monkeypatch.setattr(stages, "_bring_node", brought)
+        monkeypatch.setattr(stages, "join_control_plane", module())
+        monkeypatch.setattr(stages, "peers_of", lambda *_: ())
+        for name, answer in (("_vip_held", [OK]), ("wait_for", OK)):
+            noting(monkeypatch, name, self.notes, answer)
+        for name in ("NoRotation", "BackupBefore"):
+            monkeypatch.setattr(stages, name, self.asking(name))
+        run.seen.surveys = {"te2": WHOLE}
+
+    def asking(self, name: str) -> Any:
+        """Return a check that notes that it was asked."""
+
+        async def check(_: object) -> None:
+            self.notes.append(name)
+
+        return lambda *_: SimpleNamespace(check=check)
+
+
+WHOLE = replace(SURVEY, evidence=Evidence("te2", admin=True, etcd=True))
+
+
+@pytest.mark.parametrize("hardened", [True, False])
+@pytest.mark.parametrize("name", ["_control_plane", "_join_control_plane"])
+async def test_a_control_plane_keeps_in_mind_what_is_hardened_where_anything_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, *, hardened: bool
+) -> None:
+    run.cluster = run_of(hardening={"control_plane": hardened}).cluster
+    brought = Brought(monkeypatch, run)
+    await getattr(stages, name)(run, "control_plane", "te2")
+    assert any(isinstance(step, HardeningDeclared) for step in brought.steps) is hardened
+
+
+@pytest.mark.parametrize(
+    ("allow", "outcome", "asked"),
+    [
+        (Impact.WORKLOADS, "ok", ["_vip_held", "wait_for"]),
+        (Impact.WORKLOADS, "changed", ["_vip_held", "wait_for"]),
+        (Impact.WORKLOADS, "failed", []),
+        (Impact.NOTHING, "ok", []),
+        (Impact.NOTHING, "drifted", []),
+    ],
+)
+async def test_the_next_control_plane_waits_for_the_node_of_one_that_joined_and_a_plan_for_none(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch, *, allow: Impact, outcome: Outcome, asked: list[str]
+) -> None:
+    brought, run.allow = Brought(monkeypatch, run, outcome), allow
+    results = await stages._join_control_plane(run, "join_control_plane", "te2")
+    assert (brought.notes, len(results)) == (asked, 1 + len(asked))
+    assert machine.seen[:1] == ["forget"], "it begins with a look of its own"
+
+
+@pytest.mark.parametrize(
+    ("seen", "asked"),
+    [
+        (None, True),
+        (replace(SURVEY, evidence=None), True),
+        (replace(SURVEY, evidence=Evidence("te2", admin=True)), True),
+        (WHOLE, False),
+    ],
+)
+async def test_only_of_one_that_is_whole_neither_a_rotation_nor_a_backup_is_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, seen: Survey | None, *, asked: bool
+) -> None:
+    brought = Brought(monkeypatch, run)
+    run.seen.surveys = {} if seen is None else {"te2": seen}
+    await stages._join_control_plane(run, "join_control_plane", "te2")
+    assert brought.notes[:-2] == (["NoRotation", "BackupBefore"] if asked else [])
+
+
+@pytest.mark.parametrize(
+    ("allow", "joined", "asked"),
+    [
+        (Impact.WORKLOADS, True, True),
+        (Impact.NOTHING, True, False),
+        (Impact.WORKLOADS, False, False),
+        (Impact.WORKLOADS, None, False),
+    ],
+)
+async def test_of_a_host_that_has_joined_what_its_labels_tell_of_its_gpus_is_read_beside_its_steps(
+    run: Run, monkeypatch: pytest.MonkeyPatch, allow: Impact, *, joined: bool | None, asked: bool
+) -> None:
+    notes: list[str] = []
+    noting(monkeypatch, "_told_of_gpus", notes, "")
+    run.allow, run.seen.surveys = allow, {} if joined is None else {"te2": replace(SURVEY, joined=joined)}
+    assert len(await stages._bring_node(run, "join_worker", "te2", [Act(Impact.FILES)])) == 1
+    assert bool(notes) is asked
+
+
+async def test_what_a_driver_tells_of_its_gpus_is_asked_of_hosts_that_have_some_and_no_answer_stops_nothing(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (with_gpu,) = (host for host in run.cluster.hosts if host.name == "te2")
+    said = [Output(0, "a report\n", ""), Output(0, "9.0\n", "")]
+    monkeypatch.setattr(machine, "read", lambda *_: asyncio.sleep(0, said))
+    assert await stages._told_of_gpus(run, with_gpu) == "a report\n\n9.0\n"
+    assert await stages._told_of_gpus(run, with_gpu.model_copy(update={"gpus": 0})) == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "VENDOR", SimpleNamespace(health=None))
+        assert await stages._told_of_gpus(run, with_gpu) == "", "this vendor's driver tells nothing"
+    monkeypatch.undo()
+    machine.away = Unreachable("it went away")
+    monkeypatch.setattr(run, "session", lambda _: machine)
+    assert await stages._told_of_gpus(run, with_gpu) == ""
+
+
+@pytest.mark.parametrize(
+    ("step", "there", "code", "parts"),
+    [
+        ("GpusDivided", False, 0, 2),
+        ("GpusWhole", False, 0, 2),
+        ("GpusDivided", False, 1, 0),  # the driver does not say
+        ("GpusDivided", True, 0, 7),  # nothing was changed
+        ("another", False, 0, 7),
+    ],
+)
+async def test_after_gpus_were_divided_their_parts_are_counted_anew(
+    run: Run, machine: Watched, monkeypatch: pytest.MonkeyPatch, *, step: str, code: int, parts: int, there: bool
+) -> None:
+    listed = Output(code, "  MIG 3g.71gb Device 0: (UUID: MIG-aa)\n  MIG 3g.71gb Device 1: (UUID: MIG-bb)\n", "")
+    monkeypatch.setattr(machine, "read", lambda *_: asyncio.sleep(0, listed))
+    machine.applied += [step] if there else []
+    run.seen.surveys = {"te2": replace(SURVEY, joined=False, driver_parts=7)}
+    await stages._on_host(module(Act(Impact.FILES, step)), run, "nvidia_runtime", "te2")
+    assert run.seen.surveys["te2"].driver_parts == parts
+
+
+async def test_of_a_host_that_no_preflight_saw_no_parts_are_counted(run: Run) -> None:
+    (result,) = await stages._on_host(module(Act(Impact.FILES, "GpusDivided")), run, "nvidia_runtime", "te2")
+    assert (result.outcome, run.seen.surveys) == ("changed", {})
+
+
+async def test_nodes_whose_class_had_to_wait_for_the_plugin_get_it_after_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Any] = [object()]
+    plugin = SimpleNamespace(
+        wait_for_hosts=lambda _: asyncio.sleep(0),
+        unready=lambda _: (),
+        steps=lambda *_: [],
+        classes_left=lambda _: asyncio.sleep(0, left),
+    )
+    given: list[Any] = []
+
+    async def by_api(_run: Run, _stage: str, steps: list[Any]) -> list[StepResult]:
+        given.append(steps)
+        return [OK]
+
+    monkeypatch.setattr(stages, "device_plugin", plugin)
+    monkeypatch.setattr(stages, "by_api", by_api)
+    assert await stages._plugin(run, "device_plugin", "cluster") == [OK, OK]
+    assert given == [[], left]
+
+
+def test_every_verb_with_stages_of_its_own_is_in_the_table() -> None:
+    assert set(stages.VERBS) == {path.parent.name for path in Path(stages.__file__).parent.glob("*/table.py")}
+
+
+def test_the_stages_of_all_verbs_are_read_with_the_first_that_is_asked_for() -> None:
+    """A command does not read what other verbs need."""
+    assert stages.Stages()[StageName.DRAIN_NODE].name == StageName.DRAIN_NODE
+    with pytest.raises(KeyError):
+        stages.Stages()[cast("StageName", "no stage")]

@@ -10,7 +10,6 @@ from shipway.errors import PostconditionFailed
 from shipway.gpu.links import find_broken_link
 from shipway.gpu.seen import Evidence, HostGpuFacts, NodeSeen, PodSeen
 from shipway.kube.pod_states import events_about, find_known, find_trouble
-from shipway.redact import keep_ends
 from shipway.steps.gpu.plugin import find_hopeless, start_anew
 from shipway.steps.kubernetes.nodes import WorkloadRuns
 
@@ -200,16 +199,6 @@ async def test_only_pods_that_wait_after_a_known_failure_are_started_anew() -> N
     assert await start_anew(Deleting(1, pod(LOOP))) == deleted == ["plugin-x"]  # type: ignore[arg-type]
     well = pod({"state": {"running": {}}, "ready": True}, conditions=[{"type": "Ready", "status": "True"}])
     assert await start_anew(Deleting(1, well)) == []  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("size", [30, 60, 400])
-def test_of_a_long_text_the_beginning_and_the_end_are_kept(size: int) -> None:
-    text = "OCI runtime create failed:\n" + "x" * 300 + " failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND"
-    kept = keep_ends(text, size)
-    assert len(kept) <= size
-    assert kept.startswith("OCI")
-    assert kept.endswith("NOT_FOUND")
-    assert "\n" not in kept
 
 
 def test_nvml_that_does_not_load_is_the_drivers_fault_and_no_sick_gpu() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipway.edits.files import FileEdited
-from shipway.edits.lines import BEGIN, END, OFF, fstab_without_swap, hosts_file, with_block
+from shipway.edits.lines import BEGIN, END, OFF, fstab_without_swap, hosts_file, read_block, with_block
 from shipway.host.ssh import Pool
 from tests.places.shell_server import shell_server
 
@@ -68,7 +68,7 @@ def test_fstab_edited_twice_is_edited_once_and_keeps_the_rest(text: str) -> None
 
 def test_fstab_knows_swap_by_its_third_field_alone() -> None:
     text = "UUID=1 / ext4 defaults 0 1\n/swap.img none swap sw 0 0\n# swap was here\nLABEL=swap /swap ext4 rw 0 2\n"
-    text += "#/old.img none swap sw 0 0\n# the swap swap\nswap swap\n"
+    text += "#/old.img none swap sw 0 0\n# the swap swap\nswap swap\nswap\n"
     assert fstab_without_swap(text) == text.replace("/swap.img", f"{OFF}/swap.img")
 
 
@@ -78,6 +78,15 @@ def test_the_installer_s_own_loopback_line_goes() -> None:
     assert "te1.example.com" not in edited
     assert "127.0.0.1 localhost te2\n127.0.1.1 other\n" in edited
     assert "10.0.0.2 te2" in edited
+
+
+def test_our_block_is_read_as_it_was_written_and_only_where_it_is_whole() -> None:
+    entries = {"te1": "10.0.0.1", "api": "10.0.0.1 10.0.0.2"}
+    text = hosts_file("127.0.0.1 localhost\n", entries)
+    assert read_block(f"{text}10.0.0.9 printer\n") == entries
+    assert read_block(text.replace("10.0.0.1 te1", "10.0.0.1 te1 # seen")) == entries
+    assert read_block("127.0.0.1 localhost\n") == read_block(text.replace(f"{END}\n", "")) == {}
+    assert read_block(f"{END}\n{text.replace(END, '')}") == {}, "what ends before it begins is no block"
 
 
 async def test_bytes_that_are_no_utf8_stay_through_ssh_and_a_real_shell(tmp_path: Path) -> None:

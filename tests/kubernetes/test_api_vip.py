@@ -378,6 +378,8 @@ async def test_a_running_api_server_whose_certificate_lacks_it_is_told_with_the_
         ("127.0.0.1", "cannot be an address"),
         ("224.0.0.18", "cannot be an address"),
         ("255.255.255.255", "cannot be an address"),
+        ("0.0.0.0", "cannot be an address"),  # noqa: S104 - a fault
+        ("169.254.0.9", "cannot be an address"),
         ("10.0.0.9", ""),
     ],
 )
@@ -456,3 +458,59 @@ async def test_an_address_that_none_holds_is_told_of_and_stops_nothing(
     assert [one.outcome for one in told] == outcomes
     assert errors_of("cp1", told, allow) == ()
     assert bool(run.warned) is ("drifted" in outcomes)
+
+
+class Holding:
+    """A stage of a control plane behind which the address is looked for; the last of the answers stays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Drift | None, made: Cluster | None = None) -> None:
+        self.answers, self.looks, self.heard = list(answers), 0, list[Any]()
+        self.run = Run(made or with_vip(), "bootstrap")
+
+        async def check(*_: object) -> Drift | None:
+            self.looks += 1
+            assert self.looks < 9, "its time was over"
+            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+        monkeypatch.setattr(VipHeld, "check", check)
+        monkeypatch.setattr(table, "planes_of", lambda _: ())
+        for name in ("hear_waits", "hear_results"):
+            monkeypatch.setattr(table, name, lambda *_: self.heard.append)
+
+    async def wait(self) -> list[StepResult]:
+        """Wait for it, behind steps that came out well."""
+        return await table._vip_held(self.run, "control_plane", host(), [StepResult("before", "ok")])  # type: ignore[arg-type]
+
+
+NOBODY = Drift("held by none", "held")
+
+
+async def test_an_address_that_is_on_its_way_is_waited_for_and_what_is_waited_for_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Holding(monkeypatch, NOBODY, None)
+    (held,) = await scene.wait()
+    assert (held.outcome, scene.run.warned) == ("ok", [])
+    assert scene.heard == [f"waiting until {held.step}: held by none", held]
+
+
+async def test_that_none_holds_it_is_told_once_however_many_control_planes_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table, "VIP_SECONDS", 0.0)
+    scene = Holding(monkeypatch, NOBODY)
+    for _ in range(2):
+        await scene.wait()
+    assert (scene.looks, len(scene.run.warned)) == (2, 1)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_nobody_waits_for_an_address_that_there_is_not_or_that_others_are_not_told_of_yet(
+    monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool
+) -> None:
+    async def told(*_: object) -> bool:
+        return elsewhere
+
+    monkeypatch.setattr(table, "told_otherwise", told)
+    scene = Holding(monkeypatch, None, made=with_vip() if elsewhere else cluster())
+    assert (await scene.wait(), scene.looks) == ([], 0)

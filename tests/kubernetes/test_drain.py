@@ -364,6 +364,23 @@ async def test_a_node_that_somebody_opened_meanwhile_is_not_kept_closed_by_shipw
     assert await find_left_cordoned(api.kube) == {"te2": "repair (since 2026)"}
 
 
+async def test_a_closed_node_without_our_note_is_somebody_elses() -> None:
+    api = Api([])
+    api.node["spec"] = {"unschedulable": True}
+    assert await find_left_cordoned(api.kube) == {}
+    assert not await cordon(api.kube, "te2", "repair")
+
+
+async def test_where_the_api_keeps_no_fields_of_who_wrote_what_our_note_counts() -> None:
+    api = Api([])
+    api.node["spec"] = {"unschedulable": True}
+    api.node["metadata"] |= {
+        "annotations": {drains.CORDONED: json.dumps({"why": "repair", "since": "2026"})},
+        "managedFields": [{"manager": "kubectl"}],
+    }
+    assert await find_left_cordoned(api.kube) == {"te2": "repair (since 2026)"}
+
+
 async def test_a_pod_is_evicted_once_however_long_it_takes_to_leave(pauses: list[float]) -> None:
     there, heard = [pod("web")], list[str]()
     api = Api(there, there, there, there, [])
@@ -471,11 +488,18 @@ async def test_test_pods_of_a_proof_that_was_killed_leave() -> None:
     assert await may_drain(Api([without]).kube, "te2") == [without]
 
 
-async def test_a_label_alone_makes_no_pod_one_of_a_proof() -> None:
-    other = pod("theirs", [])
-    other["metadata"]["labels"] = dict([drains.OURS])
-    with pytest.raises(Refused, match="default/theirs"):
+@pytest.mark.parametrize("meta", [{"labels": dict([drains.OURS])}, {"namespace": drains.PROOFS}])
+async def test_neither_the_label_alone_nor_the_namespace_alone_makes_a_pod_one_of_a_proof(meta: dict[str, Any]) -> None:
+    other = pod("theirs", [], **meta)
+    with pytest.raises(Refused, match="theirs"):
         await may_drain(Api([other]).kube, "te2")
+
+
+async def test_a_pod_that_is_over_by_then_forbids_no_drain_and_another_of_its_name_does() -> None:
+    going, other = pod("alone", []), pod("alone", [], namespace="theirs")
+    assert await may_drain(Api([going]).kube, "te2", besides=("default/alone",)) == []
+    with pytest.raises(Refused, match="theirs/alone"):
+        await may_drain(Api([going, other]).kube, "te2", besides=("default/alone",))
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lab.simulated.kube.pki import Authority, kubeconfig
-from shipway.edits.kubeconfig import merge_kubeconfigs, same
+from shipway.edits.kubeconfig import merge_kubeconfigs, same, server_in, with_server
 from shipway.facts.commands import Says
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText
@@ -85,6 +85,15 @@ def test_files_are_the_same_by_their_content_however_it_is_written() -> None:
     assert not same(one, one.replace("current-context: kubernetes-admin@te", "current-context: other"))
     assert same("- a", "- a")
     assert not same("- a", "- b")
+
+
+def test_a_server_is_replaced_where_a_kubeconfig_names_one_and_every_other_byte_stays() -> None:
+    text = f"# the server of https://192.0.2.1:6443\n{config(OURS)}"
+    assert server_in(text) == "https://192.0.2.1:6443"
+    assert with_server(text, "https://x:1") == text.replace("server: https://192.0.2.1:6443", "server: https://x:1")
+    for wrong in ("a: 1\n", text + text):
+        with pytest.raises(ValueError, match="unpack"):
+            with_server(wrong, "https://x:1")
 
 
 @pytest.mark.parametrize("cluster", ["prod", "te"])

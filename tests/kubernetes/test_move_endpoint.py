@@ -14,7 +14,7 @@ import yaml
 from shipway.cluster.model import Cluster
 from shipway.cluster_file import parse_cluster
 from shipway.converge import converge, look_at_all
-from shipway.edits.kubeconfig import server_in, with_server
+from shipway.edits.kubeconfig import with_server
 from shipway.errors import ApiUnavailable, Blocked, Permanent, Refused
 from shipway.facts.fact import Fact
 from shipway.facts.files import FileInfo, FileState, FileText, Listing
@@ -284,17 +284,6 @@ async def test_a_kubelet_is_restarted_once_after_its_server_was_changed_and_neve
     assert await KubeletAsks().check(host) is not None  # type: ignore[arg-type]
     host.facts[unit] = UnitInfo("loaded", "inactive", "dead", "enabled", 0, needs_reload=False)
     assert await KubeletAsks().check(host) is None  # type: ignore[arg-type]
-
-
-def test_a_server_is_replaced_where_a_kubeconfig_names_one() -> None:
-    text = KUBECONFIG.replace("# server", "# the server")
-    assert server_in(text) == f"https://{OLD}"
-    assert with_server(text, "https://x:1") == text.replace(
-        f"server: https://{OLD}\n  name", "server: https://x:1\n  name"
-    )
-    for wrong in ("a: 1\n", text + text):
-        with pytest.raises(ValueError, match="unpack"):
-            with_server(wrong, "https://x:1")
 
 
 # --- in the cluster

@@ -135,16 +135,28 @@ async def test_who_inhibits_a_shutdown_is_named_and_a_delay_is_no_refusal() -> N
 
     message = await refused(NothingInhibits(), host(inhibitors=answer(delay, row)), "SHW-821")
     assert "backup (copies the disks)" in message
+    at_work = KnownFacts({INHIBITORS: answer(delay, row), LOGIND: unit()})
+    assert "is inhibited by backup" in await refused(NothingInhibits(), at_work, "SHW-821")
     assert await NothingInhibits().check(host(inhibitors=answer(delay, sleep))) is None
     assert await NothingInhibits().check(host(inhibitors=said("", 1))) is None, "without logind nobody can"
     assert find_inhibitors('{"data": [[["shutdown"]]]}') is None
     assert find_inhibitors('{"data": [[]]}') == []
 
 
-@pytest.mark.parametrize("answer", [said("", 1), said("", 124), said("no JSON"), said('{"data": [[["shutdown"]]]}')])
-async def test_a_logind_that_does_not_tell_who_inhibits_a_restart_forbids_it(answer: Output) -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (said("", 1), "no answer"),
+        (said("", 124), "no answer"),
+        (Output(1, "", "Access denied"), "Access denied"),
+        (said("no JSON"), "no JSON"),
+        (said('{"data": [[["shutdown"]]]}'), '{"data": [[["shutdown"]]]}'),
+    ],
+)
+async def test_a_logind_that_does_not_tell_who_inhibits_a_restart_forbids_it(answer: Output, told: str) -> None:
     silent = KnownFacts({INHIBITORS: answer, LOGIND: unit()})
-    assert "logind does not tell" in await refused(NothingInhibits(), silent, "SHW-821")
+    message = await refused(NothingInhibits(), silent, "SHW-821")
+    assert f"logind does not tell who inhibits a restart: {told}" in message
     gone = KnownFacts({INHIBITORS: answer, LOGIND: unit("failed")})
     assert await NothingInhibits().check(cast("Host", gone)) is None
 

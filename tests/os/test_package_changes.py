@@ -17,7 +17,16 @@ from shipway.facts.files import FileInfo, FileState, FileText
 from shipway.facts.packages import PackageInfo
 from shipway.host.session import Command, Host
 from shipway.os.debian.dpkg import Installed, Package, find_installed
-from shipway.os.debian.package_changes import SIMULATE_SECONDS, Changes, change, changes, frozen, refuse, simulation
+from shipway.os.debian.package_changes import (
+    SIMULATE_SECONDS,
+    Changes,
+    change,
+    changes,
+    frozen,
+    is_kernel,
+    refuse,
+    simulation,
+)
 from shipway.os.debian.packages import (
     AUDIT,
     HELD_MEANWHILE,
@@ -141,6 +150,29 @@ def test_what_is_built_from_a_drivers_or_the_kernels_source_is_never_changed_in_
     other = find_installed("firmware-x|amd64|ii |1|firmware-x|firmware-x\n")
     assert frozen(other) == []
     refuse(Changes(changed=("firmware-x",)), other, ("tool",), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "kernel"),
+    [
+        ("linux-image-6.8.0-31-generic", "other", True),
+        ("linux-headers-6.8.0-31", "other", True),
+        ("linux-modules-6.8.0-31-generic", "other", True),
+        ("bpftool", "linux", True),
+        ("usb-modules", "linux-signed-amd64", True),
+        ("linux-generic", "linux-meta-hwe-6.8", True),
+        ("linux-modules-nvidia-535-6.8.0-31-generic", "linux-restricted-modules", False),
+        ("nvidia-kernel-common", "linux", False),
+        ("linux-headers-of-a-driver", "nvidia-graphics-drivers", False),
+        ("containerd", "containerd", False),
+    ],
+)
+def test_an_upgrade_that_may_change_the_kernel_leaves_drivers_and_runtimes_alone_all_the_same(
+    name: str, source: str, *, kernel: bool
+) -> None:
+    packages = find_installed(f"{name}|amd64|ii |1|{source}|{name}\n")
+    assert is_kernel(name, source) is kernel
+    assert [len(frozen(packages, kernel=may)) for may in (False, True)] == [1, 0 if kernel else 1]
 
 
 @pytest.mark.parametrize(("simulated", "keeps"), [("Inst tool (1 x [amd64])\n", True), (FIXES, False)])

@@ -58,6 +58,12 @@ def plane(name: str, server: str = f"https://{NAME}:6443", **more: Any) -> Evide
     return Evidence(name, **(whole | more))
 
 
+def worker(name: str = "w1", **more: Any) -> Evidence:
+    """Return a host that is a worker node."""
+    whole: dict[str, Any] = {"certificate": True, "kubelet_conf": True, "authorities": A, "node": name}
+    return Evidence(name, **(whole | more))
+
+
 def lead(*seen: Evidence, ready: tuple[str, ...] = ()) -> str:
     return choose_lead(cluster(), {one.host: one for one in seen}, ready).name
 
@@ -119,6 +125,24 @@ def test_a_cluster_that_was_made_with_an_address_keeps_it_and_is_told_no_other()
 def test_an_address_is_the_endpoint_of_one_control_plane_alone() -> None:
     found = {one.code: one for one in contradictions(cluster(), [plane("cp1", "https://10.9.0.1:6443")])}
     assert (found["SHW-762"].host, "shipway move-endpoint FILE" in found["SHW-762"].fix) == ("cp1", True)
+
+
+def test_of_an_endpoint_nothing_is_said_where_no_control_plane_was_asked() -> None:
+    adopted = as_running(cluster(), "https://10.9.0.1:6443")
+    assert codes(adopted, plane("cp1", "https://10.9.0.1:6443")) == [("cp1", "SHW-762")]
+    assert codes(adopted, worker(server="https://10.9.0.1:6443")) == []
+
+
+def test_the_way_to_another_endpoint_is_told_only_where_the_endpoint_is_another() -> None:
+    named = cluster(1, "kubernetes: {api_endpoint: {name: api.example}}\n")
+    other = plane("cp1", "https://api.example:6443", declared={"cluster-name": "other"})
+    (found,) = contradictions(named, [other])
+    assert (found.code, "move-endpoint" in found.fix) == ("SHW-319", False)
+
+
+def test_a_host_that_should_be_a_further_control_plane_is_no_witness_of_who_owns_the_others() -> None:
+    """It is a worker of another cluster: that is its contradiction, and none of the others'."""
+    assert codes(cluster(), Evidence("cp1"), worker("cp2", authorities=B), worker()) == [("cp2", "SHW-317")]
 
 
 def test_a_run_takes_the_running_clusters_endpoint() -> None:

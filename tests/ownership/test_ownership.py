@@ -50,7 +50,9 @@ from shipway.ownership.evidence import (
     address_of,
     authorities,
     evidence,
+    evidence_of_files,
     node_of,
+    read_servers,
 )
 from shipway.script import Output
 from shipway.step import Drift, Impact, StepResult
@@ -237,6 +239,22 @@ async def test_a_host_s_standing_follows_from_its_strongest_sign(
     assert (seen.standing, seen.joined, seen.unfinished) == (standing, joined, "marker" in signs)
 
 
+@pytest.mark.parametrize(
+    ("lacking", "whole"),
+    [
+        ({}, True),
+        ({"admin": False}, False),
+        ({"etcd": False}, False),
+        ({"started_by": "te"}, False),
+        ({"joining": True}, False),
+    ],
+)
+def test_a_control_plane_is_whole_where_all_of_it_is_there_and_neither_its_init_nor_its_join_broke_off(
+    lacking: dict[str, Any], *, whole: bool
+) -> None:
+    assert Evidence("te1", **{"admin": True, "etcd": True, **lacking}).whole is whole
+
+
 def entries(path: str, **values: str) -> str:
     """Return what grep says of a kubeconfig with these values."""
     return "".join(f"{path}:    {key.replace('_', '-')}: {value}\n" for key, value in values.items())
@@ -307,6 +325,18 @@ async def test_the_names_and_authorities_are_read_from_public_halves_alone() -> 
     assert [address_of(one) for one in ("https://A:6443", "https://a", "rubbish", "https://[", "https://a:x")] == [
         "a:6443", "a:443", "", "", "",
     ]  # fmt: skip
+
+
+def test_what_a_backup_would_show_on_a_host_has_no_address_of_the_host_that_it_was_taken_on() -> None:
+    arguments = "    - --advertise-address=192.0.2.9\n    - --secure-port=6443\n"
+    shown = evidence_of_files("te1", admin_conf="", manifests=arguments, authority="")
+    assert (shown.standing, shown.declared.get("secure-port")) == ("control plane", "6443")
+    assert "advertise-address" not in shown.declared
+
+
+def test_a_kubeconfig_without_a_server_leads_nowhere() -> None:
+    said = entries(ADMIN, current_context="kubernetes-admin@te") + entries(KUBELET_CONF, server="https://a:6443")
+    assert read_servers(said) == {KUBELET_CONF: "https://a:6443"}
 
 
 def test_a_bare_host_does_not_cost_the_import_of_a_certificate_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,14 @@ def test_our_block_goes_and_every_other_line_of_the_hosts_file_stays(lines: list
     assert back == own + ("" if named_there else "127.0.1.1 te2\n")
     assert without_block(back, "te2") == back
     assert without_block(own, "te2") == own, "a file without our block is left as it is"
+    assert without_block(edited, "") == own, "a host that tells no name of its own gets no line"
+
+
+def test_a_host_whose_name_somebody_wrote_down_gets_no_second_line_for_it() -> None:
+    own = "127.0.0.1 localhost\n192.0.2.2 te2.example te2 # rack 4\n"
+    edited = hosts_file(own, {"te1": "10.0.0.1", "te2": "10.0.0.2"})
+    assert without_block(edited, "te2") == own
+    assert without_block(edited, "rack") == f"{own}127.0.1.1 rack\n", "a remark names nobody"
 
 
 def test_a_block_without_its_end_is_left() -> None:
@@ -99,6 +107,13 @@ def test_entries_that_were_switched_off_are_on_again(path: str, text: str) -> No
     assert with_entries_again(text, path) == text
 
 
+def test_a_stanza_that_was_only_shortened_keeps_what_it_has() -> None:
+    path = "/etc/apt/sources.list.d/a.sources"
+    shortened = without_entry("Types: deb\nURIs: http://a/\nSuites: x y\nComponents: main\n", path, "http://a/", "x")
+    assert "Suites: y\n" in shortened
+    assert with_entries_again(shortened, path) == shortened
+
+
 def test_what_a_person_switched_off_stays_off() -> None:
     stanza = "Types: deb\nURIs: http://a/\nSuites: x\nEnabled: no\n"
     assert with_entries_again(stanza, "/etc/apt/sources.list.d/a.sources") == stanza
@@ -114,6 +129,12 @@ def test_only_our_cluster_goes_out_of_a_kubeconfig() -> None:
     assert yaml.safe_load(back) == yaml.safe_load(own)
     assert without_clusters(back, trusted(OURS)) == back
     assert without_clusters(config(OURS), trusted(OURS)) is None
+
+
+@pytest.mark.parametrize(
+    "own", [f"# of the site\n{config(THEIRS, 'prod', 'jane')}", "current-context: ''  # none yet\n"]
+)
+def test_a_kubeconfig_without_our_cluster_keeps_every_byte_and_is_never_taken_for_ours_alone(own: str) -> None:
     assert without_clusters(own, trusted(OURS)) == own
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from shipway.gpu.chosen import VENDOR
-from shipway.gpu.jobs import find_jobs, gangs, serves
+from shipway.gpu.jobs import GROUPS, find_jobs, gangs, groups_of, serves
 from shipway.kube.client import Kube
 from shipway.steps.upgrade.gpu_jobs import GpuJobsOver
 from shipway.steps.upgrade.services import why_not_moved
@@ -167,3 +167,8 @@ async def test_pods_of_one_pod_group_are_one_gang_whoever_owns_them(key: str, pl
 def test_parts_of_one_piece_of_work_are_no_replicas() -> None:
     kinds = ("ReplicaSet", "StatefulSet", "Job", "")
     assert [serves(pod("a", "w1", owner=kind)) for kind in kinds] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("place", ["annotations", "labels"])
+def test_a_pod_says_its_group_by_an_annotation_or_a_label(place: str) -> None:
+    assert groups_of({"metadata": {"namespace": "a", place: {GROUPS[0]: "llm"}}}) == ("PodGroup a/llm",)

@@ -261,7 +261,7 @@ async def release_held(on: Host) -> None:
     note, packages = await on.read(FileText(HELD_MEANWHILE), Installed())
     if note is not None:
         noted = note.split()
-        await _unhold(on, [info.full_name for info in packages.values() if info.held and info.full_name in noted])
+        await _unhold(on, [info.full_name for info in packages.values() if info.full_name in noted])
 
 
 async def _unhold(on: Host, names: Sequence[str]) -> None:
