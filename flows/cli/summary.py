@@ -66,7 +66,8 @@ def say(console: Console, report: Report, run: Run | None, *, simulated: bool = 
 def _tell_figures(console: Console, run: Run) -> None:
     """Print a line per GPU, the bad first, and how many figures are good, bad, not judged."""
     for gpu in run.figures.table():
-        shown = (f"{name} {value}" for name, value in gpu.items() if value and name not in ("host", "verdict", "why"))
+        aside = ("host", "verdict", "GPU", "why")
+        shown = (gpu["GPU"], *(f"{name} {value}" for name, value in gpu.items() if value and name not in aside))
         told = f"{gpu['host']}: {gpu['verdict']}: {', '.join(shown)}" + (f": {gpu['why']}" if gpu["why"] else "")
         style = "red" if gpu["verdict"] == "bad" else None
         console.print(told, markup=False, highlight=False, soft_wrap=True, style=style)

@@ -27,6 +27,8 @@ Holds = Callable[[], Awaitable[bool]]
 
 START = 'install -d -m 700 "$1" && : >"$0"'  # $0 the file, $1 its folder
 # $0 the file, $1 how many looks without a word, then the command. Its processes are a group of their own (`set -m`).
+# The guard has no stderr of its own: bash tells there that the work ended, and would itself end by SIGPIPE where nobody
+# listens any more, before it has removed the files (seen on an H200, once its run was killed).
 # The guard's number is written before the file is looked for, and read after that was removed: one of both is seen.
 GUARD = f"""
 set -m
@@ -36,12 +38,13 @@ limit=$1; shift
 end() {{
   kill -TERM -- "-$work"; for one in 1 2 3 4 5; do kill -0 -- "-$work" || break; sleep 1; done
   kill -KILL -- "-$work"; rm -f "$0" "$0.pid"
-}} 2>/dev/null
+}}
 trap 'end; exit 143' TERM INT HUP
 "$@" <&0 & work=$!
+exec 2>/dev/null
 quiet=0 last=
-while kill -0 "$work" 2>/dev/null; do
-  word=$(stat -c %y "$0" 2>/dev/null) || {{ end; echo "{ENDED}its run ends, or no pod of it holds the GPUs"; exit 0; }}
+while kill -0 "$work"; do
+  word=$(stat -c %y "$0") || {{ end; echo "{ENDED}its run ends, or no pod of it holds the GPUs"; exit 0; }}
   [ "$word" = "$last" ] && quiet=$((quiet + 1)) || quiet=0
   last=$word
   [ "$quiet" -lt "$limit" ] || {{ end; echo "{ENDED}its run was silent for $limit s"; exit 0; }}

@@ -59,7 +59,7 @@ def test_what_each_gpu_reaches_is_told_and_a_false_one_fails_the_run(scene: Scen
     figures = report.gpus["figures"]
     assert (figures["level"], figures["bad"]) == ("full", 1)
     assert {row["host"] for row in figures["rows"]} == {"te1", "te2", "te3", "cluster"}
-    assert "te2: bad: GPU SIMULATED H200" in said
+    assert "te2: bad: SIMULATED H200" in said
     assert "matmul 399.9" in said
     assert f"figures: {figures['good']} good, 1 bad" in said
     report.write(tmp_path / "report.json")

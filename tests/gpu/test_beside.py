@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -143,6 +144,20 @@ async def test_it_ends_where_nobody_says_that_it_may_go_on(
         said = str(error)
     assert not lives(process)
     assert ("the link was cut" if machine.cut else "silent for 3 s") in said
+
+
+@pytest.mark.long
+async def test_a_guard_to_which_nobody_listens_any_more_leaves_nothing(tmp_path: Path) -> None:
+    """Its run was killed: what it would say ends it by SIGPIPE, with its files still there (as was seen)."""
+    path = tmp_path / "gpus-1"
+    path.touch()
+    gone, pipe = os.pipe()
+    words = ("bash", "-c", beside.GUARD, str(path), "30", "sleep", "1.5")
+    ran = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    os.close(pipe)
+    os.close(gone)
+    await asyncio.wait_for(ran.wait(), 60)
+    assert there(tmp_path) == []
 
 
 async def test_what_was_told_to_end_before_it_began_does_not_begin(tmp_path: Path) -> None:

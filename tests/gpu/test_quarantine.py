@@ -18,9 +18,9 @@ from shipway.cluster.parts import Figures
 from shipway.converge import converge
 from shipway.errors import Blocked, DeadlineExceeded
 from shipway.gpu.figures.history import Record as Reached
-from shipway.gpu.figures.judge import Row
+from shipway.gpu.figures.judge import Row, judge
 from shipway.gpu.figures.measured import MEASURED, find_measured, keep_measured, read_measured
-from shipway.gpu.figures.model import Heard, Measured
+from shipway.gpu.figures.model import Heard, Measured, Silent
 from shipway.gpu.health.model import Answer, Fault, GpuHealth
 from shipway.gpu.health.quarantine import (
     NOTE,
@@ -417,6 +417,12 @@ def test_only_gpus_that_did_well_in_a_pod_count_as_measured_and_none_of_a_node_t
     assert find_measured([heard()], [*rows, Row("te2", "", "", "all-reduce", "bad")]) == {"te2": {}}
     assert find_measured([heard()], [Row("te2", "GPU-1", "", "clocks", "good")]) == {"te2": {}}
     assert find_measured([heard("host")], rows) == {}
+
+
+def test_a_node_that_was_not_measured_keeps_what_its_gpus_did_before_and_one_that_hung_does_not() -> None:
+    busy, hung = (Heard("te2", "pod", silent=(Silent("probe", "why", missing=one),)) for one in (True, False))
+    assert find_measured([busy], judge([busy], {}, {})) == {}
+    assert find_measured([hung], judge([hung], {}, {})) == {"te2": {}}
 
 
 def test_the_evidence_is_a_private_file_whose_name_tells_host_time_and_content(tmp_path: Path) -> None:

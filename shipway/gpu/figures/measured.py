@@ -28,7 +28,8 @@ def read_measured(node: Mapping[str, Any]) -> dict[str, float]:
 def find_measured(heard: Sequence[Heard], rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Return by node when the load began on each GPU that did well in a pod: one figure of its work good, and none bad.
 
-    Where what its GPUs did together is bad, none of a node did well.
+    Where what its GPUs did together is bad, none of a node did well. Of a node that was not measured (its GPUs
+    are busy, its pod did not run) nothing is said.
     """
     bad = {(row.host, row.uuid) for row in rows if row.word == "bad"}
     good = {row.uuid for row in rows if row.word == "good" and row.figure in LOAD}
@@ -39,7 +40,7 @@ def find_measured(heard: Sequence[Heard], rows: Sequence[Row]) -> dict[str, dict
             if gpu.began is not None and gpu.uuid in good and not {(one.host, gpu.uuid), (one.host, "")} & bad
         }
         for one in heard
-        if one.where == "pod"
+        if one.where == "pod" and (one.gpus or not all(silent.missing for silent in one.silent))
     }
 
 
