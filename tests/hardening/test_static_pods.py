@@ -278,7 +278,11 @@ class Folder:
         self.old.chmod(0o600)
         (self.here / "new.yaml").write_text("new good\n")
         (self.here / "script").write_text(CHANGE.replace("/var/log/pods", str(self.here / "pods")))
-        for name, text in (("ctr", CTR), ("is-ready", READY), ("sleep", "#!/bin/sh\n"), ("sync", "#!/bin/sh\n")):
+        for name, text in (
+            ("ctr", CTR),
+            ("is-ready", READY),
+            *((each, "#!/bin/sh\n") for each in ("sleep", "sync", "crictl")),
+        ):
             (self.here / "bin" / name).write_text(text.format(here=self.here))
             (self.here / "bin" / name).chmod(0o755)
 
@@ -318,6 +322,24 @@ def folder(tmp_path: Path) -> Folder:
 def test_a_new_manifest_that_is_ready_stays(folder: Folder) -> None:
     assert folder.run() == (0, "kube-apiserver-te1 is ready with its new manifest\n")
     assert (folder.old.read_text(), folder.left()) == ("new good\n", [])
+
+
+def test_what_has_ended_is_removed_before_the_old_manifest_comes_back_too(folder: Folder) -> None:
+    """The same pod again, for which the kubelet would wait by its containers that have ended."""
+    text = """#!/bin/sh
+case $3 in
+ps) [ -e {here}/gone ] || echo a-container ;;
+rm) ls {here}/manifests >>{here}/removed; touch {here}/gone; echo "$4" >>{here}/removed ;;
+esac
+"""
+    (folder.here / "bin" / "crictl").write_text(text.format(here=folder.here))
+    (folder.here / "new.yaml").write_text("new and wrong\n")
+    (folder.here / "bin" / "is-ready").write_text(
+        f"#!/bin/sh\nrm -f {folder.here}/gone\n{READY.format(here=folder.here).removeprefix('#!/bin/bash')}"
+    )
+    assert folder.run()[0] == BROKEN
+    assert (folder.here / "removed").read_text().split() == ["a-container"] * 2
+    assert folder.old.read_text() == "old good\n"
 
 
 def test_a_new_manifest_that_is_not_ready_is_taken_back_and_no_key_is_said(folder: Folder) -> None:

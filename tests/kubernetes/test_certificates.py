@@ -371,6 +371,7 @@ class Restart:
         self.bin.mkdir()
         (self.here / "etcd.yaml").write_text("kind: Pod\n")
         self.program("sleep", 'echo . >> "$0.count"')
+        self.program("crictl", "true")
         # The old pod runs for three looks.
         looks = f"n=$(cat {folder}/looks 2>/dev/null || echo 0); echo $((n + 1)) > {folder}/looks"
         tasks = 'echo "TASK PID STATUS"; [ "$n" -lt 3 ] && echo "old 7 RUNNING"; echo "other 8 RUNNING"'
@@ -412,6 +413,47 @@ def test_a_restart_waits_for_the_old_pod_and_for_the_new_one(tmp_path: Path) -> 
     assert "etcd-cp1 is ready" in words
     assert place.back
     assert (place.bin / "sleep.count").read_text().count(".") == 4
+
+
+CRICTL = """
+echo "$*" >>$0.asked
+case $3 in
+ps) [ -e $0.gone ] || echo old-1 ;;
+rm) [ -e HERE/etcd.yaml ] && echo late >>$0.asked
+    if [ -e $0.tried ]; then touch $0.gone; else touch $0.tried; exit 1; fi ;;
+esac
+"""
+
+
+def test_what_has_ended_is_removed_before_the_manifest_comes_back_for_the_kubelet_waits_by_it(tmp_path: Path) -> None:
+    """Seven restarts of an API server within minutes: it came back after 300 s, by the kubelet's own back-off."""
+    place = Restart(tmp_path)
+    place.program("crictl", CRICTL.replace("HERE", str(place.here)))
+    code, words = place.run("true")
+    assert code == 0, words
+    assert place.back
+    asked = (place.bin / "crictl.asked").read_text().splitlines()
+    own = "--label io.kubernetes.pod.name=etcd-cp1 --label io.kubernetes.pod.namespace=kube-system"
+    at = "--runtime-endpoint unix:///run/containerd/containerd.sock"
+    assert asked == [f"{at} ps -aq {own}", f"{at} rm old-1"] * 2 + [f"{at} ps -aq {own}"]
+
+
+def test_a_crictl_that_does_not_answer_keeps_no_restart(tmp_path: Path) -> None:
+    place = Restart(tmp_path)
+    place.program("crictl", "exit 1")
+    assert place.run("true")[0] == 0
+    assert place.back
+
+
+def test_without_crictl_the_kubelets_own_wait_is_waited_for(tmp_path: Path) -> None:
+    place = Restart(tmp_path)
+    (place.bin / "crictl").unlink()
+    place.program("ready", f'[ "$(date +%s)" -ge "$(cat {tmp_path}/at)" ]')
+    (tmp_path / "at").write_text(str(int(time.time()) + 3))
+    assert place.run("ready", seconds=0)[0] == 0
+    place.program("crictl", "true")
+    (tmp_path / "at").write_text(str(int(time.time()) + 3))
+    assert place.run("ready", seconds=0)[0] == static_pods.UNREADY
 
 
 def test_a_pod_that_does_not_end_has_its_manifest_back_and_nothing_is_waited_for(tmp_path: Path) -> None:

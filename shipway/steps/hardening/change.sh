@@ -17,6 +17,17 @@ ended() { # SECONDS
     [ $((SECONDS - began)) -lt "$1" ] || return 1
     sleep 0.5
   done
+  rested
+}
+rested() { # what has ended goes: the kubelet waits by it before it starts the same pod again, up to 300 s
+  local own cri='crictl --runtime-endpoint unix:///run/containerd/containerd.sock'
+  command -v crictl >/dev/null || { ready=$((ready + 300)); return 0; }
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    own=$($cri ps -aq --label "io.kubernetes.pod.name=$pod" --label io.kubernetes.pod.namespace=kube-system) || break
+    [ -n "$own" ] || break
+    $cri rm $own >/dev/null 2>&1 || sleep 0.5
+  done
+  return 0
 }
 crashed() { # the kubelet numbers what a container has said by its starts
   [ -n "$(find "$logs"/kube-system_"$pod"_*/ -name "[$crashes-9].log" -newer "$keeps/.began" 2>/dev/null | head -n 1)" ]

@@ -42,12 +42,20 @@ from shipway.script import Output
 from shipway.step import Drift, Impact
 from shipway.steps.hardening.key import KeysThere, same_key
 from shipway.steps.hardening.scripts import script
-from shipway.steps.kubernetes.static_pods import AWAY, GONE_SECONDS, OPERATION, READY_SECONDS, STAYS, ready_words
+from shipway.steps.kubernetes.static_pods import (
+    AWAY,
+    BACK_OFF_SECONDS,
+    GONE_SECONDS,
+    OPERATION,
+    READY_SECONDS,
+    STAYS,
+    ready_words,
+)
 
 KEPT = f"{ETC}/manifests-before-shipway"
 SCRIPT = f"{RUN}/change-static-pod.sh"
 BROKEN, DOWN = 43, 44  # how the script ends: the old manifest is back and ready, or back and not ready
-SECONDS = 2 * (GONE_SECONDS + READY_SECONDS) + 120
+SECONDS = 2 * (GONE_SECONDS + READY_SECONDS + 2 * BACK_OFF_SECONDS) + 120
 CRASHES = 2  # so many ends of the new container are enough: nothing in its manifest will be otherwise the next time
 RECORD = Says(
     (

@@ -32,6 +32,12 @@ OPERATION = "restart-{}"  # of each part, as `Host.operate` calls it
 OPERATIONS = tuple(OPERATION.format(part) for part in PARTS)
 GONE_SECONDS = 180  # the kubelet reads its folder every 20 s, and an API server is given 60 s to end what it serves
 READY_SECONDS = 240  # kubeadm's own limit for a part of the control plane (controlPlaneComponentHealthCheck, 4 m)
+# As long as a container that has ended is there, the kubelet waits before it starts the next one of the same pod, the
+# first time not, then 10 s, then twice as long each time (MaxContainerBackOff; forgotten after twice this). A manifest
+# that comes back makes the same pod. It removes what has ended once a minute; crictl, where it is, does so at once.
+BACK_OFF_SECONDS = 300
+MOST_SECONDS = GONE_SECONDS + READY_SECONDS + BACK_OFF_SECONDS + 60
+CRI = "crictl --runtime-endpoint unix:///run/containerd/containerd.sock"
 STAYS, UNREADY = 41, 42  # how the script ends where the old container does not go, or the new one is not ready
 # $1 the part, $2 its pod, $3 manifests, $4 where they are kept meanwhile, $5 and $6 limits in seconds, then the command
 # that ends with 0 once it is ready. The manifest goes back however this ends, but for a SIGKILL.
@@ -43,6 +49,14 @@ alive() {{
   label="labels.\\"io.kubernetes.pod.name\\"==\\"$pod\\",labels.\\"io.kubernetes.pod.namespace\\"==\\"kube-system\\""
   own=$(ctr -n k8s.io containers ls -q "$label") || return 0
   [ -n "$own" ] && printf '%s\\n' "$running" | grep -qxF -- "$own"
+}}
+rested() {{
+  command -v crictl >/dev/null || {{ ready=$((ready + {BACK_OFF_SECONDS})); return; }}
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    own=$({CRI} ps -aq --label "io.kubernetes.pod.name=$pod" --label io.kubernetes.pod.namespace=kube-system) || break
+    [ -n "$own" ] || break
+    {CRI} rm $own >/dev/null 2>&1 || sleep 0.5
+  done
 }}
 back() {{ [ ! -e "$away" ] || [ -e "$here" ] || mv -T -- "$away" "$here"; }}
 trap back EXIT
@@ -57,6 +71,7 @@ while alive; do
   sleep 0.5
 done
 echo "$pod has ended after $((SECONDS - began)) s"
+rested
 back
 rmdir -- "$folder" 2>/dev/null
 began=$SECONDS
@@ -90,7 +105,7 @@ class ManifestsBack:
 
         Raises Transient (SHW-205) after such a one, so that the caller looks again.
         """
-        await on.settled(*OPERATIONS, seconds=GONE_SECONDS + READY_SECONDS)
+        await on.settled(*OPERATIONS, seconds=MOST_SECONDS)
         on.forget()
         for name in await _left(on):
             await on.do(Command(("mv", "-nT", "--", f"{AWAY}/{name}", f"{MANIFESTS}/{name}")))
@@ -174,7 +189,7 @@ class StaticPodLoaded:
         await on.write(SCRIPT, RESTART.encode(), mode="700")
         ready = ready_words(self.part, self.address, self.api_port, manifest)
         words = ("bash", SCRIPT, self.part, pod, MANIFESTS, AWAY, *limits, *ready)
-        output = await on.operate(OPERATION.format(self.part), words, seconds=GONE_SECONDS + READY_SECONDS + 60)
+        output = await on.operate(OPERATION.format(self.part), words, seconds=MOST_SECONDS)
         if not output.ok:
             raise _broken(self.part, output, on.name)
 
